@@ -1,0 +1,70 @@
+//! Every hard bound in one place, tied together by compile-time asserts.
+//!
+//! A setting may lower most of these, none may raise them. No other file holds a bound without a name.
+
+/// One piece: the unit of ram, checksum, ssd read, presence and publication.
+pub const PIECE_SIZE_BYTES: u64 = 64 << 10;
+/// Pieces in the largest block.
+pub const PIECES_PER_BLOCK_MAX: u32 = 16;
+/// One slot of the ram tier's mapping: the largest block.
+pub const SLOT_SIZE_BYTES: u64 = PIECE_SIZE_BYTES * PIECES_PER_BLOCK_MAX as u64;
+/// Bodies up to this size share a piece with others (slab pages).
+pub const SLAB_BODY_BYTES_MAX: u64 = 32 << 10;
+/// The smallest slab cell.
+pub const SLAB_CELL_BYTES_MIN: u64 = 1 << 10;
+
+/// Serving threads.
+pub const WORKERS_MAX: usize = 256;
+/// Threads of the fill runtime.
+pub const FILL_THREADS_MAX: usize = 64;
+
+/// A request head: line and fields together.
+pub const REQUEST_HEAD_BYTES_MAX: usize = 32 << 10;
+/// Fields in a request head.
+pub const REQUEST_FIELDS_MAX: usize = 100;
+/// A request target: longer ones are answered 414.
+pub const REQUEST_TARGET_BYTES_MAX: usize = 8 << 10;
+/// Streams of one HTTP/2 connection.
+pub const H2_STREAMS_MAX: u32 = 64;
+/// One HTTP/2 field section, decoded.
+pub const H2_HEADER_LIST_BYTES_MAX: u32 = 16 << 10;
+/// An HTTP/2 body frame: with its 9-byte head it fills one TLS record (`reference` RFC 8446, 5.1).
+pub const H2_BODY_FRAME_BYTES: usize = 16_375;
+/// What a connection may hold unsent before its body is asked for more.
+pub const SEND_BUFFER_BYTES_MAX: usize = 64 << 10;
+/// Sealed TLS records gathered for one write.
+pub const TLS_BUFFER_BYTES_MAX: usize = 256 << 10;
+/// Connections that may be set for one appliance.
+pub const CONNECTIONS_MAX: usize = 1_000_000;
+
+/// Sites in one configuration.
+pub const SITES_MAX: usize = 4_096;
+/// Variants (`Vary`) kept side by side of one object.
+pub const VARIANTS_PER_OBJECT_MAX: usize = 8;
+/// A response head from an origin.
+pub const RESPONSE_HEAD_BYTES_MAX: usize = 64 << 10;
+/// Fields in a response head.
+pub const RESPONSE_FIELDS_MAX: usize = 100;
+
+/// Attempts of one fill run, the first included.
+pub const FILL_ATTEMPTS_MAX: u32 = 3;
+/// Redirects followed for one fill, where a site follows them.
+pub const REDIRECTS_MAX: u32 = 3;
+/// Viewers that may wait for one run.
+pub const FILL_WAITERS_MAX: usize = 100_000;
+/// What a run may ask for ahead of its readers; `fill.window` may set less.
+pub const FILL_WINDOW_BYTES_MAX: u64 = 64 << 20;
+
+/// Access-log lines that may wait for the writer; more are dropped and counted.
+pub const ACCESS_LOG_LINES_WAITING_MAX: usize = 16_384;
+/// Requests the status page remembers.
+pub const RECENT_REQUESTS_MAX: usize = 256;
+/// Objects the status page lists.
+pub const STATUS_OBJECTS_MAX: usize = 256;
+
+const _: () = assert!(SLOT_SIZE_BYTES == 1 << 20);
+const _: () = assert!(SLAB_BODY_BYTES_MAX < PIECE_SIZE_BYTES);
+const _: () = assert!(PIECE_SIZE_BYTES / SLAB_CELL_BYTES_MIN <= 64, "a slab page's cells fit one u64");
+const _: () = assert!(SEND_BUFFER_BYTES_MAX > REQUEST_HEAD_BYTES_MAX);
+const _: () = assert!(REQUEST_TARGET_BYTES_MAX < REQUEST_HEAD_BYTES_MAX);
+const _: () = assert!(FILL_WINDOW_BYTES_MAX >= SLOT_SIZE_BYTES);

@@ -4,4 +4,5 @@
 //! `delivery` with the rules of [`message`], reads `cache`, and asks `fill` for what is missing.
 
 pub mod limits;
+pub mod memory;
 pub mod object;

@@ -1,0 +1,307 @@
+//! The governor: every byte the process may use is reserved here before it is used.
+//!
+//! Two pools share `memory.total`. The *working* pool is the part of the ram tier's mapping that fills
+//! and pinned slices may hold; the *rest* is heads, connections and logs. A class says how badly a
+//! reservation is wanted: the lower its share of the pool, the earlier it is refused (DESIGN invariant 7:
+//! prefetch, planned fill, admission, new misses, new connections, in this order).
+//! Who waits for memory must hold none: `reserve` waits, `try_reserve` never does.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use tokio::sync::Notify;
+
+/// What a reservation is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// Pieces a fill run is writing or still holds for its readers.
+    Fill,
+    /// Slices handed to a viewer's connection and not yet sent.
+    Client,
+    /// Heads of objects.
+    Heads,
+    /// Connections of viewers: their protocol and TLS buffers.
+    Connections,
+    /// Connections to origins: their read buffers.
+    Origins,
+}
+
+impl Use {
+    /// Every use, in the order of the metrics.
+    pub const ALL: [Use; 5] =
+        [Use::Fill, Use::Client, Use::Heads, Use::Connections, Use::Origins];
+
+    /// The metrics label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Use::Fill => "fill",
+            Use::Client => "client",
+            Use::Heads => "heads",
+            Use::Connections => "connections",
+            Use::Origins => "origins",
+        }
+    }
+
+    fn pool(self) -> usize {
+        match self {
+            Use::Fill | Use::Client => WORKING,
+            Use::Heads | Use::Connections | Use::Origins => REST,
+        }
+    }
+}
+
+/// How badly a reservation is wanted; the first to be refused comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Larger slices and read-ahead: a comfort.
+    Prefetch,
+    /// A fill no viewer waits for.
+    Planned,
+    /// Keeping what passes through.
+    Admission,
+    /// A viewer's first piece of something not held.
+    Miss,
+    /// A new connection.
+    Connection,
+    /// The next piece of a response already begun.
+    Viewer,
+}
+
+impl Class {
+    /// Every class, in the order of refusal.
+    pub const ALL: [Class; 6] = [
+        Class::Prefetch,
+        Class::Planned,
+        Class::Admission,
+        Class::Miss,
+        Class::Connection,
+        Class::Viewer,
+    ];
+
+    /// The metrics label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Class::Prefetch => "prefetch",
+            Class::Planned => "planned",
+            Class::Admission => "admission",
+            Class::Miss => "miss",
+            Class::Connection => "connection",
+            Class::Viewer => "viewer",
+        }
+    }
+
+    /// The share of its pool, in sixteenths, above which this class is refused.
+    fn share_sixteenths(self) -> u64 {
+        match self {
+            Class::Prefetch => 8,
+            Class::Planned => 10,
+            Class::Admission => 12,
+            Class::Miss => 14,
+            Class::Connection => 15,
+            Class::Viewer => 16,
+        }
+    }
+}
+
+const WORKING: usize = 0;
+const REST: usize = 1;
+
+/// Shares out what `memory.total` allows; one for the process.
+#[derive(Debug)]
+pub struct Governor {
+    pools: [Pool; 2],
+    used_bytes: [AtomicU64; Use::ALL.len()],
+    refused: [AtomicU64; Class::ALL.len()],
+    waiting: AtomicUsize,
+    released: Notify,
+}
+
+#[derive(Debug)]
+struct Pool {
+    budget_bytes: u64,
+    used_bytes: AtomicU64,
+}
+
+impl Governor {
+    /// `working_bytes`: what fills and pinned slices may hold of the ram tier's mapping;
+    /// `rest_bytes`: what is left of the total beside the mapping.
+    pub fn new(working_bytes: u64, rest_bytes: u64) -> Arc<Governor> {
+        let pool = |budget_bytes| Pool { budget_bytes, used_bytes: AtomicU64::new(0) };
+        Arc::new(Governor {
+            pools: [pool(working_bytes), pool(rest_bytes)],
+            used_bytes: Default::default(),
+            refused: Default::default(),
+            waiting: AtomicUsize::new(0),
+            released: Notify::new(),
+        })
+    }
+
+    /// Reserves `bytes`, or returns `None` when `class` is refused at this fill level.
+    pub fn try_reserve(
+        self: &Arc<Self>,
+        purpose: Use,
+        class: Class,
+        bytes: u64,
+    ) -> Option<Reservation> {
+        let reserved = self.take(purpose, class, bytes);
+        if reserved.is_none() {
+            self.refused[class as usize].fetch_add(1, Ordering::Relaxed);
+        }
+        reserved
+    }
+
+    /// Reserves `bytes`, waiting until others release enough. The caller must hold no reservation that
+    /// it could release, and gives its own deadline. Dropping the future midway reserves nothing.
+    pub async fn reserve(self: &Arc<Self>, purpose: Use, class: Class, bytes: u64) -> Reservation {
+        if let Some(reservation) = self.take(purpose, class, bytes) {
+            return reservation;
+        }
+        self.refused[class as usize].fetch_add(1, Ordering::Relaxed);
+        let _waiting = Waiting::count(&self.waiting);
+        loop {
+            // Registered before the attempt, so that a release between the two is not missed.
+            let mut released = std::pin::pin!(self.released.notified());
+            released.as_mut().enable();
+            if let Some(reservation) = self.take(purpose, class, bytes) {
+                return reservation;
+            }
+            released.await;
+        }
+    }
+
+    fn take(self: &Arc<Self>, purpose: Use, class: Class, bytes: u64) -> Option<Reservation> {
+        let pool = &self.pools[purpose.pool()];
+        let limit_bytes = pool.budget_bytes / 16 * class.share_sixteenths();
+        let before = pool.used_bytes.fetch_add(bytes, Ordering::AcqRel);
+        if before + bytes > limit_bytes {
+            pool.used_bytes.fetch_sub(bytes, Ordering::AcqRel);
+            return None;
+        }
+        self.used_bytes[purpose as usize].fetch_add(bytes, Ordering::Relaxed);
+        Some(Reservation { governor: self.clone(), purpose, bytes })
+    }
+
+    /// Bytes reserved for `purpose` now.
+    pub fn used_bytes(&self, purpose: Use) -> u64 {
+        self.used_bytes[purpose as usize].load(Ordering::Relaxed)
+    }
+
+    /// How often `class` was refused.
+    pub fn refused(&self, class: Class) -> u64 {
+        self.refused[class as usize].load(Ordering::Relaxed)
+    }
+
+    /// Bytes the pool of `purpose` may hold in all.
+    pub fn budget_bytes(&self, purpose: Use) -> u64 {
+        self.pools[purpose.pool()].budget_bytes
+    }
+}
+
+/// Bytes reserved until dropped.
+#[derive(Debug)]
+pub struct Reservation {
+    governor: Arc<Governor>,
+    purpose: Use,
+    bytes: u64,
+}
+
+impl Reservation {
+    /// How much is reserved.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Gives back what exceeds `bytes`.
+    pub fn shrink_to(&mut self, bytes: u64) {
+        if bytes < self.bytes {
+            self.give_back(self.bytes - bytes);
+            self.bytes = bytes;
+        }
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.governor.pools[self.purpose.pool()].used_bytes.fetch_sub(bytes, Ordering::AcqRel);
+        self.governor.used_bytes[self.purpose as usize].fetch_sub(bytes, Ordering::Relaxed);
+        // SeqCst against `Waiting::count`: either the waiter sees these bytes, or we see the waiter.
+        std::sync::atomic::fence(Ordering::SeqCst);
+        if self.governor.waiting.load(Ordering::SeqCst) > 0 {
+            self.governor.released.notify_waiters();
+        }
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.give_back(self.bytes);
+    }
+}
+
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Waiting<'_> {
+    fn count(waiting: &AtomicUsize) -> Waiting<'_> {
+        waiting.fetch_add(1, Ordering::SeqCst);
+        std::sync::atomic::fence(Ordering::SeqCst);
+        Waiting(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_are_refused_in_the_written_order() {
+        let governor = Governor::new(1600, 1600);
+        let mut held = Vec::new();
+        let mut refused = Vec::new();
+        while held.len() < 161 {
+            for class in Class::ALL {
+                let free = governor.try_reserve(Use::Fill, class, 10).is_some();
+                if !free && !refused.contains(&class) {
+                    refused.push(class);
+                }
+            }
+            match governor.try_reserve(Use::Fill, Class::Viewer, 10) {
+                Some(reservation) => held.push(reservation),
+                None => break,
+            }
+        }
+        assert_eq!(refused, Class::ALL);
+        assert_eq!(held.len(), 160, "a viewer may use the whole pool");
+    }
+
+    #[test]
+    fn what_is_dropped_or_shrunk_can_be_reserved_again() {
+        let governor = Governor::new(1600, 1600);
+        let mut first = governor.try_reserve(Use::Client, Class::Viewer, 1600).unwrap();
+        assert!(governor.try_reserve(Use::Fill, Class::Viewer, 1).is_none(), "one pool");
+        assert!(governor.try_reserve(Use::Heads, Class::Viewer, 1600).is_some(), "another pool");
+        first.shrink_to(600);
+        let second = governor.try_reserve(Use::Fill, Class::Viewer, 1000).unwrap();
+        drop(first);
+        drop(second);
+        assert_eq!(Use::ALL.map(|purpose| governor.used_bytes(purpose)), [0; 5]);
+    }
+
+    #[tokio::test]
+    async fn who_waits_gets_what_another_releases() {
+        let governor = Governor::new(1600, 1600);
+        let held = governor.try_reserve(Use::Client, Class::Viewer, 1600).unwrap();
+        let waiter = {
+            let governor = governor.clone();
+            tokio::spawn(async move {
+                governor.reserve(Use::Client, Class::Viewer, 800).await.bytes()
+            })
+        };
+        tokio::task::yield_now().await;
+        drop(held);
+        assert_eq!(waiter.await.unwrap(), 800);
+    }
+}

@@ -3,6 +3,7 @@
 //! The life of a request is told in `ARCHITECTURE.md`; it starts in [`server`] (sockets), is decided in
 //! `delivery` with the rules of [`message`], reads `cache`, and asks `fill` for what is missing.
 
+pub mod cache;
 pub mod limits;
 pub mod memory;
 pub mod object;

@@ -1,0 +1,352 @@
+//! The ram tier's memory: one mapping, written by single writers and read as shared `Bytes`.
+//!
+//! Which bytes are free is decided in `places`. Knows no keys and evicts nothing: when no place is
+//! free, that is the answer.
+//! Always holds: a byte of the mapping belongs to at most one allocation, one `Extent` writes it,
+//! shared `Bytes` cover only what is written already, and the memory returns when all are gone.
+
+// The mapping is shared between one writer and many readers of what it has already written, which
+// the borrow checker can't follow. Everything unsafe of the ram tier is in this file.
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::Bytes;
+use memmap2::MmapRaw;
+
+use crate::cache::places::{Place, Places, rounded};
+use crate::limits::{PIECE_SIZE_BYTES, SLOT_SIZE_BYTES};
+
+const PIECE: usize = PIECE_SIZE_BYTES as usize;
+const SLOT: usize = SLOT_SIZE_BYTES as usize;
+
+/// The mapping and who holds what of it. Shared by every `Bytes` that points into it.
+pub(super) struct Slots {
+    mapping: MmapRaw,
+    places: Mutex<Places>,
+}
+
+impl Slots {
+    /// Maps `bytes`, rounded down to whole slots; pages cost memory when they are first written.
+    pub(super) fn map(bytes: u64) -> io::Result<Arc<Slots>> {
+        let slots = u32::try_from(bytes / SLOT_SIZE_BYTES).unwrap_or(u32::MAX);
+        if slots == 0 {
+            let why = format!("a ram tier of {bytes} bytes has no room for one slot");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+        let mapping = map_memory(slots as usize * SLOT)?;
+        Ok(Arc::new(Slots { mapping, places: Mutex::new(Places::new(slots)) }))
+    }
+
+    /// Room for `bytes` consecutive bytes, at least one and at most a slot.
+    pub(super) fn allocate(self: &Arc<Slots>, bytes: u64) -> Option<Extent> {
+        let bytes = usize::try_from(bytes).ok().filter(|bytes| (1..=SLOT).contains(bytes))?;
+        let place = self.places().take(rounded(bytes))?;
+        let memory = Memory {
+            slots: Arc::clone(self),
+            start: place.start,
+            bytes: AtomicUsize::new(place.bytes),
+        };
+        Some(Extent { memory: Arc::new(memory), written: 0 })
+    }
+
+    /// Where `bytes` starts in the mapping; `None` if it is empty or lies elsewhere.
+    pub(super) fn offset_of(&self, bytes: &Bytes) -> Option<usize> {
+        let offset = (bytes.as_ptr() as usize).checked_sub(self.mapping.as_ptr() as usize)?;
+        (!bytes.is_empty() && offset < self.mapping.len()).then_some(offset)
+    }
+
+    /// What the allocator took for `bytes`: whole pieces, or cells; 0 if it lies elsewhere.
+    pub(super) fn taken_bytes(&self, bytes: &Bytes) -> u64 {
+        self.offset_of(bytes).map_or(0, |start| self.places().taken_bytes(start, bytes.len()))
+    }
+
+    /// Both as one, without a copy, if `right` starts where `left` ends in the mapping.
+    pub(super) fn joined(self: &Arc<Slots>, left: &Bytes, right: &Bytes) -> Option<Bytes> {
+        let start = self.offset_of(left)?;
+        (start + left.len() == self.offset_of(right)?).then(|| {
+            Bytes::from_owner(Joined {
+                slots: Arc::clone(self),
+                start,
+                parts: [left.clone(), right.clone()],
+            })
+        })
+    }
+
+    /// The size of the mapping.
+    pub(super) fn mapping_bytes(&self) -> u64 {
+        self.mapping.len() as u64
+    }
+
+    /// What is taken, and how many slots are entirely free.
+    pub(super) fn usage(&self) -> (u64, u32) {
+        let places = self.places();
+        (places.pieces_taken_bytes(), places.slots_free())
+    }
+
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().expect("no thread panics while it changes the places")
+    }
+}
+
+/// A file in memory, so that its pages can be sent from as a file; sealed, so that none can vanish.
+#[cfg(not(miri))]
+fn map_memory(bytes: usize) -> io::Result<MmapRaw> {
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+
+    let file = memfd_create("tidegate-ram", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    ftruncate(&file, bytes as u64)?;
+    fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    let mapping = MmapRaw::map_raw(&std::fs::File::from(file))?;
+    // A core dump is for the program's state, not for gigabytes of film.
+    mapping.advise(memmap2::Advice::DontDump)?;
+    Ok(mapping)
+}
+
+#[cfg(miri)]
+fn map_memory(bytes: usize) -> io::Result<MmapRaw> {
+    memmap2::MmapMut::map_anon(bytes).map(MmapRaw::from)
+}
+
+/// The single writer of consecutive bytes; they are readable, up to where it is, while it writes.
+///
+/// Dropping it (or `freeze`) gives whole unused pieces back at once, and what was written when the
+/// last `Bytes` of it is gone.
+#[derive(Debug)]
+pub struct Extent {
+    memory: Arc<Memory>,
+    written: usize,
+}
+
+impl Extent {
+    /// How many bytes fit: what was asked for, rounded up to whole pieces or to a cell.
+    pub fn capacity_bytes(&self) -> u64 {
+        self.memory.bytes.load(Ordering::Relaxed) as u64
+    }
+
+    /// How many bytes have been written.
+    pub fn written_bytes(&self) -> u64 {
+        self.written as u64
+    }
+
+    /// Writes as much of `bytes` as still fits and says how much that was.
+    pub fn append(&mut self, bytes: &[u8]) -> usize {
+        let room = self.memory.bytes.load(Ordering::Relaxed) - self.written;
+        let taken = bytes.len().min(room);
+        let at = self.memory.start + self.written;
+        // SAFETY: `at..at + taken` lies inside this allocation, so inside the mapping. Only this
+        // `Extent` writes to the allocation (it is not `Clone` and we hold it exclusively), and no
+        // reference covers these bytes: `prefix` makes slices of what is written only, and this is
+        // behind it. `bytes` can't overlap for the same reason.
+        unsafe {
+            let target = self.memory.slots.mapping.as_mut_ptr().add(at);
+            target.copy_from_nonoverlapping(bytes.as_ptr(), taken);
+        }
+        self.written += taken;
+        taken
+    }
+
+    /// What is written so far, shared, not copied.
+    pub fn prefix(&self) -> Bytes {
+        if self.written == 0 {
+            return Bytes::new();
+        }
+        Bytes::from_owner(Written { memory: Arc::clone(&self.memory), length: self.written })
+    }
+
+    /// What was written, for good. A small body moves out of a place far too large for it.
+    pub fn freeze(mut self) -> Bytes {
+        self.give_back_unused();
+        let written = self.prefix();
+        let least = rounded(self.written) as u64;
+        if self.written == 0 || least >= PIECE_SIZE_BYTES || least >= self.capacity_bytes() {
+            return written;
+        }
+        let Some(mut cell) = self.memory.slots.allocate(least) else { return written };
+        cell.append(&written);
+        cell.prefix()
+    }
+
+    /// Gives back the whole pieces that nothing was written to.
+    fn give_back_unused(&mut self) {
+        let taken = self.memory.bytes.load(Ordering::Relaxed);
+        let kept = self.written.next_multiple_of(PIECE);
+        if kept >= taken || taken < PIECE {
+            return;
+        }
+        // Relaxed is enough: only this `Extent` changes the size, and `Memory` reads it when it is
+        // dropped, which is after we have let go of it.
+        self.memory.bytes.store(kept, Ordering::Relaxed);
+        let unused = Place { start: self.memory.start + kept, bytes: taken - kept };
+        self.memory.slots.places().give_back(unused);
+    }
+}
+
+impl Drop for Extent {
+    fn drop(&mut self) {
+        self.give_back_unused();
+    }
+}
+
+/// One allocation; its place is free again when the writer and all readers have let go.
+#[derive(Debug)]
+struct Memory {
+    slots: Arc<Slots>,
+    start: usize,
+    /// Shrinks once, when the writer leaves.
+    bytes: AtomicUsize,
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        let place = Place { start: self.start, bytes: *self.bytes.get_mut() };
+        if place.bytes > 0 {
+            self.slots.places().give_back(place);
+        }
+    }
+}
+
+impl fmt::Debug for Slots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slots").field("mapping_bytes", &self.mapping.len()).finish()
+    }
+}
+
+/// Owner of a prefix: the first `length` bytes of an allocation, all of them written.
+struct Written {
+    memory: Arc<Memory>,
+    length: usize,
+}
+
+impl AsRef<[u8]> for Written {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: these bytes were written before this owner was made, and they are never written
+        // again while it lives: the writer only goes forward from there, and the allocator gives
+        // the place to nobody else before `memory` is dropped, which this owner keeps alive. So no
+        // reference ever exists to memory that is still being written. The next owner's writes come
+        // after our reads: the last `Arc` is dropped (acquire), then `places` is locked.
+        unsafe {
+            let start = self.memory.slots.mapping.as_ptr().add(self.memory.start);
+            std::slice::from_raw_parts(start, self.length)
+        }
+    }
+}
+
+/// Owner of two parts that are neighbours in the mapping.
+struct Joined {
+    slots: Arc<Slots>,
+    start: usize,
+    parts: [Bytes; 2],
+}
+
+impl AsRef<[u8]> for Joined {
+    fn as_ref(&self) -> &[u8] {
+        let length = self.parts[0].len() + self.parts[1].len();
+        // SAFETY: the slice is exactly the two parts, one behind the other in one mapping. Only the
+        // two owners here make a `Bytes` that points into the mapping, so each part is written,
+        // unchanging and given to nobody else for as long as we hold it.
+        unsafe { std::slice::from_raw_parts(self.slots.mapping.as_ptr().add(self.start), length) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(slots: &Slots) -> u64 {
+        slots.usage().0
+    }
+
+    #[test]
+    fn a_mapping_without_room_for_a_slot_is_refused() {
+        assert_eq!(
+            Slots::map(SLOT_SIZE_BYTES - 1).unwrap_err().kind(),
+            io::ErrorKind::InvalidInput
+        );
+        assert_eq!(Slots::map(3 * SLOT_SIZE_BYTES + 7).unwrap().mapping_bytes(), 3 << 20);
+    }
+
+    #[test]
+    fn nothing_and_more_than_a_slot_get_no_room() {
+        let slots = Slots::map(2 << 20).unwrap();
+        assert!(slots.allocate(0).is_none());
+        assert!(slots.allocate((1 << 20) + 1).is_none());
+        assert!(slots.allocate(u64::MAX).is_none());
+        assert!(slots.allocate(1 << 20).is_some());
+    }
+
+    #[test]
+    fn a_prefix_is_what_was_written_and_stays_as_it_was() {
+        let slots = Slots::map(1 << 20).unwrap();
+        let mut extent = slots.allocate(100_000).unwrap();
+        assert_eq!(extent.capacity_bytes(), 2 * PIECE_SIZE_BYTES);
+        assert!(extent.prefix().is_empty());
+        assert_eq!(extent.append(b"abc"), 3);
+        let abc = extent.prefix();
+        assert_eq!(extent.append(&[b'd'; 200_000]), 2 * PIECE - 3);
+        assert_eq!(extent.append(b"no room"), 0);
+        assert_eq!(extent.written_bytes(), 2 * PIECE_SIZE_BYTES);
+        assert_eq!(abc, &b"abc"[..]);
+        let all = extent.freeze();
+        assert!(all.starts_with(b"abcd") && all.len() == 2 * PIECE);
+        assert_eq!(all.as_ptr(), abc.as_ptr());
+    }
+
+    #[test]
+    fn memory_returns_with_the_last_bytes_of_it() {
+        let slots = Slots::map(1 << 20).unwrap();
+        let mut extent = slots.allocate(1 << 20).unwrap();
+        extent.append(&[1; 3 * PIECE + 1]);
+        let prefix = extent.prefix();
+        assert_eq!(taken(&slots), 1 << 20);
+        let frozen = extent.freeze();
+        assert_eq!(taken(&slots), 4 * PIECE_SIZE_BYTES, "unused pieces return at once");
+        drop(prefix);
+        let slice = frozen.slice(5..6);
+        drop(frozen);
+        assert_eq!(taken(&slots), 4 * PIECE_SIZE_BYTES);
+        drop(slice);
+        assert_eq!(taken(&slots), 0);
+        drop(slots.allocate(PIECE_SIZE_BYTES).unwrap());
+        assert_eq!(slots.usage(), (0, 1), "an extent that nothing was written to");
+    }
+
+    #[test]
+    fn a_small_body_in_a_large_place_moves_to_a_cell() {
+        let slots = Slots::map(1 << 20).unwrap();
+        let mut extent = slots.allocate(1 << 20).unwrap();
+        extent.append(&[7; 1500]);
+        let body = extent.freeze();
+        assert_eq!((slots.taken_bytes(&body), taken(&slots)), (2048, PIECE_SIZE_BYTES));
+        assert_eq!(body, &[7; 1500][..]);
+        // No place to move to: it stays where it is.
+        let _rest = slots.allocate(14 << 16).unwrap();
+        let mut last = slots.allocate(1 << 16).unwrap();
+        last.append(&[8; 32 << 10]);
+        assert_eq!(slots.taken_bytes(&last.freeze()), PIECE_SIZE_BYTES);
+    }
+
+    #[test]
+    fn neighbours_are_joined_without_a_copy() {
+        let slots = Slots::map(1 << 20).unwrap();
+        let [mut a, mut b, mut c] = [(); 3].map(|()| slots.allocate(PIECE_SIZE_BYTES).unwrap());
+        a.append(&[1; PIECE]);
+        b.append(&[2; 100]);
+        c.append(&[3; PIECE]);
+        let [a, b, c] = [a, b, c].map(|extent| extent.prefix());
+        let both = slots.joined(&a, &b).unwrap();
+        assert_eq!((both.as_ptr(), both.len()), (a.as_ptr(), PIECE + 100));
+        assert_eq!((both[PIECE - 1], both[PIECE], both[PIECE + 99]), (1, 2, 2));
+        assert!(slots.joined(&both, &c).is_none(), "a gap lies between them");
+        assert!(slots.joined(&b, &a).is_none(), "the wrong way round");
+        assert!(slots.joined(&Bytes::from_static(b"x"), &a).is_none());
+        assert!(slots.joined(&a, &Bytes::new()).is_none());
+        drop((a, b));
+        assert_eq!(taken(&slots), 3 * PIECE_SIZE_BYTES);
+        drop(both);
+        assert_eq!(taken(&slots), PIECE_SIZE_BYTES);
+    }
+}

@@ -4,6 +4,9 @@
 //! `delivery` with the rules of [`message`], reads `cache`, and asks `fill` for what is missing.
 
 pub mod cache;
+pub mod cli;
 pub mod limits;
 pub mod memory;
 pub mod object;
+#[cfg(feature = "demo")]
+pub mod page;

@@ -64,7 +64,8 @@ pub const STATUS_OBJECTS_MAX: usize = 256;
 
 const _: () = assert!(SLOT_SIZE_BYTES == 1 << 20);
 const _: () = assert!(SLAB_BODY_BYTES_MAX < PIECE_SIZE_BYTES);
-const _: () = assert!(PIECE_SIZE_BYTES / SLAB_CELL_BYTES_MIN <= 64, "a slab page's cells fit one u64");
+const _: () =
+    assert!(PIECE_SIZE_BYTES / SLAB_CELL_BYTES_MIN <= 64, "a slab page's cells fit one u64");
 const _: () = assert!(SEND_BUFFER_BYTES_MAX > REQUEST_HEAD_BYTES_MAX);
 const _: () = assert!(REQUEST_TARGET_BYTES_MAX < REQUEST_HEAD_BYTES_MAX);
 const _: () = assert!(FILL_WINDOW_BYTES_MAX >= SLOT_SIZE_BYTES);

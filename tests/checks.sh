@@ -1,0 +1,41 @@
+# Sourced by the test scripts: one line for each check, "ok - name" or "not ok - name" with what was printed.
+scratch=$(mktemp -d)
+failures=0
+started=()
+
+# check NAME COMMAND...: the command's exit status decides.
+check() {
+    local name=$1
+    shift
+    if "$@" >"$scratch/check.log" 2>&1; then
+        echo "ok - $name"
+    else
+        echo "not ok - $name"
+        sed 's/^/    /' "$scratch/check.log"
+        failures=$((failures + 1))
+    fi
+}
+
+# wait_until SECONDS COMMAND...: until the command succeeds.
+wait_until() {
+    local deadline=$(($(date +%s) + $1))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        [ "$(date +%s)" -lt "$deadline" ] || return 1
+        sleep 0.05
+    done
+}
+
+# A port of 127.0.0.1 that was free just now.
+free_port() {
+    python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
+# Every process started here ends with the script.
+finish() {
+    local pid
+    for pid in "${started[@]}"; do kill "$pid" 2>/dev/null || true; done
+    for pid in "${started[@]}"; do wait "$pid" 2>/dev/null || true; done
+    rm -rf "$scratch"
+}
+trap finish EXIT

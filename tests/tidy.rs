@@ -24,7 +24,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("store", &["limits", "memory", "metrics"]),
     ("metrics", BASE),
     ("config", &["limits", "object", "site"]),
-    ("access_log", &["limits", "metrics"]),
+    ("access_log", &["limits", "metrics", "object"]),
     ("server", &["limits", "metrics"]),
     ("snapshot", BASE),
     ("control", &["limits", "metrics", "server", "snapshot"]),
@@ -34,14 +34,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("lib", &[]),
     ("main", &["cli"]),
 ];
-/// Beside the layers below it, delivery implements the server's handler and writes the log.
+/// Beside the layers below it: delivery implements the server's handler and writes the log.
 const DELIVERY_ALSO: &[&str] = &["server", "access_log", "snapshot"];
 /// Where `unsafe` may stand, each use with its reason.
 const UNSAFE_IN: &[&str] = &[
     "src/store/device/",
     "src/cache/slots.rs",
     "src/server/transport.rs",
-    "src/server/listener.rs",
+    "src/server/systemd.rs",
     "src/server/seal.rs",
 ];
 /// Modules without I/O and without a clock, and words that would show either.
@@ -68,7 +68,9 @@ fn the_tree_is_tidy() {
             check_product(source, &mut findings);
         }
     }
-    check_metric_names(&sources, &mut findings);
+    let metrics = check_metric_names(&sources, &mut findings);
+    let readme = fs::read_to_string(root.join("README.md")).unwrap_or_default();
+    check_metrics_named(&readme, &metrics, &mut findings);
     check_documents(root, &mut findings);
     assert!(findings.is_empty(), "{} findings:\n{}", findings.len(), findings.join("\n"));
 }
@@ -149,27 +151,26 @@ fn edges(source: &Source) -> Vec<(usize, String)> {
     found
 }
 
-/// `a::b` names `a`; `{a::{b, c}, d}` names `a` and `d`. Macros and items of the root are skipped.
+/// `a::b` names `a`; `{a::{b, c}, d}` names `a` and `d`. Items of the crate's root are skipped.
 fn first_names(path: &str) -> impl Iterator<Item = String> {
     let mut depth = 0;
-    let mut names = vec![String::new()];
-    for c in path.chars() {
+    let mut starts = vec![0];
+    for (at, c) in path.char_indices() {
         match c {
             '{' => depth += 1,
             '}' => depth -= 1,
-            ',' if depth == 1 => names.push(String::new()),
-            _ if depth <= 1 && (is_word(c) || c == ':') => {
-                names.last_mut().expect("it starts with one").push(c);
-            }
             _ => {}
         }
-        if depth == 0 && (c == '}' || !(is_word(c) || c == ':')) {
+        if depth == 0 {
             break;
         }
+        if depth == 1 && (c == '{' || c == ',') {
+            starts.push(at + 1);
+        }
     }
-    names.into_iter().filter_map(|name| {
-        let first = name.split("::").next().unwrap_or_default().to_owned();
-        first.starts_with(|c: char| c.is_ascii_lowercase()).then_some(first)
+    starts.into_iter().filter_map(|start| {
+        let name = words(path[start..].trim_start()).next().unwrap_or_default();
+        name.starts_with(|c: char| c.is_ascii_lowercase()).then(|| name.to_owned())
     })
 }
 
@@ -250,8 +251,8 @@ fn check_product(source: &Source, findings: &mut Vec<String>) {
 }
 
 /// Names in `metrics` are `tidegate_...`, in lower case, and each is declared once.
-fn check_metric_names(sources: &[Source], findings: &mut Vec<String>) {
-    let mut seen: HashMap<&str, String> = HashMap::new();
+fn check_metric_names(sources: &[Source], findings: &mut Vec<String>) -> HashMap<String, String> {
+    let mut seen: HashMap<String, String> = HashMap::new();
     for source in sources.iter().filter(|s| s.path.starts_with("src/") && s.module() == "metrics") {
         for (n, line) in source.text.lines().take(source.lines_before_tests).enumerate() {
             let here = format!("{}:{}", source.path, n + 1);
@@ -261,10 +262,25 @@ fn check_metric_names(sources: &[Source], findings: &mut Vec<String>) {
                 if tail.is_empty() || !tail.chars().all(plain) {
                     findings.push(format!("{here}: metric name `{name}`"));
                 }
-                if let Some(first) = seen.insert(name, here.clone()) {
+                if let Some(first) = seen.insert(name.to_owned(), here.clone()) {
                     findings.push(format!("{here}: metric `{name}` stands at {first} already"));
                 }
             }
+        }
+    }
+    seen
+}
+
+/// The README names only metrics that there are.
+fn check_metrics_named(
+    readme: &str,
+    metrics: &HashMap<String, String>,
+    findings: &mut Vec<String>,
+) {
+    for (n, line) in readme.lines().enumerate().filter(|_| !metrics.is_empty()) {
+        let named = words(line).filter(|word| word.starts_with("tidegate_"));
+        for name in named.filter(|name| !metrics.contains_key(*name)) {
+            findings.push(format!("README.md:{}: there is no metric `{name}`", n + 1));
         }
     }
 }
@@ -452,7 +468,10 @@ mod each_check_can_fail {
         }
         for (path, text) in [
             ("src/delivery/mod.rs", "use crate::server::Handler;\nuse crate::{fill, cache::ram};"),
-            ("src/cache/ram.rs", "use super::slots::Slots;\nuse crate::cache::heads;"),
+            (
+                "src/cache/ram.rs",
+                "use super::slots::Slots;\nuse crate::cache::heads::{A, rounded};",
+            ),
             ("src/cache/ram.rs", "pub(crate) fn f() {}\n// crate::cli\nlet s = \"crate::cli\";"),
             ("src/cache/ram.rs", "#[cfg(test)]\nmod tests {\n    use crate::fill::Run;\n}"),
             ("src/main.rs", "tidegate::cli::run();"),
@@ -514,8 +533,10 @@ mod each_check_can_fail {
         let twice =
             "a(\"tidegate_hits_total\");\nb(\"tidegate_hits_total\");\nc(\"tidegate_Hits\")";
         let mut findings = Vec::new();
-        check_metric_names(&[Source::new("src/metrics.rs", twice)], &mut findings);
+        let names = check_metric_names(&[Source::new("src/metrics.rs", twice)], &mut findings);
         assert_eq!(findings.len(), 2, "{findings:?}");
+        check_metrics_named("`tidegate_hits_total`, tidegate_gone", &names, &mut findings);
+        assert_eq!(findings[2..], ["README.md:1: there is no metric `tidegate_gone`"]);
     }
 
     #[test]

@@ -1,0 +1,26 @@
+//! What every promise is tested with: a scripted origin, a viewer, an edge between them.
+//!
+//! Nothing here waits for luck: events are waited for, and a wait that is too long fails.
+
+mod answer;
+mod client;
+mod client_connection;
+mod content;
+mod origin;
+mod origin_connection;
+mod script;
+mod verdict;
+
+pub(crate) use answer::{etag, last_modified};
+pub(crate) use client::{Client, Response, Speaks};
+pub(crate) use content::mixed;
+pub(crate) use origin::Origin;
+pub(crate) use script::{
+    Change, Ending, Framing, HeadFault, NotModified, Ranges, Script, Validators,
+};
+pub(crate) use verdict::{Verdict, judge, judge_variant};
+
+/// One piece, as DESIGN has it: 64 KiB.
+pub(crate) const PIECE: u64 = tidegate::limits::PIECE_SIZE_BYTES;
+/// One block at its default size: 1 MiB.
+pub(crate) const BLOCK: u64 = tidegate::limits::SLOT_SIZE_BYTES;

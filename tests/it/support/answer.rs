@@ -1,7 +1,7 @@
 //! What one request gets from one script: a head and which bytes follow it. Pure.
 //!
-//! The honest part follows RFC 9110: preconditions first, then `If-Range`, then `Range`. The lies are
-//! laid over it here, except those of the body's end, which the origin's connection acts out.
+//! The honest part follows RFC 9110: preconditions first, then `If-Range`, then `Range`. The lies
+//! are laid over it here, except those of the body's end, which the connection acts out.
 
 use std::time::{Duration, SystemTime};
 
@@ -55,7 +55,7 @@ pub(super) struct Answer {
 #[derive(Debug)]
 pub(super) enum Body {
     Text(String),
-    /// The bytes `start..end` of `content`; `end` may lie beyond the object: surplus is content too.
+    /// The bytes `start..end` of `content`; `end` may lie beyond the object, as surplus.
     Object {
         content: Content,
         start: u64,

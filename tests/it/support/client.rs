@@ -1,6 +1,6 @@
 //! A viewer: asks over HTTP/1.1 or HTTP/2, plain or TLS, reads as fast as told, leaves when told.
 //!
-//! What came is reported as it came: a body cut short is a result (`complete` is false), not an error.
+//! What came is reported as it came: a body cut short is a result (`complete` is false), no error.
 //! Every wait has a deadline, so a viewer who is forgotten fails the test and names his request.
 
 use std::fmt;

@@ -8,6 +8,7 @@ mod client_connection;
 mod content;
 mod origin;
 mod origin_connection;
+mod origin_state;
 mod script;
 mod verdict;
 

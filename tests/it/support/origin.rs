@@ -3,20 +3,18 @@
 //! It runs on a thread of its own and counts what it is asked. Scripts are replaced while it runs;
 //! everything a test waits for is an event of the origin, never the passing of time.
 
-use std::collections::{HashMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
-use super::answer::RequestHead;
 use super::content::Content;
 use super::origin_connection;
-use super::script::{Change, Script, content_of};
+use super::origin_state::{Path, Recorded, Shared};
+use super::script::{Script, content_of};
 
 /// A running origin; it stops when dropped.
 #[derive(Debug)]
@@ -99,7 +97,7 @@ impl Origin {
         state.recorded.iter().filter(|request| request.path() == path).cloned().collect()
     }
 
-    /// Body bytes handed to the kernel for `path`.
+    /// Body bytes written for `path`, or about to be: no less than any peer has.
     pub(crate) fn bytes_sent(&self, path: &str) -> u64 {
         self.requests(path).iter().map(Recorded::bytes_sent).sum()
     }
@@ -142,7 +140,7 @@ impl Origin {
         self.until(&what, |origin| origin.requests(path).len() >= times).await;
     }
 
-    /// Waits until so many body bytes of `path` were handed to the kernel.
+    /// Waits until so many body bytes of `path` were written, or are about to be.
     pub(crate) async fn until_sent(&self, path: &str, bytes: u64) {
         let what = format!("{bytes} bytes of {path}");
         self.until(&what, |origin| origin.bytes_sent(path) >= bytes).await;
@@ -204,8 +202,8 @@ async fn run(first: std::net::TcpListener, mut modes: watch::Receiver<Mode>, sha
             tokio::select! {
                 accepted = listener.accept() => {
                     let number = shared.connected();
-                    let shared = Arc::clone(&shared);
-                    connections.spawn(origin_connection::serve(accepted.unwrap().0, number, shared));
+                    let (stream, shared) = (accepted.unwrap().0, Arc::clone(&shared));
+                    connections.spawn(origin_connection::serve(stream, number, shared));
                 }
                 _ = modes.changed() => {}
                 Some(ended) = connections.join_next() => ended.unwrap(),
@@ -233,180 +231,6 @@ fn bound(address: SocketAddr) -> TcpSocket {
     socket.set_reuseaddr(true).unwrap();
     socket.bind(address).unwrap();
     socket
-}
-
-/// What the origin's thread and the test share.
-#[derive(Debug, Default)]
-pub(super) struct Shared {
-    state: Mutex<State>,
-    /// Notified at every event a test may wait for.
-    pub(super) changed: Notify,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    paths: HashMap<String, Path>,
-    recorded: Vec<Recorded>,
-    connections: u64,
-    mode: Mode,
-}
-
-/// One path's script and what became of it.
-#[derive(Debug)]
-struct Path {
-    script: Script,
-    once: VecDeque<Script>,
-    requests: u64,
-    in_flight: usize,
-    in_flight_most: usize,
-    released: bool,
-    /// `Change::AtByte` has happened.
-    turned: bool,
-}
-
-impl Path {
-    fn new(script: Script) -> Path {
-        let once = VecDeque::new();
-        let (requests, in_flight, in_flight_most) = (0, 0, 0);
-        Path { script, once, requests, in_flight, in_flight_most, released: false, turned: false }
-    }
-
-    fn version(&self, script: &Script, request: &RequestHead) -> u32 {
-        let turned = match script.change {
-            Change::Never => false,
-            Change::EachRequest => return self.requests as u32,
-            Change::FromRequest(number) => self.requests >= number,
-            Change::FromOffset(offset) => request.start(script.length_bytes) >= offset,
-            Change::AtByte(_) => self.turned,
-        };
-        script.version + u32::from(turned)
-    }
-}
-
-/// One request as it was seen and answered.
-#[derive(Clone, Debug)]
-pub(crate) struct Recorded {
-    /// The request's head.
-    pub(crate) head: RequestHead,
-    /// Which connection it came on, counted from 1.
-    pub(crate) connection: u64,
-    version: Arc<AtomicU32>,
-    sent_bytes: Arc<AtomicU64>,
-}
-
-impl Recorded {
-    /// The version it was given.
-    pub(crate) fn version(&self) -> u32 {
-        self.version.load(Ordering::Relaxed)
-    }
-
-    /// Body bytes handed to the kernel for it.
-    pub(crate) fn bytes_sent(&self) -> u64 {
-        self.sent_bytes.load(Ordering::Relaxed)
-    }
-
-    /// The target up to its query.
-    pub(crate) fn path(&self) -> &str {
-        self.head.target.split('?').next().unwrap_or("")
-    }
-}
-
-/// A request's turn at its script.
-#[derive(Debug)]
-pub(super) struct Turn {
-    /// The script's key: the target with its query where that is served, else the path.
-    pub(super) key: String,
-    pub(super) script: Script,
-    pub(super) version: u32,
-    pub(super) number: u64,
-    pub(super) sent_bytes: Arc<AtomicU64>,
-    shared: Arc<Shared>,
-}
-
-impl Turn {
-    /// Whether the object has yet to become its next version at a byte.
-    pub(super) fn is_unturned(&self) -> bool {
-        self.shared.lock().paths.get(&self.key).is_some_and(|path| !path.turned)
-    }
-
-    /// The object is its next version from now on.
-    pub(super) fn turn_over(&self) {
-        if let Some(path) = self.shared.lock().paths.get_mut(&self.key) {
-            path.turned = true;
-        }
-    }
-
-    /// Waits for [`Origin::release`].
-    pub(super) async fn released(&self) {
-        self.until(|path| path.released).await;
-    }
-
-    /// Waits for the script's number of requests at the same time.
-    pub(super) async fn together(&self) {
-        self.until(|path| path.in_flight_most >= self.script.together || path.released).await;
-    }
-
-    async fn until(&self, holds: impl Fn(&Path) -> bool) {
-        loop {
-            let mut changed = std::pin::pin!(self.shared.changed.notified());
-            changed.as_mut().enable();
-            if self.shared.lock().paths.get(&self.key).is_none_or(&holds) {
-                return;
-            }
-            changed.await;
-        }
-    }
-
-    /// Counts body bytes handed to the kernel.
-    pub(super) fn sent(&self, bytes: u64) {
-        self.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.shared.changed.notify_waiters();
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        if let Some(path) = self.shared.lock().paths.get_mut(&self.key) {
-            path.in_flight = path.in_flight.saturating_sub(1);
-        }
-        self.shared.changed.notify_waiters();
-    }
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no holder of this lock panics")
-    }
-
-    fn connected(&self) -> u64 {
-        let mut state = self.lock();
-        state.connections += 1;
-        state.connections
-    }
-
-    /// Counts a request and gives it its turn; `None` where nothing is served.
-    pub(super) fn begin(self: &Arc<Self>, head: RequestHead, connection: u64) -> Option<Turn> {
-        let mut guard = self.lock();
-        let state = &mut *guard;
-        let path = head.target.split('?').next().unwrap_or("").to_owned();
-        let key = if state.paths.contains_key(&head.target) { head.target.clone() } else { path };
-        let version = Arc::new(AtomicU32::new(0));
-        let sent_bytes = Arc::new(AtomicU64::new(0));
-        let (given, sent) = (Arc::clone(&version), Arc::clone(&sent_bytes));
-        let turn = state.paths.get_mut(&key).map(|path| {
-            path.requests += 1;
-            path.in_flight += 1;
-            path.in_flight_most = path.in_flight_most.max(path.in_flight);
-            let script = path.once.pop_front().unwrap_or_else(|| path.script.clone());
-            let (number, version) = (path.requests, path.version(&script, &head));
-            given.store(version, Ordering::Relaxed);
-            Turn { key, script, version, number, sent_bytes, shared: Arc::clone(self) }
-        });
-        state.recorded.push(Recorded { head, connection, version, sent_bytes: sent });
-        drop(guard);
-        self.changed.notify_waiters();
-        turn
-    }
 }
 
 /// How long an event may take before its test has failed.

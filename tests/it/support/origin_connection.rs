@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use super::answer::{Answer, Body, RequestHead, answer};
 use super::content::Content;
-use super::origin::{Shared, Turn};
+use super::origin_state::{Shared, Turn};
 use super::script::{Change, Ending, Framing, HeadFault};
 
 /// Answers requests until the peer closes or a script does.
@@ -126,10 +126,11 @@ impl Connection {
             if script.framing == Framing::Chunked {
                 buffer.extend_from_slice(b"\r\n");
             }
+            // Counted before the write: what a peer holds has been counted, whoever looks first.
+            turn.sent(length);
             if let Next::Close = self.write(&buffer).await {
                 return Next::Close;
             }
-            turn.sent(length);
             at += length;
             let paced = script.rate_bytes_per_second.is_some() && at < plan.end;
             if paced && self.unless_closed(tokio::time::sleep(TICK)).await.is_none() {

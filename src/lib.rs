@@ -10,3 +10,4 @@ pub mod memory;
 pub mod object;
 #[cfg(feature = "demo")]
 pub mod page;
+pub mod site;

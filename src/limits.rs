@@ -13,6 +13,13 @@ pub const SLAB_BODY_BYTES_MAX: u64 = 32 << 10;
 /// The smallest slab cell.
 pub const SLAB_CELL_BYTES_MIN: u64 = 1 << 10;
 
+/// The least `memory.total` may be.
+pub const MEMORY_TOTAL_BYTES_MIN: u64 = 192 << 20;
+/// The least `memory.ram` may be: one shard of the ram tier.
+pub const MEMORY_RAM_BYTES_MIN: u64 = 64 << 20;
+/// What the process needs beside its ram tier: this, or a quarter of the tier if that is more.
+pub const MEMORY_MARGIN_BYTES_MIN: u64 = 128 << 20;
+
 /// Serving threads.
 pub const WORKERS_MAX: usize = 256;
 /// Threads of the fill runtime.
@@ -39,6 +46,14 @@ pub const CONNECTIONS_MAX: usize = 1_000_000;
 
 /// Sites in one configuration.
 pub const SITES_MAX: usize = 4_096;
+/// Host names of one site.
+pub const HOSTS_PER_SITE_MAX: usize = 1_024;
+/// Origins of one site.
+pub const ORIGINS_PER_SITE_MAX: usize = 16;
+/// Rules of one site; each request tries them in order.
+pub const RULES_PER_SITE_MAX: usize = 256;
+/// A rule's path pattern.
+pub const PATH_PATTERN_BYTES_MAX: usize = 1_024;
 /// Variants (`Vary`) kept side by side of one object.
 pub const VARIANTS_PER_OBJECT_MAX: usize = 8;
 /// A response head from an origin.
@@ -63,6 +78,9 @@ pub const RECENT_REQUESTS_MAX: usize = 256;
 pub const STATUS_OBJECTS_MAX: usize = 256;
 
 const _: () = assert!(SLOT_SIZE_BYTES == 1 << 20);
+const _: () = assert!(SITES_MAX <= 1 << 16, "a site's id is a u16");
+const _: () = assert!(MEMORY_RAM_BYTES_MIN + MEMORY_MARGIN_BYTES_MIN == MEMORY_TOTAL_BYTES_MIN);
+const _: () = assert!(MEMORY_RAM_BYTES_MIN.is_multiple_of(SLOT_SIZE_BYTES));
 const _: () = assert!(SLAB_BODY_BYTES_MAX < PIECE_SIZE_BYTES);
 const _: () =
     assert!(PIECE_SIZE_BYTES / SLAB_CELL_BYTES_MIN <= 64, "a slab page's cells fit one u64");

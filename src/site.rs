@@ -1,0 +1,342 @@
+//! Sites: whose request it is, which origins it fills from, which rule its path falls under.
+//!
+//! Pure. A `Site` is made by `config`, which has checked it: its last rule matches every path, it
+//! has a host and an origin, and no two sites share a host.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{HeaderName, HeaderValue};
+use rustls_pki_types::CertificateDer;
+
+use crate::object::SiteId;
+
+pub use pattern::{PathPattern, PatternError};
+
+mod pattern;
+
+/// One publisher's content: host names, origins and rules.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// Its index in the configuration.
+    pub id: SiteId,
+    /// What people and metrics call it.
+    pub name: String,
+    /// Host names, lower case: exact, `*.example.com` (any labels before it) or `*` (any host).
+    pub hosts: Vec<String>,
+    /// Who a fill asks, in order of preference; at least one.
+    pub origins: Vec<Origin>,
+    /// Rules by path, the first match counts; the last one matches everything.
+    pub rules: Vec<Rule>,
+}
+
+impl Site {
+    /// The first rule whose pattern matches `path` (normalised).
+    pub fn rule_for(&self, path: &str) -> &Rule {
+        self.rules
+            .iter()
+            .find(|rule| rule.pattern.matches(path))
+            .expect("the last rule of a site matches everything")
+    }
+}
+
+/// How an origin is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// Plain HTTP.
+    Http,
+    /// HTTP over TLS.
+    Https,
+}
+
+impl Scheme {
+    /// As URLs write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        }
+    }
+
+    /// The port a URL without one means.
+    pub fn default_port(self) -> u16 {
+        match self {
+            Scheme::Http => 80,
+            Scheme::Https => 443,
+        }
+    }
+}
+
+/// What becomes of an origin's 301, 302, 303, 307 and 308.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Redirects {
+    /// The fill follows them, `limits::REDIRECTS_MAX` times; the viewer never sees them.
+    Follow,
+    /// They are answers like any other.
+    PassOn,
+}
+
+/// Where a site's content comes from.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// Plain or TLS.
+    pub scheme: Scheme,
+    /// Host name or IP address, as in a URL: IPv6 in brackets.
+    pub address: String,
+    /// TCP port.
+    pub port: u16,
+    /// The Host to send; `None`: the origin's own, see [`Origin::authority`].
+    pub host_header: Option<String>,
+    /// The name the certificate must be for, sent as SNI; `None`: `address`.
+    pub server_name: Option<String>,
+    /// Fields added to every request to this origin. Their values may be secrets: never shown.
+    pub fields: Vec<(HeaderName, HeaderValue)>,
+    /// The only certification authorities trusted; `None`: the system's.
+    pub roots: Option<Vec<CertificateDer<'static>>>,
+    /// Whether redirects are followed.
+    pub redirects: Redirects,
+    /// Connections at once.
+    pub connections_max: usize,
+}
+
+impl Origin {
+    /// What the Host field says: `host_header`, else the address and a port that is not the scheme's.
+    pub fn authority(&self) -> String {
+        match &self.host_header {
+            Some(host) => host.clone(),
+            None if self.port == self.scheme.default_port() => self.address.clone(),
+            None => format!("{}:{}", self.address, self.port),
+        }
+    }
+
+    /// The name its certificate must be for, without brackets.
+    pub fn tls_name(&self) -> &str {
+        let name = self.server_name.as_deref().unwrap_or(&self.address);
+        name.trim_start_matches('[').trim_end_matches(']')
+    }
+}
+
+/// What applies to the paths under one pattern.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// The paths it is for.
+    pub pattern: PathPattern,
+    /// How long responses are fresh.
+    pub lifetimes: Lifetimes,
+    /// Which query parameters tell objects apart.
+    pub query: QueryPolicy,
+    /// Edits to the request an origin gets.
+    pub request: FieldEdits,
+    /// Edits to an origin's response, before it is judged and stored.
+    pub response: FieldEdits,
+}
+
+/// How long responses are fresh. `least` <= `most` where both are set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetimes {
+    /// Where the origin says nothing.
+    pub given: Option<Duration>,
+    /// At least, where the response may be shared at all.
+    pub least: Option<Duration>,
+    /// At most, whatever the origin says.
+    pub most: Option<Duration>,
+    /// Error responses about which the origin says nothing.
+    pub errors: Duration,
+}
+
+impl Default for Lifetimes {
+    /// What the origin says, and one second for errors.
+    fn default() -> Lifetimes {
+        Lifetimes { given: None, least: None, most: None, errors: Duration::from_secs(1) }
+    }
+}
+
+/// Which query parameters tell objects apart. Names are compared as the URL writes them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum QueryPolicy {
+    /// All of them.
+    #[default]
+    All,
+    /// None: the query is not part of the object's name.
+    None,
+    /// Only these.
+    Only(Vec<String>),
+    /// All but these.
+    Except(Vec<String>),
+}
+
+impl QueryPolicy {
+    /// Whether the parameter `name` counts.
+    pub fn counts(&self, name: &str) -> bool {
+        match self {
+            QueryPolicy::All => true,
+            QueryPolicy::None => false,
+            QueryPolicy::Only(names) => names.iter().any(|n| n == name),
+            QueryPolicy::Except(names) => !names.iter().any(|n| n == name),
+        }
+    }
+}
+
+/// Fields removed, then fields added.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FieldEdits {
+    /// Removed, every occurrence.
+    pub remove: Vec<HeaderName>,
+    /// Added after that, replacing what is there.
+    pub add: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl FieldEdits {
+    /// Whether nothing is edited.
+    pub fn is_empty(&self) -> bool {
+        self.remove.is_empty() && self.add.is_empty()
+    }
+}
+
+/// Every site, found by host.
+#[derive(Clone, Debug, Default)]
+pub struct Sites {
+    all: Vec<Arc<Site>>,
+    exact: HashMap<String, SiteId>,
+    /// By what follows the star: `.example.com` for `*.example.com`.
+    under: HashMap<String, SiteId>,
+    any: Option<SiteId>,
+}
+
+impl Sites {
+    /// Indexes `sites`, whose ids are their positions. Of two sites with one host the later is found.
+    pub fn new(sites: Vec<Site>) -> Sites {
+        let mut found = Sites::default();
+        for site in &sites {
+            for host in &site.hosts {
+                if host == "*" {
+                    found.any = Some(site.id);
+                } else if let Some(suffix) = host.strip_prefix('*') {
+                    found.under.insert(suffix.to_owned(), site.id);
+                } else {
+                    found.exact.insert(host.clone(), site.id);
+                }
+            }
+        }
+        found.all = sites.into_iter().map(Arc::new).collect();
+        found
+    }
+
+    /// The site of `host` (lower case, without port): exact name, then longest wildcard, then `*`.
+    pub fn find(&self, host: &str) -> Option<&Arc<Site>> {
+        let host = host.strip_suffix('.').unwrap_or(host);
+        let wildcard = || {
+            let dots = host.match_indices('.').map(|(dot, _)| dot).filter(|dot| *dot > 0);
+            dots.map(|dot| &host[dot..]).find_map(|suffix| self.under.get(suffix))
+        };
+        let id = self.exact.get(host).or_else(wildcard).or(self.any.as_ref())?;
+        self.all.get(usize::from(id.0))
+    }
+
+    /// The site with this id.
+    pub fn by_id(&self, id: SiteId) -> Option<&Arc<Site>> {
+        self.all.get(usize::from(id.0))
+    }
+
+    /// All of them, in the order they were configured.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<Site>> {
+        self.all.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn site(id: u16, hosts: &[&str]) -> Site {
+        let rule = |pattern| Rule {
+            pattern,
+            lifetimes: Lifetimes::default(),
+            query: QueryPolicy::All,
+            request: FieldEdits::default(),
+            response: FieldEdits::default(),
+        };
+        Site {
+            id: SiteId(id),
+            name: format!("site-{id}"),
+            hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
+            origins: Vec::new(),
+            rules: vec![
+                rule(PathPattern::parse("*.m3u8").unwrap()),
+                rule(PathPattern::everything()),
+            ],
+        }
+    }
+
+    #[test]
+    fn the_exact_host_wins_then_the_longest_wildcard_then_any() {
+        let mut sites = vec![site(0, &["a.example.com", "[::1]"]), site(1, &["*.example.com"])];
+        sites.push(site(2, &["*.b.example.com"]));
+        let id = |sites: &Sites, host| sites.find(host).map(|site| site.id.0);
+        let narrow = Sites::new(sites.clone());
+        sites.push(site(3, &["*"]));
+        let wide = Sites::new(sites);
+        let table = [
+            ("a.example.com", Some(0), Some(0)),
+            ("a.example.com.", Some(0), Some(0)),
+            ("[::1]", Some(0), Some(0)),
+            ("c.example.com", Some(1), Some(1)),
+            ("d.c.example.com", Some(1), Some(1)),
+            ("b.example.com", Some(1), Some(1)),
+            ("x.b.example.com", Some(2), Some(2)),
+            ("example.com", None, Some(3)),
+            (".example.com", None, Some(3)),
+            ("", None, Some(3)),
+        ];
+        for (host, without_any, with_any) in table {
+            assert_eq!(id(&narrow, host), without_any, "{host}");
+            assert_eq!(id(&wide, host), with_any, "{host}");
+        }
+    }
+
+    #[test]
+    fn the_first_matching_rule_counts() {
+        let site = site(0, &["a"]);
+        assert_eq!(site.rule_for("/live/x.m3u8").pattern.to_string(), "*.m3u8");
+        assert_eq!(site.rule_for("/x.ts").pattern.to_string(), "**");
+    }
+
+    #[test]
+    fn an_origin_says_its_own_host_unless_told_otherwise() {
+        let mut origin = Origin {
+            scheme: Scheme::Https,
+            address: "[::1]".to_owned(),
+            port: 443,
+            host_header: None,
+            server_name: None,
+            fields: Vec::new(),
+            roots: None,
+            redirects: Redirects::Follow,
+            connections_max: 1,
+        };
+        assert_eq!((origin.authority().as_str(), origin.tls_name()), ("[::1]", "::1"));
+        origin.port = 80;
+        assert_eq!(origin.authority(), "[::1]:80");
+        origin.host_header = Some("o.example.com".to_owned());
+        origin.server_name = Some("s.example.com".to_owned());
+        assert_eq!(
+            (origin.authority().as_str(), origin.tls_name()),
+            ("o.example.com", "s.example.com")
+        );
+    }
+
+    #[test]
+    fn parameters_count_as_the_policy_says() {
+        let names = || vec!["a".to_owned()];
+        let table = [
+            (QueryPolicy::All, true, true),
+            (QueryPolicy::None, false, false),
+            (QueryPolicy::Only(names()), true, false),
+            (QueryPolicy::Except(names()), false, true),
+        ];
+        for (policy, a, b) in table {
+            assert_eq!((policy.counts("a"), policy.counts("b")), (a, b), "{policy:?}");
+        }
+    }
+}

@@ -10,4 +10,6 @@ pub mod memory;
 pub mod object;
 #[cfg(feature = "demo")]
 pub mod page;
+pub mod message;
+pub mod object;
 pub mod site;

@@ -1,0 +1,210 @@
+//! What the fuzz targets of `fuzz/` run: any bytes go in, no panic and no broken promise comes out.
+//!
+//! Here so that the seeds can be replayed by ordinary tests too. Not part of the appliance.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, IF_RANGE};
+use http::{Request, StatusCode, Uri, Version};
+
+use crate::message::cache_control::CacheControl;
+use crate::message::conditional::{EntityTag, Validator, Verdict, evaluate, if_range_holds};
+use crate::message::freshness::{Assessment, Exchange, assess};
+use crate::message::range::{ContentRange, RangeRequest};
+use crate::message::request::ObjectRequest;
+use crate::message::response;
+use crate::message::target::{canonical_query, host_and_port, normalised_path};
+use crate::message::vary::{VariantKey, Vary};
+use crate::site::{Lifetimes, QueryPolicy};
+
+/// The target on the first line, then fields: what is accepted is normal, and stays so.
+pub fn request(bytes: &[u8]) {
+    let (target, fields) = split_once(bytes, b"\n");
+    let Ok(uri) = Uri::try_from(target) else { return };
+    for version in [Version::HTTP_10, Version::HTTP_11, Version::HTTP_2] {
+        let (mut parts, ()) = Request::new(()).into_parts();
+        (parts.version, parts.uri, parts.headers) = (version, uri.clone(), headers_of(fields));
+        let Ok(request) = ObjectRequest::parse(&parts) else { continue };
+        let segments = || request.path.split('/');
+        assert!(segments().all(|segment| segment != "." && segment != ".."));
+        assert_eq!(normalised_path(&request.path).as_ref(), Some(&request.path));
+        assert_eq!(host_and_port(request.host.as_bytes()), Some((request.host.clone(), None)));
+        assert!(!request.host.bytes().any(|byte| byte.is_ascii_uppercase()));
+        let names = vec!["a".to_owned(), "token".to_owned()];
+        for policy in [
+            QueryPolicy::All,
+            QueryPolicy::None,
+            QueryPolicy::Only(names.clone()),
+            QueryPolicy::Except(names),
+        ] {
+            let once = canonical_query(request.query, &policy);
+            assert_eq!(canonical_query(once.as_deref(), &policy), once);
+            let target = request.target(&policy);
+            assert!(Uri::try_from(&*target).is_ok(), "an origin can be asked for {target}");
+        }
+        let forwarded = response::forwarded_request_fields(request.headers);
+        assert_eq!(response::forwarded_request_fields(&forwarded), forwarded);
+        let vary = Vary::of(request.headers);
+        assert_eq!(VariantKey::of(&vary, &forwarded), VariantKey::of(&vary, &forwarded));
+    }
+}
+
+/// Eight bytes of length, then the field: a resolved range lies within the object.
+pub fn range(bytes: &[u8]) {
+    let Some((length, field)) = bytes.split_first_chunk() else { return };
+    let length = u64::from_be_bytes(*length);
+    let Ok(value) = HeaderValue::from_bytes(field) else { return };
+    let Some(request) = RangeRequest::parse(&value) else { return };
+    let written = HeaderValue::from_str(&request.to_string()).expect("a range is plain ASCII");
+    assert_eq!(RangeRequest::parse(&written), Some(request));
+    match (request.resolve(length), request) {
+        (Ok(range), RangeRequest::FromTo { first, last }) => {
+            assert!(range.start() == first && range.end() <= length);
+            assert!(last.is_none_or(|last| range.last() == last.min(length - 1)));
+            assert!(ContentRange::of(range, Some(length)).is_some());
+        }
+        (Ok(range), RangeRequest::Suffix { length: suffix }) => {
+            assert!(range.end() == length && range.length_bytes() == suffix.min(length));
+        }
+        (Err(_), RangeRequest::FromTo { first, .. }) => assert!(first >= length),
+        (Err(_), RangeRequest::Suffix { length: suffix }) => assert!(suffix == 0 || length == 0),
+    }
+}
+
+/// The field: what is believed is consistent and is written as it was read.
+pub fn content_range(bytes: &[u8]) {
+    let Ok(value) = HeaderValue::from_bytes(bytes) else { return };
+    let Ok(found) = ContentRange::parse(&value) else { return };
+    let written = HeaderValue::from_str(&found.to_string()).expect("a range is plain ASCII");
+    assert_eq!(ContentRange::parse(&written), Ok(found));
+    match (found.range(), found.complete()) {
+        (Some(range), Some(complete)) => assert!(range.end() <= complete),
+        (Some(range), None) => assert!(range.start() < range.end()),
+        (None, complete) => assert!(complete.is_some()),
+    }
+}
+
+/// A response's fields, an empty line, a request's fields: only a true match decides over bytes.
+pub fn conditional(bytes: &[u8]) {
+    let (stored, asked) = split_once(bytes, b"\n\n");
+    let (stored, asked) = (headers_of(stored), headers_of(asked));
+    let validator = Validator::of(&stored);
+    let verdict = evaluate(&asked, &validator);
+    if asked.keys().all(|name| !name.as_str().starts_with("if-")) {
+        assert_eq!(verdict, Verdict::Proceed);
+    }
+    if if_range_holds(&asked, &validator)
+        && let Some(value) = asked.get(IF_RANGE)
+    {
+        let tag = EntityTag::parse(value);
+        assert_eq!(tag.as_ref(), validator.etag().filter(|_| tag.is_some()));
+        assert!(tag.is_none_or(|tag| !tag.is_weak()));
+    }
+    assert_eq!(validator.strong_matches(&validator), validator.is_strong());
+    assert!(validator.is_confirmed_by(&validator) || !validator.is_strong());
+    if let Some(tag) = validator.etag() {
+        assert_eq!(EntityTag::parse(tag.as_header()).as_ref(), Some(tag));
+    }
+    let merged = response::merged(&response::storable_fields(&stored), &asked);
+    assert_eq!(response::storable_fields(&response::storable_fields(&merged)).get("age"), None);
+}
+
+/// A response's fields: what says that it is not to be shared is not.
+pub fn cache_control(bytes: &[u8]) {
+    let mut headers = headers_of(bytes);
+    let lifetimes = Lifetimes { given: Some(Duration::from_secs(1)), ..Lifetimes::default() };
+    let assessed = |headers: &HeaderMap| {
+        let at = UNIX_EPOCH + Duration::from_secs(1 << 30);
+        assess(&Exchange {
+            request_has_authorization: headers.contains_key("authorization"),
+            status: StatusCode::OK,
+            headers,
+            requested_at: at,
+            received_at: at,
+            lifetimes: &lifetimes,
+        })
+    };
+    let control = CacheControl::of(&headers);
+    match assessed(&headers) {
+        Assessment::Shared(freshness) => {
+            assert!(!control.no_store && !control.private);
+            assert!(freshness.lifetime <= Duration::from_secs(1 << 31));
+            assert_eq!(freshness.no_cache, control.no_cache);
+        }
+        Assessment::Uncacheable(_) => {}
+    }
+    for line in headers.get_all(CACHE_CONTROL) {
+        // Whatever stands before it, a line that ends so forbids.
+        let ended = [line.as_bytes(), b", no-store"].concat();
+        let ended = HeaderValue::from_bytes(&ended).expect("a value and ASCII are a value");
+        assert!(CacheControl::of(&HeaderMap::from_iter([(CACHE_CONTROL, ended)])).no_store);
+    }
+    headers.append(CACHE_CONTROL, HeaderValue::from_static("No-Store"));
+    assert!(matches!(assessed(&headers), Assessment::Uncacheable(_)));
+}
+
+/// Lines of `name: value`; what is no field is skipped.
+fn headers_of(bytes: &[u8]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for line in bytes.split(|byte| *byte == b'\n').take(1000) {
+        let (name, value) = split_once(line, b":");
+        if let (Ok(name), Ok(value)) =
+            (HeaderName::from_bytes(name), HeaderValue::from_bytes(value.trim_ascii()))
+        {
+            headers.append(name, value);
+        }
+    }
+    headers
+}
+
+fn split_once<'a>(bytes: &'a [u8], separator: &[u8]) -> (&'a [u8], &'a [u8]) {
+    match bytes.windows(separator.len()).position(|window| window == separator) {
+        Some(at) => (&bytes[..at], &bytes[at + separator.len()..]),
+        None => (bytes, b""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    type Target = (&'static str, fn(&[u8]));
+
+    const TARGETS: [Target; 5] = [
+        ("request", request),
+        ("range", range),
+        ("content_range", content_range),
+        ("conditional", conditional),
+        ("cache_control", cache_control),
+    ];
+
+    #[test]
+    fn the_seeds_of_every_target_keep_its_promises() {
+        for (name, target) in TARGETS {
+            let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(name);
+            let files: Vec<_> = fs::read_dir(&seeds).unwrap().map(Result::unwrap).collect();
+            assert!(files.len() >= 5, "{} has seeds", seeds.display());
+            for file in files {
+                target(&fs::read(file.path()).unwrap());
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_break_a_promise(
+            bytes in "(/|http://a/|bytes=?|[0-9]{0,20}|[-/*, ]|%2[eEfF]|\\.|\
+                (age|etag|date|host|if-range|if-match|cache-control|authorization):|\
+                (no-store|max-age=|private|=?\"|W/\"|\\\\|\n|\n\n|[a-c\u{e9}?&=;]))*",
+        ) {
+            for (_, target) in TARGETS {
+                target(bytes.as_bytes());
+            }
+        }
+    }
+}

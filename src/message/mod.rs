@@ -1,0 +1,19 @@
+//! The rules of HTTP, pure: no I/O and no clock; every time is an argument.
+//!
+//! A viewer's head becomes an [`request::ObjectRequest`]; [`conditional`] and [`range`] decide
+//! between 200, 206, 304, 412 and 416; [`freshness`] says whether an origin's response may be
+//! shared and for how long, [`vary`] with whom; [`response`] makes heads out of what is stored.
+//! Parsers borrow, never panic and never overflow, whatever the bytes; [`fuzz`] holds them to that.
+
+pub mod cache_control;
+pub mod cache_status;
+pub mod conditional;
+pub mod freshness;
+#[doc(hidden)]
+pub mod fuzz;
+pub mod range;
+pub mod request;
+pub mod response;
+mod syntax;
+pub mod target;
+pub mod vary;

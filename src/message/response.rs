@@ -1,0 +1,576 @@
+//! Heads made out of what is stored, and which fields are stored or passed on (RFC 9110, RFC 9111).
+//!
+//! A stored head holds what is true of the whole version, whichever part of it a response carried.
+//! `Content-Length`, `Content-Range`, `Age`, `Accept-Ranges` and the status are made for each
+//! answer.
+
+use std::time::{Duration, SystemTime};
+
+use bytes::{Bytes, BytesMut};
+use http::header::{
+    ACCEPT_ENCODING, ACCEPT_RANGES, AGE, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, LAST_MODIFIED,
+};
+use http::response::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use httpdate::HttpDate;
+
+use crate::message::conditional::Validator;
+use crate::message::range::ContentRange;
+use crate::message::syntax::{date, members, sole};
+use crate::message::vary::{AcceptEncoding, Vary};
+use crate::object::ByteRange;
+
+/// The head of a version, as it is stored.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    status: StatusCode,
+    fields: HeaderMap,
+    validator: Validator,
+    vary: Vary,
+}
+
+impl Stored {
+    /// Of a response that may be shared: `headers` as they came (or [`merged`]), after a rule's
+    /// edits.
+    ///
+    /// A 206 is stored as the 200 that it is a part of (RFC 9111 section 3.3).
+    pub fn new(status: StatusCode, headers: &HeaderMap, received_at: SystemTime) -> Stored {
+        let whole = status == StatusCode::PARTIAL_CONTENT;
+        let mut fields = storable_fields(headers);
+        // RFC 9110 section 6.6.1: who receives a response without a sound `Date` gives it one.
+        if sole(&fields, &DATE).and_then(date).is_none() {
+            fields.insert(DATE, date_value(received_at));
+        }
+        Stored {
+            status: if whole { StatusCode::OK } else { status },
+            fields,
+            validator: Validator::of(headers).made_by(received_at),
+            vary: Vary::of(headers),
+        }
+    }
+
+    /// The status of an answer without a range.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// What [`storable_fields`] left, and a `Date`.
+    pub fn fields(&self) -> &HeaderMap {
+        &self.fields
+    }
+
+    /// What tells this version from others.
+    pub fn validator(&self) -> &Validator {
+        &self.validator
+    }
+
+    /// Which request fields chose it.
+    pub fn vary(&self) -> &Vary {
+        &self.vary
+    }
+
+    /// About how many bytes of memory its fields take, for the governor.
+    pub fn size_bytes(&self) -> usize {
+        let text: usize =
+            self.fields.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        // `http` keeps a slot of about 104 bytes a field and up to two index entries of 4 bytes.
+        size_of::<Stored>() + text + self.fields.capacity() * 112
+    }
+}
+
+/// The head of an answer with content: 206 with `range`, else the stored status.
+///
+/// `length` is that of the whole object, where it is known; only then ranges are offered. A `range`
+/// is one that was resolved within `length`. For HEAD the same head goes without the content.
+pub fn content(
+    stored: &Stored,
+    range: Option<ByteRange>,
+    length: Option<u64>,
+    age: Duration,
+) -> Parts {
+    let mut headers = stored.fields.clone();
+    let mut status = stored.status;
+    let mut content_length = length;
+    if let Some(range) = range {
+        status = StatusCode::PARTIAL_CONTENT;
+        content_length = Some(range.length_bytes());
+        let carried = ContentRange::of(range, length).expect("a resolved range lies in its object");
+        headers.insert(CONTENT_RANGE, ascii(&carried.to_string()));
+    }
+    // RFC 9110 section 8.6: a 204 has no length.
+    if let Some(length) = content_length.filter(|_| status != StatusCode::NO_CONTENT) {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    let rangeable = length.is_some() && stored.status == StatusCode::OK;
+    if rangeable || range.is_some() {
+        headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    }
+    headers.insert(AGE, HeaderValue::from(age.as_secs()));
+    head(status, headers)
+}
+
+/// A 304 for a viewer who has the stored version (RFC 9110 section 15.4.5).
+///
+/// Carries what a 200 would, but for what describes the content the viewer has already.
+pub fn not_modified(stored: &Stored, age: Duration) -> Parts {
+    let mut headers = HeaderMap::with_capacity(stored.fields.len() + FIELDS_ADDED);
+    let has_etag = stored.fields.contains_key(ETAG);
+    for (name, value) in &stored.fields {
+        let needless = has_etag && *name == LAST_MODIFIED;
+        if !describes_content(name) && !needless {
+            headers.append(name, value.clone());
+        }
+    }
+    headers.insert(AGE, HeaderValue::from(age.as_secs()));
+    head(StatusCode::NOT_MODIFIED, headers)
+}
+
+/// A 416, which says how long the object is (RFC 9110 section 15.5.17).
+pub fn unsatisfiable(length: u64) -> Parts {
+    let mut headers = HeaderMap::with_capacity(FIELDS_ADDED);
+    headers.insert(CONTENT_RANGE, ascii(&ContentRange::unsatisfied(length).to_string()));
+    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    head(StatusCode::RANGE_NOT_SATISFIABLE, headers)
+}
+
+fn head(status: StatusCode, headers: HeaderMap) -> Parts {
+    let (mut parts, ()) = Response::new(()).into_parts();
+    parts.status = status;
+    parts.headers = headers;
+    parts
+}
+
+/// What of a response is stored, in memory of its own (RFC 9111 section 3.1).
+///
+/// Left out is what belongs to a connection, to the part of the object that was carried, or to the
+/// origin's own address.
+pub fn storable_fields(headers: &HeaderMap) -> HeaderMap {
+    let named = named_by_connection(headers);
+    copied(headers, |name| {
+        !is_hop_by_hop(name) && !named.contains(name) && !REMADE.contains(&name.as_str())
+    })
+}
+
+/// What of a viewer's request goes to the origin, in memory of its own.
+///
+/// Ranges, conditions and freshness are ours to ask for; what a viewer claims of his way here, or
+/// of a target other than the one looked up, would let him poison what others are given.
+pub fn forwarded_request_fields(headers: &HeaderMap) -> HeaderMap {
+    let named = named_by_connection(headers);
+    let mut forwarded = copied(headers, |name| {
+        is_forwarded(name) && !named.contains(name) && *name != ACCEPT_ENCODING
+    });
+    forwarded.insert(ACCEPT_ENCODING, AcceptEncoding::of(headers).as_header());
+    forwarded
+}
+
+/// Whether a viewer's field of this name can reach an origin, in one spelling or another.
+pub(super) fn is_forwarded(name: &HeaderName) -> bool {
+    !is_hop_by_hop(name) && !KEPT_FROM_ORIGINS.contains(&name.as_str())
+}
+
+/// The stored fields brought up to date by a 304's (RFC 9111 sections 3.2 and 4.3.4).
+///
+/// Holds the 304's `Age` too: freshness is assessed of the result, then it is stored again.
+pub fn merged(stored: &HeaderMap, not_modified: &HeaderMap) -> HeaderMap {
+    let named = named_by_connection(not_modified);
+    let updates = |name: &HeaderName| {
+        !is_hop_by_hop(name)
+            && !named.contains(name)
+            && (*name == AGE || !REMADE.contains(&name.as_str()))
+            && !BOUND_TO_BYTES.contains(&name.as_str())
+    };
+    let mut merged = stored.clone();
+    for name in not_modified.keys().filter(|name| updates(name)) {
+        merged.remove(name);
+        for value in not_modified.get_all(name) {
+            merged.append(name, value.clone());
+        }
+    }
+    merged
+}
+
+/// The fields kept, their values copied into one buffer: the originals pin a connection's buffer.
+fn copied(headers: &HeaderMap, keep: impl Fn(&HeaderName) -> bool) -> HeaderMap {
+    let kept = || headers.iter().filter(|(name, _)| keep(name));
+    let mut text = BytesMut::with_capacity(kept().map(|(_, value)| value.len()).sum());
+    let mut copies = HeaderMap::with_capacity(kept().count() + FIELDS_ADDED);
+    for (_, value) in kept() {
+        text.extend_from_slice(value.as_bytes());
+    }
+    let mut rest: Bytes = text.freeze();
+    for (name, value) in kept() {
+        let name = HeaderName::from_bytes(name.as_str().as_bytes()).expect("it was a name before");
+        let copy = rest.split_to(value.len());
+        let mut copy = HeaderValue::from_maybe_shared(copy).expect("it was a value before");
+        copy.set_sensitive(value.is_sensitive());
+        copies.append(name, copy);
+    }
+    copies
+}
+
+/// The fields that `Connection` says are for this connection alone (RFC 9110 section 7.6.1).
+fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    let lines = headers.get_all(http::header::CONNECTION).iter();
+    lines
+        .flat_map(|line| members(line.as_bytes()))
+        .filter_map(|member| HeaderName::from_bytes(member).ok())
+        .collect()
+}
+
+/// RFC 9110 section 7.6.1 and the fields of proxies.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "http2-settings"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authentication-info"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
+
+/// Representation metadata that a 304 leaves out (RFC 9110 section 15.4.5).
+fn describes_content(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "content-disposition"
+            | "content-encoding"
+            | "content-language"
+            | "content-type"
+            | "digest"
+            | "repr-digest"
+    )
+}
+
+/// Of a response: made anew for each answer, or true only of the bytes or the address it came with.
+const REMADE: [&str; 7] = [
+    "accept-ranges",
+    "age",
+    "alt-svc",
+    "content-digest",
+    "content-length",
+    "content-md5",
+    "content-range",
+];
+
+/// Of a 304: what the stored bytes depend on (RFC 9111 section 3.2).
+const BOUND_TO_BYTES: [&str; 1] = ["content-encoding"];
+
+/// Of a request: what the edge asks in its own words or not at all.
+const KEPT_FROM_ORIGINS: [&str; 29] = [
+    "accept-ranges",
+    "cache-control",
+    "content-length",
+    "content-range",
+    "expect",
+    "forwarded",
+    "host",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "max-forwards",
+    "pragma",
+    "range",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-proto",
+    "x-forwarded-scheme",
+    "x-forwarded-server",
+    "x-host",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-url",
+    "x-real-ip",
+    "x-rewrite-url",
+];
+
+/// Room for the fields an answer adds, so that its map seldom grows.
+const FIELDS_ADDED: usize = 6;
+
+/// A time of day as a field; a clock outside of 1970 to 9999 is brought back to it.
+fn date_value(time: SystemTime) -> HeaderValue {
+    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let written = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.min(LAST_SECOND_OF_9999));
+    ascii(&HttpDate::from(written).to_string())
+}
+
+const LAST_SECOND_OF_9999: u64 = 253_402_300_799;
+
+fn ascii(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).expect("dates and ranges are plain ASCII")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(784_111_777);
+    const DATE_NOW: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+
+    type Lines = [(&'static str, &'static str)];
+
+    fn headers(lines: &Lines) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    fn stored(status: u16, lines: &Lines) -> Stored {
+        let status = StatusCode::from_u16(status).unwrap();
+        Stored::new(status, &headers(lines), UNIX_EPOCH + NOW)
+    }
+
+    /// Name and value of every line, in order of names.
+    fn lines(headers: &HeaderMap) -> Vec<(&str, &str)> {
+        let mut lines: Vec<_> =
+            headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        lines.sort_by_key(|(name, _)| *name);
+        lines
+    }
+
+    const FILM: &Lines = &[
+        ("date", DATE_NOW),
+        ("content-type", "video/mp4"),
+        ("content-length", "1000"),
+        ("etag", "\"a\""),
+        ("last-modified", "Sun, 06 Nov 1994 08:00:00 GMT"),
+        ("cache-control", "max-age=60"),
+        ("vary", "origin"),
+        ("access-control-allow-origin", "*"),
+        ("age", "5"),
+        ("accept-ranges", "none"),
+    ];
+
+    #[test]
+    fn an_answer_with_content_says_what_it_carries() {
+        let film = stored(200, FILM);
+        let range = ByteRange::new(100, 200);
+        let kept = [
+            ("access-control-allow-origin", "*"),
+            ("cache-control", "max-age=60"),
+            ("content-type", "video/mp4"),
+            ("date", DATE_NOW),
+            ("etag", "\"a\""),
+            ("last-modified", "Sun, 06 Nov 1994 08:00:00 GMT"),
+            ("vary", "origin"),
+        ];
+        for (range, length, status, made) in [
+            (None, Some(1000), 200, &[("accept-ranges", "bytes"), ("content-length", "1000")][..]),
+            (None, None, 200, &[]),
+            (
+                range,
+                Some(1000),
+                206,
+                &[
+                    ("accept-ranges", "bytes"),
+                    ("content-length", "100"),
+                    ("content-range", "bytes 100-199/1000"),
+                ],
+            ),
+            (
+                range,
+                None,
+                206,
+                &[
+                    ("accept-ranges", "bytes"),
+                    ("content-length", "100"),
+                    ("content-range", "bytes 100-199/*"),
+                ],
+            ),
+            (None, Some(0), 200, &[("accept-ranges", "bytes"), ("content-length", "0")]),
+        ] {
+            let parts = content(&film, range, length, Duration::from_millis(7999));
+            assert_eq!(parts.status.as_u16(), status);
+            let mut expected: Vec<_> = kept.iter().chain(made).copied().collect();
+            expected.push(("age", "7"));
+            expected.sort();
+            assert_eq!(lines(&parts.headers), expected);
+        }
+    }
+
+    #[test]
+    fn a_part_is_stored_as_the_whole_it_is_of() {
+        let part = stored(206, &[("content-range", "bytes 0-9/100"), ("content-length", "10")]);
+        assert_eq!(part.status(), StatusCode::OK);
+        assert_eq!(lines(part.fields()), [("date", DATE_NOW)]);
+        let error = stored(404, &[]);
+        let parts = content(&error, None, Some(3), Duration::ZERO);
+        assert_eq!(parts.status, StatusCode::NOT_FOUND);
+        assert!(!parts.headers.contains_key(ACCEPT_RANGES));
+        let empty = content(&stored(204, &[]), None, Some(0), Duration::ZERO);
+        assert!(!empty.headers.contains_key(CONTENT_LENGTH), "RFC 9110 8.6");
+    }
+
+    #[test]
+    fn a_304_leaves_out_what_describes_the_content() {
+        // RFC 9110 15.4.5.
+        let parts = not_modified(&stored(200, FILM), Duration::from_secs(7));
+        assert_eq!(parts.status, StatusCode::NOT_MODIFIED);
+        let expected = [
+            ("access-control-allow-origin", "*"),
+            ("age", "7"),
+            ("cache-control", "max-age=60"),
+            ("date", DATE_NOW),
+            ("etag", "\"a\""),
+            ("vary", "origin"),
+        ];
+        assert_eq!(lines(&parts.headers), expected);
+        let dated = stored(200, &[("last-modified", DATE_NOW), ("content-type", "a/b")]);
+        let parts = not_modified(&dated, Duration::ZERO);
+        assert!(parts.headers.contains_key(LAST_MODIFIED), "the only validator stays");
+    }
+
+    #[test]
+    fn a_416_says_how_long_the_object_is() {
+        let parts = unsatisfiable(1234);
+        assert_eq!(parts.status, StatusCode::RANGE_NOT_SATISFIABLE);
+        assert_eq!(parts.headers[CONTENT_RANGE], "bytes */1234");
+    }
+
+    #[test]
+    fn what_belongs_to_a_connection_or_a_part_is_not_stored() {
+        // RFC 9110 7.6.1, RFC 9111 3.1.
+        let response = headers(&[
+            ("connection", "close, X-Hop ,, b@d"),
+            ("connection", "x-other"),
+            ("x-hop", "1"),
+            ("x-other", "1"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-authenticate", "Basic"),
+            ("proxy-authentication-info", "x"),
+            ("proxy-connection", "close"),
+            ("te", "trailers"),
+            ("trailer", "x-sum"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("content-length", "10"),
+            ("content-range", "bytes 0-9/100"),
+            ("content-digest", "sha-256=:x:"),
+            ("content-md5", "x"),
+            ("accept-ranges", "bytes"),
+            ("age", "5"),
+            ("alt-svc", "h3=\":443\""),
+            ("set-cookie", "a=1"),
+            ("set-cookie", "b=2"),
+            ("cache-status", "OriginCache; hit"),
+            ("x-kept", ""),
+        ]);
+        let expected = [
+            ("cache-status", "OriginCache; hit"),
+            ("set-cookie", "a=1"),
+            ("set-cookie", "b=2"),
+            ("x-kept", ""),
+        ];
+        assert_eq!(lines(&storable_fields(&response)), expected);
+        assert!(storable_fields(&HeaderMap::new()).is_empty());
+    }
+
+    #[test]
+    fn a_stored_response_has_one_sound_date() {
+        for (sent, kept) in [
+            (&[][..], DATE_NOW),
+            (&[("date", "Sun, 06 Nov 1994 08:00:00 GMT")], "Sun, 06 Nov 1994 08:00:00 GMT"),
+            (&[("date", "today")], DATE_NOW),
+            (&[("date", "Sun, 06 Nov 1994 08:00:00 GMT"), ("date", "x")], DATE_NOW),
+        ] {
+            assert_eq!(lines(stored(200, sent).fields()), [("date", kept)], "{sent:?}");
+        }
+        assert_eq!(date_value(UNIX_EPOCH - NOW), "Thu, 01 Jan 1970 00:00:00 GMT");
+        let far = UNIX_EPOCH + Duration::from_secs(1 << 40);
+        assert_eq!(date_value(far), "Fri, 31 Dec 9999 23:59:59 GMT");
+    }
+
+    #[test]
+    fn a_made_up_date_does_not_make_a_last_modified_strong() {
+        let modified = ("last-modified", "Sun, 06 Nov 1994 08:00:00 GMT");
+        assert!(!stored(200, &[modified]).validator().is_strong());
+        assert!(stored(200, &[modified, ("date", DATE_NOW)]).validator().is_strong());
+    }
+
+    #[test]
+    fn a_viewers_request_is_passed_on_without_what_is_ours_to_say() {
+        let request = headers(&[
+            ("host", "a"),
+            ("connection", "x-hop"),
+            ("x-hop", "1"),
+            ("te", "trailers"),
+            ("range", "bytes=0-1"),
+            ("if-range", "\"a\""),
+            ("if-none-match", "\"a\""),
+            ("if-modified-since", DATE_NOW),
+            ("cache-control", "no-cache"),
+            ("pragma", "no-cache"),
+            ("x-forwarded-host", "evil"),
+            ("x-original-url", "/evil"),
+            ("forwarded", "host=evil"),
+            ("accept-encoding", "gzip, deflate, br"),
+            ("accept", "*/*"),
+            ("authorization", "Basic x"),
+            ("cookie", "a=b"),
+            ("origin", "https://player.example"),
+            ("user-agent", "player"),
+        ]);
+        let expected = [
+            ("accept", "*/*"),
+            ("accept-encoding", "br, gzip"),
+            ("authorization", "Basic x"),
+            ("cookie", "a=b"),
+            ("origin", "https://player.example"),
+            ("user-agent", "player"),
+        ];
+        assert_eq!(lines(&forwarded_request_fields(&request)), expected);
+        let none = forwarded_request_fields(&HeaderMap::new());
+        assert_eq!(lines(&none), [("accept-encoding", "identity")]);
+    }
+
+    #[test]
+    fn a_304_brings_the_stored_fields_up_to_date() {
+        // RFC 9111 3.2.
+        let film = stored(200, FILM);
+        let answer = headers(&[
+            ("date", "Sun, 06 Nov 1994 09:00:00 GMT"),
+            ("cache-control", "max-age=10"),
+            ("cache-control", "public"),
+            ("age", "3"),
+            ("content-length", "0"),
+            ("content-encoding", "gzip"),
+            ("content-range", "bytes */0"),
+            ("connection", "x-hop"),
+            ("x-hop", "1"),
+            ("x-new", "1"),
+        ]);
+        let merged = merged(film.fields(), &answer);
+        let expected = [
+            ("access-control-allow-origin", "*"),
+            ("age", "3"),
+            ("cache-control", "max-age=10"),
+            ("cache-control", "public"),
+            ("content-type", "video/mp4"),
+            ("date", "Sun, 06 Nov 1994 09:00:00 GMT"),
+            ("etag", "\"a\""),
+            ("last-modified", "Sun, 06 Nov 1994 08:00:00 GMT"),
+            ("vary", "origin"),
+            ("x-new", "1"),
+        ];
+        assert_eq!(lines(&merged), expected);
+        let again = Stored::new(film.status(), &merged, UNIX_EPOCH + NOW);
+        assert!(!again.fields().contains_key(AGE));
+    }
+}

@@ -1,0 +1,331 @@
+//! One spelling for every request target: the path, the query and the host that name an object.
+//!
+//! Nobody else decodes, encodes or compares them in another way: rules, tokens, keys and origins
+//! all see what this file makes. Normalising is idempotent, and borrows when there is nothing to
+//! change.
+
+use std::borrow::Cow;
+use std::net::Ipv6Addr;
+
+use crate::site::QueryPolicy;
+
+/// The path with one spelling (RFC 3986 section 6.2.2), or `None` when it is no path.
+///
+/// Escapes of unreserved characters are decoded, other escapes are in upper case, what may not
+/// stand in a path is escaped, and dot segments are gone. `%2F` stays: it is not a `/`. Empty
+/// segments stay.
+pub fn normalised_path(path: &str) -> Option<Cow<'_, str>> {
+    if !path.starts_with('/') {
+        return None;
+    }
+    if is_normalised(path.as_bytes()) {
+        return Some(Cow::Borrowed(path));
+    }
+    Some(Cow::Owned(without_dot_segments(&respelled(path.as_bytes())?)))
+}
+
+fn is_normalised(path: &[u8]) -> bool {
+    let mut rest = path;
+    while let [first, tail @ ..] = rest {
+        rest = match (first, tail) {
+            (b'/', [b'.', b'.', b'/', ..] | [b'.', b'/', ..] | [b'.', b'.'] | [b'.']) => {
+                return false;
+            }
+            (b'%', [high, low, tail @ ..]) => match escaped_byte(*high, *low) {
+                Some(byte) if is_unreserved(byte) => return false,
+                None => return false,
+                Some(_) if high.is_ascii_lowercase() || low.is_ascii_lowercase() => return false,
+                Some(_) => tail,
+            },
+            (first, _) if !is_path_character(*first) => return false,
+            _ => tail,
+        };
+    }
+    true
+}
+
+/// `None` when a `%` is not followed by two hexadecimal digits.
+fn respelled(path: &[u8]) -> Option<String> {
+    let mut spelled = String::with_capacity(path.len() + 16);
+    let mut rest = path;
+    while let [first, tail @ ..] = rest {
+        let (byte, escape, tail) = match (first, tail) {
+            (b'%', [high, low, tail @ ..]) => {
+                let byte = escaped_byte(*high, *low)?;
+                (byte, !is_unreserved(byte), tail)
+            }
+            (b'%', _) => return None,
+            (first, tail) => (*first, !is_path_character(*first), tail),
+        };
+        if escape {
+            spelled.push('%');
+            spelled.push(char::from(UPPER_HEX[usize::from(byte >> 4)]));
+            spelled.push(char::from(UPPER_HEX[usize::from(byte & 15)]));
+        } else {
+            spelled.push(char::from(byte));
+        }
+        rest = tail;
+    }
+    Some(spelled)
+}
+
+/// RFC 3986 section 5.2.4, for a path that starts with `/`.
+fn without_dot_segments(path: &str) -> String {
+    let mut kept = String::with_capacity(path.len());
+    let mut segments = path[1..].split('/').peekable();
+    while let Some(segment) = segments.next() {
+        match segment {
+            "." => {}
+            ".." => kept.truncate(kept.rfind('/').unwrap_or(0)),
+            _ => {
+                kept.push('/');
+                kept.push_str(segment);
+                continue;
+            }
+        }
+        if segments.peek().is_none() {
+            kept.push('/');
+        }
+    }
+    if kept.is_empty() {
+        kept.push('/');
+    }
+    kept
+}
+
+/// The part of `query` that counts, and that an origin is asked with; `None`: no `?` either.
+///
+/// Under [`QueryPolicy::All`] it stays as it was written. Otherwise parameters are told apart by
+/// their names as written, empty ones dropped, and the rest sorted by name, equal names in their
+/// old order.
+pub fn canonical_query<'a>(query: Option<&'a str>, policy: &QueryPolicy) -> Option<Cow<'a, str>> {
+    let query = query?;
+    match policy {
+        QueryPolicy::All => Some(Cow::Borrowed(query)),
+        QueryPolicy::None => None,
+        QueryPolicy::Only(names) => counted(query, |name| names.iter().any(|one| one == name)),
+        QueryPolicy::Except(names) => counted(query, |name| names.iter().all(|one| one != name)),
+    }
+}
+
+fn counted(query: &str, counts: impl Fn(&str) -> bool) -> Option<Cow<'_, str>> {
+    let keeps = |parameter: &str| !parameter.is_empty() && counts(name_of(parameter));
+    let parameters = || query.split('&');
+    if parameters().all(keeps) && parameters().map(name_of).is_sorted() {
+        return Some(Cow::Borrowed(query));
+    }
+    let mut kept: Vec<&str> = parameters().filter(|parameter| keeps(parameter)).collect();
+    kept.sort_by_key(|parameter| name_of(parameter));
+    (!kept.is_empty()).then(|| Cow::Owned(kept.join("&")))
+}
+
+fn name_of(parameter: &str) -> &str {
+    parameter.split_once('=').map_or(parameter, |(name, _)| name)
+}
+
+/// Host and port of an authority, or `None` when it is none a viewer may name.
+///
+/// The host is in lower case, without a final dot; an IPv6 address keeps its brackets. Escapes,
+/// user names and addresses of the future (RFC 3986 section 3.2.2) are refused.
+pub fn host_and_port(authority: &[u8]) -> Option<(Cow<'_, str>, Option<u16>)> {
+    let authority = std::str::from_utf8(authority).ok()?;
+    let (host, port) = match authority.strip_prefix('[').and_then(|rest| rest.find(']')) {
+        Some(end) => authority.split_at(end + 2),
+        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+    };
+    let port = match port.strip_prefix(':') {
+        None if port.is_empty() => None,
+        None => return None,
+        Some("") => None,
+        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Some(digits.parse().ok()?)
+        }
+        Some(_) => return None,
+    };
+    Some((normalised_host(host)?, port))
+}
+
+fn normalised_host(host: &str) -> Option<Cow<'_, str>> {
+    let host = if let Some(address) = host.strip_prefix('[') {
+        address.strip_suffix(']')?.parse::<Ipv6Addr>().ok()?;
+        host
+    } else {
+        let host = host.strip_suffix('.').unwrap_or(host);
+        let named = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        if host.is_empty() || !host.bytes().all(named) || host.split('.').any(str::is_empty) {
+            return None;
+        }
+        host
+    };
+    if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return Some(Cow::Owned(host.to_ascii_lowercase()));
+    }
+    Some(Cow::Borrowed(host))
+}
+
+fn escaped_byte(high: u8, low: u8) -> Option<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
+    Some(digit(high)? << 4 | digit(low)?)
+}
+
+/// RFC 3986 section 2.3.
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
+/// `pchar` of RFC 3986 section 3.3 or `/`, escapes excepted.
+fn is_path_character(byte: u8) -> bool {
+    is_unreserved(byte) || b"!$&'()*+,;=:@/".contains(&byte)
+}
+
+const UPPER_HEX: [u8; 16] = *b"0123456789ABCDEF";
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_path_has_one_spelling() {
+        for (written, normalised) in [
+            ("/", "/"),
+            ("/film/seg-1.m4s", "/film/seg-1.m4s"),
+            ("/a:b@c;d=e,f!$&'()*+~_-.", "/a:b@c;d=e,f!$&'()*+~_-."),
+            // Escapes (RFC 3986 6.2.2.1 and 6.2.2.2).
+            ("/%66%69lm%2Dmp4", "/film-mp4"),
+            ("/%7Euser", "/~user"),
+            ("/a%2fb", "/a%2Fb"),
+            ("/a%2Fb", "/a%2Fb"),
+            ("/a%20b", "/a%20b"),
+            ("/%c3%a9", "/%C3%A9"),
+            ("/é", "/%C3%A9"),
+            ("/a{b}|c\"", "/a%7Bb%7D%7Cc%22"),
+            ("/a\\b", "/a%5Cb"),
+            ("/%2541", "/%2541"),
+            ("/%00", "/%00"),
+            ("/%3F%23", "/%3F%23"),
+            // Dot segments (5.2.4).
+            ("/a/./b", "/a/b"),
+            ("/a/../b", "/b"),
+            ("/a/b/c/./../../g", "/a/g"),
+            ("/a/.", "/a/"),
+            ("/a/..", "/"),
+            ("/a/b/..", "/a/"),
+            ("/..", "/"),
+            ("/../../etc/passwd", "/etc/passwd"),
+            ("/.", "/"),
+            ("/%2e%2e/b", "/b"),
+            ("/a/%2E./b", "/b"),
+            ("/a/.%2e", "/"),
+            ("/a%2f..%2fb", "/a%2F..%2Fb"),
+            ("/.../a", "/.../a"),
+            ("/.hidden/..b/c..", "/.hidden/..b/c.."),
+            // Empty segments count.
+            ("//", "//"),
+            ("/a//b", "/a//b"),
+            ("/a//../b", "/a/b"),
+            ("//..//b", "//b"),
+        ] {
+            assert_eq!(normalised_path(written).as_deref(), Some(normalised), "{written:?}");
+        }
+    }
+
+    #[test]
+    fn a_broken_escape_or_no_slash_is_no_path() {
+        for written in ["", "*", "a", "%2F", "/%", "/%4", "/a%zz", "/%4g", "/%-1", "/a%%41"] {
+            assert_eq!(normalised_path(written), None, "{written:?}");
+        }
+    }
+
+    #[test]
+    fn a_normal_path_is_borrowed() {
+        for path in ["/", "/film/1080p/seg-00001.m4s", "/a%2Fb%20c", "/.well-known/x", "/a..b/"] {
+            assert!(matches!(normalised_path(path), Some(Cow::Borrowed(_))), "{path:?}");
+        }
+    }
+
+    #[test]
+    fn the_query_policy_decides_what_counts() {
+        let names = |list: &[&str]| list.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+        let only = QueryPolicy::Only(names(&["b", "a"]));
+        let except = QueryPolicy::Except(names(&["token"]));
+        for (query, policy, canonical) in [
+            (None, &QueryPolicy::All, None),
+            (Some(""), &QueryPolicy::All, Some("")),
+            (Some("b=1&&a=%zz"), &QueryPolicy::All, Some("b=1&&a=%zz")),
+            (Some("a=1"), &QueryPolicy::None, None),
+            (None, &only, None),
+            (Some(""), &only, None),
+            (Some("a=1&b=2"), &only, Some("a=1&b=2")),
+            (Some("b=2&a=1"), &only, Some("a=1&b=2")),
+            (Some("c=1"), &only, None),
+            (Some("x&a&y=&b="), &only, Some("a&b=")),
+            (Some("A=1&a=2"), &only, Some("a=2")),
+            (Some("%61=1&a=2"), &only, Some("a=2")),
+            (Some("b=2&a=1&b=1"), &only, Some("a=1&b=2&b=1")),
+            (Some("token=x"), &except, None),
+            (Some("z=1&token=x&y=2"), &except, Some("y=2&z=1")),
+            (Some("tokens=x"), &except, Some("tokens=x")),
+            (Some("a=b=c?d/e"), &except, Some("a=b=c?d/e")),
+            (Some("_HLS_msn=3&_HLS_part=1"), &except, Some("_HLS_msn=3&_HLS_part=1")),
+        ] {
+            let found = canonical_query(query, policy);
+            assert_eq!(found.as_deref(), canonical, "{query:?} {policy:?}");
+            let again = canonical_query(found.as_deref(), policy);
+            assert_eq!(again.as_deref(), canonical, "{query:?} {policy:?}: idempotent");
+        }
+        let unchanged = canonical_query(Some("a=1&b=2"), &only);
+        assert!(matches!(unchanged, Some(Cow::Borrowed(_))));
+    }
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_and_a_port_a_number() {
+        for (authority, expected) in [
+            ("cdn.example", Some(("cdn.example", None))),
+            ("CDN.Example:8443", Some(("cdn.example", Some(8443)))),
+            ("cdn.example.", Some(("cdn.example", None))),
+            ("cdn.example:", Some(("cdn.example", None))),
+            ("10.0.0.1:80", Some(("10.0.0.1", Some(80)))),
+            ("[::1]", Some(("[::1]", None))),
+            ("[2001:DB8::1]:443", Some(("[2001:db8::1]", Some(443)))),
+            ("xn--bcher-kva.example", Some(("xn--bcher-kva.example", None))),
+            ("a_b.example", Some(("a_b.example", None))),
+            ("", None),
+            (":80", None),
+            (".", None),
+            ("..", None),
+            ("a..b", None),
+            (".a", None),
+            ("a:b", None),
+            ("a:65536", None),
+            ("a:+80", None),
+            ("a:80:80", None),
+            ("a b", None),
+            ("user@a", None),
+            ("a/b", None),
+            ("a%2eb", None),
+            ("bücher.example", None),
+            ("::1", None),
+            ("[::1", None),
+            ("[::1]x", None),
+            ("[v1.fe]", None),
+            ("[fe80::1%25eth0]", None),
+            ("a,b", None),
+        ] {
+            let found = host_and_port(authority.as_bytes());
+            let found = found.as_ref().map(|(host, port)| (host.as_ref(), *port));
+            assert_eq!(found, expected, "{authority:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn normalising_a_path_twice_changes_nothing(path in "/[a-c./%2eEfF0-9é\\\\]{0,24}") {
+            if let Some(once) = normalised_path(&path) {
+                prop_assert!(matches!(normalised_path(&once), Some(Cow::Borrowed(_))), "{}", once);
+                prop_assert!(once.split('/').all(|segment| segment != "." && segment != ".."));
+            }
+        }
+    }
+}

@@ -5,6 +5,7 @@
 
 pub mod cache;
 pub mod cli;
+pub mod config;
 pub mod limits;
 pub mod memory;
 pub mod object;

@@ -63,6 +63,10 @@ pub const RESPONSE_FIELDS_MAX: usize = 100;
 
 /// Attempts of one fill run, the first included.
 pub const FILL_ATTEMPTS_MAX: u32 = 3;
+/// Runs at once that may be set for one appliance.
+pub const FILL_RUNS_MAX: usize = 65_536;
+/// Connections that may be set for one origin.
+pub const ORIGIN_CONNECTIONS_MAX: usize = 65_536;
 /// Redirects followed for one fill, where a site follows them.
 pub const REDIRECTS_MAX: u32 = 3;
 /// Viewers that may wait for one run.

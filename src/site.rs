@@ -101,7 +101,7 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// What the Host field says: `host_header`, else the address and a port that is not the scheme's.
+    /// What Host says: `host_header`, else the address, and the port unless it is the scheme's.
     pub fn authority(&self) -> String {
         match &self.host_header {
             Some(host) => host.clone(),
@@ -132,37 +132,34 @@ pub struct Rule {
     pub response: FieldEdits,
 }
 
-/// How long responses are fresh. `least` <= `most` where both are set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How long responses keep under one rule. `least` and `given` <= `most` where they are set.
+///
+/// None of these lets a response be shared that says it must not be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lifetimes {
-    /// Where the origin says nothing.
+    /// For a response whose origin is silent about its lifetime; `None` is zero: ask each time.
     pub given: Option<Duration>,
-    /// At least, where the response may be shared at all.
+    /// Raises shorter lifetimes, those of errors excepted.
     pub least: Option<Duration>,
-    /// At most, whatever the origin says.
+    /// Lowers longer lifetimes; wins over `least`.
     pub most: Option<Duration>,
-    /// Error responses about which the origin says nothing.
+    /// For 4xx and 5xx responses whose origin is silent; zero: not kept.
     pub errors: Duration,
 }
 
-impl Default for Lifetimes {
-    /// What the origin says, and one second for errors.
-    fn default() -> Lifetimes {
-        Lifetimes { given: None, least: None, most: None, errors: Duration::from_secs(1) }
-    }
-}
-
-/// Which query parameters tell objects apart. Names are compared as the URL writes them.
+/// Which query parameters name an object; the names are compared as the URL writes them.
+///
+/// What does not count is neither in the key nor sent to the origin.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum QueryPolicy {
-    /// All of them.
+    /// The query counts as it was written.
     #[default]
     All,
-    /// None: the query is not part of the object's name.
+    /// No query counts.
     None,
-    /// Only these.
+    /// Only the parameters of these names count, in the order of their names.
     Only(Vec<String>),
-    /// All but these.
+    /// All parameters but those of these names count, in the order of their names.
     Except(Vec<String>),
 }
 
@@ -205,7 +202,7 @@ pub struct Sites {
 }
 
 impl Sites {
-    /// Indexes `sites`, whose ids are their positions. Of two sites with one host the later is found.
+    /// Indexes `sites`; ids are positions. Of two sites with one host the later is found.
     pub fn new(sites: Vec<Site>) -> Sites {
         let mut found = Sites::default();
         for site in &sites {

@@ -1,0 +1,191 @@
+//! Where the appliance listens, and whether the ports can be had.
+//!
+//! Every address is one listener. An IPv6 address never stands for IPv4 too. Trying the ports
+//! binds each without sharing it and lets go at once: a port another process holds is found before
+//! this one holds any.
+
+use std::io;
+use std::net::SocketAddr;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::error::{ConfigError, ConfigErrors, Place, cause};
+use super::raw::Section;
+use super::setting::Setting;
+
+/// Addresses of all listeners together.
+const LISTENERS_MAX: usize = 64;
+
+/// What is spoken at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ListenerKind {
+    /// HTTP/1.1 and cleartext HTTP/2 for viewers.
+    Http,
+    /// The same over TLS.
+    Https,
+    /// Metrics, health and the status page.
+    Admin,
+}
+
+impl ListenerKind {
+    const ALL: [ListenerKind; 3] = [ListenerKind::Http, ListenerKind::Https, ListenerKind::Admin];
+
+    /// Its setting's name, which is also the name systemd gives its sockets.
+    pub fn name(self) -> &'static str {
+        match self {
+            ListenerKind::Http => "http",
+            ListenerKind::Https => "https",
+            ListenerKind::Admin => "admin",
+        }
+    }
+}
+
+/// One address to listen at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// What is spoken there.
+    pub kind: ListenerKind,
+    /// Port 0: the system chooses.
+    pub address: SocketAddr,
+    /// Where it is written.
+    pub place: Place,
+}
+
+/// Reads the section `listeners`.
+pub(super) fn read(section: &Section<'_>) -> Vec<Listener> {
+    let mut listeners: Vec<Listener> = Vec::new();
+    let mut viewers = false;
+    for kind in ListenerKind::ALL {
+        let Some(setting) = section.setting(kind.name()) else { continue };
+        viewers |= kind != ListenerKind::Admin;
+        for (setting, text) in setting.texts() {
+            let Some(address) = address(&setting, text) else { continue };
+            let place = section.source.place(setting.at);
+            if let Some(taken) = listeners.iter().find(|l| overlap(l.address, address)) {
+                let Place { line, column } = taken.place;
+                let taken = taken.address;
+                setting.fail(format!(
+                    "{address} is taken by {taken} at {line}:{column}; each address once"
+                ));
+                continue;
+            }
+            listeners.push(Listener { kind, address, place });
+        }
+    }
+    if !viewers {
+        section.fail(
+            "no listener for viewers; write `http = [\"0.0.0.0:80\", \"[::]:80\"]` \
+             or `https = ...` under `[listeners]`",
+        );
+    }
+    if listeners.len() > LISTENERS_MAX {
+        section.fail(format!("{} listeners; at most {LISTENERS_MAX}", listeners.len()));
+    }
+    listeners
+}
+
+fn address(setting: &Setting<'_>, text: &str) -> Option<SocketAddr> {
+    let address = text.parse().ok();
+    if address.is_none() {
+        setting.fail(format!(
+            "is {text:?}; write an IP address and a port such as \"0.0.0.0:443\" or \"[::]:443\""
+        ));
+    }
+    address
+}
+
+/// Whether both cannot be bound at once. IPv6 sockets take IPv6 alone.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let same_family = a.is_ipv4() == b.is_ipv4();
+    let same_ip = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
+    a.port() != 0 && a.port() == b.port() && same_family && same_ip
+}
+
+/// Binds every address and lets go. `inherited`: addresses already passed to this process.
+pub(super) fn try_ports(
+    file: &str,
+    listeners: &[Listener],
+    inherited: &[SocketAddr],
+) -> Result<(), ConfigErrors> {
+    let ours = |address| inherited.iter().any(|held| overlap(*held, address));
+    let wanted = listeners.iter().filter(|l| l.address.port() != 0 && !ours(l.address));
+    let fault = |listener: &Listener| {
+        let error = try_bind(listener.address).err()?;
+        Some(ConfigError {
+            file: file.to_owned(),
+            place: Some(listener.place),
+            text: refusal(listener, &error),
+        })
+    };
+    let mut faults: Vec<ConfigError> = wanted.filter_map(fault).collect();
+    faults.sort_by_key(|fault| fault.place);
+    if faults.is_empty() { Ok(()) } else { Err(ConfigErrors(faults)) }
+}
+
+/// Fails where another socket listens, also one that would share; old connections do not matter.
+fn try_bind(address: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())
+}
+
+fn refusal(listener: &Listener, error: &io::Error) -> String {
+    let name = listener.kind.name();
+    let Listener { address, .. } = listener;
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            format!("`listeners.{name}` {address} is taken by another socket; choose a free port")
+        }
+        io::ErrorKind::AddrNotAvailable => format!(
+            "`listeners.{name}` {address} is no address of this machine; \
+             write one it has, or 0.0.0.0 or [::] for all"
+        ),
+        io::ErrorKind::PermissionDenied => format!(
+            "`listeners.{name}` {address} is not allowed to this user; \
+             run with CAP_NET_BIND_SERVICE or choose a port above 1023"
+        ),
+        _ => format!("`listeners.{name}` {address} cannot be bound: {}", cause(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_overlap_by_port_family_and_wildcard() {
+        let table = [
+            ("0.0.0.0:80", "0.0.0.0:80", true),
+            ("0.0.0.0:80", "127.0.0.1:80", true),
+            ("127.0.0.2:80", "127.0.0.1:80", false),
+            ("0.0.0.0:80", "[::]:80", false),
+            ("[::]:80", "[::1]:80", true),
+            ("0.0.0.0:80", "0.0.0.0:81", false),
+            ("0.0.0.0:0", "0.0.0.0:0", false),
+        ];
+        for (a, b, expected) in table {
+            assert_eq!(overlap(a.parse().unwrap(), b.parse().unwrap()), expected, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn a_port_is_taken_unless_it_is_free_or_was_passed_to_us() {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_reuse_port(true).unwrap();
+        socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+        socket.listen(1).unwrap();
+        let address = socket.local_addr().unwrap().as_socket().unwrap();
+        let place = Place { line: 3, column: 9 };
+        let listeners = [Listener { kind: ListenerKind::Http, address, place }];
+
+        let errors = try_ports("t.toml", &listeners, &[]).unwrap_err();
+        let taken = "is taken by another socket; choose a free port";
+        assert_eq!(errors.to_string(), format!("t.toml:3:9: `listeners.http` {address} {taken}"));
+        assert_eq!(try_ports("t.toml", &listeners, &[address]), Ok(()));
+        drop(socket);
+        assert_eq!(try_ports("t.toml", &listeners, &[]), Ok(()));
+    }
+}

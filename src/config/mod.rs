@@ -1,0 +1,328 @@
+//! The configuration: one TOML file, checked whole before anything is started.
+//!
+//! What was written (`raw`, `setting`) becomes what was meant ([`Config`]); every fault is one line
+//! with its place, and all of them are reported. A `Config` that exists is valid. The reference for
+//! every setting is `config/tidegate.toml`.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::limits::{
+    CONNECTIONS_MAX, FILL_ATTEMPTS_MAX, FILL_RUNS_MAX, FILL_THREADS_MAX, FILL_WINDOW_BYTES_MAX,
+    PIECE_SIZE_BYTES, WORKERS_MAX,
+};
+use crate::object::BlockSize;
+use crate::site::Sites;
+
+pub use certificates::{Certificate, Certificates};
+pub use error::{ConfigError, ConfigErrors, Place};
+pub use listeners::{Listener, ListenerKind};
+pub use machine::Machine;
+pub use memory::{Memory, margin_bytes};
+
+use raw::{Section, Source};
+
+mod certificates;
+mod error;
+mod listeners;
+mod machine;
+mod memory;
+mod names;
+mod origins;
+mod raw;
+mod rules;
+mod setting;
+mod sites;
+pub mod units;
+
+/// What was meant.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The name of the file it was read from.
+    pub file: String,
+    /// Addresses to listen at.
+    pub listeners: Vec<Listener>,
+    /// Certificates for https listeners; not empty if there is one.
+    pub certificates: Certificates,
+    /// How many threads.
+    pub threads: Threads,
+    /// How much memory.
+    pub memory: Memory,
+    /// The unit of admission and eviction.
+    pub block_size: BlockSize,
+    /// How fills go.
+    pub fill: Fill,
+    /// What viewers may cost.
+    pub limits: Limits,
+    /// What is written down.
+    pub log: Log,
+    /// Whose content is served.
+    pub sites: Sites,
+    /// What is allowed but hardly meant, one line each.
+    pub warnings: Vec<ConfigError>,
+}
+
+/// Threads by what they do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Threads {
+    /// Serving viewers.
+    pub workers: usize,
+    /// Filling.
+    pub fill: usize,
+}
+
+/// How fills go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fill {
+    /// What a run may ask for ahead of its readers.
+    pub window_bytes: u64,
+    /// Until a connection to the origin stands, TLS included.
+    pub connect_timeout: Duration,
+    /// From the request to the response head.
+    pub first_byte_timeout: Duration,
+    /// Between two arrivals of body bytes.
+    pub progress_timeout: Duration,
+    /// Runs at once, of all sites.
+    pub runs_max: usize,
+    /// Further attempts after the first.
+    pub retries: u32,
+}
+
+/// What viewers may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at once.
+    pub connections_max: usize,
+    /// For a whole request head, and for a TLS handshake.
+    pub header_timeout: Duration,
+    /// Without a request, until the connection is closed.
+    pub idle_timeout: Duration,
+    /// How slowly a body may be read.
+    pub slow_reader: SlowReader,
+    /// For running bodies when the appliance stops.
+    pub drain_timeout: Duration,
+}
+
+/// A reader who takes fewer than `bytes` in each `period` is cut off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlowReader {
+    /// What must be taken.
+    pub bytes: u64,
+    /// In this time.
+    pub period: Duration,
+}
+
+/// What is written down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// One line per request.
+    pub access: AccessLogTarget,
+    /// The least severe event told.
+    pub level: LogLevel,
+    /// Bits kept of a viewer's IPv4 address; 32 keeps all.
+    pub client_bits_v4: u8,
+    /// Bits kept of a viewer's IPv6 address; 128 keeps all.
+    pub client_bits_v6: u8,
+}
+
+/// Where access-log lines go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLogTarget {
+    /// Nowhere.
+    Off,
+    /// Standard output.
+    Stdout,
+    /// Appended to a file.
+    File(PathBuf),
+}
+
+/// How much is told about the appliance itself, on standard error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Wake someone.
+    Error,
+    /// Look tomorrow.
+    Warn,
+    /// State changed.
+    Info,
+    /// Every request.
+    Debug,
+    /// Every step.
+    Trace,
+}
+
+impl LogLevel {
+    const ALL: [(&'static str, LogLevel); 5] = [
+        ("error", LogLevel::Error),
+        ("warn", LogLevel::Warn),
+        ("info", LogLevel::Info),
+        ("debug", LogLevel::Debug),
+        ("trace", LogLevel::Trace),
+    ];
+
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        let found = Self::ALL.iter().find(|(_, level)| *level == self);
+        found.map(|(name, _)| *name).expect("every level has a name")
+    }
+}
+
+/// Times that are waits.
+const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(3_600);
+
+/// Reads and checks a file. Relative paths in it are relative to its folder.
+pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
+    let name = path.to_string_lossy();
+    let text = fs::read_to_string(path).map_err(|error| ConfigErrors::unreadable(&name, &error))?;
+    Config::from_toml(&text, &name)
+}
+
+impl Config {
+    /// Checks a text; `name` is what faults call it, and its folder is where relative paths begin.
+    pub fn from_toml(text: &str, name: &str) -> Result<Config, ConfigErrors> {
+        Config::on_machine(text, name, &Machine::here())
+    }
+
+    /// The same, with what the machine has given.
+    pub fn on_machine(text: &str, name: &str, machine: &Machine) -> Result<Config, ConfigErrors> {
+        let source = Source::new(name, text);
+        let document = source.parse()?;
+        let config = Section::document(&source, &document, |section| read(section, machine));
+        source.errors()?;
+        Ok(Config { warnings: source.warnings(), ..config })
+    }
+
+    /// Whether every port can be had; binds each and lets go. `inherited`: sockets already passed
+    /// to this process, which need not be free.
+    pub fn try_ports(&self, inherited: &[SocketAddr]) -> Result<(), ConfigErrors> {
+        listeners::try_ports(&self.file, &self.listeners, inherited)
+    }
+}
+
+fn read(document: &Section<'_>, machine: &Machine) -> Config {
+    let listeners = document.section("listeners", listeners::read);
+    let certificates = certificates::read(document);
+    let sites = sites::read(document);
+    check_tls(document, &listeners, &certificates, &sites);
+    Config {
+        file: document.source.name.to_owned(),
+        listeners,
+        certificates,
+        threads: document.section("threads", |section| threads(section, machine)),
+        memory: document.section("memory", |section| memory::read(section, machine)),
+        block_size: block_size(document),
+        fill: document.section("fill", fill),
+        limits: document.section("limits", limits),
+        log: document.section("log", log),
+        sites,
+        warnings: Vec::new(),
+    }
+}
+
+fn check_tls(
+    document: &Section<'_>,
+    listeners: &[Listener],
+    certificates: &Certificates,
+    sites: &Sites,
+) {
+    let Some(https) = listeners.iter().find(|l| l.kind == ListenerKind::Https) else { return };
+    if !document.has("certificates") {
+        document.source.fail_at(
+            https.place,
+            "an https listener needs a certificate; write `[[certificates]]` with `cert` and `key`",
+        );
+    } else if !certificates.is_empty() {
+        sites::warn_uncovered(document.source, https.place, sites, |host| certificates.cover(host));
+    }
+}
+
+fn threads(section: &Section<'_>, machine: &Machine) -> Threads {
+    let threads = |key, max: usize| match section.count(key, 0, 0..=max as u64) as usize {
+        0 => machine.cores.min(max),
+        set => set,
+    };
+    Threads { workers: threads("workers", WORKERS_MAX), fill: threads("fill", FILL_THREADS_MAX) }
+}
+
+fn block_size(document: &Section<'_>) -> BlockSize {
+    let Some(setting) = document.setting("block_size") else { return BlockSize::MAX };
+    let Some(bytes) = setting.bytes(PIECE_SIZE_BYTES..=BlockSize::MAX.bytes()) else {
+        return BlockSize::MAX;
+    };
+    BlockSize::new(bytes).unwrap_or_else(|| {
+        let near = units::bytes_text(bytes.next_power_of_two());
+        setting.fail(format!("is {:?}; a power of two such as {near:?}", units::bytes_text(bytes)));
+        BlockSize::MAX
+    })
+}
+
+fn fill(section: &Section<'_>) -> Fill {
+    let timeout = |key, default_seconds| {
+        section.duration(key, Duration::from_secs(default_seconds), TIMEOUTS)
+    };
+    let retries_max = u64::from(FILL_ATTEMPTS_MAX) - 1;
+    Fill {
+        window_bytes: section.bytes("window", 8 << 20, PIECE_SIZE_BYTES..=FILL_WINDOW_BYTES_MAX),
+        connect_timeout: timeout("connect_timeout", 5),
+        first_byte_timeout: timeout("first_byte_timeout", 15),
+        progress_timeout: timeout("progress_timeout", 15),
+        runs_max: section.count("runs", 1_024, 1..=FILL_RUNS_MAX as u64) as usize,
+        retries: section.count("retries", retries_max, 0..=retries_max) as u32,
+    }
+}
+
+fn limits(section: &Section<'_>) -> Limits {
+    let timeout = |key, default_seconds| {
+        section.duration(key, Duration::from_secs(default_seconds), TIMEOUTS)
+    };
+    Limits {
+        connections_max: section.count("connections", 16_384, 1..=CONNECTIONS_MAX as u64) as usize,
+        header_timeout: timeout("header_timeout", 10),
+        idle_timeout: timeout("idle_timeout", 60),
+        slow_reader: section.section("slow_reader", |slow| SlowReader {
+            bytes: slow.bytes("bytes", 16 << 10, 1..=1 << 30),
+            period: slow.duration("period", Duration::from_secs(60), TIMEOUTS),
+        }),
+        drain_timeout: section.duration(
+            "drain_timeout",
+            Duration::from_secs(30),
+            Duration::ZERO..=*TIMEOUTS.end(),
+        ),
+    }
+}
+
+fn log(section: &Section<'_>) -> Log {
+    let bits = |key, all: u8| section.count(key, u64::from(all), 0..=u64::from(all)) as u8;
+    Log {
+        access: access_log(section),
+        level: section.choice("level", LogLevel::Info, &LogLevel::ALL),
+        client_bits_v4: bits("client_bits_v4", 32),
+        client_bits_v6: bits("client_bits_v6", 128),
+    }
+}
+
+fn access_log(section: &Section<'_>) -> AccessLogTarget {
+    let Some((setting, text)) = section.setting("access").and_then(|s| s.with_text()) else {
+        return AccessLogTarget::Stdout;
+    };
+    match text {
+        "off" => AccessLogTarget::Off,
+        "stdout" => AccessLogTarget::Stdout,
+        text => {
+            let path = section.source.folder.join(text);
+            let folder = path.parent().unwrap_or(Path::new("/"));
+            if path.is_dir() || !(folder.as_os_str().is_empty() || folder.is_dir()) {
+                setting.fail(format!(
+                    "is {text:?}; \"stdout\", \"off\" or a file in a folder that exists"
+                ));
+            }
+            AccessLogTarget::File(path)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

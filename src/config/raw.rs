@@ -1,0 +1,246 @@
+//! What was written: the parsed file with the place of every value, and the faults found in it.
+//!
+//! A reader asks a [`Section`] for the settings it knows; what is there and was never asked for is
+//! unknown. A value that is wrong is reported and replaced by its default, so that one reading
+//! finds every fault. Nothing here knows a setting's name.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::de::DeTable;
+
+use super::error::{ConfigError, ConfigErrors, Place, nearest};
+use super::setting::Setting;
+
+/// The text of a configuration and what is wrong with it.
+pub(super) struct Source<'a> {
+    pub(super) name: &'a str,
+    /// What relative paths are relative to.
+    pub(super) folder: PathBuf,
+    text: &'a str,
+    faults: RefCell<Vec<ConfigError>>,
+    warnings: RefCell<Vec<ConfigError>>,
+    /// Full names of all settings asked for: the tests compare them with the reference file.
+    asked: RefCell<BTreeSet<String>>,
+}
+
+impl<'a> Source<'a> {
+    pub(super) fn new(name: &'a str, text: &'a str) -> Source<'a> {
+        Source {
+            name,
+            folder: Path::new(name).parent().map(Path::to_owned).unwrap_or_default(),
+            text,
+            faults: RefCell::default(),
+            warnings: RefCell::default(),
+            asked: RefCell::default(),
+        }
+    }
+
+    /// The document; syntax faults are all there is to say about a document that has any.
+    pub(super) fn parse(&self) -> Result<DeTable<'a>, ConfigErrors> {
+        let (document, errors) = DeTable::parse_recoverable(self.text);
+        let mut lines_told = BTreeSet::new();
+        for error in errors {
+            let place = self.place(error.span().map_or(0, |span| span.start));
+            // What follows on the same line mostly follows from the first.
+            if lines_told.insert(place.line) {
+                self.fail_at(place, error.message().replace('\n', "; "));
+            }
+        }
+        self.errors()?;
+        Ok(document.into_inner())
+    }
+
+    /// Reports a fault at the byte `at`.
+    pub(super) fn fail(&self, at: usize, text: impl Into<String>) {
+        self.fail_at(self.place(at), text);
+    }
+
+    /// Reports a fault at a place.
+    pub(super) fn fail_at(&self, place: Place, text: impl Into<String>) {
+        self.faults.borrow_mut().push(self.located(place, text.into()));
+    }
+
+    /// Reports what is allowed but hardly meant.
+    pub(super) fn warn(&self, place: Place, text: impl Into<String>) {
+        self.warnings.borrow_mut().push(self.located(place, text.into()));
+    }
+
+    pub(super) fn place(&self, at: usize) -> Place {
+        Place::of(self.text, at)
+    }
+
+    fn located(&self, place: Place, text: String) -> ConfigError {
+        ConfigError { file: self.name.to_owned(), place: Some(place), text }
+    }
+
+    /// The faults so far, in the order of the file.
+    pub(super) fn errors(&self) -> Result<(), ConfigErrors> {
+        let mut faults = self.faults.borrow().clone();
+        faults.sort_by_key(|fault| fault.place);
+        if faults.is_empty() { Ok(()) } else { Err(ConfigErrors(faults)) }
+    }
+
+    pub(super) fn warnings(&self) -> Vec<ConfigError> {
+        let mut warnings = self.warnings.borrow().clone();
+        warnings.sort_by_key(|warning| warning.place);
+        warnings
+    }
+
+    #[cfg(test)]
+    pub(super) fn asked(&self) -> BTreeSet<String> {
+        self.asked.borrow().clone()
+    }
+}
+
+/// One table, which may not have been written at all.
+pub(super) struct Section<'a> {
+    pub(super) source: &'a Source<'a>,
+    /// Its full name with a dot after it; empty for the document.
+    prefix: String,
+    /// Where it begins.
+    pub(super) at: usize,
+    table: Option<&'a DeTable<'a>>,
+    known: RefCell<Vec<&'static str>>,
+}
+
+impl<'a> Section<'a> {
+    /// Reads the whole document with `read`.
+    pub(super) fn document<T>(
+        source: &'a Source<'a>,
+        table: &'a DeTable<'a>,
+        read: impl FnOnce(&Section<'a>) -> T,
+    ) -> T {
+        Section::read(source, String::new(), 0, Some(table), read)
+    }
+
+    /// Reads a value that is a table.
+    pub(super) fn of<T>(setting: &Setting<'a>, read: impl FnOnce(&Section<'a>) -> T) -> T {
+        let prefix = format!("{}.", setting.name);
+        Section::read(setting.source, prefix, setting.at, setting.table(), read)
+    }
+
+    fn read<T>(
+        source: &'a Source<'a>,
+        prefix: String,
+        at: usize,
+        table: Option<&'a DeTable<'a>>,
+        read: impl FnOnce(&Section<'a>) -> T,
+    ) -> T {
+        let section = Section { source, prefix, at, table, known: RefCell::default() };
+        let value = read(&section);
+        section.refuse_unknown();
+        value
+    }
+
+    fn refuse_unknown(&self) {
+        let known = self.known.borrow();
+        for (key, _) in self.table.into_iter().flatten() {
+            let name = key.get_ref().as_ref();
+            if known.contains(&name) {
+                continue;
+            }
+            let meant = match nearest(name, known.iter().copied()) {
+                Some(near) => format!("did you mean `{}{near}`?", self.prefix),
+                None => format!("known here: {}", known.join(", ")),
+            };
+            let text = format!("unknown setting `{}{name}`; {meant}", self.prefix);
+            self.source.fail(key.span().start, text);
+        }
+    }
+
+    /// Whether a setting was written, asked for elsewhere.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.is_some_and(|table| table.contains_key(key))
+    }
+
+    /// Whether the table was written.
+    pub(super) fn is_written(&self) -> bool {
+        self.table.is_some()
+    }
+
+    /// Reports a fault of the section as a whole.
+    pub(super) fn fail(&self, text: impl Into<String>) {
+        self.source.fail(self.at, text);
+    }
+
+    /// The value of a setting, if it was written.
+    pub(super) fn setting(&self, key: &'static str) -> Option<Setting<'a>> {
+        let name = format!("{}{key}", self.prefix);
+        self.known.borrow_mut().push(key);
+        self.source.asked.borrow_mut().insert(name.clone());
+        let value = self.table?.get(key)?;
+        Some(Setting { source: self.source, name, at: value.span().start, value: value.get_ref() })
+    }
+
+    /// A setting that has no default.
+    pub(super) fn required(&self, key: &'static str, example: &str) -> Option<Setting<'a>> {
+        let setting = self.setting(key);
+        if setting.is_none() {
+            self.fail(format!("`{}{key}` is missing; write {example}", self.prefix));
+        }
+        setting
+    }
+
+    /// Reads the table `key`, also if it was not written.
+    pub(super) fn section<T>(&self, key: &'static str, read: impl FnOnce(&Section<'a>) -> T) -> T {
+        match self.setting(key) {
+            Some(setting) => Section::of(&setting, read),
+            None => {
+                let prefix = format!("{}{key}.", self.prefix);
+                Section::read(self.source, prefix, self.at, None, read)
+            }
+        }
+    }
+
+    /// Reads each table of the array `key`.
+    pub(super) fn each<T>(
+        &self,
+        key: &'static str,
+        mut read: impl FnMut(&Section<'a>) -> T,
+    ) -> Vec<T> {
+        let items = self.setting(key).map(|setting| setting.array("tables")).unwrap_or_default();
+        items.iter().map(|item| Section::of(item, &mut read)).collect()
+    }
+
+    /// A size within `range`.
+    pub(super) fn bytes(&self, key: &'static str, default: u64, range: RangeInclusive<u64>) -> u64 {
+        self.setting(key).and_then(|setting| setting.bytes(range)).unwrap_or(default)
+    }
+
+    /// A duration within `range`.
+    pub(super) fn duration(
+        &self,
+        key: &'static str,
+        default: Duration,
+        range: RangeInclusive<Duration>,
+    ) -> Duration {
+        self.setting(key).and_then(|setting| setting.duration(range)).unwrap_or(default)
+    }
+
+    /// A whole number within `range`.
+    pub(super) fn count(&self, key: &'static str, default: u64, range: RangeInclusive<u64>) -> u64 {
+        self.setting(key).and_then(|setting| setting.count(range)).unwrap_or(default)
+    }
+
+    /// One of a few words.
+    pub(super) fn choice<T: Copy>(
+        &self,
+        key: &'static str,
+        default: T,
+        choices: &[(&str, T)],
+    ) -> T {
+        let Some((setting, text)) = self.setting(key).and_then(Setting::with_text) else {
+            return default;
+        };
+        if let Some((_, choice)) = choices.iter().find(|(word, _)| *word == text) {
+            return *choice;
+        }
+        let words: Vec<String> = choices.iter().map(|(word, _)| format!("{word:?}")).collect();
+        setting.fail(format!("is {text:?}; it can be {}", words.join(" or ")));
+        default
+    }
+}

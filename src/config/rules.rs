@@ -1,0 +1,180 @@
+//! What a site or one of its rules says about the responses under it.
+//!
+//! Site and rule are written with the same settings; a rule starts from its site's.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use http::header::{self, HeaderName, HeaderValue};
+
+use crate::site::{FieldEdits, Lifetimes, PathPattern, QueryPolicy, Rule};
+
+use super::raw::Section;
+use super::setting::Setting;
+use super::units::duration_text;
+
+/// Ten years: nothing anyone means is longer.
+const LIFETIMES: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(10 * 365 * 86_400);
+
+/// Fields that frame a message, choose bytes of it or belong to one connection.
+const OURS: [HeaderName; 11] = [
+    header::CONNECTION,
+    header::CONTENT_LENGTH,
+    header::CONTENT_RANGE,
+    header::HOST,
+    header::IF_RANGE,
+    header::PROXY_AUTHENTICATE,
+    header::RANGE,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// How long errors keep about which the origin is silent, unless set.
+const ERRORS_DEFAULT: Duration = Duration::from_secs(1);
+
+/// Everything a rule says but its path.
+#[derive(Clone)]
+pub(super) struct Policy {
+    lifetimes: Lifetimes,
+    query: QueryPolicy,
+    request: FieldEdits,
+    response: FieldEdits,
+}
+
+impl Policy {
+    /// What a site says that says nothing.
+    pub(super) fn silent() -> Policy {
+        Policy {
+            lifetimes: Lifetimes { errors: ERRORS_DEFAULT, ..Lifetimes::default() },
+            query: QueryPolicy::default(),
+            request: FieldEdits::default(),
+            response: FieldEdits::default(),
+        }
+    }
+
+    /// The rule for the paths under `pattern`.
+    pub(super) fn rule(&self, pattern: PathPattern) -> Rule {
+        let Policy { lifetimes, query, request, response } = self.clone();
+        Rule { pattern, lifetimes, query, request, response }
+    }
+}
+
+/// Reads the settings a site and a rule have in common; what is not written is as in `base`.
+pub(super) fn policy(section: &Section<'_>, base: &Policy) -> Policy {
+    Policy {
+        lifetimes: section.section("lifetime", |lifetime| lifetimes(lifetime, base.lifetimes)),
+        query: section.setting("query").and_then(query).unwrap_or_else(|| base.query.clone()),
+        request: section.section("request", |edits| field_edits(edits, &base.request)),
+        response: section.section("response", |edits| field_edits(edits, &base.response)),
+    }
+}
+
+fn lifetimes(section: &Section<'_>, base: Lifetimes) -> Lifetimes {
+    let read = |key, base: Option<Duration>| {
+        section.setting(key).and_then(|setting| setting.duration(LIFETIMES)).or(base)
+    };
+    let lifetimes = Lifetimes {
+        given: read("given", base.given),
+        least: read("least", base.least),
+        most: read("most", base.most),
+        errors: section.duration("errors", base.errors, LIFETIMES),
+    };
+    if !section.is_written() {
+        return lifetimes;
+    }
+    for (name, value) in [("least", lifetimes.least), ("given", lifetimes.given)] {
+        if let (Some(value), Some(most)) = (value, lifetimes.most)
+            && value > most
+        {
+            let (value, most) = (duration_text(value), duration_text(most));
+            section.fail(format!("`{name}` {value} is longer than `most` {most}"));
+        }
+    }
+    lifetimes
+}
+
+fn query(setting: Setting<'_>) -> Option<QueryPolicy> {
+    if setting.is_table() {
+        return Section::of(&setting, listed_query);
+    }
+    match setting.text()? {
+        "all" => Some(QueryPolicy::All),
+        "none" => Some(QueryPolicy::None),
+        other => {
+            setting.fail(format!(
+                "is {other:?}; it can be \"all\", \"none\", {{ only = [..] }} \
+                 or {{ except = [..] }}"
+            ));
+            None
+        }
+    }
+}
+
+fn listed_query(section: &Section<'_>) -> Option<QueryPolicy> {
+    let (only, except) = (section.setting("only"), section.setting("except"));
+    match (only, except) {
+        (Some(only), None) => Some(QueryPolicy::Only(parameters(&only))),
+        (None, Some(except)) => Some(QueryPolicy::Except(parameters(&except))),
+        _ => {
+            section.fail("a query is { only = [..] } or { except = [..] }, one of them");
+            None
+        }
+    }
+}
+
+fn parameters(setting: &Setting<'_>) -> Vec<String> {
+    let mut names = Vec::new();
+    for (setting, text) in setting.texts() {
+        let letter = |c: char| c.is_ascii_graphic() && !matches!(c, '&' | '=' | '#');
+        match !text.is_empty() && text.chars().all(letter) {
+            true => names.push(text.to_owned()),
+            false => setting.fail(format!("is {text:?}; a parameter's name as URLs write it")),
+        }
+    }
+    names
+}
+
+fn field_edits(section: &Section<'_>, base: &FieldEdits) -> FieldEdits {
+    let remove = section.setting("remove").map(|setting| {
+        let texts = setting.texts();
+        texts.iter().filter_map(|(setting, text)| field_name(setting, text)).collect()
+    });
+    let add = section.setting("add").map(|setting| fields(&setting));
+    FieldEdits {
+        remove: remove.unwrap_or_else(|| base.remove.clone()),
+        add: add.unwrap_or_else(|| base.add.clone()),
+    }
+}
+
+/// Reads a table of field names and values.
+pub(super) fn fields(setting: &Setting<'_>) -> Vec<(HeaderName, HeaderValue)> {
+    let mut fields = Vec::new();
+    for (setting, name, value) in setting.pairs() {
+        let value = HeaderValue::from_str(value).ok();
+        if value.is_none() {
+            setting.fail("has a value that no field can have; printable characters are wanted");
+        }
+        fields.extend(field_name(&setting, name).zip(value));
+    }
+    fields
+}
+
+fn field_name(setting: &Setting<'_>, text: &str) -> Option<HeaderName> {
+    let Ok(name) = HeaderName::from_bytes(text.as_bytes()) else {
+        setting.fail(format!(
+            "is about {text:?}, which is no field name; write one such as \"Cookie\""
+        ));
+        return None;
+    };
+    if name == header::HOST {
+        setting.fail("is about Host; write `host` of the origin instead");
+        return None;
+    }
+    if OURS.contains(&name) {
+        setting.fail(format!("is about {text}, which Tidegate writes itself; leave it out"));
+        return None;
+    }
+    Some(name)
+}

@@ -1,0 +1,339 @@
+//! Every fault gives its one line; the reference file and the bench template say what they mean.
+//!
+//! Each bad input is a change to a good one, so that only what is meant can be wrong.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use toml::de::{DeTable, DeValue};
+
+use super::*;
+
+const REFERENCE: &str = include_str!("../../config/tidegate.toml");
+const FAULTS: &str = include_str!("faults.txt");
+const PEER: &str = include_str!("../../benches/peer.toml.in");
+
+const MACHINE: Machine = Machine { cores: 4, memory_bytes: Some(16 << 30) };
+
+fn config(text: &str) -> Result<Config, ConfigErrors> {
+    Config::on_machine(text, "t.toml", &MACHINE)
+}
+
+/// The lines that checking `text` gives.
+fn faults(text: &str) -> String {
+    match config(text) {
+        Ok(config) => panic!("no fault in {text}: {config:?}"),
+        Err(errors) => errors.to_string(),
+    }
+}
+
+/// A whole configuration with `settings` before its site.
+fn with(settings: &str) -> String {
+    let listener = "listeners.http = \"[::1]:0\"\n";
+    let listener = if settings.contains("[listeners]") { "" } else { listener };
+    format!(
+        "{listener}{settings}\n[[sites]]\nname = \"s\"\nhosts = \"a\"\norigins = \"http://o\"\n"
+    )
+}
+
+/// A whole configuration whose site says `settings`; they begin in line 4.
+fn site(settings: &str) -> String {
+    format!("listeners.http = \"[::1]:0\"\n[[sites]]\nname = \"s\"\n{settings}\n")
+}
+
+/// The same with hosts and origins; `settings` begin in line 6.
+fn rule(settings: &str) -> String {
+    site(&format!("hosts = \"a\"\norigins = \"http://o\"\n{settings}"))
+}
+
+#[test]
+fn each_fault_gives_its_line() {
+    let mut around: fn(&str) -> String = with;
+    let (mut blocks, mut wrong) = (0, Vec::new());
+    for block in FAULTS.split("\n\n").skip(1) {
+        match block.trim() {
+            "== settings" => around = with,
+            "== site" => around = site,
+            "== rule" => around = rule,
+            block => {
+                let (said, piece): (Vec<_>, Vec<_>) =
+                    block.lines().partition(|line| line.starts_with("! "));
+                let said: Vec<_> =
+                    said.iter().map(|line| format!("t.toml:{}", &line[2..])).collect();
+                let piece = piece.join("\n");
+                let found = faults(&around(&piece));
+                if found != said.join("\n") {
+                    wrong.push(format!("{piece}\n{found}"));
+                }
+                blocks += 1;
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "other lines were found:\n{}", wrong.join("\n\n"));
+    assert!(blocks > 50, "{blocks} of them were read");
+}
+
+#[test]
+fn a_syntax_fault_has_a_place_and_no_lines_of_its_own() {
+    for text in ["a = ", "[x\ny = 1", "a = 1\na = 2", "a = \"\\q\"", "\u{0}"] {
+        let lines = faults(text);
+        for line in lines.lines() {
+            let place = line.strip_prefix("t.toml:").unwrap();
+            assert!(place.split(':').take(2).all(|n| n.parse::<u32>().is_ok()), "{line}");
+        }
+    }
+    let duplicate = faults("a = 1\na = 2");
+    assert_eq!(duplicate, "t.toml:2:1: duplicate key");
+}
+
+#[test]
+fn all_faults_are_reported_in_the_order_of_the_file() {
+    let text = "block_size = 1\n[listeners]\nhttp = \"x\"\n[fill]\nwindw = 1\nretries = 9\n";
+    let lines = faults(text);
+    let starts: Vec<&str> = lines.lines().map(|line| line.split(": ").next().unwrap()).collect();
+    assert_eq!(
+        starts,
+        ["t.toml:1:1", "t.toml:1:14", "t.toml:3:8", "t.toml:5:1", "t.toml:6:11"],
+        "{lines}"
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_one_line() {
+    let errors = load(Path::new("no/such.toml")).unwrap_err();
+    assert_eq!(errors.to_string(), "no/such.toml: cannot read it: no such file or directory");
+}
+
+#[test]
+fn a_small_configuration_means_the_defaults() {
+    let config = config(&with("")).unwrap();
+    assert_eq!(config.threads, Threads { workers: 4, fill: 4 });
+    let ram = (16u64 << 30) / 100 * 60 / (1 << 20) * (1 << 20);
+    assert_eq!(config.memory, Memory { total_bytes: ram + ram.div_ceil(4), ram_bytes: ram });
+    assert_eq!(config.block_size, BlockSize::MAX);
+    assert_eq!(config.log.access, AccessLogTarget::Stdout);
+    assert!(config.certificates.is_empty() && config.warnings.is_empty());
+    let site = config.sites.find("a").unwrap();
+    assert_eq!(site.rules.len(), 1);
+    let errors = Duration::from_secs(1);
+    assert_eq!(site.rules[0].lifetimes, crate::site::Lifetimes { errors, ..Default::default() });
+    assert_eq!(site.origins[0].authority(), "o");
+}
+
+#[test]
+fn memory_is_planned_from_what_is_written() {
+    let mib = |memory: Memory| (memory.total_bytes >> 20, memory.ram_bytes >> 20);
+    let table = [
+        ("memory.total = \"192 MiB\"", (192, 64)),
+        ("memory.total = \"1 GiB\"", (1_024, 819)),
+        ("memory.total = \"512 MiB\"", (512, 384)),
+        ("memory = { total = \"1 GiB\", ram = \"60%\" }", (1_024, 614)),
+        ("memory = { total = \"1 GiB\", ram = \"64 MiB\" }", (1_024, 64)),
+        ("memory.ram = \"64 MiB\"", (192, 64)),
+        ("memory.ram = 4194304000", (5_000, 4_000)),
+        ("memory.ram = \"50%\"", (10_240, 8_192)),
+    ];
+    for (settings, expected) in table {
+        let found = mib(config(&with(settings)).unwrap().memory);
+        let near = found.0.abs_diff(expected.0) <= 2 && found.1.abs_diff(expected.1) <= 1;
+        assert!(near, "{settings}: {found:?}");
+    }
+    let config = config(&with("memory.ram = \"15 GiB\"")).unwrap();
+    let warning = "t.toml:2:14: `memory` may grow to 19200 MiB, and this machine has 16 GiB";
+    assert_eq!(config.warnings[0].to_string(), warning);
+}
+
+#[test]
+fn a_rule_takes_over_what_it_does_not_say() {
+    let config = config(&rule(
+        "query = \"none\"\nlifetime = { given = \"1h\", errors = \"3s\" }\n\
+         request.remove = [\"Cookie\"]\n\
+         rules = [{ path = \"*.m3u8\", lifetime.given = \"2s\", request.add = { A = \"b\" } }]",
+    ))
+    .unwrap();
+    let site = config.sites.find("a").unwrap();
+    let (playlist, other) = (site.rule_for("/a.m3u8"), site.rule_for("/a.ts"));
+    assert_eq!(playlist.lifetimes.given, Some(Duration::from_secs(2)));
+    assert_eq!(playlist.lifetimes.errors, Duration::from_secs(3));
+    assert_eq!(other.lifetimes.given, Some(Duration::from_secs(3_600)));
+    assert_eq!(playlist.query, crate::site::QueryPolicy::None);
+    assert_eq!(playlist.request.remove, ["cookie"]);
+    assert_eq!(playlist.request.add.len(), 1);
+    assert!(other.request.add.is_empty());
+}
+
+#[test]
+fn a_rule_after_everything_is_warned_of() {
+    let config = config(&rule("rules = [{ path = \"**\" }, { path = \"*.ts\" }]")).unwrap();
+    let warning = "t.toml:6:36: `sites.rules.path` is never reached: \"**\" stands at 6:19";
+    assert_eq!(config.warnings[0].to_string(), warning);
+    assert_eq!(config.sites.find("a").unwrap().rules.len(), 2);
+}
+
+/// A folder with `cert.pem` and `key.pem` for `names`, and `ca.pem`.
+fn folder_for(names: &[&str]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let made = rcgen::generate_simple_self_signed(names).unwrap();
+    fs::write(folder.path().join("cert.pem"), made.cert.pem()).unwrap();
+    fs::write(folder.path().join("ca.pem"), made.cert.pem()).unwrap();
+    fs::write(folder.path().join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+    folder
+}
+
+fn config_in(folder: &Path, text: &str) -> Result<Config, ConfigErrors> {
+    let name = folder.join("t.toml");
+    Config::on_machine(text, name.to_str().unwrap(), &MACHINE)
+}
+
+#[test]
+fn a_key_pair_is_read_matched_and_named() {
+    let folder = folder_for(&["a", "*.b.example.com"]);
+    let other = folder_for(&["a"]);
+    let pair = |cert: &str, key: &str| {
+        with(&format!(
+            "listeners.https = \"[::1]:0\"\n[[certificates]]\ncert = \"{cert}\"\nkey = \"{key}\""
+        ))
+    };
+    let config = config_in(folder.path(), &pair("cert.pem", "key.pem")).unwrap();
+    let names = &config.certificates.find(Some("a")).unwrap().names;
+    assert_eq!(names.as_slice(), ["a", "*.b.example.com"]);
+    assert!(config.warnings.is_empty());
+
+    fs::write(folder.path().join("bad.pem"), "-----BEGIN CERTIFICATE-----\n*\n").unwrap();
+    let at = folder.path().display().to_string();
+    let foreign = other.path().join("key.pem").display().to_string();
+    let table = [
+        (
+            "cert.pem",
+            &*foreign,
+            "5:7: `certificates.key` is not the key of the certificate in cert.pem",
+        ),
+        ("none.pem", "key.pem", "4:8: `certificates.cert` names none.pem, which cannot be read"),
+        (
+            "key.pem",
+            "key.pem",
+            "4:8: `certificates.cert` names key.pem, which holds no certificate",
+        ),
+        (
+            "cert.pem",
+            "cert.pem",
+            "5:7: `certificates.key` names cert.pem, which holds no private key",
+        ),
+    ];
+    for (cert, key, line) in table {
+        let errors = config_in(folder.path(), &pair(cert, key)).unwrap_err().to_string();
+        let errors = errors.replace(&format!("{at}/"), "");
+        assert!(errors.starts_with(&format!("t.toml:{line}")), "{cert} {key}: {errors}");
+        assert_eq!(errors.lines().count(), 1, "{errors}");
+    }
+    let errors = config_in(folder.path(), &pair("bad.pem", "key.pem")).unwrap_err().to_string();
+    assert!(errors.contains("bad.pem, which is no good PEM"), "{errors}");
+}
+
+#[test]
+fn a_host_without_a_certificate_is_warned_of() {
+    let folder = folder_for(&["b"]);
+    let text = with(
+        "listeners.https = \"[::1]:0\"\n[[certificates]]\ncert = \"cert.pem\"\nkey = \"key.pem\"",
+    );
+    let config = config_in(folder.path(), &text).unwrap();
+    let warning = config.warnings[0].to_string();
+    assert!(
+        warning.ends_with("t.toml:2:19: no certificate is for \"a\" of site \"s\""),
+        "{warning}"
+    );
+}
+
+/// The reference with its defaults, and if `examples` its examples too, no longer commented out.
+fn uncommented(examples: bool) -> String {
+    let line = |line: &'static str| match line.strip_prefix("#:") {
+        Some(example) if examples => example.trim_start(),
+        Some(_) => "",
+        None => match line.strip_prefix('#') {
+            Some(default) if !default.starts_with(' ') => default,
+            _ => line,
+        },
+    };
+    let lines = REFERENCE.lines().map(line);
+    // The example shows a second way to write what the default before it says.
+    let lines = lines.filter(|line| !(examples && *line == "lifetime = { errors = \"1s\" }"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// All that was meant, without places in the file.
+fn meaning(config: &Config) -> String {
+    let addresses: Vec<_> = config.listeners.iter().map(|l| (l.kind, l.address)).collect();
+    let Config { threads, memory, block_size, fill, limits, log, sites, .. } = config;
+    format!("{addresses:?} {threads:?} {memory:?} {block_size:?} {fill:?} {limits:?} {log:?} ")
+        + &sites.iter().map(|site| format!("{site:?}")).collect::<String>()
+}
+
+#[test]
+fn the_reference_is_a_working_example_and_its_defaults_are_the_defaults() {
+    let as_it_is = config(REFERENCE).unwrap();
+    let with_defaults = config(&uncommented(false)).unwrap();
+    assert_eq!(meaning(&as_it_is), meaning(&with_defaults));
+    assert!(as_it_is.warnings.is_empty(), "{:?}", as_it_is.warnings);
+}
+
+#[test]
+fn the_reference_with_all_its_examples_is_right_and_complete() {
+    let folder = folder_for(&["localhost", "127.0.0.1", "::1", "*.archive.example.com"]);
+    let text = uncommented(true);
+    let config = config_in(folder.path(), &text).unwrap();
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    assert_eq!(config.sites.find("x.archive.example.com").unwrap().name, "archive");
+
+    let name = folder.path().join("t.toml");
+    let source = Source::new(name.to_str().unwrap(), &text);
+    let document = source.parse().unwrap();
+    Section::document(&source, &document, |section| read(section, &MACHINE));
+    let mut written = BTreeSet::new();
+    names(&document, "", &mut written);
+    let missing: Vec<_> = source.asked().difference(&written).cloned().collect();
+    let both_ways = ["sites.rules.", "sites.query", "sites.request", "sites.response"];
+    let missing = missing.iter().filter(|name| !both_ways.iter().any(|way| name.starts_with(way)));
+    assert_eq!(missing.collect::<Vec<_>>(), Vec::<&String>::new());
+}
+
+/// The full name of every setting in a table.
+fn names(table: &DeTable<'_>, prefix: &str, found: &mut BTreeSet<String>) {
+    for (key, value) in table {
+        let name = format!("{prefix}{}", key.get_ref());
+        let tables = match value.get_ref() {
+            DeValue::Array(items) => {
+                items.iter().filter_map(|item| item.get_ref().as_table()).collect()
+            }
+            value => Vec::from_iter(value.as_table()),
+        };
+        for table in tables {
+            names(table, &format!("{name}."), found);
+        }
+        found.insert(name);
+    }
+}
+
+#[test]
+fn the_bench_template_is_right() {
+    let folder = folder_for(&["localhost"]);
+    let path = |file: &str| folder.path().join(file).display().to_string();
+    let values = [
+        ("http_port", "20000".to_owned()),
+        ("https_port", "20001".to_owned()),
+        ("admin_port", "20002".to_owned()),
+        ("origin_url", "http://127.0.0.1:8080".to_owned()),
+        ("cert", path("cert.pem")),
+        ("key", path("key.pem")),
+        ("ram_bytes", (4_000u64 << 20).to_string()),
+        ("threads", "1".to_owned()),
+        ("host", "localhost".to_owned()),
+    ];
+    let text = values
+        .iter()
+        .fold(PEER.to_owned(), |text, (name, value)| text.replace(&format!("{{{name}}}"), value));
+    let config = config_in(folder.path(), &text).unwrap();
+    assert_eq!((config.threads.workers, config.memory.ram_bytes), (1, 4_000 << 20));
+    let origin = &config.sites.find("localhost").unwrap().origins[0];
+    assert_eq!((origin.authority().as_str(), origin.port), ("127.0.0.1:8080", 8080));
+}

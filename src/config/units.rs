@@ -1,0 +1,137 @@
+//! Quantities as people write them: "4 GiB", "60%", "1500ms". Pure.
+//!
+//! A number without a unit is a count of bytes and nothing else; a duration always has one.
+
+use std::time::Duration;
+
+/// Units of size, the largest first; the decimal ones are read and never written.
+const SIZES: [(&str, u64); 9] = [
+    ("TiB", 1 << 40),
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+    ("TB", 1_000_000_000_000),
+    ("GB", 1_000_000_000),
+    ("MB", 1_000_000),
+    ("KB", 1_000),
+    ("B", 1),
+];
+
+/// Units of time in milliseconds, the largest first; weeks and years are read and never written.
+const TIMES: [(&str, u64); 7] = [
+    ("y", 365 * 86_400_000),
+    ("w", 7 * 86_400_000),
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1_000),
+    ("ms", 1),
+];
+
+/// Reads "64 KiB", "64KiB", "500 MB" or "65536".
+pub fn parse_bytes(text: &str) -> Option<u64> {
+    let (number, unit) = split(text)?;
+    let factor = match unit {
+        "" => 1,
+        "kB" => 1_000,
+        unit => find(&SIZES, unit)?,
+    };
+    number.checked_mul(factor)
+}
+
+/// Reads "200ms", "5s", "2m", "1h", "7d", "2w" or "1y" (365 days).
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let (number, unit) = split(text)?;
+    number.checked_mul(find(&TIMES, unit)?).map(Duration::from_millis)
+}
+
+/// Reads "1%" to "100%".
+pub fn parse_percent(text: &str) -> Option<u64> {
+    let (number, unit) = split(text)?;
+    (unit == "%" && (1..=100).contains(&number)).then_some(number)
+}
+
+/// Writes a size exactly, in the largest binary unit that leaves a whole number.
+pub fn bytes_text(bytes: u64) -> String {
+    let binary = SIZES.iter().filter(|(unit, _)| unit.ends_with("iB"));
+    match binary.clone().find(|(_, factor)| bytes > 0 && bytes.is_multiple_of(*factor)) {
+        Some((unit, factor)) => format!("{} {unit}", bytes / factor),
+        None => format!("{bytes} B"),
+    }
+}
+
+/// Writes a duration in the largest unit up to days that leaves a whole number.
+pub fn duration_text(duration: Duration) -> String {
+    let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let units = TIMES.iter().skip(2);
+    match units.clone().find(|(_, factor)| millis > 0 && millis.is_multiple_of(*factor)) {
+        Some((unit, factor)) => format!("{}{unit}", millis / factor),
+        None => "0s".to_owned(),
+    }
+}
+
+fn split(text: &str) -> Option<(u64, &str)> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    Some((number.parse().ok()?, unit.strip_prefix(' ').unwrap_or(unit)))
+}
+
+fn find(units: &[(&str, u64)], unit: &str) -> Option<u64> {
+    units.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_read_and_written() {
+        let table = [
+            ("0", Some(0), "0 B"),
+            ("65536", Some(65_536), "64 KiB"),
+            ("4 GiB", Some(4 << 30), "4 GiB"),
+            ("4GiB", Some(4 << 30), "4 GiB"),
+            ("1536 MiB", Some(1536 << 20), "1536 MiB"),
+            ("1 MB", Some(1_000_000), "1000000 B"),
+            ("3 kB", Some(3_000), "3000 B"),
+            ("2 TiB", Some(2 << 40), "2 TiB"),
+        ];
+        for (text, bytes, written) in table {
+            assert_eq!(parse_bytes(text), bytes, "{text}");
+            assert_eq!(bytes_text(bytes.unwrap()), written, "{text}");
+        }
+        for wrong in ["", "GiB", "-1", "1.5 GiB", "4  GiB", "4 gib", "16777216 TiB", "4 GiB "] {
+            assert_eq!(parse_bytes(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn durations_read_and_written() {
+        let table = [
+            ("0s", 0, "0s"),
+            ("1500ms", 1_500, "1500ms"),
+            ("5 s", 5_000, "5s"),
+            ("120s", 120_000, "2m"),
+            ("1h", 3_600_000, "1h"),
+            ("2w", 14 * 86_400_000, "14d"),
+            ("1y", 365 * 86_400_000, "365d"),
+        ];
+        for (text, millis, written) in table {
+            let duration = Duration::from_millis(millis);
+            assert_eq!(parse_duration(text), Some(duration), "{text}");
+            assert_eq!(duration_text(duration), written, "{text}");
+        }
+        for wrong in ["", "5", "5 sec", "-5s", "1h30m", "0.5s", "99999999999999999y"] {
+            assert_eq!(parse_duration(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn shares_are_whole_percents() {
+        assert_eq!(parse_percent("60%"), Some(60));
+        assert_eq!(parse_percent("100 %"), Some(100));
+        for wrong in ["0%", "101%", "60", "6.5%", "%"] {
+            assert_eq!(parse_percent(wrong), None, "{wrong:?}");
+        }
+    }
+}

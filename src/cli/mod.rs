@@ -1,4 +1,132 @@
-//! The commands, one file each; `main.rs` parses the command line and calls one of them.
+//! The commands, one file each; here the command line is parsed and outcomes become exit codes.
+//!
+//! A new command is one file with an `Args` and a `run`, a variant of [`Command`] and an arm of
+//! [`Command::run`].
 
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod check;
 #[cfg(feature = "demo")]
 pub mod demo;
+
+/// The command line was not understood, or names a configuration with faults (`EX_USAGE`).
+const MISUSED: u8 = 64;
+/// What was asked for did not succeed.
+const FAILED: u8 = 1;
+
+const EXAMPLES: &str = "\
+Examples:
+  tidegate check /etc/tidegate/tidegate.toml
+  tidegate check /etc/tidegate/tidegate.toml --request 'GET https://video.example.com/film/a.m3u8'
+
+Exit codes: 0 done, 1 failed, 64 misused (the command line, or a fault in the configuration)";
+
+/// What was typed.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, about = env!("CARGO_PKG_DESCRIPTION"), after_help = EXAMPLES, max_term_width = 100)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Check(check::Args),
+}
+
+impl Command {
+    fn run(self) -> Result<(), Failure> {
+        match self {
+            Command::Check(args) => print(&check::run(&args)?),
+        }
+    }
+}
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// It could not be done: exit code 1.
+    Failed(String),
+    /// It was asked wrongly, on the command line or in the configuration: exit code 64.
+    Misused(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Failed(text) | Failure::Misused(text) => f.write_str(text),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Does what the process was called for.
+pub fn run() -> ExitCode {
+    run_with(std::env::args_os())
+}
+
+fn run_with(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let line = match CommandLine::try_parse_from(words) {
+        Ok(line) => line,
+        Err(error) => {
+            // A closed terminal is no reason for another exit code.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { MISUSED } else { 0 });
+        }
+    };
+    let Err(failure) = line.command.run() else { return ExitCode::SUCCESS };
+    let _ = writeln!(io::stderr(), "{failure}");
+    ExitCode::from(match failure {
+        Failure::Failed(_) => FAILED,
+        Failure::Misused(_) => MISUSED,
+    })
+}
+
+/// Writes to standard output; a reader who has seen enough (`| head`) is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::Failed(format!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn code(words: &[&str]) -> ExitCode {
+        run_with(std::iter::once("tidegate").chain(words.iter().copied()).map(OsString::from))
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn exit_codes_tell_misuse_from_help() {
+        let misused = ExitCode::from(MISUSED);
+        let table = [
+            (&["--help"][..], ExitCode::SUCCESS),
+            (&["--version"], ExitCode::SUCCESS),
+            (&["check", "--help"], ExitCode::SUCCESS),
+            (&[], misused),
+            (&["chekc"], misused),
+            (&["check"], misused),
+            (&["check", "no/such.toml"], misused),
+        ];
+        for (words, expected) in table {
+            assert_eq!(code(words), expected, "{words:?}");
+        }
+    }
+}

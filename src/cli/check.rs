@@ -1,0 +1,226 @@
+//! `tidegate check`: what is wrong with a configuration, or what it means.
+//!
+//! It starts nothing and listens nowhere. With `--request` it says what one request would get, by
+//! the code that serves.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use crate::config::{self, Config};
+use crate::site::{QueryPolicy, Rule, Site};
+
+use super::Failure;
+
+mod as_json;
+mod as_text;
+
+const EXAMPLES: &str = "\
+Examples:
+  tidegate check tidegate.toml
+  tidegate check tidegate.toml --without-ports          while the appliance is running
+  tidegate check tidegate.toml --json | jq .memory
+  tidegate check tidegate.toml --request 'GET https://video.example.com/film/a.m3u8'
+
+Each fault is one line, FILE:LINE:COLUMN: what is wrong and what would be right; exit code 64.";
+
+/// Check a configuration and print what it means
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// The configuration, TOML
+    file: PathBuf,
+    /// Print JSON: sizes in bytes, durations in milliseconds
+    #[arg(long)]
+    json: bool,
+    /// Do not try whether the ports are free (the appliance of this file is running)
+    #[arg(long)]
+    without_ports: bool,
+    /// Print what this request would get instead: 'GET https://host/path?query'
+    #[arg(long, value_name = "REQUEST")]
+    request: Option<String>,
+}
+
+/// Checks the file; what is to be printed.
+pub(super) fn run(args: &Args) -> Result<String, Failure> {
+    let misused = |errors: config::ConfigErrors| Failure::Misused(errors.to_string());
+    let config = config::load(&args.file).map_err(misused)?;
+    if let Some(request) = &args.request {
+        let outcome = Outcome::of(request, &config)?;
+        return Ok(if args.json { line(&outcome.json()) } else { outcome.text() });
+    }
+    if !args.without_ports {
+        config.try_ports(&[]).map_err(misused)?;
+    }
+    Ok(if args.json { line(&as_json::config(&config)) } else { as_text::config(&config) })
+}
+
+fn line(value: &Value) -> String {
+    format!("{value:#}\n")
+}
+
+/// What a request would get.
+struct Outcome<'a> {
+    config: &'a Config,
+    site: &'a Site,
+    /// The rule and its place in the site, counted from 1.
+    rule: (usize, &'a Rule),
+    host: String,
+    /// Path and canonical query: the object's key, together with the site.
+    target: String,
+    is_tls: bool,
+}
+
+impl<'a> Outcome<'a> {
+    fn of(request: &str, config: &'a Config) -> Result<Outcome<'a>, Failure> {
+        let asked = Asked::parse(request)?;
+        let site = config.sites.find(&asked.host).ok_or_else(|| {
+            let host = &asked.host;
+            Failure::Failed(format!("no site has the host {host:?}; it would be answered 404"))
+        })?;
+        let rule = site.rule_for(&asked.path);
+        let place = site.rules.iter().position(|other| std::ptr::eq(other, rule));
+        Ok(Outcome {
+            config,
+            site,
+            rule: (place.map_or(0, |place| place + 1), rule),
+            target: asked.target(&rule.query),
+            host: asked.host,
+            is_tls: asked.is_tls,
+        })
+    }
+
+    fn certificate(&self) -> Option<String> {
+        let found = self.config.certificates.find(Some(&self.host)).filter(|_| self.is_tls)?;
+        Some(found.path.display().to_string())
+    }
+
+    fn text(&self) -> String {
+        let (place, rule) = self.rule;
+        let mut lines = vec![
+            ("site", self.site.name.clone()),
+            ("rule", format!("{}  ({place} of {})", rule.pattern, self.site.rules.len())),
+            ("key", format!("{} {}", self.site.name, self.target)),
+        ];
+        lines.extend(as_text::rule(rule));
+        lines.extend(self.site.origins.iter().map(|origin| ("origin", as_text::origin(origin))));
+        lines.extend(self.certificate().map(|path| ("certificate", path)));
+        lines.iter().map(|(name, value)| as_text::line("", name, value)).collect()
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "site": self.site.name,
+            "rule": as_json::rule(self.rule.1),
+            "rule_number": self.rule.0,
+            "key": { "site": self.site.name, "target": self.target },
+            "origins": self.site.origins.iter().map(as_json::origin).collect::<Vec<_>>(),
+            "certificate": self.certificate(),
+        })
+    }
+}
+
+/// A request as it was written on the command line.
+struct Asked {
+    is_tls: bool,
+    host: String,
+    path: String,
+    query: Option<String>,
+}
+
+impl Asked {
+    fn parse(request: &str) -> Result<Asked, Failure> {
+        let (method, url) = request.trim().split_once(' ').unwrap_or(("GET", request.trim()));
+        if !matches!(method, "GET" | "HEAD") {
+            return Err(Failure::Failed(format!("{method} would be answered 405; GET or HEAD")));
+        }
+        let misused = || {
+            let example = "'GET https://video.example.com/film/a.m3u8'";
+            Failure::Misused(format!("{request:?} is no request; write one such as {example}"))
+        };
+        let uri: http::Uri = url.trim().parse().map_err(|_| misused())?;
+        let is_tls = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            _ => return Err(misused()),
+        };
+        Ok(Asked {
+            is_tls,
+            host: uri.host().ok_or_else(misused)?.to_ascii_lowercase(),
+            path: uri.path().to_owned(),
+            query: uri.query().map(str::to_owned),
+        })
+    }
+
+    /// Path and the parameters that count.
+    fn target(&self, policy: &QueryPolicy) -> String {
+        let Some(query) = &self.query else { return self.path.clone() };
+        let name = |parameter: &&str| parameter.split('=').next().unwrap_or_default().to_owned();
+        let mut counted: Vec<&str> =
+            query.split('&').filter(|parameter| policy.counts(&name(parameter))).collect();
+        if *policy != QueryPolicy::All {
+            counted.sort_by_key(name);
+        }
+        match counted.is_empty() {
+            true => self.path.clone(),
+            false => format!("{}?{}", self.path, counted.join("&")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reference(request: &str) -> Result<String, Failure> {
+        let text = include_str!("../../config/tidegate.toml");
+        let config = Config::from_toml(text, "config/tidegate.toml").unwrap();
+        Outcome::of(request, &config).map(|outcome| outcome.text())
+    }
+
+    #[test]
+    fn a_request_is_told_its_site_rule_key_and_lifetime() {
+        let expected = "\
+site             film
+rule             *.m3u8  (1 of 4)
+key              film /live/a.m3u8?t=1&s=2
+lifetime         given 2s, most 10s, errors 1s
+query            all
+origin           https://origin.example.com
+";
+        assert_eq!(reference("GET https://LocalHost:8443/live/a.m3u8?t=1&s=2").unwrap(), expected);
+        let segment = reference("https://localhost/live/1.m4s?t=1").unwrap();
+        assert!(segment.contains("key              film /live/1.m4s\n"), "{segment}");
+        assert!(segment.contains("response         remove set-cookie\n"), "{segment}");
+    }
+
+    #[test]
+    fn a_request_that_gets_nothing_is_told_why() {
+        let error = |request: &str| reference(request).unwrap_err();
+        assert_eq!(
+            error("GET https://elsewhere/"),
+            Failure::Failed(
+                "no site has the host \"elsewhere\"; it would be answered 404".to_owned()
+            )
+        );
+        assert!(matches!(error("POST https://localhost/"), Failure::Failed(_)));
+        assert!(matches!(error("GET /a"), Failure::Misused(_)));
+        assert!(matches!(error("GET ftp://localhost/a"), Failure::Misused(_)));
+    }
+
+    #[test]
+    fn parameters_that_count_are_kept_in_the_order_of_their_names() {
+        let asked = Asked::parse("GET http://a/p?b=2&c&a=1").unwrap();
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let table = [
+            (QueryPolicy::All, "/p?b=2&c&a=1"),
+            (QueryPolicy::None, "/p"),
+            (QueryPolicy::Only(names(&["b", "a"])), "/p?a=1&b=2"),
+            (QueryPolicy::Except(names(&["a"])), "/p?b=2&c"),
+            (QueryPolicy::Only(names(&["z"])), "/p"),
+        ];
+        for (policy, target) in table {
+            assert_eq!(asked.target(&policy), target, "{policy:?}");
+        }
+    }
+}

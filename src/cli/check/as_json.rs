@@ -1,0 +1,121 @@
+//! A configuration as JSON, for programs: sizes in bytes, durations in milliseconds.
+//!
+//! Values of fields sent to origins may be secrets and are left out.
+
+use std::time::Duration;
+
+use http::header::{HeaderName, HeaderValue};
+use serde_json::{Value, json};
+
+use crate::config::{AccessLogTarget, Config};
+use crate::site::{FieldEdits, Origin, QueryPolicy, Redirects, Rule, Site};
+
+/// All of it.
+pub(super) fn config(config: &Config) -> Value {
+    let Config { fill, limits, log, .. } = config;
+    let warnings = config.warnings.iter().map(ToString::to_string);
+    json!({
+        "file": config.file,
+        "listeners": config.listeners.iter().map(|listener| json!({
+            "kind": listener.kind.name(),
+            "address": listener.address.to_string(),
+        })).collect::<Vec<_>>(),
+        "certificates": config.certificates.iter().map(|certificate| json!({
+            "cert": certificate.path.display().to_string(),
+            "names": certificate.names,
+        })).collect::<Vec<_>>(),
+        "threads": { "workers": config.threads.workers, "fill": config.threads.fill },
+        "memory": { "total": config.memory.total_bytes, "ram": config.memory.ram_bytes },
+        "block_size": config.block_size.bytes(),
+        "fill": {
+            "window": fill.window_bytes,
+            "connect_timeout": millis(fill.connect_timeout),
+            "first_byte_timeout": millis(fill.first_byte_timeout),
+            "progress_timeout": millis(fill.progress_timeout),
+            "runs": fill.runs_max,
+            "retries": fill.retries,
+        },
+        "limits": {
+            "connections": limits.connections_max,
+            "header_timeout": millis(limits.header_timeout),
+            "idle_timeout": millis(limits.idle_timeout),
+            "slow_reader": {
+                "bytes": limits.slow_reader.bytes,
+                "period": millis(limits.slow_reader.period),
+            },
+            "drain_timeout": millis(limits.drain_timeout),
+        },
+        "log": {
+            "access": match &log.access {
+                AccessLogTarget::Off => "off".to_owned(),
+                AccessLogTarget::Stdout => "stdout".to_owned(),
+                AccessLogTarget::File(file) => file.display().to_string(),
+            },
+            "level": log.level.as_str(),
+            "client_bits_v4": log.client_bits_v4,
+            "client_bits_v6": log.client_bits_v6,
+        },
+        "sites": config.sites.iter().map(|one| site(one)).collect::<Vec<_>>(),
+        "warnings": warnings.collect::<Vec<_>>(),
+    })
+}
+
+fn site(site: &Site) -> Value {
+    json!({
+        "name": site.name,
+        "hosts": site.hosts,
+        "origins": site.origins.iter().map(origin).collect::<Vec<_>>(),
+        "rules": site.rules.iter().map(rule).collect::<Vec<_>>(),
+    })
+}
+
+/// One origin, with what is sent to it where nothing was said.
+pub(super) fn origin(origin: &Origin) -> Value {
+    json!({
+        "url": format!("{}://{}:{}", origin.scheme.as_str(), origin.address, origin.port),
+        "host": origin.authority(),
+        "server_name": origin.tls_name(),
+        "fields": names(&origin.fields),
+        "own_ca": origin.roots.is_some(),
+        "redirects": match origin.redirects {
+            Redirects::Follow => "follow",
+            Redirects::PassOn => "pass-on",
+        },
+        "connections": origin.connections_max,
+    })
+}
+
+/// One rule.
+pub(super) fn rule(rule: &Rule) -> Value {
+    let lifetimes = rule.lifetimes;
+    json!({
+        "path": rule.pattern.to_string(),
+        "lifetime": {
+            "given": lifetimes.given.map(millis),
+            "least": lifetimes.least.map(millis),
+            "most": lifetimes.most.map(millis),
+            "errors": millis(lifetimes.errors),
+        },
+        "query": match &rule.query {
+            QueryPolicy::All => json!("all"),
+            QueryPolicy::None => json!("none"),
+            QueryPolicy::Only(names) => json!({ "only": names }),
+            QueryPolicy::Except(names) => json!({ "except": names }),
+        },
+        "request": edits(&rule.request),
+        "response": edits(&rule.response),
+    })
+}
+
+fn edits(edits: &FieldEdits) -> Value {
+    let remove: Vec<&str> = edits.remove.iter().map(HeaderName::as_str).collect();
+    json!({ "remove": remove, "add": names(&edits.add) })
+}
+
+fn names(fields: &[(HeaderName, HeaderValue)]) -> Vec<&str> {
+    fields.iter().map(|(name, _)| name.as_str()).collect()
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

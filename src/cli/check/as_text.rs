@@ -1,0 +1,285 @@
+//! A configuration in words, aligned, for people. Values of origin fields may be secrets: unsaid.
+
+use std::path::Path;
+
+use http::header::{HeaderName, HeaderValue};
+
+use crate::config::units::{bytes_text, duration_text};
+use crate::config::{AccessLogTarget, Certificate, Config, Limits, ListenerKind, Log};
+use crate::site::{FieldEdits, Lifetimes, Origin, QueryPolicy, Redirects, Rule, Site};
+
+/// The width of the names.
+const NAME_WIDTH: usize = 17;
+
+/// All of it.
+pub(super) fn config(config: &Config) -> String {
+    let mut text = format!("{} is right\n", config.file);
+    section(&mut text, "listeners", &listeners(config));
+    section(&mut text, "certificates", &certificates(config));
+    section(&mut text, "resources", &resources(config));
+    section(&mut text, "fill", &fill(config));
+    section(&mut text, "limits", &limits(&config.limits));
+    section(&mut text, "log", &log(&config.log));
+    for one in config.sites.iter() {
+        section(&mut text, &format!("site {}", one.name), &site(one));
+        for (index, one) in one.rules.iter().enumerate() {
+            text.push_str(&line("  ", &format!("rule {}", index + 1), &one.pattern.to_string()));
+            text.extend(rule(one).iter().map(|(name, value)| line("    ", name, value)));
+        }
+    }
+    if !config.warnings.is_empty() {
+        text.push_str("\nwarnings\n");
+        text.extend(config.warnings.iter().map(|warning| format!("  {warning}\n")));
+    }
+    text
+}
+
+fn section(text: &mut String, head: &str, lines: &[(&str, String)]) {
+    if !lines.is_empty() {
+        text.push_str(&format!("\n{head}\n"));
+        text.extend(lines.iter().map(|(name, value)| line("  ", name, value)));
+    }
+}
+
+/// One name and its value.
+pub(super) fn line(indent: &str, name: &str, value: &str) -> String {
+    let width = NAME_WIDTH - indent.len();
+    format!("{indent}{name:<width$}{value}\n")
+}
+
+fn listeners(config: &Config) -> Vec<(&'static str, String)> {
+    let kinds = [ListenerKind::Http, ListenerKind::Https, ListenerKind::Admin];
+    let addresses = |kind| {
+        let of_kind = config.listeners.iter().filter(move |l| l.kind == kind);
+        join(of_kind.map(|listener| listener.address.to_string()))
+    };
+    let lines = kinds.map(|kind| (kind.name(), addresses(kind)));
+    lines.into_iter().filter(|(_, addresses)| !addresses.is_empty()).collect()
+}
+
+fn certificates(config: &Config) -> Vec<(&'static str, String)> {
+    let told = |(index, certificate): (usize, &Certificate)| {
+        let names = certificate.names.join(", ");
+        let shown = if index == 0 { "first" } else { "further" };
+        (shown, format!("{}  for {names}", path(&certificate.path)))
+    };
+    config.certificates.iter().enumerate().map(told).collect()
+}
+
+fn resources(config: &Config) -> Vec<(&'static str, String)> {
+    let memory = config.memory;
+    vec![
+        ("workers", config.threads.workers.to_string()),
+        ("fill threads", config.threads.fill.to_string()),
+        ("memory", bytes_text(memory.total_bytes)),
+        ("  ram", bytes_text(memory.ram_bytes)),
+        ("  beside it", bytes_text(memory.total_bytes - memory.ram_bytes)),
+        ("block size", bytes_text(config.block_size.bytes())),
+    ]
+}
+
+fn fill(config: &Config) -> Vec<(&'static str, String)> {
+    let fill = config.fill;
+    vec![
+        ("window", bytes_text(fill.window_bytes)),
+        (
+            "timeouts",
+            format!(
+                "connect {}, first byte {}, progress {}",
+                duration_text(fill.connect_timeout),
+                duration_text(fill.first_byte_timeout),
+                duration_text(fill.progress_timeout),
+            ),
+        ),
+        ("runs", format!("{} at once", fill.runs_max)),
+        ("retries", fill.retries.to_string()),
+    ]
+}
+
+fn limits(limits: &Limits) -> Vec<(&'static str, String)> {
+    let slow = limits.slow_reader;
+    vec![
+        ("connections", limits.connections_max.to_string()),
+        (
+            "timeouts",
+            format!(
+                "header {}, idle {}, drain {}",
+                duration_text(limits.header_timeout),
+                duration_text(limits.idle_timeout),
+                duration_text(limits.drain_timeout),
+            ),
+        ),
+        (
+            "slow reader",
+            format!("cut off below {} in {}", bytes_text(slow.bytes), duration_text(slow.period)),
+        ),
+    ]
+}
+
+fn log(log: &Log) -> Vec<(&'static str, String)> {
+    let access = match &log.access {
+        AccessLogTarget::Off => "off".to_owned(),
+        AccessLogTarget::Stdout => "standard output".to_owned(),
+        AccessLogTarget::File(file) => path(file),
+    };
+    vec![
+        ("access", access),
+        ("level", log.level.as_str().to_owned()),
+        (
+            "viewers",
+            format!(
+                "{} bits of IPv4 addresses, {} of IPv6",
+                log.client_bits_v4, log.client_bits_v6
+            ),
+        ),
+    ]
+}
+
+fn site(site: &Site) -> Vec<(&'static str, String)> {
+    let mut lines = vec![("hosts", site.hosts.join(", "))];
+    lines.extend(site.origins.iter().map(|one| ("origin", origin(one))));
+    lines
+}
+
+/// One origin: its URL, and what was said about it.
+pub(super) fn origin(origin: &Origin) -> String {
+    let mut text = format!("{}://{}", origin.scheme.as_str(), origin.address);
+    if origin.port != origin.scheme.default_port() {
+        text.push_str(&format!(":{}", origin.port));
+    }
+    let mut told = Vec::new();
+    told.extend(origin.host_header.as_ref().map(|host| format!("Host {host}")));
+    told.extend(origin.server_name.as_ref().map(|name| format!("certificate for {name}")));
+    if !origin.fields.is_empty() {
+        told.push(format!("fields {}", names(&origin.fields)));
+    }
+    told.extend(origin.roots.as_ref().map(|roots| format!("{} own CA", roots.len())));
+    if origin.redirects == Redirects::PassOn {
+        told.push("redirects passed on".to_owned());
+    }
+    if !told.is_empty() {
+        text.push_str(&format!("  {}", told.join(", ")));
+    }
+    text
+}
+
+/// What a rule says beside its pattern.
+pub(super) fn rule(rule: &Rule) -> Vec<(&'static str, String)> {
+    let mut lines = vec![("lifetime", lifetimes(&rule.lifetimes)), ("query", query(&rule.query))];
+    for (name, edits) in [("request", &rule.request), ("response", &rule.response)] {
+        if !edits.is_empty() {
+            lines.push((name, field_edits(edits)));
+        }
+    }
+    lines
+}
+
+fn lifetimes(lifetimes: &Lifetimes) -> String {
+    let Lifetimes { given, least, most, errors } = *lifetimes;
+    let all = [("given", given), ("least", least), ("most", most), ("errors", Some(errors))];
+    let told = |(name, time): (&str, Option<_>)| Some(format!("{name} {}", duration_text(time?)));
+    join(all.into_iter().filter_map(told))
+}
+
+fn query(query: &QueryPolicy) -> String {
+    match query {
+        QueryPolicy::All => "all".to_owned(),
+        QueryPolicy::None => "none".to_owned(),
+        QueryPolicy::Only(names) => format!("only {}", names.join(", ")),
+        QueryPolicy::Except(names) => format!("all but {}", names.join(", ")),
+    }
+}
+
+fn field_edits(edits: &FieldEdits) -> String {
+    let remove = join(edits.remove.iter().map(HeaderName::to_string));
+    let add = names(&edits.add);
+    let told = [("remove", remove), ("add", add)];
+    let told = told.iter().filter(|(_, names)| !names.is_empty());
+    told.map(|(verb, names)| format!("{verb} {names}")).collect::<Vec<_>>().join("; ")
+}
+
+fn names(fields: &[(HeaderName, HeaderValue)]) -> String {
+    join(fields.iter().map(|(name, _)| name.to_string()))
+}
+
+fn join(texts: impl Iterator<Item = String>) -> String {
+    texts.collect::<Vec<_>>().join(", ")
+}
+
+fn path(path: &Path) -> String {
+    path.display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Machine;
+
+    #[test]
+    fn what_was_meant_is_told_in_words_and_secrets_are_not() {
+        let text = r#"
+            listeners = { http = ["0.0.0.0:80", "[::]:80"], admin = "127.0.0.1:9180" }
+            memory.total = "1 GiB"
+            [[sites]]
+            name = "film"
+            hosts = "*"
+            rules = [{ path = "*.mp4", query.except = ["t"], request.add = { Token = "secret" } }]
+            [[sites.origins]]
+            url = "https://o:444"
+            host = "h"
+            fields = { Authorization = "secret" }
+            redirects = "pass-on"
+        "#;
+        let machine = Machine { cores: 2, memory_bytes: Some(512 << 20) };
+        let expected = "\
+t.toml is right
+
+listeners
+  http           0.0.0.0:80, [::]:80
+  admin          127.0.0.1:9180
+
+resources
+  workers        2
+  fill threads   2
+  memory         1 GiB
+    ram          819 MiB
+    beside it    205 MiB
+  block size     1 MiB
+
+fill
+  window         8 MiB
+  timeouts       connect 5s, first byte 15s, progress 15s
+  runs           1024 at once
+  retries        2
+
+limits
+  connections    16384
+  timeouts       header 10s, idle 1m, drain 30s
+  slow reader    cut off below 16 KiB in 1m
+
+log
+  access         standard output
+  level          info
+  viewers        32 bits of IPv4 addresses, 128 of IPv6
+
+site film
+  hosts          *
+  origin         https://o:444  Host h, fields authorization, redirects passed on
+  rule 1         *.mp4
+    lifetime     errors 1s
+    query        all but t
+    request      add token
+  rule 2         **
+    lifetime     errors 1s
+    query        all
+
+warnings
+  t.toml:3:28: `memory` may grow to 1 GiB, and this machine has 512 MiB
+";
+        let meant = Config::on_machine(text, "t.toml", &machine).unwrap();
+        assert_eq!(config(&meant), expected);
+        let json = super::super::as_json::config(&meant).to_string();
+        assert!(!json.contains("secret"), "{json}");
+        assert!(json.contains("\"fields\":[\"authorization\"]"), "{json}");
+    }
+}

@@ -163,18 +163,6 @@ pub enum QueryPolicy {
     Except(Vec<String>),
 }
 
-impl QueryPolicy {
-    /// Whether the parameter `name` counts.
-    pub fn counts(&self, name: &str) -> bool {
-        match self {
-            QueryPolicy::All => true,
-            QueryPolicy::None => false,
-            QueryPolicy::Only(names) => names.iter().any(|n| n == name),
-            QueryPolicy::Except(names) => !names.iter().any(|n| n == name),
-        }
-    }
-}
-
 /// Fields removed, then fields added.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldEdits {
@@ -321,19 +309,5 @@ mod tests {
             (origin.authority().as_str(), origin.tls_name()),
             ("o.example.com", "s.example.com")
         );
-    }
-
-    #[test]
-    fn parameters_count_as_the_policy_says() {
-        let names = || vec!["a".to_owned()];
-        let table = [
-            (QueryPolicy::All, true, true),
-            (QueryPolicy::None, false, false),
-            (QueryPolicy::Only(names()), true, false),
-            (QueryPolicy::Except(names()), false, true),
-        ];
-        for (policy, a, b) in table {
-            assert_eq!((policy.counts("a"), policy.counts("b")), (a, b), "{policy:?}");
-        }
     }
 }

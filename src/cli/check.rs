@@ -5,10 +5,13 @@
 
 use std::path::PathBuf;
 
+use http::request::Parts;
+use http::{Request, Version};
 use serde_json::{Value, json};
 
 use crate::config::{self, Config};
-use crate::site::{QueryPolicy, Rule, Site};
+use crate::message::request::ObjectRequest;
+use crate::site::{Rule, Site};
 
 use super::Failure;
 
@@ -73,7 +76,9 @@ struct Outcome<'a> {
 
 impl<'a> Outcome<'a> {
     fn of(request: &str, config: &'a Config) -> Result<Outcome<'a>, Failure> {
-        let asked = Asked::parse(request)?;
+        let head = head(request)?;
+        let asked = ObjectRequest::parse(&head)
+            .map_err(|error| Failure::Failed(format!("it would be refused: {error}")))?;
         let site = config.sites.find(&asked.host).ok_or_else(|| {
             let host = &asked.host;
             Failure::Failed(format!("no site has the host {host:?}; it would be answered 404"))
@@ -84,9 +89,9 @@ impl<'a> Outcome<'a> {
             config,
             site,
             rule: (place.map_or(0, |place| place + 1), rule),
-            target: asked.target(&rule.query),
-            host: asked.host,
-            is_tls: asked.is_tls,
+            host: asked.host.clone().into_owned(),
+            target: asked.target(&rule.query).into_owned(),
+            is_tls: head.uri.scheme_str() == Some("https"),
         })
     }
 
@@ -120,50 +125,15 @@ impl<'a> Outcome<'a> {
     }
 }
 
-/// A request as it was written on the command line.
-struct Asked {
-    is_tls: bool,
-    host: String,
-    path: String,
-    query: Option<String>,
-}
-
-impl Asked {
-    fn parse(request: &str) -> Result<Asked, Failure> {
-        let (method, url) = request.trim().split_once(' ').unwrap_or(("GET", request.trim()));
-        if !matches!(method, "GET" | "HEAD") {
-            return Err(Failure::Failed(format!("{method} would be answered 405; GET or HEAD")));
-        }
-        let misused = || {
+/// The head that 'GET https://host/path' stands for. HTTP/2 has the host in its target.
+fn head(request: &str) -> Result<Parts, Failure> {
+    let (method, url) = request.trim().split_once(' ').unwrap_or(("GET", request.trim()));
+    let head = Request::builder().method(method).uri(url.trim()).version(Version::HTTP_2).body(());
+    match head.map(|head| head.into_parts().0) {
+        Ok(head) if head.uri.scheme().is_some() => Ok(head),
+        _ => {
             let example = "'GET https://video.example.com/film/a.m3u8'";
-            Failure::Misused(format!("{request:?} is no request; write one such as {example}"))
-        };
-        let uri: http::Uri = url.trim().parse().map_err(|_| misused())?;
-        let is_tls = match uri.scheme_str() {
-            Some("http") => false,
-            Some("https") => true,
-            _ => return Err(misused()),
-        };
-        Ok(Asked {
-            is_tls,
-            host: uri.host().ok_or_else(misused)?.to_ascii_lowercase(),
-            path: uri.path().to_owned(),
-            query: uri.query().map(str::to_owned),
-        })
-    }
-
-    /// Path and the parameters that count.
-    fn target(&self, policy: &QueryPolicy) -> String {
-        let Some(query) = &self.query else { return self.path.clone() };
-        let name = |parameter: &&str| parameter.split('=').next().unwrap_or_default().to_owned();
-        let mut counted: Vec<&str> =
-            query.split('&').filter(|parameter| policy.counts(&name(parameter))).collect();
-        if *policy != QueryPolicy::All {
-            counted.sort_by_key(name);
-        }
-        match counted.is_empty() {
-            true => self.path.clone(),
-            false => format!("{}?{}", self.path, counted.join("&")),
+            Err(Failure::Misused(format!("{request:?} is no request; write one such as {example}")))
         }
     }
 }
@@ -191,6 +161,8 @@ origin           https://origin.example.com
         assert_eq!(reference("GET https://LocalHost:8443/live/a.m3u8?t=1&s=2").unwrap(), expected);
         let segment = reference("https://localhost/live/1.m4s?t=1").unwrap();
         assert!(segment.contains("key              film /live/1.m4s\n"), "{segment}");
+        let unusual = reference("GET https://localhost/a/../%6c/1.m3u8").unwrap();
+        assert!(unusual.contains("key              film /l/1.m3u8\n"), "{unusual}");
         assert!(segment.contains("response         remove set-cookie\n"), "{segment}");
     }
 
@@ -205,22 +177,7 @@ origin           https://origin.example.com
         );
         assert!(matches!(error("POST https://localhost/"), Failure::Failed(_)));
         assert!(matches!(error("GET /a"), Failure::Misused(_)));
-        assert!(matches!(error("GET ftp://localhost/a"), Failure::Misused(_)));
-    }
-
-    #[test]
-    fn parameters_that_count_are_kept_in_the_order_of_their_names() {
-        let asked = Asked::parse("GET http://a/p?b=2&c&a=1").unwrap();
-        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        let table = [
-            (QueryPolicy::All, "/p?b=2&c&a=1"),
-            (QueryPolicy::None, "/p"),
-            (QueryPolicy::Only(names(&["b", "a"])), "/p?a=1&b=2"),
-            (QueryPolicy::Except(names(&["a"])), "/p?b=2&c"),
-            (QueryPolicy::Only(names(&["z"])), "/p"),
-        ];
-        for (policy, target) in table {
-            assert_eq!(asked.target(&policy), target, "{policy:?}");
-        }
+        assert!(matches!(error("GET ftp://localhost/a"), Failure::Failed(_)));
+        assert!(matches!(error("GET https://localhost/%zz"), Failure::Failed(_)));
     }
 }

@@ -1,16 +1,22 @@
 //! Tidegate: an edge cache appliance for video. This file is the crate map and holds no code.
 //!
 //! The life of a request is told in `ARCHITECTURE.md`; it starts in [`server`] (sockets), is decided in
-//! `delivery` with the rules of [`message`], reads `cache`, and asks `fill` for what is missing.
+//! [`delivery`] with the rules of [`message`], reads [`cache`], and asks [`fill`] for what is missing.
 
+pub mod access_log;
+pub mod appliance;
 pub mod cache;
 pub mod cli;
 pub mod config;
+pub mod control;
+pub mod delivery;
+pub mod fill;
 pub mod limits;
 pub mod memory;
+pub mod message;
+pub mod metrics;
 pub mod object;
 #[cfg(feature = "demo")]
 pub mod page;
-pub mod message;
-pub mod object;
+pub mod server;
 pub mod site;

@@ -56,11 +56,11 @@ pub const RULES_PER_SITE_MAX: usize = 256;
 pub const PATH_PATTERN_BYTES_MAX: usize = 1_024;
 /// Variants (`Vary`) kept side by side of one object.
 pub const VARIANTS_PER_OBJECT_MAX: usize = 8;
-/// A response head from an origin.
-pub const RESPONSE_HEAD_BYTES_MAX: usize = 64 << 10;
 /// Fields in a response head.
 pub const RESPONSE_FIELDS_MAX: usize = 100;
 
+/// What a connection to an origin may read ahead, and its longest response head.
+pub const ORIGIN_READ_BYTES_MAX: usize = 64 << 10;
 /// Attempts of one fill run, the first included.
 pub const FILL_ATTEMPTS_MAX: u32 = 3;
 /// Runs at once that may be set for one appliance.

@@ -1,0 +1,260 @@
+//! Heads: what an object's URL leads to, before any block can be found.
+//!
+//! An object has variants (`Vary`), each with a head: the stored response without its body, and the
+//! version its blocks belong to. Heads are mutable, the newest wins; they are bounded by weight and forgotten
+//! like anything else in ram. Bodies are not here. A version is immutable but for what is learned of it.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use http::HeaderMap;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
+
+use crate::limits::VARIANTS_PER_OBJECT_MAX;
+use crate::message::conditional::Validator;
+use crate::message::freshness::Freshness;
+use crate::message::response::Stored;
+use crate::message::vary::VariantKey;
+use crate::object::{ObjectKey, VersionId};
+
+/// One immutable body: what decides whether a fill may join it.
+#[derive(Debug)]
+pub struct Version {
+    /// The number its blocks are found by.
+    pub id: VersionId,
+    /// Entity tag and modification date it came with.
+    pub validator: Validator,
+    length_bytes: AtomicU64,
+    ranges: AtomicU8,
+    changed: AtomicBool,
+}
+
+/// Stands for a length not known yet; no object is this long.
+const UNKNOWN_LENGTH: u64 = u64::MAX;
+const RANGES_UNKNOWN: u8 = 0;
+const RANGES_HONOURED: u8 = 1;
+const RANGES_IGNORED: u8 = 2;
+
+impl Version {
+    /// A version nothing is held of yet; `length_bytes` may not be known.
+    pub fn new(id: VersionId, validator: Validator, length_bytes: Option<u64>) -> Version {
+        Version {
+            id,
+            validator,
+            length_bytes: AtomicU64::new(length_bytes.unwrap_or(UNKNOWN_LENGTH)),
+            ranges: AtomicU8::new(RANGES_UNKNOWN),
+            changed: AtomicBool::new(false),
+        }
+    }
+
+    /// The body's length in bytes, once known.
+    pub fn length_bytes(&self) -> Option<u64> {
+        let length_bytes = self.length_bytes.load(Ordering::Acquire);
+        (length_bytes != UNKNOWN_LENGTH).then_some(length_bytes)
+    }
+
+    /// Learns the length; false when another length is already known.
+    pub fn learn_length(&self, length_bytes: u64) -> bool {
+        let learned = self.length_bytes.compare_exchange(
+            UNKNOWN_LENGTH,
+            length_bytes,
+            Ordering::AcqRel,
+            Ordering::Acquire,
+        );
+        learned.is_ok() || learned == Err(length_bytes)
+    }
+
+    /// Remembers whether the origin answered a range request with the range.
+    pub fn learn_ranges(&self, honoured: bool) {
+        let seen = if honoured { RANGES_HONOURED } else { RANGES_IGNORED };
+        self.ranges.store(seen, Ordering::Relaxed);
+    }
+
+    /// Whether a missing part can be asked for later and joined to what is held: only a strong validator
+    /// proves that both are of one body (RFC 9111 section 3.4), and the origin must honour ranges.
+    pub fn is_resumable(&self) -> bool {
+        self.validator.is_strong() && self.ranges.load(Ordering::Relaxed) != RANGES_IGNORED
+    }
+
+    /// Whether the origin is known to answer a range request with the whole body.
+    pub fn ranges_ignored(&self) -> bool {
+        self.ranges.load(Ordering::Relaxed) == RANGES_IGNORED
+    }
+
+    /// The origin now has another body under this URL: nothing more can be filled into this one.
+    pub fn mark_changed(&self) {
+        self.changed.store(true, Ordering::Release);
+    }
+
+    /// Whether the origin was seen with another body.
+    pub fn is_changed(&self) -> bool {
+        self.changed.load(Ordering::Acquire)
+    }
+}
+
+/// One variant's stored response: everything but the bytes.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// The body it leads to.
+    pub version: Arc<Version>,
+    /// Its status, fields and validator; 200 for anything that came as 206.
+    pub stored: Stored,
+    /// Until when it may be served without asking.
+    pub freshness: Freshness,
+    /// The values of the request fields it was selected by.
+    pub variant: VariantKey,
+}
+
+impl Head {
+    /// Whether a request with these fields is answered by this variant (RFC 9111 section 4.1).
+    pub fn is_selected_by(&self, request_fields: &HeaderMap) -> bool {
+        let key = VariantKey::of(self.stored.vary(), request_fields);
+        key.is_some_and(|key| key == self.variant)
+    }
+
+    fn weight_bytes(&self) -> u64 {
+        (self.stored.size_bytes() + self.variant.size_bytes()) as u64 + HEAD_WEIGHT_BYTES
+    }
+}
+
+/// A head without its fields, with its place in the table.
+const HEAD_WEIGHT_BYTES: u64 = 384;
+
+/// What is known of an object for one request.
+#[derive(Clone, Debug)]
+pub enum Known {
+    /// Nothing, or no variant for this request.
+    Nothing,
+    /// A stored response selected by the request's fields; fresh or stale.
+    Variant(Arc<Head>),
+    /// Its responses may not be shared, for a while.
+    Uncacheable,
+}
+
+#[derive(Clone, Debug)]
+enum Entry {
+    Object(Arc<[Arc<Head>]>),
+    Uncacheable { until: Instant },
+}
+
+#[derive(Clone)]
+struct ByBytes;
+
+impl Weighter<ObjectKey, Entry> for ByBytes {
+    fn weight(&self, key: &ObjectKey, entry: &Entry) -> u64 {
+        let heads = match entry {
+            Entry::Object(heads) => heads.iter().map(|head| head.weight_bytes()).sum(),
+            Entry::Uncacheable { .. } => 0,
+        };
+        OBJECT_WEIGHT_BYTES + key.target().len() as u64 + heads
+    }
+}
+
+/// A key and its entry in the table.
+const OBJECT_WEIGHT_BYTES: u64 = 192;
+/// Locks that order changes of one object's heads.
+const STRIPES: usize = 64;
+
+type Table = Cache<
+    ObjectKey,
+    Entry,
+    ByBytes,
+    DefaultHashBuilder,
+    DefaultLifecycle<ObjectKey, Entry>,
+>;
+
+/// All heads held, bounded by weight.
+pub struct Heads {
+    table: Table,
+    hasher: DefaultHashBuilder,
+    stripes: [Mutex<()>; STRIPES],
+}
+
+impl Heads {
+    /// Keeps heads of up to `bytes_max` in all.
+    pub fn new(bytes_max: u64) -> Heads {
+        let hasher = DefaultHashBuilder::default();
+        let options = OptionsBuilder::new()
+            .weight_capacity(bytes_max)
+            .estimated_items_capacity((bytes_max / (2 * HEAD_WEIGHT_BYTES)).max(64) as usize)
+            .shards((bytes_max / HEADS_PER_SHARD_BYTES).clamp(1, 64) as usize)
+            .hot_allocation(0.7)
+            .build()
+            .expect("a weight and an item capacity are given");
+        Heads {
+            table: Cache::with_options(options, ByBytes, hasher.clone(), DefaultLifecycle::default()),
+            hasher,
+            stripes: [const { Mutex::new(()) }; STRIPES],
+        }
+    }
+
+    /// What is known of `key` for a request with these fields.
+    pub fn find(&self, key: &ObjectKey, request_fields: &HeaderMap, now: Instant) -> Known {
+        match self.table.get(key) {
+            None => Known::Nothing,
+            Some(Entry::Uncacheable { until }) if now < until => Known::Uncacheable,
+            Some(Entry::Uncacheable { .. }) => Known::Nothing,
+            Some(Entry::Object(heads)) => {
+                let selected = heads.iter().find(|head| head.is_selected_by(request_fields));
+                selected.map_or(Known::Nothing, |head| Known::Variant(head.clone()))
+            }
+        }
+    }
+
+    /// Stores `head` as the newest of its variant. Variants of another `Vary` are forgotten, and the
+    /// oldest when there would be too many.
+    pub fn store(&self, key: ObjectKey, head: Arc<Head>) {
+        let _ordered = self.order(&key);
+        let mut heads = vec![head.clone()];
+        if let Some(Entry::Object(old)) = self.table.peek(&key) {
+            let beside = |other: &&Arc<Head>| {
+                other.stored.vary() == head.stored.vary() && other.variant != head.variant
+            };
+            heads.extend(old.iter().filter(beside).take(VARIANTS_PER_OBJECT_MAX - 1).cloned());
+        }
+        self.table.insert(key, Entry::Object(heads.into()));
+    }
+
+    /// Forgets the variant that leads to `version`, if it still does.
+    pub fn forget(&self, key: &ObjectKey, version: VersionId) {
+        let _ordered = self.order(key);
+        let Some(Entry::Object(old)) = self.table.peek(key) else { return };
+        let left: Vec<_> = old.iter().filter(|head| head.version.id != version).cloned().collect();
+        if left.is_empty() {
+            self.table.remove(key);
+        } else if left.len() < old.len() {
+            self.table.insert(key.clone(), Entry::Object(left.into()));
+        }
+    }
+
+    /// Remembers that responses for `key` may not be shared, until then.
+    pub fn remember_uncacheable(&self, key: ObjectKey, until: Instant) {
+        let _ordered = self.order(&key);
+        self.table.insert(key, Entry::Uncacheable { until });
+    }
+
+    /// Bytes held.
+    pub fn weight_bytes(&self) -> u64 {
+        self.table.weight()
+    }
+
+    /// Objects known, at most `max` of them, in no order; for the status page.
+    pub fn objects(&self, max: usize) -> Vec<(ObjectKey, Vec<Arc<Head>>)> {
+        let heads = self.table.iter().filter_map(|(key, entry)| match entry {
+            Entry::Object(heads) => Some((key, heads.to_vec())),
+            Entry::Uncacheable { .. } => None,
+        });
+        heads.take(max).collect()
+    }
+
+    fn order(&self, key: &ObjectKey) -> std::sync::MutexGuard<'_, ()> {
+        use std::hash::BuildHasher;
+        let stripe = self.hasher.hash_one(key) as usize % STRIPES;
+        self.stripes[stripe].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A shard refuses what is heavier than its hot share: it must hold the largest head many times over.
+const HEADS_PER_SHARD_BYTES: u64 = 4 << 20;

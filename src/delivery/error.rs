@@ -1,0 +1,122 @@
+//! Whose fault it was: the only place that chooses a status for a viewer.
+//!
+//! Grouped by who must act, because status, log level and metric depend on that. A viewer is told
+//! the reason in a few words, never our cause.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::fill::error::FillError;
+use crate::message::request::RequestError;
+
+/// Why a request is not answered with what it asked for.
+#[derive(Debug)]
+pub enum DeliveryError {
+    /// The request itself.
+    Request(RequestError),
+    /// No site has this host.
+    UnknownHost,
+    /// A body came with the request.
+    BodyRefused,
+    /// The range lies outside the object.
+    Unsatisfiable {
+        /// The object's length in bytes, if known.
+        length_bytes: Option<u64>,
+    },
+    /// A condition of the request does not hold.
+    PreconditionFailed,
+    /// The origin, or the way to it.
+    Fill(Arc<FillError>),
+}
+
+/// What the viewer is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// The status.
+    pub status: StatusCode,
+    /// A short text for people.
+    pub reason: &'static str,
+    /// When it is worth trying again.
+    pub retry_after: Option<Duration>,
+    /// Whether the connection can be used for another request.
+    pub connection: After,
+}
+
+/// What becomes of the connection after an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// It stays.
+    Keep,
+    /// It is closed: what follows on it cannot be trusted to be a request.
+    Close,
+}
+
+impl DeliveryError {
+    /// What to tell the viewer.
+    pub fn verdict(&self) -> Verdict {
+        let (status, reason) = match self {
+            DeliveryError::Request(error) => return request_verdict(error),
+            DeliveryError::UnknownHost => {
+                (StatusCode::MISDIRECTED_REQUEST, "no site of this name is served here")
+            }
+            DeliveryError::BodyRefused => return request_verdict(&RequestError::BodyRefused),
+            DeliveryError::Unsatisfiable { .. } => {
+                (StatusCode::RANGE_NOT_SATISFIABLE, "the range lies outside the object")
+            }
+            DeliveryError::PreconditionFailed => {
+                (StatusCode::PRECONDITION_FAILED, "a condition of the request does not hold")
+            }
+            DeliveryError::Fill(error) => return fill_verdict(error),
+        };
+        Verdict { status, reason, retry_after: None, connection: After::Keep }
+    }
+}
+
+fn request_verdict(error: &RequestError) -> Verdict {
+    let (status, reason, connection) = match error {
+        RequestError::MethodRefused => {
+            (StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered", After::Keep)
+        }
+        RequestError::BodyRefused => {
+            (StatusCode::CONTENT_TOO_LARGE, "a request must not have a body", After::Close)
+        }
+        RequestError::ExpectationFailed => {
+            (StatusCode::EXPECTATION_FAILED, "this expectation is not met", After::Close)
+        }
+        RequestError::TargetTooLong { .. } => {
+            (StatusCode::URI_TOO_LONG, "the target is too long", After::Close)
+        }
+        RequestError::TooManyFields { .. } => {
+            (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many fields", After::Close)
+        }
+        _ => (StatusCode::BAD_REQUEST, "the request cannot be understood", After::Close),
+    };
+    Verdict { status, reason, retry_after: None, connection }
+}
+
+fn fill_verdict(error: &FillError) -> Verdict {
+    let (status, reason, retry_after) = match error {
+        FillError::FirstByteTimeout { .. } | FillError::ProgressTimeout { .. } => {
+            (StatusCode::GATEWAY_TIMEOUT, "the origin did not answer in time", None)
+        }
+        FillError::Overload { .. } => {
+            (StatusCode::SERVICE_UNAVAILABLE, "too busy just now", Some(RETRY_AFTER))
+        }
+        FillError::Draining => {
+            (StatusCode::SERVICE_UNAVAILABLE, "this appliance is draining", Some(RETRY_AFTER))
+        }
+        FillError::Connect { .. }
+        | FillError::Closed { .. }
+        | FillError::WrongRange { .. }
+        | FillError::Changed
+        | FillError::Unusable { .. }
+        | FillError::Redirect { .. } => {
+            (StatusCode::BAD_GATEWAY, "the origin's answer cannot be used", None)
+        }
+    };
+    Verdict { status, reason, retry_after, connection: After::Keep }
+}
+
+const RETRY_AFTER: Duration = Duration::from_secs(2);

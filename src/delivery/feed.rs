@@ -1,0 +1,319 @@
+//! Where a body's next bytes come from: ram, a run in flight, or a run started for them.
+//!
+//! Every slice is reserved before it is handed out and given back when the connection has sent it. The
+//! first slice is one piece; it grows while the socket keeps up and falls back when it does not, or when
+//! memory is short. Who waits for memory or for bytes holds neither.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, Bytes};
+use tokio::time::timeout;
+
+use crate::cache::heads::Version;
+use crate::delivery::Shared;
+use crate::delivery::record::Viewer;
+use crate::fill::client::Ask;
+use crate::fill::collapse::Joined;
+use crate::fill::error::FillError;
+use crate::fill::run::{Landed, Reader};
+use crate::limits::PIECE_SIZE_BYTES;
+use crate::memory::{Class, Reservation, Use};
+use crate::metrics::labels::Tier;
+use crate::object::{BlockKey, ByteRange, ObjectKey};
+use crate::site::Site;
+
+/// Bytes pinned for a connection; released when it has sent them.
+pub struct Slice {
+    bytes: Bytes,
+    /// Where they came from.
+    pub tier: Tier,
+    reserved: Rc<Reservation>,
+}
+
+impl Slice {
+    /// Cuts off the first `length` bytes; both parts share the reservation.
+    pub fn split_to(&mut self, length: usize) -> Slice {
+        let bytes = self.bytes.split_to(length);
+        Slice { bytes, tier: self.tier, reserved: self.reserved.clone() }
+    }
+}
+
+impl Buf for Slice {
+    fn remaining(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+    }
+
+    fn copy_to_bytes(&mut self, length: usize) -> Bytes {
+        self.bytes.copy_to_bytes(length)
+    }
+}
+
+/// What the rest of a body is.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    /// The next byte's offset in the version.
+    pub position: u64,
+    /// One past the last byte; `None` while the object's length is not known.
+    pub end: Option<u64>,
+}
+
+/// What there is of the next bytes without waiting.
+enum Now {
+    Slice(Slice),
+    /// There are bytes, but no memory to pin them.
+    NoMemory,
+    NotThere,
+}
+
+/// How the bytes of one response are got.
+pub struct Feed {
+    pub(super) shared: Rc<Shared>,
+    pub(super) viewer: Rc<Viewer>,
+    pub(super) site: Arc<Site>,
+    pub(super) key: ObjectKey,
+    pub(super) version: Arc<Version>,
+    /// `Pass` for a body nobody else may read.
+    pub(super) tier: Tier,
+    reader: Option<Reader>,
+    ahead: Option<Reader>,
+    block_entered: Option<u32>,
+    handed_out: Option<Instant>,
+    /// Whether the first run was somebody else's; `None` when no run was needed.
+    pub(super) collapsed: Option<bool>,
+    pub(super) runs_started: u32,
+}
+
+impl Feed {
+    /// A feed of `version`; `reader` when a run is known that brings it.
+    pub fn new(
+        shared: Rc<Shared>,
+        viewer: Rc<Viewer>,
+        site: Arc<Site>,
+        key: ObjectKey,
+        version: Arc<Version>,
+    ) -> Feed {
+        Feed {
+            shared,
+            viewer,
+            site,
+            key,
+            version,
+            tier: Tier::Fill,
+            reader: None,
+            ahead: None,
+            block_entered: None,
+            handed_out: None,
+            collapsed: None,
+            runs_started: 0,
+        }
+    }
+
+    /// Reads a body that is for this viewer alone.
+    pub fn alone(mut self, reader: Reader) -> Feed {
+        self.tier = Tier::Pass;
+        self.reader = Some(reader);
+        self
+    }
+
+    /// The next slice if it is there, without waiting.
+    pub fn try_next(&mut self, span: Span) -> Option<Slice> {
+        match self.now(span) {
+            Now::Slice(slice) => Some(slice),
+            Now::NoMemory | Now::NotThere => None,
+        }
+    }
+
+    /// The next slice; `None` at the end of an object whose length was not known. Dropping it midway is safe.
+    ///
+    /// # Errors
+    /// Why the bytes will not come.
+    pub async fn next(&mut self, span: Span) -> Result<Option<Slice>, Arc<FillError>> {
+        let patience = self.shared.patience;
+        match timeout(patience, self.next_in_time(span)).await {
+            Ok(next) => next,
+            Err(_) => Err(Arc::new(FillError::ProgressTimeout { offset: span.position })),
+        }
+    }
+
+    async fn next_in_time(&mut self, span: Span) -> Result<Option<Slice>, Arc<FillError>> {
+        let mut detours = 0;
+        loop {
+            match self.now(span) {
+                Now::Slice(slice) => return Ok(Some(slice)),
+                Now::NoMemory => {
+                    let free = self.shared.governor.reserve(
+                        Use::Client,
+                        self.class(),
+                        PIECE_SIZE_BYTES,
+                    );
+                    drop(free.await);
+                    continue;
+                }
+                Now::NotThere => {}
+            }
+            if self.reader.is_none() {
+                self.join(span)?;
+            }
+            let reader = self.reader.as_ref().expect("a run was just joined");
+            match reader.read(span.position).await {
+                Landed::Bytes(_) => {}
+                Landed::End => return Ok(None),
+                Landed::Failed(error) => return Err(error),
+                Landed::Elsewhere => {
+                    self.reader = None;
+                    detours += 1;
+                    if detours > DETOURS_MAX {
+                        return Err(Arc::new(FillError::Overload { what: "piece" }));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Joins the run that brings the next byte, or starts one.
+    fn join(&mut self, span: Span) -> Result<(), Arc<FillError>> {
+        if self.tier == Tier::Pass {
+            return Err(Arc::new(FillError::Closed {
+                offset: span.position,
+                reason: "the answer ended early".to_owned(),
+            }));
+        }
+        let class = self.class();
+        match self.read_on(span.position, span.end, class) {
+            Joined::Collapsed(reader) => {
+                self.collapsed.get_or_insert(true);
+                self.reader = Some(reader);
+                Ok(())
+            }
+            Joined::Started(reader, _) => {
+                self.collapsed.get_or_insert(false);
+                self.runs_started += 1;
+                self.reader = Some(reader);
+                Ok(())
+            }
+            Joined::Nowhere => Err(Arc::new(FillError::Changed)),
+        }
+    }
+
+    fn read_on(&self, position: u64, end: Option<u64>, class: Class) -> Joined {
+        let end = end.unwrap_or(u64::MAX).max(position + 1);
+        let wanted = ByteRange::new(position, end).expect("it ends after it starts");
+        let ask = || self.ask();
+        self.shared.filler.read_on(&self.key, &self.version, wanted, class, ask)
+    }
+
+    fn ask(&self) -> Ask {
+        self.shared.ask(&self.viewer, &self.site, &self.key)
+    }
+
+    /// A viewer who has been given bytes is refused after everybody else.
+    fn class(&self) -> Class {
+        if self.handed_out.is_some() { Class::Viewer } else { Class::Miss }
+    }
+
+    fn now(&mut self, span: Span) -> Now {
+        if let Some(bytes) = self.in_ram(span.position) {
+            return self.pin(bytes, span, Tier::Ram);
+        }
+        let Some(reader) = &self.reader else { return Now::NotThere };
+        match reader.try_read(span.position) {
+            Some(Landed::Bytes(bytes)) => {
+                let now = self.pin(bytes, span, self.tier);
+                self.look_ahead(span);
+                now
+            }
+            Some(Landed::Elsewhere) => {
+                self.reader = self.ahead.take();
+                Now::NotThere
+            }
+            _ => Now::NotThere,
+        }
+    }
+
+    fn in_ram(&mut self, position: u64) -> Option<Bytes> {
+        if self.tier == Tier::Pass {
+            return None;
+        }
+        let block_size = self.shared.block_size;
+        let index = block_size.block_at(position)?;
+        let key = BlockKey { version: self.version.id, index };
+        // Only entering a block counts as a use: a viewer who reads it in ten slices is one viewer.
+        let block = match self.block_entered.replace(index) == Some(index) {
+            true => self.shared.ram.peek(&key),
+            false => self.shared.ram.get(&key),
+        };
+        block?.read(position - block_size.start_of(index))
+    }
+
+    /// Reserves and cuts a slice of `bytes`: as large as the socket takes, or one piece.
+    fn pin(&mut self, mut bytes: Bytes, span: Span, tier: Tier) -> Now {
+        let left = span.end.map_or(u64::MAX, |end| end - span.position);
+        let there = left.min(bytes.len() as u64);
+        let governor = &self.shared.governor;
+        let pace = self.pace();
+        let reserve = |length: u64, class| {
+            governor.try_reserve(Use::Client, class, length).map(|reserved| (reserved, length))
+        };
+        let large = there.min(pace);
+        let one_piece = there.min(PIECE_SIZE_BYTES);
+        let grown = (large > one_piece).then(|| reserve(large, Class::Prefetch)).flatten();
+        let Some((reserved, length)) = grown.or_else(|| reserve(one_piece, self.class())) else {
+            return Now::NoMemory;
+        };
+        bytes.truncate(length as usize);
+        self.handed_out = Some(Instant::now());
+        Now::Slice(Slice { bytes, tier, reserved: Rc::new(reserved) })
+    }
+
+    /// How large the next slice may be, in bytes: twice the last when the socket asked for more at once.
+    fn pace(&self) -> u64 {
+        let pace = &self.viewer.connection.pace;
+        let last = u64::from(pace.get()).max(PIECE_SIZE_BYTES);
+        let next = match self.handed_out.map(|at| at.elapsed()) {
+            None => last,
+            Some(waited) if waited < KEEPS_UP => (last * 2).min(self.shared.block_size.bytes()),
+            Some(waited) if waited > FALLS_BEHIND => PIECE_SIZE_BYTES,
+            Some(_) => last,
+        };
+        pace.set(next as u32);
+        next
+    }
+
+    /// Starts the next run before this one ends, for a viewer who keeps up.
+    fn look_ahead(&mut self, span: Span) {
+        let Some(reader) = self.reader.as_ref().filter(|_| self.ahead.is_none()) else { return };
+        let pace = u64::from(self.viewer.connection.pace.get());
+        let Some(run_end) = reader.run().end() else { return };
+        let near = run_end.saturating_sub(span.position) <= self.shared.filler.window_bytes / 2;
+        let wants_more = span.end.is_none_or(|end| run_end < end)
+            && self.version.length_bytes().is_none_or(|length| run_end < length);
+        if !(near && wants_more && pace > PIECE_SIZE_BYTES && self.tier == Tier::Fill) {
+            return;
+        }
+        match self.read_on(run_end, span.end, Class::Prefetch) {
+            Joined::Started(reader, _) => {
+                self.runs_started += 1;
+                self.ahead = Some(reader);
+            }
+            Joined::Collapsed(reader) => self.ahead = Some(reader),
+            Joined::Nowhere => {}
+        }
+    }
+}
+
+/// A socket that asks for the next slice within this time keeps up.
+const KEEPS_UP: Duration = Duration::from_millis(50);
+/// A socket that takes longer than this for a slice gets one piece at a time.
+const FALLS_BEHIND: Duration = Duration::from_millis(500);
+/// How often the next bytes may turn out to be elsewhere before it is given up.
+const DETOURS_MAX: u32 = 64;

@@ -1,0 +1,148 @@
+//! What is remembered of a request until its response has ended: one log line and its counts.
+//!
+//! Written when it is dropped, so that every request leaves its line, however it ends.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
+
+use http::header::USER_AGENT;
+use http::request::Parts;
+use http::{HeaderValue, StatusCode};
+
+use crate::access_log::{AccessLog, Entry, Outcome, RequestId, Target};
+use crate::metrics::Counters;
+use crate::metrics::labels::{self, BodyEnd, Method, Scheme, StatusClass, Tier, Wait};
+use crate::object::{ByteRange, ObjectKey};
+use crate::server::{ConnectionFacts, Protocol};
+
+use std::sync::Arc;
+
+/// A viewer's request: its head and where it came from.
+#[derive(Debug)]
+pub struct Viewer {
+    /// The request's head.
+    pub parts: Parts,
+    /// Its connection.
+    pub connection: Rc<ConnectionFacts>,
+    /// Its number, sent to origins too.
+    pub request_id: RequestId,
+    /// When its head had been read.
+    pub time: SystemTime,
+}
+
+/// One request's line in the log.
+pub struct Record {
+    viewer: Rc<Viewer>,
+    log: AccessLog,
+    counters: Arc<Counters>,
+    begun: Instant,
+    first_byte: Cell<Option<Duration>>,
+    /// The site's name, once it is known.
+    pub site: Option<Arc<crate::site::Site>>,
+    /// The object, once it is known.
+    pub key: Option<ObjectKey>,
+    /// The host asked for.
+    pub host: String,
+    /// The status sent.
+    pub status: StatusCode,
+    /// The range answered.
+    pub range: Option<ByteRange>,
+    /// Our member of `Cache-Status`.
+    pub cache: Option<HeaderValue>,
+    /// Requests upstream this one caused.
+    pub origin_requests: Cell<u32>,
+    body_bytes: u64,
+    /// How it ended; who leaves first changes nothing here.
+    pub outcome: Outcome,
+}
+
+impl Record {
+    /// A request whose head has just been read.
+    pub fn new(
+        viewer: Rc<Viewer>,
+        log: AccessLog,
+        counters: Arc<Counters>,
+        begun: Instant,
+    ) -> Record {
+        Record {
+            viewer,
+            log,
+            counters,
+            begun,
+            first_byte: Cell::new(None),
+            site: None,
+            key: None,
+            host: String::new(),
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            range: None,
+            cache: None,
+            origin_requests: Cell::new(0),
+            body_bytes: 0,
+            outcome: Outcome::ClientLeft,
+        }
+    }
+
+    /// Counts body bytes handed to the connection.
+    pub fn sent(&mut self, tier: Tier, bytes: usize) {
+        if self.first_byte.get().is_none() {
+            let waited = self.begun.elapsed();
+            self.first_byte.set(Some(waited));
+            let wait = if tier == Tier::Ram { Wait::Hit } else { Wait::Miss };
+            self.counters.observe_first_byte(wait, waited);
+        }
+        self.body_bytes += bytes as u64;
+        self.counters.body_bytes.add(tier, bytes as u64);
+    }
+
+    /// The response's head is decided: counts the request.
+    pub fn answered(&mut self, status: StatusCode) {
+        self.status = status;
+        let connection = &self.viewer.connection;
+        let protocol = match connection.protocol {
+            Protocol::Http1 => labels::Protocol::Http1,
+            Protocol::Http2 => labels::Protocol::Http2,
+        };
+        let scheme = if connection.tls.is_some() { Scheme::Tls } else { Scheme::Plain };
+        let method = Method::of(&self.viewer.parts.method);
+        self.counters.requests.count(((protocol, scheme), (method, StatusClass::of(status))));
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.counters.bodies.count(match self.outcome {
+            Outcome::Complete => BodyEnd::Complete,
+            Outcome::ClientLeft => BodyEnd::ClientLeft,
+            Outcome::CutShort(_) => BodyEnd::CutShort,
+        });
+        let Viewer { parts, connection, request_id, time } = &*self.viewer;
+        let target = match &self.key {
+            Some(key) => Target::Object(key),
+            None => Target::Path(parts.uri.path()),
+        };
+        self.log.record(&Entry {
+            time: *time,
+            request_id: *request_id,
+            client: connection.peer.ip(),
+            site: self.site.as_ref().map(|site| site.name.as_str()),
+            method: parts.method.as_str(),
+            host: &self.host,
+            target,
+            protocol: match connection.protocol {
+                Protocol::Http1 => "http1",
+                Protocol::Http2 => "http2",
+            },
+            tls: connection.tls.is_some(),
+            status: self.status,
+            body_bytes: self.body_bytes,
+            range: self.range,
+            cache: self.cache.as_ref().and_then(|value| value.to_str().ok()),
+            time_to_first_byte: self.first_byte.get(),
+            duration: self.begun.elapsed(),
+            origin_requests: self.origin_requests.get(),
+            user_agent: parts.headers.get(USER_AGENT).map(HeaderValue::as_bytes),
+            outcome: self.outcome,
+        });
+    }
+}

@@ -1,0 +1,118 @@
+//! A response on its way out: its head with `Cache-Status`, and what its body will be.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER,
+};
+use http::response::Parts;
+use http::{HeaderValue, Response, StatusCode, Version};
+
+use crate::access_log::Outcome;
+use crate::cache::heads::Head;
+use crate::delivery::body::ViewerBody;
+use crate::delivery::error::{After, DeliveryError};
+use crate::delivery::feed::{Feed, Slice, Span};
+use crate::delivery::record::{Record, Viewer};
+use crate::message::cache_status::CacheStatus;
+use crate::message::{request, response};
+use crate::object::ByteRange;
+
+/// A head, and what follows it.
+pub struct Reply {
+    head: Parts,
+    status: CacheStatus,
+    body: Option<(Feed, Span, Option<Slice>)>,
+}
+
+impl Reply {
+    /// 200 or 206, or the stored status.
+    pub fn content(
+        head: &Head,
+        viewer: &Viewer,
+        range: Option<ByteRange>,
+        length: Option<u64>,
+        status: CacheStatus,
+    ) -> Reply {
+        let parts = response::content(&head.stored, range, length, head.freshness.age(viewer.time));
+        Reply { head: parts, status, body: None }
+    }
+
+    /// 304.
+    pub fn not_modified(head: &Head, viewer: &Viewer, status: CacheStatus) -> Reply {
+        let parts = response::not_modified(&head.stored, head.freshness.age(viewer.time));
+        Reply { head: parts, status, body: None }
+    }
+
+    /// With the bytes of `span`.
+    pub fn sending(mut self, feed: Feed, span: Span, first: Option<Slice>) -> Reply {
+        self.body = Some((feed, span, first));
+        self
+    }
+
+    /// The response hyper sends; the record is written when its body ends.
+    pub fn with(mut self, mut record: Record) -> Response<ViewerBody> {
+        self.status.append_to(&mut self.head.headers);
+        record.cache = Some(self.status.to_header());
+        record.answered(self.head.status);
+        let body = match self.body {
+            Some((feed, span, first)) => ViewerBody::object(record, feed, span, first),
+            None => ViewerBody::empty(record),
+        };
+        Response::from_parts(self.head, body)
+    }
+}
+
+/// The response to a request that is not answered with an object.
+pub fn refusal(
+    error: &DeliveryError,
+    viewer: &Rc<Viewer>,
+    mut record: Record,
+) -> Response<ViewerBody> {
+    let verdict = error.verdict();
+    let mut response = Response::new(());
+    *response.status_mut() = verdict.status;
+    let fields = response.headers_mut();
+    fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    match error {
+        DeliveryError::Unsatisfiable { length_bytes: Some(length) } => {
+            fields.extend(response::unsatisfiable(*length).headers);
+            fields.remove(CONTENT_LENGTH);
+        }
+        DeliveryError::Unsatisfiable { length_bytes: None } => {
+            fields.remove(CONTENT_RANGE);
+        }
+        _ => {}
+    }
+    if verdict.status == StatusCode::METHOD_NOT_ALLOWED {
+        fields.insert(ALLOW, HeaderValue::from_static(request::ALLOW));
+    }
+    if let Some(after) = verdict.retry_after {
+        fields.insert(RETRY_AFTER, HeaderValue::from(after.max(Duration::from_secs(1)).as_secs()));
+    }
+    if verdict.connection == After::Close && viewer.parts.version <= Version::HTTP_11 {
+        fields.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    let text = Bytes::from(format!("{}: {}\n", verdict.status.as_u16(), verdict.reason));
+    fields.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    fields.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
+    record.answered(verdict.status);
+    log(error, viewer);
+    if viewer.parts.method == http::Method::HEAD {
+        return response.map(|()| ViewerBody::empty(record));
+    }
+    record.outcome = Outcome::ClientLeft;
+    response.map(|()| ViewerBody::text(record, text))
+}
+
+/// Logged by who must act: what the origin does is worth a look tomorrow, what viewers do is not.
+fn log(error: &DeliveryError, viewer: &Viewer) {
+    match error {
+        DeliveryError::Fill(cause) => {
+            tracing::warn!(request_id = %viewer.request_id, "not answered: {cause}");
+        }
+        other => tracing::debug!(request_id = %viewer.request_id, "refused: {other:?}"),
+    }
+}

@@ -1,0 +1,323 @@
+//! One request upstream: which origin, what is sent, and what of the answer's head can be believed.
+//!
+//! Nothing here knows pieces or viewers. Every wait has a deadline; an attempt that could not have been
+//! answered yet is made again, at the next origin if there is one, a bounded number of times.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime};
+
+use backon::{ExponentialBuilder, Retryable};
+use bytes::Bytes;
+use http::header::{HOST, LOCATION, VIA};
+use http::uri::{Authority, PathAndQuery, Scheme as UriScheme};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http_body_util::Empty;
+use hyper::body::Incoming;
+use hyper_rustls::{ConfigBuilderExt, FixedServerNameResolver, HttpsConnector};
+use hyper_util::client::legacy::Client as HttpClient;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls_pki_types::ServerName;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::fill::error::FillError;
+use crate::limits::{
+    FILL_ATTEMPTS_MAX, ORIGIN_READ_BYTES_MAX, REDIRECTS_MAX, RESPONSE_FIELDS_MAX,
+};
+use crate::memory::{Class, Governor, Reservation, Use};
+use crate::site::{Origin, Redirects, Site, Sites};
+
+/// How long an origin may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For a connection, its TLS handshake included.
+    pub connect: Duration,
+    /// From the request to the response's head.
+    pub first_byte: Duration,
+    /// From one part of the body to the next.
+    pub progress: Duration,
+}
+
+/// A request upstream.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// Whose origins are asked.
+    pub site: Arc<Site>,
+    /// GET or HEAD.
+    pub method: Method,
+    /// Path and canonical query.
+    pub target: Arc<str>,
+    /// What the viewer's request and the rule say, end to end.
+    pub fields: HeaderMap,
+    /// The range and the conditions of this one request.
+    pub conditions: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// The head of an answer, and its body yet to be read.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its fields, as they came.
+    pub fields: HeaderMap,
+    /// Its body.
+    pub body: Incoming,
+    /// When the request was sent.
+    pub requested_at: SystemTime,
+    /// When the head came.
+    pub received_at: SystemTime,
+    /// The connection's place, given back when the body has been read.
+    pub connection: Connection,
+}
+
+/// A place among an origin's connections, with the memory of its read buffer.
+#[derive(Debug)]
+pub struct Connection {
+    _permit: OwnedSemaphorePermit,
+    _reserved: Reservation,
+}
+
+/// Speaks to every site's origins.
+pub struct Client {
+    upstreams: Vec<Vec<Upstream>>,
+    governor: Arc<Governor>,
+    patience: Patience,
+}
+
+struct Upstream {
+    origin: Origin,
+    host: HeaderValue,
+    authority: Authority,
+    http: HttpClient<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    connections: Arc<Semaphore>,
+}
+
+impl Client {
+    /// A client for the origins of `sites`; connects to none yet.
+    ///
+    /// # Errors
+    /// One line when an origin's authorities or name cannot be used.
+    pub fn new(
+        sites: &Sites,
+        governor: Arc<Governor>,
+        patience: Patience,
+    ) -> Result<Client, String> {
+        let of_site =
+            |site: &Arc<Site>| site.origins.iter().map(|o| Upstream::new(o, patience)).collect();
+        let upstreams = sites.all().iter().map(of_site).collect::<Result<_, String>>()?;
+        Ok(Client { upstreams, governor, patience })
+    }
+
+    /// How long origins may take.
+    pub fn patience(&self) -> Patience {
+        self.patience
+    }
+
+    /// Asks, and returns when the answer's head is here. Dropping it midway closes the connection.
+    ///
+    /// # Errors
+    /// `Connect` after the last attempt, `FirstByteTimeout`, `Redirect`, `Overload`.
+    pub async fn ask(&self, ask: &Ask) -> Result<Answer, FillError> {
+        let attempts = AtomicU32::new(0);
+        let attempt = || async {
+            let number = attempts.fetch_add(1, Ordering::Relaxed) as usize;
+            let upstreams = &self.upstreams[usize::from(ask.site.id.0)];
+            self.ask_one(&upstreams[number % upstreams.len()], ask).await
+        };
+        let pauses = ExponentialBuilder::default()
+            .with_min_delay(FIRST_PAUSE)
+            .with_max_times(FILL_ATTEMPTS_MAX as usize - 1);
+        attempt
+            .retry(pauses)
+            .when(|error| matches!(error, FillError::Connect { .. }))
+            .await
+    }
+
+    async fn ask_one(&self, upstream: &Upstream, ask: &Ask) -> Result<Answer, FillError> {
+        let connection = self.connection(upstream).await?;
+        let mut target = upstream.uri(&ask.target)?;
+        let mut host = upstream.host.clone();
+        for _ in 0..=REDIRECTS_MAX {
+            let requested_at = now();
+            let request = upstream.request(ask, &target, &host);
+            let response = self.send(upstream, request).await?;
+            let Some(location) = followed(upstream, &response) else {
+                let (head, body) = response.into_parts();
+                return Ok(Answer {
+                    status: head.status,
+                    fields: head.headers,
+                    body,
+                    requested_at,
+                    received_at: now(),
+                    connection,
+                });
+            };
+            target = resolve(&target, &location)?;
+            if let Some(authority) = target.authority().filter(|a| **a != upstream.authority) {
+                host = HeaderValue::from_str(authority.as_str())
+                    .map_err(|_| FillError::Redirect { location: target.to_string() })?;
+            }
+        }
+        Err(FillError::Redirect { location: target.to_string() })
+    }
+
+    async fn connection(&self, upstream: &Upstream) -> Result<Connection, FillError> {
+        let permit = upstream.connections.clone().acquire_owned();
+        let permit = tokio::time::timeout(self.patience.first_byte, permit)
+            .await
+            .map_err(|_| FillError::Overload { what: "connection to the origin" })?
+            .expect("the semaphore is never closed");
+        let buffer = ORIGIN_READ_BYTES_MAX as u64;
+        let reserved = self.governor.reserve(Use::Origins, Class::Viewer, buffer);
+        let reserved = tokio::time::timeout(self.patience.first_byte, reserved)
+            .await
+            .map_err(|_| FillError::Overload { what: "memory" })?;
+        Ok(Connection { _permit: permit, _reserved: reserved })
+    }
+
+    async fn send(
+        &self,
+        upstream: &Upstream,
+        request: Request<Empty<Bytes>>,
+    ) -> Result<Response<Incoming>, FillError> {
+        let origin = || upstream.authority.to_string();
+        let deadline = self.patience.connect + self.patience.first_byte;
+        match tokio::time::timeout(deadline, upstream.http.request(request)).await {
+            Err(_) => Err(FillError::FirstByteTimeout { origin: origin() }),
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => {
+                Err(FillError::Connect { origin: origin(), reason: deepest(&error) })
+            }
+        }
+    }
+}
+
+impl Upstream {
+    fn new(origin: &Origin, patience: Patience) -> Result<Upstream, String> {
+        let authority = format!("{}:{}", origin.address, origin.port);
+        let authority = Authority::try_from(authority.as_str())
+            .map_err(|error| format!("origin {authority}: {error}"))?;
+        let host = HeaderValue::from_str(&origin.authority())
+            .map_err(|error| format!("origin {authority}: {error}"))?;
+        let mut connector = HttpConnector::new();
+        connector.enforce_http(false);
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(patience.connect));
+        let builder = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_tls_config(tls_config(origin).map_err(|e| format!("origin {authority}: {e}"))?)
+            .https_or_http();
+        // HTTP/1.1 only: many connections outrun one flow-controlled one on long paths (crates.md 6).
+        let connector = match &origin.server_name {
+            None => builder.enable_http1().wrap_connector(connector),
+            Some(name) => {
+                let name = ServerName::try_from(name.clone())
+                    .map_err(|error| format!("origin {authority}: {error}"))?;
+                let resolver = FixedServerNameResolver::new(name);
+                builder.with_server_name_resolver(resolver).enable_http1().wrap_connector(connector)
+            }
+        };
+        let http = HttpClient::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_CONNECTION)
+            .pool_max_idle_per_host(origin.connections_max.min(IDLE_CONNECTIONS_MAX))
+            .http1_max_buf_size(ORIGIN_READ_BYTES_MAX)
+            .http1_max_headers(RESPONSE_FIELDS_MAX)
+            .set_host(false)
+            .build(connector);
+        let connections = Arc::new(Semaphore::new(origin.connections_max));
+        Ok(Upstream { origin: origin.clone(), host, authority, http, connections })
+    }
+
+    fn uri(&self, target: &str) -> Result<Uri, FillError> {
+        let path = PathAndQuery::try_from(target)
+            .map_err(|error| FillError::Unusable { reason: error.to_string() })?;
+        Uri::builder()
+            .scheme(self.origin.scheme.as_str())
+            .authority(self.authority.clone())
+            .path_and_query(path)
+            .build()
+            .map_err(|error| FillError::Unusable { reason: error.to_string() })
+    }
+
+    fn request(&self, ask: &Ask, target: &Uri, host: &HeaderValue) -> Request<Empty<Bytes>> {
+        let mut request = Request::new(Empty::new());
+        *request.method_mut() = ask.method.clone();
+        *request.uri_mut() = target.clone();
+        let fields = request.headers_mut();
+        *fields = ask.fields.clone();
+        for (name, value) in self.origin.fields.iter().chain(&ask.conditions) {
+            fields.insert(name, value.clone());
+        }
+        fields.insert(HOST, host.clone());
+        fields.append(VIA, HeaderValue::from_static("1.1 tidegate"));
+        request
+    }
+}
+
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const IDLE_CONNECTION: Duration = Duration::from_secs(30);
+const IDLE_CONNECTIONS_MAX: usize = 64;
+
+#[allow(clippy::disallowed_methods)]
+fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+fn tls_config(origin: &Origin) -> Result<rustls::ClientConfig, String> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    let config = match (&origin.roots, origin.scheme) {
+        (Some(certificates), _) => {
+            let mut roots = rustls::RootCertStore::empty();
+            for certificate in certificates {
+                roots.add(certificate.clone()).map_err(|error| error.to_string())?;
+            }
+            builder.with_root_certificates(roots)
+        }
+        (None, crate::site::Scheme::Https) => {
+            builder.with_native_roots().map_err(|error| error.to_string())?
+        }
+        // Never used: a plain origin's redirects to https would need the system's authorities.
+        (None, crate::site::Scheme::Http) => {
+            builder.with_root_certificates(rustls::RootCertStore::empty())
+        }
+    };
+    Ok(config.with_no_client_auth())
+}
+
+/// Where a redirect that is followed points.
+fn followed(upstream: &Upstream, response: &Response<Incoming>) -> Option<HeaderValue> {
+    let redirects = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
+    let follow = upstream.origin.redirects == Redirects::Follow;
+    (redirects && follow).then(|| response.headers().get(LOCATION).cloned()).flatten()
+}
+
+/// An absolute URI or an absolute path; anything else leads nowhere.
+fn resolve(base: &Uri, location: &HeaderValue) -> Result<Uri, FillError> {
+    let text = String::from_utf8_lossy(location.as_bytes()).into_owned();
+    let wrong = || FillError::Redirect { location: text.clone() };
+    let uri = Uri::try_from(text.as_str()).map_err(|_| wrong())?;
+    match (uri.scheme(), uri.authority()) {
+        (Some(scheme), Some(_)) if [UriScheme::HTTP, UriScheme::HTTPS].contains(scheme) => Ok(uri),
+        (None, None) if text.starts_with('/') => {
+            let mut parts = base.clone().into_parts();
+            parts.path_and_query = uri.path_and_query().cloned();
+            Uri::from_parts(parts).map_err(|_| wrong())
+        }
+        _ => Err(wrong()),
+    }
+}
+
+/// The cause that says most: the innermost one.
+pub(super) fn deepest(error: &(dyn Error + 'static)) -> String {
+    let mut deepest = error;
+    while let Some(source) = deepest.source() {
+        deepest = source;
+    }
+    deepest.to_string()
+}

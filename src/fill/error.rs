@@ -1,0 +1,110 @@
+//! What can go wrong on the way from an origin. Which status a viewer gets is decided in `delivery`.
+
+use std::fmt;
+
+use crate::metrics::labels::OriginError;
+
+/// Why a fill brought nothing, or not all of it.
+#[derive(Debug)]
+pub enum FillError {
+    /// No connection to the origin, or it broke before a response came.
+    Connect {
+        /// `host:port` that was asked.
+        origin: String,
+        /// The cause, as the client tells it.
+        reason: String,
+    },
+    /// The origin accepted the request and stayed silent.
+    FirstByteTimeout {
+        /// `host:port` that was asked.
+        origin: String,
+    },
+    /// The body stopped coming.
+    ProgressTimeout {
+        /// Where in the object.
+        offset: u64,
+    },
+    /// The body broke off.
+    Closed {
+        /// Where in the object.
+        offset: u64,
+        /// The cause, as the client tells it.
+        reason: String,
+    },
+    /// A partial answer that is not the part asked for, or contradicts itself.
+    WrongRange {
+        /// What was asked.
+        asked: String,
+        /// What came.
+        answered: String,
+    },
+    /// The origin now has another body than the one being filled.
+    Changed,
+    /// An answer that makes no sense here.
+    Unusable {
+        /// What about it.
+        reason: String,
+    },
+    /// More redirects than are followed, or one that leads nowhere.
+    Redirect {
+        /// Where it pointed.
+        location: String,
+    },
+    /// No memory, run or connection came free in time.
+    Overload {
+        /// What there was too little of.
+        what: &'static str,
+    },
+    /// The appliance is draining.
+    Draining,
+}
+
+impl FillError {
+    /// The metrics label, for what an origin did.
+    pub fn kind(&self) -> OriginError {
+        match self {
+            FillError::Connect { .. } => OriginError::Connect,
+            FillError::FirstByteTimeout { .. } => OriginError::TimeoutFirstByte,
+            FillError::ProgressTimeout { .. } => OriginError::TimeoutProgress,
+            FillError::Closed { .. } | FillError::Draining => OriginError::Closed,
+            FillError::WrongRange { .. } => OriginError::BadRange,
+            FillError::Changed => OriginError::Changed,
+            FillError::Unusable { .. }
+            | FillError::Redirect { .. }
+            | FillError::Overload { .. } => OriginError::Status,
+        }
+    }
+}
+
+impl fmt::Display for FillError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FillError::Connect { origin, reason } => {
+                write!(f, "origin {origin} cannot be reached: {reason}")
+            }
+            FillError::FirstByteTimeout { origin } => {
+                write!(f, "origin {origin} did not answer in time")
+            }
+            FillError::ProgressTimeout { offset } => {
+                write!(f, "the origin's body stopped coming at byte {offset}")
+            }
+            FillError::Closed { offset, reason } => {
+                write!(f, "the origin's body broke off at byte {offset}: {reason}")
+            }
+            FillError::WrongRange { asked, answered } => {
+                write!(f, "the origin was asked for {asked} and answered {answered}")
+            }
+            FillError::Changed => write!(f, "the origin has another version"),
+            FillError::Unusable { reason } => {
+                write!(f, "the origin's answer cannot be used: {reason}")
+            }
+            FillError::Redirect { location } => {
+                write!(f, "the origin's redirect to {location:?} is not followed")
+            }
+            FillError::Overload { what } => write!(f, "no {what} came free in time"),
+            FillError::Draining => write!(f, "the appliance is draining"),
+        }
+    }
+}
+
+impl std::error::Error for FillError {}

@@ -1,0 +1,314 @@
+//! Fill: bring what is missing from an origin, once, however many viewers wait for it.
+//!
+//! Two questions are answered here. `open`: what is this object (its head), asked when nothing is known
+//! or what is known is stale; `read_on`: who brings the bytes from here on, asked when a head is known.
+//! All upstream work runs on the fill runtime: a viewer who leaves takes nothing down with him.
+
+pub mod client;
+pub mod collapse;
+pub mod error;
+mod open;
+mod pump;
+pub mod run;
+
+use std::sync::Arc;
+
+use http::header::{HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, RANGE};
+use http::{HeaderMap, HeaderValue};
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::cache::heads::{Head, Heads, Version};
+use crate::cache::ram::Ram;
+use crate::limits::PIECE_SIZE_BYTES;
+use crate::memory::{Class, Governor, Use};
+use crate::message::range::RangeRequest;
+use crate::metrics::Counters;
+use crate::object::{BlockKey, BlockSize, ByteRange, ObjectKey, VersionNumbers};
+use crate::site::{Rule, Site};
+
+use self::client::{Ask, Client};
+use self::collapse::{Joined, Opening, Openings, Runs};
+use self::error::FillError;
+use self::run::{Bounds, Reader, Run, Sharing};
+
+/// Brings objects and their missing pieces; one for the process.
+pub struct Filler {
+    /// Where the work runs.
+    pub runtime: Handle,
+    /// What is known of objects.
+    pub heads: Arc<Heads>,
+    /// Where pieces go.
+    pub ram: Arc<Ram>,
+    /// Who is asked.
+    pub client: Client,
+    /// Every byte held is reserved here.
+    pub governor: Arc<Governor>,
+    /// The size of a block.
+    pub block_size: BlockSize,
+    /// How far a run may be ahead of its readers, in bytes.
+    pub window_bytes: u64,
+    /// Runs at once.
+    pub runs_allowed: Arc<Semaphore>,
+    /// Numbers for new versions.
+    pub versions: VersionNumbers,
+    /// What the fill threads count.
+    pub counters: Arc<Counters>,
+    /// Runs in flight.
+    pub runs: Runs,
+    /// Heads being asked for.
+    pub openings: Openings,
+    /// Every task, awaited at drain.
+    pub tasks: TaskTracker,
+    /// Ends every task.
+    pub stop: CancellationToken,
+}
+
+/// What a viewer wants to know of an object, and how to ask for it.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The object.
+    pub key: ObjectKey,
+    /// Its rule.
+    pub site: Arc<Site>,
+    /// The path the rule is found by.
+    pub path: String,
+    /// The request upstream, without range and conditions.
+    pub ask: Ask,
+    /// The viewer's own fields: they select the variant.
+    pub viewer_fields: HeaderMap,
+    /// The part he wants.
+    pub range: Option<RangeRequest>,
+    /// What is held and must be asked about.
+    pub stale: Option<Arc<Head>>,
+    /// Who asks with credentials may get an answer for himself only (RFC 9111 section 3.5).
+    pub has_authorization: bool,
+}
+
+impl Wanted {
+    fn rule(&self) -> &Rule {
+        self.site.rule_for(&self.path)
+    }
+
+    /// The fields that make a question of the request: the range, rounded out to pieces where the answer
+    /// may be kept, and what is held already.
+    fn conditions(&self, sharing: Sharing) -> Vec<(HeaderName, HeaderValue)> {
+        let mut conditions = Vec::new();
+        if let Some(range) = self.range {
+            conditions.push((RANGE, asked_range(range, sharing)));
+        }
+        if let Some(head) = &self.stale {
+            let etag = head.version.validator.etag().map(|etag| etag.as_header().clone());
+            let date = head.version.validator.last_modified();
+            conditions.extend(etag.map(|etag| (IF_NONE_MATCH, etag)));
+            conditions.extend(date.map(|date| (IF_MODIFIED_SINCE, date_field(date))));
+        }
+        conditions
+    }
+}
+
+fn date_field(date: std::time::SystemTime) -> HeaderValue {
+    HeaderValue::try_from(httpdate::fmt_http_date(date)).expect("a date is a field value")
+}
+
+/// The range to ask the origin for, so that it brings whole pieces.
+fn asked_range(range: RangeRequest, sharing: Sharing) -> HeaderValue {
+    let text = match (range, sharing) {
+        (RangeRequest::FromTo { first, last: None }, Sharing::Alone) => format!("bytes={first}-"),
+        (RangeRequest::FromTo { first, last: Some(last) }, Sharing::Alone) => {
+            format!("bytes={first}-{last}")
+        }
+        (RangeRequest::Suffix { length }, Sharing::Alone) => format!("bytes=-{length}"),
+        (RangeRequest::FromTo { first, last }, Sharing::Shared) => {
+            let first = crate::object::piece_floor(first);
+            let end = last.and_then(|last| last.checked_add(1));
+            match end.and_then(|end| end.checked_next_multiple_of(PIECE_SIZE_BYTES)) {
+                Some(end) => format!("bytes={first}-{}", end - 1),
+                None => format!("bytes={first}-"),
+            }
+        }
+        // Where the object ends is not known: one piece more, so that what is wanted lies in whole ones.
+        (RangeRequest::Suffix { length }, Sharing::Shared) => {
+            format!("bytes=-{}", length.saturating_add(PIECE_SIZE_BYTES))
+        }
+    };
+    HeaderValue::try_from(text).expect("digits and a dash are a field value")
+}
+
+/// What became of the question what an object is.
+#[derive(Debug)]
+pub enum Opened {
+    /// A shareable response; `run` brings its body and stays readable while this is held.
+    Stored {
+        /// What was stored.
+        head: Arc<Head>,
+        /// Keeps the run going until the viewers who waited have joined it.
+        run: Option<Reader>,
+    },
+    /// The stored response is still good (304).
+    Confirmed {
+        /// With its new freshness.
+        head: Arc<Head>,
+    },
+    /// A response for one viewer.
+    Private {
+        /// Not stored.
+        head: Arc<Head>,
+        /// Where its body starts in the object, and ends if that is known.
+        span: (u64, Option<u64>),
+        /// Taken by the one it is for.
+        body: std::sync::Mutex<Option<Reader>>,
+    },
+    /// The object has no such range.
+    Unsatisfiable {
+        /// The object's length in bytes, if the origin said.
+        length_bytes: Option<u64>,
+    },
+    /// No usable answer.
+    Failed(Arc<FillError>),
+}
+
+/// Whether a viewer's question was his own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// It went upstream for him.
+    First,
+    /// Somebody had asked already.
+    Behind,
+}
+
+impl Filler {
+    /// Asks what the object is, together with whoever asks at the same time. Dropping it midway is safe:
+    /// the question goes on for the others.
+    pub async fn open(self: &Arc<Self>, wanted: Wanted) -> (Arc<Opened>, Place) {
+        // Who shows credentials neither waits for others nor lets them wait: the answer may be his alone.
+        if wanted.has_authorization {
+            return self.open_alone(wanted).await;
+        }
+        let (answer, place) = match self.openings.join(&wanted.key) {
+            Opening::Follow(answer) => (answer, Place::Behind),
+            Opening::Lead(tell, answer) => {
+                let close = Close { filler: self.clone(), key: wanted.key.clone() };
+                self.spawn(self.clone().lead(wanted, tell, Sharing::Shared, Some(close)));
+                (answer, Place::First)
+            }
+        };
+        (wait(answer).await, place)
+    }
+
+    /// Asks for one viewer, who will share nothing that may not be shared.
+    pub async fn open_alone(self: &Arc<Self>, wanted: Wanted) -> (Arc<Opened>, Place) {
+        let (tell, answer) = watch::channel(None);
+        let rounded = match wanted.has_authorization {
+            true => Sharing::Shared,
+            false => Sharing::Alone,
+        };
+        self.spawn(self.clone().lead(wanted, tell, rounded, None));
+        (wait(answer).await, Place::First)
+    }
+
+    /// Joins the run that brings `position`, or starts one for the missing pieces from there to `end`.
+    ///
+    /// `Nowhere` when nobody brings it and it cannot be asked for as a part of this version.
+    pub fn read_on(
+        self: &Arc<Self>,
+        key: &ObjectKey,
+        version: &Arc<Version>,
+        wanted: ByteRange,
+        class: Class,
+        ask: impl FnOnce() -> Ask,
+    ) -> Joined {
+        let joined = self.runs.join(version.id, wanted.start(), |next_claim| {
+            if !version.is_resumable() || version.is_changed() {
+                return None;
+            }
+            let bounds = self.bounds(version, wanted, next_claim, class)?;
+            Some(Run::new(version.clone(), key.clone(), Sharing::Shared, bounds))
+        });
+        if let Joined::Started(_, run) = &joined {
+            self.counters.runs_started.count(());
+            self.spawn(self.clone().bring(run.clone(), ask()));
+        }
+        joined
+    }
+
+    /// What a new run asks for: whole pieces, within the window, up to the next that is held or claimed;
+    /// one piece only when memory is short.
+    fn bounds(
+        &self,
+        version: &Version,
+        wanted: ByteRange,
+        next_claim: Option<u64>,
+        class: Class,
+    ) -> Option<Bounds> {
+        let wanted = wanted.rounded_out(version.length_bytes());
+        let roomy = self.governor.try_reserve(Use::Fill, Class::Prefetch, self.window_bytes);
+        let reach = match (&roomy, class) {
+            (Some(_), _) => self.window_bytes,
+            (None, Class::Prefetch) => return None,
+            (None, _) => PIECE_SIZE_BYTES,
+        };
+        let start = wanted.start();
+        let end = wanted.end().min(start.saturating_add(reach)).min(next_claim.unwrap_or(u64::MAX));
+        let end = self.first_held(version, start, end);
+        Some(Bounds { start, end: Some(end), window_bytes: self.window_bytes })
+    }
+
+    /// The first piece border after `start` whose piece is held, or `end`.
+    fn first_held(&self, version: &Version, start: u64, end: u64) -> u64 {
+        let mut position = start + PIECE_SIZE_BYTES;
+        while position < end {
+            let Some(index) = self.block_size.block_at(position) else { return end };
+            let block = self.ram.peek(&BlockKey { version: version.id, index });
+            let block_end = self.block_size.start_of(index) + self.block_size.bytes();
+            while position < block_end.min(end) {
+                let piece = (position - self.block_size.start_of(index)) / PIECE_SIZE_BYTES;
+                if block.as_ref().is_some_and(|block| block.pieces().holds(piece as u32)) {
+                    return position;
+                }
+                position += PIECE_SIZE_BYTES;
+            }
+        }
+        end
+    }
+
+    /// Asks for a run's bytes and writes them.
+    async fn bring(self: Arc<Self>, run: Arc<Run>, ask: Ask) {
+        let _allowed = self.runs_allowed.clone().acquire_owned().await;
+        pump::pump(self, run, None, ask).await;
+    }
+
+    /// Runs `work` on the fill runtime until it ends or the appliance stops.
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        let stoppable = async move {
+            tokio::select! {
+                () = work => {}
+                () = stop.cancelled() => {}
+            }
+        };
+        self.tasks.spawn_on(stoppable, &self.runtime);
+    }
+}
+
+/// Closes an opening whatever happens to the one who asks.
+struct Close {
+    filler: Arc<Filler>,
+    key: ObjectKey,
+}
+
+impl Drop for Close {
+    fn drop(&mut self) {
+        self.filler.openings.close(&self.key);
+    }
+}
+
+async fn wait(mut answer: watch::Receiver<Option<Arc<Opened>>>) -> Arc<Opened> {
+    match answer.wait_for(Option::is_some).await {
+        Ok(opened) => opened.clone().expect("it was waited for"),
+        // The one who asked is gone without an answer: only a stop of the appliance does that.
+        Err(_) => Arc::new(Opened::Failed(Arc::new(FillError::Draining))),
+    }
+}

@@ -1,0 +1,299 @@
+//! Asking what an object is, and what to make of the answer.
+//!
+//! The answer's head decides everything before a byte of its body is looked at: whether it is what was asked
+//! for, which version it is, who may read it. Claim, then head, then waiters: in this order, so that nobody
+//! who finds the head misses the run that brings its body.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE};
+use http::{HeaderMap, Method, StatusCode};
+use hyper::body::Body;
+use tokio::sync::watch;
+
+use crate::cache::heads::{Head, Version};
+use crate::fill::client::Answer;
+use crate::fill::collapse::Joined;
+use crate::fill::error::FillError;
+use crate::fill::pump::{self, Source};
+use crate::fill::run::{Bounds, Reader, Run, Sharing};
+use crate::fill::{Close, Filler, Opened, Wanted};
+use crate::limits::PIECE_SIZE_BYTES;
+use crate::message::conditional::Validator;
+use crate::message::freshness::{Assessment, Exchange, Freshness, assess};
+use crate::message::range::{ContentRange, RangeRequest};
+use crate::message::response::{self, Stored};
+use crate::message::vary::VariantKey;
+
+/// A body that is here and must be pumped.
+type Job = (Arc<Run>, Source);
+
+impl Filler {
+    /// Asks, tells the waiters, and then brings the body.
+    pub(super) async fn lead(
+        self: Arc<Self>,
+        wanted: Wanted,
+        tell: watch::Sender<Option<Arc<Opened>>>,
+        rounded: Sharing,
+        close: Option<Close>,
+    ) {
+        let allowed = self.runs_allowed.clone().acquire_owned();
+        let patience = self.client.patience().first_byte;
+        let (opened, job, _allowed) = match tokio::time::timeout(patience, allowed).await {
+            Err(_) => {
+                let error = FillError::Overload { what: "fill run" };
+                (Opened::Failed(Arc::new(error)), None, None)
+            }
+            Ok(allowed) => match self.open_once(&wanted, rounded).await {
+                Ok((opened, job)) => (opened, job, Some(allowed)),
+                Err(error) => {
+                    self.counters.origin_errors.count(error.kind());
+                    (Opened::Failed(Arc::new(error)), None, Some(allowed))
+                }
+            },
+        };
+        // Whoever comes from now on finds the head, or asks anew.
+        drop(close);
+        tell.send_replace(Some(Arc::new(opened)));
+        drop(tell);
+        if let Some((run, source)) = job {
+            self.counters.runs_started.count(());
+            pump::pump(self, run, Some(source), wanted.ask).await;
+        }
+    }
+
+    async fn open_once(
+        self: &Arc<Self>,
+        wanted: &Wanted,
+        rounded: Sharing,
+    ) -> Result<(Opened, Option<Job>), FillError> {
+        let mut ask = wanted.ask.clone();
+        ask.conditions = wanted.conditions(rounded);
+        self.counters.origin_requests.count(());
+        let mut answer = self.client.ask(&ask).await?;
+        response::edit(&mut answer.fields, &wanted.rule().response);
+        match (answer.status, &wanted.stale) {
+            (StatusCode::NOT_MODIFIED, Some(stale)) => {
+                return Ok((self.confirm(wanted, stale, &answer), None));
+            }
+            (StatusCode::RANGE_NOT_SATISFIABLE, _) if wanted.range.is_some() => {
+                let field = answer.fields.get(CONTENT_RANGE);
+                let range = field.and_then(|field| ContentRange::parse(field).ok());
+                let length_bytes = range.and_then(|range| range.complete());
+                return Ok((Opened::Unsatisfiable { length_bytes }, None));
+            }
+            _ => {}
+        }
+        let placed = match ask.method {
+            // No body comes; the length it would have is told.
+            Method::HEAD => Placed { first: 0, end: Some(0), complete: told_length(&answer) },
+            _ => place(&answer, wanted.range, rounded)?,
+        };
+        Ok(self.take(wanted, answer, placed))
+    }
+
+    /// A 304: the stored response lives on (RFC 9111 section 4.3.4).
+    fn confirm(&self, wanted: &Wanted, stale: &Arc<Head>, answer: &Answer) -> Opened {
+        let fields = response::merged(stale.stored.fields(), &answer.fields);
+        let status = stale.stored.status();
+        let stored = Stored::new(status, &fields, answer.received_at);
+        let head = Head { stored, ..Head::clone(stale) };
+        match self.assess(wanted, status, &fields, answer) {
+            Assessment::Shared(freshness) => {
+                let head = Arc::new(Head { freshness, ..head });
+                self.heads.store(wanted.key.clone(), head.clone());
+                Opened::Confirmed { head }
+            }
+            Assessment::Uncacheable(_) => {
+                self.heads.forget(&wanted.key, stale.version.id);
+                Opened::Confirmed { head: Arc::new(head) }
+            }
+        }
+    }
+
+    fn assess(
+        &self,
+        wanted: &Wanted,
+        status: StatusCode,
+        fields: &HeaderMap,
+        answer: &Answer,
+    ) -> Assessment {
+        assess(&Exchange {
+            request_has_authorization: wanted.has_authorization,
+            status,
+            headers: fields,
+            requested_at: answer.requested_at,
+            received_at: answer.received_at,
+            lifetimes: &wanted.rule().lifetimes,
+        })
+    }
+
+    /// Makes a head and a run of an answer with a body.
+    fn take(
+        self: &Arc<Self>,
+        wanted: &Wanted,
+        answer: Answer,
+        placed: Placed,
+    ) -> (Opened, Option<Job>) {
+        let stored = Stored::new(answer.status, &answer.fields, answer.received_at);
+        let validator = stored.validator().clone();
+        let partial = answer.status == StatusCode::PARTIAL_CONTENT;
+        let assessment = self.assess(wanted, answer.status, &answer.fields, &answer);
+        // A part of a body that nothing can be joined to later is of use to this viewer only.
+        let joinable = !partial || (validator.is_strong() && placed.complete.is_some());
+        let shared = wanted.ask.method == Method::GET && joinable;
+        let freshness = match assessment {
+            Assessment::Shared(freshness) if shared => Some(freshness),
+            Assessment::Uncacheable(_) => {
+                if !wanted.has_authorization {
+                    let until = Instant::now() + UNCACHEABLE_FOR;
+                    self.heads.remember_uncacheable(wanted.key.clone(), until);
+                }
+                None
+            }
+            Assessment::Shared(_) => None,
+        };
+        let version = self.version(wanted, validator, &placed);
+        if wanted.range.is_some() && answer.status.is_success() {
+            version.learn_ranges(partial);
+        }
+        let head = Arc::new(Head {
+            version,
+            freshness: freshness.unwrap_or(Freshness::expired(answer.received_at)),
+            variant: VariantKey::of(stored.vary(), &wanted.viewer_fields).unwrap_or_default(),
+            stored,
+        });
+        match freshness {
+            Some(_) => self.store(wanted, head, answer, placed),
+            None => self.pass(wanted, head, answer, placed),
+        }
+    }
+
+    /// The version an answer belongs to: the one held if it is provably the same, else a new one.
+    fn version(&self, wanted: &Wanted, validator: Validator, placed: &Placed) -> Arc<Version> {
+        let held = wanted.stale.as_ref().map(|head| &head.version);
+        let same = held.filter(|version| {
+            version.validator.strong_matches(&validator)
+                && version.length_bytes() == placed.complete
+                && !version.is_changed()
+        });
+        let new = || Arc::new(Version::new(self.versions.assign(), validator, placed.complete));
+        same.cloned().unwrap_or_else(new)
+    }
+
+    fn store(
+        self: &Arc<Self>,
+        wanted: &Wanted,
+        head: Arc<Head>,
+        answer: Answer,
+        placed: Placed,
+    ) -> (Opened, Option<Job>) {
+        let version = head.version.clone();
+        let start = placed.first.next_multiple_of(PIECE_SIZE_BYTES);
+        if placed.end.is_some_and(|end| start >= end) {
+            self.heads.store(wanted.key.clone(), head.clone());
+            return (Opened::Stored { head, run: None }, None);
+        }
+        let joined = self.runs.join(version.id, start, |next_claim| {
+            let end = match (placed.end, next_claim) {
+                (Some(end), Some(claim)) => Some(end.min(claim)),
+                (end, claim) => end.or(claim),
+            };
+            let bounds = Bounds { start, end, window_bytes: self.window_bytes };
+            Some(Run::new(version.clone(), wanted.key.clone(), Sharing::Shared, bounds))
+        });
+        self.heads.store(wanted.key.clone(), head.clone());
+        match joined {
+            Joined::Started(reader, run) => {
+                let source = Source::new(answer, placed.first, placed.end);
+                (Opened::Stored { head, run: Some(reader) }, Some((run, source)))
+            }
+            Joined::Collapsed(reader) => (Opened::Stored { head, run: Some(reader) }, None),
+            Joined::Nowhere => (Opened::Stored { head, run: None }, None),
+        }
+    }
+
+    /// An answer for one viewer: nothing is kept, nobody else reads it.
+    fn pass(
+        self: &Arc<Self>,
+        wanted: &Wanted,
+        head: Arc<Head>,
+        answer: Answer,
+        placed: Placed,
+    ) -> (Opened, Option<Job>) {
+        let span = (placed.first, placed.end);
+        if placed.end == Some(placed.first) {
+            return (Opened::Private { head, span, body: Mutex::new(None) }, None);
+        }
+        let window_bytes = self.window_bytes.min(PASS_WINDOW_BYTES);
+        let bounds = Bounds { start: placed.first, end: placed.end, window_bytes };
+        let run = Run::new(head.version.clone(), wanted.key.clone(), Sharing::Alone, bounds);
+        self.runs.add(run.clone());
+        let reader: Option<Reader> = run.attach(placed.first);
+        let source = Source::new(answer, placed.first, placed.end);
+        (Opened::Private { head, span, body: Mutex::new(reader) }, Some((run, source)))
+    }
+}
+
+/// How long an object is remembered as uncacheable: its viewers do not wait for each other meanwhile.
+const UNCACHEABLE_FOR: Duration = Duration::from_secs(10);
+/// How far a passed body may be ahead of its viewer.
+const PASS_WINDOW_BYTES: u64 = 1 << 20;
+
+/// Where an answer's body lies in the object.
+struct Placed {
+    first: u64,
+    /// One past its last byte, if known.
+    end: Option<u64>,
+    /// The whole object's length, if known.
+    complete: Option<u64>,
+}
+
+fn told_length(answer: &Answer) -> Option<u64> {
+    answer.fields.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Places the body, or finds that it is not what was asked for.
+fn place(
+    answer: &Answer,
+    range: Option<RangeRequest>,
+    rounded: Sharing,
+) -> Result<Placed, FillError> {
+    if answer.status != StatusCode::PARTIAL_CONTENT {
+        let end = answer.body.size_hint().exact();
+        return Ok(Placed { first: 0, end, complete: end });
+    }
+    let wrong = |asked: &str| FillError::WrongRange {
+        asked: asked.to_owned(),
+        answered: "a part (206)".to_owned(),
+    };
+    let (answered, complete) = match range {
+        None => return Err(wrong("the whole object")),
+        Some(RangeRequest::FromTo { first, last }) => {
+            let (start, end) = match rounded {
+                Sharing::Alone => (first, last.and_then(|last| last.checked_add(1))),
+                Sharing::Shared => {
+                    let end = last.and_then(|last| last.checked_add(1));
+                    let end = end.and_then(|end| end.checked_next_multiple_of(PIECE_SIZE_BYTES));
+                    (crate::object::piece_floor(first), end)
+                }
+            };
+            let range = pump::believable(answer, start, end)?;
+            (range.range(), range.complete())
+        }
+        Some(RangeRequest::Suffix { .. }) => {
+            let field = answer.fields.get(CONTENT_RANGE);
+            let parsed = field.and_then(|field| ContentRange::parse(field).ok());
+            let parsed = parsed.ok_or_else(|| wrong("a suffix"))?;
+            let start = parsed.range().ok_or_else(|| wrong("a suffix"))?.start();
+            let range = pump::believable(answer, start, None)?;
+            if range.complete() != range.range().map(|range| range.end()) {
+                return Err(wrong("a suffix"));
+            }
+            (range.range(), range.complete())
+        }
+    };
+    let range = answered.ok_or_else(|| wrong("a range"))?;
+    Ok(Placed { first: range.start(), end: Some(range.end()), complete })
+}

@@ -1,0 +1,472 @@
+//! The pump: writes an origin's body into pieces, for the readers of one run.
+//!
+//! It reads on while its readers allow it, goes on from where a broken connection stopped, and publishes
+//! pieces only when they are whole. It holds memory only for what its readers still need: when none is free
+//! or nobody moves, a run that can be taken up again ends, and its readers start another when they come there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use http::header::{IF_RANGE, RANGE};
+use http::{HeaderValue, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+use tokio::time::{sleep, timeout};
+
+use crate::cache::ram::Extent;
+use crate::fill::Filler;
+use crate::fill::client::{Answer, Ask, Connection, deepest};
+use crate::fill::error::FillError;
+use crate::fill::run::{Ended, Pace, Run, Sharing};
+use crate::limits::{FILL_ATTEMPTS_MAX, PIECE_SIZE_BYTES};
+use crate::memory::{Class, Use};
+use crate::message::conditional::Validator;
+use crate::message::range::ContentRange;
+use crate::metrics::RunEnd;
+use crate::object::{BlockKey, ByteRange, piece_floor};
+
+/// A body on its way.
+pub(super) struct Source {
+    pub(super) body: Incoming,
+    /// Where in the version its next byte belongs.
+    pub(super) at: u64,
+    /// Where its head says it ends.
+    pub(super) promised: Option<u64>,
+    /// Given back when the body is dropped.
+    pub(super) _connection: Connection,
+}
+
+impl Source {
+    /// The answer's body, whose first byte belongs `at` and whose head promises an end.
+    pub(super) fn new(answer: Answer, at: u64, promised: Option<u64>) -> Source {
+        Source { body: answer.body, at, promised, _connection: answer.connection }
+    }
+
+    /// Whether `bytes` more would be more than its head promised.
+    fn overflows(&self, bytes: usize) -> bool {
+        self.promised.is_some_and(|promised| self.at + bytes as u64 > promised)
+    }
+}
+
+/// Brings a run's bytes, then ends it and takes it off the table.
+///
+/// `source` is the body already here, or `None` when it must be asked for.
+pub(super) async fn pump(filler: Arc<Filler>, run: Arc<Run>, source: Option<Source>, ask: Ask) {
+    let mut guard = Finish { filler: filler.clone(), run: run.clone(), ended: None };
+    let position = run.standing().written;
+    let class = if source.is_some() { Class::Viewer } else { Class::Miss };
+    let mut pump = Pump { filler, run, ask, extent: None, position, class };
+    guard.ended = Some(pump.bring(source).await);
+    pump.close_extent();
+}
+
+/// Ends the run whatever happens to the pump: readers never wait for one that is gone.
+struct Finish {
+    filler: Arc<Filler>,
+    run: Arc<Run>,
+    ended: Option<Ended>,
+}
+
+impl Drop for Finish {
+    fn drop(&mut self) {
+        let ended = self.ended.take().unwrap_or(Ended::Failed(Arc::new(FillError::Draining)));
+        self.filler.counters.runs_finished.count(match &ended {
+            Ended::Complete => RunEnd::Complete,
+            Ended::Parked => RunEnd::Parked,
+            Ended::Failed(error) if matches!(**error, FillError::Changed) => RunEnd::Changed,
+            Ended::Failed(_) => RunEnd::Failed,
+        });
+        let version = &self.run.version;
+        let lost = match &ended {
+            Ended::Complete => false,
+            Ended::Parked => !version.is_resumable(),
+            Ended::Failed(_) => version.is_changed() || !version.is_resumable(),
+        };
+        if lost && self.run.sharing == Sharing::Shared {
+            self.filler.heads.forget(&self.run.key, version.id);
+        }
+        // Off the table first: who is woken must not find it again.
+        self.filler.runs.remove(&self.run);
+        self.run.finish(ended);
+    }
+}
+
+struct Pump {
+    filler: Arc<Filler>,
+    run: Arc<Run>,
+    ask: Ask,
+    extent: Option<Writing>,
+    /// Where in the version the next byte goes.
+    position: u64,
+    /// How badly the next piece is wanted.
+    class: Class,
+}
+
+/// The extent being written.
+struct Writing {
+    extent: Extent,
+    start: u64,
+}
+
+/// Why reading a body stopped.
+enum Stop {
+    Complete,
+    Parked,
+    /// Worth another attempt.
+    Broke(FillError),
+    /// Final.
+    Failed(FillError),
+}
+
+impl Pump {
+    async fn bring(&mut self, mut source: Option<Source>) -> Ended {
+        let mut attempts = 1;
+        loop {
+            let begun_at = self.position;
+            let stop = match self.source(source.take()).await {
+                Ok(source) => self.write_from(source).await,
+                Err(stop) => stop,
+            };
+            match stop {
+                Stop::Complete => return Ended::Complete,
+                Stop::Parked => return Ended::Parked,
+                Stop::Failed(error) => return Ended::Failed(Arc::new(error)),
+                Stop::Broke(error) => {
+                    if self.position > begun_at {
+                        attempts = 1;
+                    }
+                    self.filler.counters.origin_errors.count(error.kind());
+                    let resumable = self.run.version.is_resumable();
+                    if attempts >= FILL_ATTEMPTS_MAX || !resumable {
+                        return Ended::Failed(Arc::new(error));
+                    }
+                    attempts += 1;
+                    sleep(PAUSE * attempts).await;
+                }
+            }
+        }
+    }
+
+    /// The body to read: the one given, or asked for from the write position on.
+    async fn source(&mut self, given: Option<Source>) -> Result<Source, Stop> {
+        if let Some(source) = given {
+            return Ok(source);
+        }
+        // Memory first: who waits for it holds no connection.
+        self.open_extent().await?;
+        let end = self.run.end();
+        let mut ask = self.ask.clone();
+        ask.conditions.push((RANGE, range_field(self.position, end)));
+        if let Some(validator) = if_range_field(&self.run.version.validator) {
+            ask.conditions.push((IF_RANGE, validator));
+        }
+        self.filler.counters.origin_requests.count(());
+        let answer = self.filler.client.ask(&ask).await.map_err(Stop::Failed)?;
+        self.accept(answer, end)
+    }
+
+    /// Whether the answer brings this version's bytes from the write position on (RFC 9111 section 3.4).
+    fn accept(&self, answer: Answer, end: Option<u64>) -> Result<Source, Stop> {
+        let version = &self.run.version;
+        let validator = Validator::of(&answer.fields);
+        let same = version.validator.strong_matches(&validator);
+        let changed = || {
+            version.mark_changed();
+            Stop::Failed(FillError::Changed)
+        };
+        match answer.status {
+            StatusCode::PARTIAL_CONTENT => {
+                let range = believable(&answer, self.position, end).map_err(Stop::Failed)?;
+                let (length, promised) = (range.complete(), range.range().map(ByteRange::end));
+                if !same || length.is_some_and(|length| !version.learn_length(length)) {
+                    return Err(changed());
+                }
+                version.learn_ranges(true);
+                Ok(Source::new(answer, self.position, promised))
+            }
+            StatusCode::OK if same => {
+                version.learn_ranges(false);
+                Ok(Source::new(answer, 0, version.length_bytes()))
+            }
+            StatusCode::OK | StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::NOT_FOUND => {
+                Err(changed())
+            }
+            status => {
+                let reason = format!("status {status} for a part of an object");
+                Err(Stop::Broke(FillError::Unusable { reason }))
+            }
+        }
+    }
+
+    async fn write_from(&mut self, mut source: Source) -> Stop {
+        loop {
+            if self.run.end() == Some(self.position) {
+                return self.ends_here(&mut source).await;
+            }
+            if let Err(stop) = self.pace().await {
+                return stop;
+            }
+            if self.extent.is_none() {
+                if self.is_held_or_claimed() {
+                    return Stop::Complete;
+                }
+                if let Err(stop) = self.open_extent().await {
+                    return stop;
+                }
+            }
+            match timeout(self.filler.client.patience().progress, source.body.frame()).await {
+                Err(_) => return Stop::Broke(FillError::ProgressTimeout { offset: self.position }),
+                Ok(None) => return self.body_ended(),
+                Ok(Some(Err(error))) => {
+                    let reason = deepest(&error);
+                    return Stop::Broke(FillError::Closed { offset: self.position, reason });
+                }
+                Ok(Some(Ok(frame))) => {
+                    if let Ok(bytes) = frame.into_data()
+                        && let Err(stop) = self.write(&mut source, bytes).await
+                    {
+                        return stop;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn write(&mut self, source: &mut Source, mut bytes: Bytes) -> Result<(), Stop> {
+        self.filler.counters.origin_bytes.add((), bytes.len() as u64);
+        if source.overflows(bytes.len()) {
+            return Err(self.disown());
+        }
+        let before = self.position.saturating_sub(source.at).min(bytes.len() as u64);
+        bytes.advance(before as usize);
+        source.at += before;
+        while !bytes.is_empty() {
+            if let Some(end) = self.run.end() {
+                let room = end - self.position;
+                if room == 0 {
+                    return Ok(());
+                }
+                bytes.truncate(usize::try_from(room).unwrap_or(usize::MAX).max(1));
+            }
+            if self.extent.is_none() {
+                self.open_extent().await?;
+            }
+            let writing = self.extent.as_mut().expect("an extent was just opened");
+            let taken = writing.extent.append(&bytes);
+            bytes.advance(taken);
+            self.position += taken as u64;
+            source.at += taken as u64;
+            self.run.land(writing.extent.prefix());
+            if writing.extent.written_bytes() == writing.extent.capacity_bytes() {
+                self.close_extent();
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the readers; ends the run when nobody needs it now.
+    async fn pace(&mut self) -> Result<(), Stop> {
+        loop {
+            let may_park = self.may_park();
+            match self.run.pace() {
+                Pace::Go => return Ok(()),
+                Pace::Deserted => {
+                    let block_size_bytes = self.filler.block_size.bytes();
+                    let at_border = self.position % block_size_bytes == 0;
+                    let left = self.run.end().map_or(u64::MAX, |end| end - self.position);
+                    let stop_here = at_border && left > block_size_bytes;
+                    return match self.run.sharing == Sharing::Alone || stop_here {
+                        true => Err(Stop::Parked),
+                        false => Ok(()),
+                    };
+                }
+                Pace::Wait if may_park => {
+                    if timeout(PARK_AFTER, self.run.reader_moved()).await.is_err() {
+                        return Err(Stop::Parked);
+                    }
+                }
+                Pace::Wait => self.run.reader_moved().await,
+            }
+        }
+    }
+
+    fn may_park(&self) -> bool {
+        self.run.sharing == Sharing::Shared && self.run.version.is_resumable()
+    }
+
+    /// Whether the next piece is held already, or another run will bring it: then this one is done.
+    fn is_held_or_claimed(&self) -> bool {
+        let block_size = self.filler.block_size;
+        if self.position == self.run.standing().bounds.start || !self.may_park() {
+            return false;
+        }
+        let Some(index) = block_size.block_at(self.position) else { return false };
+        let piece = (self.position - block_size.start_of(index)) / PIECE_SIZE_BYTES;
+        let key = BlockKey { version: self.run.version.id, index };
+        let held = self.filler.ram.peek(&key);
+        held.is_some_and(|block| block.pieces().holds(piece as u32))
+            || self.filler.runs.is_claimed_by_another(&self.run, self.position)
+    }
+
+    /// The body ended by itself.
+    fn body_ended(&mut self) -> Stop {
+        match self.run.end() {
+            Some(end) if self.position < end => Stop::Broke(FillError::Closed {
+                offset: self.position,
+                reason: format!("{} bytes are missing", end - self.position),
+            }),
+            Some(_) => Stop::Complete,
+            None if self.run.version.learn_length(self.position) => {
+                self.run.set_end(self.position);
+                Stop::Complete
+            }
+            None => {
+                self.run.version.mark_changed();
+                Stop::Failed(FillError::Changed)
+            }
+        }
+    }
+
+    /// The run has what it was to bring. Where the answer should end too, it must: one that goes on
+    /// contradicts its head, and none of it can be believed.
+    async fn ends_here(&mut self, source: &mut Source) -> Stop {
+        let ends_too = source.promised == Some(self.position);
+        if source.body.is_end_stream() || !ends_too {
+            return Stop::Complete;
+        }
+        match timeout(self.filler.client.patience().progress, source.body.frame()).await {
+            Ok(Some(Ok(frame))) if frame.data_ref().is_some_and(|bytes| !bytes.is_empty()) => {
+                self.disown()
+            }
+            _ => Stop::Complete,
+        }
+    }
+
+    /// Forgets everything this run has published.
+    fn disown(&mut self) -> Stop {
+        let version = &self.run.version;
+        version.mark_changed();
+        let block_size = self.filler.block_size;
+        let start = self.run.standing().bounds.start;
+        let first = block_size.block_at(start).unwrap_or(u32::MAX);
+        let last = block_size.block_at(self.position).unwrap_or(u32::MAX);
+        for index in first..=last {
+            self.filler.ram.forget(&BlockKey { version: version.id, index });
+        }
+        let asked = format!("the bytes up to {}", self.position);
+        Stop::Failed(FillError::WrongRange { asked, answered: "more".to_owned() })
+    }
+
+    /// Takes memory for the next bytes: to the end of the block if that is free, else one piece.
+    async fn open_extent(&mut self) -> Result<(), Stop> {
+        if self.extent.is_some() {
+            return Ok(());
+        }
+        let block_size_bytes = self.filler.block_size.bytes();
+        let in_block = block_size_bytes - self.position % block_size_bytes;
+        let left = self.run.end().map_or(in_block, |end| in_block.min(end - self.position)).max(1);
+        let one_piece = left.min(PIECE_SIZE_BYTES);
+        if self.take(left, Class::Prefetch) || self.take(one_piece, self.class) {
+            return Ok(());
+        }
+        let served = self.class == Class::Viewer;
+        if served && self.may_park() {
+            return Err(Stop::Parked);
+        }
+        let deadline = tokio::time::Instant::now() + self.filler.client.patience().first_byte;
+        while tokio::time::Instant::now() < deadline {
+            let reserved = self.filler.governor.reserve(Use::Fill, self.class, one_piece);
+            let reserved = tokio::time::timeout_at(deadline, reserved).await;
+            drop(reserved.map_err(|_| Stop::Failed(FillError::Overload { what: "memory" }))?);
+            if self.take(one_piece, self.class) {
+                return Ok(());
+            }
+            sleep(PAUSE).await;
+        }
+        Err(Stop::Failed(FillError::Overload { what: "memory" }))
+    }
+
+    fn take(&mut self, bytes: u64, class: Class) -> bool {
+        let Some(reserved) = self.filler.governor.try_reserve(Use::Fill, class, bytes) else {
+            return false;
+        };
+        let Some(extent) = self.filler.ram.allocate(bytes) else { return false };
+        self.extent = Some(Writing { extent, start: self.position });
+        self.run.begin_part(reserved);
+        self.class = Class::Viewer;
+        true
+    }
+
+    /// Publishes the whole pieces of what was written.
+    fn close_extent(&mut self) {
+        let Some(Writing { extent, start }) = self.extent.take() else { return };
+        let bytes = extent.freeze();
+        let published = self.run.sharing == Sharing::Shared && self.publish(start, &bytes);
+        self.run.finish_part(bytes, published);
+    }
+
+    fn publish(&self, start: u64, bytes: &Bytes) -> bool {
+        let version = &self.run.version;
+        let end = start + bytes.len() as u64;
+        let whole = match version.length_bytes() == Some(end) {
+            true => end,
+            false => piece_floor(end).max(start),
+        };
+        let block_size = self.filler.block_size;
+        let Some(index) = block_size.block_at(start) else { return false };
+        if whole == start || version.is_changed() || start % PIECE_SIZE_BYTES != 0 {
+            return false;
+        }
+        let first_piece = ((start - block_size.start_of(index)) / PIECE_SIZE_BYTES) as u32;
+        let key = BlockKey { version: version.id, index };
+        self.filler.ram.publish(key, first_piece, bytes.slice(..(whole - start) as usize));
+        true
+    }
+}
+
+/// Between attempts, times their number.
+const PAUSE: Duration = Duration::from_millis(20);
+/// How long a run waits for a reader to move before it gives its connection and memory back.
+const PARK_AFTER: Duration = Duration::from_secs(1);
+
+/// `Range` for the bytes from `start` to `end`, or to the end of the object.
+pub(super) fn range_field(start: u64, end: Option<u64>) -> HeaderValue {
+    let text = match end {
+        Some(end) => format!("bytes={start}-{}", end - 1),
+        None => format!("bytes={start}-"),
+    };
+    HeaderValue::try_from(text).expect("digits and a dash are a field value")
+}
+
+/// `If-Range` with a strong entity tag, or a date that is strong (RFC 9110 section 13.1.5).
+fn if_range_field(validator: &Validator) -> Option<HeaderValue> {
+    validator.is_strong().then(|| validator.if_range_value()).flatten()
+}
+
+/// Checks a 206 against what was asked: it must start there, end there or sooner, and not contradict itself.
+///
+/// # Errors
+/// `WrongRange`, with both.
+pub(super) fn believable(
+    answer: &Answer,
+    start: u64,
+    end: Option<u64>,
+) -> Result<ContentRange, FillError> {
+    let field = answer.fields.get(http::header::CONTENT_RANGE);
+    let wrong = || FillError::WrongRange {
+        asked: String::from_utf8_lossy(range_field(start, end).as_bytes()).into_owned(),
+        answered: match field {
+            Some(field) => format!("206 with {:?}", String::from_utf8_lossy(field.as_bytes())),
+            None => "206 without Content-Range".to_owned(),
+        },
+    };
+    let answered = field.and_then(|field| ContentRange::parse(field).ok()).ok_or_else(wrong)?;
+    let range = answered.range().ok_or_else(wrong)?;
+    let length = answer.body.size_hint().exact();
+    let agrees = range.start() == start
+        && end.is_none_or(|end| range.end() <= end)
+        && length.is_none_or(|length| length == range.length_bytes())
+        && answered.complete().is_none_or(|complete| range.end() <= complete);
+    agrees.then_some(answered).ok_or_else(wrong)
+}

@@ -1,0 +1,415 @@
+//! A fill run: one upstream request for consecutive missing pieces, seen by its readers.
+//!
+//! The pump writes, readers follow its write position; both sides meet only in this file, under a lock held
+//! for a few instructions. A reader outlives the run it follows, a run does not depend on any one reader.
+//! What a run holds is what its readers still need of it: everything else has been published to ram.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use crate::cache::heads::Version;
+use crate::fill::error::FillError;
+use crate::memory::Reservation;
+use crate::object::ObjectKey;
+
+/// Who may read what a run brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// Any viewer; its pieces are published.
+    Shared,
+    /// The one viewer it was started for; nothing is kept.
+    Alone,
+}
+
+/// How far ahead of its readers a run may be, and where it must end.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// The first byte brought: a piece border unless the run is for one viewer.
+    pub start: u64,
+    /// One past the last byte asked for; `None` when the response goes on to an end not known yet.
+    pub end: Option<u64>,
+    /// How many bytes the write position may be ahead of the reader that paces the run.
+    pub window_bytes: u64,
+}
+
+/// Why a run ended.
+#[derive(Clone, Debug)]
+pub enum Ended {
+    /// It brought all it was to bring. `object_end`: the version ends there too.
+    Complete,
+    /// Nobody needed it just then; who goes on reading starts another.
+    Parked,
+    /// The origin failed it.
+    Failed(Arc<FillError>),
+}
+
+/// One run, shared by the pump and its readers.
+#[derive(Debug)]
+pub struct Run {
+    /// The version its bytes belong to.
+    pub version: Arc<Version>,
+    /// The object, for the status page and for forgetting a version that changed.
+    pub key: ObjectKey,
+    /// Who may read it.
+    pub sharing: Sharing,
+    state: Mutex<State>,
+    /// Rung when bytes have landed or the run has ended.
+    landed: Notify,
+    /// Rung when a reader came, moved on or left.
+    moved: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    bounds: Bounds,
+    /// What is held, in order and without gaps: it ends at `written`.
+    parts: VecDeque<Part>,
+    written: u64,
+    ended: Option<Ended>,
+    readers: Vec<Arc<Mark>>,
+}
+
+/// Consecutive bytes of one block, as far as they are written.
+#[derive(Debug)]
+struct Part {
+    start: u64,
+    bytes: Bytes,
+    /// Published parts can be read from ram, so nobody is lost when they are dropped.
+    published: bool,
+    _reserved: Option<Reservation>,
+}
+
+impl Part {
+    fn end(&self) -> u64 {
+        self.start + self.bytes.len() as u64
+    }
+}
+
+/// Where one reader is.
+#[derive(Debug)]
+struct Mark {
+    position: AtomicU64,
+    /// It has been given bytes at least once: from then on it can fall back to reading blocks.
+    served: AtomicBool,
+}
+
+/// What the pump should do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// Read on.
+    Go,
+    /// As far ahead as allowed: wait for a reader to move.
+    Wait,
+    /// No reader is left.
+    Deserted,
+}
+
+/// Where a run stands, for the status page.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// What it was to bring.
+    pub bounds: Bounds,
+    /// How far it has written.
+    pub written: u64,
+    /// Readers that follow it.
+    pub readers: usize,
+}
+
+impl Run {
+    /// A run that has brought nothing yet.
+    pub fn new(
+        version: Arc<Version>,
+        key: ObjectKey,
+        sharing: Sharing,
+        bounds: Bounds,
+    ) -> Arc<Run> {
+        let state = State {
+            bounds,
+            parts: VecDeque::new(),
+            written: bounds.start,
+            ended: None,
+            readers: Vec::new(),
+        };
+        let state = Mutex::new(state);
+        Arc::new(Run {
+            version,
+            key,
+            sharing,
+            state,
+            landed: Notify::new(),
+            moved: Notify::new(),
+        })
+    }
+
+    /// A reader at `position`, unless the run has ended or does not come by there.
+    pub fn attach(self: &Arc<Run>, position: u64) -> Option<Reader> {
+        let mut state = self.lock();
+        if state.ended.is_some() || !state.comes_by(position, self.goes_on()) {
+            return None;
+        }
+        let mark =
+            Arc::new(Mark { position: AtomicU64::new(position), served: AtomicBool::new(false) });
+        state.readers.push(mark.clone());
+        drop(state);
+        self.moved.notify_one();
+        Some(Reader { run: self.clone(), mark })
+    }
+
+    /// The bytes this run will bring: what it has written, and its claim ahead. `None` once ended.
+    pub fn claim(&self) -> Option<(u64, u64)> {
+        let state = self.lock();
+        state.ended.is_none().then(|| (state.floor(), state.claim_end(self.goes_on())))
+    }
+
+    /// Where it stands.
+    pub fn standing(&self) -> Standing {
+        let state = self.lock();
+        Standing { bounds: state.bounds, written: state.written, readers: state.readers.len() }
+    }
+
+    /// Whether it must go on to its end, because nobody could ask for the rest later.
+    fn goes_on(&self) -> GoesOn {
+        match self.sharing == Sharing::Shared && self.version.is_resumable() {
+            true => GoesOn::WithinItsWindow,
+            false => GoesOn::ToTheEnd,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum GoesOn {
+    WithinItsWindow,
+    ToTheEnd,
+}
+
+/// The pump's side.
+impl Run {
+    /// Whether the readers allow more to be written; drops what all of them have passed.
+    pub fn pace(&self) -> Pace {
+        let mut state = self.lock();
+        state.drop_passed(self.goes_on());
+        let positions = state.readers.iter().map(|mark| mark.position.load(Ordering::Acquire));
+        // A run that could not be taken up again waits for its slowest reader, any other for its fastest.
+        let pacing = match self.goes_on() {
+            GoesOn::WithinItsWindow => positions.max(),
+            GoesOn::ToTheEnd => positions.min(),
+        };
+        match pacing {
+            None => Pace::Deserted,
+            Some(at) if state.written >= at.saturating_add(state.bounds.window_bytes) => Pace::Wait,
+            Some(_) => Pace::Go,
+        }
+    }
+
+    /// Waits until a reader came, moved or left. Dropping it midway is safe.
+    pub async fn reader_moved(&self) {
+        self.moved.notified().await;
+    }
+
+    /// Begins a part at the write position, for memory that is reserved.
+    pub fn begin_part(&self, reserved: Reservation) {
+        let mut state = self.lock();
+        let start = state.written;
+        state.parts.push_back(Part {
+            start,
+            bytes: Bytes::new(),
+            published: false,
+            _reserved: Some(reserved),
+        });
+    }
+
+    /// The last part now holds `bytes`: wakes the readers.
+    pub fn land(&self, bytes: Bytes) {
+        let mut state = self.lock();
+        let part = state.parts.back_mut().expect("a part is begun before bytes land in it");
+        part.bytes = bytes;
+        state.written = part.end();
+        drop(state);
+        self.landed.notify_waiters();
+    }
+
+    /// The last part is whole and published to ram, or never will be.
+    pub fn finish_part(&self, bytes: Bytes, published: bool) {
+        let mut state = self.lock();
+        if let Some(part) = state.parts.back_mut() {
+            part.bytes = bytes;
+            part.published = published;
+        }
+        state.drop_passed(self.goes_on());
+    }
+
+    /// Learns where the response ends.
+    pub fn set_end(&self, end: u64) {
+        self.lock().bounds.end = Some(end);
+    }
+
+    /// One past the last byte to bring, if known.
+    pub fn end(&self) -> Option<u64> {
+        self.lock().bounds.end
+    }
+
+    /// Ends the run. What a reader who has been given nothing yet waits for stays until it is gone;
+    /// everything else that is published is dropped, so that slow readers hold no memory through a run.
+    pub fn finish(&self, ended: Ended) {
+        let mut state = self.lock();
+        state.ended = Some(ended);
+        state.shed(self.goes_on());
+        drop(state);
+        self.landed.notify_waiters();
+    }
+}
+
+impl State {
+    /// The first byte still held, or the write position.
+    fn floor(&self) -> u64 {
+        self.parts.front().map_or(self.written, |part| part.start)
+    }
+
+    fn claim_end(&self, goes_on: GoesOn) -> u64 {
+        let end = self.bounds.end.unwrap_or(u64::MAX);
+        match goes_on {
+            GoesOn::WithinItsWindow => end.min(self.written + self.bounds.window_bytes),
+            GoesOn::ToTheEnd => end,
+        }
+    }
+
+    /// Whether the byte at `position` is held or will come. The end of the object counts: who reads
+    /// there learns that it is the end.
+    fn comes_by(&self, position: u64, goes_on: GoesOn) -> bool {
+        let end = self.claim_end(goes_on);
+        position >= self.floor() && (position < end || (self.bounds.end.is_none() && position == end))
+    }
+
+    /// After the end: drops what is published, but for readers who have been given nothing yet.
+    fn shed(&mut self, goes_on: GoesOn) {
+        self.drop_passed(goes_on);
+        if goes_on == GoesOn::ToTheEnd {
+            return;
+        }
+        let unserved = self.readers.iter().filter(|mark| !mark.served.load(Ordering::Acquire));
+        let waiting: Vec<u64> =
+            unserved.map(|mark| mark.position.load(Ordering::Acquire)).collect();
+        let wanted = |part: &Part| waiting.iter().any(|at| (part.start..part.end()).contains(at));
+        while self.parts.front().is_some_and(|part| part.published && !wanted(part)) {
+            self.parts.pop_front();
+        }
+    }
+
+    fn drop_passed(&mut self, goes_on: GoesOn) {
+        let positions = self.readers.iter().map(|mark| mark.position.load(Ordering::Acquire));
+        let slowest = positions.clone().min().unwrap_or(u64::MAX);
+        let fastest = positions.max().unwrap_or(u64::MAX);
+        while let Some(part) = self.parts.front() {
+            let passed = part.end() <= slowest;
+            // A slow reader falls back to reading blocks, so that it holds nothing here.
+            let left_behind = goes_on == GoesOn::WithinItsWindow
+                && part.published
+                && part.end() <= fastest.saturating_sub(BEHIND_FASTEST_BYTES);
+            let whole = self.parts.len() > 1 || part.published;
+            if !(whole && (passed || left_behind)) {
+                break;
+            }
+            self.parts.pop_front();
+        }
+    }
+}
+
+/// How far behind the fastest reader a run still serves the others.
+const BEHIND_FASTEST_BYTES: u64 = 1 << 20;
+
+/// What a reader finds at its position.
+#[derive(Debug)]
+pub enum Landed {
+    /// Bytes from there on, at least one, shared with the ram tier.
+    Bytes(Bytes),
+    /// The object ends there.
+    End,
+    /// Not from this run: read blocks, or start another run.
+    Elsewhere,
+    /// The origin failed the run before it came there.
+    Failed(Arc<FillError>),
+}
+
+/// One viewer's place in a run; leaves it when dropped.
+#[derive(Debug)]
+pub struct Reader {
+    run: Arc<Run>,
+    mark: Arc<Mark>,
+}
+
+impl Reader {
+    /// The run it follows.
+    pub fn run(&self) -> &Arc<Run> {
+        &self.run
+    }
+
+    /// Waits for bytes at `position`. The caller gives the deadline. Dropping the future midway is safe:
+    /// nothing is taken until it is returned.
+    pub async fn read(&self, position: u64) -> Landed {
+        self.move_to(position);
+        loop {
+            let mut landed = std::pin::pin!(self.run.landed.notified());
+            landed.as_mut().enable();
+            if let Some(found) = self.look(position) {
+                return found;
+            }
+            landed.await;
+        }
+    }
+
+    /// What is there now, without waiting; `None` when it has not come yet.
+    pub fn try_read(&self, position: u64) -> Option<Landed> {
+        self.move_to(position);
+        self.look(position)
+    }
+
+    fn move_to(&self, position: u64) {
+        if self.mark.position.swap(position, Ordering::AcqRel) != position {
+            let mut state = self.run.lock();
+            match state.ended {
+                Some(_) => state.shed(self.run.goes_on()),
+                None => self.run.moved.notify_one(),
+            }
+        }
+    }
+
+    fn look(&self, position: u64) -> Option<Landed> {
+        let state = self.run.lock();
+        let part = state.parts.iter().find(|part| (part.start..part.end()).contains(&position));
+        if let Some(part) = part {
+            self.mark.served.store(true, Ordering::Release);
+            return Some(Landed::Bytes(part.bytes.slice((position - part.start) as usize..)));
+        }
+        let object_end = self.run.version.length_bytes();
+        match &state.ended {
+            Some(Ended::Failed(error)) if position >= state.floor() => {
+                Some(Landed::Failed(error.clone()))
+            }
+            Some(_) if object_end == Some(position) => Some(Landed::End),
+            Some(_) => Some(Landed::Elsewhere),
+            None if state.comes_by(position, self.run.goes_on()) => None,
+            None => Some(Landed::Elsewhere),
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let mut state = self.run.lock();
+        state.readers.retain(|mark| !Arc::ptr_eq(mark, &self.mark));
+        state.drop_passed(self.run.goes_on());
+        if state.ended.is_some() && state.readers.is_empty() {
+            state.parts.clear();
+        }
+        drop(state);
+        self.run.moved.notify_one();
+    }
+}

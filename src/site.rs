@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use rustls_pki_types::CertificateDer;
 
 use crate::object::SiteId;
@@ -173,6 +173,16 @@ pub struct FieldEdits {
 }
 
 impl FieldEdits {
+    /// Makes the edits.
+    pub fn apply_to(&self, fields: &mut HeaderMap) {
+        for name in &self.remove {
+            fields.remove(name);
+        }
+        for (name, value) in &self.add {
+            fields.insert(name, value.clone());
+        }
+    }
+
     /// Whether nothing is edited.
     pub fn is_empty(&self) -> bool {
         self.remove.is_empty() && self.add.is_empty()

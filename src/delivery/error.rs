@@ -80,7 +80,7 @@ fn request_verdict(error: &RequestError) -> Verdict {
             (StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered", After::Keep)
         }
         RequestError::BodyRefused => {
-            (StatusCode::CONTENT_TOO_LARGE, "a request must not have a body", After::Close)
+            (StatusCode::PAYLOAD_TOO_LARGE, "a request must not have a body", After::Close)
         }
         RequestError::ExpectationFailed => {
             (StatusCode::EXPECTATION_FAILED, "this expectation is not met", After::Close)

@@ -261,7 +261,7 @@ impl Delivery {
     ) -> Result<Reply, DeliveryError> {
         let fields = &viewer.parts.headers;
         let status = |found| self.cache_status(&head, found, viewer, None, record);
-        match conditional::evaluate(fields, head.stored.validator(), asked.method) {
+        match preconditions(fields, &head) {
             Verdict::PreconditionFailed => return Err(DeliveryError::PreconditionFailed),
             Verdict::NotModified => return Ok(Reply::not_modified(&head, viewer, status(found))),
             Verdict::Proceed => {}
@@ -328,7 +328,7 @@ impl Delivery {
         let counters = &self.shared.counters;
         let ttl = head.freshness.ttl_seconds(viewer.time);
         match (found, collapsed) {
-            (Found::Asked(forwarded), _) => CacheStatus::Forwarded(forwarded),
+            (Found::Asked(forwarded), _) => CacheStatus::Fwd(forwarded),
             (Found::Fresh, None) => {
                 counters.lookups.count(Lookup::Hit);
                 CacheStatus::Hit { ttl }
@@ -336,7 +336,7 @@ impl Delivery {
             (Found::Fresh, Some(collapsed)) => {
                 let lookup = if collapsed { Lookup::Collapsed } else { Lookup::Partial };
                 counters.lookups.count(lookup);
-                CacheStatus::Forwarded(Forwarded { collapsed, ..Fwd::Partial.into() })
+                CacheStatus::Fwd(Forwarded { collapsed, ..Fwd::Partial.into() })
             }
         }
     }
@@ -426,7 +426,7 @@ impl Delivery {
             }
         };
         let status = self.cache_status(&head, found, viewer, None, record);
-        match conditional::evaluate(fields, head.stored.validator(), asked.method) {
+        match preconditions(fields, &head) {
             Verdict::PreconditionFailed => Err(DeliveryError::PreconditionFailed),
             Verdict::NotModified => Ok(Reply::not_modified(&head, viewer, status)),
             Verdict::Proceed => {
@@ -463,6 +463,14 @@ impl Shared {
             fields,
             conditions: Vec::new(),
         }
+    }
+}
+
+/// The request's conditions, which only a 2xx is asked about (RFC 9110 section 13.2.1).
+fn preconditions(fields: &http::HeaderMap, head: &Head) -> Verdict {
+    match head.stored.status().is_success() {
+        true => conditional::evaluate(fields, head.stored.validator()),
+        false => Verdict::Proceed,
     }
 }
 

@@ -106,7 +106,7 @@ impl Client {
     ) -> Result<Client, String> {
         let of_site =
             |site: &Arc<Site>| site.origins.iter().map(|o| Upstream::new(o, patience)).collect();
-        let upstreams = sites.all().iter().map(of_site).collect::<Result<_, String>>()?;
+        let upstreams = sites.iter().map(of_site).collect::<Result<_, String>>()?;
         Ok(Client { upstreams, governor, patience })
     }
 

@@ -72,7 +72,7 @@ impl Filler {
         ask.conditions = wanted.conditions(rounded);
         self.counters.origin_requests.count(());
         let mut answer = self.client.ask(&ask).await?;
-        response::edit(&mut answer.fields, &wanted.rule().response);
+        wanted.rule().response.apply_to(&mut answer.fields);
         match (answer.status, &wanted.stale) {
             (StatusCode::NOT_MODIFIED, Some(stale)) => {
                 return Ok((self.confirm(wanted, stale, &answer), None));

@@ -23,7 +23,7 @@ use crate::limits::{FILL_ATTEMPTS_MAX, PIECE_SIZE_BYTES};
 use crate::memory::{Class, Use};
 use crate::message::conditional::Validator;
 use crate::message::range::ContentRange;
-use crate::metrics::RunEnd;
+use crate::metrics::labels::RunEnd;
 use crate::object::{BlockKey, ByteRange, piece_floor};
 
 /// A body on its way.
@@ -158,7 +158,7 @@ impl Pump {
         let end = self.run.end();
         let mut ask = self.ask.clone();
         ask.conditions.push((RANGE, range_field(self.position, end)));
-        if let Some(validator) = if_range_field(&self.run.version.validator) {
+        if let Some(validator) = self.run.version.validator.if_range_value() {
             ask.conditions.push((IF_RANGE, validator));
         }
         self.filler.counters.origin_requests.count(());
@@ -437,11 +437,6 @@ pub(super) fn range_field(start: u64, end: Option<u64>) -> HeaderValue {
         None => format!("bytes={start}-"),
     };
     HeaderValue::try_from(text).expect("digits and a dash are a field value")
-}
-
-/// `If-Range` with a strong entity tag, or a date that is strong (RFC 9110 section 13.1.5).
-fn if_range_field(validator: &Validator) -> Option<HeaderValue> {
-    validator.is_strong().then(|| validator.if_range_value()).flatten()
 }
 
 /// Checks a 206 against what was asked: it must start there, end there or sooner, and not contradict itself.

@@ -123,6 +123,17 @@ impl Validator {
         self.etag.as_ref().map_or(self.date_is_strong, |etag| !etag.is_weak())
     }
 
+    /// What `If-Range` says to be given a part of this version only; `None` unless it is strong.
+    pub fn if_range_value(&self) -> Option<HeaderValue> {
+        match &self.etag {
+            Some(etag) => (!etag.is_weak()).then(|| etag.as_header().clone()),
+            None => {
+                let date = self.last_modified.filter(|_| self.date_is_strong)?;
+                HeaderValue::try_from(httpdate::fmt_http_date(date)).ok()
+            }
+        }
+    }
+
     /// Whether both are strong and the same: the bytes belong to one version.
     pub fn strong_matches(&self, other: &Validator) -> bool {
         match (&self.etag, &other.etag) {

@@ -87,6 +87,17 @@ pub struct Freshness {
 }
 
 impl Freshness {
+    /// Never fresh: of a response that is not stored.
+    pub fn expired(received_at: SystemTime) -> Freshness {
+        Freshness {
+            received_at,
+            initial_age: Duration::ZERO,
+            lifetime: Duration::ZERO,
+            must_revalidate: true,
+            no_cache: true,
+        }
+    }
+
     /// How old it is; a clock set back makes it no younger than when it arrived.
     pub fn age(&self, now: SystemTime) -> Duration {
         let here = now.duration_since(self.received_at).unwrap_or_default();

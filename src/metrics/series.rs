@@ -1,0 +1,221 @@
+//! Every Prometheus series of the appliance: its name, its kind and its help text.
+//!
+//! Names are `tidegate_<thing>_<unit>[_total]`. What threads count is laid out for scraping here;
+//! what is read at scrape is only named here, and read by a closure of whoever owns it.
+
+use prometheus::core::Desc;
+use prometheus::proto;
+
+use super::counters::{BUCKETS_US, Counters, Durations, Tally};
+use super::labels::{Labels, Wait};
+
+/// Whether a series only ever grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Grows from zero at the start of the process; its name ends in `_total`.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts by upper bounds.
+    Histogram,
+}
+
+/// The name, meaning and kind of a metric, and what its series are told apart by.
+#[derive(Clone, Copy, Debug)]
+pub struct Series {
+    /// `tidegate_<thing>_<unit>[_total]`.
+    pub name: &'static str,
+    /// One sentence for who reads the metric.
+    pub help: &'static str,
+    /// Counter, gauge or histogram.
+    pub kind: Kind,
+    /// The label whose values the reader names; `None` for a single series.
+    pub label: Option<&'static str>,
+}
+
+const fn counter(name: &'static str, help: &'static str) -> Series {
+    Series { name, help, kind: Kind::Counter, label: None }
+}
+
+const fn gauge(name: &'static str, help: &'static str) -> Series {
+    Series { name, help, kind: Kind::Gauge, label: None }
+}
+
+/// Read at scrape: fill runs that are under way.
+pub const RUNS_IN_FLIGHT: Series =
+    gauge("tidegate_fill_runs_in_flight", "Fill runs under way now.");
+/// Read at scrape: bytes the ram tier keeps.
+pub const RAM_BYTES: Series =
+    gauge("tidegate_ram_bytes", "Bytes of blocks that the ram tier keeps.");
+/// Read at scrape: blocks the ram tier keeps.
+pub const RAM_BLOCKS: Series =
+    gauge("tidegate_ram_blocks", "Blocks that the ram tier keeps, whole or in part.");
+/// Read at scrape: blocks that have left the ram tier to make room.
+pub const RAM_EVICTIONS: Series =
+    counter("tidegate_ram_evictions_total", "Blocks evicted from ram to make room for others.");
+/// Read at scrape: memory reserved, by use.
+pub const MEMORY_USED: Series = Series {
+    label: Some("use"),
+    ..gauge("tidegate_memory_used_bytes", "Memory reserved from the governor, by use.")
+};
+/// Read at scrape: memory that may be reserved, by use.
+pub const MEMORY_BUDGET: Series = Series {
+    label: Some("use"),
+    ..gauge(
+        "tidegate_memory_budget_bytes",
+        "Memory that may be reserved from the governor, by use.",
+    )
+};
+/// Read at scrape: lines the access log has lost.
+pub const ACCESS_LOG_DROPPED: Series = counter(
+    "tidegate_access_log_lines_dropped_total",
+    "Access-log lines lost because the writer was too slow or its file could not be written.",
+);
+
+const REQUESTS: Series = counter("tidegate_requests_total", "Requests answered.");
+const BODIES: Series =
+    counter("tidegate_response_bodies_total", "Response bodies, by how their sending ended.");
+const BODY_BYTES: Series = counter(
+    "tidegate_response_body_bytes_total",
+    "Response body bytes handed to viewers' connections, by the tier they came from.",
+);
+const LOOKUPS: Series =
+    counter("tidegate_lookups_total", "Look-ups of objects in the cache, by what was found.");
+const RUNS_STARTED: Series = counter("tidegate_fill_runs_started_total", "Fill runs started.");
+const RUNS_FINISHED: Series =
+    counter("tidegate_fill_runs_finished_total", "Fill runs ended, by how.");
+const ORIGIN_REQUESTS: Series =
+    counter("tidegate_origin_requests_total", "Requests sent to origins, retries included.");
+const ORIGIN_BYTES: Series =
+    counter("tidegate_origin_body_bytes_total", "Response body bytes received from origins.");
+const ORIGIN_ERRORS: Series =
+    counter("tidegate_origin_errors_total", "What origins did wrong, by kind.");
+const REFUSALS: Series =
+    counter("tidegate_refusals_total", "Work refused for want of memory or room, by class.");
+const CONNECTIONS_OPEN: Series =
+    gauge("tidegate_connections_open", "Viewers' connections open now.");
+const CONNECTIONS_ACCEPTED: Series =
+    counter("tidegate_connections_accepted_total", "Viewers' connections accepted.");
+const CONNECTIONS_REFUSED: Series = counter(
+    "tidegate_connections_refused_total",
+    "Viewers' connections closed at once because too many were open.",
+);
+const HANDSHAKES: Series =
+    counter("tidegate_tls_handshakes_total", "TLS handshakes with viewers, by result.");
+const TIME_LIMITS: Series = counter(
+    "tidegate_time_limits_reached_total",
+    "Viewers' connections or streams closed by a time limit.",
+);
+const TIME_TO_FIRST_BYTE: Series = Series {
+    name: "tidegate_time_to_first_byte_seconds",
+    help: "From a request's head being read to its first body byte being handed on.",
+    kind: Kind::Histogram,
+    label: None,
+};
+const BUILD: Series =
+    gauge("tidegate_build_info", "Always 1; its label is the version that is running.");
+
+/// Of what threads count, every metric with its series.
+pub(super) fn families(totals: &Counters) -> Vec<proto::MetricFamily> {
+    vec![
+        tally(REQUESTS, &totals.requests),
+        tally(BODIES, &totals.bodies),
+        tally(BODY_BYTES, &totals.body_bytes),
+        tally(LOOKUPS, &totals.lookups),
+        tally(RUNS_STARTED, &totals.runs_started),
+        tally(RUNS_FINISHED, &totals.runs_finished),
+        tally(ORIGIN_REQUESTS, &totals.origin_requests),
+        tally(ORIGIN_BYTES, &totals.origin_bytes),
+        tally(ORIGIN_ERRORS, &totals.origin_errors),
+        tally(REFUSALS, &totals.refusals),
+        family(CONNECTIONS_OPEN, vec![value(CONNECTIONS_OPEN, &[], totals.connections_open())]),
+        tally(CONNECTIONS_ACCEPTED, &totals.connections_accepted),
+        tally(CONNECTIONS_REFUSED, &totals.connections_refused),
+        tally(HANDSHAKES, &totals.handshakes),
+        tally(TIME_LIMITS, &totals.time_limits),
+        family(TIME_TO_FIRST_BYTE, first_byte_histograms(totals)),
+        family(BUILD, vec![value(BUILD, &[("version", env!("CARGO_PKG_VERSION"))], 1)]),
+    ]
+}
+
+/// The metric `series` with the series given.
+pub(super) fn family(series: Series, metrics: Vec<proto::Metric>) -> proto::MetricFamily {
+    let mut family = proto::MetricFamily::default();
+    family.set_name(series.name.to_owned());
+    family.set_help(series.help.to_owned());
+    family.set_field_type(match series.kind {
+        Kind::Counter => proto::MetricType::COUNTER,
+        Kind::Gauge => proto::MetricType::GAUGE,
+        Kind::Histogram => proto::MetricType::HISTOGRAM,
+    });
+    family.set_metric(metrics);
+    family
+}
+
+/// One series of a counter or gauge.
+pub(super) fn value(series: Series, labels: &[(&str, &str)], value: u64) -> proto::Metric {
+    let mut metric = proto::Metric::from_label(pairs(labels));
+    // Exact up to 2^53: nine petabytes.
+    let value = value as f64;
+    if series.kind == Kind::Counter {
+        let mut counter = proto::Counter::default();
+        counter.set_value(value);
+        metric.set_counter(counter);
+    } else {
+        let mut gauge = proto::Gauge::default();
+        gauge.set_value(value);
+        metric.set_gauge(gauge);
+    }
+    metric
+}
+
+/// What the registry knows a metric by.
+pub(super) fn description(family: &proto::MetricFamily) -> Desc {
+    let labels = family.get_metric().first().map_or(&[][..], |metric| metric.get_label());
+    let names = labels.iter().map(|pair| pair.name().to_owned()).collect();
+    Desc::new(family.name().to_owned(), family.help().to_owned(), names, Default::default())
+        .expect("names, labels and help texts are written in this module, and tested")
+}
+
+fn tally<L: Labels, const N: usize>(series: Series, tally: &Tally<L, N>) -> proto::MetricFamily {
+    let metric = |(labels, count): (L, u64)| {
+        let mut pairs = Vec::new();
+        labels.append_to(&mut pairs);
+        value(series, &pairs, count)
+    };
+    family(series, tally.each().map(metric).collect())
+}
+
+fn first_byte_histograms(totals: &Counters) -> Vec<proto::Metric> {
+    let histograms = Wait::ALL.iter().zip(&totals.time_to_first_byte);
+    histograms.map(|(wait, durations)| histogram(*wait, durations)).collect()
+}
+
+fn histogram(labels: impl Labels, durations: &Durations) -> proto::Metric {
+    let cumulated = durations.cumulated();
+    let mut histogram = proto::Histogram::default();
+    let bucket = |(bound_us, below): (&u64, &u64)| {
+        let mut bucket = proto::Bucket::default();
+        bucket.set_upper_bound(*bound_us as f64 / 1e6);
+        bucket.set_cumulative_count(*below);
+        bucket
+    };
+    histogram.set_bucket(BUCKETS_US.iter().zip(&cumulated).map(bucket).collect());
+    histogram.set_sample_count(cumulated[BUCKETS_US.len()]);
+    histogram.set_sample_sum(durations.sum_seconds());
+    let mut words = Vec::new();
+    labels.append_to(&mut words);
+    let mut metric = proto::Metric::from_label(pairs(&words));
+    metric.set_histogram(histogram);
+    metric
+}
+
+fn pairs(labels: &[(&str, &str)]) -> Vec<proto::LabelPair> {
+    let pair = |(name, value): &(&str, &str)| {
+        let mut pair = proto::LabelPair::default();
+        pair.set_name((*name).to_owned());
+        pair.set_value((*value).to_owned());
+        pair
+    };
+    labels.iter().map(pair).collect()
+}

@@ -1,0 +1,444 @@
+//! One structured line per request, and the latest of them for the status page.
+//!
+//! Serving threads format a line and put it into a bounded channel; a thread of its own writes.
+//! Nothing here waits for the file: a line that finds no room is dropped and counted. Lines that
+//! wait are bounded in number and in bytes.
+
+mod entry;
+mod request_id;
+mod writer;
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use std::{error, fmt, io, thread};
+
+pub use self::entry::{ClientBits, Entry, Outcome, Target};
+pub use self::request_id::{FIELD as REQUEST_ID_FIELD, RequestId};
+use self::writer::Output;
+use crate::limits;
+
+/// What lines that wait for the writer may take together; more are dropped and counted.
+pub const LINES_WAITING_BYTES_MAX: usize = 16 << 20;
+
+/// What is logged, and where.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where lines are written.
+    pub destination: Destination,
+    /// How much of a client's address.
+    pub client_bits: ClientBits,
+    /// Whether the latest requests are kept for the status page.
+    pub recent: Recent,
+}
+
+/// Where lines are written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// Nowhere.
+    Off,
+    /// The process's standard output.
+    Stdout,
+    /// Appended to a file, created if it is not there.
+    File(PathBuf),
+}
+
+/// Whether the latest requests are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recent {
+    /// The last `limits::RECENT_REQUESTS_MAX`, also when no line is written.
+    Kept,
+    /// None.
+    NotKept,
+}
+
+/// The access log; clones are handles of the same log.
+#[derive(Clone, Debug)]
+pub struct AccessLog {
+    /// `None` when nobody would read a line.
+    sender: Option<SyncSender<Message>>,
+    shared: Arc<Shared>,
+    client_bits: ClientBits,
+}
+
+impl AccessLog {
+    /// Opens the destination and starts the thread that writes to it.
+    pub fn start(settings: &Settings) -> Result<(AccessLog, LogWriter), AccessLogError> {
+        let output = Output::open(&settings.destination)?;
+        AccessLog::start_with(settings, output)
+    }
+
+    fn start_with(
+        settings: &Settings,
+        output: Output,
+    ) -> Result<(AccessLog, LogWriter), AccessLogError> {
+        let shared = Arc::new(Shared::new(settings.recent));
+        let (sender, receiver) = mpsc::sync_channel(limits::ACCESS_LOG_LINES_WAITING_MAX);
+        let unread = settings.destination == Destination::Off && settings.recent == Recent::NotKept;
+        let log = AccessLog {
+            sender: (!unread).then(|| sender.clone()),
+            shared: Arc::clone(&shared),
+            client_bits: settings.client_bits,
+        };
+        let (done, ended) = mpsc::sync_channel::<()>(0);
+        let run = {
+            let shared = Arc::clone(&shared);
+            move || {
+                writer::run(&receiver, output, &shared);
+                // Dropped last: whoever waits for the end learns of it.
+                drop(done);
+            }
+        };
+        thread::Builder::new()
+            .name("access-log".to_owned())
+            .spawn(run)
+            .map_err(|source| AccessLogError::Thread { source })?;
+        Ok((log, LogWriter { sender, shared, ended }))
+    }
+
+    /// Writes one line about a request, or drops and counts it; never waits.
+    pub fn record(&self, entry: &Entry<'_>) {
+        let Some(sender) = &self.sender else { return };
+        if self.shared.waiting_bytes.load(Ordering::Relaxed) > LINES_WAITING_BYTES_MAX {
+            return self.shared.drop_lines(1);
+        }
+        let line = entry.to_line(self.client_bits);
+        let line_bytes = line.capacity();
+        self.shared.waiting_bytes.fetch_add(line_bytes, Ordering::Relaxed);
+        if sender.try_send(Message::Line(line)).is_err() {
+            self.shared.waiting_bytes.fetch_sub(line_bytes, Ordering::Relaxed);
+            self.shared.drop_lines(1);
+        }
+    }
+
+    /// Lines that were lost.
+    pub fn dropped_lines(&self) -> u64 {
+        self.shared.dropped.load(Ordering::Relaxed)
+    }
+
+    /// The latest requests as their lines say it, newest first; empty unless they are kept.
+    pub fn recent(&self) -> Vec<serde_json::Value> {
+        // Read outside the lock: the writer is not kept waiting.
+        let lines = self.shared.recent.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let read = |line: &String| serde_json::from_str(line).expect("a line of ours is JSON");
+        lines.iter().rev().map(read).collect()
+    }
+}
+
+/// The writing thread's owner.
+#[derive(Debug)]
+pub struct LogWriter {
+    sender: SyncSender<Message>,
+    shared: Arc<Shared>,
+    ended: Receiver<()>,
+}
+
+impl LogWriter {
+    /// Opens the file by its name again, after what waits was written: its old file has been moved.
+    pub fn reopen(&self) {
+        self.shared.reopen.store(true, Ordering::Release);
+        // No room: the writer is awake.
+        let _ = self.sender.try_send(Message::Wake);
+    }
+
+    /// Writes what waits and ends the thread; waits for it, at most `limit`.
+    ///
+    /// Lines recorded from now on may be lost. Blocks: not for a serving thread.
+    pub fn finish(self, limit: Duration) -> Result<(), AccessLogError> {
+        self.shared.end.store(true, Ordering::Release);
+        let _ = self.sender.try_send(Message::Wake);
+        match self.ended.recv_timeout(limit) {
+            Err(RecvTimeoutError::Timeout) => Err(AccessLogError::Stalled { limit }),
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => Ok(()),
+        }
+    }
+}
+
+/// What goes to the writing thread.
+enum Message {
+    Line(String),
+    /// Look at the flags.
+    Wake,
+}
+
+/// What serving threads and the writing thread share.
+#[derive(Debug)]
+struct Shared {
+    dropped: AtomicU64,
+    /// The capacity of lines in the channel.
+    waiting_bytes: AtomicUsize,
+    reopen: AtomicBool,
+    end: AtomicBool,
+    keep_recent: bool,
+    /// Lines of the latest requests, newest last. Only the writer and the status page lock it.
+    recent: Mutex<VecDeque<String>>,
+}
+
+impl Shared {
+    fn new(recent: Recent) -> Shared {
+        Shared {
+            dropped: AtomicU64::new(0),
+            waiting_bytes: AtomicUsize::new(0),
+            reopen: AtomicBool::new(false),
+            end: AtomicBool::new(false),
+            keep_recent: recent == Recent::Kept,
+            recent: Mutex::default(),
+        }
+    }
+
+    fn drop_lines(&self, count: u64) {
+        self.dropped.fetch_add(count, Ordering::Relaxed);
+    }
+
+    fn taken(&self, line: &String) {
+        self.waiting_bytes.fetch_sub(line.capacity(), Ordering::Relaxed);
+    }
+
+    fn reopening(&self) -> bool {
+        self.reopen.swap(false, Ordering::Acquire)
+    }
+
+    fn ending(&self) -> bool {
+        self.end.load(Ordering::Acquire)
+    }
+}
+
+/// Why there is no access log, or not all of it.
+#[derive(Debug)]
+pub enum AccessLogError {
+    /// The file could not be opened or created.
+    Open {
+        /// Its name.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// There is no standard output.
+    Stdout {
+        /// Why not.
+        source: io::Error,
+    },
+    /// The writing thread could not be started.
+    Thread {
+        /// Why not.
+        source: io::Error,
+    },
+    /// The file did not take the last lines in time.
+    Stalled {
+        /// The time it was given.
+        limit: Duration,
+    },
+}
+
+impl fmt::Display for AccessLogError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AccessLogError::Open { path, .. } => {
+                write!(f, "access log \"{}\" cannot be opened", path.display())
+            }
+            AccessLogError::Stdout { .. } => write!(f, "standard output cannot be written"),
+            AccessLogError::Thread { .. } => write!(f, "access-log thread cannot be started"),
+            AccessLogError::Stalled { limit } => {
+                write!(f, "access log did not take its last lines within {limit:?}")
+            }
+        }
+    }
+}
+
+impl error::Error for AccessLogError {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        match self {
+            AccessLogError::Open { source, .. }
+            | AccessLogError::Stdout { source }
+            | AccessLogError::Thread { source } => Some(source),
+            AccessLogError::Stalled { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::{Read, Write};
+
+    use super::entry::tests::entry;
+    use super::*;
+
+    /// More than any test needs; only a broken log waits for it.
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn settings(destination: Destination, recent: Recent) -> Settings {
+        Settings { destination, client_bits: ClientBits::ALL, recent }
+    }
+
+    fn to(output: Output) -> (AccessLog, LogWriter) {
+        // The destination is only looked at for being off.
+        let settings = settings(Destination::Stdout, Recent::NotKept);
+        AccessLog::start_with(&settings, output).unwrap()
+    }
+
+    fn paths(text: &str) -> Vec<String> {
+        let path = |line: &str| {
+            let line: serde_json::Value = serde_json::from_str(line).expect(line);
+            line["path"].as_str().unwrap().to_owned()
+        };
+        text.lines().map(path).collect()
+    }
+
+    #[test]
+    fn each_request_is_a_line_of_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("access.log");
+        let settings = settings(Destination::File(file.clone()), Recent::NotKept);
+        let (log, writer) = AccessLog::start(&settings).unwrap();
+        let expected: Vec<String> = (0..1_000).map(|number| format!("/{number}")).collect();
+        for path in &expected {
+            log.record(&entry(path));
+        }
+        writer.finish(LONG).unwrap();
+        assert_eq!(paths(&fs::read_to_string(&file).unwrap()), expected);
+        assert_eq!((log.dropped_lines(), log.recent().len()), (0, 0));
+    }
+
+    #[test]
+    fn a_stalled_writer_costs_lines_which_are_counted_and_nobody_waits() {
+        const RECORDED: usize = limits::ACCESS_LOG_LINES_WAITING_MAX + 4_000;
+        let (mut reader, pipe) = io::pipe().unwrap();
+        let (log, writer) = to(Output::to(pipe));
+        // Nobody reads the pipe: if recording waited for it, this would never end.
+        for number in 0..RECORDED {
+            log.record(&entry(&format!("/{number}")));
+        }
+        let dropped = log.dropped_lines() as usize;
+        assert!(dropped > 0 && dropped < 4_000, "{dropped}");
+
+        let reading = thread::spawn(move || {
+            let mut text = String::new();
+            reader.read_to_string(&mut text).unwrap();
+            text
+        });
+        writer.finish(LONG).unwrap();
+        let written = paths(&reading.join().unwrap());
+        assert_eq!(written.len() + dropped, RECORDED);
+        assert_eq!(written[..3], ["/0", "/1", "/2"]);
+        log.record(&entry("/late"));
+        assert_eq!(log.dropped_lines() as usize, dropped + 1);
+    }
+
+    #[test]
+    fn lines_that_wait_are_bounded_in_bytes_too() {
+        let (_reader, pipe) = io::pipe().unwrap();
+        let (log, _writer) = to(Output::to(pipe));
+        let long = "\u{1}".repeat(2_048);
+        for _ in 0..limits::ACCESS_LOG_LINES_WAITING_MAX {
+            log.record(&entry(&long));
+        }
+        assert!(log.dropped_lines() > 0);
+        let waiting = log.shared.waiting_bytes.load(Ordering::Relaxed);
+        assert!(waiting < LINES_WAITING_BYTES_MAX + (64 << 10), "{waiting}");
+    }
+
+    #[test]
+    fn a_writer_that_stays_stalled_does_not_hold_up_the_end() {
+        let (_reader, pipe) = io::pipe().unwrap();
+        let (log, writer) = to(Output::to(pipe));
+        for _ in 0..1_000 {
+            log.record(&entry("/"));
+        }
+        let error = writer.finish(Duration::from_millis(1)).unwrap_err();
+        assert_eq!(error.to_string(), "access log did not take its last lines within 1ms");
+    }
+
+    #[test]
+    fn a_line_torn_by_a_full_disk_is_closed_and_what_was_lost_is_counted() {
+        /// Takes some bytes, then has no room once, then takes everything.
+        struct Full {
+            room: Option<usize>,
+            file: fs::File,
+        }
+        impl Write for Full {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                match self.room {
+                    Some(0) => {
+                        self.room = None;
+                        Err(io::ErrorKind::StorageFull.into())
+                    }
+                    Some(room) => {
+                        self.room = Some(0);
+                        self.file.write(&bytes[..room.min(bytes.len())])
+                    }
+                    None => self.file.write(bytes),
+                }
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("access.log");
+        let file = fs::File::create(&path).unwrap();
+        let (log, writer) = to(Output::to(Full { room: Some(10), file }));
+        log.record(&entry("/torn"));
+        while log.dropped_lines() == 0 {
+            thread::yield_now();
+        }
+        log.record(&entry("/whole"));
+        writer.finish(LONG).unwrap();
+
+        let text = fs::read_to_string(&path).unwrap();
+        let (torn, whole) = text.split_once('\n').unwrap();
+        assert_eq!(torn, "{\"time\":\"2");
+        assert_eq!(paths(whole), ["/whole"]);
+        assert_eq!(log.dropped_lines(), 1);
+    }
+
+    #[test]
+    fn after_a_rotation_lines_go_to_the_new_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let [current, old] = ["access.log", "access.log.1"].map(|it| directory.path().join(it));
+        let settings = settings(Destination::File(current.clone()), Recent::NotKept);
+        let (log, writer) = AccessLog::start(&settings).unwrap();
+        log.record(&entry("/before"));
+        fs::rename(&current, &old).unwrap();
+        writer.reopen();
+        while !current.exists() {
+            thread::yield_now();
+        }
+        log.record(&entry("/after"));
+        writer.finish(LONG).unwrap();
+        assert_eq!(paths(&fs::read_to_string(&old).unwrap()), ["/before"]);
+        assert_eq!(paths(&fs::read_to_string(&current).unwrap()), ["/after"]);
+    }
+
+    #[test]
+    fn the_latest_requests_are_kept_where_wanted_newest_first() {
+        let (log, writer) = AccessLog::start(&settings(Destination::Off, Recent::Kept)).unwrap();
+        for number in 0..1_000 {
+            log.record(&entry(&format!("/{number}")));
+        }
+        writer.finish(LONG).unwrap();
+        let recent = log.recent();
+        assert_eq!(recent.len(), limits::RECENT_REQUESTS_MAX);
+        assert_eq!((&recent[0]["path"], &recent[255]["path"]), (&"/999".into(), &"/744".into()));
+    }
+
+    #[test]
+    fn a_log_nobody_reads_costs_nothing() {
+        let (log, writer) = AccessLog::start(&settings(Destination::Off, Recent::NotKept)).unwrap();
+        log.record(&entry("/"));
+        writer.finish(LONG).unwrap();
+        assert_eq!((log.dropped_lines(), log.recent().len()), (0, 0));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_is_told() {
+        let missing = PathBuf::from("/nowhere/access.log");
+        let error = AccessLog::start(&settings(Destination::File(missing), Recent::NotKept))
+            .expect_err("there is no such directory");
+        assert_eq!(error.to_string(), "access log \"/nowhere/access.log\" cannot be opened");
+    }
+}

@@ -1,0 +1,395 @@
+//! One request as one line of JSON: fields in a fixed order, pure ASCII, bounded.
+//!
+//! A line cannot be forged or broken by what a viewer sends: everything from outside is cut to a
+//! bound and escaped. A query reaches the log only as the canonical query of an object's key. Pure.
+
+use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, SystemTime};
+
+use http::StatusCode;
+
+use super::request_id::RequestId;
+use crate::object::{ByteRange, ObjectKey};
+
+const METHOD_BYTES_MAX: usize = 32;
+const HOST_BYTES_MAX: usize = 256;
+const TARGET_BYTES_MAX: usize = 2 << 10;
+const CACHE_BYTES_MAX: usize = 256;
+const USER_AGENT_BYTES_MAX: usize = 256;
+/// Room for most lines, so that they are written without growing.
+const LINE_BYTES_USUAL: usize = 640;
+
+/// What a log line says of a request.
+#[derive(Clone, Debug)]
+pub struct Entry<'a> {
+    /// When the request's head had been read.
+    pub time: SystemTime,
+    /// Its id.
+    pub request_id: RequestId,
+    /// The viewer's whole address; the log's setting decides how much of it is written.
+    pub client: IpAddr,
+    /// The site's name; `None` when no site has the host.
+    pub site: Option<&'a str>,
+    /// The method as it was sent.
+    pub method: &'a str,
+    /// The host asked for, without port.
+    pub host: &'a str,
+    /// What was asked for.
+    pub target: Target<'a>,
+    /// `http1` or `http2`.
+    pub protocol: &'static str,
+    /// Whether the connection is encrypted.
+    pub tls: bool,
+    /// The status sent.
+    pub status: StatusCode,
+    /// Body bytes handed to the connection.
+    pub body_bytes: u64,
+    /// The range that was answered; `None` for whole objects.
+    pub range: Option<ByteRange>,
+    /// Our member of `Cache-Status`; `None` when the cache was not asked.
+    pub cache: Option<&'a str>,
+    /// From the head being read to the first body byte; `None` without a body.
+    pub time_to_first_byte: Option<Duration>,
+    /// From the head being read to the end of the body.
+    pub duration: Duration,
+    /// Fill requests this request caused.
+    pub origin_requests: u32,
+    /// The `User-Agent` field's value.
+    pub user_agent: Option<&'a [u8]>,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// What was asked for, as far as it is known.
+#[derive(Clone, Copy, Debug)]
+pub enum Target<'a> {
+    /// An object: its path and canonical query are logged.
+    Object(&'a ObjectKey),
+    /// A path that led to no object; anything from a `?` on is left out.
+    Path(&'a str),
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All of the response was handed to the connection.
+    Complete,
+    /// The viewer left first.
+    ClientLeft,
+    /// We cut the body short, for this reason.
+    CutShort(&'static str),
+}
+
+/// How many leading bits of a client's address are written; the rest becomes zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientBits {
+    /// Of an IPv4 address, at most 32.
+    pub v4: u8,
+    /// Of an IPv6 address, at most 128.
+    pub v6: u8,
+}
+
+impl ClientBits {
+    /// Whole addresses.
+    pub const ALL: ClientBits = ClientBits { v4: 32, v6: 128 };
+
+    /// The part of `address` that may be written.
+    pub fn of(self, address: IpAddr) -> IpAddr {
+        // An IPv4 client of an IPv6 listener is still an IPv4 client.
+        match address.to_canonical() {
+            IpAddr::V4(v4) => {
+                let dropped = 32u32.saturating_sub(self.v4.into());
+                let kept = u32::MAX.checked_shl(dropped).unwrap_or(0);
+                IpAddr::V4(Ipv4Addr::from_bits(v4.to_bits() & kept))
+            }
+            IpAddr::V6(v6) => {
+                let dropped = 128u32.saturating_sub(self.v6.into());
+                let kept = u128::MAX.checked_shl(dropped).unwrap_or(0);
+                IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & kept))
+            }
+        }
+    }
+}
+
+impl Entry<'_> {
+    /// The line, with its line feed.
+    pub(super) fn to_line(&self, client_bits: ClientBits) -> String {
+        let mut line = Line(String::with_capacity(LINE_BYTES_USUAL));
+        line.plain("time", format_args!("{}", Rfc3339(self.time)));
+        line.plain("request_id", self.request_id);
+        line.plain("client", client_bits.of(self.client));
+        line.outside("site", self.site, HOST_BYTES_MAX);
+        line.outside("method", Some(self.method), METHOD_BYTES_MAX);
+        line.outside("host", Some(self.host), HOST_BYTES_MAX);
+        line.outside("path", Some(self.target.as_logged()), TARGET_BYTES_MAX);
+        line.plain("protocol", self.protocol);
+        line.bare("tls", self.tls);
+        line.bare("status", self.status.as_u16());
+        line.bare("bytes", self.body_bytes);
+        match self.range {
+            Some(range) => {
+                line.plain("range", format_args!("{}-{}", range.start(), range.last()));
+            }
+            None => line.bare("range", "null"),
+        }
+        line.outside("cache", self.cache, CACHE_BYTES_MAX);
+        match self.time_to_first_byte {
+            Some(time) => line.bare("ttfb_us", time.as_micros()),
+            None => line.bare("ttfb_us", "null"),
+        }
+        line.bare("duration_us", self.duration.as_micros());
+        line.bare("origin", self.origin_requests);
+        let user_agent = self.user_agent.map(|bytes| {
+            // A few bytes more than the bound, so that a character across it is cut, not garbled.
+            String::from_utf8_lossy(&bytes[..bytes.len().min(USER_AGENT_BYTES_MAX + 4)])
+        });
+        line.outside("user_agent", user_agent.as_deref(), USER_AGENT_BYTES_MAX);
+        match self.outcome {
+            Outcome::Complete => line.plain("outcome", "complete"),
+            Outcome::ClientLeft => line.plain("outcome", "client_left"),
+            Outcome::CutShort(reason) => {
+                line.plain("outcome", format_args!("cut_short: {reason}"));
+            }
+        }
+        line.0.push_str("}\n");
+        line.0
+    }
+}
+
+impl<'a> Target<'a> {
+    fn as_logged(self) -> &'a str {
+        match self {
+            Target::Object(key) => key.target(),
+            Target::Path(path) => path.split('?').next().unwrap_or_default(),
+        }
+    }
+}
+
+/// A line that is being written.
+struct Line(String);
+
+impl Line {
+    /// A value that is JSON already.
+    fn bare(&mut self, name: &str, value: impl std::fmt::Display) {
+        self.0.push(if self.0.is_empty() { '{' } else { ',' });
+        self.formatted(format_args!("\"{name}\":{value}"));
+    }
+
+    /// Our own words, which need no escaping.
+    fn plain(&mut self, name: &str, words: impl std::fmt::Display) {
+        self.bare(name, format_args!("\"{words}\""));
+    }
+
+    /// Text from outside: cut to `bytes_max` (marked by an ellipsis) and escaped.
+    fn outside(&mut self, name: &str, text: Option<&str>, bytes_max: usize) {
+        let Some(text) = text else { return self.bare(name, "null") };
+        let end = text.floor_char_boundary(bytes_max);
+        self.bare(name, "\"");
+        for char in text[..end].chars() {
+            self.escaped(char);
+        }
+        if end < text.len() {
+            self.escaped('\u{2026}');
+        }
+        self.0.push('"');
+    }
+
+    /// Only printable ASCII stays: control characters drive terminals, others reorder what is read.
+    fn escaped(&mut self, char: char) {
+        match char {
+            '"' | '\\' => self.0.extend(['\\', char]),
+            ' '..='~' => self.0.push(char),
+            _ => {
+                for unit in char.encode_utf16(&mut [0; 2]) {
+                    self.formatted(format_args!("\\u{unit:04x}"));
+                }
+            }
+        }
+    }
+
+    fn formatted(&mut self, arguments: std::fmt::Arguments<'_>) {
+        self.0.write_fmt(arguments).expect("a String takes everything");
+    }
+}
+
+/// A time in UTC with milliseconds, as RFC 3339 writes it.
+struct Rfc3339(SystemTime);
+
+impl std::fmt::Display for Rfc3339 {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let since = self.0.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+        let (year, month, day) = civil_date(days);
+        let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+        let millis = since.subsec_millis();
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+    }
+}
+
+/// Year, month and day of the `days`-th day after 1970-01-01.
+///
+/// Counts from a March, so that the leap day is a year's last (H. Hinnant, `civil_from_days`).
+fn civil_date(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let march_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
+    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    (year, month, day)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::object::SiteId;
+
+    /// A request whose target is `path`.
+    pub(in crate::access_log) fn entry(path: &str) -> Entry<'_> {
+        Entry {
+            time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_262_128_007),
+            request_id: RequestId::assign(),
+            client: "192.0.2.77".parse().unwrap(),
+            site: Some("films"),
+            method: "GET",
+            host: "films.example",
+            target: Target::Path(path),
+            protocol: "http2",
+            tls: true,
+            status: StatusCode::PARTIAL_CONTENT,
+            body_bytes: 100,
+            range: ByteRange::new(100, 200),
+            cache: Some("tidegate; hit; ttl=11"),
+            time_to_first_byte: Some(Duration::from_micros(250)),
+            duration: Duration::from_micros(1_500),
+            origin_requests: 1,
+            user_agent: Some(b"Player/1.0"),
+            outcome: Outcome::Complete,
+        }
+    }
+
+    fn read(entry: &Entry<'_>) -> Value {
+        let line = entry.to_line(ClientBits::ALL);
+        assert!(line.is_ascii() && line.ends_with("}\n"), "{line}");
+        assert_eq!(line.bytes().filter(|byte| byte.is_ascii_control()).count(), 1, "{line}");
+        serde_json::from_str(&line).expect(&line)
+    }
+
+    #[test]
+    fn a_line_has_these_fields_in_this_order() {
+        let mut entry = entry("");
+        let key = ObjectKey::new(SiteId(0), "/a.mp4?quality=2");
+        entry.target = Target::Object(&key);
+        let id = entry.request_id;
+        let expected = format!(
+            concat!(
+                r#"{{"time":"2026-11-21T11:55:28.007Z","request_id":"{}","#,
+                r#""client":"192.0.2.77","site":"films","method":"GET","host":"films.example","#,
+                r#""path":"/a.mp4?quality=2","protocol":"http2","tls":true,"status":206,"#,
+                r#""bytes":100,"range":"100-199","cache":"tidegate; hit; ttl=11","ttfb_us":250,"#,
+                r#""duration_us":1500,"origin":1,"user_agent":"Player/1.0","#,
+                r#""outcome":"complete"}}"#,
+                "\n"
+            ),
+            id
+        );
+        assert_eq!(entry.to_line(ClientBits::ALL), expected);
+    }
+
+    #[test]
+    fn what_is_not_there_is_null() {
+        let mut entry = entry("/");
+        (entry.site, entry.range, entry.cache) = (None, None, None);
+        (entry.time_to_first_byte, entry.user_agent) = (None, None);
+        entry.outcome = Outcome::CutShort("origin closed");
+        let line = read(&entry);
+        for name in ["site", "range", "cache", "ttfb_us", "user_agent"] {
+            assert_eq!(line[name], Value::Null, "{name}");
+        }
+        assert_eq!(line["outcome"], "cut_short: origin closed");
+    }
+
+    #[test]
+    fn hostile_text_neither_breaks_a_line_nor_reaches_a_terminal() {
+        let hostile = "/\"},{\"status\":200\\\n\r\u{1b}[2J\0\u{7f}\u{9b}31m\u{202e}é\u{1f3ac}";
+        let mut entry = entry(hostile);
+        entry.method = "\"GET\n";
+        entry.host = "a\tb";
+        entry.user_agent = Some(b"bad \xff\xfe\" \x1b]0;title\x07");
+        let line = read(&entry);
+        assert_eq!(line["path"], hostile);
+        assert_eq!(line["method"], "\"GET\n");
+        assert_eq!(line["host"], "a\tb");
+        assert_eq!(line["user_agent"], "bad \u{fffd}\u{fffd}\" \u{1b}]0;title\u{7}");
+        assert_eq!(line["status"], 206);
+    }
+
+    #[test]
+    fn a_query_is_logged_only_as_an_objects_key_has_it() {
+        assert_eq!(read(&entry("/film.mp4?token=secret?x"))["path"], "/film.mp4");
+        assert_eq!(read(&entry("?token=secret"))["path"], "");
+    }
+
+    #[test]
+    fn long_text_is_cut_between_characters_and_marked() {
+        let long = "é".repeat(10_000);
+        let mut entry = entry(&long);
+        entry.user_agent = Some(long.as_bytes());
+        entry.host = &long[..256];
+        let line = read(&entry);
+        assert_eq!(line["user_agent"], format!("{}…", "é".repeat(128)));
+        assert_eq!(line["path"], format!("{}…", "é".repeat(1_024)));
+        assert_eq!(line["host"], long[..256]);
+        let odd = format!("x{long}");
+        entry.user_agent = Some(odd.as_bytes());
+        assert_eq!(read(&entry)["user_agent"], format!("x{}…", "é".repeat(127)));
+    }
+
+    #[test]
+    fn the_longest_line_is_bounded() {
+        let worst = "\u{1}".repeat(100_000);
+        let mut entry = entry(&worst);
+        let worst = worst.as_str();
+        (entry.site, entry.method, entry.host) = (Some(worst), worst, worst);
+        (entry.cache, entry.user_agent) = (Some(worst), Some(worst.as_bytes()));
+        assert!(entry.to_line(ClientBits::ALL).len() < 20 << 10);
+    }
+
+    #[test]
+    fn addresses_are_truncated_as_set() {
+        let bits = |v4, v6| ClientBits { v4, v6 };
+        for (bits, address, expected) in [
+            (bits(24, 48), "192.0.2.77", "192.0.2.0"),
+            (bits(24, 48), "2001:db8:1:2:3:4:5:6", "2001:db8:1::"),
+            (bits(24, 48), "::ffff:192.0.2.77", "192.0.2.0"),
+            (bits(0, 0), "192.0.2.77", "0.0.0.0"),
+            (bits(0, 0), "2001:db8::1", "::"),
+            (bits(32, 128), "192.0.2.77", "192.0.2.77"),
+            (bits(255, 255), "2001:db8::1", "2001:db8::1"),
+            (bits(20, 61), "192.0.255.77", "192.0.240.0"),
+        ] {
+            let (address, expected): (IpAddr, IpAddr) =
+                (address.parse().unwrap(), expected.parse().unwrap());
+            assert_eq!(bits.of(address), expected, "{address} {bits:?}");
+        }
+        let line = entry("/").to_line(bits(16, 32));
+        assert!(line.contains("\"client\":\"192.0.0.0\"") && !line.contains("2.77"), "{line}");
+    }
+
+    #[test]
+    fn times_are_written_in_utc_with_milliseconds() {
+        let at =
+            |millis| Rfc3339(SystemTime::UNIX_EPOCH + Duration::from_millis(millis)).to_string();
+        assert_eq!(at(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(at(951_782_399_999), "2000-02-28T23:59:59.999Z");
+        assert_eq!(at(951_782_400_000), "2000-02-29T00:00:00.000Z");
+        assert_eq!(at(1_709_251_199_001), "2024-02-29T23:59:59.001Z");
+        assert_eq!(at(4_107_542_400_000), "2100-03-01T00:00:00.000Z");
+    }
+}

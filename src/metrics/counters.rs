@@ -3,13 +3,11 @@
 //! Counting is one uncontended add: no lock, no hash, no label text. A thread's counts lie on cache
 //! lines of their own. Several threads may share a `Counters`; nothing is lost, it is only slower.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::labels::{
-    BodyEnd, Handshake, Labels, Lookup, Method, OriginError, Protocol, Refusal, RunEnd, Scheme,
-    StatusClass, Tier, TimeLimit, Wait,
+    BodyEnd, Labels, Lookup, Method, OriginError, Protocol, RunEnd, Scheme, StatusClass, Tier, Wait,
 };
 
 /// What a request is told apart by in the metrics.
@@ -99,20 +97,21 @@ impl Durations {
         self.sum_us.load(Ordering::Relaxed) as f64 / 1e6
     }
 
-    /// An estimate of the median: exact to its bucket, then as if the bucket were evenly filled.
+    /// An estimate of the duration that `share` (0 to 1) of all did not pass.
     ///
-    /// `None` when nothing was counted. A median above the last bound is told as the last bound.
-    pub fn median(&self) -> Option<Duration> {
+    /// Exact to its bucket, then as if the bucket were evenly filled. `None` when nothing was
+    /// counted; what lies above the last bound is told as the last bound.
+    pub fn quantile(&self, share: f64) -> Option<Duration> {
         let cumulated = self.cumulated();
-        let half = cumulated[BUCKETS - 1] as f64 / 2.0;
-        let bucket = cumulated.iter().position(|below| *below > 0 && *below as f64 >= half)?;
+        let rank = cumulated[BUCKETS - 1] as f64 * share;
+        let bucket = cumulated.iter().position(|below| *below > 0 && *below as f64 >= rank)?;
         let start_us = if bucket == 0 { 0 } else { BUCKETS_US[bucket - 1] };
         let Some(end_us) = BUCKETS_US.get(bucket) else {
             return Some(Duration::from_micros(start_us));
         };
         let before = if bucket == 0 { 0 } else { cumulated[bucket - 1] };
-        let share = (half - before as f64) / (cumulated[bucket] - before) as f64;
-        let micros = start_us as f64 + share * (end_us - start_us) as f64;
+        let within = (rank - before as f64) / (cumulated[bucket] - before) as f64;
+        let micros = start_us as f64 + within * (end_us - start_us) as f64;
         Some(Duration::from_micros(micros as u64))
     }
 
@@ -148,39 +147,21 @@ pub struct Counters {
     pub origin_bytes: Tally<(), 1>,
     /// What origins did wrong.
     pub origin_errors: Tally<OriginError, { OriginError::COUNT }>,
-    /// Work refused for want of memory or room.
-    pub refusals: Tally<Refusal, { Refusal::COUNT }>,
-    /// Connections taken from a listener and served.
-    pub connections_accepted: Tally<(), 1>,
-    /// Connections closed at once because too many were open.
-    pub connections_refused: Tally<(), 1>,
-    /// Served connections that have ended; see [`Counters::connection`].
-    connections_ended: Tally<(), 1>,
-    /// TLS handshakes.
-    pub handshakes: Tally<Handshake, { Handshake::COUNT }>,
-    /// Connections closed by a time limit.
-    pub time_limits: Tally<TimeLimit, { TimeLimit::COUNT }>,
     /// From a request's head being read to its first body byte being handed on.
     pub time_to_first_byte: [Durations; Wait::COUNT],
 }
 
 impl Counters {
-    /// Counts an accepted connection as open until what is returned is dropped.
-    pub fn connection(self: &Arc<Self>) -> OpenConnection {
-        self.connections_accepted.count(());
-        OpenConnection { counters: Arc::clone(self) }
-    }
-
-    /// Connections open now.
-    pub fn connections_open(&self) -> u64 {
-        // Ended first: read the other way round, one that opens and ends between would be missing.
-        let ended = self.connections_ended.of(());
-        self.connections_accepted.of(()).saturating_sub(ended)
-    }
-
     /// Counts one wait for a first byte.
     pub fn observe_first_byte(&self, wait: Wait, duration: Duration) {
         self.time_to_first_byte[wait.index()].observe(duration);
+    }
+
+    /// The waits for a first byte, however they were spent.
+    pub fn first_bytes(&self) -> Durations {
+        let all = Durations::default();
+        self.time_to_first_byte.iter().for_each(|durations| all.absorb(durations));
+        all
     }
 
     /// Adds another thread's counts to these.
@@ -196,18 +177,8 @@ impl Counters {
             origin_requests,
             origin_bytes,
             origin_errors,
-            refusals,
-            connections_accepted,
-            connections_refused,
-            connections_ended,
-            handshakes,
-            time_limits,
             time_to_first_byte,
         } = self;
-        // The ended before the accepted, as in `connections_open`.
-        connections_ended.absorb(&other.connections_ended);
-        connections_accepted.absorb(&other.connections_accepted);
-        connections_refused.absorb(&other.connections_refused);
         requests.absorb(&other.requests);
         bodies.absorb(&other.bodies);
         body_bytes.absorb(&other.body_bytes);
@@ -217,24 +188,9 @@ impl Counters {
         origin_requests.absorb(&other.origin_requests);
         origin_bytes.absorb(&other.origin_bytes);
         origin_errors.absorb(&other.origin_errors);
-        refusals.absorb(&other.refusals);
-        handshakes.absorb(&other.handshakes);
-        time_limits.absorb(&other.time_limits);
         for (sum, more) in time_to_first_byte.iter().zip(&other.time_to_first_byte) {
             sum.absorb(more);
         }
-    }
-}
-
-/// A connection that counts as open until it is dropped.
-#[derive(Debug)]
-pub struct OpenConnection {
-    counters: Arc<Counters>,
-}
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        self.counters.connections_ended.count(());
     }
 }
 
@@ -253,27 +209,19 @@ mod tests {
     }
 
     #[test]
-    fn the_median_is_estimated_inside_its_bucket() {
+    fn a_quantile_is_estimated_inside_its_bucket() {
         let durations = Durations::default();
-        assert_eq!(durations.median(), None);
+        assert_eq!(durations.quantile(0.5), None);
         for _ in 0..4 {
             durations.observe(Duration::from_micros(700));
         }
-        assert_eq!(durations.median(), Some(Duration::from_micros(750)));
-        for _ in 0..100 {
+        assert_eq!(durations.quantile(0.5), Some(Duration::from_micros(750)));
+        assert_eq!(durations.quantile(1.0), Some(Duration::from_micros(1_000)));
+        for _ in 0..4 {
             durations.observe(Duration::from_secs(60));
         }
-        assert_eq!(durations.median(), Some(Duration::from_secs(5)));
-    }
-
-    #[test]
-    fn a_connection_is_open_until_it_is_dropped() {
-        let counters = Arc::new(Counters::default());
-        let (first, second) = (counters.connection(), counters.connection());
-        drop(first);
-        assert_eq!(counters.connections_open(), 1);
-        drop(second);
-        assert_eq!((counters.connections_open(), counters.connections_accepted.of(())), (0, 2));
+        assert_eq!(durations.quantile(0.25), Some(Duration::from_micros(750)));
+        assert_eq!(durations.quantile(0.9), Some(Duration::from_secs(5)));
     }
 
     #[test]
@@ -290,6 +238,7 @@ mod tests {
             }
         });
         assert_eq!(counters.body_bytes.of(Tier::Ram), 240_000);
-        assert_eq!(counters.time_to_first_byte[0].cumulated()[11], 80_000);
+        counters.observe_first_byte(Wait::Miss, Duration::from_secs(1));
+        assert_eq!(counters.first_bytes().cumulated()[11], 80_001);
     }
 }

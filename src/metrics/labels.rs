@@ -208,40 +208,6 @@ closed_labels! {
         /// A status that helps nobody.
         Status = "status",
     }
-
-    /// What was refused for want of memory or room, in the order of refusal.
-    Refusal("class") {
-        /// Reading ahead.
-        Prefetch = "prefetch",
-        /// Planned fills.
-        PlannedFill = "planned_fill",
-        /// Keeping a block.
-        Admission = "admission",
-        /// A miss: answered 503.
-        Miss = "miss",
-        /// A connection.
-        Connection = "connection",
-    }
-
-    /// A TLS handshake's end.
-    Handshake("result") {
-        /// A session.
-        Ok = "ok",
-        /// None: an alert, a time limit, or a viewer who left.
-        Failed = "failed",
-    }
-
-    /// The time limit that closed a connection.
-    TimeLimit("limit") {
-        /// The TLS handshake took too long.
-        Handshake = "handshake",
-        /// The request's head took too long.
-        Header = "header",
-        /// Nothing was asked for.
-        Idle = "idle",
-        /// The viewer took too little of the body.
-        SlowReader = "slow_reader",
-    }
 }
 
 impl Method {

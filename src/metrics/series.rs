@@ -41,32 +41,99 @@ const fn gauge(name: &'static str, help: &'static str) -> Series {
     Series { name, help, kind: Kind::Gauge, label: None }
 }
 
-/// Read at scrape: fill runs that are under way.
+const fn labelled(label: &'static str, series: Series) -> Series {
+    Series { label: Some(label), ..series }
+}
+
+/// Every metric that is read at scrape, for tests and documents.
+pub const READ_AT_SCRAPE: &[Series] = &[
+    RUNS_IN_FLIGHT,
+    RAM_BYTES,
+    RAM_BLOCKS,
+    RAM_EVICTIONS,
+    RAM_TAKEN_BYTES,
+    RAM_MAPPING_BYTES,
+    MEMORY_USED,
+    MEMORY_BUDGET,
+    REFUSALS,
+    CONNECTIONS_OPEN,
+    CONNECTIONS_ACCEPTED,
+    CONNECTIONS_REFUSED,
+    CONNECTIONS_CLOSED,
+    CONNECTIONS_WRITTEN,
+    ACCEPT_ERRORS,
+    HANDSHAKES,
+    ACCESS_LOG_DROPPED,
+];
+
+/// Fill runs that are under way.
 pub const RUNS_IN_FLIGHT: Series =
     gauge("tidegate_fill_runs_in_flight", "Fill runs under way now.");
-/// Read at scrape: bytes the ram tier keeps.
+/// Bytes the ram tier keeps.
 pub const RAM_BYTES: Series =
     gauge("tidegate_ram_bytes", "Bytes of blocks that the ram tier keeps.");
-/// Read at scrape: blocks the ram tier keeps.
+/// Blocks the ram tier keeps.
 pub const RAM_BLOCKS: Series =
     gauge("tidegate_ram_blocks", "Blocks that the ram tier keeps, whole or in part.");
-/// Read at scrape: blocks that have left the ram tier to make room.
+/// Blocks that have left the ram tier to make room.
 pub const RAM_EVICTIONS: Series =
     counter("tidegate_ram_evictions_total", "Blocks evicted from ram to make room for others.");
-/// Read at scrape: memory reserved, by use.
-pub const MEMORY_USED: Series = Series {
-    label: Some("use"),
-    ..gauge("tidegate_memory_used_bytes", "Memory reserved from the governor, by use.")
-};
-/// Read at scrape: memory that may be reserved, by use.
-pub const MEMORY_BUDGET: Series = Series {
-    label: Some("use"),
-    ..gauge(
-        "tidegate_memory_budget_bytes",
-        "Memory that may be reserved from the governor, by use.",
-    )
-};
-/// Read at scrape: lines the access log has lost.
+/// What is in use of the ram tier's mapping.
+pub const RAM_TAKEN_BYTES: Series = gauge(
+    "tidegate_ram_taken_bytes",
+    "Bytes of the ram tier's mapping in use: kept, being filled, or evicted and still being sent.",
+);
+/// The ram tier's mapping.
+pub const RAM_MAPPING_BYTES: Series =
+    gauge("tidegate_ram_mapping_bytes", "Size of the ram tier's mapping.");
+/// Memory reserved, by use.
+pub const MEMORY_USED: Series = labelled(
+    "use",
+    gauge("tidegate_memory_used_bytes", "Memory reserved from the governor, by use."),
+);
+/// Memory that may be reserved, by use; uses that share a pool each tell the whole pool.
+pub const MEMORY_BUDGET: Series = labelled(
+    "use",
+    gauge("tidegate_memory_budget_bytes", "Memory the pool of each use may hold in all."),
+);
+/// Reservations refused, by class.
+pub const REFUSALS: Series = labelled(
+    "class",
+    counter("tidegate_refusals_total", "Reservations of memory refused, by class of work."),
+);
+/// Viewers' connections open now.
+pub const CONNECTIONS_OPEN: Series =
+    gauge("tidegate_connections_open", "Viewers' connections open now.");
+/// Viewers' connections accepted.
+pub const CONNECTIONS_ACCEPTED: Series =
+    counter("tidegate_connections_accepted_total", "Viewers' connections accepted.");
+/// Viewers' connections closed before they were served.
+pub const CONNECTIONS_REFUSED: Series = counter(
+    "tidegate_connections_refused_total",
+    "Viewers' connections closed before they were served, for want of room or while draining.",
+);
+/// Viewers' connections we closed: `slow_reader`, `header_timeout`, `idle_timeout`,
+/// `cancel_flood`, `drain`.
+pub const CONNECTIONS_CLOSED: Series = labelled(
+    "reason",
+    counter("tidegate_connections_closed_total", "Viewers' connections we closed, by reason."),
+);
+/// Bytes written to viewers' sockets.
+pub const CONNECTIONS_WRITTEN: Series = counter(
+    "tidegate_connections_written_bytes_total",
+    "Bytes written to viewers' sockets: heads, bodies and TLS records.",
+);
+/// Accepts that failed.
+pub const ACCEPT_ERRORS: Series = counter(
+    "tidegate_accept_errors_total",
+    "Accepts that failed for want of descriptors or memory.",
+);
+/// TLS handshakes: `ok`, `failed`.
+pub const HANDSHAKES: Series = labelled(
+    "result",
+    counter("tidegate_tls_handshakes_total", "TLS handshakes with viewers, by result."),
+);
+/// Lines the access log has lost.
 pub const ACCESS_LOG_DROPPED: Series = counter(
     "tidegate_access_log_lines_dropped_total",
     "Access-log lines lost because the writer was too slow or its file could not be written.",
@@ -90,22 +157,6 @@ const ORIGIN_BYTES: Series =
     counter("tidegate_origin_body_bytes_total", "Response body bytes received from origins.");
 const ORIGIN_ERRORS: Series =
     counter("tidegate_origin_errors_total", "What origins did wrong, by kind.");
-const REFUSALS: Series =
-    counter("tidegate_refusals_total", "Work refused for want of memory or room, by class.");
-const CONNECTIONS_OPEN: Series =
-    gauge("tidegate_connections_open", "Viewers' connections open now.");
-const CONNECTIONS_ACCEPTED: Series =
-    counter("tidegate_connections_accepted_total", "Viewers' connections accepted.");
-const CONNECTIONS_REFUSED: Series = counter(
-    "tidegate_connections_refused_total",
-    "Viewers' connections closed at once because too many were open.",
-);
-const HANDSHAKES: Series =
-    counter("tidegate_tls_handshakes_total", "TLS handshakes with viewers, by result.");
-const TIME_LIMITS: Series = counter(
-    "tidegate_time_limits_reached_total",
-    "Viewers' connections or streams closed by a time limit.",
-);
 const TIME_TO_FIRST_BYTE: Series = Series {
     name: "tidegate_time_to_first_byte_seconds",
     help: "From a request's head being read to its first body byte being handed on.",
@@ -127,12 +178,6 @@ pub(super) fn families(totals: &Counters) -> Vec<proto::MetricFamily> {
         tally(ORIGIN_REQUESTS, &totals.origin_requests),
         tally(ORIGIN_BYTES, &totals.origin_bytes),
         tally(ORIGIN_ERRORS, &totals.origin_errors),
-        tally(REFUSALS, &totals.refusals),
-        family(CONNECTIONS_OPEN, vec![value(CONNECTIONS_OPEN, &[], totals.connections_open())]),
-        tally(CONNECTIONS_ACCEPTED, &totals.connections_accepted),
-        tally(CONNECTIONS_REFUSED, &totals.connections_refused),
-        tally(HANDSHAKES, &totals.handshakes),
-        tally(TIME_LIMITS, &totals.time_limits),
         family(TIME_TO_FIRST_BYTE, first_byte_histograms(totals)),
         family(BUILD, vec![value(BUILD, &[("version", env!("CARGO_PKG_VERSION"))], 1)]),
     ]

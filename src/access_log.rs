@@ -5,18 +5,20 @@
 //! wait are bounded in number and in bytes.
 
 mod entry;
+mod recent;
 mod request_id;
 mod writer;
 
-use std::collections::VecDeque;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use std::{error, fmt, io, thread};
 
 pub use self::entry::{ClientBits, Entry, Outcome, Target};
+use self::recent::Latest;
+pub use self::recent::RecentRequest;
 pub use self::request_id::{FIELD as REQUEST_ID_FIELD, RequestId};
 use self::writer::Output;
 use crate::limits;
@@ -105,8 +107,8 @@ impl AccessLog {
         if self.shared.waiting_bytes.load(Ordering::Relaxed) > LINES_WAITING_BYTES_MAX {
             return self.shared.drop_lines(1);
         }
-        let line = entry.to_line(self.client_bits);
-        let line_bytes = line.capacity();
+        let line = Line { time: entry.time, text: entry.to_line(self.client_bits) };
+        let line_bytes = line.text.capacity();
         self.shared.waiting_bytes.fetch_add(line_bytes, Ordering::Relaxed);
         if sender.try_send(Message::Line(line)).is_err() {
             self.shared.waiting_bytes.fetch_sub(line_bytes, Ordering::Relaxed);
@@ -119,12 +121,9 @@ impl AccessLog {
         self.shared.dropped.load(Ordering::Relaxed)
     }
 
-    /// The latest requests as their lines say it, newest first; empty unless they are kept.
-    pub fn recent(&self) -> Vec<serde_json::Value> {
-        // Read outside the lock: the writer is not kept waiting.
-        let lines = self.shared.recent.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let read = |line: &String| serde_json::from_str(line).expect("a line of ours is JSON");
-        lines.iter().rev().map(read).collect()
+    /// The latest requests, newest first; empty unless they are kept.
+    pub fn recent(&self) -> Vec<RecentRequest> {
+        self.shared.latest.as_ref().map_or_else(Vec::new, Latest::read)
     }
 }
 
@@ -159,9 +158,17 @@ impl LogWriter {
 
 /// What goes to the writing thread.
 enum Message {
-    Line(String),
+    Line(Line),
     /// Look at the flags.
     Wake,
+}
+
+/// A line to be written.
+#[derive(Clone, Debug)]
+struct Line {
+    time: SystemTime,
+    /// JSON and a line feed.
+    text: String,
 }
 
 /// What serving threads and the writing thread share.
@@ -172,9 +179,8 @@ struct Shared {
     waiting_bytes: AtomicUsize,
     reopen: AtomicBool,
     end: AtomicBool,
-    keep_recent: bool,
-    /// Lines of the latest requests, newest last. Only the writer and the status page lock it.
-    recent: Mutex<VecDeque<String>>,
+    /// `None` when the latest requests are not kept.
+    latest: Option<Latest>,
 }
 
 impl Shared {
@@ -184,8 +190,7 @@ impl Shared {
             waiting_bytes: AtomicUsize::new(0),
             reopen: AtomicBool::new(false),
             end: AtomicBool::new(false),
-            keep_recent: recent == Recent::Kept,
-            recent: Mutex::default(),
+            latest: (recent == Recent::Kept).then(Latest::default),
         }
     }
 
@@ -193,8 +198,8 @@ impl Shared {
         self.dropped.fetch_add(count, Ordering::Relaxed);
     }
 
-    fn taken(&self, line: &String) {
-        self.waiting_bytes.fetch_sub(line.capacity(), Ordering::Relaxed);
+    fn taken(&self, line: &Line) {
+        self.waiting_bytes.fetch_sub(line.text.capacity(), Ordering::Relaxed);
     }
 
     fn reopening(&self) -> bool {
@@ -423,7 +428,16 @@ mod tests {
         writer.finish(LONG).unwrap();
         let recent = log.recent();
         assert_eq!(recent.len(), limits::RECENT_REQUESTS_MAX);
-        assert_eq!((&recent[0]["path"], &recent[255]["path"]), (&"/999".into(), &"/744".into()));
+        assert_eq!((&*recent[0].path, &*recent[255].path), ("/999", "/744"));
+        assert_eq!(
+            serde_json::to_value(&recent[0]).unwrap(),
+            serde_json::json!({
+                "id": recent[0].id, "at_ms": 1_795_262_128_007u64, "method": "GET", "path": "/999",
+                "protocol": "http2", "tls": true, "status": 206, "bytes": 100,
+                "range": "100-199", "cache": "hit", "ttfb_us": 250, "duration_us": 1_500,
+                "outcome": "complete",
+            })
+        );
     }
 
     #[test]

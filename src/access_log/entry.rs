@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use http::StatusCode;
 
 use super::request_id::RequestId;
+use crate::metrics::labels::Lookup;
 use crate::object::{ByteRange, ObjectKey};
 
 const METHOD_BYTES_MAX: usize = 32;
@@ -47,7 +48,9 @@ pub struct Entry<'a> {
     pub body_bytes: u64,
     /// The range that was answered; `None` for whole objects.
     pub range: Option<ByteRange>,
-    /// Our member of `Cache-Status`; `None` when the cache was not asked.
+    /// What the look-up found, as the metrics count it; `None` when the cache was not asked.
+    pub lookup: Option<Lookup>,
+    /// Our member of `Cache-Status`, likewise.
     pub cache: Option<&'a str>,
     /// From the head being read to the first body byte; `None` without a body.
     pub time_to_first_byte: Option<Duration>,
@@ -133,6 +136,7 @@ impl Entry<'_> {
             }
             None => line.bare("range", "null"),
         }
+        line.outside("lookup", self.lookup.map(Lookup::label), CACHE_BYTES_MAX);
         line.outside("cache", self.cache, CACHE_BYTES_MAX);
         match self.time_to_first_byte {
             Some(time) => line.bare("ttfb_us", time.as_micros()),
@@ -265,6 +269,7 @@ pub(super) mod tests {
             status: StatusCode::PARTIAL_CONTENT,
             body_bytes: 100,
             range: ByteRange::new(100, 200),
+            lookup: Some(Lookup::Hit),
             cache: Some("tidegate; hit; ttl=11"),
             time_to_first_byte: Some(Duration::from_micros(250)),
             duration: Duration::from_micros(1_500),
@@ -292,8 +297,8 @@ pub(super) mod tests {
                 r#"{{"time":"2026-11-21T11:55:28.007Z","request_id":"{}","#,
                 r#""client":"192.0.2.77","site":"films","method":"GET","host":"films.example","#,
                 r#""path":"/a.mp4?quality=2","protocol":"http2","tls":true,"status":206,"#,
-                r#""bytes":100,"range":"100-199","cache":"tidegate; hit; ttl=11","ttfb_us":250,"#,
-                r#""duration_us":1500,"origin":1,"user_agent":"Player/1.0","#,
+                r#""bytes":100,"range":"100-199","lookup":"hit","cache":"tidegate; hit; ttl=11","#,
+                r#""ttfb_us":250,"duration_us":1500,"origin":1,"user_agent":"Player/1.0","#,
                 r#""outcome":"complete"}}"#,
                 "\n"
             ),

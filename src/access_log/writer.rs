@@ -3,18 +3,15 @@
 //! Only this thread ever waits for the file. What cannot be written is counted as dropped and not
 //! tried again; a line torn by a failed write is closed, so that the next one stands alone.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::PoisonError;
 use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::Duration;
 
 use super::{AccessLogError, Destination, Message, Shared};
-use crate::limits;
 
 /// Lines are gathered up to here for one write.
 const BATCH_BYTES_MAX: usize = 64 << 10;
@@ -97,30 +94,22 @@ struct Writer<'a> {
 impl Writer<'_> {
     /// Takes what waits, up to one batch.
     fn gather(&mut self, first: Message, receiver: &Receiver<Message>) {
-        let mut lines = VecDeque::new();
+        let mut lines = Vec::new();
         let mut next = Some(first);
         while let Some(message) = next {
             if let Message::Line(line) = message {
                 self.shared.taken(&line);
-                self.batch.extend_from_slice(line.as_bytes());
-                if self.shared.keep_recent {
-                    lines.push_back(line);
+                self.batch.extend_from_slice(line.text.as_bytes());
+                if self.shared.latest.is_some() {
+                    lines.push(line);
                 }
             }
             let full = self.batch.len() >= BATCH_BYTES_MAX;
             next = if full { None } else { receiver.try_recv().ok() };
         }
-        self.remember(lines);
-    }
-
-    fn remember(&self, lines: VecDeque<String>) {
-        if lines.is_empty() {
-            return;
+        if let Some(latest) = &self.shared.latest {
+            latest.remember(lines);
         }
-        let mut recent = self.shared.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        recent.extend(lines);
-        let surplus = recent.len().saturating_sub(limits::RECENT_REQUESTS_MAX);
-        recent.drain(..surplus);
     }
 
     fn write_batch(&mut self) {

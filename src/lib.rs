@@ -11,6 +11,7 @@ pub mod config;
 pub mod control;
 pub mod delivery;
 pub mod fill;
+pub mod control;
 pub mod limits;
 pub mod memory;
 pub mod message;

@@ -335,6 +335,24 @@ pub(super) mod tests {
         assert_eq!(line["status"], 206);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_read_back_as_it_was(path in "[^?]{0,500}", user_agent in ".{0,60}") {
+            let mut entry = entry(&path);
+            entry.user_agent = Some(user_agent.as_bytes());
+            let line = read(&entry);
+            proptest::prop_assert_eq!(&line["path"], &path);
+            proptest::prop_assert_eq!(&line["user_agent"], &user_agent);
+        }
+
+        #[test]
+        fn any_bytes_make_one_line(user_agent: Vec<u8>) {
+            let mut entry = entry("/");
+            entry.user_agent = Some(&user_agent);
+            read(&entry);
+        }
+    }
+
     #[test]
     fn a_query_is_logged_only_as_an_objects_key_has_it() {
         assert_eq!(read(&entry("/film.mp4?token=secret?x"))["path"], "/film.mp4");

@@ -1,7 +1,7 @@
 //! The latest requests, for the status page: their log lines, read again when someone looks.
 //!
-//! Filled by the writing thread, so that remembering costs a serving thread nothing. Says no more of
-//! a viewer than the log does.
+//! Filled by the writing thread, so that remembering costs a serving thread nothing. Says no more
+//! of a viewer than the log does.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};

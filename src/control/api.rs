@@ -1,0 +1,235 @@
+//! What the admin listener answers: metrics, health and status. Only here are its codes chosen.
+//!
+//! Read-only: GET and HEAD. Nothing here waits for a viewer, a fill or a disk, so it answers while
+//! the appliance is overloaded.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+
+use super::status::StatusSource;
+use super::{Phase, Readiness};
+use crate::metrics::{self, Metrics};
+
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const PROMETHEUS: HeaderValue = HeaderValue::from_static(metrics::CONTENT_TYPE);
+
+/// The admin listener's handler; one serves any number of connections and threads.
+pub struct Admin {
+    metrics: Arc<Metrics>,
+    readiness: Readiness,
+    status: StatusSource,
+}
+
+impl Admin {
+    /// Answers from these three.
+    pub fn new(metrics: Arc<Metrics>, readiness: Readiness, status: StatusSource) -> Admin {
+        Admin { metrics, readiness, status }
+    }
+
+    /// Answers one request; its body is not read. Never waits, so it is safe to drop.
+    pub async fn answer<B>(&self, request: Request<B>) -> Response<Full<Bytes>> {
+        let send_body = match *request.method() {
+            Method::GET => SendBody::Yes,
+            Method::HEAD => SendBody::No,
+            _ => return self.method_not_allowed(),
+        };
+        let page = match request.uri().path() {
+            "/metrics" => Page::new(StatusCode::OK, PROMETHEUS, self.metrics.encode()),
+            "/health/live" => Page::new(StatusCode::OK, TEXT, "live\n"),
+            "/health/ready" => ready_page(self.readiness.phase()),
+            "/status.json" => Page::new(StatusCode::OK, JSON, self.status_text()),
+            _ => Page::new(StatusCode::NOT_FOUND, TEXT, "not found\n"),
+        };
+        page.into_response(send_body)
+    }
+
+    fn method_not_allowed(&self) -> Response<Full<Bytes>> {
+        let page = Page::new(StatusCode::METHOD_NOT_ALLOWED, TEXT, "method not allowed\n");
+        let mut response = page.into_response(SendBody::Yes);
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        response
+    }
+
+    fn status_text(&self) -> String {
+        let mut status = (self.status)();
+        status.phase = self.readiness.phase().word();
+        serde_json::to_string(&status).expect("a status is made of strings, numbers and lists")
+    }
+}
+
+/// A load balancer takes an appliance out on any code but 200.
+fn ready_page(phase: Phase) -> Page {
+    let status = match phase {
+        Phase::Ready => StatusCode::OK,
+        Phase::Starting | Phase::Draining => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    Page::new(status, TEXT, format!("{}\n", phase.word()))
+}
+
+/// Whether the body is sent or only described.
+enum SendBody {
+    Yes,
+    No,
+}
+
+struct Page {
+    status: StatusCode,
+    content_type: HeaderValue,
+    body: Bytes,
+}
+
+impl Page {
+    fn new(status: StatusCode, content_type: HeaderValue, body: impl Into<Bytes>) -> Page {
+        Page { status, content_type, body: body.into() }
+    }
+
+    fn into_response(self, send_body: SendBody) -> Response<Full<Bytes>> {
+        let length = self.body.len();
+        let mut response = Response::new(match send_body {
+            SendBody::Yes => Full::new(self.body),
+            SendBody::No => Full::default(),
+        });
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, self.content_type);
+        headers.insert(CONTENT_LENGTH, length.into());
+        // Always this moment's, and paths in it are whatever viewers asked for.
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http_body_util::BodyExt;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::control::status::{BlockStatus, ObjectStatus, RunStatus, Status};
+    use crate::metrics::labels::{Lookup, Tier, Wait};
+    use crate::object::PieceMap;
+
+    fn admin() -> Admin {
+        let metrics = Metrics::new();
+        let counters = metrics.for_thread();
+        counters.lookups.count(Lookup::Hit);
+        counters.body_bytes.add(Tier::Ram, 65_536);
+        counters.observe_first_byte(Wait::Hit, Duration::from_micros(200));
+        let for_status = Arc::clone(&metrics);
+        let status = move || Status {
+            uptime_seconds: 12,
+            runs: vec![RunStatus {
+                path: "/b.m4s".to_owned(),
+                first: 65_536,
+                end: None,
+                written_bytes: 10,
+                viewers: 2,
+            }],
+            objects: vec![ObjectStatus {
+                path: "/a.m4s".to_owned(),
+                length_bytes: Some(3 << 20),
+                block_size_bytes: 1 << 20,
+                blocks: vec![BlockStatus::new(2, PieceMap::run(0, 16))],
+            }],
+            ..Status::counted(&for_status.totals())
+        };
+        Admin::new(metrics, Readiness::new(), Box::new(status))
+    }
+
+    /// Status, body and the answer's head.
+    async fn ask(admin: &Admin, method: &str, target: &str) -> (u16, String, Response<()>) {
+        let request = Request::builder().method(method).uri(target).body(()).unwrap();
+        let (parts, body) = admin.answer(request).await.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let text = String::from_utf8(body.to_vec()).unwrap();
+        (parts.status.as_u16(), text, Response::from_parts(parts, ()))
+    }
+
+    async fn get(admin: &Admin, target: &str) -> (u16, String) {
+        let (status, body, _) = ask(admin, "GET", target).await;
+        (status, body)
+    }
+
+    #[tokio::test]
+    async fn metrics_are_prometheus_text() {
+        let (status, body, head) = ask(&admin(), "GET", "/metrics?any=thing").await;
+        assert_eq!(status, 200);
+        assert_eq!(head.headers()[CONTENT_TYPE], "text/plain; version=0.0.4");
+        assert!(body.contains("tidegate_lookups_total{result=\"hit\"} 1\n"), "{body}");
+    }
+
+    #[tokio::test]
+    async fn health_says_live_always_and_ready_only_while_it_is() {
+        let admin = admin();
+        assert_eq!(get(&admin, "/health/ready").await, (503, "starting\n".to_owned()));
+        admin.readiness.set_ready();
+        assert_eq!(get(&admin, "/health/ready").await, (200, "ready\n".to_owned()));
+        admin.readiness.set_draining();
+        assert_eq!(get(&admin, "/health/ready").await, (503, "draining\n".to_owned()));
+        assert_eq!(get(&admin, "/health/live").await, (200, "live\n".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn status_is_what_the_page_reads() {
+        let (status, body) = get(&admin(), "/status.json").await;
+        let body: Value = serde_json::from_str(&body).unwrap();
+        let expected = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "phase": "starting",
+            "uptime_seconds": 12,
+            "requests": 0,
+            "lookups": {
+                "hit": 1, "miss": 0, "partial": 0, "stale": 0, "revalidated": 0, "collapsed": 0,
+                "uncacheable": 0, "bypass": 0,
+            },
+            "bytes": { "ram": 65_536, "fill": 0, "pass": 0 },
+            "ttfb": { "p50_us": 175, "p90_us": 235 },
+            "origin": { "requests": 0, "bytes": 0 },
+            "memory": { "total_bytes": 0, "by_use": {} },
+            "connections": 0,
+            "runs": [
+                { "path": "/b.m4s", "first": 65_536, "end": null, "written_bytes": 10,
+                  "viewers": 2 },
+            ],
+            "recent": [],
+            "objects": [{
+                "path": "/a.m4s", "length_bytes": 3 << 20, "block_size_bytes": 1 << 20,
+                "blocks": [{ "index": 2, "pieces": 65_535 }],
+            }],
+        });
+        assert_eq!((status, body), (200, expected));
+    }
+
+    #[tokio::test]
+    async fn a_head_is_answered_like_a_get_without_the_body() {
+        let admin = admin();
+        for target in ["/health/live", "/health/ready", "/status.json", "/nothing"] {
+            let (status, body, head) = ask(&admin, "HEAD", target).await;
+            let (expected_status, expected) = get(&admin, target).await;
+            assert_eq!((status, body.as_str()), (expected_status, ""), "{target}");
+            assert_eq!(head.headers()[CONTENT_LENGTH], expected.len().to_string(), "{target}");
+        }
+    }
+
+    #[tokio::test]
+    async fn everything_else_is_refused() {
+        let admin = admin();
+        for target in ["/", "/metrics/", "/health", "/health/ready/", "/METRICS", "//metrics"] {
+            assert_eq!(get(&admin, target).await, (404, "not found\n".to_owned()), "{target}");
+        }
+        for method in ["POST", "PUT", "DELETE", "OPTIONS", "get"] {
+            let (status, _, head) = ask(&admin, method, "/metrics").await;
+            assert_eq!((status, head.headers()[ALLOW].to_str().unwrap()), (405, "GET, HEAD"));
+        }
+        let (_, _, head) = ask(&admin, "GET", "/status.json").await;
+        assert_eq!(head.headers()[CACHE_CONTROL], "no-store");
+    }
+}

@@ -1,0 +1,153 @@
+//! What the status page shows: one moment of the appliance, as JSON.
+//!
+//! Plain values, filled in by who owns them; who fills a list bounds it (`limits`). Clients'
+//! addresses are not in it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::access_log::RecentRequest;
+use crate::metrics::labels::Labels;
+use crate::metrics::{Counters, Tally};
+use crate::object::PieceMap;
+
+/// Answers what the appliance's status is, quickly and without waiting for a viewer.
+pub type StatusSource = Box<dyn Fn() -> Status + Send + Sync>;
+
+/// One moment of the appliance.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Status {
+    /// Tidegate's version.
+    pub version: &'static str,
+    /// `starting`, `ready` or `draining`.
+    pub phase: &'static str,
+    /// Since the process started.
+    pub uptime_seconds: u64,
+    /// Requests answered.
+    pub requests: u64,
+    /// Look-ups by what was found: the words of `tidegate_lookups_total`.
+    pub lookups: BTreeMap<&'static str, u64>,
+    /// Body bytes sent, by the tier they came from.
+    pub bytes: BTreeMap<&'static str, u64>,
+    /// Waits for a first byte.
+    pub ttfb: FirstByte,
+    /// What origins were asked for.
+    pub origin: OriginTraffic,
+    /// Memory.
+    pub memory: MemoryStatus,
+    /// Viewers' connections open now.
+    pub connections: u64,
+    /// Fill runs in flight.
+    pub runs: Vec<RunStatus>,
+    /// The latest requests, newest first.
+    pub recent: Vec<RecentRequest>,
+    /// Objects of which something is held in ram.
+    pub objects: Vec<ObjectStatus>,
+}
+
+/// Waits for a first byte since the start, hits and misses together; estimates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct FirstByte {
+    /// Half of them were no longer than this, in microseconds; `None` before the first.
+    pub p50_us: Option<u64>,
+    /// Nine of ten were no longer than this.
+    pub p90_us: Option<u64>,
+}
+
+/// What origins were asked for since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct OriginTraffic {
+    /// Requests, retries included.
+    pub requests: u64,
+    /// Body bytes received.
+    pub bytes: u64,
+}
+
+/// Memory and who holds it.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct MemoryStatus {
+    /// What the process may use.
+    pub total_bytes: u64,
+    /// What is kept or reserved, by use.
+    pub by_use: BTreeMap<&'static str, u64>,
+}
+
+/// A fill run in flight.
+#[derive(Clone, Debug, Serialize)]
+pub struct RunStatus {
+    /// Path and canonical query of the object.
+    pub path: String,
+    /// Offset of the first byte it was started for.
+    pub first: u64,
+    /// Where it will end; `None` while nobody knows.
+    pub end: Option<u64>,
+    /// Bytes it has brought so far.
+    pub written_bytes: u64,
+    /// Viewers who take bytes from it.
+    pub viewers: u64,
+}
+
+/// An object of which something is held.
+#[derive(Clone, Debug, Serialize)]
+pub struct ObjectStatus {
+    /// Path and canonical query.
+    pub path: String,
+    /// Its length; `None` while it is not known.
+    pub length_bytes: Option<u64>,
+    /// The size of its blocks.
+    pub block_size_bytes: u64,
+    /// Blocks of its current version of which a piece is held.
+    pub blocks: Vec<BlockStatus>,
+}
+
+/// A block of which a piece is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct BlockStatus {
+    /// Position in the version, counted in blocks.
+    pub index: u32,
+    /// Bit `n` is piece `n`.
+    pub pieces: u16,
+}
+
+impl BlockStatus {
+    /// The block at `index` holding `pieces`.
+    pub fn new(index: u32, pieces: PieceMap) -> BlockStatus {
+        BlockStatus { index, pieces: pieces.0 }
+    }
+}
+
+impl Status {
+    /// A status with what the metrics know; the rest is for those who know it.
+    pub fn counted(totals: &Counters) -> Status {
+        let first_bytes = totals.first_bytes();
+        let quantile = |share| first_bytes.quantile(share).map(micros);
+        Status {
+            version: env!("CARGO_PKG_VERSION"),
+            requests: totals.requests.sum(),
+            lookups: by_label(&totals.lookups),
+            bytes: by_label(&totals.body_bytes),
+            ttfb: FirstByte { p50_us: quantile(0.5), p90_us: quantile(0.9) },
+            origin: OriginTraffic {
+                requests: totals.origin_requests.sum(),
+                bytes: totals.origin_bytes.sum(),
+            },
+            ..Status::default()
+        }
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// The counts of a tally that has one label.
+fn by_label<L: Labels, const N: usize>(tally: &Tally<L, N>) -> BTreeMap<&'static str, u64> {
+    let word = |labels: L| {
+        let mut pairs = Vec::new();
+        labels.append_to(&mut pairs);
+        pairs.first().expect("a tally by label has a label").1
+    };
+    tally.each().map(|(labels, count)| (word(labels), count)).collect()
+}

@@ -1,0 +1,391 @@
+//! One connection from its first byte to its last.
+//!
+//! Chooses the protocol (ALPN, or the HTTP/2 preface on a plain socket), lets hyper speak it, and watches
+//! over it with one alarm: what is overdue is [`Activity`]'s to say. A future of this module owns everything
+//! the connection needs, so that dropping it closes the socket and returns the permit.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::rt::Executor;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper::{Request, body::Body, body::Incoming};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulConnection;
+use rustix::net::RecvFlags;
+use tokio::io::{AsyncRead, AsyncWrite, Interest};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio_util::task::TaskTracker;
+use tracing::debug;
+
+use super::activity::{Activity, Overdue, Verdict};
+use super::listener::{Accepted, canonical};
+use super::outgoing::{OpenRequest, Outgoing};
+use super::transport::Socket;
+use super::{
+    ConnectionFacts, Handler, Phase, Protocol, ServerContext, ServerSettings, Tls, TlsFacts,
+};
+use crate::limits;
+
+/// What the connections of one [`super::serve`] share.
+pub(super) struct Server<H> {
+    handler: Rc<H>,
+    tls: Option<Tls>,
+    pub(super) context: Arc<ServerContext>,
+    phases: watch::Receiver<Phase>,
+    pub(super) tasks: TaskTracker,
+    http1: http1::Builder,
+    http2: http2::Builder<LocalExecutor>,
+}
+
+impl<H: Handler> Server<H> {
+    pub(super) fn new(
+        handler: Rc<H>,
+        tls: Option<Tls>,
+        context: Arc<ServerContext>,
+        phases: watch::Receiver<Phase>,
+        tasks: TaskTracker,
+    ) -> Server<H> {
+        let http2 = http2_builder(LocalExecutor { tasks: tasks.clone() });
+        Server { handler, tls, context, phases, tasks, http1: http1_builder(), http2 }
+    }
+}
+
+fn http1_builder() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        // `Activity` times heads; see there why not hyper.
+        .header_read_timeout(None)
+        .max_buf_size(limits::SEND_BUFFER_BYTES_MAX)
+        .max_header_size(limits::REQUEST_HEAD_BYTES_MAX);
+    if limits::REQUEST_FIELDS_MAX != HTTP1_FIELDS_OF_HYPER {
+        // Only then: a number that is set, even the same, costs an allocation for each request.
+        builder.max_headers(limits::REQUEST_FIELDS_MAX);
+    }
+    builder
+}
+
+fn http2_builder(executor: LocalExecutor) -> http2::Builder<LocalExecutor> {
+    let mut builder = http2::Builder::new(executor);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits::H2_STREAMS_MAX)
+        .max_header_list_size(limits::H2_HEADER_LIST_BYTES_MAX)
+        .max_send_buf_size(limits::SEND_BUFFER_BYTES_MAX)
+        // No request body is taken, so none needs room.
+        .initial_stream_window_size(H2_RECEIVE_WINDOW_BYTES)
+        .initial_connection_window_size(H2_RECEIVE_WINDOW_BYTES)
+        .keep_alive_interval(H2_PING_INTERVAL)
+        .keep_alive_timeout(H2_PING_TIMEOUT)
+        .max_pending_accept_reset_streams(H2_RESETS_PENDING_MAX)
+        .max_local_error_reset_streams(H2_RESETS_OF_OURS_MAX);
+    builder
+}
+
+/// Serves one connection to its end.
+pub(super) async fn run<H: Handler>(server: Rc<Server<H>>, accepted: Accepted) {
+    let Accepted { stream, peer, ticket: _ticket } = accepted;
+    let Ok(stream) = TcpStream::from_std(stream) else { return };
+    // A viewer who has gone has left no address behind; there is nobody to serve.
+    let Ok(local) = stream.local_addr() else { return };
+    let facts = |protocol, tls| {
+        let (id, local) = (NEXT_ID.fetch_add(1, Ordering::Relaxed), canonical(local));
+        Rc::new(ConnectionFacts { id, peer, local, protocol, tls, pace: 0.into() })
+    };
+
+    let activity = Rc::new(Activity::new());
+    let counts = Arc::clone(&server.context.counts);
+    match &server.tls {
+        Some(tls) => {
+            let socket = Socket::new(stream, Rc::clone(&activity), counts);
+            let Some((stream, protocol, tls)) = shake_hands(&server, tls, socket).await else {
+                return;
+            };
+            speak(&server, stream, &facts(protocol, Some(tls)), activity).await;
+        }
+        None => {
+            let Some(protocol) = sniff(&server, &stream).await else { return };
+            let socket = Socket::new(stream, Rc::clone(&activity), counts);
+            speak(&server, socket, &facts(protocol, None), activity).await;
+        }
+    }
+}
+
+type TlsSocket = tokio_rustls::server::TlsStream<Socket<TcpStream>>;
+
+async fn shake_hands<H>(
+    server: &Server<H>,
+    tls: &Tls,
+    socket: Socket<TcpStream>,
+) -> Option<(TlsSocket, Protocol, TlsFacts)> {
+    let limit = server.context.settings.handshake_timeout;
+    // Boxed, so that its state does not stay part of the connection's.
+    let handshake = Box::pin(tls.handshake(socket));
+    let shaken = within(&server.phases, limit, handshake).await;
+    let counts = &server.context.counts;
+    match shaken {
+        Some(Ok(shaken)) => {
+            counts.handshakes_ok.fetch_add(1, Ordering::Relaxed);
+            Some(shaken)
+        }
+        failed => {
+            counts.handshakes_failed.fetch_add(1, Ordering::Relaxed);
+            debug!(error = ?failed.map(|handshake| handshake.err()), "TLS handshake failed");
+            None
+        }
+    }
+}
+
+/// What a plain connection speaks, told by its first bytes, which stay unread.
+async fn sniff<H>(server: &Server<H>, stream: &TcpStream) -> Option<Protocol> {
+    let limit = server.context.settings.header_timeout;
+    let sniffed = within(&server.phases, limit, async {
+        stream.async_io(Interest::READABLE, || peek_protocol(stream)).await
+    });
+    let sniffed = sniffed.await;
+    if sniffed.is_none() {
+        server.context.counts.header_timeouts.fetch_add(1, Ordering::Relaxed);
+    }
+    sniffed?.ok()
+}
+
+/// Would block as long as the bytes that came could still become the HTTP/2 preface (RFC 9113, 3.4).
+fn peek_protocol(stream: &TcpStream) -> io::Result<Protocol> {
+    let mut bytes = [0; H2_PREFACE.len()];
+    let (_, len) = rustix::net::recv(stream, &mut bytes[..], RecvFlags::PEEK)?;
+    match &bytes[..len] {
+        [] => Err(io::ErrorKind::UnexpectedEof.into()),
+        whole if whole == H2_PREFACE => Ok(Protocol::Http2),
+        part if H2_PREFACE.starts_with(part) => Err(io::ErrorKind::WouldBlock.into()),
+        _ => Ok(Protocol::Http1),
+    }
+}
+
+/// What `work` returns, or nothing if it takes longer than `limit` or the server is at its end.
+async fn within<T>(
+    phases: &watch::Receiver<Phase>,
+    limit: Duration,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    let mut phases = phases.clone();
+    tokio::select! {
+        biased;
+        done = timeout(limit, work) => done.ok(),
+        _ = phases.wait_for(|phase| *phase == Phase::Abandoned) => None,
+    }
+}
+
+/// Speaks HTTP over `io` until it ends.
+pub(super) async fn speak<H: Handler, I: AsyncRead + AsyncWrite + Unpin + 'static>(
+    server: &Server<H>,
+    io: I,
+    facts: &Rc<ConnectionFacts>,
+    activity: Rc<Activity>,
+) {
+    activity.begin(facts.protocol, Instant::now());
+    let service = {
+        let (handler, facts) = (Rc::clone(&server.handler), Rc::clone(facts));
+        let activity = Rc::clone(&activity);
+        service_fn(move |request: Request<Incoming>| {
+            let open = OpenRequest::new(&activity);
+            if !request.body().is_end_stream() {
+                activity.refuse_body();
+            }
+            let (handler, facts) = (Rc::clone(&handler), Rc::clone(&facts));
+            async move {
+                let response = handler.handle(request, &facts).await;
+                Ok::<_, Infallible>(response.map(|body| Outgoing::new(body, open)))
+            }
+        })
+    };
+    let io = TokioIo::new(io);
+    let watch = Watch {
+        activity: &activity,
+        settings: &server.context.settings,
+        phases: server.phases.clone(),
+    };
+    let end = match facts.protocol {
+        Protocol::Http1 => {
+            let connection = pin!(server.http1.serve_connection(io, service));
+            watch.over(connection).await
+        }
+        // Boxed: much the larger of the two, and the rarer.
+        Protocol::Http2 => {
+            let mut connection = Box::pin(server.http2.serve_connection(io, service));
+            watch.over(connection.as_mut()).await
+        }
+    };
+    end.count(&server.context);
+}
+
+/// Sees to it that a connection comes to its end.
+struct Watch<'a> {
+    activity: &'a Activity,
+    settings: &'a ServerSettings,
+    phases: watch::Receiver<Phase>,
+}
+
+impl Watch<'_> {
+    async fn over<C: GracefulConnection>(mut self, mut connection: Pin<&mut C>) -> End {
+        let first = self.activity.due(self.settings);
+        let first = first.expect("a connection begins by waiting for a head");
+        let mut alarm = pin!(sleep_until(first));
+        let mut close = Close::NotAsked;
+        loop {
+            let (activity, settings) = (self.activity, self.settings);
+            let end = poll_fn(|cx| {
+                let mut step = Step { connection: connection.as_mut(), close: &mut close };
+                step.poll(cx, alarm.as_mut(), activity, settings)
+            });
+            let phase = tokio::select! {
+                biased;
+                end = end => return end,
+                changed = self.phases.changed() => match changed {
+                    Ok(()) => *self.phases.borrow_and_update(),
+                    Err(_) => Phase::Abandoned,
+                },
+            };
+            match phase {
+                Phase::Serving => {}
+                Phase::Draining => close = close.at_drain(),
+                Phase::Abandoned => {
+                    self.activity.cut();
+                    return End::Abandoned;
+                }
+            }
+        }
+    }
+}
+
+/// Whether, and why, we asked the protocol to close.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Close {
+    NotAsked,
+    /// As soon as the viewer has been answered once.
+    Wanted,
+    AskedAtDrain,
+    AskedWhenIdle,
+}
+
+impl Close {
+    fn at_drain(self) -> Close {
+        if self == Close::NotAsked { Close::Wanted } else { self }
+    }
+}
+
+struct Step<'a, C> {
+    connection: Pin<&'a mut C>,
+    close: &'a mut Close,
+}
+
+impl<C: GracefulConnection> Step<'_, C> {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut alarm: Pin<&mut Sleep>,
+        activity: &Activity,
+        settings: &ServerSettings,
+    ) -> Poll<End> {
+        loop {
+            if self.connection.as_mut().poll(cx).is_ready() {
+                let idle = *self.close == Close::AskedWhenIdle;
+                return Poll::Ready(if idle { End::Idle } else { End::Over });
+            }
+            if activity.is_cancel_flood() {
+                activity.cut();
+                return Poll::Ready(End::CancelFlood);
+            }
+            if *self.close == Close::Wanted && activity.may_drain() {
+                self.ask_to_close(Close::AskedAtDrain);
+                continue;
+            }
+            match activity.due(settings) {
+                Some(due) if due < alarm.deadline() => alarm.as_mut().reset(due),
+                _ => {}
+            }
+            if alarm.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            match activity.check(settings, Instant::now()) {
+                Verdict::Wait(at) => alarm.as_mut().reset(at),
+                Verdict::CloseIdle => {
+                    activity.closing();
+                    self.ask_to_close(Close::AskedWhenIdle);
+                }
+                Verdict::Cut(overdue) => {
+                    if overdue == Overdue::Reader {
+                        activity.cut();
+                    }
+                    return Poll::Ready(End::Cut(overdue));
+                }
+            }
+        }
+    }
+
+    fn ask_to_close(&mut self, why: Close) {
+        self.connection.as_mut().graceful_shutdown();
+        *self.close = why;
+    }
+}
+
+/// How a connection came to its end.
+enum End {
+    /// By itself: the viewer closed it, or it broke, or it was done.
+    Over,
+    Idle,
+    Cut(Overdue),
+    CancelFlood,
+    Abandoned,
+}
+
+impl End {
+    fn count(&self, context: &ServerContext) {
+        let counts = &context.counts;
+        let count = match self {
+            End::Over | End::Cut(Overdue::Close) => return,
+            End::Idle => &counts.idle_timeouts,
+            End::Cut(Overdue::Head) => &counts.header_timeouts,
+            End::Cut(Overdue::Reader) => &counts.slow_readers,
+            End::CancelFlood => &counts.cancel_floods,
+            End::Abandoned => &counts.abandoned,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Runs the streams of HTTP/2 connections beside them, on the same thread.
+#[derive(Clone)]
+pub(super) struct LocalExecutor {
+    tasks: TaskTracker,
+}
+
+impl<F: Future<Output = ()> + 'static> Executor<F> for LocalExecutor {
+    fn execute(&self, stream: F) {
+        tokio::task::spawn_local(self.tasks.track_future(stream));
+    }
+}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// What hyper takes by default, and parses without an allocation.
+const HTTP1_FIELDS_OF_HYPER: usize = 100;
+/// The least the protocol allows for a connection (RFC 9113, 6.9.2).
+const H2_RECEIVE_WINDOW_BYTES: u32 = 65_535;
+const H2_PING_INTERVAL: Duration = Duration::from_secs(30);
+const H2_PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// Streams reset by the viewer before we took them.
+const H2_RESETS_PENDING_MAX: usize = 20;
+/// Streams we reset because the viewer broke the protocol (RUSTSEC-2024-0003, CVE-2025-8671).
+const H2_RESETS_OF_OURS_MAX: usize = 128;

@@ -1,0 +1,351 @@
+//! Listening sockets, and the wait for the next connection.
+//!
+//! A worker listens with a socket of its own in a SO_REUSEPORT group; where sockets were passed to us
+//! instead, one task accepts and hands each connection to the least loaded worker. Nothing is accepted without
+//! a connection permit: who has to wait, waits in the kernel's backlog.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rustix::net::SocketFlags;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::io::Interest;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::{ConnectionCounts, ServerContext, transport};
+
+/// Whether other listeners of this process may share the port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReusePort {
+    /// A group: the kernel spreads connections over its members.
+    Shared,
+    /// Alone: the port must be free.
+    Exclusive,
+}
+
+/// Listens on `address`. IPv6 listens for IPv6 only: IPv4 has listeners of its own.
+pub fn bind(address: SocketAddr, reuse: ReusePort) -> io::Result<TcpListener> {
+    let socket = bound(address, reuse)?;
+    transport::prepare(SockRef::from(&socket))?;
+    socket.listen(LISTEN_BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Listens on `address` with `count` sockets that share it, one for each worker.
+///
+/// Fails if another process listens there, which SO_REUSEPORT alone would not notice if it is ours too.
+pub fn bind_group(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
+    let alone = bound(address, ReusePort::Exclusive)?;
+    let address = alone.local_addr()?.as_socket().expect("an IP socket has an IP address");
+    drop(alone);
+    (0..count).map(|_| bind(address, ReusePort::Shared)).collect()
+}
+
+fn bound(address: SocketAddr, reuse: ReusePort) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking().cloexec(),
+        Some(Protocol::TCP),
+    )?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(reuse == ReusePort::Shared)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// Where a server's connections come from.
+pub struct Source(Kind);
+
+enum Kind {
+    Listening(Listener),
+    HandedOver(HandedOver),
+}
+
+impl Source {
+    /// From a listener of the worker's own. Call it on the worker's runtime.
+    pub fn listening(listener: TcpListener) -> io::Result<Source> {
+        Ok(Source(Kind::Listening(Listener::new(listener)?)))
+    }
+
+    /// From [`hand_over`].
+    pub fn handed_over(connections: HandedOver) -> Source {
+        Source(Kind::HandedOver(connections))
+    }
+
+    /// The next connection; none when there will be no more. Dropping it midway loses none.
+    pub(super) async fn accept(&mut self, context: &ServerContext) -> Option<Accepted> {
+        match &mut self.0 {
+            Kind::Listening(listener) => {
+                let (stream, peer, permit) =
+                    listener.accept(&context.permits, &context.counts).await;
+                let ticket = Ticket::new(permit, Arc::clone(&context.counts));
+                Some(Accepted { stream, peer, ticket })
+            }
+            Kind::HandedOver(connections) => connections.0.recv().await,
+        }
+    }
+
+    /// Closes the source; connections that were handed over and not yet taken are refused.
+    pub(super) fn refuse_waiting(self, counts: &ConnectionCounts) {
+        let Kind::HandedOver(HandedOver(mut connections)) = self.0 else { return };
+        connections.close();
+        while let Ok(accepted) = connections.try_recv() {
+            drop(accepted);
+            counts.refused.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A connection and its right to be open.
+pub(super) struct Accepted {
+    pub(super) stream: TcpStream,
+    pub(super) peer: SocketAddr,
+    pub(super) ticket: Ticket,
+}
+
+/// Holds a connection's permit and its place in the count of those open.
+pub(super) struct Ticket {
+    counts: Arc<ConnectionCounts>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Ticket {
+    fn new(permit: OwnedSemaphorePermit, counts: Arc<ConnectionCounts>) -> Ticket {
+        counts.accepted.fetch_add(1, Ordering::Relaxed);
+        counts.open.fetch_add(1, Ordering::Relaxed);
+        Ticket { counts, _permit: permit }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.counts.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+struct Listener {
+    /// The listening socket, in the type by which tokio tells readiness apart from accepting
+    /// (`TcpListener` only accepts, and `AsyncFd` can only be made with `unsafe`).
+    socket: tokio::net::TcpStream,
+    /// Failures in a row.
+    failures: u32,
+}
+
+impl Listener {
+    fn new(listener: TcpListener) -> io::Result<Listener> {
+        listener.set_nonblocking(true)?;
+        let socket = TcpStream::from(OwnedFd::from(listener));
+        Ok(Listener { socket: tokio::net::TcpStream::from_std(socket)?, failures: 0 })
+    }
+
+    /// Waits for a connection first, then for a permit, and only then accepts: an idle listener holds
+    /// no permit that a busy one needs.
+    async fn accept(
+        &mut self,
+        permits: &Arc<Semaphore>,
+        counts: &ConnectionCounts,
+    ) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
+        loop {
+            let readable = self.socket.readable().await;
+            let permit = Arc::clone(permits).acquire_owned().await;
+            let permit = permit.expect("the semaphore of connections is never closed");
+            let accepted = readable
+                .and_then(|()| self.socket.try_io(Interest::READABLE, || accept_now(&self.socket)));
+            match accepted {
+                Ok((stream, peer)) => {
+                    self.failures = 0;
+                    return (stream, peer, permit);
+                }
+                Err(failure) if concerns_one_connection(&failure) => {}
+                Err(failure) => {
+                    drop(permit);
+                    counts.accept_errors.fetch_add(1, Ordering::Relaxed);
+                    self.back_off(&failure).await;
+                }
+            }
+        }
+    }
+
+    /// The connection stays in the backlog and the socket readable, so that without a pause we would spin.
+    async fn back_off(&mut self, failure: &io::Error) {
+        if self.failures == 0 {
+            warn!(error = %failure, "cannot accept connections, trying again");
+        }
+        let pause = ACCEPT_PAUSE_MIN * (1 << self.failures.min(ACCEPT_PAUSE_DOUBLINGS_MAX));
+        self.failures = self.failures.saturating_add(1);
+        tokio::time::sleep(pause).await;
+    }
+}
+
+fn accept_now(listener: impl AsFd) -> io::Result<(TcpStream, SocketAddr)> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let (stream, peer): (OwnedFd, _) = rustix::net::acceptfrom_with(listener, flags)?;
+    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+    // A viewer who has already gone may have left no address.
+    let peer = peer.ok_or(io::ErrorKind::ConnectionAborted)?;
+    Ok((stream.into(), canonical(peer)))
+}
+
+/// An IPv4 viewer of a socket that listens for both (a passed one may) has an IPv4 address.
+pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        IpAddr::V4(ip) => SocketAddr::new(IpAddr::V4(ip), address.port()),
+        IpAddr::V6(_) => address,
+    }
+}
+
+/// Errors of `accept(2)` that say nothing of the next connection; also that there is none after all.
+fn concerns_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, WouldBlock};
+    let of_the_network = [
+        libc::EPROTO,
+        libc::ENETDOWN,
+        libc::ENOPROTOOPT,
+        libc::EHOSTDOWN,
+        libc::ENONET,
+        libc::EHOSTUNREACH,
+        libc::EOPNOTSUPP,
+        libc::ENETUNREACH,
+        libc::EPERM,
+    ];
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | WouldBlock)
+        || error.raw_os_error().is_some_and(|number| of_the_network.contains(&number))
+}
+
+/// A worker's end of [`hand_over`]: give it to [`Source::handed_over`].
+pub struct HandedOver(mpsc::Receiver<Accepted>);
+
+/// The acceptor's end: how to reach a worker, and how busy it is.
+pub struct Inbox {
+    connections: mpsc::Sender<Accepted>,
+    counts: Arc<ConnectionCounts>,
+}
+
+/// The way from the acceptor of passed sockets to one worker, whose counts these are.
+pub fn inbox(counts: Arc<ConnectionCounts>) -> (Inbox, HandedOver) {
+    let (connections, handed_over) = mpsc::channel(HANDED_OVER_WAITING_MAX);
+    (Inbox { connections, counts }, HandedOver(handed_over))
+}
+
+/// Accepts for all workers until `drain` is cancelled or the workers are gone.
+///
+/// Dropping it midway loses at most the connection in hand.
+pub async fn hand_over(
+    listener: TcpListener,
+    workers: Vec<Inbox>,
+    permits: Arc<Semaphore>,
+    drain: CancellationToken,
+) -> io::Result<()> {
+    let mut listener = Listener::new(listener)?;
+    let failures = Arc::clone(&workers.first().ok_or(io::ErrorKind::InvalidInput)?.counts);
+    let accept_all = async {
+        loop {
+            let (stream, peer, permit) = listener.accept(&permits, &failures).await;
+            let Some(worker) = least_loaded(&workers) else { break };
+            let ticket = Ticket::new(permit, Arc::clone(&worker.counts));
+            // A full inbox makes the acceptor wait, and the backlog with it.
+            let _ = worker.connections.send(Accepted { stream, peer, ticket }).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = drain.cancelled() => {}
+        () = accept_all => {}
+    }
+    Ok(())
+}
+
+/// The worker with the fewest connections open, of those that still serve and have room if any has.
+fn least_loaded(workers: &[Inbox]) -> Option<&Inbox> {
+    workers.iter().filter(|worker| !worker.connections.is_closed()).min_by_key(|worker| {
+        let is_full = worker.connections.capacity() == 0;
+        (is_full, worker.counts.open.load(Ordering::Relaxed))
+    })
+}
+
+/// Connections the kernel completes for us before we accept them.
+const LISTEN_BACKLOG: i32 = 4096;
+/// Connections handed to a worker and not yet taken by it.
+const HANDED_OVER_WAITING_MAX: usize = 64;
+/// The pause after an accept that failed, doubled up to 1.6 s.
+const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(50);
+const ACCEPT_PAUSE_DOUBLINGS_MAX: u32 = 5;
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+    #[test]
+    fn a_group_shares_one_port_and_nobody_else_gets_it() {
+        let group = bind_group(ANY, 3).unwrap();
+        let address = group[0].local_addr().unwrap();
+
+        assert!(group.iter().all(|one| one.local_addr().unwrap() == address));
+        assert_eq!(bind_group(address, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(
+            bind(address, ReusePort::Exclusive).unwrap_err().kind(),
+            io::ErrorKind::AddrInUse
+        );
+    }
+
+    #[test]
+    fn ipv4_and_ipv6_listen_on_one_port_number() {
+        let v6 = match bind("[::]:0".parse().unwrap(), ReusePort::Exclusive) {
+            Ok(v6) => v6,
+            Err(_) => return eprintln!("no IPv6 here"),
+        };
+        let port = v6.local_addr().unwrap().port();
+        bind(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port), ReusePort::Exclusive)
+            .unwrap();
+    }
+
+    #[test]
+    fn an_accepted_socket_has_the_options_of_its_listener() {
+        let listener = bind(ANY, ReusePort::Exclusive).unwrap();
+        let _viewer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = accept_now(&listener).unwrap();
+
+        let socket = SockRef::from(&accepted);
+        assert!(socket.tcp_nodelay().unwrap());
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), 128 << 10);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(30)));
+        assert!(socket.nonblocking().unwrap());
+    }
+
+    #[test]
+    fn an_ipv4_viewer_of_a_socket_for_both_has_an_ipv4_address() {
+        let mapped: SocketAddr = "[::ffff:192.0.2.7]:80".parse().unwrap();
+        assert_eq!(canonical(mapped), "192.0.2.7:80".parse().unwrap());
+        let v6: SocketAddr = "[2001:db8::1]:80".parse().unwrap();
+        assert_eq!(canonical(v6), v6);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failing_to_accept_pauses_longer_and_longer_and_never_spins() {
+        let mut listener = Listener::new(bind(ANY, ReusePort::Exclusive).unwrap()).unwrap();
+        let exhausted = io::Error::from_raw_os_error(libc::EMFILE);
+        assert!(!concerns_one_connection(&exhausted));
+        assert!(concerns_one_connection(&io::ErrorKind::ConnectionAborted.into()));
+
+        let mut pauses = Vec::new();
+        for _ in 0..8 {
+            let before = tokio::time::Instant::now();
+            listener.back_off(&exhausted).await;
+            pauses.push(before.elapsed().as_millis());
+        }
+        assert_eq!(pauses, [50, 100, 200, 400, 800, 1600, 1600, 1600]);
+    }
+}

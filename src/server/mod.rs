@@ -1,0 +1,215 @@
+//! Sockets: bytes in, bytes out, any handler.
+//!
+//! One [`serve`] per listener and worker, run with `spawn_local` on the worker's `LocalRuntime`; nothing
+//! in here is `Send` once a connection is accepted. Knows no objects and no configuration file: the
+//! appliance fills [`ServerSettings`]. Every connection holds a permit, has a time limit for whatever it
+//! is doing, and is waited for when draining.
+
+mod activity;
+mod connection;
+mod listener;
+mod outgoing;
+mod systemd;
+mod tls;
+mod transport;
+
+#[cfg(test)]
+mod tests;
+
+use std::cell::Cell;
+use std::error::Error;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use bytes::Buf;
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use listener::{HandedOver, Inbox, ReusePort, Source, bind, bind_group, hand_over, inbox};
+pub use systemd::{ListenerName, PassedSocket, PassedSocketError, take_passed_sockets};
+pub use tls::{Certificate, Tls, TlsError, provider};
+
+/// What answers requests. One for each worker; nothing here leaves the worker's thread.
+pub trait Handler: 'static {
+    /// What is sent. Its `Data` may be any `Buf`: on a plain socket its bytes are not copied in user space.
+    type Body: Body<Data: Buf + 'static, Error: Into<Box<dyn Error + Send + Sync>>>
+        + Unpin
+        + 'static;
+
+    /// Answers one request.
+    ///
+    /// The future is dropped when the viewer goes away first, so dropping it midway must be safe.
+    fn handle(
+        &self,
+        request: Request<Incoming>,
+        connection: &Rc<ConnectionFacts>,
+    ) -> impl Future<Output = Response<Self::Body>>;
+}
+
+/// What is known of a connection as long as it lives.
+#[derive(Debug)]
+pub struct ConnectionFacts {
+    /// Never used twice in one process.
+    pub id: u64,
+    /// The viewer's address.
+    pub peer: SocketAddr,
+    /// Our own address.
+    pub local: SocketAddr,
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// None on a plain socket.
+    pub tls: Option<TlsFacts>,
+    /// How large a slice, in bytes, this socket has been taking: the handler's own memory, 0 at first.
+    pub pace: Cell<u32>,
+}
+
+/// The HTTP version of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.0 and HTTP/1.1.
+    Http1,
+    /// HTTP/2, by ALPN or with prior knowledge.
+    Http2,
+}
+
+/// What the TLS handshake told us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFacts {
+    /// The name the viewer asked for (SNI), lower case.
+    pub server_name: Option<String>,
+}
+
+/// The limits in time of a connection.
+#[derive(Clone, Debug)]
+pub struct ServerSettings {
+    /// From the first byte of a request head to its last; from the start of the connection for the first.
+    pub header_timeout: Duration,
+    /// How long a connection may stay open without a request.
+    pub idle_timeout: Duration,
+    /// From accept to the end of the TLS handshake.
+    pub handshake_timeout: Duration,
+    /// A viewer who takes less than this over [`ServerSettings::slow_reader_period`] is closed.
+    pub slow_reader_bytes: u64,
+    /// Counted only while there are bytes to send.
+    pub slow_reader_period: Duration,
+    /// How long running responses may go on after a drain began.
+    pub drain_timeout: Duration,
+}
+
+impl Default for ServerSettings {
+    fn default() -> ServerSettings {
+        ServerSettings {
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(60),
+            handshake_timeout: Duration::from_secs(10),
+            slow_reader_bytes: 32 << 10,
+            slow_reader_period: Duration::from_secs(30),
+            drain_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What a worker's connections did; written by one thread, read by anyone.
+#[derive(Debug, Default)]
+pub struct ConnectionCounts {
+    /// Connections accepted.
+    pub accepted: AtomicU64,
+    /// Connections open now, those not yet served included.
+    pub open: AtomicU64,
+    /// Connections closed before they were served: handed over while draining.
+    pub refused: AtomicU64,
+    /// TLS handshakes completed.
+    pub handshakes_ok: AtomicU64,
+    /// TLS handshakes that failed or took too long.
+    pub handshakes_failed: AtomicU64,
+    /// Connections closed because the viewer took bytes too slowly.
+    pub slow_readers: AtomicU64,
+    /// Connections closed because a request head took too long.
+    pub header_timeouts: AtomicU64,
+    /// Connections closed because no request came.
+    pub idle_timeouts: AtomicU64,
+    /// HTTP/2 connections closed because they cancelled far more requests than they let finish.
+    pub cancel_floods: AtomicU64,
+    /// Connections cut at the end of a drain.
+    pub abandoned: AtomicU64,
+    /// Accepts that failed for want of descriptors or memory.
+    pub accept_errors: AtomicU64,
+    /// Bytes written to sockets: heads, bodies and TLS records.
+    pub bytes_written: AtomicU64,
+}
+
+/// What all listeners of a worker share.
+#[derive(Debug)]
+pub struct ServerContext {
+    /// The limits in time.
+    pub settings: ServerSettings,
+    /// One permit a connection; shared by the whole appliance.
+    pub permits: Arc<Semaphore>,
+    /// The worker's own.
+    pub counts: Arc<ConnectionCounts>,
+}
+
+/// Accepts and serves connections until `drain` is cancelled, and returns when all of them are done.
+///
+/// Draining stops accepting, lets running responses finish (HTTP/1: then closes, HTTP/2: GOAWAY) and cuts
+/// what is left after `drain_timeout`. Run it to its end: dropped midway, it leaves its connections
+/// running without an owner.
+pub async fn serve<H: Handler>(
+    source: Source,
+    tls: Option<Tls>,
+    handler: Rc<H>,
+    context: Arc<ServerContext>,
+    drain: CancellationToken,
+) {
+    let (phase, phases) = watch::channel(Phase::Serving);
+    let tasks = TaskTracker::new();
+    let server = Rc::new(connection::Server::new(handler, tls, context, phases, tasks.clone()));
+
+    accept_until(source, &server, &drain).await;
+
+    tasks.close();
+    phase.send_replace(Phase::Draining);
+    let deadline = Instant::now() + server.context.settings.drain_timeout;
+    if timeout_at(deadline, tasks.wait()).await.is_err() {
+        phase.send_replace(Phase::Abandoned);
+        tasks.wait().await;
+    }
+}
+
+/// The accept loop; the source is closed when it returns.
+async fn accept_until<H: Handler>(
+    mut source: Source,
+    server: &Rc<connection::Server<H>>,
+    drain: &CancellationToken,
+) {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = drain.cancelled() => break,
+            accepted = source.accept(&server.context) => accepted,
+        };
+        let Some(accepted) = accepted else { break };
+        let serving = connection::run(Rc::clone(server), accepted);
+        tokio::task::spawn_local(server.tasks.track_future(serving));
+    }
+    source.refuse_waiting(&server.context.counts);
+}
+
+/// Where a server is on its way from first accept to last byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    /// Finish what is running, take nothing new.
+    Draining,
+    /// Close, whatever is running.
+    Abandoned,
+}

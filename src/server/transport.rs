@@ -1,0 +1,157 @@
+//! The socket beneath a connection: vectored, counted, and closed so that the viewer gets the last byte.
+//!
+//! Under TLS it lies below the records. It holds no bytes of its own: what hyper (or rustls) hands it goes
+//! to the kernel from where it lies. Later a transport that gathers records, or sends a mapping by
+//! `sendfile`, takes its place without the rest noticing.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::ConnectionCounts;
+use super::activity::Activity;
+
+/// What a [`Socket`] can lie on.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {
+    /// From now on, closing throws away what was not sent.
+    fn reset_on_close(&self) -> io::Result<()>;
+}
+
+impl Stream for TcpStream {
+    fn reset_on_close(&self) -> io::Result<()> {
+        SockRef::from(self).set_linger(Some(Duration::ZERO))
+    }
+}
+
+/// Sets what every accepted socket inherits from its listener (Linux copies these with the socket).
+pub(super) fn prepare(listener: SockRef<'_>) -> io::Result<()> {
+    listener.set_tcp_nodelay(true)?;
+    listener.set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES)?;
+    listener.set_tcp_user_timeout(Some(UNACKED_TIMEOUT))
+}
+
+/// A viewer's socket.
+pub(super) struct Socket<S: Stream> {
+    stream: S,
+    activity: Rc<Activity>,
+    counts: Arc<ConnectionCounts>,
+    is_shut: bool,
+    discarded_bytes: usize,
+}
+
+impl<S: Stream> Socket<S> {
+    pub(super) fn new(
+        stream: S,
+        activity: Rc<Activity>,
+        counts: Arc<ConnectionCounts>,
+    ) -> Socket<S> {
+        Socket { stream, activity, counts, is_shut: false, discarded_bytes: 0 }
+    }
+
+    fn count(&self, written: io::Result<usize>) -> io::Result<usize> {
+        if let Ok(bytes) = written {
+            self.counts.bytes_written.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+        written
+    }
+
+    /// Reads what a viewer still sends after our last byte: closing with bytes unread makes the kernel
+    /// send a reset, which can overtake the response on its way into the viewer's hands.
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut space = [0; DISCARD_STEP_BYTES];
+        while self.discarded_bytes < DISCARDED_BYTES_MAX {
+            let mut buf = ReadBuf::new(&mut space);
+            let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf));
+            if read.is_err() || buf.filled().is_empty() {
+                break;
+            }
+            self.discarded_bytes += buf.filled().len();
+        }
+        Poll::Ready(())
+    }
+}
+
+impl<S: Stream> AsyncRead for Socket<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        if buf.filled().len() > before {
+            this.activity.bytes_came();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: Stream> AsyncWrite for Socket<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = ready!(Pin::new(&mut this.stream).poll_write(cx, bytes));
+        Poll::Ready(this.count(written))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, slices));
+        Poll::Ready(this.count(written))
+    }
+
+    /// Always: otherwise hyper would copy every body into a buffer of its own.
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !this.is_shut {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            this.is_shut = true;
+            this.activity.closing();
+        }
+        if this.activity.has_unread_input() {
+            ready!(this.poll_discard(cx));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: Stream> Drop for Socket<S> {
+    fn drop(&mut self) {
+        if self.activity.is_cut() {
+            // A failure leaves the ordinary close.
+            let _ = self.stream.reset_on_close();
+        }
+    }
+}
+
+/// What the kernel holds unsent before it asks us for more.
+const NOTSENT_LOWAT_BYTES: u32 = 128 << 10;
+/// How long sent bytes may stay without an answer.
+const UNACKED_TIMEOUT: Duration = Duration::from_secs(30);
+/// What is read of a refused body, at most and at a time.
+const DISCARDED_BYTES_MAX: usize = 4 << 20;
+const DISCARD_STEP_BYTES: usize = 8 << 10;

@@ -24,7 +24,7 @@ use rustix::net::RecvFlags;
 use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
@@ -238,9 +238,9 @@ struct Watch<'a> {
 
 impl Watch<'_> {
     async fn over<C: GracefulConnection>(mut self, mut connection: Pin<&mut C>) -> End {
-        let first = self.activity.due(self.settings);
-        let first = first.expect("a connection begins by waiting for a head");
-        let mut alarm = pin!(sleep_until(first));
+        // The limit of the first head, or of idleness if that is set shorter.
+        let first = self.settings.header_timeout.min(self.settings.idle_timeout);
+        let mut alarm = pin!(sleep(first));
         let mut close = Close::NotAsked;
         loop {
             let (activity, settings) = (self.activity, self.settings);
@@ -318,7 +318,10 @@ impl<C: GracefulConnection> Step<'_, C> {
                 return Poll::Pending;
             }
             match activity.check(settings, Instant::now()) {
-                Verdict::Wait(at) => alarm.as_mut().reset(at),
+                Verdict::Wait(at) => {
+                    let at = at.min(Instant::now() + settings.idle_timeout);
+                    alarm.as_mut().reset(at);
+                }
                 Verdict::CloseIdle => {
                     activity.closing();
                     self.ask_to_close(Close::AskedWhenIdle);

@@ -39,8 +39,14 @@ pub const H2_HEADER_LIST_BYTES_MAX: u32 = 16 << 10;
 pub const H2_BODY_FRAME_BYTES: usize = 16_375;
 /// What a connection may hold unsent before its body is asked for more.
 pub const SEND_BUFFER_BYTES_MAX: usize = 64 << 10;
-/// Sealed TLS records gathered for one write.
-pub const TLS_BUFFER_BYTES_MAX: usize = 256 << 10;
+/// Sealed TLS records waiting for a socket: what a slow viewer over TLS holds beside his slice.
+pub const TLS_BUFFER_BYTES_MAX: usize = 64 << 10;
+/// What a plain connection takes: hyper's read and write buffers, its task and its state.
+pub const CONNECTION_BYTES: u64 = 24 << 10;
+/// What a TLS connection takes beside that, buffers of a viewer who reads slowly included.
+pub const TLS_CONNECTION_BYTES: u64 = 24 << 10;
+/// What the process takes before its first viewer: code, stacks, tables, the allocator's own.
+pub const PROCESS_BYTES: u64 = 32 << 20;
 /// Connections that may be set for one appliance.
 pub const CONNECTIONS_MAX: usize = 1_000_000;
 

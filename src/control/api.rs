@@ -3,16 +3,19 @@
 //! Read-only: GET and HEAD. Nothing here waits for a viewer, a fill or a disk, so it answers while
 //! the appliance is overloaded.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
+use hyper::body::Incoming;
 
 use super::status::StatusSource;
 use super::{Phase, Readiness};
 use crate::metrics::{self, Metrics};
+use crate::server::{ConnectionFacts, Handler};
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -59,6 +62,18 @@ impl Admin {
         let mut status = (self.status)();
         status.phase = self.readiness.phase().word();
         serde_json::to_string(&status).expect("a status is made of strings, numbers and lists")
+    }
+}
+
+impl Handler for Admin {
+    type Body = Full<Bytes>;
+
+    async fn handle(
+        &self,
+        request: Request<Incoming>,
+        _connection: &Rc<ConnectionFacts>,
+    ) -> Response<Full<Bytes>> {
+        self.answer(request).await
     }
 }
 

@@ -219,24 +219,23 @@ impl Delivery {
         if !collapsed {
             record.origin_requests.set(record.origin_requests.get() + 1);
         }
-        let counters = &self.shared.counters;
         let forwarded = Forwarded { collapsed, ..Forwarded::from(reason) };
         match &**opened {
             Opened::Stored { head, .. } if head.is_selected_by(&viewer.parts.headers) => {
-                counters.lookups.count(if collapsed { Lookup::Collapsed } else { Lookup::Miss });
+                record.lookup = Some(if collapsed { Lookup::Collapsed } else { Lookup::Miss });
                 let ttl = Some(head.freshness.ttl_seconds(viewer.time));
                 let found = Found::Asked(Forwarded { stored: !collapsed, ttl, ..forwarded });
                 self.answer(viewer, asked, head.clone(), found, record).await
             }
             Opened::Confirmed { head } if head.is_selected_by(&viewer.parts.headers) => {
-                counters.lookups.count(Lookup::Revalidated);
+                record.lookup = Some(Lookup::Revalidated);
                 let fwd_status = Some(http::StatusCode::NOT_MODIFIED);
                 let ttl = Some(head.freshness.ttl_seconds(viewer.time));
                 let found = Found::Asked(Forwarded { fwd_status, ttl, ..forwarded });
                 self.answer(viewer, asked, head.clone(), found, record).await
             }
             Opened::Private { head, span, body } if place == Place::First => {
-                counters.lookups.count(Lookup::Uncacheable);
+                record.lookup = Some(Lookup::Uncacheable);
                 let reader = body.lock().ok().and_then(|mut body| body.take());
                 let forwarded = Found::Asked(forwarded);
                 self.answer_alone(viewer, asked, head, *span, reader, forwarded, record).await
@@ -260,16 +259,19 @@ impl Delivery {
         record: &mut Record,
     ) -> Result<Reply, DeliveryError> {
         let fields = &viewer.parts.headers;
-        let status = |found| self.cache_status(&head, found, viewer, None, record);
         match preconditions(fields, &head) {
             Verdict::PreconditionFailed => return Err(DeliveryError::PreconditionFailed),
-            Verdict::NotModified => return Ok(Reply::not_modified(&head, viewer, status(found))),
+            Verdict::NotModified => {
+                let status = cache_status(&head, found, viewer, None, record);
+                return Ok(Reply::not_modified(&head, viewer, status));
+            }
             Verdict::Proceed => {}
         }
         let length = head.version.length_bytes();
         let range = self.resolve(asked, fields, &head, length)?;
         if length == Some(0) {
-            return Ok(Reply::content(&head, viewer, None, length, status(found)));
+            let status = cache_status(&head, found, viewer, None, record);
+            return Ok(Reply::content(&head, viewer, None, length, status));
         }
         let span = match range {
             Some(range) => Span { position: range.start(), end: Some(range.end()) },
@@ -293,7 +295,7 @@ impl Delivery {
             },
         };
         record.origin_requests.set(record.origin_requests.get() + feed.runs_started);
-        let status = self.cache_status(&head, found, viewer, feed.collapsed, record);
+        let status = cache_status(&head, found, viewer, feed.collapsed, record);
         record.range = range;
         let reply = Reply::content(&head, viewer, range, length, status);
         Ok(reply.sending(feed, span, first))
@@ -316,31 +318,6 @@ impl Delivery {
         range.resolve(length_bytes).map(Some).map_err(|_| unsatisfiable)
     }
 
-    /// What our member of `Cache-Status` says, counted.
-    fn cache_status(
-        &self,
-        head: &Head,
-        found: Found,
-        viewer: &Viewer,
-        collapsed: Option<bool>,
-        _record: &Record,
-    ) -> CacheStatus {
-        let counters = &self.shared.counters;
-        let ttl = head.freshness.ttl_seconds(viewer.time);
-        match (found, collapsed) {
-            (Found::Asked(forwarded), _) => CacheStatus::Fwd(forwarded),
-            (Found::Fresh, None) => {
-                counters.lookups.count(Lookup::Hit);
-                CacheStatus::Hit { ttl }
-            }
-            (Found::Fresh, Some(collapsed)) => {
-                let lookup = if collapsed { Lookup::Collapsed } else { Lookup::Partial };
-                counters.lookups.count(lookup);
-                CacheStatus::Fwd(Forwarded { collapsed, ..Fwd::Partial.into() })
-            }
-        }
-    }
-
     /// Answers with a response that is for this viewer alone.
     #[allow(clippy::too_many_arguments)]
     async fn answer_alone(
@@ -354,7 +331,7 @@ impl Delivery {
         record: &mut Record,
     ) -> Result<Reply, DeliveryError> {
         let (first_byte, end) = span;
-        let status = self.cache_status(head, found, viewer, None, record);
+        let status = cache_status(head, found, viewer, None, record);
         let length = head.version.length_bytes();
         let is_part = asked.range.is_some() && !(first_byte == 0 && end == length);
         let range = match (asked.range, length) {
@@ -425,7 +402,7 @@ impl Delivery {
                 }
             }
         };
-        let status = self.cache_status(&head, found, viewer, None, record);
+        let status = cache_status(&head, found, viewer, None, record);
         match preconditions(fields, &head) {
             Verdict::PreconditionFailed => Err(DeliveryError::PreconditionFailed),
             Verdict::NotModified => Ok(Reply::not_modified(&head, viewer, status)),
@@ -464,6 +441,30 @@ impl Shared {
             conditions: Vec::new(),
         }
     }
+}
+
+/// What our member of `Cache-Status` says, and the look-up's word for the record.
+fn cache_status(
+    head: &Head,
+    found: Found,
+    viewer: &Viewer,
+    collapsed: Option<bool>,
+    record: &mut Record,
+) -> CacheStatus {
+    let (lookup, status) = match (found, collapsed) {
+        (Found::Asked(forwarded), _) => (record.lookup, CacheStatus::Fwd(forwarded)),
+        (Found::Fresh, None) => {
+            let ttl = head.freshness.ttl_seconds(viewer.time);
+            (Some(Lookup::Hit), CacheStatus::Hit { ttl })
+        }
+        (Found::Fresh, Some(collapsed)) => {
+            let lookup = if collapsed { Lookup::Collapsed } else { Lookup::Partial };
+            let forwarded = Forwarded { collapsed, ..Fwd::Partial.into() };
+            (Some(lookup), CacheStatus::Fwd(forwarded))
+        }
+    };
+    record.lookup = lookup;
+    status
 }
 
 /// The request's conditions, which only a 2xx is asked about (RFC 9110 section 13.2.1).

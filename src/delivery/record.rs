@@ -12,7 +12,7 @@ use http::{HeaderValue, StatusCode};
 
 use crate::access_log::{AccessLog, Entry, Outcome, RequestId, Target};
 use crate::metrics::Counters;
-use crate::metrics::labels::{self, BodyEnd, Method, Scheme, StatusClass, Tier, Wait};
+use crate::metrics::labels::{self, BodyEnd, Lookup, Method, Scheme, StatusClass, Tier, Wait};
 use crate::object::{ByteRange, ObjectKey};
 use crate::server::{ConnectionFacts, Protocol};
 
@@ -48,6 +48,8 @@ pub struct Record {
     pub status: StatusCode,
     /// The range answered.
     pub range: Option<ByteRange>,
+    /// What the look-up found, counted when the request is.
+    pub lookup: Option<Lookup>,
     /// Our member of `Cache-Status`.
     pub cache: Option<HeaderValue>,
     /// Requests upstream this one caused.
@@ -76,6 +78,7 @@ impl Record {
             host: String::new(),
             status: StatusCode::INTERNAL_SERVER_ERROR,
             range: None,
+            lookup: None,
             cache: None,
             origin_requests: Cell::new(0),
             body_bytes: 0,
@@ -104,6 +107,9 @@ impl Record {
             Protocol::Http2 => labels::Protocol::Http2,
         };
         let scheme = if connection.tls.is_some() { Scheme::Tls } else { Scheme::Plain };
+        if let Some(lookup) = self.lookup {
+            self.counters.lookups.count(lookup);
+        }
         let method = Method::of(&self.viewer.parts.method);
         self.counters.requests.count(((protocol, scheme), (method, StatusClass::of(status))));
     }
@@ -137,6 +143,7 @@ impl Drop for Record {
             status: self.status,
             body_bytes: self.body_bytes,
             range: self.range,
+            lookup: self.lookup,
             cache: self.cache.as_ref().and_then(|value| value.to_str().ok()),
             time_to_first_byte: self.first_byte.get(),
             duration: self.begun.elapsed(),

@@ -23,9 +23,7 @@ use rustls_pki_types::ServerName;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::fill::error::FillError;
-use crate::limits::{
-    FILL_ATTEMPTS_MAX, ORIGIN_READ_BYTES_MAX, REDIRECTS_MAX, RESPONSE_FIELDS_MAX,
-};
+use crate::limits::{ORIGIN_READ_BYTES_MAX, REDIRECTS_MAX, RESPONSE_FIELDS_MAX};
 use crate::memory::{Class, Governor, Reservation, Use};
 use crate::site::{Origin, Redirects, Site, Sites};
 
@@ -84,6 +82,7 @@ pub struct Client {
     upstreams: Vec<Vec<Upstream>>,
     governor: Arc<Governor>,
     patience: Patience,
+    retries: u32,
 }
 
 struct Upstream {
@@ -103,11 +102,17 @@ impl Client {
         sites: &Sites,
         governor: Arc<Governor>,
         patience: Patience,
+        retries: u32,
     ) -> Result<Client, String> {
         let of_site =
             |site: &Arc<Site>| site.origins.iter().map(|o| Upstream::new(o, patience)).collect();
         let upstreams = sites.iter().map(of_site).collect::<Result<_, String>>()?;
-        Ok(Client { upstreams, governor, patience })
+        Ok(Client { upstreams, governor, patience, retries })
+    }
+
+    /// How often a broken answer is asked for again.
+    pub fn retries(&self) -> u32 {
+        self.retries
     }
 
     /// How long origins may take.
@@ -128,7 +133,7 @@ impl Client {
         };
         let pauses = ExponentialBuilder::default()
             .with_min_delay(FIRST_PAUSE)
-            .with_max_times(FILL_ATTEMPTS_MAX as usize - 1);
+            .with_max_times(self.retries as usize);
         attempt
             .retry(pauses)
             .when(|error| matches!(error, FillError::Connect { .. }))

@@ -19,7 +19,7 @@ use crate::fill::Filler;
 use crate::fill::client::{Answer, Ask, Connection, deepest};
 use crate::fill::error::FillError;
 use crate::fill::run::{Ended, Pace, Run, Sharing};
-use crate::limits::{FILL_ATTEMPTS_MAX, PIECE_SIZE_BYTES};
+use crate::limits::PIECE_SIZE_BYTES;
 use crate::memory::{Class, Use};
 use crate::message::conditional::Validator;
 use crate::message::range::ContentRange;
@@ -138,7 +138,7 @@ impl Pump {
                     }
                     self.filler.counters.origin_errors.count(error.kind());
                     let resumable = self.run.version.is_resumable();
-                    if attempts >= FILL_ATTEMPTS_MAX || !resumable {
+                    if attempts > self.filler.client.retries() || !resumable {
                         return Ended::Failed(Arc::new(error));
                     }
                     attempts += 1;

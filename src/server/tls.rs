@@ -44,6 +44,11 @@ impl Certificate {
         Ok(Certificate { key: Arc::new(key) })
     }
 
+    /// A pair that has been read and matched already.
+    pub fn of(key: Arc<CertifiedKey>) -> Certificate {
+        Certificate { key }
+    }
+
     /// Whether the certificate was issued for `host`, wildcards included.
     pub fn covers(&self, host: &str) -> bool {
         let Ok(name) = ServerName::try_from(host) else { return false };

@@ -1,0 +1,131 @@
+//! What the metrics and the status page read of the parts, at the moment they are asked.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::Parts;
+use crate::control::status::{BlockStatus, MemoryStatus, ObjectStatus, RunStatus, Status};
+use crate::limits::STATUS_OBJECTS_MAX;
+use crate::memory::{Class, Use};
+use crate::metrics::series;
+use crate::server::ConnectionCounts;
+
+/// Registers every figure that is read at a scrape.
+pub(super) fn register(parts: &Arc<Parts>) {
+    let metrics = &parts.metrics;
+    let gauge = |series, read: fn(&Parts) -> u64| {
+        // A weak handle: the metrics are one of the parts.
+        let parts = Arc::downgrade(parts);
+        metrics.read_at_scrape(series, move || parts.upgrade().map_or(0, |parts| read(&parts)));
+    };
+    gauge(series::RUNS_IN_FLIGHT, |parts| parts.filler.runs.all().len() as u64);
+    gauge(series::RAM_BYTES, |parts| parts.ram.usage().cached_bytes);
+    gauge(series::RAM_BLOCKS, |parts| parts.ram.usage().blocks);
+    gauge(series::RAM_EVICTIONS, |parts| parts.ram.usage().evictions);
+    gauge(series::RAM_TAKEN_BYTES, |parts| parts.ram.usage().taken_bytes);
+    gauge(series::RAM_MAPPING_BYTES, |parts| parts.ram.usage().mapping_bytes);
+    gauge(series::CONNECTIONS_OPEN, |parts| sum(parts, |counts| &counts.open));
+    gauge(series::CONNECTIONS_ACCEPTED, |parts| sum(parts, |counts| &counts.accepted));
+    gauge(series::CONNECTIONS_REFUSED, |parts| sum(parts, |counts| &counts.refused));
+    gauge(series::CONNECTIONS_WRITTEN, |parts| sum(parts, |counts| &counts.bytes_written));
+    gauge(series::ACCEPT_ERRORS, |parts| sum(parts, |counts| &counts.accept_errors));
+    gauge(series::ACCESS_LOG_DROPPED, |parts| parts.log.dropped_lines());
+    let each = |series, read: fn(&Parts) -> Vec<(&'static str, u64)>| {
+        let parts = Arc::downgrade(parts);
+        let read = move || parts.upgrade().map_or_else(Vec::new, |parts| read(&parts));
+        metrics.read_each_at_scrape(series, read);
+    };
+    each(series::MEMORY_USED, |parts| {
+        let mut used = memory_used(parts);
+        used.push(("ram", parts.ram.usage().cached_bytes));
+        used
+    });
+    each(series::MEMORY_BUDGET, |parts| {
+        let budget = |purpose: Use| (purpose.label(), parts.governor.budget_bytes(purpose));
+        let mut budgets: Vec<_> = Use::ALL.into_iter().map(budget).collect();
+        budgets.push(("ram", parts.ram.usage().cached_bytes_max));
+        budgets
+    });
+    each(series::REFUSALS, |parts| {
+        Class::ALL.into_iter().map(|c| (c.label(), parts.governor.refused(c))).collect()
+    });
+    each(series::CONNECTIONS_CLOSED, |parts| {
+        vec![
+            ("slow_reader", sum(parts, |counts| &counts.slow_readers)),
+            ("header_timeout", sum(parts, |counts| &counts.header_timeouts)),
+            ("idle_timeout", sum(parts, |counts| &counts.idle_timeouts)),
+            ("cancel_flood", sum(parts, |counts| &counts.cancel_floods)),
+            ("drain", sum(parts, |counts| &counts.abandoned)),
+        ]
+    });
+    each(series::HANDSHAKES, |parts| {
+        vec![
+            ("ok", sum(parts, |counts| &counts.handshakes_ok)),
+            ("failed", sum(parts, |counts| &counts.handshakes_failed)),
+        ]
+    });
+}
+
+/// One moment of the appliance, for the status page.
+pub(super) fn status(parts: &Parts) -> Status {
+    let mut by_use: std::collections::BTreeMap<_, _> = memory_used(parts).into_iter().collect();
+    by_use.insert("ram", parts.ram.usage().cached_bytes);
+    Status {
+        phase: parts.readiness.phase().word(),
+        uptime_seconds: parts.started.elapsed().as_secs(),
+        memory: MemoryStatus { total_bytes: parts.config.memory.total_bytes, by_use },
+        connections: sum(parts, |counts| &counts.open),
+        runs: runs(parts),
+        recent: parts.log.recent(),
+        objects: objects(parts),
+        ..Status::counted(&parts.metrics.totals())
+    }
+}
+
+fn runs(parts: &Parts) -> Vec<RunStatus> {
+    let runs = parts.filler.runs.all();
+    let status = |run: &Arc<crate::fill::run::Run>| {
+        let standing = run.standing();
+        RunStatus {
+            path: run.key.target().to_owned(),
+            first: standing.bounds.start,
+            end: standing.bounds.end,
+            written_bytes: standing.written - standing.bounds.start,
+            viewers: standing.readers as u64,
+        }
+    };
+    runs.iter().take(STATUS_OBJECTS_MAX).map(status).collect()
+}
+
+fn objects(parts: &Parts) -> Vec<ObjectStatus> {
+    let mut objects = Vec::new();
+    for (key, heads) in parts.heads.objects(STATUS_OBJECTS_MAX) {
+        for head in heads {
+            let length_bytes = head.version.length_bytes();
+            let blocks = length_bytes.map_or(1, |l| l.div_ceil(parts.config.block_size.bytes()));
+            let held = parts.ram.held(head.version.id, blocks.min(BLOCKS_SHOWN_MAX) as u32);
+            if held.is_empty() {
+                continue;
+            }
+            objects.push(ObjectStatus {
+                path: key.target().to_owned(),
+                length_bytes,
+                block_size_bytes: parts.config.block_size.bytes(),
+                blocks: held.into_iter().map(|(i, map)| BlockStatus::new(i, map)).collect(),
+            });
+        }
+    }
+    objects.sort_by(|one, other| one.path.cmp(&other.path));
+    objects
+}
+
+/// Blocks looked at of one object: a status is a glance, not an inventory.
+const BLOCKS_SHOWN_MAX: u64 = 64;
+
+fn memory_used(parts: &Parts) -> Vec<(&'static str, u64)> {
+    Use::ALL.into_iter().map(|p| (p.label(), parts.governor.used_bytes(p))).collect()
+}
+
+fn sum(parts: &Parts, count: impl Fn(&ConnectionCounts) -> &AtomicU64) -> u64 {
+    parts.connections.iter().map(|counts| count(counts).load(Ordering::Relaxed)).sum()
+}

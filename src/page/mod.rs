@@ -1,7 +1,8 @@
-//! What the demo shows: the player page, its vendored players, and the film, embedded in the binary.
+//! What the demo shows, embedded: the player page, its vendored players, and the film.
 //!
-//! Pure: paths in, bytes out. The page is served through the edge like any other object, so the demo
-//! origin asks here. One object is made rather than stored: `/film/blocks.bin`, larger than a block.
+//! Pure: paths in, bytes out. The page is served through the edge like any other object, so the
+//! demo origin asks here. One object is made rather than stored: `/film/blocks.bin`, three blocks
+//! and a bit.
 
 mod film;
 

@@ -1,7 +1,8 @@
-//! The demo's origin: the embedded files over HTTP/1.1 on loopback, with ranges, validators and counts.
+//! The demo's origin: the embedded files over HTTP/1.1 on loopback, counted.
 //!
-//! Knows nothing of the edge in front of it; what `/status.json` says is a closure it is given. It can
-//! play a distant origin: a first byte that takes its time, a body that comes at a rate.
+//! Answers ranges and validators exactly. Knows nothing of the edge in front of it; what
+//! `/status.json` says is a closure it is given. It can play a distant origin: a first byte that
+//! takes its time, a body that comes at a rate.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -93,9 +94,10 @@ impl Origin {
         self.shared.served.now()
     }
 
-    /// From now on `/status.json` is what `status` says (a JSON object as text), and what the origin
-    /// counted in its member `demo`. The edge starts after its origin, so this comes later; only the
-    /// first call counts.
+    /// From now on `/status.json` is what `status` says: a JSON object as text.
+    ///
+    /// What the origin counted is added as its member `demo`. The edge starts after its origin, so
+    /// this comes later than [`Origin::start`]; only the first call counts.
     pub fn show_status_of(&self, status: impl Fn() -> String + Send + Sync + 'static) {
         let _ = self.shared.status.set(Status(Box::new(status)));
     }
@@ -342,6 +344,13 @@ mod tests {
     use hyper::client::conn::http1::handshake;
 
     use super::*;
+
+    impl Origin {
+        /// What a request would be answered with, counted as if it had come by a connection.
+        pub(in crate::cli::demo) fn answer<B>(&self, request: &Request<B>) -> Response<PacedBody> {
+            answer(&self.shared, request.method(), request)
+        }
+    }
 
     struct Answer {
         status: u16,

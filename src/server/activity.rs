@@ -1,8 +1,10 @@
-//! What a connection is doing, and since when: the one place that decides that it has taken too long.
+//! What a connection is doing, and since when: the one place that decides that it has taken too
+//! long.
 //!
-//! Plain cells, written on the way of the bytes without reading the clock; the connection's task looks at
-//! them when its alarm goes off. hyper's own header timeout is not used: it cannot tell a slow head from
-//! an idle connection, knows no slow reader, and allocates a timer for each request.
+//! Plain cells, written on the way of the bytes without reading the clock; the connection's task
+//! looks at them when its alarm goes off. hyper's own header timeout is not used: it cannot tell a
+//! slow head from an idle connection, knows no slow reader, and allocates a timer for each
+//! request.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -29,7 +31,8 @@ pub(super) struct Activity {
     taken_bytes: Cell<u64>,
     /// The alarm already goes off every tick.
     ticking: Cell<bool>,
-    /// Ticks of the current period at which bytes were waiting, and what had been taken when it began.
+    /// Ticks of the current period at which bytes were waiting, and what had been taken when it
+    /// began.
     ticks: Cell<u32>,
     taken_before: Cell<u64>,
     /// When we decided to close.
@@ -193,7 +196,8 @@ impl Activity {
         }
     }
 
-    /// A period is made of ticks at which bytes waited, so that waiting for an origin does not count.
+    /// A period is made of ticks at which bytes waited, so that waiting for an origin does not
+    /// count.
     fn check_reader(&self, settings: &ServerSettings, now: Instant) -> Verdict {
         let ticks = self.ticks.get() + 1;
         if ticks < TICKS_PER_PERIOD {

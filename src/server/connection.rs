@@ -1,17 +1,16 @@
 //! One connection from its first byte to its last.
 //!
-//! Chooses the protocol (ALPN, or the HTTP/2 preface on a plain socket), lets hyper speak it, and watches
-//! over it with one alarm: what is overdue is [`Activity`]'s to say. A future of this module owns everything
-//! the connection needs, so that dropping it closes the socket and returns the permit.
+//! Chooses the protocol (ALPN, or the HTTP/2 preface on a plain socket), and lets hyper
+//! speak it under a [`Watch`]. The future of [`run`] owns everything the connection needs, so that
+//! dropping it closes the socket and returns the permit.
 
 use std::convert::Infallible;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::rt::Executor;
@@ -19,22 +18,20 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, body::Body, body::Incoming};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulConnection;
 use rustix::net::RecvFlags;
 use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
-use super::activity::{Activity, Overdue, Verdict};
+use super::activity::Activity;
 use super::listener::{Accepted, canonical};
 use super::outgoing::{OpenRequest, Outgoing};
 use super::transport::Socket;
-use super::{
-    ConnectionFacts, Handler, Phase, Protocol, ServerContext, ServerSettings, Tls, TlsFacts,
-};
+use super::watch::Watch;
+use super::{ConnectionFacts, Handler, Phase, Protocol, ServerContext, Tls, TlsFacts};
 use crate::limits;
 
 /// What the connections of one [`super::serve`] share.
@@ -160,7 +157,8 @@ async fn sniff<H>(server: &Server<H>, stream: &TcpStream) -> Option<Protocol> {
     sniffed?.ok()
 }
 
-/// Would block as long as the bytes that came could still become the HTTP/2 preface (RFC 9113, 3.4).
+/// Would block as long as the bytes that came could still become the HTTP/2 preface (RFC 9113,
+/// 3.4).
 fn peek_protocol(stream: &TcpStream) -> io::Result<Protocol> {
     let mut bytes = [0; H2_PREFACE.len()];
     let (_, len) = rustix::net::recv(stream, &mut bytes[..], RecvFlags::PEEK)?;
@@ -227,144 +225,6 @@ pub(super) async fn speak<H: Handler, I: AsyncRead + AsyncWrite + Unpin + 'stati
         }
     };
     end.count(&server.context);
-}
-
-/// Sees to it that a connection comes to its end.
-struct Watch<'a> {
-    activity: &'a Activity,
-    settings: &'a ServerSettings,
-    phases: watch::Receiver<Phase>,
-}
-
-impl Watch<'_> {
-    async fn over<C: GracefulConnection>(mut self, mut connection: Pin<&mut C>) -> End {
-        // The limit of the first head, or of idleness if that is set shorter.
-        let first = self.settings.header_timeout.min(self.settings.idle_timeout);
-        let mut alarm = pin!(sleep(first));
-        let mut close = Close::NotAsked;
-        loop {
-            let (activity, settings) = (self.activity, self.settings);
-            let end = poll_fn(|cx| {
-                let mut step = Step { connection: connection.as_mut(), close: &mut close };
-                step.poll(cx, alarm.as_mut(), activity, settings)
-            });
-            let phase = tokio::select! {
-                biased;
-                end = end => return end,
-                changed = self.phases.changed() => match changed {
-                    Ok(()) => *self.phases.borrow_and_update(),
-                    Err(_) => Phase::Abandoned,
-                },
-            };
-            match phase {
-                Phase::Serving => {}
-                Phase::Draining => close = close.at_drain(),
-                Phase::Abandoned => {
-                    self.activity.cut();
-                    return End::Abandoned;
-                }
-            }
-        }
-    }
-}
-
-/// Whether, and why, we asked the protocol to close.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Close {
-    NotAsked,
-    /// As soon as the viewer has been answered once.
-    Wanted,
-    AskedAtDrain,
-    AskedWhenIdle,
-}
-
-impl Close {
-    fn at_drain(self) -> Close {
-        if self == Close::NotAsked { Close::Wanted } else { self }
-    }
-}
-
-struct Step<'a, C> {
-    connection: Pin<&'a mut C>,
-    close: &'a mut Close,
-}
-
-impl<C: GracefulConnection> Step<'_, C> {
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        mut alarm: Pin<&mut Sleep>,
-        activity: &Activity,
-        settings: &ServerSettings,
-    ) -> Poll<End> {
-        loop {
-            if self.connection.as_mut().poll(cx).is_ready() {
-                let idle = *self.close == Close::AskedWhenIdle;
-                return Poll::Ready(if idle { End::Idle } else { End::Over });
-            }
-            if activity.is_cancel_flood() {
-                activity.cut();
-                return Poll::Ready(End::CancelFlood);
-            }
-            if *self.close == Close::Wanted && activity.may_drain() {
-                self.ask_to_close(Close::AskedAtDrain);
-                continue;
-            }
-            match activity.due(settings) {
-                Some(due) if due < alarm.deadline() => alarm.as_mut().reset(due),
-                _ => {}
-            }
-            if alarm.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-            match activity.check(settings, Instant::now()) {
-                Verdict::Wait(at) => {
-                    let at = at.min(Instant::now() + settings.idle_timeout);
-                    alarm.as_mut().reset(at);
-                }
-                Verdict::CloseIdle => {
-                    activity.closing();
-                    self.ask_to_close(Close::AskedWhenIdle);
-                }
-                Verdict::Cut(overdue) => {
-                    if overdue == Overdue::Reader {
-                        activity.cut();
-                    }
-                    return Poll::Ready(End::Cut(overdue));
-                }
-            }
-        }
-    }
-
-    fn ask_to_close(&mut self, why: Close) {
-        self.connection.as_mut().graceful_shutdown();
-        *self.close = why;
-    }
-}
-
-/// How a connection came to its end.
-enum End {
-    /// By itself: the viewer closed it, or it broke, or it was done.
-    Over,
-    Idle,
-    Cut(Overdue),
-    CancelFlood,
-    Abandoned,
-}
-
-impl End {
-    fn count(&self, context: &ServerContext) {
-        let counts = &context.counts;
-        let count = match self {
-            End::Over | End::Cut(Overdue::Close) => return,
-            End::Idle => &counts.idle_timeouts,
-            End::Cut(Overdue::Head) => &counts.header_timeouts,
-            End::Cut(Overdue::Reader) => &counts.slow_readers,
-            End::CancelFlood => &counts.cancel_floods,
-            End::Abandoned => &counts.abandoned,
-        };
-        count.fetch_add(1, Ordering::Relaxed);
-    }
 }
 
 /// Runs the streams of HTTP/2 connections beside them, on the same thread.

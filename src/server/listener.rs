@@ -1,8 +1,8 @@
 //! Listening sockets, and the wait for the next connection.
 //!
-//! A worker listens with a socket of its own in a SO_REUSEPORT group; where sockets were passed to us
-//! instead, one task accepts and hands each connection to the least loaded worker. Nothing is accepted without
-//! a connection permit: who has to wait, waits in the kernel's backlog.
+//! A worker listens with a socket of its own in a SO_REUSEPORT group; where sockets were passed to
+//! us instead, one task accepts and hands each connection to the least loaded worker. Nothing is
+//! accepted without a connection permit: who has to wait, waits in the kernel's backlog.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -39,7 +39,8 @@ pub fn bind(address: SocketAddr, reuse: ReusePort) -> io::Result<TcpListener> {
 
 /// Listens on `address` with `count` sockets that share it, one for each worker.
 ///
-/// Fails if another process listens there, which SO_REUSEPORT alone would not notice if it is ours too.
+/// Fails if another process listens there, which SO_REUSEPORT alone would not notice if it is ours
+/// too.
 pub fn bind_group(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
     let alone = bound(address, ReusePort::Exclusive)?;
     let address = alone.local_addr()?.as_socket().expect("an IP socket has an IP address");
@@ -147,8 +148,8 @@ impl Listener {
         Ok(Listener { socket: tokio::net::TcpStream::from_std(socket)?, failures: 0 })
     }
 
-    /// Waits for a connection first, then for a permit, and only then accepts: an idle listener holds
-    /// no permit that a busy one needs.
+    /// Waits for a connection first, then for a permit, and only then accepts: an idle listener
+    /// holds no permit that a busy one needs.
     async fn accept(
         &mut self,
         permits: &Arc<Semaphore>,
@@ -175,7 +176,8 @@ impl Listener {
         }
     }
 
-    /// The connection stays in the backlog and the socket readable, so that without a pause we would spin.
+    /// The connection stays in the backlog and the socket readable, so that without a pause we
+    /// would spin.
     async fn back_off(&mut self, failure: &io::Error) {
         if self.failures == 0 {
             warn!(error = %failure, "cannot accept connections, trying again");
@@ -203,7 +205,8 @@ pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Errors of `accept(2)` that say nothing of the next connection; also that there is none after all.
+/// Errors of `accept(2)` that say nothing of the next connection; also that there is none after
+/// all.
 fn concerns_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, WouldBlock};
     let of_the_network = [

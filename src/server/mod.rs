@@ -1,9 +1,9 @@
 //! Sockets: bytes in, bytes out, any handler.
 //!
-//! One [`serve`] per listener and worker, run with `spawn_local` on the worker's `LocalRuntime`; nothing
-//! in here is `Send` once a connection is accepted. Knows no objects and no configuration file: the
-//! appliance fills [`ServerSettings`]. Every connection holds a permit, has a time limit for whatever it
-//! is doing, and is waited for when draining.
+//! One [`serve`] per listener and worker, run with `spawn_local` on the worker's `LocalRuntime`;
+//! nothing in here is `Send` once a connection is accepted. Knows no objects and no configuration
+//! file: the appliance fills [`ServerSettings`]. Every connection holds a permit, has a time limit
+//! for whatever it is doing, and is waited for when draining.
 
 mod activity;
 mod connection;
@@ -12,6 +12,7 @@ mod outgoing;
 mod systemd;
 mod tls;
 mod transport;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -29,7 +30,7 @@ use bytes::Buf;
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::{Request, Response};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -40,7 +41,8 @@ pub use tls::{Certificate, Tls, TlsError, provider};
 
 /// What answers requests. One for each worker; nothing here leaves the worker's thread.
 pub trait Handler: 'static {
-    /// What is sent. Its `Data` may be any `Buf`: on a plain socket its bytes are not copied in user space.
+    /// What is sent. Its `Data` may be any `Buf`: on a plain socket its bytes are not copied in
+    /// user space.
     type Body: Body<Data: Buf + 'static, Error: Into<Box<dyn Error + Send + Sync>>>
         + Unpin
         + 'static;
@@ -68,7 +70,8 @@ pub struct ConnectionFacts {
     pub protocol: Protocol,
     /// None on a plain socket.
     pub tls: Option<TlsFacts>,
-    /// How large a slice, in bytes, this socket has been taking: the handler's own memory, 0 at first.
+    /// How large a slice, in bytes, this socket has been taking: the handler's own memory, 0 at
+    /// first.
     pub pace: Cell<u32>,
 }
 
@@ -91,7 +94,8 @@ pub struct TlsFacts {
 /// The limits in time of a connection.
 #[derive(Clone, Debug)]
 pub struct ServerSettings {
-    /// From the first byte of a request head to its last; from the start of the connection for the first.
+    /// From the first byte of a request head to its last; from the start of the connection for the
+    /// first.
     pub header_timeout: Duration,
     /// How long a connection may stay open without a request.
     pub idle_timeout: Duration,
@@ -158,11 +162,12 @@ pub struct ServerContext {
     pub counts: Arc<ConnectionCounts>,
 }
 
-/// Accepts and serves connections until `drain` is cancelled, and returns when all of them are done.
+/// Accepts and serves connections until `drain` is cancelled, and returns when all of them are
+/// done.
 ///
-/// Draining stops accepting, lets running responses finish (HTTP/1: then closes, HTTP/2: GOAWAY) and cuts
-/// what is left after `drain_timeout`. Run it to its end: dropped midway, it leaves its connections
-/// running without an owner.
+/// Draining stops accepting, lets running responses finish (HTTP/1: then closes, HTTP/2: GOAWAY)
+/// and cuts what is left after `drain_timeout`. Run it to its end: dropped midway, it leaves its
+/// connections running without an owner.
 pub async fn serve<H: Handler>(
     source: Source,
     tls: Option<Tls>,
@@ -170,7 +175,7 @@ pub async fn serve<H: Handler>(
     context: Arc<ServerContext>,
     drain: CancellationToken,
 ) {
-    let (phase, phases) = watch::channel(Phase::Serving);
+    let (phase, phases) = tokio::sync::watch::channel(Phase::Serving);
     let tasks = TaskTracker::new();
     let server = Rc::new(connection::Server::new(handler, tls, context, phases, tasks.clone()));
 

@@ -1,8 +1,8 @@
 //! Listeners that the service manager opened for us (`sd_listen_fds(3)`).
 //!
-//! They belong to another user, so that we cannot add listeners of our own to their port: what they accept
-//! is handed to the workers by [`super::hand_over`]. Each descriptor is checked to be a listening TCP
-//! socket before it is used.
+//! They belong to another user, so that we cannot add listeners of our own to their port: what
+//! they accept is handed to the workers by [`super::hand_over`]. Each descriptor is checked to be
+//! a listening TCP socket before it is used.
 
 use std::error::Error;
 use std::fmt;
@@ -47,8 +47,8 @@ pub fn take_passed_sockets() -> Result<Vec<PassedSocket>, PassedSocketError> {
     let passed = sd_notify::listen_fds_with_names().map_err(PassedSocketError::Environment)?;
     let owned: Vec<(OwnedFd, String)> = passed
         .map(|(number, name)| {
-            // SAFETY: LISTEN_PID names this process, so these numbers were opened for it and nothing
-            // else owns them; TAKEN sees to it that we own them once.
+            // SAFETY: LISTEN_PID names this process, so these numbers were opened for it and
+            // nothing else owns them; TAKEN sees to it that we own them once.
             (unsafe { OwnedFd::from_raw_fd(number) }, name)
         })
         .collect();

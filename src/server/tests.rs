@@ -249,6 +249,24 @@ where
 }
 
 fn certificate() -> (Tls, tokio_rustls::TlsConnector) {
+    let (tls, roots) = certificate_and_roots();
+    (tls, connector(roots, rustls::ALL_VERSIONS))
+}
+
+fn connector(
+    roots: rustls::RootCertStore,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> tokio_rustls::TlsConnector {
+    let mut client = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    client.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    tokio_rustls::TlsConnector::from(Arc::new(client))
+}
+
+fn certificate_and_roots() -> (Tls, rustls::RootCertStore) {
     let made = rcgen::generate_simple_self_signed(["film.example".to_string()]).unwrap();
     let (chain, key) = (made.cert.pem(), made.signing_key.serialize_pem());
     let own = Certificate::from_pem(chain.as_bytes(), key.as_bytes()).unwrap();
@@ -256,13 +274,13 @@ fn certificate() -> (Tls, tokio_rustls::TlsConnector) {
 
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from(made.cert.der().to_vec())).unwrap();
-    let mut client = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    client.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    (tls, tokio_rustls::TlsConnector::from(Arc::new(client)))
+    (tls, roots)
+}
+
+fn without_alpn(connector: &tokio_rustls::TlsConnector) -> tokio_rustls::TlsConnector {
+    let mut config = ClientConfig::clone(connector.config());
+    config.alpn_protocols.clear();
+    tokio_rustls::TlsConnector::from(Arc::new(config))
 }
 
 fn film_example() -> ServerName<'static> {
@@ -313,9 +331,7 @@ fn alpn_chooses_the_protocol_and_the_handler_learns_the_name() {
             assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), film(len));
         }
 
-        let mut config = ClientConfig::clone(connector.config());
-        config.alpn_protocols.clear();
-        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let connector = without_alpn(&connector);
         let stream = connector.connect(film_example(), server.connect().await).await.unwrap();
         let (mut one, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
         spawn_local(connection);
@@ -335,6 +351,27 @@ fn alpn_chooses_the_protocol_and_the_handler_learns_the_name() {
         );
         assert_eq!(server.count(|c| &c.handshakes_ok), 2);
         drop((sender, one));
+        server.drained().await;
+    });
+}
+
+#[test]
+fn a_session_is_resumed_by_ticket_in_both_versions_of_tls() {
+    on_a_worker(async {
+        let (tls, roots) = certificate_and_roots();
+        let server = Setup { tls: Some(tls), ..Setup::default() }.start();
+        for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+            let connector = without_alpn(&connector(roots.clone(), &[version]));
+            let mut kinds = Vec::new();
+            for _ in 0..2 {
+                let stream = server.connect().await;
+                let mut stream = connector.connect(film_example(), stream).await.unwrap();
+                stream.write_all(b"GET /5 HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+                response(&mut stream).await;
+                kinds.push(stream.get_ref().1.handshake_kind().unwrap());
+            }
+            assert_eq!(kinds[1], rustls::HandshakeKind::Resumed, "{version:?}");
+        }
         server.drained().await;
     });
 }
@@ -455,7 +492,7 @@ impl AsyncWrite for Noting {
 fn no_byte_of_a_body_is_copied_on_its_way_to_a_plain_socket() {
     on_a_worker(async {
         let (handler, gate) = Toy::gated();
-        let (_phase, phases) = watch::channel(Phase::Serving);
+        let (_phase, phases) = tokio::sync::watch::channel(Phase::Serving);
         let context = context(ServerSettings::default(), Arc::new(Semaphore::new(1)));
         let counts = Arc::clone(&context.counts);
         let server = connection::Server::new(handler, None, context, phases, TaskTracker::new());
@@ -795,17 +832,16 @@ fn a_drain_lets_a_running_http1_response_finish_and_takes_nothing_new() {
 #[test]
 fn a_viewer_who_has_just_come_is_answered_once_before_a_drain_closes() {
     on_a_worker(async {
-        let server = Setup::default().start();
-        let mut viewer = server.connect().await;
-        say(&mut viewer, "G").await;
-        server.until(|c| load(&c.accepted) == 1).await;
-        // The first byte is read, and the connection in hyper's hands, before the drain begins.
-        sleep(Duration::from_millis(5)).await;
+        let (tls, connector) = certificate();
+        let server = Setup { tls: Some(tls), ..Setup::default() }.start();
+        let connector = without_alpn(&connector);
+        let mut viewer = connector.connect(film_example(), server.connect().await).await.unwrap();
+        server.until(|c| load(&c.handshakes_ok) == 1).await;
 
         server.drain.cancel();
-        say(&mut viewer, "ET /5 HTTP/1.1\r\nhost: a\r\n\r\n").await;
-        let received = rest(&mut viewer).await;
-        assert!(received.ends_with(&film(5)));
+        while TcpStream::connect(server.address).await.is_ok() {}
+        viewer.write_all(b"GET /5 HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        assert!(rest(&mut viewer).await.ends_with(&film(5)));
         server.drained().await;
     });
 }
@@ -915,4 +951,10 @@ fn a_connection_handed_over_to_a_server_that_drains_is_refused() {
         acceptor.await.unwrap().unwrap();
         assert_eq!(permits.available_permits(), 100);
     });
+}
+
+#[test]
+fn what_goes_from_thread_to_thread_may() {
+    fn may<T: Send + 'static>() {}
+    may::<(Arc<ServerContext>, Tls, Inbox, HandedOver, PassedSocket)>();
 }

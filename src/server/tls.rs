@@ -1,8 +1,8 @@
 //! TLS: certificates by name, what is offered, and the handshake.
 //!
-//! rustls with aws-lc-rs, always given explicitly: a process default would be ambiguous as soon as any
-//! dependency brought a second provider. No 0-RTT: a replayed GET is still a request served twice. Keys
-//! and certificates are fixed when a [`Tls`] is made; a reload makes another.
+//! rustls with aws-lc-rs, always given explicitly: a process default would be ambiguous as soon as
+//! any dependency brought a second provider. No 0-RTT: a replayed GET is still a request served
+//! twice. Keys and certificates are fixed when a [`Tls`] is made; a reload makes another.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -79,8 +79,8 @@ impl fmt::Debug for Tls {
 }
 
 impl Tls {
-    /// Each of `hosts` (a name, or `*.` and a name) is answered with the first certificate that covers it,
-    /// every other name with the first of all.
+    /// Each of `hosts` (a name, or `*.` and a name) is answered with the first certificate that
+    /// covers it, every other name with the first of all.
     pub fn new<'a>(
         certificates: &[Certificate],
         hosts: impl IntoIterator<Item = &'a str>,

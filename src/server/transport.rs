@@ -1,8 +1,9 @@
-//! The socket beneath a connection: vectored, counted, and closed so that the viewer gets the last byte.
+//! The socket beneath a connection: vectored, counted, and closed so that the viewer gets the last
+//! byte.
 //!
-//! Under TLS it lies below the records. It holds no bytes of its own: what hyper (or rustls) hands it goes
-//! to the kernel from where it lies. Later a transport that gathers records, or sends a mapping by
-//! `sendfile`, takes its place without the rest noticing.
+//! Under TLS it lies below the records. It holds no bytes of its own: what hyper (or rustls) hands
+//! it goes to the kernel from where it lies. Later a transport that gathers records, or sends a
+//! mapping by `sendfile`, takes its place without the rest noticing.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -63,8 +64,8 @@ impl<S: Stream> Socket<S> {
         written
     }
 
-    /// Reads what a viewer still sends after our last byte: closing with bytes unread makes the kernel
-    /// send a reset, which can overtake the response on its way into the viewer's hands.
+    /// Reads what a viewer still sends after our last byte: closing with bytes unread makes the
+    /// kernel send a reset, which can overtake the response on its way into the viewer's hands.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut space = [0; DISCARD_STEP_BYTES];
         while self.discarded_bytes < DISCARDED_BYTES_MAX {

@@ -431,7 +431,8 @@ impl Sockets {
             if passed_kinds.contains(&listener.kind) {
                 continue;
             }
-            let count = if listener.kind == ListenerKind::Admin { 1 } else { config.threads.workers };
+            let count =
+                if listener.kind == ListenerKind::Admin { 1 } else { config.threads.workers };
             let failed = |source| ApplianceError::Bind { address: listener.address, source };
             let mut group = server::bind_group(listener.address, count).map_err(failed)?;
             let address = group[0].local_addr().map_err(failed)?;

@@ -92,7 +92,8 @@ const _: () = assert!(SITES_MAX <= 1 << 16, "a site's id is a u16");
 const _: () = assert!(MEMORY_RAM_BYTES_MIN + MEMORY_MARGIN_BYTES_MIN == MEMORY_TOTAL_BYTES_MIN);
 const _: () = assert!(MEMORY_RAM_BYTES_MIN.is_multiple_of(SLOT_SIZE_BYTES));
 const _: () = assert!(SLAB_BODY_BYTES_MAX < PIECE_SIZE_BYTES);
-const _: () = assert!(PIECE_SIZE_BYTES / SLAB_CELL_BYTES_MIN <= 64, "a slab page's cells fit one u64");
+const _: () =
+    assert!(PIECE_SIZE_BYTES / SLAB_CELL_BYTES_MIN <= 64, "a slab page's cells fit one u64");
 const _: () = assert!(SEND_BUFFER_BYTES_MAX > REQUEST_HEAD_BYTES_MAX);
 const _: () = assert!(REQUEST_TARGET_BYTES_MAX < REQUEST_HEAD_BYTES_MAX);
 const _: () = assert!(FILL_WINDOW_BYTES_MAX >= SLOT_SIZE_BYTES);

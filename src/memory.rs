@@ -28,8 +28,7 @@ pub enum Use {
 
 impl Use {
     /// Every use, in the order of the metrics.
-    pub const ALL: [Use; 5] =
-        [Use::Fill, Use::Client, Use::Heads, Use::Connections, Use::Origins];
+    pub const ALL: [Use; 5] = [Use::Fill, Use::Client, Use::Heads, Use::Connections, Use::Origins];
 
     /// The metrics label.
     pub fn label(self) -> &'static str {
@@ -296,9 +295,9 @@ mod tests {
         let held = governor.try_reserve(Use::Client, Class::Viewer, 1600).unwrap();
         let waiter = {
             let governor = governor.clone();
-            tokio::spawn(async move {
-                governor.reserve(Use::Client, Class::Viewer, 800).await.bytes()
-            })
+            tokio::spawn(
+                async move { governor.reserve(Use::Client, Class::Viewer, 800).await.bytes() },
+            )
         };
         tokio::task::yield_now().await;
         drop(held);

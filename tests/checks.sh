@@ -31,6 +31,20 @@ free_port() {
     python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
+# start_demo: `demo --json` prints one line when it serves: {"page", "https", "http", "admin", "certificate"}.
+start_demo() {
+    "$binary" demo --json >"$scratch/demo.json" 2>"$scratch/demo.log" &
+    demo=$!
+    started+=("$demo")
+    check "the demo says where it serves" wait_until 30 grep -q certificate "$scratch/demo.json"
+}
+
+# link NAME: one of the demo's links, without a slash at its end.
+link() {
+    python3 -c 'import json, sys; print(json.loads(open(sys.argv[1]).readline())[sys.argv[2]].rstrip("/"))' \
+        "$scratch/demo.json" "$1"
+}
+
 # Every process started here ends with the script.
 finish() {
     local pid

@@ -8,25 +8,13 @@ binary=${1:?usage: tests/players.sh BINARY}
 
 main() {
     start_demo
+    https=$(link https) http=$(link http) admin=$(link admin) certificate=$(link certificate)
+    film=$https/film
     whole_and_ranges
     conditions_and_refusals
     players
     drain
     [ "$failures" -eq 0 ]
-}
-
-# `demo --json` prints one line when it serves: {"page", "https", "http", "admin", "certificate"}.
-start_demo() {
-    "$binary" demo --json >"$scratch/demo.json" 2>"$scratch/demo.log" &
-    demo=$!
-    started+=("$demo")
-    check "the demo says where it serves" wait_until 30 grep -q certificate "$scratch/demo.json"
-    https=$(link https) http=$(link http) admin=$(link admin) certificate=$(link certificate)
-    film=$https/film
-}
-
-link() {
-    python3 -c 'import json, sys; print(json.loads(open(sys.argv[1]).readline())[sys.argv[2]].rstrip("/"))' "$scratch/demo.json" "$1"
 }
 
 # get FILE CURL-ARGUMENTS...: body to FILE, head to FILE.head, status printed.

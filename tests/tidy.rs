@@ -330,7 +330,7 @@ fn paths_named(line: &str) -> Vec<String> {
     let inside = |c: char| is_word(c) || "/.{,}-".contains(c);
     for word in line.split(|c: char| !inside(c)) {
         let word = word.trim_end_matches(['.', ',']);
-        let places = ["src/", "tests/", "systemd/", "benches/", "config/", ".ci/"];
+        let places = ["src/", "tests/", "systemd/", "benches/", "config/", "fuzz/", ".ci/"];
         if !places.iter().any(|place| word.starts_with(place)) {
             continue;
         }
@@ -358,12 +358,12 @@ fn check_map(text: &str, parts: Vec<PathBuf>, findings: &mut Vec<String>) {
 
 fn rust_files(root: &Path) -> Vec<Source> {
     let mut folders: Vec<PathBuf> =
-        ["src", "tests", "benches"].iter().map(|name| root.join(name)).collect();
+        ["src", "tests", "benches", "fuzz"].iter().map(|name| root.join(name)).collect();
     let mut found = Vec::new();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).into_iter().flatten() {
             let path = entry.expect("a folder of the tree can be listed").path();
-            if path.is_dir() && !path.ends_with("node_modules") {
+            if path.is_dir() && !path.ends_with("node_modules") && !path.ends_with("target") {
                 folders.push(path);
             } else if path.extension().is_some_and(|end| end == "rs") {
                 let text = fs::read_to_string(&path).expect("a source file is readable text");

@@ -157,13 +157,8 @@ const OBJECT_WEIGHT_BYTES: u64 = 192;
 /// Locks that order changes of one object's heads.
 const STRIPES: usize = 64;
 
-type Table = Cache<
-    ObjectKey,
-    Entry,
-    ByBytes,
-    DefaultHashBuilder,
-    DefaultLifecycle<ObjectKey, Entry>,
->;
+type Table =
+    Cache<ObjectKey, Entry, ByBytes, DefaultHashBuilder, DefaultLifecycle<ObjectKey, Entry>>;
 
 /// All heads held, bounded by weight.
 pub struct Heads {
@@ -184,7 +179,12 @@ impl Heads {
             .build()
             .expect("a weight and an item capacity are given");
         Heads {
-            table: Cache::with_options(options, ByBytes, hasher.clone(), DefaultLifecycle::default()),
+            table: Cache::with_options(
+                options,
+                ByBytes,
+                hasher.clone(),
+                DefaultLifecycle::default(),
+            ),
             hasher,
             stripes: [const { Mutex::new(()) }; STRIPES],
         }

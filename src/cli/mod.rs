@@ -13,6 +13,7 @@ use clap::{Parser, Subcommand};
 mod check;
 #[cfg(feature = "demo")]
 pub mod demo;
+mod serve;
 
 /// The command line was not understood, or names a configuration with faults (`EX_USAGE`).
 const MISUSED: u8 = 64;
@@ -21,6 +22,8 @@ const FAILED: u8 = 1;
 
 const EXAMPLES: &str = "\
 Examples:
+  tidegate demo
+  tidegate serve --config /etc/tidegate/tidegate.toml
   tidegate check /etc/tidegate/tidegate.toml
   tidegate check /etc/tidegate/tidegate.toml --request 'GET https://video.example.com/film/a.m3u8'
 
@@ -36,13 +39,19 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Serve(serve::Args),
     Check(check::Args),
+    #[cfg(feature = "demo")]
+    Demo(demo::Args),
 }
 
 impl Command {
     fn run(self) -> Result<(), Failure> {
         match self {
+            Command::Serve(args) => serve::run(&args),
             Command::Check(args) => print(&check::run(&args)?),
+            #[cfg(feature = "demo")]
+            Command::Demo(args) => demo::run(&args),
         }
     }
 }

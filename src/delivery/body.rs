@@ -16,7 +16,6 @@ use crate::delivery::feed::{Feed, Slice, Span};
 use crate::delivery::record::Record;
 use crate::fill::error::FillError;
 use crate::limits::H2_BODY_FRAME_BYTES;
-use crate::metrics::labels::Tier;
 use crate::server::Protocol;
 
 /// The body of any response.
@@ -205,9 +204,4 @@ impl Buf for Chunk {
             Chunk::Text(text) => text.advance(count),
         }
     }
-}
-
-/// The tier a body's first slice came from, for `Cache-Status`.
-pub fn is_held(slice: &Slice) -> bool {
-    slice.tier == Tier::Ram
 }

@@ -151,11 +151,8 @@ impl Feed {
             match self.now(span) {
                 Now::Slice(slice) => return Ok(Some(slice)),
                 Now::NoMemory => {
-                    let free = self.shared.governor.reserve(
-                        Use::Client,
-                        self.class(),
-                        PIECE_SIZE_BYTES,
-                    );
+                    let free =
+                        self.shared.governor.reserve(Use::Client, self.class(), PIECE_SIZE_BYTES);
                     drop(free.await);
                     continue;
                 }

@@ -134,10 +134,7 @@ impl Client {
         let pauses = ExponentialBuilder::default()
             .with_min_delay(FIRST_PAUSE)
             .with_max_times(self.retries as usize);
-        attempt
-            .retry(pauses)
-            .when(|error| matches!(error, FillError::Connect { .. }))
-            .await
+        attempt.retry(pauses).when(|error| matches!(error, FillError::Connect { .. })).await
     }
 
     async fn ask_one(&self, upstream: &Upstream, ask: &Ask) -> Result<Answer, FillError> {
@@ -192,9 +189,7 @@ impl Client {
         match tokio::time::timeout(deadline, upstream.http.request(request)).await {
             Err(_) => Err(FillError::FirstByteTimeout { origin: origin() }),
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => {
-                Err(FillError::Connect { origin: origin(), reason: deepest(&error) })
-            }
+            Ok(Err(error)) => Err(FillError::Connect { origin: origin(), reason: deepest(&error) }),
         }
     }
 }

@@ -135,14 +135,7 @@ impl Run {
             readers: Vec::new(),
         };
         let state = Mutex::new(state);
-        Arc::new(Run {
-            version,
-            key,
-            sharing,
-            state,
-            landed: Notify::new(),
-            moved: Notify::new(),
-        })
+        Arc::new(Run { version, key, sharing, state, landed: Notify::new(), moved: Notify::new() })
     }
 
     /// A reader at `position`, unless the run has ended or does not come by there.
@@ -285,7 +278,8 @@ impl State {
     /// there learns that it is the end.
     fn comes_by(&self, position: u64, goes_on: GoesOn) -> bool {
         let end = self.claim_end(goes_on);
-        position >= self.floor() && (position < end || (self.bounds.end.is_none() && position == end))
+        position >= self.floor()
+            && (position < end || (self.bounds.end.is_none() && position == end))
     }
 
     /// After the end: drops what is published, but for readers who have been given nothing yet.

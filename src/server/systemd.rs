@@ -26,6 +26,17 @@ pub enum ListenerName {
     Admin,
 }
 
+impl ListenerName {
+    /// As the socket unit writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ListenerName::Http => "http",
+            ListenerName::Https => "https",
+            ListenerName::Admin => "admin",
+        }
+    }
+}
+
 /// A listening socket that was passed to us.
 #[derive(Debug)]
 pub struct PassedSocket {

@@ -1,0 +1,113 @@
+//! `tidegate serve`: runs the appliance until it is told to stop.
+//!
+//! Everything in the configuration is checked before a port is bound. Readiness is told to the service
+//! manager; SIGTERM and SIGINT drain within the limit set and exit 0, SIGHUP reopens the access log.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use super::Failure;
+use crate::appliance::{Appliance, Running};
+use crate::config::{self, Config, LogLevel};
+use crate::server::{PassedSocket, take_passed_sockets};
+
+/// Serve viewers until told to stop
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The configuration
+    #[arg(long, value_name = "FILE", default_value = "/etc/tidegate/tidegate.toml")]
+    config: PathBuf,
+}
+
+/// Serves until a signal says stop.
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let config = config::load(&args.config).map_err(|e| Failure::Misused(e.to_string()))?;
+    let passed = take_passed_sockets().map_err(|e| Failure::Misused(e.to_string()))?;
+    let inherited: Vec<SocketAddr> = inherited(&config, &passed);
+    config.try_ports(&inherited).map_err(|e| Failure::Misused(e.to_string()))?;
+    log_to_stderr(config.log.level);
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    raise_descriptor_limit();
+    let running = Appliance::start_with(config, passed)
+        .map_err(|error| Failure::Failed(format!("tidegate: {error}")))?;
+    announce(&running);
+    notify(&[NotifyState::Ready]);
+    wait_for_stop(&running)?;
+    notify(&[NotifyState::Stopping]);
+    tracing::info!("draining");
+    running.drain();
+    tracing::info!("drained");
+    Ok(())
+}
+
+/// The configured addresses of a kind that the service manager passes sockets of are not ours to bind.
+fn inherited(config: &Config, passed: &[PassedSocket]) -> Vec<SocketAddr> {
+    let kinds: Vec<&str> = passed.iter().map(|socket| socket.name.as_str()).collect();
+    let of_kind = config.listeners.iter().filter(|l| kinds.contains(&l.kind.name()));
+    of_kind.map(|listener| listener.address).chain(passed.iter().map(|s| s.address)).collect()
+}
+
+/// Diagnostics go to standard error, where the service manager takes them.
+pub(super) fn log_to_stderr(level: LogLevel) {
+    let filter = EnvFilter::try_from_env("TIDEGATE_LOG")
+        .unwrap_or_else(|_| EnvFilter::new(format!("tidegate={}", level.as_str())));
+    // Set twice only where one process runs several appliances, as tests do.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .try_init();
+}
+
+/// Every connection is a descriptor: the soft limit of old shells would be the first to be reached.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!("the limit of open files stays at {:?}: {error}", limit.current);
+    }
+}
+
+fn announce(running: &Running) {
+    for (kind, addresses) in [
+        ("http", running.http_addresses()),
+        ("https", running.https_addresses()),
+        ("admin", running.admin_addresses()),
+    ] {
+        for address in addresses {
+            tracing::info!("{kind} at {address}");
+        }
+    }
+}
+
+/// Tells the service manager; without one there is nobody to tell.
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!("the service manager cannot be told: {error}");
+    }
+}
+
+fn wait_for_stop(running: &Running) -> Result<(), Failure> {
+    let failed = |error| Failure::Failed(format!("signals cannot be waited for: {error}"));
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => return Ok(()),
+                _ = interrupt.recv() => return Ok(()),
+                _ = hangup.recv() => running.reopen_log(),
+            }
+        }
+    })
+}

@@ -12,7 +12,7 @@ use crate::message::conditional::{EntityTag, Validator, Verdict, evaluate, if_ra
 use crate::message::freshness::{Assessment, Exchange, assess};
 use crate::message::range::{ContentRange, RangeRequest};
 use crate::message::request::ObjectRequest;
-use crate::message::response;
+use crate::message::response::{self, Stored};
 use crate::message::target::{canonical_query, host_and_port, normalised_path};
 use crate::message::vary::{VariantKey, Vary};
 use crate::site::{Lifetimes, QueryPolicy};
@@ -45,7 +45,8 @@ pub fn request(bytes: &[u8]) {
         let forwarded = response::forwarded_request_fields(request.headers);
         assert_eq!(response::forwarded_request_fields(&forwarded), forwarded);
         let vary = Vary::of(request.headers);
-        assert_eq!(VariantKey::of(&vary, &forwarded), VariantKey::of(&vary, &forwarded));
+        let chosen = VariantKey::of(&vary, request.headers);
+        assert_eq!(VariantKey::of(&vary, &forwarded), chosen, "the origin sees what chooses");
     }
 }
 
@@ -105,8 +106,16 @@ pub fn conditional(bytes: &[u8]) {
     if let Some(tag) = validator.etag() {
         assert_eq!(EntityTag::parse(tag.as_header()).as_ref(), Some(tag));
     }
-    let merged = response::merged(&response::storable_fields(&stored), &asked);
-    assert_eq!(response::storable_fields(&response::storable_fields(&merged)).get("age"), None);
+    let strong = |head: &Stored| head.validator().is_strong();
+    let head = Stored::new(StatusCode::OK, &stored, UNIX_EPOCH);
+    if let Some(merged) = response::merged(head.fields(), &asked)
+        && head.validator().is_confirmed_by(&Validator::of(&asked))
+    {
+        let again = head.refreshed(&merged, UNIX_EPOCH);
+        assert_eq!(again.validator().etag(), head.validator().etag());
+        assert!(head.validator().etag().is_none() || strong(&head) == strong(&again));
+        assert_eq!(response::storable_fields(again.fields()), *again.fields());
+    }
 }
 
 /// A response's fields: what says that it is not to be shared is not.

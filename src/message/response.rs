@@ -8,12 +8,14 @@ use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use http::header::{
-    ACCEPT_ENCODING, ACCEPT_RANGES, AGE, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, LAST_MODIFIED,
+    ACCEPT_ENCODING, ACCEPT_RANGES, AGE, CONNECTION, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG,
+    LAST_MODIFIED,
 };
 use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use httpdate::HttpDate;
 
+use crate::limits::RESPONSE_FIELDS_MAX;
 use crate::message::conditional::Validator;
 use crate::message::range::ContentRange;
 use crate::message::syntax::{date, members, sole};
@@ -30,23 +32,27 @@ pub struct Stored {
 }
 
 impl Stored {
-    /// Of a response that may be shared: `headers` as they came (or [`merged`]), after a rule's
-    /// edits.
+    /// Of a response that may be shared, after a rule's edits.
     ///
     /// A 206 is stored as the 200 that it is a part of (RFC 9111 section 3.3).
     pub fn new(status: StatusCode, headers: &HeaderMap, received_at: SystemTime) -> Stored {
-        let whole = status == StatusCode::PARTIAL_CONTENT;
         let mut fields = storable_fields(headers);
+        // Of the copies: an entity tag must not pin the buffer of the connection it came by.
+        let validator = Validator::of(&fields).made_by(received_at);
         // RFC 9110 section 6.6.1: who receives a response without a sound `Date` gives it one.
         if sole(&fields, &DATE).and_then(date).is_none() {
             fields.insert(DATE, date_value(received_at));
         }
-        Stored {
-            status: if whole { StatusCode::OK } else { status },
-            fields,
-            validator: Validator::of(headers).made_by(received_at),
-            vary: Vary::of(headers),
-        }
+        let whole = status == StatusCode::PARTIAL_CONTENT;
+        let status = if whole { StatusCode::OK } else { status };
+        Stored { status, fields, validator, vary: Vary::of(headers) }
+    }
+
+    /// The same version after a 304, of the fields that [`merged`] made.
+    pub fn refreshed(&self, merged: &HeaderMap, received_at: SystemTime) -> Stored {
+        let mut stored = Stored::new(self.status, merged, received_at);
+        stored.validator = stored.validator.confirming(&self.validator);
+        stored
     }
 
     /// The status of an answer without a range.
@@ -146,10 +152,7 @@ fn head(status: StatusCode, headers: HeaderMap) -> Parts {
 /// Left out is what belongs to a connection, to the part of the object that was carried, or to the
 /// origin's own address.
 pub fn storable_fields(headers: &HeaderMap) -> HeaderMap {
-    let named = named_by_connection(headers);
-    copied(headers, |name| {
-        !is_hop_by_hop(name) && !named.contains(name) && !REMADE.contains(&name.as_str())
-    })
+    copied(headers, |name| is_end_to_end(headers, name) && !REMADE.contains(&name.as_str()))
 }
 
 /// What of a viewer's request goes to the origin, in memory of its own.
@@ -157,9 +160,8 @@ pub fn storable_fields(headers: &HeaderMap) -> HeaderMap {
 /// Ranges, conditions and freshness are ours to ask for; what a viewer claims of his way here, or
 /// of a target other than the one looked up, would let him poison what others are given.
 pub fn forwarded_request_fields(headers: &HeaderMap) -> HeaderMap {
-    let named = named_by_connection(headers);
     let mut forwarded = copied(headers, |name| {
-        is_forwarded(name) && !named.contains(name) && *name != ACCEPT_ENCODING
+        is_forwarded(name) && is_end_to_end(headers, name) && *name != ACCEPT_ENCODING
     });
     forwarded.insert(ACCEPT_ENCODING, AcceptEncoding::of(headers).as_header());
     forwarded
@@ -167,28 +169,33 @@ pub fn forwarded_request_fields(headers: &HeaderMap) -> HeaderMap {
 
 /// Whether a viewer's field of this name can reach an origin, in one spelling or another.
 pub(super) fn is_forwarded(name: &HeaderName) -> bool {
-    !is_hop_by_hop(name) && !KEPT_FROM_ORIGINS.contains(&name.as_str())
+    let name = name.as_str();
+    !HOP_BY_HOP.contains(&name)
+        && !KEPT_FROM_ORIGINS.contains(&name)
+        && !name.starts_with("x-forwarded-")
 }
 
 /// The stored fields brought up to date by a 304's (RFC 9111 sections 3.2 and 4.3.4).
 ///
-/// Holds the 304's `Age` too: freshness is assessed of the result, then it is stored again.
-pub fn merged(stored: &HeaderMap, not_modified: &HeaderMap) -> HeaderMap {
-    let named = named_by_connection(not_modified);
+/// Freshness is assessed of the result, so it has the `Age` and `Date` of the 304, or none; then
+/// [`Stored::refreshed`] stores it. `None` when there are more than [`RESPONSE_FIELDS_MAX`]: ask for
+/// the object anew.
+pub fn merged(stored: &HeaderMap, not_modified: &HeaderMap) -> Option<HeaderMap> {
     let updates = |name: &HeaderName| {
-        !is_hop_by_hop(name)
-            && !named.contains(name)
+        is_end_to_end(not_modified, name)
             && (*name == AGE || !REMADE.contains(&name.as_str()))
             && !BOUND_TO_BYTES.contains(&name.as_str())
     };
     let mut merged = stored.clone();
+    // An old `Date` would make the response as old as when it was first stored.
+    merged.remove(DATE);
     for name in not_modified.keys().filter(|name| updates(name)) {
         merged.remove(name);
         for value in not_modified.get_all(name) {
             merged.append(name, value.clone());
         }
     }
-    merged
+    (merged.len() <= RESPONSE_FIELDS_MAX).then_some(merged)
 }
 
 /// The fields kept, their values copied into one buffer: the originals pin a connection's buffer.
@@ -210,31 +217,12 @@ fn copied(headers: &HeaderMap, keep: impl Fn(&HeaderName) -> bool) -> HeaderMap 
     copies
 }
 
-/// The fields that `Connection` says are for this connection alone (RFC 9110 section 7.6.1).
-fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
-    let lines = headers.get_all(http::header::CONNECTION).iter();
-    lines
-        .flat_map(|line| members(line.as_bytes()))
-        .filter_map(|member| HeaderName::from_bytes(member).ok())
-        .collect()
-}
-
-/// RFC 9110 section 7.6.1 and the fields of proxies.
-fn is_hop_by_hop(name: &HeaderName) -> bool {
-    matches!(
-        name.as_str(),
-        "connection"
-            | "http2-settings"
-            | "keep-alive"
-            | "proxy-authenticate"
-            | "proxy-authentication-info"
-            | "proxy-authorization"
-            | "proxy-connection"
-            | "te"
-            | "trailer"
-            | "transfer-encoding"
-            | "upgrade"
-    )
+/// Whether a field is for more than this connection (RFC 9110 section 7.6.1).
+pub(super) fn is_end_to_end(headers: &HeaderMap, name: &HeaderName) -> bool {
+    let lines = headers.get_all(CONNECTION).iter();
+    let mut options = lines.flat_map(|line| members(line.as_bytes()));
+    !HOP_BY_HOP.contains(&name.as_str())
+        && !options.any(|option| option.eq_ignore_ascii_case(name.as_str().as_bytes()))
 }
 
 /// Representation metadata that a 304 leaves out (RFC 9110 section 15.4.5).
@@ -250,6 +238,21 @@ fn describes_content(name: &HeaderName) -> bool {
     )
 }
 
+/// RFC 9110 section 7.6.1 and the fields of proxies.
+const HOP_BY_HOP: [&str; 11] = [
+    "connection",
+    "http2-settings",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authentication-info",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
 /// Of a response: made anew for each answer, or true only of the bytes or the address it came with.
 const REMADE: [&str; 7] = [
     "accept-ranges",
@@ -261,11 +264,12 @@ const REMADE: [&str; 7] = [
     "content-range",
 ];
 
-/// Of a 304: what the stored bytes depend on (RFC 9111 section 3.2).
-const BOUND_TO_BYTES: [&str; 1] = ["content-encoding"];
+/// Of a 304: what belongs to the stored bytes (RFC 9111 section 3.2). Its entity tag says the same as
+/// the stored one, or is weak, and the bytes that are here are no weaker for that.
+const BOUND_TO_BYTES: [&str; 2] = ["content-encoding", "etag"];
 
 /// Of a request: what the edge asks in its own words or not at all.
-const KEPT_FROM_ORIGINS: [&str; 29] = [
+const KEPT_FROM_ORIGINS: [&str; 22] = [
     "accept-ranges",
     "cache-control",
     "content-length",
@@ -281,13 +285,6 @@ const KEPT_FROM_ORIGINS: [&str; 29] = [
     "max-forwards",
     "pragma",
     "range",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-port",
-    "x-forwarded-prefix",
-    "x-forwarded-proto",
-    "x-forwarded-scheme",
-    "x-forwarded-server",
     "x-host",
     "x-http-method",
     "x-http-method-override",
@@ -321,6 +318,7 @@ mod tests {
 
     const NOW: Duration = Duration::from_secs(784_111_777);
     const DATE_NOW: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+    const DATED: (&str, &str) = ("date", DATE_NOW);
 
     type Lines = [(&'static str, &'static str)];
 
@@ -549,6 +547,7 @@ mod tests {
             ("cache-control", "max-age=10"),
             ("cache-control", "public"),
             ("age", "3"),
+            ("etag", "W/\"a\""),
             ("content-length", "0"),
             ("content-encoding", "gzip"),
             ("content-range", "bytes */0"),
@@ -556,7 +555,7 @@ mod tests {
             ("x-hop", "1"),
             ("x-new", "1"),
         ]);
-        let merged = merged(film.fields(), &answer);
+        let merged = merged(film.fields(), &answer).unwrap();
         let expected = [
             ("access-control-allow-origin", "*"),
             ("age", "3"),
@@ -570,7 +569,42 @@ mod tests {
             ("x-new", "1"),
         ];
         assert_eq!(lines(&merged), expected);
-        let again = Stored::new(film.status(), &merged, UNIX_EPOCH + NOW);
+        let again = film.refreshed(&merged, UNIX_EPOCH + NOW);
         assert!(!again.fields().contains_key(AGE));
+        assert!(again.validator().strong_matches(film.validator()));
+    }
+
+    #[test]
+    fn a_304_without_a_date_makes_the_response_no_older() {
+        let film = stored(200, FILM);
+        let merged = merged(film.fields(), &HeaderMap::new()).unwrap();
+        assert!(!merged.contains_key(DATE));
+        let hour = Duration::from_secs(3600);
+        let again = film.refreshed(&merged, UNIX_EPOCH + NOW + hour);
+        assert_eq!(again.fields()[DATE], "Sun, 06 Nov 1994 09:49:37 GMT");
+    }
+
+    #[test]
+    fn a_304_makes_a_date_neither_stronger_nor_weaker() {
+        // RFC 9110 8.8.2.2: a second version of the same second would be confirmed just so.
+        let weak = stored(200, &[("last-modified", DATE_NOW), ("date", DATE_NOW)]);
+        let later = headers(&[("date", "Sun, 06 Nov 1994 09:49:37 GMT")]);
+        let merged = merged(weak.fields(), &later).unwrap();
+        let again = weak.refreshed(&merged, UNIX_EPOCH + NOW);
+        assert!(!again.validator().is_strong());
+        let strong = stored(200, &[("last-modified", "Sun, 06 Nov 1994 08:00:00 GMT"), DATED]);
+        let merged = super::merged(strong.fields(), &HeaderMap::new()).unwrap();
+        assert!(strong.refreshed(&merged, UNIX_EPOCH + NOW).validator().is_strong());
+    }
+
+    #[test]
+    fn stored_fields_have_a_bound() {
+        let names: Vec<_> = (0..RESPONSE_FIELDS_MAX)
+            .map(|n| HeaderName::from_bytes(format!("x-{n}").as_bytes()).unwrap())
+            .collect();
+        let one = HeaderValue::from_static("1");
+        let full = HeaderMap::from_iter(names.into_iter().map(|name| (name, one.clone())));
+        assert!(merged(&full, &headers(&[("x-1", "2")])).is_some());
+        assert!(merged(&full, &headers(&[("x-new", "2")])).is_none());
     }
 }

@@ -6,7 +6,7 @@
 use http::header::{ACCEPT_ENCODING, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::message::response::is_forwarded;
+use crate::message::response::{is_end_to_end, is_forwarded};
 use crate::message::syntax::{decimal, members, trimmed};
 
 /// What `Vary` of a response says.
@@ -49,7 +49,7 @@ impl Vary {
 pub struct VariantKey(Box<[u8]>);
 
 impl VariantKey {
-    /// Of a request's fields, as they go to the origin; `None` under [`Vary::Any`].
+    /// Of a request's fields, after a rule's edits; `None` under [`Vary::Any`].
     pub fn of(vary: &Vary, request: &HeaderMap) -> Option<VariantKey> {
         let Vary::Names(names) = vary else { return None };
         let mut key = Vec::new();
@@ -58,7 +58,8 @@ impl VariantKey {
             if *name == ACCEPT_ENCODING {
                 key.push(b':');
                 key.extend_from_slice(AcceptEncoding::of(request).as_str().as_bytes());
-            } else {
+            } else if is_end_to_end(request, name) {
+                // What `Connection` names does not reach the origin: it chose nothing.
                 push_combined(&mut key, request, name);
             }
             key.push(b'\n');
@@ -206,6 +207,7 @@ mod tests {
             ),
             (&[("accept-encoding", "gzip, br")], &[("accept-encoding", "br;q=0.5,GZIP")], true),
             (&[("accept-encoding", "identity")], &[], true),
+            (&[("accept-language", "de"), ("connection", "Accept-Language")], &[], true),
             (&[("accept-language", "de")], &[("accept-language", "en")], false),
             (&[("accept-language", "de")], &[("accept-language", "DE")], false),
             (&[("accept-language", "de")], &[], false),

@@ -3,10 +3,12 @@
 //! Ours is the last member of the list, after those of the caches nearer to the origin. Errors made
 //! here carry none.
 
-use std::fmt::{self, Write};
+use std::fmt;
 
 use http::header::CACHE_STATUS;
 use http::{HeaderMap, HeaderValue, StatusCode};
+
+use crate::message::syntax::written;
 
 /// What the edge did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,9 +92,7 @@ impl Fwd {
 impl CacheStatus {
     /// As one member of the list.
     pub fn to_header(self) -> HeaderValue {
-        let mut text = Text { bytes: [0; TEXT_BYTES_MAX], length: 0 };
-        write!(text, "{self}").expect("every member is shorter than its bound");
-        HeaderValue::from_bytes(&text.bytes[..text.length]).expect("a member is plain ASCII")
+        written(&self)
     }
 
     /// Adds it after the members that are there.
@@ -133,23 +133,7 @@ fn whole(number: i64) -> i64 {
     number.clamp(-999_999_999_999_999, 999_999_999_999_999)
 }
 
-/// Text on the stack: a hit allocates once, for the value.
-struct Text {
-    bytes: [u8; TEXT_BYTES_MAX],
-    length: usize,
-}
-
-impl Write for Text {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        let end = self.length + text.len();
-        self.bytes.get_mut(self.length..end).ok_or(fmt::Error)?.copy_from_slice(text.as_bytes());
-        self.length = end;
-        Ok(())
-    }
-}
-
 const NAME: &str = "tidegate";
-const TEXT_BYTES_MAX: usize = 160;
 const DETAIL_BYTES_MAX: usize = 32;
 
 #[cfg(test)]

@@ -106,8 +106,8 @@ impl Validator {
         self
     }
 
-    /// The same, but a `Last-Modified` that `stored` has too is as strong as it was there: neither a
-    /// later `Date` nor a missing one says anything about the bytes that are stored.
+    /// The same, but a `Last-Modified` that `stored` has too is as strong as it was there: neither
+    /// a later `Date` nor a missing one says anything about the bytes that are stored.
     pub(super) fn confirming(mut self, stored: &Validator) -> Validator {
         if self.last_modified == stored.last_modified {
             self.date_is_strong = stored.date_is_strong;

@@ -18,7 +18,7 @@ use httpdate::HttpDate;
 use crate::limits::RESPONSE_FIELDS_MAX;
 use crate::message::conditional::Validator;
 use crate::message::range::ContentRange;
-use crate::message::syntax::{date, members, sole};
+use crate::message::syntax::{date, members, sole, written};
 use crate::message::vary::{AcceptEncoding, Vary};
 use crate::object::ByteRange;
 
@@ -87,7 +87,7 @@ impl Stored {
 /// The head of an answer with content: 206 with `range`, else the stored status.
 ///
 /// `length` is that of the whole object, where it is known; only then ranges are offered. A `range`
-/// is one that was resolved within `length`. For HEAD the same head goes without the content.
+/// is one of a stored 200 that was resolved within `length`. For HEAD the same head goes alone.
 pub fn content(
     stored: &Stored,
     range: Option<ByteRange>,
@@ -101,7 +101,7 @@ pub fn content(
         status = StatusCode::PARTIAL_CONTENT;
         content_length = Some(range.length_bytes());
         let carried = ContentRange::of(range, length).expect("a resolved range lies in its object");
-        headers.insert(CONTENT_RANGE, ascii(&carried.to_string()));
+        headers.insert(CONTENT_RANGE, written(&carried));
     }
     // RFC 9110 section 8.6: a 204 has no length.
     if let Some(length) = content_length.filter(|_| status != StatusCode::NO_CONTENT) {
@@ -134,7 +134,7 @@ pub fn not_modified(stored: &Stored, age: Duration) -> Parts {
 /// A 416, which says how long the object is (RFC 9110 section 15.5.17).
 pub fn unsatisfiable(length: u64) -> Parts {
     let mut headers = HeaderMap::with_capacity(FIELDS_ADDED);
-    headers.insert(CONTENT_RANGE, ascii(&ContentRange::unsatisfied(length).to_string()));
+    headers.insert(CONTENT_RANGE, written(&ContentRange::unsatisfied(length)));
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
     head(StatusCode::RANGE_NOT_SATISFIABLE, headers)
@@ -177,9 +177,9 @@ pub(super) fn is_forwarded(name: &HeaderName) -> bool {
 
 /// The stored fields brought up to date by a 304's (RFC 9111 sections 3.2 and 4.3.4).
 ///
-/// Freshness is assessed of the result, so it has the `Age` and `Date` of the 304, or none; then
-/// [`Stored::refreshed`] stores it. `None` when there are more than [`RESPONSE_FIELDS_MAX`]: ask for
-/// the object anew.
+/// Only for a 304 that [`Validator::is_confirmed_by`] accepts. Freshness is assessed of the result,
+/// so it has the `Age` and `Date` of the 304, or none; then [`Stored::refreshed`] stores it. `None`
+/// when there are more than [`RESPONSE_FIELDS_MAX`]: ask for the object anew.
 pub fn merged(stored: &HeaderMap, not_modified: &HeaderMap) -> Option<HeaderMap> {
     let updates = |name: &HeaderName| {
         is_end_to_end(not_modified, name)
@@ -264,8 +264,8 @@ const REMADE: [&str; 7] = [
     "content-range",
 ];
 
-/// Of a 304: what belongs to the stored bytes (RFC 9111 section 3.2). Its entity tag says the same as
-/// the stored one, or is weak, and the bytes that are here are no weaker for that.
+/// Of a 304: what belongs to the stored bytes (RFC 9111 section 3.2). Its entity tag says the same
+/// as the stored one, or is weak, and the bytes that are here are no weaker for that.
 const BOUND_TO_BYTES: [&str; 2] = ["content-encoding", "etag"];
 
 /// Of a request: what the edge asks in its own words or not at all.
@@ -300,15 +300,11 @@ const FIELDS_ADDED: usize = 6;
 /// A time of day as a field; a clock outside of 1970 to 9999 is brought back to it.
 fn date_value(time: SystemTime) -> HeaderValue {
     let seconds = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    let written = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.min(LAST_SECOND_OF_9999));
-    ascii(&HttpDate::from(written).to_string())
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.min(LAST_SECOND_OF_9999));
+    written(&HttpDate::from(time))
 }
 
 const LAST_SECOND_OF_9999: u64 = 253_402_300_799;
-
-fn ascii(text: &str) -> HeaderValue {
-    HeaderValue::from_str(text).expect("dates and ranges are plain ASCII")
-}
 
 #[cfg(test)]
 mod tests {

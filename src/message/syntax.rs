@@ -1,7 +1,8 @@
 //! The syntax that header fields share: lists, decimals, dates (RFC 9110 section 5.6).
 //!
-//! Works on bytes, because a field value need not be text. Nothing here allocates or panics.
+//! Works on bytes, because a field value need not be text. Reading neither allocates nor panics.
 
+use std::fmt::{self, Display, Write};
 use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -44,6 +45,30 @@ pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
 pub(super) fn date(value: &HeaderValue) -> Option<SystemTime> {
     httpdate::parse_http_date(value.to_str().ok()?).ok()
 }
+
+/// Short ASCII text as a field value: put together on the stack, allocated once.
+pub(super) fn written(text: &impl Display) -> HeaderValue {
+    let mut written = Text { bytes: [0; TEXT_BYTES_MAX], length: 0 };
+    write!(written, "{text}").expect("what the edge writes is shorter than its bound");
+    HeaderValue::from_bytes(&written.bytes[..written.length]).expect("it is plain ASCII")
+}
+
+struct Text {
+    bytes: [u8; TEXT_BYTES_MAX],
+    length: usize,
+}
+
+impl Write for Text {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let end = self.length + text.len();
+        self.bytes.get_mut(self.length..end).ok_or(fmt::Error)?.copy_from_slice(text.as_bytes());
+        self.length = end;
+        Ok(())
+    }
+}
+
+/// More than the longest `Cache-Status` member, `Content-Range` or date.
+const TEXT_BYTES_MAX: usize = 160;
 
 #[cfg(test)]
 mod tests {

@@ -111,7 +111,7 @@ impl AcceptEncoding {
                 }
             }
         }
-        let wild = if others { EVERY_CODING & !refused } else { 0 };
+        let wild = if others { EVERY_CODING } else { 0 };
         AcceptEncoding { taken: (taken | wild) & !refused }
     }
 
@@ -241,6 +241,7 @@ mod tests {
             (&["*;q=0"], "identity"),
             (&["*, gzip;q=0"], "br, zstd"),
             (&["gzip, *;q=0"], "gzip"),
+            (&["gzip, gzip;q=0, br"], "br"),
             (&["gzipx, xbr"], "identity"),
         ] {
             let lines: Vec<_> = lines.iter().map(|line| ("accept-encoding", *line)).collect();

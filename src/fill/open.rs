@@ -21,7 +21,7 @@ use crate::fill::run::{Bounds, Reader, Run, Sharing};
 use crate::fill::{Close, Filler, Opened, Wanted};
 use crate::limits::PIECE_SIZE_BYTES;
 use crate::message::conditional::Validator;
-use crate::message::freshness::{Assessment, Exchange, Freshness, assess};
+use crate::message::freshness::{Assessment, Exchange, Freshness, Reason, assess};
 use crate::message::range::{ContentRange, RangeRequest};
 use crate::message::response::{self, Stored};
 use crate::message::vary::VariantKey;
@@ -75,7 +75,7 @@ impl Filler {
         wanted.rule().response.apply_to(&mut answer.fields);
         match (answer.status, &wanted.stale) {
             (StatusCode::NOT_MODIFIED, Some(stale)) => {
-                return Ok((self.confirm(wanted, stale, &answer), None));
+                return Ok((self.confirm(wanted, stale, &answer)?, None));
             }
             (StatusCode::RANGE_NOT_SATISFIABLE, _) if wanted.range.is_some() => {
                 let field = answer.fields.get(CONTENT_RANGE);
@@ -94,20 +94,33 @@ impl Filler {
     }
 
     /// A 304: the stored response lives on (RFC 9111 section 4.3.4).
-    fn confirm(&self, wanted: &Wanted, stale: &Arc<Head>, answer: &Answer) -> Opened {
-        let fields = response::merged(stale.stored.fields(), &answer.fields);
-        let status = stale.stored.status();
-        let stored = Stored::new(status, &fields, answer.received_at);
+    ///
+    /// # Errors
+    /// `Changed` when it speaks of another version than the one held: then it is asked for anew.
+    fn confirm(
+        &self,
+        wanted: &Wanted,
+        stale: &Arc<Head>,
+        answer: &Answer,
+    ) -> Result<Opened, FillError> {
+        let told = Validator::of(&answer.fields);
+        let confirmed = stale.stored.validator().is_confirmed_by(&told);
+        let merged = response::merged(stale.stored.fields(), &answer.fields);
+        let Some(fields) = merged.filter(|_| confirmed) else {
+            self.heads.forget(&wanted.key, stale.version.id);
+            return Err(FillError::Changed);
+        };
+        let stored = stale.stored.refreshed(&fields, answer.received_at);
         let head = Head { stored, ..Head::clone(stale) };
-        match self.assess(wanted, status, &fields, answer) {
+        match self.assess(wanted, head.stored.status(), &fields, answer) {
             Assessment::Shared(freshness) => {
                 let head = Arc::new(Head { freshness, ..head });
                 self.heads.store(wanted.key.clone(), head.clone());
-                Opened::Confirmed { head }
+                Ok(Opened::Confirmed { head })
             }
             Assessment::Uncacheable(_) => {
                 self.heads.forget(&wanted.key, stale.version.id);
-                Opened::Confirmed { head: Arc::new(head) }
+                Ok(Opened::Confirmed { head: Arc::new(head) })
             }
         }
     }
@@ -145,8 +158,8 @@ impl Filler {
         let shared = wanted.ask.method == Method::GET && joinable;
         let freshness = match assessment {
             Assessment::Shared(freshness) if shared => Some(freshness),
-            Assessment::Uncacheable(_) => {
-                if !wanted.has_authorization {
+            Assessment::Uncacheable(reason) => {
+                if reason != Reason::Status && !wanted.has_authorization {
                     let until = Instant::now() + UNCACHEABLE_FOR;
                     self.heads.remember_uncacheable(wanted.key.clone(), until);
                 }

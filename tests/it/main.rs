@@ -3,7 +3,5 @@
 // These are tests throughout: what cannot be unwrapped has failed.
 #![allow(clippy::unwrap_used)]
 
-// Until the promises are all here.
-#[allow(dead_code, unused_imports)]
 mod support;
 mod support_works;

@@ -137,6 +137,11 @@ impl Request {
         self.header("range", &format!("bytes=-{length_bytes}"))
     }
 
+    /// The `Range` field; empty where there is none.
+    pub(crate) fn range_field(&self) -> &str {
+        self.headers.get("range").and_then(|range| range.to_str().ok()).unwrap_or("")
+    }
+
     /// With a body.
     pub(crate) fn body(mut self, body: &'static [u8]) -> Request {
         self.body = Bytes::from_static(body);
@@ -173,8 +178,7 @@ impl Request {
 
 impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let range = self.headers.get("range").and_then(|range| range.to_str().ok()).unwrap_or("");
-        write!(f, "{} {} {range}", self.method, self.target)
+        write!(f, "{} {} {}", self.method, self.target, self.range_field())
     }
 }
 

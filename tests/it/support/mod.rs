@@ -6,6 +6,7 @@ mod answer;
 mod client;
 mod client_connection;
 mod content;
+mod edge;
 mod origin;
 mod origin_connection;
 mod origin_state;
@@ -13,13 +14,15 @@ mod script;
 mod verdict;
 
 pub(crate) use answer::{etag, last_modified};
-pub(crate) use client::{Client, Response, Speaks};
+pub(crate) use client::{Client, Request, Response, Speaks, Streaming};
 pub(crate) use content::mixed;
+pub(crate) use edge::{Edge, HOST};
 pub(crate) use origin::Origin;
+pub(crate) use origin_state::Recorded;
 pub(crate) use script::{
     Change, Ending, Framing, HeadFault, NotModified, Ranges, Script, Validators,
 };
-pub(crate) use verdict::{Verdict, judge, judge_variant};
+pub(crate) use verdict::{Verdict, follow, judge, judge_variant};
 
 /// One piece, as DESIGN has it: 64 KiB.
 pub(crate) const PIECE: u64 = tidegate::limits::PIECE_SIZE_BYTES;

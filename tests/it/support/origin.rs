@@ -140,12 +140,6 @@ impl Origin {
         self.until(&what, |origin| origin.requests(path).len() >= times).await;
     }
 
-    /// Waits until so many body bytes of `path` were written, or are about to be.
-    pub(crate) async fn until_sent(&self, path: &str, bytes: u64) {
-        let what = format!("{bytes} bytes of {path}");
-        self.until(&what, |origin| origin.bytes_sent(path) >= bytes).await;
-    }
-
     /// Waits until no request for `path` is being answered.
     pub(crate) async fn until_idle(&self, path: &str) {
         let idle = |origin: &Origin| {

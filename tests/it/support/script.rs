@@ -232,6 +232,11 @@ impl Script {
         Script { together: requests, ..self }
     }
 
+    /// The first version's length.
+    pub(crate) fn length_bytes(&self) -> u64 {
+        self.length_bytes
+    }
+
     /// The length of `version`.
     pub(super) fn length_of(&self, version: u32) -> u64 {
         let next = self.next_length_bytes.filter(|_| version > self.version);

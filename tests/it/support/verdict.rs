@@ -4,7 +4,8 @@
 //! `Content-Range` or an ETag that contradict the bytes.
 
 use super::answer::etag;
-use super::client::Response;
+use super::client::{Response, Streaming};
+use super::content::Content;
 use super::origin::Origin;
 use super::script::content_of;
 
@@ -65,6 +66,24 @@ pub(crate) fn judge_variant(
     match response.complete {
         true => Verdict::Whole { version },
         false => Verdict::Cut { version, bytes: received },
+    }
+}
+
+/// Reads a body to its end, keeping none of it; panics at the first byte that is not of `content`.
+///
+/// For bodies too many or too large to be held. How many bytes came, and whether all.
+pub(crate) async fn follow(streaming: &mut Streaming, content: Content, start: u64) -> (u64, bool) {
+    let mut at = start;
+    loop {
+        match streaming.read(usize::MAX).await {
+            Ok(Some(bytes)) => {
+                let difference = content.first_difference(at, &bytes);
+                assert_eq!(difference, None, "a byte of another version or place");
+                at += bytes.len() as u64;
+            }
+            Ok(None) => return (at - start, true),
+            Err(_) => return (at - start, false),
+        }
     }
 }
 

@@ -1,0 +1,200 @@
+//! The appliance itself, in front of an origin, on ports of its own choosing.
+//!
+//! Its configuration is written as an operator would write it, as TOML. Its figures are read as he
+//! would read them, from `/metrics`. It is stopped when dropped.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tidegate::appliance::{Appliance, Running};
+use tidegate::config::Config;
+use tokio_rustls::rustls::RootCertStore;
+
+use super::client::{Client, Request, Speaks};
+use super::origin::{Origin, PATIENCE};
+
+/// The host every edge has a site for.
+pub(crate) const HOST: &str = "media.test";
+
+/// An edge being configured.
+#[derive(Debug)]
+pub(crate) struct Configured {
+    origin: SocketAddr,
+    settings: BTreeMap<String, String>,
+    origin_settings: Vec<String>,
+    rules: Vec<String>,
+}
+
+impl Configured {
+    /// Serving threads.
+    pub(crate) fn workers(self, workers: usize) -> Configured {
+        self.setting("threads.workers", &workers.to_string())
+    }
+
+    /// The ram tier; at least 64 MiB.
+    pub(crate) fn ram(self, size: &str) -> Configured {
+        self.setting("memory.ram", size)
+    }
+
+    /// Any setting by its full name; numbers and booleans are written bare.
+    pub(crate) fn setting(mut self, name: &str, value: &str) -> Configured {
+        self.settings.insert(name.to_owned(), written(value));
+        self
+    }
+
+    /// A setting of the one origin.
+    pub(crate) fn origin_setting(mut self, name: &str, value: &str) -> Configured {
+        self.origin_settings.push(format!("{name} = {}", written(value)));
+        self
+    }
+
+    /// A rule for the paths under a pattern, in TOML; the first that matches counts.
+    pub(crate) fn rule(mut self, pattern: &str, settings: &str) -> Configured {
+        self.rules.push(format!("[[sites.rules]]\npath = {pattern:?}\n{settings}\n"));
+        self
+    }
+
+    /// Starts it.
+    pub(crate) fn start(self) -> Edge {
+        let folder = TempDir::new().unwrap();
+        let certified = rcgen::generate_simple_self_signed([HOST.to_owned()]).unwrap();
+        let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+        std::fs::write(&certificate, certified.cert.pem()).unwrap();
+        std::fs::write(&key, certified.signing_key.serialize_pem()).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(certified.cert.der().clone()).unwrap();
+
+        let text = self.text(&certificate.to_string_lossy(), &key.to_string_lossy());
+        // A thread of its own: starting blocks, and no runtime may be entered inside another.
+        let started = std::thread::spawn(move || {
+            let config = Config::from_toml(&text, "test.toml");
+            let config = config.unwrap_or_else(|errors| panic!("{errors}\nin\n{text}"));
+            Appliance::start(config).unwrap_or_else(|error| panic!("{error}\nwith\n{text}"))
+        });
+        Edge { running: Some(started.join().unwrap()), roots, _folder: folder }
+    }
+
+    fn text(&self, certificate: &str, key: &str) -> String {
+        let mut text = String::new();
+        for (name, value) in &self.settings {
+            writeln!(text, "{name} = {value}").unwrap();
+        }
+        writeln!(text, "\n[[certificates]]\ncert = {certificate:?}\nkey = {key:?}").unwrap();
+        writeln!(text, "\n[[sites]]\nname = \"media\"\nhosts = [{HOST:?}]").unwrap();
+        writeln!(text, "\n[[sites.origins]]\nurl = \"http://{}\"", self.origin).unwrap();
+        for setting in &self.origin_settings {
+            writeln!(text, "{setting}").unwrap();
+        }
+        for rule in &self.rules {
+            writeln!(text, "\n{rule}").unwrap();
+        }
+        text
+    }
+}
+
+/// A running edge.
+#[derive(Debug)]
+pub(crate) struct Edge {
+    running: Option<Running>,
+    roots: RootCertStore,
+    _folder: TempDir,
+}
+
+impl Edge {
+    /// One site, one origin, two workers, ports the system chooses.
+    pub(crate) fn in_front_of(origin: &Origin) -> Configured {
+        let (origin, settings) = (origin.address(), BTreeMap::new());
+        let configured = Configured { origin, settings, origin_settings: vec![], rules: vec![] };
+        let any_port = "[\"127.0.0.1:0\"]";
+        configured
+            .setting("listeners.http", any_port)
+            .setting("listeners.https", any_port)
+            .setting("listeners.admin", any_port)
+            .setting("log.access", "off")
+            .setting("log.level", "error")
+            .workers(2)
+            .ram("64 MiB")
+    }
+
+    /// A viewer over plain HTTP/1.1.
+    pub(crate) fn client(&self) -> Client {
+        Client::plain(self.running().http_addresses()[0], HOST)
+    }
+
+    /// A viewer over HTTPS.
+    pub(crate) fn client_over_tls(&self, speaks: Speaks) -> Client {
+        let address = self.running().https_addresses()[0];
+        Client::tls(address, HOST, self.roots.clone(), speaks)
+    }
+
+    /// A GET over plain HTTP/1.1.
+    pub(crate) fn get(&self, target: &str) -> Request {
+        self.client().get(target)
+    }
+
+    /// A HEAD over plain HTTP/1.1.
+    pub(crate) fn head(&self, target: &str) -> Request {
+        self.client().head(target)
+    }
+
+    /// Someone who asks the admin listener.
+    pub(crate) fn admin(&self) -> Client {
+        Client::plain(self.running().admin_addresses()[0], "admin.test")
+    }
+
+    /// The sum of the series whose name and labels contain all of `labels`; none is zero.
+    pub(crate) async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let text = self.admin().get("/metrics").send().await.body;
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        let series = lines.filter_map(|line| line.rsplit_once(' '));
+        let named = |series: &str| {
+            let matches = labels.iter().all(|label| series.contains(label));
+            series.split('{').next() == Some(name) && matches
+        };
+        series.filter(|(series, _)| named(series)).map(|(_, value)| number(value)).sum()
+    }
+
+    /// Waits until a metric is as it must become; panics when it does not.
+    pub(crate) async fn until_metric(
+        &self,
+        name: &str,
+        labels: &[&str],
+        holds: impl Fn(f64) -> bool,
+    ) {
+        let asked = tokio::time::Instant::now();
+        loop {
+            let value = self.metric(name, labels).await;
+            if holds(value) {
+                return;
+            }
+            assert!(asked.elapsed() < PATIENCE, "{name} {labels:?} stays at {value}");
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Takes no more work and finishes what is there; blocks, so on a thread of its own.
+    pub(crate) async fn drain(&mut self) {
+        let running = self.running.take().expect("an edge is drained once");
+        tokio::task::spawn_blocking(move || running.drain()).await.unwrap();
+    }
+
+    fn running(&self) -> &Running {
+        self.running.as_ref().expect("an edge that was drained is not asked")
+    }
+}
+
+fn written(value: &str) -> String {
+    let bare = value.parse::<i64>().is_ok() || value.parse::<bool>().is_ok();
+    let bare = bare || value.starts_with('[') || value.starts_with('{');
+    if bare { value.to_owned() } else { format!("{value:?}") }
+}
+
+fn number(value: &str) -> f64 {
+    value.parse().unwrap_or_else(|_| panic!("a metric's value: {value}"))
+}
+
+const POLL: Duration = Duration::from_millis(10);

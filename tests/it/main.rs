@@ -3,5 +3,8 @@
 // These are tests throughout: what cannot be unwrapped has failed.
 #![allow(clippy::unwrap_used)]
 
+mod conditional;
+mod protocol;
+mod range;
 mod support;
 mod support_works;

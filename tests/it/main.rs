@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod conditional;
+mod freshness;
+mod private;
 mod protocol;
 mod range;
 mod support;

@@ -3,10 +3,14 @@
 // These are tests throughout: what cannot be unwrapped has failed.
 #![allow(clippy::unwrap_used)]
 
+mod collapse;
 mod conditional;
 mod freshness;
+mod larger_than_cache;
 mod private;
 mod protocol;
 mod range;
+mod seek;
 mod support;
 mod support_works;
+mod unknown_length;

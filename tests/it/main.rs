@@ -3,10 +3,13 @@
 // These are tests throughout: what cannot be unwrapped has failed.
 #![allow(clippy::unwrap_used)]
 
+mod changes;
 mod collapse;
 mod conditional;
 mod freshness;
 mod larger_than_cache;
+mod lies;
+mod lies_about_ranges;
 mod private;
 mod protocol;
 mod range;

@@ -6,11 +6,14 @@
 mod changes;
 mod collapse;
 mod conditional;
+mod drain;
 mod freshness;
 mod larger_than_cache;
 mod lies;
 mod lies_about_ranges;
+mod memory;
 mod private;
+mod property;
 mod protocol;
 mod range;
 mod seek;

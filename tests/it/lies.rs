@@ -1,8 +1,8 @@
-//! Whatever is wrong with a body's end or a head, at whichever byte: no wrong byte, nothing kept of it.
+//! Whatever is wrong with a body's end or a head, at whichever byte: no wrong byte, nothing kept.
 //!
 //! A fault that happens once is healed where the bytes can be gone on with. One that stays ends in
-//! 502, 504 or a body cut short, after a bounded number of attempts; once the origin is honest again
-//! the object comes whole.
+//! 502, 504 or a body cut short, after a bounded number of attempts; once the origin is honest
+//! again the object comes whole.
 
 use tokio::task::JoinSet;
 

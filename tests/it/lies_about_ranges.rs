@@ -1,4 +1,4 @@
-//! Whatever an origin writes over the bytes it sends: they are taken for what they are, or not at all.
+//! Whatever an origin writes over the bytes it sends: they are taken for what they are, or not.
 
 use crate::support::{BLOCK, Edge, Origin, PIECE, Ranges, Response, Script, Verdict, judge};
 

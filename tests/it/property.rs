@@ -1,4 +1,4 @@
-//! Any range of any object, in any order, at any concurrency, while blocks are evicted: right bytes.
+//! Any range of any object, in any order, at any concurrency, amid evictions: the right bytes.
 //!
 //! One case is an object and a few requests for it at once. The seed is printed; `TIDEGATE_SEED`
 //! repeats a run, `TIDEGATE_CASES` asks for more of them.

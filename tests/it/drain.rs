@@ -7,7 +7,7 @@ const LENGTH: u64 = 8 * BLOCK;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bodies_under_way_finish_and_nobody_new_is_let_in() {
     let origin = Origin::serving("/a", Script::of(LENGTH).ending(Ending::HeldAt(BLOCK)));
-    let mut edge = Edge::in_front_of(&origin).start();
+    let mut edge = Edge::in_front_of(&origin).setting("limits.drain_timeout", "1h").start();
     let clients =
         [edge.client(), edge.client_over_tls(Speaks::Http1), edge.client_over_tls(Speaks::Http2)];
     let mut readers = vec![];

@@ -151,6 +151,9 @@ async fn cases(workers: usize) {
     let mut chance = Chance(mixed(seed));
     let mut objects: Vec<Object> = vec![];
     for number in 0..count {
+        if chance.one_in(25) {
+            edge.evict(chance.below(101));
+        }
         // New, or one of before: then in ram, or evicted, or in part.
         if objects.is_empty() || !chance.one_in(3) {
             let (script, range_statuses) = chance.script();

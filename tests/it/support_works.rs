@@ -3,11 +3,21 @@
 //! Each fault of the origin is seen as a viewer sees it, so that a test which finds no fault in the
 //! edge has met one.
 
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls_pki_types::PrivateKeyDer;
+use tokio_rustls::rustls::{self, RootCertStore};
 
 use crate::support::{
     BLOCK, Change, Client, Ending, Framing, HeadFault, NotModified, Origin, PIECE, Ranges, Script,
-    Validators, Verdict, etag, judge, last_modified,
+    Speaks, Validators, Verdict, etag, judge, last_modified,
 };
 
 fn client(origin: &Origin) -> Client {
@@ -302,4 +312,80 @@ fn a_body_of_two_versions_is_found_out() {
     response.headers.remove("etag");
     response.body = mixed.into();
     judge(&origin, "/a", &response);
+}
+
+#[tokio::test]
+async fn over_http_2_and_tls_a_body_comes_whole_in_streams_or_is_cut() {
+    let (address, roots) = http2_server().await;
+    let client = Client::tls(address, "media.test", roots, Speaks::Http2);
+    let connection = client.connect().await.unwrap();
+    for _ in 0..2 {
+        let stream = connection.shared().unwrap();
+        let whole = client.get("/whole").on(stream).await.unwrap().finish().await.unwrap();
+        assert_eq!((whole.status, whole.body.len(), whole.complete), (200, 2 * FRAME.len(), true));
+    }
+    let cut = client.get("/cut").on(connection).await.unwrap().finish().await.unwrap();
+    assert_eq!((cut.status, cut.body.len(), cut.complete), (200, FRAME.len(), false));
+
+    let stranger = Client::tls(address, "media.test", RootCertStore::empty(), Speaks::Http2);
+    assert!(stranger.connect().await.is_err(), "a certificate nobody vouches for");
+}
+
+const FRAME: &[u8] = &[7; 10_000];
+
+/// Two frames and an end, or one frame and a reset.
+struct Frames {
+    left: u32,
+    resets: bool,
+}
+
+impl Body for Frames {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+        let sent = 2 - self.left;
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        self.left -= 1;
+        match self.resets && sent == 1 {
+            true => Poll::Ready(Some(Err(std::io::Error::other("reset on purpose")))),
+            false => Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(FRAME))))),
+        }
+    }
+}
+
+/// A server that is neither the edge nor ours: hyper's.
+async fn http2_server() -> (std::net::SocketAddr, RootCertStore) {
+    let certified = rcgen::generate_simple_self_signed(["media.test".to_owned()]).unwrap();
+    let certificate = certified.cert.der().clone();
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate.clone()).unwrap();
+    let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider);
+    let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+    let mut config = config.with_single_cert(vec![certificate], key).unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let service = service_fn(async |request: http::Request<hyper::body::Incoming>| {
+        let frames = Frames { left: 2, resets: request.uri().path() == "/cut" };
+        Ok::<_, std::convert::Infallible>(http::Response::new(frames))
+    });
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            // Refused by whoever does not know the certificate.
+            let Ok(stream) = acceptor.accept(stream).await else { continue };
+            let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            tokio::spawn(builder.serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    (address, roots)
 }

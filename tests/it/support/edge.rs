@@ -96,7 +96,6 @@ impl Configured {
 }
 
 /// A running edge.
-#[derive(Debug)]
 pub(crate) struct Edge {
     running: Option<Running>,
     roots: RootCertStore,
@@ -115,6 +114,7 @@ impl Edge {
             .setting("listeners.admin", any_port)
             .setting("log.access", "off")
             .setting("log.level", "error")
+            .setting("limits.drain_timeout", "100ms")
             .workers(2)
             .ram("64 MiB")
     }
@@ -176,6 +176,11 @@ impl Edge {
         }
     }
 
+    /// Puts this share of what ram holds out of it.
+    pub(crate) fn evict(&self, share_percent: u64) {
+        self.running().evict(share_percent);
+    }
+
     /// Takes no more work and finishes what is there; blocks, so on a thread of its own.
     pub(crate) async fn drain(&mut self) {
         let running = self.running.take().expect("an edge is drained once");
@@ -184,6 +189,16 @@ impl Edge {
 
     fn running(&self) -> &Running {
         self.running.as_ref().expect("an edge that was drained is not asked")
+    }
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        if let Some(running) = self.running.take() {
+            // On a thread of its own: draining blocks, and the test's runtime forbids that here.
+            let drained = std::thread::spawn(move || running.drain()).join();
+            assert!(drained.is_ok() || std::thread::panicking(), "draining panicked");
+        }
     }
 }
 

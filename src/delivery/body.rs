@@ -43,6 +43,8 @@ struct Sending {
 enum State {
     Idle(Feed),
     Waiting(Pin<Box<dyn Future<Output = (Feed, Next)>>>),
+    /// Told at the next poll: hyper forgets what it has not flushed when it is told of an error.
+    Failing(Arc<FillError>),
     Ended,
 }
 
@@ -91,6 +93,7 @@ impl Sending {
         loop {
             match std::mem::replace(&mut self.feed, State::Ended) {
                 State::Ended => return Poll::Ready(Ok(None)),
+                State::Failing(error) => return Poll::Ready(Err(error)),
                 State::Idle(mut feed) => {
                     let span = self.span;
                     if let Some(slice) = feed.try_next(span) {
@@ -107,10 +110,13 @@ impl Sending {
                         self.feed = State::Waiting(waiting);
                         return Poll::Pending;
                     }
+                    Poll::Ready((_, Err(error))) => {
+                        self.feed = State::Failing(error);
+                        context.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
                     Poll::Ready((feed, next)) => {
-                        if matches!(next, Ok(Some(_))) {
-                            self.feed = State::Idle(feed);
-                        }
+                        self.feed = State::Idle(feed);
                         return Poll::Ready(next);
                     }
                 },

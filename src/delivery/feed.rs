@@ -68,7 +68,7 @@ pub struct Span {
 }
 
 /// What there is of the next bytes without waiting.
-enum Now {
+pub(super) enum Now {
     Slice(Slice),
     /// There are bytes, but no memory to pin them.
     NoMemory,
@@ -148,6 +148,9 @@ impl Feed {
     async fn next_in_time(&mut self, span: Span) -> Result<Option<Slice>, Arc<FillError>> {
         let mut detours = 0;
         loop {
+            if self.version.length_bytes() == Some(span.position) {
+                return Ok(None);
+            }
             match self.now(span) {
                 Now::Slice(slice) => return Ok(Some(slice)),
                 Now::NoMemory => {
@@ -178,7 +181,7 @@ impl Feed {
     }
 
     /// Joins the run that brings the next byte, or starts one.
-    fn join(&mut self, span: Span) -> Result<(), Arc<FillError>> {
+    pub(super) fn join(&mut self, span: Span) -> Result<(), Arc<FillError>> {
         if self.tier == Tier::Pass {
             return Err(Arc::new(FillError::Closed {
                 offset: span.position,
@@ -218,7 +221,8 @@ impl Feed {
         if self.handed_out.is_some() { Class::Viewer } else { Class::Miss }
     }
 
-    fn now(&mut self, span: Span) -> Now {
+    /// What there is without waiting.
+    pub(super) fn now(&mut self, span: Span) -> Now {
         if let Some(bytes) = self.in_ram(span.position) {
             return self.pin(bytes, span, Tier::Ram);
         }

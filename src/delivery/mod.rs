@@ -22,7 +22,7 @@ use crate::cache::heads::{Head, Heads, Known};
 use crate::cache::ram::Ram;
 use crate::delivery::body::ViewerBody;
 use crate::delivery::error::DeliveryError;
-use crate::delivery::feed::{Feed, Span};
+use crate::delivery::feed::{Feed, Now, Slice, Span};
 use crate::delivery::record::{Record, Viewer};
 use crate::delivery::reply::Reply;
 use crate::fill::client::Ask;
@@ -222,20 +222,22 @@ impl Delivery {
         let forwarded = Forwarded { collapsed, ..Forwarded::from(reason) };
         match &**opened {
             Opened::Stored { head, .. } if head.is_selected_by(&viewer.parts.headers) => {
-                record.lookup = Some(if collapsed { Lookup::Collapsed } else { Lookup::Miss });
+                record.found(if collapsed { Lookup::Collapsed } else { Lookup::Miss });
                 let ttl = Some(head.freshness.ttl_seconds(viewer.time));
                 let found = Found::Asked(Forwarded { stored: !collapsed, ttl, ..forwarded });
                 self.answer(viewer, asked, head.clone(), found, record).await
             }
             Opened::Confirmed { head } if head.is_selected_by(&viewer.parts.headers) => {
-                record.lookup = Some(Lookup::Revalidated);
+                record.found(Lookup::Revalidated);
                 let fwd_status = Some(http::StatusCode::NOT_MODIFIED);
                 let ttl = Some(head.freshness.ttl_seconds(viewer.time));
                 let found = Found::Asked(Forwarded { fwd_status, ttl, ..forwarded });
                 self.answer(viewer, asked, head.clone(), found, record).await
             }
-            Opened::Private { head, span, body } if place == Place::First => {
-                record.lookup = Some(Lookup::Uncacheable);
+            Opened::Private { head, span, body }
+                if place == Place::First && covers(asked.range, head, *span) =>
+            {
+                record.found(Lookup::Uncacheable);
                 let reader = body.lock().ok().and_then(|mut body| body.take());
                 let forwarded = Found::Asked(forwarded);
                 self.answer_alone(viewer, asked, head, *span, reader, forwarded, record).await
@@ -262,7 +264,8 @@ impl Delivery {
         match preconditions(fields, &head) {
             Verdict::PreconditionFailed => return Err(DeliveryError::PreconditionFailed),
             Verdict::NotModified => {
-                let status = cache_status(&head, found, viewer, None, record);
+                record.found(Lookup::Hit);
+                let status = cache_status(&head, found, viewer, None);
                 return Ok(Reply::not_modified(&head, viewer, status));
             }
             Verdict::Proceed => {}
@@ -270,7 +273,8 @@ impl Delivery {
         let length = head.version.length_bytes();
         let range = self.resolve(asked, fields, &head, length)?;
         if length == Some(0) {
-            let status = cache_status(&head, found, viewer, None, record);
+            record.found(Lookup::Hit);
+            let status = cache_status(&head, found, viewer, None);
             return Ok(Reply::content(&head, viewer, None, length, status));
         }
         let span = match range {
@@ -285,20 +289,41 @@ impl Delivery {
             asked.key.clone(),
             head.version.clone(),
         );
-        let first = match feed.try_next(span) {
-            Some(slice) => Some(slice),
-            None => match feed.next(span).await {
-                Err(why) if cannot_join(&why, &head) => {
-                    return Box::pin(self.pass(viewer, asked, record)).await;
-                }
-                first => first.map_err(DeliveryError::Fill)?,
-            },
+        let first = match self.first(&mut feed, span, record).await {
+            Err(why) if cannot_join(&why, &head) => {
+                return Box::pin(self.pass(viewer, asked, record)).await;
+            }
+            first => first.map_err(DeliveryError::Fill)?,
         };
         record.origin_requests.set(record.origin_requests.get() + feed.runs_started);
-        let status = cache_status(&head, found, viewer, feed.collapsed, record);
+        let status = cache_status(&head, found, viewer, feed.collapsed);
         record.range = range;
         let reply = Reply::content(&head, viewer, range, length, status);
         Ok(reply.sending(feed, span, first))
+    }
+
+    /// The first slice; tells the record where it was found, before waiting for it.
+    async fn first(
+        &self,
+        feed: &mut Feed,
+        span: Span,
+        record: &mut Record,
+    ) -> Result<Option<Slice>, Arc<FillError>> {
+        match feed.now(span) {
+            Now::Slice(slice) => {
+                record.found(Lookup::Hit);
+                return Ok(Some(slice));
+            }
+            Now::NoMemory => record.found(Lookup::Hit),
+            Now::NotThere => {
+                feed.join(span)?;
+                record.found(match feed.collapsed {
+                    Some(true) => Lookup::Collapsed,
+                    _ => Lookup::Partial,
+                });
+            }
+        }
+        feed.next(span).await
     }
 
     /// The range to answer with; `None` for the whole object.
@@ -311,7 +336,8 @@ impl Delivery {
     ) -> Result<Option<ByteRange>, DeliveryError> {
         let whole_only = head.stored.status() != http::StatusCode::OK;
         let (Some(range), Some(length_bytes)) = (asked.range, length) else { return Ok(None) };
-        if whole_only || !conditional::if_range_holds(fields, head.stored.validator()) {
+        // Of nothing there is no range: it is ignored, as RFC 9110 section 14.2 allows.
+        if length_bytes == 0 || whole_only || !conditional::if_range_holds(fields, head.stored.validator()) {
             return Ok(None);
         }
         let unsatisfiable = DeliveryError::Unsatisfiable { length_bytes: length };
@@ -331,7 +357,7 @@ impl Delivery {
         record: &mut Record,
     ) -> Result<Reply, DeliveryError> {
         let (first_byte, end) = span;
-        let status = cache_status(head, found, viewer, None, record);
+        let status = cache_status(head, found, viewer, None);
         let length = head.version.length_bytes();
         let is_part = asked.range.is_some() && !(first_byte == 0 && end == length);
         let range = match (asked.range, length) {
@@ -402,7 +428,8 @@ impl Delivery {
                 }
             }
         };
-        let status = cache_status(&head, found, viewer, None, record);
+        record.found(if matches!(found, Found::Fresh) { Lookup::Hit } else { Lookup::Miss });
+        let status = cache_status(&head, found, viewer, None);
         match preconditions(fields, &head) {
             Verdict::PreconditionFailed => Err(DeliveryError::PreconditionFailed),
             Verdict::NotModified => Ok(Reply::not_modified(&head, viewer, status)),
@@ -420,6 +447,7 @@ impl Delivery {
             ask: self.shared.ask(viewer, &asked.site, &asked.key),
             viewer_fields: viewer.parts.headers.clone(),
             range: asked.range,
+            window_bytes: self.shared.filler.window_bytes,
             stale,
             has_authorization: asked.has_authorization,
         }
@@ -443,28 +471,23 @@ impl Shared {
     }
 }
 
-/// What our member of `Cache-Status` says, and the look-up's word for the record.
-fn cache_status(
-    head: &Head,
-    found: Found,
-    viewer: &Viewer,
-    collapsed: Option<bool>,
-    record: &mut Record,
-) -> CacheStatus {
-    let (lookup, status) = match (found, collapsed) {
-        (Found::Asked(forwarded), _) => (record.lookup, CacheStatus::Fwd(forwarded)),
-        (Found::Fresh, None) => {
-            let ttl = head.freshness.ttl_seconds(viewer.time);
-            (Some(Lookup::Hit), CacheStatus::Hit { ttl })
-        }
+/// What our member of `Cache-Status` says.
+fn cache_status(head: &Head, found: Found, viewer: &Viewer, collapsed: Option<bool>) -> CacheStatus {
+    match (found, collapsed) {
+        (Found::Asked(forwarded), _) => CacheStatus::Fwd(forwarded),
+        (Found::Fresh, None) => CacheStatus::Hit { ttl: head.freshness.ttl_seconds(viewer.time) },
         (Found::Fresh, Some(collapsed)) => {
-            let lookup = if collapsed { Lookup::Collapsed } else { Lookup::Partial };
-            let forwarded = Forwarded { collapsed, ..Fwd::Partial.into() };
-            (Some(lookup), CacheStatus::Fwd(forwarded))
+            CacheStatus::Fwd(Forwarded { collapsed, ..Fwd::Partial.into() })
         }
-    };
-    record.lookup = lookup;
-    status
+    }
+}
+
+/// Whether a passed answer carries all of the viewer's range: what was asked for may have been a window.
+fn covers(range: Option<RangeRequest>, head: &Head, carried: (u64, Option<u64>)) -> bool {
+    let (Some(range), Some(length)) = (range, head.version.length_bytes()) else { return true };
+    let (first, Some(end)) = carried else { return true };
+    range.resolve(length).is_ok_and(|range| first <= range.start() && range.end() <= end)
+        || (first, end) == (0, length)
 }
 
 /// The request's conditions, which only a 2xx is asked about (RFC 9110 section 13.2.1).

@@ -48,8 +48,8 @@ pub struct Record {
     pub status: StatusCode,
     /// The range answered.
     pub range: Option<ByteRange>,
-    /// What the look-up found, counted when the request is.
-    pub lookup: Option<Lookup>,
+    /// What the look-up found.
+    lookup: Option<Lookup>,
     /// Our member of `Cache-Status`.
     pub cache: Option<HeaderValue>,
     /// Requests upstream this one caused.
@@ -98,6 +98,14 @@ impl Record {
         self.counters.body_bytes.add(tier, bytes as u64);
     }
 
+    /// The look-up has an answer: counted now, because the bytes may be long in coming. The first counts.
+    pub fn found(&mut self, lookup: Lookup) {
+        if self.lookup.is_none() {
+            self.lookup = Some(lookup);
+            self.counters.lookups.count(lookup);
+        }
+    }
+
     /// The response's head is decided: counts the request.
     pub fn answered(&mut self, status: StatusCode) {
         self.status = status;
@@ -107,9 +115,6 @@ impl Record {
             Protocol::Http2 => labels::Protocol::Http2,
         };
         let scheme = if connection.tls.is_some() { Scheme::Tls } else { Scheme::Plain };
-        if let Some(lookup) = self.lookup {
-            self.counters.lookups.count(lookup);
-        }
         let method = Method::of(&self.viewer.parts.method);
         self.counters.requests.count(((protocol, scheme), (method, StatusClass::of(status))));
     }

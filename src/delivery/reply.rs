@@ -95,16 +95,24 @@ pub fn refusal(
     if verdict.connection == After::Close && viewer.parts.version <= Version::HTTP_11 {
         fields.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    let text = Bytes::from(format!("{}: {}\n", verdict.status.as_u16(), verdict.reason));
+    let text = match is_bare(verdict.status) {
+        true => Bytes::new(),
+        false => Bytes::from(format!("{}: {}\n", verdict.status.as_u16(), verdict.reason)),
+    };
     fields.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     fields.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
     record.answered(verdict.status);
     log(error, viewer);
-    if viewer.parts.method == http::Method::HEAD {
+    if viewer.parts.method == http::Method::HEAD || is_bare(verdict.status) {
         return response.map(|()| ViewerBody::empty(record));
     }
     record.outcome = Outcome::ClientLeft;
     response.map(|()| ViewerBody::text(record, text))
+}
+
+/// Players ask past the end as a matter of course: a 416 says all it has to say in its head.
+fn is_bare(status: StatusCode) -> bool {
+    status == StatusCode::RANGE_NOT_SATISFIABLE
 }
 
 /// Logged by who must act: what the origin does is worth a look tomorrow, what viewers do is not.

@@ -120,21 +120,32 @@ impl Client {
         self.patience
     }
 
-    /// Asks, and returns when the answer's head is here. Dropping it midway closes the connection.
+    /// Asks until an answer's head is here, each time the next origin. Dropping it midway closes the
+    /// connection.
     ///
     /// # Errors
-    /// `Connect` after the last attempt, `FirstByteTimeout`, `Redirect`, `Overload`.
+    /// `Connect` or `FirstByteTimeout` after the last attempt, `Redirect`, `Overload`.
     pub async fn ask(&self, ask: &Ask) -> Result<Answer, FillError> {
         let attempts = AtomicU32::new(0);
-        let attempt = || async {
-            let number = attempts.fetch_add(1, Ordering::Relaxed) as usize;
-            let upstreams = &self.upstreams[usize::from(ask.site.id.0)];
-            self.ask_one(&upstreams[number % upstreams.len()], ask).await
-        };
+        let attempt = || self.ask_once(ask, attempts.fetch_add(1, Ordering::Relaxed));
         let pauses = ExponentialBuilder::default()
             .with_min_delay(FIRST_PAUSE)
             .with_max_times(self.retries as usize);
-        attempt.retry(pauses).when(|error| matches!(error, FillError::Connect { .. })).await
+        attempt
+            .retry(pauses)
+            .when(|error| {
+                matches!(error, FillError::Connect { .. } | FillError::FirstByteTimeout { .. })
+            })
+            .await
+    }
+
+    /// Asks one origin once: the first, or for a later `attempt` the one whose turn it is.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub async fn ask_once(&self, ask: &Ask, attempt: u32) -> Result<Answer, FillError> {
+        let upstreams = &self.upstreams[usize::from(ask.site.id.0)];
+        self.ask_one(&upstreams[attempt as usize % upstreams.len()], ask).await
     }
 
     async fn ask_one(&self, upstream: &Upstream, ask: &Ask) -> Result<Answer, FillError> {

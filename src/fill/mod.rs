@@ -26,7 +26,7 @@ use crate::limits::PIECE_SIZE_BYTES;
 use crate::memory::{Class, Governor, Use};
 use crate::message::range::RangeRequest;
 use crate::metrics::Counters;
-use crate::object::{BlockKey, BlockSize, ByteRange, ObjectKey, VersionNumbers};
+use crate::object::{BlockKey, BlockSize, ByteRange, ObjectKey, VersionNumbers, piece_floor};
 use crate::site::{Rule, Site};
 
 use self::client::{Ask, Client};
@@ -83,6 +83,8 @@ pub struct Wanted {
     pub range: Option<RangeRequest>,
     /// What is held and must be asked about.
     pub stale: Option<Arc<Head>>,
+    /// How much of it may be asked for at once, in bytes.
+    pub window_bytes: u64,
     /// Who asks with credentials may get an answer for himself only (RFC 9111 section 3.5).
     pub has_authorization: bool,
 }
@@ -92,12 +94,34 @@ impl Wanted {
         self.site.rule_for(&self.path)
     }
 
+    /// The range to ask the origin for: the viewer's own, or whole pieces of at most a window of it.
+    fn asked(&self, sharing: Sharing) -> Option<RangeRequest> {
+        let range = self.range?;
+        if sharing == Sharing::Alone {
+            return Some(range);
+        }
+        Some(match range {
+            RangeRequest::FromTo { first, last } => {
+                let first = piece_floor(first);
+                let reach = first.saturating_add(self.window_bytes);
+                let end = last.map_or(reach, |last| last.saturating_add(1).min(reach));
+                let end = end.checked_next_multiple_of(PIECE_SIZE_BYTES).unwrap_or(u64::MAX);
+                RangeRequest::FromTo { first, last: Some(end - 1) }
+            }
+            // Where the object ends is not known: one piece more, so that what is wanted lies in whole ones.
+            RangeRequest::Suffix { length } => {
+                RangeRequest::Suffix { length: length.saturating_add(PIECE_SIZE_BYTES) }
+            }
+        })
+    }
+
     /// The fields that make a question of the request: the range, rounded out to pieces where the answer
     /// may be kept, and what is held already.
     fn conditions(&self, sharing: Sharing) -> Vec<(HeaderName, HeaderValue)> {
         let mut conditions = Vec::new();
-        if let Some(range) = self.range {
-            conditions.push((RANGE, asked_range(range, sharing)));
+        if let Some(range) = self.asked(sharing) {
+            let value = HeaderValue::try_from(range.to_string());
+            conditions.push((RANGE, value.expect("digits and a dash are a field value")));
         }
         if let Some(head) = &self.stale {
             let etag = head.version.validator.etag().map(|etag| etag.as_header().clone());
@@ -111,30 +135,6 @@ impl Wanted {
 
 fn date_field(date: std::time::SystemTime) -> HeaderValue {
     HeaderValue::try_from(httpdate::fmt_http_date(date)).expect("a date is a field value")
-}
-
-/// The range to ask the origin for, so that it brings whole pieces.
-fn asked_range(range: RangeRequest, sharing: Sharing) -> HeaderValue {
-    let text = match (range, sharing) {
-        (RangeRequest::FromTo { first, last: None }, Sharing::Alone) => format!("bytes={first}-"),
-        (RangeRequest::FromTo { first, last: Some(last) }, Sharing::Alone) => {
-            format!("bytes={first}-{last}")
-        }
-        (RangeRequest::Suffix { length }, Sharing::Alone) => format!("bytes=-{length}"),
-        (RangeRequest::FromTo { first, last }, Sharing::Shared) => {
-            let first = crate::object::piece_floor(first);
-            let end = last.and_then(|last| last.checked_add(1));
-            match end.and_then(|end| end.checked_next_multiple_of(PIECE_SIZE_BYTES)) {
-                Some(end) => format!("bytes={first}-{}", end - 1),
-                None => format!("bytes={first}-"),
-            }
-        }
-        // Where the object ends is not known: one piece more, so that what is wanted lies in whole ones.
-        (RangeRequest::Suffix { length }, Sharing::Shared) => {
-            format!("bytes=-{}", length.saturating_add(PIECE_SIZE_BYTES))
-        }
-    };
-    HeaderValue::try_from(text).expect("digits and a dash are a field value")
 }
 
 /// What became of the question what an object is.

@@ -25,6 +25,7 @@ use crate::message::freshness::{Assessment, Exchange, Freshness, Reason, assess}
 use crate::message::range::{ContentRange, RangeRequest};
 use crate::message::response::{self, Stored};
 use crate::message::vary::VariantKey;
+use crate::object::ByteRange;
 
 /// A body that is here and must be pumped.
 type Job = (Arc<Run>, Source);
@@ -88,7 +89,7 @@ impl Filler {
         let placed = match ask.method {
             // No body comes; the length it would have is told.
             Method::HEAD => Placed { first: 0, end: Some(0), complete: told_length(&answer) },
-            _ => place(&answer, wanted.range, rounded)?,
+            _ => place(&answer, wanted.asked(rounded))?,
         };
         Ok(self.take(wanted, answer, placed))
     }
@@ -268,11 +269,7 @@ fn told_length(answer: &Answer) -> Option<u64> {
 }
 
 /// Places the body, or finds that it is not what was asked for.
-fn place(
-    answer: &Answer,
-    range: Option<RangeRequest>,
-    rounded: Sharing,
-) -> Result<Placed, FillError> {
+fn place(answer: &Answer, asked: Option<RangeRequest>) -> Result<Placed, FillError> {
     if answer.status != StatusCode::PARTIAL_CONTENT {
         let end = answer.body.size_hint().exact();
         return Ok(Placed { first: 0, end, complete: end });
@@ -281,32 +278,27 @@ fn place(
         asked: asked.to_owned(),
         answered: "a part (206)".to_owned(),
     };
-    let (answered, complete) = match range {
+    let answered = match asked {
         None => return Err(wrong("the whole object")),
         Some(RangeRequest::FromTo { first, last }) => {
-            let (start, end) = match rounded {
-                Sharing::Alone => (first, last.and_then(|last| last.checked_add(1))),
-                Sharing::Shared => {
-                    let end = last.and_then(|last| last.checked_add(1));
-                    let end = end.and_then(|end| end.checked_next_multiple_of(PIECE_SIZE_BYTES));
-                    (crate::object::piece_floor(first), end)
-                }
-            };
-            let range = pump::believable(answer, start, end)?;
-            (range.range(), range.complete())
+            let end = last.and_then(|last| last.checked_add(1));
+            pump::believable(answer, first, end)?
         }
         Some(RangeRequest::Suffix { .. }) => {
             let field = answer.fields.get(CONTENT_RANGE);
             let parsed = field.and_then(|field| ContentRange::parse(field).ok());
-            let parsed = parsed.ok_or_else(|| wrong("a suffix"))?;
-            let start = parsed.range().ok_or_else(|| wrong("a suffix"))?.start();
-            let range = pump::believable(answer, start, None)?;
-            if range.complete() != range.range().map(|range| range.end()) {
+            let start = parsed.and_then(|parsed| parsed.range()).map(|range| range.start());
+            let start = start.ok_or_else(|| wrong("a suffix"))?;
+            let suffix = pump::believable(answer, start, None)?;
+            // A suffix ends where the object ends, if that is told.
+            let reaches = suffix.complete() == suffix.range().map(ByteRange::end);
+            if !reaches && suffix.complete().is_some() {
                 return Err(wrong("a suffix"));
             }
-            (range.range(), range.complete())
+            suffix
         }
     };
-    let range = answered.ok_or_else(|| wrong("a range"))?;
+    let range = answered.range().ok_or_else(|| wrong("a range"))?;
+    let complete = answered.complete();
     Ok(Placed { first: range.start(), end: Some(range.end()), complete })
 }

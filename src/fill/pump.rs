@@ -124,7 +124,7 @@ impl Pump {
         let mut attempts = 1;
         loop {
             let begun_at = self.position;
-            let stop = match self.source(source.take()).await {
+            let stop = match self.source(source.take(), attempts - 1).await {
                 Ok(source) => self.write_from(source).await,
                 Err(stop) => stop,
             };
@@ -149,9 +149,12 @@ impl Pump {
     }
 
     /// The body to read: the one given, or asked for from the write position on.
-    async fn source(&mut self, given: Option<Source>) -> Result<Source, Stop> {
+    async fn source(&mut self, given: Option<Source>, attempt: u32) -> Result<Source, Stop> {
         if let Some(source) = given {
             return Ok(source);
+        }
+        if self.run.pace() == Pace::Deserted {
+            return Err(Stop::Parked);
         }
         // Memory first: who waits for it holds no connection.
         self.open_extent().await?;
@@ -162,7 +165,7 @@ impl Pump {
             ask.conditions.push((IF_RANGE, validator));
         }
         self.filler.counters.origin_requests.count(());
-        let answer = self.filler.client.ask(&ask).await.map_err(Stop::Failed)?;
+        let answer = self.filler.client.ask_once(&ask, attempt).await.map_err(again_or_never)?;
         self.accept(answer, end)
     }
 
@@ -422,6 +425,14 @@ impl Pump {
         let key = BlockKey { version: version.id, index };
         self.filler.ram.publish(key, first_piece, bytes.slice(..(whole - start) as usize));
         true
+    }
+}
+
+/// What comes of no connection or no answer may be better next time.
+fn again_or_never(error: FillError) -> Stop {
+    match error {
+        FillError::Connect { .. } | FillError::FirstByteTimeout { .. } => Stop::Broke(error),
+        error => Stop::Failed(error),
     }
 }
 

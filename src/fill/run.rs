@@ -382,12 +382,13 @@ impl Reader {
             self.mark.served.store(true, Ordering::Release);
             return Some(Landed::Bytes(part.bytes.slice((position - part.start) as usize..)));
         }
-        let object_end = self.run.version.length_bytes();
+        if self.run.version.length_bytes() == Some(position) {
+            return Some(Landed::End);
+        }
         match &state.ended {
             Some(Ended::Failed(error)) if position >= state.floor() => {
                 Some(Landed::Failed(error.clone()))
             }
-            Some(_) if object_end == Some(position) => Some(Landed::End),
             Some(_) => Some(Landed::Elsewhere),
             None if state.comes_by(position, self.run.goes_on()) => None,
             None => Some(Landed::Elsewhere),

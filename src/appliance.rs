@@ -1,7 +1,8 @@
 //! Builds every part once, in order, and owns start and drain.
 //!
 //! A thread for each worker with listeners of its own, a runtime for fills, a thread for the admin
-//! listener. Every thread and task started here is awaited in [`Running::drain`]. Nothing is bound before
+//! listener. Every thread and task started here is awaited in [`Running::drain`]. Nothing is bound
+//! before
 //! everything that can be refused has been built.
 
 mod figures;
@@ -118,7 +119,8 @@ impl Appliance {
         Appliance::start_with(config, Vec::new())
     }
 
-    /// Starts with sockets the service manager passed, in place of the configured ones of their kind.
+    /// Starts with sockets the service manager passed, in place of the configured ones of their
+    /// kind.
     ///
     /// # Errors
     /// As [`Appliance::start`].
@@ -194,7 +196,8 @@ impl Running {
         self.log_writer.reopen();
     }
 
-    /// Takes no more viewers, finishes what runs within the drain limit, and ends every thread. Blocks.
+    /// Takes no more viewers, finishes what runs within the drain limit, and ends every thread.
+    /// Blocks.
     pub fn drain(self) {
         self.parts.readiness.set_draining();
         self.drain.cancel();
@@ -328,7 +331,8 @@ impl Parts {
 struct Budget {
     /// Of the mapping: what the tier may keep.
     cached_bytes: u64,
-    /// Of the mapping: what fills and pinned slices may hold. Together more than the mapping: what is kept
+    /// Of the mapping: what fills and pinned slices may hold. Together more than the mapping: what
+    /// is kept
     /// makes room.
     working_bytes: u64,
     rest_bytes: u64,

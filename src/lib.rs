@@ -1,7 +1,9 @@
 //! Tidegate: an edge cache appliance for video. This file is the crate map and holds no code.
 //!
-//! The life of a request is told in `ARCHITECTURE.md`; it starts in [`server`] (sockets), is decided in
-//! [`delivery`] with the rules of [`message`], reads [`cache`], and asks [`fill`] for what is missing.
+//! The life of a request is told in `ARCHITECTURE.md`; it starts in [`server`] (sockets), is
+//! decided in
+//! [`delivery`] with the rules of [`message`], reads [`cache`], and asks [`fill`] for what is
+//! missing.
 
 pub mod access_log;
 pub mod appliance;

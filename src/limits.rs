@@ -1,6 +1,7 @@
 //! Every hard bound in one place, tied together by compile-time asserts.
 //!
-//! A setting may lower most of these, none may raise them. No other file holds a bound without a name.
+//! A setting may lower most of these, none may raise them. No other file holds a bound without a
+//! name.
 
 /// One piece: the unit of ram, checksum, ssd read, presence and publication.
 pub const PIECE_SIZE_BYTES: u64 = 64 << 10;

@@ -1,8 +1,10 @@
 //! The governor: every byte the process may use is reserved here before it is used.
 //!
-//! Two pools share `memory.total`. The *working* pool is the part of the ram tier's mapping that fills
+//! Two pools share `memory.total`. The *working* pool is the part of the ram tier's mapping that
+//! fills
 //! and pinned slices may hold; the *rest* is heads, connections and logs. A class says how badly a
-//! reservation is wanted: the lower its share of the pool, the earlier it is refused (DESIGN invariant 7:
+//! reservation is wanted: the lower its share of the pool, the earlier it is refused (DESIGN
+//! invariant 7:
 //! prefetch, planned fill, admission, new misses, new connections, in this order).
 //! Who waits for memory must hold none: `reserve` waits, `try_reserve` never does.
 
@@ -149,7 +151,8 @@ impl Governor {
         reserved
     }
 
-    /// Reserves `bytes`, waiting until others release enough. The caller must hold no reservation that
+    /// Reserves `bytes`, waiting until others release enough. The caller must hold no reservation
+    /// that
     /// it could release, and gives its own deadline. Dropping the future midway reserves nothing.
     pub async fn reserve(self: &Arc<Self>, purpose: Use, class: Class, bytes: u64) -> Reservation {
         if let Some(reservation) = self.take(purpose, class, bytes) {
@@ -221,7 +224,8 @@ impl Reservation {
     fn give_back(&self, bytes: u64) {
         self.governor.pools[self.purpose.pool()].used_bytes.fetch_sub(bytes, Ordering::AcqRel);
         self.governor.used_bytes[self.purpose as usize].fetch_sub(bytes, Ordering::Relaxed);
-        // SeqCst against `Waiting::count`: either the waiter sees these bytes, or we see the waiter.
+        // SeqCst against `Waiting::count`: either the waiter sees these bytes, or we see the
+        // waiter.
         std::sync::atomic::fence(Ordering::SeqCst);
         if self.governor.waiting.load(Ordering::SeqCst) > 0 {
             self.governor.released.notify_waiters();

@@ -1,8 +1,10 @@
 //! Heads: what an object's URL leads to, before any block can be found.
 //!
 //! An object has variants (`Vary`), each with a head: the stored response without its body, and the
-//! version its blocks belong to. Heads are mutable, the newest wins; they are bounded by weight and forgotten
-//! like anything else in ram. Bodies are not here. A version is immutable but for what is learned of it.
+//! version its blocks belong to. Heads are mutable, the newest wins; they are bounded by weight and
+//! forgotten
+//! like anything else in ram. Bodies are not here. A version is immutable but for what is learned
+//! of it.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -72,7 +74,8 @@ impl Version {
         self.ranges.store(seen, Ordering::Relaxed);
     }
 
-    /// Whether a missing part can be asked for later and joined to what is held: only a strong validator
+    /// Whether a missing part can be asked for later and joined to what is held: only a strong
+    /// validator
     /// proves that both are of one body (RFC 9111 section 3.4), and the origin must honour ranges.
     pub fn is_resumable(&self) -> bool {
         self.validator.is_strong() && self.ranges.load(Ordering::Relaxed) != RANGES_IGNORED
@@ -203,7 +206,8 @@ impl Heads {
         }
     }
 
-    /// Stores `head` as the newest of its variant. Variants of another `Vary` are forgotten, and the
+    /// Stores `head` as the newest of its variant. Variants of another `Vary` are forgotten, and
+    /// the
     /// oldest when there would be too many.
     pub fn store(&self, key: ObjectKey, head: Arc<Head>) {
         let _ordered = self.order(&key);
@@ -256,5 +260,6 @@ impl Heads {
     }
 }
 
-/// A shard refuses what is heavier than its hot share: it must hold the largest head many times over.
+/// A shard refuses what is heavier than its hot share: it must hold the largest head many times
+/// over.
 const HEADS_PER_SHARD_BYTES: u64 = 4 << 20;

@@ -31,7 +31,8 @@ Exit codes: 0 done, 1 failed, 64 misused (the command line, or a fault in the co
 
 /// What was typed.
 #[derive(Debug, Parser)]
-#[command(name = "tidegate", version, about = env!("CARGO_PKG_DESCRIPTION"), after_help = EXAMPLES, max_term_width = 100)]
+#[command(name = "tidegate", version, about = env!("CARGO_PKG_DESCRIPTION"))]
+#[command(after_help = EXAMPLES, max_term_width = 100)]
 struct CommandLine {
     #[command(subcommand)]
     command: Command,

@@ -1,7 +1,9 @@
 //! `tidegate serve`: runs the appliance until it is told to stop.
 //!
-//! Everything in the configuration is checked before a port is bound. Readiness is told to the service
-//! manager; SIGTERM and SIGINT drain within the limit set and exit 0, SIGHUP reopens the access log.
+//! Everything in the configuration is checked before a port is bound. Readiness is told to the
+//! service
+//! manager; SIGTERM and SIGINT drain within the limit set and exit 0, SIGHUP reopens the access
+//! log.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -47,7 +49,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The configured addresses of a kind that the service manager passes sockets of are not ours to bind.
+/// The configured addresses of a kind that the service manager passes sockets of are not ours to
+/// bind.
 fn inherited(config: &Config, passed: &[PassedSocket]) -> Vec<SocketAddr> {
     let kinds: Vec<&str> = passed.iter().map(|socket| socket.name.as_str()).collect();
     let of_kind = config.listeners.iter().filter(|l| kinds.contains(&l.kind.name()));

@@ -1,7 +1,9 @@
 //! Where a body's next bytes come from: ram, a run in flight, or a run started for them.
 //!
-//! Every slice is reserved before it is handed out and given back when the connection has sent it. The
-//! first slice is one piece; it grows while the socket keeps up and falls back when it does not, or when
+//! Every slice is reserved before it is handed out and given back when the connection has sent it.
+//! The
+//! first slice is one piece; it grows while the socket keeps up and falls back when it does not, or
+//! when
 //! memory is short. Who waits for memory or for bytes holds neither.
 
 use std::rc::Rc;
@@ -133,7 +135,8 @@ impl Feed {
         }
     }
 
-    /// The next slice; `None` at the end of an object whose length was not known. Dropping it midway is safe.
+    /// The next slice; `None` at the end of an object whose length was not known. Dropping it
+    /// midway is safe.
     ///
     /// # Errors
     /// Why the bytes will not come.
@@ -276,7 +279,8 @@ impl Feed {
         Now::Slice(Slice { bytes, tier, reserved: Rc::new(reserved) })
     }
 
-    /// How large the next slice may be, in bytes: twice the last when the socket asked for more at once.
+    /// How large the next slice may be, in bytes: twice the last when the socket asked for more at
+    /// once.
     fn pace(&self) -> u64 {
         let pace = &self.viewer.connection.pace;
         let last = u64::from(pace.get()).max(PIECE_SIZE_BYTES);

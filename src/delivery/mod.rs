@@ -1,7 +1,9 @@
 //! The life of a request: the whole path on one screen, in [`Delivery::deliver`].
 //!
-//! One `Delivery` per worker thread; what the workers share is behind it. Nothing here waits for control, blocks
-//! the thread or chooses a status (`error.rs` does). Every request leaves a record, however it ends.
+//! One `Delivery` per worker thread; what the workers share is behind it. Nothing here waits for
+//! control, blocks
+//! the thread or chooses a status (`error.rs` does). Every request leaves a record, however it
+//! ends.
 
 mod body;
 pub mod error;
@@ -246,7 +248,8 @@ impl Delivery {
                 Err(DeliveryError::Unsatisfiable { length_bytes: *length_bytes })
             }
             Opened::Failed(error) => Err(DeliveryError::Fill(error.clone())),
-            // It was somebody else's answer, or another variant: he asks for himself, behind nobody.
+            // It was somebody else's answer, or another variant: he asks for himself, behind
+            // nobody.
             _ => Box::pin(self.pass(viewer, asked, record)).await,
         }
     }
@@ -337,7 +340,10 @@ impl Delivery {
         let whole_only = head.stored.status() != http::StatusCode::OK;
         let (Some(range), Some(length_bytes)) = (asked.range, length) else { return Ok(None) };
         // Of nothing there is no range: it is ignored, as RFC 9110 section 14.2 allows.
-        if length_bytes == 0 || whole_only || !conditional::if_range_holds(fields, head.stored.validator()) {
+        if length_bytes == 0
+            || whole_only
+            || !conditional::if_range_holds(fields, head.stored.validator())
+        {
             return Ok(None);
         }
         let unsatisfiable = DeliveryError::Unsatisfiable { length_bytes: length };
@@ -472,7 +478,12 @@ impl Shared {
 }
 
 /// What our member of `Cache-Status` says.
-fn cache_status(head: &Head, found: Found, viewer: &Viewer, collapsed: Option<bool>) -> CacheStatus {
+fn cache_status(
+    head: &Head,
+    found: Found,
+    viewer: &Viewer,
+    collapsed: Option<bool>,
+) -> CacheStatus {
     match (found, collapsed) {
         (Found::Asked(forwarded), _) => CacheStatus::Fwd(forwarded),
         (Found::Fresh, None) => CacheStatus::Hit { ttl: head.freshness.ttl_seconds(viewer.time) },
@@ -482,7 +493,8 @@ fn cache_status(head: &Head, found: Found, viewer: &Viewer, collapsed: Option<bo
     }
 }
 
-/// Whether a passed answer carries all of the viewer's range: what was asked for may have been a window.
+/// Whether a passed answer carries all of the viewer's range: what was asked for may have been a
+/// window.
 fn covers(range: Option<RangeRequest>, head: &Head, carried: (u64, Option<u64>)) -> bool {
     let (Some(range), Some(length)) = (range, head.version.length_bytes()) else { return true };
     let (first, Some(end)) = carried else { return true };

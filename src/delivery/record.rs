@@ -98,7 +98,8 @@ impl Record {
         self.counters.body_bytes.add(tier, bytes as u64);
     }
 
-    /// The look-up has an answer: counted now, because the bytes may be long in coming. The first counts.
+    /// The look-up has an answer: counted now, because the bytes may be long in coming. The first
+    /// counts.
     pub fn found(&mut self, lookup: Lookup) {
         if self.lookup.is_none() {
             self.lookup = Some(lookup);

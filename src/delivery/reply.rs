@@ -21,7 +21,7 @@ use crate::message::{request, response};
 use crate::object::ByteRange;
 
 /// A head, and what follows it.
-pub struct Reply {
+pub(super) struct Reply {
     head: Parts,
     status: CacheStatus,
     body: Option<(Feed, Span, Option<Slice>)>,
@@ -29,7 +29,7 @@ pub struct Reply {
 
 impl Reply {
     /// 200 or 206, or the stored status.
-    pub fn content(
+    pub(super) fn content(
         head: &Head,
         viewer: &Viewer,
         range: Option<ByteRange>,
@@ -41,19 +41,19 @@ impl Reply {
     }
 
     /// 304.
-    pub fn not_modified(head: &Head, viewer: &Viewer, status: CacheStatus) -> Reply {
+    pub(super) fn not_modified(head: &Head, viewer: &Viewer, status: CacheStatus) -> Reply {
         let parts = response::not_modified(&head.stored, head.freshness.age(viewer.time));
         Reply { head: parts, status, body: None }
     }
 
     /// With the bytes of `span`.
-    pub fn sending(mut self, feed: Feed, span: Span, first: Option<Slice>) -> Reply {
+    pub(super) fn sending(mut self, feed: Feed, span: Span, first: Option<Slice>) -> Reply {
         self.body = Some((feed, span, first));
         self
     }
 
     /// The response hyper sends; the record is written when its body ends.
-    pub fn with(mut self, mut record: Record) -> Response<ViewerBody> {
+    pub(super) fn with(mut self, mut record: Record) -> Response<ViewerBody> {
         self.status.append_to(&mut self.head.headers);
         record.cache = Some(self.status.to_header());
         record.answered(self.head.status);
@@ -66,7 +66,7 @@ impl Reply {
 }
 
 /// The response to a request that is not answered with an object.
-pub fn refusal(
+pub(super) fn refusal(
     error: &DeliveryError,
     viewer: &Rc<Viewer>,
     mut record: Record,

@@ -1,6 +1,7 @@
 //! One request upstream: which origin, what is sent, and what of the answer's head can be believed.
 //!
-//! Nothing here knows pieces or viewers. Every wait has a deadline; an attempt that could not have been
+//! Nothing here knows pieces or viewers. Every wait has a deadline; an attempt that could not have
+//! been
 //! answered yet is made again, at the next origin if there is one, a bounded number of times.
 
 use std::error::Error;
@@ -120,7 +121,8 @@ impl Client {
         self.patience
     }
 
-    /// Asks until an answer's head is here, each time the next origin. Dropping it midway closes the
+    /// Asks until an answer's head is here, each time the next origin. Dropping it midway closes
+    /// the
     /// connection.
     ///
     /// # Errors
@@ -219,7 +221,8 @@ impl Upstream {
         let builder = hyper_rustls::HttpsConnectorBuilder::new()
             .with_tls_config(tls_config(origin).map_err(|e| format!("origin {authority}: {e}"))?)
             .https_or_http();
-        // HTTP/1.1 only: many connections outrun one flow-controlled one on long paths (crates.md 6).
+        // HTTP/1.1 only: many connections outrun one flow-controlled one on long paths (crates.md
+        // 6).
         let connector = match &origin.server_name {
             None => builder.enable_http1().wrap_connector(connector),
             Some(name) => {

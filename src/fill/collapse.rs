@@ -1,6 +1,7 @@
 //! Many viewers, one request upstream: where fills in flight are found.
 //!
-//! Runs are found by version and position; an object whose head is not known yet is found by its key, and its
+//! Runs are found by version and position; an object whose head is not known yet is found by its
+//! key, and its
 //! waiters are told together. Both tables are sharded and locked for a few instructions.
 
 use std::collections::HashMap;
@@ -56,7 +57,8 @@ impl Runs {
         Runs { by_version: Sharded::new() }
     }
 
-    /// Joins the run that comes by `position`, or adds the one `make` gives. `make` is told where the next
+    /// Joins the run that comes by `position`, or adds the one `make` gives. `make` is told where
+    /// the next
     /// claim begins, so that at most one run holds a piece.
     pub fn join(
         &self,

@@ -1,4 +1,5 @@
-//! What can go wrong on the way from an origin. Which status a viewer gets is decided in `delivery`.
+//! What can go wrong on the way from an origin. Which status a viewer gets is decided in
+//! `delivery`.
 
 use std::fmt;
 

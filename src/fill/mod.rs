@@ -1,7 +1,9 @@
 //! Fill: bring what is missing from an origin, once, however many viewers wait for it.
 //!
-//! Two questions are answered here. `open`: what is this object (its head), asked when nothing is known
-//! or what is known is stale; `read_on`: who brings the bytes from here on, asked when a head is known.
+//! Two questions are answered here. `open`: what is this object (its head), asked when nothing is
+//! known
+//! or what is known is stale; `read_on`: who brings the bytes from here on, asked when a head is
+//! known.
 //! All upstream work runs on the fill runtime: a viewer who leaves takes nothing down with him.
 
 pub mod client;
@@ -94,7 +96,8 @@ impl Wanted {
         self.site.rule_for(&self.path)
     }
 
-    /// The range to ask the origin for: the viewer's own, or whole pieces of at most a window of it.
+    /// The range to ask the origin for: the viewer's own, or whole pieces of at most a window of
+    /// it.
     fn asked(&self, sharing: Sharing) -> Option<RangeRequest> {
         let range = self.range?;
         if sharing == Sharing::Alone {
@@ -108,14 +111,16 @@ impl Wanted {
                 let end = end.checked_next_multiple_of(PIECE_SIZE_BYTES).unwrap_or(u64::MAX);
                 RangeRequest::FromTo { first, last: Some(end - 1) }
             }
-            // Where the object ends is not known: one piece more, so that what is wanted lies in whole ones.
+            // Where the object ends is not known: one piece more, so that what is wanted lies in
+            // whole ones.
             RangeRequest::Suffix { length } => {
                 RangeRequest::Suffix { length: length.saturating_add(PIECE_SIZE_BYTES) }
             }
         })
     }
 
-    /// The fields that make a question of the request: the range, rounded out to pieces where the answer
+    /// The fields that make a question of the request: the range, rounded out to pieces where the
+    /// answer
     /// may be kept, and what is held already.
     fn conditions(&self, sharing: Sharing) -> Vec<(HeaderName, HeaderValue)> {
         let mut conditions = Vec::new();
@@ -180,10 +185,12 @@ pub enum Place {
 }
 
 impl Filler {
-    /// Asks what the object is, together with whoever asks at the same time. Dropping it midway is safe:
+    /// Asks what the object is, together with whoever asks at the same time. Dropping it midway is
+    /// safe:
     /// the question goes on for the others.
     pub async fn open(self: &Arc<Self>, wanted: Wanted) -> (Arc<Opened>, Place) {
-        // Who shows credentials neither waits for others nor lets them wait: the answer may be his alone.
+        // Who shows credentials neither waits for others nor lets them wait: the answer may be his
+        // alone.
         if wanted.has_authorization {
             return self.open_alone(wanted).await;
         }
@@ -209,7 +216,8 @@ impl Filler {
         (wait(answer).await, Place::First)
     }
 
-    /// Joins the run that brings `position`, or starts one for the missing pieces from there to `end`.
+    /// Joins the run that brings `position`, or starts one for the missing pieces from there to
+    /// `end`.
     ///
     /// `Nowhere` when nobody brings it and it cannot be asked for as a part of this version.
     pub fn read_on(
@@ -234,7 +242,8 @@ impl Filler {
         joined
     }
 
-    /// What a new run asks for: whole pieces, within the window, up to the next that is held or claimed;
+    /// What a new run asks for: whole pieces, within the window, up to the next that is held or
+    /// claimed;
     /// one piece only when memory is short.
     fn bounds(
         &self,

@@ -1,7 +1,9 @@
 //! Asking what an object is, and what to make of the answer.
 //!
-//! The answer's head decides everything before a byte of its body is looked at: whether it is what was asked
-//! for, which version it is, who may read it. Claim, then head, then waiters: in this order, so that nobody
+//! The answer's head decides everything before a byte of its body is looked at: whether it is what
+//! was asked
+//! for, which version it is, who may read it. Claim, then head, then waiters: in this order, so
+//! that nobody
 //! who finds the head misses the run that brings its body.
 
 use std::sync::{Arc, Mutex};
@@ -250,7 +252,8 @@ impl Filler {
     }
 }
 
-/// How long an object is remembered as uncacheable: its viewers do not wait for each other meanwhile.
+/// How long an object is remembered as uncacheable: its viewers do not wait for each other
+/// meanwhile.
 const UNCACHEABLE_FOR: Duration = Duration::from_secs(10);
 /// How far a passed body may be ahead of its viewer.
 const PASS_WINDOW_BYTES: u64 = 1 << 20;

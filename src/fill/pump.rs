@@ -1,8 +1,11 @@
 //! The pump: writes an origin's body into pieces, for the readers of one run.
 //!
-//! It reads on while its readers allow it, goes on from where a broken connection stopped, and publishes
-//! pieces only when they are whole. It holds memory only for what its readers still need: when none is free
-//! or nobody moves, a run that can be taken up again ends, and its readers start another when they come there.
+//! It reads on while its readers allow it, goes on from where a broken connection stopped, and
+//! publishes
+//! pieces only when they are whole. It holds memory only for what its readers still need: when none
+//! is free
+//! or nobody moves, a run that can be taken up again ends, and its readers start another when they
+//! come there.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -169,7 +172,8 @@ impl Pump {
         self.accept(answer, end)
     }
 
-    /// Whether the answer brings this version's bytes from the write position on (RFC 9111 section 3.4).
+    /// Whether the answer brings this version's bytes from the write position on (RFC 9111 section
+    /// 3.4).
     fn accept(&self, answer: Answer, end: Option<u64>) -> Result<Source, Stop> {
         let version = &self.run.version;
         let validator = Validator::of(&answer.fields);
@@ -450,7 +454,8 @@ pub(super) fn range_field(start: u64, end: Option<u64>) -> HeaderValue {
     HeaderValue::try_from(text).expect("digits and a dash are a field value")
 }
 
-/// Checks a 206 against what was asked: it must start there, end there or sooner, and not contradict itself.
+/// Checks a 206 against what was asked: it must start there, end there or sooner, and not
+/// contradict itself.
 ///
 /// # Errors
 /// `WrongRange`, with both.

@@ -1,8 +1,11 @@
 //! A fill run: one upstream request for consecutive missing pieces, seen by its readers.
 //!
-//! The pump writes, readers follow its write position; both sides meet only in this file, under a lock held
-//! for a few instructions. A reader outlives the run it follows, a run does not depend on any one reader.
-//! What a run holds is what its readers still need of it: everything else has been published to ram.
+//! The pump writes, readers follow its write position; both sides meet only in this file, under a
+//! lock held
+//! for a few instructions. A reader outlives the run it follows, a run does not depend on any one
+//! reader.
+//! What a run holds is what its readers still need of it: everything else has been published to
+//! ram.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -190,7 +193,8 @@ impl Run {
         let mut state = self.lock();
         state.drop_passed(self.goes_on());
         let positions = state.readers.iter().map(|mark| mark.position.load(Ordering::Acquire));
-        // A run that could not be taken up again waits for its slowest reader, any other for its fastest.
+        // A run that could not be taken up again waits for its slowest reader, any other for its
+        // fastest.
         let pacing = match self.goes_on() {
             GoesOn::WithinItsWindow => positions.max(),
             GoesOn::ToTheEnd => positions.min(),
@@ -250,7 +254,8 @@ impl Run {
     }
 
     /// Ends the run. What a reader who has been given nothing yet waits for stays until it is gone;
-    /// everything else that is published is dropped, so that slow readers hold no memory through a run.
+    /// everything else that is published is dropped, so that slow readers hold no memory through a
+    /// run.
     pub fn finish(&self, ended: Ended) {
         let mut state = self.lock();
         state.ended = Some(ended);
@@ -345,7 +350,8 @@ impl Reader {
         &self.run
     }
 
-    /// Waits for bytes at `position`. The caller gives the deadline. Dropping the future midway is safe:
+    /// Waits for bytes at `position`. The caller gives the deadline. Dropping the future midway is
+    /// safe:
     /// nothing is taken until it is returned.
     pub async fn read(&self, position: u64) -> Landed {
         self.move_to(position);

@@ -1,7 +1,10 @@
-//! `tidegate demo`: an embedded origin with a film, an edge in front of it, and a page to watch both.
+//! `tidegate demo`: an embedded origin with a film, an edge in front of it, and a page to watch
+//! both.
 //!
-//! The edge is the real appliance, configured by a file like any other; only its origin lives in the same
-//! process and its certificate was made a moment ago. Nothing outlives the demo but that certificate's
+//! The edge is the real appliance, configured by a file like any other; only its origin lives in
+//! the same
+//! process and its certificate was made a moment ago. Nothing outlives the demo but that
+//! certificate's
 //! folder, which is removed at the end.
 
 pub mod origin;

@@ -223,9 +223,11 @@ impl Filler {
         match joined {
             Joined::Started(reader, run) => {
                 let source = Source::new(answer, placed.first, placed.end);
-                (Opened::Stored { head, run: Some(reader) }, Some((run, source)))
+                (Opened::Stored { head, run: Some(reader.standing_in()) }, Some((run, source)))
             }
-            Joined::Collapsed(reader) => (Opened::Stored { head, run: Some(reader) }, None),
+            Joined::Collapsed(reader) => {
+                (Opened::Stored { head, run: Some(reader.standing_in()) }, None)
+            }
             Joined::Nowhere => (Opened::Stored { head, run: None }, None),
         }
     }

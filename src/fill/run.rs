@@ -96,6 +96,8 @@ impl Part {
 #[derive(Debug)]
 struct Mark {
     position: AtomicU64,
+    /// It only keeps the run going until those who waited for its head have joined.
+    stands_in: AtomicBool,
     /// It has been given bytes at least once: from then on it can fall back to reading blocks.
     served: AtomicBool,
 }
@@ -147,8 +149,11 @@ impl Run {
         if state.ended.is_some() || !state.comes_by(position, self.goes_on()) {
             return None;
         }
-        let mark =
-            Arc::new(Mark { position: AtomicU64::new(position), served: AtomicBool::new(false) });
+        let mark = Arc::new(Mark {
+            position: AtomicU64::new(position),
+            stands_in: AtomicBool::new(false),
+            served: AtomicBool::new(false),
+        });
         state.readers.push(mark.clone());
         drop(state);
         self.moved.notify_one();
@@ -192,12 +197,12 @@ impl Run {
     pub fn pace(&self) -> Pace {
         let mut state = self.lock();
         state.drop_passed(self.goes_on());
-        let positions = state.readers.iter().map(|mark| mark.position.load(Ordering::Acquire));
+        let positions = state.positions();
         // A run that could not be taken up again waits for its slowest reader, any other for its
         // fastest.
         let pacing = match self.goes_on() {
-            GoesOn::WithinItsWindow => positions.max(),
-            GoesOn::ToTheEnd => positions.min(),
+            GoesOn::WithinItsWindow => positions.iter().max(),
+            GoesOn::ToTheEnd => positions.iter().min(),
         };
         match pacing {
             None => Pace::Deserted,
@@ -271,6 +276,17 @@ impl State {
         self.parts.front().map_or(self.written, |part| part.start)
     }
 
+    /// Where the readers are; who only stands in for others counts while there are no others.
+    fn positions(&self) -> Vec<u64> {
+        let at = |mark: &Arc<Mark>| mark.position.load(Ordering::Acquire);
+        let real = |mark: &&Arc<Mark>| !mark.stands_in.load(Ordering::Acquire);
+        let positions: Vec<u64> = self.readers.iter().filter(real).map(at).collect();
+        match positions.is_empty() {
+            true => self.readers.iter().map(at).collect(),
+            false => positions,
+        }
+    }
+
     fn claim_end(&self, goes_on: GoesOn) -> u64 {
         let end = self.bounds.end.unwrap_or(u64::MAX);
         match goes_on {
@@ -303,9 +319,9 @@ impl State {
     }
 
     fn drop_passed(&mut self, goes_on: GoesOn) {
-        let positions = self.readers.iter().map(|mark| mark.position.load(Ordering::Acquire));
-        let slowest = positions.clone().min().unwrap_or(u64::MAX);
-        let fastest = positions.max().unwrap_or(u64::MAX);
+        let positions = self.positions();
+        let slowest = positions.iter().copied().min().unwrap_or(u64::MAX);
+        let fastest = positions.iter().copied().max().unwrap_or(u64::MAX);
         while let Some(part) = self.parts.front() {
             let passed = part.end() <= slowest;
             // A slow reader falls back to reading blocks, so that it holds nothing here.
@@ -348,6 +364,12 @@ impl Reader {
     /// The run it follows.
     pub fn run(&self) -> &Arc<Run> {
         &self.run
+    }
+
+    /// Keeps the run going, but neither paces it nor holds its bytes once others read.
+    pub fn standing_in(self) -> Reader {
+        self.mark.stands_in.store(true, Ordering::Release);
+        self
     }
 
     /// Waits for bytes at `position`. The caller gives the deadline. Dropping the future midway is

@@ -218,6 +218,8 @@ impl Delivery {
         record: &mut Record,
     ) -> Result<Reply, DeliveryError> {
         let collapsed = place == Place::Behind;
+        // `pass` asks for this viewer alone: what comes then is all there will be.
+        let was_alone = reason == Fwd::Miss;
         if !collapsed {
             record.origin_requests.set(record.origin_requests.get() + 1);
         }
@@ -237,7 +239,7 @@ impl Delivery {
                 self.answer(viewer, asked, head.clone(), found, record).await
             }
             Opened::Private { head, span, body }
-                if place == Place::First && covers(asked.range, head, *span) =>
+                if place == Place::First && (was_alone || covers(asked.range, head, *span)) =>
             {
                 record.found(Lookup::Uncacheable);
                 let reader = body.lock().ok().and_then(|mut body| body.take());
@@ -248,6 +250,10 @@ impl Delivery {
                 Err(DeliveryError::Unsatisfiable { length_bytes: *length_bytes })
             }
             Opened::Failed(error) => Err(DeliveryError::Fill(error.clone())),
+            _ if was_alone => {
+                let reason = "it answers another request".to_owned();
+                Err(DeliveryError::Fill(Arc::new(FillError::Unusable { reason })))
+            }
             // It was somebody else's answer, or another variant: he asks for himself, behind
             // nobody.
             _ => Box::pin(self.pass(viewer, asked, record)).await,
@@ -367,6 +373,8 @@ impl Delivery {
         let length = head.version.length_bytes();
         let is_part = asked.range.is_some() && !(first_byte == 0 && end == length);
         let range = match (asked.range, length) {
+            // Its end is known and the object's is not: it came as a part, and is passed as one.
+            (Some(range), None) if end.is_some() => self.resolve_within(range, length, span)?,
             (Some(range), Some(_)) if is_part || head.stored.status() == http::StatusCode::OK => {
                 self.resolve_within(range, length, span)?
             }
@@ -395,7 +403,9 @@ impl Delivery {
         carried: (u64, Option<u64>),
     ) -> Result<Option<ByteRange>, DeliveryError> {
         let unsatisfiable = || DeliveryError::Unsatisfiable { length_bytes: length };
-        let Some(length_bytes) = length else { return Ok(None) };
+        let Some(length_bytes) = length else {
+            return part_of_unknown(range, carried).map_err(|()| unsatisfiable());
+        };
         let range = range.resolve(length_bytes).map_err(|_| unsatisfiable())?;
         let end = carried.1.map_or(range.end(), |end| end.min(range.end()));
         ByteRange::new(range.start().max(carried.0), end).map(Some).ok_or_else(unsatisfiable)
@@ -493,11 +503,34 @@ fn cache_status(
     }
 }
 
+/// What a part of an object of unknown length has of the viewer's range.
+fn part_of_unknown(
+    range: RangeRequest,
+    (first, end): (u64, Option<u64>),
+) -> Result<Option<ByteRange>, ()> {
+    let end = end.unwrap_or(u64::MAX);
+    let part = match range {
+        RangeRequest::FromTo { first: wanted, last } => {
+            let last_end = last.map_or(u64::MAX, |last| last.saturating_add(1));
+            ByteRange::new(wanted.max(first), end.min(last_end))
+        }
+        RangeRequest::Suffix { length } => {
+            ByteRange::new(end.saturating_sub(length).max(first), end)
+        }
+    };
+    part.map(Some).ok_or(())
+}
+
 /// Whether a passed answer carries all of the viewer's range: what was asked for may have been a
 /// window.
 fn covers(range: Option<RangeRequest>, head: &Head, carried: (u64, Option<u64>)) -> bool {
-    let (Some(range), Some(length)) = (range, head.version.length_bytes()) else { return true };
     let (first, Some(end)) = carried else { return true };
+    let (range, length) = match (range, head.version.length_bytes()) {
+        (Some(range), Some(length)) => (range, length),
+        // Of an object whose end is not known: an open range may have been cut to a window.
+        (Some(RangeRequest::FromTo { last: None, .. }), None) => return false,
+        _ => return true,
+    };
     range.resolve(length).is_ok_and(|range| first <= range.start() && range.end() <= end)
         || (first, end) == (0, length)
 }

@@ -229,7 +229,8 @@ impl Filler {
         ask: impl FnOnce() -> Ask,
     ) -> Joined {
         let joined = self.runs.join(version.id, wanted.start(), |next_claim| {
-            if !version.is_resumable() || version.is_changed() {
+            // An origin that ignores ranges sends the whole again: dear, but of the same version.
+            if !version.validator.is_strong() || version.is_changed() {
                 return None;
             }
             let bounds = self.bounds(version, wanted, next_claim, class)?;

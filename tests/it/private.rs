@@ -21,7 +21,8 @@ async fn all_at_once(viewers: impl Iterator<Item = Request>) -> Vec<Response> {
 /// The versions of the bytes, each of which must be another.
 fn assert_nothing_shared(origin: &Origin, path: &str, responses: &[Response]) {
     let versions = responses.iter().map(|response| {
-        assert_eq!(response.status, 200);
+        let text = String::from_utf8_lossy(&response.body).into_owned();
+        assert_eq!(response.status, 200, "{text:.200}");
         judge(origin, path, response).version().expect("a 200 has bytes of a version")
     });
     let versions: BTreeSet<u32> = versions.collect();
@@ -45,7 +46,12 @@ fn serve(origin: &Origin, path: &str, [first, others]: [Script; 2]) {
 async fn five_hundred_viewers_of_a_private_object_share_nothing_and_wait_for_nobody() {
     let origin = Origin::start();
     serve(&origin, "/a", for_each_his_own(&[("Cache-Control", "private")], VIEWERS));
-    let edge = Edge::in_front_of(&origin).origin_setting("connections", "1000").start();
+    // Room for as many connections to the origin: each reserves what it may read ahead.
+    let edge = Edge::in_front_of(&origin)
+        .ram("256 MiB")
+        .setting("memory.total", "1 GiB")
+        .origin_setting("connections", "1000")
+        .start();
 
     let responses = all_at_once((0..VIEWERS).map(|_| edge.get("/a"))).await;
     assert_nothing_shared(&origin, "/a", &responses);

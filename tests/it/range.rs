@@ -146,7 +146,7 @@ async fn an_object_of_no_bytes_is_an_object() {
         // RFC 9110 lets a range of nothing be refused or ignored.
         let allowed = if name == "plain" { &[200][..] } else { &[200, 416] };
         assert!(allowed.contains(&response.status), "{name}: {}", response.status);
-        assert_eq!(response.body.len(), 0, "{name}");
+        assert!(response.status == 416 || response.body.is_empty(), "{name}");
         for _ in 0..2 {
             let whole = edge.get(&path).send().await;
             assert_eq!((whole.status, whole.header("content-length").as_str()), (200, "0"));
@@ -193,7 +193,9 @@ async fn ranges_that_meet_make_the_whole() {
         assert_eq!(judge(&origin, "/a", &part), WHOLE, "{start}..{end}");
         end = start;
     }
-    assert_eq!(origin.bytes_sent("/a"), length, "no piece is asked for twice");
+    let asked = origin.requests("/a");
+    let ranges: Vec<_> = asked.iter().map(|request| request.head.range()).collect();
+    assert_eq!(origin.bytes_sent("/a"), length, "no piece is asked for twice: {ranges:?}");
     let requests = origin.requests("/a").len();
     let whole = edge.get("/a").send().await;
     assert_eq!(judge(&origin, "/a", &whole), WHOLE);
@@ -209,7 +211,8 @@ async fn an_origin_that_ignores_ranges_is_asked_once() {
         origin.serve(path, Script::of(LENGTH).ranges(Ranges::Ignored).framing(framing));
         for (start, end) in [(10, 20), (BLOCK - 5, BLOCK + 5), (PIECE, LENGTH)] {
             let part = edge.get(path).range(start..end).send().await;
-            assert_eq!(part.status, 206, "{path} {start}..{end}");
+            // Where the length is not known yet, the range may be ignored too.
+            assert!(part.status == 206 || path == "/close", "{path} {start}..{end}");
             assert_eq!(judge(&origin, path, &part), WHOLE, "{path} {start}..{end}");
         }
         let whole = edge.get(path).send().await;

@@ -13,6 +13,7 @@ use http_body::{Body, Frame};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls_pki_types::PrivateKeyDer;
+use tokio::sync::Notify;
 use tokio_rustls::rustls::{self, RootCertStore};
 
 use crate::support::{
@@ -316,7 +317,8 @@ fn a_body_of_two_versions_is_found_out() {
 
 #[tokio::test]
 async fn over_http_2_and_tls_a_body_comes_whole_in_streams_or_is_cut() {
-    let (address, roots) = http2_server().await;
+    let go_on = Arc::new(Notify::new());
+    let (address, roots) = http2_server(Arc::clone(&go_on)).await;
     let client = Client::tls(address, "media.test", roots, Speaks::Http2);
     let connection = client.connect().await.unwrap();
     for _ in 0..2 {
@@ -324,8 +326,11 @@ async fn over_http_2_and_tls_a_body_comes_whole_in_streams_or_is_cut() {
         let whole = client.get("/whole").on(stream).await.unwrap().finish().await.unwrap();
         assert_eq!((whole.status, whole.body.len(), whole.complete), (200, 2 * FRAME.len(), true));
     }
-    let cut = client.get("/cut").on(connection).await.unwrap().finish().await.unwrap();
-    assert_eq!((cut.status, cut.body.len(), cut.complete), (200, FRAME.len(), false));
+    let mut cut = client.get("/cut").on(connection).await.unwrap();
+    assert_eq!(cut.read_exactly(FRAME.len()).await.unwrap(), FRAME);
+    go_on.notify_one();
+    let rest = cut.finish().await.unwrap();
+    assert_eq!((rest.body.len(), rest.complete), (0, false));
 
     let stranger = Client::tls(address, "media.test", RootCertStore::empty(), Speaks::Http2);
     assert!(stranger.connect().await.is_err(), "a certificate nobody vouches for");
@@ -333,10 +338,10 @@ async fn over_http_2_and_tls_a_body_comes_whole_in_streams_or_is_cut() {
 
 const FRAME: &[u8] = &[7; 10_000];
 
-/// Two frames and an end, or one frame and a reset.
+/// Two frames and an end, or one frame and a reset once the test says so: it overtakes the frame.
 struct Frames {
     left: u32,
-    resets: bool,
+    reset: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 impl Body for Frames {
@@ -345,22 +350,22 @@ impl Body for Frames {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
-        let sent = 2 - self.left;
         if self.left == 0 {
             return Poll::Ready(None);
         }
-        self.left -= 1;
-        match self.resets && sent == 1 {
-            true => Poll::Ready(Some(Err(std::io::Error::other("reset on purpose")))),
-            false => Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(FRAME))))),
+        if let (1, Some(reset)) = (self.left, &mut self.reset) {
+            std::task::ready!(reset.as_mut().poll(context));
+            return Poll::Ready(Some(Err(std::io::Error::other("reset on purpose"))));
         }
+        self.left -= 1;
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(FRAME)))))
     }
 }
 
 /// A server that is neither the edge nor ours: hyper's.
-async fn http2_server() -> (std::net::SocketAddr, RootCertStore) {
+async fn http2_server(go_on: Arc<Notify>) -> (std::net::SocketAddr, RootCertStore) {
     let certified = rcgen::generate_simple_self_signed(["media.test".to_owned()]).unwrap();
     let certificate = certified.cert.der().clone();
     let mut roots = RootCertStore::empty();
@@ -375,16 +380,18 @@ async fn http2_server() -> (std::net::SocketAddr, RootCertStore) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-    let service = service_fn(async |request: http::Request<hyper::body::Incoming>| {
-        let frames = Frames { left: 2, resets: request.uri().path() == "/cut" };
-        Ok::<_, std::convert::Infallible>(http::Response::new(frames))
+    let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+        let wait: Pin<Box<dyn Future<Output = ()> + Send>> =
+            Box::pin(Arc::clone(&go_on).notified_owned());
+        let frames = Frames { left: 2, reset: (request.uri().path() == "/cut").then_some(wait) };
+        async { Ok::<_, std::convert::Infallible>(http::Response::new(frames)) }
     });
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             // Refused by whoever does not know the certificate.
             let Ok(stream) = acceptor.accept(stream).await else { continue };
             let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-            tokio::spawn(builder.serve_connection(TokioIo::new(stream), service));
+            tokio::spawn(builder.serve_connection(TokioIo::new(stream), service.clone()));
         }
     });
     (address, roots)

@@ -145,7 +145,9 @@ impl Edge {
         Client::plain(self.running().admin_addresses()[0], "admin.test")
     }
 
-    /// The sum of the series whose name and labels contain all of `labels`; none is zero.
+    /// The sum of the series of this name whose labels contain all of `labels`.
+    ///
+    /// Panics where there is none: a metric misspelt would else be zero for ever.
     pub(crate) async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
         let text = self.admin().get("/metrics").send().await.body;
         let text = String::from_utf8_lossy(&text).into_owned();
@@ -155,7 +157,10 @@ impl Edge {
             let matches = labels.iter().all(|label| series.contains(label));
             series.split('{').next() == Some(name) && matches
         };
-        series.filter(|(series, _)| named(series)).map(|(_, value)| number(value)).sum()
+        let values: Vec<f64> =
+            series.filter(|(series, _)| named(series)).map(|(_, value)| number(value)).collect();
+        assert!(!values.is_empty(), "no metric {name} {labels:?}");
+        values.into_iter().sum()
     }
 
     /// Waits until a metric is as it must become; panics when it does not.

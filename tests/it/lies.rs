@@ -34,8 +34,11 @@ pub(crate) const PLACES: [u64; 16] = [
 ];
 const ATTEMPTS: usize = tidegate::limits::FILL_ATTEMPTS_MAX as usize;
 
+/// With room for every object at once: a run that finds no memory ends and is begun again, rightly.
 fn impatient(origin: &Origin) -> Edge {
     Edge::in_front_of(origin)
+        .ram("512 MiB")
+        .setting("memory.total", "1 GiB")
         .setting("fill.first_byte_timeout", "300ms")
         .setting("fill.progress_timeout", "300ms")
         .setting("fill.connect_timeout", "1s")

@@ -1,10 +1,8 @@
 //! Where a body's next bytes come from: ram, a run in flight, or a run started for them.
 //!
 //! Every slice is reserved before it is handed out and given back when the connection has sent it.
-//! The
-//! first slice is one piece; it grows while the socket keeps up and falls back when it does not, or
-//! when
-//! memory is short. Who waits for memory or for bytes holds neither.
+//! The first slice is one piece; it grows while the socket keeps up and falls back when it does
+//! not, or when memory is short. Who waits for memory or for bytes holds neither.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,6 +13,7 @@ use tokio::time::timeout;
 
 use crate::cache::heads::Version;
 use crate::delivery::Shared;
+use crate::delivery::held::Held;
 use crate::delivery::record::Viewer;
 use crate::fill::client::Ask;
 use crate::fill::collapse::Joined;
@@ -88,6 +87,7 @@ pub struct Feed {
     pub(super) tier: Tier,
     reader: Option<Reader>,
     ahead: Option<Reader>,
+    held: Option<Held>,
     block_entered: Option<u32>,
     handed_out: Option<Instant>,
     /// Whether the first run was somebody else's; `None` when no run was needed.
@@ -96,7 +96,7 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// A feed of `version`; `reader` when a run is known that brings it.
+    /// A feed of a version that is shared.
     pub fn new(
         shared: Rc<Shared>,
         viewer: Rc<Viewer>,
@@ -113,6 +113,7 @@ impl Feed {
             tier: Tier::Fill,
             reader: None,
             ahead: None,
+            held: None,
             block_entered: None,
             handed_out: None,
             collapsed: None,
@@ -125,6 +126,34 @@ impl Feed {
         self.tier = Tier::Pass;
         self.reader = Some(reader);
         self
+    }
+
+    /// Makes sure of a body that could not be gone on with, should a part of it be evicted on the
+    /// way; false when that is not possible.
+    pub(super) fn secure(&mut self, span: Span) -> bool {
+        if self.version.is_resumable() {
+            return true;
+        }
+        let shared = &self.shared;
+        // The run first: what it no longer holds it has published, and one that has ended all.
+        let followed = shared.filler.runs.follow(self.version.id, span.position);
+        let end = span.end.or(self.version.length_bytes());
+        let (reader, brought_from) = match followed {
+            Some((reader, at)) if end.is_none_or(|end| at < end) => (Some(reader), Some(at)),
+            _ => (None, end),
+        };
+        let Some(brought_from) = brought_from else { return false };
+        if span.position < brought_from {
+            let bounds = (span.position, brought_from);
+            let (ram, governor) = (&shared.ram, &shared.governor);
+            self.held = Held::pin(ram, governor, shared.block_size, self.version.id, bounds);
+        }
+        if span.position < brought_from && self.held.is_none() {
+            return false;
+        }
+        self.collapsed = reader.is_some().then_some(true);
+        self.reader = reader;
+        true
     }
 
     /// The next slice if it is there, without waiting.
@@ -167,18 +196,17 @@ impl Feed {
             if self.reader.is_none() {
                 self.join(span)?;
             }
-            let reader = self.reader.as_ref().expect("a run was just joined");
-            match reader.read(span.position).await {
-                Landed::Bytes(_) => {}
-                Landed::End => return Ok(None),
-                Landed::Failed(error) => return Err(error),
-                Landed::Elsewhere => {
-                    self.reader = None;
-                    detours += 1;
-                    if detours > DETOURS_MAX {
-                        return Err(Arc::new(FillError::Overload { what: "piece" }));
-                    }
+            if let Some(reader) = &self.reader {
+                match reader.read(span.position).await {
+                    Landed::Bytes(_) => continue,
+                    Landed::End => return Ok(None),
+                    Landed::Failed(error) => return Err(error),
+                    Landed::Elsewhere => self.reader = None,
                 }
+            }
+            detours += 1;
+            if detours > DETOURS_MAX {
+                return Err(Arc::new(FillError::Overload { what: "piece" }));
             }
         }
     }
@@ -190,6 +218,9 @@ impl Feed {
                 offset: span.position,
                 reason: "the answer ended early".to_owned(),
             }));
+        }
+        if self.reader.is_some() {
+            return Ok(());
         }
         let class = self.class();
         match self.read_on(span.position, span.end, class) {
@@ -204,6 +235,7 @@ impl Feed {
                 self.reader = Some(reader);
                 Ok(())
             }
+            Joined::Landed => Ok(()),
             Joined::Nowhere => Err(Arc::new(FillError::Changed)),
         }
     }
@@ -226,21 +258,22 @@ impl Feed {
 
     /// What there is without waiting.
     pub(super) fn now(&mut self, span: Span) -> Now {
-        if let Some(bytes) = self.in_ram(span.position) {
+        if let Some(bytes) = self.held.as_mut().and_then(|held| held.read(span.position)) {
             return self.pin(bytes, span, Tier::Ram);
         }
-        let Some(reader) = &self.reader else { return Now::NotThere };
-        match reader.try_read(span.position) {
+        // A run comes first: it paces itself by where its readers are.
+        match self.reader.as_ref().and_then(|reader| reader.try_read(span.position)) {
             Some(Landed::Bytes(bytes)) => {
                 let now = self.pin(bytes, span, self.tier);
                 self.look_ahead(span);
-                now
+                return now;
             }
-            Some(Landed::Elsewhere) => {
-                self.reader = self.ahead.take();
-                Now::NotThere
-            }
-            _ => Now::NotThere,
+            Some(Landed::Elsewhere) => self.reader = self.ahead.take(),
+            _ => {}
+        }
+        match self.in_ram(span.position) {
+            Some(bytes) => self.pin(bytes, span, Tier::Ram),
+            None => Now::NotThere,
         }
     }
 
@@ -311,7 +344,7 @@ impl Feed {
                 self.ahead = Some(reader);
             }
             Joined::Collapsed(reader) => self.ahead = Some(reader),
-            Joined::Nowhere => {}
+            Joined::Landed | Joined::Nowhere => {}
         }
     }
 }

@@ -1,8 +1,7 @@
 //! Many viewers, one request upstream: where fills in flight are found.
 //!
 //! Runs are found by version and position; an object whose head is not known yet is found by its
-//! key, and its
-//! waiters are told together. Both tables are sharded and locked for a few instructions.
+//! key, and its waiters are told together. Both tables are sharded and locked for a few instructions.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -11,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use crate::fill::Opened;
-use crate::fill::run::{Reader, Run};
+use crate::fill::run::{Reader, Run, Sharing};
 use crate::object::{ObjectKey, VersionId};
 
 const SHARDS: usize = 64;
@@ -47,8 +46,20 @@ pub enum Joined {
     Collapsed(Reader),
     /// In a run that was just added, and must be started.
     Started(Reader, Arc<Run>),
-    /// Nowhere: no run comes by, and none was made.
+    /// In ram: it has come there since it was looked for.
+    Landed,
+    /// Nowhere: no run comes by, and none can be made.
     Nowhere,
+}
+
+/// What is done about bytes that no run brings.
+pub enum Made {
+    /// This run brings them.
+    Run(Arc<Run>),
+    /// They are in ram.
+    Needless,
+    /// They cannot be asked for.
+    Impossible,
 }
 
 impl Runs {
@@ -58,35 +69,44 @@ impl Runs {
     }
 
     /// Joins the run that comes by `position`, or adds the one `make` gives. `make` is told where
-    /// the next
-    /// claim begins, so that at most one run holds a piece.
+    /// the next claim begins, so that at most one run holds a piece. No run leaves meanwhile, and
+    /// runs publish before they leave: what is not in ram by then will not come by itself.
     pub fn join(
         &self,
         version: VersionId,
         position: u64,
-        make: impl FnOnce(Option<u64>) -> Option<Arc<Run>>,
+        make: impl FnOnce(Option<u64>) -> Made,
     ) -> Joined {
         let mut shard = self.by_version.shard(&version);
         let runs = shard.entry(version).or_default();
-        if let Some(reader) = runs.iter().find_map(|run| run.attach(position)) {
+        if let Some(reader) = shared(runs).find_map(|run| run.attach(position)) {
             return Joined::Collapsed(reader);
         }
-        let claims = runs.iter().filter_map(|run| run.claim());
+        let claims = shared(runs).filter_map(|run| run.claim());
         let next = claims.map(|(start, _)| start).filter(|start| *start > position).min();
-        let made = make(next);
-        let joined = made.and_then(|run| run.attach(position).map(|reader| (reader, run)));
-        match joined {
-            Some((reader, run)) => {
-                runs.push(run.clone());
-                Joined::Started(reader, run)
-            }
-            None => {
-                if runs.is_empty() {
-                    shard.remove(&version);
+        let not_joined = match make(next) {
+            Made::Run(run) => {
+                if let Some(reader) = run.attach(position) {
+                    runs.push(run.clone());
+                    return Joined::Started(reader, run);
                 }
                 Joined::Nowhere
             }
+            Made::Needless => Joined::Landed,
+            Made::Impossible => Joined::Nowhere,
+        };
+        if runs.is_empty() {
+            shard.remove(&version);
         }
+        not_joined
+    }
+
+    /// Follows a run of `version` from `position` on, or from where it still holds its bytes;
+    /// with where that is.
+    pub fn follow(&self, version: VersionId, position: u64) -> Option<(Reader, u64)> {
+        let shard = self.by_version.shard(&version);
+        let runs = shard.get(&version)?;
+        shared(runs).find_map(|run| run.attach_from(position))
     }
 
     /// Adds a run whose response is already here.
@@ -108,8 +128,10 @@ impl Runs {
     /// Whether another run than `run` holds or claims the byte at `position`.
     pub fn is_claimed_by_another(&self, run: &Arc<Run>, position: u64) -> bool {
         let shard = self.by_version.shard(&run.version.id);
-        let others = shard.get(&run.version.id).into_iter().flatten();
+        let others = shard.get(&run.version.id).map(|runs| shared(runs));
         others
+            .into_iter()
+            .flatten()
             .filter(|other| !Arc::ptr_eq(other, run))
             .filter_map(|other| other.claim())
             .any(|(start, end)| (start..end).contains(&position))
@@ -121,6 +143,11 @@ impl Runs {
         let locked = shards.map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner));
         locked.flat_map(|shard| shard.values().flatten().cloned().collect::<Vec<_>>()).collect()
     }
+}
+
+/// The runs that any viewer may read.
+fn shared(runs: &[Arc<Run>]) -> impl Iterator<Item = &Arc<Run>> {
+    runs.iter().filter(|run| run.sharing == Sharing::Shared)
 }
 
 /// The objects whose head is being asked for.

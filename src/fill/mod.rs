@@ -1,15 +1,14 @@
 //! Fill: bring what is missing from an origin, once, however many viewers wait for it.
 //!
 //! Two questions are answered here. `open`: what is this object (its head), asked when nothing is
-//! known
-//! or what is known is stale; `read_on`: who brings the bytes from here on, asked when a head is
-//! known.
-//! All upstream work runs on the fill runtime: a viewer who leaves takes nothing down with him.
+//! known or what is known is stale; `read_on`: who brings the bytes from here on, asked when a
+//! head is known. All upstream work runs on the fill runtime: a viewer who leaves takes nothing down with him.
 
 pub mod client;
 pub mod collapse;
 pub mod error;
 mod open;
+mod place;
 mod pump;
 pub mod run;
 
@@ -32,7 +31,7 @@ use crate::object::{BlockKey, BlockSize, ByteRange, ObjectKey, VersionNumbers, p
 use crate::site::{Rule, Site};
 
 use self::client::{Ask, Client};
-use self::collapse::{Joined, Opening, Openings, Runs};
+use self::collapse::{Joined, Made, Opening, Openings, Runs};
 use self::error::FillError;
 use self::run::{Bounds, Reader, Run, Sharing};
 
@@ -216,10 +215,11 @@ impl Filler {
         (wait(answer).await, Place::First)
     }
 
-    /// Joins the run that brings `position`, or starts one for the missing pieces from there to
-    /// `end`.
+    /// Joins the run that brings the first byte of `wanted`, or starts one for the missing pieces
+    /// from there on.
     ///
-    /// `Nowhere` when nobody brings it and it cannot be asked for as a part of this version.
+    /// `Landed` when it is in ram by now; `Nowhere` when nobody brings it and it cannot be asked
+    /// for as a part of this version.
     pub fn read_on(
         self: &Arc<Self>,
         key: &ObjectKey,
@@ -229,12 +229,17 @@ impl Filler {
         ask: impl FnOnce() -> Ask,
     ) -> Joined {
         let joined = self.runs.join(version.id, wanted.start(), |next_claim| {
+            if self.is_held(version, wanted.start()) {
+                return Made::Needless;
+            }
             // An origin that ignores ranges sends the whole again: dear, but of the same version.
             if !version.validator.is_strong() || version.is_changed() {
-                return None;
+                return Made::Impossible;
             }
-            let bounds = self.bounds(version, wanted, next_claim, class)?;
-            Some(Run::new(version.clone(), key.clone(), Sharing::Shared, bounds))
+            let Some(bounds) = self.bounds(version, wanted, next_claim, class) else {
+                return Made::Impossible;
+            };
+            Made::Run(Run::new(version.clone(), key.clone(), Sharing::Shared, bounds))
         });
         if let Joined::Started(_, run) = &joined {
             self.counters.runs_started.count(());
@@ -244,8 +249,8 @@ impl Filler {
     }
 
     /// What a new run asks for: whole pieces, within the window, up to the next that is held or
-    /// claimed;
-    /// one piece only when memory is short.
+    /// claimed; one piece only when memory is short. All there is of an object whose origin
+    /// ignores ranges: it comes anyway.
     fn bounds(
         &self,
         version: &Version,
@@ -254,16 +259,32 @@ impl Filler {
         class: Class,
     ) -> Option<Bounds> {
         let wanted = wanted.rounded_out(version.length_bytes());
-        let roomy = self.governor.try_reserve(Use::Fill, Class::Prefetch, self.window_bytes);
+        let start = wanted.start();
+        let window_bytes = self.window_bytes;
+        if version.ranges_ignored() {
+            return Some(Bounds {
+                start,
+                end: next_claim.or(version.length_bytes()),
+                window_bytes,
+            });
+        }
+        let roomy = self.governor.try_reserve(Use::Fill, Class::Prefetch, window_bytes);
         let reach = match (&roomy, class) {
-            (Some(_), _) => self.window_bytes,
+            (Some(_), _) => window_bytes,
             (None, Class::Prefetch) => return None,
             (None, _) => PIECE_SIZE_BYTES,
         };
-        let start = wanted.start();
         let end = wanted.end().min(start.saturating_add(reach)).min(next_claim.unwrap_or(u64::MAX));
         let end = self.first_held(version, start, end);
-        Some(Bounds { start, end: Some(end), window_bytes: self.window_bytes })
+        Some(Bounds { start, end: Some(end), window_bytes })
+    }
+
+    /// Whether the byte at `position` is in ram.
+    fn is_held(&self, version: &Version, position: u64) -> bool {
+        let Some(index) = self.block_size.block_at(position) else { return false };
+        let block = self.ram.peek(&BlockKey { version: version.id, index });
+        let piece = (position - self.block_size.start_of(index)) / PIECE_SIZE_BYTES;
+        block.is_some_and(|block| block.pieces().holds(piece as u32))
     }
 
     /// The first piece border after `start` whose piece is held, or `end`.

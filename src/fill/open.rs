@@ -1,33 +1,30 @@
 //! Asking what an object is, and what to make of the answer.
 //!
 //! The answer's head decides everything before a byte of its body is looked at: whether it is what
-//! was asked
-//! for, which version it is, who may read it. Claim, then head, then waiters: in this order, so
-//! that nobody
-//! who finds the head misses the run that brings its body.
+//! was asked for, which version it is, who may read it. Claim, then head, then waiters: in this
+//! order, so that nobody who finds the head misses the run that brings its body.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use http::header::{CONTENT_LENGTH, CONTENT_RANGE};
+use http::header::CONTENT_RANGE;
 use http::{HeaderMap, Method, StatusCode};
-use hyper::body::Body;
 use tokio::sync::watch;
 
 use crate::cache::heads::{Head, Version};
 use crate::fill::client::Answer;
-use crate::fill::collapse::Joined;
+use crate::fill::collapse::{Joined, Made};
 use crate::fill::error::FillError;
+use crate::fill::place::{Placed, bodiless, place};
 use crate::fill::pump::{self, Source};
 use crate::fill::run::{Bounds, Reader, Run, Sharing};
 use crate::fill::{Close, Filler, Opened, Wanted};
 use crate::limits::PIECE_SIZE_BYTES;
 use crate::message::conditional::Validator;
 use crate::message::freshness::{Assessment, Exchange, Freshness, Reason, assess};
-use crate::message::range::{ContentRange, RangeRequest};
+use crate::message::range::ContentRange;
 use crate::message::response::{self, Stored};
 use crate::message::vary::VariantKey;
-use crate::object::ByteRange;
 
 /// A body that is here and must be pumped.
 type Job = (Arc<Run>, Source);
@@ -89,8 +86,7 @@ impl Filler {
             _ => {}
         }
         let placed = match ask.method {
-            // No body comes; the length it would have is told.
-            Method::HEAD => Placed { first: 0, end: Some(0), complete: told_length(&answer) },
+            Method::HEAD => bodiless(&answer),
             _ => place(&answer, wanted.asked(rounded))?,
         };
         Ok(self.take(wanted, answer, placed))
@@ -212,12 +208,13 @@ impl Filler {
             return (Opened::Stored { head, run: None }, None);
         }
         let joined = self.runs.join(version.id, start, |next_claim| {
-            let end = match (placed.end, next_claim) {
+            // An origin may send less than it was asked for: the run asks for the rest.
+            let end = match (placed.asked_end, next_claim) {
                 (Some(end), Some(claim)) => Some(end.min(claim)),
                 (end, claim) => end.or(claim),
             };
             let bounds = Bounds { start, end, window_bytes: self.window_bytes };
-            Some(Run::new(version.clone(), wanted.key.clone(), Sharing::Shared, bounds))
+            Made::Run(Run::new(version.clone(), wanted.key.clone(), Sharing::Shared, bounds))
         });
         self.heads.store(wanted.key.clone(), head.clone());
         match joined {
@@ -228,7 +225,7 @@ impl Filler {
             Joined::Collapsed(reader) => {
                 (Opened::Stored { head, run: Some(reader.standing_in()) }, None)
             }
-            Joined::Nowhere => (Opened::Stored { head, run: None }, None),
+            Joined::Landed | Joined::Nowhere => (Opened::Stored { head, run: None }, None),
         }
     }
 
@@ -259,51 +256,3 @@ impl Filler {
 const UNCACHEABLE_FOR: Duration = Duration::from_secs(10);
 /// How far a passed body may be ahead of its viewer.
 const PASS_WINDOW_BYTES: u64 = 1 << 20;
-
-/// Where an answer's body lies in the object.
-struct Placed {
-    first: u64,
-    /// One past its last byte, if known.
-    end: Option<u64>,
-    /// The whole object's length, if known.
-    complete: Option<u64>,
-}
-
-fn told_length(answer: &Answer) -> Option<u64> {
-    answer.fields.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-/// Places the body, or finds that it is not what was asked for.
-fn place(answer: &Answer, asked: Option<RangeRequest>) -> Result<Placed, FillError> {
-    if answer.status != StatusCode::PARTIAL_CONTENT {
-        let end = answer.body.size_hint().exact();
-        return Ok(Placed { first: 0, end, complete: end });
-    }
-    let wrong = |asked: &str| FillError::WrongRange {
-        asked: asked.to_owned(),
-        answered: "a part (206)".to_owned(),
-    };
-    let answered = match asked {
-        None => return Err(wrong("the whole object")),
-        Some(RangeRequest::FromTo { first, last }) => {
-            let end = last.and_then(|last| last.checked_add(1));
-            pump::believable(answer, first, end)?
-        }
-        Some(RangeRequest::Suffix { .. }) => {
-            let field = answer.fields.get(CONTENT_RANGE);
-            let parsed = field.and_then(|field| ContentRange::parse(field).ok());
-            let start = parsed.and_then(|parsed| parsed.range()).map(|range| range.start());
-            let start = start.ok_or_else(|| wrong("a suffix"))?;
-            let suffix = pump::believable(answer, start, None)?;
-            // A suffix ends where the object ends, if that is told.
-            let reaches = suffix.complete() == suffix.range().map(ByteRange::end);
-            if !reaches && suffix.complete().is_some() {
-                return Err(wrong("a suffix"));
-            }
-            suffix
-        }
-    };
-    let range = answered.range().ok_or_else(|| wrong("a range"))?;
-    let complete = answered.complete();
-    Ok(Placed { first: range.start(), end: Some(range.end()), complete })
-}

@@ -1,33 +1,33 @@
 //! The pump: writes an origin's body into pieces, for the readers of one run.
 //!
 //! It reads on while its readers allow it, goes on from where a broken connection stopped, and
-//! publishes
-//! pieces only when they are whole. It holds memory only for what its readers still need: when none
-//! is free
-//! or nobody moves, a run that can be taken up again ends, and its readers start another when they
-//! come there.
+//! publishes pieces only when they are whole. It holds memory only for what its readers still
+//! need: when none is free or nobody moves, a run that can be taken up again ends, and its readers
+//! start another when they come there.
+
+mod extent;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use http::StatusCode;
 use http::header::{IF_RANGE, RANGE};
-use http::{HeaderValue, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use tokio::time::{sleep, timeout};
 
-use crate::cache::ram::Extent;
+use self::extent::Writing;
 use crate::fill::Filler;
 use crate::fill::client::{Answer, Ask, Connection, deepest};
 use crate::fill::error::FillError;
+use crate::fill::place::{believable, range_field};
 use crate::fill::run::{Ended, Pace, Run, Sharing};
 use crate::limits::PIECE_SIZE_BYTES;
-use crate::memory::{Class, Use};
+use crate::memory::Class;
 use crate::message::conditional::Validator;
-use crate::message::range::ContentRange;
 use crate::metrics::labels::RunEnd;
-use crate::object::{BlockKey, ByteRange, piece_floor};
+use crate::object::{BlockKey, ByteRange};
 
 /// A body on its way.
 pub(super) struct Source {
@@ -106,12 +106,6 @@ struct Pump {
     class: Class,
 }
 
-/// The extent being written.
-struct Writing {
-    extent: Extent,
-    start: u64,
-}
-
 /// Why reading a body stopped.
 enum Stop {
     Complete,
@@ -125,8 +119,8 @@ enum Stop {
 impl Pump {
     async fn bring(&mut self, mut source: Option<Source>) -> Ended {
         let mut attempts = 1;
+        let mut counted_from = self.position;
         loop {
-            let begun_at = self.position;
             let stop = match self.source(source.take(), attempts - 1).await {
                 Ok(source) => self.write_from(source).await,
                 Err(stop) => stop,
@@ -136,12 +130,12 @@ impl Pump {
                 Stop::Parked => return Ended::Parked,
                 Stop::Failed(error) => return Ended::Failed(Arc::new(error)),
                 Stop::Broke(error) => {
-                    if self.position > begun_at {
-                        attempts = 1;
+                    // A piece at least, or an origin that sends byte by byte is asked for ever.
+                    if self.position >= counted_from + PIECE_SIZE_BYTES {
+                        (attempts, counted_from) = (1, self.position);
                     }
                     self.filler.counters.origin_errors.count(error.kind());
-                    let resumable = self.run.version.is_resumable();
-                    if attempts > self.filler.client.retries() || !resumable {
+                    if attempts > self.filler.client.retries() || !self.run.may_be_asked_for() {
                         return Ended::Failed(Arc::new(error));
                     }
                     attempts += 1;
@@ -163,18 +157,21 @@ impl Pump {
         self.open_extent().await?;
         let end = self.run.end();
         let mut ask = self.ask.clone();
-        ask.conditions.push((RANGE, range_field(self.position, end)));
+        // Where the object ends is not known: one byte that is there already makes sure of an
+        // answer that tells, because a range of nothing has none.
+        let overlap = u64::from(self.run.version.length_bytes().is_none()).min(self.position);
+        let first = self.position - overlap;
+        ask.conditions.push((RANGE, range_field(first, end)));
         if let Some(validator) = self.run.version.validator.if_range_value() {
             ask.conditions.push((IF_RANGE, validator));
         }
         self.filler.counters.origin_requests.count(());
         let answer = self.filler.client.ask_once(&ask, attempt).await.map_err(again_or_never)?;
-        self.accept(answer, end)
+        self.accept(answer, first, end)
     }
 
-    /// Whether the answer brings this version's bytes from the write position on (RFC 9111 section
-    /// 3.4).
-    fn accept(&self, answer: Answer, end: Option<u64>) -> Result<Source, Stop> {
+    /// Whether the answer brings this version's bytes from `first` on (RFC 9111 section 3.4).
+    fn accept(&self, answer: Answer, first: u64, end: Option<u64>) -> Result<Source, Stop> {
         let version = &self.run.version;
         let validator = Validator::of(&answer.fields);
         let same = version.validator.strong_matches(&validator);
@@ -184,16 +181,25 @@ impl Pump {
         };
         match answer.status {
             StatusCode::PARTIAL_CONTENT => {
-                let range = believable(&answer, self.position, end).map_err(Stop::Failed)?;
+                let range = believable(&answer, first, end).map_err(Stop::Failed)?;
                 let (length, promised) = (range.complete(), range.range().map(ByteRange::end));
                 if !same || length.is_some_and(|length| !version.learn_length(length)) {
                     return Err(changed());
                 }
                 version.learn_ranges(true);
-                Ok(Source::new(answer, self.position, promised))
+                if let (Some(end), Some(length)) = (end, version.length_bytes()) {
+                    self.run.set_end(Some(end.min(length)));
+                }
+                Ok(Source::new(answer, first, promised))
             }
             StatusCode::OK if same => {
+                let told = answer.body.size_hint().exact();
+                if told.is_some_and(|length| !version.learn_length(length)) {
+                    return Err(changed());
+                }
                 version.learn_ranges(false);
+                // The whole is on its way: to stop short of its end would be to ask for it again.
+                self.run.set_end(version.length_bytes());
                 Ok(Source::new(answer, 0, version.length_bytes()))
             }
             StatusCode::OK | StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::NOT_FOUND => {
@@ -304,15 +310,10 @@ impl Pump {
 
     /// Whether the next piece is held already, or another run will bring it: then this one is done.
     fn is_held_or_claimed(&self) -> bool {
-        let block_size = self.filler.block_size;
         if self.position == self.run.standing().bounds.start || !self.may_park() {
             return false;
         }
-        let Some(index) = block_size.block_at(self.position) else { return false };
-        let piece = (self.position - block_size.start_of(index)) / PIECE_SIZE_BYTES;
-        let key = BlockKey { version: self.run.version.id, index };
-        let held = self.filler.ram.peek(&key);
-        held.is_some_and(|block| block.pieces().holds(piece as u32))
+        self.filler.is_held(&self.run.version, self.position)
             || self.filler.runs.is_claimed_by_another(&self.run, self.position)
     }
 
@@ -325,7 +326,7 @@ impl Pump {
             }),
             Some(_) => Stop::Complete,
             None if self.run.version.learn_length(self.position) => {
-                self.run.set_end(self.position);
+                self.run.set_end(Some(self.position));
                 Stop::Complete
             }
             None => {
@@ -364,72 +365,6 @@ impl Pump {
         let asked = format!("the bytes up to {}", self.position);
         Stop::Failed(FillError::WrongRange { asked, answered: "more".to_owned() })
     }
-
-    /// Takes memory for the next bytes: to the end of the block if that is free, else one piece.
-    async fn open_extent(&mut self) -> Result<(), Stop> {
-        if self.extent.is_some() {
-            return Ok(());
-        }
-        let block_size_bytes = self.filler.block_size.bytes();
-        let in_block = block_size_bytes - self.position % block_size_bytes;
-        let left = self.run.end().map_or(in_block, |end| in_block.min(end - self.position)).max(1);
-        let one_piece = left.min(PIECE_SIZE_BYTES);
-        if self.take(left, Class::Prefetch) || self.take(one_piece, self.class) {
-            return Ok(());
-        }
-        let served = self.class == Class::Viewer;
-        if served && self.may_park() {
-            return Err(Stop::Parked);
-        }
-        let deadline = tokio::time::Instant::now() + self.filler.client.patience().first_byte;
-        while tokio::time::Instant::now() < deadline {
-            let reserved = self.filler.governor.reserve(Use::Fill, self.class, one_piece);
-            let reserved = tokio::time::timeout_at(deadline, reserved).await;
-            drop(reserved.map_err(|_| Stop::Failed(FillError::Overload { what: "memory" }))?);
-            if self.take(one_piece, self.class) {
-                return Ok(());
-            }
-            sleep(PAUSE).await;
-        }
-        Err(Stop::Failed(FillError::Overload { what: "memory" }))
-    }
-
-    fn take(&mut self, bytes: u64, class: Class) -> bool {
-        let Some(reserved) = self.filler.governor.try_reserve(Use::Fill, class, bytes) else {
-            return false;
-        };
-        let Some(extent) = self.filler.ram.allocate(bytes) else { return false };
-        self.extent = Some(Writing { extent, start: self.position });
-        self.run.begin_part(reserved);
-        self.class = Class::Viewer;
-        true
-    }
-
-    /// Publishes the whole pieces of what was written.
-    fn close_extent(&mut self) {
-        let Some(Writing { extent, start }) = self.extent.take() else { return };
-        let bytes = extent.freeze();
-        let published = self.run.sharing == Sharing::Shared && self.publish(start, &bytes);
-        self.run.finish_part(bytes, published);
-    }
-
-    fn publish(&self, start: u64, bytes: &Bytes) -> bool {
-        let version = &self.run.version;
-        let end = start + bytes.len() as u64;
-        let whole = match version.length_bytes() == Some(end) {
-            true => end,
-            false => piece_floor(end).max(start),
-        };
-        let block_size = self.filler.block_size;
-        let Some(index) = block_size.block_at(start) else { return false };
-        if whole == start || version.is_changed() || start % PIECE_SIZE_BYTES != 0 {
-            return false;
-        }
-        let first_piece = ((start - block_size.start_of(index)) / PIECE_SIZE_BYTES) as u32;
-        let key = BlockKey { version: version.id, index };
-        self.filler.ram.publish(key, first_piece, bytes.slice(..(whole - start) as usize));
-        true
-    }
 }
 
 /// What comes of no connection or no answer may be better next time.
@@ -444,40 +379,3 @@ fn again_or_never(error: FillError) -> Stop {
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long a run waits for a reader to move before it gives its connection and memory back.
 const PARK_AFTER: Duration = Duration::from_secs(1);
-
-/// `Range` for the bytes from `start` to `end`, or to the end of the object.
-pub(super) fn range_field(start: u64, end: Option<u64>) -> HeaderValue {
-    let text = match end {
-        Some(end) => format!("bytes={start}-{}", end - 1),
-        None => format!("bytes={start}-"),
-    };
-    HeaderValue::try_from(text).expect("digits and a dash are a field value")
-}
-
-/// Checks a 206 against what was asked: it must start there, end there or sooner, and not
-/// contradict itself.
-///
-/// # Errors
-/// `WrongRange`, with both.
-pub(super) fn believable(
-    answer: &Answer,
-    start: u64,
-    end: Option<u64>,
-) -> Result<ContentRange, FillError> {
-    let field = answer.fields.get(http::header::CONTENT_RANGE);
-    let wrong = || FillError::WrongRange {
-        asked: String::from_utf8_lossy(range_field(start, end).as_bytes()).into_owned(),
-        answered: match field {
-            Some(field) => format!("206 with {:?}", String::from_utf8_lossy(field.as_bytes())),
-            None => "206 without Content-Range".to_owned(),
-        },
-    };
-    let answered = field.and_then(|field| ContentRange::parse(field).ok()).ok_or_else(wrong)?;
-    let range = answered.range().ok_or_else(wrong)?;
-    let length = answer.body.size_hint().exact();
-    let agrees = range.start() == start
-        && end.is_none_or(|end| range.end() <= end)
-        && length.is_none_or(|length| length == range.length_bytes())
-        && answered.complete().is_none_or(|complete| range.end() <= complete);
-    agrees.then_some(answered).ok_or_else(wrong)
-}

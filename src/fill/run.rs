@@ -1,11 +1,11 @@
 //! A fill run: one upstream request for consecutive missing pieces, seen by its readers.
 //!
-//! The pump writes, readers follow its write position; both sides meet only in this file, under a
-//! lock held
-//! for a few instructions. A reader outlives the run it follows, a run does not depend on any one
-//! reader.
-//! What a run holds is what its readers still need of it: everything else has been published to
-//! ram.
+//! The pump writes, readers follow its write position; both sides meet only here and in `reader`,
+//! under a lock held for a few instructions. A reader outlives the run it follows, a run does not
+//! depend on any one reader. What a run holds is what its readers still need of it: everything
+//! else has been published to ram.
+
+mod reader;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,6 +18,8 @@ use crate::cache::heads::Version;
 use crate::fill::error::FillError;
 use crate::memory::Reservation;
 use crate::object::ObjectKey;
+
+pub use self::reader::{Landed, Reader};
 
 /// Who may read what a run brings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,23 +145,6 @@ impl Run {
         Arc::new(Run { version, key, sharing, state, landed: Notify::new(), moved: Notify::new() })
     }
 
-    /// A reader at `position`, unless the run has ended or does not come by there.
-    pub fn attach(self: &Arc<Run>, position: u64) -> Option<Reader> {
-        let mut state = self.lock();
-        if state.ended.is_some() || !state.comes_by(position, self.goes_on()) {
-            return None;
-        }
-        let mark = Arc::new(Mark {
-            position: AtomicU64::new(position),
-            stands_in: AtomicBool::new(false),
-            served: AtomicBool::new(false),
-        });
-        state.readers.push(mark.clone());
-        drop(state);
-        self.moved.notify_one();
-        Some(Reader { run: self.clone(), mark })
-    }
-
     /// The bytes this run will bring: what it has written, and its claim ahead. `None` once ended.
     pub fn claim(&self) -> Option<(u64, u64)> {
         let state = self.lock();
@@ -170,6 +155,12 @@ impl Run {
     pub fn standing(&self) -> Standing {
         let state = self.lock();
         Standing { bounds: state.bounds, written: state.written, readers: state.readers.len() }
+    }
+
+    /// Whether the rest of it could be asked for in another request: parts of two answers are of
+    /// one body only where a strong validator says so (RFC 9111 section 3.4).
+    pub fn may_be_asked_for(&self) -> bool {
+        self.version.validator.is_strong() && !self.version.is_changed()
     }
 
     /// Whether it must go on to its end, because nobody could ask for the rest later.
@@ -249,8 +240,8 @@ impl Run {
     }
 
     /// Learns where the response ends.
-    pub fn set_end(&self, end: u64) {
-        self.lock().bounds.end = Some(end);
+    pub fn set_end(&self, end: Option<u64>) {
+        self.lock().bounds.end = end;
     }
 
     /// One past the last byte to bring, if known.
@@ -285,6 +276,16 @@ impl State {
             true => self.readers.iter().map(at).collect(),
             false => positions,
         }
+    }
+
+    fn add_reader(&mut self, position: u64) -> Arc<Mark> {
+        let mark = Arc::new(Mark {
+            position: AtomicU64::new(position),
+            stands_in: AtomicBool::new(false),
+            served: AtomicBool::new(false),
+        });
+        self.readers.push(mark.clone());
+        mark
     }
 
     fn claim_end(&self, goes_on: GoesOn) -> u64 {
@@ -339,100 +340,3 @@ impl State {
 
 /// How far behind the fastest reader a run still serves the others.
 const BEHIND_FASTEST_BYTES: u64 = 1 << 20;
-
-/// What a reader finds at its position.
-#[derive(Debug)]
-pub enum Landed {
-    /// Bytes from there on, at least one, shared with the ram tier.
-    Bytes(Bytes),
-    /// The object ends there.
-    End,
-    /// Not from this run: read blocks, or start another run.
-    Elsewhere,
-    /// The origin failed the run before it came there.
-    Failed(Arc<FillError>),
-}
-
-/// One viewer's place in a run; leaves it when dropped.
-#[derive(Debug)]
-pub struct Reader {
-    run: Arc<Run>,
-    mark: Arc<Mark>,
-}
-
-impl Reader {
-    /// The run it follows.
-    pub fn run(&self) -> &Arc<Run> {
-        &self.run
-    }
-
-    /// Keeps the run going, but neither paces it nor holds its bytes once others read.
-    pub fn standing_in(self) -> Reader {
-        self.mark.stands_in.store(true, Ordering::Release);
-        self
-    }
-
-    /// Waits for bytes at `position`. The caller gives the deadline. Dropping the future midway is
-    /// safe:
-    /// nothing is taken until it is returned.
-    pub async fn read(&self, position: u64) -> Landed {
-        self.move_to(position);
-        loop {
-            let mut landed = std::pin::pin!(self.run.landed.notified());
-            landed.as_mut().enable();
-            if let Some(found) = self.look(position) {
-                return found;
-            }
-            landed.await;
-        }
-    }
-
-    /// What is there now, without waiting; `None` when it has not come yet.
-    pub fn try_read(&self, position: u64) -> Option<Landed> {
-        self.move_to(position);
-        self.look(position)
-    }
-
-    fn move_to(&self, position: u64) {
-        if self.mark.position.swap(position, Ordering::AcqRel) != position {
-            let mut state = self.run.lock();
-            match state.ended {
-                Some(_) => state.shed(self.run.goes_on()),
-                None => self.run.moved.notify_one(),
-            }
-        }
-    }
-
-    fn look(&self, position: u64) -> Option<Landed> {
-        let state = self.run.lock();
-        let part = state.parts.iter().find(|part| (part.start..part.end()).contains(&position));
-        if let Some(part) = part {
-            self.mark.served.store(true, Ordering::Release);
-            return Some(Landed::Bytes(part.bytes.slice((position - part.start) as usize..)));
-        }
-        if self.run.version.length_bytes() == Some(position) {
-            return Some(Landed::End);
-        }
-        match &state.ended {
-            Some(Ended::Failed(error)) if position >= state.floor() => {
-                Some(Landed::Failed(error.clone()))
-            }
-            Some(_) => Some(Landed::Elsewhere),
-            None if state.comes_by(position, self.run.goes_on()) => None,
-            None => Some(Landed::Elsewhere),
-        }
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        let mut state = self.run.lock();
-        state.readers.retain(|mark| !Arc::ptr_eq(mark, &self.mark));
-        state.drop_passed(self.run.goes_on());
-        if state.ended.is_some() && state.readers.is_empty() {
-            state.parts.clear();
-        }
-        drop(state);
-        self.run.moved.notify_one();
-    }
-}

@@ -1,0 +1,258 @@
+//! Answering from a head: conditions, then range, then bytes.
+
+use std::sync::Arc;
+
+use crate::cache::heads::Head;
+use crate::delivery::error::DeliveryError;
+use crate::delivery::feed::{Feed, Now, Slice, Span};
+use crate::delivery::record::Viewer;
+use crate::delivery::reply::Reply;
+use crate::delivery::{Attempt, Found, Transaction};
+use crate::fill::error::FillError;
+use crate::fill::run::Reader;
+use crate::message::cache_status::{CacheStatus, Forwarded, Fwd};
+use crate::message::conditional::{self, Verdict};
+use crate::message::range::RangeRequest;
+use crate::metrics::labels::Lookup;
+use crate::object::ByteRange;
+
+impl Transaction<'_> {
+    /// Answers from a stored head.
+    pub(super) async fn answer(
+        &mut self,
+        head: Arc<Head>,
+        found: Found,
+    ) -> Result<Attempt, DeliveryError> {
+        if let Some(reply) = self.reply_to_conditions(&head, found)? {
+            return Ok(reply.into());
+        }
+        let length = head.version.length_bytes();
+        let range = self.resolve(&head, length)?;
+        if length == Some(0) {
+            self.record.found(Lookup::Hit);
+            let status = cache_status(&head, found, self.viewer, None);
+            return Ok(Reply::content(&head, self.viewer, None, length, status).into());
+        }
+        let span = match range {
+            Some(range) => Span { position: range.start(), end: Some(range.end()) },
+            None => Span { position: 0, end: length },
+        };
+        let mut feed = self.feed(&head);
+        if !feed.secure(span) && !head.version.validator.is_strong() {
+            // Not all of it is there any more, and what is cannot be joined to what would come.
+            self.shared.heads.forget(&self.asked.key, head.version.id);
+            return Ok(Attempt::Again);
+        }
+        let first = match self.first(&mut feed, span).await {
+            Ok(first) => first,
+            Err(why) if matches!(*why, FillError::Changed) => {
+                return Ok(match cannot_join(&head) {
+                    true => Attempt::Alone,
+                    false => Attempt::Again,
+                });
+            }
+            Err(why) => return Err(DeliveryError::Fill(why)),
+        };
+        self.count_origin_requests(feed.runs_started);
+        let status = cache_status(&head, found, self.viewer, feed.collapsed);
+        self.record.range = range;
+        let reply = Reply::content(&head, self.viewer, range, length, status);
+        Ok(reply.sending(feed, span, first).into())
+    }
+
+    /// Answers with a response that is for this viewer alone; its body lies at `span` of the
+    /// object.
+    pub(super) async fn answer_alone(
+        &mut self,
+        head: &Arc<Head>,
+        span: (u64, Option<u64>),
+        reader: Option<Reader>,
+        forwarded: Forwarded,
+    ) -> Result<Attempt, DeliveryError> {
+        self.record.found(Lookup::Uncacheable);
+        let (first_byte, end) = span;
+        let status = CacheStatus::Fwd(forwarded);
+        let length = head.version.length_bytes();
+        let is_part = self.asked.range.is_some() && !(first_byte == 0 && end == length);
+        let range = match (self.asked.range, length) {
+            // Its end is known and the object's is not: it came as a part, and is passed as one.
+            (Some(range), None) if end.is_some() => resolve_within(range, length, span)?,
+            (Some(range), Some(_)) if is_part || head.stored.status() == http::StatusCode::OK => {
+                resolve_within(range, length, span)?
+            }
+            _ => None,
+        };
+        let reply = Reply::content(head, self.viewer, range, length, status);
+        let Some(reader) = reader else { return Ok(reply.into()) };
+        let mut feed = self.feed(head).alone(reader);
+        let span = match range {
+            Some(range) => Span { position: range.start(), end: Some(range.end()) },
+            None => Span { position: first_byte, end },
+        };
+        let first = feed.next(span).await.map_err(DeliveryError::Fill)?;
+        self.record.range = range;
+        Ok(reply.sending(feed, span, first).into())
+    }
+
+    /// The answer to HEAD.
+    pub(super) fn reply_without_body(
+        &mut self,
+        head: &Head,
+        found: Found,
+    ) -> Result<Reply, DeliveryError> {
+        if let Some(reply) = self.reply_to_conditions(head, found)? {
+            return Ok(reply);
+        }
+        let status = cache_status(head, found, self.viewer, None);
+        Ok(Reply::content(head, self.viewer, None, head.version.length_bytes(), status))
+    }
+
+    /// The request's conditions, which only a 2xx is asked about (RFC 9110 section 13.2.1).
+    fn reply_to_conditions(
+        &mut self,
+        head: &Head,
+        found: Found,
+    ) -> Result<Option<Reply>, DeliveryError> {
+        if !head.stored.status().is_success() {
+            return Ok(None);
+        }
+        match conditional::evaluate(&self.viewer.parts.headers, head.stored.validator()) {
+            Verdict::Proceed => Ok(None),
+            Verdict::PreconditionFailed => Err(DeliveryError::PreconditionFailed),
+            Verdict::NotModified => {
+                self.record.found(Lookup::Hit);
+                let status = cache_status(head, found, self.viewer, None);
+                Ok(Some(Reply::not_modified(head, self.viewer, status)))
+            }
+        }
+    }
+
+    fn feed(&self, head: &Head) -> Feed {
+        let (site, key) = (self.asked.site.clone(), self.asked.key.clone());
+        Feed::new(self.shared.clone(), self.viewer.clone(), site, key, head.version.clone())
+    }
+
+    /// The first slice; tells the record where it was found, before waiting for it.
+    async fn first(
+        &mut self,
+        feed: &mut Feed,
+        span: Span,
+    ) -> Result<Option<Slice>, Arc<FillError>> {
+        match feed.now(span) {
+            Now::Slice(slice) => {
+                self.record.found(Lookup::Hit);
+                return Ok(Some(slice));
+            }
+            Now::NoMemory => self.record.found(Lookup::Hit),
+            Now::NotThere => {
+                feed.join(span)?;
+                self.record.found(match feed.collapsed {
+                    Some(true) => Lookup::Collapsed,
+                    Some(false) => Lookup::Partial,
+                    None => Lookup::Hit,
+                });
+            }
+        }
+        feed.next(span).await
+    }
+
+    /// The range to answer with; `None` for the whole object.
+    fn resolve(
+        &self,
+        head: &Head,
+        length: Option<u64>,
+    ) -> Result<Option<ByteRange>, DeliveryError> {
+        let whole_only = head.stored.status() != http::StatusCode::OK;
+        let (Some(range), Some(length_bytes)) = (self.asked.range, length) else {
+            return Ok(None);
+        };
+        // Of nothing there is no range: it is ignored, as RFC 9110 section 14.2 allows.
+        let fields = &self.viewer.parts.headers;
+        if length_bytes == 0
+            || whole_only
+            || !conditional::if_range_holds(fields, head.stored.validator())
+        {
+            return Ok(None);
+        }
+        let unsatisfiable = DeliveryError::Unsatisfiable { length_bytes: length };
+        range.resolve(length_bytes).map(Some).map_err(|_| unsatisfiable)
+    }
+}
+
+impl From<Reply> for Attempt {
+    fn from(reply: Reply) -> Attempt {
+        Attempt::Answered(Box::new(reply))
+    }
+}
+
+/// The viewer's range as far as a passed answer carries it.
+fn resolve_within(
+    range: RangeRequest,
+    length: Option<u64>,
+    carried: (u64, Option<u64>),
+) -> Result<Option<ByteRange>, DeliveryError> {
+    let unsatisfiable = || DeliveryError::Unsatisfiable { length_bytes: length };
+    let Some(length_bytes) = length else {
+        return part_of_unknown(range, carried).map_err(|()| unsatisfiable());
+    };
+    let range = range.resolve(length_bytes).map_err(|_| unsatisfiable())?;
+    let end = carried.1.map_or(range.end(), |end| end.min(range.end()));
+    ByteRange::new(range.start().max(carried.0), end).map(Some).ok_or_else(unsatisfiable)
+}
+
+/// What our member of `Cache-Status` says.
+fn cache_status(
+    head: &Head,
+    found: Found,
+    viewer: &Viewer,
+    collapsed: Option<bool>,
+) -> CacheStatus {
+    match (found, collapsed) {
+        (Found::Asked(forwarded), _) => CacheStatus::Fwd(forwarded),
+        (Found::Fresh, None) => CacheStatus::Hit { ttl: head.freshness.ttl_seconds(viewer.time) },
+        (Found::Fresh, Some(collapsed)) => {
+            CacheStatus::Fwd(Forwarded { collapsed, ..Fwd::Partial.into() })
+        }
+    }
+}
+
+/// What a part of an object of unknown length has of the viewer's range.
+fn part_of_unknown(
+    range: RangeRequest,
+    (first, end): (u64, Option<u64>),
+) -> Result<Option<ByteRange>, ()> {
+    let end = end.unwrap_or(u64::MAX);
+    let part = match range {
+        RangeRequest::FromTo { first: wanted, last } => {
+            let last_end = last.map_or(u64::MAX, |last| last.saturating_add(1));
+            ByteRange::new(wanted.max(first), end.min(last_end))
+        }
+        RangeRequest::Suffix { length } => {
+            ByteRange::new(end.saturating_sub(length).max(first), end)
+        }
+    };
+    part.map(Some).ok_or(())
+}
+
+/// Whether a passed answer carries all of the viewer's range: what was asked for may have been a
+/// window.
+pub(super) fn covers(
+    range: Option<RangeRequest>,
+    head: &Head,
+    carried: (u64, Option<u64>),
+) -> bool {
+    let (first, Some(end)) = carried else { return true };
+    let (range, length) = match (range, head.version.length_bytes()) {
+        (Some(range), Some(length)) => (range, length),
+        // Of an object whose end is not known: an open range may have been cut to a window.
+        (Some(RangeRequest::FromTo { last: None, .. }), None) => return false,
+        _ => return true,
+    };
+    range.resolve(length).is_ok_and(|range| first <= range.start() && range.end() <= end)
+        || (first, end) == (0, length)
+}
+
+/// Whether the missing part of a version cannot be asked for: then it is passed, uncached.
+fn cannot_join(head: &Head) -> bool {
+    !head.version.is_resumable() && !head.version.is_changed()
+}

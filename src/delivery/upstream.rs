@@ -1,0 +1,167 @@
+//! Asking upstream: with everybody who asks for the same at the same time, or for one viewer alone.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::StatusCode;
+
+use crate::cache::heads::{Head, Known};
+use crate::delivery::answer::covers;
+use crate::delivery::error::DeliveryError;
+use crate::delivery::reply::Reply;
+use crate::delivery::{Attempt, Found, Transaction};
+use crate::fill::error::FillError;
+use crate::fill::{Opened, Place, Wanted};
+use crate::message::cache_status::{Forwarded, Fwd};
+use crate::metrics::labels::Lookup;
+
+impl Transaction<'_> {
+    /// What is known of the object.
+    pub(super) fn known(&self) -> Known {
+        let fields = &self.viewer.parts.headers;
+        self.shared.heads.find(&self.asked.key, fields, Instant::now())
+    }
+
+    /// Asks what the object is, together with whoever asks at the same time.
+    pub(super) async fn open(
+        &mut self,
+        stale: Option<Arc<Head>>,
+    ) -> Result<Attempt, DeliveryError> {
+        let reason = if stale.is_some() { Fwd::Stale } else { Fwd::UriMiss };
+        let wanted = self.wanted(stale);
+        let (opened, place) = self.shared.filler.open(wanted).await;
+        let collapsed = place == Place::Behind;
+        if !collapsed {
+            self.count_origin_requests(1);
+        }
+        let forwarded = Forwarded { collapsed, ..Forwarded::from(reason) };
+        match &*opened {
+            Opened::Stored { .. } | Opened::Confirmed { .. } => {
+                self.answer_opened(&opened, forwarded).await
+            }
+            Opened::Private { head, span, body } => {
+                // It was somebody else's answer, or only a part of what he wants.
+                let mine = !collapsed && covers(self.asked.range, head, *span);
+                let reader = body.lock().ok().and_then(|mut body| body.take()).filter(|_| mine);
+                match mine {
+                    true => self.answer_alone(head, *span, reader, forwarded).await,
+                    false => Ok(Attempt::Alone),
+                }
+            }
+            Opened::Unsatisfiable { .. } if collapsed => Ok(Attempt::Alone),
+            Opened::Unsatisfiable { length_bytes } => {
+                Err(DeliveryError::Unsatisfiable { length_bytes: *length_bytes })
+            }
+            Opened::Failed(error) if matches!(**error, FillError::Changed) => Ok(Attempt::Again),
+            Opened::Failed(error) => Err(DeliveryError::Fill(error.clone())),
+        }
+    }
+
+    /// Asks for this viewer alone: what comes then is all there will be.
+    pub(super) async fn pass(&mut self) -> Result<Reply, DeliveryError> {
+        let (opened, _) = self.shared.filler.open_alone(self.wanted(None)).await;
+        self.count_origin_requests(1);
+        let forwarded = Forwarded::from(Fwd::Miss);
+        let attempt = match &*opened {
+            Opened::Stored { .. } | Opened::Confirmed { .. } => {
+                self.answer_opened(&opened, forwarded).await?
+            }
+            Opened::Private { head, span, body } => {
+                let reader = body.lock().ok().and_then(|mut body| body.take());
+                self.answer_alone(head, *span, reader, forwarded).await?
+            }
+            Opened::Unsatisfiable { length_bytes } => {
+                return Err(DeliveryError::Unsatisfiable { length_bytes: *length_bytes });
+            }
+            Opened::Failed(error) => return Err(DeliveryError::Fill(error.clone())),
+        };
+        match attempt {
+            Attempt::Answered(reply) => Ok(*reply),
+            Attempt::Again | Attempt::Alone => {
+                let reason = "it answers another request".to_owned();
+                Err(DeliveryError::Fill(Arc::new(FillError::Unusable { reason })))
+            }
+        }
+    }
+
+    /// Answers with what upstream was asked about, if it is this viewer's variant.
+    async fn answer_opened(
+        &mut self,
+        opened: &Opened,
+        forwarded: Forwarded,
+    ) -> Result<Attempt, DeliveryError> {
+        let (head, fwd_status) = match opened {
+            Opened::Stored { head, .. } => (head, None),
+            Opened::Confirmed { head } => (head, Some(StatusCode::NOT_MODIFIED)),
+            _ => return Ok(Attempt::Alone),
+        };
+        if !head.is_selected_by(&self.viewer.parts.headers) {
+            return Ok(Attempt::Alone);
+        }
+        self.record.found(match (fwd_status, forwarded.collapsed) {
+            (Some(_), _) => Lookup::Revalidated,
+            (None, true) => Lookup::Collapsed,
+            (None, false) => Lookup::Miss,
+        });
+        let ttl = Some(head.freshness.ttl_seconds(self.viewer.time));
+        let stored = fwd_status.is_none() && !forwarded.collapsed;
+        let found = Found::Asked(Forwarded { stored, fwd_status, ttl, ..forwarded });
+        self.answer(head.clone(), found).await
+    }
+
+    /// HEAD: from what is known and fresh, else asked upstream and passed on.
+    pub(super) async fn answer_head(&mut self) -> Result<Reply, DeliveryError> {
+        let (head, found) = match self.known() {
+            Known::Variant(head) if head.freshness.is_fresh(self.viewer.time) => {
+                (head, Found::Fresh)
+            }
+            Known::Variant(stale) => self.ask_head(Some(stale)).await?,
+            Known::Nothing | Known::Uncacheable => self.ask_head(None).await?,
+        };
+        self.record.found(match found {
+            Found::Fresh => Lookup::Hit,
+            Found::Asked(_) => Lookup::Miss,
+        });
+        self.reply_without_body(&head, found)
+    }
+
+    async fn ask_head(
+        &mut self,
+        stale: Option<Arc<Head>>,
+    ) -> Result<(Arc<Head>, Found), DeliveryError> {
+        let reason = if stale.is_some() { Fwd::Stale } else { Fwd::UriMiss };
+        let mut wanted = self.wanted(stale);
+        wanted.ask.method = http::Method::HEAD;
+        self.count_origin_requests(1);
+        let (opened, _) = self.shared.filler.open_alone(wanted).await;
+        match &*opened {
+            Opened::Stored { head, .. }
+            | Opened::Confirmed { head }
+            | Opened::Private { head, .. } => Ok((head.clone(), Found::Asked(reason.into()))),
+            Opened::Unsatisfiable { length_bytes } => {
+                Err(DeliveryError::Unsatisfiable { length_bytes: *length_bytes })
+            }
+            Opened::Failed(error) => Err(DeliveryError::Fill(error.clone())),
+        }
+    }
+
+    fn wanted(&self, stale: Option<Arc<Head>>) -> Wanted {
+        let asked = &self.asked;
+        Wanted {
+            key: asked.key.clone(),
+            site: asked.site.clone(),
+            path: asked.path.clone(),
+            ask: self.shared.ask(self.viewer, &asked.site, &asked.key),
+            viewer_fields: self.viewer.parts.headers.clone(),
+            range: asked.range,
+            window_bytes: self.shared.filler.window_bytes,
+            stale,
+            has_authorization: asked.has_authorization,
+        }
+    }
+
+    pub(super) fn count_origin_requests(&self, more: u32) {
+        let requests = &self.record.origin_requests;
+        requests.set(requests.get() + more);
+    }
+}

@@ -1,0 +1,93 @@
+//! The memory a run writes into: reserved and allocated before a byte is read, published when it
+//! holds whole pieces.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::{Pump, Stop};
+use crate::cache::ram::Extent;
+use crate::fill::error::FillError;
+use crate::fill::run::Sharing;
+use crate::limits::PIECE_SIZE_BYTES;
+use crate::memory::{Class, Use};
+use crate::object::{BlockKey, piece_floor};
+
+/// The extent being written.
+pub(super) struct Writing {
+    pub(super) extent: Extent,
+    /// Where its first byte lies in the version.
+    start: u64,
+}
+
+impl Pump {
+    /// Takes memory for the next bytes: to the end of the block if that is free, else one piece.
+    pub(super) async fn open_extent(&mut self) -> Result<(), Stop> {
+        if self.extent.is_some() {
+            return Ok(());
+        }
+        let block_size_bytes = self.filler.block_size.bytes();
+        let in_block = block_size_bytes - self.position % block_size_bytes;
+        let left = self.run.end().map_or(in_block, |end| in_block.min(end - self.position)).max(1);
+        let one_piece = left.min(PIECE_SIZE_BYTES);
+        if self.take(left, Class::Prefetch) || self.take(one_piece, self.class) {
+            return Ok(());
+        }
+        let served = self.class == Class::Viewer;
+        if served && self.may_park() {
+            return Err(Stop::Parked);
+        }
+        let deadline = Instant::now() + self.filler.client.patience().first_byte;
+        while Instant::now() < deadline {
+            let reserved = self.filler.governor.reserve(Use::Fill, self.class, one_piece);
+            let reserved = timeout_at(deadline, reserved).await;
+            drop(reserved.map_err(|_| Stop::Failed(FillError::Overload { what: "memory" }))?);
+            if self.take(one_piece, self.class) {
+                return Ok(());
+            }
+            sleep(PAUSE).await;
+        }
+        Err(Stop::Failed(FillError::Overload { what: "memory" }))
+    }
+
+    fn take(&mut self, bytes: u64, class: Class) -> bool {
+        let Some(reserved) = self.filler.governor.try_reserve(Use::Fill, class, bytes) else {
+            return false;
+        };
+        let Some(extent) = self.filler.ram.allocate(bytes) else { return false };
+        self.extent = Some(Writing { extent, start: self.position });
+        self.run.begin_part(reserved);
+        self.class = Class::Viewer;
+        true
+    }
+
+    /// Publishes the whole pieces of what was written.
+    pub(super) fn close_extent(&mut self) {
+        let Some(Writing { extent, start }) = self.extent.take() else { return };
+        let bytes = extent.freeze();
+        let published = self.run.sharing == Sharing::Shared && self.publish(start, &bytes);
+        self.run.finish_part(bytes, published);
+    }
+
+    fn publish(&self, start: u64, bytes: &Bytes) -> bool {
+        let version = &self.run.version;
+        let end = start + bytes.len() as u64;
+        let whole = match version.length_bytes() == Some(end) {
+            true => end,
+            false => piece_floor(end).max(start),
+        };
+        let block_size = self.filler.block_size;
+        let Some(index) = block_size.block_at(start) else { return false };
+        if whole == start || version.is_changed() || start % PIECE_SIZE_BYTES != 0 {
+            return false;
+        }
+        let first_piece = ((start - block_size.start_of(index)) / PIECE_SIZE_BYTES) as u32;
+        let key = BlockKey { version: version.id, index };
+        self.filler.ram.publish(key, first_piece, bytes.slice(..(whole - start) as usize));
+        true
+    }
+}
+
+/// Between looks for room in the mapping.
+const PAUSE: Duration = Duration::from_millis(20);

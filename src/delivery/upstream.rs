@@ -1,6 +1,6 @@
 //! Asking upstream: with everybody who asks for the same at the same time, or for one viewer alone.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use http::StatusCode;
@@ -11,6 +11,7 @@ use crate::delivery::error::DeliveryError;
 use crate::delivery::reply::Reply;
 use crate::delivery::{Attempt, Found, Transaction};
 use crate::fill::error::FillError;
+use crate::fill::run::Reader;
 use crate::fill::{Opened, Place, Wanted};
 use crate::message::cache_status::{Forwarded, Fwd};
 use crate::metrics::labels::Lookup;
@@ -41,12 +42,10 @@ impl Transaction<'_> {
             }
             Opened::Private { head, span, body } => {
                 // It was somebody else's answer, or only a part of what he wants.
-                let mine = !collapsed && covers(self.asked.range, head, *span);
-                let reader = body.lock().ok().and_then(|mut body| body.take()).filter(|_| mine);
-                match mine {
-                    true => self.answer_alone(head, *span, reader, forwarded).await,
-                    false => Ok(Attempt::Alone),
+                if collapsed || !covers(self.asked.range, head, *span) {
+                    return Ok(Attempt::Alone);
                 }
+                self.answer_alone(head, *span, taken(body), forwarded).await
             }
             Opened::Unsatisfiable { .. } if collapsed => Ok(Attempt::Alone),
             Opened::Unsatisfiable { length_bytes } => {
@@ -67,8 +66,7 @@ impl Transaction<'_> {
                 self.answer_opened(&opened, forwarded).await?
             }
             Opened::Private { head, span, body } => {
-                let reader = body.lock().ok().and_then(|mut body| body.take());
-                self.answer_alone(head, *span, reader, forwarded).await?
+                self.answer_alone(head, *span, taken(body), forwarded).await?
             }
             Opened::Unsatisfiable { length_bytes } => {
                 return Err(DeliveryError::Unsatisfiable { length_bytes: *length_bytes });
@@ -164,4 +162,9 @@ impl Transaction<'_> {
         let requests = &self.record.origin_requests;
         requests.set(requests.get() + more);
     }
+}
+
+/// The body of an answer for one viewer, which he takes.
+fn taken(body: &Mutex<Option<Reader>>) -> Option<Reader> {
+    body.lock().unwrap_or_else(PoisonError::into_inner).take()
 }

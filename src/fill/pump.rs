@@ -183,7 +183,7 @@ impl Pump {
             StatusCode::PARTIAL_CONTENT => {
                 let range = believable(&answer, first, end).map_err(Stop::Failed)?;
                 let (length, promised) = (range.complete(), range.range().map(ByteRange::end));
-                if !same || length.is_some_and(|length| !version.learn_length(length)) {
+                if !same || !self.fits(length) {
                     return Err(changed());
                 }
                 version.learn_ranges(true);
@@ -193,8 +193,7 @@ impl Pump {
                 Ok(Source::new(answer, first, promised))
             }
             StatusCode::OK if same => {
-                let told = answer.body.size_hint().exact();
-                if told.is_some_and(|length| !version.learn_length(length)) {
+                if !self.fits(answer.body.size_hint().exact()) {
                     return Err(changed());
                 }
                 version.learn_ranges(false);
@@ -210,6 +209,12 @@ impl Pump {
                 Err(Stop::Broke(FillError::Unusable { reason }))
             }
         }
+    }
+
+    /// Whether the object may be of the length told, which is learned then.
+    fn fits(&self, told: Option<u64>) -> bool {
+        let version = &self.run.version;
+        told.is_none_or(|length| length >= self.position && version.learn_length(length))
     }
 
     async fn write_from(&mut self, mut source: Source) -> Stop {
@@ -230,7 +235,7 @@ impl Pump {
             }
             match timeout(self.filler.client.patience().progress, source.body.frame()).await {
                 Err(_) => return Stop::Broke(FillError::ProgressTimeout { offset: self.position }),
-                Ok(None) => return self.body_ended(),
+                Ok(None) => return self.body_ended(&source),
                 Ok(Some(Err(error))) => {
                     let reason = deepest(&error);
                     return Stop::Broke(FillError::Closed { offset: self.position, reason });
@@ -273,6 +278,9 @@ impl Pump {
             self.run.land(writing.extent.prefix());
             if writing.extent.written_bytes() == writing.extent.capacity_bytes() {
                 self.close_extent();
+            }
+            if self.position % self.filler.block_size.bytes() == 0 && !bytes.is_empty() {
+                self.pace().await?;
             }
         }
         Ok(())
@@ -318,14 +326,14 @@ impl Pump {
     }
 
     /// The body ended by itself.
-    fn body_ended(&mut self) -> Stop {
+    fn body_ended(&mut self, source: &Source) -> Stop {
         match self.run.end() {
             Some(end) if self.position < end => Stop::Broke(FillError::Closed {
                 offset: self.position,
                 reason: format!("{} bytes are missing", end - self.position),
             }),
             Some(_) => Stop::Complete,
-            None if self.run.version.learn_length(self.position) => {
+            None if source.at == self.position && self.run.version.learn_length(source.at) => {
                 self.run.set_end(Some(self.position));
                 Stop::Complete
             }

@@ -197,6 +197,8 @@ async fn ranges_that_meet_make_the_whole() {
     let ranges: Vec<_> = asked.iter().map(|request| request.head.range()).collect();
     assert_eq!(origin.bytes_sent("/a"), length, "no piece is asked for twice: {ranges:?}");
     let requests = origin.requests("/a").len();
+    // A viewer has his bytes before their run has ended.
+    edge.until_metric("tidegate_fill_runs_in_flight", &[], |count| count == 0.0).await;
     let whole = edge.get("/a").send().await;
     assert_eq!(judge(&origin, "/a", &whole), WHOLE);
     assert!(whole.header("cache-status").contains("tidegate; hit"), "{:?}", whole.headers);

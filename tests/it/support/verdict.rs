@@ -54,7 +54,12 @@ pub(crate) fn judge_variant(
     let received = response.body.len() as u64;
     if let Some(promised) = promised {
         assert!(received <= promised, "{path}: {received} bytes where {promised} were promised");
-        assert_eq!(response.complete, received == promised, "{path}: the end is told wrongly");
+        assert_eq!(
+            response.complete,
+            received == promised,
+            "{path}: the end is told wrongly: {received} of {promised}, {:?}",
+            response.headers
+        );
     }
 
     let version = version_of(origin, path, variant, start, response);

@@ -41,6 +41,11 @@ impl ObjectKey {
     pub fn target(&self) -> &str {
         &self.target
     }
+
+    /// The path alone.
+    pub fn path(&self) -> &str {
+        self.target.split('?').next().unwrap_or(&self.target)
+    }
 }
 
 /// A version's number: the second this process started, and a counter. Never reused.

@@ -198,9 +198,8 @@ impl Delivery {
 impl Shared {
     /// The request upstream for what a viewer asks: his fields end to end, edited by the rule.
     fn ask(&self, viewer: &Viewer, site: &Arc<Site>, key: &ObjectKey) -> Ask {
-        let path = key.target().split('?').next().unwrap_or("/");
         let mut fields = response::forwarded_request_fields(&viewer.parts.headers);
-        site.rule_for(path).request.apply_to(&mut fields);
+        site.rule_for(key.path()).request.apply_to(&mut fields);
         fields.insert(REQUEST_ID_FIELD, viewer.request_id.to_header_value());
         Ask {
             site: site.clone(),

@@ -4,6 +4,7 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::header::USER_AGENT;
@@ -15,8 +16,7 @@ use crate::metrics::Counters;
 use crate::metrics::labels::{self, BodyEnd, Lookup, Method, Scheme, StatusClass, Tier, Wait};
 use crate::object::{ByteRange, ObjectKey};
 use crate::server::{ConnectionFacts, Protocol};
-
-use std::sync::Arc;
+use crate::site::{QueryPolicy, Site};
 
 /// A viewer's request: its head and where it came from.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub struct Record {
     begun: Instant,
     first_byte: Cell<Option<Duration>>,
     /// The site's name, once it is known.
-    pub site: Option<Arc<crate::site::Site>>,
+    pub site: Option<Arc<Site>>,
     /// The object, once it is known.
     pub key: Option<ObjectKey>,
     /// The host asked for.
@@ -129,9 +129,13 @@ impl Drop for Record {
             Outcome::CutShort(_) => BodyEnd::CutShort,
         });
         let Viewer { parts, connection, request_id, time } = &*self.viewer;
-        let target = match &self.key {
-            Some(key) => Target::Object(key),
-            None => Target::Path(parts.uri.path()),
+        let target = match (&self.key, &self.site) {
+            // Parameters that a rule names are known to be no secrets.
+            (Some(key), Some(site)) => match site.rule_for(key.path()).query {
+                QueryPolicy::Only(_) => Target::Object(key),
+                _ => Target::Discreet(key),
+            },
+            _ => Target::Path(parts.uri.path()),
         };
         self.log.record(&Entry {
             time: *time,

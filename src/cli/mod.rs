@@ -1,7 +1,7 @@
 //! The commands, one file each; here the command line is parsed and outcomes become exit codes.
 //!
-//! A new command is one file with an `Args` and a `run`, a variant of [`Command`] and an arm of
-//! [`Command::run`].
+//! A new command is one file with an `Args` and a `run`, a variant of `Command` and an arm of
+//! `Command::run`.
 
 use std::ffi::OsString;
 use std::fmt;

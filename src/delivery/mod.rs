@@ -1,4 +1,4 @@
-//! The life of a request: the whole path on one screen, in [`Delivery::deliver`].
+//! The life of a request: the whole path on one screen, in `Delivery::deliver`.
 //!
 //! One `Delivery` per worker thread; what the workers share is behind it. Nothing here waits for
 //! control, blocks the thread or chooses a status (`error.rs` does). Every request leaves a

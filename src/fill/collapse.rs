@@ -64,7 +64,7 @@ pub enum Made {
 
 impl Runs {
     /// No runs yet.
-    pub fn new() -> Runs {
+    pub(crate) fn new() -> Runs {
         Runs { by_version: Sharded::new() }
     }
 
@@ -165,7 +165,7 @@ pub enum Opening {
 
 impl Openings {
     /// Nothing asked for yet.
-    pub fn new() -> Openings {
+    pub(crate) fn new() -> Openings {
         Openings { by_key: Sharded::new() }
     }
 

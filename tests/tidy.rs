@@ -27,7 +27,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("access_log", &["limits", "metrics", "object"]),
     ("server", &["limits", "metrics"]),
     ("snapshot", BASE),
-    ("control", &["limits", "metrics", "server", "snapshot"]),
+    // The status page shows the latest requests and the pieces held.
+    ("control", &["access_log", "limits", "metrics", "object", "server", "snapshot"]),
     ("page", &[]),
     ("appliance", &["*"]),
     ("cli", &["*"]),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Parts;
+use super::parts::Parts;
 use crate::control::status::{BlockStatus, MemoryStatus, ObjectStatus, RunStatus, Status};
 use crate::limits::STATUS_OBJECTS_MAX;
 use crate::memory::{Class, Use};

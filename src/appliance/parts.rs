@@ -1,0 +1,210 @@
+//! What every thread of the appliance shares, built once from the configuration.
+//!
+//! Reserves what is reserved for good: heads and connections. Starts no thread and binds no port.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::runtime::Runtime;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::ApplianceError;
+use crate::access_log::{self, AccessLog, ClientBits, Destination};
+use crate::cache::heads::Heads;
+use crate::cache::ram::{Ram, RamSettings};
+use crate::config::{AccessLogTarget, Config, ListenerKind};
+use crate::control::Readiness;
+use crate::delivery::{Delivery, Shared};
+use crate::fill::Filler;
+use crate::fill::client::{Client, Patience};
+use crate::fill::collapse::{Openings, Runs};
+use crate::limits::{CONNECTION_BYTES, PROCESS_BYTES, SLOT_SIZE_BYTES, TLS_CONNECTION_BYTES};
+use crate::memory::{Class, Governor, Reservation, Use};
+use crate::metrics::Metrics;
+use crate::object::VersionNumbers;
+use crate::server::{Certificate, ConnectionCounts, ServerContext, ServerSettings, Tls};
+
+/// What every thread shares.
+pub(super) struct Parts {
+    pub(super) config: Config,
+    pub(super) heads: Arc<Heads>,
+    pub(super) ram: Arc<Ram>,
+    pub(super) governor: Arc<Governor>,
+    pub(super) filler: Arc<Filler>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) log: AccessLog,
+    pub(super) readiness: Readiness,
+    pub(super) permits: Arc<Semaphore>,
+    pub(super) connections: Vec<Arc<ConnectionCounts>>,
+    pub(super) started: Instant,
+    _heads_reserved: Option<Reservation>,
+    _connections_reserved: Option<Reservation>,
+}
+
+impl Parts {
+    pub(super) fn build(
+        config: Config,
+        fill_runtime: &Runtime,
+        log: AccessLog,
+    ) -> Result<Parts, ApplianceError> {
+        let budget = Budget::of(&config);
+        let governor = Governor::new(budget.working_bytes, budget.rest_bytes);
+        let ram = Ram::new(RamSettings {
+            mapping_bytes: config.memory.ram_bytes,
+            cached_bytes_max: budget.cached_bytes,
+            block_size: config.block_size,
+        });
+        let ram = ram.map_err(|source| ApplianceError::System { what: "the ram tier", source })?;
+        let heads = Arc::new(Heads::new(budget.heads_bytes));
+        let patience = Patience {
+            connect: config.fill.connect_timeout,
+            first_byte: config.fill.first_byte_timeout,
+            progress: config.fill.progress_timeout,
+        };
+        let client = Client::new(&config.sites, governor.clone(), patience, config.fill.retries)
+            .map_err(ApplianceError::Tls)?;
+        let metrics = Metrics::new();
+        let filler = Arc::new(Filler {
+            runtime: fill_runtime.handle().clone(),
+            heads: heads.clone(),
+            ram: ram.clone(),
+            client,
+            governor: governor.clone(),
+            block_size: config.block_size,
+            window_bytes: config.fill.window_bytes,
+            runs_allowed: Arc::new(Semaphore::new(config.fill.runs_max)),
+            versions: VersionNumbers::starting_at(epoch_seconds()),
+            counters: metrics.for_thread(),
+            runs: Runs::new(),
+            openings: Openings::new(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        });
+        let connections = (0..config.threads.workers).map(|_| Arc::default()).collect();
+        let reserve = |purpose, bytes| governor.try_reserve(purpose, Class::Viewer, bytes);
+        Ok(Parts {
+            _heads_reserved: reserve(Use::Heads, budget.heads_bytes),
+            _connections_reserved: reserve(Use::Connections, budget.connections_bytes()),
+            permits: Arc::new(Semaphore::new(budget.connections_max)),
+            heads,
+            ram,
+            filler,
+            metrics,
+            log,
+            readiness: Readiness::new(),
+            connections,
+            started: Instant::now(),
+            governor,
+            config,
+        })
+    }
+
+    pub(super) fn server_settings(&self) -> ServerSettings {
+        let limits = &self.config.limits;
+        ServerSettings {
+            header_timeout: limits.header_timeout,
+            idle_timeout: limits.idle_timeout,
+            slow_reader_bytes: limits.slow_reader.bytes,
+            slow_reader_period: limits.slow_reader.period,
+            drain_timeout: limits.drain_timeout,
+            ..ServerSettings::default()
+        }
+    }
+
+    pub(super) fn context(&self, worker: usize) -> Arc<ServerContext> {
+        Arc::new(ServerContext {
+            settings: self.server_settings(),
+            permits: self.permits.clone(),
+            counts: self.connections[worker].clone(),
+        })
+    }
+
+    pub(super) fn delivery(&self) -> Delivery {
+        let patience = self.config.fill.connect_timeout + self.config.fill.first_byte_timeout;
+        Delivery::new(Shared {
+            sites: Arc::new(self.config.sites.clone()),
+            heads: self.heads.clone(),
+            ram: self.ram.clone(),
+            filler: self.filler.clone(),
+            governor: self.governor.clone(),
+            block_size: self.config.block_size,
+            patience: patience + self.config.fill.progress_timeout,
+            log: self.log.clone(),
+            counters: self.metrics.for_thread(),
+        })
+    }
+}
+
+/// What `memory.total` is shared out to.
+struct Budget {
+    /// Of the mapping: what the tier may keep.
+    cached_bytes: u64,
+    /// Of the mapping: what fills and pinned slices may hold. Together more than the mapping: what
+    /// is kept makes room.
+    working_bytes: u64,
+    rest_bytes: u64,
+    heads_bytes: u64,
+    connections_max: usize,
+    connection_bytes: u64,
+}
+
+impl Budget {
+    fn of(config: &Config) -> Budget {
+        let memory = &config.memory;
+        let rest_bytes = memory.total_bytes.saturating_sub(memory.ram_bytes + PROCESS_BYTES);
+        let tls = config.listeners.iter().any(|listener| listener.kind == ListenerKind::Https);
+        let connection_bytes = CONNECTION_BYTES + if tls { TLS_CONNECTION_BYTES } else { 0 };
+        let affordable = rest_bytes / 16 * 6 / connection_bytes;
+        let connections_max = config.limits.connections_max.min(affordable as usize).max(1);
+        if connections_max < config.limits.connections_max {
+            tracing::info!(connections_max, "memory allows fewer connections than the limit set");
+        }
+        Budget {
+            cached_bytes: (memory.ram_bytes / 16 * 15).max(SLOT_SIZE_BYTES),
+            working_bytes: memory.ram_bytes / 4 * 3,
+            rest_bytes,
+            heads_bytes: rest_bytes / 8,
+            connections_max,
+            connection_bytes,
+        }
+    }
+
+    fn connections_bytes(&self) -> u64 {
+        self.connections_max as u64 * self.connection_bytes
+    }
+}
+
+#[allow(clippy::disallowed_methods)]
+fn epoch_seconds() -> u32 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since_epoch.as_secs() as u32
+}
+
+pub(super) fn log_settings(config: &Config) -> access_log::Settings {
+    access_log::Settings {
+        destination: match &config.log.access {
+            AccessLogTarget::Off => Destination::Off,
+            AccessLogTarget::Stdout => Destination::Stdout,
+            AccessLogTarget::File(path) => Destination::File(path.clone()),
+        },
+        client_bits: ClientBits { v4: config.log.client_bits_v4, v6: config.log.client_bits_v6 },
+        recent: match config.listeners.iter().any(|l| l.kind == ListenerKind::Admin) {
+            true => access_log::Recent::Kept,
+            false => access_log::Recent::NotKept,
+        },
+    }
+}
+
+pub(super) fn tls(config: &Config) -> Result<Option<Tls>, ApplianceError> {
+    if config.certificates.is_empty() {
+        return Ok(None);
+    }
+    let certificates: Vec<_> =
+        config.certificates.iter().map(|c| Certificate::of(c.key.clone())).collect();
+    let hosts = config.sites.iter().flat_map(|site| site.hosts.iter().map(String::as_str));
+    let named = config.certificates.iter().flat_map(|c| c.names.iter().map(String::as_str));
+    let tls = Tls::new(&certificates, hosts.chain(named));
+    tls.map(Some).map_err(|error| ApplianceError::Tls(error.to_string()))
+}

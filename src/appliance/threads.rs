@@ -1,0 +1,155 @@
+//! The threads that serve: one for each worker, one for each passed socket, one for the admin
+//! listener.
+//!
+//! Each has a runtime of its own and ends when its token is cancelled and its connections are
+//! done. Whoever starts one joins it.
+
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use tokio::runtime::LocalRuntime;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::parts::Parts;
+use super::{ApplianceError, figures};
+use crate::config::ListenerKind;
+use crate::control::api::Admin;
+use crate::server::{self, HandedOver, Inbox, ServerContext, ServerSettings, Source, Tls};
+
+/// What one worker accepts from.
+type Sources = Vec<(ListenerKind, WorkerSource)>;
+
+enum WorkerSource {
+    Own(TcpListener),
+    HandedOver(HandedOver),
+}
+
+pub(super) fn start_workers(
+    parts: &Arc<Parts>,
+    own: Vec<(ListenerKind, Vec<TcpListener>)>,
+    passed: Vec<(ListenerKind, TcpListener)>,
+    tls: Option<Tls>,
+    drain: &CancellationToken,
+) -> Result<Vec<JoinHandle<()>>, ApplianceError> {
+    let count = parts.config.threads.workers;
+    let mut sources: Vec<Sources> = (0..count).map(|_| Vec::new()).collect();
+    for (kind, group) in own {
+        for (worker, listener) in group.into_iter().enumerate() {
+            sources[worker].push((kind, WorkerSource::Own(listener)));
+        }
+    }
+    let mut threads = Vec::new();
+    for (kind, listener) in passed {
+        let mut inboxes = Vec::new();
+        for (worker, sources) in sources.iter_mut().enumerate() {
+            let (inbox, handed_over) = server::inbox(parts.connections[worker].clone());
+            inboxes.push(inbox);
+            sources.push((kind, WorkerSource::HandedOver(handed_over)));
+        }
+        threads.push(start_acceptor(parts, listener, inboxes, drain)?);
+    }
+    for (worker, sources) in sources.into_iter().enumerate() {
+        let (parts, tls, drain) = (parts.clone(), tls.clone(), drain.clone());
+        let work = move || work(worker, &parts, sources, tls, drain);
+        threads.push(spawn(format!("worker-{worker}"), work)?);
+    }
+    Ok(threads)
+}
+
+/// One worker: every listener's share of viewers, on a runtime of its own.
+fn work(
+    worker: usize,
+    parts: &Arc<Parts>,
+    sources: Sources,
+    tls: Option<Tls>,
+    drain: CancellationToken,
+) {
+    let runtime = LocalRuntime::new().expect("a runtime of one thread needs an epoll descriptor");
+    runtime.block_on(async {
+        let delivery = Rc::new(parts.delivery());
+        let context = parts.context(worker);
+        let mut serving = tokio::task::JoinSet::new();
+        for (kind, source) in sources {
+            let source = match source {
+                WorkerSource::Own(listener) => Source::listening(listener),
+                WorkerSource::HandedOver(handed_over) => Ok(Source::handed_over(handed_over)),
+            };
+            let source = source.expect("a listener that was bound can be polled");
+            let tls = (kind == ListenerKind::Https).then(|| tls.clone()).flatten();
+            serving.spawn_local(server::serve(
+                source,
+                tls,
+                delivery.clone(),
+                context.clone(),
+                drain.clone(),
+            ));
+        }
+        while serving.join_next().await.is_some() {}
+    });
+}
+
+fn start_acceptor(
+    parts: &Arc<Parts>,
+    listener: TcpListener,
+    inboxes: Vec<Inbox>,
+    drain: &CancellationToken,
+) -> Result<JoinHandle<()>, ApplianceError> {
+    let (permits, drain) = (parts.permits.clone(), drain.clone());
+    spawn("acceptor".to_owned(), move || {
+        let runtime = LocalRuntime::new().expect("a runtime of one thread needs a descriptor");
+        let accepting = server::hand_over(listener, inboxes, permits, drain);
+        if let Err(error) = runtime.block_on(accepting) {
+            tracing::error!("a passed socket cannot be accepted from: {error}");
+        }
+    })
+}
+
+pub(super) fn start_admin(
+    parts: &Arc<Parts>,
+    listeners: Vec<TcpListener>,
+    close: &CancellationToken,
+) -> Result<Option<JoinHandle<()>>, ApplianceError> {
+    if listeners.is_empty() {
+        return Ok(None);
+    }
+    let (parts, close) = (parts.clone(), close.clone());
+    let thread = spawn("admin".to_owned(), move || {
+        let runtime = LocalRuntime::new().expect("a runtime of one thread needs a descriptor");
+        let for_status = parts.clone();
+        let status = Box::new(move || figures::status(&for_status));
+        let admin = Rc::new(Admin::new(parts.metrics.clone(), parts.readiness.clone(), status));
+        let context = Arc::new(ServerContext {
+            settings: ServerSettings {
+                drain_timeout: ADMIN_ENDS_WITHIN,
+                ..parts.server_settings()
+            },
+            permits: Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX)),
+            counts: Arc::default(),
+        });
+        runtime.block_on(async {
+            let mut serving = tokio::task::JoinSet::new();
+            for listener in listeners {
+                let source = Source::listening(listener).expect("a bound listener can be polled");
+                let (admin, context) = (admin.clone(), context.clone());
+                serving.spawn_local(server::serve(source, None, admin, context, close.clone()));
+            }
+            while serving.join_next().await.is_some() {}
+        });
+    })?;
+    Ok(Some(thread))
+}
+
+const ADMIN_ENDS_WITHIN: Duration = Duration::from_secs(1);
+const ADMIN_CONNECTIONS_MAX: usize = 64;
+
+fn spawn(
+    name: String,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, ApplianceError> {
+    let failed = |source| ApplianceError::System { what: "a thread", source };
+    thread::Builder::new().name(name).spawn(work).map_err(failed)
+}

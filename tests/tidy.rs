@@ -73,6 +73,8 @@ fn the_tree_is_tidy() {
     let readme = fs::read_to_string(root.join("README.md")).unwrap_or_default();
     check_metrics_named(&readme, &metrics, &mut findings);
     check_documents(root, &mut findings);
+    let architecture = fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap_or_default();
+    check_promises(&architecture, &sources, &mut findings);
     assert!(findings.is_empty(), "{} findings:\n{}", findings.len(), findings.join("\n"));
 }
 
@@ -100,6 +102,19 @@ impl Source {
     fn module(&self) -> &str {
         let inside = self.path.trim_start_matches("src/").trim_end_matches(".rs");
         inside.split('/').next().unwrap_or(inside)
+    }
+
+    /// Whether the test `module::name` stands here.
+    fn has_test(&self, test: &str) -> bool {
+        let (module, name) = test.rsplit_once("::").expect("a test is named with its module");
+        let mut places = self.path.trim_end_matches(".rs").split('/');
+        let lines: Vec<&str> = self.code.lines().map(str::trim_start).collect();
+        let head = format!("fn {name}(");
+        places.any(|place| place == module)
+            && lines.iter().enumerate().any(|(n, line)| {
+                let attributes = lines[..n].iter().rev().take_while(|line| line.starts_with("#["));
+                line.contains(&head) && attributes.into_iter().any(|line| line.contains("test"))
+            })
     }
 
     fn product_lines(&self) -> impl Iterator<Item = (usize, &str)> {
@@ -357,6 +372,34 @@ fn check_map(text: &str, parts: Vec<PathBuf>, findings: &mut Vec<String>) {
     }
 }
 
+/// Each row of the invariants names what shows it, and a test that is named `module::test` exists:
+/// in a file of that name, or anywhere in the folder of that name.
+fn check_promises(text: &str, sources: &[Source], findings: &mut Vec<String>) {
+    let rows = text.lines().enumerate().skip_while(|(_, line)| !line.ends_with("| shown by |"));
+    let rows: Vec<_> = rows.skip(2).take_while(|(_, line)| line.starts_with('|')).collect();
+    if rows.is_empty() {
+        findings.push("ARCHITECTURE.md:1: no table says what shows the invariants".to_owned());
+    }
+    for (n, row) in rows {
+        let shown_by = row.rsplit('|').nth(1).unwrap_or_default();
+        if !shown_by.contains('`') && !shown_by.contains("review") {
+            findings.push(format!("ARCHITECTURE.md:{}: nothing shows this", n + 1));
+        }
+    }
+    for (n, line) in text.lines().enumerate() {
+        for name in line.split('`').skip(1).step_by(2).filter(|name| is_test_name(name)) {
+            if !sources.iter().any(|source| source.has_test(name)) {
+                findings.push(format!("ARCHITECTURE.md:{}: there is no test `{name}`", n + 1));
+            }
+        }
+    }
+}
+
+fn is_test_name(name: &str) -> bool {
+    name.contains("::")
+        && name.chars().all(|c| c.is_ascii_lowercase() || "0123456789_:".contains(c))
+}
+
 fn rust_files(root: &Path) -> Vec<Source> {
     let mut folders: Vec<PathBuf> =
         ["src", "tests", "benches", "fuzz"].iter().map(|name| root.join(name)).collect();
@@ -554,5 +597,27 @@ mod each_check_can_fail {
         let mut findings = Vec::new();
         check_map(text, vec!["src".into(), "src/limits.rs".into()], &mut findings);
         assert_eq!(findings.len(), 2, "{findings:?}");
+    }
+
+    #[test]
+    fn a_promise_names_a_test_that_there_is() {
+        let text = "#[tokio::test]\nasync fn it_holds() {}\nfn it_helps() {}\n// fn it_was() {}\n";
+        let sources = [Source::new("tests/it/lies.rs", text)];
+        let found = |rows: &str| {
+            let mut findings = Vec::new();
+            let table = format!("| | always holds | shown by |\n|---|---|---|\n{rows}");
+            check_promises(&table, &sources, &mut findings);
+            findings
+        };
+        assert_eq!(found("| 1 | a | `lies::it_holds` |\n| 2 | b | review |"), [""; 0]);
+        for row in [
+            "| 1 | a | |",
+            "| 1 | a | `lies::it_was` |",
+            "| 1 | a | `lies::it_helps` |",
+            "| 1 | a | `drain::it_holds` |",
+            "",
+        ] {
+            assert_eq!(found(row).len(), 1, "{row}");
+        }
     }
 }

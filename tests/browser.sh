@@ -8,5 +8,5 @@ binary=${1:?usage: tests/browser.sh BINARY}
 
 start_demo
 mkdir -p tests/out/shots
-# At twice the speed until the seek: half a minute of film, four times.
-RATE=${RATE:-2} node tests/browser/play.mjs "$(link https)" "$PWD/tests/out/shots"
+# At twice the speed until the seek: half a minute of film, four times, takes a minute. A browser that hangs is ended.
+RATE=${RATE:-2} timeout --kill-after=5 200 node tests/browser/play.mjs "$(link https)" "$PWD/tests/out/shots"

@@ -13,7 +13,7 @@ import { chromium } from 'playwright-core';
 const [base, shots = 'shots'] = process.argv.slice(2);
 const rate = Number(process.env.RATE ?? 1);
 const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium';
-const DEADLINE_MS = 90_000;
+const DEADLINE_MS = 45_000;
 const POLLED = '/status.json';
 const FLAGS = ['--headless=new', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
   '--disable-background-networking', '--disable-component-update', '--disable-sync',
@@ -45,7 +45,7 @@ async function originCounts(page) {
 
 /** Watches every request of a page: those that failed, and the film's with their body bytes. */
 async function watch(page) {
-  const seen = { failed: [], elsewhere: [], film: [], waiting: [] };
+  const seen = { failed: [], elsewhere: [], film: [] };
   let leaving = false;
   // Counted as the body's chunks arrive: sizes the browser reports later include frame heads.
   const network = await page.context().newCDPSession(page), requests = new Map();
@@ -66,17 +66,28 @@ async function watch(page) {
     const url = new URL(request.url());
     if (url.protocol.startsWith('http') && url.origin !== new URL(base).origin) seen.elsewhere.push(url.href);
   });
-  page.on('requestfinished', request => seen.waiting.push((async () => {
-    const response = await request.response();
-    if (response.status() >= 400) seen.failed.push(`${request.url()} ${response.status()}`);
-  })()));
-  seen.close = async () => { leaving = true; await Promise.all(seen.waiting); };
+  page.on('response', response => {
+    if (response.status() >= 400) seen.failed.push(`${response.url()} ${response.status()}`);
+  });
+  seen.close = () => { leaving = true; };
   return seen;
 }
 
-/** Polls the page, not the clock: done when `condition` holds there. */
-const until = (page, condition, argument) =>
-  page.waitForFunction(condition, argument, { timeout: DEADLINE_MS, polling: 50 });
+/** Polls the page, not the clock: done when `condition` holds there. Says how the film stood if it never does. */
+async function until(page, what, condition) {
+  try {
+    await page.waitForFunction(condition, undefined, { timeout: DEADLINE_MS, polling: 50 });
+  } catch (error) {
+    const stood = await page.evaluate(() => {
+      const { video, errors } = window.tidegate;
+      const { currentTime, duration, paused, ended, seeking, readyState, playbackRate, error } = video;
+      const ranges = [...Array(video.buffered.length).keys()];
+      const buffered = ranges.map(i => [video.buffered.start(i), video.buffered.end(i)]);
+      return { currentTime, duration, paused, ended, seeking, readyState, playbackRate, error, errors, buffered };
+    });
+    throw new Error(`${what}: not within ${DEADLINE_MS} ms (${error.name})\n${JSON.stringify(stood)}`);
+  }
+}
 
 async function play(browser, player, shot) {
   const context = await browser.newContext({
@@ -89,17 +100,18 @@ async function play(browser, player, shot) {
     await page.goto(`${base}/?player=${player}&autoplay=1&quality=720`, { waitUntil: 'load' });
     const before = await originCounts(page);
     await page.evaluate(rate => {
-      const { video } = window.tidegate;
-      Object.assign(video, { muted: true, playbackRate: rate });
-      video.addEventListener('ended', () => { window.tidegate.ended = true; });
+      Object.assign(window.tidegate.video, { muted: true, playbackRate: rate });
     }, rate);
-    await until(page, () => window.tidegate.video.currentTime > 20);
+    await until(page, 'passes 20 s', () => window.tidegate.video.currentTime > 20);
     await page.screenshot({ path: `${shots}/${shot}.png` });
     const passed = await page.evaluate(() => window.tidegate.video.currentTime);
 
     await page.evaluate(() => { window.tidegate.video.currentTime = 25; });
-    await until(page, () => !window.tidegate.video.seeking && window.tidegate.video.currentTime > 25.5);
-    await until(page, () => window.tidegate.ended);
+    await until(page, 'plays on from 25 s', () =>
+      !window.tidegate.video.seeking && window.tidegate.video.currentTime > 25.5);
+    // By position: dash.js pauses at the end when it sees it first, and the event `ended` never comes.
+    await until(page, 'reaches the end', () =>
+      window.tidegate.video.currentTime > window.tidegate.video.duration - .1);
 
     const end = await page.evaluate(() => {
       const { name, video, errors } = window.tidegate;
@@ -107,7 +119,7 @@ async function play(browser, player, shot) {
       return { name, errors, time: video.currentTime, duration: video.duration, width, height };
     });
     const after = await originCounts(page);
-    await seen.close();
+    seen.close();
     return { seen, pageErrors, before, after, passed, end };
   } finally {
     await context.close();

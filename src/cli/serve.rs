@@ -1,10 +1,10 @@
 //! `tidegate serve`: runs the appliance until it is told to stop.
 //!
 //! Everything in the configuration is checked before a port is bound. Readiness is told to the
-//! service
-//! manager; SIGTERM and SIGINT drain within the limit set and exit 0, SIGHUP reopens the access
-//! log.
+//! service manager; SIGTERM and SIGINT drain within the limit set and exit 0, SIGHUP reopens the
+//! access log.
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -65,6 +65,7 @@ pub(super) fn log_to_stderr(level: LogLevel) {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .try_init();
 }

@@ -1,9 +1,8 @@
 //! Tidegate: an edge cache appliance for video. This file is the crate map and holds no code.
 //!
 //! The life of a request is told in `ARCHITECTURE.md`; it starts in [`server`] (sockets), is
-//! decided in
-//! [`delivery`] with the rules of [`message`], reads [`cache`], and asks [`fill`] for what is
-//! missing.
+//! decided in [`delivery`] with the rules of [`message`], reads [`cache`], and asks [`fill`] for
+//! what is missing.
 
 pub mod access_log;
 pub mod appliance;

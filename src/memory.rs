@@ -1,12 +1,10 @@
 //! The governor: every byte the process may use is reserved here before it is used.
 //!
 //! Two pools share `memory.total`. The *working* pool is the part of the ram tier's mapping that
-//! fills
-//! and pinned slices may hold; the *rest* is heads, connections and logs. A class says how badly a
-//! reservation is wanted: the lower its share of the pool, the earlier it is refused (DESIGN
-//! invariant 7:
-//! prefetch, planned fill, admission, new misses, new connections, in this order).
-//! Who waits for memory must hold none: `reserve` waits, `try_reserve` never does.
+//! fills and pinned slices may hold; the *rest* is heads, connections and logs. A class says how
+//! badly a reservation is wanted: the lower its share of the pool, the earlier it is refused
+//! (DESIGN invariant 7: prefetch, planned fill, admission, new misses, new connections, in this
+//! order). Who waits for memory must hold none: `reserve` waits, `try_reserve` never does.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -152,8 +150,8 @@ impl Governor {
     }
 
     /// Reserves `bytes`, waiting until others release enough. The caller must hold no reservation
-    /// that
-    /// it could release, and gives its own deadline. Dropping the future midway reserves nothing.
+    /// that it could release, and gives its own deadline. Dropping the future midway reserves
+    /// nothing.
     pub async fn reserve(self: &Arc<Self>, purpose: Use, class: Class, bytes: u64) -> Reservation {
         if let Some(reservation) = self.take(purpose, class, bytes) {
             return reservation;

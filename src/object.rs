@@ -2,8 +2,7 @@
 //!
 //! Pure values. A `ByteRange` is never empty, a `PieceMap` never names more than sixteen pieces, a
 //! `VersionId` is never reused. Words: an object is one URL's content, a version one immutable body
-//! of
-//! it, a block an aligned part of a version, a piece an aligned 64 KiB of a block.
+//! of it, a block an aligned part of a version, a piece an aligned 64 KiB of a block.
 
 use std::fmt;
 use std::num::NonZeroU64;

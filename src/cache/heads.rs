@@ -2,9 +2,8 @@
 //!
 //! An object has variants (`Vary`), each with a head: the stored response without its body, and the
 //! version its blocks belong to. Heads are mutable, the newest wins; they are bounded by weight and
-//! forgotten
-//! like anything else in ram. Bodies are not here. A version is immutable but for what is learned
-//! of it.
+//! forgotten like anything else in ram. Bodies are not here. A version is immutable but for what is
+//! learned of it.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -75,8 +74,8 @@ impl Version {
     }
 
     /// Whether a missing part can be asked for later and joined to what is held: only a strong
-    /// validator
-    /// proves that both are of one body (RFC 9111 section 3.4), and the origin must honour ranges.
+    /// validator proves that both are of one body (RFC 9111 section 3.4), and the origin must
+    /// honour ranges.
     pub fn is_resumable(&self) -> bool {
         self.validator.is_strong() && self.ranges.load(Ordering::Relaxed) != RANGES_IGNORED
     }
@@ -207,8 +206,7 @@ impl Heads {
     }
 
     /// Stores `head` as the newest of its variant. Variants of another `Vary` are forgotten, and
-    /// the
-    /// oldest when there would be too many.
+    /// the oldest when there would be too many.
     pub fn store(&self, key: ObjectKey, head: Arc<Head>) {
         let _ordered = self.order(&key);
         let mut heads = vec![head.clone()];

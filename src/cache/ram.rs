@@ -2,9 +2,9 @@
 //!
 //! quick_cache decides per block what stays; a block's weight is the memory its pieces take. A hit
 //! takes a read lock and shares bytes that were made when the piece was published: nothing is
-//! copied, allocated or locked exclusively. Knows no HTTP and fills nothing.
-//! Always holds: the blocks kept weigh no more than the capacity, and their bytes lie in the
-//! mapping. A block that is evicted while viewers read it keeps its memory until they are done.
+//! copied, allocated or locked exclusively. Knows no HTTP and fills nothing. Always holds: the
+//! blocks kept weigh no more than the capacity, and their bytes lie in the mapping. A block that is
+//! evicted while viewers read it keeps its memory until they are done.
 
 use std::hash::BuildHasher;
 use std::io;

@@ -1,9 +1,9 @@
 //! The ram tier's memory: one mapping, written by single writers and read as shared `Bytes`.
 //!
 //! Which bytes are free is decided in `places`. Knows no keys and evicts nothing: when no place is
-//! free, that is the answer.
-//! Always holds: a byte of the mapping belongs to at most one allocation, one `Extent` writes it,
-//! shared `Bytes` cover only what is written already, and the memory returns when all are gone.
+//! free, that is the answer. Always holds: a byte of the mapping belongs to at most one allocation,
+//! one `Extent` writes it, shared `Bytes` cover only what is written already, and the memory
+//! returns when all are gone.
 
 // The mapping is shared between one writer and many readers of what it has already written, which
 // the borrow checker can't follow. Everything unsafe of the ram tier is in this file.

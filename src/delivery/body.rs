@@ -1,8 +1,8 @@
 //! A response's body: pulled by the connection, one slice at a time.
 //!
 //! hyper asks for the next frame when it has room, never before. What is held is one slice,
-//! reserved
-//! in the governor. An error after the head was sent can only cut the body short; the log says so.
+//! reserved in the governor. An error after the head was sent can only cut the body short; the log
+//! says so.
 
 use std::future::Future;
 use std::pin::Pin;

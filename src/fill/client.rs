@@ -1,8 +1,7 @@
 //! One request upstream: which origin, what is sent, and what of the answer's head can be believed.
 //!
 //! Nothing here knows pieces or viewers. Every wait has a deadline; an attempt that could not have
-//! been
-//! answered yet is made again, at the next origin if there is one, a bounded number of times.
+//! been answered yet is made again, at the next origin if there is one, a bounded number of times.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -122,8 +121,7 @@ impl Client {
     }
 
     /// Asks until an answer's head is here, each time the next origin. Dropping it midway closes
-    /// the
-    /// connection.
+    /// the connection.
     ///
     /// # Errors
     /// `Connect` or `FirstByteTimeout` after the last attempt, `Redirect`, `Overload`.

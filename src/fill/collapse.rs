@@ -1,7 +1,8 @@
 //! Many viewers, one request upstream: where fills in flight are found.
 //!
 //! Runs are found by version and position; an object whose head is not known yet is found by its
-//! key, and its waiters are told together. Both tables are sharded and locked for a few instructions.
+//! key, and its waiters are told together. Both tables are sharded and locked for a few
+//! instructions.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};

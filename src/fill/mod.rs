@@ -1,8 +1,9 @@
 //! Fill: bring what is missing from an origin, once, however many viewers wait for it.
 //!
 //! Two questions are answered here. `open`: what is this object (its head), asked when nothing is
-//! known or what is known is stale; `read_on`: who brings the bytes from here on, asked when a
-//! head is known. All upstream work runs on the fill runtime: a viewer who leaves takes nothing down with him.
+//! known or what is known is stale; `read_on`: who brings the bytes from here on, asked when a head
+//! is known. All upstream work runs on the fill runtime: a viewer who leaves takes nothing down
+//! with him.
 
 pub mod client;
 pub mod collapse;
@@ -119,8 +120,7 @@ impl Wanted {
     }
 
     /// The fields that make a question of the request: the range, rounded out to pieces where the
-    /// answer
-    /// may be kept, and what is held already.
+    /// answer may be kept, and what is held already.
     fn conditions(&self, sharing: Sharing) -> Vec<(HeaderName, HeaderValue)> {
         let mut conditions = Vec::new();
         if let Some(range) = self.asked(sharing) {
@@ -185,8 +185,7 @@ pub enum Place {
 
 impl Filler {
     /// Asks what the object is, together with whoever asks at the same time. Dropping it midway is
-    /// safe:
-    /// the question goes on for the others.
+    /// safe: the question goes on for the others.
     pub async fn open(self: &Arc<Self>, wanted: Wanted) -> (Arc<Opened>, Place) {
         // Who shows credentials neither waits for others nor lets them wait: the answer may be his
         // alone.

@@ -279,7 +279,7 @@ impl Pump {
             if writing.extent.written_bytes() == writing.extent.capacity_bytes() {
                 self.close_extent();
             }
-            if self.position % self.filler.block_size.bytes() == 0 && !bytes.is_empty() {
+            if self.position.is_multiple_of(self.filler.block_size.bytes()) && !bytes.is_empty() {
                 self.pace().await?;
             }
         }
@@ -294,7 +294,7 @@ impl Pump {
                 Pace::Go => return Ok(()),
                 Pace::Deserted => {
                     let block_size_bytes = self.filler.block_size.bytes();
-                    let at_border = self.position % block_size_bytes == 0;
+                    let at_border = self.position.is_multiple_of(block_size_bytes);
                     let left = self.run.end().map_or(u64::MAX, |end| end - self.position);
                     let stop_here = at_border && left > block_size_bytes;
                     return match self.run.sharing == Sharing::Alone || stop_here {

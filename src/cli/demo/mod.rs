@@ -2,10 +2,8 @@
 //! both.
 //!
 //! The edge is the real appliance, configured by a file like any other; only its origin lives in
-//! the same
-//! process and its certificate was made a moment ago. Nothing outlives the demo but that
-//! certificate's
-//! folder, which is removed at the end.
+//! the same process and its certificate was made a moment ago. Nothing outlives the demo but that
+//! certificate's folder, which is removed at the end.
 
 pub mod origin;
 mod paced;

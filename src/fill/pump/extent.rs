@@ -79,7 +79,7 @@ impl Pump {
         };
         let block_size = self.filler.block_size;
         let Some(index) = block_size.block_at(start) else { return false };
-        if whole == start || version.is_changed() || start % PIECE_SIZE_BYTES != 0 {
+        if whole == start || version.is_changed() || !start.is_multiple_of(PIECE_SIZE_BYTES) {
             return false;
         }
         let first_piece = ((start - block_size.start_of(index)) / PIECE_SIZE_BYTES) as u32;

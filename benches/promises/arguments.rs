@@ -1,0 +1,51 @@
+//! The command line of the measurement.
+
+use clap::{Parser, ValueEnum};
+
+/// Measure what Tidegate promises; exit 1 when a promise is broken
+#[derive(Debug, Parser)]
+#[command(name = "cargo bench --bench promises --", after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    /// The cases to run; left out: all but `memory`, which takes two minutes
+    cases: Vec<CaseName>,
+    /// Run every case
+    #[arg(long)]
+    all: bool,
+    /// Rounds of each case, interleaved
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) rounds: u32,
+    /// Print one JSON document instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Said by cargo
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+const EXAMPLES: &str = "Examples:
+  cargo bench --bench promises
+  cargo bench --bench promises -- seek --rounds 20
+  cargo bench --bench promises -- memory
+  cargo bench --bench promises -- --all --json";
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CaseName {
+    /// 500 viewers at once of a cold object
+    Together,
+    /// A seek to 5 GB of a cold 8 GB object while another reads it from the start
+    Seek,
+    /// 2,000 slow readers and a crawl within `memory.total`
+    Memory,
+}
+
+impl Arguments {
+    /// The cases chosen, each once.
+    pub(crate) fn cases(&self) -> Vec<CaseName> {
+        let chosen = |case: &CaseName| match self.cases.is_empty() {
+            true => self.all || *case != CaseName::Memory,
+            false => self.all || self.cases.contains(case),
+        };
+        CaseName::value_variants().iter().copied().filter(chosen).collect()
+    }
+}

@@ -1,0 +1,131 @@
+//! The edge: the real binary as a process of its own, with a configuration of its own.
+//!
+//! It is measured as an operator would: its memory by the kernel, its counters by `/metrics`.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+use crate::viewer::Connection;
+
+/// A running edge; it is killed when dropped.
+pub(crate) struct Edge {
+    child: Child,
+    http: SocketAddr,
+    admin: SocketAddr,
+    _folder: TempDir,
+}
+
+impl Edge {
+    /// Starts one in front of `origin`; `settings` are added as TOML tables.
+    pub(crate) fn start(origin: SocketAddr, settings: &str) -> Edge {
+        let folder = TempDir::new().unwrap();
+        let config = folder.path().join("edge.toml");
+        std::fs::write(&config, text(origin, settings)).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+            .args(["serve", "--config"])
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let (mut http, mut admin) = (None, None);
+        while http.is_none() || admin.is_none() {
+            let line = lines.next().expect("the edge says where it listens").unwrap();
+            http = http.or_else(|| address_in(&line, " http at "));
+            admin = admin.or_else(|| address_in(&line, " admin at "));
+        }
+        // What it says later is worth seeing, and a full pipe would stop it.
+        std::thread::spawn(move || {
+            lines.map_while(Result::ok).for_each(|line| eprintln!("{line}"))
+        });
+        Edge { child, http: http.unwrap(), admin: admin.unwrap(), _folder: folder }
+    }
+
+    /// Where viewers are served.
+    pub(crate) fn http(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The sum of a metric's series whose labels hold `label`.
+    pub(crate) async fn metric(&self, name: &str, label: &str) -> f64 {
+        let mut connection = Connection::open(self.admin, None).await.unwrap();
+        let head = connection.ask("/metrics", None).await.unwrap();
+        let body = connection.read_text(head.body_bytes).await.unwrap();
+        let of_name = |line: &&str| {
+            let tail = line.strip_prefix(name);
+            tail.is_some_and(|tail| tail.starts_with([' ', '{'])) && line.contains(label)
+        };
+        let values = body.lines().filter(of_name).filter_map(|line| line.split(' ').next_back());
+        values.filter_map(|value| value.parse::<f64>().ok()).sum()
+    }
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn address_in(line: &str, before: &str) -> Option<SocketAddr> {
+    line.split_once(before)?.1.trim().parse().ok()
+}
+
+fn text(origin: SocketAddr, settings: &str) -> String {
+    format!(
+        r#"
+[listeners]
+http = "127.0.0.1:0"
+admin = "127.0.0.1:0"
+
+[log]
+access = "off"
+level = "info"
+
+{settings}
+
+[[sites]]
+name = "promises"
+hosts = ["127.0.0.1"]
+origins = "http://{origin}"
+"#
+    )
+}
+
+/// What the kernel says a process holds, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Resident {
+    pub(crate) all: u64,
+    /// The heap and stacks.
+    pub(crate) anonymous: u64,
+    /// The ram tier's mapping.
+    pub(crate) shared: u64,
+    /// The program.
+    pub(crate) file: u64,
+}
+
+impl Resident {
+    /// Of a process, while it lives.
+    pub(crate) fn of(pid: u32) -> Option<Resident> {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let bytes = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name))?;
+            line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib << 10)
+        };
+        Some(Resident {
+            all: bytes("VmRSS:")?,
+            anonymous: bytes("RssAnon:")?,
+            shared: bytes("RssShmem:")?,
+            file: bytes("RssFile:")?,
+        })
+    }
+}

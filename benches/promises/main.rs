@@ -1,0 +1,88 @@
+//! What is promised with a time in it: each case measures its figures and says whether they hold.
+//!
+//! The edge is the real binary as a process of its own, the origin and the viewers live here. The
+//! rounds of the cases are interleaved, so that a machine that slows down slows all of them.
+
+// A measurement that cannot go on has failed: it says where.
+#![allow(clippy::unwrap_used)]
+
+mod arguments;
+// Shared with the tests, which use all of it.
+#[allow(dead_code)]
+#[path = "../../tests/it/support/content.rs"]
+mod content;
+mod edge;
+mod figure;
+mod memory;
+mod origin;
+mod seek;
+mod together;
+mod viewer;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use tokio::runtime::Runtime;
+
+use crate::arguments::{Arguments, CaseName};
+use crate::figure::{Figures, Measure};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // One thread for all viewers: the processors are for the edge.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("the system gives a process a runtime");
+    let mut cases: Vec<Case> =
+        arguments.cases().into_iter().map(|name| Case::start(name, &runtime)).collect();
+    let mut figures = Figures::default();
+    for round in 1..=arguments.rounds {
+        for case in cases.iter_mut().filter(|case| round == 1 || case.repeats()) {
+            eprintln!("{} round {round} of {}", case.name(), arguments.rounds);
+            figures.add(case.name(), runtime.block_on(case.round(round)));
+        }
+    }
+    match arguments.json {
+        true => println!("{}", figures.as_json()),
+        false => print!("{}", figures.as_text()),
+    }
+    if figures.hold() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// A promise and what it is measured on.
+enum Case {
+    Together(together::Together),
+    Seek(seek::Seek),
+    Memory(memory::Memory),
+}
+
+impl Case {
+    fn start(name: CaseName, runtime: &Runtime) -> Case {
+        let _inside = runtime.enter();
+        match name {
+            CaseName::Together => Case::Together(together::Together::start()),
+            CaseName::Seek => Case::Seek(seek::Seek::start()),
+            CaseName::Memory => Case::Memory(memory::Memory::start()),
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Case::Together(_) => "together",
+            Case::Seek(_) => "seek",
+            Case::Memory(_) => "memory",
+        }
+    }
+
+    /// Minutes long: once is enough.
+    fn repeats(&self) -> bool {
+        !matches!(self, Case::Memory(_))
+    }
+
+    async fn round(&mut self, round: u32) -> Vec<Measure> {
+        match self {
+            Case::Together(case) => case.round(round).await,
+            Case::Seek(case) => case.round(round).await,
+            Case::Memory(case) => case.round().await,
+        }
+    }
+}

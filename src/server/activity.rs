@@ -7,11 +7,13 @@
 //! request.
 
 use std::cell::Cell;
+use std::os::fd::RawFd;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::outgoing::Outcome;
+use super::transport;
 use super::{Protocol, ServerSettings};
 
 /// The state of one connection, shared by its socket, its bodies and its task.
@@ -28,7 +30,10 @@ pub(super) struct Activity {
     head_since: Cell<Option<Instant>>,
     /// Buffers handed to the protocol and not yet sent.
     buffers_waiting: Cell<u32>,
-    taken_bytes: Cell<u64>,
+    /// Written to the socket: what of it the viewer has, the kernel knows.
+    written_bytes: Cell<u64>,
+    /// The viewer's socket, as long as it is open.
+    socket: Cell<Option<RawFd>>,
     /// The alarm already goes off every tick.
     ticking: Cell<bool>,
     /// Ticks of the current period at which bytes were waiting, and what had been taken when it
@@ -72,7 +77,8 @@ impl Activity {
             idle_since: Cell::new(Instant::now()),
             head_since: Cell::new(None),
             buffers_waiting: Cell::new(0),
-            taken_bytes: Cell::new(0),
+            written_bytes: Cell::new(0),
+            socket: Cell::new(None),
             ticking: Cell::new(false),
             ticks: Cell::new(0),
             taken_before: Cell::new(0),
@@ -123,8 +129,23 @@ impl Activity {
         self.buffers_waiting.set(self.buffers_waiting.get() - 1);
     }
 
-    pub(super) fn bytes_taken(&self, bytes: u64) {
-        self.taken_bytes.set(self.taken_bytes.get() + bytes);
+    pub(super) fn socket_opened(&self, socket: Option<RawFd>) {
+        self.socket.set(socket);
+    }
+
+    pub(super) fn socket_closed(&self) {
+        self.socket.set(None);
+    }
+
+    pub(super) fn bytes_written(&self, bytes: u64) {
+        self.written_bytes.set(self.written_bytes.get() + bytes);
+    }
+
+    /// What the viewer's end has confirmed. What the kernel takes from us is no measure: it takes
+    /// nothing for minutes while a slow viewer reads what it holds for him, then 64 KiB at once.
+    fn taken_bytes(&self) -> u64 {
+        let unconfirmed = self.socket.get().map_or(0, transport::unconfirmed_bytes);
+        self.written_bytes.get().saturating_sub(unconfirmed)
     }
 
     pub(super) fn refuse_body(&self) {
@@ -203,12 +224,12 @@ impl Activity {
         if ticks < TICKS_PER_PERIOD {
             self.ticks.set(ticks);
         } else {
-            let taken = self.taken_bytes.get() - self.taken_before.get();
-            if taken < settings.slow_reader_bytes {
+            let taken = self.taken_bytes();
+            if taken - self.taken_before.get() < settings.slow_reader_bytes {
                 return Verdict::Cut(Overdue::Reader);
             }
             self.ticks.set(0);
-            self.taken_before.set(self.taken_bytes.get());
+            self.taken_before.set(taken);
         }
         self.ticking.set(true);
         Verdict::Wait(now + tick(settings))
@@ -245,7 +266,7 @@ mod tests {
         assert!(activity.due(&settings).is_some());
         assert_eq!(activity.due(&settings), None, "the alarm is set once");
         for taken_bytes in [100, 99] {
-            activity.bytes_taken(taken_bytes);
+            activity.bytes_written(taken_bytes);
             for _ in 1..TICKS_PER_PERIOD {
                 assert!(matches!(activity.check(&settings, Instant::now()), Verdict::Wait(_)));
             }

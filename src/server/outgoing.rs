@@ -1,8 +1,8 @@
 //! A response body and its buffers on the way out, watched but not touched.
 //!
 //! Delegates everything to the handler's body and `Buf`, so that what reaches the socket is the
-//! handler's own memory. Beside that it tells [`Activity`] how many buffers wait to be sent, how
-//! many bytes were taken, and when the request is over.
+//! handler's own memory. Beside that it tells [`Activity`] how many buffers wait to be sent, and
+//! when the request is over.
 
 use std::io::IoSlice;
 use std::pin::Pin;
@@ -115,6 +115,5 @@ impl<D: Buf> Buf for OutgoingBuf<D> {
 
     fn advance(&mut self, taken_bytes: usize) {
         self.buf.advance(taken_bytes);
-        self.activity.bytes_taken(taken_bytes as u64);
     }
 }

@@ -442,6 +442,10 @@ impl Stream for Noting {
     fn reset_on_close(&self) -> io::Result<()> {
         Ok(())
     }
+
+    fn descriptor(&self) -> Option<std::os::fd::RawFd> {
+        None
+    }
 }
 
 impl AsyncRead for Noting {
@@ -625,6 +629,28 @@ fn a_viewer_who_stops_reading_is_closed_and_one_who_reads_on_is_not() {
         assert!(read > 16 * MIB);
         assert_eq!(server.count(|c| &c.slow_readers), 1);
         server.drained().await;
+    });
+}
+
+#[test]
+fn a_viewer_who_takes_little_but_steadily_is_not_closed() {
+    on_a_worker(async {
+        let mut setup = Setup::default();
+        setup.settings.slow_reader_period = Duration::from_millis(400);
+        setup.settings.slow_reader_bytes = 2 << 10;
+        let server = setup.start();
+
+        // The kernel takes 64 KiB at a time from the server, and this viewer needs longer for them
+        // than a period, though in each he takes many times what is asked of him.
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(8 << 10).unwrap();
+        let mut steady = socket.connect(server.address).await.unwrap();
+        say(&mut steady, "GET /33554432 HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        for _ in 0..200 {
+            steady.read_exact(&mut [0; 512]).await.unwrap();
+            sleep(Duration::from_millis(8)).await;
+        }
+        assert_eq!(server.count(|c| &c.slow_readers), 0);
     });
 }
 

@@ -5,7 +5,11 @@
 //! it goes to the kernel from where it lies. Later a transport that gathers records, or sends a
 //! mapping by `sendfile`, takes its place without the rest noticing.
 
+// One system call that no safe interface offers: what a peer has not confirmed.
+#![allow(unsafe_code)]
+
 use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd as _, RawFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,19 +28,37 @@ use super::activity::Activity;
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {
     /// From now on, closing throws away what was not sent.
     fn reset_on_close(&self) -> io::Result<()>;
+
+    /// To ask the kernel about; none where there is no kernel in between.
+    fn descriptor(&self) -> Option<RawFd>;
 }
 
 impl Stream for TcpStream {
     fn reset_on_close(&self) -> io::Result<()> {
         SockRef::from(self).set_linger(Some(Duration::ZERO))
     }
+
+    fn descriptor(&self) -> Option<RawFd> {
+        Some(self.as_raw_fd())
+    }
+}
+
+/// What was written to a socket and its peer has not confirmed, sent or not; 0 if it is none.
+pub(super) fn unconfirmed_bytes(socket: RawFd) -> u64 {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: `TIOCOUTQ` (`SIOCOUTQ`) writes one `c_int` where we say and changes nothing else,
+    // whatever the descriptor is; the pointer is to a `c_int` that outlives the call.
+    let asked = unsafe { libc::ioctl(socket, libc::TIOCOUTQ, &raw mut bytes) };
+    if asked == 0 { u64::try_from(bytes).unwrap_or(0) } else { 0 }
 }
 
 /// Sets what every accepted socket inherits from its listener (Linux copies these with the socket).
+///
+/// Not `TCP_USER_TIMEOUT`: where a viewer's window is small it also counts while he takes bytes, and
+/// cuts him off. Who takes none is [`Activity`]'s to judge.
 pub(super) fn prepare(listener: SockRef<'_>) -> io::Result<()> {
     listener.set_tcp_nodelay(true)?;
-    listener.set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES)?;
-    listener.set_tcp_user_timeout(Some(UNACKED_TIMEOUT))
+    listener.set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES)
 }
 
 /// A viewer's socket.
@@ -54,12 +76,14 @@ impl<S: Stream> Socket<S> {
         activity: Rc<Activity>,
         counts: Arc<ConnectionCounts>,
     ) -> Socket<S> {
+        activity.socket_opened(stream.descriptor());
         Socket { stream, activity, counts, is_shut: false, discarded_bytes: 0 }
     }
 
     fn count(&self, written: io::Result<usize>) -> io::Result<usize> {
         if let Ok(bytes) = written {
             self.counts.bytes_written.fetch_add(bytes as u64, Ordering::Relaxed);
+            self.activity.bytes_written(bytes as u64);
         }
         written
     }
@@ -142,6 +166,7 @@ impl<S: Stream> AsyncWrite for Socket<S> {
 
 impl<S: Stream> Drop for Socket<S> {
     fn drop(&mut self) {
+        self.activity.socket_closed();
         if self.activity.is_cut() {
             // A failure leaves the ordinary close.
             let _ = self.stream.reset_on_close();
@@ -151,8 +176,6 @@ impl<S: Stream> Drop for Socket<S> {
 
 /// What the kernel holds unsent before it asks us for more.
 const NOTSENT_LOWAT_BYTES: u32 = 128 << 10;
-/// How long sent bytes may stay without an answer.
-const UNACKED_TIMEOUT: Duration = Duration::from_secs(30);
 /// What is read of a refused body, at most and at a time.
 const DISCARDED_BYTES_MAX: usize = 4 << 20;
 const DISCARD_STEP_BYTES: usize = 8 << 10;

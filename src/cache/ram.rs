@@ -120,6 +120,12 @@ impl Ram {
         }
     }
 
+    /// The same bytes, keeping only the pieces they touch of what they were cut from: for whoever
+    /// may hold them long. Not copied.
+    pub fn pinned(&self, bytes: Bytes) -> Bytes {
+        self.slots.pinned(bytes)
+    }
+
     /// Adds pieces to a block: what it held before and `bytes`, which start at `first_piece`.
     ///
     /// Only the last piece of an object may be short. A longer prefix of an `Extent` takes the

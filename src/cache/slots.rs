@@ -11,7 +11,7 @@
 
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
@@ -27,6 +27,8 @@ const SLOT: usize = SLOT_SIZE_BYTES as usize;
 pub(super) struct Slots {
     mapping: MmapRaw,
     places: Mutex<Places>,
+    /// By piece of the mapping: how many allocations and pins keep it. Cells are not counted.
+    holders: Box<[AtomicU32]>,
 }
 
 impl Slots {
@@ -38,13 +40,17 @@ impl Slots {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
         let mapping = map_memory(slots as usize * SLOT)?;
-        Ok(Arc::new(Slots { mapping, places: Mutex::new(Places::new(slots)) }))
+        let holders = (0..slots as usize * (SLOT / PIECE)).map(|_| AtomicU32::new(0)).collect();
+        Ok(Arc::new(Slots { mapping, places: Mutex::new(Places::new(slots)), holders }))
     }
 
     /// Room for `bytes` consecutive bytes, at least one and at most a slot.
     pub(super) fn allocate(self: &Arc<Slots>, bytes: u64) -> Option<Extent> {
         let bytes = usize::try_from(bytes).ok().filter(|bytes| (1..=SLOT).contains(bytes))?;
         let place = self.places().take(rounded(bytes))?;
+        if place.bytes >= PIECE {
+            self.hold(place);
+        }
         let memory = Memory {
             slots: Arc::clone(self),
             start: place.start,
@@ -74,6 +80,57 @@ impl Slots {
                 parts: [left.clone(), right.clone()],
             })
         })
+    }
+
+    /// The same bytes, keeping the pieces they touch and no others of what they were cut from.
+    pub(super) fn pinned(self: &Arc<Slots>, bytes: Bytes) -> Bytes {
+        let Some(start) = self.offset_of(&bytes) else { return bytes };
+        let first = start / PIECE * PIECE;
+        let end = (start + bytes.len()).next_multiple_of(PIECE);
+        let place = Place { start: first, bytes: end - first };
+        if self.pieces_of(place).iter().any(|holders| holders.load(Ordering::Relaxed) == 0) {
+            // In a cell, which is no larger than it must be.
+            return bytes;
+        }
+        self.hold(place);
+        let length = bytes.len();
+        Bytes::from_owner(Pinned { slots: Arc::clone(self), start, length })
+    }
+
+    fn pieces_of(&self, place: Place) -> &[AtomicU32] {
+        &self.holders[place.start / PIECE..(place.start + place.bytes) / PIECE]
+    }
+
+    /// The caller has just taken the place, or holds bytes in each of its pieces.
+    fn hold(&self, place: Place) {
+        for holders in self.pieces_of(place) {
+            // Relaxed is enough, as for `Arc`: whoever adds a holder has one.
+            holders.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Lets go of a place; the pieces nobody else keeps are free again.
+    fn release(&self, place: Place) {
+        if place.bytes < PIECE {
+            return self.give_back(place);
+        }
+        let mut free = Place { start: place.start, bytes: 0 };
+        for holders in self.pieces_of(place) {
+            // Our reads come before it, and whoever frees the piece has seen all of them.
+            if holders.fetch_sub(1, Ordering::AcqRel) == 1 {
+                free.bytes += PIECE;
+                continue;
+            }
+            self.give_back(free);
+            free = Place { start: free.start + free.bytes + PIECE, bytes: 0 };
+        }
+        self.give_back(free);
+    }
+
+    fn give_back(&self, place: Place) {
+        if place.bytes > 0 {
+            self.places().give_back(place);
+        }
     }
 
     /// The size of the mapping.
@@ -181,7 +238,7 @@ impl Extent {
         // dropped, which is after we have let go of it.
         self.memory.bytes.store(kept, Ordering::Relaxed);
         let unused = Place { start: self.memory.start + kept, bytes: taken - kept };
-        self.memory.slots.places().give_back(unused);
+        self.memory.slots.release(unused);
     }
 }
 
@@ -202,10 +259,7 @@ struct Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        let place = Place { start: self.start, bytes: *self.bytes.get_mut() };
-        if place.bytes > 0 {
-            self.slots.places().give_back(place);
-        }
+        self.slots.release(Place { start: self.start, bytes: *self.bytes.get_mut() });
     }
 }
 
@@ -249,6 +303,33 @@ impl AsRef<[u8]> for Joined {
         // two owners here make a `Bytes` that points into the mapping, so each part is written,
         // unchanging and given to nobody else for as long as we hold it.
         unsafe { std::slice::from_raw_parts(self.slots.mapping.as_ptr().add(self.start), length) }
+    }
+}
+
+/// Owner of bytes cut from an allocation: keeps the pieces they touch, and not the rest.
+struct Pinned {
+    slots: Arc<Slots>,
+    start: usize,
+    length: usize,
+}
+
+impl AsRef<[u8]> for Pinned {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: it was made from a `Bytes` of exactly these bytes, so they are written and never
+        // written again while their pieces are kept; we count as a holder of each of them, and a
+        // piece is given to nobody else before its last holder has let go.
+        unsafe {
+            let start = self.slots.mapping.as_ptr().add(self.start);
+            std::slice::from_raw_parts(start, self.length)
+        }
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        let start = self.start / PIECE * PIECE;
+        let end = (self.start + self.length).next_multiple_of(PIECE);
+        self.slots.release(Place { start, bytes: end - start });
     }
 }
 
@@ -312,6 +393,36 @@ mod tests {
         assert_eq!(taken(&slots), 0);
         drop(slots.allocate(PIECE_SIZE_BYTES).unwrap());
         assert_eq!(slots.usage(), (0, 1), "an extent that nothing was written to");
+    }
+
+    #[test]
+    fn a_pin_keeps_its_own_pieces_of_what_it_was_cut_from() {
+        let slots = Slots::map(1 << 20).unwrap();
+        let mut extent = slots.allocate(1 << 20).unwrap();
+        extent.append(&(0..1 << 20).map(|at| (at / PIECE) as u8).collect::<Vec<u8>>());
+        let whole = extent.freeze();
+        let two = slots.pinned(whole.slice(3 * PIECE - 1..3 * PIECE + 1));
+        let again = slots.pinned(two.slice(1..));
+        let last = slots.pinned(whole.slice(16 * PIECE - 1..));
+        assert_eq!((two.as_ptr(), two.len()), (whole[3 * PIECE - 1..].as_ptr(), 2));
+        assert_eq!(taken(&slots), 1 << 20);
+        drop(whole);
+        assert_eq!(taken(&slots), 3 * PIECE_SIZE_BYTES);
+        let mut others = slots.allocate(11 * PIECE_SIZE_BYTES).unwrap();
+        others.append(&[77; 11 * PIECE]);
+        assert_eq!((&two[..], &again[..], &last[..]), (&[2, 3][..], &[3][..], &[15][..]));
+        drop(two);
+        assert_eq!(taken(&slots), 13 * PIECE_SIZE_BYTES);
+        drop((again, last, others));
+        assert_eq!(slots.usage(), (0, 1));
+
+        let mut cell = slots.allocate(1000).unwrap();
+        cell.append(b"abc");
+        let pinned = slots.pinned(cell.freeze().slice(1..));
+        assert_eq!((&pinned[..], taken(&slots)), (&b"bc"[..], PIECE_SIZE_BYTES));
+        drop(pinned);
+        assert_eq!(taken(&slots), 0);
+        assert_eq!(slots.pinned(Bytes::from_static(b"x")), "x");
     }
 
     #[test]

@@ -302,12 +302,16 @@ impl Feed {
             governor.try_reserve(Use::Client, class, length).map(|reserved| (reserved, length))
         };
         let large = there.min(pace);
-        let one_piece = there.min(PIECE_SIZE_BYTES);
+        // To its border: a slice across one would keep two.
+        let one_piece = there.min(PIECE_SIZE_BYTES - span.position % PIECE_SIZE_BYTES);
         let grown = (large > one_piece).then(|| reserve(large, Class::Prefetch)).flatten();
         let Some((reserved, length)) = grown.or_else(|| reserve(one_piece, self.class())) else {
             return Now::NoMemory;
         };
         bytes.truncate(length as usize);
+        if length < self.shared.block_size.bytes() {
+            bytes = self.shared.ram.pinned(bytes);
+        }
         self.handed_out = Some(Instant::now());
         Now::Slice(Slice { bytes, tier, reserved: Rc::new(reserved) })
     }

@@ -54,7 +54,7 @@ pub(super) fn unconfirmed_bytes(socket: RawFd) -> u64 {
 
 /// Sets what every accepted socket inherits from its listener (Linux copies these with the socket).
 ///
-/// Not `TCP_USER_TIMEOUT`: where a viewer's window is small it also counts while he takes bytes, and
+/// Not `TCP_USER_TIMEOUT`: where a viewer's window is small it also runs while he takes bytes, and
 /// cuts him off. Who takes none is [`Activity`]'s to judge.
 pub(super) fn prepare(listener: SockRef<'_>) -> io::Result<()> {
     listener.set_tcp_nodelay(true)?;

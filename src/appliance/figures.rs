@@ -41,7 +41,7 @@ pub(super) fn register(parts: &Arc<Parts>) {
         used
     });
     each(series::MEMORY_BUDGET, |parts| {
-        let budget = |purpose: Use| (purpose.label(), parts.governor.budget_bytes(purpose));
+        let budget = |purpose: Use| (purpose.label(), memory_budget(parts, purpose));
         let mut budgets: Vec<_> = Use::ALL.into_iter().map(budget).collect();
         budgets.push(("ram", parts.ram.usage().cached_bytes_max));
         budgets
@@ -122,8 +122,22 @@ fn objects(parts: &Parts) -> Vec<ObjectStatus> {
 /// Blocks looked at of one object: a status is a glance, not an inventory.
 const BLOCKS_SHOWN_MAX: u64 = 64;
 
+/// Heads and connections have their budget reserved from the start: what they use of it is told.
 fn memory_used(parts: &Parts) -> Vec<(&'static str, u64)> {
-    Use::ALL.into_iter().map(|p| (p.label(), parts.governor.used_bytes(p))).collect()
+    let used = |purpose: Use| match purpose {
+        Use::Heads => parts.heads.weight_bytes(),
+        Use::Connections => sum(parts, |counts| &counts.open) * parts.budget.connection_bytes,
+        Use::Fill | Use::Client | Use::Origins => parts.governor.used_bytes(purpose),
+    };
+    Use::ALL.into_iter().map(|purpose| (purpose.label(), used(purpose))).collect()
+}
+
+fn memory_budget(parts: &Parts, purpose: Use) -> u64 {
+    match purpose {
+        Use::Heads => parts.budget.heads_bytes,
+        Use::Connections => parts.budget.connections_bytes(),
+        Use::Fill | Use::Client | Use::Origins => parts.governor.budget_bytes(purpose),
+    }
 }
 
 fn sum(parts: &Parts, count: impl Fn(&ConnectionCounts) -> &AtomicU64) -> u64 {

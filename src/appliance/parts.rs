@@ -32,6 +32,7 @@ pub(super) struct Parts {
     pub(super) heads: Arc<Heads>,
     pub(super) ram: Arc<Ram>,
     pub(super) governor: Arc<Governor>,
+    pub(super) budget: Budget,
     pub(super) filler: Arc<Filler>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) log: AccessLog,
@@ -96,6 +97,7 @@ impl Parts {
             readiness: Readiness::new(),
             connections,
             started: Instant::now(),
+            budget,
             governor,
             config,
         })
@@ -138,16 +140,16 @@ impl Parts {
 }
 
 /// What `memory.total` is shared out to.
-struct Budget {
+pub(super) struct Budget {
     /// Of the mapping: what the tier may keep.
     cached_bytes: u64,
     /// Of the mapping: what fills and pinned slices may hold. Together more than the mapping: what
     /// is kept makes room.
     working_bytes: u64,
     rest_bytes: u64,
-    heads_bytes: u64,
+    pub(super) heads_bytes: u64,
     connections_max: usize,
-    connection_bytes: u64,
+    pub(super) connection_bytes: u64,
 }
 
 impl Budget {
@@ -171,7 +173,7 @@ impl Budget {
         }
     }
 
-    fn connections_bytes(&self) -> u64 {
+    pub(super) fn connections_bytes(&self) -> u64 {
         self.connections_max as u64 * self.connection_bytes
     }
 }

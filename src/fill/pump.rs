@@ -289,9 +289,9 @@ impl Pump {
     /// Waits for the readers; ends the run when nobody needs it now.
     async fn pace(&mut self) -> Result<(), Stop> {
         loop {
-            let may_park = self.may_park();
             match self.run.pace() {
                 Pace::Go => return Ok(()),
+                Pace::Wait => self.reader_moved().await?,
                 Pace::Deserted => {
                     let block_size_bytes = self.filler.block_size.bytes();
                     let at_border = self.position.is_multiple_of(block_size_bytes);
@@ -302,14 +302,21 @@ impl Pump {
                         false => Ok(()),
                     };
                 }
-                Pace::Wait if may_park => {
-                    if timeout(PARK_AFTER, self.run.reader_moved()).await.is_err() {
-                        return Err(Stop::Parked);
-                    }
-                }
-                Pace::Wait => self.run.reader_moved().await,
             }
         }
+    }
+
+    /// Waits until a reader moves; parks the run if none does for a while, or none is left.
+    async fn reader_moved(&self) -> Result<(), Stop> {
+        if self.run.pace() == Pace::Deserted {
+            return Err(Stop::Parked);
+        }
+        if !self.may_park() {
+            self.run.reader_moved().await;
+            return Ok(());
+        }
+        let moved = timeout(PARK_AFTER, self.run.reader_moved()).await;
+        moved.map_err(|_| Stop::Parked)
     }
 
     fn may_park(&self) -> bool {

@@ -202,6 +202,11 @@ impl Run {
         }
     }
 
+    /// Whether a reader has come as far as `position`.
+    pub fn is_awaited_at(&self, position: u64) -> bool {
+        self.lock().positions().iter().any(|at| *at >= position)
+    }
+
     /// Waits until a reader came, moved or left. Dropping it midway is safe.
     pub async fn reader_moved(&self) {
         self.moved.notified().await;

@@ -23,6 +23,7 @@ pub(super) struct Writing {
 
 impl Pump {
     /// Takes memory for the next bytes: to the end of the block if that is free, else one piece.
+    /// What nobody waits for yet is a comfort, and gives way to everything else.
     pub(super) async fn open_extent(&mut self) -> Result<(), Stop> {
         if self.extent.is_some() {
             return Ok(());
@@ -31,7 +32,18 @@ impl Pump {
         let in_block = block_size_bytes - self.position % block_size_bytes;
         let left = self.run.end().map_or(in_block, |end| in_block.min(end - self.position)).max(1);
         let one_piece = left.min(PIECE_SIZE_BYTES);
-        if self.take(left, Class::Prefetch) || self.take(one_piece, self.class) {
+        while !(self.take(left, Class::Prefetch) || self.take(one_piece, Class::Prefetch)) {
+            if self.run.is_awaited_at(self.position) {
+                return self.open_awaited(one_piece).await;
+            }
+            self.reader_moved().await?;
+        }
+        Ok(())
+    }
+
+    /// Takes memory for a piece that a reader waits for.
+    async fn open_awaited(&mut self, one_piece: u64) -> Result<(), Stop> {
+        if self.take(one_piece, self.class) {
             return Ok(());
         }
         let served = self.class == Class::Viewer;

@@ -8,6 +8,7 @@
 
 use std::cell::Cell;
 use std::os::fd::RawFd;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -30,6 +31,8 @@ pub(super) struct Activity {
     head_since: Cell<Option<Instant>>,
     /// Buffers handed to the protocol and not yet sent.
     buffers_waiting: Cell<u32>,
+    /// The body that waits until they are.
+    body: Cell<Option<Waker>>,
     /// Written to the socket: what of it the viewer has, the kernel knows.
     written_bytes: Cell<u64>,
     /// The viewer's socket, as long as it is open.
@@ -77,6 +80,7 @@ impl Activity {
             idle_since: Cell::new(Instant::now()),
             head_since: Cell::new(None),
             buffers_waiting: Cell::new(0),
+            body: Cell::new(None),
             written_bytes: Cell::new(0),
             socket: Cell::new(None),
             ticking: Cell::new(false),
@@ -127,6 +131,22 @@ impl Activity {
 
     pub(super) fn buffer_sent(&self) {
         self.buffers_waiting.set(self.buffers_waiting.get() - 1);
+        if self.buffers_waiting.get() == 0
+            && let Some(body) = self.body.take()
+        {
+            body.wake();
+        }
+    }
+
+    /// Whether the body may give more. On HTTP/1 only when what it gave is sent: hyper asks as soon
+    /// as a little of it is, and a slow viewer would pin two slices. What the kernel still holds
+    /// then keeps the line busy. HTTP/2 takes many small frames of one slice.
+    pub(super) fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.buffers_waiting.get() == 0 || self.protocol.get() == Protocol::Http2 {
+            return Poll::Ready(());
+        }
+        self.body.set(Some(cx.waker().clone()));
+        Poll::Pending
     }
 
     pub(super) fn socket_opened(&self, socket: Option<RawFd>) {

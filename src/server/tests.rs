@@ -492,6 +492,12 @@ impl AsyncWrite for Noting {
     }
 }
 
+fn facts(protocol: Protocol) -> Rc<ConnectionFacts> {
+    let nowhere = "127.0.0.1:1".parse().unwrap();
+    let (peer, local) = (nowhere, nowhere);
+    Rc::new(ConnectionFacts { id: 1, peer, local, protocol, tls: None, pace: Cell::new(0) })
+}
+
 #[test]
 fn no_byte_of_a_body_is_copied_on_its_way_to_a_plain_socket() {
     on_a_worker(async {
@@ -506,15 +512,7 @@ fn no_byte_of_a_body_is_copied_on_its_way_to_a_plain_socket() {
         let activity = Rc::new(Activity::new());
         let noting = Noting { pipe, written: Rc::clone(&written) };
         let socket = Socket::new(noting, Rc::clone(&activity), counts);
-        let nowhere = "127.0.0.1:1".parse().unwrap();
-        let facts = Rc::new(ConnectionFacts {
-            id: 1,
-            peer: nowhere,
-            local: nowhere,
-            protocol: Protocol::Http1,
-            tls: None,
-            pace: Cell::new(0),
-        });
+        let facts = facts(Protocol::Http1);
         let serving = speak(&server, socket, &facts, activity);
         let bodies = [film(MIB), film(70_001), film(1)];
         let watching = async {
@@ -542,6 +540,37 @@ fn no_byte_of_a_body_is_copied_on_its_way_to_a_plain_socket() {
         assert_eq!(total, received);
         assert_eq!(own, bodies.iter().map(Bytes::len).sum::<usize>());
         assert!(total - own < 200, "all else is the head");
+    });
+}
+
+#[test]
+fn a_body_is_asked_for_more_only_when_what_it_gave_is_sent() {
+    on_a_worker(async {
+        let (handler, gate) = Toy::gated();
+        let (_phase, phases) = tokio::sync::watch::channel(Phase::Serving);
+        let context = context(ServerSettings::default(), Arc::new(Semaphore::new(1)));
+        let counts = Arc::clone(&context.counts);
+        let server = connection::Server::new(handler, None, context, phases, TaskTracker::new());
+        let (pipe, mut viewer) = tokio::io::duplex(50_000);
+        let activity = Rc::new(Activity::new());
+        let noting = Noting { pipe, written: Rc::default() };
+        let socket = Socket::new(noting, Rc::clone(&activity), counts);
+        let facts = facts(Protocol::Http1);
+        let serving = speak(&server, socket, &facts, activity);
+        let watching = async {
+            viewer.write_all(b"GET /gate HTTP/1.0\r\nhost: a\r\n\r\n").await.unwrap();
+            for _ in 0..gate.max_capacity() {
+                gate.send(film(60_000)).await.unwrap();
+            }
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(gate.capacity(), 1, "one buffer for a viewer who takes nothing");
+            drop(gate);
+            rest(&mut viewer).await.len()
+        };
+        let (received, ()) = tokio::join!(watching, serving);
+        assert!(received > 240_000);
     });
 }
 

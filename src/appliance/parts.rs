@@ -158,7 +158,7 @@ impl Budget {
         let rest_bytes = memory.total_bytes.saturating_sub(memory.ram_bytes + PROCESS_BYTES);
         let tls = config.listeners.iter().any(|listener| listener.kind == ListenerKind::Https);
         let connection_bytes = CONNECTION_BYTES + if tls { TLS_CONNECTION_BYTES } else { 0 };
-        let affordable = rest_bytes / 16 * 6 / connection_bytes;
+        let affordable = rest_bytes / 2 / connection_bytes;
         let connections_max = config.limits.connections_max.min(affordable as usize).max(1);
         if connections_max < config.limits.connections_max {
             tracing::info!(connections_max, "memory allows fewer connections than the limit set");

@@ -76,6 +76,8 @@ impl Drop for Edge {
     }
 }
 
+const LINES_SHOWN: usize = 20;
+
 fn address_in(line: &str, before: &str) -> Option<SocketAddr> {
     line.split_once(before)?.1.trim().parse().ok()
 }

@@ -98,9 +98,10 @@ fn of_others(crawled: &Crawled, served: &Served) -> Vec<Measure> {
         Measure::shown("bytes crawled", Unit::MiB, crawled.bytes as f64 / MIB),
         count("crawled objects refused or cut short", crawled.failures),
         count("other viewers' requests", served.waited.len() + served.failures),
-        count("of them refused or cut short", served.failures).promised(Promise::Exactly(0.0)),
-        time("their median first byte", served.waited.len() / 2),
-        time("their slowest first byte", served.waited.len().saturating_sub(1)),
+        count("other viewers refused or cut short", served.failures)
+            .promised(Promise::Exactly(0.0)),
+        time("other viewers' median first byte", served.waited.len() / 2),
+        time("other viewers' slowest first byte", served.waited.len().saturating_sub(1)),
     ]
 }
 

@@ -138,9 +138,11 @@ impl Fates {
             count("slow readers cut off", |fate| fate.cut_off).promised(Promise::Exactly(0.0)),
             count("slow readers with a wrong byte", |fate| fate.wrong)
                 .promised(Promise::Exactly(0.0)),
-            longest("their slowest first byte", |fate| fate.first_byte_after.unwrap_or_default()),
-            longest("their longest time without a byte", |fate| fate.starved),
-            Measure::shown("read by them", Unit::MiB, bytes as f64 / f64::from(1 << 20)),
+            longest("slow readers' slowest first byte", |fate| {
+                fate.first_byte_after.unwrap_or_default()
+            }),
+            longest("slow readers' longest time without a byte", |fate| fate.starved),
+            Measure::shown("bytes read slowly", Unit::MiB, bytes as f64 / f64::from(1 << 20)),
         ]
     }
 }

@@ -127,3 +127,32 @@ async fn a_weak_etag_makes_304_but_no_parts() {
         assert_eq!(refused.status, 412);
     }
 }
+
+#[tokio::test]
+async fn conditions_hold_for_what_is_passed_to_one_viewer_too() {
+    let origin = Origin::start();
+    let edge = Edge::in_front_of(&origin).start();
+    let whole = Verdict::Whole { version: 1 };
+    for (number, (mut fields, status)) in cases().into_iter().enumerate() {
+        // No precondition: what `If-Range` says of the range counts.
+        if fields.len() == 1 {
+            fields.push(("if-range", etag(2)));
+            fields.push(("range", "bytes=10-19".to_owned()));
+        }
+        let path = format!("/{number}");
+        origin.serve(&path, Script::of(LENGTH).cache_control("private"));
+        for turn in ["unknown", "known to be private"] {
+            let response = asked(edge.get(&path), &fields).send().await;
+            let told = format!("{fields:?}, {turn}");
+            assert_eq!(response.status, status, "{told}");
+            let expected = if status < 300 { whole } else { Verdict::Status(status) };
+            assert_eq!(judge(&origin, &path, &response), expected, "{told}");
+        }
+    }
+    origin.serve("/same", Script::of(LENGTH).cache_control("private"));
+    for _ in ["unknown", "known to be private"] {
+        let part = edge.get("/same").range(10..20).header("if-range", &etag(1)).send().await;
+        assert_eq!((part.status, part.body.len()), (206, 10));
+        assert_eq!(judge(&origin, "/same", &part), whole);
+    }
+}

@@ -112,10 +112,14 @@ impl Appliance {
         let parts = Arc::new(Parts::build(config, &fill_runtime, log)?);
         figures::register(&parts);
         let Sockets { own, passed, admin, addresses } = Sockets::open(&parts.config, passed)?;
-        let drain = CancellationToken::new();
-        let close_admin = CancellationToken::new();
+        let (drain, close_admin) = (CancellationToken::new(), CancellationToken::new());
+        // Threads that run already when another cannot be started end again.
+        let guards = [drain.clone().drop_guard(), close_admin.clone().drop_guard()];
         let workers = start_workers(&parts, own, passed, tls, &drain)?;
         let admin = start_admin(&parts, admin, &close_admin)?;
+        for guard in guards {
+            guard.disarm();
+        }
         parts.readiness.set_ready();
         Ok(Running {
             parts,

@@ -309,7 +309,8 @@ impl State {
             && (position < end || (self.bounds.end.is_none() && position == end))
     }
 
-    /// After the end: drops what is published, but for readers who have been given nothing yet.
+    /// After the end: drops what can be read from ram or brought again, but for readers who have
+    /// been given nothing yet.
     fn shed(&mut self, goes_on: GoesOn) {
         self.drop_passed(goes_on);
         if goes_on == GoesOn::ToTheEnd {
@@ -319,7 +320,10 @@ impl State {
         let waiting: Vec<u64> =
             unserved.map(|mark| mark.position.load(Ordering::Acquire)).collect();
         let wanted = |part: &Part| waiting.iter().any(|at| (part.start..part.end()).contains(at));
-        while self.parts.front().is_some_and(|part| part.published && !wanted(part)) {
+        // What came before a failure is given to those who wait for it, then the failure.
+        let failed = matches!(self.ended, Some(Ended::Failed(_)));
+        let spare = |part: &Part| (part.published || !failed) && !wanted(part);
+        while self.parts.front().is_some_and(spare) {
             self.parts.pop_front();
         }
     }

@@ -242,7 +242,7 @@ impl Filler {
         });
         if let Joined::Started(_, run) = &joined {
             self.counters.runs_started.count(());
-            self.spawn(self.clone().bring(run.clone(), ask()));
+            self.spawn(self.clone().bring(run.clone(), ask(), class));
         }
         joined
     }
@@ -305,9 +305,9 @@ impl Filler {
     }
 
     /// Asks for a run's bytes and writes them.
-    async fn bring(self: Arc<Self>, run: Arc<Run>, ask: Ask) {
+    async fn bring(self: Arc<Self>, run: Arc<Run>, ask: Ask, class: Class) {
         let _allowed = self.runs_allowed.clone().acquire_owned().await;
-        pump::pump(self, run, None, ask).await;
+        pump::pump(self, run, None, ask, class).await;
     }
 
     /// Runs `work` on the fill runtime until it ends or the appliance stops.

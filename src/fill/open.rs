@@ -20,6 +20,7 @@ use crate::fill::pump::{self, Source};
 use crate::fill::run::{Bounds, Reader, Run, Sharing};
 use crate::fill::{Close, Filler, Opened, Wanted};
 use crate::limits::PIECE_SIZE_BYTES;
+use crate::memory::Class;
 use crate::message::conditional::Validator;
 use crate::message::freshness::{Assessment, Exchange, Freshness, Reason, assess};
 use crate::message::range::ContentRange;
@@ -59,7 +60,7 @@ impl Filler {
         drop(tell);
         if let Some((run, source)) = job {
             self.counters.runs_started.count(());
-            pump::pump(self, run, Some(source), wanted.ask).await;
+            pump::pump(self, run, Some(source), wanted.ask, Class::Miss).await;
         }
     }
 

@@ -54,12 +54,20 @@ impl Source {
 
 /// Brings a run's bytes, then ends it and takes it off the table.
 ///
-/// `source` is the body already here, or `None` when it must be asked for.
-pub(super) async fn pump(filler: Arc<Filler>, run: Arc<Run>, source: Option<Source>, ask: Ask) {
+/// `source` is the body already here, or `None` when it must be asked for; `class` says how badly
+/// its first piece is wanted. The next ones are a response already begun.
+pub(super) async fn pump(
+    filler: Arc<Filler>,
+    run: Arc<Run>,
+    source: Option<Source>,
+    ask: Ask,
+    class: Class,
+) {
     let mut guard = Finish { filler: filler.clone(), run: run.clone(), ended: None };
     let position = run.standing().written;
-    let class = if source.is_some() { Class::Viewer } else { Class::Miss };
-    let mut pump = Pump { filler, run, ask, extent: None, position, class };
+    // Read-ahead is begun only where there is room for all of it.
+    let class = if class == Class::Prefetch { Class::Miss } else { class };
+    let mut pump = Pump { filler, run, ask, extent: None, position, class, begun: false };
     guard.ended = Some(pump.bring(source).await);
     pump.close_extent();
 }
@@ -104,6 +112,8 @@ struct Pump {
     position: u64,
     /// How badly the next piece is wanted.
     class: Class,
+    /// It has had memory: its readers got something from it.
+    begun: bool,
 }
 
 /// Why reading a body stopped.

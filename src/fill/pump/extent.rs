@@ -46,8 +46,7 @@ impl Pump {
         if self.take(one_piece, self.class) {
             return Ok(());
         }
-        let served = self.class == Class::Viewer;
-        if served && self.may_park() {
+        if self.begun && self.may_park() {
             return Err(Stop::Parked);
         }
         let deadline = Instant::now() + self.filler.client.patience().first_byte;
@@ -71,6 +70,7 @@ impl Pump {
         self.extent = Some(Writing { extent, start: self.position });
         self.run.begin_part(reserved);
         self.class = Class::Viewer;
+        self.begun = true;
         true
     }
 

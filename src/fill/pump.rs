@@ -6,51 +6,26 @@
 //! start another when they come there.
 
 mod extent;
+mod source;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use http::StatusCode;
-use http::header::{IF_RANGE, RANGE};
 use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 use tokio::time::{sleep, timeout};
 
 use self::extent::Writing;
+pub(super) use self::source::Source;
 use crate::fill::Filler;
-use crate::fill::client::{Answer, Ask, Connection, deepest};
+use crate::fill::client::{Ask, deepest};
 use crate::fill::error::FillError;
-use crate::fill::place::{believable, range_field};
 use crate::fill::run::{Ended, Pace, Run, Sharing};
 use crate::limits::PIECE_SIZE_BYTES;
 use crate::memory::Class;
-use crate::message::conditional::Validator;
 use crate::metrics::labels::RunEnd;
-use crate::object::{BlockKey, ByteRange};
-
-/// A body on its way.
-pub(super) struct Source {
-    pub(super) body: Incoming,
-    /// Where in the version its next byte belongs.
-    pub(super) at: u64,
-    /// Where its head says it ends.
-    pub(super) promised: Option<u64>,
-    /// Given back when the body is dropped.
-    pub(super) _connection: Connection,
-}
-
-impl Source {
-    /// The answer's body, whose first byte belongs `at` and whose head promises an end.
-    pub(super) fn new(answer: Answer, at: u64, promised: Option<u64>) -> Source {
-        Source { body: answer.body, at, promised, _connection: answer.connection }
-    }
-
-    /// Whether `bytes` more would be more than its head promised.
-    fn overflows(&self, bytes: usize) -> bool {
-        self.promised.is_some_and(|promised| self.at + bytes as u64 > promised)
-    }
-}
+use crate::object::BlockKey;
 
 /// Brings a run's bytes, then ends it and takes it off the table.
 ///
@@ -153,78 +128,6 @@ impl Pump {
                 }
             }
         }
-    }
-
-    /// The body to read: the one given, or asked for from the write position on.
-    async fn source(&mut self, given: Option<Source>, attempt: u32) -> Result<Source, Stop> {
-        if let Some(source) = given {
-            return Ok(source);
-        }
-        if self.run.pace() == Pace::Deserted {
-            return Err(Stop::Parked);
-        }
-        // Memory first: who waits for it holds no connection.
-        self.open_extent().await?;
-        let end = self.run.end();
-        let mut ask = self.ask.clone();
-        // Where the object ends is not known: one byte that is there already makes sure of an
-        // answer that tells, because a range of nothing has none.
-        let overlap = u64::from(self.run.version.length_bytes().is_none()).min(self.position);
-        let first = self.position - overlap;
-        ask.conditions.push((RANGE, range_field(first, end)));
-        if let Some(validator) = self.run.version.validator.if_range_value() {
-            ask.conditions.push((IF_RANGE, validator));
-        }
-        self.filler.counters.origin_requests.count(());
-        let answer = self.filler.client.ask_once(&ask, attempt).await.map_err(again_or_never)?;
-        self.accept(answer, first, end)
-    }
-
-    /// Whether the answer brings this version's bytes from `first` on (RFC 9111 section 3.4).
-    fn accept(&self, answer: Answer, first: u64, end: Option<u64>) -> Result<Source, Stop> {
-        let version = &self.run.version;
-        let validator = Validator::of(&answer.fields);
-        let same = version.validator.strong_matches(&validator);
-        let changed = || {
-            version.mark_changed();
-            Stop::Failed(FillError::Changed)
-        };
-        match answer.status {
-            StatusCode::PARTIAL_CONTENT => {
-                let range = believable(&answer, first, end).map_err(Stop::Failed)?;
-                let (length, promised) = (range.complete(), range.range().map(ByteRange::end));
-                if !same || !self.fits(length) {
-                    return Err(changed());
-                }
-                version.learn_ranges(true);
-                if let (Some(end), Some(length)) = (end, version.length_bytes()) {
-                    self.run.set_end(Some(end.min(length)));
-                }
-                Ok(Source::new(answer, first, promised))
-            }
-            StatusCode::OK if same => {
-                if !self.fits(answer.body.size_hint().exact()) {
-                    return Err(changed());
-                }
-                version.learn_ranges(false);
-                // The whole is on its way: to stop short of its end would be to ask for it again.
-                self.run.set_end(version.length_bytes());
-                Ok(Source::new(answer, 0, version.length_bytes()))
-            }
-            StatusCode::OK | StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::NOT_FOUND => {
-                Err(changed())
-            }
-            status => {
-                let reason = format!("status {status} for a part of an object");
-                Err(Stop::Broke(FillError::Unusable { reason }))
-            }
-        }
-    }
-
-    /// Whether the object may be of the length told, which is learned then.
-    fn fits(&self, told: Option<u64>) -> bool {
-        let version = &self.run.version;
-        told.is_none_or(|length| length >= self.position && version.learn_length(length))
     }
 
     async fn write_from(&mut self, mut source: Source) -> Stop {
@@ -389,14 +292,6 @@ impl Pump {
         }
         let asked = format!("the bytes up to {}", self.position);
         Stop::Failed(FillError::WrongRange { asked, answered: "more".to_owned() })
-    }
-}
-
-/// What comes of no connection or no answer may be better next time.
-fn again_or_never(error: FillError) -> Stop {
-    match error {
-        FillError::Connect { .. } | FillError::FirstByteTimeout { .. } => Stop::Broke(error),
-        error => Stop::Failed(error),
     }
 }
 

@@ -1,0 +1,122 @@
+//! The body a run is written from: the one it began with, or one asked for from where it stands.
+
+use http::StatusCode;
+use http::header::{IF_RANGE, RANGE};
+use hyper::body::{Body, Incoming};
+
+use super::{Pump, Stop};
+use crate::fill::client::{Answer, Connection};
+use crate::fill::error::FillError;
+use crate::fill::place::{believable, range_field};
+use crate::fill::run::Pace;
+use crate::message::conditional::Validator;
+use crate::object::ByteRange;
+
+/// A body on its way.
+pub(in crate::fill) struct Source {
+    pub(super) body: Incoming,
+    /// Where in the version its next byte belongs.
+    pub(super) at: u64,
+    /// Where its head says it ends.
+    pub(super) promised: Option<u64>,
+    /// Given back when the body is dropped.
+    pub(super) _connection: Connection,
+}
+
+impl Source {
+    /// The answer's body, whose first byte belongs `at` and whose head promises an end.
+    pub(in crate::fill) fn new(answer: Answer, at: u64, promised: Option<u64>) -> Source {
+        Source { body: answer.body, at, promised, _connection: answer.connection }
+    }
+
+    /// Whether `bytes` more would be more than its head promised.
+    pub(super) fn overflows(&self, bytes: usize) -> bool {
+        self.promised.is_some_and(|promised| self.at + bytes as u64 > promised)
+    }
+}
+
+impl Pump {
+    /// The body to read: the one given, or asked for from the write position on.
+    pub(super) async fn source(
+        &mut self,
+        given: Option<Source>,
+        attempt: u32,
+    ) -> Result<Source, Stop> {
+        if let Some(source) = given {
+            return Ok(source);
+        }
+        if self.run.pace() == Pace::Deserted {
+            return Err(Stop::Parked);
+        }
+        // Memory first: who waits for it holds no connection.
+        self.open_extent().await?;
+        let end = self.run.end();
+        let mut ask = self.ask.clone();
+        // Where the object ends is not known: one byte that is there already makes sure of an
+        // answer that tells, because a range of nothing has none.
+        let overlap = u64::from(self.run.version.length_bytes().is_none()).min(self.position);
+        let first = self.position - overlap;
+        ask.conditions.push((RANGE, range_field(first, end)));
+        if let Some(validator) = self.run.version.validator.if_range_value() {
+            ask.conditions.push((IF_RANGE, validator));
+        }
+        self.filler.counters.origin_requests.count(());
+        let answer = self.filler.client.ask_once(&ask, attempt).await.map_err(again_or_never)?;
+        self.accept(answer, first, end)
+    }
+
+    /// Whether the answer brings this version's bytes from `first` on (RFC 9111 section 3.4).
+    fn accept(&self, answer: Answer, first: u64, end: Option<u64>) -> Result<Source, Stop> {
+        let version = &self.run.version;
+        let validator = Validator::of(&answer.fields);
+        let same = version.validator.strong_matches(&validator);
+        let changed = || {
+            version.mark_changed();
+            Stop::Failed(FillError::Changed)
+        };
+        match answer.status {
+            StatusCode::PARTIAL_CONTENT => {
+                let range = believable(&answer, first, end).map_err(Stop::Failed)?;
+                let (length, promised) = (range.complete(), range.range().map(ByteRange::end));
+                if !same || !self.fits(length) {
+                    return Err(changed());
+                }
+                version.learn_ranges(true);
+                if let (Some(end), Some(length)) = (end, version.length_bytes()) {
+                    self.run.set_end(Some(end.min(length)));
+                }
+                Ok(Source::new(answer, first, promised))
+            }
+            StatusCode::OK if same => {
+                if !self.fits(answer.body.size_hint().exact()) {
+                    return Err(changed());
+                }
+                version.learn_ranges(false);
+                // The whole is on its way: to stop short of its end would be to ask for it again.
+                self.run.set_end(version.length_bytes());
+                Ok(Source::new(answer, 0, version.length_bytes()))
+            }
+            StatusCode::OK | StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::NOT_FOUND => {
+                Err(changed())
+            }
+            status => {
+                let reason = format!("status {status} for a part of an object");
+                Err(Stop::Broke(FillError::Unusable { reason }))
+            }
+        }
+    }
+
+    /// Whether the object may be of the length told, which is learned then.
+    fn fits(&self, told: Option<u64>) -> bool {
+        let version = &self.run.version;
+        told.is_none_or(|length| length >= self.position && version.learn_length(length))
+    }
+}
+
+/// What comes of no connection or no answer may be better next time.
+fn again_or_never(error: FillError) -> Stop {
+    match error {
+        FillError::Connect { .. } | FillError::FirstByteTimeout { .. } => Stop::Broke(error),
+        error => Stop::Failed(error),
+    }
+}

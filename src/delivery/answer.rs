@@ -70,15 +70,11 @@ impl Transaction<'_> {
         forwarded: Forwarded,
     ) -> Result<Attempt, DeliveryError> {
         self.record.found(Lookup::Uncacheable);
-        if let Some(reply) = self.reply_to_conditions(head, Found::Asked(forwarded))? {
-            return Ok(reply.into());
-        }
         let (first_byte, end) = span;
         let status = CacheStatus::Fwd(forwarded);
         let length = head.version.length_bytes();
-        let asked_range = self.asked.range.filter(|_| self.range_holds(head));
-        let is_part = asked_range.is_some() && !(first_byte == 0 && end == length);
-        let range = match (asked_range, length) {
+        let is_part = self.asked.range.is_some() && !(first_byte == 0 && end == length);
+        let range = match (self.asked.range, length) {
             // Its end is known and the object's is not: it came as a part, and is passed as one.
             (Some(range), None) if end.is_some() => resolve_within(range, length, span)?,
             (Some(range), Some(_)) if is_part || head.stored.status() == http::StatusCode::OK => {
@@ -131,11 +127,6 @@ impl Transaction<'_> {
         }
     }
 
-    /// Whether the viewer's range is meant for this version (`If-Range`).
-    pub(super) fn range_holds(&self, head: &Head) -> bool {
-        conditional::if_range_holds(&self.viewer.parts.headers, head.stored.validator())
-    }
-
     fn feed(&self, head: &Head) -> Feed {
         let (site, key) = (self.asked.site.clone(), self.asked.key.clone());
         Feed::new(self.shared.clone(), self.viewer.clone(), site, key, head.version.clone())
@@ -176,7 +167,11 @@ impl Transaction<'_> {
             return Ok(None);
         };
         // Of nothing there is no range: it is ignored, as RFC 9110 section 14.2 allows.
-        if length_bytes == 0 || whole_only || !self.range_holds(head) {
+        let fields = &self.viewer.parts.headers;
+        if length_bytes == 0
+            || whole_only
+            || !conditional::if_range_holds(fields, head.stored.validator())
+        {
             return Ok(None);
         }
         let unsatisfiable = DeliveryError::Unsatisfiable { length_bytes: length };

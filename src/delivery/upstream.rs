@@ -4,7 +4,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use http::StatusCode;
-use http::header::IF_RANGE;
 
 use crate::cache::heads::{Head, Known};
 use crate::delivery::answer::covers;
@@ -43,10 +42,7 @@ impl Transaction<'_> {
             }
             Opened::Private { head, span, body } => {
                 // It was somebody else's answer, or only a part of what he wants.
-                let part_unwanted = !self.range_holds(head)
-                    && *span != (0, None)
-                    && *span != (0, head.version.length_bytes());
-                if collapsed || part_unwanted || !covers(self.asked.range, head, *span) {
+                if collapsed || !covers(self.asked.range, head, *span) {
                     return Ok(Attempt::Alone);
                 }
                 self.answer_alone(head, *span, taken(body), forwarded).await
@@ -62,12 +58,7 @@ impl Transaction<'_> {
 
     /// Asks for this viewer alone: what comes then is all there will be.
     pub(super) async fn pass(&mut self) -> Result<Reply, DeliveryError> {
-        let mut wanted = self.wanted(None);
-        // Which of the two `If-Range` asks for is known only when the validator is.
-        if self.viewer.parts.headers.contains_key(IF_RANGE) {
-            wanted.range = None;
-        }
-        let (opened, _) = self.shared.filler.open_alone(wanted).await;
+        let (opened, _) = self.shared.filler.open_alone(self.wanted(None)).await;
         self.count_origin_requests(1);
         let forwarded = Forwarded::from(Fwd::Miss);
         let attempt = match &*opened {

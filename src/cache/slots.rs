@@ -116,13 +116,19 @@ impl Slots {
         }
         let mut free = Place { start: place.start, bytes: 0 };
         for holders in self.pieces_of(place) {
+            let piece = free.start + free.bytes;
+            // What was joined may reach across slots, a run of pieces may not.
+            if piece.is_multiple_of(SLOT) {
+                self.give_back(free);
+                free = Place { start: piece, bytes: 0 };
+            }
             // Our reads come before it, and whoever frees the piece has seen all of them.
             if holders.fetch_sub(1, Ordering::AcqRel) == 1 {
                 free.bytes += PIECE;
                 continue;
             }
             self.give_back(free);
-            free = Place { start: free.start + free.bytes + PIECE, bytes: 0 };
+            free = Place { start: piece + PIECE, bytes: 0 };
         }
         self.give_back(free);
     }
@@ -423,6 +429,22 @@ mod tests {
         drop(pinned);
         assert_eq!(taken(&slots), 0);
         assert_eq!(slots.pinned(Bytes::from_static(b"x")), "x");
+    }
+
+    #[test]
+    fn a_pin_across_the_border_of_two_slots_returns_to_both() {
+        let slots = Slots::map(2 << 20).unwrap();
+        let rest = slots.allocate(14 * PIECE_SIZE_BYTES).unwrap();
+        let [mut left, mut right] = [(); 2].map(|()| slots.allocate(2 * PIECE_SIZE_BYTES).unwrap());
+        left.append(&[1; 2 * PIECE]);
+        right.append(&[2; 2 * PIECE]);
+        let both = slots.joined(&left.prefix(), &right.prefix()).unwrap();
+        let pinned = slots.pinned(both.slice(PIECE..3 * PIECE));
+        drop((left, right, both, rest));
+        assert_eq!(taken(&slots), 2 * PIECE_SIZE_BYTES);
+        assert_eq!((pinned[PIECE - 1], pinned[PIECE]), (1, 2));
+        drop(pinned);
+        assert_eq!(slots.usage(), (0, 2));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::delivery::error::DeliveryError;
 use crate::delivery::reply::Reply;
 use crate::delivery::{Attempt, Found, Transaction};
 use crate::fill::error::FillError;
-use crate::fill::run::Reader;
+use crate::fill::run::{Reader, Sharing};
 use crate::fill::{Opened, Place, Wanted};
 use crate::message::cache_status::{Forwarded, Fwd};
 use crate::metrics::labels::Lookup;
@@ -37,6 +37,8 @@ impl Transaction<'_> {
         }
         let forwarded = Forwarded { collapsed, ..Forwarded::from(reason) };
         match &*opened {
+            // What came with it is for another.
+            Opened::Confirmed { sharing: Sharing::Alone, .. } if collapsed => Ok(Attempt::Alone),
             Opened::Stored { .. } | Opened::Confirmed { .. } => {
                 self.answer_opened(&opened, forwarded).await
             }
@@ -90,7 +92,7 @@ impl Transaction<'_> {
     ) -> Result<Attempt, DeliveryError> {
         let (head, fwd_status) = match opened {
             Opened::Stored { head, .. } => (head, None),
-            Opened::Confirmed { head } => (head, Some(StatusCode::NOT_MODIFIED)),
+            Opened::Confirmed { head, .. } => (head, Some(StatusCode::NOT_MODIFIED)),
             _ => return Ok(Attempt::Alone),
         };
         if !head.is_selected_by(&self.viewer.parts.headers) {
@@ -134,7 +136,7 @@ impl Transaction<'_> {
         let (opened, _) = self.shared.filler.open_alone(wanted).await;
         match &*opened {
             Opened::Stored { head, .. }
-            | Opened::Confirmed { head }
+            | Opened::Confirmed { head, .. }
             | Opened::Private { head, .. } => Ok((head.clone(), Found::Asked(reason.into()))),
             Opened::Unsatisfiable { length_bytes } => {
                 Err(DeliveryError::Unsatisfiable { length_bytes: *length_bytes })

@@ -155,6 +155,8 @@ pub enum Opened {
     Confirmed {
         /// With its new freshness.
         head: Arc<Head>,
+        /// `Alone`: what the 304 said beside that is for the one who asked.
+        sharing: Sharing,
     },
     /// A response for one viewer.
     Private {

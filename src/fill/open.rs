@@ -116,11 +116,12 @@ impl Filler {
             Assessment::Shared(freshness) => {
                 let head = Arc::new(Head { freshness, ..head });
                 self.heads.store(wanted.key.clone(), head.clone());
-                Ok(Opened::Confirmed { head })
+                Ok(Opened::Confirmed { head, sharing: Sharing::Shared })
             }
-            Assessment::Uncacheable(_) => {
+            Assessment::Uncacheable(reason) => {
                 self.heads.forget(&wanted.key, stale.version.id);
-                Ok(Opened::Confirmed { head: Arc::new(head) })
+                self.remember_uncacheable(wanted, reason);
+                Ok(Opened::Confirmed { head: Arc::new(head), sharing: Sharing::Alone })
             }
         }
     }
@@ -142,6 +143,13 @@ impl Filler {
         })
     }
 
+    fn remember_uncacheable(&self, wanted: &Wanted, reason: Reason) {
+        if reason != Reason::Status && !wanted.has_authorization {
+            let until = Instant::now() + UNCACHEABLE_FOR;
+            self.heads.remember_uncacheable(wanted.key.clone(), until);
+        }
+    }
+
     /// Makes a head and a run of an answer with a body.
     fn take(
         self: &Arc<Self>,
@@ -159,10 +167,7 @@ impl Filler {
         let freshness = match assessment {
             Assessment::Shared(freshness) if shared => Some(freshness),
             Assessment::Uncacheable(reason) => {
-                if reason != Reason::Status && !wanted.has_authorization {
-                    let until = Instant::now() + UNCACHEABLE_FOR;
-                    self.heads.remember_uncacheable(wanted.key.clone(), until);
-                }
+                self.remember_uncacheable(wanted, reason);
                 None
             }
             Assessment::Shared(_) => None,

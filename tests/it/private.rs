@@ -1,6 +1,7 @@
 //! What one viewer was given for himself, nobody else gets, and nobody waits for it in a queue.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use tokio::task::JoinSet;
 
@@ -126,5 +127,25 @@ async fn an_object_that_becomes_public_is_shared_again_within_a_bounded_number_o
     for _ in 0..3 {
         let response = edge.get("/a").send().await;
         assert_eq!(judge(&origin, "/a", &response).version(), Some(2));
+    }
+}
+
+#[tokio::test]
+async fn what_a_304_says_for_one_viewer_is_not_told_to_those_who_wait_with_him() {
+    let viewers = 8;
+    let script = Script::of(LENGTH).cache_control("max-age=0");
+    let origin = Origin::serving("/a", script.clone());
+    let edge = Edge::in_front_of(&origin).origin_setting("connections", "100").start();
+    edge.get("/a").send().await;
+
+    let personal = script.field("Set-Cookie", "viewer={n}");
+    origin.serve("/a", personal.clone());
+    origin.serve_once("/a", personal.first_byte_after(Duration::from_millis(300)));
+    let responses = all_at_once((0..viewers).map(|_| edge.get("/a"))).await;
+    let cookies: BTreeSet<String> =
+        responses.iter().map(|response| response.header("set-cookie")).collect();
+    assert_eq!(cookies.len(), viewers, "each has a cookie of his own: {cookies:?}");
+    for response in &responses {
+        assert_eq!(judge(&origin, "/a", response).version(), Some(1));
     }
 }

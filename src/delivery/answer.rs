@@ -61,7 +61,7 @@ impl Transaction<'_> {
     }
 
     /// Answers with a response that is for this viewer alone; its body lies at `span` of the
-    /// object.
+    /// object. `Alone` when it is a part of another version than the one he wants a part of.
     pub(super) async fn answer_alone(
         &mut self,
         head: &Arc<Head>,
@@ -73,8 +73,16 @@ impl Transaction<'_> {
         let (first_byte, end) = span;
         let status = CacheStatus::Fwd(forwarded);
         let length = head.version.length_bytes();
-        let is_part = self.asked.range.is_some() && !(first_byte == 0 && end == length);
-        let range = match (self.asked.range, length) {
+        let carries_all = first_byte == 0 && end == length;
+        let fields = &self.viewer.parts.headers;
+        let wanted = self.asked.range;
+        let wanted =
+            wanted.filter(|_| conditional::if_range_holds(fields, head.stored.validator()));
+        if self.asked.range.is_some() && wanted.is_none() && !carries_all {
+            return Ok(Attempt::Alone);
+        }
+        let is_part = wanted.is_some() && !carries_all;
+        let range = match (wanted, length) {
             // Its end is known and the object's is not: it came as a part, and is passed as one.
             (Some(range), None) if end.is_some() => resolve_within(range, length, span)?,
             (Some(range), Some(_)) if is_part || head.stored.status() == http::StatusCode::OK => {

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use http::StatusCode;
+use http::header::IF_RANGE;
 
 use crate::cache::heads::{Head, Known};
 use crate::delivery::answer::covers;
@@ -60,27 +61,38 @@ impl Transaction<'_> {
 
     /// Asks for this viewer alone: what comes then is all there will be.
     pub(super) async fn pass(&mut self) -> Result<Reply, DeliveryError> {
-        let (opened, _) = self.shared.filler.open_alone(self.wanted(None)).await;
-        self.count_origin_requests(1);
-        let forwarded = Forwarded::from(Fwd::Miss);
-        let attempt = match &*opened {
-            Opened::Stored { .. } | Opened::Confirmed { .. } => {
-                self.answer_opened(&opened, forwarded).await?
-            }
-            Opened::Private { head, span, body } => {
-                self.answer_alone(head, *span, taken(body), forwarded).await?
-            }
-            Opened::Unsatisfiable { length_bytes } => {
-                return Err(DeliveryError::Unsatisfiable { length_bytes: *length_bytes });
-            }
-            Opened::Failed(error) => return Err(DeliveryError::Fill(error.clone())),
-        };
+        let mut wanted = self.wanted(None);
+        wanted.if_range = self.viewer.parts.headers.get(IF_RANGE).cloned();
+        let mut attempt = self.ask_alone(wanted.clone()).await?;
+        if wanted.if_range.is_some() && !matches!(attempt, Attempt::Answered(_)) {
+            // A part all the same, of another version: he gets the whole.
+            wanted.range = None;
+            attempt = self.ask_alone(wanted).await?;
+        }
         match attempt {
             Attempt::Answered(reply) => Ok(*reply),
             Attempt::Again | Attempt::Alone => {
                 let reason = "it answers another request".to_owned();
                 Err(DeliveryError::Fill(Arc::new(FillError::Unusable { reason })))
             }
+        }
+    }
+
+    async fn ask_alone(&mut self, wanted: Wanted) -> Result<Attempt, DeliveryError> {
+        let (opened, _) = self.shared.filler.open_alone(wanted).await;
+        self.count_origin_requests(1);
+        let forwarded = Forwarded::from(Fwd::Miss);
+        match &*opened {
+            Opened::Stored { .. } | Opened::Confirmed { .. } => {
+                self.answer_opened(&opened, forwarded).await
+            }
+            Opened::Private { head, span, body } => {
+                self.answer_alone(head, *span, taken(body), forwarded).await
+            }
+            Opened::Unsatisfiable { length_bytes } => {
+                Err(DeliveryError::Unsatisfiable { length_bytes: *length_bytes })
+            }
+            Opened::Failed(error) => Err(DeliveryError::Fill(error.clone())),
         }
     }
 
@@ -154,6 +166,7 @@ impl Transaction<'_> {
             ask: self.shared.ask(self.viewer, &asked.site, &asked.key),
             viewer_fields: self.viewer.parts.headers.clone(),
             range: asked.range,
+            if_range: None,
             window_bytes: self.shared.filler.window_bytes,
             stale,
             has_authorization: asked.has_authorization,

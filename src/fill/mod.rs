@@ -15,7 +15,7 @@ pub mod run;
 
 use std::sync::Arc;
 
-use http::header::{HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, RANGE};
+use http::header::{HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE};
 use http::{HeaderMap, HeaderValue};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
@@ -83,6 +83,8 @@ pub struct Wanted {
     pub viewer_fields: HeaderMap,
     /// The part he wants.
     pub range: Option<RangeRequest>,
+    /// What he has already, if he wants the part of that version only; of who asks alone.
+    pub if_range: Option<HeaderValue>,
     /// What is held and must be asked about.
     pub stale: Option<Arc<Head>>,
     /// How much of it may be asked for at once, in bytes.
@@ -126,6 +128,7 @@ impl Wanted {
         if let Some(range) = self.asked(sharing) {
             let value = HeaderValue::try_from(range.to_string());
             conditions.push((RANGE, value.expect("digits and a dash are a field value")));
+            conditions.extend(self.if_range.clone().map(|version| (IF_RANGE, version)));
         }
         if let Some(head) = &self.stale {
             let etag = head.version.validator.etag().map(|etag| etag.as_header().clone());

@@ -173,7 +173,9 @@ impl Filler {
             Assessment::Shared(_) => None,
         };
         let version = self.version(wanted, validator, &placed);
-        if wanted.range.is_some() && answer.status.is_success() {
+        // The whole for another version's `If-Range` says nothing about ranges.
+        let asked_plainly = wanted.range.is_some() && wanted.if_range.is_none();
+        if asked_plainly && answer.status.is_success() {
             version.learn_ranges(partial);
         }
         let head = Arc::new(Head {

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use crate::support::{Change, Edge, Origin, PIECE, Request, Response, Script, judge};
+use crate::support::{
+    Change, Edge, Origin, PIECE, Ranges, Request, Response, Script, Verdict, etag, judge,
+};
 
 const VIEWERS: usize = 500;
 const LENGTH: u64 = 10_000;
@@ -147,5 +149,32 @@ async fn what_a_304_says_for_one_viewer_is_not_told_to_those_who_wait_with_him()
     assert_eq!(cookies.len(), viewers, "each has a cookie of his own: {cookies:?}");
     for response in &responses {
         assert_eq!(judge(&origin, "/a", response).version(), Some(1));
+    }
+}
+
+#[tokio::test]
+async fn a_part_of_a_private_object_is_given_only_of_the_version_it_is_to_be_joined_to() {
+    let length = 40 * PIECE;
+    for ranges in [Ranges::Honoured, Ranges::Ignored, Ranges::Unconditional] {
+        let script = Script::of(length).cache_control("private").ranges(ranges);
+        let origin = Origin::serving("/a", script.clone().version(2));
+        // Small, so that what is asked for together with others is less than what is wanted.
+        let edge = Edge::in_front_of(&origin).setting("fill.window", "128 KiB").start();
+        // The first is asked for as if it could be shared, the others are known to be private.
+        for _ in 0..3 {
+            for authorization in [None, Some("Basic YTpi")] {
+                let asked = edge.get("/a").range_from(PIECE + 5);
+                let asked = match authorization {
+                    Some(value) => asked.header("authorization", value),
+                    None => asked,
+                };
+                let stale = asked.clone().header("if-range", &etag(1)).send().await;
+                assert_eq!(stale.status, 200, "{ranges:?} {authorization:?}: not of that version");
+                assert_eq!(judge(&origin, "/a", &stale), Verdict::Whole { version: 2 });
+                let good = asked.header("if-range", &etag(2)).send().await;
+                assert_eq!(good.status, 206, "{ranges:?} {authorization:?}");
+                assert_eq!(judge(&origin, "/a", &good), Verdict::Whole { version: 2 });
+            }
+        }
     }
 }

@@ -190,7 +190,7 @@ fn ranged(script: &Script, request: &RequestHead, version: u32) -> bool {
     let asked = request.range().is_some() || request.suffix().is_some();
     let condition = request.header("if-range");
     let holds = match script.validators {
-        _ if condition.is_empty() => true,
+        _ if condition.is_empty() || script.ranges == Ranges::Unconditional => true,
         Validators::Strong => condition == etag(version) || condition == last_modified(version),
         Validators::LastModified => condition == last_modified(version),
         Validators::Weak | Validators::None => false,

@@ -65,6 +65,8 @@ pub(crate) enum Ranges {
     Honoured,
     /// 200 and everything.
     Ignored,
+    /// Honoured whatever `If-Range` says.
+    Unconditional,
     /// The bytes asked for, under a `Content-Range` moved by this many bytes.
     Shifted(i64),
     /// The bytes asked for, with another complete length in `Content-Range`.

@@ -71,6 +71,9 @@ impl Transaction<'_> {
     ) -> Result<Attempt, DeliveryError> {
         self.record.found(Lookup::Uncacheable);
         let (first_byte, end) = span;
+        if let Some(reply) = self.reply_to_conditions(head, Found::Asked(forwarded))? {
+            return Ok(reply.into());
+        }
         let status = CacheStatus::Fwd(forwarded);
         let length = head.version.length_bytes();
         let carries_all = first_byte == 0 && end == length;

@@ -178,3 +178,17 @@ async fn a_part_of_a_private_object_is_given_only_of_the_version_it_is_to_be_joi
         }
     }
 }
+
+#[tokio::test]
+async fn the_conditions_of_who_is_answered_alone_count() {
+    let origin = Origin::serving("/a", Script::of(LENGTH).cache_control("private"));
+    let edge = Edge::in_front_of(&origin).start();
+    for _ in 0..2 {
+        let held = edge.get("/a").header("if-none-match", &etag(1)).send().await;
+        assert_eq!(held.status, 304);
+        let other = edge.get("/a").header("if-match", &etag(2)).send().await;
+        assert_eq!(other.status, 412);
+        let good = edge.get("/a").header("if-match", &etag(1)).send().await;
+        assert_eq!(judge(&origin, "/a", &good), Verdict::Whole { version: 1 });
+    }
+}

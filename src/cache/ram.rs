@@ -28,6 +28,9 @@ const HOT_ALLOCATION: f64 = 0.7;
 /// Blocks remembered after they were evicted, per block that fits.
 const GHOST_ALLOCATION: f64 = 1.0;
 
+/// How many times what is wanted in one run may lie free in others before it is done without.
+const SCATTERED_MAX: u64 = 8;
+
 /// A shard must hold many blocks: one above its hot share is refused, and few make a poor policy.
 const SHARD_BYTES_MIN: u64 = 64 << 20;
 /// More shards do not make for fewer meetings at one lock.
@@ -103,7 +106,9 @@ impl Ram {
 
     /// Room for `bytes` consecutive bytes: one at least, a slot (1 MiB) at most.
     ///
-    /// Evicts blocks until there is room. `None`: what is left is being sent or being written.
+    /// Evicts blocks until there is room. `None`: what is left is being sent or being written; or
+    /// there is room enough for several times as much, but not in one run: a viewer may keep a
+    /// single piece of each slot, and what others want is not given up for that.
     pub fn allocate(&self, bytes: u64) -> Option<Extent> {
         if let Some(extent) = self.slots.allocate(bytes) {
             return Some(extent);
@@ -114,7 +119,8 @@ impl Ram {
             if let Some(extent) = self.slots.allocate(bytes) {
                 return Some(extent);
             }
-            if !self.evict_from(&mut next_shard, bytes) {
+            let in_pieces = bytes > PIECE_SIZE_BYTES && self.free_bytes() >= SCATTERED_MAX * bytes;
+            if in_pieces || !self.evict_from(&mut next_shard, bytes) {
                 return None;
             }
         }
@@ -194,6 +200,10 @@ impl Ram {
             usage.blocks += shard.cache.len() as u64;
         }
         usage
+    }
+
+    fn free_bytes(&self) -> u64 {
+        self.slots.mapping_bytes() - self.slots.usage().0
     }
 
     fn shard(&self, key: &BlockKey) -> &Shard {
@@ -548,6 +558,25 @@ mod tests {
         assert_eq!(ram.usage().taken_bytes, 3 * MIB);
         ram.publish(key(version, 0), 0, written(&ram, 0, 0..MIB as usize));
         assert_eq!(ram.usage().cached_bytes, MIB, "the ballast left no trace");
+    }
+
+    #[test]
+    fn a_slot_is_not_looked_for_at_the_price_of_all_that_is_kept() {
+        let ram = ram(32, 32);
+        let [version] = versions();
+        for index in 0..32 {
+            ram.publish(key(version, index), 0, written(&ram, index.into(), 0..MIB as usize));
+        }
+        // A slow reader in each slot, who keeps one piece of it.
+        let pins: Vec<Bytes> = (0..32)
+            .map(|index| ram.peek(&key(version, index)).unwrap().read(0).unwrap())
+            .map(|bytes| ram.pinned(bytes.slice(..PIECE)))
+            .collect();
+        assert!(ram.allocate(MIB).is_none(), "there is none");
+        assert!(ram.usage().blocks >= 20, "{} blocks are left", ram.usage().blocks);
+        assert!(ram.allocate(PIECE_SIZE_BYTES).is_some(), "a piece is always found");
+        drop(pins);
+        assert!(ram.allocate(MIB).is_some());
     }
 
     #[test]

@@ -201,7 +201,7 @@ impl Feed {
                     Landed::Bytes(_) => continue,
                     Landed::End => return Ok(None),
                     Landed::Failed(error) => return Err(error),
-                    Landed::Elsewhere => self.reader = None,
+                    Landed::Passed | Landed::Elsewhere => self.reader = None,
                 }
             }
             detours += 1;
@@ -269,7 +269,8 @@ impl Feed {
                 return now;
             }
             Some(Landed::Elsewhere) => self.reader = self.ahead.take(),
-            _ => {}
+            // He stays with the run: he may catch up, and is told if it fails.
+            Some(Landed::Passed | Landed::End | Landed::Failed(_)) | None => {}
         }
         match self.in_ram(span.position) {
             Some(bytes) => self.pin(bytes, span, Tier::Ram),

@@ -200,6 +200,8 @@ async fn the_age_and_the_way_of_a_response_are_told() {
     let miss = edge.get("/a").send().await;
     let way = miss.header("cache-status");
     assert!(way.starts_with("shield; hit, tidegate; fwd=uri-miss"), "{way}");
+    // A viewer has his bytes before their run has ended.
+    edge.until_metric("tidegate_fill_runs_in_flight", &[], |count| count == 0.0).await;
     let hit = edge.get("/a").send().await;
     let way = hit.header("cache-status");
     assert!(way.starts_with("shield; hit, tidegate; hit"), "{way}");

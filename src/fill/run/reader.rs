@@ -15,6 +15,8 @@ pub enum Landed {
     Bytes(Bytes),
     /// The object ends there.
     End,
+    /// The run has passed it: it is in ram, or was.
+    Passed,
     /// Not from this run: read blocks, or start another run.
     Elsewhere,
     /// The origin failed the run before it came there.
@@ -105,6 +107,9 @@ impl Reader {
         }
         if self.run.version.length_bytes() == Some(position) {
             return Some(Landed::End);
+        }
+        if (state.bounds.start..state.floor()).contains(&position) {
+            return Some(Landed::Passed);
         }
         match &state.ended {
             Some(Ended::Failed(error)) if position >= state.floor() => {

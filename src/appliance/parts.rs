@@ -178,7 +178,6 @@ impl Budget {
     }
 }
 
-#[allow(clippy::disallowed_methods)]
 fn epoch_seconds() -> u32 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     since_epoch.as_secs() as u32

@@ -153,7 +153,7 @@ impl Client {
         let mut target = upstream.uri(&ask.target)?;
         let mut host = upstream.host.clone();
         for _ in 0..=REDIRECTS_MAX {
-            let requested_at = now();
+            let requested_at = SystemTime::now();
             let request = upstream.request(ask, &target, &host);
             let response = self.send(upstream, request).await?;
             let Some(location) = followed(upstream, &response) else {
@@ -163,7 +163,7 @@ impl Client {
                     fields: head.headers,
                     body,
                     requested_at,
-                    received_at: now(),
+                    received_at: SystemTime::now(),
                     connection,
                 });
             };
@@ -272,11 +272,6 @@ impl Upstream {
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const IDLE_CONNECTION: Duration = Duration::from_secs(30);
 const IDLE_CONNECTIONS_MAX: usize = 64;
-
-#[allow(clippy::disallowed_methods)]
-fn now() -> SystemTime {
-    SystemTime::now()
-}
 
 fn tls_config(origin: &Origin) -> Result<rustls::ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

@@ -76,8 +76,6 @@ pub const FILL_RUNS_MAX: usize = 65_536;
 pub const ORIGIN_CONNECTIONS_MAX: usize = 65_536;
 /// Redirects followed for one fill, where a site follows them.
 pub const REDIRECTS_MAX: u32 = 3;
-/// Viewers that may wait for one run.
-pub const FILL_WAITERS_MAX: usize = 100_000;
 /// What a run may ask for ahead of its readers; `fill.window` may set less.
 pub const FILL_WINDOW_BYTES_MAX: u64 = 64 << 20;
 

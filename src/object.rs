@@ -145,11 +145,6 @@ impl PieceMap {
         PieceMap(self.0 | other.0)
     }
 
-    /// Whether the maps share a piece.
-    pub fn overlaps(self, other: PieceMap) -> bool {
-        self.0 & other.0 != 0
-    }
-
     /// How many pieces are held.
     pub fn count(self) -> u32 {
         self.0.count_ones()
@@ -235,7 +230,6 @@ mod tests {
         assert_eq!(whole.0, u16::MAX);
         assert_eq!(PieceMap::run(3, 2).0, 0b11000);
         assert_eq!(PieceMap::run(0, 3).union(PieceMap::run(3, 13)), whole);
-        assert!(!PieceMap::run(0, 3).overlaps(PieceMap::run(3, 1)));
     }
 
     #[test]

@@ -229,11 +229,6 @@ impl Sites {
         self.all.get(usize::from(id.0))
     }
 
-    /// The site with this id.
-    pub fn by_id(&self, id: SiteId) -> Option<&Arc<Site>> {
-        self.all.get(usize::from(id.0))
-    }
-
     /// All of them, in the order they were configured.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<Site>> {
         self.all.iter()

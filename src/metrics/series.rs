@@ -45,27 +45,6 @@ const fn labelled(label: &'static str, series: Series) -> Series {
     Series { label: Some(label), ..series }
 }
 
-/// Every metric that is read at scrape, for tests and documents.
-pub const READ_AT_SCRAPE: &[Series] = &[
-    RUNS_IN_FLIGHT,
-    RAM_BYTES,
-    RAM_BLOCKS,
-    RAM_EVICTIONS,
-    RAM_TAKEN_BYTES,
-    RAM_MAPPING_BYTES,
-    MEMORY_USED,
-    MEMORY_BUDGET,
-    REFUSALS,
-    CONNECTIONS_OPEN,
-    CONNECTIONS_ACCEPTED,
-    CONNECTIONS_REFUSED,
-    CONNECTIONS_CLOSED,
-    CONNECTIONS_WRITTEN,
-    ACCEPT_ERRORS,
-    HANDSHAKES,
-    ACCESS_LOG_DROPPED,
-];
-
 /// Fill runs that are under way.
 pub const RUNS_IN_FLIGHT: Series =
     gauge("tidegate_fill_runs_in_flight", "Fill runs under way now.");
@@ -254,6 +233,28 @@ fn histogram(labels: impl Labels, durations: &Durations) -> proto::Metric {
     metric.set_histogram(histogram);
     metric
 }
+
+/// Every metric that is read at scrape.
+#[cfg(test)]
+pub(super) const READ_AT_SCRAPE: &[Series] = &[
+    RUNS_IN_FLIGHT,
+    RAM_BYTES,
+    RAM_BLOCKS,
+    RAM_EVICTIONS,
+    RAM_TAKEN_BYTES,
+    RAM_MAPPING_BYTES,
+    MEMORY_USED,
+    MEMORY_BUDGET,
+    REFUSALS,
+    CONNECTIONS_OPEN,
+    CONNECTIONS_ACCEPTED,
+    CONNECTIONS_REFUSED,
+    CONNECTIONS_CLOSED,
+    CONNECTIONS_WRITTEN,
+    ACCEPT_ERRORS,
+    HANDSHAKES,
+    ACCESS_LOG_DROPPED,
+];
 
 fn pairs(labels: &[(&str, &str)]) -> Vec<proto::LabelPair> {
     let pair = |(name, value): &(&str, &str)| {

@@ -14,7 +14,7 @@ use super::ApplianceError;
 use crate::access_log::{self, AccessLog, ClientBits, Destination};
 use crate::cache::heads::Heads;
 use crate::cache::ram::{Ram, RamSettings};
-use crate::config::{AccessLogTarget, Config, ListenerKind};
+use crate::config::{AccessLogTarget, Config, Limits, ListenerKind};
 use crate::control::Readiness;
 use crate::delivery::{Delivery, Shared};
 use crate::fill::Filler;
@@ -103,21 +103,9 @@ impl Parts {
         })
     }
 
-    pub(super) fn server_settings(&self) -> ServerSettings {
-        let limits = &self.config.limits;
-        ServerSettings {
-            header_timeout: limits.header_timeout,
-            idle_timeout: limits.idle_timeout,
-            slow_reader_bytes: limits.slow_reader.bytes,
-            slow_reader_period: limits.slow_reader.period,
-            drain_timeout: limits.drain_timeout,
-            ..ServerSettings::default()
-        }
-    }
-
     pub(super) fn context(&self, worker: usize) -> Arc<ServerContext> {
         Arc::new(ServerContext {
-            settings: self.server_settings(),
+            settings: server_settings(&self.config.limits),
             permits: self.permits.clone(),
             counts: self.connections[worker].clone(),
         })
@@ -183,6 +171,17 @@ fn epoch_seconds() -> u32 {
     since_epoch.as_secs() as u32
 }
 
+pub(super) fn server_settings(limits: &Limits) -> ServerSettings {
+    ServerSettings {
+        header_timeout: limits.header_timeout,
+        idle_timeout: limits.idle_timeout,
+        handshake_timeout: limits.header_timeout,
+        slow_reader_bytes: limits.slow_reader.bytes,
+        slow_reader_period: limits.slow_reader.period,
+        drain_timeout: limits.drain_timeout,
+    }
+}
+
 pub(super) fn log_settings(config: &Config) -> access_log::Settings {
     access_log::Settings {
         destination: match &config.log.access {
@@ -208,4 +207,22 @@ pub(super) fn tls(config: &Config) -> Result<Option<Tls>, ApplianceError> {
     let named = config.certificates.iter().flat_map(|c| c.names.iter().map(String::as_str));
     let tls = Tls::new(&certificates, hosts.chain(named));
     tls.map(Some).map_err(|error| ApplianceError::Tls(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::SlowReader;
+
+    #[test]
+    fn a_handshake_may_take_as_long_as_a_head() {
+        let [header_timeout, idle_timeout, period, drain_timeout] =
+            [3, 5, 7, 11].map(Duration::from_secs);
+        let slow_reader = SlowReader { bytes: 13, period };
+        let limits =
+            Limits { connections_max: 1, header_timeout, idle_timeout, slow_reader, drain_timeout };
+        assert_eq!(server_settings(&limits).handshake_timeout, header_timeout);
+    }
 }

@@ -14,7 +14,7 @@ use tokio::runtime::LocalRuntime;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::parts::Parts;
+use super::parts::{Parts, server_settings};
 use super::{ApplianceError, figures};
 use crate::config::ListenerKind;
 use crate::control::api::Admin;
@@ -125,7 +125,7 @@ pub(super) fn start_admin(
         let context = Arc::new(ServerContext {
             settings: ServerSettings {
                 drain_timeout: ADMIN_ENDS_WITHIN,
-                ..parts.server_settings()
+                ..server_settings(&parts.config.limits)
             },
             permits: Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX)),
             counts: Arc::default(),

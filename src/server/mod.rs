@@ -109,19 +109,6 @@ pub struct ServerSettings {
     pub drain_timeout: Duration,
 }
 
-impl Default for ServerSettings {
-    fn default() -> ServerSettings {
-        ServerSettings {
-            header_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_secs(60),
-            handshake_timeout: Duration::from_secs(10),
-            slow_reader_bytes: 32 << 10,
-            slow_reader_period: Duration::from_secs(30),
-            drain_timeout: Duration::from_secs(30),
-        }
-    }
-}
-
 /// What a worker's connections did; written by one thread, read by anyone.
 #[derive(Debug, Default)]
 pub struct ConnectionCounts {

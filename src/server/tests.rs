@@ -149,6 +149,20 @@ struct Setup {
     handler: Rc<Toy>,
 }
 
+/// Limits that no test runs into unless it sets its own.
+impl Default for ServerSettings {
+    fn default() -> ServerSettings {
+        ServerSettings {
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(60),
+            handshake_timeout: Duration::from_secs(10),
+            slow_reader_bytes: 32 << 10,
+            slow_reader_period: Duration::from_secs(30),
+            drain_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
 impl Default for Setup {
     fn default() -> Setup {
         let (settings, handler) = (ServerSettings::default(), Rc::default());

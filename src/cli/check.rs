@@ -81,7 +81,7 @@ impl<'a> Outcome<'a> {
             .map_err(|error| Failure::Failed(format!("it would be refused: {error}")))?;
         let site = config.sites.find(&asked.host).ok_or_else(|| {
             let host = &asked.host;
-            Failure::Failed(format!("no site has the host {host:?}; it would be answered 404"))
+            Failure::Failed(format!("no site has the host {host:?}; it would be answered 421"))
         })?;
         let rule = site.rule_for(&asked.path);
         let place = site.rules.iter().position(|other| std::ptr::eq(other, rule));
@@ -172,7 +172,7 @@ origin           https://origin.example.com
         assert_eq!(
             error("GET https://elsewhere/"),
             Failure::Failed(
-                "no site has the host \"elsewhere\"; it would be answered 404".to_owned()
+                "no site has the host \"elsewhere\"; it would be answered 421".to_owned()
             )
         );
         assert!(matches!(error("POST https://localhost/"), Failure::Failed(_)));

@@ -24,7 +24,7 @@ use crate::limits::{CONNECTION_BYTES, PROCESS_BYTES, SLOT_SIZE_BYTES, TLS_CONNEC
 use crate::memory::{Class, Governor, Reservation, Use};
 use crate::metrics::Metrics;
 use crate::object::VersionNumbers;
-use crate::server::{Certificate, ConnectionCounts, ServerContext, ServerSettings, Tls};
+use crate::server::{ConnectionCounts, ServerContext, ServerSettings, Tls};
 
 /// What every thread shares.
 pub(super) struct Parts {
@@ -201,8 +201,7 @@ pub(super) fn tls(config: &Config) -> Result<Option<Tls>, ApplianceError> {
     if config.certificates.is_empty() {
         return Ok(None);
     }
-    let certificates: Vec<_> =
-        config.certificates.iter().map(|c| Certificate::of(c.key.clone())).collect();
+    let certificates: Vec<_> = config.certificates.iter().map(|c| c.key.clone()).collect();
     let hosts = config.sites.iter().flat_map(|site| site.hosts.iter().map(String::as_str));
     let named = config.certificates.iter().flat_map(|c| c.names.iter().map(String::as_str));
     let tls = Tls::new(&certificates, hosts.chain(named));

@@ -17,7 +17,8 @@ use hyper::client::conn::{http1, http2};
 use hyper::{StatusCode, Version};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
@@ -28,6 +29,7 @@ use tokio::time::sleep;
 
 use super::activity::Activity;
 use super::connection::speak;
+use super::tls::provider;
 use super::transport::{Socket, Stream};
 use super::*;
 
@@ -282,13 +284,18 @@ fn connector(
 
 fn certificate_and_roots() -> (Tls, rustls::RootCertStore) {
     let made = rcgen::generate_simple_self_signed(["film.example".to_string()]).unwrap();
-    let (chain, key) = (made.cert.pem(), made.signing_key.serialize_pem());
-    let own = Certificate::from_pem(chain.as_bytes(), key.as_bytes()).unwrap();
-    let tls = Tls::new(&[own], ["film.example"]).unwrap();
+    let tls = Tls::new(&[certified(&made)], ["film.example"]).unwrap();
 
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from(made.cert.der().to_vec())).unwrap();
     (tls, roots)
+}
+
+/// A certificate with its key, as the server takes them.
+pub(super) fn certified(made: &rcgen::CertifiedKey<rcgen::KeyPair>) -> Arc<CertifiedKey> {
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let chain = vec![made.cert.der().clone()];
+    Arc::new(CertifiedKey::from_der(chain, key, &provider()).unwrap())
 }
 
 fn without_alpn(connector: &tokio_rustls::TlsConnector) -> tokio_rustls::TlsConnector {

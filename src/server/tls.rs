@@ -2,7 +2,8 @@
 //!
 //! rustls with aws-lc-rs, always given explicitly: a process default would be ambiguous as soon as
 //! any dependency brought a second provider. No 0-RTT: a replayed GET is still a request served
-//! twice. Keys and certificates are fixed when a [`Tls`] is made; a reload makes another.
+//! twice. Keys and certificates are fixed when a [`Tls`] is made; reading and matching them is the
+//! configuration's.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -15,8 +16,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, SupportedCipherSuite};
-use rustls_pki_types::pem::{self, PemObject};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -24,43 +24,9 @@ use tokio_rustls::server::TlsStream;
 use super::{Protocol, TlsFacts};
 use crate::limits::TLS_BUFFER_BYTES_MAX;
 
-/// A certificate chain with the key that fits it.
-#[derive(Clone, Debug)]
-pub struct Certificate {
-    key: Arc<CertifiedKey>,
-}
-
-impl Certificate {
-    /// Reads a PEM chain, the server's own certificate first, and its PEM key.
-    pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Certificate, TlsError> {
-        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(chain)
-            .collect::<Result<_, _>>()
-            .map_err(TlsError::Chain)?;
-        if chain.is_empty() {
-            return Err(TlsError::NoCertificate);
-        }
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(TlsError::Key)?;
-        let key = CertifiedKey::from_der(chain, key, &provider()).map_err(TlsError::Pair)?;
-        Ok(Certificate { key: Arc::new(key) })
-    }
-
-    /// A pair that has been read and matched already.
-    pub fn of(key: Arc<CertifiedKey>) -> Certificate {
-        Certificate { key }
-    }
-
-    /// Whether the certificate was issued for `host`, wildcards included.
-    pub fn covers(&self, host: &str) -> bool {
-        let Ok(name) = ServerName::try_from(host) else { return false };
-        let own = self.key.cert.first().expect("a chain is checked to have a certificate");
-        ParsedCertificate::try_from(own)
-            .is_ok_and(|certificate| verify_server_name(&certificate, &name).is_ok())
-    }
-}
-
 /// The cipher suites, groups and signatures we speak: AES-128-GCM first, the cheapest where AES has
 /// instructions of its own.
-pub fn provider() -> Arc<CryptoProvider> {
+pub(super) fn provider() -> Arc<CryptoProvider> {
     let mut provider = aws_lc_rs::default_provider();
     provider.cipher_suites = CIPHER_SUITES.to_vec();
     Arc::new(provider)
@@ -82,7 +48,7 @@ impl Tls {
     /// Each of `hosts` (a name, or `*.` and a name) is answered with the first certificate that
     /// covers it, every other name with the first of all.
     pub fn new<'a>(
-        certificates: &[Certificate],
+        certificates: &[Arc<CertifiedKey>],
         hosts: impl IntoIterator<Item = &'a str>,
     ) -> Result<Tls, TlsError> {
         let names = Names::new(certificates, hosts)?;
@@ -132,18 +98,18 @@ struct Names {
 
 impl Names {
     fn new<'a>(
-        certificates: &[Certificate],
+        certificates: &[Arc<CertifiedKey>],
         hosts: impl IntoIterator<Item = &'a str>,
     ) -> Result<Names, TlsError> {
         let first = certificates.first().ok_or(TlsError::NoCertificate)?;
         let mut by_name = HashMap::new();
         for host in hosts {
             let example = host.replacen("*.", "any-name.", 1);
-            if let Some(found) = certificates.iter().find(|one| one.covers(&example)) {
-                by_name.insert(host.to_ascii_lowercase(), Arc::clone(&found.key));
+            if let Some(found) = certificates.iter().find(|one| covers(one, &example)) {
+                by_name.insert(host.to_ascii_lowercase(), Arc::clone(found));
             }
         }
-        Ok(Names { by_name, first: Arc::clone(&first.key) })
+        Ok(Names { by_name, first: Arc::clone(first) })
     }
 
     fn find(&self, name: &str) -> &Arc<CertifiedKey> {
@@ -163,17 +129,19 @@ impl ResolvesServerCert for Names {
     }
 }
 
-/// Why certificates cannot be used.
+/// Whether the certificate was issued for `host`, wildcards included.
+fn covers(certificate: &CertifiedKey, host: &str) -> bool {
+    let Ok(name) = ServerName::try_from(host) else { return false };
+    let own = certificate.cert.first().expect("a chain is checked to have a certificate");
+    ParsedCertificate::try_from(own)
+        .is_ok_and(|certificate| verify_server_name(&certificate, &name).is_ok())
+}
+
+/// Why TLS cannot be offered.
 #[derive(Debug)]
 pub enum TlsError {
-    /// The chain is not PEM.
-    Chain(pem::Error),
-    /// There is none.
+    /// There is no certificate.
     NoCertificate,
-    /// The key is not PEM.
-    Key(pem::Error),
-    /// The key is of an unknown kind, or not the certificate's.
-    Pair(rustls::Error),
     /// The cryptography itself could not be set up.
     Provider(rustls::Error),
 }
@@ -181,11 +149,8 @@ pub enum TlsError {
 impl fmt::Display for TlsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            TlsError::Chain(error) => write!(f, "certificate chain is not readable PEM: {error}"),
             TlsError::NoCertificate => write!(f, "no certificate"),
-            TlsError::Key(error) => write!(f, "private key is not readable PEM: {error}"),
-            TlsError::Pair(error) => write!(f, "private key does not fit the certificate: {error}"),
-            TlsError::Provider(error) => write!(f, "TLS cannot be set up: {error}"),
+            TlsError::Provider(error) => write!(f, "{error}"),
         }
     }
 }
@@ -193,9 +158,8 @@ impl fmt::Display for TlsError {
 impl Error for TlsError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            TlsError::Chain(error) | TlsError::Key(error) => Some(error),
             TlsError::NoCertificate => None,
-            TlsError::Pair(error) | TlsError::Provider(error) => Some(error),
+            TlsError::Provider(error) => Some(error),
         }
     }
 }
@@ -217,15 +181,12 @@ const CIPHER_SUITES: [SupportedCipherSuite; 9] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::tests::certified;
 
-    fn issued_for(names: &[&str]) -> Certificate {
+    fn issued_for(names: &[&str]) -> Arc<CertifiedKey> {
         let names: Vec<String> = names.iter().map(|name| name.to_string()).collect();
         let made = rcgen::generate_simple_self_signed(names).unwrap();
-        Certificate::from_pem(
-            made.cert.pem().as_bytes(),
-            made.signing_key.serialize_pem().as_bytes(),
-        )
-        .unwrap()
+        certified(&made)
     }
 
     #[test]
@@ -243,23 +204,14 @@ mod tests {
             ("lost.example", &film),
             ("localhost", &film),
         ] {
-            assert!(Arc::ptr_eq(names.find(name), &expected.key), "{name}");
+            assert!(Arc::ptr_eq(names.find(name), expected), "{name}");
         }
-        assert!(film.covers("x.cdn.example") && !film.covers("live.example") && !film.covers(""));
+        assert!(covers(&film, "x.cdn.example"));
+        assert!(!covers(&film, "live.example") && !covers(&film, ""));
     }
 
     #[test]
-    fn a_key_that_is_not_the_certificates_is_refused() {
-        let one = rcgen::generate_simple_self_signed(["a.example".to_string()]).unwrap();
-        let other = rcgen::generate_simple_self_signed(["a.example".to_string()]).unwrap();
-        let (chain, key) = (one.cert.pem(), other.signing_key.serialize_pem());
-
-        let refused = |chain: &str, key: &str| {
-            Certificate::from_pem(chain.as_bytes(), key.as_bytes()).unwrap_err().to_string()
-        };
-        assert!(refused(&chain, &key).starts_with("private key does not fit the certificate"));
-        assert_eq!(refused("", &key), "no certificate");
-        assert!(refused(&chain, "nothing").starts_with("private key is not readable PEM"));
-        assert!(Tls::new(&[], []).is_err());
+    fn without_a_certificate_there_is_no_tls() {
+        assert!(matches!(Tls::new(&[], []), Err(TlsError::NoCertificate)));
     }
 }

@@ -241,11 +241,15 @@ pub enum AccessLogError {
 impl fmt::Display for AccessLogError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            AccessLogError::Open { path, .. } => {
-                write!(f, "access log \"{}\" cannot be opened", path.display())
+            AccessLogError::Open { path, source } => {
+                write!(f, "access log \"{}\" cannot be opened: {source}", path.display())
             }
-            AccessLogError::Stdout { .. } => write!(f, "standard output cannot be written"),
-            AccessLogError::Thread { .. } => write!(f, "access-log thread cannot be started"),
+            AccessLogError::Stdout { source } => {
+                write!(f, "standard output cannot be written: {source}")
+            }
+            AccessLogError::Thread { source } => {
+                write!(f, "access-log thread cannot be started: {source}")
+            }
             AccessLogError::Stalled { limit } => {
                 write!(f, "access log did not take its last lines within {limit:?}")
             }
@@ -453,6 +457,7 @@ mod tests {
         let missing = PathBuf::from("/nowhere/access.log");
         let error = AccessLog::start(&settings(Destination::File(missing), Recent::NotKept))
             .expect_err("there is no such directory");
-        assert_eq!(error.to_string(), "access log \"/nowhere/access.log\" cannot be opened");
+        let told = "access log \"/nowhere/access.log\" cannot be opened: No such file or directory";
+        assert!(error.to_string().starts_with(told), "{error}");
     }
 }

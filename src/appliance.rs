@@ -76,7 +76,17 @@ impl fmt::Display for ApplianceError {
     }
 }
 
-impl std::error::Error for ApplianceError {}
+impl std::error::Error for ApplianceError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            ApplianceError::System { source, .. } | ApplianceError::Bind { source, .. } => {
+                Some(source)
+            }
+            ApplianceError::Log(source) => Some(source),
+            ApplianceError::Tls(_) => None,
+        }
+    }
+}
 
 /// The way to start one.
 pub struct Appliance;

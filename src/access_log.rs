@@ -23,9 +23,6 @@ pub use self::request_id::{FIELD as REQUEST_ID_FIELD, RequestId};
 use self::writer::Output;
 use crate::limits;
 
-/// What lines that wait for the writer may take together; more are dropped and counted.
-pub const LINES_WAITING_BYTES_MAX: usize = 16 << 20;
-
 /// What is logged, and where.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -104,7 +101,8 @@ impl AccessLog {
     /// Writes one line about a request, or drops and counts it; never waits.
     pub fn record(&self, entry: &Entry<'_>) {
         let Some(sender) = &self.sender else { return };
-        if self.shared.waiting_bytes.load(Ordering::Relaxed) > LINES_WAITING_BYTES_MAX {
+        if self.shared.waiting_bytes.load(Ordering::Relaxed) > limits::ACCESS_LOG_BYTES_WAITING_MAX
+        {
             return self.shared.drop_lines(1);
         }
         let line = Line { time: entry.time, text: entry.to_line(self.client_bits) };
@@ -347,7 +345,7 @@ mod tests {
         }
         assert!(log.dropped_lines() > 0);
         let waiting = log.shared.waiting_bytes.load(Ordering::Relaxed);
-        assert!(waiting < LINES_WAITING_BYTES_MAX + (64 << 10), "{waiting}");
+        assert!(waiting < limits::ACCESS_LOG_BYTES_WAITING_MAX + (64 << 10), "{waiting}");
     }
 
     #[test]

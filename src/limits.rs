@@ -1,7 +1,8 @@
-//! Every hard bound in one place, tied together by compile-time asserts.
+//! Every hard bound on what others can make us hold: memory, connections, queues, retries,
+//! configuration. Tied together by compile-time asserts.
 //!
-//! A setting may lower most of these, none may raise them. No other file holds a bound without a
-//! name.
+//! A setting may lower most of these, none may raise them. What bounds one file's own work (a
+//! batch, a buffer on the stack) is a named constant of that file.
 
 /// One piece: the unit of ram, checksum, ssd read, presence and publication.
 pub const PIECE_SIZE_BYTES: u64 = 64 << 10;
@@ -32,11 +33,19 @@ pub const REQUEST_HEAD_BYTES_MAX: usize = 32 << 10;
 pub const REQUEST_FIELDS_MAX: usize = 100;
 /// A request target: longer ones are answered 414.
 pub const REQUEST_TARGET_BYTES_MAX: usize = 8 << 10;
+/// What is read of a refused body, so that the refusal arrives before the reset.
+pub const DISCARDED_BYTES_MAX: usize = 4 << 20;
 /// Streams of one HTTP/2 connection.
 pub const H2_STREAMS_MAX: u32 = 64;
+/// Streams reset by the viewer before we took them.
+pub const H2_RESETS_PENDING_MAX: usize = 20;
+/// Streams we reset because the viewer broke the protocol (RUSTSEC-2024-0003, CVE-2025-8671).
+pub const H2_RESETS_OF_OURS_MAX: usize = 128;
+/// Requests an HTTP/2 viewer may cancel beyond those he let finish (CVE-2023-44487).
+pub const H2_CANCELLED_MAX: u32 = 128;
 /// One HTTP/2 field section, decoded.
 pub const H2_HEADER_LIST_BYTES_MAX: u32 = 16 << 10;
-/// An HTTP/2 body frame: with its 9-byte head it fills one TLS record (`reference` RFC 8446, 5.1).
+/// An HTTP/2 body frame: with its 9-byte head it fills one TLS record (RFC 8446 section 5.1).
 pub const H2_BODY_FRAME_BYTES: usize = 16_375;
 /// What a connection may hold unsent before its body is asked for more.
 pub const SEND_BUFFER_BYTES_MAX: usize = 64 << 10;
@@ -50,7 +59,15 @@ pub const TLS_CONNECTION_BYTES: u64 = 24 << 10;
 pub const PROCESS_BYTES: u64 = 32 << 20;
 /// Connections that may be set for one appliance.
 pub const CONNECTIONS_MAX: usize = 1_000_000;
+/// Connections handed to a worker and not yet taken by it.
+pub const HANDED_OVER_WAITING_MAX: usize = 64;
+/// Connections of operators.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 
+/// Addresses of all listeners together.
+pub const LISTENERS_MAX: usize = 64;
+/// Certificates of one appliance.
+pub const CERTIFICATES_MAX: usize = 4_096;
 /// Sites in one configuration.
 pub const SITES_MAX: usize = 4_096;
 /// Host names of one site.
@@ -81,10 +98,14 @@ pub const FILL_WINDOW_BYTES_MAX: u64 = 64 << 20;
 
 /// Access-log lines that may wait for the writer; more are dropped and counted.
 pub const ACCESS_LOG_LINES_WAITING_MAX: usize = 16_384;
+/// What those lines may take together.
+pub const ACCESS_LOG_BYTES_WAITING_MAX: usize = 16 << 20;
 /// Requests the status page remembers.
 pub const RECENT_REQUESTS_MAX: usize = 256;
 /// Objects the status page lists.
 pub const STATUS_OBJECTS_MAX: usize = 256;
+/// Blocks the status page looks at of one object: it is a glance, not an inventory.
+pub const STATUS_BLOCKS_MAX: u64 = 64;
 
 const _: () = assert!(SLOT_SIZE_BYTES == 1 << 20);
 const _: () = assert!(SITES_MAX <= 1 << 16, "a site's id is a u16");

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::parts::Parts;
 use crate::control::status::{BlockStatus, MemoryStatus, ObjectStatus, RunStatus, Status};
-use crate::limits::STATUS_OBJECTS_MAX;
+use crate::limits::{STATUS_BLOCKS_MAX, STATUS_OBJECTS_MAX};
 use crate::memory::{Class, Use};
 use crate::metrics::series;
 use crate::server::ConnectionCounts;
@@ -103,7 +103,7 @@ fn objects(parts: &Parts) -> Vec<ObjectStatus> {
         for head in heads {
             let length_bytes = head.version.length_bytes();
             let blocks = length_bytes.map_or(1, |l| l.div_ceil(parts.config.block_size.bytes()));
-            let held = parts.ram.held(head.version.id, blocks.min(BLOCKS_SHOWN_MAX) as u32);
+            let held = parts.ram.held(head.version.id, blocks.min(STATUS_BLOCKS_MAX) as u32);
             if held.is_empty() {
                 continue;
             }
@@ -118,9 +118,6 @@ fn objects(parts: &Parts) -> Vec<ObjectStatus> {
     objects.sort_by(|one, other| one.path.cmp(&other.path));
     objects
 }
-
-/// Blocks looked at of one object: a status is a glance, not an inventory.
-const BLOCKS_SHOWN_MAX: u64 = 64;
 
 /// Heads and connections have their budget reserved from the start: what they use of it is told.
 fn memory_used(parts: &Parts) -> Vec<(&'static str, u64)> {

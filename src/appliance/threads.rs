@@ -18,6 +18,7 @@ use super::parts::{Parts, server_settings};
 use super::{ApplianceError, figures};
 use crate::config::ListenerKind;
 use crate::control::api::Admin;
+use crate::limits::ADMIN_CONNECTIONS_MAX;
 use crate::server::{self, HandedOver, Inbox, ServerContext, ServerSettings, Source, Tls};
 
 /// What one worker accepts from.
@@ -144,7 +145,6 @@ pub(super) fn start_admin(
 }
 
 const ADMIN_ENDS_WITHIN: Duration = Duration::from_secs(1);
-const ADMIN_CONNECTIONS_MAX: usize = 64;
 
 fn spawn(
     name: String,

@@ -14,13 +14,12 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::{Error as PemError, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+use crate::limits::CERTIFICATES_MAX;
+
 use super::error::cause;
 use super::names::names_of;
 use super::raw::Section;
 use super::setting::Setting;
-
-/// Certificates of one appliance.
-const CERTIFICATES_MAX: usize = 4_096;
 
 /// One certificate chain with its key.
 #[derive(Clone)]

@@ -9,12 +9,11 @@ use std::net::SocketAddr;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::limits::LISTENERS_MAX;
+
 use super::error::{ConfigError, ConfigErrors, Place, cause};
 use super::raw::Section;
 use super::setting::Setting;
-
-/// Addresses of all listeners together.
-const LISTENERS_MAX: usize = 64;
 
 /// What is spoken at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::outgoing::Outcome;
 use super::transport;
 use super::{Protocol, ServerSettings};
+use crate::limits::H2_CANCELLED_MAX;
 
 /// The state of one connection, shared by its socket, its bodies and its task.
 pub(super) struct Activity {
@@ -266,8 +267,6 @@ fn tick(settings: &ServerSettings) -> Duration {
 
 /// How often within a period a slow reader is looked at.
 const TICKS_PER_PERIOD: u32 = 8;
-/// Requests an HTTP/2 viewer may cancel beyond those it let finish.
-const H2_CANCELLED_MAX: u32 = 128;
 /// How long a viewer has to answer our close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 

@@ -85,8 +85,8 @@ fn http2_builder(executor: LocalExecutor) -> http2::Builder<LocalExecutor> {
         .initial_connection_window_size(H2_RECEIVE_WINDOW_BYTES)
         .keep_alive_interval(H2_PING_INTERVAL)
         .keep_alive_timeout(H2_PING_TIMEOUT)
-        .max_pending_accept_reset_streams(H2_RESETS_PENDING_MAX)
-        .max_local_error_reset_streams(H2_RESETS_OF_OURS_MAX);
+        .max_pending_accept_reset_streams(limits::H2_RESETS_PENDING_MAX)
+        .max_local_error_reset_streams(limits::H2_RESETS_OF_OURS_MAX);
     builder
 }
 
@@ -248,7 +248,3 @@ const HTTP1_FIELDS_OF_HYPER: usize = 100;
 const H2_RECEIVE_WINDOW_BYTES: u32 = 65_535;
 const H2_PING_INTERVAL: Duration = Duration::from_secs(30);
 const H2_PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// Streams reset by the viewer before we took them.
-const H2_RESETS_PENDING_MAX: usize = 20;
-/// Streams we reset because the viewer broke the protocol (RUSTSEC-2024-0003, CVE-2025-8671).
-const H2_RESETS_OF_OURS_MAX: usize = 128;

@@ -23,6 +23,7 @@ use tokio::net::TcpStream;
 
 use super::ConnectionCounts;
 use super::activity::Activity;
+use crate::limits::DISCARDED_BYTES_MAX;
 
 /// What a [`Socket`] can lie on.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {
@@ -176,6 +177,5 @@ impl<S: Stream> Drop for Socket<S> {
 
 /// What the kernel holds unsent before it asks us for more.
 const NOTSENT_LOWAT_BYTES: u32 = 128 << 10;
-/// What is read of a refused body, at most and at a time.
-const DISCARDED_BYTES_MAX: usize = 4 << 20;
+/// What is read of a refused body at a time.
 const DISCARD_STEP_BYTES: usize = 8 << 10;

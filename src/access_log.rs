@@ -28,7 +28,7 @@ use crate::limits;
 pub struct Settings {
     /// Where lines are written.
     pub destination: Destination,
-    /// How much of a client's address.
+    /// How much of a viewer's address is written.
     pub client_bits: ClientBits,
     /// Whether the latest requests are kept for the status page.
     pub recent: Recent,

@@ -88,7 +88,7 @@ pub enum Outcome {
     CutShort(&'static str),
 }
 
-/// How many leading bits of a client's address are written; the rest becomes zero.
+/// How many leading bits of a viewer's address are written; the rest becomes zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientBits {
     /// Of an IPv4 address, at most 32.
@@ -103,7 +103,7 @@ impl ClientBits {
 
     /// The part of `address` that may be written.
     pub fn of(self, address: IpAddr) -> IpAddr {
-        // An IPv4 client of an IPv6 listener is still an IPv4 client.
+        // An IPv4 viewer of an IPv6 listener is still an IPv4 viewer.
         match address.to_canonical() {
             IpAddr::V4(v4) => {
                 let dropped = 32u32.saturating_sub(self.v4.into());

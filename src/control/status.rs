@@ -1,6 +1,6 @@
 //! What the status page shows: one moment of the appliance, as JSON.
 //!
-//! Plain values, filled in by who owns them; who fills a list bounds it (`limits`). Clients'
+//! Plain values, filled in by who owns them; who fills a list bounds it (`limits`). Viewers'
 //! addresses are not in it.
 
 use std::collections::BTreeMap;

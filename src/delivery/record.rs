@@ -140,7 +140,7 @@ impl Drop for Record {
         self.log.record(&Entry {
             time: *time,
             request_id: *request_id,
-            client: connection.peer.ip(),
+            client: connection.viewer.ip(),
             site: self.site.as_ref().map(|site| site.name.as_str()),
             method: parts.method.as_str(),
             host: &self.host,

@@ -1,6 +1,6 @@
 //! The closed vocabulary of label values: every series is known before the first request.
 //!
-//! A label is an enum, so no path, host, client or error text can ever become one, and a count is
+//! A label is an enum, so no path, host, viewer or error text can ever become one, and a count is
 //! found by its index instead of by hashing strings. Pairs and triples of labels are labels too.
 
 /// What a count is told apart by: a closed set of values, or several of them together.

@@ -92,13 +92,13 @@ fn http2_builder(executor: LocalExecutor) -> http2::Builder<LocalExecutor> {
 
 /// Serves one connection to its end.
 pub(super) async fn run<H: Handler>(server: Rc<Server<H>>, accepted: Accepted) {
-    let Accepted { stream, peer, ticket: _ticket } = accepted;
+    let Accepted { stream, viewer, ticket: _ticket } = accepted;
     let Ok(stream) = TcpStream::from_std(stream) else { return };
     // A viewer who has gone has left no address behind; there is nobody to serve.
     let Ok(local) = stream.local_addr() else { return };
     let facts = |protocol, tls| {
         let (id, local) = (NEXT_ID.fetch_add(1, Ordering::Relaxed), canonical(local));
-        Rc::new(ConnectionFacts { id, peer, local, protocol, tls, pace: 0.into() })
+        Rc::new(ConnectionFacts { id, viewer, local, protocol, tls, pace: 0.into() })
     };
 
     let activity = Rc::new(Activity::new());

@@ -87,10 +87,10 @@ impl Source {
     pub(super) async fn accept(&mut self, context: &ServerContext) -> Option<Accepted> {
         match &mut self.0 {
             Kind::Listening(listener) => {
-                let (stream, peer, permit) =
+                let (stream, viewer, permit) =
                     listener.accept(&context.permits, &context.counts).await;
                 let ticket = Ticket::new(permit, Arc::clone(&context.counts));
-                Some(Accepted { stream, peer, ticket })
+                Some(Accepted { stream, viewer, ticket })
             }
             Kind::HandedOver(connections) => connections.0.recv().await,
         }
@@ -110,7 +110,7 @@ impl Source {
 /// A connection and its right to be open.
 pub(super) struct Accepted {
     pub(super) stream: TcpStream,
-    pub(super) peer: SocketAddr,
+    pub(super) viewer: SocketAddr,
     pub(super) ticket: Ticket,
 }
 
@@ -163,9 +163,9 @@ impl Listener {
             let accepted = readable
                 .and_then(|()| self.socket.try_io(Interest::READABLE, || accept_now(&self.socket)));
             match accepted {
-                Ok((stream, peer)) => {
+                Ok((stream, viewer)) => {
                     self.failures = 0;
-                    return (stream, peer, permit);
+                    return (stream, viewer, permit);
                 }
                 Err(failure) if concerns_one_connection(&failure) => {}
                 Err(failure) => {
@@ -191,11 +191,11 @@ impl Listener {
 
 fn accept_now(listener: impl AsFd) -> io::Result<(TcpStream, SocketAddr)> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let (stream, peer): (OwnedFd, _) = rustix::net::acceptfrom_with(listener, flags)?;
-    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+    let (stream, viewer): (OwnedFd, _) = rustix::net::acceptfrom_with(listener, flags)?;
+    let viewer = viewer.and_then(|viewer| SocketAddr::try_from(viewer).ok());
     // A viewer who has already gone may have left no address.
-    let peer = peer.ok_or(io::ErrorKind::ConnectionAborted)?;
-    Ok((stream.into(), canonical(peer)))
+    let viewer = viewer.ok_or(io::ErrorKind::ConnectionAborted)?;
+    Ok((stream.into(), canonical(viewer)))
 }
 
 /// An IPv4 viewer of a socket that listens for both (a passed one may) has an IPv4 address.
@@ -253,11 +253,11 @@ pub async fn hand_over(
     let failures = Arc::clone(&workers.first().ok_or(io::ErrorKind::InvalidInput)?.counts);
     let accept_all = async {
         loop {
-            let (stream, peer, permit) = listener.accept(&permits, &failures).await;
+            let (stream, viewer, permit) = listener.accept(&permits, &failures).await;
             let Some(worker) = least_loaded(&workers) else { break };
             let ticket = Ticket::new(permit, Arc::clone(&worker.counts));
             // A full inbox makes the acceptor wait, and the backlog with it.
-            let _ = worker.connections.send(Accepted { stream, peer, ticket }).await;
+            let _ = worker.connections.send(Accepted { stream, viewer, ticket }).await;
         }
     };
     tokio::select! {

@@ -63,7 +63,7 @@ pub struct ConnectionFacts {
     /// Never used twice in one process.
     pub id: u64,
     /// The viewer's address.
-    pub peer: SocketAddr,
+    pub viewer: SocketAddr,
     /// Our own address.
     pub local: SocketAddr,
     /// What is spoken.

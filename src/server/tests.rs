@@ -327,7 +327,7 @@ fn two_requests_of_one_http1_connection_are_answered_in_order() {
         assert_eq!(server.count(|c| &c.bytes_written), written);
         let facts = Rc::clone(&handler.seen.borrow()[1]);
         assert_eq!(facts.protocol, Protocol::Http1);
-        assert_eq!((facts.peer, facts.local), (viewer.local_addr().unwrap(), server.address));
+        assert_eq!((facts.viewer, facts.local), (viewer.local_addr().unwrap(), server.address));
         assert_eq!(facts.tls, None);
         server.drained().await;
     });
@@ -515,8 +515,8 @@ impl AsyncWrite for Noting {
 
 fn facts(protocol: Protocol) -> Rc<ConnectionFacts> {
     let nowhere = "127.0.0.1:1".parse().unwrap();
-    let (peer, local) = (nowhere, nowhere);
-    Rc::new(ConnectionFacts { id: 1, peer, local, protocol, tls: None, pace: Cell::new(0) })
+    let (viewer, local) = (nowhere, nowhere);
+    Rc::new(ConnectionFacts { id: 1, viewer, local, protocol, tls: None, pace: Cell::new(0) })
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! it goes to the kernel from where it lies. Later a transport that gathers records, or sends a
 //! mapping by `sendfile`, takes its place without the rest noticing.
 
-// One system call that no safe interface offers: what a peer has not confirmed.
+// One system call that no safe interface offers: what a viewer has not confirmed.
 #![allow(unsafe_code)]
 
 use std::io::{self, IoSlice};
@@ -44,7 +44,7 @@ impl Stream for TcpStream {
     }
 }
 
-/// What was written to a socket and its peer has not confirmed, sent or not; 0 if it is none.
+/// What was written to a socket and its other end has not confirmed, sent or not; 0 if it is none.
 pub(super) fn unconfirmed_bytes(socket: RawFd) -> u64 {
     let mut bytes: libc::c_int = 0;
     // SAFETY: `TIOCOUTQ` (`SIOCOUTQ`) writes one `c_int` where we say and changes nothing else,

@@ -65,6 +65,9 @@ pub struct AccessLog {
 
 impl AccessLog {
     /// Opens the destination and starts the thread that writes to it.
+    ///
+    /// # Errors
+    /// `Open` or `Stdout` by the destination, `Thread`.
     pub fn start(settings: &Settings) -> Result<(AccessLog, LogWriter), AccessLogError> {
         let output = Output::open(&settings.destination)?;
         AccessLog::start_with(settings, output)
@@ -144,6 +147,9 @@ impl LogWriter {
     /// Writes what waits and ends the thread; waits for it, at most `limit`.
     ///
     /// Lines recorded from now on may be lost. Blocks: not for a serving thread.
+    ///
+    /// # Errors
+    /// `Stalled`; the thread writes on as long as the process lives.
     pub fn finish(self, limit: Duration) -> Result<(), AccessLogError> {
         self.shared.end.store(true, Ordering::Release);
         let _ = self.sender.try_send(Message::Wake);

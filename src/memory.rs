@@ -1,10 +1,10 @@
 //! The governor: every byte the process may use is reserved here before it is used.
 //!
 //! Two pools share `memory.total`. The *working* pool is the part of the ram tier's mapping that
-//! fills and pinned slices may hold; the *rest* is heads, connections and logs. A class says how
-//! badly a reservation is wanted: the lower its share of the pool, the earlier it is refused
-//! (DESIGN invariant 7: prefetch, planned fill, admission, new misses, new connections, in this
-//! order). Who waits for memory must hold none: `reserve` waits, `try_reserve` never does.
+//! fills and pinned slices may hold; the *rest* is heads, connections and connections to origins. A
+//! class says how badly a reservation is wanted: the lower its share of the pool, the earlier it is
+//! refused, in the order of [`Class::ALL`]. Who waits for memory must hold none: `reserve` waits,
+//! `try_reserve` never does.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -135,7 +135,8 @@ impl Governor {
         })
     }
 
-    /// Reserves `bytes`, or returns `None` when `class` is refused at this fill level.
+    /// Reserves `bytes`, or returns `None`, counted as refused, when they would take the pool above
+    /// the share of `class`.
     pub fn try_reserve(
         self: &Arc<Self>,
         purpose: Use,
@@ -222,8 +223,7 @@ impl Reservation {
     fn give_back(&self, bytes: u64) {
         self.governor.pools[self.purpose.pool()].used_bytes.fetch_sub(bytes, Ordering::AcqRel);
         self.governor.used_bytes[self.purpose as usize].fetch_sub(bytes, Ordering::Relaxed);
-        // SeqCst against `Waiting::count`: either the waiter sees these bytes, or we see the
-        // waiter.
+        // SeqCst as in `Waiting::count`: either the waiter sees these bytes, or we see the waiter.
         std::sync::atomic::fence(Ordering::SeqCst);
         if self.governor.waiting.load(Ordering::SeqCst) > 0 {
             self.governor.released.notify_waiters();

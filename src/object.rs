@@ -190,11 +190,12 @@ impl ByteRange {
         self.end - self.start
     }
 
-    /// The range widened to whole pieces, ending at `length` if that is known and nearer.
-    pub fn rounded_out(self, length: Option<u64>) -> ByteRange {
+    /// The range widened to whole pieces, ending at `length_bytes` of its version if that is known
+    /// and nearer.
+    pub fn rounded_out(self, length_bytes: Option<u64>) -> ByteRange {
         let start = piece_floor(self.start);
         let end = self.end.checked_next_multiple_of(PIECE_SIZE_BYTES).unwrap_or(u64::MAX);
-        ByteRange { start, end: end.min(length.unwrap_or(u64::MAX)).max(self.end) }
+        ByteRange { start, end: end.min(length_bytes.unwrap_or(u64::MAX)).max(self.end) }
     }
 }
 

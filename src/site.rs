@@ -200,7 +200,7 @@ pub struct Sites {
 }
 
 impl Sites {
-    /// Indexes `sites`; ids are positions. Of two sites with one host the later is found.
+    /// Indexes `sites`; the id of each is its position. Of two with one host the later is found.
     pub fn new(sites: Vec<Site>) -> Sites {
         let mut found = Sites::default();
         for site in &sites {

@@ -45,6 +45,8 @@ pub(super) struct Parts {
 }
 
 impl Parts {
+    /// # Errors
+    /// The ram tier that cannot be mapped, or the origin whose TLS settings cannot be used.
     pub(super) fn build(
         config: Config,
         fill_runtime: &Runtime,
@@ -134,9 +136,13 @@ pub(super) struct Budget {
     /// Of the mapping: what fills and pinned slices may hold. Together more than the mapping: what
     /// is kept makes room.
     working_bytes: u64,
+    /// Beside the mapping: heads, connections, connections to origins.
     rest_bytes: u64,
+    /// Of the rest, for good.
     pub(super) heads_bytes: u64,
+    /// As many as are set, or as the rest can pay for.
     connections_max: usize,
+    /// What one connection takes.
     pub(super) connection_bytes: u64,
 }
 
@@ -146,6 +152,7 @@ impl Budget {
         let rest_bytes = memory.total_bytes.saturating_sub(memory.ram_bytes + PROCESS_BYTES);
         let tls = config.listeners.iter().any(|listener| listener.kind == ListenerKind::Https);
         let connection_bytes = CONNECTION_BYTES + if tls { TLS_CONNECTION_BYTES } else { 0 };
+        // Beside this half and the eighth for heads, three eighths are left for origins.
         let affordable = rest_bytes / 2 / connection_bytes;
         let connections_max = config.limits.connections_max.min(affordable as usize).max(1);
         if connections_max < config.limits.connections_max {

@@ -5,8 +5,9 @@
 //! forgotten like anything else in ram. Bodies are not here. A version is immutable but for what is
 //! learned of it.
 
+use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use http::HeaderMap;
@@ -251,8 +252,8 @@ impl Heads {
         heads.take(max).collect()
     }
 
-    fn order(&self, key: &ObjectKey) -> std::sync::MutexGuard<'_, ()> {
-        use std::hash::BuildHasher;
+    /// Held while the heads of `key` are changed, so that no change misses another.
+    fn order(&self, key: &ObjectKey) -> MutexGuard<'_, ()> {
         let stripe = self.hasher.hash_one(key) as usize % STRIPES;
         self.stripes[stripe].lock().unwrap_or_else(PoisonError::into_inner)
     }

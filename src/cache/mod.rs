@@ -1,7 +1,7 @@
 //! The tiers a viewer is served from before an origin is asked.
 //!
-//! Holds no code: [`heads`] says what a URL leads to, [`ram`] keeps blocks in the mapping of
-//! `slots`.
+//! Holds no code: [`heads`] says what a URL leads to, [`ram`] which blocks stay (`block`), in the
+//! memory of `slots`, of which `places` says what is taken.
 
 mod block;
 pub mod heads;

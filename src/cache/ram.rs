@@ -79,6 +79,9 @@ pub struct Ram {
 
 impl Ram {
     /// Maps the memory; it costs nothing before it is written.
+    ///
+    /// # Errors
+    /// What the system said, or that there is no room for one slot.
     pub fn new(settings: RamSettings) -> io::Result<Arc<Ram>> {
         let slots = Slots::map(settings.mapping_bytes)?;
         let cached_bytes_max = settings.cached_bytes_max.min(slots.mapping_bytes());

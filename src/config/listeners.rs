@@ -22,7 +22,7 @@ pub enum ListenerKind {
     Http,
     /// The same over TLS.
     Https,
-    /// Metrics, health and the status page.
+    /// Metrics, health and status, for operators.
     Admin,
 }
 

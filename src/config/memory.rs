@@ -1,7 +1,7 @@
 //! How much memory the process may use and how much of it is the ram tier.
 //!
-//! total >= ram + margin, where margin = max(128 MiB, ram / 4): fills, client buffers, heads,
-//! connections and the program itself live there. The ram tier is a whole number of slots.
+//! total >= ram + margin, where margin = max(128 MiB, ram / 4): heads, connections to viewers and
+//! origins, and the program itself live there. The ram tier is a whole number of slots.
 
 use crate::limits::{
     MEMORY_MARGIN_BYTES_MIN, MEMORY_RAM_BYTES_MIN, MEMORY_TOTAL_BYTES_MIN, SLOT_SIZE_BYTES,

@@ -91,7 +91,7 @@ pub struct Fill {
     pub retries: u32,
 }
 
-/// What viewers may cost.
+/// What viewers may cost, in connections and in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Connections at once.
@@ -170,10 +170,13 @@ impl LogLevel {
     }
 }
 
-/// Times that are waits.
+/// What a time limit may be set to.
 const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(3_600);
 
 /// Reads and checks a file. Relative paths in it are relative to its folder.
+///
+/// # Errors
+/// Every fault found, or that the file cannot be read.
 pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
     let name = path.to_string_lossy();
     let text = fs::read_to_string(path).map_err(|error| ConfigErrors::unreadable(&name, &error))?;
@@ -182,11 +185,17 @@ pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
 
 impl Config {
     /// Checks a text; `name` is what faults call it, and its folder is where relative paths begin.
+    ///
+    /// # Errors
+    /// Every fault found.
     pub fn from_toml(text: &str, name: &str) -> Result<Config, ConfigErrors> {
         Config::on_machine(text, name, &Machine::here())
     }
 
-    /// The same, with what the machine has given.
+    /// The same for another machine than this one: defaults and shares are of what it has.
+    ///
+    /// # Errors
+    /// Every fault found.
     pub fn on_machine(text: &str, name: &str, machine: &Machine) -> Result<Config, ConfigErrors> {
         let source = Source::new(name, text);
         let document = source.parse()?;
@@ -195,8 +204,11 @@ impl Config {
         Ok(Config { warnings: source.warnings(), ..config })
     }
 
-    /// Whether every port can be had; binds each and lets go. `inherited`: sockets already passed
-    /// to this process, which need not be free.
+    /// Whether every port can be had; binds each and lets go. `inherited`: addresses of sockets
+    /// passed to this process, which need not be free.
+    ///
+    /// # Errors
+    /// One fault for each port that cannot be had.
     pub fn try_ports(&self, inherited: &[SocketAddr]) -> Result<(), ConfigErrors> {
         listeners::try_ports(&self.file, &self.listeners, inherited)
     }

@@ -1,4 +1,4 @@
-//! The names a certificate is for: its subjectAltName extension (RFC 5280, 4.2.1.6). Pure.
+//! The names a certificate is for: its subjectAltName extension (RFC 5280 section 4.2.1.6). Pure.
 //!
 //! rustls checks names against a certificate but does not list them. The file is the operator's
 //! own, so what is malformed just gives no names.

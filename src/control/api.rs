@@ -21,7 +21,7 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROMETHEUS: HeaderValue = HeaderValue::from_static(metrics::CONTENT_TYPE);
 
-/// The admin listener's handler; one serves any number of connections and threads.
+/// The admin listener's handler; one serves any number of connections.
 pub struct Admin {
     metrics: Arc<Metrics>,
     readiness: Readiness,

@@ -79,9 +79,9 @@ pub struct MemoryStatus {
 pub struct RunStatus {
     /// Path and canonical query of the object.
     pub path: String,
-    /// Offset of the first byte it was started for.
+    /// Offset in bytes of the first byte it was started for.
     pub first: u64,
-    /// Where it will end; `None` while nobody knows.
+    /// One past the last byte it will bring; `None` while nobody knows.
     pub end: Option<u64>,
     /// Bytes it has brought so far.
     pub written_bytes: u64,
@@ -94,7 +94,7 @@ pub struct RunStatus {
 pub struct ObjectStatus {
     /// Path and canonical query.
     pub path: String,
-    /// Its length; `None` while it is not known.
+    /// Its length in bytes; `None` while it is not known.
     pub length_bytes: Option<u64>,
     /// The size of its blocks.
     pub block_size_bytes: u64,

@@ -219,8 +219,7 @@ impl Upstream {
         let builder = hyper_rustls::HttpsConnectorBuilder::new()
             .with_tls_config(tls_config(origin).map_err(|e| format!("origin {authority}: {e}"))?)
             .https_or_http();
-        // HTTP/1.1 only: many connections outrun one flow-controlled one on long paths (crates.md
-        // 6).
+        // HTTP/1.1 only: many connections outrun one flow-controlled one on long paths.
         let connector = match &origin.server_name {
             None => builder.enable_http1().wrap_connector(connector),
             Some(name) => {

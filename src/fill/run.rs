@@ -44,7 +44,7 @@ pub struct Bounds {
 /// Why a run ended.
 #[derive(Clone, Debug)]
 pub enum Ended {
-    /// It brought all it was to bring. `object_end`: the version ends there too.
+    /// It brought all it was to bring, which may be less than the version has.
     Complete,
     /// Nobody needed it just then; who goes on reading starts another.
     Parked,

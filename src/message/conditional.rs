@@ -125,7 +125,8 @@ impl Validator {
         self.last_modified
     }
 
-    /// Whether equal validators mean equal bytes, so that ranges may be combined (RFC 9111 3.4).
+    /// Whether equal validators mean equal bytes, so that ranges may be combined (RFC 9111
+    /// section 3.4).
     ///
     /// A weak entity tag is the origin's own word that they do not, whatever the date says.
     pub fn is_strong(&self) -> bool {

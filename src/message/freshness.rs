@@ -57,20 +57,6 @@ pub enum Reason {
     VaryStar,
 }
 
-impl Reason {
-    /// One word, for logs and the status page.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Reason::Status => "status",
-            Reason::NoStore => "no-store",
-            Reason::Private => "private",
-            Reason::Authorization => "authorization",
-            Reason::SetCookie => "set-cookie",
-            Reason::VaryStar => "vary-star",
-        }
-    }
-}
-
 /// How old a response was when it arrived, and how old it may get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Freshness {

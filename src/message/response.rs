@@ -43,8 +43,8 @@ impl Stored {
         if sole(&fields, &DATE).and_then(date).is_none() {
             fields.insert(DATE, date_value(received_at));
         }
-        let whole = status == StatusCode::PARTIAL_CONTENT;
-        let status = if whole { StatusCode::OK } else { status };
+        let is_part = status == StatusCode::PARTIAL_CONTENT;
+        let status = if is_part { StatusCode::OK } else { status };
         Stored { status, fields, validator, vary: Vary::of(headers) }
     }
 

@@ -1,7 +1,7 @@
 //! One spelling for every request target: the path, the query and the host that name an object.
 //!
-//! Nobody else decodes, encodes or compares them in another way: rules, tokens, keys and origins
-//! all see what this file makes. Normalising is idempotent, and borrows when there is nothing to
+//! Nobody else decodes, encodes or compares them in another way: rules, keys and origins all see
+//! what this file makes. Normalising is idempotent, and borrows when there is nothing to
 //! change.
 
 use std::borrow::Cow;

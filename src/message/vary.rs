@@ -1,4 +1,5 @@
-//! Which request fields choose among an object's variants (RFC 9110 section 12.5.5, RFC 9111 4.1).
+//! Which request fields choose among an object's variants (RFC 9110 section 12.5.5, RFC 9111
+//! section 4.1).
 //!
 //! `Accept-Encoding` is brought to one of a few spellings, and the origin is asked with that
 //! spelling too: two viewers share a variant exactly when the origin could not tell them apart.

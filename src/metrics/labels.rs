@@ -1,7 +1,7 @@
 //! The closed vocabulary of label values: every series is known before the first request.
 //!
 //! A label is an enum, so no path, host, viewer or error text can ever become one, and a count is
-//! found by its index instead of by hashing strings. Pairs and triples of labels are labels too.
+//! found by its index instead of by hashing strings. Pairs of labels are labels too.
 
 /// What a count is told apart by: a closed set of values, or several of them together.
 pub trait Labels: Copy + 'static {
@@ -201,11 +201,11 @@ closed_labels! {
         TimeoutProgress = "timeout_progress",
         /// It closed before the end.
         Closed = "closed",
-        /// Another range than was asked for, or too few or too many bytes.
+        /// Another range than was asked for, or more bytes than its head promised.
         BadRange = "bad_range",
         /// Another validator than the version's.
         Changed = "changed",
-        /// A status that helps nobody.
+        /// A status or a redirect that cannot be used; also no memory, run or connection for it.
         Status = "status",
     }
 }

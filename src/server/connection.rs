@@ -157,8 +157,8 @@ async fn sniff<H>(server: &Server<H>, stream: &TcpStream) -> Option<Protocol> {
     sniffed?.ok()
 }
 
-/// Would block as long as the bytes that came could still become the HTTP/2 preface (RFC 9113,
-/// 3.4).
+/// Would block as long as the bytes that came could still become the HTTP/2 preface (RFC 9113
+/// section 3.4).
 fn peek_protocol(stream: &TcpStream) -> io::Result<Protocol> {
     let mut bytes = [0; H2_PREFACE.len()];
     let (_, len) = rustix::net::recv(stream, &mut bytes[..], RecvFlags::PEEK)?;
@@ -244,7 +244,7 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// What hyper takes by default, and parses without an allocation.
 const HTTP1_FIELDS_OF_HYPER: usize = 100;
-/// The least the protocol allows for a connection (RFC 9113, 6.9.2).
+/// The least the protocol allows for a connection (RFC 9113 section 6.9.2).
 const H2_RECEIVE_WINDOW_BYTES: u32 = 65_535;
 const H2_PING_INTERVAL: Duration = Duration::from_secs(30);
 const H2_PING_TIMEOUT: Duration = Duration::from_secs(20);

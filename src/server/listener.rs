@@ -31,6 +31,9 @@ pub enum ReusePort {
 }
 
 /// Listens on `address`. IPv6 listens for IPv6 only: IPv4 has listeners of its own.
+///
+/// # Errors
+/// What the system said: the address is taken, not ours, or not allowed.
 pub fn bind(address: SocketAddr, reuse: ReusePort) -> io::Result<TcpListener> {
     let socket = bound(address, reuse)?;
     transport::prepare(SockRef::from(&socket))?;
@@ -40,8 +43,8 @@ pub fn bind(address: SocketAddr, reuse: ReusePort) -> io::Result<TcpListener> {
 
 /// Listens on `address` with `count` sockets that share it, one for each worker.
 ///
-/// Fails if another process listens there, which SO_REUSEPORT alone would not notice if it is ours
-/// too.
+/// Fails if somebody listens there already: sockets of one user that share a port by SO_REUSEPORT
+/// would not notice each other.
 pub fn bind_group(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
     let alone = bound(address, ReusePort::Exclusive)?;
     let address = alone.local_addr()?.as_socket().expect("an IP socket has an IP address");
@@ -83,7 +86,7 @@ impl Source {
         Source(Kind::HandedOver(connections))
     }
 
-    /// The next connection; none when there will be no more. Dropping it midway loses none.
+    /// The next connection; `None` when there will be no more. Dropping it midway loses none.
     pub(super) async fn accept(&mut self, context: &ServerContext) -> Option<Accepted> {
         match &mut self.0 {
             Kind::Listening(listener) => {
@@ -243,6 +246,9 @@ pub fn inbox(counts: Arc<ConnectionCounts>) -> (Inbox, HandedOver) {
 /// Accepts for all workers until `drain` is cancelled or the workers are gone.
 ///
 /// Dropping it midway loses at most the connection in hand.
+///
+/// # Errors
+/// The listener cannot be polled, or there is no worker.
 pub async fn hand_over(
     listener: TcpListener,
     workers: Vec<Inbox>,

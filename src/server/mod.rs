@@ -68,7 +68,7 @@ pub struct ConnectionFacts {
     pub local: SocketAddr,
     /// What is spoken.
     pub protocol: Protocol,
-    /// None on a plain socket.
+    /// `None` on a plain socket.
     pub tls: Option<TlsFacts>,
     /// How large a slice, in bytes, this socket has been taking: the handler's own memory, 0 at
     /// first.

@@ -49,6 +49,9 @@ pub struct PassedSocket {
 }
 
 /// Takes the sockets passed to this process; empty without socket activation, and the second time.
+///
+/// # Errors
+/// The first socket that cannot be used; the others are closed.
 #[allow(unsafe_code, reason = "descriptors come in as numbers, and the number is all there is")]
 pub fn take_passed_sockets() -> Result<Vec<PassedSocket>, PassedSocketError> {
     static TAKEN: AtomicBool = AtomicBool::new(false);

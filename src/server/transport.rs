@@ -2,8 +2,7 @@
 //! byte.
 //!
 //! Under TLS it lies below the records. It holds no bytes of its own: what hyper (or rustls) hands
-//! it goes to the kernel from where it lies. Later a transport that gathers records, or sends a
-//! mapping by `sendfile`, takes its place without the rest noticing.
+//! it goes to the kernel from where it lies.
 
 // One system call that no safe interface offers: what a viewer has not confirmed.
 #![allow(unsafe_code)]

@@ -323,7 +323,7 @@ enum Asked {
     Beyond,
 }
 
-/// Several ranges, and what is no range at all, ask for the whole (RFC 9110, 14.2).
+/// Several ranges, and what is no range at all, ask for the whole (RFC 9110 section 14.2).
 fn asked_range(field: &HeaderValue, length: usize) -> Asked {
     let spec = field.to_str().ok().and_then(|text| text.trim().strip_prefix("bytes="));
     let Some((first, last)) = spec.and_then(|spec| spec.split_once('-')) else {

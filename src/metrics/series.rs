@@ -86,10 +86,10 @@ pub const CONNECTIONS_OPEN: Series =
 /// Viewers' connections accepted.
 pub const CONNECTIONS_ACCEPTED: Series =
     counter("tidegate_connections_accepted_total", "Viewers' connections accepted.");
-/// Viewers' connections closed before they were served.
+/// Viewers' connections handed over to a worker that drained before it served them.
 pub const CONNECTIONS_REFUSED: Series = counter(
     "tidegate_connections_refused_total",
-    "Viewers' connections closed before they were served, for want of room or while draining.",
+    "Viewers' connections closed before they were served, because the worker drained.",
 );
 /// Viewers' connections we closed: `slow_reader`, `header_timeout`, `idle_timeout`,
 /// `cancel_flood`, `drain`.

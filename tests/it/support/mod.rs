@@ -24,7 +24,7 @@ pub(crate) use script::{
 };
 pub(crate) use verdict::{Verdict, follow, judge, judge_variant};
 
-/// One piece, as DESIGN has it: 64 KiB.
+/// One piece: 64 KiB.
 pub(crate) const PIECE: u64 = tidegate::limits::PIECE_SIZE_BYTES;
 /// One block at its default size: 1 MiB.
 pub(crate) const BLOCK: u64 = tidegate::limits::SLOT_SIZE_BYTES;

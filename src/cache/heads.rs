@@ -35,9 +35,18 @@ pub struct Version {
 
 /// Stands for a length not known yet; no object is this long.
 const UNKNOWN_LENGTH: u64 = u64::MAX;
+/// Stands for an origin that has not been asked for a range yet; else one of [`Ranges`].
 const RANGES_UNKNOWN: u8 = 0;
-const RANGES_HONOURED: u8 = 1;
-const RANGES_IGNORED: u8 = 2;
+
+/// What an origin made of a request for a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Ranges {
+    /// It answered with the range.
+    Honoured = 1,
+    /// It answered with the whole body.
+    Ignored = 2,
+}
 
 impl Version {
     /// A version nothing is held of yet; `length_bytes` may not be known.
@@ -68,22 +77,21 @@ impl Version {
         learned.is_ok() || learned == Err(length_bytes)
     }
 
-    /// Remembers whether the origin answered a range request with the range.
-    pub fn learn_ranges(&self, honoured: bool) {
-        let seen = if honoured { RANGES_HONOURED } else { RANGES_IGNORED };
-        self.ranges.store(seen, Ordering::Relaxed);
+    /// Remembers what the origin made of the last request for a range.
+    pub fn learn_ranges(&self, ranges: Ranges) {
+        self.ranges.store(ranges as u8, Ordering::Relaxed);
     }
 
     /// Whether a missing part can be asked for later and joined to what is held: only a strong
     /// validator proves that both are of one body (RFC 9111 section 3.4), and the origin must
     /// honour ranges.
     pub fn is_resumable(&self) -> bool {
-        self.validator.is_strong() && self.ranges.load(Ordering::Relaxed) != RANGES_IGNORED
+        self.validator.is_strong() && !self.ranges_ignored()
     }
 
     /// Whether the origin is known to answer a range request with the whole body.
     pub fn ranges_ignored(&self) -> bool {
-        self.ranges.load(Ordering::Relaxed) == RANGES_IGNORED
+        self.ranges.load(Ordering::Relaxed) == Ranges::Ignored as u8
     }
 
     /// The origin now has another body under this URL: nothing more can be filled into this one.

@@ -11,7 +11,7 @@ use http::header::CONTENT_RANGE;
 use http::{HeaderMap, Method, StatusCode};
 use tokio::sync::watch;
 
-use crate::cache::heads::{Head, Version};
+use crate::cache::heads::{Head, Ranges, Version};
 use crate::fill::client::Answer;
 use crate::fill::collapse::{Joined, Made};
 use crate::fill::error::FillError;
@@ -176,7 +176,7 @@ impl Filler {
         // The whole for another version's `If-Range` says nothing about ranges.
         let asked_plainly = wanted.range.is_some() && wanted.if_range.is_none();
         if asked_plainly && answer.status.is_success() {
-            version.learn_ranges(partial);
+            version.learn_ranges(if partial { Ranges::Honoured } else { Ranges::Ignored });
         }
         let head = Arc::new(Head {
             version,

@@ -5,6 +5,7 @@ use http::header::{IF_RANGE, RANGE};
 use hyper::body::{Body, Incoming};
 
 use super::{Pump, Stop};
+use crate::cache::heads::Ranges;
 use crate::fill::client::{Answer, Connection};
 use crate::fill::error::FillError;
 use crate::fill::place::{believable, range_field};
@@ -81,7 +82,7 @@ impl Pump {
                 if !same || !self.fits(length) {
                     return Err(changed());
                 }
-                version.learn_ranges(true);
+                version.learn_ranges(Ranges::Honoured);
                 if let (Some(end), Some(length)) = (end, version.length_bytes()) {
                     self.run.set_end(Some(end.min(length)));
                 }
@@ -91,7 +92,7 @@ impl Pump {
                 if !self.fits(answer.body.size_hint().exact()) {
                     return Err(changed());
                 }
-                version.learn_ranges(false);
+                version.learn_ranges(Ranges::Ignored);
                 // The whole is on its way: to stop short of its end would be to ask for it again.
                 self.run.set_end(version.length_bytes());
                 Ok(Source::new(answer, 0, version.length_bytes()))

@@ -38,9 +38,13 @@ impl Edge {
             http = http.or_else(|| address_in(&line, " http at "));
             admin = admin.or_else(|| address_in(&line, " admin at "));
         }
-        // What it says later is worth seeing, and a full pipe would stop it.
+        // What it says next is worth seeing, all of it is not; unread, a full pipe would stop it.
         std::thread::spawn(move || {
-            lines.map_while(Result::ok).for_each(|line| eprintln!("{line}"))
+            for (number, line) in lines.map_while(Result::ok).enumerate() {
+                if number < LINES_SHOWN {
+                    eprintln!("{line}");
+                }
+            }
         });
         Edge { child, http: http.unwrap(), admin: admin.unwrap(), _folder: folder }
     }

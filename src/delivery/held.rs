@@ -10,15 +10,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::cache::ram::{Ram, RamBlock};
+use crate::cache::ram::Ram;
 use crate::memory::{Class, Governor, Reservation, Use};
-use crate::object::{BlockKey, BlockSize, VersionId};
+use crate::object::{BlockKey, BlockSize, ByteRange, VersionId};
 
-/// Blocks pinned until they are sent.
+/// Bytes pinned until they are sent.
 pub(super) struct Held {
-    block_size: BlockSize,
-    /// In order, without gaps.
-    blocks: VecDeque<(u32, Arc<RamBlock>)>,
+    /// Where each starts; in order, without gaps.
+    parts: VecDeque<(u64, Bytes)>,
     end: u64,
     reserved: Reservation,
 }
@@ -33,8 +32,9 @@ impl Held {
         version: VersionId,
         (start, end): (u64, u64),
     ) -> Option<Held> {
-        let reserved = governor.try_reserve(Use::Client, Class::Prefetch, end - start)?;
-        let mut blocks = VecDeque::new();
+        let kept_bytes = ByteRange::new(start, end)?.rounded_out(None).length_bytes();
+        let reserved = governor.try_reserve(Use::Client, Class::Prefetch, kept_bytes)?;
+        let mut parts = VecDeque::new();
         let mut position = start;
         while position < end {
             let index = block_size.block_at(position)?;
@@ -42,22 +42,25 @@ impl Held {
                 (block_size.start_of(index), block_size.start_of(index) + block_size.bytes());
             let block = ram.get(&BlockKey { version, index })?;
             while position < end.min(block_end) {
-                position += block.read(position - block_start)?.len() as u64;
+                let mut bytes = block.read(position - block_start)?;
+                bytes.truncate(usize::try_from(end - position).unwrap_or(usize::MAX));
+                let length = bytes.len() as u64;
+                parts.push_back((position, ram.pinned(bytes)));
+                position += length;
             }
-            blocks.push_back((index, block));
         }
-        Some(Held { block_size, blocks, end, reserved })
+        Some(Held { parts, end, reserved })
     }
 
-    /// The bytes from `position` on, and lets go of the blocks before it.
+    /// The bytes from `position` on, and lets go of those before it.
     pub(super) fn read(&mut self, position: u64) -> Option<Bytes> {
-        self.reserved.shrink_to(self.end.saturating_sub(position));
-        let index = self.block_size.block_at(position)?;
-        while self.blocks.front().is_some_and(|(held, _)| *held < index) {
-            self.blocks.pop_front();
+        let passed = |(start, bytes): &(u64, Bytes)| start + bytes.len() as u64 <= position;
+        while self.parts.front().is_some_and(passed) {
+            self.parts.pop_front();
         }
-        let (held, block) = self.blocks.front()?;
-        let offset = position - self.block_size.start_of(index);
-        (*held == index && position < self.end).then(|| block.read(offset)).flatten()
+        let left = self.parts.front().and_then(|(start, _)| ByteRange::new(*start, self.end));
+        self.reserved.shrink_to(left.map_or(0, |left| left.rounded_out(None).length_bytes()));
+        let (start, bytes) = self.parts.front()?;
+        Some(bytes.slice(position.checked_sub(*start)? as usize..))
     }
 }

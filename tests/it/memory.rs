@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 
-use crate::support::{BLOCK, Edge, Origin, PIECE, Script, Streaming, Verdict, judge};
+use crate::support::{
+    BLOCK, Edge, Origin, PIECE, Script, Speaks, Streaming, Validators, Verdict, judge,
+};
 
 const SLOW: usize = 300;
 const LENGTH: u64 = 64 * BLOCK;
@@ -61,6 +63,28 @@ async fn slow_readers_of_distinct_objects_pin_little_and_others_are_served() {
         let path = format!("/slow/{number}");
         let more = reader.read_exactly(2 * PIECE as usize).await.unwrap();
         assert_eq!(origin.content(&path, 1).first_difference(1, &more), None, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn who_takes_none_of_a_byte_has_the_piece_it_lies_in_reserved() {
+    let origin = Origin::serving("/strong", Script::of(BLOCK));
+    origin.serve("/weak", Script::of(BLOCK).validators(Validators::Weak));
+    let edge = Edge::in_front_of(&origin).start();
+    for path in ["/strong", "/weak"] {
+        let whole = edge.get(path).send().await;
+        assert_eq!(judge(&origin, path, &whole), Verdict::Whole { version: 1 });
+        edge.until_metric(USED, &["use=\"client\""], |used| used == 0.0).await;
+
+        let client = edge.client_over_tls(Speaks::Http2).stream_window(0);
+        let connection = client.connect().await.unwrap();
+        let mut unread = vec![];
+        for number in 0..16 {
+            let asked = client.get(path).range(number * PIECE + 7..number * PIECE + 8);
+            unread.push(asked.on(connection.shared().unwrap()).await.unwrap());
+        }
+        let used = edge.metric(USED, &["use=\"client\""]).await;
+        assert!(used >= 16.0 * PIECE as f64, "{path}: {used} reserved for 16 pieces");
     }
 }
 

@@ -32,13 +32,15 @@ pub(crate) struct Client {
     pub(super) speaks: Speaks,
     pub(super) tls: Option<Arc<rustls::ClientConfig>>,
     pub(super) receive_buffer_bytes: Option<usize>,
+    pub(super) stream_window_bytes: Option<u32>,
 }
 
 impl Client {
     /// Plain HTTP/1.1.
     pub(crate) fn plain(address: SocketAddr, host: &str) -> Client {
         let (host, speaks) = (host.to_owned(), Speaks::Http1);
-        Client { address, host, speaks, tls: None, receive_buffer_bytes: None }
+        let (receive_buffer_bytes, stream_window_bytes) = (None, None);
+        Client { address, host, speaks, tls: None, receive_buffer_bytes, stream_window_bytes }
     }
 
     /// TLS; the protocol is offered by ALPN.
@@ -67,6 +69,11 @@ impl Client {
     /// With a small receive buffer in the kernel, so that a slow reader is felt at once.
     pub(crate) fn receive_buffer(&self, bytes: usize) -> Client {
         Client { receive_buffer_bytes: Some(bytes), ..self.clone() }
+    }
+
+    /// With a window of so many bytes for each stream of HTTP/2.
+    pub(crate) fn stream_window(&self, bytes: u32) -> Client {
+        Client { stream_window_bytes: Some(bytes), ..self.clone() }
     }
 
     /// A GET.

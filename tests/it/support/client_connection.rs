@@ -29,8 +29,9 @@ impl Connection {
             return Ok(Connection::Http1(socket));
         }
         let io = TokioIo::new(socket.stream);
-        let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await;
-        let (sender, connection) = handshake.map_err(io::Error::other)?;
+        let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        builder.initial_stream_window_size(client.stream_window_bytes);
+        let (sender, connection) = builder.handshake(io).await.map_err(io::Error::other)?;
         // Ends when the last handle of it is dropped.
         tokio::spawn(connection);
         Ok(Connection::Http2(sender))

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
-use http::header::{HOST, LOCATION, VIA};
+use http::header::{AUTHORIZATION, COOKIE, HOST, LOCATION, VIA};
 use http::uri::{Authority, PathAndQuery, Scheme as UriScheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::Empty;
@@ -152,9 +152,10 @@ impl Client {
         let connection = self.connection(upstream).await?;
         let mut target = upstream.uri(&ask.target)?;
         let mut host = upstream.host.clone();
+        let mut trust = Trust::Origin;
         for _ in 0..=REDIRECTS_MAX {
             let requested_at = SystemTime::now();
-            let request = upstream.request(ask, &target, &host);
+            let request = upstream.request(ask, &target, &host, trust);
             let response = self.send(upstream, request).await?;
             let Some(location) = followed(upstream, &response) else {
                 let (head, body) = response.into_parts();
@@ -172,6 +173,7 @@ impl Client {
                 host = HeaderValue::from_str(authority.as_str())
                     .map_err(|_| FillError::Redirect { location: target.to_string() })?;
             }
+            trust = upstream.trust_in(&target);
         }
         Err(FillError::Redirect { location: target.to_string() })
     }
@@ -253,19 +255,51 @@ impl Upstream {
             .map_err(|error| FillError::Unusable { reason: error.to_string() })
     }
 
-    fn request(&self, ask: &Ask, target: &Uri, host: &HeaderValue) -> Request<Empty<Bytes>> {
+    /// Whether a redirect's target is the origin itself: by the same scheme, host and port.
+    fn trust_in(&self, target: &Uri) -> Trust {
+        let usual = if target.scheme() == Some(&UriScheme::HTTPS) { 443 } else { 80 };
+        let is_origin = target.scheme_str() == Some(self.origin.scheme.as_str())
+            && target.host() == Some(self.authority.host())
+            && Some(target.port_u16().unwrap_or(usual)) == self.authority.port_u16();
+        if is_origin { Trust::Origin } else { Trust::Stranger }
+    }
+
+    fn request(
+        &self,
+        ask: &Ask,
+        target: &Uri,
+        host: &HeaderValue,
+        trust: Trust,
+    ) -> Request<Empty<Bytes>> {
         let mut request = Request::new(Empty::new());
         *request.method_mut() = ask.method.clone();
         *request.uri_mut() = target.clone();
         let fields = request.headers_mut();
         *fields = ask.fields.clone();
-        for (name, value) in self.origin.fields.iter().chain(&ask.conditions) {
+        for (name, value) in &self.origin.fields {
+            fields.insert(name, value.clone());
+        }
+        if trust == Trust::Stranger {
+            let ours = self.origin.fields.iter().map(|(name, _)| name);
+            for name in [&AUTHORIZATION, &COOKIE].into_iter().chain(ours) {
+                fields.remove(name);
+            }
+        }
+        for (name, value) in &ask.conditions {
             fields.insert(name, value.clone());
         }
         fields.insert(HOST, host.clone());
         fields.append(VIA, HeaderValue::from_static("1.1 tidegate"));
         request
     }
+}
+
+/// Whether who is asked may know what the origin and its viewers tell each other in confidence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trust {
+    Origin,
+    /// Somebody the origin redirects to.
+    Stranger,
 }
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);

@@ -16,6 +16,7 @@ mod private;
 mod property;
 mod protocol;
 mod range;
+mod redirects;
 mod seek;
 mod support;
 mod support_works;

@@ -208,11 +208,9 @@ pub(super) fn tls(config: &Config) -> Result<Option<Tls>, ApplianceError> {
     if config.certificates.is_empty() {
         return Ok(None);
     }
-    let certificates: Vec<_> = config.certificates.iter().map(|c| c.key.clone()).collect();
-    let hosts = config.sites.iter().flat_map(|site| site.hosts.iter().map(String::as_str));
-    let named = config.certificates.iter().flat_map(|c| c.names.iter().map(String::as_str));
-    let tls = Tls::new(&certificates, hosts.chain(named));
-    tls.map(Some).map_err(|error| ApplianceError::Tls(error.to_string()))
+    let certificates = config.certificates.clone();
+    let choose = move |name: Option<&str>| certificates.find(name).map(|one| one.key.clone());
+    Tls::new(choose).map(Some).map_err(|error| ApplianceError::Tls(error.to_string()))
 }
 
 #[cfg(test)]

@@ -187,6 +187,29 @@ fn config_in(folder: &Path, text: &str) -> Result<Config, ConfigErrors> {
 }
 
 #[test]
+fn the_nearest_name_picks_the_certificate() {
+    let wide = folder_for(&["*.example.com", "b.example.com"]);
+    let near = folder_for(&["a.example.com", "b.example.com"]);
+    let pair = |folder: &Path| {
+        let path = folder.display();
+        format!("[[certificates]]\ncert = \"{path}/cert.pem\"\nkey = \"{path}/key.pem\"\n")
+    };
+    let (one, two) = (pair(wide.path()), pair(near.path()));
+    let config = config(&with(&format!("listeners.https = \"[::1]:0\"\n{one}{two}"))).unwrap();
+    for (name, expected) in [
+        (Some("a.example.com"), &near),
+        (Some("b.example.com"), &wide),
+        (Some("x.example.com"), &wide),
+        (Some("x.a.example.com"), &wide),
+        (Some("lost.example.org"), &wide),
+        (None, &wide),
+    ] {
+        let found = config.certificates.find(name).unwrap();
+        assert_eq!(found.path, expected.path().join("cert.pem"), "{name:?}");
+    }
+}
+
+#[test]
 fn a_key_pair_is_read_matched_and_named() {
     let folder = folder_for(&["a", "*.b.example.com"]);
     let other = folder_for(&["a"]);

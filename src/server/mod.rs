@@ -37,7 +37,7 @@ use tokio_util::task::TaskTracker;
 
 pub use listener::{HandedOver, Inbox, ReusePort, Source, bind, bind_group, hand_over, inbox};
 pub use systemd::{ListenerName, PassedSocket, PassedSocketError, take_passed_sockets};
-pub use tls::{Tls, TlsError};
+pub use tls::{Choose, Tls};
 
 /// What answers requests. One for each worker; nothing here leaves the worker's thread.
 pub trait Handler: 'static {

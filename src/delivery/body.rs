@@ -162,7 +162,7 @@ impl Body for ViewerBody {
                     Poll::Ready(None)
                 }
                 Err(error) => {
-                    record.outcome = Outcome::CutShort(error.kind().label());
+                    record.outcome = Outcome::CutShort(error.word());
                     self.content = Content::Empty;
                     Poll::Ready(Some(Err(error)))
                 }

@@ -61,18 +61,26 @@ pub enum FillError {
 }
 
 impl FillError {
-    /// The metrics label, for what an origin did.
-    pub fn kind(&self) -> OriginError {
-        match self {
+    /// The metrics label of what the origin did; `None` where it was not the origin.
+    pub fn of_origin(&self) -> Option<OriginError> {
+        Some(match self {
             FillError::Connect { .. } => OriginError::Connect,
             FillError::FirstByteTimeout { .. } => OriginError::TimeoutFirstByte,
             FillError::ProgressTimeout { .. } => OriginError::TimeoutProgress,
-            FillError::Closed { .. } | FillError::Draining => OriginError::Closed,
+            FillError::Closed { .. } => OriginError::Closed,
             FillError::WrongRange { .. } => OriginError::BadRange,
             FillError::Changed => OriginError::Changed,
-            FillError::Unusable { .. }
-            | FillError::Redirect { .. }
-            | FillError::Overload { .. } => OriginError::Status,
+            FillError::Unusable { .. } | FillError::Redirect { .. } => OriginError::Status,
+            FillError::Overload { .. } | FillError::Draining => return None,
+        })
+    }
+
+    /// One word for the access log.
+    pub fn word(&self) -> &'static str {
+        match self {
+            FillError::Overload { .. } => "overload",
+            FillError::Draining => "draining",
+            error => error.of_origin().map_or("unknown", OriginError::label),
         }
     }
 }

@@ -253,8 +253,7 @@ impl Filler {
     }
 
     /// What a new run asks for: whole pieces, within the window, up to the next that is held or
-    /// claimed; one piece only when memory is short. All there is of an object whose origin
-    /// ignores ranges: it comes anyway.
+    /// claimed. All there is of an object whose origin ignores ranges: it comes anyway.
     fn bounds(
         &self,
         version: &Version,
@@ -272,13 +271,14 @@ impl Filler {
                 window_bytes,
             });
         }
-        let roomy = self.governor.try_reserve(Use::Fill, Class::Prefetch, window_bytes);
-        let reach = match (&roomy, class) {
-            (Some(_), _) => window_bytes,
-            (None, Class::Prefetch) => return None,
-            (None, _) => PIECE_SIZE_BYTES,
-        };
-        let end = wanted.end().min(start.saturating_add(reach)).min(next_claim.unwrap_or(u64::MAX));
+        // Read-ahead is begun where there is room for all of it; memory paces the others.
+        let roomy =
+            || self.governor.try_reserve(Use::Fill, Class::Prefetch, window_bytes).is_some();
+        if class == Class::Prefetch && !roomy() {
+            return None;
+        }
+        let reach = start.saturating_add(window_bytes);
+        let end = wanted.end().min(reach).min(next_claim.unwrap_or(u64::MAX));
         let end = self.first_held(version, start, end);
         Some(Bounds { start, end: Some(end), window_bytes })
     }
@@ -307,6 +307,13 @@ impl Filler {
             }
         }
         end
+    }
+
+    /// Counts what an origin did wrong.
+    fn count_error(&self, error: &FillError) {
+        if let Some(kind) = error.of_origin() {
+            self.counters.origin_errors.count(kind);
+        }
     }
 
     /// Asks for a run's bytes and writes them.

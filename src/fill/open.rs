@@ -49,7 +49,7 @@ impl Filler {
             Ok(allowed) => match self.open_once(&wanted, rounded).await {
                 Ok((opened, job)) => (opened, job, Some(allowed)),
                 Err(error) => {
-                    self.counters.origin_errors.count(error.kind());
+                    self.count_error(&error);
                     (Opened::Failed(Arc::new(error)), None, Some(allowed))
                 }
             },

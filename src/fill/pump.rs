@@ -113,13 +113,16 @@ impl Pump {
             match stop {
                 Stop::Complete => return Ended::Complete,
                 Stop::Parked => return Ended::Parked,
-                Stop::Failed(error) => return Ended::Failed(Arc::new(error)),
+                Stop::Failed(error) => {
+                    self.filler.count_error(&error);
+                    return Ended::Failed(Arc::new(error));
+                }
                 Stop::Broke(error) => {
                     // A piece at least, or an origin that sends byte by byte is asked for ever.
                     if self.position >= counted_from + PIECE_SIZE_BYTES {
                         (attempts, counted_from) = (1, self.position);
                     }
-                    self.filler.counters.origin_errors.count(error.kind());
+                    self.filler.count_error(&error);
                     if attempts > self.filler.client.retries() || !self.run.may_be_asked_for() {
                         return Ended::Failed(Arc::new(error));
                     }

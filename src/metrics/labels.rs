@@ -147,16 +147,12 @@ closed_labels! {
         Miss = "miss",
         /// Some of the bytes asked for.
         Partial = "partial",
-        /// A stale answer that was used as it is.
-        Stale = "stale",
         /// A stale answer the origin said is still good.
         Revalidated = "revalidated",
         /// A fill run that was under way for someone else.
         Collapsed = "collapsed",
         /// The memory that this object may not be shared.
         Uncacheable = "uncacheable",
-        /// A request that may not be answered from the cache.
-        Bypass = "bypass",
     }
 
     /// How the wait for a first byte was spent.
@@ -183,8 +179,6 @@ closed_labels! {
         Complete = "complete",
         /// It stopped at a block border because everyone had gone.
         Parked = "parked",
-        /// It was given up before it brought anything of use.
-        Abandoned = "abandoned",
         /// The origin failed it, after retries.
         Failed = "failed",
         /// The origin's object turned out to be another version.

@@ -85,7 +85,12 @@ impl Tls {
 /// The certificate for a name, or for no name.
 pub trait Choose: Fn(Option<&str>) -> Option<Arc<CertifiedKey>> + Send + Sync + 'static {}
 
-impl<F> Choose for F where F: Fn(Option<&str>) -> Option<Arc<CertifiedKey>> + Send + Sync + 'static {}
+impl<F> Choose for F
+where
+    F: Fn(Option<&str>) -> Option<Arc<CertifiedKey>>,
+    F: Send + Sync + 'static,
+{
+}
 
 struct ByName<F>(F);
 

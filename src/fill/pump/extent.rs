@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{Pump, Stop};
+use super::{PARK_AFTER, Pump, Stop};
 use crate::cache::ram::Extent;
 use crate::fill::error::FillError;
 use crate::fill::run::Sharing;
@@ -41,25 +41,22 @@ impl Pump {
         Ok(())
     }
 
-    /// Takes memory for a piece that a reader waits for.
+    /// Takes memory for a piece that a reader waits for. A run that can be taken up again waits for
+    /// a short time only: it may hold what others wait for.
     async fn open_awaited(&mut self, one_piece: u64) -> Result<(), Stop> {
-        if self.take(one_piece, self.class) {
-            return Ok(());
-        }
-        if self.begun && self.may_park() {
-            return Err(Stop::Parked);
-        }
-        let deadline = Instant::now() + self.filler.client.patience().first_byte;
-        while Instant::now() < deadline {
+        let may_park = self.begun && self.may_park();
+        let patience = if may_park { PARK_AFTER } else { self.filler.client.patience().first_byte };
+        let deadline = Instant::now() + patience;
+        while !self.take(one_piece, self.class) {
             let reserved = self.filler.governor.reserve(Use::Fill, self.class, one_piece);
-            let reserved = timeout_at(deadline, reserved).await;
-            drop(reserved.map_err(|_| Stop::Failed(FillError::Overload { what: "memory" }))?);
-            if self.take(one_piece, self.class) {
-                return Ok(());
+            match timeout_at(deadline, reserved).await {
+                Ok(reserved) => drop(reserved),
+                Err(_) if may_park => return Err(Stop::Parked),
+                Err(_) => return Err(Stop::Failed(FillError::Overload { what: "memory" })),
             }
             sleep(PAUSE).await;
         }
-        Err(Stop::Failed(FillError::Overload { what: "memory" }))
+        Ok(())
     }
 
     fn take(&mut self, bytes: u64, class: Class) -> bool {

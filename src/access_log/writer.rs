@@ -15,6 +15,8 @@ use super::{AccessLogError, Destination, Message, Shared};
 
 /// Lines are gathered up to here for one write.
 const BATCH_BYTES_MAX: usize = 64 << 10;
+/// Between two batches: to be woken for each line would cost more than to write it.
+const BATCH_PAUSE: Duration = Duration::from_millis(5);
 /// Between two attempts at a file that would block although it should not.
 const WOULD_BLOCK_PAUSE: Duration = Duration::from_millis(10);
 
@@ -77,6 +79,9 @@ pub(super) fn run(receiver: &Receiver<Message>, output: Output, shared: &Shared)
         writer.write_batch();
         if shared.reopening() {
             writer.output.reopen();
+        }
+        if !shared.ending() {
+            thread::sleep(BATCH_PAUSE);
         }
     }
 }

@@ -299,12 +299,8 @@ impl Feed {
         let there = left.min(bytes.len() as u64);
         let governor = &self.shared.governor;
         let pace = self.pace();
-        let known = self.version.length_bytes();
         let reserve = |length: u64, class| {
-            // The pieces it touches are what it keeps.
-            let slice = ByteRange::new(span.position, span.position + length)?;
-            let kept_bytes = slice.rounded_out(known).length_bytes();
-            governor.try_reserve(Use::Client, class, kept_bytes).map(|reserved| (reserved, length))
+            governor.try_reserve(Use::Client, class, length).map(|reserved| (reserved, length))
         };
         let large = there.min(pace);
         // To its border: a slice across one would keep two.

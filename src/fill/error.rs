@@ -108,7 +108,9 @@ impl fmt::Display for FillError {
                 write!(f, "the origin's answer cannot be used: {reason}")
             }
             FillError::Redirect { location } => {
-                write!(f, "the origin's redirect to {location:?} is not followed")
+                // A query may hold a signature.
+                let (shown, _) = location.split_once('?').unwrap_or((location, ""));
+                write!(f, "the origin's redirect to {shown:?} is not followed")
             }
             FillError::Overload { what } => write!(f, "no {what} came free in time"),
             FillError::Draining => write!(f, "the appliance is draining"),
@@ -117,3 +119,15 @@ impl fmt::Display for FillError {
 }
 
 impl std::error::Error for FillError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redirect_is_told_without_what_may_be_secret() {
+        let location = "ftp://a.example/b?signature=s&c=d".to_owned();
+        let told = FillError::Redirect { location }.to_string();
+        assert_eq!(told, "the origin's redirect to \"ftp://a.example/b\" is not followed");
+    }
+}

@@ -146,3 +146,17 @@ async fn many_viewers_of_an_object_that_keeps_changing_each_get_one_version() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_rule_that_removes_a_validator_removes_it_from_every_answer() {
+    let origin = Origin::serving("/a", Script::of(LENGTH));
+    let edge = Edge::in_front_of(&origin)
+        .setting("fill.window", "128 KiB")
+        .rule("**", "response = { remove = ['ETag'] }")
+        .start();
+    let part = edge.get("/a").range(5..10).send().await;
+    assert_eq!(judge(&origin, "/a", &part), Verdict::Whole { version: 1 });
+    let whole = edge.get("/a").send().await;
+    assert_eq!(judge(&origin, "/a", &whole), Verdict::Whole { version: 1 });
+    assert!(origin.requests("/a").len() > 2, "it came in parts");
+}

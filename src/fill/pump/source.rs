@@ -62,7 +62,10 @@ impl Pump {
             ask.conditions.push((IF_RANGE, validator));
         }
         self.filler.counters.origin_requests.count(());
-        let answer = self.filler.client.ask_once(&ask, attempt).await.map_err(again_or_never)?;
+        let mut answer =
+            self.filler.client.ask_once(&ask, attempt).await.map_err(again_or_never)?;
+        // As the first answer's, which its validator is compared with.
+        ask.site.rule_for(self.run.key.path()).response.apply_to(&mut answer.fields);
         self.accept(answer, first, end)
     }
 

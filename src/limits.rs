@@ -83,6 +83,8 @@ pub const VARIANTS_PER_OBJECT_MAX: usize = 8;
 /// Fields in a response head.
 pub const RESPONSE_FIELDS_MAX: usize = 100;
 
+/// The longest object an origin is believed to have: positions in it can be reckoned with.
+pub const OBJECT_BYTES_MAX: u64 = 1 << 62;
 /// What a connection to an origin may read ahead, and its longest response head.
 pub const ORIGIN_READ_BYTES_MAX: usize = 64 << 10;
 /// Attempts of one fill run, the first included.

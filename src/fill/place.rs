@@ -6,6 +6,7 @@ use hyper::body::Body;
 
 use crate::fill::client::Answer;
 use crate::fill::error::FillError;
+use crate::limits::OBJECT_BYTES_MAX;
 use crate::message::range::{ContentRange, RangeRequest};
 use crate::object::ByteRange;
 
@@ -35,6 +36,10 @@ pub(super) fn bodiless(answer: &Answer) -> Placed {
 pub(super) fn place(answer: &Answer, asked: Option<RangeRequest>) -> Result<Placed, FillError> {
     if answer.status != StatusCode::PARTIAL_CONTENT {
         let end = answer.body.size_hint().exact();
+        if !is_countable(end) {
+            let answered = format!("{end:?} bytes");
+            return Err(FillError::WrongRange { asked: "an object".to_owned(), answered });
+        }
         return Ok(Placed { first: 0, end, asked_end: end, complete: end });
     }
     let wrong = |asked: &str| FillError::WrongRange {
@@ -66,6 +71,11 @@ pub(super) fn place(answer: &Answer, asked: Option<RangeRequest>) -> Result<Plac
     let (complete, end) = (answered.complete(), range.end());
     let asked_end = asked_end.unwrap_or(end).min(complete.unwrap_or(end));
     Ok(Placed { first: range.start(), end: Some(end), asked_end: Some(asked_end), complete })
+}
+
+/// Whether an object may be so long, if that is known.
+pub(super) fn is_countable(length: Option<u64>) -> bool {
+    length.is_none_or(|length| length <= OBJECT_BYTES_MAX)
 }
 
 /// `Range` for the bytes from `start` to `end`, or to the end of the object.
@@ -100,6 +110,8 @@ pub(super) fn believable(
     let length = answer.body.size_hint().exact();
     let agrees = range.start() == start
         && end.is_none_or(|end| range.end() <= end)
+        && is_countable(Some(range.end()))
+        && is_countable(answered.complete())
         && length.is_none_or(|length| length == range.length_bytes())
         && answered.complete().is_none_or(|complete| range.end() <= complete);
     agrees.then_some(answered).ok_or_else(wrong)

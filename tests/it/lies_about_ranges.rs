@@ -121,3 +121,17 @@ async fn an_origin_that_sends_less_than_asked_is_asked_for_the_rest() {
         assert_eq!((part.status, verdict), (206, WHOLE), "{bytes} at first");
     }
 }
+
+#[tokio::test]
+async fn an_object_longer_than_can_be_counted_with_is_not_believed() {
+    let origin = Origin::serving("/a", Script::of(LENGTH).ranges(Ranges::Endless));
+    let edge = edge(&origin);
+    for bytes in [1, 10, PIECE, 3 * PIECE + 5] {
+        let part = edge.get("/a").suffix(bytes).send().await;
+        assert_eq!(judge(&origin, "/a", &part), Verdict::Status(502), "the last {bytes}");
+    }
+    let honest = Script::of(LENGTH);
+    origin.serve("/a", honest);
+    let part = edge.get("/a").suffix(PIECE).send().await;
+    assert_eq!(judge(&origin, "/a", &part), WHOLE);
+}

@@ -8,7 +8,7 @@ use super::{Pump, Stop};
 use crate::cache::heads::Ranges;
 use crate::fill::client::{Answer, Connection};
 use crate::fill::error::FillError;
-use crate::fill::place::{believable, range_field};
+use crate::fill::place::{believable, is_countable, range_field};
 use crate::fill::run::Pace;
 use crate::message::conditional::Validator;
 use crate::object::ByteRange;
@@ -113,7 +113,8 @@ impl Pump {
     /// Whether the object may be of the length told, which is learned then.
     fn fits(&self, told: Option<u64>) -> bool {
         let version = &self.run.version;
-        told.is_none_or(|length| length >= self.position && version.learn_length(length))
+        let fits = |length| length >= self.position && version.learn_length(length);
+        is_countable(told) && told.is_none_or(fits)
     }
 }
 

@@ -219,6 +219,10 @@ fn content_range(ranges: Ranges, first: u64, last: u64, length: u64) -> Option<S
         Ranges::Unlabelled => None,
         Ranges::Garbled => Some("bytes x-y/z".to_owned()),
         Ranges::UnknownComplete => Some(format!("bytes {first}-{last}/*")),
+        Ranges::Endless => {
+            let (end, bytes) = (u64::MAX - 1, last - first + 1);
+            Some(format!("bytes {}-{}/{end}", end - bytes, end - 1))
+        }
         Ranges::WrongComplete(length) => Some(format!("bytes {first}-{last}/{length}")),
         Ranges::Shifted(by) => {
             let (first, last) = (first.saturating_add_signed(by), last.saturating_add_signed(by));

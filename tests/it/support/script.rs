@@ -77,6 +77,8 @@ pub(crate) enum Ranges {
     Other(u64, u64),
     /// At most so many bytes, truthfully labelled.
     AtMost(u64),
+    /// The bytes asked for, labelled as the last ones of the longest object that can be written.
+    Endless,
     /// 206 without `Content-Range`.
     Unlabelled,
     /// 206 with a `Content-Range` that says nothing.

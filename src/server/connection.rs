@@ -196,7 +196,7 @@ pub(super) async fn speak<H: Handler, I: AsyncRead + AsyncWrite + Unpin + 'stati
         let (handler, facts) = (Rc::clone(&server.handler), Rc::clone(facts));
         let activity = Rc::clone(&activity);
         service_fn(move |request: Request<Incoming>| {
-            let open = OpenRequest::new(&activity);
+            let open = OpenRequest::new(&activity, request.version());
             if !request.body().is_end_stream() {
                 activity.refuse_body();
             }

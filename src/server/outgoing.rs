@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Buf;
+use http::Version;
 use http_body::{Body, Frame, SizeHint};
 
 use super::activity::Activity;
@@ -18,6 +19,7 @@ use super::activity::Activity;
 pub(super) struct OpenRequest {
     activity: Rc<Activity>,
     outcome: Outcome,
+    version: Version,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -29,9 +31,9 @@ pub(super) enum Outcome {
 }
 
 impl OpenRequest {
-    pub(super) fn new(activity: &Rc<Activity>) -> OpenRequest {
+    pub(super) fn new(activity: &Rc<Activity>, version: Version) -> OpenRequest {
         activity.request_opened();
-        OpenRequest { activity: Rc::clone(activity), outcome: Outcome::Cancelled }
+        OpenRequest { activity: Rc::clone(activity), outcome: Outcome::Cancelled, version }
     }
 }
 
@@ -66,9 +68,15 @@ impl<B: Body + Unpin> Body for Outgoing<B> {
     ) -> Poll<Option<Result<Frame<Self::Data>, B::Error>>> {
         let this = self.get_mut();
         ready!(this.request.activity.poll_room(cx));
+        // Where the end is told by closing, an ordinary close would say that this is all.
+        let told_by_closing =
+            this.request.version <= Version::HTTP_10 && this.body.size_hint().exact().is_none();
         let polled = Pin::new(&mut this.body).poll_frame(cx);
         if matches!(polled, Poll::Ready(None)) || this.body.is_end_stream() {
             this.request.outcome = Outcome::Finished;
+        }
+        if matches!(polled, Poll::Ready(Some(Err(_)))) && told_by_closing {
+            this.request.activity.cut();
         }
         polled.map_ok(|frame| frame.map_data(|buf| OutgoingBuf::new(buf, &this.request.activity)))
     }

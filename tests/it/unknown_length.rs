@@ -1,7 +1,8 @@
 //! Objects whose length is told by their end alone.
 
 use crate::support::{
-    BLOCK, Edge, Ending, Framing, Origin, PIECE, Ranges, Script, Validators, Verdict, follow, judge,
+    BLOCK, Edge, Ending, Framing, HOST, Origin, PIECE, Ranges, Script, Validators, Verdict, follow,
+    judge,
 };
 
 const LENGTH: u64 = BLOCK + 3 * PIECE + 17;
@@ -125,4 +126,17 @@ async fn without_length_and_validator_one_unranged_answer_makes_the_object() {
         assert_eq!(judge(&origin, "/a", &part), WHOLE, "{start}..{end}");
     }
     assert_eq!(origin.requests("/a").len(), 1);
+}
+
+#[tokio::test]
+async fn a_body_cut_short_is_not_taken_for_whole_by_who_is_told_its_end_by_closing() {
+    let script = Script::of(LENGTH).framing(Framing::Chunked).validators(Validators::None);
+    let origin = Origin::serving("/a", script.clone());
+    origin.serve_once("/a", script.ending(Ending::CutAt(3 * PIECE)));
+    let edge = Edge::in_front_of(&origin).start();
+    let asked = format!("GET /a HTTP/1.0\r\nhost: {HOST}\r\n\r\n");
+    let cut = edge.client().raw(asked.as_bytes()).await;
+    assert!(cut.is_err(), "{} bytes and an ordinary end", cut.unwrap().len());
+    let whole = edge.client().raw(asked.as_bytes()).await.unwrap();
+    assert!(whole.len() as u64 > LENGTH);
 }

@@ -140,3 +140,13 @@ async fn a_body_cut_short_is_not_taken_for_whole_by_who_is_told_its_end_by_closi
     let whole = edge.client().raw(asked.as_bytes()).await.unwrap();
     assert!(whole.len() as u64 > LENGTH);
 }
+
+#[tokio::test]
+async fn an_origin_that_sends_less_than_asked_is_asked_for_the_rest_of_a_body_without_a_length() {
+    let script = Script::of(LENGTH).framing(Framing::Chunked);
+    let origin = Origin::serving("/a", script.clone().ranges(Ranges::AtMost(3 * PIECE)));
+    origin.serve_once("/a", script.ending(Ending::CutAt(PIECE + 9)));
+    let edge = Edge::in_front_of(&origin).start();
+    let whole = edge.get("/a").send().await;
+    assert_eq!(judge(&origin, "/a", &whole), WHOLE);
+}

@@ -86,8 +86,8 @@ impl Pump {
                     return Err(changed());
                 }
                 version.learn_ranges(Ranges::Honoured);
-                if let (Some(end), Some(length)) = (end, version.length_bytes()) {
-                    self.run.set_end(Some(end.min(length)));
+                if let Some(length) = version.length_bytes() {
+                    self.run.set_end(Some(end.map_or(length, |end| end.min(length))));
                 }
                 Ok(Source::new(answer, first, promised))
             }

@@ -318,8 +318,11 @@ impl Filler {
 
     /// Asks for a run's bytes and writes them.
     async fn bring(self: Arc<Self>, run: Arc<Run>, ask: Ask, class: Class) {
-        let _allowed = self.runs_allowed.clone().acquire_owned().await;
-        pump::pump(self, run, None, ask, class).await;
+        let allowed = self.runs_allowed.clone().acquire_owned();
+        match tokio::time::timeout(self.client.patience().first_byte, allowed).await {
+            Ok(_allowed) => pump::pump(self, run, None, ask, class).await,
+            Err(_) => pump::give_up(self, run, FillError::Overload { what: "fill run" }),
+        }
     }
 
     /// Runs `work` on the fill runtime until it ends or the appliance stops.

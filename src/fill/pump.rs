@@ -47,6 +47,11 @@ pub(super) async fn pump(
     pump.close_extent();
 }
 
+/// Ends a run that brings nothing.
+pub(super) fn give_up(filler: Arc<Filler>, run: Arc<Run>, why: FillError) {
+    drop(Finish { filler, run, ended: Some(Ended::Failed(Arc::new(why))) });
+}
+
 /// Ends the run whatever happens to the pump: readers never wait for one that is gone.
 struct Finish {
     filler: Arc<Filler>,

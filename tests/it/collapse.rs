@@ -191,3 +191,20 @@ async fn a_failure_is_told_to_all_and_costs_few_attempts() {
 }
 
 const LATE: Duration = Duration::from_millis(100);
+
+#[tokio::test]
+async fn who_waits_for_a_run_of_others_is_told_that_there_is_none() {
+    let origin = Origin::serving("/a", Script::of(8 * BLOCK));
+    let edge = Edge::in_front_of(&origin)
+        .setting("fill.runs", "1")
+        .setting("fill.first_byte_timeout", "500ms")
+        .start();
+    edge.get("/a").range(0..10).send().await;
+    origin.serve("/held", Script::of(BLOCK).ending(Ending::HeldAt(PIECE)));
+    let mut held = edge.get("/held").open().await;
+    held.read_exactly(10).await.unwrap();
+    let refused = edge.get("/a").range(4 * BLOCK..4 * BLOCK + 10).send().await;
+    assert_eq!((refused.status, refused.header("retry-after").is_empty()), (503, false));
+    let in_flight = edge.metric("tidegate_fill_runs_in_flight", &[]).await;
+    assert_eq!(in_flight, 1.0, "the one that is held");
+}

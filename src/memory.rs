@@ -173,11 +173,10 @@ impl Governor {
     fn take(self: &Arc<Self>, purpose: Use, class: Class, bytes: u64) -> Option<Reservation> {
         let pool = &self.pools[purpose.pool()];
         let limit_bytes = pool.budget_bytes / 16 * class.share_sixteenths();
-        let before = pool.used_bytes.fetch_add(bytes, Ordering::AcqRel);
-        if before + bytes > limit_bytes {
-            pool.used_bytes.fetch_sub(bytes, Ordering::AcqRel);
-            return None;
-        }
+        // Never more than is granted, not for a moment either: another would be refused for that,
+        // and nobody would wake him.
+        let grown = |used: u64| used.checked_add(bytes).filter(|used| *used <= limit_bytes);
+        pool.used_bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, grown).ok()?;
         self.used_bytes[purpose as usize].fetch_add(bytes, Ordering::Relaxed);
         Some(Reservation { governor: self.clone(), purpose, bytes })
     }
@@ -289,6 +288,25 @@ mod tests {
         drop(first);
         drop(second);
         assert_eq!(Use::ALL.map(|purpose| governor.used_bytes(purpose)), [0; 5]);
+    }
+
+    #[test]
+    fn who_asks_for_too_much_takes_nothing_from_others() {
+        let governor = Governor::new(1600, 1600);
+        let greedy = std::sync::Barrier::new(2);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                greedy.wait();
+                for _ in 0..20_000 {
+                    assert!(governor.try_reserve(Use::Fill, Class::Prefetch, 1600).is_none());
+                    assert!(governor.try_reserve(Use::Fill, Class::Viewer, u64::MAX).is_none());
+                }
+            });
+            greedy.wait();
+            for _ in 0..20_000 {
+                assert!(governor.try_reserve(Use::Client, Class::Viewer, 1600).is_some());
+            }
+        });
     }
 
     #[tokio::test]

@@ -78,6 +78,10 @@ impl Filler {
             (StatusCode::NOT_MODIFIED, Some(stale)) => {
                 return Ok((self.confirm(wanted, stale, &answer)?, None));
             }
+            (status @ (StatusCode::SWITCHING_PROTOCOLS | StatusCode::NOT_MODIFIED), _) => {
+                let reason = format!("status {status}, which answers nothing that was asked");
+                return Err(FillError::Unusable { reason });
+            }
             (StatusCode::RANGE_NOT_SATISFIABLE, _) if wanted.range.is_some() => {
                 let field = answer.fields.get(CONTENT_RANGE);
                 let range = field.and_then(|field| ContentRange::parse(field).ok());

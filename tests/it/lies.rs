@@ -261,3 +261,17 @@ async fn a_chunked_body_that_breaks_off_is_never_taken_for_whole() {
         assert_nothing_kept(&origin, &edge, &path, &path).await;
     }
 }
+
+#[tokio::test]
+async fn a_status_that_answers_no_question_of_ours_is_told_as_502() {
+    let origin = Origin::start();
+    let edge = impatient(&origin);
+    for status in [101, 304] {
+        let path = format!("/{status}");
+        origin.serve(&path, Script::of(0).status(status));
+        for asked in [edge.get(&path), edge.get(&path).range(0..10)] {
+            let told = asked.send().await;
+            assert_eq!(judge(&origin, &path, &told), Verdict::Status(502), "{status}");
+        }
+    }
+}

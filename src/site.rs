@@ -39,6 +39,12 @@ impl Site {
             .find(|rule| rule.pattern.matches(path))
             .expect("the last rule of a site matches everything")
     }
+
+    /// Whether the rule for `path` names the query parameters that count: then they are known to
+    /// be no secrets, and logs may tell their values.
+    pub fn names_parameters(&self, path: &str) -> bool {
+        matches!(self.rule_for(path).query, QueryPolicy::Only(_))
+    }
 }
 
 /// How an origin is spoken to.

@@ -166,7 +166,8 @@ impl Entry<'_> {
 }
 
 impl<'a> Target<'a> {
-    fn as_logged(self) -> Cow<'a, str> {
+    /// What may be told of it.
+    pub fn as_logged(self) -> Cow<'a, str> {
         match self {
             Target::Object(key) => key.target().into(),
             Target::Discreet(key) => without_values(key.target()),

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::parts::Parts;
+use crate::access_log::Target;
 use crate::control::status::{BlockStatus, MemoryStatus, ObjectStatus, RunStatus, Status};
 use crate::limits::{STATUS_BLOCKS_MAX, STATUS_OBJECTS_MAX};
 use crate::memory::{Class, Use};
 use crate::metrics::series;
+use crate::object::ObjectKey;
 use crate::server::ConnectionCounts;
 
 /// Registers every figure that is read at a scrape.
@@ -87,7 +89,7 @@ fn runs(parts: &Parts) -> Vec<RunStatus> {
     let status = |run: &Arc<crate::fill::run::Run>| {
         let standing = run.standing();
         RunStatus {
-            path: run.key.target().to_owned(),
+            path: shown(parts, &run.key),
             first: standing.bounds.start,
             end: standing.bounds.end,
             written_bytes: standing.written - standing.bounds.start,
@@ -108,7 +110,7 @@ fn objects(parts: &Parts) -> Vec<ObjectStatus> {
                 continue;
             }
             objects.push(ObjectStatus {
-                path: key.target().to_owned(),
+                path: shown(parts, &key),
                 length_bytes,
                 block_size_bytes: parts.config.block_size.bytes(),
                 blocks: held.into_iter().map(|(i, map)| BlockStatus::new(i, map)).collect(),
@@ -117,6 +119,16 @@ fn objects(parts: &Parts) -> Vec<ObjectStatus> {
     }
     objects.sort_by(|one, other| one.path.cmp(&other.path));
     objects
+}
+
+/// What the status page tells of an object's name: no more than the access log.
+fn shown(parts: &Parts, key: &ObjectKey) -> String {
+    let site = parts.config.sites.iter().nth(usize::from(key.site().0));
+    let target = match site.is_some_and(|site| site.names_parameters(key.path())) {
+        true => Target::Object(key),
+        false => Target::Discreet(key),
+    };
+    target.as_logged().into_owned()
 }
 
 /// Heads and connections have their budget reserved from the start: what they use of it is told.

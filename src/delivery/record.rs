@@ -16,7 +16,7 @@ use crate::metrics::Counters;
 use crate::metrics::labels::{self, BodyEnd, Lookup, Method, Scheme, StatusClass, Tier, Wait};
 use crate::object::{ByteRange, ObjectKey};
 use crate::server::{ConnectionFacts, Protocol};
-use crate::site::{QueryPolicy, Site};
+use crate::site::Site;
 
 /// A viewer's request: its head and where it came from.
 #[derive(Debug)]
@@ -130,11 +130,8 @@ impl Drop for Record {
         });
         let Viewer { parts, connection, request_id, time } = &*self.viewer;
         let target = match (&self.key, &self.site) {
-            // Parameters that a rule names are known to be no secrets.
-            (Some(key), Some(site)) => match site.rule_for(key.path()).query {
-                QueryPolicy::Only(_) => Target::Object(key),
-                _ => Target::Discreet(key),
-            },
+            (Some(key), Some(site)) if site.names_parameters(key.path()) => Target::Object(key),
+            (Some(key), _) => Target::Discreet(key),
             _ => Target::Path(parts.uri.path()),
         };
         self.log.record(&Entry {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use crate::support::{
-    Change, Edge, Origin, PIECE, Ranges, Request, Response, Script, Verdict, etag, judge,
+    Change, Edge, Ending, Origin, PIECE, Ranges, Request, Response, Script, Verdict, etag, judge,
 };
 
 const VIEWERS: usize = 500;
@@ -190,5 +190,21 @@ async fn the_conditions_of_who_is_answered_alone_count() {
         assert_eq!(other.status, 412);
         let good = edge.get("/a").header("if-match", &etag(1)).send().await;
         assert_eq!(judge(&origin, "/a", &good), Verdict::Whole { version: 1 });
+    }
+}
+
+#[tokio::test]
+async fn the_status_page_tells_no_more_of_a_query_than_the_log() {
+    let origin = Origin::serving("/a", Script::of(2 * PIECE).ending(Ending::HeldAt(PIECE)));
+    let edge = Edge::in_front_of(&origin).start();
+    let mut held = edge.get("/a?signature=secret").open().await;
+    held.read_exactly(PIECE as usize).await.unwrap();
+    for part in ["runs", "objects"] {
+        let status = edge.admin().get("/status.json").send().await;
+        let text = String::from_utf8(status.body.to_vec()).unwrap();
+        assert!(text.contains("/a?signature="), "{part}: {text}");
+        assert!(!text.contains("secret"), "{part}: {text}");
+        origin.release("/a");
+        held.read_exactly(PIECE as usize).await.unwrap();
     }
 }

@@ -18,8 +18,17 @@ use crate::appliance::{Appliance, Running};
 use crate::config::{self, Config, LogLevel};
 use crate::server::{PassedSocket, take_passed_sockets};
 
+const EXAMPLES: &str = "\
+Examples:
+  tidegate serve --config /etc/tidegate/tidegate.toml
+  TIDEGATE_LOG=tidegate=debug tidegate serve --config tidegate.toml
+
+SIGTERM and SIGINT drain and end with exit code 0; SIGHUP opens the access log's file anew.
+A changed configuration counts from the next start.";
+
 /// Serve viewers until told to stop
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     /// The configuration
     #[arg(long, value_name = "FILE", default_value = "/etc/tidegate/tidegate.toml")]

@@ -29,8 +29,15 @@ use crate::config::{Config, LogLevel};
 use self::origin::{Distance, Origin};
 use self::viewer::EdgeAddress;
 
+const EXAMPLES: &str = "\
+Examples:
+  tidegate demo                        until Ctrl-C or SIGTERM
+  tidegate demo --smoke                without a person
+  tidegate demo --origin-delay 200     what a distant origin costs the first viewer alone";
+
 /// Play a film through an edge on this machine, and watch what the edge does
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(in crate::cli) struct Args {
     /// The page's port; another one if it is taken
     #[arg(long, default_value_t = 8443)]

@@ -6,7 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -47,11 +47,21 @@ impl<'a> Source<'a> {
             let place = self.place(error.span().map_or(0, |span| span.start));
             // What follows on the same line mostly follows from the first.
             if lines_told.insert(place.line) {
-                self.fail_at(place, error.message().replace('\n', "; "));
+                self.fail_at(place, self.syntax_text(error.message(), error.span()));
             }
         }
         self.errors()?;
         Ok(document.into_inner())
+    }
+
+    /// The parser's words on one line; of a duplicate it does not say of what.
+    fn syntax_text(&self, message: &str, span: Option<Range<usize>>) -> String {
+        match span.and_then(|span| self.text.get(span)) {
+            Some(key) if message == "duplicate key" => {
+                format!("duplicate key `{key}`; write it once")
+            }
+            _ => message.replace('\n', "; "),
+        }
     }
 
     /// Reports a fault at the byte `at`.

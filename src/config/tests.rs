@@ -83,7 +83,7 @@ fn a_syntax_fault_has_a_place_and_no_lines_of_its_own() {
         }
     }
     let duplicate = faults("a = 1\na = 2");
-    assert_eq!(duplicate, "t.toml:2:1: duplicate key");
+    assert_eq!(duplicate, "t.toml:2:1: duplicate key `a`; write it once");
 }
 
 #[test]

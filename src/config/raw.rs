@@ -127,10 +127,17 @@ impl<'a> Section<'a> {
         Section::read(source, String::new(), 0, Some(table), read)
     }
 
-    /// Reads a value that is a table.
+    /// Reads a value that is a table; of another it says what the table would hold.
     pub(super) fn of<T>(setting: &Setting<'a>, read: impl FnOnce(&Section<'a>) -> T) -> T {
         let prefix = format!("{}.", setting.name);
-        Section::read(setting.source, prefix, setting.at, setting.table(), read)
+        let table = setting.value.as_table();
+        Section::read(setting.source, prefix, setting.at, table, |section| {
+            let value = read(section);
+            if table.is_none() {
+                setting.mismatch(&format!("a table of {}", section.known.borrow().join(", ")));
+            }
+            value
+        })
     }
 
     fn read<T>(
@@ -212,7 +219,8 @@ impl<'a> Section<'a> {
         key: &'static str,
         mut read: impl FnMut(&Section<'a>) -> T,
     ) -> Vec<T> {
-        let items = self.setting(key).map(|setting| setting.array("tables")).unwrap_or_default();
+        let Some(setting) = self.setting(key) else { return Vec::new() };
+        let items = setting.array(&format!("tables, each under `[[{}]]`", setting.name));
         items.iter().map(|item| Section::of(item, &mut read)).collect()
     }
 

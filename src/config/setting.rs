@@ -30,7 +30,7 @@ impl<'a> Setting<'a> {
         self.value.is_table()
     }
 
-    fn mismatch(&self, expected: &str) {
+    pub(super) fn mismatch(&self, expected: &str) {
         self.fail(format!("is {}; write {expected}", kind(self.value)));
     }
 
@@ -76,7 +76,7 @@ impl<'a> Setting<'a> {
         pairs
     }
 
-    pub(super) fn table(&self) -> Option<&'a DeTable<'a>> {
+    fn table(&self) -> Option<&'a DeTable<'a>> {
         let table = self.value.as_table();
         if table.is_none() {
             self.mismatch("a table");

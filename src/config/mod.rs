@@ -5,10 +5,14 @@
 //! every setting is `config/tidegate.toml`.
 
 use std::fs;
+use std::io;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
 
 use crate::limits::{
     CONNECTIONS_MAX, FILL_ATTEMPTS_MAX, FILL_RUNS_MAX, FILL_THREADS_MAX, FILL_WINDOW_BYTES_MAX,
@@ -330,9 +334,25 @@ fn access_log(section: &Section<'_>) -> AccessLogTarget {
                 setting.fail(format!(
                     "is {text:?}; \"stdout\", \"off\" or a file in a folder that exists"
                 ));
+            } else if let Err(error) = writable(&path) {
+                setting.fail(format!(
+                    "is {text:?}, which cannot be written: {}; a file this user may write",
+                    error::cause(&error)
+                ));
             }
             AccessLogTarget::File(path)
         }
+    }
+}
+
+/// Whether this user may write the file, or make it; makes nothing.
+fn writable(file: &Path) -> io::Result<()> {
+    match access(file, Access::WRITE_OK) {
+        Err(Errno::NOENT) => {
+            let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+            Ok(access(folder.unwrap_or(Path::new(".")), Access::WRITE_OK | Access::EXEC_OK)?)
+        }
+        result => Ok(result?),
     }
 }
 

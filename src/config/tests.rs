@@ -87,6 +87,21 @@ fn a_syntax_fault_has_a_place_and_no_lines_of_its_own() {
 }
 
 #[test]
+fn an_access_log_that_cannot_be_opened_is_a_fault_and_none_is_made() {
+    let folder = std::env::temp_dir().join(format!("tidegate-log-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let log = folder.join("access.log");
+    assert!(config(&with(&format!("log.access = {log:?}"))).is_ok());
+    assert!(!log.exists());
+    // A loop of links is closed to root too.
+    std::os::unix::fs::symlink(&log, &log).unwrap();
+    let said = faults(&with(&format!("log.access = {log:?}")));
+    fs::remove_dir_all(&folder).unwrap();
+    let fault = "t.toml:2:14: `log.access` is ";
+    assert!(said.starts_with(fault) && said.contains("which cannot be written"), "{said}");
+}
+
+#[test]
 fn all_faults_are_reported_in_the_order_of_the_file() {
     let text = "block_size = 1\n[listeners]\nhttp = \"x\"\n[fill]\nwindw = 1\nretries = 9\n";
     let lines = faults(text);

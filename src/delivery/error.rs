@@ -107,8 +107,10 @@ fn fill_verdict(error: &FillError) -> Verdict {
         FillError::Draining => {
             (StatusCode::SERVICE_UNAVAILABLE, "this appliance is draining", Some(RETRY_AFTER))
         }
-        FillError::Connect { .. }
-        | FillError::Closed { .. }
+        FillError::Connect { .. } => {
+            (StatusCode::BAD_GATEWAY, "the origin cannot be reached", None)
+        }
+        FillError::Closed { .. }
         | FillError::WrongRange { .. }
         | FillError::Changed
         | FillError::Unusable { .. }

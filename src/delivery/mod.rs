@@ -13,6 +13,7 @@ mod record;
 mod reply;
 mod upstream;
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -33,7 +34,7 @@ use crate::fill::client::Ask;
 use crate::memory::Governor;
 use crate::message::cache_status::Forwarded;
 use crate::message::range::RangeRequest;
-use crate::message::request::{Method, ObjectRequest};
+use crate::message::request::{Method, ObjectRequest, host_of};
 use crate::message::response;
 use crate::metrics::Counters;
 use crate::object::{BlockSize, ObjectKey};
@@ -174,7 +175,11 @@ impl Delivery {
         body: &Incoming,
         record: &mut Record,
     ) -> Result<Asked, DeliveryError> {
-        let request = ObjectRequest::parse(parts).map_err(DeliveryError::Request)?;
+        let request = ObjectRequest::parse(parts).map_err(|error| {
+            // Whose viewers ask wrongly is worth knowing.
+            record.host = host_of(parts).map(Cow::into_owned).unwrap_or_default();
+            DeliveryError::Request(error)
+        })?;
         record.host = request.host.to_string();
         if !body.is_end_stream() {
             return Err(DeliveryError::BodyRefused);

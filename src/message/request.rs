@@ -123,7 +123,10 @@ fn path_of(uri: &Uri) -> Result<Cow<'_, str>, RequestError> {
 }
 
 /// The host of the target, else of `Host` (RFC 9112 section 3.2, RFC 9113 section 8.3.1).
-fn host_of(parts: &Parts) -> Result<Cow<'_, str>, RequestError> {
+///
+/// # Errors
+/// There is none, more than one, or one that is no host.
+pub fn host_of(parts: &Parts) -> Result<Cow<'_, str>, RequestError> {
     let mut fields = parts.headers.get_all(HOST).iter();
     let field = fields.next();
     if fields.next().is_some() {

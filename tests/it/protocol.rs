@@ -91,6 +91,22 @@ async fn names_of_no_site_are_told_apart_from_objects_of_none() {
 }
 
 #[tokio::test]
+async fn the_access_log_tells_whose_viewers_ask_wrongly() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let log = folder.path().join("access.log");
+    let origin = Origin::serving("/a", Script::of(LENGTH));
+    let edge = Edge::in_front_of(&origin).setting("log.access", log.to_str().unwrap());
+    let mut edge = edge.start();
+    for client in [edge.client(), edge.client_over_tls(Speaks::Http2)] {
+        assert_eq!(client.request(Method::POST, "/a").send().await.status, 405);
+    }
+    edge.drain().await;
+    let lines = std::fs::read_to_string(&log).unwrap();
+    assert_eq!(lines.lines().count(), 2, "{lines}");
+    assert_eq!(lines.matches(&format!("\"host\":\"{HOST}\"")).count(), 2, "{lines}");
+}
+
+#[tokio::test]
 async fn one_object_has_one_name_however_it_is_spelled() {
     let (origin, edge) = started();
     origin.serve("/films/one.mp4", Script::of(LENGTH));

@@ -68,8 +68,13 @@ fn inherited(config: &Config, passed: &[PassedSocket]) -> Vec<SocketAddr> {
 
 /// Diagnostics go to standard error, where the service manager takes them.
 pub(super) fn log_to_stderr(level: LogLevel) {
-    let filter = EnvFilter::try_from_env("TIDEGATE_LOG")
-        .unwrap_or_else(|_| EnvFilter::new(format!("tidegate={}", level.as_str())));
+    // Set to nothing it would hide warnings: that is how a unit file takes it back.
+    let written = std::env::var("TIDEGATE_LOG").ok().filter(|text| !text.is_empty());
+    let wanted = written.as_deref().map(EnvFilter::try_new);
+    let fault = wanted.as_ref().and_then(|filter| filter.as_ref().err().map(ToString::to_string));
+    let filter = wanted
+        .and_then(Result::ok)
+        .unwrap_or_else(|| EnvFilter::new(format!("tidegate={}", level.as_str())));
     // Set twice only where one process runs several appliances, as tests do.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -77,6 +82,11 @@ pub(super) fn log_to_stderr(level: LogLevel) {
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .try_init();
+    if let Some(fault) = fault {
+        tracing::warn!(
+            "TIDEGATE_LOG is no filter such as \"tidegate=debug\" and is ignored: {fault}"
+        );
+    }
 }
 
 /// Every connection is a descriptor: the soft limit of old shells would be the first to be reached.

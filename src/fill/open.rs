@@ -176,7 +176,7 @@ impl Filler {
             }
             Assessment::Shared(_) => None,
         };
-        let version = self.version(wanted, validator, &placed);
+        let version = self.version(wanted, stored.status(), validator, &placed);
         // The whole for another version's `If-Range` says nothing about ranges.
         let asked_plainly = wanted.range.is_some() && wanted.if_range.is_none();
         if asked_plainly && answer.status.is_success() {
@@ -195,8 +195,16 @@ impl Filler {
     }
 
     /// The version an answer belongs to: the one held if it is provably the same, else a new one.
-    fn version(&self, wanted: &Wanted, validator: Validator, placed: &Placed) -> Arc<Version> {
-        let held = wanted.stale.as_ref().map(|head| &head.version);
+    fn version(
+        &self,
+        wanted: &Wanted,
+        status: StatusCode,
+        validator: Validator,
+        placed: &Placed,
+    ) -> Arc<Version> {
+        // An error's text is no version of the object, whatever validator it carries.
+        let held = wanted.stale.as_ref().filter(|head| head.stored.status() == status);
+        let held = held.map(|head| &head.version);
         let same = held.filter(|version| {
             version.validator.strong_matches(&validator)
                 && version.length_bytes() == placed.complete

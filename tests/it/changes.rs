@@ -4,7 +4,8 @@ use tokio::task::JoinSet;
 
 use crate::lies::PLACES;
 use crate::support::{
-    BLOCK, Change, Edge, Ending, Origin, PIECE, Script, Validators, Verdict, judge,
+    BLOCK, Change, Edge, Ending, NotModified, Origin, PIECE, Script, Validators, Verdict, etag,
+    judge,
 };
 
 const LENGTH: u64 = 2 * BLOCK + PIECE + 77;
@@ -159,4 +160,21 @@ async fn a_rule_that_removes_a_validator_removes_it_from_every_answer() {
     let whole = edge.get("/a").send().await;
     assert_eq!(judge(&origin, "/a", &whole), Verdict::Whole { version: 1 });
     assert!(origin.requests("/a").len() > 2, "it came in parts");
+}
+
+#[tokio::test]
+async fn an_errors_text_is_not_the_object_whatever_its_entity_tag_says() {
+    let text = "status 404\n";
+    let script = Script::of(text.len() as u64).cache_control("max-age=0");
+    let origin = Origin::serving("/a", script.clone());
+    let edge = edge(&origin);
+    edge.get("/a").send().await;
+    origin.serve("/a", script.clone().status(404).field("ETag", &etag(1)));
+    for _ in 0..2 {
+        let told = edge.get("/a").send().await;
+        assert_eq!((told.status, &told.body[..]), (404, text.as_bytes()));
+    }
+    origin.serve("/a", script.not_modified(NotModified::Unknown));
+    let back = edge.get("/a").send().await;
+    assert_eq!(judge(&origin, "/a", &back), Verdict::Whole { version: 1 });
 }

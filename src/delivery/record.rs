@@ -123,6 +123,9 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
+        if let (Outcome::ClientLeft, Some(cut)) = (self.outcome, self.viewer.connection.cut.get()) {
+            self.outcome = Outcome::CutShort(cut.word());
+        }
         self.counters.bodies.count(match self.outcome {
             Outcome::Complete => BodyEnd::Complete,
             Outcome::ClientLeft => BodyEnd::ClientLeft,

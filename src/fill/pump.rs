@@ -71,8 +71,8 @@ impl Drop for Finish {
         let version = &self.run.version;
         let lost = match &ended {
             Ended::Complete => false,
-            Ended::Parked => !version.is_resumable(),
-            Ended::Failed(_) => version.is_changed() || !version.is_resumable(),
+            Ended::Parked => !version.validator.is_strong(),
+            Ended::Failed(_) => version.is_changed() || !version.validator.is_strong(),
         };
         if lost && self.run.sharing == Sharing::Shared {
             self.filler.heads.forget(&self.run.key, version.id);
@@ -232,12 +232,15 @@ impl Pump {
         if self.run.pace() == Pace::Deserted {
             return Err(Stop::Parked);
         }
-        if !self.may_park() {
-            self.run.reader_moved().await;
-            return Ok(());
-        }
         let moved = timeout(PARK_AFTER, self.run.reader_moved()).await;
-        moved.map_err(|_| Stop::Parked)
+        match moved {
+            Err(_) if self.may_park() => Err(Stop::Parked),
+            Err(_) => {
+                self.run.leave_behind();
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
     }
 
     fn may_park(&self) -> bool {
@@ -305,5 +308,6 @@ impl Pump {
 
 /// Between attempts, times their number.
 const PAUSE: Duration = Duration::from_millis(20);
-/// How long a run waits for a reader to move before it gives its connection and memory back.
+/// How long a run waits for a reader to move before it gives its connection and memory back, or
+/// leaves behind who keeps the others waiting.
 const PARK_AFTER: Duration = Duration::from_secs(1);

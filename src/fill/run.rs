@@ -100,6 +100,8 @@ struct Mark {
     position: AtomicU64,
     /// It only keeps the run going until those who waited for its head have joined.
     stands_in: AtomicBool,
+    /// It kept others waiting: it neither paces the run nor holds its bytes until it catches up.
+    left_behind: AtomicBool,
     /// It has been given bytes at least once: from then on it can fall back to reading blocks.
     served: AtomicBool,
 }
@@ -207,6 +209,22 @@ impl Run {
         self.lock().positions().iter().any(|at| *at >= position)
     }
 
+    /// Leaves behind the readers who are furthest back, if another waits at the write position. They
+    /// go on from ram, as far as it holds what the run has passed.
+    pub fn leave_behind(&self) {
+        let state = self.lock();
+        let positions = state.positions();
+        let (Some(last), Some(first)) = (positions.iter().min(), positions.iter().max()) else {
+            return;
+        };
+        if last < first && *first >= state.written {
+            let at_last = |mark: &&Arc<Mark>| mark.position.load(Ordering::Acquire) <= *last;
+            for mark in state.readers.iter().filter(at_last) {
+                mark.left_behind.store(true, Ordering::Release);
+            }
+        }
+    }
+
     /// Waits until a reader came, moved or left. Dropping it midway is safe.
     pub async fn reader_moved(&self) {
         self.moved.notified().await;
@@ -272,10 +290,13 @@ impl State {
         self.parts.front().map_or(self.written, |part| part.start)
     }
 
-    /// Where the readers are; who only stands in for others counts while there are no others.
+    /// Where the readers are; who only stands in for others, or was left behind, counts while there
+    /// are no others.
     fn positions(&self) -> Vec<u64> {
         let at = |mark: &Arc<Mark>| mark.position.load(Ordering::Acquire);
-        let real = |mark: &&Arc<Mark>| !mark.stands_in.load(Ordering::Acquire);
+        let real = |mark: &&Arc<Mark>| {
+            !mark.stands_in.load(Ordering::Acquire) && !mark.left_behind.load(Ordering::Acquire)
+        };
         let positions: Vec<u64> = self.readers.iter().filter(real).map(at).collect();
         match positions.is_empty() {
             true => self.readers.iter().map(at).collect(),
@@ -287,6 +308,7 @@ impl State {
         let mark = Arc::new(Mark {
             position: AtomicU64::new(position),
             stands_in: AtomicBool::new(false),
+            left_behind: AtomicBool::new(false),
             served: AtomicBool::new(false),
         });
         self.readers.push(mark.clone());

@@ -150,6 +150,10 @@ impl Activity {
         Poll::Pending
     }
 
+    pub(super) fn protocol(&self) -> Protocol {
+        self.protocol.get()
+    }
+
     pub(super) fn socket_opened(&self, socket: Option<RawFd>) {
         self.socket.set(socket);
     }

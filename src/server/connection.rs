@@ -98,7 +98,15 @@ pub(super) async fn run<H: Handler>(server: Rc<Server<H>>, accepted: Accepted) {
     let Ok(local) = stream.local_addr() else { return };
     let facts = |protocol, tls| {
         let (id, local) = (NEXT_ID.fetch_add(1, Ordering::Relaxed), canonical(local));
-        Rc::new(ConnectionFacts { id, viewer, local, protocol, tls, pace: 0.into() })
+        Rc::new(ConnectionFacts {
+            id,
+            viewer,
+            local,
+            protocol,
+            tls,
+            pace: 0.into(),
+            cut: None.into(),
+        })
     };
 
     let activity = Rc::new(Activity::new());
@@ -212,6 +220,7 @@ pub(super) async fn speak<H: Handler, I: AsyncRead + AsyncWrite + Unpin + 'stati
         activity: &activity,
         settings: &server.context.settings,
         phases: server.phases.clone(),
+        facts,
     };
     let end = match facts.protocol {
         Protocol::Http1 => {

@@ -73,6 +73,30 @@ pub struct ConnectionFacts {
     /// How large a slice, in bytes, this socket has been taking: the handler's own memory, 0 at
     /// first.
     pub pace: Cell<u32>,
+    /// Why we cut it off, if we did: told before its bodies are dropped.
+    pub cut: Cell<Option<Cut>>,
+}
+
+/// Why a connection was cut off in the middle of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// The viewer took too little for too long.
+    SlowReader,
+    /// The time for draining was over.
+    Drain,
+    /// The viewer cancelled too many requests.
+    CancelFlood,
+}
+
+impl Cut {
+    /// As metrics and the access log call it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Cut::SlowReader => "slow_reader",
+            Cut::Drain => "drain",
+            Cut::CancelFlood => "cancel_flood",
+        }
+    }
 }
 
 /// The HTTP version of a connection.

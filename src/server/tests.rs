@@ -517,7 +517,15 @@ impl AsyncWrite for Noting {
 fn facts(protocol: Protocol) -> Rc<ConnectionFacts> {
     let nowhere = "127.0.0.1:1".parse().unwrap();
     let (viewer, local) = (nowhere, nowhere);
-    Rc::new(ConnectionFacts { id: 1, viewer, local, protocol, tls: None, pace: Cell::new(0) })
+    Rc::new(ConnectionFacts {
+        id: 1,
+        viewer,
+        local,
+        protocol,
+        tls: None,
+        pace: Cell::new(0),
+        cut: Cell::new(None),
+    })
 }
 
 #[test]

@@ -21,6 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::ConnectionCounts;
+use super::Protocol;
 use super::activity::Activity;
 use crate::limits::DISCARDED_BYTES_MAX;
 
@@ -67,6 +68,8 @@ pub(super) struct Socket<S: Stream> {
     activity: Rc<Activity>,
     counts: Arc<ConnectionCounts>,
     is_shut: bool,
+    /// What the viewer sends after our last byte is read before the socket is closed.
+    lingers: bool,
     discarded_bytes: usize,
 }
 
@@ -77,7 +80,7 @@ impl<S: Stream> Socket<S> {
         counts: Arc<ConnectionCounts>,
     ) -> Socket<S> {
         activity.socket_opened(stream.descriptor());
-        Socket { stream, activity, counts, is_shut: false, discarded_bytes: 0 }
+        Socket { stream, activity, counts, is_shut: false, lingers: false, discarded_bytes: 0 }
     }
 
     fn count(&self, written: io::Result<usize>) -> io::Result<usize> {
@@ -156,8 +159,12 @@ impl<S: Stream> AsyncWrite for Socket<S> {
             ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
             this.is_shut = true;
             this.activity.closing();
+            // On HTTP/2 viewers send all the while they receive.
+            let unconfirmed = this.stream.descriptor().map_or(0, unconfirmed_bytes);
+            let may_send = this.activity.protocol() == Protocol::Http2;
+            this.lingers = may_send && unconfirmed >= LINGERING_BYTES_MIN;
         }
-        if this.activity.has_unread_input() {
+        if this.lingers || this.activity.has_unread_input() {
             ready!(this.poll_discard(cx));
         }
         Poll::Ready(Ok(()))
@@ -176,5 +183,7 @@ impl<S: Stream> Drop for Socket<S> {
 
 /// What the kernel holds unsent before it asks us for more.
 const NOTSENT_LOWAT_BYTES: u32 = 128 << 10;
+/// Less than this, unconfirmed at the end, is no body: an idle connection is closed at once.
+const LINGERING_BYTES_MIN: u64 = 1 << 10;
 /// What is read of a refused body at a time.
 const DISCARD_STEP_BYTES: usize = 8 << 10;

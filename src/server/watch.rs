@@ -14,17 +14,25 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::activity::{Activity, Overdue, Verdict};
-use super::{Phase, ServerContext, ServerSettings};
+use super::{ConnectionFacts, Cut, Phase, ServerContext, ServerSettings};
 
 /// Sees to it that a connection comes to its end.
 pub(super) struct Watch<'a> {
     pub(super) activity: &'a Activity,
     pub(super) settings: &'a ServerSettings,
     pub(super) phases: watch::Receiver<Phase>,
+    pub(super) facts: &'a ConnectionFacts,
 }
 
 impl Watch<'_> {
-    pub(super) async fn over<C: GracefulConnection>(mut self, mut connection: Pin<&mut C>) -> End {
+    /// Runs the connection to its end, which its handler can be told before its bodies are dropped.
+    pub(super) async fn over<C: GracefulConnection>(mut self, connection: Pin<&mut C>) -> End {
+        let end = self.run(connection).await;
+        self.facts.cut.set(end.cut());
+        end
+    }
+
+    async fn run<C: GracefulConnection>(&mut self, mut connection: Pin<&mut C>) -> End {
         // The limit of the first head, or of idleness if that is set shorter.
         let first = self.settings.header_timeout.min(self.settings.idle_timeout);
         let mut alarm = pin!(sleep(first));
@@ -140,6 +148,16 @@ pub(super) enum End {
 }
 
 impl End {
+    /// Why we cut off what was still being sent, if we did.
+    fn cut(&self) -> Option<Cut> {
+        match self {
+            End::Cut(Overdue::Reader) => Some(Cut::SlowReader),
+            End::Abandoned => Some(Cut::Drain),
+            End::CancelFlood => Some(Cut::CancelFlood),
+            End::Over | End::Idle | End::Cut(Overdue::Head | Overdue::Close) => None,
+        }
+    }
+
     pub(super) fn count(&self, context: &ServerContext) {
         let counts = &context.counts;
         let count = match self {

@@ -5,7 +5,8 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use crate::support::{
-    BLOCK, Edge, Ending, HeadFault, Origin, PIECE, Script, Speaks, Verdict, follow, judge,
+    BLOCK, Edge, Ending, HeadFault, Origin, PIECE, Script, Speaks, Validators, Verdict, follow,
+    judge,
 };
 
 const VIEWERS: usize = 500;
@@ -152,6 +153,22 @@ async fn the_last_viewer_leaving_ends_the_run_at_the_next_block_border() {
     let asked = origin.requests("/film");
     assert_eq!(asked.len(), requests + 1);
     assert_eq!(asked[requests].head.range().map(|(first, _)| first), Some(3 * BLOCK));
+}
+
+#[tokio::test]
+async fn a_reader_who_stands_still_cuts_nobody_short() {
+    let script = Script::of(24 * BLOCK).validators(Validators::Weak);
+    let origin = Origin::serving("/a", script);
+    let edge = Edge::in_front_of(&origin)
+        .setting("fill.window", "1 MiB")
+        .setting("fill.connect_timeout", "1s")
+        .setting("fill.first_byte_timeout", "1s")
+        .setting("fill.progress_timeout", "1s")
+        .start();
+    let mut still = edge.client().receive_buffer(4 << 10).get("/a").open().await;
+    still.read(1).await.unwrap();
+    let other = edge.get("/a").send().await;
+    assert_eq!(judge(&origin, "/a", &other), WHOLE);
 }
 
 #[tokio::test]

@@ -22,9 +22,9 @@ async fn bodies_under_way_finish_and_nobody_new_is_let_in() {
     until_refused(&clients[0]).await;
     assert!(!draining.is_finished(), "bodies are under way");
     origin.release("/a");
-    for mut reader in readers {
+    for (number, mut reader) in readers.into_iter().enumerate() {
         let came = follow(&mut reader, origin.content("/a", 1), PIECE).await;
-        assert_eq!(came, (LENGTH - PIECE, true));
+        assert_eq!(came, (LENGTH - PIECE, true), "client {number}");
     }
     draining.await.unwrap();
 }

@@ -108,6 +108,8 @@ async fn a_reader_slower_than_allowed_is_cut_off_and_counted() {
     reader.read(1).await.unwrap();
     let reason = ["reason=\"slow_reader\""];
     edge.until_metric("tidegate_connections_closed_total", &reason, |count| count >= 1.0).await;
+    let cut = ["outcome=\"cut_short\""];
+    edge.until_metric("tidegate_response_bodies_total", &cut, |count| count >= 1.0).await;
     let rest = reader.finish().await.unwrap();
     assert!(!rest.complete && rest.body.len() < LENGTH as usize);
     assert_eq!(origin.content("/a", 1).first_difference(1, &rest.body), None);

@@ -206,6 +206,23 @@ async fn ranges_that_meet_make_the_whole() {
 }
 
 #[tokio::test]
+async fn what_an_origin_that_ignores_ranges_has_sent_is_not_asked_for_again() {
+    let origin = Origin::serving("/a", Script::of(20 * BLOCK).ranges(Ranges::Ignored));
+    let edge = Edge::in_front_of(&origin).start();
+    let part = edge.get("/a").range(0..BLOCK).send().await;
+    assert_eq!(judge(&origin, "/a", &part), WHOLE);
+    // Nobody waits any more: the run stops at a border, long before the object's end.
+    edge.until_metric("tidegate_fill_runs_in_flight", &[], |count| count == 0.0).await;
+    for range in [100..200, PIECE - 1..PIECE + 1, BLOCK - 1..BLOCK] {
+        let part = edge.get("/a").range(range.clone()).send().await;
+        assert_eq!(judge(&origin, "/a", &part), WHOLE, "{range:?}");
+    }
+    assert_eq!(origin.requests("/a").len(), 1);
+    let last = edge.get("/a").suffix(10).send().await;
+    assert_eq!(judge(&origin, "/a", &last), WHOLE);
+}
+
+#[tokio::test]
 async fn an_origin_that_ignores_ranges_is_asked_once() {
     let origin = Origin::start();
     let edge = Edge::in_front_of(&origin).start();

@@ -103,6 +103,7 @@ impl Reader {
         let part = state.parts.iter().find(|part| (part.start..part.end()).contains(&position));
         if let Some(part) = part {
             self.mark.served.store(true, Ordering::Release);
+            self.mark.left_behind.store(false, Ordering::Release);
             return Some(Landed::Bytes(part.bytes.slice((position - part.start) as usize..)));
         }
         if self.run.version.length_bytes() == Some(position) {

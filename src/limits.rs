@@ -51,6 +51,8 @@ pub const H2_BODY_FRAME_BYTES: usize = 16_375;
 pub const SEND_BUFFER_BYTES_MAX: usize = 64 << 10;
 /// Sealed TLS records waiting for a socket: what a slow viewer over TLS holds beside his slice.
 pub const TLS_BUFFER_BYTES_MAX: usize = 64 << 10;
+/// What is remembered of a request while it is answered, without its head, in bytes.
+pub const REQUEST_BYTES: u64 = 4 << 10;
 /// What a plain connection takes: hyper's read and write buffers, its task and its state.
 pub const CONNECTION_BYTES: u64 = 24 << 10;
 /// What a TLS connection takes beside that, buffers of a viewer who reads slowly included.
@@ -98,6 +100,8 @@ pub const REDIRECTS_MAX: u32 = 3;
 /// What a run may ask for ahead of its readers; `fill.window` may set less.
 pub const FILL_WINDOW_BYTES_MAX: u64 = 64 << 20;
 
+/// Warnings about requests that were not answered, for each worker.
+pub const WARNINGS_PER_SECOND_MAX: u32 = 5;
 /// Access-log lines that may wait for the writer; more are dropped and counted.
 pub const ACCESS_LOG_LINES_WAITING_MAX: usize = 16_384;
 /// What those lines may take together.

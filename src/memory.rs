@@ -24,11 +24,14 @@ pub enum Use {
     Connections,
     /// Connections to origins: their read buffers.
     Origins,
+    /// Requests being answered: their heads, and what is remembered of each.
+    Requests,
 }
 
 impl Use {
     /// Every use, in the order of the metrics.
-    pub const ALL: [Use; 5] = [Use::Fill, Use::Client, Use::Heads, Use::Connections, Use::Origins];
+    pub const ALL: [Use; 6] =
+        [Use::Fill, Use::Client, Use::Heads, Use::Connections, Use::Origins, Use::Requests];
 
     /// The metrics label.
     pub fn label(self) -> &'static str {
@@ -38,13 +41,14 @@ impl Use {
             Use::Heads => "heads",
             Use::Connections => "connections",
             Use::Origins => "origins",
+            Use::Requests => "requests",
         }
     }
 
     fn pool(self) -> usize {
         match self {
             Use::Fill | Use::Client => WORKING,
-            Use::Heads | Use::Connections | Use::Origins => REST,
+            Use::Heads | Use::Connections | Use::Origins | Use::Requests => REST,
         }
     }
 }
@@ -287,7 +291,7 @@ mod tests {
         let second = governor.try_reserve(Use::Fill, Class::Viewer, 1000).unwrap();
         drop(first);
         drop(second);
-        assert_eq!(Use::ALL.map(|purpose| governor.used_bytes(purpose)), [0; 5]);
+        assert_eq!(Use::ALL.map(|purpose| governor.used_bytes(purpose)), [0; 6]);
     }
 
     #[test]

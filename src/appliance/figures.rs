@@ -136,7 +136,9 @@ fn memory_used(parts: &Parts) -> Vec<(&'static str, u64)> {
     let used = |purpose: Use| match purpose {
         Use::Heads => parts.heads.weight_bytes(),
         Use::Connections => sum(parts, |counts| &counts.open) * parts.budget.connection_bytes,
-        Use::Fill | Use::Client | Use::Origins => parts.governor.used_bytes(purpose),
+        Use::Fill | Use::Client | Use::Origins | Use::Requests => {
+            parts.governor.used_bytes(purpose)
+        }
     };
     Use::ALL.into_iter().map(|purpose| (purpose.label(), used(purpose))).collect()
 }
@@ -145,7 +147,9 @@ fn memory_budget(parts: &Parts, purpose: Use) -> u64 {
     match purpose {
         Use::Heads => parts.budget.heads_bytes,
         Use::Connections => parts.budget.connections_bytes(),
-        Use::Fill | Use::Client | Use::Origins => parts.governor.budget_bytes(purpose),
+        Use::Fill | Use::Client | Use::Origins | Use::Requests => {
+            parts.governor.budget_bytes(purpose)
+        }
     }
 }
 

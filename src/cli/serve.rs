@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::EnvFilter;
 
 use super::Failure;
@@ -41,7 +42,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let passed = take_passed_sockets().map_err(|e| Failure::Misused(e.to_string()))?;
     let inherited: Vec<SocketAddr> = inherited(&config, &passed);
     config.try_ports(&inherited).map_err(|e| Failure::Misused(e.to_string()))?;
-    log_to_stderr(config.log.level);
+    let _written_at_exit = log_to_stderr(config.log.level);
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -66,8 +67,10 @@ fn inherited(config: &Config, passed: &[PassedSocket]) -> Vec<SocketAddr> {
     of_kind.map(|listener| listener.address).chain(passed.iter().map(|s| s.address)).collect()
 }
 
-/// Diagnostics go to standard error, where the service manager takes them.
-pub(super) fn log_to_stderr(level: LogLevel) {
+/// Diagnostics go to standard error, where the service manager takes them, through a thread of
+/// their own: lines that nobody takes are lost, and no worker waits for them. What is returned is
+/// kept until the end, when it writes what is left.
+pub(super) fn log_to_stderr(level: LogLevel) -> WorkerGuard {
     // Set to nothing it would hide warnings: that is how a unit file takes it back.
     let written = std::env::var("TIDEGATE_LOG").ok().filter(|text| !text.is_empty());
     let wanted = written.as_deref().map(EnvFilter::try_new);
@@ -75,10 +78,11 @@ pub(super) fn log_to_stderr(level: LogLevel) {
     let filter = wanted
         .and_then(Result::ok)
         .unwrap_or_else(|| EnvFilter::new(format!("tidegate={}", level.as_str())));
+    let (stderr, written_at_exit) = tracing_appender::non_blocking(std::io::stderr());
     // Set twice only where one process runs several appliances, as tests do.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .try_init();
@@ -87,6 +91,7 @@ pub(super) fn log_to_stderr(level: LogLevel) {
             "TIDEGATE_LOG is no filter such as \"tidegate=debug\" and is ignored: {fault}"
         );
     }
+    written_at_exit
 }
 
 /// Every connection is a descriptor: the soft limit of old shells would be the first to be reached.

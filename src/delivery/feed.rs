@@ -90,6 +90,8 @@ pub struct Feed {
     held: Option<Held>,
     block_entered: Option<u32>,
     handed_out: Option<Instant>,
+    /// It waits for memory, not for bytes.
+    starved: bool,
     /// Whether the first run was somebody else's; `None` when no run was needed.
     pub(super) collapsed: Option<bool>,
     pub(super) runs_started: u32,
@@ -116,6 +118,7 @@ impl Feed {
             held: None,
             block_entered: None,
             handed_out: None,
+            starved: false,
             collapsed: None,
             runs_started: 0,
         }
@@ -173,6 +176,7 @@ impl Feed {
         let patience = self.shared.patience;
         match timeout(patience, self.next_in_time(span)).await {
             Ok(next) => next,
+            Err(_) if self.starved => Err(Arc::new(FillError::Overload { what: "memory" })),
             Err(_) => Err(Arc::new(FillError::ProgressTimeout { offset: span.position })),
         }
     }
@@ -183,7 +187,9 @@ impl Feed {
             if self.version.length_bytes() == Some(span.position) {
                 return Ok(None);
             }
-            match self.now(span) {
+            let now = self.now(span);
+            self.starved = matches!(now, Now::NoMemory);
+            match now {
                 Now::Slice(slice) => return Ok(Some(slice)),
                 Now::NoMemory => {
                     let free =

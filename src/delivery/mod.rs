@@ -31,7 +31,8 @@ use crate::delivery::record::{Record, Viewer};
 use crate::delivery::reply::Reply;
 use crate::fill::Filler;
 use crate::fill::client::Ask;
-use crate::memory::Governor;
+use crate::fill::error::FillError;
+use crate::memory::{Class, Governor, Use};
 use crate::message::cache_status::Forwarded;
 use crate::message::range::RangeRequest;
 use crate::message::request::{Method, ObjectRequest, host_of};
@@ -84,13 +85,15 @@ impl Handler for Delivery {
         connection: &Rc<ConnectionFacts>,
     ) -> Response<ViewerBody> {
         let (parts, body) = request.into_parts();
+        let shared = &self.shared;
+        let request_bytes = Viewer::request_bytes(&parts);
         let viewer = Rc::new(Viewer {
+            reserved: shared.governor.try_reserve(Use::Requests, Class::Miss, request_bytes),
             parts,
             connection: connection.clone(),
             request_id: RequestId::assign(),
             time: SystemTime::now(),
         });
-        let shared = &self.shared;
         let (log, counters) = (shared.log.clone(), shared.counters.clone());
         let mut record = Record::new(viewer.clone(), log, counters, Instant::now());
         match self.deliver(&viewer, &body, &mut record).await {
@@ -146,6 +149,9 @@ impl Delivery {
         record: &mut Record,
     ) -> Result<Reply, DeliveryError> {
         let asked = self.read(&viewer.parts, body, record)?;
+        if viewer.reserved.is_none() {
+            return Err(DeliveryError::Fill(Arc::new(FillError::Overload { what: "memory" })));
+        }
         let mut transaction = Transaction { shared: &self.shared, viewer, asked, record };
         if transaction.asked.method == Method::Head {
             return transaction.answer_head().await;

@@ -12,6 +12,8 @@ use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 
 use crate::access_log::{AccessLog, Entry, Outcome, RequestId, Target};
+use crate::limits::REQUEST_BYTES;
+use crate::memory::Reservation;
 use crate::metrics::Counters;
 use crate::metrics::labels::{self, BodyEnd, Lookup, Method, Scheme, StatusClass, Tier, Wait};
 use crate::object::{ByteRange, ObjectKey};
@@ -29,7 +31,24 @@ pub struct Viewer {
     pub request_id: RequestId,
     /// When its head had been read.
     pub time: SystemTime,
+    /// For as long as it is answered.
+    pub reserved: Option<Reservation>,
 }
+
+impl Viewer {
+    /// What a request with this head takes while it is answered, in bytes.
+    pub fn request_bytes(parts: &Parts) -> u64 {
+        let field = |(name, value): (&http::HeaderName, &HeaderValue)| {
+            name.as_str().len() + value.len() + FIELD_BYTES
+        };
+        let fields: usize = parts.headers.iter().map(field).sum();
+        let target = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
+        REQUEST_BYTES + (fields + target) as u64
+    }
+}
+
+/// A field without its name and value, in the table of a head.
+const FIELD_BYTES: usize = 80;
 
 /// One request's line in the log.
 pub struct Record {
@@ -131,7 +150,7 @@ impl Drop for Record {
             Outcome::ClientLeft => BodyEnd::ClientLeft,
             Outcome::CutShort(_) => BodyEnd::CutShort,
         });
-        let Viewer { parts, connection, request_id, time } = &*self.viewer;
+        let Viewer { parts, connection, request_id, time, .. } = &*self.viewer;
         let target = match (&self.key, &self.site) {
             (Some(key), Some(site)) if site.names_parameters(key.path()) => Target::Object(key),
             (Some(key), _) => Target::Discreet(key),

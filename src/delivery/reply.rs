@@ -1,7 +1,8 @@
 //! A response on its way out: its head with `Cache-Status`, and what its body will be.
 
+use std::cell::Cell;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::header::{
@@ -16,6 +17,7 @@ use crate::delivery::body::ViewerBody;
 use crate::delivery::error::{After, DeliveryError};
 use crate::delivery::feed::{Feed, Slice, Span};
 use crate::delivery::record::{Record, Viewer};
+use crate::limits::WARNINGS_PER_SECOND_MAX;
 use crate::message::cache_status::CacheStatus;
 use crate::message::{request, response};
 use crate::object::ByteRange;
@@ -118,9 +120,43 @@ fn is_bare(status: StatusCode) -> bool {
 /// Logged by who must act: what the origin does is worth a look tomorrow, what viewers do is not.
 fn log(error: &DeliveryError, viewer: &Viewer) {
     match error {
-        DeliveryError::Fill(cause) => {
+        DeliveryError::Fill(cause) if may_warn(viewer.time) => {
             tracing::warn!(request_id = %viewer.request_id, "not answered: {cause}");
         }
+        DeliveryError::Fill(cause) => {
+            tracing::debug!(request_id = %viewer.request_id, "not answered: {cause}");
+        }
         other => tracing::debug!(request_id = %viewer.request_id, "refused: {other:?}"),
+    }
+}
+
+/// Whether this worker has warned little in this second: an origin that is down fails every
+/// request, and the metrics count them all.
+fn may_warn(now: SystemTime) -> bool {
+    let second = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    WARNED.with(|warned| {
+        let count = match warned.get() {
+            (last, count) if last == second => count + 1,
+            _ => 1,
+        };
+        warned.set((second, count));
+        count <= WARNINGS_PER_SECOND_MAX
+    })
+}
+
+thread_local! {
+    /// The second of the last warning, and how many there were in it.
+    static WARNED: Cell<(u64, u32)> = const { Cell::new((0, 0)) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_has_few_warnings() {
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        let warned = |seconds| (0..100).filter(|_| may_warn(at(seconds))).count();
+        assert_eq!([7, 7, 8].map(warned), [WARNINGS_PER_SECOND_MAX as usize, 0, 5]);
     }
 }

@@ -209,8 +209,8 @@ impl Run {
         self.lock().positions().iter().any(|at| *at >= position)
     }
 
-    /// Leaves behind the readers who are furthest back, if another waits at the write position. They
-    /// go on from ram, as far as it holds what the run has passed.
+    /// Leaves behind the readers who are furthest back, if another waits at the write position.
+    /// They go on from ram, as far as it holds what the run has passed.
     pub fn leave_behind(&self) {
         let state = self.lock();
         let positions = state.positions();

@@ -15,7 +15,7 @@ const BUDGET: &str = "tidegate_memory_budget_bytes";
 
 /// For each use: no more reserved than may be.
 async fn assert_within_budget(edge: &Edge, when: &str) {
-    for purpose in ["ram", "fill", "client", "heads", "connections", "origins"] {
+    for purpose in ["ram", "fill", "client", "heads", "connections", "origins", "requests"] {
         let label = format!("use=\"{purpose}\"");
         let used = edge.metric(USED, &[&label]).await;
         let budget = edge.metric(BUDGET, &[&label]).await;

@@ -55,7 +55,8 @@ pub(in crate::cli) struct Args {
 
 /// Runs the demo until a signal says stop, or the smoke test until it is done.
 pub(in crate::cli) fn run(args: &Args) -> Result<(), Failure> {
-    log_to_stderr(if args.smoke || args.json { LogLevel::Warn } else { LogLevel::Info });
+    let _written_at_exit =
+        log_to_stderr(if args.smoke || args.json { LogLevel::Warn } else { LogLevel::Info });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("demo-origin")

@@ -136,8 +136,10 @@ const HEAD_WEIGHT_BYTES: u64 = 384;
 /// What is known of an object for one request.
 #[derive(Clone, Debug)]
 pub enum Known {
-    /// Nothing, or no variant for this request.
+    /// Nothing.
     Nothing,
+    /// Variants, none of them for this request.
+    OtherVariants,
     /// A stored response selected by the request's fields; fresh or stale.
     Variant(Arc<Head>),
     /// Its responses may not be shared, for a while.
@@ -209,7 +211,7 @@ impl Heads {
             Some(Entry::Uncacheable { .. }) => Known::Nothing,
             Some(Entry::Object(heads)) => {
                 let selected = heads.iter().find(|head| head.is_selected_by(request_fields));
-                selected.map_or(Known::Nothing, |head| Known::Variant(head.clone()))
+                selected.map_or(Known::OtherVariants, |head| Known::Variant(head.clone()))
             }
         }
     }

@@ -33,7 +33,7 @@ use crate::fill::Filler;
 use crate::fill::client::Ask;
 use crate::fill::error::FillError;
 use crate::memory::{Class, Governor, Use};
-use crate::message::cache_status::Forwarded;
+use crate::message::cache_status::{Forwarded, Fwd};
 use crate::message::range::RangeRequest;
 use crate::message::request::{Method, ObjectRequest, host_of};
 use crate::message::response;
@@ -161,8 +161,9 @@ impl Delivery {
                 Known::Variant(head) if head.freshness.is_fresh(viewer.time) => {
                     transaction.answer(head, Found::Fresh).await?
                 }
-                Known::Variant(stale) => transaction.open(Some(stale)).await?,
-                Known::Nothing => transaction.open(None).await?,
+                Known::Variant(stale) => transaction.open(Some(stale), Fwd::Stale).await?,
+                Known::Nothing => transaction.open(None, Fwd::UriMiss).await?,
+                Known::OtherVariants => transaction.open(None, Fwd::VaryMiss).await?,
                 Known::Uncacheable => break,
             };
             match attempt {

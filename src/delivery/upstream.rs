@@ -28,8 +28,8 @@ impl Transaction<'_> {
     pub(super) async fn open(
         &mut self,
         stale: Option<Arc<Head>>,
+        reason: Fwd,
     ) -> Result<Attempt, DeliveryError> {
-        let reason = if stale.is_some() { Fwd::Stale } else { Fwd::UriMiss };
         let wanted = self.wanted(stale);
         let (opened, place) = self.shared.filler.open(wanted).await;
         let collapsed = place == Place::Behind;
@@ -127,8 +127,10 @@ impl Transaction<'_> {
             Known::Variant(head) if head.freshness.is_fresh(self.viewer.time) => {
                 (head, Found::Fresh)
             }
-            Known::Variant(stale) => self.ask_head(Some(stale)).await?,
-            Known::Nothing | Known::Uncacheable => self.ask_head(None).await?,
+            Known::Variant(stale) => self.ask_head(Some(stale), Fwd::Stale).await?,
+            Known::Nothing => self.ask_head(None, Fwd::UriMiss).await?,
+            Known::OtherVariants => self.ask_head(None, Fwd::VaryMiss).await?,
+            Known::Uncacheable => self.ask_head(None, Fwd::Miss).await?,
         };
         self.record.found(match found {
             Found::Fresh => Lookup::Hit,
@@ -140,8 +142,8 @@ impl Transaction<'_> {
     async fn ask_head(
         &mut self,
         stale: Option<Arc<Head>>,
+        reason: Fwd,
     ) -> Result<(Arc<Head>, Found), DeliveryError> {
-        let reason = if stale.is_some() { Fwd::Stale } else { Fwd::UriMiss };
         let mut wanted = self.wanted(stale);
         wanted.ask.method = http::Method::HEAD;
         self.count_origin_requests(1);

@@ -223,9 +223,12 @@ async fn each_variant_has_its_own_bytes() {
     let origin = Origin::serving("/a", Script::of(LENGTH).varying_on("accept-language"));
     let edge = Edge::in_front_of(&origin).start();
     let languages = ["de", "en", "fr"];
-    for _ in 0..2 {
+    for turn in 0..2 {
         for language in languages {
             let response = edge.get("/a").header("accept-language", language).send().await;
+            let way = response.header("cache-status");
+            assert_eq!(way.contains("fwd=uri-miss"), (turn, language) == (0, "de"), "{way}");
+            assert_eq!(way.contains("fwd=vary-miss"), turn == 0 && language != "de", "{way}");
             let verdict = judge_variant(&origin, "/a", Some(language), &response);
             assert_eq!(verdict, Verdict::Whole { version: 1 }, "{language}");
         }

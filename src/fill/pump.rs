@@ -282,10 +282,11 @@ impl Pump {
         if source.body.is_end_stream() || !ends_too {
             return Stop::Complete;
         }
+        // What overlaps with bytes that are here already is still to come.
+        let overlap = self.position.saturating_sub(source.at);
+        let is_more = |bytes: &Bytes| bytes.len() as u64 > overlap;
         match timeout(self.filler.client.patience().progress, source.body.frame()).await {
-            Ok(Some(Ok(frame))) if frame.data_ref().is_some_and(|bytes| !bytes.is_empty()) => {
-                self.disown()
-            }
+            Ok(Some(Ok(frame))) if frame.data_ref().is_some_and(is_more) => self.disown(),
             _ => Stop::Complete,
         }
     }

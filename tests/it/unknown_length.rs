@@ -150,3 +150,16 @@ async fn an_origin_that_sends_less_than_asked_is_asked_for_the_rest_of_a_body_wi
     let whole = edge.get("/a").send().await;
     assert_eq!(judge(&origin, "/a", &whole), WHOLE);
 }
+
+#[tokio::test]
+async fn a_body_that_breaks_off_where_it_ends_is_whole_once_its_length_is_told() {
+    let script = Script::of(LENGTH).framing(Framing::Chunked);
+    let origin = Origin::serving("/a", script.clone());
+    origin.serve_once("/a", script.ending(Ending::CutAtEnd));
+    let edge = Edge::in_front_of(&origin).start();
+    for _ in ["cold", "warm"] {
+        let whole = edge.get("/a").send().await;
+        assert_eq!(judge(&origin, "/a", &whole), WHOLE);
+    }
+    assert_eq!(origin.requests("/a").len(), 2, "the last byte was asked for again");
+}

@@ -203,6 +203,7 @@ impl Plan {
             Ending::CutAt(offset) if within(offset) => {
                 Plan { end: offset, next: Next::Close, ..whole }
             }
+            Ending::CutAtEnd => Plan { next: Next::Close, ..whole },
             Ending::ResetAt(offset) if within(offset) => {
                 Plan { end: offset, next: Next::Reset, ..whole }
             }

@@ -93,6 +93,8 @@ pub(crate) enum Ending {
     Whole,
     /// Closed at this offset.
     CutAt(u64),
+    /// Closed after the last byte, before what tells that it is the last.
+    CutAtEnd,
     /// Reset at this offset.
     ResetAt(u64),
     /// Nothing more from this offset on until the test releases the path.

@@ -274,7 +274,7 @@ impl Feed {
                 self.look_ahead(span);
                 return now;
             }
-            Some(Landed::Elsewhere) => self.reader = self.ahead.take(),
+            Some(Landed::Elsewhere) => self.reader = self.next_reader(span),
             // He stays with the run: he may catch up, and is told if it fails.
             Some(Landed::Passed | Landed::End | Landed::Failed(_)) | None => {}
         }
@@ -282,6 +282,14 @@ impl Feed {
             Some(bytes) => self.pin(bytes, span, Tier::Ram),
             None => Now::NotThere,
         }
+    }
+
+    /// His place in the run that went ahead, unless that has failed: nobody waited for it then, and
+    /// the next one may find what it lacked.
+    fn next_reader(&mut self, span: Span) -> Option<Reader> {
+        let failed =
+            |reader: &Reader| matches!(reader.try_read(span.position), Some(Landed::Failed(_)));
+        self.ahead.take().filter(|reader| !failed(reader))
     }
 
     fn in_ram(&mut self, position: u64) -> Option<Bytes> {

@@ -225,3 +225,24 @@ async fn who_waits_for_a_run_of_others_is_told_that_there_is_none() {
     let in_flight = edge.metric("tidegate_fill_runs_in_flight", &[]).await;
     assert_eq!(in_flight, 1.0, "the one that is held");
 }
+
+#[tokio::test]
+async fn who_keeps_up_is_not_cut_short_because_no_run_could_go_ahead_of_him() {
+    let held = BLOCK - 10;
+    let script = Script::of(4 * BLOCK);
+    let origin = Origin::serving("/a", script.clone());
+    let edge = Edge::in_front_of(&origin)
+        .setting("fill.window", "1 MiB")
+        .setting("fill.runs", "1")
+        .setting("fill.first_byte_timeout", "500ms")
+        .start();
+    edge.get("/a").range(3 * BLOCK..3 * BLOCK + 10).send().await;
+    edge.until_metric("tidegate_fill_runs_in_flight", &[], |count| count == 0.0).await;
+    origin.serve("/a", script.ending(Ending::HeldAt(held)));
+    let mut viewer = edge.get("/a").range(0..3 * BLOCK).open().await;
+    viewer.read_exactly(held as usize).await.unwrap();
+    let failed = ["outcome=\"failed\""];
+    edge.until_metric("tidegate_fill_runs_finished_total", &failed, |count| count == 1.0).await;
+    origin.release("/a");
+    viewer.read_exactly((3 * BLOCK - held) as usize).await.unwrap();
+}

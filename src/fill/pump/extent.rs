@@ -50,9 +50,10 @@ impl Pump {
         while !self.take(one_piece, self.class) {
             let reserved = self.filler.governor.reserve(Use::Fill, self.class, one_piece);
             match timeout_at(deadline, reserved).await {
-                Ok(reserved) => drop(reserved),
-                Err(_) if may_park => return Err(Stop::Parked),
-                Err(_) => return Err(Stop::Failed(FillError::Overload { what: "memory" })),
+                // Memory may be free all the while, and room in the mapping not.
+                Ok(reserved) if Instant::now() < deadline => drop(reserved),
+                _ if may_park => return Err(Stop::Parked),
+                _ => return Err(Stop::Failed(FillError::Overload { what: "memory" })),
             }
             sleep(PAUSE).await;
         }

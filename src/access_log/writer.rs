@@ -76,11 +76,13 @@ pub(super) fn run(receiver: &Receiver<Message>, output: Output, shared: &Shared)
     let next = || if shared.ending() { receiver.try_recv().ok() } else { receiver.recv().ok() };
     while let Some(first) = next() {
         writer.gather(first, receiver);
+        // More waits then, and it must not wait for the pause.
+        let full = writer.batch.len() >= BATCH_BYTES_MAX;
         writer.write_batch();
         if shared.reopening() {
             writer.output.reopen();
         }
-        if !shared.ending() {
+        if !full && !shared.ending() {
             thread::sleep(BATCH_PAUSE);
         }
     }

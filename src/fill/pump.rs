@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use http_body_util::BodyExt;
 use hyper::body::Body;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use self::extent::Writing;
 pub(super) use self::source::Source;
@@ -94,6 +94,12 @@ struct Pump {
     class: Class,
     /// It has had memory: its readers got something from it.
     begun: bool,
+}
+
+/// Where the slowest reader is, and when he has stood there for too long.
+struct Still {
+    at: Option<u64>,
+    until: Instant,
 }
 
 /// Why reading a body stopped.
@@ -209,10 +215,12 @@ impl Pump {
 
     /// Waits for the readers; ends the run when nobody needs it now.
     async fn pace(&mut self) -> Result<(), Stop> {
+        let mut still = Still { at: None, until: Instant::now() };
         loop {
             match self.run.pace() {
                 Pace::Go => return Ok(()),
-                Pace::Wait => self.reader_moved().await?,
+                Pace::Wait if self.may_park() => self.reader_moved().await?,
+                Pace::Wait => self.slowest_moved(&mut still).await,
                 Pace::Deserted => {
                     let block_size_bytes = self.filler.block_size.bytes();
                     let at_border = self.position.is_multiple_of(block_size_bytes);
@@ -235,11 +243,24 @@ impl Pump {
         let moved = timeout(PARK_AFTER, self.run.reader_moved()).await;
         match moved {
             Err(_) if self.may_park() => Err(Stop::Parked),
-            Err(_) => {
-                self.run.leave_behind();
-                Ok(())
-            }
-            Ok(()) => Ok(()),
+            Err(_) | Ok(()) => Ok(()),
+        }
+    }
+
+    /// Waits until any reader moves, and leaves behind the slowest when it is he who did not.
+    async fn slowest_moved(&self, still: &mut Still) {
+        let slowest = self.run.slowest();
+        // Who comes behind him and goes changes nothing.
+        if slowest > still.at {
+            *still = Still { at: slowest, until: Instant::now() + PARK_AFTER };
+        }
+        // Others may move all the while.
+        let in_time = Instant::now() < still.until;
+        if in_time && timeout_at(still.until, self.run.reader_moved()).await.is_ok() {
+            return;
+        }
+        if let Some(at) = still.at.take() {
+            self.run.leave_behind(at);
         }
     }
 

@@ -209,16 +209,18 @@ impl Run {
         self.lock().positions().iter().any(|at| *at >= position)
     }
 
-    /// Leaves behind the readers who are furthest back, if another waits at the write position.
-    /// They go on from ram, as far as it holds what the run has passed.
-    pub fn leave_behind(&self) {
+    /// Where the reader furthest back is, of those who pace the run.
+    pub fn slowest(&self) -> Option<u64> {
+        self.lock().positions().into_iter().min()
+    }
+
+    /// Leaves behind the readers who have not come further than `last`, if another waits at the
+    /// write position. They go on from ram, as far as it holds what the run has passed.
+    pub fn leave_behind(&self, last: u64) {
         let state = self.lock();
-        let positions = state.positions();
-        let (Some(last), Some(first)) = (positions.iter().min(), positions.iter().max()) else {
-            return;
-        };
-        if last < first && *first >= state.written {
-            let at_last = |mark: &&Arc<Mark>| mark.position.load(Ordering::Acquire) <= *last;
+        let Some(first) = state.positions().into_iter().max() else { return };
+        if last < first && first >= state.written {
+            let at_last = |mark: &&Arc<Mark>| mark.position.load(Ordering::Acquire) <= last;
             for mark in state.readers.iter().filter(at_last) {
                 mark.left_behind.store(true, Ordering::Release);
             }

@@ -227,6 +227,32 @@ async fn who_waits_for_a_run_of_others_is_told_that_there_is_none() {
 }
 
 #[tokio::test]
+async fn a_reader_who_stands_still_cuts_nobody_short_however_many_come_and_go() {
+    let script = Script::of(24 * BLOCK).validators(Validators::Weak);
+    let origin = Origin::serving("/a", script);
+    let edge = Edge::in_front_of(&origin)
+        .setting("fill.window", "1 MiB")
+        .setting("fill.connect_timeout", "1s")
+        .setting("fill.first_byte_timeout", "1s")
+        .setting("fill.progress_timeout", "1s")
+        .start();
+    let mut still = edge.client().receive_buffer(4 << 10).get("/a").open().await;
+    still.read(1).await.unwrap();
+    let others = async {
+        loop {
+            edge.get("/a").range(0..10).send().await;
+            tokio::time::sleep(LATE).await;
+        }
+    };
+    let asked = edge.get("/a");
+    let other = tokio::select! {
+        other = asked.send() => other,
+        () = others => unreachable!("they come for ever"),
+    };
+    assert_eq!(judge(&origin, "/a", &other), WHOLE);
+}
+
+#[tokio::test]
 async fn who_keeps_up_is_not_cut_short_because_no_run_could_go_ahead_of_him() {
     let held = BLOCK - 10;
     let script = Script::of(4 * BLOCK);

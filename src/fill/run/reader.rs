@@ -100,10 +100,13 @@ impl Reader {
 
     fn look(&self, position: u64) -> Option<Landed> {
         let state = self.run.lock();
+        if position >= state.floor() {
+            // He has caught up, also when he has to wait there: the run is his again.
+            self.mark.left_behind.store(false, Ordering::Release);
+        }
         let part = state.parts.iter().find(|part| (part.start..part.end()).contains(&position));
         if let Some(part) = part {
             self.mark.served.store(true, Ordering::Release);
-            self.mark.left_behind.store(false, Ordering::Release);
             return Some(Landed::Bytes(part.bytes.slice((position - part.start) as usize..)));
         }
         if self.run.version.length_bytes() == Some(position) {

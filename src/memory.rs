@@ -115,27 +115,30 @@ pub struct Governor {
     pools: [Pool; 2],
     used_bytes: [AtomicU64; Use::ALL.len()],
     refused: [AtomicU64; Class::ALL.len()],
-    waiting: AtomicUsize,
-    released: Notify,
 }
 
 #[derive(Debug)]
 struct Pool {
     budget_bytes: u64,
     used_bytes: AtomicU64,
+    waiting: AtomicUsize,
+    released: Notify,
 }
 
 impl Governor {
     /// `working_bytes`: what fills and pinned slices may hold of the ram tier's mapping;
     /// `rest_bytes`: what is left of the total beside the mapping.
     pub fn new(working_bytes: u64, rest_bytes: u64) -> Arc<Governor> {
-        let pool = |budget_bytes| Pool { budget_bytes, used_bytes: AtomicU64::new(0) };
+        let pool = |budget_bytes| Pool {
+            budget_bytes,
+            used_bytes: AtomicU64::new(0),
+            waiting: AtomicUsize::new(0),
+            released: Notify::new(),
+        };
         Arc::new(Governor {
             pools: [pool(working_bytes), pool(rest_bytes)],
             used_bytes: Default::default(),
             refused: Default::default(),
-            waiting: AtomicUsize::new(0),
-            released: Notify::new(),
         })
     }
 
@@ -162,10 +165,11 @@ impl Governor {
             return reservation;
         }
         self.refused[class as usize].fetch_add(1, Ordering::Relaxed);
-        let _waiting = Waiting::count(&self.waiting);
+        let pool = &self.pools[purpose.pool()];
+        let _waiting = Waiting::count(&pool.waiting);
         loop {
             // Registered before the attempt, so that a release between the two is not missed.
-            let mut released = std::pin::pin!(self.released.notified());
+            let mut released = std::pin::pin!(pool.released.notified());
             released.as_mut().enable();
             if let Some(reservation) = self.take(purpose, class, bytes) {
                 return reservation;
@@ -224,12 +228,13 @@ impl Reservation {
     }
 
     fn give_back(&self, bytes: u64) {
-        self.governor.pools[self.purpose.pool()].used_bytes.fetch_sub(bytes, Ordering::AcqRel);
+        let pool = &self.governor.pools[self.purpose.pool()];
+        pool.used_bytes.fetch_sub(bytes, Ordering::AcqRel);
         self.governor.used_bytes[self.purpose as usize].fetch_sub(bytes, Ordering::Relaxed);
         // SeqCst as in `Waiting::count`: either the waiter sees these bytes, or we see the waiter.
         std::sync::atomic::fence(Ordering::SeqCst);
-        if self.governor.waiting.load(Ordering::SeqCst) > 0 {
-            self.governor.released.notify_waiters();
+        if pool.waiting.load(Ordering::SeqCst) > 0 {
+            pool.released.notify_waiters();
         }
     }
 }

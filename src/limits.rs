@@ -100,6 +100,8 @@ pub const REDIRECTS_MAX: u32 = 3;
 /// What a run may ask for ahead of its readers; `fill.window` may set less.
 pub const FILL_WINDOW_BYTES_MAX: u64 = 64 << 20;
 
+/// Lines of diagnostics waiting for standard error; what comes then is lost.
+pub const LOG_LINES_WAITING_MAX: usize = 1_024;
 /// Warnings about requests that were not answered, for each worker.
 pub const WARNINGS_PER_SECOND_MAX: u32 = 5;
 /// Access-log lines that may wait for the writer; more are dropped and counted.

@@ -11,12 +11,13 @@ use std::path::PathBuf;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_appender::non_blocking::WorkerGuard;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
 use super::Failure;
 use crate::appliance::{Appliance, Running};
 use crate::config::{self, Config, LogLevel};
+use crate::limits::LOG_LINES_WAITING_MAX;
 use crate::server::{PassedSocket, take_passed_sockets};
 
 const EXAMPLES: &str = "\
@@ -78,7 +79,9 @@ pub(super) fn log_to_stderr(level: LogLevel) -> WorkerGuard {
     let filter = wanted
         .and_then(Result::ok)
         .unwrap_or_else(|| EnvFilter::new(format!("tidegate={}", level.as_str())));
-    let (stderr, written_at_exit) = tracing_appender::non_blocking(std::io::stderr());
+    let (stderr, written_at_exit) = NonBlockingBuilder::default()
+        .buffered_lines_limit(LOG_LINES_WAITING_MAX)
+        .finish(std::io::stderr());
     // Set twice only where one process runs several appliances, as tests do.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)

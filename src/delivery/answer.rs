@@ -7,7 +7,7 @@ use crate::delivery::error::DeliveryError;
 use crate::delivery::feed::{Feed, Now, Slice, Span};
 use crate::delivery::record::Viewer;
 use crate::delivery::reply::Reply;
-use crate::delivery::{Attempt, Found, Transaction};
+use crate::delivery::{Attempt, Found, Resort, Transaction};
 use crate::fill::error::FillError;
 use crate::fill::run::Reader;
 use crate::message::cache_status::{CacheStatus, Forwarded, Fwd};
@@ -38,7 +38,8 @@ impl Transaction<'_> {
             None => Span { position: 0, end: length },
         };
         let mut feed = self.feed(&head);
-        if !feed.secure(span) && !head.version.validator.is_strong() {
+        let joinable = head.version.validator.is_strong();
+        if !feed.secure(span) && !joinable && self.resort == Resort::Left {
             // Not all of it is there any more, and what is cannot be joined to what would come.
             self.shared.heads.forget(&self.asked.key, head.version.id);
             return Ok(Attempt::Again);

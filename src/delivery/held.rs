@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::cache::ram::Ram;
+use crate::limits::PIECE_SIZE_BYTES;
 use crate::memory::{Class, Governor, Reservation, Use};
 use crate::object::{BlockKey, BlockSize, ByteRange, VersionId};
 
@@ -33,7 +34,9 @@ impl Held {
         (start, end): (u64, u64),
     ) -> Option<Held> {
         let kept_bytes = ByteRange::new(start, end)?.rounded_out(None).length_bytes();
-        let reserved = governor.try_reserve(Use::Client, Class::Prefetch, kept_bytes)?;
+        // A piece is what any viewer may pin; more is a comfort.
+        let class = if kept_bytes <= PIECE_SIZE_BYTES { Class::Viewer } else { Class::Prefetch };
+        let reserved = governor.try_reserve(Use::Client, class, kept_bytes)?;
         let mut parts = VecDeque::new();
         let mut position = start;
         while position < end {

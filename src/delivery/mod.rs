@@ -119,6 +119,16 @@ struct Transaction<'a> {
     viewer: &'a Rc<Viewer>,
     asked: Asked,
     record: &'a mut Record,
+    resort: Resort,
+}
+
+/// Whether there is another way to an answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Resort {
+    /// To ask again, or for this viewer alone.
+    Left,
+    /// None: a body that an eviction might cut is better than no body.
+    Last,
 }
 
 /// How the head was found.
@@ -152,7 +162,8 @@ impl Delivery {
         if viewer.reserved.is_none() {
             return Err(DeliveryError::Fill(Arc::new(FillError::Overload { what: "memory" })));
         }
-        let mut transaction = Transaction { shared: &self.shared, viewer, asked, record };
+        let resort = Resort::Left;
+        let mut transaction = Transaction { shared: &self.shared, viewer, asked, record, resort };
         if transaction.asked.method == Method::Head {
             return transaction.answer_head().await;
         }

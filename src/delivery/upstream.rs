@@ -10,7 +10,7 @@ use crate::cache::heads::{Head, Known};
 use crate::delivery::answer::covers;
 use crate::delivery::error::DeliveryError;
 use crate::delivery::reply::Reply;
-use crate::delivery::{Attempt, Found, Transaction};
+use crate::delivery::{Attempt, Found, Resort, Transaction};
 use crate::fill::error::FillError;
 use crate::fill::run::{Reader, Sharing};
 use crate::fill::{Opened, Place, Wanted};
@@ -61,6 +61,7 @@ impl Transaction<'_> {
 
     /// Asks for this viewer alone: what comes then is all there will be.
     pub(super) async fn pass(&mut self) -> Result<Reply, DeliveryError> {
+        self.resort = Resort::Last;
         let mut wanted = self.wanted(None);
         wanted.if_range = self.viewer.parts.headers.get(IF_RANGE).cloned();
         let mut attempt = self.ask_alone(wanted.clone()).await?;

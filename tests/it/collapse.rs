@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use crate::support::{
-    BLOCK, Edge, Ending, HeadFault, Origin, PIECE, Script, Speaks, Validators, Verdict, follow,
-    judge,
+    BLOCK, Edge, Ending, HeadFault, Origin, PIECE, Script, Speaks, Streaming, Validators, Verdict,
+    follow, judge,
 };
 
 const VIEWERS: usize = 500;
@@ -155,8 +155,8 @@ async fn the_last_viewer_leaving_ends_the_run_at_the_next_block_border() {
     assert_eq!(asked[requests].head.range().map(|(first, _)| first), Some(3 * BLOCK));
 }
 
-#[tokio::test]
-async fn a_reader_who_stands_still_cuts_nobody_short() {
+/// An object that cannot be joined, whose first viewer took a byte and reads no further.
+async fn beside_one_who_stands_still() -> (Origin, Edge, Streaming) {
     let script = Script::of(24 * BLOCK).validators(Validators::Weak);
     let origin = Origin::serving("/a", script);
     let edge = Edge::in_front_of(&origin)
@@ -167,6 +167,12 @@ async fn a_reader_who_stands_still_cuts_nobody_short() {
         .start();
     let mut still = edge.client().receive_buffer(4 << 10).get("/a").open().await;
     still.read(1).await.unwrap();
+    (origin, edge, still)
+}
+
+#[tokio::test]
+async fn a_reader_who_stands_still_cuts_nobody_short() {
+    let (origin, edge, _still) = beside_one_who_stands_still().await;
     let other = edge.get("/a").send().await;
     assert_eq!(judge(&origin, "/a", &other), WHOLE);
 }
@@ -228,16 +234,7 @@ async fn who_waits_for_a_run_of_others_is_told_that_there_is_none() {
 
 #[tokio::test]
 async fn a_reader_who_stands_still_cuts_nobody_short_however_many_come_and_go() {
-    let script = Script::of(24 * BLOCK).validators(Validators::Weak);
-    let origin = Origin::serving("/a", script);
-    let edge = Edge::in_front_of(&origin)
-        .setting("fill.window", "1 MiB")
-        .setting("fill.connect_timeout", "1s")
-        .setting("fill.first_byte_timeout", "1s")
-        .setting("fill.progress_timeout", "1s")
-        .start();
-    let mut still = edge.client().receive_buffer(4 << 10).get("/a").open().await;
-    still.read(1).await.unwrap();
+    let (origin, edge, _still) = beside_one_who_stands_still().await;
     let others = async {
         loop {
             edge.get("/a").range(0..10).send().await;

@@ -21,3 +21,4 @@ pub mod object;
 pub mod page;
 pub mod server;
 pub mod site;
+pub mod store;

@@ -15,6 +15,11 @@ pub const SLAB_BODY_BYTES_MAX: u64 = 32 << 10;
 /// The smallest slab cell.
 pub const SLAB_CELL_BYTES_MIN: u64 = 1 << 10;
 
+/// What an SSD is read and written in: 4 KiB, aligned.
+pub const GRANULE_SIZE_BYTES: u64 = 4 << 10;
+/// The unit of append and reclaim on a volume.
+pub const REGION_SIZE_BYTES: u64 = 64 << 20;
+
 /// The least `memory.total` may be.
 pub const MEMORY_TOTAL_BYTES_MIN: u64 = 192 << 20;
 /// The least `memory.ram` may be: one shard of the ram tier.
@@ -116,6 +121,8 @@ pub const STATUS_OBJECTS_MAX: usize = 256;
 pub const STATUS_BLOCKS_MAX: u64 = 64;
 
 const _: () = assert!(SLOT_SIZE_BYTES == 1 << 20);
+const _: () = assert!(PIECE_SIZE_BYTES.is_multiple_of(GRANULE_SIZE_BYTES));
+const _: () = assert!(REGION_SIZE_BYTES.is_multiple_of(SLOT_SIZE_BYTES));
 const _: () = assert!(SITES_MAX <= 1 << 16, "a site's id is a u16");
 const _: () = assert!(MEMORY_RAM_BYTES_MIN + MEMORY_MARGIN_BYTES_MIN == MEMORY_TOTAL_BYTES_MIN);
 const _: () = assert!(MEMORY_RAM_BYTES_MIN.is_multiple_of(SLOT_SIZE_BYTES));

@@ -47,37 +47,57 @@ impl ObjectKey {
     }
 }
 
-/// A version's number: the second this process started, and a counter. Never reused.
+/// A version's number: the epoch of the process that assigned it, and a counter. Never reused, not
+/// by another process either: versions outlive it on volumes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct VersionId {
-    epoch_seconds: u32,
+    epoch: u64,
     counter: NonZeroU64,
+}
+
+impl VersionId {
+    /// As it is written on a volume.
+    pub fn to_bytes(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.epoch.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.counter.get().to_le_bytes());
+        bytes
+    }
+
+    /// As it was written; `None` if no version is called that.
+    pub fn from_bytes(bytes: [u8; 16]) -> Option<VersionId> {
+        let (epoch, counter) = bytes.split_at(8);
+        let epoch = u64::from_le_bytes(epoch.try_into().expect("eight bytes"));
+        let counter = u64::from_le_bytes(counter.try_into().expect("eight bytes"));
+        Some(VersionId { epoch, counter: NonZeroU64::new(counter)? })
+    }
 }
 
 impl fmt::Display for VersionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:x}-{:x}", self.epoch_seconds, self.counter)
+        write!(f, "{:x}-{:x}", self.epoch, self.counter)
     }
 }
 
 /// Assigns version numbers; one for the process.
 #[derive(Debug)]
 pub struct VersionNumbers {
-    epoch_seconds: u32,
+    epoch: u64,
     next: AtomicU64,
 }
 
 impl VersionNumbers {
-    /// `epoch_seconds`: the Unix time the process started at.
-    pub fn starting_at(epoch_seconds: u32) -> VersionNumbers {
-        VersionNumbers { epoch_seconds, next: AtomicU64::new(1) }
+    /// `epoch` is like no other process's: the Unix time it started at in the upper half, and a
+    /// random number in the lower, for two that start in one second or after a clock was set back.
+    pub fn of_epoch(epoch: u64) -> VersionNumbers {
+        VersionNumbers { epoch, next: AtomicU64::new(1) }
     }
 
     /// The next number.
     pub fn assign(&self) -> VersionId {
         let counter = self.next.fetch_add(1, Ordering::Relaxed);
         VersionId {
-            epoch_seconds: self.epoch_seconds,
+            epoch: self.epoch,
             counter: NonZeroU64::new(counter).expect("2^64 versions are never assigned"),
         }
     }
@@ -235,7 +255,10 @@ mod tests {
 
     #[test]
     fn versions_are_numbered_once() {
-        let numbers = VersionNumbers::starting_at(7);
+        let numbers = VersionNumbers::of_epoch(7);
         assert_ne!(numbers.assign(), numbers.assign());
+        let version = numbers.assign();
+        assert_eq!(VersionId::from_bytes(version.to_bytes()), Some(version));
+        assert_eq!(VersionId::from_bytes([0; 16]), None);
     }
 }

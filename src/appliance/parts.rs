@@ -2,6 +2,7 @@
 //!
 //! Reserves what is reserved for good: heads and connections. Starts no thread and binds no port.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -78,7 +79,7 @@ impl Parts {
             block_size: config.block_size,
             window_bytes: config.fill.window_bytes,
             runs_allowed: Arc::new(Semaphore::new(config.fill.runs_max)),
-            versions: VersionNumbers::starting_at(epoch_seconds()),
+            versions: VersionNumbers::of_epoch(epoch()),
             counters: metrics.for_thread(),
             runs: Runs::new(),
             openings: Openings::new(),
@@ -173,9 +174,11 @@ impl Budget {
     }
 }
 
-fn epoch_seconds() -> u32 {
+/// The time in the upper half, so that versions can be told apart by age; a random lower half.
+fn epoch() -> u64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    since_epoch.as_secs() as u32
+    let random = RandomState::new().hash_one(std::process::id());
+    since_epoch.as_secs() << 32 | random & u64::from(u32::MAX)
 }
 
 pub(super) fn server_settings(limits: &Limits) -> ServerSettings {

@@ -406,7 +406,7 @@ mod tests {
     }
 
     fn versions<const N: usize>() -> [VersionId; N] {
-        let numbers = VersionNumbers::starting_at(1);
+        let numbers = VersionNumbers::of_epoch(1);
         [(); N].map(|()| numbers.assign())
     }
 

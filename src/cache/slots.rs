@@ -9,8 +9,10 @@
 // the borrow checker can't follow. Everything unsafe of the ram tier is in this file.
 #![allow(unsafe_code)]
 
+use std::any::Any;
 use std::fmt;
 use std::io;
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -19,6 +21,7 @@ use memmap2::MmapRaw;
 
 use crate::cache::places::{Place, Places, rounded};
 use crate::limits::{PIECE_SIZE_BYTES, SLOT_SIZE_BYTES};
+use crate::store::device::Lent;
 
 const PIECE: usize = PIECE_SIZE_BYTES as usize;
 const SLOT: usize = SLOT_SIZE_BYTES as usize;
@@ -233,6 +236,22 @@ impl Extent {
         cell.prefix()
     }
 
+    /// Lends all of it, whole pieces that nothing was written to yet, to a device that reads into
+    /// it; [`Extent::returned`] takes it back.
+    pub fn lend(self) -> Box<dyn Lent> {
+        assert!(self.written == 0 && self.capacity_bytes() >= PIECE_SIZE_BYTES);
+        Box::new(LentExtent(self))
+    }
+
+    /// The extent that was lent, with its first `written_bytes` read into it. `None` if it is not
+    /// one, or shorter.
+    pub fn returned(lent: Box<dyn Lent>, written_bytes: usize) -> Option<Extent> {
+        let lent: Box<dyn Any> = lent;
+        let LentExtent(mut extent) = *lent.downcast::<LentExtent>().ok()?;
+        extent.written = written_bytes;
+        (written_bytes as u64 <= extent.capacity_bytes()).then_some(extent)
+    }
+
     /// Gives back the whole pieces that nothing was written to.
     fn give_back_unused(&mut self) {
         let taken = self.memory.bytes.load(Ordering::Relaxed);
@@ -251,6 +270,25 @@ impl Extent {
 impl Drop for Extent {
     fn drop(&mut self) {
         self.give_back_unused();
+    }
+}
+
+/// An extent that nothing was written to, while a device writes to it.
+struct LentExtent(Extent);
+
+// SAFETY: the allocation is whole pieces of the mapping, which is aligned to pages and initialised
+// (a file in memory is zeros). It stays where it is while the extent lives, wherever that is moved,
+// and nobody looks at it: `prefix` makes no slice of it before `returned`, which takes it back.
+unsafe impl Lent for LentExtent {
+    fn start(&self) -> NonNull<u8> {
+        let Memory { slots, start, .. } = &*self.0.memory;
+        // SAFETY: the allocation lies inside the mapping.
+        let start = unsafe { slots.mapping.as_mut_ptr().add(*start) };
+        NonNull::new(start).expect("a mapping does not start at zero")
+    }
+
+    fn length_bytes(&self) -> usize {
+        self.0.memory.bytes.load(Ordering::Relaxed)
     }
 }
 
@@ -341,6 +379,8 @@ impl Drop for Pinned {
 
 #[cfg(test)]
 mod tests {
+    use crate::store::device::Buffer;
+
     use super::*;
 
     fn taken(slots: &Slots) -> u64 {
@@ -380,6 +420,21 @@ mod tests {
         let all = extent.freeze();
         assert!(all.starts_with(b"abcd") && all.len() == 2 * PIECE);
         assert_eq!(all.as_ptr(), abc.as_ptr());
+    }
+
+    #[test]
+    fn what_a_device_read_into_an_extent_is_in_it() {
+        let slots = Slots::map(1 << 20).unwrap();
+        let mut lent = Buffer::Lent(slots.allocate(2 * PIECE_SIZE_BYTES).unwrap().lend());
+        lent.bytes_mut().unwrap()[..PIECE + 1].fill(7);
+        assert_eq!((lent.length_bytes(), taken(&slots)), (2 * PIECE, 2 * PIECE_SIZE_BYTES));
+        let Buffer::Lent(lent) = lent else { unreachable!() };
+        let bytes = Extent::returned(lent, PIECE + 1).unwrap().freeze();
+        assert_eq!(bytes, vec![7; PIECE + 1]);
+        drop(bytes);
+        assert_eq!(taken(&slots), 0);
+        let lent = slots.allocate(PIECE_SIZE_BYTES).unwrap().lend();
+        assert!(Extent::returned(lent, PIECE + 1).is_none(), "more than there is room for");
     }
 
     #[test]

@@ -26,6 +26,8 @@ use crate::object::{ObjectKey, VersionId};
 pub struct Version {
     /// The number its blocks are found by.
     pub id: VersionId,
+    /// When it was asked for, in microseconds of Unix time: what is purged later is older.
+    pub birth: u64,
     /// Entity tag and modification date it came with.
     pub validator: Validator,
     length_bytes: AtomicU64,
@@ -50,9 +52,15 @@ pub enum Ranges {
 
 impl Version {
     /// A version nothing is held of yet; `length_bytes` may not be known.
-    pub fn new(id: VersionId, validator: Validator, length_bytes: Option<u64>) -> Version {
+    pub fn new(
+        id: VersionId,
+        birth: u64,
+        validator: Validator,
+        length_bytes: Option<u64>,
+    ) -> Version {
         Version {
             id,
+            birth,
             validator,
             length_bytes: AtomicU64::new(length_bytes.unwrap_or(UNKNOWN_LENGTH)),
             ranges: AtomicU8::new(RANGES_UNKNOWN),
@@ -87,6 +95,12 @@ impl Version {
     /// honour ranges.
     pub fn is_resumable(&self) -> bool {
         self.validator.is_strong() && !self.ranges_ignored()
+    }
+
+    /// What the origin made of the last request for a range, once one was asked for.
+    pub fn ranges(&self) -> Option<Ranges> {
+        let ranges = self.ranges.load(Ordering::Relaxed);
+        [Ranges::Honoured, Ranges::Ignored].into_iter().find(|known| *known as u8 == ranges)
     }
 
     /// Whether the origin is known to answer a range request with the whole body.
@@ -228,6 +242,22 @@ impl Heads {
             heads.extend(old.iter().filter(beside).take(VARIANTS_PER_OBJECT_MAX - 1).cloned());
         }
         self.table.insert(key, Entry::Object(heads.into()));
+    }
+
+    /// Puts back what an ssd remembers of an object, unless something newer is known by now.
+    pub fn restore(&self, key: ObjectKey, heads: Vec<Arc<Head>>) {
+        let _ordered = self.order(&key);
+        if !heads.is_empty() && self.table.peek(&key).is_none() {
+            self.table.insert(key, Entry::Object(heads.into()));
+        }
+    }
+
+    /// All variants known of an object, the newest first, without counting as a use.
+    pub fn variants(&self, key: &ObjectKey) -> Vec<Arc<Head>> {
+        match self.table.peek(key) {
+            Some(Entry::Object(heads)) => heads.to_vec(),
+            Some(Entry::Uncacheable { .. }) | None => Vec::new(),
+        }
     }
 
     /// Forgets the variant that leads to `version`, if it still does.

@@ -4,6 +4,7 @@
 //! memory of `slots`, of which `places` says what is taken.
 
 mod block;
+mod head_record;
 pub mod heads;
 mod places;
 pub mod ram;

@@ -5,7 +5,7 @@
 //! order, so that nobody who finds the head misses the run that brings its body.
 
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::header::CONTENT_RANGE;
 use http::{HeaderMap, Method, StatusCode};
@@ -176,7 +176,8 @@ impl Filler {
             }
             Assessment::Shared(_) => None,
         };
-        let version = self.version(wanted, stored.status(), validator, &placed);
+        let version =
+            self.version(wanted, stored.status(), validator, (&placed, answer.requested_at));
         // The whole for another version's `If-Range` says nothing about ranges.
         let asked_plainly = wanted.range.is_some() && wanted.if_range.is_none();
         if asked_plainly && answer.status.is_success() {
@@ -200,7 +201,7 @@ impl Filler {
         wanted: &Wanted,
         status: StatusCode,
         validator: Validator,
-        placed: &Placed,
+        (placed, asked_at): (&Placed, SystemTime),
     ) -> Arc<Version> {
         // An error's text is no version of the object, whatever validator it carries.
         let held = wanted.stale.as_ref().filter(|head| head.stored.status() == status);
@@ -210,8 +211,9 @@ impl Filler {
                 && version.length_bytes() == placed.complete
                 && !version.is_changed()
         });
-        let new = || Arc::new(Version::new(self.versions.assign(), validator, placed.complete));
-        same.cloned().unwrap_or_else(new)
+        let birth = asked_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64;
+        let new = || Version::new(self.versions.assign(), birth, validator, placed.complete);
+        same.cloned().unwrap_or_else(|| Arc::new(new()))
     }
 
     fn store(

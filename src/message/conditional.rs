@@ -77,12 +77,12 @@ impl<'a> TagRef<'a> {
 /// What tells one version of an object from another.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Validator {
-    etag: Option<EntityTag>,
-    last_modified: Option<SystemTime>,
+    pub(super) etag: Option<EntityTag>,
+    pub(super) last_modified: Option<SystemTime>,
     /// Whether `last_modified` could not be shared by two versions (section 8.8.2.2).
-    date_is_strong: bool,
+    pub(super) date_is_strong: bool,
     /// What `If-Modified-Since` is compared with where there is no `Last-Modified`.
-    made_at: Option<SystemTime>,
+    pub(super) made_at: Option<SystemTime>,
 }
 
 impl Validator {

@@ -12,6 +12,7 @@ pub mod freshness;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod range;
+pub mod recorded;
 pub mod request;
 pub mod response;
 mod syntax;

@@ -25,10 +25,10 @@ use crate::object::ByteRange;
 /// The head of a version, as it is stored.
 #[derive(Clone, Debug)]
 pub struct Stored {
-    status: StatusCode,
-    fields: HeaderMap,
-    validator: Validator,
-    vary: Vary,
+    pub(super) status: StatusCode,
+    pub(super) fields: HeaderMap,
+    pub(super) validator: Validator,
+    pub(super) vary: Vary,
 }
 
 impl Stored {

@@ -47,7 +47,7 @@ impl Vary {
 ///
 /// Compared whole, never by hash alone. Without `Vary` it is empty and costs nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct VariantKey(Box<[u8]>);
+pub struct VariantKey(pub(super) Box<[u8]>);
 
 impl VariantKey {
     /// Of a request's fields, after a rule's edits; `None` under [`Vary::Any`].

@@ -19,6 +19,18 @@ pub const SLAB_CELL_BYTES_MIN: u64 = 1 << 10;
 pub const GRANULE_SIZE_BYTES: u64 = 4 << 10;
 /// The unit of append and reclaim on a volume.
 pub const REGION_SIZE_BYTES: u64 = 64 << 20;
+/// The smallest volume: a region that is written, one that is reclaimed, and two that are read.
+pub const VOLUME_BYTES_MIN: u64 = 4 * REGION_SIZE_BYTES;
+/// The largest volume: an index entry names a region in 20 bits.
+pub const VOLUME_BYTES_MAX: u64 = REGION_SIZE_BYTES << 20;
+/// Volumes of one appliance; each has a thread or more, and series of its own.
+pub const VOLUMES_MAX: usize = 64;
+/// What one entry of the ssd index is paid for with, the space between entries included.
+pub const INDEX_ENTRY_BYTES: u64 = 16;
+/// Entries for each MiB of volumes where the index's size is not set: blocks of half a MiB.
+pub const INDEX_ENTRIES_PER_MIB: u64 = 2;
+/// The least the ssd index may have; small volumes of small objects fit too.
+pub const INDEX_BYTES_MIN: u64 = 1 << 20;
 
 /// The least `memory.total` may be.
 pub const MEMORY_TOTAL_BYTES_MIN: u64 = 192 << 20;
@@ -123,6 +135,7 @@ pub const STATUS_BLOCKS_MAX: u64 = 64;
 const _: () = assert!(SLOT_SIZE_BYTES == 1 << 20);
 const _: () = assert!(PIECE_SIZE_BYTES.is_multiple_of(GRANULE_SIZE_BYTES));
 const _: () = assert!(REGION_SIZE_BYTES.is_multiple_of(SLOT_SIZE_BYTES));
+const _: () = assert!(VOLUME_BYTES_MIN.is_multiple_of(SLOT_SIZE_BYTES));
 const _: () = assert!(SITES_MAX <= 1 << 16, "a site's id is a u16");
 const _: () = assert!(MEMORY_RAM_BYTES_MIN + MEMORY_MARGIN_BYTES_MIN == MEMORY_TOTAL_BYTES_MIN);
 const _: () = assert!(MEMORY_RAM_BYTES_MIN.is_multiple_of(SLOT_SIZE_BYTES));

@@ -27,6 +27,8 @@ pub struct Site {
     pub hosts: Vec<String>,
     /// Who a fill asks, in order of preference; at least one.
     pub origins: Vec<Origin>,
+    /// What it may take of the ssd tier, in percent; 1 to 100.
+    pub ssd_percent: u8,
     /// Rules by path, the first match counts; the last one matches everything.
     pub rules: Vec<Rule>,
 }
@@ -132,10 +134,35 @@ pub struct Rule {
     pub lifetimes: Lifetimes,
     /// Which query parameters tell objects apart.
     pub query: QueryPolicy,
+    /// Where responses are kept.
+    pub keep: Keep,
     /// Edits to the request an origin gets.
     pub request: FieldEdits,
     /// Edits to an origin's response, before it is judged and stored.
     pub response: FieldEdits,
+}
+
+/// The tiers that keep responses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Keep {
+    /// Ram alone: what changes every few seconds would only wear the ssd.
+    Ram,
+    /// Ram, and ssd where it is admitted.
+    #[default]
+    Ssd,
+}
+
+impl Keep {
+    /// Every choice.
+    pub const ALL: [Keep; 2] = [Keep::Ram, Keep::Ssd];
+
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Keep::Ram => "ram",
+            Keep::Ssd => "ssd",
+        }
+    }
 }
 
 /// How long responses keep under one rule. `least` and `given` <= `most` where they are set.
@@ -250,6 +277,7 @@ mod tests {
             pattern,
             lifetimes: Lifetimes::default(),
             query: QueryPolicy::All,
+            keep: Keep::Ssd,
             request: FieldEdits::default(),
             response: FieldEdits::default(),
         };
@@ -258,6 +286,7 @@ mod tests {
             name: format!("site-{id}"),
             hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
             origins: Vec::new(),
+            ssd_percent: 100,
             rules: vec![
                 rule(PathPattern::parse("*.m3u8").unwrap()),
                 rule(PathPattern::everything()),

@@ -156,6 +156,7 @@ rule             *.m3u8  (1 of 4)
 key              film /live/a.m3u8?t=1&s=2
 lifetime         given 2s, most 10s, errors 1s
 query            all
+keep             ram
 origin           https://origin.example.com
 ";
         assert_eq!(reference("GET https://LocalHost:8443/live/a.m3u8?t=1&s=2").unwrap(), expected);

@@ -1,7 +1,8 @@
 //! How much memory the process may use and how much of it is the ram tier.
 //!
-//! total >= ram + margin, where margin = max(128 MiB, ram / 4): heads, connections to viewers and
-//! origins, and the program itself live there. The ram tier is a whole number of slots.
+//! total >= ram + margin + the ssd index, where margin = max(128 MiB, ram / 4): heads, connections
+//! to viewers and origins, and the program itself live there. The ram tier is a whole number of
+//! slots.
 
 use crate::limits::{
     MEMORY_MARGIN_BYTES_MIN, MEMORY_RAM_BYTES_MIN, MEMORY_TOTAL_BYTES_MIN, SLOT_SIZE_BYTES,
@@ -10,6 +11,7 @@ use crate::limits::{
 use super::machine::Machine;
 use super::raw::Section;
 use super::setting::Setting;
+use super::ssd::Index;
 use super::units::bytes_text;
 
 /// The ram tier's share of the machine's memory when nothing is set.
@@ -40,8 +42,8 @@ fn whole_slots(bytes: u64) -> u64 {
     bytes - bytes % SLOT_SIZE_BYTES
 }
 
-/// Reads the section `memory`.
-pub(super) fn read(section: &Section<'_>, machine: &Machine) -> Memory {
+/// Reads the section `memory`; the ssd index has its place in it.
+pub(super) fn read(section: &Section<'_>, machine: &Machine, index: &Index) -> Memory {
     let total_setting = section.setting("total");
     let ram_setting = section.setting("ram");
     let total = total_setting
@@ -51,8 +53,16 @@ pub(super) fn read(section: &Section<'_>, machine: &Machine) -> Memory {
         // Reported. Whatever is said about ram now would be about a total nobody wrote.
         return Memory { total_bytes: MEMORY_TOTAL_BYTES_MIN, ram_bytes: MEMORY_RAM_BYTES_MIN };
     }
-    let ram = ram(section, ram_setting.as_ref(), total, machine);
-    let memory = Memory { total_bytes: total.unwrap_or(ram + margin_bytes(ram)), ram_bytes: ram };
+    let without_index = total.map(|total| match total.checked_sub(index.bytes) {
+        Some(rest) if rest >= MEMORY_TOTAL_BYTES_MIN && ram_setting.is_none() => rest,
+        _ => total,
+    });
+    let ram = ram(section, ram_setting.as_ref(), without_index, machine);
+    let beside = margin_bytes(ram) + index.bytes;
+    let memory = Memory { total_bytes: total.unwrap_or(ram + beside), ram_bytes: ram };
+    if total.is_some_and(|total| ram + margin_bytes(ram) <= total && ram + beside > total) {
+        refuse_index(section, index, memory);
+    }
     let machine_bytes = machine.memory_bytes.unwrap_or(u64::MAX);
     if memory.total_bytes > machine_bytes {
         let at = total_setting.or(ram_setting).map_or(section.at, |setting| setting.at);
@@ -64,6 +74,19 @@ pub(super) fn read(section: &Section<'_>, machine: &Machine) -> Memory {
         section.source.warn(section.source.place(at), text);
     }
     memory
+}
+
+fn refuse_index(section: &Section<'_>, index: &Index, memory: Memory) {
+    let Memory { total_bytes, ram_bytes } = memory;
+    let text = format!(
+        "{}, which `memory.total` of {} has no room for beside ram of {} and {} for the rest; \
+         raise `memory.total`, or write a smaller `memory.ram` or `ssd.index`",
+        index.in_words(),
+        bytes_text(total_bytes),
+        bytes_text(ram_bytes),
+        bytes_text(margin_bytes(ram_bytes)),
+    );
+    section.source.fail(index.at, text);
 }
 
 /// The ram tier's size: as written, else what `total` leaves, else a share of the machine.

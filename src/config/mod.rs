@@ -26,6 +26,8 @@ pub use error::{ConfigError, ConfigErrors, Place};
 pub use listeners::{Listener, ListenerKind};
 pub use machine::Machine;
 pub use memory::{Memory, margin_bytes};
+pub use ssd::{Admission, EngineChoice, Ssd};
+pub use volumes::{SsdVolume, VolumeKind};
 
 use raw::{Section, Source};
 
@@ -40,7 +42,9 @@ mod raw;
 mod rules;
 mod setting;
 mod sites;
+mod ssd;
 pub mod units;
+mod volumes;
 
 /// What was meant.
 #[derive(Clone, Debug)]
@@ -55,6 +59,8 @@ pub struct Config {
     pub threads: Threads,
     /// How much memory.
     pub memory: Memory,
+    /// What is kept on SSDs.
+    pub ssd: Ssd,
     /// The unit of admission and eviction.
     pub block_size: BlockSize,
     /// How fills go.
@@ -223,12 +229,14 @@ fn read(document: &Section<'_>, machine: &Machine) -> Config {
     let certificates = certificates::read(document);
     let sites = sites::read(document);
     check_tls(document, &listeners, &certificates, &sites);
+    let (ssd, index) = document.section("ssd", ssd::read);
     Config {
         file: document.source.name.to_owned(),
         listeners,
         certificates,
         threads: document.section("threads", |section| threads(section, machine)),
-        memory: document.section("memory", |section| memory::read(section, machine)),
+        memory: document.section("memory", |section| memory::read(section, machine, &index)),
+        ssd,
         block_size: block_size(document),
         fill: document.section("fill", fill),
         limits: document.section("limits", limits),

@@ -115,6 +115,7 @@ pub(super) struct Section<'a> {
     pub(super) at: usize,
     table: Option<&'a DeTable<'a>>,
     known: RefCell<Vec<&'static str>>,
+    unlisted: RefCell<Vec<&'static str>>,
 }
 
 impl<'a> Section<'a> {
@@ -147,7 +148,8 @@ impl<'a> Section<'a> {
         table: Option<&'a DeTable<'a>>,
         read: impl FnOnce(&Section<'a>) -> T,
     ) -> T {
-        let section = Section { source, prefix, at, table, known: RefCell::default() };
+        let (known, unlisted) = (RefCell::default(), RefCell::default());
+        let section = Section { source, prefix, at, table, known, unlisted };
         let value = read(&section);
         section.refuse_unknown();
         value
@@ -157,7 +159,7 @@ impl<'a> Section<'a> {
         let known = self.known.borrow();
         for (key, _) in self.table.into_iter().flatten() {
             let name = key.get_ref().as_ref();
-            if known.contains(&name) {
+            if known.contains(&name) || self.unlisted.borrow().contains(&name) {
                 continue;
             }
             let meant = match nearest(name, known.iter().copied()) {
@@ -190,6 +192,13 @@ impl<'a> Section<'a> {
         self.known.borrow_mut().push(key);
         self.source.asked.borrow_mut().insert(name.clone());
         let value = self.table?.get(key)?;
+        Some(Setting { source: self.source, name, at: value.span().start, value: value.get_ref() })
+    }
+
+    /// A setting for tests and drills: read like any other, named by no document or message.
+    pub(super) fn unlisted(&self, key: &'static str) -> Option<Setting<'a>> {
+        self.unlisted.borrow_mut().push(key);
+        let (name, value) = (format!("{}{key}", self.prefix), self.table?.get(key)?);
         Some(Setting { source: self.source, name, at: value.span().start, value: value.get_ref() })
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::header::{self, HeaderName, HeaderValue};
 
-use crate::site::{FieldEdits, Lifetimes, PathPattern, QueryPolicy, Rule};
+use crate::site::{FieldEdits, Keep, Lifetimes, PathPattern, QueryPolicy, Rule};
 
 use super::raw::Section;
 use super::setting::Setting;
@@ -39,6 +39,7 @@ const ERRORS_DEFAULT: Duration = Duration::from_secs(1);
 pub(super) struct Policy {
     lifetimes: Lifetimes,
     query: QueryPolicy,
+    keep: Keep,
     request: FieldEdits,
     response: FieldEdits,
 }
@@ -49,6 +50,7 @@ impl Policy {
         Policy {
             lifetimes: Lifetimes { errors: ERRORS_DEFAULT, ..Lifetimes::default() },
             query: QueryPolicy::default(),
+            keep: Keep::default(),
             request: FieldEdits::default(),
             response: FieldEdits::default(),
         }
@@ -56,8 +58,8 @@ impl Policy {
 
     /// The rule for the paths under `pattern`.
     pub(super) fn rule(&self, pattern: PathPattern) -> Rule {
-        let Policy { lifetimes, query, request, response } = self.clone();
-        Rule { pattern, lifetimes, query, request, response }
+        let Policy { lifetimes, query, keep, request, response } = self.clone();
+        Rule { pattern, lifetimes, query, keep, request, response }
     }
 }
 
@@ -66,6 +68,7 @@ pub(super) fn policy(section: &Section<'_>, base: &Policy) -> Policy {
     Policy {
         lifetimes: section.section("lifetime", |lifetime| lifetimes(lifetime, base.lifetimes)),
         query: section.setting("query").and_then(query).unwrap_or_else(|| base.query.clone()),
+        keep: section.choice("keep", base.keep, &Keep::ALL.map(|keep| (keep.as_str(), keep))),
         request: section.section("request", |edits| field_edits(edits, &base.request)),
         response: section.section("response", |edits| field_edits(edits, &base.response)),
     }

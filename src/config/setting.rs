@@ -113,15 +113,16 @@ impl<'a> Setting<'a> {
 
     /// A size within `range`.
     pub(super) fn bytes(&self, range: RangeInclusive<u64>) -> Option<u64> {
-        self.size(range, "a number of bytes such as \"4 GiB\" or 65536")
+        self.bytes_or(range, "a number of bytes such as \"4 GiB\" or 65536")
     }
 
     /// A size within `range`, where a share could have been written too.
     pub(super) fn bytes_or_share(&self, range: RangeInclusive<u64>) -> Option<u64> {
-        self.size(range, "a number of bytes such as \"4 GiB\" or a share such as \"60%\"")
+        self.bytes_or(range, "a number of bytes such as \"4 GiB\" or a share such as \"60%\"")
     }
 
-    fn size(&self, range: RangeInclusive<u64>, expected: &str) -> Option<u64> {
+    /// A size within `range`, where something else could have been written too.
+    pub(super) fn bytes_or(&self, range: RangeInclusive<u64>, expected: &str) -> Option<u64> {
         let bytes = match self.value.as_str() {
             Some(text) => units::parse_bytes(text),
             None => self.number(),

@@ -48,8 +48,18 @@ fn site(section: &Section<'_>, id: SiteId, taken: &mut Taken) -> Site {
     let name = name(section, &mut taken.names);
     let hosts = hosts(section, &mut taken.hosts);
     let origins = origins::read(section);
+    let ssd_percent = section.setting("ssd_share").and_then(share).unwrap_or(100);
     let base = policy(section, &Policy::silent());
-    Site { id, name, hosts, origins, rules: rules(section, base) }
+    Site { id, name, hosts, origins, ssd_percent, rules: rules(section, base) }
+}
+
+/// A whole percentage; without a unit it would be anyone's guess.
+fn share(setting: Setting<'_>) -> Option<u8> {
+    let percent = setting.percent();
+    if percent.is_none() {
+        setting.mismatch("a share of the ssd tier, \"1%\" to \"100%\"");
+    }
+    percent.and_then(|percent| u8::try_from(percent).ok())
 }
 
 fn name(section: &Section<'_>, taken: &mut HashMap<String, Place>) -> String {

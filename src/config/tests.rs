@@ -8,6 +8,7 @@ use std::fs;
 use toml::de::{DeTable, DeValue};
 
 use super::*;
+use crate::site::Keep;
 
 const REFERENCE: &str = include_str!("../../config/tidegate.toml");
 const FAULTS: &str = include_str!("faults.txt");
@@ -159,11 +160,92 @@ fn memory_is_planned_from_what_is_written() {
 }
 
 #[test]
+fn the_index_of_the_ssd_tier_has_its_place_in_the_memory() {
+    let mib = |memory: Memory| (memory.total_bytes >> 20, memory.ram_bytes >> 20);
+    let volume = "[[ssd.volumes]]\npath = \"a\"\nsimulate = \"\"\nsize = ";
+    let table = [
+        ("", "\"256 MiB\"", 1, (193, 64)),
+        ("", "\"2 TiB\"", 64, (256, 64)),
+        ("ssd.index = \"8 MiB\"\n", "\"2 TiB\"", 8, (200, 64)),
+        ("ssd.index = \"8 MiB\"\nmemory.total = \"512 MiB\"\n", "\"2 TiB\"", 8, (512, 376)),
+    ];
+    for (settings, size, index_mib, memory) in table {
+        let ram = if settings.contains("total") { "" } else { "memory.ram = \"64 MiB\"\n" };
+        let config = config(&with(&format!("{ram}{settings}{volume}{size}"))).unwrap();
+        let found = (config.ssd.index_bytes >> 20, mib(config.memory));
+        assert_eq!(found, (index_mib, memory), "{settings}{size}");
+    }
+    assert_eq!(config(&with("ssd.index = \"8 MiB\"")).unwrap().ssd.index_bytes, 0, "no volumes");
+}
+
+#[test]
+fn a_volume_is_what_is_there_or_what_is_to_be_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = |name: &str, bytes: u64| {
+        fs::File::create(folder.path().join(name)).unwrap().set_len(bytes).unwrap();
+    };
+    made("one", (300 << 20) + 5);
+    made("small", 1 << 20);
+    fs::create_dir(folder.path().join("below")).unwrap();
+    std::os::unix::fs::symlink(folder.path().join("one"), folder.path().join("other")).unwrap();
+    let volume = |settings: &str| format!("[[ssd.volumes]]\n{settings}\n");
+    let read = |volumes: &[&str]| {
+        let volumes: String = volumes.iter().map(|settings| volume(settings)).collect();
+        config_in(folder.path(), &with(&volumes)).map(|config| config.ssd.volumes)
+    };
+    let volumes = read(&[
+        "path = \"one\"\nwrites_per_day = \"0.5x\"\nweight = 7",
+        "path = \"new\"\nsize = \"300 MB\"\nwrites_per_day = \"1 GiB\"",
+        "path = \"below/new\"\nsize = \"256 MiB\"",
+    ])
+    .unwrap();
+    let told = |volume: &SsdVolume| (volume.kind, volume.size_bytes >> 20, volume.weight);
+    assert_eq!(
+        volumes.iter().map(told).collect::<Vec<_>>(),
+        [
+            (VolumeKind::File, 300, 7),
+            (VolumeKind::NewFile, 286, 286),
+            (VolumeKind::NewFile, 256, 256),
+        ]
+    );
+    let writes: Vec<_> = volumes.iter().map(|volume| volume.writes_per_day_bytes).collect();
+    assert_eq!(writes, [(300 << 20) / 100 * 50, 1 << 30, 256 << 20]);
+    let below = folder.path().join("below/new").display().to_string();
+    let new = folder.path().join("new").display().to_string();
+    let names: Vec<_> = volumes.iter().map(|volume| volume.name.as_str()).collect();
+    assert_eq!(names, ["one", &new, &below], "a name that two files have is no name");
+    assert!(!folder.path().join("new").exists(), "checking makes nothing");
+
+    let error = |volumes: &[&str]| read(volumes).unwrap_err().to_string();
+    let table = [
+        (&["path = \"one\"\nsize = \"1 GiB\""][..], "a volume keeps its size"),
+        (&["path = \"small\""], "this volume's file has 1 MiB; at least \"256 MiB\""),
+        (&["path = \"one\"", "path = \"other\""], "5:8: `ssd.volumes.path` is \"other\", the vol"),
+        (&["path = \"below\""], "is \"below\"; a file or a block device"),
+        (&["path = \"new\"\nsize = \"64 TiB\""], " are free where it is to be"),
+    ];
+    for (volumes, expected) in table {
+        let found = error(volumes);
+        assert!(found.contains(expected) && found.lines().count() == 1, "{volumes:?}: {found}");
+    }
+}
+
+#[test]
+fn the_state_of_volumes_lies_in_the_folder_that_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = |text: &str| config_in(folder.path(), &with(text)).unwrap().ssd.state;
+    assert_eq!(state("ssd.state = \"ill.json\""), folder.path().join("ill.json"));
+    assert_eq!(state("ssd.state = \".\""), folder.path().join("./volumes.json"));
+    assert_eq!(state("").file_name().unwrap(), "volumes.json");
+}
+
+#[test]
 fn a_rule_takes_over_what_it_does_not_say() {
     let config = config(&rule(
         "query = \"none\"\nlifetime = { given = \"1h\", errors = \"3s\" }\n\
          request.remove = [\"Cookie\"]\n\
-         rules = [{ path = \"*.m3u8\", lifetime.given = \"2s\", request.add = { A = \"b\" } }]",
+         rules = [{ path = \"*.m3u8\", keep = \"ram\", lifetime.given = \"2s\", \
+         request.add = { A = \"b\" } }]",
     ))
     .unwrap();
     let site = config.sites.find("a").unwrap();
@@ -171,6 +253,7 @@ fn a_rule_takes_over_what_it_does_not_say() {
     assert_eq!(playlist.lifetimes.given, Some(Duration::from_secs(2)));
     assert_eq!(playlist.lifetimes.errors, Duration::from_secs(3));
     assert_eq!(other.lifetimes.given, Some(Duration::from_secs(3_600)));
+    assert_eq!((playlist.keep, other.keep), (Keep::Ram, Keep::Ssd));
     assert_eq!(playlist.query, crate::site::QueryPolicy::None);
     assert_eq!(playlist.request.remove, ["cookie"]);
     assert_eq!(playlist.request.add.len(), 1);
@@ -302,8 +385,9 @@ fn uncommented(examples: bool) -> String {
 /// All that was meant, without places in the file.
 fn meaning(config: &Config) -> String {
     let addresses: Vec<_> = config.listeners.iter().map(|l| (l.kind, l.address)).collect();
-    let Config { threads, memory, block_size, fill, limits, log, sites, .. } = config;
+    let Config { threads, memory, ssd, block_size, fill, limits, log, sites, .. } = config;
     format!("{addresses:?} {threads:?} {memory:?} {block_size:?} {fill:?} {limits:?} {log:?} ")
+        + &format!("{ssd:?} ")
         + &sites.iter().map(|site| format!("{site:?}")).collect::<String>()
 }
 
@@ -330,7 +414,8 @@ fn the_reference_with_all_its_examples_is_right_and_complete() {
     let mut written = BTreeSet::new();
     names(&document, "", &mut written);
     let missing: Vec<_> = source.asked().difference(&written).cloned().collect();
-    let both_ways = ["sites.rules.", "sites.query", "sites.request", "sites.response"];
+    let both_ways =
+        ["sites.rules.", "sites.query", "sites.keep", "sites.request", "sites.response"];
     let missing = missing.iter().filter(|name| !both_ways.iter().any(|way| name.starts_with(way)));
     assert_eq!(missing.collect::<Vec<_>>(), Vec::<&String>::new());
 }

@@ -51,6 +51,19 @@ pub fn parse_percent(text: &str) -> Option<u64> {
     (unit == "%" && (1..=100).contains(&number)).then_some(number)
 }
 
+/// Reads "1x", "0.3x" or "2.25x" as hundredths, from 1 on.
+pub fn parse_times(text: &str) -> Option<u64> {
+    let number = text.strip_suffix('x')?;
+    let (whole, part) = number.split_once('.').unwrap_or((number, "0"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole) || !digits(part) || part.len() > 2 {
+        return None;
+    }
+    let part: u64 = format!("{part:0<2}").parse().ok()?;
+    let hundredths = whole.parse::<u64>().ok()?.checked_mul(100)?.checked_add(part)?;
+    (hundredths > 0).then_some(hundredths)
+}
+
 /// Writes a size exactly, in the largest binary unit that leaves a whole number.
 pub fn bytes_text(bytes: u64) -> String {
     let binary = SIZES.iter().filter(|(unit, _)| unit.ends_with("iB"));
@@ -123,6 +136,18 @@ mod tests {
         }
         for wrong in ["", "5", "5 sec", "-5s", "1h30m", "0.5s", "99999999999999999y"] {
             assert_eq!(parse_duration(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn multiples_are_read_in_hundredths() {
+        for (text, hundredths) in [("1x", 100), ("0.3x", 30), ("2.25x", 225), ("10x", 1_000)] {
+            assert_eq!(parse_times(text), Some(hundredths), "{text}");
+        }
+        for wrong in
+            ["", "x", "1", "0x", "0.00x", ".5x", "1.x", "1.234x", "-1x", "1 x", "1X", "+1x"]
+        {
+            assert_eq!(parse_times(wrong), None, "{wrong:?}");
         }
     }
 

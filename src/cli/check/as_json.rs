@@ -1,4 +1,5 @@
-//! A configuration as JSON, for programs: sizes in bytes, durations in milliseconds.
+//! A configuration as JSON, for programs: sizes in bytes, durations in milliseconds, shares in
+//! percent.
 //!
 //! Values of fields sent to origins may be secrets and are left out.
 
@@ -7,7 +8,7 @@ use std::time::Duration;
 use http::header::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
-use crate::config::{AccessLogTarget, Config};
+use crate::config::{AccessLogTarget, Config, Ssd};
 use crate::site::{FieldEdits, Origin, QueryPolicy, Redirects, Rule, Site};
 
 /// All of it.
@@ -26,6 +27,7 @@ pub(super) fn config(config: &Config) -> Value {
         })).collect::<Vec<_>>(),
         "threads": { "workers": config.threads.workers, "fill": config.threads.fill },
         "memory": { "total": config.memory.total_bytes, "ram": config.memory.ram_bytes },
+        "ssd": ssd(&config.ssd),
         "block_size": config.block_size.bytes(),
         "fill": {
             "window": fill.window_bytes,
@@ -60,11 +62,31 @@ pub(super) fn config(config: &Config) -> Value {
     })
 }
 
+fn ssd(ssd: &Ssd) -> Value {
+    json!({
+        "admission": ssd.admission.as_str(),
+        "engine": ssd.engine.as_str(),
+        "index": ssd.index_bytes,
+        "read_deadline": millis(ssd.read_deadline),
+        "bypass": ssd.bypass_bytes,
+        "state": ssd.state.display().to_string(),
+        "volumes": ssd.volumes.iter().map(|volume| json!({
+            "name": volume.name,
+            "path": volume.path.display().to_string(),
+            "kind": volume.kind.as_str(),
+            "size": volume.size_bytes,
+            "writes_per_day": volume.writes_per_day_bytes,
+            "weight": volume.weight,
+        })).collect::<Vec<_>>(),
+    })
+}
+
 fn site(site: &Site) -> Value {
     json!({
         "name": site.name,
         "hosts": site.hosts,
         "origins": site.origins.iter().map(origin).collect::<Vec<_>>(),
+        "ssd_share": site.ssd_percent,
         "rules": site.rules.iter().map(rule).collect::<Vec<_>>(),
     })
 }
@@ -102,6 +124,7 @@ pub(super) fn rule(rule: &Rule) -> Value {
             QueryPolicy::Only(names) => json!({ "only": names }),
             QueryPolicy::Except(names) => json!({ "except": names }),
         },
+        "keep": rule.keep.as_str(),
         "request": edits(&rule.request),
         "response": edits(&rule.response),
     })

@@ -5,8 +5,9 @@ use std::path::Path;
 use http::header::{HeaderName, HeaderValue};
 
 use crate::config::units::{bytes_text, duration_text};
-use crate::config::{AccessLogTarget, Certificate, Config, Limits, ListenerKind, Log};
-use crate::site::{FieldEdits, Lifetimes, Origin, QueryPolicy, Redirects, Rule, Site};
+use crate::config::{AccessLogTarget, Certificate, Config, Limits, ListenerKind, Log, SsdVolume};
+use crate::limits::INDEX_ENTRY_BYTES;
+use crate::site::{FieldEdits, Keep, Lifetimes, Origin, QueryPolicy, Redirects, Rule, Site};
 
 /// The width of the names.
 const NAME_WIDTH: usize = 17;
@@ -17,6 +18,7 @@ pub(super) fn config(config: &Config) -> String {
     section(&mut text, "listeners", &listeners(config));
     section(&mut text, "certificates", &certificates(config));
     section(&mut text, "resources", &resources(config));
+    section(&mut text, "ssd", &ssd(config));
     section(&mut text, "fill", &fill(config));
     section(&mut text, "limits", &limits(&config.limits));
     section(&mut text, "log", &log(&config.log));
@@ -68,14 +70,49 @@ fn certificates(config: &Config) -> Vec<(&'static str, String)> {
 
 fn resources(config: &Config) -> Vec<(&'static str, String)> {
     let memory = config.memory;
-    vec![
+    let beside = memory.total_bytes - memory.ram_bytes - config.ssd.index_bytes;
+    let mut lines = vec![
         ("workers", config.threads.workers.to_string()),
         ("fill threads", config.threads.fill.to_string()),
         ("memory", bytes_text(memory.total_bytes)),
         ("  ram", bytes_text(memory.ram_bytes)),
-        ("  beside it", bytes_text(memory.total_bytes - memory.ram_bytes)),
+        ("  beside it", bytes_text(beside)),
         ("block size", bytes_text(config.block_size.bytes())),
-    ]
+    ];
+    if config.ssd.index_bytes > 0 {
+        lines.insert(4, ("  ssd index", bytes_text(config.ssd.index_bytes)));
+    }
+    lines
+}
+
+fn ssd(config: &Config) -> Vec<(&'static str, String)> {
+    let ssd = &config.ssd;
+    if ssd.volumes.is_empty() {
+        return Vec::new();
+    }
+    let entries = ssd.index_bytes / INDEX_ENTRY_BYTES;
+    let deadline = duration_text(ssd.read_deadline);
+    let bypass = bytes_text(ssd.bypass_bytes);
+    let mut lines = vec![
+        ("admission", ssd.admission.as_str().to_owned()),
+        ("engine", ssd.engine.as_str().to_owned()),
+        ("index", format!("{}, {entries} entries", bytes_text(ssd.index_bytes))),
+        ("reads", format!("deadline {deadline}, bypass {bypass} per second")),
+        ("state", path(&ssd.state)),
+    ];
+    lines.extend(ssd.volumes.iter().map(|one| ("volume", volume(one))));
+    lines
+}
+
+fn volume(volume: &SsdVolume) -> String {
+    let SsdVolume { size_bytes, writes_per_day_bytes, weight, .. } = *volume;
+    format!(
+        "{}  {} of {}, {} written per day at most, weight {weight}",
+        path(&volume.path),
+        volume.kind.as_str(),
+        bytes_text(size_bytes),
+        bytes_text(writes_per_day_bytes),
+    )
 }
 
 fn fill(config: &Config) -> Vec<(&'static str, String)> {
@@ -138,6 +175,9 @@ fn log(log: &Log) -> Vec<(&'static str, String)> {
 fn site(site: &Site) -> Vec<(&'static str, String)> {
     let mut lines = vec![("hosts", site.hosts.join(", "))];
     lines.extend(site.origins.iter().map(|one| ("origin", origin(one))));
+    if site.ssd_percent < 100 {
+        lines.push(("ssd share", format!("{}%", site.ssd_percent)));
+    }
     lines
 }
 
@@ -166,6 +206,9 @@ pub(super) fn origin(origin: &Origin) -> String {
 /// What a rule says beside its pattern.
 pub(super) fn rule(rule: &Rule) -> Vec<(&'static str, String)> {
     let mut lines = vec![("lifetime", lifetimes(&rule.lifetimes)), ("query", query(&rule.query))];
+    if rule.keep == Keep::Ram {
+        lines.push(("keep", rule.keep.as_str().to_owned()));
+    }
     for (name, edits) in [("request", &rule.request), ("response", &rule.response)] {
         if !edits.is_empty() {
             lines.push((name, field_edits(edits)));
@@ -215,23 +258,7 @@ mod tests {
     use super::*;
     use crate::config::Machine;
 
-    #[test]
-    fn what_was_meant_is_told_in_words_and_secrets_are_not() {
-        let text = r#"
-            listeners = { http = ["0.0.0.0:80", "[::]:80"], admin = "127.0.0.1:9180" }
-            memory.total = "1 GiB"
-            [[sites]]
-            name = "film"
-            hosts = "*"
-            rules = [{ path = "*.mp4", query.except = ["t"], request.add = { Token = "secret" } }]
-            [[sites.origins]]
-            url = "https://o:444"
-            host = "h"
-            fields = { Authorization = "secret" }
-            redirects = "pass-on"
-        "#;
-        let machine = Machine { cores: 2, memory_bytes: Some(512 << 20) };
-        let expected = "\
+    const EXPECTED: &str = "\
 t.toml is right
 
 listeners
@@ -242,9 +269,18 @@ resources
   workers        2
   fill threads   2
   memory         1 GiB
-    ram          819 MiB
-    beside it    205 MiB
+    ram          793 MiB
+    ssd index    32 MiB
+    beside it    199 MiB
   block size     1 MiB
+
+ssd
+  admission      budget
+  engine         auto
+  index          32 MiB, 2097152 entries
+  reads          deadline 2s, bypass 25 MiB per second
+  state          /volumes.json
+  volume         /ssd  simulated of 1 TiB, 1 TiB written per day at most, weight 1048576
 
 fill
   window         8 MiB
@@ -265,9 +301,11 @@ log
 site film
   hosts          *
   origin         https://o:444  Host h, fields authorization, redirects passed on
+  ssd share      40%
   rule 1         *.mp4
     lifetime     errors 1s
     query        all but t
+    keep         ram
     request      add token
   rule 2         **
     lifetime     errors 1s
@@ -276,8 +314,32 @@ site film
 warnings
   t.toml:3:28: `memory` may grow to 1 GiB, and this machine has 512 MiB
 ";
+
+    #[test]
+    fn what_was_meant_is_told_in_words_and_secrets_are_not() {
+        let text = r#"
+            listeners = { http = ["0.0.0.0:80", "[::]:80"], admin = "127.0.0.1:9180" }
+            memory.total = "1 GiB"
+            ssd.volumes = [{ path = "/ssd", size = "1 TiB", simulate = "" }]
+            ssd.state = "/"
+            [[sites]]
+            name = "film"
+            hosts = "*"
+            ssd_share = "40%"
+            [[sites.rules]]
+            path = "*.mp4"
+            keep = "ram"
+            query.except = ["t"]
+            request.add = { Token = "secret" }
+            [[sites.origins]]
+            url = "https://o:444"
+            host = "h"
+            fields = { Authorization = "secret" }
+            redirects = "pass-on"
+        "#;
+        let machine = Machine { cores: 2, memory_bytes: Some(512 << 20) };
         let meant = Config::on_machine(text, "t.toml", &machine).unwrap();
-        assert_eq!(config(&meant), expected);
+        assert_eq!(config(&meant), EXPECTED);
         let json = super::super::as_json::config(&meant).to_string();
         assert!(!json.contains("secret"), "{json}");
         assert!(json.contains("\"fields\":[\"authorization\"]"), "{json}");

@@ -1,0 +1,277 @@
+//! Volumes as they are written: files and block devices, their sizes and what may be written a day.
+//!
+//! A file that is not there yet is made by `serve`; here it is only asked whether it could be. No
+//! two volumes are one file or one device, however they are called.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::statvfs;
+
+use crate::limits::{SLOT_SIZE_BYTES, VOLUME_BYTES_MAX, VOLUME_BYTES_MIN, VOLUMES_MAX};
+
+use super::error::{Place, cause};
+use super::raw::Section;
+use super::setting::Setting;
+use super::units::{bytes_text, parse_bytes, parse_times};
+use super::writable;
+
+/// One volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SsdVolume {
+    /// What metrics and messages call it: its file's name, or all of its path where two share one.
+    pub name: String,
+    /// The file or block device.
+    pub path: PathBuf,
+    /// Its size: whole MiB.
+    pub size_bytes: u64,
+    /// What it is.
+    pub kind: VolumeKind,
+    /// What may be written to it in a day.
+    pub writes_per_day_bytes: u64,
+    /// Its part of the objects, compared with the others'.
+    pub weight: u64,
+    /// For tests and drills: what a device in memory is to do wrong.
+    pub simulate: Option<String>,
+}
+
+/// What a volume is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VolumeKind {
+    /// A file that is there.
+    File,
+    /// A file that is to be made.
+    NewFile,
+    /// A block device.
+    BlockDevice,
+    /// Memory.
+    Simulated,
+}
+
+impl VolumeKind {
+    /// One word, or two.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            VolumeKind::File => "file",
+            VolumeKind::NewFile => "new file",
+            VolumeKind::BlockDevice => "block device",
+            VolumeKind::Simulated => "simulated",
+        }
+    }
+}
+
+/// Reads the array `volumes` of the section `ssd`.
+pub(super) fn read(section: &Section<'_>) -> Vec<SsdVolume> {
+    let mut taken = HashMap::new();
+    let mut volumes = section.each("volumes", |one| volume(one, &mut taken));
+    if volumes.len() > VOLUMES_MAX {
+        section.fail(format!("{} volumes; at most {VOLUMES_MAX}", volumes.len()));
+    }
+    name(&mut volumes);
+    volumes
+}
+
+fn name(volumes: &mut [SsdVolume]) {
+    let file_name = |volume: &SsdVolume| {
+        volume.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    };
+    let names: Vec<String> = volumes.iter().map(file_name).collect();
+    for (volume, name) in volumes.iter_mut().zip(&names) {
+        let shared = names.iter().filter(|other| *other == name).count() > 1;
+        volume.name = if shared { volume.path.display().to_string() } else { name.clone() };
+    }
+}
+
+fn volume(section: &Section<'_>, taken: &mut HashMap<Identity, Place>) -> SsdVolume {
+    let path = section.required("path", "a file or a block device such as \"/dev/nvme1n1\"");
+    let path = path.and_then(Setting::with_text);
+    let size = section.setting("size");
+    let size_bytes = size.as_ref().and_then(|s| s.bytes(VOLUME_BYTES_MIN..=VOLUME_BYTES_MAX));
+    let simulate = section.unlisted("simulate").and_then(Setting::with_text);
+    let simulate = simulate.map(|(_, text)| text.to_owned());
+    let written = Written { section, size: size.as_ref(), size_bytes: size_bytes.map(whole) };
+    let file =
+        path.as_ref().map_or_else(PathBuf::new, |(_, text)| section.source.folder.join(text));
+    let (kind, bytes) = match &path {
+        Some(_) if simulate.is_some() => (VolumeKind::Simulated, written.needed()),
+        Some((setting, text)) => written.standing(setting, text, &file),
+        None => (VolumeKind::File, None),
+    };
+    if let Some((setting, text)) = &path {
+        refuse_twice(setting, text, &file, taken);
+    }
+    let size_bytes = bytes.unwrap_or(VOLUME_BYTES_MIN);
+    let writes = section.setting("writes_per_day").and_then(|s| writes_per_day(&s, size_bytes));
+    let weight = size_bytes / SLOT_SIZE_BYTES;
+    SsdVolume {
+        name: String::new(),
+        path: file,
+        size_bytes,
+        kind,
+        writes_per_day_bytes: writes.unwrap_or(size_bytes),
+        weight: section.count("weight", weight, 1..=VOLUME_BYTES_MAX / SLOT_SIZE_BYTES),
+        simulate,
+    }
+}
+
+/// Whole MiB: regions begin at such borders.
+fn whole(bytes: u64) -> u64 {
+    bytes - bytes % SLOT_SIZE_BYTES
+}
+
+/// What a file is, whatever it is called: a device's number, or a file's own; of a file that is not
+/// there, where it would be.
+#[derive(PartialEq, Eq, Hash)]
+enum Identity {
+    Device(u64),
+    File(u64, u64),
+    Missing(PathBuf),
+}
+
+impl Identity {
+    fn of(path: &Path) -> Identity {
+        match fs::metadata(path) {
+            Ok(found) if found.file_type().is_block_device() => Identity::Device(found.rdev()),
+            Ok(found) => Identity::File(found.dev(), found.ino()),
+            Err(_) => {
+                let folder = folder_of(path);
+                let folder = folder.canonicalize().unwrap_or(folder.to_owned());
+                Identity::Missing(folder.join(path.file_name().unwrap_or_default()))
+            }
+        }
+    }
+}
+
+fn refuse_twice(
+    setting: &Setting<'_>,
+    text: &str,
+    path: &Path,
+    taken: &mut HashMap<Identity, Place>,
+) {
+    let identity = Identity::of(path);
+    if let Some(Place { line, column }) = taken.get(&identity) {
+        setting.fail(format!("is {text:?}, the volume at {line}:{column}; each volume once"));
+    }
+    taken.entry(identity).or_insert_with(|| setting.source.place(setting.at));
+}
+
+/// The size as it was written.
+struct Written<'a> {
+    section: &'a Section<'a>,
+    size: Option<&'a Setting<'a>>,
+    size_bytes: Option<u64>,
+}
+
+impl Written<'_> {
+    /// What is at `path`, and how large the volume is; what is wrong has been reported.
+    fn standing(
+        &self,
+        setting: &Setting<'_>,
+        text: &str,
+        path: &Path,
+    ) -> (VolumeKind, Option<u64>) {
+        let found = match fs::metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return (VolumeKind::NewFile, self.possible(setting, text, path));
+            }
+            found => found.and_then(|found| writable(path).map(|()| found)),
+        };
+        match found {
+            Ok(found) if found.is_file() => (VolumeKind::File, self.of_file(found.len())),
+            Ok(found) if found.file_type().is_block_device() => {
+                (VolumeKind::BlockDevice, self.of_device(setting, text, path))
+            }
+            Ok(_) => {
+                setting.fail(format!("is {text:?}; a file or a block device"));
+                (VolumeKind::File, None)
+            }
+            Err(error) => {
+                refuse(setting, text, &error);
+                (VolumeKind::File, None)
+            }
+        }
+    }
+
+    /// A size that nothing else tells.
+    fn needed(&self) -> Option<u64> {
+        if self.size.is_none() {
+            self.section.fail("`ssd.volumes.size` is missing; write \"100 GiB\"");
+        }
+        self.size_bytes
+    }
+
+    /// Whether a file of the size could be made.
+    fn possible(&self, setting: &Setting<'_>, text: &str, path: &Path) -> Option<u64> {
+        let folder = folder_of(path);
+        if !folder.is_dir() {
+            setting.fail(format!("is {text:?}; a block device, or a file in a folder that exists"));
+        } else if let Err(error) = writable(path) {
+            refuse(setting, text, &error);
+        }
+        let bytes = self.needed()?;
+        let free = statvfs(folder).ok().map(|found| found.f_bavail.saturating_mul(found.f_frsize));
+        if let (Some(free), Some(size)) = (free.filter(|free| *free < bytes), self.size) {
+            let free = bytes_text(whole(free));
+            size.fail(format!("is {:?}; {free} are free where it is to be", bytes_text(bytes)));
+        }
+        Some(bytes)
+    }
+
+    fn of_file(&self, bytes: u64) -> Option<u64> {
+        if let (Some(size), Some(written)) = (self.size, self.size_bytes)
+            && written != whole(bytes)
+        {
+            let (written, bytes) = (bytes_text(written), bytes_text(bytes));
+            size.fail(format!("is {written:?}, and the file has {bytes}; a volume keeps its size"));
+        }
+        if self.size.is_none() && whole(bytes) < VOLUME_BYTES_MIN {
+            let (bytes, least) = (bytes_text(bytes), bytes_text(VOLUME_BYTES_MIN));
+            self.section.fail(format!("this volume's file has {bytes}; at least {least:?}"));
+        }
+        Some(whole(bytes).clamp(VOLUME_BYTES_MIN, VOLUME_BYTES_MAX))
+    }
+
+    fn of_device(&self, setting: &Setting<'_>, text: &str, path: &Path) -> Option<u64> {
+        if let Some(size) = self.size {
+            size.fail("is for files; a block device is used whole: leave it out");
+        }
+        let end = fs::File::open(path).and_then(|mut device| device.seek(SeekFrom::End(0)));
+        match end {
+            Ok(bytes) if whole(bytes) < VOLUME_BYTES_MIN => {
+                let (bytes, least) = (bytes_text(bytes), bytes_text(VOLUME_BYTES_MIN));
+                setting.fail(format!("is {text:?}, a device of {bytes}; at least {least:?}"));
+                None
+            }
+            Ok(bytes) => Some(whole(bytes).min(VOLUME_BYTES_MAX)),
+            Err(error) => {
+                refuse(setting, text, &error);
+                None
+            }
+        }
+    }
+}
+
+fn refuse(setting: &Setting<'_>, text: &str, error: &io::Error) {
+    let cause = cause(error);
+    setting.fail(format!("is {text:?}, which cannot be used: {cause}; one this user may write"));
+}
+
+/// The folder a path names something in.
+pub(super) fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Bytes a day, as they are or as a multiple of the volume's size.
+fn writes_per_day(setting: &Setting<'_>, size_bytes: u64) -> Option<u64> {
+    let times = setting.value.as_str().filter(|text| parse_bytes(text).is_none());
+    let Some(hundredths) = times.and_then(parse_times) else {
+        return setting.bytes_or(
+            1..=1 << 60,
+            "a multiple of its size such as \"1x\" or a number of bytes such as \"500 GiB\"",
+        );
+    };
+    Some((size_bytes / 100).saturating_mul(hundredths))
+}

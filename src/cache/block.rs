@@ -12,8 +12,6 @@ use crate::object::PieceMap;
 pub struct RamBlock {
     /// In order, without overlap; each is consecutive in memory.
     pub(super) parts: Vec<Part>,
-    /// The memory they take. quick_cache relies on it never changing.
-    pub(super) weight_bytes: u64,
 }
 
 impl RamBlock {
@@ -94,7 +92,7 @@ mod tests {
             wanted in prop::collection::vec((0usize..16, 1usize..=16), 1..12),
         ) {
             let body: Bytes = (0..length).map(|at| (at / 251 + at) as u8).collect();
-            let mut block = RamBlock { parts: Vec::new(), weight_bytes: 0 };
+            let mut block = RamBlock { parts: Vec::new() };
             let mut expected = PieceMap::default();
             let pieces = length.div_ceil(PIECE);
             for (first, count) in wanted {

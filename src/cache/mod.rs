@@ -1,11 +1,12 @@
 //! The tiers a viewer is served from before an origin is asked.
 //!
-//! Holds no code: [`heads`] says what a URL leads to, [`ram`] which blocks stay (`block`), in the
-//! memory of `slots`, of which `places` says what is taken.
+//! Holds no code: [`heads`] says what a URL leads to; [`ram`] keeps blocks (`block`) that [`policy`]
+//! chose, in the memory of `slots`, of which `places` says what is taken.
 
 mod block;
 mod head_record;
 pub mod heads;
 mod places;
+pub mod policy;
 pub mod ram;
 mod slots;

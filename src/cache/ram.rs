@@ -1,40 +1,28 @@
 //! The ram tier: blocks of pieces in one mapping, and which of them stay.
 //!
-//! quick_cache decides per block what stays; a block's weight is the memory its pieces take. A hit
+//! `policy` decides per block what stays; a block's weight is the memory its pieces take. A hit
 //! takes a read lock and shares bytes that were made when the piece was published: nothing is
 //! copied, allocated or locked exclusively. Knows no HTTP and fills nothing. Always holds: the
 //! blocks kept weigh no more than the capacity, and their bytes lie in the mapping. A block that is
 //! evicted while viewers read it keeps its memory until they are done.
 
-use std::hash::BuildHasher;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use quick_cache::sync::Cache;
-use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
+use quick_cache::DefaultHashBuilder;
 
 use crate::cache::block::Part;
 pub use crate::cache::block::RamBlock;
+use crate::cache::policy::{Policy, PolicySettings, Sharding};
 pub use crate::cache::slots::Extent;
 use crate::cache::slots::Slots;
 use crate::limits::PIECE_SIZE_BYTES;
 use crate::object::{BlockKey, BlockSize, PieceMap, VersionId};
 
-/// What newcomers may not touch of a shard; the defaults of quick_cache give them only 3 %.
-const HOT_ALLOCATION: f64 = 0.7;
-/// Blocks remembered after they were evicted, per block that fits.
-const GHOST_ALLOCATION: f64 = 1.0;
-
 /// How many times what is wanted in one run may lie free in others before it is done without.
 const SCATTERED_MAX: u64 = 8;
-
-/// A shard must hold many blocks: one above its hot share is refused, and few make a poor policy.
-const SHARD_BYTES_MIN: u64 = 64 << 20;
-/// More shards do not make for fewer meetings at one lock.
-const SHARDS_PER_CORE_MAX: u64 = 4;
 
 /// How large the ram tier is.
 #[derive(Clone, Copy, Debug)]
@@ -69,8 +57,7 @@ pub struct RamUsage {
 /// The ram tier. Shared by all serving and fill threads.
 pub struct Ram {
     slots: Arc<Slots>,
-    shards: Box<[Shard]>,
-    shard_hash: DefaultHashBuilder,
+    policy: Policy<BlockKey, Arc<RamBlock>>,
     block_size: BlockSize,
     /// Held by the one thread that evicts to make room in the mapping: the shard it is at.
     making_room: Mutex<usize>,
@@ -84,13 +71,16 @@ impl Ram {
     /// What the system said, or that there is no room for one slot.
     pub fn new(settings: RamSettings) -> io::Result<Arc<Ram>> {
         let slots = Slots::map(settings.mapping_bytes)?;
-        let cached_bytes_max = settings.cached_bytes_max.min(slots.mapping_bytes());
-        let shards = shards_for(cached_bytes_max);
-        let shard_bytes = cached_bytes_max / shards;
+        // Many blocks are the short last one of a segment, so more fit than whole ones would.
+        let policy = PolicySettings {
+            capacity_bytes: settings.cached_bytes_max.min(slots.mapping_bytes()),
+            block_bytes_usual: settings.block_size.bytes() / 2,
+            block_bytes_max: settings.block_size.bytes(),
+            sharding: Sharding::of_this_machine(),
+        };
         Ok(Arc::new(Ram {
             slots,
-            shards: (0..shards).map(|_| Shard::new(shard_bytes, settings.block_size)).collect(),
-            shard_hash: DefaultHashBuilder::default(),
+            policy: Policy::new(policy, DefaultHashBuilder::default()),
             block_size: settings.block_size,
             making_room: Mutex::new(0),
             evictions: AtomicU64::new(0),
@@ -99,12 +89,12 @@ impl Ram {
 
     /// The block, if any piece of it is held; counts as a use of it.
     pub fn get(&self, key: &BlockKey) -> Option<Arc<RamBlock>> {
-        self.shard(key).cache.get(&Key::Block(*key))
+        self.policy.get(key)
     }
 
     /// The block, if any piece of it is held, without counting as a use of it.
     pub fn peek(&self, key: &BlockKey) -> Option<Arc<RamBlock>> {
-        self.shard(key).cache.peek(&Key::Block(*key))
+        self.policy.peek(key)
     }
 
     /// Room for `bytes` consecutive bytes: one at least, a slot (1 MiB) at most.
@@ -146,35 +136,28 @@ impl Ram {
         let end = start + bytes.len() as u64;
         assert!(end <= self.block_size.bytes(), "pieces lie inside their block");
         let Some(bytes) = self.in_mapping(bytes) else { return };
-        let shard = self.shard(&key);
-        let publishing = shard.publishing();
-        let held = shard.cache.peek(&Key::Block(key));
+        let change = self.policy.change(key);
+        let held = change.held();
         let parts = held.as_ref().map_or(&[][..], |block| &block.parts);
         let Some(parts) = Part { start, bytes }.added_to(parts) else { return };
         let parts = self.made_contiguous(parts);
         let weight_bytes = parts.iter().map(|part| self.slots.taken_bytes(&part.bytes)).sum();
-        let left = shard.keep(key, RamBlock { parts, weight_bytes });
-        drop(publishing);
+        let left = change.keep(Arc::new(RamBlock { parts }), weight_bytes);
+        drop(change);
         self.count_evicted(&left, held.as_ref());
     }
 
     /// Lets go of a block; those who read it now can finish.
     pub fn forget(&self, key: &BlockKey) {
-        let shard = self.shard(key);
-        let _publishing = shard.publishing();
-        shard.cache.remove(&Key::Block(*key));
+        self.policy.change(*key).forget();
     }
 
     /// Changes what cached blocks may take; evicts what is too much.
     ///
     /// Bounded by one block for each shard and by the mapping; the number of shards stays.
     pub fn resize(&self, cached_bytes_max: u64) {
-        let shard_bytes =
-            cached_bytes_max.min(self.slots.mapping_bytes()) / self.shards.len() as u64;
-        for shard in &self.shards {
-            let left = shard.resize(shard_bytes.max(self.block_size.bytes()));
-            self.count_evicted(&left, None);
-        }
+        let left = self.policy.resize(cached_bytes_max.min(self.slots.mapping_bytes()));
+        self.count_evicted(&left, None);
     }
 
     /// The pieces held of the first `blocks` blocks of a version, without counting as a use.
@@ -186,32 +169,20 @@ impl Ram {
     /// What is held now; the parts are read one after the other.
     pub fn usage(&self) -> RamUsage {
         let (taken_bytes, slots_free) = self.slots.usage();
-        let mut usage = RamUsage {
+        let kept = self.policy.kept();
+        RamUsage {
             mapping_bytes: self.slots.mapping_bytes(),
             taken_bytes,
-            cached_bytes: 0,
-            cached_bytes_max: 0,
-            blocks: 0,
+            cached_bytes: kept.bytes,
+            cached_bytes_max: kept.bytes_max,
+            blocks: kept.blocks,
             evictions: self.evictions.load(Ordering::Relaxed),
             slots_free,
-        };
-        for shard in &self.shards {
-            // While somebody makes room his ballast weighs too; he holds this lock.
-            let _publishing = shard.publishing();
-            usage.cached_bytes += shard.cache.weight();
-            usage.cached_bytes_max += shard.cache.capacity();
-            usage.blocks += shard.cache.len() as u64;
         }
-        usage
     }
 
     fn free_bytes(&self) -> u64 {
         self.slots.mapping_bytes() - self.slots.usage().0
-    }
-
-    fn shard(&self, key: &BlockKey) -> &Shard {
-        // The number of shards is a power of two.
-        &self.shards[self.shard_hash.hash_one(key) as usize & (self.shards.len() - 1)]
     }
 
     /// `bytes` where they are, or a copy if they lie outside the mapping and there is room.
@@ -257,137 +228,27 @@ impl Ram {
 
     /// Evicts about `bytes` from the next shard that keeps anything; false if none does.
     fn evict_from(&self, next_shard: &mut usize, bytes: u64) -> bool {
-        (0..self.shards.len()).any(|_| {
-            let shard = &self.shards[*next_shard];
-            *next_shard = (*next_shard + 1) % self.shards.len();
-            let left = shard.evict(bytes);
+        (0..self.policy.shards()).any(|_| {
+            let left = self.policy.evict(*next_shard, bytes);
+            *next_shard = (*next_shard + 1) % self.policy.shards();
             self.count_evicted(&left, None);
             !left.is_empty()
         })
     }
 
     /// `replaced`: the block a publication put a larger one in place of, which is no eviction.
-    fn count_evicted(&self, left: &[Left], replaced: Option<&Arc<RamBlock>>) {
+    fn count_evicted(&self, left: &[Arc<RamBlock>], replaced: Option<&Arc<RamBlock>>) {
         let is_replaced = |block| replaced.is_some_and(|replaced| Arc::ptr_eq(replaced, block));
-        let evicted = left.iter().filter(|(_, block)| !is_replaced(block)).count();
+        let evicted = left.iter().filter(|block| !is_replaced(block)).count();
         self.evictions.fetch_add(evicted as u64, Ordering::Relaxed);
     }
-}
-
-/// What left a shard.
-type Left = (Key, Arc<RamBlock>);
-
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Key {
-    Block(BlockKey),
-    /// Put in and taken out again, so that blocks leave by the cache's own policy.
-    Ballast,
-}
-
-/// A part of the blocks with a lock and a capacity of its own.
-struct Shard {
-    cache: Cache<Key, Arc<RamBlock>, ByWeight, DefaultHashBuilder, Leaving>,
-    /// Held while the shard's content is changed, so that no publication misses another one's
-    /// pieces. Readers do not take it.
-    publishing: Mutex<()>,
-}
-
-impl Shard {
-    fn new(capacity_bytes: u64, block_size: BlockSize) -> Shard {
-        // Many blocks are the short last one of a segment, so more fit than whole ones would.
-        let blocks_expected = (capacity_bytes / (block_size.bytes() / 2)).max(1);
-        let options = OptionsBuilder::new()
-            .shards(1)
-            .hot_allocation(HOT_ALLOCATION)
-            .ghost_allocation(GHOST_ALLOCATION)
-            .estimated_items_capacity(blocks_expected as usize)
-            .weight_capacity(capacity_bytes)
-            .build()
-            .expect("capacity and estimate are given");
-        let cache = Cache::with_options(options, ByWeight, DefaultHashBuilder::default(), Leaving);
-        Shard { cache, publishing: Mutex::new(()) }
-    }
-
-    fn publishing(&self) -> MutexGuard<'_, ()> {
-        self.publishing.lock().expect("publishing never panics")
-    }
-
-    /// Puts a block in, or in place of its smaller self, which is no use of it: a block must not
-    /// look popular because its pieces came one by one.
-    fn keep(&self, key: BlockKey, block: RamBlock) -> Vec<Left> {
-        let mut left = Vec::new();
-        let (key, block) = (Key::Block(key), Arc::new(block));
-        if let Err((key, block)) = self.cache.replace_with_lifecycle(key, block, true, &mut left) {
-            self.cache.insert_with_lifecycle(key, block, &mut left);
-        }
-        left
-    }
-
-    /// Evicts blocks of at least `bytes`, or all.
-    fn evict(&self, bytes: u64) -> Vec<Left> {
-        let _publishing = self.publishing();
-        let spare = self.cache.capacity().saturating_sub(self.cache.weight());
-        self.evict_for_ballast(spare + bytes.min(self.cache.weight()))
-    }
-
-    fn resize(&self, capacity_bytes: u64) -> Vec<Left> {
-        let _publishing = self.publishing();
-        let left = self.evict_for_ballast(self.cache.capacity().saturating_sub(capacity_bytes));
-        self.cache.set_capacity(capacity_bytes);
-        left
-    }
-
-    /// Evicts what has to go for an item of `weight_bytes`. Lowering the capacity for a moment
-    /// would do it too, but each time a few remembered evictions would be lost.
-    fn evict_for_ballast(&self, weight_bytes: u64) -> Vec<Left> {
-        let mut left = Vec::new();
-        if weight_bytes == 0 {
-            return left;
-        }
-        let ballast = Arc::new(RamBlock { parts: Vec::new(), weight_bytes });
-        self.cache.insert_with_lifecycle(Key::Ballast, ballast, &mut left);
-        self.cache.remove(&Key::Ballast);
-        left
-    }
-}
-
-#[derive(Clone)]
-struct ByWeight;
-
-impl Weighter<Key, Arc<RamBlock>> for ByWeight {
-    fn weight(&self, _: &Key, block: &Arc<RamBlock>) -> u64 {
-        block.weight_bytes
-    }
-}
-
-/// Collects what leaves, so that its memory is freed and counted outside the cache's lock.
-#[derive(Clone)]
-struct Leaving;
-
-impl Lifecycle<Key, Arc<RamBlock>> for Leaving {
-    type RequestState = Vec<Left>;
-
-    fn is_pinned(&self, key: &Key, _: &Arc<RamBlock>) -> bool {
-        *key == Key::Ballast
-    }
-
-    fn on_evict(&self, left: &mut Vec<Left>, key: Key, block: Arc<RamBlock>) {
-        left.push((key, block));
-    }
-}
-
-/// A power of two.
-fn shards_for(cached_bytes_max: u64) -> u64 {
-    let cores = thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
-    let shards = cached_bytes_max / SHARD_BYTES_MIN;
-    let shards = shards.clamp(1, cores * SHARDS_PER_CORE_MAX);
-    1 << shards.ilog2()
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicBool;
     use std::sync::{Barrier, mpsc};
+    use std::thread;
 
     use crate::object::VersionNumbers;
 
@@ -602,15 +463,6 @@ mod tests {
         ram.resize(u64::MAX);
         fill();
         assert_eq!((ram.usage().blocks, ram.usage().cached_bytes_max), (16, 16 * MIB));
-    }
-
-    #[test]
-    fn large_tiers_have_several_large_shards() {
-        let cores = thread::available_parallelism().unwrap().get() as u64;
-        assert_eq!(shards_for(0), 1);
-        assert_eq!(shards_for(127 * MIB), 1);
-        assert_eq!(shards_for(128 * MIB), 2);
-        assert_eq!(shards_for(u64::MAX), 1 << (cores * 4).ilog2());
     }
 
     #[test]

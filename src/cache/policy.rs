@@ -1,0 +1,322 @@
+//! Which blocks stay in ram, apart from their bytes: what is kept has a key and a weight.
+//!
+//! quick_cache decides, in shards with a lock and a capacity each. [`Ram`](crate::cache::ram::Ram)
+//! keeps blocks in it; the replay of traces and the shadow caches keep weights only, so that what
+//! is measured is what serves. Always holds: what is kept weighs no more than the capacity.
+
+use std::hash::{BuildHasher, Hash};
+use std::sync::{Mutex, MutexGuard};
+use std::thread;
+
+use quick_cache::sync::Cache;
+use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
+
+/// What newcomers may not touch of a shard; the defaults of quick_cache give them only 3 %.
+const HOT_ALLOCATION: f64 = 0.7;
+/// Blocks remembered after they were evicted, per block that fits.
+const GHOST_ALLOCATION: f64 = 1.0;
+
+/// A shard must hold many blocks: one above its hot share is refused, and few make a poor policy.
+const SHARD_BYTES_MIN: u64 = 64 << 20;
+/// More shards do not make for fewer meetings at one lock.
+const SHARDS_PER_CORE_MAX: u64 = 4;
+
+/// How a capacity is divided into shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sharding {
+    /// The least one shard weighs when full.
+    pub shard_bytes_min: u64,
+    /// How many there are at most; rounded down to a power of two.
+    pub shards_max: u64,
+}
+
+impl Sharding {
+    /// As many shards as the cores of this machine are worth.
+    pub fn of_this_machine() -> Sharding {
+        let cores = thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+        Sharding { shard_bytes_min: SHARD_BYTES_MIN, shards_max: cores * SHARDS_PER_CORE_MAX }
+    }
+
+    /// A power of two.
+    fn shards(self, capacity_bytes: u64) -> u64 {
+        let shards = capacity_bytes / self.shard_bytes_min.max(1);
+        1 << shards.clamp(1, self.shards_max.max(1)).ilog2()
+    }
+}
+
+/// How much is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct PolicySettings {
+    /// What is kept weighs this at most.
+    pub capacity_bytes: u64,
+    /// What a block usually weighs: as many are remembered after they left as then fit.
+    pub block_bytes_usual: u64,
+    /// No capacity set later is below this for each shard.
+    pub block_bytes_max: u64,
+    /// How the capacity is divided.
+    pub sharding: Sharding,
+}
+
+/// What is kept at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// What it weighs.
+    pub bytes: u64,
+    /// What it may weigh.
+    pub bytes_max: u64,
+    /// How many blocks.
+    pub blocks: u64,
+}
+
+/// Keeps the values that are worth it, found by key. Shared by all threads; a value is cloned when
+/// it is found, and a hit takes a read lock of one shard.
+pub struct Policy<K, V, S = DefaultHashBuilder> {
+    shards: Box<[Shard<K, V, S>]>,
+    shard_hash: S,
+    block_bytes_max: u64,
+}
+
+impl<K, V, S> Policy<K, V, S>
+where
+    K: Copy + Eq + Hash,
+    V: Clone,
+    S: BuildHasher + Clone,
+{
+    /// Nothing is kept yet. Where the same input must give the same output, `hasher` has no random
+    /// part.
+    pub fn new(settings: PolicySettings, hasher: S) -> Policy<K, V, S> {
+        let PolicySettings { capacity_bytes, block_bytes_usual, block_bytes_max, sharding } =
+            settings;
+        let shards = sharding.shards(capacity_bytes);
+        let shard_bytes = capacity_bytes / shards;
+        let shard = |_| Shard::new(shard_bytes, block_bytes_usual, hasher.clone());
+        let shards = (0..shards).map(shard).collect();
+        Policy { shards, shard_hash: hasher, block_bytes_max }
+    }
+
+    /// The value, if it is kept; counts as a use of it.
+    pub fn get(&self, key: &K) -> Option<V> {
+        self.shard(key).cache.get(&Key::Block(*key))?.value
+    }
+
+    /// The value, if it is kept, without counting as a use of it.
+    pub fn peek(&self, key: &K) -> Option<V> {
+        self.shard(key).cache.peek(&Key::Block(*key))?.value
+    }
+
+    /// Leaves the shard of `key` to the caller until what is returned is dropped: others may read.
+    pub fn change(&self, key: K) -> Change<'_, K, V, S> {
+        let shard = self.shard(&key);
+        Change { key: Key::Block(key), shard, _changing: shard.changing() }
+    }
+
+    /// How many shards there are.
+    pub fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// Evicts about `bytes`, or all, from the shard with this number; gives what left.
+    pub fn evict(&self, shard: usize, bytes: u64) -> Vec<V> {
+        self.shards[shard].evict(bytes)
+    }
+
+    /// Changes what may be kept, and gives what left. The number of shards stays.
+    pub fn resize(&self, capacity_bytes: u64) -> Vec<V> {
+        let shard_bytes = capacity_bytes / self.shards.len() as u64;
+        let shard_bytes = shard_bytes.max(self.block_bytes_max);
+        self.shards.iter().flat_map(|shard| shard.resize(shard_bytes)).collect()
+    }
+
+    /// What is kept now, read one shard after the other.
+    pub fn kept(&self) -> Kept {
+        let mut kept = Kept::default();
+        for shard in &self.shards {
+            // While somebody makes room his ballast weighs too; he holds this lock.
+            let _changing = shard.changing();
+            kept.bytes += shard.cache.weight();
+            kept.bytes_max += shard.cache.capacity();
+            kept.blocks += shard.cache.len() as u64;
+        }
+        kept
+    }
+
+    fn shard(&self, key: &K) -> &Shard<K, V, S> {
+        // The number of shards is a power of two.
+        &self.shards[self.shard_hash.hash_one(key) as usize & (self.shards.len() - 1)]
+    }
+}
+
+/// The right to change what is kept under one key.
+pub struct Change<'a, K, V, S> {
+    key: Key<K>,
+    shard: &'a Shard<K, V, S>,
+    _changing: MutexGuard<'a, ()>,
+}
+
+impl<K, V, S> Change<'_, K, V, S>
+where
+    K: Copy + Eq + Hash,
+    V: Clone,
+    S: BuildHasher + Clone,
+{
+    /// What is kept now; no use of it.
+    pub fn held(&self) -> Option<V> {
+        self.shard.cache.peek(&self.key)?.value
+    }
+
+    /// Puts a value in, or in place of another, which is no use of it: a block must not look
+    /// popular because its pieces came one by one. Gives what left, the replaced one too, or the
+    /// value itself if it is refused.
+    pub fn keep(&self, value: V, weight_bytes: u64) -> Vec<V> {
+        let item = Item { value: Some(value), weight_bytes };
+        let (cache, mut left) = (&self.shard.cache, Vec::new());
+        if let Err((key, item)) = cache.replace_with_lifecycle(self.key, item, true, &mut left) {
+            cache.insert_with_lifecycle(key, item, &mut left);
+        }
+        left
+    }
+
+    /// Lets go of the value.
+    pub fn forget(&self) {
+        self.shard.cache.remove(&self.key);
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Key<K> {
+    Block(K),
+    /// Put in and taken out again, so that blocks leave by the cache's own policy.
+    Ballast,
+}
+
+/// A value with its weight, which quick_cache relies on never changing; ballast has no value.
+#[derive(Clone)]
+struct Item<V> {
+    value: Option<V>,
+    weight_bytes: u64,
+}
+
+/// A part of the blocks with a lock and a capacity of its own.
+struct Shard<K, V, S> {
+    cache: Cache<Key<K>, Item<V>, ByWeight, S, Leaving>,
+    /// Held while the shard's content is changed, so that no change misses another one's. Readers
+    /// do not take it.
+    changing: Mutex<()>,
+}
+
+impl<K, V, S> Shard<K, V, S>
+where
+    K: Copy + Eq + Hash,
+    V: Clone,
+    S: BuildHasher + Clone,
+{
+    fn new(capacity_bytes: u64, block_bytes_usual: u64, hasher: S) -> Shard<K, V, S> {
+        let blocks_expected = (capacity_bytes / block_bytes_usual.max(1)).max(1);
+        let options = OptionsBuilder::new()
+            .shards(1)
+            .hot_allocation(HOT_ALLOCATION)
+            .ghost_allocation(GHOST_ALLOCATION)
+            .estimated_items_capacity(blocks_expected as usize)
+            .weight_capacity(capacity_bytes)
+            .build()
+            .expect("capacity and estimate are given");
+        let cache = Cache::with_options(options, ByWeight, hasher, Leaving);
+        Shard { cache, changing: Mutex::new(()) }
+    }
+
+    fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().expect("changing what is kept never panics")
+    }
+
+    fn evict(&self, bytes: u64) -> Vec<V> {
+        let _changing = self.changing();
+        let spare = self.cache.capacity().saturating_sub(self.cache.weight());
+        self.evict_for_ballast(spare + bytes.min(self.cache.weight()))
+    }
+
+    fn resize(&self, capacity_bytes: u64) -> Vec<V> {
+        let _changing = self.changing();
+        let left = self.evict_for_ballast(self.cache.capacity().saturating_sub(capacity_bytes));
+        self.cache.set_capacity(capacity_bytes);
+        left
+    }
+
+    /// Evicts what has to go for an item of `weight_bytes`. Lowering the capacity for a moment
+    /// would do it too, but each time a few remembered evictions would be lost.
+    fn evict_for_ballast(&self, weight_bytes: u64) -> Vec<V> {
+        let mut left = Vec::new();
+        if weight_bytes == 0 {
+            return left;
+        }
+        let ballast = Item { value: None, weight_bytes };
+        self.cache.insert_with_lifecycle(Key::Ballast, ballast, &mut left);
+        self.cache.remove(&Key::Ballast);
+        left
+    }
+}
+
+#[derive(Clone)]
+struct ByWeight;
+
+impl<K, V> Weighter<Key<K>, Item<V>> for ByWeight {
+    fn weight(&self, _: &Key<K>, item: &Item<V>) -> u64 {
+        item.weight_bytes
+    }
+}
+
+/// Collects what leaves, so that its memory is freed and counted outside the cache's lock.
+#[derive(Clone)]
+struct Leaving;
+
+impl<K: PartialEq, V> Lifecycle<Key<K>, Item<V>> for Leaving {
+    type RequestState = Vec<V>;
+
+    fn is_pinned(&self, key: &Key<K>, _: &Item<V>) -> bool {
+        *key == Key::Ballast
+    }
+
+    fn on_evict(&self, left: &mut Vec<V>, _: Key<K>, item: Item<V>) {
+        left.extend(item.value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn large_capacities_have_several_large_shards() {
+        let machine = Sharding::of_this_machine();
+        let cores = thread::available_parallelism().unwrap().get() as u64;
+        assert_eq!(machine.shards(0), 1);
+        assert_eq!(machine.shards(127 * MIB), 1);
+        assert_eq!(machine.shards(128 * MIB), 2);
+        assert_eq!(machine.shards(u64::MAX), 1 << (cores * 4).ilog2());
+        let scaled = Sharding { shard_bytes_min: 64 << 10, shards_max: 7 };
+        assert_eq!(scaled.shards(MIB), 4);
+    }
+
+    #[test]
+    fn weights_alone_are_kept_like_blocks() {
+        let sharding = Sharding { shard_bytes_min: 1_000, shards_max: 4 };
+        let settings = PolicySettings {
+            capacity_bytes: 4_000,
+            block_bytes_usual: 10,
+            block_bytes_max: 20,
+            sharding,
+        };
+        let policy: Policy<u64, ()> = Policy::new(settings, DefaultHashBuilder::default());
+        assert_eq!(policy.shards(), 4);
+        for key in 0..2_000 {
+            assert!(policy.get(&key).is_none());
+            policy.change(key).keep((), 10);
+        }
+        let kept = policy.kept();
+        assert!(kept.bytes <= 4_000 && kept.bytes > 3_900, "{kept:?}");
+        assert_eq!(kept.bytes, kept.blocks * 10);
+        assert!(!policy.resize(0).is_empty());
+        assert_eq!(policy.kept().bytes_max, 80, "room for one block in each shard");
+    }
+}

@@ -25,6 +25,8 @@ pub const VOLUME_BYTES_MIN: u64 = 4 * REGION_SIZE_BYTES;
 pub const VOLUME_BYTES_MAX: u64 = REGION_SIZE_BYTES << 20;
 /// Volumes of one appliance; each has a thread or more, and series of its own.
 pub const VOLUMES_MAX: usize = 64;
+/// Volumes that have failed and are remembered; then the oldest is forgotten.
+pub const VOLUMES_REMEMBERED_MAX: usize = 256;
 /// What one entry of the ssd index is paid for with, the space between entries included.
 pub const INDEX_ENTRY_BYTES: u64 = 16;
 /// Entries for each MiB of volumes where the index's size is not set: blocks of half a MiB.

@@ -5,3 +5,4 @@
 //! device is never believed without its checksum; a volume that fails makes misses.
 
 pub mod device;
+pub mod remembered;

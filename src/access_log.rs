@@ -441,7 +441,7 @@ mod tests {
             serde_json::to_value(&recent[0]).unwrap(),
             serde_json::json!({
                 "id": recent[0].id, "at_ms": 1_795_262_128_007u64, "method": "GET", "path": "/999",
-                "protocol": "http2", "tls": true, "status": 206, "bytes": 100,
+                "protocol": "http2", "tls": true, "status": 206, "bytes": 100, "ssd_bytes": 40,
                 "range": "100-199", "cache": "hit", "ttfb_us": 250, "duration_us": 1_500,
                 "outcome": "complete",
             })

@@ -47,6 +47,8 @@ pub struct Entry<'a> {
     pub status: StatusCode,
     /// Body bytes handed to the connection.
     pub body_bytes: u64,
+    /// Those of them that were read from an ssd.
+    pub ssd_bytes: u64,
     /// The range that was answered; `None` for whole objects.
     pub range: Option<ByteRange>,
     /// What the look-up found, as the metrics count it; `None` when the cache was not asked.
@@ -134,6 +136,7 @@ impl Entry<'_> {
         line.bare("tls", self.tls);
         line.bare("status", self.status.as_u16());
         line.bare("bytes", self.body_bytes);
+        line.bare("ssd_bytes", self.ssd_bytes);
         match self.range {
             Some(range) => {
                 line.plain("range", format_args!("{}-{}", range.start(), range.last()));
@@ -287,6 +290,7 @@ pub(super) mod tests {
             tls: true,
             status: StatusCode::PARTIAL_CONTENT,
             body_bytes: 100,
+            ssd_bytes: 40,
             range: ByteRange::new(100, 200),
             lookup: Some(Lookup::Hit),
             cache: Some("tidegate; hit; ttl=11"),
@@ -329,7 +333,7 @@ pub(super) mod tests {
                 r#"{{"time":"2026-11-21T11:55:28.007Z","request_id":"{}","#,
                 r#""client":"192.0.2.77","site":"films","method":"GET","host":"films.example","#,
                 r#""path":"/a.mp4?quality=2","protocol":"http2","tls":true,"status":206,"#,
-                r#""bytes":100,"range":"100-199","lookup":"hit","cache":"tidegate; hit; ttl=11","#,
+                r#""bytes":100,"ssd_bytes":40,"range":"100-199","lookup":"hit","cache":"tidegate; hit; ttl=11","#,
                 r#""ttfb_us":250,"duration_us":1500,"origin":1,"user_agent":"Player/1.0","#,
                 r#""outcome":"complete"}}"#,
                 "\n"

@@ -33,6 +33,8 @@ pub struct RecentRequest {
     pub status: u16,
     /// Body bytes sent.
     pub bytes: u64,
+    /// Those of them that were read from an ssd.
+    pub ssd_bytes: u64,
     /// First and last byte of the range that was answered.
     pub range: Option<String>,
     /// What the look-up found: the metrics' word.

@@ -202,10 +202,10 @@ mod tests {
             "uptime_seconds": 12,
             "requests": 0,
             "lookups": {
-                "hit": 1, "miss": 0, "partial": 0, "revalidated": 0, "collapsed": 0,
-                "uncacheable": 0,
+                "hit": 1, "hit_ssd": 0, "miss": 0, "partial": 0, "revalidated": 0,
+                "collapsed": 0, "uncacheable": 0,
             },
-            "bytes": { "ram": 65_536, "fill": 0, "pass": 0 },
+            "bytes": { "ram": 65_536, "ssd": 0, "fill": 0, "pass": 0 },
             "ttfb": { "p50_us": 175, "p90_us": 235 },
             "origin": { "requests": 0, "bytes": 0 },
             "memory": { "total_bytes": 0, "by_use": {} },

@@ -74,6 +74,7 @@ pub struct Record {
     /// Requests upstream this one caused.
     pub origin_requests: Cell<u32>,
     body_bytes: u64,
+    ssd_bytes: u64,
     /// How it ended; who leaves first changes nothing here.
     pub outcome: Outcome,
 }
@@ -101,6 +102,7 @@ impl Record {
             cache: None,
             origin_requests: Cell::new(0),
             body_bytes: 0,
+            ssd_bytes: 0,
             outcome: Outcome::ClientLeft,
         }
     }
@@ -110,10 +112,15 @@ impl Record {
         if self.first_byte.get().is_none() {
             let waited = self.begun.elapsed();
             self.first_byte.set(Some(waited));
-            let wait = if tier == Tier::Ram { Wait::Hit } else { Wait::Miss };
+            let wait = match tier {
+                Tier::Ram => Wait::Hit,
+                Tier::Ssd => Wait::Ssd,
+                Tier::Fill | Tier::Pass => Wait::Miss,
+            };
             self.counters.observe_first_byte(wait, waited);
         }
         self.body_bytes += bytes as u64;
+        self.ssd_bytes += if tier == Tier::Ssd { bytes as u64 } else { 0 };
         self.counters.body_bytes.add(tier, bytes as u64);
     }
 
@@ -171,6 +178,7 @@ impl Drop for Record {
             tls: connection.tls.is_some(),
             status: self.status,
             body_bytes: self.body_bytes,
+            ssd_bytes: self.ssd_bytes,
             range: self.range,
             lookup: self.lookup,
             cache: self.cache.as_ref().and_then(|value| value.to_str().ok()),

@@ -133,6 +133,8 @@ closed_labels! {
     Tier("tier") {
         /// Held in ram before the request.
         Ram = "ram",
+        /// Read from the ssd tier for this request.
+        Ssd = "ssd",
         /// A fill run's bytes, as they landed.
         Fill = "fill",
         /// Passed from the origin without being kept.
@@ -141,8 +143,10 @@ closed_labels! {
 
     /// What the look-up of a request's object and bytes found.
     Lookup("result") {
-        /// All of it, fresh.
+        /// All of it, fresh, the first of its bytes in ram.
         Hit = "hit",
+        /// All of it, fresh, the first of its bytes on an ssd.
+        HitSsd = "hit_ssd",
         /// None of it.
         Miss = "miss",
         /// Some of the bytes asked for.
@@ -157,8 +161,10 @@ closed_labels! {
 
     /// How the wait for a first byte was spent.
     Wait("result") {
-        /// The first byte was held.
+        /// The first byte was in ram.
         Hit = "hit",
+        /// The first byte had to be read from an ssd.
+        Ssd = "ssd",
         /// The first byte had to come from the origin.
         Miss = "miss",
     }

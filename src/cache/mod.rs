@@ -1,8 +1,9 @@
 //! The tiers a viewer is served from before an origin is asked.
 //!
-//! Holds no code: [`heads`] says what a URL leads to; [`ram`] keeps blocks (`block`) that [`policy`]
+//! Holds no code: [`admission`] says what is written to the SSD; [`heads`] says what a URL leads to; [`ram`] keeps blocks (`block`) that [`policy`]
 //! chose, in the memory of `slots`, of which `places` says what is taken.
 
+pub mod admission;
 mod block;
 mod head_record;
 pub mod heads;

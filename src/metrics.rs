@@ -7,6 +7,7 @@
 mod counters;
 pub mod labels;
 pub mod series;
+pub mod ssd;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -193,6 +193,37 @@ pub(super) fn value(series: Series, labels: &[(&str, &str)], value: u64) -> prot
     metric
 }
 
+/// One series of a gauge that is no whole number.
+pub(super) fn measure(labels: &[(&str, &str)], value: f64) -> proto::Metric {
+    let mut gauge = proto::Gauge::default();
+    gauge.set_value(value);
+    let mut metric = proto::Metric::from_label(pairs(labels));
+    metric.set_gauge(gauge);
+    metric
+}
+
+/// One series of a histogram, by upper bounds in seconds; `cumulated` has one more than those.
+pub(super) fn histogram(
+    labels: &[(&str, &str)],
+    bounds: impl Iterator<Item = f64>,
+    cumulated: &[u64],
+    sum: f64,
+) -> proto::Metric {
+    let bucket = |(bound, below): (f64, &u64)| {
+        let mut bucket = proto::Bucket::default();
+        bucket.set_upper_bound(bound);
+        bucket.set_cumulative_count(*below);
+        bucket
+    };
+    let mut histogram = proto::Histogram::default();
+    histogram.set_bucket(bounds.zip(cumulated).map(bucket).collect());
+    histogram.set_sample_count(cumulated.last().copied().unwrap_or_default());
+    histogram.set_sample_sum(sum);
+    let mut metric = proto::Metric::from_label(pairs(labels));
+    metric.set_histogram(histogram);
+    metric
+}
+
 /// What the registry knows a metric by.
 pub(super) fn description(family: &proto::MetricFamily) -> Desc {
     let labels = family.get_metric().first().map_or(&[][..], |metric| metric.get_label());
@@ -212,26 +243,14 @@ fn tally<L: Labels, const N: usize>(series: Series, tally: &Tally<L, N>) -> prot
 
 fn first_byte_histograms(totals: &Counters) -> Vec<proto::Metric> {
     let histograms = Wait::ALL.iter().zip(&totals.time_to_first_byte);
-    histograms.map(|(wait, durations)| histogram(*wait, durations)).collect()
+    histograms.map(|(wait, durations)| waits(*wait, durations)).collect()
 }
 
-fn histogram(labels: impl Labels, durations: &Durations) -> proto::Metric {
-    let cumulated = durations.cumulated();
-    let mut histogram = proto::Histogram::default();
-    let bucket = |(bound_us, below): (&u64, &u64)| {
-        let mut bucket = proto::Bucket::default();
-        bucket.set_upper_bound(*bound_us as f64 / 1e6);
-        bucket.set_cumulative_count(*below);
-        bucket
-    };
-    histogram.set_bucket(BUCKETS_US.iter().zip(&cumulated).map(bucket).collect());
-    histogram.set_sample_count(cumulated[BUCKETS_US.len()]);
-    histogram.set_sample_sum(durations.sum_seconds());
+fn waits(wait: Wait, durations: &Durations) -> proto::Metric {
     let mut words = Vec::new();
-    labels.append_to(&mut words);
-    let mut metric = proto::Metric::from_label(pairs(&words));
-    metric.set_histogram(histogram);
-    metric
+    wait.append_to(&mut words);
+    let bounds = BUCKETS_US.iter().map(|bound_us| *bound_us as f64 / 1e6);
+    histogram(&words, bounds, &durations.cumulated(), durations.sum_seconds())
 }
 
 /// Every metric that is read at scrape.

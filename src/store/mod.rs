@@ -5,14 +5,15 @@
 //! device is never believed without its checksum; a volume that fails makes misses.
 
 pub mod device;
+pub mod format;
 pub mod index;
 pub mod ledger;
 pub mod remembered;
 
-/// Names an object on a volume: a hash of its site's name and its target, made above the store.
+/// Names an object on volumes: a hash of its site's name and its target, the same in every process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectHash(pub u128);
 
-/// Names a site on a volume: a hash of its name, for it outlives its place in a configuration.
+/// Names a site on volumes: a hash of its name, the same in every process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SiteHash(pub u64);

@@ -1,0 +1,164 @@
+//! What is on a volume, byte by byte: pure encoding and decoding. `ARCHITECTURE.md` writes it down.
+//!
+//! Knows no device and no clock. Everything but a piece is a frame: it names its kind, its volume
+//! and its own place, and has a checksum over all of it, so what is torn, stale or written to a
+//! wrong place is told from what is right. A value that was decoded is valid. What a later version
+//! adds (compatible feature bits, fields at the end, kinds of records and of sections) is ignored
+//! or skipped by its length.
+
+mod block;
+mod checkpoint;
+mod footer;
+mod frame;
+#[doc(hidden)]
+pub mod fuzz;
+mod geometry;
+mod packet;
+mod record;
+mod region;
+mod superblock;
+mod table;
+
+use std::fmt;
+
+pub use self::block::{BlockHeader, BlockLabel, piece_checksum};
+pub use self::checkpoint::{
+    CheckpointHeader, REGION_SNAPSHOT_BYTES, RegionSnapshot, Section, SectionKind, SectionSum,
+};
+pub use self::footer::{Footer, FooterEntry, Indexed};
+pub use self::geometry::{Geometry, GeometryError, Spot, VolumeId};
+pub use self::packet::{Body, HeadEntry, HeadLabel, Packet, PacketBuilder};
+pub use self::record::Record;
+pub use self::region::RegionHeader;
+pub use self::superblock::{Access, SUPERBLOCK_COPIES, Superblock, superblock_places};
+pub use self::table::{Copy as PageCopy, ENTRIES_PER_PAGE, RegionEntry, RegionState, TablePage};
+
+/// What a region is written with: blocks that viewers asked for lie apart from planned ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stream {
+    /// What viewers asked for.
+    Demand,
+    /// What was filled before anyone asked.
+    Planned,
+}
+
+impl Stream {
+    fn to_byte(self) -> u8 {
+        match self {
+            Stream::Demand => 0,
+            Stream::Planned => 1,
+        }
+    }
+
+    fn from_byte(byte: u8) -> Result<Stream, FormatError> {
+        match byte {
+            0 => Ok(Stream::Demand),
+            1 => Ok(Stream::Planned),
+            _ => Err(FormatError::Invalid { what: "a stream" }),
+        }
+    }
+}
+
+/// Why bytes of a volume are not believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FormatError {
+    /// There are only zeros: nothing was written here.
+    NotAVolume,
+    /// Something else is here, not written by Tidegate.
+    Foreign,
+    /// The frame goes on: so many bytes are needed to judge it.
+    Short {
+        /// From its first byte.
+        needs_bytes: usize,
+    },
+    /// The frame's checksum is not right: the write was torn, or bits have changed.
+    Torn,
+    /// A frame, but not of this kind.
+    WrongKind {
+        /// The kind it is.
+        found: u16,
+    },
+    /// It was written for another volume.
+    AnotherVolume {
+        /// For that one.
+        found: VolumeId,
+    },
+    /// It was written for another place: a write went astray.
+    WrongPlace {
+        /// Where it belongs: bytes of the volume, or region (upper half) and granule in it.
+        found: u64,
+    },
+    /// It is of another generation of its region: left from an earlier lap.
+    WrongGeneration {
+        /// The generation it was written in.
+        found: u64,
+    },
+    /// A later version made the volume, in a way that this one can't read.
+    Incompatible {
+        /// The feature bits that are not known.
+        bits: u64,
+    },
+    /// The volume has a shape that this version can't use.
+    Geometry(GeometryError),
+    /// The device is smaller than the volume on it.
+    Truncated {
+        /// What the volume should have.
+        volume_bytes: u64,
+        /// What the device has.
+        device_bytes: u64,
+    },
+    /// The checksum is right, and a value can't be.
+    Invalid {
+        /// Which one.
+        what: &'static str,
+    },
+    /// A piece is not what was written.
+    Checksum {
+        /// Its number in the block.
+        piece: u32,
+    },
+}
+
+impl fmt::Display for FormatError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use FormatError as E;
+        match self {
+            E::NotAVolume => f.write_str("nothing was written here"),
+            E::Foreign => f.write_str("what is here was not written by Tidegate"),
+            E::Short { needs_bytes } => write!(f, "cut off: it has {needs_bytes} bytes"),
+            E::Torn => f.write_str("the checksum is wrong: torn or damaged"),
+            E::WrongKind { found } => write!(f, "it is of kind {found}, which is not expected"),
+            E::AnotherVolume { found } => write!(f, "it belongs to volume {found}"),
+            E::WrongPlace { found } => write!(f, "it belongs to place {found:#x}"),
+            E::WrongGeneration { found } => write!(f, "it is of generation {found}"),
+            E::Incompatible { bits } => {
+                write!(f, "made by a later version: features {bits:#x} are not known to this one")
+            }
+            E::Geometry(fault) => write!(f, "the geometry can't be used: {fault}"),
+            E::Truncated { volume_bytes, device_bytes } => write!(
+                f,
+                "the volume has {volume_bytes} bytes, what it lies on only {device_bytes}"
+            ),
+            E::Invalid { what } => write!(f, "{what} has a value that is never written"),
+            E::Checksum { piece } => write!(f, "the checksum of piece {piece} is wrong"),
+        }
+    }
+}
+
+impl std::error::Error for FormatError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            FormatError::Geometry(source) => Some(source),
+            _ => None,
+        }
+    }
+}
+
+impl From<bytes::TryGetError> for FormatError {
+    fn from(_: bytes::TryGetError) -> FormatError {
+        FormatError::Invalid { what: "a length" }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,17 @@
 //! the device's until the transfer is complete, however long that takes; `Ok` means that every
 //! byte was moved.
 
+mod flight;
+mod front;
 mod memory;
+mod open;
+mod queue;
+mod simulated;
+mod tally;
+#[cfg(test)]
+mod tests;
+mod threads;
+mod uring;
 
 use std::fmt;
 use std::io;
@@ -16,6 +26,8 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 pub use self::memory::{Buffer, Granules, Lent};
+pub use self::open::{Access, CreateError, EngineChoice, OpenError, Options, create, open};
+pub use self::simulated::{Faults, Image, Share, Simulated, Simulation, SimulationError};
 
 /// How soon a transfer is wanted; the first comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,7 +108,8 @@ impl fmt::Debug for Transfer {
 pub struct Done {
     /// `Ok` when every byte was moved.
     pub result: io::Result<()>,
-    /// The operation's buffers, in order.
+    /// The operation's buffers, in order; none where a device broke down and can't say whether the
+    /// kernel still uses them.
     pub buffers: Vec<Buffer>,
 }
 

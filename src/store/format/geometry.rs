@@ -4,6 +4,7 @@
 //! inside the volume, and what the index can name is enough for every region.
 
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 
 use crate::limits::{GRANULE_SIZE_BYTES, REGION_SIZE_BYTES};
@@ -14,6 +15,15 @@ use super::table::ENTRIES_PER_PAGE;
 /// Names a volume for ever: chosen at random when it is formatted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct VolumeId(pub u128);
+
+impl VolumeId {
+    /// Of a new volume.
+    pub fn random() -> VolumeId {
+        // Two hashes with keys from the system: names have to differ, not to be secret.
+        let word = || u128::from(RandomState::new().hash_one(std::process::id()));
+        VolumeId(word() << 64 | word())
+    }
+}
 
 impl fmt::Display for VolumeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

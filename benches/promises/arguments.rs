@@ -1,12 +1,15 @@
 //! The command line of the measurement.
 
+use std::path::PathBuf;
+
 use clap::{Parser, ValueEnum};
 
 /// Measure what Tidegate promises; exit 1 when a promise is broken
 #[derive(Debug, Parser)]
 #[command(name = "cargo bench --bench promises --", after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// The cases to run; left out: all but `memory`, which takes two minutes
+    /// The cases to run; left out: all but `memory`, which takes two minutes, and `disk`, which
+    /// writes 2 GiB
     cases: Vec<CaseName>,
     /// Run every case
     #[arg(long)]
@@ -14,6 +17,9 @@ pub(crate) struct Arguments {
     /// Rounds of each case, interleaved
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) rounds: u32,
+    /// Where `disk` makes its file
+    #[arg(long, value_name = "FOLDER", default_value = env!("CARGO_TARGET_TMPDIR"))]
+    pub(crate) folder: PathBuf,
     /// Print one JSON document instead of a table
     #[arg(long)]
     pub(crate) json: bool,
@@ -26,6 +32,7 @@ const EXAMPLES: &str = "Examples:
   cargo bench --bench promises
   cargo bench --bench promises -- seek --rounds 20
   cargo bench --bench promises -- memory
+  cargo bench --bench promises -- disk --rounds 3 --folder /mnt/ssd
   cargo bench --bench promises -- --all --json";
 
 /// What can be measured.
@@ -37,13 +44,15 @@ pub(crate) enum CaseName {
     Seek,
     /// 2,000 slow readers and a crawl within `memory.total`
     Memory,
+    /// Reads of a volume at a depth, beside `fio` if that is installed
+    Disk,
 }
 
 impl Arguments {
     /// The cases chosen, each once.
     pub(crate) fn cases(&self) -> Vec<CaseName> {
         let chosen = |case: &CaseName| match self.cases.is_empty() {
-            true => self.all || *case != CaseName::Memory,
+            true => self.all || !matches!(case, CaseName::Memory | CaseName::Disk),
             false => self.all || self.cases.contains(case),
         };
         CaseName::value_variants().iter().copied().filter(chosen).collect()

@@ -30,6 +30,9 @@ impl Measure {
 pub(crate) enum Unit {
     Milliseconds,
     MiB,
+    MiBPerSecond,
+    CpuSecondsPerGiB,
+    Ratio,
     Count,
 }
 
@@ -38,14 +41,18 @@ impl Unit {
         match self {
             Unit::Milliseconds => "ms",
             Unit::MiB => "MiB",
-            Unit::Count => "",
+            Unit::MiBPerSecond => "MiB/s",
+            Unit::CpuSecondsPerGiB => "s/GiB",
+            Unit::Ratio | Unit::Count => "",
         }
     }
 
     fn text(self, value: f64) -> String {
         match self {
             Unit::Milliseconds | Unit::MiB => format!("{value:.1}"),
-            Unit::Count => format!("{value:.0}"),
+            Unit::CpuSecondsPerGiB => format!("{value:.3}"),
+            Unit::Ratio => format!("{value:.2}"),
+            Unit::MiBPerSecond | Unit::Count => format!("{value:.0}"),
         }
     }
 }
@@ -57,6 +64,8 @@ pub(crate) enum Promise {
     None,
     /// Of the rounds' median: a time on a machine that has other work too.
     MedianAtMost(f64),
+    /// Likewise.
+    MedianAtLeast(f64),
     /// In every round.
     AtMost(f64),
     /// In every round.
@@ -89,6 +98,7 @@ impl Row {
         match self.measure.promise {
             Promise::None => None,
             Promise::MedianAtMost(bound) => Some(self.median() <= bound),
+            Promise::MedianAtLeast(bound) => Some(self.median() >= bound),
             Promise::AtMost(bound) => Some(self.most() <= bound),
             Promise::Exactly(bound) => Some(self.least() == bound && self.most() == bound),
         }
@@ -100,6 +110,7 @@ impl Row {
         match self.measure.promise {
             Promise::None => String::new(),
             Promise::MedianAtMost(most) => format!("median at most {}", bound(most)),
+            Promise::MedianAtLeast(least) => format!("median at least {}", bound(least)),
             Promise::AtMost(most) => format!("at most {}", bound(most)),
             Promise::Exactly(value) => bound(value),
         }

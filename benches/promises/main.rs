@@ -11,6 +11,7 @@ mod arguments;
 #[allow(dead_code)]
 #[path = "../../tests/it/support/content.rs"]
 mod content;
+mod disk;
 mod edge;
 mod figure;
 mod memory;
@@ -33,7 +34,7 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("the system gives a process a runtime");
     let mut cases: Vec<Case> =
-        arguments.cases().into_iter().map(|name| Case::start(name, &runtime)).collect();
+        arguments.cases().into_iter().map(|name| Case::start(name, &arguments, &runtime)).collect();
     let mut figures = Figures::default();
     for round in 1..=arguments.rounds {
         for case in cases.iter_mut().filter(|case| round == 1 || case.repeats()) {
@@ -53,15 +54,17 @@ enum Case {
     Together(together::Together),
     Seek(seek::Seek),
     Memory(memory::Memory),
+    Disk(Box<disk::DiskReads>),
 }
 
 impl Case {
-    fn start(name: CaseName, runtime: &Runtime) -> Case {
+    fn start(name: CaseName, arguments: &Arguments, runtime: &Runtime) -> Case {
         let _inside = runtime.enter();
         match name {
             CaseName::Together => Case::Together(together::Together::start()),
             CaseName::Seek => Case::Seek(seek::Seek::start()),
             CaseName::Memory => Case::Memory(memory::Memory::start()),
+            CaseName::Disk => Case::Disk(Box::new(disk::DiskReads::start(&arguments.folder))),
         }
     }
 
@@ -70,6 +73,7 @@ impl Case {
             Case::Together(_) => "together",
             Case::Seek(_) => "seek",
             Case::Memory(_) => "memory",
+            Case::Disk(_) => "disk",
         }
     }
 
@@ -83,6 +87,7 @@ impl Case {
             Case::Together(case) => case.round(round).await,
             Case::Seek(case) => case.round(round).await,
             Case::Memory(case) => case.round().await,
+            Case::Disk(case) => case.round(round).await,
         }
     }
 }

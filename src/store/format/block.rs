@@ -6,13 +6,13 @@
 use std::ops::Range;
 
 use bytes::{Buf, BufMut, Bytes};
-use crc_fast::{CrcAlgorithm, Digest};
 
 use crate::limits::{PIECE_SIZE_BYTES, PIECES_PER_BLOCK_MAX};
 use crate::object::{BlockKey, PieceMap, VersionId};
 use crate::store::device::Granules;
 use crate::store::{ObjectHash, SiteHash};
 
+use super::checksum::Checksum;
 use super::frame::{self, Frame, GRANULE, kind};
 use super::record::record_at;
 use super::{FormatError, Spot, Stream};
@@ -185,10 +185,10 @@ pub fn piece_checksum(block: BlockKey, piece: u32, bytes: &[u8]) -> u64 {
     head[16..20].copy_from_slice(&block.index.to_le_bytes());
     head[20..24].copy_from_slice(&piece.to_le_bytes());
     head[24..].copy_from_slice(&(bytes.len() as u32).to_le_bytes());
-    let mut digest = Digest::new(CrcAlgorithm::Crc64Nvme);
-    digest.update(&head);
-    digest.update(bytes);
-    digest.finalize()
+    let mut checksum = Checksum::new();
+    checksum.update(&head);
+    checksum.update(bytes);
+    checksum.value()
 }
 
 /// The pieces of a map, in order.

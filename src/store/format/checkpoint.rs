@@ -7,11 +7,11 @@
 use std::ops::Range;
 
 use bytes::{Buf, BufMut};
-use crc_fast::{CrcAlgorithm, Digest};
 
 use crate::limits::GRANULE_SIZE_BYTES;
 use crate::store::device::Granules;
 
+use super::checksum::Checksum;
 use super::frame::{self, Address, Frame, kind};
 use super::{FormatError, Geometry, RegionState, Stream, VolumeId};
 
@@ -179,16 +179,16 @@ impl CheckpointHeader {
 
 /// Reckons a section's checksum from its bytes as they come. Covers whose it is too, so that a
 /// section left from another checkpoint is not taken for one of this.
-pub struct SectionSum(Digest);
+pub struct SectionSum(Checksum);
 
 impl SectionSum {
     /// Before the first byte.
     pub fn new(volume: VolumeId, sequence: u64, kind: SectionKind) -> SectionSum {
-        let mut digest = Digest::new(CrcAlgorithm::Crc64Nvme);
-        digest.update(&volume.0.to_le_bytes());
-        digest.update(&sequence.to_le_bytes());
-        digest.update(&kind.to_number().to_le_bytes());
-        SectionSum(digest)
+        let mut sum = Checksum::new();
+        sum.update(&volume.0.to_le_bytes());
+        sum.update(&sequence.to_le_bytes());
+        sum.update(&kind.to_number().to_le_bytes());
+        SectionSum(sum)
     }
 
     /// The next bytes; padding is not among them.
@@ -198,7 +198,7 @@ impl SectionSum {
 
     /// After the last byte.
     pub fn checksum(&self) -> u64 {
-        self.0.finalize()
+        self.0.value()
     }
 }
 

@@ -4,11 +4,11 @@
 //! first: what the rest says is believed only then.
 
 use bytes::Buf;
-use crc_fast::{CrcAlgorithm, Digest};
 
 use crate::limits::GRANULE_SIZE_BYTES;
 use crate::store::device::Granules;
 
+use super::checksum::Checksum;
 use super::{FormatError, VolumeId};
 
 pub(super) const MAGIC: [u8; 8] = *b"TIDEGATE";
@@ -145,8 +145,8 @@ pub(super) fn reseal(bytes: &mut [u8]) {
 }
 
 fn checksum_of(frame: &[u8]) -> u64 {
-    let mut digest = Digest::new(CrcAlgorithm::Crc64Nvme);
-    digest.update(&frame[..CHECKSUM.start]);
-    digest.update(&frame[CHECKSUM.end..]);
-    digest.finalize()
+    let mut checksum = Checksum::new();
+    checksum.update(&frame[..CHECKSUM.start]);
+    checksum.update(&frame[CHECKSUM.end..]);
+    checksum.value()
 }

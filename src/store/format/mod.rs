@@ -8,6 +8,7 @@
 
 mod block;
 mod checkpoint;
+mod checksum;
 mod footer;
 mod frame;
 #[doc(hidden)]

@@ -34,6 +34,15 @@ pub const INDEX_ENTRIES_PER_MIB: u64 = 2;
 /// The least the ssd index may have; small volumes of small objects fit too.
 pub const INDEX_BYTES_MIN: u64 = 1 << 20;
 
+/// Bytes that wait to be written to one volume, or are being written; what comes then is refused.
+pub const VOLUME_QUEUE_BYTES_MAX: u64 = 64 << 20;
+/// Records that wait to be written to one volume, heads apart from blocks.
+pub const VOLUME_QUEUE_RECORDS_MAX: usize = 4_096;
+/// Record writes under way at once on one volume.
+pub const VOLUME_WRITES_MAX: usize = 4;
+/// Regions of one volume of which it is remembered that a read failed.
+pub const VOLUME_ILL_REGIONS_MAX: usize = 1_024;
+
 /// The least `memory.total` may be.
 pub const MEMORY_TOTAL_BYTES_MIN: u64 = 192 << 20;
 /// The least `memory.ram` may be: one shard of the ram tier.

@@ -152,7 +152,8 @@ impl Ledger {
     /// Opens the region that was free the longest for `stream`, which has none open. `None` when
     /// none is free, or only those that are reserved for re-appending.
     pub fn open(&self, stream: Stream) -> Option<RegionId> {
-        let region = self.regions().open(&self.shape, stream)?;
+        let mut regions = self.regions();
+        let region = regions.open(&self.shape, stream)?;
         self.cell(region).generation.fetch_add(1, Ordering::Relaxed);
         Some(region)
     }
@@ -234,6 +235,13 @@ impl Ledger {
             cell.generation.store(generation, Ordering::Relaxed);
         }
         *self.regions() = Regions::restored(phases);
+    }
+
+    /// Every region's phase and generation, at one moment.
+    pub fn snapshot(&self) -> Vec<(RegionPhase, u64)> {
+        let regions = self.regions();
+        let each = (0..self.shape.regions).map(RegionId);
+        each.map(|region| (regions.phase(region), self.generation(region))).collect()
     }
 
     /// What a region is in.

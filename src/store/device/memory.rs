@@ -34,6 +34,8 @@ pub enum Buffer {
     Own(Granules),
     /// Somebody else's, for reads.
     Lent(Box<dyn Lent>),
+    /// The start of somebody else's, so many bytes of it.
+    LentStart(Box<dyn Lent>, usize),
     /// Shared, for writes; its address is aligned to a granule too.
     Shared(Bytes),
 }
@@ -59,6 +61,11 @@ impl Buffer {
             Buffer::Lent(lent) => unsafe {
                 slice::from_raw_parts(lent.start().as_ptr(), lent.length_bytes())
             },
+            // SAFETY: as above, and no more than it has.
+            Buffer::LentStart(lent, length) => unsafe {
+                let length = (*length).min(lent.length_bytes());
+                slice::from_raw_parts(lent.start().as_ptr(), length)
+            },
             Buffer::Shared(bytes) => bytes,
         }
     }
@@ -71,6 +78,11 @@ impl Buffer {
             Buffer::Lent(lent) => Some(unsafe {
                 slice::from_raw_parts_mut(lent.start().as_ptr(), lent.length_bytes())
             }),
+            // SAFETY: as above, and no more than it has.
+            Buffer::LentStart(lent, length) => Some(unsafe {
+                let length = (*length).min(lent.length_bytes());
+                slice::from_raw_parts_mut(lent.start().as_ptr(), length)
+            }),
             Buffer::Shared(_) => None,
         }
     }
@@ -80,7 +92,7 @@ impl fmt::Debug for Buffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self {
             Buffer::Own(_) => "own",
-            Buffer::Lent(_) => "lent",
+            Buffer::Lent(_) | Buffer::LentStart(..) => "lent",
             Buffer::Shared(_) => "shared",
         };
         write!(f, "{kind} {} bytes", self.length_bytes())
@@ -131,6 +143,17 @@ impl Granules {
     fn layout(length: usize) -> Layout {
         Layout::from_size_align(length, GRANULE_SIZE_BYTES as usize)
             .expect("a buffer is far smaller than the address space")
+    }
+}
+
+// SAFETY: aligned to a granule, on the heap, initialised, and exclusively held by whoever has it.
+unsafe impl Lent for Granules {
+    fn start(&self) -> NonNull<u8> {
+        self.start
+    }
+
+    fn length_bytes(&self) -> usize {
+        self.length
     }
 }
 

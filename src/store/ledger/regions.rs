@@ -65,13 +65,25 @@ impl Regions {
         let is_open = |phase| matches!(phase, RegionPhase::Open(_));
         assert!(!each().any(|(_, p)| is_open(p)), "what was found open is never used on");
         let free = each().filter(|(_, phase)| *phase == RegionPhase::Free);
-        let sealed = each().filter_map(|(region, phase)| match phase {
-            RegionPhase::Sealed { order, .. } => Some((order, region)),
-            _ => None,
-        });
-        let sealed: BTreeMap<u64, RegionId> = sealed.collect();
+        let free: VecDeque<RegionId> = free.map(|(region, _)| region).collect();
+        let mut sealed = BTreeMap::new();
+        for (region, phase) in each() {
+            if let RegionPhase::Sealed { mut order, .. } = phase {
+                // What was read may name one place twice: nobody loses his.
+                while sealed.contains_key(&order) {
+                    order += 1;
+                }
+                sealed.insert(order, region);
+            }
+        }
+        let mut phases = phases;
+        for (place, region) in &sealed {
+            if let RegionPhase::Sealed { order, .. } = &mut phases[region.0 as usize] {
+                *order = *place;
+            }
+        }
         Regions {
-            free: free.map(|(region, _)| region).collect(),
+            free,
             next_seal: sealed.keys().next_back().map_or(1, |last| last.saturating_add(1)),
             sealed,
             open: [const { None }; Stream::ALL.len()],

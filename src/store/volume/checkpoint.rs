@@ -1,0 +1,250 @@
+//! Checkpoints: what is where, written down so that it need not be found out again.
+//!
+//! The index is dumped while it changes. That is right because of what is noted before: for every
+//! region the generation and state, and for those that are open the granule up to which all is
+//! published. A dumped entry counts only if it lies in what was noted; the rest is found by
+//! reading the regions again. No region is given up meanwhile.
+
+use bytes::{Buf, BufMut, Bytes};
+
+use crate::limits::GRANULE_SIZE_BYTES;
+use crate::store::device::{Granules, Urgency};
+use crate::store::format::{
+    CheckpointHeader, RegionSnapshot, RegionState, SectionKind, SectionSum, Stream as Filled,
+};
+use crate::store::index::RegionId;
+use crate::store::ledger::RegionPhase;
+
+use super::append::filled;
+use super::core::{Core, UNBROKEN, Upkeep};
+use super::metadata::{Metadata, MetadataError};
+
+/// What is written at once.
+const CHUNK_GRANULES: usize = 256;
+/// The granule before the dump of the index holds a [`Preamble`].
+pub(super) const PREAMBLE_BYTES: usize = GRANULE_SIZE_BYTES as usize;
+const OPEN_MAX: usize = 64;
+
+/// What is noted beside the dump of the index.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Preamble {
+    /// What the dump takes.
+    pub(super) index_bytes: u64,
+    /// Heads with a lower number may not be the newest.
+    pub(super) trust_from: u64,
+    /// Of each region that was open: the first granule of which not everything was published.
+    pub(super) open: Vec<(RegionId, u32)>,
+}
+
+impl Preamble {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(PREAMBLE_BYTES);
+        bytes.put_u64_le(self.index_bytes);
+        bytes.put_u64_le(self.trust_from);
+        bytes.put_u64_le(self.open.len() as u64);
+        for (region, granule) in &self.open {
+            bytes.put_u32_le(region.0);
+            bytes.put_u32_le(*granule);
+        }
+        bytes.resize(PREAMBLE_BYTES, 0);
+        bytes
+    }
+
+    /// `None` if it says what was never written.
+    pub(super) fn decode(mut bytes: &[u8]) -> Option<Preamble> {
+        let index_bytes = bytes.try_get_u64_le().ok()?;
+        let trust_from = bytes.try_get_u64_le().ok()?;
+        let count = bytes.try_get_u64_le().ok()?;
+        if count > OPEN_MAX as u64 {
+            return None;
+        }
+        let mut open = Vec::new();
+        for _ in 0..count {
+            open.push((RegionId(bytes.try_get_u32_le().ok()?), bytes.try_get_u32_le().ok()?));
+        }
+        Some(Preamble { index_bytes, trust_from, open })
+    }
+}
+
+/// What was noted before the index was dumped.
+struct Noted {
+    regions: Vec<RegionSnapshot>,
+    open: Vec<(RegionId, u32)>,
+    sealed_before: u64,
+    next_write: u64,
+}
+
+impl Core {
+    /// Writes a checkpoint, unless the volume can't be written.
+    pub(super) async fn take_checkpoint(&self, upkeep: &mut Upkeep) {
+        if !self.health.is_writable() {
+            return;
+        }
+        let noted = self.note();
+        let (sequence, slot) = (upkeep.checkpoint + 1, 1 - upkeep.slot);
+        match self.write_checkpoint(sequence, slot, &noted).await {
+            Ok(()) => {
+                *upkeep = Upkeep {
+                    checkpoint: sequence,
+                    slot,
+                    sealed_before: noted.sealed_before,
+                    next_write: noted.next_write,
+                };
+                self.tally.checkpoints.add(1);
+            }
+            Err(error) => self.metadata_failed(&error),
+        }
+    }
+
+    fn note(&self) -> Noted {
+        let sealed_before = self.ledger.next_seal();
+        let next_write = self.sequence.load(std::sync::atomic::Ordering::Relaxed);
+        // With the logs locked no place is taken and nothing is published beside it.
+        let logs = self.logs();
+        let phases = self.ledger.snapshot();
+        let mut open = Vec::new();
+        let mut regions = Vec::with_capacity(phases.len());
+        for (number, (phase, generation)) in phases.into_iter().enumerate() {
+            let region = RegionId(number as u32);
+            if let Some(log) = logs.get(&region) {
+                let unpublished = log.unpublished.first().map(|granule| u32::from(*granule));
+                let end = self.ledger.open_region(log.stream).filter(|at| at.region == region);
+                let end = end.map_or(self.geometry.region_granules(), |at| at.granule.into());
+                open.push((region, unpublished.unwrap_or(end)));
+            }
+            let used = self.ledger.used_granules(region);
+            regions.push(snapshot_of(phase, generation, used));
+        }
+        Noted { regions, open, sealed_before, next_write }
+    }
+
+    async fn write_checkpoint(
+        &self,
+        sequence: u64,
+        slot: usize,
+        noted: &Noted,
+    ) -> Result<(), MetadataError> {
+        let place = self.geometry.checkpoint(slot);
+        let next_write = self.sequence.load(std::sync::atomic::Ordering::Relaxed);
+        let mut header = CheckpointHeader::new(&self.geometry, sequence, next_write);
+        let metadata = Metadata { written_bytes: &self.tally.checkpoint_bytes, ..self.metadata() };
+        let begin = |kind, header: &CheckpointHeader| {
+            let room = header.room_bytes();
+            let at = place.end - room;
+            Section::new(metadata, SectionSum::new(self.id, sequence, kind), at)
+        };
+
+        let mut section = begin(SectionKind::Regions, &header);
+        for region in &noted.regions {
+            section.push(&region.encode()).await?;
+        }
+        section.end(SectionKind::Regions, &mut header).await?;
+
+        let mut section = begin(SectionKind::Index, &header);
+        let (index, open) = (self.index(), noted.open.clone());
+        let index_bytes = (index.shards() * index.shard_bytes()) as u64;
+        let preamble = Preamble { index_bytes, trust_from: self.trust_from, open };
+        section.push(&preamble.encode()).await?;
+        let mut shard_bytes = Vec::new();
+        for shard in 0..index.shards() {
+            shard_bytes.clear();
+            index.dump(shard, &mut shard_bytes);
+            section.push(&shard_bytes).await?;
+        }
+        section.end(SectionKind::Index, &mut header).await?;
+
+        let make = self.extra.lock().expect(UNBROKEN).clone();
+        let extra = make.map_or_else(
+            || self.extra_found.clone().unwrap_or_default(),
+            |make| Bytes::from(make()),
+        );
+        if extra.len() as u64 <= header.room_bytes() {
+            let mut section = begin(SectionKind::Extra, &header);
+            section.push(&extra).await?;
+            section.end(SectionKind::Extra, &mut header).await?;
+        } else {
+            tracing::warn!(
+                "{} bytes beside a checkpoint are too many, and are left out",
+                extra.len()
+            );
+        }
+
+        metadata.flush().await?;
+        let bytes = header.encode(self.id, &self.geometry, slot);
+        metadata.write("a checkpoint", place.start, bytes).await?;
+        metadata.flush().await
+    }
+}
+
+fn snapshot_of(phase: RegionPhase, generation: u64, used: u64) -> RegionSnapshot {
+    let (state, stream, sealed) = match phase {
+        RegionPhase::Free => (RegionState::Free, Filled::Demand, 0),
+        RegionPhase::Open(stream) | RegionPhase::Closing(stream) => {
+            (RegionState::Open, filled(stream), 0)
+        }
+        RegionPhase::Sealed { stream, order } => (RegionState::Sealed, filled(stream), order),
+        // None is being given up while a checkpoint is taken; one that could not be counts no more.
+        RegionPhase::Leaving(stream) => (RegionState::Free, filled(stream), 0),
+        RegionPhase::Quarantined => (RegionState::Quarantined, Filled::Demand, 0),
+    };
+    let used_granules = u32::try_from(used).unwrap_or(u32::MAX);
+    RegionSnapshot { generation, sealed, used_granules, state, stream }
+}
+
+/// A section that is being written, chunk by chunk.
+struct Section<'a> {
+    metadata: Metadata<'a>,
+    sum: SectionSum,
+    at: u64,
+    length_bytes: u64,
+    chunk: Granules,
+    held: usize,
+}
+
+impl<'a> Section<'a> {
+    fn new(metadata: Metadata<'a>, sum: SectionSum, at: u64) -> Section<'a> {
+        let chunk = Granules::zeroed(CHUNK_GRANULES);
+        Section { metadata, sum, at, length_bytes: 0, chunk, held: 0 }
+    }
+
+    async fn push(&mut self, mut bytes: &[u8]) -> Result<(), MetadataError> {
+        self.sum.update(bytes);
+        self.length_bytes += bytes.len() as u64;
+        while !bytes.is_empty() {
+            let room = &mut self.chunk.bytes_mut()[self.held..];
+            let (now, later) = bytes.split_at(room.len().min(bytes.len()));
+            room[..now.len()].copy_from_slice(now);
+            self.held += now.len();
+            bytes = later;
+            if self.held == self.chunk.bytes().len() {
+                self.write(CHUNK_GRANULES).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn write(&mut self, granules: usize) -> Result<(), MetadataError> {
+        let next = Granules::zeroed(CHUNK_GRANULES);
+        let chunk = std::mem::replace(&mut self.chunk, next);
+        let bytes = Bytes::from_owner(chunk).slice(..granules * GRANULE_SIZE_BYTES as usize);
+        let length = bytes.len() as u64;
+        self.metadata.write_bytes("a checkpoint", self.at, bytes, Urgency::Reclaim).await?;
+        self.at += length;
+        self.held = 0;
+        Ok(())
+    }
+
+    /// Writes what is left and notes the section in `header`.
+    async fn end(
+        mut self,
+        kind: SectionKind,
+        header: &mut CheckpointHeader,
+    ) -> Result<(), MetadataError> {
+        if self.held > 0 {
+            self.write(self.held.div_ceil(GRANULE_SIZE_BYTES as usize)).await?;
+        }
+        let place = header.push(kind, self.length_bytes, self.sum.checksum());
+        place.expect("a slot has room for the regions and the index of its geometry");
+        Ok(())
+    }
+}

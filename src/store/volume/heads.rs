@@ -1,0 +1,116 @@
+//! Heads on their way: of several of one object only the newest may be found, in whatever order
+//! their writes end. Until it is written it is answered from here.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard};
+
+use crate::store::ObjectHash;
+
+use super::types::HeadFound;
+
+/// Objects of which heads are being written, or the ends of them.
+#[derive(Default)]
+pub(super) struct PendingHeads {
+    objects: Mutex<HashMap<ObjectHash, Pending>>,
+    /// How many objects: as a rule none, and then nothing is locked to find that out.
+    count: AtomicUsize,
+}
+
+struct Pending {
+    newest: u64,
+    /// The newest; `None` if it is a tombstone.
+    head: Option<HeadFound>,
+    under_way: u32,
+}
+
+impl PendingHeads {
+    /// The head numbered `sequence` is on its way, `None` for a tombstone: older ones don't count
+    /// any more. `and` is done before anybody can see it.
+    pub(super) fn begin(
+        &self,
+        object: ObjectHash,
+        sequence: u64,
+        head: Option<HeadFound>,
+        and: impl FnOnce(),
+    ) {
+        let mut objects = self.objects();
+        let new = || Pending { newest: 0, head: None, under_way: 0 };
+        let pending = objects.entry(object).or_insert_with(new);
+        if sequence > pending.newest {
+            pending.newest = sequence;
+            pending.head = head;
+        }
+        pending.under_way += 1;
+        self.count.store(objects.len(), Ordering::Release);
+        and();
+    }
+
+    /// The write is over; `publish` is called if no newer head has been begun meanwhile.
+    pub(super) fn end<T>(
+        &self,
+        object: ObjectHash,
+        sequence: u64,
+        publish: impl FnOnce() -> T,
+    ) -> Option<T> {
+        let mut objects = self.objects();
+        let pending = objects.get_mut(&object).expect("what ends was begun");
+        let is_newest = pending.newest == sequence;
+        // Found in the index before it is not found here any more.
+        let published = is_newest.then(publish);
+        pending.under_way -= 1;
+        if pending.under_way == 0 {
+            objects.remove(&object);
+        }
+        self.count.store(objects.len(), Ordering::Release);
+        published
+    }
+
+    /// The newest head of `object` that is on its way; `Some(None)` if it is a tombstone.
+    pub(super) fn newest(&self, object: ObjectHash) -> Option<Option<HeadFound>> {
+        if self.count.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        self.objects().get(&object).map(|pending| pending.head.clone())
+    }
+
+    /// Whether there is one on its way; `Some(false)` if it is a tombstone.
+    pub(super) fn holds(&self, object: ObjectHash) -> Option<bool> {
+        if self.count.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        self.objects().get(&object).map(|pending| pending.head.is_some())
+    }
+
+    fn objects(&self) -> MutexGuard<'_, HashMap<ObjectHash, Pending>> {
+        self.objects.lock().expect("nothing panics while it changes the heads under way")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::types::Trust;
+    use super::*;
+    use crate::store::SiteHash;
+
+    fn head(payload: &'static [u8]) -> Option<HeadFound> {
+        let payload = bytes::Bytes::from_static(payload);
+        let trust = Trust::Newest;
+        Some(HeadFound { site: SiteHash(1), birth: 0, payload, body: None, trust })
+    }
+
+    #[test]
+    fn only_the_newest_head_is_published_in_whatever_order_the_writes_end() {
+        let (heads, object) = (PendingHeads::default(), ObjectHash(1));
+        heads.begin(object, 5, head(b"old"), || ());
+        heads.begin(object, 6, head(b"new"), || ());
+        assert_eq!(heads.newest(object), Some(head(b"new")));
+        assert_eq!(heads.end(object, 6, || "new"), Some("new"));
+        assert_eq!(heads.end(object, 5, || "old"), None);
+        assert_eq!(heads.newest(object), None);
+        heads.begin(object, 7, None, || ());
+        assert_eq!(heads.holds(object), Some(false));
+        assert_eq!(heads.end(object, 7, || "alone"), Some("alone"));
+        assert_eq!(heads.holds(object), None);
+    }
+}

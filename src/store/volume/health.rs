@@ -1,0 +1,230 @@
+//! How well a volume is: online, read-only, or offline, and what brought it there.
+//!
+//! It only gets worse. A few errors on reads are borne, eight in ten minutes are not; one on a
+//! write is not. A device that is gone, or that can't keep the region table, makes a volume that
+//! is not used at all. A region that fails twice is taken out of use.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::limits::VOLUME_ILL_REGIONS_MAX;
+use crate::store::index::RegionId;
+
+const ERRORS_MAX: usize = 8;
+const ERRORS_WITHIN: Duration = Duration::from_secs(600);
+const ERRORS_PER_REGION_MAX: u32 = 2;
+
+const ONLINE: u8 = 0;
+const READ_ONLY: u8 = 1;
+const OFFLINE: u8 = 2;
+
+/// What a volume may be used for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Everything.
+    Online,
+    /// Reading.
+    ReadOnly {
+        /// What brought it there.
+        why: String,
+    },
+    /// Nothing.
+    Offline {
+        /// What brought it there.
+        why: String,
+    },
+}
+
+impl State {
+    /// The metrics label.
+    pub fn label(&self) -> &'static str {
+        match self {
+            State::Online => "online",
+            State::ReadOnly { .. } => "read-only",
+            State::Offline { .. } => "offline",
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            State::Online => f.write_str("online"),
+            State::ReadOnly { why } => write!(f, "read-only: {why}"),
+            State::Offline { why } => write!(f, "offline: {why}"),
+        }
+    }
+}
+
+/// What is to be done about a region after an error in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Bear,
+    Quarantine,
+}
+
+pub(super) struct Health {
+    level: AtomicU8,
+    state: Mutex<Found>,
+}
+
+struct Found {
+    state: State,
+    errors: VecDeque<Instant>,
+    ill_regions: HashMap<RegionId, u32>,
+}
+
+impl Health {
+    pub(super) fn new() -> Health {
+        let state =
+            Found { state: State::Online, errors: VecDeque::new(), ill_regions: HashMap::new() };
+        Health { level: AtomicU8::new(ONLINE), state: Mutex::new(state) }
+    }
+
+    pub(super) fn state(&self) -> State {
+        self.found().state.clone()
+    }
+
+    pub(super) fn is_writable(&self) -> bool {
+        self.level.load(Ordering::Relaxed) == ONLINE
+    }
+
+    pub(super) fn is_readable(&self) -> bool {
+        self.level.load(Ordering::Relaxed) < OFFLINE
+    }
+
+    pub(super) fn read_only(&self, why: String) {
+        let mut found = self.found();
+        if found.state == State::Online {
+            tracing::error!("a volume is read-only from now on: {why}");
+            found.state = State::ReadOnly { why };
+            self.level.store(READ_ONLY, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn offline(&self, why: String) {
+        let mut found = self.found();
+        if !matches!(found.state, State::Offline { .. }) {
+            tracing::error!("a volume is offline from now on: {why}");
+            found.state = State::Offline { why };
+            self.level.store(OFFLINE, Ordering::Relaxed);
+        }
+    }
+
+    /// Closed by its owner: nobody has to act.
+    pub(super) fn closed(&self) {
+        let mut found = self.found();
+        if !matches!(found.state, State::Offline { .. }) {
+            found.state = State::Offline { why: "it was closed".to_owned() };
+        }
+        self.level.store(OFFLINE, Ordering::Relaxed);
+    }
+
+    /// A read failed, or brought something else than was written.
+    pub(super) fn read_failed(
+        &self,
+        region: RegionId,
+        why: &dyn fmt::Display,
+        now: Instant,
+    ) -> Verdict {
+        let many = {
+            let mut found = self.found();
+            found.errors.push_back(now);
+            while found.errors.front().is_some_and(|at| now.duration_since(*at) > ERRORS_WITHIN) {
+                found.errors.pop_front();
+            }
+            found.errors.len() >= ERRORS_MAX
+        };
+        if many {
+            let minutes = ERRORS_WITHIN.as_secs() / 60;
+            let errors = format!("{ERRORS_MAX} errors in {minutes} minutes");
+            self.read_only(format!("{errors}, the last one: {why}"));
+        }
+        self.judge(region)
+    }
+
+    fn judge(&self, region: RegionId) -> Verdict {
+        let mut found = self.found();
+        let known = found.ill_regions.len();
+        if known >= VOLUME_ILL_REGIONS_MAX && !found.ill_regions.contains_key(&region) {
+            return Verdict::Bear;
+        }
+        let errors = found.ill_regions.entry(region).or_insert(0);
+        *errors += 1;
+        if *errors == ERRORS_PER_REGION_MAX { Verdict::Quarantine } else { Verdict::Bear }
+    }
+
+    /// A record could not be written.
+    pub(super) fn write_failed(&self, source: &io::Error) {
+        if is_gone(source) {
+            self.offline(source.to_string());
+        } else {
+            self.read_only(format!("a write failed: {source}"));
+        }
+    }
+
+    /// What tells where records are could not be written.
+    pub(super) fn metadata_failed(&self, what: &str, source: &dyn fmt::Display) {
+        self.offline(format!("{what} could not be written: {source}"));
+    }
+
+    /// The device is gone, if the error says so.
+    pub(super) fn note_gone(&self, source: &io::Error) {
+        if is_gone(source) {
+            self.offline(source.to_string());
+        }
+    }
+
+    fn found(&self) -> MutexGuard<'_, Found> {
+        self.state.lock().expect("nothing panics while it changes the health of a volume")
+    }
+}
+
+fn is_gone(source: &io::Error) -> bool {
+    matches!(source.raw_os_error(), Some(libc::ENXIO | libc::ENODEV))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn eight_errors_in_ten_minutes_make_a_volume_read_only() {
+        let health = Health::new();
+        for n in 0..20 {
+            assert!(health.is_writable(), "{n}");
+            health.read_failed(RegionId(n), &"EIO", Instant::now());
+            tokio::time::advance(Duration::from_secs(86)).await;
+        }
+        health.read_failed(RegionId(30), &"EIO", Instant::now());
+        assert!(health.is_writable());
+        health.read_failed(RegionId(31), &"EIO", Instant::now());
+        assert!(!health.is_writable() && health.is_readable());
+        assert!(health.state().to_string().contains("8 errors in 10 minutes"));
+    }
+
+    #[test]
+    fn one_failed_write_is_enough_and_a_device_that_is_gone_is_not_read() {
+        let health = Health::new();
+        health.write_failed(&io::Error::from_raw_os_error(libc::EIO));
+        assert_eq!(health.state().label(), "read-only");
+        health.write_failed(&io::Error::from_raw_os_error(libc::ENODEV));
+        assert_eq!(health.state().label(), "offline");
+        health.read_only("too late".to_owned());
+        assert!(!health.is_readable());
+    }
+
+    #[tokio::test]
+    async fn a_region_that_fails_twice_is_taken_out_of_use_once() {
+        let health = Health::new();
+        let verdicts: Vec<_> =
+            (0..3).map(|_| health.read_failed(RegionId(5), &"EIO", Instant::now())).collect();
+        assert_eq!(verdicts, [Verdict::Bear, Verdict::Quarantine, Verdict::Bear]);
+    }
+}

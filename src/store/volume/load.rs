@@ -1,0 +1,256 @@
+//! Loading a checkpoint: the newest of the two whose every byte is right.
+
+use bytes::Bytes;
+
+use crate::limits::GRANULE_SIZE_BYTES;
+use crate::store::device::{DeviceError, Granules};
+use crate::store::format::{
+    CheckpointHeader, REGION_SNAPSHOT_BYTES, RegionEntry, RegionSnapshot, RegionState, SectionKind,
+    SectionSum,
+};
+use crate::store::index::{Entry, RegionId};
+use crate::store::ledger::{Ledger, LedgerShape};
+
+use super::checkpoint::{PREAMBLE_BYTES, Preamble};
+use super::window::Reader;
+
+/// What is read at once.
+pub(super) const CHUNK_GRANULES: u32 = 1024;
+
+/// What came of both slots.
+pub(super) struct Loaded {
+    pub(super) checkpoint: Option<Checkpoint>,
+    /// With what the checkpoint's index holds.
+    pub(super) ledger: Ledger,
+    /// A checkpoint was complete once and is not any more.
+    pub(super) newer_was_bad: bool,
+    /// The highest number a header names.
+    pub(super) highest: u64,
+}
+
+/// What a checkpoint says, without its index.
+pub(super) struct Checkpoint {
+    pub(super) sequence: u64,
+    pub(super) slot: usize,
+    pub(super) next_write: u64,
+    pub(super) trust_from: u64,
+    pub(super) extra: Option<Bytes>,
+    regions: Vec<RegionSnapshot>,
+    open: Vec<(RegionId, u32)>,
+}
+
+impl Checkpoint {
+    /// Knows nothing.
+    pub(super) fn none() -> Checkpoint {
+        Checkpoint {
+            sequence: 0,
+            slot: 1,
+            next_write: 1,
+            trust_from: 0,
+            extra: None,
+            regions: Vec::new(),
+            open: Vec::new(),
+        }
+    }
+
+    /// The first granule of `region` that it can't speak for; `None` if it knows all of it.
+    pub(super) fn unknown_from(&self, region: RegionId, now: &RegionEntry) -> Option<u32> {
+        let then = self.regions.get(region.0 as usize);
+        let Some(then) = then.filter(|then| then.generation == now.generation) else {
+            return Some(0);
+        };
+        match then.state {
+            RegionState::Sealed => None,
+            RegionState::Open => {
+                let noted = self.open.iter().find(|(open, _)| *open == region);
+                Some(noted.map_or(0, |(_, granule)| *granule))
+            }
+            RegionState::Free | RegionState::Quarantined => Some(0),
+        }
+    }
+
+    /// The place of `region` in the order of sealing, if it was sealed then and is the same still.
+    pub(super) fn sealed(&self, region: RegionId, now: &RegionEntry) -> Option<u64> {
+        let then = self.regions.get(region.0 as usize)?;
+        let same = then.generation == now.generation && then.state == RegionState::Sealed;
+        same.then_some(then.sealed)
+    }
+
+    /// Whether an entry of its index is true still.
+    fn speaks_for(&self, entry: &Entry, table: &[RegionEntry], region_granules: u32) -> bool {
+        let location = entry.location;
+        let Some(now) = table.get(location.region.0 as usize) else { return false };
+        let granule = u32::from(location.granule);
+        let in_use = matches!(now.state, RegionState::Open | RegionState::Sealed);
+        let inside = granule > 0 && granule + entry.shape.granules() <= region_granules;
+        let known = self.unknown_from(location.region, now).is_none_or(|from| granule < from);
+        in_use && inside && known
+    }
+}
+
+/// Why a slot is of no use.
+enum Bad {
+    /// Something of it is not as it was written.
+    Wrong,
+    Device(DeviceError),
+}
+
+/// The newest good checkpoint, its index in a new ledger.
+pub(super) async fn newest(
+    reader: &Reader,
+    table: &[RegionEntry],
+    shape: LedgerShape,
+) -> Result<Loaded, DeviceError> {
+    let mut headers = Vec::new();
+    for slot in 0..2 {
+        let at = reader.geometry.checkpoint(slot).start;
+        let header = match reader.granules(at, 1).await {
+            Ok(granules) => {
+                CheckpointHeader::decode(granules.bytes(), reader.volume, &reader.geometry, slot)
+            }
+            Err(DeviceError::Failed(_)) => continue,
+            Err(error) => return Err(error),
+        };
+        headers.extend(header.ok().map(|header| (header, slot)));
+    }
+    headers.sort_by_key(|(header, _)| std::cmp::Reverse(header.sequence()));
+    let highest = headers.first().map_or(0, |(header, _)| header.sequence());
+    let mut newer_was_bad = false;
+    for (header, slot) in headers {
+        let ledger = Ledger::new(shape);
+        match load(reader, table, &header, slot, &ledger).await {
+            Ok(checkpoint) => {
+                let checkpoint = Some(checkpoint);
+                return Ok(Loaded { checkpoint, ledger, newer_was_bad, highest });
+            }
+            Err(Bad::Wrong | Bad::Device(DeviceError::Failed(_))) => {
+                // Its header was written last: all of it was right once.
+                tracing::warn!("checkpoint {} is damaged", header.sequence());
+                newer_was_bad = true;
+            }
+            Err(Bad::Device(error)) => return Err(error),
+        }
+    }
+    Ok(Loaded { checkpoint: None, ledger: Ledger::new(shape), newer_was_bad, highest })
+}
+
+async fn load(
+    reader: &Reader,
+    table: &[RegionEntry],
+    header: &CheckpointHeader,
+    slot: usize,
+    ledger: &Ledger,
+) -> Result<Checkpoint, Bad> {
+    let mut section =
+        Section::open(reader, header, slot, SectionKind::Regions).ok_or(Bad::Wrong)?;
+    let count = reader.geometry.regions() as usize;
+    let bytes = section.take(count * REGION_SNAPSHOT_BYTES).await?.to_vec();
+    section.end()?;
+    let mut checkpoint = Checkpoint {
+        sequence: header.sequence(),
+        slot,
+        next_write: header.next_write(),
+        regions: Vec::with_capacity(count),
+        ..Checkpoint::none()
+    };
+    for region in bytes.as_chunks::<REGION_SNAPSHOT_BYTES>().0 {
+        checkpoint.regions.push(RegionSnapshot::decode(region).map_err(|_| Bad::Wrong)?);
+    }
+
+    let mut section = Section::open(reader, header, slot, SectionKind::Index).ok_or(Bad::Wrong)?;
+    let preamble = Preamble::decode(section.take(PREAMBLE_BYTES).await?).ok_or(Bad::Wrong)?;
+    let index = ledger.index();
+    if preamble.index_bytes != (index.shards() * index.shard_bytes()) as u64 {
+        return Err(Bad::Wrong);
+    }
+    checkpoint.trust_from = preamble.trust_from;
+    checkpoint.open = preamble.open;
+    for shard in 0..index.shards() {
+        let bytes = section.take(index.shard_bytes()).await?;
+        let loaded = index.load(shard, bytes, |entry| {
+            let keep = checkpoint.speaks_for(entry, table, reader.geometry.region_granules());
+            if keep {
+                ledger.count_loaded(entry);
+            }
+            keep
+        });
+        loaded.map_err(|_| Bad::Wrong)?;
+    }
+    section.end()?;
+
+    if let Some(mut section) = Section::open(reader, header, slot, SectionKind::Extra) {
+        let length = section.left as usize;
+        let extra = Bytes::copy_from_slice(section.take(length).await?);
+        section.end()?;
+        checkpoint.extra = (!extra.is_empty()).then_some(extra);
+    }
+    Ok(checkpoint)
+}
+
+/// A section that is being read, chunk by chunk.
+struct Section<'a> {
+    reader: &'a Reader,
+    at: u64,
+    /// Bytes that were not taken yet.
+    left: u64,
+    /// Bytes that were not read yet.
+    unread: u64,
+    held: Vec<u8>,
+    taken: usize,
+    sum: SectionSum,
+    checksum: u64,
+}
+
+impl<'a> Section<'a> {
+    fn open(
+        reader: &'a Reader,
+        header: &CheckpointHeader,
+        slot: usize,
+        kind: SectionKind,
+    ) -> Option<Section<'a>> {
+        let section = header.section(kind)?;
+        let length = section.place.end - section.place.start;
+        Some(Section {
+            reader,
+            at: reader.geometry.checkpoint(slot).start + section.place.start,
+            left: length,
+            unread: length,
+            held: Vec::new(),
+            taken: 0,
+            sum: SectionSum::new(reader.volume, header.sequence(), kind),
+            checksum: section.checksum,
+        })
+    }
+
+    /// The next `length` bytes.
+    async fn take(&mut self, length: usize) -> Result<&[u8], Bad> {
+        if length as u64 > self.left {
+            return Err(Bad::Wrong);
+        }
+        if self.held.len() - self.taken < length {
+            self.held.drain(..self.taken);
+            self.taken = 0;
+        }
+        while self.held.len() - self.taken < length {
+            let granules = self.unread.div_ceil(GRANULE_SIZE_BYTES);
+            let count = granules.min(u64::from(CHUNK_GRANULES)) as u32;
+            let chunk: Granules =
+                self.reader.granules(self.at, count).await.map_err(Bad::Device)?;
+            let useful = (chunk.bytes().len() as u64).min(self.unread);
+            self.held.extend_from_slice(&chunk.bytes()[..useful as usize]);
+            self.at += chunk.bytes().len() as u64;
+            self.unread -= useful;
+        }
+        let bytes = &self.held[self.taken..self.taken + length];
+        self.sum.update(bytes);
+        self.taken += length;
+        self.left -= length as u64;
+        Ok(bytes)
+    }
+
+    /// `Ok` if all was taken, and was right.
+    fn end(self) -> Result<(), Bad> {
+        let right = self.left == 0 && self.sum.checksum() == self.checksum;
+        right.then_some(()).ok_or(Bad::Wrong)
+    }
+}

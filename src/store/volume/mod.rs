@@ -1,0 +1,343 @@
+//! A volume: what is appended to it is found again, after a crash too, or is a miss.
+//!
+//! Appending never waits: a writer takes what is queued and publishes it in the index when every
+//! byte is written. Reading verifies every byte. A region is given up when room is needed; what
+//! earned it is appended again. Checkpoints say what is where, so that opening is quick.
+//!
+//! Everything waits with tokio's clock and runs on the runtime it is called in.
+
+mod append;
+mod checkpoint;
+mod core;
+mod heads;
+mod health;
+mod load;
+mod metadata;
+mod open;
+mod queue;
+mod read;
+mod reclaim;
+mod recovery;
+mod scan;
+mod table;
+mod tally;
+#[cfg(test)]
+mod tests;
+mod types;
+mod upkeep;
+mod window;
+mod writer;
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use tokio::task::JoinHandle;
+
+use crate::limits::PIECE_SIZE_BYTES;
+use crate::object::{BlockKey, PieceMap};
+use crate::store::ObjectHash;
+use crate::store::device::{Disk, Lent, Urgency};
+use crate::store::format::{Geometry, HeadLabel, VolumeId};
+use crate::store::index::{Index, Kind, RegionId, Shape};
+use crate::store::ledger::RegionPhase;
+
+use self::core::{Core, UNBROKEN};
+use self::queue::QueuedHead;
+use self::writer::block_bytes;
+
+pub use self::health::State;
+pub use self::tally::{Recovered, VolumeFigures, WrittenBytes};
+pub use self::types::{
+    BlockWrite, HeadFound, HeadWrite, Pieces, Read, ReadError, Refused, SmallBody, Trust,
+    VolumeError, VolumeSettings, WriteError,
+};
+
+/// The largest head, with its body if it has one.
+pub const HEAD_BYTES_MAX: usize = 512 << 10;
+
+/// A volume that is open. Dropping it without [`Volume::close`] ends it too, but then opening it again
+/// takes what it takes after a crash.
+pub struct Volume {
+    core: Arc<Core>,
+    tasks: Mutex<Tasks>,
+}
+
+#[derive(Default)]
+struct Tasks {
+    writer: Option<JoinHandle<()>>,
+    upkeep: Option<JoinHandle<()>>,
+}
+
+impl Volume {
+    /// Makes an empty volume. Whatever was there is lost.
+    ///
+    /// # Errors
+    /// The device failed, or is smaller than `geometry`. What was there may be damaged then.
+    /// Dropping this midway leaves no volume.
+    pub async fn format(disk: &Disk, geometry: Geometry, id: VolumeId) -> Result<(), VolumeError> {
+        open::format(disk, geometry, id).await
+    }
+
+    /// Opens a volume, finds out what it holds, and starts its tasks.
+    ///
+    /// # Errors
+    /// What is there is no volume that can be used, or the device can't be read. One that can't
+    /// be written is opened read-only. Dropping this midway is safe.
+    pub async fn open(disk: Disk, settings: VolumeSettings) -> Result<Arc<Volume>, VolumeError> {
+        let core = open::open(disk, &settings).await?;
+        let tasks = Tasks {
+            writer: Some(tokio::spawn(writer::run(Arc::clone(&core)))),
+            upkeep: Some(tokio::spawn(upkeep::run(Arc::clone(&core)))),
+        };
+        Ok(Arc::new(Volume { core, tasks: Mutex::new(tasks) }))
+    }
+
+    /// Its name.
+    pub fn id(&self) -> VolumeId {
+        self.core.id
+    }
+
+    /// Its sizes.
+    pub fn geometry(&self) -> &Geometry {
+        &self.core.geometry
+    }
+
+    /// Whether the object's head is here. From memory.
+    pub fn holds_head(&self, object: ObjectHash) -> bool {
+        let pending = self.core.pending_heads.holds(object);
+        pending.unwrap_or_else(|| self.core.index().head(self.core.head_key(object)).is_some())
+    }
+
+    /// Which pieces of the block are here, in one record or several. From memory.
+    pub fn held(&self, block: BlockKey) -> PieceMap {
+        let records = self.core.index().blocks_of(self.core.block_key(block));
+        let maps = records.iter().map(|entry| entry.shape.pieces());
+        maps.fold(PieceMap::default(), PieceMap::union)
+    }
+
+    /// Counts a use of the block, wherever it was answered from; whether it is here.
+    pub fn used(&self, block: BlockKey) -> bool {
+        self.core.ledger.touch(self.core.block_key(block), Kind::Block)
+    }
+
+    /// Counts a use of the object's head that was answered from elsewhere; whether it is here.
+    pub fn used_head(&self, object: ObjectHash) -> bool {
+        self.core.ledger.touch(self.core.head_key(object), Kind::Head)
+    }
+
+    /// The object's head, and its body if it was written with it. `None`: it has none here.
+    ///
+    /// # Errors
+    /// As [`ReadError`] says. Dropping this midway is safe.
+    pub async fn read_head(
+        &self,
+        object: ObjectHash,
+        urgency: Urgency,
+    ) -> Result<Option<HeadFound>, ReadError> {
+        self.core.read_head(object, urgency).await
+    }
+
+    /// The longest run of `pieces` from their first on that one record holds, into `into`, which
+    /// has room for whole pieces. All bytes are verified.
+    ///
+    /// # Errors
+    /// As [`ReadError`] says; what was lent is dropped when the device is done with it. Dropping
+    /// this midway is safe.
+    pub async fn read(
+        &self,
+        block: BlockKey,
+        pieces: Pieces,
+        into: Box<dyn Lent>,
+        urgency: Urgency,
+    ) -> Result<Read, ReadError> {
+        self.core.read_block(block, pieces, into, urgency).await
+    }
+
+    /// Queues pieces of a block to be written. It can be found when it is.
+    ///
+    /// # Errors
+    /// At once, if it can't be taken. `done` is not called then.
+    ///
+    /// # Panics
+    /// If the bytes don't match the map.
+    pub fn append_block(&self, write: BlockWrite) -> Result<(), Refused> {
+        let tally = &self.core.tally;
+        let bytes = block_bytes(&write);
+        let length: usize = write.parts.iter().map(Bytes::len).sum();
+        let shape = Shape::block(write.pieces, length as u64);
+        let shape = shape.expect("the parts of a block are as long as its map says");
+        let (last, whole) = write.parts.split_last().expect("a map that is not empty has parts");
+        let starts = |part: &Bytes| (part.len() as u64).is_multiple_of(PIECE_SIZE_BYTES);
+        assert!(!last.is_empty() && whole.iter().all(starts), "each part starts with a piece");
+        self.writable().map_err(|why| tally.refused(why))?;
+        if !self.core.ledger.ever_fits(shape.granules(), 1) {
+            return Err(tally.refused(Refused::NoRoom));
+        }
+        if self.core.index_is_full() {
+            self.core.upkeep_wanted.notify_one();
+            return Err(tally.refused(Refused::IndexFull));
+        }
+        self.core.queue.push_block(write, bytes).map_err(|why| tally.refused(why))
+    }
+
+    /// Queues a head to be written. It is the object's head from now on; a crash before it is
+    /// written may bring the one before it back.
+    ///
+    /// # Errors
+    /// At once, if it can't be taken. The head before it is the object's head still, then: forget
+    /// it if it must not be used.
+    ///
+    /// # Panics
+    /// If the payload is empty.
+    pub fn append_head(&self, write: HeadWrite) -> Result<(), Refused> {
+        assert!(!write.payload.is_empty(), "an empty head would be a tombstone");
+        let core = &self.core;
+        let refused = |why| core.tally.refused(why);
+        self.writable().map_err(refused)?;
+        let body = write.body.as_ref().map_or(0, |body| body.bytes.len());
+        let length = write.payload.len() + body;
+        let body_fits = write.body.is_none() || (1..=PIECE_SIZE_BYTES as usize).contains(&body);
+        let granules = core::granules_of(length as u64) as u32 + 1;
+        if length > HEAD_BYTES_MAX || !body_fits || !core.ledger.ever_fits(granules, 1) {
+            return Err(refused(Refused::NoRoom));
+        }
+        let object = write.object;
+        let found = HeadFound {
+            site: write.site,
+            birth: write.birth,
+            payload: write.payload.clone(),
+            body: write.body.clone(),
+            trust: Trust::Newest,
+        };
+        let (site, birth) = (write.site, write.birth);
+        let bytes = queue::head_bytes(Some(&write));
+        let push = || {
+            let sequence = core.next_sequence();
+            core.pending_heads.begin(object, sequence, Some(found), || ());
+            let label = HeadLabel { object, site, sequence, birth };
+            QueuedHead { label, write: Some(write) }
+        };
+        core.queue.push_head(bytes as u64, push).map_err(refused)
+    }
+
+    /// The object has no head from now on. What says so on the device is written soon.
+    pub fn forget_head(&self, object: ObjectHash) {
+        let core = &self.core;
+        let key = core.head_key(object);
+        let known = core.index().head(key).is_some() || core.pending_heads.holds(object).is_some();
+        if !known {
+            return;
+        }
+        let push = || {
+            let sequence = core.next_sequence();
+            core.pending_heads.begin(object, sequence, None, || {
+                core.ledger.remove(key, Kind::Head);
+            });
+            let site = crate::store::SiteHash(0);
+            QueuedHead { label: HeadLabel { object, site, sequence, birth: 0 }, write: None }
+        };
+        if !self.core.health.is_writable() || !core.queue.push_tombstone(push) {
+            core.ledger.remove(key, Kind::Head);
+        }
+    }
+
+    /// The block is not found any more; after a crash it may be again.
+    pub fn forget_block(&self, block: BlockKey) {
+        self.core.ledger.remove(self.core.block_key(block), Kind::Block);
+    }
+
+    /// What is kept beside the index in each checkpoint: `make` is asked for it.
+    pub fn set_extra(&self, make: Arc<dyn Fn() -> Vec<u8> + Send + Sync>) {
+        *self.core.extra.lock().expect(UNBROKEN) = Some(make);
+    }
+
+    /// What the last run left there.
+    pub fn extra(&self) -> Option<Bytes> {
+        self.core.extra_found.clone()
+    }
+
+    /// From now on, blocks of this score and above are appended again.
+    pub fn set_reappend_score_min(&self, score_min: u8) {
+        self.core.settings.set_reappend_score_min(score_min);
+    }
+
+    /// Takes a checkpoint now.
+    pub async fn checkpoint(&self) {
+        self.core.checkpoint_now().await;
+    }
+
+    /// Takes nothing any more, writes what waits, and makes all of it durable. Then it is offline.
+    /// Dropping this midway leaves what a crash would leave.
+    pub async fn close(&self) {
+        self.core.queue.close();
+        let Tasks { writer, upkeep } = std::mem::take(&mut *self.tasks.lock().expect(UNBROKEN));
+        if let Some(writer) = writer {
+            // A panic of the writer has been reported; the rest is closed all the same.
+            let _ = writer.await;
+        }
+        self.core.stopping.send_replace(true);
+        if let Some(upkeep) = upkeep {
+            let _ = upkeep.await;
+            self.core.checkpoint_now().await;
+        }
+        self.core.health.closed();
+    }
+
+    /// What it may be used for.
+    pub fn state(&self) -> State {
+        self.core.health.state()
+    }
+
+    /// What it holds and has done.
+    pub fn figures(&self) -> VolumeFigures {
+        figures(&self.core)
+    }
+
+    fn writable(&self) -> Result<(), Refused> {
+        let health = &self.core.health;
+        match (health.is_readable(), health.is_writable()) {
+            (_, true) => Ok(()),
+            (true, false) => Err(Refused::ReadOnly),
+            (false, false) => Err(Refused::Offline),
+        }
+    }
+}
+
+impl Drop for Volume {
+    fn drop(&mut self) {
+        self.core.queue.close();
+        self.core.stopping.send_replace(true);
+    }
+}
+
+impl fmt::Debug for Volume {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "volume {}, {}, {:?}", self.core.id, self.state(), self.core.ledger)
+    }
+}
+
+fn figures(core: &Core) -> VolumeFigures {
+    let (ledger, tally, geometry) = (&core.ledger, &core.tally, &core.geometry);
+    let regions = || (0..geometry.regions()).map(RegionId);
+    let live: u64 = regions().map(|region| ledger.live_granules(region)).sum();
+    let phases = ledger.snapshot();
+    let quarantined = phases.iter().filter(|(phase, _)| *phase == RegionPhase::Quarantined);
+    VolumeFigures {
+        state: core.health.state(),
+        volume_bytes: geometry.volume_bytes(),
+        region_bytes: geometry.region_bytes(),
+        regions: geometry.regions(),
+        regions_free: ledger.free_regions(),
+        regions_sealed: ledger.sealed_regions(),
+        regions_quarantined: quarantined.count() as u32,
+        live_bytes: live * crate::limits::GRANULE_SIZE_BYTES,
+        heads: core.index().heads(),
+        blocks: core.index().blocks(),
+        index_slots: core.index().slots(),
+        index_bytes: Index::bytes_for(geometry.index_entries_max()),
+        queue_bytes: core.queue.bytes(),
+        recovered: core.recovered,
+        ..tally.figures()
+    }
+}

@@ -1,0 +1,318 @@
+//! Reading: one transfer for a record's start, two at once for a later part, every byte verified.
+//!
+//! No reader holds a region. One that is overtaken, because the region was given up while he read,
+//! finds that out by what he reads: he looks the record up again, and it is a miss, not an error.
+
+use std::io;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::limits::{GRANULE_SIZE_BYTES, PIECE_SIZE_BYTES};
+use crate::object::{BlockKey, PieceMap};
+use crate::store::ObjectHash;
+use crate::store::device::{Buffer, DeviceError, Granules, Lent, Urgency};
+use crate::store::format::{BlockHeader, FormatError, Packet, Spot};
+use crate::store::index::{Entry, Fingerprint, Kind};
+
+use super::core::Core;
+use super::types::{HeadFound, Pieces, Read, ReadError, SmallBody, Trust};
+
+const GRANULE: u64 = GRANULE_SIZE_BYTES;
+/// Times a record is looked up: it may have been carried elsewhere meanwhile.
+const LOOKUPS_MAX: usize = 3;
+
+/// How one attempt ended.
+enum Attempt<T> {
+    Found(T),
+    /// What was read is not what was written, or not there any more.
+    Wrong(FormatError),
+    Failed(ReadError),
+}
+
+/// The part of a record that is wanted.
+#[derive(Clone, Copy)]
+struct Part {
+    entry: Entry,
+    /// Its first piece among those of the record.
+    skipped: u32,
+    pieces: Pieces,
+}
+
+impl Core {
+    pub(super) async fn read_block(
+        &self,
+        block: BlockKey,
+        pieces: Pieces,
+        mut into: Box<dyn Lent>,
+        urgency: Urgency,
+    ) -> Result<Read, ReadError> {
+        let key = self.block_key(block);
+        let deadline = Instant::now() + self.settings.read_deadline;
+        let mut read_again = false;
+        for _ in 0..LOOKUPS_MAX {
+            self.readable()?;
+            let Some(part) = self.longest(key, pieces) else { return Err(ReadError::Absent) };
+            let spot = self.spot(part.entry.location);
+            let (attempt, back) = self.read_part(block, &part, spot, into, urgency, deadline).await;
+            match attempt {
+                Attempt::Found((bytes, count)) => {
+                    self.tally.blocks_read.add(1);
+                    self.tally.read_bytes.add(bytes as u64);
+                    let lent = back.expect("what was read is given back");
+                    return Ok(Read { lent, bytes, pieces: count });
+                }
+                Attempt::Wrong(fault) => {
+                    let again = self.mismatched(key, &part.entry, &spot, &fault, read_again);
+                    read_again = true;
+                    if !again {
+                        return Err(ReadError::Mismatch);
+                    }
+                }
+                Attempt::Failed(error) => {
+                    return Err(self.failed(key, &part.entry, error));
+                }
+            }
+            let Some(lent) = back else { return Err(ReadError::Late) };
+            into = lent;
+        }
+        Err(ReadError::Absent)
+    }
+
+    /// The record that holds the most of `pieces` from their first on.
+    fn longest(&self, key: Fingerprint, pieces: Pieces) -> Option<Part> {
+        let run = |map: PieceMap| {
+            let wanted = pieces.first..pieces.first.saturating_add(pieces.count).min(16);
+            wanted.take_while(|piece| map.holds(*piece)).count() as u32
+        };
+        let records = self.index().blocks_of(key);
+        let entry = *records.iter().max_by_key(|entry| run(entry.shape.pieces()))?;
+        let map = entry.shape.pieces();
+        let count = run(map);
+        let skipped = (u32::from(map.0) & ((1 << pieces.first.min(16)) - 1)).count_ones();
+        let pieces = Pieces { first: pieces.first, count };
+        (count > 0).then_some(Part { entry, skipped, pieces })
+    }
+
+    async fn read_part(
+        &self,
+        block: BlockKey,
+        part: &Part,
+        spot: Spot,
+        into: Box<dyn Lent>,
+        urgency: Urgency,
+        deadline: Instant,
+    ) -> (Attempt<(usize, u32)>, Option<Box<dyn Lent>>) {
+        let length = part.length_bytes();
+        assert!(length <= into.length_bytes(), "what is lent has room for the pieces");
+        let data = Buffer::LentStart(into, length);
+        let header = || Buffer::Own(Granules::zeroed(1));
+        let read = |at, into| self.disk.read(at, into, urgency, deadline);
+        let moved = if part.skipped == 0 {
+            read(spot.at(), vec![header(), data]).await
+        } else {
+            let at = spot.at() + GRANULE + u64::from(part.skipped) * PIECE_SIZE_BYTES;
+            let (header, data) =
+                tokio::join!(read(spot.at(), vec![header()]), read(at, vec![data]));
+            header.and_then(|mut header| {
+                header.append(&mut data?);
+                Ok(header)
+            })
+        };
+        let buffers = match moved {
+            Ok(buffers) => buffers,
+            Err(error) => return (Attempt::Failed(read_error(error)), None),
+        };
+        let verified = verify(block, part, &spot, buffers[0].bytes(), buffers[1].bytes());
+        let attempt = match verified {
+            Ok(bytes) => Attempt::Found((bytes, part.pieces.count)),
+            Err(fault) => Attempt::Wrong(fault),
+        };
+        (attempt, buffers.into_iter().next_back().and_then(lent_of))
+    }
+
+    pub(super) async fn read_head(
+        &self,
+        object: ObjectHash,
+        urgency: Urgency,
+    ) -> Result<Option<HeadFound>, ReadError> {
+        if let Some(pending) = self.pending_heads.newest(object) {
+            return Ok(pending);
+        }
+        let key = self.head_key(object);
+        let deadline = Instant::now() + self.settings.read_deadline;
+        let mut read_again = false;
+        for _ in 0..LOOKUPS_MAX {
+            self.readable()?;
+            let Some(entry) = self.index().head(key) else { return Ok(None) };
+            let spot = self.spot(entry.location);
+            match self.read_packet(object, &entry, &spot, urgency, deadline).await {
+                Attempt::Found(found) => {
+                    self.ledger.touch(key, Kind::Head);
+                    self.tally.heads_read.add(1);
+                    let body = found.body.as_ref().map_or(0, |body| body.bytes.len());
+                    self.tally.read_bytes.add(body as u64);
+                    return Ok(Some(found));
+                }
+                Attempt::Wrong(fault) => {
+                    let again = self.mismatched(key, &entry, &spot, &fault, read_again);
+                    read_again = true;
+                    if !again {
+                        return Err(ReadError::Mismatch);
+                    }
+                }
+                Attempt::Failed(error) => return Err(self.failed(key, &entry, error)),
+            }
+        }
+        Ok(None)
+    }
+
+    async fn read_packet(
+        &self,
+        object: ObjectHash,
+        entry: &Entry,
+        spot: &Spot,
+        urgency: Urgency,
+        deadline: Instant,
+    ) -> Attempt<HeadFound> {
+        let granules = entry.shape.granules().min(spot.room()) as usize;
+        let into = vec![Buffer::Own(Granules::zeroed(granules))];
+        let mut buffers = match self.disk.read(spot.at(), into, urgency, deadline).await {
+            Ok(buffers) => buffers,
+            Err(error) => return Attempt::Failed(read_error(error)),
+        };
+        let Some(Buffer::Own(granules)) = buffers.pop() else {
+            return Attempt::Failed(ReadError::Failed(io::Error::other("a buffer was lost")));
+        };
+        let bytes = Bytes::from_owner(granules);
+        match self.head_in(&bytes, object, spot) {
+            Ok(found) => Attempt::Found(found),
+            Err(fault) => Attempt::Wrong(fault),
+        }
+    }
+
+    fn head_in(
+        &self,
+        bytes: &Bytes,
+        object: ObjectHash,
+        spot: &Spot,
+    ) -> Result<HeadFound, FormatError> {
+        let packet = Packet::decode(bytes, spot)?;
+        let head = packet.find(object).filter(|head| !head.is_tombstone());
+        let head = head.ok_or(FormatError::Invalid { what: "the object of a head" })?;
+        let body = packet
+            .body()
+            .map(|body| SmallBody { version: body.version, bytes: bytes.slice_ref(body.bytes) });
+        let known = head.label.sequence >= self.trust_from;
+        Ok(HeadFound {
+            site: head.label.site,
+            birth: head.label.birth,
+            payload: bytes.slice_ref(head.payload),
+            body,
+            trust: if known { Trust::Newest } else { Trust::MustRevalidate },
+        })
+    }
+
+    fn readable(&self) -> Result<(), ReadError> {
+        if self.health.is_readable() { Ok(()) } else { Err(ReadError::Offline) }
+    }
+
+    /// What was read at `entry` is not what was written: whether to look again.
+    ///
+    /// If the record has moved, or its region has, that is why. Otherwise it is read once more,
+    /// and then forgotten.
+    fn mismatched(
+        &self,
+        key: Fingerprint,
+        entry: &Entry,
+        spot: &Spot,
+        fault: &FormatError,
+        read_again: bool,
+    ) -> bool {
+        let (kind, location) = (entry.shape.kind(), entry.location);
+        let still = self.index().at(key, kind, location).is_some()
+            && self.ledger.generation(location.region) == spot.generation();
+        if !still {
+            self.tally.overtaken.add(1);
+            return true;
+        }
+        if !read_again {
+            return true;
+        }
+        self.ledger.remove_at(key, kind, location);
+        self.tally.mismatches.add(1);
+        tracing::warn!(
+            "a record in region {}, granule {} is not what was written, and is dropped: {fault}",
+            location.region.0,
+            location.granule
+        );
+        self.read_failed(location.region, fault);
+        false
+    }
+
+    fn failed(&self, key: Fingerprint, entry: &Entry, error: ReadError) -> ReadError {
+        match &error {
+            ReadError::Late => self.tally.late.add(1),
+            ReadError::Busy => self.tally.busy.add(1),
+            ReadError::Failed(source) => {
+                self.tally.read_errors.add(1);
+                self.ledger.remove_at(key, entry.shape.kind(), entry.location);
+                self.read_failed(entry.location.region, source);
+                self.health.note_gone(source);
+            }
+            ReadError::Absent | ReadError::Mismatch | ReadError::Offline => {}
+        }
+        error
+    }
+}
+
+impl Part {
+    /// What its pieces take on the device, padding included.
+    fn length_bytes(&self) -> usize {
+        let all = u64::from(self.entry.shape.granules() - 1) * GRANULE;
+        let start = u64::from(self.skipped) * PIECE_SIZE_BYTES;
+        let whole = u64::from(self.pieces.count) * PIECE_SIZE_BYTES;
+        whole.min(all.saturating_sub(start)) as usize
+    }
+}
+
+/// How many bytes of `data` are the pieces of `part`, all of them verified.
+fn verify(
+    block: BlockKey,
+    part: &Part,
+    spot: &Spot,
+    header: &[u8],
+    data: &[u8],
+) -> Result<usize, FormatError> {
+    let header = BlockHeader::decode(header, spot)?;
+    let right = header.label().block == block
+        && header.pieces() == part.entry.shape.pieces()
+        && header.granules() == part.entry.shape.granules();
+    if !right {
+        return Err(FormatError::Invalid { what: "the block of a record" });
+    }
+    let start = part.skipped as usize * PIECE_SIZE_BYTES as usize;
+    let mut end = 0;
+    for piece in part.pieces.first..part.pieces.first + part.pieces.count {
+        let range = header.piece(piece).ok_or(FormatError::Checksum { piece })?;
+        let bytes = data.get(range.start - start..range.end - start);
+        header.verify_piece(piece, bytes.ok_or(FormatError::Checksum { piece })?)?;
+        end = range.end - start;
+    }
+    Ok(end)
+}
+
+fn lent_of(buffer: Buffer) -> Option<Box<dyn Lent>> {
+    match buffer {
+        Buffer::Lent(lent) | Buffer::LentStart(lent, _) => Some(lent),
+        Buffer::Own(_) | Buffer::Shared(_) => None,
+    }
+}
+
+fn read_error(error: DeviceError) -> ReadError {
+    match error {
+        DeviceError::Busy => ReadError::Busy,
+        DeviceError::Late => ReadError::Late,
+        DeviceError::Failed(source) => ReadError::Failed(source),
+    }
+}

@@ -1,0 +1,257 @@
+//! Making room: a region is given up, and what earned it is appended again first.
+//!
+//! Whatever is carried on is read and verified whole, so this is the scrub too. Only regions that
+//! the last checkpoint knows as sealed are given up: a head that took the place of an older one
+//! never vanishes before the older one does. The region's new generation is durable before it is
+//! used again.
+
+use bytes::Bytes;
+
+use crate::limits::GRANULE_SIZE_BYTES;
+use crate::store::device::{Granules, Urgency};
+use crate::store::format::{
+    BlockHeader, Body, FooterEntry, HeadEntry, HeadLabel, Indexed, PacketBuilder, RegionEntry,
+    RegionState, Stream as Filled,
+};
+use crate::store::index::{Entry, Kind, Location, RegionId, Shape};
+use crate::store::ledger::{Keeper, Listed, Stream};
+
+use super::append::Placed;
+use super::core::{Core, Upkeep};
+use super::window::Found;
+use super::writer::block_entry;
+
+/// Heads that are carried on, until they fill a packet.
+#[derive(Default)]
+struct Carried {
+    packet: PacketBuilder,
+    heads: Vec<CarriedHead>,
+}
+
+struct CarriedHead {
+    label: HeadLabel,
+    kept: Entry,
+}
+
+impl Core {
+    /// A place for a record, making room if there is none. `None` if there is no way.
+    pub(super) async fn place_or_make_room(
+        &self,
+        stream: Stream,
+        granules: u32,
+        heads: u32,
+    ) -> Option<Placed> {
+        loop {
+            if let Some(placed) = self.place(stream, granules, heads).await {
+                return Some(placed);
+            }
+            if !self.health.is_writable() || !self.make_room().await {
+                return None;
+            }
+        }
+    }
+
+    /// Waits until a region can be opened; `false` if none can be given up.
+    async fn make_room(&self) -> bool {
+        let mut upkeep = self.upkeep.lock().await;
+        // What is carried on may take a region itself: some attempts may win nothing.
+        for _ in 0..=self.ledger.shape().regions {
+            if self.ledger.free_regions() > self.ledger.shape().regions_reserved {
+                return true;
+            }
+            if !self.health.is_writable() || !self.reclaim(&mut upkeep).await {
+                return false;
+            }
+        }
+        false
+    }
+
+    /// Gives up one region; `false` if there is none to give up.
+    pub(super) async fn reclaim(&self, upkeep: &mut Upkeep) -> bool {
+        let mut victim = self.ledger.victim(upkeep.sealed_before);
+        if victim.is_none() && self.ledger.sealed_regions() > 0 {
+            self.take_checkpoint(upkeep).await;
+            victim = self.ledger.victim(upkeep.sealed_before);
+        }
+        let Some(region) = victim else { return false };
+        let generation = self.ledger.generation(region);
+        match self.reader(Urgency::Reclaim).footer(region, generation).await {
+            Ok(footer) => self.carry_on(region, &footer.entries).await,
+            // Without its list nothing of it is carried on.
+            Err(why) => {
+                self.read_failed(region, &why);
+                self.tally.reappend_failed.add(1);
+            }
+        }
+        if self.ledger.live_granules(region) > 0 {
+            self.ledger.forget_region(region);
+        }
+        self.release(region).await
+    }
+
+    async fn carry_on(&self, region: RegionId, entries: &[FooterEntry]) {
+        let listed: Vec<Listed> = entries.iter().filter_map(|e| self.listed(e)).collect();
+        self.count_reclaimed(region, &listed);
+        let keepers = self.ledger.keepers(region, &listed, self.settings.reappend_rule());
+        let generation = self.ledger.generation(region);
+        let mut window = self.reader(Urgency::Reclaim).window(region, generation);
+        let mut carried = Carried::default();
+        for keeper in &keepers {
+            if !self.health.is_writable() {
+                break;
+            }
+            let granule = u32::from(keeper.entry.location.granule);
+            let went = match window.record(granule).await {
+                Ok(Ok(Found::Block(header, pieces))) => {
+                    let pieces = Bytes::from_owner(Granules::holding(pieces));
+                    self.carry_block(keeper, &header, pieces).await
+                }
+                Ok(Ok(Found::Heads(packet))) => {
+                    let key = listed[keeper.which].key;
+                    let mut heads = packet.heads();
+                    match heads.find(|head| self.head_key(head.label.object) == key) {
+                        Some(head) => {
+                            let body = packet.body();
+                            self.carry_head(keeper, head, body, &mut carried).await
+                        }
+                        None => false,
+                    }
+                }
+                Ok(Ok(Found::Unknown(_))) => false,
+                Ok(Err(fault)) => self.scrubbed(region, keeper, &listed, &fault),
+                Err(error) => self.scrubbed(region, keeper, &listed, &error),
+            };
+            self.tally.reappend_failed.add(u64::from(!went));
+        }
+        self.write_carried(&mut carried).await;
+        self.ledger.forget(region, &listed, |_| ());
+    }
+
+    fn listed(&self, entry: &FooterEntry) -> Option<Listed> {
+        let (key, kind) = match entry.indexed {
+            Indexed::Block { block, .. } => (self.block_key(block), Kind::Block),
+            Indexed::Head { object } => (self.head_key(object), Kind::Head),
+            Indexed::Tombstone { .. } => return None,
+        };
+        Some(Listed { key, kind, granule: entry.granule as u16 })
+    }
+
+    fn count_reclaimed(&self, region: RegionId, listed: &[Listed]) {
+        self.tally.regions_reclaimed.add(1);
+        for record in listed.iter().filter(|record| record.kind == Kind::Block) {
+            let location = Location { region, granule: record.granule };
+            if let Some(entry) = self.index().at(record.key, Kind::Block, location) {
+                self.tally.blocks_reclaimed.add(1);
+                self.tally.used_blocks_reclaimed.add(u64::from(entry.score > 0));
+            }
+        }
+    }
+
+    /// What was to be carried on is damaged: it is forgotten, and counted as a read would.
+    fn scrubbed(
+        &self,
+        region: RegionId,
+        keeper: &Keeper,
+        listed: &[Listed],
+        why: &dyn std::fmt::Display,
+    ) -> bool {
+        let record = listed[keeper.which];
+        self.ledger.remove_at(record.key, record.kind, keeper.entry.location);
+        self.tally.mismatches.add(1);
+        self.read_failed(region, why);
+        false
+    }
+
+    async fn carry_block(&self, keeper: &Keeper, header: &BlockHeader, pieces: Bytes) -> bool {
+        let Some(placed) = self.place(Stream::Reappend, header.granules(), 1).await else {
+            return false;
+        };
+        let parts = [Bytes::from_owner(header.encode(&placed.spot)), pieces];
+        if let Err(source) = self.write_record(&placed, &parts, Urgency::Reclaim).await {
+            self.settle(&placed, None);
+            self.health.write_failed(&source);
+            return false;
+        }
+        self.tally.reappended_bytes.add(header.length_bytes() as u64);
+        self.count_overhead(header);
+        let key = self.block_key(header.label().block);
+        let to = Entry { location: placed.location, ..keeper.entry };
+        let moved = self.ledger.relocate(key, keeper.entry.location, to);
+        self.settle(&placed, Some(block_entry(&placed, header)));
+        self.tally.reappended.add(u64::from(moved));
+        true
+    }
+
+    async fn carry_head(
+        &self,
+        keeper: &Keeper,
+        head: HeadEntry<'_>,
+        body: Option<Body<'_>>,
+        carried: &mut Carried,
+    ) -> bool {
+        let head_kept = || CarriedHead { label: head.label, kept: keeper.entry };
+        if let Some(body) = body {
+            let packet =
+                PacketBuilder::with_body(head.label, head.payload, body.version, body.bytes);
+            let Some(packet) = packet else { return false };
+            let mut alone = Carried { packet, heads: vec![head_kept()] };
+            return self.write_carried(&mut alone).await;
+        }
+        if !carried.packet.push(head.label, head.payload) {
+            self.write_carried(carried).await;
+            if !carried.packet.push(head.label, head.payload) {
+                return false;
+            }
+        }
+        carried.heads.push(head_kept());
+        true
+    }
+
+    async fn write_carried(&self, carried: &mut Carried) -> bool {
+        let Carried { packet, heads } = std::mem::take(carried);
+        if packet.is_empty() {
+            return true;
+        }
+        let (granules, count) = (packet.granules(), heads.len() as u32);
+        let Some(placed) = self.place(Stream::Reappend, granules, count).await else {
+            return false;
+        };
+        let parts = [Bytes::from_owner(packet.encode(&placed.spot))];
+        if let Err(source) = self.write_record(&placed, &parts, Urgency::Reclaim).await {
+            self.settle(&placed, None);
+            self.health.write_failed(&source);
+            return false;
+        }
+        self.tally.reappended_bytes.add(u64::from(granules) * GRANULE_SIZE_BYTES);
+        let mut entries = Vec::with_capacity(heads.len());
+        for CarriedHead { label, kept } in heads {
+            let shape = Shape::Head { granules };
+            let to = Entry { location: placed.location, shape, ..kept };
+            let moved = self.ledger.relocate(self.head_key(label.object), kept.location, to);
+            self.tally.reappended.add(u64::from(moved));
+            entries.push(FooterEntry {
+                granule: u32::from(placed.location.granule),
+                granules,
+                site: label.site,
+                sequence: label.sequence,
+                indexed: Indexed::Head { object: label.object },
+            });
+        }
+        self.settle(&placed, entries);
+        true
+    }
+
+    /// Makes it durable that nothing in `region` counts any more, and then frees it.
+    pub(super) async fn release(&self, region: RegionId) -> bool {
+        let mut table = self.table.lock().await;
+        let generation = self.ledger.released(region);
+        let (state, stream) = (RegionState::Free, Filled::Demand);
+        table.set(region, RegionEntry { generation, state, stream, sealed: 0 });
+        if let Err(error) = table.commit(&self.metadata()).await {
+            self.metadata_failed(&error);
+            return false;
+        }
+        self.ledger.freed(region);
+        true
+    }
+}

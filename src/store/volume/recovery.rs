@@ -1,0 +1,326 @@
+//! Opening a volume: what is where, found out again.
+//!
+//! Superblock, region table, the newest good checkpoint; then what has changed since: sealed
+//! regions by their footers, those that were open record by record. Heads: of what was published
+//! before the checkpoint only what it knows counts, of the rest the highest number. Nothing is
+//! believed without its checksum; what is torn or stale is dropped and counted.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::limits::GRANULE_SIZE_BYTES;
+use crate::store::ObjectHash;
+use crate::store::device::{Buffer, DeviceError, Disk, Granules, Urgency};
+use crate::store::format::{
+    Access, ENTRIES_PER_PAGE, FooterEntry, Indexed, RegionEntry, RegionHeader, RegionState,
+    Stream as Filled, Superblock, superblock_places,
+};
+use crate::store::index::{Entry, Fingerprint, Kind, Location, RegionId, Shape};
+use crate::store::ledger::{HEAD_SCORE, Ledger, RegionPhase, Stream};
+
+use super::core::{ledger_shape, seed_of};
+use super::load::{self, Checkpoint};
+use super::scan::{self, Contents};
+use super::table::Table;
+use super::tally::Recovered;
+use super::types::VolumeError;
+use super::window::Reader;
+
+/// Regions read at once.
+const REGIONS_AT_ONCE: usize = 32;
+/// Numbers left out after a crash: none that was written and lost is used again.
+const SEQUENCE_GAP: u64 = 1 << 20;
+
+/// A volume as it was found.
+pub(super) struct Found {
+    pub(super) superblock: Superblock,
+    pub(super) ledger: Ledger,
+    pub(super) table: Table,
+    pub(super) sequence: u64,
+    pub(super) trust_from: u64,
+    pub(super) checkpoint: u64,
+    pub(super) slot: usize,
+    pub(super) extra: Option<Bytes>,
+    /// Regions that were open, to be sealed with what was found in them.
+    pub(super) to_seal: Vec<ToSeal>,
+    pub(super) recovered: Recovered,
+}
+
+/// A region that was found open.
+pub(super) struct ToSeal {
+    pub(super) region: RegionId,
+    pub(super) generation: u64,
+    pub(super) stream: Filled,
+    pub(super) entries: Vec<FooterEntry>,
+}
+
+/// A head, or the end of one, that was found.
+struct Candidate {
+    sequence: u64,
+    /// `None`: a tombstone.
+    at: Option<(Location, u32)>,
+}
+
+/// Reads the superblock's copies and chooses.
+pub(super) async fn superblock(disk: &Disk) -> Result<Superblock, VolumeError> {
+    let size_bytes = disk.device().size_bytes();
+    let reader = |at| async move {
+        let deadline = Instant::now() + super::window::PATIENCE;
+        let into = vec![Buffer::Own(Granules::zeroed(1))];
+        let mut buffers = disk.read(at, into, Urgency::Viewer, deadline).await?;
+        Ok::<_, DeviceError>(buffers.pop())
+    };
+    let mut copies = Vec::new();
+    let mut fault = None;
+    for at in superblock_places(size_bytes) {
+        match reader(at).await {
+            Ok(Some(buffer)) => copies.push((at, buffer)),
+            Ok(None) => {}
+            Err(error) => fault = Some(error),
+        }
+    }
+    let read: Vec<_> = copies.iter().map(|(at, buffer)| (*at, buffer.bytes())).collect();
+    match (Superblock::choose(&read, size_bytes), fault) {
+        (Ok(superblock), _) => Ok(superblock),
+        // What could not be read may have been the good copy.
+        (Err(_), Some(error)) => Err(VolumeError::Device(error)),
+        (Err(fault), None) => Err(VolumeError::Format(fault)),
+    }
+}
+
+/// Finds out what a volume holds. Writes nothing.
+pub(super) async fn recover(disk: &Disk) -> Result<Found, VolumeError> {
+    let began = Instant::now();
+    let superblock = superblock(disk).await?;
+    let (geometry, volume) = (*superblock.geometry(), superblock.id());
+    let reader = Reader { disk: disk.clone(), geometry, volume, urgency: Urgency::Promote };
+    let mut recovered = Recovered::default();
+
+    let (table, table_lost) = read_table(&reader).await?;
+    let loaded = load::newest(&reader, table.entries(), ledger_shape(&geometry)).await?;
+    let mut in_doubt = table_lost || loaded.newer_was_bad;
+    let ledger = loaded.ledger;
+    let checkpoint = match loaded.checkpoint {
+        Some(checkpoint) => checkpoint,
+        None => {
+            in_doubt = true;
+            Checkpoint::none()
+        }
+    };
+    recovered.checkpoint = (checkpoint.sequence > 0).then_some(checkpoint.sequence);
+    recovered.loaded = ledger.index().heads() + ledger.index().blocks();
+
+    let contents = read_changed(&reader, table.entries(), &checkpoint).await;
+    let mut merge = Merge { ledger: &ledger, seed: seed_of(volume), heads: HashMap::new() };
+    let mut sequence = checkpoint.next_write;
+    let mut to_seal = Vec::new();
+    let mut orders = HashMap::new();
+    for found in contents {
+        recovered.footers += u64::from(found.sealed.is_some());
+        recovered.scanned += u64::from(found.sealed.is_none());
+        recovered.dropped += found.dropped;
+        let newest = found.entries.iter().map(|entry| entry.sequence).max();
+        sequence = sequence.max(newest.map_or(0, |newest| newest.saturating_add(1)));
+        recovered.found += merge.take(&found);
+        let entry = table.entries()[found.region.0 as usize];
+        match found.sealed {
+            Some(order) => drop(orders.insert(found.region, order)),
+            None => to_seal.push(ToSeal {
+                region: found.region,
+                generation: entry.generation,
+                stream: entry.stream,
+                entries: found.entries,
+            }),
+        }
+    }
+    merge.finish();
+    sequence = sequence.saturating_add(SEQUENCE_GAP);
+
+    let phases = table.entries().iter().enumerate().map(|(number, entry)| {
+        let region = RegionId(number as u32);
+        let order = orders.get(&region).copied().or_else(|| checkpoint.sealed(region, entry));
+        (phase_of(entry, order), entry.generation)
+    });
+    ledger.restore(phases);
+    recovered.heads_in_doubt = in_doubt;
+    recovered.took = began.elapsed();
+    Ok(Found {
+        superblock,
+        ledger,
+        table,
+        sequence,
+        trust_from: if in_doubt { sequence } else { checkpoint.trust_from },
+        checkpoint: checkpoint.sequence.max(loaded.highest),
+        slot: checkpoint.slot,
+        extra: checkpoint.extra,
+        to_seal,
+        recovered,
+    })
+}
+
+/// Whether a volume with these features may be written.
+pub(super) fn refusal(superblock: &Superblock) -> Option<String> {
+    match superblock.access() {
+        Access::Full => None,
+        Access::ReadOnly { bits } => {
+            Some(format!("a later version made it: features {bits:#x} are not known to this one"))
+        }
+    }
+}
+
+fn phase_of(entry: &RegionEntry, sealed: Option<u64>) -> RegionPhase {
+    let stream = match entry.stream {
+        Filled::Demand => Stream::Demand,
+        Filled::Planned => Stream::Planned,
+    };
+    match (entry.state, sealed) {
+        (RegionState::Free, _) => RegionPhase::Free,
+        (RegionState::Quarantined, _) => RegionPhase::Quarantined,
+        (_, Some(order)) => RegionPhase::Sealed { stream, order },
+        (_, None) => RegionPhase::Closing(stream),
+    }
+}
+
+/// The region table; whether some of it was lost. What was lost is taken from the regions' own
+/// headers.
+async fn read_table(reader: &Reader) -> Result<(Table, bool), VolumeError> {
+    let area = reader.geometry.table();
+    let granules = ((area.end - area.start) / GRANULE_SIZE_BYTES) as u32;
+    let mut bytes = Vec::with_capacity(granules as usize * GRANULE_SIZE_BYTES as usize);
+    let mut at = area.start;
+    while at < area.end {
+        let count = load::CHUNK_GRANULES.min(((area.end - at) / GRANULE_SIZE_BYTES) as u32);
+        match reader.granules(at, count).await {
+            Ok(granules) => bytes.extend_from_slice(granules.bytes()),
+            // Page by page, so that a bad one costs no more than itself.
+            Err(DeviceError::Failed(_)) => {
+                for page in 0..u64::from(count) {
+                    let one = reader.granules(at + page * GRANULE_SIZE_BYTES, 1).await;
+                    let one = one.unwrap_or_else(|_| Granules::zeroed(1));
+                    bytes.extend_from_slice(one.bytes());
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+        at += u64::from(count) * GRANULE_SIZE_BYTES;
+    }
+    let loaded = Table::decode(&bytes, reader.volume, &reader.geometry);
+    let mut table = loaded.table;
+    for page in &loaded.lost {
+        tracing::warn!("page {page} of the region table is lost: asking the regions themselves");
+        let first = page * ENTRIES_PER_PAGE as u32;
+        let end = (first + ENTRIES_PER_PAGE as u32).min(reader.geometry.regions());
+        for region in first..end {
+            if let Some(entry) = ask_region(reader, region).await? {
+                table.set(RegionId(region), entry);
+            }
+        }
+    }
+    Ok((table, !loaded.lost.is_empty()))
+}
+
+/// What a region's own header says: how it was opened last.
+async fn ask_region(reader: &Reader, region: u32) -> Result<Option<RegionEntry>, VolumeError> {
+    let at = reader.geometry.region(region).expect("a page tells of regions there are").start;
+    let header = match reader.granules(at, 1).await {
+        Ok(granules) => RegionHeader::decode(granules.bytes(), reader.volume, region),
+        Err(DeviceError::Failed(_)) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(header.ok().map(|header| RegionEntry {
+        generation: header.generation,
+        state: RegionState::Open,
+        stream: header.stream,
+        sealed: 0,
+    }))
+}
+
+/// What is in the regions that have changed since the checkpoint, in order of their numbers.
+async fn read_changed(
+    reader: &Reader,
+    entries: &[RegionEntry],
+    checkpoint: &Checkpoint,
+) -> Vec<Contents> {
+    let mut contents = Vec::new();
+    let mut under_way = JoinSet::new();
+    for (number, entry) in entries.iter().enumerate() {
+        let region = RegionId(number as u32);
+        let in_use = matches!(entry.state, RegionState::Open | RegionState::Sealed);
+        let Some(from) = checkpoint.unknown_from(region, entry).filter(|_| in_use) else {
+            continue;
+        };
+        if under_way.len() >= REGIONS_AT_ONCE {
+            contents.extend(under_way.join_next().await);
+        }
+        let (reader, generation) = (reader.clone(), entry.generation);
+        under_way.spawn(async move { scan::contents(&reader, region, generation, from).await });
+    }
+    while let Some(found) = under_way.join_next().await {
+        contents.push(found);
+    }
+    let mut contents: Vec<Contents> = contents.into_iter().filter_map(Result::ok).collect();
+    contents.sort_by_key(|found| found.region);
+    contents
+}
+
+/// Brings what was found in regions into the index.
+struct Merge<'a> {
+    ledger: &'a Ledger,
+    seed: u64,
+    heads: HashMap<ObjectHash, Candidate>,
+}
+
+impl Merge<'_> {
+    /// Takes what a checkpoint does not know of; returns how many records.
+    fn take(&mut self, found: &Contents) -> u64 {
+        let mut count = 0;
+        for entry in found.entries.iter().filter(|entry| entry.granule >= found.from) {
+            let location = Location { region: found.region, granule: entry.granule as u16 };
+            match entry.indexed {
+                Indexed::Block { block, pieces, stream } => {
+                    let key = Fingerprint::of_block(self.seed, block);
+                    let whole = pieces.count().saturating_sub(1) * 16 + 1;
+                    let Some(last) = entry.granules.checked_sub(whole).filter(|n| *n > 0) else {
+                        continue;
+                    };
+                    let shape = Shape::Block { pieces, last_granules: last.min(16) as u8 };
+                    let planned = stream == Filled::Planned;
+                    // A full index: it is not held, then.
+                    let _ = self.ledger.insert(key, Entry { location, shape, score: 0, planned });
+                }
+                Indexed::Head { object } => {
+                    self.candidate(object, entry.sequence, Some((location, entry.granules)));
+                }
+                Indexed::Tombstone { object } => self.candidate(object, entry.sequence, None),
+            }
+            count += 1;
+        }
+        count
+    }
+
+    fn candidate(&mut self, object: ObjectHash, sequence: u64, at: Option<(Location, u32)>) {
+        let known = self.heads.get(&object).is_some_and(|known| known.sequence >= sequence);
+        if !known {
+            self.heads.insert(object, Candidate { sequence, at });
+        }
+    }
+
+    fn finish(self) {
+        let mut heads: Vec<_> = self.heads.into_iter().collect();
+        // In one order, whatever the map says.
+        heads.sort_by_key(|(object, _)| *object);
+        for (object, candidate) in heads {
+            let key = Fingerprint::of_head(self.seed, object);
+            let Some((location, granules)) = candidate.at else {
+                self.ledger.remove(key, Kind::Head);
+                continue;
+            };
+            let score = if granules == 1 { HEAD_SCORE } else { 0 };
+            let shape = Shape::Head { granules };
+            let _ = self.ledger.insert(key, Entry { location, shape, score, planned: false });
+        }
+    }
+}

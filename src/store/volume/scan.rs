@@ -1,0 +1,96 @@
+//! What a region holds: what its footer says, or, if it has none, what is found in it.
+
+use crate::store::format::{FooterEntry, FormatError, Indexed};
+use crate::store::index::RegionId;
+
+use super::window::{Found, Reader};
+
+/// What was found in a region.
+pub(super) struct Contents {
+    pub(super) region: RegionId,
+    /// Its place in the order of sealing, if it has a footer.
+    pub(super) sealed: Option<u64>,
+    pub(super) entries: Vec<FooterEntry>,
+    /// The first granule the checkpoint does not speak for.
+    pub(super) from: u32,
+    /// What began like a record and was none, and what could not be read.
+    pub(super) dropped: u64,
+}
+
+/// Reads what `region` holds in `generation`. What can't be read is dropped.
+pub(super) async fn contents(
+    reader: &Reader,
+    region: RegionId,
+    generation: u64,
+    from: u32,
+) -> Contents {
+    if let Ok(footer) = reader.footer(region, generation).await {
+        let (sealed, entries) = (Some(footer.sealed), footer.entries);
+        return Contents { region, sealed, entries, from, dropped: 0 };
+    }
+    let (entries, dropped) = records(reader, region, generation).await;
+    Contents { region, sealed: None, entries, from, dropped }
+}
+
+/// Every record of the region, granule by granule where none begins.
+async fn records(reader: &Reader, region: RegionId, generation: u64) -> (Vec<FooterEntry>, u64) {
+    let mut window = reader.window(region, generation);
+    let (mut entries, mut dropped) = (Vec::new(), 0);
+    let mut granule = 1;
+    while granule < reader.geometry.region_granules() {
+        granule += match window.record(granule).await {
+            Ok(Ok(found)) => list(&found, granule, &mut entries),
+            Ok(Err(fault)) => {
+                dropped += u64::from(was_a_record(&fault));
+                1
+            }
+            // Nothing is known of this granule; the next may be readable.
+            Err(_) => {
+                dropped += 1;
+                1
+            }
+        };
+    }
+    (entries, dropped)
+}
+
+/// Adds what was found at `granule`; returns what it takes.
+fn list(found: &Found<'_>, granule: u32, entries: &mut Vec<FooterEntry>) -> u32 {
+    match found {
+        Found::Block(header, _) => {
+            let label = header.label();
+            let (block, pieces, stream) = (label.block, header.pieces(), label.stream);
+            entries.push(FooterEntry {
+                granule,
+                granules: header.granules(),
+                site: label.site,
+                sequence: label.sequence,
+                indexed: Indexed::Block { block, pieces, stream },
+            });
+            header.granules()
+        }
+        Found::Heads(packet) => {
+            for head in packet.heads() {
+                let object = head.label.object;
+                let indexed = match head.is_tombstone() {
+                    true => Indexed::Tombstone { object },
+                    false => Indexed::Head { object },
+                };
+                entries.push(FooterEntry {
+                    granule,
+                    granules: packet.granules(),
+                    site: head.label.site,
+                    sequence: head.label.sequence,
+                    indexed,
+                });
+            }
+            packet.granules()
+        }
+        Found::Unknown(granules) => *granules,
+    }
+}
+
+/// Whether something of this generation had begun there: everything else is the past.
+fn was_a_record(fault: &FormatError) -> bool {
+    matches!(fault, FormatError::Checksum { .. } | FormatError::Torn)
+}

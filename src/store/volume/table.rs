@@ -1,0 +1,110 @@
+//! The region table on the device: changed in memory, then written page by page and flushed.
+//!
+//! What it says of a region is durable before the first record of a generation is written, and
+//! before a region that was given up is used again.
+
+use std::collections::BTreeSet;
+
+use crate::limits::GRANULE_SIZE_BYTES;
+use crate::store::device::Granules;
+use crate::store::format::{
+    ENTRIES_PER_PAGE, Geometry, PageCopy, RegionEntry, TablePage, VolumeId,
+};
+use crate::store::index::RegionId;
+
+use super::metadata::{Metadata, MetadataError};
+
+pub(super) struct Table {
+    entries: Vec<RegionEntry>,
+    pages: Vec<Page>,
+    changed: BTreeSet<u32>,
+}
+
+struct Page {
+    page: TablePage,
+    /// Where it stands; the other place is written next.
+    copy: PageCopy,
+}
+
+/// A table as it was read, and the pages of it that were lost.
+pub(super) struct Loaded {
+    pub(super) table: Table,
+    pub(super) lost: Vec<u32>,
+}
+
+impl Table {
+    /// From all bytes of the table's area.
+    pub(super) fn decode(bytes: &[u8], volume: VolumeId, geometry: &Geometry) -> Loaded {
+        let (mut pages, mut entries, mut lost) = (Vec::new(), Vec::new(), Vec::new());
+        for page in 0..geometry.table_pages() {
+            let read = |copy| {
+                let at = TablePage::place(geometry, page, copy) - geometry.table().start;
+                let bytes = &bytes[at as usize..(at + GRANULE_SIZE_BYTES) as usize];
+                TablePage::decode(bytes, volume, geometry, page, copy)
+            };
+            let (found, copy) = match TablePage::choose(read(PageCopy::A), read(PageCopy::B)) {
+                Ok(found) => found,
+                Err(_) => {
+                    lost.push(page);
+                    (TablePage::unused(geometry, page), PageCopy::B)
+                }
+            };
+            entries.extend_from_slice(found.entries());
+            pages.push(Page { page: found, copy });
+        }
+        Loaded { table: Table { entries, pages, changed: BTreeSet::new() }, lost }
+    }
+
+    /// Of a volume without records, as it stands after [`Table::fresh`] was written.
+    pub(super) fn unused(geometry: &Geometry) -> Table {
+        let pages = (0..geometry.table_pages()).map(|page| TablePage::unused(geometry, page));
+        let pages: Vec<_> = pages.map(|page| Page { page, copy: PageCopy::B }).collect();
+        let entries = pages.iter().flat_map(|page| page.page.entries()).copied().collect();
+        Table { entries, pages, changed: BTreeSet::new() }
+    }
+
+    /// All pages of a volume without records, in one buffer: both copies.
+    pub(super) fn fresh(volume: VolumeId, geometry: &Geometry) -> Granules {
+        let area = geometry.table();
+        let mut granules =
+            Granules::zeroed(((area.end - area.start) / GRANULE_SIZE_BYTES) as usize);
+        for page in 0..geometry.table_pages() {
+            for copy in [PageCopy::A, PageCopy::B] {
+                let place = TablePage::place(geometry, page, copy);
+                let encoded = TablePage::unused(geometry, page).encode(volume, place);
+                let at = (place - area.start) as usize;
+                let to = &mut granules.bytes_mut()[at..at + GRANULE_SIZE_BYTES as usize];
+                to.copy_from_slice(encoded.bytes());
+            }
+        }
+        granules
+    }
+
+    pub(super) fn entries(&self) -> &[RegionEntry] {
+        &self.entries
+    }
+
+    pub(super) fn set(&mut self, region: RegionId, entry: RegionEntry) {
+        let place = &mut self.entries[region.0 as usize];
+        if *place != entry {
+            *place = entry;
+            self.changed.insert(region.0 / ENTRIES_PER_PAGE as u32);
+        }
+    }
+
+    /// Writes what has changed and flushes the device.
+    pub(super) async fn commit(&mut self, metadata: &Metadata<'_>) -> Result<(), MetadataError> {
+        while let Some(number) = self.changed.first().copied() {
+            let first = number as usize * ENTRIES_PER_PAGE;
+            let page = &mut self.pages[number as usize];
+            let entries = &self.entries[first..first + page.page.entries().len()];
+            let (next, copy) = (page.page.following(entries), page.copy.other());
+            let place = TablePage::place(metadata.geometry, number, copy);
+            let bytes = next.encode(metadata.volume, place);
+            metadata.write("the region table", place, bytes).await?;
+            *page = Page { page: next, copy };
+            self.changed.remove(&number);
+        }
+        metadata.flush().await
+    }
+}

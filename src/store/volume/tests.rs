@@ -1,0 +1,480 @@
+//! A volume over a simulated device: what is appended, read, given up, lost and found again.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::object::{BlockSize, VersionId};
+use crate::store::SiteHash;
+use crate::store::device::{Buffer, Device, Faults, Granules, Image, Share, Simulated, Simulation};
+use crate::store::format::Stream;
+
+const PIECE: usize = PIECE_SIZE_BYTES as usize;
+const MIB: u64 = 1 << 20;
+const VOLUME: VolumeId = VolumeId(0x1234_5678_9abc_def0_1122_3344_5566_7788);
+
+fn device(size_bytes: u64, seed: u64) -> Arc<Simulated> {
+    Arc::new(Simulated::new(&Simulation { size_bytes, seed, faults: Faults::default() }))
+}
+
+fn disk(device: &Arc<Simulated>) -> Disk {
+    Disk::new(Arc::clone(device) as Arc<dyn Device>)
+}
+
+fn after_crash(device: &Simulated, seed: u64) -> Arc<Simulated> {
+    Arc::new(Simulated::from_image(device.crash(), seed, Faults::default()))
+}
+
+fn after_kill(device: &Simulated, seed: u64) -> Arc<Simulated> {
+    let image: Image = device.image();
+    Arc::new(Simulated::from_image(image, seed, Faults::default()))
+}
+
+fn settings() -> VolumeSettings {
+    VolumeSettings { checkpoint_interval: Duration::from_secs(3600), ..Default::default() }
+}
+
+/// Regions of 2 MiB, so that a whole block takes half of one.
+async fn formatted(device: &Arc<Simulated>) {
+    let size = device.size_bytes();
+    let geometry = Geometry::new(size, 2 * MIB, BlockSize::MAX, 4_000).unwrap();
+    Volume::format(&disk(device), geometry, VOLUME).await.unwrap();
+}
+
+async fn opened(device: &Arc<Simulated>) -> Arc<Volume> {
+    Volume::open(disk(device), settings()).await.unwrap()
+}
+
+async fn fresh(size_mib: u64) -> (Arc<Simulated>, Arc<Volume>) {
+    let device = device(size_mib * MIB, 7);
+    formatted(&device).await;
+    let volume = opened(&device).await;
+    (device, volume)
+}
+
+fn version(n: u64) -> VersionId {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&77u64.to_le_bytes());
+    bytes[8..].copy_from_slice(&(n + 1).to_le_bytes());
+    VersionId::from_bytes(bytes).unwrap()
+}
+
+fn block(n: u64) -> BlockKey {
+    BlockKey { version: version(n), index: (n % 3) as u32 }
+}
+
+/// What piece `piece` of block `n` holds.
+fn piece_bytes(n: u64, piece: u32, length: usize) -> Vec<u8> {
+    let seed = n.wrapping_mul(0x9E37_79B9).wrapping_add(u64::from(piece) * 977);
+    (0..length).map(|at| (seed.wrapping_add(at as u64 * 31) >> 3) as u8).collect()
+}
+
+fn write_of(n: u64, pieces: PieceMap, last_length: usize) -> BlockWrite {
+    let held: Vec<u32> = (0..16).filter(|piece| pieces.holds(*piece)).collect();
+    let last = *held.last().unwrap();
+    let length = |piece| if piece == last { last_length } else { PIECE };
+    let parts =
+        held.iter().map(|piece| Bytes::from(piece_bytes(n, *piece, length(*piece)))).collect();
+    BlockWrite {
+        object: ObjectHash(u128::from(n)),
+        site: SiteHash(1),
+        block: block(n),
+        birth: 5,
+        pieces,
+        parts,
+        origin: Stream::Demand,
+        guard: Box::new(()),
+        done: None,
+    }
+}
+
+/// Appends and waits until it is written.
+async fn append(volume: &Volume, mut write: BlockWrite) -> Result<(), WriteError> {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    write.done = Some(Box::new(move |ended| drop(tell.send(ended))));
+    volume.append_block(write).map_err(WriteError::Refused)?;
+    told.await.expect("every write that was taken is told of")
+}
+
+async fn append_whole(volume: &Volume, n: u64) {
+    append(volume, write_of(n, PieceMap::run(0, 16), PIECE)).await.unwrap();
+}
+
+async fn read(
+    volume: &Volume,
+    n: u64,
+    first: u32,
+    count: u32,
+) -> Result<(Vec<u8>, u32), ReadError> {
+    let into = Box::new(Granules::zeroed(count as usize * 16));
+    let read = volume.read(block(n), Pieces { first, count }, into, Urgency::Viewer).await?;
+    let lent: Box<dyn Any> = read.lent;
+    let granules = lent.downcast::<Granules>().expect("what was lent comes back");
+    Ok((granules.bytes()[..read.bytes].to_vec(), read.pieces))
+}
+
+/// Whether block `n` is here whole; a miss is a `false`, wrong bytes are a panic.
+async fn reads_whole(volume: &Volume, n: u64) -> bool {
+    match read(volume, n, 0, 16).await {
+        Ok((bytes, 16)) => {
+            let expected: Vec<u8> = (0..16).flat_map(|p| piece_bytes(n, p, PIECE)).collect();
+            assert!(bytes == expected, "block {n} is not what was written");
+            true
+        }
+        Ok((_, pieces)) => panic!("{pieces} pieces of a whole record"),
+        Err(_) => false,
+    }
+}
+
+fn head_of(n: u64, payload: &str) -> HeadWrite {
+    HeadWrite {
+        object: ObjectHash(u128::from(n)),
+        site: SiteHash(1),
+        birth: 9,
+        payload: Bytes::copy_from_slice(payload.as_bytes()),
+        body: None,
+        guard: Box::new(()),
+    }
+}
+
+async fn payload(volume: &Volume, n: u64) -> Option<String> {
+    let found = volume.read_head(ObjectHash(u128::from(n)), Urgency::Viewer).await.unwrap();
+    found.map(|head| String::from_utf8(head.payload.to_vec()).unwrap())
+}
+
+/// Long enough for heads that wait for others.
+async fn settled(volume: &Volume) {
+    while volume.figures().queue_bytes > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_appended_is_read_back_and_outlives_a_clean_close() {
+    let (device, volume) = fresh(32).await;
+    append_whole(&volume, 1).await;
+    append(&volume, write_of(2, PieceMap(0b0111), 100)).await.unwrap();
+    append(&volume, write_of(2, PieceMap(0b1100_0000), PIECE)).await.unwrap();
+    volume.append_head(head_of(1, "head one")).unwrap();
+    let body = SmallBody { version: version(3), bytes: Bytes::from(vec![3; 5000]) };
+    volume.append_head(HeadWrite { body: Some(body.clone()), ..head_of(3, "three") }).unwrap();
+    assert!(volume.holds_head(ObjectHash(1)), "from memory, before it is written");
+    assert_eq!(payload(&volume, 1).await.as_deref(), Some("head one"));
+
+    volume.close().await;
+    assert_eq!(volume.append_head(head_of(9, "late")), Err(Refused::Offline));
+    let volume = opened(&after_crash(&device, 8)).await;
+
+    assert_eq!(volume.held(block(2)), PieceMap(0b1100_0111));
+    assert!(reads_whole(&volume, 1).await);
+    let (bytes, pieces) = read(&volume, 2, 1, 8).await.unwrap();
+    assert_eq!((bytes.len(), pieces), (PIECE + 100, 2));
+    assert_eq!(bytes[PIECE..], piece_bytes(2, 2, 100));
+    assert_eq!(read(&volume, 2, 6, 2).await.unwrap().1, 2);
+    assert!(matches!(read(&volume, 2, 3, 1).await, Err(ReadError::Absent)));
+    assert_eq!(payload(&volume, 1).await.as_deref(), Some("head one"));
+    let found = volume.read_head(ObjectHash(3), Urgency::Viewer).await.unwrap().unwrap();
+    assert_eq!((found.body, found.trust, found.birth), (Some(body), Trust::Newest, 9));
+    assert!(!volume.holds_head(ObjectHash(2)));
+    assert_eq!(volume.figures().recovered.loaded, 5);
+    volume.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_kill_everything_that_was_written_is_there() {
+    let (device, volume) = fresh(32).await;
+    for n in 0..7 {
+        append_whole(&volume, n).await;
+        volume.append_head(head_of(n, &format!("head {n}"))).unwrap();
+    }
+    settled(&volume).await;
+
+    let again = opened(&after_kill(&device, 1)).await;
+
+    for n in 0..7 {
+        assert!(reads_whole(&again, n).await, "{n}");
+        assert_eq!(payload(&again, n).await, Some(format!("head {n}")));
+    }
+    let recovered = again.figures().recovered;
+    assert!(recovered.footers >= 2 && recovered.scanned == 1, "{recovered:?}");
+    assert!(!recovered.heads_in_doubt);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_region_that_was_open_is_never_appended_to_again() {
+    let (device, volume) = fresh(32).await;
+    append(&volume, write_of(1, PieceMap(1), PIECE)).await.unwrap();
+    let device = after_kill(&device, 1);
+    let again = opened(&device).await;
+    assert_eq!(again.figures().regions_sealed, 1);
+    append(&again, write_of(2, PieceMap(1), PIECE)).await.unwrap();
+    let location = |n| again.core.index().blocks_of(again.core.block_key(block(n)))[0].location;
+    assert_ne!(location(1).region, location(2).region);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_fails_is_not_found_and_makes_the_volume_read_only() {
+    let (device, volume) = fresh(32).await;
+    append_whole(&volume, 1).await;
+    device.set_faults(Faults { fail_writes: Share::ALL, ..Default::default() });
+    assert!(matches!(
+        append(&volume, write_of(2, PieceMap(1), PIECE)).await,
+        Err(WriteError::Failed(_))
+    ));
+    assert_eq!(volume.held(block(2)), PieceMap::default());
+    assert_eq!(volume.state().label(), "read-only");
+    assert!(reads_whole(&volume, 1).await);
+    let refused = volume.append_block(write_of(3, PieceMap(1), PIECE));
+    assert_eq!(refused, Err(Refused::ReadOnly));
+    volume.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_never_goes_back_to_an_older_one() {
+    let (device, volume) = fresh(32).await;
+    for round in 0..40 {
+        volume.append_head(head_of(1, &format!("round {round}"))).unwrap();
+        assert_eq!(payload(&volume, 1).await, Some(format!("round {round}")));
+        if round % 3 == 0 {
+            settled(&volume).await;
+            assert_eq!(payload(&volume, 1).await, Some(format!("round {round}")));
+        }
+        if round == 20 {
+            volume.checkpoint().await;
+        }
+    }
+    settled(&volume).await;
+    let again = opened(&after_kill(&device, 3)).await;
+    assert_eq!(payload(&again, 1).await.as_deref(), Some("round 39"));
+    again.forget_head(ObjectHash(1));
+    assert_eq!(payload(&again, 1).await, None);
+    settled(&again).await;
+    volume.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_was_forgotten_stays_forgotten_after_a_kill() {
+    let (device, volume) = fresh(32).await;
+    for n in 0..3 {
+        volume.append_head(head_of(n, "here")).unwrap();
+    }
+    settled(&volume).await;
+    volume.checkpoint().await;
+    volume.forget_head(ObjectHash(1));
+    volume.append_head(head_of(2, "again")).unwrap();
+    settled(&volume).await;
+    let again = opened(&after_kill(&device, 3)).await;
+    assert_eq!(payload(&again, 0).await.as_deref(), Some("here"));
+    assert_eq!(payload(&again, 1).await, None);
+    assert_eq!(payload(&again, 2).await.as_deref(), Some("again"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_volume_gives_up_regions_and_keeps_what_is_used() {
+    let (device, volume) = fresh(40).await;
+    for n in 0..120 {
+        append_whole(&volume, n).await;
+        volume.append_head(head_of(n, &format!("head {n}"))).unwrap();
+        for hot in 0..3 {
+            volume.used(block(hot));
+        }
+    }
+    settled(&volume).await;
+    let figures = volume.figures();
+    assert!(figures.regions_reclaimed > 30, "{figures:?}");
+    for hot in 0..3 {
+        assert!(reads_whole(&volume, hot).await, "{hot}");
+    }
+    assert!(reads_whole(&volume, 119).await);
+    assert_eq!(payload(&volume, 119).await.as_deref(), Some("head 119"));
+    let mut held = 0;
+    for n in 0..120 {
+        held += u32::from(reads_whole(&volume, n).await);
+    }
+    assert!(held >= 8, "{held} blocks of {figures:?}");
+    assert_eq!(volume.figures().mismatches, 0);
+
+    let again = opened(&after_kill(&device, 9)).await;
+    for n in 0..120 {
+        assert_eq!(reads_whole(&again, n).await, reads_whole(&volume, n).await, "{n}");
+        assert_eq!(payload(&again, n).await, payload(&volume, n).await, "{n}");
+    }
+    assert_eq!(again.figures().mismatches, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_refuses_at_once() {
+    let (device, volume) = fresh(200).await;
+    device.set_faults(Faults { stall_writes: Duration::from_secs(5), ..Default::default() });
+    let guards = Arc::new(AtomicUsize::new(0));
+    struct Guard(Arc<AtomicUsize>);
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+    let mut taken = 0;
+    let refused = loop {
+        guards.fetch_add(1, Ordering::Relaxed);
+        let guard = Box::new(Guard(Arc::clone(&guards)));
+        let write = BlockWrite { guard, ..write_of(taken, PieceMap::run(0, 16), PIECE) };
+        match volume.append_block(write) {
+            Ok(()) => taken += 1,
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!((refused, taken), (Refused::QueueFull, 63));
+    assert_eq!(guards.load(Ordering::Relaxed), 63, "what was refused is not held");
+    assert_eq!(volume.held(block(0)), PieceMap::default(), "found only when it is written");
+    settled(&volume).await;
+    assert_eq!(guards.load(Ordering::Relaxed), 0);
+    assert!(reads_whole(&volume, 62).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_that_takes_too_long_is_given_up() {
+    let (device, volume) = fresh(32).await;
+    append_whole(&volume, 1).await;
+    device.set_faults(Faults { stall_reads: Duration::from_secs(9), ..Default::default() });
+    let began = tokio::time::Instant::now();
+    assert!(matches!(read(&volume, 1, 0, 16).await, Err(ReadError::Late)));
+    assert_eq!(began.elapsed().as_secs(), 2);
+    device.set_faults(Faults::default());
+    assert!(reads_whole(&volume, 1).await, "late is not lost");
+}
+
+#[tokio::test(start_paused = true)]
+async fn eight_failed_reads_end_writing_and_the_rest_is_still_read() {
+    let (device, volume) = fresh(64).await;
+    for n in 0..12 {
+        append_whole(&volume, n).await;
+    }
+    device.set_faults(Faults { fail_reads: Share::ALL, ..Default::default() });
+    for n in 0..8 {
+        assert_eq!(volume.state(), State::Online);
+        assert!(matches!(read(&volume, n, 0, 16).await, Err(ReadError::Failed(_))));
+        assert_eq!(volume.held(block(n)), PieceMap::default(), "it is forgotten");
+    }
+    assert_eq!(volume.state().label(), "read-only");
+    device.set_faults(Faults::default());
+    assert!(reads_whole(&volume, 11).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_is_gone_makes_a_volume_that_is_offline() {
+    let (device, volume) = fresh(32).await;
+    append_whole(&volume, 1).await;
+    device.set_faults(Faults { vanish_after: Some(0), ..Default::default() });
+    assert!(read(&volume, 1, 0, 1).await.is_err());
+    assert_eq!(volume.state().label(), "offline");
+    assert!(matches!(read(&volume, 1, 0, 1).await, Err(ReadError::Offline)));
+    volume.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_damaged_is_dropped_and_counted_and_never_served() {
+    let device = device(48 * MIB, 5);
+    formatted(&device).await;
+    let volume = opened(&device).await;
+    device.set_faults(Faults { flip_writes: Share::millionths(400_000), ..Default::default() });
+    for n in 0..14 {
+        let _ = append(&volume, write_of(n, PieceMap::run(0, 16), PIECE)).await;
+    }
+    device.set_faults(Faults::default());
+    let mut lost = 0;
+    for n in 0..14 {
+        let held = volume.held(block(n)) != PieceMap::default();
+        let reads = reads_whole(&volume, n).await;
+        lost += u64::from(held && !reads);
+    }
+    assert!(lost > 0, "some bit was wrong");
+    assert_eq!(volume.figures().mismatches, lost);
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_both_checkpoints_lost_heads_must_be_revalidated() {
+    let (device, volume) = fresh(32).await;
+    append_whole(&volume, 1).await;
+    volume.append_head(head_of(1, "one")).unwrap();
+    settled(&volume).await;
+    volume.close().await;
+    let disk = disk(&device);
+    for slot in 0..2 {
+        let at = volume.geometry().checkpoint(slot).start;
+        let from = vec![Buffer::Own(Granules::holding(&[1; 4096]))];
+        disk.write(at, from, Urgency::Write).await.unwrap();
+    }
+    let again = opened(&device).await;
+    assert!(again.figures().recovered.heads_in_doubt);
+    assert!(reads_whole(&again, 1).await);
+    let head = again.read_head(ObjectHash(1), Urgency::Viewer).await.unwrap().unwrap();
+    assert_eq!((&head.payload[..], head.trust), (&b"one"[..], Trust::MustRevalidate));
+    again.append_head(head_of(2, "two")).unwrap();
+    settled(&again).await;
+    again.close().await;
+    let again = opened(&device).await;
+    let trust = |n| {
+        let again = Arc::clone(&again);
+        async move { again.read_head(ObjectHash(n), Urgency::Viewer).await.unwrap().unwrap().trust }
+    };
+    assert_eq!(trust(1).await, Trust::MustRevalidate, "this is remembered");
+    assert_eq!(trust(2).await, Trust::Newest);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_page_of_the_region_table_is_taken_from_the_regions() {
+    let (device, volume) = fresh(32).await;
+    for n in 0..5 {
+        append_whole(&volume, n).await;
+    }
+    volume.close().await;
+    let table = volume.geometry().table();
+    let granules = ((table.end - table.start) / 4096) as usize;
+    let from = vec![Buffer::Own(Granules::zeroed(granules))];
+    disk(&device).write(table.start, from, Urgency::Write).await.unwrap();
+    let again = opened(&device).await;
+    for n in 0..5 {
+        assert!(reads_whole(&again, n).await, "{n}");
+    }
+    assert!(again.figures().recovered.heads_in_doubt);
+    for n in 5..60 {
+        append_whole(&again, n).await;
+    }
+    assert!(reads_whole(&again, 59).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_caller_keeps_comes_back() {
+    let (device, volume) = fresh(32).await;
+    assert_eq!(volume.extra(), None);
+    volume.set_extra(Arc::new(|| b"filter".to_vec()));
+    volume.close().await;
+    let volume = opened(&device).await;
+    assert_eq!(volume.extra().as_deref(), Some(&b"filter"[..]));
+    volume.close().await;
+    let volume = opened(&device).await;
+    assert_eq!(volume.extra().as_deref(), Some(&b"filter"[..]), "also if nobody asked");
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_byte_written_has_a_reason() {
+    let (device, volume) = fresh(40).await;
+    let before = device.figures().written_bytes;
+    for n in 0..40 {
+        append_whole(&volume, n).await;
+        volume.append_head(head_of(n, "head")).unwrap();
+        volume.used(block(n % 5));
+        volume.used(block(n % 5));
+    }
+    settled(&volume).await;
+    volume.close().await;
+    let figures = volume.figures();
+    assert_eq!(figures.written.total(), device.figures().written_bytes - before);
+    assert_eq!(figures.written.admitted, 40 * MIB);
+    assert!(figures.written.reappended > 0 && figures.written.checkpoints > 0);
+    assert!(figures.write_amplification().unwrap() > 1.0);
+}

@@ -1,0 +1,306 @@
+//! What goes into a volume and what comes out: the values of its interface.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::object::{BlockKey, PieceMap, VersionId};
+use crate::store::device::{DeviceError, Lent};
+use crate::store::format::{FormatError, Stream};
+use crate::store::{ObjectHash, SiteHash};
+
+/// How a volume behaves.
+#[derive(Clone, Debug)]
+pub struct VolumeSettings {
+    /// What a read may take, queue included; later it is given up.
+    pub read_deadline: Duration,
+    /// From one checkpoint to the next.
+    pub checkpoint_interval: Duration,
+    /// The least score of a block that is appended again when its region is given up.
+    pub reappend_score_min: u8,
+    /// How much of a region may be appended again, in percent.
+    pub reappend_share_max_percent: u32,
+    /// How long a head waits for others to share a granule with.
+    pub head_linger: Duration,
+}
+
+impl Default for VolumeSettings {
+    fn default() -> VolumeSettings {
+        VolumeSettings {
+            read_deadline: Duration::from_secs(2),
+            checkpoint_interval: Duration::from_secs(300),
+            reappend_score_min: 2,
+            reappend_share_max_percent: 75,
+            head_linger: Duration::from_millis(50),
+        }
+    }
+}
+
+/// Pieces of a block to be written.
+pub struct BlockWrite {
+    /// The object whose version it is.
+    pub object: ObjectHash,
+    /// Its site.
+    pub site: SiteHash,
+    /// Which block.
+    pub block: BlockKey,
+    /// The purge clock when the bytes came from the origin.
+    pub birth: u64,
+    /// Which pieces.
+    pub pieces: PieceMap,
+    /// Their bytes in order; each part starts with a piece, and only the last piece of all may be
+    /// short. What is aligned to a granule is written from where it is.
+    pub parts: Vec<Bytes>,
+    /// Why it was filled.
+    pub origin: Stream,
+    /// Dropped when the write is over: what the bytes are reserved with.
+    pub guard: Box<dyn Send>,
+    /// Told once how it ended. Must not block.
+    pub done: Option<Box<dyn FnOnce(Result<(), WriteError>) + Send>>,
+}
+
+/// A head to be written; it takes the place of the object's head, if it has one.
+pub struct HeadWrite {
+    /// Whose head.
+    pub object: ObjectHash,
+    /// Its site.
+    pub site: SiteHash,
+    /// The purge clock when it came from the origin.
+    pub birth: u64,
+    /// The head, as the caller writes it; never empty.
+    pub payload: Bytes,
+    /// The body too, if it is at most a piece.
+    pub body: Option<SmallBody>,
+    /// Dropped when the write is over.
+    pub guard: Box<dyn Send>,
+}
+
+/// The whole body of a small object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SmallBody {
+    /// Its version.
+    pub version: VersionId,
+    /// All its bytes: one at least, a piece at most.
+    pub bytes: Bytes,
+}
+
+/// Consecutive pieces of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pieces {
+    /// The first.
+    pub first: u32,
+    /// How many; one at least.
+    pub count: u32,
+}
+
+/// What was read of a block.
+pub struct Read {
+    /// The memory that was lent for it.
+    pub lent: Box<dyn Lent>,
+    /// So many bytes from its start are the pieces, verified.
+    pub bytes: usize,
+    /// So many pieces, from the first one that was asked for.
+    pub pieces: u32,
+}
+
+impl fmt::Debug for Read {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} pieces of {} bytes", self.pieces, self.bytes)
+    }
+}
+
+/// How far a head is to be believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// It is the last one that was written.
+    Newest,
+    /// What was known of the volume is lost: there may have been a newer one.
+    MustRevalidate,
+}
+
+/// A head that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeadFound {
+    /// The object's site.
+    pub site: SiteHash,
+    /// The purge clock when it came from the origin.
+    pub birth: u64,
+    /// As it was written.
+    pub payload: Bytes,
+    /// The body, if it was written with it.
+    pub body: Option<SmallBody>,
+    /// How far it is to be believed.
+    pub trust: Trust,
+}
+
+/// Why nothing was read. All but `Absent` are worth a metric; to a viewer all are a miss.
+#[derive(Debug)]
+pub enum ReadError {
+    /// It is not on the volume, or not any more.
+    Absent,
+    /// What is there is not what was written; it is forgotten now.
+    Mismatch,
+    /// It took longer than it may.
+    Late,
+    /// The device said so.
+    Failed(io::Error),
+    /// The queue of the device is full.
+    Busy,
+    /// The volume is offline.
+    Offline,
+}
+
+impl ReadError {
+    /// The metrics label.
+    pub fn label(&self) -> &'static str {
+        match self {
+            ReadError::Absent => "absent",
+            ReadError::Mismatch => "mismatch",
+            ReadError::Late => "late",
+            ReadError::Failed(_) => "failed",
+            ReadError::Busy => "busy",
+            ReadError::Offline => "offline",
+        }
+    }
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReadError::Absent => f.write_str("it is not on the volume"),
+            ReadError::Mismatch => f.write_str("what was read is not what was written"),
+            ReadError::Late => f.write_str("the volume did not answer in time"),
+            ReadError::Failed(source) => write!(f, "the volume could not be read: {source}"),
+            ReadError::Busy => f.write_str("the queue of the volume is full"),
+            ReadError::Offline => f.write_str("the volume is offline"),
+        }
+    }
+}
+
+impl std::error::Error for ReadError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            ReadError::Failed(source) => Some(source),
+            _ => None,
+        }
+    }
+}
+
+/// Why a write was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Refused {
+    /// Too much is waiting already.
+    QueueFull,
+    /// The index has no place for another record.
+    IndexFull,
+    /// It does not fit into a region, or no region can be given up for it.
+    NoRoom,
+    /// The volume is not written any more.
+    ReadOnly,
+    /// The volume is offline, or being closed.
+    Offline,
+}
+
+impl Refused {
+    /// Every reason.
+    pub const ALL: [Refused; 5] = [
+        Refused::QueueFull,
+        Refused::IndexFull,
+        Refused::NoRoom,
+        Refused::ReadOnly,
+        Refused::Offline,
+    ];
+
+    /// The metrics label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Refused::QueueFull => "queue-full",
+            Refused::IndexFull => "index-full",
+            Refused::NoRoom => "no-room",
+            Refused::ReadOnly => "read-only",
+            Refused::Offline => "offline",
+        }
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Refused::QueueFull => "too much waits to be written",
+            Refused::IndexFull => "the index is full",
+            Refused::NoRoom => "there is no room for it",
+            Refused::ReadOnly => "the volume is read-only",
+            Refused::Offline => "the volume is offline",
+        })
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// Why a write that was taken is not on the volume.
+#[derive(Debug)]
+pub enum WriteError {
+    /// It was refused after all.
+    Refused(Refused),
+    /// The device said so.
+    Failed(io::Error),
+}
+
+impl fmt::Display for WriteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WriteError::Refused(refused) => refused.fmt(f),
+            WriteError::Failed(source) => write!(f, "the volume could not be written: {source}"),
+        }
+    }
+}
+
+impl std::error::Error for WriteError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            WriteError::Failed(source) => Some(source),
+            WriteError::Refused(source) => Some(source),
+        }
+    }
+}
+
+/// Why a volume could not be made or opened.
+#[derive(Debug)]
+pub enum VolumeError {
+    /// What is on the device is no volume that can be used.
+    Format(FormatError),
+    /// The device failed.
+    Device(DeviceError),
+}
+
+impl fmt::Display for VolumeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            VolumeError::Format(source) => source.fmt(f),
+            VolumeError::Device(source) => source.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for VolumeError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            VolumeError::Format(source) => Some(source),
+            VolumeError::Device(source) => Some(source),
+        }
+    }
+}
+
+impl From<FormatError> for VolumeError {
+    fn from(source: FormatError) -> VolumeError {
+        VolumeError::Format(source)
+    }
+}
+
+impl From<DeviceError> for VolumeError {
+    fn from(source: DeviceError) -> VolumeError {
+        VolumeError::Device(source)
+    }
+}

@@ -1,0 +1,103 @@
+//! What a volume does for itself: keeps free regions ready, takes checkpoints, puts away regions
+//! that fail.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use crate::store::format::{RegionEntry, RegionState, Stream as Filled};
+use crate::store::index::RegionId;
+use crate::store::ledger::RegionPhase;
+
+use super::core::{Core, UNBROKEN, Upkeep};
+
+/// How full the index may be before a region is given up for its entries, in percent.
+const INDEX_FULL_PERCENT: u64 = 92;
+
+/// Works until it is told to stop.
+pub(super) async fn run(core: Arc<Core>) {
+    let mut stopping = core.stopping.subscribe();
+    let mut next = Instant::now() + core.settings.checkpoint_interval;
+    loop {
+        tokio::select! {
+            biased;
+            () = stopped(&mut stopping) => return,
+            () = core.upkeep_wanted.notified() => core.keep_ready().await,
+            () = sleep_until(next) => {
+                core.checkpoint_if_changed().await;
+                next = Instant::now() + core.settings.checkpoint_interval;
+            }
+        }
+    }
+}
+
+async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    // An error says that the volume is gone: that is the same.
+    let _ = stopping.wait_for(|stopping| *stopping).await;
+}
+
+impl Core {
+    async fn keep_ready(&self) {
+        self.put_away_ill().await;
+        // Bounded: what is carried on takes regions too, so a round may win nothing.
+        for _ in 0..self.geometry.regions() {
+            let enough = self.ledger.free_regions() >= self.regions_ready();
+            if *self.stopping.borrow() || !self.health.is_writable() || enough {
+                break;
+            }
+            let mut upkeep = self.upkeep.lock().await;
+            if !self.reclaim(&mut upkeep).await {
+                break;
+            }
+        }
+        if self.index_is_full() && self.health.is_writable() {
+            let mut upkeep = self.upkeep.lock().await;
+            self.reclaim(&mut upkeep).await;
+        }
+    }
+
+    /// Whether a new key may find no place.
+    pub(super) fn index_is_full(&self) -> bool {
+        let index = self.index();
+        (index.heads() + index.blocks()) * 100 >= index.slots() * INDEX_FULL_PERCENT
+    }
+
+    async fn checkpoint_if_changed(&self) {
+        let mut upkeep = self.upkeep.lock().await;
+        let next_write = self.sequence.load(std::sync::atomic::Ordering::Relaxed);
+        if next_write != upkeep.next_write {
+            self.take_checkpoint(&mut upkeep).await;
+        }
+    }
+
+    pub(super) async fn checkpoint_now(&self) {
+        let mut upkeep: tokio::sync::MutexGuard<'_, Upkeep> = self.upkeep.lock().await;
+        self.take_checkpoint(&mut upkeep).await;
+    }
+
+    /// Takes regions that failed twice out of use. One that is open is left until it is sealed.
+    async fn put_away_ill(&self) {
+        let ill: Vec<RegionId> = self.ill_regions.lock().expect(UNBROKEN).iter().copied().collect();
+        for region in ill {
+            let _upkeep = self.upkeep.lock().await;
+            let phase = self.ledger.phase(region);
+            if !matches!(phase, RegionPhase::Free | RegionPhase::Sealed { .. }) {
+                continue;
+            }
+            self.ill_regions.lock().expect(UNBROKEN).remove(&region);
+            if !self.health.is_writable() {
+                continue;
+            }
+            tracing::warn!("region {} has failed twice, and is not used any more", region.0);
+            let mut table = self.table.lock().await;
+            self.ledger.quarantine(region);
+            let generation = self.ledger.generation(region);
+            let (state, stream) = (RegionState::Quarantined, Filled::Demand);
+            table.set(region, RegionEntry { generation, state, stream, sealed: 0 });
+            if let Err(error) = table.commit(&self.metadata()).await {
+                self.metadata_failed(&error);
+            }
+        }
+    }
+}

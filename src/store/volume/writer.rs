@@ -1,0 +1,276 @@
+//! The writer: one task for each volume that takes what waits and appends it.
+//!
+//! Blocks one by one, heads packed together; a few writes under way at once. What it takes is
+//! found in the index when every byte is written, and not before.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::limits::{GRANULE_SIZE_BYTES, VOLUME_WRITES_MAX};
+use crate::store::device::Urgency;
+use crate::store::format::{
+    BlockHeader, BlockLabel, FooterEntry, Indexed, PacketBuilder, Stream as Filled,
+};
+use crate::store::index::{Entry, Kind, Shape};
+use crate::store::ledger::{HEAD_SCORE, Stream};
+
+use super::append::{Placed, aligned};
+use super::core::Core;
+use super::queue::{Next, QueuedHead};
+use super::types::{BlockWrite, Refused, WriteError};
+
+/// Writes until the queue is closed and empty, and every write is over.
+pub(super) async fn run(core: Arc<Core>) {
+    let permits = Arc::new(Semaphore::new(VOLUME_WRITES_MAX));
+    loop {
+        match core.queue.next().await {
+            Next::Block(write) => core.begin_block(&permits, write).await,
+            Next::Heads(heads) => {
+                for (packet, heads) in packed(heads) {
+                    core.begin_heads(&permits, packet, heads).await;
+                }
+            }
+            Next::Closed => break,
+        }
+    }
+    let all = permits.acquire_many(VOLUME_WRITES_MAX as u32).await;
+    all.expect("nobody closes the semaphore").forget();
+}
+
+/// A block's bytes in the queue.
+pub(super) fn block_bytes(write: &BlockWrite) -> u64 {
+    GRANULE_SIZE_BYTES + write.parts.iter().map(|part| part.len() as u64).sum::<u64>()
+}
+
+impl Core {
+    async fn begin_block(self: &Arc<Core>, permits: &Arc<Semaphore>, write: BlockWrite) {
+        let permit = permit(permits).await;
+        let label = BlockLabel {
+            object: write.object,
+            site: write.site,
+            block: write.block,
+            birth: write.birth,
+            sequence: self.next_sequence(),
+            stream: write.origin,
+        };
+        let header = BlockHeader::new(label, write.pieces, &write.parts)
+            .expect("a block's parts were compared with its map when it was queued");
+        let stream = match write.origin {
+            Filled::Demand => Stream::Demand,
+            Filled::Planned => Stream::Planned,
+        };
+        let Some(placed) = self.place_or_make_room(stream, header.granules(), 1).await else {
+            return self.end_block(write, Err(WriteError::Refused(self.no_place())));
+        };
+        let core = Arc::clone(self);
+        tokio::spawn(async move {
+            core.write_block(placed, header, write).await;
+            drop(permit);
+        });
+    }
+
+    async fn write_block(&self, placed: Placed, header: BlockHeader, mut write: BlockWrite) {
+        let length = header.length_bytes() as u64;
+        let parts = aligned(header.encode(&placed.spot), std::mem::take(&mut write.parts));
+        let written = self.write_record(&placed, &parts, Urgency::Write).await;
+        drop(parts);
+        let ended = match written {
+            Ok(()) => {
+                self.tally.admitted_bytes.add(length);
+                self.count_overhead(&header);
+                self.publish_block(&placed, &header)
+            }
+            Err(source) => {
+                self.settle(&placed, None);
+                self.health.write_failed(&source);
+                Err(WriteError::Failed(source))
+            }
+        };
+        self.queue.written(length + GRANULE_SIZE_BYTES);
+        self.tell(write, ended);
+    }
+
+    fn publish_block(&self, placed: &Placed, header: &BlockHeader) -> Result<(), WriteError> {
+        let label = header.label();
+        let shape = Shape::block(header.pieces(), header.length_bytes() as u64)
+            .expect("a header's map and length agree");
+        let planned = label.stream == Filled::Planned;
+        let entry = Entry { location: placed.location, shape, score: 0, planned };
+        let inserted = self.ledger.insert(self.block_key(label.block), entry);
+        self.settle(placed, Some(block_entry(placed, header)));
+        if inserted.is_err() {
+            // Giving up a region makes places in the index too.
+            self.upkeep_wanted.notify_one();
+            return Err(WriteError::Refused(self.tally.refused(Refused::IndexFull)));
+        }
+        self.tally.blocks_written.add(1);
+        Ok(())
+    }
+
+    /// The header granule, and the zeros after the last piece.
+    pub(super) fn count_overhead(&self, header: &BlockHeader) {
+        self.tally.metadata_bytes.add(GRANULE_SIZE_BYTES);
+        let all = u64::from(header.granules() - 1) * GRANULE_SIZE_BYTES;
+        self.tally.padding_bytes.add(all - header.length_bytes() as u64);
+    }
+
+    fn end_block(&self, write: BlockWrite, ended: Result<(), WriteError>) {
+        self.queue.written(block_bytes(&write));
+        self.tell(write, ended);
+    }
+
+    fn tell(&self, write: BlockWrite, ended: Result<(), WriteError>) {
+        if matches!(ended, Err(WriteError::Failed(_))) {
+            self.tally.write_errors.add(1);
+        }
+        drop(write.guard);
+        if let Some(done) = write.done {
+            done(ended);
+        }
+    }
+
+    async fn begin_heads(
+        self: &Arc<Core>,
+        permits: &Arc<Semaphore>,
+        packet: PacketBuilder,
+        heads: Vec<QueuedHead>,
+    ) {
+        let permit = permit(permits).await;
+        let (granules, count) = (packet.granules(), heads.len() as u32);
+        let Some(placed) = self.place_or_make_room(Stream::Demand, granules, count).await else {
+            self.no_place();
+            heads.into_iter().for_each(|head| self.drop_head(head));
+            return;
+        };
+        let core = Arc::clone(self);
+        tokio::spawn(async move {
+            core.write_heads(placed, packet, heads).await;
+            drop(permit);
+        });
+    }
+
+    async fn write_heads(&self, placed: Placed, packet: PacketBuilder, heads: Vec<QueuedHead>) {
+        let granules = packet.granules();
+        let parts = [Bytes::from_owner(packet.encode(&placed.spot))];
+        drop(packet);
+        match self.write_record(&placed, &parts, Urgency::Write).await {
+            Ok(()) => {
+                self.count_packet(granules, &heads);
+                let entries: Vec<_> =
+                    heads.iter().map(|head| head_entry(&placed, granules, head)).collect();
+                heads.into_iter().for_each(|head| self.publish_head(&placed, granules, head));
+                self.settle(&placed, entries);
+            }
+            Err(source) => {
+                self.settle(&placed, None);
+                self.health.write_failed(&source);
+                self.tally.write_errors.add(1);
+                heads.into_iter().for_each(|head| self.drop_head(head));
+            }
+        }
+    }
+
+    fn count_packet(&self, granules: u32, heads: &[QueuedHead]) {
+        let all = u64::from(granules) * GRANULE_SIZE_BYTES;
+        let bytes = heads.iter().map(|head| head.length_bytes() as u64).sum::<u64>().min(all);
+        self.tally.heads_bytes.add(bytes);
+        self.tally.padding_bytes.add(all - bytes);
+    }
+
+    fn publish_head(&self, placed: &Placed, granules: u32, head: QueuedHead) {
+        let object = head.label.object;
+        let shape = Shape::Head { granules };
+        let score = if granules == 1 { HEAD_SCORE } else { 0 };
+        let entry = Entry { location: placed.location, shape, score, planned: false };
+        let is_tombstone = head.write.is_none();
+        let published = self.pending_heads.end(object, head.label.sequence, || {
+            is_tombstone || self.ledger.insert(self.head_key(object), entry).is_ok()
+        });
+        match published {
+            Some(true) if !is_tombstone => self.tally.heads_written.add(1),
+            Some(false) => {
+                self.tally.refused(Refused::IndexFull);
+                self.upkeep_wanted.notify_one();
+            }
+            _ => {}
+        }
+        self.queue.written(head.length_bytes() as u64);
+    }
+
+    /// A head that can't be written: the one before it does not count any more either.
+    fn drop_head(&self, head: QueuedHead) {
+        let object = head.label.object;
+        self.pending_heads.end(object, head.label.sequence, || {
+            self.ledger.remove(self.head_key(object), Kind::Head);
+        });
+        self.queue.written(head.length_bytes() as u64);
+    }
+
+    fn no_place(&self) -> Refused {
+        self.tally.refused(match (self.health.is_readable(), self.health.is_writable()) {
+            (false, _) => Refused::Offline,
+            (true, false) => Refused::ReadOnly,
+            (true, true) => Refused::NoRoom,
+        })
+    }
+}
+
+async fn permit(permits: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+    let permit = Arc::clone(permits).acquire_owned().await;
+    permit.expect("nobody closes the semaphore")
+}
+
+/// What a region's list says of a block record.
+pub(super) fn block_entry(placed: &Placed, header: &BlockHeader) -> FooterEntry {
+    let label = header.label();
+    let indexed =
+        Indexed::Block { block: label.block, pieces: header.pieces(), stream: label.stream };
+    FooterEntry {
+        granule: u32::from(placed.location.granule),
+        granules: header.granules(),
+        site: label.site,
+        sequence: label.sequence,
+        indexed,
+    }
+}
+
+fn head_entry(placed: &Placed, granules: u32, head: &QueuedHead) -> FooterEntry {
+    let object = head.label.object;
+    let indexed = match head.write {
+        Some(_) => Indexed::Head { object },
+        None => Indexed::Tombstone { object },
+    };
+    FooterEntry {
+        granule: u32::from(placed.location.granule),
+        granules,
+        site: head.label.site,
+        sequence: head.label.sequence,
+        indexed,
+    }
+}
+
+/// Packs heads into as few packets as they come in order.
+fn packed(heads: Vec<QueuedHead>) -> Vec<(PacketBuilder, Vec<QueuedHead>)> {
+    let mut packets: Vec<(PacketBuilder, Vec<QueuedHead>)> = Vec::new();
+    for head in heads {
+        let body = head.write.as_ref().and_then(|write| write.body.as_ref());
+        let payload: &[u8] = head.write.as_ref().map_or(&[], |write| &write.payload);
+        if let Some(body) = body {
+            let packet = PacketBuilder::with_body(head.label, payload, body.version, &body.bytes)
+                .expect("a head and its body were measured when they were queued");
+            packets.push((packet, vec![head]));
+            continue;
+        }
+        let fits = packets.last_mut().is_some_and(|(packet, _)| packet.push(head.label, payload));
+        if !fits {
+            let mut packet = PacketBuilder::new();
+            let alone = packet.push(head.label, payload);
+            assert!(alone, "a head was measured when it was queued");
+            packets.push((packet, Vec::new()));
+        }
+        packets.last_mut().expect("one was pushed").1.push(head);
+    }
+    packets
+}

@@ -4,9 +4,9 @@ use crate::store::index::{Entry, Kind};
 
 /// The score up to which uses count when regions are compared.
 pub const COUNTED_SCORE_MAX: u8 = 3;
-/// The score a small head starts with: it stays for three laps without a use, because the blocks
-/// of its object are worth nothing without it.
-pub const HEAD_SCORE: u8 = 4;
+/// The score a small head starts with: it stays for two laps without a use, because the blocks of
+/// its object are worth nothing without it.
+pub const HEAD_SCORE: u8 = 2;
 
 /// What earns another lap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

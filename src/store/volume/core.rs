@@ -15,14 +15,14 @@ use crate::store::ObjectHash;
 use crate::store::device::{Disk, Urgency};
 use crate::store::format::{FooterEntry, Geometry, Spot, VolumeId};
 use crate::store::index::{Fingerprint, Index, Location, RegionId};
-use crate::store::ledger::{FooterRoom, Ledger, LedgerShape, ReappendRule, Stream};
+use crate::store::ledger::{FooterRoom, Ledger, LedgerShape, ReappendRule, RegionPhase, Stream};
 
 use super::heads::PendingHeads;
 use super::health::{Health, Verdict};
 use super::metadata::{Metadata, MetadataError};
 use super::queue::Queue;
 use super::table::Table;
-use super::tally::{Recovered, Tally};
+use super::tally::{Recovered, Tally, VolumeFigures};
 use super::types::VolumeSettings;
 use super::window::Reader;
 
@@ -189,6 +189,31 @@ impl Core {
         if self.health.read_failed(region, why, now) == Verdict::Quarantine {
             self.ill_regions.lock().expect(UNBROKEN).insert(region);
             self.upkeep_wanted.notify_one();
+        }
+    }
+
+    pub(super) fn figures(&self) -> VolumeFigures {
+        let (ledger, tally, geometry) = (&self.ledger, &self.tally, &self.geometry);
+        let regions = || (0..geometry.regions()).map(RegionId);
+        let live: u64 = regions().map(|region| ledger.live_granules(region)).sum();
+        let phases = ledger.snapshot();
+        let quarantined = phases.iter().filter(|(phase, _)| *phase == RegionPhase::Quarantined);
+        VolumeFigures {
+            state: self.health.state(),
+            volume_bytes: geometry.volume_bytes(),
+            region_bytes: geometry.region_bytes(),
+            regions: geometry.regions(),
+            regions_free: ledger.free_regions(),
+            regions_sealed: ledger.sealed_regions(),
+            regions_quarantined: quarantined.count() as u32,
+            live_bytes: live * GRANULE_SIZE_BYTES,
+            heads: self.index().heads(),
+            blocks: self.index().blocks(),
+            index_slots: self.index().slots(),
+            index_bytes: Index::bytes_for(geometry.index_entries_max()),
+            queue_bytes: self.queue.bytes(),
+            recovered: self.recovered,
+            ..tally.figures()
         }
     }
 

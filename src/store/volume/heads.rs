@@ -46,6 +46,17 @@ impl PendingHeads {
         and();
     }
 
+    /// None of the heads on their way counts any more, and nothing is on its way instead. `and` is
+    /// done before anybody can see it.
+    pub(super) fn cancel(&self, object: ObjectHash, sequence: u64, and: impl FnOnce()) {
+        let mut objects = self.objects();
+        if let Some(pending) = objects.get_mut(&object) {
+            pending.newest = pending.newest.max(sequence);
+            pending.head = None;
+        }
+        and();
+    }
+
     /// The write is over; `publish` is called if no newer head has been begun meanwhile.
     pub(super) fn end<T>(
         &self,
@@ -108,6 +119,10 @@ mod tests {
         assert_eq!(heads.end(object, 6, || "new"), Some("new"));
         assert_eq!(heads.end(object, 5, || "old"), None);
         assert_eq!(heads.newest(object), None);
+        heads.begin(object, 7, head(b"cancelled"), || ());
+        heads.cancel(object, 8, || ());
+        assert_eq!(heads.holds(object), Some(false));
+        assert_eq!(heads.end(object, 7, || "cancelled"), None);
         heads.begin(object, 7, None, || ());
         assert_eq!(heads.holds(object), Some(false));
         assert_eq!(heads.end(object, 7, || "alone"), Some("alone"));

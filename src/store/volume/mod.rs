@@ -39,8 +39,7 @@ use crate::object::{BlockKey, PieceMap};
 use crate::store::ObjectHash;
 use crate::store::device::{Disk, Lent, Urgency};
 use crate::store::format::{Geometry, HeadLabel, VolumeId};
-use crate::store::index::{Index, Kind, RegionId, Shape};
-use crate::store::ledger::RegionPhase;
+use crate::store::index::{Kind, Shape};
 
 use self::core::{Core, UNBROKEN};
 use self::queue::QueuedHead;
@@ -56,8 +55,8 @@ pub use self::types::{
 /// The largest head, with its body if it has one.
 pub const HEAD_BYTES_MAX: usize = 512 << 10;
 
-/// A volume that is open. Dropping it without [`Volume::close`] ends it too, but then opening it again
-/// takes what it takes after a crash.
+/// A volume that is open. Dropping it without [`Volume::close`] ends it too, but then opening it
+/// again takes what it takes after a crash.
 pub struct Volume {
     core: Arc<Core>,
     tasks: Mutex<Tasks>,
@@ -103,14 +102,35 @@ impl Volume {
         &self.core.geometry
     }
 
+    /// What it lies on.
+    pub fn disk(&self) -> &Disk {
+        &self.core.disk
+    }
+
+    /// Whether it takes writes. From memory.
+    pub fn is_writable(&self) -> bool {
+        self.core.health.is_writable()
+    }
+
+    /// Whether it can be read: while it can't, it holds nothing. From memory.
+    pub fn is_readable(&self) -> bool {
+        self.core.health.is_readable()
+    }
+
     /// Whether the object's head is here. From memory.
     pub fn holds_head(&self, object: ObjectHash) -> bool {
+        if !self.is_readable() {
+            return false;
+        }
         let pending = self.core.pending_heads.holds(object);
         pending.unwrap_or_else(|| self.core.index().head(self.core.head_key(object)).is_some())
     }
 
     /// Which pieces of the block are here, in one record or several. From memory.
     pub fn held(&self, block: BlockKey) -> PieceMap {
+        if !self.is_readable() {
+            return PieceMap::default();
+        }
         let records = self.core.index().blocks_of(self.core.block_key(block));
         let maps = records.iter().map(|entry| entry.shape.pieces());
         maps.fold(PieceMap::default(), PieceMap::union)
@@ -118,12 +138,12 @@ impl Volume {
 
     /// Counts a use of the block, wherever it was answered from; whether it is here.
     pub fn used(&self, block: BlockKey) -> bool {
-        self.core.ledger.touch(self.core.block_key(block), Kind::Block)
+        self.is_readable() && self.core.ledger.touch(self.core.block_key(block), Kind::Block)
     }
 
     /// Counts a use of the object's head that was answered from elsewhere; whether it is here.
     pub fn used_head(&self, object: ObjectHash) -> bool {
-        self.core.ledger.touch(self.core.head_key(object), Kind::Head)
+        self.is_readable() && self.core.ledger.touch(self.core.head_key(object), Kind::Head)
     }
 
     /// The object's head, and its body if it was written with it. `None`: it has none here.
@@ -221,7 +241,8 @@ impl Volume {
         core.queue.push_head(bytes as u64, push).map_err(refused)
     }
 
-    /// The object has no head from now on. What says so on the device is written soon.
+    /// The object has no head from now on, also if the queue is full. What says so on the device is
+    /// written soon, if there is room for it.
     pub fn forget_head(&self, object: ObjectHash) {
         let core = &self.core;
         let key = core.head_key(object);
@@ -237,8 +258,10 @@ impl Volume {
             let site = crate::store::SiteHash(0);
             QueuedHead { label: HeadLabel { object, site, sequence, birth: 0 }, write: None }
         };
-        if !self.core.health.is_writable() || !core.queue.push_tombstone(push) {
-            core.ledger.remove(key, Kind::Head);
+        if !core.health.is_writable() || !core.queue.push_tombstone(push) {
+            core.pending_heads.cancel(object, core.next_sequence(), || {
+                core.ledger.remove(key, Kind::Head);
+            });
         }
     }
 
@@ -291,7 +314,7 @@ impl Volume {
 
     /// What it holds and has done.
     pub fn figures(&self) -> VolumeFigures {
-        figures(&self.core)
+        self.core.figures()
     }
 
     fn writable(&self) -> Result<(), Refused> {
@@ -314,30 +337,5 @@ impl Drop for Volume {
 impl fmt::Debug for Volume {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "volume {}, {}, {:?}", self.core.id, self.state(), self.core.ledger)
-    }
-}
-
-fn figures(core: &Core) -> VolumeFigures {
-    let (ledger, tally, geometry) = (&core.ledger, &core.tally, &core.geometry);
-    let regions = || (0..geometry.regions()).map(RegionId);
-    let live: u64 = regions().map(|region| ledger.live_granules(region)).sum();
-    let phases = ledger.snapshot();
-    let quarantined = phases.iter().filter(|(phase, _)| *phase == RegionPhase::Quarantined);
-    VolumeFigures {
-        state: core.health.state(),
-        volume_bytes: geometry.volume_bytes(),
-        region_bytes: geometry.region_bytes(),
-        regions: geometry.regions(),
-        regions_free: ledger.free_regions(),
-        regions_sealed: ledger.sealed_regions(),
-        regions_quarantined: quarantined.count() as u32,
-        live_bytes: live * crate::limits::GRANULE_SIZE_BYTES,
-        heads: core.index().heads(),
-        blocks: core.index().blocks(),
-        index_slots: core.index().slots(),
-        index_bytes: Index::bytes_for(geometry.index_entries_max()),
-        queue_bytes: core.queue.bytes(),
-        recovered: core.recovered,
-        ..tally.figures()
     }
 }

@@ -90,7 +90,10 @@ impl Core {
     }
 
     async fn carry_on(&self, region: RegionId, entries: &[FooterEntry]) {
-        let listed: Vec<Listed> = entries.iter().filter_map(|e| self.listed(e)).collect();
+        let mut listed: Vec<Listed> = entries.iter().filter_map(|e| self.listed(e)).collect();
+        // Two heads of one object in one packet are one record: the newer one is found.
+        listed.sort_by_key(|record| (record.granule, record.key));
+        listed.dedup();
         self.count_reclaimed(region, &listed);
         let keepers = self.ledger.keepers(region, &listed, self.settings.reappend_rule());
         let generation = self.ledger.generation(region);
@@ -108,8 +111,8 @@ impl Core {
                 }
                 Ok(Ok(Found::Heads(packet))) => {
                     let key = listed[keeper.which].key;
-                    let mut heads = packet.heads();
-                    match heads.find(|head| self.head_key(head.label.object) == key) {
+                    let of_key = packet.heads().filter(|h| self.head_key(h.label.object) == key);
+                    match of_key.max_by_key(|head| head.label.sequence) {
                         Some(head) => {
                             let body = packet.body();
                             self.carry_head(keeper, head, body, &mut carried).await

@@ -113,29 +113,26 @@ pub(super) async fn recover(disk: &Disk) -> Result<Found, VolumeError> {
     recovered.checkpoint = (checkpoint.sequence > 0).then_some(checkpoint.sequence);
     recovered.loaded = ledger.index().heads() + ledger.index().blocks();
 
-    let contents = read_changed(&reader, table.entries(), &checkpoint).await;
     let mut merge = Merge { ledger: &ledger, seed: seed_of(volume), heads: HashMap::new() };
     let mut sequence = checkpoint.next_write;
     let mut to_seal = Vec::new();
     let mut orders = HashMap::new();
-    for found in contents {
+    read_changed(&reader, table.entries(), &checkpoint, |found: Contents| {
         recovered.footers += u64::from(found.sealed.is_some());
         recovered.scanned += u64::from(found.sealed.is_none());
         recovered.dropped += found.dropped;
         let newest = found.entries.iter().map(|entry| entry.sequence).max();
         sequence = sequence.max(newest.map_or(0, |newest| newest.saturating_add(1)));
         recovered.found += merge.take(&found);
-        let entry = table.entries()[found.region.0 as usize];
+        let RegionEntry { generation, stream, .. } = table.entries()[found.region.0 as usize];
+        let (region, entries) = (found.region, found.entries);
         match found.sealed {
-            Some(order) => drop(orders.insert(found.region, order)),
-            None => to_seal.push(ToSeal {
-                region: found.region,
-                generation: entry.generation,
-                stream: entry.stream,
-                entries: found.entries,
-            }),
+            Some(order) => drop(orders.insert(region, order)),
+            None => to_seal.push(ToSeal { region, generation, stream, entries }),
         }
-    }
+    })
+    .await;
+    to_seal.sort_by_key(|region| region.region);
     merge.finish();
     sequence = sequence.saturating_add(SEQUENCE_GAP);
 
@@ -238,13 +235,13 @@ async fn ask_region(reader: &Reader, region: u32) -> Result<Option<RegionEntry>,
     }))
 }
 
-/// What is in the regions that have changed since the checkpoint, in order of their numbers.
+/// Tells `take` what is in the regions that have changed since the checkpoint.
 async fn read_changed(
     reader: &Reader,
     entries: &[RegionEntry],
     checkpoint: &Checkpoint,
-) -> Vec<Contents> {
-    let mut contents = Vec::new();
+    mut take: impl FnMut(Contents),
+) {
     let mut under_way = JoinSet::new();
     for (number, entry) in entries.iter().enumerate() {
         let region = RegionId(number as u32);
@@ -252,18 +249,17 @@ async fn read_changed(
         let Some(from) = checkpoint.unknown_from(region, entry).filter(|_| in_use) else {
             continue;
         };
-        if under_way.len() >= REGIONS_AT_ONCE {
-            contents.extend(under_way.join_next().await);
+        if under_way.len() >= REGIONS_AT_ONCE
+            && let Some(ended) = under_way.join_next().await
+        {
+            take(ended.expect("reading a region does not panic"));
         }
         let (reader, generation) = (reader.clone(), entry.generation);
         under_way.spawn(async move { scan::contents(&reader, region, generation, from).await });
     }
-    while let Some(found) = under_way.join_next().await {
-        contents.push(found);
+    while let Some(ended) = under_way.join_next().await {
+        take(ended.expect("reading a region does not panic"));
     }
-    let mut contents: Vec<Contents> = contents.into_iter().filter_map(Result::ok).collect();
-    contents.sort_by_key(|found| found.region);
-    contents
 }
 
 /// Brings what was found in regions into the index.

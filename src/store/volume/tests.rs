@@ -257,6 +257,24 @@ async fn a_head_never_goes_back_to_an_older_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_newest_of_heads_that_waited_together_outlives_its_region() {
+    let (device, volume) = fresh(32).await;
+    for payload in ["old", "newer", "newest"] {
+        volume.append_head(head_of(1_000, payload)).unwrap();
+    }
+    settled(&volume).await;
+    assert_eq!(volume.figures().heads_written, 1, "the others need not be written");
+    for n in 0..60 {
+        append_whole(&volume, n).await;
+        assert!(volume.used_head(ObjectHash(1_000)));
+    }
+    assert!(volume.figures().regions_reclaimed > 20);
+    assert_eq!(payload(&volume, 1_000).await.as_deref(), Some("newest"));
+    let again = opened(&after_kill(&device, 4)).await;
+    assert_eq!(payload(&again, 1_000).await.as_deref(), Some("newest"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_head_that_was_forgotten_stays_forgotten_after_a_kill() {
     let (device, volume) = fresh(32).await;
     for n in 0..3 {

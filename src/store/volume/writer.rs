@@ -3,12 +3,14 @@
 //! Blocks one by one, heads packed together; a few writes under way at once. What it takes is
 //! found in the index when every byte is written, and not before.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::limits::{GRANULE_SIZE_BYTES, VOLUME_WRITES_MAX};
+use crate::store::ObjectHash;
 use crate::store::device::Urgency;
 use crate::store::format::{
     BlockHeader, BlockLabel, FooterEntry, Indexed, PacketBuilder, Stream as Filled,
@@ -28,7 +30,7 @@ pub(super) async fn run(core: Arc<Core>) {
         match core.queue.next().await {
             Next::Block(write) => core.begin_block(&permits, write).await,
             Next::Heads(heads) => {
-                for (packet, heads) in packed(heads) {
+                for (packet, heads) in packed(core.newest_only(heads)) {
                     core.begin_heads(&permits, packet, heads).await;
                 }
             }
@@ -129,6 +131,19 @@ impl Core {
         if let Some(done) = write.done {
             done(ended);
         }
+    }
+
+    /// Of several heads of one object the newest; nobody finds the others any more.
+    fn newest_only(&self, heads: Vec<QueuedHead>) -> Vec<QueuedHead> {
+        let newest: HashMap<ObjectHash, u64> =
+            heads.iter().map(|head| (head.label.object, head.label.sequence)).collect();
+        let is_newest = |head: &QueuedHead| newest[&head.label.object] == head.label.sequence;
+        let (newest, older) = heads.into_iter().partition(is_newest);
+        for head in Vec::<QueuedHead>::into_iter(older) {
+            self.pending_heads.end(head.label.object, head.label.sequence, || ());
+            self.queue.written(head.length_bytes() as u64);
+        }
+        newest
     }
 
     async fn begin_heads(

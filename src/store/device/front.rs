@@ -4,7 +4,7 @@
 //! Callers hold the lock for a push and never wait. What is still queued when the device is closed
 //! is given back untried; what is under way is waited for, for a bounded time.
 
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::queue::{Lanes, Place, Queue, Waiting};
@@ -127,15 +127,6 @@ impl Front {
         waiting.into_iter().for_each(|waiting| waiting.refuse(CLOSED, &self.tally));
     }
 
-    /// A thread has left: nothing of its is under way any more.
-    pub(super) fn left(&self) {
-        let mut state = self.state();
-        state.threads -= 1;
-        if state.threads == 0 {
-            self.over.notify_all();
-        }
-    }
-
     /// Waits until every thread has left, at most for `bound`.
     pub(super) fn wait_until_over(&self, bound: Duration) -> bool {
         let busy = |state: &mut State| state.threads > 0;
@@ -149,6 +140,31 @@ impl Front {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect(UNPOISONED)
+    }
+}
+
+/// Says that a thread has left when it is dropped, after a panic too: nothing is taken then that
+/// nobody would answer.
+pub(super) struct Leaving(Arc<Front>);
+
+impl Leaving {
+    pub(super) fn of(front: Arc<Front>) -> Leaving {
+        Leaving(front)
+    }
+
+    pub(super) fn front(&self) -> &Front {
+        &self.0
+    }
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.0.close();
+        let mut state = self.0.state();
+        state.threads -= 1;
+        if state.threads == 0 {
+            self.0.over.notify_all();
+        }
     }
 }
 

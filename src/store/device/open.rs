@@ -6,7 +6,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek as _, SeekFrom};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
@@ -61,7 +61,8 @@ pub struct Options {
     pub access: Access,
 }
 
-/// Opens the file or block device at `path`, all of it. Blocks: not for a serving thread.
+/// Opens the file or block device at `path`, all of it. Blocks: not for a serving thread. Nor is
+/// dropping the last of the device, which waits for what is under way, five seconds at most.
 ///
 /// # Errors
 /// One line about what is wrong; nothing was changed.
@@ -72,6 +73,9 @@ pub fn open(path: &Path, options: &Options) -> Result<Arc<dyn Device>, OpenError
     let size_bytes = size_bytes - size_bytes % GRANULE_SIZE_BYTES;
     if size_bytes == 0 {
         return Err(OpenError::Empty { path: path.to_owned() });
+    }
+    if is_write_protected(kind, &file, options.access) {
+        return Err(OpenError::ReadOnly { path: path.to_owned() });
     }
     check_alignment(path, kind, &file)?;
     let file = Arc::new(Locked::lock(path, file, options.access)?);
@@ -163,6 +167,16 @@ fn open_direct(path: &Path, kind: Kind, access: Access) -> Result<File, OpenErro
         Some(libc::EINVAL) => OpenError::NoDirectIo { path: path.to_owned() },
         _ => OpenError::failed(path, source),
     })
+}
+
+/// A block device that was made read-only opens all the same, and fails at the first write.
+fn is_write_protected(kind: Kind, file: &File, access: Access) -> bool {
+    let Ok(number) = file.metadata().map(|metadata| metadata.rdev()) else { return false };
+    let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
+    kind == Kind::BlockDevice
+        && access == Access::ReadWrite
+        && fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/ro"))
+            .is_ok_and(|read_only| read_only.trim() == "1")
 }
 
 fn check_alignment(path: &Path, kind: Kind, file: &File) -> Result<(), OpenError> {

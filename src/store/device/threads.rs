@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::flight::{Flight, Step};
-use super::front::{Front, Wake};
+use super::front::{Front, Leaving, Wake};
 use super::open::Locked;
 use super::queue::Lanes;
 use super::{Device, DeviceFigures, Engine, Transfer};
@@ -42,15 +42,15 @@ impl Threads {
             let (shared, file) = (Arc::clone(&front), Arc::clone(&file));
             let builder = thread::Builder::new().name("ssd-io".to_owned()).stack_size(STACK_BYTES);
             let spawned = builder.spawn(move || {
-                work(&shared, file.file());
-                // The lock goes with the last thread, and whoever waits finds it gone.
-                drop(file);
-                shared.left();
+                let leaving = Leaving::of(shared);
+                // The lock goes with the last thread, before whoever waits is told.
+                let file = file;
+                work(leaving.front(), file.file());
             });
             match spawned {
                 Ok(handle) => threads.ids.push(handle.thread().id()),
                 Err(error) => {
-                    (started..lanes.places()).for_each(|_| front.left());
+                    (started..lanes.places()).for_each(|_| drop(Leaving::of(Arc::clone(&front))));
                     return Err(error);
                 }
             }

@@ -9,7 +9,6 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
@@ -20,7 +19,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::flight::{Flight, Step};
-use super::front::{Door, Front, Wake};
+use super::front::{Door, Front, Leaving, Wake};
 use super::open::Locked;
 use super::queue::{Lanes, Place, Waiting};
 use super::{Device, DeviceFigures, Engine, Transfer};
@@ -60,8 +59,11 @@ impl Uring {
         let thread = {
             let (front, bell) = (Arc::clone(&front), Arc::clone(&bell));
             thread::Builder::new().name("ssd-uring".to_owned()).spawn(move || {
+                let _leaving = Leaving::of(Arc::clone(&front));
+                // The lock goes first, so that whoever waits finds it gone.
+                let file = file;
                 // On its own thread: a ring for a single issuer belongs to who makes it.
-                match Ring::new(&file, bell, Arc::clone(&front)) {
+                match Ring::new(&file, bell, front) {
                     Ok(ring) => {
                         let _ = say.send(Ok(()));
                         ring.run();
@@ -70,11 +72,13 @@ impl Uring {
                         let _ = say.send(Err(error));
                     }
                 }
-                drop(file);
-                front.left();
             })?
         };
-        heard.recv().expect("the thread says how it began")?;
+        if let Err(error) = heard.recv().expect("the thread says how it began") {
+            // It lets go of the file, which may be opened in another way now.
+            front.wait_until_over(DRAIN_MAX);
+            return Err(error);
+        }
         Ok(Uring { front, bell, thread: thread.thread().id() })
     }
 
@@ -132,7 +136,8 @@ impl Ring {
     fn new(file: &Locked, bell: Arc<OwnedFd>, front: Arc<Front>) -> io::Result<Ring> {
         let ring = build()?;
         ring.submitter().register_files(&[file.file().as_raw_fd(), bell.as_raw_fd()])?;
-        Ok(Ring { ring, front, flights: Flights::default(), bell, bell_is_armed: false })
+        let flights = Flights::new(Arc::clone(&front));
+        Ok(Ring { ring, front, flights, bell, bell_is_armed: false })
     }
 
     fn run(mut self) {
@@ -154,7 +159,10 @@ impl Ring {
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EINTR) => {}
                     Some(libc::EAGAIN | libc::EBUSY | libc::ENOMEM) => thread::sleep(PAUSE),
-                    _ => return self.broken(&error),
+                    _ => {
+                        tracing::error!(%error, "the ring of a device failed");
+                        return;
+                    }
                 },
             }
             self.reap(&mut ended);
@@ -236,15 +244,6 @@ impl Ring {
     fn next_completion(&mut self) -> Option<cqueue::Entry> {
         self.ring.completion().next()
     }
-
-    /// The ring itself fails, which it never should: what is under way is lost, with its memory.
-    fn broken(mut self, error: &io::Error) {
-        tracing::error!(%error, "the ring of a device failed");
-        self.front.close();
-        for flight in self.flights.places.iter_mut().filter_map(Option::take) {
-            flight.lose(&self.front.tally);
-        }
-    }
 }
 
 /// # Safety
@@ -280,15 +279,19 @@ fn build() -> io::Result<IoUring> {
     Err(last.expect("at least one kind was tried"))
 }
 
-/// Transfers under way, by the number their completions carry. Where a panic drops it with any in
-/// it, the kernel may still write to their memory: it leaks then.
-#[derive(Default)]
+/// Transfers under way, by the number their completions carry. If it is dropped with any in it,
+/// after a panic or a failure of the ring, the kernel may still write to their memory: it leaks.
 struct Flights {
-    places: ManuallyDrop<Vec<Option<Flight>>>,
+    places: Vec<Option<Flight>>,
     free: Vec<usize>,
+    front: Arc<Front>,
 }
 
 impl Flights {
+    fn new(front: Arc<Front>) -> Flights {
+        Flights { places: Vec::new(), free: Vec::new(), front }
+    }
+
     fn insert(&mut self, flight: Flight) -> usize {
         let index = self.free.pop().unwrap_or_else(|| {
             self.places.push(None);
@@ -318,9 +321,8 @@ impl Flights {
 
 impl Drop for Flights {
     fn drop(&mut self) {
-        if self.is_empty() {
-            // SAFETY: dropped once, here, and not used after.
-            unsafe { ManuallyDrop::drop(&mut self.places) }
+        for flight in self.places.iter_mut().filter_map(Option::take) {
+            flight.lose(&self.front.tally);
         }
     }
 }

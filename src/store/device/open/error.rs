@@ -37,7 +37,7 @@ pub enum OpenError {
         /// Where.
         path: PathBuf,
     },
-    /// It lies where nothing can be written.
+    /// It can't be written: write-protected, or mounted so.
     ReadOnly {
         /// Where.
         path: PathBuf,
@@ -97,9 +97,7 @@ impl fmt::Display for OpenError {
             Empty { path } => write!(f, "{} is empty", path.display()),
             InUse { path } => write!(f, "{} is in use by another process", path.display()),
             NoPermission { path } => write!(f, "no permission to open {}", path.display()),
-            ReadOnly { path } => {
-                write!(f, "{} can't be written: it is mounted read-only", path.display())
-            }
+            ReadOnly { path } => write!(f, "{} is read-only", path.display()),
             NoDirectIo { path } => write!(
                 f,
                 "the filesystem of {} has no direct I/O (O_DIRECT), which a volume needs",

@@ -48,7 +48,7 @@ pub enum Access {
     /// Nobody else may have it open.
     #[default]
     ReadWrite,
-    /// Others may have it open to read.
+    /// Others may have it open to read too, unless it is a block device.
     ReadOnly,
 }
 

@@ -219,9 +219,11 @@ impl Ring {
         while let Some(entry) = self.next_completion() {
             if entry.user_data() == BELL {
                 self.bell_is_armed = false;
-                if entry.result() > 0 {
+                match entry.result() {
                     // It was rung, so this does not block.
-                    let _ = rustix::io::read(&*self.bell, &mut [0; 8]);
+                    1.. => drop(rustix::io::read(&*self.bell, &mut [0; 8])),
+                    // It can't be waited for, which never should be: at least no spinning.
+                    _ => thread::sleep(PAUSE),
                 }
                 continue;
             }

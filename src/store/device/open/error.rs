@@ -27,7 +27,7 @@ pub enum OpenError {
         /// Where.
         path: PathBuf,
     },
-    /// Another process uses it, or it is mounted.
+    /// Another process uses it, or (a block device) it is mounted.
     InUse {
         /// Where.
         path: PathBuf,

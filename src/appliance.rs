@@ -7,6 +7,7 @@
 mod figures;
 mod parts;
 mod sockets;
+mod ssd;
 mod threads;
 
 use std::fmt;
@@ -59,6 +60,13 @@ pub enum ApplianceError {
     },
     /// The certificates or an origin's TLS settings cannot be used.
     Tls(String),
+    /// A volume of the ssd tier cannot be used.
+    Volume {
+        /// As the configuration calls it.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The access log could not be opened.
     Log(AccessLogError),
 }
@@ -71,6 +79,9 @@ impl fmt::Display for ApplianceError {
                 write!(f, "cannot listen at {address}: {source}")
             }
             ApplianceError::Tls(reason) => write!(f, "TLS cannot be set up: {reason}"),
+            ApplianceError::Volume { name, reason } => {
+                write!(f, "volume {name} cannot be used: {reason}")
+            }
             ApplianceError::Log(source) => write!(f, "{source}"),
         }
     }
@@ -83,7 +94,7 @@ impl std::error::Error for ApplianceError {
                 Some(source)
             }
             ApplianceError::Log(source) => Some(source),
-            ApplianceError::Tls(_) => None,
+            ApplianceError::Tls(_) | ApplianceError::Volume { .. } => None,
         }
     }
 }
@@ -196,6 +207,7 @@ impl Running {
         filler.stop.cancel();
         filler.tasks.close();
         self.fill_runtime.block_on(filler.tasks.wait());
+        self.fill_runtime.block_on(ssd::close(&self.parts.ssd));
         self.close_admin.cancel();
         if let Some(admin) = self.admin {
             join(admin);

@@ -19,6 +19,10 @@ pub const SLAB_CELL_BYTES_MIN: u64 = 1 << 10;
 pub const GRANULE_SIZE_BYTES: u64 = 4 << 10;
 /// The unit of append and reclaim on a volume.
 pub const REGION_SIZE_BYTES: u64 = 64 << 20;
+/// The same on a small volume.
+pub const REGION_SIZE_BYTES_MIN: u64 = 8 << 20;
+/// Blocks being read ahead of viewers, of all volumes together.
+pub const SSD_READ_AHEAD_MAX: usize = 64;
 /// The smallest volume: a region that is written, one that is reclaimed, and two that are read.
 pub const VOLUME_BYTES_MIN: u64 = 4 * REGION_SIZE_BYTES;
 /// The largest volume: an index entry names a region in 20 bits.

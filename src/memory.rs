@@ -26,12 +26,21 @@ pub enum Use {
     Origins,
     /// Requests being answered: their heads, and what is remembered of each.
     Requests,
+    /// Pieces being read from or written to an ssd.
+    Ssd,
 }
 
 impl Use {
     /// Every use, in the order of the metrics.
-    pub const ALL: [Use; 6] =
-        [Use::Fill, Use::Client, Use::Heads, Use::Connections, Use::Origins, Use::Requests];
+    pub const ALL: [Use; 7] = [
+        Use::Fill,
+        Use::Client,
+        Use::Heads,
+        Use::Connections,
+        Use::Origins,
+        Use::Requests,
+        Use::Ssd,
+    ];
 
     /// The metrics label.
     pub fn label(self) -> &'static str {
@@ -42,12 +51,13 @@ impl Use {
             Use::Connections => "connections",
             Use::Origins => "origins",
             Use::Requests => "requests",
+            Use::Ssd => "ssd",
         }
     }
 
     fn pool(self) -> usize {
         match self {
-            Use::Fill | Use::Client => WORKING,
+            Use::Fill | Use::Client | Use::Ssd => WORKING,
             Use::Heads | Use::Connections | Use::Origins | Use::Requests => REST,
         }
     }
@@ -296,7 +306,7 @@ mod tests {
         let second = governor.try_reserve(Use::Fill, Class::Viewer, 1000).unwrap();
         drop(first);
         drop(second);
-        assert_eq!(Use::ALL.map(|purpose| governor.used_bytes(purpose)), [0; 6]);
+        assert_eq!(Use::ALL.map(|purpose| governor.used_bytes(purpose)), [0; 7]);
     }
 
     #[test]

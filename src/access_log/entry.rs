@@ -333,7 +333,8 @@ pub(super) mod tests {
                 r#"{{"time":"2026-11-21T11:55:28.007Z","request_id":"{}","#,
                 r#""client":"192.0.2.77","site":"films","method":"GET","host":"films.example","#,
                 r#""path":"/a.mp4?quality=2","protocol":"http2","tls":true,"status":206,"#,
-                r#""bytes":100,"ssd_bytes":40,"range":"100-199","lookup":"hit","cache":"tidegate; hit; ttl=11","#,
+                r#""bytes":100,"ssd_bytes":40,"range":"100-199","lookup":"hit","#,
+                r#""cache":"tidegate; hit; ttl=11","#,
                 r#""ttfb_us":250,"duration_us":1500,"origin":1,"user_agent":"Player/1.0","#,
                 r#""outcome":"complete"}}"#,
                 "\n"

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::parts::Parts;
+use super::ssd;
 use crate::access_log::Target;
 use crate::control::status::{BlockStatus, MemoryStatus, ObjectStatus, RunStatus, Status};
 use crate::limits::{STATUS_BLOCKS_MAX, STATUS_OBJECTS_MAX};
@@ -37,6 +38,11 @@ pub(super) fn register(parts: &Arc<Parts>) {
         let read = move || parts.upgrade().map_or_else(Vec::new, |parts| read(&parts));
         metrics.read_each_at_scrape(series, read);
     };
+    if !parts.config.ssd.volumes.is_empty() {
+        let (ssd, volumes) = (parts.ssd.clone(), parts.config.ssd.volumes.clone());
+        let started = parts.started;
+        metrics.read_ssd_at_scrape(move || ssd::sample(&ssd, &volumes, started.elapsed()));
+    }
     each(series::MEMORY_USED, |parts| {
         let mut used = memory_used(parts);
         used.push(("ram", parts.ram.usage().cached_bytes));
@@ -136,7 +142,7 @@ fn memory_used(parts: &Parts) -> Vec<(&'static str, u64)> {
     let used = |purpose: Use| match purpose {
         Use::Heads => parts.heads.weight_bytes(),
         Use::Connections => sum(parts, |counts| &counts.open) * parts.budget.connection_bytes,
-        Use::Fill | Use::Client | Use::Origins | Use::Requests => {
+        Use::Fill | Use::Client | Use::Origins | Use::Requests | Use::Ssd => {
             parts.governor.used_bytes(purpose)
         }
     };
@@ -147,7 +153,7 @@ fn memory_budget(parts: &Parts, purpose: Use) -> u64 {
     match purpose {
         Use::Heads => parts.budget.heads_bytes,
         Use::Connections => parts.budget.connections_bytes(),
-        Use::Fill | Use::Client | Use::Origins | Use::Requests => {
+        Use::Fill | Use::Client | Use::Origins | Use::Requests | Use::Ssd => {
             parts.governor.budget_bytes(purpose)
         }
     }

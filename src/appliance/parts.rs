@@ -11,10 +11,11 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::ApplianceError;
+use super::{ApplianceError, ssd};
 use crate::access_log::{self, AccessLog, ClientBits, Destination};
 use crate::cache::heads::Heads;
 use crate::cache::ram::{Ram, RamSettings};
+use crate::cache::ssd::{Ssd, SsdParts};
 use crate::config::{AccessLogTarget, Config, Limits, ListenerKind};
 use crate::control::Readiness;
 use crate::delivery::{Delivery, Shared};
@@ -26,12 +27,15 @@ use crate::memory::{Class, Governor, Reservation, Use};
 use crate::metrics::Metrics;
 use crate::object::VersionNumbers;
 use crate::server::{ConnectionCounts, ServerContext, ServerSettings, Tls};
+use crate::site::Sites;
 
 /// What every thread shares.
 pub(super) struct Parts {
     pub(super) config: Config,
     pub(super) heads: Arc<Heads>,
     pub(super) ram: Arc<Ram>,
+    pub(super) ssd: Arc<Ssd>,
+    pub(super) sites: Arc<Sites>,
     pub(super) governor: Arc<Governor>,
     pub(super) budget: Budget,
     pub(super) filler: Arc<Filler>,
@@ -62,18 +66,26 @@ impl Parts {
         });
         let ram = ram.map_err(|source| ApplianceError::System { what: "the ram tier", source })?;
         let heads = Arc::new(Heads::new(budget.heads_bytes));
-        let patience = Patience {
-            connect: config.fill.connect_timeout,
-            first_byte: config.fill.first_byte_timeout,
-            progress: config.fill.progress_timeout,
-        };
-        let client = Client::new(&config.sites, governor.clone(), patience, config.fill.retries)
+        let (patience, retries) = (patience(&config), config.fill.retries);
+        let client = Client::new(&config.sites, governor.clone(), patience, retries)
             .map_err(ApplianceError::Tls)?;
         let metrics = Metrics::new();
+        let sites = Arc::new(config.sites.clone());
+        let tier = SsdParts {
+            ram: ram.clone(),
+            heads: heads.clone(),
+            governor: governor.clone(),
+            block_size: config.block_size,
+            runtime: fill_runtime.handle().clone(),
+            sites: sites.clone(),
+            bypass_bytes_per_second: config.ssd.bypass_bytes,
+        };
+        let ssd = ssd::start(&config.ssd, tier)?;
         let filler = Arc::new(Filler {
             runtime: fill_runtime.handle().clone(),
             heads: heads.clone(),
             ram: ram.clone(),
+            ssd: ssd.clone(),
             client,
             governor: governor.clone(),
             block_size: config.block_size,
@@ -94,6 +106,8 @@ impl Parts {
             permits: Arc::new(Semaphore::new(budget.connections_max)),
             heads,
             ram,
+            ssd,
+            sites,
             filler,
             metrics,
             log,
@@ -117,9 +131,10 @@ impl Parts {
     pub(super) fn delivery(&self) -> Delivery {
         let patience = self.config.fill.connect_timeout + self.config.fill.first_byte_timeout;
         Delivery::new(Shared {
-            sites: Arc::new(self.config.sites.clone()),
+            sites: self.sites.clone(),
             heads: self.heads.clone(),
             ram: self.ram.clone(),
+            ssd: self.ssd.clone(),
             filler: self.filler.clone(),
             governor: self.governor.clone(),
             block_size: self.config.block_size,
@@ -127,6 +142,14 @@ impl Parts {
             log: self.log.clone(),
             counters: self.metrics.for_thread(),
         })
+    }
+}
+
+fn patience(config: &Config) -> Patience {
+    Patience {
+        connect: config.fill.connect_timeout,
+        first_byte: config.fill.first_byte_timeout,
+        progress: config.fill.progress_timeout,
     }
 }
 

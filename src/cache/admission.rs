@@ -1,8 +1,8 @@
 //! What is written to the SSD: each use of a block is shown to it, and it answers yes or why not.
 //!
-//! One for each volume, of a fixed size. Pure of I/O, the clock is an argument, and a question takes
-//! no lock. `sights` says whether a block was seen before, `titles` whether it is likely to be
-//! again, `budget` how strict to be, so that what is written lasts as long as the drive should.
+//! One for each volume, of a fixed size. Pure of I/O, the clock is an argument, and a question
+//! takes no lock. `sights` says whether a block was seen before, `titles` whether it is likely to
+//! be again, `budget` how strict to be, so that what is written lasts as long as the drive should.
 
 mod budget;
 mod saved;
@@ -232,6 +232,9 @@ impl Admission {
         let lifetime_min = u64::try_from(settings.lifetime_min.as_millis()).unwrap_or(u64::MAX);
         self.lifetime_min_ms.store(lifetime_min, Ordering::Relaxed);
         self.budget.set(settings.write_bytes_per_day);
+        if settings.mode == Mode::All {
+            self.budget.begin_with_all();
+        }
     }
 
     /// A site may have this part of the volume, from 0 to 1; all of it if nothing is said.

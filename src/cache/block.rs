@@ -20,6 +20,16 @@ impl RamBlock {
         self.parts.iter().fold(PieceMap::default(), |pieces, part| pieces.union(part.pieces()))
     }
 
+    /// The bytes held, in order; each starts where a piece does.
+    pub fn parts(&self) -> impl Iterator<Item = Bytes> {
+        self.parts.iter().map(|part| part.bytes.clone())
+    }
+
+    /// How many bytes are held.
+    pub fn length_bytes(&self) -> u64 {
+        self.parts.iter().map(|part| part.bytes.len() as u64).sum()
+    }
+
     /// The bytes from `offset_in_block` to the end of the run held there, shared, not copied.
     pub fn read(&self, offset_in_block: u64) -> Option<Bytes> {
         let after = self.parts.partition_point(|part| part.start <= offset_in_block);

@@ -1,7 +1,8 @@
 //! The tiers a viewer is served from before an origin is asked.
 //!
-//! Holds no code: [`admission`] says what is written to the SSD; [`heads`] says what a URL leads to; [`ram`] keeps blocks (`block`) that [`policy`]
-//! chose, in the memory of `slots`, of which `places` says what is taken.
+//! Holds no code: [`heads`] says what a URL leads to; [`ram`] keeps blocks (`block`) that
+//! [`policy`] chose, in the memory of `slots`, of which `places` says what is taken; [`ssd`] keeps
+//! on volumes what [`admission`] let in, with what is known of it (`head_record`).
 
 pub mod admission;
 mod block;
@@ -11,3 +12,4 @@ mod places;
 pub mod policy;
 pub mod ram;
 mod slots;
+pub mod ssd;

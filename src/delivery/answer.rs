@@ -39,9 +39,12 @@ impl Transaction<'_> {
         };
         let mut feed = self.feed(&head);
         let joinable = head.version.validator.is_strong();
+        if !head.version.is_resumable() {
+            feed.bring_all(span).await;
+        }
         if !feed.secure(span) && !joinable && self.resort == Resort::Left {
             // Not all of it is there any more, and what is cannot be joined to what would come.
-            self.shared.heads.forget(&self.asked.key, head.version.id);
+            self.shared.filler.forget(&self.asked.key, head.version.id);
             return Ok(Attempt::Again);
         }
         let first = match self.first(&mut feed, span).await {
@@ -157,7 +160,9 @@ impl Transaction<'_> {
             }
             Now::NoMemory => self.record.found(Lookup::Hit),
             Now::NotThere => {
-                feed.join(span)?;
+                if !feed.bring_in_time(span).await? {
+                    feed.join(span)?;
+                }
                 self.record.found(match feed.collapsed {
                     Some(true) => Lookup::Collapsed,
                     Some(false) => Lookup::Partial,

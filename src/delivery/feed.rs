@@ -14,15 +14,17 @@ use tokio::time::timeout;
 use crate::cache::heads::Version;
 use crate::delivery::Shared;
 use crate::delivery::held::Held;
+use crate::delivery::kept::Kept;
 use crate::delivery::record::Viewer;
+use crate::fill::Missing;
 use crate::fill::client::Ask;
 use crate::fill::collapse::Joined;
 use crate::fill::error::FillError;
-use crate::fill::run::{Landed, Reader};
+use crate::fill::run::{self, Reader};
 use crate::limits::PIECE_SIZE_BYTES;
 use crate::memory::{Class, Reservation, Use};
 use crate::metrics::labels::Tier;
-use crate::object::{BlockKey, ByteRange, ObjectKey};
+use crate::object::{ByteRange, ObjectKey};
 use crate::site::Site;
 
 /// Bytes pinned for a connection; released when it has sent them.
@@ -88,8 +90,10 @@ pub struct Feed {
     reader: Option<Reader>,
     ahead: Option<Reader>,
     held: Option<Held>,
-    block_entered: Option<u32>,
-    handed_out: Option<Instant>,
+    /// What volumes have to do with this body, once one was asked.
+    pub(super) kept: Option<Box<Kept>>,
+    pub(super) block_entered: Option<u32>,
+    pub(super) handed_out: Option<Instant>,
     /// It waits for memory, not for bytes.
     starved: bool,
     /// Whether the first run was somebody else's; `None` when no run was needed.
@@ -116,6 +120,7 @@ impl Feed {
             reader: None,
             ahead: None,
             held: None,
+            kept: None,
             block_entered: None,
             handed_out: None,
             starved: false,
@@ -199,15 +204,15 @@ impl Feed {
                 }
                 Now::NotThere => {}
             }
-            if self.reader.is_none() {
+            if self.reader.is_none() && !self.bring(span).await? {
                 self.join(span)?;
             }
             if let Some(reader) = &self.reader {
                 match reader.read(span.position).await {
-                    Landed::Bytes(_) => continue,
-                    Landed::End => return Ok(None),
-                    Landed::Failed(error) => return Err(error),
-                    Landed::Passed | Landed::Elsewhere => self.reader = None,
+                    run::Landed::Bytes(_) => continue,
+                    run::Landed::End => return Ok(None),
+                    run::Landed::Failed(error) => return Err(error),
+                    run::Landed::Passed | run::Landed::Elsewhere => self.reader = None,
                 }
             }
             detours += 1;
@@ -250,6 +255,8 @@ impl Feed {
         let end = end.unwrap_or(u64::MAX).max(position + 1);
         let wanted = ByteRange::new(position, end).expect("it ends after it starts");
         let ask = || self.ask();
+        let bypassed_to = self.kept.as_ref().map_or(0, |kept| kept.bypassed_to);
+        let wanted = Missing { range: wanted, bypassed_to };
         self.shared.filler.read_on(&self.key, &self.version, wanted, class, ask)
     }
 
@@ -258,7 +265,7 @@ impl Feed {
     }
 
     /// A viewer who has been given bytes is refused after everybody else.
-    fn class(&self) -> Class {
+    pub(super) fn class(&self) -> Class {
         if self.handed_out.is_some() { Class::Viewer } else { Class::Miss }
     }
 
@@ -269,17 +276,22 @@ impl Feed {
         }
         // A run comes first: it paces itself by where its readers are.
         match self.reader.as_ref().and_then(|reader| reader.try_read(span.position)) {
-            Some(Landed::Bytes(bytes)) => {
+            Some(run::Landed::Bytes(bytes)) => {
+                // Should he fall back to reading the block, he is no second viewer of it.
+                self.block_entered = self.shared.block_size.block_at(span.position);
                 let now = self.pin(bytes, span, self.tier);
                 self.look_ahead(span);
                 return now;
             }
-            Some(Landed::Elsewhere) => self.reader = self.next_reader(span),
+            Some(run::Landed::Elsewhere) => self.reader = self.next_reader(span),
             // He stays with the run: he may catch up, and is told if it fails.
-            Some(Landed::Passed | Landed::End | Landed::Failed(_)) | None => {}
+            Some(run::Landed::Passed | run::Landed::End | run::Landed::Failed(_)) | None => {}
         }
-        match self.in_ram(span.position) {
-            Some(bytes) => self.pin(bytes, span, Tier::Ram),
+        if let Some(bytes) = self.brought_at(span.position) {
+            return self.pin_brought(bytes, span);
+        }
+        match self.in_ram(span) {
+            Some((bytes, tier)) => self.pin(bytes, span, tier),
             None => Now::NotThere,
         }
     }
@@ -287,28 +299,14 @@ impl Feed {
     /// His place in the run that went ahead, unless that has failed: nobody waited for it then, and
     /// the next one may find what it lacked.
     fn next_reader(&mut self, span: Span) -> Option<Reader> {
-        let failed =
-            |reader: &Reader| matches!(reader.try_read(span.position), Some(Landed::Failed(_)));
+        let failed = |reader: &Reader| {
+            matches!(reader.try_read(span.position), Some(run::Landed::Failed(_)))
+        };
         self.ahead.take().filter(|reader| !failed(reader))
     }
 
-    fn in_ram(&mut self, position: u64) -> Option<Bytes> {
-        if self.tier == Tier::Pass {
-            return None;
-        }
-        let block_size = self.shared.block_size;
-        let index = block_size.block_at(position)?;
-        let key = BlockKey { version: self.version.id, index };
-        // Only entering a block counts as a use: a viewer who reads it in ten slices is one viewer.
-        let block = match self.block_entered.replace(index) == Some(index) {
-            true => self.shared.ram.peek(&key),
-            false => self.shared.ram.get(&key),
-        };
-        block?.read(position - block_size.start_of(index))
-    }
-
     /// Reserves and cuts a slice of `bytes`: as large as the socket takes, or one piece.
-    fn pin(&mut self, mut bytes: Bytes, span: Span, tier: Tier) -> Now {
+    pub(super) fn pin(&mut self, mut bytes: Bytes, span: Span, tier: Tier) -> Now {
         let left = span.end.map_or(u64::MAX, |end| end - span.position);
         let there = left.min(bytes.len() as u64);
         let governor = &self.shared.governor;

@@ -9,6 +9,7 @@ mod body;
 pub mod error;
 mod feed;
 mod held;
+mod kept;
 mod record;
 mod reply;
 mod upstream;
@@ -25,6 +26,7 @@ use hyper::body::{Body, Incoming};
 use crate::access_log::{AccessLog, REQUEST_ID_FIELD, RequestId};
 use crate::cache::heads::{Heads, Known};
 use crate::cache::ram::Ram;
+use crate::cache::ssd::Ssd;
 use crate::delivery::body::ViewerBody;
 use crate::delivery::error::DeliveryError;
 use crate::delivery::record::{Record, Viewer};
@@ -50,6 +52,8 @@ pub struct Shared {
     pub heads: Arc<Heads>,
     /// Pieces held.
     pub ram: Arc<Ram>,
+    /// Pieces kept.
+    pub ssd: Arc<Ssd>,
     /// Who brings the rest.
     pub filler: Arc<Filler>,
     /// Every slice is reserved here.
@@ -168,7 +172,7 @@ impl Delivery {
             return transaction.answer_head().await;
         }
         for _ in 0..ATTEMPTS_SHARED_MAX {
-            let attempt = match transaction.known() {
+            let attempt = match transaction.known().await {
                 Known::Variant(head) if head.freshness.is_fresh(viewer.time) => {
                     transaction.answer(head, Found::Fresh).await?
                 }

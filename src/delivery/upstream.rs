@@ -18,10 +18,14 @@ use crate::message::cache_status::{Forwarded, Fwd};
 use crate::metrics::labels::Lookup;
 
 impl Transaction<'_> {
-    /// What is known of the object.
-    pub(super) fn known(&self) -> Known {
+    /// What is known of the object, in ram or else on a volume.
+    pub(super) async fn known(&self) -> Known {
         let fields = &self.viewer.parts.headers;
-        self.shared.heads.find(&self.asked.key, fields, Instant::now())
+        let find = || self.shared.heads.find(&self.asked.key, fields, Instant::now());
+        match find() {
+            Known::Nothing if self.shared.ssd.recall(&self.asked.key).await => find(),
+            known => known,
+        }
     }
 
     /// Asks what the object is, together with whoever asks at the same time.
@@ -124,7 +128,7 @@ impl Transaction<'_> {
 
     /// HEAD: from what is known and fresh, else asked upstream and passed on.
     pub(super) async fn answer_head(&mut self) -> Result<Reply, DeliveryError> {
-        let (head, found) = match self.known() {
+        let (head, found) = match self.known().await {
             Known::Variant(head) if head.freshness.is_fresh(self.viewer.time) => {
                 (head, Found::Fresh)
             }

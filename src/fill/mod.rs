@@ -24,11 +24,14 @@ use tokio_util::task::TaskTracker;
 
 use crate::cache::heads::{Head, Heads, Version};
 use crate::cache::ram::Ram;
+use crate::cache::ssd::{Change, Ssd};
 use crate::limits::PIECE_SIZE_BYTES;
 use crate::memory::{Class, Governor, Use};
 use crate::message::range::RangeRequest;
 use crate::metrics::Counters;
-use crate::object::{BlockKey, BlockSize, ByteRange, ObjectKey, VersionNumbers, piece_floor};
+use crate::object::{
+    BlockKey, BlockSize, ByteRange, ObjectKey, PieceMap, VersionId, VersionNumbers, piece_floor,
+};
 use crate::site::{Rule, Site};
 
 use self::client::{Ask, Client};
@@ -44,6 +47,8 @@ pub struct Filler {
     pub heads: Arc<Heads>,
     /// Where pieces go.
     pub ram: Arc<Ram>,
+    /// Where they are kept.
+    pub ssd: Arc<Ssd>,
     /// Who is asked.
     pub client: Client,
     /// Every byte held is reserved here.
@@ -144,6 +149,15 @@ fn date_field(date: std::time::SystemTime) -> HeaderValue {
     HeaderValue::try_from(httpdate::fmt_http_date(date)).expect("a date is a field value")
 }
 
+/// Bytes of a version that are not in ram.
+#[derive(Clone, Copy, Debug)]
+pub struct Missing {
+    /// What a viewer will read.
+    pub range: ByteRange,
+    /// Up to here it is filled even if a volume holds it: that one is ill.
+    pub bypassed_to: u64,
+}
+
 /// What became of the question what an object is.
 #[derive(Debug)]
 pub enum Opened {
@@ -228,19 +242,22 @@ impl Filler {
         self: &Arc<Self>,
         key: &ObjectKey,
         version: &Arc<Version>,
-        wanted: ByteRange,
+        missing: Missing,
         class: Class,
         ask: impl FnOnce() -> Ask,
     ) -> Joined {
-        let joined = self.runs.join(version.id, wanted.start(), |next_claim| {
-            if self.is_held(version, wanted.start()) {
+        let start = missing.range.start();
+        let joined = self.runs.join(version.id, start, |next_claim| {
+            // Read-ahead leaves to the volumes what they hold; who waits has asked them already.
+            let kept = class == Class::Prefetch && self.is_kept(version, start);
+            if kept || self.is_held(version, start) {
                 return Made::Needless;
             }
             // An origin that ignores ranges sends the whole again: dear, but of the same version.
             if !version.validator.is_strong() || version.is_changed() {
                 return Made::Impossible;
             }
-            let Some(bounds) = self.bounds(version, wanted, next_claim, class) else {
+            let Some(bounds) = self.bounds(version, missing, next_claim, class) else {
                 return Made::Impossible;
             };
             Made::Run(Run::new(version.clone(), key.clone(), Sharing::Shared, bounds))
@@ -257,11 +274,11 @@ impl Filler {
     fn bounds(
         &self,
         version: &Version,
-        wanted: ByteRange,
+        missing: Missing,
         next_claim: Option<u64>,
         class: Class,
     ) -> Option<Bounds> {
-        let wanted = wanted.rounded_out(version.length_bytes());
+        let wanted = missing.range.rounded_out(version.length_bytes());
         let start = wanted.start();
         let window_bytes = self.window_bytes;
         if version.ranges_ignored() {
@@ -279,7 +296,7 @@ impl Filler {
         }
         let reach = start.saturating_add(window_bytes);
         let end = wanted.end().min(reach).min(next_claim.unwrap_or(u64::MAX));
-        let end = self.first_held(version, start, end);
+        let end = self.first_held(version, (start, end), missing.bypassed_to);
         Some(Bounds { start, end: Some(end), window_bytes })
     }
 
@@ -291,22 +308,45 @@ impl Filler {
         block.is_some_and(|block| block.pieces().holds(piece as u32))
     }
 
-    /// The first piece border after `start` whose piece is held, or `end`.
-    fn first_held(&self, version: &Version, start: u64, end: u64) -> u64 {
+    /// Whether a volume holds the byte at `position`.
+    fn is_kept(&self, version: &Version, position: u64) -> bool {
+        let Some(index) = self.block_size.block_at(position) else { return false };
+        let piece = (position - self.block_size.start_of(index)) / PIECE_SIZE_BYTES;
+        self.ssd.held(&BlockKey { version: version.id, index }).holds(piece as u32)
+    }
+
+    /// The first piece border after `start` whose piece is held, in ram or, from `bypassed_to` on,
+    /// on a volume; or `end`.
+    fn first_held(&self, version: &Version, (start, end): (u64, u64), bypassed_to: u64) -> u64 {
         let mut position = start + PIECE_SIZE_BYTES;
         while position < end {
             let Some(index) = self.block_size.block_at(position) else { return end };
-            let block = self.ram.peek(&BlockKey { version: version.id, index });
+            let key = BlockKey { version: version.id, index };
+            let in_ram = self.ram.peek(&key).map_or(PieceMap::default(), |block| block.pieces());
+            let on_ssd = self.ssd.held(&key);
             let block_end = self.block_size.start_of(index) + self.block_size.bytes();
             while position < block_end.min(end) {
                 let piece = (position - self.block_size.start_of(index)) / PIECE_SIZE_BYTES;
-                if block.as_ref().is_some_and(|block| block.pieces().holds(piece as u32)) {
+                let kept = position >= bypassed_to && on_ssd.holds(piece as u32);
+                if in_ram.holds(piece as u32) || kept {
                     return position;
                 }
                 position += PIECE_SIZE_BYTES;
             }
         }
         end
+    }
+
+    /// Stores a head as the newest of its variant, in ram and where an ssd knows the object.
+    fn keep_head(&self, key: &ObjectKey, head: &Arc<Head>, change: Change) {
+        self.heads.store(key.clone(), head.clone());
+        self.ssd.head_changed(key, change);
+    }
+
+    /// Forgets the variant that leads to `version`, wherever it is known.
+    pub fn forget(&self, key: &ObjectKey, version: VersionId) {
+        self.heads.forget(key, version);
+        self.ssd.forget(key);
     }
 
     /// Counts what an origin did wrong.

@@ -12,6 +12,7 @@ use http::{HeaderMap, Method, StatusCode};
 use tokio::sync::watch;
 
 use crate::cache::heads::{Head, Ranges, Version};
+use crate::cache::ssd::{Change, Worth};
 use crate::fill::client::Answer;
 use crate::fill::collapse::{Joined, Made};
 use crate::fill::error::FillError;
@@ -111,7 +112,7 @@ impl Filler {
         let confirmed = stale.stored.validator().is_confirmed_by(&told);
         let merged = response::merged(stale.stored.fields(), &answer.fields);
         let Some(fields) = merged.filter(|_| confirmed) else {
-            self.heads.forget(&wanted.key, stale.version.id);
+            self.forget(&wanted.key, stale.version.id);
             return Err(FillError::Changed);
         };
         let stored = stale.stored.refreshed(&fields, answer.received_at);
@@ -119,11 +120,12 @@ impl Filler {
         match self.assess(wanted, head.stored.status(), &fields, answer) {
             Assessment::Shared(freshness) => {
                 let head = Arc::new(Head { freshness, ..head });
-                self.heads.store(wanted.key.clone(), head.clone());
+                let change = Change::Refreshed(Worth::of(freshness.lifetime));
+                self.keep_head(&wanted.key, &head, change);
                 Ok(Opened::Confirmed { head, sharing: Sharing::Shared })
             }
             Assessment::Uncacheable(reason) => {
-                self.heads.forget(&wanted.key, stale.version.id);
+                self.forget(&wanted.key, stale.version.id);
                 self.remember_uncacheable(wanted, reason);
                 Ok(Opened::Confirmed { head: Arc::new(head), sharing: Sharing::Alone })
             }
@@ -151,6 +153,7 @@ impl Filler {
         if reason != Reason::Status && !wanted.has_authorization {
             let until = Instant::now() + UNCACHEABLE_FOR;
             self.heads.remember_uncacheable(wanted.key.clone(), until);
+            self.ssd.forget(&wanted.key);
         }
     }
 
@@ -226,7 +229,7 @@ impl Filler {
         let version = head.version.clone();
         let start = placed.first.next_multiple_of(PIECE_SIZE_BYTES);
         if placed.end.is_some_and(|end| start >= end) {
-            self.heads.store(wanted.key.clone(), head.clone());
+            self.keep_head(&wanted.key, &head, Change::Replaced);
             return (Opened::Stored { head, run: None }, None);
         }
         let joined = self.runs.join(version.id, start, |next_claim| {
@@ -238,7 +241,7 @@ impl Filler {
             let bounds = Bounds { start, end, window_bytes: self.window_bytes };
             Made::Run(Run::new(version.clone(), wanted.key.clone(), Sharing::Shared, bounds))
         });
-        self.heads.store(wanted.key.clone(), head.clone());
+        self.keep_head(&wanted.key, &head, Change::Replaced);
         match joined {
             Joined::Started(reader, run) => {
                 let source = Source::new(answer, placed.first, placed.end);

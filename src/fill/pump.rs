@@ -45,6 +45,7 @@ pub(super) async fn pump(
     let mut pump = Pump { filler, run, ask, extent: None, position, class, begun: false };
     guard.ended = Some(pump.bring(source).await);
     pump.close_extent();
+    pump.offer_last();
 }
 
 /// Ends a run that brings nothing.
@@ -75,7 +76,7 @@ impl Drop for Finish {
             Ended::Failed(_) => version.is_changed() || !version.validator.is_strong(),
         };
         if lost && self.run.sharing == Sharing::Shared {
-            self.filler.heads.forget(&self.run.key, version.id);
+            self.filler.forget(&self.run.key, version.id);
         }
         // Off the table first: who is woken must not find it again.
         self.filler.runs.remove(&self.run);
@@ -206,8 +207,11 @@ impl Pump {
             if writing.extent.written_bytes() == writing.extent.capacity_bytes() {
                 self.close_extent();
             }
-            if self.position.is_multiple_of(self.filler.block_size.bytes()) && !bytes.is_empty() {
-                self.pace().await?;
+            if self.position.is_multiple_of(self.filler.block_size.bytes()) {
+                self.offer_block(self.position - 1);
+                if !bytes.is_empty() {
+                    self.pace().await?;
+                }
             }
         }
         Ok(())
@@ -321,7 +325,9 @@ impl Pump {
         let first = block_size.block_at(start).unwrap_or(u32::MAX);
         let last = block_size.block_at(self.position).unwrap_or(u32::MAX);
         for index in first..=last {
-            self.filler.ram.forget(&BlockKey { version: version.id, index });
+            let key = BlockKey { version: version.id, index };
+            self.filler.ram.forget(&key);
+            self.filler.ssd.forget_block(&key);
         }
         let asked = format!("the bytes up to {}", self.position);
         Stop::Failed(FillError::WrongRange { asked, answered: "more".to_owned() })

@@ -287,7 +287,7 @@ const WRITTEN: Series = series(
     Kind::Counter,
     Some("reason"),
     "tidegate_ssd_written_bytes_total",
-    "Bytes written to the device, by what for; all by what was admitted is the write amplification.",
+    "Bytes written to the device, by what for; all by what was admitted: write amplification.",
 );
 const WRITTEN_TODAY: Series = series(
     Kind::Gauge,

@@ -14,7 +14,6 @@ pub mod volume;
 pub use self::format::{Geometry, Stream, VolumeId};
 pub use self::volume::Volume;
 
-
 /// Names an object on volumes: a hash of its site's name and its target, the same in every process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectHash(pub u128);

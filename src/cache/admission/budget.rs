@@ -115,6 +115,11 @@ impl Budget {
         self.bytes_per_day.store(bytes_per_day.unwrap_or(0), Ordering::Relaxed);
     }
 
+    /// Who asks for everything gets it at once, and less when it turns out to be too much.
+    pub(super) fn begin_with_all(&self) {
+        self.strictness.store(Strictness::ALL.0, Ordering::Relaxed);
+    }
+
     pub(super) fn wrote(&self, bytes: u64) {
         self.written_bytes.fetch_add(bytes, Ordering::Relaxed);
     }

@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{PARK_AFTER, Pump, Stop};
 use crate::cache::ram::Extent;
+use crate::cache::ssd::Seen;
 use crate::fill::error::FillError;
 use crate::fill::run::Sharing;
 use crate::limits::PIECE_SIZE_BYTES;
@@ -78,6 +79,25 @@ impl Pump {
         let bytes = extent.freeze();
         let published = self.run.sharing == Sharing::Shared && self.publish(start, &bytes);
         self.run.finish_part(bytes, published);
+    }
+
+    /// The block at `position` is as full as this run makes it: is it worth keeping?
+    pub(super) fn offer_block(&self, position: u64) {
+        let Some(index) = self.filler.block_size.block_at(position) else { return };
+        let ssd = &self.filler.ssd;
+        let may_be_kept = self.run.sharing == Sharing::Shared && !self.run.version.is_changed();
+        if may_be_kept && ssd.is_in_use() {
+            let subject = ssd.subject(&self.run.key);
+            ssd.consider(&subject, &self.run.version, index, Seen::Filled);
+        }
+    }
+
+    /// The run ends here, if not at the border of a block.
+    pub(super) fn offer_last(&self) {
+        let at_border = self.position.is_multiple_of(self.filler.block_size.bytes());
+        if !at_border && self.position > self.run.standing().bounds.start {
+            self.offer_block(self.position - 1);
+        }
     }
 
     fn publish(&self, start: u64, bytes: &Bytes) -> bool {

@@ -10,7 +10,8 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _}
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{
     AtFlags, FallocateFlags, FlockOperation, StatxFlags, fallocate, flock, fstatvfs,
@@ -29,6 +30,10 @@ mod error;
 /// How long the first read may take before it counts as begun well: a slow device is no reason to
 /// do without io_uring.
 const PROBE_MAX: Duration = Duration::from_secs(5);
+/// How long a volume may be in use before it counts as another process's.
+const LOCK_WITHIN: Duration = Duration::from_secs(3);
+/// Between looks whether it is.
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// Which engine is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -158,15 +163,26 @@ fn kind_of(path: &Path) -> Result<Kind, OpenError> {
 fn open_direct(path: &Path, kind: Kind, access: Access) -> Result<File, OpenError> {
     // On a block device `O_EXCL` keeps out whoever else asks for it so, mounts among them.
     let exclusive = if kind == Kind::BlockDevice { libc::O_EXCL } else { 0 };
-    let opened = OpenOptions::new()
-        .read(true)
-        .write(access == Access::ReadWrite)
-        .custom_flags(libc::O_DIRECT | libc::O_CLOEXEC | exclusive)
-        .open(path);
+    let open = || {
+        let mut options = OpenOptions::new();
+        options.read(true).write(access == Access::ReadWrite);
+        options.custom_flags(libc::O_DIRECT | libc::O_CLOEXEC | exclusive).open(path)
+    };
+    let until = Instant::now() + LOCK_WITHIN;
+    let mut opened = open();
+    // As for the lock of a file.
+    while opened.as_ref().is_err_and(is_busy) && Instant::now() < until {
+        thread::sleep(LOCK_PAUSE);
+        opened = open();
+    }
     opened.map_err(|source| match source.raw_os_error() {
         Some(libc::EINVAL) => OpenError::NoDirectIo { path: path.to_owned() },
         _ => OpenError::failed(path, source),
     })
+}
+
+fn is_busy(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EBUSY)
 }
 
 /// A block device that was made read-only opens all the same, and fails at the first write.
@@ -205,15 +221,21 @@ fn check_alignment(path: &Path, kind: Kind, file: &File) -> Result<(), OpenError
 pub(super) struct Locked(File);
 
 impl Locked {
+    /// Waits a little: of a process that was killed, the kernel keeps the file until what it had
+    /// begun is over.
     fn lock(path: &Path, file: File, access: Access) -> Result<Locked, OpenError> {
         let operation = match access {
             Access::ReadWrite => FlockOperation::NonBlockingLockExclusive,
             Access::ReadOnly => FlockOperation::NonBlockingLockShared,
         };
-        match flock(&file, operation) {
-            Ok(()) => Ok(Locked(file)),
-            Err(Errno::WOULDBLOCK) => Err(OpenError::InUse { path: path.to_owned() }),
-            Err(error) => Err(OpenError::failed(path, error.into())),
+        let until = Instant::now() + LOCK_WITHIN;
+        loop {
+            match flock(&file, operation) {
+                Ok(()) => return Ok(Locked(file)),
+                Err(Errno::WOULDBLOCK) if Instant::now() < until => thread::sleep(LOCK_PAUSE),
+                Err(Errno::WOULDBLOCK) => return Err(OpenError::InUse { path: path.to_owned() }),
+                Err(error) => return Err(OpenError::failed(path, error.into())),
+            }
         }
     }
 

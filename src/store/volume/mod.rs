@@ -48,7 +48,7 @@ use self::writer::block_bytes;
 pub use self::health::State;
 pub use self::tally::{Recovered, VolumeFigures, WrittenBytes};
 pub use self::types::{
-    BlockWrite, HeadFound, HeadWrite, Pieces, Read, ReadError, Refused, SmallBody, Trust,
+    BlockWrite, HeadFound, HeadWrite, Pieces, Read, ReadError, Refused, SmallBody, Told, Trust,
     VolumeError, VolumeSettings, WriteError,
 };
 

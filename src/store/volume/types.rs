@@ -58,8 +58,11 @@ pub struct BlockWrite {
     /// Dropped when the write is over: what the bytes are reserved with.
     pub guard: Box<dyn Send>,
     /// Told once how it ended. Must not block.
-    pub done: Option<Box<dyn FnOnce(Result<(), WriteError>) + Send>>,
+    pub done: Option<Told>,
 }
+
+/// Told once how a write ended.
+pub type Told = Box<dyn FnOnce(Result<(), WriteError>) + Send>;
 
 /// A head to be written; it takes the place of the object's head, if it has one.
 pub struct HeadWrite {

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -26,9 +27,24 @@ pub(crate) struct Configured {
     settings: BTreeMap<String, String>,
     origin_settings: Vec<String>,
     rules: Vec<String>,
+    volumes: Vec<String>,
 }
 
 impl Configured {
+    /// A volume of the ssd tier, kept in a file of `folder` that outlives the edge.
+    pub(crate) fn volume(self, folder: &Path, name: &str) -> Configured {
+        let path = folder.join(name);
+        self.volume_with(&format!(
+            "path = {path:?}\nsize = \"256 MiB\"\nwrites_per_day = \"1000x\""
+        ))
+    }
+
+    /// A volume of the ssd tier, in TOML.
+    pub(crate) fn volume_with(mut self, settings: &str) -> Configured {
+        self.volumes.push(format!("[[ssd.volumes]]\n{settings}\n"));
+        self
+    }
+
     /// Serving threads.
     pub(crate) fn workers(self, workers: usize) -> Configured {
         self.setting("threads.workers", &workers.to_string())
@@ -82,6 +98,9 @@ impl Configured {
         for (name, value) in &self.settings {
             writeln!(text, "{name} = {value}").unwrap();
         }
+        for volume in &self.volumes {
+            writeln!(text, "\n{volume}").unwrap();
+        }
         writeln!(text, "\n[[certificates]]\ncert = {certificate:?}\nkey = {key:?}").unwrap();
         writeln!(text, "\n[[sites]]\nname = \"media\"\nhosts = [{HOST:?}]").unwrap();
         writeln!(text, "\n[[sites.origins]]\nurl = \"http://{}\"", self.origin).unwrap();
@@ -106,7 +125,8 @@ impl Edge {
     /// One site, one origin, two workers, ports the system chooses.
     pub(crate) fn in_front_of(origin: &Origin) -> Configured {
         let (origin, settings) = (origin.address(), BTreeMap::new());
-        let configured = Configured { origin, settings, origin_settings: vec![], rules: vec![] };
+        let (origin_settings, rules, volumes) = (vec![], vec![], vec![]);
+        let configured = Configured { origin, settings, origin_settings, rules, volumes };
         let any_port = "[\"127.0.0.1:0\"]";
         configured
             .setting("listeners.http", any_port)

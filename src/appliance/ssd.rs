@@ -1,0 +1,216 @@
+//! The volumes of the ssd tier: opened at the start, closed at the end.
+//!
+//! What an operator must mend is refused before a port is bound: a file that is no volume, one that
+//! is in use, no room for a new one. A device that is merely ill makes a tier without it. A volume
+//! that takes long to come online does so while viewers are served.
+
+mod sample;
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::timeout;
+
+pub(super) use self::sample::sample;
+use super::ApplianceError;
+use crate::cache::admission::{Admission, AdmissionSettings, AdmissionSizes, Mode};
+use crate::cache::ssd::{Place, Ssd, SsdParts, Volumes};
+use crate::config::{self, EngineChoice, SsdVolume, VolumeKind};
+use crate::limits::{INDEX_ENTRY_BYTES, REGION_SIZE_BYTES, REGION_SIZE_BYTES_MIN};
+use crate::object::BlockSize;
+use crate::store::Volume;
+use crate::store::device::{self, Device, Disk, Simulated, Simulation};
+use crate::store::format::{Geometry, VolumeId};
+use crate::store::volume::{VolumeError, VolumeSettings};
+
+/// Opens every volume, makes those that are not there, and brings them online.
+///
+/// # Errors
+/// The first volume that an operator must look at.
+pub(super) fn start(config: &config::Ssd, tier: SsdParts) -> Result<Arc<Ssd>, ApplianceError> {
+    let runtime = tier.runtime.clone();
+    let block_size = tier.block_size;
+    let places = config.volumes.iter().map(|volume| place(config, volume, &tier)).collect();
+    let ssd = Ssd::new(tier, Volumes::new(places));
+    let mut opening = Vec::new();
+    for (at, volume) in config.volumes.iter().enumerate() {
+        let refused = |reason: String| ApplianceError::Volume { name: volume.name.clone(), reason };
+        let geometry = geometry(config, volume, block_size).map_err(refused)?;
+        let _inside = runtime.enter();
+        let device = device_of(config, volume, geometry, &runtime).map_err(refused)?;
+        let settings = settings(config);
+        let place = ssd.volumes().all()[at].clone();
+        let opened = place.clone();
+        let online = runtime.spawn(async move {
+            opened.come_online(Volume::open(Disk::new(device), settings).await?);
+            Ok(())
+        });
+        opening.push(Opening { place, online });
+    }
+    let until = Instant::now() + ONLINE_WITHIN;
+    for one in opening {
+        runtime.block_on(one.wait(until))?;
+    }
+    runtime.spawn(ssd.clone().tend());
+    Ok(ssd)
+}
+
+/// A volume on its way.
+struct Opening {
+    place: Arc<Place>,
+    online: JoinHandle<Result<(), VolumeError>>,
+}
+
+impl Opening {
+    /// Waits for a while; then it comes online by itself.
+    async fn wait(mut self, until: Instant) -> Result<(), ApplianceError> {
+        let left = until.saturating_duration_since(Instant::now());
+        match timeout(left, &mut self.online).await {
+            // What is on it is the operator's to look at; a device that fails is not.
+            Ok(Ok(Err(error @ VolumeError::Format(_)))) => {
+                let (name, reason) = (self.place.name.clone(), error.to_string());
+                Err(ApplianceError::Volume { name, reason })
+            }
+            Ok(ended) => {
+                self.ended(ended);
+                Ok(())
+            }
+            Err(_) => {
+                tokio::spawn(async move {
+                    let ended = (&mut self.online).await;
+                    self.ended(ended);
+                });
+                Ok(())
+            }
+        }
+    }
+
+    fn ended(&self, ended: Result<Result<(), VolumeError>, JoinError>) {
+        let name = &self.place.name;
+        let why = match ended {
+            Ok(Ok(())) => return tracing::info!("volume {name} is online"),
+            Ok(Err(error)) => error.to_string(),
+            Err(panicked) => panicked.to_string(),
+        };
+        tracing::error!("volume {name} stays offline: {why}");
+        self.place.stay_offline();
+    }
+}
+
+/// Writes what is known of every volume, so that the next start is a warm one.
+pub(super) async fn close(ssd: &Ssd) {
+    for place in ssd.volumes().all() {
+        let Some(volume) = place.opened() else { continue };
+        if timeout(CLOSED_WITHIN, volume.close()).await.is_err() {
+            tracing::warn!("volume {} did not close in time: it starts from its log", place.name);
+        }
+    }
+}
+
+fn place(config: &config::Ssd, volume: &SsdVolume, tier: &SsdParts) -> Place {
+    let sizes = AdmissionSizes {
+        volume_bytes: volume.size_bytes,
+        blocks_max: volume.size_bytes / tier.block_size.bytes(),
+    };
+    let settings = AdmissionSettings {
+        mode: match config.admission {
+            config::Admission::Budget => Mode::Budget,
+            config::Admission::All => Mode::All,
+            config::Admission::PlannedOnly => Mode::PlannedOnly,
+        },
+        write_bytes_per_day: Some(volume.writes_per_day_bytes),
+        ..AdmissionSettings::default()
+    };
+    let admission = Admission::new(sizes, settings, Instant::now());
+    for site in tier.sites.iter() {
+        admission.set_site_share(site.id, f64::from(site.ssd_percent) / 100.0);
+    }
+    Place::new(volume.name.clone(), volume.weight, admission)
+}
+
+fn settings(config: &config::Ssd) -> VolumeSettings {
+    VolumeSettings { read_deadline: config.read_deadline, ..VolumeSettings::default() }
+}
+
+/// What a new volume looks like: at least 32 regions, so that giving one up costs little.
+fn geometry(
+    config: &config::Ssd,
+    volume: &SsdVolume,
+    block_size: BlockSize,
+) -> Result<Geometry, String> {
+    let total: u64 = config.volumes.iter().map(|volume| volume.size_bytes).sum();
+    let share = u128::from(config.index_bytes) * u128::from(volume.size_bytes) / u128::from(total);
+    let entries = share as u64 / INDEX_ENTRY_BYTES;
+    let region = 1 << (volume.size_bytes / REGIONS_MIN).ilog2();
+    let region = u64::clamp(region, REGION_SIZE_BYTES_MIN, REGION_SIZE_BYTES);
+    Geometry::new(volume.size_bytes, region, block_size, entries).map_err(|e| e.to_string())
+}
+
+/// The device of a volume; one that is not there is made, and made a volume.
+fn device_of(
+    config: &config::Ssd,
+    volume: &SsdVolume,
+    geometry: Geometry,
+    runtime: &Handle,
+) -> Result<Arc<dyn Device>, String> {
+    if let Some(simulate) = &volume.simulate {
+        let simulation = Simulation { size_bytes: volume.size_bytes, ..said(simulate)? };
+        let device: Arc<dyn Device> = Arc::new(Simulated::new(&simulation));
+        format(runtime, device.clone(), geometry)?;
+        return Ok(device);
+    }
+    let options = device::Options {
+        engine: match config.engine {
+            EngineChoice::Auto => device::EngineChoice::Auto,
+            EngineChoice::Uring => device::EngineChoice::Uring,
+            EngineChoice::Threads => device::EngineChoice::Threads,
+        },
+        access: device::Access::ReadWrite,
+    };
+    if volume.kind == VolumeKind::NewFile && !volume.path.exists() {
+        make(&volume.path, geometry, &options, runtime)?;
+    }
+    device::open(&volume.path, &options).map_err(|error| error.to_string())
+}
+
+fn said(simulate: &str) -> Result<Simulation, String> {
+    simulate.parse().map_err(|error| format!("simulate: {error}"))
+}
+
+/// Makes a file a volume before it gets its name: what is there under that is a volume.
+fn make(
+    path: &Path,
+    geometry: Geometry,
+    options: &device::Options,
+    runtime: &Handle,
+) -> Result<(), String> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let new = Path::new(&name);
+    device::create(new, geometry.volume_bytes()).map_err(|error| error.to_string())?;
+    let made = device::open(new, options).map_err(|error| error.to_string());
+    let made = made.and_then(|device| format(runtime, device, geometry));
+    let named = made.and_then(|()| fs::rename(new, path).map_err(|error| error.to_string()));
+    if named.is_err() {
+        // Nothing of ours is left behind.
+        let _ = fs::remove_file(new);
+    }
+    named
+}
+
+fn format(runtime: &Handle, device: Arc<dyn Device>, geometry: Geometry) -> Result<(), String> {
+    let disk = Disk::new(device);
+    let formatted = runtime.block_on(Volume::format(&disk, geometry, VolumeId::random()));
+    formatted.map_err(|error| error.to_string())
+}
+
+/// How long a start waits for its volumes.
+const ONLINE_WITHIN: Duration = Duration::from_secs(2);
+/// How long an end waits for each.
+const CLOSED_WITHIN: Duration = Duration::from_secs(10);
+/// Regions of a small volume.
+const REGIONS_MIN: u64 = 32;

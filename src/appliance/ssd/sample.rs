@@ -1,0 +1,117 @@
+//! What the metrics and the status page show of the ssd tier: every volume's figures at one moment.
+
+use std::time::Duration;
+
+use crate::cache::admission::Rejection;
+use crate::cache::ssd::{Place, Ssd};
+use crate::config::SsdVolume;
+use crate::metrics::ssd::{ByWord, Latency, Recovery, SsdSample, VolumeSample};
+use crate::store::device::{DeviceFigures, LATENCY_BOUNDS, Urgency};
+use crate::store::volume::{Recovered, VolumeFigures};
+
+/// The tier now; `volumes` are those of the configuration, in the order of the places.
+pub(in crate::appliance) fn sample(ssd: &Ssd, volumes: &[SsdVolume], up: Duration) -> SsdSample {
+    let places = ssd.volumes().all();
+    let admissions: Vec<_> = places.iter().map(|place| place.admission.figures()).collect();
+    let rejected = |reason: Rejection| {
+        let count = admissions.iter().map(|figures| figures.rejected[reason as usize]).sum();
+        (reason.label(), count)
+    };
+    let mut rejected: ByWord = Rejection::ALL.map(rejected).into();
+    rejected.push(("dropped", ssd.figures().dropped()));
+    SsdSample {
+        admitted: admissions.iter().map(|figures| figures.admitted).sum(),
+        rejected,
+        bypassed_bytes: ssd.figures().bypassed_bytes(),
+        bypass_refused: ssd.figures().bypass_refused(),
+        volumes: places.iter().zip(volumes).map(|(place, set)| volume(place, set, up)).collect(),
+    }
+}
+
+fn volume(place: &Place, set: &SsdVolume, up: Duration) -> VolumeSample {
+    let starting = VolumeSample {
+        volume: place.name.clone(),
+        engine: "none",
+        state: if place.has_failed() { "offline" } else { "starting" },
+        size_bytes: set.size_bytes,
+        writes_per_day_bytes: set.writes_per_day_bytes,
+        ..VolumeSample::default()
+    };
+    let Some(opened) = place.opened() else { return starting };
+    let (figures, device) = (opened.figures(), opened.disk().device());
+    let device_figures = device.figures();
+    let written = figures.written.total();
+    VolumeSample {
+        engine: device.engine().label(),
+        state: figures.state.label(),
+        used_bytes: figures.live_bytes,
+        reads: by_urgency(device_figures.reads),
+        writes: by_urgency(device_figures.writes),
+        read_bytes: device_figures.read_bytes,
+        queue_depth: device_figures.depth,
+        errors: errors(&figures, &device_figures),
+        regions: regions(&figures),
+        index_entries: figures.heads + figures.blocks,
+        index_entries_max: figures.index_slots,
+        dropped: vec![("mismatch", figures.mismatches), ("reclaimed", figures.blocks_reclaimed)],
+        written: figures.written.by_reason().into(),
+        written_today_bytes: place.written_today_bytes(),
+        life_days: life_days(set, written, up),
+        recovery: Some(recovery(&figures.recovered)),
+        read_latency: Latency {
+            bounds: &LATENCY_BOUNDS,
+            counts: device_figures.read_latency.into(),
+            sum: device_figures.read_latency_sum,
+        },
+        ..starting
+    }
+}
+
+fn by_urgency(counts: [u64; Urgency::ALL.len()]) -> ByWord {
+    Urgency::ALL.iter().map(|urgency| (urgency.label(), counts[*urgency as usize])).collect()
+}
+
+fn errors(figures: &VolumeFigures, device: &DeviceFigures) -> ByWord {
+    vec![
+        ("device", device.errors),
+        ("read", figures.read_errors),
+        ("late", figures.late),
+        ("busy", figures.busy),
+        ("write", figures.write_errors),
+    ]
+}
+
+fn regions(figures: &VolumeFigures) -> ByWord {
+    let (free, sealed) = (figures.regions_free, figures.regions_sealed);
+    let quarantined = figures.regions_quarantined;
+    let open = figures.regions.saturating_sub(free + sealed + quarantined);
+    vec![
+        ("free", free.into()),
+        ("open", open.into()),
+        ("sealed", sealed.into()),
+        ("quarantined", quarantined.into()),
+    ]
+}
+
+fn recovery(recovered: &Recovered) -> Recovery {
+    Recovery {
+        took: recovered.took,
+        found: vec![
+            ("checkpoint", recovered.loaded),
+            ("log", recovered.found),
+            ("dropped", recovered.dropped),
+        ],
+    }
+}
+
+/// A drive is rated for its writes a day over five years; what is written now, over that.
+fn life_days(set: &SsdVolume, written: u64, up: Duration) -> Option<f64> {
+    let days = up.as_secs_f64() / 86_400.0;
+    let rated = set.writes_per_day_bytes as f64 * RATED_DAYS;
+    (up >= LIFE_AFTER && written > 0).then(|| rated / (written as f64 / days))
+}
+
+/// Drives are rated for five years.
+const RATED_DAYS: f64 = 5.0 * 365.0;
+/// Before that, nobody can tell.
+const LIFE_AFTER: Duration = Duration::from_secs(600);

@@ -1,0 +1,257 @@
+//! The ssd tier: which volume holds what, and what is written to it.
+//!
+//! Objects are found by a hash of their site's name and their target, blocks by version and index.
+//! Looking up costs memory accesses only; `reads` brings bytes into ram, once for everybody who
+//! waits. Nothing here waits for a write. Always holds: what a volume cannot give is a miss, and
+//! what ram knows of an object is never older than what a volume knows.
+
+mod bypass;
+mod reads;
+mod tending;
+mod volumes;
+mod writes;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed, xxh3_128_with_seed};
+
+use self::bypass::Bypass;
+pub use self::reads::{Brought, Landed, Wanted};
+use self::reads::{Reading, Recalling};
+pub use self::volumes::{Place, Volumes};
+pub use self::writes::{Change, Worth};
+use self::writes::{REFRESHED_MIN, Writing};
+use crate::cache::admission::{Decision, Sight, Use as Sighted};
+use crate::cache::heads::{Heads, Version};
+use crate::cache::ram::{Ram, RamBlock};
+use crate::limits::{PIECE_SIZE_BYTES, SSD_READ_AHEAD_MAX};
+use crate::memory::Governor;
+use crate::object::{BlockKey, BlockSize, ObjectKey, PieceMap, SiteId};
+use crate::site::{Keep, Site, Sites};
+use crate::store::{ObjectHash, SiteHash};
+
+/// What the tier is made of.
+pub struct SsdParts {
+    /// Where blocks are served from.
+    pub ram: Arc<Ram>,
+    /// What is known of objects.
+    pub heads: Arc<Heads>,
+    /// Every buffer is reserved here.
+    pub governor: Arc<Governor>,
+    /// The size of a block.
+    pub block_size: BlockSize,
+    /// Where reads are waited for, so that a viewer who leaves takes none down.
+    pub runtime: Handle,
+    /// Whose objects: their names outlive their places in the configuration.
+    pub sites: Arc<Sites>,
+    /// Bytes a second that may be asked of origins because a volume is ill.
+    pub bypass_bytes_per_second: u64,
+}
+
+/// The tier; one for the process. Without volumes it holds nothing and costs nothing.
+pub struct Ssd {
+    parts: SsdParts,
+    volumes: Volumes,
+    reading: Reading,
+    recalling: Recalling,
+    bypass: Bypass,
+    ahead: Arc<Semaphore>,
+    writing: Arc<Writing>,
+    figures: Figures,
+}
+
+/// What the tier has done; what was admitted and what was not, each volume's admission tells.
+#[derive(Default)]
+pub struct Figures {
+    dropped: AtomicU64,
+    recalled: AtomicU64,
+    bypassed_bytes: AtomicU64,
+    bypass_refused: AtomicU64,
+}
+
+impl Figures {
+    /// Blocks admitted that found a queue full, an index full, or no memory.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Heads found on a volume.
+    pub fn recalled(&self) -> u64 {
+        self.recalled.load(Ordering::Relaxed)
+    }
+
+    /// Bytes asked of origins because a volume was ill.
+    pub fn bypassed_bytes(&self) -> u64 {
+        self.bypassed_bytes.load(Ordering::Relaxed)
+    }
+
+    /// How often a viewer waited, or was turned away, because a volume was ill and the origins had
+    /// had their share.
+    pub fn bypass_refused(&self) -> u64 {
+        self.bypass_refused.load(Ordering::Relaxed)
+    }
+}
+
+/// What an object is looked for by, and its blocks are judged by.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    key: ObjectKey,
+    object: ObjectHash,
+    title_hash: u64,
+    /// Its rule keeps it in ram alone.
+    live: bool,
+}
+
+impl Subject {
+    fn sight(&self, index: u32, ram: &RamBlock, seen: Seen) -> Sight {
+        Sight {
+            // Not of the version: a block that comes back is another one's.
+            block_hash: xxh3_64_with_seed(&self.object.0.to_le_bytes(), u64::from(index)),
+            title_hash: self.title_hash,
+            site: self.key.site(),
+            bytes: ram.length_bytes(),
+            kind: match seen {
+                Seen::Filled if ram.pieces().holds(0) => Sighted::Fill,
+                Seen::Filled => Sighted::FillInside,
+                Seen::Hit => Sighted::RamHit,
+            },
+            lifetime_left: Duration::MAX,
+            live: self.live,
+        }
+    }
+}
+
+/// How a block came to be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// It came from an origin.
+    Filled,
+    /// A viewer found it in ram.
+    Hit,
+}
+
+impl Ssd {
+    /// A tier whose volumes come online by and by.
+    pub fn new(parts: SsdParts, volumes: Volumes) -> Arc<Ssd> {
+        Arc::new(Ssd {
+            bypass: Bypass::new(parts.bypass_bytes_per_second),
+            parts,
+            volumes,
+            reading: Reading::default(),
+            recalling: Recalling::default(),
+            ahead: Arc::new(Semaphore::new(SSD_READ_AHEAD_MAX)),
+            writing: Arc::default(),
+            figures: Figures::default(),
+        })
+    }
+
+    /// Whether there is anything to look in.
+    pub fn is_in_use(&self) -> bool {
+        self.volumes.online().next().is_some()
+    }
+
+    /// The volumes.
+    pub fn volumes(&self) -> &Volumes {
+        &self.volumes
+    }
+
+    /// What it has done.
+    pub fn figures(&self) -> &Figures {
+        &self.figures
+    }
+
+    /// The pieces held of a block, on all volumes together.
+    pub fn held(&self, block: &BlockKey) -> PieceMap {
+        let maps = self.volumes.online().map(|place| place.volume().held(*block));
+        maps.fold(PieceMap::default(), PieceMap::union)
+    }
+
+    /// What there is to know of an object to look for it, reckoned once for a request.
+    pub fn subject(&self, key: &ObjectKey) -> Subject {
+        let site = self.site(key.site());
+        let (path, site_hash) = (key.path(), self.site_hash(key.site()));
+        let title = &path[..path.rfind('/').map_or(0, |slash| slash + 1)];
+        Subject {
+            key: key.clone(),
+            object: ObjectHash(xxh3_128_with_seed(key.target().as_bytes(), site_hash.0)),
+            title_hash: xxh3_64_with_seed(title.as_bytes(), site_hash.0),
+            live: site.is_none_or(|site| site.rule_for(path).keep == Keep::Ram),
+        }
+    }
+
+    /// A viewer came to the first byte of a block that is in ram, or it was filled: it may be worth
+    /// keeping. Never waits.
+    pub fn consider(&self, subject: &Subject, version: &Version, index: u32, seen: Seen) {
+        if !self.is_in_use() {
+            return;
+        }
+        let block = BlockKey { version: version.id, index };
+        let Some(home) = self.volumes.home(subject.object, index) else { return };
+        let Some(ram) = self.parts.ram.peek(&block) else { return };
+        let pieces = ram.pieces();
+        let held = match is_small(version) && self.holds_head(subject.object) {
+            true => pieces,
+            false => self.held(&block),
+        };
+        let mut sight = subject.sight(index, &ram, seen);
+        if held.union(pieces) == held {
+            if seen == Seen::Hit {
+                self.used(subject.object, block);
+                home.admission.used(&sight);
+            }
+            return;
+        }
+        let variants = self.parts.heads.variants(&subject.key);
+        let Some(head) = variants.iter().find(|head| head.version.id == version.id) else { return };
+        if head.freshness.lifetime < REFRESHED_MIN {
+            sight.lifetime_left = head.freshness.lifetime;
+        }
+        let Some(writing) = self.writing.begin(block) else { return };
+        // An object whose length is not known may still grow: it is kept when it has ended.
+        if home.admission.consider(&sight, Instant::now()) != Decision::Admit
+            || version.length_bytes().is_none()
+        {
+            return;
+        }
+        let written = match is_small(version) && variants.len() == 1 {
+            true => self.write_small(subject, &variants, (&ram, writing)),
+            false => self.write_block(subject, home, &variants, (head, &ram, writing)),
+        };
+        if !written {
+            self.figures.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn used(&self, object: ObjectHash, block: BlockKey) {
+        for place in self.volumes.online() {
+            if place.volume().used(block) || place.volume().used_head(object) {
+                return;
+            }
+        }
+    }
+
+    fn holds_head(&self, object: ObjectHash) -> bool {
+        self.volumes.online().any(|place| place.volume().holds_head(object))
+    }
+
+    fn site(&self, site: SiteId) -> Option<&Arc<Site>> {
+        self.parts.sites.iter().nth(usize::from(site.0))
+    }
+
+    fn site_name(&self, site: SiteId) -> &str {
+        self.site(site).map_or("", |site| &site.name)
+    }
+
+    fn site_hash(&self, site: SiteId) -> SiteHash {
+        SiteHash(xxh3_64(self.site_name(site).as_bytes()))
+    }
+}
+
+/// Whether it lies in one record with its head.
+fn is_small(version: &Version) -> bool {
+    version.length_bytes().is_some_and(|length| length <= PIECE_SIZE_BYTES)
+}

@@ -1,0 +1,351 @@
+//! Bringing bytes from a volume into ram: once, for everybody who waits for them.
+//!
+//! A read runs on the fill runtime, so that a viewer who leaves takes nothing down. Its memory is
+//! reserved before, its bytes are verified by the store and published before anybody is told.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::cache::head_record::decoded;
+use crate::cache::heads::{Head, Version};
+use crate::cache::ram::Extent;
+use crate::cache::ssd::{Place, Ssd, Subject, is_small};
+use crate::limits::{PIECE_SIZE_BYTES, PIECES_PER_BLOCK_MAX};
+use crate::memory::{Class, Reservation, Use};
+use crate::message::freshness::Freshness;
+use crate::object::{BlockKey, ObjectKey};
+use crate::store::device::Urgency;
+use crate::store::volume::{HeadFound, Pieces, ReadError, SmallBody, Trust};
+
+/// What a viewer wants of a block.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// The block.
+    pub block: BlockKey,
+    /// The first piece he needs.
+    pub first: u32,
+    /// As many as he will read, one at least.
+    pub count: u32,
+    /// How badly the first is wanted; more than that is a comfort.
+    pub class: Class,
+}
+
+/// Bytes that came from a volume; they stay while this is held.
+#[derive(Debug)]
+pub struct Landed {
+    /// Where they start in their block.
+    pub start: u64,
+    /// Whole pieces, but for the object's last one.
+    pub bytes: Bytes,
+    _reserved: Reservation,
+}
+
+/// What became of a read.
+#[derive(Clone, Debug)]
+pub enum Brought {
+    /// The first piece wanted, and perhaps more.
+    Landed(Arc<Landed>),
+    /// It is not held, or no longer.
+    NotHeld,
+    /// It is held, but the volume does not give it in time.
+    Ill,
+    /// There is no memory for it.
+    NoMemory,
+}
+
+/// Work in flight that others may wait for.
+struct InFlight<K, V>(Mutex<HashMap<K, watch::Receiver<Option<V>>>>);
+
+impl<K, V> Default for InFlight<K, V> {
+    fn default() -> InFlight<K, V> {
+        InFlight(Mutex::default())
+    }
+}
+
+impl<K: Copy + Eq + Hash, V> InFlight<K, V> {
+    /// What is under way for `key`, or a place to say how it ended.
+    fn join(&self, key: K) -> Result<watch::Receiver<Option<V>>, watch::Sender<Option<V>>> {
+        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(waiting) = table.get(&key) {
+            return Ok(waiting.clone());
+        }
+        let (tell, waiting) = watch::channel(None);
+        table.insert(key, waiting);
+        Err(tell)
+    }
+
+    fn close(&self, key: K) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+    }
+}
+
+/// Reads under way, by block and first piece.
+#[derive(Default)]
+pub(super) struct Reading(InFlight<(BlockKey, u32), Brought>);
+
+/// Objects being looked for, by hash.
+#[derive(Default)]
+pub(super) struct Recalling(InFlight<u128, bool>);
+
+impl Ssd {
+    /// Brings pieces of a block into ram, together with whoever wants the same. Dropping it midway
+    /// is safe: the read goes on for the others.
+    pub async fn bring(
+        self: &Arc<Self>,
+        subject: &Subject,
+        version: &Version,
+        wanted: Wanted,
+    ) -> Brought {
+        if self.held(&wanted.block).holds(wanted.first) {
+            return self.bring_as(wanted, Urgency::Viewer).await;
+        }
+        match is_small(version) && self.holds_head(subject.object) {
+            true => self.bring_small(subject, version, wanted).await,
+            false => Brought::NotHeld,
+        }
+    }
+
+    /// Reads a block before a viewer comes to it; false when there is no need or no room.
+    pub fn read_ahead(self: &Arc<Self>, wanted: Wanted) -> bool {
+        let in_ram = self.parts.ram.peek(&wanted.block).is_some();
+        if in_ram || !self.held(&wanted.block).holds(wanted.first) {
+            return false;
+        }
+        let Ok(allowed) = self.ahead.clone().try_acquire_owned() else { return false };
+        let ssd = self.clone();
+        self.parts.runtime.spawn(async move {
+            ssd.bring_as(wanted, Urgency::Promote).await;
+            drop(allowed);
+        });
+        true
+    }
+
+    async fn bring_as(self: &Arc<Self>, wanted: Wanted, urgency: Urgency) -> Brought {
+        let at = (wanted.block, wanted.first);
+        let mut waiting = match self.reading.0.join(at) {
+            Ok(waiting) => waiting,
+            Err(tell) => {
+                let waiting = tell.subscribe();
+                let ssd = self.clone();
+                self.parts.runtime.spawn(async move {
+                    let closing = Closing { flight: &ssd.reading.0, key: at };
+                    let brought = ssd.read(wanted, urgency).await;
+                    // Whoever comes from now on finds it in ram.
+                    drop(closing);
+                    tell.send_replace(Some(brought));
+                });
+                waiting
+            }
+        };
+        match waiting.wait_for(Option::is_some).await {
+            Ok(brought) => brought.clone().expect("it was waited for"),
+            Err(_) => Brought::NotHeld,
+        }
+    }
+
+    async fn read(&self, wanted: Wanted, urgency: Urgency) -> Brought {
+        let holds = |place: &&Arc<Place>| place.volume().held(wanted.block).holds(wanted.first);
+        let Some(place) = self.volumes.online().find(holds) else { return Brought::NotHeld };
+        if place.is_slow() {
+            return Brought::Ill;
+        }
+        let held = place.volume().held(wanted.block);
+        let run = (wanted.first..PIECES_PER_BLOCK_MAX).take_while(|piece| held.holds(*piece));
+        let count = (run.count() as u32).min(wanted.count).max(1);
+        let Some((extent, count, reserved)) = self.room(wanted.class, count, urgency).await else {
+            return Brought::NoMemory;
+        };
+        let pieces = Pieces { first: wanted.first, count };
+        let read = place.volume().read(wanted.block, pieces, extent.lend(), urgency).await;
+        let read = match read {
+            Ok(read) => read,
+            Err(error) => return self.missed(place, &error),
+        };
+        place.was_in_time();
+        let Some(extent) = Extent::returned(read.lent, read.bytes) else {
+            return Brought::NotHeld;
+        };
+        let bytes = extent.freeze();
+        self.parts.ram.publish(wanted.block, wanted.first, bytes.clone());
+        let start = u64::from(wanted.first) * PIECE_SIZE_BYTES;
+        Brought::Landed(Arc::new(Landed { start, bytes, _reserved: reserved }))
+    }
+
+    fn missed(&self, place: &Place, error: &ReadError) -> Brought {
+        match error {
+            ReadError::Absent | ReadError::Mismatch => Brought::NotHeld,
+            ReadError::Late => {
+                place.was_late();
+                Brought::Ill
+            }
+            ReadError::Busy | ReadError::Failed(_) | ReadError::Offline => Brought::Ill,
+        }
+    }
+
+    /// Memory for `count` pieces, or for one: who waits for it holds none.
+    async fn room(
+        &self,
+        class: Class,
+        count: u32,
+        urgency: Urgency,
+    ) -> Option<(Extent, u32, Reservation)> {
+        let governor = &self.parts.governor;
+        let bytes_of = |count: u32| u64::from(count) * PIECE_SIZE_BYTES;
+        let take = |count: u32, class: Class| {
+            let reserved = governor.try_reserve(Use::Ssd, class, bytes_of(count))?;
+            Some((self.parts.ram.allocate(bytes_of(count))?, count, reserved))
+        };
+        if let Some(room) = take(count, Class::Prefetch) {
+            return Some(room);
+        }
+        if urgency != Urgency::Viewer {
+            return None;
+        }
+        let deadline = Instant::now() + ROOM_WITHIN;
+        loop {
+            if let Some(room) = take(1, class) {
+                return Some(room);
+            }
+            let left = deadline.checked_duration_since(Instant::now())?;
+            let free = governor.reserve(Use::Ssd, class, PIECE_SIZE_BYTES);
+            drop(timeout(left, free).await.ok()?);
+            // Memory may be free all the while, and room in the mapping not.
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Small objects lie in one record with their heads.
+    async fn bring_small(
+        self: &Arc<Self>,
+        subject: &Subject,
+        version: &Version,
+        wanted: Wanted,
+    ) -> Brought {
+        self.recall_as(subject).await;
+        let Some(bytes) = self.parts.ram.get(&wanted.block).and_then(|block| block.read(0)) else {
+            return Brought::NotHeld;
+        };
+        let whole = version.length_bytes() == Some(bytes.len() as u64);
+        let reserved = self.parts.governor.try_reserve(Use::Ssd, wanted.class, bytes.len() as u64);
+        match reserved {
+            Some(_reserved) if whole => {
+                Brought::Landed(Arc::new(Landed { start: 0, bytes, _reserved }))
+            }
+            Some(_) => Brought::NotHeld,
+            None => Brought::NoMemory,
+        }
+    }
+
+    /// Looks for an object that ram knows nothing of; true when its heads are in ram now. Dropping
+    /// it midway is safe: the read goes on for the others.
+    pub async fn recall(self: &Arc<Self>, key: &ObjectKey) -> bool {
+        self.is_in_use() && self.recall_as(&self.subject(key)).await
+    }
+
+    async fn recall_as(self: &Arc<Self>, subject: &Subject) -> bool {
+        let object = subject.object;
+        if !self.holds_head(object) {
+            return false;
+        }
+        let mut waiting = match self.recalling.0.join(object.0) {
+            Ok(waiting) => waiting,
+            Err(tell) => {
+                let waiting = tell.subscribe();
+                let (ssd, subject) = (self.clone(), subject.clone());
+                self.parts.runtime.spawn(async move {
+                    let closing = Closing { flight: &ssd.recalling.0, key: object.0 };
+                    let found = ssd.read_heads(&subject).await;
+                    drop(closing);
+                    tell.send_replace(Some(found));
+                });
+                waiting
+            }
+        };
+        waiting.wait_for(Option::is_some).await.is_ok_and(|found| *found == Some(true))
+    }
+
+    /// Of the records on all volumes the one that was received last: a volume may have been away.
+    async fn read_heads(&self, subject: &Subject) -> bool {
+        let (key, object) = (&subject.key, subject.object);
+        let mut newest: Option<(Vec<Arc<Head>>, HeadFound)> = None;
+        for place in self.volumes.online() {
+            if !place.volume().holds_head(object) || place.is_slow() {
+                continue;
+            }
+            let found = match place.volume().read_head(object, Urgency::Viewer).await {
+                Ok(Some(found)) => found,
+                Ok(None) => continue,
+                Err(error) => {
+                    self.missed(place, &error);
+                    continue;
+                }
+            };
+            place.was_in_time();
+            let site = self.site_name(key.site());
+            let Some(heads) = decoded(&found.payload, site, key.target()) else { continue };
+            let received = |heads: &[Arc<Head>]| heads[0].freshness.received_at;
+            if newest.as_ref().is_none_or(|(newest, _)| received(newest) < received(&heads)) {
+                newest = Some((heads, found));
+            }
+        }
+        let Some((heads, found)) = newest else { return false };
+        self.take_back(key, heads, found);
+        true
+    }
+
+    fn take_back(&self, key: &ObjectKey, heads: Vec<Arc<Head>>, found: HeadFound) {
+        let heads = match found.trust {
+            Trust::Newest => heads,
+            // Something newer may have been lost: the origin is asked.
+            Trust::MustRevalidate => heads.iter().map(|head| Arc::new(expired(head))).collect(),
+        };
+        if let (Some(SmallBody { version, bytes }), [head]) = (found.body, &heads[..])
+            && head.version.id == version
+            && head.version.length_bytes() == Some(bytes.len() as u64)
+            && !bytes.is_empty()
+        {
+            self.parts.ram.publish(BlockKey { version, index: 0 }, 0, bytes);
+        }
+        self.parts.heads.restore(key.clone(), heads);
+        self.figures.recalled.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether an origin may be asked for bytes that an ill volume holds.
+    pub fn may_bypass(&self, bytes: u64) -> bool {
+        let allowed = self.bypass.take(bytes, Instant::now());
+        match allowed {
+            true => self.figures.bypassed_bytes.fetch_add(bytes, Ordering::Relaxed),
+            false => self.figures.bypass_refused.fetch_add(1, Ordering::Relaxed),
+        };
+        allowed
+    }
+}
+
+fn expired(head: &Head) -> Head {
+    let freshness = Freshness { lifetime: Duration::ZERO, ..head.freshness };
+    Head { freshness, ..head.clone() }
+}
+
+/// Takes work off the table whatever happens to it.
+struct Closing<'a, K: Copy + Eq + Hash, V> {
+    flight: &'a InFlight<K, V>,
+    key: K,
+}
+
+impl<K: Copy + Eq + Hash, V> Drop for Closing<'_, K, V> {
+    fn drop(&mut self) {
+        self.flight.close(self.key);
+    }
+}
+
+/// How long a viewer's read waits for memory.
+const ROOM_WITHIN: Duration = Duration::from_secs(2);
+/// Between looks for room in the mapping.
+const PAUSE: Duration = Duration::from_millis(20);

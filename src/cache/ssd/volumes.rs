@@ -1,0 +1,161 @@
+//! The volumes, and which of them an object is at home on.
+//!
+//! A whole object lies on one volume, chosen by weighted rendezvous over those that can be written
+//! to; one of more than 4 GiB goes on in stripes. What is held is found wherever it is, so a volume
+//! that comes or goes moves nothing.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::cache::admission::Admission;
+use crate::cache::ssd::tending::Told;
+use crate::limits::SLOT_SIZE_BYTES;
+use crate::store::{ObjectHash, Volume};
+
+/// One volume of the configuration, online or not.
+pub struct Place {
+    /// As the operator calls it.
+    pub name: String,
+    /// What is written to it.
+    pub admission: Admission,
+    weight: f64,
+    volume: OnceLock<Arc<Volume>>,
+    failed: AtomicBool,
+    told: Mutex<Told>,
+    started: Instant,
+    /// Reads go past it until then, but for one now and then; milliseconds since `started`.
+    slow_until: AtomicU64,
+}
+
+impl Place {
+    /// A volume that is not online yet; `weight` is its share beside the others, mostly its size.
+    pub fn new(name: String, weight: u64, admission: Admission) -> Place {
+        Place {
+            name,
+            admission,
+            weight: weight.max(1) as f64,
+            volume: OnceLock::new(),
+            failed: AtomicBool::new(false),
+            told: Mutex::default(),
+            started: Instant::now(),
+            slow_until: AtomicU64::new(0),
+        }
+    }
+
+    /// The volume is open: what was known of its blocks when it was last closed is known again.
+    pub fn come_online(self: &Arc<Self>, volume: Arc<Volume>) {
+        if let Some(saved) = volume.extra()
+            && let Err(error) = self.admission.restore(&saved)
+        {
+            tracing::info!("volume {} forgets which blocks were seen: {error}", self.name);
+        }
+        // A weak handle: the volume is one of its parts.
+        let place = Arc::downgrade(self);
+        let saved = move || place.upgrade().map_or_else(Vec::new, |place| place.admission.save());
+        volume.set_extra(Arc::new(saved));
+        // A volume is opened once.
+        let _ = self.volume.set(volume);
+    }
+
+    /// The volume will not come online.
+    pub fn stay_offline(&self) {
+        self.failed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it will not come online.
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The volume, once it is open.
+    pub fn opened(&self) -> Option<&Arc<Volume>> {
+        self.volume.get()
+    }
+
+    pub(super) fn volume(&self) -> &Arc<Volume> {
+        self.volume.get().expect("only volumes that are open are looked at")
+    }
+
+    /// A read came too late: for a while nobody else waits for this volume.
+    pub(super) fn was_late(&self) {
+        let until = self.started.elapsed() + SLOW_FOR;
+        self.slow_until.store(until.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// Whether reads should go past it; one in a while is let through to see whether it is better.
+    pub(super) fn is_slow(&self) -> bool {
+        let until = self.slow_until.load(Ordering::Relaxed);
+        let now = self.started.elapsed().as_millis() as u64;
+        if until == 0 {
+            return false;
+        }
+        if now < until {
+            return true;
+        }
+        // Who wins this finds out for the others.
+        let next = now + SLOW_FOR.as_millis() as u64;
+        let first =
+            self.slow_until.compare_exchange(until, next, Ordering::Relaxed, Ordering::Relaxed);
+        first.is_err()
+    }
+
+    /// A read came in time.
+    pub(super) fn was_in_time(&self) {
+        if self.slow_until.load(Ordering::Relaxed) != 0 {
+            self.slow_until.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+/// All volumes of the configuration.
+pub struct Volumes(Vec<Arc<Place>>);
+
+impl Volumes {
+    /// In the order of the configuration.
+    pub fn new(places: Vec<Place>) -> Volumes {
+        Volumes(places.into_iter().map(Arc::new).collect())
+    }
+
+    /// All of them.
+    pub fn all(&self) -> &[Arc<Place>] {
+        &self.0
+    }
+
+    /// Those that are open; one that failed since holds nothing.
+    pub(super) fn online(&self) -> impl Iterator<Item = &Arc<Place>> {
+        self.0.iter().filter(|place| place.volume.get().is_some())
+    }
+
+    /// Where a block of an object is written.
+    pub(super) fn home(&self, object: ObjectHash, block_index: u32) -> Option<&Arc<Place>> {
+        let stripe = match u64::from(block_index) >= WHOLE_BLOCKS_MAX {
+            true => u64::from(block_index) / STRIPE_BLOCKS,
+            false => 0,
+        };
+        let writable = |place: &&Arc<Place>| place.volume().is_writable();
+        let score = |place: &Arc<Place>| {
+            let id = place.volume().id().0.to_le_bytes();
+            let seed = (object.0 >> 64) as u64 ^ object.0 as u64;
+            let hash = xxh3_64_with_seed(&id, seed.wrapping_add(stripe));
+            // Weighted rendezvous: -w / ln(u), u uniform between 0 and 1.
+            let uniform = (hash >> 11) as f64 / (1_u64 << 53) as f64;
+            -place.weight / uniform.max(f64::MIN_POSITIVE).ln()
+        };
+        let online = self.online().filter(writable);
+        online.max_by(|one, other| score(one).total_cmp(&score(other)))
+    }
+}
+
+/// Objects of up to so many blocks lie on one volume.
+const WHOLE_BLOCKS_MAX: u64 = (4 << 30) / SLOT_SIZE_BYTES;
+/// Of larger ones, what lies on one volume.
+const STRIPE_BLOCKS: u64 = (1 << 30) / SLOT_SIZE_BYTES;
+/// How long a volume is left alone after it was late.
+const SLOW_FOR: Duration = Duration::from_secs(1);

@@ -1,0 +1,213 @@
+//! Writing to volumes: blocks that were admitted, and what is known of their objects.
+//!
+//! Never waits: what finds a queue full is dropped. Always holds: an older record of an object is
+//! replaced or forgotten, never left to be found again.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::cache::head_record::encoded;
+use crate::cache::heads::Head;
+use crate::cache::ram::RamBlock;
+use crate::cache::ssd::{Place, Ssd, Subject, is_small};
+use crate::memory::{Class, Use};
+use crate::object::{BlockKey, ObjectKey};
+use crate::store::volume::{BlockWrite, HeadWrite, SmallBody};
+use crate::store::{ObjectHash, Stream};
+
+impl Ssd {
+    /// One record for all of a small object: its head and its body.
+    pub(super) fn write_small(
+        &self,
+        subject: &Subject,
+        variants: &[Arc<Head>],
+        (ram, writing): (&RamBlock, UnderWay),
+    ) -> bool {
+        let Some(bytes) = ram.read(0) else { return false };
+        let body = SmallBody { version: variants[0].version.id, bytes };
+        self.write_head(subject, variants, (Some(body), Some(writing)))
+    }
+
+    pub(super) fn write_block(
+        &self,
+        subject: &Subject,
+        home: &Place,
+        variants: &[Arc<Head>],
+        (head, ram, writing): (&Head, &RamBlock, UnderWay),
+    ) -> bool {
+        // Without its head nobody would find it after a restart.
+        let known = self.holds_head(subject.object);
+        if !known && !self.write_head(subject, variants, (None, None)) {
+            return false;
+        }
+        let bytes = ram.length_bytes();
+        let Some(reserved) = self.parts.governor.try_reserve(Use::Ssd, Class::Admission, bytes)
+        else {
+            return false;
+        };
+        let write = BlockWrite {
+            object: subject.object,
+            site: self.site_hash(subject.key.site()),
+            block: writing.block,
+            birth: head.version.birth,
+            pieces: ram.pieces(),
+            parts: ram.parts().collect(),
+            origin: Stream::Demand,
+            guard: Box::new((reserved, writing)),
+            done: None,
+        };
+        home.volume().append_block(write).is_ok()
+    }
+
+    /// Writes what is known of an object to the volume where it is at home, and forgets it on the
+    /// others.
+    fn write_head(
+        &self,
+        subject: &Subject,
+        variants: &[Arc<Head>],
+        (body, writing): (Option<SmallBody>, Option<UnderWay>),
+    ) -> bool {
+        let (key, object) = (&subject.key, subject.object);
+        let site = self.site_name(key.site());
+        let Some(record) = encoded(site, key.target(), variants) else { return false };
+        let Some(home) = self.volumes.home(object, 0) else { return false };
+        for place in self.volumes.online().filter(|place| !Arc::ptr_eq(place, home)) {
+            if place.volume().holds_head(object) {
+                place.volume().forget_head(object);
+            }
+        }
+        let bytes = record.len() + body.as_ref().map_or(0, |body| body.bytes.len());
+        let reserved = self.parts.governor.try_reserve(Use::Ssd, Class::Admission, bytes as u64);
+        let Some(reserved) = reserved else { return false };
+        let write = HeadWrite {
+            object,
+            site: self.site_hash(key.site()),
+            birth: variants.iter().map(|head| head.version.birth).max().unwrap_or_default(),
+            payload: Bytes::from(record),
+            body,
+            guard: Box::new((reserved, writing)),
+        };
+        home.volume().append_head(write).is_ok()
+    }
+
+    /// The heads of an object have changed in ram. An older record must not be found again: it is
+    /// replaced, or forgotten where it cannot be. A refreshment that will soon be over is not worth
+    /// a write: after a restart the origin is asked once more.
+    pub fn head_changed(&self, key: &ObjectKey, change: Change) {
+        if !self.is_in_use() {
+            return;
+        }
+        let subject = self.subject(key);
+        let object = subject.object;
+        if !self.holds_head(object) || change == Change::Refreshed(Worth::Nothing) {
+            return;
+        }
+        let variants = self.parts.heads.variants(key);
+        if variants.first().is_none_or(|head| head.freshness.lifetime < REFRESHED_MIN) {
+            return self.forget_everywhere(object);
+        }
+        let body = match &variants[..] {
+            [head] if is_small(&head.version) => match self.small_body(head) {
+                Some(body) => Some(body),
+                // It is written anew, with its body, when it is worth it.
+                None => return self.forget_everywhere(object),
+            },
+            _ => None,
+        };
+        if !self.write_head(&subject, &variants, (body, None)) {
+            self.forget_everywhere(object);
+        }
+    }
+
+    /// What was published of a block is not to be believed.
+    pub fn forget_block(&self, block: &BlockKey) {
+        for place in self.volumes.online() {
+            place.volume().forget_block(*block);
+        }
+    }
+
+    /// The object's heads are forgotten in ram, all or some.
+    pub fn forget(&self, key: &ObjectKey) {
+        if !self.is_in_use() {
+            return;
+        }
+        let object = self.subject(key).object;
+        if !self.holds_head(object) {
+            return;
+        }
+        match self.parts.heads.variants(key).is_empty() {
+            true => self.forget_everywhere(object),
+            false => self.head_changed(key, Change::Replaced),
+        }
+    }
+
+    fn forget_everywhere(&self, object: ObjectHash) {
+        for place in self.volumes.online().filter(|place| place.volume().holds_head(object)) {
+            place.volume().forget_head(object);
+        }
+    }
+
+    /// The body of a small object, if ram has it.
+    fn small_body(&self, head: &Head) -> Option<SmallBody> {
+        let version = head.version.id;
+        let length = head.version.length_bytes()?;
+        let block = self.parts.ram.peek(&BlockKey { version, index: 0 })?;
+        let bytes = block.read(0)?;
+        (bytes.len() as u64 == length).then_some(SmallBody { version, bytes })
+    }
+}
+
+/// Blocks whose write is not over: they are neither held nor missing.
+#[derive(Default)]
+pub(super) struct Writing(Mutex<HashSet<BlockKey>>);
+
+impl Writing {
+    /// `None` when it is being written already.
+    pub(super) fn begin(self: &Arc<Self>, block: BlockKey) -> Option<UnderWay> {
+        let new = self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(block);
+        new.then(|| UnderWay { block, writing: self.clone() })
+    }
+}
+
+/// One of them, until it is dropped.
+pub(super) struct UnderWay {
+    block: BlockKey,
+    writing: Arc<Writing>,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.writing.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.block);
+    }
+}
+
+/// What became of an object's heads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// They lead to other bytes.
+    Replaced,
+    /// They may be used longer.
+    Refreshed(Worth),
+}
+
+/// Whether a refreshment is worth a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Worth {
+    /// It lasts.
+    AWrite,
+    /// It does not.
+    Nothing,
+}
+
+impl Worth {
+    /// Of a response that stays fresh for `lifetime` from now on.
+    pub fn of(lifetime: Duration) -> Worth {
+        if lifetime >= REFRESHED_MIN { Worth::AWrite } else { Worth::Nothing }
+    }
+}
+
+/// The shortest lifetime worth a write.
+pub(super) const REFRESHED_MIN: Duration = Duration::from_secs(60);

@@ -1,0 +1,216 @@
+//! A body's next bytes from the ssd tier: brought into ram, and sent from there.
+//!
+//! A viewer gets the pieces his range touches of a block, a whole one if he reads on; the next
+//! blocks are read before he comes to them while his socket keeps up. A volume that fails or is
+//! late makes a miss, as far as the origins have room for that.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{sleep, timeout};
+
+use crate::cache::ssd::{Brought, Landed, Seen, Subject, Wanted};
+use crate::delivery::feed::{Feed, Now, Span};
+use crate::fill::error::FillError;
+use crate::limits::PIECE_SIZE_BYTES;
+use crate::metrics::labels::Tier;
+use crate::object::{BlockKey, ByteRange, piece_floor};
+
+/// What volumes have to do with one body.
+pub(super) struct Kept {
+    /// What they know the object by.
+    subject: Subject,
+    /// What one brought for the next byte, until it is handed out.
+    brought: Option<Arc<Landed>>,
+    /// The block that came from one: what ram gives of it now came from there.
+    block: Option<u32>,
+    /// Blocks that are being read before he comes to them; at most a few.
+    ahead: Vec<u32>,
+    /// Up to here an origin is asked for what an ill volume holds.
+    pub(super) bypassed_to: u64,
+}
+
+impl Feed {
+    /// Brings the first bytes of a body from a volume, as [`Feed::bring`] does, but not for ever.
+    ///
+    /// # Errors
+    /// `Overload`.
+    pub(super) async fn bring_in_time(&mut self, span: Span) -> Result<bool, Arc<FillError>> {
+        let patience = self.shared.patience;
+        timeout(patience, self.bring(span)).await.unwrap_or_else(|_| Err(overload("ssd")))
+    }
+
+    /// Brings the next bytes from a volume; false when none holds them, and they are to be filled.
+    ///
+    /// # Errors
+    /// `Overload` when the volume is ill, and origins are asked for as much as they may be already.
+    pub(super) async fn bring(&mut self, span: Span) -> Result<bool, Arc<FillError>> {
+        if self.tier == Tier::Pass || !self.shared.ssd.is_in_use() {
+            return Ok(false);
+        }
+        let Some(wanted) = self.wanted(span.position, span.end) else { return Ok(false) };
+        let ssd = self.shared.ssd.clone();
+        loop {
+            match ssd.bring(&self.kept().subject.clone(), &self.version, wanted).await {
+                Brought::Landed(landed) => {
+                    self.kept().brought = Some(landed);
+                    self.enter_brought(wanted.block.index, span);
+                    return Ok(true);
+                }
+                Brought::NotHeld => return Ok(false),
+                Brought::NoMemory => return Err(overload("memory")),
+                Brought::Ill if ssd.may_bypass(u64::from(wanted.count) * PIECE_SIZE_BYTES) => {
+                    self.kept().bypassed_to =
+                        piece_floor(span.position) + u64::from(wanted.count) * PIECE_SIZE_BYTES;
+                    return Ok(false);
+                }
+                // The volume may come back, or the origins have room: his patience decides.
+                Brought::Ill => sleep(ASK_AGAIN).await,
+            }
+        }
+    }
+
+    /// He came to the first byte of a block: it may be worth keeping.
+    fn consider(&mut self, index: u32) {
+        let ssd = self.shared.ssd.clone();
+        if ssd.is_in_use() {
+            let version = self.version.clone();
+            ssd.consider(&self.kept().subject, &version, index, Seen::Hit);
+        }
+    }
+
+    fn kept(&mut self) -> &mut Kept {
+        self.kept.get_or_insert_with(|| {
+            Box::new(Kept {
+                subject: self.shared.ssd.subject(&self.key),
+                brought: None,
+                block: None,
+                ahead: Vec::new(),
+                bypassed_to: 0,
+            })
+        })
+    }
+
+    /// Whether the block at `index` was brought or read ahead for him.
+    fn is_read_ahead(&self, index: u32) -> bool {
+        self.kept.as_ref().is_some_and(|kept| kept.ahead.contains(&index))
+    }
+
+    /// The pieces of the block at `position` that a body ending at `end` needs.
+    fn wanted(&self, position: u64, end: Option<u64>) -> Option<Wanted> {
+        let block_size = self.shared.block_size;
+        let index = block_size.block_at(position)?;
+        let start = block_size.start_of(index);
+        let length = self.version.length_bytes().unwrap_or(u64::MAX);
+        let end = end.unwrap_or(u64::MAX).min(length).min(start + block_size.bytes());
+        let range = ByteRange::new(position, end)?;
+        let first = (range.start() - start) / PIECE_SIZE_BYTES;
+        let last = (range.last() - start) / PIECE_SIZE_BYTES;
+        Some(Wanted {
+            block: BlockKey { version: self.version.id, index },
+            first: first as u32,
+            count: (last - first + 1) as u32,
+            class: self.class(),
+        })
+    }
+
+    /// He comes to a block that a volume brought: the next ones are read before he comes there, if
+    /// he keeps up and his range goes on.
+    pub(super) fn enter_brought(&mut self, index: u32, span: Span) {
+        self.kept().block = Some(index);
+        self.kept().ahead.retain(|ahead| *ahead > index);
+        if span.position == self.shared.block_size.start_of(index) {
+            self.consider(index);
+        }
+        let keeps_up = u64::from(self.viewer.connection.pace.get()) > PIECE_SIZE_BYTES;
+        if self.handed_out.is_none() || !keeps_up {
+            return;
+        }
+        for ahead in (1..=BLOCKS_AHEAD).filter_map(|ahead| index.checked_add(ahead)) {
+            let position = self.shared.block_size.start_of(ahead);
+            if span.end.is_some_and(|end| position >= end) || self.is_read_ahead(ahead) {
+                continue;
+            }
+            if self.wanted(position, span.end).is_some_and(|next| self.shared.ssd.read_ahead(next))
+            {
+                self.kept().ahead.push(ahead);
+            }
+        }
+    }
+
+    /// What ram has of the block at the next byte, and where it came from for this viewer.
+    pub(super) fn in_ram(&mut self, span: Span) -> Option<(Bytes, Tier)> {
+        if self.tier == Tier::Pass {
+            return None;
+        }
+        let block_size = self.shared.block_size;
+        let index = block_size.block_at(span.position)?;
+        let start = block_size.start_of(index);
+        let key = BlockKey { version: self.version.id, index };
+        // Only entering a block counts as a use: a viewer who reads it in ten slices is one viewer.
+        let enters = self.block_entered.replace(index) != Some(index);
+        let block = match enters {
+            true => self.shared.ram.get(&key),
+            false => self.shared.ram.peek(&key),
+        };
+        let bytes = block?.read(span.position - start)?;
+        if enters && self.is_read_ahead(index) {
+            self.enter_brought(index, span);
+        } else if enters && span.position == start {
+            self.consider(index);
+        }
+        let brought = self.kept.as_ref().is_some_and(|kept| kept.block == Some(index));
+        let tier = if brought { Tier::Ssd } else { Tier::Ram };
+        Some((bytes, tier))
+    }
+
+    /// What was brought for `position`.
+    pub(super) fn brought_at(&self, position: u64) -> Option<Bytes> {
+        let kept = self.kept.as_ref()?;
+        let (landed, index) = (kept.brought.as_ref()?, kept.block?);
+        let start = self.shared.block_size.start_of(index) + landed.start;
+        let offset = usize::try_from(position.checked_sub(start)?).ok()?;
+        (offset < landed.bytes.len()).then(|| landed.bytes.slice(offset..))
+    }
+
+    /// Pins what was brought, and lets go of the rest of it: ram has that, or a volume.
+    pub(super) fn pin_brought(&mut self, bytes: Bytes, span: Span) -> Now {
+        let block_size = self.shared.block_size;
+        self.block_entered = block_size.block_at(span.position);
+        let now = self.pin(bytes, span, Tier::Ssd);
+        if matches!(now, Now::Slice(_)) {
+            self.kept().brought = None;
+        }
+        now
+    }
+
+    /// Brings what volumes hold of `span` into ram, for a body that is pinned there as a whole.
+    pub(super) async fn bring_all(&mut self, span: Span) {
+        if !self.shared.ssd.is_in_use() {
+            return;
+        }
+        let (ssd, subject) = (self.shared.ssd.clone(), self.kept().subject.clone());
+        let mut position = span.position;
+        while let Some(wanted) = self.wanted(position, span.end) {
+            let start = self.shared.block_size.start_of(wanted.block.index);
+            let held = self.shared.ram.peek(&wanted.block).map(|block| block.pieces());
+            position = match held.is_some_and(|pieces| pieces.holds(wanted.first)) {
+                true => start + u64::from(wanted.first + 1) * PIECE_SIZE_BYTES,
+                false => match ssd.bring(&subject, &self.version, wanted).await {
+                    Brought::Landed(landed) => start + landed.start + landed.bytes.len() as u64,
+                    Brought::NotHeld | Brought::Ill | Brought::NoMemory => return,
+                },
+            };
+        }
+    }
+}
+
+fn overload(what: &'static str) -> Arc<FillError> {
+    Arc::new(FillError::Overload { what })
+}
+
+/// Blocks read ahead of a viewer.
+const BLOCKS_AHEAD: u32 = 2;
+/// Between looks at a volume that is ill.
+const ASK_AGAIN: Duration = Duration::from_millis(100);

@@ -1,0 +1,179 @@
+//! `kill -9` under load: what comes after the next start is right, and what was kept is still
+//! there.
+//!
+//! A few rounds in the usual run; `TIDEGATE_ROUNDS=50 cargo nextest run killed` for more of them.
+//! `TIDEGATE_SEED` repeats a choice of requests, though not the moment of the kill.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+
+use crate::support::{BLOCK, Client, HOST, Origin, PIECE, Script, Verdict, judge, mixed};
+
+/// The real binary; killed when dropped.
+struct Process {
+    child: Child,
+    http: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Process {
+    fn start(config: &Path) -> Process {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+            .args(["serve", "--config"])
+            .arg(config)
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let (mut http, mut admin, mut said) = (None, None, String::new());
+        while http.is_none() || admin.is_none() {
+            let line =
+                lines.next().unwrap_or_else(|| panic!("it does not listen: {said}")).unwrap();
+            said = line.clone();
+            let after = |words: &str| line.split_once(words)?.1.trim().parse().ok();
+            http = http.or_else(|| after(" http at "));
+            admin = admin.or_else(|| after(" admin at "));
+        }
+        // Unread, a full pipe would stop it.
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+        Process { child, http: http.unwrap(), admin: admin.unwrap() }
+    }
+
+    async fn entries(&self) -> u64 {
+        let admin = Client::plain(self.admin, "admin.test");
+        let text = admin.get("/metrics").send().await.body;
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let line = text.lines().find(|line| line.starts_with("tidegate_ssd_index_entries{"));
+        line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).expect("there is a volume")
+    }
+
+    /// As the kernel kills what takes too much: no handler runs.
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn config(folder: &Path, origin: &Origin) -> PathBuf {
+    let (path, volume) = (folder.join("edge.toml"), folder.join("volume"));
+    let text = format!(
+        r#"
+listeners.http = ["127.0.0.1:0"]
+listeners.admin = ["127.0.0.1:0"]
+log.access = "off"
+log.level = "info"
+threads.workers = 2
+memory.ram = "64 MiB"
+memory.total = "256 MiB"
+ssd.admission = "all"
+ssd.state = {state:?}
+
+[[ssd.volumes]]
+path = {volume:?}
+size = "512 MiB"
+writes_per_day = "1000x"
+
+[[sites]]
+name = "media"
+hosts = [{HOST:?}]
+origins = ["http://{origin}"]
+"#,
+        state = folder.join("state.json"),
+        origin = origin.address(),
+    );
+    fs::write(&path, text).unwrap();
+    path
+}
+
+/// The objects: small ones and large ones, each of a length of its own.
+const OBJECTS: u64 = 60;
+
+fn length_of(object: u64) -> u64 {
+    match object % 4 {
+        0 => 1 + mixed(object) % PIECE,
+        1 => 1 + mixed(object) % BLOCK,
+        _ => 1 + mixed(object) % (4 * BLOCK),
+    }
+}
+
+/// Asks for whole objects and parts of them until it is told that the edge is gone.
+async fn view(origin: &Origin, client: Client, mut chance: u64, kept: bool) -> u64 {
+    let mut answers = 0;
+    loop {
+        chance = mixed(chance);
+        let object = chance % OBJECTS;
+        let (path, length) = (format!("/{object}"), length_of(object));
+        let first = mixed(chance + 1) % length;
+        let asked = match mixed(chance + 2) % 3 {
+            0 => client.get(&path),
+            1 => client.get(&path).range(first..first + 1 + mixed(chance + 3) % BLOCK),
+            _ => client.get(&path).range_from(first),
+        };
+        let Ok(response) = asked.try_send().await else { return answers };
+        match judge(origin, &path, &response) {
+            Verdict::Whole { .. } => answers += 1,
+            Verdict::Cut { .. } => return answers,
+            Verdict::Status(status) => panic!("{path}: {status}, kept: {kept}"),
+        }
+        if answers >= ANSWERS_MAX {
+            return answers;
+        }
+    }
+}
+
+const ANSWERS_MAX: u64 = 2_000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_is_killed_comes_back_with_what_it_kept() {
+    let number = |name: &str, usual: u64| {
+        std::env::var(name).map_or(usual, |text| text.parse().expect("a number"))
+    };
+    let (rounds, seed) = (number("TIDEGATE_ROUNDS", 3), number("TIDEGATE_SEED", 1));
+    let folder = TempDir::new().unwrap();
+    let origin = Arc::new(Origin::start());
+    for object in 0..OBJECTS {
+        // Some lose their freshness at once, some keep it: both are asked about as they should.
+        let script = Script::of(length_of(object));
+        let script = match object % 5 {
+            0 => script.cache_control("max-age=100").field("Age", "100"),
+            _ => script,
+        };
+        origin.serve(&format!("/{object}"), script);
+    }
+    let config = config(folder.path(), &origin);
+    let mut kept = 0;
+    for round in 0..rounds {
+        let edge = Process::start(&config);
+        let found = edge.entries().await;
+        assert!(found >= kept, "round {round}, seed {seed}: {found} of {kept} records came back");
+        let mut viewers = JoinSet::new();
+        for viewer in 0..8 {
+            let (origin, client) = (Arc::clone(&origin), Client::plain(edge.http, HOST));
+            let chance = mixed(seed ^ mixed(round * 8 + viewer));
+            viewers.spawn(async move { view(&origin, client, chance, kept > 0).await });
+        }
+        // The moment is another in each round; what is asserted does not depend on it.
+        let pause = Duration::from_millis(100 + mixed(seed + round) % 700);
+        tokio::time::sleep(pause).await;
+        kept = edge.entries().await;
+        edge.kill();
+        let answers: u64 = viewers.join_all().await.into_iter().sum();
+        println!("round {round}: found {found}, kept {kept}, {answers} answers judged");
+    }
+}

@@ -1,0 +1,241 @@
+//! What is on a volume is served from there: after a restart, after ram has let go of it, and never
+//! once it is no longer what the origin has.
+
+use std::path::Path;
+
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+
+use crate::support::{BLOCK, Configured, Edge, Origin, PIECE, Script, Validators, Verdict, judge};
+
+const WHOLE: Verdict = Verdict::Whole { version: 1 };
+
+/// In front of `origin`, with one volume that keeps everything.
+fn keeping_all(origin: &Origin, folder: &Path) -> Configured {
+    Edge::in_front_of(origin)
+        .setting("memory.total", "256 MiB")
+        .setting("ssd.admission", "all")
+        .setting("ssd.state", &folder.join("state.json").to_string_lossy())
+        .volume(folder, "volume")
+}
+
+/// Waits until so many records are on the volume: one for each block, and one for each object's
+/// head; a small object lies in one with its head.
+async fn until_kept(edge: &Edge, records: u32) {
+    let kept = |value: f64| value >= f64::from(records);
+    edge.until_metric("tidegate_ssd_index_entries", &[], kept).await;
+}
+
+#[tokio::test]
+async fn a_restart_serves_what_was_there_without_asking_the_origin() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    let lengths = [1, 1000, PIECE, PIECE + 1, BLOCK, 3 * BLOCK + 2 * PIECE + 123];
+    for (number, length) in lengths.iter().enumerate() {
+        origin.serve(&format!("/{number}"), Script::of(*length));
+    }
+    let mut edge = keeping_all(&origin, folder.path()).start();
+    for number in 0..lengths.len() {
+        let path = format!("/{number}");
+        assert_eq!(judge(&origin, &path, &edge.get(&path).send().await), WHOLE, "{path}");
+    }
+    until_kept(&edge, 3 + 2 + 2 + 5).await;
+    edge.drain().await;
+    origin.forget_requests();
+
+    let edge = keeping_all(&origin, folder.path()).start();
+    for number in 0..lengths.len() {
+        let path = format!("/{number}");
+        let response = edge.get(&path).send().await;
+        assert_eq!(judge(&origin, &path, &response), WHOLE, "{path}");
+        assert!(response.header("cache-status").contains("hit"), "{path}");
+    }
+    assert_eq!(origin.all_requests().len(), 0);
+}
+
+#[tokio::test]
+async fn what_ram_has_no_room_for_comes_from_the_volume() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    let edge = keeping_all(&origin, folder.path()).start();
+    let paths: Vec<String> = (0..24).map(|number| format!("/{number}")).collect();
+    for (path, records) in paths.iter().zip((8..).step_by(8)) {
+        origin.serve(path, Script::of(6 * BLOCK + 5));
+        assert_eq!(judge(&origin, path, &edge.get(path).send().await), WHOLE, "{path}");
+        until_kept(&edge, records).await;
+    }
+    origin.forget_requests();
+    for path in paths.iter().rev() {
+        assert_eq!(judge(&origin, path, &edge.get(path).send().await), WHOLE, "{path}");
+    }
+    assert_eq!(origin.all_requests().len(), 0);
+    let from_ssd = edge.metric("tidegate_response_body_bytes_total", &["tier=\"ssd\""]).await;
+    assert!(from_ssd >= (24 * 6 * BLOCK - (64 << 20)) as f64, "{from_ssd}");
+}
+
+#[tokio::test]
+async fn a_range_reads_the_pieces_it_touches_and_the_record_header() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    origin.serve("/film", Script::of(4 * BLOCK));
+    let edge = keeping_all(&origin, folder.path()).start();
+    assert_eq!(judge(&origin, "/film", &edge.get("/film").send().await), WHOLE);
+    until_kept(&edge, 5).await;
+    edge.evict(100);
+    origin.forget_requests();
+    let read = ["tidegate_ssd_read_bytes_total", "tidegate_ssd_reads_total"];
+    let before = [edge.metric(read[0], &[]).await, edge.metric(read[1], &[]).await];
+
+    let range = 2 * BLOCK + 5 * PIECE + 7..2 * BLOCK + 7 * PIECE - 9;
+    let response = edge.get("/film").range(range.clone()).send().await;
+
+    assert_eq!(judge(&origin, "/film", &response), WHOLE);
+    assert_eq!(response.content_range(), Some((range.start, range.end - 1, Some(4 * BLOCK))));
+    let bytes = edge.metric(read[0], &[]).await - before[0];
+    assert_eq!(bytes, (2 * PIECE + 4096) as f64, "two pieces and a header");
+    assert_eq!(origin.all_requests().len(), 0);
+}
+
+#[tokio::test]
+async fn pieces_that_no_volume_holds_are_filled_and_the_others_are_not_asked_for() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    origin.serve("/film", Script::of(3 * BLOCK));
+    let mut edge = keeping_all(&origin, folder.path()).start();
+    for range in [3 * PIECE..5 * PIECE, BLOCK..2 * BLOCK] {
+        let response = edge.get("/film").range(range).send().await;
+        assert_eq!(judge(&origin, "/film", &response), WHOLE);
+    }
+    until_kept(&edge, 3).await;
+    edge.drain().await;
+    origin.forget_requests();
+
+    let edge = keeping_all(&origin, folder.path()).start();
+    assert_eq!(judge(&origin, "/film", &edge.get("/film").send().await), WHOLE);
+
+    let mut asked: Vec<_> = origin.requests("/film").iter().map(|r| r.head.range()).collect();
+    asked.sort_unstable();
+    let expected = [(0, 3 * PIECE), (5 * PIECE, BLOCK), (2 * BLOCK, 3 * BLOCK)];
+    let expected: Vec<_> =
+        expected.iter().map(|(start, end)| Some((*start, Some(end - 1)))).collect();
+    assert_eq!(asked, expected);
+}
+
+/// Kept, and to be asked about at once.
+fn stale(length: u64) -> Script {
+    Script::of(length).cache_control("max-age=100").field("Age", "100")
+}
+
+#[tokio::test]
+async fn a_version_that_was_replaced_does_not_come_back() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    let objects = [("/small", 5000), ("/large", 2 * BLOCK)];
+    for (path, length) in objects {
+        origin.serve(path, stale(length));
+    }
+    let mut edge = keeping_all(&origin, folder.path()).start();
+    for (path, _) in objects {
+        assert_eq!(judge(&origin, path, &edge.get(path).send().await), WHOLE);
+    }
+    until_kept(&edge, 4).await;
+    edge.drain().await;
+
+    for (path, length) in objects {
+        origin.serve(path, Script::of(length).version(2));
+    }
+    let mut edge = keeping_all(&origin, folder.path()).start();
+    for (path, _) in objects {
+        let response = edge.get(path).send().await;
+        assert_eq!(judge(&origin, path, &response), Verdict::Whole { version: 2 }, "{path}");
+    }
+    edge.drain().await;
+
+    let edge = keeping_all(&origin, folder.path()).start();
+    for (path, _) in objects {
+        let response = edge.get(path).send().await;
+        assert_eq!(judge(&origin, path, &response), Verdict::Whole { version: 2 }, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_confirmed_is_served_from_the_volume() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    let objects = [("/small", 5000), ("/large", 2 * BLOCK)];
+    for (path, length) in objects {
+        origin.serve(path, stale(length));
+    }
+    let mut edge = keeping_all(&origin, folder.path()).start();
+    for (path, _) in objects {
+        assert_eq!(judge(&origin, path, &edge.get(path).send().await), WHOLE);
+    }
+    until_kept(&edge, 4).await;
+    edge.drain().await;
+    origin.forget_requests();
+
+    let edge = keeping_all(&origin, folder.path()).start();
+    for (path, _) in objects {
+        let sent = origin.bytes_sent(path);
+        assert_eq!(judge(&origin, path, &edge.get(path).send().await), WHOLE, "{path}");
+        let asked = origin.requests(path);
+        assert_eq!(asked.len(), 1, "{path}");
+        assert!(!asked[0].head.header("if-none-match").is_empty(), "{path}");
+        assert_eq!(origin.bytes_sent(path), sent, "a 304 has no body");
+    }
+}
+
+#[tokio::test]
+async fn what_became_private_is_forgotten_on_the_volume() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    origin.serve("/a", stale(2 * BLOCK));
+    let mut edge = keeping_all(&origin, folder.path()).start();
+    assert_eq!(judge(&origin, "/a", &edge.get("/a").send().await), WHOLE);
+    until_kept(&edge, 3).await;
+    origin.serve("/a", Script::of(2 * BLOCK).cache_control("private"));
+    assert_eq!(judge(&origin, "/a", &edge.get("/a").send().await), WHOLE);
+    edge.drain().await;
+    origin.forget_requests();
+
+    let edge = keeping_all(&origin, folder.path()).start();
+    assert_eq!(judge(&origin, "/a", &edge.get("/a").send().await), WHOLE);
+
+    let asked = origin.requests("/a");
+    assert_eq!(asked.len(), 1);
+    assert!(asked[0].head.header("if-none-match").is_empty(), "nothing is known of it any more");
+}
+
+#[tokio::test]
+async fn a_body_that_cannot_be_asked_for_in_parts_is_kept_too() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    let script = Script::of(3 * BLOCK + 7).validators(Validators::None);
+    origin.serve("/film", script);
+    let mut edge = keeping_all(&origin, folder.path()).start();
+    assert_eq!(judge(&origin, "/film", &edge.get("/film").send().await), WHOLE);
+    until_kept(&edge, 5).await;
+    edge.drain().await;
+    origin.forget_requests();
+
+    let edge = keeping_all(&origin, folder.path()).start();
+    assert_eq!(judge(&origin, "/film", &edge.get("/film").send().await), WHOLE);
+    assert_eq!(origin.all_requests().len(), 0);
+}
+
+#[tokio::test]
+async fn five_hundred_viewers_of_a_block_cost_one_read() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    origin.serve("/film", Script::of(BLOCK));
+    let mut edge = keeping_all(&origin, folder.path()).start();
+    assert_eq!(judge(&origin, "/film", &edge.get("/film").send().await), WHOLE);
+    until_kept(&edge, 2).await;
+    edge.drain().await;
+    let edge = keeping_all(&origin, folder.path()).start();
+    assert_eq!(judge(&origin, "/film", &edge.get("/film").range(0..1).send().await), WHOLE);
+    let before = edge.metric("tidegate_ssd_read_bytes_total", &[]).await;
+    let mut viewers = JoinSet::new();
+    for _ in 0..500 {
+        let asked = edge.get("/film");
+        viewers.spawn(async move { asked.send().await });
+    }
+    for response in viewers.join_all().await {
+        assert_eq!(judge(&origin, "/film", &response), WHOLE);
+    }
+    let bytes = edge.metric("tidegate_ssd_read_bytes_total", &[]).await - before;
+    // The first piece of it is in ram.
+    assert_eq!(bytes, (BLOCK - PIECE + 4096) as f64);
+    assert_eq!(origin.requests("/film").len(), 1);
+}

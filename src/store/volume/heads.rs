@@ -21,6 +21,8 @@ struct Pending {
     newest: u64,
     /// The newest; `None` if it is a tombstone.
     head: Option<HeadFound>,
+    /// The newest whose write is over, or that was cancelled: older ones are not published.
+    over: u64,
     under_way: u32,
 }
 
@@ -35,7 +37,7 @@ impl PendingHeads {
         and: impl FnOnce(),
     ) {
         let mut objects = self.objects();
-        let new = || Pending { newest: 0, head: None, under_way: 0 };
+        let new = || Pending { newest: 0, head: None, over: 0, under_way: 0 };
         let pending = objects.entry(object).or_insert_with(new);
         if sequence > pending.newest {
             pending.newest = sequence;
@@ -52,12 +54,14 @@ impl PendingHeads {
         let mut objects = self.objects();
         if let Some(pending) = objects.get_mut(&object) {
             pending.newest = pending.newest.max(sequence);
+            pending.over = pending.over.max(sequence);
             pending.head = None;
         }
         and();
     }
 
-    /// The write is over; `publish` is called if no newer head has been begun meanwhile.
+    /// The write is over; `publish` is called unless a newer one is over too. One that is newer and
+    /// still on its way may never arrive: until it does, this is what is on the volume.
     pub(super) fn end<T>(
         &self,
         object: ObjectHash,
@@ -66,7 +70,8 @@ impl PendingHeads {
     ) -> Option<T> {
         let mut objects = self.objects();
         let pending = objects.get_mut(&object).expect("what ends was begun");
-        let is_newest = pending.newest == sequence;
+        let is_newest = sequence > pending.over;
+        pending.over = pending.over.max(sequence);
         // Found in the index before it is not found here any more.
         let published = is_newest.then(publish);
         pending.under_way -= 1;

@@ -200,8 +200,14 @@ impl Core {
         let score = if granules == 1 { HEAD_SCORE } else { 0 };
         let entry = Entry { location: placed.location, shape, score, planned: false };
         let is_tombstone = head.write.is_none();
+
+        let key = self.head_key(object);
         let published = self.pending_heads.end(object, head.label.sequence, || {
-            is_tombstone || self.ledger.insert(self.head_key(object), entry).is_ok()
+            if is_tombstone {
+                self.ledger.remove(key, Kind::Head);
+                return true;
+            }
+            self.ledger.insert(key, entry).is_ok()
         });
         match published {
             Some(true) if !is_tombstone => self.tally.heads_written.add(1),

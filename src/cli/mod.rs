@@ -14,6 +14,7 @@ mod check;
 #[cfg(feature = "demo")]
 pub mod demo;
 mod serve;
+mod status;
 
 /// The command line was not understood, or names a configuration with faults (`EX_USAGE`).
 const MISUSED: u8 = 64;
@@ -26,6 +27,7 @@ Examples:
   tidegate serve --config /etc/tidegate/tidegate.toml
   tidegate check /etc/tidegate/tidegate.toml
   tidegate check /etc/tidegate/tidegate.toml --request 'GET https://video.example.com/film/a.m3u8'
+  tidegate status
 
 Exit codes: 0 done, 1 failed, 64 misused (the command line, or a fault in the configuration)";
 
@@ -42,6 +44,7 @@ struct CommandLine {
 enum Command {
     Serve(serve::Args),
     Check(check::Args),
+    Status(status::Args),
     #[cfg(feature = "demo")]
     Demo(demo::Args),
 }
@@ -51,6 +54,7 @@ impl Command {
         match self {
             Command::Serve(args) => serve::run(&args),
             Command::Check(args) => print(&check::run(&args)?),
+            Command::Status(args) => print(&status::run(&args)?),
             #[cfg(feature = "demo")]
             Command::Demo(args) => demo::run(&args),
         }
@@ -134,6 +138,8 @@ mod tests {
             (&["chekc"], misused),
             (&["check"], misused),
             (&["check", "no/such.toml"], misused),
+            (&["status", "--help"], ExitCode::SUCCESS),
+            (&["status", "--config", "no/such.toml"], misused),
         ];
         for (words, expected) in table {
             assert_eq!(code(words), expected, "{words:?}");

@@ -83,6 +83,30 @@ pub fn duration_text(duration: Duration) -> String {
     }
 }
 
+/// Writes a size to one digit after the point, in the largest binary unit that it reaches.
+pub fn bytes_about(bytes: u64) -> String {
+    let binary = SIZES.iter().find(|(unit, factor)| unit.ends_with("iB") && bytes >= *factor);
+    match binary {
+        Some((unit, factor)) => format!("{:.1} {unit}", bytes as f64 / *factor as f64),
+        None => format!("{bytes} B"),
+    }
+}
+
+/// Writes a duration of seconds and more by its two largest units up to days: "3h 12m".
+pub fn duration_about(duration: Duration) -> String {
+    let mut rest = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let units = TIMES.iter().skip(2).take(4);
+    let mut parts = Vec::new();
+    for (unit, factor) in units {
+        if rest >= *factor || !parts.is_empty() {
+            parts.push(format!("{}{unit}", rest / factor));
+            rest %= factor;
+        }
+    }
+    parts.truncate(2);
+    if parts.is_empty() { "0s".to_owned() } else { parts.join(" ") }
+}
+
 fn split(text: &str) -> Option<(u64, &str)> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
@@ -136,6 +160,29 @@ mod tests {
         }
         for wrong in ["", "5", "5 sec", "-5s", "1h30m", "0.5s", "99999999999999999y"] {
             assert_eq!(parse_duration(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn figures_for_people_are_rounded() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1_023, "1023 B"),
+            (1_536, "1.5 KiB"),
+            (65_536, "64.0 KiB"),
+            (3_298_534_883_328, "3.0 TiB"),
+        ] {
+            assert_eq!(bytes_about(bytes), text);
+        }
+        for (seconds, text) in [
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m 0s"),
+            (3_725, "1h 2m"),
+            (86_400, "1d 0h"),
+            (8_640_000, "100d 0h"),
+        ] {
+            assert_eq!(duration_about(Duration::from_secs(seconds)), text);
         }
     }
 

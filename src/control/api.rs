@@ -128,8 +128,9 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::control::status::{BlockStatus, ObjectStatus, RunStatus, Status};
+    use crate::control::status::{BlockStatus, ObjectStatus, RunStatus, SsdStatus, Status};
     use crate::metrics::labels::{Lookup, Tier, Wait};
+    use crate::metrics::ssd::{Latency, SsdSample, VolumeSample};
     use crate::object::PieceMap;
 
     fn admin() -> Admin {
@@ -141,6 +142,7 @@ mod tests {
         let for_status = Arc::clone(&metrics);
         let status = move || Status {
             uptime_seconds: 12,
+            ssd: Some(SsdStatus::of(&tier())),
             runs: vec![RunStatus {
                 path: "/b.m4s".to_owned(),
                 first: 65_536,
@@ -157,6 +159,35 @@ mod tests {
             ..Status::counted(&for_status.totals())
         };
         Admin::new(metrics, Readiness::new(), Box::new(status))
+    }
+
+    const BOUNDS: &[Duration] = &[Duration::from_millis(1)];
+
+    /// One volume that has failed.
+    fn tier() -> SsdSample {
+        let volume = VolumeSample {
+            volume: "nvme0n1".to_owned(),
+            engine: "uring",
+            state: "read-only",
+            why: Some("20 writes failed".to_owned()),
+            size_bytes: 1 << 40,
+            used_bytes: 1 << 30,
+            reads: vec![("viewer", 3), ("promote", 2)],
+            read_latency: Latency {
+                bounds: BOUNDS,
+                counts: vec![5, 0],
+                sum: Duration::from_millis(2),
+            },
+            written: vec![("demand", 4), ("reappend", 3)],
+            life_days: Some(12.5),
+            ..VolumeSample::default()
+        };
+        SsdSample {
+            admitted: 1,
+            rejected: vec![("once", 2)],
+            volumes: vec![volume],
+            ..SsdSample::default()
+        }
     }
 
     /// Status, body and the answer's head.
@@ -209,6 +240,16 @@ mod tests {
             "ttfb": { "p50_us": 175, "p90_us": 235 },
             "origin": { "requests": 0, "bytes": 0 },
             "memory": { "total_bytes": 0, "by_use": {} },
+            "ssd": {
+                "admitted": 1, "rejected": { "once": 2 }, "bypassed_bytes": 0, "shadows": [],
+                "volumes": [{
+                    "name": "nvme0n1", "state": "read-only", "why": "20 writes failed",
+                    "engine": "uring", "size_bytes": 1u64 << 40, "used_bytes": 1 << 30,
+                    "records": 0, "reads": 5, "writes": 0, "read_bytes": 0, "written_bytes": 7,
+                    "errors": 0, "queue_depth": 0, "read_p99_us": 1_000,
+                    "written_today_bytes": 0, "writes_per_day_bytes": 0, "life_days": 12.5,
+                }],
+            },
             "connections": 0,
             "runs": [
                 { "path": "/b.m4s", "first": 65_536, "end": null, "written_bytes": 10,

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::access_log::RecentRequest;
 use crate::metrics::labels::Labels;
+use crate::metrics::ssd::{ByWord, SsdSample, VolumeSample};
 use crate::metrics::{Counters, Tally};
 use crate::object::PieceMap;
 
@@ -37,6 +38,8 @@ pub struct Status {
     pub origin: OriginTraffic,
     /// Memory.
     pub memory: MemoryStatus,
+    /// The ssd tier; `None` where there is none.
+    pub ssd: Option<SsdStatus>,
     /// Viewers' connections open now.
     pub connections: u64,
     /// Fill runs in flight.
@@ -72,6 +75,113 @@ pub struct MemoryStatus {
     pub total_bytes: u64,
     /// What is kept or reserved, by use.
     pub by_use: BTreeMap<&'static str, u64>,
+}
+
+/// The ssd tier; counters since the start.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct SsdStatus {
+    /// Blocks offered to it that were taken.
+    pub admitted: u64,
+    /// Blocks that were not, by reason.
+    pub rejected: BTreeMap<&'static str, u64>,
+    /// Bytes asked of origins because a volume was ill.
+    pub bypassed_bytes: u64,
+    /// Each volume.
+    pub volumes: Vec<VolumeStatus>,
+    /// What more of a tier would bring.
+    pub shadows: Vec<ShadowStatus>,
+}
+
+/// One volume.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct VolumeStatus {
+    /// Its name.
+    pub name: String,
+    /// `starting`, `online`, `read-only` or `offline`.
+    pub state: &'static str,
+    /// Why it is no longer online.
+    pub why: Option<String>,
+    /// How its device is talked to.
+    pub engine: &'static str,
+    /// Its size.
+    pub size_bytes: u64,
+    /// What of it holds records that can be found.
+    pub used_bytes: u64,
+    /// Records that can be found.
+    pub records: u64,
+    /// Reads completed.
+    pub reads: u64,
+    /// Writes completed.
+    pub writes: u64,
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
+    /// What went wrong.
+    pub errors: u64,
+    /// Transfers queued and under way.
+    pub queue_depth: u64,
+    /// Of a hundred reads 99 took no longer, in microseconds; `None` before the first.
+    pub read_p99_us: Option<u64>,
+    /// Bytes written since midnight, UTC.
+    pub written_today_bytes: u64,
+    /// What may be written in a day.
+    pub writes_per_day_bytes: u64,
+    /// How many days it would last at the present rate.
+    pub life_days: Option<f64>,
+}
+
+/// What a tier of another size would have done with the same requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct ShadowStatus {
+    /// `ram` or `ssd`.
+    pub tier: &'static str,
+    /// The size that was tried.
+    pub size_bytes: u64,
+    /// The size there is.
+    pub size_now_bytes: u64,
+    /// Its share of the bytes asked for, 0 to 1.
+    pub hit_share: f64,
+    /// The share of what there is, reckoned alike.
+    pub hit_share_now: f64,
+}
+
+impl SsdStatus {
+    /// What the metrics' figures say; shadows are for those who know them.
+    pub fn of(sample: &SsdSample) -> SsdStatus {
+        SsdStatus {
+            admitted: sample.admitted,
+            rejected: sample.rejected.iter().copied().collect(),
+            bypassed_bytes: sample.bypassed_bytes,
+            volumes: sample.volumes.iter().map(VolumeStatus::of).collect(),
+            shadows: Vec::new(),
+        }
+    }
+}
+
+impl VolumeStatus {
+    fn of(one: &VolumeSample) -> VolumeStatus {
+        let sum = |counts: &ByWord| counts.iter().map(|(_, count)| count).sum();
+        VolumeStatus {
+            name: one.volume.clone(),
+            state: one.state,
+            why: one.why.clone(),
+            engine: one.engine,
+            size_bytes: one.size_bytes,
+            used_bytes: one.used_bytes,
+            records: one.index_entries,
+            reads: sum(&one.reads),
+            writes: sum(&one.writes),
+            read_bytes: one.read_bytes,
+            written_bytes: sum(&one.written),
+            errors: sum(&one.errors),
+            queue_depth: one.queue_depth,
+            read_p99_us: one.read_latency.quantile(0.99).map(micros),
+            written_today_bytes: one.written_today_bytes,
+            writes_per_day_bytes: one.writes_per_day_bytes,
+            life_days: one.life_days,
+        }
+    }
 }
 
 /// A fill run in flight.

@@ -40,6 +40,8 @@ pub struct VolumeSample {
     pub engine: &'static str,
     /// One of [`STATES`].
     pub state: &'static str,
+    /// Why it is no longer online; told by the status page alone.
+    pub why: Option<String>,
     /// Its size.
     pub size_bytes: u64,
     /// What of it holds records that can still be found.
@@ -375,6 +377,7 @@ mod tests {
             volume: name.to_owned(),
             engine: "uring",
             state: "read-only",
+            why: None,
             size_bytes: 1 << 40,
             used_bytes: 1 << 30,
             reads: vec![("viewer", 5), ("promote", 1)],

@@ -1,0 +1,129 @@
+//! `tidegate status`: what a running appliance is doing, in a few lines.
+//!
+//! Asks the admin listener for its status, once, and changes nothing. What an appliance of another
+//! version says is shown as far as it is understood.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::Failure;
+use crate::config::{self, ListenerKind};
+
+mod ask;
+mod table;
+
+const EXAMPLES: &str = "\
+Examples:
+  tidegate status
+  tidegate status --config tidegate.toml
+  tidegate status --admin http://127.0.0.1:9180
+  tidegate status --json | jq '.ssd.volumes[] | {name, state}'
+
+Exit codes: 0 shown, 1 no appliance answers, 64 misused";
+
+/// Show what the running appliance is doing
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// The configuration it runs with: its admin listener is asked
+    #[arg(long, value_name = "FILE", default_value = "/etc/tidegate/tidegate.toml")]
+    config: PathBuf,
+    /// Ask this admin listener instead; no configuration is read
+    #[arg(long, value_name = "URL")]
+    admin: Option<String>,
+    /// Print the status as JSON: sizes in bytes
+    #[arg(long)]
+    json: bool,
+}
+
+/// Asks; what is to be printed.
+pub(super) fn run(args: &Args) -> Result<String, Failure> {
+    let addresses = match &args.admin {
+        Some(url) => vec![authority(url)?],
+        None => of_config(&args.config)?,
+    };
+    let status = ask::status(&addresses)?;
+    Ok(match args.json {
+        true => format!("{:#}\n", status.value),
+        false => table::of(&understood(&status.value), &status.address),
+    })
+}
+
+/// What can be shown of it; what is missing is nothing.
+fn understood(value: &Value) -> table::Shown {
+    serde_json::from_value(value.clone()).unwrap_or_default()
+}
+
+/// Host and port of a URL, or host and port as they are.
+fn authority(url: &str) -> Result<String, Failure> {
+    let authority = url.strip_prefix("http://").unwrap_or(url).trim_end_matches('/');
+    let port = authority.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+    if port.is_none() || authority.contains('/') {
+        return Err(Failure::Misused(format!(
+            "--admin is {url:?}; write one such as \"http://127.0.0.1:9180\""
+        )));
+    }
+    Ok(authority.to_owned())
+}
+
+/// The admin listeners of a configuration.
+fn of_config(file: &Path) -> Result<Vec<String>, Failure> {
+    let config = config::load(file).map_err(|errors| {
+        Failure::Misused(format!("{errors}\n(or say where to ask: --admin http://127.0.0.1:9180)"))
+    })?;
+    let admins = config.listeners.iter().filter(|listener| listener.kind == ListenerKind::Admin);
+    let addresses: Vec<String> =
+        admins.filter(|admin| admin.address.port() != 0).map(|admin| here(admin.address)).collect();
+    if addresses.is_empty() {
+        return Err(Failure::Misused(format!(
+            "{}: no admin listener with a port of its own; write `admin = [\"127.0.0.1:9180\"]` \
+             under `[listeners]`, or say --admin",
+            file.display()
+        )));
+    }
+    Ok(addresses)
+}
+
+/// Where a listener of this machine is reached from it.
+fn here(listener: SocketAddr) -> String {
+    let ip = match listener.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listener.port()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_or_an_address_says_where_to_ask() {
+        for (url, expected) in [
+            ("http://127.0.0.1:9180/", "127.0.0.1:9180"),
+            ("[::1]:9180", "[::1]:9180"),
+            ("http://edge-7.example.com:9180", "edge-7.example.com:9180"),
+        ] {
+            assert_eq!(authority(url).unwrap(), expected);
+        }
+        for wrong in ["https://127.0.0.1:9180", "127.0.0.1", "http://a:1/status.json", "a:b", ""] {
+            assert!(matches!(authority(wrong), Err(Failure::Misused(_))), "{wrong}");
+        }
+        assert_eq!(here("0.0.0.0:9180".parse().unwrap()), "127.0.0.1:9180");
+        assert_eq!(here("[::]:9180".parse().unwrap()), "[::1]:9180");
+    }
+
+    #[test]
+    fn an_appliance_that_does_not_run_is_one_clear_line() {
+        // Bound and let go: nobody listens there.
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let args = Args { config: PathBuf::new(), admin: Some(free.to_string()), json: false };
+        let Err(Failure::Failed(text)) = run(&args) else { panic!("nobody is there") };
+        let expected =
+            format!("no appliance answers at {free}: connection refused; is it running?");
+        assert_eq!(text, expected);
+    }
+}

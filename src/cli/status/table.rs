@@ -1,0 +1,283 @@
+//! A status in words, aligned, for people. Pure.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::config::units::{bytes_about, duration_about};
+
+/// What is shown of a status; what an appliance does not say is nothing.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Shown {
+    version: String,
+    phase: String,
+    uptime_seconds: u64,
+    requests: u64,
+    connections: u64,
+    bytes: BTreeMap<String, u64>,
+    ttfb: FirstByte,
+    origin: Origin,
+    memory: Memory,
+    ssd: Option<Ssd>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct FirstByte {
+    p50_us: Option<u64>,
+    p90_us: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Origin {
+    requests: u64,
+    bytes: u64,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Memory {
+    total_bytes: u64,
+    by_use: BTreeMap<String, u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Ssd {
+    volumes: Vec<Volume>,
+    shadows: Vec<Shadow>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Volume {
+    name: String,
+    state: String,
+    why: Option<String>,
+    size_bytes: u64,
+    used_bytes: u64,
+    reads: u64,
+    writes: u64,
+    read_bytes: u64,
+    queue_depth: u64,
+    read_p99_us: Option<u64>,
+    errors: u64,
+    written_today_bytes: u64,
+    writes_per_day_bytes: u64,
+    life_days: Option<f64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Shadow {
+    tier: String,
+    size_bytes: u64,
+    size_now_bytes: u64,
+    hit_share: f64,
+    hit_share_now: f64,
+}
+
+/// The width of the names.
+const NAME_WIDTH: usize = 13;
+
+/// All of it.
+pub(super) fn of(status: &Shown, address: &str) -> String {
+    let uptime = duration_about(Duration::from_secs(status.uptime_seconds));
+    let mut text =
+        format!("tidegate {} at {address}: {}, up {uptime}\n\n", status.version, status.phase);
+    let mut line = |name: &str, value: String| {
+        text.push_str(&format!("  {name:<NAME_WIDTH$}{value}\n"));
+    };
+    line("viewers", format!("{} connected, {} requests", status.connections, status.requests));
+    line("sent", sent(&status.bytes));
+    line("offload", offload(status));
+    if let (Some(p50), Some(p90)) = (status.ttfb.p50_us, status.ttfb.p90_us) {
+        line("first byte", format!("half within {}, 90% within {}", micros(p50), micros(p90)));
+    }
+    line("memory", memory(&status.memory));
+    if let Some(ssd) = &status.ssd {
+        text.push_str(&volumes(&ssd.volumes, bytes_read(&ssd.volumes)));
+        text.extend(ssd.shadows.iter().map(shadow));
+    }
+    text
+}
+
+fn sent(bytes: &BTreeMap<String, u64>) -> String {
+    let all: u64 = bytes.values().sum();
+    let order = [("ram", "ram"), ("ssd", "ssd"), ("fill", "while filling"), ("pass", "passed on")];
+    let part = |(tier, words): (&str, &str)| {
+        let bytes = bytes.get(tier).copied().filter(|bytes| *bytes > 0)?;
+        Some(format!("{} {words}", percent(bytes, all)))
+    };
+    let parts: Vec<String> = order.into_iter().filter_map(part).collect();
+    let separator = if parts.is_empty() { "" } else { ": " };
+    format!("{}{separator}{}", bytes_about(all), parts.join(", "))
+}
+
+fn offload(status: &Shown) -> String {
+    let (sent, Origin { bytes, requests }) = (status.bytes.values().sum::<u64>(), &status.origin);
+    let asked = format!("{} from origins in {requests} requests", bytes_about(*bytes));
+    match sent {
+        0 => asked,
+        _ => format!("{}; {asked}", percent(sent.saturating_sub(*bytes), sent)),
+    }
+}
+
+fn memory(memory: &Memory) -> String {
+    let used = memory.by_use.values().sum();
+    let ram = memory.by_use.get("ram").copied().unwrap_or_default();
+    let total = bytes_about(memory.total_bytes);
+    format!("{} of {total}; ram tier {}", bytes_about(used), bytes_about(ram))
+}
+
+fn bytes_read(volumes: &[Volume]) -> u64 {
+    volumes.iter().map(|volume| volume.read_bytes).sum()
+}
+
+/// A table of volumes, then what is wrong with them.
+fn volumes(volumes: &[Volume], read_bytes: u64) -> String {
+    let heads = HEADS.map(str::to_owned);
+    let rows: Vec<[String; HEADS.len()]> =
+        std::iter::once(heads).chain(volumes.iter().map(|one| row(one, read_bytes))).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths: Vec<usize> = (0..HEADS.len()).map(|n| width(n).unwrap_or_default()).collect();
+    let mut text = "\n".to_owned();
+    for row in &rows {
+        let cells = row.iter().zip(&widths).enumerate().map(|(n, (cell, width))| match n {
+            0 | 1 => format!("{cell:<width$}"),
+            _ => format!("{cell:>width$}"),
+        });
+        text.push_str(&format!("  {}\n", cells.collect::<Vec<_>>().join("  ").trim_end()));
+    }
+    for one in volumes {
+        let why = one.why.as_ref().map(|why| format!("{}: {why}", one.state));
+        let errors = (one.errors > 0).then(|| format!("{} errors", one.errors));
+        let told: Vec<String> = why.into_iter().chain(errors).collect();
+        if !told.is_empty() {
+            text.push_str(&format!("  {}: {}\n", one.name, told.join("; ")));
+        }
+    }
+    text
+}
+
+const HEADS: [&str; 10] =
+    ["volume", "state", "full", "reads", "share", "writes", "queue", "p99 read", "today", "lasts"];
+
+fn row(one: &Volume, read_bytes: u64) -> [String; HEADS.len()] {
+    let of = |part: u64, whole: u64| match whole {
+        0 => "-".to_owned(),
+        _ => format!("{} of {}", percent(part, whole), bytes_about(whole)),
+    };
+    [
+        one.name.clone(),
+        one.state.clone(),
+        of(one.used_bytes, one.size_bytes),
+        count_about(one.reads),
+        percent(one.read_bytes, read_bytes),
+        count_about(one.writes),
+        one.queue_depth.to_string(),
+        one.read_p99_us.map_or_else(|| "-".to_owned(), |us| format!("<={}", micros(us))),
+        of(one.written_today_bytes, one.writes_per_day_bytes),
+        one.life_days.map_or_else(|| "-".to_owned(), lasts),
+    ]
+}
+
+/// Nobody plans for more than ten years.
+fn lasts(days: f64) -> String {
+    match days / 365.0 {
+        years if years > 10.0 => ">10 years".to_owned(),
+        years if years >= 2.0 => format!("{years:.1} years"),
+        _ => format!("{days:.0} days"),
+    }
+}
+
+fn shadow(shadow: &Shadow) -> String {
+    let points = (shadow.hit_share - shadow.hit_share_now) * 100.0;
+    let (more, size) = match shadow.size_bytes.checked_sub(shadow.size_now_bytes) {
+        Some(more) => ("more", more),
+        None => ("less", shadow.size_now_bytes - shadow.size_bytes),
+    };
+    let size = bytes_about(size);
+    format!("  {size} {more} {} would serve {points:+.1} % of all bytes\n", shadow.tier)
+}
+
+fn percent(part: u64, whole: u64) -> String {
+    match whole {
+        0 => "-".to_owned(),
+        _ => format!("{:.1}%", part as f64 * 100.0 / whole as f64),
+    }
+}
+
+fn count_about(count: u64) -> String {
+    match count {
+        0..10_000 => count.to_string(),
+        10_000..10_000_000 => format!("{}k", count / 1_000),
+        _ => format!("{}M", count / 1_000_000),
+    }
+}
+
+fn micros(us: u64) -> String {
+    match us {
+        0..1_000 => format!("{us} us"),
+        1_000..1_000_000 => format!("{:.1} ms", us as f64 / 1e3),
+        _ => format!("{:.1} s", us as f64 / 1e6),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn shown(status: serde_json::Value) -> String {
+        of(&serde_json::from_value(status).unwrap(), "127.0.0.1:9180")
+    }
+
+    #[test]
+    fn a_status_is_a_few_aligned_lines() {
+        let status = json!({
+            "version": "0.1.0", "phase": "ready", "uptime_seconds": 93_784, "requests": 45_012,
+            "connections": 12, "something": "new",
+            "bytes": { "ram": 6u64 << 40, "ssd": 3u64 << 40, "fill": 1u64 << 40, "pass": 0 },
+            "ttfb": { "p50_us": 210, "p90_us": 4_800 },
+            "origin": { "requests": 1_234, "bytes": 1u64 << 40 },
+            "memory": {
+                "total_bytes": 16u64 << 30, "by_use": { "ram": 9u64 << 30, "heads": 1 << 30 },
+            },
+            "ssd": {
+                "volumes": [
+                    { "name": "nvme0n1", "state": "online", "size_bytes": 1u64 << 40,
+                      "used_bytes": 800u64 << 30, "reads": 3_000_000, "writes": 900_000,
+                      "read_bytes": 3u64 << 40, "queue_depth": 4, "read_p99_us": 3_000,
+                      "written_today_bytes": 256u64 << 30, "writes_per_day_bytes": 1u64 << 40,
+                      "life_days": 2_700.0 },
+                    { "name": "nvme1n1", "state": "offline", "why": "20 reads in a minute failed",
+                      "size_bytes": 1u64 << 40, "errors": 20, "read_bytes": 1u64 << 40 },
+                ],
+                "shadows": [
+                    { "tier": "ssd", "size_bytes": 4u64 << 40, "size_now_bytes": 2u64 << 40,
+                      "hit_share": 0.931, "hit_share_now": 0.9 },
+                ],
+            },
+        });
+        assert_eq!(shown(status), include_str!("expected.txt"));
+    }
+
+    #[test]
+    fn an_appliance_of_another_version_is_shown_as_far_as_it_is_understood() {
+        let text = shown(json!({ "phase": "ready" }));
+        assert!(text.contains(": ready, up 0s\n") && !text.contains("volume"), "{text}");
+    }
+
+    #[test]
+    fn a_device_lasts_as_long_as_anyone_plans() {
+        for (days, text) in [(12.3, "12 days"), (729.0, "729 days"), (731.0, "2.0 years")] {
+            assert_eq!(lasts(days), text);
+        }
+        assert_eq!(lasts(99_999.0), ">10 years");
+    }
+}

@@ -9,6 +9,7 @@ pub mod format;
 pub mod index;
 pub mod ledger;
 pub mod remembered;
+pub mod survey;
 pub mod volume;
 
 pub use self::format::{Geometry, Stream, VolumeId};

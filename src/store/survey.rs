@@ -1,0 +1,260 @@
+//! A volume as it lies: looked at without bringing it online, changed in nothing.
+//!
+//! For operators: what a volume says of itself, what its regions hold, and whether every checksum
+//! is right. Reads with the lowest urgency and believes nothing without its checksum. What is wrong
+//! is a [`Fault`] with its place; a volume with faults is still looked at to its end.
+
+use std::fmt;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::limits::GRANULE_SIZE_BYTES;
+use crate::store::device::{Buffer, DeviceError, Disk, Granules, Urgency};
+use crate::store::format::{
+    CheckpointHeader, FormatError, PageCopy, RegionEntry, RegionState, SUPERBLOCK_COPIES,
+    SectionKind, SectionSum, Superblock, TablePage, superblock_places,
+};
+
+pub use self::region::{Contents, check_region, contents_by_footer};
+
+mod region;
+
+/// What one read may take: whoever looks can wait, but not for ever.
+const READ_MAX: Duration = Duration::from_secs(60);
+/// What is read at once.
+const READ_BYTES: u64 = 1 << 20;
+
+/// What a volume says of itself.
+#[derive(Debug)]
+pub struct Survey {
+    /// Its newest good superblock.
+    pub superblock: Superblock,
+    /// What it lies on has so many bytes.
+    pub device_bytes: u64,
+    /// What the region table says, region by region; of a damaged page: free, generation 0.
+    pub regions: Vec<RegionEntry>,
+    /// The two checkpoint slots.
+    pub checkpoints: [Slot; 2],
+    /// What is wrong with all that.
+    pub faults: Vec<Fault>,
+}
+
+/// What stands in a checkpoint slot.
+#[derive(Clone, Debug)]
+pub enum Slot {
+    /// No checkpoint yet.
+    Empty,
+    /// A checkpoint; its sections are checked by [`Survey::check_checkpoint`].
+    Holds(CheckpointHeader),
+    /// One that was not written to its end, or is damaged; the other slot counts.
+    Damaged(String),
+}
+
+/// Why there is nothing to look at.
+#[derive(Debug)]
+pub enum SurveyError {
+    /// No good superblock.
+    Format(FormatError),
+    /// Nothing could be read.
+    Device(DeviceError),
+}
+
+impl fmt::Display for SurveyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SurveyError::Format(source) => source.fmt(f),
+            SurveyError::Device(source) => source.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for SurveyError {}
+
+/// Something on a volume that is not as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Where, in bytes of the volume.
+    pub at: u64,
+    /// What should be there.
+    pub part: Part,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+/// A part of a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// A copy of the superblock.
+    Superblock,
+    /// A page of the region table, both copies.
+    TablePage,
+    /// A checkpoint.
+    Checkpoint,
+    /// The header of a region.
+    RegionHeader(u32),
+    /// The footer of a region.
+    Footer(u32),
+    /// A record in a region.
+    Record(u32),
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Part::Superblock => f.write_str("superblock"),
+            Part::TablePage => f.write_str("page of the region table"),
+            Part::Checkpoint => f.write_str("checkpoint"),
+            Part::RegionHeader(region) => write!(f, "header of region {region}"),
+            Part::Footer(region) => write!(f, "footer of region {region}"),
+            Part::Record(region) => write!(f, "record in region {region}"),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at byte {}: {}", self.part, self.at, self.why)
+    }
+}
+
+impl Survey {
+    /// Reads what a volume says of itself. Dropping it midway is safe.
+    ///
+    /// # Errors
+    /// There is no volume that this version can read.
+    pub async fn of(disk: &Disk) -> Result<Survey, SurveyError> {
+        let device_bytes = disk.device().size_bytes();
+        let mut faults = Vec::new();
+        let superblock = superblock(disk, device_bytes, &mut faults).await?;
+        let mut survey = Survey {
+            superblock,
+            device_bytes,
+            regions: Vec::new(),
+            checkpoints: [Slot::Empty, Slot::Empty],
+            faults,
+        };
+        survey.read_table(disk).await;
+        for slot in 0..2 {
+            survey.checkpoints[slot] = survey.slot(disk, slot).await;
+        }
+        Ok(survey)
+    }
+
+    /// Regions in this state, by number.
+    pub fn regions_in(&self, state: RegionState) -> impl Iterator<Item = u32> {
+        let all = self.regions.iter().zip(0..);
+        all.filter(move |(entry, _)| entry.state == state).map(|(_, region)| region)
+    }
+
+    /// Reads all of a checkpoint; what is wrong with it.
+    pub async fn check_checkpoint(&self, disk: &Disk, slot: usize) -> Option<Fault> {
+        let Slot::Holds(header) = &self.checkpoints[slot] else { return None };
+        let start = self.superblock.geometry().checkpoint(slot).start;
+        for kind in [SectionKind::Regions, SectionKind::Index, SectionKind::Extra] {
+            let Some(section) = header.section(kind) else { continue };
+            let (mut at, end) = (start + section.place.start, start + section.place.end);
+            let mut sum = SectionSum::new(self.superblock.id(), header.sequence(), kind);
+            while at < end {
+                let length = (end - at).min(READ_BYTES);
+                match read(disk, at, length).await {
+                    Ok(bytes) => sum.update(&bytes.bytes()[..length as usize]),
+                    Err(error) => return Some(fault(at, Part::Checkpoint, &error)),
+                }
+                at += length;
+            }
+            if sum.checksum() != section.checksum {
+                let why = format!("the checksum of its section {kind:?} is wrong").to_lowercase();
+                return Some(Fault { at: start, part: Part::Checkpoint, why });
+            }
+        }
+        None
+    }
+
+    async fn read_table(&mut self, disk: &Disk) {
+        let (geometry, id) = (*self.superblock.geometry(), self.superblock.id());
+        for page in 0..geometry.table_pages() {
+            let mut copies = Vec::with_capacity(2);
+            for copy in [PageCopy::A, PageCopy::B] {
+                let at = TablePage::place(&geometry, page, copy);
+                copies.push(match read(disk, at, GRANULE_SIZE_BYTES).await {
+                    Ok(bytes) => TablePage::decode(bytes.bytes(), id, &geometry, page, copy),
+                    Err(_) => Err(FormatError::Torn),
+                });
+            }
+            let (b, a) = (copies.pop(), copies.pop());
+            let copies = a.zip(b).expect("two copies were read");
+            let page = match TablePage::choose(copies.0, copies.1) {
+                Ok((page, _)) => page,
+                Err(error) => {
+                    let at = TablePage::place(&geometry, page, PageCopy::A);
+                    self.faults.push(fault(at, Part::TablePage, &error));
+                    TablePage::unused(&geometry, page)
+                }
+            };
+            self.regions.extend_from_slice(page.entries());
+        }
+    }
+
+    async fn slot(&self, disk: &Disk, slot: usize) -> Slot {
+        let geometry = self.superblock.geometry();
+        let bytes = match read(disk, geometry.checkpoint(slot).start, GRANULE_SIZE_BYTES).await {
+            Ok(bytes) => bytes,
+            Err(error) => return Slot::Damaged(error.to_string()),
+        };
+        match CheckpointHeader::decode(bytes.bytes(), self.superblock.id(), geometry, slot) {
+            Ok(header) => Slot::Holds(header),
+            Err(FormatError::NotAVolume) => Slot::Empty,
+            Err(error) => Slot::Damaged(error.to_string()),
+        }
+    }
+}
+
+async fn superblock(
+    disk: &Disk,
+    device_bytes: u64,
+    faults: &mut Vec<Fault>,
+) -> Result<Superblock, SurveyError> {
+    let mut copies: Vec<(u64, Granules)> = Vec::with_capacity(SUPERBLOCK_COPIES);
+    let mut failed = None;
+    for at in superblock_places(device_bytes) {
+        match read(disk, at, GRANULE_SIZE_BYTES).await {
+            Ok(bytes) => copies.push((at, bytes)),
+            Err(error) => failed = Some(error),
+        }
+    }
+    if let (true, Some(error)) = (copies.is_empty(), failed) {
+        return Err(SurveyError::Device(error));
+    }
+    let found: Vec<(u64, &[u8])> = copies.iter().map(|(at, g)| (*at, g.bytes())).collect();
+    let chosen = Superblock::choose(&found, device_bytes).map_err(SurveyError::Format)?;
+    // The device may be larger than the volume: then its copies are not all where we looked.
+    for at in superblock_places(chosen.geometry().volume_bytes()) {
+        let good = read(disk, at, GRANULE_SIZE_BYTES).await.map_err(|error| error.to_string());
+        let good = good.and_then(|bytes| {
+            Superblock::decode(bytes.bytes(), at).map(drop).map_err(|error| error.to_string())
+        });
+        if let Err(why) = good {
+            faults.push(Fault { at, part: Part::Superblock, why });
+        }
+    }
+    Ok(chosen)
+}
+
+/// `length` bytes from `at` on, rounded up to granules.
+async fn read(disk: &Disk, at: u64, length: u64) -> Result<Granules, DeviceError> {
+    let granules = length.div_ceil(GRANULE_SIZE_BYTES).max(1) as usize;
+    let into = vec![Buffer::Own(Granules::zeroed(granules))];
+    let mut read = disk.read(at, into, Urgency::Verify, Instant::now() + READ_MAX).await?;
+    match read.pop() {
+        Some(Buffer::Own(granules)) => Ok(granules),
+        _ => Err(DeviceError::Failed(std::io::Error::other("the memory did not come back"))),
+    }
+}
+
+fn fault(at: u64, part: Part, why: &dyn fmt::Display) -> Fault {
+    Fault { at, part, why: why.to_string() }
+}
+
+#[cfg(test)]
+mod tests;

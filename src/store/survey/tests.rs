@@ -1,0 +1,225 @@
+//! A volume that is as it was written, and one bit of it after another that is not.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::object::{BlockKey, BlockSize, PieceMap, VersionNumbers};
+use crate::store::device::{Faults, Image, Share, Simulated};
+use crate::store::format::{
+    BlockHeader, BlockLabel, Footer, FooterEntry, Geometry, HeadLabel, Indexed, PacketBuilder,
+    RegionHeader, Stream, VolumeId,
+};
+use crate::store::{ObjectHash, SiteHash};
+
+const ID: VolumeId = VolumeId(7);
+const SIZE: u64 = 16 << 20;
+const G: u64 = GRANULE_SIZE_BYTES;
+
+fn geometry() -> Geometry {
+    Geometry::new(SIZE, 2 << 20, BlockSize::MAX, 100).unwrap()
+}
+
+fn label(sequence: u64) -> BlockLabel {
+    let version = VersionNumbers::of_epoch(9).assign();
+    BlockLabel {
+        object: ObjectHash(1),
+        site: SiteHash(2),
+        block: BlockKey { version, index: 3 },
+        birth: 0,
+        sequence,
+        stream: Stream::Demand,
+    }
+}
+
+/// Writes a block of two pieces and a packet of a head and a tombstone from granule 1 on; the
+/// entries of a footer that names them.
+fn write_records(image: &mut Image, region: u32, generation: u64) -> Vec<FooterEntry> {
+    let spot = |granule| geometry().spot(ID, region, granule, generation).unwrap();
+    image.write(spot(0).at(), RegionHeader::encode(&spot(0), Stream::Demand).bytes());
+    let bytes: Vec<u8> = (0..(64 << 10) + 5_000u32).map(|n| n.to_le_bytes()[1]).collect();
+    let pieces = PieceMap::run(4, 2);
+    let parts = [Bytes::from(bytes.clone())];
+    let block = BlockHeader::new(label(1), pieces, &parts).unwrap();
+    image.write(spot(1).at(), block.encode(&spot(1)).bytes());
+    image.write(spot(2).at(), Granules::holding(&bytes).bytes());
+    let at = 1 + block.granules();
+    let mut packet = PacketBuilder::new();
+    let head = |object| HeadLabel { object, site: SiteHash(2), sequence: 2, birth: 0 };
+    assert!(packet.push(head(ObjectHash(1)), b"a head") && packet.push(head(ObjectHash(2)), b""));
+    image.write(spot(at).at(), packet.encode(&spot(at)).bytes());
+    let entry = |granule, granules, sequence, indexed| FooterEntry {
+        granule,
+        granules,
+        site: SiteHash(2),
+        sequence,
+        indexed,
+    };
+    let block_key = block.label().block;
+    vec![
+        entry(
+            1,
+            block.granules(),
+            1,
+            Indexed::Block { block: block_key, pieces, stream: Stream::Demand },
+        ),
+        entry(at, 1, 2, Indexed::Head { object: ObjectHash(1) }),
+        entry(at, 1, 2, Indexed::Tombstone { object: ObjectHash(2) }),
+    ]
+}
+
+/// A volume whose region 1 is sealed and whose region 2 is open.
+fn volume() -> Image {
+    let geometry = geometry();
+    let mut image = Image::empty(SIZE);
+    let superblock = Superblock::new(ID, geometry, 1_800_000_000);
+    for at in superblock_places(SIZE) {
+        image.write(at, superblock.encode(at).bytes());
+    }
+    let mut page = TablePage::unused(&geometry, 0);
+    let mut entries = page.entries().to_vec();
+    entries[1] = RegionEntry {
+        generation: 5,
+        state: RegionState::Sealed,
+        stream: Stream::Demand,
+        sealed: 1,
+    };
+    entries[2] = RegionEntry { state: RegionState::Open, generation: 3, sealed: 0, ..entries[1] };
+    page = page.following(&entries);
+    let at = TablePage::place(&geometry, 0, PageCopy::B);
+    image.write(at, page.encode(ID, at).bytes());
+
+    let entries = write_records(&mut image, 1, 5);
+    let footer = Footer { stream: Stream::Demand, sealed: 1, entries };
+    let first = geometry.region_granules() - footer.granules();
+    let spot = geometry.spot(ID, 1, first, 5).unwrap();
+    image.write(spot.at(), footer.encode(&spot).bytes());
+    write_records(&mut image, 2, 3);
+
+    let mut header = CheckpointHeader::new(&geometry, 8, 3);
+    let mut sum = SectionSum::new(ID, 8, SectionKind::Extra);
+    sum.update(b"extra");
+    let start = geometry.checkpoint(1).start;
+    let at = start + header.push(SectionKind::Extra, 5, sum.checksum()).unwrap();
+    image.write(at, b"extra");
+    image.write(start, header.encode(ID, &geometry, 1).bytes());
+    image
+}
+
+fn disk(image: Image, faults: Faults) -> Disk {
+    Disk::new(Arc::new(Simulated::from_image(image, 1, faults)))
+}
+
+/// Everything that is wrong with a volume, and what its two regions hold.
+async fn checked(image: Image) -> (Survey, Contents, Vec<Fault>) {
+    let disk = disk(image, Faults::default());
+    let mut survey = Survey::of(&disk).await.unwrap();
+    let mut contents = Contents::default();
+    for region in [1, 2] {
+        contents.add(check_region(&disk, &survey, region).await);
+    }
+    let mut faults = std::mem::take(&mut survey.faults);
+    faults.append(&mut contents.faults);
+    for slot in 0..2 {
+        faults.extend(survey.check_checkpoint(&disk, slot).await);
+    }
+    (survey, contents, faults)
+}
+
+#[tokio::test]
+async fn a_good_volume_tells_what_it_holds() {
+    let (survey, contents, faults) = checked(volume()).await;
+    assert_eq!(faults, []);
+    assert_eq!(survey.superblock.id(), ID);
+    assert_eq!(survey.regions_in(RegionState::Sealed).collect::<Vec<_>>(), [1]);
+    assert_eq!(survey.regions_in(RegionState::Open).collect::<Vec<_>>(), [2]);
+    assert!(matches!(survey.checkpoints, [Slot::Empty, Slot::Holds(_)]));
+    let granules = 2 * (1 + 18 + 1);
+    let expected = Contents {
+        blocks: 2,
+        heads: 2,
+        tombstones: 2,
+        granules,
+        read_bytes: 4 << 20,
+        ..Contents::default()
+    };
+    assert_eq!(contents, expected);
+
+    let disk = disk(volume(), Faults::default());
+    let by_footer = contents_by_footer(&disk, &survey, 1).await.unwrap();
+    assert_eq!((by_footer.blocks, by_footer.heads, by_footer.tombstones), (1, 1, 1));
+    assert_eq!(by_footer.granules, granules / 2);
+    assert_eq!(contents_by_footer(&disk, &survey, 2).await.unwrap_err().part, Part::Footer(2));
+}
+
+#[tokio::test]
+async fn every_bit_that_is_not_as_it_was_written_is_found_where_it_is() {
+    let geometry = geometry();
+    let region = geometry.region(1).unwrap();
+    let footer = region.end - G;
+    let table = |copy| TablePage::place(&geometry, 0, copy);
+    let superblocks = superblock_places(SIZE);
+    let slot = geometry.checkpoint(1).start;
+    let table = [
+        (superblocks[0] + 50, vec![(Part::Superblock, superblocks[0])]),
+        (superblocks[3] + 50, vec![(Part::Superblock, superblocks[3])]),
+        (slot + G, vec![(Part::Checkpoint, slot)]),
+        (table(PageCopy::A) + 50, vec![]),
+        (region.start + 60, vec![(Part::RegionHeader(1), region.start)]),
+        // A record's header, its first piece, its second; a packet.
+        (region.start + G + 60, vec![(Part::Record(1), region.start + G)]),
+        (region.start + 2 * G, vec![(Part::Record(1), region.start + G)]),
+        (region.start + 19 * G + 700, vec![(Part::Record(1), region.start + G)]),
+        (region.start + 20 * G + 90, vec![(Part::Record(1), region.start + 20 * G)]),
+        (footer + 100, vec![(Part::Footer(1), footer)]),
+        // Padding after a short piece, and where nothing was written: nobody reads it.
+        (region.start + 19 * G + 2_000, vec![]),
+        (region.start + 300 * G, vec![]),
+    ];
+    for (at, expected) in table {
+        let mut image = volume();
+        image.flip(at, 3);
+        let (_, _, faults) = checked(image).await;
+        let found: Vec<_> = faults.iter().map(|fault| (fault.part, fault.at)).collect();
+        assert_eq!(found, expected, "{at}: {faults:?}");
+    }
+    let mut image = volume();
+    image.flip(region.start + 19 * G + 700, 0);
+    let (_, _, faults) = checked(image).await;
+    let line = faults[0].to_string();
+    let at = region.start + G;
+    assert_eq!(line, format!("record in region 1 at byte {at}: wrong checksum of piece 5"));
+}
+
+#[tokio::test]
+async fn a_record_that_was_torn_in_an_open_region_is_no_fault() {
+    let region = geometry().region(2).unwrap();
+    let mut image = volume();
+    image.flip(region.start + G + 60, 0);
+    let (_, contents, faults) = checked(image).await;
+    assert_eq!((faults, contents.torn, contents.blocks), (vec![], 1, 1));
+}
+
+#[tokio::test]
+async fn what_is_no_volume_is_said_to_be_none() {
+    let silent = disk(Image::empty(SIZE), Faults::default());
+    let error = Survey::of(&silent).await.unwrap_err();
+    assert_eq!(error.to_string(), "nothing was written here");
+    let failing = Faults { fail_reads: Share::ALL, ..Faults::default() };
+    let error = Survey::of(&disk(volume(), failing)).await.unwrap_err();
+    assert!(matches!(error, SurveyError::Device(_)), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_that_fails_now_and_then_is_told_of_and_the_rest_is_checked() {
+    let good = disk(volume(), Faults::default());
+    let survey = Survey::of(&good).await.unwrap();
+    let sometimes = Faults { fail_reads: Share::millionths(20_000), ..Faults::default() };
+    let contents = check_region(&disk(volume(), sometimes), &survey, 1).await;
+    let failing = Faults { fail_reads: Share::ALL, ..Faults::default() };
+    let nothing = check_region(&disk(volume(), failing), &survey, 1).await;
+    assert_eq!(nothing.blocks, 0);
+    assert_eq!(nothing.faults.len() as u64, geometry().region_bytes() / G, "each granule, once");
+    assert!(contents.faults.len() < nothing.faults.len());
+}

@@ -15,6 +15,7 @@ mod check;
 pub mod demo;
 mod serve;
 mod status;
+mod volume;
 
 /// The command line was not understood, or names a configuration with faults (`EX_USAGE`).
 const MISUSED: u8 = 64;
@@ -28,6 +29,7 @@ Examples:
   tidegate check /etc/tidegate/tidegate.toml
   tidegate check /etc/tidegate/tidegate.toml --request 'GET https://video.example.com/film/a.m3u8'
   tidegate status
+  tidegate volume inspect /dev/disk/by-id/nvme-EXAMPLE
 
 Exit codes: 0 done, 1 failed, 64 misused (the command line, or a fault in the configuration)";
 
@@ -45,6 +47,7 @@ enum Command {
     Serve(serve::Args),
     Check(check::Args),
     Status(status::Args),
+    Volume(volume::Args),
     #[cfg(feature = "demo")]
     Demo(demo::Args),
 }
@@ -55,6 +58,7 @@ impl Command {
             Command::Serve(args) => serve::run(&args),
             Command::Check(args) => print(&check::run(&args)?),
             Command::Status(args) => print(&status::run(&args)?),
+            Command::Volume(args) => volume::run(&args),
             #[cfg(feature = "demo")]
             Command::Demo(args) => demo::run(&args),
         }

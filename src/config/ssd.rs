@@ -126,7 +126,7 @@ fn usual_index_bytes(volumes: &[SsdVolume]) -> u64 {
 /// A folder that is there holds a file of ours; anything else is the file itself.
 fn state(section: &Section<'_>) -> PathBuf {
     let Some((setting, text)) = section.setting("state").and_then(|s| s.with_text()) else {
-        return usual_state_folder().join(STATE_FILE);
+        return usual_state_file();
     };
     let path = section.source.folder.join(text);
     if path.is_dir() {
@@ -138,11 +138,13 @@ fn state(section: &Section<'_>) -> PathBuf {
     path
 }
 
-/// What the service manager gave us, or would.
-fn usual_state_folder() -> PathBuf {
+/// Where volumes that have failed are remembered unless `ssd.state` says otherwise: in the folder
+/// that the service manager gave us, or would.
+pub fn usual_state_file() -> PathBuf {
     let given = env::var_os("STATE_DIRECTORY");
     let first = given.as_ref().and_then(|list| env::split_paths(list).next());
-    first.filter(|path| path.is_absolute()).unwrap_or(Path::new("/var/lib/tidegate").to_owned())
+    let folder = first.filter(|path| path.is_absolute());
+    folder.unwrap_or(Path::new("/var/lib/tidegate").to_owned()).join(STATE_FILE)
 }
 
 const STATE_FILE: &str = "volumes.json";

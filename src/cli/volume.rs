@@ -1,0 +1,114 @@
+//! `tidegate volume`: makes volumes of the ssd tier, looks at them, and unmakes them.
+//!
+//! A volume that an appliance has open is left alone: it says so in one line. What destroys asks
+//! first. Progress is drawn on a terminal alone.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::path::Path;
+
+use clap::Subcommand;
+use tokio::runtime::Runtime;
+
+use super::Failure;
+use crate::config::units::parse_bytes;
+use crate::store::device::{self, Access, Disk, EngineChoice, OpenError, Options};
+
+mod create;
+mod forgive;
+mod format;
+mod inspect;
+mod progress;
+mod shape;
+mod told;
+mod verify;
+mod wipe;
+
+const EXAMPLES: &str = "\
+Examples:
+  tidegate volume create /ssd/tidegate.volume --size '200 GiB'
+  tidegate volume format /dev/disk/by-id/nvme-EXAMPLE
+  tidegate volume inspect /dev/disk/by-id/nvme-EXAMPLE
+  tidegate volume verify /ssd/tidegate.volume --json
+  tidegate volume wipe /ssd/tidegate.volume
+
+`serve` makes files that are not there by itself; a block device has to be formatted.
+Exit codes: 0 done, 1 failed or not as it was written, 64 misused";
+
+/// Make, look at, check and unmake volumes of the ssd tier
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Create(create::Args),
+    Format(format::Args),
+    Inspect(inspect::Args),
+    Verify(verify::Args),
+    Wipe(wipe::Args),
+    Forgive(forgive::Args),
+}
+
+/// Does one of them.
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    match &args.command {
+        Command::Create(args) => super::print(&create::run(args)?),
+        Command::Format(args) => super::print(&format::run(args)?),
+        Command::Inspect(args) => super::print(&inspect::run(args)?),
+        Command::Verify(args) => verify::run(args),
+        Command::Wipe(args) => super::print(&wipe::run(args)?),
+        Command::Forgive(args) => super::print(&forgive::run(args)?),
+    }
+}
+
+/// What devices and timers need. Blocks whoever asks of it.
+fn runtime() -> Result<Runtime, Failure> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.map_err(|error| Failure::Failed(format!("a runtime cannot be had: {error}")))
+}
+
+/// The file or device at `path`, nobody else's meanwhile.
+fn open(path: &Path, access: Access) -> Result<Disk, Failure> {
+    let options = Options { engine: EngineChoice::Auto, access };
+    let opened = device::open(path, &options);
+    opened.map(Disk::new).map_err(|error| {
+        Failure::Failed(match error {
+            OpenError::InUse { .. } => format!(
+                "{error}; if that is the appliance, `tidegate status` shows the volume, \
+                 and the appliance has to be stopped first"
+            ),
+            error => error.to_string(),
+        })
+    })
+}
+
+/// Asks on the terminal before something is lost.
+fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
+    if yes {
+        return Ok(());
+    }
+    if !io::stdin().is_terminal() {
+        return Err(Failure::Misused(format!(
+            "{question}\nnobody can be asked here; say --yes if that is meant"
+        )));
+    }
+    let _ = write!(io::stderr(), "{question}\nType \"yes\" to go on: ");
+    let mut answer = String::new();
+    let _ = io::stdin().lock().read_line(&mut answer);
+    match answer.trim() {
+        "yes" => Ok(()),
+        _ => Err(Failure::Failed("nothing was changed".to_owned())),
+    }
+}
+
+/// A size on the command line.
+fn size(text: &str) -> Result<u64, String> {
+    parse_bytes(text).ok_or_else(|| "write a number of bytes such as \"200 GiB\"".to_owned())
+}
+
+#[cfg(test)]
+mod tests;

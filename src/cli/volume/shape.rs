@@ -1,0 +1,90 @@
+//! What a new volume is like, and how it is laid out.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::size;
+use crate::cli::Failure;
+use crate::limits::{
+    INDEX_BYTES_MIN, INDEX_ENTRIES_PER_MIB, INDEX_ENTRY_BYTES, REGION_SIZE_BYTES, SLOT_SIZE_BYTES,
+    VOLUME_BYTES_MAX, VOLUME_BYTES_MIN,
+};
+use crate::object::BlockSize;
+use crate::store::device::{Buffer, DeviceError, Disk, Granules, Urgency};
+use crate::store::format::{
+    Geometry, PageCopy, Superblock, TablePage, VolumeId, superblock_places,
+};
+use crate::store::survey::Survey;
+
+/// Regions of a small volume, and how small they may be.
+const REGIONS_MIN: u64 = 32;
+const REGION_BYTES_MIN: u64 = 8 << 20;
+
+/// What is decided for good when a volume is made.
+#[derive(Debug, clap::Args)]
+pub(super) struct Shape {
+    /// Memory that the index of this volume may take later (`ssd.index`); left out: 32 MiB for
+    /// each TiB
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    index: Option<u64>,
+    /// The size of blocks, as `block_size` in the configuration
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "1 MiB")]
+    block_size: u64,
+}
+
+impl Shape {
+    /// A volume of `bytes`, which are rounded down to MiB.
+    pub(super) fn of(&self, bytes: u64) -> Result<Geometry, Failure> {
+        let bytes = bytes - bytes % SLOT_SIZE_BYTES;
+        if !(VOLUME_BYTES_MIN..=VOLUME_BYTES_MAX).contains(&bytes) {
+            return Err(Failure::Misused(format!(
+                "a volume has 256 MiB to 64 TiB, and not {bytes} bytes"
+            )));
+        }
+        let block = BlockSize::new(self.block_size).ok_or_else(|| {
+            Failure::Misused("--block-size is a power of two from 64 KiB to 1 MiB".to_owned())
+        })?;
+        let usual = (bytes >> 20) * INDEX_ENTRIES_PER_MIB * INDEX_ENTRY_BYTES;
+        let index_bytes = self.index.unwrap_or(usual).max(INDEX_BYTES_MIN);
+        // As `serve` lays out a new file: at least 32 regions, so that giving one up costs little.
+        let region = 1 << (bytes / REGIONS_MIN).ilog2();
+        let region = u64::clamp(region, REGION_BYTES_MIN, REGION_SIZE_BYTES);
+        Geometry::new(bytes, region, block, index_bytes / INDEX_ENTRY_BYTES)
+            .map_err(|error| Failure::Misused(format!("there is no such volume: {error}")))
+    }
+}
+
+/// Makes what `disk` lies on a new volume; what is then there, read again.
+pub(super) async fn made(disk: &Disk, geometry: Geometry) -> Result<Survey, Failure> {
+    lay_out(disk, geometry, VolumeId::random())
+        .await
+        .map_err(|error| Failure::Failed(format!("it cannot be written: {error}")))?;
+    let survey = Survey::of(disk).await;
+    survey.map_err(|error| Failure::Failed(format!("what was written cannot be read: {error}")))
+}
+
+/// The superblock comes last: until then it is no volume.
+async fn lay_out(disk: &Disk, geometry: Geometry, id: VolumeId) -> Result<(), DeviceError> {
+    unmake(disk, &superblock_places(disk.device().size_bytes())).await?;
+    for page in 0..geometry.table_pages() {
+        for copy in [PageCopy::A, PageCopy::B] {
+            let place = TablePage::place(&geometry, page, copy);
+            let bytes = TablePage::unused(&geometry, page).encode(id, place);
+            disk.write(place, vec![Buffer::Own(bytes)], Urgency::Write).await?;
+        }
+    }
+    unmake(disk, &[geometry.checkpoint(0).start, geometry.checkpoint(1).start]).await?;
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let superblock = Superblock::new(id, geometry, since.as_secs());
+    for at in superblock_places(geometry.volume_bytes()) {
+        disk.write(at, vec![Buffer::Own(superblock.encode(at))], Urgency::Write).await?;
+    }
+    disk.flush(Urgency::Write).await
+}
+
+/// Zeros over the granules at these places, for good.
+pub(super) async fn unmake(disk: &Disk, places: &[u64]) -> Result<(), DeviceError> {
+    for at in places {
+        disk.write(*at, vec![Buffer::Own(Granules::zeroed(1))], Urgency::Write).await?;
+    }
+    disk.flush(Urgency::Write).await
+}

@@ -1,0 +1,127 @@
+//! Each command on a file of its own: what it says, what it leaves, its exit code.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::super::run_with;
+use super::*;
+use crate::store::device::create;
+
+const MIB: u64 = 1 << 20;
+
+fn code(words: &[&str]) -> ExitCode {
+    let words = ["tidegate", "volume"].iter().chain(words);
+    run_with(words.map(|word| (*word).into()))
+}
+
+fn args(path: &Path) -> inspect::Args {
+    inspect::Args { path: path.to_owned(), json: true, state: path.with_extension("state") }
+}
+
+fn inspected(path: &Path) -> serde_json::Value {
+    serde_json::from_str(&inspect::run(&args(path)).unwrap()).unwrap()
+}
+
+#[test]
+fn a_volume_is_made_looked_at_checked_and_unmade() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.volume");
+    let name = path.to_str().unwrap();
+    let done = ExitCode::SUCCESS;
+    assert_eq!(code(&["create", name, "--size", "300 MiB"]), done);
+    let made = inspected(&path);
+    assert_eq!(made["size"], 300 * MIB);
+    assert_eq!(
+        made["regions"],
+        serde_json::json!({
+            "free": 36, "open": 0, "quarantined": 0, "sealed": 0,
+        })
+    );
+    assert_eq!((&made["faults_total"], &made["illness"]), (&0.into(), &serde_json::Value::Null));
+    assert_eq!(code(&["create", name, "--size", "300 MiB"]), ExitCode::from(1), "it is there");
+    assert_eq!(inspected(&path)["id"], made["id"]);
+    assert_eq!(code(&["verify", name]), done);
+
+    assert_eq!(code(&["format", name]), ExitCode::from(64), "nobody can be asked");
+    assert_eq!(inspected(&path)["id"], made["id"]);
+    assert_eq!(code(&["format", name, "--yes", "--json"]), done);
+    assert_ne!(inspected(&path)["id"], made["id"]);
+
+    let state = path.with_extension("state");
+    assert_eq!(code(&["wipe", name, "--yes", "--state", state.to_str().unwrap()]), done);
+    let error = inspect::run(&args(&path)).unwrap_err().to_string();
+    assert!(error.ends_with("a.volume is no volume: nothing was written here"), "{error}");
+    assert_eq!(code(&["verify", name]), ExitCode::from(1));
+}
+
+#[test]
+fn what_is_wrong_is_told_and_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.volume");
+    let name = path.to_str().unwrap();
+    assert_eq!(code(&["create", name, "--size", "256 MiB"]), ExitCode::SUCCESS);
+    let file = OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(b"?", 4096 + 100).unwrap();
+    assert_eq!(code(&["verify", name]), ExitCode::from(1));
+    let found = inspected(&path);
+    assert_eq!(found["faults"][0]["part"], "superblock");
+    assert_eq!(found["faults"][0]["at"], 4096);
+}
+
+#[test]
+fn a_volume_in_use_is_left_alone_with_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.volume");
+    create(&path, 256 * MIB).unwrap();
+    let _open = open(&path, Access::ReadWrite).unwrap();
+    let error = inspect::run(&args(&path)).unwrap_err().to_string();
+    assert!(error.contains("is in use by another process; if that is the appliance"), "{error}");
+    assert_eq!(error.lines().count(), 1);
+}
+
+#[test]
+fn a_volume_that_has_failed_is_shown_and_forgiven() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.volume");
+    assert_eq!(code(&["create", path.to_str().unwrap(), "--size", "256 MiB"]), ExitCode::SUCCESS);
+    let id = u128::from_str_radix(inspected(&path)["id"].as_str().unwrap(), 16).unwrap();
+    let state = path.with_extension("state");
+    let remembered = crate::store::remembered::Remembered::at(&state);
+    let illness = crate::store::remembered::Illness {
+        state: crate::store::remembered::IllState::Offline,
+        reason: "20 reads failed".to_owned(),
+        since: std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_795_262_128),
+    };
+    remembered.remember(id, illness).unwrap();
+    let words = inspect::run(&inspect::Args { json: false, ..args(&path) }).unwrap();
+    let line = "health       offline since Sat, 21 Nov 2026 11:55:28 GMT: 20 reads failed\n";
+    assert!(words.contains(line), "{words}");
+    let state = state.to_str().unwrap();
+    let name = path.to_str().unwrap();
+    assert_eq!(code(&["forgive", name, "--state", state]), ExitCode::SUCCESS);
+    assert!(inspected(&path)["illness"].is_null());
+}
+
+#[test]
+fn what_cannot_be_a_volume_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.volume");
+    let name = path.to_str().unwrap();
+    let misused = ExitCode::from(64);
+    for words in [
+        &["create", name][..],
+        &["create", name, "--size", "255 MiB"],
+        &["create", name, "--size", "many"],
+        &["create", name, "--size", "1 GiB", "--block-size", "3 MiB"],
+        &["inspect"],
+    ] {
+        assert_eq!(code(words), misused, "{words:?}");
+        assert!(!path.exists());
+    }
+    assert_eq!(code(&["inspect", name]), ExitCode::from(1));
+    fs::write(&path, vec![1; 8192]).unwrap();
+    assert_eq!(code(&["format", name, "--yes"]), misused, "too small");
+    assert_eq!(fs::read(&path).unwrap(), vec![1; 8192]);
+}

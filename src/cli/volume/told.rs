@@ -1,0 +1,200 @@
+//! What is told of a volume, in words and as JSON. Pure.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use crate::config::units::{bytes_about, bytes_text};
+use crate::limits::GRANULE_SIZE_BYTES;
+use crate::store::format::{Access, FormatError, RegionState};
+use crate::store::remembered::Illness;
+use crate::store::survey::{Contents, Fault, Slot, Survey, SurveyError};
+
+/// Faults that are told one by one; the rest is counted.
+const FAULTS_TOLD_MAX: usize = 100;
+
+/// A few words about what would be lost.
+pub(super) fn what_is_there(found: &Result<Survey, SurveyError>) -> String {
+    match found {
+        Ok(survey) => {
+            let used = survey.regions.len() - survey.regions_in(RegionState::Free).count();
+            let all = survey.regions.len();
+            format!("volume {}, {used} of {all} regions used", survey.superblock.id())
+        }
+        Err(SurveyError::Format(FormatError::NotAVolume)) => {
+            "nothing where a volume begins and ends".to_owned()
+        }
+        Err(SurveyError::Format(FormatError::Foreign)) => {
+            "something that is no volume of Tidegate".to_owned()
+        }
+        Err(error) => format!("a volume that cannot be used ({error})"),
+    }
+}
+
+/// Regions by state.
+pub(super) fn regions(survey: &Survey) -> BTreeMap<&'static str, usize> {
+    let states = [
+        ("free", RegionState::Free),
+        ("open", RegionState::Open),
+        ("sealed", RegionState::Sealed),
+        ("quarantined", RegionState::Quarantined),
+    ];
+    states.into_iter().map(|(name, state)| (name, survey.regions_in(state).count())).collect()
+}
+
+/// How full it is, 0 to 1: records of what regions can hold.
+pub(super) fn full(survey: &Survey, contents: &Contents) -> f64 {
+    let geometry = survey.superblock.geometry();
+    let room = u64::from(geometry.regions()) * u64::from(geometry.region_granules());
+    contents.granules as f64 / room as f64
+}
+
+/// What `inspect` found, in words.
+pub(super) fn inspected(
+    path: &Path,
+    survey: &Survey,
+    contents: &Contents,
+    illness: Option<&Illness>,
+) -> String {
+    let (superblock, geometry) = (&survey.superblock, survey.superblock.geometry());
+    let by_state: Vec<String> =
+        regions(survey).iter().map(|(state, count)| format!("{count} {state}")).collect();
+    let mut text = format!("{}: volume {}\n", path.display(), superblock.id());
+    let mut line = |name: &str, value: String| text.push_str(&format!("  {name:<13}{value}\n"));
+    line("made", date(superblock.created_at_seconds()));
+    line(
+        "size",
+        format!(
+            "{} in regions of {}, blocks of {}",
+            bytes_text(geometry.volume_bytes()),
+            bytes_text(geometry.region_bytes()),
+            bytes_text(geometry.block().bytes()),
+        ),
+    );
+    line("index", format!("{} entries at most", geometry.index_entries_max()));
+    if let Access::ReadOnly { bits } = superblock.access() {
+        line("access", format!("reading only: features {bits:#x} of a later version"));
+    }
+    line("regions", by_state.join(", "));
+    line("full", format!("{:.1}%: {}", full(survey, contents) * 100.0, counts(contents)));
+    let [first, second] = &survey.checkpoints;
+    line("checkpoints", format!("{}, {}", slot(first), slot(second)));
+    line("health", illness.map_or_else(|| "nothing remembered".to_owned(), ill));
+    text.push_str(&faults(&survey.faults, &contents.faults));
+    text
+}
+
+/// What records there are.
+pub(super) fn counts(contents: &Contents) -> String {
+    let mut told = vec![
+        format!("{} block records", contents.blocks),
+        format!("{} heads", contents.heads),
+        format!("{} ends of heads", contents.tombstones),
+    ];
+    if contents.unknown > 0 {
+        told.push(format!("{} of a later version", contents.unknown));
+    }
+    if contents.torn > 0 {
+        told.push(format!("{} torn where a region was left open", contents.torn));
+    }
+    told.join(", ")
+}
+
+/// Faults, one a line.
+pub(super) fn faults(survey: &[Fault], contents: &[Fault]) -> String {
+    let all = survey.iter().chain(contents);
+    let mut text: String =
+        all.take(FAULTS_TOLD_MAX).map(|fault| format!("  wrong: {fault}\n")).collect();
+    let count = survey.len() + contents.len();
+    if count > FAULTS_TOLD_MAX {
+        text.push_str(&format!("  and {} more\n", count - FAULTS_TOLD_MAX));
+    }
+    text
+}
+
+/// The same as JSON.
+pub(super) fn as_json(
+    path: &Path,
+    survey: &Survey,
+    contents: &Contents,
+    illness: Option<&Illness>,
+) -> Value {
+    let (superblock, geometry) = (&survey.superblock, survey.superblock.geometry());
+    let all = survey.faults.iter().chain(&contents.faults);
+    json!({
+        "path": path.display().to_string(),
+        "id": superblock.id().to_string(),
+        "made_unix_seconds": superblock.created_at_seconds(),
+        "size": geometry.volume_bytes(),
+        "device_size": survey.device_bytes,
+        "region_size": geometry.region_bytes(),
+        "block_size": geometry.block().bytes(),
+        "index_entries_max": geometry.index_entries_max(),
+        "read_only": superblock.access() != Access::Full,
+        "regions": regions(survey),
+        "full": full(survey, contents),
+        "blocks": contents.blocks,
+        "heads": contents.heads,
+        "tombstones": contents.tombstones,
+        "unknown": contents.unknown,
+        "torn": contents.torn,
+        "checkpoints": survey.checkpoints.each_ref().map(slot_json),
+        "illness": illness.map(|illness| json!({
+            "state": illness.state.word(),
+            "reason": illness.reason,
+            "since_unix_seconds": since(illness),
+        })),
+        "faults": all.take(FAULTS_TOLD_MAX).map(|fault| json!({
+            "at": fault.at, "part": fault.part.to_string(), "why": fault.why,
+        })).collect::<Vec<_>>(),
+        "faults_total": survey.faults.len() + contents.faults.len(),
+    })
+}
+
+fn slot(slot: &Slot) -> String {
+    match slot {
+        Slot::Empty => "none".to_owned(),
+        Slot::Holds(header) => {
+            let next = header.next_write();
+            format!("number {} before write {next}", header.sequence())
+        }
+        Slot::Damaged(why) => format!("damaged ({why})"),
+    }
+}
+
+fn slot_json(slot: &Slot) -> Value {
+    match slot {
+        Slot::Empty => Value::Null,
+        Slot::Holds(header) => {
+            json!({ "number": header.sequence(), "next_write": header.next_write() })
+        }
+        Slot::Damaged(why) => json!({ "damaged": why }),
+    }
+}
+
+fn ill(illness: &Illness) -> String {
+    format!("{} since {}: {}", illness.state.word(), date(since(illness)), illness.reason)
+}
+
+fn since(illness: &Illness) -> u64 {
+    illness.since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+fn date(unix_seconds: u64) -> String {
+    // Later than any calendar: a damaged clock, and no reason to fall over.
+    let seconds = unix_seconds.min(253_402_300_799);
+    httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds))
+}
+
+/// How fast something was read.
+pub(super) fn rate(bytes: u64, took: Duration) -> String {
+    let per_second = bytes as f64 / took.as_secs_f64().max(1e-3);
+    format!("{} at {} a second", bytes_about(bytes), bytes_about(per_second as u64))
+}
+
+/// Granules in words.
+pub(super) fn granules(granules: u64) -> String {
+    bytes_about(granules * GRANULE_SIZE_BYTES)
+}

@@ -1,7 +1,5 @@
 //! What a new volume is like, and how it is laid out.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use super::size;
 use crate::cli::Failure;
 use crate::limits::{
@@ -10,10 +8,8 @@ use crate::limits::{
 };
 use crate::object::BlockSize;
 use crate::store::device::{Buffer, DeviceError, Disk, Granules, Urgency};
-use crate::store::format::{
-    Geometry, PageCopy, Superblock, TablePage, VolumeId, superblock_places,
-};
 use crate::store::survey::Survey;
+use crate::store::{Geometry, Volume, VolumeId};
 
 /// Regions of a small volume, and how small they may be.
 const REGIONS_MIN: u64 = 32;
@@ -55,30 +51,11 @@ impl Shape {
 
 /// Makes what `disk` lies on a new volume; what is then there, read again.
 pub(super) async fn made(disk: &Disk, geometry: Geometry) -> Result<Survey, Failure> {
-    lay_out(disk, geometry, VolumeId::random())
+    Volume::format(disk, geometry, VolumeId::random())
         .await
-        .map_err(|error| Failure::Failed(format!("it cannot be written: {error}")))?;
+        .map_err(|error| Failure::Failed(format!("it cannot be made a volume: {error}")))?;
     let survey = Survey::of(disk).await;
     survey.map_err(|error| Failure::Failed(format!("what was written cannot be read: {error}")))
-}
-
-/// The superblock comes last: until then it is no volume.
-async fn lay_out(disk: &Disk, geometry: Geometry, id: VolumeId) -> Result<(), DeviceError> {
-    unmake(disk, &superblock_places(disk.device().size_bytes())).await?;
-    for page in 0..geometry.table_pages() {
-        for copy in [PageCopy::A, PageCopy::B] {
-            let place = TablePage::place(&geometry, page, copy);
-            let bytes = TablePage::unused(&geometry, page).encode(id, place);
-            disk.write(place, vec![Buffer::Own(bytes)], Urgency::Write).await?;
-        }
-    }
-    unmake(disk, &[geometry.checkpoint(0).start, geometry.checkpoint(1).start]).await?;
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let superblock = Superblock::new(id, geometry, since.as_secs());
-    for at in superblock_places(geometry.volume_bytes()) {
-        disk.write(at, vec![Buffer::Own(superblock.encode(at))], Urgency::Write).await?;
-    }
-    disk.flush(Urgency::Write).await
 }
 
 /// Zeros over the granules at these places, for good.

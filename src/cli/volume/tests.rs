@@ -5,9 +5,14 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::ExitCode;
 
+use bytes::Bytes;
+
 use super::super::run_with;
 use super::*;
+use crate::object::{BlockKey, PieceMap, VersionNumbers};
 use crate::store::device::create;
+use crate::store::volume::{BlockWrite, HeadWrite, VolumeSettings};
+use crate::store::{ObjectHash, SiteHash, Stream, Volume};
 
 const MIB: u64 = 1 << 20;
 
@@ -68,6 +73,63 @@ fn what_is_wrong_is_told_and_fails() {
     let found = inspected(&path);
     assert_eq!(found["faults"][0]["part"], "superblock");
     assert_eq!(found["faults"][0]["at"], 4096);
+}
+
+/// A volume on which three blocks and a head were written.
+fn written(path: &Path) {
+    assert_eq!(code(&["create", path.to_str().unwrap(), "--size", "256 MiB"]), ExitCode::SUCCESS);
+    let disk = open(path, Access::ReadWrite).unwrap();
+    let runtime = runtime().unwrap();
+    runtime.block_on(async {
+        let volume = Volume::open(disk, VolumeSettings::default()).await.unwrap();
+        let versions = VersionNumbers::of_epoch(1);
+        for index in 0..3 {
+            let block = BlockWrite {
+                object: ObjectHash(index.into()),
+                site: SiteHash(1),
+                block: BlockKey { version: versions.assign(), index },
+                birth: 0,
+                pieces: PieceMap::run(0, 3),
+                parts: vec![Bytes::from(vec![index as u8 + 1; 3 * (64 << 10)])],
+                origin: Stream::Demand,
+                guard: Box::new(()),
+                done: None,
+            };
+            volume.append_block(block).unwrap();
+        }
+        let head = HeadWrite {
+            object: ObjectHash(0),
+            site: SiteHash(1),
+            birth: 0,
+            payload: Bytes::from_static(b"a head"),
+            body: None,
+            guard: Box::new(()),
+        };
+        volume.append_head(head).unwrap();
+        volume.close().await;
+    });
+}
+
+#[test]
+fn what_the_engine_wrote_is_found_and_a_byte_that_rots_is_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.volume");
+    written(&path);
+    let found = inspected(&path);
+    assert_eq!((&found["blocks"], &found["heads"]), (&3.into(), &1.into()), "{found}");
+    assert_eq!(found["faults_total"], 0, "{found}");
+    assert!(found["checkpoints"].as_array().unwrap().iter().any(|slot| slot["number"].is_u64()));
+    let name = path.to_str().unwrap();
+    assert_eq!(code(&["verify", name]), ExitCode::SUCCESS);
+
+    let bytes = fs::read(&path).unwrap();
+    let at = bytes.windows(4096).position(|granule| granule.iter().all(|byte| *byte == 2));
+    let file = OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(b"?", at.unwrap() as u64 + (64 << 10)).unwrap();
+    assert_eq!(code(&["verify", name]), ExitCode::from(1));
+    let found = inspected(&path);
+    assert_eq!(found["faults_total"], 1, "{found}");
+    assert_eq!(found["faults"][0]["why"], "wrong checksum of piece 1");
 }
 
 #[test]

@@ -190,6 +190,16 @@ impl Running {
         self.parts.ram.resize(whole);
     }
 
+    /// Does what [`Running::evict`] does to all of it; stays valid while the appliance drains.
+    pub fn ram_emptier(&self) -> impl Fn() + Send + Sync + 'static {
+        let ram = self.parts.ram.clone();
+        move || {
+            let whole = ram.usage().cached_bytes_max;
+            ram.resize(0);
+            ram.resize(whole);
+        }
+    }
+
     /// Opens the access log's file anew, after it has been moved.
     pub fn reopen_log(&self) {
         self.log_writer.reopen();

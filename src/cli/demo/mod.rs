@@ -68,12 +68,11 @@ pub(in crate::cli) fn run(args: &Args) -> Result<(), Failure> {
         ..Distance::default()
     };
     let origin = runtime.block_on(Origin::start(distance)).map_err(failed("an origin"))?;
-    let folder = Folder::create().map_err(failed("a folder for the certificate"))?;
+    let folder = Folder::create().map_err(failed("a folder for its files"))?;
     let port = if args.smoke { 0 } else { args.port };
-    let edge = start(&folder, origin.address(), port)
-        .or_else(|_| start(&folder, origin.address(), 0))
-        .map_err(Failure::Failed)?;
+    let edge = start_somehow(&folder, origin.address(), port).map_err(Failure::Failed)?;
     let status = edge.status_source();
+    origin.forget_with(edge.ram_emptier());
     origin.show_status_of(move || {
         serde_json::to_string(&status()).expect("a status is made of strings, numbers and lists")
     });
@@ -138,10 +137,32 @@ fn first(addresses: &[SocketAddr]) -> Result<SocketAddr, Failure> {
     addresses.first().copied().ok_or_else(missing)
 }
 
+/// With the port that was asked for, or another; with a small ssd tier, or none where a temporary
+/// folder cannot hold one (no direct I/O, no room).
+fn start_somehow(folder: &Folder, origin: SocketAddr, port: u16) -> Result<Running, String> {
+    let with = |ssd| start(folder, origin, port, ssd).or_else(|_| start(folder, origin, 0, ssd));
+    with(SSD).or_else(|error| {
+        tracing::info!("the demo does without an ssd tier: {error}");
+        with("")
+    })
+}
+
+/// Everything is written to it, as often as it likes: the demo is over before a drive wears.
+const SSD: &str = r#"
+[ssd]
+admission = "all"
+state = "volumes.json"
+
+[[ssd.volumes]]
+path = "demo.volume"
+size = "256 MiB"
+writes_per_day = "1000x"
+"#;
+
 /// The edge: an ordinary appliance on loopback, with the demo's origin.
-fn start(folder: &Folder, origin: SocketAddr, port: u16) -> Result<Running, String> {
+fn start(folder: &Folder, origin: SocketAddr, port: u16, ssd: &str) -> Result<Running, String> {
     let text = format!(
-        r#"
+        r#"{ssd}
 [listeners]
 http = "127.0.0.1:0"
 https = "127.0.0.1:{port}"
@@ -175,7 +196,7 @@ origins = ["http://{origin}"]
 const FILE_CERTIFICATE: &str = "certificate.pem";
 const FILE_KEY: &str = "key.pem";
 
-/// Where the certificate lies as long as the demo runs.
+/// Where certificate and volume lie as long as the demo runs.
 struct Folder(PathBuf);
 
 impl Folder {

@@ -1,8 +1,8 @@
 //! The demo's origin: the embedded files over HTTP/1.1 on loopback, counted.
 //!
 //! Answers ranges and validators exactly. Knows nothing of the edge in front of it; what
-//! `/status.json` says is a closure it is given. It can play a distant origin: a first byte that
-//! takes its time, a body that comes at a rate.
+//! `/status.json` says and `/forget-ram` does are closures it is given. It can play a distant
+//! origin: a first byte that takes its time, a body that comes at a rate.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -31,6 +31,7 @@ use crate::page;
 
 const CONNECTIONS_MAX: usize = 256;
 const STATUS_PATH: &str = "/status.json";
+const FORGET_PATH: &str = "/forget-ram";
 const YEAR: &str = "max-age=31536000, immutable";
 /// The film was encoded then; entity tags, not this date, tell contents apart.
 const LAST_MODIFIED: &str = "Fri, 20 Nov 2026 20:49:25 GMT";
@@ -78,6 +79,7 @@ impl Origin {
             distance,
             served: Counts::default(),
             status: OnceLock::new(),
+            forget: OnceLock::new(),
         });
         let (stopping, tasks) = (CancellationToken::new(), TaskTracker::new());
         tasks.spawn(accept(listener, Arc::clone(&shared), stopping.clone(), tasks.clone()));
@@ -102,6 +104,12 @@ impl Origin {
         let _ = self.shared.status.set(Status(Box::new(status)));
     }
 
+    /// From now on a request for `/forget-ram` calls `forget`: what is held elsewhere than in ram
+    /// shows. Only the first call counts.
+    pub fn forget_with(&self, forget: impl Fn() + Send + Sync + 'static) {
+        let _ = self.shared.forget.set(Forget(Box::new(forget)));
+    }
+
     /// Stops accepting, cuts what is in flight, and waits until every task is gone.
     pub async fn stop(self) {
         self.stopping.cancel();
@@ -122,6 +130,7 @@ struct Shared {
     distance: Distance,
     served: Counts,
     status: OnceLock<Status>,
+    forget: OnceLock<Forget>,
 }
 
 struct Status(Box<dyn Fn() -> String + Send + Sync>);
@@ -129,6 +138,14 @@ struct Status(Box<dyn Fn() -> String + Send + Sync>);
 impl std::fmt::Debug for Status {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Status")
+    }
+}
+
+struct Forget(Box<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for Forget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Forget")
     }
 }
 
@@ -231,6 +248,7 @@ fn answer<B>(shared: &Shared, method: &Method, request: &Request<B>) -> Response
     let path = request.uri().path();
     let (head, body) = match (method, path) {
         (&Method::GET | &Method::HEAD, STATUS_PATH) => status_page(shared),
+        (&Method::GET, FORGET_PATH) => forget(shared),
         (&Method::GET | &Method::HEAD, _) => match shared.objects.get(path) {
             Some(object) => content(object, request.headers()),
             None => plain(StatusCode::NOT_FOUND),
@@ -264,6 +282,13 @@ fn status_page(shared: &Shared) -> (response::Parts, Bytes) {
         .header(header::CONTENT_TYPE, "application/json")
         .header(header::CACHE_CONTROL, "no-store");
     whole(builder, Bytes::from(serde_json::Value::Object(page).to_string()))
+}
+
+fn forget(shared: &Shared) -> (response::Parts, Bytes) {
+    let Some(forget) = shared.forget.get() else { return plain(StatusCode::NOT_FOUND) };
+    forget.0();
+    let builder = Response::builder().header(header::CACHE_CONTROL, "no-store");
+    whole(builder, Bytes::from_static(b"forgotten\n"))
 }
 
 /// The object, the range of it that was asked for, or word that it has not changed.
@@ -468,5 +493,20 @@ mod tests {
         let answer = ask(&origin, "GET", "/film/seg-0-00004.m4s", &[]).await;
         assert_eq!(&answer.body[..], page::file("/film/seg-0-00004.m4s").unwrap().1);
         assert!(started.elapsed() >= Duration::from_millis(40 + 180));
+    }
+
+    #[tokio::test]
+    async fn ram_is_forgotten_when_it_is_asked_for_and_by_nobody_else() {
+        let origin = Origin::start(Distance::default()).await.unwrap();
+        assert_eq!(ask(&origin, "GET", "/forget-ram", &[]).await.status, 404);
+        let times = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&times);
+        origin.forget_with(move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+        });
+        let forgotten = ask(&origin, "GET", "/forget-ram", &[]).await;
+        assert_eq!(ask(&origin, "HEAD", "/forget-ram", &[]).await.status, 404);
+        assert_eq!((forgotten.status, times.load(Ordering::Relaxed)), (200, 1));
+        assert_eq!(forgotten.fields["cache-control"], "no-store");
     }
 }

@@ -13,6 +13,7 @@ mod larger_than_cache;
 mod lies;
 mod lies_about_ranges;
 mod memory;
+mod operator;
 mod private;
 mod property;
 mod protocol;

@@ -118,8 +118,12 @@ fn sent(bytes: &BTreeMap<String, u64>) -> String {
 }
 
 fn offload(status: &Shown) -> String {
+    let of = |requests| match requests {
+        1 => "1 request".to_owned(),
+        more => format!("{more} requests"),
+    };
     let (sent, Origin { bytes, requests }) = (status.bytes.values().sum::<u64>(), &status.origin);
-    let asked = format!("{} from origins in {requests} requests", bytes_about(*bytes));
+    let asked = format!("{} from origins in {}", bytes_about(*bytes), of(*requests));
     match sent {
         0 => asked,
         _ => format!("{}; {asked}", percent(sent.saturating_sub(*bytes), sent)),

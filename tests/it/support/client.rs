@@ -61,6 +61,11 @@ impl Client {
         Client { speaks, tls: Some(Arc::new(config)), ..Client::plain(address, host) }
     }
 
+    /// Where it asks.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Asks for another host's objects.
     pub(crate) fn host(&self, host: &str) -> Client {
         Client { host: host.to_owned(), ..self.clone() }

@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::{VOLUMES_MAX, VOLUMES_REMEMBERED_MAX};
 
+mod watch;
+
 /// Where the volumes that have failed are remembered.
 #[derive(Clone, Debug)]
 pub struct Remembered {

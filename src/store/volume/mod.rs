@@ -312,6 +312,16 @@ impl Volume {
         self.core.health.state()
     }
 
+    /// Uses it no more than `state` allows, for what is known of it from elsewhere; it only gets
+    /// worse.
+    pub fn worsen(&self, state: &State) {
+        match state {
+            State::Online => {}
+            State::ReadOnly { why } => self.core.health.read_only(why.clone()),
+            State::Offline { why } => self.core.health.offline(why.clone()),
+        }
+    }
+
     /// What it holds and has done.
     pub fn figures(&self) -> VolumeFigures {
         self.core.figures()

@@ -1,0 +1,152 @@
+//! Volumes that fall ill while they are in use are remembered, and what is remembered counts when
+//! they are opened again.
+//!
+//! A file that cannot be written costs a line in the log: the volume is as ill as it was, only the
+//! next process does not know.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::{IllState, Illness, Remembered};
+use crate::store::Volume;
+use crate::store::volume::State;
+
+/// How long a volume may be ill before it is remembered.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+impl Illness {
+    /// What a volume is now, if it is ill.
+    fn of(state: &State, since: SystemTime) -> Option<Illness> {
+        let (state, why) = match state {
+            State::Online => return None,
+            State::ReadOnly { why } => (IllState::ReadOnly, why),
+            State::Offline { why } => (IllState::Offline, why),
+        };
+        Some(Illness { state, reason: why.clone(), since })
+    }
+
+    /// Uses a volume that was just opened no more than this allows.
+    pub fn bring_back(&self, volume: &Volume) {
+        let why = format!("it failed before: {}", self.reason);
+        volume.worsen(&match self.state {
+            IllState::ReadOnly => State::ReadOnly { why },
+            IllState::Offline => State::Offline { why },
+        });
+    }
+}
+
+impl Remembered {
+    /// Remembers each volume that falls ill, until `stop`; then once more. `volumes` names those
+    /// that are open. Volumes must not be closed before it returns: a closed one is offline too.
+    ///
+    /// Dropping it midway loses what was not remembered yet.
+    pub async fn watch(self, volumes: impl Fn() -> Vec<Arc<Volume>>, stop: CancellationToken) {
+        let mut known: BTreeMap<u128, IllState> = BTreeMap::new();
+        loop {
+            let stopped = stop.run_until_cancelled(sleep(LOOK_EVERY)).await.is_none();
+            for volume in volumes() {
+                let id = volume.id();
+                let Some(illness) = Illness::of(&volume.state(), SystemTime::now()) else {
+                    continue;
+                };
+                if known.insert(id.0, illness.state) != Some(illness.state) {
+                    self.clone().remember_change(id.0, illness).await;
+                }
+            }
+            if stopped {
+                return;
+            }
+        }
+    }
+
+    /// What is remembered already stays as it is: its reason and its time are the first ones.
+    async fn remember_change(self, volume: u128, illness: Illness) {
+        let written = spawn_blocking(move || {
+            let known = self.all().0.get(&volume).map(|known| known.state);
+            let result = match known == Some(illness.state) {
+                true => Ok(()),
+                false => self.remember(volume, illness),
+            };
+            result.map_err(|error| format!("{}: {error}", self.file().display()))
+        });
+        let written = written.await.map_err(|error| error.to_string());
+        if let Err(error) = written.and_then(|written| written) {
+            tracing::error!("a volume that failed is not remembered: {error}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object::BlockSize;
+    use crate::store::device::{Disk, Faults, Share, Simulated, Simulation};
+    use crate::store::volume::{HeadWrite, VolumeSettings};
+    use crate::store::{Geometry, ObjectHash, SiteHash, VolumeId};
+
+    async fn volume(device: &Arc<Simulated>, id: u128) -> Arc<Volume> {
+        let disk = Disk::new(device.clone());
+        let geometry = Geometry::new(32 << 20, 2 << 20, BlockSize::MAX, 1_000).unwrap();
+        Volume::format(&disk, geometry, VolumeId(id)).await.unwrap();
+        Volume::open(disk, VolumeSettings::default()).await.unwrap()
+    }
+
+    fn device(seed: u64) -> Arc<Simulated> {
+        let (size_bytes, faults) = (32 << 20, Faults::default());
+        Arc::new(Simulated::new(&Simulation { size_bytes, seed, faults }))
+    }
+
+    fn head() -> HeadWrite {
+        HeadWrite {
+            object: ObjectHash(1),
+            site: SiteHash(1),
+            birth: 0,
+            payload: bytes::Bytes::from_static(b"a head"),
+            body: None,
+            guard: Box::new(()),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_volume_that_falls_ill_is_remembered_and_ill_when_it_is_opened_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let remembered = Remembered::at(&folder.path().join("volumes.json"));
+        let (well, sick) = (device(1), device(2));
+        let volumes = vec![volume(&well, 7).await, volume(&sick, 8).await];
+        let (stop, watched) = (CancellationToken::new(), volumes.clone());
+        let watching = remembered.clone().watch(move || watched.clone(), stop.clone());
+        let watching = tokio::spawn(watching);
+        sick.set_faults(Faults { fail_writes: Share::ALL, ..Faults::default() });
+        volumes[1].append_head(head()).unwrap();
+        while volumes[1].state() == State::Online {
+            sleep(Duration::from_millis(5)).await;
+        }
+        // Before it looked: it looks once more.
+        stop.cancel();
+        watching.await.unwrap();
+        for volume in &volumes {
+            volume.close().await;
+        }
+        let (all, _) = remembered.all();
+        assert_eq!(all.keys().collect::<Vec<_>>(), [&8], "the other one was only closed");
+
+        let again = volume(&device(3), 8).await;
+        all[&8].bring_back(&again);
+        let expected = format!("it failed before: {}", all[&8].reason);
+        match (again.state(), all[&8].state) {
+            (State::ReadOnly { why }, IllState::ReadOnly)
+            | (State::Offline { why }, IllState::Offline) => assert_eq!(why, expected),
+            (state, _) => panic!("{state} and {all:?}"),
+        }
+        let before = all;
+        let stop = CancellationToken::new();
+        stop.cancel();
+        remembered.clone().watch(move || vec![again.clone()], stop).await;
+        assert_eq!(remembered.all().0, before, "the first reason stays");
+    }
+}

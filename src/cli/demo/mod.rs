@@ -14,17 +14,20 @@ use std::fs;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rcgen::{CertifiedKey, KeyPair};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::sleep;
 
 use super::Failure;
 use super::serve::log_to_stderr;
 use crate::appliance::{Appliance, Running};
 use crate::config::{Config, LogLevel};
+use crate::control::status::Status;
 
 use self::origin::{Distance, Origin};
 use self::viewer::EdgeAddress;
@@ -64,7 +67,7 @@ pub(in crate::cli) fn run(args: &Args) -> Result<(), Failure> {
         .build()
         .map_err(failed("a runtime"))?;
     let distance = Distance {
-        first_byte_after: std::time::Duration::from_millis(args.origin_delay),
+        first_byte_after: Duration::from_millis(args.origin_delay),
         ..Distance::default()
     };
     let origin = runtime.block_on(Origin::start(distance)).map_err(failed("an origin"))?;
@@ -89,14 +92,41 @@ async fn smoke(folder: &Folder, edge: &Running, origin: &Origin) -> Result<(), F
     let certificate = CertificateDer::from_pem_file(folder.certificate())
         .map_err(|error| Failure::Failed(format!("the demo's certificate: {error}")))?;
     let address = first(&edge.https_addresses())?;
+    let (status, empty_ram) = (edge.status_source(), edge.ram_emptier());
     let edge = EdgeAddress { address, host: "localhost".to_owned(), certificate };
-    let report = smoke::run(&edge, origin).await;
+    let on_ssd = async || {
+        let kept = all_is_kept(&status).await;
+        if kept {
+            empty_ram();
+        }
+        kept
+    };
+    let report = smoke::run(&edge, origin, on_ssd).await;
     super::print(&format!("{report}\n"))?;
     match report.passed() {
         true => Ok(()),
         false => Err(Failure::Failed("the smoke test failed; see the table above".to_owned())),
     }
 }
+
+/// Waits until the ssd tier has written what it was given; whether there is one.
+async fn all_is_kept(status: &impl Fn() -> Status) -> bool {
+    let mut before = None;
+    for _ in 0..LOOKS_MAX {
+        let Some(ssd) = status().ssd.filter(|ssd| !ssd.volumes.is_empty()) else { return false };
+        let writes: u64 = ssd.volumes.iter().map(|volume| volume.writes).sum();
+        let waiting: u64 = ssd.volumes.iter().map(|volume| volume.queue_depth).sum();
+        if waiting == 0 && before.replace(writes) == Some(writes) {
+            return true;
+        }
+        sleep(LOOK_EVERY).await;
+    }
+    true
+}
+
+/// Longer than heads wait for each other to be written together.
+const LOOK_EVERY: Duration = Duration::from_millis(300);
+const LOOKS_MAX: usize = 30;
 
 async fn show(args: &Args, folder: &Folder, edge: &Running) -> Result<(), Failure> {
     let https = format!("https://localhost:{}", first(&edge.https_addresses())?.port());

@@ -1,10 +1,12 @@
-//! Any range of any object, in any order, at any concurrency, amid evictions: the right bytes.
+//! Any range of any object, in any order, at any concurrency, amid evictions and restarts: the
+//! right bytes, from the origin, from ram and from a volume.
 //!
 //! One case is an object and a few requests for it at once. The seed is printed; `TIDEGATE_SEED`
 //! repeats a run, `TIDEGATE_CASES` asks for more of them.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 use crate::support::{
@@ -141,18 +143,32 @@ async fn cases(workers: usize) {
     let count: u64 = count.unwrap_or(700);
     println!("TIDEGATE_SEED={} with {workers} workers", seed - workers as u64);
 
-    let origin = Origin::start();
-    let edge = Edge::in_front_of(&origin)
-        .workers(workers)
-        .ram("64 MiB")
-        .setting("fill.window", "2 MiB")
-        .start();
-    let clients = [edge.client(), edge.client(), edge.client_over_tls(Speaks::Http2)];
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    let configured = || {
+        let state = folder.path().join("state.json");
+        Edge::in_front_of(&origin)
+            .workers(workers)
+            .ram("64 MiB")
+            .setting("memory.total", "256 MiB")
+            .setting("fill.window", "2 MiB")
+            .setting("ssd.admission", "all")
+            .setting("ssd.state", &state.to_string_lossy())
+            .volume(folder.path(), "volume")
+    };
+    let speaking =
+        |edge: &Edge| [edge.client(), edge.client(), edge.client_over_tls(Speaks::Http2)];
+    let mut edge = configured().start();
+    let mut clients = speaking(&edge);
     let mut chance = Chance(mixed(seed));
     let mut objects: Vec<Object> = vec![];
     for number in 0..count {
         if chance.one_in(25) {
             edge.evict(chance.below(101));
+        }
+        if chance.one_in(150) {
+            edge.drain().await;
+            edge = configured().start();
+            clients = speaking(&edge);
         }
         // New, or one of before: then in ram, or evicted, or in part.
         if objects.is_empty() || !chance.one_in(3) {
@@ -170,7 +186,7 @@ async fn cases(workers: usize) {
             origin.forget_requests();
         }
     }
-    assert!(count < 300 || edge.metric("tidegate_ram_evictions_total", &[]).await > 0.0);
+    assert!(count < 300 || edge.metric("tidegate_ssd_read_bytes_total", &[]).await > 0.0);
     println!("{count} cases with {workers} workers");
 }
 

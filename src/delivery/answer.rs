@@ -160,12 +160,14 @@ impl Transaction<'_> {
             }
             Now::NoMemory => self.record.found(Lookup::Hit),
             Now::NotThere => {
-                if !feed.bring_in_time(span).await? {
+                let from_ssd = feed.bring_in_time(span).await?;
+                if !from_ssd {
                     feed.join(span)?;
                 }
                 self.record.found(match feed.collapsed {
                     Some(true) => Lookup::Collapsed,
                     Some(false) => Lookup::Partial,
+                    None if from_ssd => Lookup::HitSsd,
                     None => Lookup::Hit,
                 });
             }

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::parts::Parts;
 use super::ssd;
 use crate::access_log::Target;
-use crate::control::status::{BlockStatus, MemoryStatus, ObjectStatus, RunStatus, Status};
+use crate::control::status::{
+    BlockStatus, MemoryStatus, ObjectStatus, RunStatus, SsdStatus, Status,
+};
 use crate::limits::{STATUS_BLOCKS_MAX, STATUS_OBJECTS_MAX};
 use crate::memory::{Class, Use};
 use crate::metrics::series;
@@ -82,12 +84,19 @@ pub(super) fn status(parts: &Parts) -> Status {
         phase: parts.readiness.phase().word(),
         uptime_seconds: parts.started.elapsed().as_secs(),
         memory: MemoryStatus { total_bytes: parts.config.memory.total_bytes, by_use },
+        ssd: ssd_status(parts),
         connections: sum(parts, |counts| &counts.open),
         runs: runs(parts),
         recent: parts.log.recent(),
         objects: objects(parts),
         ..Status::counted(&parts.metrics.totals())
     }
+}
+
+fn ssd_status(parts: &Parts) -> Option<SsdStatus> {
+    let volumes = &parts.config.ssd.volumes;
+    let sample = || ssd::sample(&parts.ssd, volumes, parts.started.elapsed());
+    (!volumes.is_empty()).then(|| SsdStatus::of(&sample()))
 }
 
 fn runs(parts: &Parts) -> Vec<RunStatus> {

@@ -7,7 +7,7 @@ use crate::cache::ssd::{Place, Ssd};
 use crate::config::SsdVolume;
 use crate::metrics::ssd::{ByWord, Latency, Recovery, SsdSample, VolumeSample};
 use crate::store::device::{DeviceFigures, LATENCY_BOUNDS, Urgency};
-use crate::store::volume::{Recovered, VolumeFigures};
+use crate::store::volume::{Recovered, State, VolumeFigures};
 
 /// The tier now; `volumes` are those of the configuration, in the order of the places.
 pub(in crate::appliance) fn sample(ssd: &Ssd, volumes: &[SsdVolume], up: Duration) -> SsdSample {
@@ -44,6 +44,10 @@ fn volume(place: &Place, set: &SsdVolume, up: Duration) -> VolumeSample {
     VolumeSample {
         engine: device.engine().label(),
         state: figures.state.label(),
+        why: match &figures.state {
+            State::Online => None,
+            State::ReadOnly { why } | State::Offline { why } => Some(why.clone()),
+        },
         used_bytes: figures.live_bytes,
         reads: by_urgency(device_figures.reads),
         writes: by_urgency(device_figures.writes),
@@ -72,8 +76,10 @@ fn by_urgency(counts: [u64; Urgency::ALL.len()]) -> ByWord {
 }
 
 fn errors(figures: &VolumeFigures, device: &DeviceFigures) -> ByWord {
+    // What the device knows beyond the volume: flushes, mostly.
+    let told = figures.read_errors + figures.write_errors;
     vec![
-        ("device", device.errors),
+        ("other", device.errors.saturating_sub(told)),
         ("read", figures.read_errors),
         ("late", figures.late),
         ("busy", figures.busy),

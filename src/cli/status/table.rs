@@ -158,7 +158,11 @@ fn volumes(volumes: &[Volume], read_bytes: u64) -> String {
     }
     for one in volumes {
         let why = one.why.as_ref().map(|why| format!("{}: {why}", one.state));
-        let errors = (one.errors > 0).then(|| format!("{} errors", one.errors));
+        let errors = match one.errors {
+            0 => None,
+            1 => Some("1 error".to_owned()),
+            errors => Some(format!("{errors} errors")),
+        };
         let told: Vec<String> = why.into_iter().chain(errors).collect();
         if !told.is_empty() {
             text.push_str(&format!("  {}: {}\n", one.name, told.join("; ")));

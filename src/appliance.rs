@@ -217,7 +217,7 @@ impl Running {
         filler.stop.cancel();
         filler.tasks.close();
         self.fill_runtime.block_on(filler.tasks.wait());
-        self.fill_runtime.block_on(ssd::close(&self.parts.ssd));
+        self.fill_runtime.block_on(ssd::close(&self.parts.ssd, &self.parts.ssd_watch));
         self.close_admin.cancel();
         if let Some(admin) = self.admin {
             join(admin);

@@ -35,6 +35,7 @@ pub(super) struct Parts {
     pub(super) heads: Arc<Heads>,
     pub(super) ram: Arc<Ram>,
     pub(super) ssd: Arc<Ssd>,
+    pub(super) ssd_watch: ssd::Watch,
     pub(super) sites: Arc<Sites>,
     pub(super) governor: Arc<Governor>,
     pub(super) budget: Budget,
@@ -80,7 +81,7 @@ impl Parts {
             sites: sites.clone(),
             bypass_bytes_per_second: config.ssd.bypass_bytes,
         };
-        let ssd = ssd::start(&config.ssd, tier)?;
+        let (ssd, ssd_watch) = ssd::start(&config.ssd, tier)?;
         let filler = Arc::new(Filler {
             runtime: fill_runtime.handle().clone(),
             heads: heads.clone(),
@@ -107,6 +108,7 @@ impl Parts {
             heads,
             ram,
             ssd,
+            ssd_watch,
             sites,
             filler,
             metrics,

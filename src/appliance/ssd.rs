@@ -4,6 +4,7 @@
 //! is in use, no room for a new one. A device that is merely ill makes a tier without it. A volume
 //! that takes long to come online does so while viewers are served.
 
+mod ill;
 mod sample;
 
 use std::fs;
@@ -15,6 +16,7 @@ use tokio::runtime::Handle;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout;
 
+pub(super) use self::ill::Watch;
 pub(super) use self::sample::sample;
 use super::ApplianceError;
 use crate::cache::admission::{Admission, AdmissionSettings, AdmissionSizes, Mode};
@@ -25,13 +27,19 @@ use crate::object::BlockSize;
 use crate::store::Volume;
 use crate::store::device::{self, Device, Disk, Simulated, Simulation};
 use crate::store::format::{Geometry, VolumeId};
+use crate::store::remembered::Remembered;
 use crate::store::volume::{VolumeError, VolumeSettings};
 
 /// Opens every volume, makes those that are not there, and brings them online.
 ///
 /// # Errors
 /// The first volume that an operator must look at.
-pub(super) fn start(config: &config::Ssd, tier: SsdParts) -> Result<Arc<Ssd>, ApplianceError> {
+pub(super) fn start(
+    config: &config::Ssd,
+    tier: SsdParts,
+) -> Result<(Arc<Ssd>, Watch), ApplianceError> {
+    let file = Remembered::at(&config.state);
+    let ill = ill::remembered(&file);
     let runtime = tier.runtime.clone();
     let block_size = tier.block_size;
     let places = config.volumes.iter().map(|volume| place(config, volume, &tier)).collect();
@@ -44,9 +52,11 @@ pub(super) fn start(config: &config::Ssd, tier: SsdParts) -> Result<Arc<Ssd>, Ap
         let device = device_of(config, volume, geometry, &runtime).map_err(refused)?;
         let settings = settings(config);
         let place = ssd.volumes().all()[at].clone();
-        let opened = place.clone();
+        let (opened, ill) = (place.clone(), ill.clone());
         let online = runtime.spawn(async move {
-            opened.come_online(Volume::open(Disk::new(device), settings).await?);
+            let volume = Volume::open(Disk::new(device), settings).await?;
+            ill::bring_back(&opened.name, &volume, &ill);
+            opened.come_online(volume);
             Ok(())
         });
         opening.push(Opening { place, online });
@@ -56,7 +66,8 @@ pub(super) fn start(config: &config::Ssd, tier: SsdParts) -> Result<Arc<Ssd>, Ap
         runtime.block_on(one.wait(until))?;
     }
     runtime.spawn(ssd.clone().tend());
-    Ok(ssd)
+    let watch = Watch::start(file, ssd.clone(), &runtime);
+    Ok((ssd, watch))
 }
 
 /// A volume on its way.
@@ -102,7 +113,8 @@ impl Opening {
 }
 
 /// Writes what is known of every volume, so that the next start is a warm one.
-pub(super) async fn close(ssd: &Ssd) {
+pub(super) async fn close(ssd: &Ssd, watch: &Watch) {
+    watch.end().await;
     for place in ssd.volumes().all() {
         let Some(volume) = place.opened() else { continue };
         if timeout(CLOSED_WITHIN, volume.close()).await.is_err() {
@@ -158,7 +170,7 @@ fn device_of(
     runtime: &Handle,
 ) -> Result<Arc<dyn Device>, String> {
     if let Some(simulate) = &volume.simulate {
-        let simulation = Simulation { size_bytes: volume.size_bytes, ..said(simulate)? };
+        let simulation = said(volume.size_bytes, simulate)?;
         let device: Arc<dyn Device> = Arc::new(Simulated::new(&simulation));
         format(runtime, device.clone(), geometry)?;
         return Ok(device);
@@ -177,8 +189,11 @@ fn device_of(
     device::open(&volume.path, &options).map_err(|error| error.to_string())
 }
 
-fn said(simulate: &str) -> Result<Simulation, String> {
-    simulate.parse().map_err(|error| format!("simulate: {error}"))
+/// The faults of a simulated device, of the size that the configuration says.
+fn said(size_bytes: u64, simulate: &str) -> Result<Simulation, String> {
+    let comma = if simulate.is_empty() { "" } else { "," };
+    let said = format!("size={}KiB{comma}{simulate}", size_bytes >> 10);
+    said.parse().map_err(|error| format!("simulate: {error}"))
 }
 
 /// Makes a file a volume before it gets its name: what is there under that is a volume.

@@ -74,8 +74,10 @@ impl Configured {
     }
 
     /// Starts it.
-    pub(crate) fn start(self) -> Edge {
+    pub(crate) fn start(mut self) -> Edge {
         let folder = TempDir::new().unwrap();
+        let state = folder.path().join("volumes.json").to_string_lossy().into_owned();
+        self.settings.entry("ssd.state".to_owned()).or_insert(written(&state));
         let certified = rcgen::generate_simple_self_signed([HOST.to_owned()]).unwrap();
         let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
         std::fs::write(&certificate, certified.cert.pem()).unwrap();

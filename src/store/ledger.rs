@@ -269,6 +269,11 @@ impl Ledger {
         self.regions().sealed()
     }
 
+    /// Regions never used again.
+    pub fn quarantined_regions(&self) -> u32 {
+        self.regions().quarantined()
+    }
+
     /// Granules of a region's records, each times its score up to [`COUNTED_SCORE_MAX`].
     pub fn used_granules(&self, region: RegionId) -> u64 {
         self.cell(region).used.load(Ordering::Relaxed).max(0) as u64

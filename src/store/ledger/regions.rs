@@ -195,6 +195,10 @@ impl Regions {
         self.sealed.len() as u32
     }
 
+    pub(super) fn quarantined(&self) -> u32 {
+        self.phases.iter().filter(|phase| **phase == RegionPhase::Quarantined).count() as u32
+    }
+
     pub(super) fn phase(&self, region: RegionId) -> RegionPhase {
         self.phases[region.0 as usize]
     }

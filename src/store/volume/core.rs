@@ -15,7 +15,7 @@ use crate::store::ObjectHash;
 use crate::store::device::{Disk, Urgency};
 use crate::store::format::{FooterEntry, Geometry, Spot, VolumeId};
 use crate::store::index::{Fingerprint, Index, Location, RegionId};
-use crate::store::ledger::{FooterRoom, Ledger, LedgerShape, ReappendRule, RegionPhase, Stream};
+use crate::store::ledger::{FooterRoom, Ledger, LedgerShape, ReappendRule, Stream};
 
 use super::heads::PendingHeads;
 use super::health::{Health, Verdict};
@@ -196,8 +196,6 @@ impl Core {
         let (ledger, tally, geometry) = (&self.ledger, &self.tally, &self.geometry);
         let regions = || (0..geometry.regions()).map(RegionId);
         let live: u64 = regions().map(|region| ledger.live_granules(region)).sum();
-        let phases = ledger.snapshot();
-        let quarantined = phases.iter().filter(|(phase, _)| *phase == RegionPhase::Quarantined);
         VolumeFigures {
             state: self.health.state(),
             volume_bytes: geometry.volume_bytes(),
@@ -205,7 +203,7 @@ impl Core {
             regions: geometry.regions(),
             regions_free: ledger.free_regions(),
             regions_sealed: ledger.sealed_regions(),
-            regions_quarantined: quarantined.count() as u32,
+            regions_quarantined: ledger.quarantined_regions(),
             live_bytes: live * GRANULE_SIZE_BYTES,
             heads: self.index().heads(),
             blocks: self.index().blocks(),

@@ -22,7 +22,7 @@ pub(super) struct Loaded {
     pub(super) checkpoint: Option<Checkpoint>,
     /// With what the checkpoint's index holds.
     pub(super) ledger: Ledger,
-    /// A checkpoint was complete once and is not any more.
+    /// A checkpoint was complete once and is not any more, or may have been.
     pub(super) newer_was_bad: bool,
     /// The highest number a header names.
     pub(super) highest: u64,
@@ -102,20 +102,23 @@ pub(super) async fn newest(
     shape: LedgerShape,
 ) -> Result<Loaded, DeviceError> {
     let mut headers = Vec::new();
+    let mut newer_was_bad = false;
     for slot in 0..2 {
         let at = reader.geometry.checkpoint(slot).start;
         let header = match reader.granules(at, 1).await {
             Ok(granules) => {
                 CheckpointHeader::decode(granules.bytes(), reader.volume, &reader.geometry, slot)
             }
-            Err(DeviceError::Failed(_)) => continue,
+            Err(DeviceError::Failed(_)) => {
+                newer_was_bad = true;
+                continue;
+            }
             Err(error) => return Err(error),
         };
         headers.extend(header.ok().map(|header| (header, slot)));
     }
     headers.sort_by_key(|(header, _)| std::cmp::Reverse(header.sequence()));
     let highest = headers.first().map_or(0, |(header, _)| header.sequence());
-    let mut newer_was_bad = false;
     for (header, slot) in headers {
         let ledger = Ledger::new(shape);
         match load(reader, table, &header, slot, &ledger).await {

@@ -69,7 +69,8 @@ struct Tasks {
 }
 
 impl Volume {
-    /// Makes an empty volume. Whatever was there is lost.
+    /// Makes an empty volume. Whatever was there is lost. `id` names no volume that ever was: what
+    /// is left of one on the device is told from the new one's records by it.
     ///
     /// # Errors
     /// The device failed, or is smaller than `geometry`. What was there may be damaged then.

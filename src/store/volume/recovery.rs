@@ -121,6 +121,7 @@ pub(super) async fn recover(disk: &Disk) -> Result<Found, VolumeError> {
         recovered.footers += u64::from(found.sealed.is_some());
         recovered.scanned += u64::from(found.sealed.is_none());
         recovered.dropped += found.dropped;
+        in_doubt |= found.unread;
         let newest = found.entries.iter().map(|entry| entry.sequence).max();
         sequence = sequence.max(newest.map_or(0, |newest| newest.saturating_add(1)));
         recovered.found += merge.take(&found);

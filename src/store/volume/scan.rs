@@ -5,6 +5,9 @@ use crate::store::index::RegionId;
 
 use super::window::{Found, Reader};
 
+/// Errors after which the rest of a region is left unread.
+const READ_ERRORS_MAX: u32 = 64;
+
 /// What was found in a region.
 pub(super) struct Contents {
     pub(super) region: RegionId,
@@ -13,45 +16,47 @@ pub(super) struct Contents {
     pub(super) entries: Vec<FooterEntry>,
     /// The first granule the checkpoint does not speak for.
     pub(super) from: u32,
-    /// What began like a record and was none, and what could not be read.
+    /// What began like a record and was none.
     pub(super) dropped: u64,
+    /// Whether something of it could not be read: then nobody knows what is missing.
+    pub(super) unread: bool,
 }
 
-/// Reads what `region` holds in `generation`. What can't be read is dropped.
+/// Reads what `region` holds in `generation`.
 pub(super) async fn contents(
     reader: &Reader,
     region: RegionId,
     generation: u64,
     from: u32,
 ) -> Contents {
+    let mut contents =
+        Contents { region, sealed: None, entries: Vec::new(), from, dropped: 0, unread: false };
     if let Ok(footer) = reader.footer(region, generation).await {
-        let (sealed, entries) = (Some(footer.sealed), footer.entries);
-        return Contents { region, sealed, entries, from, dropped: 0 };
+        (contents.sealed, contents.entries) = (Some(footer.sealed), footer.entries);
+    } else {
+        read_records(reader, generation, &mut contents).await;
     }
-    let (entries, dropped) = records(reader, region, generation).await;
-    Contents { region, sealed: None, entries, from, dropped }
+    contents
 }
 
 /// Every record of the region, granule by granule where none begins.
-async fn records(reader: &Reader, region: RegionId, generation: u64) -> (Vec<FooterEntry>, u64) {
-    let mut window = reader.window(region, generation);
-    let (mut entries, mut dropped) = (Vec::new(), 0);
-    let mut granule = 1;
-    while granule < reader.geometry.region_granules() {
+async fn read_records(reader: &Reader, generation: u64, contents: &mut Contents) {
+    let mut window = reader.window(contents.region, generation);
+    let (mut granule, mut errors) = (1, 0);
+    while granule < reader.geometry.region_granules() && errors < READ_ERRORS_MAX {
         granule += match window.record(granule).await {
-            Ok(Ok(found)) => list(&found, granule, &mut entries),
+            Ok(Ok(found)) => list(&found, granule, &mut contents.entries),
             Ok(Err(fault)) => {
-                dropped += u64::from(was_a_record(&fault));
+                contents.dropped += u64::from(was_a_record(&fault));
                 1
             }
             // Nothing is known of this granule; the next may be readable.
             Err(_) => {
-                dropped += 1;
+                (contents.unread, errors) = (true, errors + 1);
                 1
             }
         };
     }
-    (entries, dropped)
 }
 
 /// Adds what was found at `granule`; returns what it takes.

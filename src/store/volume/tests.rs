@@ -354,6 +354,26 @@ async fn a_full_queue_refuses_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_full_index_refuses_and_gives_up_a_region_for_its_entries() {
+    let device = device(64 * MIB, 7);
+    let geometry = Geometry::new(64 * MIB, 2 * MIB, BlockSize::MAX, 20).unwrap();
+    Volume::format(&disk(&device), geometry, VOLUME).await.unwrap();
+    let volume = opened(&device).await;
+    let (mut taken, mut refused) = (0, 0);
+    for n in 0..400 {
+        match append(&volume, write_of(n, PieceMap(0b11), PIECE)).await {
+            Ok(()) => taken += 1,
+            Err(WriteError::Refused(Refused::IndexFull)) => refused += 1,
+            Err(other) => panic!("{other}"),
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(refused > 0 && taken > 200, "{taken} taken, {refused} refused");
+    assert!(volume.figures().blocks <= 25);
+    assert_eq!(volume.state(), State::Online);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_read_that_takes_too_long_is_given_up() {
     let (device, volume) = fresh(32).await;
     append_whole(&volume, 1).await;
@@ -495,4 +515,49 @@ async fn every_byte_written_has_a_reason() {
     assert_eq!(figures.written.admitted, 40 * MIB);
     assert!(figures.written.reappended > 0 && figures.written.checkpoints > 0);
     assert!(figures.write_amplification().unwrap() > 1.0);
+}
+
+/// On threads and a real file: nothing is ever wrong, whoever is overtaken by whom.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_that_race_with_the_giving_up_of_regions_find_misses_and_no_errors() {
+    // Beside the test's own binary: `/tmp` may be no real filesystem.
+    let program = std::env::current_exe().unwrap();
+    let folder = tempfile::tempdir_in(program.parent().unwrap()).unwrap();
+    let path = folder.path().join("volume");
+    crate::store::device::create(&path, 32 * MIB).unwrap();
+    let device = crate::store::device::open(&path, &Default::default()).unwrap();
+    let disk = Disk::new(device);
+    let geometry = Geometry::new(32 * MIB, 2 * MIB, BlockSize::MAX, 4_000).unwrap();
+    Volume::format(&disk, geometry, VOLUME).await.unwrap();
+    let volume = Volume::open(disk, settings()).await.unwrap();
+    const NEWEST: u64 = 150;
+    let written = Arc::new(AtomicUsize::new(0));
+    let mut readers = Vec::new();
+    for reader in 0..3u64 {
+        let (volume, written) = (Arc::clone(&volume), Arc::clone(&written));
+        readers.push(tokio::spawn(async move {
+            let (mut hits, mut turn) = (0u64, reader);
+            while written.load(Ordering::Relaxed) < NEWEST as usize {
+                let newest = written.load(Ordering::Relaxed) as u64;
+                turn += 1;
+                hits += u64::from(reads_whole(&volume, newest.saturating_sub(turn % 16)).await);
+                tokio::task::yield_now().await;
+            }
+            hits
+        }));
+    }
+    for n in 0..NEWEST {
+        append_whole(&volume, n).await;
+        volume.append_head(head_of(n % 20, &format!("{n}"))).unwrap();
+        volume.used(block(n - n % 5));
+        written.store(n as usize + 1, Ordering::Relaxed);
+    }
+    let mut hits = 0;
+    for reader in readers {
+        hits += reader.await.unwrap();
+    }
+    let figures = volume.figures();
+    assert!(hits > 50 && figures.regions_reclaimed > 50, "{hits} hits, {figures:?}");
+    assert_eq!((figures.mismatches, figures.read_errors), (0, 0));
+    volume.close().await;
 }

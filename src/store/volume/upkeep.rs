@@ -12,9 +12,6 @@ use crate::store::ledger::RegionPhase;
 
 use super::core::{Core, UNBROKEN, Upkeep};
 
-/// How full the index may be before a region is given up for its entries, in percent.
-const INDEX_FULL_PERCENT: u64 = 92;
-
 /// Works until it is told to stop.
 pub(super) async fn run(core: Arc<Core>) {
     let mut stopping = core.stopping.subscribe();
@@ -57,10 +54,11 @@ impl Core {
         }
     }
 
-    /// Whether a new key may find no place.
+    /// Whether it holds as many entries as it was made for: a few more would find a place, but
+    /// soon one would not.
     pub(super) fn index_is_full(&self) -> bool {
         let index = self.index();
-        (index.heads() + index.blocks()) * 100 >= index.slots() * INDEX_FULL_PERCENT
+        index.heads() + index.blocks() >= self.geometry.index_entries_max()
     }
 
     async fn checkpoint_if_changed(&self) {

@@ -100,8 +100,10 @@ impl Reader {
         }
     }
 
-    /// `count` granules at `at`; waits while the queue of the device is full.
+    /// `count` granules at `at`; waits while the queue of the device is full, and tries once more
+    /// what has failed.
     pub(super) async fn granules(&self, at: u64, count: u32) -> Result<Granules, DeviceError> {
+        let mut failed_before = false;
         loop {
             let into = vec![Buffer::Own(Granules::zeroed(count as usize))];
             let deadline = Instant::now() + PATIENCE;
@@ -109,6 +111,7 @@ impl Reader {
                 Ok(Some(Buffer::Own(granules))) => return Ok(granules),
                 Ok(_) => return Err(DeviceError::Failed(io::Error::other("a buffer was lost"))),
                 Err(DeviceError::Busy) => sleep(BUSY_PAUSE).await,
+                Err(DeviceError::Failed(_)) if !failed_before => failed_before = true,
                 Err(error) => return Err(error),
             }
         }

@@ -79,6 +79,8 @@ impl Core {
         let ill: Vec<RegionId> = self.ill_regions.lock().expect(UNBROKEN).iter().copied().collect();
         for region in ill {
             let _upkeep = self.upkeep.lock().await;
+            // Regions are opened under this lock: what is free now stays free.
+            let mut table = self.table.lock().await;
             let phase = self.ledger.phase(region);
             if !matches!(phase, RegionPhase::Free | RegionPhase::Sealed { .. }) {
                 continue;
@@ -88,7 +90,6 @@ impl Core {
                 continue;
             }
             tracing::warn!("region {} has failed twice, and is not used any more", region.0);
-            let mut table = self.table.lock().await;
             self.ledger.quarantine(region);
             let generation = self.ledger.generation(region);
             let (state, stream) = (RegionState::Quarantined, Filled::Demand);

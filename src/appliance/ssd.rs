@@ -22,7 +22,7 @@ use super::ApplianceError;
 use crate::cache::admission::{Admission, AdmissionSettings, AdmissionSizes, Mode};
 use crate::cache::ssd::{Place, Ssd, SsdParts, Volumes};
 use crate::config::{self, EngineChoice, SsdVolume, VolumeKind};
-use crate::limits::{INDEX_ENTRY_BYTES, REGION_SIZE_BYTES, REGION_SIZE_BYTES_MIN};
+use crate::limits::INDEX_ENTRY_BYTES;
 use crate::object::BlockSize;
 use crate::store::Volume;
 use crate::store::device::{self, Device, Disk, Simulated, Simulation};
@@ -148,7 +148,7 @@ fn settings(config: &config::Ssd) -> VolumeSettings {
     VolumeSettings { read_deadline: config.read_deadline, ..VolumeSettings::default() }
 }
 
-/// What a new volume looks like: at least 32 regions, so that giving one up costs little.
+/// What a new volume looks like.
 fn geometry(
     config: &config::Ssd,
     volume: &SsdVolume,
@@ -157,9 +157,7 @@ fn geometry(
     let total: u64 = config.volumes.iter().map(|volume| volume.size_bytes).sum();
     let share = u128::from(config.index_bytes) * u128::from(volume.size_bytes) / u128::from(total);
     let entries = share as u64 / INDEX_ENTRY_BYTES;
-    let region = 1 << (volume.size_bytes / REGIONS_MIN).ilog2();
-    let region = u64::clamp(region, REGION_SIZE_BYTES_MIN, REGION_SIZE_BYTES);
-    Geometry::new(volume.size_bytes, region, block_size, entries).map_err(|e| e.to_string())
+    Geometry::for_new(volume.size_bytes, block_size, entries).map_err(|e| e.to_string())
 }
 
 /// The device of a volume; one that is not there is made, and made a volume.
@@ -227,5 +225,3 @@ fn format(runtime: &Handle, device: Arc<dyn Device>, geometry: Geometry) -> Resu
 const ONLINE_WITHIN: Duration = Duration::from_secs(2);
 /// How long an end waits for each.
 const CLOSED_WITHIN: Duration = Duration::from_secs(10);
-/// Regions of a small volume.
-const REGIONS_MIN: u64 = 32;

@@ -14,6 +14,7 @@ use crate::cache::ssd::{Brought, Landed, Seen, Subject, Wanted};
 use crate::delivery::feed::{Feed, Now, Span};
 use crate::fill::error::FillError;
 use crate::limits::PIECE_SIZE_BYTES;
+use crate::memory::Use;
 use crate::metrics::labels::Tier;
 use crate::object::{BlockKey, ByteRange, piece_floor};
 
@@ -58,6 +59,7 @@ impl Feed {
                     self.enter_brought(wanted.block.index, span);
                     return Ok(true);
                 }
+                Brought::InRam => return Ok(true),
                 Brought::NotHeld => return Ok(false),
                 Brought::NoMemory => return Err(overload("memory")),
                 Brought::Ill if ssd.may_bypass(u64::from(wanted.count) * PIECE_SIZE_BYTES) => {
@@ -186,10 +188,17 @@ impl Feed {
     }
 
     /// Brings what volumes hold of `span` into ram, for a body that is pinned there as a whole.
+    /// What could not be pinned, for its length, is not brought.
     pub(super) async fn bring_all(&mut self, span: Span) {
-        if !self.shared.ssd.is_in_use() {
-            return;
+        let end = span.end.or(self.version.length_bytes()).unwrap_or(u64::MAX);
+        let pinned_max = self.shared.governor.budget_bytes(Use::Client) / 2;
+        if self.shared.ssd.is_in_use() && end - span.position <= pinned_max {
+            // What has not come by then is missing.
+            let _ = timeout(self.shared.patience, self.bring_each(span)).await;
         }
+    }
+
+    async fn bring_each(&mut self, span: Span) {
         let (ssd, subject) = (self.shared.ssd.clone(), self.kept().subject.clone());
         let mut position = span.position;
         while let Some(wanted) = self.wanted(position, span.end) {
@@ -199,6 +208,7 @@ impl Feed {
                 true => start + u64::from(wanted.first + 1) * PIECE_SIZE_BYTES,
                 false => match ssd.bring(&subject, &self.version, wanted).await {
                     Brought::Landed(landed) => start + landed.start + landed.bytes.len() as u64,
+                    Brought::InRam => continue,
                     Brought::NotHeld | Brought::Ill | Brought::NoMemory => return,
                 },
             };

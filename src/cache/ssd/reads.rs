@@ -52,6 +52,8 @@ pub struct Landed {
 pub enum Brought {
     /// The first piece wanted, and perhaps more.
     Landed(Arc<Landed>),
+    /// It came into ram meanwhile.
+    InRam,
     /// It is not held, or no longer.
     NotHeld,
     /// It is held, but the volume does not give it in time.
@@ -153,6 +155,11 @@ impl Ssd {
     async fn read(&self, wanted: Wanted, urgency: Urgency) -> Brought {
         let holds = |place: &&Arc<Place>| place.volume().held(wanted.block).holds(wanted.first);
         let Some(place) = self.volumes.online().find(holds) else { return Brought::NotHeld };
+        // Whoever read it published it before he left the table.
+        let in_ram = self.parts.ram.peek(&wanted.block);
+        if in_ram.is_some_and(|block| block.pieces().holds(wanted.first)) {
+            return Brought::InRam;
+        }
         if place.is_slow() {
             return Brought::Ill;
         }

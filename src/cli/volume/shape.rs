@@ -3,17 +3,13 @@
 use super::size;
 use crate::cli::Failure;
 use crate::limits::{
-    INDEX_BYTES_MIN, INDEX_ENTRIES_PER_MIB, INDEX_ENTRY_BYTES, REGION_SIZE_BYTES, SLOT_SIZE_BYTES,
-    VOLUME_BYTES_MAX, VOLUME_BYTES_MIN,
+    INDEX_BYTES_MIN, INDEX_ENTRIES_PER_MIB, INDEX_ENTRY_BYTES, SLOT_SIZE_BYTES, VOLUME_BYTES_MAX,
+    VOLUME_BYTES_MIN,
 };
 use crate::object::BlockSize;
 use crate::store::device::{Buffer, DeviceError, Disk, Granules, Urgency};
 use crate::store::survey::Survey;
 use crate::store::{Geometry, Volume, VolumeId};
-
-/// Regions of a small volume, and how small they may be.
-const REGIONS_MIN: u64 = 32;
-const REGION_BYTES_MIN: u64 = 8 << 20;
 
 /// What is decided for good when a volume is made.
 #[derive(Debug, clap::Args)]
@@ -41,10 +37,7 @@ impl Shape {
         })?;
         let usual = (bytes >> 20) * INDEX_ENTRIES_PER_MIB * INDEX_ENTRY_BYTES;
         let index_bytes = self.index.unwrap_or(usual).max(INDEX_BYTES_MIN);
-        // As `serve` lays out a new file: at least 32 regions, so that giving one up costs little.
-        let region = 1 << (bytes / REGIONS_MIN).ilog2();
-        let region = u64::clamp(region, REGION_BYTES_MIN, REGION_SIZE_BYTES);
-        Geometry::new(bytes, region, block, index_bytes / INDEX_ENTRY_BYTES)
+        Geometry::for_new(bytes, block, index_bytes / INDEX_ENTRY_BYTES)
             .map_err(|error| Failure::Misused(format!("there is no such volume: {error}")))
     }
 }

@@ -7,7 +7,7 @@ use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 
-use crate::limits::{GRANULE_SIZE_BYTES, REGION_SIZE_BYTES};
+use crate::limits::{GRANULE_SIZE_BYTES, REGION_SIZE_BYTES, REGION_SIZE_BYTES_MIN};
 use crate::object::BlockSize;
 
 use super::table::ENTRIES_PER_PAGE;
@@ -41,6 +41,8 @@ impl fmt::Debug for VolumeId {
 const REGIONS_MAX: u64 = 1 << 20;
 /// Fewer make no sense: one open for each stream, one to be reclaimed, one to be read.
 const REGIONS_MIN: u64 = 4;
+/// Regions of a volume too small for large ones.
+const REGIONS_USUAL_MIN: u64 = 32;
 /// Regions start at a multiple of this.
 const REGIONS_ALIGNMENT: u64 = 1 << 20;
 /// Superblocks at either end.
@@ -155,6 +157,21 @@ impl Geometry {
         let areas = areas_for(volume_bytes, region_bytes, index_entries_max);
         let geometry = Geometry { volume_bytes, region_bytes, block, index_entries_max, areas };
         geometry.checked()
+    }
+
+    /// Lays out a new volume: in regions of 64 MiB, or of less where that would be fewer than 32,
+    /// so that giving one up costs little.
+    ///
+    /// # Errors
+    /// As [`Geometry::new`].
+    pub fn for_new(
+        volume_bytes: u64,
+        block: BlockSize,
+        index_entries_max: u64,
+    ) -> Result<Geometry, GeometryError> {
+        let region = 1 << (volume_bytes / REGIONS_USUAL_MIN).max(1).ilog2();
+        let region = u64::clamp(region, REGION_SIZE_BYTES_MIN, REGION_SIZE_BYTES);
+        Geometry::new(volume_bytes, region, block, index_entries_max)
     }
 
     /// As it was written.

@@ -6,6 +6,7 @@
 mod changes;
 mod collapse;
 mod conditional;
+mod crashes;
 mod drain;
 mod freshness;
 mod killed;

@@ -1,0 +1,126 @@
+//! Promise: whatever a crash leaves of a volume, nothing wrong is ever read from it, and nothing
+//! is lost that was safe. The store itself over a simulated device, from seeds.
+//!
+//! `TIDEGATE_SEED=7 cargo nextest run crashes` runs one seed. As many crashes as one wants:
+//! `TIDEGATE_CRASH_POINTS=200000 cargo nextest run --release --no-capture crashes::a_long_run`,
+//! from `TIDEGATE_SEED` on if that is set.
+
+mod chance;
+mod model;
+mod restart;
+mod run;
+mod truth;
+mod witness;
+mod workload;
+
+use std::env;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use self::run::{Outcome, Sickness, run};
+
+/// Of one process of one seed.
+const POINTS_MAX: usize = 24;
+/// What each test may take; a few seeds are run however long they take.
+const TIME_BOX: Duration = Duration::from_secs(6);
+const SEEDS_MIN: u64 = 3;
+const SEEDS_MAX: u64 = 40;
+/// How often a long run says how far it is.
+const PROGRESS_EVERY: u64 = 10_000;
+
+fn number(name: &str) -> Option<u64> {
+    let value = env::var(name).ok()?;
+    Some(value.parse().unwrap_or_else(|_| panic!("{name} is a number, not `{value}`")))
+}
+
+/// The fixed seeds, or the one that was asked for.
+fn run_seeds(sickness: Sickness) {
+    if let Some(seed) = number("TIDEGATE_SEED") {
+        let outcome = run(seed, sickness, POINTS_MAX);
+        println!("seed {seed}: {} crashes", outcome.points);
+        return assert_right(seed, sickness, &outcome);
+    }
+    let (began, mut points) = (Instant::now(), 0);
+    for seed in 0..SEEDS_MAX {
+        if seed >= SEEDS_MIN && began.elapsed() > TIME_BOX {
+            break;
+        }
+        let outcome = run(seed, sickness, POINTS_MAX);
+        assert_right(seed, sickness, &outcome);
+        points += outcome.points;
+    }
+    println!("{points} crashes in {:?}", began.elapsed());
+    assert!(points >= SEEDS_MIN * 10, "there were crashes to judge");
+}
+
+fn assert_right(seed: u64, sickness: Sickness, outcome: &Outcome) {
+    let Outcome { wrong, .. } = outcome;
+    assert!(wrong.is_empty(), "seed {seed}, {sickness:?}:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn what_was_safe_is_found_after_a_crash_and_nothing_else() {
+    run_seeds(Sickness::None);
+}
+
+#[test]
+fn nothing_old_or_wrong_is_found_after_a_crash_of_a_failing_device() {
+    run_seeds(Sickness::Failing);
+}
+
+#[test]
+fn nothing_wrong_is_read_from_a_device_that_lies() {
+    run_seeds(Sickness::Lying);
+}
+
+#[test]
+fn a_seed_gives_the_same_crashes_again() {
+    let first = run(1, Sickness::None, 8);
+    let again = run(1, Sickness::None, 8);
+    assert_eq!((first.ticks, first.wrong), (again.ticks, again.wrong));
+}
+
+#[test]
+fn a_long_run_finds_nothing() {
+    let Some(wanted) = number("TIDEGATE_CRASH_POINTS") else { return };
+    let first = number("TIDEGATE_SEED").unwrap_or(1_000);
+    let (began, next, points) = (Instant::now(), AtomicU64::new(first), AtomicU64::new(0));
+    let wrong = Mutex::new(Vec::new());
+    let threads = thread::available_parallelism().map_or(1, |count| count.get());
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while points.load(Ordering::Relaxed) < wanted && wrong.lock().unwrap().is_empty() {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    let sickness = sickness_of(seed);
+                    let outcome = run(seed, sickness, POINTS_MAX);
+                    let before = points.fetch_add(outcome.points, Ordering::Relaxed);
+                    let so_far = before + outcome.points;
+                    if before / PROGRESS_EVERY < so_far / PROGRESS_EVERY {
+                        println!("{so_far} crashes, seed {seed}, {:?}", began.elapsed());
+                    }
+                    if !outcome.wrong.is_empty() {
+                        wrong.lock().unwrap().push((seed, sickness, outcome));
+                    }
+                }
+            });
+        }
+    });
+    let (points, seeds) = (points.into_inner(), next.into_inner() - first);
+    let per_second = points as f64 / began.elapsed().as_secs_f64();
+    println!("{points} crashes of {seeds} seeds from {first} on, {per_second:.0} per second");
+    for (seed, sickness, outcome) in wrong.into_inner().unwrap() {
+        assert_right(seed, sickness, &outcome);
+    }
+}
+
+/// Half of the seeds are run on a healthy device.
+fn sickness_of(seed: u64) -> Sickness {
+    match seed % 4 {
+        0 => Sickness::Failing,
+        1 => Sickness::Lying,
+        _ => Sickness::None,
+    }
+}

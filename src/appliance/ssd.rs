@@ -50,7 +50,7 @@ pub(super) fn start(
         let geometry = geometry(config, volume, block_size).map_err(refused)?;
         let _inside = runtime.enter();
         let device = device_of(config, volume, geometry, &runtime).map_err(refused)?;
-        let settings = settings(config);
+        let settings = settings(config, block_size);
         let place = ssd.volumes().all()[at].clone();
         let (opened, ill) = (place.clone(), ill.clone());
         let online = runtime.spawn(async move {
@@ -144,8 +144,9 @@ fn place(config: &config::Ssd, volume: &SsdVolume, tier: &SsdParts) -> Place {
     Place::new(volume.name.clone(), volume.weight, admission)
 }
 
-fn settings(config: &config::Ssd) -> VolumeSettings {
-    VolumeSettings { read_deadline: config.read_deadline, ..VolumeSettings::default() }
+fn settings(config: &config::Ssd, block_size: BlockSize) -> VolumeSettings {
+    let (block, read_deadline) = (Some(block_size), config.read_deadline);
+    VolumeSettings { block, read_deadline, ..VolumeSettings::default() }
 }
 
 /// What a new volume looks like.

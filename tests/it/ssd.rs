@@ -239,3 +239,22 @@ async fn five_hundred_viewers_of_a_block_cost_one_read() {
     assert_eq!(bytes, (BLOCK - PIECE + 4096) as f64);
     assert_eq!(origin.requests("/film").len(), 1);
 }
+
+#[tokio::test]
+async fn a_volume_of_blocks_of_another_size_is_refused_and_left_alone() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    origin.serve("/film", Script::of(4 * BLOCK));
+    let mut edge = keeping_all(&origin, folder.path()).start();
+    assert_eq!(judge(&origin, "/film", &edge.get("/film").send().await), WHOLE);
+    until_kept(&edge, 5).await;
+    edge.drain().await;
+    origin.forget_requests();
+
+    let other = keeping_all(&origin, folder.path()).setting("block_size", "256 KiB").try_start();
+    let refused = other.err().expect("its blocks would be taken for others");
+    assert!(refused.contains("blocks of 1048576 bytes"), "{refused}");
+
+    let edge = keeping_all(&origin, folder.path()).start();
+    assert_eq!(judge(&origin, "/film", &edge.get("/film").send().await), WHOLE);
+    assert_eq!(origin.all_requests().len(), 0);
+}

@@ -113,6 +113,14 @@ pub enum FormatError {
         /// Which one.
         what: &'static str,
     },
+    /// It counts in blocks of another size than who wants to use it: under one key both have other
+    /// bytes.
+    OtherBlocks {
+        /// The size of its blocks.
+        block_bytes: u64,
+        /// The size that is wanted.
+        wanted_bytes: u64,
+    },
     /// A piece is not what was written.
     Checksum {
         /// Its number in the block.
@@ -141,6 +149,11 @@ impl fmt::Display for FormatError {
                 "the volume has {volume_bytes} bytes, what it lies on only {device_bytes}"
             ),
             E::Invalid { what } => write!(f, "{what} has a value that is never written"),
+            E::OtherBlocks { block_bytes, wanted_bytes } => write!(
+                f,
+                "it has blocks of {block_bytes} bytes, and block_size is {wanted_bytes}: \
+                 change that back, or format the volume"
+            ),
             E::Checksum { piece } => write!(f, "the checksum of piece {piece} is wrong"),
         }
     }

@@ -92,7 +92,7 @@ async fn first_checkpoint(disk: &Disk, superblock: &Superblock) -> Result<(), Me
 /// Opens a volume and writes what a crash has left undone.
 pub(super) async fn open(disk: Disk, settings: &VolumeSettings) -> Result<Arc<Core>, VolumeError> {
     let began = Instant::now();
-    let found = recovery::recover(&disk).await?;
+    let found = recovery::recover(&disk, settings.block).await?;
     let refusal = recovery::refusal(&found.superblock);
     let (mut core, to_seal) = core_of(disk, found, settings);
     if let Some(why) = refusal {

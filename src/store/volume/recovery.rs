@@ -12,11 +12,12 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::limits::GRANULE_SIZE_BYTES;
+use crate::object::BlockSize;
 use crate::store::ObjectHash;
 use crate::store::device::{Buffer, DeviceError, Disk, Granules, Urgency};
 use crate::store::format::{
-    Access, ENTRIES_PER_PAGE, FooterEntry, Indexed, RegionEntry, RegionHeader, RegionState,
-    Stream as Filled, Superblock, superblock_places,
+    Access, ENTRIES_PER_PAGE, FooterEntry, FormatError, Indexed, RegionEntry, RegionHeader,
+    RegionState, Stream as Filled, Superblock, superblock_places,
 };
 use crate::store::index::{Entry, Fingerprint, Kind, Location, RegionId, Shape};
 use crate::store::ledger::{HEAD_SCORE, Ledger, RegionPhase, Stream};
@@ -91,11 +92,16 @@ pub(super) async fn superblock(disk: &Disk) -> Result<Superblock, VolumeError> {
     }
 }
 
-/// Finds out what a volume holds. Writes nothing.
-pub(super) async fn recover(disk: &Disk) -> Result<Found, VolumeError> {
+/// Finds out what a volume holds, unless its blocks are of another size than `block`. Writes
+/// nothing.
+pub(super) async fn recover(disk: &Disk, block: Option<BlockSize>) -> Result<Found, VolumeError> {
     let began = Instant::now();
     let superblock = superblock(disk).await?;
     let (geometry, volume) = (*superblock.geometry(), superblock.id());
+    if let Some(wanted) = block.filter(|wanted| *wanted != geometry.block()) {
+        let (block_bytes, wanted_bytes) = (geometry.block().bytes(), wanted.bytes());
+        return Err(FormatError::OtherBlocks { block_bytes, wanted_bytes }.into());
+    }
     let reader = Reader { disk: disk.clone(), geometry, volume, urgency: Urgency::Promote };
     let mut recovered = Recovered::default();
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::object::{BlockKey, PieceMap, VersionId};
+use crate::object::{BlockKey, BlockSize, PieceMap, VersionId};
 use crate::store::device::{DeviceError, Lent};
 use crate::store::format::{FormatError, Stream};
 use crate::store::{ObjectHash, SiteHash};
@@ -14,6 +14,9 @@ use crate::store::{ObjectHash, SiteHash};
 /// How a volume behaves.
 #[derive(Clone, Debug)]
 pub struct VolumeSettings {
+    /// The size of blocks that it is used with: a volume made for another is refused. `None`:
+    /// whatever it was made for.
+    pub block: Option<BlockSize>,
     /// What a read may take, queue included; later it is given up.
     pub read_deadline: Duration,
     /// From one checkpoint to the next.
@@ -29,6 +32,7 @@ pub struct VolumeSettings {
 impl Default for VolumeSettings {
     fn default() -> VolumeSettings {
         VolumeSettings {
+            block: None,
             read_deadline: Duration::from_secs(2),
             checkpoint_interval: Duration::from_secs(300),
             reappend_score_min: 2,

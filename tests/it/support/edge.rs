@@ -74,7 +74,12 @@ impl Configured {
     }
 
     /// Starts it.
-    pub(crate) fn start(mut self) -> Edge {
+    pub(crate) fn start(self) -> Edge {
+        self.try_start().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Starts it, or says why it does not start.
+    pub(crate) fn try_start(mut self) -> Result<Edge, String> {
         let folder = TempDir::new().unwrap();
         let state = folder.path().join("volumes.json").to_string_lossy().into_owned();
         self.settings.entry("ssd.state".to_owned()).or_insert(written(&state));
@@ -90,9 +95,10 @@ impl Configured {
         let started = std::thread::spawn(move || {
             let config = Config::from_toml(&text, "test.toml");
             let config = config.unwrap_or_else(|errors| panic!("{errors}\nin\n{text}"));
-            Appliance::start(config).unwrap_or_else(|error| panic!("{error}\nwith\n{text}"))
+            Appliance::start(config).map_err(|error| error.to_string())
         });
-        Edge { running: Some(started.join().unwrap()), roots, _folder: folder }
+        let running = started.join().unwrap()?;
+        Ok(Edge { running: Some(running), roots, _folder: folder })
     }
 
     fn text(&self, certificate: &str, key: &str) -> String {

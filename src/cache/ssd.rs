@@ -6,6 +6,7 @@
 //! what ram knows of an object is never older than what a volume knows.
 
 mod bypass;
+mod order;
 mod reads;
 mod tending;
 mod volumes;
@@ -20,6 +21,7 @@ use tokio::sync::Semaphore;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed, xxh3_128_with_seed};
 
 use self::bypass::Bypass;
+use self::order::Order;
 pub use self::reads::{Brought, Landed, Wanted};
 use self::reads::{Reading, Recalling};
 pub use self::volumes::{Place, Volumes};
@@ -59,6 +61,7 @@ pub struct Ssd {
     reading: Reading,
     recalling: Recalling,
     bypass: Bypass,
+    order: Order,
     ahead: Arc<Semaphore>,
     writing: Arc<Writing>,
     figures: Figures,
@@ -143,6 +146,7 @@ impl Ssd {
             volumes,
             reading: Reading::default(),
             recalling: Recalling::default(),
+            order: Order::default(),
             ahead: Arc::new(Semaphore::new(SSD_READ_AHEAD_MAX)),
             writing: Arc::default(),
             figures: Figures::default(),
@@ -217,11 +221,16 @@ impl Ssd {
         {
             return;
         }
-        let written = match is_small(version) && variants.len() == 1 {
-            true => self.write_small(subject, &variants, (&ram, writing)),
-            false => self.write_block(subject, home, &variants, (head, &ram, writing)),
-        };
-        if !written {
+        let written = self.order.write(subject.object, || {
+            // As they are now: another answer may have come meanwhile.
+            let variants = self.parts.heads.variants(&subject.key);
+            let head = variants.iter().find(|head| head.version.id == version.id)?;
+            Some(match is_small(version) && variants.len() == 1 {
+                true => self.write_small(subject, &variants, (&ram, writing)),
+                false => self.write_block(subject, home, &variants, (head, &ram, writing)),
+            })
+        });
+        if written == Some(false) {
             self.figures.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -254,4 +263,90 @@ impl Ssd {
 /// Whether it lies in one record with its head.
 fn is_small(version: &Version) -> bool {
     version.length_bytes().is_some_and(|length| length <= PIECE_SIZE_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use http::{HeaderMap, HeaderValue, StatusCode};
+
+    use super::*;
+    use crate::cache::admission::{Admission, AdmissionSettings, AdmissionSizes, Mode};
+    use crate::cache::heads::{Head, Known};
+    use crate::cache::ram::RamSettings;
+    use crate::message::freshness::Freshness;
+    use crate::message::response::Stored;
+    use crate::message::vary::VariantKey;
+    use crate::object::VersionNumbers;
+    use crate::store::device::{Disk, Faults, Simulated, Simulation, Urgency};
+    use crate::store::volume::VolumeSettings;
+    use crate::store::{Geometry, Volume, VolumeId};
+
+    /// A tier with one volume that keeps everything.
+    async fn tier() -> Arc<Ssd> {
+        let simulation = Simulation { size_bytes: 32 << 20, seed: 1, faults: Faults::default() };
+        let disk = Disk::new(Arc::new(Simulated::new(&simulation)));
+        let geometry = Geometry::new(32 << 20, 2 << 20, BlockSize::MAX, 1_000).unwrap();
+        Volume::format(&disk, geometry, VolumeId(1)).await.unwrap();
+        let volume = Volume::open(disk, VolumeSettings::default()).await.unwrap();
+        let sizes = AdmissionSizes { volume_bytes: 32 << 20, blocks_max: 32 };
+        let settings = AdmissionSettings { mode: Mode::All, ..AdmissionSettings::default() };
+        let admission = Admission::new(sizes, settings, Instant::now());
+        let ram = RamSettings {
+            mapping_bytes: 4 << 20,
+            cached_bytes_max: 4 << 20,
+            block_size: BlockSize::MAX,
+        };
+        let parts = SsdParts {
+            ram: Ram::new(ram).unwrap(),
+            heads: Arc::new(Heads::new(4 << 20)),
+            governor: Governor::new(16 << 20, 16 << 20),
+            block_size: BlockSize::MAX,
+            runtime: Handle::current(),
+            sites: Arc::default(),
+            bypass_bytes_per_second: 0,
+        };
+        let volumes = Volumes::new(vec![Place::new("v".to_owned(), 1, admission)]);
+        volumes.all()[0].come_online(volume);
+        Ssd::new(parts, volumes)
+    }
+
+    fn head(numbers: &VersionNumbers, lifetime: Duration) -> Arc<Head> {
+        let mut fields = HeaderMap::new();
+        fields.insert("etag", HeaderValue::from_static("\"one\""));
+        let stored = Stored::new(StatusCode::OK, &fields, UNIX_EPOCH);
+        let version = Version::new(numbers.assign(), 0, stored.validator().clone(), Some(1 << 20));
+        let freshness = Freshness { lifetime, ..Freshness::expired(UNIX_EPOCH) };
+        let variant = VariantKey::default();
+        Arc::new(Head { version: Arc::new(version), stored, freshness, variant })
+    }
+
+    /// What is known of `key` in ram.
+    fn known(ssd: &Ssd, key: &ObjectKey) -> Known {
+        ssd.parts.heads.find(key, &HeaderMap::new(), Instant::now())
+    }
+
+    #[tokio::test]
+    async fn what_was_forgotten_while_a_volume_was_asked_does_not_come_back() {
+        let ssd = tier().await;
+        let (key, numbers) = (ObjectKey::new(SiteId(0), "/a"), VersionNumbers::of_epoch(1));
+        let (subject, head) = (ssd.subject(&key), head(&numbers, Duration::from_secs(3600)));
+        let heads = &ssd.parts.heads;
+        heads.store(key.clone(), head.clone());
+        assert!(ssd.write_head(&subject, std::slice::from_ref(&head), (None, None)));
+        heads.forget(&key, head.version.id);
+        assert!(ssd.recall(&key).await);
+        assert!(matches!(known(&ssd, &key), Known::Variant(_)));
+
+        let volume = ssd.volumes.all()[0].volume().clone();
+        ssd.order.ask(subject.object);
+        let found = volume.read_head(subject.object, Urgency::Viewer).await.unwrap().unwrap();
+        ssd.forget(&key, || heads.forget(&key, head.version.id));
+        ssd.take_back(&subject, vec![head], found);
+
+        assert!(matches!(known(&ssd, &key), Known::Nothing));
+        assert!(!ssd.recall(&key).await);
+        assert_eq!(ssd.figures().recalled(), 1);
+    }
 }

@@ -339,14 +339,12 @@ impl Filler {
 
     /// Stores a head as the newest of its variant, in ram and where an ssd knows the object.
     fn keep_head(&self, key: &ObjectKey, head: &Arc<Head>, change: Change) {
-        self.heads.store(key.clone(), head.clone());
-        self.ssd.head_changed(key, change);
+        self.ssd.head_changed(key, change, || self.heads.store(key.clone(), head.clone()));
     }
 
     /// Forgets the variant that leads to `version`, wherever it is known.
     pub fn forget(&self, key: &ObjectKey, version: VersionId) {
-        self.heads.forget(key, version);
-        self.ssd.forget(key);
+        self.ssd.forget(key, || self.heads.forget(key, version));
     }
 
     /// Counts what an origin did wrong.

@@ -152,8 +152,8 @@ impl Filler {
     fn remember_uncacheable(&self, wanted: &Wanted, reason: Reason) {
         if reason != Reason::Status && !wanted.has_authorization {
             let until = Instant::now() + UNCACHEABLE_FOR;
-            self.heads.remember_uncacheable(wanted.key.clone(), until);
-            self.ssd.forget(&wanted.key);
+            let key = &wanted.key;
+            self.ssd.forget(key, || self.heads.remember_uncacheable(key.clone(), until));
         }
     }
 

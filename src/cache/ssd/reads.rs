@@ -250,8 +250,8 @@ impl Ssd {
         }
     }
 
-    /// Looks for an object that ram knows nothing of; true when its heads are in ram now. Dropping
-    /// it midway is safe: the read goes on for the others.
+    /// Looks for an object that ram knows nothing of; true when it was found, and it is worth
+    /// looking into ram again. Dropping it midway is safe: the read goes on for the others.
     pub async fn recall(self: &Arc<Self>, key: &ObjectKey) -> bool {
         self.is_in_use() && self.recall_as(&self.subject(key)).await
     }
@@ -281,6 +281,7 @@ impl Ssd {
     /// Of the records on all volumes the one that was received last: a volume may have been away.
     async fn read_heads(&self, subject: &Subject) -> bool {
         let (key, object) = (&subject.key, subject.object);
+        self.order.ask(object);
         let mut newest: Option<(Vec<Arc<Head>>, HeadFound)> = None;
         for place in self.volumes.online() {
             if !place.volume().holds_head(object) || place.is_slow() {
@@ -303,11 +304,11 @@ impl Ssd {
             }
         }
         let Some((heads, found)) = newest else { return false };
-        self.take_back(key, heads, found);
+        self.take_back(subject, heads, found);
         true
     }
 
-    fn take_back(&self, key: &ObjectKey, heads: Vec<Arc<Head>>, found: HeadFound) {
+    pub(super) fn take_back(&self, subject: &Subject, heads: Vec<Arc<Head>>, found: HeadFound) {
         let heads = match found.trust {
             Trust::Newest => heads,
             // Something newer may have been lost: the origin is asked.
@@ -320,8 +321,10 @@ impl Ssd {
         {
             self.parts.ram.publish(BlockKey { version, index: 0 }, 0, bytes);
         }
-        self.parts.heads.restore(key.clone(), heads);
-        self.figures.recalled.fetch_add(1, Ordering::Relaxed);
+        let restore = || self.parts.heads.restore(subject.key.clone(), heads);
+        if self.order.answer(subject.object, restore) {
+            self.figures.recalled.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Whether an origin may be asked for bytes that an ill volume holds.

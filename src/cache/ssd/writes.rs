@@ -64,7 +64,7 @@ impl Ssd {
 
     /// Writes what is known of an object to the volume where it is at home, and forgets it on the
     /// others.
-    fn write_head(
+    pub(super) fn write_head(
         &self,
         subject: &Subject,
         variants: &[Arc<Head>],
@@ -93,19 +93,26 @@ impl Ssd {
         home.volume().append_head(write).is_ok()
     }
 
-    /// The heads of an object have changed in ram. An older record must not be found again: it is
-    /// replaced, or forgotten where it cannot be. A refreshment that will soon be over is not worth
-    /// a write: after a restart the origin is asked once more.
-    pub fn head_changed(&self, key: &ObjectKey, change: Change) {
+    /// `in_ram` changes the heads of an object there. An older record must not be found again: it
+    /// is replaced, or forgotten where it cannot be. A refreshment that will soon be over is not
+    /// worth a write: after a restart the origin is asked once more.
+    pub fn head_changed(&self, key: &ObjectKey, change: Change, in_ram: impl FnOnce()) {
         if !self.is_in_use() {
-            return;
+            return in_ram();
         }
         let subject = self.subject(key);
+        self.order.change(subject.object, || {
+            in_ram();
+            self.follow(&subject, change);
+        });
+    }
+
+    fn follow(&self, subject: &Subject, change: Change) {
         let object = subject.object;
         if !self.holds_head(object) || change == Change::Refreshed(Worth::Nothing) {
             return;
         }
-        let variants = self.parts.heads.variants(key);
+        let variants = self.parts.heads.variants(&subject.key);
         if variants.first().is_none_or(|head| head.freshness.lifetime < REFRESHED_MIN) {
             return self.forget_everywhere(object);
         }
@@ -117,7 +124,7 @@ impl Ssd {
             },
             _ => None,
         };
-        if !self.write_head(&subject, &variants, (body, None)) {
+        if !self.write_head(subject, &variants, (body, None)) {
             self.forget_everywhere(object);
         }
     }
@@ -129,19 +136,9 @@ impl Ssd {
         }
     }
 
-    /// The object's heads are forgotten in ram, all or some.
-    pub fn forget(&self, key: &ObjectKey) {
-        if !self.is_in_use() {
-            return;
-        }
-        let object = self.subject(key).object;
-        if !self.holds_head(object) {
-            return;
-        }
-        match self.parts.heads.variants(key).is_empty() {
-            true => self.forget_everywhere(object),
-            false => self.head_changed(key, Change::Replaced),
-        }
+    /// `in_ram` forgets the object's heads there, all or some.
+    pub fn forget(&self, key: &ObjectKey, in_ram: impl FnOnce()) {
+        self.head_changed(key, Change::Replaced, in_ram);
     }
 
     fn forget_everywhere(&self, object: ObjectHash) {

@@ -197,6 +197,7 @@ impl Feed {
             match now {
                 Now::Slice(slice) => return Ok(Some(slice)),
                 Now::NoMemory => {
+                    self.drop_brought();
                     let free =
                         self.shared.governor.reserve(Use::Client, self.class(), PIECE_SIZE_BYTES);
                     drop(free.await);

@@ -14,7 +14,7 @@ use crate::cache::ssd::{Brought, Landed, Seen, Subject, Wanted};
 use crate::delivery::feed::{Feed, Now, Span};
 use crate::fill::error::FillError;
 use crate::limits::PIECE_SIZE_BYTES;
-use crate::memory::Use;
+use crate::memory::{Class, Use};
 use crate::metrics::labels::Tier;
 use crate::object::{BlockKey, ByteRange, piece_floor};
 
@@ -187,18 +187,34 @@ impl Feed {
         now
     }
 
-    /// Brings what volumes hold of `span` into ram, for a body that is pinned there as a whole.
-    /// What could not be pinned, for its length, is not brought.
-    pub(super) async fn bring_all(&mut self, span: Span) {
-        let end = span.end.or(self.version.length_bytes()).unwrap_or(u64::MAX);
-        let pinned_max = self.shared.governor.budget_bytes(Use::Client) / 2;
-        if self.shared.ssd.is_in_use() && end - span.position <= pinned_max {
-            // What has not come by then is missing.
-            let _ = timeout(self.shared.patience, self.bring_each(span)).await;
+    /// Lets go of what was brought: who waits for memory holds none. Ram has it, or a volume.
+    pub(super) fn drop_brought(&mut self) {
+        if let Some(kept) = &mut self.kept {
+            kept.brought = None;
         }
     }
 
-    async fn bring_each(&mut self, span: Span) {
+    /// Brings what volumes hold of `span` into ram, for a body that is pinned there as a whole, but
+    /// not for ever.
+    pub(super) async fn bring_all(&mut self, span: Span) {
+        let patience = self.shared.patience;
+        // What is not there then is missed when it is to be pinned.
+        let _ = timeout(patience, self.bring_what_can_be_pinned(span)).await;
+    }
+
+    async fn bring_what_can_be_pinned(&mut self, span: Span) {
+        if !self.shared.ssd.is_in_use() {
+            return;
+        }
+        let end = span.end.or(self.version.length_bytes()).unwrap_or(u64::MAX);
+        let bytes = end.saturating_sub(span.position);
+        let governor = &self.shared.governor;
+        let can_be_pinned = bytes <= PIECE_SIZE_BYTES
+            || governor.try_reserve(Use::Client, Class::Prefetch, bytes).is_some();
+        // A film larger than memory would only push out what others read.
+        if !can_be_pinned {
+            return;
+        }
         let (ssd, subject) = (self.shared.ssd.clone(), self.kept().subject.clone());
         let mut position = span.position;
         while let Some(wanted) = self.wanted(position, span.end) {

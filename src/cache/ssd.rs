@@ -273,6 +273,7 @@ mod tests {
 
     use super::*;
     use crate::cache::admission::{Admission, AdmissionSettings, AdmissionSizes, Mode};
+    use crate::cache::head_record::encoded;
     use crate::cache::heads::{Head, Known};
     use crate::cache::ram::RamSettings;
     use crate::message::freshness::Freshness;
@@ -280,16 +281,21 @@ mod tests {
     use crate::message::vary::VariantKey;
     use crate::object::VersionNumbers;
     use crate::store::device::{Disk, Faults, Simulated, Simulation, Urgency};
-    use crate::store::volume::VolumeSettings;
+    use crate::store::volume::{HeadWrite, VolumeSettings};
     use crate::store::{Geometry, Volume, VolumeId};
 
-    /// A tier with one volume that keeps everything.
-    async fn tier() -> Arc<Ssd> {
+    const LONG: Duration = Duration::from_secs(3600);
+
+    async fn volume() -> Arc<Volume> {
         let simulation = Simulation { size_bytes: 32 << 20, seed: 1, faults: Faults::default() };
         let disk = Disk::new(Arc::new(Simulated::new(&simulation)));
         let geometry = Geometry::new(32 << 20, 2 << 20, BlockSize::MAX, 1_000).unwrap();
         Volume::format(&disk, geometry, VolumeId(1)).await.unwrap();
-        let volume = Volume::open(disk, VolumeSettings::default()).await.unwrap();
+        Volume::open(disk, VolumeSettings::default()).await.unwrap()
+    }
+
+    /// A tier with one volume, which is not online yet.
+    fn tier() -> Arc<Ssd> {
         let sizes = AdmissionSizes { volume_bytes: 32 << 20, blocks_max: 32 };
         let settings = AdmissionSettings { mode: Mode::All, ..AdmissionSettings::default() };
         let admission = Admission::new(sizes, settings, Instant::now());
@@ -308,7 +314,6 @@ mod tests {
             bypass_bytes_per_second: 0,
         };
         let volumes = Volumes::new(vec![Place::new("v".to_owned(), 1, admission)]);
-        volumes.all()[0].come_online(volume);
         Ssd::new(parts, volumes)
     }
 
@@ -329,9 +334,10 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_forgotten_while_a_volume_was_asked_does_not_come_back() {
-        let ssd = tier().await;
+        let ssd = tier();
+        ssd.volumes.all()[0].come_online(volume().await);
         let (key, numbers) = (ObjectKey::new(SiteId(0), "/a"), VersionNumbers::of_epoch(1));
-        let (subject, head) = (ssd.subject(&key), head(&numbers, Duration::from_secs(3600)));
+        let (subject, head) = (ssd.subject(&key), head(&numbers, LONG));
         let heads = &ssd.parts.heads;
         heads.store(key.clone(), head.clone());
         assert!(ssd.write_head(&subject, std::slice::from_ref(&head), (None, None)));
@@ -348,5 +354,33 @@ mod tests {
         assert!(matches!(known(&ssd, &key), Known::Nothing));
         assert!(!ssd.recall(&key).await);
         assert_eq!(ssd.figures().recalled(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_changed_before_a_volume_was_online_is_not_found_on_it() {
+        let (ssd, volume) = (tier(), volume().await);
+        let numbers = VersionNumbers::of_epoch(1);
+        let (old, new) = (head(&numbers, LONG), head(&numbers, LONG));
+        let keys = ["/a", "/b"].map(|target| ObjectKey::new(SiteId(0), target));
+        for key in &keys {
+            let payload = encoded("", key.target(), std::slice::from_ref(&old)).unwrap();
+            let write = HeadWrite {
+                object: ssd.subject(key).object,
+                site: SiteHash(0),
+                birth: 0,
+                payload: payload.into(),
+                body: None,
+                guard: Box::new(()),
+            };
+            volume.append_head(write).unwrap();
+        }
+
+        let heads = &ssd.parts.heads;
+        ssd.head_changed(&keys[0], Change::Replaced, || heads.store(keys[0].clone(), new.clone()));
+        ssd.volumes.all()[0].come_online(volume);
+        heads.forget(&keys[0], new.version.id);
+
+        assert!(!ssd.recall(&keys[0]).await);
+        assert!(ssd.recall(&keys[1]).await);
     }
 }

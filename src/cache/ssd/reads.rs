@@ -131,25 +131,30 @@ impl Ssd {
 
     async fn bring_as(self: &Arc<Self>, wanted: Wanted, urgency: Urgency) -> Brought {
         let at = (wanted.block, wanted.first);
-        let mut waiting = match self.reading.0.join(at) {
-            Ok(waiting) => waiting,
-            Err(tell) => {
-                let waiting = tell.subscribe();
-                let ssd = self.clone();
-                self.parts.runtime.spawn(async move {
-                    let closing = Closing { flight: &ssd.reading.0, key: at };
-                    let brought = ssd.read(wanted, urgency).await;
-                    // Whoever comes from now on finds it in ram.
-                    drop(closing);
-                    tell.send_replace(Some(brought));
-                });
-                waiting
+        for _ in 0..JOINS_MAX {
+            let (mut waiting, is_joined) = match self.reading.0.join(at) {
+                Ok(waiting) => (waiting, true),
+                Err(tell) => {
+                    let waiting = tell.subscribe();
+                    let ssd = self.clone();
+                    self.parts.runtime.spawn(async move {
+                        let closing = Closing { flight: &ssd.reading.0, key: at };
+                        let brought = ssd.read(wanted, urgency).await;
+                        // Whoever comes from now on finds it in ram.
+                        drop(closing);
+                        tell.send_replace(Some(brought));
+                    });
+                    (waiting, false)
+                }
+            };
+            match waiting.wait_for(Option::is_some).await.as_deref() {
+                // Whoever began it may wait for no memory, or be entitled to less of it.
+                Ok(Some(Brought::NoMemory)) if is_joined => {}
+                Ok(brought) => return brought.clone().expect("it was waited for"),
+                Err(_) => return Brought::NotHeld,
             }
-        };
-        match waiting.wait_for(Option::is_some).await {
-            Ok(brought) => brought.clone().expect("it was waited for"),
-            Err(_) => Brought::NotHeld,
         }
+        Brought::NoMemory
     }
 
     async fn read(&self, wanted: Wanted, urgency: Urgency) -> Brought {
@@ -283,27 +288,37 @@ impl Ssd {
         let (key, object) = (&subject.key, subject.object);
         self.order.ask(object);
         let mut newest: Option<(Vec<Arc<Head>>, HeadFound)> = None;
+        let mut all_read = true;
         for place in self.volumes.online() {
-            if !place.volume().holds_head(object) || place.is_slow() {
+            if !place.volume().holds_head(object) {
+                continue;
+            }
+            if place.is_slow() {
+                all_read = false;
                 continue;
             }
             let found = match place.volume().read_head(object, Urgency::Viewer).await {
                 Ok(Some(found)) => found,
                 Ok(None) => continue,
                 Err(error) => {
-                    self.missed(place, &error);
+                    all_read &= matches!(self.missed(place, &error), Brought::NotHeld);
                     continue;
                 }
             };
             place.was_in_time();
             let site = self.site_name(key.site());
             let Some(heads) = decoded(&found.payload, site, key.target()) else { continue };
+            all_read &= place.is_trusted(heads[0].freshness.received_at);
             let received = |heads: &[Arc<Head>]| heads[0].freshness.received_at;
             if newest.as_ref().is_none_or(|(newest, _)| received(newest) < received(&heads)) {
                 newest = Some((heads, found));
             }
         }
-        let Some((heads, found)) = newest else { return false };
+        let Some((heads, mut found)) = newest else { return false };
+        if !all_read {
+            // What was not read may be newer.
+            found.trust = Trust::MustRevalidate;
+        }
         self.take_back(subject, heads, found);
         true
     }
@@ -355,6 +370,8 @@ impl<K: Copy + Eq + Hash, V> Drop for Closing<'_, K, V> {
     }
 }
 
+/// How often somebody joins a read that ends without memory before he gives up too.
+const JOINS_MAX: usize = 4;
 /// How long a viewer's read waits for memory.
 const ROOM_WITHIN: Duration = Duration::from_secs(2);
 /// Between looks for room in the mapping.

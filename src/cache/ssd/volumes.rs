@@ -4,9 +4,10 @@
 //! to; one of more than 4 GiB goes on in stripes. What is held is found wherever it is, so a volume
 //! that comes or goes moves nothing.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -23,6 +24,10 @@ pub struct Place {
     pub admission: Admission,
     weight: f64,
     volume: OnceLock<Arc<Volume>>,
+    /// What changed before it was online.
+    missed: Mutex<Missed>,
+    /// What it knows of objects from before then may be old; set when too much changed to tell.
+    doubted_before: OnceLock<SystemTime>,
     failed: AtomicBool,
     told: Mutex<Told>,
     started: Instant,
@@ -38,6 +43,8 @@ impl Place {
             admission,
             weight: weight.max(1) as f64,
             volume: OnceLock::new(),
+            missed: Mutex::default(),
+            doubted_before: OnceLock::new(),
             failed: AtomicBool::new(false),
             told: Mutex::default(),
             started: Instant::now(),
@@ -56,8 +63,35 @@ impl Place {
         let place = Arc::downgrade(self);
         let saved = move || place.upgrade().map_or_else(Vec::new, |place| place.admission.save());
         volume.set_extra(Arc::new(saved));
+        // Held until it is online: what changes from then on, it is told.
+        let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
+        let Missed { objects, too_many } = std::mem::take(&mut *missed);
+        objects.into_iter().for_each(|object| volume.forget_head(object));
+        if too_many {
+            let _ = self.doubted_before.set(SystemTime::now());
+        }
         // A volume is opened once.
         let _ = self.volume.set(volume);
+    }
+
+    /// The heads of an object change; a volume on its way must forget what it knows of them.
+    fn note_change(&self, object: ObjectHash) {
+        if self.volume.get().is_some() || self.has_failed() {
+            return;
+        }
+        let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.volume.get().is_some() || missed.too_many {
+            return;
+        }
+        missed.objects.insert(object);
+        if missed.objects.len() >= MISSED_MAX {
+            *missed = Missed { objects: HashSet::new(), too_many: true };
+        }
+    }
+
+    /// Whether what it knows of an object since `received` may be the newest.
+    pub(super) fn is_trusted(&self, received: SystemTime) -> bool {
+        self.doubted_before.get().is_none_or(|before| received >= *before)
     }
 
     /// The volume will not come online.
@@ -114,6 +148,13 @@ impl Place {
     }
 }
 
+/// Objects whose heads changed while a volume was not online yet.
+#[derive(Default)]
+struct Missed {
+    objects: HashSet<ObjectHash>,
+    too_many: bool,
+}
+
 /// All volumes of the configuration.
 pub struct Volumes(Vec<Arc<Place>>);
 
@@ -126,6 +167,16 @@ impl Volumes {
     /// All of them.
     pub fn all(&self) -> &[Arc<Place>] {
         &self.0
+    }
+
+    /// Whether there is none, open or on its way.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The heads of an object change: volumes that are not online yet will know.
+    pub(super) fn note_change(&self, object: ObjectHash) {
+        self.0.iter().for_each(|place| place.note_change(object));
     }
 
     /// Those that are open; one that failed since holds nothing.
@@ -157,5 +208,7 @@ impl Volumes {
 const WHOLE_BLOCKS_MAX: u64 = (4 << 30) / SLOT_SIZE_BYTES;
 /// Of larger ones, what lies on one volume.
 const STRIPE_BLOCKS: u64 = (1 << 30) / SLOT_SIZE_BYTES;
+/// Objects that a volume on its way is told of one by one; after more it is doubted as a whole.
+const MISSED_MAX: usize = 1 << 16;
 /// How long a volume is left alone after it was late.
 const SLOW_FOR: Duration = Duration::from_secs(1);

@@ -97,12 +97,13 @@ impl Ssd {
     /// is replaced, or forgotten where it cannot be. A refreshment that will soon be over is not
     /// worth a write: after a restart the origin is asked once more.
     pub fn head_changed(&self, key: &ObjectKey, change: Change, in_ram: impl FnOnce()) {
-        if !self.is_in_use() {
+        if self.volumes.is_empty() {
             return in_ram();
         }
         let subject = self.subject(key);
         self.order.change(subject.object, || {
             in_ram();
+            self.volumes.note_change(subject.object);
             self.follow(&subject, change);
         });
     }

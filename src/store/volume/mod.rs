@@ -48,8 +48,8 @@ use self::writer::block_bytes;
 pub use self::health::State;
 pub use self::tally::{Recovered, VolumeFigures, WrittenBytes};
 pub use self::types::{
-    BlockWrite, HeadFound, HeadWrite, Pieces, Read, ReadError, Refused, SmallBody, Told, Trust,
-    VolumeError, VolumeSettings, WriteError,
+    BlockWrite, HeadFound, HeadWrite, Pieces, Read, ReadError, Refused, SmallBody, Trust,
+    VolumeError, VolumeSettings, WriteDone, WriteError,
 };
 
 /// The largest head, with its body if it has one.

@@ -70,7 +70,11 @@ fn block(n: u64) -> BlockKey {
 /// What piece `piece` of block `n` holds.
 fn piece_bytes(n: u64, piece: u32, length: usize) -> Vec<u8> {
     let seed = n.wrapping_mul(0x9E37_79B9).wrapping_add(u64::from(piece) * 977);
-    (0..length).map(|at| (seed.wrapping_add(at as u64 * 31) >> 3) as u8).collect()
+    // Of a length that no size here is a multiple of.
+    let unit: Vec<u8> = (0..251).map(|at| (seed.wrapping_add(at * 31) >> 3) as u8).collect();
+    let mut bytes = unit.repeat(length / unit.len() + 1);
+    bytes.truncate(length);
+    bytes
 }
 
 fn write_of(n: u64, pieces: PieceMap, last_length: usize) -> BlockWrite {
@@ -524,13 +528,13 @@ async fn readers_that_race_with_the_giving_up_of_regions_find_misses_and_no_erro
     let program = std::env::current_exe().unwrap();
     let folder = tempfile::tempdir_in(program.parent().unwrap()).unwrap();
     let path = folder.path().join("volume");
-    crate::store::device::create(&path, 32 * MIB).unwrap();
+    crate::store::device::create(&path, 16 * MIB).unwrap();
     let device = crate::store::device::open(&path, &Default::default()).unwrap();
     let disk = Disk::new(device);
-    let geometry = Geometry::new(32 * MIB, 2 * MIB, BlockSize::MAX, 4_000).unwrap();
+    let geometry = Geometry::new(16 * MIB, 2 * MIB, BlockSize::MAX, 1_000).unwrap();
     Volume::format(&disk, geometry, VOLUME).await.unwrap();
     let volume = Volume::open(disk, settings()).await.unwrap();
-    const NEWEST: u64 = 150;
+    const NEWEST: u64 = 30;
     let written = Arc::new(AtomicUsize::new(0));
     let mut readers = Vec::new();
     for reader in 0..3u64 {
@@ -557,7 +561,7 @@ async fn readers_that_race_with_the_giving_up_of_regions_find_misses_and_no_erro
         hits += reader.await.unwrap();
     }
     let figures = volume.figures();
-    assert!(hits > 50 && figures.regions_reclaimed > 50, "{hits} hits, {figures:?}");
+    assert!(hits > 10 && figures.regions_reclaimed > 10, "{hits} hits, {figures:?}");
     assert_eq!((figures.mismatches, figures.read_errors), (0, 0));
     volume.close().await;
 }

@@ -42,6 +42,9 @@ impl Default for VolumeSettings {
     }
 }
 
+/// Told once how a write ended.
+pub type WriteDone = Box<dyn FnOnce(Result<(), WriteError>) + Send>;
+
 /// Pieces of a block to be written.
 pub struct BlockWrite {
     /// The object whose version it is.
@@ -62,11 +65,8 @@ pub struct BlockWrite {
     /// Dropped when the write is over: what the bytes are reserved with.
     pub guard: Box<dyn Send>,
     /// Told once how it ended. Must not block.
-    pub done: Option<Told>,
+    pub done: Option<WriteDone>,
 }
-
-/// Told once how a write ended.
-pub type Told = Box<dyn FnOnce(Result<(), WriteError>) + Send>;
 
 /// A head to be written; it takes the place of the object's head, if it has one.
 pub struct HeadWrite {

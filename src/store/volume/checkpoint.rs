@@ -143,7 +143,8 @@ impl Core {
         let mut section = begin(SectionKind::Index, &header);
         let (index, open) = (self.index(), noted.open.clone());
         let index_bytes = (index.shards() * index.shard_bytes()) as u64;
-        let preamble = Preamble { index_bytes, trust_from: self.trust_from, open };
+        let trust_from = self.trust_from.load(std::sync::atomic::Ordering::Relaxed);
+        let preamble = Preamble { index_bytes, trust_from, open };
         section.push(&preamble.encode()).await?;
         let mut shard_bytes = Vec::new();
         for shard in 0..index.shards() {

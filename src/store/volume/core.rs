@@ -58,7 +58,7 @@ pub(super) struct Core {
     /// The number of the next write.
     pub(super) sequence: AtomicU64,
     /// Heads with a lower number may not be the newest.
-    pub(super) trust_from: u64,
+    pub(super) trust_from: AtomicU64,
     pub(super) extra: Mutex<Option<MakeExtra>>,
     pub(super) extra_found: Option<Bytes>,
     pub(super) recovered: Recovered,

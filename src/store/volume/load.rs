@@ -5,8 +5,8 @@ use bytes::Bytes;
 use crate::limits::GRANULE_SIZE_BYTES;
 use crate::store::device::{DeviceError, Granules};
 use crate::store::format::{
-    CheckpointHeader, REGION_SNAPSHOT_BYTES, RegionEntry, RegionSnapshot, RegionState, SectionKind,
-    SectionSum,
+    CheckpointHeader, FormatError, REGION_SNAPSHOT_BYTES, RegionEntry, RegionSnapshot, RegionState,
+    SectionKind, SectionSum,
 };
 use crate::store::index::{Entry, RegionId};
 use crate::store::ledger::{Ledger, LedgerShape};
@@ -22,7 +22,7 @@ pub(super) struct Loaded {
     pub(super) checkpoint: Option<Checkpoint>,
     /// With what the checkpoint's index holds.
     pub(super) ledger: Ledger,
-    /// A checkpoint was complete once and is not any more, or may have been.
+    /// A checkpoint was complete once and is not any more, or may have been: the newest, perhaps.
     pub(super) newer_was_bad: bool,
     /// The highest number a header names.
     pub(super) highest: u64,
@@ -109,13 +109,20 @@ pub(super) async fn newest(
             Ok(granules) => {
                 CheckpointHeader::decode(granules.bytes(), reader.volume, &reader.geometry, slot)
             }
-            Err(DeviceError::Failed(_)) => {
-                newer_was_bad = true;
-                continue;
-            }
+            Err(DeviceError::Failed(_)) => Err(FormatError::Torn),
             Err(error) => return Err(error),
         };
-        headers.extend(header.ok().map(|header| (header, slot)));
+        match header {
+            Ok(header) => headers.push((header, slot)),
+            // Only one was ever taken.
+            Err(FormatError::NotAVolume) => {}
+            // A crash does not do this, a header lies in one sector: it may be the newest that is
+            // damaged, and what it knew as replaced the other one brings back.
+            Err(fault) => {
+                tracing::warn!("the header of checkpoint slot {slot} is damaged: {fault}");
+                newer_was_bad = true;
+            }
+        }
     }
     headers.sort_by_key(|(header, _)| std::cmp::Reverse(header.sequence()));
     let highest = headers.first().map_or(0, |(header, _)| header.sequence());

@@ -29,6 +29,7 @@ mod window;
 mod writer;
 
 use std::fmt;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -314,8 +315,12 @@ impl Volume {
     }
 
     /// Uses it no more than `state` allows, for what is known of it from elsewhere; it only gets
-    /// worse.
+    /// worse. What was forgotten since it could not be written is on it still: its heads must be
+    /// revalidated.
     pub fn worsen(&self, state: &State) {
+        if *state != State::Online {
+            self.core.trust_from.store(u64::MAX, Ordering::Relaxed);
+        }
         match state {
             State::Online => {}
             State::ReadOnly { why } => self.core.health.read_only(why.clone()),

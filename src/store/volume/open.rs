@@ -124,7 +124,7 @@ fn core_of(disk: Disk, found: recovery::Found, settings: &VolumeSettings) -> (Co
         health: Health::new(),
         tally: Default::default(),
         sequence: AtomicU64::new(found.sequence),
-        trust_from: found.trust_from,
+        trust_from: AtomicU64::new(found.trust_from),
         extra: Mutex::new(None),
         extra_found: found.extra,
         recovered: found.recovered,

@@ -4,6 +4,7 @@
 //! finds that out by what he reads: he looks the record up again, and it is a miss, not an error.
 
 use std::io;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -203,7 +204,7 @@ impl Core {
         let body = packet
             .body()
             .map(|body| SmallBody { version: body.version, bytes: bytes.slice_ref(body.bytes) });
-        let known = head.label.sequence >= self.trust_from;
+        let known = head.label.sequence >= self.trust_from.load(Ordering::Relaxed);
         Ok(HeadFound {
             site: head.label.site,
             birth: head.label.birth,

@@ -457,6 +457,8 @@ async fn with_both_checkpoints_lost_heads_must_be_revalidated() {
     assert_eq!((&head.payload[..], head.trust), (&b"one"[..], Trust::MustRevalidate));
     again.append_head(head_of(2, "two")).unwrap();
     settled(&again).await;
+    // The first takes the place of one that was lost, the close that of the other.
+    again.checkpoint().await;
     again.close().await;
     let again = opened(&device).await;
     let trust = |n| {
@@ -465,6 +467,36 @@ async fn with_both_checkpoints_lost_heads_must_be_revalidated() {
     };
     assert_eq!(trust(1).await, Trust::MustRevalidate, "this is remembered");
     assert_eq!(trust(2).await, Trust::Newest);
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_one_of_two_checkpoints_damaged_heads_must_be_revalidated() {
+    for slot in 0..2 {
+        let (device, volume) = fresh(32).await;
+        volume.append_head(head_of(1, "one")).unwrap();
+        settled(&volume).await;
+        volume.close().await;
+        assert!(!opened(&device).await.figures().recovered.heads_in_doubt);
+        let at = volume.geometry().checkpoint(slot).start;
+        let from = vec![Buffer::Own(Granules::holding(&[1; 4096]))];
+        disk(&device).write(at, from, Urgency::Write).await.unwrap();
+        let again = opened(&device).await;
+        assert!(again.figures().recovered.heads_in_doubt, "it may have been the newer one");
+        let head = again.read_head(ObjectHash(1), Urgency::Viewer).await.unwrap().unwrap();
+        assert_eq!(head.trust, Trust::MustRevalidate);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn heads_of_a_volume_that_could_not_be_written_must_be_revalidated() {
+    let (device, volume) = fresh(32).await;
+    volume.append_head(head_of(1, "one")).unwrap();
+    settled(&volume).await;
+    volume.close().await;
+    let again = opened(&device).await;
+    again.worsen(&State::ReadOnly { why: "it failed before".to_owned() });
+    let head = again.read_head(ObjectHash(1), Urgency::Viewer).await.unwrap().unwrap();
+    assert_eq!(head.trust, Trust::MustRevalidate);
 }
 
 #[tokio::test(start_paused = true)]

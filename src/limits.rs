@@ -23,6 +23,8 @@ pub const REGION_SIZE_BYTES: u64 = 64 << 20;
 pub const REGION_SIZE_BYTES_MIN: u64 = 8 << 20;
 /// Blocks being read ahead of viewers, of all volumes together.
 pub const SSD_READ_AHEAD_MAX: usize = 64;
+/// Blocks and heads that failed reads lost, and that are filled at the pace of `ssd.bypass`.
+pub const SSD_LOST_MAX: usize = 16_384;
 /// The smallest volume: a region that is written, one that is reclaimed, and two that are read.
 pub const VOLUME_BYTES_MIN: u64 = 4 * REGION_SIZE_BYTES;
 /// The largest volume: an index entry names a region in 20 bits.

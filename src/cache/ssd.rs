@@ -20,9 +20,9 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed, xxh3_128_with_seed};
 
-use self::bypass::Bypass;
+use self::bypass::{Bypass, Lost};
 use self::order::Order;
-pub use self::reads::{Brought, Landed, Wanted};
+pub use self::reads::{Brought, Landed, Recalled, Wanted};
 use self::reads::{Reading, Recalling};
 pub use self::volumes::{Place, Volumes};
 pub use self::writes::{Change, Worth};
@@ -62,6 +62,7 @@ pub struct Ssd {
     recalling: Recalling,
     bypass: Bypass,
     order: Order,
+    lost: Lost,
     ahead: Arc<Semaphore>,
     writing: Arc<Writing>,
     figures: Figures,
@@ -147,6 +148,7 @@ impl Ssd {
             reading: Reading::default(),
             recalling: Recalling::default(),
             order: Order::default(),
+            lost: Lost::default(),
             ahead: Arc::new(Semaphore::new(SSD_READ_AHEAD_MAX)),
             writing: Arc::default(),
             figures: Figures::default(),
@@ -197,7 +199,9 @@ impl Ssd {
         let Some(home) = self.volumes.home(subject.object, index) else { return };
         let Some(ram) = self.parts.ram.peek(&block) else { return };
         let pieces = ram.pieces();
-        let held = match is_small(version) && self.holds_head(subject.object) {
+        // Beside other variants its body is a block like others.
+        let is_alone = || self.parts.heads.variants(&subject.key).len() == 1;
+        let held = match is_small(version) && self.holds_head(subject.object) && is_alone() {
             true => pieces,
             false => self.held(&block),
         };
@@ -209,16 +213,17 @@ impl Ssd {
             }
             return;
         }
+        // An object whose length is not known may still grow: it is kept when it has ended.
+        if version.length_bytes().is_none() {
+            return;
+        }
         let variants = self.parts.heads.variants(&subject.key);
         let Some(head) = variants.iter().find(|head| head.version.id == version.id) else { return };
         if head.freshness.lifetime < REFRESHED_MIN {
             sight.lifetime_left = head.freshness.lifetime;
         }
         let Some(writing) = self.writing.begin(block) else { return };
-        // An object whose length is not known may still grow: it is kept when it has ended.
-        if home.admission.consider(&sight, Instant::now()) != Decision::Admit
-            || version.length_bytes().is_none()
-        {
+        if home.admission.consider(&sight, Instant::now()) != Decision::Admit {
             return;
         }
         let written = self.order.write(subject.object, || {
@@ -237,9 +242,9 @@ impl Ssd {
 
     fn used(&self, object: ObjectHash, block: BlockKey) {
         for place in self.volumes.online() {
-            if place.volume().used(block) || place.volume().used_head(object) {
-                return;
-            }
+            // Both: without its head a block is not found.
+            place.volume().used(block);
+            place.volume().used_head(object);
         }
     }
 
@@ -342,7 +347,7 @@ mod tests {
         heads.store(key.clone(), head.clone());
         assert!(ssd.write_head(&subject, std::slice::from_ref(&head), (None, None)));
         heads.forget(&key, head.version.id);
-        assert!(ssd.recall(&key).await);
+        assert_eq!(ssd.recall(&key).await, Recalled::Found);
         assert!(matches!(known(&ssd, &key), Known::Variant(_)));
 
         let volume = ssd.volumes.all()[0].volume().clone();
@@ -352,7 +357,7 @@ mod tests {
         ssd.take_back(&subject, vec![head], found);
 
         assert!(matches!(known(&ssd, &key), Known::Nothing));
-        assert!(!ssd.recall(&key).await);
+        assert_ne!(ssd.recall(&key).await, Recalled::Found);
         assert_eq!(ssd.figures().recalled(), 1);
     }
 
@@ -380,7 +385,7 @@ mod tests {
         ssd.volumes.all()[0].come_online(volume);
         heads.forget(&keys[0], new.version.id);
 
-        assert!(!ssd.recall(&keys[0]).await);
-        assert!(ssd.recall(&keys[1]).await);
+        assert_ne!(ssd.recall(&keys[0]).await, Recalled::Found);
+        assert_eq!(ssd.recall(&keys[1]).await, Recalled::Found);
     }
 }

@@ -40,7 +40,7 @@ impl Transaction<'_> {
         let mut feed = self.feed(&head);
         let joinable = head.version.validator.is_strong();
         if !head.version.is_resumable() {
-            feed.bring_all(span).await;
+            feed.bring_all(span).await.map_err(DeliveryError::Fill)?;
         }
         if !feed.secure(span) && !joinable && self.resort == Resort::Left {
             // Not all of it is there any more, and what is cannot be joined to what would come.

@@ -62,7 +62,7 @@ impl Feed {
                 Brought::InRam => return Ok(true),
                 Brought::NotHeld => return Ok(false),
                 Brought::NoMemory => return Err(overload("memory")),
-                Brought::Ill if ssd.may_bypass(u64::from(wanted.count) * PIECE_SIZE_BYTES) => {
+                Brought::Ill if self.may_bypass(wanted) => {
                     self.kept().bypassed_to =
                         piece_floor(span.position) + u64::from(wanted.count) * PIECE_SIZE_BYTES;
                     return Ok(false);
@@ -71,6 +71,22 @@ impl Feed {
                 Brought::Ill => sleep(ASK_AGAIN).await,
             }
         }
+    }
+
+    /// Whether an origin may be asked for what an ill volume holds: who joins a run, or finds what
+    /// one brought, costs nothing.
+    fn may_bypass(&mut self, wanted: Wanted) -> bool {
+        let first = u64::from(wanted.first) * PIECE_SIZE_BYTES;
+        let position = self.shared.block_size.start_of(wanted.block.index) + first;
+        let in_ram = self.shared.ram.peek(&wanted.block).map(|block| block.pieces());
+        if in_ram.is_some_and(|pieces| pieces.holds(wanted.first))
+            || self.shared.filler.runs.bring(self.version.id, position)
+        {
+            return true;
+        }
+        let bytes = u64::from(wanted.count) * PIECE_SIZE_BYTES;
+        let ssd = self.shared.ssd.clone();
+        ssd.may_bypass(&self.kept().subject, Some(wanted.block), bytes)
     }
 
     /// He came to the first byte of a block: it may be worth keeping.
@@ -194,17 +210,13 @@ impl Feed {
         }
     }
 
-    /// Brings what volumes hold of `span` into ram, for a body that is pinned there as a whole, but
-    /// not for ever.
-    pub(super) async fn bring_all(&mut self, span: Span) {
-        let patience = self.shared.patience;
-        // What is not there then is missed when it is to be pinned.
-        let _ = timeout(patience, self.bring_what_can_be_pinned(span)).await;
-    }
-
-    async fn bring_what_can_be_pinned(&mut self, span: Span) {
+    /// Brings what volumes hold of `span` into ram, for a body that is pinned there as a whole.
+    ///
+    /// # Errors
+    /// `Overload` when a volume is ill, and origins are asked for as much as they may be already.
+    pub(super) async fn bring_all(&mut self, span: Span) -> Result<(), Arc<FillError>> {
         if !self.shared.ssd.is_in_use() {
-            return;
+            return Ok(());
         }
         let end = span.end.or(self.version.length_bytes()).unwrap_or(u64::MAX);
         let bytes = end.saturating_sub(span.position);
@@ -213,21 +225,39 @@ impl Feed {
             || governor.try_reserve(Use::Client, Class::Prefetch, bytes).is_some();
         // A film larger than memory would only push out what others read.
         if !can_be_pinned {
-            return;
+            return Ok(());
         }
+        let patience = self.shared.patience;
+        timeout(patience, self.bring_each(span)).await.map_err(|_| overload("ssd"))
+    }
+
+    async fn bring_each(&mut self, span: Span) {
         let (ssd, subject) = (self.shared.ssd.clone(), self.kept().subject.clone());
         let mut position = span.position;
         while let Some(wanted) = self.wanted(position, span.end) {
             let start = self.shared.block_size.start_of(wanted.block.index);
             let held = self.shared.ram.peek(&wanted.block).map(|block| block.pieces());
-            position = match held.is_some_and(|pieces| pieces.holds(wanted.first)) {
-                true => start + u64::from(wanted.first + 1) * PIECE_SIZE_BYTES,
-                false => match ssd.bring(&subject, &self.version, wanted).await {
-                    Brought::Landed(landed) => start + landed.start + landed.bytes.len() as u64,
-                    Brought::InRam => continue,
-                    Brought::NotHeld | Brought::Ill | Brought::NoMemory => return,
-                },
-            };
+            if held.is_some_and(|pieces| pieces.holds(wanted.first)) {
+                position = start + u64::from(wanted.first + 1) * PIECE_SIZE_BYTES;
+                continue;
+            }
+            match ssd.bring(&subject, &self.version, wanted).await {
+                Brought::Landed(landed) => {
+                    position = start + landed.start + landed.bytes.len() as u64;
+                }
+                Brought::InRam => {}
+                Brought::NotHeld | Brought::NoMemory => return,
+                Brought::Ill => {
+                    // What comes instead is the whole.
+                    let bytes =
+                        self.version.length_bytes().unwrap_or(self.shared.block_size.bytes());
+                    let asked = self.shared.filler.runs.bring(self.version.id, position);
+                    if asked || ssd.may_bypass(&subject, Some(wanted.block), bytes) {
+                        return;
+                    }
+                    sleep(ASK_AGAIN).await;
+                }
+            }
         }
     }
 }
@@ -239,4 +269,4 @@ fn overload(what: &'static str) -> Arc<FillError> {
 /// Blocks read ahead of a viewer.
 const BLOCKS_AHEAD: u32 = 2;
 /// Between looks at a volume that is ill.
-const ASK_AGAIN: Duration = Duration::from_millis(100);
+pub(super) const ASK_AGAIN: Duration = Duration::from_millis(100);

@@ -172,7 +172,7 @@ impl Delivery {
             return transaction.answer_head().await;
         }
         for _ in 0..ATTEMPTS_SHARED_MAX {
-            let attempt = match transaction.known().await {
+            let attempt = match transaction.known().await? {
                 Known::Variant(head) if head.freshness.is_fresh(viewer.time) => {
                     transaction.answer(head, Found::Fresh).await?
                 }

@@ -5,26 +5,61 @@ use std::time::Instant;
 
 use http::StatusCode;
 use http::header::IF_RANGE;
+use tokio::time::{sleep, timeout};
 
 use crate::cache::heads::{Head, Known};
+use crate::cache::ssd::Recalled;
 use crate::delivery::answer::covers;
 use crate::delivery::error::DeliveryError;
+use crate::delivery::kept::ASK_AGAIN;
 use crate::delivery::reply::Reply;
 use crate::delivery::{Attempt, Found, Resort, Transaction};
 use crate::fill::error::FillError;
 use crate::fill::run::{Reader, Sharing};
 use crate::fill::{Opened, Place, Wanted};
+use crate::limits::PIECE_SIZE_BYTES;
 use crate::message::cache_status::{Forwarded, Fwd};
+use crate::message::range::RangeRequest;
 use crate::metrics::labels::Lookup;
 
 impl Transaction<'_> {
     /// What is known of the object, in ram or else on a volume.
-    pub(super) async fn known(&self) -> Known {
+    ///
+    /// # Errors
+    /// `Overload` when the volume is ill, and origins are asked for as much as they may be already.
+    pub(super) async fn known(&self) -> Result<Known, DeliveryError> {
         let fields = &self.viewer.parts.headers;
         let find = || self.shared.heads.find(&self.asked.key, fields, Instant::now());
-        match find() {
-            Known::Nothing if self.shared.ssd.recall(&self.asked.key).await => find(),
-            known => known,
+        let known = find();
+        if !matches!(known, Known::Nothing) {
+            return Ok(known);
+        }
+        match timeout(self.shared.patience, self.recalled()).await {
+            Ok(Recalled::Found) => Ok(find()),
+            Ok(Recalled::NotHeld | Recalled::Ill) => Ok(known),
+            Err(_) => Err(DeliveryError::Fill(Arc::new(FillError::Overload { what: "ssd" }))),
+        }
+    }
+
+    /// What volumes know; `Ill` once an origin may be asked instead.
+    async fn recalled(&self) -> Recalled {
+        let (ssd, key) = (&self.shared.ssd, &self.asked.key);
+        loop {
+            let recalled = ssd.recall(key).await;
+            // How much will be asked for is not known yet: a block, or less if he wants less.
+            let bytes = match self.asked.range {
+                Some(RangeRequest::FromTo { first, last: Some(last) }) => last - first + 1,
+                Some(RangeRequest::Suffix { length }) => length,
+                _ => u64::MAX,
+            };
+            let bytes = bytes.clamp(PIECE_SIZE_BYTES, self.shared.block_size.bytes());
+            if recalled != Recalled::Ill
+                || self.shared.filler.openings.are_asked(key)
+                || ssd.may_bypass(&ssd.subject(key), None, bytes)
+            {
+                return recalled;
+            }
+            sleep(ASK_AGAIN).await;
         }
     }
 
@@ -128,7 +163,7 @@ impl Transaction<'_> {
 
     /// HEAD: from what is known and fresh, else asked upstream and passed on.
     pub(super) async fn answer_head(&mut self) -> Result<Reply, DeliveryError> {
-        let (head, found) = match self.known().await {
+        let (head, found) = match self.known().await? {
             Known::Variant(head) if head.freshness.is_fresh(self.viewer.time) => {
                 (head, Found::Fresh)
             }

@@ -110,6 +110,14 @@ impl Runs {
         shared(runs).find_map(|run| run.attach_from(position))
     }
 
+    /// Whether a run holds or claims the byte at `position`.
+    pub fn bring(&self, version: VersionId, position: u64) -> bool {
+        let shard = self.by_version.shard(&version);
+        let runs = shard.get(&version).map(|runs| shared(runs));
+        let mut claims = runs.into_iter().flatten().filter_map(|run| run.claim());
+        claims.any(|(start, end)| (start..end).contains(&position))
+    }
+
     /// Adds a run whose response is already here.
     pub fn add(&self, run: Arc<Run>) {
         self.by_version.shard(&run.version.id).entry(run.version.id).or_default().push(run);
@@ -179,6 +187,11 @@ impl Openings {
         let (sender, receiver) = watch::channel(None);
         shard.insert(key.clone(), receiver.clone());
         Opening::Lead(sender, receiver)
+    }
+
+    /// Whether a question for `key` is in flight.
+    pub fn are_asked(&self, key: &ObjectKey) -> bool {
+        self.by_key.shard(key).contains_key(key)
     }
 
     /// The question is answered: who comes now looks at the heads again.

@@ -21,6 +21,7 @@ mod protocol;
 mod range;
 mod redirects;
 mod seek;
+mod sick;
 mod ssd;
 mod support;
 mod support_works;

@@ -1,7 +1,28 @@
 //! What origins may be asked for because a volume is ill: so many bytes a second, and no more.
 
-use std::sync::{Mutex, PoisonError};
+use std::collections::HashSet;
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
+
+use crate::cache::ssd::{Ssd, Subject};
+use crate::limits::SSD_LOST_MAX;
+use crate::object::BlockKey;
+use crate::store::ObjectHash;
+
+impl Ssd {
+    /// Whether an origin may be asked for bytes of an object that an ill volume holds, or lost.
+    pub fn may_bypass(&self, subject: &Subject, block: Option<BlockKey>, bytes: u64) -> bool {
+        let allowed = self.bypass.take(bytes, Instant::now());
+        if !allowed {
+            self.figures.bypass_refused.fetch_add(1, Ordering::Relaxed);
+            return false;
+        }
+        self.figures.bypassed_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.lost.settle(subject.object, block);
+        true
+    }
+}
 
 /// A bucket of bytes that fills with time; it holds one second's worth.
 pub(super) struct Bypass {
@@ -27,6 +48,55 @@ impl Bypass {
         }
         level.0 -= bytes as f64;
         true
+    }
+}
+
+/// What reads that failed took with them: no volume holds it any more, and still it is asked for
+/// at the pace of the bypass. Of more than so many it is forgotten.
+#[derive(Default)]
+pub(super) struct Lost(Mutex<HashSet<What>>);
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum What {
+    Block(BlockKey),
+    Heads(u128),
+}
+
+impl Lost {
+    pub(super) fn add_block(&self, block: BlockKey) {
+        self.add(What::Block(block));
+    }
+
+    pub(super) fn add_heads(&self, object: ObjectHash) {
+        self.add(What::Heads(object.0));
+    }
+
+    pub(super) fn holds_block(&self, block: &BlockKey) -> bool {
+        self.known().contains(&What::Block(*block))
+    }
+
+    pub(super) fn holds_heads(&self, object: ObjectHash) -> bool {
+        self.known().contains(&What::Heads(object.0))
+    }
+
+    /// It is being asked for.
+    fn settle(&self, object: ObjectHash, block: Option<BlockKey>) {
+        let mut known = self.known();
+        known.remove(&What::Heads(object.0));
+        if let Some(block) = block {
+            known.remove(&What::Block(block));
+        }
+    }
+
+    fn add(&self, what: What) {
+        let mut known = self.known();
+        if known.len() < SSD_LOST_MAX {
+            known.insert(what);
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashSet<What>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

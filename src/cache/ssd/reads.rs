@@ -62,6 +62,17 @@ pub enum Brought {
     NoMemory,
 }
 
+/// What became of the question what a volume knows of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recalled {
+    /// Its heads are in ram now.
+    Found,
+    /// No volume knows it.
+    NotHeld,
+    /// One does, but does not tell it in time.
+    Ill,
+}
+
 /// Work in flight that others may wait for.
 struct InFlight<K, V>(Mutex<HashMap<K, watch::Receiver<Option<V>>>>);
 
@@ -94,7 +105,7 @@ pub(super) struct Reading(InFlight<(BlockKey, u32), Brought>);
 
 /// Objects being looked for, by hash.
 #[derive(Default)]
-pub(super) struct Recalling(InFlight<u128, bool>);
+pub(super) struct Recalling(InFlight<u128, Recalled>);
 
 impl Ssd {
     /// Brings pieces of a block into ram, together with whoever wants the same. Dropping it midway
@@ -105,12 +116,19 @@ impl Ssd {
         version: &Version,
         wanted: Wanted,
     ) -> Brought {
-        if self.held(&wanted.block).holds(wanted.first) {
-            return self.bring_as(wanted, Urgency::Viewer).await;
-        }
-        match is_small(version) && self.holds_head(subject.object) {
-            true => self.bring_small(subject, version, wanted).await,
+        let (object, small) = (subject.object, is_small(version));
+        let brought = match self.held(&wanted.block).holds(wanted.first) {
+            true => self.bring_as(wanted, Urgency::Viewer).await,
+            false if small && self.holds_head(object) => {
+                self.bring_small(subject, version, wanted).await
+            }
             false => Brought::NotHeld,
+        };
+        let failed =
+            || self.lost.holds_block(&wanted.block) || small && self.lost.holds_heads(object);
+        match brought {
+            Brought::NotHeld if failed() => Brought::Ill,
+            brought => brought,
         }
     }
 
@@ -159,15 +177,20 @@ impl Ssd {
 
     async fn read(&self, wanted: Wanted, urgency: Urgency) -> Brought {
         let holds = |place: &&Arc<Place>| place.volume().held(wanted.block).holds(wanted.first);
-        let Some(place) = self.volumes.online().find(holds) else { return Brought::NotHeld };
+        let mut slow = false;
+        let in_time = |place: &&Arc<Place>| {
+            let is_slow = place.is_slow();
+            slow |= is_slow;
+            !is_slow
+        };
         // Whoever read it published it before he left the table.
         let in_ram = self.parts.ram.peek(&wanted.block);
         if in_ram.is_some_and(|block| block.pieces().holds(wanted.first)) {
             return Brought::InRam;
         }
-        if place.is_slow() {
-            return Brought::Ill;
-        }
+        let Some(place) = self.volumes.online().filter(holds).find(in_time) else {
+            return if slow { Brought::Ill } else { Brought::NotHeld };
+        };
         let held = place.volume().held(wanted.block);
         let run = (wanted.first..PIECES_PER_BLOCK_MAX).take_while(|piece| held.holds(*piece));
         let count = (run.count() as u32).min(wanted.count).max(1);
@@ -178,7 +201,12 @@ impl Ssd {
         let read = place.volume().read(wanted.block, pieces, extent.lend(), urgency).await;
         let read = match read {
             Ok(read) => read,
-            Err(error) => return self.missed(place, &error),
+            Err(error) => {
+                if matches!(error, ReadError::Failed(_)) {
+                    self.lost.add_block(wanted.block);
+                }
+                return missed(place, &error);
+            }
         };
         place.was_in_time();
         let Some(extent) = Extent::returned(read.lent, read.bytes) else {
@@ -188,17 +216,6 @@ impl Ssd {
         self.parts.ram.publish(wanted.block, wanted.first, bytes.clone());
         let start = u64::from(wanted.first) * PIECE_SIZE_BYTES;
         Brought::Landed(Arc::new(Landed { start, bytes, _reserved: reserved }))
-    }
-
-    fn missed(&self, place: &Place, error: &ReadError) -> Brought {
-        match error {
-            ReadError::Absent | ReadError::Mismatch => Brought::NotHeld,
-            ReadError::Late => {
-                place.was_late();
-                Brought::Ill
-            }
-            ReadError::Busy | ReadError::Failed(_) | ReadError::Offline => Brought::Ill,
-        }
     }
 
     /// Memory for `count` pieces, or for one: who waits for it holds none.
@@ -240,9 +257,9 @@ impl Ssd {
         version: &Version,
         wanted: Wanted,
     ) -> Brought {
-        self.recall_as(subject).await;
+        let recalled = self.recall_as(subject).await;
         let Some(bytes) = self.parts.ram.get(&wanted.block).and_then(|block| block.read(0)) else {
-            return Brought::NotHeld;
+            return if recalled == Recalled::Ill { Brought::Ill } else { Brought::NotHeld };
         };
         let whole = version.length_bytes() == Some(bytes.len() as u64);
         let reserved = self.parts.governor.try_reserve(Use::Ssd, wanted.class, bytes.len() as u64);
@@ -255,16 +272,20 @@ impl Ssd {
         }
     }
 
-    /// Looks for an object that ram knows nothing of; true when it was found, and it is worth
-    /// looking into ram again. Dropping it midway is safe: the read goes on for the others.
-    pub async fn recall(self: &Arc<Self>, key: &ObjectKey) -> bool {
-        self.is_in_use() && self.recall_as(&self.subject(key)).await
+    /// Looks for an object that ram knows nothing of. When it was found, it is worth looking into
+    /// ram again. Dropping it midway is safe: the read goes on for the others.
+    pub async fn recall(self: &Arc<Self>, key: &ObjectKey) -> Recalled {
+        match self.is_in_use() {
+            true => self.recall_as(&self.subject(key)).await,
+            false => Recalled::NotHeld,
+        }
     }
 
-    async fn recall_as(self: &Arc<Self>, subject: &Subject) -> bool {
+    async fn recall_as(self: &Arc<Self>, subject: &Subject) -> Recalled {
         let object = subject.object;
         if !self.holds_head(object) {
-            return false;
+            let failed = self.lost.holds_heads(object);
+            return if failed { Recalled::Ill } else { Recalled::NotHeld };
         }
         let mut waiting = match self.recalling.0.join(object.0) {
             Ok(waiting) => waiting,
@@ -280,28 +301,37 @@ impl Ssd {
                 waiting
             }
         };
-        waiting.wait_for(Option::is_some).await.is_ok_and(|found| *found == Some(true))
+        let found = waiting.wait_for(Option::is_some).await;
+        found.ok().and_then(|found| *found).unwrap_or(Recalled::NotHeld)
     }
 
     /// Of the records on all volumes the one that was received last: a volume may have been away.
-    async fn read_heads(&self, subject: &Subject) -> bool {
+    async fn read_heads(&self, subject: &Subject) -> Recalled {
         let (key, object) = (&subject.key, subject.object);
         self.order.ask(object);
         let mut newest: Option<(Vec<Arc<Head>>, HeadFound)> = None;
         let mut all_read = true;
+        let mut without = Recalled::NotHeld;
         for place in self.volumes.online() {
             if !place.volume().holds_head(object) {
                 continue;
             }
             if place.is_slow() {
                 all_read = false;
+                without = Recalled::Ill;
                 continue;
             }
             let found = match place.volume().read_head(object, Urgency::Viewer).await {
                 Ok(Some(found)) => found,
                 Ok(None) => continue,
                 Err(error) => {
-                    all_read &= matches!(self.missed(place, &error), Brought::NotHeld);
+                    if matches!(error, ReadError::Failed(_)) {
+                        self.lost.add_heads(object);
+                    }
+                    if matches!(missed(place, &error), Brought::Ill) {
+                        all_read = false;
+                        without = Recalled::Ill;
+                    }
                     continue;
                 }
             };
@@ -314,13 +344,13 @@ impl Ssd {
                 newest = Some((heads, found));
             }
         }
-        let Some((heads, mut found)) = newest else { return false };
+        let Some((heads, mut found)) = newest else { return without };
         if !all_read {
             // What was not read may be newer.
             found.trust = Trust::MustRevalidate;
         }
         self.take_back(subject, heads, found);
-        true
+        Recalled::Found
     }
 
     pub(super) fn take_back(&self, subject: &Subject, heads: Vec<Arc<Head>>, found: HeadFound) {
@@ -341,15 +371,17 @@ impl Ssd {
             self.figures.recalled.fetch_add(1, Ordering::Relaxed);
         }
     }
+}
 
-    /// Whether an origin may be asked for bytes that an ill volume holds.
-    pub fn may_bypass(&self, bytes: u64) -> bool {
-        let allowed = self.bypass.take(bytes, Instant::now());
-        match allowed {
-            true => self.figures.bypassed_bytes.fetch_add(bytes, Ordering::Relaxed),
-            false => self.figures.bypass_refused.fetch_add(1, Ordering::Relaxed),
-        };
-        allowed
+/// What a read that did not come means for whoever waits, and for the volume.
+fn missed(place: &Place, error: &ReadError) -> Brought {
+    match error {
+        ReadError::Absent | ReadError::Mismatch | ReadError::Offline => Brought::NotHeld,
+        ReadError::Late => {
+            place.was_late();
+            Brought::Ill
+        }
+        ReadError::Busy | ReadError::Failed(_) => Brought::Ill,
     }
 }
 

@@ -1,0 +1,408 @@
+//! A sick volume costs nobody a wrong byte: what the others hold is served from there, what it
+//! holds from an origin as far as `ssd.bypass` allows, and whoever comes then waits or is refused.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::Instant;
+
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+
+use crate::support::{
+    BLOCK, Configured, Edge, Origin, Response, Script, Validators, Verdict, judge,
+};
+
+const WHOLE: Verdict = Verdict::Whole { version: 1 };
+const REFUSED: Verdict = Verdict::Status(503);
+/// Of a device that is well while it is made a volume.
+const WELL_AT_FIRST: &str = "healthy-for=3s";
+
+/// In front of `origin`, with the volume `well`, a file, and `sick`, a device of these faults.
+fn beside(origin: &Origin, folder: &Path, faults: &str, bypass: &str) -> Configured {
+    let sick = folder.join("sick");
+    Edge::in_front_of(origin)
+        .setting("memory.total", "256 MiB")
+        .setting("fill.connect_timeout", "1s")
+        .setting("fill.first_byte_timeout", "2s")
+        .setting("fill.progress_timeout", "2s")
+        .setting("ssd.admission", "all")
+        .setting("ssd.read_deadline", "100ms")
+        .setting("ssd.bypass", bypass)
+        .setting("ssd.state", &folder.join("state.json").to_string_lossy())
+        .volume(folder, "well")
+        .volume_with(&format!(
+            "path = {sick:?}\nsize = \"256 MiB\"\nwrites_per_day = \"1000x\"\n\
+             simulate = \"size=256MiB,{faults}\""
+        ))
+}
+
+/// Paths by the volume that holds them.
+type Homes = HashMap<&'static str, Vec<String>>;
+
+/// Has objects of `length` bytes kept one by one, until each volume holds `count` at least.
+async fn keep(origin: &Origin, edge: &Edge, length: u64, count: usize) -> Homes {
+    let mut homes = Homes::from([("well", vec![]), ("sick", vec![])]);
+    let records =
+        if length <= crate::support::PIECE { 1.0 } else { 1.0 + length.div_ceil(BLOCK) as f64 };
+    for number in 0.. {
+        if homes.values().all(|paths| paths.len() >= count) {
+            break;
+        }
+        let path = format!("/{length}/{number}");
+        origin.serve(&path, Script::of(length));
+        let before = entries(edge).await;
+        assert_eq!(judge(origin, &path, &edge.get(&path).send().await), WHOLE, "{path}");
+        let all = before[0] + before[1] + records;
+        edge.until_metric("tidegate_ssd_index_entries", &[], |value| value >= all).await;
+        let home = if entries(edge).await[0] > before[0] { "well" } else { "sick" };
+        homes.get_mut(home).unwrap().push(path);
+    }
+    homes
+}
+
+/// Records on `well` and on `sick`.
+async fn entries(edge: &Edge) -> [f64; 2] {
+    let of = |name: &'static str| edge.metric("tidegate_ssd_index_entries", labels(name));
+    [of("well").await, of("sick").await]
+}
+
+fn labels(name: &str) -> &'static [&'static str] {
+    if name == "well" { &["volume=\"well\""] } else { &["volume=\"sick\""] }
+}
+
+async fn bypassed(edge: &Edge) -> u64 {
+    edge.metric("tidegate_ssd_bypassed_bytes_total", &[]).await as u64
+}
+
+async fn until_sick_is(edge: &Edge, state: &str) {
+    let state = format!("state={state:?}");
+    edge.until_metric("tidegate_ssd_state", &["volume=\"sick\"", &state], |value| value == 1.0)
+        .await;
+}
+
+fn sent(origin: &Origin, paths: &[String]) -> u64 {
+    paths.iter().map(|path| origin.bytes_sent(path)).sum()
+}
+
+/// Asks for all of them at once.
+async fn together(edge: &Edge, paths: &[String]) -> Vec<(String, Response)> {
+    let mut viewers = JoinSet::new();
+    for path in paths {
+        let (asked, path) = (edge.get(path), path.clone());
+        viewers.spawn(async move { (path, asked.send().await) });
+    }
+    viewers.join_all().await
+}
+
+/// What ram and the volume `well` hold is served, and nobody is asked for it.
+async fn the_others_notice_nothing(origin: &Origin, edge: &Edge, homes: &Homes) {
+    let before = sent(origin, &homes["well"]);
+    for evicted in [100, 0] {
+        edge.evict(evicted);
+        for path in &homes["well"] {
+            assert_eq!(judge(origin, path, &edge.get(path).send().await), WHOLE, "{path}");
+        }
+    }
+    assert_eq!(sent(origin, &homes["well"]), before);
+}
+
+/// The device was made before the edge had started.
+async fn until_ill(started: Instant) {
+    let ill = started + std::time::Duration::from_millis(3_100);
+    tokio::time::sleep_until(ill.into()).await;
+}
+
+#[tokio::test]
+async fn reads_that_stall_go_to_the_origin_within_the_bypass() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    let faults = format!("{WELL_AT_FIRST},stall-reads=2s");
+    let edge = beside(&origin, folder.path(), &faults, "2 MiB").start();
+    let started = Instant::now();
+    let homes = keep(&origin, &edge, BLOCK, 8).await;
+    until_ill(started).await;
+    edge.evict(100);
+    let (before, asked) = (sent(&origin, &homes["sick"]), Instant::now());
+
+    let mut whole = 0;
+    for (path, response) in together(&edge, &homes["sick"]).await {
+        let verdict = judge(&origin, &path, &response);
+        assert!([WHOLE, REFUSED].contains(&verdict), "{path}: {verdict:?}");
+        whole += u64::from(verdict == WHOLE);
+    }
+    let seconds = asked.elapsed().as_secs() + 1;
+    let from_origin = sent(&origin, &homes["sick"]) - before;
+
+    assert!(whole >= 2, "{whole}");
+    // A block or two may have stayed in ram.
+    assert!(from_origin <= whole * BLOCK, "{from_origin}");
+    assert_eq!(from_origin, bypassed(&edge).await, "each byte is accounted for");
+    // One second's worth was there at the start, and the last one may overdraw.
+    assert!(from_origin <= (seconds + 1) * 2 * BLOCK + BLOCK, "{from_origin} in {seconds} s");
+    the_others_notice_nothing(&origin, &edge, &homes).await;
+    assert!(edge.metric("tidegate_ssd_errors_total", &["volume=\"sick\"", "late"]).await >= 1.0);
+}
+
+#[tokio::test]
+async fn viewers_of_one_block_of_a_stalled_volume_cost_one_bypass() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    let faults = format!("{WELL_AT_FIRST},stall-reads=2s");
+    let edge = beside(&origin, folder.path(), &faults, "64 MiB").workers(1).start();
+    let started = Instant::now();
+    let homes = keep(&origin, &edge, BLOCK, 4).await;
+    until_ill(started).await;
+    edge.evict(100);
+    let before = sent(&origin, &homes["sick"]);
+
+    let viewers: Vec<_> = homes["sick"].iter().flat_map(|path| vec![path.clone(); 50]).collect();
+    for (path, response) in together(&edge, &viewers).await {
+        assert_eq!(judge(&origin, &path, &response), WHOLE);
+    }
+
+    let from_origin = sent(&origin, &homes["sick"]) - before;
+    assert!(from_origin >= 2 * BLOCK, "{from_origin}");
+    assert_eq!(bypassed(&edge).await, from_origin);
+}
+
+#[tokio::test]
+async fn without_a_bypass_no_origin_is_asked_for_what_a_stalled_volume_holds() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    let faults = format!("{WELL_AT_FIRST},stall-reads=60s");
+    let edge = beside(&origin, folder.path(), &faults, "0 MiB").start();
+    let started = Instant::now();
+    let large = keep(&origin, &edge, 2 * BLOCK + 5, 2).await;
+    let small = keep(&origin, &edge, 60_000, 2).await;
+    let paths: Vec<String> = [&large["sick"][..], &small["sick"][..]].concat();
+    until_ill(started).await;
+    edge.evict(100);
+    let before = sent(&origin, &paths);
+
+    let viewers = [&paths[..], &paths[..]].concat();
+    let mut refused = 0;
+    for (path, response) in together(&edge, &viewers).await {
+        // A block or two may have stayed in ram.
+        match judge(&origin, &path, &response) {
+            WHOLE => continue,
+            Verdict::Cut { .. } => {}
+            verdict => {
+                assert_eq!(verdict, REFUSED, "{path}");
+                assert!(!response.header("retry-after").is_empty(), "{path}");
+            }
+        }
+        refused += 1;
+    }
+
+    assert!(refused >= 4, "{refused}");
+    assert_eq!(sent(&origin, &paths), before);
+    assert_eq!(bypassed(&edge).await, 0);
+    the_others_notice_nothing(&origin, &edge, &large).await;
+    the_others_notice_nothing(&origin, &edge, &small).await;
+}
+
+#[tokio::test]
+async fn what_a_failed_read_lost_is_asked_for_within_the_bypass_too() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    let faults = format!("{WELL_AT_FIRST},fail-reads=100%");
+    let edge = beside(&origin, folder.path(), &faults, "0 MiB").start();
+    let started = Instant::now();
+    let homes = keep(&origin, &edge, BLOCK, 4).await;
+    until_ill(started).await;
+    edge.evict(100);
+    let before = sent(&origin, &homes["sick"]);
+    let mut refused = false;
+    for path in &homes["sick"] {
+        // It may have stayed in ram. A second error would cost the whole region.
+        if judge(&origin, path, &edge.get(path).send().await) == REFUSED {
+            assert_eq!(judge(&origin, path, &edge.get(path).send().await), REFUSED, "{path}");
+            refused = true;
+            break;
+        }
+    }
+    assert_eq!(sent(&origin, &homes["sick"]), before);
+    assert!(refused);
+}
+
+#[tokio::test]
+async fn a_body_that_cannot_be_asked_for_in_parts_stays_within_the_bypass() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    let faults = format!("{WELL_AT_FIRST},stall-reads=60s");
+    let edge = beside(&origin, folder.path(), &faults, "0 MiB").start();
+    let started = Instant::now();
+    let mut paths = Vec::new();
+    for number in 0..12 {
+        let path = format!("/bare/{number}");
+        origin.serve(&path, Script::of(BLOCK).validators(Validators::None));
+        let before = entries(&edge).await;
+        assert_eq!(judge(&origin, &path, &edge.get(&path).send().await), WHOLE);
+        let all = before[0] + before[1] + 2.0;
+        edge.until_metric("tidegate_ssd_index_entries", &[], |value| value >= all).await;
+        if entries(&edge).await[1] > before[1] {
+            paths.push(path);
+        }
+    }
+    assert!(!paths.is_empty());
+    until_ill(started).await;
+    edge.evict(100);
+    let before = sent(&origin, &paths);
+    let mut refused = 0;
+    for (path, response) in together(&edge, &paths).await {
+        let verdict = judge(&origin, &path, &response);
+        assert!([WHOLE, REFUSED].contains(&verdict), "{path}: {verdict:?}");
+        refused += u32::from(verdict == REFUSED);
+    }
+    assert!(refused >= 1);
+    assert_eq!(sent(&origin, &paths), before);
+}
+
+#[tokio::test]
+async fn reads_that_fail_are_filled_and_the_volume_becomes_read_only() {
+    for (share, reads) in [("5%", 400), ("100%", 0)] {
+        let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+        let faults = format!("{WELL_AT_FIRST},fail-reads={share}");
+        let edge = beside(&origin, folder.path(), &faults, "64 MiB").start();
+        let started = Instant::now();
+        let homes = keep(&origin, &edge, BLOCK, 10).await;
+        until_ill(started).await;
+        let (mut asked, mut failed) = (0, 0.0);
+        while asked < reads || failed < 8.0 {
+            edge.evict(100);
+            for (path, response) in together(&edge, &homes["sick"]).await {
+                assert_eq!(judge(&origin, &path, &response), WHOLE, "{share}: {path}");
+                asked += 1;
+            }
+            let read = ["volume=\"sick\"", "kind=\"read\""];
+            failed = edge.metric("tidegate_ssd_errors_total", &read).await;
+            assert!(asked < 4_000, "{share}: {failed} reads failed");
+            if share == "100%" && failed >= 8.0 {
+                break;
+            }
+        }
+        until_sick_is(&edge, "read-only").await;
+        // What is lost is kept on the other volume: in the end nothing is asked for any more.
+        let mut rounds = 0;
+        loop {
+            let before = sent(&origin, &homes["sick"]);
+            edge.evict(100);
+            for (path, response) in together(&edge, &homes["sick"]).await {
+                assert_eq!(judge(&origin, &path, &response), WHOLE, "{share}: {path}");
+            }
+            if sent(&origin, &homes["sick"]) == before {
+                break;
+            }
+            rounds += 1;
+            assert!(rounds < 100, "{share}: it is asked for again and again");
+        }
+        the_others_notice_nothing(&origin, &edge, &homes).await;
+    }
+}
+
+#[tokio::test]
+async fn a_volume_that_vanishes_leaves_the_others() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    let edge = beside(&origin, folder.path(), "vanish-after=400", "64 MiB").start();
+    let homes = keep(&origin, &edge, 2 * BLOCK, 8).await;
+    let state = ["volume=\"sick\"", "state=\"offline\""];
+    assert_eq!(edge.metric("tidegate_ssd_state", &state).await, 0.0, "it is there until now");
+    let mut asked = 0;
+    while edge.metric("tidegate_ssd_state", &state).await == 0.0 {
+        edge.evict(100);
+        let all = [&homes["sick"][..], &homes["well"][..]].concat();
+        for (path, response) in together(&edge, &all).await {
+            assert_eq!(judge(&origin, &path, &response), WHOLE, "{path}");
+            asked += 1;
+        }
+        assert!(asked < 4_000, "it does not vanish");
+    }
+    // Everything is there again: what it held lies on the other one now.
+    for path in &homes["sick"] {
+        assert_eq!(judge(&origin, path, &edge.get(path).send().await), WHOLE, "{path}");
+    }
+    edge.until_metric("tidegate_ssd_index_entries", labels("well"), |value| {
+        value >= 3.0 * (homes["well"].len() + homes["sick"].len()) as f64
+    })
+    .await;
+    let before = sent(&origin, &homes["sick"]);
+    edge.evict(100);
+    for path in &homes["sick"] {
+        assert_eq!(judge(&origin, path, &edge.get(path).send().await), WHOLE, "{path}");
+    }
+    assert_eq!(sent(&origin, &homes["sick"]), before);
+    the_others_notice_nothing(&origin, &edge, &homes).await;
+}
+
+#[tokio::test]
+async fn a_volume_whose_writes_fail_is_read_only_and_the_others_take_its_objects() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    let faults = format!("{WELL_AT_FIRST},fail-writes=100%");
+    let edge = beside(&origin, folder.path(), &faults, "64 MiB").start();
+    let started = Instant::now();
+    let homes = keep(&origin, &edge, BLOCK, 4).await;
+    until_ill(started).await;
+    let mut number = 0;
+    let ill = ["volume=\"sick\"", "state=\"online\""];
+    while edge.metric("tidegate_ssd_state", &ill).await == 1.0 {
+        let path = format!("/new/{number}");
+        origin.serve(&path, Script::of(BLOCK));
+        assert_eq!(judge(&origin, &path, &edge.get(&path).send().await), WHOLE, "{path}");
+        number += 1;
+        assert!(number < 1_000, "it is still written to");
+    }
+    let later = keep_all(&origin, &edge, 8).await;
+    edge.evict(100);
+    let before = sent(&origin, &later);
+    for path in &later {
+        assert_eq!(judge(&origin, path, &edge.get(path).send().await), WHOLE, "{path}");
+    }
+    assert_eq!(sent(&origin, &later), before);
+    the_others_notice_nothing(&origin, &edge, &homes).await;
+    for path in &homes["sick"] {
+        assert_eq!(judge(&origin, path, &edge.get(path).send().await), WHOLE, "{path}");
+    }
+}
+
+/// Has objects kept, on whatever volume takes them.
+async fn keep_all(origin: &Origin, edge: &Edge, count: usize) -> Vec<String> {
+    let paths: Vec<String> = (0..count).map(|number| format!("/later/{number}")).collect();
+    for path in &paths {
+        origin.serve(path, Script::of(BLOCK));
+        let before = entries(edge).await;
+        assert_eq!(judge(origin, path, &edge.get(path).send().await), WHOLE, "{path}");
+        let all = before[0] + 2.0;
+        edge.until_metric("tidegate_ssd_index_entries", labels("well"), |value| value >= all).await;
+    }
+    paths
+}
+
+#[tokio::test]
+async fn a_volume_that_is_full_gives_up_the_oldest_and_nothing_fails() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    let edge = beside(&origin, folder.path(), "", "0 MiB").start();
+    let homes = keep(&origin, &edge, BLOCK, 4).await;
+    let full = |name: &'static str| async {
+        edge.metric("tidegate_ssd_records_dropped_total", &[labels(name)[0], "reclaimed"]).await
+            > 0.0
+    };
+    let mut number = 0;
+    while !full("sick").await {
+        let mut viewers = JoinSet::new();
+        for _ in 0..8 {
+            let path = format!("/more/{number}");
+            origin.serve(&path, Script::of(4 * BLOCK));
+            let asked = edge.get(&path);
+            viewers.spawn(async move { (path, asked.send().await) });
+            number += 1;
+        }
+        for (path, response) in viewers.join_all().await {
+            assert_eq!(judge(&origin, &path, &response), WHOLE, "{path}");
+        }
+        assert!(number < 1_000, "it is never full");
+    }
+    for path in homes.values().flatten() {
+        assert_eq!(judge(&origin, path, &edge.get(path).send().await), WHOLE, "{path}");
+    }
+    for number in 0..number {
+        let path = format!("/more/{number}");
+        assert_eq!(judge(&origin, &path, &edge.get(&path).send().await), WHOLE, "{path}");
+    }
+    assert_eq!(edge.metric("tidegate_ssd_state", &["state=\"online\""]).await, 2.0);
+    assert_eq!(bypassed(&edge).await, 0);
+}

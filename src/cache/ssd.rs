@@ -8,6 +8,7 @@
 mod bypass;
 mod order;
 mod reads;
+mod recall;
 mod tending;
 mod volumes;
 mod writes;

@@ -46,15 +46,19 @@ impl Transaction<'_> {
         let (ssd, key) = (&self.shared.ssd, &self.asked.key);
         loop {
             let recalled = ssd.recall(key).await;
+            if recalled != Recalled::Ill {
+                return recalled;
+            }
             // How much will be asked for is not known yet: a block, or less if he wants less.
             let bytes = match self.asked.range {
-                Some(RangeRequest::FromTo { first, last: Some(last) }) => last - first + 1,
+                Some(RangeRequest::FromTo { first, last: Some(last) }) => {
+                    last.saturating_sub(first).saturating_add(1)
+                }
                 Some(RangeRequest::Suffix { length }) => length,
                 _ => u64::MAX,
             };
             let bytes = bytes.clamp(PIECE_SIZE_BYTES, self.shared.block_size.bytes());
-            if recalled != Recalled::Ill
-                || self.shared.filler.openings.are_asked(key)
+            if self.shared.filler.openings.are_asked(key)
                 || ssd.may_bypass(&ssd.subject(key), None, bytes)
             {
                 return recalled;

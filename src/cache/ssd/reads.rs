@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,16 +12,14 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::cache::head_record::decoded;
-use crate::cache::heads::{Head, Version};
+use crate::cache::heads::Version;
 use crate::cache::ram::Extent;
 use crate::cache::ssd::{Place, Ssd, Subject, is_small};
 use crate::limits::{PIECE_SIZE_BYTES, PIECES_PER_BLOCK_MAX};
 use crate::memory::{Class, Reservation, Use};
-use crate::message::freshness::Freshness;
-use crate::object::{BlockKey, ObjectKey};
+use crate::object::BlockKey;
 use crate::store::device::Urgency;
-use crate::store::volume::{HeadFound, Pieces, ReadError, SmallBody, Trust};
+use crate::store::volume::{Pieces, ReadError};
 
 /// What a viewer wants of a block.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +41,7 @@ pub struct Landed {
     pub start: u64,
     /// Whole pieces, but for the object's last one.
     pub bytes: Bytes,
-    _reserved: Reservation,
+    pub(super) _reserved: Reservation,
 }
 
 /// What became of a read.
@@ -74,7 +71,7 @@ pub enum Recalled {
 }
 
 /// Work in flight that others may wait for.
-struct InFlight<K, V>(Mutex<HashMap<K, watch::Receiver<Option<V>>>>);
+pub(super) struct InFlight<K, V>(Mutex<HashMap<K, watch::Receiver<Option<V>>>>);
 
 impl<K, V> Default for InFlight<K, V> {
     fn default() -> InFlight<K, V> {
@@ -84,7 +81,10 @@ impl<K, V> Default for InFlight<K, V> {
 
 impl<K: Copy + Eq + Hash, V> InFlight<K, V> {
     /// What is under way for `key`, or a place to say how it ended.
-    fn join(&self, key: K) -> Result<watch::Receiver<Option<V>>, watch::Sender<Option<V>>> {
+    pub(super) fn join(
+        &self,
+        key: K,
+    ) -> Result<watch::Receiver<Option<V>>, watch::Sender<Option<V>>> {
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(waiting) = table.get(&key) {
             return Ok(waiting.clone());
@@ -105,7 +105,7 @@ pub(super) struct Reading(InFlight<(BlockKey, u32), Brought>);
 
 /// Objects being looked for, by hash.
 #[derive(Default)]
-pub(super) struct Recalling(InFlight<u128, Recalled>);
+pub(super) struct Recalling(pub(super) InFlight<u128, Recalled>);
 
 impl Ssd {
     /// Brings pieces of a block into ram, together with whoever wants the same. Dropping it midway
@@ -249,132 +249,10 @@ impl Ssd {
             tokio::time::sleep(PAUSE).await;
         }
     }
-
-    /// Small objects lie in one record with their heads.
-    async fn bring_small(
-        self: &Arc<Self>,
-        subject: &Subject,
-        version: &Version,
-        wanted: Wanted,
-    ) -> Brought {
-        let recalled = self.recall_as(subject).await;
-        let Some(bytes) = self.parts.ram.get(&wanted.block).and_then(|block| block.read(0)) else {
-            return if recalled == Recalled::Ill { Brought::Ill } else { Brought::NotHeld };
-        };
-        let whole = version.length_bytes() == Some(bytes.len() as u64);
-        let reserved = self.parts.governor.try_reserve(Use::Ssd, wanted.class, bytes.len() as u64);
-        match reserved {
-            Some(_reserved) if whole => {
-                Brought::Landed(Arc::new(Landed { start: 0, bytes, _reserved }))
-            }
-            Some(_) => Brought::NotHeld,
-            None => Brought::NoMemory,
-        }
-    }
-
-    /// Looks for an object that ram knows nothing of. When it was found, it is worth looking into
-    /// ram again. Dropping it midway is safe: the read goes on for the others.
-    pub async fn recall(self: &Arc<Self>, key: &ObjectKey) -> Recalled {
-        match self.is_in_use() {
-            true => self.recall_as(&self.subject(key)).await,
-            false => Recalled::NotHeld,
-        }
-    }
-
-    async fn recall_as(self: &Arc<Self>, subject: &Subject) -> Recalled {
-        let object = subject.object;
-        if !self.holds_head(object) {
-            let failed = self.lost.holds_heads(object);
-            return if failed { Recalled::Ill } else { Recalled::NotHeld };
-        }
-        let mut waiting = match self.recalling.0.join(object.0) {
-            Ok(waiting) => waiting,
-            Err(tell) => {
-                let waiting = tell.subscribe();
-                let (ssd, subject) = (self.clone(), subject.clone());
-                self.parts.runtime.spawn(async move {
-                    let closing = Closing { flight: &ssd.recalling.0, key: object.0 };
-                    let found = ssd.read_heads(&subject).await;
-                    drop(closing);
-                    tell.send_replace(Some(found));
-                });
-                waiting
-            }
-        };
-        let found = waiting.wait_for(Option::is_some).await;
-        found.ok().and_then(|found| *found).unwrap_or(Recalled::NotHeld)
-    }
-
-    /// Of the records on all volumes the one that was received last: a volume may have been away.
-    async fn read_heads(&self, subject: &Subject) -> Recalled {
-        let (key, object) = (&subject.key, subject.object);
-        self.order.ask(object);
-        let mut newest: Option<(Vec<Arc<Head>>, HeadFound)> = None;
-        let mut all_read = true;
-        let mut without = Recalled::NotHeld;
-        for place in self.volumes.online() {
-            if !place.volume().holds_head(object) {
-                continue;
-            }
-            if place.is_slow() {
-                all_read = false;
-                without = Recalled::Ill;
-                continue;
-            }
-            let found = match place.volume().read_head(object, Urgency::Viewer).await {
-                Ok(Some(found)) => found,
-                Ok(None) => continue,
-                Err(error) => {
-                    if matches!(error, ReadError::Failed(_)) {
-                        self.lost.add_heads(object);
-                    }
-                    if matches!(missed(place, &error), Brought::Ill) {
-                        all_read = false;
-                        without = Recalled::Ill;
-                    }
-                    continue;
-                }
-            };
-            place.was_in_time();
-            let site = self.site_name(key.site());
-            let Some(heads) = decoded(&found.payload, site, key.target()) else { continue };
-            all_read &= place.is_trusted(heads[0].freshness.received_at);
-            let received = |heads: &[Arc<Head>]| heads[0].freshness.received_at;
-            if newest.as_ref().is_none_or(|(newest, _)| received(newest) < received(&heads)) {
-                newest = Some((heads, found));
-            }
-        }
-        let Some((heads, mut found)) = newest else { return without };
-        if !all_read {
-            // What was not read may be newer.
-            found.trust = Trust::MustRevalidate;
-        }
-        self.take_back(subject, heads, found);
-        Recalled::Found
-    }
-
-    pub(super) fn take_back(&self, subject: &Subject, heads: Vec<Arc<Head>>, found: HeadFound) {
-        let heads = match found.trust {
-            Trust::Newest => heads,
-            // Something newer may have been lost: the origin is asked.
-            Trust::MustRevalidate => heads.iter().map(|head| Arc::new(expired(head))).collect(),
-        };
-        if let (Some(SmallBody { version, bytes }), [head]) = (found.body, &heads[..])
-            && head.version.id == version
-            && head.version.length_bytes() == Some(bytes.len() as u64)
-            && !bytes.is_empty()
-        {
-            self.parts.ram.publish(BlockKey { version, index: 0 }, 0, bytes);
-        }
-        let restore = || self.parts.heads.restore(subject.key.clone(), heads);
-        if self.order.answer(subject.object, restore) {
-            self.figures.recalled.fetch_add(1, Ordering::Relaxed);
-        }
-    }
 }
 
 /// What a read that did not come means for whoever waits, and for the volume.
-fn missed(place: &Place, error: &ReadError) -> Brought {
+pub(super) fn missed(place: &Place, error: &ReadError) -> Brought {
     match error {
         ReadError::Absent | ReadError::Mismatch | ReadError::Offline => Brought::NotHeld,
         ReadError::Late => {
@@ -385,15 +263,10 @@ fn missed(place: &Place, error: &ReadError) -> Brought {
     }
 }
 
-fn expired(head: &Head) -> Head {
-    let freshness = Freshness { lifetime: Duration::ZERO, ..head.freshness };
-    Head { freshness, ..head.clone() }
-}
-
 /// Takes work off the table whatever happens to it.
-struct Closing<'a, K: Copy + Eq + Hash, V> {
-    flight: &'a InFlight<K, V>,
-    key: K,
+pub(super) struct Closing<'a, K: Copy + Eq + Hash, V> {
+    pub(super) flight: &'a InFlight<K, V>,
+    pub(super) key: K,
 }
 
 impl<K: Copy + Eq + Hash, V> Drop for Closing<'_, K, V> {

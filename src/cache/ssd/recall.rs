@@ -1,0 +1,147 @@
+//! Looking for an object that ram knows nothing of: its heads, and a small body beside them.
+//!
+//! What was read is put into ram only if nothing has changed meanwhile; what may not be the newest
+//! is revalidated before it is used.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::cache::head_record::decoded;
+use crate::cache::heads::{Head, Version};
+use crate::cache::ssd::reads::{Closing, missed};
+use crate::cache::ssd::{Brought, Landed, Recalled, Ssd, Subject, Wanted};
+use crate::memory::Use;
+use crate::message::freshness::Freshness;
+use crate::object::{BlockKey, ObjectKey};
+use crate::store::device::Urgency;
+use crate::store::volume::{HeadFound, ReadError, SmallBody, Trust};
+
+impl Ssd {
+    /// Small objects lie in one record with their heads.
+    pub(super) async fn bring_small(
+        self: &Arc<Self>,
+        subject: &Subject,
+        version: &Version,
+        wanted: Wanted,
+    ) -> Brought {
+        let recalled = self.recall_as(subject).await;
+        let Some(bytes) = self.parts.ram.get(&wanted.block).and_then(|block| block.read(0)) else {
+            return if recalled == Recalled::Ill { Brought::Ill } else { Brought::NotHeld };
+        };
+        let whole = version.length_bytes() == Some(bytes.len() as u64);
+        let reserved = self.parts.governor.try_reserve(Use::Ssd, wanted.class, bytes.len() as u64);
+        match reserved {
+            Some(_reserved) if whole => {
+                Brought::Landed(Arc::new(Landed { start: 0, bytes, _reserved }))
+            }
+            Some(_) => Brought::NotHeld,
+            None => Brought::NoMemory,
+        }
+    }
+
+    /// Looks for an object that ram knows nothing of. When it was found, it is worth looking into
+    /// ram again. Dropping it midway is safe: the read goes on for the others.
+    pub async fn recall(self: &Arc<Self>, key: &ObjectKey) -> Recalled {
+        match self.is_in_use() {
+            true => self.recall_as(&self.subject(key)).await,
+            false => Recalled::NotHeld,
+        }
+    }
+
+    async fn recall_as(self: &Arc<Self>, subject: &Subject) -> Recalled {
+        let object = subject.object;
+        if !self.holds_head(object) {
+            let failed = self.lost.holds_heads(object);
+            return if failed { Recalled::Ill } else { Recalled::NotHeld };
+        }
+        let mut waiting = match self.recalling.0.join(object.0) {
+            Ok(waiting) => waiting,
+            Err(tell) => {
+                let waiting = tell.subscribe();
+                let (ssd, subject) = (self.clone(), subject.clone());
+                self.parts.runtime.spawn(async move {
+                    let closing = Closing { flight: &ssd.recalling.0, key: object.0 };
+                    let found = ssd.read_heads(&subject).await;
+                    drop(closing);
+                    tell.send_replace(Some(found));
+                });
+                waiting
+            }
+        };
+        let found = waiting.wait_for(Option::is_some).await;
+        found.ok().and_then(|found| *found).unwrap_or(Recalled::NotHeld)
+    }
+
+    /// Of the records on all volumes the one that was received last: a volume may have been away.
+    async fn read_heads(&self, subject: &Subject) -> Recalled {
+        let (key, object) = (&subject.key, subject.object);
+        self.order.ask(object);
+        let mut newest: Option<(Vec<Arc<Head>>, HeadFound)> = None;
+        let mut all_read = true;
+        let mut without = Recalled::NotHeld;
+        for place in self.volumes.online() {
+            if !place.volume().holds_head(object) {
+                continue;
+            }
+            if place.is_slow() {
+                all_read = false;
+                without = Recalled::Ill;
+                continue;
+            }
+            let found = match place.volume().read_head(object, Urgency::Viewer).await {
+                Ok(Some(found)) => found,
+                Ok(None) => continue,
+                Err(error) => {
+                    if matches!(error, ReadError::Failed(_)) {
+                        self.lost.add_heads(object);
+                    }
+                    if matches!(missed(place, &error), Brought::Ill) {
+                        all_read = false;
+                        without = Recalled::Ill;
+                    }
+                    continue;
+                }
+            };
+            place.was_in_time();
+            let site = self.site_name(key.site());
+            let Some(heads) = decoded(&found.payload, site, key.target()) else { continue };
+            all_read &= place.is_trusted(heads[0].freshness.received_at);
+            let received = |heads: &[Arc<Head>]| heads[0].freshness.received_at;
+            if newest.as_ref().is_none_or(|(newest, _)| received(newest) < received(&heads)) {
+                newest = Some((heads, found));
+            }
+        }
+        let Some((heads, mut found)) = newest else { return without };
+        if !all_read {
+            // What was not read may be newer.
+            found.trust = Trust::MustRevalidate;
+        }
+        self.take_back(subject, heads, found);
+        Recalled::Found
+    }
+
+    pub(super) fn take_back(&self, subject: &Subject, heads: Vec<Arc<Head>>, found: HeadFound) {
+        let heads = match found.trust {
+            Trust::Newest => heads,
+            // Something newer may have been lost: the origin is asked.
+            Trust::MustRevalidate => heads.iter().map(|head| Arc::new(expired(head))).collect(),
+        };
+        if let (Some(SmallBody { version, bytes }), [head]) = (found.body, &heads[..])
+            && head.version.id == version
+            && head.version.length_bytes() == Some(bytes.len() as u64)
+            && !bytes.is_empty()
+        {
+            self.parts.ram.publish(BlockKey { version, index: 0 }, 0, bytes);
+        }
+        let restore = || self.parts.heads.restore(subject.key.clone(), heads);
+        if self.order.answer(subject.object, restore) {
+            self.figures.recalled.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn expired(head: &Head) -> Head {
+    let freshness = Freshness { lifetime: Duration::ZERO, ..head.freshness };
+    Head { freshness, ..head.clone() }
+}

@@ -8,8 +8,8 @@ use clap::{Parser, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(name = "cargo bench --bench promises --", after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// The cases to run; left out: all but `memory`, which takes two minutes, and `disk`, which
-    /// writes 2 GiB
+    /// The cases to run; left out: all but those that take minutes or write gigabytes: `memory`,
+    /// `disk`, `sick` and `reclaim`
     cases: Vec<CaseName>,
     /// Run every case
     #[arg(long)]
@@ -17,7 +17,7 @@ pub(crate) struct Arguments {
     /// Rounds of each case, interleaved
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) rounds: u32,
-    /// Where `disk` makes its file
+    /// Where `disk`, `sick` and `reclaim` make their files
     #[arg(long, value_name = "FOLDER", default_value = env!("CARGO_TARGET_TMPDIR"))]
     pub(crate) folder: PathBuf,
     /// Print one JSON document instead of a table
@@ -33,6 +33,7 @@ const EXAMPLES: &str = "Examples:
   cargo bench --bench promises -- seek --rounds 20
   cargo bench --bench promises -- memory
   cargo bench --bench promises -- disk --rounds 3 --folder /mnt/ssd
+  cargo bench --bench promises -- sick reclaim --folder /mnt/ssd
   cargo bench --bench promises -- --all --json";
 
 /// What can be measured.
@@ -46,13 +47,17 @@ pub(crate) enum CaseName {
     Memory,
     /// Reads of a volume at a depth, beside `fio` if that is installed
     Disk,
+    /// Hits in ram and on a volume beside another that stalls, fails, is full, or gone
+    Sick,
+    /// Reads of a volume that reclaims, beside one that need not
+    Reclaim,
 }
 
 impl Arguments {
     /// The cases chosen, each once.
     pub(crate) fn cases(&self) -> Vec<CaseName> {
         let chosen = |case: &CaseName| match self.cases.is_empty() {
-            true => self.all || !matches!(case, CaseName::Memory | CaseName::Disk),
+            true => self.all || matches!(case, CaseName::Together | CaseName::Seek),
             false => self.all || self.cases.contains(case),
         };
         CaseName::value_variants().iter().copied().filter(chosen).collect()

@@ -17,6 +17,7 @@ mod figure;
 mod memory;
 mod origin;
 mod seek;
+mod sick;
 mod together;
 mod viewer;
 
@@ -55,6 +56,8 @@ enum Case {
     Seek(seek::Seek),
     Memory(memory::Memory),
     Disk(Box<disk::DiskReads>),
+    Sick(Box<sick::Sick>),
+    Reclaim(Box<sick::Reclaim>),
 }
 
 impl Case {
@@ -65,6 +68,12 @@ impl Case {
             CaseName::Seek => Case::Seek(seek::Seek::start()),
             CaseName::Memory => Case::Memory(memory::Memory::start()),
             CaseName::Disk => Case::Disk(Box::new(disk::DiskReads::start(&arguments.folder))),
+            CaseName::Sick => {
+                Case::Sick(Box::new(runtime.block_on(sick::Sick::start(&arguments.folder))))
+            }
+            CaseName::Reclaim => {
+                Case::Reclaim(Box::new(runtime.block_on(sick::Reclaim::start(&arguments.folder))))
+            }
         }
     }
 
@@ -74,6 +83,8 @@ impl Case {
             Case::Seek(_) => "seek",
             Case::Memory(_) => "memory",
             Case::Disk(_) => "disk",
+            Case::Sick(_) => "sick",
+            Case::Reclaim(_) => "reclaim",
         }
     }
 
@@ -88,6 +99,8 @@ impl Case {
             Case::Seek(case) => case.round(round).await,
             Case::Memory(case) => case.round().await,
             Case::Disk(case) => case.round(round).await,
+            Case::Sick(case) => case.round(round).await,
+            Case::Reclaim(case) => case.round(round).await,
         }
     }
 }

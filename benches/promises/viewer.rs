@@ -18,6 +18,8 @@ pub(crate) struct Connection {
 pub(crate) struct Head {
     pub(crate) status: u16,
     pub(crate) body_bytes: u64,
+    /// Nobody was asked for it.
+    pub(crate) hit: bool,
 }
 
 impl Connection {
@@ -120,11 +122,15 @@ fn parsed(head: &[u8]) -> io::Result<Head> {
     let text = std::str::from_utf8(head).map_err(|_| io::ErrorKind::InvalidData)?;
     let mut lines = text.split("\r\n");
     let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok());
-    let length = lines.filter_map(|line| line.split_once(':')).find_map(|(name, value)| {
-        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
-    });
+    let fields: Vec<_> = lines.filter_map(|line| line.split_once(':')).collect();
+    let field = |wanted: &str| {
+        let mut fields = fields.iter();
+        fields.find_map(|(name, value)| name.eq_ignore_ascii_case(wanted).then(|| value.trim()))
+    };
+    let length = field("content-length").and_then(|length| length.parse().ok());
+    let hit = field("cache-status").is_some_and(|status| status.contains("hit"));
     match (status, length) {
-        (Some(status), Some(body_bytes)) => Ok(Head { status, body_bytes }),
+        (Some(status), Some(body_bytes)) => Ok(Head { status, body_bytes, hit }),
         _ => Err(io::ErrorKind::InvalidData.into()),
     }
 }

@@ -8,8 +8,8 @@ use clap::{Parser, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(name = "cargo bench --bench promises --", after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// The cases to run; left out: all but those that take minutes or write gigabytes: `memory`,
-    /// `disk`, `sick` and `reclaim`
+    /// The cases to run; left out: all but those that take minutes or write gigabytes, `together` and
+    /// `seek`
     cases: Vec<CaseName>,
     /// Run every case
     #[arg(long)]
@@ -17,7 +17,7 @@ pub(crate) struct Arguments {
     /// Rounds of each case, interleaved
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) rounds: u32,
-    /// Where `disk`, `sick` and `reclaim` make their files
+    /// Where those that read a volume make their files
     #[arg(long, value_name = "FOLDER", default_value = env!("CARGO_TARGET_TMPDIR"))]
     pub(crate) folder: PathBuf,
     /// Print one JSON document instead of a table
@@ -34,6 +34,7 @@ const EXAMPLES: &str = "Examples:
   cargo bench --bench promises -- memory
   cargo bench --bench promises -- disk --rounds 3 --folder /mnt/ssd
   cargo bench --bench promises -- sick reclaim --folder /mnt/ssd
+  cargo bench --bench promises -- cold restart --rounds 3 --folder /mnt/ssd
   cargo bench --bench promises -- --all --json";
 
 /// What can be measured.
@@ -51,13 +52,18 @@ pub(crate) enum CaseName {
     Sick,
     /// Reads of a volume that reclaims, beside one that need not
     Reclaim,
+    /// The start on a volume of two million blocks, and an index of 16.8 million entries
+    Restart,
+    /// Cold reads through the edge, beside `fio` and nginx if those are installed
+    Cold,
 }
 
 impl Arguments {
     /// The cases chosen, each once.
     pub(crate) fn cases(&self) -> Vec<CaseName> {
+        let small = |case: &CaseName| matches!(case, CaseName::Together | CaseName::Seek);
         let chosen = |case: &CaseName| match self.cases.is_empty() {
-            true => self.all || matches!(case, CaseName::Together | CaseName::Seek),
+            true => self.all || small(case),
             false => self.all || self.cases.contains(case),
         };
         CaseName::value_variants().iter().copied().filter(chosen).collect()

@@ -3,7 +3,7 @@
 //!
 //! The file is written first: what was only allocated is read without touching the disk.
 
-mod fio;
+pub(crate) mod fio;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::fio::Fio;
+use crate::edge::Resident;
 use crate::figure::{Measure, Promise, Unit};
 
 const SIZE: u64 = 2 << 30;
@@ -37,9 +38,9 @@ const PIECES: Load = Load { block_bytes: 64 << 10, depth: 32 };
 
 /// What somebody reached.
 #[derive(Clone, Copy, Debug)]
-struct Reached {
-    bytes_per_second: f64,
-    cpu_seconds_per_gib: f64,
+pub(crate) struct Reached {
+    pub(crate) bytes_per_second: f64,
+    pub(crate) cpu_seconds_per_gib: f64,
 }
 
 /// A file full of bytes, and `fio` if there is one.
@@ -183,14 +184,9 @@ fn random(state: &mut u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Of this process, by its user and the kernel: the readers above are in it, as fio's are in fio's.
+/// Of this process: the readers above are in it, as fio's are in fio's.
 fn cpu_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-    let (_, fields) = stat.rsplit_once(')').unwrap();
-    let fields: Vec<&str> = fields.split_whitespace().collect();
-    let ticks = |n: usize| fields[n].parse::<f64>().unwrap();
-    // proc_pid_stat(5): utime and stime, in hundredths on every Linux Tidegate runs on.
-    (ticks(11) + ticks(12)) / 100.0
+    Resident::cpu_seconds(std::process::id())
 }
 
 fn gib(bytes: u64) -> f64 {

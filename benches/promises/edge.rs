@@ -5,8 +5,11 @@
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
 
 use crate::viewer::Connection;
 
@@ -59,6 +62,17 @@ impl Edge {
         self.child.id()
     }
 
+    /// Ends it in order, as `systemctl stop` does.
+    pub(crate) async fn end(mut self) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::TERM).unwrap();
+        let until = Instant::now() + ENDED_WITHIN;
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < until, "the edge ends when it is told to");
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// The sum of a metric's series whose labels hold `label`.
     pub(crate) async fn metric(&self, name: &str, label: &str) -> f64 {
         let mut connection = Connection::open(self.admin, None).await.unwrap();
@@ -80,6 +94,7 @@ impl Drop for Edge {
     }
 }
 
+const ENDED_WITHIN: Duration = Duration::from_secs(30);
 const LINES_SHOWN: usize = 20;
 
 fn address_in(line: &str, before: &str) -> Option<SocketAddr> {
@@ -133,5 +148,15 @@ impl Resident {
             shared: bytes("RssShmem:")?,
             file: bytes("RssFile:")?,
         })
+    }
+
+    /// What the process has had of the processors so far, in its own code and in the kernel.
+    pub(crate) fn cpu_seconds(pid: u32) -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let (_, fields) = stat.rsplit_once(')').unwrap();
+        let fields: Vec<&str> = fields.split_whitespace().collect();
+        let ticks = |n: usize| fields[n].parse::<f64>().unwrap();
+        // proc_pid_stat(5): utime and stime, in hundredths on every Linux Tidegate runs on.
+        (ticks(11) + ticks(12)) / 100.0
     }
 }

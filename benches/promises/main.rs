@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod arguments;
+mod cold;
 // Shared with the tests, which use all of it.
 #[allow(dead_code)]
 #[path = "../../tests/it/support/content.rs"]
@@ -16,6 +17,7 @@ mod edge;
 mod figure;
 mod memory;
 mod origin;
+mod restart;
 mod seek;
 mod sick;
 mod together;
@@ -58,6 +60,8 @@ enum Case {
     Disk(Box<disk::DiskReads>),
     Sick(Box<sick::Sick>),
     Reclaim(Box<sick::Reclaim>),
+    Restart(restart::Restart),
+    Cold(Box<cold::Cold>),
 }
 
 impl Case {
@@ -74,6 +78,8 @@ impl Case {
             CaseName::Reclaim => {
                 Case::Reclaim(Box::new(runtime.block_on(sick::Reclaim::start(&arguments.folder))))
             }
+            CaseName::Restart => Case::Restart(restart::Restart::start(&arguments.folder)),
+            CaseName::Cold => Case::Cold(Box::new(cold::Cold::start(&arguments.folder))),
         }
     }
 
@@ -85,6 +91,8 @@ impl Case {
             Case::Disk(_) => "disk",
             Case::Sick(_) => "sick",
             Case::Reclaim(_) => "reclaim",
+            Case::Restart(_) => "restart",
+            Case::Cold(_) => "cold",
         }
     }
 
@@ -101,6 +109,8 @@ impl Case {
             Case::Disk(case) => case.round(round).await,
             Case::Sick(case) => case.round(round).await,
             Case::Reclaim(case) => case.round(round).await,
+            Case::Restart(case) => case.round(round).await,
+            Case::Cold(case) => case.round(round).await,
         }
     }
 }

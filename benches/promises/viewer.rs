@@ -3,7 +3,8 @@
 use std::io;
 use std::net::SocketAddr;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use rustix::net::{RecvFlags, recv};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::content::Content;
@@ -110,6 +111,28 @@ impl Connection {
         Ok(())
     }
 
+    /// Has the kernel throw away the next `bytes` of the body: nobody copies them.
+    pub(crate) async fn discard(&mut self, mut bytes: u64) -> io::Result<()> {
+        let mut buffer = vec![0_u8; DISCARD_BYTES];
+        while bytes > 0 {
+            self.stream.readable().await?;
+            let room = DISCARD_BYTES.min(bytes as usize);
+            let thrown = self.stream.try_io(Interest::READABLE, || {
+                let flags = RecvFlags::TRUNC | RecvFlags::DONTWAIT;
+                let (_, count) = recv(&self.stream, &mut buffer[..room], flags)?;
+                Ok(count)
+            });
+            match thrown {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => bytes -= count as u64,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
     /// A body that is text.
     pub(crate) async fn read_text(&mut self, bytes: u64) -> io::Result<String> {
         let mut text = vec![0; bytes as usize];
@@ -135,4 +158,6 @@ fn parsed(head: &[u8]) -> io::Result<Head> {
     }
 }
 
+/// A buffer that is never written, so that it costs nothing.
+const DISCARD_BYTES: usize = 1 << 20;
 const READ_BYTES: usize = 256 << 10;

@@ -8,7 +8,7 @@ use clap::{Parser, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(name = "cargo bench --bench promises --", after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// The cases to run; left out: all but those that take minutes or write gigabytes, `together` and
+    /// The cases to run; left out: those that take seconds: `together` and
     /// `seek`
     cases: Vec<CaseName>,
     /// Run every case

@@ -2,7 +2,8 @@
 //!
 //! One for each volume, of a fixed size. Pure of I/O, the clock is an argument, and a question
 //! takes no lock. `sights` says whether a block was seen before, `titles` whether it is likely to
-//! be again, `budget` how strict to be, so that what is written lasts as long as the drive should.
+//! be again, `shares` whether its site has enough, `budget` how strict to be, so that what is
+//! written lasts as long as the drive should.
 
 mod budget;
 mod saved;
@@ -42,7 +43,8 @@ impl Mode {
 pub struct AdmissionSettings {
     /// What is written at all.
     pub mode: Mode,
-    /// What may be written to the volume in a day; `None`: as much as comes.
+    /// What should be written to the volume in a day; `None`: there is neither a limit to keep nor
+    /// an amount to use up.
     pub write_bytes_per_day: Option<u64>,
     /// What is stale sooner is not written.
     pub lifetime_min: Duration,
@@ -63,7 +65,7 @@ impl Default for AdmissionSettings {
 pub struct AdmissionSizes {
     /// Bytes the volume keeps.
     pub volume_bytes: u64,
-    /// Blocks it keeps at most: four bytes of filter each.
+    /// Blocks it keeps at most: five bytes of filter each.
     pub blocks_max: u64,
 }
 
@@ -194,7 +196,7 @@ pub struct Admission {
     budget: Budget,
     /// Bytes per second that writing all would take, as `f64` bits; `NaN`: it is not better.
     all_bytes_per_second: AtomicU64,
-    /// As `f64` bits.
+    /// As `f64` bits. Zero before anything was reclaimed: what is free costs nothing to fill.
     used_share: AtomicU64,
     admitted: AtomicU64,
     rejected: [AtomicU64; Rejection::ALL.len()],
@@ -202,11 +204,13 @@ pub struct Admission {
 
 /// Regions of which the used blocks are remembered as one share.
 const REGIONS_AVERAGED: f64 = 16.0;
-/// Before anything was reclaimed.
-const USED_SHARE_ASSUMED: f64 = 0.5;
+
+/// A title less likely to return is not written, however little of what was reclaimed had been
+/// used: else a flood, once it was let in, would keep the door open for itself.
+const RETURN_SHARE_MIN: f64 = 0.2;
 
 impl Admission {
-    /// Takes four bytes for each block and a MiB; nothing was seen yet.
+    /// Takes five bytes for each block and a MiB; nothing was seen yet.
     pub fn new(sizes: AdmissionSizes, settings: AdmissionSettings, now: Instant) -> Admission {
         let admission = Admission {
             sizes,
@@ -215,9 +219,9 @@ impl Admission {
             sights: Sights::new(sizes.volume_bytes, sizes.blocks_max),
             titles: Titles::new(SITES_MAX),
             shares: Shares::new(sizes.volume_bytes, SITES_MAX),
-            budget: Budget::new(settings.write_bytes_per_day, now),
+            budget: Budget::new(settings.write_bytes_per_day, sizes.volume_bytes, now),
             all_bytes_per_second: AtomicU64::new(f64::NAN.to_bits()),
-            used_share: AtomicU64::new(USED_SHARE_ASSUMED.to_bits()),
+            used_share: AtomicU64::new(0),
             admitted: AtomicU64::new(0),
             rejected: [const { AtomicU64::new(0) }; Rejection::ALL.len()],
         };
@@ -310,7 +314,7 @@ impl Admission {
             budget_left_bytes: self.budget.left_bytes(),
             window: strictness.window(),
             writes_all: strictness == Strictness::ALL,
-            believes_titles: strictness.believes_titles(),
+            believes_titles: strictness.title_factor().is_some(),
             used_share: f64::from_bits(self.used_share.load(Ordering::Relaxed)),
         }
     }
@@ -352,9 +356,11 @@ impl Admission {
         if !is_new {
             return true;
         }
+        let Some(factor) = self.strictness().title_factor() else { return false };
         let used_share = f64::from_bits(self.used_share.load(Ordering::Relaxed));
-        self.strictness().believes_titles()
-            && self.titles.return_share(sight.title_hash, usize::from(sight.site.0)) > used_share
+        let site = usize::from(sight.site.0);
+        let return_share = self.titles.return_share(sight.title_hash, site);
+        used_share == 0.0 || return_share > (used_share * factor).max(RETURN_SHARE_MIN)
     }
 
     fn mark(&self, sight: &Sight) -> Seen {
@@ -391,7 +397,10 @@ mod tests {
 
     fn admission(mode: Mode) -> Admission {
         let settings = AdmissionSettings { mode, ..AdmissionSettings::default() };
-        Admission::new(SIZES, settings, Instant::now())
+        let admission = Admission::new(SIZES, settings, Instant::now());
+        // The volume is full, and of what left it many had been used.
+        (0..24).for_each(|_| admission.reclaimed(64, 64));
+        admission
     }
 
     /// Of a title of its own, so that only the block's own past counts.
@@ -449,7 +458,7 @@ mod tests {
             considered(&admission, &of_title(block));
         }
         assert_eq!(considered(&admission, &of_title(1)), Decision::Admit);
-        // Nearly every block that was reclaimed had been used: this one would be one of the worst.
+        // Every block that was reclaimed had been used: this one would be one of the worst.
         (0..100).for_each(|_| admission.reclaimed(64, 64));
         assert_eq!(considered(&admission, &of_title(2)), Decision::Reject(Rejection::FirstSight));
     }
@@ -504,11 +513,11 @@ mod tests {
             ..AdmissionSettings::default()
         };
         let admission = Admission::new(SIZES, settings, start);
-        admission.wrote(3 * MIB);
-        let later = start + Duration::from_secs(61);
+        // The first fill of the volume is not charged; the rest is two days' budget.
+        admission.wrote(SIZES.volume_bytes + 2 * MIB);
+        let later = start + Duration::from_secs(601);
         assert_eq!(admission.consider(&sight(1, Use::Planned), later), Decision::Admit);
-        let again = admission.consider(&sight(1, Use::Fill), later);
-        assert_eq!(again, Decision::Reject(Rejection::FirstSight));
+        admission.consider(&sight(1, Use::Fill), later);
         let again = admission.consider(&sight(1, Use::RamHit), later);
         assert_eq!(again, Decision::Reject(Rejection::BudgetSpent));
     }

@@ -1,6 +1,6 @@
 //! Which blocks were seen of late: Bloom filters in two generations, of a bounded size.
 //!
-//! A generation takes first sights worth a number of bytes; then it becomes the older one and what
+//! A generation takes blocks worth a number of bytes; then it becomes the older one and what
 //! was the older one is forgotten. The filter is cut into segments that turn on their own, so that
 //! no turn clears more than a few KiB. Nothing locks: two threads that meet lose a bit at most, and
 //! a lost bit is one late admission.
@@ -10,13 +10,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// A key's bits lie in one cache line of each generation.
 const LINE_WORDS: usize = 8;
 /// Bits for each key in each generation; a key seen again sets a second set of them.
-const BITS_PER_KEY: u64 = 16;
+const BITS_PER_KEY: u64 = 10;
+/// Blocks are smaller than they could be: there is room for so many keys per block that fits.
+const KEYS_PER_BLOCK: u64 = 2;
 const KEYS_PER_LINE: u64 = LINE_WORDS as u64 * 64 / BITS_PER_KEY;
 /// Bits set for one sight: nine bits of a hash choose each.
 const PROBES: u32 = 6;
 /// Many lines level out what falls into them, few are cleared quickly.
 const LINES_PER_SEGMENT: u64 = 32;
-/// The current generation of a segment, beside the bytes of first sights in it.
+/// The current generation of a segment, beside the bytes of blocks seen in it.
 const CURRENT_BIT: u64 = 1 << 63;
 
 /// What a use of a block was.
@@ -32,20 +34,21 @@ pub(super) enum Seen {
 
 /// The filter.
 pub(super) struct Sights {
-    /// One word a segment: its current generation, and the bytes of first sights in it.
+    /// One word a segment: its current generation, and the bytes of blocks seen in it.
     segments: Box<[AtomicU64]>,
     /// For each segment the lines of one generation, then those of the other.
     words: Box<[AtomicU64]>,
     lines_per_segment: u64,
-    /// First sights worth this make a generation of a segment, at the full window.
+    /// Blocks worth this make a generation of a segment, at the full window.
     window_bytes: u64,
     /// A key counts at least this, so that small ones do not fill the filter beyond its size.
     key_bytes_min: u64,
 }
 
 impl Sights {
-    /// A generation takes first sights worth `window_bytes`, and `keys_max` of them.
-    pub(super) fn new(window_bytes: u64, keys_max: u64) -> Sights {
+    /// A generation takes blocks worth `window_bytes`, and twice `blocks_max` of them.
+    pub(super) fn new(window_bytes: u64, blocks_max: u64) -> Sights {
+        let keys_max = blocks_max.max(1) * KEYS_PER_BLOCK;
         let lines = keys_max.div_ceil(KEYS_PER_LINE).max(1);
         let lines_per_segment = lines.min(LINES_PER_SEGMENT);
         let segments = lines.div_ceil(lines_per_segment);
@@ -55,7 +58,7 @@ impl Sights {
             words: zeros(segments * lines_per_segment * 2 * LINE_WORDS as u64),
             lines_per_segment,
             window_bytes: (window_bytes / segments).max(1),
-            key_bytes_min: window_bytes / keys_max.max(1),
+            key_bytes_min: window_bytes / keys_max,
         }
     }
 
@@ -67,18 +70,21 @@ impl Sights {
         let older = place.lines[(state & CURRENT_BIT == 0) as usize];
         let [once, again] = place.probes;
         let (once_current, once_older) = (self.holds(current, once), self.holds(older, once));
-        if !once_current && !once_older {
-            let line = self.count(place, state, bytes.max(self.key_bytes_min), window);
-            self.set(line, once);
-            return Seen::First;
-        }
+        // What is still in use takes its place in the current generation too: it fills the filter.
+        let line = match once_current {
+            true => current,
+            false => self.count(place, state, bytes.max(self.key_bytes_min), window),
+        };
         if !once_current {
-            self.set(current, once);
+            self.set(line, once);
+        }
+        if !once_current && !once_older {
+            return Seen::First;
         }
         let often_current = self.holds(current, again);
         let often = often_current || self.holds(older, again);
         if !often_current {
-            self.set(current, again);
+            self.set(line, again);
         }
         if often { Seen::Often } else { Seen::Second }
     }
@@ -89,8 +95,8 @@ impl Sights {
         place.lines.iter().any(|line| self.holds(*line, place.probes[0]))
     }
 
-    /// Counts a first sight, turns the segment when its generation is full, and gives the line
-    /// where the sight belongs.
+    /// Counts a key new to the current generation, turns the segment when that is full, and gives
+    /// the line where the key belongs.
     fn count(&self, place: Place, state: u64, bytes: u64, window: f64) -> usize {
         let counter = &self.segments[place.segment];
         let current = state & CURRENT_BIT;

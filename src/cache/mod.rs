@@ -2,7 +2,8 @@
 //!
 //! Holds no code: [`heads`] says what a URL leads to; [`ram`] keeps blocks (`block`) that
 //! [`policy`] chose, in the memory of `slots`, of which `places` says what is taken; [`ssd`] keeps
-//! on volumes what [`admission`] let in, with what is known of it (`head_record`).
+//! on volumes what [`admission`] let in, with what is known of it (`head_record`); [`shadow`]
+//! says what other rules and sizes would serve.
 
 pub mod admission;
 mod block;
@@ -11,5 +12,6 @@ pub mod heads;
 mod places;
 pub mod policy;
 pub mod ram;
+pub mod shadow;
 mod slots;
 pub mod ssd;

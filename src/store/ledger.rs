@@ -6,8 +6,8 @@
 //!
 //! Records are appended to the open region of their [`Stream`]. A region goes through
 //! `free -> open -> closing -> sealed -> leaving -> free`; its generation rises when it is opened
-//! and when it is given up. Room is made by giving up a whole region: of the oldest fifth of the
-//! sealed ones the one with the fewest used granules. What earned it is appended again first.
+//! and when it is given up. Room is made by giving up a whole region: of the oldest twentieth of
+//! the sealed ones the one with the fewest used granules. What earned it is appended again first.
 
 mod reappend;
 mod regions;
@@ -169,7 +169,7 @@ impl Ledger {
         self.regions().seal(region)
     }
 
-    /// Chooses the region to be given up and takes it out of the order: of the oldest fifth the
+    /// Chooses the region to be given up and takes it out of the order: of the oldest twentieth the
     /// one with the fewest used granules, and only one sealed before `sealed_before`.
     pub fn victim(&self, sealed_before: u64) -> Option<RegionId> {
         let used = |region: RegionId| self.used_granules(region);
@@ -418,9 +418,9 @@ mod tests {
     }
 
     #[test]
-    fn the_least_used_of_the_oldest_fifth_goes() {
-        let ledger = ledger(12);
-        for region in 0..10 {
+    fn the_least_used_of_the_oldest_twentieth_goes() {
+        let ledger = ledger(42);
+        for region in 0..40 {
             let score = if region == 1 { 1 } else { 2 };
             sealed(&ledger, &[score; 3], region * 10);
         }

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 use super::{LedgerShape, Stream};
 use crate::store::index::{Location, RegionId};
 
-/// Of the sealed regions, one in so many, the oldest, is looked at for a victim.
-const OLDEST_SHARE: usize = 5;
+/// Of the sealed regions, one in so many, the oldest, is looked at for a victim. With a fifth, as
+/// reckoned first, all-mode lost 1.3 points where what returns is what was written last.
+const OLDEST_SHARE: usize = 20;
 
 /// What a region is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

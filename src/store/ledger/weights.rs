@@ -196,11 +196,11 @@ mod tests {
         let mut log = log(10);
         for n in 0..1000 {
             assert!(append(&mut log, n));
-            for hot in 0..4 {
+            for hot in 0..3 {
                 log.touch(key(hot), Kind::Head);
             }
         }
-        assert_eq!(held(&log, 0..4), 4);
+        assert_eq!(held(&log, 0..3), 3);
         assert!(held(&log, 5..900) == 0 && held(&log, 960..1000) >= 30, "{log:?}");
         assert!(log.figures().reappended_granules < log.figures().admitted_granules / 5);
     }

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::parts::Parts;
 use super::ssd;
 use crate::access_log::Target;
+use crate::cache::shadow::{Point, Tier};
 use crate::control::status::{
-    BlockStatus, MemoryStatus, ObjectStatus, RunStatus, SsdStatus, Status,
+    BlockStatus, MemoryStatus, ObjectStatus, RunStatus, ShadowStatus, SsdStatus, Status,
 };
 use crate::limits::{STATUS_BLOCKS_MAX, STATUS_OBJECTS_MAX};
 use crate::memory::{Class, Use};
@@ -96,7 +97,28 @@ pub(super) fn status(parts: &Parts) -> Status {
 fn ssd_status(parts: &Parts) -> Option<SsdStatus> {
     let volumes = &parts.config.ssd.volumes;
     let sample = || ssd::sample(&parts.ssd, volumes, parts.started.elapsed());
-    (!volumes.is_empty()).then(|| SsdStatus::of(&sample()))
+    (!volumes.is_empty()).then(|| SsdStatus { shadows: shadows(parts), ..SsdStatus::of(&sample()) })
+}
+
+/// What other sizes of the tiers would serve, as the shadow caches said when the last hour ended.
+fn shadows(parts: &Parts) -> Vec<ShadowStatus> {
+    let Some(report) = parts.ssd.shadows() else { return Vec::new() };
+    let ssd_bytes = parts.config.ssd.volumes.iter().map(|volume| volume.size_bytes).sum();
+    let shadow = |point: &Point| {
+        let (tier, size_now_bytes) = match point.tier {
+            Tier::Ram => ("ram", parts.ram.usage().cached_bytes_max),
+            Tier::Ssd => ("ssd", ssd_bytes),
+        };
+        let hit_share_now = report.attainable_hit_share();
+        ShadowStatus {
+            tier,
+            size_bytes: (size_now_bytes as f64 * point.factor) as u64,
+            size_now_bytes,
+            hit_share: hit_share_now + point.gain,
+            hit_share_now,
+        }
+    };
+    report.curve.iter().map(shadow).collect()
 }
 
 fn runs(parts: &Parts) -> Vec<RunStatus> {

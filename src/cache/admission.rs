@@ -164,6 +164,18 @@ pub enum Better {
     },
 }
 
+impl Better {
+    /// The same for a volume that takes this share of what is written, from 0 to 1.
+    pub fn of_share(self, share: f64) -> Better {
+        match self {
+            Better::Chosen => Better::Chosen,
+            Better::All { write_bytes_per_second } => {
+                Better::All { write_bytes_per_second: write_bytes_per_second * share }
+            }
+        }
+    }
+}
+
 /// What became of the sights since the start, and how strict admission is now.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct AdmissionFigures {
@@ -239,6 +251,11 @@ impl Admission {
         if settings.mode == Mode::All {
             self.budget.begin_with_all();
         }
+    }
+
+    /// What the volume keeps.
+    pub fn volume_bytes(&self) -> u64 {
+        self.sizes.volume_bytes
     }
 
     /// A site may have this part of the volume, from 0 to 1; all of it if nothing is said.

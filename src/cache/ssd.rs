@@ -31,6 +31,7 @@ use self::writes::{REFRESHED_MIN, Writing};
 use crate::cache::admission::{Decision, Sight, Use as Sighted};
 use crate::cache::heads::{Heads, Version};
 use crate::cache::ram::{Ram, RamBlock};
+use crate::cache::shadow::{Asked, Reader, ShadowReport, ShadowSettings, Shadows};
 use crate::limits::{PIECE_SIZE_BYTES, SSD_READ_AHEAD_MAX};
 use crate::memory::Governor;
 use crate::object::{BlockKey, BlockSize, ObjectKey, PieceMap, SiteId};
@@ -66,6 +67,7 @@ pub struct Ssd {
     lost: Lost,
     ahead: Arc<Semaphore>,
     writing: Arc<Writing>,
+    shadows: Option<Shadows>,
     figures: Figures,
 }
 
@@ -112,10 +114,14 @@ pub struct Subject {
 }
 
 impl Subject {
+    /// Not of the version: a block that comes back is another one's.
+    fn block_hash(&self, index: u32) -> u64 {
+        xxh3_64_with_seed(&self.object.0.to_le_bytes(), u64::from(index))
+    }
+
     fn sight(&self, index: u32, ram: &RamBlock, seen: Seen) -> Sight {
         Sight {
-            // Not of the version: a block that comes back is another one's.
-            block_hash: xxh3_64_with_seed(&self.object.0.to_le_bytes(), u64::from(index)),
+            block_hash: self.block_hash(index),
             title_hash: self.title_hash,
             site: self.key.site(),
             bytes: ram.length_bytes(),
@@ -142,7 +148,17 @@ pub enum Seen {
 impl Ssd {
     /// A tier whose volumes come online by and by.
     pub fn new(parts: SsdParts, volumes: Volumes) -> Arc<Ssd> {
+        let shadowed = |ssd_bytes| ShadowSettings {
+            ram_bytes: parts.ram.usage().cached_bytes_max,
+            ssd_bytes,
+            block_bytes_usual: parts.block_size.bytes() / 2,
+            lifetime_min: REFRESHED_MIN,
+        };
+        let ssd_bytes =
+            Some(volumes.all().iter().map(|place| place.admission.volume_bytes()).sum());
+        let shadowed = ssd_bytes.filter(|bytes| *bytes > 0).map(shadowed);
         Arc::new(Ssd {
+            shadows: shadowed.map(|settings| Shadows::new(settings, Instant::now())),
             bypass: Bypass::new(parts.bypass_bytes_per_second),
             parts,
             volumes,
@@ -169,6 +185,44 @@ impl Ssd {
     /// What it has done.
     pub fn figures(&self) -> &Figures {
         &self.figures
+    }
+
+    /// What another mode of admission and other sizes would serve; `None` without volumes, and in
+    /// the first hour.
+    pub fn shadows(&self) -> Option<ShadowReport> {
+        self.shadows.as_ref()?.report()
+    }
+
+    /// Shows the shadow caches a request: so many bytes of a block of so many. Once an hour they say
+    /// which mode of admission is better, which counts where the write budgets allow it.
+    pub fn show(
+        &self,
+        subject: &Subject,
+        index: u32,
+        (asked_bytes, block_bytes): (u64, u64),
+        reader: Reader,
+    ) {
+        let Some(shadows) = &self.shadows else { return };
+        let asked = Asked {
+            block_hash: subject.block_hash(index),
+            title_hash: subject.title_hash,
+            site: subject.key.site(),
+            block_bytes,
+            asked_bytes,
+            reader,
+            lifetime_left: Duration::MAX,
+            live: subject.live,
+        };
+        if !shadows.ask(&asked, Instant::now()) {
+            return;
+        }
+        let Some(report) = shadows.report() else { return };
+        let all_bytes: u64 =
+            self.volumes.all().iter().map(|place| place.admission.volume_bytes()).sum();
+        for place in self.volumes.all() {
+            let share = place.admission.volume_bytes() as f64 / all_bytes as f64;
+            place.admission.prefer(report.better.of_share(share));
+        }
     }
 
     /// The pieces held of a block, on all volumes together.

@@ -308,6 +308,7 @@ impl Feed {
 
     /// Reserves and cuts a slice of `bytes`: as large as the socket takes, or one piece.
     pub(super) fn pin(&mut self, mut bytes: Bytes, span: Span, tier: Tier) -> Now {
+        self.show(span);
         let left = span.end.map_or(u64::MAX, |end| end - span.position);
         let there = left.min(bytes.len() as u64);
         let governor = &self.shared.governor;

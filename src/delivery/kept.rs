@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{sleep, timeout};
 
+use crate::cache::shadow::Reader;
 use crate::cache::ssd::{Brought, Landed, Seen, Subject, Wanted};
 use crate::delivery::feed::{Feed, Now, Span};
 use crate::fill::error::FillError;
@@ -30,6 +31,8 @@ pub(super) struct Kept {
     ahead: Vec<u32>,
     /// Up to here an origin is asked for what an ill volume holds.
     pub(super) bypassed_to: u64,
+    /// The block the shadow caches were shown last.
+    shown: Option<u32>,
 }
 
 impl Feed {
@@ -106,6 +109,7 @@ impl Feed {
                 block: None,
                 ahead: Vec::new(),
                 bypassed_to: 0,
+                shown: None,
             })
         })
     }
@@ -181,6 +185,26 @@ impl Feed {
         let brought = self.kept.as_ref().is_some_and(|kept| kept.block == Some(index));
         let tier = if brought { Tier::Ssd } else { Tier::Ram };
         Some((bytes, tier))
+    }
+
+    /// Shows the shadow caches what he asks of a block, once.
+    pub(super) fn show(&mut self, span: Span) {
+        if self.tier == Tier::Pass || !self.shared.ssd.is_in_use() {
+            return;
+        }
+        let block_size = self.shared.block_size;
+        let Some(index) = block_size.block_at(span.position) else { return };
+        if self.kept().shown.replace(index) == Some(index) {
+            return;
+        }
+        let start = block_size.start_of(index);
+        let length = self.version.length_bytes().unwrap_or(u64::MAX);
+        let block_end = length.min(start + block_size.bytes());
+        let end = span.end.unwrap_or(u64::MAX).min(block_end);
+        let bytes = (end.saturating_sub(span.position), block_end.saturating_sub(start));
+        let reader = if span.position == start { Reader::Enters } else { Reader::Inside };
+        let ssd = self.shared.ssd.clone();
+        ssd.show(&self.kept().subject, index, bytes, reader);
     }
 
     /// What was brought for `position`.

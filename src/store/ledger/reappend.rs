@@ -19,7 +19,7 @@ pub struct ReappendRule {
 
 impl Default for ReappendRule {
     fn default() -> ReappendRule {
-        ReappendRule { score_min: 2, share_max_percent: 75 }
+        ReappendRule { score_min: 2, share_max_percent: 90 }
     }
 }
 

@@ -15,8 +15,10 @@ pub use self::miniature::{Asked, Found, Miniature, MiniatureFigures, MiniatureSi
 use crate::cache::admission::{AdmissionSettings, Better, Mode};
 use crate::cache::policy::Sharding;
 
-/// One key in so many is in the sample of a volume that is not larger than `BLOCKS_MAX` allows.
+/// One key in so many is in the sample, unless it would then be too small or too large.
 const KEYS_PER_SAMPLE: u64 = 64;
+/// Fewer blocks that fit the volume say little.
+const BLOCKS_MIN: u64 = 4_096;
 /// Blocks of the sample that fit the volume: about 4 MiB of memory for each shadow cache.
 const BLOCKS_MAX: u64 = 65_536;
 /// How often it is reckoned what is better.
@@ -129,8 +131,7 @@ impl Shadows {
     /// Shadow caches of a cache of this size.
     pub fn new(settings: ShadowSettings, now: Instant) -> Shadows {
         let blocks = settings.ssd_bytes / settings.block_bytes_usual.max(1);
-        let keys_per_sample =
-            (blocks / BLOCKS_MAX).max(KEYS_PER_SAMPLE / 2).saturating_add(1).next_power_of_two();
+        let keys_per_sample = keys_per_sample(blocks);
         let admission = AdmissionSettings {
             mode: Mode::Budget,
             write_bytes_per_day: None,
@@ -252,6 +253,13 @@ impl Shadow {
     }
 }
 
+/// A power of two.
+fn keys_per_sample(blocks: u64) -> u64 {
+    let most = (blocks / BLOCKS_MIN).clamp(1, KEYS_PER_SAMPLE);
+    let least = blocks.div_ceil(BLOCKS_MAX).next_power_of_two();
+    (1 << most.ilog2()).max(least)
+}
+
 fn sizes(settings: ShadowSettings, sample: u64, ram: f64, ssd: f64) -> MiniatureSizes {
     let ssd_bytes = (settings.ssd_bytes as f64 * ssd) as u64 / sample;
     MiniatureSizes {
@@ -293,8 +301,8 @@ mod tests {
 
     fn shadows(start: Instant) -> Shadows {
         let settings = ShadowSettings {
-            ram_bytes: 4_000 * MIB,
-            ssd_bytes: 40_000 * MIB,
+            ram_bytes: 30_000 * MIB,
+            ssd_bytes: 300_000 * MIB,
             block_bytes_usual: MIB,
             lifetime_min: Duration::ZERO,
         };
@@ -313,6 +321,15 @@ mod tests {
         }
         assert_eq!(reports, 3, "one each hour");
         shadows.report().unwrap()
+    }
+
+    #[test]
+    fn a_sample_is_a_64th_of_the_keys_unless_the_cache_is_small_or_very_large() {
+        assert_eq!(keys_per_sample(0), 1);
+        assert_eq!(keys_per_sample(40_000), 8);
+        assert_eq!(keys_per_sample(1 << 20), 64);
+        assert_eq!(keys_per_sample(4 << 20), 64);
+        assert_eq!(keys_per_sample(16 << 20), 256);
     }
 
     #[test]
@@ -338,7 +355,7 @@ mod tests {
 
     #[test]
     fn where_most_is_asked_for_once_choosing_is_found_better() {
-        let report = report(|n| if n % 2 == 0 { 1 << 40 | n } else { hash(n) % 60_000 });
+        let report = report(|n| if n % 2 == 0 { 1 << 40 | n } else { hash(n) % 450_000 });
         assert_eq!(report.better, Better::Chosen, "{report:?}");
         let ssd = |factor: f64| {
             let mut points = report.curve.iter();

@@ -14,6 +14,7 @@ mod titles;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+pub use crate::cache::admission::budget::Better;
 use crate::cache::admission::budget::{Budget, Reach, Strictness};
 pub use crate::cache::admission::saved::SavedError;
 use crate::cache::admission::shares::Shares;
@@ -148,30 +149,6 @@ impl Rejection {
             Rejection::SiteShare => "site-share",
             Rejection::BudgetSpent => "budget-spent",
             Rejection::PlannedOnly => "planned-only",
-        }
-    }
-}
-
-/// What the shadow caches found to serve more from the volume.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Better {
-    /// What was seen before or is likely to be.
-    Chosen,
-    /// Everything, which would write about this much.
-    All {
-        /// Bytes per second, those appended again included.
-        write_bytes_per_second: f64,
-    },
-}
-
-impl Better {
-    /// The same for a volume that takes this share of what is written, from 0 to 1.
-    pub fn of_share(self, share: f64) -> Better {
-        match self {
-            Better::Chosen => Better::Chosen,
-            Better::All { write_bytes_per_second } => {
-                Better::All { write_bytes_per_second: write_bytes_per_second * share }
-            }
         }
     }
 }

@@ -193,8 +193,8 @@ impl Ssd {
         self.shadows.as_ref()?.report()
     }
 
-    /// Shows the shadow caches a request: so many bytes of a block of so many. Once an hour they say
-    /// which mode of admission is better, which counts where the write budgets allow it.
+    /// Shows the shadow caches a request: so many bytes of a block of so many. Once an hour they
+    /// say which mode of admission is better, which counts where the write budgets allow it.
     pub fn show(
         &self,
         subject: &Subject,

@@ -138,7 +138,7 @@ impl Feed {
     }
 
     /// He comes to a block that a volume brought: the next ones are read before he comes there, if
-    /// he keeps up and his range goes on.
+    /// his connection keeps up, in this body or one before, and his range goes on.
     pub(super) fn enter_brought(&mut self, index: u32, span: Span) {
         self.kept().block = Some(index);
         self.kept().ahead.retain(|ahead| *ahead > index);
@@ -146,7 +146,7 @@ impl Feed {
             self.consider(index);
         }
         let keeps_up = u64::from(self.viewer.connection.pace.get()) > PIECE_SIZE_BYTES;
-        if self.handed_out.is_none() || !keeps_up {
+        if !keeps_up {
             return;
         }
         for ahead in (1..=BLOCKS_AHEAD).filter_map(|ahead| index.checked_add(ahead)) {

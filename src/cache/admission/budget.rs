@@ -79,6 +79,30 @@ impl Strictness {
     }
 }
 
+/// What the shadow caches found to serve more from the volume.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Better {
+    /// What was seen before or is likely to be.
+    Chosen,
+    /// Everything, which would write about this much.
+    All {
+        /// Bytes per second, those appended again included.
+        write_bytes_per_second: f64,
+    },
+}
+
+impl Better {
+    /// The same for a volume that takes this share of what is written, from 0 to 1.
+    pub fn of_share(self, share: f64) -> Better {
+        match self {
+            Better::Chosen => Better::Chosen,
+            Better::All { write_bytes_per_second } => {
+                Better::All { write_bytes_per_second: write_bytes_per_second * share }
+            }
+        }
+    }
+}
+
 /// The budget and what was made of it.
 pub(super) struct Budget {
     /// Bytes a day; zero: without a limit.

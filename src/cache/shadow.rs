@@ -23,8 +23,8 @@ const BLOCKS_MIN: u64 = 4_096;
 const BLOCKS_MAX: u64 = 65_536;
 /// How often it is reckoned what is better.
 const HOUR: Duration = Duration::from_secs(3_600);
-/// What an hour counts for after the next one: the last ten hours or so decide.
-const HOUR_KEPT: f64 = 0.9;
+/// What an hour counts for after the next one: the last three hours or so decide.
+const HOUR_KEPT: f64 = 0.7;
 /// The other mode must serve this much more before it is chosen.
 const BETTER_BY: f64 = 0.003;
 /// Regions of a shadow volume, if each then holds a few blocks.
@@ -347,8 +347,8 @@ mod tests {
         };
         assert_eq!(better(50.0, 50.2), Better::Chosen, "not by enough");
         let Better::All { write_bytes_per_second } = better(50.0, 51.0) else { panic!() };
-        // A tenth of what ten hours wrote, of a 64th of the keys, in the hour after.
-        assert!((write_bytes_per_second - 0.09 * 64.0).abs() < 1e-9);
+        // Of what is remembered of the hours before, with an hour without writes, as one hour.
+        assert!((write_bytes_per_second - 0.7 * 0.3 * 64.0).abs() < 1e-9);
         assert_ne!(better(50.2, 50.0), Better::Chosen, "not by enough");
         assert_eq!(better(51.0, 50.0), Better::Chosen);
     }

@@ -28,7 +28,7 @@ use crate::table::Row;
 use crate::trace::Trace;
 
 /// Strangers for each request of the hot set.
-const FLOODS: [u64; 2] = [1, 4];
+const FLOODS: [u64; 3] = [1, 4, 16];
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();

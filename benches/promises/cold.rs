@@ -86,13 +86,12 @@ impl Cold {
             self.fill().await;
         }
         let asked = self.origin.requests();
-        let from_device = self.edge.metric("tidegate_ssd_read_bytes_total", "").await;
+        let before = self.reads().await;
         let edge = self.reached(self.edge.http(), self.edge.pid(), round).await;
-        let from_device = self.edge.metric("tidegate_ssd_read_bytes_total", "").await - from_device;
+        let reads = self.reads().await.since(&before);
         assert_eq!(self.origin.requests(), asked, "all of it came from the volume");
         let mut measures = EDGE.measures(edge).to_vec();
-        let cold = from_device / (OBJECTS * LENGTH) as f64;
-        measures.push(Measure::shown("read from the volume, of what was sent", Unit::Ratio, cold));
+        measures.extend(reads.measures(edge));
         if let Some(fio) = &self.fio {
             let geometry = geometry(&self.volume);
             let start = geometry.region(0).expect("there are regions").start;
@@ -117,6 +116,15 @@ impl Cold {
             measures.push(Measure::shown(names.ratio, Unit::Ratio, ratio));
         }
         measures
+    }
+
+    /// What the edge's device has read since the edge was started.
+    async fn reads(&self) -> Reads {
+        Reads {
+            count: self.edge.metric("tidegate_ssd_read_seconds_count", "").await,
+            bytes: self.edge.metric("tidegate_ssd_read_bytes_total", "").await,
+            seconds: self.edge.metric("tidegate_ssd_read_seconds_sum", "").await,
+        }
     }
 
     /// Reads every object once, `DEPTH` at a time, in an order of the round.
@@ -155,6 +163,43 @@ fn geometry(volume: &Path) -> Geometry {
     let mut granule = [0; 4096];
     File::open(volume).unwrap().read_exact(&mut granule).unwrap();
     *Superblock::decode(&granule, 0).unwrap().geometry()
+}
+
+/// What a device has read: how often, how much, and how long that took in all.
+struct Reads {
+    count: f64,
+    bytes: f64,
+    seconds: f64,
+}
+
+impl Reads {
+    fn since(&self, before: &Reads) -> Reads {
+        Reads {
+            count: self.count - before.count,
+            bytes: self.bytes - before.bytes,
+            seconds: self.seconds - before.seconds,
+        }
+    }
+
+    /// Beside what was `reached` with them. By Little's law, how many were under way at a time is
+    /// how long they took in all by how long it took.
+    fn measures(&self, reached: Reached) -> [Measure; 3] {
+        let sent = (OBJECTS * LENGTH) as f64;
+        let took = sent / MIB as f64 / reached.mib_per_second;
+        [
+            Measure::shown(
+                "read from the volume, of what was sent",
+                Unit::Ratio,
+                self.bytes / sent,
+            ),
+            Measure::shown(
+                "edge: a read of the volume",
+                Unit::MiB,
+                self.bytes / self.count / MIB as f64,
+            ),
+            Measure::shown("edge: reads queued or under way", Unit::Count, self.seconds / took),
+        ]
+    }
 }
 
 /// The names of one reader's figures.

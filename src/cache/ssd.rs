@@ -277,7 +277,7 @@ impl Ssd {
         if head.freshness.lifetime < REFRESHED_MIN {
             sight.lifetime_left = head.freshness.lifetime;
         }
-        let Some(writing) = self.writing.begin(block) else { return };
+        let Some(writing) = self.writing.begin(subject.object, block) else { return };
         if home.admission.consider(&sight, Instant::now()) != Decision::Admit {
             return;
         }
@@ -290,6 +290,10 @@ impl Ssd {
                 false => self.write_block(subject, home, &variants, (head, &ram, writing)),
             })
         });
+        if version.is_changed() {
+            // Disowned, perhaps before it was on its way.
+            self.forget_block(&block);
+        }
         if written == Some(false) {
             self.figures.dropped.fetch_add(1, Ordering::Relaxed);
         }
@@ -340,6 +344,7 @@ mod tests {
     use crate::message::response::Stored;
     use crate::message::vary::VariantKey;
     use crate::object::VersionNumbers;
+    use crate::site::{FieldEdits, Lifetimes, PathPattern, QueryPolicy, Rule};
     use crate::store::device::{Disk, Faults, Simulated, Simulation, Urgency};
     use crate::store::volume::{HeadWrite, VolumeSettings};
     use crate::store::{Geometry, Volume, VolumeId};
@@ -352,6 +357,14 @@ mod tests {
         let geometry = Geometry::new(32 << 20, 2 << 20, BlockSize::MAX, 1_000).unwrap();
         Volume::format(&disk, geometry, VolumeId(1)).await.unwrap();
         Volume::open(disk, VolumeSettings::default()).await.unwrap()
+    }
+
+    fn site(lifetimes: Lifetimes, keep: Keep) -> Site {
+        let (request, response) = (FieldEdits::default(), FieldEdits::default());
+        let (pattern, query) = (PathPattern::everything(), QueryPolicy::All);
+        let rules = vec![Rule { pattern, lifetimes, query, keep, request, response }];
+        let (name, ssd_percent) = (String::new(), 100);
+        Site { id: SiteId(0), name, hosts: vec![], origins: vec![], ssd_percent, rules }
     }
 
     /// A tier with one volume, which is not online yet.
@@ -370,7 +383,7 @@ mod tests {
             governor: Governor::new(16 << 20, 16 << 20),
             block_size: BlockSize::MAX,
             runtime: Handle::current(),
-            sites: Arc::default(),
+            sites: Arc::new(Sites::new(vec![site(Lifetimes::default(), Keep::Ssd)])),
             bypass_bytes_per_second: 0,
         };
         let volumes = Volumes::new(vec![Place::new("v".to_owned(), 1, admission)]);
@@ -414,6 +427,33 @@ mod tests {
         assert!(matches!(known(&ssd, &key), Known::Nothing));
         assert_ne!(ssd.recall(&key).await, Recalled::Found);
         assert_eq!(ssd.figures().recalled(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_block_whose_version_is_replaced_on_its_way_is_not_kept() {
+        let (ssd, volume) = (tier(), volume().await);
+        ssd.volumes.all()[0].come_online(volume.clone());
+        let (key, numbers) = (ObjectKey::new(SiteId(0), "/a"), VersionNumbers::of_epoch(1));
+        let (old, new) = (head(&numbers, LONG), head(&numbers, LONG));
+        let (subject, heads) = (ssd.subject(&key), &ssd.parts.heads);
+        let block = |head: &Head| BlockKey { version: head.version.id, index: 0 };
+        for head in [&old, &new] {
+            ssd.head_changed(&key, Change::Replaced, || heads.store(key.clone(), head.clone()));
+            ssd.parts.ram.publish(block(head), 0, vec![7; 1 << 20].into());
+            ssd.consider(&subject, &head.version, 0, Seen::Filled);
+        }
+        // Its origin sent more than it had promised: nothing of it is believed.
+        let (disowned, other) = (head(&numbers, LONG), ObjectKey::new(SiteId(0), "/b"));
+        heads.store(other.clone(), disowned.clone());
+        ssd.parts.ram.publish(block(&disowned), 0, vec![8; 1 << 20].into());
+        disowned.version.mark_changed();
+        ssd.consider(&ssd.subject(&other), &disowned.version, 0, Seen::Filled);
+        while volume.figures().queue_bytes > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(ssd.held(&block(&old)), PieceMap::default());
+        assert_eq!(ssd.held(&block(&disowned)), PieceMap::default());
+        assert_eq!(ssd.held(&block(&new)), PieceMap::run(0, 16));
     }
 
     #[tokio::test]

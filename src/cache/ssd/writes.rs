@@ -3,8 +3,8 @@
 //! Never waits: what finds a queue full is dropped. Always holds: an older record of an object is
 //! replaced or forgotten, never left to be found again.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -110,6 +110,14 @@ impl Ssd {
 
     fn follow(&self, subject: &Subject, change: Change) {
         let object = subject.object;
+        if change == Change::Replaced {
+            let variants = self.parts.heads.variants(&subject.key);
+            let is_led_to =
+                |block: &BlockKey| variants.iter().any(|head| head.version.id == block.version);
+            self.writing.of(object, |block| !is_led_to(block)).iter().for_each(|block| {
+                self.forget_block(block);
+            });
+        }
         if !self.holds_head(object) || change == Change::Refreshed(Worth::Nothing) {
             return;
         }
@@ -130,7 +138,7 @@ impl Ssd {
         }
     }
 
-    /// What was published of a block is not to be believed.
+    /// What was published of a block is not to be believed, nor what is being written of it.
     pub fn forget_block(&self, block: &BlockKey) {
         for place in self.volumes.online() {
             place.volume().forget_block(*block);
@@ -160,13 +168,24 @@ impl Ssd {
 
 /// Blocks whose write is not over: they are neither held nor missing.
 #[derive(Default)]
-pub(super) struct Writing(Mutex<HashSet<BlockKey>>);
+pub(super) struct Writing(Mutex<HashMap<BlockKey, ObjectHash>>);
 
 impl Writing {
     /// `None` when it is being written already.
-    pub(super) fn begin(self: &Arc<Self>, block: BlockKey) -> Option<UnderWay> {
-        let new = self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(block);
+    pub(super) fn begin(self: &Arc<Self>, object: ObjectHash, block: BlockKey) -> Option<UnderWay> {
+        let new = self.blocks().insert(block, object).is_none();
         new.then(|| UnderWay { block, writing: self.clone() })
+    }
+
+    /// Blocks of an object that are being written.
+    fn of(&self, object: ObjectHash, which: impl Fn(&BlockKey) -> bool) -> Vec<BlockKey> {
+        let blocks = self.blocks();
+        let of_object = blocks.iter().filter(|(block, of)| **of == object && which(block));
+        of_object.map(|(block, _)| *block).collect()
+    }
+
+    fn blocks(&self) -> MutexGuard<'_, HashMap<BlockKey, ObjectHash>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -178,7 +197,7 @@ pub(super) struct UnderWay {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.writing.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.block);
+        self.writing.blocks().remove(&self.block);
     }
 }
 

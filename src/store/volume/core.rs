@@ -17,6 +17,7 @@ use crate::store::format::{FooterEntry, Geometry, Spot, VolumeId};
 use crate::store::index::{Fingerprint, Index, Location, RegionId};
 use crate::store::ledger::{FooterRoom, Ledger, LedgerShape, ReappendRule, Stream};
 
+use super::blocks::PendingBlocks;
 use super::heads::PendingHeads;
 use super::health::{Health, Verdict};
 use super::metadata::{Metadata, MetadataError};
@@ -45,6 +46,7 @@ pub(super) struct Core {
     pub(super) settings: Live,
     pub(super) queue: Queue,
     pub(super) pending_heads: PendingHeads,
+    pub(super) pending_blocks: PendingBlocks,
     pub(super) logs: Mutex<HashMap<RegionId, RegionLog>>,
     /// Held while regions are opened and sealed: one at a time.
     pub(super) table: AsyncMutex<Table>,

@@ -7,6 +7,7 @@
 //! Everything waits with tokio's clock and runs on the runtime it is called in.
 
 mod append;
+mod blocks;
 mod checkpoint;
 mod core;
 mod heads;
@@ -43,7 +44,7 @@ use crate::store::format::{Geometry, HeadLabel, VolumeId};
 use crate::store::index::{Kind, Shape};
 
 use self::core::{Core, UNBROKEN};
-use self::queue::QueuedHead;
+use self::queue::{QueuedBlock, QueuedHead};
 use self::writer::block_bytes;
 
 pub use self::health::State;
@@ -200,7 +201,11 @@ impl Volume {
             self.core.upkeep_wanted.notify_one();
             return Err(tally.refused(Refused::IndexFull));
         }
-        self.core.queue.push_block(write, bytes).map_err(|why| tally.refused(why))
+        let push = || {
+            let pending = self.core.pending_blocks.begin(write.block);
+            QueuedBlock { write, pending }
+        };
+        self.core.queue.push_block(bytes, push).map_err(|why| tally.refused(why))
     }
 
     /// Queues a head to be written. It is the object's head from now on; a crash before it is
@@ -267,9 +272,11 @@ impl Volume {
         }
     }
 
-    /// The block is not found any more; after a crash it may be again.
+    /// The block is not found any more, nor what is on its way of it; after a crash it may be.
     pub fn forget_block(&self, block: BlockKey) {
-        self.core.ledger.remove(self.core.block_key(block), Kind::Block);
+        self.core.pending_blocks.forget(block, || {
+            self.core.ledger.remove(self.core.block_key(block), Kind::Block);
+        });
     }
 
     /// What is kept beside the index in each checkpoint: `make` is asked for it.

@@ -116,6 +116,7 @@ fn core_of(disk: Disk, found: recovery::Found, settings: &VolumeSettings) -> (Co
         settings: Live::new(settings),
         queue: Queue::new(settings.head_linger),
         pending_heads: Default::default(),
+        pending_blocks: Default::default(),
         logs: Mutex::new(HashMap::new()),
         table: AsyncMutex::new(found.table),
         upkeep: AsyncMutex::new(upkeep),

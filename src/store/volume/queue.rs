@@ -26,13 +26,20 @@ pub(super) struct Queue {
 
 #[derive(Default)]
 struct Waiting {
-    blocks: VecDeque<BlockWrite>,
+    blocks: VecDeque<QueuedBlock>,
     heads: VecDeque<QueuedHead>,
     heads_bytes: usize,
     heads_since: Option<Instant>,
     /// Of all that waits or is being written.
     bytes: u64,
     closed: bool,
+}
+
+/// A block on its way.
+pub(super) struct QueuedBlock {
+    pub(super) write: BlockWrite,
+    /// What the write is called among those of its block that are on their way.
+    pub(super) pending: u64,
 }
 
 /// A head on its way, or the end of one.
@@ -56,7 +63,7 @@ pub(super) fn head_bytes(write: Option<&HeadWrite>) -> usize {
 
 /// What the writer does next.
 pub(super) enum Next {
-    Block(BlockWrite),
+    Block(QueuedBlock),
     Heads(Vec<QueuedHead>),
     Closed,
 }
@@ -66,11 +73,16 @@ impl Queue {
         Queue { waiting: Mutex::default(), wake: Notify::new(), head_linger }
     }
 
-    pub(super) fn push_block(&self, write: BlockWrite, bytes: u64) -> Result<(), Refused> {
+    /// `block` is made when there is room for it.
+    pub(super) fn push_block(
+        &self,
+        bytes: u64,
+        block: impl FnOnce() -> QueuedBlock,
+    ) -> Result<(), Refused> {
         let mut waiting = self.waiting();
         let records = waiting.blocks.len();
         waiting.admit(bytes, records)?;
-        waiting.blocks.push_back(write);
+        waiting.blocks.push_back(block());
         self.wake.notify_one();
         Ok(())
     }

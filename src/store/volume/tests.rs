@@ -238,6 +238,32 @@ async fn a_write_that_fails_is_not_found_and_makes_the_volume_read_only() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_block_that_is_forgotten_on_its_way_is_never_found() {
+    let (device, volume) = fresh(32).await;
+    append(&volume, write_of(9, PieceMap(1), PIECE)).await.unwrap();
+    device.set_faults(Faults { stall_writes: Duration::from_secs(1), ..Faults::default() });
+    for is_under_way in [false, true] {
+        volume.append_block(write_of(1, PieceMap(1), PIECE)).unwrap();
+        while is_under_way && device.figures().depth == 0 {
+            tokio::task::yield_now().await;
+        }
+        volume.forget_block(block(1));
+        settled(&volume).await;
+        assert_eq!(volume.held(block(1)), PieceMap::default(), "under way: {is_under_way}");
+    }
+    volume.append_block(write_of(2, PieceMap(1), PIECE)).unwrap();
+    volume.forget_block(block(2));
+    append(&volume, write_of(2, PieceMap(0b11), PIECE)).await.unwrap();
+    settled(&volume).await;
+    assert_eq!(volume.held(block(2)), PieceMap(0b11), "what came after it was asked for");
+    assert_eq!(volume.figures().blocks_written, 2);
+    volume.close().await;
+    let again = opened(&after_crash(&device, 8)).await;
+    assert_eq!(again.held(block(1)), PieceMap::default(), "and not after a clean end either");
+    assert_eq!(again.held(block(2)), PieceMap(0b11));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_head_never_goes_back_to_an_older_one() {
     let (device, volume) = fresh(32).await;
     for round in 0..40 {

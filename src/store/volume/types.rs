@@ -253,6 +253,8 @@ pub enum WriteError {
     Refused(Refused),
     /// The device said so.
     Failed(io::Error),
+    /// The block was forgotten before its write was over.
+    Forgotten,
 }
 
 impl fmt::Display for WriteError {
@@ -260,6 +262,7 @@ impl fmt::Display for WriteError {
         match self {
             WriteError::Refused(refused) => refused.fmt(f),
             WriteError::Failed(source) => write!(f, "the volume could not be written: {source}"),
+            WriteError::Forgotten => f.write_str("it was forgotten while it was written"),
         }
     }
 }
@@ -269,6 +272,7 @@ impl std::error::Error for WriteError {
         match self {
             WriteError::Failed(source) => Some(source),
             WriteError::Refused(source) => Some(source),
+            WriteError::Forgotten => None,
         }
     }
 }

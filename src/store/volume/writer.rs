@@ -20,7 +20,7 @@ use crate::store::ledger::{HEAD_SCORE, Stream};
 
 use super::append::{Placed, aligned};
 use super::core::Core;
-use super::queue::{Next, QueuedHead};
+use super::queue::{Next, QueuedBlock, QueuedHead};
 use super::types::{BlockWrite, Refused, WriteError};
 
 /// Writes until the queue is closed and empty, and every write is over.
@@ -28,7 +28,7 @@ pub(super) async fn run(core: Arc<Core>) {
     let permits = Arc::new(Semaphore::new(VOLUME_WRITES_MAX));
     loop {
         match core.queue.next().await {
-            Next::Block(write) => core.begin_block(&permits, write).await,
+            Next::Block(block) => core.begin_block(&permits, block).await,
             Next::Heads(heads) => {
                 for (packet, heads) in packed(core.newest_only(heads)) {
                     core.begin_heads(&permits, packet, heads).await;
@@ -47,8 +47,12 @@ pub(super) fn block_bytes(write: &BlockWrite) -> u64 {
 }
 
 impl Core {
-    async fn begin_block(self: &Arc<Core>, permits: &Arc<Semaphore>, write: BlockWrite) {
+    async fn begin_block(self: &Arc<Core>, permits: &Arc<Semaphore>, block: QueuedBlock) {
         let permit = permit(permits).await;
+        let write = &block.write;
+        if self.pending_blocks.is_forgotten(write.block, block.pending) {
+            return self.end_block(block, Err(WriteError::Forgotten));
+        }
         let label = BlockLabel {
             object: write.object,
             site: write.site,
@@ -64,34 +68,40 @@ impl Core {
             Filled::Planned => Stream::Planned,
         };
         let Some(placed) = self.place_or_make_room(stream, header.granules(), 1).await else {
-            return self.end_block(write, Err(WriteError::Refused(self.no_place())));
+            return self.end_block(block, Err(WriteError::Refused(self.no_place())));
         };
         let core = Arc::clone(self);
         tokio::spawn(async move {
-            core.write_block(placed, header, write).await;
+            core.write_block(placed, header, block).await;
             drop(permit);
         });
     }
 
-    async fn write_block(&self, placed: Placed, header: BlockHeader, mut write: BlockWrite) {
+    async fn write_block(&self, placed: Placed, header: BlockHeader, mut block: QueuedBlock) {
+        let (key, pending) = (block.write.block, block.pending);
         let length = header.length_bytes() as u64;
-        let parts = aligned(header.encode(&placed.spot), std::mem::take(&mut write.parts));
+        let parts = aligned(header.encode(&placed.spot), std::mem::take(&mut block.write.parts));
         let written = self.write_record(&placed, &parts, Urgency::Write).await;
         drop(parts);
         let ended = match written {
             Ok(()) => {
                 self.tally.admitted_bytes.add(length);
                 self.count_overhead(&header);
-                self.publish_block(&placed, &header)
+                let publish = || self.publish_block(&placed, &header);
+                self.pending_blocks.end(key, pending, publish).unwrap_or_else(|| {
+                    self.settle(&placed, None);
+                    Err(WriteError::Forgotten)
+                })
             }
             Err(source) => {
+                self.pending_blocks.end(key, pending, || ());
                 self.settle(&placed, None);
                 self.health.write_failed(&source);
                 Err(WriteError::Failed(source))
             }
         };
         self.queue.written(length + GRANULE_SIZE_BYTES);
-        self.tell(write, ended);
+        self.tell(block.write, ended);
     }
 
     fn publish_block(&self, placed: &Placed, header: &BlockHeader) -> Result<(), WriteError> {
@@ -118,9 +128,11 @@ impl Core {
         self.tally.padding_bytes.add(all - header.length_bytes() as u64);
     }
 
-    fn end_block(&self, write: BlockWrite, ended: Result<(), WriteError>) {
-        self.queue.written(block_bytes(&write));
-        self.tell(write, ended);
+    /// It was not written at all.
+    fn end_block(&self, block: QueuedBlock, ended: Result<(), WriteError>) {
+        self.pending_blocks.end(block.write.block, block.pending, || ());
+        self.queue.written(block_bytes(&block.write));
+        self.tell(block.write, ended);
     }
 
     fn tell(&self, write: BlockWrite, ended: Result<(), WriteError>) {

@@ -190,6 +190,11 @@ impl Running {
         self.parts.ram.resize(whole);
     }
 
+    /// Forgets what ram knows of objects, as if others had needed the room.
+    pub fn forget_heads(&self) {
+        self.parts.heads.clear();
+    }
+
     /// Does what [`Running::evict`] does to all of it; stays valid while the appliance drains.
     pub fn ram_emptier(&self) -> impl Fn() + Send + Sync + 'static {
         let ram = self.parts.ram.clone();

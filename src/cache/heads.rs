@@ -278,6 +278,11 @@ impl Heads {
         self.table.insert(key, Entry::Uncacheable { until });
     }
 
+    /// Forgets everything.
+    pub fn clear(&self) {
+        self.table.clear();
+    }
+
     /// Bytes held.
     pub fn weight_bytes(&self) -> u64 {
         self.table.weight()

@@ -21,7 +21,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed, xxh3_128_with_seed};
 
-use self::bypass::{Bypass, Lost};
+use self::bypass::{Bypass, Lost, Owing};
 use self::order::Order;
 pub use self::reads::{Brought, Landed, Recalled, Wanted};
 use self::reads::{Reading, Recalling};
@@ -65,6 +65,7 @@ pub struct Ssd {
     bypass: Bypass,
     order: Order,
     lost: Lost,
+    owing: Owing,
     ahead: Arc<Semaphore>,
     writing: Arc<Writing>,
     shadows: Option<Shadows>,
@@ -166,6 +167,7 @@ impl Ssd {
             recalling: Recalling::default(),
             order: Order::default(),
             lost: Lost::default(),
+            owing: Owing::default(),
             ahead: Arc::new(Semaphore::new(SSD_READ_AHEAD_MAX)),
             writing: Arc::default(),
             figures: Figures::default(),
@@ -229,6 +231,12 @@ impl Ssd {
     pub fn held(&self, block: &BlockKey) -> PieceMap {
         let maps = self.volumes.online().map(|place| place.volume().held(*block));
         maps.fold(PieceMap::default(), PieceMap::union)
+    }
+
+    /// The pieces held of a block, and those that were held by a volume that has failed: what an
+    /// origin is asked for only on purpose.
+    pub fn held_or_lost(&self, block: &BlockKey) -> PieceMap {
+        self.held(block).union(self.lost_pieces(block))
     }
 
     /// What there is to know of an object to look for it, reckoned once for a request.
@@ -340,23 +348,29 @@ mod tests {
     use crate::cache::head_record::encoded;
     use crate::cache::heads::{Head, Known};
     use crate::cache::ram::RamSettings;
+    use crate::memory::Class;
     use crate::message::freshness::Freshness;
     use crate::message::response::Stored;
     use crate::message::vary::VariantKey;
     use crate::object::VersionNumbers;
     use crate::site::{FieldEdits, Lifetimes, PathPattern, QueryPolicy, Rule};
-    use crate::store::device::{Disk, Faults, Simulated, Simulation, Urgency};
-    use crate::store::volume::{HeadWrite, VolumeSettings};
+    use crate::store::device::{Disk, Faults, Share, Simulated, Simulation, Urgency};
+    use crate::store::volume::{HeadWrite, State, VolumeSettings};
     use crate::store::{Geometry, Volume, VolumeId};
 
     const LONG: Duration = Duration::from_secs(3600);
 
     async fn volume() -> Arc<Volume> {
+        simulated().await.1
+    }
+
+    async fn simulated() -> (Arc<Simulated>, Arc<Volume>) {
         let simulation = Simulation { size_bytes: 32 << 20, seed: 1, faults: Faults::default() };
-        let disk = Disk::new(Arc::new(Simulated::new(&simulation)));
+        let device = Arc::new(Simulated::new(&simulation));
+        let disk = Disk::new(device.clone());
         let geometry = Geometry::new(32 << 20, 2 << 20, BlockSize::MAX, 1_000).unwrap();
         Volume::format(&disk, geometry, VolumeId(1)).await.unwrap();
-        Volume::open(disk, VolumeSettings::default()).await.unwrap()
+        (device, Volume::open(disk, VolumeSettings::default()).await.unwrap())
     }
 
     fn site(lifetimes: Lifetimes, keep: Keep) -> Site {
@@ -369,6 +383,10 @@ mod tests {
 
     /// A tier with one volume, which is not online yet.
     fn tier() -> Arc<Ssd> {
+        tier_of(0)
+    }
+
+    fn tier_of(bypass_bytes_per_second: u64) -> Arc<Ssd> {
         let sizes = AdmissionSizes { volume_bytes: 32 << 20, blocks_max: 32 };
         let settings = AdmissionSettings { mode: Mode::All, ..AdmissionSettings::default() };
         let admission = Admission::new(sizes, settings, Instant::now());
@@ -384,7 +402,7 @@ mod tests {
             block_size: BlockSize::MAX,
             runtime: Handle::current(),
             sites: Arc::new(Sites::new(vec![site(Lifetimes::default(), Keep::Ssd)])),
-            bypass_bytes_per_second: 0,
+            bypass_bytes_per_second,
         };
         let volumes = Volumes::new(vec![Place::new("v".to_owned(), 1, admission)]);
         Ssd::new(parts, volumes)
@@ -427,6 +445,99 @@ mod tests {
         assert!(matches!(known(&ssd, &key), Known::Nothing));
         assert_ne!(ssd.recall(&key).await, Recalled::Found);
         assert_eq!(ssd.figures().recalled(), 1);
+    }
+
+    /// Writes the head of an object to the volumes, and lets ram forget it.
+    async fn keep_head(ssd: &Ssd, key: &ObjectKey, head: &Arc<Head>) {
+        let heads = &ssd.parts.heads;
+        heads.store(key.clone(), head.clone());
+        assert!(ssd.write_head(&ssd.subject(key), std::slice::from_ref(head), (None, None)));
+        while ssd.volumes.online().any(|place| place.volume().figures().queue_bytes > 0) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        heads.clear();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_volume_does_not_tell_is_ill_until_it_is_paid_for() {
+        let mib = 1 << 20;
+        for vanished in [false, true] {
+            let (ssd, (device, volume)) = (tier_of(1 << 40), simulated().await);
+            ssd.volumes.all()[0].come_online(volume.clone());
+            let (key, head) =
+                (ObjectKey::new(SiteId(0), "/a"), head(&VersionNumbers::of_epoch(1), LONG));
+            keep_head(&ssd, &key, &head).await;
+            assert_eq!(ssd.recall(&key).await, Recalled::Found);
+            assert!(matches!(known(&ssd, &key), Known::Variant(_)));
+            ssd.parts.heads.clear();
+            match vanished {
+                true => volume.worsen(&State::Offline { why: "gone".to_owned() }),
+                false => device.set_faults(Faults { fail_reads: Share::ALL, ..Faults::default() }),
+            }
+            let unheard_of = ObjectKey::new(SiteId(0), "/b");
+            assert_eq!(ssd.recall(&unheard_of).await, Recalled::NotHeld);
+            for _ in 0..2 {
+                assert_eq!(ssd.recall(&key).await, Recalled::Ill, "vanished: {vanished}");
+                assert!(matches!(known(&ssd, &key), Known::Nothing));
+            }
+            let subject = ssd.subject(&key);
+            assert!(ssd.may_bypass(&subject, None, mib));
+            assert_eq!(ssd.recall(&key).await, Recalled::NotHeld, "it was asked for");
+            // Two blocks long: one is paid for.
+            let version =
+                Version::new(head.version.id, 0, head.stored.validator().clone(), Some(2 * mib));
+            let block = BlockKey { version: version.id, index: 1 };
+            let wanted = Wanted { block, first: 0, count: 16, class: Class::Miss };
+            assert!(matches!(ssd.bring(&subject, &version, wanted).await, Brought::Ill));
+            assert!(ssd.owes(&key, Some(2 * mib)) && !ssd.owes(&unheard_of, Some(2 * mib)));
+            assert!(ssd.may_go_on(&key, mib));
+            assert!(matches!(ssd.bring(&subject, &version, wanted).await, Brought::NotHeld));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_volume_that_is_late_is_ill_and_tells_when_it_is_well() {
+        let (ssd, (device, volume)) = (tier(), simulated().await);
+        ssd.volumes.all()[0].come_online(volume);
+        let (key, head) =
+            (ObjectKey::new(SiteId(0), "/a"), head(&VersionNumbers::of_epoch(1), LONG));
+        keep_head(&ssd, &key, &head).await;
+        let stalled = Faults { stall_reads: Duration::from_secs(60), ..Faults::default() };
+        device.set_faults(stalled);
+        assert_eq!(ssd.recall(&key).await, Recalled::Ill);
+        device.set_faults(Faults::default());
+        assert_eq!(ssd.recall(&key).await, Recalled::Ill, "nobody waits for it for a while");
+        ssd.volumes.all()[0].was_in_time();
+        assert_eq!(ssd.recall(&key).await, Recalled::Found);
+    }
+
+    #[tokio::test]
+    async fn pieces_of_a_volume_that_has_failed_are_lost_one_by_one() {
+        let (ssd, volume) = (tier_of(1 << 40), volume().await);
+        ssd.volumes.all()[0].come_online(volume.clone());
+        let (key, head) =
+            (ObjectKey::new(SiteId(0), "/a"), head(&VersionNumbers::of_epoch(1), LONG));
+        let (subject, block) = (ssd.subject(&key), BlockKey { version: head.version.id, index: 0 });
+        ssd.parts.heads.store(key.clone(), head.clone());
+        ssd.parts.ram.publish(block, 0, vec![7; 1 << 20].into());
+        ssd.consider(&subject, &head.version, 0, Seen::Filled);
+        while volume.figures().queue_bytes > 0 {
+            tokio::task::yield_now().await;
+        }
+        ssd.parts.ram.forget(&block);
+        assert_eq!(ssd.held_or_lost(&block), PieceMap::run(0, 16));
+        volume.worsen(&State::Offline { why: "gone".to_owned() });
+        assert_eq!(ssd.held(&block), PieceMap::default());
+        assert_eq!(ssd.held_or_lost(&block), PieceMap::run(0, 16));
+        let wanted = |first, count| Wanted { block, first, count, class: Class::Miss };
+        let brought = |wanted| ssd.bring(&subject, &head.version, wanted);
+        assert!(matches!(brought(wanted(3, 2)).await, Brought::Ill));
+        assert!(ssd.may_bypass(&subject, Some(&wanted(3, 2)), 2 << 16));
+        assert!(matches!(brought(wanted(4, 1)).await, Brought::NotHeld));
+        assert!(matches!(brought(wanted(5, 1)).await, Brought::Ill));
+        assert!(ssd.may_bypass(&subject, Some(&wanted(0, 16)), 1 << 20));
+        assert_eq!(ssd.held_or_lost(&block), PieceMap::default());
+        volume.close().await;
     }
 
     #[tokio::test]

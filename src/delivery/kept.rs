@@ -89,7 +89,7 @@ impl Feed {
         }
         let bytes = u64::from(wanted.count) * PIECE_SIZE_BYTES;
         let ssd = self.shared.ssd.clone();
-        ssd.may_bypass(&self.kept().subject, Some(wanted.block), bytes)
+        ssd.may_bypass(&self.kept().subject, Some(&wanted), bytes)
     }
 
     /// He came to the first byte of a block: it may be worth keeping.
@@ -276,7 +276,7 @@ impl Feed {
                     let bytes =
                         self.version.length_bytes().unwrap_or(self.shared.block_size.bytes());
                     let asked = self.shared.filler.runs.bring(self.version.id, position);
-                    if asked || ssd.may_bypass(&subject, Some(wanted.block), bytes) {
+                    if asked || ssd.may_bypass(&subject, Some(&wanted), bytes) {
                         return;
                     }
                     sleep(ASK_AGAIN).await;

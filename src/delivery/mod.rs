@@ -124,6 +124,8 @@ struct Transaction<'a> {
     asked: Asked,
     record: &'a mut Record,
     resort: Resort,
+    /// What may be asked of an origin because a volume is ill that may hold all of it.
+    bypassed_bytes: Option<u64>,
 }
 
 /// Whether there is another way to an answer.
@@ -167,7 +169,8 @@ impl Delivery {
             return Err(DeliveryError::Fill(Arc::new(FillError::Overload { what: "memory" })));
         }
         let resort = Resort::Left;
-        let mut transaction = Transaction { shared: &self.shared, viewer, asked, record, resort };
+        let (shared, bypassed_bytes) = (&self.shared, None);
+        let mut transaction = Transaction { shared, viewer, asked, record, resort, bypassed_bytes };
         if transaction.asked.method == Method::Head {
             return transaction.answer_head().await;
         }

@@ -27,27 +27,31 @@ impl Transaction<'_> {
     ///
     /// # Errors
     /// `Overload` when the volume is ill, and origins are asked for as much as they may be already.
-    pub(super) async fn known(&self) -> Result<Known, DeliveryError> {
+    pub(super) async fn known(&mut self) -> Result<Known, DeliveryError> {
         let fields = &self.viewer.parts.headers;
-        let find = || self.shared.heads.find(&self.asked.key, fields, Instant::now());
+        let (heads, key) = (&self.shared.heads, &self.asked.key);
+        let find = || heads.find(key, fields, Instant::now());
         let known = find();
         if !matches!(known, Known::Nothing) {
             return Ok(known);
         }
         match timeout(self.shared.patience, self.recalled()).await {
-            Ok(Recalled::Found) => Ok(find()),
-            Ok(Recalled::NotHeld | Recalled::Ill) => Ok(known),
+            Ok((Recalled::Found, _)) => Ok(find()),
+            Ok((Recalled::NotHeld | Recalled::Ill, bypassed_bytes)) => {
+                self.bypassed_bytes = bypassed_bytes;
+                Ok(known)
+            }
             Err(_) => Err(DeliveryError::Fill(Arc::new(FillError::Overload { what: "ssd" }))),
         }
     }
 
-    /// What volumes know; `Ill` once an origin may be asked instead.
-    async fn recalled(&self) -> Recalled {
+    /// What volumes know; `Ill` once an origin may be asked instead, for so many bytes first.
+    async fn recalled(&self) -> (Recalled, Option<u64>) {
         let (ssd, key) = (&self.shared.ssd, &self.asked.key);
         loop {
             let recalled = ssd.recall(key).await;
             if recalled != Recalled::Ill {
-                return recalled;
+                return (recalled, None);
             }
             // How much will be asked for is not known yet: a block, or less if he wants less.
             let bytes = match self.asked.range {
@@ -61,7 +65,7 @@ impl Transaction<'_> {
             if self.shared.filler.openings.are_asked(key)
                 || ssd.may_bypass(&ssd.subject(key), None, bytes)
             {
-                return recalled;
+                return (recalled, Some(bytes));
             }
             sleep(ASK_AGAIN).await;
         }
@@ -214,6 +218,7 @@ impl Transaction<'_> {
             range: asked.range,
             if_range: None,
             window_bytes: self.shared.filler.window_bytes,
+            bypassed_bytes: self.bypassed_bytes,
             stale,
             has_authorization: asked.has_authorization,
         }

@@ -94,6 +94,8 @@ pub struct Wanted {
     pub stale: Option<Arc<Head>>,
     /// How much of it may be asked for at once, in bytes.
     pub window_bytes: u64,
+    /// A volume may hold it, and is ill: so many bytes of it are paid for from the bypass.
+    pub bypassed_bytes: Option<u64>,
     /// Who asks with credentials may get an answer for himself only (RFC 9111 section 3.5).
     pub has_authorization: bool,
 }
@@ -249,7 +251,8 @@ impl Filler {
         let start = missing.range.start();
         let joined = self.runs.join(version.id, start, |next_claim| {
             // Read-ahead leaves to the volumes what they hold; who waits has asked them already.
-            let kept = class == Class::Prefetch && self.is_kept(version, start);
+            let owed = || self.ssd.owes(key, version.length_bytes());
+            let kept = class == Class::Prefetch && (self.is_kept(version, start) || owed());
             if kept || self.is_held(version, start) {
                 return Made::Needless;
             }
@@ -279,40 +282,40 @@ impl Filler {
         class: Class,
     ) -> Option<Bounds> {
         let wanted = missing.range.rounded_out(version.length_bytes());
-        let start = wanted.start();
-        let window_bytes = self.window_bytes;
+        let (start, window_bytes) = (wanted.start(), self.window_bytes);
         if version.ranges_ignored() {
-            return Some(Bounds {
-                start,
-                end: next_claim.or(version.length_bytes()),
-                window_bytes,
-            });
+            let end = next_claim.or(version.length_bytes());
+            return Some(Bounds { start, end, window_bytes, paid_to: None });
         }
         // Read-ahead is begun where there is room for all of it; memory paces the others.
-        let roomy =
-            || self.governor.try_reserve(Use::Fill, Class::Prefetch, window_bytes).is_some();
-        if class == Class::Prefetch && !roomy() {
+        let room = || self.governor.try_reserve(Use::Fill, Class::Prefetch, window_bytes);
+        if class == Class::Prefetch && room().is_none() {
             return None;
         }
-        let reach = start.saturating_add(window_bytes);
+        // What goes beyond that is not paid for.
+        let paid_to = Some(missing.bypassed_to).filter(|paid_to| *paid_to > start);
+        let reach = start.saturating_add(window_bytes).min(paid_to.unwrap_or(u64::MAX));
         let end = wanted.end().min(reach).min(next_claim.unwrap_or(u64::MAX));
         let end = self.first_held(version, (start, end), missing.bypassed_to);
-        Some(Bounds { start, end: Some(end), window_bytes })
+        Some(Bounds { start, end: Some(end), window_bytes, paid_to: None })
     }
 
     /// Whether the byte at `position` is in ram.
     fn is_held(&self, version: &Version, position: u64) -> bool {
-        let Some(index) = self.block_size.block_at(position) else { return false };
-        let block = self.ram.peek(&BlockKey { version: version.id, index });
-        let piece = (position - self.block_size.start_of(index)) / PIECE_SIZE_BYTES;
-        block.is_some_and(|block| block.pieces().holds(piece as u32))
+        let Some((key, piece)) = self.piece_at(version, position) else { return false };
+        self.ram.peek(&key).is_some_and(|block| block.pieces().holds(piece))
     }
 
-    /// Whether a volume holds the byte at `position`.
+    /// Whether a volume holds the byte at `position`, or did before it failed.
     fn is_kept(&self, version: &Version, position: u64) -> bool {
-        let Some(index) = self.block_size.block_at(position) else { return false };
+        let at = self.piece_at(version, position);
+        at.is_some_and(|(key, piece)| self.ssd.held_or_lost(&key).holds(piece))
+    }
+
+    fn piece_at(&self, version: &Version, position: u64) -> Option<(BlockKey, u32)> {
+        let index = self.block_size.block_at(position)?;
         let piece = (position - self.block_size.start_of(index)) / PIECE_SIZE_BYTES;
-        self.ssd.held(&BlockKey { version: version.id, index }).holds(piece as u32)
+        Some((BlockKey { version: version.id, index }, piece as u32))
     }
 
     /// The first piece border after `start` whose piece is held, in ram or, from `bypassed_to` on,
@@ -323,12 +326,12 @@ impl Filler {
             let Some(index) = self.block_size.block_at(position) else { return end };
             let key = BlockKey { version: version.id, index };
             let in_ram = self.ram.peek(&key).map_or(PieceMap::default(), |block| block.pieces());
-            let on_ssd = self.ssd.held(&key);
+            let kept = self.ssd.held_or_lost(&key);
             let block_end = self.block_size.start_of(index) + self.block_size.bytes();
             while position < block_end.min(end) {
                 let piece = (position - self.block_size.start_of(index)) / PIECE_SIZE_BYTES;
-                let kept = position >= bypassed_to && on_ssd.holds(piece as u32);
-                if in_ram.holds(piece as u32) || kept {
+                let is_kept = position >= bypassed_to && kept.holds(piece as u32);
+                if in_ram.holds(piece as u32) || is_kept {
                     return position;
                 }
                 position += PIECE_SIZE_BYTES;

@@ -238,7 +238,8 @@ impl Filler {
                 (Some(end), Some(claim)) => Some(end.min(claim)),
                 (end, claim) => end.or(claim),
             };
-            let bounds = Bounds { start, end, window_bytes: self.window_bytes };
+            let paid_to = wanted.bypassed_bytes.map(|bytes| start.saturating_add(bytes));
+            let bounds = Bounds { start, end, window_bytes: self.window_bytes, paid_to };
             Made::Run(Run::new(version.clone(), wanted.key.clone(), Sharing::Shared, bounds))
         });
         self.keep_head(&wanted.key, &head, Change::Replaced);
@@ -267,7 +268,8 @@ impl Filler {
             return (Opened::Private { head, span, body: Mutex::new(None) }, None);
         }
         let window_bytes = self.window_bytes.min(PASS_WINDOW_BYTES);
-        let bounds = Bounds { start: placed.first, end: placed.end, window_bytes };
+        let (start, end) = (placed.first, placed.end);
+        let bounds = Bounds { start, end, window_bytes, paid_to: None };
         let run = Run::new(head.version.clone(), wanted.key.clone(), Sharing::Alone, bounds);
         self.runs.add(run.clone());
         let reader: Option<Reader> = run.attach(placed.first);

@@ -42,7 +42,8 @@ pub(super) async fn pump(
     let position = run.standing().written;
     // Read-ahead is begun only where there is room for all of it.
     let class = if class == Class::Prefetch { Class::Miss } else { class };
-    let mut pump = Pump { filler, run, ask, extent: None, position, class, begun: false };
+    let paid_to = run.standing().bounds.paid_to;
+    let mut pump = Pump { filler, run, ask, extent: None, position, class, begun: false, paid_to };
     guard.ended = Some(pump.bring(source).await);
     pump.close_extent();
     pump.offer_last();
@@ -95,6 +96,8 @@ struct Pump {
     class: Class,
     /// It has had memory: its readers got something from it.
     begun: bool,
+    /// From here on it must be paid for from the bypass.
+    paid_to: Option<u64>,
 }
 
 /// Where the slowest reader is, and when he has stood there for too long.
@@ -152,6 +155,10 @@ impl Pump {
             }
             if let Err(stop) = self.pace().await {
                 return stop;
+            }
+            if !self.is_paid() {
+                sleep(PAY_AGAIN).await;
+                continue;
             }
             if self.extent.is_none() {
                 if self.is_held_or_claimed() {
@@ -272,6 +279,20 @@ impl Pump {
         self.run.sharing == Sharing::Shared && self.run.version.is_resumable()
     }
 
+    /// Whether the next bytes may be asked of an origin although a volume may hold them.
+    fn is_paid(&mut self) -> bool {
+        let Some(paid_to) = self.paid_to.filter(|paid_to| *paid_to <= self.position) else {
+            return true;
+        };
+        let end = self.run.end().or(self.run.version.length_bytes()).unwrap_or(u64::MAX);
+        let bytes = self.filler.block_size.bytes().min(end.saturating_sub(paid_to));
+        let paid = self.filler.ssd.may_go_on(&self.run.key, bytes);
+        if paid {
+            self.paid_to = Some(paid_to.saturating_add(bytes.max(1)));
+        }
+        paid
+    }
+
     /// Whether the next piece is held already, or another run will bring it: then this one is done.
     fn is_held_or_claimed(&self) -> bool {
         if self.position == self.run.standing().bounds.start || !self.may_park() {
@@ -334,6 +355,8 @@ impl Pump {
     }
 }
 
+/// Between looks whether the bypass has room.
+const PAY_AGAIN: Duration = Duration::from_millis(100);
 /// Between attempts, times their number.
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long a run waits for a reader to move before it gives its connection and memory back, or

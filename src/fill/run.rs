@@ -39,6 +39,9 @@ pub struct Bounds {
     pub end: Option<u64>,
     /// How many bytes the write position may be ahead of the reader that paces the run.
     pub window_bytes: u64,
+    /// From here on each byte takes from the bypass, as an ill volume may hold it; `None`: none
+    /// does, or all are paid for.
+    pub paid_to: Option<u64>,
 }
 
 /// Why a run ended.

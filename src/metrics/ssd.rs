@@ -244,7 +244,7 @@ const BYPASSED: Series = series(
     Kind::Counter,
     None,
     "tidegate_ssd_bypassed_bytes_total",
-    "Bytes asked of origins because a volume that holds them was ill.",
+    "Bytes asked of origins because a volume that holds or held them was ill.",
 );
 const TURNED_AWAY: Series = series(
     Kind::Counter,

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 use crate::support::{
-    BLOCK, Configured, Edge, Origin, Response, Script, Validators, Verdict, judge,
+    BLOCK, Configured, Edge, Origin, PIECE, Response, Script, Validators, Verdict, judge,
 };
 
 const WHOLE: Verdict = Verdict::Whole { version: 1 };
@@ -327,6 +327,70 @@ async fn a_volume_that_vanishes_leaves_the_others() {
     }
     assert_eq!(sent(&origin, &homes["sick"]), before);
     the_others_notice_nothing(&origin, &edge, &homes).await;
+}
+
+#[tokio::test]
+async fn what_a_vanished_volume_held_is_asked_for_within_the_bypass() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    let edge = beside(&origin, folder.path(), "vanish-after=400", "0 MiB").start();
+    let homes = keep(&origin, &edge, 2 * BLOCK, 4).await;
+    let unknown = keep(&origin, &edge, 60_000, 2).await;
+    let paths = [&homes["sick"][..], &unknown["sick"][..]].concat();
+    let mut asked = 0;
+    while edge.metric("tidegate_ssd_state", &["volume=\"sick\"", "offline"]).await == 0.0 {
+        edge.evict(100);
+        together(&edge, &homes["sick"]).await;
+        asked += 1;
+        assert!(asked < 1_000, "it does not vanish");
+    }
+    edge.evict(100);
+    let before = sent(&origin, &paths);
+    for forgotten in [false, true] {
+        if forgotten {
+            edge.forget_heads();
+        }
+        let mut refused = 0;
+        for (path, response) in together(&edge, &paths).await {
+            // A block or two may have stayed in ram.
+            let verdict = judge(&origin, &path, &response);
+            assert!(!forgotten || verdict == REFUSED, "{path}: {verdict:?}");
+            refused += u32::from(verdict == REFUSED);
+        }
+        assert!(refused >= 4, "{refused}");
+    }
+    assert_eq!(sent(&origin, &paths), before);
+    assert_eq!(bypassed(&edge).await, 0);
+    // It had never heard of this one.
+    origin.serve("/another", Script::of(3 * BLOCK));
+    assert_eq!(judge(&origin, "/another", &edge.get("/another").send().await), WHOLE);
+    the_others_notice_nothing(&origin, &edge, &homes).await;
+}
+
+#[tokio::test]
+async fn an_object_that_a_slow_volume_does_not_tell_of_pays_for_all_that_is_fetched() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    let faults = format!("{WELL_AT_FIRST},stall-reads=60s");
+    let edge = beside(&origin, folder.path(), &faults, "1 MiB").start();
+    let started = Instant::now();
+    let homes = keep(&origin, &edge, 6 * BLOCK, 3).await;
+    until_ill(started).await;
+    edge.evict(100);
+    edge.forget_heads();
+    let read = || async { edge.metric("tidegate_origin_body_bytes_total", &[]).await as u64 };
+    let (before, asked) = (read().await, Instant::now());
+
+    for (path, response) in together(&edge, &homes["sick"]).await {
+        judge(&origin, &path, &response);
+    }
+
+    let from_origin = read().await - before;
+    let seconds = asked.elapsed().as_secs() + 1;
+    // A second's worth was there at the start, and the last one may overdraw.
+    assert!(from_origin <= (seconds + 2) * BLOCK, "{from_origin} in {seconds} s");
+    // A frame of each run may have come before it was seen that it is not paid for.
+    let frames = homes["sick"].len() as u64 * PIECE;
+    assert!(bypassed(&edge).await + frames >= from_origin, "{from_origin}");
+    assert!(from_origin >= 2 * BLOCK, "and they do go on: {from_origin}");
 }
 
 #[tokio::test]

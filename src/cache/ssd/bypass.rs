@@ -1,26 +1,128 @@
 //! What origins may be asked for because a volume is ill: so many bytes a second, and no more.
+//!
+//! That is what a volume holds and does not give, what it lost, be it by a read that failed or
+//! because it is gone, and all of an object whose head it does not give: that is another version
+//! then, of which no volume has anything. What is lost is paid for once.
 
-use std::collections::HashSet;
-use std::sync::atomic::Ordering;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::cache::ssd::{Ssd, Subject};
+use crate::cache::ssd::{Ssd, Subject, Wanted};
 use crate::limits::SSD_LOST_MAX;
-use crate::object::BlockKey;
+use crate::object::{BlockKey, ObjectKey, PieceMap};
 use crate::store::ObjectHash;
 
 impl Ssd {
-    /// Whether an origin may be asked for bytes of an object that an ill volume holds, or lost.
-    pub fn may_bypass(&self, subject: &Subject, block: Option<BlockKey>, bytes: u64) -> bool {
-        let allowed = self.bypass.take(bytes, Instant::now());
-        if !allowed {
+    /// Whether an origin may be asked for bytes of an object that an ill volume holds, or lost;
+    /// without `wanted` for what the object is.
+    pub fn may_bypass(&self, subject: &Subject, wanted: Option<&Wanted>, bytes: u64) -> bool {
+        if !self.takes(bytes) {
             self.figures.bypass_refused.fetch_add(1, Ordering::Relaxed);
             return false;
         }
-        self.figures.bypassed_bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.lost.settle(subject.object, block);
+        let object = subject.object;
+        self.lost.settle(object, wanted.map(|wanted| wanted.block));
+        match wanted {
+            None => {
+                self.owing.begin(object, bytes);
+                self.volumes.online().for_each(|place| place.volume().forget_lost_head(object));
+            }
+            Some(Wanted { block, first, count, .. }) => {
+                self.owing.paid(object, bytes);
+                let pieces = PieceMap::run(*first, *count);
+                self.volumes.online().for_each(|place| place.volume().forget_lost(*block, pieces));
+            }
+        }
         true
+    }
+
+    /// Whether a fill run may go on with so many bytes of an object that owes all it brings.
+    pub fn may_go_on(&self, key: &ObjectKey, bytes: u64) -> bool {
+        let allowed = self.takes(bytes);
+        if allowed {
+            self.owing.paid(self.subject(key).object, bytes);
+        }
+        allowed
+    }
+
+    /// Whether all that is asked of this object counts, since it had to be asked what it is.
+    pub fn owes(&self, key: &ObjectKey, length: Option<u64>) -> bool {
+        !self.owing.is_empty() && self.owing.holds(self.subject(key).object, length)
+    }
+
+    fn takes(&self, bytes: u64) -> bool {
+        let allowed = self.bypass.take(bytes, Instant::now());
+        let taken = if allowed { bytes } else { 0 };
+        self.figures.bypassed_bytes.fetch_add(taken, Ordering::Relaxed);
+        allowed
+    }
+
+    /// The pieces of a block that were on a volume that has failed.
+    pub(super) fn lost_pieces(&self, block: &BlockKey) -> PieceMap {
+        let maps = self.volumes.online().map(|place| place.volume().lost(*block));
+        maps.fold(PieceMap::default(), PieceMap::union)
+    }
+
+    /// Whether the object's head was lost, by a read or with its volume.
+    pub(super) fn lost_head(&self, object: ObjectHash) -> bool {
+        self.lost.holds_heads(object)
+            || self.volumes.online().any(|place| place.volume().lost_head(object))
+    }
+
+    /// Whether a piece that no volume holds is missing because one is ill.
+    pub(super) fn is_owed(&self, object: ObjectHash, length: Option<u64>, wanted: &Wanted) -> bool {
+        self.lost.holds_block(&wanted.block)
+            || self.lost_pieces(&wanted.block).holds(wanted.first)
+            || !self.owing.is_empty() && self.owing.holds(object, length)
+    }
+}
+
+/// Objects that an ill volume may hold all of, and that were asked for anew: what was paid for of
+/// each. Of more than so many it is forgotten.
+#[derive(Default)]
+pub(super) struct Owing {
+    paid_bytes: Mutex<HashMap<ObjectHash, u64>>,
+    /// How many: as a rule none, and then nothing is locked to find that out.
+    count: AtomicUsize,
+}
+
+impl Owing {
+    fn begin(&self, object: ObjectHash, bytes: u64) {
+        let mut objects = self.objects();
+        if objects.len() < SSD_LOST_MAX {
+            objects.insert(object, bytes);
+        }
+        self.count.store(objects.len(), Ordering::Relaxed);
+    }
+
+    fn paid(&self, object: ObjectHash, bytes: u64) {
+        if !self.is_empty()
+            && let Some(paid) = self.objects().get_mut(&object)
+        {
+            *paid = paid.saturating_add(bytes);
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.count.load(Ordering::Relaxed) == 0
+    }
+
+    /// Whether it owes anything, being of this length.
+    pub(super) fn holds(&self, object: ObjectHash, length: Option<u64>) -> bool {
+        let mut objects = self.objects();
+        let Some(paid) = objects.get(&object) else { return false };
+        let owes = length.is_none_or(|length| *paid < length);
+        if !owes {
+            objects.remove(&object);
+            self.count.store(objects.len(), Ordering::Relaxed);
+        }
+        owes
+    }
+
+    fn objects(&self) -> MutexGuard<'_, HashMap<ObjectHash, u64>> {
+        self.paid_bytes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -124,10 +124,10 @@ impl Ssd {
             }
             false => Brought::NotHeld,
         };
-        let failed =
-            || self.lost.holds_block(&wanted.block) || small && self.lost.holds_heads(object);
+        let length = version.length_bytes();
+        let is_owed = || self.is_owed(object, length, &wanted) || small && self.lost_head(object);
         match brought {
-            Brought::NotHeld if failed() => Brought::Ill,
+            Brought::NotHeld if is_owed() => Brought::Ill,
             brought => brought,
         }
     }

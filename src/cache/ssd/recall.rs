@@ -52,8 +52,8 @@ impl Ssd {
     async fn recall_as(self: &Arc<Self>, subject: &Subject) -> Recalled {
         let object = subject.object;
         if !self.holds_head(object) {
-            let failed = self.lost.holds_heads(object);
-            return if failed { Recalled::Ill } else { Recalled::NotHeld };
+            let lost = self.lost_head(object);
+            return if lost { Recalled::Ill } else { Recalled::NotHeld };
         }
         let mut waiting = match self.recalling.0.join(object.0) {
             Ok(waiting) => waiting,

@@ -9,12 +9,12 @@ use bytes::Bytes;
 use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
 use tokio::time::Instant;
 
-use crate::limits::GRANULE_SIZE_BYTES;
-use crate::object::BlockKey;
+use crate::limits::{GRANULE_SIZE_BYTES, PIECE_SIZE_BYTES};
+use crate::object::{BlockKey, PieceMap};
 use crate::store::ObjectHash;
 use crate::store::device::{Disk, Urgency};
 use crate::store::format::{FooterEntry, Geometry, Spot, VolumeId};
-use crate::store::index::{Fingerprint, Index, Location, RegionId};
+use crate::store::index::{Entry, Fingerprint, Index, Kind, Location, RegionId, Shape};
 use crate::store::ledger::{FooterRoom, Ledger, LedgerShape, ReappendRule, Stream};
 
 use super::blocks::PendingBlocks;
@@ -149,6 +149,31 @@ impl Core {
     /// Of the index: the volume's name, so that a dump fits again.
     fn seed(&self) -> u64 {
         seed_of(self.id)
+    }
+
+    /// Which pieces of the block the index knows, in one record or several.
+    pub(super) fn pieces_of(&self, block: BlockKey) -> PieceMap {
+        let records = self.index().blocks_of(self.block_key(block));
+        let maps = records.iter().map(|entry| entry.shape.pieces());
+        maps.fold(PieceMap::default(), PieceMap::union)
+    }
+
+    /// The index knows these pieces of the block no more. Only of a volume that nobody reads: what
+    /// remains of a record is smaller than what lies there.
+    pub(super) fn forget_pieces(&self, block: BlockKey, pieces: PieceMap) {
+        let key = self.block_key(block);
+        for entry in self.index().blocks_of(key).iter() {
+            let rest = PieceMap(entry.shape.pieces().0 & !pieces.0);
+            let length = u64::from(rest.count()) * PIECE_SIZE_BYTES;
+            match Shape::block(rest, length) {
+                Some(shape) => {
+                    self.ledger.relocate(key, entry.location, Entry { shape, ..*entry });
+                }
+                None => {
+                    self.ledger.remove_at(key, Kind::Block, entry.location);
+                }
+            }
+        }
     }
 
     pub(super) fn next_sequence(&self) -> u64 {

@@ -23,6 +23,7 @@ const ERRORS_PER_REGION_MAX: u32 = 2;
 const ONLINE: u8 = 0;
 const READ_ONLY: u8 = 1;
 const OFFLINE: u8 = 2;
+const CLOSED: u8 = 3;
 
 /// What a volume may be used for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,6 +100,11 @@ impl Health {
         self.level.load(Ordering::Relaxed) < OFFLINE
     }
 
+    /// Whether it is offline because it failed.
+    pub(super) fn is_lost(&self) -> bool {
+        self.level.load(Ordering::Relaxed) == OFFLINE
+    }
+
     pub(super) fn read_only(&self, why: String) {
         let mut found = self.found();
         if found.state == State::Online {
@@ -123,7 +129,7 @@ impl Health {
         if !matches!(found.state, State::Offline { .. }) {
             found.state = State::Offline { why: "it was closed".to_owned() };
         }
-        self.level.store(OFFLINE, Ordering::Relaxed);
+        self.level.store(CLOSED, Ordering::Relaxed);
     }
 
     /// A read failed, or brought something else than was written.

@@ -134,9 +134,34 @@ impl Volume {
         if !self.is_readable() {
             return PieceMap::default();
         }
-        let records = self.core.index().blocks_of(self.core.block_key(block));
-        let maps = records.iter().map(|entry| entry.shape.pieces());
-        maps.fold(PieceMap::default(), PieceMap::union)
+        self.core.pieces_of(block)
+    }
+
+    /// Whether it had the object's head when it failed and went offline. From memory.
+    pub fn lost_head(&self, object: ObjectHash) -> bool {
+        self.core.health.is_lost() && self.core.index().head(self.core.head_key(object)).is_some()
+    }
+
+    /// Which pieces of the block it had when it failed and went offline. From memory.
+    pub fn lost(&self, block: BlockKey) -> PieceMap {
+        match self.core.health.is_lost() {
+            true => self.core.pieces_of(block),
+            false => PieceMap::default(),
+        }
+    }
+
+    /// What it lost of an object is had elsewhere: its head.
+    pub fn forget_lost_head(&self, object: ObjectHash) {
+        if self.lost_head(object) {
+            self.core.ledger.remove(self.core.head_key(object), Kind::Head);
+        }
+    }
+
+    /// What it lost of an object is had elsewhere: pieces of a block.
+    pub fn forget_lost(&self, block: BlockKey, pieces: PieceMap) {
+        if self.core.health.is_lost() {
+            self.core.forget_pieces(block, pieces);
+        }
     }
 
     /// Counts a use of the block, wherever it was answered from; whether it is here.

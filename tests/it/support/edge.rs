@@ -214,6 +214,11 @@ impl Edge {
         self.running().evict(share_percent);
     }
 
+    /// Takes what is known of objects out of ram.
+    pub(crate) fn forget_heads(&self) {
+        self.running().forget_heads();
+    }
+
     /// Takes no more work and finishes what is there; blocks, so on a thread of its own.
     pub(crate) async fn drain(&mut self) {
         let running = self.running.take().expect("an edge is drained once");

@@ -7,6 +7,7 @@
 mod ill;
 mod sample;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -40,6 +41,7 @@ pub(super) fn start(
 ) -> Result<(Arc<Ssd>, Watch), ApplianceError> {
     let file = Remembered::at(&config.state);
     let ill = ill::remembered(&file);
+    let in_use = Arc::new(file.in_use());
     let runtime = tier.runtime.clone();
     let block_size = tier.block_size;
     let places = config.volumes.iter().map(|volume| place(config, volume, &tier)).collect();
@@ -53,18 +55,22 @@ pub(super) fn start(
         let settings = settings(config, block_size);
         let place = ssd.volumes().all()[at].clone();
         let (opened, ill) = (place.clone(), ill.clone());
+        let in_use = in_use.clone();
         let online = runtime.spawn(async move {
             let volume = Volume::open(Disk::new(device), settings).await?;
             ill::bring_back(&opened.name, &volume, &ill);
+            let told = ill::catch_up(&opened.name, &volume, &in_use).await;
             opened.come_online(volume);
-            Ok(())
+            Ok(told)
         });
-        opening.push(Opening { place, online });
+        opening.push(Opening { place, online, file: file.clone() });
     }
     let until = Instant::now() + ONLINE_WITHIN;
+    let mut told = BTreeSet::new();
     for one in opening {
-        runtime.block_on(one.wait(until))?;
+        told.extend(runtime.block_on(one.wait(until))?.map(|id| id.0));
     }
+    ill::begin(&file, told);
     runtime.spawn(ssd.clone().tend());
     let watch = Watch::start(file, ssd.clone(), &runtime);
     Ok((ssd, watch))
@@ -73,12 +79,14 @@ pub(super) fn start(
 /// A volume on its way.
 struct Opening {
     place: Arc<Place>,
-    online: JoinHandle<Result<(), VolumeError>>,
+    online: JoinHandle<Result<Option<VolumeId>, VolumeError>>,
+    file: Remembered,
 }
 
 impl Opening {
-    /// Waits for a while; then it comes online by itself.
-    async fn wait(mut self, until: Instant) -> Result<(), ApplianceError> {
+    /// Waits for a while; then it comes online by itself. The volume, if it is told of every change
+    /// from now on.
+    async fn wait(mut self, until: Instant) -> Result<Option<VolumeId>, ApplianceError> {
         let left = until.saturating_duration_since(Instant::now());
         match timeout(left, &mut self.online).await {
             // What is on it is the operator's to look at; a device that fails is not.
@@ -86,29 +94,35 @@ impl Opening {
                 let (name, reason) = (self.place.name.clone(), error.to_string());
                 Err(ApplianceError::Volume { name, reason })
             }
-            Ok(ended) => {
-                self.ended(ended);
-                Ok(())
-            }
+            Ok(ended) => Ok(self.ended(ended)),
             Err(_) => {
                 tokio::spawn(async move {
                     let ended = (&mut self.online).await;
-                    self.ended(ended);
+                    if let Some(told) = self.ended(ended) {
+                        ill::keep_up(self.file, told).await;
+                    }
                 });
-                Ok(())
+                Ok(None)
             }
         }
     }
 
-    fn ended(&self, ended: Result<Result<(), VolumeError>, JoinError>) {
+    fn ended(
+        &self,
+        ended: Result<Result<Option<VolumeId>, VolumeError>, JoinError>,
+    ) -> Option<VolumeId> {
         let name = &self.place.name;
         let why = match ended {
-            Ok(Ok(())) => return tracing::info!("volume {name} is online"),
+            Ok(Ok(told)) => {
+                tracing::info!("volume {name} is online");
+                return told;
+            }
             Ok(Err(error)) => error.to_string(),
             Err(panicked) => panicked.to_string(),
         };
         tracing::error!("volume {name} stays offline: {why}");
         self.place.stay_offline();
+        None
     }
 }
 

@@ -1,10 +1,12 @@
-//! The volumes that have failed, remembered in a small file so that a restart does not forget them.
+//! The volumes that have failed, remembered in a small file so that a restart does not forget them,
+//! and those that were told of every change: what others say of an object is to be trusted only if
+//! the origin confirms it, since it may have been replaced while they were away.
 //!
 //! The file is read and replaced as a whole, by rename, under a lock: the appliance and a command
 //! may both write it. A damaged file is kept aside and never keeps an appliance from starting: at
 //! worst a volume that failed is tried once more. Everything here blocks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -110,9 +112,34 @@ impl Remembered {
     /// Every volume that has failed; nothing, and why, if that cannot be known.
     pub fn all(&self) -> (BTreeMap<u128, Illness>, Option<Forgotten>) {
         match self.read() {
-            Ok(all) => (all, None),
+            Ok(known) => (known.ill, None),
             Err(forgotten) => (BTreeMap::new(), Some(forgotten)),
         }
+    }
+
+    /// The volumes that were told of every change until the last process ended.
+    pub fn in_use(&self) -> BTreeSet<u128> {
+        self.read().map(|known| known.in_use).unwrap_or_default()
+    }
+
+    /// From now on these are told of every change, and no others. Before anything changes.
+    ///
+    /// # Errors
+    /// As [`Remembered::remember`].
+    pub fn begin(&self, volumes: BTreeSet<u128>) -> io::Result<()> {
+        self.change(|known| known.in_use = volumes)
+    }
+
+    /// From now on this one is too.
+    ///
+    /// # Errors
+    /// As [`Remembered::remember`].
+    pub fn keep_up(&self, volume: u128) -> io::Result<()> {
+        self.change(|known| {
+            if known.in_use.len() < VOLUMES_REMEMBERED_MAX {
+                known.in_use.insert(volume);
+            }
+        })
     }
 
     /// Remembers a volume; what was remembered of it before is replaced. On its way to the disk
@@ -121,8 +148,9 @@ impl Remembered {
     /// # Errors
     /// The file or its folder cannot be written; what was remembered before still is.
     pub fn remember(&self, volume: u128, illness: Illness) -> io::Result<()> {
-        self.change(|all| {
-            all.insert(volume, illness);
+        self.change(|known| {
+            known.ill.insert(volume, illness);
+            known.in_use.remove(&volume);
         })
     }
 
@@ -136,22 +164,23 @@ impl Remembered {
             return Ok(false);
         }
         let mut known = false;
-        self.change(|all| known = all.remove(&volume).is_some())?;
+        self.change(|all| known = all.ill.remove(&volume).is_some())?;
         Ok(known)
     }
 
-    fn change(&self, change: impl FnOnce(&mut BTreeMap<u128, Illness>)) -> io::Result<()> {
+    fn change(&self, change: impl FnOnce(&mut Known)) -> io::Result<()> {
         let folder = self.folder();
         fs::create_dir_all(folder)?;
         let folder = File::open(folder)?;
         // Held until the folder is closed, at the end.
         flock(&folder, FlockOperation::LockExclusive)?;
-        let mut all = match self.read() {
-            Ok(all) => all,
-            Err(Forgotten::Damaged { .. }) => BTreeMap::new(),
+        let mut known = match self.read() {
+            Ok(known) => known,
+            Err(Forgotten::Damaged { .. }) => Known::default(),
             Err(Forgotten::Unreadable { source, .. }) => return Err(source),
         };
-        change(&mut all);
+        change(&mut known);
+        let all = &mut known.ill;
         while all.len() > VOLUMES_REMEMBERED_MAX {
             let oldest = all.iter().min_by_key(|(_, illness)| illness.since).map(|(id, _)| *id);
             oldest.map(|id| all.remove(&id));
@@ -159,18 +188,18 @@ impl Remembered {
         let name = self.file.file_name().unwrap_or_default().to_string_lossy();
         let new = self.file.with_file_name(format!(".{name}.new"));
         let mut file = File::create(&new)?;
-        file.write_all(written(&all).as_bytes())?;
+        file.write_all(written(&known).as_bytes())?;
         file.sync_all()?;
         fs::rename(&new, &self.file)?;
         folder.sync_all()
     }
 
-    fn read(&self) -> Result<BTreeMap<u128, Illness>, Forgotten> {
+    fn read(&self) -> Result<Known, Forgotten> {
         let mut text = Vec::new();
         let opened = File::open(&self.file);
         match opened.and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut text)) {
             Ok(_) => meant(&text).map_err(|reason| self.keep_aside(reason)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Known::default()),
             Err(source) => Err(Forgotten::Unreadable { file: self.file.clone(), source }),
         }
     }
@@ -193,10 +222,19 @@ impl Remembered {
 const FILE_BYTES_MAX: u64 = 1 << 20;
 const REASON_BYTES_MAX: usize = 256;
 
+/// What the file says.
+#[derive(Default)]
+struct Known {
+    ill: BTreeMap<u128, Illness>,
+    in_use: BTreeSet<u128>,
+}
+
 /// The file as it is written.
 #[derive(Serialize, Deserialize)]
 struct Document {
     volumes: BTreeMap<String, Entry>,
+    #[serde(default)]
+    in_use: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -206,7 +244,7 @@ struct Entry {
     since_unix_seconds: u64,
 }
 
-fn written(all: &BTreeMap<u128, Illness>) -> String {
+fn written(known: &Known) -> String {
     let entry = |(id, illness): (&u128, &Illness)| {
         let since = illness.since.duration_since(UNIX_EPOCH).unwrap_or_default();
         let end = illness.reason.floor_char_boundary(REASON_BYTES_MAX);
@@ -217,24 +255,33 @@ fn written(all: &BTreeMap<u128, Illness>) -> String {
         };
         (format!("{id:032x}"), entry)
     };
-    let document = Document { volumes: all.iter().map(entry).collect() };
+    let document = Document {
+        volumes: known.ill.iter().map(entry).collect(),
+        in_use: known.in_use.iter().map(|id| format!("{id:032x}")).collect(),
+    };
     let text = serde_json::to_string_pretty(&document);
     text.expect("a map of texts and numbers is JSON") + "\n"
 }
 
-fn meant(text: &[u8]) -> Result<BTreeMap<u128, Illness>, String> {
+fn meant(text: &[u8]) -> Result<Known, String> {
     if text.len() as u64 > FILE_BYTES_MAX {
         return Err("it is far too long".to_owned());
     }
     let document: Document = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     let illness = |(id, entry): (String, Entry)| {
         let wrong = || format!("{id:?} with {} seconds is no entry", entry.since_unix_seconds);
-        let number = u128::from_str_radix(&id, 16).ok().filter(|_| id.len() == 32);
+        let number = number_of(&id);
         let since = UNIX_EPOCH.checked_add(Duration::from_secs(entry.since_unix_seconds));
         let (number, since) = number.zip(since).ok_or_else(wrong)?;
         Ok((number, Illness { state: entry.state, reason: entry.reason, since }))
     };
-    document.volumes.into_iter().map(illness).collect()
+    let ill = document.volumes.into_iter().map(illness).collect::<Result<_, String>>()?;
+    let in_use = document.in_use.iter().map(|id| number_of(id)).collect::<Option<_>>();
+    Ok(Known { ill, in_use: in_use.ok_or("a volume in use has no name")? })
+}
+
+fn number_of(id: &str) -> Option<u128> {
+    u128::from_str_radix(id, 16).ok().filter(|_| id.len() == 32)
 }
 
 const _: () = assert!(VOLUMES_REMEMBERED_MAX >= VOLUMES_MAX);
@@ -283,6 +330,22 @@ mod tests {
     }
 
     #[test]
+    fn only_who_was_there_all_the_time_was_told_of_every_change() {
+        let (_folder, remembered) = place();
+        assert!(remembered.in_use().is_empty());
+        remembered.begin([1, 2].into()).unwrap();
+        remembered.keep_up(3).unwrap();
+        assert_eq!(remembered.in_use(), [1, 2, 3].into());
+        remembered.remember(2, illness(IllState::ReadOnly, 5)).unwrap();
+        assert!(remembered.forgive(2).unwrap());
+        assert_eq!(remembered.in_use(), [1, 3].into(), "it had failed, forgiven or not");
+        remembered.begin([3].into()).unwrap();
+        assert_eq!(remembered.in_use(), [3].into(), "the other one was away");
+        fs::write(remembered.file(), "{").unwrap();
+        assert!(remembered.in_use().is_empty(), "nobody knows");
+    }
+
+    #[test]
     fn a_damaged_file_is_kept_aside_and_told_of_once() {
         let (_folder, remembered) = place();
         remembered.remember(7, illness(IllState::Offline, 5)).unwrap();
@@ -325,7 +388,8 @@ mod tests {
             .map(|id| (id, illness(IllState::Offline, id as u64)))
             .collect::<BTreeMap<_, _>>();
         fs::create_dir_all(remembered.folder()).unwrap();
-        fs::write(remembered.file(), written(&whole)).unwrap();
+        let known = Known { ill: whole, ..Known::default() };
+        fs::write(remembered.file(), written(&known)).unwrap();
         remembered.remember(9_999, illness(IllState::Offline, 9_999)).unwrap();
         let (all, _) = remembered.all();
         assert_eq!(all.len(), VOLUMES_REMEMBERED_MAX);

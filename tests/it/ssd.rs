@@ -180,6 +180,47 @@ async fn what_is_confirmed_is_served_from_the_volume() {
 }
 
 #[tokio::test]
+async fn a_volume_that_was_away_is_not_believed_before_the_origin_confirms() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    let (here, away) = (folder.path().join("here"), folder.path().join("away"));
+    std::fs::create_dir_all(&here).unwrap();
+    std::fs::create_dir_all(&away).unwrap();
+    let with = |volume: &Path| {
+        Edge::in_front_of(&origin)
+            .setting("memory.total", "256 MiB")
+            .setting("ssd.admission", "all")
+            .setting("ssd.state", &folder.path().join("state.json").to_string_lossy())
+            .volume(volume, "volume")
+    };
+    let paths = ["/replaced", "/same"];
+    paths.iter().for_each(|path| origin.serve(path, Script::of(2 * BLOCK)));
+    let mut edge = with(&away).start();
+    for path in paths {
+        assert_eq!(judge(&origin, path, &edge.get(path).send().await), WHOLE);
+    }
+    until_kept(&edge, 6).await;
+    edge.drain().await;
+    with(&here).start().drain().await;
+    origin.serve("/replaced", Script::of(2 * BLOCK).version(2));
+    let sent = origin.bytes_sent("/same");
+    let mut before = paths.map(|path| origin.requests(path).len());
+
+    // The second time it was there all the while.
+    for asked in [[1, 1], [0, 0]] {
+        let mut edge = with(&away).start();
+        let replaced = judge(&origin, "/replaced", &edge.get("/replaced").send().await);
+        assert_eq!(replaced, Verdict::Whole { version: 2 });
+        assert_eq!(judge(&origin, "/same", &edge.get("/same").send().await), WHOLE);
+        let now = paths.map(|path| origin.requests(path).len());
+        assert_eq!([now[0] - before[0], now[1] - before[1]], asked);
+        before = now;
+        edge.until_metric("tidegate_ssd_index_entries", &[], |value| value >= 8.0).await;
+        edge.drain().await;
+    }
+    assert_eq!(origin.bytes_sent("/same"), sent, "a 304 has no body");
+}
+
+#[tokio::test]
 async fn what_became_private_is_forgotten_on_the_volume() {
     let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
     origin.serve("/a", stale(2 * BLOCK));

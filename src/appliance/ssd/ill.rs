@@ -1,16 +1,17 @@
 //! Volumes that have failed: remembered as long as they are in use, and ill again when they are
-//! opened the next time.
+//! opened the next time. One that has failed, or was away while others went on, knows heads that
+//! were replaced since: none of them counts before the origin has confirmed it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::ssd::Ssd;
-use crate::store::Volume;
 use crate::store::remembered::{Illness, Remembered};
+use crate::store::{Volume, VolumeId};
 
 /// What was remembered when the process started. Damage to the file is told, once, here.
 pub(super) fn remembered(file: &Remembered) -> Arc<BTreeMap<u128, Illness>> {
@@ -30,6 +31,43 @@ pub(super) fn bring_back(name: &str, volume: &Volume, ill: &BTreeMap<u128, Illne
         illness.state.word(),
         illness.reason,
     );
+}
+
+/// A volume that was just opened, and was told of every change before if it is `in_use`: it, if it
+/// will know of every change from now on.
+pub(super) async fn catch_up(
+    name: &str,
+    volume: &Volume,
+    in_use: &BTreeSet<u128>,
+) -> Option<VolumeId> {
+    let was_away = !in_use.contains(&volume.id().0);
+    if was_away && volume.figures().heads > 0 {
+        tracing::info!("volume {name} was away: origins are asked once about what it knows");
+    }
+    // What must be doubted is doubted by the next process too, or that one must find it out.
+    let may_be_believed = volume.is_writable() && (!was_away || volume.doubt_heads().await);
+    may_be_believed.then(|| volume.id())
+}
+
+/// Notes which volumes are told of every change, before anything changes.
+pub(super) fn begin(file: &Remembered, volumes: BTreeSet<u128>) {
+    if file.in_use() != volumes
+        && let Err(error) = file.begin(volumes)
+    {
+        tracing::error!(
+            "{} cannot be written: a volume that is away now and comes back would be believed \
+             although what it knows was replaced: {error}",
+            file.file().display()
+        );
+    }
+}
+
+/// Notes that a volume that came online later is told of every change.
+pub(super) async fn keep_up(file: Remembered, volume: VolumeId) {
+    let kept = spawn_blocking(move || file.keep_up(volume.0)).await;
+    if let Ok(Err(error)) = kept {
+        tracing::warn!("what volume {volume} knows will be asked about: {error}");
+    }
 }
 
 /// Remembers what falls ill, until it is told to end.

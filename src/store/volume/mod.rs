@@ -360,6 +360,16 @@ impl Volume {
         }
     }
 
+    /// It was not told of every change: all heads that are on it must be revalidated, by the next
+    /// process too. Whether that is durable.
+    pub async fn doubt_heads(&self) -> bool {
+        let core = &self.core;
+        core.trust_from.fetch_max(core.sequence.load(Ordering::Relaxed), Ordering::Relaxed);
+        let before = core.tally.checkpoints.value();
+        core.checkpoint_now().await;
+        core.tally.checkpoints.value() > before
+    }
+
     /// What it holds and has done.
     pub fn figures(&self) -> VolumeFigures {
         self.core.figures()

@@ -322,6 +322,26 @@ async fn a_head_that_was_forgotten_stays_forgotten_after_a_kill() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn heads_of_a_volume_that_was_away_are_to_be_revalidated_after_a_crash_too() {
+    let trust = |volume: Arc<Volume>, n| async move {
+        volume.read_head(ObjectHash(n), Urgency::Viewer).await.unwrap().unwrap().trust
+    };
+    let (device, volume) = fresh(32).await;
+    volume.append_head(head_of(1, "before")).unwrap();
+    settled(&volume).await;
+    assert_eq!(trust(volume.clone(), 1).await, Trust::Newest);
+    assert!(volume.doubt_heads().await);
+    volume.append_head(head_of(2, "after")).unwrap();
+    settled(&volume).await;
+    assert_eq!(trust(volume.clone(), 1).await, Trust::MustRevalidate);
+    assert_eq!(trust(volume.clone(), 2).await, Trust::Newest);
+    let again = opened(&after_crash(&device, 8)).await;
+    assert_eq!(trust(again, 1).await, Trust::MustRevalidate);
+    device.set_faults(Faults { fail_writes: Share::ALL, ..Default::default() });
+    assert!(!volume.doubt_heads().await, "it must not be believed the next time");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_full_volume_gives_up_regions_and_keeps_what_is_used() {
     let (device, volume) = fresh(40).await;
     for n in 0..120 {

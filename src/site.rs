@@ -216,6 +216,11 @@ impl FieldEdits {
         }
     }
 
+    /// The names of what is edited.
+    pub fn names(&self) -> impl Iterator<Item = &HeaderName> {
+        self.remove.iter().chain(self.add.iter().map(|(name, _)| name))
+    }
+
     /// Whether nothing is edited.
     pub fn is_empty(&self) -> bool {
         self.remove.is_empty() && self.add.is_empty()

@@ -1,21 +1,29 @@
 //! An object's heads as an ssd keeps them: all variants in one record, the newest first.
 //!
 //! Names the object in full, so that a record found by a hash can be told from another object's.
-//! A record that cannot be read, or is of another object, is none.
+//! A record that cannot be read, or is of another object, is none. What is read is judged by the
+//! rule of now: a record says which fields a rule had edited, and where the rule of now leaves one
+//! of them alone nobody knows what its origin had said.
 
 use std::sync::Arc;
 
+use http::header::{ETAG, LAST_MODIFIED, VARY};
 use serde::{Deserialize, Serialize};
 
 use crate::cache::heads::{Head, Ranges, Version};
+use crate::message::freshness::{Assessment, Exchange, Freshness, assess};
 use crate::message::recorded::{RecordedResponse, RecordedValidator};
 use crate::object::VersionId;
+use crate::site::{FieldEdits, Rule};
 
 #[derive(Serialize, Deserialize)]
 struct RecordedObject {
     site: String,
     target: String,
     variants: Vec<RecordedHead>,
+    /// Names of the fields that a rule had edited.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    edited: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -30,20 +38,64 @@ struct RecordedHead {
 }
 
 /// The record of an object. Variants whose length is not known are left out: nothing of them is
-/// kept.
-pub(super) fn encoded(site: &str, target: &str, heads: &[Arc<Head>]) -> Option<Vec<u8>> {
+/// kept. `edits` are those that were made to their fields.
+pub(super) fn encoded(
+    (site, target): (&str, &str),
+    edits: &FieldEdits,
+    heads: &[Arc<Head>],
+) -> Option<Vec<u8>> {
     let variants: Vec<_> = heads.iter().filter_map(|head| recorded(head)).collect();
-    let object = RecordedObject { site: site.to_owned(), target: target.to_owned(), variants };
+    let edited = edits.names().map(|name| name.as_str().to_owned()).collect();
+    let (site, target) = (site.to_owned(), target.to_owned());
+    let object = RecordedObject { site, target, variants, edited };
     (!object.variants.is_empty())
         .then(|| serde_json::to_vec(&object).expect("text, numbers and lists can be written"))
 }
 
-/// The heads of a record, if it is this object's.
-pub(super) fn decoded(record: &[u8], site: &str, target: &str) -> Option<Vec<Arc<Head>>> {
+/// The heads of a record, if it is this object's, as far as `rule` lets them be shared.
+pub(super) fn decoded(
+    record: &[u8],
+    (site, target): (&str, &str),
+    rule: &Rule,
+) -> Option<Vec<Arc<Head>>> {
     let object: RecordedObject = serde_json::from_slice(record).ok()?;
     let same = object.site == site && object.target == target;
+    let edits_again = |edited: &String| rule.response.names().any(|name| name.as_str() == edited);
+    if !same || !object.edited.iter().all(edits_again) {
+        return None;
+    }
     let heads = object.variants.iter().map(restored).collect::<Option<Vec<_>>>()?;
-    (same && !heads.is_empty()).then_some(heads)
+    let heads: Vec<_> = heads.into_iter().filter_map(|head| judged(head, rule)).collect();
+    (!heads.is_empty()).then(|| heads.into_iter().map(Arc::new).collect())
+}
+
+/// The head as this rule would have had it stored; `None` if it would not.
+fn judged(head: Head, rule: &Rule) -> Option<Head> {
+    let mut fields = head.stored.fields().clone();
+    rule.response.apply_to(&mut fields);
+    let Freshness { received_at, initial_age, .. } = head.freshness;
+    let assessment = assess(&Exchange {
+        // Had it been answered to credentials alone, it would not have been shared.
+        request_has_authorization: false,
+        status: head.stored.status(),
+        headers: &fields,
+        requested_at: received_at,
+        received_at,
+        lifetimes: &rule.lifetimes,
+    });
+    let Assessment::Shared(freshness) = assessment else { return None };
+    // `Age` is not stored.
+    let freshness = Freshness { initial_age, ..freshness };
+    if fields == *head.stored.fields() {
+        return Some(Head { freshness, ..head });
+    }
+    let tells_versions_apart =
+        |name| head.stored.fields().get_all(name).iter().ne(fields.get_all(name).iter());
+    if [&ETAG, &LAST_MODIFIED, &VARY].into_iter().any(tells_versions_apart) {
+        return None;
+    }
+    let stored = head.stored.refreshed(&fields, received_at);
+    Some(Head { stored, freshness, ..head })
 }
 
 fn recorded(head: &Head) -> Option<RecordedHead> {
@@ -58,7 +110,7 @@ fn recorded(head: &Head) -> Option<RecordedHead> {
     })
 }
 
-fn restored(recorded: &RecordedHead) -> Option<Arc<Head>> {
+fn restored(recorded: &RecordedHead) -> Option<Head> {
     let id = VersionId::from_bytes(recorded.version)?;
     let validator = recorded.validator.restored()?;
     let version = Version::new(id, recorded.birth, validator, Some(recorded.length));
@@ -66,25 +118,26 @@ fn restored(recorded: &RecordedHead) -> Option<Arc<Head>> {
         version.learn_ranges(Ranges::Ignored);
     }
     let (stored, freshness, variant) = recorded.response.restored()?;
-    Some(Arc::new(Head { version: Arc::new(version), stored, freshness, variant }))
+    Some(Head { version: Arc::new(version), stored, freshness, variant })
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
-    use http::{HeaderMap, HeaderValue, StatusCode};
+    use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-    use crate::message::freshness::Freshness;
     use crate::message::response::Stored;
     use crate::message::vary::VariantKey;
     use crate::object::VersionNumbers;
+    use crate::site::{Keep, Lifetimes, PathPattern, QueryPolicy};
 
     use super::*;
 
     fn head(length: Option<u64>) -> Arc<Head> {
         let mut fields = HeaderMap::new();
         fields.insert("etag", HeaderValue::from_static("\"one\""));
+        fields.insert("cache-control", HeaderValue::from_static("max-age=600, must-revalidate"));
         let received_at = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         let stored = Stored::new(StatusCode::OK, &fields, received_at);
         let id = VersionNumbers::of_epoch(3).assign();
@@ -93,7 +146,13 @@ mod tests {
         Arc::new(Head {
             version: Arc::new(version),
             stored,
-            freshness: Freshness::expired(received_at),
+            freshness: Freshness {
+                received_at,
+                initial_age: Duration::from_secs(7),
+                lifetime: Duration::from_secs(600),
+                must_revalidate: true,
+                no_cache: false,
+            },
             variant: VariantKey::default(),
         })
     }
@@ -101,21 +160,76 @@ mod tests {
     #[test]
     fn heads_come_back_as_they_were_kept_for_their_object_alone() {
         let head = head(Some(1_234_567));
-        let record = encoded("film", "/a.mp4?x=1", std::slice::from_ref(&head)).unwrap();
-        let heads = decoded(&record, "film", "/a.mp4?x=1").unwrap();
+        let rule = rule(Lifetimes::default(), FieldEdits::default());
+        let record = record_of(&head, &rule);
+        let heads = decoded(&record, NAME, &rule).unwrap();
         let [again] = &heads[..] else { panic!("one variant was kept") };
         assert_eq!(again.version.id, head.version.id);
         assert_eq!((again.version.birth, again.version.length_bytes()), (77, Some(1_234_567)));
         assert_eq!(again.version.validator, head.version.validator);
         assert!(again.version.ranges_ignored());
         assert_eq!(again.freshness, head.freshness);
-        assert!(decoded(&record, "film", "/b.mp4?x=1").is_none());
-        assert!(decoded(&record, "other", "/a.mp4?x=1").is_none());
-        assert!(decoded(&record[..record.len() - 1], "film", "/a.mp4?x=1").is_none());
+        assert!(decoded(&record, ("film", "/b.mp4?x=1"), &rule).is_none());
+        assert!(decoded(&record, ("other", "/a.mp4?x=1"), &rule).is_none());
+        assert!(decoded(&record[..record.len() - 1], NAME, &rule).is_none());
+    }
+
+    #[test]
+    fn heads_are_judged_by_the_rule_of_now() {
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        let kept = Lifetimes::default();
+        let edits = |remove: &[&'static str], add: &[(&'static str, &'static str)]| FieldEdits {
+            remove: remove.iter().map(|name| HeaderName::from_static(name)).collect(),
+            add: add
+                .iter()
+                .map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v)))
+                .collect(),
+        };
+        let none = || edits(&[], &[]);
+        let public = || edits(&["set-cookie"], &[("cache-control", "public, max-age=900")]);
+        // The rule then and the rule of now, and how long the head is fresh by that.
+        let table = [
+            (rule(kept, none()), rule(kept, none()), seconds(600)),
+            (rule(kept, none()), rule(Lifetimes { most: seconds(9), ..kept }, none()), seconds(9)),
+            (
+                rule(kept, none()),
+                rule(Lifetimes { least: seconds(999), ..kept }, none()),
+                seconds(999),
+            ),
+            (rule(kept, none()), rule(kept, edits(&[], &[("cache-control", "no-store")])), None),
+            (rule(kept, none()), rule(kept, edits(&[], &[("x-new", "1")])), seconds(600)),
+            (rule(kept, none()), rule(kept, edits(&["etag"], &[])), None),
+            (rule(kept, public()), rule(kept, public()), seconds(900)),
+            // Nobody knows what its origin had said.
+            (rule(kept, public()), rule(kept, none()), None),
+            (rule(kept, public()), rule(kept, edits(&["set-cookie"], &[])), None),
+        ];
+        for (number, (then, now, lifetime)) in table.iter().enumerate() {
+            let heads = decoded(&record_of(&head(Some(5)), then), NAME, now);
+            let found = heads.as_ref().map(|heads| heads[0].freshness.lifetime);
+            assert_eq!(found, *lifetime, "{number}");
+            let Some(heads) = heads else { continue };
+            assert_eq!(heads[0].freshness.initial_age, Duration::from_secs(7), "{number}");
+            for (name, value) in &now.response.add {
+                assert_eq!(heads[0].stored.fields().get(name), Some(value), "{number}");
+            }
+        }
+    }
+
+    const NAME: (&str, &str) = ("film", "/a.mp4?x=1");
+
+    fn record_of(head: &Arc<Head>, rule: &Rule) -> Vec<u8> {
+        encoded(NAME, &rule.response, std::slice::from_ref(head)).unwrap()
+    }
+
+    fn rule(lifetimes: Lifetimes, response: FieldEdits) -> Rule {
+        let (pattern, query) = (PathPattern::everything(), QueryPolicy::All);
+        let (request, keep) = (FieldEdits::default(), Keep::Ssd);
+        Rule { pattern, lifetimes, query, keep, request, response }
     }
 
     #[test]
     fn a_version_without_a_length_is_not_kept() {
-        assert!(encoded("film", "/a.mp4", &[head(None)]).is_none());
+        assert!(encoded(NAME, &FieldEdits::default(), &[head(None)]).is_none());
     }
 }

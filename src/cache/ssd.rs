@@ -35,7 +35,7 @@ use crate::cache::shadow::{Asked, Reader, ShadowReport, ShadowSettings, Shadows}
 use crate::limits::{PIECE_SIZE_BYTES, SSD_READ_AHEAD_MAX};
 use crate::memory::Governor;
 use crate::object::{BlockKey, BlockSize, ObjectKey, PieceMap, SiteId};
-use crate::site::{Keep, Site, Sites};
+use crate::site::{Keep, Rule, Site, Sites};
 use crate::store::{ObjectHash, SiteHash};
 
 /// What the tier is made of.
@@ -323,6 +323,10 @@ impl Ssd {
         self.parts.sites.iter().nth(usize::from(site.0))
     }
 
+    fn rule(&self, key: &ObjectKey) -> Option<&Rule> {
+        self.site(key.site()).map(|site| site.rule_for(key.path()))
+    }
+
     fn site_name(&self, site: SiteId) -> &str {
         self.site(site).map_or("", |site| &site.name)
     }
@@ -353,7 +357,7 @@ mod tests {
     use crate::message::response::Stored;
     use crate::message::vary::VariantKey;
     use crate::object::VersionNumbers;
-    use crate::site::{FieldEdits, Lifetimes, PathPattern, QueryPolicy, Rule};
+    use crate::site::{FieldEdits, Lifetimes, PathPattern, QueryPolicy};
     use crate::store::device::{Disk, Faults, Share, Simulated, Simulation, Urgency};
     use crate::store::volume::{HeadWrite, State, VolumeSettings};
     use crate::store::{Geometry, Volume, VolumeId};
@@ -574,7 +578,8 @@ mod tests {
         let (old, new) = (head(&numbers, LONG), head(&numbers, LONG));
         let keys = ["/a", "/b"].map(|target| ObjectKey::new(SiteId(0), target));
         for key in &keys {
-            let payload = encoded("", key.target(), std::slice::from_ref(&old)).unwrap();
+            let (name, edits) = (("", key.target()), FieldEdits::default());
+            let payload = encoded(name, &edits, std::slice::from_ref(&old)).unwrap();
             let write = HeadWrite {
                 object: ssd.subject(key).object,
                 site: SiteHash(0),

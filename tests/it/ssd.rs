@@ -180,6 +180,53 @@ async fn what_is_confirmed_is_served_from_the_volume() {
 }
 
 #[tokio::test]
+async fn what_was_kept_is_judged_by_the_rules_of_now() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    let paths = ["/given", "/most", "/no-store", "/ram", "/same"];
+    for path in paths {
+        let silent = if path == "/given" {
+            Script::of(BLOCK).cache_control("public")
+        } else {
+            Script::of(BLOCK)
+        };
+        origin.serve(path, silent);
+    }
+    let mut edge =
+        keeping_all(&origin, folder.path()).rule("/given", "lifetime = { given = '1h' }").start();
+    for path in paths {
+        assert_eq!(judge(&origin, path, &edge.get(path).send().await), WHOLE, "{path}");
+    }
+    until_kept(&edge, 10).await;
+    edge.drain().await;
+    origin.forget_requests();
+
+    let mut edge = keeping_all(&origin, folder.path())
+        .rule("/most", "lifetime = { most = '0s' }")
+        .rule("/no-store", "response = { add = { Cache-Control = 'no-store' } }")
+        .rule("/ram", "keep = 'ram'")
+        .start();
+    for path in paths {
+        assert_eq!(judge(&origin, path, &edge.get(path).send().await), WHOLE, "{path}");
+    }
+    edge.drain().await;
+    let asked = |path| {
+        let requests = origin.requests(path);
+        requests.iter().map(|one| !one.head.header("if-none-match").is_empty()).collect()
+    };
+    let (confirmed, anew, not_asked): ([bool; 1], [bool; 1], [bool; 0]) = ([true], [false], []);
+    let all: Vec<Vec<bool>> = paths.map(asked).into();
+    assert_eq!(all, [&confirmed[..], &confirmed, &anew, &anew, &not_asked]);
+    origin.forget_requests();
+
+    // What was not kept by the rules of then does not come back either.
+    let edge = keeping_all(&origin, folder.path()).start();
+    for path in ["/no-store", "/ram", "/same"] {
+        assert_eq!(judge(&origin, path, &edge.get(path).send().await), WHOLE, "{path}");
+    }
+    assert_eq!(["/no-store", "/ram", "/same"].map(|path| origin.requests(path).len()), [1, 1, 0]);
+}
+
+#[tokio::test]
 async fn a_volume_that_was_away_is_not_believed_before_the_origin_confirms() {
     let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
     let (here, away) = (folder.path().join("here"), folder.path().join("away"));

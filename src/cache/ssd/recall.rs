@@ -1,7 +1,7 @@
 //! Looking for an object that ram knows nothing of: its heads, and a small body beside them.
 //!
 //! What was read is put into ram only if nothing has changed meanwhile; what may not be the newest
-//! is revalidated before it is used.
+//! is revalidated before it is used. The rules of now judge it, whatever they were then.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -51,6 +51,10 @@ impl Ssd {
 
     async fn recall_as(self: &Arc<Self>, subject: &Subject) -> Recalled {
         let object = subject.object;
+        // What a rule of before had kept is forgotten when the object is filled.
+        if subject.live {
+            return Recalled::NotHeld;
+        }
         if !self.holds_head(object) {
             let lost = self.lost_head(object);
             return if lost { Recalled::Ill } else { Recalled::NotHeld };
@@ -76,6 +80,7 @@ impl Ssd {
     /// Of the records on all volumes the one that was received last: a volume may have been away.
     async fn read_heads(&self, subject: &Subject) -> Recalled {
         let (key, object) = (&subject.key, subject.object);
+        let Some(rule) = self.rule(key) else { return Recalled::NotHeld };
         self.order.ask(object);
         let mut newest: Option<(Vec<Arc<Head>>, HeadFound)> = None;
         let mut all_read = true;
@@ -104,8 +109,8 @@ impl Ssd {
                 }
             };
             place.was_in_time();
-            let site = self.site_name(key.site());
-            let Some(heads) = decoded(&found.payload, site, key.target()) else { continue };
+            let name = (self.site_name(key.site()), key.target());
+            let Some(heads) = decoded(&found.payload, name, rule) else { continue };
             all_read &= place.is_trusted(heads[0].freshness.received_at);
             let received = |heads: &[Arc<Head>]| heads[0].freshness.received_at;
             if newest.as_ref().is_none_or(|(newest, _)| received(newest) < received(&heads)) {

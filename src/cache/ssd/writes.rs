@@ -71,8 +71,9 @@ impl Ssd {
         (body, writing): (Option<SmallBody>, Option<UnderWay>),
     ) -> bool {
         let (key, object) = (&subject.key, subject.object);
-        let site = self.site_name(key.site());
-        let Some(record) = encoded(site, key.target(), variants) else { return false };
+        let Some(edits) = self.rule(key).map(|rule| &rule.response) else { return false };
+        let name = (self.site_name(key.site()), key.target());
+        let Some(record) = encoded(name, edits, variants) else { return false };
         let Some(home) = self.volumes.home(object, 0) else { return false };
         for place in self.volumes.online().filter(|place| !Arc::ptr_eq(place, home)) {
             if place.volume().holds_head(object) {
@@ -122,7 +123,9 @@ impl Ssd {
             return;
         }
         let variants = self.parts.heads.variants(&subject.key);
-        if variants.first().is_none_or(|head| head.freshness.lifetime < REFRESHED_MIN) {
+        let is_brief = |head: &Arc<Head>| head.freshness.lifetime < REFRESHED_MIN;
+        // By a rule of before it was kept: now it is not.
+        if subject.live || variants.first().is_none_or(is_brief) {
             return self.forget_everywhere(object);
         }
         let body = match &variants[..] {

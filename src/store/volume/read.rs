@@ -28,6 +28,8 @@ enum Attempt<T> {
     Found(T),
     /// What was read is not what was written, or not there any more.
     Wrong(FormatError),
+    /// It is right, and of another key that the index takes for this one.
+    OfAnother,
     Failed(ReadError),
 }
 
@@ -68,6 +70,12 @@ impl Core {
                     read_again = true;
                     if !again {
                         return Err(ReadError::Mismatch);
+                    }
+                }
+                Attempt::OfAnother => {
+                    if !self.is_overtaken(key, &part.entry, &spot) {
+                        self.tally.of_another.add(1);
+                        return Err(ReadError::Absent);
                     }
                 }
                 Attempt::Failed(error) => {
@@ -126,7 +134,8 @@ impl Core {
         };
         let verified = verify(block, part, &spot, buffers[0].bytes(), buffers[1].bytes());
         let attempt = match verified {
-            Ok(bytes) => Attempt::Found((bytes, part.pieces.count)),
+            Ok(Some(bytes)) => Attempt::Found((bytes, part.pieces.count)),
+            Ok(None) => Attempt::OfAnother,
             Err(fault) => Attempt::Wrong(fault),
         };
         (attempt, buffers.into_iter().next_back().and_then(lent_of))
@@ -162,6 +171,12 @@ impl Core {
                         return Err(ReadError::Mismatch);
                     }
                 }
+                Attempt::OfAnother => {
+                    if !self.is_overtaken(key, &entry, &spot) {
+                        self.tally.of_another.add(1);
+                        return Ok(None);
+                    }
+                }
                 Attempt::Failed(error) => return Err(self.failed(key, &entry, error)),
             }
         }
@@ -187,7 +202,8 @@ impl Core {
         };
         let bytes = Bytes::from_owner(granules);
         match self.head_in(&bytes, object, spot) {
-            Ok(found) => Attempt::Found(found),
+            Ok(Some(found)) => Attempt::Found(found),
+            Ok(None) => Attempt::OfAnother,
             Err(fault) => Attempt::Wrong(fault),
         }
     }
@@ -197,21 +213,21 @@ impl Core {
         bytes: &Bytes,
         object: ObjectHash,
         spot: &Spot,
-    ) -> Result<HeadFound, FormatError> {
+    ) -> Result<Option<HeadFound>, FormatError> {
         let packet = Packet::decode(bytes, spot)?;
         let head = packet.find(object).filter(|head| !head.is_tombstone());
-        let head = head.ok_or(FormatError::Invalid { what: "the object of a head" })?;
+        let Some(head) = head else { return Ok(None) };
         let body = packet
             .body()
             .map(|body| SmallBody { version: body.version, bytes: bytes.slice_ref(body.bytes) });
         let known = head.label.sequence >= self.trust_from.load(Ordering::Relaxed);
-        Ok(HeadFound {
+        Ok(Some(HeadFound {
             site: head.label.site,
             birth: head.label.birth,
             payload: bytes.slice_ref(head.payload),
             body,
             trust: if known { Trust::Newest } else { Trust::MustRevalidate },
-        })
+        }))
     }
 
     fn readable(&self) -> Result<(), ReadError> {
@@ -230,16 +246,10 @@ impl Core {
         fault: &FormatError,
         read_again: bool,
     ) -> bool {
+        if self.is_overtaken(key, entry, spot) || !read_again {
+            return true;
+        }
         let (kind, location) = (entry.shape.kind(), entry.location);
-        let still = self.index().at(key, kind, location).is_some()
-            && self.ledger.generation(location.region) == spot.generation();
-        if !still {
-            self.tally.overtaken.add(1);
-            return true;
-        }
-        if !read_again {
-            return true;
-        }
         self.ledger.remove_at(key, kind, location);
         self.tally.mismatches.add(1);
         tracing::warn!(
@@ -249,6 +259,15 @@ impl Core {
         );
         self.read_failed(location.region, fault);
         false
+    }
+
+    /// Whether the record has moved, or its region has, since it was looked up.
+    fn is_overtaken(&self, key: Fingerprint, entry: &Entry, spot: &Spot) -> bool {
+        let (kind, location) = (entry.shape.kind(), entry.location);
+        let still = self.index().at(key, kind, location).is_some()
+            && self.ledger.generation(location.region) == spot.generation();
+        self.tally.overtaken.add(u64::from(!still));
+        !still
     }
 
     fn failed(&self, key: Fingerprint, entry: &Entry, error: ReadError) -> ReadError {
@@ -277,20 +296,23 @@ impl Part {
     }
 }
 
-/// How many bytes of `data` are the pieces of `part`, all of them verified.
+/// How many bytes of `data` are the pieces of `part`, all of them verified; `None` if they are
+/// another block's.
 fn verify(
     block: BlockKey,
     part: &Part,
     spot: &Spot,
     header: &[u8],
     data: &[u8],
-) -> Result<usize, FormatError> {
+) -> Result<Option<usize>, FormatError> {
     let header = BlockHeader::decode(header, spot)?;
-    let right = header.label().block == block
-        && header.pieces() == part.entry.shape.pieces()
+    let right = header.pieces() == part.entry.shape.pieces()
         && header.granules() == part.entry.shape.granules();
     if !right {
-        return Err(FormatError::Invalid { what: "the block of a record" });
+        return Err(FormatError::Invalid { what: "the pieces of a record" });
+    }
+    if header.label().block != block {
+        return Ok(None);
     }
     let start = part.skipped as usize * PIECE_SIZE_BYTES as usize;
     let mut end = 0;
@@ -300,7 +322,7 @@ fn verify(
         header.verify_piece(piece, bytes.ok_or(FormatError::Checksum { piece })?)?;
         end = range.end - start;
     }
-    Ok(end)
+    Ok(Some(end))
 }
 
 fn lent_of(buffer: Buffer) -> Option<Box<dyn Lent>> {

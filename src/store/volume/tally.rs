@@ -111,8 +111,10 @@ pub struct VolumeFigures {
     pub read_bytes: u64,
     /// Reads that found the record gone: given up while it was read.
     pub overtaken: u64,
-    /// Records that were not what was written, and forgotten: torn, damaged, or of another key.
+    /// Records that were not what was written, and forgotten: torn or damaged.
     pub mismatches: u64,
+    /// Reads that found the record of another key, which the index does not tell from this one.
+    pub of_another: u64,
     /// Reads that took too long.
     pub late: u64,
     /// Reads that failed.
@@ -175,6 +177,7 @@ pub(super) struct Tally {
     pub(super) read_bytes: Counter,
     pub(super) overtaken: Counter,
     pub(super) mismatches: Counter,
+    pub(super) of_another: Counter,
     pub(super) late: Counter,
     pub(super) read_errors: Counter,
     pub(super) busy: Counter,
@@ -229,6 +232,7 @@ impl Tally {
             read_bytes: self.read_bytes.value(),
             overtaken: self.overtaken.value(),
             mismatches: self.mismatches.value(),
+            of_another: self.of_another.value(),
             late: self.late.value(),
             read_errors: self.read_errors.value(),
             busy: self.busy.value(),

@@ -264,6 +264,29 @@ async fn a_block_that_is_forgotten_on_its_way_is_never_found() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_record_of_another_key_is_a_miss_and_no_fault_of_the_volume() {
+    let (_device, volume) = fresh(32).await;
+    append(&volume, write_of(1, PieceMap(1), PIECE)).await.unwrap();
+    volume.append_head(head_of(1, "its own")).unwrap();
+    settled(&volume).await;
+    // As if the index could not tell the second from the first.
+    let core = &volume.core;
+    let of_first = core.index().blocks_of(core.block_key(block(1)))[0];
+    core.ledger.insert(core.block_key(block(2)), of_first).unwrap();
+    let head_of_first = core.index().head(core.head_key(ObjectHash(1))).unwrap();
+    core.ledger.insert(core.head_key(ObjectHash(2)), head_of_first).unwrap();
+    for _ in 0..20 {
+        assert!(matches!(read(&volume, 2, 0, 1).await, Err(ReadError::Absent)));
+        assert_eq!(payload(&volume, 2).await, None);
+    }
+    let figures = volume.figures();
+    assert_eq!((figures.of_another, figures.mismatches, figures.read_errors), (40, 0, 0));
+    assert_eq!(volume.state(), State::Online, "twenty faults would have made it read-only");
+    assert_eq!(read(&volume, 1, 0, 1).await.unwrap().0, piece_bytes(1, 0, PIECE));
+    assert_eq!(payload(&volume, 1).await.as_deref(), Some("its own"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_head_never_goes_back_to_an_older_one() {
     let (device, volume) = fresh(32).await;
     for round in 0..40 {

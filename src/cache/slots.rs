@@ -21,6 +21,7 @@ use memmap2::MmapRaw;
 
 use crate::cache::places::{Place, Places, rounded};
 use crate::limits::{PIECE_SIZE_BYTES, SLOT_SIZE_BYTES};
+use crate::memory::Reservation;
 use crate::store::device::Lent;
 
 const PIECE: usize = PIECE_SIZE_BYTES as usize;
@@ -237,19 +238,20 @@ impl Extent {
     }
 
     /// Lends all of it, whole pieces that nothing was written to yet, to a device that reads into
-    /// it; [`Extent::returned`] takes it back.
-    pub fn lend(self) -> Box<dyn Lent> {
+    /// it; [`Extent::returned`] takes it back. What it is reserved with stays with it: a device
+    /// that is late may keep it long after nobody waits any more.
+    pub fn lend(self, reserved: Reservation) -> Box<dyn Lent> {
         assert!(self.written == 0 && self.capacity_bytes() >= PIECE_SIZE_BYTES);
-        Box::new(LentExtent(self))
+        Box::new(LentExtent { extent: self, reserved })
     }
 
     /// The extent that was lent, with its first `written_bytes` read into it. `None` if it is not
     /// one, or shorter.
-    pub fn returned(lent: Box<dyn Lent>, written_bytes: usize) -> Option<Extent> {
+    pub fn returned(lent: Box<dyn Lent>, written_bytes: usize) -> Option<(Extent, Reservation)> {
         let lent: Box<dyn Any> = lent;
-        let LentExtent(mut extent) = *lent.downcast::<LentExtent>().ok()?;
+        let LentExtent { mut extent, reserved } = *lent.downcast::<LentExtent>().ok()?;
         extent.written = written_bytes;
-        (written_bytes as u64 <= extent.capacity_bytes()).then_some(extent)
+        (written_bytes as u64 <= extent.capacity_bytes()).then_some((extent, reserved))
     }
 
     /// Gives back the whole pieces that nothing was written to.
@@ -274,21 +276,24 @@ impl Drop for Extent {
 }
 
 /// An extent that nothing was written to, while a device writes to it.
-struct LentExtent(Extent);
+struct LentExtent {
+    extent: Extent,
+    reserved: Reservation,
+}
 
 // SAFETY: the allocation is whole pieces of the mapping, which is aligned to pages and initialised
 // (a file in memory is zeros). It stays where it is while the extent lives, wherever that is moved,
 // and nobody looks at it: `prefix` makes no slice of it before `returned`, which takes it back.
 unsafe impl Lent for LentExtent {
     fn start(&self) -> NonNull<u8> {
-        let Memory { slots, start, .. } = &*self.0.memory;
+        let Memory { slots, start, .. } = &*self.extent.memory;
         // SAFETY: the allocation lies inside the mapping.
         let start = unsafe { slots.mapping.as_mut_ptr().add(*start) };
         NonNull::new(start).expect("a mapping does not start at zero")
     }
 
     fn length_bytes(&self) -> usize {
-        self.0.memory.bytes.load(Ordering::Relaxed)
+        self.extent.memory.bytes.load(Ordering::Relaxed)
     }
 }
 
@@ -379,6 +384,7 @@ impl Drop for Pinned {
 
 #[cfg(test)]
 mod tests {
+    use crate::memory::{Class, Governor, Use};
     use crate::store::device::Buffer;
 
     use super::*;
@@ -425,15 +431,19 @@ mod tests {
     #[test]
     fn what_a_device_read_into_an_extent_is_in_it() {
         let slots = Slots::map(1 << 20).unwrap();
-        let mut lent = Buffer::Lent(slots.allocate(2 * PIECE_SIZE_BYTES).unwrap().lend());
+        let governor = Governor::new(1 << 20, 0);
+        let reserved = || governor.try_reserve(Use::Ssd, Class::Miss, 1).unwrap();
+        let lent = slots.allocate(2 * PIECE_SIZE_BYTES).unwrap().lend(reserved());
+        let mut lent = Buffer::Lent(lent);
         lent.bytes_mut().unwrap()[..PIECE + 1].fill(7);
         assert_eq!((lent.length_bytes(), taken(&slots)), (2 * PIECE, 2 * PIECE_SIZE_BYTES));
         let Buffer::Lent(lent) = lent else { unreachable!() };
-        let bytes = Extent::returned(lent, PIECE + 1).unwrap().freeze();
+        let (extent, _reserved) = Extent::returned(lent, PIECE + 1).unwrap();
+        let bytes = extent.freeze();
         assert_eq!(bytes, vec![7; PIECE + 1]);
         drop(bytes);
         assert_eq!(taken(&slots), 0);
-        let lent = slots.allocate(PIECE_SIZE_BYTES).unwrap().lend();
+        let lent = slots.allocate(PIECE_SIZE_BYTES).unwrap().lend(reserved());
         assert!(Extent::returned(lent, PIECE + 1).is_none(), "more than there is room for");
     }
 

@@ -352,7 +352,7 @@ mod tests {
     use crate::cache::head_record::encoded;
     use crate::cache::heads::{Head, Known};
     use crate::cache::ram::RamSettings;
-    use crate::memory::Class;
+    use crate::memory::{Class, Use};
     use crate::message::freshness::Freshness;
     use crate::message::response::Stored;
     use crate::message::vary::VariantKey;
@@ -513,6 +513,32 @@ mod tests {
         assert_eq!(ssd.recall(&key).await, Recalled::Ill, "nobody waits for it for a while");
         ssd.volumes.all()[0].was_in_time();
         assert_eq!(ssd.recall(&key).await, Recalled::Found);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_late_device_keeps_stays_reserved_until_it_gives_it_back() {
+        let (ssd, (device, volume)) = (tier(), simulated().await);
+        ssd.volumes.all()[0].come_online(volume.clone());
+        let (key, head) =
+            (ObjectKey::new(SiteId(0), "/a"), head(&VersionNumbers::of_epoch(1), LONG));
+        let (subject, block) = (ssd.subject(&key), BlockKey { version: head.version.id, index: 0 });
+        ssd.parts.heads.store(key.clone(), head.clone());
+        ssd.parts.ram.publish(block, 0, vec![7; 1 << 20].into());
+        ssd.consider(&subject, &head.version, 0, Seen::Filled);
+        while volume.figures().queue_bytes > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        ssd.parts.ram.forget(&block);
+        let used = || ssd.parts.governor.used_bytes(Use::Ssd);
+        assert_eq!(used(), 0);
+        let stalled = Faults { stall_reads: Duration::from_secs(60), ..Faults::default() };
+        device.set_faults(stalled);
+        let wanted = Wanted { block, first: 0, count: 4, class: Class::Miss };
+        assert!(matches!(ssd.bring(&subject, &head.version, wanted).await, Brought::Ill));
+        assert_eq!(used(), 4 << 16, "the device may still write into it");
+        assert_eq!(ssd.parts.ram.usage().taken_bytes, 4 << 16);
+        tokio::time::sleep(Duration::from_secs(61)).await;
+        assert_eq!((used(), ssd.parts.ram.usage().taken_bytes), (0, 0));
     }
 
     #[tokio::test]

@@ -1,7 +1,8 @@
 //! Bringing bytes from a volume into ram: once, for everybody who waits for them.
 //!
 //! A read runs on the fill runtime, so that a viewer who leaves takes nothing down. Its memory is
-//! reserved before, its bytes are verified by the store and published before anybody is told.
+//! reserved before, and for as long as the device has it, its bytes are verified by the store and
+//! published before anybody is told.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -198,7 +199,7 @@ impl Ssd {
             return Brought::NoMemory;
         };
         let pieces = Pieces { first: wanted.first, count };
-        let read = place.volume().read(wanted.block, pieces, extent.lend(), urgency).await;
+        let read = place.volume().read(wanted.block, pieces, extent.lend(reserved), urgency).await;
         let read = match read {
             Ok(read) => read,
             Err(error) => {
@@ -209,7 +210,7 @@ impl Ssd {
             }
         };
         place.was_in_time();
-        let Some(extent) = Extent::returned(read.lent, read.bytes) else {
+        let Some((extent, reserved)) = Extent::returned(read.lent, read.bytes) else {
             return Brought::NotHeld;
         };
         let bytes = extent.freeze();

@@ -63,7 +63,7 @@ pub enum SurveyError {
 impl fmt::Display for SurveyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            SurveyError::Format(source) => source.fmt(f),
+            SurveyError::Format(source) => write!(f, "{source}{}", source.remedy()),
             SurveyError::Device(source) => source.fmt(f),
         }
     }

@@ -159,6 +159,24 @@ impl fmt::Display for FormatError {
     }
 }
 
+impl FormatError {
+    /// What to do about it where it keeps a volume from being opened, to be appended to it.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            FormatError::NotAVolume | FormatError::Foreign => {
+                "; `tidegate volume format` makes a volume of it, and what is there is lost"
+            }
+            FormatError::Truncated { .. } => {
+                "; give it its size back, or make it anew: `tidegate volume format`"
+            }
+            FormatError::Incompatible { .. } => {
+                "; use that version, or make it anew: `tidegate volume format`"
+            }
+            _ => "",
+        }
+    }
+}
+
 impl std::error::Error for FormatError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {

@@ -541,6 +541,28 @@ mod tests {
         assert_eq!((used(), ssd.parts.ram.usage().taken_bytes), (0, 0));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn heads_are_read_into_memory_that_is_reserved() {
+        let (ssd, (device, volume)) = (tier(), simulated().await);
+        ssd.volumes.all()[0].come_online(volume);
+        let (key, head) =
+            (ObjectKey::new(SiteId(0), "/a"), head(&VersionNumbers::of_epoch(1), LONG));
+        keep_head(&ssd, &key, &head).await;
+        let governor = &ssd.parts.governor;
+        let all = governor.try_reserve(Use::Client, Class::Viewer, 16 << 20).unwrap();
+        assert_eq!(ssd.recall(&key).await, Recalled::NoMemory);
+        drop(all);
+        device.set_faults(Faults { stall_reads: Duration::from_secs(60), ..Faults::default() });
+        assert_eq!(ssd.recall(&key).await, Recalled::Ill);
+        assert_eq!(governor.used_bytes(Use::Ssd), 4096, "the device may still write into it");
+        tokio::time::sleep(Duration::from_secs(61)).await;
+        assert_eq!(governor.used_bytes(Use::Ssd), 0);
+        device.set_faults(Faults::default());
+        ssd.volumes.all()[0].was_in_time();
+        assert_eq!(ssd.recall(&key).await, Recalled::Found);
+        assert_eq!(governor.used_bytes(Use::Ssd), 0);
+    }
+
     #[tokio::test]
     async fn pieces_of_a_volume_that_has_failed_are_lost_one_by_one() {
         let (ssd, volume) = (tier_of(1 << 40), volume().await);

@@ -41,7 +41,8 @@ impl Transaction<'_> {
                 self.bypassed_bytes = bypassed_bytes;
                 Ok(known)
             }
-            Err(_) => Err(DeliveryError::Fill(Arc::new(FillError::Overload { what: "ssd" }))),
+            Ok((Recalled::NoMemory, _)) => Err(overload("memory")),
+            Err(_) => Err(overload("ssd")),
         }
     }
 
@@ -228,6 +229,10 @@ impl Transaction<'_> {
         let requests = &self.record.origin_requests;
         requests.set(requests.get() + more);
     }
+}
+
+fn overload(what: &'static str) -> DeliveryError {
+    DeliveryError::Fill(Arc::new(FillError::Overload { what }))
 }
 
 /// The body of an answer for one viewer, which he takes.

@@ -69,6 +69,8 @@ pub enum Recalled {
     NotHeld,
     /// One does, but does not tell it in time.
     Ill,
+    /// One does, but there is no memory to read it into.
+    NoMemory,
 }
 
 /// Work in flight that others may wait for.
@@ -279,6 +281,6 @@ impl<K: Copy + Eq + Hash, V> Drop for Closing<'_, K, V> {
 /// How often somebody joins a read that ends without memory before he gives up too.
 const JOINS_MAX: usize = 4;
 /// How long a viewer's read waits for memory.
-const ROOM_WITHIN: Duration = Duration::from_secs(2);
+pub(super) const ROOM_WITHIN: Duration = Duration::from_secs(2);
 /// Between looks for room in the mapping.
 const PAUSE: Duration = Duration::from_millis(20);

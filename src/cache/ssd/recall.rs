@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::time::timeout;
+
 use crate::cache::head_record::decoded;
 use crate::cache::heads::{Head, Version};
-use crate::cache::ssd::reads::{Closing, missed};
+use crate::cache::ssd::reads::{Closing, ROOM_WITHIN, missed};
 use crate::cache::ssd::{Brought, Landed, Recalled, Ssd, Subject, Wanted};
-use crate::memory::Use;
+use crate::memory::{Class, Use};
 use crate::message::freshness::Freshness;
 use crate::object::{BlockKey, ObjectKey};
 use crate::store::device::Urgency;
@@ -27,7 +29,11 @@ impl Ssd {
     ) -> Brought {
         let recalled = self.recall_as(subject).await;
         let Some(bytes) = self.parts.ram.get(&wanted.block).and_then(|block| block.read(0)) else {
-            return if recalled == Recalled::Ill { Brought::Ill } else { Brought::NotHeld };
+            return match recalled {
+                Recalled::Ill => Brought::Ill,
+                Recalled::NoMemory => Brought::NoMemory,
+                Recalled::Found | Recalled::NotHeld => Brought::NotHeld,
+            };
         };
         let whole = version.length_bytes() == Some(bytes.len() as u64);
         let reserved = self.parts.governor.try_reserve(Use::Ssd, wanted.class, bytes.len() as u64);
@@ -94,7 +100,13 @@ impl Ssd {
                 without = Recalled::Ill;
                 continue;
             }
-            let found = match place.volume().read_head(object, Urgency::Viewer).await {
+            let volume = place.volume();
+            // A head that is not read may not be replaced either: what is kept of it would be lost.
+            let bytes = volume.head_bytes(object);
+            let free = self.parts.governor.reserve(Use::Ssd, Class::Miss, bytes);
+            let Ok(reserved) = timeout(ROOM_WITHIN, free).await else { return Recalled::NoMemory };
+            let reserved = Arc::new(reserved);
+            let found = match volume.read_head_guarded(object, Urgency::Viewer, reserved).await {
                 Ok(Some(found)) => found,
                 Ok(None) => continue,
                 Err(error) => {

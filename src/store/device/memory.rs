@@ -9,6 +9,7 @@ use std::any::Any;
 use std::fmt;
 use std::ptr::NonNull;
 use std::slice;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -103,6 +104,8 @@ impl fmt::Debug for Buffer {
 pub struct Granules {
     start: NonNull<u8>,
     length: usize,
+    /// Dropped with it.
+    guard: Option<Arc<dyn Send + Sync>>,
 }
 
 // SAFETY: it owns its memory, as a `Vec` does.
@@ -118,7 +121,14 @@ impl Granules {
         // SAFETY: the layout is not empty.
         let start = unsafe { alloc_zeroed(layout) };
         let start = NonNull::new(start).unwrap_or_else(|| handle_alloc_error(layout));
-        Granules { start, length }
+        Granules { start, length, guard: None }
+    }
+
+    /// It, with what it is reserved with.
+    pub fn guarded(self, guard: Arc<dyn Send + Sync>) -> Granules {
+        let mut granules = self;
+        granules.guard = Some(guard);
+        granules
     }
 
     /// As many granules as `bytes` need; the rest is zero.

@@ -36,7 +36,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 
-use crate::limits::PIECE_SIZE_BYTES;
+use crate::limits::{GRANULE_SIZE_BYTES, PIECE_SIZE_BYTES};
 use crate::object::{BlockKey, PieceMap};
 use crate::store::ObjectHash;
 use crate::store::device::{Disk, Lent, Urgency};
@@ -183,7 +183,27 @@ impl Volume {
         object: ObjectHash,
         urgency: Urgency,
     ) -> Result<Option<HeadFound>, ReadError> {
-        self.core.read_head(object, urgency).await
+        self.core.read_head(object, urgency, Arc::new(())).await
+    }
+
+    /// As [`Volume::read_head`], into memory that `guard` is kept with, by a device that is late
+    /// too. It takes about [`Volume::head_bytes`].
+    ///
+    /// # Errors
+    /// As [`ReadError`] says.
+    pub async fn read_head_guarded(
+        &self,
+        object: ObjectHash,
+        urgency: Urgency,
+        guard: Arc<dyn Send + Sync>,
+    ) -> Result<Option<HeadFound>, ReadError> {
+        self.core.read_head(object, urgency, guard).await
+    }
+
+    /// What reading the object's head takes. From memory.
+    pub fn head_bytes(&self, object: ObjectHash) -> u64 {
+        let entry = self.core.index().head(self.core.head_key(object));
+        entry.map_or(0, |entry| u64::from(entry.shape.granules()) * GRANULE_SIZE_BYTES)
     }
 
     /// The longest run of `pieces` from their first on that one record holds, into `into`, which

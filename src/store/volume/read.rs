@@ -4,6 +4,7 @@
 //! finds that out by what he reads: he looks the record up again, and it is a miss, not an error.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
@@ -145,6 +146,7 @@ impl Core {
         &self,
         object: ObjectHash,
         urgency: Urgency,
+        guard: Arc<dyn Send + Sync>,
     ) -> Result<Option<HeadFound>, ReadError> {
         if let Some(pending) = self.pending_heads.newest(object) {
             return Ok(pending);
@@ -156,7 +158,9 @@ impl Core {
             self.readable()?;
             let Some(entry) = self.index().head(key) else { return Ok(None) };
             let spot = self.spot(entry.location);
-            match self.read_packet(object, &entry, &spot, urgency, deadline).await {
+            let granules = entry.shape.granules().min(spot.room()) as usize;
+            let into = Granules::zeroed(granules).guarded(guard.clone());
+            match self.read_packet(object, &spot, into, urgency, deadline).await {
                 Attempt::Found(found) => {
                     self.ledger.touch(key, Kind::Head);
                     self.tally.heads_read.add(1);
@@ -186,13 +190,12 @@ impl Core {
     async fn read_packet(
         &self,
         object: ObjectHash,
-        entry: &Entry,
         spot: &Spot,
+        into: Granules,
         urgency: Urgency,
         deadline: Instant,
     ) -> Attempt<HeadFound> {
-        let granules = entry.shape.granules().min(spot.room()) as usize;
-        let into = vec![Buffer::Own(Granules::zeroed(granules))];
+        let into = vec![Buffer::Own(into)];
         let mut buffers = match self.disk.read(spot.at(), into, urgency, deadline).await {
             Ok(buffers) => buffers,
             Err(error) => return Attempt::Failed(read_error(error)),

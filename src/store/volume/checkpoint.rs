@@ -20,7 +20,7 @@ use super::core::{Core, UNBROKEN, Upkeep};
 use super::metadata::{Metadata, MetadataError};
 
 /// What is written at once.
-const CHUNK_GRANULES: usize = 256;
+const CHUNK_GRANULES: u64 = 256;
 /// The granule before the dump of the index holds a [`Preamble`].
 pub(super) const PREAMBLE_BYTES: usize = GRANULE_SIZE_BYTES as usize;
 const OPEN_MAX: usize = 64;
@@ -131,7 +131,8 @@ impl Core {
         let begin = |kind, header: &CheckpointHeader| {
             let room = header.room_bytes();
             let at = place.end - room;
-            Section::new(metadata, SectionSum::new(self.id, sequence, kind), at)
+            let chunk_granules = room.div_ceil(GRANULE_SIZE_BYTES).clamp(1, CHUNK_GRANULES);
+            Section::new(metadata, SectionSum::new(self.id, sequence, kind), at, chunk_granules)
         };
 
         let mut section = begin(SectionKind::Regions, &header);
@@ -203,8 +204,8 @@ struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
-    fn new(metadata: Metadata<'a>, sum: SectionSum, at: u64) -> Section<'a> {
-        let chunk = Granules::zeroed(CHUNK_GRANULES);
+    fn new(metadata: Metadata<'a>, sum: SectionSum, at: u64, chunk_granules: u64) -> Section<'a> {
+        let chunk = Granules::zeroed(chunk_granules as usize);
         Section { metadata, sum, at, length_bytes: 0, chunk, held: 0 }
     }
 
@@ -218,16 +219,18 @@ impl<'a> Section<'a> {
             self.held += now.len();
             bytes = later;
             if self.held == self.chunk.bytes().len() {
-                self.write(CHUNK_GRANULES).await?;
+                self.write(self.held).await?;
             }
         }
         Ok(())
     }
 
-    async fn write(&mut self, granules: usize) -> Result<(), MetadataError> {
-        let next = Granules::zeroed(CHUNK_GRANULES);
+    /// Writes so many bytes of the chunk, and zeros up to the next granule.
+    async fn write(&mut self, bytes: usize) -> Result<(), MetadataError> {
+        let granule = GRANULE_SIZE_BYTES as usize;
+        let next = Granules::zeroed(self.chunk.bytes().len() / granule);
         let chunk = std::mem::replace(&mut self.chunk, next);
-        let bytes = Bytes::from_owner(chunk).slice(..granules * GRANULE_SIZE_BYTES as usize);
+        let bytes = Bytes::from_owner(chunk).slice(..bytes.next_multiple_of(granule));
         let length = bytes.len() as u64;
         self.metadata.write_bytes("a checkpoint", self.at, bytes, Urgency::Reclaim).await?;
         self.at += length;
@@ -242,7 +245,7 @@ impl<'a> Section<'a> {
         header: &mut CheckpointHeader,
     ) -> Result<(), MetadataError> {
         if self.held > 0 {
-            self.write(self.held.div_ceil(GRANULE_SIZE_BYTES as usize)).await?;
+            self.write(self.held).await?;
         }
         let place = header.push(kind, self.length_bytes, self.sum.checksum());
         place.expect("a slot has room for the regions and the index of its geometry");

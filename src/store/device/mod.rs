@@ -27,7 +27,7 @@ use tokio::time::{Instant, timeout_at};
 
 pub use self::memory::{Buffer, Granules, Lent};
 pub use self::open::{Access, CreateError, EngineChoice, OpenError, Options, create, open};
-pub use self::simulated::{Faults, Image, Share, Simulated, Simulation, SimulationError};
+pub use self::simulated::{Faults, Harm, Image, Share, Simulated, Simulation, SimulationError};
 
 /// How soon a transfer is wanted; the first comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -133,6 +133,37 @@ impl Faults {
     }
 }
 
+/// How often each thing that can go wrong with a device has happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Harm {
+    /// Reads that stalled.
+    pub reads_stalled: u64,
+    /// Writes and flushes that stalled.
+    pub writes_stalled: u64,
+    /// Reads that failed.
+    pub reads_failed: u64,
+    /// Writes that failed, done in part perhaps.
+    pub writes_failed: u64,
+    /// Flushes that failed.
+    pub flushes_failed: u64,
+    /// Writes of which the media holds one bit wrong.
+    pub bits_flipped: u64,
+    /// Writes that landed elsewhere.
+    pub writes_misdirected: u64,
+    /// Writes that were over after one that began later.
+    pub writes_overtaken: u64,
+    /// Reads that found sectors of a write under way.
+    pub reads_mixed: u64,
+    /// Writes of which a crash left nothing.
+    pub writes_lost: u64,
+    /// Writes of which a crash left some sectors.
+    pub writes_torn: u64,
+    /// Writes that nobody had flushed and a crash left whole.
+    pub writes_kept: u64,
+    /// Crashes that left a write and lost one that was complete before it.
+    pub crashes_reordered: u64,
+}
+
 /// A simulated device, as it is asked for in one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Simulation {

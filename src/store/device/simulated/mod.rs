@@ -17,12 +17,13 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use self::chance::Chance;
-pub use self::faults::{Faults, Share, Simulation, SimulationError};
+pub use self::faults::{Faults, Harm, Share, Simulation, SimulationError};
 pub use self::media::Image;
-use self::media::{Flushing, Media, Written};
-use super::queue::{Lanes, Place, Queue, Waiting};
+use self::media::{Flushing, Media, Written, granules};
+use super::queue::{Lane, Lanes, Place, Queue, Waiting};
 use super::tally::Tally;
 use super::{Buffer, Device, DeviceFigures, Done, Engine, Operation, Transfer};
+use crate::limits::GRANULE_SIZE_BYTES;
 
 /// As many under way as a ring has.
 const LANES: Lanes = super::uring::LANES;
@@ -135,6 +136,11 @@ impl Simulated {
         self.shared.state().media.seen().clone()
     }
 
+    /// What has gone wrong until now.
+    pub fn harm(&self) -> Harm {
+        self.shared.state().media.harm
+    }
+
     /// What is left when the power fails now: all that was flushed, and of every other write,
     /// complete or not, whatever the seed says.
     pub fn crash(&self) -> Image {
@@ -232,6 +238,7 @@ impl State {
         self.begun += 1;
         let lane = waiting.transfer.operation.lane();
         let (after, ending) = self.faults.decide(lane, self.begun, age, &mut self.chance);
+        self.count(lane, after, ending);
         let effect = match self.check(&mut waiting.transfer.operation) {
             Err(wrong) => Effect::Refused(wrong),
             Ok(()) => self.effect(&waiting.transfer.operation, ending),
@@ -239,27 +246,39 @@ impl State {
         Under { waiting, after, ending, effect }
     }
 
+    fn count(&mut self, lane: Lane, after: Duration, ending: Ending) {
+        let (faults, harm) = (&self.faults, &mut self.media.harm);
+        let (stall, stalled, failed) = match lane {
+            Lane::Read => (faults.stall_reads, &mut harm.reads_stalled, &mut harm.reads_failed),
+            Lane::Write => (faults.stall_writes, &mut harm.writes_stalled, &mut harm.writes_failed),
+            Lane::Flush => {
+                (faults.stall_writes, &mut harm.writes_stalled, &mut harm.flushes_failed)
+            }
+        };
+        *stalled += u64::from(!stall.is_zero() && after >= stall);
+        *failed += u64::from(matches!(ending, Ending::Badly(_)));
+    }
+
     fn effect(&mut self, operation: &Operation, ending: Ending) -> Effect {
         match operation {
             Operation::Read { .. } => Effect::Read,
             Operation::Write { at, from } => {
-                let mut bytes = Vec::new();
-                from.iter().for_each(|buffer| bytes.extend_from_slice(buffer.bytes()));
-                let at = self.faults.misdirected(
-                    *at,
-                    bytes.len() as u64,
-                    self.media.seen().size_bytes(),
-                    &mut self.chance,
-                );
-                if let Some(bit) = self.faults.flipped(bytes.len(), &mut self.chance) {
-                    bytes[bit / 8] ^= 1 << (bit % 8);
+                let size_bytes = self.media.seen().size_bytes();
+                let mut written: Vec<_> = from.iter().flat_map(|b| granules(b.bytes())).collect();
+                let length = written.len() as u64 * GRANULE_SIZE_BYTES;
+                let to = self.faults.misdirected(*at, length, size_bytes, &mut self.chance);
+                self.media.harm.writes_misdirected += u64::from(to != *at);
+                if let Some(bit) = self.faults.flipped(length as usize, &mut self.chance) {
+                    let (byte, bit) = (bit / 8, bit % 8);
+                    let granule = &mut written[byte / GRANULE_SIZE_BYTES as usize];
+                    Arc::make_mut(granule)[byte % GRANULE_SIZE_BYTES as usize] ^= 1 << bit;
+                    self.media.harm.bits_flipped += 1;
                 }
                 if let Ending::Badly(_) = ending {
                     // What fails may have been done in part.
-                    bytes
-                        .truncate(self.chance.below(bytes.len() as u64 / 4096 + 1) as usize * 4096);
+                    written.truncate(self.chance.below(written.len() as u64 + 1) as usize);
                 }
-                Effect::Write(self.media.begin_write(at, &bytes))
+                Effect::Write(self.media.begin_write(to / GRANULE_SIZE_BYTES, written))
             }
             Operation::Flush => Effect::Flush(self.media.begin_flush()),
         }
@@ -281,12 +300,12 @@ impl State {
     }
 
     /// Moves the bytes of a read, and takes the buffers out of the operation.
-    fn moved(&self, operation: Operation, result: &io::Result<()>) -> Vec<Buffer> {
+    fn moved(&mut self, operation: Operation, result: &io::Result<()>) -> Vec<Buffer> {
         match operation {
             Operation::Read { mut at, mut into } => {
                 for buffer in into.iter_mut().filter(|_| result.is_ok()) {
                     let bytes = buffer.bytes_mut().expect("checked when it was begun");
-                    self.media.seen().read(at, bytes);
+                    self.media.read(at, bytes, &mut self.chance);
                     at += bytes.len() as u64;
                 }
                 into

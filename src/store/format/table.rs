@@ -116,6 +116,11 @@ impl TablePage {
         TablePage { sequence: self.sequence.saturating_add(1), entries: entries.to_vec() }
     }
 
+    /// The same, as if it had been written `count` times more.
+    pub fn skipping(self, count: u64) -> TablePage {
+        TablePage { sequence: self.sequence.saturating_add(count), ..self }
+    }
+
     /// Where copy `copy` of page `page` lies, in bytes of the volume.
     pub fn place(geometry: &Geometry, page: u32, copy: Copy) -> u64 {
         let pages = match copy {

@@ -80,20 +80,27 @@ impl Core {
         if !self.health.is_writable() {
             return;
         }
+        if let Err(error) = self.write_next_checkpoint(upkeep).await {
+            self.metadata_failed(&error);
+        }
+    }
+
+    /// Writes one in the place of the older of the two.
+    pub(super) async fn write_next_checkpoint(
+        &self,
+        upkeep: &mut Upkeep,
+    ) -> Result<(), MetadataError> {
         let noted = self.note();
         let (sequence, slot) = (upkeep.checkpoint + 1, 1 - upkeep.slot);
-        match self.write_checkpoint(sequence, slot, &noted).await {
-            Ok(()) => {
-                *upkeep = Upkeep {
-                    checkpoint: sequence,
-                    slot,
-                    sealed_before: noted.sealed_before,
-                    next_write: noted.next_write,
-                };
-                self.tally.checkpoints.add(1);
-            }
-            Err(error) => self.metadata_failed(&error),
-        }
+        self.write_checkpoint(sequence, slot, &noted).await?;
+        *upkeep = Upkeep {
+            checkpoint: sequence,
+            slot,
+            sealed_before: noted.sealed_before,
+            next_write: noted.next_write,
+        };
+        self.tally.checkpoints.add(1);
+        Ok(())
     }
 
     fn note(&self) -> Noted {

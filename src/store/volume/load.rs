@@ -14,6 +14,10 @@ use crate::store::ledger::{Ledger, LedgerShape};
 use super::checkpoint::{PREAMBLE_BYTES, Preamble};
 use super::window::Reader;
 
+/// Left out of the numbers of checkpoints where a header could not be read: more than there can be
+/// of a device that lives.
+const UNREAD_GAP: u64 = 1 << 40;
+
 /// What is read at once.
 pub(super) const CHUNK_GRANULES: u32 = 1024;
 
@@ -24,7 +28,7 @@ pub(super) struct Loaded {
     pub(super) ledger: Ledger,
     /// A checkpoint was complete once and is not any more, or may have been: the newest, perhaps.
     pub(super) newer_was_bad: bool,
-    /// The highest number a header names.
+    /// The highest number a header names, or may name that could not be read.
     pub(super) highest: u64,
 }
 
@@ -102,14 +106,17 @@ pub(super) async fn newest(
     shape: LedgerShape,
 ) -> Result<Loaded, DeviceError> {
     let mut headers = Vec::new();
-    let mut newer_was_bad = false;
+    let (mut newer_was_bad, mut unread) = (false, false);
     for slot in 0..2 {
         let at = reader.geometry.checkpoint(slot).start;
         let header = match reader.granules(at, 1).await {
             Ok(granules) => {
                 CheckpointHeader::decode(granules.bytes(), reader.volume, &reader.geometry, slot)
             }
-            Err(DeviceError::Failed(_)) => Err(FormatError::Torn),
+            Err(DeviceError::Failed(_)) => {
+                unread = true;
+                Err(FormatError::Torn)
+            }
             Err(error) => return Err(error),
         };
         match header {
@@ -126,6 +133,8 @@ pub(super) async fn newest(
     }
     headers.sort_by_key(|(header, _)| std::cmp::Reverse(header.sequence()));
     let highest = headers.first().map_or(0, |(header, _)| header.sequence());
+    // It may be read again later, and must not pass for the newest then.
+    let highest = if unread { highest.saturating_add(UNREAD_GAP) } else { highest };
     for (header, slot) in headers {
         let ledger = Ledger::new(shape);
         match load(reader, table, &header, slot, &ledger).await {

@@ -97,7 +97,7 @@ pub(super) async fn open(disk: Disk, settings: &VolumeSettings) -> Result<Arc<Co
     let (mut core, to_seal) = core_of(disk, found, settings);
     if let Some(why) = refusal {
         core.health.read_only(why);
-    } else if let Err(error) = core.seal_found(to_seal).await {
+    } else if let Err(error) = core.write_what_is_left(to_seal).await {
         core.health.read_only(format!("{} could not be written: {}", error.what, error.source));
     }
     core.recovered.took = began.elapsed();
@@ -135,6 +135,16 @@ fn core_of(disk: Disk, found: recovery::Found, settings: &VolumeSettings) -> (Co
 }
 
 impl Core {
+    /// What a crash has left undone. A doubt is written down first: what could not be read now is
+    /// not looked for again in a region that has a footer, after the next crash either.
+    async fn write_what_is_left(&self, to_seal: Vec<ToSeal>) -> Result<(), MetadataError> {
+        if self.recovered.heads_in_doubt {
+            let mut upkeep = self.upkeep.lock().await;
+            self.write_next_checkpoint(&mut upkeep).await?;
+        }
+        self.seal_found(to_seal).await
+    }
+
     /// Regions that were found open get their footer: nothing is ever appended to them again.
     /// Those in which nothing was found are free.
     async fn seal_found(&self, to_seal: Vec<ToSeal>) -> Result<(), MetadataError> {

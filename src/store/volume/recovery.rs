@@ -3,7 +3,8 @@
 //! Superblock, region table, the newest good checkpoint; then what has changed since: sealed
 //! regions by their footers, those that were open record by record. Heads: of what was published
 //! before the checkpoint only what it knows counts, of the rest the highest number. Nothing is
-//! believed without its checksum; what is torn or stale is dropped and counted.
+//! believed without its checksum; what is torn or stale is dropped and counted. What can't be read
+//! now puts heads in doubt, and they stay so when it can be read again.
 
 use std::collections::HashMap;
 
@@ -194,7 +195,7 @@ async fn read_table(reader: &Reader) -> Result<(Table, bool), VolumeError> {
     let area = reader.geometry.table();
     let granules = ((area.end - area.start) / GRANULE_SIZE_BYTES) as u32;
     let mut bytes = Vec::with_capacity(granules as usize * GRANULE_SIZE_BYTES as usize);
-    let mut at = area.start;
+    let (mut at, mut unread) = (area.start, Vec::new());
     while at < area.end {
         let count = load::CHUNK_GRANULES.min(((area.end - at) / GRANULE_SIZE_BYTES) as u32);
         match reader.granules(at, count).await {
@@ -202,7 +203,9 @@ async fn read_table(reader: &Reader) -> Result<(Table, bool), VolumeError> {
             // Page by page, so that a bad one costs no more than itself.
             Err(DeviceError::Failed(_)) => {
                 for page in 0..u64::from(count) {
-                    let one = reader.granules(at + page * GRANULE_SIZE_BYTES, 1).await;
+                    let place = at + page * GRANULE_SIZE_BYTES;
+                    let one = reader.granules(place, 1).await;
+                    unread.extend(one.is_err().then_some(place));
                     let one = one.unwrap_or_else(|_| Granules::zeroed(1));
                     bytes.extend_from_slice(one.bytes());
                 }
@@ -211,14 +214,15 @@ async fn read_table(reader: &Reader) -> Result<(Table, bool), VolumeError> {
         }
         at += u64::from(count) * GRANULE_SIZE_BYTES;
     }
-    let loaded = Table::decode(&bytes, reader.volume, &reader.geometry);
+    let loaded = Table::decode(&bytes, &unread, reader.volume, &reader.geometry);
     let mut table = loaded.table;
     for page in &loaded.lost {
         tracing::warn!("page {page} of the region table is lost: asking the regions themselves");
         let first = page * ENTRIES_PER_PAGE as u32;
         let end = (first + ENTRIES_PER_PAGE as u32).min(reader.geometry.regions());
         for region in first..end {
-            if let Some(entry) = ask_region(reader, region).await? {
+            let known = table.entries()[region as usize];
+            if let Some(entry) = ask_region(reader, region, &known).await? {
                 table.set(RegionId(region), entry);
             }
         }
@@ -226,15 +230,24 @@ async fn read_table(reader: &Reader) -> Result<(Table, bool), VolumeError> {
     Ok((table, !loaded.lost.is_empty()))
 }
 
-/// What a region's own header says: how it was opened last.
-async fn ask_region(reader: &Reader, region: u32) -> Result<Option<RegionEntry>, VolumeError> {
+/// What a region's own header says, if that is news: how it was opened last. One that can't be read
+/// is not used again: nobody knows what generation it is in.
+async fn ask_region(
+    reader: &Reader,
+    region: u32,
+    known: &RegionEntry,
+) -> Result<Option<RegionEntry>, VolumeError> {
     let at = reader.geometry.region(region).expect("a page tells of regions there are").start;
     let header = match reader.granules(at, 1).await {
         Ok(granules) => RegionHeader::decode(granules.bytes(), reader.volume, region),
-        Err(DeviceError::Failed(_)) => return Ok(None),
+        Err(DeviceError::Failed(_)) => {
+            let state = RegionState::Quarantined;
+            return Ok(Some(RegionEntry { state, sealed: 0, ..*known }));
+        }
         Err(error) => return Err(error.into()),
     };
-    Ok(header.ok().map(|header| RegionEntry {
+    let newer = header.ok().filter(|header| header.generation > known.generation);
+    Ok(newer.map(|header| RegionEntry {
         generation: header.generation,
         state: RegionState::Open,
         stream: header.stream,

@@ -26,15 +26,25 @@ struct Page {
     copy: PageCopy,
 }
 
-/// A table as it was read, and the pages of it that were lost.
+/// A table as it was read, and the pages of it that were lost, or of which a copy could not be
+/// read that may be the newer one.
 pub(super) struct Loaded {
     pub(super) table: Table,
     pub(super) lost: Vec<u32>,
 }
 
+/// Left out of the numbers of a page's writes where a copy could not be read: it may be read again
+/// later, and must not pass for the newest then.
+const UNREAD_GAP: u64 = 1 << 40;
+
 impl Table {
-    /// From all bytes of the table's area.
-    pub(super) fn decode(bytes: &[u8], volume: VolumeId, geometry: &Geometry) -> Loaded {
+    /// From all bytes of the table's area, but for the granules of it that could not be read.
+    pub(super) fn decode(
+        bytes: &[u8],
+        unread: &[u64],
+        volume: VolumeId,
+        geometry: &Geometry,
+    ) -> Loaded {
         let (mut pages, mut entries, mut lost) = (Vec::new(), Vec::new(), Vec::new());
         for page in 0..geometry.table_pages() {
             let read = |copy| {
@@ -50,6 +60,12 @@ impl Table {
                 }
             };
             entries.extend_from_slice(found.entries());
+            let places = [PageCopy::A, PageCopy::B].map(|c| TablePage::place(geometry, page, c));
+            let is_unread = unread.iter().any(|place| places.contains(place));
+            let found = if is_unread { found.skipping(UNREAD_GAP) } else { found };
+            if is_unread && lost.last() != Some(&page) {
+                lost.push(page);
+            }
             pages.push(Page { page: found, copy });
         }
         Loaded { table: Table { entries, pages, changed: BTreeSet::new() }, lost }

@@ -3,9 +3,10 @@
 //!
 //! `TIDEGATE_SEED=7 cargo nextest run crashes` runs one seed. As many crashes as one wants:
 //! `TIDEGATE_CRASH_POINTS=200000 cargo nextest run --release --no-capture crashes::a_long_run`,
-//! from `TIDEGATE_SEED` on if that is set.
+//! from `TIDEGATE_SEED` on if that is set. It says how often each fault has happened.
 
 mod chance;
+mod covered;
 mod model;
 mod restart;
 mod run;
@@ -13,19 +14,21 @@ mod truth;
 mod witness;
 mod workload;
 
+use std::collections::BTreeMap;
 use std::env;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use self::covered::Covered;
 use self::run::{Outcome, Sickness, run};
 
 /// Of one process of one seed.
 const POINTS_MAX: usize = 24;
 /// What each test may take; a few seeds are run however long they take.
 const TIME_BOX: Duration = Duration::from_secs(6);
-const SEEDS_MIN: u64 = 3;
+const SEEDS_MIN: u64 = 6;
 const SEEDS_MAX: u64 = 40;
 /// How often a long run says how far it is.
 const PROGRESS_EVERY: u64 = 10_000;
@@ -39,10 +42,10 @@ fn number(name: &str) -> Option<u64> {
 fn run_seeds(sickness: Sickness) {
     if let Some(seed) = number("TIDEGATE_SEED") {
         let outcome = run(seed, sickness, POINTS_MAX);
-        println!("seed {seed}: {} crashes", outcome.points);
+        println!("seed {seed}: {} crashes\n{}", outcome.points, outcome.covered);
         return assert_right(seed, sickness, &outcome);
     }
-    let (began, mut points) = (Instant::now(), 0);
+    let (began, mut points, mut covered) = (Instant::now(), 0, Covered::default());
     for seed in 0..SEEDS_MAX {
         if seed >= SEEDS_MIN && began.elapsed() > TIME_BOX {
             break;
@@ -50,8 +53,12 @@ fn run_seeds(sickness: Sickness) {
         let outcome = run(seed, sickness, POINTS_MAX);
         assert_right(seed, sickness, &outcome);
         points += outcome.points;
+        covered.add_all(&outcome.covered);
+        if seed + 1 == SEEDS_MIN {
+            assert_eq!(covered.never(sickness), [""; 0], "{sickness:?}: all of it happens");
+        }
     }
-    println!("{points} crashes in {:?}", began.elapsed());
+    println!("{points} crashes in {:?}\n{covered}", began.elapsed());
     assert!(points >= SEEDS_MIN * 10, "there were crashes to judge");
 }
 
@@ -77,9 +84,11 @@ fn nothing_wrong_is_read_from_a_device_that_lies() {
 
 #[test]
 fn a_seed_gives_the_same_crashes_again() {
-    let first = run(1, Sickness::None, 8);
-    let again = run(1, Sickness::None, 8);
-    assert_eq!((first.ticks, first.wrong), (again.ticks, again.wrong));
+    for sickness in [Sickness::None, Sickness::Failing, Sickness::Lying] {
+        let [first, again] = [(); 2].map(|()| run(1, sickness, 8));
+        assert_eq!((first.trace, first.covered), (again.trace, again.covered), "{sickness:?}");
+        assert_eq!((first.points, first.wrong), (again.points, again.wrong), "{sickness:?}");
+    }
 }
 
 #[test]
@@ -87,7 +96,7 @@ fn a_long_run_finds_nothing() {
     let Some(wanted) = number("TIDEGATE_CRASH_POINTS") else { return };
     let first = number("TIDEGATE_SEED").unwrap_or(1_000);
     let (began, next, points) = (Instant::now(), AtomicU64::new(first), AtomicU64::new(0));
-    let wrong = Mutex::new(Vec::new());
+    let (wrong, covered) = (Mutex::new(Vec::new()), Mutex::new(BTreeMap::new()));
     let threads = thread::available_parallelism().map_or(1, |count| count.get());
     thread::scope(|scope| {
         for _ in 0..threads {
@@ -101,6 +110,9 @@ fn a_long_run_finds_nothing() {
                     if before / PROGRESS_EVERY < so_far / PROGRESS_EVERY {
                         println!("{so_far} crashes, seed {seed}, {:?}", began.elapsed());
                     }
+                    let mut covered = covered.lock().unwrap();
+                    let of = covered.entry(sickness).or_insert_with(Covered::default);
+                    of.add_all(&outcome.covered);
                     if !outcome.wrong.is_empty() {
                         wrong.lock().unwrap().push((seed, sickness, outcome));
                     }
@@ -110,6 +122,9 @@ fn a_long_run_finds_nothing() {
     });
     let (points, seeds) = (points.into_inner(), next.into_inner() - first);
     let per_second = points as f64 / began.elapsed().as_secs_f64();
+    for (sickness, covered) in covered.into_inner().unwrap() {
+        println!("{sickness:?}\n{covered}");
+    }
     println!("{points} crashes of {seeds} seeds from {first} on, {per_second:.0} per second");
     for (seed, sickness, outcome) in wrong.into_inner().unwrap() {
         assert_right(seed, sickness, &outcome);

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tidegate::object::{BlockKey, PieceMap};
 use tidegate::store::ObjectHash;
-use tidegate::store::device::{Disk, Faults, Image, Simulated, Urgency};
-use tidegate::store::volume::{Pieces, ReadError, Trust, Volume, VolumeSettings};
+use tidegate::store::device::{Disk, Faults, Image, Share, Simulated, Urgency};
+use tidegate::store::volume::{HeadFound, Pieces, ReadError, Trust, Volume, VolumeSettings};
 use tokio::time::{sleep, timeout};
 
 use super::chance::Chance;
@@ -16,9 +16,6 @@ use super::model::{Model, Version};
 use super::truth::Truth;
 use super::witness::{Log, Place, Plan, Point, Seen, Shape, Witness};
 use super::workload::{Asked, judge_head, read};
-
-/// A region that is given up within so many ticks was perhaps being given up already.
-const RECLAIM_TICKS: u64 = 400;
 
 /// What must be found after a crash, if its region is still of the same generation.
 pub(super) struct Required {
@@ -35,36 +32,29 @@ impl Required {
     /// At `tick` of the log.
     pub(super) fn at(tick: u64, log: &Log, model: &Model) -> Required {
         let durable = log.writes.iter().filter(|w| w.durable.is_some_and(|at| at <= tick));
-        let records: Vec<(Place, Seen)> =
-            durable.flat_map(|write| write.records.iter().cloned()).collect();
+        let records = durable.flat_map(|write| {
+            write.records.iter().map(|(place, seen)| (write.submitted, *place, seen))
+        });
         let mut floors = model.floors.clone();
-        for (_, seen) in &records {
-            raise_floors(&mut floors, &model.sequences, seen);
-        }
-        let given_up: BTreeSet<(u32, u64)> = log
-            .writes
-            .iter()
-            .filter(|write| write.submitted <= tick + RECLAIM_TICKS)
-            .flat_map(|write| write.generations.iter().copied())
-            .collect();
-        let unknown = log.tick < tick + RECLAIM_TICKS;
-        let stays = |place: &Place| {
-            let later = (place.region, place.generation + 1)..=(place.region, u64::MAX);
-            given_up.range(later).next().is_none()
-        };
         let mut replaced = replaced(tick, log);
         replaced.extend(&model.replaced);
-        let records = records
-            .into_iter()
-            .filter(|(place, _)| !unknown && stays(place) && !replaced.contains(place));
-        let records = records.collect();
+        let mut kept = Vec::new();
+        for (since, place, seen) in records {
+            raise_floors(&mut floors, &model.sequences, seen);
+            // It was perhaps forgotten already, because its region is given up.
+            let leaving =
+                |(at, region): &(u64, u32)| *region == place.region && (since..=tick).contains(at);
+            if !replaced.contains(&place) && !log.victims.iter().any(leaving) {
+                kept.push((place, seen.clone()));
+            }
+        }
         let mut forgotten_below = HashMap::new();
         for (object, puts, at) in &model.heads_forgotten {
             if *at <= tick {
                 forgotten_below.insert(*object, *puts);
             }
         }
-        Required { records, floors, replaced, forgotten_below }
+        Required { records: kept, floors, replaced, forgotten_below }
     }
 }
 
@@ -128,7 +118,35 @@ pub(super) struct Judgement {
     pub(super) exact: bool,
 }
 
-/// Opens the volume from what `point` left, and blames what is wrong.
+impl Judgement {
+    /// What goes wrong while a volume is opened that will crash again: often much, so that it is
+    /// met in the few operations that this takes.
+    fn faults(self, chance: &mut Chance) -> Faults {
+        let often = |chance: &mut Chance| Share::millionths(chance.below(150_000) as u32);
+        // Each is tried twice.
+        let fail_reads = Share::millionths(chance.below(500_000) as u32);
+        match (self.present, self.newest) {
+            (true, _) => Faults::default(),
+            (false, true) => Faults {
+                stall_reads: Duration::from_secs(3),
+                stall_writes: Duration::from_millis(200),
+                stall_share: Share::millionths(20_000),
+                fail_reads,
+                fail_writes: often(chance),
+                fail_flushes: often(chance),
+                ..Faults::default()
+            },
+            (false, false) => Faults {
+                flip_writes: often(chance),
+                misdirect_writes: often(chance),
+                ..Faults::default()
+            },
+        }
+    }
+}
+
+/// Opens the volume from what `point` left, and blames what is wrong. Returns a number that stands
+/// for what was found.
 pub(super) async fn check(
     point: &Point,
     shape: &Shape,
@@ -136,29 +154,47 @@ pub(super) async fn check(
     required: &Required,
     judgement: Judgement,
     chance: &mut Chance,
-) {
+) -> u64 {
     let mut image = point.image.clone();
-    // The power may fail again while the volume is opened.
-    for _ in 0..chance.below(3) {
+    // The power may fail again while the volume is opened, on a device that is sick as before.
+    for round in 0..chance.below(3) {
         let plan = Plan { points_max: 1, one_in: 6 };
-        match opened(&image, shape, plan, judgement, asked, chance).await {
-            Some((volume, device)) => {
-                drop(volume);
-                if let Some(point) = device.log().points.pop() {
-                    image = point.image;
-                }
-            }
-            None if judgement.newest => return,
-            None => {}
+        let faults = judgement.faults(chance);
+        let healthy = faults == Faults::default();
+        let (volume, device) = opened(&image, shape, plan, faults, asked, chance).await;
+        if volume.is_none() && healthy && judgement.newest {
+            return 0;
+        }
+        drop(volume);
+        if device.log().points.is_empty() && chance.one_in(2) {
+            device.crash();
+        }
+        asked.covered().opened(&device.harm());
+        if let Some(point) = device.log().points.pop() {
+            let mut covered = asked.covered();
+            point.during.iter().for_each(|what| covered.add(what, 1));
+            let again = round > 0 && !point.during.is_empty();
+            covered.add("crashes while one was opened that had crashed so", again.into());
+            image = point.image;
         }
     }
     let truth = Truth::of(&image, shape);
+    let digest = truth.digest();
     if judgement.newest && !truth.ahead.is_empty() {
         asked.blame(format!("the table is behind the records: {:?}", truth.ahead));
     }
     let never = Plan { points_max: 0, one_in: 1 };
-    let opened = opened(&image, shape, never, judgement, asked, chance).await;
-    let Some((volume, device)) = opened else { return };
+    let opened = opened(&image, shape, never, Faults::default(), asked, chance).await;
+    let (Some(volume), device) = opened else {
+        if judgement.newest {
+            asked.blame("it can't be opened".to_owned());
+        }
+        return digest;
+    };
+    asked.covered().add("restarts", 1);
+    if judgement.exact && volume.figures().recovered.heads_in_doubt {
+        asked.blame("its heads are in doubt, and nothing of it was damaged".to_owned());
+    }
     let restart = Restart { volume, asked, truth, required, judgement, device };
     if let Some(written) = restart.volume.extra()
         && super::model::extra_of(&written).is_none_or(|number| number >= asked.model().extras)
@@ -168,34 +204,38 @@ pub(super) async fn check(
     let mut missing = restart.check_blocks().await;
     missing.extend(restart.check_heads().await);
     restart.judge_missing(missing).await;
+    digest
 }
 
 async fn opened(
     image: &Image,
     shape: &Shape,
     plan: Plan,
-    judgement: Judgement,
+    faults: Faults,
     asked: &Asked,
     chance: &mut Chance,
-) -> Option<(Arc<Volume>, Arc<Witness>)> {
-    let faults = Faults { latency_max: Duration::from_micros(300), ..Faults::default() };
+) -> (Option<Arc<Volume>>, Arc<Witness>) {
+    let sick = faults != Faults::default();
+    let faults = Faults { latency_max: Duration::from_micros(300), ..faults };
     let device = Simulated::from_image(image.clone(), chance.draw(), faults);
     let device = Arc::new(Witness::new(Arc::new(device), *shape, plan, chance.draw()));
+    device.log().opening = true;
     let disk = Disk::new(Arc::<Witness>::clone(&device));
     let opening = Volume::open(disk, VolumeSettings::default());
-    match timeout(Duration::from_secs(60), opening).await {
-        Ok(Ok(volume)) => Some((volume, device)),
+    let volume = match timeout(Duration::from_secs(600), opening).await {
+        Ok(Ok(volume)) => Some(volume),
         Ok(Err(error)) => {
-            if judgement.newest {
+            if asked.strict && !sick {
                 asked.blame(format!("it can't be opened: {error}"));
             }
             None
         }
         Err(_) => {
-            asked.blame("it is not open after a minute".to_owned());
+            asked.blame("it is not open after ten minutes".to_owned());
             None
         }
-    }
+    };
+    (volume, device)
 }
 
 /// A record that was looked for in vain.
@@ -237,11 +277,14 @@ impl Restart<'_> {
                 read.insert(block, self.read_all(block, version).await);
             }
         }
+        let pieces = read.values().map(|found| u64::from(found.count())).sum();
+        self.asked.covered().add("pieces read after a restart", pieces);
         let forgotten = self.asked.model().forgotten.clone();
         for (place, seen) in self.required() {
             let Seen::Block { block, pieces, .. } = seen else { continue };
+            self.asked.covered().add("durable blocks that had to be there", 1);
             let found = read.get(block).copied().unwrap_or_default();
-            if !self.truth.whole.contains(place) {
+            if !self.truth.is_whole(*place) {
                 self.asked.blame(format!("{block:?} at {place:?} was durable, and is overwritten"));
             }
             if pieces.0 & !found.0 != 0 && !forgotten.contains(block) {
@@ -305,6 +348,7 @@ impl Restart<'_> {
                 continue;
             };
             let Some(put) = judge_head(self.asked, index, &head) else { continue };
+            self.count_head(&head, self.required.floors.contains_key(&object));
             let floor = self.required.floors.get(&object).copied().unwrap_or(0);
             if self.judgement.newest && put < floor && head.trust == Trust::Newest {
                 self.asked.blame(format!("{object:?}: put {put}, replaced durably by {floor}"));
@@ -315,6 +359,15 @@ impl Restart<'_> {
             }
         }
         missing
+    }
+
+    fn count_head(&self, found: &HeadFound, has_floor: bool) {
+        let mut covered = self.asked.covered();
+        covered.add("heads found after a restart", 1);
+        let newest = found.trust == Trust::Newest;
+        covered.add("heads that could be the newest no more", (!newest).into());
+        let bound = newest && has_floor && self.judgement.newest;
+        covered.add("durable heads that had to be the newest", bound.into());
     }
 
     /// What is missing is missed, unless its region has been given up meanwhile.

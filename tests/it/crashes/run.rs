@@ -15,14 +15,15 @@ use tokio::runtime::Builder;
 use tokio::time::{sleep, timeout};
 
 use super::chance::Chance;
+use super::covered::Covered;
 use super::model::{self, Model};
 use super::restart::{Judgement, Required, check, raise_floors};
 use super::truth::Truth;
-use super::witness::{Log, Plan, Point, Seen, Shape, Witness, Write};
+use super::witness::{FOUND, Log, Plan, Point, Seen, Shape, Witness, Write};
 use super::workload::{Asked, judge_head, work};
 
 /// What is wrong with the device, apart from its crashes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Sickness {
     /// Nothing: it loses, tears and reorders what was not flushed.
     None,
@@ -36,8 +37,10 @@ pub(super) enum Sickness {
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
     pub(super) points: u64,
-    /// The ticks of all crashes and of all ends: as good as a copy of the run.
-    pub(super) ticks: Vec<u64>,
+    /// The ticks of all crashes and of all ends, and what was left on the devices: as good as a
+    /// copy of the run.
+    pub(super) trace: Vec<u64>,
+    pub(super) covered: Covered,
     pub(super) wrong: Vec<String>,
 }
 
@@ -67,6 +70,7 @@ fn live_through(seed: u64, sickness: Sickness, points_max: usize) -> Outcome {
     let asked = Asked {
         model: Arc::new(Mutex::new(model)),
         wrong: Arc::default(),
+        covered: Arc::default(),
         strict: sickness == Sickness::None,
     };
     let mut outcome = Outcome::default();
@@ -74,11 +78,16 @@ fn live_through(seed: u64, sickness: Sickness, points_max: usize) -> Outcome {
         let began_with = asked.model().sequences.clone();
         let log = on_paused_clock(live(image, &shape, &asked, sickness, points_max, &mut chance));
         asked.model().sequences.extend(heads_of(&log, u64::MAX));
-        outcome.ticks.push(log.tick);
+        outcome.trace.push(log.tick);
+        if process >= 2 {
+            asked.covered().add("processes begun from a crash of one begun from a crash", 1);
+        }
         for point in &log.points {
             outcome.points += 1;
-            outcome.ticks.push(point.tick);
-            judge(point, &log, &shape, &asked, sickness, &mut chance);
+            point.during.iter().for_each(|what| asked.covered().add(what, 1));
+            let left = judge(point, &log, &shape, &asked, sickness, &mut chance);
+            outcome.trace.extend([point.tick, left]);
+            outcome.covered = asked.covered().clone();
             if !asked.wrong.lock().unwrap().is_empty() {
                 let told = asked.wrong.lock().unwrap();
                 let at = format!("process {process}, tick {} of {}", point.tick, log.tick);
@@ -98,8 +107,8 @@ fn live_through(seed: u64, sickness: Sickness, points_max: usize) -> Outcome {
 fn shape(chance: &mut Chance) -> Shape {
     let block = BlockSize::new(*chance.choose(&[128 << 10, 256 << 10, 512 << 10, 1 << 20]));
     let block = block.unwrap();
-    let room = chance.below(200) * 4096;
-    let region = (block.bytes() + 64 * 4096 + room).max(768 << 10);
+    let room = chance.below(120) * 4096;
+    let region = block.bytes() + 64 * 4096 + room;
     let bytes = (1 << 20) + 8192 + (5 + chance.below(4)) * region;
     let geometry = Geometry::new(bytes, region, block, 2_000).unwrap();
     Shape { volume: VolumeId(u128::from(chance.draw()) << 64 | 1), geometry }
@@ -140,12 +149,14 @@ async fn live(
             head_linger: Duration::from_micros(chance.below(20_000)),
             ..VolumeSettings::default()
         };
+        device.log().opening = true;
         let Ok(volume) = Volume::open(disk, settings).await else {
             if sickness == Sickness::None {
                 asked.blame("a volume on a healthy device can't be opened".to_owned());
             }
             break;
         };
+        device.log().opening = false;
         let shared = Arc::clone(&asked.model);
         volume.set_extra(Arc::new(move || {
             let mut model = shared.lock().unwrap();
@@ -166,9 +177,11 @@ async fn live(
             asked.blame("it does not close".to_owned());
             break;
         }
+        asked.covered().add("orderly ends", 1);
     }
     sleep(Duration::from_micros(chance.below(5_000))).await;
     device.crash();
+    asked.covered().worked(&device.harm());
     std::mem::take(&mut *device.log())
 }
 
@@ -199,6 +212,7 @@ fn faults(sickness: Sickness, chance: &mut Chance) -> Faults {
             fail_reads: Share::millionths(5_000),
             fail_writes: Share::millionths(chance.below(4_000) as u32),
             fail_flushes: Share::millionths(chance.below(8_000) as u32),
+            vanish_after: chance.one_in(8).then(|| chance.below(2_000)),
             ..faults
         },
         Sickness::Lying => Faults {
@@ -211,8 +225,9 @@ fn faults(sickness: Sickness, chance: &mut Chance) -> Faults {
 
 /// What was found on the device at the start, as a write that is durable.
 fn durable(found: &Truth) -> Write {
-    let whole = found.records.iter().filter(|(place, _)| found.whole.contains(place));
+    let whole = found.records.iter().filter(|(place, _)| found.is_whole(**place));
     Write {
+        of: FOUND,
         submitted: 0,
         ended: Some((0, true)),
         durable: Some(0),
@@ -228,14 +243,14 @@ fn judge(
     asked: &Asked,
     sickness: Sickness,
     chance: &mut Chance,
-) {
+) -> u64 {
     let required = Required::at(point.tick, log, &asked.model());
     let judgement = Judgement {
         present: sickness == Sickness::None,
         newest: sickness != Sickness::Lying,
         exact: sickness == Sickness::None,
     };
-    on_paused_clock(check(point, shape, asked, &required, judgement, chance));
+    on_paused_clock(check(point, shape, asked, &required, judgement, chance))
 }
 
 /// What is known when a new process starts from what `point` left.

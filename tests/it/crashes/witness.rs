@@ -8,9 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tidegate::object::{BlockKey, PieceMap};
 use tidegate::store::ObjectHash;
 use tidegate::store::device::{
-    Device, DeviceFigures, Done, Engine, Image, Operation, Simulated, Transfer,
+    Buffer, Device, DeviceFigures, Done, Engine, Harm, Image, Operation, Simulated, Transfer,
+    Urgency,
 };
-use tidegate::store::format::{ENTRIES_PER_PAGE, Geometry, PageCopy, Record, TablePage, VolumeId};
+use tidegate::store::format::{
+    ENTRIES_PER_PAGE, FormatError, Geometry, PageCopy, Record, TablePage, VolumeId,
+};
 
 use super::chance::Chance;
 
@@ -19,6 +22,14 @@ use super::chance::Chance;
 pub(super) struct Shape {
     pub(super) volume: VolumeId,
     pub(super) geometry: Geometry,
+}
+
+impl Shape {
+    /// The region that `at` lies in.
+    fn region(&self, at: u64) -> Option<u32> {
+        let inside = at.checked_sub(self.geometry.region(0).unwrap().start)?;
+        Some((inside / self.geometry.region_bytes()) as u32)
+    }
 }
 
 /// Where a record lies, in a generation of its region.
@@ -49,9 +60,21 @@ pub(super) enum Seen {
     Heads(Vec<SeenHead>),
 }
 
+/// What a write is of; each as a crash is counted that came before it was flushed.
+pub(super) const FOUND: &str = "crashes with what was there at the start not flushed";
+const TABLE: &str = "crashes with a page of the table not flushed";
+const CHECKPOINT: &str = "crashes with a checkpoint not flushed";
+const REGION_HEADER: &str = "crashes with a header of a region not flushed";
+const FOOTER: &str = "crashes with a footer not flushed";
+const BLOCK: &str = "crashes with a block not flushed";
+const HEADS: &str = "crashes with heads not flushed";
+const CARRIED: &str = "crashes with what was carried on not flushed";
+
 /// One write.
 #[derive(Debug)]
 pub(super) struct Write {
+    /// One of the above.
+    pub(super) of: &'static str,
     pub(super) submitted: u64,
     /// When it ended, and whether well.
     pub(super) ended: Option<(u64, bool)>,
@@ -67,6 +90,8 @@ pub(super) struct Write {
 pub(super) struct Point {
     pub(super) tick: u64,
     pub(super) image: Image,
+    /// What was going on, for who counts.
+    pub(super) during: Vec<&'static str>,
 }
 
 #[derive(Debug, Default)]
@@ -74,9 +99,30 @@ pub(super) struct Log {
     pub(super) tick: u64,
     pub(super) writes: Vec<Write>,
     pub(super) points: Vec<Point>,
+    /// Regions that were read because they are given up, and since when.
+    pub(super) victims: Vec<(u64, u32)>,
+    /// The volume is not open yet.
+    pub(super) opening: bool,
+    /// Flushes under way.
+    flushing: u64,
+    /// A region is read because it is given up, and no page of the table is durable since.
+    giving_up: bool,
+    table_written: bool,
 }
 
 impl Log {
+    fn take(&mut self, image: Image) {
+        let unsafe_writes = self.writes.iter().filter(|write| write.durable.is_none());
+        let mut during: Vec<_> = unsafe_writes.map(|write| write.of).collect();
+        during.sort_unstable();
+        during.dedup();
+        during.extend(self.opening.then_some("crashes while a volume was opened"));
+        during.extend((self.flushing > 0).then_some("crashes while a flush was under way"));
+        during.extend(self.giving_up.then_some("crashes while a region was given up"));
+        let tick = self.now();
+        self.points.push(Point { tick, image, during });
+    }
+
     /// The tick of something that happens now.
     pub(super) fn now(&mut self) -> u64 {
         self.tick += 1;
@@ -120,9 +166,12 @@ impl Witness {
     /// The power fails now.
     pub(super) fn crash(&self) {
         let image = self.inner.crash();
-        let mut log = self.log();
-        let tick = log.now();
-        log.points.push(Point { tick, image });
+        self.log().take(image);
+    }
+
+    /// What has gone wrong with the device.
+    pub(super) fn harm(&self) -> Harm {
+        self.inner.harm()
     }
 }
 
@@ -136,24 +185,33 @@ impl Shared {
         };
         let image = taken.then(|| inner.crash());
         let mut log = self.log.lock().unwrap();
-        let tick = log.now();
-        log.points.extend(image.map(|image| Point { tick, image }));
-        tick
+        match image {
+            Some(image) => log.take(image),
+            None => drop(log.now()),
+        }
+        log.tick
     }
 
     fn ended(&self, tick: u64, what: What, well: bool) {
         let mut log = self.log.lock().unwrap();
         match what {
             What::Read => {}
-            What::Write(number) => log.writes[number].ended = Some((tick, well)),
+            What::Write(number) => {
+                log.table_written |= well && log.writes[number].of == TABLE;
+                log.writes[number].ended = Some((tick, well));
+            }
             What::Flush(since) if well => {
+                log.flushing -= 1;
+                if log.table_written {
+                    (log.giving_up, log.table_written) = (false, false);
+                }
                 let complete = |write: &&mut Write| {
                     let whole = write.ended.is_some_and(|(at, well)| well && at < since);
                     write.durable.is_none() && whole
                 };
                 log.writes.iter_mut().filter(complete).for_each(|w| w.durable = Some(tick));
             }
-            What::Flush(_) => {}
+            What::Flush(_) => log.flushing -= 1,
         }
     }
 }
@@ -170,25 +228,37 @@ enum What {
 
 impl Device for Witness {
     fn submit(&self, transfer: Transfer) -> Result<(), Box<Transfer>> {
+        let carried = transfer.urgency == Urgency::Reclaim;
         let (weight, seen) = match &transfer.operation {
             Operation::Read { .. } => (0, None),
             Operation::Write { at, from } => {
-                let mut bytes = Vec::new();
-                from.iter().for_each(|buffer| bytes.extend_from_slice(buffer.bytes()));
                 let in_region = *at >= self.shape.geometry.region(0).unwrap().start;
-                (if in_region { 1 } else { 4 }, Some(read_write(&self.shape, *at, &bytes)))
+                (if in_region { 1 } else { 4 }, Some(read_write(&self.shape, *at, from, carried)))
             }
             Operation::Flush => (4, None),
         };
         let tick = self.shared.tick(&self.inner, weight);
         let is_read = matches!(transfer.operation, Operation::Read { .. });
+        let region = match transfer.operation {
+            Operation::Read { at, .. } => self.shape.region(at),
+            _ => None,
+        };
         let what = match seen {
-            _ if is_read => What::Read,
-            None => What::Flush(tick),
-            Some((records, generations)) => {
+            _ if is_read => {
+                let victim = region.filter(|_| carried);
+                let mut log = self.log();
+                log.giving_up |= carried;
+                log.victims.extend(victim.map(|region| (tick, region)));
+                What::Read
+            }
+            None => {
+                self.log().flushing += 1;
+                What::Flush(tick)
+            }
+            Some(Contents { of, records, generations }) => {
                 let mut log = self.log();
                 let (submitted, ended, durable) = (tick, None, None);
-                log.writes.push(Write { submitted, ended, durable, records, generations });
+                log.writes.push(Write { of, submitted, ended, durable, records, generations });
                 What::Write(log.writes.len() - 1)
             }
         };
@@ -217,35 +287,39 @@ impl Device for Witness {
     }
 }
 
-type Contents = (Vec<(Place, Seen)>, Vec<(u32, u64)>);
+/// What is in a write.
+struct Contents {
+    of: &'static str,
+    records: Vec<(Place, Seen)>,
+    generations: Vec<(u32, u64)>,
+}
 
-/// What is written at `at`.
-fn read_write(shape: &Shape, at: u64, bytes: &[u8]) -> Contents {
+/// What is written at `at`: a record whose frame lies in the first buffer, or what is none.
+fn read_write(shape: &Shape, at: u64, from: &[Buffer], carried: bool) -> Contents {
     let geometry = &shape.geometry;
+    let bytes = from[0].bytes();
+    let plain = |of| Contents { of, records: Vec::new(), generations: Vec::new() };
     if geometry.table().contains(&at) {
-        return (Vec::new(), generations(shape, at, bytes));
+        return Contents { generations: generations(shape, at, bytes), ..plain(TABLE) };
     }
-    let first = geometry.region(0).unwrap().start;
-    let Some(inside) = at.checked_sub(first) else { return Default::default() };
-    let region = (inside / geometry.region_bytes()) as u32;
-    let mut granule = (inside % geometry.region_bytes() / 4096) as u32;
-    let mut records = Vec::new();
-    let mut rest = bytes;
-    while rest.len() >= 64 {
-        let generation = u64::from_le_bytes(rest[48..56].try_into().unwrap());
-        let found = geometry.spot(shape.volume, region, granule, generation);
-        let place = Place { region, granule, generation };
-        let step = match found.map(|spot| Record::decode(rest, &spot)) {
-            Some(Ok(record)) => {
-                records.extend(seen(&record).map(|seen| (place, seen)));
-                record.granules()
-            }
-            _ => 1,
-        };
-        granule += step;
-        rest = rest.get(step as usize * 4096..).unwrap_or_default();
-    }
-    (records, Vec::new())
+    let Some(region) = shape.region(at) else { return plain(CHECKPOINT) };
+    let granule = ((at - geometry.region(region).unwrap().start) / 4096) as u32;
+    let generation = u64::from_le_bytes(bytes[48..56].try_into().unwrap());
+    let place = Place { region, granule, generation };
+    let spot = geometry.spot(shape.volume, region, granule, generation);
+    let record = match spot.map(|spot| Record::decode(bytes, &spot)) {
+        _ if granule == 0 => return plain(REGION_HEADER),
+        Some(Ok(record)) => record,
+        Some(Err(FormatError::Short { .. })) => panic!("a frame is written in one buffer"),
+        _ => return plain(FOOTER),
+    };
+    let of = match record {
+        _ if carried => CARRIED,
+        Record::Block(_) => BLOCK,
+        _ => HEADS,
+    };
+    let records = seen(&record).map(|seen| (place, seen)).into_iter().collect();
+    Contents { records, ..plain(of) }
 }
 
 fn generations(shape: &Shape, at: u64, bytes: &[u8]) -> Vec<(u32, u64)> {

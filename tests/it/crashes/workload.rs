@@ -15,6 +15,7 @@ use tidegate::store::volume::{
 use tokio::time::sleep;
 
 use super::chance::Chance;
+use super::covered::Covered;
 use super::model::{self, Model, Version};
 use super::witness::Witness;
 
@@ -24,6 +25,7 @@ pub(super) struct Asked {
     pub(super) model: Arc<Mutex<Model>>,
     /// What must not have happened.
     pub(super) wrong: Arc<Mutex<Vec<String>>>,
+    pub(super) covered: Arc<Mutex<Covered>>,
     /// The device does nothing wrong: then reads don't fail either.
     pub(super) strict: bool,
 }
@@ -31,6 +33,10 @@ pub(super) struct Asked {
 impl Asked {
     pub(super) fn model(&self) -> MutexGuard<'_, Model> {
         self.model.lock().unwrap()
+    }
+
+    pub(super) fn covered(&self) -> MutexGuard<'_, Covered> {
+        self.covered.lock().unwrap()
     }
 
     pub(super) fn blame(&self, what: String) {
@@ -185,12 +191,12 @@ fn spawn_read(volume: &Arc<Volume>, asked: &Asked, chance: &mut Chance) {
     let (volume, asked) = (Arc::clone(volume), asked.clone());
     tokio::spawn(async move {
         let pieces = Pieces { first, count };
-        let found = read(&volume, &asked, block, version, pieces).await;
-        if let Err(error) = found
-            && asked.strict
-            && !matches!(error, ReadError::Absent | ReadError::Busy)
-        {
-            asked.blame(format!("{block:?} {pieces:?} while running: {error:?}"));
+        match read(&volume, &asked, block, version, pieces).await {
+            Ok(count) => asked.covered().add("pieces read while running", count.into()),
+            Err(error) if asked.strict && !is_absence(&error) => {
+                asked.blame(format!("{block:?} {pieces:?} while running: {error:?}"));
+            }
+            Err(_) => {}
         }
     });
 }
@@ -235,6 +241,7 @@ fn spawn_read_head(volume: &Arc<Volume>, asked: &Asked, object: usize) {
         };
         match volume.read_head(hash, Urgency::Viewer).await {
             Ok(Some(found)) => {
+                asked.covered().add("heads found while running", 1);
                 let put = judge_head(&asked, object, &found);
                 if put.is_some_and(|put| put < lowest) {
                     asked.blame(format!("{hash:?}: put {put:?} after it was forgotten"));

@@ -40,6 +40,8 @@ pub(super) struct Put {
     /// The version whose body went with it.
     pub(super) body: Option<Version>,
     pub(super) birth: u64,
+    /// It was not refused at once.
+    pub(super) taken: bool,
 }
 
 /// All that was asked.
@@ -111,7 +113,7 @@ impl Model {
         let number = self.puts.len() as u64;
         let body = of.small.then_some(current);
         of.last = Some(Some(number));
-        self.puts.push(Put { object, body, birth: chance.below(1_000) });
+        self.puts.push(Put { object, body, birth: chance.below(1_000), taken: true });
         number
     }
 
@@ -122,6 +124,18 @@ impl Model {
         (of.last, of.forgotten_below) = (Some(None), puts);
         self.heads_forgotten.push((of.hash, puts, tick));
         of.hash
+    }
+
+    /// Whether a later put of the object was taken and never written, for want of room: then the
+    /// head before it counts no more either, and a checkpoint may know that.
+    pub(super) fn has_unwritten(&self, object: usize, put: u64) -> bool {
+        let later = (put + 1..).zip(&self.puts[put as usize + 1..]);
+        let hash = self.objects[object].hash;
+        let is_written = |number| {
+            self.sequences.iter().any(|(of, _, written)| *of == hash && *written == number)
+        };
+        let mut taken = later.filter(|(_, of)| of.object == object && of.taken);
+        taken.any(|(number, _)| !is_written(number))
     }
 
     /// Every block there ever was, and the version it is of.

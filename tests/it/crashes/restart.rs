@@ -338,8 +338,9 @@ impl Restart<'_> {
                     .max()
                     .unwrap_or(0);
                 let durable = on_device.filter(|(place, newest)| {
-                    newest.put.is_some_and(|put| put >= lowest)
-                        && self.required().any(|(so, _)| so == place)
+                    newest.put.is_some_and(|put| {
+                        put >= lowest && !self.asked.model().has_unwritten(index, put)
+                    }) && self.required().any(|(so, _)| so == place)
                 });
                 missing.extend(durable.map(|(place, newest)| Missing {
                     place,

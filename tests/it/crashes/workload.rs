@@ -180,6 +180,7 @@ fn write_head(volume: &Volume, asked: &Asked, object: usize, chance: &mut Chance
     };
     if volume.append_head(write).is_err() {
         model.objects[object].last = before;
+        model.puts[put as usize].taken = false;
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the parts of a volume share: its ledger, its queue, its health, and what is open.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -72,7 +72,7 @@ pub(super) struct Live {
     pub(super) read_deadline: Duration,
     pub(super) checkpoint_interval: Duration,
     reappend_score_min: AtomicU8,
-    reappend_share_max_percent: AtomicU32,
+    reappend_share_max_percent: u32,
 }
 
 /// What making room and checkpoints know of each other.
@@ -104,8 +104,8 @@ impl Live {
         Live {
             read_deadline: settings.read_deadline,
             checkpoint_interval: settings.checkpoint_interval,
-            reappend_score_min: AtomicU8::new(settings.reappend_score_min),
-            reappend_share_max_percent: AtomicU32::new(settings.reappend_share_max_percent),
+            reappend_score_min: AtomicU8::new(settings.reappend.score_min),
+            reappend_share_max_percent: settings.reappend.share_max_percent,
         }
     }
 
@@ -116,7 +116,7 @@ impl Live {
     pub(super) fn reappend_rule(&self) -> ReappendRule {
         ReappendRule {
             score_min: self.reappend_score_min.load(Ordering::Relaxed),
-            share_max_percent: self.reappend_share_max_percent.load(Ordering::Relaxed),
+            share_max_percent: self.reappend_share_max_percent,
         }
     }
 }

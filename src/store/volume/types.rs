@@ -9,6 +9,7 @@ use bytes::Bytes;
 use crate::object::{BlockKey, BlockSize, PieceMap, VersionId};
 use crate::store::device::{DeviceError, Lent};
 use crate::store::format::{FormatError, Stream};
+use crate::store::ledger::ReappendRule;
 use crate::store::{ObjectHash, SiteHash};
 
 /// How a volume behaves.
@@ -21,10 +22,8 @@ pub struct VolumeSettings {
     pub read_deadline: Duration,
     /// From one checkpoint to the next.
     pub checkpoint_interval: Duration,
-    /// The least score of a block that is appended again when its region is given up.
-    pub reappend_score_min: u8,
-    /// How much of a region may be appended again, in percent.
-    pub reappend_share_max_percent: u32,
+    /// What is appended again when its region is given up.
+    pub reappend: ReappendRule,
     /// How long a head waits for others to share a granule with.
     pub head_linger: Duration,
 }
@@ -35,8 +34,7 @@ impl Default for VolumeSettings {
             block: None,
             read_deadline: Duration::from_secs(2),
             checkpoint_interval: Duration::from_secs(300),
-            reappend_score_min: 2,
-            reappend_share_max_percent: 75,
+            reappend: ReappendRule::default(),
             head_linger: Duration::from_millis(50),
         }
     }

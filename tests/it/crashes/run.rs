@@ -10,6 +10,7 @@ use std::time::Duration;
 use tidegate::object::BlockSize;
 use tidegate::store::device::{Disk, Faults, Image, Share, Simulated, Simulation, Urgency};
 use tidegate::store::format::{Geometry, VolumeId};
+use tidegate::store::ledger::ReappendRule;
 use tidegate::store::volume::{Volume, VolumeSettings};
 use tokio::runtime::Builder;
 use tokio::time::{sleep, timeout};
@@ -145,7 +146,7 @@ async fn live(
         let disk = Disk::new(Arc::<Witness>::clone(&device));
         let settings = VolumeSettings {
             checkpoint_interval: Duration::from_millis(5 + chance.below(500)),
-            reappend_score_min: chance.below(3) as u8,
+            reappend: ReappendRule { score_min: chance.below(3) as u8, ..ReappendRule::default() },
             head_linger: Duration::from_micros(chance.below(20_000)),
             ..VolumeSettings::default()
         };

@@ -259,7 +259,10 @@ impl Ssd {
             return;
         }
         let block = BlockKey { version: version.id, index };
-        let Some(home) = self.volumes.home(subject.object, index) else { return };
+        let Some(home) = self.volumes.home(subject.object, self.parts.block_size.start_of(index))
+        else {
+            return;
+        };
         let Some(ram) = self.parts.ram.peek(&block) else { return };
         let pieces = ram.pieces();
         // Beside other variants its body is a block like others.

@@ -13,7 +13,6 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::cache::admission::Admission;
 use crate::cache::ssd::tending::Told;
-use crate::limits::SLOT_SIZE_BYTES;
 use crate::store::{ObjectHash, Volume};
 
 /// One volume of the configuration, online or not.
@@ -184,12 +183,10 @@ impl Volumes {
         self.0.iter().filter(|place| place.volume.get().is_some())
     }
 
-    /// Where a block of an object is written.
-    pub(super) fn home(&self, object: ObjectHash, block_index: u32) -> Option<&Arc<Place>> {
-        let stripe = match u64::from(block_index) >= WHOLE_BLOCKS_MAX {
-            true => u64::from(block_index) / STRIPE_BLOCKS,
-            false => 0,
-        };
+    /// Where an object's bytes from `start_bytes` on are written.
+    pub(super) fn home(&self, object: ObjectHash, start_bytes: u64) -> Option<&Arc<Place>> {
+        let is_beyond = start_bytes >= WHOLE_BYTES_MAX;
+        let stripe = if is_beyond { start_bytes / STRIPE_BYTES } else { 0 };
         let writable = |place: &&Arc<Place>| place.volume().is_writable();
         let score = |place: &Arc<Place>| {
             let id = place.volume().id().0.to_le_bytes();
@@ -204,10 +201,10 @@ impl Volumes {
     }
 }
 
-/// Objects of up to so many blocks lie on one volume.
-const WHOLE_BLOCKS_MAX: u64 = (4 << 30) / SLOT_SIZE_BYTES;
-/// Of larger ones, what lies on one volume.
-const STRIPE_BLOCKS: u64 = (1 << 30) / SLOT_SIZE_BYTES;
+/// So much of an object from its start on lies on one volume.
+const WHOLE_BYTES_MAX: u64 = 4 << 30;
+/// Of what is beyond, so much at a time.
+const STRIPE_BYTES: u64 = 1 << 30;
 /// Objects that a volume on its way is told of one by one; after more it is doubted as a whole.
 const MISSED_MAX: usize = 1 << 16;
 /// How long a volume is left alone after it was late.

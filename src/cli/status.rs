@@ -6,8 +6,6 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
-
 use super::Failure;
 use crate::config::{self, ListenerKind};
 
@@ -47,13 +45,19 @@ pub(super) fn run(args: &Args) -> Result<String, Failure> {
     let status = ask::status(&addresses)?;
     Ok(match args.json {
         true => format!("{:#}\n", status.value),
-        false => table::of(&understood(&status.value), &status.address),
+        false => table::of(&understood(&status)?, &status.address),
     })
 }
 
 /// What can be shown of it; what is missing is nothing.
-fn understood(value: &Value) -> table::Shown {
-    serde_json::from_value(value.clone()).unwrap_or_default()
+fn understood(status: &ask::Answer) -> Result<table::Shown, Failure> {
+    serde_json::from_value(status.value.clone()).map_err(|error| {
+        let address = &status.address;
+        Failure::Failed(format!(
+            "the appliance at {address} says something that this version does not understand \
+             ({error}); `--json` shows it as it is"
+        ))
+    })
 }
 
 /// Host and port of a URL, or host and port as they are.

@@ -60,16 +60,26 @@ pub enum SurveyError {
     Device(DeviceError),
 }
 
+/// What is said of a path: it follows that.
 impl fmt::Display for SurveyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            SurveyError::Format(source) => write!(f, "{source}{}", source.remedy()),
-            SurveyError::Device(source) => source.fmt(f),
+            SurveyError::Format(source) => {
+                write!(f, "is no volume: {source}{}", source.remedy())
+            }
+            SurveyError::Device(source) => write!(f, "cannot be read: {source}"),
         }
     }
 }
 
-impl std::error::Error for SurveyError {}
+impl std::error::Error for SurveyError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            SurveyError::Format(source) => Some(source),
+            SurveyError::Device(source) => Some(source),
+        }
+    }
+}
 
 /// Something on a volume that is not as it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -32,8 +32,7 @@ pub(super) fn run(args: &Args) -> Result<String, Failure> {
     let path = args.path.display();
     let disk = open(&args.path, Access::ReadOnly)?;
     let survey = runtime()?.block_on(Survey::of(&disk));
-    let survey =
-        survey.map_err(|error| Failure::Failed(format!("{path} is no volume: {error}")))?;
+    let survey = survey.map_err(|error| Failure::Failed(format!("{path} {error}")))?;
     let id = survey.superblock.id();
     let known = Remembered::at(&args.state).forgive(id.0).map_err(|error| {
         Failure::Failed(format!("{} cannot be changed: {error}", args.state.display()))

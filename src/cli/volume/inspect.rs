@@ -35,9 +35,9 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<String, Failure> {
     let disk = open(&args.path, Access::ReadOnly)?;
     let runtime = runtime()?;
-    let survey = runtime.block_on(Survey::of(&disk)).map_err(|error| {
-        Failure::Failed(format!("{} is no volume: {error}", args.path.display()))
-    })?;
+    let survey = runtime
+        .block_on(Survey::of(&disk))
+        .map_err(|error| Failure::Failed(format!("{} {error}", args.path.display())))?;
     let contents = runtime.block_on(contents(&disk, &survey, args.json));
     let (remembered, forgotten) = Remembered::at(&args.state).all();
     let illness = remembered.get(&survey.superblock.id().0);

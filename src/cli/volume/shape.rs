@@ -2,9 +2,9 @@
 
 use super::size;
 use crate::cli::Failure;
+use crate::config::usual_index_bytes_of;
 use crate::limits::{
-    INDEX_BYTES_MIN, INDEX_ENTRIES_PER_MIB, INDEX_ENTRY_BYTES, SLOT_SIZE_BYTES, VOLUME_BYTES_MAX,
-    VOLUME_BYTES_MIN,
+    INDEX_BYTES_MIN, INDEX_ENTRY_BYTES, SLOT_SIZE_BYTES, VOLUME_BYTES_MAX, VOLUME_BYTES_MIN,
 };
 use crate::object::BlockSize;
 use crate::store::device::{Buffer, DeviceError, Disk, Granules, Urgency};
@@ -35,8 +35,8 @@ impl Shape {
         let block = BlockSize::new(self.block_size).ok_or_else(|| {
             Failure::Misused("--block-size is a power of two from 64 KiB to 1 MiB".to_owned())
         })?;
-        let usual = (bytes >> 20) * INDEX_ENTRIES_PER_MIB * INDEX_ENTRY_BYTES;
-        let index_bytes = self.index.unwrap_or(usual).max(INDEX_BYTES_MIN);
+        let index_bytes = self.index.unwrap_or_else(|| usual_index_bytes_of(bytes));
+        let index_bytes = index_bytes.max(INDEX_BYTES_MIN);
         Geometry::for_new(bytes, block, index_bytes / INDEX_ENTRY_BYTES)
             .map_err(|error| Failure::Misused(format!("there is no such volume: {error}")))
     }

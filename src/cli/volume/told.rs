@@ -29,7 +29,7 @@ pub(super) fn what_is_there(found: &Result<Survey, SurveyError>) -> String {
         Err(SurveyError::Format(FormatError::Foreign)) => {
             "something that is no volume of Tidegate".to_owned()
         }
-        Err(error) => format!("a volume that cannot be used ({error})"),
+        Err(error) => format!("a volume that cannot be used (it {error})"),
     }
 }
 

@@ -44,7 +44,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let (begun, runtime) = (Instant::now(), runtime()?);
     let survey = runtime
         .block_on(Survey::of(&disk))
-        .map_err(|error| Failure::Failed(format!("{path} is no volume: {error}")))?;
+        .map_err(|error| Failure::Failed(format!("{path} {error}")))?;
     let survey = Arc::new(survey);
     let contents = runtime.block_on(verified(&disk, &survey, args.json));
     print(&report(args, &survey, &contents, begun.elapsed()))?;

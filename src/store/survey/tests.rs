@@ -205,7 +205,11 @@ async fn a_record_that_was_torn_in_an_open_region_is_no_fault() {
 async fn what_is_no_volume_is_said_to_be_none() {
     let silent = disk(Image::empty(SIZE), Faults::default());
     let error = Survey::of(&silent).await.unwrap_err();
-    assert!(error.to_string().starts_with("nothing was written here; `tidegate volume format`"));
+    assert!(
+        error
+            .to_string()
+            .starts_with("is no volume: nothing was written here; `tidegate volume format`")
+    );
     let failing = Faults { fail_reads: Share::ALL, ..Faults::default() };
     let error = Survey::of(&disk(volume(), failing)).await.unwrap_err();
     assert!(matches!(error, SurveyError::Device(_)), "{error}");

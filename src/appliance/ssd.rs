@@ -1,33 +1,34 @@
 //! The volumes of the ssd tier: opened at the start, closed at the end.
 //!
 //! What an operator must mend is refused before a port is bound: a file that is no volume, one that
-//! is in use, no room for a new one. A device that is merely ill makes a tier without it. A volume
+//! is in use, no room for a new one. A device that is ill or gone makes a tier without it. A volume
 //! that takes long to come online does so while viewers are served.
 
+mod device;
 mod ill;
 mod sample;
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::Path;
+use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::runtime::Handle;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout;
 
+use self::device::{NoDevice, device_of, geometry};
 pub(super) use self::ill::Watch;
 pub(super) use self::sample::sample;
 use super::ApplianceError;
 use crate::cache::admission::{Admission, AdmissionSettings, AdmissionSizes, Mode};
 use crate::cache::ssd::{Place, Ssd, SsdParts, Volumes};
-use crate::config::{self, EngineChoice, SsdVolume, VolumeKind};
+use crate::config::{self, SsdVolume};
 use crate::limits::INDEX_ENTRY_BYTES;
 use crate::object::BlockSize;
 use crate::store::Volume;
-use crate::store::device::{self, Device, Disk, Simulated, Simulation};
-use crate::store::format::{Geometry, VolumeId};
+use crate::store::device::Disk;
+use crate::store::format::VolumeId;
 use crate::store::remembered::Remembered;
 use crate::store::volume::{VolumeError, VolumeSettings};
 
@@ -46,22 +47,33 @@ pub(super) fn start(
     let block_size = tier.block_size;
     let places = config.volumes.iter().map(|volume| place(config, volume, &tier)).collect();
     let ssd = Ssd::new(tier, Volumes::new(places));
+    let index_left = Arc::new(AtomicU64::new(config.index_bytes));
     let mut opening = Vec::new();
     for (at, volume) in config.volumes.iter().enumerate() {
         let refused = |reason: String| ApplianceError::Volume { name: volume.name.clone(), reason };
         let geometry = geometry(config, volume, block_size).map_err(refused)?;
         let _inside = runtime.enter();
-        let device = device_of(config, volume, geometry, &runtime).map_err(refused)?;
-        let settings = settings(config, block_size);
         let place = ssd.volumes().all()[at].clone();
+        let device = match device_of(config, volume, geometry, &runtime) {
+            Ok(device) => device,
+            Err(NoDevice::Refused(why)) => return Err(refused(why)),
+            Err(NoDevice::Gone(why)) => {
+                stays_offline(&place, &why);
+                continue;
+            }
+        };
+        let settings = settings(config, block_size);
         let (opened, ill) = (place.clone(), ill.clone());
-        let in_use = in_use.clone();
+        let (in_use, index_left) = (in_use.clone(), index_left.clone());
         let online = runtime.spawn(async move {
-            let volume = Volume::open(Disk::new(device), settings).await?;
+            let volume =
+                Volume::open(Disk::new(device), settings).await.map_err(Unusable::Volume)?;
+            let index_bytes = volume.geometry().index_entries_max() * INDEX_ENTRY_BYTES;
+            take_index(&index_left, index_bytes)?;
             ill::bring_back(&opened.name, &volume, &ill);
             let told = ill::catch_up(&opened.name, &volume, &in_use).await;
             opened.come_online(volume);
-            Ok(told)
+            Ok::<_, Unusable>(told)
         });
         opening.push(Opening { place, online, file: file.clone() });
     }
@@ -79,7 +91,7 @@ pub(super) fn start(
 /// A volume on its way.
 struct Opening {
     place: Arc<Place>,
-    online: JoinHandle<Result<Option<VolumeId>, VolumeError>>,
+    online: JoinHandle<Result<Option<VolumeId>, Unusable>>,
     file: Remembered,
 }
 
@@ -90,7 +102,9 @@ impl Opening {
         let left = until.saturating_duration_since(Instant::now());
         match timeout(left, &mut self.online).await {
             // What is on it is the operator's to look at; a device that fails is not.
-            Ok(Ok(Err(error @ VolumeError::Format(_)))) => {
+            Ok(Ok(Err(
+                error @ (Unusable::Volume(VolumeError::Format(_)) | Unusable::Index { .. }),
+            ))) => {
                 let (name, reason) = (self.place.name.clone(), error.to_string());
                 Err(ApplianceError::Volume { name, reason })
             }
@@ -109,7 +123,7 @@ impl Opening {
 
     fn ended(
         &self,
-        ended: Result<Result<Option<VolumeId>, VolumeError>, JoinError>,
+        ended: Result<Result<Option<VolumeId>, Unusable>, JoinError>,
     ) -> Option<VolumeId> {
         let name = &self.place.name;
         let why = match ended {
@@ -120,10 +134,45 @@ impl Opening {
             Ok(Err(error)) => error.to_string(),
             Err(panicked) => panicked.to_string(),
         };
-        tracing::error!("volume {name} stays offline: {why}");
-        self.place.stay_offline();
+        stays_offline(&self.place, &why);
         None
     }
+}
+
+fn stays_offline(place: &Place, why: &str) {
+    tracing::error!("volume {} stays offline: {why}", place.name);
+    place.stay_offline();
+}
+
+/// Why a volume whose device is there is not used.
+enum Unusable {
+    Volume(VolumeError),
+    /// Its index is as large as it was made; what is left of the setting is less.
+    Index {
+        needs_bytes: u64,
+        left_bytes: u64,
+    },
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unusable::Volume(source) => source.fmt(f),
+            Unusable::Index { needs_bytes, left_bytes } => write!(
+                f,
+                "it was made with an index of {needs_bytes} bytes, and the other volumes leave \
+                 {left_bytes} of `ssd.index`; make that {} bytes larger",
+                needs_bytes - left_bytes
+            ),
+        }
+    }
+}
+
+/// Takes a volume's index out of what the setting allows all of them together.
+fn take_index(left: &AtomicU64, needs_bytes: u64) -> Result<(), Unusable> {
+    let take = |left: u64| left.checked_sub(needs_bytes);
+    let taken = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
+    taken.map(drop).map_err(|left_bytes| Unusable::Index { needs_bytes, left_bytes })
 }
 
 /// Writes what is known of every volume, so that the next start is a warm one.
@@ -161,79 +210,6 @@ fn place(config: &config::Ssd, volume: &SsdVolume, tier: &SsdParts) -> Place {
 fn settings(config: &config::Ssd, block_size: BlockSize) -> VolumeSettings {
     let (block, read_deadline) = (Some(block_size), config.read_deadline);
     VolumeSettings { block, read_deadline, ..VolumeSettings::default() }
-}
-
-/// What a new volume looks like.
-fn geometry(
-    config: &config::Ssd,
-    volume: &SsdVolume,
-    block_size: BlockSize,
-) -> Result<Geometry, String> {
-    let total: u64 = config.volumes.iter().map(|volume| volume.size_bytes).sum();
-    let share = u128::from(config.index_bytes) * u128::from(volume.size_bytes) / u128::from(total);
-    let entries = share as u64 / INDEX_ENTRY_BYTES;
-    Geometry::for_new(volume.size_bytes, block_size, entries).map_err(|e| e.to_string())
-}
-
-/// The device of a volume; one that is not there is made, and made a volume.
-fn device_of(
-    config: &config::Ssd,
-    volume: &SsdVolume,
-    geometry: Geometry,
-    runtime: &Handle,
-) -> Result<Arc<dyn Device>, String> {
-    if let Some(simulate) = &volume.simulate {
-        let simulation = said(volume.size_bytes, simulate)?;
-        let device: Arc<dyn Device> = Arc::new(Simulated::new(&simulation));
-        format(runtime, device.clone(), geometry)?;
-        return Ok(device);
-    }
-    let options = device::Options {
-        engine: match config.engine {
-            EngineChoice::Auto => device::EngineChoice::Auto,
-            EngineChoice::Uring => device::EngineChoice::Uring,
-            EngineChoice::Threads => device::EngineChoice::Threads,
-        },
-        access: device::Access::ReadWrite,
-    };
-    if volume.kind == VolumeKind::NewFile && !volume.path.exists() {
-        make(&volume.path, geometry, &options, runtime)?;
-    }
-    device::open(&volume.path, &options).map_err(|error| error.to_string())
-}
-
-/// The faults of a simulated device, of the size that the configuration says.
-fn said(size_bytes: u64, simulate: &str) -> Result<Simulation, String> {
-    let comma = if simulate.is_empty() { "" } else { "," };
-    let said = format!("size={}KiB{comma}{simulate}", size_bytes >> 10);
-    said.parse().map_err(|error| format!("simulate: {error}"))
-}
-
-/// Makes a file a volume before it gets its name: what is there under that is a volume.
-fn make(
-    path: &Path,
-    geometry: Geometry,
-    options: &device::Options,
-    runtime: &Handle,
-) -> Result<(), String> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".new");
-    let new = Path::new(&name);
-    device::create(new, geometry.volume_bytes()).map_err(|error| error.to_string())?;
-    let made = device::open(new, options).map_err(|error| error.to_string());
-    let made = made.and_then(|device| format(runtime, device, geometry));
-    let named = made.and_then(|()| fs::rename(new, path).map_err(|error| error.to_string()));
-    if named.is_err() {
-        // Nothing of ours is left behind.
-        let _ = fs::remove_file(new);
-    }
-    named
-}
-
-fn format(runtime: &Handle, device: Arc<dyn Device>, geometry: Geometry) -> Result<(), String> {
-    let disk = Disk::new(device);
-    let formatted = runtime.block_on(Volume::format(&disk, geometry, VolumeId::random()));
-    formatted.map_err(|error| error.to_string())
 }
 
 /// How long a start waits for its volumes.

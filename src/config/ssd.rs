@@ -21,7 +21,8 @@ pub struct Ssd {
     pub admission: Admission,
     /// How its devices are talked to.
     pub engine: EngineChoice,
-    /// Memory of its index, all volumes together; zero without volumes.
+    /// Memory of its index, all volumes together; zero without volumes. What a volume has of it is
+    /// fixed when it is made.
     pub index_bytes: u64,
     /// How long a viewer waits for a read before the origin is asked.
     pub read_deadline: Duration,
@@ -38,7 +39,7 @@ pub struct Ssd {
 pub enum Admission {
     /// What is likely to be asked for again, as far as the volumes' writes per day allow.
     Budget,
-    /// Everything: volumes wear as fast as origins fill.
+    /// Everything, as far as the volumes' writes per day allow.
     All,
     /// Planned fills alone.
     PlannedOnly,
@@ -117,10 +118,14 @@ fn index(section: &Section<'_>, volumes: &[SsdVolume]) -> Index {
     Index { bytes, at, written }
 }
 
-/// Enough for blocks of half a MiB.
 fn usual_index_bytes(volumes: &[SsdVolume]) -> u64 {
-    let mib: u64 = volumes.iter().map(|volume| volume.size_bytes >> 20).sum();
-    INDEX_BYTES_MIN.max(mib * INDEX_ENTRIES_PER_MIB * INDEX_ENTRY_BYTES)
+    volumes.iter().map(|volume| usual_index_bytes_of(volume.size_bytes)).sum()
+}
+
+/// What the index of a volume of so many bytes has where nothing else is said: enough for blocks of
+/// half a MiB.
+pub fn usual_index_bytes_of(volume_bytes: u64) -> u64 {
+    INDEX_BYTES_MIN.max((volume_bytes >> 20) * INDEX_ENTRIES_PER_MIB * INDEX_ENTRY_BYTES)
 }
 
 /// A folder that is there holds a file of ours; anything else is the file itself.

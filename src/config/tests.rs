@@ -179,6 +179,20 @@ fn the_index_of_the_ssd_tier_has_its_place_in_the_memory() {
 }
 
 #[test]
+fn a_device_that_is_gone_is_a_warning_and_not_a_fault() {
+    let volume = "[[ssd.volumes]]\npath = \"/dev/disk/by-id/nvme-that-died\"\n";
+    let found = config(&with(volume)).unwrap();
+    assert_eq!(found.ssd.volumes[0].kind, VolumeKind::GoneDevice);
+    let warning = found.warnings[0].to_string();
+    assert!(
+        warning.ends_with("is gone (no such file or directory): the appliance serves without it"),
+        "{warning}"
+    );
+    let sized = config(&with(&format!("{volume}size = \"1 TiB\"\n"))).unwrap_err().to_string();
+    assert!(sized.contains("a block device is used whole: leave it out"), "{sized}");
+}
+
+#[test]
 fn a_volume_is_what_is_there_or_what_is_to_be_made() {
     let folder = tempfile::tempdir().unwrap();
     let made = |name: &str, bytes: u64| {

@@ -47,6 +47,8 @@ pub enum VolumeKind {
     NewFile,
     /// A block device.
     BlockDevice,
+    /// A block device that is not there, or broken: the appliance serves without it.
+    GoneDevice,
     /// Memory.
     Simulated,
 }
@@ -58,6 +60,7 @@ impl VolumeKind {
             VolumeKind::File => "file",
             VolumeKind::NewFile => "new file",
             VolumeKind::BlockDevice => "block device",
+            VolumeKind::GoneDevice => "block device that is gone",
             VolumeKind::Simulated => "simulated",
         }
     }
@@ -174,6 +177,9 @@ impl Written<'_> {
         path: &Path,
     ) -> (VolumeKind, Option<u64>) {
         let found = match fs::metadata(path) {
+            Err(error) if is_gone(&error) && is_below_dev(path) => {
+                return self.gone(setting, text, &error);
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return (VolumeKind::NewFile, self.possible(setting, text, path));
             }
@@ -181,9 +187,7 @@ impl Written<'_> {
         };
         match found {
             Ok(found) if found.is_file() => (VolumeKind::File, self.of_file(found.len())),
-            Ok(found) if found.file_type().is_block_device() => {
-                (VolumeKind::BlockDevice, self.of_device(setting, text, path))
-            }
+            Ok(found) if found.file_type().is_block_device() => self.of_device(setting, text, path),
             Ok(_) => {
                 setting.fail(format!("is {text:?}; a file or a block device"));
                 (VolumeKind::File, None)
@@ -234,12 +238,40 @@ impl Written<'_> {
         Some(whole(bytes).clamp(VOLUME_BYTES_MIN, VOLUME_BYTES_MAX))
     }
 
-    fn of_device(&self, setting: &Setting<'_>, text: &str, path: &Path) -> Option<u64> {
+    /// A device that has died since the configuration was written: not the operator's mistake.
+    fn gone(
+        &self,
+        setting: &Setting<'_>,
+        text: &str,
+        error: &io::Error,
+    ) -> (VolumeKind, Option<u64>) {
+        self.refuse_size();
+        let warning = format!(
+            "`ssd.volumes.path` is {text:?}, which is gone ({}): the appliance serves without it",
+            cause(error)
+        );
+        setting.source.warn(setting.source.place(setting.at), warning);
+        (VolumeKind::GoneDevice, None)
+    }
+
+    fn refuse_size(&self) {
         if let Some(size) = self.size {
             size.fail("is for files; a block device is used whole: leave it out");
         }
+    }
+
+    fn of_device(
+        &self,
+        setting: &Setting<'_>,
+        text: &str,
+        path: &Path,
+    ) -> (VolumeKind, Option<u64>) {
         let end = fs::File::open(path).and_then(|mut device| device.seek(SeekFrom::End(0)));
-        match end {
+        if let Some(error) = end.as_ref().err().filter(|error| is_gone(error)) {
+            return self.gone(setting, text, error);
+        }
+        self.refuse_size();
+        let bytes = match end {
             Ok(bytes) if whole(bytes) < VOLUME_BYTES_MIN => {
                 let (bytes, least) = (bytes_text(bytes), bytes_text(VOLUME_BYTES_MIN));
                 setting.fail(format!("is {text:?}, a device of {bytes}; at least {least:?}"));
@@ -250,8 +282,19 @@ impl Written<'_> {
                 refuse(setting, text, &error);
                 None
             }
-        }
+        };
+        (VolumeKind::BlockDevice, bytes)
     }
+}
+
+/// Whether devices are named there; what is missing elsewhere is a file.
+fn is_below_dev(path: &Path) -> bool {
+    path.starts_with("/dev") && !path.starts_with("/dev/shm")
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    let codes = [libc::ENOENT, libc::EIO, libc::ENXIO, libc::ENODEV, libc::ENOMEDIUM];
+    error.raw_os_error().is_some_and(|code| codes.contains(&code))
 }
 
 fn refuse(setting: &Setting<'_>, text: &str, error: &io::Error) {

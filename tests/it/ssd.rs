@@ -90,7 +90,37 @@ async fn a_range_reads_the_pieces_it_touches_and_the_record_header() {
     assert_eq!(response.content_range(), Some((range.start, range.end - 1, Some(4 * BLOCK))));
     let bytes = edge.metric(read[0], &[]).await - before[0];
     assert_eq!(bytes, (2 * PIECE + 4096) as f64, "two pieces and a header");
+    let reads = edge.metric(read[1], &[]).await - before[1];
+    assert_eq!(reads, 2.0, "one of the header, one of both pieces");
     assert_eq!(origin.all_requests().len(), 0);
+}
+
+#[tokio::test]
+async fn a_byte_that_changed_on_the_volume_is_a_miss() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    origin.serve("/film", Script::of(3 * BLOCK));
+    let mut edge = keeping_all(&origin, folder.path()).start();
+    let film = edge.get("/film").send().await;
+    assert_eq!(judge(&origin, "/film", &film), WHOLE);
+    until_kept(&edge, 4).await;
+    edge.drain().await;
+    origin.forget_requests();
+    let changed = film.body.slice((BLOCK + 3 * PIECE) as usize..).slice(..4096);
+    let volume = folder.path().join("volume");
+    let mut bytes = std::fs::read(&volume).unwrap();
+    let at = bytes.chunks(4096).position(|granule| granule == changed).unwrap() * 4096;
+    bytes[at + 1234] ^= 1;
+    std::fs::write(&volume, bytes).unwrap();
+
+    let edge = keeping_all(&origin, folder.path()).start();
+    assert_eq!(judge(&origin, "/film", &edge.get("/film").send().await), WHOLE);
+
+    let asked: Vec<_> = origin.requests("/film").iter().map(|r| r.head.range()).collect();
+    assert_eq!(asked, [Some((BLOCK, Some(2 * BLOCK - 1)))], "the block it lies in, and no other");
+    assert_eq!(
+        edge.metric("tidegate_ssd_records_dropped_total", &["reason=\"mismatch\""]).await,
+        1.0
+    );
 }
 
 #[tokio::test]
@@ -326,6 +356,30 @@ async fn five_hundred_viewers_of_a_block_cost_one_read() {
     // The first piece of it is in ram.
     assert_eq!(bytes, (BLOCK - PIECE + 4096) as f64);
     assert_eq!(origin.requests("/film").len(), 1);
+}
+
+#[tokio::test]
+async fn an_appliance_serves_without_a_device_that_is_gone() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    origin.serve("/film", Script::of(2 * BLOCK));
+    let edge = keeping_all(&origin, folder.path())
+        .volume_with("path = \"/dev/disk/by-id/nvme-that-died\"")
+        .start();
+    assert_eq!(judge(&origin, "/film", &edge.get("/film").send().await), WHOLE);
+    until_kept(&edge, 3).await;
+    let state = ["volume=\"nvme-that-died\"", "state=\"offline\""];
+    assert_eq!(edge.metric("tidegate_ssd_state", &state).await, 1.0);
+}
+
+#[tokio::test]
+async fn an_index_larger_than_the_setting_allows_is_refused() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    let mut edge = keeping_all(&origin, folder.path()).setting("ssd.index", "3 MiB").start();
+    edge.drain().await;
+    let refused = keeping_all(&origin, folder.path()).try_start().err().unwrap();
+    let says = "was made with an index of 3145728 bytes, and the other volumes leave 1048576 of \
+                `ssd.index`; make that 2097152 bytes larger";
+    assert!(refused.ends_with(says), "{refused}");
 }
 
 #[tokio::test]

@@ -1,0 +1,107 @@
+//! The device of a volume: opened, or made first, or a simulation in memory.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+
+use crate::config::{self, EngineChoice, SsdVolume, VolumeKind};
+use crate::limits::INDEX_ENTRY_BYTES;
+use crate::object::BlockSize;
+use crate::store::Volume;
+use crate::store::device::{self, Device, Disk, OpenError, Simulated, Simulation};
+use crate::store::format::{Geometry, VolumeId};
+
+/// Why a volume has no device.
+pub(super) enum NoDevice {
+    /// It is not there, or broken: the appliance serves without it.
+    Gone(String),
+    /// An operator must look at it.
+    Refused(String),
+}
+
+/// What a new volume looks like.
+pub(super) fn geometry(
+    config: &config::Ssd,
+    volume: &SsdVolume,
+    block_size: BlockSize,
+) -> Result<Geometry, String> {
+    let total: u64 = config.volumes.iter().map(|volume| volume.size_bytes).sum();
+    let share = u128::from(config.index_bytes) * u128::from(volume.size_bytes) / u128::from(total);
+    let entries = share as u64 / INDEX_ENTRY_BYTES;
+    Geometry::for_new(volume.size_bytes, block_size, entries).map_err(|e| e.to_string())
+}
+
+/// The device of a volume; a file that is not there is made, and made a volume.
+pub(super) fn device_of(
+    config: &config::Ssd,
+    volume: &SsdVolume,
+    geometry: Geometry,
+    runtime: &Handle,
+) -> Result<Arc<dyn Device>, NoDevice> {
+    if let Some(simulate) = &volume.simulate {
+        return simulated(volume.size_bytes, simulate, geometry, runtime)
+            .map_err(NoDevice::Refused);
+    }
+    let options = device::Options {
+        engine: match config.engine {
+            EngineChoice::Auto => device::EngineChoice::Auto,
+            EngineChoice::Uring => device::EngineChoice::Uring,
+            EngineChoice::Threads => device::EngineChoice::Threads,
+        },
+        access: device::Access::ReadWrite,
+    };
+    if volume.kind == VolumeKind::NewFile && !volume.path.exists() {
+        make_file(&volume.path, geometry, &options, runtime).map_err(NoDevice::Refused)?;
+    }
+    device::open(&volume.path, &options).map_err(|error| match error {
+        OpenError::Missing { .. } | OpenError::Failed { .. } => NoDevice::Gone(error.to_string()),
+        _ => NoDevice::Refused(error.to_string()),
+    })
+}
+
+fn simulated(
+    size_bytes: u64,
+    simulate: &str,
+    geometry: Geometry,
+    runtime: &Handle,
+) -> Result<Arc<dyn Device>, String> {
+    let device: Arc<dyn Device> = Arc::new(Simulated::new(&simulation_of(size_bytes, simulate)?));
+    format(runtime, device.clone(), geometry)?;
+    Ok(device)
+}
+
+/// The faults of a simulated device, of the size that the configuration says.
+fn simulation_of(size_bytes: u64, simulate: &str) -> Result<Simulation, String> {
+    let comma = if simulate.is_empty() { "" } else { "," };
+    let said = format!("size={}KiB{comma}{simulate}", size_bytes >> 10);
+    said.parse().map_err(|error| format!("simulate: {error}"))
+}
+
+/// Makes a file a volume before it gets its name: what is there under that is a volume.
+fn make_file(
+    path: &Path,
+    geometry: Geometry,
+    options: &device::Options,
+    runtime: &Handle,
+) -> Result<(), String> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let new = Path::new(&name);
+    device::create(new, geometry.volume_bytes()).map_err(|error| error.to_string())?;
+    let made = device::open(new, options).map_err(|error| error.to_string());
+    let made = made.and_then(|device| format(runtime, device, geometry));
+    let named = made.and_then(|()| fs::rename(new, path).map_err(|error| error.to_string()));
+    if named.is_err() {
+        // Nothing of ours is left behind.
+        let _ = fs::remove_file(new);
+    }
+    named
+}
+
+fn format(runtime: &Handle, device: Arc<dyn Device>, geometry: Geometry) -> Result<(), String> {
+    let disk = Disk::new(device);
+    let formatted = runtime.block_on(Volume::format(&disk, geometry, VolumeId::random()));
+    formatted.map_err(|error| error.to_string())
+}

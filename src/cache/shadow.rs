@@ -156,12 +156,15 @@ impl Shadows {
         }
     }
 
+    /// Whether a block is in the sample: others need not be shown.
+    pub fn samples(&self, block_hash: u64) -> bool {
+        // The upper bits: others choose segments of a filter by them, but for all keys alike.
+        block_hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40 & (self.keys_per_sample - 1) == 0
+    }
+
     /// Shows a request. Tells whether a new report is there: once an hour.
     pub fn ask(&self, asked: &Asked, now: Instant) -> bool {
-        // The upper bits: others choose segments of a filter by them, but for all keys alike.
-        if asked.block_hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40 & (self.keys_per_sample - 1)
-            != 0
-        {
+        if !self.samples(asked.block_hash) {
             return false;
         }
         let mut caches = self.caches.lock().expect("shadow caches never panic");

@@ -79,6 +79,7 @@ pub struct Figures {
     recalled: AtomicU64,
     bypassed_bytes: AtomicU64,
     bypass_refused: AtomicU64,
+    shown: [AtomicU64; 2],
 }
 
 impl Figures {
@@ -95,6 +96,11 @@ impl Figures {
     /// Bytes asked of origins because a volume was ill.
     pub fn bypassed_bytes(&self) -> u64 {
         self.bypassed_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Requests the shadow caches were shown: viewers who came to a block at its start, and inside.
+    pub fn shown(&self) -> [u64; 2] {
+        self.shown.each_ref().map(|count| count.load(Ordering::Relaxed))
     }
 
     /// How often a viewer waited, or was turned away, because a volume was ill and the origins had
@@ -115,9 +121,8 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// Not of the version: a block that comes back is another one's.
     fn block_hash(&self, index: u32) -> u64 {
-        xxh3_64_with_seed(&self.object.0.to_le_bytes(), u64::from(index))
+        block_hash(self.object, index)
     }
 
     fn sight(&self, index: u32, ram: &RamBlock, seen: Seen) -> Sight {
@@ -196,17 +201,24 @@ impl Ssd {
     }
 
     /// Shows the shadow caches a request: so many bytes of a block of so many. Once an hour they
-    /// say which mode of admission is better, which counts where the write budgets allow it.
+    /// say which mode of admission is better, which counts where the write budgets allow it. Of
+    /// most blocks nothing more than their hash is reckoned: they are not in the sample.
     pub fn show(
         &self,
-        subject: &Subject,
+        key: &ObjectKey,
         index: u32,
         (asked_bytes, block_bytes): (u64, u64),
         reader: Reader,
     ) {
         let Some(shadows) = &self.shadows else { return };
+        let block_hash = block_hash(self.object(key), index);
+        if !shadows.samples(block_hash) {
+            return;
+        }
+        let subject = self.subject(key);
+        self.figures.shown[usize::from(reader == Reader::Inside)].fetch_add(1, Ordering::Relaxed);
         let asked = Asked {
-            block_hash: subject.block_hash(index),
+            block_hash,
             title_hash: subject.title_hash,
             site: subject.key.site(),
             block_bytes,
@@ -246,7 +258,7 @@ impl Ssd {
         let title = &path[..path.rfind('/').map_or(0, |slash| slash + 1)];
         Subject {
             key: key.clone(),
-            object: ObjectHash(xxh3_128_with_seed(key.target().as_bytes(), site_hash.0)),
+            object: self.object(key),
             title_hash: xxh3_64_with_seed(title.as_bytes(), site_hash.0),
             live: site.is_none_or(|site| site.rule_for(path).keep == Keep::Ram),
         }
@@ -326,6 +338,11 @@ impl Ssd {
         self.parts.sites.iter().nth(usize::from(site.0))
     }
 
+    fn object(&self, key: &ObjectKey) -> ObjectHash {
+        let site_hash = self.site_hash(key.site());
+        ObjectHash(xxh3_128_with_seed(key.target().as_bytes(), site_hash.0))
+    }
+
     fn rule(&self, key: &ObjectKey) -> Option<&Rule> {
         self.site(key.site()).map(|site| site.rule_for(key.path()))
     }
@@ -337,6 +354,11 @@ impl Ssd {
     fn site_hash(&self, site: SiteId) -> SiteHash {
         SiteHash(xxh3_64(self.site_name(site).as_bytes()))
     }
+}
+
+/// Not of the version: a block that comes back is another one's.
+fn block_hash(object: ObjectHash, index: u32) -> u64 {
+    xxh3_64_with_seed(&object.0.to_le_bytes(), u64::from(index))
 }
 
 /// Whether it lies in one record with its head.

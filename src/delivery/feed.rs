@@ -93,6 +93,8 @@ pub struct Feed {
     /// What volumes have to do with this body, once one was asked.
     pub(super) kept: Option<Box<Kept>>,
     pub(super) block_entered: Option<u32>,
+    /// The block the shadow caches were shown last.
+    pub(super) block_shown: Option<u32>,
     pub(super) handed_out: Option<Instant>,
     /// It waits for memory, not for bytes.
     starved: bool,
@@ -122,6 +124,7 @@ impl Feed {
             held: None,
             kept: None,
             block_entered: None,
+            block_shown: None,
             handed_out: None,
             starved: false,
             collapsed: None,

@@ -31,8 +31,6 @@ pub(super) struct Kept {
     ahead: Vec<u32>,
     /// Up to here an origin is asked for what an ill volume holds.
     pub(super) bypassed_to: u64,
-    /// The block the shadow caches were shown last.
-    shown: Option<u32>,
 }
 
 impl Feed {
@@ -93,11 +91,14 @@ impl Feed {
     }
 
     /// He came to the first byte of a block: it may be worth keeping.
-    fn consider(&mut self, index: u32) {
-        let ssd = self.shared.ssd.clone();
-        if ssd.is_in_use() {
-            let version = self.version.clone();
-            ssd.consider(&self.kept().subject, &version, index, Seen::Hit);
+    fn consider(&self, index: u32) {
+        let ssd = &self.shared.ssd;
+        if !ssd.is_in_use() {
+            return;
+        }
+        match &self.kept {
+            Some(kept) => ssd.consider(&kept.subject, &self.version, index, Seen::Hit),
+            None => ssd.consider(&ssd.subject(&self.key), &self.version, index, Seen::Hit),
         }
     }
 
@@ -109,7 +110,6 @@ impl Feed {
                 block: None,
                 ahead: Vec::new(),
                 bypassed_to: 0,
-                shown: None,
             })
         })
     }
@@ -194,7 +194,7 @@ impl Feed {
         }
         let block_size = self.shared.block_size;
         let Some(index) = block_size.block_at(span.position) else { return };
-        if self.kept().shown.replace(index) == Some(index) {
+        if self.block_shown.replace(index) == Some(index) {
             return;
         }
         let start = block_size.start_of(index);
@@ -203,8 +203,7 @@ impl Feed {
         let end = span.end.unwrap_or(u64::MAX).min(block_end);
         let bytes = (end.saturating_sub(span.position), block_end.saturating_sub(start));
         let reader = if span.position == start { Reader::Enters } else { Reader::Inside };
-        let ssd = self.shared.ssd.clone();
-        ssd.show(&self.kept().subject, index, bytes, reader);
+        self.shared.ssd.show(&self.key, index, bytes, reader);
     }
 
     /// What was brought for `position`.

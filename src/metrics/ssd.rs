@@ -4,11 +4,14 @@
 //! the configuration; every other label is a word of a closed set, named also while its count is
 //! zero. Nothing of this is there in an appliance without volumes.
 
+mod shadow;
+
 use std::time::Duration;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto;
 
+pub use self::shadow::ShadowSample;
 use super::Metrics;
 use super::series::{self, Kind, Series};
 use crate::limits::VOLUMES_MAX;
@@ -27,6 +30,8 @@ pub struct SsdSample {
     pub bypassed_bytes: u64,
     /// Requests turned away because a volume was ill and the origins had had their share.
     pub bypass_refused: u64,
+    /// What the shadow caches say.
+    pub shadow: ShadowSample,
     /// Each volume that is configured.
     pub volumes: Vec<VolumeSample>,
 }
@@ -189,6 +194,7 @@ fn families(sample: &SsdSample) -> Vec<proto::MetricFamily> {
         series::family(RECOVERY, volumes.iter().filter_map(recovery).collect()),
         each(FOUND, |one| one.recovery.as_ref().map_or_else(Vec::new, |r| r.found.clone())),
     ];
+    families.extend(sample.shadow.families());
     families.retain(|family| !family.get_metric().is_empty());
     families
 }
@@ -411,6 +417,12 @@ mod tests {
             rejected: vec![("once", 6), ("budget", 0)],
             bypassed_bytes: 65_536,
             bypass_refused: 1,
+            shadow: ShadowSample {
+                shown: vec![("enters", 3), ("inside", 1)],
+                hit_shares: vec![("budget", 0.5), ("all", 0.625)],
+                prefers: vec![("budget", 0), ("all", 1)],
+                gains: vec![("ssd", "2".to_owned(), 0.125)],
+            },
             volumes,
         }
     }

@@ -124,6 +124,27 @@ async fn a_byte_that_changed_on_the_volume_is_a_miss() {
 }
 
 #[tokio::test]
+async fn the_shadow_caches_are_shown_each_block_that_a_viewer_comes_to_once() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    origin.serve("/film", Script::of(3 * BLOCK));
+    let edge = keeping_all(&origin, folder.path()).start();
+    let shown = || async {
+        let of = |reader| edge.metric("tidegate_ssd_shadow_requests_total", reader);
+        [of(&["enters"]).await, of(&["inside"]).await]
+    };
+    // From the origin, from ram, and from the volume.
+    for (number, evicted) in [(1.0, 0), (2.0, 0), (3.0, 100)] {
+        edge.evict(evicted);
+        assert_eq!(judge(&origin, "/film", &edge.get("/film").send().await), WHOLE);
+        assert_eq!(shown().await, [3.0 * number, 0.0]);
+        until_kept(&edge, 4).await;
+    }
+    let inside = edge.get("/film").range(BLOCK + PIECE..2 * BLOCK + 5);
+    assert_eq!(judge(&origin, "/film", &inside.send().await), WHOLE);
+    assert_eq!(shown().await, [10.0, 1.0], "the second block from inside, the third at its start");
+}
+
+#[tokio::test]
 async fn pieces_that_no_volume_holds_are_filled_and_the_others_are_not_asked_for() {
     let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
     origin.serve("/film", Script::of(3 * BLOCK));

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use crate::cache::admission::Rejection;
+use crate::cache::admission::{Better, Rejection};
+use crate::cache::shadow::{Point, Tier};
 use crate::cache::ssd::{Place, Ssd};
 use crate::config::SsdVolume;
-use crate::metrics::ssd::{ByWord, Latency, Recovery, SsdSample, VolumeSample};
+use crate::metrics::ssd::{ByWord, Latency, Recovery, ShadowSample, SsdSample, VolumeSample};
 use crate::store::device::{DeviceFigures, LATENCY_BOUNDS, Urgency};
 use crate::store::volume::{Recovered, State, VolumeFigures};
 
@@ -19,7 +20,23 @@ pub(in crate::appliance) fn sample(ssd: &Ssd, volumes: &[SsdVolume], up: Duratio
     };
     let mut rejected: ByWord = Rejection::ALL.map(rejected).into();
     rejected.push(("dropped", ssd.figures().dropped()));
+    let report = ssd.shadows();
+    let [enters, inside] = ssd.figures().shown();
+    let prefers_all = report.as_ref().map(|report| u64::from(report.better != Better::Chosen));
+    let gain = |point: &Point| {
+        let tier = if point.tier == Tier::Ram { "ram" } else { "ssd" };
+        (tier, point.factor.to_string(), point.gain)
+    };
     SsdSample {
+        shadow: ShadowSample {
+            shown: vec![("enters", enters), ("inside", inside)],
+            hit_shares: report.as_ref().map_or_else(Vec::new, |report| {
+                vec![("budget", report.chosen_hit_share), ("all", report.all_hit_share)]
+            }),
+            prefers: prefers_all
+                .map_or_else(Vec::new, |all| vec![("budget", 1 - all), ("all", all)]),
+            gains: report.iter().flat_map(|report| &report.curve).map(gain).collect(),
+        },
         admitted: admissions.iter().map(|figures| figures.admitted).sum(),
         rejected,
         bypassed_bytes: ssd.figures().bypassed_bytes(),

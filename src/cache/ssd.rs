@@ -368,7 +368,7 @@ fn is_small(version: &Version) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::UNIX_EPOCH;
+    use std::time::{SystemTime, UNIX_EPOCH};
 
     use http::{HeaderMap, HeaderValue, StatusCode};
 
@@ -440,6 +440,8 @@ mod tests {
     fn head(numbers: &VersionNumbers, lifetime: Duration) -> Arc<Head> {
         let mut fields = HeaderMap::new();
         fields.insert("etag", HeaderValue::from_static("\"one\""));
+        let max_age = format!("max-age={}", lifetime.as_secs());
+        fields.insert("cache-control", HeaderValue::from_str(&max_age).unwrap());
         let stored = Stored::new(StatusCode::OK, &fields, UNIX_EPOCH);
         let version = Version::new(numbers.assign(), 0, stored.validator().clone(), Some(1 << 20));
         let freshness = Freshness { lifetime, ..Freshness::expired(UNIX_EPOCH) };
@@ -485,6 +487,22 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         heads.clear();
+    }
+
+    #[tokio::test]
+    async fn a_head_from_after_now_is_revalidated_because_the_clock_was_set_back() {
+        for (ahead_seconds, is_fresh) in [(30, true), (3600, false)] {
+            let ssd = tier();
+            ssd.volumes.all()[0].come_online(volume().await);
+            let key = ObjectKey::new(SiteId(0), "/a");
+            let mut head = head(&VersionNumbers::of_epoch(1), LONG);
+            let freshness = &mut Arc::get_mut(&mut head).unwrap().freshness;
+            freshness.received_at = SystemTime::now() + Duration::from_secs(ahead_seconds);
+            keep_head(&ssd, &key, &head).await;
+            assert_eq!(ssd.recall(&key).await, Recalled::Found);
+            let Known::Variant(found) = known(&ssd, &key) else { panic!("it was found") };
+            assert_eq!(found.freshness.is_fresh(SystemTime::now()), is_fresh, "{ahead_seconds}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -380,6 +380,17 @@ async fn five_hundred_viewers_of_a_block_cost_one_read() {
 }
 
 #[tokio::test]
+async fn a_volume_whose_making_was_interrupted_is_made_by_the_next_start() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    origin.serve("/film", Script::of(BLOCK));
+    std::fs::write(folder.path().join("volume.new"), [0; 8192]).unwrap();
+    let edge = keeping_all(&origin, folder.path()).start();
+    assert_eq!(judge(&origin, "/film", &edge.get("/film").send().await), WHOLE);
+    until_kept(&edge, 2).await;
+    assert!(!folder.path().join("volume.new").exists());
+}
+
+#[tokio::test]
 async fn an_appliance_serves_without_a_device_that_is_gone() {
     let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
     origin.serve("/film", Script::of(2 * BLOCK));

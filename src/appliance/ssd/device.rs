@@ -1,6 +1,7 @@
 //! The device of a volume: opened, or made first, or a simulation in memory.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -89,15 +90,33 @@ fn make_file(
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
     let new = Path::new(&name);
+    remove_unfinished(new, options)?;
     device::create(new, geometry.volume_bytes()).map_err(|error| error.to_string())?;
     let made = device::open(new, options).map_err(|error| error.to_string());
     let made = made.and_then(|device| format(runtime, device, geometry));
-    let named = made.and_then(|()| fs::rename(new, path).map_err(|error| error.to_string()));
+    let named = made.and_then(|()| rename(new, path).map_err(|error| error.to_string()));
     if named.is_err() {
         // Nothing of ours is left behind.
         let _ = fs::remove_file(new);
     }
     named
+}
+
+/// A start that ended before a volume was made leaves its file behind; it holds nothing.
+fn remove_unfinished(new: &Path, options: &device::Options) -> Result<(), String> {
+    match device::open(new, options) {
+        Err(OpenError::Missing { .. }) => Ok(()),
+        Err(error @ OpenError::InUse { .. }) => Err(error.to_string()),
+        _ => fs::remove_file(new)
+            .map_err(|error| format!("{} is in the way: {error}", new.display())),
+    }
+}
+
+/// Durable when it is done: after a power cut too there is a volume, or nothing.
+fn rename(new: &Path, path: &Path) -> io::Result<()> {
+    fs::rename(new, path)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 fn format(runtime: &Handle, device: Arc<dyn Device>, geometry: Geometry) -> Result<(), String> {

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::timeout;
 
@@ -139,10 +139,12 @@ impl Ssd {
     }
 
     pub(super) fn take_back(&self, subject: &Subject, heads: Vec<Arc<Head>>, found: HeadFound) {
-        let heads = match found.trust {
-            Trust::Newest => heads,
+        let is_doubted =
+            found.trust == Trust::MustRevalidate || is_ahead(&heads, SystemTime::now());
+        let heads = match is_doubted {
+            false => heads,
             // Something newer may have been lost: the origin is asked.
-            Trust::MustRevalidate => heads.iter().map(|head| Arc::new(expired(head))).collect(),
+            true => heads.iter().map(|head| Arc::new(expired(head))).collect(),
         };
         if let (Some(SmallBody { version, bytes }), [head]) = (found.body, &heads[..])
             && head.version.id == version
@@ -158,7 +160,17 @@ impl Ssd {
     }
 }
 
+/// Received in the future: the clock has been set back since, as it is on a machine that starts
+/// without one, and how old they are is not known.
+fn is_ahead(heads: &[Arc<Head>], now: SystemTime) -> bool {
+    let ahead = |head: &Arc<Head>| head.freshness.received_at.duration_since(now);
+    heads.iter().any(|head| ahead(head).is_ok_and(|ahead| ahead > CLOCK_STEP_MAX))
+}
+
 fn expired(head: &Head) -> Head {
     let freshness = Freshness { lifetime: Duration::ZERO, ..head.freshness };
     Head { freshness, ..head.clone() }
 }
+
+/// How far a clock that is kept right is set back at once.
+const CLOCK_STEP_MAX: Duration = Duration::from_secs(60);

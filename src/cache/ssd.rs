@@ -384,7 +384,7 @@ mod tests {
     use crate::object::VersionNumbers;
     use crate::site::{FieldEdits, Lifetimes, PathPattern, QueryPolicy};
     use crate::store::device::{Disk, Faults, Share, Simulated, Simulation, Urgency};
-    use crate::store::volume::{HeadWrite, State, VolumeSettings};
+    use crate::store::volume::{HeadWrite, SmallBody, State, VolumeSettings};
     use crate::store::{Geometry, Volume, VolumeId};
 
     const LONG: Duration = Duration::from_secs(3600);
@@ -604,6 +604,33 @@ mod tests {
         ssd.volumes.all()[0].was_in_time();
         assert_eq!(ssd.recall(&key).await, Recalled::Found);
         assert_eq!(governor.used_bytes(Use::Ssd), 0);
+    }
+
+    #[tokio::test]
+    async fn an_object_whose_hash_is_anothers_is_a_miss_until_it_is_filled() {
+        let (ssd, volume) = (tier(), volume().await);
+        ssd.volumes.all()[0].come_online(volume.clone());
+        let keys = ["/a", "/b"].map(|target| ObjectKey::new(SiteId(0), target));
+        let head = head(&VersionNumbers::of_epoch(1), LONG);
+        // As if "/b" had been chosen so that its hash is that of "/a".
+        let object = ssd.subject(&keys[0]).object;
+        let (name, edits) = (("", "/b"), FieldEdits::default());
+        let payload = encoded(name, &edits, std::slice::from_ref(&head)).unwrap();
+        let body = SmallBody { version: head.version.id, bytes: vec![7; 9].into() };
+        let (site, birth, guard) = (SiteHash(0), 0, Box::new(()));
+        let payload = payload.into();
+        let write = HeadWrite { object, site, birth, payload, body: Some(body), guard };
+        volume.append_head(write).unwrap();
+        assert_eq!(ssd.recall(&keys[0]).await, Recalled::NotHeld);
+        assert!(matches!(known(&ssd, &keys[0]), Known::Nothing));
+        assert_eq!(ssd.parts.ram.usage().blocks, 0, "nothing of it is taken");
+
+        let heads = &ssd.parts.heads;
+        let filled = || heads.store(keys[0].clone(), head.clone());
+        ssd.head_changed(&keys[0], Change::Replaced, filled);
+        heads.clear();
+        assert_eq!(ssd.recall(&keys[0]).await, Recalled::Found, "it has taken the other's place");
+        assert!(matches!(known(&ssd, &keys[0]), Known::Variant(_)));
     }
 
     #[tokio::test]

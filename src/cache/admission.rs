@@ -185,7 +185,7 @@ pub struct Admission {
     budget: Budget,
     /// Bytes per second that writing all would take, as `f64` bits; `NaN`: it is not better.
     all_bytes_per_second: AtomicU64,
-    /// As `f64` bits. Zero before anything was reclaimed: what is free costs nothing to fill.
+    /// As `f64` bits. `NaN` before anything was reclaimed: what is free costs nothing to fill.
     used_share: AtomicU64,
     admitted: AtomicU64,
     rejected: [AtomicU64; Rejection::ALL.len()],
@@ -210,7 +210,7 @@ impl Admission {
             shares: Shares::new(sizes.volume_bytes, SITES_MAX),
             budget: Budget::new(settings.write_bytes_per_day, sizes.volume_bytes, now),
             all_bytes_per_second: AtomicU64::new(f64::NAN.to_bits()),
-            used_share: AtomicU64::new(0),
+            used_share: AtomicU64::new(f64::NAN.to_bits()),
             admitted: AtomicU64::new(0),
             rejected: [const { AtomicU64::new(0) }; Rejection::ALL.len()],
         };
@@ -279,8 +279,12 @@ impl Admission {
         if blocks == 0 {
             return;
         }
-        let share = f64::from_bits(self.used_share.load(Ordering::Relaxed));
-        let next = share + (used as f64 / blocks as f64 - share) / REGIONS_AVERAGED;
+        let of_region = used as f64 / blocks as f64;
+        let next = match self.used_share() {
+            // Grown from zero it would say for many regions that what is kept is worth nothing.
+            None => of_region,
+            Some(share) => share + (of_region - share) / REGIONS_AVERAGED,
+        };
         self.used_share.store(next.to_bits(), Ordering::Relaxed);
     }
 
@@ -309,7 +313,7 @@ impl Admission {
             window: strictness.window(),
             writes_all: strictness == Strictness::ALL,
             believes_titles: strictness.title_factor().is_some(),
-            used_share: f64::from_bits(self.used_share.load(Ordering::Relaxed)),
+            used_share: self.used_share().unwrap_or(0.0),
         }
     }
 
@@ -351,10 +355,16 @@ impl Admission {
             return true;
         }
         let Some(factor) = self.strictness().title_factor() else { return false };
-        let used_share = f64::from_bits(self.used_share.load(Ordering::Relaxed));
+        let Some(used_share) = self.used_share() else { return true };
         let site = usize::from(sight.site.0);
         let return_share = self.titles.return_share(sight.title_hash, site);
-        used_share == 0.0 || return_share > (used_share * factor).max(RETURN_SHARE_MIN)
+        return_share > (used_share * factor).max(RETURN_SHARE_MIN)
+    }
+
+    /// The part of the blocks reclaimed of late that had been used; `None` before any was.
+    fn used_share(&self) -> Option<f64> {
+        let share = f64::from_bits(self.used_share.load(Ordering::Relaxed));
+        (!share.is_nan()).then_some(share)
     }
 
     fn mark(&self, sight: &Sight) -> Seen {
@@ -393,7 +403,7 @@ mod tests {
         let settings = AdmissionSettings { mode, ..AdmissionSettings::default() };
         let admission = Admission::new(SIZES, settings, Instant::now());
         // The volume is full, and of what left it many had been used.
-        (0..24).for_each(|_| admission.reclaimed(64, 64));
+        admission.reclaimed(64, 50);
         admission
     }
 
@@ -455,6 +465,23 @@ mod tests {
         // Every block that was reclaimed had been used: this one would be one of the worst.
         (0..100).for_each(|_| admission.reclaimed(64, 64));
         assert_eq!(considered(&admission, &of_title(2)), Decision::Reject(Rejection::FirstSight));
+    }
+
+    #[test]
+    fn the_first_region_given_up_ends_the_first_fill() {
+        let admission = Admission::new(SIZES, AdmissionSettings::default(), Instant::now());
+        assert_eq!(considered(&admission, &sight(1, Use::Fill)), Decision::Admit, "room is free");
+        admission.reclaimed(64, 64);
+        let rejected = Decision::Reject(Rejection::FirstSight);
+        assert_eq!(considered(&admission, &sight(2, Use::Fill)), rejected);
+        assert_eq!(admission.figures().used_share, 1.0);
+        // That nothing was used is no reason to write everything for ever.
+        let admission = Admission::new(SIZES, AdmissionSettings::default(), Instant::now());
+        admission.reclaimed(64, 0);
+        let is_written =
+            |block: &u64| considered(&admission, &sight(*block, Use::Fill)) != rejected;
+        let written = (0..1_000).filter(is_written).count();
+        assert!(written < 100, "{written} of a thousand strangers");
     }
 
     #[test]

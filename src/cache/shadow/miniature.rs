@@ -363,6 +363,34 @@ mod tests {
     }
 
     #[test]
+    fn a_flood_into_a_volume_that_was_never_full_leaves_the_hot_set() {
+        let sizes = MiniatureSizes {
+            ram_bytes: 200 * MIB,
+            ssd_bytes: 2_048 * MIB,
+            region_bytes: 32 * MIB,
+            block_bytes_usual: MIB,
+            sharding: Sharding { shard_bytes_min: 64 * MIB, shards_max: 1 },
+        };
+        let mut cache = Miniature::new(sizes, AdmissionSettings::default(), Instant::now());
+        let mut share = |strangers: u64| {
+            let (hot, rounds) = (1_024, 20);
+            let now = Instant::now();
+            let mut found = 0;
+            for n in 0..hot * rounds {
+                found += u64::from(cache.ask(&asked(hash(n) % hot), now) != Found::Nowhere);
+                (0..strangers).for_each(|stranger| {
+                    cache.ask(&asked(1 << 40 | (n * strangers + stranger)), now);
+                });
+            }
+            found as f64 / (hot * rounds) as f64
+        };
+        share(0);
+        assert_eq!(share(0), 1.0);
+        let flooded = share(16);
+        assert!(flooded > 0.99, "{flooded}");
+    }
+
+    #[test]
     fn what_is_asked_for_is_found_in_ram_or_on_the_volume_or_filled() {
         let mut cache = cache(Mode::All);
         let now = Instant::now();

@@ -162,7 +162,8 @@ pub(super) struct Budget {
     /// Of the mapping: what fills and pinned slices may hold. Together more than the mapping: what
     /// is kept makes room.
     working_bytes: u64,
-    /// Beside the mapping and the ssd index: heads, connections, connections to origins.
+    /// Beside the mapping and what the ssd tier knows in memory: heads, connections, connections
+    /// to origins.
     rest_bytes: u64,
     /// Of the rest, for good.
     pub(super) heads_bytes: u64,
@@ -175,7 +176,8 @@ pub(super) struct Budget {
 impl Budget {
     fn of(config: &Config) -> Budget {
         let memory = &config.memory;
-        let elsewhere = memory.ram_bytes + config.ssd.index_bytes + PROCESS_BYTES;
+        let tier_bytes = config.ssd.index_bytes + ssd::beside_index_bytes(config);
+        let elsewhere = memory.ram_bytes + tier_bytes + PROCESS_BYTES;
         let rest_bytes = memory.total_bytes.saturating_sub(elsewhere);
         let tls = config.listeners.iter().any(|listener| listener.kind == ListenerKind::Https);
         let connection_bytes = CONNECTION_BYTES + if tls { TLS_CONNECTION_BYTES } else { 0 };

@@ -22,8 +22,9 @@ pub(super) use self::ill::Watch;
 pub(super) use self::sample::sample;
 use super::ApplianceError;
 use crate::cache::admission::{Admission, AdmissionSettings, AdmissionSizes, Mode};
+use crate::cache::shadow::Shadows;
 use crate::cache::ssd::{Place, Ssd, SsdParts, Volumes};
-use crate::config::{self, SsdVolume};
+use crate::config::{self, Config, SsdVolume};
 use crate::limits::INDEX_ENTRY_BYTES;
 use crate::object::BlockSize;
 use crate::store::Volume;
@@ -186,11 +187,23 @@ pub(super) async fn close(ssd: &Ssd, watch: &Watch) {
     }
 }
 
+/// What the tier takes in memory beside its index: what admission has seen, twice while it is
+/// saved, and the shadow caches.
+pub(super) fn beside_index_bytes(config: &Config) -> u64 {
+    let volumes = &config.ssd.volumes;
+    let seen = |volume| 2 * Admission::bytes_for(&admission_sizes(volume, config.block_size));
+    let blocks = volumes.iter().map(|v| v.size_bytes).sum::<u64>() / config.block_size.bytes();
+    let shadows = if volumes.is_empty() { 0 } else { Shadows::bytes_for(blocks) };
+    volumes.iter().map(seen).sum::<u64>() + shadows
+}
+
+fn admission_sizes(volume: &SsdVolume, block_size: BlockSize) -> AdmissionSizes {
+    let volume_bytes = volume.size_bytes;
+    AdmissionSizes { volume_bytes, blocks_max: volume_bytes / block_size.bytes() }
+}
+
 fn place(config: &config::Ssd, volume: &SsdVolume, tier: &SsdParts) -> Place {
-    let sizes = AdmissionSizes {
-        volume_bytes: volume.size_bytes,
-        blocks_max: volume.size_bytes / tier.block_size.bytes(),
-    };
+    let sizes = admission_sizes(volume, tier.block_size);
     let settings = AdmissionSettings {
         mode: match config.admission {
             config::Admission::Budget => Mode::Budget,

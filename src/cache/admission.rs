@@ -199,7 +199,12 @@ const REGIONS_AVERAGED: f64 = 16.0;
 const RETURN_SHARE_MIN: f64 = 0.2;
 
 impl Admission {
-    /// Takes five bytes for each block and a MiB; nothing was seen yet.
+    /// What one takes in memory, in bytes: five for each block, and a MiB.
+    pub fn bytes_for(sizes: &AdmissionSizes) -> u64 {
+        5 * sizes.blocks_max + (1 << 20)
+    }
+
+    /// Takes [`Admission::bytes_for`]; nothing was seen yet.
     pub fn new(sizes: AdmissionSizes, settings: AdmissionSettings, now: Instant) -> Admission {
         let admission = Admission {
             sizes,

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 pub use self::miniature::{Asked, Found, Miniature, MiniatureFigures, MiniatureSizes, Reader};
-use crate::cache::admission::{AdmissionSettings, Better, Mode};
+use crate::cache::admission::{Admission, AdmissionSettings, AdmissionSizes, Better, Mode};
 use crate::cache::policy::Sharding;
 
 /// One key in so many is in the sample, unless it would then be too small or too large.
@@ -21,6 +21,10 @@ const KEYS_PER_SAMPLE: u64 = 64;
 const BLOCKS_MIN: u64 = 4_096;
 /// Blocks of the sample that fit the volume: about 4 MiB of memory for each shadow cache.
 const BLOCKS_MAX: u64 = 65_536;
+/// What a shadow cache has of each: in ram's policy, in the index, in the log.
+const BLOCK_MEMORY_BYTES: u64 = 64;
+/// The modes that are compared, and the cache as it is.
+const MODES: [Mode; 3] = [Mode::Budget, Mode::All, Mode::Budget];
 /// How often it is reckoned what is better.
 const HOUR: Duration = Duration::from_secs(3_600);
 /// What an hour counts for after the next one: the last three hours or so decide.
@@ -128,6 +132,14 @@ struct Shadow {
 }
 
 impl Shadows {
+    /// What they take in memory, in bytes, of a cache whose volumes hold so many blocks.
+    pub fn bytes_for(blocks: u64) -> u64 {
+        let caches = (MODES.len() + CURVE.len()) as u64;
+        let blocks_max = blocks.min(BLOCKS_MAX);
+        let admission = Admission::bytes_for(&AdmissionSizes { volume_bytes: 0, blocks_max });
+        caches * (admission + blocks_max * BLOCK_MEMORY_BYTES)
+    }
+
     /// Shadow caches of a cache of this size.
     pub fn new(settings: ShadowSettings, now: Instant) -> Shadows {
         let blocks = settings.ssd_bytes / settings.block_bytes_usual.max(1);
@@ -141,8 +153,7 @@ impl Shadows {
             let sizes = sizes(settings, keys_per_sample, ram, ssd);
             Shadow::new(Miniature::new(sizes, AdmissionSettings { mode, ..admission }, now))
         };
-        let modes = [Mode::Budget, Mode::All, Mode::Budget];
-        let mut caches = Vec::from(modes.map(|mode| cache(mode, 1.0, 1.0)));
+        let mut caches = Vec::from(MODES.map(|mode| cache(mode, 1.0, 1.0)));
         caches.extend(CURVE.map(|(tier, factor)| match tier {
             Tier::Ram => cache(Mode::Budget, factor, 1.0),
             Tier::Ssd => cache(Mode::Budget, 1.0, factor),

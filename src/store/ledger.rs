@@ -176,6 +176,11 @@ impl Ledger {
         self.regions().victim(sealed_before, used)
     }
 
+    /// The victim is not given up now: it is back where it was in the order.
+    pub fn put_back(&self, region: RegionId) {
+        self.regions().put_back(region);
+    }
+
     /// The place in the order of sealing that comes next: what is sealed from now on is not
     /// before it.
     pub fn next_seal(&self) -> u64 {
@@ -427,6 +432,9 @@ mod tests {
         assert_eq!(ledger.victim(1), None);
         assert_eq!(ledger.victim(2), Some(RegionId(0)));
         assert_eq!(ledger.victim(u64::MAX), Some(RegionId(1)));
+        ledger.put_back(RegionId(1));
+        assert_eq!(ledger.victim(2), None);
+        assert_eq!(ledger.victim(3), Some(RegionId(1)), "it is where it was");
         assert_eq!(ledger.victim(u64::MAX), Some(RegionId(2)));
     }
 

@@ -2,7 +2,8 @@
 //!
 //! Reads, writes and flushes have lanes of their own: so many waiting, so many under way. Within a
 //! lane the most urgent goes first, then the oldest. So reads can't starve writes nor fill their
-//! queue, and what nobody waits for can't keep a viewer out. Does no I/O and reads no clock.
+//! queue, and what nobody waits for can't keep a viewer out; one such read may wait and goes first
+//! when none is under way, so that viewers can't keep it out either. Does no I/O and reads no clock.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -108,7 +109,10 @@ impl Queue {
         let urgency = transfer.urgency as usize;
         let lane = transfer.operation.lane();
         let full = match lane {
-            Lane::Read => count(&self.reads) >= READS_WAITING_MAX[urgency],
+            Lane::Read => {
+                let is_first = is_background(transfer.urgency) && !self.background_waits();
+                !is_first && count(&self.reads) >= READS_WAITING_MAX[urgency]
+            }
             Lane::Write | Lane::Flush => {
                 count(&self.writes) + self.flushes.len() >= WRITES_WAITING_MAX
             }
@@ -158,11 +162,15 @@ impl Queue {
         let write = self.writes_under_way < self.writes_max();
         let flush = self.flushes_under_way < FLUSHES_MAX && !self.flushes.is_empty();
         let may_read = |urgency: &Urgency| read && (background || !is_background(*urgency));
+        // Else a flood of viewers would never let room be made. Of a single place it would be all.
+        let owed = read && self.background_reads_under_way == 0 && self.lanes.reads > 1;
+        let is_owed = |urgency: &Urgency| owed && is_background(*urgency);
         let first = |lane: &ByUrgency, may: &dyn Fn(&Urgency) -> bool| {
             let holds = |urgency: &&Urgency| !lane[**urgency as usize].is_empty();
             Urgency::ALL.iter().filter(holds).find(|urgency| may(urgency)).map(|u| *u as usize)
         };
-        first(&self.reads, &may_read)
+        first(&self.reads, &is_owed)
+            .or_else(|| first(&self.reads, &may_read))
             .map(|urgency| (Lane::Read, urgency))
             .or_else(|| first(&self.writes, &|_| write).map(|urgency| (Lane::Write, urgency)))
             .or_else(|| flush.then_some((Lane::Flush, 0)))
@@ -177,6 +185,11 @@ impl Queue {
             true => (self.reads_under_way / READS_PER_WRITE).clamp(1, self.lanes.writes),
             false => self.lanes.writes,
         }
+    }
+
+    fn background_waits(&self) -> bool {
+        let waits = |urgency: &Urgency| !self.reads[*urgency as usize].is_empty();
+        Urgency::ALL.iter().any(|urgency| is_background(*urgency) && waits(urgency))
     }
 
     fn background_reads_max(&self) -> usize {
@@ -243,10 +256,22 @@ mod tests {
         queue.push(first, Instant::now()).unwrap();
         let order: Vec<_> = std::iter::from_fn(|| queue.next()).collect();
         let urgencies: Vec<_> = order.iter().map(|waiting| waiting.transfer.urgency).collect();
-        let mut expected = Urgency::ALL.to_vec();
-        expected.insert(0, Urgency::Viewer);
-        assert_eq!(urgencies, expected);
-        assert!(matches!(order[1].transfer.operation, Operation::Read { at: 4096, .. }));
+        use Urgency::*;
+        assert_eq!(urgencies, [Reclaim, Viewer, Viewer, Promote, Write, Verify]);
+        assert!(matches!(order[2].transfer.operation, Operation::Read { at: 4096, .. }));
+    }
+
+    #[test]
+    fn one_background_read_is_under_way_however_many_viewers_wait() {
+        let mut queue = queue_of((0..192).map(|_| read(Urgency::Viewer)));
+        queue.push(read(Urgency::Reclaim), Instant::now()).unwrap();
+        assert!(queue.push(read(Urgency::Verify), Instant::now()).is_err(), "one is enough");
+        let first = queue.next().unwrap();
+        assert_eq!(first.transfer.urgency, Urgency::Reclaim);
+        queue.push(read(Urgency::Reclaim), Instant::now()).unwrap();
+        assert_eq!(started(&mut queue), vec![(Lane::Read, Urgency::Viewer); 15]);
+        queue.ended(first.place());
+        assert_eq!(started(&mut queue), [(Lane::Read, Urgency::Reclaim)]);
     }
 
     #[test]

@@ -26,7 +26,12 @@ pub enum RegionPhase {
         order: u64,
     },
     /// Chosen to be given up.
-    Leaving(Stream),
+    Leaving {
+        /// What was appended to it.
+        stream: Stream,
+        /// Its place in the order of sealing.
+        order: u64,
+    },
     /// Never used again.
     Quarantined,
 }
@@ -153,8 +158,16 @@ impl Regions {
         let RegionPhase::Sealed { stream, .. } = self.phase(region) else {
             panic!("what is in the order of sealing is sealed");
         };
-        *self.phase_mut(region) = RegionPhase::Leaving(stream);
+        *self.phase_mut(region) = RegionPhase::Leaving { stream, order };
         Some(region)
+    }
+
+    pub(super) fn put_back(&mut self, region: RegionId) {
+        let RegionPhase::Leaving { stream, order } = self.phase(region) else {
+            panic!("a region is chosen before it is put back");
+        };
+        *self.phase_mut(region) = RegionPhase::Sealed { stream, order };
+        self.sealed.insert(order, region);
     }
 
     pub(super) fn freed(&mut self, region: RegionId) {
@@ -175,7 +188,7 @@ impl Regions {
                 self.sealed.remove(&order);
             }
             RegionPhase::Open(stream) => self.open[stream as usize] = None,
-            RegionPhase::Closing(_) | RegionPhase::Leaving(_) | RegionPhase::Quarantined => {}
+            RegionPhase::Closing(_) | RegionPhase::Leaving { .. } | RegionPhase::Quarantined => {}
         }
     }
 

@@ -193,7 +193,7 @@ fn snapshot_of(phase: RegionPhase, generation: u64, used: u64) -> RegionSnapshot
         }
         RegionPhase::Sealed { stream, order } => (RegionState::Sealed, filled(stream), order),
         // None is being given up while a checkpoint is taken; one that could not be counts no more.
-        RegionPhase::Leaving(stream) => (RegionState::Free, filled(stream), 0),
+        RegionPhase::Leaving { stream, .. } => (RegionState::Free, filled(stream), 0),
         RegionPhase::Quarantined => (RegionState::Quarantined, Filled::Demand, 0),
     };
     let used_granules = u32::try_from(used).unwrap_or(u32::MAX);

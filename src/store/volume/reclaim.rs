@@ -1,14 +1,18 @@
 //! Making room: a region is given up, and what earned it is appended again first.
 //!
-//! Whatever is carried on is read and verified whole, so this is the scrub too. Only regions that
+//! Whatever is carried on is read and verified whole, so this is the scrub too. What the device does
+//! not bring in time is no fault of it: the region is left for another attempt. Only regions that
 //! the last checkpoint knows as sealed are given up: a head that took the place of an older one
 //! never vanishes before the older one does. The region's new generation is durable before it is
 //! used again.
 
+use std::time::Duration;
+
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use crate::limits::GRANULE_SIZE_BYTES;
-use crate::store::device::{Granules, Urgency};
+use crate::store::device::{DeviceError, Granules, Urgency};
 use crate::store::format::{
     BlockHeader, Body, FooterEntry, HeadEntry, HeadLabel, Indexed, PacketBuilder, RegionEntry,
     RegionState, Stream as Filled,
@@ -18,8 +22,20 @@ use crate::store::ledger::{Keeper, Listed, Stream};
 
 use super::append::Placed;
 use super::core::{Core, Upkeep};
-use super::window::Found;
+use super::window::{Found, ListError};
 use super::writer::block_entry;
+
+/// What carrying on from one region may take at a time: meanwhile no checkpoint is taken.
+const ATTEMPT_MAX: Duration = Duration::from_secs(60);
+
+/// How carrying on from a region ended.
+#[derive(PartialEq, Eq)]
+enum Ended {
+    /// Nothing of it is needed any more.
+    Done,
+    /// The device was too busy, or is not written any more: what was not carried on is still there.
+    NotNow,
+}
 
 /// Heads that are carried on, until they fill a packet.
 #[derive(Default)]
@@ -66,7 +82,7 @@ impl Core {
         false
     }
 
-    /// Gives up one region; `false` if there is none to give up.
+    /// Gives up one region; `false` if there is none to give up, or not now.
     pub(super) async fn reclaim(&self, upkeep: &mut Upkeep) -> bool {
         let mut victim = self.ledger.victim(upkeep.sealed_before);
         if victim.is_none() && self.ledger.sealed_regions() > 0 {
@@ -75,13 +91,19 @@ impl Core {
         }
         let Some(region) = victim else { return false };
         let generation = self.ledger.generation(region);
-        match self.reader(Urgency::Reclaim).footer(region, generation).await {
+        let ended = match self.reader(Urgency::Reclaim).footer(region, generation).await {
             Ok(footer) => self.carry_on(region, &footer.entries).await,
+            Err(ListError::Device(DeviceError::Late | DeviceError::Busy)) => Ended::NotNow,
             // Without its list nothing of it is carried on.
             Err(why) => {
                 self.read_failed(region, &why);
                 self.tally.reappend_failed.add(1);
+                Ended::Done
             }
+        };
+        if ended == Ended::NotNow || !self.health.is_writable() {
+            self.ledger.put_back(region);
+            return false;
         }
         if self.ledger.live_granules(region) > 0 {
             self.ledger.forget_region(region);
@@ -89,19 +111,20 @@ impl Core {
         self.release(region).await
     }
 
-    async fn carry_on(&self, region: RegionId, entries: &[FooterEntry]) {
+    async fn carry_on(&self, region: RegionId, entries: &[FooterEntry]) -> Ended {
+        let until = Instant::now() + ATTEMPT_MAX;
         let mut listed: Vec<Listed> = entries.iter().filter_map(|e| self.listed(e)).collect();
         // Two heads of one object in one packet are one record: the newer one is found.
         listed.sort_by_key(|record| (record.granule, record.key));
         listed.dedup();
-        self.count_reclaimed(region, &listed);
+        let reclaimed = self.blocks_of(region, &listed);
         let keepers = self.ledger.keepers(region, &listed, self.settings.reappend_rule());
         let generation = self.ledger.generation(region);
         let mut window = self.reader(Urgency::Reclaim).window(region, generation);
         let mut carried = Carried::default();
         for keeper in &keepers {
-            if !self.health.is_writable() {
-                break;
+            if !self.health.is_writable() || Instant::now() >= until {
+                return Ended::NotNow;
             }
             let granule = u32::from(keeper.entry.location.granule);
             let went = match window.record(granule).await {
@@ -122,12 +145,21 @@ impl Core {
                 }
                 Ok(Ok(Found::Unknown(_))) => false,
                 Ok(Err(fault)) => self.scrubbed(region, keeper, &listed, &fault),
+                Err(DeviceError::Late | DeviceError::Busy) => return Ended::NotNow,
                 Err(error) => self.scrubbed(region, keeper, &listed, &error),
             };
             self.tally.reappend_failed.add(u64::from(!went));
         }
         self.write_carried(&mut carried).await;
+        if !self.health.is_writable() {
+            return Ended::NotNow;
+        }
+        self.tally.regions_reclaimed.add(1);
+        self.tally.blocks_reclaimed.add(reclaimed.len() as u64);
+        let used = reclaimed.iter().filter(|entry| entry.score > 0).count();
+        self.tally.used_blocks_reclaimed.add(used as u64);
         self.ledger.forget(region, &listed, |_| ());
+        Ended::Done
     }
 
     fn listed(&self, entry: &FooterEntry) -> Option<Listed> {
@@ -139,15 +171,14 @@ impl Core {
         Some(Listed { key, kind, granule: entry.granule as u16 })
     }
 
-    fn count_reclaimed(&self, region: RegionId, listed: &[Listed]) {
-        self.tally.regions_reclaimed.add(1);
-        for record in listed.iter().filter(|record| record.kind == Kind::Block) {
+    /// The blocks that are in a region still.
+    fn blocks_of(&self, region: RegionId, listed: &[Listed]) -> Vec<Entry> {
+        let blocks = listed.iter().filter(|record| record.kind == Kind::Block);
+        let at = |record: &Listed| {
             let location = Location { region, granule: record.granule };
-            if let Some(entry) = self.index().at(record.key, Kind::Block, location) {
-                self.tally.blocks_reclaimed.add(1);
-                self.tally.used_blocks_reclaimed.add(u64::from(entry.score > 0));
-            }
-        }
+            self.index().at(record.key, Kind::Block, location)
+        };
+        blocks.filter_map(at).collect()
     }
 
     /// What was to be carried on is damaged: it is forgotten, and counted as a read would.

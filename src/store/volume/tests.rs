@@ -695,3 +695,62 @@ async fn readers_that_race_with_the_giving_up_of_regions_find_misses_and_no_erro
     assert_eq!((figures.mismatches, figures.read_errors), (0, 0));
     volume.close().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_that_is_busy_with_readers_still_gives_up_regions() {
+    let (device, volume) = fresh(64).await;
+    for n in 0..40 {
+        let _ = append(&volume, write_of(n, PieceMap::run(0, 16), PIECE)).await;
+    }
+    device.set_faults(Faults { latency_max: Duration::from_millis(200), ..Faults::default() });
+    let mut viewers = tokio::task::JoinSet::new();
+    for viewer in 0..120 {
+        let disk = volume.disk().clone();
+        viewers.spawn(async move {
+            loop {
+                let into = vec![Buffer::Own(Granules::zeroed(1))];
+                let deadline = tokio::time::Instant::now() + Duration::from_secs(2);
+                let _ = disk.read(viewer * 4096, into, Urgency::Viewer, deadline).await;
+            }
+        });
+    }
+    let before = volume.figures();
+    for n in 100..400 {
+        let _ = volume.append_block(write_of(n, PieceMap::run(0, 16), PIECE));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let figures = volume.figures();
+    let reclaimed = figures.regions_reclaimed - before.regions_reclaimed;
+    assert!(reclaimed > 20, "{reclaimed} given up: {}", volume.state());
+    assert_eq!((volume.state(), figures.regions_quarantined), (State::Online, 0));
+    assert_eq!((figures.mismatches, figures.reappend_failed), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_region_that_cannot_be_read_in_time_is_kept_and_given_up_later() {
+    let (device, volume) = fresh(64).await;
+    for n in 0..50 {
+        append_whole(&volume, n).await;
+        volume.used(block(n));
+        volume.used(block(n));
+    }
+    volume.checkpoint().await;
+    let stalled = Faults { stall_reads: Duration::from_secs(100), ..Faults::default() };
+    device.set_faults(stalled);
+    let held = |n: &u64| volume.held(block(*n)) != PieceMap::default();
+    let before: Vec<u64> = (0..50).filter(held).collect();
+    for n in 100..112 {
+        let _ = volume.append_block(write_of(n, PieceMap::run(0, 16), PIECE));
+    }
+    settled(&volume).await;
+    let checkpoints = volume.figures().checkpoints;
+    volume.checkpoint().await;
+    assert_eq!(volume.figures().checkpoints, checkpoints + 1, "nothing is in its way");
+    device.set_faults(Faults::default());
+    assert_eq!((0..50).filter(held).collect::<Vec<_>>(), before, "nothing was forgotten");
+    assert_eq!((volume.state(), volume.figures().mismatches), (State::Online, 0));
+    for n in 200..220 {
+        append_whole(&volume, n).await;
+    }
+    assert!(volume.figures().regions_reclaimed > 5);
+}

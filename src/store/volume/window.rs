@@ -100,17 +100,17 @@ impl Reader {
         }
     }
 
-    /// `count` granules at `at`; waits while the queue of the device is full, and tries once more
-    /// what has failed.
+    /// `count` granules at `at`, within [`PATIENCE`]; waits while the queue of the device is full,
+    /// and tries once more what has failed.
     pub(super) async fn granules(&self, at: u64, count: u32) -> Result<Granules, DeviceError> {
         let mut failed_before = false;
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let into = vec![Buffer::Own(Granules::zeroed(count as usize))];
-            let deadline = Instant::now() + PATIENCE;
             match self.disk.read(at, into, self.urgency, deadline).await.map(|mut b| b.pop()) {
                 Ok(Some(Buffer::Own(granules))) => return Ok(granules),
                 Ok(_) => return Err(DeviceError::Failed(io::Error::other("a buffer was lost"))),
-                Err(DeviceError::Busy) => sleep(BUSY_PAUSE).await,
+                Err(DeviceError::Busy) if Instant::now() < deadline => sleep(BUSY_PAUSE).await,
                 Err(DeviceError::Failed(_)) if !failed_before => failed_before = true,
                 Err(error) => return Err(error),
             }

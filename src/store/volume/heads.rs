@@ -5,8 +5,12 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
-use crate::store::ObjectHash;
+use crate::store::format::HeadLabel;
+use crate::store::index::{Kind, Location};
+use crate::store::{ObjectHash, SiteHash};
 
+use super::core::Core;
+use super::queue::QueuedHead;
 use super::types::HeadFound;
 
 /// Objects of which heads are being written, or the ends of them.
@@ -103,11 +107,51 @@ impl PendingHeads {
     }
 }
 
+impl Core {
+    /// The object has no head from now on.
+    pub(super) fn forget_head(&self, object: ObjectHash) {
+        let key = self.head_key(object);
+        let known = self.index().head(key).is_some() || self.pending_heads.holds(object).is_some();
+        if !known {
+            return;
+        }
+        let remove = || {
+            self.ledger.remove(key, Kind::Head);
+        };
+        let push = || Some(self.begin_tombstone(object, remove));
+        if !self.health.is_writable() || !self.queue.push_tombstone(push) {
+            self.pending_heads.cancel(object, self.next_sequence(), remove);
+        }
+    }
+
+    /// The object's head can't be read, and is none from now on; one that is newer stays. Those
+    /// before it must not come back after a crash.
+    pub(super) fn drop_head_at(&self, object: ObjectHash, location: Location) {
+        let key = self.head_key(object);
+        let remove = || self.ledger.remove_at(key, Kind::Head, location).is_some();
+        let push = || {
+            // Heads begin under the queue's lock, which is held: one on its way is newer.
+            let is_newest = remove() && self.pending_heads.holds(object).is_none();
+            is_newest.then(|| self.begin_tombstone(object, || ()))
+        };
+        if !self.health.is_writable() || !self.queue.push_tombstone(push) {
+            remove();
+        }
+    }
+
+    /// Only while the queue is locked. `and` is done before anybody can see it.
+    fn begin_tombstone(&self, object: ObjectHash, and: impl FnOnce()) -> QueuedHead {
+        let sequence = self.next_sequence();
+        self.pending_heads.begin(object, sequence, None, and);
+        let label = HeadLabel { object, site: SiteHash(0), sequence, birth: 0 };
+        QueuedHead { label, write: None }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::types::Trust;
     use super::*;
-    use crate::store::SiteHash;
 
     fn head(payload: &'static [u8]) -> Option<HeadFound> {
         let payload = bytes::Bytes::from_static(payload);

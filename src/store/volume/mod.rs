@@ -296,25 +296,7 @@ impl Volume {
     /// The object has no head from now on, also if the queue is full. What says so on the device is
     /// written soon, if there is room for it.
     pub fn forget_head(&self, object: ObjectHash) {
-        let core = &self.core;
-        let key = core.head_key(object);
-        let known = core.index().head(key).is_some() || core.pending_heads.holds(object).is_some();
-        if !known {
-            return;
-        }
-        let push = || {
-            let sequence = core.next_sequence();
-            core.pending_heads.begin(object, sequence, None, || {
-                core.ledger.remove(key, Kind::Head);
-            });
-            let site = crate::store::SiteHash(0);
-            QueuedHead { label: HeadLabel { object, site, sequence, birth: 0 }, write: None }
-        };
-        if !core.health.is_writable() || !core.queue.push_tombstone(push) {
-            core.pending_heads.cancel(object, core.next_sequence(), || {
-                core.ledger.remove(key, Kind::Head);
-            });
-        }
+        self.core.forget_head(object);
     }
 
     /// The block is not found any more, nor what is on its way of it; after a crash it may be.

@@ -102,16 +102,17 @@ impl Queue {
     }
 
     /// A tombstone is refused only by a queue that is twice as long as it may be: whoever forgets
-    /// a head can't try again.
-    pub(super) fn push_tombstone(&self, head: impl FnOnce() -> QueuedHead) -> bool {
+    /// a head can't try again. It is made under the lock, if it is needed then.
+    pub(super) fn push_tombstone(&self, head: impl FnOnce() -> Option<QueuedHead>) -> bool {
         let mut waiting = self.waiting();
         if waiting.closed || waiting.heads.len() >= 2 * VOLUME_QUEUE_RECORDS_MAX {
             return false;
         }
-        let head = head();
-        waiting.bytes += head.length_bytes() as u64;
-        waiting.push(head);
-        self.wake.notify_one();
+        if let Some(head) = head() {
+            waiting.bytes += head.length_bytes() as u64;
+            waiting.push(head);
+            self.wake.notify_one();
+        }
         true
     }
 

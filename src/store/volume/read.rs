@@ -15,7 +15,7 @@ use crate::object::{BlockKey, PieceMap};
 use crate::store::ObjectHash;
 use crate::store::device::{Buffer, DeviceError, Granules, Lent, Urgency};
 use crate::store::format::{BlockHeader, FormatError, Packet, Spot};
-use crate::store::index::{Entry, Fingerprint, Kind};
+use crate::store::index::{Entry, Fingerprint, Kind, Location};
 
 use super::core::Core;
 use super::types::{HeadFound, Pieces, Read, ReadError, SmallBody, Trust};
@@ -70,6 +70,7 @@ impl Core {
                     let again = self.mismatched(key, &part.entry, &spot, &fault, read_again);
                     read_again = true;
                     if !again {
+                        self.drop_block_at(key, part.entry.location);
                         return Err(ReadError::Mismatch);
                     }
                 }
@@ -80,7 +81,8 @@ impl Core {
                     }
                 }
                 Attempt::Failed(error) => {
-                    return Err(self.failed(key, &part.entry, error));
+                    let drop = || self.drop_block_at(key, part.entry.location);
+                    return Err(self.failed(&part.entry, error, drop));
                 }
             }
             let Some(lent) = back else { return Err(ReadError::Late) };
@@ -172,6 +174,7 @@ impl Core {
                     let again = self.mismatched(key, &entry, &spot, &fault, read_again);
                     read_again = true;
                     if !again {
+                        self.drop_head_at(object, entry.location);
                         return Err(ReadError::Mismatch);
                     }
                 }
@@ -181,7 +184,10 @@ impl Core {
                         return Ok(None);
                     }
                 }
-                Attempt::Failed(error) => return Err(self.failed(key, &entry, error)),
+                Attempt::Failed(error) => {
+                    let drop = || self.drop_head_at(object, entry.location);
+                    return Err(self.failed(&entry, error, drop));
+                }
             }
         }
         Ok(None)
@@ -240,7 +246,7 @@ impl Core {
     /// What was read at `entry` is not what was written: whether to look again.
     ///
     /// If the record has moved, or its region has, that is why. Otherwise it is read once more,
-    /// and then forgotten.
+    /// and then to be dropped.
     fn mismatched(
         &self,
         key: Fingerprint,
@@ -252,8 +258,7 @@ impl Core {
         if self.is_overtaken(key, entry, spot) || !read_again {
             return true;
         }
-        let (kind, location) = (entry.shape.kind(), entry.location);
-        self.ledger.remove_at(key, kind, location);
+        let location = entry.location;
         self.tally.mismatches.add(1);
         tracing::warn!(
             "a record in region {}, granule {} is not what was written, and is dropped: {fault}",
@@ -273,13 +278,17 @@ impl Core {
         !still
     }
 
-    fn failed(&self, key: Fingerprint, entry: &Entry, error: ReadError) -> ReadError {
+    fn drop_block_at(&self, key: Fingerprint, location: Location) {
+        self.ledger.remove_at(key, Kind::Block, location);
+    }
+
+    fn failed(&self, entry: &Entry, error: ReadError, drop: impl FnOnce()) -> ReadError {
         match &error {
             ReadError::Late => self.tally.late.add(1),
             ReadError::Busy => self.tally.busy.add(1),
             ReadError::Failed(source) => {
                 self.tally.read_errors.add(1);
-                self.ledger.remove_at(key, entry.shape.kind(), entry.location);
+                drop();
                 self.read_failed(entry.location.region, source);
                 self.health.note_gone(source);
             }

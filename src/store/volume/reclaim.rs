@@ -144,9 +144,9 @@ impl Core {
                     }
                 }
                 Ok(Ok(Found::Unknown(_))) => false,
-                Ok(Err(fault)) => self.scrubbed(region, keeper, &listed, &fault),
+                Ok(Err(fault)) => self.scrubbed(entries, keeper, &listed, &fault),
                 Err(DeviceError::Late | DeviceError::Busy) => return Ended::NotNow,
-                Err(error) => self.scrubbed(region, keeper, &listed, &error),
+                Err(error) => self.scrubbed(entries, keeper, &listed, &error),
             };
             self.tally.reappend_failed.add(u64::from(!went));
         }
@@ -184,15 +184,19 @@ impl Core {
     /// What was to be carried on is damaged: it is forgotten, and counted as a read would.
     fn scrubbed(
         &self,
-        region: RegionId,
+        entries: &[FooterEntry],
         keeper: &Keeper,
         listed: &[Listed],
         why: &dyn std::fmt::Display,
     ) -> bool {
-        let record = listed[keeper.which];
-        self.ledger.remove_at(record.key, record.kind, keeper.entry.location);
+        let (record, location) = (listed[keeper.which], keeper.entry.location);
+        let is_it = |entry: &&FooterEntry| self.listed(entry) == Some(record);
+        match entries.iter().find(is_it).map(|entry| entry.indexed) {
+            Some(Indexed::Head { object }) => self.drop_head_at(object, location),
+            _ => drop(self.ledger.remove_at(record.key, record.kind, location)),
+        }
         self.tally.mismatches.add(1);
-        self.read_failed(region, why);
+        self.read_failed(location.region, why);
         false
     }
 

@@ -754,3 +754,64 @@ async fn a_region_that_cannot_be_read_in_time_is_kept_and_given_up_later() {
     }
     assert!(volume.figures().regions_reclaimed > 5);
 }
+
+/// What object `n`'s head says, and how far it is believed.
+async fn head_now(volume: &Volume, n: u64) -> Option<(String, Trust)> {
+    let found = volume.read_head(ObjectHash(u128::from(n)), Urgency::Viewer).await.unwrap();
+    found.map(|head| (String::from_utf8(head.payload.to_vec()).unwrap(), head.trust))
+}
+
+/// A checkpoint knows the old head of object 1; the new one lies in a region after it.
+async fn with_two_heads() -> (Arc<Simulated>, Arc<Volume>) {
+    let (device, volume) = fresh(32).await;
+    volume.append_head(head_of(1, "old")).unwrap();
+    settled(&volume).await;
+    volume.checkpoint().await;
+    for n in 0..2 {
+        append_whole(&volume, n).await;
+    }
+    volume.append_head(head_of(1, "new")).unwrap();
+    settled(&volume).await;
+    (device, volume)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_could_not_be_read_and_those_before_it_stay_forgotten_after_a_kill() {
+    for damaged in [false, true] {
+        let (device, volume) = with_two_heads().await;
+        let core = &volume.core;
+        if damaged {
+            let entry = core.index().head(core.head_key(ObjectHash(1))).unwrap();
+            let wrong = vec![Buffer::Own(Granules::holding(&[1; 4096]))];
+            let at = core.spot(entry.location).at();
+            volume.disk().write(at, wrong, Urgency::Write).await.unwrap();
+        } else {
+            device.set_faults(Faults { fail_reads: Share::ALL, ..Faults::default() });
+        }
+        let read = volume.read_head(ObjectHash(1), Urgency::Viewer).await;
+        assert!(matches!(read, Err(ReadError::Failed(_) | ReadError::Mismatch)), "{damaged}");
+        device.set_faults(Faults::default());
+        assert!(!volume.holds_head(ObjectHash(1)));
+        volume.forget_head(ObjectHash(1));
+        settled(&volume).await;
+        let again = opened(&after_kill(&device, 3)).await;
+        assert_eq!(head_now(&again, 1).await, None, "damaged: {damaged}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_came_while_the_one_before_it_was_found_unreadable_stays() {
+    let (device, volume) = fresh(32).await;
+    volume.append_head(head_of(1, "old")).unwrap();
+    settled(&volume).await;
+    let entry = volume.core.index().head(volume.core.head_key(ObjectHash(1))).unwrap();
+    volume.append_head(head_of(1, "new")).unwrap();
+    volume.core.drop_head_at(ObjectHash(1), entry.location);
+    assert_eq!(payload(&volume, 1).await.as_deref(), Some("new"));
+    settled(&volume).await;
+    volume.core.drop_head_at(ObjectHash(1), entry.location);
+    settled(&volume).await;
+    assert_eq!(payload(&volume, 1).await.as_deref(), Some("new"));
+    let again = opened(&after_kill(&device, 3)).await;
+    assert_eq!(head_now(&again, 1).await, Some(("new".to_owned(), Trust::Newest)));
+}

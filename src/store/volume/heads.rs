@@ -111,7 +111,8 @@ impl Core {
     /// The object has no head from now on.
     pub(super) fn forget_head(&self, object: ObjectHash) {
         let key = self.head_key(object);
-        let known = self.index().head(key).is_some() || self.pending_heads.holds(object).is_some();
+        // What is on its way first: it is found in the index before it is not found here any more.
+        let known = self.pending_heads.holds(object).is_some() || self.index().head(key).is_some();
         if !known {
             return;
         }

@@ -815,3 +815,28 @@ async fn a_head_that_came_while_the_one_before_it_was_found_unreadable_stays() {
     let again = opened(&after_kill(&device, 3)).await;
     assert_eq!(head_now(&again, 1).await, Some(("new".to_owned(), Trust::Newest)));
 }
+
+/// On two threads: one publishes them from the first to the last, one forgets them from the last on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_head_that_is_forgotten_as_it_is_published_is_not_found() {
+    let device = device(64 * MIB, 7);
+    formatted(&device).await;
+    let settings = VolumeSettings { head_linger: Duration::ZERO, ..settings() };
+    let volume = Volume::open(disk(&device), settings).await.unwrap();
+    for round in 0..400 {
+        let (first, end) = (round * 30, round * 30 + 30);
+        for n in first..end {
+            volume.append_head(head_of(n, "here")).unwrap();
+        }
+        let key = volume.core.head_key(ObjectHash(u128::from(first)));
+        while volume.core.index().head(key).is_none() {
+            tokio::task::yield_now().await;
+        }
+        (first..end).rev().for_each(|n| volume.forget_head(ObjectHash(u128::from(n))));
+        while volume.figures().queue_bytes > 0 {
+            tokio::task::yield_now().await;
+        }
+        let holds = |n: &u64| volume.holds_head(ObjectHash(u128::from(*n)));
+        assert_eq!((first..end).find(holds), None, "round {round}");
+    }
+}

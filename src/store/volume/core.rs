@@ -1,7 +1,7 @@
 //! What the parts of a volume share: its ledger, its queue, its health, and what is open.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -53,6 +53,8 @@ pub(super) struct Core {
     /// Held while room is made and while a checkpoint is taken: never both.
     pub(super) upkeep: AsyncMutex<Upkeep>,
     pub(super) upkeep_wanted: Notify,
+    /// What was forgotten stands nowhere on the device until the next one.
+    pub(super) checkpoint_wanted: AtomicBool,
     /// Regions to be taken out of use.
     pub(super) ill_regions: Mutex<BTreeSet<RegionId>>,
     pub(super) health: Health,

@@ -27,7 +27,18 @@ struct Pending {
     head: Option<HeadFound>,
     /// The newest whose write is over, or that was cancelled: older ones are not published.
     over: u64,
+    /// The number under which all before it were cancelled; 0 if they were not.
+    cancelled: u64,
     under_way: u32,
+}
+
+/// Why a head that was written is not found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unpublished {
+    /// A newer one was written before it.
+    Older,
+    /// Nothing on the device tells that it does not count.
+    Cancelled,
 }
 
 impl PendingHeads {
@@ -41,7 +52,7 @@ impl PendingHeads {
         and: impl FnOnce(),
     ) {
         let mut objects = self.objects();
-        let new = || Pending { newest: 0, head: None, over: 0, under_way: 0 };
+        let new = || Pending { newest: 0, head: None, over: 0, cancelled: 0, under_way: 0 };
         let pending = objects.entry(object).or_insert_with(new);
         if sequence > pending.newest {
             pending.newest = sequence;
@@ -59,6 +70,7 @@ impl PendingHeads {
         if let Some(pending) = objects.get_mut(&object) {
             pending.newest = pending.newest.max(sequence);
             pending.over = pending.over.max(sequence);
+            pending.cancelled = sequence;
             pending.head = None;
         }
         and();
@@ -71,13 +83,17 @@ impl PendingHeads {
         object: ObjectHash,
         sequence: u64,
         publish: impl FnOnce() -> T,
-    ) -> Option<T> {
+    ) -> Result<T, Unpublished> {
         let mut objects = self.objects();
         let pending = objects.get_mut(&object).expect("what ends was begun");
         let is_newest = sequence > pending.over;
         pending.over = pending.over.max(sequence);
         // Found in the index before it is not found here any more.
-        let published = is_newest.then(publish);
+        let published = match is_newest {
+            true => Ok(publish()),
+            false if sequence < pending.cancelled => Err(Unpublished::Cancelled),
+            false => Err(Unpublished::Older),
+        };
         pending.under_way -= 1;
         if pending.under_way == 0 {
             objects.remove(&object);
@@ -122,6 +138,7 @@ impl Core {
         let push = || Some(self.begin_tombstone(object, remove));
         if !self.health.is_writable() || !self.queue.push_tombstone(push) {
             self.pending_heads.cancel(object, self.next_sequence(), remove);
+            self.want_checkpoint();
         }
     }
 
@@ -137,6 +154,7 @@ impl Core {
         };
         if !self.health.is_writable() || !self.queue.push_tombstone(push) {
             remove();
+            self.want_checkpoint();
         }
     }
 
@@ -166,16 +184,16 @@ mod tests {
         heads.begin(object, 5, head(b"old"), || ());
         heads.begin(object, 6, head(b"new"), || ());
         assert_eq!(heads.newest(object), Some(head(b"new")));
-        assert_eq!(heads.end(object, 6, || "new"), Some("new"));
-        assert_eq!(heads.end(object, 5, || "old"), None);
+        assert_eq!(heads.end(object, 6, || "new"), Ok("new"));
+        assert_eq!(heads.end(object, 5, || "old"), Err(Unpublished::Older));
         assert_eq!(heads.newest(object), None);
         heads.begin(object, 7, head(b"cancelled"), || ());
         heads.cancel(object, 8, || ());
         assert_eq!(heads.holds(object), Some(false));
-        assert_eq!(heads.end(object, 7, || "cancelled"), None);
+        assert_eq!(heads.end(object, 7, || "cancelled"), Err(Unpublished::Cancelled));
         heads.begin(object, 7, None, || ());
         assert_eq!(heads.holds(object), Some(false));
-        assert_eq!(heads.end(object, 7, || "alone"), Some("alone"));
+        assert_eq!(heads.end(object, 7, || "alone"), Ok("alone"));
         assert_eq!(heads.holds(object), None);
     }
 }

@@ -1,7 +1,7 @@
 //! Making a volume, and opening one: recovery, and then what it left to be written.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -121,6 +121,7 @@ fn core_of(disk: Disk, found: recovery::Found, settings: &VolumeSettings) -> (Co
         table: AsyncMutex::new(found.table),
         upkeep: AsyncMutex::new(upkeep),
         upkeep_wanted: Notify::new(),
+        checkpoint_wanted: AtomicBool::new(false),
         ill_regions: Mutex::new(BTreeSet::new()),
         health: Health::new(),
         tally: Default::default(),

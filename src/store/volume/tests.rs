@@ -840,3 +840,31 @@ async fn a_head_that_is_forgotten_as_it_is_published_is_not_found() {
         assert_eq!((first..end).find(holds), None, "round {round}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_forgotten_beside_a_full_queue_stays_forgotten_after_a_kill() {
+    for under_way in [false, true] {
+        let (device, volume) = fresh(32).await;
+        volume.append_head(head_of(1, "old")).unwrap();
+        for n in 2..3000 {
+            volume.append_head(head_of(n, "x")).unwrap();
+        }
+        settled(&volume).await;
+        volume.checkpoint().await;
+        if under_way {
+            volume.append_head(head_of(1, "new")).unwrap();
+        }
+        while volume.figures().queue_bytes < 64 * 8_192 {
+            for n in 2..3000 {
+                volume.forget_head(ObjectHash(n));
+            }
+        }
+        volume.forget_head(ObjectHash(1));
+        assert!(!volume.holds_head(ObjectHash(1)));
+        settled(&volume).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let again = opened(&after_kill(&device, 3)).await;
+        assert_eq!(head_now(&again, 1).await, None, "under way: {under_way}");
+        assert_eq!(head_now(&again, 2).await, None);
+    }
+}

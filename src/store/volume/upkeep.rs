@@ -2,6 +2,7 @@
 //! that fail.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -36,6 +37,7 @@ async fn stopped(stopping: &mut watch::Receiver<bool>) {
 
 impl Core {
     async fn keep_ready(&self) {
+        self.checkpoint_if_wanted().await;
         self.put_away_ill().await;
         // Bounded: what is carried on takes regions too, so a round may win nothing.
         for _ in 0..self.geometry.regions() {
@@ -47,6 +49,8 @@ impl Core {
             if !self.reclaim(&mut upkeep).await {
                 break;
             }
+            drop(upkeep);
+            self.checkpoint_if_wanted().await;
         }
         if self.index_is_full() && self.health.is_writable() {
             let mut upkeep = self.upkeep.lock().await;
@@ -61,9 +65,21 @@ impl Core {
         index.heads() + index.blocks() >= self.geometry.index_entries_max()
     }
 
+    /// Something was forgotten that only the next checkpoint can tell of.
+    pub(super) fn want_checkpoint(&self) {
+        self.checkpoint_wanted.store(true, Ordering::Relaxed);
+        self.upkeep_wanted.notify_one();
+    }
+
+    async fn checkpoint_if_wanted(&self) {
+        if self.checkpoint_wanted.swap(false, Ordering::Relaxed) {
+            self.checkpoint_now().await;
+        }
+    }
+
     async fn checkpoint_if_changed(&self) {
         let mut upkeep = self.upkeep.lock().await;
-        let next_write = self.sequence.load(std::sync::atomic::Ordering::Relaxed);
+        let next_write = self.sequence.load(Ordering::Relaxed);
         if next_write != upkeep.next_write {
             self.take_checkpoint(&mut upkeep).await;
         }

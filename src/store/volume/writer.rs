@@ -20,6 +20,7 @@ use crate::store::ledger::{HEAD_SCORE, Stream};
 
 use super::append::{Placed, aligned};
 use super::core::Core;
+use super::heads::Unpublished;
 use super::queue::{Next, QueuedBlock, QueuedHead};
 use super::types::{BlockWrite, Refused, WriteError};
 
@@ -152,7 +153,8 @@ impl Core {
         let is_newest = |head: &QueuedHead| newest[&head.label.object] == head.label.sequence;
         let (newest, older) = heads.into_iter().partition(is_newest);
         for head in Vec::<QueuedHead>::into_iter(older) {
-            self.pending_heads.end(head.label.object, head.label.sequence, || ());
+            // It is written nowhere.
+            let _ = self.pending_heads.end(head.label.object, head.label.sequence, || ());
             self.queue.written(head.length_bytes() as u64);
         }
         newest
@@ -169,7 +171,8 @@ impl Core {
         let Some(placed) = self.place_or_make_room(Stream::Demand, granules, count).await else {
             self.no_place();
             heads.into_iter().for_each(|head| self.drop_head(head));
-            return;
+            // What took its place is not on the device.
+            return self.want_checkpoint();
         };
         let core = Arc::clone(self);
         tokio::spawn(async move {
@@ -187,8 +190,16 @@ impl Core {
                 self.count_packet(granules, &heads);
                 let entries: Vec<_> =
                     heads.iter().map(|head| head_entry(&placed, granules, head)).collect();
-                heads.into_iter().for_each(|head| self.publish_head(&placed, granules, head));
+                let mut cancelled = false;
+                for head in heads {
+                    let published = self.publish_head(&placed, granules, head);
+                    cancelled |= published == Err(Unpublished::Cancelled);
+                }
                 self.settle(&placed, entries);
+                if cancelled {
+                    // Not before: of what is not settled a checkpoint does not tell.
+                    self.want_checkpoint();
+                }
             }
             Err(source) => {
                 self.settle(&placed, None);
@@ -206,7 +217,12 @@ impl Core {
         self.tally.padding_bytes.add(all - bytes);
     }
 
-    fn publish_head(&self, placed: &Placed, granules: u32, head: QueuedHead) {
+    fn publish_head(
+        &self,
+        placed: &Placed,
+        granules: u32,
+        head: QueuedHead,
+    ) -> Result<(), Unpublished> {
         let object = head.label.object;
         let shape = Shape::Head { granules };
         let score = if granules == 1 { HEAD_SCORE } else { 0 };
@@ -222,20 +238,21 @@ impl Core {
             self.ledger.insert(key, entry).is_ok()
         });
         match published {
-            Some(true) if !is_tombstone => self.tally.heads_written.add(1),
-            Some(false) => {
+            Ok(true) if !is_tombstone => self.tally.heads_written.add(1),
+            Ok(false) => {
                 self.tally.refused(Refused::IndexFull);
                 self.upkeep_wanted.notify_one();
             }
             _ => {}
         }
         self.queue.written(head.length_bytes() as u64);
+        published.map(drop)
     }
 
     /// A head that can't be written: the one before it does not count any more either.
     fn drop_head(&self, head: QueuedHead) {
         let object = head.label.object;
-        self.pending_heads.end(object, head.label.sequence, || {
+        let _ = self.pending_heads.end(object, head.label.sequence, || {
             self.ledger.remove(self.head_key(object), Kind::Head);
         });
         self.queue.written(head.length_bytes() as u64);

@@ -868,3 +868,21 @@ async fn what_is_forgotten_beside_a_full_queue_stays_forgotten_after_a_kill() {
         assert_eq!(head_now(&again, 2).await, None);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_head_in_a_region_put_out_of_use_does_not_give_way_to_an_older_one() {
+    let (device, volume) = with_two_heads().await;
+    let key = volume.core.head_key(ObjectHash(1));
+    let region = volume.core.index().head(key).unwrap().location.region;
+    for n in 2..6 {
+        append_whole(&volume, n).await;
+    }
+    for _ in 0..2 {
+        volume.core.read_failed(region, &"EIO");
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(volume.figures().regions_quarantined, 1);
+    assert_eq!(head_now(&volume, 1).await, None);
+    let again = opened(&after_kill(&device, 3)).await;
+    assert_eq!(head_now(&again, 1).await, None);
+}

@@ -90,16 +90,23 @@ impl Core {
         self.take_checkpoint(&mut upkeep).await;
     }
 
-    /// Takes regions that failed twice out of use. One that is open is left until it is sealed.
+    /// Takes regions that failed twice out of use. One that is open is left until it is sealed. As
+    /// with those given up, a checkpoint knows what they held: no older head comes back instead.
     async fn put_away_ill(&self) {
         let ill: Vec<RegionId> = self.ill_regions.lock().expect(UNBROKEN).iter().copied().collect();
         for region in ill {
-            let _upkeep = self.upkeep.lock().await;
+            let mut upkeep = self.upkeep.lock().await;
+            let phase = self.ledger.phase(region);
+            if matches!(phase, RegionPhase::Sealed { order, .. } if order >= upkeep.sealed_before) {
+                self.take_checkpoint(&mut upkeep).await;
+            }
             // Regions are opened under this lock: what is free now stays free.
             let mut table = self.table.lock().await;
-            let phase = self.ledger.phase(region);
-            if !matches!(phase, RegionPhase::Free | RegionPhase::Sealed { .. }) {
-                continue;
+            match self.ledger.phase(region) {
+                RegionPhase::Free => {}
+                RegionPhase::Sealed { order, .. } if order < upkeep.sealed_before => {}
+                _ if !self.health.is_writable() => {}
+                _ => continue,
             }
             self.ill_regions.lock().expect(UNBROKEN).remove(&region);
             if !self.health.is_writable() {

@@ -63,7 +63,7 @@ pub(super) fn start(
                 continue;
             }
         };
-        let settings = settings(config, block_size);
+        let settings = settings(config, volume, block_size);
         let (opened, ill) = (place.clone(), ill.clone());
         let (in_use, index_left) = (in_use.clone(), index_left.clone());
         let online = runtime.spawn(async move {
@@ -71,7 +71,7 @@ pub(super) fn start(
                 Volume::open(Disk::new(device), settings).await.map_err(Unusable::Volume)?;
             let index_bytes = volume.geometry().index_entries_max() * INDEX_ENTRY_BYTES;
             take_index(&index_left, index_bytes)?;
-            ill::bring_back(&opened.name, &volume, &ill);
+            ill::bring_back(&volume, &ill);
             let told = ill::catch_up(&opened.name, &volume, &in_use).await;
             opened.come_online(volume);
             Ok::<_, Unusable>(told)
@@ -126,12 +126,8 @@ impl Opening {
         &self,
         ended: Result<Result<Option<VolumeId>, Unusable>, JoinError>,
     ) -> Option<VolumeId> {
-        let name = &self.place.name;
         let why = match ended {
-            Ok(Ok(told)) => {
-                tracing::info!("volume {name} is online");
-                return told;
-            }
+            Ok(Ok(told)) => return told,
             Ok(Err(error)) => error.to_string(),
             Err(panicked) => panicked.to_string(),
         };
@@ -220,9 +216,10 @@ fn place(config: &config::Ssd, volume: &SsdVolume, tier: &SsdParts) -> Place {
     Place::new(volume.name.clone(), volume.weight, admission)
 }
 
-fn settings(config: &config::Ssd, block_size: BlockSize) -> VolumeSettings {
-    let (block, read_deadline) = (Some(block_size), config.read_deadline);
-    VolumeSettings { block, read_deadline, ..VolumeSettings::default() }
+fn settings(config: &config::Ssd, volume: &SsdVolume, block_size: BlockSize) -> VolumeSettings {
+    let (name, block) = (volume.name.clone(), Some(block_size));
+    let read_deadline = config.read_deadline;
+    VolumeSettings { name, block, read_deadline, ..VolumeSettings::default() }
 }
 
 /// How long a start waits for its volumes.

@@ -23,14 +23,10 @@ pub(super) fn remembered(file: &Remembered) -> Arc<BTreeMap<u128, Illness>> {
 }
 
 /// A volume that was just opened is no better than it is remembered.
-pub(super) fn bring_back(name: &str, volume: &Volume, ill: &BTreeMap<u128, Illness>) {
-    let Some(illness) = ill.get(&volume.id().0) else { return };
-    illness.bring_back(volume);
-    tracing::warn!(
-        "volume {name} failed before and is {}: {}; `tidegate volume forgive` takes it for well",
-        illness.state.word(),
-        illness.reason,
-    );
+pub(super) fn bring_back(volume: &Volume, ill: &BTreeMap<u128, Illness>) {
+    if let Some(illness) = ill.get(&volume.id().0) {
+        illness.bring_back(volume);
+    }
 }
 
 /// A volume that was just opened, and was told of every change before if it is `in_use`: it, if it

@@ -55,7 +55,7 @@ impl Remembered {
                     continue;
                 };
                 if known.insert(id.0, illness.state) != Some(illness.state) {
-                    self.clone().remember_change(id.0, illness).await;
+                    self.clone().remember_change(&volume, illness).await;
                 }
             }
             if stopped {
@@ -65,18 +65,19 @@ impl Remembered {
     }
 
     /// What is remembered already stays as it is: its reason and its time are the first ones.
-    async fn remember_change(self, volume: u128, illness: Illness) {
+    async fn remember_change(self, volume: &Volume, illness: Illness) {
+        let (id, name) = (volume.id().0, volume.name());
         let written = spawn_blocking(move || {
-            let known = self.all().0.get(&volume).map(|known| known.state);
+            let known = self.all().0.get(&id).map(|known| known.state);
             let result = match known == Some(illness.state) {
                 true => Ok(()),
-                false => self.remember(volume, illness),
+                false => self.remember(id, illness),
             };
             result.map_err(|error| format!("{}: {error}", self.file().display()))
         });
         let written = written.await.map_err(|error| error.to_string());
         if let Err(error) = written.and_then(|written| written) {
-            tracing::error!("a volume that failed is not remembered: {error}");
+            tracing::error!("volume {name} failed, and the next start will not know: {error}");
         }
     }
 }

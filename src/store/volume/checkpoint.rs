@@ -173,7 +173,8 @@ impl Core {
             section.end(SectionKind::Extra, &mut header).await?;
         } else {
             tracing::warn!(
-                "{} bytes beside a checkpoint are too many, and are left out",
+                "volume {}: {} bytes beside a checkpoint are too many, and are left out",
+                self.name,
                 extra.len()
             );
         }

@@ -40,6 +40,8 @@ pub(super) type MakeExtra = Arc<dyn Fn() -> Vec<u8> + Send + Sync>;
 /// A volume, without its tasks.
 pub(super) struct Core {
     pub(super) disk: Disk,
+    /// As the operator calls it.
+    pub(super) name: Arc<str>,
     pub(super) id: VolumeId,
     pub(super) geometry: Geometry,
     pub(super) ledger: Ledger,
@@ -194,8 +196,8 @@ impl Core {
     }
 
     pub(super) fn reader(&self, urgency: Urgency) -> Reader {
-        let (disk, geometry) = (self.disk.clone(), self.geometry);
-        Reader { disk, geometry, volume: self.id, urgency }
+        let (disk, name) = (self.disk.clone(), self.name.clone());
+        Reader { disk, name, geometry: self.geometry, volume: self.id, urgency }
     }
 
     pub(super) fn metadata(&self) -> Metadata<'_> {

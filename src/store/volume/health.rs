@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -19,6 +19,10 @@ use crate::store::index::RegionId;
 const ERRORS_MAX: usize = 8;
 const ERRORS_WITHIN: Duration = Duration::from_secs(600);
 const ERRORS_PER_REGION_MAX: u32 = 2;
+
+/// What an operator can do about a volume that failed.
+const REMEDY: &str =
+    "`tidegate volume verify` looks at it, `tidegate volume forgive` takes it for well";
 
 const ONLINE: u8 = 0;
 const READ_ONLY: u8 = 1;
@@ -71,6 +75,8 @@ pub(super) enum Verdict {
 }
 
 pub(super) struct Health {
+    /// Of the volume, for the log.
+    name: Arc<str>,
     level: AtomicU8,
     state: Mutex<Found>,
 }
@@ -82,10 +88,10 @@ struct Found {
 }
 
 impl Health {
-    pub(super) fn new() -> Health {
+    pub(super) fn new(name: Arc<str>) -> Health {
         let state =
             Found { state: State::Online, errors: VecDeque::new(), ill_regions: HashMap::new() };
-        Health { level: AtomicU8::new(ONLINE), state: Mutex::new(state) }
+        Health { name, level: AtomicU8::new(ONLINE), state: Mutex::new(state) }
     }
 
     pub(super) fn state(&self) -> State {
@@ -105,19 +111,36 @@ impl Health {
         self.level.load(Ordering::Relaxed) == OFFLINE
     }
 
+    /// It failed, or did before.
     pub(super) fn read_only(&self, why: String) {
+        if self.write_no_more(&why) {
+            let name = &self.name;
+            tracing::error!("volume {name} is read-only from now on: {why}; {REMEDY}");
+        }
+    }
+
+    /// It is well, but nothing for this version to write.
+    pub(super) fn not_ours_to_write(&self, why: &str) {
+        if self.write_no_more(why) {
+            tracing::warn!("volume {} is read-only: {why}", self.name);
+        }
+    }
+
+    fn write_no_more(&self, why: &str) -> bool {
         let mut found = self.found();
-        if found.state == State::Online {
-            tracing::error!("a volume is read-only from now on: {why}");
-            found.state = State::ReadOnly { why };
+        let news = found.state == State::Online;
+        if news {
+            found.state = State::ReadOnly { why: why.to_owned() };
             self.level.store(READ_ONLY, Ordering::Relaxed);
         }
+        news
     }
 
     pub(super) fn offline(&self, why: String) {
         let mut found = self.found();
         if !matches!(found.state, State::Offline { .. }) {
-            tracing::error!("a volume is offline from now on: {why}");
+            let name = &self.name;
+            tracing::error!("volume {name} is offline from now on: {why}; {REMEDY}");
             found.state = State::Offline { why };
             self.level.store(OFFLINE, Ordering::Relaxed);
         }
@@ -202,7 +225,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn eight_errors_in_ten_minutes_make_a_volume_read_only() {
-        let health = Health::new();
+        let health = Health::new("a".into());
         for n in 0..20 {
             assert!(health.is_writable(), "{n}");
             health.read_failed(RegionId(n), &"EIO", Instant::now());
@@ -217,7 +240,7 @@ mod tests {
 
     #[test]
     fn one_failed_write_is_enough_and_a_device_that_is_gone_is_not_read() {
-        let health = Health::new();
+        let health = Health::new("a".into());
         health.write_failed(&io::Error::from_raw_os_error(libc::EIO));
         assert_eq!(health.state().label(), "read-only");
         health.write_failed(&io::Error::from_raw_os_error(libc::ENODEV));
@@ -228,7 +251,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_region_that_fails_twice_is_taken_out_of_use_once() {
-        let health = Health::new();
+        let health = Health::new("a".into());
         let verdicts: Vec<_> =
             (0..3).map(|_| health.read_failed(RegionId(5), &"EIO", Instant::now())).collect();
         assert_eq!(verdicts, [Verdict::Bear, Verdict::Quarantine, Verdict::Bear]);

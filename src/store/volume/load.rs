@@ -126,7 +126,8 @@ pub(super) async fn newest(
             // A crash does not do this, a header lies in one sector: it may be the newest that is
             // damaged, and what it knew as replaced the other one brings back.
             Err(fault) => {
-                tracing::warn!("the header of checkpoint slot {slot} is damaged: {fault}");
+                let name = &reader.name;
+                tracing::warn!("volume {name}: the header of checkpoint slot {slot}: {fault}");
                 newer_was_bad = true;
             }
         }
@@ -144,7 +145,8 @@ pub(super) async fn newest(
             }
             Err(Bad::Wrong | Bad::Device(DeviceError::Failed(_))) => {
                 // Its header was written last: all of it was right once.
-                tracing::warn!("checkpoint {} is damaged", header.sequence());
+                let (name, number) = (&reader.name, header.sequence());
+                tracing::warn!("volume {name}: checkpoint {number} is damaged");
                 newer_was_bad = true;
             }
             Err(Bad::Device(error)) => return Err(error),

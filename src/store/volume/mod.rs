@@ -95,9 +95,14 @@ impl Volume {
         Ok(Arc::new(Volume { core, tasks: Mutex::new(tasks) }))
     }
 
-    /// Its name.
+    /// Its id, which no other volume has.
     pub fn id(&self) -> VolumeId {
         self.core.id
+    }
+
+    /// As the operator calls it.
+    pub fn name(&self) -> &str {
+        &self.core.name
     }
 
     /// Its sizes.
@@ -396,6 +401,6 @@ impl Drop for Volume {
 
 impl fmt::Debug for Volume {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "volume {}, {}, {:?}", self.core.id, self.state(), self.core.ledger)
+        write!(f, "volume {}, {}, {:?}", self.core.name, self.state(), self.core.ledger)
     }
 }

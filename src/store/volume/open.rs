@@ -92,25 +92,48 @@ async fn first_checkpoint(disk: &Disk, superblock: &Superblock) -> Result<(), Me
 /// Opens a volume and writes what a crash has left undone.
 pub(super) async fn open(disk: Disk, settings: &VolumeSettings) -> Result<Arc<Core>, VolumeError> {
     let began = Instant::now();
-    let found = recovery::recover(&disk, settings.block).await?;
+    let found = recovery::recover(&disk, settings).await?;
     let refusal = recovery::refusal(&found.superblock);
     let (mut core, to_seal) = core_of(disk, found, settings);
     if let Some(why) = refusal {
-        core.health.read_only(why);
+        core.health.not_ours_to_write(&why);
     } else if let Err(error) = core.write_what_is_left(to_seal).await {
         core.health.read_only(format!("{} could not be written: {}", error.what, error.source));
     }
     core.recovered.took = began.elapsed();
+    tell(&core.name, &core.recovered);
     Ok(Arc::new(core))
+}
+
+/// The one line of a volume that comes online, and another if origins will be asked about it.
+fn tell(name: &str, found: &Recovered) {
+    let Recovered { loaded, footers, scanned, found: records, dropped, took, .. } = found;
+    let began = match found.checkpoint {
+        Some(number) => format!("{loaded} records by checkpoint {number}"),
+        None => "no checkpoint".to_owned(),
+    };
+    tracing::info!(
+        "volume {name} is read: {began}; {records} more in regions that changed since, {footers} \
+         by their footer, {scanned} record by record; {dropped} torn or damaged; {took:.1?}"
+    );
+    if found.heads_in_doubt {
+        tracing::warn!(
+            "volume {name} may know heads that were replaced since: the origin is asked about \
+             each before it is used"
+        );
+    }
 }
 
 fn core_of(disk: Disk, found: recovery::Found, settings: &VolumeSettings) -> (Core, Vec<ToSeal>) {
     let (stopping, _) = watch::channel(false);
     let upkeep =
         Upkeep { checkpoint: found.checkpoint, slot: found.slot, sealed_before: 0, next_write: 0 };
+    let id = found.superblock.id();
+    let name = settings.name_of(id);
     let core = Core {
         disk,
-        id: found.superblock.id(),
+        name: name.clone(),
+        id,
         geometry: *found.superblock.geometry(),
         ledger: found.ledger,
         settings: Live::new(settings),
@@ -123,7 +146,7 @@ fn core_of(disk: Disk, found: recovery::Found, settings: &VolumeSettings) -> (Co
         upkeep_wanted: Notify::new(),
         checkpoint_wanted: AtomicBool::new(false),
         ill_regions: Mutex::new(BTreeSet::new()),
-        health: Health::new(),
+        health: Health::new(name),
         tally: Default::default(),
         sequence: AtomicU64::new(found.sequence),
         trust_from: AtomicU64::new(found.trust_from),

@@ -261,7 +261,9 @@ impl Core {
         let location = entry.location;
         self.tally.mismatches.add(1);
         tracing::warn!(
-            "a record in region {}, granule {} is not what was written, and is dropped: {fault}",
+            "volume {}: a record in region {}, granule {} is not what was written, and is dropped: \
+             {fault}",
+            self.name,
             location.region.0,
             location.granule
         );

@@ -13,7 +13,6 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::limits::GRANULE_SIZE_BYTES;
-use crate::object::BlockSize;
 use crate::store::ObjectHash;
 use crate::store::device::{Buffer, DeviceError, Disk, Granules, Urgency};
 use crate::store::format::{
@@ -28,7 +27,7 @@ use super::load::{self, Checkpoint};
 use super::scan::{self, Contents};
 use super::table::Table;
 use super::tally::Recovered;
-use super::types::VolumeError;
+use super::types::{VolumeError, VolumeSettings};
 use super::window::Reader;
 
 /// Regions read at once.
@@ -93,17 +92,18 @@ pub(super) async fn superblock(disk: &Disk) -> Result<Superblock, VolumeError> {
     }
 }
 
-/// Finds out what a volume holds, unless its blocks are of another size than `block`. Writes
-/// nothing.
-pub(super) async fn recover(disk: &Disk, block: Option<BlockSize>) -> Result<Found, VolumeError> {
+/// Finds out what a volume holds, unless its blocks are of another size than the settings say.
+/// Writes nothing.
+pub(super) async fn recover(disk: &Disk, settings: &VolumeSettings) -> Result<Found, VolumeError> {
     let began = Instant::now();
     let superblock = superblock(disk).await?;
     let (geometry, volume) = (*superblock.geometry(), superblock.id());
-    if let Some(wanted) = block.filter(|wanted| *wanted != geometry.block()) {
+    if let Some(wanted) = settings.block.filter(|wanted| *wanted != geometry.block()) {
         let (block_bytes, wanted_bytes) = (geometry.block().bytes(), wanted.bytes());
         return Err(FormatError::OtherBlocks { block_bytes, wanted_bytes }.into());
     }
-    let reader = Reader { disk: disk.clone(), geometry, volume, urgency: Urgency::Promote };
+    let (disk, name) = (disk.clone(), settings.name_of(volume));
+    let reader = Reader { disk, name, geometry, volume, urgency: Urgency::Promote };
     let mut recovered = Recovered::default();
 
     let (table, table_lost) = read_table(&reader).await?;
@@ -217,7 +217,8 @@ async fn read_table(reader: &Reader) -> Result<(Table, bool), VolumeError> {
     let loaded = Table::decode(&bytes, &unread, reader.volume, &reader.geometry);
     let mut table = loaded.table;
     for page in &loaded.lost {
-        tracing::warn!("page {page} of the region table is lost: asking the regions themselves");
+        let name = &reader.name;
+        tracing::warn!("volume {name}: page {page} of the region table is lost: asking regions");
         let first = page * ENTRIES_PER_PAGE as u32;
         let end = (first + ENTRIES_PER_PAGE as u32).min(reader.geometry.regions());
         for region in first..end {

@@ -886,3 +886,75 @@ async fn a_head_in_a_region_put_out_of_use_does_not_give_way_to_an_older_one() {
     let again = opened(&after_kill(&device, 3)).await;
     assert_eq!(head_now(&again, 1).await, None);
 }
+
+/// What was logged, as text.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    /// Of this thread, while the second is held.
+    fn begin() -> (Log, tracing::subscriber::DefaultGuard) {
+        let log = Log::default();
+        let writer = log.clone();
+        let writes = tracing_subscriber::fmt().with_ansi(false).without_time().with_target(false);
+        let writes = writes.with_writer(move || writer.clone()).finish();
+        (log, tracing::subscriber::set_default(writes))
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let bytes = std::mem::take(&mut *self.0.lock().unwrap());
+        String::from_utf8(bytes).unwrap().lines().map(|line| line.trim().to_owned()).collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_log_says_which_volume_it_is_and_what_was_found_on_it() {
+    let (device, volume) = fresh(32).await;
+    append_whole(&volume, 1).await;
+    volume.append_head(head_of(1, "one")).unwrap();
+    settled(&volume).await;
+    let (log, _logged) = Log::begin();
+
+    let named = || VolumeSettings { name: "nvme0n1".to_owned(), ..settings() };
+    let killed = after_kill(&device, 1);
+    let again = Volume::open(disk(&killed), named()).await.unwrap();
+    let told = log.lines();
+    let line = "INFO volume nvme0n1 is read: 0 records by checkpoint 1; 2 more in regions that \
+                changed since, 0 by their footer, 1 record by record; 0 torn or damaged; ";
+    assert!(told.len() == 1 && told[0].starts_with(line), "{told:#?}");
+
+    // It opens its region while it is well.
+    again.append_head(head_of(2, "two")).unwrap();
+    settled(&again).await;
+    killed.set_faults(Faults { fail_writes: Share::ALL, ..Faults::default() });
+    again.append_head(head_of(3, "three")).unwrap();
+    settled(&again).await;
+    let told = log.lines();
+    let remedy =
+        "`tidegate volume verify` looks at it, `tidegate volume forgive` takes it for well";
+    let begins = "ERROR volume nvme0n1 is read-only from now on: a write failed: ";
+    assert!(told.len() == 1 && told[0].starts_with(begins), "{told:#?}");
+    assert!(told[0].ends_with(remedy), "{told:#?}");
+
+    for slot in 0..2 {
+        let at = volume.geometry().checkpoint(slot).start;
+        let from = vec![Buffer::Own(Granules::holding(&[1; 4096]))];
+        disk(&device).write(at, from, Urgency::Write).await.unwrap();
+    }
+    Volume::open(disk(&after_kill(&device, 2)), named()).await.unwrap();
+    let told = log.lines();
+    assert!(told.iter().all(|line| line.contains(" volume nvme0n1")), "{told:#?}");
+    let is_said = |words| told.iter().any(|line| line.contains(words));
+    assert!(is_said("is read: no checkpoint; 2 more in "), "{told:#?}");
+    assert!(is_said("WARN volume nvme0n1 may know heads that were replaced since"), "{told:#?}");
+}

@@ -2,19 +2,22 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::object::{BlockKey, BlockSize, PieceMap, VersionId};
 use crate::store::device::{DeviceError, Lent};
-use crate::store::format::{FormatError, Stream};
+use crate::store::format::{FormatError, Stream, VolumeId};
 use crate::store::ledger::ReappendRule;
 use crate::store::{ObjectHash, SiteHash};
 
 /// How a volume behaves.
 #[derive(Clone, Debug)]
 pub struct VolumeSettings {
+    /// As the operator calls it: what the log says of it begins so. Empty: its id.
+    pub name: String,
     /// The size of blocks that it is used with: a volume made for another is refused. `None`:
     /// whatever it was made for.
     pub block: Option<BlockSize>,
@@ -31,12 +34,20 @@ pub struct VolumeSettings {
 impl Default for VolumeSettings {
     fn default() -> VolumeSettings {
         VolumeSettings {
+            name: String::new(),
             block: None,
             read_deadline: Duration::from_secs(2),
             checkpoint_interval: Duration::from_secs(300),
             reappend: ReappendRule::default(),
             head_linger: Duration::from_millis(50),
         }
+    }
+}
+
+impl VolumeSettings {
+    /// What the log calls the volume of this id.
+    pub(super) fn name_of(&self, id: VolumeId) -> Arc<str> {
+        if self.name.is_empty() { id.to_string().into() } else { self.name.as_str().into() }
     }
 }
 

@@ -112,7 +112,8 @@ impl Core {
             if !self.health.is_writable() {
                 continue;
             }
-            tracing::warn!("region {} has failed twice, and is not used any more", region.0);
+            let (name, number) = (&self.name, region.0);
+            tracing::warn!("volume {name}: region {number} has failed twice, and is used no more");
             self.ledger.quarantine(region);
             let generation = self.ledger.generation(region);
             let (state, stream) = (RegionState::Quarantined, Filled::Demand);

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -29,6 +30,8 @@ const GRANULE: usize = GRANULE_SIZE_BYTES as usize;
 #[derive(Clone)]
 pub(super) struct Reader {
     pub(super) disk: Disk,
+    /// As the operator calls it.
+    pub(super) name: Arc<str>,
     pub(super) geometry: Geometry,
     pub(super) volume: VolumeId,
     pub(super) urgency: Urgency,

@@ -72,10 +72,10 @@ pub struct Ssd {
     figures: Figures,
 }
 
-/// What the tier has done; what was admitted and what was not, each volume's admission tells.
+/// What the tier has done. What was admitted and what was not, each volume's admission tells; what
+/// became of it, the volume: a write it refused, or the governor, has been counted there.
 #[derive(Default)]
 pub struct Figures {
-    dropped: AtomicU64,
     recalled: AtomicU64,
     bypassed_bytes: AtomicU64,
     bypass_refused: AtomicU64,
@@ -83,11 +83,6 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// Blocks admitted that found a queue full, an index full, or no memory.
-    pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
-    }
-
     /// Heads found on a volume.
     pub fn recalled(&self) -> u64 {
         self.recalled.load(Ordering::Relaxed)
@@ -304,21 +299,19 @@ impl Ssd {
         if home.admission.consider(&sight, Instant::now()) != Decision::Admit {
             return;
         }
-        let written = self.order.write(subject.object, || {
+        self.order.write(subject.object, || {
             // As they are now: another answer may have come meanwhile.
             let variants = self.parts.heads.variants(&subject.key);
-            let head = variants.iter().find(|head| head.version.id == version.id)?;
-            Some(match is_small(version) && variants.len() == 1 {
+            let head = variants.iter().find(|head| head.version.id == version.id);
+            let Some(head) = head else { return };
+            match is_small(version) && variants.len() == 1 {
                 true => self.write_small(subject, &variants, (&ram, writing)),
                 false => self.write_block(subject, home, &variants, (head, &ram, writing)),
-            })
+            }
         });
         if version.is_changed() {
             // Disowned, perhaps before it was on its way.
             self.forget_block(&block);
-        }
-        if written == Some(false) {
-            self.figures.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 

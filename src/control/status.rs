@@ -123,7 +123,7 @@ pub struct VolumeStatus {
     pub queue_depth: u64,
     /// Of a hundred reads 99 took no longer, in microseconds; `None` before the first.
     pub read_p99_us: Option<u64>,
-    /// Bytes written since midnight, UTC.
+    /// Bytes written since midnight, UTC, or since the start if that was later.
     pub written_today_bytes: u64,
     /// What may be written in a day.
     pub writes_per_day_bytes: u64,

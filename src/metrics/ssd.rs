@@ -22,9 +22,9 @@ pub type ByWord = Vec<(&'static str, u64)>;
 /// The tier at one moment; counters since the start.
 #[derive(Clone, Debug, Default)]
 pub struct SsdSample {
-    /// Blocks offered that were taken.
+    /// Blocks offered that admission let in.
     pub admitted: u64,
-    /// Blocks offered that were not, by reason.
+    /// Blocks offered that it did not, by reason.
     pub rejected: ByWord,
     /// Bytes asked of origins because a volume was ill.
     pub bypassed_bytes: u64,
@@ -63,6 +63,8 @@ pub struct VolumeSample {
     pub read_latency: Latency,
     /// What went wrong, by kind.
     pub errors: ByWord,
+    /// Writes of what was let in that were not taken, by reason.
+    pub refused: ByWord,
     /// Regions by what they are used for.
     pub regions: ByWord,
     /// Records the index knows.
@@ -73,7 +75,7 @@ pub struct VolumeSample {
     pub dropped: ByWord,
     /// Bytes written, by what for; together, what the device was given.
     pub written: ByWord,
-    /// Bytes written since midnight, UTC.
+    /// Bytes written since midnight, UTC, or since the start if that was later.
     pub written_today_bytes: u64,
     /// What may be written in a day.
     pub writes_per_day_bytes: u64,
@@ -186,6 +188,7 @@ fn families(sample: &SsdSample) -> Vec<proto::MetricFamily> {
         one(QUEUE_DEPTH, |one| one.queue_depth),
         series::family(READ_SECONDS, volumes.iter().map(read_seconds).collect()),
         each(ERRORS, |one| one.errors.clone()),
+        each(WRITES_REFUSED, |one| one.refused.clone()),
         each(REGIONS, |one| one.regions.clone()),
         one(INDEX_ENTRIES, |one| one.index_entries),
         one(INDEX_ENTRIES_MAX, |one| one.index_entries_max),
@@ -238,13 +241,13 @@ const ADMITTED: Series = series(
     Kind::Counter,
     None,
     "tidegate_ssd_admitted_total",
-    "Blocks offered to the ssd tier that were taken.",
+    "Blocks offered to the ssd tier that admission let in; not all of them need be written.",
 );
 const REJECTED: Series = series(
     Kind::Counter,
     Some("reason"),
     "tidegate_ssd_rejected_total",
-    "Blocks offered to the ssd tier that were not taken, by reason.",
+    "Blocks offered to the ssd tier that admission did not let in, by reason.",
 );
 const BYPASSED: Series = series(
     Kind::Counter,
@@ -301,7 +304,7 @@ const WRITTEN_TODAY: Series = series(
     Kind::Gauge,
     None,
     "tidegate_ssd_written_today_bytes",
-    "Bytes written to the device since midnight, UTC.",
+    "Bytes written to the device since midnight, UTC, or the start if that was later.",
 );
 const WRITES_PER_DAY: Series = series(
     Kind::Gauge,
@@ -326,6 +329,12 @@ const ERRORS: Series = series(
     Some("kind"),
     "tidegate_ssd_errors_total",
     "What went wrong with the volume, by kind.",
+);
+const WRITES_REFUSED: Series = series(
+    Kind::Counter,
+    Some("reason"),
+    "tidegate_ssd_writes_refused_total",
+    "Blocks and heads the volume had no place for when they were to be written, by reason.",
 );
 const REGIONS: Series = series(
     Kind::Gauge,
@@ -386,8 +395,8 @@ mod tests {
             why: None,
             size_bytes: 1 << 40,
             used_bytes: 1 << 30,
-            reads: vec![("viewer", 5), ("promote", 1)],
-            writes: vec![("write", 7)],
+            reads: by_urgency(5),
+            writes: by_urgency(7),
             read_bytes: 5 << 20,
             queue_depth: 3,
             read_latency: Latency {
@@ -395,26 +404,51 @@ mod tests {
                 counts: vec![2, 3, 1],
                 sum: Duration::from_millis(9),
             },
-            errors: vec![("io", 2), ("late", 0)],
-            regions: vec![("free", 9), ("sealed", 1)],
+            errors: vec![("read", 2), ("late", 0), ("busy", 0), ("write", 0), ("flush", 1)],
+            refused: vec![
+                ("queue-full", 3),
+                ("index-full", 0),
+                ("no-room", 0),
+                ("read-only", 1),
+                ("offline", 0),
+            ],
+            regions: vec![("free", 9), ("open", 1), ("sealed", 5), ("quarantined", 0)],
             index_entries: 12,
             index_entries_max: 65_536,
-            dropped: vec![("checksum", 1)],
-            written: vec![("demand", 2 << 30), ("reappend", 1 << 20)],
+            dropped: vec![("mismatch", 1), ("reclaimed", 0)],
+            written: vec![
+                ("admitted", 2 << 30),
+                ("reappended", 1 << 20),
+                ("heads", 0),
+                ("metadata", 4096),
+                ("checkpoint", 0),
+                ("padding", 0),
+            ],
             written_today_bytes: 1 << 30,
             writes_per_day_bytes: 1 << 40,
             life_days: Some(1_825.5),
             recovery: Some(Recovery {
                 took: Duration::from_millis(1_250),
-                found: vec![("checkpoint", 11), ("footer", 1)],
+                found: vec![("checkpoint", 11), ("log", 1), ("dropped", 0)],
             }),
         }
+    }
+
+    fn by_urgency(count: u64) -> ByWord {
+        vec![("viewer", count), ("promote", 1), ("write", 0), ("reclaim", 0), ("verify", 0)]
     }
 
     fn sample(volumes: Vec<VolumeSample>) -> SsdSample {
         SsdSample {
             admitted: 4,
-            rejected: vec![("once", 6), ("budget", 0)],
+            rejected: vec![
+                ("first-sight", 6),
+                ("live", 0),
+                ("short-lived", 0),
+                ("site-share", 0),
+                ("budget-spent", 0),
+                ("planned-only", 0),
+            ],
             bypassed_bytes: 65_536,
             bypass_refused: 1,
             shadow: ShadowSample {
@@ -434,6 +468,7 @@ mod tests {
         text.lines().filter(|l| l.contains("tidegate_ssd")).map(str::to_owned).collect()
     }
 
+    /// `tests/it/ssd.rs` holds a running appliance to the words of this file.
     #[test]
     fn a_volume_tells_exactly_this() {
         let told = text(sample(vec![volume("nvme0n1")])).join("\n") + "\n";

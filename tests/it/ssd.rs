@@ -1,6 +1,7 @@
 //! What is on a volume is served from there: after a restart, after ram has let go of it, and never
 //! once it is no longer what the origin has.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use tempfile::TempDir;
@@ -431,4 +432,24 @@ async fn a_volume_of_blocks_of_another_size_is_refused_and_left_alone() {
     let edge = keeping_all(&origin, folder.path()).start();
     assert_eq!(judge(&origin, "/film", &edge.get("/film").send().await), WHOLE);
     assert_eq!(origin.all_requests().len(), 0);
+}
+
+/// The name of each series and its labels, without those that depend on the machine.
+fn series_of(text: &str) -> BTreeSet<String> {
+    let told = text.lines().filter(|line| line.starts_with("tidegate_ssd_"));
+    let told = told.filter_map(|line| line.rsplit_once(' ')).map(|(series, _)| series.to_owned());
+    let depends = ["le=", "engine=", "tidegate_ssd_life_days", "tidegate_ssd_shadow"];
+    told.filter(|series| !depends.iter().any(|word| series.contains(word))).collect()
+}
+
+#[tokio::test]
+async fn the_words_of_the_metrics_are_those_that_are_written_down() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    let edge = Edge::in_front_of(&origin).volume(folder.path(), "nvme0n1").start();
+    let told = edge.admin().get("/metrics").send().await.body;
+    let told = series_of(&String::from_utf8_lossy(&told));
+    let written = series_of(include_str!("../../src/metrics/ssd.txt"));
+    assert!(written.len() > 50, "{written:#?}");
+    let only = |one: &BTreeSet<String>, other| one.difference(other).cloned().collect::<Vec<_>>();
+    assert_eq!((only(&told, &written), only(&written, &told)), (vec![], vec![]));
 }

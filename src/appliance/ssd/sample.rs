@@ -8,7 +8,7 @@ use crate::cache::ssd::{Place, Ssd};
 use crate::config::SsdVolume;
 use crate::metrics::ssd::{ByWord, Latency, Recovery, ShadowSample, SsdSample, VolumeSample};
 use crate::store::device::{DeviceFigures, LATENCY_BOUNDS, Urgency};
-use crate::store::volume::{Recovered, State, VolumeFigures};
+use crate::store::volume::{Recovered, Refused, State, VolumeFigures};
 
 /// The tier now; `volumes` are those of the configuration, in the order of the places.
 pub(in crate::appliance) fn sample(ssd: &Ssd, volumes: &[SsdVolume], up: Duration) -> SsdSample {
@@ -18,8 +18,6 @@ pub(in crate::appliance) fn sample(ssd: &Ssd, volumes: &[SsdVolume], up: Duratio
         let count = admissions.iter().map(|figures| figures.rejected[reason as usize]).sum();
         (reason.label(), count)
     };
-    let mut rejected: ByWord = Rejection::ALL.map(rejected).into();
-    rejected.push(("dropped", ssd.figures().dropped()));
     let report = ssd.shadows();
     let [enters, inside] = ssd.figures().shown();
     let prefers_all = report.as_ref().map(|report| u64::from(report.better != Better::Chosen));
@@ -38,7 +36,7 @@ pub(in crate::appliance) fn sample(ssd: &Ssd, volumes: &[SsdVolume], up: Duratio
             gains: report.iter().flat_map(|report| &report.curve).map(gain).collect(),
         },
         admitted: admissions.iter().map(|figures| figures.admitted).sum(),
-        rejected,
+        rejected: Rejection::ALL.map(rejected).into(),
         bypassed_bytes: ssd.figures().bypassed_bytes(),
         bypass_refused: ssd.figures().bypass_refused(),
         volumes: places.iter().zip(volumes).map(|(place, set)| volume(place, set, up)).collect(),
@@ -71,6 +69,7 @@ fn volume(place: &Place, set: &SsdVolume, up: Duration) -> VolumeSample {
         read_bytes: device_figures.read_bytes,
         queue_depth: device_figures.depth,
         errors: errors(&figures, &device_figures),
+        refused: refused(&figures),
         regions: regions(&figures),
         index_entries: figures.heads + figures.blocks,
         index_entries_max: figures.index_slots,
@@ -93,15 +92,17 @@ fn by_urgency(counts: [u64; Urgency::ALL.len()]) -> ByWord {
 }
 
 fn errors(figures: &VolumeFigures, device: &DeviceFigures) -> ByWord {
-    // What the device knows beyond the volume: flushes, mostly.
-    let told = figures.read_errors + figures.write_errors;
     vec![
-        ("other", device.errors.saturating_sub(told)),
         ("read", figures.read_errors),
         ("late", figures.late),
         ("busy", figures.busy),
         ("write", figures.write_errors),
+        ("flush", device.flush_errors),
     ]
+}
+
+fn refused(figures: &VolumeFigures) -> ByWord {
+    Refused::ALL.iter().map(|why| (why.label(), figures.refused[*why as usize])).collect()
 }
 
 fn regions(figures: &VolumeFigures) -> ByWord {

@@ -53,7 +53,7 @@ impl Place {
         told.used = figures.used_blocks_reclaimed;
     }
 
-    /// Bytes written since midnight, UTC, or since the start.
+    /// Bytes written since midnight, UTC, or since the start if that was later.
     pub fn written_today_bytes(&self) -> u64 {
         let told = self.told();
         told.day.map_or(0, |(_, before)| told.written_bytes - before)

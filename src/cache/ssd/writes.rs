@@ -25,10 +25,10 @@ impl Ssd {
         subject: &Subject,
         variants: &[Arc<Head>],
         (ram, writing): (&RamBlock, UnderWay),
-    ) -> bool {
-        let Some(bytes) = ram.read(0) else { return false };
+    ) {
+        let Some(bytes) = ram.read(0) else { return };
         let body = SmallBody { version: variants[0].version.id, bytes };
-        self.write_head(subject, variants, (Some(body), Some(writing)))
+        self.write_head(subject, variants, (Some(body), Some(writing)));
     }
 
     pub(super) fn write_block(
@@ -37,16 +37,16 @@ impl Ssd {
         home: &Place,
         variants: &[Arc<Head>],
         (head, ram, writing): (&Head, &RamBlock, UnderWay),
-    ) -> bool {
+    ) {
         // Without its head nobody would find it after a restart.
         let known = self.holds_head(subject.object);
         if !known && !self.write_head(subject, variants, (None, None)) {
-            return false;
+            return;
         }
         let bytes = ram.length_bytes();
         let Some(reserved) = self.parts.governor.try_reserve(Use::Ssd, Class::Admission, bytes)
         else {
-            return false;
+            return;
         };
         let write = BlockWrite {
             object: subject.object,
@@ -59,7 +59,8 @@ impl Ssd {
             guard: Box::new((reserved, writing)),
             done: None,
         };
-        home.volume().append_block(write).is_ok()
+        // What is refused is counted there, and is not held.
+        let _ = home.volume().append_block(write);
     }
 
     /// Writes what is known of an object to the volume where it is at home, and forgets it on the

@@ -150,6 +150,8 @@ pub struct DeviceFigures {
     pub flushes: u64,
     /// Operations that ended with an error.
     pub errors: u64,
+    /// Flushes among them.
+    pub flush_errors: u64,
     /// Operations in the queue and under way.
     pub depth: u64,
     /// Reads by how long they took, queue included: at most `LATENCY_BOUNDS[n]`, and the rest.

@@ -17,6 +17,7 @@ pub(super) struct Tally {
     written_bytes: AtomicU64,
     flushes: AtomicU64,
     errors: AtomicU64,
+    flush_errors: AtomicU64,
     depth: AtomicU64,
     read_latency: [AtomicU64; LATENCY_BOUNDS.len() + 1],
     read_latency_nanos: AtomicU64,
@@ -55,8 +56,10 @@ impl Tally {
     /// A transfer ended with an error. A read that fails has kept its viewer waiting too.
     pub(super) fn failed(&self, lane: Lane, took: Duration) {
         add(&self.errors, 1);
-        if lane == Lane::Read {
-            self.timed(took);
+        match lane {
+            Lane::Read => self.timed(took),
+            Lane::Write => {}
+            Lane::Flush => add(&self.flush_errors, 1),
         }
         self.depth.fetch_sub(1, Ordering::Relaxed);
     }
@@ -71,6 +74,7 @@ impl Tally {
             written_bytes: read(&self.written_bytes),
             flushes: read(&self.flushes),
             errors: read(&self.errors),
+            flush_errors: read(&self.flush_errors),
             depth: read(&self.depth),
             read_latency: self.read_latency.each_ref().map(read),
             read_latency_sum: Duration::from_nanos(read(&self.read_latency_nanos)),

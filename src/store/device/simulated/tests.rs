@@ -190,5 +190,10 @@ fn a_share_of_reads_fails_on_many_threads_without_a_paused_clock_too() {
         let failed: usize = tasks.join_all().await.into_iter().sum();
         assert!((100..300).contains(&failed), "{failed} of 400");
         assert_eq!((device.figures().errors, device.figures().depth), (failed as u64, 0));
+        assert_eq!(device.figures().flush_errors, 0);
+        device.set_faults(Faults { fail_flushes: Share::ALL, ..Faults::default() });
+        assert!(disk(&device).flush(Urgency::Write).await.is_err());
+        assert_eq!(device.figures().flush_errors, 1);
+        assert_eq!(device.figures().errors, failed as u64 + 1);
     });
 }

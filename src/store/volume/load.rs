@@ -80,6 +80,17 @@ impl Checkpoint {
         same.then_some(then.sealed)
     }
 
+    /// Whether it knows of a change of a region that was in the table before it and is not there:
+    /// the table has lost it. One that was being opened beside it need not be there yet.
+    pub(super) fn is_ahead_of(&self, table: &[RegionEntry]) -> bool {
+        let is_behind = |(then, now): (&RegionSnapshot, &RegionEntry)| match then.state {
+            RegionState::Open => false,
+            RegionState::Quarantined if now.state != RegionState::Quarantined => true,
+            _ => then.generation > now.generation,
+        };
+        self.regions.iter().zip(table).any(is_behind)
+    }
+
     /// Whether an entry of its index is true still.
     fn speaks_for(&self, entry: &Entry, table: &[RegionEntry], region_granules: u32) -> bool {
         let location = entry.location;

@@ -16,7 +16,7 @@ use crate::limits::GRANULE_SIZE_BYTES;
 use crate::store::ObjectHash;
 use crate::store::device::{Buffer, DeviceError, Disk, Granules, Urgency};
 use crate::store::format::{
-    Access, ENTRIES_PER_PAGE, FooterEntry, FormatError, Indexed, RegionEntry, RegionHeader,
+    Access, ENTRIES_PER_PAGE, FooterEntry, FormatError, Indexed, Packet, RegionEntry, RegionHeader,
     RegionState, Stream as Filled, Superblock, superblock_places,
 };
 use crate::store::index::{Entry, Fingerprint, Kind, Location, RegionId, Shape};
@@ -106,9 +106,9 @@ pub(super) async fn recover(disk: &Disk, settings: &VolumeSettings) -> Result<Fo
     let reader = Reader { disk, name, geometry, volume, urgency: Urgency::Promote };
     let mut recovered = Recovered::default();
 
-    let (table, table_lost) = read_table(&reader).await?;
+    let TableRead { table, lost, reopened } = read_table(&reader).await?;
     let loaded = load::newest(&reader, table.entries(), ledger_shape(&geometry)).await?;
-    let mut in_doubt = table_lost || loaded.newer_was_bad;
+    let mut in_doubt = lost || loaded.newer_was_bad;
     let ledger = loaded.ledger;
     let checkpoint = match loaded.checkpoint {
         Some(checkpoint) => checkpoint,
@@ -117,6 +117,10 @@ pub(super) async fn recover(disk: &Disk, settings: &VolumeSettings) -> Result<Fo
             Checkpoint::none()
         }
     };
+    if checkpoint.is_ahead_of(table.entries()) {
+        tracing::warn!("the region table is older than checkpoint {}", checkpoint.sequence);
+        in_doubt = true;
+    }
     recovered.checkpoint = (checkpoint.sequence > 0).then_some(checkpoint.sequence);
     recovered.loaded = ledger.index().heads() + ledger.index().blocks();
 
@@ -129,6 +133,8 @@ pub(super) async fn recover(disk: &Disk, settings: &VolumeSettings) -> Result<Fo
         recovered.scanned += u64::from(found.sealed.is_none());
         recovered.dropped += found.dropped;
         in_doubt |= found.unread;
+        // A page that a crash has torn tells of no region in which something was written since.
+        in_doubt |= reopened.contains(&found.region) && !found.entries.is_empty();
         let newest = found.entries.iter().map(|entry| entry.sequence).max();
         sequence = sequence.max(newest.map_or(0, |newest| newest.saturating_add(1)));
         recovered.found += merge.take(&found);
@@ -141,7 +147,7 @@ pub(super) async fn recover(disk: &Disk, settings: &VolumeSettings) -> Result<Fo
     })
     .await;
     to_seal.sort_by_key(|region| region.region);
-    merge.finish();
+    in_doubt |= merge.finish(&reader, &table, checkpoint.next_write).await == Finished::InDoubt;
     sequence = sequence.saturating_add(SEQUENCE_GAP);
 
     let phases = table.entries().iter().enumerate().map(|(number, entry)| {
@@ -189,9 +195,16 @@ fn phase_of(entry: &RegionEntry, sealed: Option<u64>) -> RegionPhase {
     }
 }
 
-/// The region table; whether some of it was lost. What was lost is taken from the regions' own
-/// headers.
-async fn read_table(reader: &Reader) -> Result<(Table, bool), VolumeError> {
+/// The region table as it was read. What was lost is taken from the regions' own headers.
+struct TableRead {
+    table: Table,
+    /// Whether some of it was lost.
+    lost: bool,
+    /// Regions that were opened in a generation that it does not know.
+    reopened: Vec<RegionId>,
+}
+
+async fn read_table(reader: &Reader) -> Result<TableRead, VolumeError> {
     let area = reader.geometry.table();
     let granules = ((area.end - area.start) / GRANULE_SIZE_BYTES) as u32;
     let mut bytes = Vec::with_capacity(granules as usize * GRANULE_SIZE_BYTES as usize);
@@ -216,23 +229,28 @@ async fn read_table(reader: &Reader) -> Result<(Table, bool), VolumeError> {
     }
     let loaded = Table::decode(&bytes, &unread, reader.volume, &reader.geometry);
     let mut table = loaded.table;
-    for page in &loaded.lost {
-        let name = &reader.name;
-        tracing::warn!("volume {name}: page {page} of the region table is lost: asking regions");
+    let (name, mut reopened) = (&reader.name, Vec::new());
+    for page in loaded.lost.iter().chain(&loaded.damaged) {
+        tracing::warn!(
+            "volume {name}: page {page} of the region table is lost, or its last write: asking \
+             regions"
+        );
         let first = page * ENTRIES_PER_PAGE as u32;
         let end = (first + ENTRIES_PER_PAGE as u32).min(reader.geometry.regions());
         for region in first..end {
             let known = table.entries()[region as usize];
             if let Some(entry) = ask_region(reader, region, &known).await? {
                 table.set(RegionId(region), entry);
+                reopened.extend((entry.state == RegionState::Open).then_some(RegionId(region)));
             }
         }
     }
-    Ok((table, !loaded.lost.is_empty()))
+    Ok(TableRead { table, lost: !loaded.lost.is_empty(), reopened })
 }
 
 /// What a region's own header says, if that is news: how it was opened last. One that can't be read
-/// is not used again: nobody knows what generation it is in.
+/// is not used again: nobody knows what generation it is in. One that is free and has no header may
+/// have been opened once more than is known.
 async fn ask_region(
     reader: &Reader,
     region: u32,
@@ -247,6 +265,10 @@ async fn ask_region(
         }
         Err(error) => return Err(error.into()),
     };
+    if header.is_err() && known.state == RegionState::Free {
+        let generation = known.generation.saturating_add(2);
+        return Ok(Some(RegionEntry { generation, ..*known }));
+    }
     let newer = header.ok().filter(|header| header.generation > known.generation);
     Ok(newer.map(|header| RegionEntry {
         generation: header.generation,
@@ -325,12 +347,24 @@ impl Merge<'_> {
         }
     }
 
-    fn finish(self) {
+    /// What is numbered from `next_write` on is newer than all that the checkpoint knows; of the
+    /// rest its own records tell.
+    async fn finish(self, reader: &Reader, table: &Table, next_write: u64) -> Finished {
+        let mut finished = Finished::Sure;
         let mut heads: Vec<_> = self.heads.into_iter().collect();
         // In one order, whatever the map says.
         heads.sort_by_key(|(object, _)| *object);
         for (object, candidate) in heads {
             let key = Fingerprint::of_head(self.seed, object);
+            if candidate.sequence < next_write
+                && let Some(known) = self.ledger.index().head(key)
+            {
+                match sequence_of(reader, table, object, &known).await {
+                    Some(sequence) if sequence > candidate.sequence => continue,
+                    Some(_) => {}
+                    None => finished = Finished::InDoubt,
+                }
+            }
             let Some((location, granules)) = candidate.at else {
                 self.ledger.remove(key, Kind::Head);
                 continue;
@@ -339,5 +373,29 @@ impl Merge<'_> {
             let shape = Shape::Head { granules };
             let _ = self.ledger.insert(key, Entry { location, shape, score, planned: false });
         }
+        finished
     }
+}
+
+/// Whether the newest of each object's heads was found.
+#[derive(PartialEq, Eq)]
+enum Finished {
+    Sure,
+    InDoubt,
+}
+
+/// The number of the head that the index knows of an object; `None` if it can't be read.
+async fn sequence_of(
+    reader: &Reader,
+    table: &Table,
+    object: ObjectHash,
+    entry: &Entry,
+) -> Option<u64> {
+    let Location { region, granule } = entry.location;
+    let generation = table.entries()[region.0 as usize].generation;
+    let spot = reader.geometry.spot(reader.volume, region.0, granule.into(), generation)?;
+    let granules = entry.shape.granules().min(spot.room());
+    let read = reader.granules(spot.at(), granules).await.ok()?;
+    let packet = Packet::decode(read.bytes(), &spot).ok()?;
+    packet.find(object).map(|head| head.label.sequence)
 }

@@ -31,6 +31,9 @@ struct Page {
 pub(super) struct Loaded {
     pub(super) table: Table,
     pub(super) lost: Vec<u32>,
+    /// Pages of which one copy is damaged, or was torn by a crash. If it was the newer one, and not
+    /// torn, they are behind by one write.
+    pub(super) damaged: Vec<u32>,
 }
 
 /// Left out of the numbers of a page's writes where a copy could not be read: it may be read again
@@ -46,13 +49,16 @@ impl Table {
         geometry: &Geometry,
     ) -> Loaded {
         let (mut pages, mut entries, mut lost) = (Vec::new(), Vec::new(), Vec::new());
+        let mut damaged = Vec::new();
         for page in 0..geometry.table_pages() {
             let read = |copy| {
                 let at = TablePage::place(geometry, page, copy) - geometry.table().start;
                 let bytes = &bytes[at as usize..(at + GRANULE_SIZE_BYTES) as usize];
                 TablePage::decode(bytes, volume, geometry, page, copy)
             };
-            let (found, copy) = match TablePage::choose(read(PageCopy::A), read(PageCopy::B)) {
+            let (a, b) = (read(PageCopy::A), read(PageCopy::B));
+            let is_damaged = a.is_err() || b.is_err();
+            let (found, copy) = match TablePage::choose(a, b) {
                 Ok(found) => found,
                 Err(_) => {
                     lost.push(page);
@@ -65,10 +71,14 @@ impl Table {
             let found = if is_unread { found.skipping(UNREAD_GAP) } else { found };
             if is_unread && lost.last() != Some(&page) {
                 lost.push(page);
+            } else if is_damaged && lost.last() != Some(&page) {
+                damaged.push(page);
             }
             pages.push(Page { page: found, copy });
         }
-        Loaded { table: Table { entries, pages, changed: BTreeSet::new() }, lost }
+        // Both copies were written when it was made: the bad ones are written anew.
+        let changed = lost.iter().chain(&damaged).copied().collect();
+        Loaded { table: Table { entries, pages, changed }, lost, damaged }
     }
 
     /// Of a volume without records, as it stands after [`Table::fresh`] was written.

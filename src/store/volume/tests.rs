@@ -11,7 +11,7 @@ use super::*;
 use crate::object::{BlockSize, VersionId};
 use crate::store::SiteHash;
 use crate::store::device::{Buffer, Device, Faults, Granules, Image, Share, Simulated, Simulation};
-use crate::store::format::Stream;
+use crate::store::format::{PageCopy, Stream, TablePage};
 
 const PIECE: usize = PIECE_SIZE_BYTES as usize;
 const MIB: u64 = 1 << 20;
@@ -957,4 +957,52 @@ async fn the_log_says_which_volume_it_is_and_what_was_found_on_it() {
     let is_said = |words| told.iter().any(|line| line.contains(words));
     assert!(is_said("is read: no checkpoint; 2 more in "), "{told:#?}");
     assert!(is_said("WARN volume nvme0n1 may know heads that were replaced since"), "{told:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_one_copy_of_the_region_table_damaged_nothing_is_lost_without_a_doubt() {
+    let mut doubts = 0;
+    for copy in [PageCopy::A, PageCopy::B] {
+        let (device, volume) = with_two_heads().await;
+        let killed = after_kill(&device, 3);
+        let at = TablePage::place(volume.geometry(), 0, copy);
+        let wrong = vec![Buffer::Own(Granules::holding(&[1; 4096]))];
+        disk(&killed).write(at, wrong, Urgency::Write).await.unwrap();
+        let again = opened(&killed).await;
+        let in_doubt = again.figures().recovered.heads_in_doubt;
+        doubts += u32::from(in_doubt);
+        let trust = if in_doubt { Trust::MustRevalidate } else { Trust::Newest };
+        assert_eq!(head_now(&again, 1).await, Some(("new".to_owned(), trust)), "{copy:?}");
+        for n in 0..2 {
+            assert!(reads_whole(&again, n).await, "{copy:?}: {n}");
+        }
+        again.append_head(head_of(1, "newest")).unwrap();
+        settled(&again).await;
+        let again = opened(&after_kill(&killed, 4)).await;
+        assert!(!again.figures().recovered.heads_in_doubt, "{copy:?}: it was written anew");
+        let newest = Some(("newest".to_owned(), Trust::Newest));
+        assert_eq!(head_now(&again, 1).await, newest, "{copy:?}");
+    }
+    assert_eq!(doubts, 1, "the older one is no loss");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_region_that_the_table_brings_back_brings_no_older_head_back() {
+    let (device, volume) = with_two_heads().await;
+    let (table, image) = (volume.geometry().table(), device.image());
+    let mut before = Granules::zeroed(((table.end - table.start) / 4096) as usize);
+    image.read(table.start, before.bytes_mut());
+    let mut n = 2;
+    while volume.figures().regions_reclaimed == 0 {
+        append_whole(&volume, n).await;
+        n += 1;
+    }
+    assert_eq!(head_now(&volume, 1).await, Some(("new".to_owned(), Trust::Newest)));
+    volume.checkpoint().await;
+    let killed = after_kill(&device, 3);
+    // As if nothing of the table had been written since.
+    disk(&killed).write(table.start, vec![Buffer::Own(before)], Urgency::Write).await.unwrap();
+    let again = opened(&killed).await;
+    let newer = Some(("new".to_owned(), Trust::MustRevalidate));
+    assert_eq!(head_now(&again, 1).await, newer, "the checkpoint knows it");
 }

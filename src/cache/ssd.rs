@@ -376,8 +376,8 @@ mod tests {
     use crate::message::vary::VariantKey;
     use crate::object::VersionNumbers;
     use crate::site::{FieldEdits, Lifetimes, PathPattern, QueryPolicy};
-    use crate::store::device::{Disk, Faults, Share, Simulated, Simulation, Urgency};
-    use crate::store::volume::{HeadWrite, SmallBody, State, VolumeSettings};
+    use crate::store::device::{Device, Disk, Faults, Share, Simulated, Simulation, Urgency};
+    use crate::store::volume::{HeadWrite, SmallBody, State, Trust, VolumeSettings};
     use crate::store::{Geometry, Volume, VolumeId};
 
     const LONG: Duration = Duration::from_secs(3600);
@@ -496,6 +496,57 @@ mod tests {
             let Known::Variant(found) = known(&ssd, &key) else { panic!("it was found") };
             assert_eq!(found.freshness.is_fresh(SystemTime::now()), is_fresh, "{ahead_seconds}");
         }
+    }
+
+    /// Whether nothing more is to be written, checkpoints included.
+    async fn settle(device: &Simulated) {
+        loop {
+            let before = device.figures().written_bytes;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            if device.figures().written_bytes == before {
+                return;
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_on_a_volume_that_missed_too_much_is_doubted_and_replaced_after_a_kill_too() {
+        let (ssd, numbers) = (tier(), VersionNumbers::of_epoch(1));
+        let (key, other) = (ObjectKey::new(SiteId(0), "/a"), ObjectKey::new(SiteId(0), "/b"));
+        let (device, volume) = simulated().await;
+        ssd.volumes.all()[0].come_online(volume.clone());
+        for key in [&key, &other] {
+            keep_head(&ssd, key, &head(&numbers, LONG)).await;
+        }
+        volume.close().await;
+
+        // The next process changes the object, and too many others, before it is online again.
+        let ssd = tier();
+        let newer = head(&numbers, LONG);
+        ssd.head_changed(&key, Change::Replaced, || {
+            ssd.parts.heads.store(key.clone(), newer.clone());
+        });
+        (0..1 << 16).for_each(|n| ssd.volumes.note_change(ObjectHash(n)));
+        let volume = Volume::open(Disk::new(device.clone()), VolumeSettings::default());
+        let volume = volume.await.unwrap();
+        ssd.volumes.all()[0].come_online(volume);
+        let block = BlockKey { version: newer.version.id, index: 0 };
+        ssd.parts.ram.publish(block, 0, vec![7; 1 << 20].into());
+        ssd.consider(&ssd.subject(&key), &newer.version, 0, Seen::Filled);
+        settle(&device).await;
+        assert_ne!(ssd.held(&block), PieceMap::default());
+
+        let killed = Arc::new(Simulated::from_image(device.image(), 3, Faults::default()));
+        let volume = Volume::open(Disk::new(killed), VolumeSettings::default()).await.unwrap();
+        let of = |key: &ObjectKey| volume.read_head(ssd.subject(key).object, Urgency::Viewer);
+        assert_eq!(of(&other).await.unwrap().unwrap().trust, Trust::MustRevalidate);
+        let found = of(&key).await.unwrap().unwrap();
+        assert_eq!(found.trust, Trust::Newest);
+        let again = tier();
+        again.volumes.all()[0].come_online(volume.clone());
+        assert_eq!(again.recall(&key).await, Recalled::Found);
+        let heads = again.parts.heads.variants(&key);
+        assert_eq!(heads[0].version.id, newer.version.id, "the blocks are found by it");
     }
 
     #[tokio::test(start_paused = true)]

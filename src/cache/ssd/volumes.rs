@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -25,8 +25,8 @@ pub struct Place {
     volume: OnceLock<Arc<Volume>>,
     /// What changed before it was online.
     missed: Mutex<Missed>,
-    /// What it knows of objects from before then may be old; set when too much changed to tell.
-    doubted_before: OnceLock<SystemTime>,
+    /// What it knows of objects may be old: too much changed to tell before it was online.
+    doubted: AtomicBool,
     failed: AtomicBool,
     told: Mutex<Told>,
     started: Instant,
@@ -43,7 +43,7 @@ impl Place {
             weight: weight.max(1) as f64,
             volume: OnceLock::new(),
             missed: Mutex::default(),
-            doubted_before: OnceLock::new(),
+            doubted: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             told: Mutex::default(),
             started: Instant::now(),
@@ -67,7 +67,8 @@ impl Place {
         let Missed { objects, too_many } = std::mem::take(&mut *missed);
         objects.into_iter().for_each(|object| volume.forget_head(object));
         if too_many {
-            let _ = self.doubted_before.set(SystemTime::now());
+            self.doubted.store(true, Ordering::Relaxed);
+            volume.doubt_heads_soon();
         }
         // A volume is opened once.
         let _ = self.volume.set(volume);
@@ -88,9 +89,9 @@ impl Place {
         }
     }
 
-    /// Whether what it knows of an object since `received` may be the newest.
-    pub(super) fn is_trusted(&self, received: SystemTime) -> bool {
-        self.doubted_before.get().is_none_or(|before| received >= *before)
+    /// Whether it holds the object's head, and that was not replaced before it was online.
+    pub(super) fn holds_newest_head(&self, object: ObjectHash) -> bool {
+        !self.doubted.load(Ordering::Relaxed) && self.volume().holds_head(object)
     }
 
     /// The volume will not come online.

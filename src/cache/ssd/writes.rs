@@ -38,8 +38,8 @@ impl Ssd {
         variants: &[Arc<Head>],
         (head, ram, writing): (&Head, &RamBlock, UnderWay),
     ) {
-        // Without its head nobody would find it after a restart.
-        let known = self.holds_head(subject.object);
+        // Without its head nobody would find it after a restart; beside an older one neither.
+        let known = self.volumes.online().any(|place| place.holds_newest_head(subject.object));
         if !known && !self.write_head(subject, variants, (None, None)) {
             return;
         }

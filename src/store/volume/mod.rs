@@ -368,10 +368,17 @@ impl Volume {
     }
 
     /// It was not told of every change: all heads that are on it must be revalidated, by the next
-    /// process too. Whether that is durable.
-    pub async fn doubt_heads(&self) -> bool {
+    /// process too: that is durable soon.
+    pub fn doubt_heads_soon(&self) {
         let core = &self.core;
         core.trust_from.fetch_max(core.sequence.load(Ordering::Relaxed), Ordering::Relaxed);
+        core.want_checkpoint();
+    }
+
+    /// As [`Volume::doubt_heads_soon`], and waits; whether it is durable.
+    pub async fn doubt_heads(&self) -> bool {
+        let core = &self.core;
+        self.doubt_heads_soon();
         let before = core.tally.checkpoints.value();
         core.checkpoint_now().await;
         core.tally.checkpoints.value() > before

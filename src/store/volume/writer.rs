@@ -301,26 +301,30 @@ fn head_entry(placed: &Placed, granules: u32, head: &QueuedHead) -> FooterEntry 
     }
 }
 
-/// Packs heads into as few packets as they come in order.
-fn packed(heads: Vec<QueuedHead>) -> Vec<(PacketBuilder, Vec<QueuedHead>)> {
-    let mut packets: Vec<(PacketBuilder, Vec<QueuedHead>)> = Vec::new();
-    for head in heads {
-        let body = head.write.as_ref().and_then(|write| write.body.as_ref());
-        let payload: &[u8] = head.write.as_ref().map_or(&[], |write| &write.payload);
-        if let Some(body) = body {
-            let packet = PacketBuilder::with_body(head.label, payload, body.version, &body.bytes)
+/// Packs heads into as few packets as they come in order, each when it is asked for: what is packed
+/// was copied.
+fn packed(heads: Vec<QueuedHead>) -> impl Iterator<Item = (PacketBuilder, Vec<QueuedHead>)> {
+    let mut heads = heads.into_iter().peekable();
+    std::iter::from_fn(move || {
+        let first = heads.next()?;
+        let write = first.write.as_ref();
+        if let Some((write, body)) = write.and_then(|write| Some((write, write.body.as_ref()?))) {
+            let payload = &write.payload;
+            let packet = PacketBuilder::with_body(first.label, payload, body.version, &body.bytes)
                 .expect("a head and its body were measured when they were queued");
-            packets.push((packet, vec![head]));
-            continue;
+            return Some((packet, vec![first]));
         }
-        let fits = packets.last_mut().is_some_and(|(packet, _)| packet.push(head.label, payload));
-        if !fits {
-            let mut packet = PacketBuilder::new();
-            let alone = packet.push(head.label, payload);
-            assert!(alone, "a head was measured when it was queued");
-            packets.push((packet, Vec::new()));
+        let mut packet = PacketBuilder::new();
+        let mut fits = |head: &QueuedHead| {
+            let is_plain = head.write.as_ref().is_none_or(|write| write.body.is_none());
+            let payload = head.write.as_ref().map_or(&[][..], |write| &write.payload);
+            is_plain && packet.push(head.label, payload)
+        };
+        assert!(fits(&first), "a head was measured when it was queued");
+        let mut together = vec![first];
+        while let Some(next) = heads.next_if(&mut fits) {
+            together.push(next);
         }
-        packets.last_mut().expect("one was pushed").1.push(head);
-    }
-    packets
+        Some((packet, together))
+    })
 }

@@ -569,6 +569,7 @@ mod tests {
             assert_eq!(ssd.recall(&unheard_of).await, Recalled::NotHeld);
             for _ in 0..2 {
                 assert_eq!(ssd.recall(&key).await, Recalled::Ill, "vanished: {vanished}");
+                assert_eq!(ssd.order.asked(), 0, "nothing is kept of whom it was asked for");
                 assert!(matches!(known(&ssd, &key), Known::Nothing));
             }
             let subject = ssd.subject(&key);

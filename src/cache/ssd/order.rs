@@ -49,6 +49,17 @@ impl Order {
         unchanged
     }
 
+    /// They gave nothing to put into ram.
+    pub(super) fn give_up(&self, object: ObjectHash) {
+        self.stripe(object).remove(&object);
+    }
+
+    /// How many objects volumes are asked for.
+    #[cfg(test)]
+    pub(super) fn asked(&self) -> usize {
+        self.0.iter().map(|stripe| stripe.lock().unwrap().len()).sum()
+    }
+
     fn stripe(&self, object: ObjectHash) -> MutexGuard<'_, HashSet<ObjectHash>> {
         self.0[object.0 as usize % STRIPES].lock().unwrap_or_else(PoisonError::into_inner)
     }

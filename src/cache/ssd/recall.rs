@@ -83,11 +83,19 @@ impl Ssd {
         found.ok().and_then(|found| *found).unwrap_or(Recalled::NotHeld)
     }
 
-    /// Of the records on all volumes the one that was received last: a volume may have been away.
     async fn read_heads(&self, subject: &Subject) -> Recalled {
+        self.order.ask(subject.object);
+        let found = self.read_newest(subject).await;
+        if found != Recalled::Found {
+            self.order.give_up(subject.object);
+        }
+        found
+    }
+
+    /// Of the records on all volumes the one that was received last: a volume may have been away.
+    async fn read_newest(&self, subject: &Subject) -> Recalled {
         let (key, object) = (&subject.key, subject.object);
         let Some(rule) = self.rule(key) else { return Recalled::NotHeld };
-        self.order.ask(object);
         let mut newest: Option<(Vec<Arc<Head>>, HeadFound)> = None;
         let mut all_read = true;
         let mut without = Recalled::NotHeld;

@@ -217,22 +217,26 @@ impl Index {
         !slots.as_slice().is_empty()
     }
 
-    /// Keeps what `keep` says, looking at everything: for a region whose own list is lost.
-    pub fn retain(&self, mut keep: impl FnMut(&Entry) -> bool, mut gone: impl FnMut(Entry)) {
-        for shard in &self.shards {
-            let mut shard = shard.write().expect(UNBROKEN);
-            for slot in shard.held_slots() {
-                let entry = shard.entry(slot);
-                if !keep(&entry) {
-                    shard.take(slot);
-                    self.count(entry.shape.kind(), -1);
-                    gone(entry);
-                }
+    /// Keeps of part `shard` what `keep` says, looking at all of it: for a region whose own list is
+    /// lost.
+    pub fn retain(
+        &self,
+        shard: usize,
+        mut keep: impl FnMut(&Entry) -> bool,
+        mut gone: impl FnMut(Entry),
+    ) {
+        let mut shard = self.shards[shard].write().expect(UNBROKEN);
+        for slot in shard.held_slots() {
+            let entry = shard.entry(slot);
+            if !keep(&entry) {
+                shard.take(slot);
+                self.count(entry.shape.kind(), -1);
+                gone(entry);
             }
         }
     }
 
-    /// In how many parts it is dumped and loaded.
+    /// In how many parts it is dumped, loaded and looked through.
     pub fn shards(&self) -> usize {
         self.shards.len()
     }
@@ -423,7 +427,8 @@ mod tests {
         }
         assert_eq!(copy.head(key(99_999)), None);
         assert_eq!(copy.load(0, &bytes[1..], |_| true), Err(Misshapen));
-        copy.retain(|entry| entry.location.region.0 == 4, ignore);
+        (0..copy.shards())
+            .for_each(|shard| copy.retain(shard, |e| e.location.region.0 == 4, ignore));
         assert_eq!(copy.heads(), 1_600);
     }
 }

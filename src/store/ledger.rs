@@ -208,10 +208,11 @@ impl Ledger {
         }
     }
 
-    /// Forgets all that lies in `region`, without its list: looks at the whole index.
-    pub fn forget_region(&self, region: RegionId) {
+    /// Forgets all that lies in `region`, without its list, of one of the [`Index::shards`]: looks
+    /// at all of it.
+    pub fn forget_region(&self, region: RegionId, shard: usize) {
         let gone = |entry: Entry| self.uncount(entry);
-        self.index.retain(|entry| entry.location.region != region, gone);
+        self.index.retain(shard, |entry| entry.location.region != region, gone);
     }
 
     /// The victim holds nothing any more: its generation rises. It is not free before
@@ -225,10 +226,9 @@ impl Ledger {
         self.regions().freed(region);
     }
 
-    /// Takes a region out of use for good, and forgets what it holds.
+    /// Takes a region out of use for good; what it holds is still to be forgotten.
     pub fn quarantine(&self, region: RegionId) {
         self.regions().quarantine(region);
-        self.forget_region(region);
     }
 
     /// Sets every region as it was found on the volume, in order of their numbers. Only before the
@@ -499,6 +499,7 @@ mod tests {
         let ledger = ledger(4);
         let (region, _) = sealed(&ledger, &[7, 7], 0);
         ledger.quarantine(region);
+        (0..ledger.index().shards()).for_each(|shard| ledger.forget_region(region, shard));
         assert_eq!(ledger.index().heads(), 0);
         assert_eq!(ledger.live_granules(region), 0);
         assert_eq!(ledger.victim(u64::MAX), None);

@@ -106,9 +106,17 @@ impl Core {
             return false;
         }
         if self.ledger.live_granules(region) > 0 {
-            self.ledger.forget_region(region);
+            self.forget_region(region).await;
         }
         self.release(region).await
+    }
+
+    /// Forgets what lies in `region`, shard by shard: others go on between them.
+    pub(super) async fn forget_region(&self, region: RegionId) {
+        for shard in 0..self.index().shards() {
+            self.ledger.forget_region(region, shard);
+            tokio::task::yield_now().await;
+        }
     }
 
     async fn carry_on(&self, region: RegionId, entries: &[FooterEntry]) -> Ended {

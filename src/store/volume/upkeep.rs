@@ -115,6 +115,7 @@ impl Core {
             let (name, number) = (&self.name, region.0);
             tracing::warn!("volume {name}: region {number} has failed twice, and is used no more");
             self.ledger.quarantine(region);
+            self.forget_region(region).await;
             let generation = self.ledger.generation(region);
             let (state, stream) = (RegionState::Quarantined, Filled::Demand);
             table.set(region, RegionEntry { generation, state, stream, sealed: 0 });

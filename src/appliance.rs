@@ -28,6 +28,7 @@ use crate::config::{Config, ListenerKind};
 use crate::control::Phase;
 use crate::control::status::Status;
 use crate::server::PassedSocket;
+use crate::store::device::Faults;
 
 /// A running appliance.
 pub struct Running {
@@ -193,6 +194,18 @@ impl Running {
     /// Forgets what ram knows of objects, as if others had needed the room.
     pub fn forget_heads(&self) {
         self.parts.heads.clear();
+    }
+
+    /// Gives a simulated volume that is open other faults from now on: a test says when it falls
+    /// ill.
+    ///
+    /// # Panics
+    /// If there is no such volume, or it is none of that kind.
+    pub fn simulate(&self, volume: &str, faults: Faults) {
+        let place = self.parts.ssd.volumes().all().iter().find(|place| place.name == volume);
+        let volume = place.and_then(|place| place.opened()).expect("the volume is open");
+        let device = volume.disk().device();
+        device.simulated().expect("the volume's device is simulated").set_faults(faults);
     }
 
     /// Does what [`Running::evict`] does to all of it; stays valid while the appliance drains.

@@ -14,11 +14,9 @@ use crate::support::{
 
 const WHOLE: Verdict = Verdict::Whole { version: 1 };
 const REFUSED: Verdict = Verdict::Status(503);
-/// Of a device that is well while it is made a volume.
-const WELL_AT_FIRST: &str = "healthy-for=3s";
 
-/// In front of `origin`, with the volume `well`, a file, and `sick`, a device of these faults.
-fn beside(origin: &Origin, folder: &Path, faults: &str, bypass: &str) -> Configured {
+/// In front of `origin`, with the volume `well`, a file, and `sick`, a device that may fall ill.
+fn beside(origin: &Origin, folder: &Path, bypass: &str) -> Configured {
     let sick = folder.join("sick");
     Edge::in_front_of(origin)
         .setting("memory.total", "256 MiB")
@@ -31,8 +29,7 @@ fn beside(origin: &Origin, folder: &Path, faults: &str, bypass: &str) -> Configu
         .setting("ssd.state", &folder.join("state.json").to_string_lossy())
         .volume(folder, "well")
         .volume_with(&format!(
-            "path = {sick:?}\nsize = \"256 MiB\"\nwrites_per_day = \"1000x\"\n\
-             simulate = \"size=256MiB,{faults}\""
+            "path = {sick:?}\nsize = \"256 MiB\"\nwrites_per_day = \"1000x\"\nsimulate = \"\""
         ))
 }
 
@@ -106,20 +103,12 @@ async fn the_others_notice_nothing(origin: &Origin, edge: &Edge, homes: &Homes) 
     assert_eq!(sent(origin, &homes["well"]), before);
 }
 
-/// The device was made before the edge had started.
-async fn until_ill(started: Instant) {
-    let ill = started + std::time::Duration::from_millis(3_100);
-    tokio::time::sleep_until(ill.into()).await;
-}
-
 #[tokio::test]
 async fn reads_that_stall_go_to_the_origin_within_the_bypass() {
     let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
-    let faults = format!("{WELL_AT_FIRST},stall-reads=2s");
-    let edge = beside(&origin, folder.path(), &faults, "2 MiB").start();
-    let started = Instant::now();
+    let edge = beside(&origin, folder.path(), "2 MiB").start();
     let homes = keep(&origin, &edge, BLOCK, 8).await;
-    until_ill(started).await;
+    edge.falls_ill("sick", "stall-reads=2s");
     edge.evict(100);
     let (before, asked) = (sent(&origin, &homes["sick"]), Instant::now());
 
@@ -145,11 +134,9 @@ async fn reads_that_stall_go_to_the_origin_within_the_bypass() {
 #[tokio::test]
 async fn viewers_of_one_block_of_a_stalled_volume_cost_one_bypass() {
     let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
-    let faults = format!("{WELL_AT_FIRST},stall-reads=2s");
-    let edge = beside(&origin, folder.path(), &faults, "64 MiB").workers(1).start();
-    let started = Instant::now();
+    let edge = beside(&origin, folder.path(), "64 MiB").workers(1).start();
     let homes = keep(&origin, &edge, BLOCK, 4).await;
-    until_ill(started).await;
+    edge.falls_ill("sick", "stall-reads=2s");
     edge.evict(100);
     let before = sent(&origin, &homes["sick"]);
 
@@ -166,13 +153,11 @@ async fn viewers_of_one_block_of_a_stalled_volume_cost_one_bypass() {
 #[tokio::test]
 async fn without_a_bypass_no_origin_is_asked_for_what_a_stalled_volume_holds() {
     let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
-    let faults = format!("{WELL_AT_FIRST},stall-reads=60s");
-    let edge = beside(&origin, folder.path(), &faults, "0 MiB").start();
-    let started = Instant::now();
+    let edge = beside(&origin, folder.path(), "0 MiB").start();
     let large = keep(&origin, &edge, 2 * BLOCK + 5, 2).await;
     let small = keep(&origin, &edge, 60_000, 2).await;
     let paths: Vec<String> = [&large["sick"][..], &small["sick"][..]].concat();
-    until_ill(started).await;
+    edge.falls_ill("sick", "stall-reads=60s");
     edge.evict(100);
     let before = sent(&origin, &paths);
 
@@ -201,11 +186,9 @@ async fn without_a_bypass_no_origin_is_asked_for_what_a_stalled_volume_holds() {
 #[tokio::test]
 async fn what_a_failed_read_lost_is_asked_for_within_the_bypass_too() {
     let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
-    let faults = format!("{WELL_AT_FIRST},fail-reads=100%");
-    let edge = beside(&origin, folder.path(), &faults, "0 MiB").start();
-    let started = Instant::now();
+    let edge = beside(&origin, folder.path(), "0 MiB").start();
     let homes = keep(&origin, &edge, BLOCK, 4).await;
-    until_ill(started).await;
+    edge.falls_ill("sick", "fail-reads=100%");
     edge.evict(100);
     let before = sent(&origin, &homes["sick"]);
     let mut refused = false;
@@ -224,9 +207,7 @@ async fn what_a_failed_read_lost_is_asked_for_within_the_bypass_too() {
 #[tokio::test]
 async fn a_body_that_cannot_be_asked_for_in_parts_stays_within_the_bypass() {
     let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
-    let faults = format!("{WELL_AT_FIRST},stall-reads=60s");
-    let edge = beside(&origin, folder.path(), &faults, "0 MiB").start();
-    let started = Instant::now();
+    let edge = beside(&origin, folder.path(), "0 MiB").start();
     let mut paths = Vec::new();
     for number in 0..12 {
         let path = format!("/bare/{number}");
@@ -240,7 +221,7 @@ async fn a_body_that_cannot_be_asked_for_in_parts_stays_within_the_bypass() {
         }
     }
     assert!(!paths.is_empty());
-    until_ill(started).await;
+    edge.falls_ill("sick", "stall-reads=60s");
     edge.evict(100);
     let before = sent(&origin, &paths);
     let mut refused = 0;
@@ -257,11 +238,9 @@ async fn a_body_that_cannot_be_asked_for_in_parts_stays_within_the_bypass() {
 async fn reads_that_fail_are_filled_and_the_volume_becomes_read_only() {
     for (share, reads) in [("5%", 400), ("100%", 0)] {
         let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
-        let faults = format!("{WELL_AT_FIRST},fail-reads={share}");
-        let edge = beside(&origin, folder.path(), &faults, "64 MiB").start();
-        let started = Instant::now();
+        let edge = beside(&origin, folder.path(), "64 MiB").start();
         let homes = keep(&origin, &edge, BLOCK, 10).await;
-        until_ill(started).await;
+        edge.falls_ill("sick", &format!("fail-reads={share}"));
         let (mut asked, mut failed) = (0, 0.0);
         while asked < reads || failed < 8.0 {
             edge.evict(100);
@@ -298,10 +277,11 @@ async fn reads_that_fail_are_filled_and_the_volume_becomes_read_only() {
 #[tokio::test]
 async fn a_volume_that_vanishes_leaves_the_others() {
     let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
-    let edge = beside(&origin, folder.path(), "vanish-after=400", "64 MiB").start();
+    let edge = beside(&origin, folder.path(), "64 MiB").start();
     let homes = keep(&origin, &edge, 2 * BLOCK, 8).await;
     let state = ["volume=\"sick\"", "state=\"offline\""];
     assert_eq!(edge.metric("tidegate_ssd_state", &state).await, 0.0, "it is there until now");
+    edge.falls_ill("sick", "vanish-after=0");
     let mut asked = 0;
     while edge.metric("tidegate_ssd_state", &state).await == 0.0 {
         edge.evict(100);
@@ -332,10 +312,11 @@ async fn a_volume_that_vanishes_leaves_the_others() {
 #[tokio::test]
 async fn what_a_vanished_volume_held_is_asked_for_within_the_bypass() {
     let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
-    let edge = beside(&origin, folder.path(), "vanish-after=400", "0 MiB").start();
+    let edge = beside(&origin, folder.path(), "0 MiB").start();
     let homes = keep(&origin, &edge, 2 * BLOCK, 4).await;
     let unknown = keep(&origin, &edge, 60_000, 2).await;
     let paths = [&homes["sick"][..], &unknown["sick"][..]].concat();
+    edge.falls_ill("sick", "vanish-after=0");
     let mut asked = 0;
     while edge.metric("tidegate_ssd_state", &["volume=\"sick\"", "offline"]).await == 0.0 {
         edge.evict(100);
@@ -369,11 +350,9 @@ async fn what_a_vanished_volume_held_is_asked_for_within_the_bypass() {
 #[tokio::test]
 async fn an_object_that_a_slow_volume_does_not_tell_of_pays_for_all_that_is_fetched() {
     let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
-    let faults = format!("{WELL_AT_FIRST},stall-reads=60s");
-    let edge = beside(&origin, folder.path(), &faults, "1 MiB").start();
-    let started = Instant::now();
+    let edge = beside(&origin, folder.path(), "1 MiB").start();
     let homes = keep(&origin, &edge, 6 * BLOCK, 3).await;
-    until_ill(started).await;
+    edge.falls_ill("sick", "stall-reads=60s");
     edge.evict(100);
     edge.forget_heads();
     let read = || async { edge.metric("tidegate_origin_body_bytes_total", &[]).await as u64 };
@@ -396,11 +375,9 @@ async fn an_object_that_a_slow_volume_does_not_tell_of_pays_for_all_that_is_fetc
 #[tokio::test]
 async fn a_volume_whose_writes_fail_is_read_only_and_the_others_take_its_objects() {
     let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
-    let faults = format!("{WELL_AT_FIRST},fail-writes=100%");
-    let edge = beside(&origin, folder.path(), &faults, "64 MiB").start();
-    let started = Instant::now();
+    let edge = beside(&origin, folder.path(), "64 MiB").start();
     let homes = keep(&origin, &edge, BLOCK, 4).await;
-    until_ill(started).await;
+    edge.falls_ill("sick", "fail-writes=100%");
     let mut number = 0;
     let ill = ["volume=\"sick\"", "state=\"online\""];
     while edge.metric("tidegate_ssd_state", &ill).await == 1.0 {
@@ -439,7 +416,7 @@ async fn keep_all(origin: &Origin, edge: &Edge, count: usize) -> Vec<String> {
 #[tokio::test]
 async fn a_volume_that_is_full_gives_up_the_oldest_and_nothing_fails() {
     let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
-    let edge = beside(&origin, folder.path(), "", "0 MiB").start();
+    let edge = beside(&origin, folder.path(), "0 MiB").start();
     let homes = keep(&origin, &edge, BLOCK, 4).await;
     let full = |name: &'static str| async {
         edge.metric("tidegate_ssd_records_dropped_total", &[labels(name)[0], "reclaimed"]).await

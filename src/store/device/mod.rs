@@ -190,6 +190,11 @@ pub trait Device: fmt::Debug + Send + Sync {
 
     /// What it has done.
     fn figures(&self) -> DeviceFigures;
+
+    /// Itself, if it is a simulation: its faults may be changed.
+    fn simulated(&self) -> Option<&Simulated> {
+        None
+    }
 }
 
 /// Why an operation did not succeed.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tidegate::appliance::{Appliance, Running};
 use tidegate::config::Config;
+use tidegate::store::device::Simulation;
 use tokio_rustls::rustls::RootCertStore;
 
 use super::client::{Client, Request, Speaks};
@@ -212,6 +213,12 @@ impl Edge {
     /// Puts this share of what ram holds out of it.
     pub(crate) fn evict(&self, share_percent: u64) {
         self.running().evict(share_percent);
+    }
+
+    /// Makes a simulated volume ill from now on, as its `simulate` says it.
+    pub(crate) fn falls_ill(&self, volume: &str, faults: &str) {
+        let simulation = format!("size=4KiB,{faults}").parse::<Simulation>().unwrap();
+        self.running().simulate(volume, simulation.faults);
     }
 
     /// Takes what is known of objects out of ram.

@@ -177,6 +177,10 @@ impl Device for Simulated {
     fn figures(&self) -> DeviceFigures {
         self.shared.tally.figures()
     }
+
+    fn simulated(&self) -> Option<&Simulated> {
+        Some(self)
+    }
 }
 
 impl Shared {

@@ -1,5 +1,6 @@
 //! What an operator asks the binary about a running appliance, and what it answers.
 
+use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
@@ -8,7 +9,7 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-use crate::support::{Edge, Origin, PIECE, Script};
+use crate::support::{BLOCK, Edge, Origin, PIECE, Script};
 
 /// Runs the binary itself; blocks.
 fn tidegate(words: &[&str]) -> Output {
@@ -46,6 +47,137 @@ async fn status_tells_what_a_running_appliance_does_and_that_one_does_not_run() 
     assert_eq!(shown.status.code(), Some(1));
     assert!(line.ends_with("connection refused; is it running?\n"), "{line}");
     assert_eq!((line.lines().count(), shown.stdout.len()), (1, 0), "{line}");
+}
+
+/// What `tidegate status` says of the volumes, as text and as JSON.
+fn status_of(edge: &Edge) -> (String, serde_json::Value) {
+    let admin = format!("http://{}", edge.admin().address());
+    let shown = tidegate(&["status", "--admin", &admin]);
+    assert!(shown.status.success(), "{}", text(&shown.stderr));
+    let json = tidegate(&["status", "--admin", &admin, "--json"]);
+    let status: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    (text(&shown.stdout), status["ssd"]["volumes"].clone())
+}
+
+/// The row of a volume: its name and its state.
+fn has_row(words: &str, name: &str, state: &str) -> bool {
+    words.lines().any(|line| line.split_whitespace().take(2).eq([name, state]))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn status_tells_of_each_volume_and_why_one_is_ill() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    let sick = folder.path().join("sick");
+    let edge = Edge::in_front_of(&origin)
+        .setting("memory.total", "256 MiB")
+        .setting("ssd.admission", "all")
+        .volume(folder.path(), "well")
+        .volume_with(&format!(
+            "path = {sick:?}\nsize = \"256 MiB\"\nwrites_per_day = \"1x\"\nsimulate = \"\""
+        ))
+        .start();
+    let (words, volumes) = status_of(&edge);
+    assert!(has_row(&words, "well", "online") && has_row(&words, "sick", "online"), "{words}");
+    assert_eq!((&volumes[1]["name"], &volumes[1]["state"]), (&"sick".into(), &"online".into()));
+    assert!(volumes[1]["why"].is_null(), "{volumes}");
+
+    edge.falls_ill("sick", "fail-writes=100%");
+    let ill = ["volume=\"sick\"", "state=\"offline\""];
+    for number in 0.. {
+        if edge.metric("tidegate_ssd_state", &ill).await == 1.0 {
+            break;
+        }
+        assert!(number < 1_000, "it is written to all the while");
+        origin.serve(&format!("/{number}"), Script::of(BLOCK));
+        assert_eq!(edge.get(&format!("/{number}")).send().await.status, 200);
+    }
+
+    let (words, volumes) = status_of(&edge);
+    let why = "a region's header could not be written: the device failed: Input/output error";
+    assert!(has_row(&words, "well", "online") && has_row(&words, "sick", "offline"), "{words}");
+    assert!(words.contains(&format!("\n  sick: offline: {why}")), "{words}");
+    assert!(!words.contains("\n  well: "), "{words}");
+    let [well, sick] = [0, 1].map(|n| &volumes[n]);
+    assert_eq!((&well["name"], &well["state"]), (&"well".into(), &"online".into()));
+    assert_eq!((&sick["name"], &sick["state"]), (&"sick".into(), &"offline".into()));
+    assert!(well["why"].is_null() && sick["why"].as_str().unwrap().starts_with(why), "{volumes}");
+}
+
+/// Changes the first bytes of every piece of `bodies` that lies in the volume; how many.
+fn spoil_pieces(volume: &Path, bodies: &[Vec<u8>]) -> usize {
+    let pieces = bodies.iter().flat_map(|body| body.chunks(PIECE as usize));
+    let starts: HashSet<&[u8]> = pieces.map(|piece| &piece[..16]).collect();
+    let held = fs::read(volume).unwrap();
+    let file = File::options().write(true).open(volume).unwrap();
+    let granules = held.chunks(4096).enumerate();
+    let found = granules.filter(|(_, granule)| starts.contains(&granule[..16]));
+    found.map(|(n, _)| file.write_all_at(&[b'X'; 16], n as u64 * 4096).unwrap()).count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_volume_that_failed_is_ill_after_a_restart_until_it_is_forgiven() {
+    const COUNT: usize = 20;
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    let (path, state) = (folder.path().join("disk"), folder.path().join("state.json"));
+    let (name, state) = (path.to_str().unwrap(), state.to_str().unwrap());
+    let start = || {
+        let edge = Edge::in_front_of(&origin).setting("memory.total", "256 MiB");
+        let edge = edge.setting("ssd.admission", "all").setting("ssd.state", state);
+        edge.volume(folder.path(), "disk").start()
+    };
+    let keep = async |edge: &Edge, path: &str| {
+        let before = edge.metric("tidegate_ssd_index_entries", &[]).await;
+        let response = edge.get(path).send().await;
+        let kept = |value| value >= before + 2.0;
+        edge.until_metric("tidegate_ssd_index_entries", &[], kept).await;
+        response.body.to_vec()
+    };
+
+    let mut edge = start();
+    let paths: Vec<String> = (0..COUNT).map(|number| format!("/{number}")).collect();
+    let mut bodies = Vec::new();
+    for path in &paths {
+        // All of them in the region that is open: another would be taken out of use.
+        origin.serve(path, Script::of(2 * PIECE));
+        bodies.push(keep(&edge, path).await);
+    }
+    assert_eq!(spoil_pieces(&path, &bodies), COUNT * 2, "each piece of each");
+    let ill = ["volume=\"disk\"", "state=\"read-only\""];
+    let mut rounds = 0;
+    while edge.metric("tidegate_ssd_state", &ill).await == 0.0 {
+        // Some stay in ram.
+        edge.evict(100);
+        for (path, body) in paths.iter().zip(&bodies) {
+            assert!(edge.get(path).send().await.body[..] == body[..], "{path}");
+        }
+        rounds += 1;
+        assert!(rounds < 20, "it is still taken for well");
+    }
+    let why = "read-only: 8 errors in 10 minutes, the last one: ";
+    let (words, _) = status_of(&edge);
+    assert!(words.contains(&format!("\n  disk: {why}")), "{words}");
+    edge.drain().await;
+
+    let mut edge = start();
+    let (words, volumes) = status_of(&edge);
+    assert!(words.contains("\n  disk: read-only: it failed before: 8 errors in 10 "), "{words}");
+    assert_eq!(&volumes[0]["state"], "read-only", "{volumes}");
+    edge.drain().await;
+
+    let forgiven = tidegate(&["volume", "forgive", name, "--state", state]);
+    let told = text(&forgiven.stdout);
+    assert!(forgiven.status.success(), "{}", text(&forgiven.stderr));
+    assert!(told.ends_with(" is taken for well from the next start on\n"), "{told}");
+
+    let edge = start();
+    let (words, volumes) = status_of(&edge);
+    assert!(has_row(&words, "disk", "online") && volumes[0]["why"].is_null(), "{words}");
+    origin.serve("/later", Script::of(BLOCK));
+    let body = keep(&edge, "/later").await;
+    edge.evict(100);
+    origin.forget_requests();
+    assert!(edge.get("/later").send().await.body[..] == body[..]);
+    assert_eq!(origin.all_requests().len(), 0, "it is read from the volume");
 }
 
 const MIB: u64 = 1 << 20;

@@ -65,6 +65,8 @@ pub struct VolumeSample {
     pub errors: ByWord,
     /// Writes of what was let in that were not taken, by reason.
     pub refused: ByWord,
+    /// Bytes that wait to be written, or are being written.
+    pub write_queue_bytes: u64,
     /// Regions by what they are used for.
     pub regions: ByWord,
     /// Records the index knows.
@@ -189,6 +191,7 @@ fn families(sample: &SsdSample) -> Vec<proto::MetricFamily> {
         series::family(READ_SECONDS, volumes.iter().map(read_seconds).collect()),
         each(ERRORS, |one| one.errors.clone()),
         each(WRITES_REFUSED, |one| one.refused.clone()),
+        one(WRITE_QUEUE, |one| one.write_queue_bytes),
         each(REGIONS, |one| one.regions.clone()),
         one(INDEX_ENTRIES, |one| one.index_entries),
         one(INDEX_ENTRIES_MAX, |one| one.index_entries_max),
@@ -336,6 +339,12 @@ const WRITES_REFUSED: Series = series(
     "tidegate_ssd_writes_refused_total",
     "Blocks and heads the volume had no place for when they were to be written, by reason.",
 );
+const WRITE_QUEUE: Series = series(
+    Kind::Gauge,
+    None,
+    "tidegate_ssd_write_queue_bytes",
+    "Bytes of blocks and heads that wait to be written to the volume, or are being written.",
+);
 const REGIONS: Series = series(
     Kind::Gauge,
     Some("state"),
@@ -412,6 +421,7 @@ mod tests {
                 ("read-only", 1),
                 ("offline", 0),
             ],
+            write_queue_bytes: 1 << 20,
             regions: vec![("free", 9), ("open", 1), ("sealed", 5), ("quarantined", 0)],
             index_entries: 12,
             index_entries_max: 65_536,

@@ -70,6 +70,7 @@ fn volume(place: &Place, set: &SsdVolume, up: Duration) -> VolumeSample {
         queue_depth: device_figures.depth,
         errors: errors(&figures, &device_figures),
         refused: refused(&figures),
+        write_queue_bytes: figures.queue_bytes,
         regions: regions(&figures),
         index_entries: figures.heads + figures.blocks,
         index_entries_max: figures.index_slots,

@@ -57,7 +57,6 @@ impl Ssd {
             parts: ram.parts().collect(),
             origin: Stream::Demand,
             guard: Box::new((reserved, writing)),
-            done: None,
         };
         // What is refused is counted there, and is not held.
         let _ = home.volume().append_block(write);

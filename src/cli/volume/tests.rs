@@ -93,7 +93,6 @@ fn written(path: &Path) {
                 parts: vec![Bytes::from(vec![index as u8 + 1; 3 * (64 << 10)])],
                 origin: Stream::Demand,
                 guard: Box::new(()),
-                done: None,
             };
             volume.append_block(block).unwrap();
         }

@@ -69,13 +69,6 @@ impl BlockHeader {
         Some(BlockHeader { label, pieces, length_bytes, checksums })
     }
 
-    /// The same pieces under another number of write, for a record that is carried on.
-    pub fn renumbered(&self, sequence: u64) -> BlockHeader {
-        let mut header = self.clone();
-        header.label.sequence = sequence;
-        header
-    }
-
     /// Who the pieces belong to.
     pub fn label(&self) -> &BlockLabel {
         &self.label

@@ -81,8 +81,9 @@ impl Superblock {
         self.purge_seen
     }
 
-    /// As it is to be written next, with another purge seen. All copies are written.
-    pub fn with_purge_seen(&self, purge_seen: u64) -> Superblock {
+    /// As it would be written next, with another purge seen.
+    #[cfg(test)]
+    pub(in crate::store::format) fn with_purge_seen(&self, purge_seen: u64) -> Superblock {
         Superblock { purge_seen, sequence: self.sequence.saturating_add(1), ..self.clone() }
     }
 

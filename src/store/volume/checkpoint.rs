@@ -75,14 +75,16 @@ struct Noted {
 }
 
 impl Core {
-    /// Writes a checkpoint, unless the volume can't be written.
-    pub(super) async fn take_checkpoint(&self, upkeep: &mut Upkeep) {
+    /// Writes a checkpoint, unless the volume can't be written; whether it did.
+    pub(super) async fn take_checkpoint(&self, upkeep: &mut Upkeep) -> bool {
         if !self.health.is_writable() {
-            return;
+            return false;
         }
-        if let Err(error) = self.write_next_checkpoint(upkeep).await {
-            self.metadata_failed(&error);
+        let taken = self.write_next_checkpoint(upkeep).await;
+        if let Err(error) = &taken {
+            self.metadata_failed(error);
         }
+        taken.is_ok()
     }
 
     /// Writes one in the place of the older of the two.
@@ -99,7 +101,6 @@ impl Core {
             sealed_before: noted.sealed_before,
             next_write: noted.next_write,
         };
-        self.tally.checkpoints.add(1);
         Ok(())
     }
 

@@ -229,8 +229,6 @@ impl Core {
         let live: u64 = regions().map(|region| ledger.live_granules(region)).sum();
         VolumeFigures {
             state: self.health.state(),
-            volume_bytes: geometry.volume_bytes(),
-            region_bytes: geometry.region_bytes(),
             regions: geometry.regions(),
             regions_free: ledger.free_regions(),
             regions_sealed: ledger.sealed_regions(),
@@ -239,7 +237,6 @@ impl Core {
             heads: self.index().heads(),
             blocks: self.index().blocks(),
             index_slots: self.index().slots(),
-            index_bytes: Index::bytes_for(geometry.index_entries_max()),
             queue_bytes: self.queue.bytes(),
             recovered: self.recovered,
             ..tally.figures()

@@ -51,7 +51,7 @@ pub use self::health::State;
 pub use self::tally::{Recovered, VolumeFigures, WrittenBytes};
 pub use self::types::{
     BlockWrite, HeadFound, HeadWrite, Pieces, Read, ReadError, Refused, SmallBody, Trust,
-    VolumeError, VolumeSettings, WriteDone, WriteError,
+    VolumeError, VolumeSettings,
 };
 
 /// The largest head, with its body if it has one.
@@ -230,7 +230,7 @@ impl Volume {
     /// Queues pieces of a block to be written. It can be found when it is.
     ///
     /// # Errors
-    /// At once, if it can't be taken. `done` is not called then.
+    /// At once, if it can't be taken.
     ///
     /// # Panics
     /// If the bytes don't match the map.
@@ -377,11 +377,8 @@ impl Volume {
 
     /// As [`Volume::doubt_heads_soon`], and waits; whether it is durable.
     pub async fn doubt_heads(&self) -> bool {
-        let core = &self.core;
         self.doubt_heads_soon();
-        let before = core.tally.checkpoints.value();
-        core.checkpoint_now().await;
-        core.tally.checkpoints.value() > before
+        self.core.checkpoint_now().await
     }
 
     /// What it holds and has done.

@@ -61,8 +61,6 @@ impl Core {
             let (attempt, back) = self.read_part(block, &part, spot, into, urgency, deadline).await;
             match attempt {
                 Attempt::Found((bytes, count)) => {
-                    self.tally.blocks_read.add(1);
-                    self.tally.read_bytes.add(bytes as u64);
                     let lent = back.expect("what was read is given back");
                     return Ok(Read { lent, bytes, pieces: count });
                 }
@@ -165,9 +163,6 @@ impl Core {
             match self.read_packet(object, &spot, into, urgency, deadline).await {
                 Attempt::Found(found) => {
                     self.ledger.touch(key, Kind::Head);
-                    self.tally.heads_read.add(1);
-                    let body = found.body.as_ref().map_or(0, |body| body.bytes.len());
-                    self.tally.read_bytes.add(body as u64);
                     return Ok(Some(found));
                 }
                 Attempt::Wrong(fault) => {
@@ -274,10 +269,8 @@ impl Core {
     /// Whether the record has moved, or its region has, since it was looked up.
     fn is_overtaken(&self, key: Fingerprint, entry: &Entry, spot: &Spot) -> bool {
         let (kind, location) = (entry.shape.kind(), entry.location);
-        let still = self.index().at(key, kind, location).is_some()
-            && self.ledger.generation(location.region) == spot.generation();
-        self.tally.overtaken.add(u64::from(!still));
-        !still
+        self.index().at(key, kind, location).is_none()
+            || self.ledger.generation(location.region) != spot.generation()
     }
 
     fn drop_block_at(&self, key: Fingerprint, location: Location) {

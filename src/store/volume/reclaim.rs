@@ -97,7 +97,6 @@ impl Core {
             // Without its list nothing of it is carried on.
             Err(why) => {
                 self.read_failed(region, &why);
-                self.tally.reappend_failed.add(1);
                 Ended::Done
             }
         };
@@ -135,7 +134,7 @@ impl Core {
                 return Ended::NotNow;
             }
             let granule = u32::from(keeper.entry.location.granule);
-            let went = match window.record(granule).await {
+            match window.record(granule).await {
                 Ok(Ok(Found::Block(header, pieces))) => {
                     let pieces = Bytes::from_owner(Granules::holding(pieces));
                     self.carry_block(keeper, &header, pieces).await
@@ -143,20 +142,16 @@ impl Core {
                 Ok(Ok(Found::Heads(packet))) => {
                     let key = listed[keeper.which].key;
                     let of_key = packet.heads().filter(|h| self.head_key(h.label.object) == key);
-                    match of_key.max_by_key(|head| head.label.sequence) {
-                        Some(head) => {
-                            let body = packet.body();
-                            self.carry_head(keeper, head, body, &mut carried).await
-                        }
-                        None => false,
+                    if let Some(head) = of_key.max_by_key(|head| head.label.sequence) {
+                        let body = packet.body();
+                        self.carry_head(keeper, head, body, &mut carried).await;
                     }
                 }
-                Ok(Ok(Found::Unknown(_))) => false,
+                Ok(Ok(Found::Unknown(_))) => {}
                 Ok(Err(fault)) => self.scrubbed(entries, keeper, &listed, &fault),
                 Err(DeviceError::Late | DeviceError::Busy) => return Ended::NotNow,
                 Err(error) => self.scrubbed(entries, keeper, &listed, &error),
-            };
-            self.tally.reappend_failed.add(u64::from(!went));
+            }
         }
         self.write_carried(&mut carried).await;
         if !self.health.is_writable() {
@@ -196,7 +191,7 @@ impl Core {
         keeper: &Keeper,
         listed: &[Listed],
         why: &dyn std::fmt::Display,
-    ) -> bool {
+    ) {
         let (record, location) = (listed[keeper.which], keeper.entry.location);
         let is_it = |entry: &&FooterEntry| self.listed(entry) == Some(record);
         match entries.iter().find(is_it).map(|entry| entry.indexed) {
@@ -205,27 +200,24 @@ impl Core {
         }
         self.tally.mismatches.add(1);
         self.read_failed(location.region, why);
-        false
     }
 
-    async fn carry_block(&self, keeper: &Keeper, header: &BlockHeader, pieces: Bytes) -> bool {
+    async fn carry_block(&self, keeper: &Keeper, header: &BlockHeader, pieces: Bytes) {
         let Some(placed) = self.place(Stream::Reappend, header.granules(), 1).await else {
-            return false;
+            return;
         };
         let parts = [Bytes::from_owner(header.encode(&placed.spot)), pieces];
         if let Err(source) = self.write_record(&placed, &parts, Urgency::Reclaim).await {
             self.settle(&placed, None);
             self.health.write_failed(&source);
-            return false;
+            return;
         }
         self.tally.reappended_bytes.add(header.length_bytes() as u64);
         self.count_overhead(header);
         let key = self.block_key(header.label().block);
         let to = Entry { location: placed.location, ..keeper.entry };
-        let moved = self.ledger.relocate(key, keeper.entry.location, to);
+        self.ledger.relocate(key, keeper.entry.location, to);
         self.settle(&placed, Some(block_entry(&placed, header)));
-        self.tally.reappended.add(u64::from(moved));
-        true
     }
 
     async fn carry_head(
@@ -234,47 +226,45 @@ impl Core {
         head: HeadEntry<'_>,
         body: Option<Body<'_>>,
         carried: &mut Carried,
-    ) -> bool {
+    ) {
         let head_kept = || CarriedHead { label: head.label, kept: keeper.entry };
         if let Some(body) = body {
             let packet =
                 PacketBuilder::with_body(head.label, head.payload, body.version, body.bytes);
-            let Some(packet) = packet else { return false };
+            let Some(packet) = packet else { return };
             let mut alone = Carried { packet, heads: vec![head_kept()] };
             return self.write_carried(&mut alone).await;
         }
         if !carried.packet.push(head.label, head.payload) {
             self.write_carried(carried).await;
             if !carried.packet.push(head.label, head.payload) {
-                return false;
+                return;
             }
         }
         carried.heads.push(head_kept());
-        true
     }
 
-    async fn write_carried(&self, carried: &mut Carried) -> bool {
+    async fn write_carried(&self, carried: &mut Carried) {
         let Carried { packet, heads } = std::mem::take(carried);
         if packet.is_empty() {
-            return true;
+            return;
         }
         let (granules, count) = (packet.granules(), heads.len() as u32);
         let Some(placed) = self.place(Stream::Reappend, granules, count).await else {
-            return false;
+            return;
         };
         let parts = [Bytes::from_owner(packet.encode(&placed.spot))];
         if let Err(source) = self.write_record(&placed, &parts, Urgency::Reclaim).await {
             self.settle(&placed, None);
             self.health.write_failed(&source);
-            return false;
+            return;
         }
         self.tally.reappended_bytes.add(u64::from(granules) * GRANULE_SIZE_BYTES);
         let mut entries = Vec::with_capacity(heads.len());
         for CarriedHead { label, kept } in heads {
             let shape = Shape::Head { granules };
             let to = Entry { location: placed.location, shape, ..kept };
-            let moved = self.ledger.relocate(self.head_key(label.object), kept.location, to);
-            self.tally.reappended.add(u64::from(moved));
+            self.ledger.relocate(self.head_key(label.object), kept.location, to);
             entries.push(FooterEntry {
                 granule: u32::from(placed.location.granule),
                 granules,
@@ -284,7 +274,6 @@ impl Core {
             });
         }
         self.settle(&placed, entries);
-        true
     }
 
     /// Makes it durable that nothing in `region` counts any more, and then frees it.

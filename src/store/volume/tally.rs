@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::State;
 use super::types::Refused;
 
-/// Bytes written to a volume, by what for. Their sum over `admitted` is its write amplification.
+/// Bytes written to a volume, by what for. Their sum over what was asked for, `admitted` and
+/// `heads`, is its write amplification.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WrittenBytes {
     /// Pieces that were admitted.
@@ -69,10 +70,6 @@ pub struct Recovered {
 pub struct VolumeFigures {
     /// What it may be used for.
     pub state: State,
-    /// The whole volume, in bytes.
-    pub volume_bytes: u64,
-    /// One region, in bytes.
-    pub region_bytes: u64,
     /// Its regions, and of them those free, sealed, and out of use.
     pub regions: u32,
     /// Regions that may be opened.
@@ -89,28 +86,14 @@ pub struct VolumeFigures {
     pub blocks: u64,
     /// Places in the index.
     pub index_slots: u64,
-    /// What the index takes in memory.
-    pub index_bytes: u64,
     /// Bytes waiting to be written or being written.
     pub queue_bytes: u64,
     /// Bytes written since it was opened.
     pub written: WrittenBytes,
-    /// Block records written and indexed.
-    pub blocks_written: u64,
-    /// Heads written and indexed; tombstones are not counted.
-    pub heads_written: u64,
     /// Writes that were not taken, in the order of [`Refused::ALL`].
     pub refused: [u64; Refused::ALL.len()],
     /// Writes that were taken and failed.
     pub write_errors: u64,
-    /// Reads of blocks that brought what was asked for.
-    pub blocks_read: u64,
-    /// Reads of heads that did.
-    pub heads_read: u64,
-    /// Bytes of pieces and bodies that were read and verified.
-    pub read_bytes: u64,
-    /// Reads that found the record gone: given up while it was read.
-    pub overtaken: u64,
     /// Records that were not what was written, and forgotten: torn or damaged.
     pub mismatches: u64,
     /// Reads that found the record of another key, which the index does not tell from this one.
@@ -127,22 +110,8 @@ pub struct VolumeFigures {
     pub blocks_reclaimed: u64,
     /// Those of them that had been used.
     pub used_blocks_reclaimed: u64,
-    /// Records carried over.
-    pub reappended: u64,
-    /// Records that had earned it and were not: damaged, or no region was ready.
-    pub reappend_failed: u64,
-    /// Checkpoints written.
-    pub checkpoints: u64,
     /// How it came online.
     pub recovered: Recovered,
-}
-
-impl VolumeFigures {
-    /// Bytes written for each byte that was admitted; `None` before anything was.
-    pub fn write_amplification(&self) -> Option<f64> {
-        let asked = self.written.admitted + self.written.heads;
-        (asked > 0).then(|| self.written.total() as f64 / asked as f64)
-    }
 }
 
 /// A counter that only rises.
@@ -168,14 +137,8 @@ pub(super) struct Tally {
     pub(super) metadata_bytes: Counter,
     pub(super) checkpoint_bytes: Counter,
     pub(super) padding_bytes: Counter,
-    pub(super) blocks_written: Counter,
-    pub(super) heads_written: Counter,
     pub(super) refused: [Counter; Refused::ALL.len()],
     pub(super) write_errors: Counter,
-    pub(super) blocks_read: Counter,
-    pub(super) heads_read: Counter,
-    pub(super) read_bytes: Counter,
-    pub(super) overtaken: Counter,
     pub(super) mismatches: Counter,
     pub(super) of_another: Counter,
     pub(super) late: Counter,
@@ -184,9 +147,6 @@ pub(super) struct Tally {
     pub(super) regions_reclaimed: Counter,
     pub(super) blocks_reclaimed: Counter,
     pub(super) used_blocks_reclaimed: Counter,
-    pub(super) reappended: Counter,
-    pub(super) reappend_failed: Counter,
-    pub(super) checkpoints: Counter,
 }
 
 impl Tally {
@@ -210,8 +170,6 @@ impl Tally {
     pub(super) fn figures(&self) -> VolumeFigures {
         VolumeFigures {
             state: State::Online,
-            volume_bytes: 0,
-            region_bytes: 0,
             regions: 0,
             regions_free: 0,
             regions_sealed: 0,
@@ -220,17 +178,10 @@ impl Tally {
             heads: 0,
             blocks: 0,
             index_slots: 0,
-            index_bytes: 0,
             queue_bytes: 0,
             written: self.written(),
-            blocks_written: self.blocks_written.value(),
-            heads_written: self.heads_written.value(),
             refused: self.refused.each_ref().map(Counter::value),
             write_errors: self.write_errors.value(),
-            blocks_read: self.blocks_read.value(),
-            heads_read: self.heads_read.value(),
-            read_bytes: self.read_bytes.value(),
-            overtaken: self.overtaken.value(),
             mismatches: self.mismatches.value(),
             of_another: self.of_another.value(),
             late: self.late.value(),
@@ -239,9 +190,6 @@ impl Tally {
             regions_reclaimed: self.regions_reclaimed.value(),
             blocks_reclaimed: self.blocks_reclaimed.value(),
             used_blocks_reclaimed: self.used_blocks_reclaimed.value(),
-            reappended: self.reappended.value(),
-            reappend_failed: self.reappend_failed.value(),
-            checkpoints: self.checkpoints.value(),
             recovered: Recovered::default(),
         }
     }

@@ -51,9 +51,6 @@ impl VolumeSettings {
     }
 }
 
-/// Told once how a write ended.
-pub type WriteDone = Box<dyn FnOnce(Result<(), WriteError>) + Send>;
-
 /// Pieces of a block to be written.
 pub struct BlockWrite {
     /// The object whose version it is.
@@ -73,8 +70,6 @@ pub struct BlockWrite {
     pub origin: Stream,
     /// Dropped when the write is over: what the bytes are reserved with.
     pub guard: Box<dyn Send>,
-    /// Told once how it ended. Must not block.
-    pub done: Option<WriteDone>,
 }
 
 /// A head to be written; it takes the place of the object's head, if it has one.
@@ -168,20 +163,6 @@ pub enum ReadError {
     Offline,
 }
 
-impl ReadError {
-    /// The metrics label.
-    pub fn label(&self) -> &'static str {
-        match self {
-            ReadError::Absent => "absent",
-            ReadError::Mismatch => "mismatch",
-            ReadError::Late => "late",
-            ReadError::Failed(_) => "failed",
-            ReadError::Busy => "busy",
-            ReadError::Offline => "offline",
-        }
-    }
-}
-
 impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -254,37 +235,6 @@ impl fmt::Display for Refused {
 }
 
 impl std::error::Error for Refused {}
-
-/// Why a write that was taken is not on the volume.
-#[derive(Debug)]
-pub enum WriteError {
-    /// It was refused after all.
-    Refused(Refused),
-    /// The device said so.
-    Failed(io::Error),
-    /// The block was forgotten before its write was over.
-    Forgotten,
-}
-
-impl fmt::Display for WriteError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            WriteError::Refused(refused) => refused.fmt(f),
-            WriteError::Failed(source) => write!(f, "the volume could not be written: {source}"),
-            WriteError::Forgotten => f.write_str("it was forgotten while it was written"),
-        }
-    }
-}
-
-impl std::error::Error for WriteError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            WriteError::Failed(source) => Some(source),
-            WriteError::Refused(source) => Some(source),
-            WriteError::Forgotten => None,
-        }
-    }
-}
 
 /// Why a volume could not be made or opened.
 #[derive(Debug)]

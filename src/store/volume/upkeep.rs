@@ -85,9 +85,10 @@ impl Core {
         }
     }
 
-    pub(super) async fn checkpoint_now(&self) {
+    /// Whether one was taken.
+    pub(super) async fn checkpoint_now(&self) -> bool {
         let mut upkeep: tokio::sync::MutexGuard<'_, Upkeep> = self.upkeep.lock().await;
-        self.take_checkpoint(&mut upkeep).await;
+        self.take_checkpoint(&mut upkeep).await
     }
 
     /// Takes regions that failed twice out of use. One that is open is left until it is sealed. As

@@ -22,7 +22,7 @@ use super::append::{Placed, aligned};
 use super::core::Core;
 use super::heads::Unpublished;
 use super::queue::{Next, QueuedBlock, QueuedHead};
-use super::types::{BlockWrite, Refused, WriteError};
+use super::types::{BlockWrite, Refused};
 
 /// Writes until the queue is closed and empty, and every write is over.
 pub(super) async fn run(core: Arc<Core>) {
@@ -52,7 +52,7 @@ impl Core {
         let permit = permit(permits).await;
         let write = &block.write;
         if self.pending_blocks.is_forgotten(write.block, block.pending) {
-            return self.end_block(block, Err(WriteError::Forgotten));
+            return self.end_block(block);
         }
         let label = BlockLabel {
             object: write.object,
@@ -69,7 +69,8 @@ impl Core {
             Filled::Planned => Stream::Planned,
         };
         let Some(placed) = self.place_or_make_room(stream, header.granules(), 1).await else {
-            return self.end_block(block, Err(WriteError::Refused(self.no_place())));
+            self.count_no_place();
+            return self.end_block(block);
         };
         let core = Arc::clone(self);
         tokio::spawn(async move {
@@ -84,28 +85,27 @@ impl Core {
         let parts = aligned(header.encode(&placed.spot), std::mem::take(&mut block.write.parts));
         let written = self.write_record(&placed, &parts, Urgency::Write).await;
         drop(parts);
-        let ended = match written {
+        match written {
             Ok(()) => {
                 self.tally.admitted_bytes.add(length);
                 self.count_overhead(&header);
                 let publish = || self.publish_block(&placed, &header);
-                self.pending_blocks.end(key, pending, publish).unwrap_or_else(|| {
-                    self.settle(&placed, None);
-                    Err(WriteError::Forgotten)
-                })
+                let published = self.pending_blocks.end(key, pending, publish);
+                // It was forgotten meanwhile.
+                published.unwrap_or_else(|| self.settle(&placed, None));
             }
             Err(source) => {
                 self.pending_blocks.end(key, pending, || ());
                 self.settle(&placed, None);
                 self.health.write_failed(&source);
-                Err(WriteError::Failed(source))
+                self.tally.write_errors.add(1);
             }
-        };
+        }
         self.queue.written(length + GRANULE_SIZE_BYTES);
-        self.tell(block.write, ended);
+        drop(block.write.guard);
     }
 
-    fn publish_block(&self, placed: &Placed, header: &BlockHeader) -> Result<(), WriteError> {
+    fn publish_block(&self, placed: &Placed, header: &BlockHeader) {
         let label = header.label();
         let shape = Shape::block(header.pieces(), header.length_bytes() as u64)
             .expect("a header's map and length agree");
@@ -116,10 +116,8 @@ impl Core {
         if inserted.is_err() {
             // Giving up a region makes places in the index too.
             self.upkeep_wanted.notify_one();
-            return Err(WriteError::Refused(self.tally.refused(Refused::IndexFull)));
+            self.tally.refused(Refused::IndexFull);
         }
-        self.tally.blocks_written.add(1);
-        Ok(())
     }
 
     /// The header granule, and the zeros after the last piece.
@@ -130,20 +128,9 @@ impl Core {
     }
 
     /// It was not written at all.
-    fn end_block(&self, block: QueuedBlock, ended: Result<(), WriteError>) {
+    fn end_block(&self, block: QueuedBlock) {
         self.pending_blocks.end(block.write.block, block.pending, || ());
         self.queue.written(block_bytes(&block.write));
-        self.tell(block.write, ended);
-    }
-
-    fn tell(&self, write: BlockWrite, ended: Result<(), WriteError>) {
-        if matches!(ended, Err(WriteError::Failed(_))) {
-            self.tally.write_errors.add(1);
-        }
-        drop(write.guard);
-        if let Some(done) = write.done {
-            done(ended);
-        }
     }
 
     /// Of several heads of one object the newest; nobody finds the others any more.
@@ -169,7 +156,7 @@ impl Core {
         let permit = permit(permits).await;
         let (granules, count) = (packet.granules(), heads.len() as u32);
         let Some(placed) = self.place_or_make_room(Stream::Demand, granules, count).await else {
-            self.no_place();
+            self.count_no_place();
             heads.into_iter().for_each(|head| self.drop_head(head));
             // What took its place is not on the device.
             return self.want_checkpoint();
@@ -237,13 +224,9 @@ impl Core {
             }
             self.ledger.insert(key, entry).is_ok()
         });
-        match published {
-            Ok(true) if !is_tombstone => self.tally.heads_written.add(1),
-            Ok(false) => {
-                self.tally.refused(Refused::IndexFull);
-                self.upkeep_wanted.notify_one();
-            }
-            _ => {}
+        if published == Ok(false) {
+            self.tally.refused(Refused::IndexFull);
+            self.upkeep_wanted.notify_one();
         }
         self.queue.written(head.length_bytes() as u64);
         published.map(drop)
@@ -258,12 +241,12 @@ impl Core {
         self.queue.written(head.length_bytes() as u64);
     }
 
-    fn no_place(&self) -> Refused {
+    fn count_no_place(&self) {
         self.tally.refused(match (self.health.is_readable(), self.health.is_writable()) {
             (false, _) => Refused::Offline,
             (true, false) => Refused::ReadOnly,
             (true, true) => Refused::NoRoom,
-        })
+        });
     }
 }
 

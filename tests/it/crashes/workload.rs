@@ -129,7 +129,6 @@ fn write_block(volume: &Volume, asked: &Asked, object: usize, chance: &mut Chanc
         parts,
         origin: if chance.one_in(8) { Stream::Planned } else { Stream::Demand },
         guard: Box::new(()),
-        done: None,
     };
     drop(model);
     // A full queue refuses it: then it is not kept.

@@ -4,6 +4,8 @@
 //! A setting may lower most of these, none may raise them. What bounds one file's own work (a
 //! batch, a buffer on the stack) is a named constant of that file.
 
+use std::time::Duration;
+
 /// One piece: the unit of ram, checksum, ssd read, presence and publication.
 pub const PIECE_SIZE_BYTES: u64 = 64 << 10;
 /// Pieces in the largest block.
@@ -17,10 +19,14 @@ pub const SLAB_CELL_BYTES_MIN: u64 = 1 << 10;
 
 /// What an SSD is read and written in: 4 KiB, aligned.
 pub const GRANULE_SIZE_BYTES: u64 = 4 << 10;
+/// Granules of a piece.
+pub const PIECE_GRANULES: u32 = (PIECE_SIZE_BYTES / GRANULE_SIZE_BYTES) as u32;
 /// The unit of append and reclaim on a volume.
 pub const REGION_SIZE_BYTES: u64 = 64 << 20;
 /// The same on a small volume.
 pub const REGION_SIZE_BYTES_MIN: u64 = 8 << 20;
+/// The shortest time that something must stay fresh, from now on, to be worth a write to a volume.
+pub const SSD_LIFETIME_MIN: Duration = Duration::from_secs(60);
 /// Blocks being read ahead of viewers, of all volumes together.
 pub const SSD_READ_AHEAD_MAX: usize = 64;
 /// Blocks and heads that failed reads lost, and that are filled at the pace of `ssd.bypass`.

@@ -20,7 +20,7 @@ pub use crate::cache::admission::saved::SavedError;
 use crate::cache::admission::shares::Shares;
 use crate::cache::admission::sights::{Seen, Sights};
 use crate::cache::admission::titles::Titles;
-use crate::limits::SITES_MAX;
+use crate::limits::{SITES_MAX, SSD_LIFETIME_MIN};
 use crate::object::SiteId;
 
 /// What is written at all.
@@ -56,7 +56,7 @@ impl Default for AdmissionSettings {
         AdmissionSettings {
             mode: Mode::Budget,
             write_bytes_per_day: None,
-            lifetime_min: Duration::from_secs(60),
+            lifetime_min: SSD_LIFETIME_MIN,
         }
     }
 }

@@ -25,14 +25,15 @@ use self::bypass::{Bypass, Lost, Owing};
 use self::order::Order;
 pub use self::reads::{Brought, Landed, Recalled, Wanted};
 use self::reads::{Reading, Recalling};
+pub use self::tending::DAY;
 pub use self::volumes::{Place, Volumes};
+use self::writes::Writing;
 pub use self::writes::{Change, Worth};
-use self::writes::{REFRESHED_MIN, Writing};
 use crate::cache::admission::{Decision, Sight, Use as Sighted};
 use crate::cache::heads::{Heads, Version};
 use crate::cache::ram::{Ram, RamBlock};
 use crate::cache::shadow::{Asked, Reader, ShadowReport, ShadowSettings, Shadows};
-use crate::limits::{PIECE_SIZE_BYTES, SSD_READ_AHEAD_MAX};
+use crate::limits::{PIECE_SIZE_BYTES, SSD_LIFETIME_MIN, SSD_READ_AHEAD_MAX};
 use crate::memory::Governor;
 use crate::object::{BlockKey, BlockSize, ObjectKey, PieceMap, SiteId};
 use crate::site::{Keep, Rule, Site, Sites};
@@ -153,7 +154,7 @@ impl Ssd {
             ram_bytes: parts.ram.usage().cached_bytes_max,
             ssd_bytes,
             block_bytes_usual: parts.block_size.bytes() / 2,
-            lifetime_min: REFRESHED_MIN,
+            lifetime_min: SSD_LIFETIME_MIN,
         };
         let ssd_bytes =
             Some(volumes.all().iter().map(|place| place.admission.volume_bytes()).sum());
@@ -292,7 +293,7 @@ impl Ssd {
         }
         let variants = self.parts.heads.variants(&subject.key);
         let Some(head) = variants.iter().find(|head| head.version.id == version.id) else { return };
-        if head.freshness.lifetime < REFRESHED_MIN {
+        if head.freshness.lifetime < SSD_LIFETIME_MIN {
             sight.lifetime_left = head.freshness.lifetime;
         }
         let Some(writing) = self.writing.begin(subject.object, block) else { return };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::cache::admission::{Better, Rejection};
 use crate::cache::shadow::{Point, Tier};
-use crate::cache::ssd::{Place, Ssd};
+use crate::cache::ssd::{DAY, Place, Ssd};
 use crate::config::SsdVolume;
 use crate::metrics::ssd::{ByWord, Latency, Recovery, ShadowSample, SsdSample, VolumeSample};
 use crate::store::device::{DeviceFigures, LATENCY_BOUNDS, Urgency};
@@ -131,7 +131,7 @@ fn recovery(recovered: &Recovered) -> Recovery {
 
 /// A drive is rated for its writes a day over five years; what is written now, over that.
 fn life_days(set: &SsdVolume, written: u64, up: Duration) -> Option<f64> {
-    let days = up.as_secs_f64() / 86_400.0;
+    let days = up.as_secs_f64() / DAY.as_secs_f64();
     let rated = set.writes_per_day_bytes as f64 * RATED_DAYS;
     (up >= LIFE_AFTER && written > 0).then(|| rated / (written as f64 / days))
 }

@@ -17,11 +17,14 @@ impl Ssd {
             seconds.tick().await;
             let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             for place in self.volumes.online() {
-                place.tend(since_epoch.as_secs() / 86_400);
+                place.tend(since_epoch.as_secs() / DAY.as_secs());
             }
         }
     }
 }
+
+/// The time in which a volume may be written as much as its setting says.
+pub const DAY: Duration = Duration::from_secs(24 * 3_600);
 
 /// How far a volume's figures have been told.
 #[derive(Default)]
@@ -39,8 +42,9 @@ impl Place {
         let figures = volume.figures();
         let mut told = self.told();
         let written_bytes = figures.written.total();
-        self.admission.wrote(written_bytes.saturating_sub(told.written_bytes));
-        let reclaimed = figures.blocks_reclaimed.saturating_sub(told.reclaimed);
+        // Counters only rise, and nobody else tells.
+        self.admission.wrote(written_bytes - told.written_bytes);
+        let reclaimed = figures.blocks_reclaimed - told.reclaimed;
         self.admission.reclaimed(reclaimed, figures.used_blocks_reclaimed - told.used);
         volume.set_reappend_score_min(self.admission.reappend_score_min());
         if told.day.is_none_or(|(known, _)| known != day) {

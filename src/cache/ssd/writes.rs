@@ -13,6 +13,7 @@ use crate::cache::head_record::encoded;
 use crate::cache::heads::Head;
 use crate::cache::ram::RamBlock;
 use crate::cache::ssd::{Place, Ssd, Subject, is_small};
+use crate::limits::SSD_LIFETIME_MIN;
 use crate::memory::{Class, Use};
 use crate::object::{BlockKey, ObjectKey};
 use crate::store::volume::{BlockWrite, HeadWrite, SmallBody};
@@ -123,7 +124,7 @@ impl Ssd {
             return;
         }
         let variants = self.parts.heads.variants(&subject.key);
-        let is_brief = |head: &Arc<Head>| head.freshness.lifetime < REFRESHED_MIN;
+        let is_brief = |head: &Arc<Head>| head.freshness.lifetime < SSD_LIFETIME_MIN;
         // By a rule of before it was kept: now it is not.
         if subject.live || variants.first().is_none_or(is_brief) {
             return self.forget_everywhere(object);
@@ -225,9 +226,6 @@ pub enum Worth {
 impl Worth {
     /// Of a response that stays fresh for `lifetime` from now on.
     pub fn of(lifetime: Duration) -> Worth {
-        if lifetime >= REFRESHED_MIN { Worth::AWrite } else { Worth::Nothing }
+        if lifetime >= SSD_LIFETIME_MIN { Worth::AWrite } else { Worth::Nothing }
     }
 }
-
-/// The shortest lifetime worth a write.
-pub(super) const REFRESHED_MIN: Duration = Duration::from_secs(60);

@@ -5,7 +5,7 @@
 
 use bytes::{Buf, BufMut};
 
-use crate::limits::PIECE_SIZE_BYTES;
+use crate::limits::PIECE_GRANULES;
 use crate::object::{BlockKey, PieceMap, VersionId};
 use crate::store::device::Granules;
 use crate::store::{ObjectHash, SiteHash};
@@ -17,7 +17,6 @@ const FIELDS_BYTES: usize = 16;
 const ENTRY_BYTES: usize = 48;
 const TRAILER_BYTES: usize = 16;
 const TRAILER_MAGIC: [u8; 8] = *b"TIDEFOOT";
-const PIECE_GRANULES: u32 = (PIECE_SIZE_BYTES as usize / GRANULE) as u32;
 const BLOCK: u8 = 1;
 const HEAD: u8 = 2;
 const TOMBSTONE: u8 = 3;

@@ -5,7 +5,7 @@
 
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
-use crate::limits::{GRANULE_SIZE_BYTES, PIECE_SIZE_BYTES, PIECES_PER_BLOCK_MAX};
+use crate::limits::{GRANULE_SIZE_BYTES, PIECE_GRANULES, PIECE_SIZE_BYTES, PIECES_PER_BLOCK_MAX};
 use crate::object::{BlockKey, PieceMap};
 use crate::store::ObjectHash;
 
@@ -26,7 +26,6 @@ const GRANULE_AT: u32 = REGION_AT + REGION_BITS;
 const SHAPE_AT: u32 = GRANULE_AT + GRANULE_BITS;
 const SCORE_AT: u32 = SHAPE_AT + SHAPE_BITS;
 const PLANNED_AT: u32 = SCORE_AT + 3;
-const PIECE_GRANULES: u32 = (PIECE_SIZE_BYTES / GRANULE_SIZE_BYTES) as u32;
 
 const _: () = assert!(PLANNED_AT + 1 == 96);
 const _: () = assert!(PIECE_GRANULES == 16 && PIECES_PER_BLOCK_MAX == 16);

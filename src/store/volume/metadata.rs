@@ -11,7 +11,7 @@ use crate::store::device::{Buffer, DeviceError, Disk, Granules, Urgency};
 use crate::store::format::{Geometry, VolumeId};
 
 /// How long a full queue of the device is left alone.
-const BUSY_PAUSE: Duration = Duration::from_millis(2);
+pub(super) const BUSY_PAUSE: Duration = Duration::from_millis(2);
 
 /// What failed, and how.
 #[derive(Debug)]

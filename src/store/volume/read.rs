@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::limits::{GRANULE_SIZE_BYTES, PIECE_SIZE_BYTES};
+use crate::limits::{GRANULE_SIZE_BYTES, PIECE_SIZE_BYTES, PIECES_PER_BLOCK_MAX};
 use crate::object::{BlockKey, PieceMap};
 use crate::store::ObjectHash;
 use crate::store::device::{Buffer, DeviceError, Granules, Lent, Urgency};
@@ -92,14 +92,16 @@ impl Core {
     /// The record that holds the most of `pieces` from their first on.
     fn longest(&self, key: Fingerprint, pieces: Pieces) -> Option<Part> {
         let run = |map: PieceMap| {
-            let wanted = pieces.first..pieces.first.saturating_add(pieces.count).min(16);
+            let wanted =
+                pieces.first..pieces.first.saturating_add(pieces.count).min(PIECES_PER_BLOCK_MAX);
             wanted.take_while(|piece| map.holds(*piece)).count() as u32
         };
         let records = self.index().blocks_of(key);
         let entry = *records.iter().max_by_key(|entry| run(entry.shape.pieces()))?;
         let map = entry.shape.pieces();
         let count = run(map);
-        let skipped = (u32::from(map.0) & ((1 << pieces.first.min(16)) - 1)).count_ones();
+        let skipped =
+            (u32::from(map.0) & ((1 << pieces.first.min(PIECES_PER_BLOCK_MAX)) - 1)).count_ones();
         let pieces = Pieces { first: pieces.first, count };
         (count > 0).then_some(Part { entry, skipped, pieces })
     }

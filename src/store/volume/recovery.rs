@@ -12,7 +12,7 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::limits::GRANULE_SIZE_BYTES;
+use crate::limits::{GRANULE_SIZE_BYTES, PIECE_GRANULES};
 use crate::store::ObjectHash;
 use crate::store::device::{Buffer, DeviceError, Disk, Granules, Urgency};
 use crate::store::format::{
@@ -321,11 +321,12 @@ impl Merge<'_> {
             match entry.indexed {
                 Indexed::Block { block, pieces, stream } => {
                     let key = Fingerprint::of_block(self.seed, block);
-                    let whole = pieces.count().saturating_sub(1) * 16 + 1;
+                    let whole = pieces.count().saturating_sub(1) * PIECE_GRANULES + 1;
                     let Some(last) = entry.granules.checked_sub(whole).filter(|n| *n > 0) else {
                         continue;
                     };
-                    let shape = Shape::Block { pieces, last_granules: last.min(16) as u8 };
+                    let shape =
+                        Shape::Block { pieces, last_granules: last.min(PIECE_GRANULES) as u8 };
                     let planned = stream == Filled::Planned;
                     // A full index: it is not held, then.
                     let _ = self.ledger.insert(key, Entry { location, shape, score: 0, planned });

@@ -17,13 +17,14 @@ use crate::store::format::{
 };
 use crate::store::index::RegionId;
 
+use super::metadata::BUSY_PAUSE;
+
 /// Granules read at once: more than the largest record has.
 const WINDOW_GRANULES: u32 = 1024;
 /// Granules of a region's end that are read to find its footer: enough for most.
 const FOOTER_GUESS_GRANULES: u32 = 4;
 /// Nobody waits for this, but it must end.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
-const BUSY_PAUSE: Duration = Duration::from_millis(2);
 const GRANULE: usize = GRANULE_SIZE_BYTES as usize;
 
 /// A volume to be read.

@@ -23,7 +23,7 @@ pub(super) use self::sample::sample;
 use super::ApplianceError;
 use crate::cache::admission::{Admission, AdmissionSettings, AdmissionSizes, Mode};
 use crate::cache::shadow::Shadows;
-use crate::cache::ssd::{Place, Ssd, SsdParts, Volumes};
+use crate::cache::ssd::{Ssd, SsdParts, TierVolume, Volumes};
 use crate::config::{self, Config, SsdVolume};
 use crate::limits::INDEX_ENTRY_BYTES;
 use crate::object::BlockSize;
@@ -91,7 +91,7 @@ pub(super) fn start(
 
 /// A volume on its way.
 struct Opening {
-    place: Arc<Place>,
+    place: Arc<TierVolume>,
     online: JoinHandle<Result<Option<VolumeId>, Unusable>>,
     file: Remembered,
 }
@@ -136,7 +136,7 @@ impl Opening {
     }
 }
 
-fn stays_offline(place: &Place, why: &str) {
+fn stays_offline(place: &TierVolume, why: &str) {
     tracing::error!("volume {} stays offline: {why}", place.name);
     place.stay_offline();
 }
@@ -198,7 +198,7 @@ fn admission_sizes(volume: &SsdVolume, block_size: BlockSize) -> AdmissionSizes 
     AdmissionSizes { volume_bytes, blocks_max: volume_bytes / block_size.bytes() }
 }
 
-fn place(config: &config::Ssd, volume: &SsdVolume, tier: &SsdParts) -> Place {
+fn place(config: &config::Ssd, volume: &SsdVolume, tier: &SsdParts) -> TierVolume {
     let sizes = admission_sizes(volume, tier.block_size);
     let settings = AdmissionSettings {
         mode: match config.admission {
@@ -213,7 +213,7 @@ fn place(config: &config::Ssd, volume: &SsdVolume, tier: &SsdParts) -> Place {
     for site in tier.sites.iter() {
         admission.set_site_share(site.id, f64::from(site.ssd_percent) / 100.0);
     }
-    Place::new(volume.name.clone(), volume.weight, admission)
+    TierVolume::new(volume.name.clone(), volume.weight, admission)
 }
 
 fn settings(config: &config::Ssd, volume: &SsdVolume, block_size: BlockSize) -> VolumeSettings {

@@ -26,7 +26,7 @@ use self::order::Order;
 pub use self::reads::{Brought, Landed, Recalled, Wanted};
 use self::reads::{Reading, Recalling};
 pub use self::tending::DAY;
-pub use self::volumes::{Place, Volumes};
+pub use self::volumes::{TierVolume, Volumes};
 use self::writes::Writing;
 pub use self::writes::{Change, Worth};
 use crate::cache::admission::{Decision, Sight, Use as Sighted};
@@ -427,7 +427,7 @@ mod tests {
             sites: Arc::new(Sites::new(vec![site(Lifetimes::default(), Keep::Ssd)])),
             bypass_bytes_per_second,
         };
-        let volumes = Volumes::new(vec![Place::new("v".to_owned(), 1, admission)]);
+        let volumes = Volumes::new(vec![TierVolume::new("v".to_owned(), 1, admission)]);
         Ssd::new(parts, volumes)
     }
 

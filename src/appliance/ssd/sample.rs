@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::cache::admission::{Better, Rejection};
 use crate::cache::shadow::{Point, Tier};
-use crate::cache::ssd::{DAY, Place, Ssd};
+use crate::cache::ssd::{DAY, Ssd, TierVolume};
 use crate::config::SsdVolume;
 use crate::metrics::ssd::{ByWord, Latency, Recovery, ShadowSample, SsdSample, VolumeSample};
 use crate::store::device::{DeviceFigures, LATENCY_BOUNDS, Urgency};
@@ -43,7 +43,7 @@ pub(in crate::appliance) fn sample(ssd: &Ssd, volumes: &[SsdVolume], up: Duratio
     }
 }
 
-fn volume(place: &Place, set: &SsdVolume, up: Duration) -> VolumeSample {
+fn volume(place: &TierVolume, set: &SsdVolume, up: Duration) -> VolumeSample {
     let starting = VolumeSample {
         volume: place.name.clone(),
         engine: "none",

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::cache::heads::Version;
 use crate::cache::ram::Extent;
-use crate::cache::ssd::{Place, Ssd, Subject, is_small};
+use crate::cache::ssd::{Ssd, Subject, TierVolume, is_small};
 use crate::limits::{PIECE_SIZE_BYTES, PIECES_PER_BLOCK_MAX};
 use crate::memory::{Class, Reservation, Use};
 use crate::object::BlockKey;
@@ -73,6 +73,14 @@ pub enum Recalled {
     NoMemory,
 }
 
+/// How somebody came to work in flight.
+pub(super) enum Joined<V> {
+    /// It is under way: how it ends is told here.
+    Waits(watch::Receiver<Option<V>>),
+    /// It is his to do, and to say here how it ended.
+    Begins(watch::Sender<Option<V>>),
+}
+
 /// Work in flight that others may wait for.
 pub(super) struct InFlight<K, V>(Mutex<HashMap<K, watch::Receiver<Option<V>>>>);
 
@@ -83,18 +91,15 @@ impl<K, V> Default for InFlight<K, V> {
 }
 
 impl<K: Copy + Eq + Hash, V> InFlight<K, V> {
-    /// What is under way for `key`, or a place to say how it ended.
-    pub(super) fn join(
-        &self,
-        key: K,
-    ) -> Result<watch::Receiver<Option<V>>, watch::Sender<Option<V>>> {
+    /// Joins what is under way for `key`, or begins it.
+    pub(super) fn join(&self, key: K) -> Joined<V> {
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(waiting) = table.get(&key) {
-            return Ok(waiting.clone());
+            return Joined::Waits(waiting.clone());
         }
         let (tell, waiting) = watch::channel(None);
         table.insert(key, waiting);
-        Err(tell)
+        Joined::Begins(tell)
     }
 
     fn close(&self, key: K) {
@@ -154,8 +159,8 @@ impl Ssd {
         let at = (wanted.block, wanted.first);
         for _ in 0..JOINS_MAX {
             let (mut waiting, is_joined) = match self.reading.0.join(at) {
-                Ok(waiting) => (waiting, true),
-                Err(tell) => {
+                Joined::Waits(waiting) => (waiting, true),
+                Joined::Begins(tell) => {
                     let waiting = tell.subscribe();
                     let ssd = self.clone();
                     self.parts.runtime.spawn(async move {
@@ -179,12 +184,13 @@ impl Ssd {
     }
 
     async fn read(&self, wanted: Wanted, urgency: Urgency) -> Brought {
-        let holds = |place: &&Arc<Place>| place.volume().held(wanted.block).holds(wanted.first);
+        let holds =
+            |place: &&Arc<TierVolume>| place.volume().held(wanted.block).holds(wanted.first);
         let mut slow = false;
-        let in_time = |place: &&Arc<Place>| {
-            let is_slow = place.is_slow();
-            slow |= is_slow;
-            !is_slow
+        let in_time = |place: &&Arc<TierVolume>| {
+            let may_try = place.may_try();
+            slow |= !may_try;
+            may_try
         };
         // Whoever read it published it before he left the table.
         let in_ram = self.parts.ram.peek(&wanted.block);
@@ -208,7 +214,7 @@ impl Ssd {
                 if matches!(error, ReadError::Failed(_)) {
                     self.lost.add_block(wanted.block);
                 }
-                return missed(place, &error);
+                return note_miss(place, &error);
             }
         };
         place.was_in_time();
@@ -254,8 +260,8 @@ impl Ssd {
     }
 }
 
-/// What a read that did not come means for whoever waits, and for the volume.
-pub(super) fn missed(place: &Place, error: &ReadError) -> Brought {
+/// A read did not come: tells the volume if it was late, and whoever waits what it means for him.
+pub(super) fn note_miss(place: &TierVolume, error: &ReadError) -> Brought {
     match error {
         ReadError::Absent | ReadError::Mismatch | ReadError::Offline => Brought::NotHeld,
         ReadError::Late => {

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::cache::head_record::decoded;
 use crate::cache::heads::{Head, Version};
-use crate::cache::ssd::reads::{Closing, ROOM_WITHIN, missed};
+use crate::cache::ssd::reads::{Closing, Joined, ROOM_WITHIN, note_miss};
 use crate::cache::ssd::{Brought, Landed, Recalled, Ssd, Subject, Wanted};
 use crate::memory::{Class, Use};
 use crate::message::freshness::Freshness;
@@ -66,8 +66,8 @@ impl Ssd {
             return if lost { Recalled::Ill } else { Recalled::NotHeld };
         }
         let mut waiting = match self.recalling.0.join(object.0) {
-            Ok(waiting) => waiting,
-            Err(tell) => {
+            Joined::Waits(waiting) => waiting,
+            Joined::Begins(tell) => {
                 let waiting = tell.subscribe();
                 let (ssd, subject) = (self.clone(), subject.clone());
                 self.parts.runtime.spawn(async move {
@@ -103,7 +103,7 @@ impl Ssd {
             if !place.volume().holds_head(object) {
                 continue;
             }
-            if place.is_slow() {
+            if !place.may_try() {
                 all_read = false;
                 without = Recalled::Ill;
                 continue;
@@ -121,7 +121,7 @@ impl Ssd {
                     if matches!(error, ReadError::Failed(_)) {
                         self.lost.add_heads(object);
                     }
-                    if matches!(missed(place, &error), Brought::Ill) {
+                    if matches!(note_miss(place, &error), Brought::Ill) {
                         all_read = false;
                         without = Recalled::Ill;
                     }

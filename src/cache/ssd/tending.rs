@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::cache::ssd::{Place, Ssd};
+use crate::cache::ssd::{Ssd, TierVolume};
 
 impl Ssd {
     /// Goes on until it is dropped.
@@ -36,7 +36,7 @@ pub(super) struct Told {
     day: Option<(u64, u64)>,
 }
 
-impl Place {
+impl TierVolume {
     fn tend(&self, day: u64) {
         let volume = self.volume();
         let figures = volume.figures();

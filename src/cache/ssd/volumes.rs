@@ -16,7 +16,7 @@ use crate::cache::ssd::tending::Told;
 use crate::store::{ObjectHash, Volume};
 
 /// One volume of the configuration, online or not.
-pub struct Place {
+pub struct TierVolume {
     /// As the operator calls it.
     pub name: String,
     /// What is written to it.
@@ -34,10 +34,10 @@ pub struct Place {
     slow_until: AtomicU64,
 }
 
-impl Place {
+impl TierVolume {
     /// A volume that is not online yet; `weight` is its share beside the others, mostly its size.
-    pub fn new(name: String, weight: u64, admission: Admission) -> Place {
-        Place {
+    pub fn new(name: String, weight: u64, admission: Admission) -> TierVolume {
+        TierVolume {
             name,
             admission,
             weight: weight.max(1) as f64,
@@ -123,21 +123,22 @@ impl Place {
         self.slow_until.store(until.as_millis() as u64, Ordering::Relaxed);
     }
 
-    /// Whether reads should go past it; one in a while is let through to see whether it is better.
-    pub(super) fn is_slow(&self) -> bool {
+    /// Lets a read try it. While it is late none may but one in a while, who finds out for the
+    /// others whether it is better: who was let through must read, and say how it went.
+    pub(super) fn may_try(&self) -> bool {
         let until = self.slow_until.load(Ordering::Relaxed);
         let now = self.started.elapsed().as_millis() as u64;
         if until == 0 {
-            return false;
+            return true;
         }
         if now < until {
-            return true;
+            return false;
         }
         // Who wins this finds out for the others.
         let next = now + SLOW_FOR.as_millis() as u64;
         let first =
             self.slow_until.compare_exchange(until, next, Ordering::Relaxed, Ordering::Relaxed);
-        first.is_err()
+        first.is_ok()
     }
 
     /// A read came in time.
@@ -156,16 +157,16 @@ struct Missed {
 }
 
 /// All volumes of the configuration.
-pub struct Volumes(Vec<Arc<Place>>);
+pub struct Volumes(Vec<Arc<TierVolume>>);
 
 impl Volumes {
     /// In the order of the configuration.
-    pub fn new(places: Vec<Place>) -> Volumes {
+    pub fn new(places: Vec<TierVolume>) -> Volumes {
         Volumes(places.into_iter().map(Arc::new).collect())
     }
 
     /// All of them.
-    pub fn all(&self) -> &[Arc<Place>] {
+    pub fn all(&self) -> &[Arc<TierVolume>] {
         &self.0
     }
 
@@ -180,16 +181,16 @@ impl Volumes {
     }
 
     /// Those that are open; one that failed since holds nothing.
-    pub(super) fn online(&self) -> impl Iterator<Item = &Arc<Place>> {
+    pub(super) fn online(&self) -> impl Iterator<Item = &Arc<TierVolume>> {
         self.0.iter().filter(|place| place.volume.get().is_some())
     }
 
     /// Where an object's bytes from `start_bytes` on are written.
-    pub(super) fn home(&self, object: ObjectHash, start_bytes: u64) -> Option<&Arc<Place>> {
+    pub(super) fn home(&self, object: ObjectHash, start_bytes: u64) -> Option<&Arc<TierVolume>> {
         let is_beyond = start_bytes >= WHOLE_BYTES_MAX;
         let stripe = if is_beyond { start_bytes / STRIPE_BYTES } else { 0 };
-        let writable = |place: &&Arc<Place>| place.volume().is_writable();
-        let score = |place: &Arc<Place>| {
+        let writable = |place: &&Arc<TierVolume>| place.volume().is_writable();
+        let score = |place: &Arc<TierVolume>| {
             let id = place.volume().id().0.to_le_bytes();
             let seed = (object.0 >> 64) as u64 ^ object.0 as u64;
             let hash = xxh3_64_with_seed(&id, seed.wrapping_add(stripe));

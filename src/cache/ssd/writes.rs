@@ -12,7 +12,7 @@ use bytes::Bytes;
 use crate::cache::head_record::encoded;
 use crate::cache::heads::Head;
 use crate::cache::ram::RamBlock;
-use crate::cache::ssd::{Place, Ssd, Subject, is_small};
+use crate::cache::ssd::{Ssd, Subject, TierVolume, is_small};
 use crate::limits::SSD_LIFETIME_MIN;
 use crate::memory::{Class, Use};
 use crate::object::{BlockKey, ObjectKey};
@@ -35,7 +35,7 @@ impl Ssd {
     pub(super) fn write_block(
         &self,
         subject: &Subject,
-        home: &Place,
+        home: &TierVolume,
         variants: &[Arc<Head>],
         (head, ram, writing): (&Head, &RamBlock, UnderWay),
     ) {

@@ -78,10 +78,10 @@ pub(super) struct Health {
     /// Of the volume, for the log.
     name: Arc<str>,
     level: AtomicU8,
-    state: Mutex<Found>,
+    state: Mutex<Condition>,
 }
 
-struct Found {
+struct Condition {
     state: State,
     errors: VecDeque<Instant>,
     ill_regions: HashMap<RegionId, u32>,
@@ -89,13 +89,16 @@ struct Found {
 
 impl Health {
     pub(super) fn new(name: Arc<str>) -> Health {
-        let state =
-            Found { state: State::Online, errors: VecDeque::new(), ill_regions: HashMap::new() };
+        let state = Condition {
+            state: State::Online,
+            errors: VecDeque::new(),
+            ill_regions: HashMap::new(),
+        };
         Health { name, level: AtomicU8::new(ONLINE), state: Mutex::new(state) }
     }
 
     pub(super) fn state(&self) -> State {
-        self.found().state.clone()
+        self.condition().state.clone()
     }
 
     pub(super) fn is_writable(&self) -> bool {
@@ -127,30 +130,30 @@ impl Health {
     }
 
     fn write_no_more(&self, why: &str) -> bool {
-        let mut found = self.found();
-        let news = found.state == State::Online;
+        let mut condition = self.condition();
+        let news = condition.state == State::Online;
         if news {
-            found.state = State::ReadOnly { why: why.to_owned() };
+            condition.state = State::ReadOnly { why: why.to_owned() };
             self.level.store(READ_ONLY, Ordering::Relaxed);
         }
         news
     }
 
     pub(super) fn offline(&self, why: String) {
-        let mut found = self.found();
-        if !matches!(found.state, State::Offline { .. }) {
+        let mut condition = self.condition();
+        if !matches!(condition.state, State::Offline { .. }) {
             let name = &self.name;
             tracing::error!("volume {name} is offline from now on: {why}; {REMEDY}");
-            found.state = State::Offline { why };
+            condition.state = State::Offline { why };
             self.level.store(OFFLINE, Ordering::Relaxed);
         }
     }
 
     /// Closed by its owner: nobody has to act.
     pub(super) fn closed(&self) {
-        let mut found = self.found();
-        if !matches!(found.state, State::Offline { .. }) {
-            found.state = State::Offline { why: "it was closed".to_owned() };
+        let mut condition = self.condition();
+        if !matches!(condition.state, State::Offline { .. }) {
+            condition.state = State::Offline { why: "it was closed".to_owned() };
         }
         self.level.store(CLOSED, Ordering::Relaxed);
     }
@@ -163,12 +166,13 @@ impl Health {
         now: Instant,
     ) -> Verdict {
         let many = {
-            let mut found = self.found();
-            found.errors.push_back(now);
-            while found.errors.front().is_some_and(|at| now.duration_since(*at) > ERRORS_WITHIN) {
-                found.errors.pop_front();
+            let mut condition = self.condition();
+            condition.errors.push_back(now);
+            while condition.errors.front().is_some_and(|at| now.duration_since(*at) > ERRORS_WITHIN)
+            {
+                condition.errors.pop_front();
             }
-            found.errors.len() >= ERRORS_MAX
+            condition.errors.len() >= ERRORS_MAX
         };
         if many {
             let minutes = ERRORS_WITHIN.as_secs() / 60;
@@ -179,12 +183,12 @@ impl Health {
     }
 
     fn judge(&self, region: RegionId) -> Verdict {
-        let mut found = self.found();
-        let known = found.ill_regions.len();
-        if known >= VOLUME_ILL_REGIONS_MAX && !found.ill_regions.contains_key(&region) {
+        let mut condition = self.condition();
+        let known = condition.ill_regions.len();
+        if known >= VOLUME_ILL_REGIONS_MAX && !condition.ill_regions.contains_key(&region) {
             return Verdict::Bear;
         }
-        let errors = found.ill_regions.entry(region).or_insert(0);
+        let errors = condition.ill_regions.entry(region).or_insert(0);
         *errors += 1;
         if *errors == ERRORS_PER_REGION_MAX { Verdict::Quarantine } else { Verdict::Bear }
     }
@@ -210,7 +214,7 @@ impl Health {
         }
     }
 
-    fn found(&self) -> MutexGuard<'_, Found> {
+    fn condition(&self) -> MutexGuard<'_, Condition> {
         self.state.lock().expect("nothing panics while it changes the health of a volume")
     }
 }

@@ -3,7 +3,7 @@
 //! Reads, writes and flushes have lanes of their own: so many waiting, so many under way. Within a
 //! lane the most urgent goes first, then the oldest. So reads can't starve writes nor fill their
 //! queue, and what nobody waits for can't keep a viewer out; one such read may wait and goes first
-//! when none is under way, so that viewers can't keep it out either. Does no I/O and reads no clock.
+//! when none is under way, so that viewers can't keep it out either. Does no I/O, reads no clock.
 
 use std::collections::VecDeque;
 use std::time::Instant;

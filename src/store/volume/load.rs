@@ -88,7 +88,11 @@ impl Checkpoint {
             RegionState::Quarantined if now.state != RegionState::Quarantined => true,
             _ => then.generation > now.generation,
         };
-        self.regions.iter().zip(table).any(is_behind)
+        let is_ahead = self.regions.iter().zip(table).any(is_behind);
+        if is_ahead {
+            tracing::warn!("the region table is older than checkpoint {}", self.sequence);
+        }
+        is_ahead
     }
 
     /// Whether an entry of its index is true still.

@@ -1,7 +1,7 @@
 //! Making room: a region is given up, and what earned it is appended again first.
 //!
-//! Whatever is carried on is read and verified whole, so this is the scrub too. What the device does
-//! not bring in time is no fault of it: the region is left for another attempt. Only regions that
+//! Whatever is carried on is read and verified whole, so this is the scrub too. What the device
+//! does not bring in time is no fault of it: the region is left for later. Only regions that
 //! the last checkpoint knows as sealed are given up: a head that took the place of an older one
 //! never vanishes before the older one does. The region's new generation is durable before it is
 //! used again.

@@ -16,7 +16,7 @@ use crate::limits::{GRANULE_SIZE_BYTES, PIECE_GRANULES};
 use crate::store::ObjectHash;
 use crate::store::device::{Buffer, DeviceError, Disk, Granules, Urgency};
 use crate::store::format::{
-    Access, ENTRIES_PER_PAGE, FooterEntry, FormatError, Indexed, Packet, RegionEntry, RegionHeader,
+    Access, ENTRIES_PER_PAGE, FooterEntry, FormatError, Indexed, RegionEntry, RegionHeader,
     RegionState, Stream as Filled, Superblock, superblock_places,
 };
 use crate::store::index::{Entry, Fingerprint, Kind, Location, RegionId, Shape};
@@ -117,10 +117,7 @@ pub(super) async fn recover(disk: &Disk, settings: &VolumeSettings) -> Result<Fo
             Checkpoint::none()
         }
     };
-    if checkpoint.is_ahead_of(table.entries()) {
-        tracing::warn!("the region table is older than checkpoint {}", checkpoint.sequence);
-        in_doubt = true;
-    }
+    in_doubt |= checkpoint.is_ahead_of(table.entries());
     recovered.checkpoint = (checkpoint.sequence > 0).then_some(checkpoint.sequence);
     recovered.loaded = ledger.index().heads() + ledger.index().blocks();
 
@@ -150,12 +147,7 @@ pub(super) async fn recover(disk: &Disk, settings: &VolumeSettings) -> Result<Fo
     in_doubt |= merge.finish(&reader, &table, checkpoint.next_write).await == Finished::InDoubt;
     sequence = sequence.saturating_add(SEQUENCE_GAP);
 
-    let phases = table.entries().iter().enumerate().map(|(number, entry)| {
-        let region = RegionId(number as u32);
-        let order = orders.get(&region).copied().or_else(|| checkpoint.sealed(region, entry));
-        (phase_of(entry, order), entry.generation)
-    });
-    ledger.restore(phases);
+    restore_regions(&ledger, table.entries(), &checkpoint, &orders);
     recovered.heads_in_doubt = in_doubt;
     recovered.took = began.elapsed();
     Ok(Found {
@@ -180,6 +172,20 @@ pub(super) fn refusal(superblock: &Superblock) -> Option<String> {
             Some(format!("a later version made it: features {bits:#x} are not known to this one"))
         }
     }
+}
+
+/// Sets every region's phase; `orders` are the places of those whose footers were read.
+fn restore_regions(
+    ledger: &Ledger,
+    entries: &[RegionEntry],
+    checkpoint: &Checkpoint,
+    orders: &HashMap<RegionId, u64>,
+) {
+    ledger.restore(entries.iter().enumerate().map(|(number, entry)| {
+        let region = RegionId(number as u32);
+        let order = orders.get(&region).copied().or_else(|| checkpoint.sealed(region, entry));
+        (phase_of(entry, order), entry.generation)
+    }));
 }
 
 fn phase_of(entry: &RegionEntry, sealed: Option<u64>) -> RegionPhase {
@@ -360,7 +366,8 @@ impl Merge<'_> {
             if candidate.sequence < next_write
                 && let Some(known) = self.ledger.index().head(key)
             {
-                match sequence_of(reader, table, object, &known).await {
+                let generation = table.entries()[known.location.region.0 as usize].generation;
+                match scan::sequence_of(reader, generation, object, &known).await {
                     Some(sequence) if sequence > candidate.sequence => continue,
                     Some(_) => {}
                     None => finished = Finished::InDoubt,
@@ -383,20 +390,4 @@ impl Merge<'_> {
 enum Finished {
     Sure,
     InDoubt,
-}
-
-/// The number of the head that the index knows of an object; `None` if it can't be read.
-async fn sequence_of(
-    reader: &Reader,
-    table: &Table,
-    object: ObjectHash,
-    entry: &Entry,
-) -> Option<u64> {
-    let Location { region, granule } = entry.location;
-    let generation = table.entries()[region.0 as usize].generation;
-    let spot = reader.geometry.spot(reader.volume, region.0, granule.into(), generation)?;
-    let granules = entry.shape.granules().min(spot.room());
-    let read = reader.granules(spot.at(), granules).await.ok()?;
-    let packet = Packet::decode(read.bytes(), &spot).ok()?;
-    packet.find(object).map(|head| head.label.sequence)
 }

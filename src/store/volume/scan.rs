@@ -1,7 +1,8 @@
 //! What a region holds: what its footer says, or, if it has none, what is found in it.
 
-use crate::store::format::{FooterEntry, FormatError, Indexed};
-use crate::store::index::RegionId;
+use crate::store::ObjectHash;
+use crate::store::format::{FooterEntry, FormatError, Indexed, Packet};
+use crate::store::index::{Entry, Location, RegionId};
 
 use super::window::{Found, Reader};
 
@@ -37,6 +38,22 @@ pub(super) async fn contents(
         read_records(reader, generation, &mut contents).await;
     }
     contents
+}
+
+/// The number of the head that the index knows of an object, in a region of `generation`; `None` if
+/// it can't be read.
+pub(super) async fn sequence_of(
+    reader: &Reader,
+    generation: u64,
+    object: ObjectHash,
+    entry: &Entry,
+) -> Option<u64> {
+    let Location { region, granule } = entry.location;
+    let spot = reader.geometry.spot(reader.volume, region.0, granule.into(), generation)?;
+    let granules = entry.shape.granules().min(spot.room());
+    let read = reader.granules(spot.at(), granules).await.ok()?;
+    let packet = Packet::decode(read.bytes(), &spot).ok()?;
+    packet.find(object).map(|head| head.label.sequence)
 }
 
 /// Every record of the region, granule by granule where none begins.

@@ -819,7 +819,7 @@ async fn a_head_that_came_while_the_one_before_it_was_found_unreadable_stays() {
     assert_eq!(head_now(&again, 1).await, Some(("new".to_owned(), Trust::Newest)));
 }
 
-/// On two threads: one publishes them from the first to the last, one forgets them from the last on.
+/// On two threads: one publishes them first to last, one forgets them from the last on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_head_that_is_forgotten_as_it_is_published_is_not_found() {
     let device = device(64 * MIB, 7);

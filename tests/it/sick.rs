@@ -1,7 +1,7 @@
 //! A sick volume costs nobody a wrong byte: what the others hold is served from there, what it
 //! holds from an origin as far as `ssd.bypass` allows, and whoever comes then waits or is refused.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::Instant;
 
@@ -326,16 +326,20 @@ async fn what_a_vanished_volume_held_is_asked_for_within_the_bypass() {
     }
     edge.evict(100);
     let before = sent(&origin, &paths);
+    // A few may have stayed in ram: whoever saw them there had them kept on the other volume.
+    let mut stayed = HashSet::new();
     for forgotten in [false, true] {
         if forgotten {
             edge.forget_heads();
         }
         let mut refused = 0;
         for (path, response) in together(&edge, &paths).await {
-            // A block or two may have stayed in ram.
             let verdict = judge(&origin, &path, &response);
-            assert!(!forgotten || verdict == REFUSED, "{path}: {verdict:?}");
             refused += u32::from(verdict == REFUSED);
+            if verdict != REFUSED {
+                assert!(!forgotten || stayed.contains(&path), "{path}: {verdict:?}");
+                stayed.insert(path);
+            }
         }
         assert!(refused >= 4, "{refused}");
     }

@@ -5,6 +5,7 @@
 //! waits. Nothing here waits for a write. Always holds: what a volume cannot give is a miss, and
 //! what ram knows of an object is never older than what a volume knows.
 
+mod begun;
 mod bypass;
 mod order;
 mod reads;

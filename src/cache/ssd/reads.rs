@@ -1,8 +1,8 @@
 //! Bringing bytes from a volume into ram: once, for everybody who waits for them.
 //!
-//! A read runs on the fill runtime, so that a viewer who leaves takes nothing down. Its memory is
-//! reserved before, and for as long as the device has it, its bytes are verified by the store and
-//! published before anybody is told.
+//! A read is begun by who wants it and ends on the fill runtime, so that a viewer who leaves takes
+//! nothing down. Its memory is reserved before, and for as long as the device has it, its bytes are
+//! verified by the store and published before anybody is told.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -10,11 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::timeout;
 
 use crate::cache::heads::Version;
 use crate::cache::ram::Extent;
+use crate::cache::ssd::begun::begin_here;
 use crate::cache::ssd::{Ssd, Subject, TierVolume, is_small};
 use crate::limits::{PIECE_SIZE_BYTES, PIECES_PER_BLOCK_MAX};
 use crate::memory::{Class, Reservation, Use};
@@ -147,11 +148,9 @@ impl Ssd {
             return false;
         }
         let Ok(allowed) = self.ahead.clone().try_acquire_owned() else { return false };
-        let ssd = self.clone();
-        self.parts.runtime.spawn(async move {
-            ssd.bring_as(wanted, Urgency::Promote).await;
-            drop(allowed);
-        });
+        if let Joined::Begins(tell) = self.reading.0.join((wanted.block, wanted.first)) {
+            self.begin(wanted, Urgency::Promote, tell, Some(allowed));
+        }
         true
     }
 
@@ -162,14 +161,7 @@ impl Ssd {
                 Joined::Waits(waiting) => (waiting, true),
                 Joined::Begins(tell) => {
                     let waiting = tell.subscribe();
-                    let ssd = self.clone();
-                    self.parts.runtime.spawn(async move {
-                        let closing = Closing { flight: &ssd.reading.0, key: at };
-                        let brought = ssd.read(wanted, urgency).await;
-                        // Whoever comes from now on finds it in ram.
-                        drop(closing);
-                        tell.send_replace(Some(brought));
-                    });
+                    self.begin(wanted, urgency, tell, None);
                     (waiting, false)
                 }
             };
@@ -181,6 +173,25 @@ impl Ssd {
             }
         }
         Brought::NoMemory
+    }
+
+    fn begin(
+        self: &Arc<Self>,
+        wanted: Wanted,
+        urgency: Urgency,
+        tell: watch::Sender<Option<Brought>>,
+        allowed: Option<OwnedSemaphorePermit>,
+    ) {
+        let ssd = self.clone();
+        begin_here(&self.parts.runtime, async move {
+            let key = (wanted.block, wanted.first);
+            let closing = Closing { flight: &ssd.reading.0, key };
+            let brought = ssd.read(wanted, urgency).await;
+            // Whoever comes from now on finds it in ram.
+            drop(closing);
+            tell.send_replace(Some(brought));
+            drop(allowed);
+        });
     }
 
     async fn read(&self, wanted: Wanted, urgency: Urgency) -> Brought {

@@ -94,12 +94,23 @@ impl PendingHeads {
             false if sequence < pending.cancelled => Err(Unpublished::Cancelled),
             false => Err(Unpublished::Older),
         };
+        self.leave(&mut objects, object);
+        published
+    }
+
+    /// One of its heads is written nowhere, because a newer one is on its way. One before it whose
+    /// write is under way is what is on the volume until that arrives.
+    pub(super) fn leave_out(&self, object: ObjectHash) {
+        self.leave(&mut self.objects(), object);
+    }
+
+    fn leave(&self, objects: &mut HashMap<ObjectHash, Pending>, object: ObjectHash) {
+        let pending = objects.get_mut(&object).expect("what ends was begun");
         pending.under_way -= 1;
         if pending.under_way == 0 {
             objects.remove(&object);
         }
         self.count.store(objects.len(), Ordering::Release);
-        published
     }
 
     /// The newest head of `object` that is on its way; `Some(None)` if it is a tombstone.
@@ -194,6 +205,19 @@ mod tests {
         heads.begin(object, 7, None, || ());
         assert_eq!(heads.holds(object), Some(false));
         assert_eq!(heads.end(object, 7, || "alone"), Ok("alone"));
+        assert_eq!(heads.holds(object), None);
+    }
+
+    #[test]
+    fn one_that_is_written_nowhere_takes_no_place_on_the_volume() {
+        let (heads, object) = (PendingHeads::default(), ObjectHash(1));
+        for (sequence, payload) in [(5, b"under way"), (6, b"left out."), (7, b"newest...")] {
+            heads.begin(object, sequence, head(payload), || ());
+        }
+        heads.leave_out(object);
+        assert_eq!(heads.newest(object), Some(head(b"newest...")));
+        assert_eq!(heads.end(object, 5, || "on the volume"), Ok("on the volume"));
+        assert_eq!(heads.end(object, 7, || "instead"), Ok("instead"));
         assert_eq!(heads.holds(object), None);
     }
 }

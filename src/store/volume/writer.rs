@@ -140,8 +140,7 @@ impl Core {
         let is_newest = |head: &QueuedHead| newest[&head.label.object] == head.label.sequence;
         let (newest, older) = heads.into_iter().partition(is_newest);
         for head in Vec::<QueuedHead>::into_iter(older) {
-            // It is written nowhere.
-            let _ = self.pending_heads.end(head.label.object, head.label.sequence, || ());
+            self.pending_heads.leave_out(head.label.object);
             self.queue.written(head.length_bytes() as u64);
         }
         newest

@@ -3,11 +3,12 @@
 //! Asks the admin listener for its status, once, and changes nothing. What an appliance of another
 //! version says is shown as far as it is understood.
 
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use super::Failure;
-use crate::config::{self, ListenerKind};
+use crate::config::{self, ConfigErrors, ListenerKind};
 
 mod ask;
 mod table;
@@ -74,9 +75,13 @@ fn authority(url: &str) -> Result<String, Failure> {
 
 /// The admin listeners of a configuration.
 fn of_config(file: &Path) -> Result<Vec<String>, Failure> {
-    let config = config::load(file).map_err(|errors| {
-        Failure::Misused(format!("{errors}\n(or say where to ask: --admin http://127.0.0.1:9180)"))
-    })?;
+    let config = match config::load(file) {
+        Ok(config) => config,
+        Err(errors) => {
+            let addresses = admins_as_written(file);
+            return if addresses.is_empty() { Err(unusable(&errors)) } else { Ok(addresses) };
+        }
+    };
     let admins = config.listeners.iter().filter(|listener| listener.kind == ListenerKind::Admin);
     let addresses: Vec<String> =
         admins.filter(|admin| admin.address.port() != 0).map(|admin| here(admin.address)).collect();
@@ -88,6 +93,25 @@ fn of_config(file: &Path) -> Result<Vec<String>, Failure> {
         )));
     }
     Ok(addresses)
+}
+
+fn unusable(errors: &ConfigErrors) -> Failure {
+    Failure::Misused(format!("{errors}\n(or say where to ask: --admin http://127.0.0.1:9180)"))
+}
+
+/// The admin listeners of a configuration that is not right any more, or not to this user: a volume
+/// that is ill is a reason to ask.
+fn admins_as_written(file: &Path) -> Vec<String> {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let table = text.parse::<toml::Table>().unwrap_or_default();
+    let admin = table.get("listeners").and_then(|listeners| listeners.get("admin"));
+    let admins = match admin {
+        Some(toml::Value::Array(admins)) => admins.as_slice(),
+        Some(one) => std::slice::from_ref(one),
+        None => &[],
+    };
+    let addresses = admins.iter().filter_map(|admin| admin.as_str()?.parse::<SocketAddr>().ok());
+    addresses.filter(|address| address.port() != 0).map(here).collect()
 }
 
 /// Where a listener of this machine is reached from it.
@@ -118,6 +142,22 @@ mod tests {
         }
         assert_eq!(here("0.0.0.0:9180".parse().unwrap()), "127.0.0.1:9180");
         assert_eq!(here("[::]:9180".parse().unwrap()), "[::1]:9180");
+    }
+
+    #[test]
+    fn the_admin_listener_is_found_in_a_configuration_that_is_not_right_any_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("t.toml");
+        let volume = "[[ssd.volumes]]\npath = \"/nowhere/volume\"\n";
+        for (admin, expected) in [
+            ("\"0.0.0.0:9180\"", vec!["127.0.0.1:9180"]),
+            ("[\"127.0.0.1:0\", \"[::]:29180\"]", vec!["[::1]:29180"]),
+        ] {
+            fs::write(&file, format!("[listeners]\nadmin = {admin}\n{volume}")).unwrap();
+            assert_eq!(of_config(&file).ok().unwrap(), expected);
+        }
+        fs::write(&file, volume).unwrap();
+        assert!(matches!(of_config(&file), Err(Failure::Misused(_))));
     }
 
     #[test]

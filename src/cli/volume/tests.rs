@@ -62,6 +62,16 @@ fn a_volume_is_made_looked_at_checked_and_unmade() {
 }
 
 #[test]
+fn what_is_no_volume_is_not_wiped() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("another's");
+    let bytes = vec![b'x'; 2 * MIB as usize];
+    fs::write(&path, &bytes).unwrap();
+    assert_eq!(code(&["wipe", path.to_str().unwrap(), "--yes"]), ExitCode::from(1));
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+}
+
+#[test]
 fn what_is_wrong_is_told_and_fails() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.volume");

@@ -26,7 +26,7 @@ Exit codes: 0 every checksum is right, 1 something is wrong, 64 misused";
 /// Regions read at once: one is reckoned while the next is read.
 const REGIONS_AT_ONCE: usize = 3;
 
-/// Read all of a volume and check every checksum
+/// Read all that a volume holds and check every checksum
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {

@@ -9,9 +9,9 @@ use super::{confirm, open, runtime, told};
 use crate::cli::Failure;
 use crate::config;
 use crate::store::device::Access;
-use crate::store::format::superblock_places;
+use crate::store::format::{FormatError, superblock_places};
 use crate::store::remembered::Remembered;
-use crate::store::survey::Survey;
+use crate::store::survey::{Survey, SurveyError};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -43,8 +43,13 @@ pub(super) fn run(args: &Args) -> Result<String, Failure> {
     let runtime = runtime()?;
     let disk = open(&args.path, Access::ReadWrite)?;
     let found = runtime.block_on(Survey::of(&disk));
-    let there = told::what_is_there(&found);
     let path = args.path.display().to_string();
+    if let Err(SurveyError::Format(FormatError::NotAVolume | FormatError::Foreign)) = &found {
+        return Err(Failure::Failed(format!(
+            "{path} is no volume of Tidegate, and is left as it is; `wipefs` clears other things"
+        )));
+    }
+    let there = told::what_is_there(&found);
     confirm(&format!("{path} holds {there}.\nWiping it loses all of that."), args.yes)?;
     let mut places = superblock_places(disk.device().size_bytes()).to_vec();
     if let Ok(survey) = &found {

@@ -93,14 +93,16 @@ async fn status_tells_of_each_volume_and_why_one_is_ill() {
     }
 
     let (words, volumes) = status_of(&edge);
-    let why = "a region's header could not be written: the device failed: Input/output error";
+    // Whichever it was that was to be written first.
+    let why = " could not be written: the device failed: Input/output error";
     assert!(has_row(&words, "well", "online") && has_row(&words, "sick", "offline"), "{words}");
-    assert!(words.contains(&format!("\n  sick: offline: {why}")), "{words}");
+    let told = words.lines().find(|line| line.starts_with("  sick: offline: "));
+    assert!(told.is_some_and(|line| line.contains(why)), "{words}");
     assert!(!words.contains("\n  well: "), "{words}");
     let [well, sick] = [0, 1].map(|n| &volumes[n]);
     assert_eq!((&well["name"], &well["state"]), (&"well".into(), &"online".into()));
     assert_eq!((&sick["name"], &sick["state"]), (&"sick".into(), &"offline".into()));
-    assert!(well["why"].is_null() && sick["why"].as_str().unwrap().starts_with(why), "{volumes}");
+    assert!(well["why"].is_null() && sick["why"].as_str().unwrap().contains(why), "{volumes}");
 }
 
 /// Changes the first bytes of every piece of `bodies` that lies in the volume; how many.

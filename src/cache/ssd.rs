@@ -122,14 +122,15 @@ impl Subject {
         block_hash(self.object, index)
     }
 
-    fn sight(&self, index: u32, ram: &RamBlock, seen: Seen) -> Sight {
+    /// Without a block, of an object of no bytes: all there is to keep is its head.
+    fn sight(&self, index: u32, ram: Option<&RamBlock>, seen: Seen) -> Sight {
         Sight {
             block_hash: self.block_hash(index),
             title_hash: self.title_hash,
             site: self.key.site(),
-            bytes: ram.length_bytes(),
+            bytes: ram.map_or(0, RamBlock::length_bytes),
             kind: match seen {
-                Seen::Filled if ram.pieces().holds(0) => Sighted::Fill,
+                Seen::Filled if ram.is_none_or(|ram| ram.pieces().holds(0)) => Sighted::Fill,
                 Seen::Filled => Sighted::FillInside,
                 Seen::Hit => Sighted::RamHit,
             },
@@ -262,7 +263,8 @@ impl Ssd {
     }
 
     /// A viewer came to the first byte of a block that is in ram, or it was filled: it may be worth
-    /// keeping. Never waits.
+    /// keeping. So may an object of no bytes, which is its first block that ram has nothing of.
+    /// Never waits.
     pub fn consider(&self, subject: &Subject, version: &Version, index: u32, seen: Seen) {
         if !self.is_in_use() {
             return;
@@ -272,16 +274,12 @@ impl Ssd {
         else {
             return;
         };
-        let Some(ram) = self.parts.ram.peek(&block) else { return };
-        let pieces = ram.pieces();
-        // Beside other variants its body is a block like others.
-        let is_alone = || self.parts.heads.variants(&subject.key).len() == 1;
-        let held = match is_small(version) && self.holds_head(subject.object) && is_alone() {
-            true => pieces,
-            false => self.held(&block),
-        };
-        let mut sight = subject.sight(index, &ram, seen);
-        if held.union(pieces) == held {
+        let ram = self.parts.ram.peek(&block);
+        if ram.is_none() && version.length_bytes() != Some(0) {
+            return;
+        }
+        let mut sight = subject.sight(index, ram.as_deref(), seen);
+        if self.holds(subject, version, (&block, ram.as_deref())) {
             if seen == Seen::Hit {
                 self.used(subject.object, block);
                 home.admission.used(&sight);
@@ -306,15 +304,39 @@ impl Ssd {
             let variants = self.parts.heads.variants(&subject.key);
             let head = variants.iter().find(|head| head.version.id == version.id);
             let Some(head) = head else { return };
-            match is_small(version) && variants.len() == 1 {
-                true => self.write_small(subject, &variants, (&ram, writing)),
-                false => self.write_block(subject, home, &variants, (head, &ram, writing)),
+            match &ram {
+                None => {
+                    self.write_head(subject, &variants, (None, Some(writing)));
+                }
+                Some(ram) if is_small(version) && variants.len() == 1 => {
+                    self.write_small(subject, &variants, (ram, writing));
+                }
+                Some(ram) => self.write_block(subject, home, &variants, (head, ram, writing)),
             }
         });
         if version.is_changed() {
             // Disowned, perhaps before it was on its way.
             self.forget_block(&block);
         }
+    }
+
+    /// Whether all that ram has of a block is kept, or the head of an object of no bytes.
+    fn holds(
+        &self,
+        subject: &Subject,
+        version: &Version,
+        (block, ram): (&BlockKey, Option<&RamBlock>),
+    ) -> bool {
+        let Some(ram) = ram else {
+            return self.volumes.online().any(|place| place.holds_newest_head(subject.object));
+        };
+        // Beside other variants its body is a block like others.
+        let is_alone = || self.parts.heads.variants(&subject.key).len() == 1;
+        if is_small(version) && self.holds_head(subject.object) && is_alone() {
+            return true;
+        }
+        let held = self.held(block);
+        held.union(ram.pieces()) == held
     }
 
     fn used(&self, object: ObjectHash, block: BlockKey) {
@@ -356,9 +378,9 @@ fn block_hash(object: ObjectHash, index: u32) -> u64 {
     xxh3_64_with_seed(&object.0.to_le_bytes(), u64::from(index))
 }
 
-/// Whether it lies in one record with its head.
+/// Whether its body lies in one record with its head.
 fn is_small(version: &Version) -> bool {
-    version.length_bytes().is_some_and(|length| length <= PIECE_SIZE_BYTES)
+    version.length_bytes().is_some_and(|length| (1..=PIECE_SIZE_BYTES).contains(&length))
 }
 
 #[cfg(test)]

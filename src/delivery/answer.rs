@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::cache::heads::Head;
+use crate::cache::ssd::Seen;
 use crate::delivery::error::DeliveryError;
 use crate::delivery::feed::{Feed, Now, Slice, Span};
 use crate::delivery::record::Viewer;
@@ -29,6 +30,7 @@ impl Transaction<'_> {
         let length = head.version.length_bytes();
         let range = self.resolve(&head, length)?;
         if length == Some(0) {
+            self.consider_empty(&head, found);
             self.record.found(Lookup::Hit);
             let status = cache_status(&head, found, self.viewer, None);
             return Ok(Reply::content(&head, self.viewer, None, length, status).into());
@@ -62,6 +64,19 @@ impl Transaction<'_> {
         self.record.range = range;
         let reply = Reply::content(&head, self.viewer, range, length, status);
         Ok(reply.sending(feed, span, first).into())
+    }
+
+    /// Nobody comes to the first byte of an object of no bytes: whoever finds it has seen it.
+    fn consider_empty(&self, head: &Head, found: Found) {
+        let ssd = &self.shared.ssd;
+        let has_come = match found {
+            Found::Fresh => false,
+            Found::Asked(forwarded) => forwarded.fwd_status.is_none(),
+        };
+        // What came for him, or for those he waited with, was considered then.
+        if !has_come && ssd.is_in_use() {
+            ssd.consider(&ssd.subject(&self.asked.key), &head.version, 0, Seen::Hit);
+        }
     }
 
     /// Answers with a response that is for this viewer alone; its body lies at `span` of the
@@ -185,9 +200,11 @@ impl Transaction<'_> {
         let (Some(range), Some(length_bytes)) = (self.asked.range, length) else {
             return Ok(None);
         };
-        // Of nothing there is no range: it is ignored, as RFC 9110 section 14.2 allows.
         let fields = &self.viewer.parts.headers;
-        if length_bytes == 0
+        // The end of nothing is nothing, which no 206 can say; any other range of it is none (RFC
+        // 9110 section 14.1.2).
+        let is_end_of_nothing = length_bytes == 0 && range.is_satisfied_by_nothing();
+        if is_end_of_nothing
             || whole_only
             || !conditional::if_range_holds(fields, head.stored.validator())
         {

@@ -12,7 +12,7 @@ use http::{HeaderMap, Method, StatusCode};
 use tokio::sync::watch;
 
 use crate::cache::heads::{Head, Ranges, Version};
-use crate::cache::ssd::{Change, Worth};
+use crate::cache::ssd::{Change, Seen, Worth};
 use crate::fill::client::Answer;
 use crate::fill::collapse::{Joined, Made};
 use crate::fill::error::FillError;
@@ -230,6 +230,10 @@ impl Filler {
         let start = placed.first.next_multiple_of(PIECE_SIZE_BYTES);
         if placed.end.is_some_and(|end| start >= end) {
             self.keep_head(&wanted.key, &head, Change::Replaced);
+            if version.length_bytes() == Some(0) {
+                // No run brings a block of it that would be offered.
+                self.ssd.consider(&self.ssd.subject(&wanted.key), &version, 0, Seen::Filled);
+            }
             return (Opened::Stored { head, run: None }, None);
         }
         let joined = self.runs.join(version.id, start, |next_claim| {

@@ -50,9 +50,14 @@ impl RangeRequest {
         }
     }
 
+    /// Whether an empty object satisfies it: the last bytes of less than that are all of it.
+    pub fn is_satisfied_by_nothing(self) -> bool {
+        matches!(self, RangeRequest::Suffix { length: 1.. })
+    }
+
     /// The bytes meant of an object of `length_bytes`.
     ///
-    /// An empty object satisfies none: a suffix of it has no `Content-Range` to be written with.
+    /// An empty object has none: a suffix of it has no `Content-Range` to be written with.
     pub fn resolve(self, length_bytes: u64) -> Result<ByteRange, Unsatisfiable> {
         let (start, end) = match self {
             RangeRequest::FromTo { first, last: None } => (first, length_bytes),

@@ -7,7 +7,9 @@ use std::path::Path;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
-use crate::support::{BLOCK, Configured, Edge, Origin, PIECE, Script, Validators, Verdict, judge};
+use crate::support::{
+    BLOCK, Configured, Edge, Framing, Origin, PIECE, Script, Validators, Verdict, judge,
+};
 
 const WHOLE: Verdict = Verdict::Whole { version: 1 };
 
@@ -167,6 +169,45 @@ async fn pieces_that_no_volume_holds_are_filled_and_the_others_are_not_asked_for
     let expected: Vec<_> =
         expected.iter().map(|(start, end)| Some((*start, Some(end - 1)))).collect();
     assert_eq!(asked, expected);
+}
+
+#[tokio::test]
+async fn an_object_of_no_bytes_is_found_again_while_its_origin_is_down() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    origin.serve("/plain", Script::of(0));
+    origin.serve("/chunked", Script::of(0).framing(Framing::Chunked));
+    origin.serve("/emptied", stale(5000));
+    let paths = ["/plain", "/chunked", "/emptied"];
+    let mut edge = keeping_all(&origin, folder.path()).start();
+    for path in paths {
+        assert_eq!(judge(&origin, path, &edge.get(path).send().await), WHOLE, "{path}");
+    }
+    until_kept(&edge, 3).await;
+    origin.serve("/emptied", Script::of(0).version(2));
+    assert_eq!(edge.get("/emptied").send().await.header("content-length"), "0");
+    until_kept(&edge, 3).await;
+    edge.drain().await;
+    origin.forget_requests();
+    origin.refuse_connections().await;
+
+    let edge = keeping_all(&origin, folder.path()).start();
+    for path in paths {
+        for asked in [edge.get(path), edge.head(path), edge.get(path).suffix(5)] {
+            let response = asked.send().await;
+            let told = (response.status, response.header("content-length"), response.body.len());
+            assert_eq!(told, (200, "0".to_owned(), 0), "{path}");
+            let cache_status = response.header("cache-status");
+            assert!(cache_status.starts_with("tidegate; hit"), "{path}: {cache_status}");
+        }
+        // RFC 9110 section 14.1.2: its first byte is not less than the length.
+        for asked in [edge.get(path).range(0..1), edge.get(path).range_from(0)] {
+            let response = asked.send().await;
+            let told = (response.status, response.header("content-range"));
+            assert_eq!(told, (416, "bytes */0".to_owned()), "{path}");
+        }
+    }
+    let errors = edge.metric("tidegate_origin_errors_total", &[]).await;
+    assert_eq!((origin.all_requests().len(), errors), (0, 0.0));
 }
 
 /// Kept, and to be asked about at once.

@@ -92,8 +92,12 @@ impl Pump {
         }
     }
 
-    /// The run ends here, if not at the border of a block.
+    /// The run ends here, if not at the border of a block; or it brought nothing, which is all there
+    /// is.
     pub(super) fn offer_last(&self) {
+        if self.run.version.length_bytes() == Some(0) {
+            return self.offer_block(0);
+        }
         let at_border = self.position.is_multiple_of(self.filler.block_size.bytes());
         if !at_border && self.position > self.run.standing().bounds.start {
             self.offer_block(self.position - 1);

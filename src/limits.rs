@@ -35,6 +35,8 @@ pub const SSD_LOST_MAX: usize = 16_384;
 pub const VOLUME_BYTES_MIN: u64 = 4 * REGION_SIZE_BYTES;
 /// The largest volume: an index entry names a region in 20 bits.
 pub const VOLUME_BYTES_MAX: u64 = REGION_SIZE_BYTES << 20;
+/// The least that may be written to a volume in a day: a region.
+pub const WRITES_PER_DAY_BYTES_MIN: u64 = REGION_SIZE_BYTES;
 /// Volumes of one appliance; each has a thread or more, and series of its own.
 pub const VOLUMES_MAX: usize = 64;
 /// Volumes that have failed and are remembered; then the oldest is forgotten.

@@ -188,6 +188,8 @@ fn a_device_that_is_gone_is_a_warning_and_not_a_fault() {
         warning.ends_with("is gone (no such file or directory): the appliance serves without it"),
         "{warning}"
     );
+    let rarely = format!("{volume}writes_per_day = \"0.01x\"\n");
+    assert!(config(&with(&rarely)).is_ok(), "of a size that nobody knows any more");
     let sized = config(&with(&format!("{volume}size = \"1 TiB\"\n"))).unwrap_err().to_string();
     assert!(sized.contains("a block device is used whole: leave it out"), "{sized}");
 }

@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::statvfs;
 
-use crate::limits::{SLOT_SIZE_BYTES, VOLUME_BYTES_MAX, VOLUME_BYTES_MIN, VOLUMES_MAX};
+use crate::limits::{
+    SLOT_SIZE_BYTES, VOLUME_BYTES_MAX, VOLUME_BYTES_MIN, VOLUMES_MAX, WRITES_PER_DAY_BYTES_MIN,
+};
 
 use super::error::{Place, cause};
 use super::raw::Section;
@@ -106,8 +108,8 @@ fn volume(section: &Section<'_>, taken: &mut HashMap<Identity, Place>) -> SsdVol
     if let Some((setting, text)) = &path {
         refuse_twice(setting, text, &file, taken);
     }
+    let writes = section.setting("writes_per_day").and_then(|s| writes_per_day(&s, bytes));
     let size_bytes = bytes.unwrap_or(VOLUME_BYTES_MIN);
-    let writes = section.setting("writes_per_day").and_then(|s| writes_per_day(&s, size_bytes));
     let weight = size_bytes / SLOT_SIZE_BYTES;
     SsdVolume {
         name: String::new(),
@@ -307,14 +309,22 @@ pub(super) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Bytes a day, as they are or as a multiple of the volume's size.
-fn writes_per_day(setting: &Setting<'_>, size_bytes: u64) -> Option<u64> {
+/// Bytes a day, as they are or as a multiple of the volume's size, if that is known. A volume that
+/// may not even write a region a day holds next to nothing: who says so meant something else.
+fn writes_per_day(setting: &Setting<'_>, size_bytes: Option<u64>) -> Option<u64> {
+    let least = bytes_text(WRITES_PER_DAY_BYTES_MIN);
+    let expected = format!(
+        "a multiple of its size such as \"1x\" or a number of bytes such as \"2 TB\", at least \
+         {least:?} a day"
+    );
     let times = setting.value.as_str().filter(|text| parse_bytes(text).is_none());
-    let Some(hundredths) = times.and_then(parse_times) else {
-        return setting.bytes_or(
-            1..=1 << 60,
-            "a multiple of its size such as \"1x\" or a number of bytes such as \"500 GiB\"",
-        );
+    let bytes = match times.and_then(parse_times) {
+        Some(hundredths) => (size_bytes? / 100).saturating_mul(hundredths),
+        None => setting.bytes_or(0..=1 << 60, &expected)?,
     };
-    Some((size_bytes / 100).saturating_mul(hundredths))
+    if bytes < WRITES_PER_DAY_BYTES_MIN {
+        setting.mismatch(&expected);
+        return None;
+    }
+    Some(bytes)
 }

@@ -20,6 +20,7 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
+pub use self::parts::connections_affordable;
 use self::parts::{Parts, log_settings, tls};
 use self::sockets::Sockets;
 use self::threads::{start_admin, start_workers};

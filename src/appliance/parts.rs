@@ -59,6 +59,7 @@ impl Parts {
         log: AccessLog,
     ) -> Result<Parts, ApplianceError> {
         let budget = Budget::of(&config);
+        budget.say(&config);
         let governor = Governor::new(budget.working_bytes, budget.rest_bytes);
         let ram = Ram::new(RamSettings {
             mapping_bytes: config.memory.ram_bytes,
@@ -155,6 +156,12 @@ fn patience(config: &Config) -> Patience {
     }
 }
 
+/// Viewers' connections at once: as many as `limits.connections` says, or as the memory beside the
+/// ram tier has room for.
+pub fn connections_affordable(config: &Config) -> usize {
+    Budget::of(config).connections_max
+}
+
 /// What `memory.total` is shared out to.
 pub(super) struct Budget {
     /// Of the mapping: what the tier may keep.
@@ -184,9 +191,6 @@ impl Budget {
         // Beside this half and the eighth for heads, three eighths are left for origins.
         let affordable = rest_bytes / 2 / connection_bytes;
         let connections_max = config.limits.connections_max.min(affordable as usize).max(1);
-        if connections_max < config.limits.connections_max {
-            tracing::info!(connections_max, "memory allows fewer connections than the limit set");
-        }
         Budget {
             cached_bytes: (memory.ram_bytes / 16 * 15).max(SLOT_SIZE_BYTES),
             working_bytes: memory.ram_bytes / 4 * 3,
@@ -194,6 +198,14 @@ impl Budget {
             heads_bytes: rest_bytes / 8,
             connections_max,
             connection_bytes,
+        }
+    }
+
+    /// Says what memory has no room for.
+    fn say(&self, config: &Config) {
+        let connections_max = self.connections_max;
+        if connections_max < config.limits.connections_max {
+            tracing::info!(connections_max, "memory allows fewer connections than the limit set");
         }
     }
 

@@ -162,6 +162,7 @@ origin           https://origin.example.com
         assert_eq!(reference("GET https://LocalHost:8443/live/a.m3u8?t=1&s=2").unwrap(), expected);
         let segment = reference("https://localhost/live/1.m4s?t=1").unwrap();
         assert!(segment.contains("key              film /live/1.m4s\n"), "{segment}");
+        assert!(segment.contains("keep             ssd\n"), "{segment}");
         let unusual = reference("GET https://localhost/a/../%6c/1.m3u8").unwrap();
         assert!(unusual.contains("key              film /l/1.m3u8\n"), "{unusual}");
         assert!(segment.contains("response         remove set-cookie\n"), "{segment}");

@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::header::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
+use crate::appliance::connections_affordable;
 use crate::config::{AccessLogTarget, Config, Ssd};
 use crate::site::{FieldEdits, Origin, QueryPolicy, Redirects, Rule, Site};
 
@@ -39,6 +40,7 @@ pub(super) fn config(config: &Config) -> Value {
         },
         "limits": {
             "connections": limits.connections_max,
+            "connections_affordable": connections_affordable(config),
             "header_timeout": millis(limits.header_timeout),
             "idle_timeout": millis(limits.idle_timeout),
             "slow_reader": {

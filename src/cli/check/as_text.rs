@@ -4,10 +4,11 @@ use std::path::Path;
 
 use http::header::{HeaderName, HeaderValue};
 
+use crate::appliance::connections_affordable;
 use crate::config::units::{bytes_text, duration_text};
 use crate::config::{AccessLogTarget, Certificate, Config, Limits, ListenerKind, Log, SsdVolume};
 use crate::limits::INDEX_ENTRY_BYTES;
-use crate::site::{FieldEdits, Keep, Lifetimes, Origin, QueryPolicy, Redirects, Rule, Site};
+use crate::site::{FieldEdits, Lifetimes, Origin, QueryPolicy, Redirects, Rule, Site};
 
 /// The width of the names.
 const NAME_WIDTH: usize = 17;
@@ -20,7 +21,7 @@ pub(super) fn config(config: &Config) -> String {
     section(&mut text, "resources", &resources(config));
     section(&mut text, "ssd", &ssd(config));
     section(&mut text, "fill", &fill(config));
-    section(&mut text, "limits", &limits(&config.limits));
+    section(&mut text, "limits", &limits(&config.limits, connections_affordable(config)));
     section(&mut text, "log", &log(&config.log));
     for one in config.sites.iter() {
         section(&mut text, &format!("site {}", one.name), &site(one));
@@ -133,10 +134,16 @@ fn fill(config: &Config) -> Vec<(&'static str, String)> {
     ]
 }
 
-fn limits(limits: &Limits) -> Vec<(&'static str, String)> {
+fn limits(limits: &Limits, affordable: usize) -> Vec<(&'static str, String)> {
     let slow = limits.slow_reader;
+    let connections = match limits.connections_max {
+        max if max > affordable => {
+            format!("{max}, and memory beside the ram tier has room for {affordable}")
+        }
+        max => max.to_string(),
+    };
     vec![
-        ("connections", limits.connections_max.to_string()),
+        ("connections", connections),
         (
             "timeouts",
             format!(
@@ -205,10 +212,11 @@ pub(super) fn origin(origin: &Origin) -> String {
 
 /// What a rule says beside its pattern.
 pub(super) fn rule(rule: &Rule) -> Vec<(&'static str, String)> {
-    let mut lines = vec![("lifetime", lifetimes(&rule.lifetimes)), ("query", query(&rule.query))];
-    if rule.keep == Keep::Ram {
-        lines.push(("keep", rule.keep.as_str().to_owned()));
-    }
+    let mut lines = vec![
+        ("lifetime", lifetimes(&rule.lifetimes)),
+        ("query", query(&rule.query)),
+        ("keep", rule.keep.as_str().to_owned()),
+    ];
     for (name, edits) in [("request", &rule.request), ("response", &rule.response)] {
         if !edits.is_empty() {
             lines.push((name, field_edits(edits)));
@@ -289,7 +297,7 @@ fill
   retries        2
 
 limits
-  connections    16384
+  connections    16384, and memory beside the ram tier has room for 2513
   timeouts       header 10s, idle 1m, drain 30s
   slow reader    cut off below 16 KiB in 1m
 
@@ -310,6 +318,7 @@ site film
   rule 2         **
     lifetime     errors 1s
     query        all
+    keep         ssd
 
 warnings
   t.toml:3:28: `memory` may grow to 1 GiB, and this machine has 512 MiB

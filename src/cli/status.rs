@@ -126,6 +126,8 @@ fn here(listener: SocketAddr) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+
     use super::*;
 
     #[test]
@@ -169,5 +171,38 @@ mod tests {
         let expected =
             format!("no appliance answers at {free}: connection refused; is it running?");
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn who_is_no_admin_listener_is_told_so_in_one_clear_line() {
+        let body = "HTTP/1.1 200 OK\r\ncontent-length: ";
+        for (answer, why) in [
+            (format!("{body}2\r\n\r\n{{}}"), "what it answers is no status"),
+            (format!("{body}15\r\n\r\n<html>hi</html>"), "what it answers is no status"),
+            (format!("{body}9\r\n\r\n{{}}"), "its answer has no end"),
+            (
+                "HTTP/1.1 421 Misdirected Request\r\ncontent-length: 0\r\n\r\n".to_owned(),
+                "it answers 421 Misdirected Request",
+            ),
+            ("SSH-2.0-OpenSSH_9.2\r\n".to_owned(), "it does not speak plain HTTP"),
+            (String::new(), "it does not speak plain HTTP"),
+        ] {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap().to_string();
+            let answering = std::thread::spawn(move || {
+                let mut stream = listener.accept().unwrap().0;
+                let asked = stream.read(&mut [0; 4096]).unwrap();
+                stream.write_all(answer.as_bytes()).unwrap();
+                asked
+            });
+            let args = Args { config: PathBuf::new(), admin: Some(address.clone()), json: true };
+            let Err(Failure::Failed(text)) = run(&args) else { panic!("{why}") };
+            let expected = format!(
+                "{address} is no admin listener of Tidegate: {why}; ask where `listeners.admin` \
+                 says"
+            );
+            assert_eq!(text, expected);
+            assert!(answering.join().unwrap() > 0);
+        }
     }
 }

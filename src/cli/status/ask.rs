@@ -45,30 +45,41 @@ pub(super) fn status(addresses: &[String]) -> Result<Answer, Failure> {
 
 async fn whole(stream: TcpStream, address: &str) -> Result<Answer, Failure> {
     let text = match timeout(ANSWER_WITHIN, read(stream, address)).await {
-        Ok(text) => text.map_err(|error| silent(address, &error))?,
+        Ok(text) => text.map_err(|what| stranger(address, &what))?,
         Err(_) => return Err(silent(address, "no answer in time")),
     };
-    let value = serde_json::from_slice(&text).map_err(|_| silent(address, "what is no status"))?;
+    let value = serde_json::from_slice(&text).unwrap_or(Value::Null);
+    // Any origin behind a viewers' port may answer with JSON.
+    if !value.get("phase").is_some_and(Value::is_string) {
+        return Err(stranger(address, "what it answers is no status"));
+    }
     Ok(Answer { address: address.to_owned(), value })
 }
 
 async fn read(stream: TcpStream, address: &str) -> Result<Bytes, String> {
-    let (mut sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    let no_http = |_| "it does not speak plain HTTP".to_owned();
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(no_http)?;
     let connection = tokio::spawn(connection);
     let request = Request::get("/status.json").header(HOST, address).body(Empty::<Bytes>::new());
     let request = request.map_err(|error| error.to_string())?;
-    let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+    let response = sender.send_request(request).await.map_err(no_http)?;
     if response.status() != StatusCode::OK {
-        return Err(format!("{}; is that its admin listener?", response.status()));
+        return Err(format!("it answers {}", response.status()));
     }
     let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
     connection.abort();
-    Ok(body.map_err(|error| error.to_string())?.to_bytes())
+    Ok(body.map_err(|_| "its answer has no end".to_owned())?.to_bytes())
 }
 
 fn silent(address: &str, what: &str) -> Failure {
     Failure::Failed(format!("no appliance answers at {address}: {what}; is it running?"))
+}
+
+/// Somebody answers who is not asked for.
+fn stranger(address: &str, what: &str) -> Failure {
+    Failure::Failed(format!(
+        "{address} is no admin listener of Tidegate: {what}; ask where `listeners.admin` says"
+    ))
 }
 
 /// The system's words in our manner: lower case, without a number.

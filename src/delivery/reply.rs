@@ -120,7 +120,7 @@ fn is_bare(status: StatusCode) -> bool {
 /// Logged by who must act: what the origin does is worth a look tomorrow, what viewers do is not.
 fn log(error: &DeliveryError, viewer: &Viewer) {
     match error {
-        DeliveryError::Fill(cause) if may_warn(viewer.time) => {
+        DeliveryError::Fill(cause) if !cause.is_silence() && may_warn(viewer.time) => {
             tracing::warn!(request_id = %viewer.request_id, "not answered: {cause}");
         }
         DeliveryError::Fill(cause) => {
@@ -130,7 +130,7 @@ fn log(error: &DeliveryError, viewer: &Viewer) {
     }
 }
 
-/// Whether this worker has warned little in this second: an origin that is down fails every
+/// Whether this worker has warned little in this second: an origin that answers wrongly fails every
 /// request, and the metrics count them all.
 fn may_warn(now: SystemTime) -> bool {
     let second = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();

@@ -3,10 +3,12 @@
 //! Nothing here knows pieces or viewers. Every wait has a deadline; an attempt that could not have
 //! been answered yet is made again, at the next origin if there is one, a bounded number of times.
 
+mod outage;
+
 use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
@@ -22,6 +24,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls_pki_types::ServerName;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use self::outage::Outage;
 use crate::fill::error::FillError;
 use crate::limits::{ORIGIN_READ_BYTES_MAX, REDIRECTS_MAX, RESPONSE_FIELDS_MAX};
 use crate::memory::{Class, Governor, Reservation, Use};
@@ -91,6 +94,7 @@ struct Upstream {
     authority: Authority,
     http: HttpClient<HttpsConnector<HttpConnector>, Empty<Bytes>>,
     connections: Arc<Semaphore>,
+    outage: Outage,
 }
 
 impl Client {
@@ -199,11 +203,13 @@ impl Client {
     ) -> Result<Response<Incoming>, FillError> {
         let origin = || upstream.authority.to_string();
         let deadline = self.patience.connect + self.patience.first_byte;
-        match tokio::time::timeout(deadline, upstream.http.request(request)).await {
+        let answered = match tokio::time::timeout(deadline, upstream.http.request(request)).await {
             Err(_) => Err(FillError::FirstByteTimeout { origin: origin() }),
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(FillError::Connect { origin: origin(), reason: deepest(&error) }),
-        }
+        };
+        upstream.tell(answered.as_ref().err());
+        answered
     }
 }
 
@@ -241,7 +247,25 @@ impl Upstream {
             .set_host(false)
             .build(connector);
         let connections = Arc::new(Semaphore::new(origin.connections_max));
-        Ok(Upstream { origin: origin.clone(), host, authority, http, connections })
+        let (origin, outage) = (origin.clone(), Outage::default());
+        Ok(Upstream { origin, host, authority, http, connections, outage })
+    }
+
+    /// Logs that it does not answer, or answers again, if it is time to.
+    fn tell(&self, failed: Option<&FillError>) {
+        let now = Instant::now();
+        match failed {
+            Some(error) => {
+                if let Some(how_often) = self.outage.failed(now) {
+                    tracing::warn!("{error}{how_often}");
+                }
+            }
+            None => {
+                if let Some(how_long) = self.outage.answered(now) {
+                    tracing::info!("origin {} answers again: {how_long}", self.authority);
+                }
+            }
+        }
     }
 
     fn uri(&self, target: &str) -> Result<Uri, FillError> {

@@ -75,6 +75,11 @@ impl FillError {
         })
     }
 
+    /// Whether there was no answer at all: logged once for the origin, not for each request.
+    pub fn is_silence(&self) -> bool {
+        matches!(self, FillError::Connect { .. } | FillError::FirstByteTimeout { .. })
+    }
+
     /// One word for the access log.
     pub fn word(&self) -> &'static str {
         match self {

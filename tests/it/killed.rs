@@ -5,70 +5,14 @@
 //! `TIDEGATE_SEED` repeats a choice of requests, though not the moment of the kill.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
-use crate::support::{BLOCK, Client, HOST, Origin, PIECE, Script, Verdict, judge, mixed};
-
-/// The real binary; killed when dropped.
-struct Process {
-    child: Child,
-    http: SocketAddr,
-    admin: SocketAddr,
-}
-
-impl Process {
-    fn start(config: &Path) -> Process {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
-            .args(["serve", "--config"])
-            .arg(config)
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let (mut http, mut admin, mut said) = (None, None, String::new());
-        while http.is_none() || admin.is_none() {
-            let line =
-                lines.next().unwrap_or_else(|| panic!("it does not listen: {said}")).unwrap();
-            said = line.clone();
-            let after = |words: &str| line.split_once(words)?.1.trim().parse().ok();
-            http = http.or_else(|| after(" http at "));
-            admin = admin.or_else(|| after(" admin at "));
-        }
-        // Unread, a full pipe would stop it.
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
-        Process { child, http: http.unwrap(), admin: admin.unwrap() }
-    }
-
-    async fn entries(&self) -> u64 {
-        let admin = Client::plain(self.admin, "admin.test");
-        let text = admin.get("/metrics").send().await.body;
-        let text = String::from_utf8_lossy(&text).into_owned();
-        let line = text.lines().find(|line| line.starts_with("tidegate_ssd_index_entries{"));
-        line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).expect("there is a volume")
-    }
-
-    /// As the kernel kills what takes too much: no handler runs.
-    fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use crate::support::{BLOCK, Client, HOST, Origin, PIECE, Process, Script, Verdict, judge, mixed};
 
 /// Each start seals what was open at the kill: a volume for many rounds has many regions, so that
 /// none is given up.

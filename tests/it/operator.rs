@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-use crate::support::{BLOCK, Edge, Origin, PIECE, Script};
+use crate::support::{BLOCK, Client, Edge, HOST, Origin, PIECE, Process, Script};
 
 /// Runs the binary itself; blocks.
 fn tidegate(words: &[&str]) -> Output {
@@ -47,6 +47,53 @@ async fn status_tells_what_a_running_appliance_does_and_that_one_does_not_run() 
     assert_eq!(shown.status.code(), Some(1));
     assert!(line.ends_with("connection refused; is it running?\n"), "{line}");
     assert_eq!((line.lines().count(), shown.stdout.len()), (1, 0), "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn status_asked_of_a_viewers_port_is_one_clear_line() {
+    let origin = Origin::start();
+    let edge = Edge::in_front_of(&origin).start();
+    let viewers = edge.client().address().to_string();
+    for words in [&["status", "--admin", &viewers][..], &["status", "--admin", &viewers, "--json"]]
+    {
+        let shown = tidegate(words);
+        let line = format!(
+            "{viewers} is no admin listener of Tidegate: it answers 421 Misdirected \
+             Request; ask where `listeners.admin` says\n"
+        );
+        assert_eq!((shown.status.code(), text(&shown.stderr)), (Some(1), line));
+        assert_eq!(shown.stdout.len(), 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_origin_that_is_down_is_one_line_of_the_log_and_one_when_it_is_back() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    let address = origin.address().to_string();
+    let config = folder.path().join("edge.toml");
+    let settings = format!(
+        "listeners.http = ['127.0.0.1:0']\nlisteners.admin = ['127.0.0.1:0']\nlog.access = 'off'\n\
+         memory.ram = '64 MiB'\nfill.retries = 1\n[[sites]]\nname = 'media'\nhosts = [{HOST:?}]\n\
+         origins = ['http://{address}']\n"
+    );
+    fs::write(&config, settings).unwrap();
+    let edge = Process::start(&config);
+    let client = Client::plain(edge.http, HOST);
+    origin.refuse_connections().await;
+    for number in 0..20 {
+        assert_eq!(client.get(&format!("/{number}")).send().await.status, 502);
+    }
+    origin.accept_connections().await;
+    for number in 0..20 {
+        origin.serve(&format!("/{number}"), Script::of(PIECE));
+        assert_eq!(client.get(&format!("/{number}")).send().await.status, 200);
+    }
+    let logged = edge.logged_until("answers again").await;
+    let about: Vec<_> = logged.iter().filter(|line| line.contains(&address)).collect();
+    assert_eq!(about.len(), 2, "{logged:#?}");
+    assert!(about[0].contains("WARN") && about[0].contains("cannot be reached: "), "{about:?}");
+    assert!(about[1].contains("INFO") && about[1].contains("in vain 40 times in "), "{about:?}");
+    assert!(!logged.iter().any(|line| line.contains("not answered")), "{logged:#?}");
 }
 
 /// What `tidegate status` says of the volumes, as text and as JSON.

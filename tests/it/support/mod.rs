@@ -10,6 +10,7 @@ mod edge;
 mod origin;
 mod origin_connection;
 mod origin_state;
+mod process;
 mod script;
 mod verdict;
 
@@ -19,6 +20,7 @@ pub(crate) use content::mixed;
 pub(crate) use edge::{Configured, Edge, HOST};
 pub(crate) use origin::Origin;
 pub(crate) use origin_state::Recorded;
+pub(crate) use process::Process;
 pub(crate) use script::{
     Change, Ending, Framing, HeadFault, NotModified, Ranges, Script, Validators,
 };

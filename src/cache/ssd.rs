@@ -411,10 +411,14 @@ mod tests {
     }
 
     async fn simulated() -> (Arc<Simulated>, Arc<Volume>) {
+        simulated_for(1_000).await
+    }
+
+    async fn simulated_for(index_entries: u64) -> (Arc<Simulated>, Arc<Volume>) {
         let simulation = Simulation { size_bytes: 32 << 20, seed: 1, faults: Faults::default() };
         let device = Arc::new(Simulated::new(&simulation));
         let disk = Disk::new(device.clone());
-        let geometry = Geometry::new(32 << 20, 2 << 20, BlockSize::MAX, 1_000).unwrap();
+        let geometry = Geometry::new(32 << 20, 2 << 20, BlockSize::MAX, index_entries).unwrap();
         Volume::format(&disk, geometry, VolumeId(1)).await.unwrap();
         (device, Volume::open(disk, VolumeSettings::default()).await.unwrap())
     }
@@ -571,6 +575,34 @@ mod tests {
         assert_eq!(again.recall(&key).await, Recalled::Found);
         let heads = again.parts.heads.variants(&key);
         assert_eq!(heads[0].version.id, newer.version.id, "the blocks are found by it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_written_today_is_known_after_a_restart() {
+        // With room in its checkpoints for what admission knows.
+        let (device, volume) = simulated_for(1 << 16).await;
+        volume.close().await;
+        let (mut known, mut written) = (Vec::new(), Vec::new());
+        for day in [7, 7, 8] {
+            let ssd = tier();
+            let place = &ssd.volumes.all()[0];
+            let disk = Disk::new(device.clone());
+            let volume = Volume::open(disk, VolumeSettings::default()).await.unwrap();
+            place.come_online(volume.clone());
+            place.tend(day);
+            known.push(place.written_today_bytes());
+            for number in 0..20 {
+                let key = ObjectKey::new(SiteId(0), &format!("/{number}"));
+                keep_head(&ssd, &key, &head(&VersionNumbers::of_epoch(1), LONG)).await;
+            }
+            place.tend(day);
+            written.push(place.written_today_bytes());
+            volume.close().await;
+        }
+        let granules = |bytes: u64| bytes / 4096;
+        assert!(granules(known[0]) < 20 && granules(written[0]) >= 20, "{known:?} {written:?}");
+        assert!(known[1] >= written[0], "the same day: {known:?} {written:?}");
+        assert!(granules(known[2]) < 20, "another day: {known:?} {written:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -307,7 +307,7 @@ const WRITTEN_TODAY: Series = series(
     Kind::Gauge,
     None,
     "tidegate_ssd_written_today_bytes",
-    "Bytes written to the device since midnight, UTC, or the start if that was later.",
+    "Bytes written to the device since midnight, UTC; a crash forgets the last minutes of them.",
 );
 const WRITES_PER_DAY: Series = series(
     Kind::Gauge,

@@ -1,11 +1,12 @@
 //! Once a second: tells admission what was written and what was given up, and the volumes how much
-//! is worth carrying over.
+//! is worth carrying over. What was written today is known after a restart too.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::cache::admission::SavedError;
 use crate::cache::ssd::{Ssd, TierVolume};
 
 impl Ssd {
@@ -32,12 +33,38 @@ pub(super) struct Told {
     written_bytes: u64,
     reclaimed: u64,
     used: u64,
-    /// The day, counted from 1970, and what had been written when it began.
-    day: Option<(u64, u64)>,
+    /// What is written today; `None` before anything was told.
+    today: Option<Today>,
+    /// The day of the last checkpoint, and what had been written on it.
+    saved: Option<(u64, u64)>,
+}
+
+#[derive(Clone, Copy)]
+struct Today {
+    /// Counted from 1970.
+    day: u64,
+    /// What this process had written when it began.
+    before_bytes: u64,
+    /// What others had written on it before this process.
+    others_bytes: u64,
+}
+
+impl Told {
+    fn begin(&mut self, day: u64) {
+        let saved = self.saved.take().filter(|(saved, _)| *saved == day);
+        let before_bytes = if self.today.is_none() { 0 } else { self.written_bytes };
+        let others_bytes = saved.map_or(0, |(_, bytes)| bytes);
+        self.today = Some(Today { day, before_bytes, others_bytes });
+    }
+
+    fn written_today_bytes(&self) -> u64 {
+        let written = |today: Today| today.others_bytes + self.written_bytes - today.before_bytes;
+        self.today.map_or(0, written)
+    }
 }
 
 impl TierVolume {
-    fn tend(&self, day: u64) {
+    pub(super) fn tend(&self, day: u64) {
         let volume = self.volume();
         let figures = volume.figures();
         let mut told = self.told();
@@ -47,19 +74,45 @@ impl TierVolume {
         let reclaimed = figures.blocks_reclaimed - told.reclaimed;
         self.admission.reclaimed(reclaimed, figures.used_blocks_reclaimed - told.used);
         volume.set_reappend_score_min(self.admission.reappend_score_min());
-        if told.day.is_none_or(|(known, _)| known != day) {
-            // Of the first day only what is written from the start on is known.
-            let before = if told.day.is_none() { 0 } else { told.written_bytes };
-            told.day = Some((day, before));
+        if told.today.is_none_or(|today| today.day != day) {
+            told.begin(day);
         }
         told.written_bytes = written_bytes;
         told.reclaimed = figures.blocks_reclaimed;
         told.used = figures.used_blocks_reclaimed;
     }
 
-    /// Bytes written since midnight, UTC, or since the start if that was later.
+    /// Bytes written since midnight, UTC; after a crash without those of the time since the last
+    /// checkpoint before it.
     pub fn written_today_bytes(&self) -> u64 {
+        self.told().written_today_bytes()
+    }
+
+    /// What a checkpoint keeps: what admission knows, then the day and what was written on it.
+    pub(super) fn save(&self) -> Vec<u8> {
+        let mut saved = self.admission.save();
         let told = self.told();
-        told.day.map_or(0, |(_, before)| told.written_bytes - before)
+        let day = told.today.map_or(0, |today| today.day);
+        for word in [day, told.written_today_bytes()] {
+            saved.extend(word.to_le_bytes());
+        }
+        saved
+    }
+
+    /// Takes over what [`TierVolume::save`] gave, or what admission alone did before there was
+    /// more to keep.
+    ///
+    /// # Errors
+    /// As [`Admission::restore`](crate::cache::admission::Admission::restore).
+    pub(super) fn restore(&self, saved: &[u8]) -> Result<(), SavedError> {
+        if let Some((known, today)) = saved.split_last_chunk::<16>()
+            && self.admission.restore(known).is_ok()
+        {
+            let word = |at: usize| today[at..at + 8].try_into().map(u64::from_le_bytes);
+            let [day, bytes] = [0, 8].map(|at| word(at).expect("eight bytes"));
+            self.told().saved = Some((day, bytes));
+            return Ok(());
+        }
+        self.admission.restore(saved)
     }
 }

@@ -54,13 +54,13 @@ impl TierVolume {
     /// The volume is open: what was known of its blocks when it was last closed is known again.
     pub fn come_online(self: &Arc<Self>, volume: Arc<Volume>) {
         if let Some(saved) = volume.extra()
-            && let Err(error) = self.admission.restore(&saved)
+            && let Err(error) = self.restore(&saved)
         {
             tracing::info!("volume {} forgets which blocks were seen: {error}", self.name);
         }
         // A weak handle: the volume is one of its parts.
         let place = Arc::downgrade(self);
-        let saved = move || place.upgrade().map_or_else(Vec::new, |place| place.admission.save());
+        let saved = move || place.upgrade().map_or_else(Vec::new, |place| place.save());
         volume.set_extra(Arc::new(saved));
         // Held until it is online: what changes from then on, it is told.
         let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);

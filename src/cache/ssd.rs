@@ -22,6 +22,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed, xxh3_128_with_seed};
 
+pub use self::bypass::Asks;
 use self::bypass::{Bypass, Lost, Owing};
 use self::order::Order;
 pub use self::reads::{Brought, Landed, Recalled, Wanted};
@@ -100,8 +101,8 @@ impl Figures {
         self.shown.each_ref().map(|count| count.load(Ordering::Relaxed))
     }
 
-    /// How often a viewer waited, or was turned away, because a volume was ill and the origins had
-    /// had their share.
+    /// Reads that waited, or were turned away, because a volume was ill and the origins had had
+    /// their share.
     pub fn bypass_refused(&self) -> u64 {
         self.bypass_refused.load(Ordering::Relaxed)
     }
@@ -629,7 +630,7 @@ mod tests {
                 assert!(matches!(known(&ssd, &key), Known::Nothing));
             }
             let subject = ssd.subject(&key);
-            assert!(ssd.may_bypass(&subject, None, mib));
+            assert!(ssd.may_bypass(&subject, (None, mib), Asks::First));
             assert_eq!(ssd.recall(&key).await, Recalled::NotHeld, "it was asked for");
             // Two blocks long: one is paid for.
             let version =
@@ -755,10 +756,10 @@ mod tests {
         let wanted = |first, count| Wanted { block, first, count, class: Class::Miss };
         let brought = |wanted| ssd.bring(&subject, &head.version, wanted);
         assert!(matches!(brought(wanted(3, 2)).await, Brought::Ill));
-        assert!(ssd.may_bypass(&subject, Some(&wanted(3, 2)), 2 << 16));
+        assert!(ssd.may_bypass(&subject, (Some(&wanted(3, 2)), 2 << 16), Asks::First));
         assert!(matches!(brought(wanted(4, 1)).await, Brought::NotHeld));
         assert!(matches!(brought(wanted(5, 1)).await, Brought::Ill));
-        assert!(ssd.may_bypass(&subject, Some(&wanted(0, 16)), 1 << 20));
+        assert!(ssd.may_bypass(&subject, (Some(&wanted(0, 16)), 1 << 20), Asks::First));
         assert_eq!(ssd.held_or_lost(&block), PieceMap::default());
         volume.close().await;
     }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::time::{sleep, timeout};
 
 use crate::cache::shadow::Reader;
-use crate::cache::ssd::{Brought, Landed, Seen, Subject, Wanted};
+use crate::cache::ssd::{Asks, Brought, Landed, Seen, Subject, Wanted};
 use crate::delivery::feed::{Feed, Now, Span};
 use crate::fill::error::FillError;
 use crate::limits::PIECE_SIZE_BYTES;
@@ -53,6 +53,7 @@ impl Feed {
         }
         let Some(wanted) = self.wanted(span.position, span.end) else { return Ok(false) };
         let ssd = self.shared.ssd.clone();
+        let mut asks = Asks::First;
         loop {
             match ssd.bring(&self.kept().subject.clone(), &self.version, wanted).await {
                 Brought::Landed(landed) => {
@@ -63,31 +64,42 @@ impl Feed {
                 Brought::InRam => return Ok(true),
                 Brought::NotHeld => return Ok(false),
                 Brought::NoMemory => return Err(overload("memory")),
-                Brought::Ill if self.may_bypass(wanted) => {
+                Brought::Ill if self.may_bypass(wanted, asks) => {
                     self.kept().bypassed_to =
                         piece_floor(span.position) + u64::from(wanted.count) * PIECE_SIZE_BYTES;
                     return Ok(false);
                 }
                 // The volume may come back, or the origins have room: his patience decides.
-                Brought::Ill => sleep(ASK_AGAIN).await,
+                Brought::Ill => {
+                    asks = Asks::Waiting;
+                    sleep(ASK_AGAIN).await;
+                }
             }
         }
     }
 
     /// Whether an origin may be asked for what an ill volume holds: who joins a run, or finds what
     /// one brought, costs nothing.
-    fn may_bypass(&mut self, wanted: Wanted) -> bool {
-        let first = u64::from(wanted.first) * PIECE_SIZE_BYTES;
-        let position = self.shared.block_size.start_of(wanted.block.index) + first;
-        let in_ram = self.shared.ram.peek(&wanted.block).map(|block| block.pieces());
-        if in_ram.is_some_and(|pieces| pieces.holds(wanted.first))
-            || self.shared.filler.runs.bring(self.version.id, position)
-        {
+    fn may_bypass(&mut self, wanted: Wanted, asks: Asks) -> bool {
+        // Runs publish before they pass on: in the other order one could be missed in both places.
+        if self.is_brought(&wanted) || self.is_in_ram(&wanted) {
             return true;
         }
         let bytes = u64::from(wanted.count) * PIECE_SIZE_BYTES;
         let ssd = self.shared.ssd.clone();
-        ssd.may_bypass(&self.kept().subject, Some(&wanted), bytes)
+        ssd.may_bypass(&self.kept().subject, (Some(&wanted), bytes), asks)
+    }
+
+    /// Whether a run holds or will bring the first piece.
+    fn is_brought(&self, wanted: &Wanted) -> bool {
+        let first = u64::from(wanted.first) * PIECE_SIZE_BYTES;
+        let position = self.shared.block_size.start_of(wanted.block.index) + first;
+        self.shared.filler.runs.bring(self.version.id, position)
+    }
+
+    fn is_in_ram(&self, wanted: &Wanted) -> bool {
+        let held = self.shared.ram.peek(&wanted.block).map(|block| block.pieces());
+        held.is_some_and(|pieces| pieces.holds(wanted.first))
     }
 
     /// He came to the first byte of a block: it may be worth keeping.
@@ -256,28 +268,30 @@ impl Feed {
 
     async fn bring_each(&mut self, span: Span) {
         let (ssd, subject) = (self.shared.ssd.clone(), self.kept().subject.clone());
-        let mut position = span.position;
+        let (mut position, mut asks) = (span.position, Asks::First);
         while let Some(wanted) = self.wanted(position, span.end) {
             let start = self.shared.block_size.start_of(wanted.block.index);
-            let held = self.shared.ram.peek(&wanted.block).map(|block| block.pieces());
-            if held.is_some_and(|pieces| pieces.holds(wanted.first)) {
+            if self.is_in_ram(&wanted) {
                 position = start + u64::from(wanted.first + 1) * PIECE_SIZE_BYTES;
                 continue;
             }
             match ssd.bring(&subject, &self.version, wanted).await {
                 Brought::Landed(landed) => {
                     position = start + landed.start + landed.bytes.len() as u64;
+                    asks = Asks::First;
                 }
                 Brought::InRam => {}
                 Brought::NotHeld | Brought::NoMemory => return,
+                Brought::Ill if self.is_brought(&wanted) => return,
+                Brought::Ill if self.is_in_ram(&wanted) => {}
                 Brought::Ill => {
                     // What comes instead is the whole.
                     let bytes =
                         self.version.length_bytes().unwrap_or(self.shared.block_size.bytes());
-                    let asked = self.shared.filler.runs.bring(self.version.id, position);
-                    if asked || ssd.may_bypass(&subject, Some(&wanted), bytes) {
+                    if ssd.may_bypass(&subject, (Some(&wanted), bytes), asks) {
                         return;
                     }
+                    asks = Asks::Waiting;
                     sleep(ASK_AGAIN).await;
                 }
             }

@@ -8,7 +8,7 @@ use http::header::IF_RANGE;
 use tokio::time::{sleep, timeout};
 
 use crate::cache::heads::{Head, Known};
-use crate::cache::ssd::Recalled;
+use crate::cache::ssd::{Asks, Recalled};
 use crate::delivery::answer::covers;
 use crate::delivery::error::DeliveryError;
 use crate::delivery::kept::ASK_AGAIN;
@@ -49,6 +49,7 @@ impl Transaction<'_> {
     /// What volumes know; `Ill` once an origin may be asked instead, for so many bytes first.
     async fn recalled(&self) -> (Recalled, Option<u64>) {
         let (ssd, key) = (&self.shared.ssd, &self.asked.key);
+        let mut asks = Asks::First;
         loop {
             let recalled = ssd.recall(key).await;
             if recalled != Recalled::Ill {
@@ -64,10 +65,11 @@ impl Transaction<'_> {
             };
             let bytes = bytes.clamp(PIECE_SIZE_BYTES, self.shared.block_size.bytes());
             if self.shared.filler.openings.are_asked(key)
-                || ssd.may_bypass(&ssd.subject(key), None, bytes)
+                || ssd.may_bypass(&ssd.subject(key), (None, bytes), asks)
             {
                 return (recalled, Some(bytes));
             }
+            asks = Asks::Waiting;
             sleep(ASK_AGAIN).await;
         }
     }

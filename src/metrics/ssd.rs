@@ -262,7 +262,7 @@ const TURNED_AWAY: Series = series(
     Kind::Counter,
     None,
     "tidegate_ssd_bypass_refused_total",
-    "Requests turned away: their volume was ill, and the origins had had their share.",
+    "Reads that waited or were refused: their volume was ill, and origins had had their share.",
 );
 const SIZE: Series = series(Kind::Gauge, None, "tidegate_ssd_size_bytes", "Size of the volume.");
 const USED: Series = series(

@@ -16,10 +16,17 @@ use crate::store::ObjectHash;
 
 impl Ssd {
     /// Whether an origin may be asked for bytes of an object that an ill volume holds, or lost;
-    /// without `wanted` for what the object is.
-    pub fn may_bypass(&self, subject: &Subject, wanted: Option<&Wanted>, bytes: u64) -> bool {
+    /// without `wanted` for what the object is. Who is refused and waits asks again `Waiting`.
+    pub fn may_bypass(
+        &self,
+        subject: &Subject,
+        (wanted, bytes): (Option<&Wanted>, u64),
+        asks: Asks,
+    ) -> bool {
         if !self.takes(bytes) {
-            self.figures.bypass_refused.fetch_add(1, Ordering::Relaxed);
+            // One who waits is one, however often he looks.
+            let refused = u64::from(asks == Asks::First);
+            self.figures.bypass_refused.fetch_add(refused, Ordering::Relaxed);
             return false;
         }
         let object = subject.object;
@@ -124,6 +131,15 @@ impl Owing {
     fn objects(&self) -> MutexGuard<'_, HashMap<ObjectHash, u64>> {
         self.paid_bytes.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a read has been refused before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asks {
+    /// It has not.
+    First,
+    /// It has, and waits.
+    Waiting,
 }
 
 /// A bucket of bytes that fills with time; it holds one second's worth.

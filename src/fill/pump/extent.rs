@@ -92,8 +92,7 @@ impl Pump {
         }
     }
 
-    /// The run ends here, if not at the border of a block; or it brought nothing, which is all there
-    /// is.
+    /// The run ends here, if not at the border of a block; or without a byte, where there is none.
     pub(super) fn offer_last(&self) {
         if self.run.version.length_bytes() == Some(0) {
             return self.offer_block(0);
@@ -104,6 +103,7 @@ impl Pump {
         }
     }
 
+    /// Whether all of it is in ram now: what is not whole is left to who reads the run.
     fn publish(&self, start: u64, bytes: &Bytes) -> bool {
         let version = &self.run.version;
         let end = start + bytes.len() as u64;
@@ -119,7 +119,7 @@ impl Pump {
         let first_piece = ((start - block_size.start_of(index)) / PIECE_SIZE_BYTES) as u32;
         let key = BlockKey { version: version.id, index };
         self.filler.ram.publish(key, first_piece, bytes.slice(..(whole - start) as usize));
-        true
+        whole == end
     }
 }
 

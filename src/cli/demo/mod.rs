@@ -145,7 +145,10 @@ async fn show(args: &Args, folder: &Folder, edge: &Running) -> Result<(), Failur
         false => format!(
             "\n  The film, and what the edge does   {https}/\n  \
              Metrics                            {admin}/metrics\n\n  \
-             The certificate was made a moment ago: let your browser accept it, or trust\n  {}\n  \
+             The certificate was made a moment ago: let your browser accept it, or trust\n  {0}\n  \
+             By hand, and a part of it; what the edge did is in Cache-Status:\n  \
+             curl --cacert {0} {https}/film/master.m3u8\n  \
+             curl --cacert {0} -r 65536-131071 -o /dev/null -D - {https}/film/seg-0-00001.m4s\n\n  \
              Ctrl-C ends the demo.\n\n",
             certificate.display()
         ),

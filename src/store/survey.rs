@@ -16,8 +16,10 @@ use crate::store::format::{
     SectionKind, SectionSum, Superblock, TablePage, superblock_places,
 };
 
+pub use self::glance::{GlanceError, glance};
 pub use self::region::{Contents, check_region, contents_by_footer};
 
+mod glance;
 mod region;
 
 /// What one read may take: whoever looks can wait, but not for ever.

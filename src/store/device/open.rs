@@ -74,11 +74,9 @@ pub struct Options {
 pub fn open(path: &Path, options: &Options) -> Result<Arc<dyn Device>, OpenError> {
     let kind = kind_of(path)?;
     let mut file = open_direct(path, kind, options.access)?;
-    let size_bytes = file.seek(SeekFrom::End(0)).map_err(|e| OpenError::failed(path, e))?;
-    let size_bytes = size_bytes - size_bytes % GRANULE_SIZE_BYTES;
-    if size_bytes == 0 {
-        return Err(OpenError::Empty { path: path.to_owned() });
-    }
+    let end_bytes = file.seek(SeekFrom::End(0)).map_err(|e| OpenError::failed(path, e))?;
+    let size_bytes = end_bytes - end_bytes % GRANULE_SIZE_BYTES;
+    check_size(path, end_bytes)?;
     if is_write_protected(kind, &file, options.access) {
         return Err(OpenError::ReadOnly { path: path.to_owned() });
     }
@@ -94,6 +92,26 @@ pub fn open(path: &Path, options: &Options) -> Result<Arc<dyn Device>, OpenError
             }
             opened => opened,
         },
+    }
+}
+
+/// Opens it to look at it beside whoever has it open: nothing is locked, and what is written in the
+/// meantime may not be seen. And its size. Blocks.
+///
+/// # Errors
+/// One line about what is wrong.
+pub fn look(path: &Path) -> Result<(File, u64), OpenError> {
+    kind_of(path)?;
+    let mut file = File::open(path).map_err(|e| OpenError::failed(path, e))?;
+    let size_bytes = file.seek(SeekFrom::End(0)).map_err(|e| OpenError::failed(path, e))?;
+    check_size(path, size_bytes)?;
+    Ok((file, size_bytes))
+}
+
+fn check_size(path: &Path, size_bytes: u64) -> Result<(), OpenError> {
+    match size_bytes < GRANULE_SIZE_BYTES {
+        true => Err(OpenError::Tiny { path: path.to_owned(), size_bytes }),
+        false => Ok(()),
     }
 }
 
@@ -233,7 +251,9 @@ impl Locked {
             match flock(&file, operation) {
                 Ok(()) => return Ok(Locked(file)),
                 Err(Errno::WOULDBLOCK) if Instant::now() < until => thread::sleep(LOCK_PAUSE),
-                Err(Errno::WOULDBLOCK) => return Err(OpenError::InUse { path: path.to_owned() }),
+                Err(Errno::WOULDBLOCK) => {
+                    return Err(OpenError::InUse { path: path.to_owned(), is_device: false });
+                }
                 Err(error) => return Err(OpenError::failed(path, error.into())),
             }
         }

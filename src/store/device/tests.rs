@@ -449,7 +449,13 @@ fn what_is_no_volume_is_refused_in_one_line() {
     fs::write(&file, b"short").unwrap();
     let refused = |path: &Path| open(path, &Options::default()).unwrap_err().to_string();
     let says = |path: &Path, what: &str| format!("{} {what}", path.display());
-    assert_eq!(refused(&file), says(&file, "is empty"));
+    assert_eq!(
+        refused(&file),
+        says(
+            &file,
+            "has 5 bytes, which is no volume; a file that is removed is made anew by `serve`"
+        )
+    );
     let missing = folder.path().join("missing");
     assert_eq!(refused(&missing), says(&missing, "does not exist"));
     let directory = says(folder.path(), "is a directory, not a file or a block device");

@@ -172,7 +172,8 @@ impl FormatError {
             FormatError::Incompatible { .. } => {
                 "; use that version, or make it anew: `tidegate volume format`"
             }
-            _ => "",
+            FormatError::OtherBlocks { .. } => "",
+            _ => "; `tidegate volume format` makes it anew, and what it holds is lost",
         }
     }
 }

@@ -214,6 +214,11 @@ impl Core {
         self.health.metadata_failed(error.what, &error.source);
     }
 
+    /// The log is told of a read at byte `at` that failed, now and then.
+    pub(super) fn tell_of_read(&self, at: u64, why: &dyn std::fmt::Display) {
+        self.health.tell_of_read(at, why, Instant::now());
+    }
+
     /// A read from `region` failed, or brought what was not written.
     pub(super) fn read_failed(&self, region: RegionId, why: &dyn std::fmt::Display) {
         let now = Instant::now();

@@ -20,9 +20,8 @@ const ERRORS_MAX: usize = 8;
 const ERRORS_WITHIN: Duration = Duration::from_secs(600);
 const ERRORS_PER_REGION_MAX: u32 = 2;
 
-/// What an operator can do about a volume that failed.
-const REMEDY: &str =
-    "`tidegate volume verify` looks at it, `tidegate volume forgive` takes it for well";
+/// Reads that fail are told one by one this far apart; between, they are counted.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
 
 const ONLINE: u8 = 0;
 const READ_ONLY: u8 = 1;
@@ -77,6 +76,8 @@ pub(super) enum Verdict {
 pub(super) struct Health {
     /// Of the volume, for the log.
     name: Arc<str>,
+    /// What an operator can do when it fails: the end of a line in the log.
+    remedy: Arc<str>,
     level: AtomicU8,
     state: Mutex<Condition>,
 }
@@ -85,16 +86,21 @@ struct Condition {
     state: State,
     errors: VecDeque<Instant>,
     ill_regions: HashMap<RegionId, u32>,
+    /// When the log was last told of a read that failed, and how many failed since.
+    told: Option<Instant>,
+    untold: u64,
 }
 
 impl Health {
-    pub(super) fn new(name: Arc<str>) -> Health {
+    pub(super) fn new(name: Arc<str>, remedy: Arc<str>) -> Health {
         let state = Condition {
             state: State::Online,
             errors: VecDeque::new(),
             ill_regions: HashMap::new(),
+            told: None,
+            untold: 0,
         };
-        Health { name, level: AtomicU8::new(ONLINE), state: Mutex::new(state) }
+        Health { name, remedy, level: AtomicU8::new(ONLINE), state: Mutex::new(state) }
     }
 
     pub(super) fn state(&self) -> State {
@@ -117,8 +123,8 @@ impl Health {
     /// It failed, or did before.
     pub(super) fn read_only(&self, why: String) {
         if self.write_no_more(&why) {
-            let name = &self.name;
-            tracing::error!("volume {name} is read-only from now on: {why}; {REMEDY}");
+            let Health { name, remedy, .. } = self;
+            tracing::error!("volume {name} is read-only from now on: {why}; {remedy}");
         }
     }
 
@@ -142,8 +148,8 @@ impl Health {
     pub(super) fn offline(&self, why: String) {
         let mut condition = self.condition();
         if !matches!(condition.state, State::Offline { .. }) {
-            let name = &self.name;
-            tracing::error!("volume {name} is offline from now on: {why}; {REMEDY}");
+            let Health { name, remedy, .. } = self;
+            tracing::error!("volume {name} is offline from now on: {why}; {remedy}");
             condition.state = State::Offline { why };
             self.level.store(OFFLINE, Ordering::Relaxed);
         }
@@ -180,6 +186,24 @@ impl Health {
             self.read_only(format!("{errors}, the last one: {why}"));
         }
         self.judge(region)
+    }
+
+    /// Tells the log of a read at byte `at` of the volume that failed, now and then.
+    pub(super) fn tell_of_read(&self, at: u64, why: &dyn fmt::Display, now: Instant) {
+        let untold = {
+            let mut condition = self.condition();
+            if condition.told.is_some_and(|told| now.duration_since(told) < TOLD_EVERY) {
+                condition.untold += 1;
+                return;
+            }
+            condition.told = Some(now);
+            std::mem::take(&mut condition.untold)
+        };
+        let more = match untold {
+            0 => String::new(),
+            untold => format!("; {untold} more since the last such line"),
+        };
+        tracing::warn!("volume {}: a read at byte {at} failed: {why}{more}", self.name);
     }
 
     fn judge(&self, region: RegionId) -> Verdict {
@@ -229,7 +253,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn eight_errors_in_ten_minutes_make_a_volume_read_only() {
-        let health = Health::new("a".into());
+        let health = Health::new("a".into(), "".into());
         for n in 0..20 {
             assert!(health.is_writable(), "{n}");
             health.read_failed(RegionId(n), &"EIO", Instant::now());
@@ -244,7 +268,7 @@ mod tests {
 
     #[test]
     fn one_failed_write_is_enough_and_a_device_that_is_gone_is_not_read() {
-        let health = Health::new("a".into());
+        let health = Health::new("a".into(), "".into());
         health.write_failed(&io::Error::from_raw_os_error(libc::EIO));
         assert_eq!(health.state().label(), "read-only");
         health.write_failed(&io::Error::from_raw_os_error(libc::ENODEV));
@@ -255,7 +279,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_region_that_fails_twice_is_taken_out_of_use_once() {
-        let health = Health::new("a".into());
+        let health = Health::new("a".into(), "".into());
         let verdicts: Vec<_> =
             (0..3).map(|_| health.read_failed(RegionId(5), &"EIO", Instant::now())).collect();
         assert_eq!(verdicts, [Verdict::Bear, Verdict::Quarantine, Verdict::Bear]);

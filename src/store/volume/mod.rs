@@ -40,7 +40,7 @@ use crate::limits::{GRANULE_SIZE_BYTES, PIECE_SIZE_BYTES};
 use crate::object::{BlockKey, PieceMap};
 use crate::store::ObjectHash;
 use crate::store::device::{Disk, Lent, Urgency};
-use crate::store::format::{Geometry, HeadLabel, VolumeId};
+use crate::store::format::{Geometry, HeadLabel, Superblock, VolumeId};
 use crate::store::index::{Kind, Shape};
 
 use self::core::{Core, UNBROKEN};
@@ -93,6 +93,14 @@ impl Volume {
             upkeep: Some(tokio::spawn(upkeep::run(Arc::clone(&core)))),
         };
         Ok(Arc::new(Volume { core, tasks: Mutex::new(tasks) }))
+    }
+
+    /// What the volume on `disk` says of itself; nothing is written. Dropping this midway is safe.
+    ///
+    /// # Errors
+    /// As [`Volume::open`].
+    pub async fn superblock(disk: &Disk) -> Result<Superblock, VolumeError> {
+        recovery::superblock(disk).await
     }
 
     /// Its id, which no other volume has.

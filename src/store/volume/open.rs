@@ -107,14 +107,15 @@ pub(super) async fn open(disk: Disk, settings: &VolumeSettings) -> Result<Arc<Co
 
 /// The one line of a volume that comes online, and another if origins will be asked about it.
 fn tell(name: &str, found: &Recovered) {
-    let Recovered { loaded, footers, scanned, found: records, dropped, took, .. } = found;
-    let began = match found.checkpoint {
-        Some(number) => format!("{loaded} records by checkpoint {number}"),
-        None => "no checkpoint".to_owned(),
+    let Recovered { loaded, found: later, dropped, took, .. } = found;
+    let known = loaded + later;
+    let how = match found.checkpoint {
+        Some(_) => format!("{loaded} by its saved index, {later} written after that was saved"),
+        None => "read one by one: its saved index is missing or damaged".to_owned(),
     };
     tracing::info!(
-        "volume {name} is read: {began}; {records} more in regions that changed since, {footers} \
-         by their footer, {scanned} record by record; {dropped} torn or damaged; {took:.1?}"
+        "volume {name} was read in {took:.1?}: it holds {known} records ({how}); {dropped} that a \
+         crash cut short or that are damaged are left out"
     );
     if found.heads_in_doubt {
         tracing::warn!(
@@ -146,7 +147,7 @@ fn core_of(disk: Disk, found: recovery::Found, settings: &VolumeSettings) -> (Co
         upkeep_wanted: Notify::new(),
         checkpoint_wanted: AtomicBool::new(false),
         ill_regions: Mutex::new(BTreeSet::new()),
-        health: Health::new(name),
+        health: Health::new(name, settings.remedy.as_str().into()),
         tally: Default::default(),
         sequence: AtomicU64::new(found.sequence),
         trust_from: AtomicU64::new(found.trust_from),

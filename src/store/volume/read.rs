@@ -286,6 +286,7 @@ impl Core {
             ReadError::Failed(source) => {
                 self.tally.read_errors.add(1);
                 drop();
+                self.tell_of_read(self.spot(entry.location).at(), source);
                 self.read_failed(entry.location.region, source);
                 self.health.note_gone(source);
             }

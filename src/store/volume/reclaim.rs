@@ -96,6 +96,7 @@ impl Core {
             Err(ListError::Device(DeviceError::Late | DeviceError::Busy)) => Ended::NotNow,
             // Without its list nothing of it is carried on.
             Err(why) => {
+                self.tell_of_read(self.spot_of(region, 0, generation).at(), &why);
                 self.read_failed(region, &why);
                 Ended::Done
             }
@@ -199,6 +200,7 @@ impl Core {
             _ => drop(self.ledger.remove_at(record.key, record.kind, location)),
         }
         self.tally.mismatches.add(1);
+        self.tell_of_read(self.spot(location).at(), why);
         self.read_failed(location.region, why);
     }
 

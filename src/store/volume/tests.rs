@@ -928,13 +928,17 @@ async fn the_log_says_which_volume_it_is_and_what_was_found_on_it() {
     settled(&volume).await;
     let (log, _logged) = Log::begin();
 
-    let named = || VolumeSettings { name: "nvme0n1".to_owned(), ..settings() };
+    let remedy = "`mend /dev/nvme0n1`";
+    let (name, words) = ("nvme0n1".to_owned(), remedy.to_owned());
+    let named = || VolumeSettings { name: name.clone(), remedy: words.clone(), ..settings() };
     let killed = after_kill(&device, 1);
     let again = Volume::open(disk(&killed), named()).await.unwrap();
     let told = log.lines();
-    let line = "INFO volume nvme0n1 is read: 0 records by checkpoint 1; 2 more in regions that \
-                changed since, 0 by their footer, 1 record by record; 0 torn or damaged; ";
-    assert!(told.len() == 1 && told[0].starts_with(line), "{told:#?}");
+    let line = ": it holds 2 records (0 by its saved index, 2 written after that was saved); 0 \
+                that a crash cut short or that are damaged are left out";
+    let begins = "INFO volume nvme0n1 was read in ";
+    assert!(told.len() == 1 && told[0].starts_with(begins), "{told:#?}");
+    assert!(told[0].ends_with(line), "{told:#?}");
 
     // It opens its region while it is well.
     again.append_head(head_of(2, "two")).unwrap();
@@ -943,8 +947,6 @@ async fn the_log_says_which_volume_it_is_and_what_was_found_on_it() {
     again.append_head(head_of(3, "three")).unwrap();
     settled(&again).await;
     let told = log.lines();
-    let remedy =
-        "`tidegate volume verify` looks at it, `tidegate volume forgive` takes it for well";
     let begins = "ERROR volume nvme0n1 is read-only from now on: a write failed: ";
     assert!(told.len() == 1 && told[0].starts_with(begins), "{told:#?}");
     assert!(told[0].ends_with(remedy), "{told:#?}");
@@ -958,8 +960,35 @@ async fn the_log_says_which_volume_it_is_and_what_was_found_on_it() {
     let told = log.lines();
     assert!(told.iter().all(|line| line.contains(" volume nvme0n1")), "{told:#?}");
     let is_said = |words| told.iter().any(|line| line.contains(words));
-    assert!(is_said("is read: no checkpoint; 2 more in "), "{told:#?}");
+    assert!(is_said("2 records (read one by one: its saved index is missing"), "{told:#?}");
     assert!(is_said("WARN volume nvme0n1 may know heads that were replaced since"), "{told:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn reads_that_fail_are_told_once_a_minute_with_their_place_and_their_count() {
+    let (device, volume) = fresh(32).await;
+    for n in 0..5 {
+        append_whole(&volume, n).await;
+    }
+    settled(&volume).await;
+    let (log, _logged) = Log::begin();
+    device.set_faults(Faults { fail_reads: Share::ALL, ..Faults::default() });
+    for n in 0..3 {
+        assert!(!reads_whole(&volume, n).await);
+    }
+    let first = log.lines();
+    assert_eq!(first.len(), 1, "{first:#?}");
+    let told = first[0].split_once(": a read at byte ").and_then(|(_, told)| told.split_once(' '));
+    let (at, why) = told.expect("it names the byte");
+    assert!(volume.geometry().checkpoint(1).end < at.parse().unwrap(), "{first:#?}");
+    assert!(why.starts_with("failed: ") && why.ends_with("(os error 5)"), "{first:#?}");
+
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    log.lines();
+    assert!(!reads_whole(&volume, 3).await);
+    let later = log.lines();
+    assert_eq!(later.len(), 1, "{later:#?}");
+    assert!(later[0].ends_with("; 2 more since the last such line"), "{later:#?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -18,6 +18,8 @@ use crate::store::{ObjectHash, SiteHash};
 pub struct VolumeSettings {
     /// As the operator calls it: what the log says of it begins so. Empty: its id.
     pub name: String,
+    /// What the operator is told to do when it has failed: the end of a line in the log.
+    pub remedy: String,
     /// The size of blocks that it is used with: a volume made for another is refused. `None`:
     /// whatever it was made for.
     pub block: Option<BlockSize>,
@@ -35,6 +37,9 @@ impl Default for VolumeSettings {
     fn default() -> VolumeSettings {
         VolumeSettings {
             name: String::new(),
+            remedy: "`tidegate volume verify` looks at it, `tidegate volume forgive` takes it for \
+                     well"
+                .to_owned(),
             block: None,
             read_deadline: Duration::from_secs(2),
             checkpoint_interval: Duration::from_secs(300),

@@ -1,7 +1,9 @@
 //! Why a device can't be opened or a file not be made: one line each.
 
 use std::fmt;
+use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// Why a device can't be opened.
@@ -23,14 +25,25 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// Not even one granule.
-    Empty {
+    Tiny {
         /// Where.
         path: PathBuf,
+        /// What it has.
+        size_bytes: u64,
     },
-    /// Another process uses it, or (a block device) it is mounted.
+    /// Another process uses it, or the system does, which only a block device can be.
     InUse {
         /// Where.
         path: PathBuf,
+        /// Whether the system may be who uses it.
+        is_device: bool,
+    },
+    /// A file system is on it, and in use.
+    Mounted {
+        /// Where it is.
+        path: PathBuf,
+        /// Where that is mounted.
+        at: String,
     },
     /// Who runs this may not.
     NoPermission {
@@ -77,10 +90,31 @@ impl OpenError {
             Some(libc::ENOENT | libc::ENOTDIR) => OpenError::Missing { path },
             Some(libc::EACCES | libc::EPERM) => OpenError::NoPermission { path },
             Some(libc::EROFS) => OpenError::ReadOnly { path },
-            Some(libc::EBUSY) => OpenError::InUse { path },
+            Some(libc::EBUSY) => OpenError::busy(path),
             _ => OpenError::Failed { path, source },
         }
     }
+
+    /// Only block devices are refused so by the system.
+    fn busy(path: PathBuf) -> OpenError {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let number = fs::metadata(&path).map(|found| found.rdev()).unwrap_or_default();
+        match mounted_at(&mounts, number) {
+            Some(at) => OpenError::Mounted { path, at },
+            None => OpenError::InUse { path, is_device: true },
+        }
+    }
+}
+
+/// Where the device of this number is mounted, by the kernel's list of mounts: the third field of a
+/// line is the device, the fifth the place (proc_pid_mountinfo(5)).
+fn mounted_at(mounts: &str, number: u64) -> Option<String> {
+    let number = format!("{}:{}", rustix::fs::major(number), rustix::fs::minor(number));
+    let fields = |line: &str| {
+        let mut fields = line.split(' ').skip(2);
+        fields.next().zip(fields.nth(1)).map(|(device, at)| (device.to_owned(), at.to_owned()))
+    };
+    mounts.lines().filter_map(fields).find(|(device, _)| *device == number).map(|(_, at)| at)
 }
 
 impl fmt::Display for OpenError {
@@ -94,8 +128,27 @@ impl fmt::Display for OpenError {
             NoStorage { path } => {
                 write!(f, "{} is neither a file nor a block device", path.display())
             }
-            Empty { path } => write!(f, "{} is empty", path.display()),
-            InUse { path } => write!(f, "{} is in use by another process", path.display()),
+            Tiny { path, size_bytes } => write!(
+                f,
+                "{} has {size_bytes} bytes, which is no volume; a file that is removed is made \
+                 anew by `serve`",
+                path.display()
+            ),
+            InUse { path, is_device: false } => {
+                write!(f, "{} is in use by another process", path.display())
+            }
+            InUse { path, is_device: true } => write!(
+                f,
+                "{} is in use by another process or by the system (a partition of it is mounted, \
+                 or it is a part of a RAID, of LVM or of the swap)",
+                path.display()
+            ),
+            Mounted { path, at } => write!(
+                f,
+                "{} has a file system that is mounted at {at}; a volume takes a device of its own, \
+                 or a file in that file system",
+                path.display()
+            ),
             NoPermission { path } => write!(f, "no permission to open {}", path.display()),
             ReadOnly { path } => write!(f, "{} is read-only", path.display()),
             NoDirectIo { path } => write!(
@@ -257,5 +310,24 @@ impl std::error::Error for CreateError {
             CreateError::Failed { source, .. } => Some(source),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_is_mounted_is_told_with_the_place() {
+        let mounts = "\
+22 1 259:2 / / rw,relatime shared:1 - ext4 /dev/nvme0n1p2 rw
+31 22 259:13 / /mnt/a\\040film rw shared:9 - xfs /dev/nvme1n1 rw
+";
+        let at = |minor| mounted_at(mounts, rustix::fs::makedev(259, minor));
+        assert_eq!(at(13).as_deref(), Some("/mnt/a\\040film"));
+        assert_eq!((at(2).as_deref(), at(1), at(3)), (Some("/"), None, None));
+        let (path, at) = (PathBuf::from("/dev/nvme1n1"), "/srv".to_owned());
+        let told = OpenError::Mounted { path, at }.to_string();
+        assert!(told.starts_with("/dev/nvme1n1 has a file system that is mounted at /srv; "));
     }
 }

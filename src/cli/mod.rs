@@ -17,6 +17,9 @@ mod serve;
 mod status;
 mod volume;
 
+/// The configuration that is meant where none is named.
+const USUAL_CONFIG: &str = "/etc/tidegate/tidegate.toml";
+
 /// The command line was not understood, or names a configuration with faults (`EX_USAGE`).
 const MISUSED: u8 = 64;
 /// What was asked for did not succeed.

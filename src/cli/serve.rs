@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
-use super::Failure;
+use super::{Failure, USUAL_CONFIG};
 use crate::appliance::{Appliance, Running};
 use crate::config::{self, Config, LogLevel};
 use crate::limits::LOG_LINES_WAITING_MAX;
@@ -33,7 +33,7 @@ A changed configuration counts from the next start.";
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     /// The configuration
-    #[arg(long, value_name = "FILE", default_value = "/etc/tidegate/tidegate.toml")]
+    #[arg(long, value_name = "FILE", default_value = USUAL_CONFIG)]
     config: PathBuf,
 }
 

@@ -7,7 +7,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use super::Failure;
+use super::{Failure, USUAL_CONFIG};
 use crate::config::{self, ConfigErrors, ListenerKind};
 
 mod ask;
@@ -27,7 +27,7 @@ Exit codes: 0 shown, 1 no appliance answers, 64 misused";
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     /// The configuration it runs with: its admin listener is asked
-    #[arg(long, value_name = "FILE", default_value = "/etc/tidegate/tidegate.toml")]
+    #[arg(long, value_name = "FILE", default_value = USUAL_CONFIG)]
     config: PathBuf,
     /// Ask this admin listener instead; no configuration is read
     #[arg(long, value_name = "URL")]

@@ -4,13 +4,14 @@
 //! first. Progress is drawn on a terminal alone.
 
 use std::io::{self, BufRead, IsTerminal, Write};
-use std::path::Path;
+use std::path::{self, Path, PathBuf};
 
 use clap::Subcommand;
 use tokio::runtime::Runtime;
 
-use super::Failure;
+use super::{Failure, USUAL_CONFIG};
 use crate::config::units::parse_bytes;
+use crate::config::{state_file_in, usual_state_file};
 use crate::store::device::{self, Access, Disk, EngineChoice, OpenError, Options};
 
 mod create;
@@ -107,7 +108,42 @@ fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
 
 /// A size on the command line.
 fn size(text: &str) -> Result<u64, String> {
-    parse_bytes(text).ok_or_else(|| "write a number of bytes such as \"200 GiB\"".to_owned())
+    parse_bytes(text)
+        .ok_or_else(|| "write a number and its unit, such as \"200 GiB\" or \"2 TB\"".to_owned())
+}
+
+/// As a configuration can name it, wherever it is read.
+fn absolute(path: &Path) -> PathBuf {
+    path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// Where volumes that have failed are remembered.
+#[derive(Debug, Default, clap::Args)]
+struct StateFile {
+    /// The configuration whose `ssd.state` remembers volumes that have failed; left out:
+    /// /etc/tidegate/tidegate.toml, if it is there
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// That file itself; no configuration is read
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    state: Option<PathBuf>,
+}
+
+impl StateFile {
+    /// The file, which need not be there.
+    fn path(&self) -> Result<PathBuf, Failure> {
+        if let Some(state) = &self.state {
+            return Ok(absolute(state));
+        }
+        let usual = Path::new(USUAL_CONFIG);
+        let found = match &self.config {
+            None if !usual.exists() => return Ok(usual_state_file()),
+            config => state_file_in(config.as_deref().unwrap_or(usual)),
+        };
+        found.map(|state| absolute(&state)).map_err(|errors| {
+            Failure::Misused(format!("{errors}\n(or say where it is: --state FILE)"))
+        })
+    }
 }
 
 #[cfg(test)]

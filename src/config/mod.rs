@@ -26,7 +26,9 @@ pub use error::{ConfigError, ConfigErrors, Place};
 pub use listeners::{Listener, ListenerKind};
 pub use machine::Machine;
 pub use memory::{Memory, margin_bytes};
-pub use ssd::{Admission, EngineChoice, Ssd, usual_index_bytes_of, usual_state_file};
+pub use ssd::{
+    Admission, EngineChoice, Ssd, state_file_in, usual_index_bytes_of, usual_state_file,
+};
 pub use volumes::{SsdVolume, VolumeKind};
 
 use raw::{Section, Source};

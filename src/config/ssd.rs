@@ -4,13 +4,15 @@
 //! nothing else here counts.
 
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::limits::{INDEX_BYTES_MIN, INDEX_ENTRIES_PER_MIB, INDEX_ENTRY_BYTES};
 
 use super::TIMEOUTS;
-use super::raw::Section;
+use super::error::ConfigErrors;
+use super::raw::{Section, Source};
 use super::units::bytes_text;
 use super::volumes::{self, SsdVolume};
 
@@ -141,6 +143,19 @@ fn state(section: &Section<'_>) -> PathBuf {
         setting.fail(format!("is {text:?}; a folder that exists, or a file in one"));
     }
     path
+}
+
+/// Where the configuration in `file` has volumes remembered that have failed, whether or not the
+/// rest of it is right.
+///
+/// # Errors
+/// The file cannot be read, or is no TOML.
+pub fn state_file_in(file: &Path) -> Result<PathBuf, ConfigErrors> {
+    let name = file.to_string_lossy();
+    let text = fs::read_to_string(file).map_err(|error| ConfigErrors::unreadable(&name, &error))?;
+    let source = Source::new(&name, &text);
+    let document = source.parse()?;
+    Ok(Section::document(&source, &document, |document| document.section("ssd", state)))
 }
 
 /// Where volumes that have failed are remembered unless `ssd.state` says otherwise: in the folder

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::shape::{Shape, made};
-use super::{open, progress, runtime, size};
+use super::{absolute, open, progress, runtime, size};
 use crate::cli::Failure;
 use crate::config::units::{bytes_about, bytes_text};
 use crate::limits::INDEX_ENTRY_BYTES;
-use crate::store::device::{self, Access};
+use crate::store::device::{self, Access, CreateError};
 use crate::store::survey::Survey;
 
 const EXAMPLES: &str = "\
@@ -38,10 +38,9 @@ pub(super) struct Args {
 
 /// Makes it; what is to be printed.
 pub(super) fn run(args: &Args) -> Result<String, Failure> {
-    let geometry = args.shape.of(args.size)?;
+    let geometry = args.shape.of(args.size, "--size")?;
     let working = progress::working("taking the space from the file system", args.json);
-    device::create(&args.path, geometry.volume_bytes())
-        .map_err(|error| Failure::Failed(error.to_string()))?;
+    device::create(&args.path, geometry.volume_bytes()).map_err(|error| not_made(&error))?;
     let runtime = runtime()?;
     let made = open(&args.path, Access::ReadWrite)
         .and_then(|disk| runtime.block_on(async { made(&disk, geometry).await }));
@@ -53,8 +52,21 @@ pub(super) fn run(args: &Args) -> Result<String, Failure> {
     Ok(told(args, &made?))
 }
 
+fn not_made(error: &CreateError) -> Failure {
+    Failure::Failed(match error {
+        CreateError::NoSpace { path, size_bytes, free_bytes: Some(free_bytes) } => format!(
+            "--size is {}, and {} are free where {} is to be",
+            bytes_text(*size_bytes),
+            bytes_about(*free_bytes),
+            absolute(path).display()
+        ),
+        error => error.to_string(),
+    })
+}
+
 fn told(args: &Args, survey: &Survey) -> String {
-    let (geometry, path) = (survey.superblock.geometry(), args.path.display().to_string());
+    let (geometry, path) = (survey.superblock.geometry(), absolute(&args.path));
+    let path = path.display().to_string();
     let index_bytes = geometry.index_entries_max() * INDEX_ENTRY_BYTES;
     if args.json {
         return format!(

@@ -2,19 +2,18 @@
 
 use std::path::PathBuf;
 
-use super::{open, runtime};
+use super::StateFile;
 use crate::cli::Failure;
-use crate::config;
-use crate::store::device::Access;
 use crate::store::remembered::Remembered;
-use crate::store::survey::Survey;
+use crate::store::survey::glance;
 
 const EXAMPLES: &str = "\
 Examples:
   tidegate volume forgive /dev/disk/by-id/nvme-EXAMPLE
+  tidegate volume forgive /ssd/tidegate.volume --config tidegate.toml
 
 A volume that has failed stays out of use after a restart, until it is forgiven or formatted anew.
-It counts from the next start of the appliance.";
+It counts from the next start of the appliance, which may be running meanwhile.";
 
 /// Use a volume again that has failed
 #[derive(Debug, clap::Args)]
@@ -22,23 +21,27 @@ It counts from the next start of the appliance.";
 pub(super) struct Args {
     /// The block device or file
     path: PathBuf,
-    /// Where volumes that have failed are remembered (`ssd.state`)
-    #[arg(long, value_name = "FILE", default_value_os_t = config::usual_state_file())]
-    state: PathBuf,
+    #[command(flatten)]
+    state: StateFile,
 }
 
 /// Forgives; what is to be printed.
 pub(super) fn run(args: &Args) -> Result<String, Failure> {
     let path = args.path.display();
-    let disk = open(&args.path, Access::ReadOnly)?;
-    let survey = runtime()?.block_on(Survey::of(&disk));
-    let survey = survey.map_err(|error| Failure::Failed(format!("{path} {error}")))?;
-    let id = survey.superblock.id();
-    let known = Remembered::at(&args.state).forgive(id.0).map_err(|error| {
-        Failure::Failed(format!("{} cannot be changed: {error}", args.state.display()))
-    })?;
+    let state = args.state.path()?;
+    let superblock = glance(&args.path).map_err(|error| Failure::Failed(error.to_string()))?;
+    let (id, file) = (superblock.id(), state.display());
+    if !state.exists() {
+        return Err(Failure::Failed(format!(
+            "there is no {file}, where volumes that have failed would be remembered (`ssd.state`); \
+             say --config or --state"
+        )));
+    }
+    let known = Remembered::at(&state)
+        .forgive(id.0)
+        .map_err(|error| Failure::Failed(format!("{file} cannot be changed: {error}")))?;
     Ok(match known {
         true => format!("{path} (volume {id}) is taken for well from the next start on\n"),
-        false => format!("{path} (volume {id}) was not remembered as ill\n"),
+        false => format!("{path} (volume {id}) is not remembered as ill in {file}\n"),
     })
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::shape::{Shape, made};
-use super::{confirm, open, runtime, told};
+use super::{absolute, confirm, open, runtime, told};
 use crate::cli::Failure;
 use crate::config::units::bytes_text;
 use crate::store::device::Access;
@@ -38,9 +38,9 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<String, Failure> {
     let runtime = runtime()?;
     let disk = open(&args.path, Access::ReadWrite)?;
-    let geometry = args.shape.of(disk.device().size_bytes())?;
+    let geometry = args.shape.of(disk.device().size_bytes(), &args.path.display().to_string())?;
     let there = told::what_is_there(&runtime.block_on(Survey::of(&disk)));
-    let path = args.path.display().to_string();
+    let path = absolute(&args.path).display().to_string();
     let size = bytes_text(disk.device().size_bytes());
     let question = format!("{path} ({size}) holds {there}.\nFormatting it loses all of that.");
     confirm(&question, args.yes)?;

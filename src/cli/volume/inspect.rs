@@ -2,9 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::{open, progress, runtime, told};
+use super::{StateFile, open, progress, runtime, told};
 use crate::cli::Failure;
-use crate::config;
 use crate::store::device::{Access, Disk};
 use crate::store::format::RegionState;
 use crate::store::remembered::Remembered;
@@ -26,26 +25,36 @@ pub(super) struct Args {
     /// Print JSON: sizes in bytes
     #[arg(long)]
     pub(super) json: bool,
-    /// Where volumes that have failed are remembered (`ssd.state`)
-    #[arg(long, value_name = "FILE", default_value_os_t = config::usual_state_file())]
-    pub(super) state: PathBuf,
+    #[command(flatten)]
+    pub(super) state: StateFile,
 }
 
 /// Looks; what is to be printed.
 pub(super) fn run(args: &Args) -> Result<String, Failure> {
+    let state = args.state.path()?;
     let disk = open(&args.path, Access::ReadOnly)?;
     let runtime = runtime()?;
     let survey = runtime
         .block_on(Survey::of(&disk))
         .map_err(|error| Failure::Failed(format!("{} {error}", args.path.display())))?;
     let contents = runtime.block_on(contents(&disk, &survey, args.json));
-    let (remembered, forgotten) = Remembered::at(&args.state).all();
+    let (remembered, forgotten) = Remembered::at(&state).all();
     let illness = remembered.get(&survey.superblock.id().0);
     if args.json {
-        let value = told::as_json(&args.path, &survey, &contents, illness);
+        let mut value = told::as_json(&args.path, &survey, &contents, illness);
+        value["state_file"] = state.display().to_string().into();
+        value["state_file_exists"] = state.exists().into();
         return Ok(format!("{value:#}\n"));
     }
-    let mut text = told::inspected(&args.path, &survey, &contents, illness);
+    let health = match illness {
+        Some(illness) => told::ill(illness),
+        None if state.exists() => format!("nothing remembered in {}", state.display()),
+        None => format!(
+            "nothing remembered: there is no {} (`ssd.state`; --config or --state name another)",
+            state.display()
+        ),
+    };
+    let mut text = told::inspected(&args.path, &survey, &contents, health);
     if let Some(forgotten) = forgotten {
         text.push_str(&format!("  {forgotten}\n"));
     }

@@ -2,6 +2,7 @@
 
 use super::size;
 use crate::cli::Failure;
+use crate::config::units::bytes_text;
 use crate::config::usual_index_bytes_of;
 use crate::limits::{
     INDEX_BYTES_MIN, INDEX_ENTRY_BYTES, SLOT_SIZE_BYTES, VOLUME_BYTES_MAX, VOLUME_BYTES_MIN,
@@ -24,12 +25,14 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    /// A volume of `bytes`, which are rounded down to MiB.
-    pub(super) fn of(&self, bytes: u64) -> Result<Geometry, Failure> {
-        let bytes = bytes - bytes % SLOT_SIZE_BYTES;
+    /// A volume of `bytes`, which are rounded down to MiB; `what` has so many.
+    pub(super) fn of(&self, given_bytes: u64, what: &str) -> Result<Geometry, Failure> {
+        let bytes = given_bytes - given_bytes % SLOT_SIZE_BYTES;
         if !(VOLUME_BYTES_MIN..=VOLUME_BYTES_MAX).contains(&bytes) {
+            let (given, least) = (bytes_text(given_bytes), bytes_text(VOLUME_BYTES_MIN));
+            let most = bytes_text(VOLUME_BYTES_MAX);
             return Err(Failure::Misused(format!(
-                "a volume has 256 MiB to 64 TiB, and not {bytes} bytes"
+                "{what} is {given}; a volume has at least {least} and at most {most}"
             )));
         }
         let block = BlockSize::new(self.block_size).ok_or_else(|| {

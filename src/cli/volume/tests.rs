@@ -22,7 +22,8 @@ fn code(words: &[&str]) -> ExitCode {
 }
 
 fn args(path: &Path) -> inspect::Args {
-    inspect::Args { path: path.to_owned(), json: true, state: path.with_extension("state") }
+    let state = StateFile { state: Some(path.with_extension("state")), ..StateFile::default() };
+    inspect::Args { path: path.to_owned(), json: true, state }
 }
 
 fn inspected(path: &Path) -> serde_json::Value {

@@ -56,7 +56,7 @@ pub(super) fn inspected(
     path: &Path,
     survey: &Survey,
     contents: &Contents,
-    illness: Option<&Illness>,
+    health: String,
 ) -> String {
     let (superblock, geometry) = (&survey.superblock, survey.superblock.geometry());
     let by_state: Vec<String> =
@@ -81,7 +81,7 @@ pub(super) fn inspected(
     line("full", format!("{:.1}%: {}", full(survey, contents) * 100.0, counts(contents)));
     let [first, second] = &survey.checkpoints;
     line("checkpoints", format!("{}, {}", slot(first), slot(second)));
-    line("health", illness.map_or_else(|| "nothing remembered".to_owned(), ill));
+    line("health", health);
     text.push_str(&faults(&survey.faults, &contents.faults));
     text
 }
@@ -174,7 +174,8 @@ fn slot_json(slot: &Slot) -> Value {
     }
 }
 
-fn ill(illness: &Illness) -> String {
+/// What is remembered of one that has failed.
+pub(super) fn ill(illness: &Illness) -> String {
     format!("{} since {}: {}", illness.state.word(), date(since(illness)), illness.reason)
 }
 

@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::shape::unmake;
-use super::{confirm, open, runtime, told};
+use super::{StateFile, confirm, open, runtime, told};
 use crate::cli::Failure;
-use crate::config;
 use crate::store::device::Access;
 use crate::store::format::{FormatError, superblock_places};
 use crate::store::remembered::Remembered;
@@ -33,14 +32,13 @@ pub(super) struct Args {
     /// Print what was done as JSON
     #[arg(long)]
     json: bool,
-    /// Where volumes that have failed are remembered (`ssd.state`); this one is forgotten there
-    #[arg(long, value_name = "FILE", default_value_os_t = config::usual_state_file())]
-    state: PathBuf,
+    #[command(flatten)]
+    state: StateFile,
 }
 
 /// Asks and wipes; what is to be printed.
 pub(super) fn run(args: &Args) -> Result<String, Failure> {
-    let runtime = runtime()?;
+    let (state, runtime) = (args.state.path()?, runtime()?);
     let disk = open(&args.path, Access::ReadWrite)?;
     let found = runtime.block_on(Survey::of(&disk));
     let path = args.path.display().to_string();
@@ -60,7 +58,7 @@ pub(super) fn run(args: &Args) -> Result<String, Failure> {
         .map_err(|error| Failure::Failed(format!("{path} cannot be written: {error}")))?;
     let forgiven = found.ok().is_some_and(|survey| {
         // Whether it was remembered is of no importance any more.
-        Remembered::at(&args.state).forgive(survey.superblock.id().0).unwrap_or(false)
+        Remembered::at(&state).forgive(survey.superblock.id().0).unwrap_or(false)
     });
     Ok(match args.json {
         true => format!("{:#}\n", json!({ "path": path, "held": there, "forgiven": forgiven })),

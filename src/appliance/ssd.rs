@@ -1,42 +1,49 @@
 //! The volumes of the ssd tier: opened at the start, closed at the end.
 //!
-//! What an operator must mend is refused before a port is bound: a file that is no volume, one that
-//! is in use, no room for a new one. A device that is ill or gone makes a tier without it. A volume
-//! that takes long to come online does so while viewers are served.
+//! What is wrong with a volume leaves it out: a device that is gone or ill, a superblock that is
+//! damaged, what is no volume at all; nothing is written to it, and the others are used. What is
+//! wrong with the settings, or cannot be made as they say, is refused before a port is bound; so is
+//! a volume that somebody else uses, who would lose it to us or we to him. A volume that takes long
+//! to come online does so while viewers are served.
 
 mod device;
 mod ill;
+mod paths;
+mod roll;
 mod sample;
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::{self, Path};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout;
 
-use self::device::{NoDevice, device_of, geometry};
+use self::device::{NoDevice, device_of};
 pub(super) use self::ill::Watch;
+use self::paths::Named;
+pub use self::roll::{LeftOut, look_at_volumes};
+use self::roll::{Roll, Unfit, refusal};
 pub(super) use self::sample::sample;
 use super::ApplianceError;
 use crate::cache::admission::{Admission, AdmissionSettings, AdmissionSizes, Mode};
 use crate::cache::shadow::Shadows;
 use crate::cache::ssd::{Ssd, SsdParts, TierVolume, Volumes};
 use crate::config::{self, Config, SsdVolume};
-use crate::limits::INDEX_ENTRY_BYTES;
 use crate::object::BlockSize;
 use crate::store::Volume;
 use crate::store::device::Disk;
-use crate::store::format::VolumeId;
+use crate::store::format::{Superblock, VolumeId};
 use crate::store::remembered::Remembered;
 use crate::store::volume::{VolumeError, VolumeSettings};
 
 /// Opens every volume, makes those that are not there, and brings them online.
 ///
 /// # Errors
-/// The first volume that an operator must look at.
+/// The first thing that an operator must look at.
 pub(super) fn start(
     config: &config::Ssd,
     tier: SsdParts,
@@ -48,68 +55,131 @@ pub(super) fn start(
     let block_size = tier.block_size;
     let places = config.volumes.iter().map(|volume| place(config, volume, &tier)).collect();
     let ssd = Ssd::new(tier, Volumes::new(places));
-    let index_left = Arc::new(AtomicU64::new(config.index_bytes));
+    let (mut looked_at, named) = look(config, &ssd, block_size, &runtime)?;
+    let roll = Arc::new(Mutex::new(Roll::new(config.index_bytes, block_size)));
+    let until = Instant::now() + LOOKED_AT_WITHIN;
+    for one in &mut looked_at {
+        one.judged = runtime.block_on(one.judge(&roll, until));
+    }
+    let judged = looked_at.iter().filter_map(|one| {
+        let judged = one.judged.as_ref()?;
+        Some((one.place.name.as_str(), judged.as_ref().err()))
+    });
+    if let Some(refused) = refusal(judged) {
+        return Err(refused);
+    }
     let mut opening = Vec::new();
-    for (at, volume) in config.volumes.iter().enumerate() {
-        let refused = |reason: String| ApplianceError::Volume { name: volume.name.clone(), reason };
-        let geometry = geometry(config, volume, block_size).map_err(refused)?;
-        let _inside = runtime.enter();
-        let place = ssd.volumes().all()[at].clone();
-        let device = match device_of(config, volume, geometry, &runtime) {
-            Ok(device) => device,
-            Err(NoDevice::Refused(why)) => return Err(refused(why)),
-            Err(NoDevice::Gone(why)) => {
-                stays_offline(&place, &why);
-                continue;
-            }
-        };
-        let settings = settings(config, volume, block_size);
-        let (opened, ill) = (place.clone(), ill.clone());
-        let (in_use, index_left) = (in_use.clone(), index_left.clone());
+    for one in looked_at {
+        let (place, ill, in_use) = (one.place.clone(), ill.clone(), in_use.clone());
+        let (opened, roll) = (place.clone(), roll.clone());
         let online = runtime.spawn(async move {
-            let volume =
-                Volume::open(Disk::new(device), settings).await.map_err(Unusable::Volume)?;
-            let index_bytes = volume.geometry().index_entries_max() * INDEX_ENTRY_BYTES;
-            take_index(&index_left, index_bytes)?;
+            let volume = one.open(&roll).await?;
             ill::bring_back(&volume, &ill);
             let told = ill::catch_up(&opened.name, &volume, &in_use).await;
             opened.come_online(volume);
-            Ok::<_, Unusable>(told)
+            Ok::<_, Unfit>(told)
         });
         opening.push(Opening { place, online, file: file.clone() });
     }
     let until = Instant::now() + ONLINE_WITHIN;
     let mut told = BTreeSet::new();
     for one in opening {
-        told.extend(runtime.block_on(one.wait(until))?.map(|id| id.0));
+        told.extend(runtime.block_on(one.wait(until)).map(|id| id.0));
     }
     ill::begin(&file, told);
     runtime.spawn(ssd.clone().tend());
-    let watch = Watch::start(file, ssd.clone(), &runtime);
+    let watch = Watch::start(file, ssd.clone(), named, &runtime);
     Ok((ssd, watch))
+}
+
+/// Opens every device that is there, and begins to read what each volume says of itself.
+fn look(
+    config: &config::Ssd,
+    ssd: &Ssd,
+    block_size: BlockSize,
+    runtime: &Handle,
+) -> Result<(Vec<LookedAt>, Vec<Named>), ApplianceError> {
+    let (mut looked_at, mut named) = (Vec::new(), Vec::new());
+    let _inside = runtime.enter();
+    for (volume, place) in config.volumes.iter().zip(ssd.volumes().all()) {
+        let device = match device_of(config, volume, block_size, runtime) {
+            Ok(device) => device,
+            Err(NoDevice::Refused(reason)) => {
+                return Err(ApplianceError::Volume { name: volume.name.clone(), reason });
+            }
+            Err(NoDevice::Gone(why)) => {
+                leave_out(place, &why);
+                continue;
+            }
+        };
+        if volume.simulate.is_none() {
+            named.extend(Named::now(place.clone(), absolute(&volume.path)));
+        }
+        let disk = Disk::new(device);
+        let read = disk.clone();
+        looked_at.push(LookedAt {
+            place: place.clone(),
+            superblock: runtime.spawn(async move { Volume::superblock(&read).await }),
+            judged: None,
+            disk,
+            settings: settings(config, volume, block_size),
+        });
+    }
+    Ok((looked_at, named))
+}
+
+/// A volume whose device is there; nothing has been written to it yet.
+struct LookedAt {
+    place: Arc<TierVolume>,
+    superblock: JoinHandle<Result<Superblock, VolumeError>>,
+    /// `None` while it is not known what is there.
+    judged: Option<Result<(), Unfit>>,
+    disk: Disk,
+    settings: VolumeSettings,
+}
+
+impl LookedAt {
+    /// Whether it is used, if that is known in time.
+    async fn judge(&mut self, roll: &Mutex<Roll>, until: Instant) -> Option<Result<(), Unfit>> {
+        let left = until.saturating_duration_since(Instant::now());
+        let read = timeout(left, &mut self.superblock).await.ok()?;
+        Some(entered(roll, &self.place.name, read))
+    }
+
+    /// Opens it, if it is used.
+    async fn open(self, roll: &Mutex<Roll>) -> Result<Arc<Volume>, Unfit> {
+        match self.judged {
+            Some(judged) => judged?,
+            None => entered(roll, &self.place.name, self.superblock.await)?,
+        }
+        Volume::open(self.disk, self.settings).await.map_err(Unfit::Volume)
+    }
+}
+
+fn entered(
+    roll: &Mutex<Roll>,
+    name: &str,
+    read: Result<Result<Superblock, VolumeError>, JoinError>,
+) -> Result<(), Unfit> {
+    let read = read.map_err(|panicked| Unfit::Unreadable(panicked.to_string()))?;
+    let superblock = read.map_err(Unfit::Volume)?;
+    roll.lock().unwrap_or_else(PoisonError::into_inner).enter(name, &superblock)
 }
 
 /// A volume on its way.
 struct Opening {
     place: Arc<TierVolume>,
-    online: JoinHandle<Result<Option<VolumeId>, Unusable>>,
+    online: JoinHandle<Result<Option<VolumeId>, Unfit>>,
     file: Remembered,
 }
 
 impl Opening {
     /// Waits for a while; then it comes online by itself. The volume, if it is told of every change
     /// from now on.
-    async fn wait(mut self, until: Instant) -> Result<Option<VolumeId>, ApplianceError> {
+    async fn wait(mut self, until: Instant) -> Option<VolumeId> {
         let left = until.saturating_duration_since(Instant::now());
         match timeout(left, &mut self.online).await {
-            // What is on it is the operator's to look at; a device that fails is not.
-            Ok(Ok(Err(
-                error @ (Unusable::Volume(VolumeError::Format(_)) | Unusable::Index { .. }),
-            ))) => {
-                let (name, reason) = (self.place.name.clone(), error.to_string());
-                Err(ApplianceError::Volume { name, reason })
-            }
-            Ok(ended) => Ok(self.ended(ended)),
+            Ok(ended) => self.ended(ended),
             Err(_) => {
                 tokio::spawn(async move {
                     let ended = (&mut self.online).await;
@@ -117,59 +187,26 @@ impl Opening {
                         ill::keep_up(self.file, told).await;
                     }
                 });
-                Ok(None)
+                None
             }
         }
     }
 
-    fn ended(
-        &self,
-        ended: Result<Result<Option<VolumeId>, Unusable>, JoinError>,
-    ) -> Option<VolumeId> {
-        let why = match ended {
+    fn ended(&self, ended: Result<Result<Option<VolumeId>, Unfit>, JoinError>) -> Option<VolumeId> {
+        match ended {
             Ok(Ok(told)) => return told,
-            Ok(Err(error)) => error.to_string(),
-            Err(panicked) => panicked.to_string(),
-        };
-        stays_offline(&self.place, &why);
+            Ok(Err(unfit)) => leave_out(&self.place, &unfit),
+            Err(panicked) => leave_out(&self.place, &panicked),
+        }
         None
     }
 }
 
-fn stays_offline(place: &TierVolume, why: &str) {
-    tracing::error!("volume {} stays offline: {why}", place.name);
-    place.stay_offline();
-}
-
-/// Why a volume whose device is there is not used.
-enum Unusable {
-    Volume(VolumeError),
-    /// Its index is as large as it was made; what is left of the setting is less.
-    Index {
-        needs_bytes: u64,
-        left_bytes: u64,
-    },
-}
-
-impl fmt::Display for Unusable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Unusable::Volume(source) => source.fmt(f),
-            Unusable::Index { needs_bytes, left_bytes } => write!(
-                f,
-                "it was made with an index of {needs_bytes} bytes, and the other volumes leave \
-                 {left_bytes} of `ssd.index`; make that {} bytes larger",
-                needs_bytes - left_bytes
-            ),
-        }
-    }
-}
-
-/// Takes a volume's index out of what the setting allows all of them together.
-fn take_index(left: &AtomicU64, needs_bytes: u64) -> Result<(), Unusable> {
-    let take = |left: u64| left.checked_sub(needs_bytes);
-    let taken = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
-    taken.map(drop).map_err(|left_bytes| Unusable::Index { needs_bytes, left_bytes })
+/// Nobody looks again before the next start.
+fn leave_out(place: &TierVolume, why: &dyn fmt::Display) {
+    let why = format!("left out until the next start: {why}");
+    tracing::error!("volume {} is {why}", place.name);
+    place.leave_out(why);
 }
 
 /// Writes what is known of every volume, so that the next start is a warm one.
@@ -218,11 +255,54 @@ fn place(config: &config::Ssd, volume: &SsdVolume, tier: &SsdParts) -> TierVolum
 
 fn settings(config: &config::Ssd, volume: &SsdVolume, block_size: BlockSize) -> VolumeSettings {
     let (name, block) = (volume.name.clone(), Some(block_size));
-    let read_deadline = config.read_deadline;
-    VolumeSettings { name, block, read_deadline, ..VolumeSettings::default() }
+    let (remedy, read_deadline) = (remedy(config, volume), config.read_deadline);
+    VolumeSettings { name, remedy, block, read_deadline, ..VolumeSettings::default() }
 }
 
-/// How long a start waits for its volumes.
+/// What to type when the volume has failed.
+fn remedy(config: &config::Ssd, volume: &SsdVolume) -> String {
+    let [path, state] = [&volume.path, &config.state].map(|path| shell_word(&absolute(path)));
+    format!(
+        "`tidegate volume forgive {path} --state {state}` takes it for well from the next start \
+         on; `tidegate volume verify {path}`, when the appliance is stopped, reads all of it"
+    )
+}
+
+/// Wherever the process was started.
+fn absolute(path: &Path) -> path::PathBuf {
+    path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// A path as a shell takes it for one word.
+fn shell_word(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |letter: char| letter.is_alphanumeric() || "/._-:@%+=,".contains(letter);
+    match text.chars().all(is_plain) {
+        true => text,
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
+}
+
+/// How long a start waits until it is known what lies on its devices: which of two copies is used
+/// must not depend on which answers first.
+const LOOKED_AT_WITHIN: Duration = Duration::from_secs(1);
+/// How long it waits for its volumes then.
 const ONLINE_WITHIN: Duration = Duration::from_secs(2);
 /// How long an end waits for each.
 const CLOSED_WITHIN: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_one_word_to_a_shell() {
+        for (path, word) in [
+            ("/dev/disk/by-id/nvme-A_b.1", "/dev/disk/by-id/nvme-A_b.1"),
+            ("/mnt/my film", "'/mnt/my film'"),
+            ("/mnt/$HOME's", r"'/mnt/$HOME'\''s'"),
+        ] {
+            assert_eq!(shell_word(Path::new(path)), word);
+        }
+    }
+}

@@ -1,7 +1,8 @@
 //! `tidegate check`: what is wrong with a configuration, or what it means.
 //!
-//! It starts nothing and listens nowhere. With `--request` it says what one request would get, by
-//! the code that serves.
+//! It starts nothing and listens nowhere. Of the volumes it reads what says that they are volumes,
+//! and tells which ones a start would leave out. With `--request` it says what one request would
+//! get, by the code that serves.
 
 use std::path::PathBuf;
 
@@ -9,7 +10,8 @@ use http::request::Parts;
 use http::{Request, Version};
 use serde_json::{Value, json};
 
-use crate::config::{self, Config};
+use crate::appliance::{LeftOut, look_at_volumes};
+use crate::config::{self, Config, ConfigError};
 use crate::message::request::ObjectRequest;
 use crate::site::{Rule, Site};
 
@@ -47,7 +49,7 @@ pub(super) struct Args {
 /// Checks the file; what is to be printed.
 pub(super) fn run(args: &Args) -> Result<String, Failure> {
     let misused = |errors: config::ConfigErrors| Failure::Misused(errors.to_string());
-    let config = config::load(&args.file).map_err(misused)?;
+    let mut config = config::load(&args.file).map_err(misused)?;
     if let Some(request) = &args.request {
         let outcome = Outcome::of(request, &config)?;
         return Ok(if args.json { line(&outcome.json()) } else { outcome.text() });
@@ -55,7 +57,17 @@ pub(super) fn run(args: &Args) -> Result<String, Failure> {
     if !args.without_ports {
         config.try_ports(&[]).map_err(misused)?;
     }
-    Ok(if args.json { line(&as_json::config(&config)) } else { as_text::config(&config) })
+    let left_out = look_at_volumes(&config)
+        .map_err(|error| Failure::Misused(format!("{}: {error}", config.file)))?;
+    for LeftOut { index, why } in &left_out {
+        let text = format!("volume {} would be left out: {why}", config.ssd.volumes[*index].name);
+        let file = config.file.clone();
+        config.warnings.push(ConfigError { file, place: None, text });
+    }
+    Ok(match args.json {
+        true => line(&as_json::config(&config, &left_out)),
+        false => as_text::config(&config, &left_out),
+    })
 }
 
 fn line(value: &Value) -> String {

@@ -182,7 +182,7 @@ fn the_index_of_the_ssd_tier_has_its_place_in_the_memory() {
 fn a_device_that_is_gone_is_a_warning_and_not_a_fault() {
     let volume = "[[ssd.volumes]]\npath = \"/dev/disk/by-id/nvme-that-died\"\n";
     let found = config(&with(volume)).unwrap();
-    assert_eq!(found.ssd.volumes[0].kind, VolumeKind::GoneDevice);
+    assert_eq!(found.ssd.volumes[0].kind, VolumeKind::Gone);
     let warning = found.warnings[0].to_string();
     assert!(
         warning.ends_with("is gone (no such file or directory): the appliance serves without it"),
@@ -232,10 +232,17 @@ fn a_volume_is_what_is_there_or_what_is_to_be_made() {
     assert_eq!(names, ["one", &new, &below], "a name that two files have is no name");
     assert!(!folder.path().join("new").exists(), "checking makes nothing");
 
+    // A file that was cut short is no fault of the configuration.
+    let cut = volume("path = \"one\"\nsize = \"1 GiB\"") + &volume("path = \"small\"");
+    let cut = config_in(folder.path(), &with(&cut)).unwrap();
+    let told: Vec<_> = cut.warnings.iter().map(ToString::to_string).collect();
+    let says = "4:8: `ssd.volumes.size` is \"1 GiB\", and the file has 300 MiB; a volume keeps its \
+                size: this setting is not used";
+    assert!(told.len() == 1 && told[0].ends_with(says), "{told:?}");
+
     let error = |volumes: &[&str]| read(volumes).unwrap_err().to_string();
     let table = [
-        (&["path = \"one\"\nsize = \"1 GiB\""][..], "a volume keeps its size"),
-        (&["path = \"small\""], "this volume's file has 1 MiB; at least \"256 MiB\""),
+        (&["path = \"one\"\nsize = \"256 MiB\""][..], "a volume keeps its size"),
         (&["path = \"one\"", "path = \"other\""], "5:8: `ssd.volumes.path` is \"other\", the vol"),
         (&["path = \"below\""], "is \"below\"; a file or a block device"),
         (&["path = \"new\"\nsize = \"64 TiB\""], " are free where it is to be"),

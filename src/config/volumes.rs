@@ -49,8 +49,9 @@ pub enum VolumeKind {
     NewFile,
     /// A block device.
     BlockDevice,
-    /// A block device that is not there, or broken: the appliance serves without it.
-    GoneDevice,
+    /// A block device that is not there, or what is broken and so cannot be read or written: the
+    /// appliance serves without it.
+    Gone,
     /// Memory.
     Simulated,
 }
@@ -62,7 +63,7 @@ impl VolumeKind {
             VolumeKind::File => "file",
             VolumeKind::NewFile => "new file",
             VolumeKind::BlockDevice => "block device",
-            VolumeKind::GoneDevice => "block device that is gone",
+            VolumeKind::Gone => "gone",
             VolumeKind::Simulated => "simulated",
         }
     }
@@ -180,7 +181,8 @@ impl Written<'_> {
     ) -> (VolumeKind, Option<u64>) {
         let found = match fs::metadata(path) {
             Err(error) if is_gone(&error) && is_below_dev(path) => {
-                return self.gone(setting, text, &error);
+                self.refuse_size();
+                return gone(setting, text, &error);
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return (VolumeKind::NewFile, self.possible(setting, text, path));
@@ -188,12 +190,13 @@ impl Written<'_> {
             found => found.and_then(|found| writable(path).map(|()| found)),
         };
         match found {
-            Ok(found) if found.is_file() => (VolumeKind::File, self.of_file(found.len())),
+            Ok(found) if found.is_file() => (VolumeKind::File, self.of_file(setting, found.len())),
             Ok(found) if found.file_type().is_block_device() => self.of_device(setting, text, path),
             Ok(_) => {
                 setting.fail(format!("is {text:?}; a file or a block device"));
                 (VolumeKind::File, None)
             }
+            Err(error) if is_broken(&error) => gone(setting, text, &error),
             Err(error) => {
                 refuse(setting, text, &error);
                 (VolumeKind::File, None)
@@ -226,34 +229,24 @@ impl Written<'_> {
         Some(bytes)
     }
 
-    fn of_file(&self, bytes: u64) -> Option<u64> {
+    /// A file that is shorter than it was to be may have been cut short: that is not the
+    /// configuration's fault, and its superblock will tell.
+    fn of_file(&self, setting: &Setting<'_>, bytes: u64) -> Option<u64> {
         if let (Some(size), Some(written)) = (self.size, self.size_bytes)
             && written != whole(bytes)
         {
-            let (written, bytes) = (bytes_text(written), bytes_text(bytes));
-            size.fail(format!("is {written:?}, and the file has {bytes}; a volume keeps its size"));
-        }
-        if self.size.is_none() && whole(bytes) < VOLUME_BYTES_MIN {
-            let (bytes, least) = (bytes_text(bytes), bytes_text(VOLUME_BYTES_MIN));
-            self.section.fail(format!("this volume's file has {bytes}; at least {least:?}"));
+            let there = if whole(bytes) > 0 { whole(bytes) } else { bytes };
+            let (wanted, there) = (bytes_text(written), bytes_text(there));
+            let text = format!("is {wanted:?}, and the file has {there}; a volume keeps its size");
+            match written > whole(bytes) {
+                true => setting.source.warn(
+                    setting.source.place(size.at),
+                    format!("`ssd.volumes.size` {text}: this setting is not used"),
+                ),
+                false => size.fail(text),
+            }
         }
         Some(whole(bytes).clamp(VOLUME_BYTES_MIN, VOLUME_BYTES_MAX))
-    }
-
-    /// A device that has died since the configuration was written: not the operator's mistake.
-    fn gone(
-        &self,
-        setting: &Setting<'_>,
-        text: &str,
-        error: &io::Error,
-    ) -> (VolumeKind, Option<u64>) {
-        self.refuse_size();
-        let warning = format!(
-            "`ssd.volumes.path` is {text:?}, which is gone ({}): the appliance serves without it",
-            cause(error)
-        );
-        setting.source.warn(setting.source.place(setting.at), warning);
-        (VolumeKind::GoneDevice, None)
     }
 
     fn refuse_size(&self) {
@@ -269,10 +262,15 @@ impl Written<'_> {
         path: &Path,
     ) -> (VolumeKind, Option<u64>) {
         let end = fs::File::open(path).and_then(|mut device| device.seek(SeekFrom::End(0)));
-        if let Some(error) = end.as_ref().err().filter(|error| is_gone(error)) {
-            return self.gone(setting, text, error);
-        }
         self.refuse_size();
+        // A drive that has given up still has its name, and no room.
+        let end = end.and_then(|bytes| match bytes {
+            0 => Err(io::Error::from_raw_os_error(libc::ENOMEDIUM)),
+            bytes => Ok(bytes),
+        });
+        if let Some(error) = end.as_ref().err().filter(|error| is_gone(error)) {
+            return gone(setting, text, error);
+        }
         let bytes = match end {
             Ok(bytes) if whole(bytes) < VOLUME_BYTES_MIN => {
                 let (bytes, least) = (bytes_text(bytes), bytes_text(VOLUME_BYTES_MIN));
@@ -289,6 +287,16 @@ impl Written<'_> {
     }
 }
 
+/// What has died since the configuration was written: not the operator's mistake.
+fn gone(setting: &Setting<'_>, text: &str, error: &io::Error) -> (VolumeKind, Option<u64>) {
+    let warning = format!(
+        "`ssd.volumes.path` is {text:?}, which is gone ({}): the appliance serves without it",
+        cause(error)
+    );
+    setting.source.warn(setting.source.place(setting.at), warning);
+    (VolumeKind::Gone, None)
+}
+
 /// Whether devices are named there; what is missing elsewhere is a file.
 fn is_below_dev(path: &Path) -> bool {
     path.starts_with("/dev") && !path.starts_with("/dev/shm")
@@ -297,6 +305,11 @@ fn is_below_dev(path: &Path) -> bool {
 fn is_gone(error: &io::Error) -> bool {
     let codes = [libc::ENOENT, libc::EIO, libc::ENXIO, libc::ENODEV, libc::ENOMEDIUM];
     error.raw_os_error().is_some_and(|code| codes.contains(&code))
+}
+
+/// What a drive or a file system says that has failed and lets nobody write any more.
+fn is_broken(error: &io::Error) -> bool {
+    is_gone(error) || matches!(error.raw_os_error(), Some(libc::EROFS | libc::EUCLEAN))
 }
 
 fn refuse(setting: &Setting<'_>, text: &str, error: &io::Error) {

@@ -101,10 +101,12 @@ pub struct VolumeStatus {
     pub state: &'static str,
     /// Why it is no longer online.
     pub why: Option<String>,
+    /// What became of its path, if that no longer names what is in use.
+    pub notice: Option<String>,
     /// How its device is talked to.
     pub engine: &'static str,
-    /// Its size.
-    pub size_bytes: u64,
+    /// Its size; `None` while nobody can tell.
+    pub size_bytes: Option<u64>,
     /// What of it holds records that can be found.
     pub used_bytes: u64,
     /// Records that can be found.
@@ -125,8 +127,8 @@ pub struct VolumeStatus {
     pub read_p99_us: Option<u64>,
     /// Bytes written since midnight, UTC, or since the start if that was later.
     pub written_today_bytes: u64,
-    /// What may be written in a day.
-    pub writes_per_day_bytes: u64,
+    /// What may be written in a day; `None` while nobody can tell.
+    pub writes_per_day_bytes: Option<u64>,
     /// How many days it would last at the present rate.
     pub life_days: Option<f64>,
 }
@@ -166,6 +168,7 @@ impl VolumeStatus {
             name: one.volume.clone(),
             state: one.state,
             why: one.why.clone(),
+            notice: one.notice.clone(),
             engine: one.engine,
             size_bytes: one.size_bytes,
             used_bytes: one.used_bytes,

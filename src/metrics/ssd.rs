@@ -47,8 +47,10 @@ pub struct VolumeSample {
     pub state: &'static str,
     /// Why it is no longer online; told by the status page alone.
     pub why: Option<String>,
-    /// Its size.
-    pub size_bytes: u64,
+    /// Its path no longer names what is open: what became of it. Told in words by the status page.
+    pub notice: Option<String>,
+    /// Its size; `None` while nobody can tell.
+    pub size_bytes: Option<u64>,
     /// What of it holds records that can still be found.
     pub used_bytes: u64,
     /// Reads by urgency.
@@ -79,8 +81,8 @@ pub struct VolumeSample {
     pub written: ByWord,
     /// Bytes written since midnight, UTC, or since the start if that was later.
     pub written_today_bytes: u64,
-    /// What may be written in a day.
-    pub writes_per_day_bytes: u64,
+    /// What may be written in a day; `None` while nobody can tell.
+    pub writes_per_day_bytes: Option<u64>,
     /// How long the device would last at the present rate; `None` while nobody can tell.
     pub life_days: Option<f64>,
     /// What it took to come online; `None` before it has.
@@ -156,9 +158,10 @@ impl Collector for ReadSsd {
 
 fn families(sample: &SsdSample) -> Vec<proto::MetricFamily> {
     let volumes = &sample.volumes[..sample.volumes.len().min(VOLUMES_MAX)];
-    let one = |series: Series, read: fn(&VolumeSample) -> u64| {
-        let value = |one: &VolumeSample| series::value(series, &[(VOLUME, &one.volume)], read(one));
-        series::family(series, volumes.iter().map(value).collect())
+    let one = |series: Series, read: fn(&VolumeSample) -> Option<u64>| {
+        let value =
+            |one: &VolumeSample| Some(series::value(series, &[(VOLUME, &one.volume)], read(one)?));
+        series::family(series, volumes.iter().filter_map(value).collect())
     };
     let each = |series: Series, read: fn(&VolumeSample) -> ByWord| {
         let label = series.label.expect("a series by word names its label");
@@ -178,23 +181,24 @@ fn families(sample: &SsdSample) -> Vec<proto::MetricFamily> {
         series::family(BYPASSED, vec![series::value(BYPASSED, &[], sample.bypassed_bytes)]),
         series::family(TURNED_AWAY, vec![series::value(TURNED_AWAY, &[], sample.bypass_refused)]),
         one(SIZE, |one| one.size_bytes),
-        one(USED, |one| one.used_bytes),
+        one(USED, |one| Some(one.used_bytes)),
         each(STATE, |one| STATES.map(|state| (state, u64::from(state == one.state))).into()),
+        one(PATH_LOST, |one| Some(u64::from(one.notice.is_some()))),
         each(ENGINE, |one| vec![(one.engine, 1)]),
         each(READS, |one| one.reads.clone()),
         each(WRITES, |one| one.writes.clone()),
-        one(READ_BYTES, |one| one.read_bytes),
+        one(READ_BYTES, |one| Some(one.read_bytes)),
         each(WRITTEN, |one| one.written.clone()),
-        one(WRITTEN_TODAY, |one| one.written_today_bytes),
+        one(WRITTEN_TODAY, |one| Some(one.written_today_bytes)),
         one(WRITES_PER_DAY, |one| one.writes_per_day_bytes),
-        one(QUEUE_DEPTH, |one| one.queue_depth),
+        one(QUEUE_DEPTH, |one| Some(one.queue_depth)),
         series::family(READ_SECONDS, volumes.iter().map(read_seconds).collect()),
         each(ERRORS, |one| one.errors.clone()),
         each(WRITES_REFUSED, |one| one.refused.clone()),
-        one(WRITE_QUEUE, |one| one.write_queue_bytes),
+        one(WRITE_QUEUE, |one| Some(one.write_queue_bytes)),
         each(REGIONS, |one| one.regions.clone()),
-        one(INDEX_ENTRIES, |one| one.index_entries),
-        one(INDEX_ENTRIES_MAX, |one| one.index_entries_max),
+        one(INDEX_ENTRIES, |one| Some(one.index_entries)),
+        one(INDEX_ENTRIES_MAX, |one| Some(one.index_entries_max)),
         each(DROPPED, |one| one.dropped.clone()),
         series::family(LIFE, volumes.iter().filter_map(life).collect()),
         series::family(RECOVERY, volumes.iter().filter_map(recovery).collect()),
@@ -276,6 +280,12 @@ const STATE: Series = series(
     Some("state"),
     "tidegate_ssd_state",
     "1 for the state the volume is in, 0 for the others.",
+);
+const PATH_LOST: Series = series(
+    Kind::Gauge,
+    None,
+    "tidegate_ssd_path_lost",
+    "1 if the volume's path no longer names what is in use: it was deleted, moved or replaced.",
 );
 const ENGINE: Series = series(
     Kind::Gauge,
@@ -402,7 +412,8 @@ mod tests {
             engine: "uring",
             state: "read-only",
             why: None,
-            size_bytes: 1 << 40,
+            notice: None,
+            size_bytes: Some(1 << 40),
             used_bytes: 1 << 30,
             reads: by_urgency(5),
             writes: by_urgency(7),
@@ -435,7 +446,7 @@ mod tests {
                 ("padding", 0),
             ],
             written_today_bytes: 1 << 30,
-            writes_per_day_bytes: 1 << 40,
+            writes_per_day_bytes: Some(1 << 40),
             life_days: Some(1_825.5),
             recovery: Some(Recovery {
                 took: Duration::from_millis(1_250),
@@ -492,7 +503,8 @@ mod tests {
         let told = text(sample(vec![silent]));
         let has = |line: &str| told.iter().any(|told| told == line);
         assert!(has("tidegate_ssd_state{volume=\"a\",state=\"offline\"} 1"), "{told:?}");
-        assert!(!told.iter().any(|line| line.contains("life_days") || line.contains("recover")));
+        let unknown = ["life_days", "recover", "size_bytes", "per_day"];
+        assert!(!told.iter().any(|line| unknown.iter().any(|word| line.contains(word))));
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod drain;
 mod freshness;
 mod killed;
 mod larger_than_cache;
+mod left_out;
 mod lies;
 mod lies_about_ranges;
 mod memory;

@@ -16,9 +16,9 @@ use crate::store::format::{Geometry, VolumeId};
 
 /// Why a volume has no device.
 pub(super) enum NoDevice {
-    /// It is not there, or broken: the appliance serves without it.
+    /// It is not there, or broken, or lets nobody write any more: the appliance serves without it.
     Gone(String),
-    /// An operator must look at it.
+    /// It is another's, or the settings are wrong: an operator must look at it.
     Refused(String),
 }
 
@@ -38,12 +38,12 @@ pub(super) fn geometry(
 pub(super) fn device_of(
     config: &config::Ssd,
     volume: &SsdVolume,
-    geometry: Geometry,
+    block_size: BlockSize,
     runtime: &Handle,
 ) -> Result<Arc<dyn Device>, NoDevice> {
+    let made = || geometry(config, volume, block_size).map_err(NoDevice::Refused);
     if let Some(simulate) = &volume.simulate {
-        return simulated(volume.size_bytes, simulate, geometry, runtime)
-            .map_err(NoDevice::Refused);
+        return simulated(volume.size_bytes, simulate, made()?, runtime).map_err(NoDevice::Refused);
     }
     let options = device::Options {
         engine: match config.engine {
@@ -54,10 +54,13 @@ pub(super) fn device_of(
         access: device::Access::ReadWrite,
     };
     if volume.kind == VolumeKind::NewFile && !volume.path.exists() {
-        make_file(&volume.path, geometry, &options, runtime).map_err(NoDevice::Refused)?;
+        make_file(&volume.path, made()?, &options, runtime).map_err(NoDevice::Refused)?;
     }
     device::open(&volume.path, &options).map_err(|error| match error {
-        OpenError::Missing { .. } | OpenError::Failed { .. } => NoDevice::Gone(error.to_string()),
+        OpenError::Missing { .. }
+        | OpenError::Tiny { .. }
+        | OpenError::ReadOnly { .. }
+        | OpenError::Failed { .. } => NoDevice::Gone(error.to_string()),
         _ => NoDevice::Refused(error.to_string()),
     })
 }

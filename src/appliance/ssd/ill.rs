@@ -9,6 +9,7 @@ use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
+use super::paths::{self, Named};
 use crate::cache::ssd::Ssd;
 use crate::store::remembered::{Illness, Remembered};
 use crate::store::{Volume, VolumeId};
@@ -66,28 +67,39 @@ pub(super) async fn keep_up(file: Remembered, volume: VolumeId) {
     }
 }
 
-/// Remembers what falls ill, until it is told to end.
+/// Remembers what falls ill, and notices which paths change, until it is told to end.
 pub(in crate::appliance) struct Watch {
     stop: CancellationToken,
-    watching: Mutex<Option<JoinHandle<()>>>,
+    watching: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Watch {
-    pub(super) fn start(file: Remembered, ssd: Arc<Ssd>, runtime: &Handle) -> Watch {
+    pub(super) fn start(
+        file: Remembered,
+        ssd: Arc<Ssd>,
+        named: Vec<Named>,
+        runtime: &Handle,
+    ) -> Watch {
         let stop = CancellationToken::new();
         let volumes = move || -> Vec<Arc<Volume>> {
             ssd.volumes().all().iter().filter_map(|place| place.opened().cloned()).collect()
         };
-        let watching = runtime.spawn(file.watch(volumes, stop.clone()));
-        Watch { stop, watching: Mutex::new(Some(watching)) }
+        let watching = vec![
+            runtime.spawn(file.watch(volumes, stop.clone())),
+            runtime.spawn(paths::watch(named, stop.clone())),
+        ];
+        Watch { stop, watching: Mutex::new(watching) }
     }
 
     /// Looks once more; then volumes may be closed.
     pub(super) async fn end(&self) {
         self.stop.cancel();
-        let watching = self.watching.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(watching) = watching {
-            let _ = watching.await;
+        let watching = {
+            let mut watching = self.watching.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *watching)
+        };
+        for one in watching {
+            let _ = one.await;
         }
     }
 }

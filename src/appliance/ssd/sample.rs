@@ -44,12 +44,16 @@ pub(in crate::appliance) fn sample(ssd: &Ssd, volumes: &[SsdVolume], up: Duratio
 }
 
 fn volume(place: &TierVolume, set: &SsdVolume, up: Duration) -> VolumeSample {
+    let left_out = place.left_out();
+    // Of a device that is not there nobody knows a size, nor what is a multiple of it.
+    let of_size = |bytes| left_out.is_none().then_some(bytes);
     let starting = VolumeSample {
         volume: place.name.clone(),
         engine: "none",
-        state: if place.has_failed() { "offline" } else { "starting" },
-        size_bytes: set.size_bytes,
-        writes_per_day_bytes: set.writes_per_day_bytes,
+        state: if left_out.is_some() { "offline" } else { "starting" },
+        why: left_out.map(str::to_owned),
+        size_bytes: of_size(set.size_bytes),
+        writes_per_day_bytes: of_size(set.writes_per_day_bytes),
         ..VolumeSample::default()
     };
     let Some(opened) = place.opened() else { return starting };
@@ -63,6 +67,7 @@ fn volume(place: &TierVolume, set: &SsdVolume, up: Duration) -> VolumeSample {
             State::Online => None,
             State::ReadOnly { why } | State::Offline { why } => Some(why.clone()),
         },
+        notice: place.notice(),
         used_bytes: figures.live_bytes,
         reads: by_urgency(device_figures.reads),
         writes: by_urgency(device_figures.writes),

@@ -27,7 +27,10 @@ pub struct TierVolume {
     missed: Mutex<Missed>,
     /// What it knows of objects may be old: too much changed to tell before it was online.
     doubted: AtomicBool,
-    failed: AtomicBool,
+    /// Why it will not come online.
+    left_out: OnceLock<String>,
+    /// What an operator should know of it although it is used.
+    notice: Mutex<Option<String>>,
     told: Mutex<Told>,
     started: Instant,
     /// Reads go past it until then, but for one now and then; milliseconds since `started`.
@@ -44,7 +47,8 @@ impl TierVolume {
             volume: OnceLock::new(),
             missed: Mutex::default(),
             doubted: AtomicBool::new(false),
-            failed: AtomicBool::new(false),
+            left_out: OnceLock::new(),
+            notice: Mutex::default(),
             told: Mutex::default(),
             started: Instant::now(),
             slow_until: AtomicU64::new(0),
@@ -76,7 +80,7 @@ impl TierVolume {
 
     /// The heads of an object change; a volume on its way must forget what it knows of them.
     fn note_change(&self, object: ObjectHash) {
-        if self.volume.get().is_some() || self.has_failed() {
+        if self.volume.get().is_some() || self.left_out().is_some() {
             return;
         }
         let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -95,13 +99,24 @@ impl TierVolume {
     }
 
     /// The volume will not come online.
-    pub fn stay_offline(&self) {
-        self.failed.store(true, Ordering::Relaxed);
+    pub fn leave_out(&self, why: String) {
+        // The first reason stays.
+        let _ = self.left_out.set(why);
     }
 
-    /// Whether it will not come online.
-    pub fn has_failed(&self) -> bool {
-        self.failed.load(Ordering::Relaxed)
+    /// Why it will not come online, if it will not.
+    pub fn left_out(&self) -> Option<&str> {
+        self.left_out.get().map(String::as_str)
+    }
+
+    /// Says what an operator should know of it although it is used, or that there is nothing.
+    pub fn set_notice(&self, notice: Option<String>) {
+        *self.notice.lock().unwrap_or_else(PoisonError::into_inner) = notice;
+    }
+
+    /// What an operator should know of it although it is used.
+    pub fn notice(&self) -> Option<String> {
+        self.notice.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn told(&self) -> MutexGuard<'_, Told> {

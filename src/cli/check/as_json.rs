@@ -8,12 +8,12 @@ use std::time::Duration;
 use http::header::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
-use crate::appliance::connections_affordable;
-use crate::config::{AccessLogTarget, Config, Ssd};
+use crate::appliance::{LeftOut, connections_affordable};
+use crate::config::{AccessLogTarget, Config, Ssd, SsdVolume, VolumeKind};
 use crate::site::{FieldEdits, Origin, QueryPolicy, Redirects, Rule, Site};
 
 /// All of it.
-pub(super) fn config(config: &Config) -> Value {
+pub(super) fn config(config: &Config, left_out: &[LeftOut]) -> Value {
     let Config { fill, limits, log, .. } = config;
     let warnings = config.warnings.iter().map(ToString::to_string);
     json!({
@@ -28,7 +28,7 @@ pub(super) fn config(config: &Config) -> Value {
         })).collect::<Vec<_>>(),
         "threads": { "workers": config.threads.workers, "fill": config.threads.fill },
         "memory": { "total": config.memory.total_bytes, "ram": config.memory.ram_bytes },
-        "ssd": ssd(&config.ssd),
+        "ssd": ssd(&config.ssd, left_out),
         "block_size": config.block_size.bytes(),
         "fill": {
             "window": fill.window_bytes,
@@ -64,7 +64,10 @@ pub(super) fn config(config: &Config) -> Value {
     })
 }
 
-fn ssd(ssd: &Ssd) -> Value {
+fn ssd(ssd: &Ssd, left_out: &[LeftOut]) -> Value {
+    let why = |at| left_out.iter().find(|one| one.index == at).map(|one| one.why.as_str());
+    // Of what is gone nobody knows a size, nor what is a multiple of it.
+    let known = |volume: &SsdVolume, bytes| (volume.kind != VolumeKind::Gone).then_some(bytes);
     json!({
         "admission": ssd.admission.as_str(),
         "engine": ssd.engine.as_str(),
@@ -72,13 +75,14 @@ fn ssd(ssd: &Ssd) -> Value {
         "read_deadline": millis(ssd.read_deadline),
         "bypass": ssd.bypass_bytes,
         "state": ssd.state.display().to_string(),
-        "volumes": ssd.volumes.iter().map(|volume| json!({
+        "volumes": ssd.volumes.iter().enumerate().map(|(at, volume)| json!({
             "name": volume.name,
             "path": volume.path.display().to_string(),
             "kind": volume.kind.as_str(),
-            "size": volume.size_bytes,
-            "writes_per_day": volume.writes_per_day_bytes,
+            "size": known(volume, volume.size_bytes),
+            "writes_per_day": known(volume, volume.writes_per_day_bytes),
             "weight": volume.weight,
+            "left_out": why(at),
         })).collect::<Vec<_>>(),
     })
 }

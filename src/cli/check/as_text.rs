@@ -4,9 +4,11 @@ use std::path::Path;
 
 use http::header::{HeaderName, HeaderValue};
 
-use crate::appliance::connections_affordable;
+use crate::appliance::{LeftOut, connections_affordable};
 use crate::config::units::{bytes_text, duration_text};
-use crate::config::{AccessLogTarget, Certificate, Config, Limits, ListenerKind, Log, SsdVolume};
+use crate::config::{
+    AccessLogTarget, Certificate, Config, Limits, ListenerKind, Log, SsdVolume, VolumeKind,
+};
 use crate::limits::INDEX_ENTRY_BYTES;
 use crate::site::{FieldEdits, Lifetimes, Origin, QueryPolicy, Redirects, Rule, Site};
 
@@ -14,12 +16,17 @@ use crate::site::{FieldEdits, Lifetimes, Origin, QueryPolicy, Redirects, Rule, S
 const NAME_WIDTH: usize = 17;
 
 /// All of it.
-pub(super) fn config(config: &Config) -> String {
-    let mut text = format!("{} is right\n", config.file);
+pub(super) fn config(config: &Config, left_out: &[LeftOut]) -> String {
+    let but = match left_out.len() {
+        0 => "",
+        1 => "; a volume would be left out, see the warnings",
+        _ => "; volumes would be left out, see the warnings",
+    };
+    let mut text = format!("{} is right{but}\n", config.file);
     section(&mut text, "listeners", &listeners(config));
     section(&mut text, "certificates", &certificates(config));
     section(&mut text, "resources", &resources(config));
-    section(&mut text, "ssd", &ssd(config));
+    section(&mut text, "ssd", &ssd(config, left_out));
     section(&mut text, "fill", &fill(config));
     section(&mut text, "limits", &limits(&config.limits, connections_affordable(config)));
     section(&mut text, "log", &log(&config.log));
@@ -86,7 +93,7 @@ fn resources(config: &Config) -> Vec<(&'static str, String)> {
     lines
 }
 
-fn ssd(config: &Config) -> Vec<(&'static str, String)> {
+fn ssd(config: &Config, left_out: &[LeftOut]) -> Vec<(&'static str, String)> {
     let ssd = &config.ssd;
     if ssd.volumes.is_empty() {
         return Vec::new();
@@ -101,12 +108,18 @@ fn ssd(config: &Config) -> Vec<(&'static str, String)> {
         ("reads", format!("deadline {deadline}, bypass {bypass} per second")),
         ("state", path(&ssd.state)),
     ];
-    lines.extend(ssd.volumes.iter().map(|one| ("volume", volume(one))));
+    let is_out = |at| left_out.iter().any(|one| one.index == at);
+    let volumes = ssd.volumes.iter().enumerate();
+    lines.extend(volumes.map(|(at, one)| ("volume", volume(one, is_out(at)))));
     lines
 }
 
-fn volume(volume: &SsdVolume) -> String {
+fn volume(volume: &SsdVolume, is_left_out: bool) -> String {
     let SsdVolume { size_bytes, writes_per_day_bytes, weight, .. } = *volume;
+    if is_left_out || volume.kind == VolumeKind::Gone {
+        let why = if is_left_out { "left out" } else { "gone" };
+        return format!("{}  {why}", path(&volume.path));
+    }
     format!(
         "{}  {} of {}, {} written per day at most, weight {weight}",
         path(&volume.path),
@@ -348,8 +361,8 @@ warnings
         "#;
         let machine = Machine { cores: 2, memory_bytes: Some(512 << 20) };
         let meant = Config::on_machine(text, "t.toml", &machine).unwrap();
-        assert_eq!(config(&meant), EXPECTED);
-        let json = super::super::as_json::config(&meant).to_string();
+        assert_eq!(config(&meant, &[]), EXPECTED);
+        let json = super::super::as_json::config(&meant, &[]).to_string();
         assert!(!json.contains("secret"), "{json}");
         assert!(json.contains("\"fields\":[\"authorization\"]"), "{json}");
     }

@@ -57,7 +57,8 @@ struct Volume {
     name: String,
     state: String,
     why: Option<String>,
-    size_bytes: u64,
+    notice: Option<String>,
+    size_bytes: Option<u64>,
     used_bytes: u64,
     reads: u64,
     writes: u64,
@@ -66,7 +67,7 @@ struct Volume {
     read_p99_us: Option<u64>,
     errors: u64,
     written_today_bytes: u64,
-    writes_per_day_bytes: u64,
+    writes_per_day_bytes: Option<u64>,
     life_days: Option<f64>,
 }
 
@@ -163,7 +164,8 @@ fn volumes(volumes: &[Volume], read_bytes: u64) -> String {
             1 => Some("1 error".to_owned()),
             errors => Some(format!("{errors} errors")),
         };
-        let told: Vec<String> = why.into_iter().chain(errors).collect();
+        let notice = one.notice.clone();
+        let told: Vec<String> = why.into_iter().chain(notice).chain(errors).collect();
         if !told.is_empty() {
             text.push_str(&format!("  {}: {}\n", one.name, told.join("; ")));
         }
@@ -175,9 +177,9 @@ const HEADS: [&str; 10] =
     ["volume", "state", "full", "reads", "share", "writes", "queue", "p99 read", "today", "lasts"];
 
 fn row(one: &Volume, read_bytes: u64) -> [String; HEADS.len()] {
-    let of = |part: u64, whole: u64| match whole {
-        0 => "-".to_owned(),
-        _ => format!("{} of {}", percent(part, whole), bytes_about(whole)),
+    let of = |part: u64, whole: Option<u64>| match whole {
+        None | Some(0) => "-".to_owned(),
+        Some(whole) => format!("{} of {}", percent(part, whole), bytes_about(whole)),
     };
     [
         one.name.clone(),
@@ -265,6 +267,8 @@ mod tests {
                       "life_days": 2_700.0 },
                     { "name": "nvme1n1", "state": "offline", "why": "20 reads in a minute failed",
                       "size_bytes": 1u64 << 40, "errors": 20, "read_bytes": 1u64 << 40 },
+                    { "name": "nvme2n1", "state": "offline", "why": "it is not there",
+                      "size_bytes": null, "writes_per_day_bytes": null },
                 ],
                 "shadows": [
                     { "tier": "ssd", "size_bytes": 4u64 << 40, "size_now_bytes": 2u64 << 40,

@@ -1,0 +1,147 @@
+//! Which volumes are used together: judged by their superblocks, in the order of the configuration
+//! and before anything is written to one. `check` judges by the same rules beforehand.
+//!
+//! What is wrong with one volume leaves that one out. What is wrong with the settings is refused:
+//! an index that is too small, blocks of a size that none of the volumes has.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::config::{Config, SsdVolume, VolumeKind};
+use crate::limits::INDEX_ENTRY_BYTES;
+use crate::object::BlockSize;
+use crate::store::format::{FormatError, Geometry, Superblock};
+use crate::store::survey::glance;
+use crate::store::volume::VolumeError;
+
+use super::super::ApplianceError;
+use super::device::geometry;
+
+/// The volumes that have a place so far.
+pub(super) struct Roll {
+    block_size: BlockSize,
+    index_left_bytes: u64,
+    /// Whose id it is.
+    taken: BTreeMap<u128, String>,
+}
+
+/// Why a volume whose device is there is not used.
+#[derive(Debug)]
+pub(super) enum Unfit {
+    /// What is there cannot be used, or not be read.
+    Volume(VolumeError),
+    /// Nothing could be read.
+    Unreadable(String),
+    /// It is a copy of one that has its place.
+    Copy { of: String },
+    /// Its index is as large as it was made; what is left of the setting is less.
+    Index { needs_bytes: u64, left_bytes: u64 },
+}
+
+impl Roll {
+    pub(super) fn new(index_bytes: u64, block_size: BlockSize) -> Roll {
+        Roll { block_size, index_left_bytes: index_bytes, taken: BTreeMap::new() }
+    }
+
+    /// Gives a volume its place, if there is one for it.
+    pub(super) fn enter(&mut self, name: &str, superblock: &Superblock) -> Result<(), Unfit> {
+        let (geometry, id) = (superblock.geometry(), superblock.id().0);
+        if geometry.block() != self.block_size {
+            let block_bytes = geometry.block().bytes();
+            let wanted_bytes = self.block_size.bytes();
+            let other = FormatError::OtherBlocks { block_bytes, wanted_bytes };
+            return Err(Unfit::Volume(other.into()));
+        }
+        if let Some(of) = self.taken.get(&id) {
+            return Err(Unfit::Copy { of: of.clone() });
+        }
+        self.take_index(geometry)?;
+        self.taken.insert(id, name.to_owned());
+        Ok(())
+    }
+
+    /// Takes a volume's index out of what the setting allows all of them together.
+    fn take_index(&mut self, geometry: &Geometry) -> Result<(), Unfit> {
+        let needs_bytes = geometry.index_entries_max() * INDEX_ENTRY_BYTES;
+        let left_bytes = self.index_left_bytes;
+        let left = left_bytes.checked_sub(needs_bytes);
+        self.index_left_bytes = left.ok_or(Unfit::Index { needs_bytes, left_bytes })?;
+        Ok(())
+    }
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unfit::Volume(source) => source.fmt(f),
+            Unfit::Unreadable(why) => f.write_str(why),
+            Unfit::Copy { of } => write!(
+                f,
+                "it is a copy of volume {of} (both have one id), and only one of them can be used: \
+                 take one out of the configuration, or make this one anew: `tidegate volume format`"
+            ),
+            Unfit::Index { needs_bytes, left_bytes } => write!(
+                f,
+                "it was made with an index of {needs_bytes} bytes, and the other volumes leave \
+                 {left_bytes} of `ssd.index`; make that {} bytes larger",
+                needs_bytes - left_bytes
+            ),
+        }
+    }
+}
+
+/// What the settings are to be refused for; each volume that was judged, and what came of it.
+pub(super) fn refusal<'a>(
+    judged: impl Iterator<Item = (&'a str, Option<&'a Unfit>)> + Clone,
+) -> Option<ApplianceError> {
+    let is_index = |unfit: &Unfit| matches!(unfit, Unfit::Index { .. });
+    let has_other_blocks = |unfit: &Unfit| {
+        matches!(unfit, Unfit::Volume(VolumeError::Format(FormatError::OtherBlocks { .. })))
+    };
+    let mut unfit = judged.clone().filter_map(|(name, unfit)| Some((name, unfit?)));
+    let none_fits = judged.clone().all(|(_, unfit)| unfit.is_some());
+    let (name, why) =
+        unfit.find(|(_, unfit)| is_index(unfit) || (none_fits && has_other_blocks(unfit)))?;
+    Some(ApplianceError::Volume { name: name.to_owned(), reason: why.to_string() })
+}
+
+/// A volume that a start would leave out.
+#[derive(Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Which one, counted from 0 in the order of the configuration.
+    pub index: usize,
+    /// What is wrong with it, and what to do.
+    pub why: String,
+}
+
+/// Looks at the volumes of a configuration as a start would, beside an appliance that has them
+/// open: those that it would leave out. Changes nothing; blocks. What is gone has been said when
+/// the configuration was read.
+///
+/// # Errors
+/// What a start would refuse.
+pub fn look_at_volumes(config: &Config) -> Result<Vec<LeftOut>, ApplianceError> {
+    let mut roll = Roll::new(config.ssd.index_bytes, config.block_size);
+    let mut judge = |volume: &SsdVolume| match volume.kind {
+        VolumeKind::NewFile | VolumeKind::Simulated => {
+            let made = geometry(&config.ssd, volume, config.block_size);
+            made.map_err(Unfit::Unreadable).and_then(|made| roll.take_index(&made))
+        }
+        _ => match glance(&volume.path) {
+            Ok(superblock) => roll.enter(&volume.name, &superblock),
+            Err(why) => Err(Unfit::Unreadable(why.to_string())),
+        },
+    };
+    let there = config.ssd.volumes.iter().enumerate();
+    let there = there.filter(|(_, volume)| volume.kind != VolumeKind::Gone);
+    let judged: Vec<_> =
+        there.map(|(index, volume)| (index, volume, judge(volume).err())).collect();
+    let names = judged.iter().map(|(_, volume, unfit)| (volume.name.as_str(), unfit.as_ref()));
+    if let Some(refused) = refusal(names) {
+        return Err(refused);
+    }
+    let left_out = |(index, _, unfit): (usize, _, Option<Unfit>)| {
+        unfit.map(|unfit| LeftOut { index, why: unfit.to_string() })
+    };
+    Ok(judged.into_iter().filter_map(left_out).collect())
+}

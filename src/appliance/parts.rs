@@ -261,6 +261,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::cache::admission::{Admission, AdmissionSizes};
+    use crate::cache::shadow::Shadows;
     use crate::config::SlowReader;
 
     #[test]
@@ -271,5 +273,31 @@ mod tests {
         let limits =
             Limits { connections_max: 1, header_timeout, idle_timeout, slow_reader, drain_timeout };
         assert_eq!(server_settings(&limits).handshake_timeout, header_timeout);
+    }
+
+    #[test]
+    fn what_the_ssd_tier_knows_beside_its_index_is_not_given_to_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let rest_with = |volumes: u32| {
+            let mut text = "memory = { total = \"1 GiB\", ram = \"64 MiB\" }\n".to_owned();
+            text += "listeners.http = [\"127.0.0.1:0\"]\nblock_size = \"64 KiB\"\n";
+            text += "[[sites]]\nname = \"a\"\nhosts = [\"a\"]\n";
+            text += "[[sites.origins]]\nurl = \"http://o\"\n";
+            for n in 0..volumes {
+                let path = folder.path().join(n.to_string());
+                text += &format!("[[ssd.volumes]]\npath = {path:?}\nsize = \"256 MiB\"\n");
+            }
+            let config = Config::from_toml(&text, "test.toml").unwrap();
+            Budget::of(&config).rest_bytes + config.ssd.index_bytes
+        };
+        let (volume_bytes, blocks_max) = (256 << 20, (256 << 20) / (64 << 10));
+        let seen = Admission::bytes_for(&AdmissionSizes { volume_bytes, blocks_max });
+        assert!(seen >= 5 * blocks_max, "{seen}");
+        assert!(Shadows::bytes_for(1 << 24) > 30 << 20, "seven caches of some 5 MiB");
+        for volumes in [1, 3] {
+            let shadows = Shadows::bytes_for(u64::from(volumes) * blocks_max);
+            let known = u64::from(volumes) * 2 * seen + shadows;
+            assert_eq!(rest_with(volumes) + known, rest_with(0), "{volumes} volumes");
+        }
     }
 }

@@ -126,6 +126,45 @@ async fn a_byte_that_changed_on_the_volume_is_a_miss() {
     );
 }
 
+/// Has a piece of `/film` kept; whether that is on `volume`.
+async fn kept_on_volume(origin: &Origin, edge: &Edge, start: u64) -> bool {
+    let of_volume = ["volume=\"volume\""];
+    let entries = async |labels| edge.metric("tidegate_ssd_index_entries", labels).await;
+    let (all, here) = (entries(&[]).await, entries(&of_volume).await);
+    let response = edge.get("/film").range(start..start + PIECE).send().await;
+    assert_eq!(judge(origin, "/film", &response), WHOLE, "{start}");
+    until_kept(edge, all as u32 + 1).await;
+    entries(&of_volume).await > here
+}
+
+#[tokio::test]
+async fn a_large_object_goes_on_in_stripes_of_a_gibibyte_whatever_the_size_of_blocks() {
+    const MIB: u64 = 1 << 20;
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    origin.serve("/film", Script::of(28 << 30));
+    let edge = keeping_all(&origin, folder.path())
+        .volume(folder.path(), "other")
+        .setting("block_size", "64 KiB")
+        .start();
+    // Its head comes with it.
+    edge.get("/film").range(0..1).send().await;
+    until_kept(&edge, 2).await;
+    let home = kept_on_volume(&origin, &edge, PIECE).await;
+    for start in (256 * MIB..4096 * MIB).step_by(320 << 20) {
+        assert_eq!(kept_on_volume(&origin, &edge, start).await, home, "from {start} on");
+    }
+    let mut homes = BTreeSet::new();
+    for start in (4096 * MIB..28_672 * MIB).step_by(1 << 30) {
+        let home = kept_on_volume(&origin, &edge, start).await;
+        for offset in [64 * MIB, 1023 * MIB] {
+            let start = start + offset;
+            assert_eq!(kept_on_volume(&origin, &edge, start).await, home, "from {start} on");
+        }
+        homes.insert(home);
+    }
+    assert_eq!(homes.len(), 2, "24 stripes lie on both volumes");
+}
+
 #[tokio::test]
 async fn the_shadow_caches_are_shown_each_block_that_a_viewer_comes_to_once() {
     let (origin, folder) = (Origin::start(), TempDir::new().unwrap());

@@ -1,4 +1,8 @@
 //! What one region holds: by its footer, or record by record with every checksum.
+//!
+//! Not the walk by which a volume is opened (`store/volume/scan.rs`), which reads by windows, drops
+//! what is not whole and goes on: here each piece that is wrong has to be told apart and named, and
+//! what was written is judged by other code than wrote it.
 
 use std::collections::{HashMap, HashSet};
 

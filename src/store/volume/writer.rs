@@ -285,7 +285,9 @@ fn head_entry(placed: &Placed, granules: u32, head: &QueuedHead) -> FooterEntry 
 
 /// Packs heads into as few packets as they come in order, each when it is asked for: what is packed
 /// was copied.
-fn packed(heads: Vec<QueuedHead>) -> impl Iterator<Item = (PacketBuilder, Vec<QueuedHead>)> {
+fn packed(
+    heads: impl IntoIterator<Item = QueuedHead>,
+) -> impl Iterator<Item = (PacketBuilder, Vec<QueuedHead>)> {
     let mut heads = heads.into_iter().peekable();
     std::iter::from_fn(move || {
         let first = heads.next()?;
@@ -309,4 +311,37 @@ fn packed(heads: Vec<QueuedHead>) -> impl Iterator<Item = (PacketBuilder, Vec<Qu
         }
         Some((packet, together))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::store::SiteHash;
+    use crate::store::format::HeadLabel;
+    use crate::store::volume::HeadWrite;
+
+    #[test]
+    fn no_more_heads_are_packed_than_one_packet_takes() {
+        let head = |sequence: u64| {
+            let (object, site) = (ObjectHash(u128::from(sequence)), SiteHash(1));
+            let payload = Bytes::from(vec![7; 900]);
+            let write =
+                HeadWrite { object, site, birth: 1, payload, body: None, guard: Box::new(()) };
+            let label = HeadLabel { object, site, sequence, birth: 1 };
+            QueuedHead { label, write: Some(write) }
+        };
+        let taken = Cell::new(0);
+        let waiting = (0..100).inspect(|_| taken.set(taken.get() + 1)).map(head);
+        let mut packets = packed(waiting);
+        let mut in_packets = 0;
+        for _ in 0..5 {
+            let (packet, heads) = packets.next().unwrap();
+            in_packets += heads.len();
+            assert_eq!((packet.granules(), heads.len()), (1, 4));
+            assert_eq!(taken.get(), in_packets + 1, "and the next one is looked at");
+        }
+        assert_eq!(packets.map(|(_, heads)| heads.len()).sum::<usize>() + in_packets, 100);
+    }
 }

@@ -164,7 +164,8 @@ impl Core {
         }
     }
 
-    /// Flushes the records, writes the footer, and flushes that.
+    /// Flushes the records and writes the footer. That survives from the next flush on: until then
+    /// the region is read record by record after a crash, which finds the same.
     pub(super) async fn write_footer(
         &self,
         region: RegionId,
@@ -175,8 +176,7 @@ impl Core {
         metadata.flush().await?;
         let granule = self.geometry.region_granules() - footer.granules();
         let spot = self.spot_of(region, granule, generation);
-        metadata.write("a region's footer", spot.at(), footer.encode(&spot)).await?;
-        metadata.flush().await
+        metadata.write("a region's footer", spot.at(), footer.encode(&spot)).await
     }
 }
 

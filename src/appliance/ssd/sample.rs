@@ -102,6 +102,7 @@ fn errors(figures: &VolumeFigures, device: &DeviceFigures) -> ByWord {
         ("read", figures.read_errors),
         ("late", figures.late),
         ("busy", figures.busy),
+        ("reclaim-late", figures.regions_cut_short),
         ("write", figures.write_errors),
         ("flush", device.flush_errors),
     ]

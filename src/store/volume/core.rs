@@ -195,9 +195,12 @@ impl Core {
         spot.expect("what the ledger names lies in a region")
     }
 
-    pub(super) fn reader(&self, urgency: Urgency) -> Reader {
+    /// Reads regions that are given up. It waits no longer than a viewer would: the writer may be
+    /// waiting for the room.
+    pub(super) fn reclaimer(&self) -> Reader {
         let (disk, name) = (self.disk.clone(), self.name.clone());
-        Reader { disk, name, geometry: self.geometry, volume: self.id, urgency }
+        let (urgency, patience) = (Urgency::Reclaim, self.settings.read_deadline);
+        Reader { disk, name, geometry: self.geometry, volume: self.id, urgency, patience }
     }
 
     pub(super) fn metadata(&self) -> Metadata<'_> {

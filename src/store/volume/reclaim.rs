@@ -1,10 +1,10 @@
 //! Making room: a region is given up, and what earned it is appended again first.
 //!
 //! Whatever is carried on is read and verified whole, so this is the scrub too. What the device
-//! does not bring in time is no fault of it: the region is left for later. Only regions that
-//! the last checkpoint knows as sealed are given up: a head that took the place of an older one
-//! never vanishes before the older one does. The region's new generation is durable before it is
-//! used again.
+//! does not bring in time is no fault of it: while nobody waits the region is left for later, and
+//! where the writer does it is given up without that. Only regions that the last checkpoint knows
+//! as sealed are given up: a head that took the place of an older one never vanishes before the
+//! older one does. The region's new generation is durable before it is used again.
 
 use std::time::Duration;
 
@@ -25,8 +25,18 @@ use super::core::{Core, Upkeep};
 use super::window::{Found, ListError};
 use super::writer::block_entry;
 
-/// What carrying on from one region may take at a time: meanwhile no checkpoint is taken.
-const ATTEMPT_MAX: Duration = Duration::from_secs(60);
+/// What carrying on from one region may take, of a device that brings every read in time and each
+/// of them late: meanwhile no checkpoint is taken, and the writer may wait.
+const ATTEMPT_MAX: Duration = Duration::from_secs(20);
+
+/// What becomes of a region of which the device does not bring in time what is to be carried on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Late {
+    /// Nobody waits: it is left for later.
+    IsKept,
+    /// The writer waits: it is given up without that.
+    IsDropped,
+}
 
 /// How carrying on from a region ended.
 #[derive(PartialEq, Eq)]
@@ -75,7 +85,7 @@ impl Core {
             if self.ledger.free_regions() > self.ledger.shape().regions_reserved {
                 return true;
             }
-            if !self.health.is_writable() || !self.reclaim(&mut upkeep).await {
+            if !self.health.is_writable() || !self.reclaim(&mut upkeep, Late::IsDropped).await {
                 return false;
             }
         }
@@ -83,7 +93,7 @@ impl Core {
     }
 
     /// Gives up one region; `false` if there is none to give up, or not now.
-    pub(super) async fn reclaim(&self, upkeep: &mut Upkeep) -> bool {
+    pub(super) async fn reclaim(&self, upkeep: &mut Upkeep, late: Late) -> bool {
         let mut victim = self.ledger.victim(upkeep.sealed_before);
         if victim.is_none() && self.ledger.sealed_regions() > 0 {
             self.take_checkpoint(upkeep).await;
@@ -91,9 +101,9 @@ impl Core {
         }
         let Some(region) = victim else { return false };
         let generation = self.ledger.generation(region);
-        let ended = match self.reader(Urgency::Reclaim).footer(region, generation).await {
-            Ok(footer) => self.carry_on(region, &footer.entries).await,
-            Err(ListError::Device(DeviceError::Late | DeviceError::Busy)) => Ended::NotNow,
+        let ended = match self.reclaimer().footer(region, generation).await {
+            Ok(footer) => self.carry_on(region, &footer.entries, late).await,
+            Err(ListError::Device(DeviceError::Late | DeviceError::Busy)) => self.cut_short(late),
             // Without its list nothing of it is carried on.
             Err(why) => {
                 self.tell_of_read(self.spot_of(region, 0, generation).at(), &why);
@@ -119,7 +129,18 @@ impl Core {
         }
     }
 
-    async fn carry_on(&self, region: RegionId, entries: &[FooterEntry]) -> Ended {
+    /// The device did not bring in time what was to be carried on.
+    fn cut_short(&self, late: Late) -> Ended {
+        match late {
+            Late::IsKept => Ended::NotNow,
+            Late::IsDropped => {
+                self.tally.regions_cut_short.add(1);
+                Ended::Done
+            }
+        }
+    }
+
+    async fn carry_on(&self, region: RegionId, entries: &[FooterEntry], late: Late) -> Ended {
         let until = Instant::now() + ATTEMPT_MAX;
         let mut listed: Vec<Listed> = entries.iter().filter_map(|e| self.listed(e)).collect();
         // Two heads of one object in one packet are one record: the newer one is found.
@@ -128,11 +149,12 @@ impl Core {
         let reclaimed = self.blocks_of(region, &listed);
         let keepers = self.ledger.keepers(region, &listed, self.settings.reappend_rule());
         let generation = self.ledger.generation(region);
-        let mut window = self.reader(Urgency::Reclaim).window(region, generation);
-        let mut carried = Carried::default();
+        let mut window = self.reclaimer().window(region, generation);
+        let (mut carried, mut in_time) = (Carried::default(), true);
         for keeper in &keepers {
-            if !self.health.is_writable() || Instant::now() >= until {
-                return Ended::NotNow;
+            in_time &= Instant::now() < until;
+            if !self.health.is_writable() || !in_time {
+                break;
             }
             let granule = u32::from(keeper.entry.location.granule);
             match window.record(granule).await {
@@ -150,15 +172,15 @@ impl Core {
                 }
                 Ok(Ok(Found::Unknown(_))) => {}
                 Ok(Err(fault)) => self.scrubbed(entries, keeper, &listed, &fault),
-                Err(DeviceError::Late | DeviceError::Busy) => return Ended::NotNow,
+                Err(DeviceError::Late | DeviceError::Busy) => in_time = false,
                 Err(error) => self.scrubbed(entries, keeper, &listed, &error),
             }
         }
         self.write_carried(&mut carried).await;
-        if !self.health.is_writable() {
+        // What it could not carry on is found there still.
+        if !self.health.is_writable() || !in_time && self.cut_short(late) == Ended::NotNow {
             return Ended::NotNow;
         }
-        self.tally.regions_reclaimed.add(1);
         self.tally.blocks_reclaimed.add(reclaimed.len() as u64);
         let used = reclaimed.iter().filter(|entry| entry.score > 0).count();
         self.tally.used_blocks_reclaimed.add(used as u64);
@@ -289,6 +311,7 @@ impl Core {
             return false;
         }
         self.ledger.freed(region);
+        self.tally.regions_reclaimed.add(1);
         true
     }
 }

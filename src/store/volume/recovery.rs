@@ -103,7 +103,8 @@ pub(super) async fn recover(disk: &Disk, settings: &VolumeSettings) -> Result<Fo
         return Err(FormatError::OtherBlocks { block_bytes, wanted_bytes }.into());
     }
     let (disk, name) = (disk.clone(), settings.name_of(volume));
-    let reader = Reader { disk, name, geometry, volume, urgency: Urgency::Promote };
+    let (urgency, patience) = (Urgency::Promote, super::window::PATIENCE);
+    let reader = Reader { disk, name, geometry, volume, urgency, patience };
     let mut recovered = Recovered::default();
 
     let TableRead { table, lost, reopened } = read_table(&reader).await?;

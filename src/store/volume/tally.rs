@@ -106,6 +106,8 @@ pub struct VolumeFigures {
     pub busy: u64,
     /// Regions given up.
     pub regions_reclaimed: u64,
+    /// Those of them of which the device did not bring in time what was to be carried on.
+    pub regions_cut_short: u64,
     /// Block records that were in them.
     pub blocks_reclaimed: u64,
     /// Those of them that had been used.
@@ -145,6 +147,7 @@ pub(super) struct Tally {
     pub(super) read_errors: Counter,
     pub(super) busy: Counter,
     pub(super) regions_reclaimed: Counter,
+    pub(super) regions_cut_short: Counter,
     pub(super) blocks_reclaimed: Counter,
     pub(super) used_blocks_reclaimed: Counter,
 }
@@ -188,6 +191,7 @@ impl Tally {
             read_errors: self.read_errors.value(),
             busy: self.busy.value(),
             regions_reclaimed: self.regions_reclaimed.value(),
+            regions_cut_short: self.regions_cut_short.value(),
             blocks_reclaimed: self.blocks_reclaimed.value(),
             used_blocks_reclaimed: self.used_blocks_reclaimed.value(),
             recovered: Recovered::default(),

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::{Instant, sleep, timeout};
 
+use super::reclaim::Late;
 use super::*;
 use crate::object::{BlockSize, VersionId};
 use crate::store::SiteHash;
@@ -729,35 +731,6 @@ async fn a_volume_that_is_busy_with_readers_still_gives_up_regions() {
     assert_eq!(figures.mismatches, 0);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_region_that_cannot_be_read_in_time_is_kept_and_given_up_later() {
-    let (device, volume) = fresh(64).await;
-    for n in 0..50 {
-        append_whole(&volume, n).await;
-        volume.used(block(n));
-        volume.used(block(n));
-    }
-    volume.checkpoint().await;
-    let stalled = Faults { stall_reads: Duration::from_secs(100), ..Faults::default() };
-    device.set_faults(stalled);
-    let held = |n: &u64| volume.held(block(*n)) != PieceMap::default();
-    let before: Vec<u64> = (0..50).filter(held).collect();
-    for n in 100..112 {
-        let _ = volume.append_block(write_of(n, PieceMap::run(0, 16), PIECE));
-    }
-    settled(&volume).await;
-    let written = volume.figures().written.checkpoints;
-    volume.checkpoint().await;
-    assert!(volume.figures().written.checkpoints > written, "nothing is in its way");
-    device.set_faults(Faults::default());
-    assert_eq!((0..50).filter(held).collect::<Vec<_>>(), before, "nothing was forgotten");
-    assert_eq!((volume.state(), volume.figures().mismatches), (State::Online, 0));
-    for n in 200..220 {
-        append_whole(&volume, n).await;
-    }
-    assert!(volume.figures().regions_reclaimed > 5);
-}
-
 /// What object `n`'s head says, and how far it is believed.
 async fn head_now(volume: &Volume, n: u64) -> Option<(String, Trust)> {
     let found = volume.read_head(ObjectHash(u128::from(n)), Urgency::Viewer).await.unwrap();
@@ -1037,4 +1010,218 @@ async fn a_region_that_the_table_brings_back_brings_no_older_head_back() {
     let again = opened(&killed).await;
     let newer = Some(("new".to_owned(), Trust::MustRevalidate));
     assert_eq!(head_now(&again, 1).await, newer, "the checkpoint knows it");
+}
+
+/// Full of blocks that were all used, so that each is worth another lap; each with a head.
+async fn in_use() -> (Arc<Simulated>, Arc<Volume>) {
+    let (device, volume) = fresh(64).await;
+    for n in 0..50 {
+        append_whole(&volume, n).await;
+        volume.append_head(head_of(n, &format!("head {n}"))).unwrap();
+    }
+    settled(&volume).await;
+    for n in 0..50 {
+        (0..4).for_each(|_| _ = volume.used(block(n)));
+    }
+    volume.checkpoint().await;
+    (device, volume)
+}
+
+fn held(volume: &Volume) -> Vec<u64> {
+    (0..200).filter(|n| volume.held(block(*n)) != PieceMap::default()).collect()
+}
+
+async fn reclaim(volume: &Volume, late: Late) -> bool {
+    let mut upkeep = volume.core.upkeep.lock().await;
+    volume.core.reclaim(&mut upkeep, late).await
+}
+
+fn reads_that_stall(share: Share) -> Faults {
+    let stall_reads = Duration::from_secs(100);
+    Faults { stall_reads, stall_share: share, ..Faults::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_brings_nothing_in_time_holds_the_writer_for_no_longer_than_a_read_may_take()
+{
+    for share in [Share::ALL, Share::millionths(400_000)] {
+        let (device, volume) = in_use().await;
+        let before = volume.figures();
+        device.set_faults(reads_that_stall(share));
+        for n in 100..112 {
+            let began = Instant::now();
+            append_whole(&volume, n).await;
+            // What upkeep has just begun, and what is given up for this one: list and records.
+            let reads_max = 4;
+            assert!(began.elapsed() <= reads_max * settings().read_deadline, "{n}");
+        }
+        let figures = volume.figures();
+        let cut_short = figures.regions_cut_short;
+        let reclaimed = figures.regions_reclaimed - before.regions_reclaimed;
+        assert!(cut_short >= 3 && cut_short <= reclaimed, "{cut_short} of {reclaimed}");
+        assert!(reclaimed <= 2 * 12, "no more than there was need for: {reclaimed}");
+        assert_eq!((volume.state(), figures.regions_quarantined), (State::Online, 0), "no fault");
+        assert_eq!((figures.mismatches, figures.read_errors), (0, 0));
+
+        device.set_faults(Faults::default());
+        let again = opened(&after_kill(&device, 9)).await;
+        for n in 0..112 {
+            assert_eq!(reads_whole(&again, n).await, reads_whole(&volume, n).await, "{n}");
+            assert_eq!(payload(&again, n).await, payload(&volume, n).await, "{n}");
+        }
+        assert!(held(&volume).ends_with(&(100..112).collect::<Vec<_>>()));
+        // What it did not bring in time it is still at.
+        sleep(Duration::from_secs(100)).await;
+        for n in 112..132 {
+            append_whole(&volume, n).await;
+        }
+        assert_eq!(volume.figures().regions_cut_short, cut_short, "the others are carried on");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_nobody_waits_a_region_that_cannot_be_read_in_time_is_left_for_later() {
+    let (device, volume) = in_use().await;
+    let before = held(&volume);
+    device.set_faults(reads_that_stall(Share::ALL));
+    let began = Instant::now();
+    assert!(!reclaim(&volume, Late::IsKept).await);
+    assert_eq!(began.elapsed(), settings().read_deadline, "and a checkpoint waits no longer");
+    assert_eq!(held(&volume), before, "nothing was forgotten");
+    assert_eq!((volume.state(), volume.figures().regions_cut_short), (State::Online, 0));
+    device.set_faults(Faults::default());
+    let reclaimed = volume.figures().regions_reclaimed;
+    assert!(reclaim(&volume, Late::IsKept).await);
+    assert_eq!(volume.figures().regions_reclaimed, reclaimed + 1);
+    assert_eq!(held(&volume), before, "its block was carried on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_volume_could_not_carry_on_before_it_became_read_only_is_found_where_it_was() {
+    let (device, volume) = fresh(64).await;
+    for n in 0..120 {
+        assert!(append(&volume, write_of(n, PieceMap(1), PIECE)).await);
+        for _ in 0..4 * (n % 2) {
+            volume.used(block(n));
+        }
+    }
+    // Half of a region is carried on: what the next one gives finds a region open.
+    assert!(reclaim(&volume, Late::IsDropped).await);
+    let before = held(&volume);
+    assert!(before.len() > 90 && before.len() < 120, "{before:?}");
+    device.set_faults(Faults { fail_writes: Share::ALL, ..Faults::default() });
+    assert!(!reclaim(&volume, Late::IsDropped).await);
+    assert_eq!(volume.state().label(), "read-only");
+    assert_eq!(held(&volume), before);
+    for n in before {
+        assert_eq!(read(&volume, n, 0, 1).await.unwrap().0, piece_bytes(n, 0, PIECE), "{n}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_region_costs_a_flush_to_open_one_to_seal_and_one_to_give_up() {
+    let (device, volume) = fresh(64).await;
+    let core = &volume.core;
+    let steps = || {
+        let generations = core.ledger.snapshot().into_iter().map(|(_, generation)| generation);
+        generations.sum::<u64>() + core.ledger.next_seal()
+    };
+    let checkpoints = async || core.upkeep.lock().await.checkpoint;
+    let before = (device.figures().flushes, steps(), checkpoints().await);
+    for n in 0..120 {
+        append_whole(&volume, n).await;
+        for _ in 0..2 * (n % 2) {
+            volume.used(block(n));
+        }
+    }
+    let flushes = device.figures().flushes - before.0;
+    let taken = checkpoints().await - before.2;
+    let steps = steps() - before.1;
+    let figures = volume.figures();
+    assert!(steps > 400 && figures.regions_reclaimed > 100, "{steps} steps, {figures:?}");
+    assert!(figures.written.reappended > 30 * MIB, "{figures:?}");
+    assert_eq!(flushes, steps + 2 * taken, "and two for each of {taken} checkpoints");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_at_any_moment_of_two_checkpoints_puts_no_head_in_doubt() {
+    let (device, volume) = fresh(32).await;
+    volume.append_head(head_of(1, "one")).unwrap();
+    settled(&volume).await;
+    volume.checkpoint().await;
+    let image = device.crash();
+    for operations in 0.. {
+        let device = Arc::new(Simulated::from_image(image.clone(), 1, Faults::default()));
+        let volume = opened(&device).await;
+        volume.append_head(head_of(2, "two")).unwrap();
+        settled(&volume).await;
+        let stop_after = Some(device.operations() + operations);
+        device.set_faults(Faults { stop_after, ..Faults::default() });
+        let both = async {
+            volume.checkpoint().await;
+            volume.checkpoint().await;
+        };
+        let is_done = timeout(Duration::from_secs(1), both).await.is_ok();
+        for seed in 0..24 {
+            let again = opened(&after_crash(&device, seed)).await;
+            let recovered = again.figures().recovered;
+            assert!(!recovered.heads_in_doubt, "{operations} operations, crash {seed}");
+            assert_eq!(payload(&again, 1).await.as_deref(), Some("one"));
+        }
+        if is_done {
+            // Of each: its sections, a flush, its header, and a flush.
+            assert_eq!(operations, 2 * 5);
+            return;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_forgotten_beside_a_full_queue_costs_a_checkpoint_now_and_then() {
+    let (device, volume) = fresh(32).await;
+    for n in 0..3000 {
+        volume.append_head(head_of(n, "x")).unwrap();
+    }
+    settled(&volume).await;
+    let began_with = volume.core.upkeep.lock().await.checkpoint;
+    // A checkpoint takes half a second, and what waits is written in six.
+    device.set_faults(Faults { stall_writes: Duration::from_millis(100), ..Faults::default() });
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(20) {
+        (0..2000).for_each(|n| volume.forget_head(ObjectHash(n)));
+        sleep(Duration::from_millis(100)).await;
+    }
+    let taken = volume.core.upkeep.lock().await.checkpoint - began_with;
+    assert!((3..=8).contains(&taken), "a fifth of the time goes into them, not all of it: {taken}");
+    settled(&volume).await;
+    sleep(Duration::from_secs(6)).await;
+    let again = opened(&after_kill(&device, 3)).await;
+    for n in 0..3000 {
+        assert_eq!(payload(&again, n).await.is_some(), n >= 2000, "{n}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn others_go_on_while_the_index_is_looked_through_for_a_region() {
+    let device = device(64 * MIB, 7);
+    let geometry = Geometry::new(64 * MIB, 2 * MIB, BlockSize::MAX, 40_000).unwrap();
+    Volume::format(&disk(&device), geometry, VOLUME).await.unwrap();
+    let volume = opened(&device).await;
+    append_whole(&volume, 1).await;
+    let core = Arc::clone(&volume.core);
+    let region = core.index().blocks_of(core.block_key(block(1)))[0].location.region;
+    let shards = core.index().shards();
+    let turns = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&turns);
+    let other = tokio::spawn(async move {
+        loop {
+            counted.fetch_add(1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+        }
+    });
+    core.forget_region(region).await;
+    let turns = turns.load(Ordering::Relaxed);
+    other.abort();
+    assert!(shards > 5 && turns >= shards, "{turns} turns of another, {shards} shards");
+    assert_eq!(volume.held(block(1)), PieceMap::default());
 }

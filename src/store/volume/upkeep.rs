@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -12,16 +13,28 @@ use crate::store::index::RegionId;
 use crate::store::ledger::RegionPhase;
 
 use super::core::{Core, UNBROKEN, Upkeep};
+use super::reclaim::Late;
+
+/// From the end of a checkpoint that was wanted to the next one, at the least; and as a multiple of
+/// what it took. What is forgotten beside a full queue are many heads, and one checkpoint tells of
+/// all of them: a fifth of the time may go into that.
+const WANTED_PAUSE_MIN: Duration = Duration::from_millis(500);
+const WANTED_PAUSE_FACTOR: u32 = 4;
 
 /// Works until it is told to stop.
 pub(super) async fn run(core: Arc<Core>) {
     let mut stopping = core.stopping.subscribe();
     let mut next = Instant::now() + core.settings.checkpoint_interval;
+    let mut wanted_from = Instant::now();
     loop {
+        let is_wanted = core.checkpoint_wanted.load(Ordering::Relaxed);
         tokio::select! {
             biased;
             () = stopped(&mut stopping) => return,
-            () = core.upkeep_wanted.notified() => core.keep_ready().await,
+            () = core.upkeep_wanted.notified() => core.keep_ready(&mut wanted_from).await,
+            () = sleep_until(wanted_from), if is_wanted => {
+                core.checkpoint_if_wanted(&mut wanted_from).await;
+            }
             () = sleep_until(next) => {
                 core.checkpoint_if_changed().await;
                 next = Instant::now() + core.settings.checkpoint_interval;
@@ -36,8 +49,8 @@ async fn stopped(stopping: &mut watch::Receiver<bool>) {
 }
 
 impl Core {
-    async fn keep_ready(&self) {
-        self.checkpoint_if_wanted().await;
+    async fn keep_ready(&self, wanted_from: &mut Instant) {
+        self.checkpoint_if_wanted(wanted_from).await;
         self.put_away_ill().await;
         // Bounded: what is carried on takes regions too, so a round may win nothing.
         for _ in 0..self.geometry.regions() {
@@ -46,15 +59,15 @@ impl Core {
                 break;
             }
             let mut upkeep = self.upkeep.lock().await;
-            if !self.reclaim(&mut upkeep).await {
+            if !self.reclaim(&mut upkeep, Late::IsKept).await {
                 break;
             }
             drop(upkeep);
-            self.checkpoint_if_wanted().await;
+            self.checkpoint_if_wanted(wanted_from).await;
         }
         if self.index_is_full() && self.health.is_writable() {
             let mut upkeep = self.upkeep.lock().await;
-            self.reclaim(&mut upkeep).await;
+            self.reclaim(&mut upkeep, Late::IsKept).await;
         }
     }
 
@@ -71,9 +84,12 @@ impl Core {
         self.upkeep_wanted.notify_one();
     }
 
-    async fn checkpoint_if_wanted(&self) {
-        if self.checkpoint_wanted.swap(false, Ordering::Relaxed) {
+    /// Takes one, if one is wanted and it is not before `from`.
+    async fn checkpoint_if_wanted(&self, from: &mut Instant) {
+        if Instant::now() >= *from && self.checkpoint_wanted.swap(false, Ordering::Relaxed) {
+            let began = Instant::now();
             self.checkpoint_now().await;
+            *from = Instant::now() + (began.elapsed() * WANTED_PAUSE_FACTOR).max(WANTED_PAUSE_MIN);
         }
     }
 

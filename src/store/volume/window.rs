@@ -23,7 +23,7 @@ use super::metadata::BUSY_PAUSE;
 const WINDOW_GRANULES: u32 = 1024;
 /// Granules of a region's end that are read to find its footer: enough for most.
 const FOOTER_GUESS_GRANULES: u32 = 4;
-/// Nobody waits for this, but it must end.
+/// What a read may take that finds out what is where: nobody can go on without it, but it must end.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 const GRANULE: usize = GRANULE_SIZE_BYTES as usize;
 
@@ -36,6 +36,8 @@ pub(super) struct Reader {
     pub(super) geometry: Geometry,
     pub(super) volume: VolumeId,
     pub(super) urgency: Urgency,
+    /// What one read may take.
+    pub(super) patience: Duration,
 }
 
 /// A region that is being read.
@@ -104,11 +106,11 @@ impl Reader {
         }
     }
 
-    /// `count` granules at `at`, within [`PATIENCE`]; waits while the queue of the device is full,
+    /// `count` granules at `at`, while patience lasts; waits while the queue of the device is full,
     /// and tries once more what has failed.
     pub(super) async fn granules(&self, at: u64, count: u32) -> Result<Granules, DeviceError> {
         let mut failed_before = false;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.patience;
         loop {
             let into = vec![Buffer::Own(Granules::zeroed(count as usize))];
             match self.disk.read(at, into, self.urgency, deadline).await.map(|mut b| b.pop()) {

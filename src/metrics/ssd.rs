@@ -424,7 +424,14 @@ mod tests {
                 counts: vec![2, 3, 1],
                 sum: Duration::from_millis(9),
             },
-            errors: vec![("read", 2), ("late", 0), ("busy", 0), ("write", 0), ("flush", 1)],
+            errors: vec![
+                ("read", 2),
+                ("late", 0),
+                ("busy", 0),
+                ("reclaim-late", 0),
+                ("write", 0),
+                ("flush", 1),
+            ],
             refused: vec![
                 ("queue-full", 3),
                 ("index-full", 0),

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tidegate::cache::admission::{AdmissionSettings, Mode};
 use tidegate::cache::policy::Sharding;
-use tidegate::cache::shadow::{Asked, Found, Miniature, MiniatureSizes, Reader};
-use tidegate::object::SiteId;
+use tidegate::cache::shadow::{Asked, Found, Miniature, MiniatureSizes};
+use xxhash_rust::xxh3::xxh3_64;
 
 const MIB: u64 = 1 << 20;
 const SSD_BLOCKS: u64 = 16 << 10;
@@ -44,11 +44,12 @@ impl Flooded {
             for _ in 0..ROUNDS * HOT_BLOCKS {
                 clock += Duration::from_millis(10);
                 // Any of the hot blocks, by a fixed sequence without order.
-                let hot = hash(clock.duration_since(start).as_millis() as u64) % HOT_BLOCKS;
-                found += u64::from(cache.ask(&asked(hot), clock) != Found::Nowhere);
+                let tick = clock.duration_since(start).as_millis() as u64;
+                let hot = xxh3_64(&tick.to_le_bytes()) % HOT_BLOCKS;
+                found += u64::from(cache.ask(&Asked::made_up(hot, MIB), clock) != Found::Nowhere);
                 for _ in 0..strangers {
                     stranger += 1;
-                    cache.ask(&asked(stranger), clock);
+                    cache.ask(&Asked::made_up(stranger, MIB), clock);
                 }
             }
             100.0 * found as f64 / (ROUNDS * HOT_BLOCKS) as f64
@@ -87,25 +88,4 @@ impl Flooded {
             "holds": self.holds(),
         })
     }
-}
-
-fn asked(block: u64) -> Asked {
-    Asked {
-        block_hash: hash(block),
-        title_hash: hash(!block),
-        site: SiteId(0),
-        block_bytes: MIB,
-        asked_bytes: MIB,
-        reader: Reader::Enters,
-        lifetime_left: Duration::MAX,
-        live: false,
-    }
-}
-
-/// SplitMix64.
-fn hash(word: u64) -> u64 {
-    let word = word.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    word ^ (word >> 31)
 }

@@ -288,30 +288,11 @@ fn sizes(settings: ShadowSettings, sample: u64, ram: f64, ssd: f64) -> Miniature
 
 #[cfg(test)]
 mod tests {
+    use xxhash_rust::xxh3::xxh3_64;
+
     use super::*;
-    use crate::object::SiteId;
 
     const MIB: u64 = 1 << 20;
-
-    /// SplitMix64.
-    fn hash(word: u64) -> u64 {
-        let word = word.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb)
-    }
-
-    fn asked(block: u64) -> Asked {
-        Asked {
-            block_hash: hash(block),
-            title_hash: hash(!block),
-            site: SiteId(0),
-            block_bytes: MIB,
-            asked_bytes: MIB,
-            reader: Reader::Enters,
-            lifetime_left: Duration::MAX,
-            live: false,
-        }
-    }
 
     fn shadows(start: Instant) -> Shadows {
         let settings = ShadowSettings {
@@ -327,11 +308,12 @@ mod tests {
     fn report(block: impl Fn(u64) -> u64) -> ShadowReport {
         let start = Instant::now();
         let shadows = shadows(start);
+        let asked = |n| Asked::made_up(block(n), MIB);
         let mut reports = 0;
         for n in 0..109_000 {
             let now = start + Duration::from_millis(100) * n as u32;
             // More than one request at a time: the sample is a 64th of them.
-            reports += (0..10).filter(|m| shadows.ask(&asked(block(n * 10 + m)), now)).count();
+            reports += (0..10).filter(|m| shadows.ask(&asked(n * 10 + m), now)).count();
         }
         assert_eq!(reports, 3, "one each hour");
         shadows.report().unwrap()
@@ -369,7 +351,8 @@ mod tests {
 
     #[test]
     fn where_most_is_asked_for_once_choosing_is_found_better() {
-        let report = report(|n| if n % 2 == 0 { 1 << 40 | n } else { hash(n) % 450_000 });
+        let returning = |n: u64| xxh3_64(&n.to_le_bytes()) % 450_000;
+        let report = report(|n| if n % 2 == 0 { 1 << 40 | n } else { returning(n) });
         assert_eq!(report.better, Better::Chosen, "{report:?}");
         let ssd = |factor: f64| {
             let mut points = report.curve.iter();

@@ -7,6 +7,8 @@
 use std::hash::{BuildHasherDefault, Hasher};
 use std::time::{Duration, Instant};
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use crate::cache::admission::{
     Admission, AdmissionFigures, AdmissionSettings, AdmissionSizes, Better, Decision, Sight, Use,
 };
@@ -55,6 +57,23 @@ pub struct Asked {
     pub lifetime_left: Duration,
     /// Whether it is part of a live stream.
     pub live: bool,
+}
+
+impl Asked {
+    /// The whole of a block of a made-up workload, by its first byte: of a title of its own, and
+    /// fresh for ever. Its number is all that tells it from others.
+    pub fn made_up(number: u64, block_bytes: u64) -> Asked {
+        Asked {
+            block_hash: xxh3_64(&number.to_le_bytes()),
+            title_hash: xxh3_64(&(!number).to_le_bytes()),
+            site: SiteId(0),
+            block_bytes,
+            asked_bytes: block_bytes,
+            reader: Reader::Enters,
+            lifetime_left: Duration::MAX,
+            live: false,
+        }
+    }
 }
 
 /// How a reader came to a block.
@@ -302,61 +321,47 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    /// SplitMix64.
-    fn hash(word: u64) -> u64 {
-        let word = word.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb)
+    fn asked(block: u64) -> Asked {
+        Asked::made_up(block, MIB)
     }
 
-    fn asked(block: u64) -> Asked {
-        Asked {
-            block_hash: hash(block),
-            title_hash: hash(!block),
-            site: SiteId(0),
-            block_bytes: MIB,
-            asked_bytes: MIB,
-            reader: Reader::Enters,
-            lifetime_left: Duration::MAX,
-            live: false,
-        }
-    }
+    const SIZES: MiniatureSizes = MiniatureSizes {
+        ram_bytes: 100 * MIB,
+        ssd_bytes: 1_000 * MIB,
+        region_bytes: 10 * MIB,
+        block_bytes_usual: MIB,
+        sharding: Sharding { shard_bytes_min: 64 * MIB, shards_max: 1 },
+    };
 
     fn cache(mode: Mode) -> Miniature {
-        let sizes = MiniatureSizes {
-            ram_bytes: 100 * MIB,
-            ssd_bytes: 1_000 * MIB,
-            region_bytes: 10 * MIB,
-            block_bytes_usual: MIB,
-            sharding: Sharding { shard_bytes_min: 64 * MIB, shards_max: 1 },
-        };
         let settings = AdmissionSettings { mode, ..AdmissionSettings::default() };
-        Miniature::new(sizes, settings, Instant::now())
+        Miniature::new(SIZES, settings, Instant::now())
     }
 
-    /// Reads the hot blocks without order, twenty times each, with so many strangers in between;
-    /// what part of them is found.
-    fn hot_share(cache: &mut Miniature, strangers: u64) -> f64 {
+    /// Reads so many hot blocks without order, twenty times each, with so many strangers in
+    /// between; what part of them is found.
+    fn hot_share(cache: &mut Miniature, hot: u64, strangers: u64) -> f64 {
         let now = Instant::now();
-        let (hot, rounds) = (400, 20);
+        let requests = 20 * hot;
         let mut found = 0;
-        for n in 0..hot * rounds {
-            found += u64::from(cache.ask(&asked(hash(n) % hot), now) != Found::Nowhere);
+        for n in 0..requests {
+            let which = xxh3_64(&n.to_le_bytes()) % hot;
+            found += u64::from(cache.ask(&asked(which), now) != Found::Nowhere);
             for stranger in 0..strangers {
                 cache.ask(&asked(strangers << 40 | (n * strangers + stranger + hot)), now);
             }
         }
-        found as f64 / (hot * rounds) as f64
+        found as f64 / requests as f64
     }
 
     #[test]
     fn a_flood_of_strangers_leaves_the_hot_set() {
         let mut cache = cache(Mode::Budget);
         // The hot set was written among strangers, as it would be.
-        hot_share(&mut cache, 1);
-        assert!(hot_share(&mut cache, 0) > 0.999);
+        hot_share(&mut cache, 400, 1);
+        assert!(hot_share(&mut cache, 400, 0) > 0.999);
         let before = cache.figures();
-        let flooded = hot_share(&mut cache, 4);
+        let flooded = hot_share(&mut cache, 400, 4);
         assert!(flooded > 0.99, "{flooded}");
         let written = cache.figures().since(&before);
         assert!(written.share(written.written_bytes()) < 0.1, "{written:?}");
@@ -368,25 +373,12 @@ mod tests {
             ram_bytes: 200 * MIB,
             ssd_bytes: 2_048 * MIB,
             region_bytes: 32 * MIB,
-            block_bytes_usual: MIB,
-            sharding: Sharding { shard_bytes_min: 64 * MIB, shards_max: 1 },
+            ..SIZES
         };
         let mut cache = Miniature::new(sizes, AdmissionSettings::default(), Instant::now());
-        let mut share = |strangers: u64| {
-            let (hot, rounds) = (1_024, 20);
-            let now = Instant::now();
-            let mut found = 0;
-            for n in 0..hot * rounds {
-                found += u64::from(cache.ask(&asked(hash(n) % hot), now) != Found::Nowhere);
-                (0..strangers).for_each(|stranger| {
-                    cache.ask(&asked(1 << 40 | (n * strangers + stranger)), now);
-                });
-            }
-            found as f64 / (hot * rounds) as f64
-        };
-        share(0);
-        assert_eq!(share(0), 1.0);
-        let flooded = share(16);
+        hot_share(&mut cache, 1_024, 0);
+        assert_eq!(hot_share(&mut cache, 1_024, 0), 1.0);
+        let flooded = hot_share(&mut cache, 1_024, 16);
         assert!(flooded > 0.99, "{flooded}");
     }
 

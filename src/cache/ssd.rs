@@ -159,8 +159,9 @@ impl Ssd {
             block_bytes_usual: parts.block_size.bytes() / 2,
             lifetime_min: SSD_LIFETIME_MIN,
         };
-        let ssd_bytes =
-            Some(volumes.all().iter().map(|place| place.admission.volume_bytes()).sum());
+        let ssd_bytes = Some(
+            volumes.all().iter().map(|tier_volume| tier_volume.admission.volume_bytes()).sum(),
+        );
         let shadowed = ssd_bytes.filter(|bytes| *bytes > 0).map(shadowed);
         Arc::new(Ssd {
             shadows: shadowed.map(|settings| Shadows::new(settings, Instant::now())),
@@ -231,16 +232,16 @@ impl Ssd {
         }
         let Some(report) = shadows.report() else { return };
         let all_bytes: u64 =
-            self.volumes.all().iter().map(|place| place.admission.volume_bytes()).sum();
-        for place in self.volumes.all() {
-            let share = place.admission.volume_bytes() as f64 / all_bytes as f64;
-            place.admission.prefer(report.better.of_share(share));
+            self.volumes.all().iter().map(|tier_volume| tier_volume.admission.volume_bytes()).sum();
+        for tier_volume in self.volumes.all() {
+            let share = tier_volume.admission.volume_bytes() as f64 / all_bytes as f64;
+            tier_volume.admission.prefer(report.better.of_share(share));
         }
     }
 
     /// The pieces held of a block, on all volumes together.
     pub fn held(&self, block: &BlockKey) -> PieceMap {
-        let maps = self.volumes.online().map(|place| place.volume().held(*block));
+        let maps = self.volumes.online().map(|tier_volume| tier_volume.volume().held(*block));
         maps.fold(PieceMap::default(), PieceMap::union)
     }
 
@@ -341,15 +342,15 @@ impl Ssd {
     }
 
     fn used(&self, object: ObjectHash, block: BlockKey) {
-        for place in self.volumes.online() {
+        for tier_volume in self.volumes.online() {
             // Both: without its head a block is not found.
-            place.volume().used(block);
-            place.volume().used_head(object);
+            tier_volume.volume().used(block);
+            tier_volume.volume().used_head(object);
         }
     }
 
     fn holds_head(&self, object: ObjectHash) -> bool {
-        self.volumes.online().any(|place| place.volume().holds_head(object))
+        self.volumes.online().any(|tier_volume| tier_volume.volume().holds_head(object))
     }
 
     fn site(&self, site: SiteId) -> Option<&Arc<Site>> {
@@ -505,7 +506,8 @@ mod tests {
         let heads = &ssd.parts.heads;
         heads.store(key.clone(), head.clone());
         assert!(ssd.write_head(&ssd.subject(key), std::slice::from_ref(head), (None, None)));
-        while ssd.volumes.online().any(|place| place.volume().figures().queue_bytes > 0) {
+        while ssd.volumes.online().any(|tier_volume| tier_volume.volume().figures().queue_bytes > 0)
+        {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         heads.clear();

@@ -34,12 +34,16 @@ impl Ssd {
         match wanted {
             None => {
                 self.owing.begin(object, bytes);
-                self.volumes.online().for_each(|place| place.volume().forget_lost_head(object));
+                self.volumes
+                    .online()
+                    .for_each(|tier_volume| tier_volume.volume().forget_lost_head(object));
             }
             Some(Wanted { block, first, count, .. }) => {
                 self.owing.paid(object, bytes);
                 let pieces = PieceMap::run(*first, *count);
-                self.volumes.online().for_each(|place| place.volume().forget_lost(*block, pieces));
+                self.volumes
+                    .online()
+                    .for_each(|tier_volume| tier_volume.volume().forget_lost(*block, pieces));
             }
         }
         true
@@ -68,14 +72,14 @@ impl Ssd {
 
     /// The pieces of a block that were on a volume that has failed.
     pub(super) fn lost_pieces(&self, block: &BlockKey) -> PieceMap {
-        let maps = self.volumes.online().map(|place| place.volume().lost(*block));
+        let maps = self.volumes.online().map(|tier_volume| tier_volume.volume().lost(*block));
         maps.fold(PieceMap::default(), PieceMap::union)
     }
 
     /// Whether the object's head was lost, by a read or with its volume.
     pub(super) fn lost_head(&self, object: ObjectHash) -> bool {
         self.lost.holds_heads(object)
-            || self.volumes.online().any(|place| place.volume().lost_head(object))
+            || self.volumes.online().any(|tier_volume| tier_volume.volume().lost_head(object))
     }
 
     /// Whether a piece that no volume holds is missing because one is ill.

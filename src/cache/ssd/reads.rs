@@ -195,11 +195,12 @@ impl Ssd {
     }
 
     async fn read(&self, wanted: Wanted, urgency: Urgency) -> Brought {
-        let holds =
-            |place: &&Arc<TierVolume>| place.volume().held(wanted.block).holds(wanted.first);
+        let holds = |tier_volume: &&Arc<TierVolume>| {
+            tier_volume.volume().held(wanted.block).holds(wanted.first)
+        };
         let mut slow = false;
-        let in_time = |place: &&Arc<TierVolume>| {
-            let may_try = place.may_try();
+        let in_time = |tier_volume: &&Arc<TierVolume>| {
+            let may_try = tier_volume.may_try();
             slow |= !may_try;
             may_try
         };
@@ -208,27 +209,28 @@ impl Ssd {
         if in_ram.is_some_and(|block| block.pieces().holds(wanted.first)) {
             return Brought::InRam;
         }
-        let Some(place) = self.volumes.online().filter(holds).find(in_time) else {
+        let Some(tier_volume) = self.volumes.online().filter(holds).find(in_time) else {
             return if slow { Brought::Ill } else { Brought::NotHeld };
         };
-        let held = place.volume().held(wanted.block);
+        let held = tier_volume.volume().held(wanted.block);
         let run = (wanted.first..PIECES_PER_BLOCK_MAX).take_while(|piece| held.holds(*piece));
         let count = (run.count() as u32).min(wanted.count).max(1);
         let Some((extent, count, reserved)) = self.room(wanted.class, count, urgency).await else {
             return Brought::NoMemory;
         };
         let pieces = Pieces { first: wanted.first, count };
-        let read = place.volume().read(wanted.block, pieces, extent.lend(reserved), urgency).await;
+        let read =
+            tier_volume.volume().read(wanted.block, pieces, extent.lend(reserved), urgency).await;
         let read = match read {
             Ok(read) => read,
             Err(error) => {
                 if matches!(error, ReadError::Failed(_)) {
                     self.lost.add_block(wanted.block);
                 }
-                return note_miss(place, &error);
+                return note_miss(tier_volume, &error);
             }
         };
-        place.was_in_time();
+        tier_volume.was_in_time();
         let Some((extent, reserved)) = Extent::returned(read.lent, read.bytes) else {
             return Brought::NotHeld;
         };
@@ -272,11 +274,11 @@ impl Ssd {
 }
 
 /// A read did not come: tells the volume if it was late, and whoever waits what it means for him.
-pub(super) fn note_miss(place: &TierVolume, error: &ReadError) -> Brought {
+pub(super) fn note_miss(tier_volume: &TierVolume, error: &ReadError) -> Brought {
     match error {
         ReadError::Absent | ReadError::Mismatch | ReadError::Offline => Brought::NotHeld,
         ReadError::Late => {
-            place.was_late();
+            tier_volume.was_late();
             Brought::Ill
         }
         ReadError::Busy | ReadError::Failed(_) => Brought::Ill,

@@ -99,16 +99,16 @@ impl Ssd {
         let mut newest: Option<(Vec<Arc<Head>>, HeadFound)> = None;
         let mut all_read = true;
         let mut without = Recalled::NotHeld;
-        for place in self.volumes.online() {
-            if !place.volume().holds_head(object) {
+        for tier_volume in self.volumes.online() {
+            if !tier_volume.volume().holds_head(object) {
                 continue;
             }
-            if !place.may_try() {
+            if !tier_volume.may_try() {
                 all_read = false;
                 without = Recalled::Ill;
                 continue;
             }
-            let volume = place.volume();
+            let volume = tier_volume.volume();
             // A head that is not read may not be replaced either: what is kept of it would be lost.
             let bytes = volume.head_bytes(object);
             let free = self.parts.governor.reserve(Use::Ssd, Class::Miss, bytes);
@@ -121,14 +121,14 @@ impl Ssd {
                     if matches!(error, ReadError::Failed(_)) {
                         self.lost.add_heads(object);
                     }
-                    if matches!(note_miss(place, &error), Brought::Ill) {
+                    if matches!(note_miss(tier_volume, &error), Brought::Ill) {
                         all_read = false;
                         without = Recalled::Ill;
                     }
                     continue;
                 }
             };
-            place.was_in_time();
+            tier_volume.was_in_time();
             let name = (self.site_name(key.site()), key.target());
             let Some(heads) = decoded(&found.payload, name, rule) else { continue };
             let received = |heads: &[Arc<Head>]| heads[0].freshness.received_at;

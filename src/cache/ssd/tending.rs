@@ -17,8 +17,8 @@ impl Ssd {
         loop {
             seconds.tick().await;
             let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            for place in self.volumes.online() {
-                place.tend(since_epoch.as_secs() / DAY.as_secs());
+            for tier_volume in self.volumes.online() {
+                tier_volume.tend(since_epoch.as_secs() / DAY.as_secs());
             }
         }
     }

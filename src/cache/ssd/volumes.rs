@@ -63,8 +63,10 @@ impl TierVolume {
             tracing::info!("volume {} forgets which blocks were seen: {error}", self.name);
         }
         // A weak handle: the volume is one of its parts.
-        let place = Arc::downgrade(self);
-        let saved = move || place.upgrade().map_or_else(Vec::new, |place| place.save());
+        let tier_volume = Arc::downgrade(self);
+        let saved = move || {
+            tier_volume.upgrade().map_or_else(Vec::new, |tier_volume| tier_volume.save())
+        };
         volume.set_extra(Arc::new(saved));
         // Held until it is online: what changes from then on, it is told.
         let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -176,8 +178,8 @@ pub struct Volumes(Vec<Arc<TierVolume>>);
 
 impl Volumes {
     /// In the order of the configuration.
-    pub fn new(places: Vec<TierVolume>) -> Volumes {
-        Volumes(places.into_iter().map(Arc::new).collect())
+    pub fn new(tier_volumes: Vec<TierVolume>) -> Volumes {
+        Volumes(tier_volumes.into_iter().map(Arc::new).collect())
     }
 
     /// All of them.
@@ -192,26 +194,26 @@ impl Volumes {
 
     /// The heads of an object change: volumes that are not online yet will know.
     pub(super) fn note_change(&self, object: ObjectHash) {
-        self.0.iter().for_each(|place| place.note_change(object));
+        self.0.iter().for_each(|tier_volume| tier_volume.note_change(object));
     }
 
     /// Those that are open; one that failed since holds nothing.
     pub(super) fn online(&self) -> impl Iterator<Item = &Arc<TierVolume>> {
-        self.0.iter().filter(|place| place.volume.get().is_some())
+        self.0.iter().filter(|tier_volume| tier_volume.volume.get().is_some())
     }
 
     /// Where an object's bytes from `start_bytes` on are written.
     pub(super) fn home(&self, object: ObjectHash, start_bytes: u64) -> Option<&Arc<TierVolume>> {
         let is_beyond = start_bytes >= WHOLE_BYTES_MAX;
         let stripe = if is_beyond { start_bytes / STRIPE_BYTES } else { 0 };
-        let writable = |place: &&Arc<TierVolume>| place.volume().is_writable();
-        let score = |place: &Arc<TierVolume>| {
-            let id = place.volume().id().0.to_le_bytes();
+        let writable = |tier_volume: &&Arc<TierVolume>| tier_volume.volume().is_writable();
+        let score = |tier_volume: &Arc<TierVolume>| {
+            let id = tier_volume.volume().id().0.to_le_bytes();
             let seed = (object.0 >> 64) as u64 ^ object.0 as u64;
             let hash = xxh3_64_with_seed(&id, seed.wrapping_add(stripe));
             // Weighted rendezvous: -w / ln(u), u uniform between 0 and 1.
             let uniform = (hash >> 11) as f64 / (1_u64 << 53) as f64;
-            -place.weight / uniform.max(f64::MIN_POSITIVE).ln()
+            -tier_volume.weight / uniform.max(f64::MIN_POSITIVE).ln()
         };
         let online = self.online().filter(writable);
         online.max_by(|one, other| score(one).total_cmp(&score(other)))

@@ -40,7 +40,8 @@ impl Ssd {
         (head, ram, writing): (&Head, &RamBlock, UnderWay),
     ) {
         // Without its head nobody would find it after a restart; beside an older one neither.
-        let known = self.volumes.online().any(|place| place.holds_newest_head(subject.object));
+        let known =
+            self.volumes.online().any(|tier_volume| tier_volume.holds_newest_head(subject.object));
         if !known && !self.write_head(subject, variants, (None, None)) {
             return;
         }
@@ -76,9 +77,11 @@ impl Ssd {
         let name = (self.site_name(key.site()), key.target());
         let Some(record) = encoded(name, edits, variants) else { return false };
         let Some(home) = self.volumes.home(object, 0) else { return false };
-        for place in self.volumes.online().filter(|place| !Arc::ptr_eq(place, home)) {
-            if place.volume().holds_head(object) {
-                place.volume().forget_head(object);
+        for tier_volume in
+            self.volumes.online().filter(|tier_volume| !Arc::ptr_eq(tier_volume, home))
+        {
+            if tier_volume.volume().holds_head(object) {
+                tier_volume.volume().forget_head(object);
             }
         }
         let bytes = record.len() + body.as_ref().map_or(0, |body| body.bytes.len());
@@ -144,8 +147,8 @@ impl Ssd {
 
     /// What was published of a block is not to be believed, nor what is being written of it.
     pub fn forget_block(&self, block: &BlockKey) {
-        for place in self.volumes.online() {
-            place.volume().forget_block(*block);
+        for tier_volume in self.volumes.online() {
+            tier_volume.volume().forget_block(*block);
         }
     }
 
@@ -155,8 +158,10 @@ impl Ssd {
     }
 
     fn forget_everywhere(&self, object: ObjectHash) {
-        for place in self.volumes.online().filter(|place| place.volume().holds_head(object)) {
-            place.volume().forget_head(object);
+        for tier_volume in
+            self.volumes.online().filter(|tier_volume| tier_volume.volume().holds_head(object))
+        {
+            tier_volume.volume().forget_head(object);
         }
     }
 

@@ -37,29 +37,34 @@ struct RecordedHead {
     response: RecordedResponse,
 }
 
+/// What an object is called in full, the same in every process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ObjectName<'a> {
+    /// Its site's.
+    pub(super) site: &'a str,
+    /// Its path and query.
+    pub(super) target: &'a str,
+}
+
 /// The record of an object. Variants whose length is not known are left out: nothing of them is
 /// kept. `edits` are those that were made to their fields.
 pub(super) fn encoded(
-    (site, target): (&str, &str),
+    name: ObjectName<'_>,
     edits: &FieldEdits,
     heads: &[Arc<Head>],
 ) -> Option<Vec<u8>> {
     let variants: Vec<_> = heads.iter().filter_map(|head| recorded(head)).collect();
     let edited = edits.names().map(|name| name.as_str().to_owned()).collect();
-    let (site, target) = (site.to_owned(), target.to_owned());
+    let (site, target) = (name.site.to_owned(), name.target.to_owned());
     let object = RecordedObject { site, target, variants, edited };
     (!object.variants.is_empty())
         .then(|| serde_json::to_vec(&object).expect("text, numbers and lists can be written"))
 }
 
 /// The heads of a record, if it is this object's, as far as `rule` lets them be shared.
-pub(super) fn decoded(
-    record: &[u8],
-    (site, target): (&str, &str),
-    rule: &Rule,
-) -> Option<Vec<Arc<Head>>> {
+pub(super) fn decoded(record: &[u8], name: ObjectName<'_>, rule: &Rule) -> Option<Vec<Arc<Head>>> {
     let object: RecordedObject = serde_json::from_slice(record).ok()?;
-    let same = object.site == site && object.target == target;
+    let same = ObjectName { site: &object.site, target: &object.target } == name;
     let edits_again = |edited: &String| rule.response.names().any(|name| name.as_str() == edited);
     if !same || !object.edited.iter().all(edits_again) {
         return None;
@@ -169,8 +174,8 @@ mod tests {
         assert_eq!(again.version.validator, head.version.validator);
         assert!(again.version.ranges_ignored());
         assert_eq!(again.freshness, head.freshness);
-        assert!(decoded(&record, ("film", "/b.mp4?x=1"), &rule).is_none());
-        assert!(decoded(&record, ("other", "/a.mp4?x=1"), &rule).is_none());
+        assert!(decoded(&record, ObjectName { target: "/b.mp4?x=1", ..NAME }, &rule).is_none());
+        assert!(decoded(&record, ObjectName { site: "other", ..NAME }, &rule).is_none());
         assert!(decoded(&record[..record.len() - 1], NAME, &rule).is_none());
     }
 
@@ -216,7 +221,7 @@ mod tests {
         }
     }
 
-    const NAME: (&str, &str) = ("film", "/a.mp4?x=1");
+    const NAME: ObjectName<'static> = ObjectName { site: "film", target: "/a.mp4?x=1" };
 
     fn record_of(head: &Arc<Head>, rule: &Rule) -> Vec<u8> {
         encoded(NAME, &rule.response, std::slice::from_ref(head)).unwrap()

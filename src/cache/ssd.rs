@@ -29,9 +29,10 @@ pub use self::reads::{Brought, Landed, Recalled, Wanted};
 use self::reads::{Reading, Recalling};
 pub use self::tending::DAY;
 pub use self::volumes::{TierVolume, Volumes};
-use self::writes::Writing;
+use self::writes::{Admitted, Writing};
 pub use self::writes::{Change, Worth};
 use crate::cache::admission::{Decision, Sight, Use as Sighted};
+use crate::cache::head_record::ObjectName;
 use crate::cache::heads::{Heads, Version};
 use crate::cache::ram::{Ram, RamBlock};
 use crate::cache::shadow::{Asked, Reader, ShadowReport, ShadowSettings, Shadows};
@@ -150,6 +151,19 @@ pub enum Seen {
     Hit,
 }
 
+/// A request for a part of a block, as the shadow caches are shown it.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown {
+    /// The block's place in its object.
+    pub index: u32,
+    /// What was asked for of it.
+    pub asked_bytes: u64,
+    /// What the whole block weighs.
+    pub block_bytes: u64,
+    /// How the viewer came to it.
+    pub reader: Reader,
+}
+
 impl Ssd {
     /// A tier whose volumes come online by and by.
     pub fn new(parts: SsdParts, volumes: Volumes) -> Arc<Ssd> {
@@ -200,34 +214,17 @@ impl Ssd {
         self.shadows.as_ref()?.report()
     }
 
-    /// Shows the shadow caches a request: so many bytes of a block of so many. Once an hour they
-    /// say which mode of admission is better, which counts where the write budgets allow it. Of
-    /// most blocks nothing more than their hash is reckoned: they are not in the sample.
-    pub fn show(
-        &self,
-        key: &ObjectKey,
-        index: u32,
-        (asked_bytes, block_bytes): (u64, u64),
-        reader: Reader,
-    ) {
+    /// Shows the shadow caches a request. Once an hour they say which mode of admission is better,
+    /// which counts where the write budgets allow it. Of most blocks nothing more than their hash
+    /// is reckoned: they are not in the sample.
+    pub fn show(&self, key: &ObjectKey, shown: Shown) {
         let Some(shadows) = &self.shadows else { return };
-        let block_hash = block_hash(self.object(key), index);
-        if !shadows.samples(block_hash) {
+        if !shadows.samples(block_hash(self.object(key), shown.index)) {
             return;
         }
-        let subject = self.subject(key);
-        self.figures.shown[usize::from(reader == Reader::Inside)].fetch_add(1, Ordering::Relaxed);
-        let asked = Asked {
-            block_hash,
-            title_hash: subject.title_hash,
-            site: subject.key.site(),
-            block_bytes,
-            asked_bytes,
-            reader,
-            lifetime_left: Duration::MAX,
-            live: subject.live,
-        };
-        if !shadows.ask(&asked, Instant::now()) {
+        let inside = usize::from(shown.reader == Reader::Inside);
+        self.figures.shown[inside].fetch_add(1, Ordering::Relaxed);
+        if !shadows.ask(&self.asked(key, shown), Instant::now()) {
             return;
         }
         let Some(report) = shadows.report() else { return };
@@ -236,6 +233,21 @@ impl Ssd {
         for tier_volume in self.volumes.all() {
             let share = tier_volume.admission.volume_bytes() as f64 / all_bytes as f64;
             tier_volume.admission.prefer(report.better.of_share(share));
+        }
+    }
+
+    fn asked(&self, key: &ObjectKey, shown: Shown) -> Asked {
+        let subject = self.subject(key);
+        let Shown { index, asked_bytes, block_bytes, reader } = shown;
+        Asked {
+            block_hash: subject.block_hash(index),
+            title_hash: subject.title_hash,
+            site: subject.key.site(),
+            block_bytes,
+            asked_bytes,
+            reader,
+            lifetime_left: Duration::MAX,
+            live: subject.live,
         }
     }
 
@@ -306,14 +318,16 @@ impl Ssd {
             let variants = self.parts.heads.variants(&subject.key);
             let head = variants.iter().find(|head| head.version.id == version.id);
             let Some(head) = head else { return };
-            match &ram {
-                None => {
-                    self.write_head(subject, &variants, (None, Some(writing)));
-                }
-                Some(ram) if is_small(version) && variants.len() == 1 => {
-                    self.write_small(subject, &variants, (ram, writing));
-                }
-                Some(ram) => self.write_block(subject, home, &variants, (head, ram, writing)),
+            // An object of no bytes is its head alone.
+            let Some(ram) = &ram else {
+                let beside = Beside { body: None, writing: Some(writing) };
+                self.write_head(subject, &variants, beside);
+                return;
+            };
+            let admitted = Admitted { subject, variants: &variants, ram, writing };
+            match is_small(version) && variants.len() == 1 {
+                true => self.write_small(admitted),
+                false => self.write_block(admitted, head, home),
             }
         });
         if version.is_changed() {
@@ -366,6 +380,10 @@ impl Ssd {
         self.site(key.site()).map(|site| site.rule_for(key.path()))
     }
 
+    fn name_of<'a>(&'a self, key: &'a ObjectKey) -> ObjectName<'a> {
+        ObjectName { site: self.site_name(key.site()), target: key.target() }
+    }
+
     fn site_name(&self, site: SiteId) -> &str {
         self.site(site).map_or("", |site| &site.name)
     }
@@ -396,6 +414,7 @@ mod tests {
     use crate::cache::head_record::encoded;
     use crate::cache::heads::{Head, Known};
     use crate::cache::ram::RamSettings;
+    use crate::cache::ssd::writes::Beside;
     use crate::memory::{Class, Use};
     use crate::message::freshness::Freshness;
     use crate::message::response::Stored;
@@ -485,7 +504,7 @@ mod tests {
         let (subject, head) = (ssd.subject(&key), head(&numbers, LONG));
         let heads = &ssd.parts.heads;
         heads.store(key.clone(), head.clone());
-        assert!(ssd.write_head(&subject, std::slice::from_ref(&head), (None, None)));
+        assert!(ssd.write_head(&subject, std::slice::from_ref(&head), Beside::default()));
         heads.forget(&key, head.version.id);
         assert_eq!(ssd.recall(&key).await, Recalled::Found);
         assert!(matches!(known(&ssd, &key), Known::Variant(_)));
@@ -505,12 +524,44 @@ mod tests {
     async fn keep_head(ssd: &Ssd, key: &ObjectKey, head: &Arc<Head>) {
         let heads = &ssd.parts.heads;
         heads.store(key.clone(), head.clone());
-        assert!(ssd.write_head(&ssd.subject(key), std::slice::from_ref(head), (None, None)));
-        while ssd.volumes.online().any(|tier_volume| tier_volume.volume().figures().queue_bytes > 0)
-        {
+        assert!(ssd.write_head(&ssd.subject(key), std::slice::from_ref(head), Beside::default()));
+        until_written(ssd).await;
+        heads.clear();
+    }
+
+    async fn until_written(ssd: &Ssd) {
+        let waits = |of: &Arc<TierVolume>| of.volume().figures().queue_bytes > 0;
+        while ssd.volumes.online().any(waits) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        heads.clear();
+    }
+
+    /// A block of which all is on the volumes and nothing in ram, but for its object's head.
+    struct KeptBlock {
+        subject: Subject,
+        version: Arc<Version>,
+        block: BlockKey,
+    }
+
+    async fn keep_block(ssd: &Ssd) -> KeptBlock {
+        let (key, head) =
+            (ObjectKey::new(SiteId(0), "/a"), head(&VersionNumbers::of_epoch(1), LONG));
+        let (subject, version) = (ssd.subject(&key), head.version.clone());
+        let block = BlockKey { version: version.id, index: 0 };
+        ssd.parts.heads.store(key, head);
+        ssd.parts.ram.publish(block, 0, vec![7; 1 << 20].into());
+        ssd.consider(&subject, &version, 0, Seen::Filled);
+        until_written(ssd).await;
+        ssd.parts.ram.forget(&block);
+        KeptBlock { subject, version, block }
+    }
+
+    /// The heads of `target` as they are written to a volume, beside the tier.
+    fn head_write(object: ObjectHash, target: &str, head: &Arc<Head>) -> HeadWrite {
+        let name = ObjectName { site: "", target };
+        let payload = encoded(name, &FieldEdits::default(), std::slice::from_ref(head)).unwrap();
+        let (site, payload, guard) = (SiteHash(0), payload.into(), Box::new(()));
+        HeadWrite { object, site, birth: 0, payload, body: None, guard }
     }
 
     #[tokio::test]
@@ -666,22 +717,13 @@ mod tests {
     async fn what_a_late_device_keeps_stays_reserved_until_it_gives_it_back() {
         let (ssd, (device, volume)) = (tier(), simulated().await);
         ssd.volumes.all()[0].come_online(volume.clone());
-        let (key, head) =
-            (ObjectKey::new(SiteId(0), "/a"), head(&VersionNumbers::of_epoch(1), LONG));
-        let (subject, block) = (ssd.subject(&key), BlockKey { version: head.version.id, index: 0 });
-        ssd.parts.heads.store(key.clone(), head.clone());
-        ssd.parts.ram.publish(block, 0, vec![7; 1 << 20].into());
-        ssd.consider(&subject, &head.version, 0, Seen::Filled);
-        while volume.figures().queue_bytes > 0 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        ssd.parts.ram.forget(&block);
+        let KeptBlock { subject, version, block } = keep_block(&ssd).await;
         let used = || ssd.parts.governor.used_bytes(Use::Ssd);
         assert_eq!(used(), 0);
         let stalled = Faults { stall_reads: Duration::from_secs(60), ..Faults::default() };
         device.set_faults(stalled);
         let wanted = Wanted { block, first: 0, count: 4, class: Class::Miss };
-        assert!(matches!(ssd.bring(&subject, &head.version, wanted).await, Brought::Ill));
+        assert!(matches!(ssd.bring(&subject, &version, wanted).await, Brought::Ill));
         assert_eq!(used(), 4 << 16, "the device may still write into it");
         assert_eq!(ssd.parts.ram.usage().taken_bytes, 4 << 16);
         tokio::time::sleep(Duration::from_secs(61)).await;
@@ -718,12 +760,8 @@ mod tests {
         let head = head(&VersionNumbers::of_epoch(1), LONG);
         // As if "/b" had been chosen so that its hash is that of "/a".
         let object = ssd.subject(&keys[0]).object;
-        let (name, edits) = (("", "/b"), FieldEdits::default());
-        let payload = encoded(name, &edits, std::slice::from_ref(&head)).unwrap();
         let body = SmallBody { version: head.version.id, bytes: vec![7; 9].into() };
-        let (site, birth, guard) = (SiteHash(0), 0, Box::new(()));
-        let payload = payload.into();
-        let write = HeadWrite { object, site, birth, payload, body: Some(body), guard };
+        let write = HeadWrite { body: Some(body), ..head_write(object, "/b", &head) };
         volume.append_head(write).unwrap();
         assert_eq!(ssd.recall(&keys[0]).await, Recalled::NotHeld);
         assert!(matches!(known(&ssd, &keys[0]), Known::Nothing));
@@ -741,22 +779,13 @@ mod tests {
     async fn pieces_of_a_volume_that_has_failed_are_lost_one_by_one() {
         let (ssd, volume) = (tier_of(1 << 40), volume().await);
         ssd.volumes.all()[0].come_online(volume.clone());
-        let (key, head) =
-            (ObjectKey::new(SiteId(0), "/a"), head(&VersionNumbers::of_epoch(1), LONG));
-        let (subject, block) = (ssd.subject(&key), BlockKey { version: head.version.id, index: 0 });
-        ssd.parts.heads.store(key.clone(), head.clone());
-        ssd.parts.ram.publish(block, 0, vec![7; 1 << 20].into());
-        ssd.consider(&subject, &head.version, 0, Seen::Filled);
-        while volume.figures().queue_bytes > 0 {
-            tokio::task::yield_now().await;
-        }
-        ssd.parts.ram.forget(&block);
+        let KeptBlock { subject, version, block } = keep_block(&ssd).await;
         assert_eq!(ssd.held_or_lost(&block), PieceMap::run(0, 16));
         volume.worsen(&State::Offline { why: "gone".to_owned() });
         assert_eq!(ssd.held(&block), PieceMap::default());
         assert_eq!(ssd.held_or_lost(&block), PieceMap::run(0, 16));
         let wanted = |first, count| Wanted { block, first, count, class: Class::Miss };
-        let brought = |wanted| ssd.bring(&subject, &head.version, wanted);
+        let brought = |wanted| ssd.bring(&subject, &version, wanted);
         assert!(matches!(brought(wanted(3, 2)).await, Brought::Ill));
         assert!(ssd.may_bypass(&subject, (Some(&wanted(3, 2)), 2 << 16), Asks::First));
         assert!(matches!(brought(wanted(4, 1)).await, Brought::NotHeld));
@@ -785,9 +814,7 @@ mod tests {
         ssd.parts.ram.publish(block(&disowned), 0, vec![8; 1 << 20].into());
         disowned.version.mark_changed();
         ssd.consider(&ssd.subject(&other), &disowned.version, 0, Seen::Filled);
-        while volume.figures().queue_bytes > 0 {
-            tokio::task::yield_now().await;
-        }
+        until_written(&ssd).await;
         assert_eq!(ssd.held(&block(&old)), PieceMap::default());
         assert_eq!(ssd.held(&block(&disowned)), PieceMap::default());
         assert_eq!(ssd.held(&block(&new)), PieceMap::run(0, 16));
@@ -800,16 +827,7 @@ mod tests {
         let (old, new) = (head(&numbers, LONG), head(&numbers, LONG));
         let keys = ["/a", "/b"].map(|target| ObjectKey::new(SiteId(0), target));
         for key in &keys {
-            let (name, edits) = (("", key.target()), FieldEdits::default());
-            let payload = encoded(name, &edits, std::slice::from_ref(&old)).unwrap();
-            let write = HeadWrite {
-                object: ssd.subject(key).object,
-                site: SiteHash(0),
-                birth: 0,
-                payload: payload.into(),
-                body: None,
-                guard: Box::new(()),
-            };
+            let write = head_write(ssd.subject(key).object, key.target(), &old);
             volume.append_head(write).unwrap();
         }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::time::{sleep, timeout};
 
 use crate::cache::shadow::Reader;
-use crate::cache::ssd::{Asks, Brought, Landed, Seen, Subject, Wanted};
+use crate::cache::ssd::{Asks, Brought, Landed, Seen, Shown, Subject, Wanted};
 use crate::delivery::feed::{Feed, Now, Span};
 use crate::fill::error::FillError;
 use crate::limits::PIECE_SIZE_BYTES;
@@ -213,9 +213,13 @@ impl Feed {
         let length = self.version.length_bytes().unwrap_or(u64::MAX);
         let block_end = length.min(start + block_size.bytes());
         let end = span.end.unwrap_or(u64::MAX).min(block_end);
-        let bytes = (end.saturating_sub(span.position), block_end.saturating_sub(start));
-        let reader = if span.position == start { Reader::Enters } else { Reader::Inside };
-        self.shared.ssd.show(&self.key, index, bytes, reader);
+        let shown = Shown {
+            index,
+            asked_bytes: end.saturating_sub(span.position),
+            block_bytes: block_end.saturating_sub(start),
+            reader: if span.position == start { Reader::Enters } else { Reader::Inside },
+        };
+        self.shared.ssd.show(&self.key, shown);
     }
 
     /// What was brought for `position`.

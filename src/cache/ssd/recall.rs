@@ -129,7 +129,7 @@ impl Ssd {
                 }
             };
             tier_volume.was_in_time();
-            let name = (self.site_name(key.site()), key.target());
+            let name = self.name_of(key);
             let Some(heads) = decoded(&found.payload, name, rule) else { continue };
             let received = |heads: &[Arc<Head>]| heads[0].freshness.received_at;
             if newest.as_ref().is_none_or(|(newest, _)| received(newest) < received(&heads)) {

@@ -21,28 +21,21 @@ use crate::store::{ObjectHash, Stream};
 
 impl Ssd {
     /// One record for all of a small object: its head and its body.
-    pub(super) fn write_small(
-        &self,
-        subject: &Subject,
-        variants: &[Arc<Head>],
-        (ram, writing): (&RamBlock, UnderWay),
-    ) {
+    pub(super) fn write_small(&self, admitted: Admitted<'_>) {
+        let Admitted { subject, variants, ram, writing } = admitted;
         let Some(bytes) = ram.read(0) else { return };
         let body = SmallBody { version: variants[0].version.id, bytes };
-        self.write_head(subject, variants, (Some(body), Some(writing)));
+        let beside = Beside { body: Some(body), writing: Some(writing) };
+        self.write_head(subject, variants, beside);
     }
 
-    pub(super) fn write_block(
-        &self,
-        subject: &Subject,
-        home: &TierVolume,
-        variants: &[Arc<Head>],
-        (head, ram, writing): (&Head, &RamBlock, UnderWay),
-    ) {
+    /// A record of the block's own, on the volume where that part of the object is at `home`.
+    pub(super) fn write_block(&self, admitted: Admitted<'_>, head: &Head, home: &TierVolume) {
+        let Admitted { subject, variants, ram, writing } = admitted;
         // Without its head nobody would find it after a restart; beside an older one neither.
         let known =
             self.volumes.online().any(|tier_volume| tier_volume.holds_newest_head(subject.object));
-        if !known && !self.write_head(subject, variants, (None, None)) {
+        if !known && !self.write_head(subject, variants, Beside::default()) {
             return;
         }
         let bytes = ram.length_bytes();
@@ -70,12 +63,11 @@ impl Ssd {
         &self,
         subject: &Subject,
         variants: &[Arc<Head>],
-        (body, writing): (Option<SmallBody>, Option<UnderWay>),
+        Beside { body, writing }: Beside,
     ) -> bool {
         let (key, object) = (&subject.key, subject.object);
         let Some(edits) = self.rule(key).map(|rule| &rule.response) else { return false };
-        let name = (self.site_name(key.site()), key.target());
-        let Some(record) = encoded(name, edits, variants) else { return false };
+        let Some(record) = encoded(self.name_of(key), edits, variants) else { return false };
         let Some(home) = self.volumes.home(object, 0) else { return false };
         for tier_volume in
             self.volumes.online().filter(|tier_volume| !Arc::ptr_eq(tier_volume, home))
@@ -140,7 +132,7 @@ impl Ssd {
             },
             _ => None,
         };
-        if !self.write_head(subject, &variants, (body, None)) {
+        if !self.write_head(subject, &variants, Beside { body, writing: None }) {
             self.forget_everywhere(object);
         }
     }
@@ -173,6 +165,23 @@ impl Ssd {
         let bytes = block.read(0)?;
         (bytes.len() as u64 == length).then_some(SmallBody { version, bytes })
     }
+}
+
+/// A block that was let in, as ram has it, with its object's heads as they are now.
+pub(super) struct Admitted<'a> {
+    pub(super) subject: &'a Subject,
+    pub(super) variants: &'a [Arc<Head>],
+    pub(super) ram: &'a RamBlock,
+    /// It is on its way until this is dropped.
+    pub(super) writing: UnderWay,
+}
+
+/// What is written in one record with an object's heads.
+#[derive(Default)]
+pub(super) struct Beside {
+    pub(super) body: Option<SmallBody>,
+    /// The block that the body is, if it was let in as one.
+    pub(super) writing: Option<UnderWay>,
 }
 
 /// Blocks whose write is not over: they are neither held nor missing.

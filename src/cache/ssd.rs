@@ -29,11 +29,11 @@ pub use self::reads::{Brought, Landed, Recalled, Wanted};
 use self::reads::{Reading, Recalling};
 pub use self::tending::DAY;
 pub use self::volumes::{TierVolume, Volumes};
-use self::writes::{Admitted, Writing};
+use self::writes::{Admitted, Beside, Writing};
 pub use self::writes::{Change, Worth};
 use crate::cache::admission::{Decision, Sight, Use as Sighted};
 use crate::cache::head_record::ObjectName;
-use crate::cache::heads::{Heads, Version};
+use crate::cache::heads::{Head, Heads, Version};
 use crate::cache::ram::{Ram, RamBlock};
 use crate::cache::shadow::{Asked, Reader, ShadowReport, ShadowSettings, Shadows};
 use crate::limits::{PIECE_SIZE_BYTES, SSD_LIFETIME_MIN, SSD_READ_AHEAD_MAX};
@@ -217,14 +217,14 @@ impl Ssd {
     /// Shows the shadow caches a request. Once an hour they say which mode of admission is better,
     /// which counts where the write budgets allow it. Of most blocks nothing more than their hash
     /// is reckoned: they are not in the sample.
-    pub fn show(&self, key: &ObjectKey, shown: Shown) {
+    pub fn show(&self, key: &ObjectKey, version: &Version, shown: Shown) {
         let Some(shadows) = &self.shadows else { return };
         if !shadows.samples(block_hash(self.object(key), shown.index)) {
             return;
         }
         let inside = usize::from(shown.reader == Reader::Inside);
         self.figures.shown[inside].fetch_add(1, Ordering::Relaxed);
-        if !shadows.ask(&self.asked(key, shown), Instant::now()) {
+        if !shadows.ask(&self.asked(key, version, shown), Instant::now()) {
             return;
         }
         let Some(report) = shadows.report() else { return };
@@ -236,9 +236,11 @@ impl Ssd {
         }
     }
 
-    fn asked(&self, key: &ObjectKey, shown: Shown) -> Asked {
+    fn asked(&self, key: &ObjectKey, version: &Version, shown: Shown) -> Asked {
         let subject = self.subject(key);
         let Shown { index, asked_bytes, block_bytes, reader } = shown;
+        let variants = self.parts.heads.variants(key);
+        let head = variants.iter().find(|head| head.version.id == version.id);
         Asked {
             block_hash: subject.block_hash(index),
             title_hash: subject.title_hash,
@@ -246,7 +248,8 @@ impl Ssd {
             block_bytes,
             asked_bytes,
             reader,
-            lifetime_left: Duration::MAX,
+            // Without its head it would not be written.
+            lifetime_left: head.map_or(Duration::ZERO, |head| lifetime_left(head)),
             live: subject.live,
         }
     }
@@ -306,9 +309,7 @@ impl Ssd {
         }
         let variants = self.parts.heads.variants(&subject.key);
         let Some(head) = variants.iter().find(|head| head.version.id == version.id) else { return };
-        if head.freshness.lifetime < SSD_LIFETIME_MIN {
-            sight.lifetime_left = head.freshness.lifetime;
-        }
+        sight.lifetime_left = lifetime_left(head);
         let Some(writing) = self.writing.begin(subject.object, block) else { return };
         if home.admission.consider(&sight, Instant::now()) != Decision::Admit {
             return;
@@ -398,6 +399,12 @@ fn block_hash(object: ObjectHash, index: u32) -> u64 {
     xxh3_64_with_seed(&object.0.to_le_bytes(), u64::from(index))
 }
 
+/// As admission judges it: what is fresh for long enough can be revalidated for ever.
+fn lifetime_left(head: &Head) -> Duration {
+    let lifetime = head.freshness.lifetime;
+    if lifetime < SSD_LIFETIME_MIN { lifetime } else { Duration::MAX }
+}
+
 /// Whether its body lies in one record with its head.
 fn is_small(version: &Version) -> bool {
     version.length_bytes().is_some_and(|length| (1..=PIECE_SIZE_BYTES).contains(&length))
@@ -412,7 +419,7 @@ mod tests {
     use super::*;
     use crate::cache::admission::{Admission, AdmissionSettings, AdmissionSizes, Mode};
     use crate::cache::head_record::encoded;
-    use crate::cache::heads::{Head, Known};
+    use crate::cache::heads::Known;
     use crate::cache::ram::RamSettings;
     use crate::cache::ssd::writes::Beside;
     use crate::memory::{Class, Use};
@@ -494,6 +501,22 @@ mod tests {
     /// What is known of `key` in ram.
     fn known(ssd: &Ssd, key: &ObjectKey) -> Known {
         ssd.parts.heads.find(key, &HeaderMap::new(), Instant::now())
+    }
+
+    #[tokio::test]
+    async fn shadow_caches_are_told_how_long_a_block_will_be_fresh() {
+        let (ssd, numbers) = (tier(), VersionNumbers::of_epoch(1));
+        let key = ObjectKey::new(SiteId(0), "/a");
+        let (index, asked_bytes, block_bytes) = (0, 1, 1 << 20);
+        let shown = Shown { index, asked_bytes, block_bytes, reader: Reader::Enters };
+        let brief = Duration::from_secs(59);
+        for (lifetime, told) in [(brief, brief), (LONG, Duration::MAX)] {
+            let head = head(&numbers, lifetime);
+            ssd.parts.heads.store(key.clone(), head.clone());
+            assert_eq!(ssd.asked(&key, &head.version, shown).lifetime_left, told);
+        }
+        let unknown = head(&numbers, LONG);
+        assert_eq!(ssd.asked(&key, &unknown.version, shown).lifetime_left, Duration::ZERO);
     }
 
     #[tokio::test]

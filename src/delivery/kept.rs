@@ -219,7 +219,7 @@ impl Feed {
             block_bytes: block_end.saturating_sub(start),
             reader: if span.position == start { Reader::Enters } else { Reader::Inside },
         };
-        self.shared.ssd.show(&self.key, shown);
+        self.shared.ssd.show(&self.key, &self.version, shown);
     }
 
     /// What was brought for `position`.

@@ -397,4 +397,14 @@ mod tests {
         assert_eq!(figures.ram_bytes + figures.ssd_bytes, 300 * MIB);
         assert!(figures.ssd_bytes > 100 * MIB, "ram holds a hundred of them: {figures:?}");
     }
+
+    #[test]
+    fn what_is_stale_soon_is_not_written() {
+        let mut cache = cache(Mode::All);
+        let brief = Asked { lifetime_left: Duration::from_secs(59), ..asked(0) };
+        cache.ask(&brief, Instant::now());
+        assert_eq!(cache.figures().written_bytes(), 0);
+        cache.ask(&asked(1), Instant::now());
+        assert_eq!(cache.figures().written_bytes() / MIB, 1, "whole granules");
+    }
 }

@@ -12,7 +12,7 @@ pub mod remembered;
 pub mod survey;
 pub mod volume;
 
-pub use self::format::{Geometry, Stream, VolumeId};
+pub use self::format::{FilledFor, Geometry, VolumeId};
 pub use self::volume::Volume;
 
 /// Names an object on volumes: a hash of its site's name and its target, the same in every process.

@@ -6,8 +6,8 @@ use std::path::Path;
 use tidegate::object::{BlockKey, BlockSize, PieceMap, VersionNumbers};
 use tidegate::store::device::{self, Buffer, Disk, Granules, Options, Urgency};
 use tidegate::store::format::{
-    ENTRIES_PER_PAGE, Footer, FooterEntry, Geometry, Indexed, PageCopy, RegionEntry, RegionState,
-    Stream, TablePage, VolumeId,
+    ENTRIES_PER_PAGE, FilledFor, Footer, FooterEntry, Geometry, Indexed, PageCopy, RegionEntry,
+    RegionState, TablePage, VolumeId,
 };
 use tidegate::store::{SiteHash, Volume};
 
@@ -45,7 +45,7 @@ pub(super) async fn volume(path: &Path) {
                 indexed: Indexed::Block {
                     block: BlockKey { version: versions.assign(), index: 0 },
                     pieces: PieceMap::run(0, 1),
-                    stream: Stream::Demand,
+                    stream: FilledFor::Demand,
                 },
             })
             .collect();
@@ -54,10 +54,10 @@ pub(super) async fn volume(path: &Path) {
         table[region as usize] = RegionEntry {
             generation: GENERATION,
             state: RegionState::Sealed,
-            stream: Stream::Demand,
+            stream: FilledFor::Demand,
             sealed,
         };
-        let footer = Footer { stream: Stream::Demand, sealed, entries };
+        let footer = Footer { stream: FilledFor::Demand, sealed, entries };
         let granule = geometry.region_granules() - footer.granules();
         let spot = geometry.spot(ID, region, granule, GENERATION).unwrap();
         write(&disk, spot.at(), footer.encode(&spot)).await;

@@ -17,7 +17,7 @@ use crate::limits::SSD_LIFETIME_MIN;
 use crate::memory::{Class, Use};
 use crate::object::{BlockKey, ObjectKey};
 use crate::store::volume::{BlockWrite, HeadWrite, SmallBody};
-use crate::store::{ObjectHash, Stream};
+use crate::store::{FilledFor, ObjectHash};
 
 impl Ssd {
     /// One record for all of a small object: its head and its body.
@@ -50,7 +50,7 @@ impl Ssd {
             birth: head.version.birth,
             pieces: ram.pieces(),
             parts: ram.parts().collect(),
-            origin: Stream::Demand,
+            origin: FilledFor::Demand,
             guard: Box::new((reserved, writing)),
         };
         // What is refused is counted there, and is not held.

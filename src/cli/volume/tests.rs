@@ -12,7 +12,7 @@ use super::*;
 use crate::object::{BlockKey, PieceMap, VersionNumbers};
 use crate::store::device::create;
 use crate::store::volume::{BlockWrite, HeadWrite, VolumeSettings};
-use crate::store::{ObjectHash, SiteHash, Stream, Volume};
+use crate::store::{FilledFor, ObjectHash, SiteHash, Volume};
 
 const MIB: u64 = 1 << 20;
 
@@ -102,7 +102,7 @@ fn written(path: &Path) {
                 birth: 0,
                 pieces: PieceMap::run(0, 3),
                 parts: vec![Bytes::from(vec![index as u8 + 1; 3 * (64 << 10)])],
-                origin: Stream::Demand,
+                origin: FilledFor::Demand,
                 guard: Box::new(()),
             };
             volume.append_block(block).unwrap();

@@ -15,7 +15,7 @@ use crate::store::{ObjectHash, SiteHash};
 use super::checksum::Checksum;
 use super::frame::{self, Frame, GRANULE, kind};
 use super::record::record_at;
-use super::{FormatError, Spot, Stream};
+use super::{FilledFor, FormatError, Spot};
 
 const PIECE: usize = PIECE_SIZE_BYTES as usize;
 const PIECES: usize = PIECES_PER_BLOCK_MAX as usize;
@@ -35,7 +35,7 @@ pub struct BlockLabel {
     /// The number of the write.
     pub sequence: u64,
     /// Why it was filled.
-    pub stream: Stream,
+    pub stream: FilledFor,
 }
 
 /// The header of a block record.
@@ -119,7 +119,7 @@ impl BlockHeader {
         bytes.put_slice(&label.block.version.to_bytes());
         bytes.put_u32_le(label.block.index);
         bytes.put_u16_le(self.pieces.0);
-        bytes.put_u16_le(if label.stream == Stream::Planned { PLANNED } else { 0 });
+        bytes.put_u16_le(if label.stream == FilledFor::Planned { PLANNED } else { 0 });
         bytes.put_u128_le(label.object.0);
         bytes.put_u64_le(label.site.0);
         bytes.put_u64_le(label.birth);
@@ -155,7 +155,7 @@ impl BlockHeader {
             block: BlockKey { version, index },
             birth: body.try_get_u64_le()?,
             sequence,
-            stream: if planned { Stream::Planned } else { Stream::Demand },
+            stream: if planned { FilledFor::Planned } else { FilledFor::Demand },
         };
         let length_bytes = body.try_get_u32_le()?;
         body.try_get_u32_le()?;

@@ -13,7 +13,7 @@ use crate::store::device::Granules;
 
 use super::checksum::Checksum;
 use super::frame::{self, Address, Frame, kind};
-use super::{FormatError, Geometry, RegionState, Stream, VolumeId};
+use super::{FilledFor, FormatError, Geometry, RegionState, VolumeId};
 
 /// What one region takes in the section of regions.
 pub const REGION_SNAPSHOT_BYTES: usize = 24;
@@ -214,7 +214,7 @@ pub struct RegionSnapshot {
     /// What it was used for.
     pub state: RegionState,
     /// What it was written with.
-    pub stream: Stream,
+    pub stream: FilledFor,
 }
 
 impl RegionSnapshot {
@@ -241,7 +241,7 @@ impl RegionSnapshot {
             sealed: fields.try_get_u64_le()?,
             used_granules: fields.try_get_u32_le()?,
             state: RegionState::from_byte(fields.try_get_u8()?)?,
-            stream: Stream::from_byte(fields.try_get_u8()?)?,
+            stream: FilledFor::from_byte(fields.try_get_u8()?)?,
         })
     }
 }

@@ -11,7 +11,7 @@ use crate::store::device::Granules;
 use crate::store::{ObjectHash, SiteHash};
 
 use super::frame::{self, Frame, GRANULE, HEAD_BYTES, kind};
-use super::{FormatError, Spot, Stream};
+use super::{FilledFor, FormatError, Spot};
 
 const FIELDS_BYTES: usize = 16;
 const ENTRY_BYTES: usize = 48;
@@ -31,7 +31,7 @@ pub enum Indexed {
         /// Which pieces of it.
         pieces: PieceMap,
         /// Why they were filled.
-        stream: Stream,
+        stream: FilledFor,
     },
     /// A head.
     Head {
@@ -64,7 +64,7 @@ pub struct FooterEntry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Footer {
     /// What the region was written with.
-    pub stream: Stream,
+    pub stream: FilledFor,
     /// When it was sealed, as the region table has it.
     pub sealed: u64,
     /// Its records.
@@ -126,7 +126,7 @@ impl Footer {
         let mut body = frame.body();
         let count = body.try_get_u32_le()?;
         let entry_bytes = usize::from(body.try_get_u16_le()?);
-        let stream = Stream::from_byte(body.try_get_u8()?)?;
+        let stream = FilledFor::from_byte(body.try_get_u8()?)?;
         body.try_get_u8()?;
         let sealed = body.try_get_u64_le()?;
         let length = FormatError::Invalid { what: "a footer's length" };
@@ -179,7 +179,7 @@ impl FooterEntry {
                 if pieces.count() == 0 || granules < least || granules > whole + 1 {
                     return Err(invalid);
                 }
-                let stream = Stream::from_byte(planned)?;
+                let stream = FilledFor::from_byte(planned)?;
                 Indexed::Block { block: BlockKey { version, index }, pieces, stream }
             }
             HEAD => Indexed::Head { object: ObjectHash(key) },

@@ -34,27 +34,28 @@ pub use self::region::RegionHeader;
 pub use self::superblock::{Access, SUPERBLOCK_COPIES, Superblock, superblock_places};
 pub use self::table::{Copy as PageCopy, ENTRIES_PER_PAGE, RegionEntry, RegionState, TablePage};
 
-/// What a region is written with: blocks that viewers asked for lie apart from planned ones.
+/// Why bytes were filled. Blocks that viewers asked for lie apart from planned ones, so a region is
+/// of one or the other, whichever [`ledger::Stream`](super::ledger::Stream) brought it there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Stream {
+pub enum FilledFor {
     /// What viewers asked for.
     Demand,
     /// What was filled before anyone asked.
     Planned,
 }
 
-impl Stream {
+impl FilledFor {
     fn to_byte(self) -> u8 {
         match self {
-            Stream::Demand => 0,
-            Stream::Planned => 1,
+            FilledFor::Demand => 0,
+            FilledFor::Planned => 1,
         }
     }
 
-    fn from_byte(byte: u8) -> Result<Stream, FormatError> {
+    fn from_byte(byte: u8) -> Result<FilledFor, FormatError> {
         match byte {
-            0 => Ok(Stream::Demand),
-            1 => Ok(Stream::Planned),
+            0 => Ok(FilledFor::Demand),
+            1 => Ok(FilledFor::Planned),
             _ => Err(FormatError::Invalid { what: "a stream" }),
         }
     }

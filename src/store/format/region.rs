@@ -5,7 +5,7 @@ use bytes::{Buf, BufMut};
 use crate::store::device::Granules;
 
 use super::frame::{self, Frame, kind};
-use super::{FormatError, Spot, Stream, VolumeId};
+use super::{FilledFor, FormatError, Spot, VolumeId};
 
 /// What stands in granule 0 of a region that was ever opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,12 +13,12 @@ pub struct RegionHeader {
     /// The generation it was opened in.
     pub generation: u64,
     /// What it is written with.
-    pub stream: Stream,
+    pub stream: FilledFor,
 }
 
 impl RegionHeader {
     /// As it is written to granule 0 of a region that is opened; `spot` names the generation.
-    pub fn encode(spot: &Spot, stream: Stream) -> Granules {
+    pub fn encode(spot: &Spot, stream: FilledFor) -> Granules {
         let mut bytes = frame::begin();
         bytes.put_u8(stream.to_byte());
         bytes.put_bytes(0, 7);
@@ -37,7 +37,7 @@ impl RegionHeader {
         let frame = Frame::open(bytes)?;
         frame.is(kind::REGION_HEADER)?;
         frame.belongs(volume, u64::from(region) << 32)?;
-        let stream = Stream::from_byte(frame.body().try_get_u8()?)?;
+        let stream = FilledFor::from_byte(frame.body().try_get_u8()?)?;
         Ok(RegionHeader { generation: frame.address.generation, stream })
     }
 }

@@ -9,7 +9,7 @@ use crate::limits::GRANULE_SIZE_BYTES;
 use crate::store::device::Granules;
 
 use super::frame::{self, Address, Frame, GRANULE, HEAD_BYTES, kind};
-use super::{FormatError, Geometry, Stream, VolumeId};
+use super::{FilledFor, FormatError, Geometry, VolumeId};
 
 const ENTRY_BYTES: usize = 32;
 /// Regions that one page tells of; page `n` begins with region `n * ENTRIES_PER_PAGE`.
@@ -57,14 +57,19 @@ pub struct RegionEntry {
     /// What it is used for.
     pub state: RegionState,
     /// What it is written with.
-    pub stream: Stream,
+    pub stream: FilledFor,
     /// Orders sealed regions by age; 0 unless sealed.
     pub sealed: u64,
 }
 
 impl Default for RegionEntry {
     fn default() -> RegionEntry {
-        RegionEntry { generation: 0, state: RegionState::Free, stream: Stream::Demand, sealed: 0 }
+        RegionEntry {
+            generation: 0,
+            state: RegionState::Free,
+            stream: FilledFor::Demand,
+            sealed: 0,
+        }
     }
 }
 
@@ -186,7 +191,7 @@ impl TablePage {
 fn decode_entry(body: &mut &[u8]) -> Result<RegionEntry, FormatError> {
     let (generation, sealed) = (body.try_get_u64_le()?, body.try_get_u64_le()?);
     let state = RegionState::from_byte(body.try_get_u8()?)?;
-    let stream = Stream::from_byte(body.try_get_u8()?)?;
+    let stream = FilledFor::from_byte(body.try_get_u8()?)?;
     let (_, rest) =
         body.split_at_checked(ENTRY_BYTES - 18).ok_or(FormatError::Invalid { what: "a length" })?;
     *body = rest;

@@ -36,7 +36,7 @@ fn block_label() -> BlockLabel {
         block: block(6),
         birth: 44,
         sequence: 77,
-        stream: Stream::Planned,
+        stream: FilledFor::Planned,
     }
 }
 
@@ -66,9 +66,9 @@ fn footer() -> Footer {
         indexed,
     };
     let pieces = PieceMap(0b1010);
-    let of_block = Indexed::Block { block: block(6), pieces, stream: Stream::Planned };
+    let of_block = Indexed::Block { block: block(6), pieces, stream: FilledFor::Planned };
     Footer {
-        stream: Stream::Planned,
+        stream: FilledFor::Planned,
         sealed: 12,
         entries: vec![
             entry(1, 19, of_block),
@@ -94,7 +94,7 @@ fn page() -> TablePage {
     entries[1] = RegionEntry {
         generation: 5,
         state: RegionState::Sealed,
-        stream: Stream::Planned,
+        stream: FilledFor::Planned,
         sealed: 12,
     };
     page = page.following(&entries);
@@ -118,7 +118,7 @@ fn specimens() -> Vec<(&'static str, Granules, Decode)> {
         ("table page", page().encode(VOLUME, table_at), |bytes| {
             TablePage::decode(bytes, VOLUME, &geometry(), 0, PageCopy::B).map(shown)
         }),
-        ("region header", RegionHeader::encode(&spot(0), Stream::Planned), |bytes| {
+        ("region header", RegionHeader::encode(&spot(0), FilledFor::Planned), |bytes| {
             RegionHeader::decode(bytes, VOLUME, 3).map(shown)
         }),
         ("block header", block_header().encode(&spot(1)), |bytes| {
@@ -203,7 +203,7 @@ fn a_frame_of_another_kind_volume_place_or_generation_is_told_apart() {
     assert_eq!(read(&bytes, &at(VOLUME, 2, 5)), E::WrongPlace { found: place });
     assert_eq!(read(&bytes, &at(VOLUME, 3, 6)), E::WrongGeneration { found: 5 });
     assert_eq!(read(&bytes, &at(VolumeId(1), 3, 5)), E::AnotherVolume { found: VOLUME });
-    let header = RegionHeader::encode(&spot(1), Stream::Demand);
+    let header = RegionHeader::encode(&spot(1), FilledFor::Demand);
     assert_eq!(read(&header, &spot(1)), E::WrongKind { found: 3 });
     assert_eq!(read(&Granules::zeroed(1), &spot(1)), E::NotAVolume);
     let foot = footer();
@@ -407,7 +407,7 @@ prop_compose! {
         let bytes = [epoch.to_le_bytes(), counter.to_le_bytes()].concat();
         let version = VersionId::from_bytes(bytes.try_into().unwrap()).unwrap();
         let (object, site) = (ObjectHash(object), SiteHash(site));
-        let stream = if planned { Stream::Planned } else { Stream::Demand };
+        let stream = if planned { FilledFor::Planned } else { FilledFor::Demand };
         let block = BlockKey { version, index };
         (
             BlockLabel { object, site, block, birth, sequence, stream },

@@ -8,8 +8,8 @@ use super::*;
 use crate::object::{BlockKey, BlockSize, PieceMap, VersionNumbers};
 use crate::store::device::{Faults, Image, Share, Simulated};
 use crate::store::format::{
-    BlockHeader, BlockLabel, Footer, FooterEntry, Geometry, HeadLabel, Indexed, PacketBuilder,
-    RegionHeader, Stream, VolumeId,
+    BlockHeader, BlockLabel, FilledFor, Footer, FooterEntry, Geometry, HeadLabel, Indexed,
+    PacketBuilder, RegionHeader, VolumeId,
 };
 use crate::store::{ObjectHash, SiteHash};
 
@@ -29,7 +29,7 @@ fn label(sequence: u64) -> BlockLabel {
         block: BlockKey { version, index: 3 },
         birth: 0,
         sequence,
-        stream: Stream::Demand,
+        stream: FilledFor::Demand,
     }
 }
 
@@ -37,7 +37,7 @@ fn label(sequence: u64) -> BlockLabel {
 /// entries of a footer that names them.
 fn write_records(image: &mut Image, region: u32, generation: u64) -> Vec<FooterEntry> {
     let spot = |granule| geometry().spot(ID, region, granule, generation).unwrap();
-    image.write(spot(0).at(), RegionHeader::encode(&spot(0), Stream::Demand).bytes());
+    image.write(spot(0).at(), RegionHeader::encode(&spot(0), FilledFor::Demand).bytes());
     let bytes: Vec<u8> = (0..(64 << 10) + 5_000u32).map(|n| n.to_le_bytes()[1]).collect();
     let pieces = PieceMap::run(4, 2);
     let parts = [Bytes::from(bytes.clone())];
@@ -62,7 +62,7 @@ fn write_records(image: &mut Image, region: u32, generation: u64) -> Vec<FooterE
             1,
             block.granules(),
             1,
-            Indexed::Block { block: block_key, pieces, stream: Stream::Demand },
+            Indexed::Block { block: block_key, pieces, stream: FilledFor::Demand },
         ),
         entry(at, 1, 2, Indexed::Head { object: ObjectHash(1) }),
         entry(at, 1, 2, Indexed::Tombstone { object: ObjectHash(2) }),
@@ -82,7 +82,7 @@ fn volume() -> Image {
     entries[1] = RegionEntry {
         generation: 5,
         state: RegionState::Sealed,
-        stream: Stream::Demand,
+        stream: FilledFor::Demand,
         sealed: 1,
     };
     entries[2] = RegionEntry { state: RegionState::Open, generation: 3, sealed: 0, ..entries[1] };
@@ -91,7 +91,7 @@ fn volume() -> Image {
     image.write(at, page.encode(ID, at).bytes());
 
     let entries = write_records(&mut image, 1, 5);
-    let footer = Footer { stream: Stream::Demand, sealed: 1, entries };
+    let footer = Footer { stream: FilledFor::Demand, sealed: 1, entries };
     let first = geometry.region_granules() - footer.granules();
     let spot = geometry.spot(ID, 1, first, 5).unwrap();
     image.write(spot.at(), footer.encode(&spot).bytes());

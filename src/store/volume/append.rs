@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::store::device::{DeviceError, Granules, Urgency};
 use crate::store::format::{
-    Footer, FooterEntry, RegionEntry, RegionHeader, RegionState, Spot, Stream as Filled,
+    FilledFor, Footer, FooterEntry, RegionEntry, RegionHeader, RegionState, Spot,
 };
 use crate::store::index::{Location, RegionId};
 use crate::store::ledger::{Room, Stream};
@@ -187,10 +187,10 @@ fn footer_of(log: &RegionLog, sealed: u64) -> Footer {
 }
 
 /// On the device a region is told apart by whether viewers asked for what is in it.
-pub(super) fn filled(stream: Stream) -> Filled {
+pub(super) fn filled(stream: Stream) -> FilledFor {
     match stream {
-        Stream::Planned => Filled::Planned,
-        Stream::Demand | Stream::Reappend => Filled::Demand,
+        Stream::Planned => FilledFor::Planned,
+        Stream::Demand | Stream::Reappend => FilledFor::Demand,
     }
 }
 

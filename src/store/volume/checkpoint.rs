@@ -10,7 +10,7 @@ use bytes::{Buf, BufMut, Bytes};
 use crate::limits::GRANULE_SIZE_BYTES;
 use crate::store::device::{Granules, Urgency};
 use crate::store::format::{
-    CheckpointHeader, RegionSnapshot, RegionState, SectionKind, SectionSum, Stream as Filled,
+    CheckpointHeader, FilledFor, RegionSnapshot, RegionState, SectionKind, SectionSum,
 };
 use crate::store::index::RegionId;
 use crate::store::ledger::RegionPhase;
@@ -193,14 +193,14 @@ impl Core {
 
 fn snapshot_of(phase: RegionPhase, generation: u64, used: u64) -> RegionSnapshot {
     let (state, stream, sealed) = match phase {
-        RegionPhase::Free => (RegionState::Free, Filled::Demand, 0),
+        RegionPhase::Free => (RegionState::Free, FilledFor::Demand, 0),
         RegionPhase::Open(stream) | RegionPhase::Closing(stream) => {
             (RegionState::Open, filled(stream), 0)
         }
         RegionPhase::Sealed { stream, order } => (RegionState::Sealed, filled(stream), order),
         // None is being given up while a checkpoint is taken; one that could not be counts no more.
         RegionPhase::Leaving { stream, .. } => (RegionState::Free, filled(stream), 0),
-        RegionPhase::Quarantined => (RegionState::Quarantined, Filled::Demand, 0),
+        RegionPhase::Quarantined => (RegionState::Quarantined, FilledFor::Demand, 0),
     };
     let used_granules = u32::try_from(used).unwrap_or(u32::MAX);
     RegionSnapshot { generation, sealed, used_granules, state, stream }

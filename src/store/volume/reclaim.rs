@@ -14,8 +14,8 @@ use tokio::time::Instant;
 use crate::limits::GRANULE_SIZE_BYTES;
 use crate::store::device::{DeviceError, Granules, Urgency};
 use crate::store::format::{
-    BlockHeader, Body, FooterEntry, HeadEntry, HeadLabel, Indexed, PacketBuilder, RegionEntry,
-    RegionState, Stream as Filled,
+    BlockHeader, Body, FilledFor, FooterEntry, HeadEntry, HeadLabel, Indexed, PacketBuilder,
+    RegionEntry, RegionState,
 };
 use crate::store::index::{Entry, Kind, Location, RegionId, Shape};
 use crate::store::ledger::{Keeper, Listed, Stream};
@@ -304,7 +304,7 @@ impl Core {
     pub(super) async fn release(&self, region: RegionId) -> bool {
         let mut table = self.table.lock().await;
         let generation = self.ledger.released(region);
-        let (state, stream) = (RegionState::Free, Filled::Demand);
+        let (state, stream) = (RegionState::Free, FilledFor::Demand);
         table.set(region, RegionEntry { generation, state, stream, sealed: 0 });
         if let Err(error) = table.commit(&self.metadata()).await {
             self.metadata_failed(&error);

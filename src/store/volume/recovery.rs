@@ -16,8 +16,8 @@ use crate::limits::{GRANULE_SIZE_BYTES, PIECE_GRANULES};
 use crate::store::ObjectHash;
 use crate::store::device::{Buffer, DeviceError, Disk, Granules, Urgency};
 use crate::store::format::{
-    Access, ENTRIES_PER_PAGE, FooterEntry, FormatError, Indexed, RegionEntry, RegionHeader,
-    RegionState, Stream as Filled, Superblock, superblock_places,
+    Access, ENTRIES_PER_PAGE, FilledFor, FooterEntry, FormatError, Indexed, RegionEntry,
+    RegionHeader, RegionState, Superblock, superblock_places,
 };
 use crate::store::index::{Entry, Fingerprint, Kind, Location, RegionId, Shape};
 use crate::store::ledger::{HEAD_SCORE, Ledger, RegionPhase, Stream};
@@ -54,7 +54,7 @@ pub(super) struct Found {
 pub(super) struct ToSeal {
     pub(super) region: RegionId,
     pub(super) generation: u64,
-    pub(super) stream: Filled,
+    pub(super) stream: FilledFor,
     pub(super) entries: Vec<FooterEntry>,
 }
 
@@ -191,8 +191,8 @@ fn restore_regions(
 
 fn phase_of(entry: &RegionEntry, sealed: Option<u64>) -> RegionPhase {
     let stream = match entry.stream {
-        Filled::Demand => Stream::Demand,
-        Filled::Planned => Stream::Planned,
+        FilledFor::Demand => Stream::Demand,
+        FilledFor::Planned => Stream::Planned,
     };
     match (entry.state, sealed) {
         (RegionState::Free, _) => RegionPhase::Free,
@@ -334,7 +334,7 @@ impl Merge<'_> {
                     };
                     let shape =
                         Shape::Block { pieces, last_granules: last.min(PIECE_GRANULES) as u8 };
-                    let planned = stream == Filled::Planned;
+                    let planned = stream == FilledFor::Planned;
                     // A full index: it is not held, then.
                     let _ = self.ledger.insert(key, Entry { location, shape, score: 0, planned });
                 }

@@ -13,7 +13,7 @@ use super::*;
 use crate::object::{BlockSize, VersionId};
 use crate::store::SiteHash;
 use crate::store::device::{Buffer, Device, Faults, Granules, Image, Share, Simulated, Simulation};
-use crate::store::format::{PageCopy, Stream, TablePage};
+use crate::store::format::{FilledFor, PageCopy, TablePage};
 
 const PIECE: usize = PIECE_SIZE_BYTES as usize;
 const MIB: u64 = 1 << 20;
@@ -92,7 +92,7 @@ fn write_of(n: u64, pieces: PieceMap, last_length: usize) -> BlockWrite {
         birth: 5,
         pieces,
         parts,
-        origin: Stream::Demand,
+        origin: FilledFor::Demand,
         guard: Box::new(()),
     }
 }

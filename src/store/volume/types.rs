@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::object::{BlockKey, BlockSize, PieceMap, VersionId};
 use crate::store::device::{DeviceError, Lent};
-use crate::store::format::{FormatError, Stream, VolumeId};
+use crate::store::format::{FilledFor, FormatError, VolumeId};
 use crate::store::ledger::ReappendRule;
 use crate::store::{ObjectHash, SiteHash};
 
@@ -72,7 +72,7 @@ pub struct BlockWrite {
     /// short. What is aligned to a granule is written from where it is.
     pub parts: Vec<Bytes>,
     /// Why it was filled.
-    pub origin: Stream,
+    pub origin: FilledFor,
     /// Dropped when the write is over: what the bytes are reserved with.
     pub guard: Box<dyn Send>,
 }

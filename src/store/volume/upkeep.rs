@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use crate::store::format::{RegionEntry, RegionState, Stream as Filled};
+use crate::store::format::{FilledFor, RegionEntry, RegionState};
 use crate::store::index::RegionId;
 use crate::store::ledger::RegionPhase;
 
@@ -134,7 +134,7 @@ impl Core {
             self.ledger.quarantine(region);
             self.forget_region(region).await;
             let generation = self.ledger.generation(region);
-            let (state, stream) = (RegionState::Quarantined, Filled::Demand);
+            let (state, stream) = (RegionState::Quarantined, FilledFor::Demand);
             table.set(region, RegionEntry { generation, state, stream, sealed: 0 });
             if let Err(error) = table.commit(&self.metadata()).await {
                 self.metadata_failed(&error);

@@ -13,7 +13,7 @@ use crate::limits::{GRANULE_SIZE_BYTES, VOLUME_WRITES_MAX};
 use crate::store::ObjectHash;
 use crate::store::device::Urgency;
 use crate::store::format::{
-    BlockHeader, BlockLabel, FooterEntry, Indexed, PacketBuilder, Stream as Filled,
+    BlockHeader, BlockLabel, FilledFor, FooterEntry, Indexed, PacketBuilder,
 };
 use crate::store::index::{Entry, Kind, Shape};
 use crate::store::ledger::{HEAD_SCORE, Stream};
@@ -65,8 +65,8 @@ impl Core {
         let header = BlockHeader::new(label, write.pieces, &write.parts)
             .expect("a block's parts were compared with its map when it was queued");
         let stream = match write.origin {
-            Filled::Demand => Stream::Demand,
-            Filled::Planned => Stream::Planned,
+            FilledFor::Demand => Stream::Demand,
+            FilledFor::Planned => Stream::Planned,
         };
         let Some(placed) = self.place_or_make_room(stream, header.granules(), 1).await else {
             self.count_no_place();
@@ -109,7 +109,7 @@ impl Core {
         let label = header.label();
         let shape = Shape::block(header.pieces(), header.length_bytes() as u64)
             .expect("a header's map and length agree");
-        let planned = label.stream == Filled::Planned;
+        let planned = label.stream == FilledFor::Planned;
         let entry = Entry { location: placed.location, shape, score: 0, planned };
         let inserted = self.ledger.insert(self.block_key(label.block), entry);
         self.settle(placed, Some(block_entry(placed, header)));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tidegate::object::{BlockKey, PieceMap};
 use tidegate::store::device::{Granules, Lent, Urgency};
-use tidegate::store::format::Stream;
+use tidegate::store::format::FilledFor;
 use tidegate::store::volume::{
     BlockWrite, HeadFound, HeadWrite, Pieces, Read, ReadError, SmallBody, Volume,
 };
@@ -127,7 +127,7 @@ fn write_block(volume: &Volume, asked: &Asked, object: usize, chance: &mut Chanc
         birth: chance.below(1_000),
         pieces,
         parts,
-        origin: if chance.one_in(8) { Stream::Planned } else { Stream::Demand },
+        origin: if chance.one_in(8) { FilledFor::Planned } else { FilledFor::Demand },
         guard: Box::new(()),
     };
     drop(model);

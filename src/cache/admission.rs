@@ -558,9 +558,13 @@ mod tests {
         assert_eq!(considered(&after, &sight(1, Use::Fill)), Decision::Admit);
         let larger = AdmissionSizes { volume_bytes: 128 * MIB, blocks_max: 64 };
         let other = Admission::new(larger, AdmissionSettings::default(), Instant::now());
-        assert_eq!(other.restore(&saved), Err(SavedError::OtherSizes));
-        assert_eq!(after.restore(b""), Err(SavedError::Unknown));
-        assert_eq!(after.restore(&[7; 99]), Err(SavedError::Unknown));
-        assert!(matches!(after.restore(&saved[..800]), Err(SavedError::Length { .. })));
+        let other_sizes = SavedError::OtherSizes { saved: SIZES, wanted: larger };
+        assert_eq!(other.restore(&saved), Err(other_sizes));
+        let unknown = SavedError::Unknown { magic: 0x0707_0707_0707_0707 };
+        assert_eq!(after.restore(&[7; 99]), Err(unknown));
+        for bytes in [0, 7, 800] {
+            let length = SavedError::Length { bytes, wanted: saved.len() };
+            assert_eq!(after.restore(&saved[..bytes]), Err(length));
+        }
     }
 }

@@ -30,13 +30,39 @@ const SHARDS_MAX: u64 = 256;
 /// A shard below this size would be full long before the others.
 const SHARD_BUCKETS_MIN: u64 = 1024;
 
-/// There is no room for the entry.
+/// There is no slot for the entry: its two buckets are full, and nothing in them can step aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Full;
+pub struct Full {
+    /// Entries the table holds.
+    pub entries: u64,
+    /// Slots it has.
+    pub slots: u64,
+}
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the index has no slot left for it: {} of {} are held", self.entries, self.slots)
+    }
+}
+
+impl std::error::Error for Full {}
 
 /// A dump that this table can't have written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Misshapen;
+pub struct Misshapen {
+    /// What the dump has.
+    pub bytes: usize,
+    /// What one part of the table takes.
+    pub shard_bytes: usize,
+}
+
+impl fmt::Display for Misshapen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a part of the index has {} bytes instead of {}", self.bytes, self.shard_bytes)
+    }
+}
+
+impl std::error::Error for Misshapen {}
 
 /// The records found for one key, without an allocation.
 #[derive(Clone, Copy, Debug)]
@@ -153,7 +179,7 @@ impl Index {
             self.count(old.shape.kind(), -1);
             gone(old);
         }
-        let slot = shard.place_for(key).ok_or(Full)?;
+        let slot = shard.place_for(key).ok_or_else(|| self.full())?;
         shard.put(slot, entry.pack(key));
         self.count(kind, 1);
         Ok(())
@@ -270,7 +296,7 @@ impl Index {
         mut keep: impl FnMut(&Entry) -> bool,
     ) -> Result<(), Misshapen> {
         if bytes.len() != self.shard_bytes() {
-            return Err(Misshapen);
+            return Err(Misshapen { bytes: bytes.len(), shard_bytes: self.shard_bytes() });
         }
         let mut shard = self.shards[shard].write().expect(UNBROKEN);
         let (mut heads, mut blocks) = (0, 0);
@@ -298,6 +324,10 @@ impl Index {
         self.heads.fetch_add(heads, Ordering::Relaxed);
         self.blocks.fetch_add(blocks, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn full(&self) -> Full {
+        Full { entries: self.heads() + self.blocks(), slots: self.slots() }
     }
 
     fn count(&self, kind: Kind, change: i64) {
@@ -360,6 +390,8 @@ mod tests {
             assert!(held >= entries, "{held} of {entries}");
             assert!(held * 100 >= index.slots() * 80, "{held} of {} slots", index.slots());
             assert!((0..held).all(|n| index.head(key(n)) == Some(head(1))));
+            let full = Full { entries: held, slots: index.slots() };
+            assert_eq!(index.insert(key(held), head(1), ignore), Err(full));
             assert_eq!(index.heads(), held);
         }
     }
@@ -426,7 +458,8 @@ mod tests {
             assert_eq!(copy.head(key(n)), expected);
         }
         assert_eq!(copy.head(key(99_999)), None);
-        assert_eq!(copy.load(0, &bytes[1..], |_| true), Err(Misshapen));
+        let misshapen = Misshapen { bytes: bytes.len() - 1, shard_bytes: bytes.len() };
+        assert_eq!(copy.load(0, &bytes[1..], |_| true), Err(misshapen));
         (0..copy.shards())
             .for_each(|shard| copy.retain(shard, |e| e.location.region.0 == 4, ignore));
         assert_eq!(copy.heads(), 1_600);

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::cache::admission::Admission;
+use crate::cache::admission::{Admission, AdmissionSizes};
 
 /// The first word: what follows, and its format.
 const MAGIC: u64 = u64::from_le_bytes(*b"tgadmit1");
@@ -17,9 +17,17 @@ const HEADER_WORDS: usize = 6;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SavedError {
     /// It is something else, or of another format.
-    Unknown,
+    Unknown {
+        /// Its first eight bytes, little endian.
+        magic: u64,
+    },
     /// It was saved for another size of the volume.
-    OtherSizes,
+    OtherSizes {
+        /// What it was saved for.
+        saved: AdmissionSizes,
+        /// What the volume is.
+        wanted: AdmissionSizes,
+    },
     /// It has another length than its sizes say.
     Length {
         /// Bytes there are.
@@ -32,8 +40,14 @@ pub enum SavedError {
 impl fmt::Display for SavedError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            SavedError::Unknown => write!(f, "what admission knew has an unknown format"),
-            SavedError::OtherSizes => write!(f, "what admission knew is of another size"),
+            SavedError::Unknown { magic } => {
+                write!(f, "what admission knew begins with {magic:#018x} instead of {MAGIC:#018x}")
+            }
+            SavedError::OtherSizes { saved, wanted } => write!(
+                f,
+                "what admission knew is of {} bytes and {} blocks, the volume of {} and {}",
+                saved.volume_bytes, saved.blocks_max, wanted.volume_bytes, wanted.blocks_max
+            ),
             SavedError::Length { bytes, wanted } => {
                 write!(f, "what admission knew has {bytes} bytes instead of {wanted}")
             }
@@ -66,19 +80,21 @@ impl Admission {
     /// # Errors
     /// Why it does not fit: then this starts without.
     pub fn restore(&self, saved: &[u8]) -> Result<(), SavedError> {
+        let length = SavedError::Length { bytes: saved.len(), wanted: self.saved_bytes() };
         let word = |at: usize| {
-            let bytes = saved.get(at * 8..at * 8 + 8).ok_or(SavedError::Unknown)?;
+            let bytes = saved.get(at * 8..at * 8 + 8).ok_or(length)?;
             Ok(u64::from_le_bytes(bytes.try_into().expect("eight bytes")))
         };
-        if word(0)? != MAGIC {
-            return Err(SavedError::Unknown);
+        let magic = word(0)?;
+        if magic != MAGIC {
+            return Err(SavedError::Unknown { magic });
         }
-        if (word(1)?, word(2)?) != (self.sizes.volume_bytes, self.sizes.blocks_max) {
-            return Err(SavedError::OtherSizes);
+        let sizes = AdmissionSizes { volume_bytes: word(1)?, blocks_max: word(2)? };
+        if sizes != self.sizes {
+            return Err(SavedError::OtherSizes { saved: sizes, wanted: self.sizes });
         }
-        let wanted = self.saved_bytes();
-        if saved.len() != wanted {
-            return Err(SavedError::Length { bytes: saved.len(), wanted });
+        if saved.len() != self.saved_bytes() {
+            return Err(length);
         }
         let used_share = f64::from_bits(word(3)?);
         if (0.0..=1.0).contains(&used_share) {

@@ -144,8 +144,7 @@ impl BlockHeader {
     pub(super) fn parse(frame: &Frame<'_>) -> Result<BlockHeader, FormatError> {
         let mut body = frame.body();
         let sequence = body.try_get_u64_le()?;
-        let version = VersionId::from_bytes(body.try_get_u128_le()?.to_le_bytes())
-            .ok_or(FormatError::Invalid { what: "a version" })?;
+        let version = take_version(&mut body)?;
         let index = body.try_get_u32_le()?;
         let pieces = PieceMap(body.try_get_u16_le()?);
         let planned = body.try_get_u16_le()? & PLANNED != 0;
@@ -165,10 +164,17 @@ impl BlockHeader {
         }
         let header = BlockHeader { label, pieces, length_bytes, checksums };
         if !matches(pieces, length_bytes) || header.granules() != frame.granules {
-            return Err(FormatError::Invalid { what: "a block's length" });
+            let found = u64::from(length_bytes);
+            return Err(FormatError::Invalid { what: "a block's length", found });
         }
         Ok(header)
     }
+}
+
+fn take_version(body: &mut &[u8]) -> Result<VersionId, FormatError> {
+    let bytes = body.try_get_u128_le()?;
+    let invalid = FormatError::Invalid { what: "a version", found: (bytes >> 64) as u64 };
+    VersionId::from_bytes(bytes.to_le_bytes()).ok_or(invalid)
 }
 
 /// What a piece's checksum covers: whose it is, which, how long, and its bytes.

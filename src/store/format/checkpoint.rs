@@ -152,24 +152,25 @@ impl CheckpointHeader {
         let mut body = frame.body();
         let next_write = body.try_get_u64_le()?;
         let count = body.try_get_u16_le()?;
-        let invalid = FormatError::Invalid { what: "a checkpoint's section" };
+        let invalid = |found| FormatError::Invalid { what: "a checkpoint's section", found };
         if count > SECTIONS_MAX {
-            return Err(invalid);
+            return Err(invalid(count.into()));
         }
-        let mut sections = body.get(6..).ok_or(invalid.clone())?;
+        let mut sections = body.get(6..).ok_or_else(|| invalid(body.len() as u64))?;
         let mut header = CheckpointHeader::new(geometry, frame.address.generation, next_write);
         for _ in 0..count {
             let (mut section, rest) =
-                sections.split_at_checked(SECTION_BYTES).ok_or(invalid.clone())?;
+                sections.split_at_checked(SECTION_BYTES).ok_or_else(|| invalid(count.into()))?;
             sections = rest;
             let kind = SectionKind::from_number(section.get_u16_le());
             section.advance(6);
             let (length_bytes, checksum) = (section.get_u64_le(), section.get_u64_le());
             match kind {
                 Some(kind) => {
-                    header.push(kind, length_bytes, checksum).ok_or(invalid.clone())?;
+                    let at = header.push(kind, length_bytes, checksum);
+                    at.ok_or_else(|| invalid(length_bytes))?;
                 }
-                None if length_bytes > header.room_bytes() => return Err(invalid),
+                None if length_bytes > header.room_bytes() => return Err(invalid(length_bytes)),
                 None => header.end += length_bytes.next_multiple_of(GRANULE_SIZE_BYTES),
             }
         }

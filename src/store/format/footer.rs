@@ -129,9 +129,9 @@ impl Footer {
         let stream = FilledFor::from_byte(body.try_get_u8()?)?;
         body.try_get_u8()?;
         let sealed = body.try_get_u64_le()?;
-        let length = FormatError::Invalid { what: "a footer's length" };
         if entry_bytes < ENTRY_BYTES || count as usize > body.len() / entry_bytes {
-            return Err(length);
+            let found = count.into();
+            return Err(FormatError::Invalid { what: "the number of a footer's entries", found });
         }
         let mut entries = Vec::with_capacity(count as usize);
         for bytes in body.chunks_exact(entry_bytes).take(count as usize) {
@@ -169,15 +169,16 @@ impl FooterEntry {
         let index = bytes.try_get_u32_le()?;
         let key = bytes.try_get_u128_le()?;
         let (sequence, site) = (bytes.try_get_u64_le()?, SiteHash(bytes.try_get_u64_le()?));
-        let invalid = FormatError::Invalid { what: "a footer's entry" };
+        let invalid = |found| FormatError::Invalid { what: "a footer's entry", found };
         let indexed = match kind {
             BLOCK => {
-                let version = VersionId::from_bytes(key.to_le_bytes()).ok_or(invalid.clone())?;
+                let version = VersionId::from_bytes(key.to_le_bytes());
+                let version = version.ok_or_else(|| invalid((key >> 64) as u64))?;
                 // A header, whole pieces, and a last one of a granule at least.
                 let whole = pieces.count() * PIECE_GRANULES;
                 let least = (whole + 2).saturating_sub(PIECE_GRANULES);
                 if pieces.count() == 0 || granules < least || granules > whole + 1 {
-                    return Err(invalid);
+                    return Err(invalid(granules.into()));
                 }
                 let stream = FilledFor::from_byte(planned)?;
                 Indexed::Block { block: BlockKey { version, index }, pieces, stream }
@@ -188,7 +189,7 @@ impl FooterEntry {
         };
         let inside = granule.checked_add(granules).is_some_and(|after| after <= end);
         if granule == 0 || granules == 0 || !inside {
-            return Err(invalid);
+            return Err(invalid(granule.into()));
         }
         Ok(Some(FooterEntry { granule, granules, site, sequence, indexed }))
     }

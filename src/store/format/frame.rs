@@ -77,7 +77,8 @@ impl<'a> Frame<'a> {
         let generation = fields.try_get_u64_le()?;
         let granules = fields.try_get_u32_le()?;
         if (granules as usize) < length.div_ceil(GRANULE) {
-            return Err(FormatError::Invalid { what: "the number of granules" });
+            let found = granules.into();
+            return Err(FormatError::Invalid { what: "the number of granules", found });
         }
         Ok(Frame { kind, address: Address { volume, place, generation }, granules, bytes })
     }

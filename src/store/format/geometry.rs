@@ -41,6 +41,8 @@ impl fmt::Debug for VolumeId {
 const REGIONS_MAX: u64 = 1 << 20;
 /// Fewer make no sense: one open for each stream, one to be reclaimed, one to be read.
 const REGIONS_MIN: u64 = 4;
+/// What a device could hold of one piece each: more is a mistake, and its sums would not fit.
+const INDEX_ENTRIES_MAX: u64 = 1 << 36;
 /// Regions of a volume too small for large ones.
 const REGIONS_USUAL_MIN: u64 = 32;
 /// Regions start at a multiple of this.
@@ -91,8 +93,15 @@ pub enum GeometryError {
         /// So many.
         entries: u64,
     },
-    /// What was read does not fit together.
-    Areas,
+    /// An area that was read about is not aligned, or reaches into another or out of the volume.
+    Area {
+        /// Which one.
+        what: &'static str,
+        /// Where it is said to begin.
+        at_bytes: u64,
+        /// What the volume has.
+        volume_bytes: u64,
+    },
 }
 
 impl fmt::Display for GeometryError {
@@ -113,8 +122,14 @@ impl fmt::Display for GeometryError {
             E::TooManyRegions { regions } => {
                 write!(f, "{regions} regions: at most {REGIONS_MAX}")
             }
-            E::IndexSize { entries } => write!(f, "an index of {entries} entries"),
-            E::Areas => f.write_str("its areas do not fit together"),
+            E::IndexSize { entries } => {
+                write!(f, "an index of {entries} entries: at least 1, at most {INDEX_ENTRIES_MAX}")
+            }
+            E::Area { what, at_bytes, volume_bytes } => write!(
+                f,
+                "{what} can't begin at {at_bytes} of {volume_bytes} bytes: not aligned, or reaching \
+                 into what comes next"
+            ),
         }
     }
 }
@@ -200,18 +215,23 @@ impl Geometry {
             + 2 * u128::from(areas.table_pages) * u128::from(GRANULE_SIZE_BYTES);
         let checkpoints_end = wide(areas.checkpoint_at) + 2 * wide(areas.checkpoint_bytes);
         let regions_end = wide(areas.regions_at) + wide(regions) * wide(self.region_bytes);
-        let aligned = [areas.table_at, areas.checkpoint_at, areas.checkpoint_bytes]
-            .iter()
-            .all(|bytes| bytes.is_multiple_of(GRANULE_SIZE_BYTES));
-        let fits = aligned
-            && areas.regions_at.is_multiple_of(REGIONS_ALIGNMENT)
+        let aligned = |bytes: &[u64]| bytes.iter().all(|b| b.is_multiple_of(GRANULE_SIZE_BYTES));
+        let table_fits = aligned(&[areas.table_at])
             && areas.table_at >= SUPERBLOCKS_BYTES
             && table_end <= wide(areas.checkpoint_at)
+            && u64::from(areas.table_pages) * ENTRIES_PER_PAGE as u64 >= regions;
+        let checkpoints_fit = aligned(&[areas.checkpoint_at, areas.checkpoint_bytes])
             && checkpoints_end <= wide(areas.regions_at)
-            && regions_end + wide(SUPERBLOCKS_BYTES) <= wide(self.volume_bytes)
-            && u64::from(areas.table_pages) * ENTRIES_PER_PAGE as u64 >= regions
             && areas.checkpoint_bytes >= GRANULE_SIZE_BYTES;
-        fits.then_some(self).ok_or(GeometryError::Areas)
+        let regions_fit = areas.regions_at.is_multiple_of(REGIONS_ALIGNMENT)
+            && regions_end + wide(SUPERBLOCKS_BYTES) <= wide(self.volume_bytes);
+        let (what, at_bytes) = match (table_fits, checkpoints_fit, regions_fit) {
+            (true, true, true) => return Ok(self),
+            (false, ..) => ("the region table", areas.table_at),
+            (true, false, _) => ("the checkpoints", areas.checkpoint_at),
+            (true, true, false) => ("the regions", areas.regions_at),
+        };
+        Err(GeometryError::Area { what, at_bytes, volume_bytes: self.volume_bytes })
     }
 
     /// The whole volume.
@@ -348,7 +368,7 @@ fn check_sizes(
     if region_bytes < bytes_min || region_bytes > REGION_SIZE_BYTES {
         return Err(GeometryError::RegionSize { region_bytes, bytes_min });
     }
-    if index_entries_max == 0 || index_entries_max > 1 << 36 {
+    if index_entries_max == 0 || index_entries_max > INDEX_ENTRIES_MAX {
         return Err(GeometryError::IndexSize { entries: index_entries_max });
     }
     Ok(())
@@ -423,6 +443,25 @@ mod tests {
         };
         assert!(Geometry::new(bytes_min, 2 * MIB, BlockSize::MAX, 10).is_ok());
         assert!(matches!(new(bytes_min - 4096, 2 * MIB, 10), E::TooSmall { .. }));
+    }
+
+    #[test]
+    fn the_area_that_does_not_fit_is_named() {
+        let right = Geometry::new(16 * MIB, 2 * MIB, BlockSize::MAX, 10).unwrap();
+        let read = |change: fn(&mut Areas)| {
+            let mut areas = right.areas;
+            change(&mut areas);
+            let sizes = [16 * MIB, 2 * MIB, BlockSize::MAX.bytes(), 10];
+            Geometry::from_written(sizes, areas)
+        };
+        let wrong =
+            |what, at_bytes| Err(GeometryError::Area { what, at_bytes, volume_bytes: 16 * MIB });
+        assert_eq!(read(|_| ()), Ok(right));
+        assert_eq!(read(|areas| areas.table_at = 4096), wrong("the region table", 4096));
+        let at = right.areas.checkpoint_at + 1;
+        assert_eq!(read(|areas| areas.checkpoint_at += 1), wrong("the checkpoints", at));
+        let at = right.areas.regions_at + 4 * MIB;
+        assert_eq!(read(|areas| areas.regions_at += 4 * MIB), wrong("the regions", at));
     }
 
     #[test]

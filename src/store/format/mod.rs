@@ -56,7 +56,7 @@ impl FilledFor {
         match byte {
             0 => Ok(FilledFor::Demand),
             1 => Ok(FilledFor::Planned),
-            _ => Err(FormatError::Invalid { what: "a stream" }),
+            _ => Err(FormatError::Invalid { what: "a stream", found: byte.into() }),
         }
     }
 }
@@ -113,6 +113,8 @@ pub enum FormatError {
     Invalid {
         /// Which one.
         what: &'static str,
+        /// What it is.
+        found: u64,
     },
     /// It counts in blocks of another size than who wants to use it: under one key both have other
     /// bytes.
@@ -149,7 +151,9 @@ impl fmt::Display for FormatError {
                 f,
                 "the volume has {volume_bytes} bytes, what it lies on only {device_bytes}"
             ),
-            E::Invalid { what } => write!(f, "{what} has a value that is never written"),
+            E::Invalid { what, found } => {
+                write!(f, "{what} has a value that is never written: {found}")
+            }
             E::OtherBlocks { block_bytes, wanted_bytes } => write!(
                 f,
                 "it has blocks of {block_bytes} bytes, and block_size is {wanted_bytes}: \
@@ -189,8 +193,8 @@ impl std::error::Error for FormatError {
 }
 
 impl From<bytes::TryGetError> for FormatError {
-    fn from(_: bytes::TryGetError) -> FormatError {
-        FormatError::Invalid { what: "a length" }
+    fn from(error: bytes::TryGetError) -> FormatError {
+        FormatError::Invalid { what: "a length", found: error.available as u64 }
     }
 }
 

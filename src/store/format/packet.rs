@@ -119,16 +119,18 @@ impl<'a> Packet<'a> {
         let entries = &fields[..fields.len() - rest.len()];
         let alone = count == 1;
         if count == 0 || !alone && (frame.granules != 1 || body_bytes != 0) {
-            return Err(FormatError::Invalid { what: "the number of heads" });
+            return Err(FormatError::Invalid { what: "the number of heads", found: count.into() });
         }
         if frame.granules != frame::granules_for(frame.bytes.len()) {
-            return Err(FormatError::Invalid { what: "the number of granules" });
+            let found = frame.granules.into();
+            return Err(FormatError::Invalid { what: "the number of granules", found });
         }
         let packet = Packet { entry_bytes, entries, body: None, granules: frame.granules };
         if body_bytes == 0 {
             return Ok(packet);
         }
-        let wrong = FormatError::Invalid { what: "a small body" };
+        let wrong =
+            FormatError::Invalid { what: "a small body's length", found: body_bytes as u64 };
         let version = version.filter(|_| has_payload).ok_or(wrong.clone())?;
         let bytes = rest.get(..body_bytes).ok_or(wrong.clone())?;
         if bytes.len() as u64 > PIECE_SIZE_BYTES {
@@ -143,11 +145,13 @@ impl<'a> Packet<'a> {
 
 /// Takes the head that `rest` begins with off it.
 fn take_entry<'a>(rest: &mut &'a [u8], entry_bytes: usize) -> Result<HeadEntry<'a>, FormatError> {
-    let invalid = FormatError::Invalid { what: "a head's length" };
+    let invalid =
+        |found: usize| FormatError::Invalid { what: "a head's length", found: found as u64 };
     if entry_bytes < ENTRY_BYTES {
-        return Err(invalid);
+        return Err(invalid(entry_bytes));
     }
-    let (mut fields, behind) = rest.split_at_checked(entry_bytes).ok_or(invalid.clone())?;
+    let (mut fields, behind) =
+        rest.split_at_checked(entry_bytes).ok_or_else(|| invalid(rest.len()))?;
     let label = HeadLabel {
         object: ObjectHash(fields.try_get_u128_le()?),
         site: SiteHash(fields.try_get_u64_le()?),
@@ -155,7 +159,7 @@ fn take_entry<'a>(rest: &mut &'a [u8], entry_bytes: usize) -> Result<HeadEntry<'
         birth: fields.try_get_u64_le()?,
     };
     let length = fields.try_get_u32_le()? as usize;
-    let (payload, behind) = behind.split_at_checked(length).ok_or(invalid)?;
+    let (payload, behind) = behind.split_at_checked(length).ok_or_else(|| invalid(length))?;
     *rest = behind;
     Ok(HeadEntry { label, payload })
 }

@@ -65,7 +65,8 @@ pub(super) fn record_at<'a>(bytes: &'a [u8], spot: &Spot) -> Result<Frame<'a>, F
         return Err(FormatError::WrongGeneration { found: frame.address.generation });
     }
     if frame.granules > spot.room() {
-        return Err(FormatError::Invalid { what: "the number of granules" });
+        let found = frame.granules.into();
+        return Err(FormatError::Invalid { what: "the number of granules", found });
     }
     Ok(frame)
 }

@@ -44,7 +44,7 @@ impl RegionState {
             1 => Ok(RegionState::Open),
             2 => Ok(RegionState::Sealed),
             3 => Ok(RegionState::Quarantined),
-            _ => Err(FormatError::Invalid { what: "a region's state" }),
+            _ => Err(FormatError::Invalid { what: "a region's state", found: byte.into() }),
         }
     }
 }
@@ -192,8 +192,8 @@ fn decode_entry(body: &mut &[u8]) -> Result<RegionEntry, FormatError> {
     let (generation, sealed) = (body.try_get_u64_le()?, body.try_get_u64_le()?);
     let state = RegionState::from_byte(body.try_get_u8()?)?;
     let stream = FilledFor::from_byte(body.try_get_u8()?)?;
-    let (_, rest) =
-        body.split_at_checked(ENTRY_BYTES - 18).ok_or(FormatError::Invalid { what: "a length" })?;
+    let invalid = FormatError::Invalid { what: "a length", found: body.len() as u64 };
+    let (_, rest) = body.split_at_checked(ENTRY_BYTES - 18).ok_or(invalid)?;
     *body = rest;
     Ok(RegionEntry { generation, state, stream, sealed })
 }

@@ -319,7 +319,8 @@ fn verify(
     let right = header.pieces() == part.entry.shape.pieces()
         && header.granules() == part.entry.shape.granules();
     if !right {
-        return Err(FormatError::Invalid { what: "the pieces of a record" });
+        let found = header.pieces().0.into();
+        return Err(FormatError::Invalid { what: "the pieces of a record", found });
     }
     if header.label().block != block {
         return Ok(None);

@@ -131,7 +131,7 @@ impl Window {
         &mut self,
         granule: u32,
     ) -> Result<Result<Found<'_>, FormatError>, DeviceError> {
-        let outside = FormatError::Invalid { what: "the place of a record" };
+        let outside = FormatError::Invalid { what: "the place of a record", found: granule.into() };
         let Some(spot) = self.spot(granule) else { return Ok(Err(outside)) };
         let mut granules = match Record::decode(self.granules(granule, 1).await?, &spot) {
             Ok(record) => record.granules(),

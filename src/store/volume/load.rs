@@ -1,5 +1,7 @@
 //! Loading a checkpoint: the newest of the two whose every byte is right.
 
+use std::fmt;
+
 use bytes::Bytes;
 
 use crate::limits::GRANULE_SIZE_BYTES;
@@ -8,7 +10,7 @@ use crate::store::format::{
     CheckpointHeader, FormatError, REGION_SNAPSHOT_BYTES, RegionEntry, RegionSnapshot, RegionState,
     SectionKind, SectionSum,
 };
-use crate::store::index::{Entry, RegionId};
+use crate::store::index::{Entry, Misshapen, RegionId};
 use crate::store::ledger::{Ledger, LedgerShape};
 
 use super::checkpoint::{PREAMBLE_BYTES, Preamble};
@@ -107,11 +109,43 @@ impl Checkpoint {
     }
 }
 
-/// Why a slot is of no use.
+/// Why a slot is of no use. All but what the device says: it is not as it was written.
+#[derive(Debug)]
 enum Bad {
-    /// Something of it is not as it was written.
-    Wrong,
+    Missing(SectionKind),
+    /// What is left of the section is less than is to be taken from it, or more.
+    Length {
+        kind: SectionKind,
+        bytes: u64,
+        wanted: u64,
+    },
+    Checksum {
+        kind: SectionKind,
+        found: u64,
+        written: u64,
+    },
+    Region(FormatError),
+    Preamble,
+    Index(Misshapen),
     Device(DeviceError),
+}
+
+impl fmt::Display for Bad {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Bad::Missing(kind) => write!(f, "it has no section {kind:?}"),
+            Bad::Length { kind, bytes, wanted } => {
+                write!(f, "section {kind:?} has {bytes} bytes left where {wanted} are expected")
+            }
+            Bad::Checksum { kind, found, written } => {
+                write!(f, "section {kind:?} has checksum {found:#x} instead of {written:#x}")
+            }
+            Bad::Region(fault) => fault.fmt(f),
+            Bad::Preamble => f.write_str("it names more open regions than there can be"),
+            Bad::Index(fault) => fault.fmt(f),
+            Bad::Device(error) => error.fmt(f),
+        }
+    }
 }
 
 /// The newest good checkpoint, its index in a new ledger.
@@ -158,13 +192,15 @@ pub(super) async fn newest(
                 let checkpoint = Some(checkpoint);
                 return Ok(Loaded { checkpoint, ledger, newer_was_bad, highest });
             }
-            Err(Bad::Wrong | Bad::Device(DeviceError::Failed(_))) => {
+            Err(Bad::Device(error @ (DeviceError::Busy | DeviceError::Late))) => {
+                return Err(error);
+            }
+            Err(why) => {
                 // Its header was written last: all of it was right once.
                 let (name, number) = (&reader.name, header.sequence());
-                tracing::warn!("volume {name}: checkpoint {number} is damaged");
+                tracing::warn!("volume {name}: checkpoint {number} is damaged: {why}");
                 newer_was_bad = true;
             }
-            Err(Bad::Device(error)) => return Err(error),
         }
     }
     Ok(Loaded { checkpoint: None, ledger: Ledger::new(shape), newer_was_bad, highest })
@@ -177,8 +213,7 @@ async fn load(
     slot: usize,
     ledger: &Ledger,
 ) -> Result<Checkpoint, Bad> {
-    let mut section =
-        Section::open(reader, header, slot, SectionKind::Regions).ok_or(Bad::Wrong)?;
+    let mut section = Section::open(reader, header, slot, SectionKind::Regions)?;
     let count = reader.geometry.regions() as usize;
     let bytes = section.take(count * REGION_SNAPSHOT_BYTES).await?.to_vec();
     section.end()?;
@@ -190,14 +225,15 @@ async fn load(
         ..Checkpoint::none()
     };
     for region in bytes.as_chunks::<REGION_SNAPSHOT_BYTES>().0 {
-        checkpoint.regions.push(RegionSnapshot::decode(region).map_err(|_| Bad::Wrong)?);
+        checkpoint.regions.push(RegionSnapshot::decode(region).map_err(Bad::Region)?);
     }
 
-    let mut section = Section::open(reader, header, slot, SectionKind::Index).ok_or(Bad::Wrong)?;
-    let preamble = Preamble::decode(section.take(PREAMBLE_BYTES).await?).ok_or(Bad::Wrong)?;
+    let mut section = Section::open(reader, header, slot, SectionKind::Index)?;
+    let preamble = Preamble::decode(section.take(PREAMBLE_BYTES).await?).ok_or(Bad::Preamble)?;
     let index = ledger.index();
-    if preamble.index_bytes != (index.shards() * index.shard_bytes()) as u64 {
-        return Err(Bad::Wrong);
+    let (bytes, wanted) = (preamble.index_bytes, (index.shards() * index.shard_bytes()) as u64);
+    if bytes != wanted {
+        return Err(Bad::Length { kind: SectionKind::Index, bytes, wanted });
     }
     checkpoint.trust_from = preamble.trust_from;
     checkpoint.open = preamble.open;
@@ -210,11 +246,12 @@ async fn load(
             }
             keep
         });
-        loaded.map_err(|_| Bad::Wrong)?;
+        loaded.map_err(Bad::Index)?;
     }
     section.end()?;
 
-    if let Some(mut section) = Section::open(reader, header, slot, SectionKind::Extra) {
+    if header.section(SectionKind::Extra).is_some() {
+        let mut section = Section::open(reader, header, slot, SectionKind::Extra)?;
         let length = section.left as usize;
         let extra = Bytes::copy_from_slice(section.take(length).await?);
         section.end()?;
@@ -226,6 +263,7 @@ async fn load(
 /// A section that is being read, chunk by chunk.
 struct Section<'a> {
     reader: &'a Reader,
+    kind: SectionKind,
     at: u64,
     /// Bytes that were not taken yet.
     left: u64,
@@ -243,11 +281,12 @@ impl<'a> Section<'a> {
         header: &CheckpointHeader,
         slot: usize,
         kind: SectionKind,
-    ) -> Option<Section<'a>> {
-        let section = header.section(kind)?;
+    ) -> Result<Section<'a>, Bad> {
+        let section = header.section(kind).ok_or(Bad::Missing(kind))?;
         let length = section.place.end - section.place.start;
-        Some(Section {
+        Ok(Section {
             reader,
+            kind,
             at: reader.geometry.checkpoint(slot).start + section.place.start,
             left: length,
             unread: length,
@@ -260,8 +299,9 @@ impl<'a> Section<'a> {
 
     /// The next `length` bytes.
     async fn take(&mut self, length: usize) -> Result<&[u8], Bad> {
-        if length as u64 > self.left {
-            return Err(Bad::Wrong);
+        let (kind, bytes, wanted) = (self.kind, self.left, length as u64);
+        if wanted > bytes {
+            return Err(Bad::Length { kind, bytes, wanted });
         }
         if self.held.len() - self.taken < length {
             self.held.drain(..self.taken);
@@ -286,7 +326,11 @@ impl<'a> Section<'a> {
 
     /// `Ok` if all was taken, and was right.
     fn end(self) -> Result<(), Bad> {
-        let right = self.left == 0 && self.sum.checksum() == self.checksum;
-        right.then_some(()).ok_or(Bad::Wrong)
+        let (kind, found, written) = (self.kind, self.sum.checksum(), self.checksum);
+        match (self.left, found == written) {
+            (0, true) => Ok(()),
+            (0, false) => Err(Bad::Checksum { kind, found, written }),
+            (bytes, _) => Err(Bad::Length { kind, bytes, wanted: 0 }),
+        }
     }
 }

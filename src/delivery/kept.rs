@@ -309,5 +309,6 @@ fn overload(what: &'static str) -> Arc<FillError> {
 
 /// Blocks read ahead of a viewer.
 const BLOCKS_AHEAD: u32 = 2;
-/// Between looks at a volume that is ill.
+/// Between looks at a volume that is ill. What he waits for, the volume's next chance and the
+/// bypass, comes by the second: a tenth of one adds little to that.
 pub(super) const ASK_AGAIN: Duration = Duration::from_millis(100);

@@ -22,7 +22,8 @@ pub use self::region::{Contents, check_region, contents_by_footer};
 mod glance;
 mod region;
 
-/// What one read may take: whoever looks can wait, but not for ever.
+/// What one read may take: whoever looks can wait, but not for ever. The kernel gives a command of
+/// a drive up after 30 s, so its error comes before this.
 const READ_MAX: Duration = Duration::from_secs(60);
 /// What is read at once.
 const READ_BYTES: u64 = 1 << 20;

@@ -299,7 +299,8 @@ impl<K: Copy + Eq + Hash, V> Drop for Closing<'_, K, V> {
 
 /// How often somebody joins a read that ends without memory before he gives up too.
 const JOINS_MAX: usize = 4;
-/// How long a viewer's read waits for memory.
+/// How long a viewer's read waits for memory: as long as the read itself may then take.
 pub(super) const ROOM_WITHIN: Duration = Duration::from_secs(2);
-/// Between looks for room in the mapping.
+/// Between looks for room in the mapping: nobody tells when a viewer has let go of some. A hundred
+/// looks in the time there is.
 const PAUSE: Duration = Duration::from_millis(20);

@@ -1,5 +1,5 @@
-//! Once a second: tells admission what was written and what was given up, and the volumes how much
-//! is worth carrying over. What was written today is known after a restart too.
+//! Tells admission what was written and what was given up, and the volumes how much is worth
+//! carrying over. What was written today is known after a restart too.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,7 +12,7 @@ use crate::cache::ssd::{Ssd, TierVolume};
 impl Ssd {
     /// Goes on until it is dropped.
     pub async fn tend(self: Arc<Self>) {
-        let mut seconds = interval(Duration::from_secs(1));
+        let mut seconds = interval(TOLD_EVERY);
         seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             seconds.tick().await;
@@ -23,6 +23,9 @@ impl Ssd {
         }
     }
 }
+
+/// A few figures from memory; what is decided by them moves in minutes.
+const TOLD_EVERY: Duration = Duration::from_secs(1);
 
 /// The time in which a volume may be written as much as its setting says.
 pub const DAY: Duration = Duration::from_secs(24 * 3_600);

@@ -226,5 +226,6 @@ const WHOLE_BYTES_MAX: u64 = 4 << 30;
 const STRIPE_BYTES: u64 = 1 << 30;
 /// Objects that a volume on its way is told of one by one; after more it is doubted as a whole.
 const MISSED_MAX: usize = 1 << 16;
-/// How long a volume is left alone after it was late.
+/// How long a volume is left alone after it was late: one reader a second pays for finding out
+/// whether it is better, and a volume that is well again goes unused for no longer.
 const SLOW_FOR: Duration = Duration::from_secs(1);

@@ -11,6 +11,9 @@ use super::queue::{Lanes, Place, Queue, Waiting};
 use super::tally::Tally;
 use super::{DeviceFigures, Transfer};
 
+/// How long a device that is dropped waits for what is under way: on one that works that is over in
+/// milliseconds, and one that hangs must not keep a process from ending.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// Why a transfer comes back untried.
 const CLOSED: &str = "the device was closed";
 
@@ -127,10 +130,10 @@ impl Front {
         waiting.into_iter().for_each(|waiting| waiting.refuse(CLOSED, &self.tally));
     }
 
-    /// Waits until every thread has left, at most for `bound`.
-    pub(super) fn wait_until_over(&self, bound: Duration) -> bool {
+    /// Waits until every thread has left, for a while; whether they have.
+    pub(super) fn wait_until_over(&self) -> bool {
         let busy = |state: &mut State| state.threads > 0;
-        let waited = self.over.wait_timeout_while(self.state(), bound, busy);
+        let waited = self.over.wait_timeout_while(self.state(), DRAIN_MAX, busy);
         !waited.expect(UNPOISONED).1.timed_out()
     }
 

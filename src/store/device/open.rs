@@ -30,9 +30,11 @@ mod error;
 /// How long the first read may take before it counts as begun well: a slow device is no reason to
 /// do without io_uring.
 const PROBE_MAX: Duration = Duration::from_secs(5);
-/// How long a volume may be in use before it counts as another process's.
+/// How long a volume may be in use before it counts as another process's: one that is just ending
+/// has let go of it by then.
 const LOCK_WITHIN: Duration = Duration::from_secs(3);
-/// Between looks whether it is.
+/// Between looks whether it is: a lock can't be waited for with a limit, and in a start nobody
+/// notices so little.
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// Which engine is wanted.

@@ -11,7 +11,6 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
 use super::flight::{Flight, Step};
 use super::front::{Front, Leaving, Wake};
@@ -23,8 +22,6 @@ use super::{Device, DeviceFigures, Engine, Transfer};
 pub(super) const LANES: Lanes = Lanes { reads: 16, writes: 3 };
 /// Nothing deep is called.
 const STACK_BYTES: usize = 128 << 10;
-/// How long a device that is dropped waits for what is under way.
-const DRAIN_MAX: Duration = Duration::from_secs(5);
 
 /// A file or block device behind a pool of threads.
 #[derive(Debug)]
@@ -84,7 +81,7 @@ impl Drop for Threads {
     fn drop(&mut self) {
         self.front.close();
         // A callback may be the last that held us: its thread can't wait for itself.
-        if !self.ids.contains(&thread::current().id()) && !self.front.wait_until_over(DRAIN_MAX) {
+        if !self.ids.contains(&thread::current().id()) && !self.front.wait_until_over() {
             tracing::warn!("a device was closed while the kernel still works on it");
         }
     }

@@ -33,9 +33,8 @@ const BELL: u64 = u64::MAX;
 /// The registered files.
 const VOLUME: types::Fixed = types::Fixed(0);
 const BELL_FILE: types::Fixed = types::Fixed(1);
-/// How long a device that is dropped waits for what is under way.
-const DRAIN_MAX: Duration = Duration::from_secs(5);
-/// Before a kernel that is short of memory is asked again.
+/// Before a kernel that is short of memory is asked again: soon, because viewers wait, and without
+/// spinning.
 const PAUSE: Duration = Duration::from_millis(1);
 
 const _: () = assert!(LANES.reads + LANES.writes + 2 <= ENTRIES as usize);
@@ -76,7 +75,7 @@ impl Uring {
         };
         if let Err(error) = heard.recv().expect("the thread says how it began") {
             // It lets go of the file, which may be opened in another way now.
-            front.wait_until_over(DRAIN_MAX);
+            front.wait_until_over();
             return Err(error);
         }
         Ok(Uring { front, bell, thread: thread.thread().id() })
@@ -117,7 +116,7 @@ impl Drop for Uring {
         self.ring_bell();
         // A callback may be the last that held us: the thread can't wait for itself. If the kernel
         // takes longer, the thread stays with the memory, for as long as the process lives.
-        if thread::current().id() != self.thread && !self.front.wait_until_over(DRAIN_MAX) {
+        if thread::current().id() != self.thread && !self.front.wait_until_over() {
             tracing::warn!("a device was closed while the kernel still works on it");
         }
     }

@@ -10,7 +10,8 @@ use tokio::time::sleep;
 use crate::store::device::{Buffer, DeviceError, Disk, Granules, Urgency};
 use crate::store::format::{Geometry, VolumeId};
 
-/// How long a full queue of the device is left alone.
+/// How long a full queue of the device is left alone: a drive writes a mebibyte in about as long,
+/// and then there is a place.
 pub(super) const BUSY_PAUSE: Duration = Duration::from_millis(2);
 
 /// What failed, and how.

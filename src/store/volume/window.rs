@@ -23,7 +23,8 @@ use super::metadata::BUSY_PAUSE;
 const WINDOW_GRANULES: u32 = 1024;
 /// Granules of a region's end that are read to find its footer: enough for most.
 const FOOTER_GUESS_GRANULES: u32 = 4;
-/// What a read may take that finds out what is where: nobody can go on without it, but it must end.
+/// What a read may take that finds out what is where: nobody can go on without it, but it must end
+/// when the kernel gives up a command by itself.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 const GRANULE: usize = GRANULE_SIZE_BYTES as usize;
 

@@ -265,3 +265,26 @@ impl<'a> Section<'a> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::core::seed_of;
+    use super::*;
+    use crate::store::format::VolumeId;
+
+    #[test]
+    fn what_lies_before_the_index_is_written_as_it_always_was() {
+        let open = vec![(RegionId(3), 0x0405), (RegionId(9), 1)];
+        let preamble = Preamble { index_bytes: 0x0001_0000, trust_from: 77, open };
+        let mut pinned = Vec::new();
+        for word in [0x0001_0000, 77, 2, 0x0405 << 32 | 3, 1 << 32 | 9_u64] {
+            pinned.put_u64_le(word);
+        }
+        pinned.resize(4096, 0);
+        assert_eq!(preamble.encode(), pinned);
+        assert_eq!(Preamble::decode(&pinned), Some(preamble));
+        // What the entries of the index are found by.
+        let id = VolumeId(0x0123_4567_89ab_cdef_0f1e_2d3c_4b5a_6978);
+        assert_eq!(seed_of(id), 0x0e3d_685b_c2f1_a497);
+    }
+}

@@ -254,19 +254,25 @@ fn stale(length: u64) -> Script {
     Script::of(length).cache_control("max-age=100").field("Age", "100")
 }
 
-#[tokio::test]
-async fn a_version_that_was_replaced_does_not_come_back() {
-    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+/// A small object and a large one, on the volumes of an appliance that has ended.
+async fn stale_and_kept(origin: &Origin, folder: &TempDir) -> [(&'static str, u64); 2] {
     let objects = [("/small", 5000), ("/large", 2 * BLOCK)];
     for (path, length) in objects {
         origin.serve(path, stale(length));
     }
-    let mut edge = keeping_all(&origin, folder.path()).start();
+    let mut edge = keeping_all(origin, folder.path()).start();
     for (path, _) in objects {
-        assert_eq!(judge(&origin, path, &edge.get(path).send().await), WHOLE);
+        assert_eq!(judge(origin, path, &edge.get(path).send().await), WHOLE);
     }
     until_kept(&edge, 4).await;
     edge.drain().await;
+    objects
+}
+
+#[tokio::test]
+async fn a_version_that_was_replaced_does_not_come_back() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    let objects = stale_and_kept(&origin, &folder).await;
 
     for (path, length) in objects {
         origin.serve(path, Script::of(length).version(2));
@@ -288,16 +294,7 @@ async fn a_version_that_was_replaced_does_not_come_back() {
 #[tokio::test]
 async fn what_is_confirmed_is_served_from_the_volume() {
     let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
-    let objects = [("/small", 5000), ("/large", 2 * BLOCK)];
-    for (path, length) in objects {
-        origin.serve(path, stale(length));
-    }
-    let mut edge = keeping_all(&origin, folder.path()).start();
-    for (path, _) in objects {
-        assert_eq!(judge(&origin, path, &edge.get(path).send().await), WHOLE);
-    }
-    until_kept(&edge, 4).await;
-    edge.drain().await;
+    let objects = stale_and_kept(&origin, &folder).await;
     origin.forget_requests();
 
     let edge = keeping_all(&origin, folder.path()).start();

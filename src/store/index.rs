@@ -22,7 +22,7 @@ pub use self::entry::{
 use self::shard::{Bucket, SLOTS, Shard, Slots};
 
 /// What one bucket takes in memory and in a dump.
-pub const BUCKET_BYTES: usize = size_of::<Bucket>();
+const BUCKET_BYTES: usize = size_of::<Bucket>();
 
 /// How full the table is meant to be: a bucket is made for every four entries.
 const ENTRIES_PER_BUCKET: u64 = 4;

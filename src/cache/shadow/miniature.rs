@@ -298,7 +298,7 @@ fn fingerprint(block_hash: u64) -> Fingerprint {
 
 /// Hashes what is a hash already, the same in every run.
 #[derive(Default)]
-pub(super) struct Fold(u64);
+struct Fold(u64);
 
 impl Hasher for Fold {
     fn finish(&self) -> u64 {

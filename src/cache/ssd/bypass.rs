@@ -193,11 +193,11 @@ impl Lost {
         self.add(What::Heads(object.0));
     }
 
-    pub(super) fn holds_block(&self, block: &BlockKey) -> bool {
+    fn holds_block(&self, block: &BlockKey) -> bool {
         self.known().contains(&What::Block(*block))
     }
 
-    pub(super) fn holds_heads(&self, object: ObjectHash) -> bool {
+    fn holds_heads(&self, object: ObjectHash) -> bool {
         self.known().contains(&What::Heads(object.0))
     }
 

@@ -193,7 +193,7 @@ pub(super) fn check(operation: &mut Operation, size_bytes: u64) -> Result<(), &'
 
 impl Operation {
     /// Its memory.
-    pub(super) fn into_buffers(self) -> Vec<Buffer> {
+    fn into_buffers(self) -> Vec<Buffer> {
         match self {
             Operation::Read { into: buffers, .. } | Operation::Write { from: buffers, .. } => {
                 buffers

@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use crate::limits::{GRANULE_SIZE_BYTES, REGION_SIZE_BYTES, REGION_SIZE_BYTES_MIN};
 use crate::object::BlockSize;
+use crate::store::index;
 
 use super::table::ENTRIES_PER_PAGE;
 
@@ -38,7 +39,7 @@ impl fmt::Debug for VolumeId {
 }
 
 /// Regions the index can tell apart.
-const REGIONS_MAX: u64 = 1 << 20;
+const REGIONS_MAX: u64 = index::REGIONS_MAX as u64;
 /// Fewer make no sense: one open for each stream, one to be reclaimed, one to be read.
 const REGIONS_MIN: u64 = 4;
 /// What a device could hold of one piece each: more is a mistake, and its sums would not fit.
@@ -119,9 +120,7 @@ impl fmt::Display for GeometryError {
             E::TooSmall { volume_bytes, bytes_min } => {
                 write!(f, "{volume_bytes} bytes are too few: {bytes_min} at least")
             }
-            E::TooManyRegions { regions } => {
-                write!(f, "{regions} regions: at most {REGIONS_MAX}")
-            }
+            E::TooManyRegions { regions } => write!(f, "{regions} regions: at most {REGIONS_MAX}"),
             E::IndexSize { entries } => {
                 write!(f, "an index of {entries} entries: at least 1, at most {INDEX_ENTRIES_MAX}")
             }
@@ -211,13 +210,13 @@ impl Geometry {
         }
         // Wider than what is added up, so that no sum wraps.
         let wide = u128::from;
-        let table_end = wide(areas.table_at)
-            + 2 * u128::from(areas.table_pages) * u128::from(GRANULE_SIZE_BYTES);
+        let table_bytes = 2 * wide(areas.table_pages.into()) * wide(GRANULE_SIZE_BYTES);
+        let table_end = wide(areas.table_at) + table_bytes;
         let checkpoints_end = wide(areas.checkpoint_at) + 2 * wide(areas.checkpoint_bytes);
         let regions_end = wide(areas.regions_at) + wide(regions) * wide(self.region_bytes);
         let aligned = |bytes: &[u64]| bytes.iter().all(|b| b.is_multiple_of(GRANULE_SIZE_BYTES));
-        let table_fits = aligned(&[areas.table_at])
-            && areas.table_at >= SUPERBLOCKS_BYTES
+        let table_fits = areas.table_at >= SUPERBLOCKS_BYTES
+            && aligned(&[areas.table_at])
             && table_end <= wide(areas.checkpoint_at)
             && u64::from(areas.table_pages) * ENTRIES_PER_PAGE as u64 >= regions;
         let checkpoints_fit = aligned(&[areas.checkpoint_at, areas.checkpoint_bytes])

@@ -42,6 +42,7 @@ pub struct Superblock {
     /// Counts the times it was written: the highest is the newest.
     sequence: u64,
     created_at_seconds: u64,
+    /// The last purge that was applied to it; 0 if none was, which is always so: there are none yet.
     purge_seen: u64,
     compatible: u64,
     read_only: u64,
@@ -74,11 +75,6 @@ impl Superblock {
     /// When it was formatted, in seconds since 1970.
     pub fn created_at_seconds(&self) -> u64 {
         self.created_at_seconds
-    }
-
-    /// The last purge that was applied to it; 0 if none was.
-    pub fn purge_seen(&self) -> u64 {
-        self.purge_seen
     }
 
     /// As it would be written next, with another purge seen.

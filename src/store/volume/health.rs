@@ -78,8 +78,9 @@ pub(super) struct Health {
     name: Arc<str>,
     /// What an operator can do when it fails: the end of a line in the log.
     remedy: Arc<str>,
+    /// Of the condition, to be read without a lock.
     level: AtomicU8,
-    state: Mutex<Condition>,
+    condition: Mutex<Condition>,
 }
 
 struct Condition {
@@ -93,14 +94,19 @@ struct Condition {
 
 impl Health {
     pub(super) fn new(name: Arc<str>, remedy: Arc<str>) -> Health {
-        let state = Condition {
+        let condition = Condition {
             state: State::Online,
             errors: VecDeque::new(),
             ill_regions: HashMap::new(),
             told: None,
             untold: 0,
         };
-        Health { name, remedy, level: AtomicU8::new(ONLINE), state: Mutex::new(state) }
+        Health {
+            name,
+            remedy,
+            level: AtomicU8::new(ONLINE),
+            condition: Mutex::new(condition),
+        }
     }
 
     pub(super) fn state(&self) -> State {
@@ -239,7 +245,7 @@ impl Health {
     }
 
     fn condition(&self) -> MutexGuard<'_, Condition> {
-        self.state.lock().expect("nothing panics while it changes the health of a volume")
+        self.condition.lock().expect("nothing panics while it changes the health of a volume")
     }
 }
 

@@ -14,11 +14,8 @@ use crate::store::index::{Entry, Misshapen, RegionId};
 use crate::store::ledger::{Ledger, LedgerShape};
 
 use super::checkpoint::{PREAMBLE_BYTES, Preamble};
+use super::table::UNREAD_GAP;
 use super::window::Reader;
-
-/// Left out of the numbers of checkpoints where a header could not be read: more than there can be
-/// of a device that lives.
-const UNREAD_GAP: u64 = 1 << 40;
 
 /// What is read at once.
 pub(super) const CHUNK_GRANULES: u32 = 1024;

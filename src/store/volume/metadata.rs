@@ -83,7 +83,7 @@ pub(super) async fn write_patiently(
 }
 
 /// Flushes; waits while the queue of the device is full.
-pub(super) async fn flush_patiently(disk: &Disk) -> Result<(), DeviceError> {
+async fn flush_patiently(disk: &Disk) -> Result<(), DeviceError> {
     loop {
         match disk.flush(Urgency::Write).await {
             Err(DeviceError::Busy) => sleep(BUSY_PAUSE).await,

@@ -55,7 +55,7 @@ pub use self::types::{
 };
 
 /// The largest head, with its body if it has one.
-pub const HEAD_BYTES_MAX: usize = 512 << 10;
+const HEAD_BYTES_MAX: usize = 512 << 10;
 
 /// A volume that is open. Dropping it without [`Volume::close`] ends it too, but then opening it
 /// again takes what it takes after a crash.

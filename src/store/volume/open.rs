@@ -64,12 +64,11 @@ async fn make(disk: &Disk, superblock: &Superblock) -> Result<(), MetadataError>
 /// A checkpoint of nothing: from now on one that is missing was lost.
 async fn first_checkpoint(disk: &Disk, superblock: &Superblock) -> Result<(), MetadataError> {
     let geometry = superblock.geometry();
-    let loaded = Table::unused(geometry);
     let ledger = Ledger::new(ledger_shape(geometry));
     let found = recovery::Found {
         superblock: superblock.clone(),
         ledger,
-        table: loaded,
+        table: Table::unused(geometry),
         sequence: 1,
         trust_from: 0,
         checkpoint: 0,

@@ -95,7 +95,6 @@ pub(super) async fn superblock(disk: &Disk) -> Result<Superblock, VolumeError> {
 /// Finds out what a volume holds, unless its blocks are of another size than the settings say.
 /// Writes nothing.
 pub(super) async fn recover(disk: &Disk, settings: &VolumeSettings) -> Result<Found, VolumeError> {
-    let began = Instant::now();
     let superblock = superblock(disk).await?;
     let (geometry, volume) = (*superblock.geometry(), superblock.id());
     if let Some(wanted) = settings.block.filter(|wanted| *wanted != geometry.block()) {
@@ -150,7 +149,6 @@ pub(super) async fn recover(disk: &Disk, settings: &VolumeSettings) -> Result<Fo
 
     restore_regions(&ledger, table.entries(), &checkpoint, &orders);
     recovered.heads_in_doubt = in_doubt;
-    recovered.took = began.elapsed();
     Ok(Found {
         superblock,
         ledger,

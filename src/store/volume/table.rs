@@ -36,9 +36,10 @@ pub(super) struct Loaded {
     pub(super) damaged: Vec<u32>,
 }
 
-/// Left out of the numbers of a page's writes where a copy could not be read: it may be read again
-/// later, and must not pass for the newest then.
-const UNREAD_GAP: u64 = 1 << 40;
+/// Left out of the numbers of a page's writes where a copy could not be read, and of checkpoints
+/// where a header could not: it may be read again later, and must not pass for the newest then. More
+/// than there can be of a device that lives.
+pub(super) const UNREAD_GAP: u64 = 1 << 40;
 
 impl Table {
     /// From all bytes of the table's area, but for the granules of it that could not be read.

@@ -70,7 +70,7 @@ pub struct Recovered {
 pub struct VolumeFigures {
     /// What it may be used for.
     pub state: State,
-    /// Its regions, and of them those free, sealed, and out of use.
+    /// Its regions, whatever they are used for.
     pub regions: u32,
     /// Regions that may be opened.
     pub regions_free: u32,

@@ -103,7 +103,7 @@ impl Core {
 
     /// Whether one was taken.
     pub(super) async fn checkpoint_now(&self) -> bool {
-        let mut upkeep: tokio::sync::MutexGuard<'_, Upkeep> = self.upkeep.lock().await;
+        let mut upkeep = self.upkeep.lock().await;
         self.take_checkpoint(&mut upkeep).await
     }
 

@@ -18,7 +18,7 @@ pub struct Share(u32);
 
 impl Share {
     /// In no case.
-    pub const NONE: Share = Share(0);
+    const NONE: Share = Share(0);
     /// In every case.
     pub const ALL: Share = Share(MILLIONTHS);
 

@@ -122,11 +122,11 @@ impl fmt::Display for GeometryError {
             }
             E::TooManyRegions { regions } => write!(f, "{regions} regions: at most {REGIONS_MAX}"),
             E::IndexSize { entries } => {
-                write!(f, "an index of {entries} entries: at least 1, at most {INDEX_ENTRIES_MAX}")
+                write!(f, "an index of {entries} entries: from 1 to {INDEX_ENTRIES_MAX}")
             }
             E::Area { what, at_bytes, volume_bytes } => write!(
                 f,
-                "{what} can't begin at {at_bytes} of {volume_bytes} bytes: not aligned, or reaching \
+                "{what} can't begin at byte {at_bytes} of {volume_bytes}: not aligned, or reaching \
                  into what comes next"
             ),
         }

@@ -42,7 +42,7 @@ pub struct Superblock {
     /// Counts the times it was written: the highest is the newest.
     sequence: u64,
     created_at_seconds: u64,
-    /// The last purge that was applied to it; 0 if none was, which is always so: there are none yet.
+    /// The last purge that was applied to it; 0 if none was, and there are none yet.
     purge_seen: u64,
     compatible: u64,
     read_only: u64,

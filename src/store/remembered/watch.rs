@@ -16,8 +16,8 @@ use super::{IllState, Illness, Remembered};
 use crate::store::Volume;
 use crate::store::volume::State;
 
-/// How long a volume may be ill before it is remembered. It is looked at in memory, so often looking
-/// costs nothing; a process that is killed within a second only leaves the next one to find out.
+/// How long a volume may be ill before it is remembered. It is looked at in memory, which costs
+/// nothing; a process that is killed within a second only leaves the next one to find out.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 impl Illness {

@@ -37,8 +37,8 @@ pub(super) struct Loaded {
 }
 
 /// Left out of the numbers of a page's writes where a copy could not be read, and of checkpoints
-/// where a header could not: it may be read again later, and must not pass for the newest then. More
-/// than there can be of a device that lives.
+/// where a header could not: it may be read again later, and must not pass for the newest then.
+/// More than there can be of a device that lives.
 pub(super) const UNREAD_GAP: u64 = 1 << 40;
 
 impl Table {

@@ -64,9 +64,8 @@ impl TierVolume {
         }
         // A weak handle: the volume is one of its parts.
         let tier_volume = Arc::downgrade(self);
-        let saved = move || {
-            tier_volume.upgrade().map_or_else(Vec::new, |tier_volume| tier_volume.save())
-        };
+        let saved =
+            move || tier_volume.upgrade().map_or_else(Vec::new, |tier_volume| tier_volume.save());
         volume.set_extra(Arc::new(saved));
         // Held until it is online: what changes from then on, it is told.
         let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);

@@ -101,12 +101,7 @@ impl Health {
             told: None,
             untold: 0,
         };
-        Health {
-            name,
-            remedy,
-            level: AtomicU8::new(ONLINE),
-            condition: Mutex::new(condition),
-        }
+        Health { name, remedy, level: AtomicU8::new(ONLINE), condition: Mutex::new(condition) }
     }
 
     pub(super) fn state(&self) -> State {

@@ -12,7 +12,7 @@ use crate::store::format::{FilledFor, RegionEntry, RegionState};
 use crate::store::index::RegionId;
 use crate::store::ledger::RegionPhase;
 
-use super::core::{Core, UNBROKEN, Upkeep};
+use super::core::{Core, UNBROKEN};
 use super::reclaim::Late;
 
 /// From the end of a checkpoint that was wanted to the next one, at the least; and as a multiple of

@@ -7,6 +7,7 @@
 
 mod begun;
 mod bypass;
+mod figures;
 mod order;
 mod reads;
 mod recall;
@@ -15,7 +16,7 @@ mod volumes;
 mod writes;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
@@ -24,6 +25,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed, xxh3_128_with_seed};
 
 pub use self::bypass::Asks;
 use self::bypass::{Bypass, Lost, Owing};
+pub use self::figures::Figures;
 use self::order::Order;
 pub use self::reads::{Brought, Landed, Recalled, Wanted};
 use self::reads::{Reading, Recalling};
@@ -74,39 +76,6 @@ pub struct Ssd {
     writing: Arc<Writing>,
     shadows: Option<Shadows>,
     figures: Figures,
-}
-
-/// What the tier has done. What was admitted and what was not, each volume's admission tells; what
-/// became of it, the volume: a write it refused, or the governor, has been counted there.
-#[derive(Default)]
-pub struct Figures {
-    recalled: AtomicU64,
-    bypassed_bytes: AtomicU64,
-    bypass_refused: AtomicU64,
-    shown: [AtomicU64; 2],
-}
-
-impl Figures {
-    /// Heads found on a volume.
-    pub fn recalled(&self) -> u64 {
-        self.recalled.load(Ordering::Relaxed)
-    }
-
-    /// Bytes asked of origins because a volume was ill.
-    pub fn bypassed_bytes(&self) -> u64 {
-        self.bypassed_bytes.load(Ordering::Relaxed)
-    }
-
-    /// Requests the shadow caches were shown: viewers who came to a block at its start, and inside.
-    pub fn shown(&self) -> [u64; 2] {
-        self.shown.each_ref().map(|count| count.load(Ordering::Relaxed))
-    }
-
-    /// Reads that waited, or were turned away, because a volume was ill and the origins had had
-    /// their share.
-    pub fn bypass_refused(&self) -> u64 {
-        self.bypass_refused.load(Ordering::Relaxed)
-    }
 }
 
 /// What an object is looked for by, and its blocks are judged by.

@@ -254,19 +254,33 @@ async fn a_reader_who_stands_still_cuts_nobody_short_however_many_come_and_go() 
 async fn who_keeps_up_is_not_cut_short_because_no_run_could_go_ahead_of_him() {
     let held = BLOCK - 10;
     let script = Script::of(4 * BLOCK);
-    let origin = Origin::serving("/a", script.clone());
+    let origin = Origin::start();
     let edge = Edge::in_front_of(&origin)
         .setting("fill.window", "1 MiB")
         .setting("fill.runs", "1")
         .setting("fill.first_byte_timeout", "500ms")
         .start();
-    edge.get("/a").range(3 * BLOCK..3 * BLOCK + 10).send().await;
-    edge.until_metric("tidegate_fill_runs_in_flight", &[], |count| count == 0.0).await;
-    origin.serve("/a", script.ending(Ending::HeldAt(held)));
-    let mut viewer = edge.get("/a").range(0..3 * BLOCK).open().await;
-    viewer.read_exactly(held as usize).await.unwrap();
-    let failed = ["outcome=\"failed\""];
-    edge.until_metric("tidegate_fill_runs_finished_total", &failed, |count| count == 1.0).await;
-    origin.release("/a");
-    viewer.read_exactly((3 * BLOCK - held) as usize).await.unwrap();
+    let runs = async |outcome: &str| {
+        let labels = [format!("outcome=\"{outcome}\"")];
+        edge.metric("tidegate_fill_runs_finished_total", &[&labels[0]]).await
+    };
+    // On a busy machine a viewer may not keep up, and no run goes ahead of him: then once more.
+    for attempt in 0..10 {
+        let path = format!("/{attempt}");
+        origin.serve(&path, script.clone());
+        edge.get(&path).range(3 * BLOCK..3 * BLOCK + 10).send().await;
+        edge.until_metric("tidegate_fill_runs_in_flight", &[], |count| count == 0.0).await;
+        origin.serve(&path, script.clone().ending(Ending::HeldAt(held)));
+        let mut viewer = edge.get(&path).range(0..3 * BLOCK).open().await;
+        viewer.read_exactly(held as usize).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let was_refused = runs("failed").await == 1.0;
+        origin.release(&path);
+        let rest = viewer.read_exactly((3 * BLOCK - held) as usize).await.unwrap();
+        assert_eq!(rest.len() as u64, 3 * BLOCK - held);
+        if was_refused {
+            return;
+        }
+    }
+    panic!("no run was ever refused to a viewer who kept up");
 }

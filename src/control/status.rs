@@ -99,7 +99,7 @@ pub struct VolumeStatus {
     pub name: String,
     /// `starting`, `online`, `read-only` or `offline`.
     pub state: &'static str,
-    /// Why it is no longer online.
+    /// Why it is not online.
     pub why: Option<String>,
     /// What became of its path, if that no longer names what is in use.
     pub notice: Option<String>,
@@ -125,7 +125,8 @@ pub struct VolumeStatus {
     pub queue_depth: u64,
     /// Of a hundred reads 99 took no longer, in microseconds; `None` before the first.
     pub read_p99_us: Option<u64>,
-    /// Bytes written since midnight, UTC, or since the start if that was later.
+    /// Bytes written since midnight, UTC, by processes before this one too; a crash forgets the
+    /// last minutes of them.
     pub written_today_bytes: u64,
     /// What may be written in a day; `None` while nobody can tell.
     pub writes_per_day_bytes: Option<u64>,

@@ -41,11 +41,11 @@ pub struct SsdSample {
 pub struct VolumeSample {
     /// Its name in the configuration.
     pub volume: String,
-    /// `uring`, `threads` or `simulated`.
+    /// `uring`, `threads` or `simulated`; `none` before it is online.
     pub engine: &'static str,
     /// One of [`STATES`].
     pub state: &'static str,
-    /// Why it is no longer online; told by the status page alone.
+    /// Why it is not online; told by the status page alone.
     pub why: Option<String>,
     /// Its path no longer names what is open: what became of it. Told in words by the status page.
     pub notice: Option<String>,
@@ -79,7 +79,8 @@ pub struct VolumeSample {
     pub dropped: ByWord,
     /// Bytes written, by what for; together, what the device was given.
     pub written: ByWord,
-    /// Bytes written since midnight, UTC, or since the start if that was later.
+    /// Bytes written since midnight, UTC, by processes before this one too; a crash forgets the
+    /// last minutes of them.
     pub written_today_bytes: u64,
     /// What may be written in a day; `None` while nobody can tell.
     pub writes_per_day_bytes: Option<u64>,

@@ -71,7 +71,7 @@ pub(super) struct Core {
     pub(super) stopping: watch::Sender<bool>,
 }
 
-/// What may be changed while it runs.
+/// What of the settings is needed while it runs; the score may be changed meanwhile.
 pub(super) struct Live {
     pub(super) read_deadline: Duration,
     pub(super) checkpoint_interval: Duration,

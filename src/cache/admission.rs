@@ -312,7 +312,7 @@ impl Admission {
         let strictness = self.strictness();
         AdmissionFigures {
             admitted: self.admitted.load(Ordering::Relaxed),
-            rejected: [0, 1, 2, 3, 4, 5].map(|n| self.rejected[n].load(Ordering::Relaxed)),
+            rejected: self.rejected.each_ref().map(|count| count.load(Ordering::Relaxed)),
             written_bytes: self.budget.written_bytes(),
             budget_left_bytes: self.budget.left_bytes(),
             window: strictness.window(),

@@ -314,7 +314,8 @@ impl Ssd {
         (block, ram): (&BlockKey, Option<&RamBlock>),
     ) -> bool {
         let Some(ram) = ram else {
-            return self.volumes.online().any(|place| place.holds_newest_head(subject.object));
+            let mut online = self.volumes.online();
+            return online.any(|tier_volume| tier_volume.holds_newest_head(subject.object));
         };
         // Beside other variants its body is a block like others.
         let is_alone = || self.parts.heads.variants(&subject.key).len() == 1;
@@ -390,7 +391,6 @@ mod tests {
     use crate::cache::head_record::encoded;
     use crate::cache::heads::Known;
     use crate::cache::ram::RamSettings;
-    use crate::cache::ssd::writes::Beside;
     use crate::memory::{Class, Use};
     use crate::message::freshness::Freshness;
     use crate::message::response::Stored;
@@ -631,18 +631,18 @@ mod tests {
         let (mut known, mut written) = (Vec::new(), Vec::new());
         for day in [7, 7, 8] {
             let ssd = tier();
-            let place = &ssd.volumes.all()[0];
+            let tier_volume = &ssd.volumes.all()[0];
             let disk = Disk::new(device.clone());
             let volume = Volume::open(disk, VolumeSettings::default()).await.unwrap();
-            place.come_online(volume.clone());
-            place.tend(day);
-            known.push(place.written_today_bytes());
+            tier_volume.come_online(volume.clone());
+            tier_volume.tend(day);
+            known.push(tier_volume.written_today_bytes());
             for number in 0..20 {
                 let key = ObjectKey::new(SiteId(0), &format!("/{number}"));
                 keep_head(&ssd, &key, &head(&VersionNumbers::of_epoch(1), LONG)).await;
             }
-            place.tend(day);
-            written.push(place.written_today_bytes());
+            tier_volume.tend(day);
+            written.push(tier_volume.written_today_bytes());
             volume.close().await;
         }
         let granules = |bytes: u64| bytes / 4096;

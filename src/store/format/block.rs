@@ -30,7 +30,8 @@ pub struct BlockLabel {
     pub site: SiteHash,
     /// Which block of which version.
     pub block: BlockKey,
-    /// The purge clock when the bytes came from the origin; kept when the record is carried on.
+    /// When the bytes were asked for, in microseconds of Unix time; kept when the record is carried
+    /// on.
     pub birth: u64,
     /// The number of the write.
     pub sequence: u64,

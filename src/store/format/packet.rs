@@ -32,7 +32,7 @@ pub struct HeadLabel {
     pub site: SiteHash,
     /// The number of the write: of two heads of an object the higher counts.
     pub sequence: u64,
-    /// The purge clock when the head came from the origin; kept when it is carried on.
+    /// When it was asked for, in microseconds of Unix time; kept when it is carried on.
     pub birth: u64,
 }
 

@@ -64,7 +64,7 @@ pub struct BlockWrite {
     pub site: SiteHash,
     /// Which block.
     pub block: BlockKey,
-    /// The purge clock when the bytes came from the origin.
+    /// When the bytes were asked for, in microseconds of Unix time.
     pub birth: u64,
     /// Which pieces.
     pub pieces: PieceMap,
@@ -83,7 +83,7 @@ pub struct HeadWrite {
     pub object: ObjectHash,
     /// Its site.
     pub site: SiteHash,
-    /// The purge clock when it came from the origin.
+    /// When it was asked for, in microseconds of Unix time.
     pub birth: u64,
     /// The head, as the caller writes it; never empty.
     pub payload: Bytes,
@@ -141,7 +141,7 @@ pub enum Trust {
 pub struct HeadFound {
     /// The object's site.
     pub site: SiteHash,
-    /// The purge clock when it came from the origin.
+    /// When it was asked for, in microseconds of Unix time.
     pub birth: u64,
     /// As it was written.
     pub payload: Bytes,

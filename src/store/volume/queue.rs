@@ -17,6 +17,8 @@ use super::types::{BlockWrite, HeadWrite, Refused};
 
 /// Heads that wait for company: this much fills a granule.
 const HEADS_BYTES_DUE: usize = GRANULE_SIZE_BYTES as usize - 256;
+/// What a tombstone counts for, and a head beside its payload and body: about what it takes.
+const TOMBSTONE_BYTES: usize = 64;
 
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,
@@ -58,7 +60,7 @@ impl QueuedHead {
 /// What a head counts for in the queue, or a tombstone.
 pub(super) fn head_bytes(write: Option<&HeadWrite>) -> usize {
     let body = |write: &HeadWrite| write.body.as_ref().map_or(0, |body| body.bytes.len());
-    64 + write.map_or(0, |write| write.payload.len() + body(write))
+    TOMBSTONE_BYTES + write.map_or(0, |write| write.payload.len() + body(write))
 }
 
 /// What the writer does next.

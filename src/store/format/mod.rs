@@ -32,7 +32,7 @@ pub use self::packet::{Body, HeadEntry, HeadLabel, Packet, PacketBuilder};
 pub use self::record::Record;
 pub use self::region::RegionHeader;
 pub use self::superblock::{Access, SUPERBLOCK_COPIES, Superblock, superblock_places};
-pub use self::table::{Copy as PageCopy, ENTRIES_PER_PAGE, RegionEntry, RegionState, TablePage};
+pub use self::table::{ENTRIES_PER_PAGE, PageCopy, RegionEntry, RegionState, TablePage};
 
 /// Why bytes were filled. Blocks that viewers asked for lie apart from planned ones, so a region is
 /// of one or the other, whichever [`ledger::Stream`](super::ledger::Stream) brought it there.

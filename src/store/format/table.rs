@@ -75,19 +75,19 @@ impl Default for RegionEntry {
 
 /// Which of the two places of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Copy {
+pub enum PageCopy {
     /// In the first half of the table.
     A,
     /// In the second half.
     B,
 }
 
-impl Copy {
+impl PageCopy {
     /// The place to write next.
-    pub fn other(self) -> Copy {
+    pub fn other(self) -> PageCopy {
         match self {
-            Copy::A => Copy::B,
-            Copy::B => Copy::A,
+            PageCopy::A => PageCopy::B,
+            PageCopy::B => PageCopy::A,
         }
     }
 }
@@ -127,10 +127,10 @@ impl TablePage {
     }
 
     /// Where copy `copy` of page `page` lies, in bytes of the volume.
-    pub fn place(geometry: &Geometry, page: u32, copy: Copy) -> u64 {
+    pub fn place(geometry: &Geometry, page: u32, copy: PageCopy) -> u64 {
         let pages = match copy {
-            Copy::A => u64::from(page),
-            Copy::B => u64::from(geometry.table_pages()) + u64::from(page),
+            PageCopy::A => u64::from(page),
+            PageCopy::B => u64::from(geometry.table_pages()) + u64::from(page),
         };
         geometry.table().start + pages * GRANULE_SIZE_BYTES
     }
@@ -158,7 +158,7 @@ impl TablePage {
         volume: VolumeId,
         geometry: &Geometry,
         page: u32,
-        copy: Copy,
+        copy: PageCopy,
     ) -> Result<TablePage, FormatError> {
         let frame = Frame::open(bytes)?;
         frame.is(kind::TABLE_PAGE)?;
@@ -178,11 +178,11 @@ impl TablePage {
     pub fn choose(
         a: Result<TablePage, FormatError>,
         b: Result<TablePage, FormatError>,
-    ) -> Result<(TablePage, Copy), FormatError> {
+    ) -> Result<(TablePage, PageCopy), FormatError> {
         match (a, b) {
-            (Ok(a), Ok(b)) if a.sequence < b.sequence => Ok((b, Copy::B)),
-            (Ok(a), _) => Ok((a, Copy::A)),
-            (Err(_), Ok(b)) => Ok((b, Copy::B)),
+            (Ok(a), Ok(b)) if a.sequence < b.sequence => Ok((b, PageCopy::B)),
+            (Ok(a), _) => Ok((a, PageCopy::A)),
+            (Err(_), Ok(b)) => Ok((b, PageCopy::B)),
             (Err(FormatError::NotAVolume), Err(fault)) | (Err(fault), Err(_)) => Err(fault),
         }
     }
@@ -227,11 +227,12 @@ mod tests {
             let bytes = page.encode(volume, TablePage::place(&geometry, 1, copy));
             TablePage::decode(bytes.bytes(), volume, &geometry, 1, copy)
         };
-        let (a, b) = (read(&old, Copy::A), read(&new, Copy::B));
-        assert_eq!(TablePage::choose(a.clone(), b), Ok((new.clone(), Copy::B)));
-        let (chosen, copy) = TablePage::choose(read(&new, Copy::A), read(&old, Copy::B)).unwrap();
-        assert_eq!((chosen, copy.other()), (new, Copy::B));
-        assert_eq!(TablePage::choose(a, Err(FormatError::Torn)), Ok((old, Copy::A)));
+        let (a, b) = (read(&old, PageCopy::A), read(&new, PageCopy::B));
+        assert_eq!(TablePage::choose(a.clone(), b), Ok((new.clone(), PageCopy::B)));
+        let (chosen, copy) =
+            TablePage::choose(read(&new, PageCopy::A), read(&old, PageCopy::B)).unwrap();
+        assert_eq!((chosen, copy.other()), (new, PageCopy::B));
+        assert_eq!(TablePage::choose(a, Err(FormatError::Torn)), Ok((old, PageCopy::A)));
         let (never, torn) = (FormatError::NotAVolume, FormatError::Torn);
         assert_eq!(TablePage::choose(Err(never.clone()), Err(never.clone())), Err(never.clone()));
         assert_eq!(TablePage::choose(Err(never), Err(torn.clone())), Err(torn));
@@ -240,15 +241,15 @@ mod tests {
     #[test]
     fn a_page_is_believed_only_where_it_belongs() {
         let (geometry, volume) = (geometry(), VolumeId(3));
-        let at = TablePage::place(&geometry, 0, Copy::A);
+        let at = TablePage::place(&geometry, 0, PageCopy::A);
         let bytes = TablePage::unused(&geometry, 0).encode(volume, at);
         let read = |volume, page, copy| {
             TablePage::decode(bytes.bytes(), volume, &geometry, page, copy).map(drop)
         };
-        assert_eq!(read(volume, 0, Copy::A), Ok(()));
-        assert_eq!(read(volume, 0, Copy::B), Err(FormatError::WrongPlace { found: at }));
-        assert_eq!(read(volume, 1, Copy::A), Err(FormatError::WrongPlace { found: at }));
+        assert_eq!(read(volume, 0, PageCopy::A), Ok(()));
+        assert_eq!(read(volume, 0, PageCopy::B), Err(FormatError::WrongPlace { found: at }));
+        assert_eq!(read(volume, 1, PageCopy::A), Err(FormatError::WrongPlace { found: at }));
         let other = FormatError::AnotherVolume { found: volume };
-        assert_eq!(read(VolumeId(4), 0, Copy::A), Err(other));
+        assert_eq!(read(VolumeId(4), 0, PageCopy::A), Err(other));
     }
 }

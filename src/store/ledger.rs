@@ -40,15 +40,6 @@ pub enum Stream {
 impl Stream {
     /// Every stream.
     pub const ALL: [Stream; 3] = [Stream::Demand, Stream::Planned, Stream::Reappend];
-
-    /// The metrics label.
-    pub fn label(self) -> &'static str {
-        match self {
-            Stream::Demand => "demand",
-            Stream::Planned => "planned",
-            Stream::Reappend => "reappend",
-        }
-    }
 }
 
 /// The sizes a ledger is made for.

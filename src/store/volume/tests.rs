@@ -1225,3 +1225,19 @@ async fn others_go_on_while_the_index_is_looked_through_for_a_region() {
     assert!(shards > 5 && turns >= shards, "{turns} turns of another, {shards} shards");
     assert_eq!(volume.held(block(1)), PieceMap::default());
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_while_a_region_is_given_up_wants_the_next_checkpoint_no_later() {
+    let (_device, volume) = fresh(32).await;
+    let checkpoint = async || volume.core.upkeep.lock().await.checkpoint;
+    let before = checkpoint().await;
+    let reclaiming = volume.core.upkeep.lock().await;
+    volume.core.want_checkpoint();
+    sleep(Duration::from_secs(20)).await;
+    drop(reclaiming);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(checkpoint().await, before + 1);
+    volume.core.want_checkpoint();
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(checkpoint().await, before + 2, "what took long was no checkpoint");
+}

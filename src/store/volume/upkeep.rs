@@ -86,11 +86,15 @@ impl Core {
 
     /// Takes one, if one is wanted and it is not before `from`.
     async fn checkpoint_if_wanted(&self, from: &mut Instant) {
-        if Instant::now() >= *from && self.checkpoint_wanted.swap(false, Ordering::Relaxed) {
-            let began = Instant::now();
-            self.checkpoint_now().await;
-            *from = Instant::now() + (began.elapsed() * WANTED_PAUSE_FACTOR).max(WANTED_PAUSE_MIN);
+        if Instant::now() < *from || !self.checkpoint_wanted.load(Ordering::Relaxed) {
+            return;
         }
+        // Who gives up a region may hold it for long: that is no work of checkpoints.
+        let mut upkeep = self.upkeep.lock().await;
+        self.checkpoint_wanted.store(false, Ordering::Relaxed);
+        let began = Instant::now();
+        self.take_checkpoint(&mut upkeep).await;
+        *from = Instant::now() + (began.elapsed() * WANTED_PAUSE_FACTOR).max(WANTED_PAUSE_MIN);
     }
 
     async fn checkpoint_if_changed(&self) {

@@ -183,7 +183,11 @@ impl Opening {
             Err(_) => {
                 tokio::spawn(async move {
                     let ended = (&mut self.online).await;
-                    if let Some(told) = self.ended(ended) {
+                    let told = self.ended(ended);
+                    // What it missed is on it until a checkpoint tells otherwise.
+                    if let Some((told, volume)) = told.zip(self.place.opened())
+                        && volume.checkpoint().await
+                    {
                         ill::keep_up(self.file, told).await;
                     }
                 });
@@ -293,7 +297,78 @@ const CLOSED_WITHIN: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
+    use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
+
     use super::*;
+    use crate::cache::heads::Heads;
+    use crate::cache::ram::{Ram, RamSettings};
+    use crate::cache::ssd::Change;
+    use crate::memory::Governor;
+    use crate::object::{ObjectKey, SiteId};
+    use crate::store::device::{Faults, Simulated, Simulation, Urgency};
+    use crate::store::volume::HeadWrite;
+    use crate::store::{Geometry, ObjectHash, SiteHash};
+
+    const KEY: &str = "/a";
+
+    fn tier() -> Arc<Ssd> {
+        let text = "listeners.http = [\"127.0.0.1:0\"]\n[[sites]]\nname = \"a\"\nhosts = [\"a\"]\n\
+                    [[sites.origins]]\nurl = \"http://o\"\n";
+        let config = Config::from_toml(text, "test.toml").unwrap();
+        let (mapping_bytes, block_size) = (4 << 20, BlockSize::MAX);
+        let ram = RamSettings { mapping_bytes, cached_bytes_max: mapping_bytes, block_size };
+        let parts = SsdParts {
+            ram: Ram::new(ram).unwrap(),
+            heads: Arc::new(Heads::new(4 << 20)),
+            governor: Governor::new(16 << 20, 16 << 20),
+            block_size,
+            runtime: Handle::current(),
+            sites: Arc::new(config.sites),
+            bypass_bytes_per_second: 0,
+        };
+        let sizes = AdmissionSizes { volume_bytes: 32 << 20, blocks_max: 32 };
+        let admission = Admission::new(sizes, AdmissionSettings::default(), Instant::now());
+        Ssd::new(parts, Volumes::new(vec![TierVolume::new("v".to_owned(), 1, admission)]))
+    }
+
+    async fn opened(device: &Arc<Simulated>) -> Arc<Volume> {
+        Volume::open(Disk::new(device.clone()), VolumeSettings::default()).await.unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_late_volume_is_believed_when_what_it_missed_is_forgotten_after_a_kill_too() {
+        let simulation = Simulation { size_bytes: 32 << 20, seed: 1, faults: Faults::default() };
+        let device = Arc::new(Simulated::new(&simulation));
+        let geometry = Geometry::new(32 << 20, 2 << 20, BlockSize::MAX, 1_000).unwrap();
+        let disk = Disk::new(device.clone());
+        Volume::format(&disk, geometry, VolumeId(1)).await.unwrap();
+        let object = ObjectHash(xxh3_128_with_seed(KEY.as_bytes(), xxh3_64(b"a")));
+        let volume = opened(&device).await;
+        let (site, payload, guard) = (SiteHash(1), "a head".into(), Box::new(()));
+        let head = HeadWrite { object, site, birth: 0, payload, body: None, guard };
+        volume.append_head(head).unwrap();
+        volume.close().await;
+
+        let (ssd, volume) = (tier(), opened(&device).await);
+        assert!(volume.holds_head(object));
+        let key = ObjectKey::new(SiteId(0), KEY);
+        ssd.head_changed(&key, Change::Replaced, || ());
+        let (folder, place) = (tempfile::tempdir().unwrap(), ssd.volumes().all()[0].clone());
+        let file = Remembered::at(&folder.path().join("volumes.json"));
+        let late = place.clone();
+        let online = tokio::spawn(async move {
+            late.come_online(volume);
+            Ok(Some(VolumeId(1)))
+        });
+        let opening = Opening { place, online, file: file.clone() };
+        assert_eq!(opening.wait(Instant::now()).await, None);
+        while file.in_use().is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let killed = Simulated::from_image(device.image(), 1, Faults::default());
+        let again = opened(&Arc::new(killed)).await;
+        assert_eq!(again.read_head(object, Urgency::Viewer).await.unwrap(), None);
+    }
 
     #[test]
     fn a_path_is_one_word_to_a_shell() {

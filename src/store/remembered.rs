@@ -130,13 +130,14 @@ impl Remembered {
         self.change(|known| known.in_use = volumes)
     }
 
-    /// From now on this one is too.
+    /// From now on this one is too, unless it has failed meanwhile.
     ///
     /// # Errors
     /// As [`Remembered::remember`].
     pub fn keep_up(&self, volume: u128) -> io::Result<()> {
         self.change(|known| {
-            if known.in_use.len() < VOLUMES_REMEMBERED_MAX {
+            let is_well = !known.ill.contains_key(&volume);
+            if is_well && known.in_use.len() < VOLUMES_REMEMBERED_MAX {
                 known.in_use.insert(volume);
             }
         })
@@ -337,6 +338,7 @@ mod tests {
         remembered.keep_up(3).unwrap();
         assert_eq!(remembered.in_use(), [1, 2, 3].into());
         remembered.remember(2, illness(IllState::ReadOnly, 5)).unwrap();
+        remembered.keep_up(2).unwrap();
         assert!(remembered.forgive(2).unwrap());
         assert_eq!(remembered.in_use(), [1, 3].into(), "it had failed, forgiven or not");
         remembered.begin([3].into()).unwrap();

@@ -334,9 +334,9 @@ impl Volume {
         self.core.settings.set_reappend_score_min(score_min);
     }
 
-    /// Takes a checkpoint now.
-    pub async fn checkpoint(&self) {
-        self.core.checkpoint_now().await;
+    /// Takes a checkpoint now; whether it is durable.
+    pub async fn checkpoint(&self) -> bool {
+        self.core.checkpoint_now().await
     }
 
     /// Takes nothing any more, writes what waits, and makes all of it durable. Then it is offline.

@@ -651,6 +651,23 @@ mod tests {
         assert!(granules(known[2]) < 20, "another day: {known:?} {written:?}");
     }
 
+    #[tokio::test]
+    async fn what_was_written_today_outlives_a_process_that_ends_before_it_is_looked_at() {
+        let restored = |saved: &[u8]| {
+            let place = tier().volumes.all()[0].clone();
+            place.restore(saved).unwrap();
+            place
+        };
+        let mut saved = tier().volumes.all()[0].save();
+        let at = saved.len() - 16;
+        saved.splice(at.., [7_u64, 5_000].into_iter().flat_map(u64::to_le_bytes));
+        let brief = restored(&saved);
+        let after = restored(&brief.save());
+        after.come_online(volume().await);
+        after.tend(7);
+        assert!(after.written_today_bytes() >= 5_000, "{}", after.written_today_bytes());
+    }
+
     #[tokio::test(start_paused = true)]
     async fn what_a_volume_does_not_tell_is_ill_until_it_is_paid_for() {
         let mib = 1 << 20;

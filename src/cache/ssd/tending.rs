@@ -60,6 +60,12 @@ impl Told {
         self.today = Some(Today { day, before_bytes, others_bytes });
     }
 
+    /// The day, and what was written on it; before anything was told, as a checkpoint had it.
+    fn on_day(&self) -> (u64, u64) {
+        let today = self.today.map(|today| (today.day, self.written_today_bytes()));
+        today.or(self.saved).unwrap_or_default()
+    }
+
     fn written_today_bytes(&self) -> u64 {
         let written = |today: Today| today.others_bytes + self.written_bytes - today.before_bytes;
         self.today.map_or(0, written)
@@ -94,9 +100,8 @@ impl TierVolume {
     /// What a checkpoint keeps: what admission knows, then the day and what was written on it.
     pub(super) fn save(&self) -> Vec<u8> {
         let mut saved = self.admission.save();
-        let told = self.told();
-        let day = told.today.map_or(0, |today| today.day);
-        for word in [day, told.written_today_bytes()] {
+        let (day, bytes) = self.told().on_day();
+        for word in [day, bytes] {
             saved.extend(word.to_le_bytes());
         }
         saved

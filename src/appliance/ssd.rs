@@ -61,9 +61,10 @@ pub(super) fn start(
     for one in &mut looked_at {
         one.judged = runtime.block_on(one.judge(&roll, until));
     }
-    let judged = looked_at.iter().filter_map(|one| {
-        let judged = one.judged.as_ref()?;
-        Some((one.place.name.as_str(), judged.as_ref().err()))
+    // Of what nobody knows yet nothing can be said against the settings.
+    let judged = looked_at.iter().map(|one| {
+        let unfit = one.judged.as_ref().and_then(|judged| judged.as_ref().err());
+        (one.place.name.as_str(), unfit)
     });
     if let Some(refused) = refusal(judged) {
         return Err(refused);

@@ -276,6 +276,12 @@ fn what_the_settings_get_wrong_for_all_volumes_is_refused_by_check_too() {
     assert!(tidegate(&["check", &config]).status.success());
     line_of(&served(&config), "one", "left out until the next start: it has blocks of 262144 ");
 
+    // So it is beside one of which nobody knows in time what it is.
+    let config = configuration(folder.path(), &[&one, &folder.path().join("slow")], "256 MiB");
+    let slow = fs::read_to_string(&config).unwrap() + "simulate = 'stall-reads=2s'\n";
+    fs::write(&config, slow).unwrap();
+    line_of(&served(&config), "one", "left out until the next start: it has blocks of 262144 ");
+
     fs::remove_file(&other).unwrap();
     make(&other, &["--index", "8 MiB"]);
     let config = configuration(folder.path(), &[&other], "256 MiB");

@@ -461,11 +461,13 @@ async fn five_hundred_viewers_of_a_block_cost_one_read() {
 async fn a_volume_whose_making_was_interrupted_is_made_by_the_next_start() {
     let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
     origin.serve("/film", Script::of(BLOCK));
-    std::fs::write(folder.path().join("volume.new"), [0; 8192]).unwrap();
+    std::fs::write(folder.path().join(".volume.tidegate-unfinished"), [0; 8192]).unwrap();
+    std::fs::write(folder.path().join("volume.new"), "another's").unwrap();
     let edge = keeping_all(&origin, folder.path()).start();
     assert_eq!(judge(&origin, "/film", &edge.get("/film").send().await), WHOLE);
     until_kept(&edge, 2).await;
-    assert!(!folder.path().join("volume.new").exists());
+    assert!(!folder.path().join(".volume.tidegate-unfinished").exists());
+    assert_eq!(std::fs::read(folder.path().join("volume.new")).unwrap(), b"another's");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use tokio::runtime::Handle;
 
 use crate::config::{self, EngineChoice, SsdVolume, VolumeKind};
@@ -90,9 +91,8 @@ fn make_file(
     options: &device::Options,
     runtime: &Handle,
 ) -> Result<(), String> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".new");
-    let new = Path::new(&name);
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let new = &path.with_file_name(format!(".{name}{UNFINISHED}"));
     remove_unfinished(new, options)?;
     device::create(new, geometry.volume_bytes()).map_err(|error| error.to_string())?;
     let made = device::open(new, options).map_err(|error| error.to_string());
@@ -105,6 +105,9 @@ fn make_file(
     named
 }
 
+/// What a volume's file is called until it is one: a name that nobody else gives.
+const UNFINISHED: &str = ".tidegate-unfinished";
+
 /// A start that ended before a volume was made leaves its file behind; it holds nothing.
 fn remove_unfinished(new: &Path, options: &device::Options) -> Result<(), String> {
     match device::open(new, options) {
@@ -115,9 +118,10 @@ fn remove_unfinished(new: &Path, options: &device::Options) -> Result<(), String
     }
 }
 
-/// Durable when it is done: after a power cut too there is a volume, or nothing.
+/// Durable when it is done: after a power cut too there is a volume, or nothing. What has come to
+/// that name meanwhile stays.
 fn rename(new: &Path, path: &Path) -> io::Result<()> {
-    fs::rename(new, path)?;
+    renameat_with(CWD, new, CWD, path, RenameFlags::NOREPLACE)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }

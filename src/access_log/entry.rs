@@ -43,8 +43,8 @@ pub struct Entry<'a> {
     pub protocol: &'static str,
     /// Whether the connection is encrypted.
     pub tls: bool,
-    /// The status sent.
-    pub status: StatusCode,
+    /// The status sent; `None` to a viewer who left before there was one.
+    pub status: Option<StatusCode>,
     /// Body bytes handed to the connection.
     pub body_bytes: u64,
     /// Those of them that were read from an ssd.
@@ -134,7 +134,10 @@ impl Entry<'_> {
         line.outside("path", Some(&self.target.as_logged()), TARGET_BYTES_MAX);
         line.plain("protocol", self.protocol);
         line.bare("tls", self.tls);
-        line.bare("status", self.status.as_u16());
+        match self.status {
+            Some(status) => line.bare("status", status.as_u16()),
+            None => line.bare("status", "null"),
+        }
         line.bare("bytes", self.body_bytes);
         line.bare("ssd_bytes", self.ssd_bytes);
         match self.range {
@@ -288,7 +291,7 @@ pub(super) mod tests {
             target: Target::Path(path),
             protocol: "http2",
             tls: true,
-            status: StatusCode::PARTIAL_CONTENT,
+            status: Some(StatusCode::PARTIAL_CONTENT),
             body_bytes: 100,
             ssd_bytes: 40,
             range: ByteRange::new(100, 200),

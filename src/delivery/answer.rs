@@ -59,7 +59,6 @@ impl Transaction<'_> {
             }
             Err(why) => return Err(DeliveryError::Fill(why)),
         };
-        self.count_origin_requests(feed.runs_started);
         let status = cache_status(&head, found, self.viewer, feed.collapsed);
         self.record.range = range;
         let reply = Reply::content(&head, self.viewer, range, length, status);
@@ -170,7 +169,11 @@ impl Transaction<'_> {
     ) -> Result<Option<Slice>, Arc<FillError>> {
         match feed.now(span) {
             Now::Slice(slice) => {
-                self.record.found(Lookup::Hit);
+                self.record.found(match feed.is_held(span) {
+                    true => Lookup::Hit,
+                    false if feed.collapsed == Some(true) => Lookup::Collapsed,
+                    false => Lookup::Partial,
+                });
                 return Ok(Some(slice));
             }
             Now::NoMemory => self.record.found(Lookup::Hit),

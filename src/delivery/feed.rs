@@ -24,7 +24,7 @@ use crate::fill::run::{self, Reader};
 use crate::limits::PIECE_SIZE_BYTES;
 use crate::memory::{Class, Reservation, Use};
 use crate::metrics::labels::Tier;
-use crate::object::{ByteRange, ObjectKey};
+use crate::object::{ByteRange, ObjectKey, PieceMap};
 use crate::site::Site;
 
 /// Bytes pinned for a connection; released when it has sent them.
@@ -100,7 +100,6 @@ pub struct Feed {
     starved: bool,
     /// Whether the first run was somebody else's; `None` when no run was needed.
     pub(super) collapsed: Option<bool>,
-    pub(super) runs_started: u32,
 }
 
 impl Feed {
@@ -128,7 +127,6 @@ impl Feed {
             handed_out: None,
             starved: false,
             collapsed: None,
-            runs_started: 0,
         }
     }
 
@@ -246,7 +244,7 @@ impl Feed {
             }
             Joined::Started(reader, _) => {
                 self.collapsed.get_or_insert(false);
-                self.runs_started += 1;
+                self.viewer.count_origin_requests(1);
                 self.reader = Some(reader);
                 Ok(())
             }
@@ -349,6 +347,27 @@ impl Feed {
         next
     }
 
+    /// Whether the first blocks of `span` are held, in ram or on volumes; where they are not, a run
+    /// that is under way or one yet to come brings the rest, and it is remembered which.
+    pub(super) fn is_held(&mut self, span: Span) -> bool {
+        let Some(end) = span.end.or(self.version.length_bytes()) else { return true };
+        let mut position = span.position;
+        for _ in 0..BLOCKS_LOOKED_AT {
+            let Some(wanted) = self.wanted(position, Some(end)) else { return true };
+            let pieces = PieceMap::run(wanted.first, wanted.count);
+            let in_ram = self.shared.ram.peek(&wanted.block).map(|block| block.pieces());
+            let held = in_ram.unwrap_or_default().union(self.shared.ssd.held(&wanted.block));
+            if held.union(pieces) != held {
+                let runs = &self.shared.filler.runs;
+                self.collapsed = Some(runs.bring(self.version.id, position));
+                return false;
+            }
+            let block_size = self.shared.block_size;
+            position = block_size.start_of(wanted.block.index) + block_size.bytes();
+        }
+        true
+    }
+
     /// Starts the next run before this one ends, for a viewer who keeps up.
     fn look_ahead(&mut self, span: Span) {
         let Some(reader) = self.reader.as_ref().filter(|_| self.ahead.is_none()) else { return };
@@ -362,7 +381,7 @@ impl Feed {
         }
         match self.read_on(run_end, span.end, Class::Prefetch) {
             Joined::Started(reader, _) => {
-                self.runs_started += 1;
+                self.viewer.count_origin_requests(1);
                 self.ahead = Some(reader);
             }
             Joined::Collapsed(reader) => self.ahead = Some(reader),
@@ -371,6 +390,8 @@ impl Feed {
     }
 }
 
+/// Blocks of an answer that are looked for before its head says that all of it is cached.
+const BLOCKS_LOOKED_AT: u32 = 32;
 /// A socket that asks for the next slice within this time keeps up.
 const KEEPS_UP: Duration = Duration::from_millis(50);
 /// A socket that takes longer than this for a slice gets one piece at a time.

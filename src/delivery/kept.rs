@@ -132,7 +132,7 @@ impl Feed {
     }
 
     /// The pieces of the block at `position` that a body ending at `end` needs.
-    fn wanted(&self, position: u64, end: Option<u64>) -> Option<Wanted> {
+    pub(super) fn wanted(&self, position: u64, end: Option<u64>) -> Option<Wanted> {
         let block_size = self.shared.block_size;
         let index = block_size.block_at(position)?;
         let start = block_size.start_of(index);

@@ -15,6 +15,7 @@ mod reply;
 mod upstream;
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -97,6 +98,7 @@ impl Handler for Delivery {
             connection: connection.clone(),
             request_id: RequestId::assign(),
             time: SystemTime::now(),
+            origin_requests: Cell::new(0),
         });
         let (log, counters) = (shared.log.clone(), shared.counters.clone());
         let mut record = Record::new(viewer.clone(), log, counters, Instant::now());

@@ -33,9 +33,16 @@ pub struct Viewer {
     pub time: SystemTime,
     /// For as long as it is answered.
     pub reserved: Option<Reservation>,
+    /// Requests upstream this one caused so far.
+    pub origin_requests: Cell<u32>,
 }
 
 impl Viewer {
+    /// Counts requests upstream.
+    pub fn count_origin_requests(&self, more: u32) {
+        self.origin_requests.set(self.origin_requests.get() + more);
+    }
+
     /// What a request with this head takes while it is answered, in bytes.
     pub fn request_bytes(parts: &Parts) -> u64 {
         let field = |(name, value): (&http::HeaderName, &HeaderValue)| {
@@ -63,16 +70,14 @@ pub struct Record {
     pub key: Option<ObjectKey>,
     /// The host asked for.
     pub host: String,
-    /// The status sent.
-    pub status: StatusCode,
+    /// The status sent; `None` as long as no head is decided.
+    pub status: Option<StatusCode>,
     /// The range answered.
     pub range: Option<ByteRange>,
     /// What the look-up found.
     lookup: Option<Lookup>,
     /// Our member of `Cache-Status`.
     pub cache: Option<HeaderValue>,
-    /// Requests upstream this one caused.
-    pub origin_requests: Cell<u32>,
     body_bytes: u64,
     ssd_bytes: u64,
     /// How it ended; who leaves first changes nothing here.
@@ -96,11 +101,10 @@ impl Record {
             site: None,
             key: None,
             host: String::new(),
-            status: StatusCode::INTERNAL_SERVER_ERROR,
+            status: None,
             range: None,
             lookup: None,
             cache: None,
-            origin_requests: Cell::new(0),
             body_bytes: 0,
             ssd_bytes: 0,
             outcome: Outcome::ClientLeft,
@@ -135,7 +139,7 @@ impl Record {
 
     /// The response's head is decided: counts the request.
     pub fn answered(&mut self, status: StatusCode) {
-        self.status = status;
+        self.status = Some(status);
         let connection = &self.viewer.connection;
         let protocol = match connection.protocol {
             Protocol::Http1 => labels::Protocol::Http1,
@@ -157,7 +161,7 @@ impl Drop for Record {
             Outcome::ClientLeft => BodyEnd::ClientLeft,
             Outcome::CutShort(_) => BodyEnd::CutShort,
         });
-        let Viewer { parts, connection, request_id, time, .. } = &*self.viewer;
+        let Viewer { parts, connection, request_id, time, origin_requests, .. } = &*self.viewer;
         let target = match (&self.key, &self.site) {
             (Some(key), Some(site)) if site.names_parameters(key.path()) => Target::Object(key),
             (Some(key), _) => Target::Discreet(key),
@@ -184,7 +188,7 @@ impl Drop for Record {
             cache: self.cache.as_ref().and_then(|value| value.to_str().ok()),
             time_to_first_byte: self.first_byte.get(),
             duration: self.begun.elapsed(),
-            origin_requests: self.origin_requests.get(),
+            origin_requests: origin_requests.get(),
             user_agent: parts.headers.get(USER_AGENT).map(HeaderValue::as_bytes),
             outcome: self.outcome,
         });

@@ -84,7 +84,7 @@ impl Transaction<'_> {
         let (opened, place) = self.shared.filler.open(wanted).await;
         let collapsed = place == Place::Behind;
         if !collapsed {
-            self.count_origin_requests(1);
+            self.viewer.count_origin_requests(1);
         }
         let forwarded = Forwarded { collapsed, ..Forwarded::from(reason) };
         match &*opened {
@@ -131,7 +131,7 @@ impl Transaction<'_> {
 
     async fn ask_alone(&mut self, wanted: Wanted) -> Result<Attempt, DeliveryError> {
         let (opened, _) = self.shared.filler.open_alone(wanted).await;
-        self.count_origin_requests(1);
+        self.viewer.count_origin_requests(1);
         let forwarded = Forwarded::from(Fwd::Miss);
         match &*opened {
             Opened::Stored { .. } | Opened::Confirmed { .. } => {
@@ -197,7 +197,7 @@ impl Transaction<'_> {
     ) -> Result<(Arc<Head>, Found), DeliveryError> {
         let mut wanted = self.wanted(stale);
         wanted.ask.method = http::Method::HEAD;
-        self.count_origin_requests(1);
+        self.viewer.count_origin_requests(1);
         let (opened, _) = self.shared.filler.open_alone(wanted).await;
         match &*opened {
             Opened::Stored { head, .. }
@@ -225,11 +225,6 @@ impl Transaction<'_> {
             stale,
             has_authorization: asked.has_authorization,
         }
-    }
-
-    pub(super) fn count_origin_requests(&self, more: u32) {
-        let requests = &self.record.origin_requests;
-        requests.set(requests.get() + more);
     }
 }
 

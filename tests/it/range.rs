@@ -239,3 +239,17 @@ async fn an_origin_that_ignores_ranges_is_asked_once() {
         assert_eq!(origin.requests(path).len(), 1, "{path}: everything came at the first request");
     }
 }
+
+#[tokio::test]
+async fn what_begins_in_ram_and_goes_on_at_the_origin_is_no_hit() {
+    let origin = Origin::serving("/a", Script::of(20 * BLOCK));
+    let edge = Edge::in_front_of(&origin).start();
+    edge.get("/a").range(0..100).send().await;
+    let whole = edge.get("/a").send().await;
+    assert_eq!(judge(&origin, "/a", &whole), Verdict::Whole { version: 1 });
+    assert!(whole.header("cache-status").contains("fwd=partial"), "{:?}", whole.headers);
+    let held = edge.get("/a").range(0..PIECE).send().await;
+    assert!(held.header("cache-status").contains("; hit"), "{:?}", held.headers);
+    let all = edge.get("/a").send().await;
+    assert!(all.header("cache-status").contains("; hit"), "{:?}", all.headers);
+}

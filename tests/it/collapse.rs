@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::support::{
     BLOCK, Edge, Ending, HeadFault, Origin, PIECE, Script, Speaks, Streaming, Validators, Verdict,
@@ -260,27 +261,30 @@ async fn who_keeps_up_is_not_cut_short_because_no_run_could_go_ahead_of_him() {
         .setting("fill.runs", "1")
         .setting("fill.first_byte_timeout", "500ms")
         .start();
-    let runs = async |outcome: &str| {
-        let labels = [format!("outcome=\"{outcome}\"")];
-        edge.metric("tidegate_fill_runs_finished_total", &[&labels[0]]).await
-    };
+    let (name, failed) = ("tidegate_fill_runs_finished_total", ["outcome=\"failed\""]);
     // On a busy machine a viewer may not keep up, and no run goes ahead of him: then once more.
     for attempt in 0..10 {
         let path = format!("/{attempt}");
         origin.serve(&path, script.clone());
         edge.get(&path).range(3 * BLOCK..3 * BLOCK + 10).send().await;
         edge.until_metric("tidegate_fill_runs_in_flight", &[], |count| count == 0.0).await;
+        let before = edge.metric(name, &failed).await;
         origin.serve(&path, script.clone().ending(Ending::HeldAt(held)));
         let mut viewer = edge.get(&path).range(0..3 * BLOCK).open().await;
-        viewer.read_exactly(held as usize).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(700)).await;
-        let was_refused = runs("failed").await == 1.0;
+        let first = viewer.read_exactly(held as usize).await.unwrap();
+        let refused = edge.until_metric(name, &failed, |count| count > before);
+        let was_refused = timeout(REFUSED_WITHIN, refused).await.is_ok();
         origin.release(&path);
         let rest = viewer.read_exactly((3 * BLOCK - held) as usize).await.unwrap();
-        assert_eq!(rest.len() as u64, 3 * BLOCK - held);
+        let content = origin.content(&path, 1);
+        assert_eq!(content.first_difference(0, &first), None);
+        assert_eq!(content.first_difference(held, &rest), None);
         if was_refused {
             return;
         }
     }
     panic!("no run was ever refused to a viewer who kept up");
 }
+
+/// Far longer than a run waits here for those of others.
+const REFUSED_WITHIN: Duration = Duration::from_secs(3);

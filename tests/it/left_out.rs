@@ -2,17 +2,16 @@
 //! ever written to it. What is wrong with the settings is refused.
 
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
-use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::operator::{has_row, status_of, text, tidegate};
-use crate::support::{BLOCK, Edge, Origin, PIECE, Script};
+use crate::support::{
+    BLOCK, Edge, Origin, PIECE, Process, Script, has_row, status_of, text, tidegate,
+};
 
 const MIB: u64 = 1 << 20;
 
@@ -129,18 +128,7 @@ fn configuration(folder: &Path, volumes: &[&Path], size: &str) -> String {
 
 /// Serves until it accepts, and is then told to stop: what it said of volumes.
 fn served(config: &str) -> Vec<String> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-    let command = command.args(["serve", "--config", config]).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    let mut said = Vec::new();
-    for line in BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok) {
-        if line.contains(" admin at ") {
-            let id = Pid::from_raw(child.id().try_into().unwrap()).unwrap();
-            kill_process(id, Signal::TERM).unwrap();
-        }
-        said.push(line);
-    }
-    assert!(child.wait().unwrap().success(), "{said:#?}");
+    let mut said = Process::start(Path::new(config)).stop();
     said.retain(|line| line.contains(" volume "));
     said
 }

@@ -4,21 +4,12 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-use crate::support::{BLOCK, Client, Edge, HOST, Origin, PIECE, Process, Script};
-
-/// Runs the binary itself; blocks.
-pub(crate) fn tidegate(words: &[&str]) -> Output {
-    let output = Command::new(env!("CARGO_BIN_EXE_tidegate")).args(words).output();
-    output.unwrap_or_else(|error| panic!("{words:?}: {error}"))
-}
-
-pub(crate) fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
+use crate::support::{
+    BLOCK, Client, Edge, HOST, Origin, PIECE, Process, Script, has_row, status_of, text, tidegate,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn status_tells_what_a_running_appliance_does_and_that_one_does_not_run() {
@@ -93,21 +84,6 @@ async fn an_origin_that_is_down_is_one_line_of_the_log_and_one_when_it_is_back()
     assert!(about[0].contains("WARN") && about[0].contains("cannot be reached: "), "{about:?}");
     assert!(about[1].contains("INFO") && about[1].contains("in vain 40 times in "), "{about:?}");
     assert!(!logged.iter().any(|line| line.contains("not answered")), "{logged:#?}");
-}
-
-/// What `tidegate status` says of the volumes, as text and as JSON.
-pub(crate) fn status_of(edge: &Edge) -> (String, serde_json::Value) {
-    let admin = format!("http://{}", edge.admin().address());
-    let shown = tidegate(&["status", "--admin", &admin]);
-    assert!(shown.status.success(), "{}", text(&shown.stderr));
-    let json = tidegate(&["status", "--admin", &admin, "--json"]);
-    let status: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
-    (text(&shown.stdout), status["ssd"]["volumes"].clone())
-}
-
-/// The row of a volume: its name and its state.
-pub(crate) fn has_row(words: &str, name: &str, state: &str) -> bool {
-    words.lines().any(|line| line.split_whitespace().take(2).eq([name, state]))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,13 +1,18 @@
-//! The real binary, serving: what it logs is kept, and it is killed when dropped.
+//! The real binary: serving, when what it logs is kept and it is killed when dropped; or asked
+//! something by an operator, and waited for.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::client::Client;
+use super::edge::Edge;
 use super::origin::PATIENCE;
 
 /// A process of its own.
@@ -18,6 +23,8 @@ pub(crate) struct Process {
     pub(crate) http: SocketAddr,
     admin: SocketAddr,
     logged: Arc<Mutex<Vec<String>>>,
+    /// Reads what it logs until it ends; none when that has been waited for.
+    reader: Option<JoinHandle<()>>,
 }
 
 impl Process {
@@ -31,22 +38,23 @@ impl Process {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let (mut http, mut admin, mut said) = (None, None, String::new());
+        let (mut http, mut admin, mut said) = (None, None, Vec::new());
         while http.is_none() || admin.is_none() {
-            let line =
-                lines.next().unwrap_or_else(|| panic!("it does not listen: {said}")).unwrap();
-            said = line.clone();
+            let line = lines.next().unwrap_or_else(|| panic!("it does not listen: {said:#?}"));
+            let line = line.unwrap();
             let after = |words: &str| line.split_once(words)?.1.trim().parse().ok();
             http = http.or_else(|| after(" http at "));
             admin = admin.or_else(|| after(" admin at "));
+            said.push(line);
         }
-        let logged = Arc::<Mutex<Vec<String>>>::default();
+        let logged = Arc::new(Mutex::new(said));
         let log = Arc::clone(&logged);
         // Unread, a full pipe would stop it.
-        std::thread::spawn(move || {
+        let reader = thread::spawn(move || {
             lines.map_while(Result::ok).for_each(|line| log.lock().unwrap().push(line));
         });
-        Process { child, http: http.unwrap(), admin: admin.unwrap(), logged }
+        let (http, admin) = (http.unwrap(), admin.unwrap());
+        Process { child, http, admin, logged, reader: Some(reader) }
     }
 
     /// Records on its volume.
@@ -58,7 +66,7 @@ impl Process {
         line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).expect("there is a volume")
     }
 
-    /// What it has logged since it listened, once a line of that says `words`.
+    /// What it has logged, once a line of that says `words`.
     pub(crate) async fn logged_until(&self, words: &str) -> Vec<String> {
         let asked = Instant::now();
         loop {
@@ -69,6 +77,16 @@ impl Process {
             assert!(asked.elapsed() < PATIENCE, "no line says {words:?}: {logged:#?}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// Tells it to stop, and waits until it has: all that it logged.
+    pub(crate) fn stop(mut self) -> Vec<String> {
+        let id = Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
+        kill_process(id, Signal::TERM).unwrap();
+        self.reader.take().unwrap().join().unwrap();
+        let logged = std::mem::take(&mut *self.logged.lock().unwrap());
+        assert!(self.child.wait().unwrap().success(), "{logged:#?}");
+        logged
     }
 
     /// As the kernel kills what takes too much: no handler runs.
@@ -83,4 +101,29 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Runs the binary itself; blocks.
+pub(crate) fn tidegate(words: &[&str]) -> Output {
+    let output = Command::new(env!("CARGO_BIN_EXE_tidegate")).args(words).output();
+    output.unwrap_or_else(|error| panic!("{words:?}: {error}"))
+}
+
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// What `tidegate status` says of the volumes, as text and as JSON.
+pub(crate) fn status_of(edge: &Edge) -> (String, serde_json::Value) {
+    let admin = format!("http://{}", edge.admin().address());
+    let shown = tidegate(&["status", "--admin", &admin]);
+    assert!(shown.status.success(), "{}", text(&shown.stderr));
+    let json = tidegate(&["status", "--admin", &admin, "--json"]);
+    let status: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    (text(&shown.stdout), status["ssd"]["volumes"].clone())
+}
+
+/// The row of a volume: its name and its state.
+pub(crate) fn has_row(words: &str, name: &str, state: &str) -> bool {
+    words.lines().any(|line| line.split_whitespace().take(2).eq([name, state]))
 }

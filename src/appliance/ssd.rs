@@ -53,8 +53,9 @@ pub(super) fn start(
     let in_use = Arc::new(file.in_use());
     let runtime = tier.runtime.clone();
     let block_size = tier.block_size;
-    let places = config.volumes.iter().map(|volume| place(config, volume, &tier)).collect();
-    let ssd = Ssd::new(tier, Volumes::new(places));
+    let tier_volumes =
+        config.volumes.iter().map(|volume| tier_volume(config, volume, &tier)).collect();
+    let ssd = Ssd::new(tier, Volumes::new(tier_volumes));
     let (mut looked_at, named) = look(config, &ssd, block_size, &runtime)?;
     let roll = Arc::new(Mutex::new(Roll::new(config.index_bytes, block_size)));
     let until = Instant::now() + LOOKED_AT_WITHIN;
@@ -64,15 +65,15 @@ pub(super) fn start(
     // Of what nobody knows yet nothing can be said against the settings.
     let judged = looked_at.iter().map(|one| {
         let unfit = one.judged.as_ref().and_then(|judged| judged.as_ref().err());
-        (one.place.name.as_str(), unfit)
+        (one.tier_volume.name.as_str(), unfit)
     });
     if let Some(refused) = refusal(judged) {
         return Err(refused);
     }
     let mut opening = Vec::new();
     for one in looked_at {
-        let (place, ill, in_use) = (one.place.clone(), ill.clone(), in_use.clone());
-        let (opened, roll) = (place.clone(), roll.clone());
+        let (tier_volume, ill, in_use) = (one.tier_volume.clone(), ill.clone(), in_use.clone());
+        let (opened, roll) = (tier_volume.clone(), roll.clone());
         let online = runtime.spawn(async move {
             let volume = one.open(&roll).await?;
             ill::bring_back(&volume, &ill);
@@ -80,7 +81,7 @@ pub(super) fn start(
             opened.come_online(volume);
             Ok::<_, Unfit>(told)
         });
-        opening.push(Opening { place, online, file: file.clone() });
+        opening.push(Opening { tier_volume, online, file: file.clone() });
     }
     let until = Instant::now() + ONLINE_WITHIN;
     let mut told = BTreeSet::new();
@@ -102,24 +103,24 @@ fn look(
 ) -> Result<(Vec<LookedAt>, Vec<Named>), ApplianceError> {
     let (mut looked_at, mut named) = (Vec::new(), Vec::new());
     let _inside = runtime.enter();
-    for (volume, place) in config.volumes.iter().zip(ssd.volumes().all()) {
+    for (volume, tier_volume) in config.volumes.iter().zip(ssd.volumes().all()) {
         let device = match device_of(config, volume, block_size, runtime) {
             Ok(device) => device,
             Err(NoDevice::Refused(reason)) => {
                 return Err(ApplianceError::Volume { name: volume.name.clone(), reason });
             }
             Err(NoDevice::Gone(why)) => {
-                leave_out(place, &why);
+                leave_out(tier_volume, &why);
                 continue;
             }
         };
         if volume.simulate.is_none() {
-            named.extend(Named::now(place.clone(), absolute(&volume.path)));
+            named.extend(Named::now(tier_volume.clone(), absolute(&volume.path)));
         }
         let disk = Disk::new(device);
         let read = disk.clone();
         looked_at.push(LookedAt {
-            place: place.clone(),
+            tier_volume: tier_volume.clone(),
             superblock: runtime.spawn(async move { Volume::superblock(&read).await }),
             judged: None,
             disk,
@@ -131,7 +132,7 @@ fn look(
 
 /// A volume whose device is there; nothing has been written to it yet.
 struct LookedAt {
-    place: Arc<TierVolume>,
+    tier_volume: Arc<TierVolume>,
     superblock: JoinHandle<Result<Superblock, VolumeError>>,
     /// `None` while it is not known what is there.
     judged: Option<Result<(), Unfit>>,
@@ -144,14 +145,14 @@ impl LookedAt {
     async fn judge(&mut self, roll: &Mutex<Roll>, until: Instant) -> Option<Result<(), Unfit>> {
         let left = until.saturating_duration_since(Instant::now());
         let read = timeout(left, &mut self.superblock).await.ok()?;
-        Some(entered(roll, &self.place.name, read))
+        Some(entered(roll, &self.tier_volume.name, read))
     }
 
     /// Opens it, if it is used.
     async fn open(self, roll: &Mutex<Roll>) -> Result<Arc<Volume>, Unfit> {
         match self.judged {
             Some(judged) => judged?,
-            None => entered(roll, &self.place.name, self.superblock.await)?,
+            None => entered(roll, &self.tier_volume.name, self.superblock.await)?,
         }
         Volume::open(self.disk, self.settings).await.map_err(Unfit::Volume)
     }
@@ -169,7 +170,7 @@ fn entered(
 
 /// A volume on its way.
 struct Opening {
-    place: Arc<TierVolume>,
+    tier_volume: Arc<TierVolume>,
     online: JoinHandle<Result<Option<VolumeId>, Unfit>>,
     file: Remembered,
 }
@@ -200,27 +201,30 @@ impl Opening {
     fn ended(&self, ended: Result<Result<Option<VolumeId>, Unfit>, JoinError>) -> Option<VolumeId> {
         match ended {
             Ok(Ok(told)) => return told,
-            Ok(Err(unfit)) => leave_out(&self.place, &unfit),
-            Err(panicked) => leave_out(&self.place, &panicked),
+            Ok(Err(unfit)) => leave_out(&self.tier_volume, &unfit),
+            Err(panicked) => leave_out(&self.tier_volume, &panicked),
         }
         None
     }
 }
 
 /// Nobody looks again before the next start.
-fn leave_out(place: &TierVolume, why: &dyn fmt::Display) {
+fn leave_out(tier_volume: &TierVolume, why: &dyn fmt::Display) {
     let why = format!("left out until the next start: {why}");
-    tracing::error!("volume {} is {why}", place.name);
-    place.leave_out(why);
+    tracing::error!("volume {} is {why}", tier_volume.name);
+    tier_volume.leave_out(why);
 }
 
 /// Writes what is known of every volume, so that the next start is a warm one.
 pub(super) async fn close(ssd: &Ssd, watch: &Watch) {
     watch.end().await;
-    for place in ssd.volumes().all() {
-        let Some(volume) = place.opened() else { continue };
+    for tier_volume in ssd.volumes().all() {
+        let Some(volume) = tier_volume.opened() else { continue };
         if timeout(CLOSED_WITHIN, volume.close()).await.is_err() {
-            tracing::warn!("volume {} did not close in time: it starts from its log", place.name);
+            tracing::warn!(
+                "volume {} did not close in time: it starts from its log",
+                tier_volume.name
+            );
         }
     }
 }
@@ -240,7 +244,7 @@ fn admission_sizes(volume: &SsdVolume, block_size: BlockSize) -> AdmissionSizes 
     AdmissionSizes { volume_bytes, blocks_max: volume_bytes / block_size.bytes() }
 }
 
-fn place(config: &config::Ssd, volume: &SsdVolume, tier: &SsdParts) -> TierVolume {
+fn tier_volume(config: &config::Ssd, volume: &SsdVolume, tier: &SsdParts) -> TierVolume {
     let sizes = admission_sizes(volume, tier.block_size);
     let settings = AdmissionSettings {
         mode: match config.admission {

@@ -82,7 +82,11 @@ impl Watch {
     ) -> Watch {
         let stop = CancellationToken::new();
         let volumes = move || -> Vec<Arc<Volume>> {
-            ssd.volumes().all().iter().filter_map(|place| place.opened().cloned()).collect()
+            ssd.volumes()
+                .all()
+                .iter()
+                .filter_map(|tier_volume| tier_volume.opened().cloned())
+                .collect()
         };
         let watching = vec![
             runtime.spawn(file.watch(volumes, stop.clone())),

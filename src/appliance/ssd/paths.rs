@@ -19,7 +19,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// A volume that is open, and where it was found.
 pub(super) struct Named {
-    place: Arc<TierVolume>,
+    tier_volume: Arc<TierVolume>,
     path: PathBuf,
     opened: Identity,
 }
@@ -42,14 +42,14 @@ impl Identity {
 
 impl Named {
     /// What was opened at `path` a moment ago.
-    pub(super) fn now(place: Arc<TierVolume>, path: PathBuf) -> Option<Named> {
+    pub(super) fn now(tier_volume: Arc<TierVolume>, path: PathBuf) -> Option<Named> {
         let opened = Identity::of(&fs::metadata(&path).ok()?);
-        Some(Named { place, path, opened })
+        Some(Named { tier_volume, path, opened })
     }
 
     /// Looks; a change is a line in the log, and shown as long as it is so.
     fn look(&self) {
-        if self.place.left_out().is_some() {
+        if self.tier_volume.left_out().is_some() {
             return;
         }
         let there = match fs::metadata(&self.path) {
@@ -59,15 +59,15 @@ impl Named {
             Err(_) => return,
         };
         let notice = self.notice(there);
-        if notice == self.place.notice() {
+        if notice == self.tier_volume.notice() {
             return;
         }
-        let (name, path) = (&self.place.name, self.path.display());
+        let (name, path) = (&self.tier_volume.name, self.path.display());
         match &notice {
             Some(notice) => tracing::warn!("volume {name}: {notice}"),
             None => tracing::info!("volume {name}: {path} is again what is in use"),
         }
-        self.place.set_notice(notice);
+        self.tier_volume.set_notice(notice);
     }
 
     fn notice(&self, there: Option<Identity>) -> Option<String> {

@@ -10,10 +10,11 @@ use crate::metrics::ssd::{ByWord, Latency, Recovery, ShadowSample, SsdSample, Vo
 use crate::store::device::{DeviceFigures, LATENCY_BOUNDS, Urgency};
 use crate::store::volume::{Recovered, Refused, State, VolumeFigures};
 
-/// The tier now; `volumes` are those of the configuration, in the order of the places.
+/// The tier now; `volumes` are those of the configuration, in the same order.
 pub(in crate::appliance) fn sample(ssd: &Ssd, volumes: &[SsdVolume], up: Duration) -> SsdSample {
-    let places = ssd.volumes().all();
-    let admissions: Vec<_> = places.iter().map(|place| place.admission.figures()).collect();
+    let tier_volumes = ssd.volumes().all();
+    let admissions: Vec<_> =
+        tier_volumes.iter().map(|tier_volume| tier_volume.admission.figures()).collect();
     let rejected = |reason: Rejection| {
         let count = admissions.iter().map(|figures| figures.rejected[reason as usize]).sum();
         (reason.label(), count)
@@ -25,6 +26,7 @@ pub(in crate::appliance) fn sample(ssd: &Ssd, volumes: &[SsdVolume], up: Duratio
         let tier = if point.tier == Tier::Ram { "ram" } else { "ssd" };
         (tier, point.factor.to_string(), point.gain)
     };
+    let each = tier_volumes.iter().zip(volumes);
     SsdSample {
         shadow: ShadowSample {
             shown: vec![("enters", enters), ("inside", inside)],
@@ -39,16 +41,16 @@ pub(in crate::appliance) fn sample(ssd: &Ssd, volumes: &[SsdVolume], up: Duratio
         rejected: Rejection::ALL.map(rejected).into(),
         bypassed_bytes: ssd.figures().bypassed_bytes(),
         bypass_refused: ssd.figures().bypass_refused(),
-        volumes: places.iter().zip(volumes).map(|(place, set)| volume(place, set, up)).collect(),
+        volumes: each.map(|(tier_volume, set)| volume(tier_volume, set, up)).collect(),
     }
 }
 
-fn volume(place: &TierVolume, set: &SsdVolume, up: Duration) -> VolumeSample {
-    let left_out = place.left_out();
+fn volume(tier_volume: &TierVolume, set: &SsdVolume, up: Duration) -> VolumeSample {
+    let left_out = tier_volume.left_out();
     // Of a device that is not there nobody knows a size, nor what is a multiple of it.
     let of_size = |bytes| left_out.is_none().then_some(bytes);
     let starting = VolumeSample {
-        volume: place.name.clone(),
+        volume: tier_volume.name.clone(),
         engine: "none",
         state: if left_out.is_some() { "offline" } else { "starting" },
         why: left_out.map(str::to_owned),
@@ -56,7 +58,7 @@ fn volume(place: &TierVolume, set: &SsdVolume, up: Duration) -> VolumeSample {
         writes_per_day_bytes: of_size(set.writes_per_day_bytes),
         ..VolumeSample::default()
     };
-    let Some(opened) = place.opened() else { return starting };
+    let Some(opened) = tier_volume.opened() else { return starting };
     let (figures, device) = (opened.figures(), opened.disk().device());
     let device_figures = device.figures();
     let written = figures.written.total();
@@ -67,7 +69,7 @@ fn volume(place: &TierVolume, set: &SsdVolume, up: Duration) -> VolumeSample {
             State::Online => None,
             State::ReadOnly { why } | State::Offline { why } => Some(why.clone()),
         },
-        notice: place.notice(),
+        notice: tier_volume.notice(),
         used_bytes: figures.live_bytes,
         reads: by_urgency(device_figures.reads),
         writes: by_urgency(device_figures.writes),
@@ -81,7 +83,7 @@ fn volume(place: &TierVolume, set: &SsdVolume, up: Duration) -> VolumeSample {
         index_entries_max: figures.index_slots,
         dropped: vec![("mismatch", figures.mismatches), ("reclaimed", figures.blocks_reclaimed)],
         written: figures.written.by_reason().into(),
-        written_today_bytes: place.written_today_bytes(),
+        written_today_bytes: tier_volume.written_today_bytes(),
         life_days: life_days(set, written, up),
         recovery: Some(recovery(&figures.recovered)),
         read_latency: Latency {

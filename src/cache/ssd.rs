@@ -265,7 +265,7 @@ impl Ssd {
             return;
         }
         let mut sight = subject.sight(index, ram.as_deref(), seen);
-        if self.holds(subject, version, (&block, ram.as_deref())) {
+        if self.holds(subject, version, &block, ram.as_deref()) {
             if seen == Seen::Hit {
                 self.used(subject.object, block);
                 home.admission.used(&sight);
@@ -311,7 +311,8 @@ impl Ssd {
         &self,
         subject: &Subject,
         version: &Version,
-        (block, ram): (&BlockKey, Option<&RamBlock>),
+        block: &BlockKey,
+        ram: Option<&RamBlock>,
     ) -> bool {
         let Some(ram) = ram else {
             // An older one, on a volume that is doubted, is asked about before it is used.
@@ -721,7 +722,7 @@ mod tests {
                 assert!(matches!(known(&ssd, &key), Known::Nothing));
             }
             let subject = ssd.subject(&key);
-            assert!(ssd.may_bypass(&subject, (None, mib), Asks::First));
+            assert!(ssd.may_bypass(&subject, None, mib, Asks::First));
             assert_eq!(ssd.recall(&key).await, Recalled::NotHeld, "it was asked for");
             // Two blocks long: one is paid for.
             let version =
@@ -825,10 +826,10 @@ mod tests {
         let wanted = |first, count| Wanted { block, first, count, class: Class::Miss };
         let brought = |wanted| ssd.bring(&subject, &version, wanted);
         assert!(matches!(brought(wanted(3, 2)).await, Brought::Ill));
-        assert!(ssd.may_bypass(&subject, (Some(&wanted(3, 2)), 2 << 16), Asks::First));
+        assert!(ssd.may_bypass(&subject, Some(&wanted(3, 2)), 2 << 16, Asks::First));
         assert!(matches!(brought(wanted(4, 1)).await, Brought::NotHeld));
         assert!(matches!(brought(wanted(5, 1)).await, Brought::Ill));
-        assert!(ssd.may_bypass(&subject, (Some(&wanted(0, 16)), 1 << 20), Asks::First));
+        assert!(ssd.may_bypass(&subject, Some(&wanted(0, 16)), 1 << 20, Asks::First));
         assert_eq!(ssd.held_or_lost(&block), PieceMap::default());
         volume.close().await;
     }

@@ -87,7 +87,7 @@ impl Feed {
         }
         let bytes = u64::from(wanted.count) * PIECE_SIZE_BYTES;
         let ssd = self.shared.ssd.clone();
-        ssd.may_bypass(&self.kept().subject, (Some(&wanted), bytes), asks)
+        ssd.may_bypass(&self.kept().subject, Some(&wanted), bytes, asks)
     }
 
     /// Whether a run holds or will bring the first piece.
@@ -292,7 +292,7 @@ impl Feed {
                     // What comes instead is the whole.
                     let bytes =
                         self.version.length_bytes().unwrap_or(self.shared.block_size.bytes());
-                    if ssd.may_bypass(&subject, (Some(&wanted), bytes), asks) {
+                    if ssd.may_bypass(&subject, Some(&wanted), bytes, asks) {
                         return;
                     }
                     asks = Asks::Waiting;

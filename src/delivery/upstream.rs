@@ -65,7 +65,7 @@ impl Transaction<'_> {
             };
             let bytes = bytes.clamp(PIECE_SIZE_BYTES, self.shared.block_size.bytes());
             if self.shared.filler.openings.are_asked(key)
-                || ssd.may_bypass(&ssd.subject(key), (None, bytes), asks)
+                || ssd.may_bypass(&ssd.subject(key), None, bytes, asks)
             {
                 return (recalled, Some(bytes));
             }

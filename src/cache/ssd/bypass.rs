@@ -20,7 +20,8 @@ impl Ssd {
     pub fn may_bypass(
         &self,
         subject: &Subject,
-        (wanted, bytes): (Option<&Wanted>, u64),
+        wanted: Option<&Wanted>,
+        bytes: u64,
         asks: Asks,
     ) -> bool {
         if !self.takes(bytes) {

@@ -215,7 +215,8 @@ impl Ssd {
         let held = tier_volume.volume().held(wanted.block);
         let run = (wanted.first..PIECES_PER_BLOCK_MAX).take_while(|piece| held.holds(*piece));
         let count = (run.count() as u32).min(wanted.count).max(1);
-        let Some((extent, count, reserved)) = self.room(wanted.class, count, urgency).await else {
+        let Some(Room { extent, count, reserved }) = self.room(wanted.class, count, urgency).await
+        else {
             return Brought::NoMemory;
         };
         let pieces = Pieces { first: wanted.first, count };
@@ -241,17 +242,12 @@ impl Ssd {
     }
 
     /// Memory for `count` pieces, or for one: who waits for it holds none.
-    async fn room(
-        &self,
-        class: Class,
-        count: u32,
-        urgency: Urgency,
-    ) -> Option<(Extent, u32, Reservation)> {
+    async fn room(&self, class: Class, count: u32, urgency: Urgency) -> Option<Room> {
         let governor = &self.parts.governor;
         let bytes_of = |count: u32| u64::from(count) * PIECE_SIZE_BYTES;
         let take = |count: u32, class: Class| {
             let reserved = governor.try_reserve(Use::Ssd, class, bytes_of(count))?;
-            Some((self.parts.ram.allocate(bytes_of(count))?, count, reserved))
+            Some(Room { extent: self.parts.ram.allocate(bytes_of(count))?, count, reserved })
         };
         if let Some(room) = take(count, Class::Prefetch) {
             return Some(room);
@@ -271,6 +267,14 @@ impl Ssd {
             tokio::time::sleep(PAUSE).await;
         }
     }
+}
+
+/// Where a read puts its bytes.
+struct Room {
+    extent: Extent,
+    /// Pieces.
+    count: u32,
+    reserved: Reservation,
 }
 
 /// A read did not come: tells the volume if it was late, and whoever waits what it means for him.

@@ -14,7 +14,7 @@ mod sample;
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::path::{self, Path};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,7 @@ use super::ApplianceError;
 use crate::cache::admission::{Admission, AdmissionSettings, AdmissionSizes, Mode};
 use crate::cache::shadow::Shadows;
 use crate::cache::ssd::{Ssd, SsdParts, TierVolume, Volumes};
+use crate::config::paths::absolute;
 use crate::config::{self, Config, SsdVolume};
 use crate::object::BlockSize;
 use crate::store::Volume;
@@ -275,11 +276,6 @@ fn remedy(config: &config::Ssd, volume: &SsdVolume) -> String {
         "`tidegate volume forgive {path} --state {state}` takes it for well from the next start \
          on; `tidegate volume verify {path}`, when the appliance is stopped, reads all of it"
     )
-}
-
-/// Wherever the process was started.
-fn absolute(path: &Path) -> path::PathBuf {
-    path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// A path as a shell takes it for one word.

@@ -4,12 +4,13 @@
 //! first. Progress is drawn on a terminal alone.
 
 use std::io::{self, BufRead, IsTerminal, Write};
-use std::path::{self, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use tokio::runtime::Runtime;
 
 use super::{Failure, USUAL_CONFIG};
+use crate::config::paths::absolute;
 use crate::config::units::parse_bytes;
 use crate::config::{state_file_in, usual_state_file};
 use crate::store::device::{self, Access, Disk, EngineChoice, OpenError, Options};
@@ -110,11 +111,6 @@ fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
 fn size(text: &str) -> Result<u64, String> {
     parse_bytes(text)
         .ok_or_else(|| "write a number and its unit, such as \"200 GiB\" or \"2 TB\"".to_owned())
-}
-
-/// As a configuration can name it, wherever it is read.
-fn absolute(path: &Path) -> PathBuf {
-    path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// Where volumes that have failed are remembered.

@@ -40,6 +40,7 @@ mod machine;
 mod memory;
 mod names;
 mod origins;
+pub mod paths;
 mod raw;
 mod rules;
 mod setting;
@@ -359,8 +360,7 @@ fn access_log(section: &Section<'_>) -> AccessLogTarget {
 fn writable(file: &Path) -> io::Result<()> {
     match access(file, Access::WRITE_OK) {
         Err(Errno::NOENT) => {
-            let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-            Ok(access(folder.unwrap_or(Path::new(".")), Access::WRITE_OK | Access::EXEC_OK)?)
+            Ok(access(paths::folder_of(file), Access::WRITE_OK | Access::EXEC_OK)?)
         }
         result => Ok(result?),
     }

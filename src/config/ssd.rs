@@ -12,6 +12,7 @@ use crate::limits::{INDEX_BYTES_MIN, INDEX_ENTRIES_PER_MIB, INDEX_ENTRY_BYTES};
 
 use super::TIMEOUTS;
 use super::error::ConfigErrors;
+use super::paths::folder_of;
 use super::raw::{Section, Source};
 use super::units::bytes_text;
 use super::volumes::{self, SsdVolume};
@@ -139,7 +140,7 @@ fn state(section: &Section<'_>) -> PathBuf {
     if path.is_dir() {
         return path.join(STATE_FILE);
     }
-    if !volumes::folder_of(&path).is_dir() {
+    if !folder_of(&path).is_dir() {
         setting.fail(format!("is {text:?}; a folder that exists, or a file in one"));
     }
     path

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Seek, SeekFrom};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::statvfs;
@@ -16,6 +16,7 @@ use crate::limits::{
 };
 
 use super::error::{Place, cause};
+use super::paths::{Identity, folder_of};
 use super::raw::Section;
 use super::setting::Setting;
 use super::units::{bytes_text, parse_bytes, parse_times};
@@ -91,7 +92,7 @@ fn name(volumes: &mut [SsdVolume]) {
     }
 }
 
-fn volume(section: &Section<'_>, taken: &mut HashMap<Identity, Place>) -> SsdVolume {
+fn volume(section: &Section<'_>, taken: &mut HashMap<Named, Place>) -> SsdVolume {
     let path = section.required("path", "a file or a block device such as \"/dev/nvme1n1\"");
     let path = path.and_then(Setting::with_text);
     let size = section.setting("size");
@@ -128,40 +129,30 @@ fn whole(bytes: u64) -> u64 {
     bytes - bytes % SLOT_SIZE_BYTES
 }
 
-/// What a file is, whatever it is called: a device's number, or a file's own; of a file that is not
-/// there, where it would be.
+/// What a path names: of a file that is not there, where it would be.
 #[derive(PartialEq, Eq, Hash)]
-enum Identity {
-    Device(u64),
-    File(u64, u64),
+enum Named {
+    Found(Identity),
     Missing(PathBuf),
 }
 
-impl Identity {
-    fn of(path: &Path) -> Identity {
-        match fs::metadata(path) {
-            Ok(found) if found.file_type().is_block_device() => Identity::Device(found.rdev()),
-            Ok(found) => Identity::File(found.dev(), found.ino()),
-            Err(_) => {
-                let folder = folder_of(path);
-                let folder = folder.canonicalize().unwrap_or(folder.to_owned());
-                Identity::Missing(folder.join(path.file_name().unwrap_or_default()))
-            }
+impl Named {
+    fn by(path: &Path) -> Named {
+        if let Ok(found) = fs::metadata(path) {
+            return Named::Found(Identity::of(&found));
         }
+        let folder = folder_of(path);
+        let folder = folder.canonicalize().unwrap_or(folder.to_owned());
+        Named::Missing(folder.join(path.file_name().unwrap_or_default()))
     }
 }
 
-fn refuse_twice(
-    setting: &Setting<'_>,
-    text: &str,
-    path: &Path,
-    taken: &mut HashMap<Identity, Place>,
-) {
-    let identity = Identity::of(path);
-    if let Some(Place { line, column }) = taken.get(&identity) {
+fn refuse_twice(setting: &Setting<'_>, text: &str, path: &Path, taken: &mut HashMap<Named, Place>) {
+    let named = Named::by(path);
+    if let Some(Place { line, column }) = taken.get(&named) {
         setting.fail(format!("is {text:?}, the volume at {line}:{column}; each volume once"));
     }
-    taken.entry(identity).or_insert_with(|| setting.source.place(setting.at));
+    taken.entry(named).or_insert_with(|| setting.source.place(setting.at));
 }
 
 /// The size as it was written.
@@ -315,11 +306,6 @@ fn is_broken(error: &io::Error) -> bool {
 fn refuse(setting: &Setting<'_>, text: &str, error: &io::Error) {
     let cause = cause(error);
     setting.fail(format!("is {text:?}, which cannot be used: {cause}; one this user may write"));
-}
-
-/// The folder a path names something in.
-pub(super) fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Bytes a day, as they are or as a multiple of the volume's size, if that is known. A volume that

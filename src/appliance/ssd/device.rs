@@ -8,6 +8,7 @@ use std::sync::Arc;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use tokio::runtime::Handle;
 
+use crate::config::paths::folder_of;
 use crate::config::{self, EngineChoice, SsdVolume, VolumeKind};
 use crate::limits::INDEX_ENTRY_BYTES;
 use crate::object::BlockSize;
@@ -122,8 +123,7 @@ fn remove_unfinished(new: &Path, options: &device::Options) -> Result<(), String
 /// that name meanwhile stays.
 fn rename(new: &Path, path: &Path) -> io::Result<()> {
     renameat_with(CWD, new, CWD, path, RenameFlags::NOREPLACE)?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    fs::File::open(folder_of(path))?.sync_all()
 }
 
 fn format(runtime: &Handle, device: Arc<dyn Device>, geometry: Geometry) -> Result<(), String> {

@@ -1,9 +1,8 @@
 //! Whether each volume's path still names what is open: a file that was deleted or replaced goes on
 //! being served, and is not what the next start finds.
 
-use std::fs::{self, Metadata};
+use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +12,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::ssd::TierVolume;
+use crate::config::paths::Identity;
 
 /// From one look to the next.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -22,22 +22,6 @@ pub(super) struct Named {
     tier_volume: Arc<TierVolume>,
     path: PathBuf,
     opened: Identity,
-}
-
-/// A device's number, or a file's own.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Identity {
-    Device(u64),
-    File(u64, u64),
-}
-
-impl Identity {
-    fn of(found: &Metadata) -> Identity {
-        match found.file_type().is_block_device() {
-            true => Identity::Device(found.rdev()),
-            false => Identity::File(found.dev(), found.ino()),
-        }
-    }
 }
 
 impl Named {

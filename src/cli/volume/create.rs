@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::shape::{Shape, made};
-use super::{absolute, open, progress, runtime, size};
+use super::{open, progress, runtime, size};
 use crate::cli::Failure;
+use crate::config::paths::absolute;
 use crate::config::units::{bytes_about, bytes_text};
 use crate::limits::INDEX_ENTRY_BYTES;
 use crate::store::device::{self, Access, CreateError};

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::shape::{Shape, made};
-use super::{absolute, confirm, open, runtime, told};
+use super::{confirm, open, runtime, told};
 use crate::cli::Failure;
+use crate::config::paths::absolute;
 use crate::config::units::bytes_text;
 use crate::store::device::Access;
 use crate::store::survey::Survey;

@@ -14,7 +14,7 @@ mod titles;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-pub use crate::cache::admission::budget::Better;
+pub use crate::cache::admission::budget::{Better, DAY};
 use crate::cache::admission::budget::{Budget, Reach, Strictness};
 pub use crate::cache::admission::saved::SavedError;
 use crate::cache::admission::shares::Shares;

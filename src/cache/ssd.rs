@@ -29,7 +29,6 @@ pub use self::figures::Figures;
 use self::order::Order;
 pub use self::reads::{Brought, Landed, Recalled, Wanted};
 use self::reads::{Reading, Recalling};
-pub use self::tending::DAY;
 pub use self::volumes::{TierVolume, Volumes};
 use self::writes::{Admitted, Beside, Writing};
 pub use self::writes::{Change, Worth};

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::cache::admission::{Better, Rejection};
+use crate::cache::admission::{Better, DAY, Rejection};
 use crate::cache::shadow::{Point, Tier};
-use crate::cache::ssd::{DAY, Ssd, TierVolume};
+use crate::cache::ssd::{Ssd, TierVolume};
 use crate::config::SsdVolume;
 use crate::metrics::ssd::{ByWord, Latency, Recovery, ShadowSample, SsdSample, VolumeSample};
 use crate::store::device::{DeviceFigures, LATENCY_BOUNDS, Urgency};

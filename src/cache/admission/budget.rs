@@ -8,7 +8,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-const DAY: Duration = Duration::from_secs(24 * 3_600);
+/// The time in which a volume may be written as much as its setting says.
+pub const DAY: Duration = Duration::from_secs(24 * 3_600);
 /// Unused budget may be spent within this, and what was spent ahead is saved within it: evenings
 /// write more than mornings.
 const HORIZON: Duration = Duration::from_secs(6 * 3_600);

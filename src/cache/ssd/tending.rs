@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::cache::admission::SavedError;
+use crate::cache::admission::{DAY, SavedError};
 use crate::cache::ssd::{Ssd, TierVolume};
 
 impl Ssd {
@@ -26,9 +26,6 @@ impl Ssd {
 
 /// A few figures from memory; what is decided by them moves in minutes.
 const TOLD_EVERY: Duration = Duration::from_secs(1);
-
-/// The time in which a volume may be written as much as its setting says.
-pub const DAY: Duration = Duration::from_secs(24 * 3_600);
 
 /// How far a volume's figures have been told.
 #[derive(Default)]

@@ -4,6 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -11,6 +12,7 @@ use super::super::run_with;
 use super::*;
 use crate::object::{BlockKey, PieceMap, VersionNumbers};
 use crate::store::device::create;
+use crate::store::survey::{Contents, Survey};
 use crate::store::volume::{BlockWrite, HeadWrite, VolumeSettings};
 use crate::store::{FilledFor, ObjectHash, SiteHash, Volume};
 
@@ -78,8 +80,17 @@ fn what_is_wrong_is_told_and_fails() {
     let path = folder.path().join("a.volume");
     let name = path.to_str().unwrap();
     assert_eq!(code(&["create", name, "--size", "256 MiB"]), ExitCode::SUCCESS);
+    let told = || {
+        let disk = open(&path, Access::ReadOnly).unwrap();
+        let survey = runtime().unwrap().block_on(Survey::of(&disk)).unwrap();
+        let told = told::verified(&path, &survey, &Contents::default(), Duration::from_secs(1));
+        told.lines().skip(3).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(told(), ["  all is as it was written"]);
     let file = OpenOptions::new().write(true).open(&path).unwrap();
     file.write_all_at(b"?", 4096 + 100).unwrap();
+    let wrong = told();
+    assert!(wrong.len() == 1 && wrong[0].starts_with("  wrong: "), "{wrong:?}");
     assert_eq!(code(&["verify", name]), ExitCode::from(1));
     let found = inspected(&path);
     assert_eq!(found["faults"][0]["part"], "superblock");

@@ -86,8 +86,27 @@ pub(super) fn inspected(
     text
 }
 
+/// What `verify` found, in words.
+pub(super) fn verified(
+    path: &Path,
+    survey: &Survey,
+    contents: &Contents,
+    took: Duration,
+) -> String {
+    let faults = faults(&survey.faults, &contents.faults);
+    let verdict = if faults.is_empty() { "  all is as it was written\n" } else { &faults };
+    format!(
+        "{}: volume {}\n  read         {}\n  records      {} in {}\n{verdict}",
+        path.display(),
+        survey.superblock.id(),
+        rate(contents.read_bytes, took),
+        counts(contents),
+        granules(contents.granules),
+    )
+}
+
 /// What records there are.
-pub(super) fn counts(contents: &Contents) -> String {
+fn counts(contents: &Contents) -> String {
     let mut told = vec![
         format!("{} block records", contents.blocks),
         format!("{} heads", contents.heads),
@@ -103,7 +122,7 @@ pub(super) fn counts(contents: &Contents) -> String {
 }
 
 /// Faults, one a line.
-pub(super) fn faults(survey: &[Fault], contents: &[Fault]) -> String {
+fn faults(survey: &[Fault], contents: &[Fault]) -> String {
     let all = survey.iter().chain(contents);
     let mut text: String =
         all.take(FAULTS_TOLD_MAX).map(|fault| format!("  wrong: {fault}\n")).collect();
@@ -190,12 +209,12 @@ fn date(unix_seconds: u64) -> String {
 }
 
 /// How fast something was read.
-pub(super) fn rate(bytes: u64, took: Duration) -> String {
+fn rate(bytes: u64, took: Duration) -> String {
     let per_second = bytes as f64 / took.as_secs_f64().max(1e-3);
     format!("{} at {} a second", bytes_about(bytes), bytes_about(per_second as u64))
 }
 
 /// Granules in words.
-pub(super) fn granules(granules: u64) -> String {
+fn granules(granules: u64) -> String {
     bytes_about(granules * GRANULE_SIZE_BYTES)
 }

@@ -96,15 +96,5 @@ fn report(args: &Args, survey: &Survey, contents: &Contents, took: Duration) -> 
         value["seconds"] = took.as_secs_f64().into();
         return format!("{value:#}\n");
     }
-    let faults = told::faults(&survey.faults, &contents.faults);
-    let verdict = if faults.is_empty() { "all is as it was written\n" } else { "\n" };
-    format!(
-        "{}: volume {}\n  read         {}\n  records      {} in {}\n{faults}  {verdict}",
-        args.path.display(),
-        survey.superblock.id(),
-        told::rate(contents.read_bytes, took),
-        told::counts(contents),
-        told::granules(contents.granules),
-    )
-    .replace("\n  \n", "\n")
+    told::verified(&args.path, survey, contents, took)
 }

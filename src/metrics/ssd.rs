@@ -79,7 +79,7 @@ pub struct VolumeSample {
     pub dropped: ByWord,
     /// Bytes written, by what for; together, what the device was given.
     pub written: ByWord,
-    /// Bytes written since midnight UTC, before a restart too; a crash forgets the last minutes.
+    /// Bytes written since midnight, UTC, by earlier processes too, but for a crash's last minutes.
     pub written_today_bytes: u64,
     /// What may be written in a day; `None` while nobody can tell.
     pub writes_per_day_bytes: Option<u64>,

@@ -59,7 +59,7 @@ pub enum Slot {
 pub enum SurveyError {
     /// No good superblock.
     Format(FormatError),
-    /// Nothing could be read.
+    /// No good superblock, and not every copy of it could be read.
     Device(DeviceError),
 }
 
@@ -81,6 +81,12 @@ impl std::error::Error for SurveyError {
             SurveyError::Format(source) => Some(source),
             SurveyError::Device(source) => Some(source),
         }
+    }
+}
+
+impl From<FormatError> for SurveyError {
+    fn from(source: FormatError) -> SurveyError {
+        SurveyError::Format(source)
     }
 }
 
@@ -233,14 +239,11 @@ async fn superblock(
     for at in superblock_places(device_bytes) {
         match read(disk, at, GRANULE_SIZE_BYTES).await {
             Ok(bytes) => copies.push((at, bytes)),
-            Err(error) => failed = Some(error),
+            Err(error) => failed = Some(SurveyError::Device(error)),
         }
     }
-    if let (true, Some(error)) = (copies.is_empty(), failed) {
-        return Err(SurveyError::Device(error));
-    }
     let found: Vec<(u64, &[u8])> = copies.iter().map(|(at, g)| (*at, g.bytes())).collect();
-    let chosen = Superblock::choose(&found, device_bytes).map_err(SurveyError::Format)?;
+    let chosen = Superblock::choose(&found, failed, device_bytes)?;
     // The device may be larger than the volume: then its copies are not all where we looked.
     for at in superblock_places(chosen.geometry().volume_bytes()) {
         let good = read(disk, at, GRANULE_SIZE_BYTES).await.map_err(|error| error.to_string());

@@ -35,7 +35,7 @@ fn framed(bytes: &[u8], kind: u16, place: u64) -> Vec<u8> {
 
 /// A superblock that is believed describes a volume that there can be.
 pub fn superblock(bytes: &[u8]) {
-    let _ = Superblock::choose(&[(0, bytes)], u64::MAX);
+    let _ = Superblock::choose::<FormatError>(&[(0, bytes)], None, u64::MAX);
     let Ok(found) = Superblock::decode(&framed(bytes, kind::SUPERBLOCK, 0), 0) else { return };
     let geometry = found.geometry();
     let last = geometry.region(geometry.regions() - 1).expect("there is a last region");

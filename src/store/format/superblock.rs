@@ -160,13 +160,25 @@ impl Superblock {
     }
 
     /// The newest good copy of those that were read, each with where it was read, on a device of
-    /// `device_bytes`.
+    /// `device_bytes`; `failed` is why not all of them could be read.
     ///
+    /// # Errors
+    /// `failed`, if there is no volume in what was read: the rest may have been the good copy, and
+    /// nobody is to be told to make the volume anew. Otherwise what is wrong with what was read.
+    pub fn choose<E: From<FormatError>>(
+        copies: &[(u64, &[u8])],
+        failed: Option<E>,
+        device_bytes: u64,
+    ) -> Result<Superblock, E> {
+        let chosen = Superblock::newest(copies, device_bytes);
+        chosen.map_err(|fault| failed.unwrap_or_else(|| fault.into()))
+    }
+
     /// # Errors
     /// `Truncated` if the device has become smaller than the volume. Otherwise what says most of
     /// why no copy is good: a copy of a later version over a damaged one, over something else,
     /// over nothing.
-    pub fn choose(copies: &[(u64, &[u8])], device_bytes: u64) -> Result<Superblock, FormatError> {
+    fn newest(copies: &[(u64, &[u8])], device_bytes: u64) -> Result<Superblock, FormatError> {
         let mut newest: Option<Superblock> = None;
         let mut fault = FormatError::NotAVolume;
         for (at, bytes) in copies {
@@ -226,7 +238,7 @@ mod tests {
     fn choose(copies: &[Granules], size: u64) -> Result<Superblock, FormatError> {
         let places = superblock_places(SIZE);
         let copies: Vec<_> = places.into_iter().zip(copies.iter().map(Granules::bytes)).collect();
-        Superblock::choose(&copies, size)
+        Superblock::choose(&copies, None, size)
     }
 
     fn with_bits(offset: usize) -> [Granules; 4] {

@@ -57,14 +57,9 @@ pub fn glance(path: &Path) -> Result<Superblock, GlanceError> {
         let mut granule = [0; GRANULE_SIZE_BYTES as usize];
         match file.read_exact_at(&mut granule, at) {
             Ok(()) => copies.push((at, granule)),
-            Err(error) => failed = Some(error),
+            Err(error) => failed = Some(SurveyError::Device(DeviceError::Failed(error))),
         }
     }
     let found: Vec<(u64, &[u8])> = copies.iter().map(|(at, bytes)| (*at, &bytes[..])).collect();
-    match (Superblock::choose(&found, size_bytes), failed) {
-        (Ok(superblock), _) => Ok(superblock),
-        // What could not be read may have been the good copy.
-        (Err(_), Some(error)) => Err(wrong(SurveyError::Device(DeviceError::Failed(error)))),
-        (Err(error), None) => Err(wrong(SurveyError::Format(error))),
-    }
+    Superblock::choose(&found, failed, size_bytes).map_err(wrong)
 }

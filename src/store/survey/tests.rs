@@ -11,6 +11,7 @@ use crate::store::format::{
     BlockHeader, BlockLabel, FilledFor, Footer, FooterEntry, Geometry, HeadLabel, Indexed,
     PacketBuilder, RegionHeader, VolumeId,
 };
+use crate::store::volume::{Volume, VolumeError, VolumeSettings};
 use crate::store::{ObjectHash, SiteHash};
 
 const ID: VolumeId = VolumeId(7);
@@ -213,6 +214,21 @@ async fn what_is_no_volume_is_said_to_be_none() {
     let failing = Faults { fail_reads: Share::ALL, ..Faults::default() };
     let error = Survey::of(&disk(volume(), failing)).await.unwrap_err();
     assert!(matches!(error, SurveyError::Device(_)), "{error}");
+}
+
+#[tokio::test]
+async fn where_the_good_copies_cannot_be_read_the_device_failed_and_nothing_is_to_be_made_anew() {
+    let mut image = volume();
+    for at in &superblock_places(SIZE)[..2] {
+        image.flip(at + 50, 3);
+    }
+    let gone = Faults { vanish_after: Some(2), ..Faults::default() };
+    let surveyed = Survey::of(&disk(image.clone(), gone.clone())).await.unwrap_err();
+    assert!(matches!(surveyed, SurveyError::Device(_)), "{surveyed}");
+    assert!(!surveyed.to_string().contains("volume format"), "{surveyed}");
+    let opened = Volume::open(disk(image.clone(), gone), VolumeSettings::default()).await;
+    assert!(matches!(opened, Err(VolumeError::Device(_))), "a start says the same");
+    assert_eq!(Survey::of(&disk(image, Faults::default())).await.unwrap().superblock.id(), ID);
 }
 
 #[tokio::test(start_paused = true)]

@@ -75,21 +75,16 @@ pub(super) async fn superblock(disk: &Disk) -> Result<Superblock, VolumeError> {
         Ok::<_, DeviceError>(buffers.pop())
     };
     let mut copies = Vec::new();
-    let mut fault = None;
+    let mut failed = None;
     for at in superblock_places(size_bytes) {
         match reader(at).await {
             Ok(Some(buffer)) => copies.push((at, buffer)),
             Ok(None) => {}
-            Err(error) => fault = Some(error),
+            Err(error) => failed = Some(VolumeError::Device(error)),
         }
     }
     let read: Vec<_> = copies.iter().map(|(at, buffer)| (*at, buffer.bytes())).collect();
-    match (Superblock::choose(&read, size_bytes), fault) {
-        (Ok(superblock), _) => Ok(superblock),
-        // What could not be read may have been the good copy.
-        (Err(_), Some(error)) => Err(VolumeError::Device(error)),
-        (Err(fault), None) => Err(VolumeError::Format(fault)),
-    }
+    Superblock::choose(&read, failed, size_bytes)
 }
 
 /// Finds out what a volume holds, unless its blocks are of another size than the settings say.

@@ -1,6 +1,8 @@
 //! What the parts of a volume share: its ledger, its queue, its health, and what is open.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -217,13 +219,21 @@ impl Core {
         self.health.metadata_failed(error.what, &error.source);
     }
 
-    /// The log is told of a read at byte `at` that failed, now and then.
-    pub(super) fn tell_of_read(&self, at: u64, why: &dyn std::fmt::Display) {
-        self.health.tell_of_read(at, why, Instant::now());
+    /// The device failed to read what lies at `location`, whoever wanted it.
+    pub(super) fn unread(&self, location: Location, source: &io::Error) {
+        self.tally.read_errors.add(1);
+        self.tell_of_read(location, source);
+        self.read_failed(location.region, source);
+        self.health.note_gone(source);
+    }
+
+    /// The log is told of a read at `location` that failed, now and then.
+    pub(super) fn tell_of_read(&self, location: Location, why: &dyn fmt::Display) {
+        self.health.tell_of_read(self.spot(location).at(), why, Instant::now());
     }
 
     /// A read from `region` failed, or brought what was not written.
-    pub(super) fn read_failed(&self, region: RegionId, why: &dyn std::fmt::Display) {
+    pub(super) fn read_failed(&self, region: RegionId, why: &dyn fmt::Display) {
         let now = Instant::now();
         if self.health.read_failed(region, why, now) == Verdict::Quarantine {
             self.ill_regions.lock().expect(UNBROKEN).insert(region);

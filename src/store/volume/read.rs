@@ -284,11 +284,8 @@ impl Core {
             ReadError::Late => self.tally.late.add(1),
             ReadError::Busy => self.tally.busy.add(1),
             ReadError::Failed(source) => {
-                self.tally.read_errors.add(1);
                 drop();
-                self.tell_of_read(self.spot(entry.location).at(), source);
-                self.read_failed(entry.location.region, source);
-                self.health.note_gone(source);
+                self.unread(entry.location, source);
             }
             ReadError::Absent | ReadError::Mismatch | ReadError::Offline => {}
         }

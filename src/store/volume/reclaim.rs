@@ -14,8 +14,8 @@ use tokio::time::Instant;
 use crate::limits::GRANULE_SIZE_BYTES;
 use crate::store::device::{DeviceError, Granules, Urgency};
 use crate::store::format::{
-    BlockHeader, Body, FilledFor, FooterEntry, HeadEntry, HeadLabel, Indexed, PacketBuilder,
-    RegionEntry, RegionState,
+    BlockHeader, Body, FilledFor, FooterEntry, FormatError, HeadEntry, HeadLabel, Indexed,
+    PacketBuilder, RegionEntry, RegionState,
 };
 use crate::store::index::{Entry, Kind, Location, RegionId, Shape};
 use crate::store::ledger::{Keeper, Listed, Stream};
@@ -100,14 +100,18 @@ impl Core {
             victim = self.ledger.victim(upkeep.sealed_before);
         }
         let Some(region) = victim else { return false };
+        let start = Location { region, granule: 0 };
         let generation = self.ledger.generation(region);
         let ended = match self.reclaimer().footer(region, generation).await {
             Ok(footer) => self.carry_on(region, &footer.entries, late).await,
             Err(ListError::Device(DeviceError::Late | DeviceError::Busy)) => self.cut_short(late),
             // Without its list nothing of it is carried on.
-            Err(why) => {
-                self.tell_of_read(self.spot_of(region, 0, generation).at(), &why);
-                self.read_failed(region, &why);
+            Err(ListError::Device(DeviceError::Failed(source))) => {
+                self.unread(start, &source);
+                Ended::Done
+            }
+            Err(ListError::Format(fault)) => {
+                self.damaged(start, &fault);
                 Ended::Done
             }
         };
@@ -171,9 +175,15 @@ impl Core {
                     }
                 }
                 Ok(Ok(Found::Unknown(_))) => {}
-                Ok(Err(fault)) => self.scrubbed(entries, keeper, &listed, &fault),
+                Ok(Err(fault)) => {
+                    self.lose(entries, keeper, &listed);
+                    self.damaged(keeper.entry.location, &fault);
+                }
                 Err(DeviceError::Late | DeviceError::Busy) => in_time = false,
-                Err(error) => self.scrubbed(entries, keeper, &listed, &error),
+                Err(DeviceError::Failed(source)) => {
+                    self.lose(entries, keeper, &listed);
+                    self.unread(keeper.entry.location, &source);
+                }
             }
         }
         self.write_carried(&mut carried).await;
@@ -207,22 +217,20 @@ impl Core {
         blocks.filter_map(at).collect()
     }
 
-    /// What was to be carried on is damaged: it is forgotten, and counted as a read would.
-    fn scrubbed(
-        &self,
-        entries: &[FooterEntry],
-        keeper: &Keeper,
-        listed: &[Listed],
-        why: &dyn std::fmt::Display,
-    ) {
+    /// What was to be carried on is damaged or can't be read: it is forgotten.
+    fn lose(&self, entries: &[FooterEntry], keeper: &Keeper, listed: &[Listed]) {
         let (record, location) = (listed[keeper.which], keeper.entry.location);
         let is_it = |entry: &&FooterEntry| self.listed(entry) == Some(record);
         match entries.iter().find(is_it).map(|entry| entry.indexed) {
             Some(Indexed::Head { object }) => self.drop_head_at(object, location),
             _ => drop(self.ledger.remove_at(record.key, record.kind, location)),
         }
+    }
+
+    /// What lies at `location` is not what was written.
+    fn damaged(&self, location: Location, why: &FormatError) {
         self.tally.mismatches.add(1);
-        self.tell_of_read(self.spot(location).at(), why);
+        self.tell_of_read(location, why);
         self.read_failed(location.region, why);
     }
 

@@ -94,7 +94,7 @@ pub struct VolumeFigures {
     pub refused: [u64; Refused::ALL.len()],
     /// Writes that were taken and failed.
     pub write_errors: u64,
-    /// Records that were not what was written, and forgotten: torn or damaged.
+    /// Records, and lists of regions, that were not what was written: torn or damaged. Forgotten.
     pub mismatches: u64,
     /// Reads that found the record of another key, which the index does not tell from this one.
     pub of_another: u64,

@@ -1036,6 +1036,48 @@ async fn reclaim(volume: &Volume, late: Late) -> bool {
     volume.core.reclaim(&mut upkeep, late).await
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_read_that_fails_as_a_region_is_given_up_counts_as_one_that_a_viewer_sees_fail() {
+    let counts = |volume: &Volume| {
+        let figures = volume.figures();
+        (figures.read_errors, figures.mismatches, figures.state.label())
+    };
+    // The footer.
+    let (device, volume) = in_use().await;
+    device.set_faults(Faults { fail_reads: Share::ALL, ..Faults::default() });
+    assert!(reclaim(&volume, Late::IsDropped).await, "nothing of it can be carried on");
+    assert_eq!(counts(&volume), (1, 0, "online"));
+    let (device, volume) = in_use().await;
+    device.set_faults(Faults { vanish_after: Some(0), ..Faults::default() });
+    assert!(!reclaim(&volume, Late::IsDropped).await);
+    assert_eq!(counts(&volume), (1, 0, "offline"));
+    // The footer can be read, and the first record can't.
+    let (device, volume) = in_use().await;
+    let vanish_after = Some(device.operations() + 1);
+    device.set_faults(Faults { vanish_after, ..Faults::default() });
+    assert!(!reclaim(&volume, Late::IsDropped).await);
+    assert_eq!(counts(&volume), (1, 0, "offline"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_found_damaged_as_a_region_is_given_up_is_a_mismatch() {
+    // A footer, and the first piece of a record.
+    for granules_in in [-1, 2] {
+        let (device, volume) = in_use().await;
+        settled(&volume).await;
+        let mut image = device.image();
+        for region in (0..volume.geometry().regions()).filter_map(|n| volume.geometry().region(n)) {
+            let start = if granules_in < 0 { region.end } else { region.start };
+            image.flip(start.wrapping_add_signed(granules_in * 4096) + 100, 3);
+        }
+        let damaged = Arc::new(Simulated::from_image(image, 3, Faults::default()));
+        let volume = opened(&damaged).await;
+        assert!(reclaim(&volume, Late::IsDropped).await);
+        let figures = volume.figures();
+        assert_eq!((figures.read_errors, figures.mismatches), (0, 1), "{granules_in}");
+    }
+}
+
 fn reads_that_stall(share: Share) -> Faults {
     let stall_reads = Duration::from_secs(100);
     Faults { stall_reads, stall_share: share, ..Faults::default() }

@@ -3,7 +3,6 @@
 //! For what is recovered and for what is carried on: a few mebibytes at a time, in which whatever
 //! is asked for next lies as a rule. Everything is verified.
 
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,15 +62,6 @@ pub(super) enum Found<'a> {
 pub(super) enum ListError {
     Format(FormatError),
     Device(DeviceError),
-}
-
-impl fmt::Display for ListError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ListError::Format(fault) => write!(f, "a footer is bad: {fault}"),
-            ListError::Device(error) => write!(f, "a footer can't be read: {error}"),
-        }
-    }
 }
 
 impl Reader {

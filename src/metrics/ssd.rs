@@ -73,7 +73,7 @@ pub struct VolumeSample {
     pub regions: ByWord,
     /// Records the index knows.
     pub index_entries: u64,
-    /// Records it has room for.
+    /// Records at which it takes no more blocks.
     pub index_entries_max: u64,
     /// Records that are no longer found, by reason.
     pub dropped: ByWord,
@@ -371,7 +371,7 @@ const INDEX_ENTRIES_MAX: Series = series(
     Kind::Gauge,
     None,
     "tidegate_ssd_index_entries_max",
-    "Records of the volume that its index has room for.",
+    "Records of the volume at which it takes no more blocks.",
 );
 const DROPPED: Series = series(
     Kind::Counter,

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use tempfile::TempDir;
+use tidegate::store::survey::glance;
 use tokio::task::JoinSet;
 
 use crate::support::{
@@ -53,6 +54,18 @@ async fn a_restart_serves_what_was_there_without_asking_the_origin() {
         assert!(response.header("cache-status").contains("hit"), "{path}");
     }
     assert_eq!(origin.all_requests().len(), 0);
+}
+
+#[tokio::test]
+async fn the_metrics_say_at_how_many_records_a_volume_refuses_more() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    let edge = keeping_all(&origin, folder.path()).start();
+    origin.serve("/a", Script::of(1));
+    edge.get("/a").send().await;
+    until_kept(&edge, 1).await;
+    let written = glance(&folder.path().join("volume")).unwrap();
+    let bound = written.geometry().index_entries_max();
+    assert_eq!(edge.metric("tidegate_ssd_index_entries_max", &[]).await, bound as f64);
 }
 
 #[tokio::test]

@@ -80,7 +80,7 @@ fn volume(tier_volume: &TierVolume, set: &SsdVolume, up: Duration) -> VolumeSamp
         write_queue_bytes: figures.queue_bytes,
         regions: regions(&figures),
         index_entries: figures.heads + figures.blocks,
-        index_entries_max: figures.index_slots,
+        index_entries_max: opened.geometry().index_entries_max(),
         dropped: vec![("mismatch", figures.mismatches), ("reclaimed", figures.blocks_reclaimed)],
         written: figures.written.by_reason().into(),
         written_today_bytes: tier_volume.written_today_bytes(),

@@ -254,7 +254,6 @@ impl Core {
             live_bytes: live * GRANULE_SIZE_BYTES,
             heads: self.index().heads(),
             blocks: self.index().blocks(),
-            index_slots: self.index().slots(),
             queue_bytes: self.queue.bytes(),
             recovered: self.recovered,
             ..tally.figures()

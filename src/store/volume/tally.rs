@@ -84,8 +84,6 @@ pub struct VolumeFigures {
     pub heads: u64,
     /// Block records in the index.
     pub blocks: u64,
-    /// Places in the index.
-    pub index_slots: u64,
     /// Bytes waiting to be written or being written.
     pub queue_bytes: u64,
     /// Bytes written since it was opened.
@@ -180,7 +178,6 @@ impl Tally {
             live_bytes: 0,
             heads: 0,
             blocks: 0,
-            index_slots: 0,
             queue_bytes: 0,
             written: self.written(),
             refused: self.refused.each_ref().map(Counter::value),

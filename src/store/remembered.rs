@@ -3,8 +3,9 @@
 //! the origin confirms it, since it may have been replaced while they were away.
 //!
 //! The file is read and replaced as a whole, by rename, under a lock: the appliance and a command
-//! may both write it. A damaged file is kept aside and never keeps an appliance from starting: at
-//! worst a volume that failed is tried once more. Everything here blocks.
+//! may both write it. A damaged file never keeps an appliance from starting: it is kept aside then,
+//! or when something is to be written, and at worst a volume that failed is tried once more. Who
+//! only reads leaves it where it is. Everything here blocks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -60,11 +61,11 @@ impl IllState {
 /// Why nothing is remembered although there is a file; what to tell the operator, once.
 #[derive(Debug)]
 pub enum Forgotten {
-    /// The file could not be understood and was moved away.
+    /// The file could not be understood.
     Damaged {
-        /// The file it was.
+        /// The file.
         file: PathBuf,
-        /// Where it is now; `None` if it could not be moved.
+        /// Where it was moved to; `None` if it is where it was.
         kept: Option<PathBuf>,
         /// What was wrong with it.
         reason: String,
@@ -109,7 +110,18 @@ impl Remembered {
         &self.file
     }
 
-    /// Every volume that has failed; nothing, and why, if that cannot be known.
+    /// As [`Remembered::all`], for an appliance that starts: a damaged file is kept aside, so that
+    /// it is told of once.
+    pub fn all_at_start(&self) -> (BTreeMap<u128, Illness>, Option<Forgotten>) {
+        match self.read() {
+            Err(Forgotten::Damaged { reason, .. }) => {
+                (BTreeMap::new(), Some(self.keep_aside(reason)))
+            }
+            _ => self.all(),
+        }
+    }
+
+    /// Every volume that has failed; nothing, and why, if that cannot be known. Changes nothing.
     pub fn all(&self) -> (BTreeMap<u128, Illness>, Option<Forgotten>) {
         match self.read() {
             Ok(known) => (known.ill, None),
@@ -177,7 +189,10 @@ impl Remembered {
         flock(&folder, FlockOperation::LockExclusive)?;
         let mut known = match self.read() {
             Ok(known) => known,
-            Err(Forgotten::Damaged { .. }) => Known::default(),
+            Err(Forgotten::Damaged { reason, .. }) => {
+                self.keep_aside(reason);
+                Known::default()
+            }
             Err(Forgotten::Unreadable { source, .. }) => return Err(source),
         };
         change(&mut known);
@@ -199,7 +214,7 @@ impl Remembered {
         let mut text = Vec::new();
         let opened = File::open(&self.file);
         match opened.and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut text)) {
-            Ok(_) => meant(&text).map_err(|reason| self.keep_aside(reason)),
+            Ok(_) => meant(&text).map_err(|reason| self.damaged(None, reason)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Known::default()),
             Err(source) => Err(Forgotten::Unreadable { file: self.file.clone(), source }),
         }
@@ -210,6 +225,10 @@ impl Remembered {
         let name = self.file.file_name().unwrap_or_default().to_string_lossy();
         let kept = self.file.with_file_name(format!("{name}.damaged"));
         let kept = fs::rename(&self.file, &kept).ok().map(|()| kept);
+        self.damaged(kept, reason)
+    }
+
+    fn damaged(&self, kept: Option<PathBuf>, reason: String) -> Forgotten {
         Forgotten::Damaged { file: self.file.clone(), kept, reason }
     }
 
@@ -357,7 +376,10 @@ mod tests {
         let long = vec![b' '; FILE_BYTES_MAX as usize + 1];
         for bad in cuts.chain([bad_id.into_bytes(), long, vec![0xff; 40], b"[]".to_vec()]) {
             fs::write(remembered.file(), &bad).unwrap();
-            let (all, forgotten) = remembered.all();
+            assert!(matches!(remembered.all().1, Some(Forgotten::Damaged { kept: None, .. })));
+            assert!(remembered.in_use().is_empty() && !remembered.forgive(7).unwrap());
+            assert_eq!(fs::read(remembered.file()).unwrap(), bad, "it was only read");
+            let (all, forgotten) = remembered.all_at_start();
             let text = forgotten.expect("it is damaged").to_string();
             assert!(
                 all.is_empty() && text.contains("volumes.json.damaged; volumes that"),
@@ -365,7 +387,7 @@ mod tests {
             );
             assert_eq!(text.lines().count(), 1, "{text}");
             assert_eq!(fs::read(remembered.folder().join("volumes.json.damaged")).unwrap(), bad);
-            assert!(remembered.all().1.is_none(), "told once");
+            assert!(remembered.all_at_start().1.is_none(), "told once");
         }
         fs::write(remembered.file(), "{").unwrap();
         remembered.remember(8, illness(IllState::ReadOnly, 6)).unwrap();
@@ -377,7 +399,7 @@ mod tests {
     fn a_file_that_cannot_be_read_is_left_where_it_is() {
         let (_folder, remembered) = place();
         fs::create_dir_all(remembered.file()).unwrap();
-        let (all, forgotten) = remembered.all();
+        let (all, forgotten) = remembered.all_at_start();
         assert!(all.is_empty() && matches!(forgotten, Some(Forgotten::Unreadable { .. })));
         remembered.remember(7, illness(IllState::Offline, 5)).unwrap_err();
         assert!(remembered.file().is_dir());

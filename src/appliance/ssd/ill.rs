@@ -16,7 +16,7 @@ use crate::store::{Volume, VolumeId};
 
 /// What was remembered when the process started. Damage to the file is told, once, here.
 pub(super) fn remembered(file: &Remembered) -> Arc<BTreeMap<u128, Illness>> {
-    let (ill, forgotten) = file.all();
+    let (ill, forgotten) = file.all_at_start();
     if let Some(forgotten) = forgotten {
         tracing::warn!("{forgotten}");
     }

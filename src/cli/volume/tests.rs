@@ -188,6 +188,23 @@ fn a_volume_that_has_failed_is_shown_and_forgiven() {
 }
 
 #[test]
+fn whoever_only_looks_leaves_a_damaged_state_file_where_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.volume");
+    let name = path.to_str().unwrap();
+    assert_eq!(code(&["create", name, "--size", "256 MiB"]), ExitCode::SUCCESS);
+    let state = path.with_extension("state");
+    fs::write(&state, "{").unwrap();
+    for _ in 0..2 {
+        let words = inspect::run(&inspect::Args { json: false, ..args(&path) }).unwrap();
+        assert!(words.contains("a.state is damaged (EOF"), "{words}");
+        assert_eq!(code(&["forgive", name, "--state", state.to_str().unwrap()]), ExitCode::SUCCESS);
+        assert_eq!(fs::read(&state).unwrap(), b"{");
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing was put aside");
+}
+
+#[test]
 fn what_cannot_be_a_volume_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.volume");

@@ -19,7 +19,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use crate::limits::GRANULE_SIZE_BYTES;
 
-pub use self::reappend::{COUNTED_SCORE_MAX, HEAD_SCORE, Keeper, ReappendRule};
+pub use self::reappend::{COUNTED_SCORE_MAX, Keeper, ReappendRule, new_head};
 use self::reappend::{best, weight};
 use self::regions::Regions;
 pub use self::regions::{RegionPhase, Room};
@@ -455,6 +455,25 @@ mod tests {
         });
         let kept = ledger.keepers(region, &listed, ReappendRule::default());
         assert_eq!(kept.iter().map(|k| k.which).collect::<Vec<_>>(), [0]);
+    }
+
+    #[test]
+    fn a_small_head_stays_for_two_laps_without_a_use_and_a_large_one_for_none() {
+        let ledger = ledger(5);
+        let region = ledger.open(Stream::Demand).unwrap();
+        let at = Location { region, granule: 1 };
+        let listed = [Listed { key: key(1), kind: Kind::Head, granule: at.granule }];
+        let laps = |granules| {
+            ledger.insert(key(1), new_head(at, granules)).unwrap();
+            let lap = || {
+                let [kept] = ledger.keepers(region, &listed, ReappendRule::default())[..] else {
+                    return None;
+                };
+                ledger.insert(key(1), kept.entry).ok()
+            };
+            std::iter::from_fn(lap).count()
+        };
+        assert_eq!((laps(1), laps(2)), (2, 0));
     }
 
     #[test]

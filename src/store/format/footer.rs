@@ -11,7 +11,7 @@ use crate::store::device::Granules;
 use crate::store::{ObjectHash, SiteHash};
 
 use super::frame::{self, Frame, GRANULE, HEAD_BYTES, kind};
-use super::{FilledFor, FormatError, Spot};
+use super::{BlockHeader, FilledFor, FormatError, HeadLabel, Spot};
 
 const FIELDS_BYTES: usize = 16;
 const ENTRY_BYTES: usize = 48;
@@ -142,6 +142,26 @@ impl Footer {
 }
 
 impl FooterEntry {
+    /// Of the block record that begins at `granule`.
+    pub fn of_block(granule: u32, header: &BlockHeader) -> FooterEntry {
+        let (label, pieces) = (header.label(), header.pieces());
+        let indexed = Indexed::Block { block: label.block, pieces, stream: label.stream };
+        let (granules, site, sequence) = (header.granules(), label.site, label.sequence);
+        FooterEntry { granule, granules, site, sequence, indexed }
+    }
+
+    /// Of a head in the packet of `granules` that begins at `granule`.
+    pub fn of_head(granule: u32, granules: u32, label: &HeadLabel) -> FooterEntry {
+        let HeadLabel { object, site, sequence, .. } = *label;
+        FooterEntry { granule, granules, site, sequence, indexed: Indexed::Head { object } }
+    }
+
+    /// Of the end of a head in that packet.
+    pub fn of_tombstone(granule: u32, granules: u32, label: &HeadLabel) -> FooterEntry {
+        let indexed = Indexed::Tombstone { object: label.object };
+        FooterEntry { indexed, ..FooterEntry::of_head(granule, granules, label) }
+    }
+
     fn encode(&self, bytes: &mut Vec<u8>) {
         let (kind, planned, pieces, index, key) = match self.indexed {
             Indexed::Block { block, pieces, stream } => {

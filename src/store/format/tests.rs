@@ -186,6 +186,15 @@ fn index() -> Vec<u8> {
 }
 
 #[test]
+fn a_footer_says_of_a_record_what_its_header_says() {
+    let [of_block, of_head, of_tombstone] = footer().entries[..] else { panic!("three") };
+    assert_eq!(FooterEntry::of_block(1, &block_header()), of_block);
+    let numbered = |entry| FooterEntry { sequence: 78, ..entry };
+    assert_eq!(FooterEntry::of_head(20, 1, &head_label(1)), numbered(of_head));
+    assert_eq!(FooterEntry::of_tombstone(20, 1, &head_label(2)), numbered(of_tombstone));
+}
+
+#[test]
 fn version_1_is_written_as_it_always_was() {
     let frames = specimens().into_iter();
     let frames = frames.map(|(name, granules, _)| (name, granules.bytes().to_vec()));

@@ -1,12 +1,12 @@
 //! What earns another lap when its region is given up, and what a record counts for until then.
 
-use crate::store::index::{Entry, Kind};
+use crate::store::index::{Entry, Kind, Location, Shape};
 
 /// The score up to which uses count when regions are compared.
 pub const COUNTED_SCORE_MAX: u8 = 3;
 /// The score a small head starts with: it stays for two laps without a use, because the blocks of
 /// its object are worth nothing without it.
-pub const HEAD_SCORE: u8 = 2;
+const HEAD_SCORE: u8 = 2;
 
 /// What earns another lap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +32,12 @@ pub struct Keeper {
     pub which: usize,
     /// As it is to be inserted again: score halved, free lap used; location still the old one.
     pub entry: Entry,
+}
+
+/// A head as it comes into the index.
+pub fn new_head(location: Location, granules: u32) -> Entry {
+    let head = Entry { location, shape: Shape::Head { granules }, score: 0, planned: false };
+    Entry { score: if is_small_head(&head) { HEAD_SCORE } else { 0 }, ..head }
 }
 
 /// Of the records that are left of a region, those that earn another lap: heads and the best

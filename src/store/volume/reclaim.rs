@@ -23,7 +23,6 @@ use crate::store::ledger::{Keeper, Listed, Stream};
 use super::append::Placed;
 use super::core::{Core, Upkeep};
 use super::window::{Found, ListError};
-use super::writer::block_entry;
 
 /// What carrying on from one region may take, of a device that brings every read in time and each
 /// of them late: meanwhile no checkpoint is taken, and the writer may wait.
@@ -249,7 +248,8 @@ impl Core {
         let key = self.block_key(header.label().block);
         let to = Entry { location: placed.location, ..keeper.entry };
         self.ledger.relocate(key, keeper.entry.location, to);
-        self.settle(&placed, Some(block_entry(&placed, header)));
+        let granule = u32::from(placed.location.granule);
+        self.settle(&placed, Some(FooterEntry::of_block(granule, header)));
     }
 
     async fn carry_head(
@@ -297,13 +297,8 @@ impl Core {
             let shape = Shape::Head { granules };
             let to = Entry { location: placed.location, shape, ..kept };
             self.ledger.relocate(self.head_key(label.object), kept.location, to);
-            entries.push(FooterEntry {
-                granule: u32::from(placed.location.granule),
-                granules,
-                site: label.site,
-                sequence: label.sequence,
-                indexed: Indexed::Head { object: label.object },
-            });
+            let granule = u32::from(placed.location.granule);
+            entries.push(FooterEntry::of_head(granule, granules, &label));
         }
         self.settle(&placed, entries);
     }

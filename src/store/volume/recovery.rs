@@ -20,7 +20,7 @@ use crate::store::format::{
     RegionHeader, RegionState, Superblock, superblock_places,
 };
 use crate::store::index::{Entry, Fingerprint, Kind, Location, RegionId, Shape};
-use crate::store::ledger::{HEAD_SCORE, Ledger, RegionPhase, Stream};
+use crate::store::ledger::{Ledger, RegionPhase, Stream, new_head};
 
 use super::core::{ledger_shape, seed_of};
 use super::load::{self, Checkpoint};
@@ -371,9 +371,7 @@ impl Merge<'_> {
                 self.ledger.remove(key, Kind::Head);
                 continue;
             };
-            let score = if granules == 1 { HEAD_SCORE } else { 0 };
-            let shape = Shape::Head { granules };
-            let _ = self.ledger.insert(key, Entry { location, shape, score, planned: false });
+            let _ = self.ledger.insert(key, new_head(location, granules));
         }
         finished
     }

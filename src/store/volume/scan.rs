@@ -1,7 +1,7 @@
 //! What a region holds: what its footer says, or, if it has none, what is found in it.
 
 use crate::store::ObjectHash;
-use crate::store::format::{FooterEntry, FormatError, Indexed, Packet};
+use crate::store::format::{FooterEntry, FormatError, Packet};
 use crate::store::index::{Entry, Location, RegionId};
 
 use super::window::{Found, Reader};
@@ -80,33 +80,16 @@ async fn read_records(reader: &Reader, generation: u64, contents: &mut Contents)
 fn list(found: &Found<'_>, granule: u32, entries: &mut Vec<FooterEntry>) -> u32 {
     match found {
         Found::Block(header, _) => {
-            let label = header.label();
-            let (block, pieces, stream) = (label.block, header.pieces(), label.stream);
-            entries.push(FooterEntry {
-                granule,
-                granules: header.granules(),
-                site: label.site,
-                sequence: label.sequence,
-                indexed: Indexed::Block { block, pieces, stream },
-            });
+            entries.push(FooterEntry::of_block(granule, header));
             header.granules()
         }
         Found::Heads(packet) => {
-            for head in packet.heads() {
-                let object = head.label.object;
-                let indexed = match head.is_tombstone() {
-                    true => Indexed::Tombstone { object },
-                    false => Indexed::Head { object },
-                };
-                entries.push(FooterEntry {
-                    granule,
-                    granules: packet.granules(),
-                    site: head.label.site,
-                    sequence: head.label.sequence,
-                    indexed,
-                });
-            }
-            packet.granules()
+            let granules = packet.granules();
+            entries.extend(packet.heads().map(|head| match head.is_tombstone() {
+                true => FooterEntry::of_tombstone(granule, granules, &head.label),
+                false => FooterEntry::of_head(granule, granules, &head.label),
+            }));
+            granules
         }
         Found::Unknown(granules) => *granules,
     }

@@ -12,11 +12,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::limits::{GRANULE_SIZE_BYTES, VOLUME_WRITES_MAX};
 use crate::store::ObjectHash;
 use crate::store::device::Urgency;
-use crate::store::format::{
-    BlockHeader, BlockLabel, FilledFor, FooterEntry, Indexed, PacketBuilder,
-};
+use crate::store::format::{BlockHeader, BlockLabel, FilledFor, FooterEntry, PacketBuilder};
 use crate::store::index::{Entry, Kind, Shape};
-use crate::store::ledger::{HEAD_SCORE, Stream};
+use crate::store::ledger::{Stream, new_head};
 
 use super::append::{Placed, aligned};
 use super::core::Core;
@@ -112,7 +110,8 @@ impl Core {
         let planned = label.stream == FilledFor::Planned;
         let entry = Entry { location: placed.location, shape, score: 0, planned };
         let inserted = self.ledger.insert(self.block_key(label.block), entry);
-        self.settle(placed, Some(block_entry(placed, header)));
+        let granule = u32::from(placed.location.granule);
+        self.settle(placed, Some(FooterEntry::of_block(granule, header)));
         if inserted.is_err() {
             // Giving up a region makes places in the index too.
             self.upkeep_wanted.notify_one();
@@ -175,7 +174,7 @@ impl Core {
             Ok(()) => {
                 self.count_packet(granules, &heads);
                 let entries: Vec<_> =
-                    heads.iter().map(|head| head_entry(&placed, granules, head)).collect();
+                    heads.iter().map(|head| entry_of(&placed, granules, head)).collect();
                 let mut cancelled = false;
                 for head in heads {
                     let published = self.publish_head(&placed, granules, head);
@@ -210,9 +209,7 @@ impl Core {
         head: QueuedHead,
     ) -> Result<(), Unpublished> {
         let object = head.label.object;
-        let shape = Shape::Head { granules };
-        let score = if granules == 1 { HEAD_SCORE } else { 0 };
-        let entry = Entry { location: placed.location, shape, score, planned: false };
+        let entry = new_head(placed.location, granules);
         let is_tombstone = head.write.is_none();
 
         let key = self.head_key(object);
@@ -254,32 +251,11 @@ async fn permit(permits: &Arc<Semaphore>) -> OwnedSemaphorePermit {
     permit.expect("nobody closes the semaphore")
 }
 
-/// What a region's list says of a block record.
-pub(super) fn block_entry(placed: &Placed, header: &BlockHeader) -> FooterEntry {
-    let label = header.label();
-    let indexed =
-        Indexed::Block { block: label.block, pieces: header.pieces(), stream: label.stream };
-    FooterEntry {
-        granule: u32::from(placed.location.granule),
-        granules: header.granules(),
-        site: label.site,
-        sequence: label.sequence,
-        indexed,
-    }
-}
-
-fn head_entry(placed: &Placed, granules: u32, head: &QueuedHead) -> FooterEntry {
-    let object = head.label.object;
-    let indexed = match head.write {
-        Some(_) => Indexed::Head { object },
-        None => Indexed::Tombstone { object },
-    };
-    FooterEntry {
-        granule: u32::from(placed.location.granule),
-        granules,
-        site: head.label.site,
-        sequence: head.label.sequence,
-        indexed,
+fn entry_of(placed: &Placed, granules: u32, head: &QueuedHead) -> FooterEntry {
+    let granule = u32::from(placed.location.granule);
+    match head.write {
+        Some(_) => FooterEntry::of_head(granule, granules, &head.label),
+        None => FooterEntry::of_tombstone(granule, granules, &head.label),
     }
 }
 

@@ -100,12 +100,6 @@ impl Index {
         }
     }
 
-    /// What a table for `entries_max` takes, in memory and as a dump.
-    pub fn bytes_for(entries_max: u64) -> u64 {
-        let (shards, buckets) = Index::layout(entries_max);
-        (shards * buckets * BUCKET_BYTES) as u64
-    }
-
     fn layout(entries_max: u64) -> (usize, usize) {
         let buckets = entries_max.div_ceil(ENTRIES_PER_BUCKET).max(2);
         let shards = (buckets / SHARD_BUCKETS_MIN).clamp(1, SHARDS_MAX);
@@ -382,9 +376,9 @@ mod tests {
 
     #[test]
     fn it_is_eighty_percent_full_before_it_refuses_and_takes_sixteen_bytes_an_entry() {
-        assert_eq!(Index::bytes_for(16_800_000) / 16_800_000, 16);
         for entries in [4_096, 100_000, 700_000] {
             let index = Index::new(entries);
+            assert_eq!((index.shards() * index.shard_bytes()) as u64 / entries, 16);
             let refused = (0..).find(|n| index.insert(key(*n), head(1), ignore).is_err());
             let held = refused.expect("it is finite");
             assert!(held >= entries, "{held} of {entries}");

@@ -189,13 +189,11 @@ impl Ledger {
         best(entries, u64::from(self.shape.region_granules), rule)
     }
 
-    /// Forgets those of `listed` that still lie in `region`; `gone` is told.
-    pub fn forget(&self, region: RegionId, listed: &[Listed], mut gone: impl FnMut(Entry)) {
+    /// Forgets those of `listed` that still lie in `region`.
+    pub fn forget(&self, region: RegionId, listed: &[Listed]) {
         for record in listed {
             let location = Location { region, granule: record.granule };
-            if let Some(entry) = self.remove_at(record.key, record.kind, location) {
-                gone(entry);
-            }
+            self.remove_at(record.key, record.kind, location);
         }
     }
 
@@ -293,11 +291,11 @@ impl Ledger {
     }
 
     /// Moves the record at `from` to where `to` says, if it is still there.
-    pub fn relocate(&self, key: Fingerprint, from: Location, to: Entry) -> bool {
-        let Some(old) = self.index.relocate(key, from, to) else { return false };
-        self.uncount(old);
-        self.count(to, 1);
-        true
+    pub fn relocate(&self, key: Fingerprint, from: Location, to: Entry) {
+        if let Some(old) = self.index.relocate(key, from, to) {
+            self.uncount(old);
+            self.count(to, 1);
+        }
     }
 
     /// Counts a use of all records of `key`; whether there are any.
@@ -317,14 +315,9 @@ impl Ledger {
         Some(old)
     }
 
-    /// Removes all records of `key` of one kind; whether there were any.
-    pub fn remove(&self, key: Fingerprint, kind: Kind) -> bool {
-        let mut any = false;
-        self.index.remove(key, kind, |old| {
-            any = true;
-            self.uncount(old);
-        });
-        any
+    /// Removes all records of `key` of one kind.
+    pub fn remove(&self, key: Fingerprint, kind: Kind) {
+        self.index.remove(key, kind, |old| self.uncount(old));
     }
 
     /// Counts an entry that came into the index beside the ledger: from a dump.
@@ -482,7 +475,8 @@ mod tests {
         let (region, listed) = sealed(&ledger, &[0], 0);
         assert_eq!(ledger.generation(region), 1);
         assert_eq!(ledger.victim(u64::MAX), Some(region));
-        ledger.forget(region, &listed, |_| ());
+        ledger.forget(region, &listed);
+        assert_eq!(ledger.live_granules(region), 0);
         assert_eq!(ledger.released(region), 2);
         assert_eq!(ledger.free_regions(), 3);
         ledger.freed(region);
@@ -528,7 +522,7 @@ mod tests {
         let newer = Location { region: RegionId(3), granule: 1 };
         ledger.insert(key(0), entry(newer, 2, 0)).unwrap();
         let elsewhere = Location { region: RegionId(2), granule: 1 };
-        assert!(!ledger.relocate(key(0), old, entry(elsewhere, 2, 1)));
+        ledger.relocate(key(0), old, entry(elsewhere, 2, 1));
         assert_eq!(ledger.index().head(key(0)).unwrap().location, newer);
         assert_eq!((ledger.live_granules(region), ledger.live_granules(RegionId(3))), (0, 2));
     }

@@ -136,7 +136,7 @@ impl WeightLog {
             self.list(record.key, record.kind, location);
             self.figures.reappended_granules += u64::from(granules);
         }
-        self.ledger.forget(region, &listed, |_| ());
+        self.ledger.forget(region, &listed);
         self.ledger.released(region);
         self.ledger.freed(region);
         Some(())

@@ -193,7 +193,7 @@ impl Core {
         self.tally.blocks_reclaimed.add(reclaimed.len() as u64);
         let used = reclaimed.iter().filter(|entry| entry.score > 0).count();
         self.tally.used_blocks_reclaimed.add(used as u64);
-        self.ledger.forget(region, &listed, |_| ());
+        self.ledger.forget(region, &listed);
         Ended::Done
     }
 

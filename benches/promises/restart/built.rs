@@ -45,7 +45,7 @@ pub(super) async fn volume(path: &Path) {
                 indexed: Indexed::Block {
                     block: BlockKey { version: versions.assign(), index: 0 },
                     pieces: PieceMap::run(0, 1),
-                    stream: FilledFor::Demand,
+                    filled_for: FilledFor::Demand,
                 },
             })
             .collect();
@@ -54,10 +54,10 @@ pub(super) async fn volume(path: &Path) {
         table[region as usize] = RegionEntry {
             generation: GENERATION,
             state: RegionState::Sealed,
-            stream: FilledFor::Demand,
+            filled_for: FilledFor::Demand,
             sealed,
         };
-        let footer = Footer { stream: FilledFor::Demand, sealed, entries };
+        let footer = Footer { filled_for: FilledFor::Demand, sealed, entries };
         let granule = geometry.region_granules() - footer.granules();
         let spot = geometry.spot(ID, region, granule, GENERATION).unwrap();
         write(&disk, spot.at(), footer.encode(&spot)).await;

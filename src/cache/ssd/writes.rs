@@ -50,7 +50,7 @@ impl Ssd {
             birth: head.version.birth,
             pieces: ram.pieces(),
             parts: ram.parts().collect(),
-            origin: FilledFor::Demand,
+            filled_for: FilledFor::Demand,
             guard: Box::new((reserved, writing)),
         };
         // What is refused is counted there, and is not held.

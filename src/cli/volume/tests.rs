@@ -113,7 +113,7 @@ fn written(path: &Path) {
                 birth: 0,
                 pieces: PieceMap::run(0, 3),
                 parts: vec![Bytes::from(vec![index as u8 + 1; 3 * (64 << 10)])],
-                origin: FilledFor::Demand,
+                filled_for: FilledFor::Demand,
                 guard: Box::new(()),
             };
             volume.append_block(block).unwrap();

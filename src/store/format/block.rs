@@ -36,7 +36,7 @@ pub struct BlockLabel {
     /// The number of the write.
     pub sequence: u64,
     /// Why it was filled.
-    pub stream: FilledFor,
+    pub filled_for: FilledFor,
 }
 
 /// The header of a block record.
@@ -120,7 +120,7 @@ impl BlockHeader {
         bytes.put_slice(&label.block.version.to_bytes());
         bytes.put_u32_le(label.block.index);
         bytes.put_u16_le(self.pieces.0);
-        bytes.put_u16_le(if label.stream == FilledFor::Planned { PLANNED } else { 0 });
+        bytes.put_u16_le(if label.filled_for == FilledFor::Planned { PLANNED } else { 0 });
         bytes.put_u128_le(label.object.0);
         bytes.put_u64_le(label.site.0);
         bytes.put_u64_le(label.birth);
@@ -155,7 +155,7 @@ impl BlockHeader {
             block: BlockKey { version, index },
             birth: body.try_get_u64_le()?,
             sequence,
-            stream: if planned { FilledFor::Planned } else { FilledFor::Demand },
+            filled_for: if planned { FilledFor::Planned } else { FilledFor::Demand },
         };
         let length_bytes = body.try_get_u32_le()?;
         body.try_get_u32_le()?;

@@ -215,7 +215,7 @@ pub struct RegionSnapshot {
     /// What it was used for.
     pub state: RegionState,
     /// What it was written with.
-    pub stream: FilledFor,
+    pub filled_for: FilledFor,
 }
 
 impl RegionSnapshot {
@@ -227,14 +227,14 @@ impl RegionSnapshot {
         fields.put_u64_le(self.sealed);
         fields.put_u32_le(self.used_granules);
         fields.put_u8(self.state.to_byte());
-        fields.put_u8(self.stream.to_byte());
+        fields.put_u8(self.filled_for.to_byte());
         bytes
     }
 
     /// As it stood in the section of regions.
     ///
     /// # Errors
-    /// A state or a stream that there is not.
+    /// A state, or something to be filled for, that there is not.
     pub fn decode(bytes: &[u8; REGION_SNAPSHOT_BYTES]) -> Result<RegionSnapshot, FormatError> {
         let mut fields = bytes.as_slice();
         Ok(RegionSnapshot {
@@ -242,7 +242,7 @@ impl RegionSnapshot {
             sealed: fields.try_get_u64_le()?,
             used_granules: fields.try_get_u32_le()?,
             state: RegionState::from_byte(fields.try_get_u8()?)?,
-            stream: FilledFor::from_byte(fields.try_get_u8()?)?,
+            filled_for: FilledFor::from_byte(fields.try_get_u8()?)?,
         })
     }
 }

@@ -31,7 +31,7 @@ pub enum Indexed {
         /// Which pieces of it.
         pieces: PieceMap,
         /// Why they were filled.
-        stream: FilledFor,
+        filled_for: FilledFor,
     },
     /// A head.
     Head {
@@ -64,7 +64,7 @@ pub struct FooterEntry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Footer {
     /// What the region was written with.
-    pub stream: FilledFor,
+    pub filled_for: FilledFor,
     /// When it was sealed, as the region table has it.
     pub sealed: u64,
     /// Its records.
@@ -93,7 +93,7 @@ impl Footer {
         let mut bytes = frame::begin();
         bytes.put_u32_le(self.entries.len() as u32);
         bytes.put_u16_le(ENTRY_BYTES as u16);
-        bytes.put_u8(self.stream.to_byte());
+        bytes.put_u8(self.filled_for.to_byte());
         bytes.put_u8(0);
         bytes.put_u64_le(self.sealed);
         for entry in &self.entries {
@@ -126,7 +126,7 @@ impl Footer {
         let mut body = frame.body();
         let count = body.try_get_u32_le()?;
         let entry_bytes = usize::from(body.try_get_u16_le()?);
-        let stream = FilledFor::from_byte(body.try_get_u8()?)?;
+        let filled_for = FilledFor::from_byte(body.try_get_u8()?)?;
         body.try_get_u8()?;
         let sealed = body.try_get_u64_le()?;
         if entry_bytes < ENTRY_BYTES || count as usize > body.len() / entry_bytes {
@@ -137,7 +137,7 @@ impl Footer {
         for bytes in body.chunks_exact(entry_bytes).take(count as usize) {
             entries.extend(FooterEntry::decode(bytes, first)?);
         }
-        Ok(Footer { stream, sealed, entries })
+        Ok(Footer { filled_for, sealed, entries })
     }
 }
 
@@ -145,7 +145,7 @@ impl FooterEntry {
     /// Of the block record that begins at `granule`.
     pub fn of_block(granule: u32, header: &BlockHeader) -> FooterEntry {
         let (label, pieces) = (header.label(), header.pieces());
-        let indexed = Indexed::Block { block: label.block, pieces, stream: label.stream };
+        let indexed = Indexed::Block { block: label.block, pieces, filled_for: label.filled_for };
         let (granules, site, sequence) = (header.granules(), label.site, label.sequence);
         FooterEntry { granule, granules, site, sequence, indexed }
     }
@@ -164,8 +164,8 @@ impl FooterEntry {
 
     fn encode(&self, bytes: &mut Vec<u8>) {
         let (kind, planned, pieces, index, key) = match self.indexed {
-            Indexed::Block { block, pieces, stream } => {
-                (BLOCK, stream.to_byte(), pieces.0, block.index, block.version.to_bytes())
+            Indexed::Block { block, pieces, filled_for } => {
+                (BLOCK, filled_for.to_byte(), pieces.0, block.index, block.version.to_bytes())
             }
             Indexed::Head { object } => (HEAD, 0, 0, 0, object.0.to_le_bytes()),
             Indexed::Tombstone { object } => (TOMBSTONE, 0, 0, 0, object.0.to_le_bytes()),
@@ -200,8 +200,8 @@ impl FooterEntry {
                 if pieces.count() == 0 || granules < least || granules > whole + 1 {
                     return Err(invalid(granules.into()));
                 }
-                let stream = FilledFor::from_byte(planned)?;
-                Indexed::Block { block: BlockKey { version, index }, pieces, stream }
+                let filled_for = FilledFor::from_byte(planned)?;
+                Indexed::Block { block: BlockKey { version, index }, pieces, filled_for }
             }
             HEAD => Indexed::Head { object: ObjectHash(key) },
             TOMBSTONE => Indexed::Tombstone { object: ObjectHash(key) },

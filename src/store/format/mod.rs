@@ -56,7 +56,7 @@ impl FilledFor {
         match byte {
             0 => Ok(FilledFor::Demand),
             1 => Ok(FilledFor::Planned),
-            _ => Err(FormatError::Invalid { what: "a stream", found: byte.into() }),
+            _ => Err(FormatError::Invalid { what: "what it was filled for", found: byte.into() }),
         }
     }
 }

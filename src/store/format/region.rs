@@ -13,14 +13,14 @@ pub struct RegionHeader {
     /// The generation it was opened in.
     pub generation: u64,
     /// What it is written with.
-    pub stream: FilledFor,
+    pub filled_for: FilledFor,
 }
 
 impl RegionHeader {
     /// As it is written to granule 0 of a region that is opened; `spot` names the generation.
-    pub fn encode(spot: &Spot, stream: FilledFor) -> Granules {
+    pub fn encode(spot: &Spot, filled_for: FilledFor) -> Granules {
         let mut bytes = frame::begin();
-        bytes.put_u8(stream.to_byte());
+        bytes.put_u8(filled_for.to_byte());
         bytes.put_bytes(0, 7);
         frame::seal(bytes, kind::REGION_HEADER, spot.address(), 1)
     }
@@ -37,7 +37,7 @@ impl RegionHeader {
         let frame = Frame::open(bytes)?;
         frame.is(kind::REGION_HEADER)?;
         frame.belongs(volume, u64::from(region) << 32)?;
-        let stream = FilledFor::from_byte(frame.body().try_get_u8()?)?;
-        Ok(RegionHeader { generation: frame.address.generation, stream })
+        let filled_for = FilledFor::from_byte(frame.body().try_get_u8()?)?;
+        Ok(RegionHeader { generation: frame.address.generation, filled_for })
     }
 }

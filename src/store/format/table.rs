@@ -57,7 +57,7 @@ pub struct RegionEntry {
     /// What it is used for.
     pub state: RegionState,
     /// What it is written with.
-    pub stream: FilledFor,
+    pub filled_for: FilledFor,
     /// Orders sealed regions by age; 0 unless sealed.
     pub sealed: u64,
 }
@@ -67,7 +67,7 @@ impl Default for RegionEntry {
         RegionEntry {
             generation: 0,
             state: RegionState::Free,
-            stream: FilledFor::Demand,
+            filled_for: FilledFor::Demand,
             sealed: 0,
         }
     }
@@ -142,7 +142,7 @@ impl TablePage {
             bytes.put_u64_le(entry.generation);
             bytes.put_u64_le(entry.sealed);
             bytes.put_u8(entry.state.to_byte());
-            bytes.put_u8(entry.stream.to_byte());
+            bytes.put_u8(entry.filled_for.to_byte());
             bytes.put_bytes(0, ENTRY_BYTES - 18);
         }
         let address = Address { volume, place, generation: self.sequence };
@@ -191,11 +191,11 @@ impl TablePage {
 fn decode_entry(body: &mut &[u8]) -> Result<RegionEntry, FormatError> {
     let (generation, sealed) = (body.try_get_u64_le()?, body.try_get_u64_le()?);
     let state = RegionState::from_byte(body.try_get_u8()?)?;
-    let stream = FilledFor::from_byte(body.try_get_u8()?)?;
+    let filled_for = FilledFor::from_byte(body.try_get_u8()?)?;
     let invalid = FormatError::Invalid { what: "a length", found: body.len() as u64 };
     let (_, rest) = body.split_at_checked(ENTRY_BYTES - 18).ok_or(invalid)?;
     *body = rest;
-    Ok(RegionEntry { generation, state, stream, sealed })
+    Ok(RegionEntry { generation, state, filled_for, sealed })
 }
 
 /// How many regions page `page` tells of.

@@ -37,7 +37,7 @@ fn block_label() -> BlockLabel {
         block: block(6),
         birth: 44,
         sequence: 77,
-        stream: FilledFor::Planned,
+        filled_for: FilledFor::Planned,
     }
 }
 
@@ -67,9 +67,9 @@ fn footer() -> Footer {
         indexed,
     };
     let pieces = PieceMap(0b1010);
-    let of_block = Indexed::Block { block: block(6), pieces, stream: FilledFor::Planned };
+    let of_block = Indexed::Block { block: block(6), pieces, filled_for: FilledFor::Planned };
     Footer {
-        stream: FilledFor::Planned,
+        filled_for: FilledFor::Planned,
         sealed: 12,
         entries: vec![
             entry(1, 19, of_block),
@@ -95,7 +95,7 @@ fn page() -> TablePage {
     entries[1] = RegionEntry {
         generation: 5,
         state: RegionState::Sealed,
-        stream: FilledFor::Planned,
+        filled_for: FilledFor::Planned,
         sealed: 12,
     };
     page = page.following(&entries);
@@ -157,7 +157,7 @@ fn sections() -> Vec<(&'static str, Vec<u8>)> {
         sealed: 12,
         used_granules: 0x0304,
         state: RegionState::Sealed,
-        stream: FilledFor::Planned,
+        filled_for: FilledFor::Planned,
     };
     vec![("region snapshot", snapshot.encode().to_vec()), ("index", index())]
 }
@@ -455,10 +455,10 @@ prop_compose! {
         let bytes = [epoch.to_le_bytes(), counter.to_le_bytes()].concat();
         let version = VersionId::from_bytes(bytes.try_into().unwrap()).unwrap();
         let (object, site) = (ObjectHash(object), SiteHash(site));
-        let stream = if planned { FilledFor::Planned } else { FilledFor::Demand };
+        let filled_for = if planned { FilledFor::Planned } else { FilledFor::Demand };
         let block = BlockKey { version, index };
         (
-            BlockLabel { object, site, block, birth, sequence, stream },
+            BlockLabel { object, site, block, birth, sequence, filled_for },
             HeadLabel { object, site, sequence, birth },
         )
     }

@@ -30,7 +30,7 @@ fn label(sequence: u64) -> BlockLabel {
         block: BlockKey { version, index: 3 },
         birth: 0,
         sequence,
-        stream: FilledFor::Demand,
+        filled_for: FilledFor::Demand,
     }
 }
 
@@ -63,7 +63,7 @@ fn write_records(image: &mut Image, region: u32, generation: u64) -> Vec<FooterE
             1,
             block.granules(),
             1,
-            Indexed::Block { block: block_key, pieces, stream: FilledFor::Demand },
+            Indexed::Block { block: block_key, pieces, filled_for: FilledFor::Demand },
         ),
         entry(at, 1, 2, Indexed::Head { object: ObjectHash(1) }),
         entry(at, 1, 2, Indexed::Tombstone { object: ObjectHash(2) }),
@@ -83,7 +83,7 @@ fn volume() -> Image {
     entries[1] = RegionEntry {
         generation: 5,
         state: RegionState::Sealed,
-        stream: FilledFor::Demand,
+        filled_for: FilledFor::Demand,
         sealed: 1,
     };
     entries[2] = RegionEntry { state: RegionState::Open, generation: 3, sealed: 0, ..entries[1] };
@@ -92,7 +92,7 @@ fn volume() -> Image {
     image.write(at, page.encode(ID, at).bytes());
 
     let entries = write_records(&mut image, 1, 5);
-    let footer = Footer { stream: FilledFor::Demand, sealed: 1, entries };
+    let footer = Footer { filled_for: FilledFor::Demand, sealed: 1, entries };
     let first = geometry.region_granules() - footer.granules();
     let spot = geometry.spot(ID, 1, first, 5).unwrap();
     image.write(spot.at(), footer.encode(&spot).bytes());

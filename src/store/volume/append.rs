@@ -98,13 +98,13 @@ impl Core {
         if self.ledger.free_regions() < self.regions_ready() {
             self.upkeep_wanted.notify_one();
         }
-        let filled = filled(stream);
+        let filled_for = filled_for(stream);
         let header = self.spot_of(region, 0, generation);
-        let encoded = RegionHeader::encode(&header, filled);
+        let encoded = RegionHeader::encode(&header, filled_for);
         let metadata = self.metadata();
         metadata.write("a region's header", header.at(), encoded).await?;
         let state = RegionState::Open;
-        table.set(region, RegionEntry { generation, state, stream: filled, sealed: 0 });
+        table.set(region, RegionEntry { generation, state, filled_for, sealed: 0 });
         table.commit(&metadata).await?;
         Ok(true)
     }
@@ -145,7 +145,7 @@ impl Core {
         debug_assert_eq!(order, sealed, "regions are sealed one at a time");
         // Written with the next page: until then the footer says that it is sealed.
         let state = RegionState::Sealed;
-        table.set(region, RegionEntry { generation, state, stream: footer.stream, sealed });
+        table.set(region, RegionEntry { generation, state, filled_for: footer.filled_for, sealed });
         Ok(())
     }
 
@@ -183,14 +183,22 @@ impl Core {
 fn footer_of(log: &RegionLog, sealed: u64) -> Footer {
     let mut entries = log.entries.clone();
     entries.sort_by_key(|entry| (entry.granule, entry.sequence));
-    Footer { stream: filled(log.stream), sealed, entries }
+    Footer { filled_for: filled_for(log.stream), sealed, entries }
 }
 
 /// On the device a region is told apart by whether viewers asked for what is in it.
-pub(super) fn filled(stream: Stream) -> FilledFor {
+pub(super) fn filled_for(stream: Stream) -> FilledFor {
     match stream {
         Stream::Planned => FilledFor::Planned,
         Stream::Demand | Stream::Reappend => FilledFor::Demand,
+    }
+}
+
+/// Whose open region takes what was filled for this; it comes back from the device as this too.
+pub(super) fn stream_of(filled_for: FilledFor) -> Stream {
+    match filled_for {
+        FilledFor::Demand => Stream::Demand,
+        FilledFor::Planned => Stream::Planned,
     }
 }
 

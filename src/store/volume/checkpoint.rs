@@ -15,7 +15,7 @@ use crate::store::format::{
 use crate::store::index::RegionId;
 use crate::store::ledger::RegionPhase;
 
-use super::append::filled;
+use super::append::filled_for;
 use super::core::{Core, UNBROKEN, Upkeep};
 use super::metadata::{Metadata, MetadataError};
 
@@ -192,18 +192,18 @@ impl Core {
 }
 
 fn snapshot_of(phase: RegionPhase, generation: u64, used: u64) -> RegionSnapshot {
-    let (state, stream, sealed) = match phase {
+    let (state, filled_for, sealed) = match phase {
         RegionPhase::Free => (RegionState::Free, FilledFor::Demand, 0),
         RegionPhase::Open(stream) | RegionPhase::Closing(stream) => {
-            (RegionState::Open, filled(stream), 0)
+            (RegionState::Open, filled_for(stream), 0)
         }
-        RegionPhase::Sealed { stream, order } => (RegionState::Sealed, filled(stream), order),
+        RegionPhase::Sealed { stream, order } => (RegionState::Sealed, filled_for(stream), order),
         // None is being given up while a checkpoint is taken; one that could not be counts no more.
-        RegionPhase::Leaving { stream, .. } => (RegionState::Free, filled(stream), 0),
+        RegionPhase::Leaving { stream, .. } => (RegionState::Free, filled_for(stream), 0),
         RegionPhase::Quarantined => (RegionState::Quarantined, FilledFor::Demand, 0),
     };
     let used_granules = u32::try_from(used).unwrap_or(u32::MAX);
-    RegionSnapshot { generation, sealed, used_granules, state, stream }
+    RegionSnapshot { generation, sealed, used_granules, state, filled_for }
 }
 
 /// A section that is being written, chunk by chunk.

@@ -172,7 +172,7 @@ impl Core {
     /// Regions that were found open get their footer: nothing is ever appended to them again.
     /// Those in which nothing was found are free.
     async fn seal_found(&self, to_seal: Vec<ToSeal>) -> Result<(), MetadataError> {
-        for ToSeal { region, generation, stream, mut entries } in to_seal {
+        for ToSeal { region, generation, filled_for, mut entries } in to_seal {
             if entries.is_empty() {
                 let generation = self.ledger.released(region);
                 let free = RegionEntry { generation, ..RegionEntry::default() };
@@ -190,11 +190,11 @@ impl Core {
             let count = (0..=entries.len()).rev().find(|count| room(*count)).unwrap_or(0);
             entries.truncate(count);
             let sealed = self.ledger.next_seal();
-            let footer = Footer { stream, sealed, entries };
+            let footer = Footer { filled_for, sealed, entries };
             self.write_footer(region, generation, &footer).await?;
             self.ledger.seal(region);
             let state = RegionState::Sealed;
-            let entry = RegionEntry { generation, state, stream, sealed };
+            let entry = RegionEntry { generation, state, filled_for, sealed };
             self.table.lock().await.set(region, entry);
         }
         self.table.lock().await.commit(&self.metadata()).await

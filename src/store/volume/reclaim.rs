@@ -307,8 +307,8 @@ impl Core {
     pub(super) async fn release(&self, region: RegionId) -> bool {
         let mut table = self.table.lock().await;
         let generation = self.ledger.released(region);
-        let (state, stream) = (RegionState::Free, FilledFor::Demand);
-        table.set(region, RegionEntry { generation, state, stream, sealed: 0 });
+        let (state, filled_for) = (RegionState::Free, FilledFor::Demand);
+        table.set(region, RegionEntry { generation, state, filled_for, sealed: 0 });
         if let Err(error) = table.commit(&self.metadata()).await {
             self.metadata_failed(&error);
             return false;

@@ -20,8 +20,9 @@ use crate::store::format::{
     RegionHeader, RegionState, Superblock, superblock_places,
 };
 use crate::store::index::{Entry, Fingerprint, Kind, Location, RegionId, Shape};
-use crate::store::ledger::{Ledger, RegionPhase, Stream, new_head};
+use crate::store::ledger::{Ledger, RegionPhase, new_head};
 
+use super::append::stream_of;
 use super::core::{ledger_shape, seed_of};
 use super::load::{self, Checkpoint};
 use super::scan::{self, Contents};
@@ -54,7 +55,7 @@ pub(super) struct Found {
 pub(super) struct ToSeal {
     pub(super) region: RegionId,
     pub(super) generation: u64,
-    pub(super) stream: FilledFor,
+    pub(super) filled_for: FilledFor,
     pub(super) entries: Vec<FooterEntry>,
 }
 
@@ -130,11 +131,11 @@ pub(super) async fn recover(disk: &Disk, settings: &VolumeSettings) -> Result<Fo
         let newest = found.entries.iter().map(|entry| entry.sequence).max();
         sequence = sequence.max(newest.map_or(0, |newest| newest.saturating_add(1)));
         recovered.found += merge.take(&found);
-        let RegionEntry { generation, stream, .. } = table.entries()[found.region.0 as usize];
+        let RegionEntry { generation, filled_for, .. } = table.entries()[found.region.0 as usize];
         let (region, entries) = (found.region, found.entries);
         match found.sealed {
             Some(order) => drop(orders.insert(region, order)),
-            None => to_seal.push(ToSeal { region, generation, stream, entries }),
+            None => to_seal.push(ToSeal { region, generation, filled_for, entries }),
         }
     })
     .await;
@@ -183,10 +184,7 @@ fn restore_regions(
 }
 
 fn phase_of(entry: &RegionEntry, sealed: Option<u64>) -> RegionPhase {
-    let stream = match entry.stream {
-        FilledFor::Demand => Stream::Demand,
-        FilledFor::Planned => Stream::Planned,
-    };
+    let stream = stream_of(entry.filled_for);
     match (entry.state, sealed) {
         (RegionState::Free, _) => RegionPhase::Free,
         (RegionState::Quarantined, _) => RegionPhase::Quarantined,
@@ -273,7 +271,7 @@ async fn ask_region(
     Ok(newer.map(|header| RegionEntry {
         generation: header.generation,
         state: RegionState::Open,
-        stream: header.stream,
+        filled_for: header.filled_for,
         sealed: 0,
     }))
 }
@@ -319,7 +317,7 @@ impl Merge<'_> {
         for entry in found.entries.iter().filter(|entry| entry.granule >= found.from) {
             let location = Location { region: found.region, granule: entry.granule as u16 };
             match entry.indexed {
-                Indexed::Block { block, pieces, stream } => {
+                Indexed::Block { block, pieces, filled_for } => {
                     let key = Fingerprint::of_block(self.seed, block);
                     let whole = pieces.count().saturating_sub(1) * PIECE_GRANULES + 1;
                     let Some(last) = entry.granules.checked_sub(whole).filter(|n| *n > 0) else {
@@ -327,7 +325,7 @@ impl Merge<'_> {
                     };
                     let shape =
                         Shape::Block { pieces, last_granules: last.min(PIECE_GRANULES) as u8 };
-                    let planned = stream == FilledFor::Planned;
+                    let planned = filled_for == FilledFor::Planned;
                     // A full index: it is not held, then.
                     let _ = self.ledger.insert(key, Entry { location, shape, score: 0, planned });
                 }

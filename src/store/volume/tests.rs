@@ -92,7 +92,7 @@ fn write_of(n: u64, pieces: PieceMap, last_length: usize) -> BlockWrite {
         birth: 5,
         pieces,
         parts,
-        origin: FilledFor::Demand,
+        filled_for: FilledFor::Demand,
         guard: Box::new(()),
     }
 }

@@ -72,7 +72,7 @@ pub struct BlockWrite {
     /// short. What is aligned to a granule is written from where it is.
     pub parts: Vec<Bytes>,
     /// Why it was filled.
-    pub origin: FilledFor,
+    pub filled_for: FilledFor,
     /// Dropped when the write is over: what the bytes are reserved with.
     pub guard: Box<dyn Send>,
 }

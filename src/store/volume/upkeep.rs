@@ -138,8 +138,8 @@ impl Core {
             self.ledger.quarantine(region);
             self.forget_region(region).await;
             let generation = self.ledger.generation(region);
-            let (state, stream) = (RegionState::Quarantined, FilledFor::Demand);
-            table.set(region, RegionEntry { generation, state, stream, sealed: 0 });
+            let (state, filled_for) = (RegionState::Quarantined, FilledFor::Demand);
+            table.set(region, RegionEntry { generation, state, filled_for, sealed: 0 });
             if let Err(error) = table.commit(&self.metadata()).await {
                 self.metadata_failed(&error);
             }

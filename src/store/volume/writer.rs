@@ -16,7 +16,7 @@ use crate::store::format::{BlockHeader, BlockLabel, FilledFor, FooterEntry, Pack
 use crate::store::index::{Entry, Kind, Shape};
 use crate::store::ledger::{Stream, new_head};
 
-use super::append::{Placed, aligned};
+use super::append::{Placed, aligned, stream_of};
 use super::core::Core;
 use super::heads::Unpublished;
 use super::queue::{Next, QueuedBlock, QueuedHead};
@@ -58,14 +58,11 @@ impl Core {
             block: write.block,
             birth: write.birth,
             sequence: self.next_sequence(),
-            stream: write.origin,
+            filled_for: write.filled_for,
         };
         let header = BlockHeader::new(label, write.pieces, &write.parts)
             .expect("a block's parts were compared with its map when it was queued");
-        let stream = match write.origin {
-            FilledFor::Demand => Stream::Demand,
-            FilledFor::Planned => Stream::Planned,
-        };
+        let stream = stream_of(write.filled_for);
         let Some(placed) = self.place_or_make_room(stream, header.granules(), 1).await else {
             self.count_no_place();
             return self.end_block(block);
@@ -107,7 +104,7 @@ impl Core {
         let label = header.label();
         let shape = Shape::block(header.pieces(), header.length_bytes() as u64)
             .expect("a header's map and length agree");
-        let planned = label.stream == FilledFor::Planned;
+        let planned = label.filled_for == FilledFor::Planned;
         let entry = Entry { location: placed.location, shape, score: 0, planned };
         let inserted = self.ledger.insert(self.block_key(label.block), entry);
         let granule = u32::from(placed.location.granule);

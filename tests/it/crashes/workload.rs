@@ -127,7 +127,7 @@ fn write_block(volume: &Volume, asked: &Asked, object: usize, chance: &mut Chanc
         birth: chance.below(1_000),
         pieces,
         parts,
-        origin: if chance.one_in(8) { FilledFor::Planned } else { FilledFor::Demand },
+        filled_for: if chance.one_in(8) { FilledFor::Planned } else { FilledFor::Demand },
         guard: Box::new(()),
     };
     drop(model);

@@ -188,7 +188,7 @@ impl Opening {
                     let ended = (&mut self.online).await;
                     let told = self.ended(ended);
                     // What it missed is on it until a checkpoint tells otherwise.
-                    if let Some((told, volume)) = told.zip(self.place.opened())
+                    if let Some((told, volume)) = told.zip(self.tier_volume.opened())
                         && volume.checkpoint().await
                     {
                         ill::keep_up(self.file, told).await;
@@ -354,14 +354,14 @@ mod tests {
         assert!(volume.holds_head(object));
         let key = ObjectKey::new(SiteId(0), KEY);
         ssd.head_changed(&key, Change::Replaced, || ());
-        let (folder, place) = (tempfile::tempdir().unwrap(), ssd.volumes().all()[0].clone());
+        let (folder, tier_volume) = (tempfile::tempdir().unwrap(), ssd.volumes().all()[0].clone());
         let file = Remembered::at(&folder.path().join("volumes.json"));
-        let late = place.clone();
+        let late = tier_volume.clone();
         let online = tokio::spawn(async move {
             late.come_online(volume);
             Ok(Some(VolumeId(1)))
         });
-        let opening = Opening { place, online, file: file.clone() };
+        let opening = Opening { tier_volume, online, file: file.clone() };
         assert_eq!(opening.wait(Instant::now()).await, None);
         while file.in_use().is_empty() {
             tokio::time::sleep(Duration::from_millis(1)).await;

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use crate::limits::GRANULE_SIZE_BYTES;
 use crate::store::device::{Buffer, DeviceError, Disk, Granules, Urgency};
 use crate::store::format::{
-    CheckpointHeader, FormatError, PageCopy, RegionEntry, RegionState, SUPERBLOCK_COPIES,
-    SectionKind, SectionSum, Superblock, TablePage, superblock_places,
+    CheckpointHeader, ENTRIES_PER_PAGE, FormatError, PageCopy, RegionEntry, RegionState,
+    SUPERBLOCK_COPIES, SectionKind, SectionSum, Superblock, TablePage, superblock_places,
 };
 
 pub use self::glance::{GlanceError, glance};
@@ -35,7 +35,8 @@ pub struct Survey {
     pub superblock: Superblock,
     /// What it lies on has so many bytes.
     pub device_bytes: u64,
-    /// What the region table says, region by region; of a damaged page: free, generation 0.
+    /// What the region table says, region by region; where a copy of its page is damaged, also what
+    /// the regions say of themselves, as a start finds it.
     pub regions: Vec<RegionEntry>,
     /// The two checkpoint slots.
     pub checkpoints: [Slot; 2],
@@ -50,7 +51,7 @@ pub enum Slot {
     Empty,
     /// A checkpoint; its sections are checked by [`Survey::check_checkpoint`].
     Holds(CheckpointHeader),
-    /// One that was not written to its end, or is damaged; the other slot counts.
+    /// One that is damaged; the other slot counts.
     Damaged(String),
 }
 
@@ -106,7 +107,7 @@ pub struct Fault {
 pub enum Part {
     /// A copy of the superblock.
     Superblock,
-    /// A page of the region table, both copies.
+    /// A copy of a page of the region table.
     TablePage,
     /// A checkpoint.
     Checkpoint,
@@ -122,7 +123,7 @@ impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Part::Superblock => f.write_str("superblock"),
-            Part::TablePage => f.write_str("page of the region table"),
+            Part::TablePage => f.write_str("copy of a page of the region table"),
             Part::Checkpoint => f.write_str("checkpoint"),
             Part::RegionHeader(region) => write!(f, "header of region {region}"),
             Part::Footer(region) => write!(f, "footer of region {region}"),
@@ -157,6 +158,7 @@ impl Survey {
         for slot in 0..2 {
             survey.checkpoints[slot] = survey.slot(disk, slot).await;
         }
+        survey.judge_checkpoints();
         Ok(survey)
     }
 
@@ -192,26 +194,56 @@ impl Survey {
 
     async fn read_table(&mut self, disk: &Disk) {
         let (geometry, id) = (*self.superblock.geometry(), self.superblock.id());
+        let mut damaged = Vec::new();
         for page in 0..geometry.table_pages() {
             let mut copies = Vec::with_capacity(2);
             for copy in [PageCopy::A, PageCopy::B] {
                 let at = TablePage::place(&geometry, page, copy);
-                copies.push(match read(disk, at, GRANULE_SIZE_BYTES).await {
-                    Ok(bytes) => TablePage::decode(bytes.bytes(), id, &geometry, page, copy),
-                    Err(_) => Err(FormatError::Torn),
-                });
+                let (decoded, why) = match read(disk, at, GRANULE_SIZE_BYTES).await {
+                    Ok(bytes) => {
+                        let page = TablePage::decode(bytes.bytes(), id, &geometry, page, copy);
+                        let why = page.as_ref().err().map(FormatError::to_string);
+                        (page, why)
+                    }
+                    Err(error) => (Err(FormatError::Torn), Some(error.to_string())),
+                };
+                // Both were written when the volume was made.
+                if let Some(why) = why {
+                    let at = TablePage::place(&geometry, page, copy);
+                    self.faults.push(fault(at, Part::TablePage, &why));
+                    damaged.push(page);
+                }
+                copies.push(decoded);
             }
             let (b, a) = (copies.pop(), copies.pop());
             let copies = a.zip(b).expect("two copies were read");
-            let page = match TablePage::choose(copies.0, copies.1) {
-                Ok((page, _)) => page,
-                Err(error) => {
-                    let at = TablePage::place(&geometry, page, PageCopy::A);
-                    self.faults.push(fault(at, Part::TablePage, &error));
-                    TablePage::unused(&geometry, page)
-                }
-            };
+            let chosen = TablePage::choose(copies.0, copies.1).map(|(page, _)| page);
+            let page = chosen.unwrap_or_else(|_| TablePage::unused(&geometry, page));
             self.regions.extend_from_slice(page.entries());
+        }
+        damaged.dedup();
+        for page in damaged {
+            let first = page * ENTRIES_PER_PAGE as u32;
+            for region in first..(first + ENTRIES_PER_PAGE as u32).min(geometry.regions()) {
+                region::ask(disk, self, region).await;
+            }
+        }
+    }
+
+    /// One is taken when a volume is made, and then they are written in turn; no header is ever
+    /// taken back.
+    fn judge_checkpoints(&mut self) {
+        for slot in 0..2 {
+            let why = match (&self.checkpoints[slot], &self.checkpoints[1 - slot]) {
+                (Slot::Damaged(why), _) => why.clone(),
+                (Slot::Empty, Slot::Holds(other)) if other.sequence() > 1 => {
+                    FormatError::NotAVolume.to_string()
+                }
+                (Slot::Empty, Slot::Empty) if slot == 0 => FormatError::NotAVolume.to_string(),
+                _ => continue,
+            };
+            let at = self.superblock.geometry().checkpoint(slot).start;
+            self.faults.push(Fault { at, part: Part::Checkpoint, why });
         }
     }
 

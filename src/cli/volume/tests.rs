@@ -12,7 +12,7 @@ use super::super::run_with;
 use super::*;
 use crate::object::{BlockKey, PieceMap, VersionNumbers};
 use crate::store::device::create;
-use crate::store::survey::{Contents, Survey};
+use crate::store::survey::{Contents, Survey, glance};
 use crate::store::volume::{BlockWrite, HeadWrite, VolumeSettings};
 use crate::store::{FilledFor, ObjectHash, SiteHash, Volume};
 
@@ -151,6 +151,60 @@ fn what_the_engine_wrote_is_found_and_a_byte_that_rots_is_too() {
     let found = inspected(&path);
     assert_eq!(found["faults_total"], 1, "{found}");
     assert_eq!(found["faults"][0]["why"], "wrong checksum of piece 1");
+}
+
+#[test]
+fn what_a_start_heals_is_wrong_before_and_what_it_finds_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.volume");
+    let name = path.to_str().unwrap();
+    let geometry = *{
+        written(&path);
+        glance(&path).unwrap()
+    }
+    .geometry();
+    let table = geometry.table();
+    let zero = |from: u64, to: u64| {
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        file.write_all_at(&vec![0; (to - from) as usize], from).unwrap();
+    };
+    let start = || {
+        let disk = open(&path, Access::ReadWrite).unwrap();
+        runtime().unwrap().block_on(async {
+            let volume = Volume::open(disk, VolumeSettings::default()).await.unwrap();
+            let figures = volume.figures();
+            volume.close().await;
+            (figures.blocks, figures.heads)
+        })
+    };
+    let checkpoints = geometry.checkpoint(0).start..geometry.checkpoint(1).end;
+    let half = (table.end - table.start) / 2;
+    for (from, to, part) in [
+        (table.start, table.start + 4096, "copy of a page of the region table"),
+        (table.start + half, table.start + half + 4096, "copy of a page of the region table"),
+        (table.start, table.end, "copy of a page of the region table"),
+        (checkpoints.start, checkpoints.start + 4096, "checkpoint"),
+        (table.start, checkpoints.end, "copy of a page of the region table"),
+    ] {
+        zero(from, to);
+        let found = inspected(&path);
+        assert_eq!((&found["blocks"], &found["heads"]), (&3.into(), &1.into()), "{found}");
+        assert_eq!(
+            (&found["faults"][0]["part"], &found["faults"][0]["at"]),
+            (&part.into(), &from.into())
+        );
+        assert_eq!(code(&["verify", name]), ExitCode::from(1), "{from}..{to}");
+        let words = inspect::run(&inspect::Args { json: false, ..args(&path) }).unwrap();
+        assert!(
+            words.contains("  from its next start on the appliance writes the table"),
+            "{words}"
+        );
+        // Of a page that is lost a start writes one copy.
+        for _ in 0..=u32::from(to > table.start + half && from == table.start) {
+            assert_eq!(start(), (3, 1), "{from}..{to}");
+        }
+        assert_eq!(code(&["verify", name]), ExitCode::SUCCESS, "{from}..{to}: it is healed");
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::config::units::{bytes_about, bytes_text};
 use crate::limits::GRANULE_SIZE_BYTES;
 use crate::store::format::{Access, FormatError, RegionState};
 use crate::store::remembered::Illness;
-use crate::store::survey::{Contents, Fault, Slot, Survey, SurveyError};
+use crate::store::survey::{Contents, Fault, Part, Slot, Survey, SurveyError};
 
 /// Faults that are told one by one; the rest is counted.
 const FAULTS_TOLD_MAX: usize = 100;
@@ -83,6 +83,9 @@ pub(super) fn inspected(
     line("checkpoints", format!("{}, {}", slot(first), slot(second)));
     line("health", health);
     text.push_str(&faults(&survey.faults, &contents.faults));
+    if let Some(advice) = advice(&survey.faults, &contents.faults) {
+        text.push_str(&format!("  {advice}\n"));
+    }
     text
 }
 
@@ -105,12 +108,40 @@ pub(super) fn verified(
     )
 }
 
+/// What becomes of what is wrong, and what to do about it; `None` if nothing is.
+pub(super) fn advice(survey: &[Fault], contents: &[Fault]) -> Option<String> {
+    let (mut healed, mut superblock, mut records) = (false, false, false);
+    for fault in survey.iter().chain(contents) {
+        match fault.part {
+            Part::TablePage | Part::Checkpoint => healed = true,
+            Part::Superblock => superblock = true,
+            Part::RegionHeader(_) | Part::Footer(_) | Part::Record(_) => records = true,
+        }
+    }
+    let said = [
+        (records, "no viewer gets a byte of a wrong record: it is filled again from the origin"),
+        (
+            healed,
+            "from its next start on the appliance writes the table and the checkpoints anew, by \
+             their other copies and what the regions say",
+        ),
+        (
+            superblock,
+            "a superblock stays as it is, and the good copies count; `tidegate volume format` \
+             makes the volume anew",
+        ),
+        (true, "if there is more of it the next time, replace the drive"),
+    ];
+    let said: Vec<_> = said.iter().filter(|(is_so, _)| *is_so).map(|(_, text)| *text).collect();
+    (healed || superblock || records).then(|| said.join("; "))
+}
+
 /// What records there are.
 fn counts(contents: &Contents) -> String {
     let mut told = vec![
         format!("{} block records", contents.blocks),
         format!("{} heads", contents.heads),
-        format!("{} ends of heads", contents.tombstones),
+        format!("{} notes that a head is no more", contents.tombstones),
     ];
     if contents.unknown > 0 {
         told.push(format!("{} of a later version", contents.unknown));

@@ -48,11 +48,11 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let survey = Arc::new(survey);
     let contents = runtime.block_on(verified(&disk, &survey, args.json));
     print(&report(args, &survey, &contents, begun.elapsed()))?;
-    match survey.faults.len() + contents.faults.len() {
-        0 => Ok(()),
-        1 => Err(Failure::Failed(format!("{path}: one thing is wrong"))),
-        faults => Err(Failure::Failed(format!("{path}: {faults} things are wrong"))),
-    }
+    let Some(advice) = told::advice(&survey.faults, &contents.faults) else { return Ok(()) };
+    Err(Failure::Failed(match survey.faults.len() + contents.faults.len() {
+        1 => format!("{path}: one thing is wrong; {advice}"),
+        faults => format!("{path}: {faults} things are wrong; {advice}"),
+    }))
 }
 
 async fn verified(disk: &Disk, survey: &Arc<Survey>, json: bool) -> Contents {

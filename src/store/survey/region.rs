@@ -10,7 +10,7 @@ use super::{Fault, Part, READ_BYTES, Survey, fault, read};
 use crate::limits::{GRANULE_SIZE_BYTES, PIECES_PER_BLOCK_MAX};
 use crate::store::device::{DeviceError, Disk, Granules};
 use crate::store::format::{
-    BlockHeader, Footer, FormatError, Indexed, Record, RegionHeader, RegionState, Spot,
+    BlockHeader, Footer, FormatError, Indexed, Record, RegionEntry, RegionHeader, RegionState, Spot,
 };
 
 const GRANULE: usize = GRANULE_SIZE_BYTES as usize;
@@ -59,6 +59,10 @@ pub async fn contents_by_footer(
     survey: &Survey,
     region: u32,
 ) -> Result<Contents, Fault> {
+    footer_of(disk, survey, region).await.map(|footer| told(&footer))
+}
+
+async fn footer_of(disk: &Disk, survey: &Survey, region: u32) -> Result<Footer, Fault> {
     let granules = survey.superblock.geometry().region_granules();
     let last = spot(survey, region, granules - 1);
     let wrong = |error: &dyn std::fmt::Display| fault(last.at(), Part::Footer(region), error);
@@ -68,12 +72,40 @@ pub async fn contents_by_footer(
         let tail = read(disk, at, tail_granules * GRANULE_SIZE_BYTES).await;
         let tail = tail.map_err(|error| wrong(&error))?;
         match Footer::decode(tail.bytes(), &last) {
-            Ok(footer) => return Ok(told(&footer)),
+            Ok(footer) => return Ok(footer),
             Err(FormatError::Short { needs_bytes }) if tail_granules == 1 => {
                 tail_granules = needs_bytes.div_ceil(GRANULE) as u64;
             }
             Err(error) => return Err(wrong(&error)),
         }
+    }
+}
+
+/// Where a copy of the table's page is damaged, a region tells of itself what may be news: how it was
+/// opened last, and whether it was sealed then. As a start asks it (`store/volume/recovery.rs`).
+pub(super) async fn ask(disk: &Disk, survey: &mut Survey, region: u32) {
+    let (at, known) = (spot(survey, region, 0).at(), survey.regions[region as usize]);
+    let header = match read(disk, at, GRANULE_SIZE_BYTES).await {
+        Ok(bytes) => RegionHeader::decode(bytes.bytes(), survey.superblock.id(), region),
+        Err(error) => {
+            survey.faults.push(fault(at, Part::RegionHeader(region), &error));
+            survey.regions[region as usize].state = RegionState::Quarantined;
+            return;
+        }
+    };
+    let Ok(header) = header else { return };
+    if header.generation <= known.generation {
+        return;
+    }
+    survey.regions[region as usize] = RegionEntry {
+        generation: header.generation,
+        state: RegionState::Open,
+        stream: header.stream,
+        sealed: 0,
+    };
+    if let Ok(footer) = footer_of(disk, survey, region).await {
+        let entry = &mut survey.regions[region as usize];
+        (entry.state, entry.sealed) = (RegionState::Sealed, footer.sealed);
     }
 }
 

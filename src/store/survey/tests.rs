@@ -79,6 +79,8 @@ fn volume() -> Image {
         image.write(at, superblock.encode(at).bytes());
     }
     let mut page = TablePage::unused(&geometry, 0);
+    let at = TablePage::place(&geometry, 0, PageCopy::A);
+    image.write(at, page.encode(ID, at).bytes());
     let mut entries = page.entries().to_vec();
     entries[1] = RegionEntry {
         generation: 5,
@@ -98,8 +100,8 @@ fn volume() -> Image {
     image.write(spot.at(), footer.encode(&spot).bytes());
     write_records(&mut image, 2, 3);
 
-    let mut header = CheckpointHeader::new(&geometry, 8, 3);
-    let mut sum = SectionSum::new(ID, 8, SectionKind::Extra);
+    let mut header = CheckpointHeader::new(&geometry, 1, 3);
+    let mut sum = SectionSum::new(ID, 1, SectionKind::Extra);
     sum.update(b"extra");
     let start = geometry.checkpoint(1).start;
     let at = start + header.push(SectionKind::Extra, 5, sum.checksum()).unwrap();
@@ -166,7 +168,9 @@ async fn every_bit_that_is_not_as_it_was_written_is_found_where_it_is() {
         (superblocks[0] + 50, vec![(Part::Superblock, superblocks[0])]),
         (superblocks[3] + 50, vec![(Part::Superblock, superblocks[3])]),
         (slot + G, vec![(Part::Checkpoint, slot)]),
-        (table(PageCopy::A) + 50, vec![]),
+        (slot + 60, vec![(Part::Checkpoint, slot)]),
+        (table(PageCopy::A) + 50, vec![(Part::TablePage, table(PageCopy::A))]),
+        (table(PageCopy::B) + 50, vec![(Part::TablePage, table(PageCopy::B))]),
         (region.start + 60, vec![(Part::RegionHeader(1), region.start)]),
         // A record's header, its first piece, its second; a packet.
         (region.start + G + 60, vec![(Part::Record(1), region.start + G)]),

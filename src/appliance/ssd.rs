@@ -14,7 +14,7 @@ mod sample;
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -51,13 +51,13 @@ pub(super) fn start(
 ) -> Result<(Arc<Ssd>, Watch), ApplianceError> {
     let file = Remembered::at(&config.state);
     let ill = ill::remembered(&file);
-    let in_use = Arc::new(file.in_use());
+    let in_use = Arc::new(file.knows().then(|| file.in_use()));
     let runtime = tier.runtime.clone();
     let block_size = tier.block_size;
     let tier_volumes =
         config.volumes.iter().map(|volume| tier_volume(config, volume, &tier)).collect();
     let ssd = Ssd::new(tier, Volumes::new(tier_volumes));
-    let (mut looked_at, named) = look(config, &ssd, block_size, &runtime)?;
+    let (mut looked_at, named) = look(config, &ssd, block_size, &file.paths(), &runtime)?;
     let roll = Arc::new(Mutex::new(Roll::new(config.index_bytes, block_size)));
     let until = Instant::now() + LOOKED_AT_WITHIN;
     for one in &mut looked_at {
@@ -78,7 +78,7 @@ pub(super) fn start(
         let online = runtime.spawn(async move {
             let volume = one.open(&roll).await?;
             ill::bring_back(&volume, &ill);
-            let told = ill::catch_up(&opened.name, &volume, &in_use).await;
+            let told = ill::catch_up(&opened.name, &volume, in_use.as_ref().as_ref()).await;
             opened.come_online(volume);
             Ok::<_, Unfit>(told)
         });
@@ -89,7 +89,7 @@ pub(super) fn start(
     for one in opening {
         told.extend(runtime.block_on(one.wait(until)).map(|id| id.0));
     }
-    ill::begin(&file, told);
+    ill::begin(&file, told, paths_of(config));
     runtime.spawn(ssd.clone().tend());
     let watch = Watch::start(file, ssd.clone(), named, &runtime);
     Ok((ssd, watch))
@@ -100,12 +100,14 @@ fn look(
     config: &config::Ssd,
     ssd: &Ssd,
     block_size: BlockSize,
+    known: &BTreeSet<PathBuf>,
     runtime: &Handle,
 ) -> Result<(Vec<LookedAt>, Vec<Named>), ApplianceError> {
     let (mut looked_at, mut named) = (Vec::new(), Vec::new());
     let _inside = runtime.enter();
     for (volume, tier_volume) in config.volumes.iter().zip(ssd.volumes().all()) {
-        let device = match device_of(config, volume, block_size, runtime) {
+        let was_known = known.contains(&absolute(&volume.path));
+        let device = match device_of(config, volume, block_size, was_known, runtime) {
             Ok(device) => device,
             Err(NoDevice::Refused(reason)) => {
                 return Err(ApplianceError::Volume { name: volume.name.clone(), reason });
@@ -276,6 +278,12 @@ fn remedy(config: &config::Ssd, volume: &SsdVolume) -> String {
         "`tidegate volume forgive {path} --state {state}` takes it for well from the next start \
          on; `tidegate volume verify {path}`, when the appliance is stopped, reads all of it"
     )
+}
+
+/// Where volumes are; a simulated one is nowhere.
+fn paths_of(config: &config::Ssd) -> BTreeSet<PathBuf> {
+    let real = config.volumes.iter().filter(|volume| volume.simulate.is_none());
+    real.map(|volume| absolute(&volume.path)).collect()
 }
 
 /// A path as a shell takes it for one word.

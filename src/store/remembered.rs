@@ -134,12 +134,23 @@ impl Remembered {
         self.read().map(|known| known.in_use).unwrap_or_default()
     }
 
-    /// From now on these are told of every change, and no others. Before anything changes.
+    /// Whether it is known at all which volumes those are: there is a file, and it can be read.
+    pub fn knows(&self) -> bool {
+        self.file.exists() && self.read().is_ok()
+    }
+
+    /// The paths that the last process had volumes at.
+    pub fn paths(&self) -> BTreeSet<PathBuf> {
+        self.read().map(|known| known.paths).unwrap_or_default()
+    }
+
+    /// From now on these are told of every change, and no others. Before anything changes. The
+    /// paths are those of all volumes.
     ///
     /// # Errors
     /// As [`Remembered::remember`].
-    pub fn begin(&self, volumes: BTreeSet<u128>) -> io::Result<()> {
-        self.change(|known| known.in_use = volumes)
+    pub fn begin(&self, volumes: BTreeSet<u128>, paths: BTreeSet<PathBuf>) -> io::Result<()> {
+        self.change(|known| (known.in_use, known.paths) = (volumes, paths))
     }
 
     /// From now on this one is too, unless it has failed meanwhile.
@@ -247,6 +258,7 @@ const REASON_BYTES_MAX: usize = 256;
 struct Known {
     ill: BTreeMap<u128, Illness>,
     in_use: BTreeSet<u128>,
+    paths: BTreeSet<PathBuf>,
 }
 
 /// The file as it is written.
@@ -255,6 +267,9 @@ struct Document {
     volumes: BTreeMap<String, Entry>,
     #[serde(default)]
     in_use: Vec<String>,
+    /// Those that are text.
+    #[serde(default)]
+    paths: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -278,6 +293,7 @@ fn written(known: &Known) -> String {
     let document = Document {
         volumes: known.ill.iter().map(entry).collect(),
         in_use: known.in_use.iter().map(|id| format!("{id:032x}")).collect(),
+        paths: known.paths.iter().filter_map(|path| path.to_str().map(str::to_owned)).collect(),
     };
     let text = serde_json::to_string_pretty(&document);
     text.expect("a map of texts and numbers is JSON") + "\n"
@@ -297,7 +313,8 @@ fn meant(text: &[u8]) -> Result<Known, String> {
     };
     let ill = document.volumes.into_iter().map(illness).collect::<Result<_, String>>()?;
     let in_use = document.in_use.iter().map(|id| number_of(id)).collect::<Option<_>>();
-    Ok(Known { ill, in_use: in_use.ok_or("a volume in use has no name")? })
+    let paths = document.paths.into_iter().map(PathBuf::from).collect();
+    Ok(Known { ill, in_use: in_use.ok_or("a volume in use has no name")?, paths })
 }
 
 fn number_of(id: &str) -> Option<u128> {
@@ -353,17 +370,28 @@ mod tests {
     fn only_who_was_there_all_the_time_was_told_of_every_change() {
         let (_folder, remembered) = place();
         assert!(remembered.in_use().is_empty());
-        remembered.begin([1, 2].into()).unwrap();
+        assert!(!remembered.knows(), "there is no file");
+        let path = PathBuf::from("/ssd/a.volume");
+        remembered.begin([1, 2].into(), [path.clone()].into()).unwrap();
+        assert!(remembered.knows());
+        let text = fs::read_to_string(remembered.file()).unwrap();
+        let paths = "  \"paths\": [\n    \"/ssd/a.volume\"\n  ]\n";
+        assert!(text.contains(paths), "{text}");
+        fs::write(remembered.file(), text.replace(&format!(",\n{paths}"), "\n")).unwrap();
+        assert_eq!(remembered.in_use(), [1, 2].into(), "an older one wrote no paths");
+        assert!(remembered.paths().is_empty());
+        fs::write(remembered.file(), text).unwrap();
         remembered.keep_up(3).unwrap();
         assert_eq!(remembered.in_use(), [1, 2, 3].into());
+        assert_eq!(remembered.paths(), [path].into());
         remembered.remember(2, illness(IllState::ReadOnly, 5)).unwrap();
         remembered.keep_up(2).unwrap();
         assert!(remembered.forgive(2).unwrap());
         assert_eq!(remembered.in_use(), [1, 3].into(), "it had failed, forgiven or not");
-        remembered.begin([3].into()).unwrap();
+        remembered.begin([3].into(), BTreeSet::new()).unwrap();
         assert_eq!(remembered.in_use(), [3].into(), "the other one was away");
         fs::write(remembered.file(), "{").unwrap();
-        assert!(remembered.in_use().is_empty(), "nobody knows");
+        assert!(!remembered.knows() && remembered.in_use().is_empty(), "nobody knows");
     }
 
     #[test]

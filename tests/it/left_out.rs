@@ -346,6 +346,28 @@ async fn a_volume_whose_file_is_deleted_or_replaced_is_told_and_goes_on() {
 }
 
 #[test]
+fn a_volume_that_is_made_is_told_of_and_one_that_was_there_before_is_warned_of() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("volume");
+    let config = configuration(folder.path(), &[&path], "256 MiB");
+    let said = |made: usize, missed: usize| {
+        let said = served(&config);
+        let count = |words: &str| said.iter().filter(|line| line.contains(words)).count();
+        let new = format!("INFO volume volume was made, empty: {}, 256 MiB", path.display());
+        let lost = "WARN volume volume was in use before, and its file ";
+        assert_eq!((count(&new), count(lost)), (made, missed), "{said:#?}");
+    };
+    said(1, 0);
+    said(0, 0);
+    fs::remove_file(&path).unwrap();
+    said(1, 1);
+    // Who does not know does not warn.
+    fs::remove_file(&path).unwrap();
+    fs::remove_file(folder.path().join("state.json")).unwrap();
+    said(1, 0);
+}
+
+#[test]
 fn what_is_printed_of_a_new_volume_can_be_put_into_a_configuration() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().canonicalize().unwrap().join("volume");

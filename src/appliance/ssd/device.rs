@@ -9,6 +9,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use tokio::runtime::Handle;
 
 use crate::config::paths::folder_of;
+use crate::config::units::bytes_text;
 use crate::config::{self, EngineChoice, SsdVolume, VolumeKind};
 use crate::limits::INDEX_ENTRY_BYTES;
 use crate::object::BlockSize;
@@ -36,11 +37,13 @@ pub(super) fn geometry(
     Geometry::for_new(volume.size_bytes, block_size, entries).map_err(|e| e.to_string())
 }
 
-/// The device of a volume; a file that is not there is made, and made a volume.
+/// The device of a volume; a file that is not there is made, and made a volume. `was_known` if the
+/// last process had one there: its file system may not be mounted.
 pub(super) fn device_of(
     config: &config::Ssd,
     volume: &SsdVolume,
     block_size: BlockSize,
+    was_known: bool,
     runtime: &Handle,
 ) -> Result<Arc<dyn Device>, NoDevice> {
     let made = || geometry(config, volume, block_size).map_err(NoDevice::Refused);
@@ -57,6 +60,7 @@ pub(super) fn device_of(
     };
     if volume.kind == VolumeKind::NewFile && !volume.path.exists() {
         make_file(&volume.path, made()?, &options, runtime).map_err(NoDevice::Refused)?;
+        tell(volume, was_known);
     }
     device::open(&volume.path, &options).map_err(|error| match error {
         OpenError::Missing { .. }
@@ -65,6 +69,19 @@ pub(super) fn device_of(
         | OpenError::Failed { .. } => NoDevice::Gone(error.to_string()),
         _ => NoDevice::Refused(error.to_string()),
     })
+}
+
+/// An operator sees what was made, and where.
+fn tell(volume: &SsdVolume, was_known: bool) {
+    let (name, path) = (&volume.name, volume.path.display());
+    let size = bytes_text(volume.size_bytes);
+    tracing::info!("volume {name} was made, empty: {path}, {size}");
+    if was_known {
+        tracing::warn!(
+            "volume {name} was in use before, and its file {path} was not there: if its file \
+             system is not mounted, stop, mount it and start again"
+        );
+    }
 }
 
 fn simulated(

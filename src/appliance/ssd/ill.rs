@@ -3,6 +3,7 @@
 //! were replaced since: none of them counts before the origin has confirmed it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::runtime::Handle;
@@ -30,26 +31,36 @@ pub(super) fn bring_back(volume: &Volume, ill: &BTreeMap<u128, Illness>) {
     }
 }
 
-/// A volume that was just opened, and was told of every change before if it is `in_use`: it, if it
-/// will know of every change from now on.
+/// A volume that was just opened, and was told of every change before if it is `in_use`, as far as
+/// that is known: it, if it will know of every change from now on.
 pub(super) async fn catch_up(
     name: &str,
     volume: &Volume,
-    in_use: &BTreeSet<u128>,
+    in_use: Option<&BTreeSet<u128>>,
 ) -> Option<VolumeId> {
-    let was_away = !in_use.contains(&volume.id().0);
-    if was_away && volume.figures().heads > 0 {
-        tracing::info!("volume {name} was away: origins are asked once about what it knows");
+    let away = away(volume.id(), in_use);
+    if let Some(why) = away.filter(|_| volume.figures().heads > 0) {
+        tracing::info!("volume {name}: {why}: origins are asked once about what it knows");
     }
+    let was_away = away.is_some();
     // What must be doubted is doubted by the next process too, or that one must find it out.
     let may_be_believed = volume.is_writable() && (!was_away || volume.doubt_heads().await);
     may_be_believed.then(|| volume.id())
 }
 
+/// Why a volume may have missed a change, if it may have.
+fn away(volume: VolumeId, in_use: Option<&BTreeSet<u128>>) -> Option<&'static str> {
+    match in_use {
+        None => Some("it is not known whether it was away, the file of `ssd.state` does not tell"),
+        Some(in_use) if in_use.contains(&volume.0) => None,
+        Some(_) => Some("it was away, or had failed"),
+    }
+}
+
 /// Notes which volumes are told of every change, before anything changes.
-pub(super) fn begin(file: &Remembered, volumes: BTreeSet<u128>) {
-    if file.in_use() != volumes
-        && let Err(error) = file.begin(volumes)
+pub(super) fn begin(file: &Remembered, volumes: BTreeSet<u128>, paths: BTreeSet<PathBuf>) {
+    if (file.in_use(), file.paths()) != (volumes.clone(), paths.clone())
+        && let Err(error) = file.begin(volumes, paths)
     {
         tracing::error!(
             "{} cannot be written: a volume that is away now and comes back would be believed \
@@ -105,5 +116,19 @@ impl Watch {
         for one in watching {
             let _ = one.await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_volume_was_away_only_if_that_is_known() {
+        let in_use = BTreeSet::from([7]);
+        assert_eq!(away(VolumeId(7), Some(&in_use)), None);
+        assert_eq!(away(VolumeId(8), Some(&in_use)), Some("it was away, or had failed"));
+        let unknown = away(VolumeId(7), None).unwrap();
+        assert!(unknown.starts_with("it is not known whether it was away"), "{unknown}");
     }
 }

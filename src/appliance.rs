@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::parts::connections_affordable;
 use self::parts::{Parts, log_settings, tls};
 use self::sockets::Sockets;
-pub use self::ssd::{LeftOut, look_at_volumes};
+pub use self::ssd::{LeftOut, look_at_failed, look_at_volumes};
 use self::threads::{start_admin, start_workers};
 use crate::access_log::{AccessLog, AccessLogError, LogWriter};
 use crate::config::{Config, ListenerKind};

@@ -25,7 +25,7 @@ use tokio::time::timeout;
 use self::device::{NoDevice, device_of};
 pub(super) use self::ill::Watch;
 use self::paths::Named;
-pub use self::roll::{LeftOut, look_at_volumes};
+pub use self::roll::{LeftOut, look_at_failed, look_at_volumes};
 use self::roll::{Roll, Unfit, refusal};
 pub(super) use self::sample::sample;
 use super::ApplianceError;

@@ -1,7 +1,7 @@
 //! `tidegate check`: what is wrong with a configuration, or what it means.
 //!
 //! It starts nothing and listens nowhere. Of the volumes it reads what says that they are volumes,
-//! and tells which ones a start would leave out. With `--request` it says what one request would
+//! and tells which ones a start would leave out, or have failed before. With `--request` it says what one request would
 //! get, by the code that serves.
 
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use http::request::Parts;
 use http::{Request, Version};
 use serde_json::{Value, json};
 
-use crate::appliance::{LeftOut, look_at_volumes};
+use crate::appliance::{LeftOut, look_at_failed, look_at_volumes};
 use crate::config::{self, Config, ConfigError};
 use crate::message::request::ObjectRequest;
 use crate::site::{Rule, Site};
@@ -63,6 +63,9 @@ pub(super) fn run(args: &Args) -> Result<String, Failure> {
         let text = format!("volume {} would be left out: {why}", config.ssd.volumes[*index].name);
         let file = config.file.clone();
         config.warnings.push(ConfigError { file, place: None, text });
+    }
+    for text in look_at_failed(&config) {
+        config.warnings.push(ConfigError { file: config.file.clone(), place: None, text });
     }
     Ok(match args.json {
         true => line(&as_json::config(&config, &left_out)),

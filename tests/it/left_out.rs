@@ -298,6 +298,11 @@ fn the_log_says_which_command_forgives_a_volume() {
     let state = format!("{{\"volumes\": {{\"{id}\": {ill}}}}}");
     fs::write(folder.path().join("state.json"), state).unwrap();
     let config = configuration(folder.path(), &[&path], "256 MiB");
+    let checked = || text(&tidegate(&["check", &config]).stdout);
+    let told = checked();
+    let warning =
+        ": volume volume would be offline: it failed before: a test; `tidegate volume forg";
+    assert_eq!(told.matches(warning).count(), 1, "{told}");
     let said = served(&config);
     let line = line_of(&said, "volume", "offline from now on: it failed before: a test; ");
     let command = line.split('`').nth(1).unwrap();
@@ -307,6 +312,12 @@ fn the_log_says_which_command_forgives_a_volume() {
     let typed = Command::new("sh").args(["-c", &here]).current_dir("/").output().unwrap();
     assert!(text(&typed.stdout).ends_with(" is taken for well from the next start on\n"), "{here}");
     assert!(!served(&config).iter().any(|line| line.contains("it failed before")));
+    assert!(!checked().contains("it failed before"));
+    let state = folder.path().join("state.json");
+    fs::write(&state, "{").unwrap();
+    let told = checked();
+    assert!(told.contains("state.json is damaged (") && !told.contains("moved"), "{told}");
+    assert_eq!(fs::read(&state).unwrap(), b"{", "it is left as it is");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,11 +11,13 @@ use crate::config::{Config, SsdVolume, VolumeKind};
 use crate::limits::INDEX_ENTRY_BYTES;
 use crate::object::BlockSize;
 use crate::store::format::{FormatError, Geometry, Superblock};
+use crate::store::remembered::{Illness, Remembered};
 use crate::store::survey::glance;
 use crate::store::volume::VolumeError;
 
 use super::super::ApplianceError;
 use super::device::geometry;
+use super::remedy;
 
 /// The volumes that have a place so far.
 pub(super) struct Roll {
@@ -103,6 +105,23 @@ pub(super) fn refusal<'a>(
     let (name, why) =
         unfit.find(|(_, unfit)| is_index(unfit) || (none_fits && has_other_blocks(unfit)))?;
     Some(ApplianceError::Volume { name: name.to_owned(), reason: why.to_string() })
+}
+
+/// The volumes that are remembered as failed, in words, each with what takes it for well. Changes
+/// nothing; blocks.
+pub fn look_at_failed(config: &Config) -> Vec<String> {
+    let (failed, forgotten) = Remembered::at(&config.ssd.state).all();
+    if let Some(forgotten) = forgotten {
+        return vec![forgotten.to_string()];
+    }
+    let told = |volume: &SsdVolume| {
+        let id = glance(&volume.path).ok()?.id();
+        let Illness { state, reason, .. } = failed.get(&id.0)?;
+        let (name, word, remedy) = (&volume.name, state.word(), remedy(&config.ssd, volume));
+        Some(format!("volume {name} would be {word}: it failed before: {reason}; {remedy}"))
+    };
+    let is_real = |volume: &&SsdVolume| volume.kind != VolumeKind::Simulated;
+    config.ssd.volumes.iter().filter(is_real).filter_map(told).collect()
 }
 
 /// A volume that a start would leave out.

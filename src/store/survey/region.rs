@@ -100,7 +100,7 @@ pub(super) async fn ask(disk: &Disk, survey: &mut Survey, region: u32) {
     survey.regions[region as usize] = RegionEntry {
         generation: header.generation,
         state: RegionState::Open,
-        stream: header.stream,
+        filled_for: header.filled_for,
         sealed: 0,
     };
     if let Ok(footer) = footer_of(disk, survey, region).await {

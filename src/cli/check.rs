@@ -1,8 +1,8 @@
 //! `tidegate check`: what is wrong with a configuration, or what it means.
 //!
 //! It starts nothing and listens nowhere. Of the volumes it reads what says that they are volumes,
-//! and tells which ones a start would leave out, or have failed before. With `--request` it says what one request would
-//! get, by the code that serves.
+//! and tells which ones a start would leave out, or have failed before. With `--request` it says
+//! what one request would get, by the code that serves.
 
 use std::path::PathBuf;
 

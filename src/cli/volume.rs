@@ -13,7 +13,7 @@ use super::{Failure, USUAL_CONFIG};
 use crate::config::paths::absolute;
 use crate::config::units::parse_bytes;
 use crate::config::{state_file_in, usual_state_file};
-use crate::store::device::{self, Access, Disk, EngineChoice, OpenError, Options};
+use crate::store::device::{self, Access, Disk, EngineChoice, Options};
 
 mod create;
 mod forgive;
@@ -77,15 +77,7 @@ fn runtime() -> Result<Runtime, Failure> {
 fn open(path: &Path, access: Access) -> Result<Disk, Failure> {
     let options = Options { engine: EngineChoice::Auto, access };
     let opened = device::open(path, &options);
-    opened.map(Disk::new).map_err(|error| {
-        Failure::Failed(match error {
-            OpenError::InUse { .. } => format!(
-                "{error}; if that is the appliance, `tidegate status` shows the volume, \
-                 and the appliance has to be stopped first"
-            ),
-            error => error.to_string(),
-        })
-    })
+    opened.map(Disk::new).map_err(|error| Failure::Failed(format!("{error}{}", error.remedy())))
 }
 
 /// Asks on the terminal before something is lost.

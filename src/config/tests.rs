@@ -210,7 +210,7 @@ fn a_volume_is_what_is_there_or_what_is_to_be_made() {
         config_in(folder.path(), &with(&volumes)).map(|config| config.ssd.volumes)
     };
     let volumes = read(&[
-        "path = \"one\"\nwrites_per_day = \"0.5x\"\nweight = 7",
+        "path = \"one\"\nwrites_per_day = \"10.01x\"\nweight = 7",
         "path = \"new\"\nsize = \"300 MB\"\nwrites_per_day = \"1 GiB\"",
         "path = \"below/new\"\nsize = \"256 MiB\"",
     ])
@@ -225,7 +225,7 @@ fn a_volume_is_what_is_there_or_what_is_to_be_made() {
         ]
     );
     let writes: Vec<_> = volumes.iter().map(|volume| volume.writes_per_day_bytes).collect();
-    assert_eq!(writes, [(300 << 20) / 100 * 50, 1 << 30, 256 << 20]);
+    assert_eq!(writes, [(300 << 20) * 1001 / 100, 1 << 30, 256 << 20]);
     let below = folder.path().join("below/new").display().to_string();
     let new = folder.path().join("new").display().to_string();
     let names: Vec<_> = volumes.iter().map(|volume| volume.name.as_str()).collect();
@@ -236,8 +236,9 @@ fn a_volume_is_what_is_there_or_what_is_to_be_made() {
     let cut = volume("path = \"one\"\nsize = \"1 GiB\"") + &volume("path = \"small\"");
     let cut = config_in(folder.path(), &with(&cut)).unwrap();
     let told: Vec<_> = cut.warnings.iter().map(ToString::to_string).collect();
-    let says = "4:8: `ssd.volumes.size` is \"1 GiB\", and the file has 300 MiB; a volume keeps its \
-                size: this setting is not used";
+    let says = "4:8: `ssd.volumes.size` is \"1 GiB\", and the file has 300 MiB: a file that was \
+                cut short is left out, and made anew when it is removed; one that was made so is \
+                used as it is";
     assert!(told.len() == 1 && told[0].ends_with(says), "{told:?}");
 
     let error = |volumes: &[&str]| read(volumes).unwrap_err().to_string();

@@ -228,13 +228,16 @@ impl Written<'_> {
         {
             let there = if whole(bytes) > 0 { whole(bytes) } else { bytes };
             let (wanted, there) = (bytes_text(written), bytes_text(there));
-            let text = format!("is {wanted:?}, and the file has {there}; a volume keeps its size");
+            let text = format!("is {wanted:?}, and the file has {there}");
             match written > whole(bytes) {
                 true => setting.source.warn(
                     setting.source.place(size.at),
-                    format!("`ssd.volumes.size` {text}: this setting is not used"),
+                    format!(
+                        "`ssd.volumes.size` {text}: a file that was cut short is left out, and \
+                         made anew when it is removed; one that was made so is used as it is"
+                    ),
                 ),
-                false => size.fail(text),
+                false => size.fail(format!("{text}; a volume keeps its size")),
             }
         }
         Some(whole(bytes).clamp(VOLUME_BYTES_MIN, VOLUME_BYTES_MAX))
@@ -318,7 +321,10 @@ fn writes_per_day(setting: &Setting<'_>, size_bytes: Option<u64>) -> Option<u64>
     );
     let times = setting.value.as_str().filter(|text| parse_bytes(text).is_none());
     let bytes = match times.and_then(parse_times) {
-        Some(hundredths) => (size_bytes? / 100).saturating_mul(hundredths),
+        Some(hundredths) => {
+            let bytes = u128::from(size_bytes?) * u128::from(hundredths) / 100;
+            u64::try_from(bytes).unwrap_or(u64::MAX)
+        }
         None => setting.bytes_or(0..=1 << 60, &expected)?,
     };
     if bytes < WRITES_PER_DAY_BYTES_MIN {

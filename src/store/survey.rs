@@ -69,7 +69,13 @@ impl fmt::Display for SurveyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SurveyError::Format(source) => {
-                write!(f, "is no volume: {source}{}", source.remedy())
+                use FormatError::{Geometry, Incompatible, OtherBlocks, Truncated};
+                let is_one = matches!(
+                    source,
+                    Truncated { .. } | OtherBlocks { .. } | Incompatible { .. } | Geometry(_)
+                );
+                let what = if is_one { "cannot be used" } else { "is no volume" };
+                write!(f, "{what}: {source}{}", source.remedy())
             }
             SurveyError::Device(source) => write!(f, "cannot be read: {source}"),
         }

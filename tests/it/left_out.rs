@@ -30,7 +30,8 @@ const BAD: [Bad; 6] = [
     Bad {
         what: "cut short",
         spoil: |path| File::options().write(true).open(path).unwrap().set_len(200 * MIB).unwrap(),
-        says: ["give it its size back"; 2],
+        says: ["cut short: the volume has 256 MiB, what it lies on has 200 MiB; give it its size back";
+            2],
         is_misused: false,
     },
     Bad {
@@ -416,7 +417,8 @@ async fn a_volume_that_is_in_use_is_refused_to_others_and_goes_on() {
         is_refused(&tidegate(words), (1, in_use), words[1]);
     }
     let config = configuration(folder.path(), &[&path], "256 MiB");
-    is_refused_at_last(&tidegate(&["serve", "--config", &config]), in_use);
+    let advice = "is in use by another process; if that is the appliance, `tidegate status` shows";
+    is_refused_at_last(&tidegate(&["serve", "--config", &config]), advice);
     assert_eq!(edge.get("/a").send().await.status, 200);
     edge.drain().await;
     assert!(tidegate(&["volume", "verify", name]).status.success());

@@ -67,7 +67,7 @@ pub(super) fn device_of(
         | OpenError::Tiny { .. }
         | OpenError::ReadOnly { .. }
         | OpenError::Failed { .. } => NoDevice::Gone(error.to_string()),
-        _ => NoDevice::Refused(error.to_string()),
+        _ => NoDevice::Refused(format!("{error}{}", error.remedy())),
     })
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use http::header::{HeaderName, HeaderValue};
 
 use crate::appliance::{LeftOut, connections_affordable};
-use crate::config::units::{bytes_text, duration_text};
+use crate::config::units::{bytes_about, bytes_text, duration_text};
 use crate::config::{
     AccessLogTarget, Certificate, Config, Limits, ListenerKind, Log, SsdVolume, VolumeKind,
 };
@@ -125,8 +125,15 @@ fn volume(volume: &SsdVolume, is_left_out: bool) -> String {
         path(&volume.path),
         volume.kind.as_str(),
         bytes_text(size_bytes),
-        bytes_text(writes_per_day_bytes),
+        bytes_exact_and_about(writes_per_day_bytes),
     )
+}
+
+/// What is no round number is hard to read.
+fn bytes_exact_and_about(bytes: u64) -> String {
+    let (exact, about) = (bytes_text(bytes), bytes_about(bytes));
+    let is_round = !exact.ends_with(" B") || exact == about;
+    if is_round { exact } else { format!("{exact} ({about})") }
 }
 
 fn fill(config: &Config) -> Vec<(&'static str, String)> {

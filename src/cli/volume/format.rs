@@ -43,7 +43,8 @@ pub(super) fn run(args: &Args) -> Result<String, Failure> {
     let there = told::what_is_there(&runtime.block_on(Survey::of(&disk)));
     let path = absolute(&args.path).display().to_string();
     let size = bytes_text(disk.device().size_bytes());
-    let question = format!("{path} ({size}) holds {there}.\nFormatting it loses all of that.");
+    let question =
+        format!("{path} ({size}) holds {there}.\nFormatting it loses whatever is there.");
     confirm(&question, args.yes)?;
     let survey = runtime.block_on(async { made(&disk, geometry).await })?;
     let (id, geometry) = (survey.superblock.id(), survey.superblock.geometry());

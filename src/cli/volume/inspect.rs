@@ -1,12 +1,12 @@
 //! `tidegate volume inspect`: what a volume is and holds. Changes nothing.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{StateFile, open, progress, runtime, told};
 use crate::cli::Failure;
 use crate::store::device::{Access, Disk};
-use crate::store::format::RegionState;
-use crate::store::remembered::Remembered;
+use crate::store::format::{RegionState, VolumeId};
+use crate::store::remembered::{Illness, Remembered};
 use crate::store::survey::{Contents, Survey, check_region, contents_by_footer};
 
 const EXAMPLES: &str = "\
@@ -38,15 +38,24 @@ pub(super) fn run(args: &Args) -> Result<String, Failure> {
         .block_on(Survey::of(&disk))
         .map_err(|error| Failure::Failed(format!("{} {error}", args.path.display())))?;
     let contents = runtime.block_on(contents(&disk, &survey, args.json));
-    let (remembered, forgotten) = Remembered::at(&state).all();
-    let illness = remembered.get(&survey.superblock.id().0);
+    let (illness, health) = remembered(&state, survey.superblock.id());
     if args.json {
-        let mut value = told::as_json(&args.path, &survey, &contents, illness);
+        let mut value = told::as_json(&args.path, &survey, &contents, illness.as_ref());
         value["state_file"] = state.display().to_string().into();
         value["state_file_exists"] = state.exists().into();
         return Ok(format!("{value:#}\n"));
     }
-    let health = match illness {
+    Ok(told::inspected(&args.path, &survey, &contents, health))
+}
+
+/// What is remembered of a volume, and the same in words.
+pub(super) fn remembered(state: &Path, id: VolumeId) -> (Option<Illness>, String) {
+    let (mut remembered, forgotten) = Remembered::at(state).all();
+    if let Some(forgotten) = forgotten {
+        return (None, forgotten.to_string());
+    }
+    let illness = remembered.remove(&id.0);
+    let health = match &illness {
         Some(illness) => told::ill(illness),
         None if state.exists() => format!("nothing remembered in {}", state.display()),
         None => format!(
@@ -54,11 +63,7 @@ pub(super) fn run(args: &Args) -> Result<String, Failure> {
             state.display()
         ),
     };
-    let mut text = told::inspected(&args.path, &survey, &contents, health);
-    if let Some(forgotten) = forgotten {
-        text.push_str(&format!("  {forgotten}\n"));
-    }
-    Ok(text)
+    (illness, health)
 }
 
 /// Of sealed regions what their footers say; open ones have none and are read.

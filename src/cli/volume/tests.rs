@@ -83,7 +83,8 @@ fn what_is_wrong_is_told_and_fails() {
     let told = || {
         let disk = open(&path, Access::ReadOnly).unwrap();
         let survey = runtime().unwrap().block_on(Survey::of(&disk)).unwrap();
-        let told = told::verified(&path, &survey, &Contents::default(), Duration::from_secs(1));
+        let told =
+            told::verified(&path, &survey, &Contents::default(), "well", Duration::from_secs(1));
         told.lines().skip(3).map(str::to_owned).collect::<Vec<_>>()
     };
     assert_eq!(told(), ["  all is as it was written"]);
@@ -237,6 +238,8 @@ fn a_volume_that_has_failed_is_shown_and_forgiven() {
     assert!(words.contains(line), "{words}");
     let state = state.to_str().unwrap();
     let name = path.to_str().unwrap();
+    assert_eq!(code(&["verify", name, "--state", state]), ExitCode::SUCCESS, "of its bytes");
+    assert_eq!(code(&["verify", name, "--config", "no/such.toml"]), ExitCode::from(64));
     assert_eq!(code(&["forgive", name, "--state", state]), ExitCode::SUCCESS);
     assert!(inspected(&path)["illness"].is_null());
 }

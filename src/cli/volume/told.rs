@@ -24,12 +24,12 @@ pub(super) fn what_is_there(found: &Result<Survey, SurveyError>) -> String {
             format!("volume {}, {used} of {all} regions used", survey.superblock.id())
         }
         Err(SurveyError::Format(FormatError::NotAVolume)) => {
-            "nothing where a volume begins and ends".to_owned()
+            "no volume (only zeros where one begins and ends)".to_owned()
         }
         Err(SurveyError::Format(FormatError::Foreign)) => {
             "something that is no volume of Tidegate".to_owned()
         }
-        Err(error) => format!("a volume that cannot be used (it {error})"),
+        Err(error) => format!("something that is no good volume (it {error})"),
     }
 }
 
@@ -94,12 +94,13 @@ pub(super) fn verified(
     path: &Path,
     survey: &Survey,
     contents: &Contents,
+    health: &str,
     took: Duration,
 ) -> String {
     let faults = faults(&survey.faults, &contents.faults);
     let verdict = if faults.is_empty() { "  all is as it was written\n" } else { &faults };
     format!(
-        "{}: volume {}\n  read         {}\n  records      {} in {}\n{verdict}",
+        "{}: volume {}\n  read         {}\n  records      {} in {}\n  health       {health}\n{verdict}",
         path.display(),
         survey.superblock.id(),
         rate(contents.read_bytes, took),

@@ -3,14 +3,15 @@
 //! Changes nothing. What is wrong is a line each, and the exit code 1: those records are misses to
 //! viewers, who never get a byte of them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 use tokio::task::JoinSet;
 
-use super::{open, progress, runtime, told};
+use super::inspect::remembered;
+use super::{StateFile, open, progress, runtime, told};
 use crate::cli::{Failure, print};
 use crate::store::device::{Access, Disk};
 use crate::store::format::RegionState;
@@ -20,6 +21,7 @@ const EXAMPLES: &str = "\
 Examples:
   tidegate volume verify /ssd/tidegate.volume
   tidegate volume verify /dev/disk/by-id/nvme-EXAMPLE --json
+  tidegate volume verify /ssd/tidegate.volume --config tidegate.toml
 
 Exit codes: 0 every checksum is right, 1 something is wrong, 64 misused";
 
@@ -35,11 +37,14 @@ pub(super) struct Args {
     /// Print what was found as JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    state: StateFile,
 }
 
 /// Verifies, prints what was found, and fails if anything is wrong.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let path = args.path.display();
+    let state = args.state.path()?;
     let disk = open(&args.path, Access::ReadOnly)?;
     let (begun, runtime) = (Instant::now(), runtime()?);
     let survey = runtime
@@ -47,7 +52,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         .map_err(|error| Failure::Failed(format!("{path} {error}")))?;
     let survey = Arc::new(survey);
     let contents = runtime.block_on(verified(&disk, &survey, args.json));
-    print(&report(args, &survey, &contents, begun.elapsed()))?;
+    print(&report(args, &state, &survey, &contents, begun.elapsed()))?;
     let Some(advice) = told::advice(&survey.faults, &contents.faults) else { return Ok(()) };
     Err(Failure::Failed(match survey.faults.len() + contents.faults.len() {
         1 => format!("{path}: one thing is wrong; {advice}"),
@@ -89,12 +94,19 @@ fn tell(bar: &ProgressBar, read: Contents, contents: &mut Contents) {
     contents.add(read);
 }
 
-fn report(args: &Args, survey: &Survey, contents: &Contents, took: Duration) -> String {
+fn report(
+    args: &Args,
+    state: &Path,
+    survey: &Survey,
+    contents: &Contents,
+    took: Duration,
+) -> String {
+    let (illness, health) = remembered(state, survey.superblock.id());
     if args.json {
-        let mut value = told::as_json(&args.path, survey, contents, None);
+        let mut value = told::as_json(&args.path, survey, contents, illness.as_ref());
         value["read_bytes"] = contents.read_bytes.into();
         value["seconds"] = took.as_secs_f64().into();
         return format!("{value:#}\n");
     }
-    told::verified(&args.path, survey, contents, took)
+    told::verified(&args.path, survey, contents, &health, took)
 }

@@ -20,7 +20,7 @@ Examples:
 Only what makes it a volume is overwritten: nobody finds anything on it afterwards, but the bytes
 are still there. `blkdiscard DEVICE` gives a device's bytes up, `rm FILE` a file's.";
 
-/// Make a volume no volume any more; what is on it is lost
+/// Erase what makes a file or a device a volume; what it holds is lost
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {

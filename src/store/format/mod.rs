@@ -149,18 +149,31 @@ impl fmt::Display for FormatError {
             E::Geometry(fault) => write!(f, "the geometry can't be used: {fault}"),
             E::Truncated { volume_bytes, device_bytes } => write!(
                 f,
-                "the volume has {volume_bytes} bytes, what it lies on only {device_bytes}"
+                "it was cut short: the volume has {}, what it lies on has {}",
+                size(*volume_bytes),
+                size(*device_bytes)
             ),
             E::Invalid { what, found } => {
                 write!(f, "{what} has a value that is never written: {found}")
             }
             E::OtherBlocks { block_bytes, wanted_bytes } => write!(
                 f,
-                "it has blocks of {block_bytes} bytes, and block_size is {wanted_bytes}: \
-                 change that back, or format the volume"
+                "it has blocks of {}, and block_size is {}: change that back, or format the \
+                 volume",
+                size(*block_bytes),
+                size(*wanted_bytes)
             ),
             E::Checksum { piece } => write!(f, "the checksum of piece {piece} is wrong"),
         }
+    }
+}
+
+/// Exactly, and as short as that allows.
+fn size(bytes: u64) -> String {
+    match bytes {
+        _ if bytes.is_multiple_of(1 << 20) => format!("{} MiB", bytes >> 20),
+        _ if bytes.is_multiple_of(1 << 10) => format!("{} KiB", bytes >> 10),
+        _ => format!("{bytes} bytes"),
     }
 }
 

@@ -173,7 +173,7 @@ pub(super) async fn newest(
             // damaged, and what it knew as replaced the other one brings back.
             Err(fault) => {
                 let name = &reader.name;
-                tracing::warn!("volume {name}: the header of checkpoint slot {slot}: {fault}");
+                tracing::warn!("volume {name}: checkpoint at byte {at}: {fault}");
                 newer_was_bad = true;
             }
         }
@@ -195,7 +195,8 @@ pub(super) async fn newest(
             Err(why) => {
                 // Its header was written last: all of it was right once.
                 let (name, number) = (&reader.name, header.sequence());
-                tracing::warn!("volume {name}: checkpoint {number} is damaged: {why}");
+                let at = reader.geometry.checkpoint(slot).start;
+                tracing::warn!("volume {name}: checkpoint {number} at byte {at} is damaged: {why}");
                 newer_was_bad = true;
             }
         }

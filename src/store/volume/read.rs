@@ -258,11 +258,11 @@ impl Core {
         let location = entry.location;
         self.tally.mismatches.add(1);
         tracing::warn!(
-            "volume {}: a record in region {}, granule {} is not what was written, and is dropped: \
-             {fault}",
+            "volume {}: the record in region {} at byte {} is not what was written, and is \
+             dropped: {fault}",
             self.name,
             location.region.0,
-            location.granule
+            spot.at()
         );
         self.read_failed(location.region, fault);
         false

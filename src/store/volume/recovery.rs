@@ -16,8 +16,8 @@ use crate::limits::{GRANULE_SIZE_BYTES, PIECE_GRANULES};
 use crate::store::ObjectHash;
 use crate::store::device::{Buffer, DeviceError, Disk, Granules, Urgency};
 use crate::store::format::{
-    Access, ENTRIES_PER_PAGE, FilledFor, FooterEntry, FormatError, Indexed, RegionEntry,
-    RegionHeader, RegionState, Superblock, superblock_places,
+    Access, ENTRIES_PER_PAGE, FilledFor, FooterEntry, FormatError, Indexed, PageCopy, RegionEntry,
+    RegionHeader, RegionState, Superblock, TablePage, superblock_places,
 };
 use crate::store::index::{Entry, Fingerprint, Kind, Location, RegionId, Shape};
 use crate::store::ledger::{Ledger, RegionPhase, new_head};
@@ -229,9 +229,11 @@ async fn read_table(reader: &Reader) -> Result<TableRead, VolumeError> {
     let mut table = loaded.table;
     let (name, mut reopened) = (&reader.name, Vec::new());
     for page in loaded.lost.iter().chain(&loaded.damaged) {
+        let [a, b] =
+            [PageCopy::A, PageCopy::B].map(|c| TablePage::place(&reader.geometry, *page, c));
         tracing::warn!(
-            "volume {name}: page {page} of the region table is lost, or its last write: asking \
-             regions"
+            "volume {name}: a page of the region table is damaged (its copies are at bytes {a} and \
+             {b}): it is made anew, by what its regions say of themselves"
         );
         let first = page * ENTRIES_PER_PAGE as u32;
         let end = (first + ENTRIES_PER_PAGE as u32).min(reader.geometry.regions());

@@ -106,6 +106,19 @@ impl OpenError {
     }
 }
 
+impl OpenError {
+    /// What to do about it, to be appended to it.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            OpenError::InUse { .. } => {
+                "; if that is the appliance, `tidegate status` shows the volume, and the appliance \
+                 has to be stopped first"
+            }
+            _ => "",
+        }
+    }
+}
+
 /// Where the device of this number is mounted, by the kernel's list of mounts: the third field of a
 /// line is the device, the fifth the place (proc_pid_mountinfo(5)).
 fn mounted_at(mounts: &str, number: u64) -> Option<String> {

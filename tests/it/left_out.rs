@@ -30,8 +30,7 @@ const BAD: [Bad; 6] = [
     Bad {
         what: "cut short",
         spoil: |path| File::options().write(true).open(path).unwrap().set_len(200 * MIB).unwrap(),
-        says: ["cut short: the volume has 256 MiB, what it lies on has 200 MiB; give it its size back";
-            2],
+        says: ["has 256 MiB, what it lies on has 200 MiB; give it its size back"; 2],
         is_misused: false,
     },
     Bad {
@@ -256,20 +255,20 @@ fn what_the_settings_get_wrong_for_all_volumes_is_refused_by_check_too() {
     };
     make(&one, &["--block-size", "256 KiB"]);
     let config = configuration(folder.path(), &[&one], "256 MiB");
-    let says = "volume one cannot be used: it has blocks of 262144 bytes";
+    let says = "volume one cannot be used: it has blocks of 256 KiB";
     is_refused(&tidegate(&["check", &config]), (64, says), "all have other blocks");
     is_refused_at_last(&tidegate(&["serve", "--config", &config]), says);
     // One among others is that one's fault.
     make(&other, &[]);
     let config = configuration(folder.path(), &[&one, &other], "256 MiB");
     assert!(tidegate(&["check", &config]).status.success());
-    line_of(&served(&config), "one", "left out until the next start: it has blocks of 262144 ");
+    line_of(&served(&config), "one", "left out until the next start: it has blocks of 256 KiB");
 
     // So it is beside one of which nobody knows in time what it is.
     let config = configuration(folder.path(), &[&one, &folder.path().join("slow")], "256 MiB");
     let slow = fs::read_to_string(&config).unwrap() + "simulate = 'stall-reads=2s'\n";
     fs::write(&config, slow).unwrap();
-    line_of(&served(&config), "one", "left out until the next start: it has blocks of 262144 ");
+    line_of(&served(&config), "one", "left out until the next start: it has blocks of 256 KiB");
 
     fs::remove_file(&other).unwrap();
     make(&other, &["--index", "8 MiB"]);

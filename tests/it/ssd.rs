@@ -519,7 +519,7 @@ async fn a_volume_of_blocks_of_another_size_is_refused_and_left_alone() {
 
     let other = keeping_all(&origin, folder.path()).setting("block_size", "256 KiB").try_start();
     let refused = other.err().expect("its blocks would be taken for others");
-    assert!(refused.contains("blocks of 1048576 bytes"), "{refused}");
+    assert!(refused.contains("blocks of 1 MiB, and block_size is 256 KiB"), "{refused}");
 
     let edge = keeping_all(&origin, folder.path()).start();
     assert_eq!(judge(&origin, "/film", &edge.get("/film").send().await), WHOLE);

@@ -345,6 +345,15 @@ warnings
 ";
 
     #[test]
+    fn a_size_that_is_not_round_is_told_both_ways() {
+        for (bytes, text) in
+            [(5 << 30, "5 GiB"), (5_368_709_000, "5368709000 B (5.0 GiB)"), (1_000, "1000 B")]
+        {
+            assert_eq!(bytes_exact_and_about(bytes), text);
+        }
+    }
+
+    #[test]
     fn what_was_meant_is_told_in_words_and_secrets_are_not() {
         let text = r#"
             listeners = { http = ["0.0.0.0:80", "[::]:80"], admin = "127.0.0.1:9180" }

@@ -82,7 +82,7 @@ async fn footer_of(disk: &Disk, survey: &Survey, region: u32) -> Result<Footer, 
 }
 
 /// Where a copy of the table's page is damaged, a region tells of itself what may be news: how it
-/// was opened last, and whether it was sealed then. A start asks it so (`store/volume/recovery.rs`).
+/// was opened last, and whether it was sealed then. So does a start (`store/volume/recovery.rs`).
 pub(super) async fn ask(disk: &Disk, survey: &mut Survey, region: u32) {
     let (at, known) = (spot(survey, region, 0).at(), survey.regions[region as usize]);
     let header = match read(disk, at, GRANULE_SIZE_BYTES).await {

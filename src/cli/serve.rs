@@ -50,9 +50,10 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     raise_descriptor_limit();
     let running = Appliance::start_with(config, passed)
         .map_err(|error| Failure::Failed(format!("tidegate: {error}")))?;
-    announce(&running);
-    notify(&[NotifyState::Ready]);
-    wait_for_stop(&running)?;
+    wait_for_stop(&running, || {
+        announce(&running);
+        notify(&[NotifyState::Ready]);
+    })?;
     notify(&[NotifyState::Stopping]);
     tracing::info!("draining");
     running.drain();
@@ -125,7 +126,8 @@ fn notify(states: &[NotifyState<'_>]) {
     }
 }
 
-fn wait_for_stop(running: &Running) -> Result<(), Failure> {
+/// Calls `ready` when signals are taken: who is told may send one at once.
+fn wait_for_stop(running: &Running, ready: impl FnOnce()) -> Result<(), Failure> {
     let failed = |error| Failure::Failed(format!("signals cannot be waited for: {error}"));
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
@@ -133,6 +135,7 @@ fn wait_for_stop(running: &Running) -> Result<(), Failure> {
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
         let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
+        ready();
         loop {
             tokio::select! {
                 _ = terminate.recv() => return Ok(()),

@@ -100,7 +100,8 @@ pub(super) fn verified(
     let faults = faults(&survey.faults, &contents.faults);
     let verdict = if faults.is_empty() { "  all is as it was written\n" } else { &faults };
     format!(
-        "{}: volume {}\n  read         {}\n  records      {} in {}\n  health       {health}\n{verdict}",
+        "{}: volume {}\n  read         {}\n  records      {} in {}\n  health       {health}\n\
+         {verdict}",
         path.display(),
         survey.superblock.id(),
         rate(contents.read_bytes, took),

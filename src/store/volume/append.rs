@@ -164,8 +164,7 @@ impl Core {
         }
     }
 
-    /// Flushes the records and writes the footer. That survives from the next flush on: until then
-    /// the region is read record by record after a crash, which finds the same.
+    /// Flushes the records, writes the footer, and flushes that.
     pub(super) async fn write_footer(
         &self,
         region: RegionId,
@@ -176,7 +175,8 @@ impl Core {
         metadata.flush().await?;
         let granule = self.geometry.region_granules() - footer.granules();
         let spot = self.spot_of(region, granule, generation);
-        metadata.write("a region's footer", spot.at(), footer.encode(&spot)).await
+        metadata.write("a region's footer", spot.at(), footer.encode(&spot)).await?;
+        metadata.flush().await
     }
 }
 

@@ -180,6 +180,9 @@ impl Core {
             );
         }
 
+        // A section that a crash has torn is told by its checksum, and the other checkpoint counts;
+        // but a header whose sections are not right tells of damage, and every head is in doubt
+        // then. A crash alone must not do that.
         metadata.flush().await?;
         let bytes = header.encode(self.id, &self.geometry, slot);
         metadata.write("a checkpoint", place.start, bytes).await?;

@@ -1161,12 +1161,12 @@ async fn what_a_volume_could_not_carry_on_before_it_became_read_only_is_found_wh
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_region_costs_a_flush_to_open_one_to_seal_and_one_to_give_up() {
+async fn a_region_costs_a_flush_to_open_two_to_seal_and_one_to_give_up() {
     let (device, volume) = fresh(64).await;
     let core = &volume.core;
     let steps = || {
         let generations = core.ledger.snapshot().into_iter().map(|(_, generation)| generation);
-        generations.sum::<u64>() + core.ledger.next_seal()
+        generations.sum::<u64>() + 2 * core.ledger.next_seal()
     };
     let checkpoints = async || core.upkeep.lock().await.checkpoint;
     let before = (device.figures().flushes, steps(), checkpoints().await);

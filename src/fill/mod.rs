@@ -300,10 +300,11 @@ impl Filler {
         Some(Bounds { start, end: Some(end), window_bytes, paid_to: None })
     }
 
-    /// Whether the byte at `position` is in ram.
+    /// Whether the byte at `position` is in ram, or the run that came by found the end there.
     fn is_held(&self, version: &Version, position: u64) -> bool {
-        let Some((key, piece)) = self.piece_at(version, position) else { return false };
-        self.ram.peek(&key).is_some_and(|block| block.pieces().holds(piece))
+        let ended = version.length_bytes().is_some_and(|length| position >= length);
+        let Some((key, piece)) = self.piece_at(version, position) else { return ended };
+        ended || self.ram.peek(&key).is_some_and(|block| block.pieces().holds(piece))
     }
 
     /// Whether a volume holds the byte at `position`, or did before it failed.
@@ -318,8 +319,7 @@ impl Filler {
         Some((BlockKey { version: version.id, index }, piece as u32))
     }
 
-    /// The first piece border after `start` whose piece is held, in ram or, from `bypassed_to` on,
-    /// on a volume; or `end`.
+    /// The first piece border after `start` held: in ram, on a volume from `bypassed_to` on.
     fn first_held(&self, version: &Version, (start, end): (u64, u64), bypassed_to: u64) -> u64 {
         let mut position = start + PIECE_SIZE_BYTES;
         while position < end {

@@ -80,7 +80,7 @@ impl Core {
     }
 
     /// The write to `placed` is over, and what it brought can be found: `entries` for the footer,
-    /// none if it failed.
+    /// none if nothing is to be. Of one that failed [`Core::write_failed`] tells.
     pub(super) fn settle(&self, placed: &Placed, entries: impl IntoIterator<Item = FooterEntry>) {
         let mut logs = self.logs();
         let log = logs.get_mut(&placed.location.region).expect("a region waits for its writes");
@@ -89,6 +89,13 @@ impl Core {
         if log.unpublished.is_empty() {
             log.idle.notify_waiters();
         }
+    }
+
+    /// The write to `placed` failed. Said before its region can be sealed.
+    pub(super) fn write_failed(&self, placed: &Placed, source: &io::Error) {
+        self.tally.write_errors.add(1);
+        self.health.write_failed(source);
+        self.settle(placed, None);
     }
 
     /// Opens a region for `stream`; `false` if none is free.
@@ -124,10 +131,14 @@ impl Core {
         Some((region, generation))
     }
 
-    /// Closes the open region of `stream`, waits for its writes, and writes its footer.
+    /// Closes the open region of `stream`, waits for its writes, and writes its footer. None where
+    /// a write has failed: it may have arrived for all that, and only who reads the region finds it.
     async fn seal(&self, stream: Stream) -> Result<(), MetadataError> {
         let Some(region) = self.ledger.close(stream) else { return Ok(()) };
         self.wait_idle(region).await;
+        if !self.health.is_writable() {
+            return Ok(());
+        }
         let mut table = self.table.lock().await;
         let sealed = self.ledger.next_seal();
         let (footer, generation) = {

@@ -239,9 +239,7 @@ impl Core {
         };
         let parts = [Bytes::from_owner(header.encode(&placed.spot)), pieces];
         if let Err(source) = self.write_record(&placed, &parts, Urgency::Reclaim).await {
-            self.settle(&placed, None);
-            self.health.write_failed(&source);
-            return;
+            return self.write_failed(&placed, &source);
         }
         self.tally.reappended_bytes.add(header.length_bytes() as u64);
         self.count_overhead(header);
@@ -287,9 +285,7 @@ impl Core {
         };
         let parts = [Bytes::from_owner(packet.encode(&placed.spot))];
         if let Err(source) = self.write_record(&placed, &parts, Urgency::Reclaim).await {
-            self.settle(&placed, None);
-            self.health.write_failed(&source);
-            return;
+            return self.write_failed(&placed, &source);
         }
         self.tally.reappended_bytes.add(u64::from(granules) * GRANULE_SIZE_BYTES);
         let mut entries = Vec::with_capacity(heads.len());

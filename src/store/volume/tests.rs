@@ -241,6 +241,27 @@ async fn a_write_that_fails_is_not_found_and_makes_the_volume_read_only() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_region_in_which_a_write_failed_is_read_record_by_record() {
+    let (device, volume) = fresh(32).await;
+    append_whole(&volume, 1).await;
+    let latency_max = Duration::from_millis(20);
+    device.set_faults(Faults { fail_writes: Share::ALL, latency_max, ..Default::default() });
+    volume.append_block(write_of(2, PieceMap(1), PIECE)).unwrap();
+    sleep(Duration::from_micros(1)).await;
+    // That one is under way when its region has no room for the next, and is to be sealed.
+    device.set_faults(Faults::default());
+    volume.append_block(write_of(3, PieceMap(u16::MAX), PIECE)).unwrap();
+    settled(&volume).await;
+    assert_eq!(volume.state().label(), "read-only");
+    volume.close().await;
+    let again = opened(&device).await;
+    let found = again.figures().recovered;
+    assert_eq!((found.footers, found.scanned), (0, 1), "{found:?}");
+    assert!(reads_whole(&again, 1).await);
+    again.close().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_block_that_is_forgotten_on_its_way_is_never_found() {
     let (device, volume) = fresh(32).await;
     assert!(append(&volume, write_of(9, PieceMap(1), PIECE)).await);

@@ -91,9 +91,7 @@ impl Core {
             }
             Err(source) => {
                 self.pending_blocks.end(key, pending, || ());
-                self.settle(&placed, None);
-                self.health.write_failed(&source);
-                self.tally.write_errors.add(1);
+                self.write_failed(&placed, &source);
             }
         }
         self.queue.written(length + GRANULE_SIZE_BYTES);
@@ -184,9 +182,7 @@ impl Core {
                 }
             }
             Err(source) => {
-                self.settle(&placed, None);
-                self.health.write_failed(&source);
-                self.tally.write_errors.add(1);
+                self.write_failed(&placed, &source);
                 heads.into_iter().for_each(|head| self.drop_head(head));
             }
         }

@@ -152,7 +152,7 @@ pub(super) async fn newest(
     shape: LedgerShape,
 ) -> Result<Loaded, DeviceError> {
     let mut headers = Vec::new();
-    let (mut newer_was_bad, mut unread) = (false, false);
+    let (mut newer_was_bad, mut unread, mut unused) = (false, false, false);
     for slot in 0..2 {
         let at = reader.geometry.checkpoint(slot).start;
         let header = match reader.granules(at, 1).await {
@@ -167,8 +167,7 @@ pub(super) async fn newest(
         };
         match header {
             Ok(header) => headers.push((header, slot)),
-            // Only one was ever taken.
-            Err(FormatError::NotAVolume) => {}
+            Err(FormatError::NotAVolume) => unused = true,
             // A crash does not do this, a header lies in one sector: it may be the newest that is
             // damaged, and what it knew as replaced the other one brings back.
             Err(fault) => {
@@ -180,6 +179,12 @@ pub(super) async fn newest(
     }
     headers.sort_by_key(|(header, _)| std::cmp::Reverse(header.sequence()));
     let highest = headers.first().map_or(0, |(header, _)| header.sequence());
+    // From the second on they take turns: a slot that was never used is beside the first alone.
+    if unused && highest > 1 {
+        let name = &reader.name;
+        tracing::warn!("volume {name}: the checkpoint beside number {highest} is not there");
+        newer_was_bad = true;
+    }
     // It may be read again later, and must not pass for the newest then.
     let highest = if unread { highest.saturating_add(UNREAD_GAP) } else { highest };
     for (header, slot) in headers {

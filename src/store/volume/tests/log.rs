@@ -1,0 +1,104 @@
+//! What the log says.
+
+use super::*;
+
+/// What was logged, as text.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    /// Of this thread, while the second is held.
+    fn begin() -> (Log, tracing::subscriber::DefaultGuard) {
+        let log = Log::default();
+        let writer = log.clone();
+        let writes = tracing_subscriber::fmt().with_ansi(false).without_time().with_target(false);
+        let writes = writes.with_writer(move || writer.clone()).finish();
+        (log, tracing::subscriber::set_default(writes))
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let bytes = std::mem::take(&mut *self.0.lock().unwrap());
+        String::from_utf8(bytes).unwrap().lines().map(|line| line.trim().to_owned()).collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_log_says_which_volume_it_is_and_what_was_found_on_it() {
+    let (device, volume) = fresh(32).await;
+    append_whole(&volume, 1).await;
+    volume.append_head(head_of(1, "one")).unwrap();
+    settled(&volume).await;
+    let (log, _logged) = Log::begin();
+
+    let remedy = "`mend /dev/nvme0n1`";
+    let (name, words) = ("nvme0n1".to_owned(), remedy.to_owned());
+    let named = || VolumeSettings { name: name.clone(), remedy: words.clone(), ..settings() };
+    let killed = after_kill(&device, 1);
+    let again = Volume::open(disk(&killed), named()).await.unwrap();
+    let told = log.lines();
+    let line = ": it holds 2 records (0 by its saved index, 2 written after that was saved); 0 \
+                that a crash cut short or that are damaged are left out";
+    let begins = "INFO volume nvme0n1 was read in ";
+    assert!(told.len() == 1 && told[0].starts_with(begins), "{told:#?}");
+    assert!(told[0].ends_with(line), "{told:#?}");
+
+    // It opens its region while it is well.
+    again.append_head(head_of(2, "two")).unwrap();
+    settled(&again).await;
+    killed.set_faults(Faults { fail_writes: Share::ALL, ..Faults::default() });
+    again.append_head(head_of(3, "three")).unwrap();
+    settled(&again).await;
+    let told = log.lines();
+    let begins = "ERROR volume nvme0n1 is read-only from now on: a write failed: ";
+    assert!(told.len() == 1 && told[0].starts_with(begins), "{told:#?}");
+    assert!(told[0].ends_with(remedy), "{told:#?}");
+
+    for slot in 0..2 {
+        let at = volume.geometry().checkpoint(slot).start;
+        let from = vec![Buffer::Own(Granules::holding(&[1; 4096]))];
+        disk(&device).write(at, from, Urgency::Write).await.unwrap();
+    }
+    Volume::open(disk(&after_kill(&device, 2)), named()).await.unwrap();
+    let told = log.lines();
+    assert!(told.iter().all(|line| line.contains(" volume nvme0n1")), "{told:#?}");
+    let is_said = |words| told.iter().any(|line| line.contains(words));
+    assert!(is_said("2 records (read one by one: its saved index is missing"), "{told:#?}");
+    assert!(is_said("WARN volume nvme0n1 may know heads that were replaced since"), "{told:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn reads_that_fail_are_told_once_a_minute_with_their_place_and_their_count() {
+    let (device, volume) = fresh(32).await;
+    for n in 0..5 {
+        append_whole(&volume, n).await;
+    }
+    settled(&volume).await;
+    let (log, _logged) = Log::begin();
+    device.set_faults(Faults { fail_reads: Share::ALL, ..Faults::default() });
+    for n in 0..3 {
+        assert!(!reads_whole(&volume, n).await);
+    }
+    let first = log.lines();
+    assert_eq!(first.len(), 1, "{first:#?}");
+    let told = first[0].split_once(": a read at byte ").and_then(|(_, told)| told.split_once(' '));
+    let (at, why) = told.expect("it names the byte");
+    assert!(volume.geometry().checkpoint(1).end < at.parse().unwrap(), "{first:#?}");
+    assert!(why.starts_with("failed: ") && why.ends_with("(os error 5)"), "{first:#?}");
+
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    log.lines();
+    assert!(!reads_whole(&volume, 3).await);
+    let later = log.lines();
+    assert_eq!(later.len(), 1, "{later:#?}");
+    assert!(later[0].ends_with("; 2 more since the last such line"), "{later:#?}");
+}

@@ -86,14 +86,18 @@ struct Source {
     lines_before_tests: usize,
 }
 
+/// Whether all of a file is tests: `tests.rs`, and what lies in a folder of that name.
+fn is_test(path: &str) -> bool {
+    path.starts_with("src/") && (path.ends_with("/tests.rs") || path.contains("/tests/"))
+}
+
 impl Source {
     fn new(path: &str, text: &str) -> Source {
         let code = blanked(text);
         let lines: Vec<&str> = code.lines().collect();
         let all = lines.len();
         let foot = (1..all).find(|&n| lines[n - 1] == "#[cfg(test)]" && lines[n].contains("mod "));
-        let lines_before_tests =
-            if path.ends_with("/tests.rs") { 0 } else { foot.map_or(all, |n| n - 1) };
+        let lines_before_tests = if is_test(path) { 0 } else { foot.map_or(all, |n| n - 1) };
         Source { path: path.to_owned(), text: text.to_owned(), code, lines_before_tests }
     }
 
@@ -563,7 +567,9 @@ mod each_check_can_fail {
         }
         assert!(found(check_words, "src/server/transport.rs", "unsafe { x() }").is_empty());
         assert_eq!(found(check_product, "src/a.rs", "x.unwrap()").len(), 1);
-        assert!(found(check_product, "src/a/tests.rs", "x.unwrap()").is_empty());
+        for tests in ["src/a/tests.rs", "src/a/tests/b.rs"] {
+            assert!(found(check_product, tests, "x.unwrap()").is_empty());
+        }
         assert_eq!(found(check_product, "src/a.rs", "// TODO later").len(), 1);
         assert!(found(check_product, "src/a.rs", "// TODO(#7): later").is_empty());
         assert_eq!(found(check_product, "src/site.rs", "let t = Instant::now();").len(), 1);

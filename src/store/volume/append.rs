@@ -132,7 +132,7 @@ impl Core {
     }
 
     /// Closes the open region of `stream`, waits for its writes, and writes its footer. None where
-    /// a write has failed: it may have arrived for all that, and only who reads the region finds it.
+    /// a write has failed: it may have arrived for all that, and who reads the region finds it.
     async fn seal(&self, stream: Stream) -> Result<(), MetadataError> {
         let Some(region) = self.ledger.close(stream) else { return Ok(()) };
         self.wait_idle(region).await;

@@ -77,10 +77,12 @@ struct Noted {
 impl Core {
     /// Writes a checkpoint, unless the volume can't be written; whether it did.
     pub(super) async fn take_checkpoint(&self, upkeep: &mut Upkeep) -> bool {
+        let noted = self.note();
+        // Not before: a write that failed is noted as one that is over, and may have arrived.
         if !self.health.is_writable() {
             return false;
         }
-        let taken = self.write_next_checkpoint(upkeep).await;
+        let taken = self.write_noted(upkeep, &noted).await;
         if let Err(error) = &taken {
             self.metadata_failed(error);
         }
@@ -93,8 +95,12 @@ impl Core {
         upkeep: &mut Upkeep,
     ) -> Result<(), MetadataError> {
         let noted = self.note();
+        self.write_noted(upkeep, &noted).await
+    }
+
+    async fn write_noted(&self, upkeep: &mut Upkeep, noted: &Noted) -> Result<(), MetadataError> {
         let (sequence, slot) = (upkeep.checkpoint + 1, 1 - upkeep.slot);
-        self.write_checkpoint(sequence, slot, &noted).await?;
+        self.write_checkpoint(sequence, slot, noted).await?;
         *upkeep = Upkeep {
             checkpoint: sequence,
             slot,

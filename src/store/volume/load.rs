@@ -29,6 +29,8 @@ pub(super) struct Loaded {
     pub(super) newer_was_bad: bool,
     /// The highest number a header names, or may name that could not be read.
     pub(super) highest: u64,
+    /// Where that is; the other slot is written next.
+    pub(super) newest_slot: usize,
 }
 
 /// What a checkpoint says, without its index.
@@ -43,11 +45,11 @@ pub(super) struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Knows nothing.
-    pub(super) fn none() -> Checkpoint {
+    /// Knows nothing, and leaves alone what is in `slot`.
+    pub(super) fn none(slot: usize) -> Checkpoint {
         Checkpoint {
             sequence: 0,
-            slot: 1,
+            slot,
             next_write: 1,
             trust_from: 0,
             extra: None,
@@ -152,7 +154,7 @@ pub(super) async fn newest(
     shape: LedgerShape,
 ) -> Result<Loaded, DeviceError> {
     let mut headers = Vec::new();
-    let (mut newer_was_bad, mut unread, mut unused) = (false, false, false);
+    let (mut newer_was_bad, mut unread, mut unused) = (false, None, false);
     for slot in 0..2 {
         let at = reader.geometry.checkpoint(slot).start;
         let header = match reader.granules(at, 1).await {
@@ -160,7 +162,7 @@ pub(super) async fn newest(
                 CheckpointHeader::decode(granules.bytes(), reader.volume, &reader.geometry, slot)
             }
             Err(DeviceError::Failed(_)) => {
-                unread = true;
+                unread = Some(slot);
                 Err(FormatError::Torn)
             }
             Err(error) => return Err(error),
@@ -186,13 +188,15 @@ pub(super) async fn newest(
         newer_was_bad = true;
     }
     // It may be read again later, and must not pass for the newest then.
-    let highest = if unread { highest.saturating_add(UNREAD_GAP) } else { highest };
+    let highest = if unread.is_some() { highest.saturating_add(UNREAD_GAP) } else { highest };
+    // The first is taken in slot 0.
+    let newest_slot = headers.first().map(|(_, slot)| *slot).or(unread).unwrap_or(1);
     for (header, slot) in headers {
         let ledger = Ledger::new(shape);
         match load(reader, table, &header, slot, &ledger).await {
             Ok(checkpoint) => {
                 let checkpoint = Some(checkpoint);
-                return Ok(Loaded { checkpoint, ledger, newer_was_bad, highest });
+                return Ok(Loaded { checkpoint, ledger, newer_was_bad, highest, newest_slot });
             }
             Err(Bad::Device(error @ (DeviceError::Busy | DeviceError::Late))) => {
                 return Err(error);
@@ -206,7 +210,7 @@ pub(super) async fn newest(
             }
         }
     }
-    Ok(Loaded { checkpoint: None, ledger: Ledger::new(shape), newer_was_bad, highest })
+    Ok(Loaded { checkpoint: None, ledger: Ledger::new(shape), newer_was_bad, highest, newest_slot })
 }
 
 async fn load(
@@ -225,7 +229,7 @@ async fn load(
         slot,
         next_write: header.next_write(),
         regions: Vec::with_capacity(count),
-        ..Checkpoint::none()
+        ..Checkpoint::none(slot)
     };
     for region in bytes.as_chunks::<REGION_SNAPSHOT_BYTES>().0 {
         checkpoint.regions.push(RegionSnapshot::decode(region).map_err(Bad::Region)?);

@@ -110,7 +110,7 @@ pub(super) async fn recover(disk: &Disk, settings: &VolumeSettings) -> Result<Fo
         Some(checkpoint) => checkpoint,
         None => {
             in_doubt = true;
-            Checkpoint::none()
+            Checkpoint::none(loaded.newest_slot)
         }
     };
     in_doubt |= checkpoint.is_ahead_of(table.entries());

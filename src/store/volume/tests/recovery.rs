@@ -127,6 +127,27 @@ async fn with_one_of_two_checkpoints_damaged_heads_must_be_revalidated() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_the_only_checkpoint_was_lost_heads_are_in_doubt_once() {
+    let (device, _) = fresh(32).await;
+    let device = after_kill(&device, 1);
+    let volume = opened(&device).await;
+    volume.append_head(head_of(1, "one")).unwrap();
+    settled(&volume).await;
+    let sections = volume.geometry().checkpoint(0).start + 4096;
+    let killed = after_kill(&device, 2);
+    let from = vec![Buffer::Own(Granules::holding(&[1; 4096]))];
+    disk(&killed).write(sections, from, Urgency::Write).await.unwrap();
+    let doubts = async |seed| {
+        let volume = opened(&after_kill(&killed, seed)).await;
+        volume.figures().recovered.heads_in_doubt
+    };
+    assert!(doubts(3).await);
+    // It writes that down before it seals what it found, and is killed too.
+    drop(opened(&killed).await);
+    assert!(!doubts(4).await, "a checkpoint tells which heads those were");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_could_not_be_read_once_is_in_doubt_after_the_next_crash_too() {
     let (device, volume) = fresh(32).await;
     volume.append_head(head_of(1, "old")).unwrap();

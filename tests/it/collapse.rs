@@ -92,14 +92,16 @@ async fn the_first_viewer_leaving_changes_nothing_for_the_others() {
     let mut first = edge.get("/film").open().await;
     first.read_exactly(PIECE as usize).await.unwrap();
     let mut second = edge.get("/film").open().await;
-    second.read_exactly(PIECE as usize).await.unwrap();
+    // All there is: now he waits for the run too.
+    second.read_exactly(BLOCK as usize).await.unwrap();
+    edge.until_followed("/film", 2).await;
 
     drop(first);
     let left = ["outcome=\"client_left\""];
     edge.until_metric("tidegate_response_bodies_total", &left, |count| count >= 1.0).await;
     origin.release("/film");
-    let came = follow(&mut second, origin.content("/film", 1), PIECE).await;
-    assert_eq!(came, (LENGTH - PIECE, true));
+    let came = follow(&mut second, origin.content("/film", 1), BLOCK).await;
+    assert_eq!(came, (LENGTH - BLOCK, true));
     assert_eq!(origin.requests("/film").len(), 1);
 }
 

@@ -148,7 +148,9 @@ async fn viewers_of_one_block_of_a_stalled_volume_cost_one_bypass() {
     }
 
     let from_origin = sent(&origin, &homes["sick"]) - before;
-    assert!(from_origin >= 2 * BLOCK, "{from_origin}");
+    // A block or two may have stayed in ram.
+    let all = homes["sick"].len() as u64 * BLOCK;
+    assert!((BLOCK..=all).contains(&from_origin), "{from_origin} of {all}");
     let parked = edge.metric("tidegate_fill_runs_finished_total", &["parked"]).await;
     assert_eq!((parked, bypassed(&edge).await), (0.0, from_origin));
 }

@@ -210,6 +210,23 @@ impl Edge {
         }
     }
 
+    /// Waits until so many viewers follow runs of `path`: none of them reads it from elsewhere then.
+    /// Panics when they do not.
+    pub(crate) async fn until_followed(&self, path: &str, viewers: u64) {
+        let asked = tokio::time::Instant::now();
+        loop {
+            let status = self.admin().get("/status.json").send().await.body;
+            let status: serde_json::Value = serde_json::from_slice(&status).unwrap();
+            let runs = status["runs"].as_array().unwrap().iter().filter(|run| run["path"] == path);
+            let following: u64 = runs.map(|run| run["viewers"].as_u64().unwrap()).sum();
+            if following == viewers {
+                return;
+            }
+            assert!(asked.elapsed() < PATIENCE, "{following} viewers follow runs of {path}");
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
     /// Puts this share of what ram holds out of it.
     pub(crate) fn evict(&self, share_percent: u64) {
         self.running().evict(share_percent);

@@ -49,8 +49,10 @@ pub struct Survey {
 pub enum Slot {
     /// No checkpoint yet.
     Empty,
-    /// A checkpoint; its sections are checked by [`Survey::check_checkpoint`].
+    /// A checkpoint; its sections are checked by [`Survey::check_checkpoints`].
     Holds(CheckpointHeader),
+    /// One that was being overwritten when the process ended: the other slot's is newer and whole.
+    Overwritten(CheckpointHeader),
     /// One that is damaged; the other slot counts.
     Damaged(String),
 }
@@ -125,6 +127,12 @@ pub enum Part {
     Record(u32),
 }
 
+/// How a checkpoint is not whole.
+enum Wrong {
+    Checksum(Fault),
+    Unread(Fault),
+}
+
 impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -174,9 +182,38 @@ impl Survey {
         all.filter(move |(entry, _)| entry.state == state).map(|(_, region)| region)
     }
 
-    /// Reads all of a checkpoint; what is wrong with it.
-    pub async fn check_checkpoint(&self, disk: &Disk, slot: usize) -> Option<Fault> {
-        let Slot::Holds(header) = &self.checkpoints[slot] else { return None };
+    /// Reads all of both checkpoints: what is wrong with them is among the faults then. As a start
+    /// does (`store/volume/load.rs`), it takes the older one for no damage while the newer is whole.
+    pub async fn check_checkpoints(&mut self, disk: &Disk) {
+        let mut newer_is_whole = None;
+        for (slot, header) in self.newest_first() {
+            let is_older = newer_is_whole.is_some_and(|number| header.sequence() < number);
+            match self.check_checkpoint(disk, slot, &header).await {
+                Ok(()) => newer_is_whole = Some(header.sequence()),
+                Err(Wrong::Checksum(_)) if is_older => {
+                    self.checkpoints[slot] = Slot::Overwritten(header);
+                }
+                Err(Wrong::Checksum(fault) | Wrong::Unread(fault)) => self.faults.push(fault),
+            }
+        }
+    }
+
+    fn newest_first(&self) -> Vec<(usize, CheckpointHeader)> {
+        let holds = |(slot, held): (usize, &Slot)| match held {
+            Slot::Holds(header) => Some((slot, header.clone())),
+            _ => None,
+        };
+        let mut held: Vec<_> = self.checkpoints.iter().enumerate().filter_map(holds).collect();
+        held.sort_by_key(|(_, header)| std::cmp::Reverse(header.sequence()));
+        held
+    }
+
+    async fn check_checkpoint(
+        &self,
+        disk: &Disk,
+        slot: usize,
+        header: &CheckpointHeader,
+    ) -> Result<(), Wrong> {
         let start = self.superblock.geometry().checkpoint(slot).start;
         for kind in [SectionKind::Regions, SectionKind::Index, SectionKind::Extra] {
             let Some(section) = header.section(kind) else { continue };
@@ -184,18 +221,17 @@ impl Survey {
             let mut sum = SectionSum::new(self.superblock.id(), header.sequence(), kind);
             while at < end {
                 let length = (end - at).min(READ_BYTES);
-                match read(disk, at, length).await {
-                    Ok(bytes) => sum.update(&bytes.bytes()[..length as usize]),
-                    Err(error) => return Some(fault(at, Part::Checkpoint, &error)),
-                }
+                let bytes = read(disk, at, length).await;
+                let bytes = bytes.map_err(|e| Wrong::Unread(fault(at, Part::Checkpoint, &e)))?;
+                sum.update(&bytes.bytes()[..length as usize]);
                 at += length;
             }
             if sum.checksum() != section.checksum {
                 let why = format!("the checksum of its section {kind:?} is wrong").to_lowercase();
-                return Some(Fault { at: start, part: Part::Checkpoint, why });
+                return Err(Wrong::Checksum(Fault { at: start, part: Part::Checkpoint, why }));
             }
         }
-        None
+        Ok(())
     }
 
     async fn read_table(&mut self, disk: &Disk) {

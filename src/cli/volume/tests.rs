@@ -85,7 +85,7 @@ fn what_is_wrong_is_told_and_fails() {
         let survey = runtime().unwrap().block_on(Survey::of(&disk)).unwrap();
         let told =
             told::verified(&path, &survey, &Contents::default(), "well", Duration::from_secs(1));
-        told.lines().skip(4).map(str::to_owned).collect::<Vec<_>>()
+        told.lines().skip(5).map(str::to_owned).collect::<Vec<_>>()
     };
     assert_eq!(told(), ["  all is as it was written"]);
     let file = OpenOptions::new().write(true).open(&path).unwrap();

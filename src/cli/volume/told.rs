@@ -79,8 +79,7 @@ pub(super) fn inspected(
     }
     line("regions", by_state.join(", "));
     line("full", format!("{:.1}%: {}", full(survey, contents) * 100.0, counts(contents)));
-    let [first, second] = &survey.checkpoints;
-    line("checkpoints", format!("{}, {}", slot(first), slot(second)));
+    line("checkpoints", checkpoints(survey));
     line("health", health);
     text.push_str(&faults(&survey.faults, &contents.faults));
     if let Some(advice) = advice(&survey.faults, &contents.faults) {
@@ -100,13 +99,14 @@ pub(super) fn verified(
     let faults = faults(&survey.faults, &contents.faults);
     let verdict = if faults.is_empty() { "  all is as it was written\n" } else { &faults };
     format!(
-        "{}: volume {}\n  read         {}\n  records      {} in {}\n  health       {health}\n\
-         {verdict}",
+        "{}: volume {}\n  read         {}\n  records      {} in {}\n  checkpoints  {}\n  \
+         health       {health}\n{verdict}",
         path.display(),
         survey.superblock.id(),
         rate(contents.read_bytes, took),
         counts(contents),
         granules(contents.granules),
+        checkpoints(survey),
     )
 }
 
@@ -205,12 +205,21 @@ pub(super) fn as_json(
     })
 }
 
+/// What stands in both slots.
+fn checkpoints(survey: &Survey) -> String {
+    let [first, second] = &survey.checkpoints;
+    format!("{}, {}", slot(first), slot(second))
+}
+
 fn slot(slot: &Slot) -> String {
     match slot {
         Slot::Empty => "none".to_owned(),
         Slot::Holds(header) => {
             let next = header.next_write();
             format!("number {} before write {next}", header.sequence())
+        }
+        Slot::Overwritten(header) => {
+            format!("number {} half overwritten when writing ended", header.sequence())
         }
         Slot::Damaged(why) => format!("damaged ({why})"),
     }
@@ -221,6 +230,9 @@ fn slot_json(slot: &Slot) -> Value {
         Slot::Empty => Value::Null,
         Slot::Holds(header) => {
             json!({ "number": header.sequence(), "next_write": header.next_write() })
+        }
+        Slot::Overwritten(header) => {
+            json!({ "number": header.sequence(), "overwritten": true })
         }
         Slot::Damaged(why) => json!({ "damaged": why }),
     }

@@ -47,9 +47,10 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let state = args.state.path()?;
     let disk = open(&args.path, Access::ReadOnly)?;
     let (begun, runtime) = (Instant::now(), runtime()?);
-    let survey = runtime
+    let mut survey = runtime
         .block_on(Survey::of(&disk))
         .map_err(|error| Failure::Failed(format!("{path} {error}")))?;
+    runtime.block_on(survey.check_checkpoints(&disk));
     let survey = Arc::new(survey);
     let contents = runtime.block_on(verified(&disk, &survey, args.json));
     print(&report(args, &state, &survey, &contents, begun.elapsed()))?;
@@ -77,9 +78,6 @@ async fn verified(disk: &Disk, survey: &Arc<Survey>, json: bool) -> Contents {
         }
         let Some(read) = reading.join_next().await else { break };
         tell(&bar, read.expect("a look at a region does not panic"), &mut contents);
-    }
-    for slot in 0..2 {
-        contents.faults.extend(survey.check_checkpoint(disk, slot).await);
     }
     contents.faults.sort_by_key(|fault| fault.at);
     bar.finish_and_clear();

@@ -1,17 +1,18 @@
 //! A volume that is as it was written, and one bit of it after another that is not.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::*;
 use crate::object::{BlockKey, BlockSize, PieceMap, VersionNumbers};
-use crate::store::device::{Faults, Image, Share, Simulated};
+use crate::store::device::{Faults, Image, Share, Simulated, Simulation};
 use crate::store::format::{
     BlockHeader, BlockLabel, FilledFor, Footer, FooterEntry, Geometry, HeadLabel, Indexed,
     PacketBuilder, RegionHeader, VolumeId,
 };
-use crate::store::volume::{Volume, VolumeError, VolumeSettings};
+use crate::store::volume::{BlockWrite, Volume, VolumeError, VolumeSettings};
 use crate::store::{ObjectHash, SiteHash};
 
 const ID: VolumeId = VolumeId(7);
@@ -118,15 +119,13 @@ fn disk(image: Image, faults: Faults) -> Disk {
 async fn checked(image: Image) -> (Survey, Contents, Vec<Fault>) {
     let disk = disk(image, Faults::default());
     let mut survey = Survey::of(&disk).await.unwrap();
+    survey.check_checkpoints(&disk).await;
     let mut contents = Contents::default();
     for region in [1, 2] {
         contents.add(check_region(&disk, &survey, region).await);
     }
     let mut faults = std::mem::take(&mut survey.faults);
     faults.append(&mut contents.faults);
-    for slot in 0..2 {
-        faults.extend(survey.check_checkpoint(&disk, slot).await);
-    }
     (survey, contents, faults)
 }
 
@@ -246,4 +245,78 @@ async fn a_read_that_fails_now_and_then_is_told_of_and_the_rest_is_checked() {
     assert_eq!(nothing.blocks, 0);
     assert_eq!(nothing.faults.len() as u64, geometry().region_bytes() / G, "each granule, once");
     assert!(contents.faults.len() < nothing.faults.len());
+}
+
+/// Of 64 MiB, in which every operation takes up to 20 ms.
+async fn slow() -> Arc<Simulated> {
+    let faults = Faults { latency_max: Duration::from_millis(20), ..Faults::default() };
+    let device = Arc::new(Simulated::new(&Simulation { size_bytes: 64 << 20, seed: 3, faults }));
+    let geometry = Geometry::new(64 << 20, 2 << 20, BlockSize::MAX, 4096).unwrap();
+    Volume::format(&Disk::new(device.clone()), geometry, ID).await.unwrap();
+    device
+}
+
+fn block_of(n: u8) -> BlockWrite {
+    BlockWrite {
+        object: ObjectHash(1),
+        site: SiteHash(2),
+        block: BlockKey { version: VersionNumbers::of_epoch(9).assign(), index: n.into() },
+        birth: 0,
+        pieces: PieceMap::run(0, 2),
+        parts: vec![Bytes::from(vec![n; 2 * (64 << 10)])],
+        filled_for: FilledFor::Demand,
+        guard: Box::new(()),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_that_a_kill_left_half_overwritten_is_no_fault() {
+    let mut overwritten = 0;
+    for after in (0..240).step_by(6) {
+        let device = slow().await;
+        let disk = || Disk::new(device.clone());
+        let volume = Volume::open(disk(), VolumeSettings::default()).await.unwrap();
+        for n in 0..3 {
+            volume.append_block(block_of(n)).unwrap();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert!(volume.checkpoint().await);
+        }
+        volume.append_block(block_of(9)).unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        // Killed here.
+        let _ = tokio::time::timeout(Duration::from_millis(after), volume.checkpoint()).await;
+        drop(volume);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let mut survey = Survey::of(&disk()).await.unwrap();
+        survey.check_checkpoints(&disk()).await;
+        assert_eq!(survey.faults, [], "after {after} ms");
+        let is_told = |slot: &&Slot| matches!(slot, Slot::Overwritten(_));
+        overwritten += survey.checkpoints.iter().filter(is_told).count();
+    }
+    assert!(overwritten > 0, "some were killed just then");
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_checkpoints_the_older_one_may_be_wrong_only_while_the_newer_one_is_whole() {
+    let device = slow().await;
+    let volume = Volume::open(Disk::new(device.clone()), VolumeSettings::default()).await.unwrap();
+    assert!(volume.checkpoint().await && volume.checkpoint().await);
+    let geometry = *volume.geometry();
+    let wrong = async |slots: &[usize]| {
+        let mut image = device.image();
+        for slot in slots {
+            image.flip(geometry.checkpoint(*slot).start + G, 3);
+        }
+        let disk = disk(image, Faults::default());
+        let mut survey = Survey::of(&disk).await.unwrap();
+        let newest = survey.newest_first()[0].0;
+        survey.check_checkpoints(&disk).await;
+        (newest, survey.faults.iter().map(|fault| fault.at).collect::<Vec<_>>())
+    };
+    let (newer, faults) = wrong(&[]).await;
+    let at = |slot| geometry.checkpoint(slot).start;
+    assert!(faults.is_empty(), "{faults:?}");
+    assert_eq!(wrong(&[1 - newer]).await.1, Vec::<u64>::new());
+    assert_eq!(wrong(&[newer]).await.1, [at(newer)]);
+    assert_eq!(wrong(&[newer, 1 - newer]).await.1, [at(newer), at(1 - newer)]);
 }

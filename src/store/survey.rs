@@ -4,6 +4,7 @@
 //! is right. Reads with the lowest urgency and believes nothing without its checksum. What is wrong
 //! is a [`Fault`] with its place; a volume with faults is still looked at to its end.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -12,9 +13,11 @@ use tokio::time::Instant;
 use crate::limits::GRANULE_SIZE_BYTES;
 use crate::store::device::{Buffer, DeviceError, Disk, Granules, Urgency};
 use crate::store::format::{
-    CheckpointHeader, ENTRIES_PER_PAGE, FormatError, PageCopy, RegionEntry, RegionState,
-    SUPERBLOCK_COPIES, SectionKind, SectionSum, Superblock, TablePage, superblock_places,
+    CheckpointHeader, ENTRIES_PER_PAGE, FormatError, PageCopy, REGION_SNAPSHOT_BYTES, RegionEntry,
+    RegionSnapshot, RegionState, SUPERBLOCK_COPIES, SectionKind, SectionSum, Superblock, TablePage,
+    superblock_places,
 };
+use crate::store::volume::{PREAMBLE_BYTES, Preamble};
 
 pub use self::glance::{GlanceError, glance};
 pub use self::region::{Contents, check_region, contents_by_footer};
@@ -42,6 +45,9 @@ pub struct Survey {
     pub checkpoints: [Slot; 2],
     /// What is wrong with all that.
     pub faults: Vec<Fault>,
+    /// Of each region that the newest whole checkpoint knows as it is now: the first granule of
+    /// which it does not know that all was written.
+    noted: HashMap<u32, u32>,
 }
 
 /// What stands in a checkpoint slot.
@@ -108,6 +114,8 @@ pub struct Fault {
     pub part: Part,
     /// What is wrong with it.
     pub why: String,
+    /// Whether a crash alone may leave that: then it says nothing of the drive.
+    pub may_be_torn: bool,
 }
 
 /// A part of a volume.
@@ -125,12 +133,6 @@ pub enum Part {
     Footer(u32),
     /// A record in a region.
     Record(u32),
-}
-
-/// How a checkpoint is not whole.
-enum Wrong {
-    Checksum(Fault),
-    Unread(Fault),
 }
 
 impl fmt::Display for Part {
@@ -167,6 +169,7 @@ impl Survey {
             regions: Vec::new(),
             checkpoints: [Slot::Empty, Slot::Empty],
             faults,
+            noted: HashMap::new(),
         };
         survey.read_table(disk).await;
         for slot in 0..2 {
@@ -184,16 +187,22 @@ impl Survey {
 
     /// Reads all of both checkpoints: what is wrong with them is among the faults then. As a start
     /// does (`store/volume/load.rs`), it takes the older one for no damage while the newer is whole.
+    /// That one says up to where [`check_region`] may find nothing torn in an open region.
     pub async fn check_checkpoints(&mut self, disk: &Disk) {
         let mut newer_is_whole = None;
         for (slot, header) in self.newest_first() {
             let is_older = newer_is_whole.is_some_and(|number| header.sequence() < number);
             match self.check_checkpoint(disk, slot, &header).await {
-                Ok(()) => newer_is_whole = Some(header.sequence()),
-                Err(Wrong::Checksum(_)) if is_older => {
+                Ok(noted) => {
+                    if newer_is_whole.is_none() {
+                        self.noted = noted;
+                    }
+                    newer_is_whole = newer_is_whole.or(Some(header.sequence()));
+                }
+                Err(Fault { may_be_torn: true, .. }) if is_older => {
                     self.checkpoints[slot] = Slot::Overwritten(header);
                 }
-                Err(Wrong::Checksum(fault) | Wrong::Unread(fault)) => self.faults.push(fault),
+                Err(fault) => self.faults.push(Fault { may_be_torn: false, ..fault }),
             }
         }
     }
@@ -208,13 +217,15 @@ impl Survey {
         held
     }
 
+    /// Up to where it knows regions.
     async fn check_checkpoint(
         &self,
         disk: &Disk,
         slot: usize,
         header: &CheckpointHeader,
-    ) -> Result<(), Wrong> {
+    ) -> Result<HashMap<u32, u32>, Fault> {
         let start = self.superblock.geometry().checkpoint(slot).start;
+        let (mut regions, mut preamble) = (Vec::new(), Vec::new());
         for kind in [SectionKind::Regions, SectionKind::Index, SectionKind::Extra] {
             let Some(section) = header.section(kind) else { continue };
             let (mut at, end) = (start + section.place.start, start + section.place.end);
@@ -222,48 +233,80 @@ impl Survey {
             while at < end {
                 let length = (end - at).min(READ_BYTES);
                 let bytes = read(disk, at, length).await;
-                let bytes = bytes.map_err(|e| Wrong::Unread(fault(at, Part::Checkpoint, &e)))?;
-                sum.update(&bytes.bytes()[..length as usize]);
+                let bytes = bytes.map_err(|error| fault(at, Part::Checkpoint, &error))?;
+                let bytes = &bytes.bytes()[..length as usize];
+                sum.update(bytes);
+                match kind {
+                    SectionKind::Regions => regions.extend_from_slice(bytes),
+                    SectionKind::Index if preamble.is_empty() => {
+                        preamble.extend(bytes.iter().take(PREAMBLE_BYTES));
+                    }
+                    _ => {}
+                }
                 at += length;
             }
             if sum.checksum() != section.checksum {
                 let why = format!("the checksum of its section {kind:?} is wrong").to_lowercase();
-                return Err(Wrong::Checksum(Fault { at: start, part: Part::Checkpoint, why }));
+                let wrong = fault(start, Part::Checkpoint, &why);
+                return Err(Fault { may_be_torn: true, ..wrong });
             }
         }
-        Ok(())
+        Ok(self.noted_in(&regions, &preamble))
+    }
+
+    /// Which granules of regions it knows of, as a start reckons it (`store/volume/load.rs`).
+    fn noted_in(&self, regions: &[u8], preamble: &[u8]) -> HashMap<u32, u32> {
+        let open = Preamble::decode(preamble).map(|preamble| preamble.open).unwrap_or_default();
+        let snapshots = regions.as_chunks::<REGION_SNAPSHOT_BYTES>().0.iter().zip(&self.regions);
+        let noted = |((snapshot, now), region): ((&[u8; REGION_SNAPSHOT_BYTES], _), u32)| {
+            let then = RegionSnapshot::decode(snapshot).ok()?;
+            let now: &RegionEntry = now;
+            let is_same = then.generation == now.generation;
+            match then.state {
+                RegionState::Sealed if is_same => Some((region, u32::MAX)),
+                RegionState::Open if is_same => {
+                    let noted = open.iter().find(|(open, _)| open.0 == region);
+                    noted.map(|(_, granule)| (region, *granule))
+                }
+                _ => None,
+            }
+        };
+        snapshots.zip(0..).filter_map(noted).collect()
     }
 
     async fn read_table(&mut self, disk: &Disk) {
         let (geometry, id) = (*self.superblock.geometry(), self.superblock.id());
         let mut damaged = Vec::new();
         for page in 0..geometry.table_pages() {
-            let mut copies = Vec::with_capacity(2);
+            let (mut copies, mut bad) = (Vec::with_capacity(2), Vec::new());
             for copy in [PageCopy::A, PageCopy::B] {
                 let at = TablePage::place(&geometry, page, copy);
-                let (decoded, why) = match read(disk, at, GRANULE_SIZE_BYTES).await {
+                let decoded = match read(disk, at, GRANULE_SIZE_BYTES).await {
                     Ok(bytes) => {
                         let page = TablePage::decode(bytes.bytes(), id, &geometry, page, copy);
-                        let why = page.as_ref().err().map(FormatError::to_string);
-                        (page, why)
+                        let wrong = page.as_ref().err().map(|why| fault(at, Part::TablePage, why));
+                        let is_torn = matches!(page, Err(FormatError::Torn));
+                        bad.extend(wrong.map(|wrong| Fault { may_be_torn: is_torn, ..wrong }));
+                        page
                     }
-                    Err(error) => (Err(FormatError::Torn), Some(error.to_string())),
+                    Err(error) => {
+                        bad.push(fault(at, Part::TablePage, &error));
+                        Err(FormatError::Torn)
+                    }
                 };
-                // Both were written when the volume was made.
-                if let Some(why) = why {
-                    let at = TablePage::place(&geometry, page, copy);
-                    self.faults.push(fault(at, Part::TablePage, &why));
-                    damaged.push(page);
-                }
                 copies.push(decoded);
             }
+            // Both were written when the volume was made, and then one at a time.
+            let is_one = bad.len() == 1;
+            damaged.extend((!bad.is_empty()).then_some(page));
+            let torn = |bad: Fault| Fault { may_be_torn: bad.may_be_torn && is_one, ..bad };
+            self.faults.extend(bad.into_iter().map(torn));
             let (b, a) = (copies.pop(), copies.pop());
             let copies = a.zip(b).expect("two copies were read");
             let chosen = TablePage::choose(copies.0, copies.1).map(|(page, _)| page);
             let page = chosen.unwrap_or_else(|_| TablePage::unused(&geometry, page));
             self.regions.extend_from_slice(page.entries());
         }
-        damaged.dedup();
         for page in damaged {
             let first = page * ENTRIES_PER_PAGE as u32;
             for region in first..(first + ENTRIES_PER_PAGE as u32).min(geometry.regions()) {
@@ -285,7 +328,7 @@ impl Survey {
                 _ => continue,
             };
             let at = self.superblock.geometry().checkpoint(slot).start;
-            self.faults.push(Fault { at, part: Part::Checkpoint, why });
+            self.faults.push(fault(at, Part::Checkpoint, &why));
         }
     }
 
@@ -320,13 +363,18 @@ async fn superblock(
     let chosen = Superblock::choose(&found, failed, device_bytes)?;
     // The device may be larger than the volume: then its copies are not all where we looked.
     for at in superblock_places(chosen.geometry().volume_bytes()) {
-        let good = read(disk, at, GRANULE_SIZE_BYTES).await.map_err(|error| error.to_string());
-        let good = good.and_then(|bytes| {
-            Superblock::decode(bytes.bytes(), at).map(drop).map_err(|error| error.to_string())
-        });
-        if let Err(why) = good {
-            faults.push(Fault { at, part: Part::Superblock, why });
-        }
+        let wrong = match read(disk, at, GRANULE_SIZE_BYTES).await {
+            Ok(bytes) => match Superblock::decode(bytes.bytes(), at) {
+                Ok(_) => continue,
+                Err(error) => {
+                    // They are blank until all else of a new volume is there.
+                    let may_be_torn = error == FormatError::NotAVolume;
+                    Fault { may_be_torn, ..fault(at, Part::Superblock, &error) }
+                }
+            },
+            Err(error) => fault(at, Part::Superblock, &error),
+        };
+        faults.push(wrong);
     }
     Ok(chosen)
 }
@@ -343,7 +391,7 @@ async fn read(disk: &Disk, at: u64, length: u64) -> Result<Granules, DeviceError
 }
 
 fn fault(at: u64, part: Part, why: &dyn fmt::Display) -> Fault {
-    Fault { at, part, why: why.to_string() }
+    Fault { at, part, why: why.to_string(), may_be_torn: false }
 }
 
 #[cfg(test)]

@@ -34,9 +34,10 @@ pub(super) fn run(args: &Args) -> Result<String, Failure> {
     let state = args.state.path()?;
     let disk = open(&args.path, Access::ReadOnly)?;
     let runtime = runtime()?;
-    let survey = runtime
+    let mut survey = runtime
         .block_on(Survey::of(&disk))
         .map_err(|error| Failure::Failed(format!("{} {error}", args.path.display())))?;
+    runtime.block_on(survey.check_checkpoints(&disk));
     let contents = runtime.block_on(contents(&disk, &survey, args.json));
     let (illness, health) = remembered(&state, survey.superblock.id());
     if args.json {

@@ -98,6 +98,23 @@ fn what_is_wrong_is_told_and_fails() {
     assert_eq!(found["faults"][0]["at"], 4096);
 }
 
+#[test]
+fn what_a_crash_alone_leaves_is_no_reason_to_replace_the_drive() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.volume");
+    assert_eq!(code(&["create", path.to_str().unwrap(), "--size", "256 MiB"]), ExitCode::SUCCESS);
+    let table = glance(&path).unwrap().geometry().table();
+    let file = OpenOptions::new().write(true).open(&path).unwrap();
+    let drive = "if there is more of it the next time, replace the drive\n";
+    let torn = "what the regions say; a crash leaves that, too\n";
+    let half = (table.end - table.start) / 2;
+    for (at, advice) in [(table.start, torn), (table.start + half, drive), (4096, drive)] {
+        file.write_all_at(b"?", at + 100).unwrap();
+        let words = inspect::run(&inspect::Args { json: false, ..args(&path) }).unwrap();
+        assert!(words.ends_with(advice), "{words}");
+    }
+}
+
 /// A volume on which three blocks and a head were written.
 fn written(path: &Path) {
     assert_eq!(code(&["create", path.to_str().unwrap(), "--size", "256 MiB"]), ExitCode::SUCCESS);

@@ -113,7 +113,9 @@ pub(super) fn verified(
 /// What becomes of what is wrong, and what to do about it; `None` if nothing is.
 pub(super) fn advice(survey: &[Fault], contents: &[Fault]) -> Option<String> {
     let (mut healed, mut superblock, mut records) = (false, false, false);
+    let mut is_damage = false;
     for fault in survey.iter().chain(contents) {
+        is_damage |= !fault.may_be_torn;
         match fault.part {
             Part::TablePage | Part::Checkpoint => healed = true,
             Part::Superblock => superblock = true,
@@ -132,7 +134,8 @@ pub(super) fn advice(survey: &[Fault], contents: &[Fault]) -> Option<String> {
             "a superblock stays as it is, and the good copies count; `tidegate volume format` \
              makes the volume anew",
         ),
-        (true, "if there is more of it the next time, replace the drive"),
+        (is_damage, "if there is more of it the next time, replace the drive"),
+        (!is_damage, "a crash leaves that, too"),
     ];
     let said: Vec<_> = said.iter().filter(|(is_so, _)| *is_so).map(|(_, text)| *text).collect();
     (healed || superblock || records).then(|| said.join("; "))
@@ -149,7 +152,7 @@ fn counts(contents: &Contents) -> String {
         told.push(format!("{} of a later version", contents.unknown));
     }
     if contents.torn > 0 {
-        told.push(format!("{} torn where a region was left open", contents.torn));
+        told.push(format!("{} that a crash or a failed write cut short", contents.torn));
     }
     told.join(", ")
 }

@@ -30,7 +30,8 @@ pub struct Contents {
     pub granules: u64,
     /// Bytes that were read.
     pub read_bytes: u64,
-    /// Records that were torn where a region was left open: nobody had been told of them.
+    /// What a crash or a failed write left of records where a region was left open: no checkpoint
+    /// knows of them.
     pub torn: u64,
     /// What is wrong.
     pub faults: Vec<Fault>,
@@ -132,24 +133,35 @@ pub async fn check_region(disk: &Disk, survey: &Survey, region: u32) -> Contents
     let bytes = whole(disk, survey, region, &mut contents).await;
     let entry = survey.regions[region as usize];
     let first = spot(survey, region, 0);
-    match RegionHeader::decode(&bytes[..GRANULE], survey.superblock.id(), region) {
-        Ok(header) if header.generation != entry.generation => {
-            let error = FormatError::WrongGeneration { found: header.generation };
-            contents.faults.push(fault(first.at(), Part::RegionHeader(region), &error));
-        }
-        Ok(_) => {}
-        Err(error) => {
-            contents.faults.push(fault(first.at(), Part::RegionHeader(region), &error));
-        }
-    }
     let sealed = entry.state == RegionState::Sealed;
     let last = spot(survey, region, survey.superblock.geometry().region_granules() - 1);
-    let footer = sealed.then(|| Footer::decode(&bytes, &last)).transpose();
-    let footer = footer.unwrap_or_else(|error| {
-        contents.faults.push(fault(last.at(), Part::Footer(region), &error));
-        None
-    });
+    let footer = match Footer::decode(&bytes, &last) {
+        Ok(footer) => Some(footer),
+        Err(error) => {
+            // The table is told with its next page.
+            if sealed {
+                contents.faults.push(fault(last.at(), Part::Footer(region), &error));
+            }
+            None
+        }
+    };
     let found = walk(survey, region, &bytes, footer.as_ref(), &mut contents);
+    let wrong = match RegionHeader::decode(&bytes[..GRANULE], survey.superblock.id(), region) {
+        Ok(header) if header.generation != entry.generation => {
+            Some(FormatError::WrongGeneration { found: header.generation })
+        }
+        header => header.err(),
+    };
+    // It is on its way together with the page of the table, before any record.
+    let is_new = footer.is_none() && found.is_empty() && !sealed;
+    match wrong {
+        Some(FormatError::WrongGeneration { found }) if is_new && found < entry.generation => {}
+        Some(FormatError::NotAVolume) if is_new => {}
+        Some(error) => {
+            contents.faults.push(fault(first.at(), Part::RegionHeader(region), &error));
+        }
+        None => {}
+    }
     for missing in footer.iter().flat_map(|footer| &footer.entries) {
         if !found.contains_key(&missing.granule) {
             let at = first.at() + u64::from(missing.granule) * GRANULE_SIZE_BYTES;
@@ -200,7 +212,7 @@ async fn read_by_granules(
     }
     if !failed {
         let why = format!("{first_error}, and at the second attempt could be read");
-        contents.faults.push(Fault { at: start, part: Part::Record(region), why });
+        contents.faults.push(fault(start, Part::Record(region), &why));
     }
 }
 
@@ -216,6 +228,8 @@ fn walk(
     let end = bytes.len() / GRANULE - footer.map_or(0, |footer| footer.granules() as usize);
     let named: Option<HashSet<u32>> =
         footer.map(|footer| footer.entries.iter().map(|entry| entry.granule).collect());
+    let known_to = survey.noted.get(&region).copied().unwrap_or(0);
+    let is_open = survey.regions[region as usize].state == RegionState::Open;
     let mut granule = 1;
     while granule < end {
         let here = spot(survey, region, granule as u32);
@@ -233,10 +247,16 @@ fn walk(
                 continue;
             }
         };
-        if let Some(why) = check(&record, rest)
-            && named.as_ref().is_none_or(|named| named.contains(&here.granule()))
-        {
-            contents.faults.push(Fault { at: here.at(), part: Part::Record(region), why });
+        if let Some(why) = check(&record, rest) {
+            // Its header arrived, and its pieces did not. So does a start: it is left out.
+            if footer.is_none() && is_open && here.granule() >= known_to {
+                contents.torn += 1;
+                granule += 1;
+                continue;
+            }
+            if named.as_ref().is_none_or(|named| named.contains(&here.granule())) {
+                contents.faults.push(fault(here.at(), Part::Record(region), &why));
+            }
         }
         found.insert(here.granule(), record.granules());
         count(&record, contents);

@@ -12,6 +12,7 @@ use crate::store::format::{
     BlockHeader, BlockLabel, FilledFor, Footer, FooterEntry, Geometry, HeadLabel, Indexed,
     PacketBuilder, RegionHeader, VolumeId,
 };
+use crate::store::index::RegionId;
 use crate::store::volume::{BlockWrite, Volume, VolumeError, VolumeSettings};
 use crate::store::{ObjectHash, SiteHash};
 
@@ -115,13 +116,14 @@ fn disk(image: Image, faults: Faults) -> Disk {
     Disk::new(Arc::new(Simulated::from_image(image, 1, faults)))
 }
 
-/// Everything that is wrong with a volume, and what its two regions hold.
+/// Everything that is wrong with a volume, and what its regions hold.
 async fn checked(image: Image) -> (Survey, Contents, Vec<Fault>) {
     let disk = disk(image, Faults::default());
     let mut survey = Survey::of(&disk).await.unwrap();
     survey.check_checkpoints(&disk).await;
     let mut contents = Contents::default();
-    for region in [1, 2] {
+    let written = [RegionState::Sealed, RegionState::Open];
+    for region in written.into_iter().flat_map(|state| survey.regions_in(state)) {
         contents.add(check_region(&disk, &survey, region).await);
     }
     let mut faults = std::mem::take(&mut survey.faults);
@@ -203,6 +205,64 @@ async fn a_record_that_was_torn_in_an_open_region_is_no_fault() {
     image.flip(region.start + G + 60, 0);
     let (_, contents, faults) = checked(image).await;
     assert_eq!((faults, contents.torn, contents.blocks), (vec![], 1, 1));
+}
+
+#[tokio::test]
+async fn pieces_that_did_not_arrive_in_an_open_region_are_torn_unless_a_checkpoint_knew_them() {
+    let region = geometry().region(2).unwrap();
+    let spoilt = || {
+        let mut image = volume();
+        image.write(region.start + 10 * G, &[0; 4096]);
+        image
+    };
+    let (_, contents, faults) = checked(spoilt()).await;
+    assert_eq!((faults, contents.torn, contents.blocks), (vec![], 1, 1));
+    // What a checkpoint notes of the region: it is known up to there.
+    for (granule, generation, is_fault) in [(1, 3, false), (2, 3, true), (2, 2, false)] {
+        let mut image = spoilt();
+        write_checkpoint(&mut image, generation, granule);
+        let (_, contents, faults) = checked(image).await;
+        let expected = is_fault.then_some(region.start + G);
+        let found: Vec<_> = faults.iter().map(|fault| fault.at).collect();
+        assert_eq!(found, expected.into_iter().collect::<Vec<_>>(), "{granule}: {faults:?}");
+        assert_eq!(contents.torn, u64::from(!is_fault));
+    }
+    // A footer is written when all of its region has arrived, and the table told later.
+    let mut image = spoilt();
+    let label = label(1);
+    let footer = Footer { filled_for: FilledFor::Demand, sealed: 2, entries: Vec::new() };
+    let (key, pieces) = (label.block, PieceMap::run(4, 2));
+    let indexed = Indexed::Block { block: key, pieces, filled_for: FilledFor::Demand };
+    let entry = FooterEntry { granule: 1, granules: 19, site: SiteHash(2), sequence: 1, indexed };
+    let footer = Footer { entries: vec![entry], ..footer };
+    let first = geometry().region_granules() - footer.granules();
+    let spot = geometry().spot(ID, 2, first, 3).unwrap();
+    image.write(spot.at(), footer.encode(&spot).bytes());
+    let (_, contents, faults) = checked(image).await;
+    assert_eq!((faults.len(), contents.torn), (1, 0), "{faults:?}");
+}
+
+/// A checkpoint after that of [`volume`]: it knows region 2 in `generation` up to `granule`.
+fn write_checkpoint(image: &mut Image, generation: u64, granule: u32) {
+    let geometry = geometry();
+    let regions = (0..geometry.regions()).flat_map(|region| {
+        let state = if region == 2 { RegionState::Open } else { RegionState::Free };
+        let filled_for = FilledFor::Demand;
+        RegionSnapshot { generation, sealed: 0, used_granules: 0, state, filled_for }.encode()
+    });
+    let open = vec![(RegionId(2), granule)];
+    let preamble = Preamble { index_bytes: 0, trust_from: 0, open }.encode();
+    let mut header = CheckpointHeader::new(&geometry, 2, 3);
+    let start = geometry.checkpoint(0).start;
+    for (kind, bytes) in
+        [(SectionKind::Regions, regions.collect::<Vec<u8>>()), (SectionKind::Index, preamble)]
+    {
+        let mut sum = SectionSum::new(ID, 2, kind);
+        sum.update(&bytes);
+        let at = start + header.push(kind, bytes.len() as u64, sum.checksum()).unwrap();
+        image.write(at, Granules::holding(&bytes).bytes());
+    }
+    image.write(start, header.encode(ID, &geometry, 0).bytes());
 }
 
 #[tokio::test]
@@ -319,4 +379,33 @@ async fn of_two_checkpoints_the_older_one_may_be_wrong_only_while_the_newer_one_
     assert_eq!(wrong(&[1 - newer]).await.1, Vec::<u64>::new());
     assert_eq!(wrong(&[newer]).await.1, [at(newer)]);
     assert_eq!(wrong(&[newer, 1 - newer]).await.1, [at(newer), at(1 - newer)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whenever_it_crashes_nothing_is_left_that_is_taken_for_damage() {
+    let mut torn = 0;
+    for after in (0..900).step_by(7) {
+        let device = slow().await;
+        let volume =
+            Volume::open(Disk::new(device.clone()), VolumeSettings::default()).await.unwrap();
+        for n in 0..60 {
+            let _ = volume.append_block(block_of(n));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let ended = async {
+            tokio::time::sleep(Duration::from_millis(150)).await;
+            volume.checkpoint().await;
+            for n in 0..20 {
+                let _ = volume.append_block(block_of(n));
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            volume.checkpoint().await
+        };
+        let _ = tokio::time::timeout(Duration::from_millis(after), ended).await;
+        let (_, contents, faults) = checked(device.crash()).await;
+        torn += contents.torn;
+        let damage: Vec<_> = faults.iter().filter(|fault| !fault.may_be_torn).collect();
+        assert!(damage.is_empty(), "after {after} ms: {damage:?}");
+    }
+    assert!(torn > 0, "some crashed while a record was written");
 }

@@ -22,22 +22,22 @@ use super::metadata::{Metadata, MetadataError};
 /// What is written at once.
 const CHUNK_GRANULES: u64 = 256;
 /// The granule before the dump of the index holds a [`Preamble`].
-pub(super) const PREAMBLE_BYTES: usize = GRANULE_SIZE_BYTES as usize;
+pub(in crate::store) const PREAMBLE_BYTES: usize = GRANULE_SIZE_BYTES as usize;
 const OPEN_MAX: usize = 64;
 
 /// What is noted beside the dump of the index.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Preamble {
+pub(in crate::store) struct Preamble {
     /// What the dump takes.
-    pub(super) index_bytes: u64,
+    pub(in crate::store) index_bytes: u64,
     /// Heads with a lower number may not be the newest.
-    pub(super) trust_from: u64,
+    pub(in crate::store) trust_from: u64,
     /// Of each region that was open: the first granule of which not everything was published.
-    pub(super) open: Vec<(RegionId, u32)>,
+    pub(in crate::store) open: Vec<(RegionId, u32)>,
 }
 
 impl Preamble {
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(in crate::store) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(PREAMBLE_BYTES);
         bytes.put_u64_le(self.index_bytes);
         bytes.put_u64_le(self.trust_from);
@@ -51,7 +51,7 @@ impl Preamble {
     }
 
     /// `None` if it says what was never written.
-    pub(super) fn decode(mut bytes: &[u8]) -> Option<Preamble> {
+    pub(in crate::store) fn decode(mut bytes: &[u8]) -> Option<Preamble> {
         let index_bytes = bytes.try_get_u64_le().ok()?;
         let trust_from = bytes.try_get_u64_le().ok()?;
         let count = bytes.try_get_u64_le().ok()?;

@@ -47,6 +47,7 @@ use self::core::{Core, UNBROKEN};
 use self::queue::{QueuedBlock, QueuedHead};
 use self::writer::block_bytes;
 
+pub(in crate::store) use self::checkpoint::{PREAMBLE_BYTES, Preamble};
 pub use self::health::State;
 pub use self::tally::{Recovered, VolumeFigures, WrittenBytes};
 pub use self::types::{

@@ -320,6 +320,33 @@ fn the_log_says_which_command_forgives_a_volume() {
     assert_eq!(fs::read(&state).unwrap(), b"{", "it is left as it is");
 }
 
+#[test]
+fn a_state_file_that_cannot_be_read_is_told_where_it_matters_and_only_a_start_uses_volumes_again() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("volume");
+    tidegate(&["volume", "create", path.to_str().unwrap(), "--size", "256 MiB"]);
+    let state = folder.path().join("state.json");
+    let config = configuration(folder.path(), &[&path], "256 MiB");
+    // What nobody can read, not even root.
+    std::os::unix::fs::symlink(&state, &state).unwrap();
+    let why = format!("{} cannot be read: ", state.display());
+    let unknown = format!("it is not known which volumes failed before: {why}");
+    let told = text(&tidegate(&["check", &config]).stdout);
+    assert!(told.contains(&unknown) && !told.contains("used again"), "{told}");
+    for command in ["inspect", "verify"] {
+        let command = ["volume", command, path.to_str().unwrap(), "--config", &config];
+        let told = text(&tidegate(&command).stdout);
+        assert!(told.contains(&format!("  health       {unknown}")), "{told}");
+        assert!(!told.contains("used again"), "{told}");
+    }
+    let said = Process::start(Path::new(&config)).stop();
+    let told: Vec<_> = said.iter().filter(|line| line.contains(&unknown)).collect();
+    assert!(told.len() == 1 && told[0].contains("; they are used again"), "{said:#?}");
+    let without = configuration(folder.path(), &[], "256 MiB");
+    let told = text(&tidegate(&["check", &without]).stdout);
+    assert!(!told.contains("failed before"), "no volume is configured: {told}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_volume_whose_file_is_deleted_or_replaced_is_told_and_goes_on() {
     let (origin, folder) = (Origin::serving("/a", Script::of(BLOCK)), TempDir::new().unwrap());

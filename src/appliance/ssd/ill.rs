@@ -19,7 +19,7 @@ use crate::store::{Volume, VolumeId};
 pub(super) fn remembered(file: &Remembered) -> Arc<BTreeMap<u128, Illness>> {
     let (ill, forgotten) = file.all_at_start();
     if let Some(forgotten) = forgotten {
-        tracing::warn!("{forgotten}");
+        tracing::warn!("{forgotten}; they are used again");
     }
     Arc::new(ill)
 }

@@ -110,6 +110,11 @@ pub(super) fn refusal<'a>(
 /// The volumes that are remembered as failed, in words, each with what takes it for well. Changes
 /// nothing; blocks.
 pub fn look_at_failed(config: &Config) -> Vec<String> {
+    let is_real = |volume: &&SsdVolume| volume.kind != VolumeKind::Simulated;
+    let real: Vec<_> = config.ssd.volumes.iter().filter(is_real).collect();
+    if real.is_empty() {
+        return Vec::new();
+    }
     let (failed, forgotten) = Remembered::at(&config.ssd.state).all();
     if let Some(forgotten) = forgotten {
         return vec![forgotten.to_string()];
@@ -120,8 +125,7 @@ pub fn look_at_failed(config: &Config) -> Vec<String> {
         let (name, word, remedy) = (&volume.name, state.word(), remedy(&config.ssd, volume));
         Some(format!("volume {name} would be {word}: it failed before: {reason}; {remedy}"))
     };
-    let is_real = |volume: &&SsdVolume| volume.kind != VolumeKind::Simulated;
-    config.ssd.volumes.iter().filter(is_real).filter_map(told).collect()
+    real.into_iter().filter_map(told).collect()
 }
 
 /// A volume that a start would leave out.

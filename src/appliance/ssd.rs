@@ -276,7 +276,8 @@ fn remedy(config: &config::Ssd, volume: &SsdVolume) -> String {
     let [path, state] = [&volume.path, &config.state].map(|path| shell_word(&absolute(path)));
     format!(
         "`tidegate volume forgive {path} --state {state}` takes it for well from the next start \
-         on; `tidegate volume verify {path}`, when the appliance is stopped, reads all of it"
+         on; `tidegate volume verify {path} --state {state}`, when the appliance is stopped, reads \
+         all of it"
     )
 }
 

@@ -286,7 +286,7 @@ fn is_refused_at_last(output: &Output, words: &str) {
 }
 
 #[test]
-fn the_log_says_which_command_forgives_a_volume() {
+fn the_log_says_which_commands_forgive_a_volume_and_read_all_of_it() {
     let folder = TempDir::new().unwrap();
     let below = folder.path().join("a folder");
     fs::create_dir(&below).unwrap();
@@ -308,9 +308,15 @@ fn the_log_says_which_command_forgives_a_volume() {
     let command = line.split('`').nth(1).unwrap();
     assert!(command.starts_with("tidegate volume forgive '/"), "{line}");
     // As it is written, but for where the binary is.
-    let here = command.replacen("tidegate", env!("CARGO_BIN_EXE_tidegate"), 1);
-    let typed = Command::new("sh").args(["-c", &here]).current_dir("/").output().unwrap();
-    assert!(text(&typed.stdout).ends_with(" is taken for well from the next start on\n"), "{here}");
+    let typed = |command: &str| {
+        let here = command.replacen("tidegate", env!("CARGO_BIN_EXE_tidegate"), 1);
+        text(&Command::new("sh").args(["-c", &here]).current_dir("/").output().unwrap().stdout)
+    };
+    let verify = line.split('`').nth(3).unwrap();
+    assert!(verify.starts_with("tidegate volume verify '/"), "{line}");
+    let health = "health       offline since Thu, 01 Jan 1970 00:00:01 GMT: a test\n";
+    assert!(typed(verify).contains(health), "{verify}: {}", typed(verify));
+    assert!(typed(command).ends_with(" is taken for well from the next start on\n"), "{command}");
     assert!(!served(&config).iter().any(|line| line.contains("it failed before")));
     assert!(!checked().contains("it failed before"));
     let state = folder.path().join("state.json");

@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 use super::{Failure, USUAL_CONFIG};
 use crate::config::paths::absolute;
 use crate::config::units::parse_bytes;
-use crate::config::{state_file_in, usual_state_file};
+use crate::config::{ConfigErrors, state_file_in, usual_state_file};
 use crate::store::device::{self, Access, Disk, EngineChoice, Options};
 
 mod create;
@@ -115,22 +115,38 @@ struct StateFile {
     /// That file itself; no configuration is read
     #[arg(long, value_name = "FILE", conflicts_with = "config")]
     state: Option<PathBuf>,
+    /// The configuration if none is named.
+    #[arg(skip = PathBuf::from(USUAL_CONFIG))]
+    usual: PathBuf,
 }
 
 impl StateFile {
     /// The file, which need not be there.
     fn path(&self) -> Result<PathBuf, Failure> {
+        self.find().map_err(|errors| {
+            Failure::Misused(format!("{errors}\n(or say where it is: --state FILE)"))
+        })
+    }
+
+    /// The same for who only looks: what is wrong with a configuration that nobody named is told,
+    /// and keeps nobody from looking.
+    fn path_if_known(&self) -> Result<Result<PathBuf, ConfigErrors>, Failure> {
+        match self.config {
+            Some(_) => self.path().map(Ok),
+            None => Ok(self.find()),
+        }
+    }
+
+    fn find(&self) -> Result<PathBuf, ConfigErrors> {
         if let Some(state) = &self.state {
             return Ok(absolute(state));
         }
-        let usual = Path::new(USUAL_CONFIG);
         let found = match &self.config {
-            None if !usual.exists() => return Ok(usual_state_file()),
-            config => state_file_in(config.as_deref().unwrap_or(usual)),
+            // One of which that cannot be told is read, which says why.
+            None if matches!(self.usual.try_exists(), Ok(false)) => return Ok(usual_state_file()),
+            config => state_file_in(config.as_deref().unwrap_or(&self.usual)),
         };
-        found.map(|state| absolute(&state)).map_err(|errors| {
-            Failure::Misused(format!("{errors}\n(or say where it is: --state FILE)"))
-        })
+        found.map(|state| absolute(&state))
     }
 }
 

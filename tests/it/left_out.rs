@@ -344,6 +344,11 @@ fn a_state_file_that_cannot_be_read_is_told_where_it_matters_and_only_a_start_us
         let told = text(&tidegate(&command).stdout);
         assert!(told.contains(&format!("  health       {unknown}")), "{told}");
         assert!(!told.contains("used again"), "{told}");
+        let told = tidegate(&[&command[..], &["--json"]].concat()).stdout;
+        let told: serde_json::Value = serde_json::from_slice(&told).unwrap();
+        assert_eq!(told["state_file"], state.to_str().unwrap());
+        assert!(told["state_file_exists"].is_null() && told["illness"].is_null(), "{told}");
+        assert!(told["state_file_error"].as_str().unwrap().starts_with(&unknown), "{told}");
     }
     let said = Process::start(Path::new(&config)).stop();
     let told: Vec<_> = said.iter().filter(|line| line.contains(&unknown)).collect();

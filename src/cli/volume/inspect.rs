@@ -2,8 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use super::{StateFile, open, progress, runtime, told};
 use crate::cli::Failure;
+use crate::config::ConfigErrors;
 use crate::store::device::{Access, Disk};
 use crate::store::format::{RegionState, VolumeId};
 use crate::store::remembered::{Illness, Remembered};
@@ -31,7 +34,7 @@ pub(super) struct Args {
 
 /// Looks; what is to be printed.
 pub(super) fn run(args: &Args) -> Result<String, Failure> {
-    let state = args.state.path()?;
+    let state = args.state.path_if_known()?;
     let disk = open(&args.path, Access::ReadOnly)?;
     let runtime = runtime()?;
     let mut survey = runtime
@@ -39,32 +42,61 @@ pub(super) fn run(args: &Args) -> Result<String, Failure> {
         .map_err(|error| Failure::Failed(format!("{} {error}", args.path.display())))?;
     runtime.block_on(survey.check_checkpoints(&disk));
     let contents = runtime.block_on(contents(&disk, &survey, args.json));
-    let (illness, health) = remembered(&state, survey.superblock.id());
+    let health = Health::of(survey.superblock.id(), state);
     if args.json {
-        let mut value = told::as_json(&args.path, &survey, &contents, illness.as_ref());
-        value["state_file"] = state.display().to_string().into();
-        value["state_file_exists"] = state.exists().into();
+        let mut value = told::as_json(&args.path, &survey, &contents);
+        health.tell(&mut value);
         return Ok(format!("{value:#}\n"));
     }
-    Ok(told::inspected(&args.path, &survey, &contents, health))
+    Ok(told::inspected(&args.path, &survey, &contents, &health.words()))
 }
 
-/// What is remembered of a volume, and the same in words.
-pub(super) fn remembered(state: &Path, id: VolumeId) -> (Option<Illness>, String) {
-    let (mut remembered, forgotten) = Remembered::at(state).all();
-    if let Some(forgotten) = forgotten {
-        return (None, forgotten.to_string());
+/// What is remembered of a volume, as far as that can be known.
+pub(super) struct Health {
+    file: Option<PathBuf>,
+    illness: Option<Illness>,
+    /// Why nobody knows.
+    unknown: Option<String>,
+}
+
+impl Health {
+    pub(super) fn of(id: VolumeId, state: Result<PathBuf, ConfigErrors>) -> Health {
+        let file = match state {
+            Ok(file) => file,
+            Err(errors) => {
+                let why = errors.to_string().replace('\n', "; ");
+                let unknown = Some(format!("it is not known where it would be remembered: {why}"));
+                return Health { file: None, illness: None, unknown };
+            }
+        };
+        let (mut remembered, forgotten) = Remembered::at(&file).all();
+        let (illness, unknown) = (remembered.remove(&id.0), forgotten.map(|why| why.to_string()));
+        Health { file: Some(file), illness, unknown }
     }
-    let illness = remembered.remove(&id.0);
-    let health = match &illness {
-        Some(illness) => told::ill(illness),
-        None if state.exists() => format!("nothing remembered in {}", state.display()),
-        None => format!(
-            "nothing remembered: there is no {} (`ssd.state`; --config or --state name another)",
-            state.display()
-        ),
-    };
-    (illness, health)
+
+    pub(super) fn words(&self) -> String {
+        match (&self.unknown, &self.illness, &self.file) {
+            (Some(unknown), ..) => unknown.clone(),
+            (None, Some(illness), _) => told::ill(illness),
+            (None, None, Some(file)) if file.exists() => {
+                format!("nothing remembered in {}", file.display())
+            }
+            (None, None, file) => format!(
+                "nothing remembered: there is no {} (`ssd.state`; --config or --state name \
+                 another)",
+                file.as_deref().unwrap_or(Path::new("file")).display()
+            ),
+        }
+    }
+
+    /// The same in JSON.
+    pub(super) fn tell(&self, value: &mut Value) {
+        let file = self.file.as_ref();
+        value["illness"] = self.illness.as_ref().map(told::ill_json).into();
+        value["state_file"] = file.map(|file| file.display().to_string()).into();
+        value["state_file_exists"] = file.and_then(|file| file.try_exists().ok()).into();
+        value["state_file_error"] = self.unknown.clone().into();
+    }
 }
 
 /// Of sealed regions what their footers say; open ones have none and are read.

@@ -262,6 +262,32 @@ fn a_volume_that_has_failed_is_shown_and_forgiven() {
 }
 
 #[test]
+fn a_broken_configuration_that_nobody_named_keeps_nobody_from_looking() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.volume");
+    let name = path.to_str().unwrap();
+    assert_eq!(code(&["create", name, "--size", "256 MiB"]), ExitCode::SUCCESS);
+    let usual = folder.path().join("tidegate.toml");
+    fs::write(&usual, "[ssd").unwrap();
+    let state = || StateFile { usual: usual.clone(), ..StateFile::default() };
+    let looks = |json| inspect::Args { path: path.clone(), json, state: state() };
+    let words = inspect::run(&looks(false)).unwrap();
+    let unknown = "  health       it is not known where it would be remembered: ";
+    assert!(words.contains(unknown) && words.contains("tidegate.toml:1:"), "{words}");
+    let told = serde_json::from_str::<serde_json::Value>(&inspect::run(&looks(true)).unwrap());
+    let told = told.unwrap();
+    assert!(told["state_file"].is_null() && told["state_file_exists"].is_null(), "{told}");
+    assert!(told["state_file_error"].as_str().unwrap().contains("tidegate.toml:1:"), "{told}");
+    let verify = |config| {
+        let state = StateFile { config, ..state() };
+        verify::run(&verify::Args { path: path.clone(), json: true, state })
+    };
+    assert!(verify(None).is_ok());
+    assert!(matches!(verify(Some(usual.clone())), Err(Failure::Misused(_))));
+    assert!(matches!(state().path(), Err(Failure::Misused(_))), "who writes must know where");
+}
+
+#[test]
 fn whoever_only_looks_leaves_a_damaged_state_file_where_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.volume");

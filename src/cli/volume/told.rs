@@ -52,12 +52,7 @@ pub(super) fn full(survey: &Survey, contents: &Contents) -> f64 {
 }
 
 /// What `inspect` found, in words.
-pub(super) fn inspected(
-    path: &Path,
-    survey: &Survey,
-    contents: &Contents,
-    health: String,
-) -> String {
+pub(super) fn inspected(path: &Path, survey: &Survey, contents: &Contents, health: &str) -> String {
     let (superblock, geometry) = (&survey.superblock, survey.superblock.geometry());
     let by_state: Vec<String> =
         regions(survey).iter().map(|(state, count)| format!("{count} {state}")).collect();
@@ -80,7 +75,7 @@ pub(super) fn inspected(
     line("regions", by_state.join(", "));
     line("full", format!("{:.1}%: {}", full(survey, contents) * 100.0, counts(contents)));
     line("checkpoints", checkpoints(survey));
-    line("health", health);
+    line("health", health.to_owned());
     text.push_str(&faults(&survey.faults, &contents.faults));
     if let Some(advice) = advice(&survey.faults, &contents.faults) {
         text.push_str(&format!("  {advice}\n"));
@@ -170,12 +165,7 @@ fn faults(survey: &[Fault], contents: &[Fault]) -> String {
 }
 
 /// The same as JSON.
-pub(super) fn as_json(
-    path: &Path,
-    survey: &Survey,
-    contents: &Contents,
-    illness: Option<&Illness>,
-) -> Value {
+pub(super) fn as_json(path: &Path, survey: &Survey, contents: &Contents) -> Value {
     let (superblock, geometry) = (&survey.superblock, survey.superblock.geometry());
     let all = survey.faults.iter().chain(&contents.faults);
     json!({
@@ -196,11 +186,6 @@ pub(super) fn as_json(
         "unknown": contents.unknown,
         "torn": contents.torn,
         "checkpoints": survey.checkpoints.each_ref().map(slot_json),
-        "illness": illness.map(|illness| json!({
-            "state": illness.state.word(),
-            "reason": illness.reason,
-            "since_unix_seconds": since(illness),
-        })),
         "faults": all.take(FAULTS_TOLD_MAX).map(|fault| json!({
             "at": fault.at, "part": fault.part.to_string(), "why": fault.why,
         })).collect::<Vec<_>>(),
@@ -244,6 +229,15 @@ fn slot_json(slot: &Slot) -> Value {
 /// What is remembered of one that has failed.
 pub(super) fn ill(illness: &Illness) -> String {
     format!("{} since {}: {}", illness.state.word(), date(since(illness)), illness.reason)
+}
+
+/// The same as JSON.
+pub(super) fn ill_json(illness: &Illness) -> Value {
+    json!({
+        "state": illness.state.word(),
+        "reason": illness.reason,
+        "since_unix_seconds": since(illness),
+    })
 }
 
 fn since(illness: &Illness) -> u64 {

@@ -3,14 +3,14 @@
 //! Changes nothing. What is wrong is a line each, and the exit code 1: those records are misses to
 //! viewers, who never get a byte of them.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 use tokio::task::JoinSet;
 
-use super::inspect::remembered;
+use super::inspect::Health;
 use super::{StateFile, open, progress, runtime, told};
 use crate::cli::{Failure, print};
 use crate::store::device::{Access, Disk};
@@ -33,18 +33,18 @@ const REGIONS_AT_ONCE: usize = 3;
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     /// The block device or file
-    path: PathBuf,
+    pub(super) path: PathBuf,
     /// Print what was found as JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     #[command(flatten)]
-    state: StateFile,
+    pub(super) state: StateFile,
 }
 
 /// Verifies, prints what was found, and fails if anything is wrong.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let path = args.path.display();
-    let state = args.state.path()?;
+    let state = args.state.path_if_known()?;
     let disk = open(&args.path, Access::ReadOnly)?;
     let (begun, runtime) = (Instant::now(), runtime()?);
     let mut survey = runtime
@@ -53,7 +53,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     runtime.block_on(survey.check_checkpoints(&disk));
     let survey = Arc::new(survey);
     let contents = runtime.block_on(verified(&disk, &survey, args.json));
-    print(&report(args, &state, &survey, &contents, begun.elapsed()))?;
+    let health = Health::of(survey.superblock.id(), state);
+    print(&report(args, &health, &survey, &contents, begun.elapsed()))?;
     let Some(advice) = told::advice(&survey.faults, &contents.faults) else { return Ok(()) };
     Err(Failure::Failed(match survey.faults.len() + contents.faults.len() {
         1 => format!("{path}: one thing is wrong; {advice}"),
@@ -94,17 +95,17 @@ fn tell(bar: &ProgressBar, read: Contents, contents: &mut Contents) {
 
 fn report(
     args: &Args,
-    state: &Path,
+    health: &Health,
     survey: &Survey,
     contents: &Contents,
     took: Duration,
 ) -> String {
-    let (illness, health) = remembered(state, survey.superblock.id());
     if args.json {
-        let mut value = told::as_json(&args.path, survey, contents, illness.as_ref());
+        let mut value = told::as_json(&args.path, survey, contents);
+        health.tell(&mut value);
         value["read_bytes"] = contents.read_bytes.into();
         value["seconds"] = took.as_secs_f64().into();
         return format!("{value:#}\n");
     }
-    told::verified(&args.path, survey, contents, &health, took)
+    told::verified(&args.path, survey, contents, &health.words(), took)
 }

@@ -156,24 +156,25 @@ pub(super) async fn newest(
     let mut headers = Vec::new();
     let (mut newer_was_bad, mut unread, mut unused) = (false, None, false);
     for slot in 0..2 {
-        let at = reader.geometry.checkpoint(slot).start;
-        let header = match reader.granules(at, 1).await {
-            Ok(granules) => {
-                CheckpointHeader::decode(granules.bytes(), reader.volume, &reader.geometry, slot)
-            }
-            Err(DeviceError::Failed(_)) => {
-                unread = Some(slot);
-                Err(FormatError::Torn)
+        let (name, at) = (&reader.name, reader.geometry.checkpoint(slot).start);
+        let granules = match reader.granules(at, 1).await {
+            Ok(granules) => granules,
+            Err(error @ DeviceError::Failed(_)) => {
+                tracing::warn!(
+                    "volume {name}: the header of the checkpoint at byte {at} cannot be read: \
+                     {error}"
+                );
+                (unread, newer_was_bad) = (Some(slot), true);
+                continue;
             }
             Err(error) => return Err(error),
         };
-        match header {
+        match CheckpointHeader::decode(granules.bytes(), reader.volume, &reader.geometry, slot) {
             Ok(header) => headers.push((header, slot)),
             Err(FormatError::NotAVolume) => unused = true,
             // A crash does not do this, a header lies in one sector: it may be the newest that is
             // damaged, and what it knew as replaced the other one brings back.
             Err(fault) => {
-                let name = &reader.name;
                 tracing::warn!("volume {name}: checkpoint at byte {at}: {fault}");
                 newer_was_bad = true;
             }
@@ -205,7 +206,9 @@ pub(super) async fn newest(
                 // Its header was written last: all of it was right once.
                 let (name, number) = (&reader.name, header.sequence());
                 let at = reader.geometry.checkpoint(slot).start;
-                tracing::warn!("volume {name}: checkpoint {number} at byte {at} is damaged: {why}");
+                let what =
+                    if matches!(why, Bad::Device(_)) { "cannot be read" } else { "is damaged" };
+                tracing::warn!("volume {name}: checkpoint {number} at byte {at} {what}: {why}");
                 newer_was_bad = true;
             }
         }

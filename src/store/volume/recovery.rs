@@ -16,8 +16,8 @@ use crate::limits::{GRANULE_SIZE_BYTES, PIECE_GRANULES};
 use crate::store::ObjectHash;
 use crate::store::device::{Buffer, DeviceError, Disk, Granules, Urgency};
 use crate::store::format::{
-    Access, ENTRIES_PER_PAGE, FilledFor, FooterEntry, FormatError, Indexed, PageCopy, RegionEntry,
-    RegionHeader, RegionState, Superblock, TablePage, superblock_places,
+    Access, ENTRIES_PER_PAGE, FilledFor, FooterEntry, FormatError, Indexed, RegionEntry,
+    RegionHeader, RegionState, Superblock, superblock_places,
 };
 use crate::store::index::{Entry, Fingerprint, Kind, Location, RegionId, Shape};
 use crate::store::ledger::{Ledger, RegionPhase, new_head};
@@ -216,8 +216,10 @@ async fn read_table(reader: &Reader) -> Result<TableRead, VolumeError> {
                 for page in 0..u64::from(count) {
                     let place = at + page * GRANULE_SIZE_BYTES;
                     let one = reader.granules(place, 1).await;
-                    unread.extend(one.is_err().then_some(place));
-                    let one = one.unwrap_or_else(|_| Granules::zeroed(1));
+                    let one = one.unwrap_or_else(|error| {
+                        unread.push((place, error));
+                        Granules::zeroed(1)
+                    });
                     bytes.extend_from_slice(one.bytes());
                 }
             }
@@ -228,14 +230,9 @@ async fn read_table(reader: &Reader) -> Result<TableRead, VolumeError> {
     let loaded = Table::decode(&bytes, &unread, reader.volume, &reader.geometry);
     let mut table = loaded.table;
     let (name, mut reopened) = (&reader.name, Vec::new());
-    for page in loaded.lost.iter().chain(&loaded.damaged) {
-        let [a, b] =
-            [PageCopy::A, PageCopy::B].map(|c| TablePage::place(&reader.geometry, *page, c));
-        tracing::warn!(
-            "volume {name}: a page of the region table is damaged (its copies are at bytes {a} and \
-             {b}): it is made anew, by what its regions say of themselves"
-        );
-        let first = page * ENTRIES_PER_PAGE as u32;
+    for page in &loaded.bad {
+        tracing::warn!("volume {name}: {}", page.in_words());
+        let first = page.number * ENTRIES_PER_PAGE as u32;
         let end = (first + ENTRIES_PER_PAGE as u32).min(reader.geometry.regions());
         for region in first..end {
             let known = table.entries()[region as usize];
@@ -245,7 +242,7 @@ async fn read_table(reader: &Reader) -> Result<TableRead, VolumeError> {
             }
         }
     }
-    Ok(TableRead { table, lost: !loaded.lost.is_empty(), reopened })
+    Ok(TableRead { table, lost: loaded.bad.iter().any(|page| page.is_lost), reopened })
 }
 
 /// What a region's own header says, if that is news: how it was opened last. One that can't be read

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use crate::limits::GRANULE_SIZE_BYTES;
-use crate::store::device::Granules;
+use crate::store::device::{DeviceError, Granules};
 use crate::store::format::{
     ENTRIES_PER_PAGE, Geometry, PageCopy, RegionEntry, TablePage, VolumeId,
 };
@@ -26,14 +26,39 @@ struct Page {
     copy: PageCopy,
 }
 
-/// A table as it was read, and the pages of it that were lost, or of which a copy could not be
-/// read that may be the newer one.
+/// A table as it was read, and the pages of it of which not both copies are good.
 pub(super) struct Loaded {
     pub(super) table: Table,
-    pub(super) lost: Vec<u32>,
-    /// Pages of which one copy is damaged, or was torn by a crash. If it was the newer one, and not
-    /// torn, they are behind by one write.
-    pub(super) damaged: Vec<u32>,
+    pub(super) bad: Vec<BadPage>,
+}
+
+/// A page of which a copy is damaged, cannot be read, or was torn by a crash. If that was the newer
+/// one, and not torn, it is behind by one write.
+pub(super) struct BadPage {
+    pub(super) number: u32,
+    /// The bad copies: where they are, and what is wrong with them.
+    pub(super) copies: Vec<(u64, String)>,
+    /// Neither copy is good, or one could not be read that may be the newer one.
+    pub(super) is_lost: bool,
+}
+
+impl BadPage {
+    /// What is wrong with it, and what is known all the same.
+    pub(super) fn in_words(&self) -> String {
+        let told = |(at, why): &(u64, String)| format!("at byte {at}: {why}");
+        let bad: Vec<String> = self.copies.iter().map(told).collect();
+        match &bad[..] {
+            [one] => format!(
+                "a copy of a page of the region table is bad, {one}; the other copy counts, and \
+                 what its regions say of themselves that is newer"
+            ),
+            all => format!(
+                "both copies of a page of the region table are bad, {}; it is made anew, by what \
+                 its regions say of themselves",
+                all.join("; ")
+            ),
+        }
+    }
 }
 
 /// Left out of the numbers of a page's writes where a copy could not be read, and of checkpoints
@@ -45,12 +70,11 @@ impl Table {
     /// From all bytes of the table's area, but for the granules of it that could not be read.
     pub(super) fn decode(
         bytes: &[u8],
-        unread: &[u64],
+        unread: &[(u64, DeviceError)],
         volume: VolumeId,
         geometry: &Geometry,
     ) -> Loaded {
-        let (mut pages, mut entries, mut lost) = (Vec::new(), Vec::new(), Vec::new());
-        let mut damaged = Vec::new();
+        let (mut pages, mut entries, mut bad) = (Vec::new(), Vec::new(), Vec::new());
         for page in 0..geometry.table_pages() {
             let read = |copy| {
                 let at = TablePage::place(geometry, page, copy) - geometry.table().start;
@@ -58,28 +82,27 @@ impl Table {
                 TablePage::decode(bytes, volume, geometry, page, copy)
             };
             let (a, b) = (read(PageCopy::A), read(PageCopy::B));
-            let is_damaged = a.is_err() || b.is_err();
-            let (found, copy) = match TablePage::choose(a, b) {
-                Ok(found) => found,
-                Err(_) => {
-                    lost.push(page);
-                    (TablePage::unused(geometry, page), PageCopy::B)
-                }
-            };
+            let (mut copies, mut is_unread) = (Vec::new(), false);
+            for (copy, decoded) in [(PageCopy::A, &a), (PageCopy::B, &b)] {
+                let Err(why) = decoded else { continue };
+                let place = TablePage::place(geometry, page, copy);
+                let device = unread.iter().find(|(at, _)| *at == place).map(|(_, error)| error);
+                is_unread |= device.is_some();
+                copies.push((place, device.map_or(why.to_string(), ToString::to_string)));
+            }
+            let (found, copy) = TablePage::choose(a, b)
+                .unwrap_or_else(|_| (TablePage::unused(geometry, page), PageCopy::B));
             entries.extend_from_slice(found.entries());
-            let places = [PageCopy::A, PageCopy::B].map(|c| TablePage::place(geometry, page, c));
-            let is_unread = unread.iter().any(|place| places.contains(place));
             let found = if is_unread { found.skipping(UNREAD_GAP) } else { found };
-            if is_unread && lost.last() != Some(&page) {
-                lost.push(page);
-            } else if is_damaged && lost.last() != Some(&page) {
-                damaged.push(page);
+            if !copies.is_empty() {
+                let is_lost = is_unread || copies.len() == 2;
+                bad.push(BadPage { number: page, copies, is_lost });
             }
             pages.push(Page { page: found, copy });
         }
         // Both copies were written when it was made: the bad ones are written anew.
-        let changed = lost.iter().chain(&damaged).copied().collect();
-        Loaded { table: Table { entries, pages, changed }, lost, damaged }
+        let changed = bad.iter().map(|page: &BadPage| page.number).collect();
+        Loaded { table: Table { entries, pages, changed }, bad }
     }
 
     /// Of a volume without records, as it stands after [`Table::fresh`] was written.

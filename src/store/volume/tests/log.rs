@@ -1,6 +1,7 @@
 //! What the log says.
 
 use super::*;
+use crate::store::device::{DeviceFigures, Done, Engine, Operation, Transfer};
 
 /// What was logged, as text.
 #[derive(Clone, Default)]
@@ -101,4 +102,91 @@ async fn reads_that_fail_are_told_once_a_minute_with_their_place_and_their_count
     let later = log.lines();
     assert_eq!(later.len(), 1, "{later:#?}");
     assert!(later[0].ends_with("; 2 more since the last such line"), "{later:#?}");
+}
+
+/// A device of which reads of some places fail.
+#[derive(Debug)]
+struct BadSectors {
+    inner: Arc<Simulated>,
+    at: Vec<u64>,
+}
+
+impl Device for BadSectors {
+    fn submit(&self, transfer: Transfer) -> Result<(), Box<Transfer>> {
+        let Transfer { operation, urgency, done } = transfer;
+        match operation {
+            Operation::Read { at, into } if self.hits(at, &into) => {
+                let result = Err(std::io::Error::from_raw_os_error(5));
+                done(Done { result, buffers: into });
+                Ok(())
+            }
+            operation => self.inner.submit(Transfer { operation, urgency, done }),
+        }
+    }
+
+    fn size_bytes(&self) -> u64 {
+        self.inner.size_bytes()
+    }
+
+    fn engine(&self) -> Engine {
+        self.inner.engine()
+    }
+
+    fn figures(&self) -> DeviceFigures {
+        self.inner.figures()
+    }
+}
+
+impl BadSectors {
+    fn hits(&self, start: u64, into: &[Buffer]) -> bool {
+        let end = start + into.iter().map(|buffer| buffer.bytes().len() as u64).sum::<u64>();
+        self.at.iter().any(|at| (start..end).contains(at))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_read_at_the_start_is_told_with_its_place_and_the_words_of_the_device() {
+    let (device, volume) = fresh(32).await;
+    append_whole(&volume, 1).await;
+    volume.checkpoint().await;
+    let geometry = *volume.geometry();
+    volume.close().await;
+    let [a, b] = [PageCopy::A, PageCopy::B].map(|copy| TablePage::place(&geometry, 0, copy));
+    let [first, second] = [0, 1].map(|slot| geometry.checkpoint(slot).start);
+    let eio = "the device failed: Input/output error (os error 5)";
+    let torn = "the checksum is wrong: torn or damaged";
+    let one_page = |at, why| {
+        format!(
+            "a copy of a page of the region table is bad, at byte {at}: {why}; the other copy \
+             counts, and what its regions say of themselves that is newer"
+        )
+    };
+    let both_pages = format!(
+        "both copies of a page of the region table are bad, at byte {a}: {eio}; at byte {b}: \
+         {torn}; it is made anew, by what its regions say of themselves"
+    );
+    let header = format!("the header of the checkpoint at byte {second} cannot be read: {eio}");
+    let section = format!("at byte {first} cannot be read: {eio}");
+    let damaged = format!("checkpoint at byte {second}: {torn}");
+    for (unread, flipped, said) in [
+        (vec![a], vec![], one_page(a, eio)),
+        (vec![], vec![b], one_page(b, torn)),
+        (vec![a], vec![b], both_pages),
+        (vec![second], vec![], header),
+        (vec![first + 4096, second], vec![], section),
+        (vec![], vec![second], damaged),
+    ] {
+        let mut image = device.image();
+        flipped.iter().for_each(|at| image.flip(at + 60, 3));
+        let inner = Arc::new(Simulated::from_image(image, 1, Faults::default()));
+        let bad: Arc<dyn Device> = Arc::new(BadSectors { inner, at: unread.clone() });
+        let (log, _logged) = Log::begin();
+        Volume::open(Disk::new(bad), settings()).await.unwrap();
+        let told = log.lines();
+        let lines = told.iter().filter(|line| line.starts_with("WARN") && line.ends_with(&said));
+        assert_eq!(lines.count(), 1, "{said}: {told:#?}");
+        let bad = unread.len() + flipped.len();
+        let about = told.iter().filter(|line| line.contains(" at byte ")).count();
+        assert!(about == 1 || (about, bad) == (2, 2), "each once: {told:#?}");
+    }
 }

@@ -186,7 +186,7 @@ impl Survey {
     }
 
     /// Reads all of both checkpoints: what is wrong with them is among the faults then. As a start
-    /// does (`store/volume/load.rs`), it takes the older one for no damage while the newer is whole.
+    /// does (`store/volume/load.rs`), it takes the older for no damage while the newer is whole.
     /// That one says up to where [`check_region`] may find nothing torn in an open region.
     pub async fn check_checkpoints(&mut self, disk: &Disk) {
         let mut newer_is_whole = None;

@@ -14,7 +14,7 @@ mod sample;
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -35,11 +35,11 @@ use crate::cache::ssd::{Ssd, SsdParts, TierVolume, Volumes};
 use crate::config::paths::absolute;
 use crate::config::{self, Config, SsdVolume};
 use crate::object::BlockSize;
-use crate::store::Volume;
 use crate::store::device::Disk;
 use crate::store::format::{Superblock, VolumeId};
 use crate::store::remembered::Remembered;
 use crate::store::volume::{VolumeError, VolumeSettings};
+use crate::store::{Volume, shell_word};
 
 /// Opens every volume, makes those that are not there, and brings them online.
 ///
@@ -66,7 +66,7 @@ pub(super) fn start(
     // Of what nobody knows yet nothing can be said against the settings.
     let judged = looked_at.iter().map(|one| {
         let unfit = one.judged.as_ref().and_then(|judged| judged.as_ref().err());
-        (one.tier_volume.name.as_str(), unfit)
+        (one.tier_volume.name.as_str(), one.path.as_path(), unfit)
     });
     if let Some(refused) = refusal(judged) {
         return Err(refused);
@@ -76,11 +76,12 @@ pub(super) fn start(
         let (tier_volume, ill, in_use) = (one.tier_volume.clone(), ill.clone(), in_use.clone());
         let (opened, roll) = (tier_volume.clone(), roll.clone());
         let online = runtime.spawn(async move {
-            let volume = one.open(&roll).await?;
+            let path = one.path.clone();
+            let volume = one.open(&roll).await.map_err(|unfit| unfit.told_of(&path))?;
             ill::bring_back(&volume, &ill);
             let told = ill::catch_up(&opened.name, &volume, in_use.as_ref().as_ref()).await;
             opened.come_online(volume);
-            Ok::<_, Unfit>(told)
+            Ok::<_, String>(told)
         });
         opening.push(Opening { tier_volume, online, file: file.clone() });
     }
@@ -124,6 +125,7 @@ fn look(
         let read = disk.clone();
         looked_at.push(LookedAt {
             tier_volume: tier_volume.clone(),
+            path: volume.path.clone(),
             superblock: runtime.spawn(async move { Volume::superblock(&read).await }),
             judged: None,
             disk,
@@ -136,6 +138,7 @@ fn look(
 /// A volume whose device is there; nothing has been written to it yet.
 struct LookedAt {
     tier_volume: Arc<TierVolume>,
+    path: PathBuf,
     superblock: JoinHandle<Result<Superblock, VolumeError>>,
     /// `None` while it is not known what is there.
     judged: Option<Result<(), Unfit>>,
@@ -174,7 +177,7 @@ fn entered(
 /// A volume on its way.
 struct Opening {
     tier_volume: Arc<TierVolume>,
-    online: JoinHandle<Result<Option<VolumeId>, Unfit>>,
+    online: JoinHandle<Result<Option<VolumeId>, String>>,
     file: Remembered,
 }
 
@@ -201,10 +204,13 @@ impl Opening {
         }
     }
 
-    fn ended(&self, ended: Result<Result<Option<VolumeId>, Unfit>, JoinError>) -> Option<VolumeId> {
+    fn ended(
+        &self,
+        ended: Result<Result<Option<VolumeId>, String>, JoinError>,
+    ) -> Option<VolumeId> {
         match ended {
             Ok(Ok(told)) => return told,
-            Ok(Err(unfit)) => leave_out(&self.tier_volume, &unfit),
+            Ok(Err(why)) => leave_out(&self.tier_volume, &why),
             Err(panicked) => leave_out(&self.tier_volume, &panicked),
         }
         None
@@ -273,7 +279,7 @@ fn settings(config: &config::Ssd, volume: &SsdVolume, block_size: BlockSize) -> 
 
 /// What to type when the volume has failed.
 fn remedy(config: &config::Ssd, volume: &SsdVolume) -> String {
-    let [path, state] = [&volume.path, &config.state].map(|path| shell_word(&absolute(path)));
+    let [path, state] = [&volume.path, &config.state].map(|path| shell_word(path));
     format!(
         "`tidegate volume forgive {path} --state {state}` takes it for well from the next start \
          on; `tidegate volume verify {path} --state {state}`, when the appliance is stopped, reads \
@@ -285,16 +291,6 @@ fn remedy(config: &config::Ssd, volume: &SsdVolume) -> String {
 fn paths_of(config: &config::Ssd) -> BTreeSet<PathBuf> {
     let real = config.volumes.iter().filter(|volume| volume.simulate.is_none());
     real.map(|volume| absolute(&volume.path)).collect()
-}
-
-/// A path as a shell takes it for one word.
-fn shell_word(path: &Path) -> String {
-    let text = path.display().to_string();
-    let is_plain = |letter: char| letter.is_alphanumeric() || "/._-:@%+=,".contains(letter);
-    match text.chars().all(is_plain) {
-        true => text,
-        false => format!("'{}'", text.replace('\'', r"'\''")),
-    }
 }
 
 /// How long a start waits until it is known what lies on its devices: which of two copies is used
@@ -378,16 +374,5 @@ mod tests {
         let killed = Simulated::from_image(device.image(), 1, Faults::default());
         let again = opened(&Arc::new(killed)).await;
         assert_eq!(again.read_head(object, Urgency::Viewer).await.unwrap(), None);
-    }
-
-    #[test]
-    fn a_path_is_one_word_to_a_shell() {
-        for (path, word) in [
-            ("/dev/disk/by-id/nvme-A_b.1", "/dev/disk/by-id/nvme-A_b.1"),
-            ("/mnt/my film", "'/mnt/my film'"),
-            ("/mnt/$HOME's", r"'/mnt/$HOME'\''s'"),
-        ] {
-            assert_eq!(shell_word(Path::new(path)), word);
-        }
     }
 }

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -83,10 +84,21 @@ impl fmt::Display for SurveyError {
                     Truncated { .. } | OtherBlocks { .. } | Incompatible { .. } | Geometry(_)
                 );
                 let what = if is_one { "cannot be used" } else { "is no volume" };
-                write!(f, "{what}: {source}{}", source.remedy())
+                write!(f, "{what}: {source}")
             }
             SurveyError::Device(source) => write!(f, "cannot be read: {source}"),
         }
+    }
+}
+
+impl SurveyError {
+    /// All there is to say of what is at `path`, with what to do about it.
+    pub fn told_of(&self, path: &Path) -> String {
+        let remedy = match self {
+            SurveyError::Format(source) => source.remedy(path),
+            SurveyError::Device(_) => String::new(),
+        };
+        format!("{} {self}{remedy}", path.display())
     }
 }
 

@@ -41,7 +41,7 @@ const BAD: [Bad; 6] = [
                 file.write_all_at(&[b'X'; 8192], at).unwrap();
             }
         },
-        says: ["`tidegate volume format` makes a volume of it"; 2],
+        says: ["bad` makes a volume of it"; 2],
         is_misused: false,
     },
     Bad {
@@ -52,7 +52,7 @@ const BAD: [Bad; 6] = [
                 file.write_all_at(b"X", at + 100).unwrap();
             }
         },
-        says: ["torn or damaged; `tidegate volume format` makes it anew"; 2],
+        says: ["torn or damaged; `tidegate volume format /"; 2],
         is_misused: false,
     },
     Bad {
@@ -109,7 +109,7 @@ fn seen(path: &Path) -> (Option<Vec<u8>>, i64, u64) {
 }
 
 /// A configuration with these volumes.
-fn configuration(folder: &Path, volumes: &[&Path], size: &str) -> String {
+pub(crate) fn configuration(folder: &Path, volumes: &[&Path], size: &str) -> String {
     let path = folder.join("tidegate.toml");
     let state = folder.join("state.json");
     let mut text = format!(
@@ -127,14 +127,14 @@ fn configuration(folder: &Path, volumes: &[&Path], size: &str) -> String {
 }
 
 /// Serves until it accepts, and is then told to stop: what it said of volumes.
-fn served(config: &str) -> Vec<String> {
+pub(crate) fn served(config: &str) -> Vec<String> {
     let mut said = Process::start(Path::new(config)).stop();
     said.retain(|line| line.contains(" volume "));
     said
 }
 
 /// The one line of the log that says `words` of the volume `name`.
-fn line_of<'a>(said: &'a [String], name: &str, words: &str) -> &'a str {
+pub(crate) fn line_of<'a>(said: &'a [String], name: &str, words: &str) -> &'a str {
     let of_it = |line: &&String| line.contains(&format!(" volume {name} is {words}"));
     let lines: Vec<_> = said.iter().filter(of_it).collect();
     assert_eq!(lines.len(), 1, "{name} {words}: {said:#?}");
@@ -491,6 +491,11 @@ fn a_volume_that_can_not_be_written_or_made_is_refused_with_one_line() {
     assert!(seen(&path) == before);
     assert!(unprivileged(folder.path(), &["volume", "verify", name]).status.success());
 }
+    as_nobody(folder, words).output().unwrap()
+}
+
+/// The same, not run yet.
+pub(crate) fn as_nobody(folder: &Path, words: &[&str]) -> Command {
 
 /// [`tidegate`] as somebody for whom permissions count.
 fn unprivileged(folder: &Path, words: &[&str]) -> Output {
@@ -504,5 +509,6 @@ fn unprivileged(folder: &Path, words: &[&str]) -> Output {
     if fs::metadata("/proc/self").unwrap().uid() == 0 {
         command.uid(65_534).gid(65_534);
     }
-    command.args(words).output().unwrap()
+    command.args(words);
+    command
 }

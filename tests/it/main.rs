@@ -15,6 +15,7 @@ mod left_out;
 mod lies;
 mod lies_about_ranges;
 mod memory;
+mod misfits;
 mod operator;
 mod private;
 mod property;

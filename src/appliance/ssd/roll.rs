@@ -5,13 +5,14 @@
 //! an index that is too small, blocks of a size that none of the volumes has.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::path::Path;
 
 use crate::config::{Config, SsdVolume, VolumeKind};
 use crate::limits::INDEX_ENTRY_BYTES;
 use crate::object::BlockSize;
 use crate::store::format::{FormatError, Geometry, Superblock};
 use crate::store::remembered::{Illness, Remembered};
+use crate::store::shell_word;
 use crate::store::survey::glance;
 use crate::store::volume::VolumeError;
 
@@ -72,18 +73,22 @@ impl Roll {
     }
 }
 
-impl fmt::Display for Unfit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Unfit {
+    /// What is wrong with the volume at `path`, and what to do.
+    pub(super) fn told_of(&self, path: &Path) -> String {
         match self {
-            Unfit::Volume(source) => source.fmt(f),
-            Unfit::Unreadable(why) => f.write_str(why),
-            Unfit::Copy { of } => write!(
-                f,
+            Unfit::Volume(VolumeError::Format(source)) => {
+                format!("{source}{}", source.remedy(path))
+            }
+            Unfit::Volume(source) => source.to_string(),
+            Unfit::Unreadable(why) => why.clone(),
+            Unfit::Copy { of } => format!(
                 "it is a copy of volume {of} (both have one id), and only one of them can be used: \
-                 take one out of the configuration, or make this one anew: `tidegate volume format`"
+                 take one out of the configuration, or make this one anew: `tidegate volume format \
+                 {}`",
+                shell_word(path)
             ),
-            Unfit::Index { needs_bytes, left_bytes } => write!(
-                f,
+            Unfit::Index { needs_bytes, left_bytes } => format!(
                 "it was made with an index of {needs_bytes} bytes, and the other volumes leave \
                  {left_bytes} of `ssd.index`; make that {} bytes larger",
                 needs_bytes - left_bytes
@@ -94,17 +99,17 @@ impl fmt::Display for Unfit {
 
 /// What the settings are to be refused for; each volume that was judged, and what came of it.
 pub(super) fn refusal<'a>(
-    judged: impl Iterator<Item = (&'a str, Option<&'a Unfit>)> + Clone,
+    judged: impl Iterator<Item = (&'a str, &'a Path, Option<&'a Unfit>)> + Clone,
 ) -> Option<ApplianceError> {
     let is_index = |unfit: &Unfit| matches!(unfit, Unfit::Index { .. });
     let has_other_blocks = |unfit: &Unfit| {
         matches!(unfit, Unfit::Volume(VolumeError::Format(FormatError::OtherBlocks { .. })))
     };
-    let mut unfit = judged.clone().filter_map(|(name, unfit)| Some((name, unfit?)));
-    let none_fits = judged.clone().all(|(_, unfit)| unfit.is_some());
-    let (name, why) =
-        unfit.find(|(_, unfit)| is_index(unfit) || (none_fits && has_other_blocks(unfit)))?;
-    Some(ApplianceError::Volume { name: name.to_owned(), reason: why.to_string() })
+    let mut unfit = judged.clone().filter_map(|(name, path, unfit)| Some((name, path, unfit?)));
+    let none_fits = judged.clone().all(|(_, _, unfit)| unfit.is_some());
+    let (name, path, why) =
+        unfit.find(|(_, _, unfit)| is_index(unfit) || (none_fits && has_other_blocks(unfit)))?;
+    Some(ApplianceError::Volume { name: name.to_owned(), reason: why.told_of(path) })
 }
 
 /// The volumes that are remembered as failed, in words, each with what takes it for well. Changes
@@ -159,12 +164,13 @@ pub fn look_at_volumes(config: &Config) -> Result<Vec<LeftOut>, ApplianceError> 
     let there = there.filter(|(_, volume)| volume.kind != VolumeKind::Gone);
     let judged: Vec<_> =
         there.map(|(index, volume)| (index, volume, judge(volume).err())).collect();
-    let names = judged.iter().map(|(_, volume, unfit)| (volume.name.as_str(), unfit.as_ref()));
-    if let Some(refused) = refusal(names) {
+    let each = judged.iter();
+    let each = each.map(|(_, it, unfit)| (it.name.as_str(), it.path.as_path(), unfit.as_ref()));
+    if let Some(refused) = refusal(each) {
         return Err(refused);
     }
-    let left_out = |(index, _, unfit): (usize, _, Option<Unfit>)| {
-        unfit.map(|unfit| LeftOut { index, why: unfit.to_string() })
+    let left_out = |(index, volume, unfit): (usize, &SsdVolume, Option<Unfit>)| {
+        unfit.map(|unfit| LeftOut { index, why: unfit.told_of(&volume.path) })
     };
     Ok(judged.into_iter().filter_map(left_out).collect())
 }

@@ -39,7 +39,7 @@ pub(super) fn run(args: &Args) -> Result<String, Failure> {
     let runtime = runtime()?;
     let mut survey = runtime
         .block_on(Survey::of(&disk))
-        .map_err(|error| Failure::Failed(format!("{} {error}", args.path.display())))?;
+        .map_err(|error| Failure::Failed(error.told_of(&args.path)))?;
     runtime.block_on(survey.check_checkpoints(&disk));
     let contents = runtime.block_on(contents(&disk, &survey, args.json));
     let health = Health::of(survey.superblock.id(), state);

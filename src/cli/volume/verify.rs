@@ -49,7 +49,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let (begun, runtime) = (Instant::now(), runtime()?);
     let mut survey = runtime
         .block_on(Survey::of(&disk))
-        .map_err(|error| Failure::Failed(format!("{path} {error}")))?;
+        .map_err(|error| Failure::Failed(error.told_of(&args.path)))?;
     runtime.block_on(survey.check_checkpoints(&disk));
     let survey = Arc::new(survey);
     let contents = runtime.block_on(verified(&disk, &survey, args.json));

@@ -451,10 +451,7 @@ fn what_is_no_volume_is_refused_in_one_line() {
     let says = |path: &Path, what: &str| format!("{} {what}", path.display());
     assert_eq!(
         refused(&file),
-        says(
-            &file,
-            "has 5 bytes, which is no volume; a file that is removed is made anew by `serve`"
-        )
+        says(&file, "has 5 bytes, which is no volume: that has 256 MiB at least")
     );
     let missing = folder.path().join("missing");
     assert_eq!(refused(&missing), says(&missing, "does not exist"));

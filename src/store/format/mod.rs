@@ -21,6 +21,10 @@ mod superblock;
 mod table;
 
 use std::fmt;
+use std::path::Path;
+
+use super::shell_word;
+use crate::limits::VOLUME_BYTES_MIN;
 
 pub use self::block::{BlockHeader, BlockLabel, piece_checksum};
 pub use self::checkpoint::{
@@ -158,8 +162,7 @@ impl fmt::Display for FormatError {
             }
             E::OtherBlocks { block_bytes, wanted_bytes } => write!(
                 f,
-                "it has blocks of {}, and block_size is {}: change that back, or format the \
-                 volume",
+                "it has blocks of {}, and block_size is {}",
                 size(*block_bytes),
                 size(*wanted_bytes)
             ),
@@ -178,20 +181,31 @@ fn size(bytes: u64) -> String {
 }
 
 impl FormatError {
-    /// What to do about it where it keeps a volume from being opened, to be appended to it.
-    pub fn remedy(&self) -> &'static str {
+    /// What to do about it where it keeps the volume at `path` from being opened, to be appended
+    /// to it.
+    pub fn remedy(&self, path: &Path) -> String {
+        let format = format!("`tidegate volume format {}`", shell_word(path));
         match self {
             FormatError::NotAVolume | FormatError::Foreign => {
-                "; `tidegate volume format` makes a volume of it, and what is there is lost"
+                format!("; {format} makes a volume of it, and what is there is lost")
+            }
+            FormatError::Truncated { device_bytes, .. } if *device_bytes < VOLUME_BYTES_MIN => {
+                "; give it its size back: as it is, it is too small to be made anew".to_owned()
             }
             FormatError::Truncated { .. } => {
-                "; give it its size back, or make it anew: `tidegate volume format`"
+                format!("; give it its size back, or make it anew: {format}")
             }
             FormatError::Incompatible { .. } => {
-                "; use that version, or make it anew: `tidegate volume format`"
+                format!("; use that version, or make it anew: {format}")
             }
-            FormatError::OtherBlocks { .. } => "",
-            _ => "; `tidegate volume format` makes it anew, and what it holds is lost",
+            FormatError::OtherBlocks { wanted_bytes, .. } => {
+                let (path, blocks) = (shell_word(path), size(*wanted_bytes));
+                format!(
+                    "; change that back, or make the volume anew: `tidegate volume format {path} \
+                     --block-size '{blocks}'`"
+                )
+            }
+            _ => format!("; {format} makes it anew, and what it holds is lost"),
         }
     }
 }

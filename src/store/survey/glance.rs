@@ -31,7 +31,7 @@ impl fmt::Display for GlanceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             GlanceError::Open(source) => source.fmt(f),
-            GlanceError::Survey { path, source } => write!(f, "{} {source}", path.display()),
+            GlanceError::Survey { path, source } => f.write_str(&source.told_of(path)),
         }
     }
 }

@@ -253,7 +253,7 @@ pub enum VolumeError {
 impl fmt::Display for VolumeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            VolumeError::Format(source) => write!(f, "{source}{}", source.remedy()),
+            VolumeError::Format(source) => source.fmt(f),
             VolumeError::Device(source) => source.fmt(f),
         }
     }

@@ -143,8 +143,7 @@ impl fmt::Display for OpenError {
             }
             Tiny { path, size_bytes } => write!(
                 f,
-                "{} has {size_bytes} bytes, which is no volume; a file that is removed is made \
-                 anew by `serve`",
+                "{} has {size_bytes} bytes, which is no volume: that has 256 MiB at least",
                 path.display()
             ),
             InUse { path, is_device: false } => {

@@ -23,7 +23,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("token", &["limits", "object", "site"]),
     ("store", &["limits", "object"]),
     ("metrics", BASE),
-    ("config", &["limits", "object", "site"]),
+    // How large a volume is, and whether there was one, only the store can tell.
+    ("config", &["limits", "object", "site", "store"]),
     ("access_log", &["limits", "metrics", "object"]),
     ("server", &["limits"]),
     ("snapshot", BASE),

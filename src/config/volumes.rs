@@ -1,19 +1,25 @@
 //! Volumes as they are written: files and block devices, their sizes and what may be written a day.
 //!
-//! A file that is not there yet is made by `serve`; here it is only asked whether it could be. No
-//! two volumes are one file or one device, however they are called.
+//! A file that is not there yet is made by `serve`; here it is only asked whether it could be. One
+//! that is there keeps the size it was made with. No two volumes are one file or one device,
+//! however they are called.
 
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::sync_channel;
+use std::thread;
+use std::time::Duration;
 
 use rustix::fs::statvfs;
 
 use crate::limits::{
     SLOT_SIZE_BYTES, VOLUME_BYTES_MAX, VOLUME_BYTES_MIN, VOLUMES_MAX, WRITES_PER_DAY_BYTES_MIN,
 };
+use crate::store::shell_word;
+use crate::store::survey::glance;
 
 use super::error::{Place, cause};
 use super::paths::{Identity, folder_of};
@@ -29,7 +35,7 @@ pub struct SsdVolume {
     pub name: String,
     /// The file or block device.
     pub path: PathBuf,
-    /// Its size: whole MiB.
+    /// Its size: of one that is there, what it was made with; whole MiB.
     pub size_bytes: u64,
     /// What it is.
     pub kind: VolumeKind,
@@ -181,7 +187,9 @@ impl Written<'_> {
             found => found.and_then(|found| writable(path).map(|()| found)),
         };
         match found {
-            Ok(found) if found.is_file() => (VolumeKind::File, self.of_file(setting, found.len())),
+            Ok(found) if found.is_file() => {
+                (VolumeKind::File, Some(self.own(setting, path, found.len())))
+            }
             Ok(found) if found.file_type().is_block_device() => self.of_device(setting, text, path),
             Ok(_) => {
                 setting.fail(format!("is {text:?}; a file or a block device"));
@@ -220,27 +228,37 @@ impl Written<'_> {
         Some(bytes)
     }
 
-    /// A file that is shorter than it was to be may have been cut short: that is not the
-    /// configuration's fault, and its superblock will tell.
-    fn of_file(&self, setting: &Setting<'_>, bytes: u64) -> Option<u64> {
-        if let (Some(size), Some(written)) = (self.size, self.size_bytes)
-            && written != whole(bytes)
-        {
-            let there = if whole(bytes) > 0 { whole(bytes) } else { bytes };
-            let (wanted, there) = (bytes_text(written), bytes_text(there));
-            let text = format!("is {wanted:?}, and the file has {there}");
-            match written > whole(bytes) {
-                true => setting.source.warn(
-                    setting.source.place(size.at),
-                    format!(
-                        "`ssd.volumes.size` {text}: a file that was cut short is left out, and \
-                         made anew when it is removed; one that was made so is used as it is"
-                    ),
-                ),
-                false => size.fail(format!("{text}; a volume keeps its size")),
+    /// A volume keeps the size it was made with, whatever is said and whatever it lies on: that is
+    /// what counts. What is no volume that could be used is looked at later, and left out.
+    fn own(&self, setting: &Setting<'_>, path: &Path, there: u64) -> u64 {
+        let there = whole(there).clamp(VOLUME_BYTES_MIN, VOLUME_BYTES_MAX);
+        let Some(own) = own_bytes(path) else { return there };
+        let wanted = self.size.zip(self.size_bytes).filter(|(_, wanted)| *wanted != own);
+        let (place, said) = match wanted {
+            Some((size, wanted)) => {
+                (size.at, format!("`ssd.volumes.size` is {:?}", bytes_text(wanted)))
             }
-        }
-        Some(whole(bytes).clamp(VOLUME_BYTES_MIN, VOLUME_BYTES_MAX))
+            None if there > own => {
+                (setting.at, format!("`ssd.volumes.path`: there are {}", bytes_text(there)))
+            }
+            None => return own,
+        };
+        let advice = match wanted {
+            Some((_, wanted)) if wanted != there => format!(
+                "write {:?}, or remove {} to have it made anew, empty, in the new size",
+                bytes_text(own),
+                path.display()
+            ),
+            _ => format!(
+                "`tidegate volume format {}` makes it anew in {}",
+                shell_word(path),
+                bytes_text(there)
+            ),
+        };
+        let own_text = bytes_text(own);
+        let warning = format!("{said}, and the volume keeps {own_text}, as it was made; {advice}");
+        setting.source.warn(setting.source.place(place), warning);
+        own
     }
 
     fn refuse_size(&self) {
@@ -271,7 +289,7 @@ impl Written<'_> {
                 setting.fail(format!("is {text:?}, a device of {bytes}; at least {least:?}"));
                 None
             }
-            Ok(bytes) => Some(whole(bytes).min(VOLUME_BYTES_MAX)),
+            Ok(bytes) => Some(self.own(setting, path, bytes)),
             Err(error) => {
                 refuse(setting, text, &error);
                 None
@@ -280,6 +298,19 @@ impl Written<'_> {
         (VolumeKind::BlockDevice, bytes)
     }
 }
+
+/// The size of the volume that is there, if one is and says so in time: a drive that hangs must not
+/// hold up the others.
+fn own_bytes(path: &Path) -> Option<u64> {
+    let (tell, heard) = sync_channel(1);
+    let path = path.to_owned();
+    thread::spawn(move || drop(tell.try_send(glance(&path))));
+    let superblock = heard.recv_timeout(GLANCE_MAX).ok()?.ok()?;
+    Some(superblock.geometry().volume_bytes())
+}
+
+/// How long a volume may take to say how large it is.
+const GLANCE_MAX: Duration = Duration::from_secs(1);
 
 /// What has died since the configuration was written: not the operator's mistake.
 fn gone(setting: &Setting<'_>, text: &str, error: &io::Error) -> (VolumeKind, Option<u64>) {

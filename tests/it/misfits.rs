@@ -37,6 +37,61 @@ fn warnings(checked: &serde_json::Value) -> Vec<&str> {
 }
 
 #[test]
+fn a_volume_has_the_size_it_was_made_with_whatever_its_file_and_the_settings_say() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("volume");
+    let name = path.display();
+    let anew = format!("; `tidegate volume format {name}` makes it anew in ");
+    let aside = |size: &str| {
+        format!("; write {size}, or remove {name} to have it made anew, empty, in the new size")
+    };
+    let keeps = "and the volume keeps 300 MiB, as it was made";
+    let table = [
+        (512, "512 MiB", format!("`ssd.volumes.size` is \"512 MiB\", {keeps}{anew}512 MiB")),
+        (300, "512 MiB", format!("is \"512 MiB\", {keeps}{}", aside("\"300 MiB\""))),
+        (300, "256 MiB", format!("is \"256 MiB\", {keeps}{}", aside("\"300 MiB\""))),
+        (512, "256 MiB", format!("is \"256 MiB\", {keeps}{}", aside("\"300 MiB\""))),
+        (512, "300 MiB", format!("there are 512 MiB, {keeps}{anew}512 MiB")),
+        (300, "300 MiB", String::new()),
+    ];
+    make(&path, "300 MiB");
+    for (file_mib, size, says) in table {
+        set_len(&path, file_mib);
+        let config = configuration(folder.path(), &[&path], size);
+        let told = checked(&config);
+        let volume = &told["ssd"]["volumes"][0];
+        for (what, is) in [("size", 300 * MIB), ("writes_per_day", 300 * MIB), ("weight", 300)] {
+            assert_eq!(volume[what], is, "{file_mib} {size}: {volume}");
+        }
+        assert!(volume["left_out"].is_null(), "{volume}");
+        let told = warnings(&told);
+        assert_eq!(told.len(), usize::from(!says.is_empty()), "{file_mib} {size}: {told:?}");
+        assert!(told.iter().all(|one| one.contains(&says)), "{says}: {told:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_enlarged_file_is_served_and_shown_as_the_volume_it_holds() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    let path = folder.path().join("volume");
+    make(&path, "256 MiB");
+    set_len(&path, 512);
+    let edge = Edge::in_front_of(&origin)
+        .setting("memory.total", "256 MiB")
+        .volume_with(&format!("path = {path:?}\nsize = \"512 MiB\"\nwrites_per_day = \"1x\""))
+        .start();
+    let own = (256 * MIB) as f64;
+    for metric in ["tidegate_ssd_size_bytes", "tidegate_ssd_writes_per_day_bytes"] {
+        assert_eq!(edge.metric(metric, &[]).await, own, "{metric}");
+    }
+    drop(edge);
+    let config = configuration(folder.path(), &[&path], "512 MiB");
+    let process = crate::support::Process::start(Path::new(&config)).stop();
+    let said: Vec<_> = process.iter().filter(|line| line.contains("keeps 256 MiB, as")).collect();
+    assert!(said.len() == 1 && said[0].contains(" WARN "), "{process:#?}");
+}
+
+#[test]
 fn what_is_wrong_is_told_with_the_whole_command_and_without_a_word_about_sizes() {
     let folder = TempDir::new().unwrap();
     let below = folder.path().join("a folder");

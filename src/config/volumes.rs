@@ -216,12 +216,21 @@ impl Written<'_> {
         let folder = folder_of(path);
         if !folder.is_dir() {
             setting.fail(format!("is {text:?}; a block device, or a file in a folder that exists"));
-        } else if let Err(error) = writable(path) {
+            return self.size_bytes;
+        }
+        if let Err(error) = writable(path) {
             refuse(setting, text, &error);
         }
-        let bytes = self.needed()?;
+        let Some(size) = self.size else {
+            setting.fail(format!(
+                "is {text:?}, a file that is not there: mount its file system, or give `size` to \
+                 have it made"
+            ));
+            return None;
+        };
+        let bytes = self.size_bytes?;
         let free = statvfs(folder).ok().map(|found| found.f_bavail.saturating_mul(found.f_frsize));
-        if let (Some(free), Some(size)) = (free.filter(|free| *free < bytes), self.size) {
+        if let Some(free) = free.filter(|free| *free < bytes) {
             let free = bytes_text(whole(free));
             size.fail(format!("is {:?}; {free} are free where it is to be", bytes_text(bytes)));
         }

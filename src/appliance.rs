@@ -26,7 +26,7 @@ use self::sockets::Sockets;
 pub use self::ssd::{LeftOut, look_at_failed, look_at_volumes};
 use self::threads::{start_admin, start_workers};
 use crate::access_log::{AccessLog, AccessLogError, LogWriter};
-use crate::config::{Config, ListenerKind};
+use crate::config::{Config, ConfigError, ListenerKind};
 use crate::control::Phase;
 use crate::control::status::Status;
 use crate::server::PassedSocket;
@@ -70,6 +70,8 @@ pub enum ApplianceError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The volumes that there are show a mistake in the configuration.
+    Settings(ConfigError),
     /// The access log could not be opened.
     Log(AccessLogError),
 }
@@ -85,6 +87,7 @@ impl fmt::Display for ApplianceError {
             ApplianceError::Volume { name, reason } => {
                 write!(f, "volume {name} cannot be used: {reason}")
             }
+            ApplianceError::Settings(fault) => fault.fmt(f),
             ApplianceError::Log(source) => write!(f, "{source}"),
         }
     }
@@ -97,7 +100,9 @@ impl std::error::Error for ApplianceError {
                 Some(source)
             }
             ApplianceError::Log(source) => Some(source),
-            ApplianceError::Tls(_) | ApplianceError::Volume { .. } => None,
+            ApplianceError::Tls(_)
+            | ApplianceError::Volume { .. }
+            | ApplianceError::Settings(_) => None,
         }
     }
 }

@@ -82,7 +82,7 @@ impl Parts {
             sites: sites.clone(),
             bypass_bytes_per_second: config.ssd.bypass_bytes,
         };
-        let (ssd, ssd_watch) = ssd::start(&config.ssd, tier)?;
+        let (ssd, ssd_watch) = ssd::start(&config, tier)?;
         let filler = Arc::new(Filler {
             runtime: fill_runtime.handle().clone(),
             heads: heads.clone(),

@@ -45,10 +45,8 @@ use crate::store::{Volume, shell_word};
 ///
 /// # Errors
 /// The first thing that an operator must look at.
-pub(super) fn start(
-    config: &config::Ssd,
-    tier: SsdParts,
-) -> Result<(Arc<Ssd>, Watch), ApplianceError> {
+pub(super) fn start(config: &Config, tier: SsdParts) -> Result<(Arc<Ssd>, Watch), ApplianceError> {
+    let (name, config) = (&config.file, &config.ssd);
     let file = Remembered::at(&config.state);
     let ill = ill::remembered(&file);
     let in_use = Arc::new(file.knows().then(|| file.in_use()));
@@ -66,17 +64,17 @@ pub(super) fn start(
     // Of what nobody knows yet nothing can be said against the settings.
     let judged = looked_at.iter().map(|one| {
         let unfit = one.judged.as_ref().and_then(|judged| judged.as_ref().err());
-        (one.tier_volume.name.as_str(), one.path.as_path(), unfit)
+        (&one.set, unfit)
     });
-    if let Some(refused) = refusal(judged) {
-        return Err(refused);
+    if let Some(refused) = refusal(name, judged) {
+        return Err(ApplianceError::Settings(refused));
     }
     let mut opening = Vec::new();
     for one in looked_at {
         let (tier_volume, ill, in_use) = (one.tier_volume.clone(), ill.clone(), in_use.clone());
         let (opened, roll) = (tier_volume.clone(), roll.clone());
         let online = runtime.spawn(async move {
-            let path = one.path.clone();
+            let path = one.set.path.clone();
             let volume = one.open(&roll).await.map_err(|unfit| unfit.told_of(&path))?;
             ill::bring_back(&volume, &ill);
             let told = ill::catch_up(&opened.name, &volume, in_use.as_ref().as_ref()).await;
@@ -125,7 +123,7 @@ fn look(
         let read = disk.clone();
         looked_at.push(LookedAt {
             tier_volume: tier_volume.clone(),
-            path: volume.path.clone(),
+            set: volume.clone(),
             superblock: runtime.spawn(async move { Volume::superblock(&read).await }),
             judged: None,
             disk,
@@ -138,7 +136,7 @@ fn look(
 /// A volume whose device is there; nothing has been written to it yet.
 struct LookedAt {
     tier_volume: Arc<TierVolume>,
-    path: PathBuf,
+    set: SsdVolume,
     superblock: JoinHandle<Result<Superblock, VolumeError>>,
     /// `None` while it is not known what is there.
     judged: Option<Result<(), Unfit>>,

@@ -57,12 +57,12 @@ pub(super) fn run(args: &Args) -> Result<String, Failure> {
     if !args.without_ports {
         config.try_ports(&[]).map_err(misused)?;
     }
-    let left_out = look_at_volumes(&config)
-        .map_err(|error| Failure::Misused(format!("{}: {error}", config.file)))?;
+    let left_out = look_at_volumes(&config).map_err(|fault| Failure::Misused(fault.to_string()))?;
     for LeftOut { index, why } in &left_out {
-        let text = format!("volume {} would be left out: {why}", config.ssd.volumes[*index].name);
-        let file = config.file.clone();
-        config.warnings.push(ConfigError { file, place: None, text });
+        let volume = &config.ssd.volumes[*index];
+        let text = format!("volume {} would be left out: {why}", volume.name);
+        let (file, place) = (config.file.clone(), Some(volume.place));
+        config.warnings.push(ConfigError { file, place, text });
     }
     for text in look_at_failed(&config) {
         config.warnings.push(ConfigError { file: config.file.clone(), place: None, text });

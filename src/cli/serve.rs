@@ -15,7 +15,7 @@ use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
 use super::{Failure, USUAL_CONFIG};
-use crate::appliance::{Appliance, Running};
+use crate::appliance::{Appliance, ApplianceError, Running};
 use crate::config::{self, Config, LogLevel};
 use crate::limits::LOG_LINES_WAITING_MAX;
 use crate::server::{PassedSocket, take_passed_sockets};
@@ -48,8 +48,10 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         tracing::warn!("{warning}");
     }
     raise_descriptor_limit();
-    let running = Appliance::start_with(config, passed)
-        .map_err(|error| Failure::Failed(format!("tidegate: {error}")))?;
+    let running = Appliance::start_with(config, passed).map_err(|error| match error {
+        ApplianceError::Settings(fault) => Failure::Misused(fault.to_string()),
+        error => Failure::Failed(format!("tidegate: {error}")),
+    })?;
     wait_for_stop(&running, || {
         announce(&running);
         notify(&[NotifyState::Ready]);

@@ -35,6 +35,8 @@ pub struct SsdVolume {
     pub name: String,
     /// The file or block device.
     pub path: PathBuf,
+    /// Where that is written.
+    pub place: Place,
     /// Its size: of one that is there, what it was made with; whole MiB.
     pub size_bytes: u64,
     /// What it is.
@@ -118,10 +120,12 @@ fn volume(section: &Section<'_>, taken: &mut HashMap<Named, Place>) -> SsdVolume
     }
     let writes = section.setting("writes_per_day").and_then(|s| writes_per_day(&s, bytes));
     let size_bytes = bytes.unwrap_or(VOLUME_BYTES_MIN);
+    let at = path.as_ref().map_or(section.at, |(setting, _)| setting.at);
     let weight = size_bytes / SLOT_SIZE_BYTES;
     SsdVolume {
         name: String::new(),
         path: file,
+        place: section.source.place(at),
         size_bytes,
         kind,
         writes_per_day_bytes: writes.unwrap_or(size_bytes),

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::config::{Config, SsdVolume, VolumeKind};
+use crate::config::{Config, ConfigError, SsdVolume, VolumeKind};
 use crate::limits::INDEX_ENTRY_BYTES;
 use crate::object::BlockSize;
 use crate::store::format::{FormatError, Geometry, Superblock};
@@ -16,7 +16,6 @@ use crate::store::shell_word;
 use crate::store::survey::glance;
 use crate::store::volume::VolumeError;
 
-use super::super::ApplianceError;
 use super::device::geometry;
 use super::remedy;
 
@@ -97,19 +96,22 @@ impl Unfit {
     }
 }
 
-/// What the settings are to be refused for; each volume that was judged, and what came of it.
+/// What the settings in `file` are to be refused for; each volume that was judged, and what came of
+/// it.
 pub(super) fn refusal<'a>(
-    judged: impl Iterator<Item = (&'a str, &'a Path, Option<&'a Unfit>)> + Clone,
-) -> Option<ApplianceError> {
+    file: &str,
+    judged: impl Iterator<Item = (&'a SsdVolume, Option<&'a Unfit>)> + Clone,
+) -> Option<ConfigError> {
     let is_index = |unfit: &Unfit| matches!(unfit, Unfit::Index { .. });
     let has_other_blocks = |unfit: &Unfit| {
         matches!(unfit, Unfit::Volume(VolumeError::Format(FormatError::OtherBlocks { .. })))
     };
-    let mut unfit = judged.clone().filter_map(|(name, path, unfit)| Some((name, path, unfit?)));
-    let none_fits = judged.clone().all(|(_, _, unfit)| unfit.is_some());
-    let (name, path, why) =
-        unfit.find(|(_, _, unfit)| is_index(unfit) || (none_fits && has_other_blocks(unfit)))?;
-    Some(ApplianceError::Volume { name: name.to_owned(), reason: why.told_of(path) })
+    let mut unfit = judged.clone().filter_map(|(set, unfit)| Some((set, unfit?)));
+    let none_fits = judged.clone().all(|(_, unfit)| unfit.is_some());
+    let (set, why) =
+        unfit.find(|(_, unfit)| is_index(unfit) || (none_fits && has_other_blocks(unfit)))?;
+    let text = format!("volume {} cannot be used: {}", set.name, why.told_of(&set.path));
+    Some(ConfigError { file: file.to_owned(), place: Some(set.place), text })
 }
 
 /// The volumes that are remembered as failed, in words, each with what takes it for well. Changes
@@ -148,7 +150,7 @@ pub struct LeftOut {
 ///
 /// # Errors
 /// What a start would refuse.
-pub fn look_at_volumes(config: &Config) -> Result<Vec<LeftOut>, ApplianceError> {
+pub fn look_at_volumes(config: &Config) -> Result<Vec<LeftOut>, ConfigError> {
     let mut roll = Roll::new(config.ssd.index_bytes, config.block_size);
     let mut judge = |volume: &SsdVolume| match volume.kind {
         VolumeKind::NewFile | VolumeKind::Simulated => {
@@ -164,9 +166,8 @@ pub fn look_at_volumes(config: &Config) -> Result<Vec<LeftOut>, ApplianceError> 
     let there = there.filter(|(_, volume)| volume.kind != VolumeKind::Gone);
     let judged: Vec<_> =
         there.map(|(index, volume)| (index, volume, judge(volume).err())).collect();
-    let each = judged.iter();
-    let each = each.map(|(_, it, unfit)| (it.name.as_str(), it.path.as_path(), unfit.as_ref()));
-    if let Some(refused) = refusal(each) {
+    let each = judged.iter().map(|(_, volume, unfit)| (*volume, unfit.as_ref()));
+    if let Some(refused) = refusal(&config.file, each) {
         return Err(refused);
     }
     let left_out = |(index, volume, unfit): (usize, &SsdVolume, Option<Unfit>)| {

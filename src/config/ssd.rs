@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::limits::{INDEX_BYTES_MIN, INDEX_ENTRIES_PER_MIB, INDEX_ENTRY_BYTES};
+use crate::store::remembered::Remembered;
 
 use super::TIMEOUTS;
 use super::error::ConfigErrors;
@@ -96,7 +97,8 @@ pub(super) struct Index {
 pub(super) fn read(section: &Section<'_>) -> (Ssd, Index) {
     let admissions = Admission::ALL.map(|admission| (admission.as_str(), admission));
     let engines = EngineChoice::ALL.map(|engine| (engine.as_str(), engine));
-    let volumes = volumes::read(section);
+    let state = state(section);
+    let volumes = volumes::read(section, &Remembered::at(&state).paths());
     let index = index(section, &volumes);
     let ssd = Ssd {
         admission: section.choice("admission", Admission::Budget, &admissions),
@@ -104,7 +106,7 @@ pub(super) fn read(section: &Section<'_>) -> (Ssd, Index) {
         index_bytes: index.bytes,
         read_deadline: section.duration("read_deadline", Duration::from_secs(2), TIMEOUTS),
         bypass_bytes: section.bytes("bypass", 25 << 20, 0..=1 << 40),
-        state: state(section),
+        state,
         volumes,
     };
     (ssd, index)

@@ -4,29 +4,22 @@
 //! that is there keeps the size it was made with. No two volumes are one file or one device,
 //! however they are called.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
-use std::io::{self, Seek, SeekFrom};
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::sync_channel;
-use std::thread;
-use std::time::Duration;
-
-use rustix::fs::statvfs;
 
 use crate::limits::{
     SLOT_SIZE_BYTES, VOLUME_BYTES_MAX, VOLUME_BYTES_MIN, VOLUMES_MAX, WRITES_PER_DAY_BYTES_MIN,
 };
-use crate::store::shell_word;
-use crate::store::survey::glance;
 
-use super::error::{Place, cause};
-use super::paths::{Identity, folder_of};
+use self::there::Written;
+use super::error::Place;
+use super::paths::{Identity, absolute, folder_of};
 use super::raw::Section;
 use super::setting::Setting;
 use super::units::{bytes_text, parse_bytes, parse_times};
-use super::writable;
+
+mod there;
 
 /// One volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,9 +51,11 @@ pub enum VolumeKind {
     NewFile,
     /// A block device.
     BlockDevice,
-    /// A block device that is not there, or what is broken and so cannot be read or written: the
-    /// appliance serves without it.
+    /// A block device that is not there, what is broken and so cannot be read or written, or a file
+    /// that was in use before and cannot be made anew: the appliance serves without it.
     Gone,
+    /// What this user may not write, or nobody: the appliance serves without it.
+    Unwritable,
     /// Memory.
     Simulated,
 }
@@ -73,15 +68,22 @@ impl VolumeKind {
             VolumeKind::NewFile => "new file",
             VolumeKind::BlockDevice => "block device",
             VolumeKind::Gone => "gone",
+            VolumeKind::Unwritable => "not writable",
             VolumeKind::Simulated => "simulated",
         }
     }
+
+    /// Whether the appliance serves without it.
+    pub fn is_out(self) -> bool {
+        matches!(self, VolumeKind::Gone | VolumeKind::Unwritable)
+    }
 }
 
-/// Reads the array `volumes` of the section `ssd`.
-pub(super) fn read(section: &Section<'_>) -> Vec<SsdVolume> {
+/// Reads the array `volumes` of the section `ssd`; `known` are the paths that the last process had
+/// volumes at.
+pub(super) fn read(section: &Section<'_>, known: &BTreeSet<PathBuf>) -> Vec<SsdVolume> {
     let mut taken = HashMap::new();
-    let mut volumes = section.each("volumes", |one| volume(one, &mut taken));
+    let mut volumes = section.each("volumes", |one| volume(one, &mut taken, known));
     if volumes.len() > VOLUMES_MAX {
         section.fail(format!("{} volumes; at most {VOLUMES_MAX}", volumes.len()));
     }
@@ -100,16 +102,22 @@ fn name(volumes: &mut [SsdVolume]) {
     }
 }
 
-fn volume(section: &Section<'_>, taken: &mut HashMap<Named, Place>) -> SsdVolume {
+fn volume(
+    section: &Section<'_>,
+    taken: &mut HashMap<Named, Place>,
+    known: &BTreeSet<PathBuf>,
+) -> SsdVolume {
     let path = section.required("path", "a file or a block device such as \"/dev/nvme1n1\"");
     let path = path.and_then(Setting::with_text);
     let size = section.setting("size");
     let size_bytes = size.as_ref().and_then(|s| s.bytes(VOLUME_BYTES_MIN..=VOLUME_BYTES_MAX));
     let simulate = section.unlisted("simulate").and_then(Setting::with_text);
     let simulate = simulate.map(|(_, text)| text.to_owned());
-    let written = Written { section, size: size.as_ref(), size_bytes: size_bytes.map(whole) };
     let file =
         path.as_ref().map_or_else(PathBuf::new, |(_, text)| section.source.folder.join(text));
+    let was_known = known.contains(&absolute(&file));
+    let (size, size_bytes) = (size.as_ref(), size_bytes.map(whole));
+    let written = Written { section, size, size_bytes, was_known };
     let (kind, bytes) = match &path {
         Some(_) if simulate.is_some() => (VolumeKind::Simulated, written.needed()),
         Some((setting, text)) => written.standing(setting, text, &file),
@@ -163,196 +171,6 @@ fn refuse_twice(setting: &Setting<'_>, text: &str, path: &Path, taken: &mut Hash
         setting.fail(format!("is {text:?}, the volume at {line}:{column}; each volume once"));
     }
     taken.entry(named).or_insert_with(|| setting.source.place(setting.at));
-}
-
-/// The size as it was written.
-struct Written<'a> {
-    section: &'a Section<'a>,
-    size: Option<&'a Setting<'a>>,
-    size_bytes: Option<u64>,
-}
-
-impl Written<'_> {
-    /// What is at `path`, and how large the volume is; what is wrong has been reported.
-    fn standing(
-        &self,
-        setting: &Setting<'_>,
-        text: &str,
-        path: &Path,
-    ) -> (VolumeKind, Option<u64>) {
-        let found = match fs::metadata(path) {
-            Err(error) if is_gone(&error) && is_below_dev(path) => {
-                self.refuse_size();
-                return gone(setting, text, &error);
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return (VolumeKind::NewFile, self.possible(setting, text, path));
-            }
-            found => found.and_then(|found| writable(path).map(|()| found)),
-        };
-        match found {
-            Ok(found) if found.is_file() => {
-                (VolumeKind::File, Some(self.own(setting, path, found.len())))
-            }
-            Ok(found) if found.file_type().is_block_device() => self.of_device(setting, text, path),
-            Ok(_) => {
-                setting.fail(format!("is {text:?}; a file or a block device"));
-                (VolumeKind::File, None)
-            }
-            Err(error) if is_broken(&error) => gone(setting, text, &error),
-            Err(error) => {
-                refuse(setting, text, &error);
-                (VolumeKind::File, None)
-            }
-        }
-    }
-
-    /// A size that nothing else tells.
-    fn needed(&self) -> Option<u64> {
-        if self.size.is_none() {
-            self.section.fail("`ssd.volumes.size` is missing; write \"100 GiB\"");
-        }
-        self.size_bytes
-    }
-
-    /// Whether a file of the size could be made.
-    fn possible(&self, setting: &Setting<'_>, text: &str, path: &Path) -> Option<u64> {
-        let folder = folder_of(path);
-        if !folder.is_dir() {
-            setting.fail(format!("is {text:?}; a block device, or a file in a folder that exists"));
-            return self.size_bytes;
-        }
-        if let Err(error) = writable(path) {
-            refuse(setting, text, &error);
-        }
-        let Some(size) = self.size else {
-            setting.fail(format!(
-                "is {text:?}, a file that is not there: mount its file system, or give `size` to \
-                 have it made"
-            ));
-            return None;
-        };
-        let bytes = self.size_bytes?;
-        let free = statvfs(folder).ok().map(|found| found.f_bavail.saturating_mul(found.f_frsize));
-        if let Some(free) = free.filter(|free| *free < bytes) {
-            let free = bytes_text(whole(free));
-            size.fail(format!("is {:?}; {free} are free where it is to be", bytes_text(bytes)));
-        }
-        Some(bytes)
-    }
-
-    /// A volume keeps the size it was made with, whatever is said and whatever it lies on: that is
-    /// what counts. What is no volume that could be used is looked at later, and left out.
-    fn own(&self, setting: &Setting<'_>, path: &Path, there: u64) -> u64 {
-        let there = whole(there).clamp(VOLUME_BYTES_MIN, VOLUME_BYTES_MAX);
-        let Some(own) = own_bytes(path) else { return there };
-        let wanted = self.size.zip(self.size_bytes).filter(|(_, wanted)| *wanted != own);
-        let (place, said) = match wanted {
-            Some((size, wanted)) => {
-                (size.at, format!("`ssd.volumes.size` is {:?}", bytes_text(wanted)))
-            }
-            None if there > own => {
-                (setting.at, format!("`ssd.volumes.path`: there are {}", bytes_text(there)))
-            }
-            None => return own,
-        };
-        let advice = match wanted {
-            Some((_, wanted)) if wanted != there => format!(
-                "write {:?}, or remove {} to have it made anew, empty, in the new size",
-                bytes_text(own),
-                path.display()
-            ),
-            _ => format!(
-                "`tidegate volume format {}` makes it anew in {}",
-                shell_word(path),
-                bytes_text(there)
-            ),
-        };
-        let own_text = bytes_text(own);
-        let warning = format!("{said}, and the volume keeps {own_text}, as it was made; {advice}");
-        setting.source.warn(setting.source.place(place), warning);
-        own
-    }
-
-    fn refuse_size(&self) {
-        if let Some(size) = self.size {
-            size.fail("is for files; a block device is used whole: leave it out");
-        }
-    }
-
-    fn of_device(
-        &self,
-        setting: &Setting<'_>,
-        text: &str,
-        path: &Path,
-    ) -> (VolumeKind, Option<u64>) {
-        let end = fs::File::open(path).and_then(|mut device| device.seek(SeekFrom::End(0)));
-        self.refuse_size();
-        // A drive that has given up still has its name, and no room.
-        let end = end.and_then(|bytes| match bytes {
-            0 => Err(io::Error::from_raw_os_error(libc::ENOMEDIUM)),
-            bytes => Ok(bytes),
-        });
-        if let Some(error) = end.as_ref().err().filter(|error| is_gone(error)) {
-            return gone(setting, text, error);
-        }
-        let bytes = match end {
-            Ok(bytes) if whole(bytes) < VOLUME_BYTES_MIN => {
-                let (bytes, least) = (bytes_text(bytes), bytes_text(VOLUME_BYTES_MIN));
-                setting.fail(format!("is {text:?}, a device of {bytes}; at least {least:?}"));
-                None
-            }
-            Ok(bytes) => Some(self.own(setting, path, bytes)),
-            Err(error) => {
-                refuse(setting, text, &error);
-                None
-            }
-        };
-        (VolumeKind::BlockDevice, bytes)
-    }
-}
-
-/// The size of the volume that is there, if one is and says so in time: a drive that hangs must not
-/// hold up the others.
-fn own_bytes(path: &Path) -> Option<u64> {
-    let (tell, heard) = sync_channel(1);
-    let path = path.to_owned();
-    thread::spawn(move || drop(tell.try_send(glance(&path))));
-    let superblock = heard.recv_timeout(GLANCE_MAX).ok()?.ok()?;
-    Some(superblock.geometry().volume_bytes())
-}
-
-/// How long a volume may take to say how large it is.
-const GLANCE_MAX: Duration = Duration::from_secs(1);
-
-/// What has died since the configuration was written: not the operator's mistake.
-fn gone(setting: &Setting<'_>, text: &str, error: &io::Error) -> (VolumeKind, Option<u64>) {
-    let warning = format!(
-        "`ssd.volumes.path` is {text:?}, which is gone ({}): the appliance serves without it",
-        cause(error)
-    );
-    setting.source.warn(setting.source.place(setting.at), warning);
-    (VolumeKind::Gone, None)
-}
-
-/// Whether devices are named there; what is missing elsewhere is a file.
-fn is_below_dev(path: &Path) -> bool {
-    path.starts_with("/dev") && !path.starts_with("/dev/shm")
-}
-
-fn is_gone(error: &io::Error) -> bool {
-    let codes = [libc::ENOENT, libc::EIO, libc::ENXIO, libc::ENODEV, libc::ENOMEDIUM];
-    error.raw_os_error().is_some_and(|code| codes.contains(&code))
-}
-
-/// What a drive or a file system says that has failed and lets nobody write any more.
-fn is_broken(error: &io::Error) -> bool {
-    is_gone(error) || matches!(error.raw_os_error(), Some(libc::EROFS | libc::EUCLEAN))
-}
-
-fn refuse(setting: &Setting<'_>, text: &str, error: &io::Error) {
-    let cause = cause(error);
-    setting.fail(format!("is {text:?}, which cannot be used: {cause}; one this user may write"));
 }
 
 /// Bytes a day, as they are or as a multiple of the volume's size, if that is known. A volume that

@@ -127,3 +127,66 @@ fn nobody_is_advised_to_remove_what_was_no_volume() {
         assert!(!told.contains("remove") && !told.contains("anew"), "{command}: {told}");
     }
 }
+
+/// What a start says, as somebody for whom permissions count, until it accepts.
+fn served_as_nobody(folder: &Path, config: &str) -> String {
+    let mut command = as_nobody(folder, &["serve", "--config", config]);
+    let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut said = String::new();
+    for line in BufReader::new(child.stderr.take().unwrap()).lines() {
+        said += &(line.unwrap() + "\n");
+        if said.contains("admin at") {
+            break;
+        }
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    said
+}
+
+#[test]
+fn a_volume_that_this_user_may_not_write_is_left_out_and_the_others_serve() {
+    let folder = TempDir::new().unwrap();
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();
+    let [path, well] = ["volume", "well"].map(|name| folder.path().join(name));
+    make(&path, "256 MiB");
+    fs::set_permissions(&path, Permissions::from_mode(0o444)).unwrap();
+    let config = configuration(folder.path(), &[&path, &well], "256 MiB");
+    let told = as_nobody(folder.path(), &["check", &config]).output().unwrap();
+    assert!(told.status.success(), "{}", text(&told.stderr));
+    let told = text(&told.stdout);
+    let says = "which this user may not write (permission denied): let it, by mode or owner; the \
+                appliance serves without it";
+    assert!(told.contains(says) && told.contains("volume  not writable"), "{told}");
+    let said = served_as_nobody(folder.path(), &config);
+    let out = "ERROR volume volume is left out until the next start: no permission to open ";
+    assert!(said.contains(out) && said.contains("http at 127.0.0.1:"), "{said}");
+    assert!(said.contains("; let this user read and write it, by mode or owner"), "{said}");
+    assert!(!said.contains("volume well is left out"), "{said}");
+}
+
+#[test]
+fn a_new_file_without_room_is_refused_unless_it_was_there_before() {
+    let folder = TempDir::new().unwrap();
+    let [path, well] = ["volume", "well"].map(|name| folder.path().join(name));
+    // More than there is anywhere.
+    let config = configuration(folder.path(), &[&well, &path], "256 MiB");
+    let large = fs::read_to_string(&config).unwrap();
+    let (first, last) = large.rsplit_once("256 MiB").unwrap();
+    fs::write(&config, format!("{first}4 TiB{last}")).unwrap();
+    for words in [&["check", &config][..], &["serve", "--config", &config]] {
+        let told = tidegate(words);
+        assert_eq!(told.status.code(), Some(64), "{}", text(&told.stderr));
+        assert!(text(&told.stderr).contains(" are free where it is to be"));
+    }
+    let known = format!("{{\"volumes\": {{}}, \"paths\": [{path:?}]}}");
+    fs::write(folder.path().join("state.json"), known).unwrap();
+    let told = checked(&config);
+    assert_eq!(warnings(&told).len(), 1, "{told}");
+    let says = "which was in use before and cannot be made anew (";
+    assert!(warnings(&told)[0].contains(says), "{told}");
+    assert!(warnings(&told)[0].contains("mount its file system"), "{told}");
+    let said = served(&config);
+    line_of(&said, "volume", "left out until the next start: ");
+    assert!(!said.iter().any(|line| line.contains("volume well is left out")), "{said:#?}");
+}

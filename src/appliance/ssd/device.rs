@@ -19,7 +19,7 @@ use crate::store::format::{Geometry, VolumeId};
 
 /// Why a volume has no device.
 pub(super) enum NoDevice {
-    /// It is not there, or broken, or lets nobody write any more: the appliance serves without it.
+    /// It is not there, or broken, or may not be written: the appliance serves without it.
     Gone(String),
     /// It is another's, or the settings are wrong: an operator must look at it.
     Refused(String),
@@ -59,15 +59,20 @@ pub(super) fn device_of(
         access: device::Access::ReadWrite,
     };
     if volume.kind == VolumeKind::NewFile && !volume.path.exists() {
-        make_file(&volume.path, made()?, &options, runtime).map_err(NoDevice::Refused)?;
+        let no_file = if was_known { NoDevice::Gone } else { NoDevice::Refused };
+        make_file(&volume.path, made()?, &options, runtime).map_err(no_file)?;
         tell(volume, was_known);
     }
-    device::open(&volume.path, &options).map_err(|error| match error {
-        OpenError::Missing { .. }
-        | OpenError::Tiny { .. }
-        | OpenError::ReadOnly { .. }
-        | OpenError::Failed { .. } => NoDevice::Gone(error.to_string()),
-        _ => NoDevice::Refused(format!("{error}{}", error.remedy())),
+    device::open(&volume.path, &options).map_err(|error| {
+        let why = format!("{error}{}", error.remedy());
+        match error {
+            OpenError::Missing { .. }
+            | OpenError::Tiny { .. }
+            | OpenError::NoPermission { .. }
+            | OpenError::ReadOnly { .. }
+            | OpenError::Failed { .. } => NoDevice::Gone(why),
+            _ => NoDevice::Refused(why),
+        }
     })
 }
 

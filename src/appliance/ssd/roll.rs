@@ -145,8 +145,8 @@ pub struct LeftOut {
 }
 
 /// Looks at the volumes of a configuration as a start would, beside an appliance that has them
-/// open: those that it would leave out. Changes nothing; blocks. What is gone has been said when
-/// the configuration was read.
+/// open: those that it would leave out. Changes nothing; blocks. What is gone or cannot
+/// be written has been said when the configuration was read.
 ///
 /// # Errors
 /// What a start would refuse.
@@ -163,7 +163,7 @@ pub fn look_at_volumes(config: &Config) -> Result<Vec<LeftOut>, ConfigError> {
         },
     };
     let there = config.ssd.volumes.iter().enumerate();
-    let there = there.filter(|(_, volume)| volume.kind != VolumeKind::Gone);
+    let there = there.filter(|(_, volume)| !volume.kind.is_out());
     let judged: Vec<_> =
         there.map(|(index, volume)| (index, volume, judge(volume).err())).collect();
     let each = judged.iter().map(|(_, volume, unfit)| (*volume, unfit.as_ref()));

@@ -9,7 +9,7 @@ use http::header::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
 use crate::appliance::{LeftOut, connections_affordable};
-use crate::config::{AccessLogTarget, Config, Ssd, SsdVolume, VolumeKind};
+use crate::config::{AccessLogTarget, Config, Ssd, SsdVolume};
 use crate::site::{FieldEdits, Origin, QueryPolicy, Redirects, Rule, Site};
 
 /// All of it.
@@ -66,8 +66,8 @@ pub(super) fn config(config: &Config, left_out: &[LeftOut]) -> Value {
 
 fn ssd(ssd: &Ssd, left_out: &[LeftOut]) -> Value {
     let why = |at| left_out.iter().find(|one| one.index == at).map(|one| one.why.as_str());
-    // Of what is gone nobody knows a size, nor what is a multiple of it.
-    let known = |volume: &SsdVolume, bytes| (volume.kind != VolumeKind::Gone).then_some(bytes);
+    // Of what is out nobody knows a size, nor what is a multiple of it.
+    let known = |volume: &SsdVolume, bytes| (!volume.kind.is_out()).then_some(bytes);
     json!({
         "admission": ssd.admission.as_str(),
         "engine": ssd.engine.as_str(),

@@ -6,9 +6,7 @@ use http::header::{HeaderName, HeaderValue};
 
 use crate::appliance::{LeftOut, connections_affordable};
 use crate::config::units::{bytes_about, bytes_text, duration_text};
-use crate::config::{
-    AccessLogTarget, Certificate, Config, Limits, ListenerKind, Log, SsdVolume, VolumeKind,
-};
+use crate::config::{AccessLogTarget, Certificate, Config, Limits, ListenerKind, Log, SsdVolume};
 use crate::limits::INDEX_ENTRY_BYTES;
 use crate::site::{FieldEdits, Lifetimes, Origin, QueryPolicy, Redirects, Rule, Site};
 
@@ -116,8 +114,8 @@ fn ssd(config: &Config, left_out: &[LeftOut]) -> Vec<(&'static str, String)> {
 
 fn volume(volume: &SsdVolume, is_left_out: bool) -> String {
     let SsdVolume { size_bytes, writes_per_day_bytes, weight, .. } = *volume;
-    if is_left_out || volume.kind == VolumeKind::Gone {
-        let why = if is_left_out { "left out" } else { "gone" };
+    if is_left_out || volume.kind.is_out() {
+        let why = if is_left_out { "left out" } else { volume.kind.as_str() };
         return format!("{}  {why}", path(&volume.path));
     }
     format!(

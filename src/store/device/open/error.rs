@@ -114,6 +114,13 @@ impl OpenError {
                 "; if that is the appliance, `tidegate status` shows the volume, and the appliance \
                  has to be stopped first"
             }
+            OpenError::ReadOnly { .. } => {
+                "; remount its file system, or make the device, so that it can be written"
+            }
+            OpenError::NoPermission { .. } => {
+                "; let this user read and write it, by mode or owner (`lsattr` shows what is \
+                 immutable)"
+            }
             _ => "",
         }
     }

@@ -64,7 +64,8 @@ pub(super) fn run(args: &Args) -> Result<String, Failure> {
         let (file, place) = (config.file.clone(), Some(volume.place));
         config.warnings.push(ConfigError { file, place, text });
     }
-    for text in look_at_failed(&config) {
+    let state_fault = config.ssd.state_fault().filter(|_| !config.ssd.volumes.is_empty());
+    for text in state_fault.into_iter().chain(look_at_failed(&config)) {
         config.warnings.push(ConfigError { file: config.file.clone(), place: None, text });
     }
     Ok(match args.json {

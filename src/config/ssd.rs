@@ -8,11 +8,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::{Access, access};
+
 use crate::limits::{INDEX_BYTES_MIN, INDEX_ENTRIES_PER_MIB, INDEX_ENTRY_BYTES};
 use crate::store::remembered::Remembered;
 
 use super::TIMEOUTS;
-use super::error::ConfigErrors;
+use super::error::{ConfigErrors, cause};
 use super::paths::folder_of;
 use super::raw::{Section, Source};
 use super::units::bytes_text;
@@ -36,6 +38,20 @@ pub struct Ssd {
     pub state: PathBuf,
     /// Its volumes, no two of which are one.
     pub volumes: Vec<SsdVolume>,
+}
+
+impl Ssd {
+    /// Why this user cannot remember there which volumes fail, if he cannot. Changes nothing.
+    pub fn state_fault(&self) -> Option<String> {
+        let there = folder_of(&self.state).ancestors().find(|folder| folder.exists())?;
+        let error = access(there, Access::WRITE_OK | Access::EXEC_OK).err()?;
+        Some(format!(
+            "`ssd.state` {} cannot be written by this user ({}): after a restart it is not known \
+             which volumes failed, nor which were away and may hold what was replaced",
+            self.state.display(),
+            cause(&error.into())
+        ))
+    }
 }
 
 /// What is written to the ssd tier.

@@ -190,3 +190,26 @@ fn a_new_file_without_room_is_refused_unless_it_was_there_before() {
     line_of(&said, "volume", "left out until the next start: ");
     assert!(!said.iter().any(|line| line.contains("volume well is left out")), "{said:#?}");
 }
+
+#[test]
+fn a_state_file_that_cannot_be_written_is_warned_of() {
+    let folder = TempDir::new().unwrap();
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();
+    let below = folder.path().join("below");
+    fs::create_dir(&below).unwrap();
+    let config = configuration(folder.path(), &[&folder.path().join("volume")], "256 MiB");
+    let told = |config: &str| {
+        let told = as_nobody(folder.path(), &["check", config]).output().unwrap();
+        assert!(told.status.success(), "{}", text(&told.stderr));
+        text(&told.stdout)
+    };
+    assert!(!told(&config).contains("warnings"), "{}", told(&config));
+    let state = below.join("state.json").display().to_string();
+    let old = folder.path().join("state.json").display().to_string();
+    let elsewhere = fs::read_to_string(&config).unwrap().replace(&old, &state);
+    fs::write(&config, elsewhere).unwrap();
+    fs::set_permissions(&below, Permissions::from_mode(0o555)).unwrap();
+    let told = told(&config);
+    let says = format!("`ssd.state` {state} cannot be written by this user (permission denied): ");
+    assert!(told.contains(&says), "{told}");
+}

@@ -213,3 +213,28 @@ fn a_state_file_that_cannot_be_written_is_warned_of() {
     let says = format!("`ssd.state` {state} cannot be written by this user (permission denied): ");
     assert!(told.contains(&says), "{told}");
 }
+
+#[test]
+fn the_demo_says_that_its_port_is_taken() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    for (words, stdout) in [(&[][..], true), (&["--json"], false)] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+            .args([&["demo", "--port", &port], words].concat())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut said = String::new();
+        while !said.contains("\"page\"") && !said.contains("Ctrl-C") {
+            assert!(out.read_line(&mut said).unwrap() > 0, "{said}");
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let mut err = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+        let told = if stdout { &said } else { &err };
+        assert!(told.contains(&format!("ort {port} is taken")), "{said}\n{err}");
+    }
+}

@@ -129,7 +129,15 @@ const LOOK_EVERY: Duration = Duration::from_millis(300);
 const LOOKS_MAX: usize = 30;
 
 async fn show(args: &Args, folder: &Folder, edge: &Running) -> Result<(), Failure> {
-    let https = format!("https://localhost:{}", first(&edge.https_addresses())?.port());
+    let port = first(&edge.https_addresses())?.port();
+    let https = format!("https://localhost:{port}");
+    let taken = format!("Port {} is taken: the page is at port {port}.", args.port);
+    let is_elsewhere = args.port != 0 && args.port != port;
+    if is_elsewhere && args.json {
+        // The line of JSON stays alone on standard output.
+        let _ = writeln!(io::stderr(), "{taken}");
+    }
+    let note = if is_elsewhere && !args.json { format!("\n  {taken}\n") } else { String::new() };
     let http = format!("http://localhost:{}", first(&edge.http_addresses())?.port());
     let admin = format!("http://localhost:{}", first(&edge.admin_addresses())?.port());
     let certificate = folder.certificate();
@@ -143,7 +151,7 @@ async fn show(args: &Args, folder: &Folder, edge: &Running) -> Result<(), Failur
             format!("{links}\n")
         }
         false => format!(
-            "\n  The film, and what the edge does   {https}/\n  \
+            "{note}\n  The film, and what the edge does   {https}/\n  \
              Metrics                            {admin}/metrics\n\n  \
              The certificate was made a moment ago: let your browser accept it, or trust\n  {0}\n  \
              By hand, and a part of it; what the edge did is in Cache-Status:\n  \

@@ -27,7 +27,8 @@ Examples:
   tidegate check tidegate.toml --json | jq .memory
   tidegate check tidegate.toml --request 'GET https://video.example.com/film/a.m3u8'
 
-Each fault is one line, FILE:LINE:COLUMN: what is wrong and what would be right; exit code 64.";
+Each fault is one line, FILE:LINE:COLUMN: what is wrong and what would be right; exit code 64.
+A volume that would be left out is a warning; exit code 0.";
 
 /// Check a configuration and print what it means
 #[derive(Debug, clap::Args)]

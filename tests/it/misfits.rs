@@ -238,3 +238,9 @@ fn the_demo_says_that_its_port_is_taken() {
         assert!(told.contains(&format!("ort {port} is taken")), "{said}\n{err}");
     }
 }
+
+#[test]
+fn the_help_of_check_says_that_volumes_left_out_are_warnings() {
+    let told = text(&tidegate(&["check", "--help"]).stdout);
+    assert!(told.contains("A volume that would be left out is a warning; exit code 0."), "{told}");
+}

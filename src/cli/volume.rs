@@ -59,7 +59,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     match &args.command {
         Command::Create(args) => super::print(&create::run(args)?),
         Command::Format(args) => super::print(&format::run(args)?),
-        Command::Inspect(args) => super::print(&inspect::run(args)?),
+        Command::Inspect(args) => inspect::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Wipe(args) => super::print(&wipe::run(args)?),
         Command::Forgive(args) => super::print(&forgive::run(args)?),

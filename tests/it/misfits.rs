@@ -244,3 +244,24 @@ fn the_help_of_check_says_that_volumes_left_out_are_warnings() {
     let told = text(&tidegate(&["check", "--help"]).stdout);
     assert!(told.contains("A volume that would be left out is a warning; exit code 0."), "{told}");
 }
+
+#[test]
+fn a_volume_that_is_not_as_it_was_written_is_exit_code_1_of_inspect_too() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("volume");
+    make(&path, "256 MiB");
+    let inspect = |words: &[&str]| {
+        tidegate(&[&["volume", "inspect", path.to_str().unwrap()], words].concat())
+    };
+    assert_eq!(inspect(&[]).status.code(), Some(0));
+    use std::os::unix::fs::FileExt;
+    let file = File::options().write(true).open(&path).unwrap();
+    file.write_all_at(b"X", 4096 + 100).unwrap();
+    for words in [&[][..], &["--json"]] {
+        let told = inspect(words);
+        assert_eq!(told.status.code(), Some(1), "{}", text(&told.stdout));
+        assert!(text(&told.stdout).contains("superblock"), "{}", text(&told.stdout));
+        let line = format!("{}: one thing is wrong\n", path.display());
+        assert_eq!(text(&told.stderr), line);
+    }
+}

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::{StateFile, open, progress, runtime, told};
-use crate::cli::Failure;
+use crate::cli::{Failure, print};
 use crate::config::ConfigErrors;
 use crate::store::device::{Access, Disk};
 use crate::store::format::{RegionState, VolumeId};
@@ -17,7 +17,8 @@ Examples:
   tidegate volume inspect /ssd/tidegate.volume
   tidegate volume inspect /dev/disk/by-id/nvme-EXAMPLE --json | jq .regions
 
-Nothing is changed. Of a volume that an appliance has open, `tidegate status` tells.";
+Nothing is changed. Of a volume that an appliance has open, `tidegate status` tells.
+Exit codes: 0 what was read is as it was written, 1 something is wrong, 64 misused";
 
 /// Show what a volume is, what it holds and how it is
 #[derive(Debug, clap::Args)]
@@ -32,8 +33,20 @@ pub(super) struct Args {
     pub(super) state: StateFile,
 }
 
-/// Looks; what is to be printed.
-pub(super) fn run(args: &Args) -> Result<String, Failure> {
+/// Looks, prints what was found, and fails if anything is wrong.
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let (told, faults) = look(args)?;
+    print(&told)?;
+    let path = args.path.display();
+    match faults {
+        0 => Ok(()),
+        1 => Err(Failure::Failed(format!("{path}: one thing is wrong"))),
+        _ => Err(Failure::Failed(format!("{path}: {faults} things are wrong"))),
+    }
+}
+
+/// What is to be printed, and how much is wrong.
+pub(super) fn look(args: &Args) -> Result<(String, usize), Failure> {
     let state = args.state.path_if_known()?;
     let disk = open(&args.path, Access::ReadOnly)?;
     let runtime = runtime()?;
@@ -42,13 +55,14 @@ pub(super) fn run(args: &Args) -> Result<String, Failure> {
         .map_err(|error| Failure::Failed(error.told_of(&args.path)))?;
     runtime.block_on(survey.check_checkpoints(&disk));
     let contents = runtime.block_on(contents(&disk, &survey, args.json));
+    let faults = survey.faults.len() + contents.faults.len();
     let health = Health::of(survey.superblock.id(), state);
     if args.json {
         let mut value = told::as_json(&args.path, &survey, &contents);
         health.tell(&mut value);
-        return Ok(format!("{value:#}\n"));
+        return Ok((format!("{value:#}\n"), faults));
     }
-    Ok(told::inspected(&args.path, &survey, &contents, &health.words()))
+    Ok((told::inspected(&args.path, &survey, &contents, &health.words()), faults))
 }
 
 /// What is remembered of a volume, as far as that can be known.

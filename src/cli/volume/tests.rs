@@ -29,7 +29,7 @@ fn args(path: &Path) -> inspect::Args {
 }
 
 fn inspected(path: &Path) -> serde_json::Value {
-    serde_json::from_str(&inspect::run(&args(path)).unwrap()).unwrap()
+    serde_json::from_str(&inspect::look(&args(path)).unwrap().0).unwrap()
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn a_volume_is_made_looked_at_checked_and_unmade() {
 
     let state = path.with_extension("state");
     assert_eq!(code(&["wipe", name, "--yes", "--state", state.to_str().unwrap()]), done);
-    let error = inspect::run(&args(&path)).unwrap_err().to_string();
+    let error = inspect::look(&args(&path)).unwrap_err().to_string();
     assert!(error.contains("a.volume is no volume: nothing was written here; "), "{error}");
     assert_eq!(code(&["verify", name]), ExitCode::from(1));
 }
@@ -212,7 +212,7 @@ fn what_a_start_heals_is_wrong_before_and_what_it_finds_is_found() {
             (&part.into(), &from.into())
         );
         assert_eq!(code(&["verify", name]), ExitCode::from(1), "{from}..{to}");
-        let words = inspect::run(&inspect::Args { json: false, ..args(&path) }).unwrap();
+        let (words, _) = inspect::look(&inspect::Args { json: false, ..args(&path) }).unwrap();
         assert!(
             words.contains("  from its next start on the appliance writes the table"),
             "{words}"
@@ -231,7 +231,7 @@ fn a_volume_in_use_is_left_alone_with_one_line() {
     let path = folder.path().join("a.volume");
     create(&path, 256 * MIB).unwrap();
     let _open = open(&path, Access::ReadWrite).unwrap();
-    let error = inspect::run(&args(&path)).unwrap_err().to_string();
+    let error = inspect::look(&args(&path)).unwrap_err().to_string();
     assert!(error.contains("is in use by another process; if that is the appliance"), "{error}");
     assert_eq!(error.lines().count(), 1);
 }
@@ -250,7 +250,7 @@ fn a_volume_that_has_failed_is_shown_and_forgiven() {
         since: std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_795_262_128),
     };
     remembered.remember(id, illness).unwrap();
-    let words = inspect::run(&inspect::Args { json: false, ..args(&path) }).unwrap();
+    let (words, _) = inspect::look(&inspect::Args { json: false, ..args(&path) }).unwrap();
     let line = "health       offline since Sat, 21 Nov 2026 11:55:28 GMT: 20 reads failed\n";
     assert!(words.contains(line), "{words}");
     let state = state.to_str().unwrap();
@@ -296,7 +296,7 @@ fn whoever_only_looks_leaves_a_damaged_state_file_where_it_is() {
     let state = path.with_extension("state");
     fs::write(&state, "{").unwrap();
     for _ in 0..2 {
-        let words = inspect::run(&inspect::Args { json: false, ..args(&path) }).unwrap();
+        let (words, _) = inspect::look(&inspect::Args { json: false, ..args(&path) }).unwrap();
         assert!(words.contains("a.state is damaged (EOF"), "{words}");
         assert_eq!(code(&["forgive", name, "--state", state.to_str().unwrap()]), ExitCode::SUCCESS);
         assert_eq!(fs::read(&state).unwrap(), b"{");

@@ -282,3 +282,25 @@ fn refuse(setting: &Setting<'_>, text: &str, error: &io::Error) {
     let cause = cause(error);
     setting.fail(format!("is {text:?}, which cannot be used: {cause}; one this user may write"));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_not_be_written_is_told_by_its_cause() {
+        let table = [
+            (libc::EROFS, Some("which is read-only: remount its file system")),
+            (libc::EACCES, Some("which this user may not write (permission denied): let it")),
+            (libc::EPERM, Some("which nobody may write (operation not permitted): `chattr -i`")),
+            (libc::ENOTDIR, None),
+        ];
+        for (code, says) in table {
+            let error = io::Error::from_raw_os_error(code);
+            let told = unwritable(&error);
+            assert!(!is_broken(&error), "{code}: what is broken is called gone");
+            assert_eq!(told.is_some(), says.is_some(), "{code}");
+            assert!(told.unwrap_or_default().starts_with(says.unwrap_or_default()), "{code}");
+        }
+    }
+}

@@ -110,7 +110,7 @@ fn what_a_crash_alone_leaves_is_no_reason_to_replace_the_drive() {
     let half = (table.end - table.start) / 2;
     for (at, advice) in [(table.start, torn), (table.start + half, drive), (4096, drive)] {
         file.write_all_at(b"?", at + 100).unwrap();
-        let words = inspect::run(&inspect::Args { json: false, ..args(&path) }).unwrap();
+        let words = inspect::look(&inspect::Args { json: false, ..args(&path) }).unwrap().0;
         assert!(words.ends_with(advice), "{words}");
     }
 }
@@ -271,10 +271,10 @@ fn a_broken_configuration_that_nobody_named_keeps_nobody_from_looking() {
     fs::write(&usual, "[ssd").unwrap();
     let state = || StateFile { usual: usual.clone(), ..StateFile::default() };
     let looks = |json| inspect::Args { path: path.clone(), json, state: state() };
-    let words = inspect::run(&looks(false)).unwrap();
+    let words = inspect::look(&looks(false)).unwrap().0;
     let unknown = "  health       it is not known where it would be remembered: ";
     assert!(words.contains(unknown) && words.contains("tidegate.toml:1:"), "{words}");
-    let told = serde_json::from_str::<serde_json::Value>(&inspect::run(&looks(true)).unwrap());
+    let told = serde_json::from_str::<serde_json::Value>(&inspect::look(&looks(true)).unwrap().0);
     let told = told.unwrap();
     assert!(told["state_file"].is_null() && told["state_file_exists"].is_null(), "{told}");
     assert!(told["state_file_error"].as_str().unwrap().contains("tidegate.toml:1:"), "{told}");

@@ -12,7 +12,7 @@ mod paths;
 mod roll;
 mod sample;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,7 +37,7 @@ use crate::config::{self, Config, SsdVolume};
 use crate::object::BlockSize;
 use crate::store::device::Disk;
 use crate::store::format::{Superblock, VolumeId};
-use crate::store::remembered::Remembered;
+use crate::store::remembered::{Illness, Remembered};
 use crate::store::volume::{VolumeError, VolumeSettings};
 use crate::store::{Volume, shell_word};
 
@@ -75,8 +75,7 @@ pub(super) fn start(config: &Config, tier: SsdParts) -> Result<(Arc<Ssd>, Watch)
         let (opened, roll) = (tier_volume.clone(), roll.clone());
         let online = runtime.spawn(async move {
             let path = one.set.path.clone();
-            let volume = one.open(&roll).await.map_err(|unfit| unfit.told_of(&path))?;
-            ill::bring_back(&volume, &ill);
+            let volume = one.open(&roll, &ill).await.map_err(|unfit| unfit.told_of(&path))?;
             let told = ill::catch_up(&opened.name, &volume, in_use.as_ref().as_ref()).await;
             opened.come_online(volume);
             Ok::<_, String>(told)
@@ -139,26 +138,36 @@ struct LookedAt {
     set: SsdVolume,
     superblock: JoinHandle<Result<Superblock, VolumeError>>,
     /// `None` while it is not known what is there.
-    judged: Option<Result<(), Unfit>>,
+    judged: Option<Result<VolumeId, Unfit>>,
     disk: Disk,
     settings: VolumeSettings,
 }
 
 impl LookedAt {
     /// Whether it is used, if that is known in time.
-    async fn judge(&mut self, roll: &Mutex<Roll>, until: Instant) -> Option<Result<(), Unfit>> {
+    async fn judge(
+        &mut self,
+        roll: &Mutex<Roll>,
+        until: Instant,
+    ) -> Option<Result<VolumeId, Unfit>> {
         let left = until.saturating_duration_since(Instant::now());
         let read = timeout(left, &mut self.superblock).await.ok()?;
         Some(entered(roll, &self.tier_volume.name, read))
     }
 
-    /// Opens it, if it is used.
-    async fn open(self, roll: &Mutex<Roll>) -> Result<Arc<Volume>, Unfit> {
-        match self.judged {
+    /// Opens it, if it is used; it is no better than it is remembered.
+    async fn open(
+        self,
+        roll: &Mutex<Roll>,
+        ill: &BTreeMap<u128, Illness>,
+    ) -> Result<Arc<Volume>, Unfit> {
+        let id = match self.judged {
             Some(judged) => judged?,
             None => entered(roll, &self.tier_volume.name, self.superblock.await)?,
-        }
-        Volume::open(self.disk, self.settings).await.map_err(Unfit::Volume)
+        };
+        let left_as = ill.get(&id.0).map(Illness::brought_back).unwrap_or_default();
+        let settings = VolumeSettings { left_as, ..self.settings };
+        Volume::open(self.disk, settings).await.map_err(Unfit::Volume)
     }
 }
 
@@ -166,10 +175,11 @@ fn entered(
     roll: &Mutex<Roll>,
     name: &str,
     read: Result<Result<Superblock, VolumeError>, JoinError>,
-) -> Result<(), Unfit> {
+) -> Result<VolumeId, Unfit> {
     let read = read.map_err(|panicked| Unfit::Unreadable(panicked.to_string()))?;
     let superblock = read.map_err(Unfit::Volume)?;
-    roll.lock().unwrap_or_else(PoisonError::into_inner).enter(name, &superblock)
+    roll.lock().unwrap_or_else(PoisonError::into_inner).enter(name, &superblock)?;
+    Ok(superblock.id())
 }
 
 /// A volume on its way.

@@ -398,7 +398,7 @@ mod tests {
     use crate::object::VersionNumbers;
     use crate::site::{FieldEdits, Lifetimes, PathPattern, QueryPolicy};
     use crate::store::device::{Device, Disk, Faults, Share, Simulated, Simulation, Urgency};
-    use crate::store::volume::{HeadWrite, SmallBody, State, Trust, VolumeSettings};
+    use crate::store::volume::{HeadWrite, SmallBody, Trust, VolumeSettings};
     use crate::store::{Geometry, Volume, VolumeId};
 
     const LONG: Duration = Duration::from_secs(3600);
@@ -710,7 +710,7 @@ mod tests {
             assert!(matches!(known(&ssd, &key), Known::Variant(_)));
             ssd.parts.heads.clear();
             match vanished {
-                true => volume.worsen(&State::Offline { why: "gone".to_owned() }),
+                true => volume.lose(),
                 false => device.set_faults(Faults { fail_reads: Share::ALL, ..Faults::default() }),
             }
             let unheard_of = ObjectKey::new(SiteId(0), "/b");
@@ -819,7 +819,7 @@ mod tests {
         ssd.volumes.all()[0].come_online(volume.clone());
         let KeptBlock { subject, version, block } = keep_block(&ssd).await;
         assert_eq!(ssd.held_or_lost(&block), PieceMap::run(0, 16));
-        volume.worsen(&State::Offline { why: "gone".to_owned() });
+        volume.lose();
         assert_eq!(ssd.held(&block), PieceMap::default());
         assert_eq!(ssd.held_or_lost(&block), PieceMap::run(0, 16));
         let wanted = |first, count| Wanted { block, first, count, class: Class::Miss };

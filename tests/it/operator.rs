@@ -202,11 +202,13 @@ async fn a_volume_that_failed_is_ill_after_a_restart_until_it_is_forgiven() {
     assert!(words.contains(&format!("\n  disk: {why}")), "{words}");
     edge.drain().await;
 
+    let left = fs::read(&path).unwrap();
     let mut edge = start();
     let (words, volumes) = status_of(&edge);
     assert!(words.contains("\n  disk: read-only: it failed before: 8 errors in 10 "), "{words}");
     assert_eq!(&volumes[0]["state"], "read-only", "{volumes}");
     edge.drain().await;
+    assert!(fs::read(&path).unwrap() == left, "it was written");
 
     let config = the_state_file_is_found(folder.path(), name);
     let forgiven = tidegate(&["volume", "forgive", name, "--config", &config]);

@@ -24,13 +24,6 @@ pub(super) fn remembered(file: &Remembered) -> Arc<BTreeMap<u128, Illness>> {
     Arc::new(ill)
 }
 
-/// A volume that was just opened is no better than it is remembered.
-pub(super) fn bring_back(volume: &Volume, ill: &BTreeMap<u128, Illness>) {
-    if let Some(illness) = ill.get(&volume.id().0) {
-        illness.bring_back(volume);
-    }
-}
-
 /// A volume that was just opened, and was told of every change before if it is `in_use`, as far as
 /// that is known: it, if it will know of every change from now on.
 pub(super) async fn catch_up(

@@ -31,13 +31,13 @@ impl Illness {
         Some(Illness { state, reason: why.clone(), since })
     }
 
-    /// Uses a volume that was just opened no more than this allows.
-    pub fn bring_back(&self, volume: &Volume) {
+    /// What the volume is when it is opened again.
+    pub fn brought_back(&self) -> State {
         let why = format!("it failed before: {}", self.reason);
-        volume.worsen(&match self.state {
+        match self.state {
             IllState::ReadOnly => State::ReadOnly { why },
             IllState::Offline => State::Offline { why },
-        });
+        }
     }
 }
 
@@ -91,11 +91,11 @@ mod tests {
     use crate::store::volume::{HeadWrite, VolumeSettings};
     use crate::store::{Geometry, ObjectHash, SiteHash, VolumeId};
 
-    async fn volume(device: &Arc<Simulated>, id: u128) -> Arc<Volume> {
+    async fn volume(device: &Arc<Simulated>, id: u128, left_as: State) -> Arc<Volume> {
         let disk = Disk::new(device.clone());
         let geometry = Geometry::new(32 << 20, 2 << 20, BlockSize::MAX, 1_000).unwrap();
         Volume::format(&disk, geometry, VolumeId(id)).await.unwrap();
-        Volume::open(disk, VolumeSettings::default()).await.unwrap()
+        Volume::open(disk, VolumeSettings { left_as, ..Default::default() }).await.unwrap()
     }
 
     fn device(seed: u64) -> Arc<Simulated> {
@@ -119,7 +119,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let remembered = Remembered::at(&folder.path().join("volumes.json"));
         let (well, sick) = (device(1), device(2));
-        let volumes = vec![volume(&well, 7).await, volume(&sick, 8).await];
+        let volumes =
+            vec![volume(&well, 7, State::Online).await, volume(&sick, 8, State::Online).await];
         let (stop, watched) = (CancellationToken::new(), volumes.clone());
         let watching = remembered.clone().watch(move || watched.clone(), stop.clone());
         let watching = tokio::spawn(watching);
@@ -137,8 +138,7 @@ mod tests {
         let (all, _) = remembered.all();
         assert_eq!(all.keys().collect::<Vec<_>>(), [&8], "the other one was only closed");
 
-        let again = volume(&device(3), 8).await;
-        all[&8].bring_back(&again);
+        let again = volume(&device(3), 8, all[&8].brought_back()).await;
         let expected = format!("it failed before: {}", all[&8].reason);
         match (again.state(), all[&8].state) {
             (State::ReadOnly { why }, IllState::ReadOnly)

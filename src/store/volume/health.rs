@@ -29,9 +29,10 @@ const OFFLINE: u8 = 2;
 const CLOSED: u8 = 3;
 
 /// What a volume may be used for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum State {
     /// Everything.
+    #[default]
     Online,
     /// Reading.
     ReadOnly {
@@ -119,6 +120,15 @@ impl Health {
     /// Whether it is offline because it failed.
     pub(super) fn is_lost(&self) -> bool {
         self.level.load(Ordering::Relaxed) == OFFLINE
+    }
+
+    /// It is no better than it was left.
+    pub(super) fn left_as(&self, state: &State) {
+        match state {
+            State::Online => {}
+            State::ReadOnly { why } => self.read_only(why.clone()),
+            State::Offline { why } => self.offline(why.clone()),
+        }
     }
 
     /// It failed, or did before.

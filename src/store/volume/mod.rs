@@ -362,18 +362,10 @@ impl Volume {
         self.core.health.state()
     }
 
-    /// Uses it no more than `state` allows, for what is known of it from elsewhere; it only gets
-    /// worse. What was forgotten since it could not be written is on it still: its heads must be
-    /// revalidated.
-    pub fn worsen(&self, state: &State) {
-        if *state != State::Online {
-            self.core.trust_from.store(u64::MAX, Ordering::Relaxed);
-        }
-        match state {
-            State::Online => {}
-            State::ReadOnly { why } => self.core.health.read_only(why.clone()),
-            State::Offline { why } => self.core.health.offline(why.clone()),
-        }
+    /// As when its device is gone.
+    #[cfg(test)]
+    pub(crate) fn lose(&self) {
+        self.core.health.offline("gone".to_owned());
     }
 
     /// It was not told of every change: all heads that are on it must be revalidated, by the next

@@ -16,7 +16,7 @@ use crate::store::format::{
 use crate::store::ledger::Ledger;
 
 use super::core::{Core, Live, Upkeep, ledger_shape};
-use super::health::Health;
+use super::health::{Health, State};
 use super::metadata::{Metadata, MetadataError};
 use super::queue::Queue;
 use super::recovery::{self, ToSeal};
@@ -94,9 +94,13 @@ pub(super) async fn open(disk: Disk, settings: &VolumeSettings) -> Result<Arc<Co
     let found = recovery::recover(&disk, settings).await?;
     let refusal = recovery::refusal(&found.superblock);
     let (mut core, to_seal) = core_of(disk, found, settings);
+    core.health.left_as(&settings.left_as);
     if let Some(why) = refusal {
         core.health.not_ours_to_write(&why);
-    } else if let Err(error) = core.write_what_is_left(to_seal).await {
+    }
+    if core.health.is_writable()
+        && let Err(error) = core.write_what_is_left(to_seal).await
+    {
         core.health.read_only(format!("{} could not be written: {}", error.what, error.source));
     }
     core.recovered.took = began.elapsed();
@@ -130,6 +134,8 @@ fn core_of(disk: Disk, found: recovery::Found, settings: &VolumeSettings) -> (Co
         Upkeep { checkpoint: found.checkpoint, slot: found.slot, sealed_before: 0, next_write: 0 };
     let id = found.superblock.id();
     let name = settings.name_of(id);
+    let was_well = settings.left_as == State::Online;
+    let trust_from = if was_well { found.trust_from } else { u64::MAX };
     let core = Core {
         disk,
         name: name.clone(),
@@ -149,7 +155,7 @@ fn core_of(disk: Disk, found: recovery::Found, settings: &VolumeSettings) -> (Co
         health: Health::new(name, settings.remedy.as_str().into()),
         tally: Default::default(),
         sequence: AtomicU64::new(found.sequence),
-        trust_from: AtomicU64::new(found.trust_from),
+        trust_from: AtomicU64::new(trust_from),
         extra: Mutex::new(None),
         extra_found: found.extra,
         recovered: found.recovered,

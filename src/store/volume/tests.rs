@@ -57,6 +57,15 @@ async fn opened(device: &Arc<Simulated>) -> Arc<Volume> {
     Volume::open(disk(device), settings()).await.unwrap()
 }
 
+/// Opened by a process that remembers it so.
+async fn opened_as(device: &Arc<Simulated>, left_as: State) -> Arc<Volume> {
+    Volume::open(disk(device), VolumeSettings { left_as, ..settings() }).await.unwrap()
+}
+
+fn read_only() -> State {
+    State::ReadOnly { why: "since yesterday: a test".to_owned() }
+}
+
 async fn fresh(size_mib: u64) -> (Arc<Simulated>, Arc<Volume>) {
     let device = device(size_mib * MIB, 7);
     formatted(&device).await;

@@ -13,6 +13,8 @@ use crate::store::format::{FilledFor, FormatError, VolumeId};
 use crate::store::ledger::ReappendRule;
 use crate::store::{ObjectHash, SiteHash};
 
+use super::health::State;
+
 /// How a volume behaves.
 #[derive(Clone, Debug)]
 pub struct VolumeSettings {
@@ -31,6 +33,10 @@ pub struct VolumeSettings {
     pub reappend: ReappendRule,
     /// How long a head waits for others to share a granule with.
     pub head_linger: Duration,
+    /// What is remembered of it: it is used no more than this allows, and not written when it is
+    /// opened either. Unless it is online, its heads must be revalidated: what was forgotten since
+    /// it could not be written is on it still.
+    pub left_as: State,
 }
 
 impl Default for VolumeSettings {
@@ -45,6 +51,7 @@ impl Default for VolumeSettings {
             checkpoint_interval: Duration::from_secs(300),
             reappend: ReappendRule::default(),
             head_linger: Duration::from_millis(50),
+            left_as: State::Online,
         }
     }
 }

@@ -89,8 +89,7 @@ async fn heads_of_a_volume_that_could_not_be_written_must_be_revalidated() {
     volume.append_head(head_of(1, "one")).unwrap();
     settled(&volume).await;
     volume.close().await;
-    let again = opened(&device).await;
-    again.worsen(&State::ReadOnly { why: "it failed before".to_owned() });
+    let again = opened_as(&device, read_only()).await;
     let head = again.read_head(ObjectHash(1), Urgency::Viewer).await.unwrap().unwrap();
     assert_eq!(head.trust, Trust::MustRevalidate);
 }

@@ -291,3 +291,35 @@ async fn a_crash_at_any_moment_of_two_checkpoints_puts_no_head_in_doubt() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_that_is_remembered_as_ill_is_read_and_nothing_is_written_to_it() {
+    let (device, volume) = fresh(32).await;
+    append_whole(&volume, 1).await;
+    volume.append_head(head_of(1, "one")).unwrap();
+    settled(&volume).await;
+    let writes = |device: &Simulated| device.figures().writes.iter().sum::<u64>();
+    for left_as in [read_only(), State::Offline { why: "a test".to_owned() }] {
+        for checkpoint_lost in [false, true] {
+            let device = after_kill(&device, 3);
+            if checkpoint_lost {
+                let at = volume.geometry().checkpoint(0).start;
+                let from = vec![Buffer::Own(Granules::holding(&[1; 4096]))];
+                disk(&device).write(at, from, Urgency::Write).await.unwrap();
+            }
+            let before = writes(&device);
+            let again = opened_as(&device, left_as.clone()).await;
+            assert_eq!(again.state(), left_as);
+            assert_eq!(again.figures().recovered.heads_in_doubt, checkpoint_lost);
+            let is_read = left_as == read_only();
+            assert_eq!(reads_whole(&again, 1).await, is_read);
+            if is_read {
+                let expected = ("one".to_owned(), Trust::MustRevalidate);
+                assert_eq!(head_now(&again, 1).await, Some(expected));
+            }
+            assert!(!again.doubt_heads().await);
+            again.close().await;
+            assert_eq!(writes(&device), before, "{left_as}, {checkpoint_lost}");
+        }
+    }
+}

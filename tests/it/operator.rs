@@ -202,19 +202,25 @@ async fn a_volume_that_failed_is_ill_after_a_restart_until_it_is_forgiven() {
     assert!(words.contains(&format!("\n  disk: {why}")), "{words}");
     edge.drain().await;
 
-    let left = fs::read(&path).unwrap();
+    let (left, remembered) = (fs::read(&path).unwrap(), fs::read(state).unwrap());
     let mut edge = start();
     let (words, volumes) = status_of(&edge);
     assert!(words.contains("\n  disk: read-only: it failed before: 8 errors in 10 "), "{words}");
     assert_eq!(&volumes[0]["state"], "read-only", "{volumes}");
     edge.drain().await;
     assert!(fs::read(&path).unwrap() == left, "it was written");
+    assert_eq!(text(&fs::read(state).unwrap()), text(&remembered), "first reason, first time");
 
     let config = the_state_file_is_found(folder.path(), name);
     let forgiven = tidegate(&["volume", "forgive", name, "--config", &config]);
     let told = text(&forgiven.stdout);
     assert!(forgiven.status.success(), "{}", text(&forgiven.stderr));
     assert!(told.ends_with(" is taken for well from the next start on\n"), "{told}");
+    fs::write(state, &remembered).unwrap();
+    let mut edge = start();
+    let forgiven = tidegate(&["volume", "forgive", name, "--state", state]);
+    assert!(forgiven.status.success(), "{}", text(&forgiven.stderr));
+    edge.drain().await;
 
     let edge = start();
     let (words, volumes) = status_of(&edge);

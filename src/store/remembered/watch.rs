@@ -31,9 +31,11 @@ impl Illness {
         Some(Illness { state, reason: why.clone(), since })
     }
 
-    /// What the volume is when it is opened again.
+    /// What the volume is when it is opened again. Earlier versions put these words before a reason
+    /// once more at each start.
     pub fn brought_back(&self) -> State {
-        let why = format!("it failed before: {}", self.reason);
+        const BEFORE: &str = "it failed before: ";
+        let why = format!("{BEFORE}{}", self.reason.trim_start_matches(BEFORE));
         match self.state {
             IllState::ReadOnly => State::ReadOnly { why },
             IllState::Offline => State::Offline { why },
@@ -45,17 +47,20 @@ impl Remembered {
     /// Remembers each volume that falls ill, until `stop`; then once more. `volumes` names those
     /// that are open. Volumes must not be closed before it returns: a closed one is offline too.
     ///
+    /// What a volume was when it was opened is remembered already, or was: one that is forgiven
+    /// meanwhile stays so.
+    ///
     /// Dropping it midway loses what was not remembered yet.
     pub async fn watch(self, volumes: impl Fn() -> Vec<Arc<Volume>>, stop: CancellationToken) {
-        let mut known: BTreeMap<u128, IllState> = BTreeMap::new();
+        let mut known: BTreeMap<u128, Option<IllState>> = BTreeMap::new();
         loop {
             let stopped = stop.run_until_cancelled(sleep(LOOK_EVERY)).await.is_none();
             for volume in volumes() {
-                let id = volume.id();
-                let Some(illness) = Illness::of(&volume.state(), SystemTime::now()) else {
-                    continue;
-                };
-                if known.insert(id.0, illness.state) != Some(illness.state) {
+                let ill = |state| Illness::of(state, SystemTime::now());
+                let opened_as = || ill(volume.opened_as()).map(|illness| illness.state);
+                let known = known.entry(volume.id().0).or_insert_with(opened_as);
+                let Some(illness) = ill(&volume.state()) else { continue };
+                if known.replace(illness.state) != Some(illness.state) {
                     self.clone().remember_change(&volume, illness).await;
                 }
             }
@@ -146,9 +151,37 @@ mod tests {
             (state, _) => panic!("{state} and {all:?}"),
         }
         let before = all;
-        let stop = CancellationToken::new();
-        stop.cancel();
-        remembered.clone().watch(move || vec![again.clone()], stop).await;
+        looked_at_once(&remembered, &again).await;
         assert_eq!(remembered.all().0, before, "the first reason stays");
+        assert!(remembered.forgive(8).unwrap());
+        looked_at_once(&remembered, &again).await;
+        assert!(remembered.all().0.is_empty(), "forgiven stays forgiven");
+    }
+
+    #[tokio::test]
+    async fn a_volume_that_was_ill_when_it_was_opened_is_remembered_when_it_gets_worse() {
+        let folder = tempfile::tempdir().unwrap();
+        let remembered = Remembered::at(&folder.path().join("volumes.json"));
+        let left_as = State::ReadOnly { why: "a test".to_owned() };
+        let volume = volume(&device(4), 9, left_as).await;
+        looked_at_once(&remembered, &volume).await;
+        assert!(remembered.all().0.is_empty(), "it was forgiven meanwhile");
+        volume.lose();
+        looked_at_once(&remembered, &volume).await;
+        assert_eq!(remembered.all().0[&9].state, IllState::Offline);
+    }
+
+    async fn looked_at_once(remembered: &Remembered, volume: &Arc<Volume>) {
+        let (stop, volume) = (CancellationToken::new(), volume.clone());
+        stop.cancel();
+        remembered.clone().watch(move || vec![volume.clone()], stop).await;
+    }
+
+    #[test]
+    fn words_that_were_put_before_a_reason_many_times_are_told_once() {
+        let reason = "it failed before: it failed before: 8 errors".to_owned();
+        let illness = Illness { state: IllState::Offline, reason, since: SystemTime::UNIX_EPOCH };
+        let why = "it failed before: 8 errors".to_owned();
+        assert_eq!(illness.brought_back(), State::Offline { why });
     }
 }

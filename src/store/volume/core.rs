@@ -21,7 +21,7 @@ use crate::store::ledger::{FooterRoom, Ledger, LedgerShape, ReappendRule, Stream
 
 use super::blocks::PendingBlocks;
 use super::heads::PendingHeads;
-use super::health::{Health, Verdict};
+use super::health::{Health, State, Verdict};
 use super::metadata::{Metadata, MetadataError};
 use super::queue::Queue;
 use super::table::Table;
@@ -70,6 +70,8 @@ pub(super) struct Core {
     pub(super) extra: Mutex<Option<MakeExtra>>,
     pub(super) extra_found: Option<Bytes>,
     pub(super) recovered: Recovered,
+    /// What it was before anything was written to it: a state that is no news.
+    pub(super) opened_as: State,
     pub(super) stopping: watch::Sender<bool>,
 }
 

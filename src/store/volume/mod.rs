@@ -362,6 +362,11 @@ impl Volume {
         self.core.health.state()
     }
 
+    /// What it might be used for when it was opened, by what was known of it before.
+    pub fn opened_as(&self) -> &State {
+        &self.core.opened_as
+    }
+
     /// As when its device is gone.
     #[cfg(test)]
     pub(crate) fn lose(&self) {

@@ -98,6 +98,7 @@ pub(super) async fn open(disk: Disk, settings: &VolumeSettings) -> Result<Arc<Co
     if let Some(why) = refusal {
         core.health.not_ours_to_write(&why);
     }
+    core.opened_as = core.health.state();
     if core.health.is_writable()
         && let Err(error) = core.write_what_is_left(to_seal).await
     {
@@ -159,6 +160,7 @@ fn core_of(disk: Disk, found: recovery::Found, settings: &VolumeSettings) -> (Co
         extra: Mutex::new(None),
         extra_found: found.extra,
         recovered: found.recovered,
+        opened_as: State::Online,
         stopping,
     };
     (core, found.to_seal)

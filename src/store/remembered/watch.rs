@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
@@ -31,11 +31,13 @@ impl Illness {
         Some(Illness { state, reason: why.clone(), since })
     }
 
-    /// What the volume is when it is opened again. Earlier versions put these words before a reason
-    /// once more at each start.
+    /// What the volume is when it is opened again. Earlier versions put words before a reason, once
+    /// more at each start.
     pub fn brought_back(&self) -> State {
-        const BEFORE: &str = "it failed before: ";
-        let why = format!("{BEFORE}{}", self.reason.trim_start_matches(BEFORE));
+        let reason = self.reason.trim_start_matches("it failed before: ");
+        // Later than any calendar: a damaged clock, and no reason to fall over.
+        let since = self.since.min(UNIX_EPOCH + Duration::from_secs(253_402_300_799));
+        let why = format!("since {}: {reason}", httpdate::fmt_http_date(since));
         match self.state {
             IllState::ReadOnly => State::ReadOnly { why },
             IllState::Offline => State::Offline { why },
@@ -144,7 +146,8 @@ mod tests {
         assert_eq!(all.keys().collect::<Vec<_>>(), [&8], "the other one was only closed");
 
         let again = volume(&device(3), 8, all[&8].brought_back()).await;
-        let expected = format!("it failed before: {}", all[&8].reason);
+        let since = httpdate::fmt_http_date(all[&8].since);
+        let expected = format!("since {since}: {}", all[&8].reason);
         match (again.state(), all[&8].state) {
             (State::ReadOnly { why }, IllState::ReadOnly)
             | (State::Offline { why }, IllState::Offline) => assert_eq!(why, expected),
@@ -178,10 +181,16 @@ mod tests {
     }
 
     #[test]
-    fn words_that_were_put_before_a_reason_many_times_are_told_once() {
+    fn words_that_were_put_before_a_reason_at_each_start_are_left_out() {
         let reason = "it failed before: it failed before: 8 errors".to_owned();
-        let illness = Illness { state: IllState::Offline, reason, since: SystemTime::UNIX_EPOCH };
-        let why = "it failed before: 8 errors".to_owned();
-        assert_eq!(illness.brought_back(), State::Offline { why });
+        for (seconds, date) in [
+            (1_795_262_128, "Sat, 21 Nov 2026 11:55:28 GMT"),
+            (u64::MAX >> 8, "Fri, 31 Dec 9999 23:59:59 GMT"),
+        ] {
+            let since = UNIX_EPOCH + Duration::from_secs(seconds);
+            let (state, reason) = (IllState::Offline, reason.clone());
+            let why = format!("since {date}: 8 errors");
+            assert_eq!(Illness { state, reason, since }.brought_back(), State::Offline { why });
+        }
     }
 }

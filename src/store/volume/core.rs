@@ -218,7 +218,7 @@ impl Core {
 
     /// A volume that can't say where things are is of no use.
     pub(super) fn metadata_failed(&self, error: &MetadataError) {
-        self.health.metadata_failed(error.what, &error.source);
+        self.health.metadata_failed(error);
     }
 
     /// The device failed to read what lies at `location`, whoever wanted it.

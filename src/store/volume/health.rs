@@ -16,6 +16,8 @@ use tokio::time::Instant;
 use crate::limits::VOLUME_ILL_REGIONS_MAX;
 use crate::store::index::RegionId;
 
+use super::metadata::MetadataError;
+
 const ERRORS_MAX: usize = 8;
 const ERRORS_WITHIN: Duration = Duration::from_secs(600);
 const ERRORS_PER_REGION_MAX: u32 = 2;
@@ -124,14 +126,18 @@ impl Health {
 
     /// It is no better than it was left.
     pub(super) fn left_as(&self, state: &State) {
-        match state {
-            State::Online => {}
-            State::ReadOnly { why } => self.read_only(why.clone()),
-            State::Offline { why } => self.offline(why.clone()),
-        }
+        let (level, why) = match state {
+            State::Online => return,
+            State::ReadOnly { why } => (READ_ONLY, why),
+            State::Offline { why } => (OFFLINE, why),
+        };
+        let Health { name, remedy, .. } = self;
+        tracing::error!("volume {name} is still {} {why}; {remedy}", state.label());
+        self.condition().state = state.clone();
+        self.level.store(level, Ordering::Relaxed);
     }
 
-    /// It failed, or did before.
+    /// It failed.
     pub(super) fn read_only(&self, why: String) {
         if self.write_no_more(&why) {
             let Health { name, remedy, .. } = self;
@@ -233,13 +239,13 @@ impl Health {
         if is_gone(source) {
             self.offline(source.to_string());
         } else {
-            self.read_only(format!("a write failed: {source}"));
+            self.read_only(format!("a write failed: {source}{}", room_first(source)));
         }
     }
 
     /// What tells where records are could not be written.
-    pub(super) fn metadata_failed(&self, what: &str, source: &dyn fmt::Display) {
-        self.offline(format!("{what} could not be written: {source}"));
+    pub(super) fn metadata_failed(&self, error: &MetadataError) {
+        self.offline(error.told());
     }
 
     /// The device is gone, if the error says so.
@@ -254,6 +260,17 @@ impl Health {
     }
 }
 
+/// What comes before it is taken for well, if a file that takes its room as it is written found
+/// none: said where the reason is, so that it is said as long as that is.
+pub(super) fn room_first(source: &io::Error) -> &'static str {
+    match source.raw_os_error() {
+        Some(libc::ENOSPC | libc::EDQUOT) => {
+            " (first free space where its file lies, or it fails again)"
+        }
+        _ => "",
+    }
+}
+
 fn is_gone(source: &io::Error) -> bool {
     matches!(source.raw_os_error(), Some(libc::ENXIO | libc::ENODEV))
 }
@@ -261,6 +278,7 @@ fn is_gone(source: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::device::DeviceError;
 
     #[tokio::test(start_paused = true)]
     async fn eight_errors_in_ten_minutes_make_a_volume_read_only() {
@@ -286,6 +304,22 @@ mod tests {
         assert_eq!(health.state().label(), "offline");
         health.read_only("too late".to_owned());
         assert!(!health.is_readable());
+    }
+
+    #[test]
+    fn who_found_no_room_is_told_to_make_some_first() {
+        for (number, is_told) in [(libc::ENOSPC, true), (libc::EDQUOT, true), (libc::EIO, false)] {
+            let source = || io::Error::from_raw_os_error(number);
+            let health = Health::new("a".into(), "".into());
+            health.write_failed(&source());
+            let read_only = health.state().to_string();
+            let error = MetadataError { what: "a footer", source: DeviceError::Failed(source()) };
+            health.metadata_failed(&error);
+            for told in [read_only, health.state().to_string()] {
+                assert_eq!(told.contains(" (first free space where its file lies"), is_told);
+                assert!(told.contains(&source().to_string()), "{told}");
+            }
+        }
     }
 
     #[tokio::test]

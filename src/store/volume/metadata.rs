@@ -10,6 +10,8 @@ use tokio::time::sleep;
 use crate::store::device::{Buffer, DeviceError, Disk, Granules, Urgency};
 use crate::store::format::{Geometry, VolumeId};
 
+use super::health::room_first;
+
 /// How long a full queue of the device is left alone: a drive writes a mebibyte in about as long,
 /// and then there is a place.
 pub(super) const BUSY_PAUSE: Duration = Duration::from_millis(2);
@@ -24,6 +26,17 @@ pub(super) struct MetadataError {
 impl fmt::Display for MetadataError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.what, self.source)
+    }
+}
+
+impl MetadataError {
+    /// For the operator.
+    pub(super) fn told(&self) -> String {
+        let first = match &self.source {
+            DeviceError::Failed(source) => room_first(source),
+            _ => "",
+        };
+        format!("{} could not be written: {}{first}", self.what, self.source)
     }
 }
 

@@ -102,7 +102,7 @@ pub(super) async fn open(disk: Disk, settings: &VolumeSettings) -> Result<Arc<Co
     if core.health.is_writable()
         && let Err(error) = core.write_what_is_left(to_seal).await
     {
-        core.health.read_only(format!("{} could not be written: {}", error.what, error.source));
+        core.health.read_only(error.told());
     }
     core.recovered.took = began.elapsed();
     tell(&core.name, &core.recovered);

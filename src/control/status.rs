@@ -103,6 +103,8 @@ pub struct VolumeStatus {
     pub why: Option<String>,
     /// What became of its path, if that no longer names what is in use.
     pub notice: Option<String>,
+    /// Whether heads of it are used only when the origin has confirmed them.
+    pub heads_in_doubt: bool,
     /// How its device is talked to.
     pub engine: &'static str,
     /// Its size; `None` while nobody can tell.
@@ -170,6 +172,7 @@ impl VolumeStatus {
             state: one.state,
             why: one.why.clone(),
             notice: one.notice.clone(),
+            heads_in_doubt: one.heads_in_doubt,
             engine: one.engine,
             size_bytes: one.size_bytes,
             used_bytes: one.used_bytes,

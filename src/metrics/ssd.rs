@@ -4,6 +4,7 @@
 //! the configuration; every other label is a word of a closed set, named also while its count is
 //! zero. Nothing of this is there in an appliance without volumes.
 
+mod latency;
 mod shadow;
 
 use std::time::Duration;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto;
 
+pub use self::latency::Latency;
 pub use self::shadow::ShadowSample;
 use super::Metrics;
 use super::series::{self, Kind, Series};
@@ -53,6 +55,8 @@ pub struct VolumeSample {
     pub size_bytes: Option<u64>,
     /// What of it holds records that can still be found.
     pub used_bytes: u64,
+    /// Whether heads of it are used only when the origin has confirmed them.
+    pub heads_in_doubt: bool,
     /// Reads by urgency.
     pub reads: ByWord,
     /// Writes by urgency.
@@ -89,17 +93,6 @@ pub struct VolumeSample {
     pub recovery: Option<Recovery>,
 }
 
-/// A histogram of durations.
-#[derive(Clone, Debug, Default)]
-pub struct Latency {
-    /// Upper bounds, growing.
-    pub bounds: &'static [Duration],
-    /// How many fell below each bound and above the one before; the last one below none.
-    pub counts: Vec<u64>,
-    /// All of them together.
-    pub sum: Duration,
-}
-
 /// How a volume came online.
 #[derive(Clone, Debug, Default)]
 pub struct Recovery {
@@ -111,21 +104,6 @@ pub struct Recovery {
 
 /// The states a volume can be in.
 pub const STATES: [&str; 4] = ["starting", "online", "read-only", "offline"];
-
-impl Latency {
-    /// An estimate of what `share` (0 to 1) of all did not pass: the upper bound of its bucket.
-    /// `None` when nothing was counted.
-    pub fn quantile(&self, share: f64) -> Option<Duration> {
-        let all: u64 = self.counts.iter().sum();
-        let rank = ((all as f64 * share).ceil() as u64).max(1);
-        let mut below = 0;
-        let bucket = self.counts.iter().position(|count| {
-            below += count;
-            below >= rank
-        })?;
-        self.bounds.get(bucket).or(self.bounds.last()).copied()
-    }
-}
 
 impl Metrics {
     /// Adds the series of the ssd tier, whose figures are read at each scrape.
@@ -184,6 +162,7 @@ fn families(sample: &SsdSample) -> Vec<proto::MetricFamily> {
         one(USED, |one| Some(one.used_bytes)),
         each(STATE, |one| STATES.map(|state| (state, u64::from(state == one.state))).into()),
         one(PATH_LOST, |one| Some(u64::from(one.notice.is_some()))),
+        one(HEADS_IN_DOUBT, |one| Some(u64::from(one.heads_in_doubt))),
         each(ENGINE, |one| vec![(one.engine, 1)]),
         each(READS, |one| one.reads.clone()),
         each(WRITES, |one| one.writes.clone()),
@@ -286,6 +265,12 @@ const PATH_LOST: Series = series(
     None,
     "tidegate_ssd_path_lost",
     "1 if the volume's path no longer names what is in use: it was deleted, moved or replaced.",
+);
+const HEADS_IN_DOUBT: Series = series(
+    Kind::Gauge,
+    None,
+    "tidegate_ssd_heads_in_doubt",
+    "1 if heads of the volume are used only when the origin has confirmed them.",
 );
 const ENGINE: Series = series(
     Kind::Gauge,
@@ -415,6 +400,7 @@ mod tests {
             notice: None,
             size_bytes: Some(1 << 40),
             used_bytes: 1 << 30,
+            heads_in_doubt: true,
             reads: by_urgency(5),
             writes: by_urgency(7),
             read_bytes: 5 << 20,
@@ -533,16 +519,5 @@ mod tests {
             assert_eq!(family.name().ends_with("_total"), counter, "{}", family.name());
             assert!(family.help().ends_with('.'), "{}", family.name());
         }
-    }
-
-    #[test]
-    fn a_quantile_is_the_bound_of_its_bucket() {
-        let latency = volume("a").read_latency;
-        for (share, expected) in [(0.0, 250), (0.33, 250), (0.5, 1_000), (0.99, 1_000)] {
-            assert_eq!(latency.quantile(share), Some(Duration::from_micros(expected)), "{share}");
-        }
-        assert_eq!(Latency::default().quantile(0.5), None);
-        let empty = Latency { bounds: BOUNDS, counts: vec![0; 3], sum: Duration::ZERO };
-        assert_eq!(empty.quantile(0.5), None);
     }
 }

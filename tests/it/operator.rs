@@ -158,6 +158,15 @@ fn the_state_file_is_found(folder: &Path, name: &str) -> String {
     config
 }
 
+/// Ill when it is opened, and forgiven at once.
+async fn forgiven_just_after(start: &dyn Fn() -> Edge, volume: &str, (state, ill): (&str, &[u8])) {
+    fs::write(state, ill).unwrap();
+    let mut edge = start();
+    let forgiven = tidegate(&["volume", "forgive", volume, "--state", state]);
+    assert!(forgiven.status.success(), "{}", text(&forgiven.stderr));
+    edge.drain().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_volume_that_failed_is_ill_after_a_restart_until_it_is_forgiven() {
     const COUNT: usize = 20;
@@ -217,11 +226,7 @@ async fn a_volume_that_failed_is_ill_after_a_restart_until_it_is_forgiven() {
     let told = text(&forgiven.stdout);
     assert!(forgiven.status.success(), "{}", text(&forgiven.stderr));
     assert!(told.ends_with(" is taken for well from the next start on\n"), "{told}");
-    fs::write(state, &remembered).unwrap();
-    let mut edge = start();
-    let forgiven = tidegate(&["volume", "forgive", name, "--state", state]);
-    assert!(forgiven.status.success(), "{}", text(&forgiven.stderr));
-    edge.drain().await;
+    forgiven_just_after(&start, name, (state, &remembered)).await;
 
     let edge = start();
     let (words, volumes) = status_of(&edge);

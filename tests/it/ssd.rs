@@ -9,7 +9,7 @@ use tidegate::store::survey::glance;
 use tokio::task::JoinSet;
 
 use crate::support::{
-    BLOCK, Configured, Edge, Framing, Origin, PIECE, Script, Validators, Verdict, judge,
+    BLOCK, Configured, Edge, Framing, Origin, PIECE, Script, Validators, Verdict, judge, status_of,
 };
 
 const WHOLE: Verdict = Verdict::Whole { version: 1 };
@@ -368,7 +368,7 @@ async fn what_was_kept_is_judged_by_the_rules_of_now() {
     assert_eq!(["/no-store", "/ram", "/same"].map(|path| origin.requests(path).len()), [1, 1, 0]);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_volume_that_was_away_is_not_believed_before_the_origin_confirms() {
     let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
     let (here, away) = (folder.path().join("here"), folder.path().join("away"));
@@ -388,8 +388,21 @@ async fn a_volume_that_was_away_is_not_believed_before_the_origin_confirms() {
         assert_eq!(judge(&origin, path, &edge.get(path).send().await), WHOLE);
     }
     until_kept(&edge, 6).await;
+    let is_in_doubt = |edge: &Edge| {
+        let (words, volumes) = status_of(edge);
+        let is_told = words.contains("\n  volume: heads of it are in doubt: the origin is asked ");
+        assert_eq!(volumes[0]["heads_in_doubt"], is_told, "{words}");
+        is_told
+    };
+    assert!(!is_in_doubt(&edge));
     edge.drain().await;
     with(&here).start().drain().await;
+    for start in 0..2 {
+        let mut edge = with(&away).start();
+        assert!(is_in_doubt(&edge), "start {start}");
+        assert_eq!(edge.metric("tidegate_ssd_heads_in_doubt", &[]).await, 1.0);
+        edge.drain().await;
+    }
     origin.serve("/replaced", Script::of(2 * BLOCK).version(2));
     let sent = origin.bytes_sent("/same");
     let mut before = paths.map(|path| origin.requests(path).len());
@@ -397,6 +410,7 @@ async fn a_volume_that_was_away_is_not_believed_before_the_origin_confirms() {
     // The second time it was there all the while.
     for asked in [[1, 1], [0, 0]] {
         let mut edge = with(&away).start();
+        assert_eq!(is_in_doubt(&edge), asked == [1, 1], "as long as it is so");
         let replaced = judge(&origin, "/replaced", &edge.get("/replaced").send().await);
         assert_eq!(replaced, Verdict::Whole { version: 2 });
         assert_eq!(judge(&origin, "/same", &edge.get("/same").send().await), WHOLE);

@@ -33,7 +33,7 @@ pub(super) async fn catch_up(
 ) -> Option<VolumeId> {
     let away = away(volume.id(), in_use);
     if let Some(why) = away.filter(|_| volume.figures().heads > 0) {
-        tracing::info!("volume {name}: {why}: origins are asked once about what it knows");
+        tracing::warn!("volume {name}: {why}: origins are asked once about what it knows");
     }
     let was_away = away.is_some();
     // What must be doubted is doubted by the next process too, or that one must find it out.

@@ -71,6 +71,7 @@ fn volume(tier_volume: &TierVolume, set: &SsdVolume, up: Duration) -> VolumeSamp
         },
         notice: tier_volume.notice(),
         used_bytes: figures.live_bytes,
+        heads_in_doubt: figures.heads_in_doubt,
         reads: by_urgency(device_figures.reads),
         writes: by_urgency(device_figures.writes),
         read_bytes: device_figures.read_bytes,

@@ -58,6 +58,7 @@ struct Volume {
     state: String,
     why: Option<String>,
     notice: Option<String>,
+    heads_in_doubt: bool,
     size_bytes: Option<u64>,
     used_bytes: u64,
     reads: u64,
@@ -164,8 +165,11 @@ fn volumes(volumes: &[Volume], read_bytes: u64) -> String {
             1 => Some("1 error".to_owned()),
             errors => Some(format!("{errors} errors")),
         };
+        let doubt = one.heads_in_doubt.then(|| {
+            "heads of it are in doubt: the origin is asked about each before it is used".to_owned()
+        });
         let notice = one.notice.clone();
-        let told: Vec<String> = why.into_iter().chain(notice).chain(errors).collect();
+        let told: Vec<String> = why.into_iter().chain(notice).chain(doubt).chain(errors).collect();
         if !told.is_empty() {
             text.push_str(&format!("  {}: {}\n", one.name, told.join("; ")));
         }
@@ -264,7 +268,7 @@ mod tests {
                       "used_bytes": 800u64 << 30, "reads": 3_000_000, "writes": 900_000,
                       "read_bytes": 3u64 << 40, "queue_depth": 4, "read_p99_us": 3_000,
                       "written_today_bytes": 256u64 << 30, "writes_per_day_bytes": 1u64 << 40,
-                      "life_days": 2_700.0 },
+                      "life_days": 2_700.0, "heads_in_doubt": true },
                     { "name": "nvme1n1", "state": "offline", "why": "20 reads in a minute failed",
                       "size_bytes": 1u64 << 40, "errors": 20, "read_bytes": 1u64 << 40 },
                     { "name": "nvme2n1", "state": "offline", "why": "it is not there",

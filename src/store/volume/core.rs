@@ -67,6 +67,8 @@ pub(super) struct Core {
     pub(super) sequence: AtomicU64,
     /// Heads with a lower number may not be the newest.
     pub(super) trust_from: AtomicU64,
+    /// Whether there were such heads when that was last found out.
+    pub(super) heads_in_doubt: AtomicBool,
     pub(super) extra: Mutex<Option<MakeExtra>>,
     pub(super) extra_found: Option<Bytes>,
     pub(super) recovered: Recovered,
@@ -255,6 +257,7 @@ impl Core {
             regions_quarantined: ledger.quarantined_regions(),
             live_bytes: live * GRANULE_SIZE_BYTES,
             heads: self.index().heads(),
+            heads_in_doubt: self.heads_in_doubt.load(Ordering::Relaxed) && self.index().heads() > 0,
             blocks: self.index().blocks(),
             queue_bytes: self.queue.bytes(),
             recovered: self.recovered,

@@ -10,6 +10,7 @@ mod append;
 mod blocks;
 mod checkpoint;
 mod core;
+mod doubt;
 mod heads;
 mod health;
 mod load;
@@ -378,6 +379,9 @@ impl Volume {
     pub fn doubt_heads_soon(&self) {
         let core = &self.core;
         core.trust_from.fetch_max(core.sequence.load(Ordering::Relaxed), Ordering::Relaxed);
+        if core.index().heads() > 0 {
+            core.heads_in_doubt.store(true, Ordering::Relaxed);
+        }
         core.want_checkpoint();
     }
 

@@ -1,7 +1,7 @@
 //! Making a volume, and opening one: recovery, and then what it left to be written.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -105,12 +105,14 @@ pub(super) async fn open(disk: Disk, settings: &VolumeSettings) -> Result<Arc<Co
         core.health.read_only(error.told());
     }
     core.recovered.took = began.elapsed();
-    tell(&core.name, &core.recovered);
+    tell(&core, settings);
     Ok(Arc::new(core))
 }
 
-/// The one line of a volume that comes online, and another if origins will be asked about it.
-fn tell(name: &str, found: &Recovered) {
+/// The one line of a volume that comes online, and another if origins will be asked about it, at
+/// each start as long as that is so.
+fn tell(core: &Core, settings: &VolumeSettings) {
+    let (name, found) = (&core.name, &core.recovered);
     let Recovered { loaded, found: later, dropped, took, .. } = found;
     let known = loaded + later;
     let how = match found.checkpoint {
@@ -126,6 +128,11 @@ fn tell(name: &str, found: &Recovered) {
             "volume {name} may know heads that were replaced since: the origin is asked about \
              each before it is used"
         );
+    } else if core.heads_in_doubt.load(Ordering::Relaxed) && settings.left_as == State::Online {
+        tracing::warn!(
+            "volume {name} holds heads that are in doubt since an earlier start: the origin is \
+             asked about each before it is used"
+        );
     }
 }
 
@@ -137,6 +144,7 @@ fn core_of(disk: Disk, found: recovery::Found, settings: &VolumeSettings) -> (Co
     let name = settings.name_of(id);
     let was_well = settings.left_as == State::Online;
     let trust_from = if was_well { found.trust_from } else { u64::MAX };
+    let holds_heads = found.ledger.index().heads() > 0;
     let core = Core {
         disk,
         name: name.clone(),
@@ -157,6 +165,7 @@ fn core_of(disk: Disk, found: recovery::Found, settings: &VolumeSettings) -> (Co
         tally: Default::default(),
         sequence: AtomicU64::new(found.sequence),
         trust_from: AtomicU64::new(trust_from),
+        heads_in_doubt: AtomicBool::new(trust_from > 0 && holds_heads),
         extra: Mutex::new(None),
         extra_found: found.extra,
         recovered: found.recovered,

@@ -13,10 +13,11 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::limits::{GRANULE_SIZE_BYTES, PIECE_GRANULES};
+use crate::object::BlockSize;
 use crate::store::ObjectHash;
 use crate::store::device::{Buffer, DeviceError, Disk, Granules, Urgency};
 use crate::store::format::{
-    Access, ENTRIES_PER_PAGE, FilledFor, FooterEntry, FormatError, Indexed, RegionEntry,
+    Access, ENTRIES_PER_PAGE, FilledFor, FooterEntry, FormatError, Geometry, Indexed, RegionEntry,
     RegionHeader, RegionState, Superblock, superblock_places,
 };
 use crate::store::index::{Entry, Fingerprint, Kind, Location, RegionId, Shape};
@@ -24,6 +25,7 @@ use crate::store::ledger::{Ledger, RegionPhase, new_head};
 
 use super::append::stream_of;
 use super::core::{ledger_shape, seed_of};
+use super::doubt::Held;
 use super::load::{self, Checkpoint};
 use super::scan::{self, Contents};
 use super::table::Table;
@@ -32,7 +34,7 @@ use super::types::{VolumeError, VolumeSettings};
 use super::window::Reader;
 
 /// Regions read at once.
-const REGIONS_AT_ONCE: usize = 32;
+pub(super) const REGIONS_AT_ONCE: usize = 32;
 /// Numbers left out after a crash: none that was written and lost is used again.
 const SEQUENCE_GAP: u64 = 1 << 20;
 
@@ -93,10 +95,7 @@ pub(super) async fn superblock(disk: &Disk) -> Result<Superblock, VolumeError> {
 pub(super) async fn recover(disk: &Disk, settings: &VolumeSettings) -> Result<Found, VolumeError> {
     let superblock = superblock(disk).await?;
     let (geometry, volume) = (*superblock.geometry(), superblock.id());
-    if let Some(wanted) = settings.block.filter(|wanted| *wanted != geometry.block()) {
-        let (block_bytes, wanted_bytes) = (geometry.block().bytes(), wanted.bytes());
-        return Err(FormatError::OtherBlocks { block_bytes, wanted_bytes }.into());
-    }
+    check_blocks(&geometry, settings)?;
     let (disk, name) = (disk.clone(), settings.name_of(volume));
     let (urgency, patience) = (Urgency::Promote, super::window::PATIENCE);
     let reader = Reader { disk, name, geometry, volume, urgency, patience };
@@ -145,18 +144,31 @@ pub(super) async fn recover(disk: &Disk, settings: &VolumeSettings) -> Result<Fo
 
     restore_regions(&ledger, table.entries(), &checkpoint, &orders);
     recovered.heads_in_doubt = in_doubt;
+    let held = Held { ledger: &ledger, table: table.entries(), to_seal: &to_seal };
+    let trust_from = match in_doubt {
+        true => sequence,
+        false => held.trusted_from(&reader, checkpoint.trust_from).await,
+    };
     Ok(Found {
         superblock,
         ledger,
         table,
         sequence,
-        trust_from: if in_doubt { sequence } else { checkpoint.trust_from },
+        trust_from,
         checkpoint: checkpoint.sequence.max(loaded.highest),
         slot: checkpoint.slot,
         extra: checkpoint.extra,
         to_seal,
         recovered,
     })
+}
+
+fn check_blocks(geometry: &Geometry, settings: &VolumeSettings) -> Result<(), FormatError> {
+    let (block_bytes, wanted) = (geometry.block().bytes(), settings.block.map(BlockSize::bytes));
+    match wanted.filter(|wanted_bytes| *wanted_bytes != block_bytes) {
+        Some(wanted_bytes) => Err(FormatError::OtherBlocks { block_bytes, wanted_bytes }),
+        None => Ok(()),
+    }
 }
 
 /// Whether a volume with these features may be written.

@@ -82,6 +82,9 @@ pub struct VolumeFigures {
     pub live_bytes: u64,
     /// Heads in the index.
     pub heads: u64,
+    /// Whether some of them are used only when the origin has confirmed them, as far as is known:
+    /// that none is left is found out at the next start.
+    pub heads_in_doubt: bool,
     /// Block records in the index.
     pub blocks: u64,
     /// Bytes waiting to be written or being written.
@@ -177,6 +180,7 @@ impl Tally {
             regions_quarantined: 0,
             live_bytes: 0,
             heads: 0,
+            heads_in_doubt: false,
             blocks: 0,
             queue_bytes: 0,
             written: self.written(),

@@ -190,3 +190,44 @@ async fn what_cannot_be_read_at_the_start_is_told_with_its_place_and_the_words_o
         assert!(about == 1 || (about, bad) == (2, 2), "each once: {told:#?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn heads_that_are_in_doubt_are_told_of_at_each_start_until_none_is_left() {
+    const LINE: &str = "holds heads that are in doubt since an earlier start: the origin is asked";
+    let (device, volume) = fresh(32).await;
+    assert!(volume.doubt_heads().await);
+    assert!(!volume.figures().heads_in_doubt, "there were none");
+    for n in 0..3 {
+        volume.append_head(head_of(n, "before")).unwrap();
+        append_whole(&volume, n).await;
+    }
+    settled(&volume).await;
+    assert!(!volume.figures().heads_in_doubt, "they are newer");
+    volume.close().await;
+    let (log, _logged) = Log::begin();
+    let in_doubt_and_told = |volume: &Volume| {
+        let told = log.lines();
+        let lines = told.iter().filter(|line| line.contains(LINE) && line.starts_with("WARN "));
+        (volume.figures().heads_in_doubt, lines.count())
+    };
+    let mut again = opened(&device).await;
+    assert_eq!(in_doubt_and_told(&again), (false, 0));
+    assert!(again.doubt_heads().await && again.figures().heads_in_doubt);
+    for n in 0..3 {
+        let killed = opened(&after_kill(&device, n)).await;
+        assert_eq!(in_doubt_and_told(&killed), (true, 1), "killed, {n}");
+        again.close().await;
+        again = opened(&device).await;
+        assert_eq!(in_doubt_and_told(&again), (true, 1), "{n}");
+        again.append_head(head_of(n, "confirmed")).unwrap();
+        settled(&again).await;
+    }
+    let killed = opened(&after_kill(&device, 9)).await;
+    assert_eq!(in_doubt_and_told(&killed), (false, 0));
+    again.close().await;
+    let again = opened(&device).await;
+    assert_eq!(in_doubt_and_told(&again), (false, 0));
+    for n in 0..3 {
+        assert_eq!(head_now(&again, n).await, Some(("confirmed".to_owned(), Trust::Newest)));
+    }
+}

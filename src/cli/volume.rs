@@ -150,5 +150,16 @@ impl StateFile {
     }
 }
 
+/// What is told of regions that failed, if some have; what brings them back.
+pub(super) fn regions_out_of_use(count: u64, of: u64) -> Option<String> {
+    let have = if count == 1 { "has failed and is" } else { "have failed and are" };
+    (count > 0).then(|| {
+        format!(
+            "{count} of {of} regions {have} out of use until it is formatted anew (`tidegate \
+             volume format`, which empties it)"
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests;

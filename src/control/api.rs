@@ -246,7 +246,7 @@ mod tests {
                 "volumes": [{
                     "name": "nvme0n1", "state": "read-only", "why": "20 writes failed",
                     "notice": null, "heads_in_doubt": false,
-                    "engine": "uring",
+                    "regions": {}, "engine": "uring",
                     "size_bytes": 1u64 << 40, "used_bytes": 1 << 30,
                     "records": 0, "reads": 5, "writes": 0, "read_bytes": 0, "written_bytes": 7,
                     "errors": 0, "queue_depth": 0, "read_p99_us": 1_000,

@@ -111,6 +111,8 @@ pub struct VolumeStatus {
     pub size_bytes: Option<u64>,
     /// What of it holds records that can be found.
     pub used_bytes: u64,
+    /// Regions, by what they are used for.
+    pub regions: BTreeMap<&'static str, u64>,
     /// Records that can be found.
     pub records: u64,
     /// Reads completed.
@@ -176,6 +178,7 @@ impl VolumeStatus {
             engine: one.engine,
             size_bytes: one.size_bytes,
             used_bytes: one.used_bytes,
+            regions: one.regions.iter().copied().collect(),
             records: one.index_entries,
             reads: sum(&one.reads),
             writes: sum(&one.writes),

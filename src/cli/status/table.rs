@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::cli::volume::regions_out_of_use;
 use crate::config::units::{bytes_about, duration_about};
 
 /// What is shown of a status; what an appliance does not say is nothing.
@@ -61,6 +62,7 @@ struct Volume {
     heads_in_doubt: bool,
     size_bytes: Option<u64>,
     used_bytes: u64,
+    regions: BTreeMap<String, u64>,
     reads: u64,
     writes: u64,
     read_bytes: u64,
@@ -168,8 +170,11 @@ fn volumes(volumes: &[Volume], read_bytes: u64) -> String {
         let doubt = one.heads_in_doubt.then(|| {
             "heads of it are in doubt: the origin is asked about each before it is used".to_owned()
         });
+        let out_of_use = one.regions.get("quarantined").copied().unwrap_or_default();
+        let out_of_use = regions_out_of_use(out_of_use, one.regions.values().sum());
         let notice = one.notice.clone();
-        let told: Vec<String> = why.into_iter().chain(notice).chain(doubt).chain(errors).collect();
+        let told: Vec<String> =
+            why.into_iter().chain(notice).chain(doubt).chain(out_of_use).chain(errors).collect();
         if !told.is_empty() {
             text.push_str(&format!("  {}: {}\n", one.name, told.join("; ")));
         }
@@ -268,9 +273,11 @@ mod tests {
                       "used_bytes": 800u64 << 30, "reads": 3_000_000, "writes": 900_000,
                       "read_bytes": 3u64 << 40, "queue_depth": 4, "read_p99_us": 3_000,
                       "written_today_bytes": 256u64 << 30, "writes_per_day_bytes": 1u64 << 40,
-                      "life_days": 2_700.0, "heads_in_doubt": true },
+                      "life_days": 2_700.0, "heads_in_doubt": true,
+                      "regions": { "free": 9, "open": 1, "sealed": 5, "quarantined": 0 } },
                     { "name": "nvme1n1", "state": "offline", "why": "20 reads in a minute failed",
-                      "size_bytes": 1u64 << 40, "errors": 20, "read_bytes": 1u64 << 40 },
+                      "size_bytes": 1u64 << 40, "errors": 20, "read_bytes": 1u64 << 40,
+                      "regions": { "free": 9, "open": 1, "sealed": 5, "quarantined": 2 } },
                     { "name": "nvme2n1", "state": "offline", "why": "it is not there",
                       "size_bytes": null, "writes_per_day_bytes": null },
                 ],

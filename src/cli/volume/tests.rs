@@ -115,6 +115,30 @@ fn what_a_crash_alone_leaves_is_no_reason_to_replace_the_drive() {
     }
 }
 
+#[test]
+fn regions_that_have_failed_are_told_with_what_brings_them_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.volume");
+    create(&path, 256 * MIB).unwrap();
+    assert_eq!(code(&["format", path.to_str().unwrap(), "--yes"]), ExitCode::SUCCESS);
+    let disk = open(&path, Access::ReadOnly).unwrap();
+    let mut survey = runtime().unwrap().block_on(Survey::of(&disk)).unwrap();
+    let told = |survey: &Survey| {
+        told::verified(&path, survey, &Contents::default(), "well", Duration::from_secs(1))
+    };
+    assert!(!told(&survey).contains("regions"), "{}", told(&survey));
+    let all = survey.regions.len();
+    for (region, words) in
+        [(3, "1 of {} regions has failed and is"), (5, "2 of {} regions have failed and are")]
+    {
+        survey.regions[region].state = crate::store::format::RegionState::Quarantined;
+        let words = words.replace("{}", &all.to_string());
+        let line = format!("\n  regions      {words} out of use until it is formatted anew");
+        let told = told(&survey);
+        assert!(told.contains(&line) && told.contains("`tidegate volume format`"), "{told}");
+    }
+}
+
 /// A volume on which three blocks and a head were written.
 fn written(path: &Path) {
     assert_eq!(code(&["create", path.to_str().unwrap(), "--size", "256 MiB"]), ExitCode::SUCCESS);

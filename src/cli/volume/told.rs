@@ -6,6 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
+use super::regions_out_of_use;
 use crate::config::units::{bytes_about, bytes_text};
 use crate::limits::GRANULE_SIZE_BYTES;
 use crate::store::format::{Access, FormatError, RegionState};
@@ -93,9 +94,17 @@ pub(super) fn verified(
 ) -> String {
     let faults = faults(&survey.faults, &contents.faults);
     let verdict = if faults.is_empty() { "  all is as it was written\n" } else { &faults };
+    let quarantined = survey.regions_in(RegionState::Quarantined).count();
+    let out_of_use = regions_out_of_use(quarantined as u64, survey.regions.len() as u64);
+    let out_of_use = out_of_use.map_or_else(String::new, |told| format!("  regions      {told}\n"));
     format!(
-        "{}: volume {}\n  read         {}\n  records      {} in {}\n  checkpoints  {}\n  \
-         health       {health}\n{verdict}",
+        "{}: volume {}
+  read         {}
+  records      {} in {}
+  checkpoints  {}
+  \
+         health       {health}
+{out_of_use}{verdict}",
         path.display(),
         survey.superblock.id(),
         rate(contents.read_bytes, took),

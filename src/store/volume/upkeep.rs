@@ -134,7 +134,10 @@ impl Core {
                 continue;
             }
             let (name, number) = (&self.name, region.0);
-            tracing::warn!("volume {name}: region {number} has failed twice, and is used no more");
+            tracing::warn!(
+                "volume {name}: region {number} has failed twice, and is out of use until the \
+                 volume is formatted anew (`tidegate volume format`, which empties it)"
+            );
             self.ledger.quarantine(region);
             self.forget_region(region).await;
             let generation = self.ledger.generation(region);

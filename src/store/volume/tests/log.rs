@@ -231,3 +231,27 @@ async fn heads_that_are_in_doubt_are_told_of_at_each_start_until_none_is_left() 
         assert_eq!(head_now(&again, n).await, Some(("confirmed".to_owned(), Trust::Newest)));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_region_is_out_of_use_until_the_volume_is_formatted_anew_and_the_log_says_so() {
+    let (device, volume) = fresh(32).await;
+    for n in 0..4 {
+        append_whole(&volume, n).await;
+    }
+    let region = volume.core.index().blocks_of(volume.core.block_key(block(0)))[0].location.region;
+    let (log, _logged) = Log::begin();
+    for _ in 0..2 {
+        volume.core.read_failed(region, &"EIO");
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let told = log.lines();
+    let line = "is out of use until the volume is formatted anew (`tidegate volume format`";
+    assert!(told.iter().filter(|told| told.contains(line)).count() == 1, "{told:#?}");
+    assert_eq!(volume.figures().regions_quarantined, 1);
+    volume.close().await;
+    let again = opened(&device).await;
+    assert_eq!(again.figures().regions_quarantined, 1, "a start does not bring it back");
+    again.close().await;
+    formatted(&device).await;
+    assert_eq!(opened(&device).await.figures().regions_quarantined, 0);
+}

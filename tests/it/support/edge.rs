@@ -210,7 +210,7 @@ impl Edge {
         }
     }
 
-    /// Waits until so many viewers follow runs of `path`: none of them reads it from elsewhere then.
+    /// Waits until so many viewers follow runs of `path`: none of them reads it from elsewhere.
     /// Panics when they do not.
     pub(crate) async fn until_followed(&self, path: &str, viewers: u64) {
         let asked = tokio::time::Instant::now();

@@ -11,7 +11,7 @@ const HEAD_SCORE: u8 = 2;
 /// What earns another lap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReappendRule {
-    /// The least score of a block.
+    /// The least score of a block; at least 1, or nobody would ever be left behind.
     pub score_min: u8,
     /// How much of a region may be carried over, in percent: below 100, or nothing is won.
     pub share_max_percent: u32,
@@ -80,6 +80,36 @@ fn is_small_head(entry: &Entry) -> bool {
 }
 
 fn earns_a_lap(entry: &Entry, rule: ReappendRule) -> bool {
-    let score_min = if is_small_head(entry) { 1 } else { rule.score_min };
+    // A lap halves the score: what nobody uses ends at 0, and must not earn one by that.
+    let score_min = if is_small_head(entry) { 1 } else { rule.score_min.max(1) };
     entry.planned || entry.score >= score_min
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object::PieceMap;
+    use crate::store::index::RegionId;
+
+    #[test]
+    fn what_nobody_uses_is_left_behind_whatever_the_least_score() {
+        for score_min in 0..3 {
+            let location = Location { region: RegionId(1), granule: 1 };
+            let shape = Shape::block(PieceMap::run(0, 16), 1 << 20).unwrap();
+            let entry = Entry { location, shape, score: u8::MAX, planned: true };
+            let mut live = vec![
+                Keeper { which: 0, entry },
+                Keeper { which: 1, entry: new_head(location, 1) },
+                Keeper { which: 2, entry: new_head(location, 9) },
+            ];
+            let rule = ReappendRule { score_min, ..ReappendRule::default() };
+            let mut laps = 0;
+            while !live.is_empty() {
+                live = best(live.into_iter(), 16_384, rule);
+                laps += 1;
+                assert!(laps < 10, "with {score_min}: {live:?}");
+            }
+            assert!(laps > 2, "a lap for each use, about");
+        }
+    }
 }

@@ -64,6 +64,12 @@ pub const MEMORY_RAM_BYTES_MIN: u64 = 64 << 20;
 /// What the process needs beside its ram tier: this, or a quarter of the tier if that is more.
 pub const MEMORY_MARGIN_BYTES_MIN: u64 = 128 << 20;
 
+/// A silent origin's response is fresh for this part of the time since it was last changed
+/// (RFC 9111 section 4.2.2).
+pub const HEURISTIC_SHARE: u32 = 10;
+/// Nothing is fresh for longer than this on a guess.
+pub const HEURISTIC_LIFETIME_MAX: Duration = Duration::from_secs(86_400);
+
 /// Serving threads.
 pub const WORKERS_MAX: usize = 256;
 /// Threads of the fill runtime.

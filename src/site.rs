@@ -170,7 +170,8 @@ impl Keep {
 /// None of these lets a response be shared that says it must not be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lifetimes {
-    /// For a response whose origin is silent about its lifetime; `None` is zero: ask each time.
+    /// For a response whose origin is silent about its lifetime; `None`: a part of the time since it
+    /// was last changed, if it says when (RFC 9111 section 4.2.2), else zero: ask each time.
     pub given: Option<Duration>,
     /// Raises shorter lifetimes, those of errors excepted.
     pub least: Option<Duration>,
@@ -178,6 +179,10 @@ pub struct Lifetimes {
     pub most: Option<Duration>,
     /// For 4xx and 5xx responses whose origin is silent; zero: not kept.
     pub errors: Duration,
+    /// How long a stale response may be used while its origin is asked, where that is silent.
+    pub stale_while_revalidate: Duration,
+    /// How long a stale response may be used where its origin fails, where that is silent.
+    pub stale_if_error: Duration,
 }
 
 /// Which query parameters name an object; the names are compared as the URL writes them.

@@ -155,8 +155,8 @@ mod tests {
                 received_at,
                 initial_age: Duration::from_secs(7),
                 lifetime: Duration::from_secs(600),
-                must_revalidate: true,
                 no_cache: false,
+                ..Freshness::expired(received_at)
             },
             variant: VariantKey::default(),
         })

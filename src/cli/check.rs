@@ -171,7 +171,7 @@ mod tests {
 site             film
 rule             *.m3u8  (1 of 4)
 key              film /live/a.m3u8?t=1&s=2
-lifetime         given 2s, most 10s, errors 1s
+lifetime         given 2s, most 10s, errors 1s, stale if error 1m
 query            all
 keep             ram
 origin           https://origin.example.com

@@ -33,6 +33,9 @@ const OURS: [HeaderName; 11] = [
 
 /// How long errors keep about which the origin is silent, unless set.
 const ERRORS_DEFAULT: Duration = Duration::from_secs(1);
+/// How long stale responses serve where the origin fails, unless set: its restart goes unnoticed,
+/// and who plays live soon learns that another edge may have more.
+const STALE_IF_ERROR_DEFAULT: Duration = Duration::from_secs(60);
 
 /// Everything a rule says but its path.
 #[derive(Clone)]
@@ -48,7 +51,11 @@ impl Policy {
     /// What a site says that says nothing.
     pub(super) fn silent() -> Policy {
         Policy {
-            lifetimes: Lifetimes { errors: ERRORS_DEFAULT, ..Lifetimes::default() },
+            lifetimes: Lifetimes {
+                errors: ERRORS_DEFAULT,
+                stale_if_error: STALE_IF_ERROR_DEFAULT,
+                ..Lifetimes::default()
+            },
             query: QueryPolicy::default(),
             keep: Keep::default(),
             request: FieldEdits::default(),
@@ -83,6 +90,12 @@ fn lifetimes(section: &Section<'_>, base: Lifetimes) -> Lifetimes {
         least: read("least", base.least),
         most: read("most", base.most),
         errors: section.duration("errors", base.errors, LIFETIMES),
+        stale_while_revalidate: section.duration(
+            "stale_while_revalidate",
+            base.stale_while_revalidate,
+            LIFETIMES,
+        ),
+        stale_if_error: section.duration("stale_if_error", base.stale_if_error, LIFETIMES),
     };
     if !section.is_written() {
         return lifetimes;

@@ -1,17 +1,20 @@
-//! The directives of a response's `Cache-Control` (RFC 9111 section 5.2.2).
+//! The directives of a response that decide about caching (RFC 9111 section 5.2.2).
 //!
-//! Where a field is broken or says two things, the reading that shares less wins. `private="x"` and
-//! `no-cache="x"` count as if they named no field. Unknown directives are skipped.
+//! A field for caches like ours, where there is one (`targeted.rs`), else `Cache-Control`. Where a
+//! field is broken or says two things, the reading that shares less wins. Unknown directives are
+//! skipped.
+
+mod targeted;
 
 use std::time::Duration;
 
 use http::HeaderMap;
-use http::header::CACHE_CONTROL;
+use http::header::{CACHE_CONTROL, HeaderName};
 
-use crate::message::syntax::{decimal, trimmed};
+use crate::message::syntax::{decimal, members, trimmed};
 
-/// What all `Cache-Control` lines of a response say together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What the field that counts says, all its lines together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CacheControl {
     /// Keep nothing of it.
     pub no_store: bool,
@@ -27,15 +30,28 @@ pub struct CacheControl {
     pub proxy_revalidate: bool,
     /// Only for caches that know what its status code means.
     pub must_understand: bool,
+    /// It will not change while it is fresh (RFC 8246).
+    pub immutable: bool,
     /// How long it is fresh; zero where the number is broken.
     pub max_age: Option<Duration>,
     /// The same for shared caches.
     pub s_maxage: Option<Duration>,
+    /// How long after that it may be used while the origin is asked (RFC 5861 section 3).
+    pub stale_while_revalidate: Option<Duration>,
+    /// The same where the origin answers with an error (RFC 5861 section 4).
+    pub stale_if_error: Option<Duration>,
+    /// Fields that `private` or `no-cache` names: they are for the one who asked, the rest is not.
+    pub withheld: Vec<HeaderName>,
+    /// Of a targeted field: `Expires` does not count beside it (RFC 9213 section 2.2).
+    pub is_targeted: bool,
 }
 
 impl CacheControl {
     /// Of a response. Of repeated numbers the first counts (RFC 9111 section 4.2.1).
     pub fn of(headers: &HeaderMap) -> CacheControl {
+        if let Some(targeted) = targeted::of(headers) {
+            return targeted;
+        }
         let mut found = CacheControl::default();
         for line in headers.get_all(CACHE_CONTROL) {
             for directive in directives(line.as_bytes()) {
@@ -46,36 +62,70 @@ impl CacheControl {
     }
 
     fn add(&mut self, directive: &[u8]) {
-        let (name, argument) = match directive.iter().position(|byte| *byte == b'=') {
-            Some(at) => (trimmed(&directive[..at]), Some(&directive[at + 1..])),
-            None => (directive, None),
-        };
+        let (name, argument) = split_directive(directive);
         let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
         match name.len() {
             6 if is("public") => self.public = true,
-            7 if is("private") => self.private = true,
+            7 if is("private") => self.private |= !self.withhold(argument),
             7 if is("max-age") => {
                 self.max_age.get_or_insert(delta_seconds(argument));
             }
             8 if is("no-store") => self.no_store = true,
-            8 if is("no-cache") => self.no_cache = true,
+            8 if is("no-cache") => self.no_cache |= !self.withhold(argument),
             8 if is("s-maxage") => {
                 self.s_maxage.get_or_insert(delta_seconds(argument));
+            }
+            9 if is("immutable") => self.immutable = true,
+            14 if is("stale-if-error") => {
+                self.stale_if_error.get_or_insert(delta_seconds(argument));
             }
             15 if is("must-revalidate") => self.must_revalidate = true,
             15 if is("must-understand") => self.must_understand = true,
             16 if is("proxy-revalidate") => self.proxy_revalidate = true,
+            22 if is("stale-while-revalidate") => {
+                self.stale_while_revalidate.get_or_insert(delta_seconds(argument));
+            }
             _ => {}
         }
+    }
+
+    /// Whether `argument` names fields (sections 5.2.2.4 and 5.2.2.7), which are noted then; a list
+    /// that is broken names none.
+    fn withhold(&mut self, argument: Option<&[u8]>) -> bool {
+        let Some(argument) = argument else { return false };
+        let names = members(unquoted(argument)).map(HeaderName::from_bytes);
+        match names.collect::<Result<Vec<_>, _>>() {
+            Ok(names) if !names.is_empty() => self.withheld.extend(names),
+            _ => return false,
+        }
+        true
+    }
+}
+
+/// The name of a directive, and what follows its `=`.
+pub(super) fn split_directive(directive: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match directive.iter().position(|byte| *byte == b'=') {
+        Some(at) => (trimmed(&directive[..at]), Some(&directive[at + 1..])),
+        None => (directive, None),
     }
 }
 
 /// Zero, which is stale, for anything but a number (RFC 9111 section 4.2.1); quotes may be around
 /// it.
 fn delta_seconds(argument: Option<&[u8]>) -> Duration {
-    let argument = argument.unwrap_or_default();
+    seconds(argument).unwrap_or_default()
+}
+
+/// A number of seconds, in quotes or not; `None` for anything else.
+pub(super) fn seconds(argument: Option<&[u8]>) -> Option<Duration> {
+    let number = decimal(unquoted(argument.unwrap_or_default()))?;
+    Some(Duration::from_secs(capped_seconds(number)))
+}
+
+/// Without the quotes around it, if they are.
+fn unquoted(argument: &[u8]) -> &[u8] {
     let unquoted = argument.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\""));
-    Duration::from_secs(decimal(unquoted.unwrap_or(argument)).map_or(0, capped_seconds))
+    unquoted.unwrap_or(argument)
 }
 
 /// No lifetime and no age is longer than 2^31 seconds (RFC 9111 section 1.2.2).
@@ -86,7 +136,7 @@ pub(super) fn capped_seconds(seconds: u64) -> u64 {
 /// The members of the list, split at commas outside of quoted arguments.
 ///
 /// A quote that is not closed, or closed inside an argument, quotes nothing: it hides no directive.
-fn directives(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(super) fn directives(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = line;
     std::iter::from_fn(move || {
         loop {
@@ -155,11 +205,17 @@ mod tests {
             must_revalidate: true,
             proxy_revalidate: true,
             must_understand: true,
+            immutable: true,
             max_age: Some(Duration::from_secs(1)),
             s_maxage: Some(Duration::from_secs(2)),
+            stale_while_revalidate: Some(Duration::from_secs(3)),
+            stale_if_error: Some(Duration::from_secs(4)),
+            withheld: Vec::new(),
+            is_targeted: false,
         };
         let line = "no-store, no-cache,private ,public,must-revalidate\t,proxy-revalidate, \
-            must-understand, max-age=1, s-maxage=2";
+            must-understand, immutable, max-age=1, s-maxage=2, stale-while-revalidate=3, \
+            stale-if-error=4";
         assert_eq!(of(&[line]), all);
         assert_eq!(of(&[&line.to_uppercase()]), all);
         assert_eq!(of(&line.split(',').collect::<Vec<_>>()), all);
@@ -215,10 +271,10 @@ mod tests {
     fn quoted_arguments_hide_what_they_quote_and_nothing_else() {
         let hidden = of(&["private=\"max-age=60, no-store\""]);
         assert!(hidden.private && !hidden.no_store && hidden.max_age.is_none());
+        let hidden = of(&["private=\"max-age, no-store\""]);
+        assert!(!hidden.private && !hidden.no_store && hidden.max_age.is_none());
         let escaped = of(&["ext=\"a\\\", no-store\", max-age=5"]);
         assert!(!escaped.no_store && escaped.max_age == Some(Duration::from_secs(5)));
-        let plain = of(&["no-cache=Set-Cookie, private=x"]);
-        assert!(plain.no_cache && plain.private);
         // A quote that is not closed hides nothing.
         for line in [
             "ext=\"a, no-store",
@@ -232,5 +288,32 @@ mod tests {
             assert!(of(&[line]).no_store, "{line}");
         }
         assert!(!of(&["no-storex, xno-store, no store, no-store\u{e9}"]).no_store);
+    }
+
+    #[test]
+    fn fields_that_are_named_are_withheld_and_the_rest_is_shared() {
+        // RFC 9111 5.2.2.4 and 5.2.2.7.
+        for (line, no_cache, private, withheld) in [
+            ("no-cache=\"Set-Cookie\"", false, false, &["set-cookie"][..]),
+            ("private=\"Set-Cookie\"", false, false, &["set-cookie"]),
+            ("private=\"a, b\",no-cache=\"c\"", false, false, &["a", "b", "c"]),
+            ("private=\" a ,, b \"", false, false, &["a", "b"]),
+            // A sender may not write it so, a recipient may read it (5.2.2.4).
+            ("no-cache=Set-Cookie, private=x", false, false, &["set-cookie", "x"]),
+            // Both forms: the one that shares less.
+            ("no-cache=\"a\", no-cache", true, false, &["a"]),
+            ("private, private=\"a\"", false, true, &["a"]),
+            // What names no field names all.
+            ("no-cache=\"\"", true, false, &[]),
+            ("private=", false, true, &[]),
+            ("private=\" , \"", false, true, &[]),
+            ("private=\"a b\"", false, true, &[]),
+            ("private=\"a, b\\\", c\"", false, true, &[]),
+            ("no-cache=\"a", true, false, &[]),
+        ] {
+            let found = of(&[line]);
+            assert_eq!((found.no_cache, found.private), (no_cache, private), "{line}");
+            assert_eq!(found.withheld, withheld, "{line}");
+        }
     }
 }

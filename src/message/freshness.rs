@@ -6,11 +6,12 @@
 
 use std::time::{Duration, SystemTime};
 
-use http::header::{AGE, DATE, EXPIRES, SET_COOKIE};
+use http::header::{AGE, DATE, EXPIRES, LAST_MODIFIED, SET_COOKIE};
 use http::{HeaderMap, StatusCode};
 
+use crate::limits::{HEURISTIC_LIFETIME_MAX, HEURISTIC_SHARE};
 use crate::message::cache_control::{CacheControl, capped_seconds};
-use crate::message::syntax::{date, decimal, members};
+use crate::message::syntax::{date, decimal, members, sole};
 use crate::message::vary::Vary;
 use crate::site::Lifetimes;
 
@@ -70,6 +71,12 @@ pub struct Freshness {
     pub must_revalidate: bool,
     /// It may never be used without asking the origin.
     pub no_cache: bool,
+    /// It does not change while it is fresh: nobody need ask for a newer one (RFC 8246).
+    pub immutable: bool,
+    /// How long after its lifetime it may be used while the origin is asked.
+    pub stale_while_revalidate: Duration,
+    /// How long after its lifetime it may be used where the origin gives no answer, or a 5xx.
+    pub stale_if_error: Duration,
 }
 
 impl Freshness {
@@ -81,6 +88,9 @@ impl Freshness {
             lifetime: Duration::ZERO,
             must_revalidate: true,
             no_cache: true,
+            immutable: false,
+            stale_while_revalidate: Duration::ZERO,
+            stale_if_error: Duration::ZERO,
         }
     }
 
@@ -93,6 +103,21 @@ impl Freshness {
     /// Whether it may be used without asking the origin.
     pub fn is_fresh(&self, now: SystemTime) -> bool {
         !self.no_cache && self.age(now) < self.lifetime
+    }
+
+    /// How long its lifetime has been over; zero until then, and for what may not be used stale.
+    pub fn staleness(&self, now: SystemTime) -> Duration {
+        self.age(now).saturating_sub(self.lifetime)
+    }
+
+    /// Whether it may be used while the origin is asked (RFC 5861 section 3).
+    pub fn serves_while_revalidated(&self, now: SystemTime) -> bool {
+        !self.no_cache && self.staleness(now) < self.stale_while_revalidate
+    }
+
+    /// Whether it may be used where the origin fails (RFC 5861 section 4).
+    pub fn serves_on_error(&self, now: SystemTime) -> bool {
+        !self.no_cache && self.staleness(now) < self.stale_if_error
     }
 
     /// What is left of its lifetime in whole seconds as `Age` counts them; negative when it is
@@ -113,32 +138,45 @@ pub fn assess(exchange: &Exchange<'_>) -> Assessment {
     let Some(lifetime) = lifetime(exchange, &control, date) else {
         return Assessment::Uncacheable(Reason::Status);
     };
+    let Lifetimes { stale_while_revalidate, stale_if_error, .. } = exchange.lifetimes;
+    let never_stale = control.must_revalidate || control.proxy_revalidate;
+    // `s-maxage` says `proxy-revalidate` too (RFC 9111 section 5.2.2.10), and what an origin writes
+    // beside it makes an exception (section 5.2.3).
+    let must_revalidate = never_stale || control.s_maxage.is_some();
+    let stale_for = |said: Option<Duration>, ours: Duration| match said {
+        _ if never_stale => Duration::ZERO,
+        Some(said) => said,
+        None if must_revalidate => Duration::ZERO,
+        None => ours,
+    };
     Assessment::Shared(Freshness {
         received_at: exchange.received_at,
         initial_age: initial_age(exchange, date),
         lifetime,
-        // `s-maxage` says `proxy-revalidate` too (RFC 9111 section 5.2.2.10).
-        must_revalidate: control.must_revalidate
-            || control.proxy_revalidate
-            || control.s_maxage.is_some(),
+        must_revalidate,
         no_cache: control.no_cache,
+        immutable: control.immutable,
+        stale_while_revalidate: stale_for(control.stale_while_revalidate, *stale_while_revalidate),
+        stale_if_error: stale_for(control.stale_if_error, *stale_if_error),
     })
 }
 
 fn forbidden(exchange: &Exchange<'_>, control: &CacheControl) -> Option<Reason> {
     let headers = exchange.headers;
     let shared = control.public || control.s_maxage.is_some();
-    if !is_storable(exchange.status)
-        || control.must_understand && !is_heuristically_cacheable(exchange.status)
-    {
+    let is_understood = is_understood(exchange.status);
+    if !is_storable(exchange.status) || control.must_understand && !is_understood {
         Some(Reason::Status)
-    } else if control.no_store {
+    } else if control.no_store && !control.must_understand {
+        // Beside `must-understand` it is for caches that do not know the status
+        // (RFC 9111 section 5.2.2.3).
         Some(Reason::NoStore)
     } else if control.private {
         Some(Reason::Private)
     } else if exchange.request_has_authorization && !shared && !control.must_revalidate {
         Some(Reason::Authorization)
-    } else if headers.contains_key(SET_COOKIE) && !shared {
+    } else if headers.contains_key(SET_COOKIE) && !shared && !control.withheld.contains(&SET_COOKIE)
+    {
         Some(Reason::SetCookie)
     } else if Vary::of(headers).is_any() {
         Some(Reason::VaryStar)
@@ -156,6 +194,11 @@ fn is_storable(status: StatusCode) -> bool {
         && !matches!(status.as_u16(), 304 | 412 | 416 | 417 | 428 | 429 | 431 | 511)
 }
 
+/// Whether what RFC 9110 says of this status is what is done here.
+fn is_understood(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 200..=206 | 300..=303 | 307 | 308 | 400..=417 | 421 | 422 | 426 | 500..=505)
+}
+
 /// RFC 9110 section 15.1.
 fn is_heuristically_cacheable(status: StatusCode) -> bool {
     matches!(status.as_u16(), 200 | 203 | 204 | 206 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
@@ -163,7 +206,7 @@ fn is_heuristically_cacheable(status: StatusCode) -> bool {
 
 /// `None`: neither the origin nor the rule gives the response one.
 fn lifetime(exchange: &Exchange<'_>, control: &CacheControl, date: SystemTime) -> Option<Duration> {
-    let Lifetimes { given, least, most, errors } = exchange.lifetimes;
+    let Lifetimes { given, least, most, errors, .. } = exchange.lifetimes;
     let status = exchange.status;
     let is_error = status.is_client_error() || status.is_server_error();
     let found = match explicit_lifetime(exchange.headers, control, date) {
@@ -172,11 +215,19 @@ fn lifetime(exchange: &Exchange<'_>, control: &CacheControl, date: SystemTime) -
         None if is_error && !errors.is_zero() && !matches!(status.as_u16(), 401 | 407) => *errors,
         None if !is_heuristically_cacheable(status) && !control.public => return None,
         None if is_error => Duration::ZERO,
-        None => given.unwrap_or_default(),
+        None => given.unwrap_or_else(|| heuristic_lifetime(exchange.headers, date)),
     };
     // A rule that keeps films for a year must not keep a 404 for a year.
     let least = least.filter(|_| !is_error).unwrap_or_default();
     Some(found.max(least).min(most.unwrap_or(Duration::MAX)))
+}
+
+/// A part of the time since it was last changed (RFC 9111 section 4.2.2), or zero.
+fn heuristic_lifetime(headers: &HeaderMap, date: SystemTime) -> Duration {
+    let modified = sole(headers, &LAST_MODIFIED).and_then(self::date);
+    let unchanged = modified.and_then(|modified| date.duration_since(modified).ok());
+    let lifetime = unchanged.unwrap_or_default() / HEURISTIC_SHARE;
+    Duration::from_secs(lifetime.min(HEURISTIC_LIFETIME_MAX).as_secs())
 }
 
 /// What the origin says (RFC 9111 section 4.2.1): a broken or past `Expires` says zero.
@@ -185,7 +236,11 @@ fn explicit_lifetime(
     control: &CacheControl,
     date: SystemTime,
 ) -> Option<Duration> {
-    control.s_maxage.or(control.max_age).or_else(|| {
+    let said = control.s_maxage.or(control.max_age);
+    if control.is_targeted {
+        return said;
+    }
+    said.or_else(|| {
         let expires = first_date(headers, EXPIRES)?;
         let lifetime = expires.and_then(|at| at.duration_since(date).ok()).unwrap_or_default();
         Some(Duration::from_secs(capped_seconds(lifetime.as_secs())))
@@ -227,6 +282,8 @@ mod tests {
         least: None,
         most: None,
         errors: Duration::from_secs(5),
+        stale_while_revalidate: Duration::from_secs(6),
+        stale_if_error: Duration::from_secs(7),
     };
 
     type Lines = [(&'static str, &'static str)];
@@ -307,7 +364,7 @@ mod tests {
     #[test]
     fn the_rule_raises_and_lowers_lifetimes() {
         let seconds = |seconds| Some(Duration::from_secs(seconds));
-        let rule = |given, least, most| Lifetimes { given, least, most, errors: OURS.errors };
+        let rule = |given, least, most| Lifetimes { given, least, most, ..OURS };
         for (lifetimes, line, expected) in [
             (rule(None, None, None), "", 0),
             (rule(None, seconds(3), None), "", 3),
@@ -377,9 +434,16 @@ mod tests {
             let never = Assessment::Uncacheable(Reason::Status);
             assert_eq!(assessed(status, explicit, &OURS), never, "{status}");
         }
-        let understood = &[("cache-control", "must-understand, max-age=10")];
-        assert_eq!(lifetime_seconds(200, understood, &OURS), Some(10));
-        assert_eq!(lifetime_seconds(299, understood, &OURS), None);
+        // RFC 9111 5.2.2.3: who knows the status passes over `no-store`.
+        for line in ["must-understand, max-age=10", "must-understand, no-store, max-age=10"] {
+            let understood = &[("cache-control", line)];
+            for (status, seconds) in [(200, Some(10)), (302, Some(10)), (503, Some(10))] {
+                assert_eq!(lifetime_seconds(status, understood, &OURS), seconds, "{status} {line}");
+            }
+            for status in [299, 399, 418, 499, 599] {
+                assert_eq!(lifetime_seconds(status, understood, &OURS), None, "{status} {line}");
+            }
+        }
     }
 
     #[test]
@@ -391,14 +455,18 @@ mod tests {
             (&[("cache-control", "no-store")][..], Some(NoStore)),
             (&[("cache-control", "max-age=60, NO-STORE")], Some(NoStore)),
             (&[("cache-control", "max-age=60"), ("cache-control", "no-store")], Some(NoStore)),
-            (&[("cache-control", "no-store, must-understand")], Some(NoStore)),
             (&[("cache-control", "private")], Some(Private)),
             (&[("cache-control", "Private, public, s-maxage=60")], Some(Private)),
-            (&[("cache-control", "private=\"set-cookie\"")], Some(Private)),
+            (&[("cache-control", "private=\"a b\"")], Some(Private)),
+            (&[("cache-control", "private=\"set-cookie\"")], None),
+            (&[("cdn-cache-control", "max-age=60"), ("cache-control", "private")], None),
+            (&[("cdn-cache-control", "private"), ("cache-control", "max-age=60")], Some(Private)),
             (&[cookie], Some(SetCookie)),
             (&[cookie, ("cache-control", "max-age=60")], Some(SetCookie)),
             (&[cookie, ("cache-control", "must-revalidate")], Some(SetCookie)),
-            (&[cookie, ("cache-control", "no-cache=\"set-cookie\"")], Some(SetCookie)),
+            (&[cookie, ("cache-control", "no-cache=\"set-cookie\"")], None),
+            (&[cookie, ("cache-control", "private=\"set-cookie\"")], None),
+            (&[cookie, ("cache-control", "private=\"x\"")], Some(SetCookie)),
             (&[cookie, ("cache-control", "public")], None),
             (&[cookie, ("cache-control", "s-maxage=60")], None),
             (&[("vary", "*")], Some(VaryStar)),
@@ -451,7 +519,7 @@ mod tests {
             ("max-age=60, proxy-revalidate", true, false),
             ("s-maxage=60", true, false),
             ("max-age=60, no-cache", false, true),
-            ("max-age=60, no-cache=\"set-cookie\"", false, true),
+            ("max-age=60, no-cache=\"set-cookie\"", false, false),
         ] {
             let freshness = freshness(&[("cache-control", line)]);
             assert_eq!(freshness.must_revalidate, must_revalidate, "{line}");
@@ -521,5 +589,92 @@ mod tests {
         let endless = Freshness { initial_age: Duration::MAX, ..freshness };
         assert!(!endless.is_fresh(at(0)));
         assert!(endless.ttl_seconds(at(0)) < 0);
+    }
+
+    #[test]
+    fn a_silent_origin_is_taken_at_a_tenth_of_the_time_nothing_changed() {
+        // RFC 9111 4.2.2.
+        let silent = Lifetimes { given: None, ..OURS };
+        const HOUR_AGO: &str = "Sun, 06 Nov 1994 07:49:37 GMT";
+        for (status, lines, seconds) in [
+            (200, &[][..], 0),
+            (200, &[("last-modified", HOUR_AGO)], 360),
+            (200, &[("last-modified", HOUR_AGO), ("cache-control", "public")], 360),
+            (206, &[("last-modified", HOUR_AGO)], 360),
+            (301, &[("last-modified", HOUR_AGO)], 360),
+            (302, &[("last-modified", HOUR_AGO), ("cache-control", "public")], 360),
+            // From its `Date`, not from its receipt.
+            (200, &[("last-modified", HOUR_AGO), ("date", MINUTE_AGO)], 354),
+            (200, &[("last-modified", "Mon, 06 Nov 1989 08:49:37 GMT")], 86_400),
+            (200, &[("last-modified", DATE_NOW)], 0),
+            (200, &[("last-modified", IN_A_MINUTE)], 0),
+            (200, &[("last-modified", "long ago")], 0),
+            (200, &[("last-modified", HOUR_AGO), ("last-modified", DATE_NOW)], 0),
+            // Whatever says something says it alone.
+            (200, &[("last-modified", HOUR_AGO), ("cache-control", "max-age=1")], 1),
+            (200, &[("last-modified", HOUR_AGO), ("expires", "0")], 0),
+            // An error's text is not what was last changed then.
+            (404, &[("last-modified", HOUR_AGO)], 5),
+        ] {
+            assert_eq!(lifetime_seconds(status, lines, &silent), Some(seconds), "{lines:?}");
+            let ours = if status == 404 { 5 } else { 100 };
+            if explicit_lifetime(&headers(lines), &CacheControl::of(&headers(lines)), UNIX_EPOCH)
+                .is_none()
+            {
+                assert_eq!(
+                    lifetime_seconds(status, lines, &OURS),
+                    Some(ours),
+                    "a rule counts first"
+                );
+            }
+        }
+        assert_eq!(lifetime_seconds(302, &[("last-modified", HOUR_AGO)], &silent), None);
+    }
+
+    #[test]
+    fn beside_a_targeted_lifetime_nothing_else_counts() {
+        // RFC 9213 2.2.
+        let targeted = ("cdn-cache-control", "max-age=3");
+        for (lines, seconds) in [
+            (&[targeted][..], 3),
+            (&[targeted, ("cache-control", "max-age=10, s-maxage=20")], 3),
+            (&[targeted, ("cache-control", "no-store")], 3),
+            (&[targeted, ("expires", "0")], 3),
+            (&[("cdn-cache-control", "public"), ("expires", IN_A_MINUTE)], 100),
+            (&[("cdn-cache-control", "public"), ("cache-control", "max-age=10")], 100),
+            (&[("cdn-cache-control", "&"), ("cache-control", "max-age=10")], 10),
+        ] {
+            assert_eq!(lifetime_seconds(200, lines, &OURS), Some(seconds), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_stale_is_used_as_long_as_its_origin_or_the_rule_says() {
+        // RFC 5861; RFC 9111 4.2.4.
+        for (line, revalidate, error) in [
+            ("max-age=0", 6, 7),
+            ("", 6, 7),
+            ("max-age=0, stale-while-revalidate=1, stale-if-error=2", 1, 2),
+            ("max-age=0, stale-while-revalidate=0", 0, 7),
+            ("max-age=0, stale-while-revalidate=x", 0, 7),
+            ("max-age=0, must-revalidate", 0, 0),
+            ("max-age=0, proxy-revalidate", 0, 0),
+            ("max-age=0, stale-if-error=2, must-revalidate", 0, 0),
+            ("s-maxage=0", 0, 0),
+            ("s-maxage=0, stale-while-revalidate=1", 1, 0),
+            ("s-maxage=0, stale-if-error=2", 0, 2),
+            ("no-cache", 0, 0),
+            ("no-cache, stale-while-revalidate=1, stale-if-error=2", 0, 0),
+            ("no-cache=\"a\", max-age=0", 6, 7),
+        ] {
+            // Of a rule's own lifetime of 100 s or of none.
+            let freshness = freshness(&[("cache-control", line)]);
+            let over = UNIX_EPOCH + NOW + freshness.lifetime;
+            let lasts = |serves: fn(&Freshness, SystemTime) -> bool| {
+                (0..10).take_while(|s| serves(&freshness, over + Duration::from_secs(*s))).count()
+            };
+            assert_eq!(lasts(Freshness::serves_while_revalidated), revalidate, "{line}");
+            assert_eq!(lasts(Freshness::serves_on_error), error, "{line}");
+        }
     }
 }

@@ -15,6 +15,7 @@ pub mod range;
 pub mod recorded;
 pub mod request;
 pub mod response;
+pub mod reuse;
 mod syntax;
 pub mod target;
 pub mod vary;

@@ -84,12 +84,15 @@ impl RecordedResponse {
             fields,
             validator: self.validator.restored()?,
         };
+        let received_at = time(self.freshness.received_at)?;
+        // What else there is the rule of now decides, when it is assessed again.
         let freshness = Freshness {
-            received_at: time(self.freshness.received_at)?,
+            received_at,
             initial_age: Duration::from_millis(self.freshness.initial_age),
             lifetime: Duration::from_millis(self.freshness.lifetime),
             must_revalidate: self.freshness.must_revalidate,
             no_cache: self.freshness.no_cache,
+            ..Freshness::expired(received_at)
         };
         Some((stored, freshness, VariantKey(bytes(&self.variant)?.into_boxed_slice())))
     }
@@ -174,8 +177,8 @@ mod tests {
                 received_at: UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
                 initial_age: Duration::from_secs(3),
                 lifetime: Duration::from_secs(u64::from(u32::MAX)),
-                must_revalidate: true,
                 no_cache: false,
+                ..Freshness::expired(UNIX_EPOCH)
             };
             let variant = VariantKey(b"accept-language:de\n\xff".as_slice().into());
             let recorded = RecordedResponse::of(&stored, &freshness, &variant);

@@ -16,6 +16,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use httpdate::HttpDate;
 
 use crate::limits::RESPONSE_FIELDS_MAX;
+use crate::message::cache_control::CacheControl;
 use crate::message::conditional::Validator;
 use crate::message::range::ContentRange;
 use crate::message::syntax::{date, members, sole, written};
@@ -149,10 +150,22 @@ fn head(status: StatusCode, headers: HeaderMap) -> Parts {
 
 /// What of a response is stored, in memory of its own (RFC 9111 section 3.1).
 ///
-/// Left out is what belongs to a connection, to the part of the object that was carried, or to the
-/// origin's own address.
+/// Left out is what belongs to a connection, to the part of the object that was carried, to the
+/// origin's own address, or to the one who asked.
 pub fn storable_fields(headers: &HeaderMap) -> HeaderMap {
-    copied(headers, |name| is_end_to_end(headers, name) && !REMADE.contains(&name.as_str()))
+    let withheld = CacheControl::of(headers).withheld;
+    copied(headers, |name| {
+        is_end_to_end(headers, name) && !REMADE.contains(&name.as_str()) && !withheld.contains(name)
+    })
+}
+
+/// What of a response is for the one who asked alone: the fields that `private` or `no-cache` names
+/// (RFC 9111 sections 5.2.2.4 and 5.2.2.7), in memory of their own.
+pub fn withheld_fields(headers: &HeaderMap) -> HeaderMap {
+    let withheld = CacheControl::of(headers).withheld;
+    copied(headers, |name| {
+        is_end_to_end(headers, name) && !REMADE.contains(&name.as_str()) && withheld.contains(name)
+    })
 }
 
 /// What of a viewer's request goes to the origin, in memory of its own.

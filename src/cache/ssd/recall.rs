@@ -175,7 +175,8 @@ fn is_ahead(heads: &[Arc<Head>], now: SystemTime) -> bool {
 }
 
 fn expired(head: &Head) -> Head {
-    let freshness = Freshness { lifetime: Duration::ZERO, ..head.freshness };
+    let Freshness { received_at, initial_age, .. } = head.freshness;
+    let freshness = Freshness { initial_age, ..Freshness::expired(received_at) };
     Head { freshness, ..head.clone() }
 }
 

@@ -123,6 +123,8 @@ pub(super) fn rule(rule: &Rule) -> Value {
             "least": lifetimes.least.map(millis),
             "most": lifetimes.most.map(millis),
             "errors": millis(lifetimes.errors),
+            "stale_while_revalidate": millis(lifetimes.stale_while_revalidate),
+            "stale_if_error": millis(lifetimes.stale_if_error),
         },
         "query": match &rule.query {
             QueryPolicy::All => json!("all"),

@@ -8,7 +8,9 @@ use crate::appliance::{LeftOut, connections_affordable};
 use crate::config::units::{bytes_about, bytes_text, duration_text};
 use crate::config::{AccessLogTarget, Certificate, Config, Limits, ListenerKind, Log, SsdVolume};
 use crate::limits::INDEX_ENTRY_BYTES;
-use crate::site::{FieldEdits, Lifetimes, Origin, QueryPolicy, Redirects, Rule, Site};
+use std::time::Duration;
+
+use crate::site::{FieldEdits, Keep, Lifetimes, Origin, QueryPolicy, Redirects, Rule, Site};
 
 /// The width of the names.
 const NAME_WIDTH: usize = 17;
@@ -244,8 +246,17 @@ pub(super) fn rule(rule: &Rule) -> Vec<(&'static str, String)> {
 }
 
 fn lifetimes(lifetimes: &Lifetimes) -> String {
-    let Lifetimes { given, least, most, errors } = *lifetimes;
-    let all = [("given", given), ("least", least), ("most", most), ("errors", Some(errors))];
+    let Lifetimes { given, least, most, errors, stale_while_revalidate, stale_if_error } =
+        *lifetimes;
+    let longer_than_zero = |time: Duration| Some(time).filter(|time| !time.is_zero());
+    let all = [
+        ("given", given),
+        ("least", least),
+        ("most", most),
+        ("errors", Some(errors)),
+        ("stale while revalidate", longer_than_zero(stale_while_revalidate)),
+        ("stale if error", longer_than_zero(stale_if_error)),
+    ];
     let told = |(name, time): (&str, Option<_>)| Some(format!("{name} {}", duration_text(time?)));
     join(all.into_iter().filter_map(told))
 }
@@ -329,12 +340,12 @@ site film
   origin         https://o:444  Host h, fields authorization, redirects passed on
   ssd share      40%
   rule 1         *.mp4
-    lifetime     errors 1s
+    lifetime     errors 1s, stale if error 1m
     query        all but t
     keep         ram
     request      add token
   rule 2         **
-    lifetime     errors 1s
+    lifetime     errors 1s, stale if error 1m
     query        all
     keep         ssd
 

@@ -134,6 +134,8 @@ pub struct Rule {
     pub lifetimes: Lifetimes,
     /// Which query parameters tell objects apart.
     pub query: QueryPolicy,
+    /// Whether a request's own `Cache-Control` counts.
+    pub request_cache_control: RequestCacheControl,
     /// Where responses are kept.
     pub keep: Keep,
     /// Edits to the request an origin gets.
@@ -161,6 +163,30 @@ impl Keep {
         match self {
             Keep::Ram => "ram",
             Keep::Ssd => "ssd",
+        }
+    }
+}
+
+/// What becomes of a request's `Cache-Control`, which is advice (RFC 9111 section 5.2.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RequestCacheControl {
+    /// It is followed; a version is asked about on request once a second at most.
+    #[default]
+    Honour,
+    /// As if it were not there.
+    Ignore,
+}
+
+impl RequestCacheControl {
+    /// Every choice.
+    pub const ALL: [RequestCacheControl; 2] =
+        [RequestCacheControl::Honour, RequestCacheControl::Ignore];
+
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RequestCacheControl::Honour => "honour",
+            RequestCacheControl::Ignore => "ignore",
         }
     }
 }
@@ -287,6 +313,7 @@ mod tests {
             pattern,
             lifetimes: Lifetimes::default(),
             query: QueryPolicy::All,
+            request_cache_control: RequestCacheControl::Honour,
             keep: Keep::Ssd,
             request: FieldEdits::default(),
             response: FieldEdits::default(),

@@ -135,7 +135,7 @@ mod tests {
     use crate::message::response::Stored;
     use crate::message::vary::VariantKey;
     use crate::object::VersionNumbers;
-    use crate::site::{Keep, Lifetimes, PathPattern, QueryPolicy};
+    use crate::site::{Keep, Lifetimes, PathPattern, QueryPolicy, RequestCacheControl};
 
     use super::*;
 
@@ -230,7 +230,8 @@ mod tests {
     fn rule(lifetimes: Lifetimes, response: FieldEdits) -> Rule {
         let (pattern, query) = (PathPattern::everything(), QueryPolicy::All);
         let (request, keep) = (FieldEdits::default(), Keep::Ssd);
-        Rule { pattern, lifetimes, query, keep, request, response }
+        let request_cache_control = RequestCacheControl::Honour;
+        Rule { pattern, lifetimes, query, request_cache_control, keep, request, response }
     }
 
     #[test]

@@ -8,7 +8,7 @@
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::HeaderMap;
 use quick_cache::sync::{Cache, DefaultLifecycle};
@@ -33,6 +33,10 @@ pub struct Version {
     length_bytes: AtomicU64,
     ranges: AtomicU8,
     changed: AtomicBool,
+    /// Milliseconds of Unix time: when it was last asked about although it need not have been.
+    asked_at: AtomicU64,
+    /// The same: until when its origin, which failed, is not asked about it.
+    rests_until: AtomicU64,
 }
 
 /// Stands for a length not known yet; no object is this long.
@@ -65,7 +69,31 @@ impl Version {
             length_bytes: AtomicU64::new(length_bytes.unwrap_or(UNKNOWN_LENGTH)),
             ranges: AtomicU8::new(RANGES_UNKNOWN),
             changed: AtomicBool::new(false),
+            asked_at: AtomicU64::new(0),
+            rests_until: AtomicU64::new(0),
         }
+    }
+
+    /// Whether the origin may be asked about it at a viewer's wish, or behind an answer: once in
+    /// [`ASKED_ABOUT_EACH`]. Who is told so asks.
+    pub fn may_be_asked_about(&self, now: SystemTime) -> bool {
+        let (now, last) = (millis(now), self.asked_at.load(Ordering::Relaxed));
+        // A clock that was set back must not keep anybody from asking.
+        let is_due = now.abs_diff(last) >= ASKED_ABOUT_EACH.as_millis() as u64;
+        let (ours, relaxed) = (Ordering::Relaxed, Ordering::Relaxed);
+        is_due && self.asked_at.compare_exchange(last, now, ours, relaxed).is_ok()
+    }
+
+    /// The origin failed when it was asked about it: it has a rest of [`REST_AFTER_FAILURE`].
+    pub fn rest(&self, now: SystemTime) {
+        let until = millis(now) + REST_AFTER_FAILURE.as_millis() as u64;
+        self.rests_until.store(until, Ordering::Relaxed);
+    }
+
+    /// Whether the origin has a rest from being asked about it.
+    pub fn rests(&self, now: SystemTime) -> bool {
+        let left = self.rests_until.load(Ordering::Relaxed).saturating_sub(millis(now));
+        (1..=REST_AFTER_FAILURE.as_millis() as u64).contains(&left)
     }
 
     /// The body's length in bytes, once known.
@@ -118,6 +146,15 @@ impl Version {
         self.changed.load(Ordering::Acquire)
     }
 }
+
+fn millis(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}
+
+/// Viewers who want a fresher copy than they need cost the origin one request in this time.
+pub const ASKED_ABOUT_EACH: Duration = Duration::from_secs(1);
+/// What is served because its origin fails is asked about again after this.
+pub const REST_AFTER_FAILURE: Duration = Duration::from_secs(2);
 
 /// One variant's stored response: everything but the bytes.
 #[derive(Clone, Debug)]

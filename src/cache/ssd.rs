@@ -396,7 +396,7 @@ mod tests {
     use crate::message::response::Stored;
     use crate::message::vary::VariantKey;
     use crate::object::VersionNumbers;
-    use crate::site::{FieldEdits, Lifetimes, PathPattern, QueryPolicy};
+    use crate::site::{FieldEdits, Lifetimes, PathPattern, QueryPolicy, RequestCacheControl};
     use crate::store::device::{Device, Disk, Faults, Share, Simulated, Simulation, Urgency};
     use crate::store::volume::{HeadWrite, SmallBody, Trust, VolumeSettings};
     use crate::store::{Geometry, Volume, VolumeId};
@@ -423,7 +423,9 @@ mod tests {
     fn site(lifetimes: Lifetimes, keep: Keep) -> Site {
         let (request, response) = (FieldEdits::default(), FieldEdits::default());
         let (pattern, query) = (PathPattern::everything(), QueryPolicy::All);
-        let rules = vec![Rule { pattern, lifetimes, query, keep, request, response }];
+        let request_cache_control = RequestCacheControl::Honour;
+        let rules =
+            vec![Rule { pattern, lifetimes, query, request_cache_control, keep, request, response }];
         let (name, ssd_percent) = (String::new(), 100);
         Site { id: SiteId(0), name, hosts: vec![], origins: vec![], ssd_percent, rules }
     }

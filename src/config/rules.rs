@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use http::header::{self, HeaderName, HeaderValue};
 
-use crate::site::{FieldEdits, Keep, Lifetimes, PathPattern, QueryPolicy, Rule};
+use crate::site::{
+    FieldEdits, Keep, Lifetimes, PathPattern, QueryPolicy, RequestCacheControl, Rule,
+};
 
 use super::raw::Section;
 use super::setting::Setting;
@@ -42,6 +44,7 @@ const STALE_IF_ERROR_DEFAULT: Duration = Duration::from_secs(60);
 pub(super) struct Policy {
     lifetimes: Lifetimes,
     query: QueryPolicy,
+    request_cache_control: RequestCacheControl,
     keep: Keep,
     request: FieldEdits,
     response: FieldEdits,
@@ -57,6 +60,7 @@ impl Policy {
                 ..Lifetimes::default()
             },
             query: QueryPolicy::default(),
+            request_cache_control: RequestCacheControl::default(),
             keep: Keep::default(),
             request: FieldEdits::default(),
             response: FieldEdits::default(),
@@ -65,8 +69,9 @@ impl Policy {
 
     /// The rule for the paths under `pattern`.
     pub(super) fn rule(&self, pattern: PathPattern) -> Rule {
-        let Policy { lifetimes, query, keep, request, response } = self.clone();
-        Rule { pattern, lifetimes, query, keep, request, response }
+        let Policy { lifetimes, query, request_cache_control, keep, request, response } =
+            self.clone();
+        Rule { pattern, lifetimes, query, request_cache_control, keep, request, response }
     }
 }
 
@@ -75,6 +80,11 @@ pub(super) fn policy(section: &Section<'_>, base: &Policy) -> Policy {
     Policy {
         lifetimes: section.section("lifetime", |lifetime| lifetimes(lifetime, base.lifetimes)),
         query: section.setting("query").and_then(query).unwrap_or_else(|| base.query.clone()),
+        request_cache_control: section.choice(
+            "request_cache_control",
+            base.request_cache_control,
+            &RequestCacheControl::ALL.map(|choice| (choice.as_str(), choice)),
+        ),
         keep: section.choice("keep", base.keep, &Keep::ALL.map(|keep| (keep.as_str(), keep))),
         request: section.section("request", |edits| field_edits(edits, &base.request)),
         response: section.section("response", |edits| field_edits(edits, &base.response)),

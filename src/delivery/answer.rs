@@ -248,8 +248,8 @@ fn cache_status(
 ) -> CacheStatus {
     match (found, collapsed) {
         (Found::Asked(forwarded), _) => CacheStatus::Fwd(forwarded),
-        (Found::Fresh, None) => CacheStatus::Hit { ttl: head.freshness.ttl_seconds(viewer.time) },
-        (Found::Fresh, Some(collapsed)) => {
+        (Found::Stored, None) => CacheStatus::Hit { ttl: head.freshness.ttl_seconds(viewer.time) },
+        (Found::Stored, Some(collapsed)) => {
             CacheStatus::Fwd(Forwarded { collapsed, ..Fwd::Partial.into() })
         }
     }

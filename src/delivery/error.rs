@@ -27,6 +27,8 @@ pub enum DeliveryError {
     },
     /// A condition of the request does not hold.
     PreconditionFailed,
+    /// It is not stored, or not as the request wants it, and nothing else was wanted.
+    OnlyIfCached,
     /// The origin, or the way to it.
     Fill(Arc<FillError>),
 }
@@ -67,6 +69,10 @@ impl DeliveryError {
             }
             DeliveryError::PreconditionFailed => {
                 (StatusCode::PRECONDITION_FAILED, "a condition of the request does not hold")
+            }
+            // RFC 9111 section 5.2.1.7.
+            DeliveryError::OnlyIfCached => {
+                (StatusCode::GATEWAY_TIMEOUT, "it is not cached, and only that was asked for")
             }
             DeliveryError::Fill(error) => return fill_verdict(error),
         };

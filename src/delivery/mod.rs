@@ -12,6 +12,7 @@ mod held;
 mod kept;
 mod record;
 mod reply;
+mod stored;
 mod upstream;
 
 use std::borrow::Cow;
@@ -21,7 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::request::Parts;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use hyper::body::{Body, Incoming};
 
 use crate::access_log::{AccessLog, REQUEST_ID_FIELD, RequestId};
@@ -40,10 +41,11 @@ use crate::message::cache_status::{Forwarded, Fwd};
 use crate::message::range::RangeRequest;
 use crate::message::request::{Method, ObjectRequest, host_of};
 use crate::message::response;
+use crate::message::reuse::{RequestControl, Reuse};
 use crate::metrics::Counters;
 use crate::object::{BlockSize, ObjectKey};
 use crate::server::{ConnectionFacts, Handler};
-use crate::site::{Site, Sites};
+use crate::site::{RequestCacheControl, Site, Sites};
 
 /// What every worker delivers from.
 pub struct Shared {
@@ -117,6 +119,8 @@ struct Asked {
     method: Method,
     range: Option<RangeRequest>,
     has_authorization: bool,
+    /// What the request's own `Cache-Control` asks for, as far as the rule lets it.
+    control: RequestControl,
 }
 
 /// One request being answered.
@@ -126,6 +130,8 @@ struct Transaction<'a> {
     asked: Asked,
     record: &'a mut Record,
     resort: Resort,
+    /// What the origin said to this viewer alone, beside an answer for all.
+    withheld: HeaderMap,
     /// What may be asked of an origin because a volume is ill that may hold all of it.
     bypassed_bytes: Option<u64>,
 }
@@ -142,8 +148,8 @@ enum Resort {
 /// How the head was found.
 #[derive(Clone, Copy)]
 enum Found {
-    /// Stored and fresh.
-    Fresh,
+    /// Stored, and good for this request.
+    Stored,
     /// By asking upstream.
     Asked(Forwarded),
 }
@@ -172,22 +178,28 @@ impl Delivery {
         }
         let resort = Resort::Left;
         let (shared, bypassed_bytes) = (&self.shared, None);
-        let mut transaction = Transaction { shared, viewer, asked, record, resort, bypassed_bytes };
+        let withheld = HeaderMap::new();
+        let mut transaction =
+            Transaction { shared, viewer, asked, record, resort, withheld, bypassed_bytes };
         if transaction.asked.method == Method::Head {
             return transaction.answer_head().await;
         }
         for _ in 0..ATTEMPTS_SHARED_MAX {
             let attempt = match transaction.known().await? {
-                Known::Variant(head) if head.freshness.is_fresh(viewer.time) => {
-                    transaction.answer(head, Found::Fresh).await?
-                }
-                Known::Variant(stale) => transaction.open(Some(stale), Fwd::Stale).await?,
+                Known::Variant(head) => match transaction.reuse(&head) {
+                    Reuse::Now => transaction.answer(head, Found::Stored).await?,
+                    Reuse::WhileRevalidated => {
+                        transaction.refresh(head.clone());
+                        transaction.answer(head, Found::Stored).await?
+                    }
+                    Reuse::OnceConfirmed(reason) => transaction.open(Some(head), reason).await?,
+                },
                 Known::Nothing => transaction.open(None, Fwd::UriMiss).await?,
                 Known::OtherVariants => transaction.open(None, Fwd::VaryMiss).await?,
                 Known::Uncacheable => break,
             };
             match attempt {
-                Attempt::Answered(reply) => return Ok(*reply),
+                Attempt::Answered(reply) => return Ok(reply.saying(transaction.withheld)),
                 Attempt::Again => {}
                 Attempt::Alone => break,
             }
@@ -214,6 +226,10 @@ impl Delivery {
         let site = self.shared.sites.find(&request.host).ok_or(DeliveryError::UnknownHost)?;
         let rule = site.rule_for(&request.path);
         let key = ObjectKey::new(site.id, &request.target(&rule.query));
+        let control = match rule.request_cache_control {
+            RequestCacheControl::Honour => RequestControl::of(&parts.headers),
+            RequestCacheControl::Ignore => RequestControl::default(),
+        };
         record.site = Some(site.clone());
         record.key = Some(key.clone());
         Ok(Asked {
@@ -223,6 +239,7 @@ impl Delivery {
             method: request.method,
             range: request.range,
             has_authorization: request.has_authorization,
+            control,
         })
     }
 }

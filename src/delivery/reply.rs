@@ -9,7 +9,7 @@ use http::header::{
     ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER,
 };
 use http::response::Parts;
-use http::{HeaderValue, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
 
 use crate::access_log::Outcome;
 use crate::cache::heads::Head;
@@ -46,6 +46,14 @@ impl Reply {
     pub(super) fn not_modified(head: &Head, viewer: &Viewer, status: CacheStatus) -> Reply {
         let parts = response::not_modified(&head.stored, head.freshness.age(viewer.time));
         Reply { head: parts, status, body: None }
+    }
+
+    /// With fields for this viewer alone.
+    pub(super) fn saying(mut self, withheld: HeaderMap) -> Reply {
+        if self.head.status != StatusCode::NOT_MODIFIED {
+            self.head.headers.extend(withheld);
+        }
+        self
     }
 
     /// With the bytes of `span`.

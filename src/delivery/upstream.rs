@@ -20,6 +20,7 @@ use crate::fill::{Opened, Place, Wanted};
 use crate::limits::PIECE_SIZE_BYTES;
 use crate::message::cache_status::{Forwarded, Fwd};
 use crate::message::range::RangeRequest;
+use crate::message::reuse::Reuse;
 use crate::metrics::labels::Lookup;
 
 impl Transaction<'_> {
@@ -80,8 +81,12 @@ impl Transaction<'_> {
         stale: Option<Arc<Head>>,
         reason: Fwd,
     ) -> Result<Attempt, DeliveryError> {
-        let wanted = self.wanted(stale);
-        let (opened, place) = self.shared.filler.open(wanted).await;
+        let wanted = self.wanted(stale.clone())?;
+        let asking = self.shared.filler.open(wanted);
+        let Some((opened, place)) = self.in_time(asking, stale.as_deref()).await else {
+            let stale = stale.expect("only a stored response is worth no wait");
+            return self.answer_stale(stale, Forwarded::from(reason)).await;
+        };
         let collapsed = place == Place::Behind;
         if !collapsed {
             self.viewer.count_origin_requests(1);
@@ -90,8 +95,16 @@ impl Transaction<'_> {
         match &*opened {
             // What came with it is for another.
             Opened::Confirmed { sharing: Sharing::Alone, .. } if collapsed => Ok(Attempt::Alone),
-            Opened::Stored { .. } | Opened::Confirmed { .. } => {
+            Opened::Stored { withheld, .. } => {
+                if !collapsed {
+                    self.withheld = withheld.clone();
+                }
                 self.answer_opened(&opened, forwarded).await
+            }
+            Opened::Confirmed { .. } => self.answer_opened(&opened, forwarded).await,
+            Opened::Stale { head, status } => {
+                let forwarded = Forwarded { fwd_status: *status, ..forwarded };
+                self.answer_stale(head.clone(), forwarded).await
             }
             Opened::Private { head, span, body } => {
                 // It was somebody else's answer, or only a part of what he wants.
@@ -112,7 +125,7 @@ impl Transaction<'_> {
     /// Asks for this viewer alone: what comes then is all there will be.
     pub(super) async fn pass(&mut self) -> Result<Reply, DeliveryError> {
         self.resort = Resort::Last;
-        let mut wanted = self.wanted(None);
+        let mut wanted = self.wanted(None)?;
         wanted.if_range = self.viewer.parts.headers.get(IF_RANGE).cloned();
         let mut attempt = self.ask_alone(wanted.clone()).await?;
         if wanted.if_range.is_some() && !matches!(attempt, Attempt::Answered(_)) {
@@ -134,7 +147,7 @@ impl Transaction<'_> {
         self.viewer.count_origin_requests(1);
         let forwarded = Forwarded::from(Fwd::Miss);
         match &*opened {
-            Opened::Stored { .. } | Opened::Confirmed { .. } => {
+            Opened::Stored { .. } | Opened::Confirmed { .. } | Opened::Stale { .. } => {
                 self.answer_opened(&opened, forwarded).await
             }
             Opened::Private { head, span, body } => {
@@ -175,16 +188,20 @@ impl Transaction<'_> {
     /// HEAD: from what is known and fresh, else asked upstream and passed on.
     pub(super) async fn answer_head(&mut self) -> Result<Reply, DeliveryError> {
         let (head, found) = match self.known().await? {
-            Known::Variant(head) if head.freshness.is_fresh(self.viewer.time) => {
-                (head, Found::Fresh)
-            }
-            Known::Variant(stale) => self.ask_head(Some(stale), Fwd::Stale).await?,
+            Known::Variant(head) => match self.reuse(&head) {
+                Reuse::Now => (head, Found::Stored),
+                Reuse::WhileRevalidated => {
+                    self.refresh(head.clone());
+                    (head, Found::Stored)
+                }
+                Reuse::OnceConfirmed(reason) => self.ask_head(Some(head), reason).await?,
+            },
             Known::Nothing => self.ask_head(None, Fwd::UriMiss).await?,
             Known::OtherVariants => self.ask_head(None, Fwd::VaryMiss).await?,
             Known::Uncacheable => self.ask_head(None, Fwd::Miss).await?,
         };
         self.record.found(match found {
-            Found::Fresh => Lookup::Hit,
+            Found::Stored => Lookup::Hit,
             Found::Asked(_) => Lookup::Miss,
         });
         self.reply_without_body(&head, found)
@@ -195,7 +212,7 @@ impl Transaction<'_> {
         stale: Option<Arc<Head>>,
         reason: Fwd,
     ) -> Result<(Arc<Head>, Found), DeliveryError> {
-        let mut wanted = self.wanted(stale);
+        let mut wanted = self.wanted(stale)?;
         wanted.ask.method = http::Method::HEAD;
         self.viewer.count_origin_requests(1);
         let (opened, _) = self.shared.filler.open_alone(wanted).await;
@@ -203,6 +220,10 @@ impl Transaction<'_> {
             Opened::Stored { head, .. }
             | Opened::Confirmed { head, .. }
             | Opened::Private { head, .. } => Ok((head.clone(), Found::Asked(reason.into()))),
+            Opened::Stale { head, status } => {
+                let forwarded = Forwarded { fwd_status: *status, ..reason.into() };
+                Ok((head.clone(), Found::Asked(forwarded)))
+            }
             Opened::Unsatisfiable { length_bytes } => {
                 Err(DeliveryError::Unsatisfiable { length_bytes: *length_bytes })
             }
@@ -210,9 +231,16 @@ impl Transaction<'_> {
         }
     }
 
-    fn wanted(&self, stale: Option<Arc<Head>>) -> Wanted {
+    /// The question for the origin.
+    ///
+    /// # Errors
+    /// `OnlyIfCached`: no origin is to be asked.
+    pub(super) fn wanted(&self, stale: Option<Arc<Head>>) -> Result<Wanted, DeliveryError> {
         let asked = &self.asked;
-        Wanted {
+        if asked.control.only_if_cached {
+            return Err(DeliveryError::OnlyIfCached);
+        }
+        Ok(Wanted {
             key: asked.key.clone(),
             site: asked.site.clone(),
             path: asked.path.clone(),
@@ -224,7 +252,8 @@ impl Transaction<'_> {
             bypassed_bytes: self.bypassed_bytes,
             stale,
             has_authorization: asked.has_authorization,
-        }
+            no_store: asked.control.no_store,
+        })
     }
 }
 

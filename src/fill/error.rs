@@ -80,6 +80,11 @@ impl FillError {
         matches!(self, FillError::Connect { .. } | FillError::FirstByteTimeout { .. })
     }
 
+    /// Whether it could not be asked, or gave no whole answer, as RFC 5861 section 4 has it.
+    pub fn is_failure(&self) -> bool {
+        !matches!(self, FillError::Changed | FillError::Draining)
+    }
+
     /// One word for the access log.
     pub fn word(&self) -> &'static str {
         match self {

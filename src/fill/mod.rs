@@ -14,9 +14,10 @@ mod pump;
 pub mod run;
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use http::header::{HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -98,11 +99,19 @@ pub struct Wanted {
     pub bypassed_bytes: Option<u64>,
     /// Who asks with credentials may get an answer for himself only (RFC 9111 section 3.5).
     pub has_authorization: bool,
+    /// The request says `no-store`: nothing of the answer is kept, nobody else waits for it.
+    pub no_store: bool,
 }
 
 impl Wanted {
     fn rule(&self) -> &Rule {
         self.site.rule_for(&self.path)
+    }
+
+    /// What is held, if it may be used where the origin fails.
+    fn instead_of_failing(&self) -> Option<Arc<Head>> {
+        let held = self.stale.as_ref();
+        held.filter(|head| head.freshness.serves_on_error(SystemTime::now())).cloned()
     }
 
     /// The range to ask the origin for: the viewer's own, or whole pieces of at most a window of
@@ -169,6 +178,15 @@ pub enum Opened {
         head: Arc<Head>,
         /// Keeps the run going until the viewers who waited have joined it.
         run: Option<Reader>,
+        /// What it said to the one who asked alone.
+        withheld: HeaderMap,
+    },
+    /// The origin failed, and the stored response may be used all the same (RFC 5861 section 4).
+    Stale {
+        /// As it was.
+        head: Arc<Head>,
+        /// What the origin answered, if it did.
+        status: Option<StatusCode>,
     },
     /// The stored response is still good (304).
     Confirmed {
@@ -210,7 +228,7 @@ impl Filler {
     pub async fn open(self: &Arc<Self>, wanted: Wanted) -> (Arc<Opened>, Place) {
         // Who shows credentials neither waits for others nor lets them wait: the answer may be his
         // alone.
-        if wanted.has_authorization {
+        if wanted.has_authorization || wanted.no_store {
             return self.open_alone(wanted).await;
         }
         let (answer, place) = match self.openings.join(&wanted.key) {
@@ -222,6 +240,14 @@ impl Filler {
             }
         };
         (wait(answer).await, place)
+    }
+
+    /// Asks whether a stored response is still good, behind the answers it gives meanwhile.
+    pub fn refresh(self: &Arc<Self>, wanted: Wanted) {
+        if let Opening::Lead(tell, _) = self.openings.join(&wanted.key) {
+            let close = Close { filler: self.clone(), key: wanted.key.clone() };
+            self.spawn(self.clone().lead(wanted, tell, Sharing::Shared, Some(close)));
+        }
     }
 
     /// Asks for one viewer, who will share nothing that may not be shared.

@@ -27,6 +27,7 @@ use crate::message::freshness::{Assessment, Exchange, Freshness, Reason, assess}
 use crate::message::range::ContentRange;
 use crate::message::response::{self, Stored};
 use crate::message::vary::VariantKey;
+use crate::metrics::labels::OriginError;
 
 /// A body that is here and must be pumped.
 type Job = (Arc<Run>, Source);
@@ -51,7 +52,10 @@ impl Filler {
                 Ok((opened, job)) => (opened, job, Some(allowed)),
                 Err(error) => {
                     self.count_error(&error);
-                    (Opened::Failed(Arc::new(error)), None, Some(allowed))
+                    let stale = wanted.instead_of_failing().filter(|_| error.is_failure());
+                    let failed = || Opened::Failed(Arc::new(error));
+                    let opened = stale.map_or_else(failed, |head| rested(head, None));
+                    (opened, None, Some(allowed))
                 }
             },
         };
@@ -74,6 +78,12 @@ impl Filler {
         ask.conditions = wanted.conditions(rounded);
         self.counters.origin_requests.count(());
         let mut answer = self.client.ask(&ask).await?;
+        if matches!(answer.status.as_u16(), 500 | 502 | 503 | 504)
+            && let Some(head) = wanted.instead_of_failing()
+        {
+            self.counters.origin_errors.count(OriginError::Status);
+            return Ok((rested(head, Some(answer.status)), None));
+        }
         wanted.rule().response.apply_to(&mut answer.fields);
         match (answer.status, &wanted.stale) {
             (StatusCode::NOT_MODIFIED, Some(stale)) => {
@@ -92,6 +102,13 @@ impl Filler {
             _ => {}
         }
         let placed = match ask.method {
+            Method::HEAD if answer.status == StatusCode::OK => {
+                let placed = bodiless(&answer);
+                if let Some(stale) = &wanted.stale {
+                    return Ok((self.compare(wanted, stale, answer, placed), None));
+                }
+                placed
+            }
             Method::HEAD => bodiless(&answer),
             _ => place(&answer, wanted.asked(rounded))?,
         };
@@ -128,6 +145,28 @@ impl Filler {
                 self.forget(&wanted.key, stale.version.id);
                 self.remember_uncacheable(wanted, reason);
                 Ok(Opened::Confirmed { head: Arc::new(head), sharing: Sharing::Alone })
+            }
+        }
+    }
+
+    /// A HEAD's 200 says whether the stored response is still what a GET would bring (RFC 9111
+    /// section 4.3.5): it lives on, or is forgotten.
+    fn compare(
+        self: &Arc<Self>,
+        wanted: &Wanted,
+        stale: &Arc<Head>,
+        answer: Answer,
+        placed: Placed,
+    ) -> Opened {
+        let told = Validator::of(&answer.fields);
+        let same_length = placed.complete.is_none() || placed.complete == stale.version.length_bytes();
+        let is_same = same_length && stale.stored.validator().is_confirmed_by(&told);
+        let confirmed = is_same.then(|| self.confirm(wanted, stale, &answer));
+        match confirmed {
+            Some(Ok(opened)) => opened,
+            Some(Err(_)) | None => {
+                self.forget(&wanted.key, stale.version.id);
+                self.take(wanted, answer, placed).0
             }
         }
     }
@@ -170,7 +209,7 @@ impl Filler {
         let assessment = self.assess(wanted, answer.status, &answer.fields, &answer);
         // A part of a body that nothing can be joined to later is of use to this viewer only.
         let joinable = !partial || (validator.is_strong() && placed.complete.is_some());
-        let shared = wanted.ask.method == Method::GET && joinable;
+        let shared = wanted.ask.method == Method::GET && joinable && !wanted.no_store;
         let freshness = match assessment {
             Assessment::Shared(freshness) if shared => Some(freshness),
             Assessment::Uncacheable(reason) => {
@@ -227,6 +266,7 @@ impl Filler {
         placed: Placed,
     ) -> (Opened, Option<Job>) {
         let version = head.version.clone();
+        let withheld = response::withheld_fields(&answer.fields);
         let start = placed.first.next_multiple_of(PIECE_SIZE_BYTES);
         if placed.end.is_some_and(|end| start >= end) {
             self.keep_head(&wanted.key, &head, Change::Replaced);
@@ -234,7 +274,7 @@ impl Filler {
                 // No run brings a block of it that would be offered.
                 self.ssd.consider(&self.ssd.subject(&wanted.key), &version, 0, Seen::Filled);
             }
-            return (Opened::Stored { head, run: None }, None);
+            return (Opened::Stored { head, run: None, withheld }, None);
         }
         let joined = self.runs.join(version.id, start, |next_claim| {
             // An origin may send less than it was asked for: the run asks for the rest.
@@ -250,12 +290,13 @@ impl Filler {
         match joined {
             Joined::Started(reader, run) => {
                 let source = Source::new(answer, placed.first, placed.end);
-                (Opened::Stored { head, run: Some(reader.standing_in()) }, Some((run, source)))
+                let run_of = Some(reader.standing_in());
+                (Opened::Stored { head, run: run_of, withheld }, Some((run, source)))
             }
             Joined::Collapsed(reader) => {
-                (Opened::Stored { head, run: Some(reader.standing_in()) }, None)
+                (Opened::Stored { head, run: Some(reader.standing_in()), withheld }, None)
             }
-            Joined::Landed | Joined::Nowhere => (Opened::Stored { head, run: None }, None),
+            Joined::Landed | Joined::Nowhere => (Opened::Stored { head, run: None, withheld }, None),
         }
     }
 
@@ -280,6 +321,12 @@ impl Filler {
         let source = Source::new(answer, placed.first, placed.end);
         (Opened::Private { head, span, body: Mutex::new(reader) }, Some((run, source)))
     }
+}
+
+/// The stored response, whose origin has a rest.
+fn rested(head: Arc<Head>, status: Option<StatusCode>) -> Opened {
+    head.version.rest(SystemTime::now());
+    Opened::Stale { head, status }
 }
 
 /// How long an object is remembered as uncacheable: its viewers do not wait for each other

@@ -157,6 +157,8 @@ closed_labels! {
         Collapsed = "collapsed",
         /// The memory that this object may not be shared.
         Uncacheable = "uncacheable",
+        /// Answered with what is stale: its origin failed, or is slow.
+        Stale = "stale",
     }
 
     /// How the wait for a first byte was spent.

@@ -132,6 +132,7 @@ pub(super) fn rule(rule: &Rule) -> Value {
             QueryPolicy::Only(names) => json!({ "only": names }),
             QueryPolicy::Except(names) => json!({ "except": names }),
         },
+        "request_cache_control": rule.request_cache_control.as_str(),
         "keep": rule.keep.as_str(),
         "request": edits(&rule.request),
         "response": edits(&rule.response),

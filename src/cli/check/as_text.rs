@@ -1,6 +1,7 @@
 //! A configuration in words, aligned, for people. Values of origin fields may be secrets: unsaid.
 
 use std::path::Path;
+use std::time::Duration;
 
 use http::header::{HeaderName, HeaderValue};
 
@@ -8,9 +9,9 @@ use crate::appliance::{LeftOut, connections_affordable};
 use crate::config::units::{bytes_about, bytes_text, duration_text};
 use crate::config::{AccessLogTarget, Certificate, Config, Limits, ListenerKind, Log, SsdVolume};
 use crate::limits::INDEX_ENTRY_BYTES;
-use std::time::Duration;
-
-use crate::site::{FieldEdits, Keep, Lifetimes, Origin, QueryPolicy, Redirects, Rule, Site};
+use crate::site::{
+    FieldEdits, Lifetimes, Origin, QueryPolicy, Redirects, RequestCacheControl, Rule, Site,
+};
 
 /// The width of the names.
 const NAME_WIDTH: usize = 17;
@@ -237,6 +238,10 @@ pub(super) fn rule(rule: &Rule) -> Vec<(&'static str, String)> {
         ("query", query(&rule.query)),
         ("keep", rule.keep.as_str().to_owned()),
     ];
+    if rule.request_cache_control == RequestCacheControl::Ignore {
+        let ignored = rule.request_cache_control.as_str().to_owned();
+        lines.push(("request_cache_control", ignored));
+    }
     for (name, edits) in [("request", &rule.request), ("response", &rule.response)] {
         if !edits.is_empty() {
             lines.push((name, field_edits(edits)));

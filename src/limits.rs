@@ -64,6 +64,10 @@ pub const MEMORY_RAM_BYTES_MIN: u64 = 64 << 20;
 /// What the process needs beside its ram tier: this, or a quarter of the tier if that is more.
 pub const MEMORY_MARGIN_BYTES_MIN: u64 = 128 << 20;
 
+/// Ranges of one request that are looked at; who asks for more gets the whole object.
+pub const RANGES_READ_MAX: usize = 64;
+/// Parts of one answer.
+pub const RANGES_ANSWERED_MAX: usize = 8;
 /// A silent origin's response is fresh for this part of the time since it was last changed
 /// (RFC 9111 section 4.2.2).
 pub const HEURISTIC_SHARE: u32 = 10;

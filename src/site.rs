@@ -196,8 +196,8 @@ impl RequestCacheControl {
 /// None of these lets a response be shared that says it must not be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lifetimes {
-    /// For a response whose origin is silent about its lifetime; `None`: a part of the time since it
-    /// was last changed, if it says when (RFC 9111 section 4.2.2), else zero: ask each time.
+    /// For a response whose origin is silent about its lifetime; `None`: a part of the time since
+    /// it was last changed, if it says when (RFC 9111 section 4.2.2), else zero: ask each time.
     pub given: Option<Duration>,
     /// Raises shorter lifetimes, those of errors excepted.
     pub least: Option<Duration>,

@@ -424,8 +424,15 @@ mod tests {
         let (request, response) = (FieldEdits::default(), FieldEdits::default());
         let (pattern, query) = (PathPattern::everything(), QueryPolicy::All);
         let request_cache_control = RequestCacheControl::Honour;
-        let rules =
-            vec![Rule { pattern, lifetimes, query, request_cache_control, keep, request, response }];
+        let rules = vec![Rule {
+            pattern,
+            lifetimes,
+            query,
+            request_cache_control,
+            keep,
+            request,
+            response,
+        }];
         let (name, ssd_percent) = (String::new(), 100);
         Site { id: SiteId(0), name, hosts: vec![], origins: vec![], ssd_percent, rules }
     }

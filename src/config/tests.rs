@@ -440,8 +440,14 @@ fn the_reference_with_all_its_examples_is_right_and_complete() {
     let mut written = BTreeSet::new();
     names(&document, "", &mut written);
     let missing: Vec<_> = source.asked().difference(&written).cloned().collect();
-    let both_ways =
-        ["sites.rules.", "sites.query", "sites.keep", "sites.request_cache_control", "sites.request", "sites.response"];
+    let both_ways = [
+        "sites.rules.",
+        "sites.query",
+        "sites.keep",
+        "sites.request_cache_control",
+        "sites.request",
+        "sites.response",
+    ];
     let missing = missing.iter().filter(|name| !both_ways.iter().any(|way| name.starts_with(way)));
     assert_eq!(missing.collect::<Vec<_>>(), Vec::<&String>::new());
 }

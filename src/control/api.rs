@@ -235,7 +235,7 @@ mod tests {
             "requests": 0,
             "lookups": {
                 "hit": 1, "hit_ssd": 0, "miss": 0, "partial": 0, "revalidated": 0,
-                "collapsed": 0, "uncacheable": 0,
+                "collapsed": 0, "uncacheable": 0, "stale": 0,
             },
             "bytes": { "ram": 65_536, "ssd": 0, "fill": 0, "pass": 0 },
             "ttfb": { "p50_us": 175, "p90_us": 235 },

@@ -5,17 +5,26 @@ use std::sync::Arc;
 use crate::cache::heads::Head;
 use crate::cache::ssd::Seen;
 use crate::delivery::error::DeliveryError;
-use crate::delivery::feed::{Feed, Now, Slice, Span};
+use crate::delivery::feed::{Feed, Now};
 use crate::delivery::record::Viewer;
 use crate::delivery::reply::Reply;
+use crate::delivery::slice::{Slice, Span};
 use crate::delivery::{Attempt, Found, Resort, Transaction};
 use crate::fill::error::FillError;
 use crate::fill::run::Reader;
 use crate::message::cache_status::{CacheStatus, Forwarded, Fwd};
 use crate::message::conditional::{self, Verdict};
+use crate::message::multirange::{Multipart, Resolved};
 use crate::message::range::RangeRequest;
 use crate::metrics::labels::Lookup;
 use crate::object::ByteRange;
+
+/// What several ranges of an object come to.
+enum Several {
+    One(ByteRange),
+    Parts(Multipart),
+    Whole,
+}
 
 impl Transaction<'_> {
     /// Answers from a stored head.
@@ -28,16 +37,22 @@ impl Transaction<'_> {
             return Ok(reply.into());
         }
         let length = head.version.length_bytes();
-        let range = self.resolve(&head, length)?;
+        let (range, several) = match self.resolve_several(&head, length)? {
+            Some(Several::One(range)) => (Some(range), None),
+            Some(Several::Parts(parts)) => (None, Some(parts)),
+            Some(Several::Whole) => (None, None),
+            None => (self.resolve(&head, length)?, None),
+        };
         if length == Some(0) {
             self.consider_empty(&head, found);
             self.record.found(Lookup::Hit);
             let status = cache_status(&head, found, self.viewer, None);
             return Ok(Reply::content(&head, self.viewer, None, length, status).into());
         }
-        let span = match range {
-            Some(range) => Span { position: range.start(), end: Some(range.end()) },
-            None => Span { position: 0, end: length },
+        let span = match (range, &several) {
+            (Some(range), _) => Span::of(range),
+            (None, Some(several)) => Span::of(several.parts[0].1),
+            (None, None) => Span { position: 0, end: length },
         };
         let mut feed = self.feed(&head);
         let joinable = head.version.validator.is_strong();
@@ -61,15 +76,52 @@ impl Transaction<'_> {
         };
         let status = cache_status(&head, found, self.viewer, feed.collapsed);
         self.record.range = range;
-        let reply = Reply::content(&head, self.viewer, range, length, status);
+        let reply = match several {
+            None => Reply::content(&head, self.viewer, range, length, status),
+            Some(several) => Reply::parts(&head, self.viewer, several, status),
+        };
         Ok(reply.sending(feed, span, first).into())
+    }
+
+    /// What several ranges mean of an object; `None` if there are not several.
+    ///
+    /// # Errors
+    /// `Unsatisfiable`: none of them has a byte.
+    fn resolve_several(
+        &self,
+        head: &Head,
+        length: Option<u64>,
+    ) -> Result<Option<Several>, DeliveryError> {
+        let Some(ranges) = &self.asked.ranges else { return Ok(None) };
+        let fields = &self.viewer.parts.headers;
+        let stored = &head.stored;
+        // Parts that cannot be asked for one by one are no better than the whole.
+        let can_be_parts = stored.status() == http::StatusCode::OK
+            && head.version.is_resumable()
+            && conditional::if_range_holds(fields, stored.validator());
+        let Some(length_bytes) = length.filter(|length| can_be_parts && *length > 0) else {
+            return Ok(Some(Several::Whole));
+        };
+        let unsatisfiable = |_| DeliveryError::Unsatisfiable { length_bytes: length };
+        let resolved = ranges.resolve(length_bytes).map_err(unsatisfiable)?;
+        Ok(Some(match resolved {
+            Resolved::TooMany => Several::Whole,
+            Resolved::Parts(parts) => match parts[..] {
+                // RFC 9110 section 15.3.7.2: one part is no multipart.
+                [range] => Several::One(range),
+                _ => {
+                    let boundary = format!("tidegate-{}", self.viewer.request_id);
+                    Several::Parts(Multipart::of(stored, &parts, length_bytes, &boundary))
+                }
+            },
+        }))
     }
 
     /// Nobody comes to the first byte of an object of no bytes: whoever finds it has seen it.
     fn consider_empty(&self, head: &Head, found: Found) {
         let ssd = &self.shared.ssd;
         let has_come = match found {
-            Found::Fresh => false,
+            Found::Stored => false,
             Found::Asked(forwarded) => forwarded.fwd_status.is_none(),
         };
         // What came for him, or for those he waited with, was considered then.
@@ -115,7 +167,7 @@ impl Transaction<'_> {
         let Some(reader) = reader else { return Ok(reply.into()) };
         let mut feed = self.feed(head).alone(reader);
         let span = match range {
-            Some(range) => Span { position: range.start(), end: Some(range.end()) },
+            Some(range) => Span::of(range),
             None => Span { position: first_byte, end },
         };
         let first = feed.next(span).await.map_err(DeliveryError::Fill)?;

@@ -4,6 +4,7 @@
 //! reserved in the governor. An error after the head was sent can only cut the body short; the log
 //! says so.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,10 +14,13 @@ use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 
 use crate::access_log::Outcome;
-use crate::delivery::feed::{Feed, Slice, Span};
+use crate::delivery::feed::Feed;
 use crate::delivery::record::Record;
+use crate::delivery::slice::{Slice, Span};
 use crate::fill::error::FillError;
 use crate::limits::H2_BODY_FRAME_BYTES;
+use crate::message::multirange::Multipart;
+use crate::object::ByteRange;
 use crate::server::Protocol;
 
 /// The body of any response.
@@ -39,6 +43,18 @@ struct Sending {
     slice: Option<Slice>,
     feed: State,
     frame_bytes_max: usize,
+    /// Of an answer in parts: what stands before the span, and what follows it.
+    parts: Option<Box<Parts>>,
+}
+
+/// The rest of an answer in parts.
+struct Parts {
+    /// To be sent before anything else.
+    text: Option<Bytes>,
+    /// Each with the text before it.
+    rest: VecDeque<(Bytes, ByteRange)>,
+    /// After the last; taken when it is its turn.
+    end: Option<Bytes>,
 }
 
 enum State {
@@ -77,12 +93,55 @@ impl ViewerBody {
             Protocol::Http1 => usize::MAX,
             Protocol::Http2 => H2_BODY_FRAME_BYTES,
         };
-        let sending = Sending { span, slice: first, feed: State::Idle(feed), frame_bytes_max };
+        let feed = State::Idle(feed);
+        let sending = Sending { span, slice: first, feed, frame_bytes_max, parts: None };
         ViewerBody { record, content: Content::Object(Box::new(sending)) }
+    }
+
+    /// The same in parts, of which the first is the span it has.
+    pub fn in_parts(mut self, multipart: Multipart) -> ViewerBody {
+        let mut rest = VecDeque::from(multipart.parts);
+        let text = rest.pop_front().map(|(text, _)| text);
+        if let Content::Object(sending) = &mut self.content {
+            sending.parts = Some(Box::new(Parts { text, rest, end: Some(multipart.end) }));
+        }
+        self
     }
 }
 
 impl Sending {
+    /// What is to be sent before the next slice: between parts the next one begins.
+    fn next_text(&mut self) -> Option<Bytes> {
+        let parts = self.parts.as_mut()?;
+        if let Some(text) = parts.text.take() {
+            return Some(text);
+        }
+        if self.slice.is_some() || self.span.end != Some(self.span.position) {
+            return None;
+        }
+        let Some((text, range)) = parts.rest.pop_front() else { return parts.end.take() };
+        self.span = Span::of(range);
+        if let State::Idle(feed) = &self.feed {
+            self.feed = State::Idle(feed.for_another_part());
+        }
+        Some(text)
+    }
+
+    /// Whether all has been handed to the connection.
+    fn is_done(&self) -> bool {
+        let spoken = self.parts.as_ref().is_none_or(|parts| parts.end.is_none());
+        spoken && self.span.end == Some(self.span.position)
+    }
+
+    /// Bytes that are left, if the end is known.
+    fn bytes_left(&self) -> Option<u64> {
+        let span = self.span.end? - self.span.position;
+        let Some(parts) = &self.parts else { return Some(span) };
+        let texts = parts.text.iter().chain(&parts.end).map(|text| text.len() as u64);
+        let rest = parts.rest.iter().map(|(text, range)| text.len() as u64 + range.length_bytes());
+        Some(span + texts.chain(rest).sum::<u64>())
+    }
+
     /// The next slice, or the end.
     fn poll_slice(&mut self, context: &mut Context<'_>) -> Poll<Next> {
         if let Some(slice) = self.slice.take() {
@@ -143,30 +202,38 @@ impl Body for ViewerBody {
                 self.content = Content::Empty;
                 Poll::Ready(Some(Ok(Frame::data(Chunk::Text(text)))))
             }
-            Content::Object(sending) => match std::task::ready!(sending.poll_slice(context)) {
-                Ok(Some(mut slice)) => {
-                    if slice.remaining() > sending.frame_bytes_max {
-                        let frame = slice.split_to(sending.frame_bytes_max);
-                        sending.slice = Some(std::mem::replace(&mut slice, frame));
-                    }
-                    sending.span.position += slice.remaining() as u64;
-                    record.sent(slice.tier, slice.remaining());
-                    if sending.span.end == Some(sending.span.position) {
+            Content::Object(sending) => {
+                if let Some(text) = sending.next_text() {
+                    if sending.is_done() {
                         record.outcome = Outcome::Complete;
                     }
-                    Poll::Ready(Some(Ok(Frame::data(Chunk::Slice(slice)))))
+                    return Poll::Ready(Some(Ok(Frame::data(Chunk::Text(text)))));
                 }
-                Ok(None) => {
-                    record.outcome = Outcome::Complete;
-                    self.content = Content::Empty;
-                    Poll::Ready(None)
+                match std::task::ready!(sending.poll_slice(context)) {
+                    Ok(Some(mut slice)) => {
+                        if slice.remaining() > sending.frame_bytes_max {
+                            let frame = slice.split_to(sending.frame_bytes_max);
+                            sending.slice = Some(std::mem::replace(&mut slice, frame));
+                        }
+                        sending.span.position += slice.remaining() as u64;
+                        record.sent(slice.tier, slice.remaining());
+                        if sending.is_done() {
+                            record.outcome = Outcome::Complete;
+                        }
+                        Poll::Ready(Some(Ok(Frame::data(Chunk::Slice(slice)))))
+                    }
+                    Ok(None) => {
+                        record.outcome = Outcome::Complete;
+                        self.content = Content::Empty;
+                        Poll::Ready(None)
+                    }
+                    Err(error) => {
+                        record.outcome = Outcome::CutShort(error.word());
+                        self.content = Content::Empty;
+                        Poll::Ready(Some(Err(error)))
+                    }
                 }
-                Err(error) => {
-                    record.outcome = Outcome::CutShort(error.word());
-                    self.content = Content::Empty;
-                    Poll::Ready(Some(Err(error)))
-                }
-            },
+            }
         }
     }
 
@@ -174,7 +241,7 @@ impl Body for ViewerBody {
         match &self.content {
             Content::Empty => true,
             Content::Text(text) => text.is_empty(),
-            Content::Object(sending) => sending.span.end == Some(sending.span.position),
+            Content::Object(sending) => sending.is_done(),
         }
     }
 
@@ -182,10 +249,9 @@ impl Body for ViewerBody {
         match &self.content {
             Content::Empty => SizeHint::with_exact(0),
             Content::Text(text) => SizeHint::with_exact(text.len() as u64),
-            Content::Object(sending) => match sending.span.end {
-                Some(end) => SizeHint::with_exact(end - sending.span.position),
-                None => SizeHint::default(),
-            },
+            Content::Object(sending) => {
+                sending.bytes_left().map_or_else(SizeHint::default, SizeHint::with_exact)
+            }
         }
     }
 }

@@ -29,6 +29,8 @@ pub enum DeliveryError {
     PreconditionFailed,
     /// It is not stored, or not as the request wants it, and nothing else was wanted.
     OnlyIfCached,
+    /// What is stored is stale, may not be used so, and its origin does not confirm it.
+    Unconfirmed(Arc<FillError>),
     /// The origin, or the way to it.
     Fill(Arc<FillError>),
 }
@@ -73,6 +75,10 @@ impl DeliveryError {
             // RFC 9111 section 5.2.1.7.
             DeliveryError::OnlyIfCached => {
                 (StatusCode::GATEWAY_TIMEOUT, "it is not cached, and only that was asked for")
+            }
+            // RFC 9111 section 5.2.2.2.
+            DeliveryError::Unconfirmed(_) => {
+                (StatusCode::GATEWAY_TIMEOUT, "it is stale, and the origin does not confirm it")
             }
             DeliveryError::Fill(error) => return fill_verdict(error),
         };

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use tokio::time::timeout;
 
 use crate::cache::heads::Version;
@@ -16,59 +16,17 @@ use crate::delivery::Shared;
 use crate::delivery::held::Held;
 use crate::delivery::kept::Kept;
 use crate::delivery::record::Viewer;
+use crate::delivery::slice::{Slice, Span};
 use crate::fill::Missing;
 use crate::fill::client::Ask;
 use crate::fill::collapse::Joined;
 use crate::fill::error::FillError;
 use crate::fill::run::{self, Reader};
 use crate::limits::PIECE_SIZE_BYTES;
-use crate::memory::{Class, Reservation, Use};
+use crate::memory::{Class, Use};
 use crate::metrics::labels::Tier;
 use crate::object::{ByteRange, ObjectKey, PieceMap};
 use crate::site::Site;
-
-/// Bytes pinned for a connection; released when it has sent them.
-pub struct Slice {
-    bytes: Bytes,
-    /// Where they came from.
-    pub tier: Tier,
-    reserved: Rc<Reservation>,
-}
-
-impl Slice {
-    /// Cuts off the first `length` bytes; both parts share the reservation.
-    pub fn split_to(&mut self, length: usize) -> Slice {
-        let bytes = self.bytes.split_to(length);
-        Slice { bytes, tier: self.tier, reserved: self.reserved.clone() }
-    }
-}
-
-impl Buf for Slice {
-    fn remaining(&self) -> usize {
-        self.bytes.len()
-    }
-
-    fn chunk(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    fn advance(&mut self, count: usize) {
-        self.bytes.advance(count);
-    }
-
-    fn copy_to_bytes(&mut self, length: usize) -> Bytes {
-        self.bytes.copy_to_bytes(length)
-    }
-}
-
-/// What the rest of a body is.
-#[derive(Clone, Copy, Debug)]
-pub struct Span {
-    /// The next byte's offset in the version.
-    pub position: u64,
-    /// One past the last byte; `None` while the object's length is not known.
-    pub end: Option<u64>,
-}
 
 /// What there is of the next bytes without waiting.
 pub(super) enum Now {
@@ -103,6 +61,12 @@ pub struct Feed {
 }
 
 impl Feed {
+    /// One for another part of the same answer.
+    pub(super) fn for_another_part(&self) -> Feed {
+        let (shared, viewer) = (self.shared.clone(), self.viewer.clone());
+        Feed::new(shared, viewer, self.site.clone(), self.key.clone(), self.version.clone())
+    }
+
     /// A feed of a version that is shared.
     pub fn new(
         shared: Rc<Shared>,

@@ -12,7 +12,8 @@ use tokio::time::{sleep, timeout};
 
 use crate::cache::shadow::Reader;
 use crate::cache::ssd::{Asks, Brought, Landed, Seen, Shown, Subject, Wanted};
-use crate::delivery::feed::{Feed, Now, Span};
+use crate::delivery::feed::{Feed, Now};
+use crate::delivery::slice::Span;
 use crate::fill::error::FillError;
 use crate::limits::PIECE_SIZE_BYTES;
 use crate::memory::{Class, Use};

@@ -12,6 +12,7 @@ mod held;
 mod kept;
 mod record;
 mod reply;
+mod slice;
 mod stored;
 mod upstream;
 
@@ -38,6 +39,7 @@ use crate::fill::client::Ask;
 use crate::fill::error::FillError;
 use crate::memory::{Class, Governor, Use};
 use crate::message::cache_status::{Forwarded, Fwd};
+use crate::message::multirange::RangeSet;
 use crate::message::range::RangeRequest;
 use crate::message::request::{Method, ObjectRequest, host_of};
 use crate::message::response;
@@ -117,7 +119,9 @@ struct Asked {
     key: ObjectKey,
     path: String,
     method: Method,
+    /// The first, if there are several.
     range: Option<RangeRequest>,
+    ranges: Option<RangeSet>,
     has_authorization: bool,
     /// What the request's own `Cache-Control` asks for, as far as the rule lets it.
     control: RequestControl,
@@ -238,6 +242,7 @@ impl Delivery {
             path: request.path.to_string(),
             method: request.method,
             range: request.range,
+            ranges: request.ranges,
             has_authorization: request.has_authorization,
             control,
         })

@@ -15,10 +15,12 @@ use crate::access_log::Outcome;
 use crate::cache::heads::Head;
 use crate::delivery::body::ViewerBody;
 use crate::delivery::error::{After, DeliveryError};
-use crate::delivery::feed::{Feed, Slice, Span};
+use crate::delivery::feed::Feed;
 use crate::delivery::record::{Record, Viewer};
+use crate::delivery::slice::{Slice, Span};
 use crate::limits::WARNINGS_PER_SECOND_MAX;
 use crate::message::cache_status::CacheStatus;
+use crate::message::multirange::Multipart;
 use crate::message::{request, response};
 use crate::object::ByteRange;
 
@@ -27,6 +29,7 @@ pub(super) struct Reply {
     head: Parts,
     status: CacheStatus,
     body: Option<(Feed, Span, Option<Slice>)>,
+    parts: Option<Multipart>,
 }
 
 impl Reply {
@@ -39,13 +42,24 @@ impl Reply {
         status: CacheStatus,
     ) -> Reply {
         let parts = response::content(&head.stored, range, length, head.freshness.age(viewer.time));
-        Reply { head: parts, status, body: None }
+        Reply { head: parts, status, body: None, parts: None }
+    }
+
+    /// 206 with several parts.
+    pub(super) fn parts(
+        head: &Head,
+        viewer: &Viewer,
+        parts: Multipart,
+        status: CacheStatus,
+    ) -> Reply {
+        let reply = response::parts(&head.stored, &parts, head.freshness.age(viewer.time));
+        Reply { head: reply, status, body: None, parts: Some(parts) }
     }
 
     /// 304.
     pub(super) fn not_modified(head: &Head, viewer: &Viewer, status: CacheStatus) -> Reply {
         let parts = response::not_modified(&head.stored, head.freshness.age(viewer.time));
-        Reply { head: parts, status, body: None }
+        Reply { head: parts, status, body: None, parts: None }
     }
 
     /// With fields for this viewer alone.
@@ -68,7 +82,10 @@ impl Reply {
         record.cache = Some(self.status.to_header());
         record.answered(self.head.status);
         let body = match self.body {
-            Some((feed, span, first)) => ViewerBody::object(record, feed, span, first),
+            Some((feed, span, first)) => {
+                let body = ViewerBody::object(record, feed, span, first);
+                self.parts.into_iter().fold(body, ViewerBody::in_parts)
+            }
             None => ViewerBody::empty(record),
         };
         Response::from_parts(self.head, body)
@@ -128,11 +145,12 @@ fn is_bare(status: StatusCode) -> bool {
 /// Logged by who must act: what the origin does is worth a look tomorrow, what viewers do is not.
 fn log(error: &DeliveryError, viewer: &Viewer) {
     match error {
-        DeliveryError::Fill(cause) if !cause.is_silence() && may_warn(viewer.time) => {
-            tracing::warn!(request_id = %viewer.request_id, "not answered: {cause}");
-        }
-        DeliveryError::Fill(cause) => {
-            tracing::debug!(request_id = %viewer.request_id, "not answered: {cause}");
+        DeliveryError::Fill(cause) | DeliveryError::Unconfirmed(cause) => {
+            if !cause.is_silence() && may_warn(viewer.time) {
+                tracing::warn!(request_id = %viewer.request_id, "not answered: {cause}");
+            } else {
+                tracing::debug!(request_id = %viewer.request_id, "not answered: {cause}");
+            }
         }
         other => tracing::debug!(request_id = %viewer.request_id, "refused: {other:?}"),
     }

@@ -27,7 +27,9 @@ impl Transaction<'_> {
             Reuse::WhileRevalidated if version.rests(now) || !version.may_be_asked_about(now) => {
                 Reuse::Now
             }
-            Reuse::OnceConfirmed(Fwd::Stale) if freshness.serves_on_error(now) && version.rests(now) => {
+            Reuse::OnceConfirmed(Fwd::Stale)
+                if freshness.serves_on_error(now) && version.rests(now) =>
+            {
                 Reuse::Now
             }
             reuse => reuse,
@@ -40,7 +42,7 @@ impl Transaction<'_> {
         let Ok(mut wanted) = self.wanted(Some(stale)) else { return };
         wanted.range = None;
         self.shared.filler.refresh(wanted);
-        self.count_origin_requests(1);
+        self.viewer.count_origin_requests(1);
     }
 
     /// Answers with what is stored although it is stale: the origin failed, or is slow.

@@ -108,7 +108,8 @@ impl Transaction<'_> {
             }
             Opened::Private { head, span, body } => {
                 // It was somebody else's answer, or only a part of what he wants.
-                if collapsed || !covers(self.asked.range, head, *span) {
+                let several = self.asked.ranges.is_some();
+                if collapsed || several || !covers(self.asked.range, head, *span) {
                     return Ok(Attempt::Alone);
                 }
                 self.answer_alone(head, *span, taken(body), forwarded).await
@@ -118,7 +119,13 @@ impl Transaction<'_> {
                 Err(DeliveryError::Unsatisfiable { length_bytes: *length_bytes })
             }
             Opened::Failed(error) if matches!(**error, FillError::Changed) => Ok(Attempt::Again),
-            Opened::Failed(error) => Err(DeliveryError::Fill(error.clone())),
+            Opened::Failed(error) => {
+                let must = stale.is_some_and(|head| head.freshness.must_revalidate);
+                Err(match error.of_origin().filter(|_| must) {
+                    Some(_) => DeliveryError::Unconfirmed(error.clone()),
+                    None => DeliveryError::Fill(error.clone()),
+                })
+            }
         }
     }
 
@@ -126,6 +133,10 @@ impl Transaction<'_> {
     pub(super) async fn pass(&mut self) -> Result<Reply, DeliveryError> {
         self.resort = Resort::Last;
         let mut wanted = self.wanted(None)?;
+        if self.asked.ranges.take().is_some() {
+            // Of what is not kept there is one answer: he gets the whole (RFC 9110 section 14.2).
+            (self.asked.range, wanted.range) = (None, None);
+        }
         wanted.if_range = self.viewer.parts.headers.get(IF_RANGE).cloned();
         let mut attempt = self.ask_alone(wanted.clone()).await?;
         if wanted.if_range.is_some() && !matches!(attempt, Attempt::Answered(_)) {

@@ -159,7 +159,8 @@ impl Filler {
         placed: Placed,
     ) -> Opened {
         let told = Validator::of(&answer.fields);
-        let same_length = placed.complete.is_none() || placed.complete == stale.version.length_bytes();
+        let same_length =
+            placed.complete.is_none() || placed.complete == stale.version.length_bytes();
         let is_same = same_length && stale.stored.validator().is_confirmed_by(&told);
         let confirmed = is_same.then(|| self.confirm(wanted, stale, &answer));
         match confirmed {
@@ -296,7 +297,9 @@ impl Filler {
             Joined::Collapsed(reader) => {
                 (Opened::Stored { head, run: Some(reader.standing_in()), withheld }, None)
             }
-            Joined::Landed | Joined::Nowhere => (Opened::Stored { head, run: None, withheld }, None),
+            Joined::Landed | Joined::Nowhere => {
+                (Opened::Stored { head, run: None, withheld }, None)
+            }
         }
     }
 

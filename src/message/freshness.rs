@@ -196,7 +196,8 @@ fn is_storable(status: StatusCode) -> bool {
 
 /// Whether what RFC 9110 says of this status is what is done here.
 fn is_understood(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 200..=206 | 300..=303 | 307 | 308 | 400..=417 | 421 | 422 | 426 | 500..=505)
+    let codes = |code| matches!(code, 200..=206 | 300..=303 | 307 | 308 | 400..=417 | 500..=505);
+    codes(status.as_u16()) || matches!(status.as_u16(), 421 | 422 | 426)
 }
 
 /// RFC 9110 section 15.1.

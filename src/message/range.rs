@@ -1,7 +1,7 @@
 //! Byte ranges: what `Range` asks for and what `Content-Range` says (RFC 9110 section 14).
 //!
 //! Positions of any size are read without overflow. A range that was resolved lies within its
-//! object. One range only: a field that names several is ignored, as section 14.2 allows.
+//! object. Several ranges at once are read in `multirange.rs`.
 
 use std::error::Error;
 use std::fmt;
@@ -36,10 +36,16 @@ impl RangeRequest {
             return None;
         }
         let mut ranges = members(set);
-        let (first, last) = split_once(ranges.next()?, b'-')?;
+        let only = ranges.next()?;
         if ranges.next().is_some() {
             return None;
         }
+        RangeRequest::of_member(only)
+    }
+
+    /// One member of a set.
+    pub(super) fn of_member(member: &[u8]) -> Option<RangeRequest> {
+        let (first, last) = split_once(member, b'-')?;
         match (first, last) {
             (b"", length) => Some(RangeRequest::Suffix { length: decimal(length)? }),
             (first, b"") => Some(RangeRequest::FromTo { first: decimal(first)?, last: None }),

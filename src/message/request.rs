@@ -13,6 +13,7 @@ use http::request::Parts;
 use http::{HeaderMap, Uri, Version};
 
 use crate::limits::{REQUEST_FIELDS_MAX, REQUEST_TARGET_BYTES_MAX};
+use crate::message::multirange::RangeSet;
 use crate::message::range::RangeRequest;
 use crate::message::syntax::{decimal, sole};
 use crate::message::target::{canonical_query, host_and_port, normalised_path};
@@ -41,8 +42,11 @@ pub struct ObjectRequest<'a> {
     pub path: Cow<'a, str>,
     /// As it was written, without the `?`.
     pub query: Option<&'a str>,
-    /// Of a GET; `None` when there is none or it is to be ignored. `If-Range` may void it yet.
+    /// Of a GET; `None` when there is none or it is to be ignored; the first of several. `If-Range`
+    /// may void it yet.
     pub range: Option<RangeRequest>,
+    /// All of them, if there are several.
+    pub ranges: Option<RangeSet>,
     /// Whether it carries `Authorization`.
     pub has_authorization: bool,
     /// All fields.
@@ -62,14 +66,16 @@ impl<'a> ObjectRequest<'a> {
         check_body(parts)?;
         let path = path_of(&parts.uri)?;
         let host = host_of(parts)?;
-        let range = match method {
-            Method::Get => sole(headers, &RANGE).and_then(RangeRequest::parse),
-            // RFC 9110 section 14.2: a range is defined for GET alone.
-            Method::Head => None,
+        // RFC 9110 section 14.2: a range is defined for GET alone.
+        let field = sole(headers, &RANGE).filter(|_| method == Method::Get);
+        let ranges = field.and_then(RangeSet::parse);
+        let range = match &ranges {
+            Some(ranges) => Some(ranges.first()),
+            None => field.and_then(RangeRequest::parse),
         };
         let has_authorization = headers.contains_key(AUTHORIZATION);
         let query = parts.uri.query();
-        Ok(ObjectRequest { method, host, path, query, range, has_authorization, headers })
+        Ok(ObjectRequest { method, host, path, query, range, ranges, has_authorization, headers })
     }
 
     /// Path and canonical query: what [`crate::object::ObjectKey`] is made of and origins are

@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use http::header::{
-    ACCEPT_ENCODING, ACCEPT_RANGES, AGE, CONNECTION, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG,
-    LAST_MODIFIED,
+    ACCEPT_ENCODING, ACCEPT_RANGES, AGE, CONNECTION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
+    DATE, ETAG, LAST_MODIFIED,
 };
 use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
@@ -18,6 +18,7 @@ use httpdate::HttpDate;
 use crate::limits::RESPONSE_FIELDS_MAX;
 use crate::message::cache_control::CacheControl;
 use crate::message::conditional::Validator;
+use crate::message::multirange::Multipart;
 use crate::message::range::ContentRange;
 use crate::message::syntax::{date, members, sole, written};
 use crate::message::vary::{AcceptEncoding, Vary};
@@ -114,6 +115,16 @@ pub fn content(
     }
     headers.insert(AGE, HeaderValue::from(age.as_secs()));
     head(status, headers)
+}
+
+/// The head of an answer with several parts (RFC 9110 section 15.3.7.2).
+pub fn parts(stored: &Stored, parts: &Multipart, age: Duration) -> Parts {
+    let mut headers = stored.fields.clone();
+    headers.insert(CONTENT_TYPE, parts.content_type.clone());
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(parts.length_bytes));
+    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(AGE, HeaderValue::from(age.as_secs()));
+    head(StatusCode::PARTIAL_CONTENT, headers)
 }
 
 /// A 304 for a viewer who has the stored version (RFC 9110 section 15.4.5).

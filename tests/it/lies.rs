@@ -256,9 +256,12 @@ async fn an_origin_that_is_away_is_told_as_502_and_found_again() {
     let origin = Origin::serving("/a", Script::of(LENGTH));
     origin.serve("/held", Script::of(LENGTH));
     // Held, and to be asked about at once.
-    origin.serve("/stale", Script::of(LENGTH).cache_control("max-age=100").field("Age", "100"));
+    for (path, must) in [("/stale", ""), ("/stale-never", ", must-revalidate")] {
+        let expired = Script::of(LENGTH).cache_control(&format!("max-age=100{must}"));
+        origin.serve(path, expired.field("Age", "100"));
+    }
     let edge = impatient(&origin);
-    for path in ["/held", "/stale"] {
+    for path in ["/held", "/stale", "/stale-never"] {
         assert_eq!(judge(&origin, path, &edge.get(path).send().await), WHOLE);
     }
     origin.refuse_connections().await;
@@ -267,9 +270,11 @@ async fn an_origin_that_is_away_is_told_as_502_and_found_again() {
     let held = edge.get("/held").send().await;
     assert_eq!(judge(&origin, "/held", &held), WHOLE, "what is held needs no origin");
     let stale = edge.get("/stale").send().await;
-    assert_eq!(judge(&origin, "/stale", &stale), Verdict::Status(502), "nothing stale is served");
+    assert_eq!(judge(&origin, "/stale", &stale), WHOLE, "stale is better than nothing");
+    let never = edge.get("/stale-never").send().await;
+    assert_eq!(judge(&origin, "/stale-never", &never), Verdict::Status(504), "it says so");
     origin.accept_connections().await;
-    for path in ["/a", "/stale"] {
+    for path in ["/a", "/stale", "/stale-never"] {
         assert_eq!(judge(&origin, path, &edge.get(path).send().await), WHOLE, "{path}: back");
     }
 }

@@ -7,6 +7,7 @@ mod changes;
 mod collapse;
 mod conditional;
 mod crashes;
+mod dialogue;
 mod drain;
 mod freshness;
 mod killed;

@@ -143,6 +143,7 @@ fn validator_fields(validators: Validators, version: u32) -> Vec<(String, String
     let modified = ("Last-Modified".to_owned(), last_modified(version));
     match validators {
         Validators::Strong => vec![("ETag".to_owned(), etag(version)), modified],
+        Validators::EtagAlone => vec![("ETag".to_owned(), etag(version))],
         Validators::Weak => vec![("ETag".to_owned(), format!("W/{}", etag(version)))],
         Validators::LastModified => vec![modified],
         Validators::None => vec![],
@@ -163,7 +164,7 @@ pub(crate) fn last_modified(version: u32) -> String {
 /// 304 or 412 where a precondition decides (RFC 9110, 13.2.2).
 fn precondition(script: &Script, request: &RequestHead, version: u32) -> Option<u16> {
     let etag = match script.validators {
-        Validators::Strong | Validators::Weak => Some(etag(version)),
+        Validators::Strong | Validators::EtagAlone | Validators::Weak => Some(etag(version)),
         Validators::LastModified | Validators::None => None,
     };
     let named = |list: &str| {
@@ -193,6 +194,7 @@ fn ranged(script: &Script, request: &RequestHead, version: u32) -> bool {
         _ if condition.is_empty() || script.ranges == Ranges::Unconditional => true,
         Validators::Strong => condition == etag(version) || condition == last_modified(version),
         Validators::LastModified => condition == last_modified(version),
+        Validators::EtagAlone => condition == etag(version),
         Validators::Weak | Validators::None => false,
     };
     asked && holds && request.method == Method::GET && script.ranges != Ranges::Ignored

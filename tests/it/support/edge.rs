@@ -133,7 +133,12 @@ pub(crate) struct Edge {
 impl Edge {
     /// One site, one origin, two workers, ports the system chooses.
     pub(crate) fn in_front_of(origin: &Origin) -> Configured {
-        let (origin, settings) = (origin.address(), BTreeMap::new());
+        Edge::at(origin.address())
+    }
+
+    /// The same, by the origin's address.
+    pub(crate) fn at(origin: SocketAddr) -> Configured {
+        let settings = BTreeMap::new();
         let (origin_settings, rules, volumes) = (vec![], vec![], vec![]);
         let configured = Configured { origin, settings, origin_settings, rules, volumes };
         let any_port = "[\"127.0.0.1:0\"]";
@@ -213,18 +218,10 @@ impl Edge {
     /// Waits until so many viewers follow runs of `path`: none of them reads it from elsewhere.
     /// Panics when they do not.
     pub(crate) async fn until_followed(&self, path: &str, viewers: u64) {
-        let asked = tokio::time::Instant::now();
-        loop {
-            let status = self.admin().get("/status.json").send().await.body;
-            let status: serde_json::Value = serde_json::from_slice(&status).unwrap();
-            let runs = status["runs"].as_array().unwrap().iter().filter(|run| run["path"] == path);
-            let following: u64 = runs.map(|run| run["viewers"].as_u64().unwrap()).sum();
-            if following == viewers {
-                return;
-            }
-            assert!(asked.elapsed() < PATIENCE, "{following} viewers follow runs of {path}");
-            tokio::time::sleep(POLL).await;
-        }
+        let following = |runs: &[(String, u64)]| -> u64 {
+            runs.iter().filter(|(of, _)| of == path).map(|(_, viewers)| viewers).sum()
+        };
+        until_runs(&self.admin(), |runs| following(runs) == viewers).await;
     }
 
     /// Puts this share of what ram holds out of it.
@@ -275,3 +272,22 @@ fn number(value: &str) -> f64 {
 }
 
 const POLL: Duration = Duration::from_millis(10);
+
+/// Waits until the runs in flight, by their target and number of viewers, are as they must become;
+/// panics when they do not.
+pub(crate) async fn until_runs(admin: &Client, holds: impl Fn(&[(String, u64)]) -> bool) {
+    let asked = tokio::time::Instant::now();
+    loop {
+        let status = admin.get("/status.json").send().await.body;
+        let status: serde_json::Value = serde_json::from_slice(&status).unwrap();
+        let of = |run: &serde_json::Value| {
+            (run["path"].as_str().unwrap().to_owned(), run["viewers"].as_u64().unwrap())
+        };
+        let runs: Vec<_> = status["runs"].as_array().unwrap().iter().map(of).collect();
+        if holds(&runs) {
+            return;
+        }
+        assert!(asked.elapsed() < PATIENCE, "runs stay {runs:?}");
+        tokio::time::sleep(POLL).await;
+    }
+}

@@ -17,7 +17,7 @@ mod verdict;
 pub(crate) use answer::{etag, last_modified};
 pub(crate) use client::{Client, Request, Response, Speaks, Streaming};
 pub(crate) use content::mixed;
-pub(crate) use edge::{Configured, Edge, HOST};
+pub(crate) use edge::{Configured, Edge, HOST, until_runs};
 pub(crate) use origin::Origin;
 pub(crate) use origin_state::Recorded;
 pub(crate) use process::{Process, has_row, status_of, text, tidegate};

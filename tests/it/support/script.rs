@@ -46,6 +46,8 @@ pub(crate) enum Change {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Validators {
     Strong,
+    /// A strong one, and no date: how long it is fresh cannot be guessed.
+    EtagAlone,
     Weak,
     LastModified,
     None,

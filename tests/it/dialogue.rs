@@ -1,0 +1,111 @@
+//! HTTP as it is spoken: tables of dialogues between a viewer, the edge and its origin.
+//!
+//! A file of `dialogues/` is a table for one part of an RFC; a case says what each of the three
+//! says, in order, and the edge must keep to it. `dialogues/README.md` has the notation.
+
+mod origin;
+mod read;
+mod speak;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::support::Edge;
+use origin::Dictated;
+use read::Table;
+
+/// Every case of a table, each about an object of its own, side by side.
+async fn hold(name: &str) {
+    let (_, text) = TABLES.into_iter().find(|(file, _)| *file == name).expect("it is a table");
+    let table = Table::read(name, text);
+    assert!(!table.cases.is_empty(), "{name} has no case");
+    let origin = Dictated::start().await;
+    let mut configured = Edge::at(origin.address());
+    for setting in &table.rules {
+        configured = configured.rule("**", setting);
+    }
+    let edge = configured.start();
+    let mut speaking = tokio::task::JoinSet::new();
+    let mut failures = BTreeMap::new();
+    for (number, case) in table.cases.into_iter().enumerate() {
+        if speaking.len() == CASES_AT_ONCE
+            && let Some(spoken) = speaking.join_next().await
+        {
+            failures.extend(spoken.unwrap());
+        }
+        let heard = origin.hears(&format!("/{number}"));
+        let (client, admin) = (edge.client(), edge.admin());
+        speaking.spawn(async move {
+            let failure = speak::case(&case, number, (&client, &admin), heard).await.err();
+            failure.map(|failure| ((case.line, case.title), failure))
+        });
+    }
+    while let Some(spoken) = speaking.join_next().await {
+        failures.extend(spoken.unwrap());
+    }
+    let told: Vec<_> = failures
+        .iter()
+        .map(|((line, title), why)| format!("tests/it/dialogues/{name}:{line}: {title}\n  {why}"))
+        .collect();
+    assert!(told.is_empty(), "{} cases fail:\n{}", told.len(), told.join("\n"));
+}
+
+const CASES_AT_ONCE: usize = 16;
+
+const TABLES: [(&str, &str); 7] = [
+    ("storing.http", include_str!("dialogues/storing.http")),
+    ("freshness.http", include_str!("dialogues/freshness.http")),
+    ("request_directives.http", include_str!("dialogues/request_directives.http")),
+    ("stale.http", include_str!("dialogues/stale.http")),
+    ("validation.http", include_str!("dialogues/validation.http")),
+    ("ranges.http", include_str!("dialogues/ranges.http")),
+    ("vary.http", include_str!("dialogues/vary.http")),
+];
+
+#[tokio::test]
+async fn storing() {
+    hold("storing.http").await;
+}
+
+#[tokio::test]
+async fn freshness() {
+    hold("freshness.http").await;
+}
+
+#[tokio::test]
+async fn requests_own_directives() {
+    hold("request_directives.http").await;
+}
+
+#[tokio::test]
+async fn stale() {
+    hold("stale.http").await;
+}
+
+#[tokio::test]
+async fn validation() {
+    hold("validation.http").await;
+}
+
+#[tokio::test]
+async fn ranges() {
+    hold("ranges.http").await;
+}
+
+#[tokio::test]
+async fn choosing() {
+    hold("vary.http").await;
+}
+
+#[test]
+fn there_are_many_cases_and_each_has_a_title_of_its_own() {
+    let mut titles = BTreeSet::new();
+    for (name, text) in TABLES {
+        for case in Table::read(name, text).cases {
+            assert!(titles.insert((name, case.title.clone())), "{name}: {} twice", case.title);
+        }
+    }
+    println!("{} dialogues", titles.len());
+    assert!(titles.len() >= CASES_MIN, "{} dialogues", titles.len());
+}
+
+const CASES_MIN: usize = 280;

@@ -1,0 +1,101 @@
+//! An origin that is dictated what it says, request by request.
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+/// A request as it came, and where its answer goes.
+pub(super) struct Heard {
+    pub(super) method: String,
+    pub(super) target: String,
+    pub(super) fields: HeaderMap,
+    /// The bytes of the answer; dropped, the connection is closed.
+    pub(super) answer: oneshot::Sender<Vec<u8>>,
+}
+
+type Listeners = Arc<Mutex<HashMap<String, mpsc::Sender<Heard>>>>;
+
+/// A running origin; it stops when dropped.
+pub(super) struct Dictated {
+    address: SocketAddr,
+    listeners: Listeners,
+    accepting: JoinHandle<()>,
+}
+
+impl Dictated {
+    pub(super) async fn start() -> Dictated {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let listeners = Listeners::default();
+        let heard = listeners.clone();
+        let accepting = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream, heard.clone()));
+            }
+        });
+        Dictated { address, listeners, accepting }
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The requests for `path`, from now on.
+    pub(super) fn hears(&self, path: &str) -> mpsc::Receiver<Heard> {
+        let (tell, heard) = mpsc::channel(HEARD_MAX);
+        self.listeners.lock().unwrap().insert(path.to_owned(), tell);
+        heard
+    }
+}
+
+impl Drop for Dictated {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn serve(mut stream: TcpStream, listeners: Listeners) -> Option<()> {
+    let mut unread = Vec::new();
+    loop {
+        let end = loop {
+            if let Some(at) = unread.windows(4).position(|window| window == b"\r\n\r\n") {
+                break at + 4;
+            }
+            if stream.read_buf(&mut unread).await.ok()? == 0 {
+                return None;
+            }
+        };
+        let head: Vec<u8> = unread.drain(..end).collect();
+        let head = String::from_utf8(head).expect("the edge asks in ASCII");
+        let mut lines = head.trim_end().split("\r\n");
+        let mut words = lines.next()?.split(' ').map(str::to_owned);
+        let (method, target) = (words.next()?, words.next()?);
+        let mut fields = HeaderMap::new();
+        for line in lines {
+            let (name, value) = line.split_once(':')?;
+            let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+            fields.append(name, HeaderValue::from_bytes(value.trim().as_bytes()).ok()?);
+        }
+        let length = fields.get("content-length").and_then(|length| length.to_str().ok());
+        let length = length.map_or(0, |length| length.parse().unwrap());
+        while unread.len() < length {
+            stream.read_buf(&mut unread).await.ok()?;
+        }
+        unread.drain(..length);
+        let path = target.split('?').next()?.to_owned();
+        let object = path.split('/').nth(1).map(|object| format!("/{object}"))?;
+        let (answer, answered) = oneshot::channel();
+        let listener = listeners.lock().unwrap().get(&object).cloned()?;
+        listener.send(Heard { method, target, fields, answer }).await.ok()?;
+        stream.write_all(&answered.await.ok()?).await.ok()?;
+    }
+}
+
+/// Requests of one case that nobody has answered yet.
+const HEARD_MAX: usize = 64;

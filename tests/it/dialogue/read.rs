@@ -1,0 +1,236 @@
+//! The notation of dialogues.
+
+/// What a file says.
+pub(super) struct Table {
+    /// Settings of the rule for every path, in TOML.
+    pub(super) rules: Vec<String>,
+    pub(super) cases: Vec<Case>,
+}
+
+/// One dialogue.
+pub(super) struct Case {
+    /// Of its title, in the file.
+    pub(super) line: usize,
+    /// Which sentence it is about, and what it shows.
+    pub(super) title: String,
+    pub(super) lines: Vec<Line>,
+}
+
+/// One line of a dialogue.
+#[derive(Debug)]
+pub(super) struct Line {
+    /// In the file.
+    pub(super) number: usize,
+    pub(super) speech: Speech,
+}
+
+/// Who says what.
+#[derive(Debug)]
+pub(super) enum Speech {
+    /// `>`: a viewer asks.
+    Asks { method: String, target: String, fields: Vec<(String, String)> },
+    /// `<`: he gets this.
+    Gets(Expected),
+    /// `>>`: the edge asks the origin.
+    Forwarded(Expected),
+    /// `<<`: the origin answers, or closes the connection.
+    Answers { status: u16, fields: Vec<(String, String)>, body: Vec<u8> },
+    /// `<< close`.
+    Closes,
+    /// `-- 2 s`: time passes.
+    Passes(std::time::Duration),
+}
+
+/// What a head must be like.
+#[derive(Debug)]
+pub(super) struct Expected {
+    /// A status, or a method and what follows the case's own path.
+    pub(super) start: Vec<String>,
+    pub(super) fields: Vec<Field>,
+    pub(super) body: Option<Vec<u8>>,
+}
+
+/// What a field must be like.
+#[derive(Debug)]
+pub(super) enum Field {
+    /// `Name: value`: all its lines together are this.
+    Is(String, String),
+    /// `Name ~ part`: they contain this.
+    Contains(String, String),
+    /// `Name in 1..3`: a number from the first to the last.
+    Within(String, u64, u64),
+    /// `!Name`: there is none.
+    Absent(String),
+    /// `parts 0-1,5-9/10`: the body has these parts of the pattern.
+    Parts(String),
+}
+
+impl Table {
+    pub(super) fn read(name: &str, text: &str) -> Table {
+        let mut table = Table { rules: Vec::new(), cases: Vec::new() };
+        for Written { each, lines } in written(text) {
+            for chosen in combinations(&each) {
+                table.add(name, &lines, &chosen);
+            }
+        }
+        table
+    }
+
+    /// Adds a case with these names replaced by their values, or a rule.
+    fn add(&mut self, name: &str, lines: &[(usize, &str)], chosen: &[(&str, &str)]) {
+        for (number, line) in lines {
+            let wrong = || -> ! { panic!("tests/it/dialogues/{name}:{number}: {line:?}") };
+            let replaced = |line: String, (name, value): &(&str, &str)| {
+                line.replace(&format!("{{{name}}}"), value)
+            };
+            let line = chosen.iter().fold((*line).to_owned(), replaced);
+            if let Some(rule) = line.strip_prefix("rule ") {
+                self.rules.push(rule.to_owned());
+            } else if let Some(title) = line.strip_prefix("== ") {
+                let (title, lines) = (title.to_owned(), Vec::new());
+                self.cases.push(Case { line: *number, title, lines });
+            } else {
+                let Some(case) = self.cases.last_mut() else { wrong() };
+                let Some(speech) = speech(&line) else { wrong() };
+                case.lines.push(Line { number: *number, speech });
+            }
+        }
+    }
+}
+
+/// A case as it is written, and the names in it that stand for several values each.
+#[derive(Default)]
+struct Written<'a> {
+    each: Vec<(&'a str, Vec<&'a str>)>,
+    lines: Vec<(usize, &'a str)>,
+}
+
+fn written(text: &str) -> Vec<Written<'_>> {
+    let mut all = vec![Written::default()];
+    for (index, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let last = all.last_mut().expect("there is always one");
+        let each = line.strip_prefix("each ").map(|each| {
+            let (name, values) = each.split_once(": ").expect("each NAME: value | value");
+            (name, values.split(" | ").map(str::trim).collect())
+        });
+        let begins = each.is_some() || line.starts_with("== ");
+        let is_new = begins && !last.lines.is_empty();
+        if is_new {
+            all.push(Written::default());
+        }
+        let last = all.last_mut().expect("there is always one");
+        match each {
+            Some(each) => last.each.push(each),
+            None => last.lines.push((index + 1, line)),
+        }
+    }
+    all
+}
+
+/// One value for each name, in every combination.
+fn combinations<'a>(each: &[(&'a str, Vec<&'a str>)]) -> Vec<Vec<(&'a str, &'a str)>> {
+    let mut all = vec![Vec::new()];
+    for (name, values) in each {
+        let with = |chosen: &Vec<_>| {
+            let with = |value| [&chosen[..], &[(*name, value)]].concat();
+            values.iter().copied().map(with).collect::<Vec<_>>()
+        };
+        all = all.iter().flat_map(with).collect();
+    }
+    all
+}
+
+fn speech(line: &str) -> Option<Speech> {
+    if let Some(rest) = line.strip_prefix(">>") {
+        return Some(Speech::Forwarded(expected(rest)?));
+    }
+    if let Some(rest) = line.strip_prefix("<<") {
+        if rest.trim() == "close" {
+            return Some(Speech::Closes);
+        }
+        let (status, fields, body) = parts(rest)?;
+        let fields = fields.into_iter().map(|field| pair(&field)).collect::<Option<_>>()?;
+        let (status, body) = (status.parse().ok()?, body.unwrap_or_default());
+        return Some(Speech::Answers { status, fields, body });
+    }
+    if let Some(rest) = line.strip_prefix("--") {
+        let seconds = rest.trim().strip_suffix('s')?.trim().parse().ok()?;
+        return Some(Speech::Passes(std::time::Duration::from_secs_f64(seconds)));
+    }
+    if let Some(rest) = line.strip_prefix('<') {
+        return Some(Speech::Gets(expected(rest)?));
+    }
+    let (start, fields, _) = parts(line.strip_prefix('>')?)?;
+    let fields = fields.into_iter().map(|field| pair(&field)).collect::<Option<_>>()?;
+    let (method, target) = start.split_once(' ').unwrap_or((&start, ""));
+    Some(Speech::Asks { method: method.to_owned(), target: target.to_owned(), fields })
+}
+
+fn expected(text: &str) -> Option<Expected> {
+    let (start, fields, body) = parts(text)?;
+    let start = start.split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect();
+    let fields = fields.iter().map(|field| self::field(field)).collect::<Option<_>>()?;
+    Some(Expected { start, fields, body })
+}
+
+/// What stands before the first bar, the fields between bars, and the body.
+fn parts(text: &str) -> Option<(String, Vec<String>, Option<Vec<u8>>)> {
+    let mut parts: Vec<String> = text.split(" | ").map(|part| part.trim().to_owned()).collect();
+    let start = parts.remove(0);
+    let body = parts.iter().find_map(|part| body(part));
+    parts.retain(|part| self::body(part).is_none());
+    Some((start, parts, body))
+}
+
+/// `body hello`, or `body 100000` bytes of a pattern, or `body 5..9` of them.
+fn body(part: &str) -> Option<Vec<u8>> {
+    let text = part.strip_prefix("body ")?.trim();
+    let number = |text: &str| text.parse::<usize>().ok();
+    let span = text.split_once("..").and_then(|(from, to)| Some((number(from)?, number(to)?)));
+    Some(match span.or(number(text).map(|length| (0, length))) {
+        Some((from, to)) => pattern(from, to),
+        None => text.as_bytes().to_vec(),
+    })
+}
+
+/// Bytes of the object whose bytes are numbers; no two neighbours of 251 are alike.
+pub(super) fn pattern(from: usize, to: usize) -> Vec<u8> {
+    (from..to).map(|at| (at % 251) as u8).collect()
+}
+
+fn pair(field: &str) -> Option<(String, String)> {
+    let (name, value) = field.split_once(':')?;
+    Some((name.trim().to_owned(), dated(value.trim())))
+}
+
+fn field(text: &str) -> Option<Field> {
+    if let Some(parts) = text.strip_prefix("parts ") {
+        return Some(Field::Parts(parts.to_owned()));
+    }
+    if let Some(name) = text.strip_prefix('!') {
+        return Some(Field::Absent(name.to_owned()));
+    }
+    if let Some((name, range)) = text.split_once(" in ") {
+        let (least, most) = range.split_once("..")?;
+        return Some(Field::Within(name.to_owned(), least.parse().ok()?, most.parse().ok()?));
+    }
+    if let Some((name, part)) = text.split_once(" ~ ") {
+        return Some(Field::Contains(name.to_owned(), dated(part)));
+    }
+    pair(text).map(|(name, value)| Field::Is(name, value))
+}
+
+/// With `{now-60}` and its like as HTTP dates.
+fn dated(text: &str) -> String {
+    let Some((before, rest)) = text.split_once("{now") else { return text.to_owned() };
+    let (shift, after) = rest.split_once('}').expect("a brace is closed");
+    let shift: i64 = if shift.is_empty() { 0 } else { shift.parse().expect("a number of seconds") };
+    let now = std::time::SystemTime::now();
+    let by = std::time::Duration::from_secs(shift.unsigned_abs());
+    let date = httpdate::fmt_http_date(if shift < 0 { now - by } else { now + by });
+    format!("{before}{date}{}", dated(after))
+}

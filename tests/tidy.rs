@@ -26,7 +26,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // How large a volume is, and whether there was one, only the store can tell.
     ("config", &["limits", "object", "site", "store"]),
     ("access_log", &["limits", "metrics", "object"]),
-    ("server", &["limits"]),
+    ("server", &["limits", "message"]),
     ("snapshot", BASE),
     // The status page shows the latest requests and the pieces held.
     ("control", &["access_log", "limits", "metrics", "object", "server", "snapshot"]),

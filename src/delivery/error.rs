@@ -9,7 +9,9 @@ use std::time::Duration;
 use http::StatusCode;
 
 use crate::fill::error::FillError;
+use crate::message::head::HeadFault;
 use crate::message::request::RequestError;
+use crate::metrics::labels::Refused;
 
 /// Why a request is not answered with what it asked for.
 #[derive(Debug)]
@@ -86,8 +88,42 @@ impl DeliveryError {
     }
 }
 
+impl DeliveryError {
+    /// What it is counted as, if the request was refused before anything was looked up.
+    pub fn refused(&self) -> Option<Refused> {
+        Some(match self {
+            DeliveryError::Request(error) => match error {
+                RequestError::Malformed(fault) => match fault {
+                    HeadFault::LineEnd => Refused::LineEnd,
+                    HeadFault::StartLine => Refused::StartLine,
+                    HeadFault::Folded | HeadFault::FieldName | HeadFault::FieldValue => {
+                        Refused::Field
+                    }
+                    HeadFault::Length | HeadFault::LengthAndCoding | HeadFault::Coding => {
+                        Refused::Framing
+                    }
+                },
+                RequestError::MethodRefused => Refused::Method,
+                RequestError::TargetTooLong { .. } => Refused::TargetLength,
+                RequestError::TooManyFields { .. } => Refused::Fields,
+                RequestError::BodyRefused => Refused::Body,
+                RequestError::ExpectationFailed => Refused::Expectation,
+                RequestError::BadTarget => Refused::Target,
+                RequestError::HostMissing
+                | RequestError::HostRepeated
+                | RequestError::BadHost
+                | RequestError::HostsDiffer => Refused::Host,
+            },
+            DeliveryError::BodyRefused => Refused::Body,
+            DeliveryError::UnknownHost => Refused::Misdirected,
+            _ => return None,
+        })
+    }
+}
+
 fn request_verdict(error: &RequestError) -> Verdict {
     let (status, reason, connection) = match error {
+        RequestError::Malformed(fault) => (StatusCode::BAD_REQUEST, fault.words(), After::Close),
         RequestError::MethodRefused => {
             (StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered", After::Keep)
         }

@@ -15,7 +15,9 @@ use crate::access_log::{AccessLog, Entry, Outcome, RequestId, Target};
 use crate::limits::REQUEST_BYTES;
 use crate::memory::Reservation;
 use crate::metrics::Counters;
-use crate::metrics::labels::{self, BodyEnd, Lookup, Method, Scheme, StatusClass, Tier, Wait};
+use crate::metrics::labels::{
+    self, BodyEnd, Lookup, Method, Refused, Scheme, StatusClass, Tier, Wait,
+};
 use crate::object::{ByteRange, ObjectKey};
 use crate::server::{ConnectionFacts, Protocol};
 use crate::site::Site;
@@ -135,6 +137,11 @@ impl Record {
             self.lookup = Some(lookup);
             self.counters.lookups.count(lookup);
         }
+    }
+
+    /// It was refused for this, if for any of it.
+    pub fn refused(&self, why: Option<Refused>) {
+        why.into_iter().for_each(|why| self.counters.refused.count(why));
     }
 
     /// The response's head is decided: counts the request.

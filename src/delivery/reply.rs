@@ -128,6 +128,7 @@ pub(super) fn refusal(
     };
     fields.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     fields.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
+    record.refused(error.refused());
     record.answered(verdict.status);
     log(error, viewer);
     if viewer.parts.method == http::Method::HEAD || is_bare(verdict.status) {

@@ -4,6 +4,7 @@
 //! been answered yet is made again, at the next origin if there is one, a bounded number of times.
 
 mod outage;
+mod strict;
 
 use std::error::Error;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use rustls_pki_types::ServerName;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::outage::Outage;
+use self::strict::StrictConnector;
 use crate::fill::error::FillError;
 use crate::limits::{ORIGIN_READ_BYTES_MAX, REDIRECTS_MAX, RESPONSE_FIELDS_MAX};
 use crate::memory::{Class, Governor, Reservation, Use};
@@ -92,7 +94,7 @@ struct Upstream {
     origin: Origin,
     host: HeaderValue,
     authority: Authority,
-    http: HttpClient<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    http: HttpClient<StrictConnector<HttpsConnector<HttpConnector>>, Empty<Bytes>>,
     connections: Arc<Semaphore>,
     outage: Outage,
 }
@@ -245,7 +247,7 @@ impl Upstream {
             .http1_max_buf_size(ORIGIN_READ_BYTES_MAX)
             .http1_max_headers(RESPONSE_FIELDS_MAX)
             .set_host(false)
-            .build(connector);
+            .build(StrictConnector(connector));
         let connections = Arc::new(Semaphore::new(origin.connections_max));
         let (origin, outage) = (origin.clone(), Outage::default());
         Ok(Upstream { origin, host, authority, http, connections, outage })

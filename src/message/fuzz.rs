@@ -4,12 +4,15 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, IF_RANGE};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_RANGE};
 use http::{Request, StatusCode, Uri, Version};
 
+use crate::limits::RANGES_ANSWERED_MAX;
 use crate::message::cache_control::CacheControl;
 use crate::message::conditional::{EntityTag, Validator, Verdict, evaluate, if_range_holds};
 use crate::message::freshness::{Assessment, Exchange, assess};
+use crate::message::head::{self, Kind};
+use crate::message::multirange::{Multipart, RangeSet, Resolved};
 use crate::message::range::{ContentRange, RangeRequest};
 use crate::message::request::ObjectRequest;
 use crate::message::response::{self, Stored};
@@ -69,6 +72,56 @@ pub fn range(bytes: &[u8]) {
         }
         (Err(_), RangeRequest::FromTo { first, .. }) => assert!(first >= length),
         (Err(_), RangeRequest::Suffix { length: suffix }) => assert!(suffix == 0 || length == 0),
+    }
+}
+
+/// Eight bytes of length, then the field: parts are disjoint, in order, within the object and what
+/// was asked for, and the body of an answer in parts is as long as it says.
+pub fn multirange(bytes: &[u8]) {
+    let Some((length, field)) = bytes.split_first_chunk() else { return };
+    let length = u64::from_be_bytes(*length) >> 1;
+    let Ok(value) = HeaderValue::from_bytes(field) else { return };
+    let Some(ranges) = RangeSet::parse(&value) else { return };
+    assert_eq!(RangeRequest::parse(&value), None, "one range or several");
+    let Ok(Resolved::Parts(parts)) = ranges.resolve(length) else { return };
+    assert!((1..=RANGES_ANSWERED_MAX).contains(&parts.len()));
+    assert!(parts.iter().all(|part| part.end() <= length && part.length_bytes() > 0));
+    assert!(parts.windows(2).all(|pair| pair[0].end() < pair[1].start()));
+    let fields = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("video/mp4"))]);
+    let stored = Stored::new(StatusCode::OK, &fields, UNIX_EPOCH);
+    let Multipart { parts: written, end, length_bytes, .. } =
+        Multipart::of(&stored, &parts, length, "boundary");
+    let whole = written.iter().map(|(head, part)| head.len() as u64 + part.length_bytes());
+    assert_eq!(whole.sum::<u64>() + end.len() as u64, length_bytes);
+    assert!(written.iter().map(|(_, part)| part).eq(&parts));
+}
+
+/// A head as it comes over the wire: what passes is read by others as it is here.
+pub fn head(bytes: &[u8]) {
+    let skipped = head::empty_lines(bytes);
+    let Some(length) = head::end(&bytes[skipped..], 0) else { return };
+    let whole = &bytes[skipped..skipped + length];
+    for cut in [1, length / 2] {
+        assert_eq!(head::end(&whole[..cut], 0).or_else(|| head::end(whole, cut)), Some(length));
+    }
+    for kind in [Kind::Request, Kind::Response] {
+        if head::check(kind, whole).is_err() {
+            continue;
+        }
+        let text = whole.strip_suffix(b"\r\n\r\n").expect("it ends with an empty line");
+        assert!(!text.windows(4).any(|four| four == b"\r\n\r\n"), "there is one head");
+        for (number, byte) in text.iter().enumerate() {
+            let is_control = (*byte < b' ' && *byte != b'\t') || *byte == 0x7f;
+            let ends_line = match byte {
+                b'\r' => text.get(number + 1) == Some(&b'\n'),
+                b'\n' => number > 0 && text[number - 1] == b'\r',
+                _ => false,
+            };
+            assert!(!is_control || ends_line, "byte {number} is {byte}");
+        }
+        let lines = text.split(|byte| *byte == b'\n').skip(1);
+        let lengths = lines.filter(|line| line.to_ascii_lowercase().starts_with(b"content-length"));
+        assert!(lengths.count() <= 1);
     }
 }
 
@@ -184,7 +237,9 @@ mod tests {
 
     type Target = (&'static str, fn(&[u8]));
 
-    const TARGETS: [Target; 5] = [
+    const TARGETS: [Target; 7] = [
+        ("head", head),
+        ("multirange", multirange),
         ("request", request),
         ("range", range),
         ("content_range", content_range),
@@ -207,9 +262,10 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_break_a_promise(
-            bytes in "(/|http://a/|bytes=?|[0-9]{0,20}|[-/*, ]|%2[eEfF]|\\.|\
+            bytes in "(/|http://a/|GET / HTTP/1.1\r\n|content-length:|bytes=?|[0-9]{0,20}|\
+                [-/*, ]|%2[eEfF]|\\.|\
                 (age|etag|date|host|if-range|if-match|cache-control|authorization):|\
-                (no-store|max-age=|private|=?\"|W/\"|\\\\|\n|\n\n|[a-c\u{e9}?&=;]))*",
+                (no-store|max-age=|private|=?\"|W/\"|\\\\|\n|\r\n|\n\n|[a-c\u{e9}?&=;]))*",
         ) {
             for (_, target) in TARGETS {
                 target(bytes.as_bytes());

@@ -11,6 +11,7 @@ pub mod conditional;
 pub mod freshness;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod head;
 pub mod multirange;
 pub mod range;
 pub mod recorded;

@@ -13,6 +13,7 @@ use http::request::Parts;
 use http::{HeaderMap, Uri, Version};
 
 use crate::limits::{REQUEST_FIELDS_MAX, REQUEST_TARGET_BYTES_MAX};
+use crate::message::head::HeadFault;
 use crate::message::multirange::RangeSet;
 use crate::message::range::RangeRequest;
 use crate::message::syntax::{decimal, sole};
@@ -56,6 +57,9 @@ pub struct ObjectRequest<'a> {
 impl<'a> ObjectRequest<'a> {
     /// Checks and reads a head, in the order of the answers: method, size, body, target, host.
     pub fn parse(parts: &'a Parts) -> Result<ObjectRequest<'a>, RequestError> {
+        if let Some(fault) = parts.extensions.get() {
+            return Err(RequestError::Malformed(*fault));
+        }
         let headers = &parts.headers;
         let method = match parts.method {
             http::Method::GET => Method::Get,
@@ -163,6 +167,9 @@ pub fn host_of(parts: &Parts) -> Result<Cow<'_, str>, RequestError> {
 /// Why a request is refused before anything is looked up; all are the viewer's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestError {
+    /// It could be read in more than one way: 400. Whoever reads heads first notes it in the
+    /// request's extensions.
+    Malformed(HeadFault),
     /// Neither GET nor HEAD: 405 with [`ALLOW`].
     MethodRefused,
     /// The target is longer than [`REQUEST_TARGET_BYTES_MAX`]: 414.
@@ -194,6 +201,7 @@ pub enum RequestError {
 impl fmt::Display for RequestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            RequestError::Malformed(fault) => fault.fmt(f),
             RequestError::MethodRefused => write!(f, "the method is none of {ALLOW}"),
             RequestError::TargetTooLong { length_bytes } => {
                 write!(f, "the target has {length_bytes} bytes, not {REQUEST_TARGET_BYTES_MAX}")

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::labels::{
-    BodyEnd, Labels, Lookup, Method, OriginError, Protocol, RunEnd, Scheme, StatusClass, Tier, Wait,
+    BodyEnd, Labels, Lookup, Method, OriginError, Protocol, Refused, RunEnd, Scheme, StatusClass,
+    Tier, Wait,
 };
 
 /// What a request is told apart by in the metrics.
@@ -131,6 +132,8 @@ impl Durations {
 pub struct Counters {
     /// Requests answered, when their head is sent.
     pub requests: Tally<RequestLabels, { RequestLabels::COUNT }>,
+    /// Requests refused before anything was looked up.
+    pub refused: Tally<Refused, { Refused::COUNT }>,
     /// Response bodies, when their sending ends.
     pub bodies: Tally<BodyEnd, { BodyEnd::COUNT }>,
     /// Bytes of response bodies handed to connections.
@@ -169,6 +172,7 @@ impl Counters {
         // Taken apart by name, so that a field added above cannot be forgotten here.
         let Counters {
             requests,
+            refused,
             bodies,
             body_bytes,
             lookups,
@@ -180,6 +184,7 @@ impl Counters {
             time_to_first_byte,
         } = self;
         requests.absorb(&other.requests);
+        refused.absorb(&other.refused);
         bodies.absorb(&other.bodies);
         body_bytes.absorb(&other.body_bytes);
         lookups.absorb(&other.lookups);

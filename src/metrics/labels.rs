@@ -193,6 +193,34 @@ closed_labels! {
         Changed = "changed",
     }
 
+    /// Why a request was refused before anything was looked up.
+    Refused("reason") {
+        /// A line does not end with CR LF.
+        LineEnd = "line_end",
+        /// Its first line is malformed.
+        StartLine = "start_line",
+        /// A field goes on in the next line, or its name or value is malformed.
+        Field = "field",
+        /// How long its body is can be read in two ways.
+        Framing = "framing",
+        /// Another method than is answered.
+        Method = "method",
+        /// Its target is too long.
+        TargetLength = "target_length",
+        /// It has too many fields.
+        Fields = "fields",
+        /// It has a body.
+        Body = "body",
+        /// It expects what is not done.
+        Expectation = "expectation",
+        /// Its target is none.
+        Target = "target",
+        /// It names no host, or several, or what is none.
+        Host = "host",
+        /// No site has its host.
+        Misdirected = "misdirected",
+    }
+
     /// What an origin did wrong.
     OriginError("kind") {
         /// No connection, or no TLS session.

@@ -125,6 +125,10 @@ const BODY_BYTES: Series = counter(
     "tidegate_response_body_bytes_total",
     "Response body bytes handed to viewers' connections, by the tier they came from.",
 );
+const REFUSED: Series = counter(
+    "tidegate_requests_refused_total",
+    "Requests refused before anything was looked up, by why.",
+);
 const LOOKUPS: Series =
     counter("tidegate_lookups_total", "Look-ups of objects in the cache, by what was found.");
 const RUNS_STARTED: Series = counter("tidegate_fill_runs_started_total", "Fill runs started.");
@@ -149,6 +153,7 @@ const BUILD: Series =
 pub(super) fn families(totals: &Counters) -> Vec<proto::MetricFamily> {
     vec![
         tally(REQUESTS, &totals.requests),
+        tally(REFUSED, &totals.refused),
         tally(BODIES, &totals.bodies),
         tally(BODY_BYTES, &totals.body_bytes),
         tally(LOOKUPS, &totals.lookups),

@@ -27,6 +27,7 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use super::activity::Activity;
+use super::guard::{Guarded, note_refusal};
 use super::listener::{Accepted, canonical};
 use super::outgoing::{OpenRequest, Outgoing};
 use super::transport::Socket;
@@ -203,7 +204,8 @@ pub(super) async fn speak<H: Handler, I: AsyncRead + AsyncWrite + Unpin + 'stati
     let service = {
         let (handler, facts) = (Rc::clone(&server.handler), Rc::clone(facts));
         let activity = Rc::clone(&activity);
-        service_fn(move |request: Request<Incoming>| {
+        service_fn(move |mut request: Request<Incoming>| {
+            note_refusal(&mut request);
             let open = OpenRequest::new(&activity, request.version());
             if !request.body().is_end_stream() {
                 activity.refuse_body();
@@ -215,7 +217,6 @@ pub(super) async fn speak<H: Handler, I: AsyncRead + AsyncWrite + Unpin + 'stati
             }
         })
     };
-    let io = TokioIo::new(io);
     let watch = Watch {
         activity: &activity,
         settings: &server.context.settings,
@@ -224,11 +225,13 @@ pub(super) async fn speak<H: Handler, I: AsyncRead + AsyncWrite + Unpin + 'stati
     };
     let end = match facts.protocol {
         Protocol::Http1 => {
+            let io = TokioIo::new(Guarded::new(io));
             let connection = pin!(server.http1.serve_connection(io, service));
             watch.over(connection).await
         }
         // Boxed: much the larger of the two, and the rarer.
         Protocol::Http2 => {
+            let io = TokioIo::new(io);
             let mut connection = Box::pin(server.http2.serve_connection(io, service));
             watch.over(connection.as_mut()).await
         }

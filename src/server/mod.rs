@@ -7,6 +7,7 @@
 
 mod activity;
 mod connection;
+mod guard;
 mod listener;
 mod outgoing;
 mod systemd;

@@ -26,6 +26,7 @@ mod redirects;
 mod seek;
 mod sick;
 mod ssd;
+mod strict;
 mod support;
 mod support_works;
 mod unknown_length;

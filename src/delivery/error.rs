@@ -20,6 +20,8 @@ pub enum DeliveryError {
     Request(RequestError),
     /// No site has this host.
     UnknownHost,
+    /// The request has been here before: an origin leads back to this appliance.
+    Loop,
     /// A body came with the request.
     BodyRefused,
     /// The range lies outside the object.
@@ -67,6 +69,11 @@ impl DeliveryError {
             DeliveryError::UnknownHost => {
                 (StatusCode::MISDIRECTED_REQUEST, "no site of this name is served here")
             }
+            // RFC 5842 section 7.2.
+            DeliveryError::Loop => (
+                StatusCode::LOOP_DETECTED,
+                "the request has been here before: see the origin's address",
+            ),
             DeliveryError::BodyRefused => return request_verdict(&RequestError::BodyRefused),
             DeliveryError::Unsatisfiable { .. } => {
                 (StatusCode::RANGE_NOT_SATISFIABLE, "the range lies outside the object")
@@ -116,6 +123,7 @@ impl DeliveryError {
             },
             DeliveryError::BodyRefused => Refused::Body,
             DeliveryError::UnknownHost => Refused::Misdirected,
+            DeliveryError::Loop => Refused::Loop,
             _ => return None,
         })
     }

@@ -227,6 +227,9 @@ impl Delivery {
         if !body.is_end_stream() {
             return Err(DeliveryError::BodyRefused);
         }
+        if self.shared.filler.client.via().has_passed(&parts.headers) {
+            return Err(DeliveryError::Loop);
+        }
         let site = self.shared.sites.find(&request.host).ok_or(DeliveryError::UnknownHost)?;
         let rule = site.rule_for(&request.path);
         let key = ObjectKey::new(site.id, &request.target(&rule.query));

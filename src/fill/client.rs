@@ -7,6 +7,7 @@ mod outage;
 mod strict;
 
 use std::error::Error;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -30,6 +31,7 @@ use self::strict::StrictConnector;
 use crate::fill::error::FillError;
 use crate::limits::{ORIGIN_READ_BYTES_MAX, REDIRECTS_MAX, RESPONSE_FIELDS_MAX};
 use crate::memory::{Class, Governor, Reservation, Use};
+use crate::message::via::Via;
 use crate::site::{Origin, Redirects, Site, Sites};
 
 /// How long an origin may take.
@@ -88,6 +90,7 @@ pub struct Client {
     governor: Arc<Governor>,
     patience: Patience,
     retries: u32,
+    via: Via,
 }
 
 struct Upstream {
@@ -113,7 +116,14 @@ impl Client {
         let of_site =
             |site: &Arc<Site>| site.origins.iter().map(|o| Upstream::new(o, patience)).collect();
         let upstreams = sites.iter().map(of_site).collect::<Result<_, String>>()?;
-        Ok(Client { upstreams, governor, patience, retries })
+        // Of this process alone, so that boxes behind each other are not taken for one.
+        let via = Via::of(&format!("tidegate-{:08x}", RandomState::new().hash_one(0) as u32));
+        Ok(Client { upstreams, governor, patience, retries, via })
+    }
+
+    /// What we call ourselves to origins.
+    pub fn via(&self) -> &Via {
+        &self.via
     }
 
     /// How often a broken answer is asked for again.
@@ -161,7 +171,8 @@ impl Client {
         let mut trust = Trust::Origin;
         for _ in 0..=REDIRECTS_MAX {
             let requested_at = SystemTime::now();
-            let request = upstream.request(ask, &target, &host, trust);
+            let mut request = upstream.request(ask, &target, &host, trust);
+            request.headers_mut().append(VIA, self.via.value().clone());
             let response = self.send(upstream, request).await?;
             let Some(location) = followed(upstream, &response) else {
                 let (head, body) = response.into_parts();
@@ -315,7 +326,6 @@ impl Upstream {
             fields.insert(name, value.clone());
         }
         fields.insert(HOST, host.clone());
-        fields.append(VIA, HeaderValue::from_static("1.1 tidegate"));
         request
     }
 }

@@ -21,3 +21,4 @@ pub mod reuse;
 mod syntax;
 pub mod target;
 pub mod vary;
+pub mod via;

@@ -219,6 +219,8 @@ closed_labels! {
         Host = "host",
         /// No site has its host.
         Misdirected = "misdirected",
+        /// It has been here before.
+        Loop = "loop",
     }
 
     /// What an origin did wrong.

@@ -153,3 +153,22 @@ async fn an_origin_whose_answer_could_be_read_in_two_ways_has_given_none() {
     }
     answering.abort();
 }
+
+#[tokio::test]
+async fn a_request_that_comes_back_is_told_so() {
+    let origin = Origin::serving("/a", Script::of(LENGTH));
+    let edge = Edge::in_front_of(&origin).start();
+    let asked = edge.get("/a").header("via", "1.1 tidegate-another, 1.0 fred (a proxy)");
+    assert_eq!(judge(&origin, "/a", &asked.send().await), Verdict::Whole { version: 1 });
+    let requests = origin.requests("/a");
+    let via: Vec<_> = requests[0].head.headers.get_all("via").iter().collect();
+    assert_eq!(via.len(), 2, "{via:?}");
+    assert_eq!(via[0], "1.1 tidegate-another, 1.0 fred (a proxy)");
+    for path in ["/a", "/b"] {
+        let back = edge.get(path).header("via", via[1].to_str().unwrap()).send().await;
+        assert_eq!(back.status, 508, "{path}");
+    }
+    assert_eq!(origin.all_requests().len(), 1);
+    let counted = edge.metric("tidegate_requests_refused_total", &["reason=\"loop\""]).await;
+    assert_eq!(counted, 2.0);
+}

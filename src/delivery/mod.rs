@@ -18,6 +18,7 @@ mod upstream;
 
 use std::borrow::Cow;
 use std::cell::Cell;
+use std::mem::take;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -203,7 +204,9 @@ impl Delivery {
                 Known::Uncacheable => break,
             };
             match attempt {
-                Attempt::Answered(reply) => return Ok(reply.saying(transaction.withheld)),
+                Attempt::Answered(reply) => {
+                    return Ok(reply.saying(take(&mut transaction.withheld)));
+                }
                 Attempt::Again => {}
                 Attempt::Alone => break,
             }

@@ -63,7 +63,11 @@ impl Reply {
     }
 
     /// With fields for this viewer alone.
-    pub(super) fn saying(mut self, withheld: HeaderMap) -> Reply {
+    pub(super) fn saying(mut self, mut withheld: HeaderMap) -> Reply {
+        if self.parts.is_some() {
+            // Each part has a type of its own, if it is known.
+            withheld.remove(CONTENT_TYPE);
+        }
         if self.head.status != StatusCode::NOT_MODIFIED {
             self.head.headers.extend(withheld);
         }

@@ -1,7 +1,7 @@
 //! What is stored and may not be fresh: whether it serves, and who asks the origin about it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::timeout;
 
@@ -20,20 +20,30 @@ impl Transaction<'_> {
         let reuse = judge(freshness, &self.asked.control, now);
         match reuse {
             Reuse::OnceConfirmed(Fwd::Request)
-                if freshness.is_fresh(now) && !version.may_be_asked_about(now) =>
+                if freshness.is_fresh(now)
+                    && !self.asked.control.only_if_cached
+                    && !version.may_be_asked_about(now) =>
             {
                 Reuse::Now
             }
-            Reuse::WhileRevalidated if version.rests(now) || !version.may_be_asked_about(now) => {
+            // Who asks for himself alone asks nothing for others, and takes nobody's turn.
+            Reuse::WhileRevalidated
+                if self.asks_alone() || version.rests(now) || !version.may_be_asked_about(now) =>
+            {
                 Reuse::Now
             }
-            Reuse::OnceConfirmed(Fwd::Stale)
+            Reuse::OnceConfirmed(Fwd::Stale | Fwd::Request)
                 if freshness.serves_on_error(now) && version.rests(now) =>
             {
                 Reuse::Now
             }
             reuse => reuse,
         }
+    }
+
+    fn asks_alone(&self) -> bool {
+        let control = &self.asked.control;
+        self.asked.has_authorization || control.no_store || control.only_if_cached
     }
 
     /// Has the origin asked about a response that is used meanwhile.
@@ -56,7 +66,8 @@ impl Transaction<'_> {
         }
         self.record.found(Lookup::Stale);
         let ttl = Some(head.freshness.ttl_seconds(self.viewer.time));
-        let detail = Some("stale-if-error");
+        let is_stale = !head.freshness.is_fresh(self.viewer.time);
+        let detail = is_stale.then_some("stale-if-error");
         self.answer(head, Found::Asked(Forwarded { ttl, detail, ..forwarded })).await
     }
 
@@ -66,10 +77,16 @@ impl Transaction<'_> {
         asking: impl Future<Output = T>,
         stale: Option<&Head>,
     ) -> Option<T> {
-        match stale.is_some_and(|head| head.freshness.serves_on_error(self.viewer.time)) {
-            true => timeout(STALE_PATIENCE, asking).await.ok(),
-            false => Some(asking.await),
+        let Some(head) = stale.filter(|head| head.freshness.serves_on_error(self.viewer.time))
+        else {
+            return Some(asking.await);
+        };
+        let told = timeout(STALE_PATIENCE, asking).await.ok();
+        if told.is_none() {
+            // Not each viewer has to find that out.
+            head.version.rest(SystemTime::now());
         }
+        told
     }
 }
 

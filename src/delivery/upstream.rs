@@ -1,5 +1,6 @@
 //! Asking upstream: with everybody who asks for the same at the same time, or for one viewer alone.
 
+use std::mem::take;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -90,23 +91,20 @@ impl Transaction<'_> {
         let collapsed = place == Place::Behind;
         if !collapsed {
             self.viewer.count_origin_requests(1);
+            self.withheld = opened.withheld().cloned().unwrap_or_default();
         }
         let forwarded = Forwarded { collapsed, ..Forwarded::from(reason) };
         match &*opened {
             // What came with it is for another.
             Opened::Confirmed { sharing: Sharing::Alone, .. } if collapsed => Ok(Attempt::Alone),
-            Opened::Stored { withheld, .. } => {
-                if !collapsed {
-                    self.withheld = withheld.clone();
-                }
+            Opened::Stored { .. } | Opened::Confirmed { .. } => {
                 self.answer_opened(&opened, forwarded).await
             }
-            Opened::Confirmed { .. } => self.answer_opened(&opened, forwarded).await,
             Opened::Stale { head, status } => {
                 let forwarded = Forwarded { fwd_status: *status, ..forwarded };
                 self.answer_stale(head.clone(), forwarded).await
             }
-            Opened::Private { head, span, body } => {
+            Opened::Private { head, span, body, .. } => {
                 // It was somebody else's answer, or only a part of what he wants.
                 let several = self.asked.ranges.is_some();
                 if collapsed || several || !covers(self.asked.range, head, *span) {
@@ -145,7 +143,7 @@ impl Transaction<'_> {
             attempt = self.ask_alone(wanted).await?;
         }
         match attempt {
-            Attempt::Answered(reply) => Ok(*reply),
+            Attempt::Answered(reply) => Ok(reply.saying(take(&mut self.withheld))),
             Attempt::Again | Attempt::Alone => {
                 let reason = "it answers another request".to_owned();
                 Err(DeliveryError::Fill(Arc::new(FillError::Unusable { reason })))
@@ -156,12 +154,13 @@ impl Transaction<'_> {
     async fn ask_alone(&mut self, wanted: Wanted) -> Result<Attempt, DeliveryError> {
         let (opened, _) = self.shared.filler.open_alone(wanted).await;
         self.viewer.count_origin_requests(1);
+        self.withheld = opened.withheld().cloned().unwrap_or_default();
         let forwarded = Forwarded::from(Fwd::Miss);
         match &*opened {
             Opened::Stored { .. } | Opened::Confirmed { .. } | Opened::Stale { .. } => {
                 self.answer_opened(&opened, forwarded).await
             }
-            Opened::Private { head, span, body } => {
+            Opened::Private { head, span, body, .. } => {
                 self.answer_alone(head, *span, taken(body), forwarded).await
             }
             Opened::Unsatisfiable { length_bytes } => {
@@ -215,7 +214,8 @@ impl Transaction<'_> {
             Found::Stored => Lookup::Hit,
             Found::Asked(_) => Lookup::Miss,
         });
-        self.reply_without_body(&head, found)
+        let reply = self.reply_without_body(&head, found)?;
+        Ok(reply.saying(take(&mut self.withheld)))
     }
 
     async fn ask_head(
@@ -227,6 +227,7 @@ impl Transaction<'_> {
         wanted.ask.method = http::Method::HEAD;
         self.viewer.count_origin_requests(1);
         let (opened, _) = self.shared.filler.open_alone(wanted).await;
+        self.withheld = opened.withheld().cloned().unwrap_or_default();
         match &*opened {
             Opened::Stored { head, .. }
             | Opened::Confirmed { head, .. }
@@ -237,6 +238,10 @@ impl Transaction<'_> {
             }
             Opened::Unsatisfiable { length_bytes } => {
                 Err(DeliveryError::Unsatisfiable { length_bytes: *length_bytes })
+            }
+            // What it was asked about is forgotten by now.
+            Opened::Failed(error) if matches!(**error, FillError::Changed) => {
+                Box::pin(self.ask_head(None, reason)).await
             }
             Opened::Failed(error) => Err(DeliveryError::Fill(error.clone())),
         }

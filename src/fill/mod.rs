@@ -104,13 +104,17 @@ pub enum Opened {
     Confirmed {
         /// With its new freshness.
         head: Arc<Head>,
-        /// `Alone`: what the 304 said beside that is for the one who asked.
+        /// `Alone`: it says so to the one who asked, and to nobody else.
         sharing: Sharing,
+        /// What the 304 said to him alone.
+        withheld: HeaderMap,
     },
     /// A response for one viewer.
     Private {
         /// Not stored.
         head: Arc<Head>,
+        /// What else it said to him; a stored head has no place for it.
+        withheld: HeaderMap,
         /// Where its body starts in the object, and ends if that is known.
         span: (u64, Option<u64>),
         /// Taken by the one it is for.
@@ -123,6 +127,18 @@ pub enum Opened {
     },
     /// No usable answer.
     Failed(Arc<FillError>),
+}
+
+impl Opened {
+    /// What the origin said to the one who asked, and to nobody else.
+    pub fn withheld(&self) -> Option<&HeaderMap> {
+        match self {
+            Opened::Stored { withheld, .. }
+            | Opened::Confirmed { withheld, .. }
+            | Opened::Private { withheld, .. } => Some(withheld),
+            Opened::Stale { .. } | Opened::Unsatisfiable { .. } | Opened::Failed(_) => None,
+        }
+    }
 }
 
 /// Whether a viewer's question was his own.
@@ -139,8 +155,9 @@ impl Filler {
     /// safe: the question goes on for the others.
     pub async fn open(self: &Arc<Self>, wanted: Wanted) -> (Arc<Opened>, Place) {
         // Who shows credentials neither waits for others nor lets them wait: the answer may be his
-        // alone.
-        if wanted.has_authorization || wanted.no_store {
+        // alone. Who wants nothing kept lets nobody wait.
+        let leaves_nothing = wanted.no_store && !self.openings.are_asked(&wanted.key);
+        if wanted.has_authorization || leaves_nothing {
             return self.open_alone(wanted).await;
         }
         let (answer, place) = match self.openings.join(&wanted.key) {

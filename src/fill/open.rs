@@ -132,6 +132,7 @@ impl Filler {
             self.forget(&wanted.key, stale.version.id);
             return Err(FillError::Changed);
         };
+        let withheld = response::withheld_fields(&fields);
         let stored = stale.stored.refreshed(&fields, answer.received_at);
         let head = Head { stored, ..Head::clone(stale) };
         match self.assess(wanted, head.stored.status(), &fields, answer) {
@@ -139,12 +140,17 @@ impl Filler {
                 let head = Arc::new(Head { freshness, ..head });
                 let change = Change::Refreshed(Worth::of(freshness.lifetime));
                 self.keep_head(&wanted.key, &head, change);
-                Ok(Opened::Confirmed { head, sharing: Sharing::Shared })
+                Ok(Opened::Confirmed { head, sharing: Sharing::Shared, withheld })
+            }
+            // It was stored by the answer to another; of that his credentials say nothing (RFC 9111
+            // section 3.5).
+            Assessment::Uncacheable(Reason::Authorization) => {
+                Ok(Opened::Confirmed { head: Arc::new(head), sharing: Sharing::Alone, withheld })
             }
             Assessment::Uncacheable(reason) => {
                 self.forget(&wanted.key, stale.version.id);
                 self.remember_uncacheable(wanted, reason);
-                Ok(Opened::Confirmed { head: Arc::new(head), sharing: Sharing::Alone })
+                Ok(Opened::Confirmed { head: Arc::new(head), sharing: Sharing::Alone, withheld })
             }
         }
     }
@@ -214,7 +220,12 @@ impl Filler {
         let freshness = match assessment {
             Assessment::Shared(freshness) if shared => Some(freshness),
             Assessment::Uncacheable(reason) => {
-                self.remember_uncacheable(wanted, reason);
+                // Who may ask about what is fresh must not put it out by an error he provokes.
+                let fresh = |head: &Arc<Head>| head.freshness.is_fresh(SystemTime::now());
+                let is_held = wanted.stale.as_ref().is_some_and(fresh);
+                if wanted.ask.method == Method::GET && (answer.status.is_success() || !is_held) {
+                    self.remember_uncacheable(wanted, reason);
+                }
                 None
             }
             Assessment::Shared(_) => None,
@@ -312,8 +323,9 @@ impl Filler {
         placed: Placed,
     ) -> (Opened, Option<Job>) {
         let span = (placed.first, placed.end);
+        let withheld = response::withheld_fields(&answer.fields);
         if placed.end == Some(placed.first) {
-            return (Opened::Private { head, span, body: Mutex::new(None) }, None);
+            return (Opened::Private { head, withheld, span, body: Mutex::new(None) }, None);
         }
         let window_bytes = self.window_bytes.min(PASS_WINDOW_BYTES);
         let (start, end) = (placed.first, placed.end);
@@ -322,7 +334,7 @@ impl Filler {
         self.runs.add(run.clone());
         let reader: Option<Reader> = run.attach(placed.first);
         let source = Source::new(answer, placed.first, placed.end);
-        (Opened::Private { head, span, body: Mutex::new(reader) }, Some((run, source)))
+        (Opened::Private { head, withheld, span, body: Mutex::new(reader) }, Some((run, source)))
     }
 }
 

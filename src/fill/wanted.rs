@@ -50,8 +50,10 @@ impl Wanted {
 
     /// What is held, if it may be used where the origin fails.
     pub(super) fn instead_of_failing(&self) -> Option<Arc<Head>> {
-        let held = self.stale.as_ref();
-        held.filter(|head| head.freshness.serves_on_error(SystemTime::now())).cloned()
+        let (held, now) = (self.stale.as_ref(), SystemTime::now());
+        let may =
+            |head: &&Arc<Head>| head.freshness.is_fresh(now) || head.freshness.serves_on_error(now);
+        held.filter(may).cloned()
     }
 
     /// The range to ask the origin for: the viewer's own, or whole pieces of at most a window of

@@ -90,17 +90,29 @@ impl CacheControl {
     }
 
     /// Whether `argument` names fields (sections 5.2.2.4 and 5.2.2.7), which are noted then; a list
-    /// that is broken names none.
+    /// that is broken names none, nor does one of fields without which the rest means something
+    /// else.
     fn withhold(&mut self, argument: Option<&[u8]>) -> bool {
         let Some(argument) = argument else { return false };
         let names = members(unquoted(argument)).map(HeaderName::from_bytes);
-        match names.collect::<Result<Vec<_>, _>>() {
-            Ok(names) if !names.is_empty() => self.withheld.extend(names),
-            _ => return false,
+        let Ok(names) = names.collect::<Result<Vec<_>, _>>() else { return false };
+        if names.is_empty() || names.iter().any(|name| INSEPARABLE.contains(&name.as_str())) {
+            return false;
         }
+        self.withheld.extend(names);
         true
     }
 }
+
+/// What says how a response is to be used, or what its bytes are.
+const INSEPARABLE: [&str; 6] = [
+    "cache-control",
+    "cdn-cache-control",
+    "content-encoding",
+    "expires",
+    "tidegate-cache-control",
+    "vary",
+];
 
 /// The name of a directive, and what follows its `=`.
 pub(super) fn split_directive(directive: &[u8]) -> (&[u8], Option<&[u8]>) {

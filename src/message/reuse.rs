@@ -92,7 +92,8 @@ pub fn judge(freshness: &Freshness, asked: &RequestControl, now: SystemTime) -> 
         return Reuse::Now;
     }
     // Who says what he takes, or how fresh he wants it, did not ask for what is stale.
-    let takes_stale = asked.max_stale.is_none() && asked.min_fresh.is_none();
+    let takes_stale =
+        asked.max_stale.is_none() && asked.min_fresh.is_none() && asked.max_age.is_none();
     if takes_stale && freshness.serves_while_revalidated(now) {
         return Reuse::WhileRevalidated;
     }

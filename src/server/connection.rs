@@ -13,6 +13,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use http::Version;
+use http::header::{CONNECTION, HeaderValue};
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -207,12 +209,18 @@ pub(super) async fn speak<H: Handler, I: AsyncRead + AsyncWrite + Unpin + 'stati
         service_fn(move |mut request: Request<Incoming>| {
             note_refusal(&mut request);
             let open = OpenRequest::new(&activity, request.version());
-            if !request.body().is_end_stream() {
+            let has_body = !request.body().is_end_stream();
+            if has_body {
                 activity.refuse_body();
             }
+            // Nobody has read it: what follows it was not checked either.
+            let closes = has_body && request.version() <= Version::HTTP_11;
             let (handler, facts) = (Rc::clone(&handler), Rc::clone(&facts));
             async move {
-                let response = handler.handle(request, &facts).await;
+                let mut response = handler.handle(request, &facts).await;
+                if closes {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
                 Ok::<_, Infallible>(response.map(|body| Outgoing::new(body, open)))
             }
         })

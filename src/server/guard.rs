@@ -47,7 +47,7 @@ impl<I> Guarded<I> {
         while self.state == State::Heads {
             let rest = &self.held[self.passed..];
             let skipped = head::empty_lines(rest);
-            if skipped > 0 && skipped < rest.len() {
+            if skipped > 0 {
                 self.held.drain(self.passed..self.passed + skipped);
                 self.searched = 0;
                 continue;
@@ -253,6 +253,8 @@ mod tests {
             ([GOOD, bad, GOOD].concat(), [GOOD, refused.as_bytes()].concat()),
             ([GOOD, posted].concat(), [GOOD, posted].concat()),
             ([GOOD, b"GET /half"].concat(), [GOOD, b"GET /half"].concat()),
+            (b"\r\n\r\n".to_vec(), Vec::new()),
+            ([b"\r\n\r\n", GOOD, b"\r\n\r\n"].concat(), GOOD.to_vec()),
             (long.clone(), long),
             (Vec::new(), Vec::new()),
         ] {

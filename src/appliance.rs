@@ -4,6 +4,7 @@
 //! listener. Every thread and task started here is awaited in [`Running::drain`]. Nothing is bound
 //! before everything that can be refused has been built.
 
+mod explain;
 mod figures;
 mod parts;
 mod sockets;

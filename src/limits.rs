@@ -166,6 +166,8 @@ pub const RECENT_REQUESTS_MAX: usize = 256;
 pub const STATUS_OBJECTS_MAX: usize = 256;
 /// Blocks the status page looks at of one object: it is a glance, not an inventory.
 pub const STATUS_BLOCKS_MAX: u64 = 64;
+/// Blocks an explanation looks for of what a request takes: others wait for the admin thread.
+pub const EXPLAINED_BLOCKS_MAX: usize = 1 << 14;
 
 const _: () = assert!(SLOT_SIZE_BYTES == 1 << 20);
 const _: () = assert!(PIECE_SIZE_BYTES.is_multiple_of(GRANULE_SIZE_BYTES));

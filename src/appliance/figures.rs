@@ -10,6 +10,7 @@ use crate::cache::shadow::{Point, Tier};
 use crate::control::status::{
     BlockStatus, MemoryStatus, ObjectStatus, RunStatus, ShadowStatus, SsdStatus, Status,
 };
+use crate::fill::run::Run;
 use crate::limits::{STATUS_BLOCKS_MAX, STATUS_OBJECTS_MAX};
 use crate::memory::{Class, Use};
 use crate::metrics::series;
@@ -123,17 +124,18 @@ fn shadows(parts: &Parts) -> Vec<ShadowStatus> {
 
 fn runs(parts: &Parts) -> Vec<RunStatus> {
     let runs = parts.filler.runs.all();
-    let status = |run: &Arc<crate::fill::run::Run>| {
-        let standing = run.standing();
-        RunStatus {
-            path: shown(parts, &run.key),
-            first: standing.bounds.start,
-            end: standing.bounds.end,
-            written_bytes: standing.written - standing.bounds.start,
-            viewers: standing.readers as u64,
-        }
-    };
-    runs.iter().take(STATUS_OBJECTS_MAX).map(status).collect()
+    runs.iter().take(STATUS_OBJECTS_MAX).map(|run| run_status(parts, run)).collect()
+}
+
+pub(super) fn run_status(parts: &Parts, run: &Run) -> RunStatus {
+    let standing = run.standing();
+    RunStatus {
+        path: shown(parts, &run.key),
+        first: standing.bounds.start,
+        end: standing.bounds.end,
+        written_bytes: standing.written - standing.bounds.start,
+        viewers: standing.readers as u64,
+    }
 }
 
 fn objects(parts: &Parts) -> Vec<ObjectStatus> {

@@ -15,9 +15,10 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::parts::{Parts, server_settings};
-use super::{ApplianceError, figures};
+use super::{ApplianceError, explain, figures};
 use crate::config::ListenerKind;
 use crate::control::api::Admin;
+use crate::control::explained::Explaining;
 use crate::limits::ADMIN_CONNECTIONS_MAX;
 use crate::server::{self, HandedOver, Inbox, ServerContext, ServerSettings, Source, Tls};
 
@@ -122,7 +123,12 @@ pub(super) fn start_admin(
         let runtime = LocalRuntime::new().expect("a runtime of one thread needs a descriptor");
         let for_status = parts.clone();
         let status = Box::new(move || figures::status(&for_status));
-        let admin = Rc::new(Admin::new(parts.metrics.clone(), parts.readiness.clone(), status));
+        let for_explain = parts.clone();
+        let explain = Box::new(move |head| -> Explaining {
+            Box::pin(explain::explain(for_explain.clone(), head))
+        });
+        let (metrics, readiness) = (parts.metrics.clone(), parts.readiness.clone());
+        let admin = Rc::new(Admin::new(metrics, readiness, status, explain));
         let context = Arc::new(ServerContext {
             settings: ServerSettings {
                 drain_timeout: ADMIN_ENDS_WITHIN,

@@ -77,11 +77,17 @@ impl Version {
     /// Whether the origin may be asked about it at a viewer's wish, or behind an answer: once in
     /// [`ASKED_ABOUT_EACH`]. Who is told so asks.
     pub fn may_be_asked_about(&self, now: SystemTime) -> bool {
-        let (now, last) = (millis(now), self.asked_at.load(Ordering::Relaxed));
-        // A clock that was set back must not keep anybody from asking.
-        let is_due = now.abs_diff(last) >= ASKED_ABOUT_EACH.as_millis() as u64;
+        let last = self.asked_at.load(Ordering::Relaxed);
         let (ours, relaxed) = (Ordering::Relaxed, Ordering::Relaxed);
-        is_due && self.asked_at.compare_exchange(last, now, ours, relaxed).is_ok()
+        let take = || self.asked_at.compare_exchange(last, millis(now), ours, relaxed).is_ok();
+        !self.was_asked_about(now) && take()
+    }
+
+    /// Whether it was asked about so within [`ASKED_ABOUT_EACH`].
+    pub fn was_asked_about(&self, now: SystemTime) -> bool {
+        let last = self.asked_at.load(Ordering::Relaxed);
+        // A clock that was set back must not keep anybody from asking.
+        millis(now).abs_diff(last) < ASKED_ABOUT_EACH.as_millis() as u64
     }
 
     /// The origin failed when it was asked about it: it has a rest of [`REST_AFTER_FAILURE`].

@@ -10,9 +10,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod admin;
 mod check;
 #[cfg(feature = "demo")]
 pub mod demo;
+mod explain;
 mod serve;
 mod status;
 mod volume;
@@ -32,6 +34,7 @@ Examples:
   tidegate check /etc/tidegate/tidegate.toml
   tidegate check /etc/tidegate/tidegate.toml --request 'GET https://video.example.com/film/a.m3u8'
   tidegate status
+  tidegate explain https://video.example.com/film/1.m4s
   tidegate volume inspect /dev/disk/by-id/nvme-EXAMPLE
 
 Exit codes: 0 done, 1 failed, 64 misused (the command line, or a fault in the configuration)";
@@ -50,6 +53,7 @@ enum Command {
     Serve(serve::Args),
     Check(check::Args),
     Status(status::Args),
+    Explain(explain::Args),
     Volume(volume::Args),
     #[cfg(feature = "demo")]
     Demo(demo::Args),
@@ -61,6 +65,7 @@ impl Command {
             Command::Serve(args) => serve::run(&args),
             Command::Check(args) => print(&check::run(&args)?),
             Command::Status(args) => print(&status::run(&args)?),
+            Command::Explain(args) => print(&explain::run(&args)?),
             Command::Volume(args) => volume::run(&args),
             #[cfg(feature = "demo")]
             Command::Demo(args) => demo::run(&args),
@@ -147,6 +152,8 @@ mod tests {
             (&["check", "no/such.toml"], misused),
             (&["status", "--help"], ExitCode::SUCCESS),
             (&["status", "--config", "no/such.toml"], misused),
+            (&["explain"], misused),
+            (&["explain", "https://a/b", "--config", "no/such.toml"], misused),
         ];
         for (words, expected) in table {
             assert_eq!(code(words), expected, "{words:?}");

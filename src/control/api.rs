@@ -1,18 +1,22 @@
-//! What the admin listener answers: metrics, health and status. Only here are its codes chosen.
+//! What the admin listener answers: metrics, health, status, explanations. Only here are its codes
+//! chosen.
 //!
-//! Read-only: GET and HEAD. Nothing here waits for a viewer, a fill or a disk, so it answers while
-//! the appliance is overloaded.
+//! Read-only: GET and HEAD. Nothing here waits for a viewer or a fill, and nothing but an
+//! explanation for a disk, so it answers while the appliance is overloaded.
 
 use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use serde::Serialize;
 
-use super::status::StatusSource;
+use super::explained::{ExplainSource, Unexplained};
+use super::status::{Status, StatusSource};
 use super::{Phase, Readiness};
 use crate::metrics::{self, Metrics};
 use crate::server::{ConnectionFacts, Handler};
@@ -26,15 +30,21 @@ pub struct Admin {
     metrics: Arc<Metrics>,
     readiness: Readiness,
     status: StatusSource,
+    explain: ExplainSource,
 }
 
 impl Admin {
-    /// Answers from these three.
-    pub fn new(metrics: Arc<Metrics>, readiness: Readiness, status: StatusSource) -> Admin {
-        Admin { metrics, readiness, status }
+    /// Answers from these.
+    pub fn new(
+        metrics: Arc<Metrics>,
+        readiness: Readiness,
+        status: StatusSource,
+        explain: ExplainSource,
+    ) -> Admin {
+        Admin { metrics, readiness, status, explain }
     }
 
-    /// Answers one request; its body is not read. Never waits, so it is safe to drop.
+    /// Answers one request; its body is not read. Safe to drop.
     pub async fn answer<B>(&self, request: Request<B>) -> Response<Full<Bytes>> {
         let send_body = match *request.method() {
             Method::GET => SendBody::Yes,
@@ -45,7 +55,8 @@ impl Admin {
             "/metrics" => Page::new(StatusCode::OK, PROMETHEUS, self.metrics.encode()),
             "/health/live" => Page::new(StatusCode::OK, TEXT, "live\n"),
             "/health/ready" => ready_page(self.readiness.phase()),
-            "/status.json" => Page::new(StatusCode::OK, JSON, self.status_text()),
+            "/status.json" => Page::json(StatusCode::OK, &self.status()),
+            "/explain" => self.explained(request.into_parts().0).await,
             _ => Page::new(StatusCode::NOT_FOUND, TEXT, "not found\n"),
         };
         page.into_response(send_body)
@@ -58,10 +69,28 @@ impl Admin {
         response
     }
 
-    fn status_text(&self) -> String {
+    /// What is told of `/explain?url=URL`, asked with the other fields of this request. The URL is
+    /// all that follows, as it is.
+    async fn explained(&self, mut head: Parts) -> Page {
+        let url = head.uri.query().and_then(|query| query.strip_prefix("url="));
+        let Some(url) = url.and_then(|url| url.parse::<Uri>().ok()) else {
+            let error = Unexplained {
+                error: "ask for /explain?url=https://host/path, with the fields of the request"
+                    .to_owned(),
+            };
+            return Page::json(StatusCode::BAD_REQUEST, &error);
+        };
+        head.uri = url;
+        match (self.explain)(head).await {
+            Ok(explanation) => Page::json(StatusCode::OK, &explanation),
+            Err(error) => Page::json(StatusCode::NOT_FOUND, &error),
+        }
+    }
+
+    fn status(&self) -> Status {
         let mut status = (self.status)();
         status.phase = self.readiness.phase().word();
-        serde_json::to_string(&status).expect("a status is made of strings, numbers and lists")
+        status
     }
 }
 
@@ -99,6 +128,11 @@ struct Page {
 }
 
 impl Page {
+    fn json(status: StatusCode, value: &impl Serialize) -> Page {
+        let text = serde_json::to_string(value);
+        Page::new(status, JSON, text.expect("it is made of strings, numbers and lists"))
+    }
+
     fn new(status: StatusCode, content_type: HeaderValue, body: impl Into<Bytes>) -> Page {
         Page { status, content_type, body: body.into() }
     }
@@ -128,7 +162,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::control::status::{BlockStatus, ObjectStatus, RunStatus, SsdStatus, Status};
+    use crate::control::explained::Explaining;
+    use crate::control::status::{BlockStatus, ObjectStatus, RunStatus, SsdStatus};
     use crate::metrics::labels::{Lookup, Tier, Wait};
     use crate::metrics::ssd::{Latency, SsdSample, VolumeSample};
     use crate::object::PieceMap;
@@ -158,7 +193,11 @@ mod tests {
             }],
             ..Status::counted(&for_status.totals())
         };
-        Admin::new(metrics, Readiness::new(), Box::new(status))
+        let explain = |head: Parts| -> Explaining {
+            let error = format!("asked for {} with {:?}", head.uri, head.headers.get("range"));
+            Box::pin(async { Err(Unexplained { error }) })
+        };
+        Admin::new(metrics, Readiness::new(), Box::new(status), Box::new(explain))
     }
 
     const BOUNDS: &[Duration] = &[Duration::from_millis(1)];
@@ -266,6 +305,26 @@ mod tests {
             }],
         });
         assert_eq!((status, body), (200, expected));
+    }
+
+    #[tokio::test]
+    async fn the_url_to_explain_is_all_that_follows() {
+        let admin = admin();
+        for (target, url) in [
+            ("/explain?url=https://a/b?c=d&url=e", "https://a/b?c=d&url=e"),
+            ("/explain?url=/b", "/b"),
+        ] {
+            let request = Request::builder().uri(target).header("range", "bytes=0-1").body(());
+            let response = admin.answer(request.unwrap()).await;
+            assert_eq!(response.status(), 404);
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            let body: Value = serde_json::from_slice(&body).unwrap();
+            let told = format!("asked for {url} with Some(\"bytes=0-1\")");
+            assert_eq!(body, json!({ "error": told }));
+        }
+        for target in ["/explain", "/explain?", "/explain?uri=https://a/", "/explain?url="] {
+            assert_eq!(get(&admin, target).await.0, 400, "{target}");
+        }
     }
 
     #[tokio::test]

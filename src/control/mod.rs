@@ -1,9 +1,10 @@
 //! The control plane of one appliance: what operators ask it. Delivery never waits for it.
 //!
 //! Holds whether the appliance wants viewers; [`api`] answers the admin listener, [`status`] is
-//! what the status page shows.
+//! what the status page shows, [`explained`] what is told of one object.
 
 pub mod api;
+pub mod explained;
 pub mod status;
 
 use std::sync::Arc;

@@ -13,7 +13,7 @@ mod kept;
 mod record;
 mod reply;
 mod slice;
-mod stored;
+pub(crate) mod stored;
 mod upstream;
 
 use std::borrow::Cow;

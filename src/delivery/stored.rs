@@ -9,41 +9,17 @@ use crate::cache::heads::Head;
 use crate::delivery::error::DeliveryError;
 use crate::delivery::{Attempt, Found, Transaction};
 use crate::message::cache_status::{Forwarded, Fwd};
-use crate::message::reuse::{Reuse, judge};
+use crate::message::reuse::{RequestControl, Reuse, judge};
 use crate::metrics::labels::Lookup;
 
 impl Transaction<'_> {
-    /// What a stored response is good for, with regard to its origin: a viewer's wish costs one
-    /// request a second, and an origin that failed has a rest.
+    /// What a stored response is good for now.
     pub(super) fn reuse(&self, head: &Head) -> Reuse {
-        let (now, freshness, version) = (self.viewer.time, &head.freshness, &head.version);
-        let reuse = judge(freshness, &self.asked.control, now);
-        match reuse {
-            Reuse::OnceConfirmed(Fwd::Request)
-                if freshness.is_fresh(now)
-                    && !self.asked.control.only_if_cached
-                    && !version.may_be_asked_about(now) =>
-            {
-                Reuse::Now
-            }
-            // Who asks for himself alone asks nothing for others, and takes nobody's turn.
-            Reuse::WhileRevalidated
-                if self.asks_alone() || version.rests(now) || !version.may_be_asked_about(now) =>
-            {
-                Reuse::Now
-            }
-            Reuse::OnceConfirmed(Fwd::Stale | Fwd::Request)
-                if freshness.serves_on_error(now) && version.rests(now) =>
-            {
-                Reuse::Now
-            }
-            reuse => reuse,
-        }
-    }
-
-    fn asks_alone(&self) -> bool {
-        let control = &self.asked.control;
-        self.asked.has_authorization || control.no_store || control.only_if_cached
+        let (asked, now) = (&self.asked, self.viewer.time);
+        weigh(head, (&asked.control, asked.has_authorization), now, || {
+            head.version.may_be_asked_about(now)
+        })
+        .0
     }
 
     /// Has the origin asked about a response that is used meanwhile.
@@ -87,6 +63,36 @@ impl Transaction<'_> {
             head.version.rest(SystemTime::now());
         }
         told
+    }
+}
+
+/// What a stored response is good for, with regard to its origin, and the sentence that decides: a
+/// viewer's wish costs one request a second, and an origin that failed has a rest.
+pub(crate) fn weigh(
+    head: &Head,
+    (control, has_authorization): (&RequestControl, bool),
+    now: SystemTime,
+    may_be_asked_about: impl Fn() -> bool,
+) -> (Reuse, &'static str) {
+    let (freshness, version) = (&head.freshness, &head.version);
+    let (reuse, because) = judge(freshness, control, now);
+    // Who asks for himself alone asks nothing for others, and takes nobody's turn.
+    let asks_alone = has_authorization || control.no_store || control.only_if_cached;
+    match reuse {
+        Reuse::OnceConfirmed(Fwd::Request)
+            if freshness.is_fresh(now) && !control.only_if_cached && !may_be_asked_about() =>
+        {
+            (Reuse::Now, "it is fresh, and its origin was asked about it within this second")
+        }
+        Reuse::WhileRevalidated if asks_alone || version.rests(now) || !may_be_asked_about() => {
+            (Reuse::Now, because)
+        }
+        Reuse::OnceConfirmed(Fwd::Stale | Fwd::Request)
+            if freshness.serves_on_error(now) && version.rests(now) =>
+        {
+            (Reuse::Now, "its origin failed a moment ago (RFC 5861 section 4)")
+        }
+        reuse => (reuse, because),
     }
 }
 

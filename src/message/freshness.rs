@@ -79,6 +79,55 @@ pub struct Freshness {
     pub stale_if_error: Duration,
 }
 
+/// How long a response is fresh, and who says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetime {
+    /// What was found.
+    pub found: Duration,
+    /// Where.
+    pub by: LifetimeBy,
+    /// Within what the rule allows.
+    pub allowed: Duration,
+}
+
+/// Who says how long a response is fresh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LifetimeBy {
+    /// `s-maxage`.
+    SMaxage,
+    /// `max-age`.
+    MaxAge,
+    /// `Expires`.
+    Expires,
+    /// The rule, of an error whose origin is silent.
+    RuleForErrors,
+    /// The rule, where the origin is silent.
+    Rule,
+    /// `Last-Modified`.
+    LastModified,
+    /// Nobody.
+    Nobody,
+}
+
+impl LifetimeBy {
+    /// The sentence that decides.
+    pub fn sentence(self) -> &'static str {
+        match self {
+            LifetimeBy::SMaxage => {
+                "its s-maxage, before max-age and Expires (RFC 9111 section 5.2.2.10)"
+            }
+            LifetimeBy::MaxAge => "its max-age, before Expires (RFC 9111 section 5.2.2.1)",
+            LifetimeBy::Expires => "the time from its Date to its Expires (RFC 9111 section 4.2.1)",
+            LifetimeBy::RuleForErrors => "the rule's `errors`: its origin is silent",
+            LifetimeBy::Rule => "the rule's `given`: its origin is silent",
+            LifetimeBy::LastModified => {
+                "a tenth of the time since its Last-Modified (RFC 9111 section 4.2.2)"
+            }
+            LifetimeBy::Nobody => "nothing: neither its origin nor the rule gives it a lifetime",
+        }
+    }
+}
+
 impl Freshness {
     /// Never fresh: of a response that is not stored.
     pub fn expired(received_at: SystemTime) -> Freshness {
@@ -135,9 +184,10 @@ pub fn assess(exchange: &Exchange<'_>) -> Assessment {
         return Assessment::Uncacheable(reason);
     }
     let date = first_date(exchange.headers, DATE).flatten().unwrap_or(exchange.received_at);
-    let Some(lifetime) = lifetime(exchange, &control, date) else {
+    let Some(lifetime) = found_lifetime(exchange, &control, date) else {
         return Assessment::Uncacheable(Reason::Status);
     };
+    let lifetime = lifetime.allowed;
     let Lifetimes { stale_while_revalidate, stale_if_error, .. } = exchange.lifetimes;
     let never_stale = control.must_revalidate || control.proxy_revalidate;
     // `s-maxage` says `proxy-revalidate` too (RFC 9111 section 5.2.2.10), and what an origin writes
@@ -205,30 +255,45 @@ fn is_heuristically_cacheable(status: StatusCode) -> bool {
     matches!(status.as_u16(), 200 | 203 | 204 | 206 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
 }
 
-/// `None`: neither the origin nor the rule gives the response one.
-fn lifetime(exchange: &Exchange<'_>, control: &CacheControl, date: SystemTime) -> Option<Duration> {
+/// How long the response is fresh, and why; `None`: neither the origin nor the rule gives it a
+/// lifetime, and its status is not one to guess for.
+pub fn lifetime(exchange: &Exchange<'_>) -> Option<Lifetime> {
+    let date = first_date(exchange.headers, DATE).flatten().unwrap_or(exchange.received_at);
+    found_lifetime(exchange, &CacheControl::of(exchange.headers), date)
+}
+
+fn found_lifetime(
+    exchange: &Exchange<'_>,
+    control: &CacheControl,
+    date: SystemTime,
+) -> Option<Lifetime> {
     let Lifetimes { given, least, most, errors, .. } = exchange.lifetimes;
     let status = exchange.status;
     let is_error = status.is_client_error() || status.is_server_error();
-    let found = match explicit_lifetime(exchange.headers, control, date) {
+    let (found, by) = match explicit_lifetime(exchange.headers, control, date) {
         Some(lifetime) => lifetime,
         // A 401 or 407 asks one viewer for credentials; another's may be good.
-        None if is_error && !errors.is_zero() && !matches!(status.as_u16(), 401 | 407) => *errors,
+        None if is_error && !errors.is_zero() && !matches!(status.as_u16(), 401 | 407) => {
+            (*errors, LifetimeBy::RuleForErrors)
+        }
         None if !is_heuristically_cacheable(status) && !control.public => return None,
-        None if is_error => Duration::ZERO,
-        None => given.unwrap_or_else(|| heuristic_lifetime(exchange.headers, date)),
+        None if is_error => (Duration::ZERO, LifetimeBy::Nobody),
+        None => match (given, heuristic_lifetime(exchange.headers, date)) {
+            (Some(given), _) => (*given, LifetimeBy::Rule),
+            (None, Some(guessed)) => (guessed, LifetimeBy::LastModified),
+            (None, None) => (Duration::ZERO, LifetimeBy::Nobody),
+        },
     };
     // A rule that keeps films for a year must not keep a 404 for a year.
     let least = least.filter(|_| !is_error).unwrap_or_default();
-    Some(found.max(least).min(most.unwrap_or(Duration::MAX)))
+    Some(Lifetime { found, by, allowed: found.max(least).min(most.unwrap_or(Duration::MAX)) })
 }
 
-/// A part of the time since it was last changed (RFC 9111 section 4.2.2), or zero.
-fn heuristic_lifetime(headers: &HeaderMap, date: SystemTime) -> Duration {
-    let modified = sole(headers, &LAST_MODIFIED).and_then(self::date);
-    let unchanged = modified.and_then(|modified| date.duration_since(modified).ok());
-    let lifetime = unchanged.unwrap_or_default() / HEURISTIC_SHARE;
-    Duration::from_secs(lifetime.min(HEURISTIC_LIFETIME_MAX).as_secs())
+/// A part of the time since it was last changed (RFC 9111 section 4.2.2), if it says when.
+fn heuristic_lifetime(headers: &HeaderMap, date: SystemTime) -> Option<Duration> {
+    let modified = sole(headers, &LAST_MODIFIED).and_then(self::date)?;
+    let lifetime = date.duration_since(modified).ok()? / HEURISTIC_SHARE;
+    Some(Duration::from_secs(lifetime.min(HEURISTIC_LIFETIME_MAX).as_secs()))
 }
 
 /// What the origin says (RFC 9111 section 4.2.1): a broken or past `Expires` says zero.
@@ -236,15 +301,17 @@ fn explicit_lifetime(
     headers: &HeaderMap,
     control: &CacheControl,
     date: SystemTime,
-) -> Option<Duration> {
-    let said = control.s_maxage.or(control.max_age);
+) -> Option<(Duration, LifetimeBy)> {
+    let s_maxage = control.s_maxage.map(|said| (said, LifetimeBy::SMaxage));
+    let said = s_maxage.or(control.max_age.map(|said| (said, LifetimeBy::MaxAge)));
     if control.is_targeted {
         return said;
     }
     said.or_else(|| {
         let expires = first_date(headers, EXPIRES)?;
         let lifetime = expires.and_then(|at| at.duration_since(date).ok()).unwrap_or_default();
-        Some(Duration::from_secs(capped_seconds(lifetime.as_secs())))
+        let seconds = capped_seconds(lifetime.as_secs());
+        Some((Duration::from_secs(seconds), LifetimeBy::Expires))
     })
 }
 

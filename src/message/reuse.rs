@@ -78,26 +78,46 @@ pub enum Reuse {
     OnceConfirmed(Fwd),
 }
 
-/// What a stored response of this freshness is good for, for a request that asks for this.
-pub fn judge(freshness: &Freshness, asked: &RequestControl, now: SystemTime) -> Reuse {
-    if asked.no_cache || is_too_old(freshness, asked, now) {
-        return Reuse::OnceConfirmed(Fwd::Request);
+/// What a stored response of this freshness is good for, for a request that asks for this, and the
+/// sentence that decides.
+pub fn judge(
+    freshness: &Freshness,
+    asked: &RequestControl,
+    now: SystemTime,
+) -> (Reuse, &'static str) {
+    let confirmed = |reason, why| (Reuse::OnceConfirmed(reason), why);
+    if asked.no_cache {
+        return confirmed(Fwd::Request, "the request says no-cache (RFC 9111 section 5.2.1.4)");
+    }
+    if is_too_old(freshness, asked, now) {
+        let why = "the request wants a newer one (RFC 9111 sections 5.2.1.1 and 5.2.1.3)";
+        return confirmed(Fwd::Request, why);
     }
     if freshness.is_fresh(now) {
-        return Reuse::Now;
+        return (Reuse::Now, "it is fresh: not as old as its lifetime (RFC 9111 section 4.2)");
     }
     let never = freshness.no_cache || freshness.must_revalidate;
     let staleness = freshness.staleness(now);
     if !never && asked.max_stale.is_some_and(|most| staleness <= most) {
-        return Reuse::Now;
+        return (Reuse::Now, "the request takes what is stale (RFC 9111 section 5.2.1.2)");
     }
     // Who says what he takes, or how fresh he wants it, did not ask for what is stale.
     let takes_stale =
         asked.max_stale.is_none() && asked.min_fresh.is_none() && asked.max_age.is_none();
     if takes_stale && freshness.serves_while_revalidated(now) {
-        return Reuse::WhileRevalidated;
+        let why = "it is stale, and used while its origin is asked (RFC 5861 section 3)";
+        return (Reuse::WhileRevalidated, why);
     }
-    Reuse::OnceConfirmed(Fwd::Stale)
+    confirmed(
+        Fwd::Stale,
+        match (freshness.no_cache, freshness.must_revalidate) {
+            (true, _) => {
+                "it says no-cache: its origin is asked each time (RFC 9111 section 5.2.2.4)"
+            }
+            (_, true) => "it is stale, and must not be used so (RFC 9111 section 5.2.2.2)",
+            _ => "it is stale (RFC 9111 section 4.2.4)",
+        },
+    )
 }
 
 /// Whether it is fresh, and not as fresh as was asked for (sections 5.2.1.1 and 5.2.1.3).
@@ -220,7 +240,7 @@ mod tests {
             ("no-store", 50, Now),
         ] {
             let now = UNIX_EPOCH + Duration::from_secs(age);
-            assert_eq!(judge(&response(), &control(line), now), reuse, "{line} at {age}");
+            assert_eq!(judge(&response(), &control(line), now).0, reuse, "{line} at {age}");
         }
     }
 
@@ -236,9 +256,9 @@ mod tests {
         let stale = Reuse::OnceConfirmed(Fwd::Stale);
         let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
         for line in ["", "max-stale", "max-stale=1000"] {
-            assert_eq!(judge(&strict, &control(line), at(99)), Reuse::Now, "{line}");
-            assert_eq!(judge(&strict, &control(line), at(100)), stale, "{line}");
-            assert_eq!(judge(&never, &control(line), at(0)), stale, "{line}");
+            assert_eq!(judge(&strict, &control(line), at(99)).0, Reuse::Now, "{line}");
+            assert_eq!(judge(&strict, &control(line), at(100)).0, stale, "{line}");
+            assert_eq!(judge(&never, &control(line), at(0)).0, stale, "{line}");
         }
     }
 
@@ -248,10 +268,10 @@ mod tests {
         let immutable = Freshness { immutable: true, ..response() };
         let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
         let by_request = Reuse::OnceConfirmed(Fwd::Request);
-        assert_eq!(judge(&immutable, &control("max-age=0"), at(50)), Reuse::Now);
-        assert_eq!(judge(&immutable, &control("max-age=20"), at(50)), by_request);
-        assert_eq!(judge(&immutable, &control("no-cache"), at(50)), by_request);
-        let over = judge(&immutable, &control("max-age=0"), at(200));
+        assert_eq!(judge(&immutable, &control("max-age=0"), at(50)).0, Reuse::Now);
+        assert_eq!(judge(&immutable, &control("max-age=20"), at(50)).0, by_request);
+        assert_eq!(judge(&immutable, &control("no-cache"), at(50)).0, by_request);
+        let over = judge(&immutable, &control("max-age=0"), at(200)).0;
         assert_eq!(over, Reuse::OnceConfirmed(Fwd::Stale));
     }
 }

@@ -72,6 +72,11 @@ impl VariantKey {
     pub fn size_bytes(&self) -> usize {
         self.0.len()
     }
+
+    /// Each field that chose, `name:value`; the name alone where there was no such field.
+    pub fn lines(&self) -> Vec<String> {
+        String::from_utf8_lossy(&self.0).lines().map(str::to_owned).collect()
+    }
 }
 
 /// The lines of a field as one (RFC 9110 section 5.3); a missing field differs from an empty one.

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use crate::support::{
     BLOCK, Client, Edge, HOST, Origin, PIECE, Process, Script, has_row, status_of, text, tidegate,
+    until_runs,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -237,4 +238,57 @@ async fn a_volume_that_failed_is_ill_after_a_restart_until_it_is_forgiven() {
     origin.forget_requests();
     assert!(edge.get("/later").send().await.body[..] == body[..]);
     assert_eq!(origin.all_requests().len(), 0, "it is read from the volume");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn explain_tells_what_is_known_of_an_object_and_what_would_become_of_a_request() {
+    let script = Script::of(3 * BLOCK).cache_control("max-age=600").varying_on("x-a");
+    let origin = Origin::serving("/film/1.m4s", script);
+    let mut edge = Edge::in_front_of(&origin).start();
+    let admin = format!("http://{}", edge.admin().address());
+    let url = format!("http://{HOST}/film/1.m4s");
+    let explain = |words: &[&str]| tidegate(&[&["explain", "--admin", &admin], words].concat());
+    let told = |words: &[&str]| text(&explain(words).stdout);
+    let nothing = told(&[&url]);
+    assert!(nothing.contains("  answer        from the origin\n"), "{nothing}");
+    assert!(nothing.contains("  because       nothing is stored\n"), "{nothing}");
+
+    edge.get("/film/1.m4s").header("x-a", "1").range(0..PIECE).send().await;
+    until_runs(&edge.admin(), |runs| runs.is_empty()).await;
+    let held = told(&[&url, "--field", "X-A: 1", "--field", "Range: bytes=0-9"]);
+    for line in [
+        "  site          media\n",
+        "  key           /film/1.m4s\n",
+        "  answer        206, from what is stored\n",
+        "  because       it is fresh: not as old as its lifetime (RFC 9111 section 4.2)\n",
+        "  variant 1, the one for this request\n",
+        "    chosen by   x-a:1\n",
+        "    lifetime    10m 0s: its max-age, before Expires (RFC 9111 section 5.2.2.1)\n",
+        "    ram         #",
+        " of 48 pieces\n",
+        "    ssd         nothing\n",
+    ] {
+        assert!(held.contains(line), "{line:?} is not in\n{held}");
+    }
+    let other = told(&[&url, "--field", "X-A: 2"]);
+    assert!(other.contains("chosen by other fields") && other.contains("  variant 1\n"), "{other}");
+    let json = explain(&[&url, "--field", "X-A: 1", "--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json["answer"]["status"], 200);
+    assert_eq!(json["variants"][0]["length_bytes"], 3 * BLOCK);
+
+    for (words, code, line) in [
+        (
+            ["http://elsewhere/a"],
+            1,
+            "http://elsewhere/a: it would be refused: no site has the host",
+        ),
+        (["/film/1.m4s"], 64, "\"/film/1.m4s\" is no URL; write one such as https://"),
+    ] {
+        let refused = explain(&words);
+        let said = text(&refused.stderr);
+        assert_eq!((refused.status.code(), said.lines().count()), (Some(code), 1), "{said}");
+        assert!(said.starts_with(line), "{said}");
+    }
+    edge.drain().await;
 }

@@ -4,13 +4,14 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use http::{HeaderMap, Method};
+use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::origin::Heard;
 use super::read::{Case, Expected, Field, Speech};
-use crate::support::{Client, Response, until_runs};
+use crate::support::{Client, HOST, Response, until_runs};
 
 /// Speaks a case about the object `/number`.
 ///
@@ -41,8 +42,8 @@ struct Speaking<'a> {
     client: &'a Client,
     admin: &'a Client,
     heard: mpsc::Receiver<Heard>,
-    /// Viewers who wait for an answer.
-    asked: VecDeque<JoinHandle<Response>>,
+    /// Viewers who wait for an answer, and what was explained before they asked.
+    asked: VecDeque<(JoinHandle<Response>, Option<Value>)>,
     /// What the origin has heard and nobody has spoken of yet.
     early: VecDeque<Heard>,
     /// Requests that the origin has not answered, by their method.
@@ -70,15 +71,29 @@ impl Speaking<'_> {
 
     async fn ask(&mut self, method: &str, target: &str, fields: &[(String, String)]) {
         let path = &self.path;
+        let mut explained = None;
         if self.asked.is_empty() {
             // Whoever comes before a body is all there waits for the rest of it.
             until_runs(self.admin, |runs| !runs.iter().any(|(of, _)| is_of(of, path))).await;
+            if method == "GET" {
+                explained = Some(self.explained(target, fields).await);
+            }
         }
+        let path = &self.path;
         let method = Method::from_bytes(method.as_bytes()).unwrap();
         let request = self.client.request(method, &format!("{path}{target}"));
         let request =
             fields.iter().fold(request, |request, (name, value)| request.header(name, value));
-        self.asked.push_back(tokio::spawn(async move { request.send().await }));
+        self.asked.push_back((tokio::spawn(async move { request.send().await }), explained));
+    }
+
+    /// What the appliance says it would do.
+    async fn explained(&self, target: &str, fields: &[(String, String)]) -> Value {
+        let url = format!("/explain?url=http://{HOST}{}{target}", self.path);
+        let question = fields
+            .iter()
+            .fold(self.admin.get(&url), |question, (name, value)| question.header(name, value));
+        serde_json::from_slice(&question.send().await.body).expect("an explanation is JSON")
     }
 
     async fn forwarded(&mut self, expected: &Expected) -> Result<(), String> {
@@ -98,7 +113,8 @@ impl Speaking<'_> {
     }
 
     async fn gets(&mut self, expected: &Expected) -> Result<(), String> {
-        let mut viewer = self.asked.pop_front().expect("a viewer asks before he gets something");
+        let asked = self.asked.pop_front().expect("a viewer asks before he gets something");
+        let (mut viewer, explained) = asked;
         let response = loop {
             tokio::select! {
                 response = &mut viewer => break response,
@@ -113,7 +129,31 @@ impl Speaking<'_> {
         let response = response.map_err(|error| error.to_string())?;
         let status = response.status.to_string();
         check(expected, &[&status], &response.headers)?;
-        check_body(expected, &response)
+        check_body(expected, &response)?;
+        explained.map_or(Ok(()), |told| check_explained(&told, &response))
+    }
+}
+
+/// Whether what was explained is what came.
+fn check_explained(told: &Value, response: &Response) -> Result<(), String> {
+    let answer = &told["answer"];
+    let is_so = match answer["how"].as_str() {
+        Some("stored" | "stored-and-refreshed") => {
+            let cache_status = response.header("cache-status");
+            answer["status"] == response.status
+                && (cache_status.contains("; hit") || cache_status.is_empty())
+        }
+        Some("stored-in-part") => {
+            let is_part = response.header("cache-status").contains("; fwd=partial");
+            answer["status"] == response.status && is_part
+        }
+        Some("confirm" | "fetch" | "pass") => !response.header("cache-status").contains("; hit"),
+        Some("refuse") => answer["status"] == response.status,
+        _ => told["error"].is_string() && (400..500).contains(&response.status),
+    };
+    match is_so {
+        true => Ok(()),
+        false => Err(format!("it is explained as {told}")),
     }
 }
 

@@ -1,0 +1,240 @@
+//! Fills in what `explain` tells, of one request and one object.
+//!
+//! Decides nothing itself: it asks the same rules as delivery, and changes nothing but that a head
+//! which only a volume knew is in ram afterwards.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use http::header::HOST;
+use http::request::Parts as RequestHead;
+use http::{HeaderMap, HeaderValue};
+use tokio::time::timeout;
+
+use super::figures::run_status;
+use super::parts::Parts;
+use crate::cache::heads::{Head, Known};
+use crate::cache::ssd::Recalled;
+use crate::control::explained::{Answer, Arithmetic, Explanation, Unexplained, Variant};
+use crate::control::status::BlockStatus;
+use crate::delivery::stored::weigh;
+use crate::limits::{
+    EXPLAINED_BLOCKS_MAX, PIECE_SIZE_BYTES, STATUS_BLOCKS_MAX, STATUS_OBJECTS_MAX,
+};
+use crate::message::conditional::{self, Verdict};
+use crate::message::freshness::{Exchange, Freshness, LifetimeBy, lifetime};
+use crate::message::multirange::Resolved;
+use crate::message::request::ObjectRequest;
+use crate::message::reuse::{RequestControl, Reuse};
+use crate::object::{BlockKey, ByteRange, ObjectKey, PieceMap};
+use crate::site::{RequestCacheControl, Rule};
+
+/// Explains the request with this head. Safe to drop.
+pub(super) async fn explain(
+    parts: Arc<Parts>,
+    mut head: RequestHead,
+) -> Result<Explanation, Unexplained> {
+    let refused = |why: String| Unexplained { error: format!("it would be refused: {why}") };
+    let authority = head.uri.authority().map(|authority| authority.to_string());
+    let host = authority.and_then(|authority| HeaderValue::try_from(authority).ok());
+    head.headers.insert(HOST, host.ok_or_else(|| refused("no host is named".to_owned()))?);
+    let request = ObjectRequest::parse(&head).map_err(|error| refused(error.to_string()))?;
+    let site = parts.config.sites.find(&request.host);
+    let site = site.ok_or_else(|| refused(format!("no site has the host {:?}", request.host)))?;
+    let rule = site.rule_for(&request.path);
+    let rule_number = site.rules.iter().position(|one| std::ptr::eq(one, rule));
+    let key = ObjectKey::new(site.id, &request.target(&rule.query));
+    let control = match rule.request_cache_control {
+        RequestCacheControl::Honour => RequestControl::of(&head.headers),
+        RequestCacheControl::Ignore => RequestControl::default(),
+    };
+    let doubt = recall(&parts, &key).await;
+    let now = SystemTime::now();
+    let known = parts.heads.find(&key, &head.headers, Instant::now());
+    let mut answer = answer(&parts, &known, &request, (&control, now));
+    answer.because.push_str(doubt);
+    let variants = parts.heads.variants(&key);
+    let variant = |one: &Arc<Head>| variant(&parts, rule, one, (&head.headers, now));
+    let runs = parts.filler.runs.all().into_iter().filter(|run| run.key == key);
+    Ok(Explanation {
+        site: site.name.clone(),
+        rule: rule.pattern.to_string(),
+        rule_number: rule_number.map_or(0, |place| place + 1),
+        key: key.target().to_owned(),
+        request_cache_control: rule.request_cache_control.as_str(),
+        answer,
+        variants: variants.iter().map(variant).collect(),
+        runs: runs.take(STATUS_OBJECTS_MAX).map(|run| run_status(&parts, &run)).collect(),
+    })
+}
+
+/// Brings to ram what only a volume knows; what there is to add if that cannot be.
+async fn recall(parts: &Parts, key: &ObjectKey) -> &'static str {
+    if !parts.heads.variants(key).is_empty() {
+        return "";
+    }
+    match timeout(parts.config.fill.first_byte_timeout, parts.ssd.recall(key)).await {
+        Ok(Recalled::Found | Recalled::NotHeld) => "",
+        Ok(Recalled::Ill) => "; a volume that may know more is ill",
+        Ok(Recalled::NoMemory) => "; there is no memory to ask the volumes",
+        Err(_) => "; a volume that may know more does not answer",
+    }
+}
+
+fn answer(
+    parts: &Parts,
+    known: &Known,
+    request: &ObjectRequest<'_>,
+    (control, now): (&RequestControl, SystemTime),
+) -> Answer {
+    let asks = |how, because: &str| match control.only_if_cached {
+        true => Answer {
+            how: "refuse",
+            because: format!("{because}; only-if-cached (RFC 9111 section 5.2.1.7)"),
+            status: Some(504),
+        },
+        false => Answer { how, because: because.to_owned(), status: None },
+    };
+    let head = match known {
+        Known::Nothing => return asks("fetch", "nothing is stored"),
+        Known::OtherVariants => {
+            return asks(
+                "fetch",
+                "what is stored was chosen by other fields (RFC 9111 section 4.1)",
+            );
+        }
+        Known::Uncacheable => {
+            return asks("pass", "its origin said a moment ago that it may not be shared");
+        }
+        Known::Variant(head) => head,
+    };
+    let asked = (control, request.has_authorization);
+    let (reuse, because) = weigh(head, asked, now, || !head.version.was_asked_about(now));
+    let how = match reuse {
+        Reuse::Now => "stored",
+        Reuse::WhileRevalidated => "stored-and-refreshed",
+        Reuse::OnceConfirmed(_) => return asks("confirm", because),
+    };
+    let (status, taken) = status(head, request);
+    let how = match taken.iter().all(|part| is_held(parts, head, *part)) {
+        true => how,
+        false => "stored-in-part",
+    };
+    Answer { how, because: because.to_owned(), status: Some(status) }
+}
+
+/// The status of an answer from what is stored (RFC 9110 section 13.2.2), and the parts of the
+/// object that it takes.
+fn status(head: &Head, request: &ObjectRequest<'_>) -> (u16, Vec<ByteRange>) {
+    let (stored, length) = (&head.stored, head.version.length_bytes());
+    let whole = length.and_then(|length| ByteRange::new(0, length));
+    let status = stored.status().as_u16();
+    let all = (status, whole.into_iter().collect());
+    if !stored.status().is_success() {
+        return all;
+    }
+    match conditional::evaluate(request.headers, stored.validator()) {
+        Verdict::PreconditionFailed => return (412, Vec::new()),
+        Verdict::NotModified => return (304, Vec::new()),
+        Verdict::Proceed => {}
+    }
+    let is_part = stored.status() == http::StatusCode::OK
+        && conditional::if_range_holds(request.headers, stored.validator());
+    let Some(length) = length.filter(|_| is_part) else { return all };
+    match (&request.ranges, request.range) {
+        (Some(_), _) if !head.version.is_resumable() => all,
+        (Some(several), _) => match several.resolve(length) {
+            Ok(Resolved::TooMany) => all,
+            Ok(Resolved::Parts(parts)) => (206, parts),
+            Err(_) => (416, Vec::new()),
+        },
+        (None, Some(range)) => {
+            range.resolve(length).map_or((416, Vec::new()), |range| (206, vec![range]))
+        }
+        (None, None) => all,
+    }
+}
+
+/// Whether each piece of a part is in ram or on a volume.
+fn is_held(parts: &Parts, head: &Head, part: ByteRange) -> bool {
+    let (version, block_size) = (head.version.id, parts.config.block_size);
+    let (first, last) = (block_size.block_at(part.start()), block_size.block_at(part.last()));
+    let (Some(first), Some(last)) = (first, last) else { return false };
+    (first..=last).take(EXPLAINED_BLOCKS_MAX).all(|index| {
+        let key = BlockKey { version, index };
+        let in_ram = parts.ram.peek(&key).map_or_else(PieceMap::default, |block| block.pieces());
+        let held = in_ram.union(parts.ssd.held(&key));
+        let block = block_size.start_of(index);
+        let start = part.start().max(block) - block;
+        let end = part.end().min(block + block_size.bytes()) - block;
+        let pieces = start / PIECE_SIZE_BYTES..end.div_ceil(PIECE_SIZE_BYTES);
+        pieces.into_iter().all(|piece| held.holds(piece as u32))
+    })
+}
+
+fn variant(
+    parts: &Parts,
+    rule: &Rule,
+    head: &Head,
+    (asked, now): (&HeaderMap, SystemTime),
+) -> Variant {
+    let fields = head.stored.fields();
+    let version = &head.version;
+    let length_bytes = version.length_bytes();
+    let block_size_bytes = parts.config.block_size.bytes();
+    let blocks = length_bytes.map_or(STATUS_BLOCKS_MAX, |length| length.div_ceil(block_size_bytes));
+    let blocks = blocks.min(STATUS_BLOCKS_MAX) as u32;
+    let shown = |held: Vec<(u32, PieceMap)>| {
+        held.into_iter().map(|(index, pieces)| BlockStatus::new(index, pieces)).collect()
+    };
+    let on_ssd = |index| (index, parts.ssd.held(&BlockKey { version: version.id, index }));
+    let on_ssd = (0..blocks).map(on_ssd).filter(|(_, pieces)| *pieces != PieceMap::default());
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    Variant {
+        is_selected: head.is_selected_by(asked),
+        chosen_by: head.variant.lines(),
+        status: head.stored.status().as_u16(),
+        fields: fields.iter().map(|(name, value)| (name.to_string(), text(value))).collect(),
+        version: hex(&version.id.to_bytes()),
+        is_joinable: version.validator.is_strong(),
+        length_bytes,
+        freshness: arithmetic(rule, head, now),
+        origin_rests: version.rests(now),
+        block_size_bytes,
+        ram: shown(parts.ram.held(version.id, blocks)),
+        ssd: shown(on_ssd.collect()),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The lifetime is reckoned once more of what is stored, so that who gave it can be told.
+fn arithmetic(rule: &Rule, head: &Head, now: SystemTime) -> Arithmetic {
+    let Freshness { received_at, initial_age, no_cache, must_revalidate, immutable, .. } =
+        head.freshness;
+    let found = lifetime(&Exchange {
+        request_has_authorization: false,
+        status: head.stored.status(),
+        headers: head.stored.fields(),
+        requested_at: received_at,
+        received_at,
+        lifetimes: &rule.lifetimes,
+    });
+    let age = head.freshness.age(now);
+    Arithmetic {
+        initial_age_seconds: initial_age.as_secs(),
+        resident_seconds: now.duration_since(received_at).unwrap_or_default().as_secs(),
+        age_seconds: age.as_secs(),
+        lifetime_seconds: head.freshness.lifetime.as_secs(),
+        found_lifetime_seconds: found.map_or(Duration::ZERO, |found| found.found).as_secs(),
+        lifetime_by: found.map_or(LifetimeBy::Nobody, |found| found.by).sentence(),
+        ttl_seconds: head.freshness.ttl_seconds(now),
+        stale_while_revalidate_seconds: head.freshness.stale_while_revalidate.as_secs(),
+        stale_if_error_seconds: head.freshness.stale_if_error.as_secs(),
+        no_cache,
+        must_revalidate,
+        immutable,
+    }
+}

@@ -1,0 +1,100 @@
+//! `tidegate explain`: what a running appliance knows of an object, and what it would do with a
+//! request for it now.
+//!
+//! Asks the admin listener, which asks the same rules as delivery does; changes nothing.
+
+use std::path::PathBuf;
+
+use http::{HeaderName, HeaderValue, Uri};
+use serde_json::Value;
+
+use super::{Failure, USUAL_CONFIG, admin};
+
+mod as_text;
+
+const EXAMPLES: &str = "\
+Examples:
+  tidegate explain https://video.example.com/film/1.m4s
+  tidegate explain https://video.example.com/film/1.m4s --field 'Range: bytes=0-99'
+  tidegate explain https://video.example.com/live/a.m3u8 --json | jq .variants[0].freshness
+  curl 'http://127.0.0.1:9180/explain?url=https://video.example.com/film/1.m4s'
+
+Exit codes: 0 explained, 1 no appliance answers or it would refuse the request, 64 misused";
+
+/// Explain what the running appliance knows of a URL, and what it would answer now
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// The URL as a viewer asks for it
+    url: String,
+    /// A field of the request, such as 'Range: bytes=0-99'; may be given several times
+    #[arg(long = "field", value_name = "NAME: VALUE")]
+    fields: Vec<String>,
+    /// The configuration it runs with: its admin listener is asked
+    #[arg(long, value_name = "FILE", default_value = USUAL_CONFIG)]
+    config: PathBuf,
+    /// Ask this admin listener instead; no configuration is read
+    #[arg(long, value_name = "URL")]
+    admin: Option<String>,
+    /// Print the explanation as JSON: times in seconds, sizes in bytes
+    #[arg(long)]
+    json: bool,
+}
+
+/// Asks; what is to be printed.
+pub(super) fn run(args: &Args) -> Result<String, Failure> {
+    let uri = args.url.parse::<Uri>().ok();
+    if !uri.is_some_and(|uri| uri.scheme().is_some() && uri.authority().is_some()) {
+        return Err(Failure::Misused(format!(
+            "{:?} is no URL; write one such as https://video.example.com/film/1.m4s",
+            args.url
+        )));
+    }
+    let fields = args.fields.iter().map(|line| field(line)).collect::<Result<Vec<_>, _>>()?;
+    let addresses = admin::addresses(args.admin.as_deref(), &args.config)?;
+    // What comes after a `#` is not sent, here neither.
+    let url = args.url.split('#').next().unwrap_or_default();
+    let question = admin::Question { target: format!("/explain?url={url}"), fields };
+    let told = admin::ask(&addresses, &question, is_explanation)?;
+    if let Some(error) = told.value.get("error").and_then(Value::as_str) {
+        return Err(Failure::Failed(format!("{}: {error}", args.url)));
+    }
+    match args.json {
+        true => Ok(format!("{:#}\n", told.value)),
+        false => Ok(as_text::of(&admin::understood(&told)?, &args.url)),
+    }
+}
+
+fn is_explanation(value: &Value) -> bool {
+    value.get("answer").is_some_and(Value::is_object)
+        || value.get("error").is_some_and(Value::is_string)
+}
+
+fn field(line: &str) -> Result<(HeaderName, HeaderValue), Failure> {
+    let parsed = line.split_once(':').and_then(|(name, value)| {
+        let name = HeaderName::from_bytes(name.trim().as_bytes()).ok()?;
+        Some((name, HeaderValue::from_str(value.trim()).ok()?))
+    });
+    parsed.ok_or_else(|| {
+        let example = "'Range: bytes=0-99'";
+        Failure::Misused(format!("{line:?} is no field; write one such as {example}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_url_or_no_field_is_said_so() {
+        for wrong in ["", "/film/1.m4s", "video.example.com/a", "https:///a", "not a url"] {
+            let (fields, config, admin) = (Vec::new(), PathBuf::new(), None);
+            let args = Args { url: wrong.to_owned(), fields, config, admin, json: false };
+            assert!(matches!(run(&args), Err(Failure::Misused(_))), "{wrong}");
+        }
+        for wrong in ["", "Range", "Ra nge: a", ": a", "Range: a\nb"] {
+            assert!(matches!(field(wrong), Err(Failure::Misused(_))), "{wrong}");
+        }
+        assert_eq!(field("Range:bytes=0-1").unwrap().1, "bytes=0-1");
+    }
+}

@@ -147,6 +147,11 @@ pub const FILL_ATTEMPTS_MAX: u32 = 3;
 pub const FILL_RUNS_MAX: usize = 65_536;
 /// Connections that may be set for one origin.
 pub const ORIGIN_CONNECTIONS_MAX: usize = 65_536;
+/// How long an origin may hold a request for what it is about to make, beside what it takes anyway:
+/// three target durations (RFC 8216bis section 6.2.5.2) of ten seconds.
+pub const LIVE_HOLD_MAX: Duration = Duration::from_secs(30);
+/// What of live content is not there now may be there after this.
+pub const LIVE_ABSENCE_MAX: Duration = Duration::from_secs(1);
 /// Redirects followed for one fill, where a site follows them.
 pub const REDIRECTS_MAX: u32 = 3;
 /// What a run may ask for ahead of its readers; `fill.window` may set less.

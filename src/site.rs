@@ -138,6 +138,8 @@ pub struct Rule {
     pub request_cache_control: RequestCacheControl,
     /// Where responses are kept.
     pub keep: Keep,
+    /// Whether it is made while it is watched.
+    pub content: Content,
     /// Edits to the request an origin gets.
     pub request: FieldEdits,
     /// Edits to an origin's response, before it is judged and stored.
@@ -163,6 +165,30 @@ impl Keep {
         match self {
             Keep::Ram => "ram",
             Keep::Ssd => "ssd",
+        }
+    }
+}
+
+/// When what is under a rule is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Content {
+    /// Before anybody asks for it.
+    #[default]
+    OnDemand,
+    /// While it is watched: an origin may hold a request for what is about to be made, and what is
+    /// not there now may be there a moment later.
+    Live,
+}
+
+impl Content {
+    /// Every choice.
+    pub const ALL: [Content; 2] = [Content::OnDemand, Content::Live];
+
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Content::OnDemand => "on-demand",
+            Content::Live => "live",
         }
     }
 }
@@ -205,6 +231,9 @@ pub struct Lifetimes {
     pub most: Option<Duration>,
     /// For 4xx and 5xx responses whose origin is silent; zero: not kept.
     pub errors: Duration,
+    /// The longest that a 404 or 410 is used, whatever its origin says; `None`: no bound of its
+    /// own.
+    pub absence_most: Option<Duration>,
     /// How long a stale response may be used while its origin is asked, where that is silent.
     pub stale_while_revalidate: Duration,
     /// How long a stale response may be used where its origin fails, where that is silent.
@@ -315,6 +344,7 @@ mod tests {
             query: QueryPolicy::All,
             request_cache_control: RequestCacheControl::Honour,
             keep: Keep::Ssd,
+            content: Content::OnDemand,
             request: FieldEdits::default(),
             response: FieldEdits::default(),
         };

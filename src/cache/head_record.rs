@@ -135,7 +135,7 @@ mod tests {
     use crate::message::response::Stored;
     use crate::message::vary::VariantKey;
     use crate::object::VersionNumbers;
-    use crate::site::{Keep, Lifetimes, PathPattern, QueryPolicy, RequestCacheControl};
+    use crate::site::{Content, Keep, Lifetimes, PathPattern, QueryPolicy, RequestCacheControl};
 
     use super::*;
 
@@ -231,7 +231,8 @@ mod tests {
         let (pattern, query) = (PathPattern::everything(), QueryPolicy::All);
         let (request, keep) = (FieldEdits::default(), Keep::Ssd);
         let request_cache_control = RequestCacheControl::Honour;
-        Rule { pattern, lifetimes, query, request_cache_control, keep, request, response }
+        let content = Content::OnDemand;
+        Rule { pattern, lifetimes, query, request_cache_control, keep, content, request, response }
     }
 
     #[test]

@@ -396,7 +396,9 @@ mod tests {
     use crate::message::response::Stored;
     use crate::message::vary::VariantKey;
     use crate::object::VersionNumbers;
-    use crate::site::{FieldEdits, Lifetimes, PathPattern, QueryPolicy, RequestCacheControl};
+    use crate::site::{
+        Content, FieldEdits, Lifetimes, PathPattern, QueryPolicy, RequestCacheControl,
+    };
     use crate::store::device::{Device, Disk, Faults, Share, Simulated, Simulation, Urgency};
     use crate::store::volume::{HeadWrite, SmallBody, Trust, VolumeSettings};
     use crate::store::{Geometry, Volume, VolumeId};
@@ -430,6 +432,7 @@ mod tests {
             query,
             request_cache_control,
             keep,
+            content: Content::OnDemand,
             request,
             response,
         }];

@@ -107,7 +107,7 @@ impl<'a> Outcome<'a> {
             site,
             rule: (place.map_or(0, |place| place + 1), rule),
             host: asked.host.clone().into_owned(),
-            target: asked.target(&rule.query).into_owned(),
+            target: asked.target(&rule.query, rule.content).into_owned(),
             is_tls: head.uri.scheme_str() == Some("https"),
         })
     }

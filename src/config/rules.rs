@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use http::header::{self, HeaderName, HeaderValue};
 
+use crate::limits::LIVE_ABSENCE_MAX;
 use crate::site::{
-    FieldEdits, Keep, Lifetimes, PathPattern, QueryPolicy, RequestCacheControl, Rule,
+    Content, FieldEdits, Keep, Lifetimes, PathPattern, QueryPolicy, RequestCacheControl, Rule,
 };
 
 use super::raw::Section;
@@ -46,6 +47,7 @@ pub(super) struct Policy {
     query: QueryPolicy,
     request_cache_control: RequestCacheControl,
     keep: Keep,
+    content: Content,
     request: FieldEdits,
     response: FieldEdits,
 }
@@ -62,6 +64,7 @@ impl Policy {
             query: QueryPolicy::default(),
             request_cache_control: RequestCacheControl::default(),
             keep: Keep::default(),
+            content: Content::default(),
             request: FieldEdits::default(),
             response: FieldEdits::default(),
         }
@@ -69,9 +72,11 @@ impl Policy {
 
     /// The rule for the paths under `pattern`.
     pub(super) fn rule(&self, pattern: PathPattern) -> Rule {
-        let Policy { lifetimes, query, request_cache_control, keep, request, response } =
+        let Policy { lifetimes, query, request_cache_control, keep, content, request, response } =
             self.clone();
-        Rule { pattern, lifetimes, query, request_cache_control, keep, request, response }
+        let absence_most = (content == Content::Live).then_some(LIVE_ABSENCE_MAX);
+        let lifetimes = Lifetimes { absence_most, ..lifetimes };
+        Rule { pattern, lifetimes, query, request_cache_control, keep, content, request, response }
     }
 }
 
@@ -86,6 +91,11 @@ pub(super) fn policy(section: &Section<'_>, base: &Policy) -> Policy {
             &RequestCacheControl::ALL.map(|choice| (choice.as_str(), choice)),
         ),
         keep: section.choice("keep", base.keep, &Keep::ALL.map(|keep| (keep.as_str(), keep))),
+        content: section.choice(
+            "content",
+            base.content,
+            &Content::ALL.map(|content| (content.as_str(), content)),
+        ),
         request: section.section("request", |edits| field_edits(edits, &base.request)),
         response: section.section("response", |edits| field_edits(edits, &base.response)),
     }
@@ -100,6 +110,7 @@ fn lifetimes(section: &Section<'_>, base: Lifetimes) -> Lifetimes {
         least: read("least", base.least),
         most: read("most", base.most),
         errors: section.duration("errors", base.errors, LIFETIMES),
+        absence_most: base.absence_most,
         stale_while_revalidate: section.duration(
             "stale_while_revalidate",
             base.stale_while_revalidate,

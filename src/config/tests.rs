@@ -444,6 +444,7 @@ fn the_reference_with_all_its_examples_is_right_and_complete() {
         "sites.rules.",
         "sites.query",
         "sites.keep",
+        "sites.content",
         "sites.request_cache_control",
         "sites.request",
         "sites.response",

@@ -24,6 +24,7 @@ use crate::fill::error::FillError;
 use crate::fill::run::{self, Reader};
 use crate::limits::PIECE_SIZE_BYTES;
 use crate::memory::{Class, Use};
+use crate::message::live;
 use crate::metrics::labels::Tier;
 use crate::object::{ByteRange, ObjectKey, PieceMap};
 use crate::site::Site;
@@ -143,7 +144,8 @@ impl Feed {
     /// # Errors
     /// Why the bytes will not come.
     pub async fn next(&mut self, span: Span) -> Result<Option<Slice>, Arc<FillError>> {
-        let patience = self.shared.patience;
+        let rule = self.site.rule_for(self.key.path());
+        let patience = self.shared.patience + live::hold(rule, self.key.target());
         match timeout(patience, self.next_in_time(span)).await {
             Ok(next) => next,
             Err(_) if self.starved => Err(Arc::new(FillError::Overload { what: "memory" })),

@@ -40,6 +40,7 @@ use crate::fill::client::Ask;
 use crate::fill::error::FillError;
 use crate::memory::{Class, Governor, Use};
 use crate::message::cache_status::{Forwarded, Fwd};
+use crate::message::live;
 use crate::message::multirange::RangeSet;
 use crate::message::range::RangeRequest;
 use crate::message::request::{Method, ObjectRequest, host_of};
@@ -235,7 +236,7 @@ impl Delivery {
         }
         let site = self.shared.sites.find(&request.host).ok_or(DeliveryError::UnknownHost)?;
         let rule = site.rule_for(&request.path);
-        let key = ObjectKey::new(site.id, &request.target(&rule.query));
+        let key = ObjectKey::new(site.id, &request.target(&rule.query, rule.content));
         let control = match rule.request_cache_control {
             RequestCacheControl::Honour => RequestControl::of(&parts.headers),
             RequestCacheControl::Ignore => RequestControl::default(),
@@ -259,7 +260,8 @@ impl Shared {
     /// The request upstream for what a viewer asks: his fields end to end, edited by the rule.
     fn ask(&self, viewer: &Viewer, site: &Arc<Site>, key: &ObjectKey) -> Ask {
         let mut fields = response::forwarded_request_fields(&viewer.parts.headers);
-        site.rule_for(key.path()).request.apply_to(&mut fields);
+        let rule = site.rule_for(key.path());
+        rule.request.apply_to(&mut fields);
         fields.insert(REQUEST_ID_FIELD, viewer.request_id.to_header_value());
         Ask {
             site: site.clone(),
@@ -267,6 +269,7 @@ impl Shared {
             target: Arc::from(key.target()),
             fields,
             conditions: Vec::new(),
+            hold: live::hold(rule, key.target()),
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::cache::heads::Head;
 use crate::delivery::error::DeliveryError;
 use crate::delivery::{Attempt, Found, Transaction};
 use crate::message::cache_status::{Forwarded, Fwd};
+use crate::message::live;
 use crate::message::reuse::{RequestControl, Reuse, judge};
 use crate::metrics::labels::Lookup;
 
@@ -53,8 +54,10 @@ impl Transaction<'_> {
         asking: impl Future<Output = T>,
         stale: Option<&Head>,
     ) -> Option<T> {
-        let Some(head) = stale.filter(|head| head.freshness.serves_on_error(self.viewer.time))
-        else {
+        let may_serve = |head: &&Head| head.freshness.serves_on_error(self.viewer.time);
+        // Of what is about to be made there is no older one.
+        let is_held = live::is_blocking_reload(self.asked.key.target());
+        let Some(head) = stale.filter(may_serve).filter(|_| !is_held) else {
             return Some(asking.await);
         };
         let told = timeout(STALE_PATIENCE, asking).await.ok();

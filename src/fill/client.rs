@@ -58,6 +58,8 @@ pub struct Ask {
     pub fields: HeaderMap,
     /// The range and the conditions of this one request.
     pub conditions: Vec<(HeaderName, HeaderValue)>,
+    /// How long the origin may hold it on purpose, beside what an answer takes.
+    pub hold: Duration,
 }
 
 /// The head of an answer, and its body yet to be read.
@@ -173,7 +175,7 @@ impl Client {
             let requested_at = SystemTime::now();
             let mut request = upstream.request(ask, &target, &host, trust);
             request.headers_mut().append(VIA, self.via.value().clone());
-            let response = self.send(upstream, request).await?;
+            let response = self.send(upstream, request, ask.hold).await?;
             let Some(location) = followed(upstream, &response) else {
                 let (head, body) = response.into_parts();
                 return Ok(Answer {
@@ -213,9 +215,10 @@ impl Client {
         &self,
         upstream: &Upstream,
         request: Request<Empty<Bytes>>,
+        hold: Duration,
     ) -> Result<Response<Incoming>, FillError> {
         let origin = || upstream.authority.to_string();
-        let deadline = self.patience.connect + self.patience.first_byte;
+        let deadline = self.patience.connect + self.patience.first_byte + hold;
         let answered = match tokio::time::timeout(deadline, upstream.http.request(request)).await {
             Err(_) => Err(FillError::FirstByteTimeout { origin: origin() }),
             Ok(Ok(response)) => Ok(response),

@@ -168,7 +168,7 @@ impl Pump {
                     return stop;
                 }
             }
-            match timeout(self.filler.client.patience().progress, source.body.frame()).await {
+            match timeout(self.patience(), source.body.frame()).await {
                 Err(_) => return Stop::Broke(FillError::ProgressTimeout { offset: self.position }),
                 Ok(None) => return self.body_ended(&source),
                 Ok(Some(Err(error))) => {
@@ -275,6 +275,12 @@ impl Pump {
         }
     }
 
+    /// How long the body's next bytes may take: as long as its head, where the origin makes it as
+    /// it is watched.
+    fn patience(&self) -> Duration {
+        self.filler.client.patience().progress + self.ask.hold
+    }
+
     fn may_park(&self) -> bool {
         self.run.sharing == Sharing::Shared && self.run.version.is_resumable()
     }
@@ -331,7 +337,7 @@ impl Pump {
         // What overlaps with bytes that are here already is still to come.
         let overlap = self.position.saturating_sub(source.at);
         let is_more = |bytes: &Bytes| bytes.len() as u64 > overlap;
-        match timeout(self.filler.client.patience().progress, source.body.frame()).await {
+        match timeout(self.patience(), source.body.frame()).await {
             Ok(Some(Ok(frame))) if frame.data_ref().is_some_and(is_more) => self.disown(),
             _ => Stop::Complete,
         }

@@ -189,12 +189,13 @@ pub fn assess(exchange: &Exchange<'_>) -> Assessment {
     };
     let lifetime = lifetime.allowed;
     let Lifetimes { stale_while_revalidate, stale_if_error, .. } = exchange.lifetimes;
+    let absence_most = absence_most(exchange);
     let never_stale = control.must_revalidate || control.proxy_revalidate;
     // `s-maxage` says `proxy-revalidate` too (RFC 9111 section 5.2.2.10), and what an origin writes
     // beside it makes an exception (section 5.2.3).
     let must_revalidate = never_stale || control.s_maxage.is_some();
     let stale_for = |said: Option<Duration>, ours: Duration| match said {
-        _ if never_stale => Duration::ZERO,
+        _ if never_stale || absence_most.is_some() => Duration::ZERO,
         Some(said) => said,
         None if must_revalidate => Duration::ZERO,
         None => ours,
@@ -286,7 +287,14 @@ fn found_lifetime(
     };
     // A rule that keeps films for a year must not keep a 404 for a year.
     let least = least.filter(|_| !is_error).unwrap_or_default();
+    let most = most.iter().copied().chain(absence_most(exchange)).min();
     Some(Lifetime { found, by, allowed: found.max(least).min(most.unwrap_or(Duration::MAX)) })
+}
+
+/// How long a response that says that there is nothing may be used at most.
+fn absence_most(exchange: &Exchange<'_>) -> Option<Duration> {
+    let is_absence = matches!(exchange.status, StatusCode::NOT_FOUND | StatusCode::GONE);
+    exchange.lifetimes.absence_most.filter(|_| is_absence)
 }
 
 /// A part of the time since it was last changed (RFC 9111 section 4.2.2), if it says when.
@@ -350,6 +358,7 @@ mod tests {
         least: None,
         most: None,
         errors: Duration::from_secs(5),
+        absence_most: None,
         stale_while_revalidate: Duration::from_secs(6),
         stale_if_error: Duration::from_secs(7),
     };

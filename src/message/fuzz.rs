@@ -12,13 +12,14 @@ use crate::message::cache_control::CacheControl;
 use crate::message::conditional::{EntityTag, Validator, Verdict, evaluate, if_range_holds};
 use crate::message::freshness::{Assessment, Exchange, assess};
 use crate::message::head::{self, Kind};
+use crate::message::live;
 use crate::message::multirange::{Multipart, RangeSet, Resolved};
 use crate::message::range::{ContentRange, RangeRequest};
 use crate::message::request::ObjectRequest;
 use crate::message::response::{self, Stored};
 use crate::message::target::{canonical_query, host_and_port, normalised_path};
 use crate::message::vary::{VariantKey, Vary};
-use crate::site::{Lifetimes, QueryPolicy};
+use crate::site::{Content, Lifetimes, QueryPolicy};
 
 /// The target on the first line, then fields: what is accepted is normal, and stays so.
 pub fn request(bytes: &[u8]) {
@@ -40,9 +41,10 @@ pub fn request(bytes: &[u8]) {
             QueryPolicy::Only(names.clone()),
             QueryPolicy::Except(names),
         ] {
-            let once = canonical_query(request.query, &policy);
-            assert_eq!(canonical_query(once.as_deref(), &policy), once);
-            let target = request.target(&policy);
+            let always = live::directives(&request.path, Content::Live);
+            let once = canonical_query(request.query, &policy, always);
+            assert_eq!(canonical_query(once.as_deref(), &policy, always), once);
+            let target = request.target(&policy, Content::Live);
             assert!(Uri::try_from(&*target).is_ok(), "an origin can be asked for {target}");
         }
         let forwarded = response::forwarded_request_fields(request.headers);

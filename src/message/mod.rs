@@ -12,6 +12,7 @@ pub mod freshness;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod head;
+pub mod live;
 pub mod multirange;
 pub mod range;
 pub mod recorded;

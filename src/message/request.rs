@@ -14,11 +14,12 @@ use http::{HeaderMap, Uri, Version};
 
 use crate::limits::{REQUEST_FIELDS_MAX, REQUEST_TARGET_BYTES_MAX};
 use crate::message::head::HeadFault;
+use crate::message::live;
 use crate::message::multirange::RangeSet;
 use crate::message::range::RangeRequest;
 use crate::message::syntax::{decimal, sole};
 use crate::message::target::{canonical_query, host_and_port, normalised_path};
-use crate::site::QueryPolicy;
+use crate::site::{Content, QueryPolicy};
 
 /// The methods an edge answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -84,8 +85,9 @@ impl<'a> ObjectRequest<'a> {
 
     /// Path and canonical query: what [`crate::object::ObjectKey`] is made of and origins are
     /// asked.
-    pub fn target(&self, policy: &QueryPolicy) -> Cow<'_, str> {
-        match canonical_query(self.query, policy) {
+    pub fn target(&self, policy: &QueryPolicy, content: Content) -> Cow<'_, str> {
+        let always = live::directives(&self.path, content);
+        match canonical_query(self.query, policy, always) {
             None => Cow::Borrowed(&self.path),
             Some(query) => Cow::Owned([&self.path, "?", &query].concat()),
         }
@@ -253,8 +255,9 @@ mod tests {
         assert_eq!(request.range, Some(RangeRequest::FromTo { first: 0, last: Some(9) }));
         assert!(request.has_authorization);
         assert_eq!(request.headers.len(), 3);
-        assert_eq!(request.target(&QueryPolicy::All), "/film/seg-1.m4s?a=1&b");
-        assert!(matches!(request.target(&QueryPolicy::None), Cow::Borrowed("/film/seg-1.m4s")));
+        let target = |policy| request.target(policy, Content::OnDemand);
+        assert_eq!(target(&QueryPolicy::All), "/film/seg-1.m4s?a=1&b");
+        assert!(matches!(target(&QueryPolicy::None), Cow::Borrowed("/film/seg-1.m4s")));
     }
 
     #[test]

@@ -97,14 +97,20 @@ fn without_dot_segments(path: &str) -> String {
 ///
 /// Under [`QueryPolicy::All`] it stays as it was written. Otherwise parameters are told apart by
 /// their names as written, empty ones dropped, and the rest sorted by name, equal names in their
-/// old order.
-pub fn canonical_query<'a>(query: Option<&'a str>, policy: &QueryPolicy) -> Option<Cow<'a, str>> {
+/// old order. Parameters named `always` count under every policy.
+pub fn canonical_query<'a>(
+    query: Option<&'a str>,
+    policy: &QueryPolicy,
+    always: &[&str],
+) -> Option<Cow<'a, str>> {
     let query = query?;
+    let always = |name: &str| always.contains(&name);
+    let listed = |names: &[String], name: &str| names.iter().any(|one| one == name);
     match policy {
         QueryPolicy::All => Some(Cow::Borrowed(query)),
-        QueryPolicy::None => None,
-        QueryPolicy::Only(names) => counted(query, |name| names.iter().any(|one| one == name)),
-        QueryPolicy::Except(names) => counted(query, |name| names.iter().all(|one| one != name)),
+        QueryPolicy::None => counted(query, always),
+        QueryPolicy::Only(names) => counted(query, |name| always(name) || listed(names, name)),
+        QueryPolicy::Except(names) => counted(query, |name| always(name) || !listed(names, name)),
     }
 }
 
@@ -270,13 +276,30 @@ mod tests {
             (Some("a=b=c?d/e"), &except, Some("a=b=c?d/e")),
             (Some("_HLS_msn=3&_HLS_part=1"), &except, Some("_HLS_msn=3&_HLS_part=1")),
         ] {
-            let found = canonical_query(query, policy);
+            let found = canonical_query(query, policy, &[]);
             assert_eq!(found.as_deref(), canonical, "{query:?} {policy:?}");
-            let again = canonical_query(found.as_deref(), policy);
+            let again = canonical_query(found.as_deref(), policy, &[]);
             assert_eq!(again.as_deref(), canonical, "{query:?} {policy:?}: idempotent");
         }
-        let unchanged = canonical_query(Some("a=1&b=2"), &only);
+        let unchanged = canonical_query(Some("a=1&b=2"), &only, &[]);
         assert!(matches!(unchanged, Some(Cow::Borrowed(_))));
+    }
+
+    #[test]
+    fn what_always_counts_does_so_under_every_policy() {
+        let names = |list: &[&str]| list.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+        let (only, except) = (QueryPolicy::Only(names(&["a"])), QueryPolicy::Except(names(&["m"])));
+        for (query, policy, canonical) in [
+            ("m=3&t=1", &QueryPolicy::None, Some("m=3")),
+            ("n=3&t=1&m=1", &QueryPolicy::None, Some("m=1&n=3")),
+            ("t=1", &QueryPolicy::None, None),
+            ("t=1&m=3&a=2", &only, Some("a=2&m=3")),
+            ("t=1&m=3", &except, Some("m=3&t=1")),
+            ("t=1&m=3", &QueryPolicy::All, Some("t=1&m=3")),
+        ] {
+            let found = canonical_query(Some(query), policy, &["m", "n"]);
+            assert_eq!(found.as_deref(), canonical, "{query} {policy:?}");
+        }
     }
 
     #[test]

@@ -20,8 +20,8 @@ async fn hold(name: &str) {
     assert!(!table.cases.is_empty(), "{name} has no case");
     let origin = Dictated::start().await;
     let mut configured = Edge::at(origin.address());
-    for setting in &table.rules {
-        configured = configured.rule("**", setting);
+    if !table.rules.is_empty() {
+        configured = configured.rule("**", &table.rules.join("\n"));
     }
     let edge = configured.start();
     let mut speaking = tokio::task::JoinSet::new();
@@ -51,7 +51,7 @@ async fn hold(name: &str) {
 
 const CASES_AT_ONCE: usize = 16;
 
-const TABLES: [(&str, &str); 7] = [
+const TABLES: [(&str, &str); 8] = [
     ("storing.http", include_str!("dialogues/storing.http")),
     ("freshness.http", include_str!("dialogues/freshness.http")),
     ("request_directives.http", include_str!("dialogues/request_directives.http")),
@@ -59,6 +59,7 @@ const TABLES: [(&str, &str); 7] = [
     ("validation.http", include_str!("dialogues/validation.http")),
     ("ranges.http", include_str!("dialogues/ranges.http")),
     ("vary.http", include_str!("dialogues/vary.http")),
+    ("live.http", include_str!("dialogues/live.http")),
 ];
 
 #[tokio::test]
@@ -94,6 +95,11 @@ async fn ranges() {
 #[tokio::test]
 async fn choosing() {
     hold("vary.http").await;
+}
+
+#[tokio::test]
+async fn live() {
+    hold("live.http").await;
 }
 
 #[test]

@@ -133,6 +133,7 @@ pub(super) fn rule(rule: &Rule) -> Value {
             QueryPolicy::Except(names) => json!({ "except": names }),
         },
         "request_cache_control": rule.request_cache_control.as_str(),
+        "content": rule.content.as_str(),
         "keep": rule.keep.as_str(),
         "request": edits(&rule.request),
         "response": edits(&rule.response),

@@ -10,7 +10,7 @@ use crate::config::units::{bytes_about, bytes_text, duration_text};
 use crate::config::{AccessLogTarget, Certificate, Config, Limits, ListenerKind, Log, SsdVolume};
 use crate::limits::INDEX_ENTRY_BYTES;
 use crate::site::{
-    FieldEdits, Lifetimes, Origin, QueryPolicy, Redirects, RequestCacheControl, Rule, Site,
+    Content, FieldEdits, Lifetimes, Origin, QueryPolicy, Redirects, RequestCacheControl, Rule, Site,
 };
 
 /// The width of the names.
@@ -238,6 +238,9 @@ pub(super) fn rule(rule: &Rule) -> Vec<(&'static str, String)> {
         ("query", query(&rule.query)),
         ("keep", rule.keep.as_str().to_owned()),
     ];
+    if rule.content == Content::Live {
+        lines.push(("content", rule.content.as_str().to_owned()));
+    }
     if rule.request_cache_control == RequestCacheControl::Ignore {
         let ignored = rule.request_cache_control.as_str().to_owned();
         lines.push(("request_cache_control", ignored));
@@ -251,14 +254,15 @@ pub(super) fn rule(rule: &Rule) -> Vec<(&'static str, String)> {
 }
 
 fn lifetimes(lifetimes: &Lifetimes) -> String {
-    let Lifetimes { given, least, most, errors, stale_while_revalidate, stale_if_error } =
-        *lifetimes;
+    let Lifetimes { given, least, most, errors, absence_most, .. } = *lifetimes;
+    let Lifetimes { stale_while_revalidate, stale_if_error, .. } = *lifetimes;
     let longer_than_zero = |time: Duration| Some(time).filter(|time| !time.is_zero());
     let all = [
         ("given", given),
         ("least", least),
         ("most", most),
         ("errors", Some(errors)),
+        ("404 and 410 at most", absence_most),
         ("stale while revalidate", longer_than_zero(stale_while_revalidate)),
         ("stale if error", longer_than_zero(stale_if_error)),
     ];

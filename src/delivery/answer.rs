@@ -6,6 +6,7 @@ use crate::cache::heads::Head;
 use crate::cache::ssd::Seen;
 use crate::delivery::error::DeliveryError;
 use crate::delivery::feed::{Feed, Now};
+use crate::delivery::growing::Extent;
 use crate::delivery::record::Viewer;
 use crate::delivery::reply::Reply;
 use crate::delivery::slice::{Slice, Span};
@@ -15,7 +16,7 @@ use crate::fill::run::Reader;
 use crate::message::cache_status::{CacheStatus, Forwarded, Fwd};
 use crate::message::conditional::{self, Verdict};
 use crate::message::multirange::{Multipart, Resolved};
-use crate::message::range::RangeRequest;
+use crate::message::range::{LAST_OF_ENDLESS, RangeRequest};
 use crate::metrics::labels::Lookup;
 use crate::object::ByteRange;
 
@@ -55,6 +56,11 @@ impl Transaction<'_> {
             (None, None) => Span { position: 0, end: length },
         };
         let mut feed = self.feed(&head);
+        let growing = match (length, &several) {
+            (None, None) => self.growing(&head, &mut feed),
+            _ => None,
+        };
+        let span = growing.unwrap_or(span);
         let joinable = head.version.validator.is_strong();
         if !head.version.is_resumable() {
             feed.bring_all(span).await.map_err(DeliveryError::Fill)?;
@@ -73,6 +79,10 @@ impl Transaction<'_> {
                 });
             }
             Err(why) => return Err(DeliveryError::Fill(why)),
+        };
+        let Extent { range, length, span } = match growing {
+            Some(span) => self.grown(&feed, span, first.as_ref()).await?,
+            None => Extent { range, length, span },
         };
         let status = cache_status(&head, found, self.viewer, feed.collapsed);
         self.record.range = range;
@@ -156,6 +166,10 @@ impl Transaction<'_> {
         }
         let is_part = wanted.is_some() && !carries_all;
         let range = match (wanted, length) {
+            // It came as what streams on.
+            (Some(_), None) if end.is_none() && first_byte > 0 => {
+                ByteRange::new(first_byte, LAST_OF_ENDLESS + 1)
+            }
             // Its end is known and the object's is not: it came as a part, and is passed as one.
             (Some(range), None) if end.is_some() => resolve_within(range, length, span)?,
             (Some(range), Some(_)) if is_part || head.stored.status() == http::StatusCode::OK => {
@@ -167,8 +181,8 @@ impl Transaction<'_> {
         let Some(reader) = reader else { return Ok(reply.into()) };
         let mut feed = self.feed(head).alone(reader);
         let span = match range {
-            Some(range) => Span::of(range),
-            None => Span { position: first_byte, end },
+            Some(range) if end.is_some() || length.is_some() => Span::of(range),
+            _ => Span { position: first_byte, end },
         };
         let first = feed.next(span).await.map_err(DeliveryError::Fill)?;
         self.record.range = range;
@@ -336,7 +350,9 @@ pub(super) fn covers(
     let (range, length) = match (range, head.version.length_bytes()) {
         (Some(range), Some(length)) => (range, length),
         // Of an object whose end is not known: an open range may have been cut to a window.
-        (Some(RangeRequest::FromTo { last: None, .. }), None) => return false,
+        (Some(RangeRequest::FromTo { last: None | Some(LAST_OF_ENDLESS), .. }), None) => {
+            return false;
+        }
         _ => return true,
     };
     range.resolve(length).is_ok_and(|range| first <= range.start() && range.end() <= end)

@@ -111,7 +111,7 @@ impl Feed {
         let shared = &self.shared;
         // The run first: what it no longer holds it has published, and one that has ended all.
         let followed = shared.filler.runs.follow(self.version.id, span.position);
-        let end = span.end.or(self.version.length_bytes());
+        let end = span.end.into_iter().chain(self.version.length_bytes()).min();
         let (reader, brought_from) = match followed {
             Some((reader, at)) if end.is_none_or(|end| at < end) => (Some(reader), Some(at)),
             _ => (None, end),
@@ -128,6 +128,15 @@ impl Feed {
         self.collapsed = reader.is_some().then_some(true);
         self.reader = reader;
         true
+    }
+
+    /// Whether a run is on its way by `position`, or has passed it: follows it from there.
+    pub(super) fn follow(&mut self, position: u64) -> bool {
+        let followed = self.shared.filler.runs.follow(self.version.id, position);
+        let is_followed = followed.is_some();
+        self.reader = followed.filter(|(_, at)| *at == position).map(|(reader, _)| reader);
+        self.collapsed = self.reader.is_some().then_some(true);
+        is_followed
     }
 
     /// The next slice if it is there, without waiting.
@@ -156,7 +165,7 @@ impl Feed {
     async fn next_in_time(&mut self, span: Span) -> Result<Option<Slice>, Arc<FillError>> {
         let mut detours = 0;
         loop {
-            if self.version.length_bytes() == Some(span.position) {
+            if self.version.length_bytes().is_some_and(|length| length <= span.position) {
                 return Ok(None);
             }
             let now = self.now(span);

@@ -8,6 +8,7 @@ mod answer;
 mod body;
 pub mod error;
 mod feed;
+mod growing;
 mod held;
 mod kept;
 mod record;

@@ -68,6 +68,10 @@ pub(super) fn place(answer: &Answer, asked: Option<RangeRequest>) -> Result<Plac
         }
     };
     let range = answered.range().ok_or_else(|| wrong("a range"))?;
+    if answered.is_endless() {
+        let (first, end) = (range.start(), None);
+        return Ok(Placed { first, end, asked_end: end, complete: None });
+    }
     let (complete, end) = (answered.complete(), range.end());
     let asked_end = asked_end.unwrap_or(end).min(complete.unwrap_or(end));
     Ok(Placed { first: range.start(), end: Some(end), asked_end: Some(asked_end), complete })

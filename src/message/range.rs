@@ -11,6 +11,10 @@ use http::HeaderValue;
 use crate::message::syntax::{decimal, members};
 use crate::object::ByteRange;
 
+/// The last byte of a range that has no end: of what is still being written he wants all that will
+/// come (RFC 8673 section 2.2), and that is what he is told.
+pub const LAST_OF_ENDLESS: u64 = (1 << 53) - 1;
+
 /// The one byte range a viewer asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RangeRequest {
@@ -146,6 +150,12 @@ impl ContentRange {
         ByteRange::new(first, last + 1)
             .and_then(|range| ContentRange::of(range, complete))
             .ok_or(Inconsistent { first, last, complete })
+    }
+
+    /// Whether the bytes carried go on until the object ends, wherever that is.
+    pub fn is_endless(&self) -> bool {
+        let last = self.range.map(|range| range.last());
+        self.complete.is_none() && last == Some(LAST_OF_ENDLESS)
     }
 
     /// The bytes carried; `None` in a 416.

@@ -101,8 +101,8 @@ pub fn content(
     let mut content_length = length;
     if let Some(range) = range {
         status = StatusCode::PARTIAL_CONTENT;
-        content_length = Some(range.length_bytes());
         let carried = ContentRange::of(range, length).expect("a resolved range lies in its object");
+        content_length = Some(range.length_bytes()).filter(|_| !carried.is_endless());
         headers.insert(CONTENT_RANGE, written(&carried));
     }
     // RFC 9110 section 8.6: a 204 has no length.

@@ -15,6 +15,7 @@ mod larger_than_cache;
 mod left_out;
 mod lies;
 mod lies_about_ranges;
+mod live;
 mod memory;
 mod misfits;
 mod operator;

@@ -81,7 +81,8 @@ impl Pump {
         match answer.status {
             StatusCode::PARTIAL_CONTENT => {
                 let range = believable(&answer, first, end).map_err(Stop::Failed)?;
-                let (length, promised) = (range.complete(), range.range().map(ByteRange::end));
+                let length = range.complete();
+                let promised = range.range().filter(|_| !range.is_endless()).map(ByteRange::end);
                 if !same || !self.fits(length) {
                     return Err(changed());
                 }

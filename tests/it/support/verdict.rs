@@ -45,9 +45,12 @@ pub(crate) fn judge_variant(
     let (start, promised) = match response.status {
         200 => (0, length_promised(response)),
         206 => {
-            let (first, last, _) = response.content_range().expect("a 206 has a Content-Range");
+            let (first, last, complete) =
+                response.content_range().expect("a 206 has a Content-Range");
             assert!(first <= last, "{path}: Content-Range {first}-{last}");
-            (first, Some(last - first + 1))
+            // RFC 8673: to the end, wherever that is.
+            let is_endless = (last, complete) == ((1 << 53) - 1, None);
+            (first, Some(last - first + 1).filter(|_| !is_endless))
         }
         status => return Verdict::Status(status),
     };
@@ -64,6 +67,9 @@ pub(crate) fn judge_variant(
 
     let version = version_of(origin, path, variant, start, response);
     let length = origin.length_of(path, version);
+    if promised.is_none() && response.complete {
+        assert_eq!(start + received, length, "{path}: to the end of version {version}");
+    }
     if response.status == 200 && response.complete {
         assert_eq!(received, length, "{path}: a whole object of version {version}");
     }

@@ -43,7 +43,7 @@ pub(super) async fn explain(
     let site = site.ok_or_else(|| refused(format!("no site has the host {:?}", request.host)))?;
     let rule = site.rule_for(&request.path);
     let rule_number = site.rules.iter().position(|one| std::ptr::eq(one, rule));
-    let key = ObjectKey::new(site.id, &request.target(&rule.query));
+    let key = ObjectKey::new(site.id, &request.target(&rule.query, rule.content));
     let control = match rule.request_cache_control {
         RequestCacheControl::Honour => RequestControl::of(&head.headers),
         RequestCacheControl::Ignore => RequestControl::default(),

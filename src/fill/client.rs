@@ -4,6 +4,7 @@
 //! been answered yet is made again, at the next origin if there is one, a bounded number of times.
 
 mod outage;
+mod redirect;
 mod strict;
 
 use std::error::Error;
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, COOKIE, HOST, LOCATION, VIA};
+use http::header::{AUTHORIZATION, COOKIE, HOST, VIA};
 use http::uri::{Authority, PathAndQuery, Scheme as UriScheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::Empty;
@@ -27,12 +28,13 @@ use rustls_pki_types::ServerName;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::outage::Outage;
+use self::redirect::{followed, resolve};
 use self::strict::StrictConnector;
 use crate::fill::error::FillError;
 use crate::limits::{ORIGIN_READ_BYTES_MAX, REDIRECTS_MAX, RESPONSE_FIELDS_MAX};
 use crate::memory::{Class, Governor, Reservation, Use};
 use crate::message::via::Via;
-use crate::site::{Origin, Redirects, Site, Sites};
+use crate::site::{Origin, Site, Sites};
 
 /// How long an origin may take.
 #[derive(Clone, Copy, Debug)]
@@ -176,7 +178,7 @@ impl Client {
             let mut request = upstream.request(ask, &target, &host, trust);
             request.headers_mut().append(VIA, self.via.value().clone());
             let response = self.send(upstream, request, ask.hold).await?;
-            let Some(location) = followed(upstream, &response) else {
+            let Some(location) = followed(upstream.origin.redirects, &response) else {
                 let (head, body) = response.into_parts();
                 return Ok(Answer {
                     status: head.status,
@@ -367,29 +369,6 @@ fn tls_config(origin: &Origin) -> Result<rustls::ClientConfig, String> {
         }
     };
     Ok(config.with_no_client_auth())
-}
-
-/// Where a redirect that is followed points.
-fn followed(upstream: &Upstream, response: &Response<Incoming>) -> Option<HeaderValue> {
-    let redirects = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
-    let follow = upstream.origin.redirects == Redirects::Follow;
-    (redirects && follow).then(|| response.headers().get(LOCATION).cloned()).flatten()
-}
-
-/// An absolute URI or an absolute path; anything else leads nowhere.
-fn resolve(base: &Uri, location: &HeaderValue) -> Result<Uri, FillError> {
-    let text = String::from_utf8_lossy(location.as_bytes()).into_owned();
-    let wrong = || FillError::Redirect { location: text.clone() };
-    let uri = Uri::try_from(text.as_str()).map_err(|_| wrong())?;
-    match (uri.scheme(), uri.authority()) {
-        (Some(scheme), Some(_)) if [UriScheme::HTTP, UriScheme::HTTPS].contains(scheme) => Ok(uri),
-        (None, None) if text.starts_with('/') => {
-            let mut parts = base.clone().into_parts();
-            parts.path_and_query = uri.path_and_query().cloned();
-            Uri::from_parts(parts).map_err(|_| wrong())
-        }
-        _ => Err(wrong()),
-    }
 }
 
 /// The cause that says most: the innermost one.

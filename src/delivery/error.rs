@@ -20,6 +20,8 @@ pub enum DeliveryError {
     Request(RequestError),
     /// No site has this host.
     UnknownHost,
+    /// The connection was opened for another host.
+    OtherHost,
     /// The request has been here before: an origin leads back to this appliance.
     Loop,
     /// A body came with the request.
@@ -68,6 +70,10 @@ impl DeliveryError {
             DeliveryError::Request(error) => return request_verdict(error),
             DeliveryError::UnknownHost => {
                 (StatusCode::MISDIRECTED_REQUEST, "no site of this name is served here")
+            }
+            // RFC 9110 section 7.4: he asks again on another connection.
+            DeliveryError::OtherHost => {
+                (StatusCode::MISDIRECTED_REQUEST, "the connection was opened for another host")
             }
             // RFC 5842 section 7.2.
             DeliveryError::Loop => (
@@ -122,7 +128,7 @@ impl DeliveryError {
                 | RequestError::HostsDiffer => Refused::Host,
             },
             DeliveryError::BodyRefused => Refused::Body,
-            DeliveryError::UnknownHost => Refused::Misdirected,
+            DeliveryError::UnknownHost | DeliveryError::OtherHost => Refused::Misdirected,
             DeliveryError::Loop => Refused::Loop,
             _ => return None,
         })

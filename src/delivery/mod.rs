@@ -24,7 +24,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use http::request::Parts;
 use http::{HeaderMap, Request, Response};
 use hyper::body::{Body, Incoming};
 
@@ -179,7 +178,7 @@ impl Delivery {
         body: &Incoming,
         record: &mut Record,
     ) -> Result<Reply, DeliveryError> {
-        let asked = self.read(&viewer.parts, body, record)?;
+        let asked = self.read(viewer, body, record)?;
         if viewer.reserved.is_none() {
             return Err(DeliveryError::Fill(Arc::new(FillError::Overload { what: "memory" })));
         }
@@ -219,10 +218,11 @@ impl Delivery {
     /// The request's head -> the object it asks for.
     fn read(
         &self,
-        parts: &Parts,
+        viewer: &Viewer,
         body: &Incoming,
         record: &mut Record,
     ) -> Result<Asked, DeliveryError> {
+        let parts = &viewer.parts;
         let request = ObjectRequest::parse(parts).map_err(|error| {
             // Whose viewers ask wrongly is worth knowing.
             record.host = host_of(parts).map(Cow::into_owned).unwrap_or_default();
@@ -234,6 +234,9 @@ impl Delivery {
         }
         if self.shared.filler.client.via().has_passed(&parts.headers) {
             return Err(DeliveryError::Loop);
+        }
+        if viewer.connection.is_for_another(&request.host) {
+            return Err(DeliveryError::OtherHost);
         }
         let site = self.shared.sites.find(&request.host).ok_or(DeliveryError::UnknownHost)?;
         let rule = site.rule_for(&request.path);

@@ -78,6 +78,14 @@ pub struct ConnectionFacts {
     pub cut: Cell<Option<Cut>>,
 }
 
+impl ConnectionFacts {
+    /// Whether the viewer opened it to speak with another host than `host`, in lower case.
+    pub fn is_for_another(&self, host: &str) -> bool {
+        let name = self.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+        name.is_some_and(|name| name != host)
+    }
+}
+
 /// Why a connection was cut off in the middle of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {

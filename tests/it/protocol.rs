@@ -69,6 +69,19 @@ async fn heads_that_are_too_large_are_refused_by_what_is_too_large() {
 }
 
 #[tokio::test]
+async fn a_connection_is_for_the_host_it_was_opened_for() {
+    let (origin, edge) = started();
+    let client = edge.client_over_tls(Speaks::Http1);
+    let asked = async |host: &str| client.get("/a").header("host", host).send().await;
+    for host in ["media.test", "MEDIA.test.", "media.test:443"] {
+        assert_eq!(judge(&origin, "/a", &asked(host).await), WHOLE, "{host}");
+    }
+    let other = asked("localhost").await;
+    let body = String::from_utf8_lossy(&other.body).into_owned();
+    assert_eq!((other.status, &*body), (421, "421: the connection was opened for another host\n"));
+}
+
+#[tokio::test]
 async fn names_of_no_site_are_told_apart_from_objects_of_none() {
     let (origin, edge) = started();
     let elsewhere = edge.client().host("elsewhere.test").get("/a").send().await;

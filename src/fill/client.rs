@@ -151,12 +151,10 @@ impl Client {
         let pauses = ExponentialBuilder::default()
             .with_min_delay(FIRST_PAUSE)
             .with_max_times(self.retries as usize);
-        attempt
-            .retry(pauses)
-            .when(|error| {
-                matches!(error, FillError::Connect { .. } | FillError::FirstByteTimeout { .. })
-            })
-            .await
+        let may_be_better = |error: &FillError| {
+            matches!(error, FillError::Connect { .. } | FillError::FirstByteTimeout { .. })
+        };
+        attempt.retry(pauses).when(may_be_better).await
     }
 
     /// Asks one origin once: the first, or for a later `attempt` the one whose turn it is.

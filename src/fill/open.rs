@@ -197,7 +197,9 @@ impl Filler {
 
     fn remember_uncacheable(&self, wanted: &Wanted, reason: Reason) {
         if reason != Reason::Status && !wanted.has_authorization {
-            let until = Instant::now() + UNCACHEABLE_FOR;
+            // Of live content it may have been that it is not there yet.
+            let remembered = wanted.rule().lifetimes.absence_most.unwrap_or(UNCACHEABLE_FOR);
+            let until = Instant::now() + remembered;
             let key = &wanted.key;
             self.ssd.forget(key, || self.heads.remember_uncacheable(key.clone(), until));
         }

@@ -129,7 +129,8 @@ if (plays.every(({ value }) => value)) {
   for (const [name, { pageErrors, errors, played, passed, parts, byPlayer, byClock, target }] of
     [['directly', far], ['through the edge', near]]) {
     console.log(`        ${name}: ${byPlayer.toFixed(2)} s behind by the player (it wants ${target.toFixed(2)}), ` +
-      `${byClock.toFixed(2)} s by the clock; ${parts} parts; ${played.toFixed(1)} s of ${passed.toFixed(1)} s played`);
+      `${byClock.toFixed(2)} s by the clock; ${parts} parts; ${played.toFixed(1)} s of ${passed.toFixed(1)} s played` +
+      (errors.length ? `; ${errors.map(({ details }) => details).join(', ')}` : ''));
     check(`${name}: it plays on all the time, without an error that matters`, () => {
       assert.deepEqual([pageErrors, errors.filter(({ fatal }) => fatal)], [[], []]);
       assert.ok(Math.abs(played - passed) < 1, `${played} s played in ${passed} s; ${JSON.stringify(errors)}`);

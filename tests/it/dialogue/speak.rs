@@ -245,7 +245,14 @@ fn written(method: &str, status: u16, fields: &[(String, String)], body: &[u8]) 
     }
     let mut written = (head + "\r\n").into_bytes();
     if method != "HEAD" && !bodiless {
+        let chunked = is("transfer-encoding");
+        if chunked {
+            written.extend_from_slice(format!("{:x}\r\n", body.len()).as_bytes());
+        }
         written.extend_from_slice(body);
+        if chunked {
+            written.extend_from_slice(b"\r\n0\r\n\r\n");
+        }
     }
     written
 }

@@ -138,6 +138,10 @@ impl Filler {
         match self.assess(wanted, head.stored.status(), &fields, answer) {
             Assessment::Shared(freshness) => {
                 let head = Arc::new(Head { freshness, ..head });
+                if wanted.no_store {
+                    // Nor is any part of a 304 (RFC 9111 section 5.2.1.5).
+                    return Ok(Opened::Confirmed { head, sharing: Sharing::Alone, withheld });
+                }
                 let change = Change::Refreshed(Worth::of(freshness.lifetime));
                 self.keep_head(&wanted.key, &head, change);
                 Ok(Opened::Confirmed { head, sharing: Sharing::Shared, withheld })

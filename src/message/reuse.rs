@@ -86,19 +86,20 @@ pub fn judge(
     now: SystemTime,
 ) -> (Reuse, &'static str) {
     let confirmed = |reason, why| (Reuse::OnceConfirmed(reason), why);
+    let (is_fresh, is_too_old) = (freshness.is_fresh(now), is_too_old(freshness, asked, now));
     if asked.no_cache {
         return confirmed(Fwd::Request, "the request says no-cache (RFC 9111 section 5.2.1.4)");
     }
-    if is_too_old(freshness, asked, now) {
+    if is_fresh && is_too_old {
         let why = "the request wants a newer one (RFC 9111 sections 5.2.1.1 and 5.2.1.3)";
         return confirmed(Fwd::Request, why);
     }
-    if freshness.is_fresh(now) {
+    if is_fresh {
         return (Reuse::Now, "it is fresh: not as old as its lifetime (RFC 9111 section 4.2)");
     }
     let never = freshness.no_cache || freshness.must_revalidate;
     let staleness = freshness.staleness(now);
-    if !never && asked.max_stale.is_some_and(|most| staleness <= most) {
+    if !never && !is_too_old && asked.max_stale.is_some_and(|most| staleness <= most) {
         return (Reuse::Now, "the request takes what is stale (RFC 9111 section 5.2.1.2)");
     }
     // Who says what he takes, or how fresh he wants it, did not ask for what is stale.
@@ -120,15 +121,17 @@ pub fn judge(
     )
 }
 
-/// Whether it is fresh, and not as fresh as was asked for (sections 5.2.1.1 and 5.2.1.3).
+/// Whether it is older, or fresh for less time, than was asked for (sections 5.2.1.1 and 5.2.1.3);
+/// `max-stale` beside that takes what is stale, and nothing older.
 fn is_too_old(freshness: &Freshness, asked: &RequestControl, now: SystemTime) -> bool {
     let age = freshness.age(now);
     // What is said not to change is not newer for asking (RFC 8246 section 2): players' reloads.
-    let reloads = freshness.immutable && asked.max_age == Some(Duration::ZERO);
+    let reloads =
+        freshness.immutable && freshness.is_fresh(now) && asked.max_age == Some(Duration::ZERO);
     let is_old = asked.max_age.is_some_and(|most| age > most || most.is_zero());
-    let left = freshness.lifetime.saturating_sub(age);
-    let is_short = asked.min_fresh.is_some_and(|least| left < least);
-    freshness.is_fresh(now) && (is_old && !reloads || is_short)
+    let lasts = |least| freshness.lifetime >= age.saturating_add(least);
+    let is_short = asked.min_fresh.is_some_and(|least| !lasts(least));
+    is_old && !reloads || is_short
 }
 
 #[cfg(test)]
@@ -226,6 +229,10 @@ mod tests {
             ("max-age=50", 51, by_request),
             ("max-age=500", 120, stale),
             ("max-age=50, max-stale=60", 51, by_request),
+            ("max-age=50, max-stale=60", 105, stale),
+            ("max-age=105, max-stale=60", 105, Now),
+            ("min-fresh=1, max-stale", 105, stale),
+            ("min-fresh=0, max-stale", 105, stale),
             ("min-fresh=10", 90, Now),
             ("min-fresh=10", 91, by_request),
             ("min-fresh=10", 100, stale),

@@ -138,6 +138,8 @@ struct Transaction<'a> {
     resort: Resort,
     /// What the origin said to this viewer alone, beside an answer for all.
     withheld: HeaderMap,
+    /// A range of it was asked for in vain, and that does not decide.
+    asks_whole: bool,
     /// What may be asked of an origin because a volume is ill that may hold all of it.
     bypassed_bytes: Option<u64>,
 }
@@ -184,9 +186,17 @@ impl Delivery {
         }
         let resort = Resort::Left;
         let (shared, bypassed_bytes) = (&self.shared, None);
-        let withheld = HeaderMap::new();
-        let mut transaction =
-            Transaction { shared, viewer, asked, record, resort, withheld, bypassed_bytes };
+        let (withheld, asks_whole) = (HeaderMap::new(), false);
+        let mut transaction = Transaction {
+            shared,
+            viewer,
+            asked,
+            record,
+            resort,
+            withheld,
+            asks_whole,
+            bypassed_bytes,
+        };
         if transaction.asked.method == Method::Head {
             return transaction.answer_head().await;
         }

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use http::StatusCode;
-use http::header::IF_RANGE;
+use http::header::{
+    HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE,
+};
 use tokio::time::{sleep, timeout};
 
 use crate::cache::heads::{Head, Known};
@@ -112,7 +114,15 @@ impl Transaction<'_> {
                 }
                 self.answer_alone(head, *span, taken(body), forwarded).await
             }
-            Opened::Unsatisfiable { .. } if collapsed => Ok(Attempt::Alone),
+            Opened::Unsatisfiable { length_bytes }
+                if !self.asks_whole && self.may_be_satisfied(*length_bytes) =>
+            {
+                self.asks_whole = true;
+                Ok(Attempt::Again)
+            }
+            Opened::Unsatisfiable { .. } if collapsed || self.has(&[IF_RANGE]) => {
+                Ok(Attempt::Alone)
+            }
             Opened::Unsatisfiable { length_bytes } => {
                 Err(DeliveryError::Unsatisfiable { length_bytes: *length_bytes })
             }
@@ -151,8 +161,24 @@ impl Transaction<'_> {
         }
     }
 
+    /// Whether a range that the origin has nothing of is not all there is to the request: its
+    /// conditions come before the range (RFC 9110 section 14.2), and of several ranges one that has
+    /// bytes is enough (section 14.1.2), of which the first was asked for.
+    fn may_be_satisfied(&self, length_bytes: Option<u64>) -> bool {
+        let several = self.asked.ranges.as_ref();
+        self.has(&[IF_MATCH, IF_UNMODIFIED_SINCE, IF_NONE_MATCH, IF_MODIFIED_SINCE])
+            || several.is_some_and(|ranges| {
+                self.has(&[IF_RANGE])
+                    || length_bytes.is_none_or(|length| ranges.resolve(length).is_ok())
+            })
+    }
+
+    fn has(&self, fields: &[HeaderName]) -> bool {
+        fields.iter().any(|field| self.viewer.parts.headers.contains_key(field))
+    }
+
     async fn ask_alone(&mut self, wanted: Wanted) -> Result<Attempt, DeliveryError> {
-        let (opened, _) = self.shared.filler.open_alone(wanted).await;
+        let (opened, _) = self.shared.filler.open_alone(wanted.clone()).await;
         self.viewer.count_origin_requests(1);
         self.withheld = opened.withheld().cloned().unwrap_or_default();
         let forwarded = Forwarded::from(Fwd::Miss);
@@ -162,6 +188,11 @@ impl Transaction<'_> {
             }
             Opened::Private { head, span, body, .. } => {
                 self.answer_alone(head, *span, taken(body), forwarded).await
+            }
+            Opened::Unsatisfiable { length_bytes }
+                if wanted.range.is_some() && self.may_be_satisfied(*length_bytes) =>
+            {
+                Box::pin(self.ask_alone(Wanted { range: None, if_range: None, ..wanted })).await
             }
             Opened::Unsatisfiable { length_bytes } => {
                 Err(DeliveryError::Unsatisfiable { length_bytes: *length_bytes })
@@ -262,7 +293,7 @@ impl Transaction<'_> {
             path: asked.path.clone(),
             ask: self.shared.ask(self.viewer, &asked.site, &asked.key),
             viewer_fields: self.viewer.parts.headers.clone(),
-            range: asked.range,
+            range: asked.range.filter(|_| !self.asks_whole),
             if_range: None,
             window_bytes: self.shared.filler.window_bytes,
             bypassed_bytes: self.bypassed_bytes,

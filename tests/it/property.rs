@@ -4,6 +4,8 @@
 //! One case is an object and a few requests for it at once. The seed is printed; `TIDEGATE_SEED`
 //! repeats a run, `TIDEGATE_CASES` asks for more of them.
 
+mod parts;
+
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tempfile::TempDir;

@@ -114,7 +114,15 @@ fn object_answer(
 
     let whole = object(0, length);
     let mut answer = Answer { status: 200, fields, framing: script.framing, body: whole };
-    if ranged(script, request, version) {
+    let uninvited = script.ranges == Ranges::Unasked
+        && !request.headers.contains_key("range")
+        && request.method == Method::GET;
+    if uninvited && length > 0 {
+        let last = (length - 1) / 2;
+        answer.status = 206;
+        answer.body = object(0, last + 1);
+        answer.fields.push(("Content-Range".to_owned(), format!("bytes 0-{last}/{length}")));
+    } else if ranged(script, request, version) {
         match resolve(script.ranges, request, length) {
             Some((first, last)) => {
                 answer.status = 206;
@@ -225,6 +233,7 @@ fn content_range(ranges: Ranges, first: u64, last: u64, length: u64) -> Option<S
             let (end, bytes) = (u64::MAX - 1, last - first + 1);
             Some(format!("bytes {}-{}/{end}", end - bytes, end - 1))
         }
+        Ranges::Longer(by) => Some(format!("bytes {first}-{}/{}", last + by, length + by)),
         Ranges::WrongComplete(length) => Some(format!("bytes {first}-{last}/{length}")),
         Ranges::Shifted(by) => {
             let (first, last) = (first.saturating_add_signed(by), last.saturating_add_signed(by));

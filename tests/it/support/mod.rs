@@ -22,7 +22,7 @@ pub(crate) use origin::Origin;
 pub(crate) use origin_state::Recorded;
 pub(crate) use process::{Process, has_row, status_of, text, tidegate};
 pub(crate) use script::{
-    Change, Ending, Framing, HeadFault, NotModified, Ranges, Script, Validators,
+    Change, Ending, Framing, HeadFault, NotModified, Ranges, Script, Validators, content_of,
 };
 pub(crate) use verdict::{Verdict, follow, judge, judge_variant};
 

@@ -94,7 +94,8 @@ impl Origin {
     /// The requests for `path`, any query, in the order their heads came.
     pub(crate) fn requests(&self, path: &str) -> Vec<Recorded> {
         let state = self.shared.lock();
-        state.recorded.iter().filter(|request| request.path() == path).cloned().collect()
+        let places = state.recorded_of.get(path).into_iter().flatten();
+        places.map(|place| state.recorded[*place].clone()).collect()
     }
 
     /// Body bytes written for `path`, or about to be: no less than any peer has.
@@ -114,7 +115,9 @@ impl Origin {
 
     /// Forgets the requests counted so far, not the scripts.
     pub(crate) fn forget_requests(&self) {
-        self.shared.lock().recorded.clear();
+        let mut state = self.shared.lock();
+        state.recorded.clear();
+        state.recorded_of.clear();
     }
 
     /// The bytes of `version` at `path`.

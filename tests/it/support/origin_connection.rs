@@ -82,6 +82,13 @@ impl Connection {
         }
 
         let answer = answer(&turn.key, script, request, turn.version, turn.number);
+        turn.is_answered(
+            answer.status,
+            match answer.body {
+                Body::Text(_) => 0..0,
+                Body::Object { start, end, .. } => start..end,
+            },
+        );
         if let Next::Close = self.write(head_of(&answer).as_bytes()).await {
             return Next::Close;
         }

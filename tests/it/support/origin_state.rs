@@ -3,8 +3,9 @@
 //! Shared by the origin's thread, which answers, and the test, which counts and lets go.
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use tokio::sync::Notify;
 
@@ -25,6 +26,8 @@ pub(super) struct Shared {
 pub(super) struct State {
     pub(super) paths: HashMap<String, Path>,
     pub(super) recorded: Vec<Recorded>,
+    /// Where in `recorded` the requests for a path are.
+    pub(super) recorded_of: HashMap<String, Vec<usize>>,
     pub(super) connections: u64,
     pub(super) mode: Mode,
 }
@@ -71,6 +74,7 @@ pub(crate) struct Recorded {
     pub(crate) connection: u64,
     version: Arc<AtomicU32>,
     sent_bytes: Arc<AtomicU64>,
+    answered: Arc<OnceLock<(u16, Range<u64>)>>,
 }
 
 impl Recorded {
@@ -79,14 +83,15 @@ impl Recorded {
         self.version.load(Ordering::Relaxed)
     }
 
+    /// The status it was answered with, and which bytes of the object were to follow; `None` where
+    /// there was no answer.
+    pub(crate) fn answered(&self) -> Option<(u16, Range<u64>)> {
+        self.answered.get().cloned()
+    }
+
     /// Body bytes written for it, or about to be.
     pub(crate) fn bytes_sent(&self) -> u64 {
         self.sent_bytes.load(Ordering::Relaxed)
-    }
-
-    /// The target up to its query.
-    pub(crate) fn path(&self) -> &str {
-        self.head.target.split('?').next().unwrap_or("")
     }
 }
 
@@ -99,6 +104,7 @@ pub(super) struct Turn {
     pub(super) version: u32,
     pub(super) number: u64,
     pub(super) sent_bytes: Arc<AtomicU64>,
+    answered: Arc<OnceLock<(u16, Range<u64>)>>,
     shared: Arc<Shared>,
 }
 
@@ -113,6 +119,11 @@ impl Turn {
         if let Some(path) = self.shared.lock().paths.get_mut(&self.key) {
             path.turned = true;
         }
+    }
+
+    /// What it is answered with.
+    pub(super) fn is_answered(&self, status: u16, bytes: Range<u64>) {
+        self.answered.set((status, bytes)).expect("a request is answered once");
     }
 
     /// Waits for [`Origin::release`].
@@ -170,10 +181,13 @@ impl Shared {
         let mut guard = self.lock();
         let state = &mut *guard;
         let path = head.target.split('?').next().unwrap_or("").to_owned();
+        state.recorded_of.entry(path.clone()).or_default().push(state.recorded.len());
         let key = if state.paths.contains_key(&head.target) { head.target.clone() } else { path };
         let version = Arc::new(AtomicU32::new(0));
         let sent_bytes = Arc::new(AtomicU64::new(0));
+        let answered = Arc::new(OnceLock::new());
         let (given, sent) = (Arc::clone(&version), Arc::clone(&sent_bytes));
+        let answer = Arc::clone(&answered);
         let turn = state.paths.get_mut(&key).map(|path| {
             path.requests += 1;
             path.in_flight += 1;
@@ -181,9 +195,10 @@ impl Shared {
             let script = path.once.pop_front().unwrap_or_else(|| path.script.clone());
             let (number, version) = (path.requests, path.version(&script, &head));
             given.store(version, Ordering::Relaxed);
-            Turn { key, script, version, number, sent_bytes, shared: Arc::clone(self) }
+            let shared = Arc::clone(self);
+            Turn { key, script, version, number, sent_bytes, answered: answer, shared }
         });
-        state.recorded.push(Recorded { head, connection, version, sent_bytes: sent });
+        state.recorded.push(Recorded { head, connection, version, sent_bytes: sent, answered });
         drop(guard);
         self.changed.notify_waiters();
         turn

@@ -81,6 +81,10 @@ pub(crate) enum Ranges {
     AtMost(u64),
     /// The bytes asked for, labelled as the last ones of the longest object that can be written.
     Endless,
+    /// The bytes asked for, under a `Content-Range` that ends so many bytes later.
+    Longer(u64),
+    /// 206 with the first half to who asks for no range.
+    Unasked,
     /// 206 without `Content-Range`.
     Unlabelled,
     /// 206 with a `Content-Range` that says nothing.

@@ -94,7 +94,7 @@ impl Answers {
         let status = StatusCode::from_u16(exchange.stored.status).expect("cases have statuses");
         let stored = Stored::new(status, &fields, stored_at());
         let of = |request| VariantKey::of(stored.vary(), request);
-        let reuse = match judge(&held, &RequestControl::of(&second), asked_at) {
+        let reuse = match judge(&held, &RequestControl::of(&second), asked_at).0 {
             _ if of(&first) != of(&second) => Use::Confirmed,
             Reuse::Now => Use::Now,
             Reuse::WhileRevalidated => Use::While,

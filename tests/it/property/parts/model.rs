@@ -98,16 +98,14 @@ impl Model {
     /// The pieces that an answer takes.
     fn needed(&self, ask: &Ask, version: u32) -> BTreeSet<u64> {
         let length = self.length(version);
-        let spans = match self.expected(ask, version) {
-            _ if ask.is_head => vec![],
-            Expected::NotModified | Expected::Unsatisfiable => vec![],
-            // A part of an empty object is none, or all there is.
-            Expected::Whole => vec![0..length],
-            Expected::Part(span) => vec![span],
+        let span = match self.expected(ask, version) {
+            _ if ask.is_head => 0..0,
+            Expected::NotModified | Expected::Unsatisfiable => 0..0,
+            Expected::Part(span) => span,
             // Many small parts may come as the whole.
-            Expected::Parts(_) => vec![0..length],
+            Expected::Whole | Expected::Parts(_) => 0..length,
         };
-        spans.into_iter().filter(|span| !span.is_empty()).flat_map(pieces).collect()
+        if span.is_empty() { BTreeSet::new() } else { pieces(span).collect() }
     }
 
     /// Judges an answer by what was known before, and learns from what the origin was asked.
@@ -177,84 +175,56 @@ impl Model {
         if self.has_etag() && told != etag(version) && response.status != 416 {
             return Err(format!("its entity tag is {told}"));
         }
-        let content = content_of(&self.path, None, version);
-        let body_from = |start: u64, body: &[u8]| match content.first_difference(start, body) {
-            Some(at) => Err(format!("byte {at} is another")),
-            None => Ok(()),
-        };
-        // Where the origin does not tell lengths, or ignores ranges, a range may get the whole.
-        let unsure = !is_right || step.origin != Says::Right(Framing::Length);
-        match response.status {
+        let may = match response.status {
             200 => {
-                let told = response.header("content-length");
-                if !told.is_empty() && told != length.to_string() {
-                    return Err(format!("{told} bytes of {length}"));
-                }
-                let received = response.body.len() as u64;
-                if !step.ask.is_head && response.complete && received != length {
-                    return Err(format!("{received} of {length} bytes"));
-                }
-                let may = expected == Expected::Whole
+                self.carries(version, 0, &response.body)?;
+                is_whole(step, response, length)?;
+                // Several ranges may be ignored; a range may get the whole where the origin does
+                // not tell lengths, or ignores ranges, and of nothing.
+                expected == Expected::Whole
                     || step.ask.ranges.len() > 1
-                    || length == 0 && expected == Expected::Unsatisfiable
-                    || length == 0 && matches!(expected, Expected::Part(_))
-                    || unsure;
-                body_from(0, &response.body)?;
-                may.then_some(()).ok_or(format!("200 where {expected:?} is right"))
+                    || step.origin != Says::Right(Framing::Length)
+                    || length == 0 && expected != Expected::NotModified
             }
             206 if response.header("content-type").starts_with("multipart") => {
-                let Expected::Parts(spans) = expected else {
-                    return Err(format!("parts where {expected:?} is right"));
-                };
                 let parts = parts_of(response, length)?;
                 for (start, body) in &parts {
-                    body_from(*start, body)?;
+                    self.carries(version, *start, body)?;
                 }
-                let given = |at: &u64| {
-                    parts
-                        .iter()
-                        .any(|(start, body)| (*start..start + body.len() as u64).contains(at))
-                };
-                let ends = spans.iter().flat_map(|span| [span.start, span.end - 1]);
-                let lacks = ends.into_iter().find(|at| !given(at));
-                match lacks.filter(|_| response.complete) {
-                    Some(at) => Err(format!("byte {at} is in no part")),
-                    None => Ok(()),
-                }
+                !response.complete || are_parts(&expected, &parts)
             }
             206 => {
-                let (first, last, complete) = response.content_range().ok_or("no Content-Range")?;
-                if complete.is_some_and(|complete| complete != length) || last >= length {
-                    return Err(format!("{first}-{last} of {complete:?}, not of {length}"));
-                }
-                let promised = last - first + 1;
-                let received = response.body.len() as u64;
-                if received > promised || response.complete && received != promised {
-                    return Err(format!("{received} of {promised} bytes"));
-                }
-                body_from(first, &response.body)?;
-                let part = first..last + 1;
-                let may = match &expected {
-                    Expected::Part(span) if is_right && complete.is_some() => part == *span,
+                let (part, is_told) = part_of(response, length)?;
+                self.carries(version, part.start, &response.body)?;
+                match &expected {
+                    Expected::Part(span) if is_right && is_told => part == *span,
                     Expected::Part(span) => {
                         !is_right && span.start <= part.start && part.end <= span.end
                     }
                     // Ranges that touch are one.
                     Expected::Parts(spans) => {
-                        spans.iter().all(|span| part.start <= span.start && span.end <= part.end)
+                        let lies_in =
+                            |span: &Range<u64>| part.start <= span.start && span.end <= part.end;
+                        spans.iter().all(lies_in)
                     }
                     _ => false,
-                };
-                may.then_some(()).ok_or(format!("{part:?} where {expected:?} is right"))
+                }
             }
-            304 if expected == Expected::NotModified => Ok(()),
+            304 => expected == Expected::NotModified,
             416 => {
-                let told = response.header("content-range");
-                let is_its = told == format!("bytes */{length}");
-                let may = expected == Expected::Unsatisfiable && is_its || !is_right;
-                may.then_some(()).ok_or(format!("416 of {told} where {expected:?} is right"))
+                let is_its = response.header("content-range") == format!("bytes */{length}");
+                expected == Expected::Unsatisfiable && is_its || !is_right
             }
-            status => Err(format!("{status} where {expected:?} is right")),
+            _ => false,
+        };
+        may.then_some(()).ok_or(format!("{} where {expected:?} is right", response.status))
+    }
+
+    /// Whether these bytes are those of a version from `start` on.
+    fn carries(&self, version: u32, start: u64, body: &[u8]) -> Result<(), String> {
+        match content_of(&self.path, None, version).first_difference(start, body) {
+            Some(at) => Err(format!("byte {at} is another")),
+            None => Ok(()),
         }
     }
 
@@ -331,6 +301,41 @@ impl Model {
 /// The pieces that these bytes touch.
 fn pieces(bytes: Range<u64>) -> Range<u64> {
     bytes.start / PIECE..bytes.end.div_ceil(PIECE).max(bytes.start / PIECE)
+}
+
+/// Whether a 200 is as long as the object.
+fn is_whole(step: &Step, response: &Response, length: u64) -> Result<(), String> {
+    let told = response.header("content-length");
+    let received = response.body.len() as u64;
+    if !told.is_empty() && told != length.to_string() {
+        return Err(format!("{told} bytes of {length}"));
+    }
+    match !step.ask.is_head && response.complete && received != length {
+        true => Err(format!("{received} of {length} bytes")),
+        false => Ok(()),
+    }
+}
+
+/// What a 206 says it carries, and whether it tells the length of the object.
+fn part_of(response: &Response, length: u64) -> Result<(Range<u64>, bool), String> {
+    let (first, last, complete) = response.content_range().ok_or("no Content-Range")?;
+    if complete.is_some_and(|complete| complete != length) || last >= length || first > last {
+        return Err(format!("{first}-{last} of {complete:?}, not of {length}"));
+    }
+    let (promised, received) = (last - first + 1, response.body.len() as u64);
+    match received > promised || response.complete && received != promised {
+        true => Err(format!("{received} of {promised} bytes")),
+        false => Ok((first..last + 1, complete.is_some())),
+    }
+}
+
+/// Whether the parts have the ends of all ranges asked for.
+fn are_parts(expected: &Expected, parts: &[(u64, Vec<u8>)]) -> bool {
+    let Expected::Parts(spans) = expected else { return false };
+    let given = |at: u64| {
+        parts.iter().any(|(start, body)| (*start..start + body.len() as u64).contains(&at))
+    };
+    spans.iter().all(|span| given(span.start) && given(span.end - 1))
 }
 
 /// The parts of a `multipart/byteranges` body, each with its first byte (RFC 9110 section 14.6).

@@ -6,12 +6,14 @@
 mod origin;
 mod read;
 mod speak;
+mod written;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::support::Edge;
 use origin::Dictated;
 use read::Table;
+use speak::Server;
 
 /// Every case of a table, each about an object of its own, side by side.
 async fn hold(name: &str) {
@@ -33,10 +35,10 @@ async fn hold(name: &str) {
             failures.extend(spoken.unwrap());
         }
         let heard = origin.hears(&format!("/{number}"));
-        let (client, admin) = (edge.client(), edge.admin());
+        let server = Server { client: edge.client(), admin: Some(edge.admin()) };
         speaking.spawn(async move {
-            let failure = speak::case(&case, number, (&client, &admin), heard).await.err();
-            failure.map(|failure| ((case.line, case.title), failure))
+            let failure = speak::case(&case, number, &server, heard).await.err();
+            failure.map(|failure| ((case.line, case.title), failure.why().to_owned()))
         });
     }
     while let Some(spoken) = speaking.join_next().await {

@@ -47,6 +47,7 @@ const PEERS: [Peer; 3] = [
         files: &[
             ("runroot.yaml", include_str!("conf/runroot.yaml")),
             ("records.config", include_str!("conf/records.config")),
+            ("ip_allow.yaml", include_str!("conf/ip_allow.yaml")),
             ("remap.config", "map / http://127.0.0.1:{origin}/\n"),
             ("storage.config", "{dir}/cache 256M\n"),
         ],

@@ -53,14 +53,27 @@ async fn hold(name: &str) {
 
 const CASES_AT_ONCE: usize = 16;
 
-const TABLES: [(&str, &str); 7] = [
+const TABLES: [(&str, &str); 20] = [
     ("storing.http", include_str!("dialogues/storing.http")),
+    ("response_directives.http", include_str!("dialogues/response_directives.http")),
     ("freshness.http", include_str!("dialogues/freshness.http")),
-    ("request_directives.http", include_str!("dialogues/request_directives.http")),
-    ("stale.http", include_str!("dialogues/stale.http")),
+    ("age.http", include_str!("dialogues/age.http")),
+    ("targeted.http", include_str!("dialogues/targeted.http")),
     ("validation.http", include_str!("dialogues/validation.http")),
-    ("ranges.http", include_str!("dialogues/ranges.http")),
+    ("stale.http", include_str!("dialogues/stale.http")),
+    ("immutable.http", include_str!("dialogues/immutable.http")),
+    ("request_directives.http", include_str!("dialogues/request_directives.http")),
     ("vary.http", include_str!("dialogues/vary.http")),
+    ("keys.http", include_str!("dialogues/keys.http")),
+    ("methods.http", include_str!("dialogues/methods.http")),
+    ("conditions.http", include_str!("dialogues/conditions.http")),
+    ("ranges.http", include_str!("dialogues/ranges.http")),
+    ("multirange.http", include_str!("dialogues/multirange.http")),
+    ("partial.http", include_str!("dialogues/partial.http")),
+    ("intermediaries.http", include_str!("dialogues/intermediaries.http")),
+    ("framing.http", include_str!("dialogues/framing.http")),
+    ("interim.http", include_str!("dialogues/interim.http")),
+    ("cache_status.http", include_str!("dialogues/cache_status.http")),
 ];
 
 #[tokio::test]
@@ -69,18 +82,23 @@ async fn storing() {
 }
 
 #[tokio::test]
+async fn response_directives() {
+    hold("response_directives.http").await;
+}
+
+#[tokio::test]
 async fn freshness() {
     hold("freshness.http").await;
 }
 
 #[tokio::test]
-async fn requests_own_directives() {
-    hold("request_directives.http").await;
+async fn age() {
+    hold("age.http").await;
 }
 
 #[tokio::test]
-async fn stale() {
-    hold("stale.http").await;
+async fn targeted() {
+    hold("targeted.http").await;
 }
 
 #[tokio::test]
@@ -89,13 +107,73 @@ async fn validation() {
 }
 
 #[tokio::test]
-async fn ranges() {
-    hold("ranges.http").await;
+async fn stale() {
+    hold("stale.http").await;
+}
+
+#[tokio::test]
+async fn immutable() {
+    hold("immutable.http").await;
+}
+
+#[tokio::test]
+async fn requests_own_directives() {
+    hold("request_directives.http").await;
 }
 
 #[tokio::test]
 async fn choosing() {
     hold("vary.http").await;
+}
+
+#[tokio::test]
+async fn keys() {
+    hold("keys.http").await;
+}
+
+#[tokio::test]
+async fn methods() {
+    hold("methods.http").await;
+}
+
+#[tokio::test]
+async fn conditions() {
+    hold("conditions.http").await;
+}
+
+#[tokio::test]
+async fn ranges() {
+    hold("ranges.http").await;
+}
+
+#[tokio::test]
+async fn multirange() {
+    hold("multirange.http").await;
+}
+
+#[tokio::test]
+async fn partial() {
+    hold("partial.http").await;
+}
+
+#[tokio::test]
+async fn intermediaries() {
+    hold("intermediaries.http").await;
+}
+
+#[tokio::test]
+async fn framing() {
+    hold("framing.http").await;
+}
+
+#[tokio::test]
+async fn interim() {
+    hold("interim.http").await;
+}
+
+#[tokio::test]
+async fn cache_status() {
+    hold("cache_status.http").await;
 }
 
 #[test]

@@ -49,6 +49,8 @@ pub(crate) enum Speech {
     Answers(Said),
     /// `<< raw ..`: with these very bytes, and closes.
     Raw(Vec<u8>),
+    /// `<<* ..`: the same again as often as it is asked before the viewer has his answer.
+    Always(Box<Speech>),
     /// `<< close`.
     Closes,
     /// `-- 2 s`: time passes.
@@ -69,7 +71,8 @@ pub(crate) struct Said {
 /// What a head must be like.
 #[derive(Debug)]
 pub(crate) struct Expected {
-    /// A status, or a method and what follows the case's own path.
+    /// A status (`200,502`: the first, or one of the others), or a method and what follows the
+    /// case's own path.
     pub(crate) start: Vec<String>,
     pub(crate) fields: Vec<Field>,
     pub(crate) body: Option<Vec<u8>>,
@@ -182,6 +185,9 @@ fn speech(line: &str) -> Option<Speech> {
     if let Some(rest) = line.strip_prefix(">>") {
         return Some(Speech::Forwarded(expected(rest)?));
     }
+    if let Some(rest) = line.strip_prefix("<<*") {
+        return Some(Speech::Always(Box::new(speech(&format!("<<{rest}"))?)));
+    }
     if let Some(rest) = line.strip_prefix("<<") {
         if rest.trim() == "close" {
             return Some(Speech::Closes);
@@ -254,7 +260,8 @@ fn parts(text: &str) -> Option<(String, Vec<String>, Option<Vec<u8>>)> {
 
 /// `body hello`, or `body 100000` bytes of a pattern, or `body 5..9` of them.
 fn body(part: &str) -> Option<Vec<u8>> {
-    let text = part.strip_prefix("body ")?.trim();
+    let text = part.strip_prefix("body")?;
+    let text = text.strip_prefix(' ').or(text.is_empty().then_some(""))?.trim();
     let number = |text: &str| text.parse::<usize>().ok();
     let span = text.split_once("..").and_then(|(from, to)| Some((number(from)?, number(to)?)));
     Some(match span.or(number(text).map(|length| (0, length))) {

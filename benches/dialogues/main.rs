@@ -138,4 +138,4 @@ fn told(Kept { must, may }: &Kept) -> String {
     format!("{}/{}, {}/{}", must.0, must.1, may.0, may.1)
 }
 
-const CASES_AT_ONCE: usize = 16;
+const CASES_AT_ONCE: usize = 32;

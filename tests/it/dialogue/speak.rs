@@ -1,7 +1,7 @@
 //! One dialogue, spoken line by line.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method};
 use tokio::sync::{mpsc, oneshot};
@@ -149,10 +149,9 @@ impl<'a> Speaking<'a> {
     async fn forwarded(&mut self, expected: &Expected) -> Result<(), Deviation> {
         let request = match self.early.pop_front() {
             Some(request) => request,
-            None => timeout(PATIENCE, self.heard.recv())
-                .await
-                .map_err(|_| Deviation::Wrong("the origin was not asked".to_owned()))?
-                .expect("the origin listens as long as the case speaks"),
+            None => self.next_heard().await.ok_or_else(|| {
+                Deviation::Wrong("the origin was not asked".to_owned())
+            })?,
         };
         let target = request.target.strip_prefix(&self.path).unwrap_or(&request.target);
         let start = [&*request.method, target];
@@ -169,6 +168,20 @@ impl<'a> Speaking<'a> {
         })?;
         self.asking.push_back((request.method, request.fields, request.answer));
         Ok(())
+    }
+
+    /// The next request, unless the viewer has an answer without one.
+    async fn next_heard(&mut self) -> Option<Heard> {
+        let waited_since = Instant::now();
+        loop {
+            if let Ok(heard) = timeout(LOOK_AGAIN, self.heard.recv()).await {
+                return heard;
+            }
+            let is_answered = self.asked.front().is_some_and(JoinHandle::is_finished);
+            if is_answered || waited_since.elapsed() > PATIENCE {
+                return None;
+            }
+        }
     }
 
     async fn gets(&mut self, expected: &Expected) -> Result<(), Deviation> {
@@ -306,6 +319,7 @@ fn check_parts(expected: &str, response: &Response) -> Result<(), String> {
     }
 }
 
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// An answer that does not come for so long will not come by itself.
 const IN_VAIN: Duration = Duration::from_secs(2);

@@ -100,7 +100,9 @@ impl<'a> Speaking<'a> {
             Speech::Forwarded(expected) => return self.forwarded(expected).await,
             Speech::Always(speech) => {
                 self.always = Some(speech);
-                return Box::pin(self.say(speech)).await;
+                if !self.asking.is_empty() {
+                    return Box::pin(self.say(speech)).await;
+                }
             }
             Speech::Answers(said) if matches!(said.status, Some(100 | 102..200)) => {
                 self.interim.extend(written("GET", &HeaderMap::new(), said));

@@ -28,6 +28,8 @@ use peers::Started;
 struct Kept {
     must: (usize, usize),
     may: (usize, usize),
+    /// What Tidegate alone promises.
+    own: (usize, usize),
 }
 
 /// Each table's columns, in the order of the servers.
@@ -88,14 +90,15 @@ async fn hold(
         let counts = match (case.weight, &spoken) {
             (Weight::Must, Err(Deviation::AskedMore(_))) if !is_ours => return,
             (Weight::Must, _) => &mut kept.must,
-            _ => &mut kept.may,
+            (Weight::May, _) => &mut kept.may,
+            (Weight::Own, _) => &mut kept.own,
         };
         counts.1 += 1;
         match spoken {
             Ok(()) => counts.0 += 1,
             Err(deviation) => {
-                let may = if case.weight == Weight::Must { "" } else { " (may)" };
-                tell(case.line, format!("{}{may}\n    {}", case.title, deviation.why()));
+                let weight = format!("{:?}", case.weight).to_lowercase();
+                tell(case.line, format!("{weight} {}\n    {}", case.title, deviation.why()));
             }
         }
     };
@@ -128,14 +131,16 @@ fn print(matrix: &Matrix, versions: &[String]) {
         let name = table.trim_end_matches(".http");
         println!("| {name} | {} |", columns.iter().map(told).collect::<Vec<_>>().join(" | "));
         for (sum, kept) in all.iter_mut().zip(columns) {
-            *sum = Kept { must: add(sum.must, kept.must), may: add(sum.may, kept.may) };
+            let (must, may) = (add(sum.must, kept.must), add(sum.may, kept.may));
+            *sum = Kept { must, may, own: add(sum.own, kept.own) };
         }
     }
     println!("| all | {} |", all.iter().map(told).collect::<Vec<_>>().join(" | "));
 }
 
-fn told(Kept { must, may }: &Kept) -> String {
-    format!("{}/{}, {}/{}", must.0, must.1, may.0, may.1)
+fn told(Kept { must, may, own }: &Kept) -> String {
+    let told = format!("{}/{}, {}/{}", must.0, must.1, may.0, may.1);
+    if own.1 == 0 { told } else { format!("{told}, own {}/{}", own.0, own.1) }
 }
 
 const CASES_AT_ONCE: usize = 32;

@@ -16,8 +16,8 @@ use crate::support::{Client, Edge, HOST};
 struct Peer {
     name: &'static str,
     /// Prints its version.
-    version: &'static [&'static str],
-    command: &'static [&'static str],
+    version: &'static str,
+    command: &'static str,
     /// Files of its folder.
     files: &'static [(&'static str, &'static str)],
 }
@@ -26,24 +26,21 @@ struct Peer {
 const PEERS: [Peer; 3] = [
     Peer {
         name: "nginx",
-        version: &["nginx", "-v"],
-        command: &["nginx", "-e", "{dir}/log", "-p", "{dir}", "-c", "{dir}/nginx.conf"],
+        version: "nginx -v",
+        command: "nginx -e {dir}/log -p {dir} -c {dir}/nginx.conf",
         files: &[("nginx.conf", include_str!("conf/nginx.conf"))],
     },
     Peer {
         name: "varnish",
-        version: &["varnishd", "-V"],
-        command: &[
-            "varnishd", "-F", "-j", "none", "-n", "{dir}/vsm", "-f", "{dir}/cache.vcl", "-s",
-            "malloc,256m", "-a", "127.0.0.1:{port}", "-T", "none", "-p", "default_ttl=0", "-p",
-            "default_grace=0", "-p", "default_keep=3600",
-        ],
+        version: "varnishd -V",
+        command: "varnishd -F -j none -n {dir}/vsm -f {dir}/cache.vcl -s malloc,256m \
+            -a 127.0.0.1:{port} -T none -p default_ttl=0 -p default_grace=0 -p default_keep=3600",
         files: &[("cache.vcl", include_str!("conf/cache.vcl"))],
     },
     Peer {
         name: "trafficserver",
-        version: &["traffic_server", "-V"],
-        command: &["traffic_server"],
+        version: "traffic_server -V",
+        command: "traffic_server",
         files: &[
             ("runroot.yaml", include_str!("conf/runroot.yaml")),
             ("records.config", include_str!("conf/records.config")),
@@ -83,7 +80,7 @@ impl Started {
         for (file, text) in peer.files {
             fs::write(folder.path().join(file), filled(text)).unwrap();
         }
-        let words: Vec<_> = peer.command.iter().map(|word| filled(word)).collect();
+        let words: Vec<_> = peer.command.split_whitespace().map(filled).collect();
         let output = || fs::File::create(folder.path().join("output")).unwrap();
         let child = Command::new(&words[0])
             .args(&words[1..])
@@ -133,16 +130,14 @@ impl Drop for Started {
     }
 }
 
+/// The first of its words that is a number with a dot.
 fn version_of(peer: &Peer) -> Option<String> {
-    let output = Command::new(peer.version[0]).args(&peer.version[1..]).output().ok()?;
+    let mut words = peer.version.split_whitespace();
+    let output = Command::new(words.next()?).args(words).output().ok()?;
     let told = [output.stdout, output.stderr].concat();
     let told = String::from_utf8_lossy(&told);
-    let is_version = |word: &&str| word.contains('.') && word.starts_with(|c: char| c.is_numeric());
     let mut words = told.split([' ', '/', '\n', '(', '-']);
-    let version = words.find(is_version).or_else(|| {
-        let mut words = told.split([' ', '/', '\n', '(', '-']);
-        words.find(|word| word.contains('.') && word.contains(|c: char| c.is_numeric()))
-    })?;
+    let version = words.find(|word| word.contains('.') && word.starts_with(char::is_numeric))?;
     Some(format!("{} {version}", peer.name))
 }
 

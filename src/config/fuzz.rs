@@ -58,8 +58,10 @@ mod tests {
         #[test]
         fn no_text_breaks_a_promise(
             text in "(listeners\\.http = |\"\\[::1\\]:0\"\n|\\[\\[sites\\]\\]\n|name = |hosts = |\
-                origins = |\"[a-z]{0,3}\"\n|\"http://o\"\n|\\[memory\\]\n|total = |\"[0-9]{1,9}[GM]iB\"\n|\
-                \\[ssd\\]\n|write_budget = |[-0-9.]{1,20}\n|\\[[a-z.]{1,9}\\]\n|['\\[\\]{}=#\\\\\u{0}é])*",
+                origins = |\"[a-z]{0,3}\"\n|\"http://o\"\n|\\[memory\\]\n|\
+                total = |\"[0-9]{1,9}[GM]iB\"\n|\
+                \\[ssd\\]\n|write_budget = |[-0-9.]{1,20}\n|\\[[a-z.]{1,9}\\]\n|\
+                ['\\[\\]{}=#\\\\\u{0}é])*",
         ) {
             super::config(text.as_bytes());
         }

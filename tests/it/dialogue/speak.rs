@@ -151,9 +151,10 @@ impl<'a> Speaking<'a> {
     async fn forwarded(&mut self, expected: &Expected) -> Result<(), Deviation> {
         let request = match self.early.pop_front() {
             Some(request) => request,
-            None => self.next_heard().await.ok_or_else(|| {
-                Deviation::Wrong("the origin was not asked".to_owned())
-            })?,
+            None => self
+                .next_heard()
+                .await
+                .ok_or_else(|| Deviation::Wrong("the origin was not asked".to_owned()))?,
         };
         let target = request.target.strip_prefix(&self.path).unwrap_or(&request.target);
         let start = [&*request.method, target];
@@ -280,7 +281,8 @@ fn check_body(expected: &Expected, response: &Response) -> Result<(), String> {
         return Ok(());
     }
     if response.complete == expected.is_cut {
-        return Err(format!("it has {} bytes, to its end: {}", response.body.len(), !expected.is_cut));
+        let whole = if response.complete { "whole" } else { "cut short" };
+        return Err(format!("the body is {whole}, {} bytes", response.body.len()));
     }
     for field in &expected.fields {
         if let Field::Parts(parts) = field {

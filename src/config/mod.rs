@@ -35,6 +35,8 @@ use raw::{Section, Source};
 
 mod certificates;
 mod error;
+#[doc(hidden)]
+pub mod fuzz;
 mod listeners;
 mod machine;
 mod memory;

@@ -212,7 +212,9 @@ impl Transaction<'_> {
             Opened::Confirmed { head, .. } => (head, Some(StatusCode::NOT_MODIFIED)),
             _ => return Ok(Attempt::Alone),
         };
-        if !head.is_selected_by(&self.viewer.parts.headers) {
+        // A 304 answers the one who asked, whatever it says of who else may be given this.
+        let is_told = fwd_status.is_some() && !forwarded.collapsed;
+        if !is_told && !head.is_selected_by(&self.viewer.parts.headers) {
             return Ok(Attempt::Alone);
         }
         self.record.found(match (fwd_status, forwarded.collapsed) {

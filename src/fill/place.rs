@@ -54,8 +54,7 @@ pub(super) fn place(answer: &Answer, asked: Option<RangeRequest>) -> Result<Plac
             believable(answer, first, asked_end)?
         }
         Some(RangeRequest::Suffix { .. }) => {
-            let field = answer.fields.get(CONTENT_RANGE);
-            let parsed = field.and_then(|field| ContentRange::parse(field).ok());
+            let parsed = ContentRange::of_response(&answer.fields);
             let start = parsed.and_then(|parsed| parsed.range()).map(|range| range.start());
             let start = start.ok_or_else(|| wrong("a suffix"))?;
             let suffix = believable(answer, start, None)?;
@@ -109,7 +108,7 @@ pub(super) fn believable(
             None => "206 without Content-Range".to_owned(),
         },
     };
-    let answered = field.and_then(|field| ContentRange::parse(field).ok()).ok_or_else(wrong)?;
+    let answered = ContentRange::of_response(&answer.fields).ok_or_else(wrong)?;
     let range = answered.range().ok_or_else(wrong)?;
     let length = answer.body.size_hint().exact();
     let agrees = range.start() == start

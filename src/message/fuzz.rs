@@ -2,24 +2,33 @@
 //!
 //! Here so that the seeds can be replayed by ordinary tests too. Not part of the appliance.
 
+mod origins;
+
 use std::time::{Duration, UNIX_EPOCH};
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_RANGE};
+use http::header::{
+    CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_RANGE, VIA,
+};
 use http::{Request, StatusCode, Uri, Version};
 
 use crate::limits::RANGES_ANSWERED_MAX;
 use crate::message::cache_control::CacheControl;
 use crate::message::conditional::{EntityTag, Validator, Verdict, evaluate, if_range_holds};
-use crate::message::freshness::{Assessment, Exchange, assess};
+use crate::message::freshness::{Assessment, Exchange, Freshness, assess};
 use crate::message::head::{self, Kind};
 use crate::message::live;
 use crate::message::multirange::{Multipart, RangeSet, Resolved};
 use crate::message::range::{ContentRange, RangeRequest};
 use crate::message::request::ObjectRequest;
 use crate::message::response::{self, Stored};
+use crate::message::reuse::{RequestControl, Reuse, judge};
 use crate::message::target::{canonical_query, host_and_port, normalised_path};
 use crate::message::vary::{VariantKey, Vary};
+use crate::message::via::Via;
+use crate::object::ByteRange;
 use crate::site::{Content, Lifetimes, QueryPolicy};
+
+pub use origins::{multipart, origin_head, targeted};
 
 /// The target on the first line, then fields: what is accepted is normal, and stays so.
 pub fn request(bytes: &[u8]) {
@@ -122,7 +131,8 @@ pub fn head(bytes: &[u8]) {
             assert!(!is_control || ends_line, "byte {number} is {byte}");
         }
         let lines = text.split(|byte| *byte == b'\n').skip(1);
-        let lengths = lines.filter(|line| line.to_ascii_lowercase().starts_with(b"content-length"));
+        let lengths =
+            lines.filter(|line| line.to_ascii_lowercase().starts_with(b"content-length:"));
         assert!(lengths.count() <= 1);
     }
 }
@@ -207,6 +217,89 @@ pub fn cache_control(bytes: &[u8]) {
     assert!(matches!(assessed(&headers), Assessment::Uncacheable(_)));
 }
 
+/// A byte of age, one of what its origin allows, then a request's `Cache-Control`: what is used is
+/// fresh, or both sides take it stale.
+pub fn request_cache_control(bytes: &[u8]) {
+    let Some(([age, allowed], field)) = bytes.split_first_chunk::<2>().map(|(a, b)| (*a, b)) else {
+        return;
+    };
+    let Ok(value) = HeaderValue::from_bytes(field) else { return };
+    let asked = RequestControl::of(&HeaderMap::from_iter([(CACHE_CONTROL, value)]));
+    let allows = |bit: u8| allowed & 1 << bit != 0;
+    let freshness = Freshness {
+        lifetime: Duration::from_secs(100),
+        must_revalidate: allows(0),
+        no_cache: allows(1),
+        immutable: allows(2),
+        stale_while_revalidate: Duration::from_secs(if allows(3) { 50 } else { 0 }),
+        ..Freshness::expired(UNIX_EPOCH)
+    };
+    let now = UNIX_EPOCH + Duration::from_secs(age.into());
+    let is_fresh = freshness.is_fresh(now);
+    let old = asked.max_age.is_some_and(|most| freshness.age(now) > most);
+    let reloads = freshness.immutable && asked.max_age == Some(Duration::ZERO);
+    match judge(&freshness, &asked, now) {
+        Reuse::Now => {
+            assert!(!asked.no_cache && !freshness.no_cache);
+            assert!(is_fresh || asked.max_stale.is_some() && !freshness.must_revalidate);
+            assert!(!is_fresh || !old || reloads);
+        }
+        Reuse::WhileRevalidated => {
+            assert!(!asked.no_cache && !freshness.no_cache && !is_fresh && allows(3));
+            assert!(asked.max_age.is_none() && asked.min_fresh.is_none());
+        }
+        Reuse::OnceConfirmed(_) => assert!(asked != RequestControl::default() || !is_fresh),
+    }
+    let ended = HeaderValue::from_bytes(&[field, b", no-cache, only-if-cached"].concat());
+    let ended = ended.expect("a value and ASCII are a value");
+    let ended = RequestControl::of(&HeaderMap::from_iter([(CACHE_CONTROL, ended)]));
+    assert!(ended.no_cache && ended.only_if_cached, "what is not closed hides nothing");
+}
+
+/// A path, a query and an authority on lines of their own: each has one spelling, which is kept.
+pub fn target(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let mut lines = text.splitn(3, '\n');
+    let path = lines.next().and_then(normalised_path);
+    if let Some(path) = path {
+        assert!(path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic()));
+        assert!(path.split('/').all(|segment| segment != "." && segment != ".."));
+        assert_eq!(normalised_path(&path).as_ref(), Some(&path));
+        assert!(Uri::try_from(&*path).is_ok_and(|uri| uri.path() == path));
+    }
+    let names = || vec!["a".to_owned(), "b".to_owned()];
+    let query = lines.next();
+    let only = canonical_query(query, &QueryPolicy::Only(names()));
+    let except = canonical_query(query, &QueryPolicy::Except(names()));
+    let parameters = |query: Option<&str>| {
+        let all = query.unwrap_or("").split('&').filter(|parameter| !parameter.is_empty());
+        let mut all: Vec<_> = all.map(str::to_owned).collect();
+        all.sort_unstable();
+        all
+    };
+    let mut split = [parameters(only.as_deref()), parameters(except.as_deref())].concat();
+    split.sort_unstable();
+    assert_eq!(split, parameters(query), "each parameter counts under one of the two");
+    if let Some((host, port)) = lines.next().and_then(|host| host_and_port(host.as_bytes())) {
+        assert!(!host.bytes().any(|byte| byte.is_ascii_uppercase() || b"@/%".contains(&byte)));
+        let again = port.map_or(host.to_string(), |port| format!("{host}:{port}"));
+        assert_eq!(host_and_port(again.as_bytes()), Some((host, port)));
+    }
+}
+
+/// Lines of `Via`: we know ourselves among others, and only there.
+pub fn via(bytes: &[u8]) {
+    let mut headers = HeaderMap::new();
+    for line in bytes.split(|byte| *byte == b'\n').take(100) {
+        headers.extend(HeaderValue::from_bytes(line).ok().map(|line| (VIA, line)));
+    }
+    let us = Via::of("tidegate-us");
+    let names_us = bytes.windows(11).any(|window| window == b"tidegate-us");
+    assert!(!us.has_passed(&headers) || names_us);
+    headers.append(VIA, us.value().clone());
+    assert!(us.has_passed(&headers));
+}
+
 /// Lines of `name: value`; what is no field is skipped.
 fn headers_of(bytes: &[u8]) -> HeaderMap {
     let mut headers = HeaderMap::new();
@@ -239,7 +332,13 @@ mod tests {
 
     type Target = (&'static str, fn(&[u8]));
 
-    const TARGETS: [Target; 7] = [
+    const TARGETS: [Target; 13] = [
+        ("targeted", targeted),
+        ("request_cache_control", request_cache_control),
+        ("origin_head", origin_head),
+        ("multipart", multipart),
+        ("target", target),
+        ("via", via),
         ("head", head),
         ("multirange", multirange),
         ("request", request),

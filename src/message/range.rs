@@ -6,9 +6,10 @@
 use std::error::Error;
 use std::fmt;
 
-use http::HeaderValue;
+use http::header::CONTENT_RANGE;
+use http::{HeaderMap, HeaderValue};
 
-use crate::message::syntax::{decimal, members};
+use crate::message::syntax::{decimal, members, sole};
 use crate::object::ByteRange;
 
 /// The last byte of a range that has no end: of what is still being written he wants all that will
@@ -127,6 +128,11 @@ impl ContentRange {
     /// `bytes */complete`, for a 416.
     pub fn unsatisfied(complete: u64) -> ContentRange {
         ContentRange { range: None, complete: Some(complete) }
+    }
+
+    /// What a response's fields say; `None` where they say nothing, two things or something broken.
+    pub fn of_response(headers: &HeaderMap) -> Option<ContentRange> {
+        ContentRange::parse(sole(headers, &CONTENT_RANGE)?).ok()
     }
 
     /// Strict: what an origin says here decides where bytes are stored.

@@ -11,25 +11,32 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 /// A request as it came, and where its answer goes.
-pub(super) struct Heard {
-    pub(super) method: String,
-    pub(super) target: String,
-    pub(super) fields: HeaderMap,
-    /// The bytes of the answer; dropped, the connection is closed.
-    pub(super) answer: oneshot::Sender<Vec<u8>>,
+pub(crate) struct Heard {
+    pub(crate) method: String,
+    pub(crate) target: String,
+    pub(crate) fields: HeaderMap,
+    /// The answer; dropped, the connection is closed.
+    pub(crate) answer: oneshot::Sender<Answer>,
+}
+
+/// An answer as it goes over the wire.
+pub(crate) struct Answer {
+    pub(crate) bytes: Vec<u8>,
+    /// The connection ends with it.
+    pub(crate) closes: bool,
 }
 
 type Listeners = Arc<Mutex<HashMap<String, mpsc::Sender<Heard>>>>;
 
 /// A running origin; it stops when dropped.
-pub(super) struct Dictated {
+pub(crate) struct Dictated {
     address: SocketAddr,
     listeners: Listeners,
     accepting: JoinHandle<()>,
 }
 
 impl Dictated {
-    pub(super) async fn start() -> Dictated {
+    pub(crate) async fn start() -> Dictated {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let listeners = Listeners::default();
@@ -42,12 +49,12 @@ impl Dictated {
         Dictated { address, listeners, accepting }
     }
 
-    pub(super) fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// The requests for `path`, from now on.
-    pub(super) fn hears(&self, path: &str) -> mpsc::Receiver<Heard> {
+    pub(crate) fn hears(&self, path: &str) -> mpsc::Receiver<Heard> {
         let (tell, heard) = mpsc::channel(HEARD_MAX);
         self.listeners.lock().unwrap().insert(path.to_owned(), tell);
         heard
@@ -93,7 +100,11 @@ async fn serve(mut stream: TcpStream, listeners: Listeners) -> Option<()> {
         let (answer, answered) = oneshot::channel();
         let listener = listeners.lock().unwrap().get(&object).cloned()?;
         listener.send(Heard { method, target, fields, answer }).await.ok()?;
-        stream.write_all(&answered.await.ok()?).await.ok()?;
+        let answer = answered.await.ok()?;
+        stream.write_all(&answer.bytes).await.ok()?;
+        if answer.closes {
+            return None;
+        }
     }
 }
 

@@ -1,62 +1,94 @@
 //! The notation of dialogues.
 
 /// What a file says.
-pub(super) struct Table {
+pub(crate) struct Table {
     /// Settings of the rule for every path, in TOML.
-    pub(super) rules: Vec<String>,
-    pub(super) cases: Vec<Case>,
+    pub(crate) rules: Vec<String>,
+    pub(crate) cases: Vec<Case>,
 }
 
 /// One dialogue.
-pub(super) struct Case {
+pub(crate) struct Case {
     /// Of its title, in the file.
-    pub(super) line: usize,
+    pub(crate) line: usize,
+    pub(crate) weight: Weight,
     /// Which sentence it is about, and what it shows.
-    pub(super) title: String,
-    pub(super) lines: Vec<Line>,
+    pub(crate) title: String,
+    pub(crate) lines: Vec<Line>,
+}
+
+/// Whom a case binds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Weight {
+    /// Every shared cache: the RFC says must.
+    Must,
+    /// `may`: what is better, or a freedom that the RFC gives.
+    May,
+    /// `own`: what Tidegate alone promises, or a setting of it.
+    Own,
 }
 
 /// One line of a dialogue.
 #[derive(Debug)]
-pub(super) struct Line {
+pub(crate) struct Line {
     /// In the file.
-    pub(super) number: usize,
-    pub(super) speech: Speech,
+    pub(crate) number: usize,
+    pub(crate) speech: Speech,
 }
 
 /// Who says what.
 #[derive(Debug)]
-pub(super) enum Speech {
+pub(crate) enum Speech {
     /// `>`: a viewer asks.
     Asks { method: String, target: String, fields: Vec<(String, String)> },
     /// `<`: he gets this.
     Gets(Expected),
     /// `>>`: the edge asks the origin.
     Forwarded(Expected),
-    /// `<<`: the origin answers, or closes the connection.
-    Answers { status: u16, fields: Vec<(String, String)>, body: Vec<u8> },
+    /// `<<`: the origin answers.
+    Answers(Said),
+    /// `<< raw ..`: with these very bytes, and closes.
+    Raw(Vec<u8>),
+    /// `<<* ..`: the same again as often as it is asked before the viewer has his answer.
+    Always(Box<Speech>),
     /// `<< close`.
     Closes,
     /// `-- 2 s`: time passes.
     Passes(std::time::Duration),
 }
 
+/// What an origin says.
+#[derive(Debug)]
+pub(crate) struct Said {
+    /// `None`, `ranged`: 206 with the range that is asked for, or 200.
+    pub(crate) status: Option<u16>,
+    pub(crate) fields: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+    /// `close`: it closes when it has said that.
+    pub(crate) closes: bool,
+}
+
 /// What a head must be like.
 #[derive(Debug)]
-pub(super) struct Expected {
-    /// A status, or a method and what follows the case's own path.
-    pub(super) start: Vec<String>,
-    pub(super) fields: Vec<Field>,
-    pub(super) body: Option<Vec<u8>>,
+pub(crate) struct Expected {
+    /// A status (`200,502`: the first, or one of the others), or a method and what follows the
+    /// case's own path.
+    pub(crate) start: Vec<String>,
+    pub(crate) fields: Vec<Field>,
+    pub(crate) body: Option<Vec<u8>>,
+    /// `cut`: the body ends before its time.
+    pub(crate) is_cut: bool,
 }
 
 /// What a field must be like.
 #[derive(Debug)]
-pub(super) enum Field {
+pub(crate) enum Field {
     /// `Name: value`: all its lines together are this.
     Is(String, String),
     /// `Name ~ part`: they contain this.
     Contains(String, String),
+    /// `Name !~ part`: they do not.
+    Lacks(String, String),
     /// `Name in 1..3`: a number from the first to the last.
     Within(String, u64, u64),
     /// `!Name`: there is none.
@@ -66,7 +98,7 @@ pub(super) enum Field {
 }
 
 impl Table {
-    pub(super) fn read(name: &str, text: &str) -> Table {
+    pub(crate) fn read(name: &str, text: &str) -> Table {
         let mut table = Table { rules: Vec::new(), cases: Vec::new() };
         for Written { each, lines } in written(text) {
             for chosen in combinations(&each) {
@@ -87,8 +119,13 @@ impl Table {
             if let Some(rule) = line.strip_prefix("rule ") {
                 self.rules.push(rule.to_owned());
             } else if let Some(title) = line.strip_prefix("== ") {
+                let (weight, title) = match title.split_once(' ') {
+                    Some(("may", title)) => (Weight::May, title),
+                    Some(("own", title)) => (Weight::Own, title),
+                    _ => (Weight::Must, title),
+                };
                 let (title, lines) = (title.to_owned(), Vec::new());
-                self.cases.push(Case { line: *number, title, lines });
+                self.cases.push(Case { line: *number, weight, title, lines });
             } else {
                 let Some(case) = self.cases.last_mut() else { wrong() };
                 let Some(speech) = speech(&line) else { wrong() };
@@ -148,14 +185,22 @@ fn speech(line: &str) -> Option<Speech> {
     if let Some(rest) = line.strip_prefix(">>") {
         return Some(Speech::Forwarded(expected(rest)?));
     }
+    if let Some(rest) = line.strip_prefix("<<*") {
+        return Some(Speech::Always(Box::new(speech(&format!("<<{rest}"))?)));
+    }
     if let Some(rest) = line.strip_prefix("<<") {
         if rest.trim() == "close" {
             return Some(Speech::Closes);
         }
-        let (status, fields, body) = parts(rest)?;
+        if let Some(bytes) = rest.trim_start().strip_prefix("raw ") {
+            return Some(Speech::Raw(unescaped(bytes)));
+        }
+        let (status, mut fields, body) = parts(rest)?;
+        let closes = taken(&mut fields, "close");
         let fields = fields.into_iter().map(|field| pair(&field)).collect::<Option<_>>()?;
-        let (status, body) = (status.parse().ok()?, body.unwrap_or_default());
-        return Some(Speech::Answers { status, fields, body });
+        let status = (status != "ranged").then(|| status.parse()).transpose().ok()?;
+        let body = body.unwrap_or_default();
+        return Some(Speech::Answers(Said { status, fields, body, closes }));
     }
     if let Some(rest) = line.strip_prefix("--") {
         let seconds = rest.trim().strip_suffix('s')?.trim().parse().ok()?;
@@ -171,10 +216,37 @@ fn speech(line: &str) -> Option<Speech> {
 }
 
 fn expected(text: &str) -> Option<Expected> {
-    let (start, fields, body) = parts(text)?;
+    let (start, mut fields, body) = parts(text)?;
+    let is_cut = taken(&mut fields, "cut");
     let start = start.split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect();
     let fields = fields.iter().map(|field| self::field(field)).collect::<Option<_>>()?;
-    Some(Expected { start, fields, body })
+    Some(Expected { start, fields, body, is_cut })
+}
+
+/// Whether the word stands alone between bars; then it is no field.
+fn taken(fields: &mut Vec<String>, word: &str) -> bool {
+    let before = fields.len();
+    fields.retain(|field| field != word);
+    fields.len() < before
+}
+
+/// With `\r`, `\n`, `\t`, `\0` and `\\` as the bytes they stand for.
+fn unescaped(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'\\' => match rest.next().expect("something is escaped") {
+                b'r' => b'\r',
+                b'n' => b'\n',
+                b't' => b'\t',
+                b'0' => 0,
+                other => other,
+            },
+            byte => byte,
+        });
+    }
+    bytes
 }
 
 /// What stands before the first bar, the fields between bars, and the body.
@@ -188,7 +260,8 @@ fn parts(text: &str) -> Option<(String, Vec<String>, Option<Vec<u8>>)> {
 
 /// `body hello`, or `body 100000` bytes of a pattern, or `body 5..9` of them.
 fn body(part: &str) -> Option<Vec<u8>> {
-    let text = part.strip_prefix("body ")?.trim();
+    let text = part.strip_prefix("body")?;
+    let text = text.strip_prefix(' ').or(text.is_empty().then_some(""))?.trim();
     let number = |text: &str| text.parse::<usize>().ok();
     let span = text.split_once("..").and_then(|(from, to)| Some((number(from)?, number(to)?)));
     Some(match span.or(number(text).map(|length| (0, length))) {
@@ -198,7 +271,7 @@ fn body(part: &str) -> Option<Vec<u8>> {
 }
 
 /// Bytes of the object whose bytes are numbers; no two neighbours of 251 are alike.
-pub(super) fn pattern(from: usize, to: usize) -> Vec<u8> {
+pub(crate) fn pattern(from: usize, to: usize) -> Vec<u8> {
     (from..to).map(|at| (at % 251) as u8).collect()
 }
 
@@ -217,6 +290,9 @@ fn field(text: &str) -> Option<Field> {
     if let Some((name, range)) = text.split_once(" in ") {
         let (least, most) = range.split_once("..")?;
         return Some(Field::Within(name.to_owned(), least.parse().ok()?, most.parse().ok()?));
+    }
+    if let Some((name, part)) = text.split_once(" !~ ") {
+        return Some(Field::Lacks(name.to_owned(), dated(part)));
     }
     if let Some((name, part)) = text.split_once(" ~ ") {
         return Some(Field::Contains(name.to_owned(), dated(part)));

@@ -1,7 +1,7 @@
 //! One dialogue, spoken line by line.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method};
 use serde_json::Value;
@@ -9,29 +9,68 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::origin::Heard;
-use super::read::{Case, Expected, Field, Speech};
+use super::origin::{Answer, Heard};
+use super::read::{Case, Expected, Field, Speech, Weight};
+use super::written::written;
 use crate::support::{Client, HOST, Response, until_runs};
+
+/// A server that a dialogue is held with.
+#[derive(Clone)]
+pub(crate) struct Server {
+    pub(crate) client: Client,
+    /// Where Tidegate tells of its runs; `None`: it is another's, which shows no `Cache-Status` and
+    /// asks an origin in its own words.
+    pub(crate) admin: Option<Client>,
+}
+
+/// How a dialogue went another way.
+pub(crate) enum Deviation {
+    /// The origin was asked for what a cache may have, or without a condition it may use.
+    AskedMore(String),
+    /// Something else was said.
+    Wrong(String),
+}
+
+impl Deviation {
+    pub(crate) fn why(&self) -> &str {
+        match self {
+            Deviation::AskedMore(why) | Deviation::Wrong(why) => why,
+        }
+    }
+
+    /// In the line of this number.
+    fn at(self, line: usize) -> Deviation {
+        let at = |why| format!("line {line}: {why}");
+        match self {
+            Deviation::AskedMore(why) => Deviation::AskedMore(at(why)),
+            Deviation::Wrong(why) => Deviation::Wrong(at(why)),
+        }
+    }
+}
 
 /// Speaks a case about the object `/number`.
 ///
 /// # Errors
 /// The line that was not kept to, and what was said instead.
-pub(super) async fn case(
+pub(crate) async fn case(
     case: &Case,
     number: usize,
-    (client, admin): (&Client, &Client),
+    server: &Server,
     heard: mpsc::Receiver<Heard>,
-) -> Result<(), String> {
+) -> Result<(), Deviation> {
     let path = format!("/{number}");
-    let (asked, early, asking) = Default::default();
-    let mut speaking = Speaking { path, client, admin, heard, asked, early, asking };
+    let (asked, early, asking, interim, always) = Default::default();
+    let demands = server.admin.is_some() || case.weight != Weight::Must;
+    let mut speaking =
+        Speaking { path, server, demands, heard, asked, early, asking, interim, always };
     for line in &case.lines {
-        let spoken = speaking.say(&line.speech).await;
-        spoken.map_err(|why| format!("line {}: {why}", line.number))?;
+        speaking.say(&line.speech).await.map_err(|deviation| deviation.at(line.number))?;
     }
     match speaking.early.pop_front().map_or_else(|| speaking.heard.try_recv(), Ok) {
-        Ok(request) => Err(format!("the origin was asked in the end: {:?}", request.fields)),
+        Ok(request) => {
+            let why = format!("the origin was asked in the end: {:?}", request.fields);
+            Err(Deviation::AskedMore(why))
+        }
         Err(_) => Ok(()),
     }
 }
@@ -39,26 +78,51 @@ pub(super) async fn case(
 /// A dialogue under way.
 struct Speaking<'a> {
     path: String,
-    client: &'a Client,
-    admin: &'a Client,
+    server: &'a Server,
+    /// Whether the origin must be asked with just the conditions that the case has.
+    demands: bool,
     heard: mpsc::Receiver<Heard>,
     /// Viewers who wait for an answer, and what was explained before they asked.
-    asked: VecDeque<(JoinHandle<Response>, Option<Value>)>,
+    asked: VecDeque<(JoinHandle<std::io::Result<Response>>, Option<Value>)>,
     /// What the origin has heard and nobody has spoken of yet.
     early: VecDeque<Heard>,
-    /// Requests that the origin has not answered, by their method.
-    asking: VecDeque<(String, oneshot::Sender<Vec<u8>>)>,
+    /// Requests that the origin has not answered: method and fields.
+    asking: VecDeque<(String, HeaderMap, oneshot::Sender<Answer>)>,
+    /// What it says before its answer.
+    interim: Vec<u8>,
+    /// What it answers to whatever it is asked until the viewer has his answer.
+    always: Option<&'a Speech>,
 }
 
-impl Speaking<'_> {
-    async fn say(&mut self, speech: &Speech) -> Result<(), String> {
+impl<'a> Speaking<'a> {
+    async fn say(&mut self, speech: &'a Speech) -> Result<(), Deviation> {
         match speech {
             Speech::Asks { method, target, fields } => self.ask(method, target, fields).await,
             Speech::Forwarded(expected) => return self.forwarded(expected).await,
-            Speech::Answers { status, fields, body } => {
-                let (method, answer) =
+            Speech::Always(speech) => {
+                self.always = Some(speech);
+                if !self.asking.is_empty() {
+                    return Box::pin(self.say(speech)).await;
+                }
+            }
+            Speech::Answers(said) if matches!(said.status, Some(100 | 102..200)) => {
+                self.interim.extend(written("GET", &HeaderMap::new(), said));
+            }
+            Speech::Answers(said) => {
+                let (method, fields, answer) =
                     self.asking.pop_front().expect("an answer follows a request");
-                let _ = answer.send(written(&method, *status, fields, body));
+                let is_conditional = CONDITIONS.iter().any(|name| fields.contains_key(*name));
+                if said.status == Some(304) && !is_conditional {
+                    let why = "the origin was asked for it anew".to_owned();
+                    return Err(Deviation::AskedMore(why));
+                }
+                let mut bytes = std::mem::take(&mut self.interim);
+                bytes.extend(written(&method, &fields, said));
+                let _ = answer.send(Answer { bytes, closes: said.closes });
+            }
+            Speech::Raw(bytes) => {
+                let (_, _, answer) = self.asking.pop_front().expect("it answers a request");
+                let _ = answer.send(Answer { bytes: bytes.clone(), closes: true });
             }
             Speech::Closes => {
                 drop(self.asking.pop_front().expect("it was asked before it closes"));
@@ -72,66 +136,108 @@ impl Speaking<'_> {
     async fn ask(&mut self, method: &str, target: &str, fields: &[(String, String)]) {
         let path = &self.path;
         let mut explained = None;
-        if self.asked.is_empty() {
+        if let Some(admin) = self.server.admin.as_ref().filter(|_| self.asked.is_empty()) {
             // Whoever comes before a body is all there waits for the rest of it.
-            until_runs(self.admin, |runs| !runs.iter().any(|(of, _)| is_of(of, path))).await;
+            until_runs(admin, |runs| !runs.iter().any(|(of, _)| is_of(of, path))).await;
             if method == "GET" {
-                explained = Some(self.explained(target, fields).await);
+                explained = Some(explain(admin, &format!("{path}{target}"), fields).await);
             }
+        } else if self.asked.is_empty() {
+            // Others do not tell when they have stored a body that their viewer has.
+            tokio::time::sleep(SETTLING).await;
         }
-        let path = &self.path;
         let method = Method::from_bytes(method.as_bytes()).unwrap();
-        let request = self.client.request(method, &format!("{path}{target}"));
+        let request = self.server.client.request(method, &format!("{path}{target}"));
         let request =
             fields.iter().fold(request, |request, (name, value)| request.header(name, value));
-        self.asked.push_back((tokio::spawn(async move { request.send().await }), explained));
+        self.asked.push_back((tokio::spawn(async move { request.try_send().await }), explained));
     }
 
-    /// What the appliance says it would do.
-    async fn explained(&self, target: &str, fields: &[(String, String)]) -> Value {
-        let url = format!("/explain?url=http://{HOST}{}{target}", self.path);
-        let question = fields
-            .iter()
-            .fold(self.admin.get(&url), |question, (name, value)| question.header(name, value));
-        serde_json::from_slice(&question.send().await.body).expect("an explanation is JSON")
-    }
-
-    async fn forwarded(&mut self, expected: &Expected) -> Result<(), String> {
+    async fn forwarded(&mut self, expected: &Expected) -> Result<(), Deviation> {
         let request = match self.early.pop_front() {
             Some(request) => request,
-            None => timeout(PATIENCE, self.heard.recv())
+            None => self
+                .next_heard()
                 .await
-                .map_err(|_| "the origin was not asked".to_owned())?
-                .expect("the origin listens as long as the case speaks"),
+                .ok_or_else(|| Deviation::Wrong("the origin was not asked".to_owned()))?,
         };
         let target = request.target.strip_prefix(&self.path).unwrap_or(&request.target);
         let start = [&*request.method, target];
         let start: Vec<_> = start.into_iter().filter(|word| !word.is_empty()).collect();
-        check(expected, &start, &request.fields)?;
-        self.asking.push_back((request.method, request.answer));
+        let others = self.server.admin.is_none();
+        let skipped = |name: &str| {
+            let name = name.to_ascii_lowercase();
+            let is_condition = CONDITIONS.contains(&&*name);
+            others && !(name == "x-hop" || self.demands && is_condition)
+        };
+        check(expected, &start, &request.fields, &skipped).map_err(|why| match others {
+            true => Deviation::AskedMore(why),
+            false => Deviation::Wrong(why),
+        })?;
+        self.asking.push_back((request.method, request.fields, request.answer));
         Ok(())
     }
 
-    async fn gets(&mut self, expected: &Expected) -> Result<(), String> {
+    /// The next request, unless the viewer has an answer without one.
+    async fn next_heard(&mut self) -> Option<Heard> {
+        let waited_since = Instant::now();
+        loop {
+            if let Ok(heard) = timeout(LOOK_AGAIN, self.heard.recv()).await {
+                return heard;
+            }
+            let is_answered = self.asked.front().is_some_and(JoinHandle::is_finished);
+            if is_answered || waited_since.elapsed() > PATIENCE {
+                return None;
+            }
+        }
+    }
+
+    async fn gets(&mut self, expected: &Expected) -> Result<(), Deviation> {
         let asked = self.asked.pop_front().expect("a viewer asks before he gets something");
         let (mut viewer, explained) = asked;
         let response = loop {
             tokio::select! {
                 response = &mut viewer => break response,
                 // Behind his back, or he waits for it in vain.
-                request = self.heard.recv() => self.early.extend(request),
+                request = self.heard.recv() => {
+                    self.early.extend(request);
+                    if let Some(speech) = self.always {
+                        let Heard { method, fields, answer, .. } =
+                            self.early.pop_front().expect("it has just come");
+                        self.asking.push_back((method, fields, answer));
+                        Box::pin(self.say(speech)).await?;
+                    }
+                }
                 () = tokio::time::sleep(IN_VAIN), if !self.early.is_empty() => {
                     let Heard { method, fields, .. } = &self.early[0];
-                    return Err(format!("the origin was asked: {method} {fields:?}"));
+                    let why = format!("the origin was asked: {method} {fields:?}");
+                    return Err(Deviation::AskedMore(why));
                 }
             }
         };
-        let response = response.map_err(|error| error.to_string())?;
+        self.always = None;
+        let response = match response.map_err(|error| Deviation::Wrong(error.to_string()))? {
+            Ok(response) => response,
+            // Of what breaks off at once not even the head need come.
+            Err(_) if expected.is_cut => return Ok(()),
+            Err(error) => return Err(Deviation::Wrong(error.to_string())),
+        };
         let status = response.status.to_string();
-        check(expected, &[&status], &response.headers)?;
-        check_body(expected, &response)?;
-        explained.map_or(Ok(()), |told| check_explained(&told, &response))
+        let others = self.server.admin.is_none();
+        let ours = |name: &str| others && name.eq_ignore_ascii_case("cache-status");
+        check(expected, &[&status], &response.headers, &ours)
+            .and_then(|()| check_body(expected, &response))
+            .and_then(|()| explained.map_or(Ok(()), |told| check_explained(&told, &response)))
+            .map_err(Deviation::Wrong)
     }
+}
+
+/// What the appliance says it would do.
+async fn explain(admin: &Client, target: &str, fields: &[(String, String)]) -> Value {
+    let question = admin.get(&format!("/explain?url=http://{HOST}{target}"));
+    let question =
+        fields.iter().fold(question, |question, (name, value)| question.header(name, value));
+    serde_json::from_slice(&question.send().await.body).expect("an explanation is JSON")
 }
 
 /// Whether what was explained is what came.
@@ -163,9 +269,17 @@ fn is_of(target: &str, path: &str) -> bool {
     rest.is_some_and(|rest| !rest.starts_with(|next: char| next.is_ascii_digit()))
 }
 
-fn check(expected: &Expected, start: &[&str], fields: &HeaderMap) -> Result<(), String> {
-    if expected.start != start {
+fn check(
+    expected: &Expected,
+    start: &[&str],
+    fields: &HeaderMap,
+    skipped: &dyn Fn(&str) -> bool,
+) -> Result<(), String> {
+    if !is_one_of(&expected.start, start) {
         return Err(format!("it is {}: {fields:?}", start.join(" ")));
+    }
+    if is_another(expected, start[0]) {
+        return Ok(());
     }
     for field in &expected.fields {
         let found = |name: &str| {
@@ -176,22 +290,37 @@ fn check(expected: &Expected, start: &[&str], fields: &HeaderMap) -> Result<(), 
         let (name, holds) = match field {
             Field::Is(name, value) => (name, found(name) == *value),
             Field::Contains(name, part) => (name, found(name).contains(part)),
+            Field::Lacks(name, part) => (name, !found(name).contains(part)),
             Field::Within(name, least, most) => {
                 (name, found(name).parse().is_ok_and(|number| (*least..=*most).contains(&number)))
             }
             Field::Absent(name) => (name, !fields.contains_key(name.as_str())),
             Field::Parts(_) => continue,
         };
-        if !holds {
+        if !holds && !skipped(name) {
             return Err(format!("{field:?} is not so: {:?} in {fields:?}", found(name)));
         }
     }
     Ok(())
 }
 
+/// Whether a head begins as it must; of several statuses it may be any.
+fn is_one_of(expected: &[String], start: &[&str]) -> bool {
+    expected == start || start.len() == 1 && expected[0].split(',').any(|one| one == start[0])
+}
+
+/// Whether it is another than the first of several statuses: what else is said is not of it.
+fn is_another(expected: &Expected, start: &str) -> bool {
+    expected.start[0].split(',').next() != Some(start)
+}
+
 fn check_body(expected: &Expected, response: &Response) -> Result<(), String> {
-    if !response.complete {
-        return Err("the body is cut short".to_owned());
+    if is_another(expected, &response.status.to_string()) {
+        return Ok(());
+    }
+    if response.complete == expected.is_cut {
+        let whole = if response.complete { "whole" } else { "cut short" };
+        return Err(format!("the body is {whole}, {} bytes", response.body.len()));
     }
     for field in &expected.fields {
         if let Field::Parts(parts) = field {
@@ -232,31 +361,11 @@ fn check_parts(expected: &str, response: &Response) -> Result<(), String> {
     }
 }
 
-/// An answer as it goes over the wire; its length is told unless the fields say how it is framed.
-fn written(method: &str, status: u16, fields: &[(String, String)], body: &[u8]) -> Vec<u8> {
-    let is = |name: &str| fields.iter().any(|(field, _)| field.eq_ignore_ascii_case(name));
-    let mut head = format!("HTTP/1.1 {status} as dictated\r\n");
-    for (name, value) in fields {
-        head += &format!("{name}: {value}\r\n");
-    }
-    let bodiless = matches!(status, 204 | 304);
-    if !bodiless && !is("content-length") && !is("transfer-encoding") {
-        head += &format!("Content-Length: {}\r\n", body.len());
-    }
-    let mut written = (head + "\r\n").into_bytes();
-    if method != "HEAD" && !bodiless {
-        let chunked = is("transfer-encoding");
-        if chunked {
-            written.extend_from_slice(format!("{:x}\r\n", body.len()).as_bytes());
-        }
-        written.extend_from_slice(body);
-        if chunked {
-            written.extend_from_slice(b"\r\n0\r\n\r\n");
-        }
-    }
-    written
-}
-
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// An answer that does not come for so long will not come by itself.
 const IN_VAIN: Duration = Duration::from_secs(2);
+/// Until another's cache has what its viewer has.
+const SETTLING: Duration = Duration::from_millis(40);
+/// What makes an origin answer with 304.
+const CONDITIONS: [&str; 2] = ["if-none-match", "if-modified-since"];

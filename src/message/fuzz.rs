@@ -25,7 +25,6 @@ use crate::message::reuse::{RequestControl, Reuse, judge};
 use crate::message::target::{canonical_query, host_and_port, normalised_path};
 use crate::message::vary::{VariantKey, Vary};
 use crate::message::via::Via;
-use crate::object::ByteRange;
 use crate::site::{Content, Lifetimes, QueryPolicy};
 
 pub use origins::{multipart, origin_head, targeted};
@@ -238,7 +237,7 @@ pub fn request_cache_control(bytes: &[u8]) {
     let is_fresh = freshness.is_fresh(now);
     let old = asked.max_age.is_some_and(|most| freshness.age(now) > most);
     let reloads = freshness.immutable && asked.max_age == Some(Duration::ZERO);
-    match judge(&freshness, &asked, now) {
+    match judge(&freshness, &asked, now).0 {
         Reuse::Now => {
             assert!(!asked.no_cache && !freshness.no_cache);
             assert!(is_fresh || asked.max_stale.is_some() && !freshness.must_revalidate);
@@ -269,8 +268,8 @@ pub fn target(bytes: &[u8]) {
     }
     let names = || vec!["a".to_owned(), "b".to_owned()];
     let query = lines.next();
-    let only = canonical_query(query, &QueryPolicy::Only(names()));
-    let except = canonical_query(query, &QueryPolicy::Except(names()));
+    let only = canonical_query(query, &QueryPolicy::Only(names()), &[]);
+    let except = canonical_query(query, &QueryPolicy::Except(names()), &[]);
     let parameters = |query: Option<&str>| {
         let all = query.unwrap_or("").split('&').filter(|parameter| !parameter.is_empty());
         let mut all: Vec<_> = all.map(str::to_owned).collect();

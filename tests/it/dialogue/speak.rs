@@ -185,7 +185,7 @@ impl<'a> Speaking<'a> {
             if let Ok(heard) = timeout(LOOK_AGAIN, self.heard.recv()).await {
                 return heard;
             }
-            let is_answered = self.asked.front().is_some_and(JoinHandle::is_finished);
+            let is_answered = self.asked.front().is_some_and(|(viewer, _)| viewer.is_finished());
             if is_answered || waited_since.elapsed() > PATIENCE {
                 return None;
             }

@@ -15,6 +15,7 @@ pub mod run;
 mod wanted;
 
 use std::sync::Arc;
+use std::time::{Instant, SystemTime};
 
 use http::{HeaderMap, StatusCode};
 use tokio::runtime::Handle;
@@ -22,7 +23,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::cache::heads::{Head, Heads, Version};
+use crate::cache::heads::{Head, Heads, Known, Version};
 use crate::cache::ram::Ram;
 use crate::cache::ssd::{Change, Ssd};
 use crate::limits::PIECE_SIZE_BYTES;
@@ -164,11 +165,29 @@ impl Filler {
             Opening::Follow(answer) => (answer, Place::Behind),
             Opening::Lead(tell, answer) => {
                 let close = Close { filler: self.clone(), key: wanted.key.clone() };
-                self.spawn(self.clone().lead(wanted, tell, Sharing::Shared, Some(close)));
-                (answer, Place::First)
+                if self.is_answered(&wanted) {
+                    drop(close);
+                    tell.send_replace(Some(Arc::new(Opened::Failed(Arc::new(FillError::Changed)))));
+                    (answer, Place::Behind)
+                } else {
+                    self.spawn(self.clone().lead(wanted, tell, Sharing::Shared, Some(close)));
+                    (answer, Place::First)
+                }
             }
         };
         (wait(answer).await, place)
+    }
+
+    /// Whether the question was answered after what was held had been looked for, and before it was
+    /// joined: then it is to be looked for again.
+    fn is_answered(&self, wanted: &Wanted) -> bool {
+        match self.heads.find(&wanted.key, &wanted.viewer_fields, Instant::now()) {
+            Known::Variant(head) => {
+                let is_known = wanted.stale.as_ref().is_some_and(|held| Arc::ptr_eq(held, &head));
+                !is_known && head.freshness.is_fresh(SystemTime::now())
+            }
+            Known::Nothing | Known::OtherVariants | Known::Uncacheable => false,
+        }
     }
 
     /// Asks whether a stored response is still good, behind the answers it gives meanwhile.

@@ -102,21 +102,50 @@ async fn who_waits_for_what_is_held_holds_no_more_than_his_request() {
         let asked = edge.get(target);
         viewers.spawn(async move { asked.send().await.status });
     }
-    let open = |open| open >= VIEWERS as f64;
-    edge.until_metric("tidegate_connections_open", &[], open).await;
+    let all = (VIEWERS as u64 * tidegate::limits::REQUEST_BYTES) as f64;
+    let requests = ["use=\"requests\""];
+    edge.until_metric("tidegate_memory_used_bytes", &requests, |used| used >= all).await;
     origin.until_requested("/a.m3u8", 1).await;
     let used = async |purpose: &str| {
         let label = format!("use=\"{purpose}\"");
         edge.metric("tidegate_memory_used_bytes", &[&label]).await
     };
-    let bound = (VIEWERS as u64 * 2 * tidegate::limits::REQUEST_BYTES) as f64;
-    assert!(used("requests").await <= bound, "{}", used("requests").await);
+    assert!(used("requests").await <= 2.0 * all, "{}", used("requests").await);
     assert_eq!((used("fill").await, used("client").await), (0.0, 0.0));
     let one = tidegate::limits::ORIGIN_READ_BYTES_MAX as f64;
     assert_eq!(used("origins").await, one, "one of them asks");
     origin.release(target);
     assert_eq!(viewers.join_all().await, [200; VIEWERS]);
     assert_eq!(origin.requests("/a.m3u8").len(), 1);
+}
+
+#[tokio::test]
+async fn who_comes_just_as_the_answer_does_costs_no_second_request() {
+    const ROUNDS: usize = 400;
+    const VIEWERS: usize = 12;
+    let origin = Origin::start();
+    let edge = Edge::in_front_of(&origin).start();
+    let mut connections = Vec::new();
+    for _ in 0..VIEWERS {
+        connections.push(edge.client().connect().await.unwrap());
+    }
+    for round in 0..ROUNDS {
+        let path = format!("/{round}.m4s");
+        origin.serve(&path, Script::of(400));
+        let mut viewers = JoinSet::new();
+        for connection in connections.drain(..) {
+            let asked = edge.get(&path);
+            viewers.spawn(async move {
+                let answer = asked.on(connection).await.unwrap();
+                answer.finish_and_keep().await.unwrap()
+            });
+        }
+        for (part, connection) in viewers.join_all().await {
+            assert_eq!(judge(&origin, &path, &part), WHOLE);
+            connections.push(connection.unwrap());
+        }
+        assert_eq!(origin.requests(&path).len(), 1, "{path}");
+    }
 }
 
 #[tokio::test]

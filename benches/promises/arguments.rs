@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
 const EXAMPLES: &str = "Examples:
   cargo bench --bench promises
   cargo bench --bench promises -- seek --rounds 20
-  cargo bench --bench promises -- memory
+  cargo bench --bench promises -- live memory
   cargo bench --bench promises -- disk --rounds 3 --folder /mnt/ssd
   cargo bench --bench promises -- sick reclaim --folder /mnt/ssd
   cargo bench --bench promises -- cold restart --rounds 3 --folder /mnt/ssd
@@ -56,6 +56,8 @@ pub(crate) enum CaseName {
     Restart,
     /// Cold reads through the edge, beside `fio` and nginx if those are installed
     Cold,
+    /// What a live origin flushes, on its way to 100 viewers
+    Live,
 }
 
 impl Arguments {

@@ -15,6 +15,7 @@ mod content;
 mod disk;
 mod edge;
 mod figure;
+mod live;
 mod memory;
 mod origin;
 mod restart;
@@ -62,6 +63,7 @@ enum Case {
     Reclaim(Box<sick::Reclaim>),
     Restart(restart::Restart),
     Cold(Box<cold::Cold>),
+    Live(live::Live),
 }
 
 impl Case {
@@ -80,6 +82,7 @@ impl Case {
             }
             CaseName::Restart => Case::Restart(restart::Restart::start(&arguments.folder)),
             CaseName::Cold => Case::Cold(Box::new(cold::Cold::start(&arguments.folder))),
+            CaseName::Live => Case::Live(live::Live::start()),
         }
     }
 
@@ -93,6 +96,7 @@ impl Case {
             Case::Reclaim(_) => "reclaim",
             Case::Restart(_) => "restart",
             Case::Cold(_) => "cold",
+            Case::Live(_) => "live",
         }
     }
 
@@ -111,6 +115,7 @@ impl Case {
             Case::Reclaim(case) => case.round(round).await,
             Case::Restart(case) => case.round(round).await,
             Case::Cold(case) => case.round(round).await,
+            Case::Live(case) => case.round(round).await,
         }
     }
 }

@@ -14,7 +14,7 @@ mod threads;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -247,6 +247,10 @@ impl Running {
         self.close_admin.cancel();
         if let Some(admin) = self.admin {
             join(admin);
+        }
+        let keeper = self.parts.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(keeper) = keeper {
+            keeper.finish();
         }
         self.fill_runtime.shutdown_timeout(RUNTIME_ENDS_WITHIN);
         if let Err(error) = self.log_writer.finish(LOG_ENDS_WITHIN) {

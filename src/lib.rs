@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod object;
 #[cfg(feature = "demo")]
 pub mod page;
+pub mod purge;
 pub mod server;
 pub mod site;
 pub mod store;

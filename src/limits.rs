@@ -132,6 +132,27 @@ pub const ORIGINS_PER_SITE_MAX: usize = 16;
 pub const RULES_PER_SITE_MAX: usize = 256;
 /// A rule's path pattern.
 pub const PATH_PATTERN_BYTES_MAX: usize = 1_024;
+/// Tags (`Cache-Tag`, `Surrogate-Key`, `xkey`) remembered of one response; with more of them it
+/// counts as having all.
+pub const TAGS_PER_HEAD_MAX: usize = 64;
+/// Things that were purged and are remembered; then the site with most of them is purged softly.
+pub const PURGES_HELD_MAX: usize = 50_000;
+/// What those take.
+pub const PURGES_BYTES: u64 = 8 << 20;
+/// Prefixes that were purged of one site and are remembered; then the site is purged softly.
+pub const PURGE_PREFIXES_PER_SITE_MAX: usize = 256;
+/// Things that one request may purge.
+pub const PURGES_PER_REQUEST_MAX: usize = 256;
+/// A request to purge.
+pub const PURGE_REQUEST_BYTES_MAX: usize = 256 << 10;
+/// A tag that is purged.
+pub const TAG_BYTES_MAX: usize = 1_024;
+/// Requests to purge that wait for the journal; what comes then is refused.
+pub const PURGES_WAITING_MAX: usize = 64;
+/// Records of the journal that say nothing new, before it is written anew.
+pub const PURGE_RECORDS_SPARE_MAX: usize = 65_536;
+/// A token that lets its bearer purge.
+pub const TOKEN_BYTES_MAX: usize = 4_096;
 /// Variants (`Vary`) kept side by side of one object.
 pub const VARIANTS_PER_OBJECT_MAX: usize = 8;
 /// Fields in a response head.

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 const BASE: &[&str] = &["limits", "object", "memory", "site"];
 /// The data path from the bottom up. Each may use BASE and all that stand before it, except where
 /// ALLOWED says less.
-const LAYERS: &[&str] = &["message", "token", "store", "metrics", "cache", "fill", "delivery"];
+const LAYERS: &[&str] =
+    &["message", "token", "purge", "store", "metrics", "cache", "fill", "delivery"];
 /// What a module may use where that is not "BASE and the layers below". `"*"`: anything.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("limits", &[]),
@@ -21,15 +22,20 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("site", &["limits", "object"]),
     ("message", &["limits", "object", "site"]),
     ("token", &["limits", "object", "site"]),
+    // What is to be purged is named as requests name it.
+    ("purge", &["limits", "message", "object", "site"]),
     ("store", &["limits", "object"]),
     ("metrics", BASE),
     // How large a volume is, and whether there was one, only the store can tell.
-    ("config", &["limits", "object", "site", "store"]),
+    ("config", &["limits", "object", "purge", "site", "store"]),
     ("access_log", &["limits", "metrics", "object"]),
     ("server", &["limits", "message"]),
     ("snapshot", BASE),
     // The status page shows the latest requests and the pieces held.
-    ("control", &["access_log", "limits", "metrics", "object", "server", "snapshot"]),
+    (
+        "control",
+        &["access_log", "limits", "metrics", "object", "purge", "server", "site", "snapshot"],
+    ),
     ("page", &[]),
     ("appliance", &["*"]),
     ("cli", &["*"]),

@@ -15,6 +15,7 @@ use crate::limits::{STATUS_BLOCKS_MAX, STATUS_OBJECTS_MAX};
 use crate::memory::{Class, Use};
 use crate::metrics::series;
 use crate::object::ObjectKey;
+use crate::purge::{Hardness, Kind};
 use crate::server::ConnectionCounts;
 
 /// Registers every figure that is read at a scrape.
@@ -36,6 +37,7 @@ pub(super) fn register(parts: &Arc<Parts>) {
     gauge(series::CONNECTIONS_REFUSED, |parts| sum(parts, |counts| &counts.refused));
     gauge(series::CONNECTIONS_WRITTEN, |parts| sum(parts, |counts| &counts.bytes_written));
     gauge(series::ACCEPT_ERRORS, |parts| sum(parts, |counts| &counts.accept_errors));
+    gauge(series::PURGE_ENTRIES, |parts| parts.purges.figures().entries());
     gauge(series::ACCESS_LOG_DROPPED, |parts| parts.log.dropped_lines());
     let each = |series, read: fn(&Parts) -> Vec<(&'static str, u64)>| {
         let parts = Arc::downgrade(parts);
@@ -61,6 +63,8 @@ pub(super) fn register(parts: &Arc<Parts>) {
     each(series::REFUSALS, |parts| {
         Class::ALL.into_iter().map(|c| (c.label(), parts.governor.refused(c))).collect()
     });
+    each(series::PURGES_HARD, |parts| purges(parts, Hardness::Hard));
+    each(series::PURGES_SOFT, |parts| purges(parts, Hardness::Soft));
     each(series::CONNECTIONS_CLOSED, |parts| {
         vec![
             ("slow_reader", sum(parts, |counts| &counts.slow_readers)),
@@ -190,6 +194,13 @@ fn memory_budget(parts: &Parts, purpose: Use) -> u64 {
             parts.governor.budget_bytes(purpose)
         }
     }
+}
+
+fn purges(parts: &Parts, hardness: Hardness) -> Vec<(&'static str, u64)> {
+    let figures = parts.purges.figures();
+    // Only what is purged for want of room is an overflow.
+    let kinds = Kind::ALL.into_iter().filter(|k| hardness == Hardness::Soft || *k != Kind::Fold);
+    kinds.map(|kind| (kind.as_str(), figures.count(kind, hardness))).collect()
 }
 
 fn sum(parts: &Parts, count: impl Fn(&ConnectionCounts) -> &AtomicU64) -> u64 {

@@ -3,7 +3,7 @@
 //! Reserves what is reserved for good: heads and connections. Starts no thread and binds no port.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::runtime::Runtime;
@@ -22,10 +22,13 @@ use crate::delivery::{Delivery, Shared};
 use crate::fill::Filler;
 use crate::fill::client::{Client, Patience};
 use crate::fill::collapse::{Openings, Runs};
-use crate::limits::{CONNECTION_BYTES, PROCESS_BYTES, SLOT_SIZE_BYTES, TLS_CONNECTION_BYTES};
+use crate::limits::{
+    CONNECTION_BYTES, PROCESS_BYTES, PURGES_BYTES, SLOT_SIZE_BYTES, TLS_CONNECTION_BYTES,
+};
 use crate::memory::{Class, Governor, Reservation, Use};
 use crate::metrics::Metrics;
 use crate::object::VersionNumbers;
+use crate::purge::{Keeper, Purges};
 use crate::server::{ConnectionCounts, ServerContext, ServerSettings, Tls};
 use crate::site::Sites;
 
@@ -37,6 +40,9 @@ pub(super) struct Parts {
     pub(super) ssd: Arc<Ssd>,
     pub(super) ssd_watch: ssd::Watch,
     pub(super) sites: Arc<Sites>,
+    pub(super) purges: Arc<Purges>,
+    /// Taken at the end.
+    pub(super) keeper: Mutex<Option<Keeper>>,
     pub(super) governor: Arc<Governor>,
     pub(super) budget: Budget,
     pub(super) filler: Arc<Filler>,
@@ -58,8 +64,7 @@ impl Parts {
         fill_runtime: &Runtime,
         log: AccessLog,
     ) -> Result<Parts, ApplianceError> {
-        let budget = Budget::of(&config);
-        budget.say(&config);
+        let budget = Budget::of(&config).saying(&config);
         let governor = Governor::new(budget.working_bytes, budget.rest_bytes);
         let ram = Ram::new(RamSettings {
             mapping_bytes: config.memory.ram_bytes,
@@ -68,9 +73,7 @@ impl Parts {
         });
         let ram = ram.map_err(|source| ApplianceError::System { what: "the ram tier", source })?;
         let heads = Arc::new(Heads::new(budget.heads_bytes));
-        let (patience, retries) = (patience(&config), config.fill.retries);
-        let client = Client::new(&config.sites, governor.clone(), patience, retries)
-            .map_err(ApplianceError::Tls)?;
+        let client = client(&config, &governor)?;
         let metrics = Metrics::new();
         let sites = Arc::new(config.sites.clone());
         let tier = SsdParts {
@@ -83,11 +86,13 @@ impl Parts {
             bypass_bytes_per_second: config.ssd.bypass_bytes,
         };
         let (ssd, ssd_watch) = ssd::start(&config, tier)?;
+        let (purges, keeper) = purges(&config, &sites)?;
         let filler = Arc::new(Filler {
             runtime: fill_runtime.handle().clone(),
             heads: heads.clone(),
             ram: ram.clone(),
             ssd: ssd.clone(),
+            purges: purges.clone(),
             client,
             governor: governor.clone(),
             block_size: config.block_size,
@@ -111,6 +116,8 @@ impl Parts {
             ssd,
             ssd_watch,
             sites,
+            purges,
+            keeper: Mutex::new(Some(keeper)),
             filler,
             metrics,
             log,
@@ -146,6 +153,19 @@ impl Parts {
             counters: self.metrics.for_thread(),
         })
     }
+}
+
+/// What was purged; where nothing outlives the process, nothing of that comes back either.
+fn purges(config: &Config, sites: &Sites) -> Result<(Arc<Purges>, Keeper), ApplianceError> {
+    let journal = (!config.ssd.volumes.is_empty()).then(|| config.ssd.purges());
+    let started = Purges::start(sites, journal.as_deref());
+    started.map_err(|source| ApplianceError::System { what: "a thread", source })
+}
+
+fn client(config: &Config, governor: &Arc<Governor>) -> Result<Client, ApplianceError> {
+    let (patience, retries) = (patience(config), config.fill.retries);
+    let client = Client::new(&config.sites, governor.clone(), patience, retries);
+    client.map_err(ApplianceError::Tls)
 }
 
 fn patience(config: &Config) -> Patience {
@@ -184,7 +204,7 @@ impl Budget {
     fn of(config: &Config) -> Budget {
         let memory = &config.memory;
         let tier_bytes = config.ssd.index_bytes + ssd::beside_index_bytes(config);
-        let elsewhere = memory.ram_bytes + tier_bytes + PROCESS_BYTES;
+        let elsewhere = memory.ram_bytes + tier_bytes + PROCESS_BYTES + PURGES_BYTES;
         let rest_bytes = memory.total_bytes.saturating_sub(elsewhere);
         let tls = config.listeners.iter().any(|listener| listener.kind == ListenerKind::Https);
         let connection_bytes = CONNECTION_BYTES + if tls { TLS_CONNECTION_BYTES } else { 0 };
@@ -202,11 +222,12 @@ impl Budget {
     }
 
     /// Says what memory has no room for.
-    fn say(&self, config: &Config) {
+    fn saying(self, config: &Config) -> Budget {
         let connections_max = self.connections_max;
         if connections_max < config.limits.connections_max {
             tracing::info!(connections_max, "memory allows fewer connections than the limit set");
         }
+        self
     }
 
     pub(super) fn connections_bytes(&self) -> u64 {

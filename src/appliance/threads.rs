@@ -19,6 +19,7 @@ use super::{ApplianceError, explain, figures};
 use crate::config::ListenerKind;
 use crate::control::api::Admin;
 use crate::control::explained::Explaining;
+use crate::control::purge::Purger;
 use crate::limits::ADMIN_CONNECTIONS_MAX;
 use crate::server::{self, HandedOver, Inbox, ServerContext, ServerSettings, Source, Tls};
 
@@ -128,7 +129,9 @@ pub(super) fn start_admin(
             Box::pin(explain::explain(for_explain.clone(), head))
         });
         let (metrics, readiness) = (parts.metrics.clone(), parts.readiness.clone());
-        let admin = Rc::new(Admin::new(metrics, readiness, status, explain));
+        let (purges, sites) = (parts.purges.clone(), parts.sites.clone());
+        let purger = Purger { purges, sites, token: parts.config.admin.token.clone() };
+        let admin = Rc::new(Admin::new(metrics, readiness, status, explain, purger));
         let context = Arc::new(ServerContext {
             settings: ServerSettings {
                 drain_timeout: ADMIN_ENDS_WITHIN,

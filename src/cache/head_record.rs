@@ -14,6 +14,7 @@ use crate::cache::heads::{Head, Ranges, Version};
 use crate::message::freshness::{Assessment, Exchange, Freshness, assess};
 use crate::message::recorded::{RecordedResponse, RecordedValidator};
 use crate::object::VersionId;
+use crate::purge::{Birth, Tags};
 use crate::site::{FieldEdits, Rule};
 
 #[derive(Serialize, Deserialize)]
@@ -35,6 +36,15 @@ struct RecordedHead {
     ranges_ignored: bool,
     validator: RecordedValidator,
     response: RecordedResponse,
+    /// Whose purges were counted when its origin was asked, and how many there had been.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    asked: Option<[u64; 2]>,
+    /// Hashes of its tags; in records of before they stand in the response.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    tags: Vec<u64>,
+    /// It had more tags than these.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    all_tags: bool,
 }
 
 /// What an object is called in full, the same in every process.
@@ -78,6 +88,7 @@ pub(super) fn decoded(record: &[u8], name: ObjectName<'_>, rule: &Rule) -> Optio
 fn judged(head: Head, rule: &Rule) -> Option<Head> {
     let mut fields = head.stored.fields().clone();
     rule.response.apply_to(&mut fields);
+    Tags::take_from(&mut fields);
     let Freshness { received_at, initial_age, .. } = head.freshness;
     let assessment = assess(&Exchange {
         // Had it been answered to credentials alone, it would not have been shared.
@@ -112,6 +123,9 @@ fn recorded(head: &Head) -> Option<RecordedHead> {
         ranges_ignored: version.ranges_ignored(),
         validator: RecordedValidator::of(&version.validator),
         response: RecordedResponse::of(&head.stored, &head.freshness, &head.variant),
+        asked: head.birth.to_recorded(),
+        tags: head.tags.to_recorded().0,
+        all_tags: head.tags.to_recorded().1,
     })
 }
 
@@ -122,8 +136,17 @@ fn restored(recorded: &RecordedHead) -> Option<Head> {
     if recorded.ranges_ignored {
         version.learn_ranges(Ranges::Ignored);
     }
-    let (stored, freshness, variant) = recorded.response.restored()?;
-    Some(Head { version: Arc::new(version), stored, freshness, variant })
+    let (mut stored, freshness, variant) = recorded.response.restored()?;
+    let mut fields = stored.fields().clone();
+    let tags = match Tags::take_from(&mut fields) {
+        Some(tags) => {
+            stored = stored.refreshed(&fields, freshness.received_at);
+            tags
+        }
+        None => Tags::recorded(recorded.tags.clone(), recorded.all_tags),
+    };
+    let birth = Birth::recorded(recorded.asked);
+    Some(Head { version: Arc::new(version), stored, freshness, variant, birth, tags })
 }
 
 #[cfg(test)]
@@ -159,6 +182,8 @@ mod tests {
                 ..Freshness::expired(received_at)
             },
             variant: VariantKey::default(),
+            birth: Birth::recorded(Some([u64::MAX, 5])),
+            tags: Tags::recorded(vec![u64::MAX, 1], true),
         })
     }
 
@@ -174,6 +199,8 @@ mod tests {
         assert_eq!(again.version.validator, head.version.validator);
         assert!(again.version.ranges_ignored());
         assert_eq!(again.freshness, head.freshness);
+        assert_eq!(again.birth.to_recorded(), Some([u64::MAX, 5]));
+        assert_eq!(again.tags, head.tags);
         assert!(decoded(&record, ObjectName { target: "/b.mp4?x=1", ..NAME }, &rule).is_none());
         assert!(decoded(&record, ObjectName { site: "other", ..NAME }, &rule).is_none());
         assert!(decoded(&record[..record.len() - 1], NAME, &rule).is_none());

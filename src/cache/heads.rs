@@ -20,6 +20,7 @@ use crate::message::freshness::Freshness;
 use crate::message::response::Stored;
 use crate::message::vary::VariantKey;
 use crate::object::{ObjectKey, VersionId};
+use crate::purge::{Birth, Tags};
 
 /// One immutable body: what decides whether a fill may join it.
 #[derive(Debug)]
@@ -173,6 +174,10 @@ pub struct Head {
     pub freshness: Freshness,
     /// The values of the request fields it was selected by.
     pub variant: VariantKey,
+    /// When its origin was asked for it, or about it: what was purged later covers it.
+    pub birth: Birth,
+    /// What else it is purged by.
+    pub tags: Tags,
 }
 
 impl Head {
@@ -183,7 +188,8 @@ impl Head {
     }
 
     fn weight_bytes(&self) -> u64 {
-        (self.stored.size_bytes() + self.variant.size_bytes()) as u64 + HEAD_WEIGHT_BYTES
+        let fields = self.stored.size_bytes() + self.variant.size_bytes();
+        (fields + self.tags.size_bytes()) as u64 + HEAD_WEIGHT_BYTES
     }
 }
 
@@ -285,6 +291,17 @@ impl Heads {
             heads.extend(old.iter().filter(beside).take(VARIANTS_PER_OBJECT_MAX - 1).cloned());
         }
         self.table.insert(key, Entry::Object(heads.into()));
+    }
+
+    /// Puts `new` in the place of `old`, if that is still there.
+    pub fn replace(&self, key: &ObjectKey, old: &Arc<Head>, new: &Arc<Head>) {
+        let _ordered = self.order(key);
+        let Some(Entry::Object(heads)) = self.table.peek(key) else { return };
+        if heads.iter().any(|head| Arc::ptr_eq(head, old)) {
+            let swapped = |head| if Arc::ptr_eq(head, old) { new } else { head };
+            let heads: Vec<_> = heads.iter().map(swapped).cloned().collect();
+            self.table.insert(key.clone(), Entry::Object(heads.into()));
+        }
     }
 
     /// Puts back what an ssd remembers of an object, unless something newer is known by now.

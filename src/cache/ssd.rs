@@ -484,7 +484,8 @@ mod tests {
         let version = Version::new(numbers.assign(), 0, stored.validator().clone(), Some(length));
         let freshness = Freshness { lifetime, ..Freshness::expired(UNIX_EPOCH) };
         let variant = VariantKey::default();
-        Arc::new(Head { version: Arc::new(version), stored, freshness, variant })
+        let (birth, tags) = Default::default();
+        Arc::new(Head { version: Arc::new(version), stored, freshness, variant, birth, tags })
     }
 
     /// What is known of `key` in ram.

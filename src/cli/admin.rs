@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 //! One question to an admin listener, within a time limit and a size, and where it is asked.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -18,10 +19,33 @@ use tokio::time::timeout;
 
 use crate::cli::Failure;
 use crate::config::{self, ConfigErrors, ListenerKind};
+=======
+//! Asking the admin listener of an appliance: where it is, and one question within a time limit.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::HOST;
+use http::{HeaderValue, Request, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::Failure;
+use crate::config::{self, Config, ListenerKind};
+use crate::purge::Token;
+>>>>>>> 9d9f96b (purge, control, cli: purge by URL, prefix, tag and site, hard or soft)
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
+<<<<<<< HEAD
 /// What is asked.
 pub(super) struct Question {
     /// Path and query.
@@ -30,10 +54,13 @@ pub(super) struct Question {
     pub(super) fields: Vec<(HeaderName, HeaderValue)>,
 }
 
+=======
+>>>>>>> 9d9f96b (purge, control, cli: purge by URL, prefix, tag and site, hard or soft)
 /// What an appliance said.
 pub(super) struct Answer {
     /// Where it was asked.
     pub(super) address: String,
+<<<<<<< HEAD
     /// JSON.
     pub(super) value: Value,
 }
@@ -45,13 +72,27 @@ pub(super) fn ask(
     question: &Question,
     is_ours: fn(&Value) -> bool,
 ) -> Result<Answer, Failure> {
+=======
+    /// How it went.
+    pub(super) status: StatusCode,
+    /// What it said.
+    pub(super) body: Bytes,
+}
+
+/// Asks the first of `addresses` (host and port) that somebody listens at.
+pub(super) fn ask(addresses: &[String], request: &Request<Full<Bytes>>) -> Result<Answer, Failure> {
+>>>>>>> 9d9f96b (purge, control, cli: purge by URL, prefix, tag and site, hard or soft)
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Failed(format!("no runtime: {error}")))?;
     runtime.block_on(async {
         let mut refused = Failure::Failed("there is no address to ask".to_owned());
         for address in addresses {
             match timeout(ANSWER_WITHIN, TcpStream::connect(address)).await {
+<<<<<<< HEAD
                 Ok(Ok(stream)) => return whole(stream, address, question, is_ours).await,
+=======
+                Ok(Ok(stream)) => return whole(stream, address, request.clone()).await,
+>>>>>>> 9d9f96b (purge, control, cli: purge by URL, prefix, tag and site, hard or soft)
                 Ok(Err(error)) => refused = silent(address, &cause(&error)),
                 Err(_) => refused = silent(address, "no connection in time"),
             }
@@ -60,6 +101,7 @@ pub(super) fn ask(
     })
 }
 
+<<<<<<< HEAD
 /// What can be shown of it; what is missing is nothing.
 pub(super) fn understood<T: DeserializeOwned>(told: &Answer) -> Result<T, Failure> {
     serde_json::from_value(told.value.clone()).map_err(|error| {
@@ -105,6 +147,35 @@ async fn read(stream: TcpStream, address: &str, question: &Question) -> Result<B
     let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
     connection.abort();
     Ok(body.map_err(|_| "its answer has no end".to_owned())?.to_bytes())
+=======
+async fn whole(
+    stream: TcpStream,
+    address: &str,
+    request: Request<Full<Bytes>>,
+) -> Result<Answer, Failure> {
+    match timeout(ANSWER_WITHIN, read(stream, address, request)).await {
+        Ok(answer) => answer.map_err(|what| stranger(address, &what)),
+        Err(_) => Err(silent(address, "no answer in time")),
+    }
+}
+
+async fn read(
+    stream: TcpStream,
+    address: &str,
+    mut request: Request<Full<Bytes>>,
+) -> Result<Answer, String> {
+    let no_http = |_| "it does not speak plain HTTP".to_owned();
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(no_http)?;
+    let connection = tokio::spawn(connection);
+    let host = HeaderValue::from_str(address).map_err(|error| error.to_string())?;
+    request.headers_mut().insert(HOST, host);
+    let response = sender.send_request(request).await.map_err(no_http)?;
+    let status = response.status();
+    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+    connection.abort();
+    let body = body.map_err(|_| "its answer has no end".to_owned())?.to_bytes();
+    Ok(Answer { address: address.to_owned(), status, body })
+>>>>>>> 9d9f96b (purge, control, cli: purge by URL, prefix, tag and site, hard or soft)
 }
 
 fn silent(address: &str, what: &str) -> Failure {
@@ -112,7 +183,11 @@ fn silent(address: &str, what: &str) -> Failure {
 }
 
 /// Somebody answers who is not asked for.
+<<<<<<< HEAD
 fn stranger(address: &str, what: &str) -> Failure {
+=======
+pub(super) fn stranger(address: &str, what: &str) -> Failure {
+>>>>>>> 9d9f96b (purge, control, cli: purge by URL, prefix, tag and site, hard or soft)
     Failure::Failed(format!(
         "{address} is no admin listener of Tidegate: {what}; ask where `listeners.admin` says"
     ))
@@ -124,6 +199,7 @@ fn cause(error: &io::Error) -> String {
     text.split(" (os error").next().unwrap_or_default().to_lowercase()
 }
 
+<<<<<<< HEAD
 /// Where `--admin` or the configuration says to ask.
 pub(super) fn addresses(admin: Option<&str>, config: &Path) -> Result<Vec<String>, Failure> {
     match admin {
@@ -134,6 +210,10 @@ pub(super) fn addresses(admin: Option<&str>, config: &Path) -> Result<Vec<String
 
 /// Host and port of a URL, or host and port as they are.
 fn authority(url: &str) -> Result<String, Failure> {
+=======
+/// Host and port of a URL, or host and port as they are.
+pub(super) fn authority(url: &str) -> Result<String, Failure> {
+>>>>>>> 9d9f96b (purge, control, cli: purge by URL, prefix, tag and site, hard or soft)
     let authority = url.strip_prefix("http://").unwrap_or(url).trim_end_matches('/');
     let port = authority.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
     if port.is_none() || authority.contains('/') {
@@ -144,6 +224,7 @@ fn authority(url: &str) -> Result<String, Failure> {
     Ok(authority.to_owned())
 }
 
+<<<<<<< HEAD
 /// The admin listeners of a configuration.
 fn of_config(file: &Path) -> Result<Vec<String>, Failure> {
     let config = match config::load(file) {
@@ -183,6 +264,65 @@ fn admins_as_written(file: &Path) -> Vec<String> {
     };
     let addresses = admins.iter().filter_map(|admin| admin.as_str()?.parse::<SocketAddr>().ok());
     addresses.filter(|address| address.port() != 0).map(here).collect()
+=======
+/// Where the admin listeners of a configuration are, and what may be shown to them.
+pub(super) struct Admins {
+    /// At least one.
+    pub(super) addresses: Vec<String>,
+    /// Whose bearer may purge.
+    pub(super) token: Option<Token>,
+}
+
+impl Admins {
+    /// Of the configuration in `file`.
+    pub(super) fn of_config(file: &Path) -> Result<Admins, Failure> {
+        let admins = match config::load(file) {
+            Ok(config) => Admins::of(&config),
+            Err(errors) => match Admins::as_written(file) {
+                admins if admins.addresses.is_empty() => {
+                    return Err(Failure::Misused(errors.to_string()));
+                }
+                admins => admins,
+            },
+        };
+        if admins.addresses.is_empty() {
+            return Err(Failure::Misused(format!(
+                "{}: no admin listener with a port of its own; write \
+                 `admin = [\"127.0.0.1:9180\"]` under `[listeners]`",
+                file.display()
+            )));
+        }
+        Ok(admins)
+    }
+
+    fn of(config: &Config) -> Admins {
+        let admins = config.listeners.iter().filter(|l| l.kind == ListenerKind::Admin);
+        let addresses = admins.filter(|admin| admin.address.port() != 0);
+        let addresses = addresses.map(|admin| here(admin.address)).collect();
+        Admins { addresses, token: config.admin.token.clone() }
+    }
+
+    /// Those of a configuration that is not right any more, or not to this user: a volume that is
+    /// ill is a reason to ask.
+    fn as_written(file: &Path) -> Admins {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        let table = text.parse::<toml::Table>().unwrap_or_default();
+        let setting = |section: &str, key: &str| table.get(section)?.get(key);
+        let admins = match setting("listeners", "admin") {
+            Some(toml::Value::Array(admins)) => admins.as_slice(),
+            Some(one) => std::slice::from_ref(one),
+            None => &[],
+        };
+        let addresses = admins.iter().filter_map(|admin| admin.as_str()?.parse().ok());
+        let addresses = addresses.filter(|address: &SocketAddr| address.port() != 0).map(here);
+        let token = || {
+            let folder = file.parent().unwrap_or(Path::new(""));
+            let path = folder.join(setting("admin", "token_file")?.as_str()?);
+            Token::of(&fs::read_to_string(path).ok()?)
+        };
+        Admins { addresses: addresses.collect(), token: token() }
+    }
+>>>>>>> 9d9f96b (purge, control, cli: purge by URL, prefix, tag and site, hard or soft)
 }
 
 /// Where a listener of this machine is reached from it.
@@ -225,9 +365,16 @@ mod tests {
             ("[\"127.0.0.1:0\", \"[::]:29180\"]", vec!["[::1]:29180"]),
         ] {
             fs::write(&file, format!("[listeners]\nadmin = {admin}\n{volume}")).unwrap();
+<<<<<<< HEAD
             assert_eq!(of_config(&file).ok().unwrap(), expected);
         }
         fs::write(&file, volume).unwrap();
         assert!(matches!(of_config(&file), Err(Failure::Misused(_))));
+=======
+            assert_eq!(Admins::of_config(&file).ok().unwrap().addresses, expected);
+        }
+        fs::write(&file, volume).unwrap();
+        assert!(matches!(Admins::of_config(&file), Err(Failure::Misused(_))));
+>>>>>>> 9d9f96b (purge, control, cli: purge by URL, prefix, tag and site, hard or soft)
     }
 }

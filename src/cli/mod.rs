@@ -15,6 +15,7 @@ mod check;
 #[cfg(feature = "demo")]
 pub mod demo;
 mod explain;
+mod purge;
 mod serve;
 mod status;
 mod volume;
@@ -35,6 +36,7 @@ Examples:
   tidegate check /etc/tidegate/tidegate.toml --request 'GET https://video.example.com/film/a.m3u8'
   tidegate status
   tidegate explain https://video.example.com/film/1.m4s
+  tidegate purge https://video.example.com/film/a.m3u8
   tidegate volume inspect /dev/disk/by-id/nvme-EXAMPLE
 
 Exit codes: 0 done, 1 failed, 64 misused (the command line, or a fault in the configuration)";
@@ -54,6 +56,7 @@ enum Command {
     Check(check::Args),
     Status(status::Args),
     Explain(explain::Args),
+    Purge(purge::Args),
     Volume(volume::Args),
     #[cfg(feature = "demo")]
     Demo(demo::Args),
@@ -66,6 +69,7 @@ impl Command {
             Command::Check(args) => print(&check::run(&args)?),
             Command::Status(args) => print(&status::run(&args)?),
             Command::Explain(args) => print(&explain::run(&args)?),
+            Command::Purge(args) => print(&purge::run(&args)?),
             Command::Volume(args) => volume::run(&args),
             #[cfg(feature = "demo")]
             Command::Demo(args) => demo::run(&args),

@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use http::Request;
 use serde_json::Value;
 
 use super::{Failure, USUAL_CONFIG, admin};
@@ -38,8 +39,9 @@ pub(super) struct Args {
 /// Asks; what is to be printed.
 pub(super) fn run(args: &Args) -> Result<String, Failure> {
     let addresses = admin::addresses(args.admin.as_deref(), &args.config)?;
-    let question = admin::Question { target: "/status.json".to_owned(), fields: Vec::new() };
-    let told = admin::ask(&addresses, &question, is_status)?;
+    let request = Request::get("/status.json").body(Default::default());
+    let request = request.expect("a path without fields is a request");
+    let told = admin::told(&addresses, &request, is_status)?;
     Ok(match args.json {
         true => format!("{:#}\n", told.value),
         false => table::of(&admin::understood(&told)?, &told.address),

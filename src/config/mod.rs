@@ -21,6 +21,7 @@ use crate::limits::{
 use crate::object::BlockSize;
 use crate::site::Sites;
 
+pub use admin::Admin;
 pub use certificates::{Certificate, Certificates};
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use listeners::{Listener, ListenerKind};
@@ -33,6 +34,7 @@ pub use volumes::{SsdVolume, VolumeKind};
 
 use raw::{Section, Source};
 
+mod admin;
 mod certificates;
 mod error;
 #[doc(hidden)]
@@ -58,6 +60,8 @@ pub struct Config {
     pub file: String,
     /// Addresses to listen at.
     pub listeners: Vec<Listener>,
+    /// What operators may do.
+    pub admin: Admin,
     /// Certificates for https listeners; not empty if there is one.
     pub certificates: Certificates,
     /// How many threads.
@@ -238,6 +242,7 @@ fn read(document: &Section<'_>, machine: &Machine) -> Config {
     Config {
         file: document.source.name.to_owned(),
         listeners,
+        admin: document.section("admin", admin::read),
         certificates,
         threads: document.section("threads", |section| threads(section, machine)),
         memory: document.section("memory", |section| memory::read(section, machine, &index)),

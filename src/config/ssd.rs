@@ -41,6 +41,11 @@ pub struct Ssd {
 }
 
 impl Ssd {
+    /// Where the journal of purges is: beside the state.
+    pub fn purges(&self) -> PathBuf {
+        self.state.with_extension("purges")
+    }
+
     /// Why this user cannot remember there which volumes fail, if he cannot. Changes nothing.
     pub fn state_fault(&self) -> Option<String> {
         let there = folder_of(&self.state).ancestors().find(|folder| folder.exists())?;

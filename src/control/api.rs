@@ -1,8 +1,9 @@
 //! What the admin listener answers: metrics, health, status, explanations. Only here are its codes
 //! chosen.
 //!
-//! Read-only: GET and HEAD. Nothing here waits for a viewer or a fill, and nothing but an
-//! explanation for a disk, so it answers while the appliance is overloaded.
+//! Read-only: GET and HEAD, but for `/purge`, which `purge.rs` answers. Nothing here waits for a
+//! viewer or a fill, and nothing but an explanation or a purge for a disk, so it answers while the
+//! appliance is overloaded.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,13 +17,14 @@ use hyper::body::Incoming;
 use serde::Serialize;
 
 use super::explained::{ExplainSource, Unexplained};
+use super::purge::{AskedBody, Purger};
 use super::status::{Status, StatusSource};
 use super::{Phase, Readiness};
 use crate::metrics::{self, Metrics};
 use crate::server::{ConnectionFacts, Handler};
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
+pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROMETHEUS: HeaderValue = HeaderValue::from_static(metrics::CONTENT_TYPE);
 
 /// The admin listener's handler; one serves any number of connections.
@@ -31,6 +33,7 @@ pub struct Admin {
     readiness: Readiness,
     status: StatusSource,
     explain: ExplainSource,
+    purger: Purger,
 }
 
 impl Admin {
@@ -40,12 +43,16 @@ impl Admin {
         readiness: Readiness,
         status: StatusSource,
         explain: ExplainSource,
+        purger: Purger,
     ) -> Admin {
-        Admin { metrics, readiness, status, explain }
+        Admin { metrics, readiness, status, explain, purger }
     }
 
-    /// Answers one request; its body is not read. Safe to drop.
-    pub async fn answer<B>(&self, request: Request<B>) -> Response<Full<Bytes>> {
+    /// Answers one request; its body is read of a purge alone. Safe to drop.
+    pub async fn answer<B: AskedBody>(&self, request: Request<B>) -> Response<Full<Bytes>> {
+        if request.uri().path() == "/purge" {
+            return self.purger.answer(request).await;
+        }
         let send_body = match *request.method() {
             Method::GET => SendBody::Yes,
             Method::HEAD => SendBody::No,
@@ -116,12 +123,12 @@ fn ready_page(phase: Phase) -> Page {
 }
 
 /// Whether the body is sent or only described.
-enum SendBody {
+pub(super) enum SendBody {
     Yes,
     No,
 }
 
-struct Page {
+pub(super) struct Page {
     status: StatusCode,
     content_type: HeaderValue,
     body: Bytes,
@@ -133,11 +140,15 @@ impl Page {
         Page::new(status, JSON, text.expect("it is made of strings, numbers and lists"))
     }
 
-    fn new(status: StatusCode, content_type: HeaderValue, body: impl Into<Bytes>) -> Page {
+    pub(super) fn new(
+        status: StatusCode,
+        content_type: HeaderValue,
+        body: impl Into<Bytes>,
+    ) -> Page {
         Page { status, content_type, body: body.into() }
     }
 
-    fn into_response(self, send_body: SendBody) -> Response<Full<Bytes>> {
+    pub(super) fn into_response(self, send_body: SendBody) -> Response<Full<Bytes>> {
         let length = self.body.len();
         let mut response = Response::new(match send_body {
             SendBody::Yes => Full::new(self.body),
@@ -158,7 +169,7 @@ impl Page {
 mod tests {
     use std::time::Duration;
 
-    use http_body_util::BodyExt;
+    use http_body_util::{BodyExt, Empty};
     use serde_json::{Value, json};
 
     use super::*;
@@ -167,6 +178,8 @@ mod tests {
     use crate::metrics::labels::{Lookup, Tier, Wait};
     use crate::metrics::ssd::{Latency, SsdSample, VolumeSample};
     use crate::object::PieceMap;
+    use crate::purge::Purges;
+    use crate::site::Sites;
 
     fn admin() -> Admin {
         let metrics = Metrics::new();
@@ -197,7 +210,10 @@ mod tests {
             let error = format!("asked for {} with {:?}", head.uri, head.headers.get("range"));
             Box::pin(async { Err(Unexplained { error }) })
         };
-        Admin::new(metrics, Readiness::new(), Box::new(status), Box::new(explain))
+        let sites = Arc::<Sites>::default();
+        let (purges, _) = Purges::start(&sites, None).unwrap();
+        let purger = Purger { purges, sites, token: None };
+        Admin::new(metrics, Readiness::new(), Box::new(status), Box::new(explain), purger)
     }
 
     const BOUNDS: &[Duration] = &[Duration::from_millis(1)];
@@ -232,7 +248,8 @@ mod tests {
 
     /// Status, body and the answer's head.
     async fn ask(admin: &Admin, method: &str, target: &str) -> (u16, String, Response<()>) {
-        let request = Request::builder().method(method).uri(target).body(()).unwrap();
+        let request = Request::builder().method(method).uri(target);
+        let request = request.body(Empty::<Bytes>::new()).unwrap();
         let (parts, body) = admin.answer(request).await.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         let text = String::from_utf8(body.to_vec()).unwrap();

@@ -1,10 +1,12 @@
 //! The control plane of one appliance: what operators ask it. Delivery never waits for it.
 //!
-//! Holds whether the appliance wants viewers; [`api`] answers the admin listener, [`status`] is
-//! what the status page shows, [`explained`] what is told of one object.
+//! Holds whether the appliance wants viewers; [`api`] answers the admin listener, [`purge`] those
+//! who purge there; [`status`] is what the status page shows, [`explained`] what is told of one
+//! object.
 
 pub mod api;
 pub mod explained;
+pub mod purge;
 pub mod status;
 
 use std::sync::Arc;

@@ -11,6 +11,7 @@ mod feed;
 mod growing;
 mod held;
 mod kept;
+mod purged;
 mod record;
 mod reply;
 mod slice;

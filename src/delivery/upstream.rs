@@ -2,7 +2,6 @@
 
 use std::mem::take;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
 use http::StatusCode;
 use http::header::{
@@ -32,9 +31,7 @@ impl Transaction<'_> {
     /// # Errors
     /// `Overload` when the volume is ill, and origins are asked for as much as they may be already.
     pub(super) async fn known(&mut self) -> Result<Known, DeliveryError> {
-        let fields = &self.viewer.parts.headers;
-        let (heads, key) = (&self.shared.heads, &self.asked.key);
-        let find = || heads.find(key, fields, Instant::now());
+        let find = || self.find();
         let known = find();
         if !matches!(known, Known::Nothing) {
             return Ok(known);
@@ -91,6 +88,9 @@ impl Transaction<'_> {
             return self.answer_stale(stale, Forwarded::from(reason)).await;
         };
         let collapsed = place == Place::Behind;
+        if collapsed && self.was_purged(&opened) {
+            return Ok(Attempt::Again);
+        }
         if !collapsed {
             self.viewer.count_origin_requests(1);
             self.withheld = opened.withheld().cloned().unwrap_or_default();

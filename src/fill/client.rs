@@ -3,6 +3,7 @@
 //! Nothing here knows pieces or viewers. Every wait has a deadline; an attempt that could not have
 //! been answered yet is made again, at the next origin if there is one, a bounded number of times.
 
+mod answer;
 mod outage;
 mod redirect;
 mod strict;
@@ -17,7 +18,7 @@ use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, COOKIE, HOST, VIA};
 use http::uri::{Authority, PathAndQuery, Scheme as UriScheme};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
 use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper_rustls::{ConfigBuilderExt, FixedServerNameResolver, HttpsConnector};
@@ -27,6 +28,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls_pki_types::ServerName;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+pub use self::answer::Answer;
 use self::outage::Outage;
 use self::redirect::{followed, resolve};
 use self::strict::StrictConnector;
@@ -34,6 +36,7 @@ use crate::fill::error::FillError;
 use crate::limits::{ORIGIN_READ_BYTES_MAX, REDIRECTS_MAX, RESPONSE_FIELDS_MAX};
 use crate::memory::{Class, Governor, Reservation, Use};
 use crate::message::via::Via;
+use crate::purge::Birth;
 use crate::site::{Origin, Site, Sites};
 
 /// How long an origin may take.
@@ -62,23 +65,6 @@ pub struct Ask {
     pub conditions: Vec<(HeaderName, HeaderValue)>,
     /// How long the origin may hold it on purpose, beside what an answer takes.
     pub hold: Duration,
-}
-
-/// The head of an answer, and its body yet to be read.
-#[derive(Debug)]
-pub struct Answer {
-    /// Its status.
-    pub status: StatusCode,
-    /// Its fields, as they came.
-    pub fields: HeaderMap,
-    /// Its body.
-    pub body: Incoming,
-    /// When the request was sent.
-    pub requested_at: SystemTime,
-    /// When the head came.
-    pub received_at: SystemTime,
-    /// The connection's place, given back when the body has been read.
-    pub connection: Connection,
 }
 
 /// A place among an origin's connections, with the memory of its read buffer.
@@ -184,6 +170,8 @@ impl Client {
                     body,
                     requested_at,
                     received_at: SystemTime::now(),
+                    birth: Birth::default(),
+                    tags: None,
                     connection,
                 });
             };

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use crate::fill::Opened;
 use crate::fill::run::{Reader, Run, Sharing};
 use crate::object::{ObjectKey, VersionId};
+use crate::purge::{Birth, Purges};
 
 const SHARDS: usize = 64;
 
@@ -161,7 +162,13 @@ fn shared(runs: &[Arc<Run>]) -> impl Iterator<Item = &Arc<Run>> {
 
 /// The objects whose head is being asked for.
 pub struct Openings {
-    by_key: Sharded<ObjectKey, watch::Receiver<Option<Arc<Opened>>>>,
+    by_key: Sharded<ObjectKey, Asked>,
+}
+
+/// A question in flight.
+struct Asked {
+    answer: watch::Receiver<Option<Arc<Opened>>>,
+    birth: Birth,
 }
 
 /// What a viewer does about an object whose head must be asked for.
@@ -178,14 +185,18 @@ impl Openings {
         Openings { by_key: Sharded::new() }
     }
 
-    /// Joins the question in flight for `key`, or begins one.
-    pub fn join(&self, key: &ObjectKey) -> Opening {
+    /// Joins the question in flight for `key`, or begins one. What was asked before the object was
+    /// purged answers nobody who comes after that: another question takes its place.
+    pub fn join(&self, key: &ObjectKey, purges: &Purges) -> Opening {
+        let birth = purges.birth();
         let mut shard = self.by_key.shard(key);
-        if let Some(asked) = shard.get(key) {
-            return Opening::Follow(asked.clone());
+        if let Some(asked) = shard.get(key)
+            && !purges.covers(key, &asked.birth)
+        {
+            return Opening::Follow(asked.answer.clone());
         }
         let (sender, receiver) = watch::channel(None);
-        shard.insert(key.clone(), receiver.clone());
+        shard.insert(key.clone(), Asked { answer: receiver.clone(), birth });
         Opening::Lead(sender, receiver)
     }
 
@@ -195,7 +206,10 @@ impl Openings {
     }
 
     /// The question is answered: who comes now looks at the heads again.
-    pub fn close(&self, key: &ObjectKey) {
-        self.by_key.shard(key).remove(key);
+    pub fn close(&self, key: &ObjectKey, answer: &watch::Receiver<Option<Arc<Opened>>>) {
+        let mut shard = self.by_key.shard(key);
+        if shard.get(key).is_some_and(|asked| asked.answer.same_channel(answer)) {
+            shard.remove(key);
+        }
     }
 }

@@ -32,6 +32,7 @@ use crate::metrics::Counters;
 use crate::object::{
     BlockKey, BlockSize, ByteRange, ObjectKey, PieceMap, VersionId, VersionNumbers,
 };
+use crate::purge::{Purges, Standing};
 
 use self::client::{Ask, Client};
 use self::collapse::{Joined, Made, Opening, Openings, Runs};
@@ -49,6 +50,8 @@ pub struct Filler {
     pub ram: Arc<Ram>,
     /// Where they are kept.
     pub ssd: Arc<Ssd>,
+    /// What was purged of it.
+    pub purges: Arc<Purges>,
     /// Who is asked.
     pub client: Client,
     /// Every byte held is reserved here.
@@ -161,10 +164,10 @@ impl Filler {
         if wanted.has_authorization || leaves_nothing {
             return self.open_alone(wanted).await;
         }
-        let (answer, place) = match self.openings.join(&wanted.key) {
+        let (answer, place) = match self.openings.join(&wanted.key, &self.purges) {
             Opening::Follow(answer) => (answer, Place::Behind),
             Opening::Lead(tell, answer) => {
-                let close = Close { filler: self.clone(), key: wanted.key.clone() };
+                let close = Close::new(self, &wanted.key, &answer);
                 if self.is_answered(&wanted) {
                     drop(close);
                     tell.send_replace(Some(Arc::new(Opened::Failed(Arc::new(FillError::Changed)))));
@@ -192,8 +195,8 @@ impl Filler {
 
     /// Asks whether a stored response is still good, behind the answers it gives meanwhile.
     pub fn refresh(self: &Arc<Self>, wanted: Wanted) {
-        if let Opening::Lead(tell, _) = self.openings.join(&wanted.key) {
-            let close = Close { filler: self.clone(), key: wanted.key.clone() };
+        if let Opening::Lead(tell, answer) = self.openings.join(&wanted.key, &self.purges) {
+            let close = Close::new(self, &wanted.key, &answer);
             self.spawn(self.clone().lead(wanted, tell, Sharing::Shared, Some(close)));
         }
     }
@@ -314,8 +317,20 @@ impl Filler {
         end
     }
 
-    /// Stores a head as the newest of its variant, in ram and where an ssd knows the object.
+    /// Stores a head as the newest of its variant, in ram and where an ssd knows the object; not
+    /// one that was purged while it came.
     fn keep_head(&self, key: &ObjectKey, head: &Arc<Head>, change: Change) {
+        match self.purges.reckon(key, &head.birth, &head.tags) {
+            Standing::Untouched => {}
+            Standing::Gone => return,
+            Standing::StaleSince(..) => {
+                let variants = self.heads.variants(key);
+                let newer = |kept: &Arc<Head>| head.birth.is_before(&kept.birth);
+                if variants.iter().any(|kept| kept.variant == head.variant && newer(kept)) {
+                    return;
+                }
+            }
+        }
         self.ssd.head_changed(key, change, || self.heads.store(key.clone(), head.clone()));
     }
 
@@ -357,11 +372,22 @@ impl Filler {
 struct Close {
     filler: Arc<Filler>,
     key: ObjectKey,
+    answer: watch::Receiver<Option<Arc<Opened>>>,
+}
+
+impl Close {
+    fn new(
+        filler: &Arc<Filler>,
+        key: &ObjectKey,
+        answer: &watch::Receiver<Option<Arc<Opened>>>,
+    ) -> Close {
+        Close { filler: filler.clone(), key: key.clone(), answer: answer.clone() }
+    }
 }
 
 impl Drop for Close {
     fn drop(&mut self) {
-        self.filler.openings.close(&self.key);
+        self.filler.openings.close(&self.key, &self.answer);
     }
 }
 

@@ -28,6 +28,7 @@ use crate::message::range::ContentRange;
 use crate::message::response::{self, Stored};
 use crate::message::vary::VariantKey;
 use crate::metrics::labels::OriginError;
+use crate::purge::{Standing, Tags};
 
 /// A body that is here and must be pumped.
 type Job = (Arc<Run>, Source);
@@ -36,7 +37,7 @@ impl Filler {
     /// Asks, tells the waiters, and then brings the body.
     pub(super) async fn lead(
         self: Arc<Self>,
-        wanted: Wanted,
+        mut wanted: Wanted,
         tell: watch::Sender<Option<Arc<Opened>>>,
         rounded: Sharing,
         close: Option<Close>,
@@ -48,7 +49,7 @@ impl Filler {
                 let error = FillError::Overload { what: "fill run" };
                 (Opened::Failed(Arc::new(error)), None, None)
             }
-            Ok(allowed) => match self.open_once(&wanted, rounded).await {
+            Ok(allowed) => match self.open_once(&mut wanted, rounded).await {
                 Ok((opened, job)) => (opened, job, Some(allowed)),
                 Err(error) => {
                     self.count_error(&error);
@@ -71,9 +72,16 @@ impl Filler {
 
     async fn open_once(
         self: &Arc<Self>,
-        wanted: &Wanted,
+        wanted: &mut Wanted,
         rounded: Sharing,
     ) -> Result<(Opened, Option<Job>), FillError> {
+        // Before what is held is looked at: a purge that comes between the two covers the answer.
+        let birth = self.purges.birth();
+        wanted.stale = wanted.stale.take().filter(|head| {
+            let standing = self.purges.reckon(&wanted.key, &head.birth, &head.tags);
+            !matches!(standing, Standing::Gone)
+        });
+        let wanted = &*wanted;
         let mut ask = wanted.ask.clone();
         ask.conditions = wanted.conditions(rounded);
         self.counters.origin_requests.count(());
@@ -85,6 +93,7 @@ impl Filler {
             return Ok((rested(head, Some(answer.status)), None));
         }
         wanted.rule().response.apply_to(&mut answer.fields);
+        (answer.birth, answer.tags) = (birth, Tags::take_from(&mut answer.fields));
         match (answer.status, &wanted.stale) {
             (StatusCode::NOT_MODIFIED, Some(stale)) => {
                 return Ok((self.confirm(wanted, stale, &answer)?, None));
@@ -134,7 +143,9 @@ impl Filler {
         };
         let withheld = response::withheld_fields(&fields);
         let stored = stale.stored.refreshed(&fields, answer.received_at);
-        let head = Head { stored, ..Head::clone(stale) };
+        let birth = answer.birth.clone();
+        let tags = answer.tags.clone().unwrap_or_else(|| stale.tags.clone());
+        let head = Head { stored, birth, tags, ..Head::clone(stale) };
         match self.assess(wanted, head.stored.status(), &fields, answer) {
             Assessment::Shared(freshness) => {
                 let head = Arc::new(Head { freshness, ..head });
@@ -251,6 +262,8 @@ impl Filler {
             version,
             freshness: freshness.unwrap_or(Freshness::expired(answer.received_at)),
             variant: VariantKey::of(stored.vary(), &wanted.viewer_fields).unwrap_or_default(),
+            birth: answer.birth.clone(),
+            tags: answer.tags.clone().unwrap_or_default(),
             stored,
         });
         match freshness {

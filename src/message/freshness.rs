@@ -169,6 +169,18 @@ impl Freshness {
         !self.no_cache && self.staleness(now) < self.stale_if_error
     }
 
+    /// The same, but stale from `since` on, if it would have been fresh for longer.
+    pub fn stale_since(self, since: SystemTime) -> Freshness {
+        // Before it came: the time it may be used stale had begun by then.
+        let before = self.received_at.duration_since(since).unwrap_or_default();
+        Freshness {
+            lifetime: self.lifetime.min(self.age(since)),
+            stale_while_revalidate: self.stale_while_revalidate.saturating_sub(before),
+            stale_if_error: self.stale_if_error.saturating_sub(before),
+            ..self
+        }
+    }
+
     /// What is left of its lifetime in whole seconds as `Age` counts them; negative when it is
     /// over.
     pub fn ttl_seconds(&self, now: SystemTime) -> i64 {

@@ -80,6 +80,26 @@ pub const REFUSALS: Series = labelled(
     "class",
     counter("tidegate_refusals_total", "Reservations of memory refused, by class of work."),
 );
+/// Hard purges, by what was named.
+pub const PURGES_HARD: Series = labelled(
+    "kind",
+    counter(
+        "tidegate_purges_hard_total",
+        "Purges that leave nothing to be used, by what is named.",
+    ),
+);
+/// Soft purges, by what was named.
+pub const PURGES_SOFT: Series = labelled(
+    "kind",
+    counter(
+        "tidegate_purges_soft_total",
+        "Purges that leave what must be asked about, by what is named; overflow: a whole site, \
+         because more was purged of it than is remembered.",
+    ),
+);
+/// Things that were purged and are remembered.
+pub const PURGE_ENTRIES: Series =
+    gauge("tidegate_purge_entries", "Things that were purged and are remembered.");
 /// Viewers' connections open now.
 pub const CONNECTIONS_OPEN: Series =
     gauge("tidegate_connections_open", "Viewers' connections open now.");
@@ -270,6 +290,9 @@ pub(super) const READ_AT_SCRAPE: &[Series] = &[
     MEMORY_USED,
     MEMORY_BUDGET,
     REFUSALS,
+    PURGES_HARD,
+    PURGES_SOFT,
+    PURGE_ENTRIES,
     CONNECTIONS_OPEN,
     CONNECTIONS_ACCEPTED,
     CONNECTIONS_REFUSED,

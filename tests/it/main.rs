@@ -22,6 +22,7 @@ mod operator;
 mod private;
 mod property;
 mod protocol;
+mod purge;
 mod range;
 mod redirects;
 mod seek;

@@ -160,6 +160,12 @@ impl Request {
         self
     }
 
+    /// With a document as its body.
+    pub(crate) fn json(mut self, document: &serde_json::Value) -> Request {
+        self.body = document.to_string().into();
+        self
+    }
+
     /// Asks and reads the whole answer; panics where there is none.
     pub(crate) async fn send(&self) -> Response {
         self.try_send().await.unwrap_or_else(|error| panic!("{self}: {error}"))

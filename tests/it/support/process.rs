@@ -21,7 +21,8 @@ pub(crate) struct Process {
     child: Child,
     /// Where viewers ask.
     pub(crate) http: SocketAddr,
-    admin: SocketAddr,
+    /// Where operators ask.
+    pub(crate) admin: SocketAddr,
     logged: Arc<Mutex<Vec<String>>>,
     /// Reads what it logs until it ends; none when that has been waited for.
     reader: Option<JoinHandle<()>>,

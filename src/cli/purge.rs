@@ -1,0 +1,129 @@
+//! `tidegate purge`: has a running appliance purge objects, by URL, prefix, tag or site.
+//!
+//! Asks the admin listener of the configuration, with its token, once. What is named is judged by
+//! the appliance, by the sites it runs with.
+
+use std::path::PathBuf;
+
+use http::header::AUTHORIZATION;
+use http::{Request, StatusCode};
+use serde_json::Value;
+
+use super::admin::{Admins, Answer, ask, stranger};
+use super::{Failure, USUAL_CONFIG};
+use crate::purge::request::PurgeRequest;
+
+const EXAMPLES: &str = "\
+Examples:
+  tidegate purge https://video.example.com/film/a.m3u8
+  tidegate purge --prefix https://video.example.com/film/ --soft
+  tidegate purge --tag season-3 --tag trailers
+  tidegate purge --tag season-3 --site film
+  tidegate purge --site film --json
+
+A prefix is compared with paths byte by byte: /film also begins /films. Tags are those of Cache-Tag,
+Surrogate-Key and xkey. What is purged holds when the command ends, after a crash too.
+
+Exit codes: 0 purged, 1 not purged, 64 misused";
+
+/// Purge objects, by URL, prefix, tag or site
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// Objects, with all their variants
+    #[arg(value_name = "URL")]
+    urls: Vec<String>,
+    /// All objects whose URL begins so; may be repeated
+    #[arg(long, value_name = "URL")]
+    prefix: Vec<String>,
+    /// All objects with this tag; may be repeated
+    #[arg(long, value_name = "TAG")]
+    tag: Vec<String>,
+    /// All objects of this site; with --tag, those with a tag
+    #[arg(long, value_name = "NAME")]
+    site: Option<String>,
+    /// Only make it stale: used again when its origin says so, and where its origin fails
+    #[arg(long)]
+    soft: bool,
+    /// Print what the appliance says, as JSON
+    #[arg(long)]
+    json: bool,
+    /// The configuration it runs with: its admin listener is asked, with its token
+    #[arg(long, value_name = "FILE", default_value = USUAL_CONFIG)]
+    config: PathBuf,
+}
+
+/// Has it purged; what is to be printed.
+pub(super) fn run(args: &Args) -> Result<String, Failure> {
+    let asked = PurgeRequest {
+        urls: args.urls.clone(),
+        prefixes: args.prefix.clone(),
+        tags: args.tag.clone(),
+        site: args.site.clone(),
+        soft: args.soft,
+    };
+    if asked == (PurgeRequest { soft: args.soft, ..PurgeRequest::default() }) {
+        let text = "nothing to purge; say a URL, --prefix, --tag or --site";
+        return Err(Failure::Misused(text.to_owned()));
+    }
+    let admins = Admins::of_config(&args.config)?;
+    let token = admins.token.ok_or_else(|| {
+        Failure::Misused(format!(
+            "{}: no token to show; write `admin.token_file`, the path of a file with one",
+            args.config.display()
+        ))
+    })?;
+    let body = serde_json::to_vec(&asked).expect("texts and lists are JSON");
+    let request = Request::post("/purge")
+        .header(AUTHORIZATION, format!("Bearer {}", token.as_str()))
+        .body(body.into())
+        .expect("a token is printable");
+    let answer = ask(&admins.addresses, &request)?;
+    let said: Value = serde_json::from_slice(&answer.body).unwrap_or(Value::Null);
+    match answer.status {
+        StatusCode::OK if said["number"].is_u64() => Ok(match args.json {
+            true => format!("{said}\n"),
+            false => told(&asked, &said),
+        }),
+        _ => Err(refused(&answer, &said)),
+    }
+}
+
+fn refused(answer: &Answer, said: &Value) -> Failure {
+    match said["error"].as_str() {
+        Some(error) if answer.status == StatusCode::BAD_REQUEST => {
+            Failure::Misused(error.to_owned())
+        }
+        Some(error) => Failure::Failed(error.to_owned()),
+        None => stranger(&answer.address, &format!("it answers {}", answer.status)),
+    }
+}
+
+/// What was purged, in a line.
+fn told(asked: &PurgeRequest, said: &Value) -> String {
+    let count = |things: &[String], name: &str, plural: &str| match things.len() {
+        0 => None,
+        1 => Some(format!("1 {name}")),
+        many => Some(format!("{many} {plural}")),
+    };
+    let counts = [
+        count(&asked.urls, "URL", "URLs"),
+        count(&asked.prefixes, "prefix", "prefixes"),
+        count(&asked.tags, "tag", "tags"),
+    ];
+    let mut text = counts.into_iter().flatten().collect::<Vec<_>>().join(" and ");
+    if let Some(site) = &asked.site {
+        let of = if text.is_empty() { "site" } else { " of site" };
+        text = format!("{text}{of} {site}");
+    }
+    let softly = if asked.soft { " softly" } else { "" };
+    let sites = said["overflowed"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let sites = sites.collect::<Vec<_>>().join(", ");
+    let overflowed = match sites.is_empty() {
+        true => String::new(),
+        false => format!(
+            "; more was purged than is remembered, and so all of site {sites} was purged softly"
+        ),
+    };
+    format!("purged {text}{softly}{overflowed}\n")
+}

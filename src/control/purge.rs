@@ -1,0 +1,130 @@
+//! `POST /purge`: what is to be purged, asked by who bears the token. Only here are its codes
+//! chosen.
+//!
+//! Waits for the journal, on no viewer's path. Each answer is one line of JSON.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Body;
+use http_body_util::{BodyExt, Full, Limited};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use super::api::{JSON, Page, SendBody};
+use crate::limits::PURGE_REQUEST_BYTES_MAX;
+use crate::purge::request::PurgeRequest;
+use crate::purge::{PurgeError, Purges, Token};
+use crate::site::Sites;
+
+/// Purges for who may.
+pub struct Purger {
+    /// Who does it.
+    pub purges: Arc<Purges>,
+    /// Whose content.
+    pub sites: Arc<Sites>,
+    /// Who bears it may; `None`: nobody.
+    pub token: Option<Token>,
+}
+
+/// A request's body, whatever it is sent by.
+pub trait AskedBody: Body<Data = Bytes, Error: Into<BodyError>> {}
+
+impl<B: Body<Data = Bytes, Error: Into<BodyError>>> AskedBody for B {}
+
+type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What an answer says.
+type Said = (StatusCode, Value);
+
+impl Purger {
+    /// Answers one request. Dropping it midway is safe: what was begun is done.
+    pub async fn answer<B: AskedBody>(&self, request: Request<B>) -> Response<Full<Bytes>> {
+        let (status, value) = self.purge(request).await.unwrap_or_else(|refusal| refusal);
+        let page = Page::new(status, JSON, format!("{value}\n"));
+        let mut response = page.into_response(SendBody::Yes);
+        let fields = response.headers_mut();
+        match status {
+            StatusCode::UNAUTHORIZED => {
+                fields.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            StatusCode::METHOD_NOT_ALLOWED => {
+                fields.insert(ALLOW, HeaderValue::from_static("POST"));
+            }
+            _ => {}
+        }
+        response
+    }
+
+    async fn purge<B: AskedBody>(&self, request: Request<B>) -> Result<Said, Said> {
+        if request.method() != Method::POST {
+            return Err(refusal(StatusCode::METHOD_NOT_ALLOWED, "write POST to purge"));
+        }
+        self.admit(request.headers())?;
+        let too_long = || {
+            let text = format!("a request has {PURGE_REQUEST_BYTES_MAX} bytes at most");
+            refusal(StatusCode::PAYLOAD_TOO_LARGE, &text)
+        };
+        let body = Limited::new(request.into_body(), PURGE_REQUEST_BYTES_MAX);
+        let body = match timeout(BODY_WITHIN, body.collect()).await {
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+                return Err(too_long());
+            }
+            Ok(Err(_)) => return Err(refusal(StatusCode::BAD_REQUEST, "the request broke off")),
+            Err(_) => {
+                return Err(refusal(
+                    StatusCode::REQUEST_TIMEOUT,
+                    "the request did not end in time",
+                ));
+            }
+        };
+        let wrong = |fault| refusal(StatusCode::BAD_REQUEST, &format!("{fault}"));
+        let asked = PurgeRequest::parse(&body).map_err(wrong)?;
+        let scopes = asked.scopes(&self.sites).map_err(wrong)?;
+        let purged = scopes.len();
+        match self.purges.purge(scopes, asked.hardness()).await {
+            Ok(done) => {
+                let said = json!({
+                    "purged": purged,
+                    "soft": asked.soft,
+                    "number": done.number,
+                    "overflowed": done.overflowed,
+                });
+                Ok((StatusCode::OK, said))
+            }
+            Err(error) => Err(refusal(status_of(&error), &error.to_string())),
+        }
+    }
+
+    fn admit(&self, fields: &HeaderMap) -> Result<(), Said> {
+        match &self.token {
+            None => Err(refusal(
+                StatusCode::FORBIDDEN,
+                "nobody may purge here; write `admin.token_file` in the configuration, the path \
+                 of a file with a token",
+            )),
+            Some(token) if token.is_borne_by(fields) => Ok(()),
+            Some(_) => Err(refusal(
+                StatusCode::UNAUTHORIZED,
+                "who purges shows the token of `admin.token_file`: `Authorization: Bearer TOKEN`",
+            )),
+        }
+    }
+}
+
+fn status_of(error: &PurgeError) -> StatusCode {
+    match error {
+        PurgeError::Busy | PurgeError::Draining => StatusCode::SERVICE_UNAVAILABLE,
+        PurgeError::Journal { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+fn refusal(status: StatusCode, error: &str) -> Said {
+    (status, json!({ "error": error }))
+}
+
+const BODY_WITHIN: Duration = Duration::from_secs(10);

@@ -1,0 +1,222 @@
+//! Who does purges: a thread of its own, because the journal waits for a disk.
+//!
+//! What waits is done together, with one sync. The order of each purge: it is in the table, it is
+//! in the journal, it counts, it is acknowledged. What a fill that begins before it counts brings
+//! is covered by it.
+
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, TrySendError, sync_channel};
+use std::sync::{Arc, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::sync::oneshot;
+
+use super::Purges;
+use super::journal::Journal;
+use super::scope::{Hardness, Kind, Scope};
+use super::table::{Purge, Table};
+use crate::limits::PURGES_WAITING_MAX;
+
+/// What is counted of purges.
+#[derive(Debug, Default)]
+pub struct Figures {
+    pub(super) entries: AtomicU64,
+    counts: [[AtomicU64; 2]; Kind::ALL.len()],
+}
+
+impl Figures {
+    /// Things remembered.
+    pub fn entries(&self) -> u64 {
+        self.entries.load(Ordering::Relaxed)
+    }
+
+    /// Purges since the start.
+    pub fn count(&self, kind: Kind, hardness: Hardness) -> u64 {
+        self.of(kind, hardness).load(Ordering::Relaxed)
+    }
+
+    fn of(&self, kind: Kind, hardness: Hardness) -> &AtomicU64 {
+        &self.counts[kind as usize - 1][hardness as usize]
+    }
+}
+
+/// What is to be purged together.
+pub(super) struct Job {
+    scopes: Vec<Scope>,
+    hardness: Hardness,
+    reply: oneshot::Sender<Result<Purged, PurgeError>>,
+}
+
+/// What was done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Purged {
+    /// The number of the last purge.
+    pub number: u64,
+    /// Sites that were purged softly because too much was remembered of them; `*` is all.
+    pub overflowed: Vec<String>,
+}
+
+/// Why something was not purged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PurgeError {
+    /// Too many wait.
+    Busy,
+    /// The appliance stops.
+    Draining,
+    /// The journal cannot be written; it may have been purged all the same.
+    Journal {
+        /// What the system said.
+        reason: String,
+    },
+}
+
+impl fmt::Display for PurgeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PurgeError::Busy => f.write_str("too many purges wait; try again"),
+            PurgeError::Draining => f.write_str("the appliance stops"),
+            PurgeError::Journal { reason } => {
+                write!(f, "not purged for good: the journal cannot be written: {reason}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for PurgeError {}
+
+impl Purges {
+    /// Purges all of it. When this returns it is remembered and holds for whoever asks from now on.
+    /// Dropping it midway is safe: it is done all the same.
+    ///
+    /// # Errors
+    /// What was not purged may be purged all the same, but must be purged again.
+    pub async fn purge(
+        &self,
+        scopes: Vec<Scope>,
+        hardness: Hardness,
+    ) -> Result<Purged, PurgeError> {
+        let (reply, done) = oneshot::channel();
+        {
+            let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+            let jobs = jobs.as_ref().ok_or(PurgeError::Draining)?;
+            jobs.try_send(Job { scopes, hardness, reply }).map_err(|error| match error {
+                TrySendError::Full(_) => PurgeError::Busy,
+                TrySendError::Disconnected(_) => PurgeError::Draining,
+            })?;
+        }
+        done.await.unwrap_or(Err(PurgeError::Draining))
+    }
+}
+
+/// The thread; ends when it is told to.
+pub struct Keeper {
+    purges: Arc<Purges>,
+    thread: JoinHandle<()>,
+}
+
+impl Keeper {
+    /// Does what waits, and ends. Blocks.
+    pub fn finish(self) {
+        *self.purges.jobs.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        if self.thread.join().is_err() {
+            tracing::error!("the thread that purges panicked; its message is above");
+        }
+    }
+}
+
+pub(super) fn start(
+    purges: Purges,
+    mut journal: Option<Journal>,
+) -> io::Result<(Arc<Purges>, Keeper)> {
+    let (sender, jobs) = sync_channel(PURGES_WAITING_MAX);
+    *purges.jobs.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+    let purges = Arc::new(purges);
+    let kept = purges.clone();
+    let work = move || run(&kept, &jobs, journal.as_mut());
+    let thread = thread::Builder::new().name("purge".to_owned()).spawn(work)?;
+    Ok((purges.clone(), Keeper { purges, thread }))
+}
+
+fn run(purges: &Purges, jobs: &Receiver<Job>, mut journal: Option<&mut Journal>) {
+    while let Ok(first) = jobs.recv() {
+        let mut together = vec![first];
+        together.extend(jobs.try_iter().take(PURGES_WAITING_MAX));
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let at_seconds = since_epoch.as_secs();
+        let mut batch = Batch { number: purges.count(), at_seconds, purges: Vec::new() };
+        let mut replies = Vec::new();
+        let mut table = purges.table.write().unwrap_or_else(PoisonError::into_inner);
+        for Job { scopes, hardness, reply } in together {
+            let folded = batch.add(&mut table, &scopes, hardness);
+            replies.push((reply, batch.number, folded));
+        }
+        drop(table);
+        // Only this thread changes it: nobody waits for this lock, however long the disk takes.
+        let table = purges.table.read().unwrap_or_else(PoisonError::into_inner);
+        let appended = match &mut journal {
+            Some(journal) => journal.append(&batch.purges, batch.number, &table),
+            None => Ok(()),
+        };
+        purges.figures.entries.store(table.len() as u64, Ordering::Relaxed);
+        drop(table);
+        if let Err(error) = &appended {
+            tracing::error!("a purge was refused, as the journal cannot be written: {error}");
+        } else {
+            purges.count.store(batch.number, Ordering::Release);
+            for purge in &batch.purges {
+                let count = purges.figures.of(purge.scope.kind, purge.hardness);
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        for (reply, number, folded) in replies {
+            let names = folded.into_iter().map(|site| purges.site_name(site));
+            let purged = Purged { number, overflowed: names.collect() };
+            purged.overflowed.iter().for_each(|site| warn_of_overflow(site));
+            let failed = |error: &io::Error| PurgeError::Journal { reason: error.to_string() };
+            // Who asked may be gone.
+            let _ = reply.send(appended.as_ref().map_err(failed).map(|()| purged));
+        }
+    }
+}
+
+/// What is done together.
+struct Batch {
+    /// Of the last one.
+    number: u64,
+    at_seconds: u64,
+    purges: Vec<Purge>,
+}
+
+impl Batch {
+    /// Adds purges to the table; the sites that had to be folded for it.
+    fn add(&mut self, table: &mut Table, scopes: &[Scope], hardness: Hardness) -> Vec<u64> {
+        let mut folded = Vec::new();
+        for scope in scopes {
+            if let Some(site) = table.without_room_for(scope) {
+                self.apply(table, Scope::whole(Kind::Fold, site), Hardness::Soft);
+                folded.push(site);
+            }
+            self.apply(table, *scope, hardness);
+        }
+        folded.dedup();
+        folded
+    }
+
+    fn apply(&mut self, table: &mut Table, scope: Scope, hardness: Hardness) {
+        self.number += 1;
+        let purge = Purge { number: self.number, at_seconds: self.at_seconds, scope, hardness };
+        table.apply(&purge);
+        self.purges.push(purge);
+    }
+}
+
+fn warn_of_overflow(site: &str) {
+    tracing::warn!(
+        site,
+        "more was purged than is remembered: the whole site counts as purged softly, and its \
+         origin is asked about everything kept"
+    );
+}

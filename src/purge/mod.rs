@@ -1,0 +1,192 @@
+//! Purges: what an operator declared gone, or to be asked about, before a certain moment.
+//!
+//! A purge has a number, one more than the one before. A head has a birth: the number of the last
+//! purge when its origin was asked for it. A purge covers what it names if that was born before
+//! it. Nothing is searched for when a purge comes: who looks a head up compares the two, and that
+//! costs one comparison unless there was a purge since the last time. Always holds: a purge that
+//! was acknowledged is in the journal, if there is one, and covers what it names from then on.
+
+pub mod fuzz;
+mod journal;
+mod keeper;
+pub mod request;
+mod scope;
+mod table;
+mod tags;
+mod token;
+
+use std::hash::{BuildHasher, RandomState};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use self::journal::Journal;
+use self::keeper::{Figures, Job};
+pub use self::keeper::{Keeper, PurgeError, Purged};
+pub use self::scope::{Hardness, Kind, Scope};
+use self::table::{Covered, Table};
+pub use self::tags::Tags;
+pub use self::token::{TOKEN_BYTES_MIN, Token};
+use crate::object::ObjectKey;
+use crate::site::Sites;
+
+/// When a head's origin was asked for it, reckoned in purges.
+#[derive(Debug, Default)]
+pub struct Birth {
+    /// Whose numbers those are; zero: nobody counted.
+    journal: u64,
+    /// The purges there had been.
+    number: u64,
+    /// One more than the last purge that was reckoned with.
+    reckoned: AtomicU64,
+}
+
+impl Birth {
+    /// As it is written with a head: whose number it is, and the number.
+    pub fn to_recorded(&self) -> Option<[u64; 2]> {
+        (self.journal != 0).then_some([self.journal, self.number])
+    }
+
+    /// Of a head that was written; nothing was reckoned with yet.
+    pub fn recorded(recorded: Option<[u64; 2]>) -> Birth {
+        let [journal, number] = recorded.unwrap_or_default();
+        Birth { journal, number, reckoned: AtomicU64::new(0) }
+    }
+
+    /// Whether the other one is younger.
+    pub fn is_before(&self, other: &Birth) -> bool {
+        self.number < other.number
+    }
+}
+
+impl Clone for Birth {
+    fn clone(&self) -> Birth {
+        let reckoned = AtomicU64::new(self.reckoned.load(Ordering::Relaxed));
+        Birth { reckoned, ..*self }
+    }
+}
+
+/// What purges leave of a head.
+#[derive(Clone, Debug)]
+pub enum Standing {
+    /// None that came since the last time covers it.
+    Untouched,
+    /// Stale, from this moment on. A head that says so has this birth, which is not reckoned with
+    /// again; until there is one everybody is told.
+    StaleSince(SystemTime, Birth),
+    /// Gone.
+    Gone,
+}
+
+/// All purges there have been, as far as they matter; one for the process.
+pub struct Purges {
+    /// Names and their hashes, by the site's id.
+    sites: Vec<(u64, String)>,
+    journal: u64,
+    /// Heads of another journal, or of none, may have been purged and nobody knows.
+    forgot: bool,
+    count: AtomicU64,
+    table: RwLock<Table>,
+    figures: Figures,
+    jobs: Mutex<Option<SyncSender<Job>>>,
+}
+
+impl Purges {
+    /// Begins with what the journal at `file` remembers; without one what is purged is forgotten
+    /// with the process. Blocks. A journal that cannot be read or made is told of, and is tried
+    /// again when something is to be purged.
+    ///
+    /// # Errors
+    /// No thread can be had.
+    pub fn start(sites: &Sites, file: Option<&Path>) -> std::io::Result<(Arc<Purges>, Keeper)> {
+        let id = RandomState::new().hash_one(SystemTime::now()).max(1);
+        let opened = file.map(|file| Journal::open(file, id));
+        let (journal, read) = opened.map_or((None, None), |(journal, read)| (Some(journal), read));
+        let mut purges = Purges {
+            sites: sites
+                .iter()
+                .map(|site| (scope::site_hash(&site.name), site.name.clone()))
+                .collect(),
+            journal: id,
+            forgot: false,
+            count: AtomicU64::new(0),
+            table: RwLock::default(),
+            figures: Figures::default(),
+            jobs: Mutex::default(),
+        };
+        if let Some(read) = read {
+            (purges.journal, purges.forgot) = (read.id, read.forgot);
+            purges.count = AtomicU64::new(read.count);
+            purges.figures.entries.store(read.table.len() as u64, Ordering::Relaxed);
+            purges.table = RwLock::new(read.table);
+        }
+        keeper::start(purges, journal)
+    }
+
+    /// The birth of what an origin is asked for now.
+    pub fn birth(&self) -> Birth {
+        let number = self.count();
+        Birth { journal: self.journal, number, reckoned: AtomicU64::new(number + 1) }
+    }
+
+    /// The number of the last purge.
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// What purges leave of a head of `key`.
+    pub fn reckon(&self, key: &ObjectKey, birth: &Birth, tags: &Tags) -> Standing {
+        let count = self.count();
+        if birth.reckoned.load(Ordering::Relaxed) > count {
+            return Standing::Untouched;
+        }
+        let is_ours = birth.journal == self.journal && birth.number <= count;
+        let born = if is_ours { birth.number } else { 0 };
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let covered = table.covers(self.site_hash(key), key, tags, born);
+        drop(table);
+        let since_seconds = match covered {
+            Covered::Gone => return Standing::Gone,
+            Covered::Stale { since_seconds } => since_seconds,
+            // Nobody knows what was purged where it comes from.
+            Covered::Not if !is_ours && (birth.journal != 0 || self.forgot) => 0,
+            Covered::Not => {
+                birth.reckoned.store(count + 1, Ordering::Relaxed);
+                return Standing::Untouched;
+            }
+        };
+        let since = UNIX_EPOCH + Duration::from_secs(since_seconds);
+        let reckoned = AtomicU64::new(count + 1);
+        Standing::StaleSince(since, Birth { reckoned, ..*birth })
+    }
+
+    /// Whether something was purged that covers every head of `key` born with `birth`, whatever
+    /// its tags.
+    pub fn covers(&self, key: &ObjectKey, birth: &Birth) -> bool {
+        self.count() > birth.number && {
+            let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+            let (site, tags) = (self.site_hash(key), Tags::default());
+            table.covers(site, key, &tags, birth.number) != Covered::Not
+        }
+    }
+
+    /// What is counted of purges.
+    pub fn figures(&self) -> &Figures {
+        &self.figures
+    }
+
+    fn site_hash(&self, key: &ObjectKey) -> u64 {
+        let site = self.sites.get(usize::from(key.site().0));
+        site.expect("a key is of a site that is configured").0
+    }
+
+    fn site_name(&self, hash: u64) -> String {
+        let site = self.sites.iter().find(|(known, _)| *known == hash);
+        site.map_or_else(|| "*".to_owned(), |(_, name)| name.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests;

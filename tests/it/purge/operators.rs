@@ -1,0 +1,131 @@
+//! Who may purge, and what is said to those who may not.
+
+use std::io;
+
+use super::*;
+use crate::support::{Client, text, tidegate};
+
+/// Whom the admin listener lets purge what, and what it says.
+#[tokio::test]
+async fn only_who_bears_the_token_purges() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    origin.serve("/film", Script::of(10));
+    let edge = purging(&origin, folder.path()).start();
+    warm(&origin, &edge, &["/film"]).await;
+    let (right, body) = (format!("Bearer {TOKEN}"), json!({ "urls": [url("/film")] }));
+    let long = json!({ "urls": ["x".repeat(tidegate::limits::PURGE_REQUEST_BYTES_MAX)] });
+    let many = json!({ "tags": vec!["t"; tidegate::limits::PURGES_PER_REQUEST_MAX + 1] });
+    let table = [
+        ("POST", "", body.clone(), 401, "who purges shows the token"),
+        ("POST", "Bearer another-token-than-that", body.clone(), 401, "who purges shows the token"),
+        ("POST", "Basic YTpi", body.clone(), 401, "who purges shows the token"),
+        ("GET", right.as_str(), Value::Null, 405, "write POST"),
+        ("PUT", &right, body.clone(), 405, "write POST"),
+        ("POST", &right, Value::Null, 400, "not understood"),
+        ("POST", &right, json!("x"), 400, "not understood"),
+        ("POST", &right, json!({ "url": "x" }), 400, "unknown field `url`"),
+        ("POST", &right, json!({ "urls": "x" }), 400, "not understood"),
+        ("POST", &right, json!({}), 400, "nothing is named"),
+        ("POST", &right, json!({ "soft": true }), 400, "nothing is named"),
+        ("POST", &right, json!({ "urls": ["/film"] }), 400, "\"/film\" is no URL"),
+        ("POST", &right, json!({ "urls": ["ftp://media.test/"] }), 400, "is no URL"),
+        ("POST", &right, json!({ "urls": ["http://a@media.test/"] }), 400, "is no URL"),
+        ("POST", &right, json!({ "urls": ["http://media.test/%zz"] }), 400, "is no URL"),
+        ("POST", &right, json!({ "urls": ["http://other.test/a"] }), 400, "no site has the host"),
+        ("POST", &right, json!({ "prefixes": [url("/a?b")] }), 400, "has a query"),
+        ("POST", &right, json!({ "site": "other" }), 400, "no site is called \"other\""),
+        ("POST", &right, json!({ "tags": [""] }), 400, "is no tag"),
+        ("POST", &right, json!({ "tags": [" a"] }), 400, "is no tag"),
+        ("POST", &right, many, 400, "at most 256"),
+        ("POST", &right, json!({ "site": "media", "urls": [url("/")] }), 400, "alone or with tags"),
+        ("POST", &right, long, 413, "bytes at most"),
+    ];
+    for (method, bearer, document, status, words) in table {
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        let mut request = edge.admin().request(method, "/purge");
+        if !bearer.is_empty() {
+            request = request.header("authorization", bearer);
+        }
+        if document != Value::Null {
+            request = request.json(&document);
+        }
+        let answer = request.send().await;
+        let said = text(&answer.body);
+        assert_eq!(answer.status, status, "{said}");
+        assert!(said.contains(words) || said.contains(&words.replace('"', "\\\"")), "{said}");
+        assert!(said.ends_with("\"}\n") && said.lines().count() == 1, "{said}");
+        let challenge = answer.header("www-authenticate");
+        assert_eq!(challenge, if status == 401 { "Bearer" } else { "" });
+    }
+    assert_eq!(asked_again(&origin, &edge, &["/film"]).await, [0], "nothing of that purged it");
+    assert_eq!(purge(&edge, body).await, 1);
+    assert_eq!(asked_again(&origin, &edge, &["/film"]).await, [1]);
+}
+
+#[tokio::test]
+async fn without_a_token_nobody_purges() {
+    let origin = Origin::start();
+    let edge = Edge::in_front_of(&origin).start();
+    let (status, said) = asked(&edge, &json!({ "site": "media" })).await;
+    assert_eq!(status, 403);
+    assert!(said["error"].as_str().unwrap().contains("write `admin.token_file`"), "{said}");
+    // Viewers' listeners know nothing of it.
+    let viewer = Client::plain(edge.client().address(), HOST);
+    assert_eq!(viewer.request(Method::POST, "/purge").send().await.status, 405);
+}
+
+/// What `tidegate purge` is called with, its exit code, and what it says.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_purges_and_says_what_is_wrong_in_one_line() -> io::Result<()> {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    serve_all(&origin);
+    let edge = purging(&origin, folder.path()).start();
+    let config = |name: &str, port: u16, token: &str| {
+        let text = format!(
+            "listeners.http = [\"127.0.0.1:0\"]\n\
+             listeners.admin = [\"127.0.0.1:{port}\"]\n{token}\n\
+             [[sites]]\nname = \"media\"\nhosts = [{HOST:?}]\norigins = [\"http://o.test\"]\n"
+        );
+        let file = folder.path().join(name);
+        fs::write(&file, text).map(|()| file.to_string_lossy().into_owned())
+    };
+    let token = "admin.token_file = \"token\"";
+    let right = config("right.toml", edge.admin().address().port(), token)?;
+    let without = config("without.toml", edge.admin().address().port(), "")?;
+    fs::write(folder.path().join("wrong"), "a-token-of-somebody-else")?;
+    let wrong = "admin.token_file = \"wrong\"";
+    let wrong = config("wrong.toml", edge.admin().address().port(), wrong)?;
+    let free = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let nobody = config("nobody.toml", free, token)?;
+    let (one, prefix) = (url("/a/one"), url("/a/"));
+    let table: &[(&str, &[&str], i32, &str)] = &[
+        (&right, &[&one], 0, "purged 1 URL"),
+        (&right, &[&one, "--soft"], 0, "purged 1 URL softly"),
+        (&right, &[&one, &url("/b"), "--prefix", &prefix], 0, "purged 2 URLs and 1 prefix"),
+        (&right, &["--tag", "red", "--tag", "blue"], 0, "purged 2 tags"),
+        (&right, &["--tag", "red", "--site", "media"], 0, "purged 1 tag of site media"),
+        (&right, &["--site", "media"], 0, "purged site media"),
+        (&right, &["--site", "media", "--json"], 0, "\"number\":"),
+        (&right, &[], 64, "nothing to purge"),
+        (&right, &["/film"], 64, "\"/film\" is no URL"),
+        (&right, &["--site", "other"], 64, "no site is called \"other\""),
+        (&right, &["http://other.test/"], 64, "no site has the host"),
+        (&without, &[&one], 64, "`admin.token_file`"),
+        (&wrong, &[&one], 1, "who purges shows the token"),
+        (&nobody, &[&one], 1, "no appliance answers"),
+        ("no/such.toml", &[&one], 64, "no/such.toml"),
+    ];
+    for (config, words, code, said) in table {
+        let all = [&["purge", "--config", config][..], words].concat();
+        let output = tokio::task::block_in_place(|| tidegate(&all));
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(*code), "{words:?}: {out}{err}");
+        let line = if *code == 0 { out } else { err };
+        assert!(line.contains(said), "{words:?}: {line}");
+        assert!(line.lines().count() == 1, "{words:?}: {line}");
+    }
+    assert_eq!(asked_again(&origin, &edge, &PATHS).await, [1; 5]);
+    let help = text(&tidegate(&["purge", "--help"]).stdout);
+    assert!(help.contains("tidegate purge --tag"), "{help}");
+    Ok(())
+}

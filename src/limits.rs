@@ -151,6 +151,8 @@ pub const TAG_BYTES_MAX: usize = 1_024;
 pub const PURGES_WAITING_MAX: usize = 64;
 /// Records of the journal that say nothing new, before it is written anew.
 pub const PURGE_RECORDS_SPARE_MAX: usize = 65_536;
+/// Networks whose PURGE a rule listens to.
+pub const PURGE_NETWORKS_MAX: usize = 64;
 /// A token that lets its bearer purge.
 pub const TOKEN_BYTES_MAX: usize = 4_096;
 /// Variants (`Vary`) kept side by side of one object.

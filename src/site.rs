@@ -12,8 +12,10 @@ use rustls_pki_types::CertificateDer;
 
 use crate::object::SiteId;
 
+pub use network::Network;
 pub use pattern::{PathPattern, PatternError};
 
+mod network;
 mod pattern;
 
 /// One publisher's content: host names, origins and rules.
@@ -136,6 +138,8 @@ pub struct Rule {
     pub query: QueryPolicy,
     /// Whether a request's own `Cache-Control` counts.
     pub request_cache_control: RequestCacheControl,
+    /// Whose PURGE is listened to, if he shows the token; of nobody else's, it is no method here.
+    pub purge_from: Vec<Network>,
     /// Where responses are kept.
     pub keep: Keep,
     /// Whether it is made while it is watched.
@@ -343,6 +347,7 @@ mod tests {
             lifetimes: Lifetimes::default(),
             query: QueryPolicy::All,
             request_cache_control: RequestCacheControl::Honour,
+            purge_from: Vec::new(),
             keep: Keep::Ssd,
             content: Content::OnDemand,
             request: FieldEdits::default(),

@@ -146,6 +146,7 @@ impl Parts {
             ram: self.ram.clone(),
             ssd: self.ssd.clone(),
             filler: self.filler.clone(),
+            token: self.config.admin.token.clone(),
             governor: self.governor.clone(),
             block_size: self.config.block_size,
             patience: patience + self.config.fill.progress_timeout,

@@ -259,7 +259,18 @@ mod tests {
         let (request, keep) = (FieldEdits::default(), Keep::Ssd);
         let request_cache_control = RequestCacheControl::Honour;
         let content = Content::OnDemand;
-        Rule { pattern, lifetimes, query, request_cache_control, keep, content, request, response }
+        let purge_from = Vec::new();
+        Rule {
+            pattern,
+            lifetimes,
+            query,
+            request_cache_control,
+            purge_from,
+            keep,
+            content,
+            request,
+            response,
+        }
     }
 
     #[test]

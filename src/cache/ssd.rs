@@ -431,6 +431,7 @@ mod tests {
             lifetimes,
             query,
             request_cache_control,
+            purge_from: Vec::new(),
             keep,
             content: Content::OnDemand,
             request,

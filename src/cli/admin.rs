@@ -1,25 +1,3 @@
-<<<<<<< HEAD
-//! One question to an admin listener, within a time limit and a size, and where it is asked.
-
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
-use std::time::Duration;
-use std::{fs, io};
-
-use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
-use http::{Request, StatusCode};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
-
-use crate::cli::Failure;
-use crate::config::{self, ConfigErrors, ListenerKind};
-=======
 //! Asking the admin listener of an appliance: where it is, and one question within a time limit.
 
 use std::fs;
@@ -29,81 +7,62 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::HOST;
+use http::header::{CONTENT_TYPE, HOST};
 use http::{HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::Failure;
 use crate::config::{self, Config, ListenerKind};
 use crate::purge::Token;
->>>>>>> 9d9f96b (purge, control, cli: purge by URL, prefix, tag and site, hard or soft)
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
-<<<<<<< HEAD
-/// What is asked.
-pub(super) struct Question {
-    /// Path and query.
-    pub(super) target: String,
-    /// The request's fields, beside `Host`.
-    pub(super) fields: Vec<(HeaderName, HeaderValue)>,
-}
-
-=======
->>>>>>> 9d9f96b (purge, control, cli: purge by URL, prefix, tag and site, hard or soft)
 /// What an appliance said.
 pub(super) struct Answer {
     /// Where it was asked.
     pub(super) address: String,
-<<<<<<< HEAD
-    /// JSON.
-    pub(super) value: Value,
-}
-
-/// Asks the first of `addresses` (host and port) that somebody listens at; `is_ours` knows what
-/// Tidegate answers.
-pub(super) fn ask(
-    addresses: &[String],
-    question: &Question,
-    is_ours: fn(&Value) -> bool,
-) -> Result<Answer, Failure> {
-=======
     /// How it went.
     pub(super) status: StatusCode,
+    /// Whether it says that it is JSON.
+    pub(super) is_json: bool,
     /// What it said.
     pub(super) body: Bytes,
 }
 
-/// Asks the first of `addresses` (host and port) that somebody listens at.
-pub(super) fn ask(addresses: &[String], request: &Request<Full<Bytes>>) -> Result<Answer, Failure> {
->>>>>>> 9d9f96b (purge, control, cli: purge by URL, prefix, tag and site, hard or soft)
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::Failed(format!("no runtime: {error}")))?;
-    runtime.block_on(async {
-        let mut refused = Failure::Failed("there is no address to ask".to_owned());
-        for address in addresses {
-            match timeout(ANSWER_WITHIN, TcpStream::connect(address)).await {
-<<<<<<< HEAD
-                Ok(Ok(stream)) => return whole(stream, address, question, is_ours).await,
-=======
-                Ok(Ok(stream)) => return whole(stream, address, request.clone()).await,
->>>>>>> 9d9f96b (purge, control, cli: purge by URL, prefix, tag and site, hard or soft)
-                Ok(Err(error)) => refused = silent(address, &cause(&error)),
-                Err(_) => refused = silent(address, "no connection in time"),
-            }
-        }
-        Err(refused)
-    })
+/// What an appliance told, in JSON.
+pub(super) struct Told {
+    /// Where it was asked.
+    pub(super) address: String,
+    /// What it is.
+    pub(super) value: Value,
 }
 
-<<<<<<< HEAD
+/// Asks as [`ask`] does for what is told in JSON; `is_ours` knows what Tidegate tells.
+pub(super) fn told(
+    addresses: &[String],
+    request: &Request<Full<Bytes>>,
+    is_ours: fn(&Value) -> bool,
+) -> Result<Told, Failure> {
+    let answer = ask(addresses, request)?;
+    if answer.status != StatusCode::OK && !answer.is_json {
+        return Err(stranger(&answer.address, &format!("it answers {}", answer.status)));
+    }
+    let value = serde_json::from_slice(&answer.body).unwrap_or(Value::Null);
+    match is_ours(&value) {
+        true => Ok(Told { address: answer.address, value }),
+        false => Err(stranger(&answer.address, "what it answers is something else")),
+    }
+}
+
 /// What can be shown of it; what is missing is nothing.
-pub(super) fn understood<T: DeserializeOwned>(told: &Answer) -> Result<T, Failure> {
+pub(super) fn understood<T: DeserializeOwned>(told: &Told) -> Result<T, Failure> {
     serde_json::from_value(told.value.clone()).map_err(|error| {
         let address = &told.address;
         Failure::Failed(format!(
@@ -113,41 +72,40 @@ pub(super) fn understood<T: DeserializeOwned>(told: &Answer) -> Result<T, Failur
     })
 }
 
-async fn whole(
-    stream: TcpStream,
-    address: &str,
-    question: &Question,
-    is_ours: fn(&Value) -> bool,
-) -> Result<Answer, Failure> {
-    let text = match timeout(ANSWER_WITHIN, read(stream, address, question)).await {
-        Ok(text) => text.map_err(|what| stranger(address, &what))?,
-        Err(_) => return Err(silent(address, "no answer in time")),
-    };
-    let value = serde_json::from_slice(&text).unwrap_or(Value::Null);
-    if !is_ours(&value) {
-        return Err(stranger(address, "what it answers is something else"));
+/// Where `--admin` or else the configuration says to ask.
+pub(super) fn addresses(admin: Option<&str>, config: &Path) -> Result<Vec<String>, Failure> {
+    match admin {
+        Some(url) => Ok(vec![authority(url)?]),
+        None => Ok(Admins::of_config(config).map_err(or_say_where)?.addresses),
     }
-    Ok(Answer { address: address.to_owned(), value })
 }
 
-async fn read(stream: TcpStream, address: &str, question: &Question) -> Result<Bytes, String> {
-    let no_http = |_| "it does not speak plain HTTP".to_owned();
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(no_http)?;
-    let connection = tokio::spawn(connection);
-    let mut request = Request::get(&question.target).header(HOST, address);
-    for (name, value) in &question.fields {
-        request = request.header(name, value);
+/// Of a configuration that does not say it.
+fn or_say_where(failure: Failure) -> Failure {
+    let hint = "\n(or say where to ask: --admin http://127.0.0.1:9180)";
+    match failure {
+        Failure::Misused(text) => Failure::Misused(text + hint),
+        failed @ Failure::Failed(_) => failed,
     }
-    let request = request.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
-    let response = sender.send_request(request).await.map_err(no_http)?;
-    let is_json = response.headers().get(CONTENT_TYPE).is_some_and(|of| of == "application/json");
-    if response.status() != StatusCode::OK && !is_json {
-        return Err(format!("it answers {}", response.status()));
-    }
-    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-    connection.abort();
-    Ok(body.map_err(|_| "its answer has no end".to_owned())?.to_bytes())
-=======
+}
+
+/// Asks the first of `addresses` (host and port) that somebody listens at.
+pub(super) fn ask(addresses: &[String], request: &Request<Full<Bytes>>) -> Result<Answer, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::Failed(format!("no runtime: {error}")))?;
+    runtime.block_on(async {
+        let mut refused = Failure::Failed("there is no address to ask".to_owned());
+        for address in addresses {
+            match timeout(ANSWER_WITHIN, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => return whole(stream, address, request.clone()).await,
+                Ok(Err(error)) => refused = silent(address, &cause(&error)),
+                Err(_) => refused = silent(address, "no connection in time"),
+            }
+        }
+        Err(refused)
+    })
+}
+
 async fn whole(
     stream: TcpStream,
     address: &str,
@@ -171,11 +129,11 @@ async fn read(
     request.headers_mut().insert(HOST, host);
     let response = sender.send_request(request).await.map_err(no_http)?;
     let status = response.status();
+    let is_json = response.headers().get(CONTENT_TYPE).is_some_and(|of| of == "application/json");
     let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
     connection.abort();
     let body = body.map_err(|_| "its answer has no end".to_owned())?.to_bytes();
-    Ok(Answer { address: address.to_owned(), status, body })
->>>>>>> 9d9f96b (purge, control, cli: purge by URL, prefix, tag and site, hard or soft)
+    Ok(Answer { address: address.to_owned(), status, is_json, body })
 }
 
 fn silent(address: &str, what: &str) -> Failure {
@@ -183,11 +141,7 @@ fn silent(address: &str, what: &str) -> Failure {
 }
 
 /// Somebody answers who is not asked for.
-<<<<<<< HEAD
-fn stranger(address: &str, what: &str) -> Failure {
-=======
 pub(super) fn stranger(address: &str, what: &str) -> Failure {
->>>>>>> 9d9f96b (purge, control, cli: purge by URL, prefix, tag and site, hard or soft)
     Failure::Failed(format!(
         "{address} is no admin listener of Tidegate: {what}; ask where `listeners.admin` says"
     ))
@@ -199,21 +153,8 @@ fn cause(error: &io::Error) -> String {
     text.split(" (os error").next().unwrap_or_default().to_lowercase()
 }
 
-<<<<<<< HEAD
-/// Where `--admin` or the configuration says to ask.
-pub(super) fn addresses(admin: Option<&str>, config: &Path) -> Result<Vec<String>, Failure> {
-    match admin {
-        Some(url) => Ok(vec![authority(url)?]),
-        None => of_config(config),
-    }
-}
-
-/// Host and port of a URL, or host and port as they are.
-fn authority(url: &str) -> Result<String, Failure> {
-=======
 /// Host and port of a URL, or host and port as they are.
 pub(super) fn authority(url: &str) -> Result<String, Failure> {
->>>>>>> 9d9f96b (purge, control, cli: purge by URL, prefix, tag and site, hard or soft)
     let authority = url.strip_prefix("http://").unwrap_or(url).trim_end_matches('/');
     let port = authority.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
     if port.is_none() || authority.contains('/') {
@@ -224,47 +165,6 @@ pub(super) fn authority(url: &str) -> Result<String, Failure> {
     Ok(authority.to_owned())
 }
 
-<<<<<<< HEAD
-/// The admin listeners of a configuration.
-fn of_config(file: &Path) -> Result<Vec<String>, Failure> {
-    let config = match config::load(file) {
-        Ok(config) => config,
-        Err(errors) => {
-            let addresses = admins_as_written(file);
-            return if addresses.is_empty() { Err(unusable(&errors)) } else { Ok(addresses) };
-        }
-    };
-    let admins = config.listeners.iter().filter(|listener| listener.kind == ListenerKind::Admin);
-    let addresses: Vec<String> =
-        admins.filter(|admin| admin.address.port() != 0).map(|admin| here(admin.address)).collect();
-    if addresses.is_empty() {
-        return Err(Failure::Misused(format!(
-            "{}: no admin listener with a port of its own; write `admin = [\"127.0.0.1:9180\"]` \
-             under `[listeners]`, or say --admin",
-            file.display()
-        )));
-    }
-    Ok(addresses)
-}
-
-fn unusable(errors: &ConfigErrors) -> Failure {
-    Failure::Misused(format!("{errors}\n(or say where to ask: --admin http://127.0.0.1:9180)"))
-}
-
-/// The admin listeners of a configuration that is not right any more, or not to this user: a volume
-/// that is ill is a reason to ask.
-fn admins_as_written(file: &Path) -> Vec<String> {
-    let text = fs::read_to_string(file).unwrap_or_default();
-    let table = text.parse::<toml::Table>().unwrap_or_default();
-    let admin = table.get("listeners").and_then(|listeners| listeners.get("admin"));
-    let admins = match admin {
-        Some(toml::Value::Array(admins)) => admins.as_slice(),
-        Some(one) => std::slice::from_ref(one),
-        None => &[],
-    };
-    let addresses = admins.iter().filter_map(|admin| admin.as_str()?.parse::<SocketAddr>().ok());
-    addresses.filter(|address| address.port() != 0).map(here).collect()
-=======
 /// Where the admin listeners of a configuration are, and what may be shown to them.
 pub(super) struct Admins {
     /// At least one.
@@ -322,7 +222,6 @@ impl Admins {
         };
         Admins { addresses: addresses.collect(), token: token() }
     }
->>>>>>> 9d9f96b (purge, control, cli: purge by URL, prefix, tag and site, hard or soft)
 }
 
 /// Where a listener of this machine is reached from it.
@@ -365,16 +264,9 @@ mod tests {
             ("[\"127.0.0.1:0\", \"[::]:29180\"]", vec!["[::1]:29180"]),
         ] {
             fs::write(&file, format!("[listeners]\nadmin = {admin}\n{volume}")).unwrap();
-<<<<<<< HEAD
-            assert_eq!(of_config(&file).ok().unwrap(), expected);
-        }
-        fs::write(&file, volume).unwrap();
-        assert!(matches!(of_config(&file), Err(Failure::Misused(_))));
-=======
             assert_eq!(Admins::of_config(&file).ok().unwrap().addresses, expected);
         }
         fs::write(&file, volume).unwrap();
         assert!(matches!(Admins::of_config(&file), Err(Failure::Misused(_))));
->>>>>>> 9d9f96b (purge, control, cli: purge by URL, prefix, tag and site, hard or soft)
     }
 }

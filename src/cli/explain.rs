@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use http::{HeaderName, HeaderValue, Uri};
+use http::{HeaderName, HeaderValue, Request, Uri};
 use serde_json::Value;
 
 use super::{Failure, USUAL_CONFIG, admin};
@@ -54,8 +54,12 @@ pub(super) fn run(args: &Args) -> Result<String, Failure> {
     let addresses = admin::addresses(args.admin.as_deref(), &args.config)?;
     // What comes after a `#` is not sent, here neither.
     let url = args.url.split('#').next().unwrap_or_default();
-    let question = admin::Question { target: format!("/explain?url={url}"), fields };
-    let told = admin::ask(&addresses, &question, is_explanation)?;
+    let mut request = Request::get(format!("/explain?url={url}"));
+    for (name, value) in fields {
+        request = request.header(name, value);
+    }
+    let request = request.body(Default::default()).expect("a URL and fields are a request");
+    let told = admin::told(&addresses, &request, is_explanation)?;
     if let Some(error) = told.value.get("error").and_then(Value::as_str) {
         return Err(Failure::Failed(format!("{}: {error}", args.url)));
     }

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use http::header::{self, HeaderName, HeaderValue};
 
-use crate::limits::LIVE_ABSENCE_MAX;
+use crate::limits::{LIVE_ABSENCE_MAX, PURGE_NETWORKS_MAX};
 use crate::site::{
-    Content, FieldEdits, Keep, Lifetimes, PathPattern, QueryPolicy, RequestCacheControl, Rule,
+    Content, FieldEdits, Keep, Lifetimes, Network, PathPattern, QueryPolicy, RequestCacheControl,
+    Rule,
 };
 
 use super::raw::Section;
@@ -46,6 +47,7 @@ pub(super) struct Policy {
     lifetimes: Lifetimes,
     query: QueryPolicy,
     request_cache_control: RequestCacheControl,
+    purge_from: Vec<Network>,
     keep: Keep,
     content: Content,
     request: FieldEdits,
@@ -63,6 +65,7 @@ impl Policy {
             },
             query: QueryPolicy::default(),
             request_cache_control: RequestCacheControl::default(),
+            purge_from: Vec::new(),
             keep: Keep::default(),
             content: Content::default(),
             request: FieldEdits::default(),
@@ -72,11 +75,19 @@ impl Policy {
 
     /// The rule for the paths under `pattern`.
     pub(super) fn rule(&self, pattern: PathPattern) -> Rule {
-        let Policy { lifetimes, query, request_cache_control, keep, content, request, response } =
-            self.clone();
-        let absence_most = (content == Content::Live).then_some(LIVE_ABSENCE_MAX);
-        let lifetimes = Lifetimes { absence_most, ..lifetimes };
-        Rule { pattern, lifetimes, query, request_cache_control, keep, content, request, response }
+        let policy = self.clone();
+        let absence_most = (policy.content == Content::Live).then_some(LIVE_ABSENCE_MAX);
+        Rule {
+            pattern,
+            lifetimes: Lifetimes { absence_most, ..policy.lifetimes },
+            query: policy.query,
+            request_cache_control: policy.request_cache_control,
+            purge_from: policy.purge_from,
+            keep: policy.keep,
+            content: policy.content,
+            request: policy.request,
+            response: policy.response,
+        }
     }
 }
 
@@ -90,6 +101,10 @@ pub(super) fn policy(section: &Section<'_>, base: &Policy) -> Policy {
             base.request_cache_control,
             &RequestCacheControl::ALL.map(|choice| (choice.as_str(), choice)),
         ),
+        purge_from: match section.setting("purge_from") {
+            Some(setting) => networks(&setting),
+            None => base.purge_from.clone(),
+        },
         keep: section.choice("keep", base.keep, &Keep::ALL.map(|keep| (keep.as_str(), keep))),
         content: section.choice(
             "content",
@@ -99,6 +114,22 @@ pub(super) fn policy(section: &Section<'_>, base: &Policy) -> Policy {
         request: section.section("request", |edits| field_edits(edits, &base.request)),
         response: section.section("response", |edits| field_edits(edits, &base.response)),
     }
+}
+
+fn networks(setting: &Setting<'_>) -> Vec<Network> {
+    let texts = setting.texts();
+    if texts.len() > PURGE_NETWORKS_MAX {
+        setting.fail(format!("has {} networks; at most {PURGE_NETWORKS_MAX}", texts.len()));
+    }
+    let network = |(setting, text): &(Setting<'_>, &str)| {
+        let network = text.parse().ok();
+        if network.is_none() {
+            let example = "write a network such as \"192.0.2.0/24\" or an address";
+            setting.fail(format!("is {text:?}; {example}"));
+        }
+        network
+    };
+    texts.iter().filter_map(network).collect()
 }
 
 fn lifetimes(section: &Section<'_>, base: Lifetimes) -> Lifetimes {

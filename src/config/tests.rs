@@ -447,6 +447,7 @@ fn the_reference_with_all_its_examples_is_right_and_complete() {
         "sites.keep",
         "sites.content",
         "sites.request_cache_control",
+        "sites.purge_from",
         "sites.request",
         "sites.response",
     ];

@@ -12,6 +12,7 @@ use crate::fill::error::FillError;
 use crate::message::head::HeadFault;
 use crate::message::request::RequestError;
 use crate::metrics::labels::Refused;
+use crate::purge::PurgeError;
 
 /// Why a request is not answered with what it asked for.
 #[derive(Debug)]
@@ -26,6 +27,10 @@ pub enum DeliveryError {
     Loop,
     /// A body came with the request.
     BodyRefused,
+    /// Who asks for a purge may not.
+    PurgeRefused,
+    /// What was to be purged was not.
+    NotPurged(PurgeError),
     /// The range lies outside the object.
     Unsatisfiable {
         /// The object's length in bytes, if known.
@@ -80,6 +85,12 @@ impl DeliveryError {
                 StatusCode::LOOP_DETECTED,
                 "the request has been here before: see the origin's address",
             ),
+            DeliveryError::PurgeRefused => {
+                (StatusCode::FORBIDDEN, "not from here, or not with this token")
+            }
+            DeliveryError::NotPurged(_) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "it was not purged; try again")
+            }
             DeliveryError::BodyRefused => return request_verdict(&RequestError::BodyRefused),
             DeliveryError::Unsatisfiable { .. } => {
                 (StatusCode::RANGE_NOT_SATISFIABLE, "the range lies outside the object")
@@ -128,6 +139,7 @@ impl DeliveryError {
                 | RequestError::HostsDiffer => Refused::Host,
             },
             DeliveryError::BodyRefused => Refused::Body,
+            DeliveryError::PurgeRefused => Refused::Method,
             DeliveryError::UnknownHost | DeliveryError::OtherHost => Refused::Misdirected,
             DeliveryError::Loop => Refused::Loop,
             _ => return None,

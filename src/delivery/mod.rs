@@ -49,6 +49,7 @@ use crate::message::response;
 use crate::message::reuse::{RequestControl, Reuse};
 use crate::metrics::Counters;
 use crate::object::{BlockSize, ObjectKey};
+use crate::purge::Token;
 use crate::server::{ConnectionFacts, Handler};
 use crate::site::{RequestCacheControl, Site, Sites};
 
@@ -64,6 +65,8 @@ pub struct Shared {
     pub ssd: Arc<Ssd>,
     /// Who brings the rest.
     pub filler: Arc<Filler>,
+    /// Who bears it may purge.
+    pub token: Option<Token>,
     /// Every slice is reserved here.
     pub governor: Arc<Governor>,
     /// The size of a block.
@@ -109,6 +112,12 @@ impl Handler for Delivery {
         });
         let (log, counters) = (shared.log.clone(), shared.counters.clone());
         let mut record = Record::new(viewer.clone(), log, counters, Instant::now());
+        if viewer.parts.method.as_str() == "PURGE" {
+            return match self.purge(&viewer, &body, &mut record).await {
+                Ok(()) => reply::purged(record),
+                Err(error) => reply::refusal(&error, &viewer, record),
+            };
+        }
         match self.deliver(&viewer, &body, &mut record).await {
             Ok(reply) => reply.with(record),
             Err(error) => reply::refusal(&error, &viewer, record),

@@ -1,16 +1,50 @@
 //! What purges leave of what is stored, asked at each look-up.
 //!
 //! What is gone is forgotten when somebody meets it, what is stale is made so in the table: the
-//! next one finds it as if it had always been so.
+//! next one finds it as if it had always been so. And PURGE, the method, of who may.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use hyper::body::Incoming;
+use tokio::time::timeout;
+
 use crate::cache::heads::{Head, Known};
-use crate::delivery::Transaction;
+use crate::delivery::error::DeliveryError;
+use crate::delivery::record::{Record, Viewer};
+use crate::delivery::{Delivery, Transaction};
 use crate::fill::Opened;
 use crate::limits::VARIANTS_PER_OBJECT_MAX;
-use crate::purge::Standing;
+use crate::message::request::RequestError;
+use crate::purge::{Hardness, PurgeError, Scope, Standing};
+
+impl Delivery {
+    /// Purges the object of a URL, for whom its rule lets: it says from where, and the token is
+    /// to be shown.
+    pub(super) async fn purge(
+        &self,
+        viewer: &Rc<Viewer>,
+        body: &Incoming,
+        record: &mut Record,
+    ) -> Result<(), DeliveryError> {
+        let asked = self.read(&viewer.parts, body, record)?;
+        let networks = &asked.site.rule_for(&asked.path).purge_from;
+        if networks.is_empty() {
+            return Err(DeliveryError::Request(RequestError::MethodRefused));
+        }
+        let from = viewer.connection.viewer.ip();
+        let bears =
+            self.shared.token.as_ref().map(|token| token.is_borne_by(&viewer.parts.headers));
+        if !networks.iter().any(|network| network.holds(from)) || bears != Some(true) {
+            return Err(DeliveryError::PurgeRefused);
+        }
+        let scopes = vec![Scope::object(&asked.site.name, asked.key.target())];
+        let purging = self.shared.filler.purges.purge(scopes, Hardness::Hard);
+        let purged = timeout(self.shared.patience, purging).await;
+        purged.unwrap_or(Err(PurgeError::Busy)).map(drop).map_err(DeliveryError::NotPurged)
+    }
+}
 
 impl Transaction<'_> {
     /// What ram knows of the object and was not purged.

@@ -142,6 +142,19 @@ pub(super) fn refusal(
     response.map(|()| ViewerBody::text(record, text))
 }
 
+/// The response to a PURGE that was done.
+pub(super) fn purged(mut record: Record) -> Response<ViewerBody> {
+    let text = Bytes::from_static(b"200: purged\n");
+    let mut response = Response::new(());
+    let fields = response.headers_mut();
+    fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    fields.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    fields.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
+    record.answered(StatusCode::OK);
+    record.outcome = Outcome::ClientLeft;
+    response.map(|()| ViewerBody::text(record, text))
+}
+
 /// Players ask past the end as a matter of course: a 416 says all it has to say in its head.
 fn is_bare(status: StatusCode) -> bool {
     status == StatusCode::RANGE_NOT_SATISFIABLE

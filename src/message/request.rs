@@ -28,6 +28,8 @@ pub enum Method {
     Get,
     /// Its head alone.
     Head,
+    /// That it be purged: of who may.
+    Purge,
 }
 
 /// For the `Allow` field of a 405.
@@ -65,6 +67,7 @@ impl<'a> ObjectRequest<'a> {
         let method = match parts.method {
             http::Method::GET => Method::Get,
             http::Method::HEAD => Method::Head,
+            ref other if other.as_str() == "PURGE" => Method::Purge,
             _ => return Err(RequestError::MethodRefused),
         };
         check_size(parts)?;
@@ -336,7 +339,7 @@ mod tests {
         }
         let old = error(Version::HTTP_10, "/", &[("host", "a"), ("expect", "magic")]);
         assert_eq!(old, None, "HTTP/1.0 has no expectations");
-        for name in ["POST", "PUT", "DELETE", "OPTIONS", "CONNECT", "TRACE", "PURGE", "get"] {
+        for name in ["POST", "PUT", "DELETE", "OPTIONS", "CONNECT", "TRACE", "purge", "get"] {
             let mut parts = parts(Version::HTTP_11, "/", &[("host", "a")]);
             parts.method = http::Method::from_bytes(name.as_bytes()).unwrap();
             assert_eq!(ObjectRequest::parse(&parts).err(), Some(RequestError::MethodRefused));

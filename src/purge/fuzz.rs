@@ -48,6 +48,7 @@ pub(super) fn site() -> Site {
             lifetimes: Lifetimes::default(),
             query: QueryPolicy::Only(vec!["a".to_owned()]),
             request_cache_control: RequestCacheControl::Honour,
+            purge_from: Vec::new(),
             keep: Keep::Ssd,
             request: FieldEdits::default(),
             response: FieldEdits::default(),

@@ -49,7 +49,8 @@ fn a_purge_covers_what_was_born_before_it_and_nothing_younger() {
         (Scope::tag(None, "red"), "/a", &many, true),
         (Scope::tag(Some("other"), "red"), "/a", &many, false),
     ] {
-        for (hardness, what) in [(HARD, Covered::Gone), (SOFT, Covered::Stale { since_seconds: 102 })]
+        for (hardness, what) in
+            [(HARD, Covered::Gone), (SOFT, Covered::Stale { since_seconds: 102 })]
         {
             let first = (Scope::object("film", "/nothing"), HARD);
             let table = table_of([first, (scope, hardness)]);
@@ -84,9 +85,10 @@ fn a_site_that_is_gone_needs_no_other_entries_and_a_fold_leaves_it_stale() {
     };
     for (last, left) in [
         ((Scope::site("film"), HARD), Covered::Gone),
-        ((Scope::whole(Kind::Fold, scope::site_hash("film")), SOFT), Covered::Stale {
-            since_seconds: 153,
-        }),
+        (
+            (Scope::whole(Kind::Fold, scope::site_hash("film")), SOFT),
+            Covered::Stale { since_seconds: 153 },
+        ),
     ] {
         let table = many(last);
         assert_eq!(table.len(), 2, "the other site's, and this one");
@@ -165,11 +167,12 @@ async fn heads_of_another_journal_are_asked_about_and_old_heads_are_as_old_as_ca
     let foreign = Birth::recorded(Some([purges.birth().to_recorded().unwrap()[0] ^ 1, 5]));
     let old = Birth::recorded(None);
     let of_later = Birth { number: 7, ..ours.clone() };
-    let is = |birth: &Birth, key: &ObjectKey, purges: &Purges| match purges.reckon(key, birth, &none) {
-        Standing::Untouched => "untouched",
-        Standing::StaleSince(..) => "stale",
-        Standing::Gone => "gone",
-    };
+    let is =
+        |birth: &Birth, key: &ObjectKey, purges: &Purges| match purges.reckon(key, birth, &none) {
+            Standing::Untouched => "untouched",
+            Standing::StaleSince(..) => "stale",
+            Standing::Gone => "gone",
+        };
     for birth in [&ours, &old] {
         assert_eq!(is(birth, &a, &purges), "untouched");
     }
@@ -187,6 +190,7 @@ async fn heads_of_another_journal_are_asked_about_and_old_heads_are_as_old_as_ca
     keeper.finish();
 
     // Without the journal nobody knows anything any more, and says so of what has a number.
+    let ours = Birth::recorded(ours.to_recorded());
     fs::remove_file(&file).unwrap();
     let (purges, keeper) = started(&file);
     assert_eq!((is(&ours, &b, &purges), is(&old, &b, &purges)), ("stale", "untouched"));

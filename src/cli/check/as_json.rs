@@ -132,6 +132,7 @@ pub(super) fn rule(rule: &Rule) -> Value {
             QueryPolicy::Only(names) => json!({ "only": names }),
             QueryPolicy::Except(names) => json!({ "except": names }),
         },
+        "purge_from": rule.purge_from.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "request_cache_control": rule.request_cache_control.as_str(),
         "content": rule.content.as_str(),
         "keep": rule.keep.as_str(),

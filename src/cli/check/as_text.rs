@@ -245,6 +245,10 @@ pub(super) fn rule(rule: &Rule) -> Vec<(&'static str, String)> {
         let ignored = rule.request_cache_control.as_str().to_owned();
         lines.push(("request_cache_control", ignored));
     }
+    if !rule.purge_from.is_empty() {
+        let networks: Vec<_> = rule.purge_from.iter().map(ToString::to_string).collect();
+        lines.push(("purge_from", networks.join(", ")));
+    }
     for (name, edits) in [("request", &rule.request), ("response", &rule.response)] {
         if !edits.is_empty() {
             lines.push((name, field_edits(edits)));

@@ -74,6 +74,43 @@ async fn without_a_token_nobody_purges() {
     assert_eq!(viewer.request(Method::POST, "/purge").send().await.status, 405);
 }
 
+/// PURGE by a viewers' listener: what the rule says, the token shown, the answer.
+#[tokio::test]
+async fn the_method_purges_where_a_rule_lets_it_from_where_and_with_the_token() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    origin.serve("/film", Script::of(10));
+    let bearer = format!("Bearer {TOKEN}");
+    let here = "purge_from = [\"127.0.0.0/8\"]";
+    for (rule, shown, status) in [
+        ("", bearer.as_str(), 405),
+        ("purge_from = []", &bearer, 405),
+        (here, "", 403),
+        (here, "Bearer another-token-than-that", 403),
+        ("purge_from = [\"127.0.0.2\", \"::/0\"]", &bearer, 403),
+        (here, &bearer, 200),
+    ] {
+        let edge = purging(&origin, folder.path()).rule("/film", rule).start();
+        warm(&origin, &edge, &["/film"]).await;
+        let purge = Method::from_bytes(b"PURGE").unwrap();
+        let mut request = edge.client().request(purge.clone(), "/film");
+        if !shown.is_empty() {
+            request = request.header("authorization", shown);
+        }
+        let answer = request.send().await;
+        assert_eq!(answer.status, status, "{rule} {shown}");
+        assert_eq!(answer.header("allow"), if status == 405 { "GET, HEAD" } else { "" });
+        let asked = asked_again(&origin, &edge, &["/film"]).await;
+        assert_eq!(asked, [usize::from(status == 200)], "{rule} {shown}");
+        let other = edge.client().request(purge, "/other").header("authorization", &bearer);
+        assert_eq!(other.send().await.status, 405, "another rule");
+    }
+    // Who has no token cannot show one.
+    let edge = Edge::in_front_of(&origin).rule("/film", here).start();
+    let purge = Method::from_bytes(b"PURGE").unwrap();
+    let request = edge.client().request(purge, "/film").header("authorization", &bearer);
+    assert_eq!(request.send().await.status, 403);
+}
+
 /// What `tidegate purge` is called with, its exit code, and what it says.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_command_purges_and_says_what_is_wrong_in_one_line() -> io::Result<()> {

@@ -16,7 +16,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, SystemTime};
 use std::{error, fmt, io, thread};
 
-pub use self::entry::{ClientBits, Entry, Outcome, Target};
+pub use self::entry::{ClientBits, Entry, Outcome, PlayerTold, Target};
 use self::recent::Latest;
 pub use self::recent::RecentRequest;
 pub use self::request_id::{FIELD as REQUEST_ID_FIELD, RequestId};

@@ -7,14 +7,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, HeaderMap, HeaderName, HeaderValue};
 use rustls_pki_types::CertificateDer;
 
 use crate::object::SiteId;
 
+pub use cors::{Cors, CorsOrigins, Credentials};
 pub use network::Network;
 pub use pattern::{PathPattern, PatternError};
 
+mod cors;
 mod network;
 mod pattern;
 
@@ -144,10 +146,62 @@ pub struct Rule {
     pub keep: Keep,
     /// Whether it is made while it is watched.
     pub content: Content,
+    /// Which of a viewer's fields an origin gets.
+    pub viewer_fields: ViewerFields,
     /// Edits to the request an origin gets.
     pub request: FieldEdits,
     /// Edits to an origin's response, before it is judged and stored.
     pub response: FieldEdits,
+    /// Who may read responses in a browser; `None`: what the origin says goes.
+    pub cors: Option<Arc<Cors>>,
+}
+
+impl Rule {
+    /// One for every path that says nothing else.
+    pub fn everything() -> Rule {
+        Rule {
+            pattern: PathPattern::everything(),
+            lifetimes: Lifetimes::default(),
+            query: QueryPolicy::default(),
+            request_cache_control: RequestCacheControl::default(),
+            purge_from: Vec::new(),
+            keep: Keep::default(),
+            content: Content::default(),
+            viewer_fields: ViewerFields::default(),
+            request: FieldEdits::default(),
+            response: FieldEdits::default(),
+            cors: None,
+        }
+    }
+
+    /// The names of what is not stored as the origin said it.
+    pub fn edited(&self) -> impl Iterator<Item = &HeaderName> {
+        let cors = self.cors.iter().map(|_| &ACCESS_CONTROL_ALLOW_ORIGIN);
+        self.response.names().chain(cors)
+    }
+}
+
+/// Which of the fields of a viewer's request may reach an origin, of those that can at all.
+///
+/// What reaches it and is named by no `Vary` may change what others are given, without being part
+/// of what tells responses apart.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ViewerFields {
+    /// All: what the edge does not understand it passes on (RFC 9110 section 5.1).
+    #[default]
+    All,
+    /// Those of these names alone.
+    Only(Vec<HeaderName>),
+}
+
+impl ViewerFields {
+    /// Whether a field of this name may.
+    pub fn pass(&self, name: &HeaderName) -> bool {
+        match self {
+            ViewerFields::All => true,
+            ViewerFields::Only(names) => names.contains(name),
+        }
+    }
 }
 
 /// The tiers that keep responses.
@@ -342,17 +396,7 @@ mod tests {
     use super::*;
 
     fn site(id: u16, hosts: &[&str]) -> Site {
-        let rule = |pattern| Rule {
-            pattern,
-            lifetimes: Lifetimes::default(),
-            query: QueryPolicy::All,
-            request_cache_control: RequestCacheControl::Honour,
-            purge_from: Vec::new(),
-            keep: Keep::Ssd,
-            content: Content::OnDemand,
-            request: FieldEdits::default(),
-            response: FieldEdits::default(),
-        };
+        let rule = |pattern| Rule { pattern, ..Rule::everything() };
         Site {
             id: SiteId(id),
             name: format!("site-{id}"),

@@ -19,6 +19,8 @@ const HOST_BYTES_MAX: usize = 256;
 const TARGET_BYTES_MAX: usize = 2 << 10;
 const CACHE_BYTES_MAX: usize = 256;
 const USER_AGENT_BYTES_MAX: usize = 256;
+const PLAYER_TEXT_BYTES_MAX: usize = 256;
+const PLAYER_BYTES_USUAL: usize = 192;
 /// Room for most lines, so that they are written without growing.
 const LINE_BYTES_USUAL: usize = 640;
 
@@ -63,8 +65,25 @@ pub struct Entry<'a> {
     pub origin_requests: u32,
     /// The `User-Agent` field's value.
     pub user_agent: Option<&'a [u8]>,
+    /// What the player told of itself (CMCD); empty: nothing.
+    pub cmcd: &'a [(&'static str, PlayerTold<'a>)],
     /// How it ended.
     pub outcome: Outcome,
+}
+
+/// A value of what a player tells.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum PlayerTold<'a> {
+    /// Its own words.
+    Text(&'a str),
+    /// One of a few words of ours.
+    Word(&'static str),
+    /// A whole number.
+    Number(u64),
+    /// A ratio.
+    Ratio(f64),
+    /// Yes or no.
+    Flag(bool),
 }
 
 /// What was asked for, as far as it is known.
@@ -159,6 +178,10 @@ impl Entry<'_> {
             String::from_utf8_lossy(&bytes[..bytes.len().min(USER_AGENT_BYTES_MAX + 4)])
         });
         line.outside("user_agent", user_agent.as_deref(), USER_AGENT_BYTES_MAX);
+        match self.cmcd {
+            [] => line.bare("cmcd", "null"),
+            told => line.bare("cmcd", player(told)),
+        }
         match self.outcome {
             Outcome::Complete => line.plain("outcome", "complete"),
             Outcome::ClientLeft => line.plain("outcome", "client_left"),
@@ -180,6 +203,22 @@ impl<'a> Target<'a> {
             Target::Path(path) => path.split('?').next().unwrap_or_default().into(),
         }
     }
+}
+
+/// What a player told, as an object within the line.
+fn player(told: &[(&'static str, PlayerTold<'_>)]) -> String {
+    let mut line = Line(String::with_capacity(PLAYER_BYTES_USUAL));
+    for (name, value) in told {
+        match value {
+            PlayerTold::Text(text) => line.outside(name, Some(text), PLAYER_TEXT_BYTES_MAX),
+            PlayerTold::Word(word) => line.plain(name, word),
+            PlayerTold::Number(number) => line.bare(name, number),
+            PlayerTold::Ratio(ratio) => line.bare(name, ratio),
+            PlayerTold::Flag(flag) => line.bare(name, flag),
+        }
+    }
+    line.0.push('}');
+    line.0
 }
 
 /// `/a?b=1&c` -> `/a?b=`; what has no name is left out.
@@ -301,6 +340,7 @@ pub(super) mod tests {
             duration: Duration::from_micros(1_500),
             origin_requests: 1,
             user_agent: Some(b"Player/1.0"),
+            cmcd: &[],
             outcome: Outcome::Complete,
         }
     }
@@ -330,6 +370,13 @@ pub(super) mod tests {
         let mut entry = entry("");
         let key = ObjectKey::new(SiteId(0), "/a.mp4?quality=2");
         entry.target = Target::Object(&key);
+        entry.cmcd = &[
+            ("sid", PlayerTold::Text("a\"b")),
+            ("ot", PlayerTold::Word("v")),
+            ("bl", PlayerTold::Number(2100)),
+            ("pr", PlayerTold::Ratio(1.08)),
+            ("bs", PlayerTold::Flag(true)),
+        ];
         let id = entry.request_id;
         let expected = format!(
             concat!(
@@ -339,6 +386,7 @@ pub(super) mod tests {
                 r#""bytes":100,"ssd_bytes":40,"range":"100-199","lookup":"hit","#,
                 r#""cache":"tidegate; hit; ttl=11","#,
                 r#""ttfb_us":250,"duration_us":1500,"origin":1,"user_agent":"Player/1.0","#,
+                r#""cmcd":{{"sid":"a\"b","ot":"v","bl":2100,"pr":1.08,"bs":true}},"#,
                 r#""outcome":"complete"}}"#,
                 "\n"
             ),
@@ -354,7 +402,7 @@ pub(super) mod tests {
         (entry.time_to_first_byte, entry.user_agent) = (None, None);
         entry.outcome = Outcome::CutShort("origin closed");
         let line = read(&entry);
-        for name in ["site", "range", "cache", "ttfb_us", "user_agent"] {
+        for name in ["site", "range", "cache", "ttfb_us", "user_agent", "cmcd"] {
             assert_eq!(line[name], Value::Null, "{name}");
         }
         assert_eq!(line["outcome"], "cut_short: origin closed");

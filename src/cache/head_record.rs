@@ -13,9 +13,10 @@ use serde::{Deserialize, Serialize};
 use crate::cache::heads::{Head, Ranges, Version};
 use crate::message::freshness::{Assessment, Exchange, Freshness, assess};
 use crate::message::recorded::{RecordedResponse, RecordedValidator};
+use crate::message::response;
 use crate::object::VersionId;
 use crate::purge::{Birth, Tags};
-use crate::site::{FieldEdits, Rule};
+use crate::site::Rule;
 
 #[derive(Serialize, Deserialize)]
 struct RecordedObject {
@@ -57,14 +58,10 @@ pub(super) struct ObjectName<'a> {
 }
 
 /// The record of an object. Variants whose length is not known are left out: nothing of them is
-/// kept. `edits` are those that were made to their fields.
-pub(super) fn encoded(
-    name: ObjectName<'_>,
-    edits: &FieldEdits,
-    heads: &[Arc<Head>],
-) -> Option<Vec<u8>> {
+/// kept. Their fields were edited by `rule`.
+pub(super) fn encoded(name: ObjectName<'_>, rule: &Rule, heads: &[Arc<Head>]) -> Option<Vec<u8>> {
     let variants: Vec<_> = heads.iter().filter_map(|head| recorded(head)).collect();
-    let edited = edits.names().map(|name| name.as_str().to_owned()).collect();
+    let edited = rule.edited().map(|name| name.as_str().to_owned()).collect();
     let (site, target) = (name.site.to_owned(), name.target.to_owned());
     let object = RecordedObject { site, target, variants, edited };
     (!object.variants.is_empty())
@@ -75,7 +72,7 @@ pub(super) fn encoded(
 pub(super) fn decoded(record: &[u8], name: ObjectName<'_>, rule: &Rule) -> Option<Vec<Arc<Head>>> {
     let object: RecordedObject = serde_json::from_slice(record).ok()?;
     let same = ObjectName { site: &object.site, target: &object.target } == name;
-    let edits_again = |edited: &String| rule.response.names().any(|name| name.as_str() == edited);
+    let edits_again = |edited: &String| rule.edited().any(|name| name.as_str() == edited);
     if !same || !object.edited.iter().all(edits_again) {
         return None;
     }
@@ -87,7 +84,7 @@ pub(super) fn decoded(record: &[u8], name: ObjectName<'_>, rule: &Rule) -> Optio
 /// The head as this rule would have had it stored; `None` if it would not.
 fn judged(head: Head, rule: &Rule) -> Option<Head> {
     let mut fields = head.stored.fields().clone();
-    rule.response.apply_to(&mut fields);
+    response::edit(rule, &mut fields);
     Tags::take_from(&mut fields);
     let Freshness { received_at, initial_age, .. } = head.freshness;
     let assessment = assess(&Exchange {
@@ -158,7 +155,7 @@ mod tests {
     use crate::message::response::Stored;
     use crate::message::vary::VariantKey;
     use crate::object::VersionNumbers;
-    use crate::site::{Content, Keep, Lifetimes, PathPattern, QueryPolicy, RequestCacheControl};
+    use crate::site::{FieldEdits, Lifetimes};
 
     use super::*;
 
@@ -251,30 +248,15 @@ mod tests {
     const NAME: ObjectName<'static> = ObjectName { site: "film", target: "/a.mp4?x=1" };
 
     fn record_of(head: &Arc<Head>, rule: &Rule) -> Vec<u8> {
-        encoded(NAME, &rule.response, std::slice::from_ref(head)).unwrap()
+        encoded(NAME, rule, std::slice::from_ref(head)).unwrap()
     }
 
     fn rule(lifetimes: Lifetimes, response: FieldEdits) -> Rule {
-        let (pattern, query) = (PathPattern::everything(), QueryPolicy::All);
-        let (request, keep) = (FieldEdits::default(), Keep::Ssd);
-        let request_cache_control = RequestCacheControl::Honour;
-        let content = Content::OnDemand;
-        let purge_from = Vec::new();
-        Rule {
-            pattern,
-            lifetimes,
-            query,
-            request_cache_control,
-            purge_from,
-            keep,
-            content,
-            request,
-            response,
-        }
+        Rule { lifetimes, response, ..Rule::everything() }
     }
 
     #[test]
     fn a_version_without_a_length_is_not_kept() {
-        assert!(encoded(NAME, &FieldEdits::default(), &[head(None)]).is_none());
+        assert!(encoded(NAME, &Rule::everything(), &[head(None)]).is_none());
     }
 }

@@ -396,9 +396,7 @@ mod tests {
     use crate::message::response::Stored;
     use crate::message::vary::VariantKey;
     use crate::object::VersionNumbers;
-    use crate::site::{
-        Content, FieldEdits, Lifetimes, PathPattern, QueryPolicy, RequestCacheControl,
-    };
+    use crate::site::Lifetimes;
     use crate::store::device::{Device, Disk, Faults, Share, Simulated, Simulation, Urgency};
     use crate::store::volume::{HeadWrite, SmallBody, Trust, VolumeSettings};
     use crate::store::{Geometry, Volume, VolumeId};
@@ -423,20 +421,7 @@ mod tests {
     }
 
     fn site(lifetimes: Lifetimes, keep: Keep) -> Site {
-        let (request, response) = (FieldEdits::default(), FieldEdits::default());
-        let (pattern, query) = (PathPattern::everything(), QueryPolicy::All);
-        let request_cache_control = RequestCacheControl::Honour;
-        let rules = vec![Rule {
-            pattern,
-            lifetimes,
-            query,
-            request_cache_control,
-            purge_from: Vec::new(),
-            keep,
-            content: Content::OnDemand,
-            request,
-            response,
-        }];
+        let rules = vec![Rule { lifetimes, keep, ..Rule::everything() }];
         let (name, ssd_percent) = (String::new(), 100);
         Site { id: SiteId(0), name, hosts: vec![], origins: vec![], ssd_percent, rules }
     }
@@ -573,7 +558,7 @@ mod tests {
     /// The heads of `target` as they are written to a volume, beside the tier.
     fn head_write(object: ObjectHash, target: &str, head: &Arc<Head>) -> HeadWrite {
         let name = ObjectName { site: "", target };
-        let payload = encoded(name, &FieldEdits::default(), std::slice::from_ref(head)).unwrap();
+        let payload = encoded(name, &Rule::everything(), std::slice::from_ref(head)).unwrap();
         let (site, payload, guard) = (SiteHash(0), payload.into(), Box::new(()));
         HeadWrite { object, site, birth: 0, payload, body: None, guard }
     }

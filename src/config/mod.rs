@@ -36,6 +36,7 @@ use raw::{Section, Source};
 
 mod admin;
 mod certificates;
+mod cors;
 mod error;
 #[doc(hidden)]
 pub mod fuzz;

@@ -9,10 +9,11 @@ use http::header::{self, HeaderName, HeaderValue};
 
 use crate::limits::{LIVE_ABSENCE_MAX, PURGE_NETWORKS_MAX};
 use crate::site::{
-    Content, FieldEdits, Keep, Lifetimes, Network, PathPattern, QueryPolicy, RequestCacheControl,
-    Rule,
+    Content, FieldEdits, Keep, Lifetimes, Network, QueryPolicy, RequestCacheControl, Rule,
+    ViewerFields,
 };
 
+use super::cors::cors;
 use super::raw::Section;
 use super::setting::Setting;
 use super::units::duration_text;
@@ -41,60 +42,34 @@ const ERRORS_DEFAULT: Duration = Duration::from_secs(1);
 /// and who plays live soon learns that another edge may have more.
 const STALE_IF_ERROR_DEFAULT: Duration = Duration::from_secs(60);
 
-/// Everything a rule says but its path.
-#[derive(Clone)]
-pub(super) struct Policy {
-    lifetimes: Lifetimes,
-    query: QueryPolicy,
-    request_cache_control: RequestCacheControl,
-    purge_from: Vec<Network>,
-    keep: Keep,
-    content: Content,
-    request: FieldEdits,
-    response: FieldEdits,
+/// What a site says that says nothing.
+pub(super) fn silent() -> Rule {
+    let lifetimes = Lifetimes {
+        errors: ERRORS_DEFAULT,
+        stale_if_error: STALE_IF_ERROR_DEFAULT,
+        ..Lifetimes::default()
+    };
+    Rule { lifetimes, ..Rule::everything() }
 }
 
-impl Policy {
-    /// What a site says that says nothing.
-    pub(super) fn silent() -> Policy {
-        Policy {
-            lifetimes: Lifetimes {
-                errors: ERRORS_DEFAULT,
-                stale_if_error: STALE_IF_ERROR_DEFAULT,
-                ..Lifetimes::default()
-            },
-            query: QueryPolicy::default(),
-            request_cache_control: RequestCacheControl::default(),
-            purge_from: Vec::new(),
-            keep: Keep::default(),
-            content: Content::default(),
-            request: FieldEdits::default(),
-            response: FieldEdits::default(),
-        }
-    }
-
-    /// The rule for the paths under `pattern`.
-    pub(super) fn rule(&self, pattern: PathPattern) -> Rule {
-        let policy = self.clone();
-        let absence_most = (policy.content == Content::Live).then_some(LIVE_ABSENCE_MAX);
-        Rule {
-            pattern,
-            lifetimes: Lifetimes { absence_most, ..policy.lifetimes },
-            query: policy.query,
-            request_cache_control: policy.request_cache_control,
-            purge_from: policy.purge_from,
-            keep: policy.keep,
-            content: policy.content,
-            request: policy.request,
-            response: policy.response,
-        }
-    }
-}
-
-/// Reads the settings a site and a rule have in common; what is not written is as in `base`.
-pub(super) fn policy(section: &Section<'_>, base: &Policy) -> Policy {
-    Policy {
-        lifetimes: section.section("lifetime", |lifetime| lifetimes(lifetime, base.lifetimes)),
+/// Reads the settings a site and a rule have in common; what is not written is as in `base`, and so
+/// is the pattern.
+pub(super) fn policy(section: &Section<'_>, base: &Rule) -> Rule {
+    let (viewer_fields, request) = section.section("request", |edits| {
+        let only = edits.setting("only").map(|setting| ViewerFields::Only(names(&setting)));
+        let viewer_fields = only.unwrap_or_else(|| base.viewer_fields.clone());
+        (viewer_fields, field_edits(edits, &base.request))
+    });
+    let content = section.choice(
+        "content",
+        base.content,
+        &Content::ALL.map(|content| (content.as_str(), content)),
+    );
+    let lifetimes = section.section("lifetime", |lifetime| lifetimes(lifetime, base.lifetimes));
+    let absence_most = (content == Content::Live).then_some(LIVE_ABSENCE_MAX);
+    Rule {
+        pattern: base.pattern.clone(),
+        lifetimes: Lifetimes { absence_most, ..lifetimes },
         query: section.setting("query").and_then(query).unwrap_or_else(|| base.query.clone()),
         request_cache_control: section.choice(
             "request_cache_control",
@@ -106,13 +81,11 @@ pub(super) fn policy(section: &Section<'_>, base: &Policy) -> Policy {
             None => base.purge_from.clone(),
         },
         keep: section.choice("keep", base.keep, &Keep::ALL.map(|keep| (keep.as_str(), keep))),
-        content: section.choice(
-            "content",
-            base.content,
-            &Content::ALL.map(|content| (content.as_str(), content)),
-        ),
-        request: section.section("request", |edits| field_edits(edits, &base.request)),
+        content,
+        viewer_fields,
+        request,
         response: section.section("response", |edits| field_edits(edits, &base.response)),
+        cors: section.setting("cors").and_then(cors).unwrap_or_else(|| base.cors.clone()),
     }
 }
 
@@ -205,15 +178,17 @@ fn parameters(setting: &Setting<'_>) -> Vec<String> {
 }
 
 fn field_edits(section: &Section<'_>, base: &FieldEdits) -> FieldEdits {
-    let remove = section.setting("remove").map(|setting| {
-        let texts = setting.texts();
-        texts.iter().filter_map(|(setting, text)| field_name(setting, text)).collect()
-    });
+    let remove = section.setting("remove").map(|setting| names(&setting));
     let add = section.setting("add").map(|setting| fields(&setting));
     FieldEdits {
         remove: remove.unwrap_or_else(|| base.remove.clone()),
         add: add.unwrap_or_else(|| base.add.clone()),
     }
+}
+
+fn names(setting: &Setting<'_>) -> Vec<HeaderName> {
+    let texts = setting.texts();
+    texts.iter().filter_map(|(setting, text)| field_name(setting, text)).collect()
 }
 
 /// Reads a table of field names and values.

@@ -13,7 +13,7 @@ use crate::site::{PathPattern, Rule, Site, Sites};
 use super::error::Place;
 use super::origins;
 use super::raw::{Section, Source};
-use super::rules::{Policy, policy};
+use super::rules::{policy, silent};
 use super::setting::Setting;
 
 /// Letters of a site's name: it labels metrics and log lines.
@@ -49,7 +49,7 @@ fn site(section: &Section<'_>, id: SiteId, taken: &mut Taken) -> Site {
     let hosts = hosts(section, &mut taken.hosts);
     let origins = origins::read(section);
     let ssd_percent = section.setting("ssd_share").and_then(share).unwrap_or(100);
-    let base = policy(section, &Policy::silent());
+    let base = policy(section, &silent());
     Site { id, name, hosts, origins, ssd_percent, rules: rules(section, base) }
 }
 
@@ -126,7 +126,7 @@ fn host(setting: &Setting<'_>, text: &str) -> Option<String> {
     None
 }
 
-fn rules(section: &Section<'_>, base: Policy) -> Vec<Rule> {
+fn rules(section: &Section<'_>, base: Rule) -> Vec<Rule> {
     let mut everything_at: Option<Place> = None;
     let mut rules = section.each("rules", |rule| {
         let path = rule.required("path", "a pattern such as \"*.m3u8\" or \"/live/**\"");
@@ -140,13 +140,13 @@ fn rules(section: &Section<'_>, base: Policy) -> Vec<Rule> {
         if let (true, Some(path)) = (pattern.is_everything(), &path) {
             everything_at.get_or_insert(rule.source.place(path.at));
         }
-        policy(rule, &base).rule(pattern)
+        Rule { pattern, ..policy(rule, &base) }
     });
     if rules.len() > RULES_PER_SITE_MAX {
         section.fail(format!("{} rules; at most {RULES_PER_SITE_MAX}", rules.len()));
     }
     if everything_at.is_none() {
-        rules.push(base.rule(PathPattern::everything()));
+        rules.push(base);
     }
     rules
 }

@@ -41,17 +41,21 @@ use crate::fill::client::Ask;
 use crate::fill::error::FillError;
 use crate::memory::{Class, Governor, Use};
 use crate::message::cache_status::{Forwarded, Fwd};
+use crate::message::cmcd::Cmcd;
+use crate::message::cors;
+use crate::message::head::HeadFault;
 use crate::message::live;
 use crate::message::multirange::RangeSet;
 use crate::message::range::RangeRequest;
 use crate::message::request::{Method, ObjectRequest, host_of};
 use crate::message::response;
 use crate::message::reuse::{RequestControl, Reuse};
+use crate::message::target::normalised_path;
 use crate::metrics::Counters;
 use crate::object::{BlockSize, ObjectKey};
 use crate::purge::Token;
 use crate::server::{ConnectionFacts, Handler};
-use crate::site::{RequestCacheControl, Site, Sites};
+use crate::site::{Cors, RequestCacheControl, Site, Sites};
 
 /// What every worker delivers from.
 pub struct Shared {
@@ -103,6 +107,7 @@ impl Handler for Delivery {
         let shared = &self.shared;
         let request_bytes = Viewer::request_bytes(&parts);
         let viewer = Rc::new(Viewer {
+            cmcd: Cmcd::of(&parts.headers, parts.uri.query()).map(Box::new),
             reserved: shared.governor.try_reserve(Use::Requests, Class::Miss, request_bytes),
             parts,
             connection: connection.clone(),
@@ -112,16 +117,26 @@ impl Handler for Delivery {
         });
         let (log, counters) = (shared.log.clone(), shared.counters.clone());
         let mut record = Record::new(viewer.clone(), log, counters, Instant::now());
+        record.told();
+        if let Some(cors) = self.preflight(&viewer.parts, &body, &mut record) {
+            return reply::preflight(&cors, &viewer, record);
+        }
         if viewer.parts.method.as_str() == "PURGE" {
             return match self.purge(&viewer, &body, &mut record).await {
                 Ok(()) => reply::purged(record),
                 Err(error) => reply::refusal(&error, &viewer, record),
             };
         }
-        match self.deliver(&viewer, &body, &mut record).await {
+        let answered = self.deliver(&viewer, &body, &mut record).await;
+        let cors = record.cors.take();
+        let mut response = match answered {
             Ok(reply) => reply.with(record),
             Err(error) => reply::refusal(&error, &viewer, record),
+        };
+        if let Some(cors) = cors {
+            cors::allow(&cors, &viewer.parts.headers, response.headers_mut());
         }
+        response
     }
 }
 
@@ -235,6 +250,20 @@ impl Delivery {
         transaction.pass().await
     }
 
+    /// The rule that answers a browser's question what a page may ask for, where one does.
+    fn preflight(&self, parts: &Parts, body: &Incoming, record: &mut Record) -> Option<Arc<Cors>> {
+        let sound = || body.is_end_stream() && parts.extensions.get::<HeadFault>().is_none();
+        if !cors::is_preflight(&parts.method, &parts.headers) || !sound() {
+            return None;
+        }
+        let path = normalised_path(parts.uri.path())?;
+        let host = host_of(parts).ok()?;
+        let site = self.shared.sites.find(&host)?;
+        let cors = site.rule_for(&path).cors.clone()?;
+        (record.host, record.site) = (host.into_owned(), Some(site.clone()));
+        Some(cors)
+    }
+
     /// The request's head -> the object it asks for.
     fn read(
         &self,
@@ -246,9 +275,15 @@ impl Delivery {
         let request = ObjectRequest::parse(parts).map_err(|error| {
             // Whose viewers ask wrongly is worth knowing.
             record.host = host_of(parts).map(Cow::into_owned).unwrap_or_default();
+            let site = self.shared.sites.find(&record.host);
+            let rule = site.zip(normalised_path(parts.uri.path()));
+            record.cors = rule.and_then(|(site, path)| site.rule_for(&path).cors.clone());
             DeliveryError::Request(error)
         })?;
         record.host = request.host.to_string();
+        let site = self.shared.sites.find(&request.host);
+        let site = site.map(|site| (site, site.rule_for(&request.path)));
+        record.cors = site.and_then(|(_, rule)| rule.cors.clone());
         if !body.is_end_stream() {
             return Err(DeliveryError::BodyRefused);
         }
@@ -258,8 +293,7 @@ impl Delivery {
         if viewer.connection.is_for_another(&request.host) {
             return Err(DeliveryError::OtherHost);
         }
-        let site = self.shared.sites.find(&request.host).ok_or(DeliveryError::UnknownHost)?;
-        let rule = site.rule_for(&request.path);
+        let (site, rule) = site.ok_or(DeliveryError::UnknownHost)?;
         let key = ObjectKey::new(site.id, &request.target(&rule.query, rule.content));
         let control = match rule.request_cache_control {
             RequestCacheControl::Honour => RequestControl::of(&parts.headers),
@@ -283,8 +317,8 @@ impl Delivery {
 impl Shared {
     /// The request upstream for what a viewer asks: his fields end to end, edited by the rule.
     fn ask(&self, viewer: &Viewer, site: &Arc<Site>, key: &ObjectKey) -> Ask {
-        let mut fields = response::forwarded_request_fields(&viewer.parts.headers);
         let rule = site.rule_for(key.path());
+        let mut fields = response::forwarded_request_fields(&viewer.parts.headers, rule);
         rule.request.apply_to(&mut fields);
         fields.insert(REQUEST_ID_FIELD, viewer.request_id.to_header_value());
         Ask {

@@ -11,16 +11,17 @@ use http::header::USER_AGENT;
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 
-use crate::access_log::{AccessLog, Entry, Outcome, RequestId, Target};
+use crate::access_log::{AccessLog, Entry, Outcome, PlayerTold, RequestId, Target};
 use crate::limits::REQUEST_BYTES;
 use crate::memory::Reservation;
+use crate::message::cmcd::{Cmcd, Told};
 use crate::metrics::Counters;
 use crate::metrics::labels::{
     self, BodyEnd, Lookup, Method, Refused, Scheme, StatusClass, Tier, Wait,
 };
 use crate::object::{ByteRange, ObjectKey};
 use crate::server::{ConnectionFacts, Protocol};
-use crate::site::Site;
+use crate::site::{Cors, Site};
 
 /// A viewer's request: its head and where it came from.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub struct Viewer {
     pub request_id: RequestId,
     /// When its head had been read.
     pub time: SystemTime,
+    /// What the player told of itself.
+    pub cmcd: Option<Box<Cmcd>>,
     /// For as long as it is answered.
     pub reserved: Option<Reservation>,
     /// Requests upstream this one caused so far.
@@ -70,6 +73,8 @@ pub struct Record {
     pub site: Option<Arc<Site>>,
     /// The object, once it is known.
     pub key: Option<ObjectKey>,
+    /// What pages of other origins are told, whatever the answer is.
+    pub cors: Option<Arc<Cors>>,
     /// The host asked for.
     pub host: String,
     /// The status sent; `None` as long as no head is decided.
@@ -102,6 +107,7 @@ impl Record {
             first_byte: Cell::new(None),
             site: None,
             key: None,
+            cors: None,
             host: String::new(),
             status: None,
             range: None,
@@ -144,6 +150,21 @@ impl Record {
         why.into_iter().for_each(|why| self.counters.refused.count(why));
     }
 
+    /// Counts what the player told.
+    pub fn told(&self) {
+        let Some(cmcd) = &self.viewer.cmcd else { return };
+        let players = &self.counters.players;
+        players.requests.count(labels::ObjectType::of(cmcd.word("ot")));
+        if cmcd.says("bs") {
+            players.starvations.count(());
+        }
+        if cmcd.says("su") {
+            players.startups.count(());
+        }
+        cmcd.number("bl").into_iter().for_each(|millis| players.observe_buffer_ms(millis));
+        cmcd.number("mtp").into_iter().for_each(|kbps| players.observe_throughput_kbps(kbps));
+    }
+
     /// The response's head is decided: counts the request.
     pub fn answered(&mut self, status: StatusCode) {
         self.status = Some(status);
@@ -174,6 +195,7 @@ impl Drop for Record {
             (Some(key), _) => Target::Discreet(key),
             _ => Target::Path(parts.uri.path()),
         };
+        let cmcd: Vec<_> = self.viewer.cmcd.iter().flat_map(|cmcd| logged(cmcd)).collect();
         self.log.record(&Entry {
             time: *time,
             request_id: *request_id,
@@ -197,7 +219,25 @@ impl Drop for Record {
             duration: self.begun.elapsed(),
             origin_requests: origin_requests.get(),
             user_agent: parts.headers.get(USER_AGENT).map(HeaderValue::as_bytes),
+            cmcd: &cmcd,
             outcome: self.outcome,
         });
     }
+}
+
+/// What a player told, as the log has it.
+fn logged(cmcd: &Cmcd) -> Vec<(&'static str, PlayerTold<'_>)> {
+    let value = |told| match told {
+        &Told::Text(ref text) => PlayerTold::Text(text),
+        &Told::Word(word) => PlayerTold::Word(word),
+        &Told::Number(number) => PlayerTold::Number(number),
+        &Told::Thousandths(ratio) => PlayerTold::Ratio(ratio as f64 / 1000.0),
+        &Told::Flag(flag) => PlayerTold::Flag(flag),
+    };
+    let mut logged: Vec<_> = cmcd.told().map(|(key, told)| (key, value(told))).collect();
+    if let Some(next) = cmcd.next.first() {
+        logged.extend(next.path.as_deref().map(|path| ("nor", PlayerTold::Text(path))));
+        logged.extend(next.range.as_deref().map(|range| ("nrr", PlayerTold::Text(range))));
+    }
+    logged
 }

@@ -21,8 +21,9 @@ use crate::delivery::slice::{Slice, Span};
 use crate::limits::WARNINGS_PER_SECOND_MAX;
 use crate::message::cache_status::CacheStatus;
 use crate::message::multirange::Multipart;
-use crate::message::{request, response};
+use crate::message::{cors, request, response};
 use crate::object::ByteRange;
+use crate::site::Cors;
 
 /// A head, and what follows it.
 pub(super) struct Reply {
@@ -94,6 +95,15 @@ impl Reply {
         };
         Response::from_parts(self.head, body)
     }
+}
+
+/// The answer to a browser that asks what a page of another origin may ask for.
+pub(super) fn preflight(cors: &Cors, viewer: &Viewer, mut record: Record) -> Response<ViewerBody> {
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    *response.headers_mut() = cors::preflight(cors, &viewer.parts.headers);
+    record.answered(StatusCode::NO_CONTENT);
+    response.map(|()| ViewerBody::empty(record))
 }
 
 /// The response to a request that is not answered with an object.

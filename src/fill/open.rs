@@ -92,7 +92,7 @@ impl Filler {
             self.counters.origin_errors.count(OriginError::Status);
             return Ok((rested(head, Some(answer.status)), None));
         }
-        wanted.rule().response.apply_to(&mut answer.fields);
+        response::edit(wanted.rule(), &mut answer.fields);
         (answer.birth, answer.tags) = (birth, Tags::take_from(&mut answer.fields));
         match (answer.status, &wanted.stale) {
             (StatusCode::NOT_MODIFIED, Some(stale)) => {

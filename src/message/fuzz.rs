@@ -13,6 +13,7 @@ use http::{Request, StatusCode, Uri, Version};
 
 use crate::limits::RANGES_ANSWERED_MAX;
 use crate::message::cache_control::CacheControl;
+use crate::message::cmcd::{Cmcd, NEXT_MAX, Told};
 use crate::message::conditional::{EntityTag, Validator, Verdict, evaluate, if_range_holds};
 use crate::message::freshness::{Assessment, Exchange, Freshness, assess};
 use crate::message::head::{self, Kind};
@@ -22,10 +23,10 @@ use crate::message::range::{ContentRange, RangeRequest};
 use crate::message::request::ObjectRequest;
 use crate::message::response::{self, Stored};
 use crate::message::reuse::{RequestControl, Reuse, judge};
-use crate::message::target::{canonical_query, host_and_port, normalised_path};
+use crate::message::target::{canonical_query, host_and_port, normalised_path, told_by_player};
 use crate::message::vary::{VariantKey, Vary};
 use crate::message::via::Via;
-use crate::site::{Content, Lifetimes, QueryPolicy};
+use crate::site::{Content, Lifetimes, QueryPolicy, Rule};
 
 pub use origins::{multipart, origin_head, targeted};
 
@@ -55,11 +56,66 @@ pub fn request(bytes: &[u8]) {
             let target = request.target(&policy, Content::Live);
             assert!(Uri::try_from(&*target).is_ok(), "an origin can be asked for {target}");
         }
-        let forwarded = response::forwarded_request_fields(request.headers);
-        assert_eq!(response::forwarded_request_fields(&forwarded), forwarded);
+        let rule = Rule::everything();
+        let forwarded = response::forwarded_request_fields(request.headers, &rule);
+        assert_eq!(response::forwarded_request_fields(&forwarded, &rule), forwarded);
         let vary = Vary::of(request.headers);
         let chosen = VariantKey::of(&vary, request.headers);
         assert_eq!(VariantKey::of(&vary, &forwarded), chosen, "the origin sees what chooses");
+    }
+}
+
+/// A target of any form on the first line, a host on the second: the object's key is normal, and a
+/// target made of it has the same key, under every policy.
+pub fn key(bytes: &[u8]) {
+    let (target, host) = split_once(bytes, b"\n");
+    let text = String::from_utf8_lossy(target);
+    let (path, query) = text.split_once('?').map_or((&*text, None), |(p, q)| (p, Some(q)));
+    if let Some((host, _)) = host_and_port(host) {
+        assert_eq!(host_and_port(host.as_bytes()), Some((host.clone(), None)));
+    }
+    let Some(path) = normalised_path(path) else { return };
+    assert!(path.starts_with('/') && path.is_ascii() && !path.contains(['?', '#', ' ']));
+    assert!(path.split('/').all(|segment| segment != "." && segment != ".."));
+    assert_eq!(normalised_path(&path).as_deref(), Some(&*path));
+    let names = vec!["a".to_owned(), "token".to_owned(), "CMCD".to_owned()];
+    for policy in [
+        QueryPolicy::All,
+        QueryPolicy::None,
+        QueryPolicy::Only(names.clone()),
+        QueryPolicy::Except(names),
+    ] {
+        let once = canonical_query(query, &policy);
+        assert_eq!(canonical_query(once.as_deref(), &policy), once);
+        assert_eq!(once.as_deref().and_then(told_by_player), None);
+        assert!(once.as_ref().map_or(0, |once| once.len()) <= query.map_or(0, str::len));
+    }
+}
+
+/// The query on the first line, then fields: what is told is of a closed set and bounded, and it
+/// reaches neither the key nor the origin.
+pub fn cmcd(bytes: &[u8]) {
+    let (query, fields) = split_once(bytes, b"\n");
+    let (query, headers) = (String::from_utf8_lossy(query), headers_of(fields));
+    let forwarded = response::forwarded_request_fields(&headers, &Rule::everything());
+    let key = canonical_query(Some(&query), &QueryPolicy::All);
+    assert_eq!(Cmcd::of(&forwarded, key.as_deref()), None);
+    let Some(cmcd) = Cmcd::of(&headers, Some(&query)) else { return };
+    let keys: Vec<_> = cmcd.told().map(|(key, _)| key).collect();
+    assert!(keys.iter().all(|key| keys.iter().filter(|other| *other == key).count() == 1));
+    for (_, told) in cmcd.told() {
+        if let Told::Text(text) = told {
+            assert!(text.len() <= 64 && text.is_ascii());
+        }
+    }
+    assert!(cmcd.next.len() <= NEXT_MAX && cmcd.number("v").is_none_or(|v| v == 1 || v == 2));
+    for next in &cmcd.next {
+        assert!(next.path.is_some() || next.range.is_some());
+        assert!(next.path.as_ref().is_none_or(|path| path.len() <= 1024));
+        if let Some(range) = &next.range {
+            let range = HeaderValue::from_str(&format!("bytes={range}")).expect("digits, a dash");
+            assert!(RangeSet::parse(&range).is_none());
+        }
     }
 }
 
@@ -331,7 +387,7 @@ mod tests {
 
     type Target = (&'static str, fn(&[u8]));
 
-    const TARGETS: [Target; 13] = [
+    const TARGETS: [Target; 15] = [
         ("targeted", targeted),
         ("request_cache_control", request_cache_control),
         ("origin_head", origin_head),
@@ -339,6 +395,8 @@ mod tests {
         ("target", target),
         ("via", via),
         ("head", head),
+        ("key", key),
+        ("cmcd", cmcd),
         ("multirange", multirange),
         ("request", request),
         ("range", range),
@@ -365,6 +423,7 @@ mod tests {
             bytes in "(/|http://a/|GET / HTTP/1.1\r\n|content-length:|bytes=?|[0-9]{0,20}|\
                 [-/*, ]|%2[eEfF]|\\.|\
                 (age|etag|date|host|if-range|if-match|cache-control|authorization):|\
+                (CMCD|%43|%2C|bl=|nor=|cmcd-request:|v=3)|\
                 (no-store|max-age=|private|=?\"|W/\"|\\\\|\n|\r\n|\n\n|[a-c\u{e9}?&=;]))*",
         ) {
             for (_, target) in TARGETS {

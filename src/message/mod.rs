@@ -7,7 +7,9 @@
 
 pub mod cache_control;
 pub mod cache_status;
+pub mod cmcd;
 pub mod conditional;
+pub mod cors;
 pub mod freshness;
 #[doc(hidden)]
 pub mod fuzz;

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use bytes::{Bytes, BytesMut};
 use http::header::{
     ACCEPT_ENCODING, ACCEPT_RANGES, AGE, CONNECTION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
-    DATE, ETAG, LAST_MODIFIED,
+    DATE, ETAG, LAST_MODIFIED, ORIGIN,
 };
 use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
@@ -18,11 +18,13 @@ use httpdate::HttpDate;
 use crate::limits::RESPONSE_FIELDS_MAX;
 use crate::message::cache_control::CacheControl;
 use crate::message::conditional::Validator;
+use crate::message::cors;
 use crate::message::multirange::Multipart;
 use crate::message::range::ContentRange;
 use crate::message::syntax::{date, members, sole, written};
 use crate::message::vary::{AcceptEncoding, Vary};
 use crate::object::ByteRange;
+use crate::site::Rule;
 
 /// The head of a version, as it is stored.
 #[derive(Clone, Debug)]
@@ -183,9 +185,13 @@ pub fn withheld_fields(headers: &HeaderMap) -> HeaderMap {
 ///
 /// Ranges, conditions and freshness are ours to ask for; what a viewer claims of his way here, or
 /// of a target other than the one looked up, would let him poison what others are given.
-pub fn forwarded_request_fields(headers: &HeaderMap) -> HeaderMap {
+pub fn forwarded_request_fields(headers: &HeaderMap, rule: &Rule) -> HeaderMap {
     let mut forwarded = copied(headers, |name| {
-        is_forwarded(name) && is_end_to_end(headers, name) && *name != ACCEPT_ENCODING
+        is_forwarded(name)
+            && rule.viewer_fields.pass(name)
+            && is_end_to_end(headers, name)
+            && *name != ACCEPT_ENCODING
+            && (*name != ORIGIN || rule.cors.is_none())
     });
     forwarded.insert(ACCEPT_ENCODING, AcceptEncoding::of(headers).as_header());
     forwarded
@@ -196,7 +202,15 @@ pub(super) fn is_forwarded(name: &HeaderName) -> bool {
     let name = name.as_str();
     !HOP_BY_HOP.contains(&name)
         && !KEPT_FROM_ORIGINS.contains(&name)
-        && !name.starts_with("x-forwarded-")
+        && !["x-forwarded-", "cmcd-"].iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Makes a rule's edits to what an origin answers, before anything is read of it.
+pub fn edit(rule: &Rule, answer: &mut HeaderMap) {
+    rule.response.apply_to(answer);
+    if rule.cors.is_some() {
+        cors::remove_from_origin(answer);
+    }
 }
 
 /// The stored fields brought up to date by a 304's (RFC 9111 sections 3.2 and 4.3.4).
@@ -292,13 +306,20 @@ const REMADE: [&str; 7] = [
 /// as the stored one, or is weak, and the bytes that are here are no weaker for that.
 const BOUND_TO_BYTES: [&str; 2] = ["content-encoding", "etag"];
 
-/// Of a request: what the edge asks in its own words or not at all.
-const KEPT_FROM_ORIGINS: [&str; 22] = [
+/// Of a request: what the edge asks in its own words or not at all; what a viewer tells of himself
+/// and of how badly he wants it; what some origins take for another host, path, method or address.
+const KEPT_FROM_ORIGINS: [&str; 39] = [
     "accept-ranges",
+    "access-control-request-headers",
+    "access-control-request-method",
     "cache-control",
+    "cf-connecting-ip",
+    "client-ip",
     "content-length",
     "content-range",
+    "early-data",
     "expect",
+    "fastly-client-ip",
     "forwarded",
     "host",
     "if-match",
@@ -308,12 +329,23 @@ const KEPT_FROM_ORIGINS: [&str; 22] = [
     "if-unmodified-since",
     "max-forwards",
     "pragma",
+    "priority",
     "range",
+    "true-client-ip",
+    "want-content-digest",
+    "want-repr-digest",
+    "x-backend-host",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-forwarded",
     "x-host",
+    "x-http-host-override",
     "x-http-method",
     "x-http-method-override",
     "x-method-override",
+    "x-original-host",
     "x-original-url",
+    "x-proxy-url",
     "x-real-ip",
     "x-rewrite-url",
 ];
@@ -334,7 +366,10 @@ const LAST_SECOND_OF_9999: u64 = 253_402_300_799;
 mod tests {
     use std::time::UNIX_EPOCH;
 
+    use http::header::AUTHORIZATION;
+
     use super::*;
+    use crate::site::ViewerFields;
 
     const NOW: Duration = Duration::from_secs(784_111_777);
     const DATE_NOW: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
@@ -553,9 +588,13 @@ mod tests {
             ("origin", "https://player.example"),
             ("user-agent", "player"),
         ];
-        assert_eq!(lines(&forwarded_request_fields(&request)), expected);
-        let none = forwarded_request_fields(&HeaderMap::new());
+        let mut rule = Rule::everything();
+        assert_eq!(lines(&forwarded_request_fields(&request, &rule)), expected);
+        let none = forwarded_request_fields(&HeaderMap::new(), &rule);
         assert_eq!(lines(&none), [("accept-encoding", "identity")]);
+        rule.viewer_fields = ViewerFields::Only(vec![AUTHORIZATION, HeaderName::from_static("te")]);
+        let few = [("accept-encoding", "br, gzip"), ("authorization", "Basic x")];
+        assert_eq!(lines(&forwarded_request_fields(&request, &rule)), few);
     }
 
     #[test]

@@ -95,9 +95,10 @@ fn without_dot_segments(path: &str) -> String {
 
 /// The part of `query` that counts, and that an origin is asked with; `None`: no `?` either.
 ///
-/// Under [`QueryPolicy::All`] it stays as it was written. Otherwise parameters are told apart by
-/// their names as written, empty ones dropped, and the rest sorted by name, equal names in their
-/// old order. Parameters named `always` count under every policy.
+/// What a player tells of itself (`CMCD`, CTA-5004) never counts. Under [`QueryPolicy::All`] the
+/// rest stays as it was written. Otherwise parameters are told apart by their names as written,
+/// empty ones dropped, and the rest sorted by name, equal names in their old order. Parameters named
+/// `always` count under every policy.
 pub fn canonical_query<'a>(
     query: Option<&'a str>,
     policy: &QueryPolicy,
@@ -107,15 +108,26 @@ pub fn canonical_query<'a>(
     let always = |name: &str| always.contains(&name);
     let listed = |names: &[String], name: &str| names.iter().any(|one| one == name);
     match policy {
-        QueryPolicy::All => Some(Cow::Borrowed(query)),
+        QueryPolicy::All => untold(query),
         QueryPolicy::None => counted(query, always),
         QueryPolicy::Only(names) => counted(query, |name| always(name) || listed(names, name)),
         QueryPolicy::Except(names) => counted(query, |name| always(name) || !listed(names, name)),
     }
 }
 
+/// As it was written, but for what a player tells of itself.
+fn untold(query: &str) -> Option<Cow<'_, str>> {
+    if !query.split('&').any(is_told) {
+        return Some(Cow::Borrowed(query));
+    }
+    let kept: Vec<&str> = query.split('&').filter(|parameter| !is_told(parameter)).collect();
+    (!kept.is_empty()).then(|| Cow::Owned(kept.join("&")))
+}
+
 fn counted(query: &str, counts: impl Fn(&str) -> bool) -> Option<Cow<'_, str>> {
-    let keeps = |parameter: &str| !parameter.is_empty() && counts(name_of(parameter));
+    let keeps = |parameter: &str| {
+        !parameter.is_empty() && counts(name_of(parameter)) && !is_told(parameter)
+    };
     let parameters = || query.split('&');
     if parameters().all(keeps) && parameters().map(name_of).is_sorted() {
         return Some(Cow::Borrowed(query));
@@ -123,6 +135,41 @@ fn counted(query: &str, counts: impl Fn(&str) -> bool) -> Option<Cow<'_, str>> {
     let mut kept: Vec<&str> = parameters().filter(|parameter| keeps(parameter)).collect();
     kept.sort_by_key(|parameter| name_of(parameter));
     (!kept.is_empty()).then(|| Cow::Owned(kept.join("&")))
+}
+
+/// What a player tells of itself in the query, as it was written (CTA-5004); the first counts.
+pub fn told_by_player(query: &str) -> Option<&str> {
+    let parameter = query.split('&').find(|parameter| is_told(parameter))?;
+    parameter.split_once('=').map(|(_, value)| value)
+}
+
+/// The bytes that escapes stand for; `None` when one is broken.
+pub(super) fn decoded(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let (byte, tail) = match (first, tail) {
+            (b'%', [high, low, tail @ ..]) => (escaped_byte(*high, *low)?, tail),
+            (b'%', _) => return None,
+            (first, tail) => (*first, tail),
+        };
+        bytes.push(byte);
+        rest = tail;
+    }
+    Some(bytes)
+}
+
+/// Whether it is the parameter `CMCD`, in any spelling that an origin would take for that name.
+fn is_told(parameter: &str) -> bool {
+    let mut name = name_of(parameter).as_bytes();
+    for expected in b"CMCD" {
+        name = match name {
+            [b'%', high, low, rest @ ..] if escaped_byte(*high, *low) == Some(*expected) => rest,
+            [byte, rest @ ..] if byte == expected => rest,
+            _ => return false,
+        };
+    }
+    name.is_empty()
 }
 
 fn name_of(parameter: &str) -> &str {
@@ -275,6 +322,32 @@ mod tests {
             (Some("tokens=x"), &except, Some("tokens=x")),
             (Some("a=b=c?d/e"), &except, Some("a=b=c?d/e")),
             (Some("_HLS_msn=3&_HLS_part=1"), &except, Some("_HLS_msn=3&_HLS_part=1")),
+            (Some("token=&token"), &except, None),
+            (Some("&&"), &except, None),
+            (Some("&&"), &QueryPolicy::All, Some("&&")),
+            (Some("a=2&a=1"), &except, Some("a=2&a=1")),
+            (Some("a=2&a=1"), &QueryPolicy::All, Some("a=2&a=1")),
+            (Some("a=%41&b=+"), &except, Some("a=%41&b=+")),
+            // What a player tells of itself (CTA-5004: it is no part of the key).
+            (Some("CMCD=bl%3D1"), &QueryPolicy::All, None),
+            (Some("CMCD"), &QueryPolicy::All, None),
+            (Some("CMCD="), &QueryPolicy::All, None),
+            (Some("b&CMCD=x&&a=%zz"), &QueryPolicy::All, Some("b&&a=%zz")),
+            (Some("&CMCD=x"), &QueryPolicy::All, Some("")),
+            (Some("CMCD=x&a&CMCD=y"), &QueryPolicy::All, Some("a")),
+            (Some("%43MC%44=x&a"), &QueryPolicy::All, Some("a")),
+            (Some("%43%4d%43%44=x&a"), &QueryPolicy::All, Some("a")),
+            (
+                Some("cmcd=x&CMCDs&CMC&%2543MCD"),
+                &QueryPolicy::All,
+                Some("cmcd=x&CMCDs&CMC&%2543MCD"),
+            ),
+            (Some("a=CMCD=x"), &QueryPolicy::All, Some("a=CMCD=x")),
+            (Some("CMCD=x&b=1&a=2"), &except, Some("a=2&b=1")),
+            (Some("CMCD=x"), &except, None),
+            (Some("CMCD=x&a=2"), &QueryPolicy::Only(names(&["CMCD", "a"])), Some("a=2")),
+            (Some("%43MCD=x&a=2"), &QueryPolicy::Only(names(&["%43MCD"])), None),
+            (Some("CMCD=x"), &QueryPolicy::None, None),
         ] {
             let found = canonical_query(query, policy, &[]);
             assert_eq!(found.as_deref(), canonical, "{query:?} {policy:?}");
@@ -299,6 +372,23 @@ mod tests {
         ] {
             let found = canonical_query(Some(query), policy, &["m", "n"]);
             assert_eq!(found.as_deref(), canonical, "{query} {policy:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_player_tells_in_the_query_is_found_as_it_was_written() {
+        for (query, told) in [
+            ("", None),
+            ("a=b", None),
+            ("CMCD", None),
+            ("CMCD=", Some("")),
+            ("a&CMCD=bl%3D1&b", Some("bl%3D1")),
+            ("CMCD=a=b", Some("a=b")),
+            ("CMCD=1&CMCD=2", Some("1")),
+            ("%43MCD=1", Some("1")),
+            ("cmcd=1", None),
+        ] {
+            assert_eq!(told_by_player(query), told, "{query:?}");
         }
     }
 
@@ -343,6 +433,32 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_query_is_canonical_once_and_holds_nothing_new(
+            query in "([aCMD=&%43d]|CMCD|%43|token){0,12}",
+            named in 0..4usize,
+        ) {
+            let names = vec!["a".to_owned(), "token".to_owned()];
+            let policy = match named {
+                0 => QueryPolicy::All,
+                1 => QueryPolicy::None,
+                2 => QueryPolicy::Only(names),
+                _ => QueryPolicy::Except(names),
+            };
+            let once = canonical_query(Some(&query), &policy);
+            prop_assert_eq!(&canonical_query(once.as_deref(), &policy), &once);
+            let once = once.unwrap_or_default();
+            prop_assert_eq!(told_by_player(&once), None);
+            let stood = |kept: &str| query.split('&').any(|one| one == kept);
+            prop_assert!(once.is_empty() || once.split('&').all(stood));
+            // What a player tells, wherever it stands, makes no other key.
+            let told = format!("{query}&CMCD=x");
+            let told = canonical_query(Some(&told), &policy);
+            let plain = canonical_query(Some(&query), &policy);
+            let plain = plain.filter(|_| query.split('&').any(|one| !is_told(one)));
+            prop_assert_eq!(told, plain);
+        }
+
         #[test]
         fn normalising_a_path_twice_changes_nothing(path in "/[a-c./%2eEfF0-9é\\\\]{0,24}") {
             if let Some(once) = normalised_path(&path) {

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::labels::{
-    BodyEnd, Labels, Lookup, Method, OriginError, Protocol, Refused, RunEnd, Scheme, StatusClass,
-    Tier, Wait,
+    BodyEnd, Labels, Lookup, Method, ObjectType, OriginError, Prefetch, Protocol, Refused, RunEnd,
+    Scheme, StatusClass, Tier, Wait,
 };
 
 /// What a request is told apart by in the metrics.
@@ -124,6 +124,91 @@ impl Durations {
     }
 }
 
+/// The upper bounds of what players tell of their buffers, in milliseconds.
+pub(super) const BUFFER_MS: [u64; LEVELS - 1] = [0, 500, 1_000, 2_000, 5_000, 10_000, 30_000];
+/// The upper bounds of what players tell of their throughput, in kbit/s.
+pub(super) const THROUGHPUT_KBPS: [u64; LEVELS - 1] =
+    [500, 1_000, 2_500, 5_000, 10_000, 25_000, 100_000];
+
+const LEVELS: usize = 8;
+
+/// A histogram of what others measured; who counts and who reads use the same bounds.
+#[derive(Debug, Default)]
+pub struct Levels {
+    buckets: [AtomicU64; LEVELS],
+    sum: AtomicU64,
+}
+
+impl Levels {
+    fn observe(&self, bounds: &[u64; LEVELS - 1], value: u64) {
+        // Told by anybody: one liar must not overflow the sum of all.
+        let value = value.min(bounds[LEVELS - 2] * 10);
+        let bucket = bounds.partition_point(|bound| *bound < value);
+        self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
+        self.sum.fetch_add(value, Ordering::Relaxed);
+    }
+
+    /// How many lie at or below each bound, the last being all of them.
+    pub fn cumulated(&self) -> [u64; LEVELS] {
+        let mut below = 0;
+        std::array::from_fn(|index| {
+            below += self.buckets[index].load(Ordering::Relaxed);
+            below
+        })
+    }
+
+    /// All together.
+    pub fn sum(&self) -> u64 {
+        self.sum.load(Ordering::Relaxed)
+    }
+
+    fn absorb(&self, other: &Self) {
+        for (bucket, more) in self.buckets.iter().zip(&other.buckets) {
+            bucket.fetch_add(more.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        self.sum.fetch_add(other.sum(), Ordering::Relaxed);
+    }
+}
+
+/// What players told of themselves (CMCD).
+#[derive(Debug, Default)]
+pub struct Players {
+    /// Requests that told something, by what they ask for.
+    pub requests: Tally<ObjectType, { ObjectType::COUNT }>,
+    /// Those that told of a buffer that ran empty.
+    pub starvations: Tally<(), 1>,
+    /// Those for the start of playing, or after a seek or a starvation.
+    pub startups: Tally<(), 1>,
+    /// What they had buffered.
+    pub buffer: Levels,
+    /// What they measured.
+    pub throughput: Levels,
+    /// What they would ask for next.
+    pub prefetches: Tally<Prefetch, { Prefetch::COUNT }>,
+}
+
+impl Players {
+    /// Counts how much is buffered, in milliseconds.
+    pub fn observe_buffer_ms(&self, millis: u64) {
+        self.buffer.observe(&BUFFER_MS, millis);
+    }
+
+    /// Counts a throughput, in kbit/s.
+    pub fn observe_throughput_kbps(&self, kbps: u64) {
+        self.throughput.observe(&THROUGHPUT_KBPS, kbps);
+    }
+
+    fn absorb(&self, other: &Players) {
+        let Players { requests, starvations, startups, buffer, throughput, prefetches } = self;
+        requests.absorb(&other.requests);
+        starvations.absorb(&other.starvations);
+        startups.absorb(&other.startups);
+        buffer.absorb(&other.buffer);
+        throughput.absorb(&other.throughput);
+        prefetches.absorb(&other.prefetches);
+    }
+}
+
 /// Everything a thread counts, and, summed, everything the appliance has counted.
 ///
 /// Aligned so that no two threads write one cache line (or the pair that is prefetched together).
@@ -150,6 +235,8 @@ pub struct Counters {
     pub origin_bytes: Tally<(), 1>,
     /// What origins did wrong.
     pub origin_errors: Tally<OriginError, { OriginError::COUNT }>,
+    /// What players told.
+    pub players: Players,
     /// From a request's head being read to its first body byte being handed on.
     pub time_to_first_byte: [Durations; Wait::COUNT],
 }
@@ -181,6 +268,7 @@ impl Counters {
             origin_requests,
             origin_bytes,
             origin_errors,
+            players,
             time_to_first_byte,
         } = self;
         requests.absorb(&other.requests);
@@ -193,6 +281,7 @@ impl Counters {
         origin_requests.absorb(&other.origin_requests);
         origin_bytes.absorb(&other.origin_bytes);
         origin_errors.absorb(&other.origin_errors);
+        players.absorb(&other.players);
         for (sum, more) in time_to_first_byte.iter().zip(&other.time_to_first_byte) {
             sum.absorb(more);
         }
@@ -227,6 +316,16 @@ mod tests {
         }
         assert_eq!(durations.quantile(0.25), Some(Duration::from_micros(750)));
         assert_eq!(durations.quantile(0.9), Some(Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn what_a_player_claims_falls_in_a_bucket_and_cannot_overflow() {
+        let players = Players::default();
+        for millis in [0, 1, 500, 501, 30_000, 30_001, u64::MAX] {
+            players.observe_buffer_ms(millis);
+        }
+        assert_eq!(players.buffer.cumulated(), [1, 3, 4, 4, 4, 4, 5, 7]);
+        assert_eq!(players.buffer.sum(), 1 + 500 + 501 + 30_000 + 30_001 + 300_000);
     }
 
     #[test]

@@ -223,6 +223,44 @@ closed_labels! {
         Loop = "loop",
     }
 
+    /// What a player says that it asks for (CMCD `ot`).
+    ObjectType("object_type") {
+        /// A manifest or playlist.
+        Manifest = "m",
+        /// Audio.
+        Audio = "a",
+        /// Video.
+        Video = "v",
+        /// Both in one.
+        Muxed = "av",
+        /// An initialisation segment.
+        Init = "i",
+        /// Captions or subtitles.
+        Captions = "c",
+        /// Timed text in ISO BMFF.
+        TimedText = "tt",
+        /// A key, a licence or a certificate.
+        Key = "k",
+        /// Something else.
+        Other = "o",
+        /// It does not say.
+        None = "none",
+    }
+
+    /// What became of the object that a player will ask for next.
+    Prefetch("outcome") {
+        /// It is being brought.
+        Started = "started",
+        /// It is known already, or somebody asks.
+        Known = "known",
+        /// There are too many of this viewer, or of all.
+        Limited = "limited",
+        /// There is no room, and who waits comes first.
+        Busy = "busy",
+        /// It is none of this site, or it is not to be asked for.
+        Refused = "refused",
+    }
+
     /// What an origin did wrong.
     OriginError("kind") {
         /// No connection, or no TLS session.
@@ -235,6 +273,8 @@ closed_labels! {
         Closed = "closed",
         /// Another range than was asked for, or more bytes than its head promised.
         BadRange = "bad_range",
+        /// Bytes that are not those its digest is of.
+        BadDigest = "bad_digest",
         /// Another validator than the version's.
         Changed = "changed",
         /// A status or a redirect that cannot be used; also no memory, run or connection for it.
@@ -250,6 +290,14 @@ impl Method {
             http::Method::HEAD => Method::Head,
             _ => Method::Other,
         }
+    }
+}
+
+impl ObjectType {
+    /// The type of that word; `None` is one too.
+    pub fn of(word: Option<&str>) -> ObjectType {
+        let told = ObjectType::ALL.iter().find(|kind| Some(kind.label()) == word);
+        told.copied().unwrap_or(ObjectType::None)
     }
 }
 
@@ -291,7 +339,7 @@ mod tests {
             [("protocol", "http1"), ("scheme", "plain"), ("method", "get"), ("status", "2xx")]
         );
         assert_eq!(every_value::<()>(), [vec![]]);
-        assert_eq!(every_value::<OriginError>().len(), 7);
+        assert_eq!(every_value::<OriginError>().len(), 8);
     }
 
     #[test]
@@ -300,6 +348,8 @@ mod tests {
         assert_eq!(method("GET"), Method::Get);
         assert_eq!(method("HEAD"), Method::Head);
         assert_eq!(method("get"), Method::Other);
+        assert_eq!(ObjectType::of(Some("av")), ObjectType::Muxed);
+        assert_eq!([None, Some("x")].map(ObjectType::of), [ObjectType::None; 2]);
         let class = |code| StatusClass::of(http::StatusCode::from_u16(code).unwrap()).label();
         for (code, expected) in
             [(101, "other"), (206, "2xx"), (304, "3xx"), (416, "4xx"), (503, "5xx"), (999, "other")]

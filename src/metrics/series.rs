@@ -6,7 +6,7 @@
 use prometheus::core::Desc;
 use prometheus::proto;
 
-use super::counters::{BUCKETS_US, Counters, Durations, Tally};
+use super::counters::{BUCKETS_US, BUFFER_MS, Counters, Durations, Levels, THROUGHPUT_KBPS, Tally};
 use super::labels::{Labels, Wait};
 
 /// Whether a series only ever grows.
@@ -160,6 +160,34 @@ const ORIGIN_BYTES: Series =
     counter("tidegate_origin_body_bytes_total", "Response body bytes received from origins.");
 const ORIGIN_ERRORS: Series =
     counter("tidegate_origin_errors_total", "What origins did wrong, by kind.");
+const PLAYER_REQUESTS: Series = counter(
+    "tidegate_cmcd_requests_total",
+    "Requests by which a player told of itself (CMCD), by what it says it asks for.",
+);
+const PLAYER_STARVATIONS: Series = counter(
+    "tidegate_cmcd_starvations_total",
+    "Requests by which a player told that its buffer had run empty.",
+);
+const PLAYER_STARTUPS: Series = counter(
+    "tidegate_cmcd_startups_total",
+    "Requests by which a player told that it needs the object to begin to play.",
+);
+const PLAYER_BUFFER: Series = Series {
+    name: "tidegate_cmcd_buffer_seconds",
+    help: "What players told that they had buffered.",
+    kind: Kind::Histogram,
+    label: None,
+};
+const PLAYER_THROUGHPUT: Series = Series {
+    name: "tidegate_cmcd_throughput_bits_per_second",
+    help: "What players told that they had measured.",
+    kind: Kind::Histogram,
+    label: None,
+};
+const PREFETCHES: Series = counter(
+    "tidegate_cmcd_prefetches_total",
+    "Objects that players said they would ask for next, by what became of them.",
+);
 const TIME_TO_FIRST_BYTE: Series = Series {
     name: "tidegate_time_to_first_byte_seconds",
     help: "From a request's head being read to its first body byte being handed on.",
@@ -182,6 +210,12 @@ pub(super) fn families(totals: &Counters) -> Vec<proto::MetricFamily> {
         tally(ORIGIN_REQUESTS, &totals.origin_requests),
         tally(ORIGIN_BYTES, &totals.origin_bytes),
         tally(ORIGIN_ERRORS, &totals.origin_errors),
+        tally(PLAYER_REQUESTS, &totals.players.requests),
+        tally(PLAYER_STARVATIONS, &totals.players.starvations),
+        tally(PLAYER_STARTUPS, &totals.players.startups),
+        family(PLAYER_BUFFER, vec![levels(&totals.players.buffer, &BUFFER_MS, 1e-3)]),
+        family(PLAYER_THROUGHPUT, vec![levels(&totals.players.throughput, &THROUGHPUT_KBPS, 1e3)]),
+        tally(PREFETCHES, &totals.players.prefetches),
         family(TIME_TO_FIRST_BYTE, first_byte_histograms(totals)),
         family(BUILD, vec![value(BUILD, &[("version", env!("CARGO_PKG_VERSION"))], 1)]),
     ]
@@ -276,6 +310,12 @@ fn waits(wait: Wait, durations: &Durations) -> proto::Metric {
     wait.append_to(&mut words);
     let bounds = BUCKETS_US.iter().map(|bound_us| *bound_us as f64 / 1e6);
     histogram(&words, bounds, &durations.cumulated(), durations.sum_seconds())
+}
+
+/// `unit` is what one of the bounds is in the metric's own.
+fn levels(levels: &Levels, bounds: &[u64], unit: f64) -> proto::Metric {
+    let bounds = bounds.iter().map(|bound| *bound as f64 * unit);
+    histogram(&[], bounds, &levels.cumulated(), levels.sum() as f64 * unit)
 }
 
 /// Every metric that is read at scrape.

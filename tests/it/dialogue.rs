@@ -22,8 +22,8 @@ async fn hold(name: &str) {
     assert!(!table.cases.is_empty(), "{name} has no case");
     let origin = Dictated::start().await;
     let mut configured = Edge::at(origin.address());
-    if !table.rules.is_empty() {
-        configured = configured.rule("**", &table.rules.join("\n"));
+    for (pattern, settings) in &table.rules {
+        configured = configured.rule(pattern, settings);
     }
     let edge = configured.start();
     let mut speaking = tokio::task::JoinSet::new();
@@ -53,7 +53,7 @@ async fn hold(name: &str) {
 
 const CASES_AT_ONCE: usize = 16;
 
-const TABLES: [(&str, &str); 21] = [
+const TABLES: [(&str, &str); 25] = [
     ("storing.http", include_str!("dialogues/storing.http")),
     ("response_directives.http", include_str!("dialogues/response_directives.http")),
     ("freshness.http", include_str!("dialogues/freshness.http")),
@@ -65,6 +65,7 @@ const TABLES: [(&str, &str); 21] = [
     ("request_directives.http", include_str!("dialogues/request_directives.http")),
     ("vary.http", include_str!("dialogues/vary.http")),
     ("keys.http", include_str!("dialogues/keys.http")),
+    ("targets.http", include_str!("dialogues/targets.http")),
     ("methods.http", include_str!("dialogues/methods.http")),
     ("conditions.http", include_str!("dialogues/conditions.http")),
     ("ranges.http", include_str!("dialogues/ranges.http")),
@@ -75,6 +76,9 @@ const TABLES: [(&str, &str); 21] = [
     ("interim.http", include_str!("dialogues/interim.http")),
     ("cache_status.http", include_str!("dialogues/cache_status.http")),
     ("live.http", include_str!("dialogues/live.http")),
+    ("unkeyed.http", include_str!("dialogues/unkeyed.http")),
+    ("cors.http", include_str!("dialogues/cors.http")),
+    ("cmcd.http", include_str!("dialogues/cmcd.http")),
 ];
 
 #[tokio::test]
@@ -133,6 +137,11 @@ async fn keys() {
 }
 
 #[tokio::test]
+async fn targets() {
+    hold("targets.http").await;
+}
+
+#[tokio::test]
 async fn methods() {
     hold("methods.http").await;
 }
@@ -180,6 +189,21 @@ async fn cache_status() {
 #[tokio::test]
 async fn live() {
     hold("live.http").await;
+}
+
+#[tokio::test]
+async fn what_is_no_part_of_the_key() {
+    hold("unkeyed.http").await;
+}
+
+#[tokio::test]
+async fn pages_of_other_origins() {
+    hold("cors.http").await;
+}
+
+#[tokio::test]
+async fn what_players_tell() {
+    hold("cmcd.http").await;
 }
 
 #[test]

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod changes;
+mod cmcd;
 mod collapse;
 mod conditional;
 mod crashes;

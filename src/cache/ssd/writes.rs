@@ -66,8 +66,8 @@ impl Ssd {
         Beside { body, writing }: Beside,
     ) -> bool {
         let (key, object) = (&subject.key, subject.object);
-        let Some(edits) = self.rule(key).map(|rule| &rule.response) else { return false };
-        let Some(record) = encoded(self.name_of(key), edits, variants) else { return false };
+        let Some(rule) = self.rule(key) else { return false };
+        let Some(record) = encoded(self.name_of(key), rule, variants) else { return false };
         let Some(home) = self.volumes.home(object, 0) else { return false };
         for tier_volume in
             self.volumes.online().filter(|tier_volume| !Arc::ptr_eq(tier_volume, home))

@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 
 use crate::appliance::{LeftOut, connections_affordable};
 use crate::config::{AccessLogTarget, Config, Ssd, SsdVolume};
-use crate::site::{FieldEdits, Origin, QueryPolicy, Redirects, Rule, Site};
+use crate::site::{
+    CorsOrigins, FieldEdits, Origin, QueryPolicy, Redirects, Rule, Site, ViewerFields,
+};
 
 /// All of it.
 pub(super) fn config(config: &Config, left_out: &[LeftOut]) -> Value {
@@ -136,8 +138,24 @@ pub(super) fn rule(rule: &Rule) -> Value {
         "request_cache_control": rule.request_cache_control.as_str(),
         "content": rule.content.as_str(),
         "keep": rule.keep.as_str(),
+        "viewer_fields": match &rule.viewer_fields {
+            ViewerFields::All => json!("all"),
+            ViewerFields::Only(names) => {
+                json!({ "only": names.iter().map(HeaderName::as_str).collect::<Vec<_>>() })
+            }
+        },
         "request": edits(&rule.request),
         "response": edits(&rule.response),
+        "cors": rule.cors.as_ref().map(|cors| json!({
+            "origins": match &cors.origins {
+                CorsOrigins::Any => json!("*"),
+                CorsOrigins::Only(origins) => json!(origins),
+            },
+            "expose": cors.exposed.to_str().unwrap_or_default(),
+            "headers": cors.allowed.to_str().unwrap_or_default(),
+            "credentials": cors.credentials.as_str(),
+            "max_age": millis(cors.max_age),
+        })),
     })
 }
 

@@ -10,7 +10,8 @@ use crate::config::units::{bytes_about, bytes_text, duration_text};
 use crate::config::{AccessLogTarget, Certificate, Config, Limits, ListenerKind, Log, SsdVolume};
 use crate::limits::INDEX_ENTRY_BYTES;
 use crate::site::{
-    Content, FieldEdits, Lifetimes, Origin, QueryPolicy, Redirects, RequestCacheControl, Rule, Site,
+    Content, CorsOrigins, FieldEdits, Lifetimes, Origin, QueryPolicy, Redirects,
+    RequestCacheControl, Rule, Site, ViewerFields,
 };
 
 /// The width of the names.
@@ -248,6 +249,18 @@ pub(super) fn rule(rule: &Rule) -> Vec<(&'static str, String)> {
     if !rule.purge_from.is_empty() {
         let networks: Vec<_> = rule.purge_from.iter().map(ToString::to_string).collect();
         lines.push(("purge_from", networks.join(", ")));
+    }
+    if let ViewerFields::Only(names) = &rule.viewer_fields {
+        lines.push(("viewer_fields", join(names.iter().map(HeaderName::to_string))));
+    }
+    if let Some(cors) = &rule.cors {
+        lines.push((
+            "cors",
+            match &cors.origins {
+                CorsOrigins::Any => "*".to_owned(),
+                CorsOrigins::Only(origins) => origins.join(", "),
+            },
+        ));
     }
     for (name, edits) in [("request", &rule.request), ("response", &rule.response)] {
         if !edits.is_empty() {

@@ -11,6 +11,7 @@ use crate::fill::error::FillError;
 use crate::fill::place::{believable, is_countable, range_field};
 use crate::fill::run::Pace;
 use crate::message::conditional::Validator;
+use crate::message::response;
 use crate::object::ByteRange;
 
 /// A body on its way.
@@ -65,7 +66,7 @@ impl Pump {
         let mut answer =
             self.filler.client.ask_once(&ask, attempt).await.map_err(again_or_never)?;
         // As the first answer's, which its validator is compared with.
-        ask.site.rule_for(self.run.key.path()).response.apply_to(&mut answer.fields);
+        response::edit(ask.site.rule_for(self.run.key.path()), &mut answer.fields);
         self.accept(answer, first, end)
     }
 

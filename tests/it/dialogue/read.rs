@@ -2,8 +2,8 @@
 
 /// What a file says.
 pub(crate) struct Table {
-    /// Settings of the rule for every path, in TOML.
-    pub(crate) rules: Vec<String>,
+    /// Rules: the pattern of a path, and settings for it in TOML.
+    pub(crate) rules: Vec<(String, String)>,
     pub(crate) cases: Vec<Case>,
 }
 
@@ -117,7 +117,7 @@ impl Table {
             };
             let line = chosen.iter().fold((*line).to_owned(), replaced);
             if let Some(rule) = line.strip_prefix("rule ") {
-                self.rules.push(rule.to_owned());
+                self.add_rule(rule);
             } else if let Some(title) = line.strip_prefix("== ") {
                 let (weight, title) = match title.split_once(' ') {
                     Some(("may", title)) => (Weight::May, title),
@@ -131,6 +131,20 @@ impl Table {
                 let Some(speech) = speech(&line) else { wrong() };
                 case.lines.push(Line { number: *number, speech });
             }
+        }
+    }
+}
+
+impl Table {
+    /// `PATTERN: setting`, or `setting` for every path.
+    fn add_rule(&mut self, rule: &str) {
+        let (pattern, setting) = match rule.split_once(": ") {
+            Some((pattern, setting)) if pattern.starts_with(['*', '/']) => (pattern, setting),
+            _ => ("**", rule),
+        };
+        match self.rules.iter_mut().find(|(of, _)| of == pattern) {
+            Some((_, settings)) => *settings = [&*settings, "\n", setting].concat(),
+            None => self.rules.push((pattern.to_owned(), setting.to_owned())),
         }
     }
 }

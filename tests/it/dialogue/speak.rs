@@ -135,19 +135,24 @@ impl<'a> Speaking<'a> {
 
     async fn ask(&mut self, method: &str, target: &str, fields: &[(String, String)]) {
         let path = &self.path;
+        let target = match target.contains("{path}") || target == "*" {
+            true => target.replace("{path}", path),
+            false => format!("{path}{target}"),
+        };
         let mut explained = None;
         if let Some(admin) = self.server.admin.as_ref().filter(|_| self.asked.is_empty()) {
             // Whoever comes before a body is all there waits for the rest of it.
             until_runs(admin, |runs| !runs.iter().any(|(of, _)| is_of(of, path))).await;
-            if method == "GET" {
-                explained = Some(explain(admin, &format!("{path}{target}"), fields).await);
+            let is_plain = target.starts_with('/') && !fields.iter().any(|(name, _)| name == "Host");
+            if method == "GET" && is_plain {
+                explained = Some(explain(admin, &target, fields).await);
             }
         } else if self.asked.is_empty() {
             // Others do not tell when they have stored a body that their viewer has.
             tokio::time::sleep(SETTLING).await;
         }
         let method = Method::from_bytes(method.as_bytes()).unwrap();
-        let request = self.server.client.request(method, &format!("{path}{target}"));
+        let request = self.server.client.request(method, &target);
         let request =
             fields.iter().fold(request, |request, (name, value)| request.header(name, value));
         self.asked.push_back((tokio::spawn(async move { request.try_send().await }), explained));

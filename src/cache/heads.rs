@@ -34,6 +34,7 @@ pub struct Version {
     length_bytes: AtomicU64,
     ranges: AtomicU8,
     changed: AtomicBool,
+    is_false: AtomicBool,
     /// Milliseconds of Unix time: when it was last asked about although it need not have been.
     asked_at: AtomicU64,
     /// The same: until when its origin, which failed, is not asked about it.
@@ -70,6 +71,7 @@ impl Version {
             length_bytes: AtomicU64::new(length_bytes.unwrap_or(UNKNOWN_LENGTH)),
             ranges: AtomicU8::new(RANGES_UNKNOWN),
             changed: AtomicBool::new(false),
+            is_false: AtomicBool::new(false),
             asked_at: AtomicU64::new(0),
             rests_until: AtomicU64::new(0),
         }
@@ -146,6 +148,17 @@ impl Version {
     /// The origin now has another body under this URL: nothing more can be filled into this one.
     pub fn mark_changed(&self) {
         self.changed.store(true, Ordering::Release);
+    }
+
+    /// The origin has sent as this body what its own digest says is another.
+    pub fn mark_false(&self) {
+        self.is_false.store(true, Ordering::Release);
+        self.mark_changed();
+    }
+
+    /// Whether it did: to ask again at once would bring the same.
+    pub fn is_false(&self) -> bool {
+        self.is_false.load(Ordering::Acquire)
     }
 
     /// Whether the origin was seen with another body.

@@ -34,30 +34,46 @@ impl Transaction<'_> {
         head: Arc<Head>,
         found: Found,
     ) -> Result<Attempt, DeliveryError> {
-        if let Some(reply) = self.reply_to_conditions(&head, found)? {
+        let attempt = self.answer_with(&head, found).await;
+        match attempt {
+            // What he found before its first byte was to be sent is not what it says.
+            Ok(Attempt::Again | Attempt::Alone) if head.version.is_false() => {
+                let end = head.version.length_bytes().unwrap_or_default();
+                Err(DeliveryError::Fill(Arc::new(FillError::Digest { end })))
+            }
+            attempt => attempt,
+        }
+    }
+
+    async fn answer_with(
+        &mut self,
+        head: &Arc<Head>,
+        found: Found,
+    ) -> Result<Attempt, DeliveryError> {
+        if let Some(reply) = self.reply_to_conditions(head, found)? {
             return Ok(reply.into());
         }
         let length = head.version.length_bytes();
-        let (range, several) = match self.resolve_several(&head, length)? {
+        let (range, several) = match self.resolve_several(head, length)? {
             Some(Several::One(range)) => (Some(range), None),
             Some(Several::Parts(parts)) => (None, Some(parts)),
             Some(Several::Whole) => (None, None),
-            None => (self.resolve(&head, length)?, None),
+            None => (self.resolve(head, length)?, None),
         };
         if length == Some(0) {
-            self.consider_empty(&head, found);
+            self.consider_empty(head, found);
             self.record.found(Lookup::Hit);
-            let status = cache_status(&head, found, self.viewer, None);
-            return Ok(Reply::content(&head, self.viewer, None, length, status).into());
+            let status = cache_status(head, found, self.viewer, None);
+            return Ok(Reply::content(head, self.viewer, None, length, status).into());
         }
         let span = match (range, &several) {
             (Some(range), _) => Span::of(range),
             (None, Some(several)) => Span::of(several.parts[0].1),
             (None, None) => Span { position: 0, end: length },
         };
-        let mut feed = self.feed(&head);
+        let mut feed = self.feed(head);
         let growing = match (length, &several) {
-            (None, None) => self.growing(&head, &mut feed),
+            (None, None) => self.growing(head, &mut feed),
             _ => None,
         };
         let span = growing.unwrap_or(span);
@@ -73,7 +89,7 @@ impl Transaction<'_> {
         let first = match self.first(&mut feed, span).await {
             Ok(first) => first,
             Err(why) if matches!(*why, FillError::Changed) => {
-                return Ok(match cannot_join(&head) {
+                return Ok(match cannot_join(head) {
                     true => Attempt::Alone,
                     false => Attempt::Again,
                 });
@@ -84,11 +100,11 @@ impl Transaction<'_> {
             Some(span) => self.grown(&feed, span, first.as_ref()).await?,
             None => Extent { range, length, span },
         };
-        let status = cache_status(&head, found, self.viewer, feed.collapsed);
+        let status = cache_status(head, found, self.viewer, feed.collapsed);
         self.record.range = range;
         let reply = match several {
-            None => Reply::content(&head, self.viewer, range, length, status),
-            Some(several) => Reply::parts(&head, self.viewer, several, status),
+            None => Reply::content(head, self.viewer, range, length, status),
+            Some(several) => Reply::parts(head, self.viewer, several, status),
         };
         Ok(reply.sending(feed, span, first).into())
     }

@@ -186,6 +186,7 @@ fn fill_verdict(error: &FillError) -> Verdict {
         }
         FillError::Closed { .. }
         | FillError::WrongRange { .. }
+        | FillError::Digest { .. }
         | FillError::Changed
         | FillError::Unusable { .. }
         | FillError::Redirect { .. } => {

@@ -20,6 +20,7 @@ use crate::delivery::record::{Record, Viewer};
 use crate::delivery::slice::{Slice, Span};
 use crate::limits::WARNINGS_PER_SECOND_MAX;
 use crate::message::cache_status::CacheStatus;
+use crate::message::digest::CONTENT_DIGEST;
 use crate::message::multirange::Multipart;
 use crate::message::{cors, request, response};
 use crate::object::ByteRange;
@@ -42,7 +43,12 @@ impl Reply {
         length: Option<u64>,
         status: CacheStatus,
     ) -> Reply {
-        let parts = response::content(&head.stored, range, length, head.freshness.age(viewer.time));
+        let age = head.freshness.age(viewer.time);
+        let mut parts = response::content(&head.stored, range, length, age);
+        if viewer.parts.method == http::Method::HEAD {
+            // RFC 9530 appendix B.2: of no content.
+            parts.headers.remove(CONTENT_DIGEST);
+        }
         Reply { head: parts, status, body: None, parts: None }
     }
 
@@ -174,7 +180,7 @@ fn is_bare(status: StatusCode) -> bool {
 fn log(error: &DeliveryError, viewer: &Viewer) {
     match error {
         DeliveryError::Fill(cause) | DeliveryError::Unconfirmed(cause) => {
-            if !cause.is_silence() && may_warn(viewer.time) {
+            if !cause.is_told() && may_warn(viewer.time) {
                 tracing::warn!(request_id = %viewer.request_id, "not answered: {cause}");
             } else {
                 tracing::debug!(request_id = %viewer.request_id, "not answered: {cause}");

@@ -39,6 +39,11 @@ pub enum FillError {
         /// What came.
         answered: String,
     },
+    /// Bytes that are not those its digest is of (RFC 9530).
+    Digest {
+        /// Where in the object they end.
+        end: u64,
+    },
     /// The origin now has another body than the one being filled.
     Changed,
     /// An answer that makes no sense here.
@@ -69,15 +74,18 @@ impl FillError {
             FillError::ProgressTimeout { .. } => OriginError::TimeoutProgress,
             FillError::Closed { .. } => OriginError::Closed,
             FillError::WrongRange { .. } => OriginError::BadRange,
+            FillError::Digest { .. } => OriginError::BadDigest,
             FillError::Changed => OriginError::Changed,
             FillError::Unusable { .. } | FillError::Redirect { .. } => OriginError::Status,
             FillError::Overload { .. } | FillError::Draining => return None,
         })
     }
 
-    /// Whether there was no answer at all: logged once for the origin, not for each request.
-    pub fn is_silence(&self) -> bool {
-        matches!(self, FillError::Connect { .. } | FillError::FirstByteTimeout { .. })
+    /// Whether it is logged where it happens: once for the origin or fill, not for each request.
+    pub fn is_told(&self) -> bool {
+        let is_silence =
+            matches!(self, FillError::Connect { .. } | FillError::FirstByteTimeout { .. });
+        is_silence || matches!(self, FillError::Digest { .. })
     }
 
     /// Whether it could not be asked, or gave no whole answer, as RFC 5861 section 4 has it.
@@ -112,6 +120,9 @@ impl fmt::Display for FillError {
             }
             FillError::WrongRange { asked, answered } => {
                 write!(f, "the origin was asked for {asked} and answered {answered}")
+            }
+            FillError::Digest { end } => {
+                write!(f, "what the origin sent up to byte {end} is not what its digest is of")
             }
             FillError::Changed => write!(f, "the origin has another version"),
             FillError::Unusable { reason } => {

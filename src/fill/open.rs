@@ -23,6 +23,7 @@ use crate::fill::{Close, Filler, Opened, Wanted};
 use crate::limits::PIECE_SIZE_BYTES;
 use crate::memory::Class;
 use crate::message::conditional::Validator;
+use crate::message::digest::Check;
 use crate::message::freshness::{Assessment, Exchange, Freshness, Reason, assess};
 use crate::message::range::ContentRange;
 use crate::message::response::{self, Stored};
@@ -121,6 +122,12 @@ impl Filler {
             Method::HEAD => bodiless(&answer),
             _ => place(&answer, wanted.asked(rounded))?,
         };
+        let is_empty = answer.status == StatusCode::OK && placed.end == Some(0);
+        if is_empty && ask.method == Method::GET {
+            // Nobody reads a body that is none.
+            let check = Check::of(answer.status, &answer.fields);
+            check.is_none_or(Check::holds).then_some(()).ok_or(FillError::Digest { end: 0 })?;
+        }
         Ok(self.take(wanted, answer, placed))
     }
 

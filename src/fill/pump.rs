@@ -170,26 +170,48 @@ impl Pump {
             }
             match timeout(self.patience(), source.body.frame()).await {
                 Err(_) => return Stop::Broke(FillError::ProgressTimeout { offset: self.position }),
-                Ok(None) => return self.body_ended(&source),
+                Ok(None) => {
+                    return match self.write_last(&mut source).await {
+                        Ok(()) => self.body_ended(&source),
+                        Err(stop) => stop,
+                    };
+                }
                 Ok(Some(Err(error))) => {
                     let reason = deepest(&error);
                     return Stop::Broke(FillError::Closed { offset: self.position, reason });
                 }
                 Ok(Some(Ok(frame))) => {
-                    if let Ok(bytes) = frame.into_data()
-                        && let Err(stop) = self.write(&mut source, bytes).await
-                    {
-                        return stop;
+                    let Ok(bytes) = frame.into_data() else { continue };
+                    let checked = match source.checked(bytes) {
+                        Ok(checked) => checked,
+                        Err(error) => return self.disown(error),
+                    };
+                    for bytes in checked {
+                        if let Err(stop) = self.write(&mut source, bytes).await {
+                            return stop;
+                        }
                     }
                 }
             }
         }
     }
 
+    /// Writes what was kept back until the body had ended. A body that ended early is no less to be
+    /// checked than a whole one, but what is missing of it is the worse news.
+    async fn write_last(&mut self, source: &mut Source) -> Result<(), Stop> {
+        if source.is_cut_short() {
+            return Ok(());
+        }
+        match source.checked_end() {
+            Ok(bytes) => self.write(source, bytes).await,
+            Err(error) => Err(self.disown(error)),
+        }
+    }
+
     async fn write(&mut self, source: &mut Source, mut bytes: Bytes) -> Result<(), Stop> {
         self.filler.counters.origin_bytes.add((), bytes.len() as u64);
         if source.overflows(bytes.len()) {
-            return Err(self.disown());
+            return Err(self.disown(self.more_than_asked()));
         }
         let before = self.position.saturating_sub(source.at).min(bytes.len() as u64);
         bytes.advance(before as usize);
@@ -338,13 +360,20 @@ impl Pump {
         let overlap = self.position.saturating_sub(source.at);
         let is_more = |bytes: &Bytes| bytes.len() as u64 > overlap;
         match timeout(self.patience(), source.body.frame()).await {
-            Ok(Some(Ok(frame))) if frame.data_ref().is_some_and(is_more) => self.disown(),
+            Ok(Some(Ok(frame))) if frame.data_ref().is_some_and(is_more) => {
+                self.disown(self.more_than_asked())
+            }
             _ => Stop::Complete,
         }
     }
 
+    fn more_than_asked(&self) -> FillError {
+        let asked = format!("the bytes up to {}", self.position);
+        FillError::WrongRange { asked, answered: "more".to_owned() }
+    }
+
     /// Forgets everything this run has published.
-    fn disown(&mut self) -> Stop {
+    fn disown(&mut self, why: FillError) -> Stop {
         let version = &self.run.version;
         version.mark_changed();
         let block_size = self.filler.block_size;
@@ -356,8 +385,12 @@ impl Pump {
             self.filler.ram.forget(&key);
             self.filler.ssd.forget_block(&key);
         }
-        let asked = format!("the bytes up to {}", self.position);
-        Stop::Failed(FillError::WrongRange { asked, answered: "more".to_owned() })
+        if let FillError::Digest { .. } = why {
+            version.mark_false();
+            // Nobody who was cut short can tell: it is said here, once.
+            tracing::warn!(site = %self.ask.site.name, "{}: {why}", self.run.key.path());
+        }
+        Stop::Failed(why)
     }
 }
 

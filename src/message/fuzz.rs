@@ -15,6 +15,7 @@ use crate::limits::RANGES_ANSWERED_MAX;
 use crate::message::cache_control::CacheControl;
 use crate::message::cmcd::{Cmcd, NEXT_MAX, Told};
 use crate::message::conditional::{EntityTag, Validator, Verdict, evaluate, if_range_holds};
+use crate::message::digest::CONTENT_DIGEST;
 use crate::message::freshness::{Assessment, Exchange, Freshness, assess};
 use crate::message::head::{self, Kind};
 use crate::message::live;
@@ -234,7 +235,9 @@ pub fn conditional(bytes: &[u8]) {
         let again = head.refreshed(&merged, UNIX_EPOCH);
         assert_eq!(again.validator().etag(), head.validator().etag());
         assert!(head.validator().etag().is_none() || strong(&head) == strong(&again));
-        assert_eq!(response::storable_fields(again.fields()), *again.fields());
+        let mut stored = again.fields().clone();
+        stored.remove(CONTENT_DIGEST);
+        assert_eq!(response::storable_fields(again.fields()), stored);
     }
 }
 

@@ -10,6 +10,7 @@ pub mod cache_status;
 pub mod cmcd;
 pub mod conditional;
 pub mod cors;
+pub mod digest;
 pub mod freshness;
 #[doc(hidden)]
 pub mod fuzz;

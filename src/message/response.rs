@@ -19,6 +19,7 @@ use crate::limits::RESPONSE_FIELDS_MAX;
 use crate::message::cache_control::CacheControl;
 use crate::message::conditional::Validator;
 use crate::message::cors;
+use crate::message::digest::CONTENT_DIGEST;
 use crate::message::multirange::Multipart;
 use crate::message::range::ContentRange;
 use crate::message::syntax::{date, members, sole, written};
@@ -48,6 +49,13 @@ impl Stored {
             fields.insert(DATE, date_value(received_at));
         }
         let is_part = status == StatusCode::PARTIAL_CONTENT;
+        if !is_part {
+            // True of the whole, which this is; an answer with a part of it leaves it out.
+            for digest in headers.get_all(CONTENT_DIGEST) {
+                let copy = HeaderValue::from_bytes(digest.as_bytes());
+                fields.append(CONTENT_DIGEST, copy.expect("it was a value before"));
+            }
+        }
         let status = if is_part { StatusCode::OK } else { status };
         Stored { status, fields, validator, vary: Vary::of(headers) }
     }
@@ -106,6 +114,7 @@ pub fn content(
         let carried = ContentRange::of(range, length).expect("a resolved range lies in its object");
         content_length = Some(range.length_bytes()).filter(|_| !carried.is_endless());
         headers.insert(CONTENT_RANGE, written(&carried));
+        headers.remove(CONTENT_DIGEST);
     }
     // RFC 9110 section 8.6: a 204 has no length.
     if let Some(length) = content_length.filter(|_| status != StatusCode::NO_CONTENT) {
@@ -123,6 +132,7 @@ pub fn content(
 pub fn parts(stored: &Stored, parts: &Multipart, age: Duration) -> Parts {
     let mut headers = stored.fields.clone();
     headers.insert(CONTENT_TYPE, parts.content_type.clone());
+    headers.remove(CONTENT_DIGEST);
     headers.insert(CONTENT_LENGTH, HeaderValue::from(parts.length_bytes));
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(AGE, HeaderValue::from(age.as_secs()));
@@ -267,7 +277,8 @@ pub(super) fn is_end_to_end(headers: &HeaderMap, name: &HeaderName) -> bool {
 fn describes_content(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
-        "content-disposition"
+        "content-digest"
+            | "content-disposition"
             | "content-encoding"
             | "content-language"
             | "content-type"

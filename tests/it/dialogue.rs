@@ -53,7 +53,7 @@ async fn hold(name: &str) {
 
 const CASES_AT_ONCE: usize = 16;
 
-const TABLES: [(&str, &str); 25] = [
+const TABLES: [(&str, &str); 26] = [
     ("storing.http", include_str!("dialogues/storing.http")),
     ("response_directives.http", include_str!("dialogues/response_directives.http")),
     ("freshness.http", include_str!("dialogues/freshness.http")),
@@ -79,6 +79,7 @@ const TABLES: [(&str, &str); 25] = [
     ("unkeyed.http", include_str!("dialogues/unkeyed.http")),
     ("cors.http", include_str!("dialogues/cors.http")),
     ("cmcd.http", include_str!("dialogues/cmcd.http")),
+    ("digest.http", include_str!("dialogues/digest.http")),
 ];
 
 #[tokio::test]
@@ -204,6 +205,11 @@ async fn pages_of_other_origins() {
 #[tokio::test]
 async fn what_players_tell() {
     hold("cmcd.http").await;
+}
+
+#[tokio::test]
+async fn digests() {
+    hold("digest.http").await;
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod collapse;
 mod conditional;
 mod crashes;
 mod dialogue;
+mod digest;
 mod drain;
 mod freshness;
 mod killed;

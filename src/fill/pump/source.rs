@@ -1,5 +1,6 @@
 //! The body a run is written from: the one it began with, or one asked for from where it stands.
 
+use bytes::Bytes;
 use http::StatusCode;
 use http::header::{IF_RANGE, RANGE};
 use hyper::body::{Body, Incoming};
@@ -11,6 +12,7 @@ use crate::fill::error::FillError;
 use crate::fill::place::{believable, is_countable, range_field};
 use crate::fill::run::Pace;
 use crate::message::conditional::Validator;
+use crate::message::digest::Check;
 use crate::message::response;
 use crate::object::ByteRange;
 
@@ -21,6 +23,11 @@ pub(in crate::fill) struct Source {
     pub(super) at: u64,
     /// Where its head says it ends.
     pub(super) promised: Option<u64>,
+    /// What its digests are checked with, and the end of what has come, kept back until they are:
+    /// nobody gets all of a body that is not what it says.
+    check: Option<Box<(Check, Bytes)>>,
+    /// One past what has come.
+    come: u64,
     /// Given back when the body is dropped.
     pub(super) _connection: Connection,
 }
@@ -28,7 +35,49 @@ pub(in crate::fill) struct Source {
 impl Source {
     /// The answer's body, whose first byte belongs `at` and whose head promises an end.
     pub(in crate::fill) fn new(answer: Answer, at: u64, promised: Option<u64>) -> Source {
-        Source { body: answer.body, at, promised, _connection: answer.connection }
+        let check = Check::of(answer.status, &answer.fields);
+        Source {
+            body: answer.body,
+            at,
+            promised,
+            check: check.map(|check| Box::new((check, Bytes::new()))),
+            come: at,
+            _connection: answer.connection,
+        }
+    }
+
+    /// What may be written now that `bytes` have come: with digests to check what came before, and
+    /// at the promised end the rest.
+    ///
+    /// # Errors
+    /// `Digest`: it is not what it says.
+    pub(super) fn checked(&mut self, bytes: Bytes) -> Result<[Bytes; 2], FillError> {
+        let Some(check) = &mut self.check else { return Ok([bytes, Bytes::new()]) };
+        check.0.update(&bytes);
+        self.come += bytes.len() as u64;
+        let before = std::mem::replace(&mut check.1, bytes);
+        match self.promised == Some(self.come) {
+            true => Ok([before, self.checked_end()?]),
+            false => Ok([before, Bytes::new()]),
+        }
+    }
+
+    /// What is still kept back when the body has ended by itself.
+    ///
+    /// # Errors
+    /// `Digest`: it is not what it says.
+    pub(super) fn checked_end(&mut self) -> Result<Bytes, FillError> {
+        let Some(check) = self.check.take() else { return Ok(Bytes::new()) };
+        let (check, last) = *check;
+        match check.holds() {
+            true => Ok(last),
+            false => Err(FillError::Digest { end: self.come }),
+        }
+    }
+
+    /// Whether its head promised more than has come.
+    pub(super) fn is_cut_short(&self) -> bool {
+        self.promised.is_some_and(|promised| self.come < promised)
     }
 
     /// Whether `bytes` more would be more than its head promised.

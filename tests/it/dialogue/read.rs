@@ -280,7 +280,7 @@ fn body(part: &str) -> Option<Vec<u8>> {
     let span = text.split_once("..").and_then(|(from, to)| Some((number(from)?, number(to)?)));
     Some(match span.or(number(text).map(|length| (0, length))) {
         Some((from, to)) => pattern(from, to),
-        None => text.as_bytes().to_vec(),
+        None => text.replace("\\r", "\r").replace("\\n", "\n").into_bytes(),
     })
 }
 

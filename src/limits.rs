@@ -168,6 +168,13 @@ pub const ORIGIN_READ_BYTES_MAX: usize = 64 << 10;
 pub const FILL_ATTEMPTS_MAX: u32 = 3;
 /// Runs at once that may be set for one appliance.
 pub const FILL_RUNS_MAX: usize = 65_536;
+/// Objects brought ahead of who wants them, because players say that they will: at once, of one
+/// connection, and of one request.
+pub const PREFETCHES_MAX: usize = 64;
+/// The same of one connection.
+pub const PREFETCHES_PER_VIEWER_MAX: u32 = 4;
+/// The same of one request.
+pub const PREFETCHES_PER_REQUEST_MAX: usize = 2;
 /// Connections that may be set for one origin.
 pub const ORIGIN_CONNECTIONS_MAX: usize = 65_536;
 /// How long an origin may hold a request for what it is about to make, beside what it takes anyway:

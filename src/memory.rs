@@ -188,6 +188,13 @@ impl Governor {
         }
     }
 
+    /// Whether so much of the working pool is in use that what passes through is not kept any more.
+    pub fn is_under_duress(&self) -> bool {
+        let pool = &self.pools[WORKING];
+        let limit_bytes = pool.budget_bytes / 16 * Class::Admission.share_sixteenths();
+        pool.used_bytes.load(Ordering::Relaxed) > limit_bytes
+    }
+
     fn take(self: &Arc<Self>, purpose: Use, class: Class, bytes: u64) -> Option<Reservation> {
         let pool = &self.pools[purpose.pool()];
         let limit_bytes = pool.budget_bytes / 16 * class.share_sixteenths();

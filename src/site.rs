@@ -15,10 +15,12 @@ use crate::object::SiteId;
 pub use cors::{Cors, CorsOrigins, Credentials};
 pub use network::Network;
 pub use pattern::{PathPattern, PatternError};
+pub use players::{Cmsd, Foresight};
 
 mod cors;
 mod network;
 mod pattern;
+mod players;
 
 /// One publisher's content: host names, origins and rules.
 #[derive(Clone, Debug)]
@@ -154,6 +156,10 @@ pub struct Rule {
     pub response: FieldEdits,
     /// Who may read responses in a browser; `None`: what the origin says goes.
     pub cors: Option<Arc<Cors>>,
+    /// Who is told of the way to him (CMSD).
+    pub cmsd: Cmsd,
+    /// Whether what a player says it will ask for next is brought ahead.
+    pub foresight: Foresight,
 }
 
 impl Rule {
@@ -171,6 +177,8 @@ impl Rule {
             request: FieldEdits::default(),
             response: FieldEdits::default(),
             cors: None,
+            cmsd: Cmsd::default(),
+            foresight: Foresight::default(),
         }
     }
 

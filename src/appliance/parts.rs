@@ -23,7 +23,8 @@ use crate::fill::Filler;
 use crate::fill::client::{Client, Patience};
 use crate::fill::collapse::{Openings, Runs};
 use crate::limits::{
-    CONNECTION_BYTES, PROCESS_BYTES, PURGES_BYTES, SLOT_SIZE_BYTES, TLS_CONNECTION_BYTES,
+    CONNECTION_BYTES, PREFETCHES_MAX, PROCESS_BYTES, PURGES_BYTES, SLOT_SIZE_BYTES,
+    TLS_CONNECTION_BYTES,
 };
 use crate::memory::{Class, Governor, Reservation, Use};
 use crate::metrics::Metrics;
@@ -98,6 +99,7 @@ impl Parts {
             block_size: config.block_size,
             window_bytes: config.fill.window_bytes,
             runs_allowed: Arc::new(Semaphore::new(config.fill.runs_max)),
+            prefetches: Arc::new(Semaphore::new(PREFETCHES_MAX)),
             versions: VersionNumbers::of_epoch(epoch()),
             counters: metrics.for_thread(),
             runs: Runs::new(),

@@ -726,7 +726,8 @@ mod tests {
             let version =
                 Version::new(head.version.id, 0, head.stored.validator().clone(), Some(2 * mib));
             let block = BlockKey { version: version.id, index: 1 };
-            let wanted = Wanted { block, first: 0, count: 16, class: Class::Miss };
+            let wanted =
+                Wanted { block, first: 0, count: 16, class: Class::Miss, urgency: Urgency::Viewer };
             assert!(matches!(ssd.bring(&subject, &version, wanted).await, Brought::Ill));
             assert!(ssd.owes(&key, Some(2 * mib)) && !ssd.owes(&unheard_of, Some(2 * mib)));
             assert!(ssd.may_go_on(&key, mib));
@@ -759,7 +760,8 @@ mod tests {
         assert_eq!(used(), 0);
         let stalled = Faults { stall_reads: Duration::from_secs(60), ..Faults::default() };
         device.set_faults(stalled);
-        let wanted = Wanted { block, first: 0, count: 4, class: Class::Miss };
+        let wanted =
+            Wanted { block, first: 0, count: 4, class: Class::Miss, urgency: Urgency::Viewer };
         assert!(matches!(ssd.bring(&subject, &version, wanted).await, Brought::Ill));
         assert_eq!(used(), 4 << 16, "the device may still write into it");
         assert_eq!(ssd.parts.ram.usage().taken_bytes, 4 << 16);
@@ -821,7 +823,13 @@ mod tests {
         volume.lose();
         assert_eq!(ssd.held(&block), PieceMap::default());
         assert_eq!(ssd.held_or_lost(&block), PieceMap::run(0, 16));
-        let wanted = |first, count| Wanted { block, first, count, class: Class::Miss };
+        let wanted = |first, count| Wanted {
+            block,
+            first,
+            count,
+            class: Class::Miss,
+            urgency: Urgency::Viewer,
+        };
         let brought = |wanted| ssd.bring(&subject, &version, wanted);
         assert!(matches!(brought(wanted(3, 2)).await, Brought::Ill));
         assert!(ssd.may_bypass(&subject, Some(&wanted(3, 2)), 2 << 16, Asks::First));

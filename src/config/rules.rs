@@ -9,7 +9,8 @@ use http::header::{self, HeaderName, HeaderValue};
 
 use crate::limits::{LIVE_ABSENCE_MAX, PURGE_NETWORKS_MAX};
 use crate::site::{
-    Content, FieldEdits, Keep, Lifetimes, Network, QueryPolicy, RequestCacheControl, Rule,
+    Cmsd, Content, FieldEdits, Foresight, Keep, Lifetimes, Network, QueryPolicy,
+    RequestCacheControl, Rule,
     ViewerFields,
 };
 
@@ -86,6 +87,12 @@ pub(super) fn policy(section: &Section<'_>, base: &Rule) -> Rule {
         request,
         response: section.section("response", |edits| field_edits(edits, &base.response)),
         cors: section.setting("cors").and_then(cors).unwrap_or_else(|| base.cors.clone()),
+        foresight: section.choice(
+            "prefetch",
+            base.foresight,
+            &Foresight::ALL.map(|choice| (choice.as_str(), choice)),
+        ),
+        cmsd: section.choice("cmsd", base.cmsd, &Cmsd::ALL.map(|to| (to.as_str(), to))),
     }
 }
 

@@ -451,6 +451,8 @@ fn the_reference_with_all_its_examples_is_right_and_complete() {
         "sites.request",
         "sites.response",
         "sites.cors",
+        "sites.cmsd",
+        "sites.prefetch",
     ];
     let missing = missing.iter().filter(|name| !both_ways.iter().any(|way| name.starts_with(way)));
     assert_eq!(missing.collect::<Vec<_>>(), Vec::<&String>::new());

@@ -147,6 +147,7 @@ impl Feed {
             first: first as u32,
             count: (last - first + 1) as u32,
             class: self.class(),
+            urgency: self.viewer.urgency,
         })
     }
 

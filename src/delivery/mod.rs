@@ -8,6 +8,7 @@ mod answer;
 mod body;
 pub mod error;
 mod feed;
+mod foresee;
 mod growing;
 mod held;
 mod kept;
@@ -42,10 +43,12 @@ use crate::fill::error::FillError;
 use crate::memory::{Class, Governor, Use};
 use crate::message::cache_status::{Forwarded, Fwd};
 use crate::message::cmcd::Cmcd;
+use crate::message::cmsd::Dynamic;
 use crate::message::cors;
 use crate::message::head::HeadFault;
 use crate::message::live;
 use crate::message::multirange::RangeSet;
+use crate::message::priority::Priority;
 use crate::message::range::RangeRequest;
 use crate::message::request::{Method, ObjectRequest, host_of};
 use crate::message::response;
@@ -54,8 +57,9 @@ use crate::message::target::normalised_path;
 use crate::metrics::Counters;
 use crate::object::{BlockSize, ObjectKey};
 use crate::purge::Token;
-use crate::server::{ConnectionFacts, Handler};
-use crate::site::{Cors, RequestCacheControl, Site, Sites};
+use crate::server::{ConnectionFacts, Handler, Way};
+use crate::site::{Cmsd, Cors, Foresight, RequestCacheControl, Site, Sites};
+use crate::store::device::Urgency;
 
 /// What every worker delivers from.
 pub struct Shared {
@@ -106,8 +110,13 @@ impl Handler for Delivery {
         let (parts, body) = request.into_parts();
         let shared = &self.shared;
         let request_bytes = Viewer::request_bytes(&parts);
+        let cmcd = Cmcd::of(&parts.headers, parts.uri.query()).map(Box::new);
         let viewer = Rc::new(Viewer {
-            cmcd: Cmcd::of(&parts.headers, parts.uri.query()).map(Box::new),
+            urgency: match Priority::of(&parts.headers).stands_back(cmcd.as_deref()) {
+                true => Urgency::Patient,
+                false => Urgency::Viewer,
+            },
+            cmcd,
             reserved: shared.governor.try_reserve(Use::Requests, Class::Miss, request_bytes),
             parts,
             connection: connection.clone(),
@@ -128,13 +137,22 @@ impl Handler for Delivery {
             };
         }
         let answered = self.deliver(&viewer, &body, &mut record).await;
-        let cors = record.cors.take();
+        let (cors, cmsd) = (record.cors.take(), record.cmsd);
+        if answered.is_ok()
+            && record.foresight == Foresight::Cmcd
+            && let (Some(site), Some(key)) = (&record.site, &record.key)
+        {
+            shared.foresee(&viewer, site, key);
+        }
         let mut response = match answered {
             Ok(reply) => reply.with(record),
             Err(error) => reply::refusal(&error, &viewer, record),
         };
         if let Some(cors) = cors {
             cors::allow(&cors, &viewer.parts.headers, response.headers_mut());
+        }
+        if cmsd == Cmsd::All || (cmsd == Cmsd::Players && viewer.cmcd.is_some()) {
+            self.tell(connection, &mut response);
         }
         response
     }
@@ -250,6 +268,20 @@ impl Delivery {
         transaction.pass().await
     }
 
+    /// Tells a player of the way to it, with what it plays (CTA-5006).
+    fn tell(&self, connection: &ConnectionFacts, response: &mut Response<ViewerBody>) {
+        if !response.status().is_success() {
+            return;
+        }
+        let way = connection.way();
+        let dynamic = Dynamic {
+            throughput_kbps: way.map(Way::throughput_kbps),
+            round_trip_ms: way.map(|way| way.round_trip.as_millis() as u64),
+            under_duress: self.shared.governor.is_under_duress(),
+        };
+        dynamic.append_to(response.headers_mut());
+    }
+
     /// The rule that answers a browser's question what a page may ask for, where one does.
     fn preflight(&self, parts: &Parts, body: &Incoming, record: &mut Record) -> Option<Arc<Cors>> {
         let sound = || body.is_end_stream() && parts.extensions.get::<HeadFault>().is_none();
@@ -294,6 +326,7 @@ impl Delivery {
             return Err(DeliveryError::OtherHost);
         }
         let (site, rule) = site.ok_or(DeliveryError::UnknownHost)?;
+        (record.cmsd, record.foresight) = (rule.cmsd, rule.foresight);
         let key = ObjectKey::new(site.id, &request.target(&rule.query, rule.content));
         let control = match rule.request_cache_control {
             RequestCacheControl::Honour => RequestControl::of(&parts.headers),

@@ -21,7 +21,8 @@ use crate::metrics::labels::{
 };
 use crate::object::{ByteRange, ObjectKey};
 use crate::server::{ConnectionFacts, Protocol};
-use crate::site::{Cors, Site};
+use crate::site::{Cmsd, Cors, Foresight, Site};
+use crate::store::device::Urgency;
 
 /// A viewer's request: its head and where it came from.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ pub struct Viewer {
     pub request_id: RequestId,
     /// When its head had been read.
     pub time: SystemTime,
+    /// How badly he waits for what an ssd holds.
+    pub urgency: Urgency,
     /// What the player told of itself.
     pub cmcd: Option<Box<Cmcd>>,
     /// For as long as it is answered.
@@ -75,6 +78,10 @@ pub struct Record {
     pub key: Option<ObjectKey>,
     /// What pages of other origins are told, whatever the answer is.
     pub cors: Option<Arc<Cors>>,
+    /// Who is told of the way to him.
+    pub cmsd: Cmsd,
+    /// Whether what he will ask for next is brought ahead.
+    pub foresight: Foresight,
     /// The host asked for.
     pub host: String,
     /// The status sent; `None` as long as no head is decided.
@@ -108,6 +115,8 @@ impl Record {
             site: None,
             key: None,
             cors: None,
+            cmsd: Cmsd::Off,
+            foresight: Foresight::Off,
             host: String::new(),
             status: None,
             range: None,

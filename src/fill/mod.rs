@@ -8,6 +8,7 @@
 pub mod client;
 pub mod collapse;
 pub mod error;
+pub mod foresee;
 mod open;
 mod place;
 mod pump;
@@ -62,6 +63,8 @@ pub struct Filler {
     pub window_bytes: u64,
     /// Runs at once.
     pub runs_allowed: Arc<Semaphore>,
+    /// Objects brought ahead of who wants them, at once.
+    pub prefetches: Arc<Semaphore>,
     /// Numbers for new versions.
     pub versions: VersionNumbers,
     /// What the fill threads count.

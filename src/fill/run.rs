@@ -267,6 +267,18 @@ impl Run {
         state.drop_passed(self.goes_on());
     }
 
+    /// Waits until it has ended. Dropping it midway is safe.
+    pub async fn ended(&self) {
+        loop {
+            let mut landed = std::pin::pin!(self.landed.notified());
+            landed.as_mut().enable();
+            if self.lock().ended.is_some() {
+                return;
+            }
+            landed.await;
+        }
+    }
+
     /// Learns where the response ends.
     pub fn set_end(&self, end: Option<u64>) {
         self.lock().bounds.end = end;

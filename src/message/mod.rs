@@ -8,6 +8,7 @@
 pub mod cache_control;
 pub mod cache_status;
 pub mod cmcd;
+pub mod cmsd;
 pub mod conditional;
 pub mod cors;
 pub mod digest;
@@ -17,6 +18,7 @@ pub mod fuzz;
 pub mod head;
 pub mod live;
 pub mod multirange;
+pub mod priority;
 pub mod range;
 pub mod recorded;
 pub mod request;

@@ -93,6 +93,25 @@ fn without_dot_segments(path: &str) -> String {
     kept
 }
 
+/// The path and the query that a relative reference names, seen from an object's path (RFC 3986
+/// section 5.2); `None` when it may lead to another host, or nowhere.
+pub fn resolved<'a>(base: &str, reference: &'a str) -> Option<(String, Option<&'a str>)> {
+    if reference.contains(['#', '\\']) || reference.starts_with("//") {
+        return None;
+    }
+    let (path, query) = match reference.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (reference, None),
+    };
+    // A colon in the first segment ends a scheme.
+    if path.is_empty() || path.split('/').next()?.contains(':') {
+        return None;
+    }
+    let folder = &base[..=base.rfind('/')?];
+    let whole = if path.starts_with('/') { path.to_owned() } else { [folder, path].concat() };
+    Some((normalised_path(&whole)?.into_owned(), query))
+}
+
 /// The part of `query` that counts, and that an origin is asked with; `None`: no `?` either.
 ///
 /// What a player tells of itself (`CMCD`, CTA-5004) never counts. Under [`QueryPolicy::All`] the
@@ -372,6 +391,31 @@ mod tests {
         ] {
             let found = canonical_query(Some(query), policy, &["m", "n"]);
             assert_eq!(found.as_deref(), canonical, "{query} {policy:?}");
+        }
+    }
+
+    #[test]
+    fn a_reference_leads_to_a_path_of_the_same_host_or_nowhere() {
+        for (reference, expected) in [
+            ("b.mp4", Some(("/x/y/b.mp4", None))),
+            ("./b", Some(("/x/y/b", None))),
+            ("../b?c=d?e", Some(("/x/b", Some("c=d?e")))),
+            ("../../../../b", Some(("/b", None))),
+            ("/b/../c", Some(("/c", None))),
+            ("z/b:c", Some(("/x/y/z/b:c", None))),
+            ("%2e%2e/b", Some(("/x/b", None))),
+            ("", None),
+            ("?a", None),
+            ("//evil.example/b", None),
+            ("https://evil.example/b", None),
+            ("b:c", None),
+            ("\\\\evil.example", None),
+            ("b#c", None),
+            ("%zz", None),
+        ] {
+            let found = resolved("/x/y/a.mp4", reference);
+            let found = found.as_ref().map(|(path, query)| (path.as_str(), *query));
+            assert_eq!(found, expected, "{reference:?}");
         }
     }
 

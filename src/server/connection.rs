@@ -7,6 +7,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -99,6 +100,7 @@ pub(super) async fn run<H: Handler>(server: Rc<Server<H>>, accepted: Accepted) {
     let Ok(stream) = TcpStream::from_std(stream) else { return };
     // A viewer who has gone has left no address behind; there is nobody to serve.
     let Ok(local) = stream.local_addr() else { return };
+    let socket = stream.as_raw_fd();
     let facts = |protocol, tls| {
         let (id, local) = (NEXT_ID.fetch_add(1, Ordering::Relaxed), canonical(local));
         Rc::new(ConnectionFacts {
@@ -108,7 +110,9 @@ pub(super) async fn run<H: Handler>(server: Rc<Server<H>>, accepted: Accepted) {
             protocol,
             tls,
             pace: 0.into(),
+            ahead: Arc::default(),
             cut: None.into(),
+            socket: Some(socket),
         })
     };
 

@@ -22,9 +22,10 @@ use std::cell::Cell;
 use std::error::Error;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::time::Duration;
 
 use bytes::Buf;
@@ -74,8 +75,37 @@ pub struct ConnectionFacts {
     /// How large a slice, in bytes, this socket has been taking: the handler's own memory, 0 at
     /// first.
     pub pace: Cell<u32>,
+    /// What the handler does ahead for this viewer: its own count, 0 at first.
+    pub ahead: Arc<AtomicU32>,
     /// Why we cut it off, if we did: told before its bodies are dropped.
     pub cut: Cell<Option<Cut>>,
+    /// To ask the kernel about, as long as a request of it is answered.
+    socket: Option<RawFd>,
+}
+
+impl ConnectionFacts {
+    /// What the kernel knows of the way to the viewer: a system call. For a handler alone, which
+    /// is gone before the socket is.
+    pub fn way(&self) -> Option<Way> {
+        self.socket.and_then(transport::way)
+    }
+}
+
+/// The way to a viewer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// There and back, smoothed.
+    pub round_trip: Duration,
+    /// What may be on the way at once.
+    pub window_bytes: u64,
+}
+
+impl Way {
+    /// What goes through in a second if nothing changes, in kbit/s.
+    pub fn throughput_kbps(self) -> u64 {
+        let micros = self.round_trip.as_micros().max(1) as u64;
+        self.window_bytes.saturating_mul(8_000) / micros
+    }
 }
 
 impl ConnectionFacts {

@@ -524,7 +524,9 @@ fn facts(protocol: Protocol) -> Rc<ConnectionFacts> {
         protocol,
         tls: None,
         pace: Cell::new(0),
+        ahead: Arc::default(),
         cut: Cell::new(None),
+        socket: None,
     })
 }
 

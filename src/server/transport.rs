@@ -22,6 +22,7 @@ use tokio::net::TcpStream;
 
 use super::ConnectionCounts;
 use super::Protocol;
+use super::Way;
 use super::activity::Activity;
 use crate::limits::DISCARDED_BYTES_MAX;
 
@@ -51,6 +52,22 @@ pub(super) fn unconfirmed_bytes(socket: RawFd) -> u64 {
     // whatever the descriptor is; the pointer is to a `c_int` that outlives the call.
     let asked = unsafe { libc::ioctl(socket, libc::TIOCOUTQ, &raw mut bytes) };
     if asked == 0 { u64::try_from(bytes).unwrap_or(0) } else { 0 }
+}
+
+/// What the kernel knows of the way to a viewer; `None` where it is no TCP socket.
+pub(super) fn way(socket: RawFd) -> Option<Way> {
+    // SAFETY: a `tcp_info` is numbers alone, of which all zeros are valid ones.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes where we say, which is how many there are;
+    // both pointers outlive the call, and nothing else changes, whatever the descriptor is.
+    let asked = unsafe {
+        let into = (&raw mut info).cast();
+        libc::getsockopt(socket, libc::IPPROTO_TCP, libc::TCP_INFO, into, &raw mut length)
+    };
+    let round_trip = Duration::from_micros(info.tcpi_rtt.into());
+    let window_bytes = u64::from(info.tcpi_snd_cwnd) * u64::from(info.tcpi_snd_mss);
+    (asked == 0 && !round_trip.is_zero()).then_some(Way { round_trip, window_bytes })
 }
 
 /// Sets what every accepted socket inherits from its listener (Linux copies these with the socket).

@@ -53,7 +53,7 @@ async fn hold(name: &str) {
 
 const CASES_AT_ONCE: usize = 16;
 
-const TABLES: [(&str, &str); 26] = [
+const TABLES: [(&str, &str); 27] = [
     ("storing.http", include_str!("dialogues/storing.http")),
     ("response_directives.http", include_str!("dialogues/response_directives.http")),
     ("freshness.http", include_str!("dialogues/freshness.http")),
@@ -80,6 +80,7 @@ const TABLES: [(&str, &str); 26] = [
     ("cors.http", include_str!("dialogues/cors.http")),
     ("cmcd.http", include_str!("dialogues/cmcd.http")),
     ("digest.http", include_str!("dialogues/digest.http")),
+    ("cmsd.http", include_str!("dialogues/cmsd.http")),
 ];
 
 #[tokio::test]
@@ -210,6 +211,11 @@ async fn what_players_tell() {
 #[tokio::test]
 async fn digests() {
     hold("digest.http").await;
+}
+
+#[tokio::test]
+async fn what_players_are_told() {
+    hold("cmsd.http").await;
 }
 
 #[test]

@@ -34,6 +34,8 @@ pub struct Wanted {
     pub count: u32,
     /// How badly the first is wanted; more than that is a comfort.
     pub class: Class,
+    /// Whether others may go first.
+    pub urgency: Urgency,
 }
 
 /// Bytes that came from a volume; they stay while this is held.
@@ -127,7 +129,7 @@ impl Ssd {
     ) -> Brought {
         let (object, small) = (subject.object, is_small(version));
         let brought = match self.held(&wanted.block).holds(wanted.first) {
-            true => self.bring_as(wanted, Urgency::Viewer).await,
+            true => self.bring_as(wanted, wanted.urgency).await,
             false if small && self.holds_head(object) => {
                 self.bring_small(subject, version, wanted).await
             }
@@ -252,7 +254,7 @@ impl Ssd {
         if let Some(room) = take(count, Class::Prefetch) {
             return Some(room);
         }
-        if urgency != Urgency::Viewer {
+        if !urgency.is_awaited() {
             return None;
         }
         let deadline = Instant::now() + ROOM_WITHIN;

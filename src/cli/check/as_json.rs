@@ -146,6 +146,8 @@ pub(super) fn rule(rule: &Rule) -> Value {
         },
         "request": edits(&rule.request),
         "response": edits(&rule.response),
+        "cmsd": rule.cmsd.as_str(),
+        "prefetch": rule.foresight.as_str(),
         "cors": rule.cors.as_ref().map(|cors| json!({
             "origins": match &cors.origins {
                 CorsOrigins::Any => json!("*"),

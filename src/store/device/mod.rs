@@ -34,6 +34,8 @@ pub use self::simulated::{Faults, Harm, Image, Share, Simulated, Simulation, Sim
 pub enum Urgency {
     /// A viewer waits for it.
     Viewer,
+    /// A viewer waits for it and lets others go first (RFC 9218).
+    Patient,
     /// Read-ahead: a viewer will come to it.
     Promote,
     /// What is kept.
@@ -46,13 +48,25 @@ pub enum Urgency {
 
 impl Urgency {
     /// Every urgency, the most urgent first.
-    pub const ALL: [Urgency; 5] =
-        [Urgency::Viewer, Urgency::Promote, Urgency::Write, Urgency::Reclaim, Urgency::Verify];
+    pub const ALL: [Urgency; 6] = [
+        Urgency::Viewer,
+        Urgency::Patient,
+        Urgency::Promote,
+        Urgency::Write,
+        Urgency::Reclaim,
+        Urgency::Verify,
+    ];
+
+    /// Whether a viewer waits for it.
+    pub fn is_awaited(self) -> bool {
+        matches!(self, Urgency::Viewer | Urgency::Patient)
+    }
 
     /// The metrics label.
     pub fn label(self) -> &'static str {
         match self {
             Urgency::Viewer => "viewer",
+            Urgency::Patient => "patient",
             Urgency::Promote => "promote",
             Urgency::Write => "write",
             Urgency::Reclaim => "reclaim",

@@ -1,9 +1,10 @@
 //! What waits for a device, and what goes next.
 //!
 //! Reads, writes and flushes have lanes of their own: so many waiting, so many under way. Within a
-//! lane the most urgent goes first, then the oldest. So reads can't starve writes nor fill their
-//! queue, and what nobody waits for can't keep a viewer out; one such read may wait and goes first
-//! when none is under way, so that viewers can't keep it out either. Does no I/O, reads no clock.
+//! lane the most urgent goes first, then the oldest; who is patient is not passed over for ever. So
+//! reads can't starve writes nor fill their queue, and what nobody waits for can't keep a viewer
+//! out; one such read may wait and goes first when none is under way, so that viewers can't keep it
+//! out either. Does no I/O, reads no clock.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -12,7 +13,7 @@ use super::{Operation, Transfer, Urgency};
 
 /// Reads that may wait, by urgency: whoever comes is refused when so many wait already, of any
 /// urgency, so that what is less urgent leaves room.
-const READS_WAITING_MAX: [usize; Urgency::ALL.len()] = [192, 144, 96, 96, 48];
+const READS_WAITING_MAX: [usize; Urgency::ALL.len()] = [192, 168, 144, 96, 96, 48];
 /// Writes and flushes that may wait.
 const WRITES_WAITING_MAX: usize = 64;
 /// While somebody waits for a read, so many reads are under way for each write.
@@ -20,6 +21,9 @@ const READS_PER_WRITE: usize = 8;
 /// Of the reads under way, one in so many may be for reclaim and verify.
 const READS_PER_BACKGROUND_READ: usize = 8;
 const FLUSHES_MAX: usize = 1;
+/// Who lets others go first goes after so many of them all the same: a read that waits for ever is
+/// late, and a volume that is late is left alone.
+const READS_PER_PATIENT_READ: usize = 8;
 
 /// What shares places under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +92,8 @@ pub(super) struct Queue {
     background_reads_under_way: usize,
     writes_under_way: usize,
     flushes_under_way: usize,
+    /// Reads that went before one that lets others go first.
+    gone_before: usize,
 }
 
 impl Queue {
@@ -101,6 +107,7 @@ impl Queue {
             background_reads_under_way: 0,
             writes_under_way: 0,
             flushes_under_way: 0,
+            gone_before: 0,
         }
     }
 
@@ -137,6 +144,12 @@ impl Queue {
             (Lane::Flush, _) => self.flushes.pop_front(),
         }?;
         self.count_under_way(waiting.place(), |count| *count += 1);
+        self.gone_before = match waiting.transfer.urgency {
+            _ if self.reads[Urgency::Patient as usize].is_empty() => 0,
+            Urgency::Viewer => self.gone_before + 1,
+            Urgency::Patient => 0,
+            _ => self.gone_before,
+        };
         Some(waiting)
     }
 
@@ -169,7 +182,10 @@ impl Queue {
             let holds = |urgency: &&Urgency| !lane[**urgency as usize].is_empty();
             Urgency::ALL.iter().filter(holds).find(|urgency| may(urgency)).map(|u| *u as usize)
         };
+        let was_patient = read && self.gone_before >= READS_PER_PATIENT_READ;
+        let goes_now = |urgency: &Urgency| was_patient && *urgency == Urgency::Patient;
         first(&self.reads, &is_owed)
+            .or_else(|| first(&self.reads, &goes_now))
             .or_else(|| first(&self.reads, &may_read))
             .map(|urgency| (Lane::Read, urgency))
             .or_else(|| first(&self.writes, &|_| write).map(|urgency| (Lane::Write, urgency)))
@@ -257,8 +273,24 @@ mod tests {
         let order: Vec<_> = std::iter::from_fn(|| queue.next()).collect();
         let urgencies: Vec<_> = order.iter().map(|waiting| waiting.transfer.urgency).collect();
         use Urgency::*;
-        assert_eq!(urgencies, [Reclaim, Viewer, Viewer, Promote, Write, Verify]);
+        assert_eq!(urgencies, [Reclaim, Viewer, Viewer, Patient, Promote, Write, Verify]);
         assert!(matches!(order[2].transfer.operation, Operation::Read { at: 4096, .. }));
+    }
+
+    #[test]
+    fn who_lets_others_go_first_goes_after_eight_of_them() {
+        let mut queue = queue_of((0..3).map(|_| read(Urgency::Patient)));
+        for _ in 0..20 {
+            queue.push(read(Urgency::Viewer), Instant::now()).unwrap();
+        }
+        let mut order = Vec::new();
+        while let Some(waiting) = queue.next() {
+            order.push(waiting.transfer.urgency);
+            queue.ended(waiting.place());
+        }
+        let places = order.iter().enumerate().filter(|(_, urgency)| **urgency == Urgency::Patient);
+        let places: Vec<_> = places.map(|(place, _)| place).collect();
+        assert_eq!((places, order.len()), (vec![8, 17, 22], 23));
     }
 
     #[test]

@@ -104,7 +104,7 @@ mod tests {
         }
         let figures = tally.figures();
         assert_eq!(figures.read_latency, [2, 1, 0, 0, 0, 0, 0, 0, 0, 1, 1]);
-        assert_eq!(figures.reads, [0, 5, 0, 0, 0]);
+        assert_eq!(figures.reads, [0, 0, 5, 0, 0, 0]);
         assert_eq!((figures.read_bytes, figures.depth), (5 * 4096, 0));
         assert_eq!(figures.read_latency_sum, Duration::from_micros(4_000_202));
     }

@@ -1,0 +1,50 @@
+//! What is done for players beside answering them: what they are told, what is brought ahead.
+
+/// To whom `CMSD-Dynamic` is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Cmsd {
+    /// Nobody.
+    Off,
+    /// Whoever tells of himself (CMCD).
+    #[default]
+    Players,
+    /// All.
+    All,
+}
+
+impl Cmsd {
+    /// Every choice.
+    pub const ALL: [Cmsd; 3] = [Cmsd::Off, Cmsd::Players, Cmsd::All];
+
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Cmsd::Off => "off",
+            Cmsd::Players => "players",
+            Cmsd::All => "all",
+        }
+    }
+}
+
+/// What is brought before anybody asks for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Foresight {
+    /// Nothing.
+    #[default]
+    Off,
+    /// What players say that they will ask for next (CMCD `nor`).
+    Cmcd,
+}
+
+impl Foresight {
+    /// Every choice.
+    pub const ALL: [Foresight; 2] = [Foresight::Off, Foresight::Cmcd];
+
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Foresight::Off => "off",
+            Foresight::Cmcd => "cmcd",
+        }
+    }
+}

@@ -304,6 +304,16 @@ mod tests {
     }
 
     #[test]
+    fn duress_is_where_nothing_is_kept_any_more() {
+        let governor = Governor::new(1600, 1600);
+        let _rest = governor.try_reserve(Use::Heads, Class::Viewer, 1600).unwrap();
+        let mut held = governor.try_reserve(Use::Client, Class::Viewer, 1201).unwrap();
+        assert!(governor.is_under_duress());
+        held.shrink_to(1200);
+        assert!(!governor.is_under_duress(), "it may still be kept");
+    }
+
+    #[test]
     fn what_is_dropped_or_shrunk_can_be_reserved_again() {
         let governor = Governor::new(1600, 1600);
         let mut first = governor.try_reserve(Use::Client, Class::Viewer, 1600).unwrap();

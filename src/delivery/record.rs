@@ -236,17 +236,21 @@ impl Drop for Record {
 
 /// What a player told, as the log has it.
 fn logged(cmcd: &Cmcd) -> Vec<(&'static str, PlayerTold<'_>)> {
-    let value = |told| match told {
-        &Told::Text(ref text) => PlayerTold::Text(text),
-        &Told::Word(word) => PlayerTold::Word(word),
-        &Told::Number(number) => PlayerTold::Number(number),
-        &Told::Thousandths(ratio) => PlayerTold::Ratio(ratio as f64 / 1000.0),
-        &Told::Flag(flag) => PlayerTold::Flag(flag),
-    };
     let mut logged: Vec<_> = cmcd.told().map(|(key, told)| (key, value(told))).collect();
     if let Some(next) = cmcd.next.first() {
         logged.extend(next.path.as_deref().map(|path| ("nor", PlayerTold::Text(path))));
         logged.extend(next.range.as_deref().map(|range| ("nrr", PlayerTold::Text(range))));
     }
     logged
+}
+
+/// One value of it.
+fn value(told: &Told) -> PlayerTold<'_> {
+    match told {
+        Told::Text(text) => PlayerTold::Text(text),
+        Told::Word(word) => PlayerTold::Word(word),
+        Told::Number(number) => PlayerTold::Number(*number),
+        Told::Thousandths(ratio) => PlayerTold::Ratio(*ratio as f64 / 1000.0),
+        Told::Flag(flag) => PlayerTold::Flag(*flag),
+    }
 }

@@ -4,7 +4,7 @@
 //! which only a volume knew is in ram afterwards.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use http::header::HOST;
 use http::request::Parts as RequestHead;
@@ -17,6 +17,7 @@ use crate::cache::heads::{Head, Known};
 use crate::cache::ssd::Recalled;
 use crate::control::explained::{Answer, Arithmetic, Explanation, Unexplained, Variant};
 use crate::control::status::BlockStatus;
+use crate::delivery::purged::find;
 use crate::delivery::stored::weigh;
 use crate::limits::{
     EXPLAINED_BLOCKS_MAX, PIECE_SIZE_BYTES, STATUS_BLOCKS_MAX, STATUS_OBJECTS_MAX,
@@ -50,7 +51,7 @@ pub(super) async fn explain(
     };
     let doubt = recall(&parts, &key).await;
     let now = SystemTime::now();
-    let known = parts.heads.find(&key, &head.headers, Instant::now());
+    let known = find(&parts.filler, &key, &head.headers, now);
     let mut answer = answer(&parts, &known, &request, (&control, now));
     answer.because.push_str(doubt);
     let variants = parts.heads.variants(&key);

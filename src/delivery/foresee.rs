@@ -19,7 +19,7 @@ use crate::limits::PREFETCHES_PER_REQUEST_MAX;
 use crate::memory::Class;
 use crate::message::cmcd::Next;
 use crate::message::range::RangeRequest;
-use crate::message::target::{canonical_query, resolved};
+use crate::message::target::{canonical_target, resolved};
 use crate::metrics::labels::Prefetch;
 use crate::object::{ByteRange, ObjectKey};
 use crate::site::{Foresight, Site};
@@ -108,12 +108,9 @@ fn named(site: &Arc<Site>, key: &ObjectKey, next: &Next) -> Option<(String, Obje
     if rule.foresight == Foresight::Off {
         return None;
     }
-    let target = match canonical_query(query, &rule.query) {
-        None => path.clone(),
-        Some(query) => [&path, "?", &query].concat(),
-    };
+    let target = canonical_target(&path, query, &rule.query, rule.content);
     // What is written there may be no target at all.
-    http::uri::PathAndQuery::try_from(target.as_str()).ok()?;
+    http::uri::PathAndQuery::try_from(&*target).ok()?;
     let named = ObjectKey::new(site.id, &target);
     (named != *key || next.range.is_some()).then_some((path, named))
 }

@@ -12,7 +12,7 @@ mod foresee;
 mod growing;
 mod held;
 mod kept;
-mod purged;
+pub(crate) mod purged;
 mod record;
 mod reply;
 mod slice;
@@ -127,7 +127,7 @@ impl Handler for Delivery {
         let (log, counters) = (shared.log.clone(), shared.counters.clone());
         let mut record = Record::new(viewer.clone(), log, counters, Instant::now());
         record.told();
-        if let Some(cors) = self.preflight(&viewer.parts, &body, &mut record) {
+        if let Some(cors) = self.preflight(&viewer, &body, &mut record) {
             return reply::preflight(&cors, &viewer, record);
         }
         if viewer.parts.method.as_str() == "PURGE" {
@@ -283,7 +283,13 @@ impl Delivery {
     }
 
     /// The rule that answers a browser's question what a page may ask for, where one does.
-    fn preflight(&self, parts: &Parts, body: &Incoming, record: &mut Record) -> Option<Arc<Cors>> {
+    fn preflight(
+        &self,
+        viewer: &Viewer,
+        body: &Incoming,
+        record: &mut Record,
+    ) -> Option<Arc<Cors>> {
+        let parts = &viewer.parts;
         let sound = || body.is_end_stream() && parts.extensions.get::<HeadFault>().is_none();
         if !cors::is_preflight(&parts.method, &parts.headers) || !sound() {
             return None;

@@ -5,8 +5,9 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
+use http::HeaderMap;
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
@@ -14,9 +15,10 @@ use crate::cache::heads::{Head, Known};
 use crate::delivery::error::DeliveryError;
 use crate::delivery::record::{Record, Viewer};
 use crate::delivery::{Delivery, Transaction};
-use crate::fill::Opened;
+use crate::fill::{Filler, Opened};
 use crate::limits::VARIANTS_PER_OBJECT_MAX;
 use crate::message::request::RequestError;
+use crate::object::ObjectKey;
 use crate::purge::{Hardness, PurgeError, Scope, Standing};
 
 impl Delivery {
@@ -28,7 +30,7 @@ impl Delivery {
         body: &Incoming,
         record: &mut Record,
     ) -> Result<(), DeliveryError> {
-        let asked = self.read(&viewer.parts, body, record)?;
+        let asked = self.read(viewer, body, record)?;
         let networks = &asked.site.rule_for(&asked.path).purge_from;
         if networks.is_empty() {
             return Err(DeliveryError::Request(RequestError::MethodRefused));
@@ -49,25 +51,8 @@ impl Delivery {
 impl Transaction<'_> {
     /// What ram knows of the object and was not purged.
     pub(super) fn find(&self) -> Known {
-        let (heads, key) = (&self.shared.heads, &self.asked.key);
-        for _ in 0..=VARIANTS_PER_OBJECT_MAX {
-            let head = match heads.find(key, &self.viewer.parts.headers, Instant::now()) {
-                Known::Variant(head) => head,
-                other => return other,
-            };
-            match self.standing(&head) {
-                Standing::Untouched => return Known::Variant(head),
-                Standing::StaleSince(since, birth) => {
-                    // By a clock that was set back since, too.
-                    let freshness = head.freshness.stale_since(since.min(self.viewer.time));
-                    let stale = Arc::new(Head { freshness, birth, ..Head::clone(&head) });
-                    heads.replace(key, &head, &stale);
-                    return Known::Variant(stale);
-                }
-                Standing::Gone => self.shared.filler.forget(key, head.version.id),
-            }
-        }
-        Known::Nothing
+        let (filler, viewer) = (&self.shared.filler, self.viewer);
+        find(filler, &self.asked.key, &viewer.parts.headers, viewer.time)
     }
 
     /// Whether what others had asked for was purged since.
@@ -85,4 +70,32 @@ impl Transaction<'_> {
     fn standing(&self, head: &Head) -> Standing {
         self.shared.filler.purges.reckon(&self.asked.key, &head.birth, &head.tags)
     }
+}
+
+/// What ram knows of an object and was not purged, for a request with these fields.
+pub(crate) fn find(
+    filler: &Filler,
+    key: &ObjectKey,
+    fields: &HeaderMap,
+    now: SystemTime,
+) -> Known {
+    let heads = &filler.heads;
+    for _ in 0..=VARIANTS_PER_OBJECT_MAX {
+        let head = match heads.find(key, fields, Instant::now()) {
+            Known::Variant(head) => head,
+            other => return other,
+        };
+        match filler.purges.reckon(key, &head.birth, &head.tags) {
+            Standing::Untouched => return Known::Variant(head),
+            Standing::StaleSince(since, birth) => {
+                // By a clock that was set back since, too.
+                let freshness = head.freshness.stale_since(since.min(now));
+                let stale = Arc::new(Head { freshness, birth, ..Head::clone(&head) });
+                heads.replace(key, &head, &stale);
+                return Known::Variant(stale);
+            }
+            Standing::Gone => filler.forget(key, head.version.id),
+        }
+    }
+    Known::Nothing
 }

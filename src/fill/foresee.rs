@@ -53,8 +53,9 @@ impl Filler {
 
     /// Asks for an object ahead of who wants it; false when somebody asks already.
     pub fn foresee(self: &Arc<Self>, wanted: Wanted, foreseen: Foreseen) -> bool {
-        let Opening::Lead(tell, answer) = self.openings.join(&wanted.key) else { return false };
-        let close = Close { filler: self.clone(), key: wanted.key.clone() };
+        let opening = self.openings.join(&wanted.key, &self.purges);
+        let Opening::Lead(tell, answer) = opening else { return false };
+        let close = Close::new(self, &wanted.key, &answer);
         self.spawn(self.clone().lead(wanted, tell, Sharing::Shared, Some(close)));
         self.spawn(keep_going(answer, foreseen));
         true

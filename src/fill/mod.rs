@@ -190,7 +190,9 @@ impl Filler {
         match self.heads.find(&wanted.key, &wanted.viewer_fields, Instant::now()) {
             Known::Variant(head) => {
                 let is_known = wanted.stale.as_ref().is_some_and(|held| Arc::ptr_eq(held, &head));
-                !is_known && head.freshness.is_fresh(SystemTime::now())
+                let standing = self.purges.reckon(&wanted.key, &head.birth, &head.tags);
+                let is_good = matches!(standing, Standing::Untouched);
+                !is_known && is_good && head.freshness.is_fresh(SystemTime::now())
             }
             Known::Nothing | Known::OtherVariants | Known::Uncacheable => false,
         }

@@ -14,11 +14,10 @@ use http::{HeaderMap, Uri, Version};
 
 use crate::limits::{REQUEST_FIELDS_MAX, REQUEST_TARGET_BYTES_MAX};
 use crate::message::head::HeadFault;
-use crate::message::live;
 use crate::message::multirange::RangeSet;
 use crate::message::range::RangeRequest;
 use crate::message::syntax::{decimal, sole};
-use crate::message::target::{canonical_query, host_and_port, normalised_path};
+use crate::message::target::{canonical_target, host_and_port, normalised_path};
 use crate::site::{Content, QueryPolicy};
 
 /// The methods an edge answers.
@@ -89,11 +88,7 @@ impl<'a> ObjectRequest<'a> {
     /// Path and canonical query: what [`crate::object::ObjectKey`] is made of and origins are
     /// asked.
     pub fn target(&self, policy: &QueryPolicy, content: Content) -> Cow<'_, str> {
-        let always = live::directives(&self.path, content);
-        match canonical_query(self.query, policy, always) {
-            None => Cow::Borrowed(&self.path),
-            Some(query) => Cow::Owned([&self.path, "?", &query].concat()),
-        }
+        canonical_target(&self.path, self.query, policy, content)
     }
 }
 

@@ -7,7 +7,8 @@
 use std::borrow::Cow;
 use std::net::Ipv6Addr;
 
-use crate::site::QueryPolicy;
+use crate::message::live;
+use crate::site::{Content, QueryPolicy};
 
 /// The path with one spelling (RFC 3986 section 6.2.2), or `None` when it is no path.
 ///
@@ -110,6 +111,19 @@ pub fn resolved<'a>(base: &str, reference: &'a str) -> Option<(String, Option<&'
     let folder = &base[..=base.rfind('/')?];
     let whole = if path.starts_with('/') { path.to_owned() } else { [folder, path].concat() };
     Some((normalised_path(&whole)?.into_owned(), query))
+}
+
+/// A normalised path and the part of its query that counts: what names an object of its site.
+pub fn canonical_target<'a>(
+    path: &'a str,
+    query: Option<&str>,
+    policy: &QueryPolicy,
+    content: Content,
+) -> Cow<'a, str> {
+    match canonical_query(query, policy, live::directives(path, content)) {
+        None => Cow::Borrowed(path),
+        Some(query) => Cow::Owned([path, "?", &query].concat()),
+    }
 }
 
 /// The part of `query` that counts, and that an origin is asked with; `None`: no `?` either.
@@ -489,16 +503,16 @@ mod tests {
                 2 => QueryPolicy::Only(names),
                 _ => QueryPolicy::Except(names),
             };
-            let once = canonical_query(Some(&query), &policy);
-            prop_assert_eq!(&canonical_query(once.as_deref(), &policy), &once);
+            let once = canonical_query(Some(&query), &policy, &[]);
+            prop_assert_eq!(&canonical_query(once.as_deref(), &policy, &[]), &once);
             let once = once.unwrap_or_default();
             prop_assert_eq!(told_by_player(&once), None);
             let stood = |kept: &str| query.split('&').any(|one| one == kept);
             prop_assert!(once.is_empty() || once.split('&').all(stood));
             // What a player tells, wherever it stands, makes no other key.
             let told = format!("{query}&CMCD=x");
-            let told = canonical_query(Some(&told), &policy);
-            let plain = canonical_query(Some(&query), &policy);
+            let told = canonical_query(Some(&told), &policy, &[]);
+            let plain = canonical_query(Some(&query), &policy, &[]);
             let plain = plain.filter(|_| query.split('&').any(|one| !is_told(one)));
             prop_assert_eq!(told, plain);
         }

@@ -6,9 +6,7 @@ use super::journal::replay;
 use super::request::PurgeRequest;
 use crate::limits::{PURGES_HELD_MAX, PURGES_PER_REQUEST_MAX};
 use crate::object::SiteId;
-use crate::site::{
-    FieldEdits, Keep, Lifetimes, PathPattern, QueryPolicy, RequestCacheControl, Rule, Site, Sites,
-};
+use crate::site::{QueryPolicy, Rule, Site, Sites};
 
 /// A journal: what it says is bounded, and one that goes on under its own name forgot nothing that
 /// it does not own to.
@@ -44,14 +42,8 @@ pub(super) fn site() -> Site {
         origins: Vec::new(),
         ssd_percent: 100,
         rules: vec![Rule {
-            pattern: PathPattern::everything(),
-            lifetimes: Lifetimes::default(),
             query: QueryPolicy::Only(vec!["a".to_owned()]),
-            request_cache_control: RequestCacheControl::Honour,
-            purge_from: Vec::new(),
-            keep: Keep::Ssd,
-            request: FieldEdits::default(),
-            response: FieldEdits::default(),
+            ..Rule::everything()
         }],
     }
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::scope::{Hardness, Scope};
 use crate::limits::{PURGES_PER_REQUEST_MAX, REQUEST_TARGET_BYTES_MAX, TAG_BYTES_MAX};
-use crate::message::target::{canonical_query, host_and_port, normalised_path};
+use crate::message::target::{canonical_target, host_and_port, normalised_path};
 use crate::site::{Site, Sites};
 
 /// As it is written.
@@ -154,11 +154,9 @@ fn object_of(url: &str, sites: &Sites) -> Result<Scope, RequestFault> {
     let (uri, site) = site_of(url, sites)?;
     let not_url = || RequestFault::NotUrl(url.to_owned());
     let path = normalised_path(path_of(&uri)).ok_or_else(not_url)?;
-    let policy = &site.rule_for(&path).query;
-    Ok(match canonical_query(uri.query(), policy) {
-        None => Scope::object(&site.name, &path),
-        Some(query) => Scope::object(&site.name, &[&*path, "?", &query].concat()),
-    })
+    let rule = site.rule_for(&path);
+    let target = canonical_target(&path, uri.query(), &rule.query, rule.content);
+    Ok(Scope::object(&site.name, &target))
 }
 
 fn prefix_of(url: &str, sites: &Sites) -> Result<Scope, RequestFault> {

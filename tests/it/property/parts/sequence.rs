@@ -248,7 +248,7 @@ fn wrong() -> impl Strategy<Value = Says> {
 fn ask() -> impl Strategy<Value = Ask> {
     let span = || {
         prop_oneof![
-            4 => (place(), place()).prop_map(|(one, other)| Span::FromTo(one.min(other), one.max(other))),
+            4 => (place(), place()).prop_map(|(a, b)| Span::FromTo(a.min(b), a.max(b))),
             4 => (place(), 0..5000u64).prop_map(|(first, more)| Span::FromTo(first, first + more)),
             1 => place().prop_map(Span::From),
             1 => (0..LENGTH_MAX).prop_map(Span::Suffix),

@@ -101,11 +101,14 @@ impl Started {
     }
 
     /// Tidegate for one table.
-    pub(crate) fn for_table(&self, rules: &[String], origin: SocketAddr) -> Option<Edge> {
+    pub(crate) fn for_table(&self, rules: &[(String, String)], origin: SocketAddr) -> Option<Edge> {
         if self.peer.is_some() {
             return None;
         }
-        let configured = rules.iter().fold(Edge::at(origin), |edge, rule| edge.rule("**", rule));
+        let rule = |edge: Configured, (pattern, settings): &(String, String)| {
+            edge.rule(pattern, settings)
+        };
+        let configured = rules.iter().fold(Edge::at(origin), rule);
         Some(configured.start())
     }
 

@@ -35,6 +35,7 @@ const EXAMPLES: &str = "Examples:
   cargo bench --bench promises -- disk --rounds 3 --folder /mnt/ssd
   cargo bench --bench promises -- sick reclaim --folder /mnt/ssd
   cargo bench --bench promises -- cold restart --rounds 3 --folder /mnt/ssd
+  cargo bench --bench promises -- purge --rounds 3 --folder /mnt/ssd
   cargo bench --bench promises -- --all --json";
 
 /// What can be measured.
@@ -58,6 +59,8 @@ pub(crate) enum CaseName {
     Cold,
     /// What a live origin flushes, on its way to 100 viewers
     Live,
+    /// A purge by tag where two million objects are known
+    Purge,
 }
 
 impl Arguments {

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
 use crate::viewer::Connection;
@@ -38,6 +40,7 @@ impl Edge {
         let (mut http, mut admin) = (None, None);
         while http.is_none() || admin.is_none() {
             let line = lines.next().expect("the edge says where it listens").unwrap();
+
             http = http.or_else(|| address_in(&line, " http at "));
             admin = admin.or_else(|| address_in(&line, " admin at "));
         }
@@ -71,6 +74,24 @@ impl Edge {
             assert!(Instant::now() < until, "the edge ends when it is told to");
             sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// Sends a document to the admin listener, with the token; how long the answer, a 200, took.
+    pub(crate) async fn post(&self, path: &str, token: &str, document: &str) -> Duration {
+        let mut stream = TcpStream::connect(self.admin).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let length = document.len();
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: admin\r\nAuthorization: Bearer {token}\r\n\
+             Content-Length: {length}\r\n\r\n{document}"
+        );
+        let began = Instant::now();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        let took = began.elapsed();
+        assert_eq!(&answer, b"HTTP/1.1 200");
+        took
     }
 
     /// The sum of a metric's series whose labels hold `label`.

@@ -18,6 +18,7 @@ mod figure;
 mod live;
 mod memory;
 mod origin;
+mod purge;
 mod restart;
 mod seek;
 mod sick;
@@ -64,6 +65,7 @@ enum Case {
     Restart(restart::Restart),
     Cold(Box<cold::Cold>),
     Live(live::Live),
+    Purge(purge::Purge),
 }
 
 impl Case {
@@ -81,6 +83,7 @@ impl Case {
                 Case::Reclaim(Box::new(runtime.block_on(sick::Reclaim::start(&arguments.folder))))
             }
             CaseName::Restart => Case::Restart(restart::Restart::start(&arguments.folder)),
+            CaseName::Purge => Case::Purge(purge::Purge::start(&arguments.folder)),
             CaseName::Cold => Case::Cold(Box::new(cold::Cold::start(&arguments.folder))),
             CaseName::Live => Case::Live(live::Live::start()),
         }
@@ -97,6 +100,7 @@ impl Case {
             Case::Restart(_) => "restart",
             Case::Cold(_) => "cold",
             Case::Live(_) => "live",
+            Case::Purge(_) => "purge",
         }
     }
 
@@ -116,6 +120,7 @@ impl Case {
             Case::Restart(case) => case.round(round).await,
             Case::Cold(case) => case.round(round).await,
             Case::Live(case) => case.round(round).await,
+            Case::Purge(case) => case.round(round).await,
         }
     }
 }

@@ -118,8 +118,11 @@ impl Serving {
                 format!("206 Partial\r\nContent-Range: bytes {start}-{}/{length}", end - 1)
             }
         };
+        // What stands after a dot is its tag.
+        let tag = path.rsplit_once('.').map(|(_, tag)| format!("Cache-Tag: {tag}\r\n"));
+        let tag = tag.unwrap_or_default();
         let head = format!(
-            "HTTP/1.1 {status}\r\nContent-Length: {}\r\nETag: \"1\"\r\n\
+            "HTTP/1.1 {status}\r\n{tag}Content-Length: {}\r\nETag: \"1\"\r\n\
              Cache-Control: max-age=86400\r\nAccept-Ranges: bytes\r\n\r\n",
             end - start
         );

@@ -1,9 +1,9 @@
-//! A volume of two million blocks on a sparse file: table and footers by the product's encoders.
+//! A volume of two million records on a sparse file: table and footers by the product's encoders.
 
 use std::fs::File;
 use std::path::Path;
 
-use tidegate::object::{BlockKey, BlockSize, PieceMap, VersionNumbers};
+use tidegate::object::BlockSize;
 use tidegate::store::device::{self, Buffer, Disk, Granules, Options, Urgency};
 use tidegate::store::format::{
     ENTRIES_PER_PAGE, FilledFor, Footer, FooterEntry, Geometry, Indexed, PageCopy, RegionEntry,
@@ -11,8 +11,8 @@ use tidegate::store::format::{
 };
 use tidegate::store::{SiteHash, Volume};
 
-/// Blocks there are, at least.
-pub(super) const BLOCKS: u64 = 2_000_000;
+/// Records there are, at least.
+pub(crate) const ENTRIES: u64 = 2_000_000;
 const INDEX_ENTRIES: u64 = 2_500_000;
 const VOLUME_BYTES: u64 = 17 << 30;
 const REGION_BYTES: u64 = 64 << 20;
@@ -21,19 +21,18 @@ const RECORD_GRANULES: u32 = 2;
 const GENERATION: u64 = 1;
 const ID: VolumeId = VolumeId(0x7469_6465_6761_7465_0001);
 
-/// Makes it.
-pub(super) async fn volume(path: &Path) {
+/// Makes it; `indexed` says what each of its records is.
+pub(crate) async fn volume(path: &Path, indexed: impl Fn(u64) -> Indexed) {
     File::create_new(path).unwrap().set_len(VOLUME_BYTES).unwrap();
     let disk = Disk::new(device::open(path, &Options::default()).unwrap());
     let geometry = Geometry::new(VOLUME_BYTES, REGION_BYTES, BlockSize::MAX, INDEX_ENTRIES);
     let geometry = geometry.unwrap();
     Volume::format(&disk, geometry, ID).await.unwrap();
 
-    let versions = VersionNumbers::of_epoch(7);
     let mut table = vec![RegionEntry::default(); geometry.regions() as usize];
     let mut written = 0;
     for region in 0..geometry.regions() {
-        if written >= BLOCKS {
+        if written >= ENTRIES {
             break;
         }
         let entries: Vec<_> = (0..records_in(&geometry))
@@ -42,11 +41,7 @@ pub(super) async fn volume(path: &Path) {
                 granules: RECORD_GRANULES,
                 site: SiteHash(1),
                 sequence: written + u64::from(number) + 1,
-                indexed: Indexed::Block {
-                    block: BlockKey { version: versions.assign(), index: 0 },
-                    pieces: PieceMap::run(0, 1),
-                    filled_for: FilledFor::Demand,
-                },
+                indexed: indexed(written + u64::from(number) + 1),
             })
             .collect();
         written += entries.len() as u64;
@@ -62,7 +57,7 @@ pub(super) async fn volume(path: &Path) {
         let spot = geometry.spot(ID, region, granule, GENERATION).unwrap();
         write(&disk, spot.at(), footer.encode(&spot)).await;
     }
-    assert!(written >= BLOCKS, "the volume has room for {written} blocks only");
+    assert!(written >= ENTRIES, "the volume has room for {written} records only");
     for (page, entries) in (0..).zip(table.chunks(ENTRIES_PER_PAGE)) {
         let place = TablePage::place(&geometry, page, PageCopy::A);
         let page = TablePage::unused(&geometry, page).following(entries);

@@ -161,17 +161,14 @@ pub(super) fn replay(bytes: &[u8], new_id: u64) -> Replayed {
     let written = records.len() - records.iter().rev().take_while(blank).count();
     debug_assert!(cut.len() < RECORD_BYTES);
     for (place, record) in records[1..written].iter().enumerate() {
-        match purge_of(record, id) {
-            Some(purge) => {
-                replayed.count = replayed.count.max(purge.number);
-                replayed.records += 1;
-                // A journal that is right never has more.
-                if replayed.table.without_room_for(&purge.scope).is_none() {
-                    replayed.table.apply(&purge);
-                    continue;
-                }
+        if let Some(purge) = purge_of(record, id) {
+            replayed.count = replayed.count.max(purge.number);
+            replayed.records += 1;
+            // A journal that is right never has more.
+            if replayed.table.without_room_for(&purge.scope).is_none() {
+                replayed.table.apply(&purge);
+                continue;
             }
-            None => {}
         }
         replayed.damage = replayed.damage.or(Some((place + 1) * RECORD_BYTES));
     }

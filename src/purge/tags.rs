@@ -104,7 +104,8 @@ mod tests {
 
     #[test]
     fn tags_are_told_apart_as_each_field_parts_them() {
-        let table: [(&[(&str, &str)], &[&str]); 7] = [
+        type Fields = &'static [(&'static str, &'static str)];
+        let table: [(Fields, &[&str]); 7] = [
             (&[("cache-tag", "a")], &["a"]),
             (&[("cache-tag", " a , b c,,d\t")], &["a", "b c", "d"]),
             (&[("cache-tag", "a,b"), ("cache-tag", "b,c")], &["a", "b", "c"]),

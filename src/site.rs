@@ -12,11 +12,13 @@ use rustls_pki_types::CertificateDer;
 
 use crate::object::SiteId;
 
+pub use content::Content;
 pub use cors::{Cors, CorsOrigins, Credentials};
 pub use network::Network;
 pub use pattern::{PathPattern, PatternError};
 pub use players::{Cmsd, Foresight};
 
+mod content;
 mod cors;
 mod network;
 mod pattern;
@@ -231,30 +233,6 @@ impl Keep {
         match self {
             Keep::Ram => "ram",
             Keep::Ssd => "ssd",
-        }
-    }
-}
-
-/// When what is under a rule is made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Content {
-    /// Before anybody asks for it.
-    #[default]
-    OnDemand,
-    /// While it is watched: an origin may hold a request for what is about to be made, and what is
-    /// not there now may be there a moment later.
-    Live,
-}
-
-impl Content {
-    /// Every choice.
-    pub const ALL: [Content; 2] = [Content::OnDemand, Content::Live];
-
-    /// As it is written.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Content::OnDemand => "on-demand",
-            Content::Live => "live",
         }
     }
 }

@@ -105,7 +105,7 @@ impl Started {
         if self.peer.is_some() {
             return None;
         }
-        let rule = |edge: Configured, (pattern, settings): &(String, String)| {
+        let rule = |edge: crate::support::Configured, (pattern, settings): &(String, String)| {
             edge.rule(pattern, settings)
         };
         let configured = rules.iter().fold(Edge::at(origin), rule);

@@ -4,7 +4,7 @@
 //! which only a volume knew is in ram afterwards.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::header::HOST;
 use http::request::Parts as RequestHead;
@@ -25,9 +25,11 @@ use crate::limits::{
 use crate::message::conditional::{self, Verdict};
 use crate::message::freshness::{Exchange, Freshness, LifetimeBy, lifetime};
 use crate::message::multirange::Resolved;
+use crate::message::range::RangeRequest;
 use crate::message::request::ObjectRequest;
 use crate::message::reuse::{RequestControl, Reuse};
 use crate::object::{BlockKey, ByteRange, ObjectKey, PieceMap};
+use crate::purge::Standing;
 use crate::site::{RequestCacheControl, Rule};
 
 /// Explains the request with this head. Safe to drop.
@@ -51,8 +53,10 @@ pub(super) async fn explain(
     };
     let doubt = recall(&parts, &key).await;
     let now = SystemTime::now();
+    let purged = purged(&parts, &key, &head.headers);
     let known = find(&parts.filler, &key, &head.headers, now);
     let mut answer = answer(&parts, &known, &request, (&control, now));
+    answer.because.push_str(purged);
     answer.because.push_str(doubt);
     let variants = parts.heads.variants(&key);
     let variant = |one: &Arc<Head>| variant(&parts, rule, one, (&head.headers, now));
@@ -79,6 +83,16 @@ async fn recall(parts: &Parts, key: &ObjectKey) -> &'static str {
         Ok(Recalled::Ill) => "; a volume that may know more is ill",
         Ok(Recalled::NoMemory) => "; there is no memory to ask the volumes",
         Err(_) => "; a volume that may know more does not answer",
+    }
+}
+
+/// What purges leave of what the request would have been answered with.
+fn purged(parts: &Parts, key: &ObjectKey, fields: &HeaderMap) -> &'static str {
+    let Known::Variant(head) = parts.heads.find(key, fields, Instant::now()) else { return "" };
+    match parts.purges.reckon(key, &head.birth, &head.tags) {
+        Standing::Untouched => "",
+        Standing::StaleSince(..) => "; it was purged softly: stale from then on",
+        Standing::Gone => "; what was stored was purged",
     }
 }
 
@@ -142,6 +156,9 @@ fn status(head: &Head, request: &ObjectRequest<'_>) -> (u16, Vec<ByteRange>) {
     let is_part = stored.status() == http::StatusCode::OK
         && conditional::if_range_holds(request.headers, stored.validator());
     let Some(length) = length.filter(|_| is_part) else { return all };
+    if length == 0 && request.range.is_some_and(RangeRequest::is_satisfied_by_nothing) {
+        return all;
+    }
     match (&request.ranges, request.range) {
         (Some(_), _) if !head.version.is_resumable() => all,
         (Some(several), _) => match several.resolve(length) {

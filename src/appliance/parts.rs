@@ -75,8 +75,7 @@ impl Parts {
         let ram = ram.map_err(|source| ApplianceError::System { what: "the ram tier", source })?;
         let heads = Arc::new(Heads::new(budget.heads_bytes));
         let client = client(&config, &governor)?;
-        let metrics = Metrics::new();
-        let sites = Arc::new(config.sites.clone());
+        let (metrics, sites) = (Metrics::new(), Arc::new(config.sites.clone()));
         let tier = SsdParts {
             ram: ram.clone(),
             heads: heads.clone(),

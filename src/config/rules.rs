@@ -10,8 +10,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use crate::limits::{LIVE_ABSENCE_MAX, PURGE_NETWORKS_MAX};
 use crate::site::{
     Cmsd, Content, FieldEdits, Foresight, Keep, Lifetimes, Network, QueryPolicy,
-    RequestCacheControl, Rule,
-    ViewerFields,
+    RequestCacheControl, Rule, ViewerFields,
 };
 
 use super::cors::cors;

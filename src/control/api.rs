@@ -331,7 +331,10 @@ mod tests {
             ("/explain?url=https://a/b?c=d&url=e", "https://a/b?c=d&url=e"),
             ("/explain?url=/b", "/b"),
         ] {
-            let request = Request::builder().uri(target).header("range", "bytes=0-1").body(Full::<Bytes>::default());
+            let request = Request::builder()
+                .uri(target)
+                .header("range", "bytes=0-1")
+                .body(Full::<Bytes>::default());
             let response = admin.answer(request.unwrap()).await;
             assert_eq!(response.status(), 404);
             let body = response.into_body().collect().await.unwrap().to_bytes();

@@ -72,7 +72,7 @@ impl Transaction<'_> {
             (None, None) => Span { position: 0, end: length },
         };
         let mut feed = self.feed(head);
-        let growing = match (length, &several) {
+        let growing = match (length, &self.asked.ranges) {
             (None, None) => self.growing(head, &mut feed),
             _ => None,
         };

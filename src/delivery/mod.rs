@@ -130,22 +130,20 @@ impl Handler for Delivery {
         if let Some(cors) = self.preflight(&viewer, &body, &mut record) {
             return reply::preflight(&cors, &viewer, record);
         }
-        if viewer.parts.method.as_str() == "PURGE" {
-            return match self.purge(&viewer, &body, &mut record).await {
-                Ok(()) => reply::purged(record),
-                Err(error) => reply::refusal(&error, &viewer, record),
-            };
-        }
-        let answered = self.deliver(&viewer, &body, &mut record).await;
+        let answered = match viewer.parts.method.as_str() == "PURGE" {
+            true => self.purge(&viewer, &body, &mut record).await.map(|()| None),
+            false => self.deliver(&viewer, &body, &mut record).await.map(Some),
+        };
         let (cors, cmsd) = (record.cors.take(), record.cmsd);
-        if answered.is_ok()
+        if matches!(answered, Ok(Some(_)))
             && record.foresight == Foresight::Cmcd
             && let (Some(site), Some(key)) = (&record.site, &record.key)
         {
             shared.foresee(&viewer, site, key);
         }
         let mut response = match answered {
-            Ok(reply) => reply.with(record),
+            Ok(Some(reply)) => reply.with(record),
+            Ok(None) => reply::purged(record),
             Err(error) => reply::refusal(&error, &viewer, record),
         };
         if let Some(cors) = cors {

@@ -73,12 +73,7 @@ impl Transaction<'_> {
 }
 
 /// What ram knows of an object and was not purged, for a request with these fields.
-pub(crate) fn find(
-    filler: &Filler,
-    key: &ObjectKey,
-    fields: &HeaderMap,
-    now: SystemTime,
-) -> Known {
+pub(crate) fn find(filler: &Filler, key: &ObjectKey, fields: &HeaderMap, now: SystemTime) -> Known {
     let heads = &filler.heads;
     for _ in 0..=VARIANTS_PER_OBJECT_MAX {
         let head = match heads.find(key, fields, Instant::now()) {

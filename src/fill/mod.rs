@@ -10,6 +10,7 @@ pub mod collapse;
 pub mod error;
 pub mod foresee;
 mod open;
+mod opening;
 mod place;
 mod pump;
 pub mod run;
@@ -38,6 +39,7 @@ use crate::purge::{Purges, Standing};
 use self::client::{Ask, Client};
 use self::collapse::{Joined, Made, Opening, Openings, Runs};
 use self::error::FillError;
+use self::opening::{Close, wait};
 use self::run::{Bounds, Reader, Run, Sharing};
 pub use self::wanted::Wanted;
 
@@ -370,36 +372,5 @@ impl Filler {
             }
         };
         self.tasks.spawn_on(stoppable, &self.runtime);
-    }
-}
-
-/// Closes an opening whatever happens to the one who asks.
-struct Close {
-    filler: Arc<Filler>,
-    key: ObjectKey,
-    answer: watch::Receiver<Option<Arc<Opened>>>,
-}
-
-impl Close {
-    fn new(
-        filler: &Arc<Filler>,
-        key: &ObjectKey,
-        answer: &watch::Receiver<Option<Arc<Opened>>>,
-    ) -> Close {
-        Close { filler: filler.clone(), key: key.clone(), answer: answer.clone() }
-    }
-}
-
-impl Drop for Close {
-    fn drop(&mut self) {
-        self.filler.openings.close(&self.key, &self.answer);
-    }
-}
-
-async fn wait(mut answer: watch::Receiver<Option<Arc<Opened>>>) -> Arc<Opened> {
-    match answer.wait_for(Option::is_some).await {
-        Ok(opened) => opened.clone().expect("it was waited for"),
-        // The one who asked is gone without an answer: only a stop of the appliance does that.
-        Err(_) => Arc::new(Opened::Failed(Arc::new(FillError::Draining))),
     }
 }

@@ -6,6 +6,7 @@
 //! start another when they come there.
 
 mod extent;
+mod finish;
 mod source;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use hyper::body::Body;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use self::extent::Writing;
+use self::finish::Finish;
 pub(super) use self::source::Source;
 use crate::fill::Filler;
 use crate::fill::client::{Ask, deepest};
@@ -24,7 +26,6 @@ use crate::fill::error::FillError;
 use crate::fill::run::{Ended, Pace, Run, Sharing};
 use crate::limits::PIECE_SIZE_BYTES;
 use crate::memory::Class;
-use crate::metrics::labels::RunEnd;
 use crate::object::BlockKey;
 
 /// Brings a run's bytes, then ends it and takes it off the table.
@@ -52,37 +53,6 @@ pub(super) async fn pump(
 /// Ends a run that brings nothing.
 pub(super) fn give_up(filler: Arc<Filler>, run: Arc<Run>, why: FillError) {
     drop(Finish { filler, run, ended: Some(Ended::Failed(Arc::new(why))) });
-}
-
-/// Ends the run whatever happens to the pump: readers never wait for one that is gone.
-struct Finish {
-    filler: Arc<Filler>,
-    run: Arc<Run>,
-    ended: Option<Ended>,
-}
-
-impl Drop for Finish {
-    fn drop(&mut self) {
-        let ended = self.ended.take().unwrap_or(Ended::Failed(Arc::new(FillError::Draining)));
-        self.filler.counters.runs_finished.count(match &ended {
-            Ended::Complete => RunEnd::Complete,
-            Ended::Parked => RunEnd::Parked,
-            Ended::Failed(error) if matches!(**error, FillError::Changed) => RunEnd::Changed,
-            Ended::Failed(_) => RunEnd::Failed,
-        });
-        let version = &self.run.version;
-        let lost = match &ended {
-            Ended::Complete => false,
-            Ended::Parked => !version.validator.is_strong(),
-            Ended::Failed(_) => version.is_changed() || !version.validator.is_strong(),
-        };
-        if lost && self.run.sharing == Sharing::Shared {
-            self.filler.forget(&self.run.key, version.id);
-        }
-        // Off the table first: who is woken must not find it again.
-        self.filler.runs.remove(&self.run);
-        self.run.finish(ended);
-    }
 }
 
 struct Pump {

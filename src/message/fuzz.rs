@@ -314,37 +314,6 @@ pub fn request_cache_control(bytes: &[u8]) {
     assert!(ended.no_cache && ended.only_if_cached, "what is not closed hides nothing");
 }
 
-/// A path, a query and an authority on lines of their own: each has one spelling, which is kept.
-pub fn target(bytes: &[u8]) {
-    let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let mut lines = text.splitn(3, '\n');
-    let path = lines.next().and_then(normalised_path);
-    if let Some(path) = path {
-        assert!(path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic()));
-        assert!(path.split('/').all(|segment| segment != "." && segment != ".."));
-        assert_eq!(normalised_path(&path).as_ref(), Some(&path));
-        assert!(Uri::try_from(&*path).is_ok_and(|uri| uri.path() == path));
-    }
-    let names = || vec!["a".to_owned(), "b".to_owned()];
-    let query = lines.next();
-    let only = canonical_query(query, &QueryPolicy::Only(names()), &[]);
-    let except = canonical_query(query, &QueryPolicy::Except(names()), &[]);
-    let parameters = |query: Option<&str>| {
-        let all = query.unwrap_or("").split('&').filter(|parameter| !parameter.is_empty());
-        let mut all: Vec<_> = all.map(str::to_owned).collect();
-        all.sort_unstable();
-        all
-    };
-    let mut split = [parameters(only.as_deref()), parameters(except.as_deref())].concat();
-    split.sort_unstable();
-    assert_eq!(split, parameters(query), "each parameter counts under one of the two");
-    if let Some((host, port)) = lines.next().and_then(|host| host_and_port(host.as_bytes())) {
-        assert!(!host.bytes().any(|byte| byte.is_ascii_uppercase() || b"@/%".contains(&byte)));
-        let again = port.map_or(host.to_string(), |port| format!("{host}:{port}"));
-        assert_eq!(host_and_port(again.as_bytes()), Some((host, port)));
-    }
-}
-
 /// Lines of `Via`: we know ourselves among others, and only there.
 pub fn via(bytes: &[u8]) {
     let mut headers = HeaderMap::new();
@@ -390,12 +359,11 @@ mod tests {
 
     type Target = (&'static str, fn(&[u8]));
 
-    const TARGETS: [Target; 15] = [
+    const TARGETS: [Target; 14] = [
         ("targeted", targeted),
         ("request_cache_control", request_cache_control),
         ("origin_head", origin_head),
         ("multipart", multipart),
-        ("target", target),
         ("via", via),
         ("head", head),
         ("key", key),

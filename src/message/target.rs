@@ -130,8 +130,8 @@ pub fn canonical_target<'a>(
 ///
 /// What a player tells of itself (`CMCD`, CTA-5004) never counts. Under [`QueryPolicy::All`] the
 /// rest stays as it was written. Otherwise parameters are told apart by their names as written,
-/// empty ones dropped, and the rest sorted by name, equal names in their old order. Parameters named
-/// `always` count under every policy.
+/// empty ones dropped, and the rest sorted by name, equal names in their old order. Parameters
+/// named `always` count under every policy.
 pub fn canonical_query<'a>(
     query: Option<&'a str>,
     policy: &QueryPolicy,

@@ -449,7 +449,8 @@ mod tests {
     }
 
     fn by_urgency(count: u64) -> ByWord {
-        vec![("viewer", count), ("promote", 1), ("write", 0), ("reclaim", 0), ("verify", 0)]
+        let others = [("patient", 0), ("promote", 1), ("write", 0), ("reclaim", 0), ("verify", 0)];
+        [("viewer", count)].into_iter().chain(others).collect()
     }
 
     fn sample(volumes: Vec<VolumeSample>) -> SsdSample {

@@ -41,9 +41,6 @@ pub(super) fn site() -> Site {
         hosts: vec!["film.test".to_owned(), "*.film.test".to_owned()],
         origins: Vec::new(),
         ssd_percent: 100,
-        rules: vec![Rule {
-            query: QueryPolicy::Only(vec!["a".to_owned()]),
-            ..Rule::everything()
-        }],
+        rules: vec![Rule { query: QueryPolicy::Only(vec!["a".to_owned()]), ..Rule::everything() }],
     }
 }

@@ -98,6 +98,17 @@ async fn what_is_purged_hard_is_asked_for_as_if_it_had_never_been_there() {
         let edge = purging(&origin, folder.path()).start();
         warm(&origin, &edge, &PATHS).await;
         assert_eq!(purge(&edge, document.clone()).await, purged_by(&document), "{document}");
+        for (path, asked) in PATHS.iter().zip(covered) {
+            let url = format!("/explain?url=http://{HOST}{path}");
+            let told = edge.admin().get(&url).send().await.body;
+            let told: Value = serde_json::from_slice(&told).unwrap();
+            let expected = match asked {
+                0 => ("stored", false),
+                _ => ("fetch", true),
+            };
+            let was_purged = told["answer"]["because"].as_str().unwrap().contains("was purged");
+            assert_eq!((told["answer"]["how"].as_str().unwrap(), was_purged), expected, "{path}");
+        }
         assert_eq!(asked_again(&origin, &edge, &PATHS).await, covered, "{document}");
         let conditional = |path: &&str| {
             origin.requests(path).iter().any(|r| !r.head.header("if-none-match").is_empty())

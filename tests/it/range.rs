@@ -234,8 +234,8 @@ async fn an_origin_that_ignores_ranges_is_not_asked_for_each() {
         }
         let whole = edge.get(path).send().await;
         assert_eq!(judge(&origin, path, &whole), WHOLE, "{path}");
-        // Between two requests nobody waits. Where nobody knows how little remains, the run may have
-        // stopped at the border of the first block, and the rest is asked for once more.
+        // Between two requests nobody waits. Where nobody knows how little remains, the run may
+        // have stopped at the border of the first block: the rest is asked for once more.
         let asked_max = if path == "/close" { 2 } else { 1 };
         let asked = origin.requests(path).len();
         assert!(asked <= asked_max, "{path} is asked for {asked} times");

@@ -250,7 +250,7 @@ impl Running {
         }
         let keeper = self.parts.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(keeper) = keeper {
-            keeper.finish();
+            keeper.finish(LOG_ENDS_WITHIN);
         }
         self.fill_runtime.shutdown_timeout(RUNTIME_ENDS_WITHIN);
         if let Err(error) = self.log_writer.finish(LOG_ENDS_WITHIN) {

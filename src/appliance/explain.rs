@@ -92,6 +92,7 @@ fn purged(parts: &Parts, key: &ObjectKey, fields: &HeaderMap) -> &'static str {
     match parts.purges.reckon(key, &head.birth, &head.tags) {
         Standing::Untouched => "",
         Standing::StaleSince(..) => "; it was purged softly: stale from then on",
+        Standing::Doubted(_) => "; nobody knows whether it was purged: its origin is asked",
         Standing::Gone => "; what was stored was purged",
     }
 }

@@ -334,6 +334,12 @@ impl Ssd {
         }
     }
 
+    /// Whether a volume holds its heads, or did before it failed.
+    pub fn may_know(&self, key: &ObjectKey) -> bool {
+        let subject = self.subject(key);
+        !subject.live && (self.holds_head(subject.object) || self.lost_head(subject.object))
+    }
+
     fn holds_head(&self, object: ObjectHash) -> bool {
         self.volumes.online().any(|tier_volume| tier_volume.volume().holds_head(object))
     }

@@ -86,7 +86,8 @@ impl Purger {
         let asked = PurgeRequest::parse(&body).map_err(wrong)?;
         let scopes = asked.scopes(&self.sites).map_err(wrong)?;
         let purged = scopes.len();
-        match self.purges.purge(scopes, asked.hardness()).await {
+        let purging = self.purges.purge(scopes, asked.hardness());
+        match timeout(PURGED_WITHIN, purging).await.unwrap_or(Err(PurgeError::Busy)) {
             Ok(done) => {
                 let said = json!({
                     "purged": purged,
@@ -128,3 +129,5 @@ fn refusal(status: StatusCode, error: &str) -> Said {
 }
 
 const BODY_WITHIN: Duration = Duration::from_secs(10);
+/// A disk that takes longer hangs: whether it is remembered is not known then.
+const PURGED_WITHIN: Duration = Duration::from_secs(10);

@@ -130,9 +130,13 @@ impl Feed {
         true
     }
 
-    /// Whether a run is on its way by `position`, or has passed it: follows it from there.
+    /// Whether a run is on its way by `position`, or has passed it: follows it from there. Not
+    /// further ahead than a window: who waits there alone would set its pace.
     pub(super) fn follow(&mut self, position: u64) -> bool {
-        let followed = self.shared.filler.runs.follow(self.version.id, position);
+        let (runs, window_bytes) = (&self.shared.filler.runs, self.shared.filler.window_bytes);
+        let followed = runs.follow(self.version.id, position).filter(|(reader, _)| {
+            position <= reader.run().standing().written.saturating_add(window_bytes)
+        });
         let is_followed = followed.is_some();
         self.reader = followed.filter(|(_, at)| *at == position).map(|(reader, _)| reader);
         self.collapsed = self.reader.is_some().then_some(true);

@@ -6,13 +6,12 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 use http::header::{AUTHORIZATION, COOKIE};
 
 use crate::cache::heads::Known;
-use crate::delivery::Shared;
 use crate::delivery::record::Viewer;
+use crate::delivery::{Shared, purged};
 use crate::fill::foresee::NotForeseen;
 use crate::fill::{Missing, Wanted};
 use crate::limits::PREFETCHES_PER_REQUEST_MAX;
@@ -51,7 +50,9 @@ impl Shared {
             let field = http::HeaderValue::try_from(format!("bytes={range}")).ok()?;
             RangeRequest::parse(&field)
         });
-        let known = match self.heads.find(&key, fields, Instant::now()) {
+        let known = match purged::find(&self.filler, &key, fields, viewer.time) {
+            // To read what a volume knows is for who wants it.
+            Known::Nothing if self.ssd.may_know(&key) => return Prefetch::Known,
             Known::Nothing => None,
             Known::Variant(head) if head.freshness.is_fresh(viewer.time) => Some(head),
             // To bring it up to date is for who wants it.

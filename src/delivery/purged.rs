@@ -17,6 +17,7 @@ use crate::delivery::record::{Record, Viewer};
 use crate::delivery::{Delivery, Transaction};
 use crate::fill::{Filler, Opened};
 use crate::limits::VARIANTS_PER_OBJECT_MAX;
+use crate::message::freshness::Freshness;
 use crate::message::request::RequestError;
 use crate::object::ObjectKey;
 use crate::purge::{Hardness, PurgeError, Scope, Standing};
@@ -62,7 +63,9 @@ impl Transaction<'_> {
                 !matches!(self.standing(head), Standing::Untouched)
             }
             // It is known to be stale.
-            Opened::Stale { head, .. } => matches!(self.standing(head), Standing::Gone),
+            Opened::Stale { head, .. } => {
+                matches!(self.standing(head), Standing::Gone | Standing::Doubted(_))
+            }
             Opened::Private { .. } | Opened::Unsatisfiable { .. } | Opened::Failed(_) => false,
         }
     }
@@ -88,6 +91,13 @@ pub(crate) fn find(filler: &Filler, key: &ObjectKey, fields: &HeaderMap, now: Sy
                 let stale = Arc::new(Head { freshness, birth, ..Head::clone(&head) });
                 heads.replace(key, &head, &stale);
                 return Known::Variant(stale);
+            }
+            Standing::Doubted(birth) => {
+                let Freshness { received_at, initial_age, .. } = head.freshness;
+                let freshness = Freshness { initial_age, ..Freshness::expired(received_at) };
+                let doubted = Arc::new(Head { freshness, birth, ..Head::clone(&head) });
+                heads.replace(key, &head, &doubted);
+                return Known::Variant(doubted);
             }
             Standing::Gone => filler.forget(key, head.version.id),
         }

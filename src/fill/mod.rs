@@ -330,7 +330,7 @@ impl Filler {
         match self.purges.reckon(key, &head.birth, &head.tags) {
             Standing::Untouched => {}
             Standing::Gone => return,
-            Standing::StaleSince(..) => {
+            Standing::StaleSince(..) | Standing::Doubted(_) => {
                 let variants = self.heads.variants(key);
                 let newer = |kept: &Arc<Head>| head.birth.is_before(&kept.birth);
                 if variants.iter().any(|kept| kept.variant == head.variant && newer(kept)) {

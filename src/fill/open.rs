@@ -171,7 +171,7 @@ impl Filler {
             }
             Assessment::Uncacheable(reason) => {
                 self.forget(&wanted.key, stale.version.id);
-                self.remember_uncacheable(wanted, reason);
+                self.remember_uncacheable(wanted, answer, reason);
                 Ok(Opened::Confirmed { head: Arc::new(head), sharing: Sharing::Alone, withheld })
             }
         }
@@ -221,8 +221,10 @@ impl Filler {
         })
     }
 
-    fn remember_uncacheable(&self, wanted: &Wanted, reason: Reason) {
-        if reason != Reason::Status && !wanted.has_authorization {
+    fn remember_uncacheable(&self, wanted: &Wanted, answer: &Answer, reason: Reason) {
+        // Of what was asked before a purge others may know better by now.
+        let is_old = self.purges.covers(&wanted.key, &answer.birth);
+        if reason != Reason::Status && !wanted.has_authorization && !is_old {
             // Of live content it may have been that it is not there yet.
             let remembered = wanted.rule().lifetimes.absence_most.unwrap_or(UNCACHEABLE_FOR);
             let until = Instant::now() + remembered;
@@ -252,7 +254,7 @@ impl Filler {
                 let fresh = |head: &Arc<Head>| head.freshness.is_fresh(SystemTime::now());
                 let is_held = wanted.stale.as_ref().is_some_and(fresh);
                 if wanted.ask.method == Method::GET && (answer.status.is_success() || !is_held) {
-                    self.remember_uncacheable(wanted, reason);
+                    self.remember_uncacheable(wanted, &answer, reason);
                 }
                 None
             }

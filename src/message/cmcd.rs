@@ -25,7 +25,7 @@ pub struct Cmcd {
 /// A value, of the type its key has.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Told {
-    /// At most [`TEXT_BYTES_MAX`] bytes.
+    /// At most 64 bytes.
     Text(Box<str>),
     /// One of a few.
     Word(&'static str),

@@ -49,7 +49,8 @@ impl Stored {
             fields.insert(DATE, date_value(received_at));
         }
         let is_part = status == StatusCode::PARTIAL_CONTENT;
-        if !is_part {
+        let withheld = CacheControl::of(headers).withheld;
+        if !is_part && !withheld.contains(&CONTENT_DIGEST) {
             // True of the whole, which this is; an answer with a part of it leaves it out.
             for digest in headers.get_all(CONTENT_DIGEST) {
                 let copy = HeaderValue::from_bytes(digest.as_bytes());

@@ -50,9 +50,11 @@ impl Journal {
         let opened = File::open(path);
         let read = opened.and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes));
         let (id, forgot) = (new_id, true);
+        let is_missing = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+        let is_unreadable = read.as_ref().is_err_and(|error| !is_missing(error));
         let mut replayed = match read {
             Ok(_) => replay(&bytes, new_id),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(error) if is_missing(&error) => {
                 let (count, table) = (0, Table::default());
                 Replayed { id, forgot: false, count, table, records: 0, damage: None }
             }
@@ -66,9 +68,13 @@ impl Journal {
                 Replayed { id, forgot, count, table, records: 0, damage: None }
             }
         };
+        let forgot = replayed.forgot;
         let mut journal =
             Journal { path: path.to_owned(), id: replayed.id, forgot, file: None, records: 0 };
-        journal.forgot = replayed.forgot;
+        // What it says is not lost for good.
+        if is_unreadable && path.is_file() && journal.keep_aside().is_empty() {
+            return (journal, Some(replayed));
+        }
         if let Some(at) = replayed.damage {
             let kept = journal.keep_aside();
             let file = path.display();
@@ -164,11 +170,8 @@ pub(super) fn replay(bytes: &[u8], new_id: u64) -> Replayed {
         if let Some(purge) = purge_of(record, id) {
             replayed.count = replayed.count.max(purge.number);
             replayed.records += 1;
-            // A journal that is right never has more.
-            if replayed.table.without_room_for(&purge.scope).is_none() {
-                replayed.table.apply(&purge);
-                continue;
-            }
+            replayed.table.apply(&purge);
+            continue;
         }
         replayed.damage = replayed.damage.or(Some((place + 1) * RECORD_BYTES));
     }

@@ -10,14 +10,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, TrySendError, sync_channel};
 use std::sync::{Arc, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
 
 use super::Purges;
 use super::journal::Journal;
 use super::scope::{Hardness, Kind, Scope};
-use super::table::{Purge, Table};
+use super::table::{Purge, Table, UNKNOWN_SINCE};
 use crate::limits::PURGES_WAITING_MAX;
 
 /// What is counted of purges.
@@ -118,14 +118,24 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Does what waits, and ends. Blocks.
-    pub fn finish(self) {
+    /// Does what waits, and ends. Blocks, but for no longer than `patience`: a disk may hang.
+    pub fn finish(self, patience: Duration) {
         *self.purges.jobs.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let deadline = Instant::now() + patience;
+        while !self.thread.is_finished() {
+            if Instant::now() >= deadline {
+                tracing::warn!("the journal of purges does not end; it is left behind");
+                return;
+            }
+            thread::sleep(LOOK_AGAIN);
+        }
         if self.thread.join().is_err() {
             tracing::error!("the thread that purges panicked; its message is above");
         }
     }
 }
+
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 pub(super) fn start(
     purges: Purges,
@@ -207,7 +217,9 @@ impl Batch {
 
     fn apply(&mut self, table: &mut Table, scope: Scope, hardness: Hardness) {
         self.number += 1;
-        let purge = Purge { number: self.number, at_seconds: self.at_seconds, scope, hardness };
+        let is_fold = scope.kind == Kind::Fold;
+        let at_seconds = if is_fold { UNKNOWN_SINCE } else { self.at_seconds };
+        let purge = Purge { number: self.number, at_seconds, scope, hardness };
         table.apply(&purge);
         self.purges.push(purge);
     }

@@ -76,6 +76,9 @@ pub enum Standing {
     /// Stale, from this moment on. A head that says so has this birth, which is not reckoned with
     /// again; until there is one everybody is told.
     StaleSince(SystemTime, Birth),
+    /// Nobody knows: its origin is asked about it before it is used, whatever else allows it. A
+    /// head that says so has this birth.
+    Doubted(Birth),
     /// Gone.
     Gone,
 }
@@ -147,19 +150,22 @@ impl Purges {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
         let covered = table.covers(self.site_hash(key), key, tags, born);
         drop(table);
-        let since_seconds = match covered {
-            Covered::Gone => return Standing::Gone,
-            Covered::Stale { since_seconds } => since_seconds,
-            // Nobody knows what was purged where it comes from.
-            Covered::Not if !is_ours && (birth.journal != 0 || self.forgot) => 0,
+        // Nobody knows what was purged where it comes from.
+        let is_foreign = !is_ours && (birth.journal != 0 || self.forgot);
+        let reckoned = || Birth { reckoned: AtomicU64::new(count + 1), ..*birth };
+        match covered {
+            Covered::Gone => Standing::Gone,
+            Covered::Doubted => Standing::Doubted(reckoned()),
+            _ if is_foreign => Standing::Doubted(reckoned()),
+            Covered::Stale { since_seconds } => {
+                let since = UNIX_EPOCH + Duration::from_secs(since_seconds);
+                Standing::StaleSince(since, reckoned())
+            }
             Covered::Not => {
                 birth.reckoned.store(count + 1, Ordering::Relaxed);
-                return Standing::Untouched;
+                Standing::Untouched
             }
-        };
-        let since = UNIX_EPOCH + Duration::from_secs(since_seconds);
-        let reckoned = AtomicU64::new(count + 1);
-        Standing::StaleSince(since, Birth { reckoned, ..*birth })
+        }
     }
 
     /// Whether something was purged that covers every head of `key` born with `birth`, whatever

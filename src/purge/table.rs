@@ -28,7 +28,7 @@ struct Entry {
     site: u64,
     hard: u64,
     soft: u64,
-    /// When that was.
+    /// When that was first; [`UNKNOWN_SINCE`]: it stands for purges that may have been hard.
     soft_at_seconds: u64,
     kind: Kind,
     prefix_bytes: u16,
@@ -38,9 +38,16 @@ struct Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Covered {
     Not,
-    Stale { since_seconds: u64 },
+    Stale {
+        since_seconds: u64,
+    },
+    /// By a purge that stands for others, hard ones too.
+    Doubted,
     Gone,
 }
+
+/// Of a fold, which stands for more than one purge: whatever it covers is asked about.
+pub(super) const UNKNOWN_SINCE: u64 = 0;
 
 /// Everything that was purged.
 #[derive(Debug, Default)]
@@ -77,6 +84,7 @@ impl Table {
         }
         match sum {
             Sum { is_gone: true, .. } => Covered::Gone,
+            Sum { since_seconds: Some(UNKNOWN_SINCE), .. } => Covered::Doubted,
             Sum { since_seconds: Some(since_seconds), .. } => Covered::Stale { since_seconds },
             _ => Covered::Not,
         }
@@ -113,7 +121,10 @@ impl Table {
         match purge.hardness {
             Hardness::Hard => entry.hard = entry.hard.max(purge.number),
             Hardness::Soft if entry.soft < purge.number => {
-                (entry.soft, entry.soft_at_seconds) = (purge.number, purge.at_seconds);
+                // What both cover does not begin to be stale anew.
+                let is_first = entry.soft == 0;
+                let before = if is_first { u64::MAX } else { entry.soft_at_seconds };
+                (entry.soft, entry.soft_at_seconds) = (purge.number, purge.at_seconds.min(before));
             }
             Hardness::Soft => {}
         }

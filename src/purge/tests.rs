@@ -22,6 +22,7 @@ fn covered(table: &Table, path: &str, tags: &Tags, born: u64) -> Covered {
 }
 
 const SOFT: Hardness = Hardness::Soft;
+const ENDS_WITHIN: Duration = Duration::from_secs(20);
 const HARD: Hardness = Hardness::Hard;
 
 #[test]
@@ -130,16 +131,16 @@ async fn what_is_beyond_the_bound_makes_its_site_stale_also_for_the_next_process
     let done = purges.purge(vec![object(most)], HARD).await.unwrap();
     assert_eq!((done.number, done.overflowed), (most as u64 + 2, vec!["film".to_owned()]));
     assert_eq!(purges.figures().entries(), 2);
-    assert!(matches!(standing(&purges), Standing::StaleSince(..)));
-    keeper.finish();
+    assert!(matches!(standing(&purges), Standing::Doubted(_)));
+    keeper.finish(ENDS_WITHIN);
     assert!(fs::metadata(&file).unwrap().len() > PURGES_HELD_MAX as u64 * 64);
 
     let (again, keeper) = started(&file);
     assert_eq!(again.count(), done.number);
-    assert!(matches!(standing(&again), Standing::StaleSince(..)));
+    assert!(matches!(standing(&again), Standing::Doubted(_)));
     let gone = again.reckon(&key(&format!("/{most}")), &birth, &Tags::default());
     assert!(matches!(gone, Standing::Gone), "it came after");
-    keeper.finish();
+    keeper.finish(ENDS_WITHIN);
     assert_eq!(fs::metadata(&file).unwrap().len(), 3 * 64, "written anew");
 }
 
@@ -152,7 +153,7 @@ async fn prefixes_of_a_site_are_bounded_by_themselves() {
     assert!(purges.purge(scopes, SOFT).await.unwrap().overflowed.is_empty());
     assert!(purges.purge(vec![prefix(0)], HARD).await.unwrap().overflowed.is_empty(), "known");
     assert_eq!(purges.purge(vec![prefix(most)], HARD).await.unwrap().overflowed, ["film"]);
-    keeper.finish();
+    keeper.finish(ENDS_WITHIN);
     let refused = purges.purge(vec![prefix(0)], HARD).await;
     assert_eq!(refused, Err(PurgeError::Draining));
 }
@@ -171,30 +172,36 @@ async fn heads_of_another_journal_are_asked_about_and_old_heads_are_as_old_as_ca
         |birth: &Birth, key: &ObjectKey, purges: &Purges| match purges.reckon(key, birth, &none) {
             Standing::Untouched => "untouched",
             Standing::StaleSince(..) => "stale",
+            Standing::Doubted(_) => "doubted",
             Standing::Gone => "gone",
         };
     for birth in [&ours, &old] {
         assert_eq!(is(birth, &a, &purges), "untouched");
     }
     for birth in [&foreign, &of_later] {
-        assert_eq!(is(birth, &a, &purges), "stale", "nobody knows what was purged meanwhile");
-        assert_eq!(is(birth, &a, &purges), "stale", "until it was confirmed");
+        assert_eq!(is(birth, &a, &purges), "doubted", "nobody knows what was purged meanwhile");
+        assert_eq!(is(birth, &a, &purges), "doubted", "until it was confirmed");
     }
     purges.purge(vec![Scope::object("film", "/a")], HARD).await.unwrap();
     for (birth, b_is) in
-        [(&ours, "untouched"), (&old, "untouched"), (&foreign, "stale"), (&of_later, "stale")]
+        [(&ours, "untouched"), (&old, "untouched"), (&foreign, "doubted"), (&of_later, "doubted")]
     {
         assert_eq!((is(birth, &a, &purges), is(birth, &b, &purges)), ("gone", b_is));
     }
     assert_eq!(is(&purges.birth(), &a, &purges), "untouched");
-    keeper.finish();
+    // A soft purge of it says since when one that is known is stale, and not one that is not.
+    purges.purge(vec![Scope::site("film")], SOFT).await.unwrap();
+    for (birth, b_is) in [(&ours, "stale"), (&foreign, "doubted")] {
+        assert_eq!(is(birth, &b, &purges), b_is);
+    }
+    keeper.finish(ENDS_WITHIN);
 
     // Without the journal nobody knows anything any more, and says so of what has a number.
     let ours = Birth::recorded(ours.to_recorded());
     fs::remove_file(&file).unwrap();
     let (purges, keeper) = started(&file);
-    assert_eq!((is(&ours, &b, &purges), is(&old, &b, &purges)), ("stale", "untouched"));
-    keeper.finish();
+    assert_eq!((is(&ours, &b, &purges), is(&old, &b, &purges)), ("doubted", "untouched"));
+    keeper.finish(ENDS_WITHIN);
 }
 
 #[tokio::test]
@@ -210,7 +217,7 @@ async fn what_was_made_stale_is_not_made_so_again_and_can_still_be_gone() {
     assert!(matches!(purges.reckon(&key("/a"), &reckoned, &none), Standing::Untouched));
     purges.purge(vec![Scope::object("film", "/a")], HARD).await.unwrap();
     assert!(matches!(purges.reckon(&key("/a"), &reckoned, &none), Standing::Gone));
-    keeper.finish();
+    keeper.finish(ENDS_WITHIN);
 }
 
 #[test]
@@ -225,4 +232,38 @@ fn the_seeds_of_the_fuzz_targets_break_nothing() {
             run(&fs::read(seed.unwrap().path()).unwrap());
         }
     }
+}
+
+#[tokio::test]
+async fn a_journal_near_its_bound_is_no_damaged_one_whatever_was_purged_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("purges");
+    let (purges, keeper) = started(&file);
+    let (birth, none) = (purges.birth(), Tags::default());
+    let object = |number: usize| Scope::object("film", &format!("/{number}"));
+    let most = PURGES_HELD_MAX - 1;
+    for first in (0..most).step_by(1_000) {
+        let scopes = (first..most.min(first + 1_000)).map(object).collect();
+        purges.purge(scopes, HARD).await.unwrap();
+    }
+    // A site is never refused, nor what is known: now the oldest is the last.
+    purges.purge(vec![Scope::site("film")], SOFT).await.unwrap();
+    purges.purge(vec![object(0)], HARD).await.unwrap();
+    let (id, entries) = (purges.journal, purges.figures().entries());
+    keeper.finish(ENDS_WITHIN);
+    for _ in 0..2 {
+        // The first one writes it anew in the order of numbers, the second reads that.
+        let (again, keeper) = started(&file);
+        assert_eq!((again.journal, again.figures().entries()), (id, entries));
+        assert!(matches!(again.reckon(&key("/0"), &birth, &none), Standing::Gone));
+        keeper.finish(ENDS_WITHIN);
+    }
+}
+
+#[test]
+fn what_is_purged_softly_twice_is_stale_since_the_first_time() {
+    let table = table_of([(Scope::site("film"), SOFT), (Scope::site("film"), SOFT)]);
+    let stale = |born| covered(&table, "/a", &Tags::default(), born);
+    assert_eq!(stale(0), Covered::Stale { since_seconds: 101 });
+    assert_eq!(stale(2), Covered::Not);
 }

@@ -317,11 +317,16 @@ async fn who_asks_from_the_live_point_on_gets_what_comes() {
 
 #[tokio::test]
 async fn who_asks_far_beyond_what_is_written_disturbs_nobody() {
-    let (origin, edge, first) = being_written(Validators::Strong).await;
-    let far = edge.get("/7.m4s").range_from(1 << 40).open().await;
-    assert_eq!(far.status, 200, "the whole, as without a range");
-    origin.release("/7.m4s");
-    assert!(first.finish().await.unwrap().complete);
-    assert_eq!(judge(&origin, "/7.m4s", &far.finish().await.unwrap()), WHOLE);
-    assert_eq!(origin.requests("/7.m4s").len(), 1);
+    // Of a run without a validator too, which goes on to its end and would pace itself by him.
+    for validators in [Validators::Strong, Validators::None] {
+        for start in [1 << 40, u64::MAX] {
+            let (origin, edge, first) = being_written(validators).await;
+            let far = edge.get("/7.m4s").range_from(start).open().await;
+            assert_eq!(far.status, 200, "the whole, as without a range");
+            origin.release("/7.m4s");
+            assert!(first.finish().await.unwrap().complete);
+            assert_eq!(judge(&origin, "/7.m4s", &far.finish().await.unwrap()), WHOLE);
+            assert_eq!(origin.requests("/7.m4s").len(), 1);
+        }
+    }
 }

@@ -44,6 +44,7 @@ pub(crate) struct Answers {
 
 /// Rules that add nothing to what an origin says.
 const SILENT: Lifetimes = Lifetimes {
+    absence_most: None,
     given: None,
     least: None,
     most: None,

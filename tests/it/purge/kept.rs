@@ -171,6 +171,21 @@ async fn a_journal_that_cannot_be_written_refuses_to_purge_and_says_why() {
     assert_eq!(purge(&edge, json!({ "site": "media" })).await, 1);
 }
 
+/// Stale is used where the origin fails, and where a viewer takes it: not what nobody knows of.
+#[tokio::test]
+async fn what_may_have_been_purged_is_never_used_without_the_origins_word() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    kept(&origin, folder.path()).await;
+    // Another journal takes the place of the one that the heads are numbered by.
+    fs::write(journal(folder.path()), b"no journal").unwrap();
+    let edge = keeping(&origin, folder.path()).start();
+    assert_eq!(purge(&edge, json!({ "site": "media", "soft": true })).await, 1);
+    let before = origin.requests(KEPT[0]).len();
+    let taken = edge.get(KEPT[0]).header("cache-control", "max-stale").send().await;
+    assert_eq!(taken.status, 200);
+    assert_eq!(origin.requests(KEPT[0]).len(), before + 1, "{:?}", taken.headers);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_that_was_purged_is_served_after_a_kill() {
     let (origin, folder) = (Origin::start(), TempDir::new().unwrap());

@@ -53,7 +53,13 @@ impl Transaction<'_> {
         if let Some(reply) = self.reply_to_conditions(head, found)? {
             return Ok(reply.into());
         }
-        let length = head.version.length_bytes();
+        let mut feed = self.feed(head);
+        let growing = match (head.version.length_bytes(), &self.asked.ranges) {
+            (None, None) => self.growing(head, &mut feed),
+            _ => None,
+        };
+        // A run that ended before it could be followed has told the length by now.
+        let length = head.version.length_bytes().filter(|_| growing.is_none());
         let (range, several) = match self.resolve_several(head, length)? {
             Some(Several::One(range)) => (Some(range), None),
             Some(Several::Parts(parts)) => (None, Some(parts)),
@@ -70,11 +76,6 @@ impl Transaction<'_> {
             (Some(range), _) => Span::of(range),
             (None, Some(several)) => Span::of(several.parts[0].1),
             (None, None) => Span { position: 0, end: length },
-        };
-        let mut feed = self.feed(head);
-        let growing = match (length, &self.asked.ranges) {
-            (None, None) => self.growing(head, &mut feed),
-            _ => None,
         };
         let span = growing.unwrap_or(span);
         let joinable = head.version.validator.is_strong();

@@ -267,8 +267,11 @@ impl Model {
                 }
                 self.possible = now;
             }
-            // A head without a validator, of the same length, says nothing of what is held.
-            200 if !is_get && self.validators == Validators::None && self.is_as_long() => {}
+            // A head without a validator, of the same length or of none, says nothing of what is
+            // held.
+            200 if !is_get
+                && self.validators == Validators::None
+                && (step.origin != Says::Right(Framing::Length) || self.is_as_long()) => {}
             206 if !self.is_strong() => self.held = None,
             206 if goes_on => {
                 self.held = self.held.take().filter(|_| is_same);
@@ -293,7 +296,8 @@ impl Model {
     /// Whether what may be held is as long as what the origin has now.
     fn is_as_long(&self) -> bool {
         let length = self.length(self.version);
-        self.possible.iter().all(|version| self.length(*version) == length)
+        let held = self.held.iter().map(|held| &held.version);
+        held.chain(&self.possible).all(|version| self.length(*version) == length)
     }
 
     /// The pieces that lie in these bytes from end to end; the last one ends with its object.

@@ -85,6 +85,16 @@ pub const REQUEST_HEAD_BYTES_MAX: usize = 32 << 10;
 pub const REQUEST_FIELDS_MAX: usize = 100;
 /// A request target: longer ones are answered 414.
 pub const REQUEST_TARGET_BYTES_MAX: usize = 8 << 10;
+/// The body of a request that is passed on, where its rule says nothing.
+pub const REQUEST_BODY_BYTES_DEFAULT: u64 = 16 << 20;
+/// The most that a rule may say.
+pub const REQUEST_BODY_BYTES_MAX: u64 = 1 << 40;
+/// What such a body has on its way at once: the viewer's read buffer, one part of it, and what
+/// waits to be written to the origin.
+pub const REQUEST_BODY_BUFFER_BYTES: u64 = 3 * (64 << 10);
+/// What its answer has on its way beside the origin's read buffer: a part that the viewer takes,
+/// and the next one for him.
+pub const PASSED_ANSWER_BYTES: u64 = 2 * (64 << 10);
 /// What is read of a refused body, so that the refusal arrives before the reset.
 pub const DISCARDED_BYTES_MAX: usize = 4 << 20;
 /// Streams of one HTTP/2 connection.
@@ -135,11 +145,11 @@ pub const PATH_PATTERN_BYTES_MAX: usize = 1_024;
 /// Tags (`Cache-Tag`, `Surrogate-Key`, `xkey`) remembered of one response; with more of them it
 /// counts as having all.
 pub const TAGS_PER_HEAD_MAX: usize = 64;
-/// Things that were purged and are remembered; then the site with most of them is purged softly.
+/// Things that were purged and are remembered; then the site with most of them is in doubt.
 pub const PURGES_HELD_MAX: usize = 50_000;
 /// What those take.
 pub const PURGES_BYTES: u64 = 8 << 20;
-/// Prefixes that were purged of one site and are remembered; then the site is purged softly.
+/// Prefixes that were purged of one site and are remembered; then the site is in doubt.
 pub const PURGE_PREFIXES_PER_SITE_MAX: usize = 256;
 /// Things that one request may purge.
 pub const PURGES_PER_REQUEST_MAX: usize = 256;
@@ -151,6 +161,11 @@ pub const TAG_BYTES_MAX: usize = 1_024;
 pub const PURGES_WAITING_MAX: usize = 64;
 /// Records of the journal that say nothing new, before it is written anew.
 pub const PURGE_RECORDS_SPARE_MAX: usize = 65_536;
+/// Methods that a rule passes on.
+pub const METHODS_PER_RULE_MAX: usize = 32;
+/// The marks by which an answer under way is known to be older than an unsafe request: the more,
+/// the seldomer another object's is taken for one.
+pub const INVALIDATION_MARKS: usize = 1 << 17;
 /// Networks whose PURGE a rule listens to.
 pub const PURGE_NETWORKS_MAX: usize = 64;
 /// A token that lets its bearer purge.

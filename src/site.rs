@@ -10,16 +10,19 @@ use std::time::Duration;
 use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, HeaderMap, HeaderName, HeaderValue};
 use rustls_pki_types::CertificateDer;
 
+use crate::limits::REQUEST_BODY_BYTES_DEFAULT;
 use crate::object::SiteId;
 
 pub use content::Content;
 pub use cors::{Cors, CorsOrigins, Credentials};
+pub use methods::Methods;
 pub use network::Network;
 pub use pattern::{PathPattern, PatternError};
 pub use players::{Cmsd, Foresight};
 
 mod content;
 mod cors;
+mod methods;
 mod network;
 mod pattern;
 mod players;
@@ -144,6 +147,10 @@ pub struct Rule {
     pub query: QueryPolicy,
     /// Whether a request's own `Cache-Control` counts.
     pub request_cache_control: RequestCacheControl,
+    /// What is passed on to an origin beside GET and HEAD.
+    pub methods: Methods,
+    /// What a request that is passed on may have for a body, in bytes.
+    pub request_body_bytes_max: u64,
     /// Whose PURGE is listened to, if he shows the token; of nobody else's, it is no method here.
     pub purge_from: Vec<Network>,
     /// Where responses are kept.
@@ -172,6 +179,8 @@ impl Rule {
             lifetimes: Lifetimes::default(),
             query: QueryPolicy::default(),
             request_cache_control: RequestCacheControl::default(),
+            methods: Methods::default(),
+            request_body_bytes_max: REQUEST_BODY_BYTES_DEFAULT,
             purge_from: Vec::new(),
             keep: Keep::default(),
             content: Content::default(),

@@ -67,19 +67,19 @@ impl Purge {
         until_quiet(&edge).await;
 
         let before = watched(&edge, blue, async || ()).await;
-        let (mut took, mut written) = (Duration::ZERO, Written::default());
+        let mut took = Duration::ZERO;
         let after = watched(&edge, blue, async || {
-            let io = Written::of(edge.pid());
             took = edge.post("/purge", TOKEN, "{\"tags\": [\"red\"]}").await;
-            written = Written::of(edge.pid()).since(io);
         })
         .await;
         let sync = self.sync();
         assert_eq!(self.ask_all(&edge, blue).await, 0, "nothing else is asked for");
         let red_asked = self.ask_all(&edge, red).await;
         until_quiet(&edge).await;
-        // Nobody else wants the processors, so that this is the purge and not its waiting for them.
+        // Nobody else wants the processors or the disk, so that this is the purge's own.
+        let io = Written::of(edge.pid());
         let alone = edge.post("/purge", TOKEN, "{\"tags\": [\"blue\"]}").await;
+        let written = Written::of(edge.pid()).since(io);
         // It is killed.
         drop(edge);
         let edge = self.edge();

@@ -32,13 +32,31 @@ impl RequestId {
 
     /// The id as a field value.
     pub fn to_header_value(self) -> HeaderValue {
-        HeaderValue::try_from(self.to_string()).expect("hex digits are a field value")
+        HeaderValue::from_str(self.to_text().as_text()).expect("hex digits are a field value")
+    }
+
+    /// Its 32 hex digits.
+    pub(super) fn to_text(self) -> Ascii<32> {
+        let mut text = [0; 32];
+        for (digits, byte) in text.as_chunks_mut().0.iter_mut().zip(self.0.to_be_bytes()) {
+            *digits = [byte >> 4, byte & 15].map(|half| b"0123456789abcdef"[usize::from(half)]);
+        }
+        Ascii(text)
     }
 }
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        f.write_str(self.to_text().as_text())
+    }
+}
+
+/// A text of so many ASCII characters.
+pub(super) struct Ascii<const LENGTH: usize>(pub(super) [u8; LENGTH]);
+
+impl<const LENGTH: usize> Ascii<LENGTH> {
+    pub(super) fn as_text(&self) -> &str {
+        str::from_utf8(&self.0).expect("ASCII is UTF-8")
     }
 }
 

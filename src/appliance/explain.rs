@@ -132,26 +132,27 @@ fn answer(
         Reuse::OnceConfirmed(_) => return asks("confirm", because),
     };
     let (status, taken) = status(head, request);
-    let how = match taken.iter().all(|part| is_held(parts, head, *part)) {
-        true => how,
-        false => "stored-in-part",
+    let held = match taken {
+        Some(taken) => are_held(parts, head, &taken),
+        None => parts.filler.runs.bring(head.version.id, 0),
     };
+    let how = if held { how } else { "stored-in-part" };
     Answer { how, because: because.to_owned(), status: Some(status) }
 }
 
 /// The status of an answer from what is stored (RFC 9110 section 13.2.2), and the parts of the
-/// object that it takes.
-fn status(head: &Head, request: &ObjectRequest<'_>) -> (u16, Vec<ByteRange>) {
+/// object that it takes; `None` where all of it is taken and nobody knows how much that is.
+fn status(head: &Head, request: &ObjectRequest<'_>) -> (u16, Option<Vec<ByteRange>>) {
     let (stored, length) = (&head.stored, head.version.length_bytes());
-    let whole = length.and_then(|length| ByteRange::new(0, length));
-    let status = stored.status().as_u16();
-    let all = (status, whole.into_iter().collect());
+    let whole = |length| ByteRange::new(0, length).into_iter().collect();
+    let all = (stored.status().as_u16(), length.map(whole));
+    let nothing = || Some(Vec::new());
     if !stored.status().is_success() {
         return all;
     }
     match conditional::evaluate(request.headers, stored.validator()) {
-        Verdict::PreconditionFailed => return (412, Vec::new()),
-        Verdict::NotModified => return (304, Vec::new()),
+        Verdict::PreconditionFailed => return (412, nothing()),
+        Verdict::NotModified => return (304, nothing()),
         Verdict::Proceed => {}
     }
     let is_part = stored.status() == http::StatusCode::OK
@@ -164,30 +165,37 @@ fn status(head: &Head, request: &ObjectRequest<'_>) -> (u16, Vec<ByteRange>) {
         (Some(_), _) if !head.version.is_resumable() => all,
         (Some(several), _) => match several.resolve(length) {
             Ok(Resolved::TooMany) => all,
-            Ok(Resolved::Parts(parts)) => (206, parts),
-            Err(_) => (416, Vec::new()),
+            Ok(Resolved::Parts(parts)) => (206, Some(parts)),
+            Err(_) => (416, nothing()),
         },
-        (None, Some(range)) => {
-            range.resolve(length).map_or((416, Vec::new()), |range| (206, vec![range]))
-        }
+        (None, Some(range)) => match range.resolve(length) {
+            Ok(range) => (206, Some(vec![range])),
+            Err(_) => (416, nothing()),
+        },
         (None, None) => all,
     }
 }
 
-/// Whether each piece of a part is in ram or on a volume.
-fn is_held(parts: &Parts, head: &Head, part: ByteRange) -> bool {
+/// Whether each piece of these parts is in ram or on a volume. Of more than a glance can look for,
+/// it is not known that they are.
+fn are_held(parts: &Parts, head: &Head, taken: &[ByteRange]) -> bool {
     let (version, block_size) = (head.version.id, parts.config.block_size);
-    let (first, last) = (block_size.block_at(part.start()), block_size.block_at(part.last()));
-    let (Some(first), Some(last)) = (first, last) else { return false };
-    (first..=last).take(EXPLAINED_BLOCKS_MAX).all(|index| {
+    let mut glances = EXPLAINED_BLOCKS_MAX;
+    let mut is_held = |part: &ByteRange, index: u32| {
+        let Some(left) = glances.checked_sub(1) else { return false };
+        glances = left;
         let key = BlockKey { version, index };
         let in_ram = parts.ram.peek(&key).map_or_else(PieceMap::default, |block| block.pieces());
         let held = in_ram.union(parts.ssd.held(&key));
         let block = block_size.start_of(index);
         let start = part.start().max(block) - block;
         let end = part.end().min(block + block_size.bytes()) - block;
-        let pieces = start / PIECE_SIZE_BYTES..end.div_ceil(PIECE_SIZE_BYTES);
-        pieces.into_iter().all(|piece| held.holds(piece as u32))
+        let mut pieces = start / PIECE_SIZE_BYTES..end.div_ceil(PIECE_SIZE_BYTES);
+        pieces.all(|piece| held.holds(piece as u32))
+    };
+    taken.iter().all(|part| {
+        let ends = block_size.block_at(part.start()).zip(block_size.block_at(part.last()));
+        ends.is_some_and(|(first, last)| (first..=last).all(|index| is_held(part, index)))
     })
 }
 

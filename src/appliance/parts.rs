@@ -20,7 +20,7 @@ use crate::config::{AccessLogTarget, Config, Limits, ListenerKind};
 use crate::control::Readiness;
 use crate::delivery::{Delivery, Shared};
 use crate::fill::Filler;
-use crate::fill::client::{Client, Patience};
+use crate::fill::client::{Client, Pace, Patience};
 use crate::fill::collapse::{Openings, Runs};
 use crate::limits::{
     CONNECTION_BYTES, PREFETCHES_MAX, PROCESS_BYTES, PURGES_BYTES, SLOT_SIZE_BYTES,
@@ -151,6 +151,10 @@ impl Parts {
             governor: self.governor.clone(),
             block_size: self.config.block_size,
             patience: patience + self.config.fill.progress_timeout,
+            pace: Pace {
+                bytes: self.config.limits.slow_reader.bytes,
+                period: self.config.limits.slow_reader.period,
+            },
             log: self.log.clone(),
             counters: self.metrics.for_thread(),
         })

@@ -77,12 +77,12 @@ impl Version {
         }
     }
 
-    /// Whether the origin may be asked about it at a viewer's wish, or behind an answer: once in
-    /// [`ASKED_ABOUT_EACH`]. Who is told so asks.
-    pub fn may_be_asked_about(&self, now: SystemTime) -> bool {
+    /// Takes the turn to ask the origin about it at a viewer's wish, or behind an answer: there is
+    /// one in [`ASKED_ABOUT_EACH`]. Who gets it asks.
+    pub fn takes_turn_to_ask(&self, now: SystemTime) -> bool {
         let last = self.asked_at.load(Ordering::Relaxed);
-        let (ours, relaxed) = (Ordering::Relaxed, Ordering::Relaxed);
-        let take = || self.asked_at.compare_exchange(last, millis(now), ours, relaxed).is_ok();
+        let relaxed = Ordering::Relaxed;
+        let take = || self.asked_at.compare_exchange(last, millis(now), relaxed, relaxed).is_ok();
         !self.was_asked_about(now) && take()
     }
 
@@ -295,7 +295,15 @@ impl Heads {
     /// Stores `head` as the newest of its variant. Variants of another `Vary` are forgotten, and
     /// the oldest when there would be too many.
     pub fn store(&self, key: ObjectKey, head: Arc<Head>) {
+        self.store_unless(key, head, || false);
+    }
+
+    /// The same, unless it is too late for it by then.
+    pub fn store_unless(&self, key: ObjectKey, head: Arc<Head>, is_late: impl FnOnce() -> bool) {
         let _ordered = self.order(&key);
+        if is_late() {
+            return;
+        }
         let mut heads = vec![head.clone()];
         if let Some(Entry::Object(old)) = self.table.peek(&key) {
             let beside = |other: &&Arc<Head>| {
@@ -342,6 +350,14 @@ impl Heads {
             self.table.remove(key);
         } else if left.len() < old.len() {
             self.table.insert(key.clone(), Entry::Object(left.into()));
+        }
+    }
+
+    /// Forgets all variants.
+    pub fn forget_all(&self, key: &ObjectKey) {
+        let _ordered = self.order(key);
+        if let Some(Entry::Object(_)) = self.table.peek(key) {
+            self.table.remove(key);
         }
     }
 

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use super::Failure;
 use crate::config::{self, Config, ListenerKind};
-use crate::purge::Token;
+use crate::purge::{TOKEN_BYTES_MIN, Token};
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const ANSWER_BYTES_MAX: usize = 16 << 20;
@@ -163,6 +163,17 @@ pub(super) fn authority(url: &str) -> Result<String, Failure> {
         )));
     }
     Ok(authority.to_owned())
+}
+
+/// The token in a file.
+pub(super) fn token_in(file: &Path) -> Result<Token, Failure> {
+    let name = file.display();
+    let text = fs::read_to_string(file)
+        .map_err(|error| Failure::Misused(format!("{name} cannot be read: {}", cause(&error))))?;
+    Token::of(&text).ok_or_else(|| {
+        let wanted = format!("one line of {TOKEN_BYTES_MIN} printable characters or more");
+        Failure::Misused(format!("{name} holds no token; {wanted} is wanted"))
+    })
 }
 
 /// Where the admin listeners of a configuration are, and what may be shown to them.

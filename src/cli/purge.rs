@@ -9,7 +9,7 @@ use http::header::AUTHORIZATION;
 use http::{Request, StatusCode};
 use serde_json::Value;
 
-use super::admin::{Admins, Answer, ask, stranger};
+use super::admin::{Admins, Answer, ask, authority, stranger, token_in};
 use super::{Failure, USUAL_CONFIG};
 use crate::purge::request::PurgeRequest;
 
@@ -20,6 +20,8 @@ Examples:
   tidegate purge --tag season-3 --tag trailers
   tidegate purge --tag season-3 --site film
   tidegate purge --site film --json
+  tidegate purge --site film --admin http://edge-7.example.com:9180 --token-file purge-token
+  curl -H \"Authorization: Bearer $(cat purge-token)\" -d '{\"site\": \"film\"}' http://127.0.0.1:9180/purge
 
 A prefix is compared with paths byte by byte: /film also begins /films. Tags are those of Cache-Tag,
 Surrogate-Key and xkey. What is purged holds when the command ends, after a crash too.
@@ -51,6 +53,12 @@ pub(super) struct Args {
     /// The configuration it runs with: its admin listener is asked, with its token
     #[arg(long, value_name = "FILE", default_value = USUAL_CONFIG)]
     config: PathBuf,
+    /// Ask the admin listener at this URL instead, such as that of another machine
+    #[arg(long, value_name = "URL", requires = "token_file")]
+    admin: Option<String>,
+    /// Show the token in this file, instead of the one that the configuration names
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
 }
 
 /// Has it purged; what is to be printed.
@@ -66,8 +74,12 @@ pub(super) fn run(args: &Args) -> Result<String, Failure> {
         let text = "nothing to purge; say a URL, --prefix, --tag or --site";
         return Err(Failure::Misused(text.to_owned()));
     }
-    let admins = Admins::of_config(&args.config)?;
-    let token = admins.token.ok_or_else(|| {
+    let Admins { addresses, token } = match &args.admin {
+        Some(url) => Admins { addresses: vec![authority(url)?], token: None },
+        None => Admins::of_config(&args.config)?,
+    };
+    let shown = args.token_file.as_deref().map(token_in).transpose()?;
+    let token = shown.or(token).ok_or_else(|| {
         Failure::Misused(format!(
             "{}: no token to show; write `admin.token_file`, the path of a file with one",
             args.config.display()
@@ -78,7 +90,7 @@ pub(super) fn run(args: &Args) -> Result<String, Failure> {
         .header(AUTHORIZATION, format!("Bearer {}", token.as_str()))
         .body(body.into())
         .expect("a token is printable");
-    let answer = ask(&admins.addresses, &request)?;
+    let answer = ask(&addresses, &request)?;
     let said: Value = serde_json::from_slice(&answer.body).unwrap_or(Value::Null);
     match answer.status {
         StatusCode::OK if said["number"].is_u64() => Ok(match args.json {
@@ -122,7 +134,7 @@ fn told(asked: &PurgeRequest, said: &Value) -> String {
     let overflowed = match sites.is_empty() {
         true => String::new(),
         false => format!(
-            "; more was purged than is remembered, and so all of site {sites} was purged softly"
+            "; more was purged than is remembered, and so all of site {sites} is asked about"
         ),
     };
     format!("purged {text}{softly}{overflowed}\n")

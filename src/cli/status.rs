@@ -17,7 +17,7 @@ Examples:
   tidegate status
   tidegate status --config tidegate.toml
   tidegate status --admin http://127.0.0.1:9180
-  tidegate status --json | jq '.ssd.volumes[] | {name, state}'
+  tidegate status --json | jq '.ssd.volumes[]? | {name, state}'
 
 Exit codes: 0 shown, 1 no appliance answers, 64 misused";
 

@@ -240,10 +240,12 @@ fn read(document: &Section<'_>, machine: &Machine) -> Config {
     let sites = sites::read(document);
     check_tls(document, &listeners, &certificates, &sites);
     let (ssd, index) = document.section("ssd", ssd::read);
+    let admin = document.section("admin", admin::read);
+    warn_of_no_token(document, &admin, &sites);
     Config {
         file: document.source.name.to_owned(),
         listeners,
-        admin: document.section("admin", admin::read),
+        admin,
         certificates,
         threads: document.section("threads", |section| threads(section, machine)),
         memory: document.section("memory", |section| memory::read(section, machine, &index)),
@@ -254,6 +256,15 @@ fn read(document: &Section<'_>, machine: &Machine) -> Config {
         log: document.section("log", log),
         sites,
         warnings: Vec::new(),
+    }
+}
+
+fn warn_of_no_token(document: &Section<'_>, admin: &Admin, sites: &Sites) {
+    let mut rules = sites.iter().flat_map(|site| &site.rules);
+    if admin.token.is_none() && rules.any(|rule| !rule.purge_from.is_empty()) {
+        let text = "`purge_from` lets nobody purge, as there is no token to show; write \
+                    `admin.token_file`";
+        document.source.warn(document.source.place(0), text);
     }
 }
 

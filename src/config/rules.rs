@@ -5,11 +5,14 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use http::Method;
 use http::header::{self, HeaderName, HeaderValue};
 
-use crate::limits::{LIVE_ABSENCE_MAX, PURGE_NETWORKS_MAX};
+use crate::limits::{
+    LIVE_ABSENCE_MAX, METHODS_PER_RULE_MAX, PURGE_NETWORKS_MAX, REQUEST_BODY_BYTES_MAX,
+};
 use crate::site::{
-    Cmsd, Content, FieldEdits, Foresight, Keep, Lifetimes, Network, QueryPolicy,
+    Cmsd, Content, FieldEdits, Foresight, Keep, Lifetimes, Methods, Network, QueryPolicy,
     RequestCacheControl, Rule, ViewerFields,
 };
 
@@ -22,10 +25,11 @@ use super::units::duration_text;
 const LIFETIMES: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(10 * 365 * 86_400);
 
 /// Fields that frame a message, choose bytes of it or belong to one connection.
-const OURS: [HeaderName; 11] = [
+const OURS: [HeaderName; 12] = [
     header::CONNECTION,
     header::CONTENT_LENGTH,
     header::CONTENT_RANGE,
+    header::EXPECT,
     header::HOST,
     header::IF_RANGE,
     header::PROXY_AUTHENTICATE,
@@ -76,6 +80,14 @@ pub(super) fn policy(section: &Section<'_>, base: &Rule) -> Rule {
             base.request_cache_control,
             &RequestCacheControl::ALL.map(|choice| (choice.as_str(), choice)),
         ),
+        methods: match section.setting("methods") {
+            Some(setting) => methods(&setting),
+            None => base.methods.clone(),
+        },
+        request_body_bytes_max: section
+            .setting("request_body")
+            .and_then(|setting| setting.bytes(1..=REQUEST_BODY_BYTES_MAX))
+            .unwrap_or(base.request_body_bytes_max),
         purge_from: match section.setting("purge_from") {
             Some(setting) => networks(&setting),
             None => base.purge_from.clone(),
@@ -93,6 +105,40 @@ pub(super) fn policy(section: &Section<'_>, base: &Rule) -> Rule {
         ),
         cmsd: section.choice("cmsd", base.cmsd, &Cmsd::ALL.map(|to| (to.as_str(), to))),
     }
+}
+
+fn methods(setting: &Setting<'_>) -> Methods {
+    let texts = setting.texts();
+    if texts.len() > METHODS_PER_RULE_MAX {
+        setting.fail(format!("has {} methods; at most {METHODS_PER_RULE_MAX}", texts.len()));
+    }
+    let mut passed = Vec::new();
+    for (setting, text) in &texts {
+        let why_not = match *text {
+            "GET" | "HEAD" => Some("is answered under every rule; leave it out"),
+            "CONNECT" => Some("asks for a tunnel, and none is made here; leave it out"),
+            "TRACE" => Some("shows a viewer the secrets that origins are told; leave it out"),
+            "PURGE" => Some("is done here and passed on to nobody; write `purge_from` instead"),
+            _ => None,
+        };
+        match (why_not, Method::from_bytes(text.as_bytes())) {
+            (Some(why_not), _) => setting.fail(format!("is about {text}, which {why_not}")),
+            (None, Ok(method)) => {
+                // RFC 9110 section 9.1.
+                let capitals = text.to_ascii_uppercase();
+                if capitals != *text {
+                    let text = format!("{text:?} is another method than {capitals:?}");
+                    setting.source.warn(setting.source.place(setting.at), text);
+                }
+                passed.push(method);
+            }
+            (None, Err(_)) => {
+                setting
+                    .fail(format!("is {text:?}, which is no method; write one such as \"POST\""));
+            }
+        }
+    }
+    Methods::new(passed)
 }
 
 fn networks(setting: &Setting<'_>) -> Vec<Network> {

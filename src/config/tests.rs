@@ -447,6 +447,8 @@ fn the_reference_with_all_its_examples_is_right_and_complete() {
         "sites.keep",
         "sites.content",
         "sites.request_cache_control",
+        "sites.methods",
+        "sites.request_body",
         "sites.purge_from",
         "sites.request",
         "sites.response",
@@ -497,4 +499,26 @@ fn the_bench_template_is_right() {
     assert_eq!((config.threads.workers, config.memory.ram_bytes), (1, 4_000 << 20));
     let origin = &config.sites.find("localhost").unwrap().origins[0];
     assert_eq!((origin.authority().as_str(), origin.port), ("127.0.0.1:8080", 8080));
+}
+
+#[test]
+fn whom_nobody_can_show_a_token_is_a_warning() {
+    let site = "listeners.http = \"127.0.0.1:80\"\n[[sites]]\nname = \"a\"\nhosts = [\"a.test\"]\n\
+                origins = [\"http://o.test\"]\npurge_from = [\"127.0.0.1\"]\n";
+    let told = config(site).unwrap().warnings;
+    let expected = "t.toml:1:1: `purge_from` lets nobody purge, as there is no token to show; ";
+    assert_eq!(told.len(), 1);
+    assert!(told[0].to_string().starts_with(expected), "{}", told[0]);
+}
+
+#[test]
+fn a_method_in_small_letters_is_a_warning() {
+    let told = config(&with("")).unwrap().warnings;
+    assert!(told.is_empty(), "{told:?}");
+    let sites =
+        "name = \"s\"\nhosts = \"a\"\norigins = \"http://o\"\nmethods = [\"PUT\", \"post\"]";
+    let told =
+        config(&format!("listeners.http = \"[::1]:0\"\n[[sites]]\n{sites}\n")).unwrap().warnings;
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0].to_string(), "t.toml:6:19: \"post\" is another method than \"POST\"");
 }

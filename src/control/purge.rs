@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, WWW_AUTHENTICATE};
+use http::header::{ALLOW, AUTHORIZATION, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt, Full, Limited};
@@ -61,7 +61,7 @@ impl Purger {
 
     async fn purge<B: AskedBody>(&self, request: Request<B>) -> Result<Said, Said> {
         if request.method() != Method::POST {
-            return Err(refusal(StatusCode::METHOD_NOT_ALLOWED, "write POST to purge"));
+            return Err(refusal(StatusCode::METHOD_NOT_ALLOWED, "send POST /purge"));
         }
         self.admit(request.headers())?;
         let too_long = || {
@@ -87,8 +87,9 @@ impl Purger {
         let scopes = asked.scopes(&self.sites).map_err(wrong)?;
         let purged = scopes.len();
         let purging = self.purges.purge(scopes, asked.hardness());
-        match timeout(PURGED_WITHIN, purging).await.unwrap_or(Err(PurgeError::Busy)) {
+        match timeout(PURGED_WITHIN, purging).await.unwrap_or(Err(PurgeError::Late)) {
             Ok(done) => {
+                tracing::info!(number = done.number, "purged by POST /purge: {asked}");
                 let said = json!({
                     "purged": purged,
                     "soft": asked.soft,
@@ -109,6 +110,10 @@ impl Purger {
                  of a file with a token",
             )),
             Some(token) if token.is_borne_by(fields) => Ok(()),
+            Some(_) if fields.contains_key(AUTHORIZATION) => Err(refusal(
+                StatusCode::UNAUTHORIZED,
+                "this is not the token that was in `admin.token_file` when the appliance started",
+            )),
             Some(_) => Err(refusal(
                 StatusCode::UNAUTHORIZED,
                 "who purges shows the token of `admin.token_file`: `Authorization: Bearer TOKEN`",
@@ -119,7 +124,9 @@ impl Purger {
 
 fn status_of(error: &PurgeError) -> StatusCode {
     match error {
-        PurgeError::Busy | PurgeError::Draining => StatusCode::SERVICE_UNAVAILABLE,
+        PurgeError::Busy | PurgeError::Draining | PurgeError::Late => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         PurgeError::Journal { .. } => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

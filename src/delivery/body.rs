@@ -17,9 +17,11 @@ use crate::access_log::Outcome;
 use crate::delivery::feed::Feed;
 use crate::delivery::record::Record;
 use crate::delivery::slice::{Slice, Span};
+use crate::fill::client::AnswerBody;
 use crate::fill::error::FillError;
 use crate::limits::H2_BODY_FRAME_BYTES;
 use crate::message::multirange::Multipart;
+use crate::metrics::labels::Tier;
 use crate::object::ByteRange;
 use crate::server::Protocol;
 
@@ -34,6 +36,10 @@ enum Content {
     /// A short text of our own.
     Text(Bytes),
     Object(Box<Sending>),
+    /// An origin's answer to this viewer alone.
+    Passed(Box<AnswerBody>),
+    /// Told at the next poll, as [`State::Failing`] is.
+    Failing(Arc<FillError>),
 }
 
 /// An object's bytes on their way to a viewer.
@@ -71,7 +77,7 @@ type Next = Result<Option<Slice>, Arc<FillError>>;
 pub enum Chunk {
     /// Of an object.
     Slice(Slice),
-    /// Of a text.
+    /// Of a text, or of an answer that is passed on.
     Text(Bytes),
 }
 
@@ -96,6 +102,14 @@ impl ViewerBody {
         let feed = State::Idle(feed);
         let sending = Sending { span, slice: first, feed, frame_bytes_max, parts: None };
         ViewerBody { record, content: Content::Object(Box::new(sending)) }
+    }
+
+    /// An origin's answer, as it comes.
+    pub fn passed(mut record: Record, body: AnswerBody) -> ViewerBody {
+        if body.is_end() {
+            record.outcome = Outcome::Complete;
+        }
+        ViewerBody { record, content: Content::Passed(Box::new(body)) }
     }
 
     /// The same in parts, of which the first is the span it has.
@@ -185,6 +199,36 @@ impl Sending {
     }
 }
 
+impl ViewerBody {
+    /// The next bytes of an origin's answer.
+    fn poll_passed(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Chunk>, Arc<FillError>>>> {
+        let Content::Passed(body) = &mut self.content else { return Poll::Ready(None) };
+        match std::task::ready!(body.poll_bytes(context)) {
+            Some(Ok(bytes)) => {
+                self.record.sent(Tier::Pass, bytes.len());
+                if body.is_end() {
+                    self.record.outcome = Outcome::Complete;
+                }
+                Poll::Ready(Some(Ok(Frame::data(Chunk::Text(bytes)))))
+            }
+            Some(Err(error)) => {
+                self.record.outcome = Outcome::CutShort(error.word());
+                self.content = Content::Failing(Arc::new(error));
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+            None => {
+                self.record.outcome = Outcome::Complete;
+                self.content = Content::Empty;
+                Poll::Ready(None)
+            }
+        }
+    }
+}
+
 impl Body for ViewerBody {
     type Data = Chunk;
     type Error = Arc<FillError>;
@@ -201,6 +245,12 @@ impl Body for ViewerBody {
                 record.outcome = Outcome::Complete;
                 self.content = Content::Empty;
                 Poll::Ready(Some(Ok(Frame::data(Chunk::Text(text)))))
+            }
+            Content::Passed(_) => self.poll_passed(context),
+            Content::Failing(error) => {
+                let error = error.clone();
+                self.content = Content::Empty;
+                Poll::Ready(Some(Err(error)))
             }
             Content::Object(sending) => {
                 if let Some(text) = sending.next_text() {
@@ -242,6 +292,8 @@ impl Body for ViewerBody {
             Content::Empty => true,
             Content::Text(text) => text.is_empty(),
             Content::Object(sending) => sending.is_done(),
+            Content::Passed(body) => body.is_end(),
+            Content::Failing(_) => false,
         }
     }
 
@@ -249,6 +301,8 @@ impl Body for ViewerBody {
         match &self.content {
             Content::Empty => SizeHint::with_exact(0),
             Content::Text(text) => SizeHint::with_exact(text.len() as u64),
+            Content::Passed(body) => body.size_hint(),
+            Content::Failing(_) => SizeHint::default(),
             Content::Object(sending) => {
                 sending.bytes_left().map_or_else(SizeHint::default, SizeHint::with_exact)
             }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::fill::error::FillError;
+use crate::fill::error::{BodyFault, FillError};
 use crate::message::head::HeadFault;
 use crate::message::request::RequestError;
 use crate::metrics::labels::Refused;
@@ -88,7 +88,14 @@ impl DeliveryError {
             DeliveryError::PurgeRefused => {
                 (StatusCode::FORBIDDEN, "not from here, or not with this token")
             }
-            DeliveryError::NotPurged(_) => {
+            DeliveryError::NotPurged(PurgeError::Journal { .. }) => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "it is not purged for good: the journal cannot be written",
+            ),
+            DeliveryError::NotPurged(PurgeError::Late) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "it may be purged or not; purge again")
+            }
+            DeliveryError::NotPurged(PurgeError::Busy | PurgeError::Draining) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "it was not purged; try again")
             }
             DeliveryError::BodyRefused => return request_verdict(&RequestError::BodyRefused),
@@ -139,6 +146,9 @@ impl DeliveryError {
                 | RequestError::HostsDiffer => Refused::Host,
             },
             DeliveryError::BodyRefused => Refused::Body,
+            DeliveryError::Fill(error) if matches!(**error, FillError::RequestBody(_)) => {
+                Refused::Body
+            }
             DeliveryError::PurgeRefused => Refused::Method,
             DeliveryError::UnknownHost | DeliveryError::OtherHost => Refused::Misdirected,
             DeliveryError::Loop => Refused::Loop,
@@ -151,7 +161,7 @@ fn request_verdict(error: &RequestError) -> Verdict {
     let (status, reason, connection) = match error {
         RequestError::Malformed(fault) => (StatusCode::BAD_REQUEST, fault.words(), After::Close),
         RequestError::MethodRefused => {
-            (StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered", After::Keep)
+            (StatusCode::METHOD_NOT_ALLOWED, "the method is not allowed here", After::Keep)
         }
         RequestError::BodyRefused => {
             (StatusCode::PAYLOAD_TOO_LARGE, "a request must not have a body", After::Close)
@@ -172,6 +182,7 @@ fn request_verdict(error: &RequestError) -> Verdict {
 
 fn fill_verdict(error: &FillError) -> Verdict {
     let (status, reason, retry_after) = match error {
+        FillError::RequestBody(fault) => return body_verdict(*fault),
         FillError::FirstByteTimeout { .. } | FillError::ProgressTimeout { .. } => {
             (StatusCode::GATEWAY_TIMEOUT, "the origin did not answer in time", None)
         }
@@ -194,6 +205,16 @@ fn fill_verdict(error: &FillError) -> Verdict {
         }
     };
     Verdict { status, reason, retry_after, connection: After::Keep }
+}
+
+fn body_verdict(fault: BodyFault) -> Verdict {
+    let (status, reason) = match fault {
+        BodyFault::TooLong => (StatusCode::PAYLOAD_TOO_LARGE, "the body is longer than is taken"),
+        // RFC 9110 section 15.5.9.
+        BodyFault::Stopped => (StatusCode::REQUEST_TIMEOUT, "the body does not come"),
+        BodyFault::BrokenOff => (StatusCode::BAD_REQUEST, "the body broke off"),
+    };
+    Verdict { status, reason, retry_after: None, connection: After::Close }
 }
 
 const RETRY_AFTER: Duration = Duration::from_secs(2);

@@ -9,6 +9,7 @@ mod body;
 pub mod error;
 mod feed;
 mod foresee;
+mod forward;
 mod growing;
 mod held;
 mod kept;
@@ -26,7 +27,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use http::{HeaderMap, Request, Response};
+use http::header::{ALLOW, HeaderValue};
+use http::request::Parts;
+use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::{Body, Incoming};
 
 use crate::access_log::{AccessLog, REQUEST_ID_FIELD, RequestId};
@@ -35,17 +38,17 @@ use crate::cache::ram::Ram;
 use crate::cache::ssd::Ssd;
 use crate::delivery::body::ViewerBody;
 use crate::delivery::error::DeliveryError;
+use crate::delivery::forward::Passed;
 use crate::delivery::record::{Record, Viewer};
 use crate::delivery::reply::Reply;
 use crate::fill::Filler;
-use crate::fill::client::Ask;
+use crate::fill::client::{Ask, Pace};
 use crate::fill::error::FillError;
 use crate::memory::{Class, Governor, Use};
 use crate::message::cache_status::{Forwarded, Fwd};
 use crate::message::cmcd::Cmcd;
 use crate::message::cmsd::Dynamic;
 use crate::message::cors;
-use crate::message::head::HeadFault;
 use crate::message::live;
 use crate::message::multirange::RangeSet;
 use crate::message::priority::Priority;
@@ -58,7 +61,7 @@ use crate::metrics::Counters;
 use crate::object::{BlockSize, ObjectKey};
 use crate::purge::Token;
 use crate::server::{ConnectionFacts, Handler, Way};
-use crate::site::{Cmsd, Cors, Foresight, RequestCacheControl, Site, Sites};
+use crate::site::{Cmsd, Foresight, RequestCacheControl, Rule, Site, Sites};
 use crate::store::device::Urgency;
 
 /// What every worker delivers from.
@@ -81,6 +84,8 @@ pub struct Shared {
     pub block_size: BlockSize,
     /// How long a viewer waits for bytes.
     pub patience: Duration,
+    /// What a viewer sends at least who has a body to send.
+    pub pace: Pace,
     /// One line per request.
     pub log: AccessLog,
     /// What this worker counts.
@@ -127,24 +132,33 @@ impl Handler for Delivery {
         let (log, counters) = (shared.log.clone(), shared.counters.clone());
         let mut record = Record::new(viewer.clone(), log, counters, Instant::now());
         record.told();
-        if let Some(cors) = self.preflight(&viewer, &body, &mut record) {
-            return reply::preflight(&cors, &viewer, record);
-        }
-        let answered = match viewer.parts.method.as_str() == "PURGE" {
-            true => self.purge(&viewer, &body, &mut record).await.map(|()| None),
-            false => self.deliver(&viewer, &body, &mut record).await.map(Some),
+        let answered = match viewer.parts.method {
+            http::Method::GET | http::Method::HEAD => {
+                self.deliver(&viewer, &body, &mut record).await.map(Done::Object)
+            }
+            // Boxed: these are few, and most requests need no room for them.
+            _ => Box::pin(self.act(&viewer, body, &mut record)).await,
         };
         let (cors, cmsd) = (record.cors.take(), record.cmsd);
-        if matches!(answered, Ok(Some(_)))
+        if matches!(answered, Ok(Done::Object(_)))
             && record.foresight == Foresight::Cmcd
             && let (Some(site), Some(key)) = (&record.site, &record.key)
         {
             shared.foresee(&viewer, site, key);
         }
         let mut response = match answered {
-            Ok(Some(reply)) => reply.with(record),
-            Ok(None) => reply::purged(record),
-            Err(error) => reply::refusal(&error, &viewer, record),
+            Ok(Done::Object(reply)) => reply.with(record),
+            Ok(Done::Preflight(fields)) => return reply::preflight(fields, record),
+            Ok(Done::Options(allow)) => reply::options(allow, record),
+            Ok(Done::Passed(passed)) => passed.with(record),
+            Ok(Done::Purged) => reply::purged(record),
+            Err(error) => {
+                let mut response = reply::refusal(&error, &viewer, record);
+                if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+                    response.headers_mut().insert(ALLOW, self.allowed(&viewer.parts));
+                }
+                response
+            }
         };
         if let Some(cors) = cors {
             cors::allow(&cors, &viewer.parts.headers, response.headers_mut());
@@ -154,6 +168,21 @@ impl Handler for Delivery {
         }
         response
     }
+}
+
+/// What came of a request.
+#[expect(clippy::large_enum_variant, reason = "most are, and an allocation for each is dear")]
+enum Done {
+    /// Answered here, with an object or a part of one.
+    Object(Reply),
+    /// A browser's question, with the fields that answer it.
+    Preflight(HeaderMap),
+    /// OPTIONS that goes no further, with what is allowed.
+    Options(HeaderValue),
+    /// Passed on, and answered by the origin.
+    Passed(Box<Passed>),
+    /// Purged.
+    Purged,
 }
 
 /// An object a viewer asks for.
@@ -280,24 +309,11 @@ impl Delivery {
         dynamic.append_to(response.headers_mut());
     }
 
-    /// The rule that answers a browser's question what a page may ask for, where one does.
-    fn preflight(
-        &self,
-        viewer: &Viewer,
-        body: &Incoming,
-        record: &mut Record,
-    ) -> Option<Arc<Cors>> {
-        let parts = &viewer.parts;
-        let sound = || body.is_end_stream() && parts.extensions.get::<HeadFault>().is_none();
-        if !cors::is_preflight(&parts.method, &parts.headers) || !sound() {
-            return None;
-        }
+    /// Site and rule of a request whose head names them.
+    fn rule_of(&self, parts: &Parts) -> Option<(&Arc<Site>, &Rule)> {
         let path = normalised_path(parts.uri.path())?;
-        let host = host_of(parts).ok()?;
-        let site = self.shared.sites.find(&host)?;
-        let cors = site.rule_for(&path).cors.clone()?;
-        (record.host, record.site) = (host.into_owned(), Some(site.clone()));
-        Some(cors)
+        let site = self.shared.sites.find(&host_of(parts).ok()?)?;
+        Some((site, site.rule_for(&path)))
     }
 
     /// The request's head -> the object it asks for.
@@ -311,9 +327,7 @@ impl Delivery {
         let request = ObjectRequest::parse(parts).map_err(|error| {
             // Whose viewers ask wrongly is worth knowing.
             record.host = host_of(parts).map(Cow::into_owned).unwrap_or_default();
-            let site = self.shared.sites.find(&record.host);
-            let rule = site.zip(normalised_path(parts.uri.path()));
-            record.cors = rule.and_then(|(site, path)| site.rule_for(&path).cors.clone());
+            record.cors = self.rule_of(parts).and_then(|(_, rule)| rule.cors.clone());
             DeliveryError::Request(error)
         })?;
         record.host = request.host.to_string();

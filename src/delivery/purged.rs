@@ -45,7 +45,7 @@ impl Delivery {
         let scopes = vec![Scope::object(&asked.site.name, asked.key.target())];
         let purging = self.shared.filler.purges.purge(scopes, Hardness::Hard);
         let purged = timeout(self.shared.patience, purging).await;
-        purged.unwrap_or(Err(PurgeError::Busy)).map(drop).map_err(DeliveryError::NotPurged)
+        purged.unwrap_or(Err(PurgeError::Late)).map(drop).map_err(DeliveryError::NotPurged)
     }
 }
 
@@ -64,7 +64,9 @@ impl Transaction<'_> {
             }
             // It is known to be stale.
             Opened::Stale { head, .. } => {
-                matches!(self.standing(head), Standing::Gone | Standing::Doubted(_))
+                let purges = &self.shared.filler.purges;
+                purges.is_invalid(&self.asked.key, &head.birth)
+                    || matches!(self.standing(head), Standing::Gone | Standing::Doubted(_))
             }
             Opened::Private { .. } | Opened::Unsatisfiable { .. } | Opened::Failed(_) => false,
         }

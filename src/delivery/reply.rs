@@ -22,9 +22,8 @@ use crate::limits::WARNINGS_PER_SECOND_MAX;
 use crate::message::cache_status::CacheStatus;
 use crate::message::digest::CONTENT_DIGEST;
 use crate::message::multirange::Multipart;
-use crate::message::{cors, request, response};
+use crate::message::response;
 use crate::object::ByteRange;
-use crate::site::Cors;
 
 /// A head, and what follows it.
 pub(super) struct Reply {
@@ -104,12 +103,17 @@ impl Reply {
 }
 
 /// The answer to a browser that asks what a page of another origin may ask for.
-pub(super) fn preflight(cors: &Cors, viewer: &Viewer, mut record: Record) -> Response<ViewerBody> {
+pub(super) fn preflight(fields: HeaderMap, mut record: Record) -> Response<ViewerBody> {
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::NO_CONTENT;
-    *response.headers_mut() = cors::preflight(cors, &viewer.parts.headers);
+    *response.headers_mut() = fields;
     record.answered(StatusCode::NO_CONTENT);
     response.map(|()| ViewerBody::empty(record))
+}
+
+/// The answer to OPTIONS that goes no further (RFC 9110 section 9.3.7).
+pub(super) fn options(allow: HeaderValue, record: Record) -> Response<ViewerBody> {
+    preflight(HeaderMap::from_iter([(ALLOW, allow)]), record)
 }
 
 /// The response to a request that is not answered with an object.
@@ -132,9 +136,6 @@ pub(super) fn refusal(
             fields.remove(CONTENT_RANGE);
         }
         _ => {}
-    }
-    if verdict.status == StatusCode::METHOD_NOT_ALLOWED {
-        fields.insert(ALLOW, HeaderValue::from_static(request::ALLOW));
     }
     if let Some(after) = verdict.retry_after {
         fields.insert(RETRY_AFTER, HeaderValue::from(after.max(Duration::from_secs(1)).as_secs()));

@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use crate::cache::heads::Head;
 use crate::delivery::error::DeliveryError;
 use crate::delivery::{Attempt, Found, Transaction};
+use crate::fill::Wanted;
 use crate::message::cache_status::{Forwarded, Fwd};
 use crate::message::live;
 use crate::message::reuse::{RequestControl, Reuse, judge};
@@ -17,19 +18,17 @@ impl Transaction<'_> {
     /// What a stored response is good for now.
     pub(super) fn reuse(&self, head: &Head) -> Reuse {
         let (asked, now) = (&self.asked, self.viewer.time);
-        weigh(head, (&asked.control, asked.has_authorization), now, || {
-            head.version.may_be_asked_about(now)
-        })
-        .0
+        let has_turn = || head.version.takes_turn_to_ask(now);
+        weigh(head, (&asked.control, asked.has_authorization), now, has_turn).0
     }
 
     /// Has the origin asked about a response that is used meanwhile.
     pub(super) fn refresh(&mut self, stale: Arc<Head>) {
-        // Who wants nothing but what is cached waits for nothing either: he costs it no less.
-        let Ok(mut wanted) = self.wanted(Some(stale)) else { return };
-        wanted.range = None;
-        self.shared.filler.refresh(wanted);
-        self.viewer.count_origin_requests(1);
+        // Who wants only what is cached has none refreshed.
+        let Ok(wanted) = self.wanted(Some(stale)) else { return };
+        if self.shared.filler.refresh(Wanted { range: None, ..wanted }) {
+            self.viewer.count_origin_requests(1);
+        }
     }
 
     /// Answers with what is stored although it is stale: the origin failed, or is slow.
@@ -75,7 +74,7 @@ pub(crate) fn weigh(
     head: &Head,
     (control, has_authorization): (&RequestControl, bool),
     now: SystemTime,
-    may_be_asked_about: impl Fn() -> bool,
+    has_turn: impl Fn() -> bool,
 ) -> (Reuse, &'static str) {
     let (freshness, version) = (&head.freshness, &head.version);
     let (reuse, because) = judge(freshness, control, now);
@@ -83,11 +82,11 @@ pub(crate) fn weigh(
     let asks_alone = has_authorization || control.no_store || control.only_if_cached;
     match reuse {
         Reuse::OnceConfirmed(Fwd::Request)
-            if freshness.is_fresh(now) && !control.only_if_cached && !may_be_asked_about() =>
+            if freshness.is_fresh(now) && !control.only_if_cached && !has_turn() =>
         {
             (Reuse::Now, "it is fresh, and its origin was asked about it within this second")
         }
-        Reuse::WhileRevalidated if asks_alone || version.rests(now) || !may_be_asked_about() => {
+        Reuse::WhileRevalidated if asks_alone || version.rests(now) || !has_turn() => {
             (Reuse::Now, because)
         }
         Reuse::OnceConfirmed(Fwd::Stale | Fwd::Request)

@@ -4,8 +4,10 @@
 //! been answered yet is made again, at the next origin if there is one, a bounded number of times.
 
 mod answer;
+mod once;
 mod outage;
 mod redirect;
+mod request_body;
 mod strict;
 
 use std::error::Error;
@@ -29,8 +31,10 @@ use rustls_pki_types::ServerName;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use self::answer::Answer;
+pub use self::once::{AnswerBody, Once, OnceAnswer, OnceConnection};
 use self::outage::Outage;
 use self::redirect::{followed, resolve};
+pub use self::request_body::{Pace, RequestBody};
 use self::strict::StrictConnector;
 use crate::fill::error::FillError;
 use crate::limits::{ORIGIN_READ_BYTES_MAX, REDIRECTS_MAX, RESPONSE_FIELDS_MAX};
@@ -87,10 +91,17 @@ struct Upstream {
     origin: Origin,
     host: HeaderValue,
     authority: Authority,
-    http: HttpClient<StrictConnector<HttpsConnector<HttpConnector>>, Empty<Bytes>>,
+    /// For connections that are used once.
+    connector: Connector,
+    http: HttpClient<Connector, Empty<Bytes>>,
     connections: Arc<Semaphore>,
+    /// Of those, the ones that what is sent once may hold: a viewer who sends slowly holds one, and
+    /// fills must find others.
+    once: Arc<Semaphore>,
     outage: Outage,
 }
+
+type Connector = StrictConnector<HttpsConnector<HttpConnector>>;
 
 impl Client {
     /// A client for the origins of `sites`; connects to none yet.
@@ -137,8 +148,11 @@ impl Client {
         let pauses = ExponentialBuilder::default()
             .with_min_delay(FIRST_PAUSE)
             .with_max_times(self.retries as usize);
-        let may_be_better = |error: &FillError| {
-            matches!(error, FillError::Connect { .. } | FillError::FirstByteTimeout { .. })
+        let may_be_better = |error: &FillError| match error {
+            FillError::Connect { .. } => true,
+            // Nobody waits any more for what an origin held in vain.
+            FillError::FirstByteTimeout { .. } => ask.hold.is_zero(),
+            _ => false,
         };
         attempt.retry(pauses).when(may_be_better).await
     }
@@ -227,6 +241,8 @@ impl Upstream {
         let mut connector = HttpConnector::new();
         connector.enforce_http(false);
         connector.set_nodelay(true);
+        // What an origin has not read yet is none of its time to answer.
+        connector.set_send_buffer_size(Some(SEND_BUFFER_BYTES));
         connector.set_connect_timeout(Some(patience.connect));
         let builder = hyper_rustls::HttpsConnectorBuilder::new()
             .with_tls_config(tls_config(origin).map_err(|e| format!("origin {authority}: {e}"))?)
@@ -241,6 +257,7 @@ impl Upstream {
                 builder.with_server_name_resolver(resolver).enable_http1().wrap_connector(connector)
             }
         };
+        let connector = StrictConnector(connector);
         let http = HttpClient::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .timer(TokioTimer::new())
@@ -249,10 +266,11 @@ impl Upstream {
             .http1_max_buf_size(ORIGIN_READ_BYTES_MAX)
             .http1_max_headers(RESPONSE_FIELDS_MAX)
             .set_host(false)
-            .build(StrictConnector(connector));
+            .build(connector.clone());
         let connections = Arc::new(Semaphore::new(origin.connections_max));
+        let once = Arc::new(Semaphore::new((origin.connections_max / 2).max(1)));
         let (origin, outage) = (origin.clone(), Outage::default());
-        Ok(Upstream { origin, host, authority, http, connections, outage })
+        Ok(Upstream { origin, host, authority, connector, http, connections, once, outage })
     }
 
     /// Logs that it does not answer, or answers again, if it is time to.
@@ -329,6 +347,8 @@ enum Trust {
     Stranger,
 }
 
+/// More than enough for a head; a body that is passed on has no more on its way.
+const SEND_BUFFER_BYTES: usize = 256 << 10;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const IDLE_CONNECTION: Duration = Duration::from_secs(30);
 const IDLE_CONNECTIONS_MAX: usize = 64;

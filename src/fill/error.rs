@@ -46,6 +46,8 @@ pub enum FillError {
     },
     /// The origin now has another body than the one being filled.
     Changed,
+    /// The viewer's own body, which was passed on, broke off.
+    RequestBody(BodyFault),
     /// An answer that makes no sense here.
     Unusable {
         /// What about it.
@@ -77,15 +79,18 @@ impl FillError {
             FillError::Digest { .. } => OriginError::BadDigest,
             FillError::Changed => OriginError::Changed,
             FillError::Unusable { .. } | FillError::Redirect { .. } => OriginError::Status,
-            FillError::Overload { .. } | FillError::Draining => return None,
+            FillError::RequestBody(_) | FillError::Overload { .. } | FillError::Draining => {
+                return None;
+            }
         })
     }
 
-    /// Whether it is logged where it happens: once for the origin or fill, not for each request.
+    /// Whether it is logged where it happens, once for the origin or fill and not for each request,
+    /// or nobody need look at it.
     pub fn is_told(&self) -> bool {
         let is_silence =
             matches!(self, FillError::Connect { .. } | FillError::FirstByteTimeout { .. });
-        is_silence || matches!(self, FillError::Digest { .. })
+        is_silence || matches!(self, FillError::Digest { .. } | FillError::RequestBody(_))
     }
 
     /// Whether it could not be asked, or gave no whole answer, as RFC 5861 section 4 has it.
@@ -98,6 +103,7 @@ impl FillError {
         match self {
             FillError::Overload { .. } => "overload",
             FillError::Draining => "draining",
+            FillError::RequestBody(_) => "request_body",
             error => error.of_origin().map_or("unknown", OriginError::label),
         }
     }
@@ -125,6 +131,7 @@ impl fmt::Display for FillError {
                 write!(f, "what the origin sent up to byte {end} is not what its digest is of")
             }
             FillError::Changed => write!(f, "the origin has another version"),
+            FillError::RequestBody(fault) => write!(f, "the request was not passed on: {fault}"),
             FillError::Unusable { reason } => {
                 write!(f, "the origin's answer cannot be used: {reason}")
             }
@@ -140,6 +147,29 @@ impl fmt::Display for FillError {
 }
 
 impl std::error::Error for FillError {}
+
+/// What is wrong with a request's body that is passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyFault {
+    /// It is longer than its rule allows.
+    TooLong,
+    /// The viewer sends it no more, or too slowly.
+    Stopped,
+    /// He left, or sent what is no body.
+    BrokenOff,
+}
+
+impl fmt::Display for BodyFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            BodyFault::TooLong => "its body is too long",
+            BodyFault::Stopped => "its body stopped coming",
+            BodyFault::BrokenOff => "its body broke off",
+        })
+    }
+}
+
+impl std::error::Error for BodyFault {}
 
 #[cfg(test)]
 mod tests {

@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::timeout;
 
 use crate::fill::collapse::{Joined, Opening};
+use crate::fill::error::FillError;
 use crate::fill::run::{Reader, Sharing};
 use crate::fill::{Close, Filler, Opened, Wanted, wait};
 use crate::limits::PREFETCHES_PER_VIEWER_MAX;
@@ -56,6 +57,11 @@ impl Filler {
         let opening = self.openings.join(&wanted.key, &self.purges);
         let Opening::Lead(tell, answer) = opening else { return false };
         let close = Close::new(self, &wanted.key, &answer);
+        if self.is_answered(&wanted) {
+            drop(close);
+            tell.send_replace(Some(Arc::new(Opened::Failed(Arc::new(FillError::Changed)))));
+            return false;
+        }
         self.spawn(self.clone().lead(wanted, tell, Sharing::Shared, Some(close)));
         self.spawn(keep_going(answer, foreseen));
         true

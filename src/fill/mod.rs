@@ -9,6 +9,7 @@ pub mod client;
 pub mod collapse;
 pub mod error;
 pub mod foresee;
+pub mod forward;
 mod open;
 mod opening;
 mod place;
@@ -200,12 +201,14 @@ impl Filler {
         }
     }
 
-    /// Asks whether a stored response is still good, behind the answers it gives meanwhile.
-    pub fn refresh(self: &Arc<Self>, wanted: Wanted) {
-        if let Opening::Lead(tell, answer) = self.openings.join(&wanted.key, &self.purges) {
-            let close = Close::new(self, &wanted.key, &answer);
-            self.spawn(self.clone().lead(wanted, tell, Sharing::Shared, Some(close)));
-        }
+    /// Asks whether a stored response is still good, behind the answers it gives meanwhile; false
+    /// when somebody asks already.
+    pub fn refresh(self: &Arc<Self>, wanted: Wanted) -> bool {
+        let opening = self.openings.join(&wanted.key, &self.purges);
+        let Opening::Lead(tell, answer) = opening else { return false };
+        let close = Close::new(self, &wanted.key, &answer);
+        self.spawn(self.clone().lead(wanted, tell, Sharing::Shared, Some(close)));
+        true
     }
 
     /// Asks for one viewer, who will share nothing that may not be shared.
@@ -325,7 +328,7 @@ impl Filler {
     }
 
     /// Stores a head as the newest of its variant, in ram and where an ssd knows the object; not
-    /// one that was purged while it came.
+    /// one that was purged or invalidated while it came.
     fn keep_head(&self, key: &ObjectKey, head: &Arc<Head>, change: Change) {
         match self.purges.reckon(key, &head.birth, &head.tags) {
             Standing::Untouched => {}
@@ -338,7 +341,13 @@ impl Filler {
                 }
             }
         }
-        self.ssd.head_changed(key, change, || self.heads.store(key.clone(), head.clone()));
+        let is_late = || self.purges.is_invalid(key, &head.birth);
+        if is_late() {
+            return;
+        }
+        // Asked once more when nobody can forget it between the question and the deed.
+        let store = || self.heads.store_unless(key.clone(), head.clone(), is_late);
+        self.ssd.head_changed(key, change, store);
     }
 
     /// Forgets the variant that leads to `version`, wherever it is known.

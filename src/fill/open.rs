@@ -80,7 +80,7 @@ impl Filler {
         let birth = self.purges.birth();
         wanted.stale = wanted.stale.take().filter(|head| {
             let standing = self.purges.reckon(&wanted.key, &head.birth, &head.tags);
-            !matches!(standing, Standing::Gone)
+            !matches!(standing, Standing::Gone) && !self.purges.is_invalid(&wanted.key, &head.birth)
         });
         let wanted = &*wanted;
         let mut ask = wanted.ask.clone();

@@ -227,7 +227,12 @@ impl Pump {
                 Pace::Deserted => {
                     let block_size_bytes = self.filler.block_size.bytes();
                     let at_border = self.position.is_multiple_of(block_size_bytes);
-                    let left = self.run.end().map_or(u64::MAX, |end| end - self.position);
+                    let left = match self.run.end() {
+                        Some(end) => end - self.position,
+                        // As a rule it is short, such as a playlist that nobody needs as it is.
+                        None if !self.begun => 0,
+                        None => u64::MAX,
+                    };
                     let stop_here = at_border && left > block_size_bytes;
                     return match self.run.sharing == Sharing::Alone || stop_here {
                         true => Err(Stop::Parked),

@@ -10,9 +10,8 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue, Method};
 
-use crate::message::request;
 use crate::message::syntax::{members, sole};
-use crate::site::{Cors, CorsOrigins, Credentials};
+use crate::site::{Cors, CorsOrigins, Credentials, Methods};
 
 /// Whether a browser asks what a page may ask for.
 pub fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
@@ -22,11 +21,10 @@ pub fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
 }
 
 /// The fields of the answer to that, which has no content.
-pub fn preflight(cors: &Cors, asked: &HeaderMap) -> HeaderMap {
+pub fn preflight(cors: &Cors, methods: &Methods, asked: &HeaderMap) -> HeaderMap {
     let mut fields = HeaderMap::with_capacity(8);
     let Some(_) = allow_origin(cors, asked, &mut fields) else { return fields };
-    let methods = HeaderValue::from_static(request::ALLOW);
-    fields.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
+    fields.insert(ACCESS_CONTROL_ALLOW_METHODS, methods.allow().clone());
     if !cors.allowed.is_empty() {
         fields.insert(ACCESS_CONTROL_ALLOW_HEADERS, cors.allowed.clone());
     }
@@ -207,7 +205,7 @@ mod tests {
         assert!(!is_preflight(&Method::OPTIONS, &headers(&asked[..1])));
         assert!(!is_preflight(&Method::OPTIONS, &headers(&asked[1..])));
         let refused = cors(&["https://b.example"], Credentials::Omitted);
-        let told = preflight(&refused, &headers(&asked));
+        let told = preflight(&refused, &Methods::default(), &headers(&asked));
         assert_eq!(told, headers(&[("vary", "Origin")]));
     }
 }

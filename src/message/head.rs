@@ -8,7 +8,9 @@
 use std::error::Error;
 use std::fmt;
 
-use super::syntax::trimmed;
+use memchr::{memchr, memchr_iter};
+
+use super::syntax::{decimal, trimmed};
 
 /// What stands at the beginning of a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +35,8 @@ pub enum HeadFault {
     FieldName,
     /// The value of a field has control bytes (RFC 9110 section 5.5).
     FieldValue,
-    /// `Content-Length` is no number, or is there more than once (section 6.3).
+    /// `Content-Length` is no number that can be reckoned with, or is there more than once
+    /// (section 6.3).
     Length,
     /// `Content-Length` beside `Transfer-Encoding` (section 6.3).
     LengthAndCoding,
@@ -79,13 +82,15 @@ impl fmt::Display for HeadFault {
 
 impl Error for HeadFault {}
 
-/// Whether a body follows a request's head.
+/// What follows a request's head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Follows {
     /// The next head.
     Head,
-    /// A body, as long as the head says.
-    Body,
+    /// A body of so many bytes, one at least.
+    Body(u64),
+    /// One in chunks.
+    Chunks,
 }
 
 /// How many bytes at the beginning are empty lines: a server skips those before a request line
@@ -99,8 +104,7 @@ pub fn empty_lines(bytes: &[u8]) -> usize {
 pub fn end(bytes: &[u8], searched: usize) -> Option<usize> {
     // An empty line may have been cut in two.
     let from = searched.saturating_sub(3);
-    let ends = bytes[from..].iter().enumerate().filter(|(_, byte)| **byte == b'\n');
-    ends.map(|(at, _)| from + at).find_map(|at| match bytes[at + 1..] {
+    memchr_iter(b'\n', &bytes[from..]).map(|at| from + at).find_map(|at| match bytes[at + 1..] {
         [b'\n', ..] => Some(at + 2),
         [b'\r', b'\n', ..] => Some(at + 3),
         _ => None,
@@ -112,23 +116,27 @@ pub fn end(bytes: &[u8], searched: usize) -> Option<usize> {
 /// # Errors
 /// The first fault.
 pub fn check(kind: Kind, head: &[u8]) -> Result<Follows, HeadFault> {
-    let mut lines = head.split(|byte| *byte == b'\n').map(|line| line.split_last());
-    let mut next = || match lines.next() {
-        Some(Some((b'\r', line))) if !line.contains(&b'\r') => Ok(line),
-        _ => Err(HeadFault::LineEnd),
+    let mut rest = head;
+    let mut next = || {
+        let (line, after) = rest.split_at(memchr(b'\n', rest).ok_or(HeadFault::LineEnd)?);
+        rest = &after[1..];
+        line.strip_suffix(b"\r").ok_or(HeadFault::LineEnd)
     };
-    let version = start_line(kind, next()?)?;
+    // No line that holds another CR is sound otherwise.
+    let told = |line: &[u8], fault| if line.contains(&b'\r') { HeadFault::LineEnd } else { fault };
+    let first = next()?;
+    let version = start_line(kind, first).map_err(|fault| told(first, fault))?;
     let (mut length, mut coding) = (None, None);
     loop {
         let line = next()?;
         if line.is_empty() {
             break;
         }
-        let (name, value) = field(line)?;
+        let (name, value) = field(line).map_err(|fault| told(line, fault))?;
         if name.eq_ignore_ascii_case(b"content-length") {
-            let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-            let is_first = length.replace(value).is_none();
-            (is_number && is_first).then_some(()).ok_or(HeadFault::Length)?;
+            let told = decimal(value).filter(|told| *told <= LENGTH_MAX);
+            let is_first = length.replace(told.ok_or(HeadFault::Length)?).is_none();
+            is_first.then_some(()).ok_or(HeadFault::Length)?;
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
             let is_chunked = value.eq_ignore_ascii_case(b"chunked");
             let is_first = coding.replace(value).is_none();
@@ -138,8 +146,8 @@ pub fn check(kind: Kind, head: &[u8]) -> Result<Follows, HeadFault> {
     }
     match (length, coding) {
         (Some(_), Some(_)) => Err(HeadFault::LengthAndCoding),
-        (None, Some(_)) => Ok(Follows::Body),
-        (Some(length), None) if length.iter().any(|digit| *digit != b'0') => Ok(Follows::Body),
+        (None, Some(_)) => Ok(Follows::Chunks),
+        (Some(length @ 1..), None) => Ok(Follows::Body(length)),
         _ => Ok(Follows::Head),
     }
 }
@@ -174,9 +182,11 @@ fn field(line: &[u8]) -> Result<(&[u8], &[u8]), HeadFault> {
     if let [b' ' | b'\t', ..] = line {
         return Err(HeadFault::Folded);
     }
-    let colon = line.iter().position(|byte| *byte == b':').ok_or(HeadFault::FieldName)?;
-    let (name, value) = (&line[..colon], &line[colon + 1..]);
-    if name.is_empty() || !name.iter().all(is_token) {
+    let name_bytes = line.iter().take_while(|byte| is_token(byte)).count();
+    let (name, [b':', value @ ..]) = line.split_at(name_bytes) else {
+        return Err(HeadFault::FieldName);
+    };
+    if name.is_empty() {
         return Err(HeadFault::FieldName);
     }
     is_text(value).then(|| (name, trimmed(value))).ok_or(HeadFault::FieldValue)
@@ -184,14 +194,32 @@ fn field(line: &[u8]) -> Result<(&[u8], &[u8]), HeadFault> {
 
 /// RFC 9110 section 5.6.2.
 fn is_token(byte: &u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte)
+    static TOKEN: [bool; 256] = {
+        let mut token = [false; 256];
+        let mut byte = 0;
+        while byte < 256 {
+            token[byte] = (byte as u8).is_ascii_alphanumeric();
+            byte += 1;
+        }
+        let mut others = b"!#$%&'*+-.^_`|~".as_slice();
+        while let [other, rest @ ..] = others {
+            token[*other as usize] = true;
+            others = rest;
+        }
+        token
+    };
+    TOKEN[usize::from(*byte)]
 }
 
 fn is_text(value: &[u8]) -> bool {
-    value.iter().all(|byte| *byte == b'\t' || (*byte >= b' ' && *byte != DEL))
+    // Not by `all`, which would look at byte after byte.
+    let is_sound = |byte: u8| (byte >= b' ') & (byte != DEL) | (byte == b'\t');
+    value.iter().fold(true, |sound, byte| sound & is_sound(*byte))
 }
 
 const DEL: u8 = 0x7f;
+/// The longest body that hyper counts: beyond it two numbers mean something else there.
+const LENGTH_MAX: u64 = u64::MAX - 2;
 
 #[cfg(test)]
 mod tests {
@@ -210,8 +238,10 @@ mod tests {
             ("Host: a\r\nX:\r\nY: \t b \t\r\nZ: \u{e9}\r\n", Follows::Head),
             ("Content-Length: 0\r\n", Follows::Head),
             ("content-length:000\r\n", Follows::Head),
-            ("Content-Length: 10\r\n", Follows::Body),
-            ("Transfer-Encoding: Chunked\r\n", Follows::Body),
+            ("Content-Length: 10\r\n", Follows::Body(10)),
+            ("Content-Length: 000000000000000000000000010\r\n", Follows::Body(10)),
+            ("Content-Length: 18446744073709551613\r\n", Follows::Body(LENGTH_MAX)),
+            ("Transfer-Encoding: Chunked\r\n", Follows::Chunks),
         ] {
             let head = format!("GET /a?b HTTP/1.1\r\n{fields}\r\n");
             assert_eq!(request(&head), Ok(follows), "{head:?}");
@@ -220,6 +250,14 @@ mod tests {
         for line in ["HTTP/1.1 200 OK", "HTTP/1.1 200 ", "HTTP/1.0 404", "HTTP/1.1 200 \u{e9} so"] {
             let head = format!("{line}\r\n\r\n");
             assert_eq!(check(Kind::Response, head.as_bytes()), Ok(Follows::Head), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn a_length_that_is_not_counted_is_refused() {
+        let head = |length| format!("GET / HTTP/1.1\r\nContent-Length: {length}\r\n\r\n");
+        for length in ["18446744073709551614", "18446744073709551616", "99999999999999999999999"] {
+            assert_eq!(request(&head(length)), Err(HeadFault::Length), "{length}");
         }
     }
 

@@ -16,8 +16,10 @@ pub mod freshness;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod head;
+pub mod invalidation;
 pub mod live;
 pub mod multirange;
+pub mod passed;
 pub mod priority;
 pub mod range;
 pub mod recorded;

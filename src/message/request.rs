@@ -1,6 +1,7 @@
 //! A viewer's request head: what object, what of it, and what forbids to answer.
 //!
-//! What passes is a GET or HEAD without a body, of one host and one normal path. Everything borrows
+//! What passes is a GET or HEAD without a body, of one host and one normal path; or anything else,
+//! to be passed on, of which host and path are known as well. Everything borrows
 //! from the head; only a host or path spelled in an unusual way is copied. Whether HTTP/2 sends a
 //! body is not in the head: the caller must see that the body has ended.
 
@@ -30,9 +31,6 @@ pub enum Method {
     /// That it be purged: of who may.
     Purge,
 }
-
-/// For the `Allow` field of a 405.
-pub const ALLOW: &str = "GET, HEAD";
 
 /// A request for one object.
 #[derive(Clone, Debug)]
@@ -92,6 +90,36 @@ impl<'a> ObjectRequest<'a> {
     }
 }
 
+/// A request that is passed on: what it is about.
+#[derive(Clone, Debug)]
+pub struct PassedRequest<'a> {
+    /// In lower case, without a port or a final dot.
+    pub host: Cow<'a, str>,
+    /// That of the target or of `Host`.
+    pub port: Option<u16>,
+    /// Starts with `/`; the one spelling of [`normalised_path`].
+    pub path: Cow<'a, str>,
+    /// As it was written, without the `?`.
+    pub query: Option<&'a str>,
+}
+
+impl<'a> PassedRequest<'a> {
+    /// Checks and reads a head, whatever its method is and whether a body follows.
+    ///
+    /// # Errors
+    /// As [`ObjectRequest::parse`], but for those.
+    pub fn parse(parts: &'a Parts) -> Result<PassedRequest<'a>, RequestError> {
+        if let Some(fault) = parts.extensions.get() {
+            return Err(RequestError::Malformed(*fault));
+        }
+        check_size(parts)?;
+        check_expectation(parts)?;
+        let path = path_of(&parts.uri)?;
+        let (host, port) = authority_of(parts)?;
+        Ok(PassedRequest { host, port, path, query: parts.uri.query() })
+    }
+}
+
 fn check_size(parts: &Parts) -> Result<(), RequestError> {
     let uri = &parts.uri;
     let query_bytes = uri.query().map_or(0, |query| query.len() + 1);
@@ -114,10 +142,14 @@ fn check_body(parts: &Parts) -> Result<(), RequestError> {
     {
         return Err(RequestError::BodyRefused);
     }
+    check_expectation(parts)
+}
+
+fn check_expectation(parts: &Parts) -> Result<(), RequestError> {
     // A `100-continue` without a body has nothing to wait for; HTTP/1.0 has no expectations
     // (RFC 9110 section 10.1.1).
     let waits = |value: &http::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
-    if parts.version > Version::HTTP_10 && !headers.get_all(EXPECT).iter().all(waits) {
+    if parts.version > Version::HTTP_10 && !parts.headers.get_all(EXPECT).iter().all(waits) {
         return Err(RequestError::ExpectationFailed);
     }
     Ok(())
@@ -137,6 +169,11 @@ fn path_of(uri: &Uri) -> Result<Cow<'_, str>, RequestError> {
 /// # Errors
 /// There is none, more than one, or one that is no host.
 pub fn host_of(parts: &Parts) -> Result<Cow<'_, str>, RequestError> {
+    authority_of(parts).map(|(host, _)| host)
+}
+
+/// The same with its port, if one is named.
+fn authority_of(parts: &Parts) -> Result<(Cow<'_, str>, Option<u16>), RequestError> {
     let mut fields = parts.headers.get_all(HOST).iter();
     let field = fields.next();
     if fields.next().is_some() {
@@ -148,7 +185,7 @@ pub fn host_of(parts: &Parts) -> Result<Cow<'_, str>, RequestError> {
         Some(value) => Some(host_and_port(value).ok_or(RequestError::BadHost)?),
     };
     let Some(authority) = parts.uri.authority() else {
-        return field.map(|(host, _)| host).ok_or(RequestError::HostMissing);
+        return field.ok_or(RequestError::HostMissing);
     };
     let named = host_and_port(authority.as_str().as_bytes()).ok_or(RequestError::BadHost)?;
     match field {
@@ -160,7 +197,7 @@ pub fn host_of(parts: &Parts) -> Result<Cow<'_, str>, RequestError> {
             Err(RequestError::HostsDiffer)
         }
         // HTTP/1: the target's host counts, whatever `Host` says (RFC 9112 section 3.2.2).
-        _ => Ok(named.0),
+        _ => Ok(named),
     }
 }
 
@@ -170,7 +207,7 @@ pub enum RequestError {
     /// It could be read in more than one way: 400. Whoever reads heads first notes it in the
     /// request's extensions.
     Malformed(HeadFault),
-    /// Neither GET nor HEAD: 405 with [`ALLOW`].
+    /// Neither GET nor HEAD, nor passed on: 405 with `Allow`.
     MethodRefused,
     /// The target is longer than [`REQUEST_TARGET_BYTES_MAX`]: 414.
     TargetTooLong {
@@ -202,7 +239,7 @@ impl fmt::Display for RequestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RequestError::Malformed(fault) => fault.fmt(f),
-            RequestError::MethodRefused => write!(f, "the method is none of {ALLOW}"),
+            RequestError::MethodRefused => f.write_str("the method is not allowed"),
             RequestError::TargetTooLong { length_bytes } => {
                 write!(f, "the target has {length_bytes} bytes, not {REQUEST_TARGET_BYTES_MAX}")
             }

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use bytes::{Bytes, BytesMut};
 use http::header::{
     ACCEPT_ENCODING, ACCEPT_RANGES, AGE, CONNECTION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
-    DATE, ETAG, LAST_MODIFIED, ORIGIN,
+    COOKIE, DATE, ETAG, LAST_MODIFIED, ORIGIN,
 };
 use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
@@ -205,7 +205,18 @@ pub fn forwarded_request_fields(headers: &HeaderMap, rule: &Rule) -> HeaderMap {
             && (*name != ORIGIN || rule.cors.is_none())
     });
     forwarded.insert(ACCEPT_ENCODING, AcceptEncoding::of(headers).as_header());
+    join_cookies(&mut forwarded);
     forwarded
+}
+
+/// HTTP/2 may send each in a line of its own, HTTP/1.1 knows one line alone (RFC 9113 section
+/// 8.2.3).
+pub(super) fn join_cookies(fields: &mut HeaderMap) {
+    let lines: Vec<&[u8]> = fields.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if lines.len() > 1 {
+        let joined = HeaderValue::from_bytes(&lines.join(&b"; "[..]));
+        fields.insert(COOKIE, joined.expect("parts of values are a value"));
+    }
 }
 
 /// Whether a viewer's field of this name can reach an origin, in one spelling or another.
@@ -248,7 +259,7 @@ pub fn merged(stored: &HeaderMap, not_modified: &HeaderMap) -> Option<HeaderMap>
 }
 
 /// The fields kept, their values copied into one buffer: the originals pin a connection's buffer.
-fn copied(headers: &HeaderMap, keep: impl Fn(&HeaderName) -> bool) -> HeaderMap {
+pub(super) fn copied(headers: &HeaderMap, keep: impl Fn(&HeaderName) -> bool) -> HeaderMap {
     let kept = || headers.iter().filter(|(name, _)| keep(name));
     let mut text = BytesMut::with_capacity(kept().map(|(_, value)| value.len()).sum());
     let mut copies = HeaderMap::with_capacity(kept().count() + FIELDS_ADDED);
@@ -607,6 +618,9 @@ mod tests {
         rule.viewer_fields = ViewerFields::Only(vec![AUTHORIZATION, HeaderName::from_static("te")]);
         let few = [("accept-encoding", "br, gzip"), ("authorization", "Basic x")];
         assert_eq!(lines(&forwarded_request_fields(&request, &rule)), few);
+        let cookies = headers(&[("cookie", "a=b"), ("cookie", "c=d")]);
+        let joined = forwarded_request_fields(&cookies, &Rule::everything());
+        assert_eq!(lines(&joined), [("accept-encoding", "identity"), ("cookie", "a=b; c=d")]);
     }
 
     #[test]

@@ -111,7 +111,7 @@ closed_labels! {
         Get = "get",
         /// HEAD.
         Head = "head",
-        /// Any other, answered 405.
+        /// Any other.
         Other = "other",
     }
 

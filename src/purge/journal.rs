@@ -24,6 +24,8 @@ pub(super) struct Journal {
     forgot: bool,
     /// None: it must be written anew before something is appended.
     file: Option<File>,
+    /// What is there could neither be read nor kept aside: it is not written over.
+    is_spared: bool,
     records: usize,
 }
 
@@ -37,7 +39,6 @@ pub(super) struct Replayed {
     /// The number of the last purge.
     pub(super) count: u64,
     pub(super) table: Table,
-    records: usize,
     /// Where it is damaged.
     damage: Option<usize>,
 }
@@ -45,43 +46,31 @@ pub(super) struct Replayed {
 impl Journal {
     /// Reads the journal at `path`, or begins one, which is known by `new_id`. Tells of what is
     /// wrong with it.
-    pub(super) fn open(path: &Path, new_id: u64) -> (Journal, Option<Replayed>) {
+    pub(super) fn open(path: &Path, new_id: u64) -> (Journal, Replayed) {
         let mut bytes = Vec::new();
         let opened = File::open(path);
         let read = opened.and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes));
-        let (id, forgot) = (new_id, true);
-        let is_missing = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
-        let is_unreadable = read.as_ref().is_err_and(|error| !is_missing(error));
-        let mut replayed = match read {
-            Ok(_) => replay(&bytes, new_id),
-            Err(error) if is_missing(&error) => {
-                let (count, table) = (0, Table::default());
-                Replayed { id, forgot: false, count, table, records: 0, damage: None }
-            }
-            Err(error) => {
-                let file = path.display();
-                tracing::error!(
-                    "what was purged is not known, as {file} cannot be read: {error}; nothing \
-                     can be purged until it can, and all that is kept is asked about"
-                );
-                let (count, table) = (0, Table::default());
-                Replayed { id, forgot, count, table, records: 0, damage: None }
-            }
+        let nothing = |forgot| Replayed {
+            id: new_id,
+            forgot,
+            count: 0,
+            table: Table::default(),
+            damage: None,
         };
-        let forgot = replayed.forgot;
+        let (replayed, fault) = match read {
+            Ok(_) => {
+                let replayed = replay(&bytes, new_id);
+                let fault = replayed.damage.map(|at| format!("is damaged at byte {at}"));
+                (replayed, fault)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (nothing(false), None),
+            Err(error) => (nothing(true), Some(format!("cannot be read: {error}"))),
+        };
+        let (id, forgot) = (replayed.id, replayed.forgot);
         let mut journal =
-            Journal { path: path.to_owned(), id: replayed.id, forgot, file: None, records: 0 };
-        // What it says is not lost for good.
-        if is_unreadable && path.is_file() && journal.keep_aside().is_empty() {
-            return (journal, Some(replayed));
-        }
-        if let Some(at) = replayed.damage {
-            let kept = journal.keep_aside();
-            let file = path.display();
-            tracing::error!(
-                "the journal of purges {file} is damaged at byte {at}: whatever is kept counts as \
-                 purged softly and is asked about before it is used{kept}"
-            );
+            Journal { path: path.to_owned(), id, forgot, file: None, is_spared: false, records: 0 };
+        if let Some(fault) = fault {
+            journal.spare(&fault);
         }
         if let Err(error) = journal.rewrite(replayed.count, &replayed.table) {
             let file = path.display();
@@ -89,8 +78,31 @@ impl Journal {
                 "nothing can be purged, as the journal {file} cannot be written: {error}"
             );
         }
-        replayed.records = journal.records;
-        (journal, Some(replayed))
+        (journal, replayed)
+    }
+
+    /// Keeps what has this fault aside, and tells of it: what it says is not lost for good.
+    fn spare(&mut self, fault: &str) {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        let kept = self.path.with_file_name(format!("{name}.damaged"));
+        let (file, kept_file) = (self.path.display(), kept.display());
+        let doubt = "whatever is kept is asked about before it is used";
+        if fs::symlink_metadata(&self.path).is_ok_and(|there| there.is_dir()) {
+            // A folder is nobody's journal, and stays where it is.
+            return tracing::error!("the journal of purges {file} {fault}: {doubt}");
+        }
+        match fs::rename(&self.path, &kept) {
+            Ok(()) => tracing::error!(
+                "the journal of purges {file} {fault}: {doubt}; it is now {kept_file}"
+            ),
+            Err(error) => {
+                tracing::error!(
+                    "the journal of purges {file} {fault}: {doubt}; nothing can be purged until \
+                     it is moved out of the way, as it cannot be kept as {kept_file}: {error}"
+                );
+                self.is_spared = true;
+            }
+        }
     }
 
     /// Appends purges and syncs them; when this returns they outlive the process. `count` and
@@ -117,6 +129,9 @@ impl Journal {
     /// Writes all that is known to a new file in place of this one.
     fn rewrite(&mut self, count: u64, table: &Table) -> io::Result<()> {
         self.file = None;
+        if self.is_spared && fs::symlink_metadata(&self.path).is_ok() {
+            return Err(io::Error::other("what is there is to be moved out of the way"));
+        }
         let purges = table.purges();
         let mut bytes = Vec::with_capacity((purges.len() + 1) * RECORD_BYTES);
         put_header(&mut bytes, self.id, count, self.forgot);
@@ -130,18 +145,11 @@ impl Journal {
         file.write_all(&bytes)?;
         file.sync_all()?;
         fs::rename(&new, &self.path)?;
+        self.is_spared = false;
         File::open(folder)?.sync_all()?;
         self.file = Some(OpenOptions::new().append(true).open(&self.path)?);
         self.records = purges.len();
         Ok(())
-    }
-
-    /// For whoever wants to know what it said; the next one damaged takes its place.
-    fn keep_aside(&self) -> String {
-        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
-        let kept = self.path.with_file_name(format!("{name}.damaged"));
-        let renamed = fs::rename(&self.path, &kept);
-        renamed.map_or_else(|_| String::new(), |()| format!("; it is now {}", kept.display()))
     }
 }
 
@@ -152,10 +160,10 @@ pub(super) fn replay(bytes: &[u8], new_id: u64) -> Replayed {
         forgot: true,
         count: 0,
         table: Table::default(),
-        records: 0,
         damage: (bytes.len() as u64 > FILE_BYTES_MAX).then_some(FILE_BYTES_MAX as usize),
     };
-    let (records, cut) = bytes.as_chunks::<RECORD_BYTES>();
+    // What is cut is half a record.
+    let (records, _) = bytes.as_chunks::<RECORD_BYTES>();
     let header = records.first().and_then(header_of);
     let Some((id, count, forgot)) = header else {
         replayed.damage = Some(0);
@@ -165,11 +173,9 @@ pub(super) fn replay(bytes: &[u8], new_id: u64) -> Replayed {
     // Room that a crash left empty.
     let blank = |record: &&[u8; RECORD_BYTES]| record.iter().all(|byte| *byte == 0);
     let written = records.len() - records.iter().rev().take_while(blank).count();
-    debug_assert!(cut.len() < RECORD_BYTES);
     for (place, record) in records[1..written].iter().enumerate() {
         if let Some(purge) = purge_of(record, id) {
             replayed.count = replayed.count.max(purge.number);
-            replayed.records += 1;
             replayed.table.apply(&purge);
             continue;
         }
@@ -243,7 +249,8 @@ fn seal(bytes: &mut Vec<u8>, start: usize) {
 
 const MAGIC: u64 = u64::from_le_bytes(*b"TIDEPURG");
 const RECORD_BYTES: usize = 64;
-/// More than any journal of ours has.
+/// More than any journal of ours has: two records for each thing, hard and soft, as often again
+/// before it is written anew, and what is spare.
 const FILE_BYTES_MAX: u64 =
     ((6 * PURGES_HELD_MAX + 2 * PURGE_RECORDS_SPARE_MAX) * RECORD_BYTES) as u64;
 /// The year 3000: no moment beyond it is one of ours, and each can be reckoned with.
@@ -251,6 +258,8 @@ const SECONDS_MAX: u64 = 32_503_680_000;
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
     fn object(number: u64, path: &str) -> Purge {
@@ -270,7 +279,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state/volumes.purges");
         let (mut journal, begun) = Journal::open(&path, 7);
-        let begun = begun.unwrap();
         assert_eq!((begun.id, begun.forgot, begun.count, begun.table.len()), (7, false, 0, 0));
         let prefix = Scope::prefix("film", "/a/").unwrap();
         let scopes =
@@ -290,7 +298,6 @@ mod tests {
         }
         for _ in 0..2 {
             let (_, again) = Journal::open(&path, 8);
-            let again = again.unwrap();
             assert_eq!((again.id, again.forgot, again.count), (7, false, 9));
             assert_eq!(again.table.purges(), purges);
         }
@@ -339,11 +346,42 @@ mod tests {
         damaged[70] ^= 1;
         fs::write(&path, &damaged).unwrap();
         for (id, count) in [(9, 2), (10, 2)] {
-            let read = Journal::open(&path, id).1.unwrap();
+            let read = Journal::open(&path, id).1;
             assert_eq!((read.id, read.forgot, read.count), (9, true, count));
             assert_eq!(read.table.purges(), [object(2, "/b")]);
         }
         assert_eq!(fs::read(folder.path().join("purges.damaged")).unwrap(), damaged);
+    }
+
+    #[test]
+    fn a_journal_that_cannot_be_read_is_not_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, kept) = (folder.path().join("purges"), folder.path().join("purges.damaged"));
+        // Nothing is mapped at its beginning.
+        symlink("/proc/self/mem", &path).unwrap();
+        let (mut journal, read) = Journal::open(&path, 9);
+        assert_eq!((read.id, read.forgot, read.table.len()), (9, true, 0));
+        assert!(fs::read_link(&kept).is_ok(), "it is kept aside");
+        let (purge, mut table) = (object(1, "/a"), Table::default());
+        table.apply(&purge);
+        journal.append(&[purge], 1, &table).unwrap();
+        assert_eq!(Journal::open(&path, 10).1.table.purges(), [purge]);
+
+        // Where it cannot be, it stays where it is.
+        fs::remove_file(&path).unwrap();
+        fs::remove_file(&kept).unwrap();
+        fs::create_dir_all(kept.join("full")).unwrap();
+        symlink("/proc/self/mem", &path).unwrap();
+        let (mut journal, read) = Journal::open(&path, 11);
+        assert!(read.forgot);
+        journal.append(&[purge], 1, &table).unwrap_err();
+        assert!(fs::read_link(&path).is_ok());
+        fs::remove_file(&path).unwrap();
+        for _ in 0..2 {
+            journal.append(&[purge], 1, &table).unwrap();
+            // As after a disk that was full.
+            journal.file = None;
+        }
     }
 
     #[test]
@@ -352,13 +390,13 @@ mod tests {
         let path = folder.path().join("state/purges");
         fs::write(folder.path().join("state"), "no folder").unwrap();
         let (mut journal, read) = Journal::open(&path, 7);
-        assert!(read.unwrap().forgot, "whether there was one is not known");
+        assert!(read.forgot, "whether there was one is not known");
         let (purge, mut table) = (object(1, "/a"), Table::default());
         table.apply(&purge);
         journal.append(&[purge], 1, &table).unwrap_err();
         fs::remove_file(folder.path().join("state")).unwrap();
         journal.append(&[purge], 1, &table).unwrap();
-        assert_eq!(Journal::open(&path, 8).1.unwrap().table.purges(), [purge]);
+        assert_eq!(Journal::open(&path, 8).1.table.purges(), [purge]);
     }
 
     #[test]

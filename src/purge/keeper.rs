@@ -55,7 +55,8 @@ pub(super) struct Job {
 pub struct Purged {
     /// The number of the last purge.
     pub number: u64,
-    /// Sites that were purged softly because too much was remembered of them; `*` is all.
+    /// Sites of which more was purged than is remembered: whatever is kept of them is in doubt,
+    /// and asked about before it is used; `*` is all.
     pub overflowed: Vec<String>,
 }
 
@@ -66,6 +67,8 @@ pub enum PurgeError {
     Busy,
     /// The appliance stops.
     Draining,
+    /// The journal does not answer in time; it may be purged or not.
+    Late,
     /// The journal cannot be written; it may have been purged all the same.
     Journal {
         /// What the system said.
@@ -78,6 +81,10 @@ impl fmt::Display for PurgeError {
         match self {
             PurgeError::Busy => f.write_str("too many purges wait; try again"),
             PurgeError::Draining => f.write_str("the appliance stops"),
+            PurgeError::Late => f.write_str(
+                "the disk of the journal does not answer: it may be purged or not; purge again, \
+                 and look at the disk of `ssd.state`",
+            ),
             PurgeError::Journal { reason } => {
                 write!(f, "not purged for good: the journal cannot be written: {reason}")
             }
@@ -151,19 +158,24 @@ pub(super) fn start(
 }
 
 fn run(purges: &Purges, jobs: &Receiver<Job>, mut journal: Option<&mut Journal>) {
+    // Of a purge that was refused the table has the number: no other purge may have it again, or it
+    // would count for what is stored between the two.
+    let mut given = purges.count();
     while let Ok(first) = jobs.recv() {
         let mut together = vec![first];
         together.extend(jobs.try_iter().take(PURGES_WAITING_MAX));
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let at_seconds = since_epoch.as_secs();
-        let mut batch = Batch { number: purges.count(), at_seconds, purges: Vec::new() };
+        let mut batch = Batch { number: given, at_seconds, purges: Vec::new() };
         let mut replies = Vec::new();
-        let mut table = purges.table.write().unwrap_or_else(PoisonError::into_inner);
         for Job { scopes, hardness, reply } in together {
+            // Workers look at the table between one job and the next.
+            let mut table = purges.table.write().unwrap_or_else(PoisonError::into_inner);
             let folded = batch.add(&mut table, &scopes, hardness);
+            drop(table);
             replies.push((reply, batch.number, folded));
         }
-        drop(table);
+        given = batch.number;
         // Only this thread changes it: nobody waits for this lock, however long the disk takes.
         let table = purges.table.read().unwrap_or_else(PoisonError::into_inner);
         let appended = match &mut journal {
@@ -228,7 +240,7 @@ impl Batch {
 fn warn_of_overflow(site: &str) {
     tracing::warn!(
         site,
-        "more was purged than is remembered: the whole site counts as purged softly, and its \
-         origin is asked about everything kept"
+        "more was purged than is remembered: all of the site is in doubt, and its origin is asked \
+         about everything kept before it is used"
     );
 }

@@ -7,6 +7,7 @@
 //! was acknowledged is in the journal, if there is one, and covers what it names from then on.
 
 pub mod fuzz;
+mod invalidation;
 mod journal;
 mod keeper;
 pub mod request;
@@ -22,6 +23,7 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use self::invalidation::Marks;
 use self::journal::Journal;
 use self::keeper::{Figures, Job};
 pub use self::keeper::{Keeper, PurgeError, Purged};
@@ -39,6 +41,8 @@ pub struct Birth {
     journal: u64,
     /// The purges there had been.
     number: u64,
+    /// The invalidations there had been, in this process.
+    invalidations: u64,
     /// One more than the last purge that was reckoned with.
     reckoned: AtomicU64,
 }
@@ -52,7 +56,7 @@ impl Birth {
     /// Of a head that was written; nothing was reckoned with yet.
     pub fn recorded(recorded: Option<[u64; 2]>) -> Birth {
         let [journal, number] = recorded.unwrap_or_default();
-        Birth { journal, number, reckoned: AtomicU64::new(0) }
+        Birth { journal, number, ..Birth::default() }
     }
 
     /// Whether the other one is younger.
@@ -92,6 +96,7 @@ pub struct Purges {
     forgot: bool,
     count: AtomicU64,
     table: RwLock<Table>,
+    marks: Marks,
     figures: Figures,
     jobs: Mutex<Option<SyncSender<Job>>>,
 }
@@ -105,8 +110,7 @@ impl Purges {
     /// No thread can be had.
     pub fn start(sites: &Sites, file: Option<&Path>) -> std::io::Result<(Arc<Purges>, Keeper)> {
         let id = RandomState::new().hash_one(SystemTime::now()).max(1);
-        let opened = file.map(|file| Journal::open(file, id));
-        let (journal, read) = opened.map_or((None, None), |(journal, read)| (Some(journal), read));
+        let (journal, read) = file.map(|file| Journal::open(file, id)).unzip();
         let mut purges = Purges {
             sites: sites
                 .iter()
@@ -116,6 +120,7 @@ impl Purges {
             forgot: false,
             count: AtomicU64::new(0),
             table: RwLock::default(),
+            marks: Marks::new(),
             figures: Figures::default(),
             jobs: Mutex::default(),
         };
@@ -131,7 +136,8 @@ impl Purges {
     /// The birth of what an origin is asked for now.
     pub fn birth(&self) -> Birth {
         let number = self.count();
-        Birth { journal: self.journal, number, reckoned: AtomicU64::new(number + 1) }
+        let (journal, invalidations) = (self.journal, self.marks.count());
+        Birth { journal, number, invalidations, reckoned: AtomicU64::new(number + 1) }
     }
 
     /// The number of the last purge.
@@ -168,14 +174,26 @@ impl Purges {
         }
     }
 
-    /// Whether something was purged that covers every head of `key` born with `birth`, whatever
-    /// its tags.
+    /// Nothing of `key` that is asked for now, and was not answered yet, is to be kept: what it is
+    /// has changed. What is held of it is for the caller to forget, after this.
+    pub fn invalidate(&self, key: &ObjectKey) {
+        self.marks.add(key);
+    }
+
+    /// Whether `key` was invalidated since its origin was asked for it.
+    pub fn is_invalid(&self, key: &ObjectKey, birth: &Birth) -> bool {
+        self.marks.cover(key, birth.invalidations)
+    }
+
+    /// Whether something was purged or invalidated that covers every head of `key` born with
+    /// `birth`, whatever its tags.
     pub fn covers(&self, key: &ObjectKey, birth: &Birth) -> bool {
-        self.count() > birth.number && {
-            let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-            let (site, tags) = (self.site_hash(key), Tags::default());
-            table.covers(site, key, &tags, birth.number) != Covered::Not
-        }
+        self.is_invalid(key, birth)
+            || self.count() > birth.number && {
+                let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+                let (site, tags) = (self.site_hash(key), Tags::default());
+                table.covers(site, key, &tags, birth.number) != Covered::Not
+            }
     }
 
     /// What is counted of purges.

@@ -36,6 +36,18 @@ pub struct PurgeRequest {
     pub soft: bool,
 }
 
+/// How much of what; a URL's query may be a secret.
+impl fmt::Display for PurgeRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (urls, prefixes, tags) = (self.urls.len(), self.prefixes.len(), self.tags.len());
+        write!(f, "{urls} URLs, {prefixes} prefixes, {tags} tags")?;
+        if let Some(site) = &self.site {
+            write!(f, ", site {site:?}")?;
+        }
+        f.write_str(if self.soft { ", softly" } else { "" })
+    }
+}
+
 /// Why a request purges nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RequestFault {

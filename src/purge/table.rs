@@ -1,7 +1,7 @@
 //! The highest number of each thing that was purged.
 //!
-//! Bounded: where there would be too many, the site with the most of them is purged softly as a
-//! whole, and its entries are forgotten. Does no I/O.
+//! Bounded: where there would be too many, all of the site with the most of them is in doubt, and
+//! its entries are forgotten. Does no I/O.
 
 use std::collections::HashMap;
 
@@ -53,8 +53,15 @@ pub(super) const UNKNOWN_SINCE: u64 = 0;
 #[derive(Debug, Default)]
 pub(super) struct Table {
     entries: HashMap<u128, Entry>,
-    /// The lengths that prefixes of a site have, in order.
-    prefixes: HashMap<u64, Vec<u16>>,
+    prefixes: HashMap<u64, Prefixes>,
+}
+
+/// Those of a site.
+#[derive(Debug, Default)]
+struct Prefixes {
+    count: usize,
+    /// The lengths that they have, in order.
+    lengths: Vec<u16>,
 }
 
 impl Table {
@@ -71,7 +78,7 @@ impl Table {
         look(site_name(ALL_SITES));
         look(object_name(site, key.target()));
         let path = key.path().as_bytes();
-        for length in self.prefixes.get(&site).into_iter().flatten() {
+        for length in self.prefixes.get(&site).into_iter().flat_map(|of_site| &of_site.lengths) {
             // In order: the others are longer.
             let Some(prefix) = path.get(..usize::from(*length)) else { break };
             look(prefix_name(site, prefix));
@@ -100,11 +107,13 @@ impl Table {
             self.entries.retain(|name, entry| entry.site != scope.site || *name == whole);
             self.prefixes.remove(&scope.site);
         }
+        let is_new = !self.entries.contains_key(&scope.name);
         self.raise(scope.name, purge);
         match scope.kind {
             Kind::Tag => self.raise(any_tag_name(scope.site), purge),
             Kind::Prefix => {
-                let lengths = self.prefixes.entry(scope.site).or_default();
+                let Prefixes { count, lengths } = self.prefixes.entry(scope.site).or_default();
+                *count += usize::from(is_new);
                 if let Err(place) = lengths.binary_search(&scope.prefix_bytes) {
                     lengths.insert(place, scope.prefix_bytes);
                 }
@@ -136,10 +145,8 @@ impl Table {
             return None;
         }
         if scope.kind == Kind::Prefix {
-            let of_site = |entry: &&Entry| entry.site == scope.site && entry.kind == Kind::Prefix;
-            let is_known = self.prefixes.contains_key(&scope.site);
-            let most = PURGE_PREFIXES_PER_SITE_MAX;
-            if is_known && self.entries.values().filter(of_site).count() >= most {
+            let count = self.prefixes.get(&scope.site).map_or(0, |of_site| of_site.count);
+            if count >= PURGE_PREFIXES_PER_SITE_MAX {
                 return Some(scope.site);
             }
         }

@@ -11,7 +11,9 @@ use crate::object::SiteId;
 fn table_of(scopes: impl IntoIterator<Item = (Scope, Hardness)>) -> Table {
     let mut table = Table::default();
     for (number, (scope, hardness)) in (1..).zip(scopes) {
-        table.apply(&table::Purge { number, at_seconds: 100 + number, scope, hardness });
+        let is_fold = scope.kind() == Kind::Fold;
+        let at_seconds = if is_fold { table::UNKNOWN_SINCE } else { 100 + number };
+        table.apply(&table::Purge { number, at_seconds, scope, hardness });
     }
     table
 }
@@ -78,7 +80,7 @@ fn of_several_purges_the_hardest_counts_and_the_first_that_made_it_stale() {
 }
 
 #[test]
-fn a_site_that_is_gone_needs_no_other_entries_and_a_fold_leaves_it_stale() {
+fn a_site_that_is_gone_needs_no_other_entries_and_a_fold_leaves_it_in_doubt() {
     let other = (Scope::object("other", "/a"), HARD);
     let many = |last| {
         let scopes = (0..50).map(|n| (Scope::prefix("film", &format!("/{n}")).unwrap(), HARD));
@@ -86,10 +88,7 @@ fn a_site_that_is_gone_needs_no_other_entries_and_a_fold_leaves_it_stale() {
     };
     for (last, left) in [
         ((Scope::site("film"), HARD), Covered::Gone),
-        (
-            (Scope::whole(Kind::Fold, scope::site_hash("film")), SOFT),
-            Covered::Stale { since_seconds: 153 },
-        ),
+        ((Scope::whole(Kind::Fold, scope::site_hash("film")), SOFT), Covered::Doubted),
     ] {
         let table = many(last);
         assert_eq!(table.len(), 2, "the other site's, and this one");
@@ -114,7 +113,7 @@ fn key(path: &str) -> ObjectKey {
 }
 
 #[tokio::test]
-async fn what_is_beyond_the_bound_makes_its_site_stale_also_for_the_next_process() {
+async fn what_is_beyond_the_bound_leaves_its_site_in_doubt_also_for_the_next_process() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("purges");
     let (purges, keeper) = started(&file);

@@ -15,11 +15,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::Version;
-use http::header::{CONNECTION, HeaderValue};
+use http::header::{CONNECTION, HeaderValue, TRANSFER_ENCODING};
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper::{Request, body::Body, body::Incoming};
+use hyper::{Request, Response, body::Body, body::Incoming};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::net::RecvFlags;
 use tokio::io::{AsyncRead, AsyncWrite, Interest};
@@ -35,7 +35,7 @@ use super::listener::{Accepted, canonical};
 use super::outgoing::{OpenRequest, Outgoing};
 use super::transport::Socket;
 use super::watch::Watch;
-use super::{ConnectionFacts, Handler, Phase, Protocol, ServerContext, Tls, TlsFacts};
+use super::{BodyRead, ConnectionFacts, Handler, Phase, Protocol, ServerContext, Tls, TlsFacts};
 use crate::limits;
 
 /// What the connections of one [`super::serve`] share.
@@ -84,7 +84,7 @@ fn http2_builder(executor: LocalExecutor) -> http2::Builder<LocalExecutor> {
         .max_concurrent_streams(limits::H2_STREAMS_MAX)
         .max_header_list_size(limits::H2_HEADER_LIST_BYTES_MAX)
         .max_send_buf_size(limits::SEND_BUFFER_BYTES_MAX)
-        // No request body is taken, so none needs room.
+        // Few requests have a body, and none is in a hurry: the least room there can be.
         .initial_stream_window_size(H2_RECEIVE_WINDOW_BYTES)
         .initial_connection_window_size(H2_RECEIVE_WINDOW_BYTES)
         .keep_alive_interval(H2_PING_INTERVAL)
@@ -213,17 +213,17 @@ pub(super) async fn speak<H: Handler, I: AsyncRead + AsyncWrite + Unpin + 'stati
         service_fn(move |mut request: Request<Incoming>| {
             note_refusal(&mut request);
             let open = OpenRequest::new(&activity, request.version());
-            let has_body = !request.body().is_end_stream();
-            if has_body {
-                activity.refuse_body();
-            }
-            // Nobody has read it: what follows it was not checked either.
-            let closes = has_body && request.version() <= Version::HTTP_11;
+            let body = (!request.body().is_end_stream()).then(|| OpenBody {
+                activity: Rc::clone(&activity),
+                // Of what follows chunks nothing is checked.
+                ends_connection: request.headers().contains_key(TRANSFER_ENCODING),
+                version: request.version(),
+            });
             let (handler, facts) = (Rc::clone(&handler), Rc::clone(&facts));
             async move {
                 let mut response = handler.handle(request, &facts).await;
-                if closes {
-                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                if let Some(body) = body {
+                    body.answered(&mut response);
                 }
                 Ok::<_, Infallible>(response.map(|body| Outgoing::new(body, open)))
             }
@@ -249,6 +249,26 @@ pub(super) async fn speak<H: Handler, I: AsyncRead + AsyncWrite + Unpin + 'stati
         }
     };
     end.count(&server.context);
+}
+
+/// A body that came with a request.
+struct OpenBody {
+    activity: Rc<Activity>,
+    ends_connection: bool,
+    version: Version,
+}
+
+impl OpenBody {
+    /// Where it was not read to its end, what comes next on an HTTP/1 connection is the rest of it.
+    fn answered<B>(self, response: &mut Response<B>) {
+        let is_read = response.extensions().get::<BodyRead>().is_some();
+        if !is_read {
+            self.activity.refuse_body();
+        }
+        if self.version <= Version::HTTP_11 && (self.ends_connection || !is_read) {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
 }
 
 /// Runs the streams of HTTP/2 connections beside them, on the same thread.

@@ -59,6 +59,11 @@ pub trait Handler: 'static {
     ) -> impl Future<Output = Response<Self::Body>>;
 }
 
+/// Among the extensions of a response: the body of its request was read to its end, so that an
+/// HTTP/1 connection can be used for another one.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyRead;
+
 /// What is known of a connection as long as it lives.
 #[derive(Debug)]
 pub struct ConnectionFacts {
@@ -235,6 +240,7 @@ pub async fn serve<H: Handler>(
     phase.send_replace(Phase::Draining);
     let deadline = Instant::now() + server.context.settings.drain_timeout;
     if timeout_at(deadline, tasks.wait()).await.is_err() {
+        tracing::warn!("`limits.drain_timeout` is over: {} connections are cut", tasks.len());
         phase.send_replace(Phase::Abandoned);
         tasks.wait().await;
     }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use tempfile::TempDir;
+
 use crate::support::{BLOCK, Edge, Origin, PIECE, Script, Verdict, judge};
 
 /// What the log says of each request, in the order they were made.
@@ -34,7 +36,10 @@ async fn logged(asked: &[(&str, &[(&str, &str)])]) -> (Vec<Value>, Edge) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_player_tells_is_logged_as_what_it_is() {
     let fields: &[(&str, &str)] = &[
-        ("CMCD-Request", "bl=2100,dl=1800,mtp=48100,su,nor=\"..%2Fb.m4s\",nrr=\"0-99\""),
+        (
+            "CMCD-Request",
+            "bl=2100,dl=1800,mtp=48100,su,nor=\"..%2Fb.m4s%3Ftoken%3Dsecret\",nrr=\"0-99\"",
+        ),
         ("CMCD-Object", "br=3200,d=4004,ot=v,tb=6000,com.example-own=\"secret\""),
         ("CMCD-Status", "bs,rtp=15000"),
         ("CMCD-Session", "cid=\"film\",pr=1.08,sf=h,sid=\"6e2fb550\",st=v"),
@@ -117,6 +122,26 @@ async fn what_a_player_says_it_will_ask_for_is_there_when_it_does() {
     assert_eq!(prefetched(&edge, "started").await, 3.0);
     telling("/x/1", "\"2\"").await;
     assert_eq!((prefetched(&edge, "started").await, prefetched(&edge, "known").await), (3.0, 1.0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_volume_holds_is_not_asked_for_ahead() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    let edge = Edge::in_front_of(&origin).rule("**", "prefetch = 'cmcd'");
+    let edge = edge.setting("ssd.admission", "all").volume(folder.path(), "a").start();
+    for path in ["/x/1", "/x/2"] {
+        origin.serve(path, Script::of(BLOCK));
+        edge.get(path).send().await;
+    }
+    // A head and a block of each.
+    edge.until_metric("tidegate_ssd_index_entries", &[], |records| records == 4.0).await;
+    edge.evict(100);
+    edge.forget_heads();
+    edge.get("/x/1").header("CMCD-Request", "nor=\"2\"").send().await;
+    assert_eq!((prefetched(&edge, "known").await, prefetched(&edge, "started").await), (1.0, 0.0));
+    let held = edge.get("/x/2").send().await;
+    assert_eq!(judge(&origin, "/x/2", &held), Verdict::Whole { version: 1 });
+    assert_eq!(origin.requests("/x/2").len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

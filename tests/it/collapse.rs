@@ -135,6 +135,8 @@ async fn the_last_viewer_leaving_ends_the_run_at_the_next_block_border() {
     let edge = Edge::in_front_of(&origin).setting("fill.window", "64 MiB").start();
     let mut only = edge.get("/film").open().await;
     only.read_exactly(2 * BLOCK as usize).await.unwrap();
+    // The third block is under way.
+    edge.until_metric("tidegate_origin_body_bytes_total", &[], |bytes| bytes >= held as f64).await;
     drop(only);
     let left = ["outcome=\"client_left\""];
     edge.until_metric("tidegate_response_bodies_total", &left, |count| count >= 1.0).await;

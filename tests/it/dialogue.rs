@@ -9,6 +9,7 @@ mod speak;
 mod written;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use crate::support::Edge;
 use origin::Dictated;
@@ -53,7 +54,7 @@ async fn hold(name: &str) {
 
 const CASES_AT_ONCE: usize = 16;
 
-const TABLES: [(&str, &str); 27] = [
+const TABLES: [(&str, &str); 29] = [
     ("storing.http", include_str!("dialogues/storing.http")),
     ("response_directives.http", include_str!("dialogues/response_directives.http")),
     ("freshness.http", include_str!("dialogues/freshness.http")),
@@ -67,6 +68,8 @@ const TABLES: [(&str, &str); 27] = [
     ("keys.http", include_str!("dialogues/keys.http")),
     ("targets.http", include_str!("dialogues/targets.http")),
     ("methods.http", include_str!("dialogues/methods.http")),
+    ("passed.http", include_str!("dialogues/passed.http")),
+    ("invalidation.http", include_str!("dialogues/invalidation.http")),
     ("conditions.http", include_str!("dialogues/conditions.http")),
     ("ranges.http", include_str!("dialogues/ranges.http")),
     ("multirange.http", include_str!("dialogues/multirange.http")),
@@ -149,6 +152,16 @@ async fn methods() {
 }
 
 #[tokio::test]
+async fn what_is_passed_on() {
+    hold("passed.http").await;
+}
+
+#[tokio::test]
+async fn invalidation() {
+    hold("invalidation.http").await;
+}
+
+#[tokio::test]
 async fn conditions() {
     hold("conditions.http").await;
 }
@@ -216,6 +229,17 @@ async fn digests() {
 #[tokio::test]
 async fn what_players_are_told() {
     hold("cmsd.http").await;
+}
+
+#[test]
+fn each_table_is_held() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/dialogues");
+    for file in std::fs::read_dir(folder).unwrap() {
+        let name = file.unwrap().file_name().into_string().unwrap();
+        let is_listed = TABLES.iter().any(|(table, _)| *table == name);
+        let is_held = include_str!("dialogue.rs").contains(&format!("hold({name:?}).await"));
+        assert!(name == "README.md" || is_listed && is_held, "{name}");
+    }
 }
 
 #[test]

@@ -21,6 +21,7 @@ mod live;
 mod memory;
 mod misfits;
 mod operator;
+mod passed;
 mod private;
 mod property;
 mod protocol;

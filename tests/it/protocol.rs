@@ -32,7 +32,7 @@ async fn every_method_but_get_and_head_is_refused_with_allow() {
 async fn a_body_is_refused_and_never_taken_for_the_next_request() {
     let (origin, edge) = started();
     for client in [edge.client(), edge.client_over_tls(Speaks::Http2)] {
-        let asked = client.get("/a").body(b"GET /smuggled HTTP/1.1\r\nhost: media.test\r\n\r\n");
+        let asked = client.get("/a").body("GET /smuggled HTTP/1.1\r\nhost: media.test\r\n\r\n");
         let refused = asked.send().await;
         assert!([400, 413].contains(&refused.status), "{}", refused.status);
     }

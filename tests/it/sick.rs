@@ -155,6 +155,46 @@ async fn viewers_of_one_block_of_a_stalled_volume_cost_one_bypass() {
     assert_eq!((parked, bypassed(&edge).await), (0.0, from_origin));
 }
 
+/// RFC 9218 section 10: anybody may say that he is in no hurry.
+#[tokio::test]
+async fn nobody_waits_for_the_read_of_who_lets_others_go_first() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    let edge = beside(&origin, folder.path(), "0 MiB").setting("ssd.read_deadline", "20s").start();
+    let paths = &keep(&origin, &edge, BLOCK, 4).await["sick"];
+    edge.falls_ill("sick", "stall-reads=5s");
+    edge.evict(100);
+    let mut patient = JoinSet::new();
+    for path in paths {
+        let asked = edge.get(path).header("priority", "u=7");
+        patient.spawn(async move { asked.send().await });
+    }
+    let depth = ["volume=\"sick\""];
+    edge.until_metric("tidegate_ssd_queue_depth", &depth, |reads| reads >= 1.0).await;
+    edge.falls_ill("sick", "");
+    for (path, response) in together(&edge, paths).await {
+        assert_eq!(judge(&origin, &path, &response), WHOLE);
+    }
+    let waits = std::iter::from_fn(|| patient.try_join_next()).count() < paths.len();
+    assert!(waits, "his read has come first");
+}
+
+#[tokio::test]
+async fn a_late_read_of_who_lets_others_go_first_is_not_held_against_its_volume() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    let edge = beside(&origin, folder.path(), "0 MiB").start();
+    let paths = &keep(&origin, &edge, BLOCK, 4).await["sick"];
+    edge.falls_ill("sick", "stall-reads=2s");
+    edge.evict(100);
+    let patient = edge.get(&paths[0]).header("priority", "u=7").send().await;
+    let late = ["volume=\"sick\"", "kind=\"late\""];
+    assert!(edge.metric("tidegate_ssd_errors_total", &late).await >= 1.0);
+    assert_eq!(judge(&origin, &paths[0], &patient), REFUSED);
+    edge.falls_ill("sick", "");
+    for (path, response) in together(&edge, paths).await {
+        assert_eq!(judge(&origin, &path, &response), WHOLE);
+    }
+}
+
 #[tokio::test]
 async fn without_a_bypass_no_origin_is_asked_for_what_a_stalled_volume_holds() {
     let (origin, folder) = (Origin::start(), TempDir::new().unwrap());

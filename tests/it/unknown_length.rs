@@ -1,8 +1,8 @@
 //! Objects whose length is told by their end alone.
 
 use crate::support::{
-    BLOCK, Edge, Ending, Framing, HOST, Origin, PIECE, Ranges, Script, Validators, Verdict, follow,
-    judge,
+    BLOCK, Edge, Ending, Framing, HOST, Origin, PIECE, Ranges, Script, Validators, Verdict, etag,
+    follow, judge, until_runs,
 };
 
 const LENGTH: u64 = BLOCK + 3 * PIECE + 17;
@@ -29,6 +29,26 @@ async fn a_body_without_a_length_comes_whole_and_is_held() {
         let label = part.content_range();
         assert_eq!(label, Some((BLOCK - 1, BLOCK, Some(LENGTH))), "its end has come by now");
         assert_eq!(judge(&origin, path, &part), WHOLE, "{path}");
+        assert_eq!(origin.requests(path).len(), 1, "{path}");
+    }
+}
+
+/// Such as a playlist of which a player has the newest already.
+#[tokio::test]
+async fn a_short_body_that_nobody_needs_as_it_comes_is_held_all_the_same() {
+    let origin = Origin::start();
+    let edge = Edge::in_front_of(&origin).start();
+    for validators in [Validators::Strong, Validators::Weak] {
+        let path = &format!("/{validators:?}");
+        let script = Script::of(598).framing(Framing::Chunked).validators(validators);
+        origin.serve(path, script.ending(Ending::HeldAt(0)));
+        let has_it = edge.get(path).header("if-none-match", &etag(1)).send().await;
+        assert_eq!(has_it.status, 304, "{path}");
+        origin.release(path);
+        origin.until_idle(path).await;
+        until_runs(&edge.admin(), |runs| runs.is_empty()).await;
+        let next = edge.get(path).send().await;
+        assert_eq!(judge(&origin, path, &next), WHOLE, "{path}");
         assert_eq!(origin.requests(path).len(), 1, "{path}");
     }
 }

@@ -112,7 +112,15 @@ impl<K: Copy + Eq + Hash, V> InFlight<K, V> {
 
 /// Reads under way, by block and first piece.
 #[derive(Default)]
-pub(super) struct Reading(InFlight<(BlockKey, u32), Brought>);
+pub(super) struct Reading(InFlight<ReadKey, Brought>);
+
+/// A block, its first piece that is read, and whether it is read for who lets others go first.
+/// Nobody else takes part in that: he would wait behind everybody.
+type ReadKey = (BlockKey, u32, bool);
+
+fn read_key(wanted: &Wanted, urgency: Urgency) -> ReadKey {
+    (wanted.block, wanted.first, urgency == Urgency::Patient)
+}
 
 /// Objects being looked for, by hash.
 #[derive(Default)]
@@ -150,14 +158,14 @@ impl Ssd {
             return false;
         }
         let Ok(allowed) = self.ahead.clone().try_acquire_owned() else { return false };
-        if let Joined::Begins(tell) = self.reading.0.join((wanted.block, wanted.first)) {
+        if let Joined::Begins(tell) = self.reading.0.join(read_key(&wanted, Urgency::Promote)) {
             self.begin(wanted, Urgency::Promote, tell, Some(allowed));
         }
         true
     }
 
     async fn bring_as(self: &Arc<Self>, wanted: Wanted, urgency: Urgency) -> Brought {
-        let at = (wanted.block, wanted.first);
+        let at = read_key(&wanted, urgency);
         for _ in 0..JOINS_MAX {
             let (mut waiting, is_joined) = match self.reading.0.join(at) {
                 Joined::Waits(waiting) => (waiting, true),
@@ -186,7 +194,7 @@ impl Ssd {
     ) {
         let ssd = self.clone();
         begin_here(&self.parts.runtime, async move {
-            let key = (wanted.block, wanted.first);
+            let key = read_key(&wanted, urgency);
             let closing = Closing { flight: &ssd.reading.0, key };
             let brought = ssd.read(wanted, urgency).await;
             // Whoever comes from now on finds it in ram.
@@ -230,7 +238,7 @@ impl Ssd {
                 if matches!(error, ReadError::Failed(_)) {
                     self.lost.add_block(wanted.block);
                 }
-                return note_miss(tier_volume, &error);
+                return note_miss(tier_volume, &error, urgency);
             }
         };
         tier_volume.was_in_time();
@@ -280,11 +288,14 @@ struct Room {
 }
 
 /// A read did not come: tells the volume if it was late, and whoever waits what it means for him.
-pub(super) fn note_miss(tier_volume: &TierVolume, error: &ReadError) -> Brought {
+/// Who lets others go first may be late where nothing is ill.
+pub(super) fn note_miss(tier_volume: &TierVolume, error: &ReadError, urgency: Urgency) -> Brought {
     match error {
         ReadError::Absent | ReadError::Mismatch | ReadError::Offline => Brought::NotHeld,
         ReadError::Late => {
-            tier_volume.was_late();
+            if urgency != Urgency::Patient {
+                tier_volume.was_late();
+            }
             Brought::Ill
         }
         ReadError::Busy | ReadError::Failed(_) => Brought::Ill,

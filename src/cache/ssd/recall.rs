@@ -121,7 +121,7 @@ impl Ssd {
                     if matches!(error, ReadError::Failed(_)) {
                         self.lost.add_heads(object);
                     }
-                    if matches!(note_miss(tier_volume, &error), Brought::Ill) {
+                    if matches!(note_miss(tier_volume, &error, Urgency::Viewer), Brought::Ill) {
                         all_read = false;
                         without = Recalled::Ill;
                     }

@@ -1,13 +1,14 @@
 //! Writing to volumes: blocks that were admitted, and what is known of their objects.
 //!
-//! Never waits: what finds a queue full is dropped. Always holds: an older record of an object is
-//! replaced or forgotten, never left to be found again.
+//! Waits for no write, unless it is asked to: what finds a queue full is dropped. Always holds: an
+//! older record of an object is replaced or forgotten, never left to be found again.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::sleep;
 
 use crate::cache::head_record::encoded;
 use crate::cache::heads::Head;
@@ -149,6 +150,16 @@ impl Ssd {
         self.head_changed(key, Change::Replaced, in_ram);
     }
 
+    /// Waits until what volumes know of the object's heads is on their devices: a head that was
+    /// forgotten would come back after a kill until then. Dropping it midway is safe.
+    pub async fn settled(&self, key: &ObjectKey) {
+        let object = self.object(key);
+        let online = || self.volumes.online();
+        while online().any(|tier_volume| tier_volume.volume().is_head_under_way(object)) {
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
     fn forget_everywhere(&self, object: ObjectHash) {
         for tier_volume in
             self.volumes.online().filter(|tier_volume| tier_volume.volume().holds_head(object))
@@ -166,6 +177,9 @@ impl Ssd {
         (bytes.len() as u64 == length).then_some(SmallBody { version, bytes })
     }
 }
+
+/// A head is written within 50 ms as a rule: it waits for company.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// A block that was let in, as ram has it, with its object's heads as they are now.
 pub(super) struct Admitted<'a> {

@@ -134,17 +134,13 @@ pub(super) fn rule(rule: &Rule) -> Value {
             QueryPolicy::Only(names) => json!({ "only": names }),
             QueryPolicy::Except(names) => json!({ "except": names }),
         },
+        "methods": rule.methods.names().collect::<Vec<_>>(),
+        "request_body_bytes": rule.request_body_bytes_max,
         "purge_from": rule.purge_from.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "request_cache_control": rule.request_cache_control.as_str(),
         "content": rule.content.as_str(),
         "keep": rule.keep.as_str(),
-        "viewer_fields": match &rule.viewer_fields {
-            ViewerFields::All => json!("all"),
-            ViewerFields::Only(names) => {
-                json!({ "only": names.iter().map(HeaderName::as_str).collect::<Vec<_>>() })
-            }
-        },
-        "request": edits(&rule.request),
+        "request": request(rule),
         "response": edits(&rule.response),
         "cmsd": rule.cmsd.as_str(),
         "prefetch": rule.foresight.as_str(),
@@ -159,6 +155,14 @@ pub(super) fn rule(rule: &Rule) -> Value {
             "max_age": millis(cors.max_age),
         })),
     })
+}
+
+fn request(rule: &Rule) -> Value {
+    let mut request = edits(&rule.request);
+    if let ViewerFields::Only(names) = &rule.viewer_fields {
+        request["only"] = json!(names.iter().map(HeaderName::as_str).collect::<Vec<_>>());
+    }
+    request
 }
 
 fn edits(edits: &FieldEdits) -> Value {

@@ -10,8 +10,8 @@ use crate::config::units::{bytes_about, bytes_text, duration_text};
 use crate::config::{AccessLogTarget, Certificate, Config, Limits, ListenerKind, Log, SsdVolume};
 use crate::limits::INDEX_ENTRY_BYTES;
 use crate::site::{
-    Content, CorsOrigins, FieldEdits, Lifetimes, Origin, QueryPolicy, Redirects,
-    RequestCacheControl, Rule, Site, ViewerFields,
+    Cmsd, Content, CorsOrigins, FieldEdits, Foresight, Lifetimes, Methods, Origin, QueryPolicy,
+    Redirects, RequestCacheControl, Rule, Site, ViewerFields,
 };
 
 /// The width of the names.
@@ -246,12 +246,17 @@ pub(super) fn rule(rule: &Rule) -> Vec<(&'static str, String)> {
         let ignored = rule.request_cache_control.as_str().to_owned();
         lines.push(("request_cache_control", ignored));
     }
+    if rule.methods != Methods::default() {
+        let names = join(rule.methods.names().map(str::to_owned));
+        let most = bytes_text(rule.request_body_bytes_max);
+        lines.push(("methods", format!("{names}, with up to {most}")));
+    }
     if !rule.purge_from.is_empty() {
         let networks: Vec<_> = rule.purge_from.iter().map(ToString::to_string).collect();
         lines.push(("purge_from", networks.join(", ")));
     }
     if let ViewerFields::Only(names) = &rule.viewer_fields {
-        lines.push(("viewer_fields", join(names.iter().map(HeaderName::to_string))));
+        lines.push(("request.only", join(names.iter().map(HeaderName::to_string))));
     }
     if let Some(cors) = &rule.cors {
         lines.push((
@@ -261,6 +266,12 @@ pub(super) fn rule(rule: &Rule) -> Vec<(&'static str, String)> {
                 CorsOrigins::Only(origins) => origins.join(", "),
             },
         ));
+    }
+    if rule.cmsd != Cmsd::default() {
+        lines.push(("cmsd", rule.cmsd.as_str().to_owned()));
+    }
+    if rule.foresight != Foresight::default() {
+        lines.push(("prefetch", rule.foresight.as_str().to_owned()));
     }
     for (name, edits) in [("request", &rule.request), ("response", &rule.response)] {
         if !edits.is_empty() {

@@ -2,7 +2,8 @@
 //!
 //! hyper takes lines that end with LF alone, fields that go on in the next line, and drops a
 //! `Content-Length` beside a `Transfer-Encoding`. Here each head is read and checked whole before
-//! any of it is handed on; the bytes of bodies pass untouched.
+//! any of it is handed on; the bytes of bodies pass untouched. Interim responses are held back
+//! until the response is here, but where a request waits for one.
 
 use std::error::Error;
 use std::future::Future;
@@ -47,6 +48,9 @@ pub(super) struct Strict<I> {
     io: I,
     /// A request was sent: what comes next is the head of its response.
     awaits_head: bool,
+    is_used: Used,
+    /// What is written goes nowhere any more.
+    is_deaf: bool,
     /// What has come of that head, or is to be handed on when it is whole.
     held: Vec<u8>,
     /// So much of it are interim responses that were checked.
@@ -55,13 +59,43 @@ pub(super) struct Strict<I> {
     searched: usize,
 }
 
+/// How often a connection is used.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Used {
+    Again,
+    Once,
+}
+
 impl<I> Strict<I> {
     fn new(io: I) -> Strict<I> {
-        Strict { io, awaits_head: true, held: Vec::new(), checked: 0, searched: 0 }
+        let (awaits_head, is_used) = (true, Used::Again);
+        Strict {
+            io,
+            awaits_head,
+            is_used,
+            is_deaf: false,
+            held: Vec::new(),
+            checked: 0,
+            searched: 0,
+        }
     }
 
-    /// Whether what is held may be handed on.
-    fn judge(&mut self) -> io::Result<bool> {
+    /// For one request and its answer.
+    pub(super) fn once(self) -> Strict<I> {
+        Strict { is_used: Used::Once, ..self }
+    }
+
+    /// How much of what is held may be handed on.
+    fn passes(&self) -> usize {
+        match (self.awaits_head, self.is_used) {
+            (false, _) => self.held.len(),
+            (true, Used::Once) => self.checked,
+            (true, Used::Again) => 0,
+        }
+    }
+
+    /// Checks the heads that are whole.
+    fn judge(&mut self) -> io::Result<()> {
         while let Some(length) = head::end(&self.held[self.checked..], self.searched) {
             let head = &self.held[self.checked..self.checked + length];
             head::check(Kind::Response, head).map_err(malformed)?;
@@ -70,14 +104,14 @@ impl<I> Strict<I> {
             self.searched = 0;
             if !is_interim {
                 (self.awaits_head, self.checked) = (false, 0);
-                return Ok(true);
+                return Ok(());
             }
             self.checked += length;
         }
         self.searched = self.held.len() - self.checked;
         match self.held.len() > ORIGIN_READ_BYTES_MAX {
             true => Err(malformed("the head of its response is too long")),
-            false => Ok(false),
+            false => Ok(()),
         }
     }
 }
@@ -93,25 +127,25 @@ impl<I: Read + Unpin> Read for Strict<I> {
         mut buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        while this.awaits_head {
+        while this.passes() == 0 && this.awaits_head {
             let mut space = [MaybeUninit::uninit(); READ_BYTES];
             let mut read = ReadBuf::uninit(&mut space);
             ready!(Pin::new(&mut this.io).poll_read(cx, read.unfilled()))?;
             if read.filled().is_empty() {
                 // Closed before the head was whole, which hyper tells.
+                this.awaits_head = false;
                 break;
             }
             this.held.extend_from_slice(read.filled());
-            if this.judge()? {
-                break;
-            }
+            this.judge()?;
         }
         if this.held.is_empty() {
             return Pin::new(&mut this.io).poll_read(cx, buf);
         }
-        let count = this.held.len().min(buf.remaining());
+        let count = this.passes().min(buf.remaining());
         buf.put_slice(&this.held[..count]);
         this.held.drain(..count);
+        this.checked = this.checked.saturating_sub(count);
         if this.held.is_empty() {
             this.held = Vec::new();
         }
@@ -120,12 +154,18 @@ impl<I: Read + Unpin> Read for Strict<I> {
 }
 
 impl<I> Strict<I> {
-    /// Only requests are sent: the answer begins with a head.
-    fn sent(&mut self, written: io::Result<usize>) -> io::Result<usize> {
-        if matches!(written, Ok(1..)) && self.held.is_empty() {
-            self.awaits_head = true;
+    /// Only requests are sent: the answer begins with a head. A request with a body may be answered
+    /// while it is sent, by one who reads no more of it: what he has said is read all the same.
+    fn sent(&mut self, written: io::Result<usize>) -> Poll<io::Result<usize>> {
+        match (self.is_used, &written) {
+            (Used::Once, Err(_)) => {
+                self.is_deaf = true;
+                return Poll::Pending;
+            }
+            (Used::Again, Ok(1..)) if self.held.is_empty() => self.awaits_head = true,
+            _ => {}
         }
-        written
+        Poll::Ready(written)
     }
 }
 
@@ -136,8 +176,11 @@ impl<I: Write + Unpin> Write for Strict<I> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.is_deaf {
+            return Poll::Pending;
+        }
         let written = ready!(Pin::new(&mut this.io).poll_write(cx, bytes));
-        Poll::Ready(this.sent(written))
+        this.sent(written)
     }
 
     fn poll_write_vectored(
@@ -146,8 +189,11 @@ impl<I: Write + Unpin> Write for Strict<I> {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.is_deaf {
+            return Poll::Pending;
+        }
         let written = ready!(Pin::new(&mut this.io).poll_write_vectored(cx, slices));
-        Poll::Ready(this.sent(written))
+        this.sent(written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -58,7 +58,7 @@ pub(super) struct Core {
     pub(super) upkeep: AsyncMutex<Upkeep>,
     pub(super) upkeep_wanted: Notify,
     /// What was forgotten stands nowhere on the device until the next one.
-    pub(super) checkpoint_wanted: AtomicBool,
+    pub(super) checkpoints: Checkpoints,
     /// Regions to be taken out of use.
     pub(super) ill_regions: Mutex<BTreeSet<RegionId>>,
     pub(super) health: Health,
@@ -75,6 +75,20 @@ pub(super) struct Core {
     /// What it was before anything was written to it: a state that is no news.
     pub(super) opened_as: State,
     pub(super) stopping: watch::Sender<bool>,
+}
+
+/// How many checkpoints were asked for, and which of them has been taken.
+#[derive(Debug, Default)]
+pub(super) struct Checkpoints {
+    pub(super) wanted: AtomicU64,
+    pub(super) taken: AtomicU64,
+}
+
+impl Checkpoints {
+    /// Whether one that was asked for is not taken yet.
+    pub(super) fn is_due(&self) -> bool {
+        self.wanted.load(Ordering::Acquire) > self.taken.load(Ordering::Acquire)
+    }
 }
 
 /// What of the settings is needed while it runs; the score may be changed meanwhile.

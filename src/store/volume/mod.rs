@@ -308,6 +308,13 @@ impl Volume {
         core.queue.push_head(bytes as u64, push).map_err(refused)
     }
 
+    /// Whether a head of the object, or the end of one, is still on its way to the device. What
+    /// found no room in a packet is told by the next checkpoint.
+    pub fn is_head_under_way(&self, object: ObjectHash) -> bool {
+        let is_pending = || self.core.pending_heads.holds(object).is_some();
+        self.is_readable() && (is_pending() || self.core.checkpoints.is_due())
+    }
+
     /// The object has no head from now on, also if the queue is full. What says so on the device is
     /// written soon, if there is room for it.
     pub fn forget_head(&self, object: ObjectHash) {

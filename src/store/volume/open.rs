@@ -15,7 +15,7 @@ use crate::store::format::{
 };
 use crate::store::ledger::Ledger;
 
-use super::core::{Core, Live, Upkeep, ledger_shape};
+use super::core::{Checkpoints, Core, Live, Upkeep, ledger_shape};
 use super::health::{Health, State};
 use super::metadata::{Metadata, MetadataError};
 use super::queue::Queue;
@@ -159,7 +159,7 @@ fn core_of(disk: Disk, found: recovery::Found, settings: &VolumeSettings) -> (Co
         table: AsyncMutex::new(found.table),
         upkeep: AsyncMutex::new(upkeep),
         upkeep_wanted: Notify::new(),
-        checkpoint_wanted: AtomicBool::new(false),
+        checkpoints: Checkpoints::default(),
         ill_regions: Mutex::new(BTreeSet::new()),
         health: Health::new(name, settings.remedy.as_str().into()),
         tally: Default::default(),

@@ -27,7 +27,7 @@ pub(super) async fn run(core: Arc<Core>) {
     let mut next = Instant::now() + core.settings.checkpoint_interval;
     let mut wanted_from = Instant::now();
     loop {
-        let is_wanted = core.checkpoint_wanted.load(Ordering::Relaxed);
+        let is_wanted = core.checkpoints.is_due();
         tokio::select! {
             biased;
             () = stopped(&mut stopping) => return,
@@ -80,20 +80,21 @@ impl Core {
 
     /// Something was forgotten that only the next checkpoint can tell of.
     pub(super) fn want_checkpoint(&self) {
-        self.checkpoint_wanted.store(true, Ordering::Relaxed);
+        self.checkpoints.wanted.fetch_add(1, Ordering::AcqRel);
         self.upkeep_wanted.notify_one();
     }
 
     /// Takes one, if one is wanted and it is not before `from`.
     async fn checkpoint_if_wanted(&self, from: &mut Instant) {
-        if Instant::now() < *from || !self.checkpoint_wanted.load(Ordering::Relaxed) {
+        if Instant::now() < *from || !self.checkpoints.is_due() {
             return;
         }
         // Who gives up a region may hold it for long: that is no work of checkpoints.
         let mut upkeep = self.upkeep.lock().await;
-        self.checkpoint_wanted.store(false, Ordering::Relaxed);
+        let wanted = self.checkpoints.wanted.load(Ordering::Acquire);
         let began = Instant::now();
         self.take_checkpoint(&mut upkeep).await;
+        self.checkpoints.taken.store(wanted, Ordering::Release);
         *from = Instant::now() + (began.elapsed() * WANTED_PAUSE_FACTOR).max(WANTED_PAUSE_MIN);
     }
 

@@ -15,6 +15,7 @@ pub(crate) struct Heard {
     pub(crate) method: String,
     pub(crate) target: String,
     pub(crate) fields: HeaderMap,
+    pub(crate) body: Vec<u8>,
     /// The answer; dropped, the connection is closed.
     pub(crate) answer: oneshot::Sender<Answer>,
 }
@@ -94,12 +95,12 @@ async fn serve(mut stream: TcpStream, listeners: Listeners) -> Option<()> {
         while unread.len() < length {
             stream.read_buf(&mut unread).await.ok()?;
         }
-        unread.drain(..length);
+        let body = unread.drain(..length).collect();
         let path = target.split('?').next()?.to_owned();
         let object = path.split('/').nth(1).map(|object| format!("/{object}"))?;
         let (answer, answered) = oneshot::channel();
         let listener = listeners.lock().unwrap().get(&object).cloned()?;
-        listener.send(Heard { method, target, fields, answer }).await.ok()?;
+        listener.send(Heard { method, target, fields, body, answer }).await.ok()?;
         let answer = answered.await.ok()?;
         stream.write_all(&answer.bytes).await.ok()?;
         if answer.closes {

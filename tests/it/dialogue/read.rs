@@ -40,7 +40,7 @@ pub(crate) struct Line {
 #[derive(Debug)]
 pub(crate) enum Speech {
     /// `>`: a viewer asks.
-    Asks { method: String, target: String, fields: Vec<(String, String)> },
+    Asks { method: String, target: String, fields: Vec<(String, String)>, body: Vec<u8> },
     /// `<`: he gets this.
     Gets(Expected),
     /// `>>`: the edge asks the origin.
@@ -58,7 +58,7 @@ pub(crate) enum Speech {
 }
 
 /// What an origin says.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Said {
     /// `None`, `ranged`: 206 with the range that is asked for, or 200.
     pub(crate) status: Option<u16>,
@@ -223,10 +223,11 @@ fn speech(line: &str) -> Option<Speech> {
     if let Some(rest) = line.strip_prefix('<') {
         return Some(Speech::Gets(expected(rest)?));
     }
-    let (start, fields, _) = parts(line.strip_prefix('>')?)?;
+    let (start, fields, body) = parts(line.strip_prefix('>')?)?;
     let fields = fields.into_iter().map(|field| pair(&field)).collect::<Option<_>>()?;
     let (method, target) = start.split_once(' ').unwrap_or((&start, ""));
-    Some(Speech::Asks { method: method.to_owned(), target: target.to_owned(), fields })
+    let (method, target) = (method.to_owned(), target.to_owned());
+    Some(Speech::Asks { method, target, fields, body: body.unwrap_or_default() })
 }
 
 fn expected(text: &str) -> Option<Expected> {

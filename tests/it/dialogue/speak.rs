@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::origin::{Answer, Heard};
-use super::read::{Case, Expected, Field, Speech, Weight};
+use super::read::{Case, Expected, Field, Said, Speech, Weight};
 use super::written::written;
 use crate::support::{Client, HOST, Response, until_runs};
 
@@ -97,7 +97,9 @@ struct Speaking<'a> {
 impl<'a> Speaking<'a> {
     async fn say(&mut self, speech: &'a Speech) -> Result<(), Deviation> {
         match speech {
-            Speech::Asks { method, target, fields } => self.ask(method, target, fields).await,
+            Speech::Asks { method, target, fields, body } => {
+                self.ask(method, target, fields, body).await;
+            }
             Speech::Forwarded(expected) => return self.forwarded(expected).await,
             Speech::Always(speech) => {
                 self.always = Some(speech);
@@ -117,7 +119,7 @@ impl<'a> Speaking<'a> {
                     return Err(Deviation::AskedMore(why));
                 }
                 let mut bytes = std::mem::take(&mut self.interim);
-                bytes.extend(written(&method, &fields, said));
+                bytes.extend(written(&method, &fields, &self.about_this(said)));
                 let _ = answer.send(Answer { bytes, closes: said.closes });
             }
             Speech::Raw(bytes) => {
@@ -133,7 +135,16 @@ impl<'a> Speaking<'a> {
         Ok(())
     }
 
-    async fn ask(&mut self, method: &str, target: &str, fields: &[(String, String)]) {
+    /// With the path of the case's object where a field names it.
+    fn about_this(&self, said: &Said) -> Said {
+        let mut said = said.clone();
+        for (_, value) in &mut said.fields {
+            *value = value.replace("{path}", &self.path);
+        }
+        said
+    }
+
+    async fn ask(&mut self, method: &str, target: &str, fields: &[(String, String)], body: &[u8]) {
         let path = &self.path;
         let target = match target.contains("{path}") || target == "*" {
             true => target.replace("{path}", path),
@@ -153,7 +164,7 @@ impl<'a> Speaking<'a> {
             tokio::time::sleep(SETTLING).await;
         }
         let method = Method::from_bytes(method.as_bytes()).unwrap();
-        let request = self.server.client.request(method, &target);
+        let request = self.server.client.request(method, &target).body(body.to_vec());
         let request =
             fields.iter().fold(request, |request, (name, value)| request.header(name, value));
         self.asked.push_back((tokio::spawn(async move { request.try_send().await }), explained));
@@ -180,6 +191,10 @@ impl<'a> Speaking<'a> {
             true => Deviation::AskedMore(why),
             false => Deviation::Wrong(why),
         })?;
+        if let Some(body) = expected.body.as_ref().filter(|body| **body != request.body) {
+            let (came, body) = (String::from_utf8_lossy(&request.body), body.len());
+            return Err(Deviation::Wrong(format!("the origin got {came:?}, and not {body} bytes")));
+        }
         self.asking.push_back((request.method, request.fields, request.answer));
         Ok(())
     }

@@ -17,10 +17,10 @@ async fn only_who_bears_the_token_purges() {
     let many = json!({ "tags": vec!["t"; tidegate::limits::PURGES_PER_REQUEST_MAX + 1] });
     let table = [
         ("POST", "", body.clone(), 401, "who purges shows the token"),
-        ("POST", "Bearer another-token-than-that", body.clone(), 401, "who purges shows the token"),
-        ("POST", "Basic YTpi", body.clone(), 401, "who purges shows the token"),
-        ("GET", right.as_str(), Value::Null, 405, "write POST"),
-        ("PUT", &right, body.clone(), 405, "write POST"),
+        ("POST", "Bearer another-token-than-that", body.clone(), 401, "this is not the token"),
+        ("POST", "Basic YTpi", body.clone(), 401, "this is not the token"),
+        ("GET", right.as_str(), Value::Null, 405, "send POST"),
+        ("PUT", &right, body.clone(), 405, "send POST"),
         ("POST", &right, Value::Null, 400, "not understood"),
         ("POST", &right, json!("x"), 400, "not understood"),
         ("POST", &right, json!({ "url": "x" }), 400, "unknown field `url`"),
@@ -135,6 +135,9 @@ async fn the_command_purges_and_says_what_is_wrong_in_one_line() -> io::Result<(
     let free = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let nobody = config("nobody.toml", free, token)?;
     let (one, prefix) = (url("/a/one"), url("/a/"));
+    let in_folder = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let (token, none) = (&in_folder("token"), &in_folder("right.toml"));
+    let admin = &format!("http://{}", edge.admin().address());
     let table: &[(&str, &[&str], i32, &str)] = &[
         (&right, &[&one], 0, "purged 1 URL"),
         (&right, &[&one, "--soft"], 0, "purged 1 URL softly"),
@@ -148,9 +151,14 @@ async fn the_command_purges_and_says_what_is_wrong_in_one_line() -> io::Result<(
         (&right, &["--site", "other"], 64, "no site is called \"other\""),
         (&right, &["http://other.test/"], 64, "no site has the host"),
         (&without, &[&one], 64, "`admin.token_file`"),
-        (&wrong, &[&one], 1, "who purges shows the token"),
+        (&wrong, &[&one], 1, "this is not the token"),
         (&nobody, &[&one], 1, "no appliance answers"),
         ("no/such.toml", &[&one], 64, "no/such.toml"),
+        ("no/such.toml", &[&one, "--admin", admin, "--token-file", token], 0, "purged 1 URL"),
+        (&without, &[&one, "--token-file", token], 0, "purged 1 URL"),
+        (&right, &[&one, "--token-file", "no/token"], 64, "no/token cannot be read"),
+        (&right, &[&one, "--token-file", none], 64, "holds no token"),
+        (&right, &[&one, "--admin", "edge", "--token-file", token], 64, "--admin is"),
     ];
     for (config, words, code, said) in table {
         let all = [&["purge", "--config", config][..], words].concat();

@@ -46,6 +46,23 @@ async fn who_comes_after_a_purge_gets_nothing_that_was_asked_for_before() {
 }
 
 #[tokio::test]
+async fn what_was_asked_for_before_a_purge_puts_out_nothing_that_came_after_it() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    let script = Script::of(1000);
+    origin.serve("/film", script.clone());
+    origin.serve_once("/film", script.clone().cache_control("private").head(HeadFault::Held));
+    let edge = purging(&origin, folder.path()).start();
+    let before = held_back(&origin, &edge, 1).await;
+    origin.serve("/film", script.version(2));
+    purge(&edge, json!({ "urls": [url("/film")] })).await;
+    assert_eq!(judge(&origin, "/film", &edge.get("/film").send().await), NEXT);
+    origin.release("/film");
+    assert_eq!(judge(&origin, "/film", &before.join_all().await[0]), WHOLE);
+    assert_eq!(judge(&origin, "/film", &edge.get("/film").send().await), NEXT);
+    assert_eq!(origin.requests("/film").len(), 2, "what is fresh stays");
+}
+
+#[tokio::test]
 async fn a_tag_is_known_when_the_head_comes_and_counts_for_those_who_waited_for_it() {
     for soft in [false, true] {
         let (origin, folder) = (Origin::start(), TempDir::new().unwrap());

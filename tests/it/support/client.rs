@@ -155,8 +155,8 @@ impl Request {
     }
 
     /// With a body.
-    pub(crate) fn body(mut self, body: &'static [u8]) -> Request {
-        self.body = Bytes::from_static(body);
+    pub(crate) fn body(mut self, body: impl Into<Bytes>) -> Request {
+        self.body = body.into();
         self
     }
 

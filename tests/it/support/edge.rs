@@ -278,16 +278,21 @@ const POLL: Duration = Duration::from_millis(10);
 pub(crate) async fn until_runs(admin: &Client, holds: impl Fn(&[(String, u64)]) -> bool) {
     let asked = tokio::time::Instant::now();
     loop {
-        let status = admin.get("/status.json").send().await.body;
-        let status: serde_json::Value = serde_json::from_slice(&status).unwrap();
-        let of = |run: &serde_json::Value| {
-            (run["path"].as_str().unwrap().to_owned(), run["viewers"].as_u64().unwrap())
-        };
-        let runs: Vec<_> = status["runs"].as_array().unwrap().iter().map(of).collect();
+        let runs = runs_of(admin).await;
         if holds(&runs) {
             return;
         }
         assert!(asked.elapsed() < PATIENCE, "runs stay {runs:?}");
         tokio::time::sleep(POLL).await;
     }
+}
+
+/// The paths of the runs in flight, each with its viewers.
+pub(crate) async fn runs_of(admin: &Client) -> Vec<(String, u64)> {
+    let status = admin.get("/status.json").send().await.body;
+    let status: serde_json::Value = serde_json::from_slice(&status).unwrap();
+    let of = |run: &serde_json::Value| {
+        (run["path"].as_str().unwrap().to_owned(), run["viewers"].as_u64().unwrap())
+    };
+    status["runs"].as_array().unwrap().iter().map(of).collect()
 }

@@ -17,8 +17,8 @@ mod verdict;
 pub(crate) use answer::{etag, last_modified};
 pub(crate) use client::{Client, Request, Response, Speaks, Streaming};
 pub(crate) use content::mixed;
-pub(crate) use edge::{Configured, Edge, HOST, until_runs};
-pub(crate) use origin::Origin;
+pub(crate) use edge::{Configured, Edge, HOST, runs_of, until_runs};
+pub(crate) use origin::{Origin, PATIENCE};
 pub(crate) use origin_state::Recorded;
 pub(crate) use process::{Process, has_row, status_of, text, tidegate};
 pub(crate) use script::{

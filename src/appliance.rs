@@ -194,9 +194,7 @@ impl Running {
     /// Evicts `share` percent of what the ram tier keeps, as if others had needed the room.
     pub fn evict(&self, share_percent: u64) {
         let kept_bytes = self.parts.ram.usage().cached_bytes;
-        let whole = self.parts.ram.usage().cached_bytes_max;
-        self.parts.ram.resize(kept_bytes * (100 - share_percent.min(100)) / 100);
-        self.parts.ram.resize(whole);
+        self.parts.ram.evict(kept_bytes * share_percent / 100);
     }
 
     /// Forgets what ram knows of objects, as if others had needed the room.
@@ -219,11 +217,7 @@ impl Running {
     /// Does what [`Running::evict`] does to all of it; stays valid while the appliance drains.
     pub fn ram_emptier(&self) -> impl Fn() + Send + Sync + 'static {
         let ram = self.parts.ram.clone();
-        move || {
-            let whole = ram.usage().cached_bytes_max;
-            ram.resize(0);
-            ram.resize(whole);
-        }
+        move || ram.evict(u64::MAX)
     }
 
     /// Opens the access log's file anew, after it has been moved.

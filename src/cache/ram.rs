@@ -160,6 +160,15 @@ impl Ram {
         self.count_evicted(&left, None);
     }
 
+    /// Evicts `bytes`, or all, and at most a block more.
+    pub fn evict(&self, bytes: u64) {
+        let kept_max = self.policy.kept().bytes.saturating_sub(bytes);
+        let mut next_shard = self.making_room.lock().expect("making room never panics");
+        while self.policy.kept().bytes > kept_max
+            && self.evict_from(&mut next_shard, PIECE_SIZE_BYTES)
+        {}
+    }
+
     /// The pieces held of the first `blocks` blocks of a version, without counting as a use.
     pub fn held(&self, version: VersionId, blocks: u32) -> Vec<(u32, PieceMap)> {
         let block = |index| Some((index, self.peek(&BlockKey { version, index })?.pieces()));

@@ -327,7 +327,8 @@ impl Feed {
     }
 
     /// Whether the first blocks of `span` are held, in ram or on volumes; where they are not, a run
-    /// that is under way or one yet to come brings the rest, and it is remembered which.
+    /// that is under way or one yet to come brings the rest, and it is remembered which. He stays
+    /// with one under way while he reads what is held: left by its other readers it would stop.
     pub(super) fn is_held(&mut self, span: Span) -> bool {
         let Some(end) = span.end.or(self.version.length_bytes()) else { return true };
         let mut position = span.position;
@@ -337,8 +338,10 @@ impl Feed {
             let in_ram = self.shared.ram.peek(&wanted.block).map(|block| block.pieces());
             let held = in_ram.unwrap_or_default().union(self.shared.ssd.held(&wanted.block));
             if held.union(pieces) != held {
-                let runs = &self.shared.filler.runs;
-                self.collapsed = Some(runs.bring(self.version.id, position));
+                let followed = self.shared.filler.runs.follow(self.version.id, position);
+                let brings = followed.filter(|(_, at)| *at == position).map(|(reader, _)| reader);
+                self.collapsed = Some(brings.is_some());
+                self.reader = self.reader.take().or(brings);
                 return false;
             }
             let block_size = self.shared.block_size;

@@ -128,6 +128,31 @@ async fn the_first_viewer_leaving_before_the_head_changes_nothing_for_the_others
 }
 
 #[tokio::test]
+async fn a_run_goes_on_for_who_has_not_caught_up_with_it() {
+    let length = 40 * BLOCK;
+    let held = 20 * BLOCK + BLOCK / 2;
+    let origin = Origin::serving("/film", Script::of(length).ending(Ending::HeldAt(held)));
+    let edge = Edge::in_front_of(&origin)
+        .setting("fill.window", "64 MiB")
+        .ram("256 MiB")
+        .setting("memory.total", "1 GiB")
+        .start();
+    let mut first = edge.get("/film").open().await;
+    first.read_exactly(20 * BLOCK as usize).await.unwrap();
+    let mut slow = edge.get("/film").open().await;
+    slow.read_exactly(PIECE as usize).await.unwrap();
+    drop(first);
+    let left = ["outcome=\"client_left\""];
+    edge.until_metric("tidegate_response_bodies_total", &left, |count| count >= 1.0).await;
+    origin.release("/film");
+    // With nobody reading at its head.
+    edge.until_metric("tidegate_fill_runs_in_flight", &[], |count| count == 0.0).await;
+    let came = follow(&mut slow, origin.content("/film", 1), PIECE).await;
+    assert_eq!(came, (length - PIECE, true));
+    assert_eq!(origin.requests("/film").len(), 1);
+}
+
+#[tokio::test]
 async fn the_last_viewer_leaving_ends_the_run_at_the_next_block_border() {
     let length = 64 * BLOCK;
     let held = 2 * BLOCK + BLOCK / 2;

@@ -26,7 +26,7 @@ use crate::message::passed;
 use crate::message::request::{PassedRequest, RequestError, host_of};
 use crate::message::target::canonical_target;
 use crate::object::ObjectKey;
-use crate::server::BodyRead;
+use crate::server::{BodyRead, leave};
 use crate::site::{Methods, Rule, Scheme, Site};
 
 /// An origin's answer on its way to the viewer.
@@ -55,8 +55,9 @@ impl Delivery {
                 self.pass_on(viewer, body, record, (site, rule)).await
             }
             _ => {
-                self.read(viewer, &body, record)?;
-                Err(DeliveryError::Request(RequestError::MethodRefused))
+                let read = self.read(viewer, &body, record);
+                leave(body, parts.version);
+                read.and(Err(DeliveryError::Request(RequestError::MethodRefused)))
             }
         }
     }
@@ -136,6 +137,7 @@ impl Delivery {
     ) -> Result<RequestBody, DeliveryError> {
         let bytes_max = rule.request_body_bytes_max;
         if body.size_hint().lower() > bytes_max {
+            leave(body, version);
             let error = FillError::RequestBody(BodyFault::TooLong);
             return Err(DeliveryError::Fill(Arc::new(error)));
         }

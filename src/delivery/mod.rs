@@ -60,7 +60,7 @@ use crate::message::target::normalised_path;
 use crate::metrics::Counters;
 use crate::object::{BlockSize, ObjectKey};
 use crate::purge::Token;
-use crate::server::{ConnectionFacts, Handler, Way};
+use crate::server::{ConnectionFacts, Handler, Way, leave};
 use crate::site::{Cmsd, Foresight, RequestCacheControl, Rule, Site, Sites};
 use crate::store::device::Urgency;
 
@@ -134,7 +134,9 @@ impl Handler for Delivery {
         record.told();
         let answered = match viewer.parts.method {
             http::Method::GET | http::Method::HEAD => {
-                self.deliver(&viewer, &body, &mut record).await.map(Done::Object)
+                let answered = self.deliver(&viewer, &body, &mut record).await;
+                leave(body, viewer.parts.version);
+                answered.map(Done::Object)
             }
             // Boxed: these are few, and most requests need no room for them.
             _ => Box::pin(self.act(&viewer, body, &mut record)).await,

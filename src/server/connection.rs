@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use http::Version;
 use http::header::{CONNECTION, HeaderValue, TRANSFER_ENCODING};
+use http_body_util::BodyExt;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -25,6 +26,7 @@ use rustix::net::RecvFlags;
 use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio::task::spawn_local;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 use tracing::debug;
@@ -271,6 +273,23 @@ impl OpenBody {
     }
 }
 
+/// Takes leave of a body that a refusal leaves unread. Over HTTP/2 the stream would be reset right
+/// behind the answer, as RFC 9113 section 8.1 allows, and clients lose the answer by it: so a little
+/// of the body is read for a while, which most end meanwhile.
+pub fn leave(mut body: Incoming, version: Version) {
+    if version != Version::HTTP_2 || body.is_end_stream() {
+        return;
+    }
+    spawn_local(timeout(LEAVE_TAKING, async move {
+        let mut left_bytes = UNREAD_BYTES_MAX;
+        while let Some(Ok(frame)) = body.frame().await {
+            let Ok(bytes) = frame.into_data() else { break };
+            let Some(left) = left_bytes.checked_sub(bytes.len()) else { break };
+            left_bytes = left;
+        }
+    }));
+}
+
 /// Runs the streams of HTTP/2 connections beside them, on the same thread.
 #[derive(Clone)]
 pub(super) struct LocalExecutor {
@@ -279,7 +298,7 @@ pub(super) struct LocalExecutor {
 
 impl<F: Future<Output = ()> + 'static> Executor<F> for LocalExecutor {
     fn execute(&self, stream: F) {
-        tokio::task::spawn_local(self.tasks.track_future(stream));
+        spawn_local(self.tasks.track_future(stream));
     }
 }
 
@@ -290,5 +309,10 @@ const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HTTP1_FIELDS_OF_HYPER: usize = 100;
 /// The least the protocol allows for a connection (RFC 9113 section 6.9.2).
 const H2_RECEIVE_WINDOW_BYTES: u32 = 65_535;
+/// A viewer on a slow way has his answer by then, and one who sends his body nevertheless is heard
+/// no longer.
+const LEAVE_TAKING: Duration = Duration::from_secs(1);
+/// What one window lets him send.
+const UNREAD_BYTES_MAX: usize = H2_RECEIVE_WINDOW_BYTES as usize;
 const H2_PING_INTERVAL: Duration = Duration::from_secs(30);
 const H2_PING_TIMEOUT: Duration = Duration::from_secs(20);

@@ -37,6 +37,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use connection::leave;
 pub use listener::{HandedOver, Inbox, ReusePort, Source, bind, bind_group, hand_over, inbox};
 pub use systemd::{ListenerName, PassedSocket, PassedSocketError, take_passed_sockets};
 pub use tls::{Choose, Tls};

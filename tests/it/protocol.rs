@@ -1,6 +1,8 @@
 //! What is spoken with viewers and origins: methods, bodies, heads, names, HTTP/1.1 and HTTP/2.
 
 use http::Method;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::support::{BLOCK, Edge, HOST, Origin, PIECE, Script, Speaks, Verdict, judge};
@@ -79,6 +81,44 @@ async fn a_connection_is_for_the_host_it_was_opened_for() {
     let other = asked("localhost").await;
     let body = String::from_utf8_lossy(&other.body).into_owned();
     assert_eq!((other.status, &*body), (421, "421: the connection was opened for another host\n"));
+}
+
+/// A frame of a stream below 256 (RFC 9113 section 4.1).
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(payload.len()).unwrap();
+    [&[0, 0, length, kind, flags, 0, 0, 0, stream], payload].concat()
+}
+
+/// RFC 9113 section 8.1 allows the reset at once; clients lose the answer by it.
+#[tokio::test]
+async fn a_refusal_over_http_2_is_not_followed_by_a_reset_while_the_body_comes() {
+    const DATA: u8 = 0;
+    const HEADERS: u8 = 1;
+    const RST_STREAM: u8 = 3;
+    const SETTINGS: u8 = 4;
+    const PING: u8 = 6;
+    const END_STREAM: u8 = 1;
+    const END_HEADERS: u8 = 4;
+    let (_origin, edge) = started();
+    // POST, http and /, by their numbers (RFC 7541 appendix A), and the authority.
+    let asked = [&[0x83, 0x86, 0x84, 0x41, HOST.len() as u8], HOST.as_bytes()].concat();
+    let mut viewer = TcpStream::connect(edge.client().address()).await.unwrap();
+    viewer.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    viewer.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
+    viewer.write_all(&frame(HEADERS, END_HEADERS, 1, &asked)).await.unwrap();
+    let mut kinds = Vec::new();
+    while !kinds.contains(&PING) {
+        let mut head = [0; 9];
+        viewer.read_exact(&mut head).await.unwrap();
+        let mut payload = vec![0; usize::from(u16::from_be_bytes([head[1], head[2]]))];
+        viewer.read_exact(&mut payload).await.unwrap();
+        kinds.push(head[3]);
+        if [HEADERS, DATA].contains(&head[3]) && head[4] & END_STREAM != 0 {
+            viewer.write_all(&frame(DATA, END_STREAM, 1, b"the rest")).await.unwrap();
+            viewer.write_all(&frame(PING, 0, 0, &[0; 8])).await.unwrap();
+        }
+    }
+    assert!(kinds.contains(&HEADERS) && !kinds.contains(&RST_STREAM), "{kinds:?}");
 }
 
 #[tokio::test]

@@ -65,7 +65,10 @@ function chunk(n) {
 /** When the n-th chunk is made: at its end. */
 const madeAt = n => begun + (n + 1) * CHUNK_S * 1000;
 const partsMade = () => Math.floor((Date.now() - begun) / (PART_S * 1000));
-const until = time => new Promise(resolve => setTimeout(resolve, Math.max(0, time - Date.now())));
+/** A timer may come before its time by this clock, and what is not made then is not in the playlist. */
+async function until(time) {
+  while (Date.now() < time) await new Promise(resolve => setTimeout(resolve, time - Date.now()));
+}
 const partMadeAt = part => madeAt((part + 1) * CHUNKS_OF_PART - 1);
 
 function playlist() {

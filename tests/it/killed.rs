@@ -4,7 +4,6 @@
 //! A few rounds in the usual run; `TIDEGATE_ROUNDS=50 cargo nextest run killed` for more of them.
 //! `TIDEGATE_SEED` repeats a choice of requests, though not the moment of the kill.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,40 +11,15 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
-use crate::support::{BLOCK, Client, HOST, Origin, PIECE, Process, Script, Verdict, judge, mixed};
+use crate::support::{
+    BLOCK, Client, HOST, Origin, PIECE, Process, Script, Verdict, judge, keeping, mixed,
+};
 
 /// Each start seals what was open at the kill: a volume for many rounds has many regions, so that
 /// none is given up.
 fn config(folder: &Path, origin: &Origin, rounds: u64) -> PathBuf {
     let size = if rounds > 8 { "16 GiB" } else { "512 MiB" };
-    let (path, volume) = (folder.join("edge.toml"), folder.join("volume"));
-    let text = format!(
-        r#"
-listeners.http = ["127.0.0.1:0"]
-listeners.admin = ["127.0.0.1:0"]
-log.access = "off"
-log.level = "info"
-threads.workers = 2
-memory.ram = "64 MiB"
-memory.total = "256 MiB"
-ssd.admission = "all"
-ssd.state = {state:?}
-
-[[ssd.volumes]]
-path = {volume:?}
-size = "{size}"
-writes_per_day = "1000x"
-
-[[sites]]
-name = "media"
-hosts = [{HOST:?}]
-origins = ["http://{origin}"]
-"#,
-        state = folder.join("state.json"),
-        origin = origin.address(),
-    );
-    fs::write(&path, text).unwrap();
-    path
+    keeping(folder, size, &format!("origins = [\"http://{}\"]", origin.address()))
 }
 
 /// The objects: small ones and large ones, each of a length of its own.

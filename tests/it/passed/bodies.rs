@@ -210,16 +210,22 @@ async fn what_an_origin_has_said_is_read_although_it_takes_no_more() {
     }
 }
 
-#[tokio::test]
-async fn an_origin_may_answer_while_it_reads() {
-    let origin = Driven::start();
-    let edge = origin.edge().start();
-    let mut viewer = Said::to(&edge).await;
+/// A viewer who has sent five bytes of nine and has a head, and the origin who has sent half a body.
+async fn half_answered(origin: &Driven, edge: &Edge) -> (Said, Asked) {
+    let mut viewer = Said::to(edge).await;
     viewer.say(posted("/up", "Content-Length: 9\r\n") + "first").await;
     let mut asked = origin.asked().await;
     assert_eq!(asked.said.exactly(5).await, b"first");
     asked.said.say("HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf").await;
     assert!(viewer.head().await.starts_with("HTTP/1.1 200 "));
+    (viewer, asked)
+}
+
+#[tokio::test]
+async fn an_origin_may_answer_while_it_reads() {
+    let origin = Driven::start();
+    let edge = origin.edge().start();
+    let (mut viewer, mut asked) = half_answered(&origin, &edge).await;
     assert_eq!(viewer.exactly(4).await, b"half");
     viewer.say("last").await;
     assert_eq!(asked.said.exactly(4).await, b"last");
@@ -232,12 +238,7 @@ async fn an_origin_may_answer_while_it_reads() {
 async fn a_viewer_who_stops_when_he_is_answered_loses_nothing_of_that() {
     let origin = Driven::start();
     let edge = origin.edge().setting("limits.slow_reader.period", "1s").start();
-    let mut viewer = Said::to(&edge).await;
-    viewer.say(posted("/up", "Content-Length: 9\r\n") + "first").await;
-    let mut asked = origin.asked().await;
-    assert_eq!(asked.said.exactly(5).await, b"first");
-    asked.said.say("HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf").await;
-    assert!(viewer.head().await.starts_with("HTTP/1.1 200 "));
+    let (mut viewer, mut asked) = half_answered(&origin, &edge).await;
     // Longer than he has for what he owes.
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     asked.said.say("rest").await;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use super::*;
-use crate::support::{Client, Process};
+use crate::support::{Client, Process, keeping};
 
 const OLD: &str =
     "HTTP/1.1 200 OK\r\nCache-Control: max-age=600\r\nETag: \"1\"\r\nContent-Length: 3\r\n\r\nold";
@@ -128,38 +128,12 @@ async fn it_ends_although_the_viewer_who_changed_it_has_left() {
     assert_eq!(after.await.unwrap().body, "new");
 }
 
-/// With a volume that keeps everything, and an origin before it that nobody can reach.
+/// With an origin before it that nobody can reach.
 fn config(folder: &Path, origin: &Driven) -> PathBuf {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let (path, volume) = (folder.join("edge.toml"), folder.join("volume"));
-    let text = format!(
-        r#"
-listeners.http = ["127.0.0.1:0"]
-listeners.admin = ["127.0.0.1:0"]
-log.access = "off"
-log.level = "info"
-threads.workers = 1
-memory.ram = "64 MiB"
-memory.total = "256 MiB"
-ssd.admission = "all"
-ssd.state = {state:?}
-
-[[ssd.volumes]]
-path = {volume:?}
-size = "256 MiB"
-writes_per_day = "1000x"
-
-[[sites]]
-name = "media"
-hosts = [{HOST:?}]
-origins = ["http://{closed}", "http://{origin}"]
-methods = ["POST"]
-"#,
-        state = folder.join("state.json"),
-        origin = origin.0.local_addr().unwrap(),
-    );
-    fs::write(&path, text).unwrap();
-    path
+    let origin = origin.0.local_addr().unwrap();
+    let origins = format!("origins = [\"http://{closed}\", \"http://{origin}\"]");
+    keeping(folder, "256 MiB", &format!("{origins}\nmethods = [\"POST\"]"))
 }
 
 async fn get_of(edge: &Process, path: &str, origin: &Driven, answer: &str) -> String {

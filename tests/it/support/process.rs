@@ -1,9 +1,10 @@
 //! The real binary: serving, when what it logs is kept and it is killed when dropped; or asked
 //! something by an operator, and waited for.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -12,8 +13,40 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::client::Client;
-use super::edge::Edge;
+use super::edge::{Edge, HOST};
 use super::origin::PATIENCE;
+
+/// The configuration of a process with a volume of `size` in `folder` that keeps everything; `site`
+/// is what its one site says beside its name.
+pub(crate) fn keeping(folder: &Path, size: &str, site: &str) -> PathBuf {
+    let (path, volume) = (folder.join("edge.toml"), folder.join("volume"));
+    let text = format!(
+        r#"
+listeners.http = ["127.0.0.1:0"]
+listeners.admin = ["127.0.0.1:0"]
+log.access = "off"
+log.level = "info"
+threads.workers = 2
+memory.ram = "64 MiB"
+memory.total = "256 MiB"
+ssd.admission = "all"
+ssd.state = {state:?}
+
+[[ssd.volumes]]
+path = {volume:?}
+size = "{size}"
+writes_per_day = "1000x"
+
+[[sites]]
+name = "media"
+hosts = [{HOST:?}]
+{site}
+"#,
+        state = folder.join("state.json"),
+    );
+    fs::write(&path, text).unwrap();
+    path
+}
 
 /// A process of its own.
 #[derive(Debug)]

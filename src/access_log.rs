@@ -10,11 +10,13 @@ mod request_id;
 mod writer;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 use std::{error, fmt, io, thread};
+
+use arc_swap::ArcSwap;
 
 pub use self::entry::{ClientBits, Entry, Outcome, PlayerTold, Target};
 use self::recent::Latest;
@@ -57,10 +59,8 @@ pub enum Recent {
 /// The access log; clones are handles of the same log.
 #[derive(Clone, Debug)]
 pub struct AccessLog {
-    /// `None` when nobody would read a line.
-    sender: Option<SyncSender<Message>>,
+    sender: SyncSender<Message>,
     shared: Arc<Shared>,
-    client_bits: ClientBits,
 }
 
 impl AccessLog {
@@ -77,14 +77,9 @@ impl AccessLog {
         settings: &Settings,
         output: Output,
     ) -> Result<(AccessLog, LogWriter), AccessLogError> {
-        let shared = Arc::new(Shared::new(settings.recent));
+        let shared = Arc::new(Shared::new(settings));
         let (sender, receiver) = mpsc::sync_channel(limits::ACCESS_LOG_LINES_WAITING_MAX);
-        let unread = settings.destination == Destination::Off && settings.recent == Recent::NotKept;
-        let log = AccessLog {
-            sender: (!unread).then(|| sender.clone()),
-            shared: Arc::clone(&shared),
-            client_bits: settings.client_bits,
-        };
+        let log = AccessLog { sender: sender.clone(), shared: Arc::clone(&shared) };
         let (done, ended) = mpsc::sync_channel::<()>(0);
         let run = {
             let shared = Arc::clone(&shared);
@@ -103,18 +98,40 @@ impl AccessLog {
 
     /// Writes one line about a request, or drops and counts it; never waits.
     pub fn record(&self, entry: &Entry<'_>) {
-        let Some(sender) = &self.sender else { return };
+        if self.shared.unread.load(Ordering::Relaxed) {
+            return;
+        }
         if self.shared.waiting_bytes.load(Ordering::Relaxed) > limits::ACCESS_LOG_BYTES_WAITING_MAX
         {
             return self.shared.drop_lines(1);
         }
-        let line = Line { time: entry.time, text: entry.to_line(self.client_bits) };
+        let line = Line { time: entry.time, text: entry.to_line(**self.shared.client_bits.load()) };
         let line_bytes = line.text.capacity();
         self.shared.waiting_bytes.fetch_add(line_bytes, Ordering::Relaxed);
-        if sender.try_send(Message::Line(line)).is_err() {
+        if self.sender.try_send(Message::Line(line)).is_err() {
             self.shared.waiting_bytes.fetch_sub(line_bytes, Ordering::Relaxed);
             self.shared.drop_lines(1);
         }
+    }
+
+    /// Opens the destination that `settings` name, for [`AccessLog::adopt`].
+    ///
+    /// # Errors
+    /// `Open` or `Stdout` by the destination.
+    pub fn next_output(settings: &Settings) -> Result<NextOutput, AccessLogError> {
+        Output::open(&settings.destination).map(NextOutput)
+    }
+
+    /// Writes what comes from now on as `settings` say, and to `output` where there is one. Whether
+    /// the latest requests are kept stays as it was.
+    pub fn adopt(&self, settings: &Settings, output: Option<NextOutput>) {
+        self.shared.client_bits.store(Arc::new(settings.client_bits));
+        self.shared.unread.store(self.shared.is_unread(settings), Ordering::Relaxed);
+        let Some(NextOutput(output)) = output else { return };
+        *self.shared.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(output);
+        self.shared.reopen.store(true, Ordering::Release);
+        // No room: the writer is awake.
+        let _ = self.sender.try_send(Message::Wake);
     }
 
     /// Lines that were lost.
@@ -127,6 +144,9 @@ impl AccessLog {
         self.shared.latest.as_ref().map_or_else(Vec::new, Latest::read)
     }
 }
+
+/// A destination that was opened, and that nothing was written to yet.
+pub struct NextOutput(Output);
 
 /// The writing thread's owner.
 #[derive(Debug)]
@@ -181,21 +201,35 @@ struct Shared {
     dropped: AtomicU64,
     /// The capacity of lines in the channel.
     waiting_bytes: AtomicUsize,
+    /// Nobody would read a line.
+    unread: AtomicBool,
+    client_bits: ArcSwap<ClientBits>,
     reopen: AtomicBool,
+    /// What to write to instead of opening the same again.
+    next: Mutex<Option<Output>>,
     end: AtomicBool,
     /// `None` when the latest requests are not kept.
     latest: Option<Latest>,
 }
 
 impl Shared {
-    fn new(recent: Recent) -> Shared {
-        Shared {
+    fn new(settings: &Settings) -> Shared {
+        let shared = Shared {
+            unread: AtomicBool::new(false),
+            client_bits: ArcSwap::from_pointee(settings.client_bits),
+            next: Mutex::default(),
             dropped: AtomicU64::new(0),
             waiting_bytes: AtomicUsize::new(0),
             reopen: AtomicBool::new(false),
             end: AtomicBool::new(false),
-            latest: (recent == Recent::Kept).then(Latest::default),
-        }
+            latest: (settings.recent == Recent::Kept).then(Latest::default),
+        };
+        shared.unread.store(shared.is_unread(settings), Ordering::Relaxed);
+        shared
+    }
+
+    fn is_unread(&self, settings: &Settings) -> bool {
+        settings.destination == Destination::Off && self.latest.is_none()
     }
 
     fn drop_lines(&self, count: u64) {

@@ -138,8 +138,8 @@ impl Appliance {
             .map_err(system("the fill runtime"))?;
         let (log, log_writer) =
             AccessLog::start(&log_settings(&config)).map_err(ApplianceError::Log)?;
-        let tls = tls(&config)?;
         let parts = Arc::new(Parts::build(config, &fill_runtime, log)?);
+        let tls = tls(parts.live.certificates.clone())?;
         figures::register(&parts);
         let Sockets { own, passed, admin, addresses } = Sockets::open(&parts.config, passed)?;
         let (drain, close_admin) = (CancellationToken::new(), CancellationToken::new());

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, HeaderMap, HeaderName, HeaderValue};
 use rustls_pki_types::CertificateDer;
 
@@ -30,7 +31,8 @@ mod players;
 /// One publisher's content: host names, origins and rules.
 #[derive(Clone, Debug)]
 pub struct Site {
-    /// Its index in the configuration.
+    /// Its index in the configuration that was started with, or the next that was free when it was
+    /// added: good for one process, in which it is never another site's.
     pub id: SiteId,
     /// What people and metrics call it.
     pub name: String,
@@ -97,7 +99,7 @@ pub enum Redirects {
 }
 
 /// Where a site's content comes from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Origin {
     /// Plain or TLS.
     pub scheme: Scheme,
@@ -340,10 +342,15 @@ impl FieldEdits {
     }
 }
 
+/// The sites of now: a reload puts others in their place. Who has begun with one keeps it.
+pub type CurrentSites = ArcSwap<Sites>;
+
 /// Every site, found by host.
 #[derive(Clone, Debug, Default)]
 pub struct Sites {
     all: Vec<Arc<Site>>,
+    /// Those that there are and those that there were, by their ids.
+    by_id: Vec<Arc<Site>>,
     exact: HashMap<String, SiteId>,
     /// By what follows the star: `.example.com` for `*.example.com`.
     under: HashMap<String, SiteId>,
@@ -366,7 +373,36 @@ impl Sites {
             }
         }
         found.all = sites.into_iter().map(Arc::new).collect();
+        found.by_id.clone_from(&found.all);
         found
+    }
+
+    /// The same sites in the place of `before`: one whose name was known keeps its id, and the id of
+    /// one that is gone is nobody else's, as what is held of it is found by it.
+    pub fn succeeding(&self, before: &Sites) -> Sites {
+        let mut by_id = before.by_id.clone();
+        let mut renumbered = Vec::with_capacity(self.all.len());
+        for site in &self.all {
+            let known = by_id.iter().position(|former| former.name == site.name);
+            let index = known.unwrap_or(by_id.len());
+            let site = Site { id: SiteId(index as u16), ..Site::clone(site) };
+            renumbered.push(site.clone());
+            match known {
+                Some(index) => by_id[index] = Arc::new(site),
+                None => by_id.push(Arc::new(site)),
+            }
+        }
+        Sites { by_id, ..Sites::new(renumbered) }
+    }
+
+    /// How many ids have been given.
+    pub fn ids(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// The site with this id, which may be gone.
+    pub fn get(&self, id: SiteId) -> Option<&Arc<Site>> {
+        self.by_id.get(usize::from(id.0))
     }
 
     /// The site of `host` (lower case, without port): exact name, then longest wildcard, then `*`.
@@ -377,10 +413,10 @@ impl Sites {
             dots.map(|dot| &host[dot..]).find_map(|suffix| self.under.get(suffix))
         };
         let id = self.exact.get(host).or_else(wildcard).or(self.any.as_ref())?;
-        self.all.get(usize::from(id.0))
+        self.get(*id)
     }
 
-    /// All of them, in the order they were configured.
+    /// All that there are, in the order they were configured.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<Site>> {
         self.all.iter()
     }
@@ -429,6 +465,24 @@ mod tests {
             assert_eq!(id(&narrow, host), without_any, "{host}");
             assert_eq!(id(&wide, host), with_any, "{host}");
         }
+    }
+
+    #[test]
+    fn a_site_keeps_its_id_and_gives_it_to_nobody() {
+        let named = |id: u16, name: &str| Site {
+            name: name.to_owned(),
+            hosts: vec![format!("{name}.test")],
+            ..site(id, &[])
+        };
+        let ids = |sites: &Sites| sites.iter().map(|site| site.id.0).collect::<Vec<_>>();
+        let first = Sites::new(vec![named(0, "a"), named(1, "b")]);
+        let second = Sites::new(vec![named(0, "b"), named(1, "c")]).succeeding(&first);
+        assert_eq!(ids(&second), [1, 2]);
+        assert_eq!(second.find("b.test").unwrap().id, SiteId(1));
+        assert!(second.find("a.test").is_none());
+        assert_eq!(second.get(SiteId(0)).unwrap().name, "a");
+        let third = Sites::new(vec![named(0, "a"), named(1, "d")]).succeeding(&second);
+        assert_eq!((ids(&third), third.ids()), (vec![0, 3], 4));
     }
 
     #[test]

@@ -3,10 +3,12 @@
 //! Only this thread ever waits for the file. What cannot be written is counted as dropped and not
 //! tried again; a line torn by a failed write is closed, so that the next one stands alone.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::Duration;
@@ -26,6 +28,12 @@ pub(super) struct Output {
     file: Option<Box<dyn Write + Send>>,
     /// What to open again; `None` when that makes no sense.
     path: Option<PathBuf>,
+}
+
+impl fmt::Debug for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Output").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 impl Output {
@@ -80,7 +88,7 @@ pub(super) fn run(receiver: &Receiver<Message>, output: Output, shared: &Shared)
         let full = writer.batch.len() >= BATCH_BYTES_MAX;
         writer.write_batch();
         if shared.reopening() {
-            writer.output.reopen();
+            writer.reopen();
         }
         if !full && !shared.ending() {
             thread::sleep(BATCH_PAUSE);
@@ -99,6 +107,14 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
+    fn reopen(&mut self) {
+        let next = self.shared.next.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match next {
+            Some(next) => (self.output, self.torn) = (next, false),
+            None => self.output.reopen(),
+        }
+    }
+
     /// Takes what waits, up to one batch.
     fn gather(&mut self, first: Message, receiver: &Receiver<Message>) {
         let mut lines = Vec::new();

@@ -6,6 +6,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -16,7 +17,7 @@ use crate::access_log::{self, AccessLog, ClientBits, Destination};
 use crate::cache::heads::Heads;
 use crate::cache::ram::{Ram, RamSettings};
 use crate::cache::ssd::{Ssd, SsdParts};
-use crate::config::{AccessLogTarget, Config, Limits, ListenerKind};
+use crate::config::{AccessLogTarget, Certificates, Config, Limits, ListenerKind};
 use crate::control::Readiness;
 use crate::delivery::{Delivery, Shared};
 use crate::fill::Filler;
@@ -29,9 +30,9 @@ use crate::limits::{
 use crate::memory::{Class, Governor, Reservation, Use};
 use crate::metrics::Metrics;
 use crate::object::VersionNumbers;
-use crate::purge::{Keeper, Purges};
+use crate::purge::{Keeper, Purges, Token};
 use crate::server::{ConnectionCounts, ServerContext, ServerSettings, Tls};
-use crate::site::Sites;
+use crate::site::CurrentSites;
 
 /// What every thread shares.
 pub(super) struct Parts {
@@ -40,7 +41,7 @@ pub(super) struct Parts {
     pub(super) ram: Arc<Ram>,
     pub(super) ssd: Arc<Ssd>,
     pub(super) ssd_watch: ssd::Watch,
-    pub(super) sites: Arc<Sites>,
+    pub(super) sites: Arc<CurrentSites>,
     pub(super) purges: Arc<Purges>,
     /// Taken at the end.
     pub(super) keeper: Mutex<Option<Keeper>>,
@@ -53,8 +54,28 @@ pub(super) struct Parts {
     pub(super) permits: Arc<Semaphore>,
     pub(super) connections: Vec<Arc<ConnectionCounts>>,
     pub(super) started: Instant,
+    pub(super) live: Live,
     _heads_reserved: Option<Reservation>,
     _connections_reserved: Option<Reservation>,
+}
+
+/// What a reload puts in the place of what was, beside the sites; who has begun goes on with what
+/// was.
+pub(super) struct Live {
+    pub(super) certificates: Arc<ArcSwap<Certificates>>,
+    pub(super) server: Arc<ArcSwap<ServerSettings>>,
+    pub(super) token: Arc<ArcSwapOption<Token>>,
+}
+
+impl Live {
+    fn new(config: &Config) -> Live {
+        let server = server_settings(&config.limits);
+        Live {
+            certificates: Arc::new(ArcSwap::from_pointee(config.certificates.clone())),
+            server: Arc::new(ArcSwap::from_pointee(server)),
+            token: Arc::new(ArcSwapOption::from_pointee(config.admin.token.clone())),
+        }
+    }
 }
 
 impl Parts {
@@ -75,7 +96,8 @@ impl Parts {
         let ram = ram.map_err(|source| ApplianceError::System { what: "the ram tier", source })?;
         let heads = Arc::new(Heads::new(budget.heads_bytes));
         let client = client(&config, &governor)?;
-        let (metrics, sites) = (Metrics::new(), Arc::new(config.sites.clone()));
+        let metrics = Metrics::new();
+        let sites = Arc::new(CurrentSites::from_pointee(config.sites.clone()));
         let tier = SsdParts {
             ram: ram.clone(),
             heads: heads.clone(),
@@ -86,7 +108,7 @@ impl Parts {
             bypass_bytes_per_second: config.ssd.bypass_bytes,
         };
         let (ssd, ssd_watch) = ssd::start(&config, tier)?;
-        let (purges, keeper) = purges(&config, &sites)?;
+        let (purges, keeper) = purges(&config, sites.clone())?;
         let filler = Arc::new(Filler {
             runtime: fill_runtime.handle().clone(),
             heads: heads.clone(),
@@ -125,6 +147,7 @@ impl Parts {
             readiness: Readiness::new(),
             connections,
             started: Instant::now(),
+            live: Live::new(&config),
             budget,
             governor,
             config,
@@ -133,7 +156,7 @@ impl Parts {
 
     pub(super) fn context(&self, worker: usize) -> Arc<ServerContext> {
         Arc::new(ServerContext {
-            settings: server_settings(&self.config.limits),
+            settings: self.live.server.clone(),
             permits: self.permits.clone(),
             counts: self.connections[worker].clone(),
         })
@@ -147,7 +170,7 @@ impl Parts {
             ram: self.ram.clone(),
             ssd: self.ssd.clone(),
             filler: self.filler.clone(),
-            token: self.config.admin.token.clone(),
+            token: self.live.token.clone(),
             governor: self.governor.clone(),
             block_size: self.config.block_size,
             patience: patience + self.config.fill.progress_timeout,
@@ -162,7 +185,10 @@ impl Parts {
 }
 
 /// What was purged; where nothing outlives the process, nothing of that comes back either.
-fn purges(config: &Config, sites: &Sites) -> Result<(Arc<Purges>, Keeper), ApplianceError> {
+fn purges(
+    config: &Config,
+    sites: Arc<CurrentSites>,
+) -> Result<(Arc<Purges>, Keeper), ApplianceError> {
     let journal = (!config.ssd.volumes.is_empty()).then(|| config.ssd.purges());
     let started = Purges::start(sites, journal.as_deref());
     started.map_err(|source| ApplianceError::System { what: "a thread", source })
@@ -274,12 +300,13 @@ pub(super) fn log_settings(config: &Config) -> access_log::Settings {
     }
 }
 
-pub(super) fn tls(config: &Config) -> Result<Option<Tls>, ApplianceError> {
-    if config.certificates.is_empty() {
+/// TLS with the certificates of now.
+pub(super) fn tls(certificates: Arc<ArcSwap<Certificates>>) -> Result<Option<Tls>, ApplianceError> {
+    if certificates.load().is_empty() {
         return Ok(None);
     }
-    let certificates = config.certificates.clone();
-    let choose = move |name: Option<&str>| certificates.find(name).map(|one| one.key.clone());
+    let choose =
+        move |name: Option<&str>| certificates.load().find(name).map(|one| one.key.clone());
     Tls::new(choose).map(Some).map_err(|error| ApplianceError::Tls(error.to_string()))
 }
 

@@ -273,7 +273,7 @@ fn tier_volume(config: &config::Ssd, volume: &SsdVolume, tier: &SsdParts) -> Tie
         ..AdmissionSettings::default()
     };
     let admission = Admission::new(sizes, settings, Instant::now());
-    for site in tier.sites.iter() {
+    for site in tier.sites.load().iter() {
         admission.set_site_share(site.id, f64::from(site.ssd_percent) / 100.0);
     }
     TierVolume::new(volume.name.clone(), volume.weight, admission)
@@ -319,6 +319,7 @@ mod tests {
     use crate::cache::ssd::Change;
     use crate::memory::Governor;
     use crate::object::{ObjectKey, SiteId};
+    use crate::site::CurrentSites;
     use crate::store::device::{Faults, Simulated, Simulation, Urgency};
     use crate::store::volume::HeadWrite;
     use crate::store::{Geometry, ObjectHash, SiteHash};
@@ -337,7 +338,7 @@ mod tests {
             governor: Governor::new(16 << 20, 16 << 20),
             block_size,
             runtime: Handle::current(),
-            sites: Arc::new(config.sites),
+            sites: Arc::new(CurrentSites::from_pointee(config.sites)),
             bypass_bytes_per_second: 0,
         };
         let sizes = AdmissionSizes { volume_bytes: 32 << 20, blocks_max: 32 };

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::runtime::LocalRuntime;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -130,13 +131,13 @@ pub(super) fn start_admin(
         });
         let (metrics, readiness) = (parts.metrics.clone(), parts.readiness.clone());
         let (purges, sites) = (parts.purges.clone(), parts.sites.clone());
-        let purger = Purger { purges, sites, token: parts.config.admin.token.clone() };
+        let purger = Purger { purges, sites, token: parts.live.token.clone() };
         let admin = Rc::new(Admin::new(metrics, readiness, status, explain, purger));
         let context = Arc::new(ServerContext {
-            settings: ServerSettings {
+            settings: Arc::new(ArcSwap::from_pointee(ServerSettings {
                 drain_timeout: ADMIN_ENDS_WITHIN,
                 ..server_settings(&parts.config.limits)
-            },
+            })),
             permits: Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX)),
             counts: Arc::default(),
         });

@@ -14,9 +14,9 @@ use crate::cache::heads::{Head, Ranges, Version};
 use crate::message::freshness::{Assessment, Exchange, Freshness, assess};
 use crate::message::recorded::{RecordedResponse, RecordedValidator};
 use crate::message::response;
-use crate::object::VersionId;
+use crate::object::{ObjectKey, VersionId};
 use crate::purge::{Birth, Tags};
-use crate::site::Rule;
+use crate::site::{Rule, Site};
 
 #[derive(Serialize, Deserialize)]
 struct RecordedObject {
@@ -55,6 +55,13 @@ pub(super) struct ObjectName<'a> {
     pub(super) site: &'a str,
     /// Its path and query.
     pub(super) target: &'a str,
+}
+
+impl<'a> ObjectName<'a> {
+    /// Of an object of `site`.
+    pub(super) fn of(site: &'a Site, key: &'a ObjectKey) -> ObjectName<'a> {
+        ObjectName { site: &site.name, target: key.target() }
+    }
 }
 
 /// The record of an object. Variants whose length is not known are left out: nothing of them is

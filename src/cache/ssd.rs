@@ -33,14 +33,13 @@ pub use self::volumes::{TierVolume, Volumes};
 use self::writes::{Admitted, Beside, Writing};
 pub use self::writes::{Change, Worth};
 use crate::cache::admission::{Decision, Sight, Use as Sighted};
-use crate::cache::head_record::ObjectName;
 use crate::cache::heads::{Head, Heads, Version};
 use crate::cache::ram::{Ram, RamBlock};
 use crate::cache::shadow::{Asked, Reader, ShadowReport, ShadowSettings, Shadows};
 use crate::limits::{PIECE_SIZE_BYTES, SSD_LIFETIME_MIN, SSD_READ_AHEAD_MAX};
 use crate::memory::Governor;
 use crate::object::{BlockKey, BlockSize, ObjectKey, PieceMap, SiteId};
-use crate::site::{Keep, Rule, Site, Sites};
+use crate::site::{CurrentSites, Keep, Site};
 use crate::store::{ObjectHash, SiteHash};
 
 /// What the tier is made of.
@@ -56,7 +55,7 @@ pub struct SsdParts {
     /// Where reads are waited for, so that a viewer who leaves takes none down.
     pub runtime: Handle,
     /// Whose objects: their names outlive their places in the configuration.
-    pub sites: Arc<Sites>,
+    pub sites: Arc<CurrentSites>,
     /// Bytes a second that may be asked of origins because a volume is ill.
     pub bypass_bytes_per_second: u64,
 }
@@ -344,8 +343,8 @@ impl Ssd {
         self.volumes.online().any(|tier_volume| tier_volume.volume().holds_head(object))
     }
 
-    fn site(&self, site: SiteId) -> Option<&Arc<Site>> {
-        self.parts.sites.iter().nth(usize::from(site.0))
+    fn site(&self, site: SiteId) -> Option<Arc<Site>> {
+        self.parts.sites.load().get(site).cloned()
     }
 
     fn object(&self, key: &ObjectKey) -> ObjectHash {
@@ -353,20 +352,9 @@ impl Ssd {
         ObjectHash(xxh3_128_with_seed(key.target().as_bytes(), site_hash.0))
     }
 
-    fn rule(&self, key: &ObjectKey) -> Option<&Rule> {
-        self.site(key.site()).map(|site| site.rule_for(key.path()))
-    }
-
-    fn name_of<'a>(&'a self, key: &'a ObjectKey) -> ObjectName<'a> {
-        ObjectName { site: self.site_name(key.site()), target: key.target() }
-    }
-
-    fn site_name(&self, site: SiteId) -> &str {
-        self.site(site).map_or("", |site| &site.name)
-    }
-
     fn site_hash(&self, site: SiteId) -> SiteHash {
-        SiteHash(xxh3_64(self.site_name(site).as_bytes()))
+        let site = self.site(site);
+        SiteHash(xxh3_64(site.as_ref().map_or(&[][..], |site| site.name.as_bytes())))
     }
 }
 
@@ -394,7 +382,7 @@ mod tests {
 
     use super::*;
     use crate::cache::admission::{Admission, AdmissionSettings, AdmissionSizes, Mode};
-    use crate::cache::head_record::encoded;
+    use crate::cache::head_record::{ObjectName, encoded};
     use crate::cache::heads::Known;
     use crate::cache::ram::RamSettings;
     use crate::memory::{Class, Use};
@@ -402,7 +390,7 @@ mod tests {
     use crate::message::response::Stored;
     use crate::message::vary::VariantKey;
     use crate::object::VersionNumbers;
-    use crate::site::Lifetimes;
+    use crate::site::{Lifetimes, Rule, Sites};
     use crate::store::device::{Device, Disk, Faults, Share, Simulated, Simulation, Urgency};
     use crate::store::volume::{HeadWrite, SmallBody, Trust, VolumeSettings};
     use crate::store::{Geometry, Volume, VolumeId};
@@ -452,7 +440,10 @@ mod tests {
             governor: Governor::new(16 << 20, 16 << 20),
             block_size: BlockSize::MAX,
             runtime: Handle::current(),
-            sites: Arc::new(Sites::new(vec![site(Lifetimes::default(), Keep::Ssd)])),
+            sites: Arc::new(CurrentSites::from_pointee(Sites::new(vec![site(
+                Lifetimes::default(),
+                Keep::Ssd,
+            )]))),
             bypass_bytes_per_second,
         };
         let volumes = Volumes::new(vec![TierVolume::new("v".to_owned(), 1, admission)]);

@@ -179,7 +179,7 @@ mod tests {
     use crate::metrics::ssd::{Latency, SsdSample, VolumeSample};
     use crate::object::PieceMap;
     use crate::purge::Purges;
-    use crate::site::Sites;
+    use crate::site::CurrentSites;
 
     fn admin() -> Admin {
         let metrics = Metrics::new();
@@ -210,9 +210,9 @@ mod tests {
             let error = format!("asked for {} with {:?}", head.uri, head.headers.get("range"));
             Box::pin(async { Err(Unexplained { error }) })
         };
-        let sites = Arc::<Sites>::default();
-        let (purges, _) = Purges::start(&sites, None).unwrap();
-        let purger = Purger { purges, sites, token: None };
+        let sites = Arc::<CurrentSites>::default();
+        let (purges, _) = Purges::start(sites.clone(), None).unwrap();
+        let purger = Purger { purges, sites, token: Arc::default() };
         Admin::new(metrics, Readiness::new(), Box::new(status), Box::new(explain), purger)
     }
 

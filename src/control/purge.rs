@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::header::{ALLOW, AUTHORIZATION, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
@@ -18,16 +19,16 @@ use super::api::{JSON, Page, SendBody};
 use crate::limits::PURGE_REQUEST_BYTES_MAX;
 use crate::purge::request::PurgeRequest;
 use crate::purge::{PurgeError, Purges, Token};
-use crate::site::Sites;
+use crate::site::CurrentSites;
 
 /// Purges for who may.
 pub struct Purger {
     /// Who does it.
     pub purges: Arc<Purges>,
     /// Whose content.
-    pub sites: Arc<Sites>,
+    pub sites: Arc<CurrentSites>,
     /// Who bears it may; `None`: nobody.
-    pub token: Option<Token>,
+    pub token: Arc<ArcSwapOption<Token>>,
 }
 
 /// A request's body, whatever it is sent by.
@@ -84,7 +85,7 @@ impl Purger {
         };
         let wrong = |fault| refusal(StatusCode::BAD_REQUEST, &format!("{fault}"));
         let asked = PurgeRequest::parse(&body).map_err(wrong)?;
-        let scopes = asked.scopes(&self.sites).map_err(wrong)?;
+        let scopes = asked.scopes(&self.sites.load()).map_err(wrong)?;
         let purged = scopes.len();
         let purging = self.purges.purge(scopes, asked.hardness());
         match timeout(PURGED_WITHIN, purging).await.unwrap_or(Err(PurgeError::Late)) {
@@ -103,7 +104,7 @@ impl Purger {
     }
 
     fn admit(&self, fields: &HeaderMap) -> Result<(), Said> {
-        match &self.token {
+        match &*self.token.load() {
             None => Err(refusal(
                 StatusCode::FORBIDDEN,
                 "nobody may purge here; write `admin.token_file` in the configuration, the path \

@@ -27,7 +27,7 @@ use crate::message::request::{PassedRequest, RequestError, host_of};
 use crate::message::target::canonical_target;
 use crate::object::ObjectKey;
 use crate::server::{BodyRead, leave};
-use crate::site::{Methods, Rule, Scheme, Site};
+use crate::site::{Rule, Scheme, Site};
 
 /// An origin's answer on its way to the viewer.
 pub(super) struct Passed {
@@ -47,7 +47,9 @@ impl Delivery {
         if let Some(fields) = self.preflight(parts, &body, record) {
             return Ok(Done::Preflight(fields));
         }
-        match self.rule_of(parts) {
+        let site = self.site_of(parts);
+        let rule = site.as_ref().map(|(site, path)| (site, site.rule_for(path)));
+        match rule {
             _ if parts.method.as_str() == "PURGE" => {
                 self.purge(viewer, &body, record).await.map(|()| Done::Purged)
             }
@@ -64,8 +66,9 @@ impl Delivery {
 
     /// What may be asked by, where this asks.
     pub(super) fn allowed(&self, parts: &Parts) -> HeaderValue {
-        let rule = self.rule_of(parts);
-        rule.map_or_else(Methods::default, |(_, rule)| rule.methods.clone()).allow().clone()
+        let site = self.site_of(parts);
+        let methods = site.map(|(site, path)| site.rule_for(&path).methods.clone());
+        methods.unwrap_or_default().allow().clone()
     }
 
     /// The answer to a browser's question what a page may ask for, where a rule has one.
@@ -74,7 +77,8 @@ impl Delivery {
         if !cors::is_preflight(&parts.method, &parts.headers) || !sound() {
             return None;
         }
-        let (site, rule) = self.rule_of(parts)?;
+        let (site, path) = self.site_of(parts)?;
+        let rule = site.rule_for(&path);
         let cors = rule.cors.as_ref()?;
         record.host = host_of(parts).ok()?.into_owned();
         record.site = Some(site.clone());

@@ -27,6 +27,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use arc_swap::ArcSwapOption;
 use http::header::{ALLOW, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -61,13 +62,13 @@ use crate::metrics::Counters;
 use crate::object::{BlockSize, ObjectKey};
 use crate::purge::Token;
 use crate::server::{ConnectionFacts, Handler, Way, leave};
-use crate::site::{Cmsd, Foresight, RequestCacheControl, Rule, Site, Sites};
+use crate::site::{Cmsd, CurrentSites, Foresight, RequestCacheControl, Site};
 use crate::store::device::Urgency;
 
 /// What every worker delivers from.
 pub struct Shared {
     /// Whose content.
-    pub sites: Arc<Sites>,
+    pub sites: Arc<CurrentSites>,
     /// What is known of objects.
     pub heads: Arc<Heads>,
     /// Pieces held.
@@ -77,7 +78,7 @@ pub struct Shared {
     /// Who brings the rest.
     pub filler: Arc<Filler>,
     /// Who bears it may purge.
-    pub token: Option<Token>,
+    pub token: Arc<ArcSwapOption<Token>>,
     /// Every slice is reserved here.
     pub governor: Arc<Governor>,
     /// The size of a block.
@@ -311,11 +312,11 @@ impl Delivery {
         dynamic.append_to(response.headers_mut());
     }
 
-    /// Site and rule of a request whose head names them.
-    fn rule_of(&self, parts: &Parts) -> Option<(&Arc<Site>, &Rule)> {
+    /// Site and path of a request whose head names them.
+    fn site_of(&self, parts: &Parts) -> Option<(Arc<Site>, String)> {
         let path = normalised_path(parts.uri.path())?;
-        let site = self.shared.sites.find(&host_of(parts).ok()?)?;
-        Some((site, site.rule_for(&path)))
+        let sites = self.shared.sites.load();
+        Some((sites.find(&host_of(parts).ok()?)?.clone(), path.into_owned()))
     }
 
     /// The request's head -> the object it asks for.
@@ -329,11 +330,13 @@ impl Delivery {
         let request = ObjectRequest::parse(parts).map_err(|error| {
             // Whose viewers ask wrongly is worth knowing.
             record.host = host_of(parts).map(Cow::into_owned).unwrap_or_default();
-            record.cors = self.rule_of(parts).and_then(|(_, rule)| rule.cors.clone());
+            let site = self.site_of(parts);
+            record.cors = site.and_then(|(site, path)| site.rule_for(&path).cors.clone());
             DeliveryError::Request(error)
         })?;
         record.host = request.host.to_string();
-        let site = self.shared.sites.find(&request.host);
+        let sites = self.shared.sites.load();
+        let site = sites.find(&request.host);
         let site = site.map(|site| (site, site.rule_for(&request.path)));
         record.cors = site.and_then(|(_, rule)| rule.cors.clone());
         if !body.is_end_stream() {

@@ -38,7 +38,7 @@ impl Delivery {
         }
         let from = viewer.connection.viewer.ip();
         let bears =
-            self.shared.token.as_ref().map(|token| token.is_borne_by(&viewer.parts.headers));
+            self.shared.token.load().as_ref().map(|token| token.is_borne_by(&viewer.parts.headers));
         if !networks.iter().any(|network| network.holds(from)) || bears != Some(true) {
             return Err(DeliveryError::PurgeRefused);
         }

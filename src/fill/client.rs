@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use arc_swap::ArcSwap;
 use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, COOKIE, HOST, VIA};
@@ -80,12 +81,18 @@ pub struct Connection {
 
 /// Speaks to every site's origins.
 pub struct Client {
-    upstreams: Vec<Vec<Upstream>>,
+    /// Each site's, by its id.
+    upstreams: ArcSwap<Vec<SiteUpstreams>>,
     governor: Arc<Governor>,
     patience: Patience,
     retries: u32,
     via: Via,
 }
+
+/// The origins of the sites of a configuration, to be asked from then on.
+pub struct Upstreams(Vec<SiteUpstreams>);
+
+type SiteUpstreams = Arc<[Arc<Upstream>]>;
 
 struct Upstream {
     origin: Origin,
@@ -114,12 +121,44 @@ impl Client {
         patience: Patience,
         retries: u32,
     ) -> Result<Client, String> {
-        let of_site =
-            |site: &Arc<Site>| site.origins.iter().map(|o| Upstream::new(o, patience)).collect();
-        let upstreams = sites.iter().map(of_site).collect::<Result<_, String>>()?;
         // Of this process alone, so that boxes behind each other are not taken for one.
         let via = Via::of(&format!("tidegate-{:08x}", RandomState::new().hash_one(0) as u32));
-        Ok(Client { upstreams, governor, patience, retries, via })
+        let client = Client { upstreams: ArcSwap::default(), governor, patience, retries, via };
+        client.adopt(client.upstreams_of(sites)?);
+        Ok(client)
+    }
+
+    /// The origins of `sites`, ready to be asked: one that is what it was keeps its connections, and
+    /// what is known of it.
+    ///
+    /// # Errors
+    /// As [`Client::new`].
+    pub fn upstreams_of(&self, sites: &Sites) -> Result<Upstreams, String> {
+        let before = self.upstreams.load();
+        let mut all = Vec::clone(&before);
+        for site in sites.iter() {
+            let index = usize::from(site.id.0);
+            let known = before.get(index).map_or(&[][..], |known| known);
+            let upstream = |origin: &Origin| match known.iter().find(|one| one.origin == *origin) {
+                Some(known) => Ok(known.clone()),
+                None => Upstream::new(origin, self.patience).map(Arc::new),
+            };
+            let upstreams = site.origins.iter().map(upstream).collect::<Result<_, String>>()?;
+            if all.len() <= index {
+                all.resize(index + 1, Arc::new([]));
+            }
+            all[index] = upstreams;
+        }
+        Ok(Upstreams(all))
+    }
+
+    /// Asks these from now on; who asks already, asks on.
+    pub fn adopt(&self, Upstreams(upstreams): Upstreams) {
+        self.upstreams.store(Arc::new(upstreams));
+    }
+
+    fn upstreams(&self, site: &Site) -> SiteUpstreams {
+        self.upstreams.load()[usize::from(site.id.0)].clone()
     }
 
     /// What we call ourselves to origins.
@@ -162,7 +201,7 @@ impl Client {
     /// # Errors
     /// As [`Client::ask`].
     pub async fn ask_once(&self, ask: &Ask, attempt: u32) -> Result<Answer, FillError> {
-        let upstreams = &self.upstreams[usize::from(ask.site.id.0)];
+        let upstreams = self.upstreams(&ask.site);
         self.ask_one(&upstreams[attempt as usize % upstreams.len()], ask).await
     }
 

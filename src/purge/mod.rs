@@ -32,7 +32,7 @@ use self::table::{Covered, Table};
 pub use self::tags::Tags;
 pub use self::token::{TOKEN_BYTES_MIN, Token};
 use crate::object::ObjectKey;
-use crate::site::Sites;
+use crate::site::CurrentSites;
 
 /// When a head's origin was asked for it, reckoned in purges.
 #[derive(Debug, Default)]
@@ -89,8 +89,7 @@ pub enum Standing {
 
 /// All purges there have been, as far as they matter; one for the process.
 pub struct Purges {
-    /// Names and their hashes, by the site's id.
-    sites: Vec<(u64, String)>,
+    sites: Arc<CurrentSites>,
     journal: u64,
     /// Heads of another journal, or of none, may have been purged and nobody knows.
     forgot: bool,
@@ -108,14 +107,14 @@ impl Purges {
     ///
     /// # Errors
     /// No thread can be had.
-    pub fn start(sites: &Sites, file: Option<&Path>) -> std::io::Result<(Arc<Purges>, Keeper)> {
+    pub fn start(
+        sites: Arc<CurrentSites>,
+        file: Option<&Path>,
+    ) -> std::io::Result<(Arc<Purges>, Keeper)> {
         let id = RandomState::new().hash_one(SystemTime::now()).max(1);
         let (journal, read) = file.map(|file| Journal::open(file, id)).unzip();
         let mut purges = Purges {
-            sites: sites
-                .iter()
-                .map(|site| (scope::site_hash(&site.name), site.name.clone()))
-                .collect(),
+            sites,
             journal: id,
             forgot: false,
             count: AtomicU64::new(0),
@@ -202,13 +201,14 @@ impl Purges {
     }
 
     fn site_hash(&self, key: &ObjectKey) -> u64 {
-        let site = self.sites.get(usize::from(key.site().0));
-        site.expect("a key is of a site that is configured").0
+        let sites = self.sites.load();
+        scope::site_hash(&sites.get(key.site()).expect("a key is of a site that is, or was").name)
     }
 
     fn site_name(&self, hash: u64) -> String {
-        let site = self.sites.iter().find(|(known, _)| *known == hash);
-        site.map_or_else(|| "*".to_owned(), |(_, name)| name.clone())
+        let sites = self.sites.load();
+        let site = sites.iter().find(|site| scope::site_hash(&site.name) == hash);
+        site.map_or_else(|| "*".to_owned(), |site| site.name.clone())
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::*;
 use crate::limits::{PURGE_PREFIXES_PER_SITE_MAX, PURGES_HELD_MAX};
 use crate::object::SiteId;
+use crate::site::Sites;
 
 /// Every purge of one number after another, on a table alone.
 fn table_of(scopes: impl IntoIterator<Item = (Scope, Hardness)>) -> Table {
@@ -100,12 +101,12 @@ fn a_site_that_is_gone_needs_no_other_entries_and_a_fold_leaves_it_in_doubt() {
     }
 }
 
-fn sites() -> Sites {
-    Sites::new(vec![fuzz::site()])
+fn sites() -> Arc<CurrentSites> {
+    Arc::new(CurrentSites::from_pointee(Sites::new(vec![fuzz::site()])))
 }
 
 fn started(file: &Path) -> (Arc<Purges>, Keeper) {
-    Purges::start(&sites(), Some(file)).unwrap()
+    Purges::start(sites(), Some(file)).unwrap()
 }
 
 fn key(path: &str) -> ObjectKey {
@@ -145,7 +146,7 @@ async fn what_is_beyond_the_bound_leaves_its_site_in_doubt_also_for_the_next_pro
 
 #[tokio::test]
 async fn prefixes_of_a_site_are_bounded_by_themselves() {
-    let (purges, keeper) = Purges::start(&sites(), None).unwrap();
+    let (purges, keeper) = Purges::start(sites(), None).unwrap();
     let prefix = |n: usize| Scope::prefix("film", &format!("/{n}/")).unwrap();
     let most = PURGE_PREFIXES_PER_SITE_MAX;
     let scopes = (0..most).map(prefix).collect();
@@ -205,7 +206,7 @@ async fn heads_of_another_journal_are_asked_about_and_old_heads_are_as_old_as_ca
 
 #[tokio::test]
 async fn what_was_made_stale_is_not_made_so_again_and_can_still_be_gone() {
-    let (purges, keeper) = Purges::start(&sites(), None).unwrap();
+    let (purges, keeper) = Purges::start(sites(), None).unwrap();
     let (birth, none) = (purges.birth(), Tags::default());
     purges.purge(vec![Scope::site("film")], SOFT).await.unwrap();
     let Standing::StaleSince(_, reckoned) = purges.reckon(&key("/a"), &birth, &none) else {

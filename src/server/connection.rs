@@ -143,7 +143,7 @@ async fn shake_hands<H>(
     tls: &Tls,
     socket: Socket<TcpStream>,
 ) -> Option<(TlsSocket, Protocol, TlsFacts)> {
-    let limit = server.context.settings.handshake_timeout;
+    let limit = server.context.settings.load().handshake_timeout;
     // Boxed, so that its state does not stay part of the connection's.
     let handshake = Box::pin(tls.handshake(socket));
     let shaken = within(&server.phases, limit, handshake).await;
@@ -163,7 +163,7 @@ async fn shake_hands<H>(
 
 /// What a plain connection speaks, told by its first bytes, which stay unread.
 async fn sniff<H>(server: &Server<H>, stream: &TcpStream) -> Option<Protocol> {
-    let limit = server.context.settings.header_timeout;
+    let limit = server.context.settings.load().header_timeout;
     let sniffed = within(&server.phases, limit, async {
         stream.async_io(Interest::READABLE, || peek_protocol(stream)).await
     });
@@ -231,12 +231,9 @@ pub(super) async fn speak<H: Handler, I: AsyncRead + AsyncWrite + Unpin + 'stati
             }
         })
     };
-    let watch = Watch {
-        activity: &activity,
-        settings: &server.context.settings,
-        phases: server.phases.clone(),
-        facts,
-    };
+    let settings = server.context.settings.load_full();
+    let watch =
+        Watch { activity: &activity, settings: &settings, phases: server.phases.clone(), facts };
     let end = match facts.protocol {
         Protocol::Http1 => {
             let io = TokioIo::new(Guarded::new(io));

@@ -28,6 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Buf;
 use http_body::Body;
 use hyper::body::Incoming;
@@ -210,8 +211,8 @@ pub struct ConnectionCounts {
 /// What all listeners of a worker share.
 #[derive(Debug)]
 pub struct ServerContext {
-    /// The limits in time.
-    pub settings: ServerSettings,
+    /// The limits in time; a connection keeps those it began with.
+    pub settings: Arc<ArcSwap<ServerSettings>>,
     /// One permit a connection; shared by the whole appliance.
     pub permits: Arc<Semaphore>,
     /// The worker's own.
@@ -239,7 +240,7 @@ pub async fn serve<H: Handler>(
 
     tasks.close();
     phase.send_replace(Phase::Draining);
-    let deadline = Instant::now() + server.context.settings.drain_timeout;
+    let deadline = Instant::now() + server.context.settings.load().drain_timeout;
     if timeout_at(deadline, tasks.wait()).await.is_err() {
         tracing::warn!("`limits.drain_timeout` is over: {} connections are cut", tasks.len());
         phase.send_replace(Phase::Abandoned);

@@ -186,6 +186,7 @@ impl Setup {
 }
 
 fn context(settings: ServerSettings, permits: Arc<Semaphore>) -> Arc<ServerContext> {
+    let settings = Arc::new(ArcSwap::from_pointee(settings));
     Arc::new(ServerContext { settings, permits, counts: Arc::default() })
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::timeout;
 
-use crate::cache::head_record::decoded;
+use crate::cache::head_record::{ObjectName, decoded};
 use crate::cache::heads::{Head, Version};
 use crate::cache::ssd::reads::{Closing, Joined, ROOM_WITHIN, note_miss};
 use crate::cache::ssd::{Brought, Landed, Recalled, Ssd, Subject, Wanted};
@@ -95,7 +95,7 @@ impl Ssd {
     /// Of the records on all volumes the one that was received last: a volume may have been away.
     async fn read_newest(&self, subject: &Subject) -> Recalled {
         let (key, object) = (&subject.key, subject.object);
-        let Some(rule) = self.rule(key) else { return Recalled::NotHeld };
+        let Some(site) = self.site(key.site()) else { return Recalled::NotHeld };
         let mut newest: Option<(Vec<Arc<Head>>, HeadFound)> = None;
         let mut all_read = true;
         let mut without = Recalled::NotHeld;
@@ -129,7 +129,7 @@ impl Ssd {
                 }
             };
             tier_volume.was_in_time();
-            let name = self.name_of(key);
+            let (name, rule) = (ObjectName::of(&site, key), site.rule_for(key.path()));
             let Some(heads) = decoded(&found.payload, name, rule) else { continue };
             let received = |heads: &[Arc<Head>]| heads[0].freshness.received_at;
             if newest.as_ref().is_none_or(|(newest, _)| received(newest) < received(&heads)) {

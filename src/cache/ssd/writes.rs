@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::sleep;
 
-use crate::cache::head_record::encoded;
+use crate::cache::head_record::{ObjectName, encoded};
 use crate::cache::heads::Head;
 use crate::cache::ram::RamBlock;
 use crate::cache::ssd::{Ssd, Subject, TierVolume, is_small};
@@ -67,8 +67,11 @@ impl Ssd {
         Beside { body, writing }: Beside,
     ) -> bool {
         let (key, object) = (&subject.key, subject.object);
-        let Some(rule) = self.rule(key) else { return false };
-        let Some(record) = encoded(self.name_of(key), rule, variants) else { return false };
+        let Some(site) = self.site(key.site()) else { return false };
+        let rule = site.rule_for(key.path());
+        let Some(record) = encoded(ObjectName::of(&site, key), rule, variants) else {
+            return false;
+        };
         let Some(home) = self.volumes.home(object, 0) else { return false };
         for tier_volume in
             self.volumes.online().filter(|tier_volume| !Arc::ptr_eq(tier_volume, home))

@@ -7,8 +7,8 @@
 
 use std::future::{pending, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -66,7 +66,7 @@ pub struct OnceAnswer {
 /// A connection that stands.
 pub struct OnceConnection<'a> {
     client: &'a Client,
-    upstream: &'a Upstream,
+    upstream: Arc<Upstream>,
     sender: http1::SendRequest<RequestBody>,
     driver: AbortOnDropHandle<()>,
     place: Place,
@@ -81,11 +81,11 @@ impl Client {
     /// # Errors
     /// `Connect`, `Overload`.
     pub async fn connect_once(&self, site: &Site) -> Result<OnceConnection<'_>, FillError> {
-        let upstreams = &self.upstreams[usize::from(site.id.0)];
+        let upstreams = self.upstreams(site);
         let attempts = AtomicU32::new(0);
         let attempt = || {
             let turn = attempts.fetch_add(1, Ordering::Relaxed) as usize % upstreams.len();
-            self.stand(&upstreams[turn])
+            self.stand(upstreams[turn].clone())
         };
         let pauses = ExponentialBuilder::default()
             .with_min_delay(FIRST_PAUSE)
@@ -111,7 +111,7 @@ impl OnceConnection<'_> {
         let room = client.governor.try_reserve(Use::Requests, Class::Admission, room_bytes);
         let room = room.ok_or(FillError::Overload { what: "memory" })?;
         let (stages, is_answered) = once.body.followed();
-        let request = client.once_request(upstream, once)?;
+        let request = client.once_request(&upstream, once)?;
         let sending = sender.send_request(request);
         let origin = upstream.authority.as_str();
         let silent = |error: &FillError| {
@@ -142,13 +142,13 @@ impl OnceConnection<'_> {
 }
 
 impl Client {
-    async fn stand<'a>(&'a self, upstream: &'a Upstream) -> Result<OnceConnection<'a>, FillError> {
+    async fn stand(&self, upstream: Arc<Upstream>) -> Result<OnceConnection<'_>, FillError> {
         let share = timeout(self.patience.first_byte, upstream.once.clone().acquire_owned());
         let share = share
             .await
             .map_err(|_| FillError::Overload { what: "connection to the origin" })?
             .expect("the semaphore is never closed");
-        let place = (self.connection(upstream).await?, share);
+        let place = (self.connection(&upstream).await?, share);
         let mut connector = upstream.connector.clone();
         let failed = |reason: String| {
             let error = FillError::Connect { origin: upstream.authority.to_string(), reason };

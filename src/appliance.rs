@@ -7,6 +7,7 @@
 mod explain;
 mod figures;
 mod parts;
+mod reload;
 mod sockets;
 mod ssd;
 mod threads;
@@ -19,16 +20,19 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use self::parts::connections_affordable;
 use self::parts::{Parts, log_settings, tls};
+pub use self::reload::ReloadError;
 use self::sockets::Sockets;
 pub use self::ssd::{LeftOut, look_at_failed, look_at_volumes};
 use self::threads::{start_admin, start_workers};
 use crate::access_log::{AccessLog, AccessLogError, LogWriter};
-use crate::config::{Config, ConfigError, ListenerKind};
+use crate::config::{Change, Config, ConfigError, ListenerKind, LogLevel};
 use crate::control::Phase;
+use crate::control::reload::AskedReload;
 use crate::control::status::Status;
 use crate::server::PassedSocket;
 use crate::store::device::Faults;
@@ -43,6 +47,7 @@ pub struct Running {
     drain: CancellationToken,
     close_admin: CancellationToken,
     log_writer: LogWriter,
+    asked: mpsc::Receiver<AskedReload>,
 }
 
 /// Why an appliance does not start.
@@ -146,7 +151,8 @@ impl Appliance {
         // Threads that run already when another cannot be started end again.
         let guards = [drain.clone().drop_guard(), close_admin.clone().drop_guard()];
         let workers = start_workers(&parts, own, passed, tls, &drain)?;
-        let admin = start_admin(&parts, admin, &close_admin)?;
+        let (ask, asked) = mpsc::channel(1);
+        let admin = start_admin(&parts, admin, ask, &close_admin)?;
         for guard in guards {
             guard.disarm();
         }
@@ -160,6 +166,7 @@ impl Appliance {
             drain,
             close_admin,
             log_writer,
+            asked,
         })
     }
 }
@@ -218,6 +225,30 @@ impl Running {
     pub fn ram_emptier(&self) -> impl Fn() + Send + Sync + 'static {
         let ram = self.parts.ram.clone();
         move || ram.evict(u64::MAX)
+    }
+
+    /// Reads the configuration again and serves by it; what it changes. Who has begun goes on as he
+    /// began. Blocks.
+    ///
+    /// # Errors
+    /// What is wrong with it; nothing has changed then.
+    pub fn reload(&self) -> Result<Vec<Change>, ReloadError> {
+        let bound: Vec<SocketAddr> = self.addresses.iter().map(|(_, address)| *address).collect();
+        self.parts.reload(&bound)
+    }
+
+    /// How much is told on standard error, as the configuration of now has it.
+    pub fn log_level(&self) -> LogLevel {
+        self.parts.log_level()
+    }
+
+    /// Waits until somebody asks the admin listener for a reload. Safe to drop.
+    pub async fn asked_to_reload(&mut self) -> AskedReload {
+        match self.asked.recv().await {
+            Some(asked) => asked,
+            // Without an admin listener nobody can.
+            None => std::future::pending().await,
+        }
     }
 
     /// Opens the access log's file anew, after it has been moved.

@@ -3,11 +3,9 @@
 //! Pure. A `Site` is made by `config`, which has checked it: its last rule matches every path, it
 //! has a host and an origin, and no two sites share a host.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, HeaderMap, HeaderName, HeaderValue};
 use rustls_pki_types::CertificateDer;
 
@@ -20,6 +18,7 @@ pub use methods::Methods;
 pub use network::Network;
 pub use pattern::{PathPattern, PatternError};
 pub use players::{Cmsd, Foresight};
+pub use sites::{CurrentSites, Sites};
 
 mod content;
 mod cors;
@@ -27,6 +26,7 @@ mod methods;
 mod network;
 mod pattern;
 mod players;
+mod sites;
 
 /// One publisher's content: host names, origins and rules.
 #[derive(Clone, Debug)]
@@ -342,91 +342,11 @@ impl FieldEdits {
     }
 }
 
-/// The sites of now: a reload puts others in their place. Who has begun with one keeps it.
-pub type CurrentSites = ArcSwap<Sites>;
-
-/// Every site, found by host.
-#[derive(Clone, Debug, Default)]
-pub struct Sites {
-    all: Vec<Arc<Site>>,
-    /// Those that there are and those that there were, by their ids.
-    by_id: Vec<Arc<Site>>,
-    exact: HashMap<String, SiteId>,
-    /// By what follows the star: `.example.com` for `*.example.com`.
-    under: HashMap<String, SiteId>,
-    any: Option<SiteId>,
-}
-
-impl Sites {
-    /// Indexes `sites`; the id of each is its position. Of two with one host the later is found.
-    pub fn new(sites: Vec<Site>) -> Sites {
-        let mut found = Sites::default();
-        for site in &sites {
-            for host in &site.hosts {
-                if host == "*" {
-                    found.any = Some(site.id);
-                } else if let Some(suffix) = host.strip_prefix('*') {
-                    found.under.insert(suffix.to_owned(), site.id);
-                } else {
-                    found.exact.insert(host.clone(), site.id);
-                }
-            }
-        }
-        found.all = sites.into_iter().map(Arc::new).collect();
-        found.by_id.clone_from(&found.all);
-        found
-    }
-
-    /// The same sites in the place of `before`: one whose name was known keeps its id, and the id of
-    /// one that is gone is nobody else's, as what is held of it is found by it.
-    pub fn succeeding(&self, before: &Sites) -> Sites {
-        let mut by_id = before.by_id.clone();
-        let mut renumbered = Vec::with_capacity(self.all.len());
-        for site in &self.all {
-            let known = by_id.iter().position(|former| former.name == site.name);
-            let index = known.unwrap_or(by_id.len());
-            let site = Site { id: SiteId(index as u16), ..Site::clone(site) };
-            renumbered.push(site.clone());
-            match known {
-                Some(index) => by_id[index] = Arc::new(site),
-                None => by_id.push(Arc::new(site)),
-            }
-        }
-        Sites { by_id, ..Sites::new(renumbered) }
-    }
-
-    /// How many ids have been given.
-    pub fn ids(&self) -> usize {
-        self.by_id.len()
-    }
-
-    /// The site with this id, which may be gone.
-    pub fn get(&self, id: SiteId) -> Option<&Arc<Site>> {
-        self.by_id.get(usize::from(id.0))
-    }
-
-    /// The site of `host` (lower case, without port): exact name, then longest wildcard, then `*`.
-    pub fn find(&self, host: &str) -> Option<&Arc<Site>> {
-        let host = host.strip_suffix('.').unwrap_or(host);
-        let wildcard = || {
-            let dots = host.match_indices('.').map(|(dot, _)| dot).filter(|dot| *dot > 0);
-            dots.map(|dot| &host[dot..]).find_map(|suffix| self.under.get(suffix))
-        };
-        let id = self.exact.get(host).or_else(wildcard).or(self.any.as_ref())?;
-        self.get(*id)
-    }
-
-    /// All that there are, in the order they were configured.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<Site>> {
-        self.all.iter()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn site(id: u16, hosts: &[&str]) -> Site {
+    pub(super) fn site(id: u16, hosts: &[&str]) -> Site {
         let rule = |pattern| Rule { pattern, ..Rule::everything() };
         Site {
             id: SiteId(id),
@@ -439,50 +359,6 @@ mod tests {
                 rule(PathPattern::everything()),
             ],
         }
-    }
-
-    #[test]
-    fn the_exact_host_wins_then_the_longest_wildcard_then_any() {
-        let mut sites = vec![site(0, &["a.example.com", "[::1]"]), site(1, &["*.example.com"])];
-        sites.push(site(2, &["*.b.example.com"]));
-        let id = |sites: &Sites, host| sites.find(host).map(|site| site.id.0);
-        let narrow = Sites::new(sites.clone());
-        sites.push(site(3, &["*"]));
-        let wide = Sites::new(sites);
-        let table = [
-            ("a.example.com", Some(0), Some(0)),
-            ("a.example.com.", Some(0), Some(0)),
-            ("[::1]", Some(0), Some(0)),
-            ("c.example.com", Some(1), Some(1)),
-            ("d.c.example.com", Some(1), Some(1)),
-            ("b.example.com", Some(1), Some(1)),
-            ("x.b.example.com", Some(2), Some(2)),
-            ("example.com", None, Some(3)),
-            (".example.com", None, Some(3)),
-            ("", None, Some(3)),
-        ];
-        for (host, without_any, with_any) in table {
-            assert_eq!(id(&narrow, host), without_any, "{host}");
-            assert_eq!(id(&wide, host), with_any, "{host}");
-        }
-    }
-
-    #[test]
-    fn a_site_keeps_its_id_and_gives_it_to_nobody() {
-        let named = |id: u16, name: &str| Site {
-            name: name.to_owned(),
-            hosts: vec![format!("{name}.test")],
-            ..site(id, &[])
-        };
-        let ids = |sites: &Sites| sites.iter().map(|site| site.id.0).collect::<Vec<_>>();
-        let first = Sites::new(vec![named(0, "a"), named(1, "b")]);
-        let second = Sites::new(vec![named(0, "b"), named(1, "c")]).succeeding(&first);
-        assert_eq!(ids(&second), [1, 2]);
-        assert_eq!(second.find("b.test").unwrap().id, SiteId(1));
-        assert!(second.find("a.test").is_none());
-        assert_eq!(second.get(SiteId(0)).unwrap().name, "a");
-        let third = Sites::new(vec![named(0, "a"), named(1, "d")]).succeeding(&second);
-        assert_eq!((ids(&third), third.ids()), (vec![0, 3], 4));
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub(super) async fn explain(
     let host = authority.and_then(|authority| HeaderValue::try_from(authority).ok());
     head.headers.insert(HOST, host.ok_or_else(|| refused("no host is named".to_owned()))?);
     let request = ObjectRequest::parse(&head).map_err(|error| refused(error.to_string()))?;
-    let site = parts.sites.load().find(&request.host).cloned();
+    let site = parts.live.sites.load().find(&request.host).cloned();
     let site = site.ok_or_else(|| refused(format!("no site has the host {:?}", request.host)))?;
     let rule = site.rule_for(&request.path);
     let rule_number = site.rules.iter().position(|one| std::ptr::eq(one, rule));

@@ -166,7 +166,7 @@ fn objects(parts: &Parts) -> Vec<ObjectStatus> {
 
 /// What the status page tells of an object's name: no more than the access log.
 fn shown(parts: &Parts, key: &ObjectKey) -> String {
-    let site = parts.sites.load().get(key.site()).cloned();
+    let site = parts.live.sites.load().get(key.site()).cloned();
     let target = match site.is_some_and(|site| site.names_parameters(key.path())) {
         true => Target::Object(key),
         false => Target::Discreet(key),

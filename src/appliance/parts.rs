@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::reload::Current;
 use super::{ApplianceError, ssd};
 use crate::access_log::{self, AccessLog, ClientBits, Destination};
 use crate::cache::heads::Heads;
@@ -41,7 +42,6 @@ pub(super) struct Parts {
     pub(super) ram: Arc<Ram>,
     pub(super) ssd: Arc<Ssd>,
     pub(super) ssd_watch: ssd::Watch,
-    pub(super) sites: Arc<CurrentSites>,
     pub(super) purges: Arc<Purges>,
     /// Taken at the end.
     pub(super) keeper: Mutex<Option<Keeper>>,
@@ -59,18 +59,21 @@ pub(super) struct Parts {
     _connections_reserved: Option<Reservation>,
 }
 
-/// What a reload puts in the place of what was, beside the sites; who has begun goes on with what
-/// was.
+/// What a reload puts in the place of what was; who has begun goes on with what was.
 pub(super) struct Live {
+    pub(super) current: Mutex<Current>,
+    pub(super) sites: Arc<CurrentSites>,
     pub(super) certificates: Arc<ArcSwap<Certificates>>,
     pub(super) server: Arc<ArcSwap<ServerSettings>>,
     pub(super) token: Arc<ArcSwapOption<Token>>,
 }
 
 impl Live {
-    fn new(config: &Config) -> Live {
+    fn new(config: &Config, budget: &Budget) -> Live {
         let server = server_settings(&config.limits);
         Live {
+            current: Mutex::new(Current::new(config.clone(), budget.connections_max)),
+            sites: Arc::new(CurrentSites::from_pointee(config.sites.clone())),
             certificates: Arc::new(ArcSwap::from_pointee(config.certificates.clone())),
             server: Arc::new(ArcSwap::from_pointee(server)),
             token: Arc::new(ArcSwapOption::from_pointee(config.admin.token.clone())),
@@ -96,19 +99,18 @@ impl Parts {
         let ram = ram.map_err(|source| ApplianceError::System { what: "the ram tier", source })?;
         let heads = Arc::new(Heads::new(budget.heads_bytes));
         let client = client(&config, &governor)?;
-        let metrics = Metrics::new();
-        let sites = Arc::new(CurrentSites::from_pointee(config.sites.clone()));
+        let (metrics, live) = (Metrics::new(), Live::new(&config, &budget));
         let tier = SsdParts {
             ram: ram.clone(),
             heads: heads.clone(),
             governor: governor.clone(),
             block_size: config.block_size,
             runtime: fill_runtime.handle().clone(),
-            sites: sites.clone(),
+            sites: live.sites.clone(),
             bypass_bytes_per_second: config.ssd.bypass_bytes,
         };
         let (ssd, ssd_watch) = ssd::start(&config, tier)?;
-        let (purges, keeper) = purges(&config, sites.clone())?;
+        let (purges, keeper) = purges(&config, live.sites.clone())?;
         let filler = Arc::new(Filler {
             runtime: fill_runtime.handle().clone(),
             heads: heads.clone(),
@@ -138,7 +140,6 @@ impl Parts {
             ram,
             ssd,
             ssd_watch,
-            sites,
             purges,
             keeper: Mutex::new(Some(keeper)),
             filler,
@@ -147,7 +148,7 @@ impl Parts {
             readiness: Readiness::new(),
             connections,
             started: Instant::now(),
-            live: Live::new(&config),
+            live,
             budget,
             governor,
             config,
@@ -165,7 +166,7 @@ impl Parts {
     pub(super) fn delivery(&self) -> Delivery {
         let patience = self.config.fill.connect_timeout + self.config.fill.first_byte_timeout;
         Delivery::new(Shared {
-            sites: self.sites.clone(),
+            sites: self.live.sites.clone(),
             heads: self.heads.clone(),
             ram: self.ram.clone(),
             ssd: self.ssd.clone(),
@@ -217,7 +218,7 @@ pub fn connections_affordable(config: &Config) -> usize {
 /// What `memory.total` is shared out to.
 pub(super) struct Budget {
     /// Of the mapping: what the tier may keep.
-    cached_bytes: u64,
+    pub(super) cached_bytes: u64,
     /// Of the mapping: what fills and pinned slices may hold. Together more than the mapping: what
     /// is kept makes room.
     working_bytes: u64,
@@ -226,6 +227,8 @@ pub(super) struct Budget {
     rest_bytes: u64,
     /// Of the rest, for good.
     pub(super) heads_bytes: u64,
+    /// Connections that the rest can pay for.
+    pub(super) affordable: usize,
     /// As many as are set, or as the rest can pay for.
     connections_max: usize,
     /// What one connection takes.
@@ -233,7 +236,7 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    fn of(config: &Config) -> Budget {
+    pub(super) fn of(config: &Config) -> Budget {
         let memory = &config.memory;
         let tier_bytes = config.ssd.index_bytes + ssd::beside_index_bytes(config);
         let elsewhere = memory.ram_bytes + tier_bytes + PROCESS_BYTES + PURGES_BYTES;
@@ -241,13 +244,14 @@ impl Budget {
         let tls = config.listeners.iter().any(|listener| listener.kind == ListenerKind::Https);
         let connection_bytes = CONNECTION_BYTES + if tls { TLS_CONNECTION_BYTES } else { 0 };
         // Beside this half and the eighth for heads, three eighths are left for origins.
-        let affordable = rest_bytes / 2 / connection_bytes;
-        let connections_max = config.limits.connections_max.min(affordable as usize).max(1);
+        let affordable = ((rest_bytes / 2 / connection_bytes) as usize).max(1);
+        let connections_max = config.limits.connections_max.min(affordable);
         Budget {
             cached_bytes: (memory.ram_bytes / 16 * 15).max(SLOT_SIZE_BYTES),
             working_bytes: memory.ram_bytes / 4 * 3,
             rest_bytes,
             heads_bytes: rest_bytes / 8,
+            affordable,
             connections_max,
             connection_bytes,
         }

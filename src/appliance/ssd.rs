@@ -273,10 +273,9 @@ fn tier_volume(config: &config::Ssd, volume: &SsdVolume, tier: &SsdParts) -> Tie
         ..AdmissionSettings::default()
     };
     let admission = Admission::new(sizes, settings, Instant::now());
-    for site in tier.sites.load().iter() {
-        admission.set_site_share(site.id, f64::from(site.ssd_percent) / 100.0);
-    }
-    TierVolume::new(volume.name.clone(), volume.weight, admission)
+    let tier_volume = TierVolume::new(volume.name.clone(), volume.weight, admission);
+    tier_volume.share_among(&tier.sites.load());
+    tier_volume
 }
 
 fn settings(config: &config::Ssd, volume: &SsdVolume, block_size: BlockSize) -> VolumeSettings {

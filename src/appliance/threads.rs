@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::runtime::LocalRuntime;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::parts::{Parts, server_settings};
@@ -21,6 +21,7 @@ use crate::config::ListenerKind;
 use crate::control::api::Admin;
 use crate::control::explained::Explaining;
 use crate::control::purge::Purger;
+use crate::control::reload::{AskedReload, Reloader};
 use crate::limits::ADMIN_CONNECTIONS_MAX;
 use crate::server::{self, HandedOver, Inbox, ServerContext, ServerSettings, Source, Tls};
 
@@ -115,6 +116,7 @@ fn start_acceptor(
 pub(super) fn start_admin(
     parts: &Arc<Parts>,
     listeners: Vec<TcpListener>,
+    ask: mpsc::Sender<AskedReload>,
     close: &CancellationToken,
 ) -> Result<Option<JoinHandle<()>>, ApplianceError> {
     if listeners.is_empty() {
@@ -130,9 +132,10 @@ pub(super) fn start_admin(
             Box::pin(explain::explain(for_explain.clone(), head))
         });
         let (metrics, readiness) = (parts.metrics.clone(), parts.readiness.clone());
-        let (purges, sites) = (parts.purges.clone(), parts.sites.clone());
+        let (purges, sites) = (parts.purges.clone(), parts.live.sites.clone());
         let purger = Purger { purges, sites, token: parts.live.token.clone() };
-        let admin = Rc::new(Admin::new(metrics, readiness, status, explain, purger));
+        let reloader = Reloader { ask, token: parts.live.token.clone() };
+        let admin = Rc::new(Admin { metrics, readiness, status, explain, purger, reloader });
         let context = Arc::new(ServerContext {
             settings: Arc::new(ArcSwap::from_pointee(ServerSettings {
                 drain_timeout: ADMIN_ENDS_WITHIN,

@@ -39,7 +39,7 @@ use crate::cache::shadow::{Asked, Reader, ShadowReport, ShadowSettings, Shadows}
 use crate::limits::{PIECE_SIZE_BYTES, SSD_LIFETIME_MIN, SSD_READ_AHEAD_MAX};
 use crate::memory::Governor;
 use crate::object::{BlockKey, BlockSize, ObjectKey, PieceMap, SiteId};
-use crate::site::{CurrentSites, Keep, Site};
+use crate::site::{CurrentSites, Keep, Site, Sites};
 use crate::store::{ObjectHash, SiteHash};
 
 /// What the tier is made of.
@@ -333,6 +333,13 @@ impl Ssd {
         }
     }
 
+    /// Lets each site have its share of each volume from now on.
+    pub fn share_among(&self, sites: &Sites) {
+        for tier_volume in self.volumes.all() {
+            tier_volume.share_among(sites);
+        }
+    }
+
     /// Whether a volume holds its heads, or did before it failed.
     pub fn may_know(&self, key: &ObjectKey) -> bool {
         let subject = self.subject(key);
@@ -390,7 +397,7 @@ mod tests {
     use crate::message::response::Stored;
     use crate::message::vary::VariantKey;
     use crate::object::VersionNumbers;
-    use crate::site::{Lifetimes, Rule, Sites};
+    use crate::site::{Lifetimes, Rule};
     use crate::store::device::{Device, Disk, Faults, Share, Simulated, Simulation, Urgency};
     use crate::store::volume::{HeadWrite, SmallBody, Trust, VolumeSettings};
     use crate::store::{Geometry, Volume, VolumeId};

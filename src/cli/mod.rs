@@ -16,6 +16,7 @@ mod check;
 pub mod demo;
 mod explain;
 mod purge;
+mod reload;
 mod serve;
 mod status;
 mod volume;
@@ -37,6 +38,7 @@ Examples:
   tidegate status
   tidegate explain https://video.example.com/film/1.m4s
   tidegate purge https://video.example.com/film/a.m3u8
+  tidegate reload
   tidegate volume inspect /dev/disk/by-id/nvme-EXAMPLE
 
 Exit codes: 0 done, 1 failed, 64 misused (the command line, or a fault in the configuration)";
@@ -57,6 +59,7 @@ enum Command {
     Status(status::Args),
     Explain(explain::Args),
     Purge(purge::Args),
+    Reload(reload::Args),
     Volume(volume::Args),
     #[cfg(feature = "demo")]
     Demo(demo::Args),
@@ -70,6 +73,7 @@ impl Command {
             Command::Status(args) => print(&status::run(&args)?),
             Command::Explain(args) => print(&explain::run(&args)?),
             Command::Purge(args) => print(&purge::run(&args)?),
+            Command::Reload(args) => print(&reload::run(&args)?),
             Command::Volume(args) => volume::run(&args),
             #[cfg(feature = "demo")]
             Command::Demo(args) => demo::run(&args),

@@ -2,7 +2,7 @@
 //!
 //! Everything in the configuration is checked before a port is bound. Readiness is told to the
 //! service manager; SIGTERM and SIGINT drain within the limit set and exit 0, SIGHUP reopens the
-//! access log.
+//! access log and reads the configuration again.
 
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -10,13 +10,16 @@ use std::path::PathBuf;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
+use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use super::{Failure, USUAL_CONFIG};
 use crate::appliance::{Appliance, ApplianceError, Running};
-use crate::config::{self, Config, LogLevel};
+use crate::config::{self, Change, Config, Counts, LogLevel};
 use crate::limits::LOG_LINES_WAITING_MAX;
 use crate::server::{PassedSocket, take_passed_sockets};
 
@@ -25,8 +28,8 @@ Examples:
   tidegate serve --config /etc/tidegate/tidegate.toml
   TIDEGATE_LOG=tidegate=debug tidegate serve --config tidegate.toml
 
-SIGTERM and SIGINT drain and end with exit code 0; SIGHUP opens the access log's file anew.
-A changed configuration counts from the next start.";
+SIGTERM and SIGINT drain and end with exit code 0. SIGHUP opens the access log's file anew and
+reads the configuration again, as `tidegate reload` has it done; one with a fault changes nothing.";
 
 /// Serve viewers until told to stop
 #[derive(Debug, clap::Args)]
@@ -43,19 +46,16 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let passed = take_passed_sockets().map_err(|e| Failure::Misused(e.to_string()))?;
     let inherited: Vec<SocketAddr> = inherited(&config, &passed);
     config.try_ports(&inherited).map_err(|e| Failure::Misused(e.to_string()))?;
-    let _written_at_exit = log_to_stderr(config.log.level);
+    let told = log_to_stderr(config.log.level);
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
     raise_descriptor_limit();
-    let running = Appliance::start_with(config, passed).map_err(|error| match error {
+    let mut running = Appliance::start_with(config, passed).map_err(|error| match error {
         ApplianceError::Settings(fault) => Failure::Misused(fault.to_string()),
         error => Failure::Failed(format!("tidegate: {error}")),
     })?;
-    wait_for_stop(&running, || {
-        announce(&running);
-        notify(&[NotifyState::Ready]);
-    })?;
+    wait_for_stop(&mut running, &told)?;
     notify(&[NotifyState::Stopping]);
     tracing::info!("draining");
     running.drain();
@@ -74,30 +74,47 @@ fn inherited(config: &Config, passed: &[PassedSocket]) -> Vec<SocketAddr> {
 /// Diagnostics go to standard error, where the service manager takes them, through a thread of
 /// their own: lines that nobody takes are lost, and no worker waits for them. What is returned is
 /// kept until the end, when it writes what is left.
-pub(super) fn log_to_stderr(level: LogLevel) -> WorkerGuard {
+pub(super) fn log_to_stderr(level: LogLevel) -> Told {
     // Set to nothing it would hide warnings: that is how a unit file takes it back.
     let written = std::env::var("TIDEGATE_LOG").ok().filter(|text| !text.is_empty());
     let wanted = written.as_deref().map(EnvFilter::try_new);
     let fault = wanted.as_ref().and_then(|filter| filter.as_ref().err().map(ToString::to_string));
-    let filter = wanted
-        .and_then(Result::ok)
-        .unwrap_or_else(|| EnvFilter::new(format!("tidegate={}", level.as_str())));
+    let wanted = wanted.and_then(Result::ok);
+    let is_fixed = wanted.is_some();
+    let (filter, handle) = reload::Layer::new(wanted.unwrap_or_else(|| filter_of(level)));
     let (stderr, written_at_exit) = NonBlockingBuilder::default()
         .buffered_lines_limit(LOG_LINES_WAITING_MAX)
         .finish(std::io::stderr());
-    // Set twice only where one process runs several appliances, as tests do.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(stderr)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .try_init();
+        .with_target(false);
+    // Set twice only where one process runs several appliances, as tests do.
+    let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
     if let Some(fault) = fault {
         tracing::warn!(
             "TIDEGATE_LOG is no filter such as \"tidegate=debug\" and is ignored: {fault}"
         );
     }
-    written_at_exit
+    Told { _written_at_exit: written_at_exit, filter: (!is_fixed).then_some(handle) }
+}
+
+fn filter_of(level: LogLevel) -> EnvFilter {
+    EnvFilter::new(format!("tidegate={}", level.as_str()))
+}
+
+/// What is told on standard error.
+pub(super) struct Told {
+    _written_at_exit: WorkerGuard,
+    /// None where the environment says what is told.
+    filter: Option<reload::Handle<EnvFilter, Registry>>,
+}
+
+impl Told {
+    fn tell(&self, level: LogLevel) {
+        // Nobody listens any more only where one process runs several appliances.
+        let _ = self.filter.as_ref().map(|filter| filter.reload(filter_of(level)));
+    }
 }
 
 /// Every connection is a descriptor: the soft limit of old shells would be the first to be reached.
@@ -128,8 +145,9 @@ fn notify(states: &[NotifyState<'_>]) {
     }
 }
 
-/// Calls `ready` when signals are taken: who is told may send one at once.
-fn wait_for_stop(running: &Running, ready: impl FnOnce()) -> Result<(), Failure> {
+/// Says that it is ready when signals are taken: who is told may send one at once. Reloads when it
+/// is asked to.
+fn wait_for_stop(running: &mut Running, told: &Told) -> Result<(), Failure> {
     let failed = |error| Failure::Failed(format!("signals cannot be waited for: {error}"));
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
@@ -137,13 +155,57 @@ fn wait_for_stop(running: &Running, ready: impl FnOnce()) -> Result<(), Failure>
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
         let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
-        ready();
+        announce(running);
+        notify(&[NotifyState::Ready]);
         loop {
             tokio::select! {
                 _ = terminate.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
-                _ = hangup.recv() => running.reopen_log(),
+                _ = hangup.recv() => {
+                    running.reopen_log();
+                    // Told in the log.
+                    let _ = reload(running, told);
+                }
+                // Who asked may have left.
+                asked = running.asked_to_reload() => {
+                    let _ = asked.send(reload(running, told));
+                }
             }
         }
     })
+}
+
+fn as_json(change: &Change) -> Value {
+    let Change { setting, before, after, counts } = change;
+    let from_now = *counts == Counts::Now;
+    json!({
+        "text": change.to_string(),
+        "setting": setting,
+        "before": before,
+        "after": after,
+        "needs_restart": !from_now,
+    })
+}
+
+/// Reloads, which the service manager is told of; what has changed, or why nothing has.
+fn reload(running: &Running, told: &Told) -> Result<Value, String> {
+    let since = NotifyState::monotonic_usec_now().ok();
+    notify(&[Some(NotifyState::Reloading), since].into_iter().flatten().collect::<Vec<_>>());
+    let reloaded = running.reload();
+    told.tell(running.log_level());
+    let reloaded = match reloaded {
+        Ok(changes) => {
+            tracing::info!(changes = changes.len(), "reloaded");
+            Ok(json!({ "changes": changes.iter().map(as_json).collect::<Vec<_>>() }))
+        }
+        Err(error) => {
+            let why = error.to_string();
+            for line in why.lines() {
+                tracing::error!("not reloaded: {line}");
+            }
+            Err(why)
+        }
+    };
+    notify(&[NotifyState::Ready]);
+    reloaded
 }

@@ -23,6 +23,7 @@ use crate::site::Sites;
 
 pub use admin::Admin;
 pub use certificates::{Certificate, Certificates};
+pub use changes::{Change, Counts};
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use listeners::{Listener, ListenerKind};
 pub use machine::Machine;
@@ -32,10 +33,12 @@ pub use ssd::{
 };
 pub use volumes::{SsdVolume, VolumeKind};
 
+use changes::Written;
 use raw::{Section, Source};
 
 mod admin;
 mod certificates;
+mod changes;
 mod cors;
 mod error;
 #[doc(hidden)]
@@ -83,6 +86,7 @@ pub struct Config {
     pub sites: Sites,
     /// What is allowed but hardly meant, one line each.
     pub warnings: Vec<ConfigError>,
+    written: Written,
 }
 
 /// Threads by what they do.
@@ -221,7 +225,7 @@ impl Config {
         let document = source.parse()?;
         let config = Section::document(&source, &document, |section| read(section, machine));
         source.errors()?;
-        Ok(Config { warnings: source.warnings(), ..config })
+        Ok(Config { warnings: source.warnings(), written: Written::of(text), ..config })
     }
 
     /// Whether every port can be had; binds each and lets go. `inherited`: addresses of sockets
@@ -256,6 +260,7 @@ fn read(document: &Section<'_>, machine: &Machine) -> Config {
         log: document.section("log", log),
         sites,
         warnings: Vec::new(),
+        written: Written::default(),
     }
 }
 

@@ -1,15 +1,18 @@
 //! What the admin listener answers: metrics, health, status, explanations. Only here are its codes
 //! chosen.
 //!
-//! Read-only: GET and HEAD, but for `/purge`, which `purge.rs` answers. Nothing here waits for a
-//! viewer or a fill, and nothing but an explanation or a purge for a disk, so it answers while the
-//! appliance is overloaded.
+//! Read-only: GET and HEAD, but for `/purge` and `/reload`, which files of these names answer.
+//! Nothing here waits for a viewer or a fill, and nothing but an explanation, a purge or a reload
+//! for a disk, so it answers while the appliance is overloaded.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
@@ -17,7 +20,8 @@ use hyper::body::Incoming;
 use serde::Serialize;
 
 use super::explained::{ExplainSource, Unexplained};
-use super::purge::{AskedBody, Purger};
+use super::purge::{AskedBody, Purger, Said};
+use super::reload::Reloader;
 use super::status::{Status, StatusSource};
 use super::{Phase, Readiness};
 use crate::metrics::{self, Metrics};
@@ -29,29 +33,35 @@ const PROMETHEUS: HeaderValue = HeaderValue::from_static(metrics::CONTENT_TYPE);
 
 /// The admin listener's handler; one serves any number of connections.
 pub struct Admin {
-    metrics: Arc<Metrics>,
-    readiness: Readiness,
-    status: StatusSource,
-    explain: ExplainSource,
-    purger: Purger,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Whether viewers are wanted.
+    pub readiness: Readiness,
+    /// What the status page shows.
+    pub status: StatusSource,
+    /// What is told of one object.
+    pub explain: ExplainSource,
+    /// Who purges.
+    pub purger: Purger,
+    /// Who reloads.
+    pub reloader: Reloader,
 }
 
 impl Admin {
-    /// Answers from these.
-    pub fn new(
-        metrics: Arc<Metrics>,
-        readiness: Readiness,
-        status: StatusSource,
-        explain: ExplainSource,
-        purger: Purger,
-    ) -> Admin {
-        Admin { metrics, readiness, status, explain, purger }
-    }
-
-    /// Answers one request; its body is read of a purge alone. Safe to drop.
-    pub async fn answer<B: AskedBody>(&self, request: Request<B>) -> Response<Full<Bytes>> {
-        if request.uri().path() == "/purge" {
-            return self.purger.answer(request).await;
+    /// Answers one request, of who asks from there; its body is read of a purge alone. Safe to
+    /// drop.
+    pub async fn answer<B: AskedBody>(
+        &self,
+        request: Request<B>,
+        from: IpAddr,
+    ) -> Response<Full<Bytes>> {
+        match request.uri().path() {
+            "/purge" => return told(self.purger.answer(request).await),
+            "/reload" => {
+                let (method, fields) = (request.method(), request.headers());
+                return told(self.reloader.answer(method, fields, from).await);
+            }
+            _ => {}
         }
         let send_body = match *request.method() {
             Method::GET => SendBody::Yes,
@@ -107,10 +117,27 @@ impl Handler for Admin {
     async fn handle(
         &self,
         request: Request<Incoming>,
-        _connection: &Rc<ConnectionFacts>,
+        connection: &Rc<ConnectionFacts>,
     ) -> Response<Full<Bytes>> {
-        self.answer(request).await
+        self.answer(request, connection.viewer.ip()).await
     }
+}
+
+/// The answer to who asked for something to be done: one line of JSON.
+fn told((status, value): Said) -> Response<Full<Bytes>> {
+    let page = Page::new(status, JSON, format!("{value}\n"));
+    let mut response = page.into_response(SendBody::Yes);
+    let fields = response.headers_mut();
+    match status {
+        StatusCode::UNAUTHORIZED => {
+            fields.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        StatusCode::METHOD_NOT_ALLOWED => {
+            fields.insert(ALLOW, HeaderValue::from_static("POST"));
+        }
+        _ => {}
+    }
+    response
 }
 
 /// A load balancer takes an appliance out on any code but 200.
@@ -123,12 +150,12 @@ fn ready_page(phase: Phase) -> Page {
 }
 
 /// Whether the body is sent or only described.
-pub(super) enum SendBody {
+enum SendBody {
     Yes,
     No,
 }
 
-pub(super) struct Page {
+struct Page {
     status: StatusCode,
     content_type: HeaderValue,
     body: Bytes,
@@ -140,15 +167,11 @@ impl Page {
         Page::new(status, JSON, text.expect("it is made of strings, numbers and lists"))
     }
 
-    pub(super) fn new(
-        status: StatusCode,
-        content_type: HeaderValue,
-        body: impl Into<Bytes>,
-    ) -> Page {
+    fn new(status: StatusCode, content_type: HeaderValue, body: impl Into<Bytes>) -> Page {
         Page { status, content_type, body: body.into() }
     }
 
-    pub(super) fn into_response(self, send_body: SendBody) -> Response<Full<Bytes>> {
+    fn into_response(self, send_body: SendBody) -> Response<Full<Bytes>> {
         let length = self.body.len();
         let mut response = Response::new(match send_body {
             SendBody::Yes => Full::new(self.body),
@@ -167,10 +190,12 @@ impl Page {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
     use std::time::Duration;
 
     use http_body_util::{BodyExt, Empty};
     use serde_json::{Value, json};
+    use tokio::sync::mpsc;
 
     use super::*;
     use crate::control::explained::Explaining;
@@ -213,7 +238,9 @@ mod tests {
         let sites = Arc::<CurrentSites>::default();
         let (purges, _) = Purges::start(sites.clone(), None).unwrap();
         let purger = Purger { purges, sites, token: Arc::default() };
-        Admin::new(metrics, Readiness::new(), Box::new(status), Box::new(explain), purger)
+        let reloader = Reloader { ask: mpsc::channel(1).0, token: Arc::default() };
+        let (status, explain) = (Box::new(status), Box::new(explain));
+        Admin { metrics, readiness: Readiness::new(), status, explain, purger, reloader }
     }
 
     const BOUNDS: &[Duration] = &[Duration::from_millis(1)];
@@ -250,7 +277,7 @@ mod tests {
     async fn ask(admin: &Admin, method: &str, target: &str) -> (u16, String, Response<()>) {
         let request = Request::builder().method(method).uri(target);
         let request = request.body(Empty::<Bytes>::new()).unwrap();
-        let (parts, body) = admin.answer(request).await.into_parts();
+        let (parts, body) = admin.answer(request, Ipv4Addr::LOCALHOST.into()).await.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         let text = String::from_utf8(body.to_vec()).unwrap();
         (parts.status.as_u16(), text, Response::from_parts(parts, ()))
@@ -335,7 +362,7 @@ mod tests {
                 .uri(target)
                 .header("range", "bytes=0-1")
                 .body(Full::<Bytes>::default());
-            let response = admin.answer(request.unwrap()).await;
+            let response = admin.answer(request.unwrap(), Ipv4Addr::LOCALHOST.into()).await;
             assert_eq!(response.status(), 404);
             let body = response.into_body().collect().await.unwrap().to_bytes();
             let body: Value = serde_json::from_slice(&body).unwrap();

@@ -1,12 +1,13 @@
 //! The control plane of one appliance: what operators ask it. Delivery never waits for it.
 //!
-//! Holds whether the appliance wants viewers; [`api`] answers the admin listener, [`purge`] those
-//! who purge there; [`status`] is what the status page shows, [`explained`] what is told of one
-//! object.
+//! Holds whether the appliance wants viewers; [`api`] answers the admin listener, [`purge`] and
+//! [`reload`] those who ask for something to be done; [`status`] is what the status page shows,
+//! [`explained`] what is told of one object.
 
 pub mod api;
 pub mod explained;
 pub mod purge;
+pub mod reload;
 pub mod status;
 
 use std::sync::Arc;

@@ -8,14 +8,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use http::header::{ALLOW, AUTHORIZATION, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, Method, Request, StatusCode};
 use http_body::Body;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Limited};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::api::{JSON, Page, SendBody};
 use crate::limits::PURGE_REQUEST_BYTES_MAX;
 use crate::purge::request::PurgeRequest;
 use crate::purge::{PurgeError, Purges, Token};
@@ -39,32 +38,19 @@ impl<B: Body<Data = Bytes, Error: Into<BodyError>>> AskedBody for B {}
 type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What an answer says.
-type Said = (StatusCode, Value);
+pub(super) type Said = (StatusCode, Value);
 
 impl Purger {
     /// Answers one request. Dropping it midway is safe: what was begun is done.
-    pub async fn answer<B: AskedBody>(&self, request: Request<B>) -> Response<Full<Bytes>> {
-        let (status, value) = self.purge(request).await.unwrap_or_else(|refusal| refusal);
-        let page = Page::new(status, JSON, format!("{value}\n"));
-        let mut response = page.into_response(SendBody::Yes);
-        let fields = response.headers_mut();
-        match status {
-            StatusCode::UNAUTHORIZED => {
-                fields.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            }
-            StatusCode::METHOD_NOT_ALLOWED => {
-                fields.insert(ALLOW, HeaderValue::from_static("POST"));
-            }
-            _ => {}
-        }
-        response
+    pub(super) async fn answer<B: AskedBody>(&self, request: Request<B>) -> Said {
+        self.purge(request).await.unwrap_or_else(|refusal| refusal)
     }
 
     async fn purge<B: AskedBody>(&self, request: Request<B>) -> Result<Said, Said> {
         if request.method() != Method::POST {
             return Err(refusal(StatusCode::METHOD_NOT_ALLOWED, "send POST /purge"));
         }
-        self.admit(request.headers())?;
+        admit(&self.token.load(), request.headers())?;
         let too_long = || {
             let text = format!("a request has {PURGE_REQUEST_BYTES_MAX} bytes at most");
             refusal(StatusCode::PAYLOAD_TOO_LARGE, &text)
@@ -102,24 +88,27 @@ impl Purger {
             Err(error) => Err(refusal(status_of(&error), &error.to_string())),
         }
     }
+}
 
-    fn admit(&self, fields: &HeaderMap) -> Result<(), Said> {
-        match &*self.token.load() {
-            None => Err(refusal(
-                StatusCode::FORBIDDEN,
-                "nobody may purge here; write `admin.token_file` in the configuration, the path \
-                 of a file with a token",
-            )),
-            Some(token) if token.is_borne_by(fields) => Ok(()),
-            Some(_) if fields.contains_key(AUTHORIZATION) => Err(refusal(
-                StatusCode::UNAUTHORIZED,
-                "this is not the token that was in `admin.token_file` when the appliance started",
-            )),
-            Some(_) => Err(refusal(
-                StatusCode::UNAUTHORIZED,
-                "who purges shows the token of `admin.token_file`: `Authorization: Bearer TOKEN`",
-            )),
-        }
+/// Lets who bears the token.
+pub(super) fn admit(token: &Option<Arc<Token>>, fields: &HeaderMap) -> Result<(), Said> {
+    match token {
+        None => Err(refusal(
+            StatusCode::FORBIDDEN,
+            "nobody may purge here; write `admin.token_file` in the configuration, the path of a \
+             file with a token",
+        )),
+        Some(token) if token.is_borne_by(fields) => Ok(()),
+        Some(_) if fields.contains_key(AUTHORIZATION) => Err(refusal(
+            StatusCode::UNAUTHORIZED,
+            "this is not the token that was in `admin.token_file` when the appliance started or \
+             was last reloaded",
+        )),
+        Some(_) => Err(refusal(
+            StatusCode::UNAUTHORIZED,
+            "who purges or reloads shows the token of `admin.token_file`: \
+              `Authorization: Bearer TOKEN`",
+        )),
     }
 }
 
@@ -132,7 +121,7 @@ fn status_of(error: &PurgeError) -> StatusCode {
     }
 }
 
-fn refusal(status: StatusCode, error: &str) -> Said {
+pub(super) fn refusal(status: StatusCode, error: &str) -> Said {
     (status, json!({ "error": error }))
 }
 

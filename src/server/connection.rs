@@ -271,8 +271,8 @@ impl OpenBody {
 }
 
 /// Takes leave of a body that a refusal leaves unread. Over HTTP/2 the stream would be reset right
-/// behind the answer, as RFC 9113 section 8.1 allows, and clients lose the answer by it: so a little
-/// of the body is read for a while, which most end meanwhile.
+/// behind the answer, as RFC 9113 section 8.1 allows, and clients lose the answer by it: so a
+/// little of the body is read for a while, which most end meanwhile.
 pub fn leave(mut body: Incoming, version: Version) {
     if version != Version::HTTP_2 || body.is_end_stream() {
         return;

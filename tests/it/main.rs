@@ -28,6 +28,7 @@ mod protocol;
 mod purge;
 mod range;
 mod redirects;
+mod reload;
 mod seek;
 mod sick;
 mod ssd;

@@ -13,6 +13,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::cache::admission::Admission;
 use crate::cache::ssd::tending::Told;
+use crate::site::Sites;
 use crate::store::{ObjectHash, Volume};
 
 /// One volume of the configuration, online or not.
@@ -52,6 +53,13 @@ impl TierVolume {
             told: Mutex::default(),
             started: Instant::now(),
             slow_until: AtomicU64::new(0),
+        }
+    }
+
+    /// Lets each site have its share of it from now on.
+    pub fn share_among(&self, sites: &Sites) {
+        for site in sites.iter() {
+            self.admission.set_site_share(site.id, f64::from(site.ssd_percent) / 100.0);
         }
     }
 

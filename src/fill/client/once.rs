@@ -27,7 +27,8 @@ use tokio_util::task::AbortOnDropHandle;
 use tower_service::Service as _;
 
 use super::request_body::{RequestBody, Stage};
-use super::{Client, Connection, FIRST_PAUSE, Upstream, deepest};
+use super::upstream::Upstream;
+use super::{Client, Connection, FIRST_PAUSE, deepest};
 use crate::fill::error::FillError;
 use crate::limits::{
     ORIGIN_READ_BYTES_MAX, PASSED_ANSWER_BYTES, REQUEST_BODY_BUFFER_BYTES, RESPONSE_FIELDS_MAX,

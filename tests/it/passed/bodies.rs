@@ -210,7 +210,7 @@ async fn what_an_origin_has_said_is_read_although_it_takes_no_more() {
     }
 }
 
-/// A viewer who has sent five bytes of nine and has a head, and the origin who has sent half a body.
+/// A viewer who has sent five bytes of nine and has a head; an origin that has sent half a body.
 async fn half_answered(origin: &Driven, edge: &Edge) -> (Said, Asked) {
     let mut viewer = Said::to(edge).await;
     viewer.say(posted("/up", "Content-Length: 9\r\n") + "first").await;

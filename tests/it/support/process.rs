@@ -54,6 +54,8 @@ pub(crate) struct Process {
     child: Child,
     /// Where viewers ask.
     pub(crate) http: SocketAddr,
+    /// Where viewers ask over TLS, if they can.
+    pub(crate) https: Option<SocketAddr>,
     /// Where operators ask.
     pub(crate) admin: SocketAddr,
     logged: Arc<Mutex<Vec<String>>>,
@@ -72,12 +74,13 @@ impl Process {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let (mut http, mut admin, mut said) = (None, None, Vec::new());
+        let (mut http, mut https, mut admin, mut said) = (None, None, None, Vec::new());
         while http.is_none() || admin.is_none() {
             let line = lines.next().unwrap_or_else(|| panic!("it does not listen: {said:#?}"));
             let line = line.unwrap();
             let after = |words: &str| line.split_once(words)?.1.trim().parse().ok();
             http = http.or_else(|| after(" http at "));
+            https = https.or_else(|| after(" https at "));
             admin = admin.or_else(|| after(" admin at "));
             said.push(line);
         }
@@ -88,7 +91,7 @@ impl Process {
             lines.map_while(Result::ok).for_each(|line| log.lock().unwrap().push(line));
         });
         let (http, admin) = (http.unwrap(), admin.unwrap());
-        Process { child, http, admin, logged, reader: Some(reader) }
+        Process { child, http, https, admin, logged, reader: Some(reader) }
     }
 
     /// Records on its volume.
@@ -113,10 +116,15 @@ impl Process {
         }
     }
 
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let id = Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
+        kill_process(id, signal).unwrap();
+    }
+
     /// Tells it to stop, and waits until it has: all that it logged.
     pub(crate) fn stop(mut self) -> Vec<String> {
-        let id = Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
-        kill_process(id, Signal::TERM).unwrap();
+        self.signal(Signal::TERM);
         self.reader.take().unwrap().join().unwrap();
         let logged = std::mem::take(&mut *self.logged.lock().unwrap());
         assert!(self.child.wait().unwrap().success(), "{logged:#?}");

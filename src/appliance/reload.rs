@@ -1,0 +1,178 @@
+//! A changed configuration in the place of the one that is served by: checked whole, then all of it
+//! or nothing. Who has begun goes on with what he began with; what needs a start is named.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use super::look_at_volumes;
+use super::parts::{Budget, Parts, log_settings, server_settings};
+use crate::access_log::{AccessLog, NextOutput};
+use crate::config::{self, Change, Config, ConfigErrors, Counts, LogLevel};
+use crate::fill::client::Upstreams;
+use crate::limits::SITES_MAX;
+use crate::memory::{Class, Reservation, Use};
+use crate::site::Sites;
+
+/// What is served by now.
+pub(super) struct Current {
+    config: Config,
+    /// Permits there are for viewers' connections.
+    connections_max: usize,
+    /// For connections beyond those of the start.
+    reserved: Vec<Reservation>,
+}
+
+impl Current {
+    pub(super) fn new(config: Config, connections_max: usize) -> Current {
+        Current { config, connections_max, reserved: Vec::new() }
+    }
+}
+
+/// Whether a start would take the volumes that were added.
+fn look_at_added(before: &Config, next: &Config) -> Result<(), ReloadError> {
+    let left_out =
+        look_at_volumes(next).map_err(|fault| ReloadError::Config(ConfigErrors(vec![fault])))?;
+    let was_there = |path: &Path| before.ssd.volumes.iter().any(|known| known.path == path);
+    let added = left_out.iter().find(|one| !was_there(&next.ssd.volumes[one.index].path));
+    match added {
+        Some(one) => {
+            let name = &next.ssd.volumes[one.index].name;
+            Err(ReloadError::Refused(format!("{}: volume {name}: {}", next.file, one.why)))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Why a configuration is not served by; the one of before is.
+#[derive(Debug)]
+pub enum ReloadError {
+    /// It has faults.
+    Config(ConfigErrors),
+    /// It asks for what this process cannot do.
+    Refused(String),
+}
+
+impl fmt::Display for ReloadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReloadError::Config(errors) => errors.fmt(f),
+            ReloadError::Refused(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for ReloadError {}
+
+/// All that a configuration needs and that could be refused.
+struct Prepared {
+    sites: Sites,
+    upstreams: Upstreams,
+    output: Option<NextOutput>,
+    connections_max: usize,
+    reserved: Option<Reservation>,
+}
+
+impl Parts {
+    /// Reads the file it was started with again, and serves by it. Blocks.
+    ///
+    /// # Errors
+    /// What is wrong with it; nothing has changed then.
+    pub(super) fn reload(&self, bound: &[SocketAddr]) -> Result<Vec<Change>, ReloadError> {
+        let mut current = self.current();
+        let next = config::load(Path::new(&self.config.file)).map_err(ReloadError::Config)?;
+        next.try_ports(bound).map_err(ReloadError::Config)?;
+        look_at_added(&current.config, &next)?;
+        let mut changes = current.config.changes_to(&next);
+        let is_larger = next.memory.ram_bytes > self.config.memory.ram_bytes;
+        for change in changes.iter_mut().filter(|change| change.setting == "memory.ram") {
+            // The mapping is as large as it was made.
+            change.counts = if is_larger { Counts::FromNextStart } else { Counts::Now };
+        }
+        let prepared = self.prepare(&current, &next)?;
+        for warning in &next.warnings {
+            tracing::warn!("{warning}");
+        }
+        self.adopt(&mut current, next, prepared);
+        for change in &changes {
+            tracing::info!("{change}");
+        }
+        Ok(changes)
+    }
+
+    pub(super) fn log_level(&self) -> LogLevel {
+        self.current().config.log.level
+    }
+
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.live.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn prepare(&self, current: &Current, next: &Config) -> Result<Prepared, ReloadError> {
+        let refused = |why: String| ReloadError::Refused(why);
+        let sites = next.sites.succeeding(&self.live.sites.load());
+        if sites.ids() > SITES_MAX {
+            let text = format!(
+                "{}: more than {SITES_MAX} names of sites since the start; restart, and all of \
+                 them count anew",
+                next.file
+            );
+            return Err(refused(text));
+        }
+        let upstreams = self.filler.client.upstreams_of(&sites).map_err(refused)?;
+        let settings = log_settings(next);
+        let output = (settings.destination != log_settings(&current.config).destination)
+            .then(|| AccessLog::next_output(&settings))
+            .transpose()
+            .map_err(|error| refused(error.to_string()))?;
+        let connections_max = next.limits.connections_max.min(Budget::of(&self.config).affordable);
+        let more = connections_max.saturating_sub(current.connections_max) as u64;
+        let bytes = more * self.budget.connection_bytes;
+        let reserve = || self.governor.try_reserve(Use::Connections, Class::Viewer, bytes);
+        let reserved = (more > 0).then(reserve);
+        if reserved.as_ref().is_some_and(Option::is_none) {
+            let text = format!(
+                "{}: `limits.connections` is {}, and there is no memory free for so many now; \
+                 restart, or raise it later",
+                next.file, next.limits.connections_max
+            );
+            return Err(refused(text));
+        }
+        Ok(Prepared { sites, upstreams, output, connections_max, reserved: reserved.flatten() })
+    }
+
+    fn adopt(&self, current: &mut Current, next: Config, prepared: Prepared) {
+        let Prepared { sites, upstreams, output, connections_max, reserved } = prepared;
+        // A request of a new site finds its origins.
+        self.filler.client.adopt(upstreams);
+        self.ssd.share_among(&sites);
+        self.live.sites.store(Arc::new(sites));
+        self.live.certificates.store(Arc::new(next.certificates.clone()));
+        self.live.server.store(Arc::new(server_settings(&next.limits)));
+        self.live.token.store(next.admin.token.clone().map(Arc::new));
+        self.log.adopt(&log_settings(&next), output);
+        if next.memory.ram_bytes <= self.config.memory.ram_bytes {
+            self.ram.resize(Budget::of(&next).cached_bytes);
+        }
+        self.permit(current.connections_max, connections_max);
+        current.connections_max = connections_max;
+        current.reserved.extend(reserved);
+        current.config = next;
+    }
+
+    /// Lets so many connections be open, and not so many as `before`.
+    fn permit(&self, before: usize, after: usize) {
+        self.permits.add_permits(after.saturating_sub(before));
+        let fewer = before.saturating_sub(after);
+        let permits = self.permits.clone();
+        let take = async move {
+            for _ in 0..fewer {
+                // Those that are open stay open: their permits are taken when they come back.
+                let Ok(permit) = permits.acquire().await else { return };
+                permit.forget();
+            }
+        };
+        self.filler.runtime.spawn(take);
+    }
+}

@@ -1,0 +1,230 @@
+//! What another configuration changes, setting by setting, and from when on each change counts.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use toml::{Table, Value};
+
+use super::Config;
+use crate::purge::Token;
+
+/// What was written, by the full names of settings.
+#[derive(Clone, Default)]
+pub(super) struct Written(BTreeMap<String, String>);
+
+/// Values may be secrets.
+impl fmt::Debug for Written {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl Written {
+    /// Of a text that has been read without a fault.
+    pub(super) fn of(text: &str) -> Written {
+        let mut written = Written::default();
+        for (name, value) in text.parse::<Table>().unwrap_or_default() {
+            written.add(name, &value);
+        }
+        written
+    }
+
+    fn add(&mut self, name: String, value: &Value) {
+        match value {
+            Value::Table(table) => {
+                for (key, value) in table {
+                    self.add(format!("{name}.{key}"), value);
+                }
+            }
+            Value::Array(elements) if elements.iter().any(Value::is_table) => {
+                let called: Vec<String> = elements.iter().enumerate().map(called).collect();
+                for (called, element) in called.iter().zip(elements) {
+                    self.add(format!("{name}[{called}]"), element);
+                }
+                self.0.insert(name, format!("[{}]", called.join(", ")));
+            }
+            value => {
+                self.0.insert(name, value.to_string());
+            }
+        }
+    }
+}
+
+/// What tells an element of a list from the others, whichever place it has.
+fn called((index, element): (usize, &Value)) -> String {
+    let table = element.as_table();
+    let name = table.and_then(|table| NAMES.iter().find_map(|name| table.get(*name)?.as_str()));
+    name.map_or_else(|| format!("{}", index + 1), str::to_owned)
+}
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The setting, such as `sites[film].rules[*.m3u8].lifetime`.
+    pub setting: String,
+    /// What was written; nothing where it was not. Never a secret.
+    pub before: Option<String>,
+    /// What is written now.
+    pub after: Option<String>,
+    /// From when on it counts.
+    pub counts: Counts,
+}
+
+/// From when on a change counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counts {
+    /// For whoever begins from now on.
+    Now,
+    /// Only a process that starts can do it.
+    FromNextStart,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Change { setting, before, after, counts } = self;
+        match (before, after) {
+            (Some(before), Some(after)) => write!(f, "{setting}: {before} -> {after}")?,
+            (None, Some(after)) => write!(f, "{setting}: {after}, was not set")?,
+            (Some(before), None) => write!(f, "{setting}: not set, was {before}")?,
+            (None, None) => write!(f, "{setting}: another one")?,
+        }
+        match counts {
+            Counts::Now => Ok(()),
+            Counts::FromNextStart => f.write_str(" (needs a restart)"),
+        }
+    }
+}
+
+impl Config {
+    /// What differs in `next`, in the order of the settings' names.
+    pub fn changes_to(&self, next: &Config) -> Vec<Change> {
+        let (was, is) = (&self.written.0, &next.written.0);
+        let mut names: Vec<&String> = was.keys().chain(is.keys()).collect();
+        names.sort_unstable();
+        names.dedup();
+        let differ = names.into_iter().filter(|name| was.get(*name) != is.get(*name));
+        let change = |name: &String| Change {
+            setting: name.clone(),
+            before: was.get(name).map(|value| shown(name, value)),
+            after: is.get(name).map(|value| shown(name, value)),
+            counts: counts(name),
+        };
+        let mut changes: Vec<Change> = differ.map(change).collect();
+        changes.extend(self.files_changed(next));
+        changes
+    }
+
+    /// The same names of files, and something else in them.
+    fn files_changed(&self, next: &Config) -> Vec<Change> {
+        let before = self.certificates.iter();
+        let mut named: Vec<String> = Vec::new();
+        for (was, is) in before.zip(next.certificates.iter()).filter(|(a, b)| a.path == b.path) {
+            if was.key.cert != is.key.cert {
+                named.push(format!("certificates[{}]", is.path.display()));
+            }
+        }
+        let [was, is] = [self, next].map(|config| config.admin.token.as_ref().map(Token::as_str));
+        let file = "admin.token_file";
+        if was != is && self.written.0.get(file) == next.written.0.get(file) {
+            named.push(file.to_owned());
+        }
+        let change = |setting| Change { setting, before: None, after: None, counts: Counts::Now };
+        named.into_iter().map(change).collect()
+    }
+}
+
+/// Fields sent to origins may hold secrets.
+fn shown(name: &str, value: &str) -> String {
+    let is_secret = name.split('.').any(|part| SECRETS.contains(&part));
+    if is_secret { "\u{2026}".to_owned() } else { value.to_owned() }
+}
+
+fn counts(name: &str) -> Counts {
+    let section = name.split(['.', '[']).next().unwrap_or_default();
+    match AT_ONCE.contains(&section) || name == "memory.ram" {
+        true => Counts::Now,
+        false => Counts::FromNextStart,
+    }
+}
+
+/// Settings that name an element of a list.
+const NAMES: [&str; 4] = ["name", "path", "url", "cert"];
+/// Sections whose changes count at once.
+const AT_ONCE: [&str; 5] = ["admin", "certificates", "limits", "log", "sites"];
+/// Tables whose values are never shown.
+const SECRETS: [&str; 2] = ["fields", "add"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEFORE: &str = "
+        listeners.http = [\"127.0.0.1:0\"]
+        threads.workers = 1
+        limits = { connections = 10, header_timeout = \"5s\" }
+        [[sites]]
+        name = \"film\"
+        hosts = [\"film.test\"]
+        origins = [\"http://one\"]
+        [[sites.rules]]
+        path = \"*.m3u8\"
+        lifetime = { given = \"2s\" }
+        request.add = { Authorization = \"Basic c2VjcmV0\" }
+        [[sites.rules]]
+        path = \"*.m4s\"
+        keep = \"ram\"
+    ";
+
+    fn changes(edits: &[(&str, &str)]) -> Vec<String> {
+        let after = edits.iter().fold(BEFORE.to_owned(), |text, (from, to)| {
+            assert!(text.contains(from), "{from}");
+            text.replace(from, to)
+        });
+        let [before, after] =
+            [BEFORE, &after].map(|text| Config::from_toml(text, "test.toml").unwrap());
+        before.changes_to(&after).iter().map(Change::to_string).collect()
+    }
+
+    #[test]
+    fn what_is_written_otherwise_and_means_the_same_is_no_change() {
+        assert_eq!(changes(&[]), [""; 0]);
+        let other = "[limits]\nheader_timeout = \"5s\"\nconnections = 10\n[threads]\nworkers = 1\n";
+        let edits = [
+            ("threads.workers = 1\n", ""),
+            ("limits = { connections = 10, header_timeout = \"5s\" }\n", other),
+        ];
+        assert_eq!(changes(&edits), [""; 0]);
+    }
+
+    #[test]
+    fn each_setting_is_named_with_what_it_was_and_when_it_counts() {
+        let edits = [
+            ("workers = 1", "workers = 2"),
+            ("connections = 10", "connections = 11"),
+            (", header_timeout = \"5s\"", ""),
+            ("given = \"2s\"", "given = \"3s\", most = \"1m\""),
+        ];
+        assert_eq!(
+            changes(&edits),
+            [
+                "limits.connections: 10 -> 11",
+                "limits.header_timeout: not set, was \"5s\"",
+                "sites[film].rules[*.m3u8].lifetime.given: \"2s\" -> \"3s\"",
+                "sites[film].rules[*.m3u8].lifetime.most: \"1m\", was not set",
+                "threads.workers: 1 -> 2 (needs a restart)",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_secret_is_never_shown_and_an_order_counts() {
+        let changed = changes(&[("c2VjcmV0", "b3RoZXI=")]);
+        assert_eq!(changed.len(), 1);
+        assert!(changed[0].ends_with("request.add.Authorization: \u{2026} -> \u{2026}"));
+        let swapped = changes(&[("*.m3u8", "*.x"), ("*.m4s", "*.m3u8"), ("*.x", "*.m4s")]);
+        assert!(
+            swapped.contains(&"sites[film].rules: [*.m3u8, *.m4s] -> [*.m4s, *.m3u8]".to_owned()),
+            "{swapped:?}"
+        );
+    }
+}

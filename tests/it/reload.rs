@@ -1,0 +1,267 @@
+//! A changed configuration is served by without a restart: all of it or nothing, and nobody who has
+//! begun notices.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::support::{
+    BLOCK, Client, Ending, Origin, Process, Response, Script, Speaks, Verdict, follow, judge, text,
+    tidegate,
+};
+
+const WHOLE: Verdict = Verdict::Whole { version: 1 };
+
+/// An appliance with a configuration that changes.
+struct Reloadable {
+    file: PathBuf,
+    before: String,
+    process: Process,
+}
+
+impl Reloadable {
+    /// With `sites` and what `more` says, in this order.
+    fn start(folder: &Path, more: &str, sites: &str) -> Reloadable {
+        let file = folder.join("edge.toml");
+        let text = format!(
+            r#"
+listeners.http = ["127.0.0.1:0"]
+listeners.admin = ["127.0.0.1:0"]
+log.access = "off"
+log.level = "info"
+threads.workers = 2
+memory.ram = "80 MiB"
+memory.total = "256 MiB"
+ssd.state = {:?}
+{more}
+{sites}
+"#,
+            folder.join("state.json"),
+        );
+        fs::write(&file, &text).unwrap();
+        let process = Process::start(&file);
+        Reloadable { file, before: text, process }
+    }
+
+    /// Writes `to` for `from`.
+    fn write(&self, from: &str, to: &str) {
+        assert!(self.before.contains(from), "{from}");
+        fs::write(&self.file, self.before.replace(from, to)).unwrap();
+    }
+
+    /// Has the file read again: exit code, and all that was said.
+    fn reload(&self) -> (i32, String) {
+        let admin = format!("http://{}", self.process.admin);
+        let done = tidegate(&["reload", "--admin", &admin]);
+        (done.status.code().unwrap(), text(&done.stdout) + &text(&done.stderr))
+    }
+
+    fn client(&self, host: &str) -> Client {
+        Client::plain(self.process.http, host)
+    }
+
+    async fn get(&self, host: &str, path: &str) -> Response {
+        self.client(host).get(path).send().await
+    }
+}
+
+fn site(name: &str, origin: &Origin, more: &str) -> String {
+    let origin = origin.address();
+    format!(
+        "[[sites]]\nname = {name:?}\nhosts = [\"{name}.test\"]\norigins = [\"http://{origin}\"]\n{more}\n"
+    )
+}
+
+#[tokio::test]
+async fn a_rule_counts_for_who_comes_then_and_a_body_that_has_begun_goes_on() {
+    let folder = TempDir::new().unwrap();
+    let origin = Origin::serving("/a", Script::of(10));
+    let held = Script::of(4 * BLOCK).ending(Ending::HeldAt(BLOCK));
+    origin.serve("/film", held);
+    let tells = "response.add = { X-Tells = \"before\" }";
+    let edge = Reloadable::start(folder.path(), "", &site("media", &origin, tells));
+    let mut under_way = edge.client("media.test").get("/film").open().await;
+    under_way.read_exactly(BLOCK as usize).await.unwrap();
+    assert_eq!(edge.reload(), (0, "nothing has changed\n".to_owned()));
+
+    edge.write("before", "after");
+    let said = "sites[media].response.add.X-Tells: \u{2026} -> \u{2026}\n";
+    assert_eq!(edge.reload(), (0, said.to_owned()));
+    let response = edge.get("media.test", "/a").await;
+    assert_eq!(response.header("x-tells"), "after");
+    origin.release("/film");
+    let came = follow(&mut under_way, origin.content("/film", 1), BLOCK).await;
+    assert_eq!(came, (3 * BLOCK, true));
+    assert_eq!(edge.reload(), (0, "nothing has changed\n".to_owned()));
+}
+
+#[tokio::test]
+async fn sites_come_and_go_and_none_is_given_what_another_had() {
+    let folder = TempDir::new().unwrap();
+    let (first, second) = (Origin::start(), Origin::start());
+    for (origin, length) in [(&first, 10), (&second, 20)] {
+        origin.serve("/a", Script::of(length));
+    }
+    let [one, two, three] = ["one", "two", "three"].map(|name| {
+        let origin = if name == "one" { &first } else { &second };
+        site(name, origin, "lifetime.given = \"1h\"")
+    });
+    let edge = Reloadable::start(folder.path(), "", &one);
+    assert_eq!(edge.get("one.test", "/a").await.body.len(), 10);
+    assert_eq!(edge.get("two.test", "/a").await.status, 421);
+
+    // The first of the file now is the one that was not there.
+    edge.write(&one, &(two.clone() + &one));
+    assert_eq!(edge.reload().0, 0);
+    assert_eq!(edge.get("two.test", "/a").await.body.len(), 20);
+    assert_eq!(edge.get("one.test", "/a").await.body.len(), 10);
+    assert_eq!((first.requests("/a").len(), second.requests("/a").len()), (1, 1));
+
+    edge.write(&one, &three);
+    assert_eq!(edge.reload().0, 0);
+    for gone in ["one.test", "two.test"] {
+        assert_eq!(edge.get(gone, "/a").await.status, 421, "{gone}");
+    }
+    assert_eq!(edge.get("three.test", "/a").await.body.len(), 20);
+    assert_eq!(second.requests("/a").len(), 2, "it has none of what the others had");
+
+    edge.write(&one, &one);
+    assert_eq!(edge.reload().0, 0);
+    assert_eq!(edge.get("one.test", "/a").await.body.len(), 10);
+    assert_eq!(first.requests("/a").len(), 1, "what was kept of it is its own again");
+}
+
+#[tokio::test]
+async fn another_origin_is_asked_from_then_on() {
+    let folder = TempDir::new().unwrap();
+    let (first, second) = (Origin::start(), Origin::start());
+    for path in ["/a", "/b", "/c"] {
+        first.serve(path, Script::of(10));
+        second.serve(path, Script::of(10));
+    }
+    let edge = Reloadable::start(folder.path(), "", &site("media", &first, ""));
+    assert_eq!(judge(&first, "/a", &edge.get("media.test", "/a").await), WHOLE);
+    edge.write(&first.address().to_string(), &second.address().to_string());
+    assert_eq!(edge.reload().0, 0);
+    assert_eq!(judge(&second, "/b", &edge.get("media.test", "/b").await), WHOLE);
+    assert_eq!((first.requests("/b").len(), second.requests("/b").len()), (0, 1));
+    // The first one again, over the connection that the first time left.
+    edge.write("media", "media");
+    assert_eq!(edge.reload().0, 0);
+    assert_eq!(judge(&first, "/c", &edge.get("media.test", "/c").await), WHOLE);
+    assert_eq!(first.requests("/c").len(), 1);
+}
+
+#[tokio::test]
+async fn a_configuration_with_a_fault_changes_nothing_and_each_fault_is_a_line() {
+    let folder = TempDir::new().unwrap();
+    let origin = Origin::serving("/a", Script::of(10));
+    let tells = "response.add = { X-Tells = \"before\" }";
+    let edge = Reloadable::start(folder.path(), "", &site("media", &origin, tells));
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    fs::write(folder.path().join("text"), "no volume, but somebody's text").unwrap();
+    let volume = format!(
+        "[[ssd.volumes]]\npath = {:?}\nsize = \"256 MiB\"\n[[sites]]",
+        folder.path().join("text")
+    );
+    let table: [(&str, &str, &str); 5] = [
+        ("threads.workers", "threads.wrokers", "wrokers"),
+        ("name = \"media\"", "name = \"media", "edge.toml:"),
+        ("[\"127.0.0.1:0\"]\nlisteners.admin", &format!("[\"{taken}\"]\nlisteners.admin"), "taken"),
+        ("[[sites]]", &volume, "text"),
+        ("[[sites]]", "[[certificates]]\ncert = \"no.pem\"\nkey = \"no.key\"\n[[sites]]", "no.pem"),
+    ];
+    for (from, to, told) in table {
+        edge.write(from, &to.replace("before", "after"));
+        let (code, said) = edge.reload();
+        assert_eq!(code, 64, "{to}: {said}");
+        assert!(said.lines().next().unwrap().contains(told), "{to}: {said}");
+        assert!(said.ends_with("nothing has changed: it is served by what was before\n"), "{said}");
+        let response = edge.get("media.test", "/a").await;
+        assert_eq!(
+            (response.status, response.header("x-tells")),
+            (200, "before".to_owned()),
+            "{to}"
+        );
+    }
+    edge.write("before", "after");
+    assert_eq!(edge.reload().0, 0);
+    assert_eq!(edge.get("media.test", "/b").await.header("x-tells"), "after");
+}
+
+#[tokio::test]
+async fn what_only_a_start_can_change_is_named_and_the_rest_counts() {
+    let folder = TempDir::new().unwrap();
+    let origin = Origin::serving("/a", Script::of(10));
+    let edge = Reloadable::start(folder.path(), "", &site("media", &origin, ""));
+    edge.write("workers = 2\nmemory.ram = \"80 MiB\"", "workers = 1\nmemory.ram = \"96 MiB\"");
+    let said = "memory.ram: \"80 MiB\" -> \"96 MiB\" (needs a restart)\n\
+                threads.workers: 2 -> 1 (needs a restart)\n";
+    assert_eq!(edge.reload(), (0, said.to_owned()));
+    edge.write("memory.ram = \"80 MiB\"", "memory.ram = \"64 MiB\"");
+    let (code, said) = edge.reload();
+    assert_eq!(code, 0);
+    assert!(said.contains("memory.ram: \"96 MiB\" -> \"64 MiB\"\n"), "{said}");
+    let admin = Client::plain(edge.process.admin, "admin.test");
+    let metrics = text(&admin.get("/metrics").send().await.body);
+    let budget = "tidegate_memory_budget_bytes{use=\"ram\"} 62914560";
+    assert!(metrics.contains(budget), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_hangup_reloads_and_says_so_in_the_log() {
+    let folder = TempDir::new().unwrap();
+    let origin = Origin::serving("/a", Script::of(10));
+    let tells = "response.add = { X-Tells = \"before\" }";
+    let edge = Reloadable::start(folder.path(), "", &site("media", &origin, tells));
+    edge.write("before", "after");
+    edge.process.signal(Signal::HUP);
+    edge.process.logged_until("reloaded").await;
+    assert_eq!(edge.get("media.test", "/a").await.header("x-tells"), "after");
+    edge.write("[[sites]]", "[[sties]]");
+    edge.process.signal(Signal::HUP);
+    let logged = edge.process.logged_until("not reloaded").await;
+    assert!(logged.iter().any(|line| line.contains("sties")), "{logged:#?}");
+    assert_eq!(edge.get("media.test", "/a").await.header("x-tells"), "after");
+}
+
+/// A certificate for `media.test` in the folder, under these names of files.
+fn certify(folder: &Path) -> rustls::pki_types::CertificateDer<'static> {
+    let made = rcgen::generate_simple_self_signed(["media.test".to_owned()]).unwrap();
+    fs::write(folder.join("cert.pem"), made.cert.pem()).unwrap();
+    fs::write(folder.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+    made.cert.der().clone()
+}
+
+#[tokio::test]
+async fn a_certificate_takes_the_place_of_the_one_before_unless_it_is_broken() {
+    let folder = TempDir::new().unwrap();
+    let origin = Origin::serving("/a", Script::of(10));
+    let first = certify(folder.path());
+    let more = "listeners.https = [\"127.0.0.1:0\"]\n\
+                [[certificates]]\ncert = \"cert.pem\"\nkey = \"key.pem\"";
+    let edge = Reloadable::start(folder.path(), more, &site("media", &origin, ""));
+    let shown = async |trusted: &rustls::pki_types::CertificateDer<'static>| {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(trusted.clone()).unwrap();
+        let address = edge.process.https.unwrap();
+        let client = Client::tls(address, "media.test", roots, Speaks::Http2);
+        client.connect().await.is_ok()
+    };
+    assert!(shown(&first).await);
+    let second = certify(folder.path());
+    assert!(shown(&first).await, "until it is told");
+    let (code, said) = edge.reload();
+    assert!(code == 0 && said.starts_with("certificates["), "{said}");
+    assert!(shown(&second).await && !shown(&first).await);
+    // The key of another one.
+    let key = fs::read(folder.path().join("key.pem")).unwrap();
+    certify(folder.path());
+    fs::write(folder.path().join("key.pem"), key).unwrap();
+    let (code, said) = edge.reload();
+    assert!(code == 64 && said.contains("is not the key of the certificate"), "{said}");
+    assert!(shown(&second).await);
+}

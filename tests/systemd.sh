@@ -108,11 +108,19 @@ readiness() {
     started+=("$pid")
     check "READY=1 is said" wait_until 20 grep -qx READY=1 "$scratch/said"
     check "whoever is told so can connect" fetched "$port" master.m3u8
+    sed -i 's/name = "film"/name = "other"/' "$scratch/ready.toml"
+    kill -HUP "$pid"
+    check "SIGHUP: RELOADING=1 is said, with the time, and READY=1 again" wait_until 10 reloaded
+    check "and it is served on" fetched "$port" master.m3u8
     check "STOPPING=1 is not said yet" lacks STOPPING=1 "$scratch/said"
     kill -TERM "$pid"
     check "SIGTERM ends it with status 0" wait "$pid"
     check "STOPPING=1 was said" wait_until 5 grep -qx STOPPING=1 "$scratch/said"
     [ "$failures" -eq 0 ] || sed 's/^/    /' "$scratch/ready.log"
+}
+
+reloaded() {
+    grep -A2 -x RELOADING=1 "$scratch/said" | grep -q '^MONOTONIC_USEC=[0-9]' && [ "$(grep -cx READY=1 "$scratch/said")" -eq 2 ]
 }
 
 lacks() { ! grep -x "$1" "$2"; }

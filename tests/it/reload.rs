@@ -3,13 +3,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use tempfile::TempDir;
+use tokio::task::JoinSet;
 
 use crate::support::{
-    BLOCK, Client, Ending, Origin, Process, Response, Script, Speaks, Verdict, follow, judge, text,
-    tidegate,
+    BLOCK, Client, Ending, Origin, PATIENCE, Process, Response, Script, Speaks, Verdict, follow,
+    judge, text, tidegate,
 };
 
 const WHOLE: Verdict = Verdict::Whole { version: 1 };
@@ -60,6 +62,17 @@ ssd.state = {:?}
 
     fn client(&self, host: &str) -> Client {
         Client::plain(self.process.http, host)
+    }
+
+    /// Waits until so many viewers are connected.
+    async fn until_open(&self, count: u32) {
+        let admin = Client::plain(self.process.admin, "admin.test");
+        let line = format!("tidegate_connections_open {count}\n");
+        let asked = Instant::now();
+        while !text(&admin.get("/metrics").send().await.body).contains(&line) {
+            assert!(asked.elapsed() < PATIENCE, "no {line}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     async fn get(&self, host: &str, path: &str) -> Response {
@@ -264,4 +277,103 @@ async fn a_certificate_takes_the_place_of_the_one_before_unless_it_is_broken() {
     let (code, said) = edge.reload();
     assert!(code == 64 && said.contains("is not the key of the certificate"), "{said}");
     assert!(shown(&second).await);
+}
+
+#[tokio::test]
+async fn who_streams_through_many_reloads_has_every_byte() {
+    let folder = TempDir::new().unwrap();
+    let origin = Origin::serving("/film", Script::of(24 * BLOCK).rate(16 << 20));
+    let tells = "response.add = { X-Tells = \"before\" }\nlifetime.given = \"1h\"";
+    let edge = Reloadable::start(folder.path(), "", &site("media", &origin, tells));
+    let mut viewers = JoinSet::new();
+    for _ in 0..20 {
+        let (asked, content) = (edge.client("media.test").get("/film"), origin.content("/film", 1));
+        viewers.spawn(async move { follow(&mut asked.open().await, content, 0).await });
+    }
+    let client = edge.client("media.test");
+    let mut kept = Some(client.connect().await.unwrap());
+    for number in 0..30 {
+        edge.write("before", &format!("after {number}"));
+        let (code, said) = edge.reload();
+        assert_eq!((code, said.lines().count()), (0, 1), "{said}");
+        // A connection of before is answered by the rules of now.
+        let path = format!("/{number}");
+        origin.serve(&path, Script::of(10));
+        let asked = client.get(&path).on(kept.unwrap()).await.unwrap();
+        let (response, connection) = asked.finish_and_keep().await.unwrap();
+        assert_eq!(response.header("x-tells"), format!("after {number}"));
+        kept = connection;
+    }
+    for came in viewers.join_all().await {
+        assert_eq!(came, (24 * BLOCK, true));
+    }
+    assert_eq!(origin.requests("/film").len(), 1);
+}
+
+#[tokio::test]
+async fn the_limit_of_connections_follows_and_cuts_nobody() {
+    let folder = TempDir::new().unwrap();
+    let origin = Origin::serving("/a", Script::of(10));
+    let edge =
+        Reloadable::start(folder.path(), "limits.connections = 2", &site("media", &origin, ""));
+    let client = edge.client("media.test");
+    let ask = async |connection| {
+        let asked = client.get("/a").on(connection).await?;
+        let (response, kept) = asked.finish_and_keep().await?;
+        assert_eq!(response.status, 200);
+        std::io::Result::Ok(kept.unwrap())
+    };
+    let first = ask(client.connect().await.unwrap()).await.unwrap();
+    let second = ask(client.connect().await.unwrap()).await.unwrap();
+
+    edge.write("connections = 2", "connections = 3");
+    assert_eq!(edge.reload(), (0, "limits.connections: 2 -> 3\n".to_owned()));
+    let third = ask(client.connect().await.unwrap()).await.unwrap();
+
+    edge.write("connections = 2", "connections = 1");
+    assert_eq!(edge.reload().0, 0);
+    for there in [first, second] {
+        drop(ask(there).await.unwrap());
+    }
+    let third = ask(third).await.unwrap();
+    edge.until_open(1).await;
+    // Who comes then waits until another has left.
+    let (asked, fourth) = (client.get("/a"), client.connect().await.unwrap());
+    let fourth = tokio::spawn(async move { asked.on(fourth).await?.finish().await });
+    let third = ask(third).await.unwrap();
+    edge.until_open(1).await;
+    assert!(!fourth.is_finished());
+    drop(third);
+    assert_eq!(fourth.await.unwrap().unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn the_log_goes_to_another_file_and_another_token_counts() {
+    let folder = TempDir::new().unwrap();
+    let origin = Origin::serving("/a", Script::of(10));
+    let named = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    fs::write(named("token"), "the-first-of-the-tokens").unwrap();
+    fs::write(named("other"), "the-second-of-the-tokens").unwrap();
+    let more = format!("admin.token_file = {:?}", named("token"));
+    let edge = Reloadable::start(folder.path(), &more, &site("media", &origin, ""));
+    edge.write("log.access = \"off\"", &format!("log.access = {:?}", named("access.log")));
+    // Where there is a token it has to be shown, by who asks from this machine too.
+    let (code, said) = edge.reload();
+    assert!(code == 1 && said.contains("shows the token"), "{said}");
+    let admin = format!("http://{}", edge.process.admin);
+    let bearing = |token: &str| {
+        let words = ["reload", "--admin", &admin, "--token-file", token];
+        tidegate(&words).status.code().unwrap()
+    };
+    assert_eq!(bearing(&named("token")), 0);
+    assert_eq!(edge.get("media.test", "/a").await.status, 200);
+    let log = || fs::read_to_string(named("access.log")).unwrap();
+    let asked = Instant::now();
+    while !log().contains("\"/a\"") {
+        assert!(asked.elapsed() < PATIENCE, "{}", log());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    edge.write(&named("token"), &named("other"));
+    assert_eq!((bearing(&named("token")), bearing(&named("token"))), (0, 1));
+    assert_eq!(bearing(&named("other")), 0);
 }

@@ -20,6 +20,7 @@ use super::error::cause;
 use super::names::names_of;
 use super::raw::Section;
 use super::setting::Setting;
+use super::{Config, sites};
 
 /// One certificate chain with its key.
 #[derive(Clone)]
@@ -86,6 +87,17 @@ impl Certificates {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
+    }
+}
+
+impl Config {
+    /// A line for each host of a site that no certificate is for, as the warnings have it; none
+    /// where nothing is served over TLS.
+    pub fn uncovered_hosts(&self) -> Vec<String> {
+        match self.certificates.is_empty() {
+            true => Vec::new(),
+            false => sites::uncovered(&self.sites, |host| self.certificates.cover(host)),
+        }
     }
 }
 

@@ -50,6 +50,21 @@ pub struct Listener {
     pub place: Place,
 }
 
+impl Listener {
+    /// Binds it without sharing it, and lets go at once.
+    ///
+    /// # Errors
+    /// The system's: somebody else has it, or may not be told.
+    pub fn try_bind(&self) -> io::Result<()> {
+        try_bind(self.address)
+    }
+
+    /// What is wrong where it cannot be bound, and what would be right.
+    pub fn refusal(&self, error: &io::Error) -> String {
+        refusal(self, error)
+    }
+}
+
 /// Reads the section `listeners`.
 pub(super) fn read(section: &Section<'_>) -> Vec<Listener> {
     let mut listeners: Vec<Listener> = Vec::new();

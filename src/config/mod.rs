@@ -31,6 +31,7 @@ pub use memory::{Memory, margin_bytes};
 pub use ssd::{
     Admission, EngineChoice, Ssd, state_file_in, usual_index_bytes_of, usual_state_file,
 };
+pub use validity::Validity;
 pub use volumes::{SsdVolume, VolumeKind};
 
 use changes::Written;
@@ -55,6 +56,7 @@ mod setting;
 mod sites;
 mod ssd;
 pub mod units;
+mod validity;
 mod volumes;
 
 /// What was meant.
@@ -286,7 +288,8 @@ fn check_tls(
             "an https listener needs a certificate; write `[[certificates]]` with `cert` and `key`",
         );
     } else if !certificates.is_empty() {
-        sites::warn_uncovered(document.source, https.place, sites, |host| certificates.cover(host));
+        let uncovered = sites::uncovered(sites, |host| certificates.cover(host));
+        uncovered.into_iter().for_each(|text| document.source.warn(https.place, text));
     }
 }
 

@@ -45,11 +45,11 @@ fn list(names: &[u8]) -> Vec<String> {
 }
 
 /// The DER elements of a content, each as tag and content; ends at what is none.
-struct Elements<'a>(&'a [u8]);
+pub(super) struct Elements<'a>(pub(super) &'a [u8]);
 
 impl<'a> Elements<'a> {
     /// The content of the first element with this tag.
-    fn content(mut self, tag: u8) -> Option<&'a [u8]> {
+    pub(super) fn content(mut self, tag: u8) -> Option<&'a [u8]> {
         self.find(|(found, _)| *found == tag).map(|(_, content)| content)
     }
 }

@@ -12,7 +12,7 @@ use crate::site::{PathPattern, Rule, Site, Sites};
 
 use super::error::Place;
 use super::origins;
-use super::raw::{Section, Source};
+use super::raw::Section;
 use super::rules::{policy, silent};
 use super::setting::Setting;
 
@@ -162,17 +162,11 @@ fn pattern(setting: &Setting<'_>) -> Option<PathPattern> {
     }
 }
 
-/// Reports hosts that no certificate is for, where there is TLS at all.
-pub(super) fn warn_uncovered(
-    source: &Source<'_>,
-    place: Place,
-    sites: &Sites,
-    covered: impl Fn(&str) -> bool,
-) {
-    for site in sites.iter() {
-        for host in site.hosts.iter().filter(|host| !covered(host)) {
-            let name = &site.name;
-            source.warn(place, format!("no certificate is for {host:?} of site {name:?}"));
-        }
-    }
+/// A line for each host that no certificate is for.
+pub(super) fn uncovered(sites: &Sites, covered: impl Fn(&str) -> bool) -> Vec<String> {
+    let hosts = sites.iter().flat_map(|site| site.hosts.iter().map(move |host| (host, site)));
+    let uncovered = hosts.filter(|(host, _)| !covered(host));
+    uncovered
+        .map(|(host, site)| format!("no certificate is for {host:?} of site {:?}", site.name))
+        .collect()
 }

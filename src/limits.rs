@@ -202,6 +202,10 @@ pub const REDIRECTS_MAX: u32 = 3;
 /// What a run may ask for ahead of its readers; `fill.window` may set less.
 pub const FILL_WINDOW_BYTES_MAX: u64 = 64 << 20;
 
+/// Connections the kernel completes for us before we accept them, for each listener socket.
+pub const LISTEN_BACKLOG: i32 = 4_096;
+/// Origins and names that `tidegate doctor` asks for at once.
+pub const DOCTOR_ASKS_MAX: usize = 64;
 /// Lines of diagnostics waiting for standard error; what comes then is lost.
 pub const LOG_LINES_WAITING_MAX: usize = 1_024;
 /// Warnings about requests that were not answered, for each worker.

@@ -206,7 +206,8 @@ impl Admins {
         Ok(admins)
     }
 
-    fn of(config: &Config) -> Admins {
+    /// Of a configuration that was read; there may be none.
+    pub(super) fn of(config: &Config) -> Admins {
         let admins = config.listeners.iter().filter(|l| l.kind == ListenerKind::Admin);
         let addresses = admins.filter(|admin| admin.address.port() != 0);
         let addresses = addresses.map(|admin| here(admin.address)).collect();

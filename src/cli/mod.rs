@@ -14,6 +14,7 @@ mod admin;
 mod check;
 #[cfg(feature = "demo")]
 pub mod demo;
+mod doctor;
 mod explain;
 mod purge;
 mod reload;
@@ -35,6 +36,7 @@ Examples:
   tidegate serve --config /etc/tidegate/tidegate.toml
   tidegate check /etc/tidegate/tidegate.toml
   tidegate check /etc/tidegate/tidegate.toml --request 'GET https://video.example.com/film/a.m3u8'
+  tidegate doctor --path /film/1.m4s
   tidegate status
   tidegate explain https://video.example.com/film/1.m4s
   tidegate purge https://video.example.com/film/a.m3u8
@@ -56,6 +58,7 @@ struct CommandLine {
 enum Command {
     Serve(serve::Args),
     Check(check::Args),
+    Doctor(doctor::Args),
     Status(status::Args),
     Explain(explain::Args),
     Purge(purge::Args),
@@ -70,6 +73,7 @@ impl Command {
         match self {
             Command::Serve(args) => serve::run(&args),
             Command::Check(args) => print(&check::run(&args)?),
+            Command::Doctor(args) => doctor::run(&args),
             Command::Status(args) => print(&status::run(&args)?),
             Command::Explain(args) => print(&explain::run(&args)?),
             Command::Purge(args) => print(&purge::run(&args)?),
@@ -158,6 +162,9 @@ mod tests {
             (&["chekc"], misused),
             (&["check"], misused),
             (&["check", "no/such.toml"], misused),
+            (&["doctor", "--help"], ExitCode::SUCCESS),
+            (&["doctor", "--config", "no/such.toml"], misused),
+            (&["doctor", "--only", "cable"], misused),
             (&["status", "--help"], ExitCode::SUCCESS),
             (&["status", "--config", "no/such.toml"], misused),
             (&["explain"], misused),

@@ -19,7 +19,7 @@ mod create;
 mod forgive;
 mod format;
 mod inspect;
-mod progress;
+pub(super) mod progress;
 mod shape;
 mod told;
 mod verify;
@@ -67,7 +67,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 /// What devices and timers need. Blocks whoever asks of it.
-fn runtime() -> Result<Runtime, Failure> {
+pub(super) fn runtime() -> Result<Runtime, Failure> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.map_err(|error| Failure::Failed(format!("a runtime cannot be had: {error}")))

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{ConnectionCounts, ServerContext, transport};
-use crate::limits::HANDED_OVER_WAITING_MAX;
+use crate::limits::{HANDED_OVER_WAITING_MAX, LISTEN_BACKLOG};
 
 /// Whether other listeners of this process may share the port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -282,8 +282,6 @@ fn least_loaded(workers: &[Inbox]) -> Option<&Inbox> {
     })
 }
 
-/// Connections the kernel completes for us before we accept them.
-const LISTEN_BACKLOG: i32 = 4096;
 /// The pause after an accept that failed, doubled up to 1.6 s.
 const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(50);
 const ACCEPT_PAUSE_DOUBLINGS_MAX: u32 = 5;

@@ -10,6 +10,7 @@ mod conditional;
 mod crashes;
 mod dialogue;
 mod digest;
+mod doctor;
 mod drain;
 mod freshness;
 mod killed;

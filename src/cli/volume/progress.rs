@@ -6,7 +6,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Something that takes a while, and nobody knows how long.
-pub(super) fn working(what: &'static str, json: bool) -> ProgressBar {
+pub(in crate::cli) fn working(what: &'static str, json: bool) -> ProgressBar {
     if !is_drawn(json) {
         return ProgressBar::hidden();
     }

@@ -44,7 +44,7 @@ where
 }
 
 /// A connection to an origin.
-pub(super) struct Strict<I> {
+pub struct Strict<I> {
     io: I,
     /// A request was sent: what comes next is the head of its response.
     awaits_head: bool,
@@ -67,7 +67,8 @@ enum Used {
 }
 
 impl<I> Strict<I> {
-    fn new(io: I) -> Strict<I> {
+    /// For requests one after another; `io` has not been read from.
+    pub fn new(io: I) -> Strict<I> {
         let (awaits_head, is_used) = (true, Used::Again);
         Strict {
             io,

@@ -164,7 +164,11 @@ const SEND_BUFFER_BYTES: usize = 256 << 10;
 const IDLE_CONNECTION: Duration = Duration::from_secs(30);
 const IDLE_CONNECTIONS_MAX: usize = 64;
 
-fn tls_config(origin: &Origin) -> Result<rustls::ClientConfig, String> {
+/// How an origin is spoken to over TLS, and whom it must be known to.
+///
+/// # Errors
+/// Why its authorities cannot be used.
+pub fn tls_config(origin: &Origin) -> Result<rustls::ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

@@ -26,7 +26,9 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 pub use self::memory::{Buffer, Granules, Lent};
-pub use self::open::{Access, CreateError, EngineChoice, OpenError, Options, create, look, open};
+pub use self::open::{
+    Access, CreateError, EngineChoice, OpenError, Options, create, look, open, try_uring,
+};
 pub use self::simulated::{Faults, Harm, Image, Share, Simulated, Simulation, SimulationError};
 
 /// How soon a transfer is wanted; the first comes first.

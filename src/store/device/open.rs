@@ -14,8 +14,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{
-    AtFlags, FallocateFlags, FlockOperation, StatxFlags, fallocate, flock, fstatvfs,
-    ioctl_blksszget, statx,
+    AtFlags, FallocateFlags, FlockOperation, MemfdFlags, StatxFlags, fallocate, flock, fstatvfs,
+    ioctl_blksszget, memfd_create, statx,
 };
 use rustix::io::Errno;
 
@@ -95,6 +95,18 @@ pub fn open(path: &Path, options: &Options) -> Result<Arc<dyn Device>, OpenError
             opened => opened,
         },
     }
+}
+
+/// Whether a ring can be made, and read through: of memory, so that no drive has to be there.
+/// Blocks.
+///
+/// # Errors
+/// The kernel's about the ring.
+pub fn try_uring() -> io::Result<()> {
+    let file = File::from(memfd_create("tidegate-ring", MemfdFlags::CLOEXEC)?);
+    file.set_len(GRANULE_SIZE_BYTES)?;
+    let device = Uring::start(Arc::new(Locked(file)), GRANULE_SIZE_BYTES, uring::LANES)?;
+    probe(&device)
 }
 
 /// Opens it to look at it beside whoever has it open: nothing is locked, and what is written in the

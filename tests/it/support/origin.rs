@@ -28,7 +28,12 @@ pub(crate) struct Origin {
 impl Origin {
     /// An origin without objects: 404 for every path until one is served.
     pub(crate) fn start() -> Origin {
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        Origin::at((Ipv4Addr::LOCALHOST, 0).into())
+    }
+
+    /// The same at an address of this machine; port 0: the system chooses.
+    pub(crate) fn at(address: SocketAddr) -> Origin {
+        let listener = std::net::TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         listener.set_nonblocking(true).unwrap();
         let shared = Arc::new(Shared::default());

@@ -1,0 +1,140 @@
+//! Memory: what there is against `memory.total`, and huge pages.
+
+use super::Subject;
+use super::finding::Finding;
+use super::root::Root;
+use crate::config::Memory;
+use crate::config::units::bytes_about;
+
+/// What the kernel and all other programs are left.
+const SHARE_MAX_PERCENT: u64 = 90;
+
+/// Each of them.
+pub(super) fn look(subject: &Subject) -> Vec<Finding> {
+    let Subject { config, root, .. } = subject;
+    vec![
+        total(&config.memory, root).of("memory.total"),
+        shared_huge_pages(root).of("huge pages of the ram tier"),
+        huge_pages(root).of("huge pages of all else"),
+    ]
+}
+
+fn total(memory: &Memory, root: &Root) -> Finding {
+    let meminfo = root.text("proc/meminfo").unwrap_or_default();
+    let wanted_bytes = memory.total_bytes;
+    let wanted = bytes_about(wanted_bytes);
+    let Some(built_in_bytes) = kib_of(&meminfo, "MemTotal") else {
+        return Finding::unknown(
+            format!("{wanted}; what this machine has cannot be read"),
+            "look at `free -h`",
+        );
+    };
+    let huge_bytes = taken_by_huge_pages(&meminfo);
+    let has_bytes = built_in_bytes.saturating_sub(huge_bytes);
+    let mut has = bytes_about(has_bytes);
+    if huge_bytes > 0 {
+        has += &format!(" beside {} of huge pages that it never uses", bytes_about(huge_bytes));
+    }
+    let found = format!("{wanted} of {has}");
+    if wanted_bytes > has_bytes {
+        return Finding::fail(
+            format!("{found}: the kernel would kill it"),
+            "lower `memory.total`, or give back huge pages (vm.nr_hugepages)",
+        );
+    }
+    if wanted_bytes > has_bytes / 100 * SHARE_MAX_PERCENT {
+        return Finding::warn(
+            format!("{found}: little is left for the kernel's sockets and all else"),
+            format!("lower `memory.total` to {SHARE_MAX_PERCENT}% of the machine or less"),
+        );
+    }
+    // Of one that runs, what it holds is no longer available, and need not be.
+    let available_bytes = kib_of(&meminfo, "MemAvailable").unwrap_or(u64::MAX);
+    if available_bytes < wanted_bytes && root.appliance().is_none() {
+        return Finding::warn(
+            format!("{found}, of which {} are available now", bytes_about(available_bytes)),
+            "stop what else takes memory, or lower `memory.total`",
+        );
+    }
+    Finding::ok(found)
+}
+
+fn kib_of(meminfo: &str, name: &str) -> Option<u64> {
+    let mut fields = meminfo.lines().filter_map(|line| line.split_once(':'));
+    let (_, value) = fields.find(|(field, _)| *field == name)?;
+    value.trim().trim_end_matches(" kB").parse::<u64>().ok()?.checked_mul(1_024)
+}
+
+fn taken_by_huge_pages(meminfo: &str) -> u64 {
+    kib_of(meminfo, "Hugetlb").unwrap_or(0)
+}
+
+/// The ram tier is a mapping of shared memory: pages that are larger than a piece are held whole
+/// for any piece in them, which the budget does not know.
+fn shared_huge_pages(root: &Root) -> Finding {
+    let switch = "sys/kernel/mm/transparent_hugepage/shmem_enabled";
+    match root.choice(switch).as_deref() {
+        Some(set @ ("always" | "within_size" | "force")) => Finding::warn(
+            format!("{set}: the ram tier may hold more memory than `memory.total` knows of"),
+            format!("`echo advise > /{switch}`, and at boot too"),
+        ),
+        Some(set) => Finding::ok(set),
+        None => Finding::unknown("this kernel does not say", format!("look at /{switch}")),
+    }
+}
+
+fn huge_pages(root: &Root) -> Finding {
+    let switch = "sys/kernel/mm/transparent_hugepage/enabled";
+    match root.choice(switch).as_deref() {
+        Some("always") => Finding::note(
+            "always: what many connections hold may take more memory than they need",
+            format!("`echo madvise > /{switch}`, and at boot too"),
+        ),
+        Some(set) => Finding::ok(set),
+        None => Finding::unknown("this kernel does not say", format!("look at /{switch}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::State;
+    use super::super::tests::with;
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    fn of(total_gib: u64, files: &[(&str, &str)]) -> Finding {
+        let (_folder, root) = with(files);
+        total(&Memory { total_bytes: total_gib * GIB, ram_bytes: GIB }, &root)
+    }
+
+    #[test]
+    fn memory_total_is_held_against_what_there_is() {
+        let meminfo = "MemTotal: 16777216 kB\nMemAvailable: 8388608 kB\nHugetlb: 2097152 kB\n";
+        let machine = [("proc/meminfo", meminfo)];
+        for (total_gib, state) in
+            [(4, State::Ok), (10, State::Warn), (13, State::Warn), (15, State::Fail)]
+        {
+            assert_eq!(of(total_gib, &machine).state, state, "{total_gib} GiB");
+        }
+        let running =
+            [machine[0], ("proc/9/comm", "tidegate"), ("proc/9/cmdline", "tidegate\0serve")];
+        assert_eq!(of(10, &running).state, State::Ok, "it holds what is not available");
+        assert_eq!(of(4, &[]).state, State::Unknown);
+    }
+
+    #[test]
+    fn huge_pages_that_the_budget_does_not_know_are_told() {
+        let folder = "sys/kernel/mm/transparent_hugepage";
+        for (set, ram_tier, all_else) in [
+            ("[always] advise madvise never", State::Warn, State::Note),
+            ("always [never]", State::Ok, State::Ok),
+            ("", State::Unknown, State::Unknown),
+        ] {
+            let (shared, other) = (format!("{folder}/shmem_enabled"), format!("{folder}/enabled"));
+            let (_folder, root) = with(&[(&shared, set), (&other, set)]);
+            assert_eq!(shared_huge_pages(&root).state, ram_tier, "{set}");
+            assert_eq!(huge_pages(&root).state, all_else, "{set}");
+        }
+    }
+}

@@ -8,6 +8,7 @@ mod explain;
 mod figures;
 mod parts;
 mod reload;
+mod renewal;
 mod sockets;
 mod ssd;
 mod threads;
@@ -156,6 +157,7 @@ impl Appliance {
         for guard in guards {
             guard.disarm();
         }
+        renewal::start(&parts);
         parts.readiness.set_ready();
         Ok(Running {
             parts,

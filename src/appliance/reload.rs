@@ -3,13 +3,16 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use super::look_at_volumes;
 use super::parts::{Budget, Parts, log_settings, server_settings};
 use crate::access_log::{AccessLog, NextOutput};
-use crate::config::{self, Change, Config, ConfigErrors, Counts, LogLevel};
+use crate::config::{
+    self, Certificate, Certificates, Change, Config, ConfigErrors, Counts, LogLevel,
+};
 use crate::fill::client::Upstreams;
 use crate::limits::SITES_MAX;
 use crate::memory::{Class, Reservation, Use};
@@ -40,6 +43,20 @@ fn look_at_added(before: &Config, next: &Config) -> Result<(), ReloadError> {
         Some(one) => {
             let name = &next.ssd.volumes[one.index].name;
             Err(ReloadError::Refused(format!("{}: volume {name}: {}", next.file, one.why)))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Whether viewers would accept the certificates that were not there before.
+fn look_at_dates(before: &Config, next: &Config) -> Result<(), ReloadError> {
+    let was_there =
+        |one: &&Certificate| before.certificates.iter().any(|known| known.key.cert == one.key.cert);
+    let added = next.certificates.iter().filter(|one| !was_there(one));
+    match added.filter_map(|one| one.judged(SystemTime::now())).next() {
+        Some(why) => {
+            let file = &next.file;
+            Err(ReloadError::Refused(format!("{file}: certificate {why}; have it renewed")))
         }
         None => Ok(()),
     }
@@ -84,6 +101,7 @@ impl Parts {
         let next = config::load(Path::new(&self.config.file)).map_err(ReloadError::Config)?;
         next.try_ports(bound).map_err(ReloadError::Config)?;
         look_at_added(&current.config, &next)?;
+        look_at_dates(&current.config, &next)?;
         let mut changes = current.config.changes_to(&next);
         let is_larger = next.memory.ram_bytes > self.config.memory.ram_bytes;
         for change in changes.iter_mut().filter(|change| change.setting == "memory.ram") {
@@ -99,6 +117,32 @@ impl Parts {
             tracing::info!("{change}");
         }
         Ok(changes)
+    }
+
+    /// Shows the certificates whose files have changed, where viewers would accept them; of the
+    /// others the log says why not. Blocks.
+    pub(super) fn renew_certificates(&self, changed: &[PathBuf]) {
+        let mut current = self.current();
+        let renewed = |one: &Certificate| {
+            if !changed.contains(&one.path) && !changed.contains(&one.key_path) {
+                return one.clone();
+            }
+            match one.read_again(SystemTime::now()) {
+                Ok(again) => {
+                    if again.key.cert != one.key.cert {
+                        tracing::info!("certificate {} is another one now", one.path.display());
+                    }
+                    again
+                }
+                Err(why) => {
+                    tracing::error!("certificate {why}; the one of before is shown on");
+                    one.clone()
+                }
+            }
+        };
+        let all = current.config.certificates.iter().map(renewed).collect();
+        current.config.certificates = Certificates::new(all);
+        self.live.certificates.store(Arc::new(current.config.certificates.clone()));
     }
 
     pub(super) fn log_level(&self) -> LogLevel {

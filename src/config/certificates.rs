@@ -6,9 +6,11 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use httpdate::fmt_http_date;
 use rustls::crypto::aws_lc_rs;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::{Error as PemError, PemObject};
@@ -20,6 +22,7 @@ use super::error::cause;
 use super::names::names_of;
 use super::raw::Section;
 use super::setting::Setting;
+use super::validity::Validity;
 use super::{Config, sites};
 
 /// One certificate chain with its key.
@@ -27,6 +30,8 @@ use super::{Config, sites};
 pub struct Certificate {
     /// The file of the chain.
     pub path: PathBuf,
+    /// The file of the key.
+    pub key_path: PathBuf,
     /// Host names and addresses the certificate is for, lower case, `*.example.com` among them.
     pub names: Vec<String>,
     /// The chain and the key, as rustls wants them.
@@ -110,82 +115,127 @@ pub(super) fn read(document: &Section<'_>) -> Certificates {
     Certificates::new(all.into_iter().flatten().collect())
 }
 
+impl Certificate {
+    /// What is in its files.
+    ///
+    /// # Errors
+    /// One line: a file that cannot be read, or a key that is not the certificate's.
+    fn read(path: PathBuf, key_path: PathBuf) -> Result<Certificate, NotRead> {
+        let chain = chain_in(&path).map_err(NotRead::Chain)?;
+        let key = key_in(&key_path).map_err(NotRead::Key)?;
+        let certified = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider());
+        let certified = certified.map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => NotRead::Pair(format!(
+                "is not the key of the certificate in {}; write the one made for it",
+                path.display()
+            )),
+            error => NotRead::Pair(format!("does not go with {}: {error}", path.display())),
+        })?;
+        let names = certified.cert.first().map(|der| names_of(der)).unwrap_or_default();
+        Ok(Certificate { path, key_path, names, key: Arc::new(certified) })
+    }
+
+    /// What is in its files now, if it may be shown in its place.
+    ///
+    /// # Errors
+    /// One line that says why not.
+    pub fn read_again(&self, now: SystemTime) -> Result<Certificate, String> {
+        let read = Certificate::read(self.path.clone(), self.key_path.clone());
+        let read = read.map_err(|error| match error {
+            NotRead::Chain(text) | NotRead::Key(text) => text,
+            NotRead::Pair(text) => format!("{} {text}", self.key_path.display()),
+        })?;
+        read.judged(now).map_or(Ok(read), Err)
+    }
+
+    /// Why nobody would accept it at this moment, in one line.
+    pub fn judged(&self, now: SystemTime) -> Option<String> {
+        let path = self.path.display();
+        // The whole chain counts.
+        self.key.cert.iter().filter_map(|der| Validity::of(der)).find_map(|validity| {
+            let Validity { not_before, not_after } = validity;
+            match () {
+                () if now > not_after => {
+                    Some(format!("{path} expired on {}", fmt_http_date(not_after)))
+                }
+                () if now < not_before => {
+                    Some(format!("{path} is not valid before {}", fmt_http_date(not_before)))
+                }
+                () => None,
+            }
+        })
+    }
+}
+
+/// Why there is no certificate, one line each.
+enum NotRead {
+    Chain(String),
+    Key(String),
+    /// Of the key, without the name of its file.
+    Pair(String),
+}
+
 fn one(section: &Section<'_>) -> Option<Certificate> {
     let cert = section.required("cert", "the path of a PEM file, the server's certificate first");
     let key = section.required("key", "the path of a PEM file with the private key");
     let (cert, key) = (cert?, key?);
-    let (chain, private) = (chain(&cert), private_key(&key));
-    let ((path, chain), private) = (chain?, private?);
-    match CertifiedKey::from_der(chain, private, &aws_lc_rs::default_provider()) {
-        Ok(certified) => {
-            let names = certified.cert.first().map(|der| names_of(der)).unwrap_or_default();
-            Some(Certificate { path, names, key: Arc::new(certified) })
+    let (cert_path, key_path) = (path(&cert), path(&key));
+    let (cert_path, key_path) = (cert_path?, key_path?);
+    match Certificate::read(cert_path, key_path.clone()) {
+        Ok(certificate) => return Some(certificate),
+        Err(NotRead::Chain(text)) => {
+            cert.fail(format!("names {text}"));
+            if let Err(text) = key_in(&key_path) {
+                key.fail(format!("names {text}"));
+            }
         }
-        Err(rustls::Error::InconsistentKeys(_)) => {
-            let of = path.display();
-            key.fail(format!(
-                "is not the key of the certificate in {of}; write the one made for it"
-            ));
-            None
-        }
-        Err(error) => {
-            key.fail(format!("does not go with {}: {error}", path.display()));
-            None
-        }
+        Err(NotRead::Key(text)) => key.fail(format!("names {text}")),
+        Err(NotRead::Pair(text)) => key.fail(text),
     }
+    None
+}
+
+fn path(setting: &Setting<'_>) -> Option<PathBuf> {
+    Some(setting.source.folder.join(setting.text()?))
 }
 
 /// The certificates in the file that `setting` names; at least one.
 pub(super) fn chain(setting: &Setting<'_>) -> Option<(PathBuf, Vec<CertificateDer<'static>>)> {
-    let (path, pem) = file(setting)?;
-    let chain: Result<Vec<_>, PemError> = CertificateDer::pem_slice_iter(&pem).collect();
+    let path = path(setting)?;
+    match chain_in(&path) {
+        Ok(chain) => Some((path, chain)),
+        Err(text) => {
+            setting.fail(format!("names {text}"));
+            None
+        }
+    }
+}
+
+fn chain_in(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let chain: Result<Vec<_>, PemError> = CertificateDer::pem_slice_iter(&file(path)?).collect();
     match chain {
-        Ok(chain) if !chain.is_empty() => Some((path, chain)),
-        Ok(_) => {
-            setting.fail(format!(
-                "names {}, which holds no certificate; a PEM file with BEGIN CERTIFICATE is wanted",
-                path.display()
-            ));
-            None
-        }
-        Err(error) => {
-            setting.fail(format!("names {}, which is no good PEM: {error}", path.display()));
-            None
-        }
+        Ok(chain) if !chain.is_empty() => Ok(chain),
+        Ok(_) => Err(format!(
+            "{}, which holds no certificate; a PEM file with BEGIN CERTIFICATE is wanted",
+            path.display()
+        )),
+        Err(error) => Err(format!("{}, which is no good PEM: {error}", path.display())),
     }
 }
 
-fn private_key(setting: &Setting<'_>) -> Option<PrivateKeyDer<'static>> {
-    let (path, pem) = file(setting)?;
-    match PrivateKeyDer::from_pem_slice(&pem) {
-        Ok(key) => Some(key),
-        Err(PemError::NoItemsFound) => {
-            setting.fail(format!(
-                "names {}, which holds no private key; a PEM file with BEGIN PRIVATE KEY is wanted",
-                path.display()
-            ));
-            None
-        }
-        Err(error) => {
-            setting.fail(format!("names {}, which is no good PEM: {error}", path.display()));
-            None
-        }
-    }
+fn key_in(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    PrivateKeyDer::from_pem_slice(&file(path)?).map_err(|error| match error {
+        PemError::NoItemsFound => format!(
+            "{}, which holds no private key; a PEM file with BEGIN PRIVATE KEY is wanted",
+            path.display()
+        ),
+        error => format!("{}, which is no good PEM: {error}", path.display()),
+    })
 }
 
-fn file(setting: &Setting<'_>) -> Option<(PathBuf, Vec<u8>)> {
-    let path = setting.source.folder.join(setting.text()?);
-    match fs::read(&path) {
-        Ok(bytes) => Some((path, bytes)),
-        Err(error) => {
-            setting.fail(format!(
-                "names {}, which cannot be read: {}",
-                path.display(),
-                cause(&error)
-            ));
-            None
-        }
-    }
+fn file(path: &Path) -> Result<Vec<u8>, String> {
+    let unread = |error| format!("{}, which cannot be read: {}", path.display(), cause(&error));
+    fs::read(path).map_err(unread)
 }
 
 #[cfg(test)]
@@ -200,7 +250,12 @@ mod tests {
             let chain = vec![made.cert.der().clone()];
             let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
             let key = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).unwrap();
-            Certificate { path: PathBuf::from(path), names, key: Arc::new(key) }
+            Certificate {
+                path: PathBuf::from(path),
+                key_path: PathBuf::new(),
+                names,
+                key: Arc::new(key),
+            }
         };
         let certificates = Certificates::new(vec![
             certificate("first", &["a.example.com"]),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use rustls::pki_types::CertificateDer;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
@@ -241,42 +242,74 @@ async fn a_hangup_reloads_and_says_so_in_the_log() {
     assert_eq!(edge.get("media.test", "/a").await.header("x-tells"), "after");
 }
 
-/// A certificate for `media.test` in the folder, under these names of files.
-fn certify(folder: &Path) -> rustls::pki_types::CertificateDer<'static> {
-    let made = rcgen::generate_simple_self_signed(["media.test".to_owned()]).unwrap();
-    fs::write(folder.join("cert.pem"), made.cert.pem()).unwrap();
-    fs::write(folder.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
-    made.cert.der().clone()
+/// A certificate for `media.test` in the folder, until that year.
+fn certify(folder: &Path, until_year: i32) -> CertificateDer<'static> {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut asked = rcgen::CertificateParams::new(["media.test".to_owned()]).unwrap();
+    asked.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    asked.not_after = rcgen::date_time_ymd(until_year, 1, 1);
+    let made = asked.self_signed(&key).unwrap();
+    // Renamed into place: nobody reads half of it.
+    for (name, pem) in [("key.pem", key.serialize_pem()), ("cert.pem", made.pem())] {
+        fs::write(folder.join("new"), pem).unwrap();
+        fs::rename(folder.join("new"), folder.join(name)).unwrap();
+    }
+    made.der().clone()
+}
+
+fn with_certificate(folder: &Path, origin: &Origin) -> Reloadable {
+    let more = "listeners.https = [\"127.0.0.1:0\"]\n\
+                [[certificates]]\ncert = \"cert.pem\"\nkey = \"key.pem\"";
+    Reloadable::start(folder, more, &site("media", origin, ""))
+}
+
+impl Reloadable {
+    /// Whether who trusts this one alone can connect.
+    async fn shows(&self, trusted: &CertificateDer<'static>) -> bool {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(trusted.clone()).unwrap();
+        let address = self.process.https.unwrap();
+        let client = Client::tls(address, "media.test", roots, Speaks::Http2);
+        client.connect().await.is_ok()
+    }
 }
 
 #[tokio::test]
-async fn a_certificate_takes_the_place_of_the_one_before_unless_it_is_broken() {
+async fn a_certificate_takes_the_place_of_the_one_before_unless_it_is_no_good() {
     let folder = TempDir::new().unwrap();
     let origin = Origin::serving("/a", Script::of(10));
-    let first = certify(folder.path());
-    let more = "listeners.https = [\"127.0.0.1:0\"]\n\
-                [[certificates]]\ncert = \"cert.pem\"\nkey = \"key.pem\"";
-    let edge = Reloadable::start(folder.path(), more, &site("media", &origin, ""));
-    let shown = async |trusted: &rustls::pki_types::CertificateDer<'static>| {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(trusted.clone()).unwrap();
-        let address = edge.process.https.unwrap();
-        let client = Client::tls(address, "media.test", roots, Speaks::Http2);
-        client.connect().await.is_ok()
-    };
-    assert!(shown(&first).await);
-    let second = certify(folder.path());
-    assert!(shown(&first).await, "until it is told");
+    certify(folder.path(), 2090);
+    let edge = with_certificate(folder.path(), &origin);
+    let second = certify(folder.path(), 2091);
     let (code, said) = edge.reload();
     assert!(code == 0 && said.starts_with("certificates["), "{said}");
-    assert!(shown(&second).await && !shown(&first).await);
+    assert!(edge.shows(&second).await);
     // The key of another one.
     let key = fs::read(folder.path().join("key.pem")).unwrap();
-    certify(folder.path());
+    certify(folder.path(), 2092);
     fs::write(folder.path().join("key.pem"), key).unwrap();
     let (code, said) = edge.reload();
     assert!(code == 64 && said.contains("is not the key of the certificate"), "{said}");
-    assert!(shown(&second).await);
+    certify(folder.path(), 2021);
+    let (code, said) = edge.reload();
+    assert!(code == 64 && said.contains("cert.pem expired on Fri, 01 Jan 2021"), "{said}");
+    assert!(edge.shows(&second).await);
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_renewed_is_shown_unasked_and_one_that_expired_is_not() {
+    let folder = TempDir::new().unwrap();
+    let origin = Origin::serving("/a", Script::of(10));
+    let first = certify(folder.path(), 2090);
+    let edge = with_certificate(folder.path(), &origin);
+    assert!(edge.shows(&first).await);
+    certify(folder.path(), 2021);
+    edge.process.logged_until("cert.pem expired on Fri, 01 Jan 2021").await;
+    assert!(edge.shows(&first).await);
+    let renewed = certify(folder.path(), 2091);
+    edge.process.logged_until("is another one now").await;
+    assert!(edge.shows(&renewed).await && !edge.shows(&first).await);
+    assert_eq!(edge.reload(), (0, "nothing has changed\n".to_owned()));
 }
 
 #[tokio::test]

@@ -45,7 +45,19 @@ pub(super) fn look(subject: &Subject) -> Vec<Finding> {
         };
         finding.of(*name)
     };
-    SETTINGS.iter().map(judged).collect()
+    SETTINGS.iter().map(judged).chain([tracked(&facts)]).collect()
+}
+
+/// A firewall that keeps every connection in mind drops what is beyond its table.
+fn tracked(facts: &Facts<'_>) -> Finding {
+    let name = "net.netfilter.nf_conntrack_max";
+    let Some(text) = facts.root.text("proc/sys/net/netfilter/nf_conntrack_max") else {
+        return Finding::ok("no firewall keeps connections in mind").of(name);
+    };
+    // Twice: one that was closed is kept in mind for a while.
+    let needs = 2 * facts.config.limits.connections_max as u64 + ports_needed(facts.config);
+    let lost = "beyond that the firewall drops viewers; or let it not track their ports (notrack)";
+    at_least(name, &text, needs, lost).of(name)
 }
 
 fn set(name: &str, value: impl std::fmt::Display) -> String {
@@ -130,9 +142,7 @@ fn buffer(name: &str, text: &str, most_bytes: u64, lost: &str) -> Finding {
 fn ports(text: &str, facts: &Facts<'_>) -> Finding {
     let numbers: Vec<u64> = text.split_whitespace().flat_map(str::parse).collect();
     let [first, last] = numbers[..] else { return odd(text) };
-    let origins = facts.config.sites.iter().flat_map(|site| &site.origins);
-    // Twice: one that was closed keeps its port for a while.
-    let needs: u64 = origins.map(|origin| 2 * origin.connections_max as u64).sum();
+    let needs = ports_needed(facts.config);
     let has = last.saturating_sub(first) + 1;
     if has >= needs {
         return Finding::ok(format!("{text}: {has} ports"));
@@ -141,6 +151,12 @@ fn ports(text: &str, facts: &Facts<'_>) -> Finding {
         format!("{text}: {has} ports, and connections to origins may take {needs}"),
         set("net.ipv4.ip_local_port_range", "'1024 65535'"),
     )
+}
+
+fn ports_needed(config: &Config) -> u64 {
+    let origins = config.sites.iter().flat_map(|site| &site.origins);
+    // Twice: one that was closed keeps its port for a while.
+    origins.map(|origin| 2 * origin.connections_max as u64).sum()
 }
 
 fn slow_start(text: &str, _: &Facts<'_>) -> Finding {
@@ -238,6 +254,22 @@ mod tests {
         assert_eq!(of("vm.swappiness").state, State::Ok);
         assert_eq!(of("net.ipv4.tcp_wmem").found, "4096 16384 4194304");
         let unknown = findings.iter().filter(|finding| finding.state == State::Unknown);
-        assert_eq!((findings.len(), unknown.count()), (10, 8));
+        assert_eq!((findings.len(), unknown.count()), (11, 8));
+    }
+
+    #[test]
+    fn a_firewalls_table_is_held_against_the_connections_where_there_is_one() {
+        for (table, state) in [
+            (None, State::Ok),
+            (Some("262144\n"), State::Ok),
+            (Some("4255\n"), State::Warn),
+            (Some("4256\n"), State::Ok),
+        ] {
+            let files = table.map(|text| ("proc/sys/net/netfilter/nf_conntrack_max", text));
+            let (_folder, root) = with(files.as_slice());
+            let config = configured("limits.connections = 2000");
+            let facts = Facts { config: &config, root: &root };
+            assert_eq!(tracked(&facts).state, state, "{table:?}");
+        }
     }
 }

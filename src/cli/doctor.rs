@@ -275,9 +275,10 @@ fn warnings(config: &Config) -> Vec<Finding> {
     let told = config.warnings.iter().filter(|warning| !uncovered.contains(&warning.text));
     let findings: Vec<_> =
         told.map(|warning| Finding::warn(warning.to_string(), "write what is meant")).collect();
-    match findings.is_empty() {
-        true => vec![Finding::ok("it is understood, without a warning")],
-        false => findings,
+    match (findings.is_empty(), uncovered.is_empty()) {
+        (true, true) => vec![Finding::ok("it is understood, without a warning")],
+        (true, false) => vec![Finding::note("hosts have no certificate", "see `certificates`")],
+        _ => findings,
     }
 }
 

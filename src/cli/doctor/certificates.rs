@@ -71,7 +71,8 @@ mod tests {
 
     use super::super::finding::State;
     use super::super::root::Root;
-    use super::super::tests::subject;
+    use super::super::tests::{configured, subject};
+    use super::super::warnings;
     use super::*;
 
     #[test]
@@ -92,6 +93,11 @@ mod tests {
             let findings = look(&Subject { now, ..subject(&settings, Root::at("/")) });
             assert_eq!(findings.len(), 2, "{findings:#?}");
             assert!(findings[1].found.starts_with("no certificate is for \"other.test\""));
+            let told = warnings(&configured(&settings)).remove(0);
+            assert_eq!(
+                (told.state, told.to_do.unwrap().as_str()),
+                (State::Note, "see `certificates`")
+            );
             findings[0].state
         };
         for (date, state) in [

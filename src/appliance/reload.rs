@@ -5,7 +5,10 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::SystemTime;
+
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::look_at_volumes;
 use super::parts::{Budget, Parts, log_settings, server_settings};
@@ -209,14 +212,20 @@ impl Parts {
     fn permit(&self, before: usize, after: usize) {
         self.permits.add_permits(after.saturating_sub(before));
         let fewer = before.saturating_sub(after);
-        let permits = self.permits.clone();
-        let take = async move {
-            for _ in 0..fewer {
-                // Those that are open stay open: their permits are taken when they come back.
-                let Ok(permit) = permits.acquire().await else { return };
-                permit.forget();
+        if fewer == 0 {
+            return;
+        }
+        // Those that are open stay open: their permits are taken when they come back, before anybody
+        // who comes from now on has one.
+        let mut take = Box::pin(self.permits.clone().acquire_many_owned(fewer as u32));
+        let queued = take.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        match queued {
+            Poll::Ready(Ok(taken)) => taken.forget(),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => {
+                let taken = async move { take.await.map(OwnedSemaphorePermit::forget) };
+                self.filler.runtime.spawn(taken);
             }
-        };
-        self.filler.runtime.spawn(take);
+        }
     }
 }

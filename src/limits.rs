@@ -214,6 +214,15 @@ pub const WARNINGS_PER_SECOND_MAX: u32 = 5;
 pub const ACCESS_LOG_LINES_WAITING_MAX: usize = 16_384;
 /// What those lines may take together.
 pub const ACCESS_LOG_BYTES_WAITING_MAX: usize = 16 << 20;
+/// Series of `/metrics`, however many sites, volumes and certificates there are. What would be more
+/// is summed up under `other`.
+pub const SERIES_MAX: usize = 2_000;
+/// Sites with series of their own: the first of the configuration.
+pub const SITES_TOLD_MAX: usize = 40;
+/// Series told apart by volume, those that sum up all volumes included.
+pub const VOLUME_SERIES_MAX: usize = 1_110;
+/// Certificates with a series of their own: those that expire first.
+pub const CERTIFICATES_TOLD_MAX: usize = 50;
 /// Requests the status page remembers.
 pub const RECENT_REQUESTS_MAX: usize = 256;
 /// Objects the status page lists.

@@ -4,7 +4,9 @@
 //! part already knows (memory in use, runs in flight) is read at scrape by a closure. Labels are
 //! closed sets: the number of series is known at the start and does not grow with traffic.
 
+mod bounded;
 mod counters;
+mod format;
 pub mod labels;
 pub mod series;
 pub mod ssd;
@@ -15,12 +17,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use prometheus::core::{Collector, Desc};
 use prometheus::{Registry, TextEncoder, proto};
 
-pub use self::counters::{Counters, Durations, Levels, Players, RequestLabels, Tally};
+use self::bounded::{LeftOut, TellLeftOut};
+pub use self::counters::{
+    Counters, Durations, Levels, OfSite, Players, RequestLabels, Sites, Tally,
+};
+pub use self::format::Format;
 pub use self::series::{Kind, Series};
 use crate::limits;
-
-/// What `Content-Type` the text of [`Metrics::encode`] has.
-pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
 /// Threads with counters of their own: workers, fill threads, and a few beside them.
 const COUNTERS_MAX: usize = limits::WORKERS_MAX + limits::FILL_THREADS_MAX + 8;
@@ -29,12 +32,15 @@ const COUNTERS_MAX: usize = limits::WORKERS_MAX + limits::FILL_THREADS_MAX + 8;
 pub struct Metrics {
     registry: Registry,
     threads: Arc<Threads>,
+    left_out: Arc<LeftOut>,
 }
 
 impl Metrics {
     /// Metrics with everything at zero, and the figures of the process itself.
     pub fn new() -> Arc<Metrics> {
-        let metrics = Metrics { registry: Registry::new(), threads: Arc::default() };
+        let (registry, threads, left_out) = (Registry::new(), Arc::default(), Arc::default());
+        let metrics = Metrics { registry, threads, left_out };
+        metrics.register(Box::new(TellLeftOut::new(Arc::clone(&metrics.left_out))));
         let counted = Counted::new(Arc::clone(&metrics.threads));
         metrics.register(Box::new(counted));
         #[cfg(target_os = "linux")]
@@ -84,11 +90,15 @@ impl Metrics {
         self.register(Box::new(ReadAtScrape::new(series, Box::new(metrics))));
     }
 
-    /// Every series as Prometheus text (format 0.0.4), sorted by name and labels.
-    pub fn encode(&self) -> String {
-        TextEncoder::new()
-            .encode_to_string(&self.registry.gather())
-            .expect("every metric has a name and at least one series")
+    /// Every series, sorted by name and labels.
+    pub fn encode(&self, format: Format) -> String {
+        let families = self.registry.gather();
+        match format {
+            Format::OpenMetrics => format::openmetrics(&families),
+            Format::Prometheus => TextEncoder::new()
+                .encode_to_string(&families)
+                .expect("every metric has a name and at least one series"),
+        }
     }
 
     fn register(&self, collector: Box<dyn Collector>) {
@@ -187,9 +197,10 @@ mod tests {
 
     use super::labels::*;
     use super::*;
+    use crate::object::SiteId;
 
     /// A dashboard's price: raise it knowingly.
-    const SERIES_MAX: usize = 240;
+    const SERIES_MAX: usize = 260;
 
     fn complete() -> Arc<Metrics> {
         let metrics = Metrics::new();
@@ -200,12 +211,14 @@ mod tests {
                 metrics.read_at_scrape(series, || 7);
             }
         }
+        metrics.tell_sites(vec!["film".to_owned()]);
+        metrics.read_certificates_at_scrape(|| vec![("media.test".to_owned(), 1_795_355_101)]);
         metrics
     }
 
     /// The text without the process's own figures, which no script decides.
     fn own_text(metrics: &Metrics) -> String {
-        let text = metrics.encode();
+        let text = metrics.encode(Format::Prometheus);
         let own = text.lines().filter(|line| line.contains("tidegate_"));
         let text: String = own.map(|line| format!("{line}\n")).collect();
         text.replace(env!("CARGO_PKG_VERSION"), "VERSION")
@@ -239,6 +252,11 @@ mod tests {
         counters.origin_requests.count(());
         counters.origin_bytes.add((), 65_536);
         counters.origin_errors.count(OriginError::BadRange);
+        let site = counters.sites.of(SiteId(0));
+        site.requests.count(StatusClass::Success);
+        site.body_bytes.add(Tier::Ram, 5_000_000_000);
+        site.origin_bytes.add((), 65_536);
+        site.origin_errors.count(());
         counters.players.requests.count(ObjectType::Video);
         counters.players.observe_buffer_ms(700);
         counters.players.observe_throughput_kbps(20_000);
@@ -264,7 +282,7 @@ mod tests {
     #[test]
     fn the_number_of_series_is_bounded_and_does_not_grow_with_traffic() {
         let metrics = complete();
-        let before = samples(&metrics.encode()).len();
+        let before = samples(&metrics.encode(Format::Prometheus)).len();
         assert!(before <= SERIES_MAX, "{before} series");
         for _ in 0..2 * COUNTERS_MAX {
             let counters = metrics.for_thread();
@@ -272,7 +290,7 @@ mod tests {
                 counters.requests.count(labels);
             }
         }
-        let text = metrics.encode();
+        let text = metrics.encode(Format::Prometheus);
         let names: HashSet<_> =
             samples(&text).iter().map(|line| line.rsplit_once(' ').unwrap().0.to_owned()).collect();
         assert_eq!((samples(&text).len(), names.len()), (before, before));
@@ -292,14 +310,14 @@ mod tests {
         });
         assert_eq!(metrics.totals().lookups.of(Lookup::Hit), 8 * COUNTERS_MAX as u64);
         assert_eq!(
-            of(&metrics.encode(), "tidegate_lookups_total{result=\"hit\"}"),
+            of(&metrics.encode(Format::Prometheus), "tidegate_lookups_total{result=\"hit\"}"),
             [format!("tidegate_lookups_total{{result=\"hit\"}} {}", 8 * COUNTERS_MAX)]
         );
     }
 
     #[test]
     fn the_process_tells_its_own_memory() {
-        let text = Metrics::new().encode();
+        let text = Metrics::new().encode(Format::Prometheus);
         assert_eq!(of(&text, "process_resident_memory_bytes").len(), 1);
     }
 

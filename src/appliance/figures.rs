@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::UNIX_EPOCH;
 
 use super::parts::Parts;
 use super::ssd;
 use crate::access_log::Target;
 use crate::cache::shadow::{Point, Tier};
+use crate::config::{Certificate, Certificates};
+use crate::control::Phase;
 use crate::control::status::{
     BlockStatus, MemoryStatus, ObjectStatus, RunStatus, ShadowStatus, SsdStatus, Status,
 };
@@ -26,6 +29,7 @@ pub(super) fn register(parts: &Arc<Parts>) {
         let parts = Arc::downgrade(parts);
         metrics.read_at_scrape(series, move || parts.upgrade().map_or(0, |parts| read(&parts)));
     };
+    gauge(series::READY, |parts| u64::from(parts.readiness.phase() == Phase::Ready));
     gauge(series::RUNS_IN_FLIGHT, |parts| parts.filler.runs.all().len() as u64);
     gauge(series::RAM_BYTES, |parts| parts.ram.usage().cached_bytes);
     gauge(series::RAM_BLOCKS, |parts| parts.ram.usage().blocks);
@@ -33,6 +37,7 @@ pub(super) fn register(parts: &Arc<Parts>) {
     gauge(series::RAM_TAKEN_BYTES, |parts| parts.ram.usage().taken_bytes);
     gauge(series::RAM_MAPPING_BYTES, |parts| parts.ram.usage().mapping_bytes);
     gauge(series::CONNECTIONS_OPEN, |parts| sum(parts, |counts| &counts.open));
+    gauge(series::CONNECTIONS_MAX, |parts| parts.budget.connections_max as u64);
     gauge(series::CONNECTIONS_ACCEPTED, |parts| sum(parts, |counts| &counts.accepted));
     gauge(series::CONNECTIONS_REFUSED, |parts| sum(parts, |counts| &counts.refused));
     gauge(series::CONNECTIONS_WRITTEN, |parts| sum(parts, |counts| &counts.bytes_written));
@@ -44,6 +49,11 @@ pub(super) fn register(parts: &Arc<Parts>) {
         let read = move || parts.upgrade().map_or_else(Vec::new, |parts| read(&parts));
         metrics.read_each_at_scrape(series, read);
     };
+    metrics.tell_sites(parts.config.sites.iter().map(|site| site.name.clone()).collect());
+    if !parts.config.certificates.is_empty() {
+        let certificates = parts.config.certificates.clone();
+        metrics.read_certificates_at_scrape(move || expiries(&certificates));
+    }
     if !parts.config.ssd.volumes.is_empty() {
         let (ssd, volumes) = (parts.ssd.clone(), parts.config.ssd.volumes.clone());
         let started = parts.started;
@@ -80,6 +90,17 @@ pub(super) fn register(parts: &Arc<Parts>) {
             ("failed", sum(parts, |counts| &counts.handshakes_failed)),
         ]
     });
+}
+
+/// When each certificate expires, by the first name it is for, or by its file.
+fn expiries(certificates: &Certificates) -> Vec<(String, u64)> {
+    let expiry = |one: &Certificate| {
+        let file = || one.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = one.names.first().cloned().unwrap_or_else(file);
+        let expires = one.expires()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Some((name, expires.as_secs()))
+    };
+    certificates.iter().filter_map(expiry).collect()
 }
 
 /// One moment of the appliance, for the status page.

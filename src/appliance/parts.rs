@@ -230,7 +230,7 @@ pub(super) struct Budget {
     /// Connections that the rest can pay for.
     pub(super) affordable: usize,
     /// As many as are set, or as the rest can pay for.
-    connections_max: usize,
+    pub(super) connections_max: usize,
     /// What one connection takes.
     pub(super) connection_bytes: u64,
 }

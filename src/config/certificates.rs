@@ -148,6 +148,12 @@ impl Certificate {
         read.judged(now).map_or(Ok(read), Err)
     }
 
+    /// When the first of its chain to expire does, if they say so.
+    pub fn expires(&self) -> Option<SystemTime> {
+        let validity = self.key.cert.iter().filter_map(|der| Validity::of(der));
+        validity.map(|validity| validity.not_after).min()
+    }
+
     /// Why nobody would accept it at this moment, in one line.
     pub fn judged(&self, now: SystemTime) -> Option<String> {
         let path = self.path.display();

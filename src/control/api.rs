@@ -11,10 +11,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use serde::Serialize;
@@ -24,12 +25,11 @@ use super::purge::{AskedBody, Purger, Said};
 use super::reload::Reloader;
 use super::status::{Status, StatusSource};
 use super::{Phase, Readiness};
-use crate::metrics::{self, Metrics};
+use crate::metrics::{Format, Metrics};
 use crate::server::{ConnectionFacts, Handler};
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const PROMETHEUS: HeaderValue = HeaderValue::from_static(metrics::CONTENT_TYPE);
 
 /// The admin listener's handler; one serves any number of connections.
 pub struct Admin {
@@ -69,7 +69,7 @@ impl Admin {
             _ => return self.method_not_allowed(),
         };
         let page = match request.uri().path() {
-            "/metrics" => Page::new(StatusCode::OK, PROMETHEUS, self.metrics.encode()),
+            "/metrics" => self.measured(request.headers()),
             "/health/live" => Page::new(StatusCode::OK, TEXT, "live\n"),
             "/health/ready" => ready_page(self.readiness.phase()),
             "/status.json" => Page::json(StatusCode::OK, &self.status()),
@@ -84,6 +84,14 @@ impl Admin {
         let mut response = page.into_response(SendBody::Yes);
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         response
+    }
+
+    /// Every series, in the format that is asked for.
+    fn measured(&self, asked: &HeaderMap) -> Page {
+        let accept = asked.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        let format = Format::of_accept(&accept.collect::<Vec<_>>().join(","));
+        let content_type = HeaderValue::from_static(format.content_type());
+        Page::new(StatusCode::OK, content_type, self.metrics.encode(format))
     }
 
     /// What is told of `/explain?url=URL`, asked with the other fields of this request. The URL is

@@ -143,6 +143,9 @@ impl Record {
         self.body_bytes += bytes as u64;
         self.ssd_bytes += if tier == Tier::Ssd { bytes as u64 } else { 0 };
         self.counters.body_bytes.add(tier, bytes as u64);
+        if let Some(site) = &self.site {
+            self.counters.sites.of(site.id).body_bytes.add(tier, bytes as u64);
+        }
     }
 
     /// The look-up has an answer: counted now, because the bytes may be long in coming. The first
@@ -184,7 +187,11 @@ impl Record {
         };
         let scheme = if connection.tls.is_some() { Scheme::Tls } else { Scheme::Plain };
         let method = Method::of(&self.viewer.parts.method);
-        self.counters.requests.count(((protocol, scheme), (method, StatusClass::of(status))));
+        let class = StatusClass::of(status);
+        self.counters.requests.count(((protocol, scheme), (method, class)));
+        if let Some(site) = &self.site {
+            self.counters.sites.of(site.id).requests.count(class);
+        }
     }
 }
 

@@ -54,7 +54,7 @@ impl Filler {
     /// [`OnceConnection::send`].
     pub async fn forward(self: &Arc<Self>, forward: Forward) -> Result<OnceAnswer, FillError> {
         let (mut tell, answer) = oneshot::channel();
-        let filler = self.clone();
+        let (filler, site) = (self.clone(), forward.site.id);
         self.spawn(async move {
             let connected = tokio::select! {
                 biased;
@@ -67,7 +67,7 @@ impl Filler {
                 Err(error) => Err(error),
             };
             // Who asked may be gone.
-            let _ = tell.send(answered.inspect_err(|error| filler.count_error(error)));
+            let _ = tell.send(answered.inspect_err(|error| filler.count_error(site, error)));
         });
         answer.await.unwrap_or(Err(FillError::Draining))
     }

@@ -32,8 +32,9 @@ use crate::cache::ssd::{Change, Ssd};
 use crate::limits::PIECE_SIZE_BYTES;
 use crate::memory::{Class, Governor, Use};
 use crate::metrics::Counters;
+use crate::metrics::labels::OriginError;
 use crate::object::{
-    BlockKey, BlockSize, ByteRange, ObjectKey, PieceMap, VersionId, VersionNumbers,
+    BlockKey, BlockSize, ByteRange, ObjectKey, PieceMap, SiteId, VersionId, VersionNumbers,
 };
 use crate::purge::{Purges, Standing};
 
@@ -356,10 +357,15 @@ impl Filler {
     }
 
     /// Counts what an origin did wrong.
-    fn count_error(&self, error: &FillError) {
+    fn count_error(&self, site: SiteId, error: &FillError) {
         if let Some(kind) = error.of_origin() {
-            self.counters.origin_errors.count(kind);
+            self.count_error_of_kind(site, kind);
         }
+    }
+
+    fn count_error_of_kind(&self, site: SiteId, kind: OriginError) {
+        self.counters.origin_errors.count(kind);
+        self.counters.sites.of(site).origin_errors.count(());
     }
 
     /// Asks for a run's bytes and writes them.

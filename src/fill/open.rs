@@ -53,7 +53,7 @@ impl Filler {
             Ok(allowed) => match self.open_once(&mut wanted, rounded).await {
                 Ok((opened, job)) => (opened, job, Some(allowed)),
                 Err(error) => {
-                    self.count_error(&error);
+                    self.count_error(wanted.key.site(), &error);
                     let stale = wanted.instead_of_failing().filter(|_| error.is_failure());
                     let failed = || Opened::Failed(Arc::new(error));
                     let opened = stale.map_or_else(failed, |head| rested(head, None));
@@ -90,7 +90,7 @@ impl Filler {
         if matches!(answer.status.as_u16(), 500 | 502 | 503 | 504)
             && let Some(head) = wanted.instead_of_failing()
         {
-            self.counters.origin_errors.count(OriginError::Status);
+            self.count_error_of_kind(wanted.key.site(), OriginError::Status);
             return Ok((rested(head, Some(answer.status)), None));
         }
         response::edit(wanted.rule(), &mut answer.fields);

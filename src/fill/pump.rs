@@ -99,7 +99,7 @@ impl Pump {
                 Stop::Complete => return Ended::Complete,
                 Stop::Parked => return Ended::Parked,
                 Stop::Failed(error) => {
-                    self.filler.count_error(&error);
+                    self.filler.count_error(self.run.key.site(), &error);
                     return Ended::Failed(Arc::new(error));
                 }
                 Stop::Broke(error) => {
@@ -107,7 +107,7 @@ impl Pump {
                     if self.position >= counted_from + PIECE_SIZE_BYTES {
                         (attempts, counted_from) = (1, self.position);
                     }
-                    self.filler.count_error(&error);
+                    self.filler.count_error(self.run.key.site(), &error);
                     if attempts > self.filler.client.retries() || !self.run.may_be_asked_for() {
                         return Ended::Failed(Arc::new(error));
                     }
@@ -179,7 +179,9 @@ impl Pump {
     }
 
     async fn write(&mut self, source: &mut Source, mut bytes: Bytes) -> Result<(), Stop> {
-        self.filler.counters.origin_bytes.add((), bytes.len() as u64);
+        let counters = &self.filler.counters;
+        counters.origin_bytes.add((), bytes.len() as u64);
+        counters.sites.of(self.run.key.site()).origin_bytes.add((), bytes.len() as u64);
         if source.overflows(bytes.len()) {
             return Err(self.disown(self.more_than_asked()));
         }

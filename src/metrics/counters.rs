@@ -6,6 +6,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::limits::SITES_TOLD_MAX;
+use crate::object::SiteId;
+
 use super::labels::{
     BodyEnd, Labels, Lookup, Method, ObjectType, OriginError, Prefetch, Protocol, Refused, RunEnd,
     Scheme, StatusClass, Tier, Wait,
@@ -209,6 +212,56 @@ impl Players {
     }
 }
 
+/// What is counted of one site.
+#[derive(Debug, Default)]
+pub struct OfSite {
+    /// Requests answered, when their head is sent.
+    pub requests: Tally<StatusClass, { StatusClass::COUNT }>,
+    /// Bytes of response bodies handed to connections.
+    pub body_bytes: Tally<Tier, { Tier::COUNT }>,
+    /// Body bytes received from origins.
+    pub origin_bytes: Tally<(), 1>,
+    /// What origins did wrong.
+    pub origin_errors: Tally<(), 1>,
+}
+
+impl OfSite {
+    pub(super) fn absorb(&self, other: &OfSite) {
+        let OfSite { requests, body_bytes, origin_bytes, origin_errors } = self;
+        requests.absorb(&other.requests);
+        body_bytes.absorb(&other.body_bytes);
+        origin_bytes.absorb(&other.origin_bytes);
+        origin_errors.absorb(&other.origin_errors);
+    }
+}
+
+/// What is counted of each site that has series of its own, and of all others together.
+#[derive(Debug)]
+pub struct Sites {
+    sites: [OfSite; SITES_TOLD_MAX + 1],
+}
+
+impl Default for Sites {
+    fn default() -> Self {
+        Sites { sites: std::array::from_fn(|_| OfSite::default()) }
+    }
+}
+
+impl Sites {
+    /// Where `site` is counted.
+    pub fn of(&self, site: SiteId) -> &OfSite {
+        &self.sites[usize::from(site.0).min(SITES_TOLD_MAX)]
+    }
+
+    pub(super) fn all(&self) -> &[OfSite; SITES_TOLD_MAX + 1] {
+        &self.sites
+    }
+
+    pub(super) fn absorb(&self, other: &Sites) {
+        self.sites.iter().zip(&other.sites).for_each(|(sum, more)| sum.absorb(more));
+    }
+}
+
 /// Everything a thread counts, and, summed, everything the appliance has counted.
 ///
 /// Aligned so that no two threads write one cache line (or the pair that is prefetched together).
@@ -235,6 +288,8 @@ pub struct Counters {
     pub origin_bytes: Tally<(), 1>,
     /// What origins did wrong.
     pub origin_errors: Tally<OriginError, { OriginError::COUNT }>,
+    /// What is told apart by site.
+    pub sites: Sites,
     /// What players told.
     pub players: Players,
     /// From a request's head being read to its first body byte being handed on.
@@ -268,6 +323,7 @@ impl Counters {
             origin_requests,
             origin_bytes,
             origin_errors,
+            sites,
             players,
             time_to_first_byte,
         } = self;
@@ -281,6 +337,7 @@ impl Counters {
         origin_requests.absorb(&other.origin_requests);
         origin_bytes.absorb(&other.origin_bytes);
         origin_errors.absorb(&other.origin_errors);
+        sites.absorb(&other.sites);
         players.absorb(&other.players);
         for (sum, more) in time_to_first_byte.iter().zip(&other.time_to_first_byte) {
             sum.absorb(more);

@@ -45,6 +45,9 @@ const fn labelled(label: &'static str, series: Series) -> Series {
     Series { label: Some(label), ..series }
 }
 
+/// Whether viewers are taken.
+pub const READY: Series =
+    gauge("tidegate_ready", "1 while viewers are taken, 0 before and from the moment it drains.");
 /// Fill runs that are under way.
 pub const RUNS_IN_FLIGHT: Series =
     gauge("tidegate_fill_runs_in_flight", "Fill runs under way now.");
@@ -103,6 +106,11 @@ pub const PURGE_ENTRIES: Series =
 /// Viewers' connections open now.
 pub const CONNECTIONS_OPEN: Series =
     gauge("tidegate_connections_open", "Viewers' connections open now.");
+/// Viewers' connections that are let in at once.
+pub const CONNECTIONS_MAX: Series = gauge(
+    "tidegate_connections_max",
+    "Viewers' connections that are let in at once; those beyond wait to be accepted.",
+);
 /// Viewers' connections accepted.
 pub const CONNECTIONS_ACCEPTED: Series =
     counter("tidegate_connections_accepted_total", "Viewers' connections accepted.");
@@ -179,7 +187,7 @@ const PLAYER_BUFFER: Series = Series {
     label: None,
 };
 const PLAYER_THROUGHPUT: Series = Series {
-    name: "tidegate_cmcd_throughput_bits_per_second",
+    name: "tidegate_cmcd_throughput_bytes_per_second",
     help: "What players told that they had measured.",
     kind: Kind::Histogram,
     label: None,
@@ -214,7 +222,10 @@ pub(super) fn families(totals: &Counters) -> Vec<proto::MetricFamily> {
         tally(PLAYER_STARVATIONS, &totals.players.starvations),
         tally(PLAYER_STARTUPS, &totals.players.startups),
         family(PLAYER_BUFFER, vec![levels(&totals.players.buffer, &BUFFER_MS, 1e-3)]),
-        family(PLAYER_THROUGHPUT, vec![levels(&totals.players.throughput, &THROUGHPUT_KBPS, 1e3)]),
+        family(
+            PLAYER_THROUGHPUT,
+            vec![levels(&totals.players.throughput, &THROUGHPUT_KBPS, 125.0)],
+        ),
         tally(PREFETCHES, &totals.players.prefetches),
         family(TIME_TO_FIRST_BYTE, first_byte_histograms(totals)),
         family(BUILD, vec![value(BUILD, &[("version", env!("CARGO_PKG_VERSION"))], 1)]),
@@ -321,6 +332,7 @@ fn levels(levels: &Levels, bounds: &[u64], unit: f64) -> proto::Metric {
 /// Every metric that is read at scrape.
 #[cfg(test)]
 pub(super) const READ_AT_SCRAPE: &[Series] = &[
+    READY,
     RUNS_IN_FLIGHT,
     RAM_BYTES,
     RAM_BLOCKS,
@@ -334,6 +346,7 @@ pub(super) const READ_AT_SCRAPE: &[Series] = &[
     PURGES_SOFT,
     PURGE_ENTRIES,
     CONNECTIONS_OPEN,
+    CONNECTIONS_MAX,
     CONNECTIONS_ACCEPTED,
     CONNECTIONS_REFUSED,
     CONNECTIONS_CLOSED,

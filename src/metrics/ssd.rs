@@ -4,6 +4,7 @@
 //! the configuration; every other label is a word of a closed set, named also while its count is
 //! zero. Nothing of this is there in an appliance without volumes.
 
+mod folded;
 mod latency;
 mod shadow;
 
@@ -15,6 +16,7 @@ use prometheus::proto;
 pub use self::latency::Latency;
 pub use self::shadow::ShadowSample;
 use super::Metrics;
+use super::bounded::LeftOutOf;
 use super::series::{self, Kind, Series};
 use crate::limits::VOLUMES_MAX;
 
@@ -114,7 +116,10 @@ impl Metrics {
     /// # Panics
     /// If they are there already.
     pub fn read_ssd_at_scrape(&self, read: impl Fn() -> SsdSample + Send + Sync + 'static) {
-        let descriptions = families(&read()).iter().map(series::description).collect();
+        let sample = read();
+        let descriptions = families(&sample).iter().map(series::description).collect();
+        let volumes = sample.volumes.len().min(VOLUMES_MAX);
+        self.left_out.set(LeftOutOf::Volumes, folded::left_out(volumes));
         self.register(Box::new(ReadSsd { descriptions, read: Box::new(read) }));
     }
 }
@@ -183,6 +188,7 @@ fn families(sample: &SsdSample) -> Vec<proto::MetricFamily> {
         series::family(RECOVERY, volumes.iter().filter_map(recovery).collect()),
         each(FOUND, |one| one.recovery.as_ref().map_or_else(Vec::new, |r| r.found.clone())),
     ];
+    folded::fit(&mut families, volumes.len());
     families.extend(sample.shadow.families());
     families.retain(|family| !family.get_metric().is_empty());
     families
@@ -203,7 +209,8 @@ fn read_seconds(one: &VolumeSample) -> proto::Metric {
 }
 
 fn life(one: &VolumeSample) -> Option<proto::Metric> {
-    Some(series::measure(&[(VOLUME, &one.volume)], one.life_days?))
+    let seconds = one.life_days? * 86_400.0;
+    Some(series::measure(&[(VOLUME, &one.volume)], seconds))
 }
 
 fn recovery(one: &VolumeSample) -> Option<proto::Metric> {
@@ -367,7 +374,7 @@ const DROPPED: Series = series(
 const LIFE: Series = series(
     Kind::Gauge,
     None,
-    "tidegate_ssd_life_days",
+    "tidegate_ssd_life_seconds",
     "How long the device would last if it went on being written as it is now.",
 );
 const RECOVERY: Series = series(
@@ -386,12 +393,12 @@ const FOUND: Series = series(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::VOLUME_SERIES_MAX;
+    use crate::metrics::Format;
 
     const BOUNDS: &[Duration] = &[Duration::from_micros(250), Duration::from_millis(1)];
-    /// A volume's price on a dashboard: raise it knowingly.
-    const SERIES_PER_VOLUME_MAX: usize = 80;
 
-    fn volume(name: &str) -> VolumeSample {
+    pub(super) fn volume(name: &str) -> VolumeSample {
         VolumeSample {
             volume: name.to_owned(),
             engine: "uring",
@@ -453,7 +460,7 @@ mod tests {
         [("viewer", count)].into_iter().chain(others).collect()
     }
 
-    fn sample(volumes: Vec<VolumeSample>) -> SsdSample {
+    pub(super) fn sample(volumes: Vec<VolumeSample>) -> SsdSample {
         SsdSample {
             admitted: 4,
             rejected: vec![
@@ -479,7 +486,7 @@ mod tests {
     fn text(sample: SsdSample) -> Vec<String> {
         let metrics = Metrics::new();
         metrics.read_ssd_at_scrape(move || sample.clone());
-        let text = metrics.encode();
+        let text = metrics.encode(Format::Prometheus);
         text.lines().filter(|l| l.contains("tidegate_ssd")).map(str::to_owned).collect()
     }
 
@@ -497,7 +504,7 @@ mod tests {
         let told = text(sample(vec![silent]));
         let has = |line: &str| told.iter().any(|told| told == line);
         assert!(has("tidegate_ssd_state{volume=\"a\",state=\"offline\"} 1"), "{told:?}");
-        let unknown = ["life_days", "recover", "size_bytes", "per_day"];
+        let unknown = ["life_seconds", "recover", "size_bytes", "per_day"];
         assert!(!told.iter().any(|line| unknown.iter().any(|word| line.contains(word))));
     }
 
@@ -510,7 +517,7 @@ mod tests {
         };
         let (none, most) = (samples(0), samples(VOLUMES_MAX));
         assert_eq!(samples(VOLUMES_MAX + 1), most);
-        assert!((most - none) / VOLUMES_MAX <= SERIES_PER_VOLUME_MAX);
+        assert!(most - none <= VOLUME_SERIES_MAX, "{most} series, {none} without volumes");
     }
 
     #[test]

@@ -78,7 +78,7 @@ async fn what_a_player_tells_is_logged_as_what_it_is() {
         ("tidegate_cmcd_startups_total", &[], 1.0),
         ("tidegate_cmcd_buffer_seconds_bucket", &["le=\"0.5\""], 1.0),
         ("tidegate_cmcd_buffer_seconds_bucket", &["le=\"5\""], 2.0),
-        ("tidegate_cmcd_throughput_bits_per_second_sum", &[], 48_100_000.0),
+        ("tidegate_cmcd_throughput_bytes_per_second_sum", &[], 6_012_500.0),
     ] {
         assert_eq!(edge.metric(name, labels).await, count, "{name} {labels:?}");
     }

@@ -20,6 +20,7 @@ mod lies;
 mod lies_about_ranges;
 mod live;
 mod memory;
+mod metrics;
 mod misfits;
 mod operator;
 mod passed;

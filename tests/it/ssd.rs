@@ -544,7 +544,7 @@ async fn a_volume_of_blocks_of_another_size_is_refused_and_left_alone() {
 fn series_of(text: &str) -> BTreeSet<String> {
     let told = text.lines().filter(|line| line.starts_with("tidegate_ssd_"));
     let told = told.filter_map(|line| line.rsplit_once(' ')).map(|(series, _)| series.to_owned());
-    let depends = ["le=", "engine=", "tidegate_ssd_life_days", "tidegate_ssd_shadow"];
+    let depends = ["le=", "engine=", "tidegate_ssd_life_seconds", "tidegate_ssd_shadow"];
     told.filter(|series| !depends.iter().any(|word| series.contains(word))).collect()
 }
 

@@ -29,6 +29,7 @@ pub(crate) struct Configured {
     origin_settings: Vec<String>,
     rules: Vec<String>,
     volumes: Vec<String>,
+    more_sites: Vec<String>,
 }
 
 impl Configured {
@@ -71,6 +72,12 @@ impl Configured {
     /// A rule for the paths under a pattern, in TOML; the first that matches counts.
     pub(crate) fn rule(mut self, pattern: &str, settings: &str) -> Configured {
         self.rules.push(format!("[[sites.rules]]\npath = {pattern:?}\n{settings}\n"));
+        self
+    }
+
+    /// Another site of this name with the same origin, at the host `NAME.test`.
+    pub(crate) fn site(mut self, name: &str) -> Configured {
+        self.more_sites.push(name.to_owned());
         self
     }
 
@@ -119,6 +126,11 @@ impl Configured {
         for rule in &self.rules {
             writeln!(text, "\n{rule}").unwrap();
         }
+        for site in &self.more_sites {
+            let (host, origin) = (format!("{site}.test"), format!("http://{}", self.origin));
+            writeln!(text, "\n[[sites]]\nname = {site:?}\nhosts = [{host:?}]").unwrap();
+            writeln!(text, "origins = [{origin:?}]").unwrap();
+        }
         text
     }
 }
@@ -139,8 +151,10 @@ impl Edge {
     /// The same, by the origin's address.
     pub(crate) fn at(origin: SocketAddr) -> Configured {
         let settings = BTreeMap::new();
-        let (origin_settings, rules, volumes) = (vec![], vec![], vec![]);
-        let configured = Configured { origin, settings, origin_settings, rules, volumes };
+        let (origin_settings, rules) = (vec![], vec![]);
+        let (volumes, more_sites) = (vec![], vec![]);
+        let configured =
+            Configured { origin, settings, origin_settings, rules, volumes, more_sites };
         let any_port = "[\"127.0.0.1:0\"]";
         configured
             .setting("listeners.http", any_port)

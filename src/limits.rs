@@ -223,6 +223,8 @@ pub const SITES_TOLD_MAX: usize = 40;
 pub const VOLUME_SERIES_MAX: usize = 1_110;
 /// Certificates with a series of their own: those that expire first.
 pub const CERTIFICATES_TOLD_MAX: usize = 50;
+/// Series that are told apart by none of these.
+pub const SERIES_OF_THE_REST_MAX: usize = 380;
 /// Requests the status page remembers.
 pub const RECENT_REQUESTS_MAX: usize = 256;
 /// Objects the status page lists.

@@ -15,15 +15,15 @@ use super::counters::{OfSite, Tally};
 use super::labels::{Labels, StatusClass, Tier};
 use super::series::{self, Kind, Series};
 use super::{Metrics, Threads};
-use crate::limits::{CERTIFICATES_TOLD_MAX, SERIES_MAX, SITES_TOLD_MAX, VOLUME_SERIES_MAX};
+use crate::limits::{
+    CERTIFICATES_TOLD_MAX, SERIES_MAX, SERIES_OF_THE_REST_MAX, SITES_TOLD_MAX, VOLUME_SERIES_MAX,
+};
 
 /// What stands for all that have no series of their own.
 pub(super) const OTHER: &str = "other";
 
 /// Series of one site.
 const SERIES_PER_SITE: usize = StatusClass::COUNT + Tier::COUNT + 2;
-/// All that are told apart neither by site nor by volume nor by certificate.
-pub(super) const SERIES_OF_THE_REST_MAX: usize = 380;
 
 const _: () = assert!(
     (SITES_TOLD_MAX + 1) * SERIES_PER_SITE

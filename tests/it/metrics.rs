@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use tempfile::TempDir;
-use tidegate::limits::{SERIES_MAX, SITES_TOLD_MAX};
+use tidegate::limits::{SERIES_MAX, SERIES_OF_THE_REST_MAX, SITES_TOLD_MAX};
 
 use crate::support::{Edge, HOST, Origin, PIECE, Script};
 
@@ -37,6 +37,11 @@ async fn there_are_never_more_series_however_many_sites_and_volumes() {
     let (_, text) = told(&edge, "*/*").await;
     let count = samples(&text).count();
     assert!(count <= SERIES_MAX, "{count} series");
+    // What others are told apart by is bounded in its place; what is left is reckoned with.
+    let named = ["{site=", "{volume=", "{name="];
+    let is_rest = |name: &&str| !named.iter().any(|label| name.contains(label));
+    let rest = samples(&text).map(|(name, _)| name).filter(is_rest).count();
+    assert!(rest <= SERIES_OF_THE_REST_MAX, "{rest} series of the rest");
 
     let requests = "tidegate_site_requests_total";
     for (site, expected) in [

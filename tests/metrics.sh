@@ -21,6 +21,7 @@ main() {
     started+=($!)
     check "Prometheus was answered in OpenMetrics" wait_until 20 knows_a_unit
     check "promtool has nothing against the metrics" classic_text_is_good
+    check "the certificate expires when openssl says so" expiry_is_right
     python3 tests/dashboard.py "$prometheus" "$dashboard" "$rules" >"$scratch/asked" 2>&1 || true
     cat "$scratch/asked"
     failures=$((failures + $(grep -c '^not ok' "$scratch/asked" || true)))
@@ -148,6 +149,13 @@ knows_a_unit() { asked metadata --data-urlencode metric=tidegate_response_body_b
 classic_text_is_good() {
     curl --silent --fail "http://127.0.0.1:$admin/metrics" >"$scratch/metrics.txt"
     promtool check metrics <"$scratch/metrics.txt"
+}
+
+expiry_is_right() {
+    local ends
+    ends=$(date -d "$(openssl x509 -noout -enddate -in "$scratch/cert.pem" | cut -d= -f2)" +%s)
+    grep '^tidegate_certificate_expiry' "$scratch/metrics.txt"
+    grep -qx "tidegate_certificate_expiry_timestamp_seconds{name=\"localhost\"} $ends" "$scratch/metrics.txt"
 }
 
 main

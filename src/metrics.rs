@@ -242,8 +242,7 @@ mod tests {
         request(Protocol::Http1, Scheme::Plain, Method::Get, StatusClass::Success);
         request(Protocol::Http1, Scheme::Plain, Method::Get, StatusClass::Success);
         request(Protocol::Http2, Scheme::Tls, Method::Head, StatusClass::ClientError);
-        counters.body_bytes.add(Tier::Ram, 5_000_000_000);
-        counters.body_bytes.add(Tier::Fill, 65_536);
+        counters.sites.none().body_bytes.add(Tier::Fill, 65_536);
         counters.lookups.count(Lookup::Hit);
         counters.lookups.count(Lookup::Miss);
         counters.bodies.count(BodyEnd::ClientLeft);

@@ -218,7 +218,7 @@ mod tests {
         let metrics = Metrics::new();
         let counters = metrics.for_thread();
         counters.lookups.count(Lookup::Hit);
-        counters.body_bytes.add(Tier::Ram, 65_536);
+        counters.sites.none().body_bytes.add(Tier::Ram, 65_536);
         counters.observe_first_byte(Wait::Hit, Duration::from_micros(200));
         let for_status = Arc::clone(&metrics);
         let status = move || Status {

@@ -247,7 +247,7 @@ impl Status {
             version: env!("CARGO_PKG_VERSION"),
             requests: totals.requests.sum(),
             lookups: by_label(&totals.lookups),
-            bytes: by_label(&totals.body_bytes),
+            bytes: by_label(&totals.sites.body_bytes()),
             ttfb: FirstByte { p50_us: quantile(0.5), p90_us: quantile(0.9) },
             origin: OriginTraffic {
                 requests: totals.origin_requests.sum(),

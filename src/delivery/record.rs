@@ -142,10 +142,11 @@ impl Record {
         }
         self.body_bytes += bytes as u64;
         self.ssd_bytes += if tier == Tier::Ssd { bytes as u64 } else { 0 };
-        self.counters.body_bytes.add(tier, bytes as u64);
-        if let Some(site) = &self.site {
-            self.counters.sites.of(site.id).body_bytes.add(tier, bytes as u64);
-        }
+        let counted = match &self.site {
+            Some(site) => self.counters.sites.of(site.id),
+            None => self.counters.sites.none(),
+        };
+        counted.body_bytes.add(tier, bytes as u64);
     }
 
     /// The look-up has an answer: counted now, because the bytes may be long in coming. The first

@@ -235,15 +235,18 @@ impl OfSite {
     }
 }
 
-/// What is counted of each site that has series of its own, and of all others together.
+/// What is counted of each site that has series of its own, of all others together, and of what
+/// belongs to none.
 #[derive(Debug)]
 pub struct Sites {
     sites: [OfSite; SITES_TOLD_MAX + 1],
+    none: OfSite,
 }
 
 impl Default for Sites {
     fn default() -> Self {
-        Sites { sites: std::array::from_fn(|_| OfSite::default()) }
+        let sites = std::array::from_fn(|_| OfSite::default());
+        Sites { sites, none: OfSite::default() }
     }
 }
 
@@ -253,12 +256,25 @@ impl Sites {
         &self.sites[usize::from(site.0).min(SITES_TOLD_MAX)]
     }
 
+    /// Where what belongs to no site is counted.
+    pub fn none(&self) -> &OfSite {
+        &self.none
+    }
+
+    /// Bytes of response bodies, whosever they were.
+    pub fn body_bytes(&self) -> Tally<Tier, { Tier::COUNT }> {
+        let sum = Tally::default();
+        self.sites.iter().chain([&self.none]).for_each(|site| sum.absorb(&site.body_bytes));
+        sum
+    }
+
     pub(super) fn all(&self) -> &[OfSite; SITES_TOLD_MAX + 1] {
         &self.sites
     }
 
     pub(super) fn absorb(&self, other: &Sites) {
         self.sites.iter().zip(&other.sites).for_each(|(sum, more)| sum.absorb(more));
+        self.none.absorb(&other.none);
     }
 }
 
@@ -274,8 +290,6 @@ pub struct Counters {
     pub refused: Tally<Refused, { Refused::COUNT }>,
     /// Response bodies, when their sending ends.
     pub bodies: Tally<BodyEnd, { BodyEnd::COUNT }>,
-    /// Bytes of response bodies handed to connections.
-    pub body_bytes: Tally<Tier, { Tier::COUNT }>,
     /// Look-ups of objects.
     pub lookups: Tally<Lookup, { Lookup::COUNT }>,
     /// Fill runs started.
@@ -316,7 +330,6 @@ impl Counters {
             requests,
             refused,
             bodies,
-            body_bytes,
             lookups,
             runs_started,
             runs_finished,
@@ -330,7 +343,6 @@ impl Counters {
         requests.absorb(&other.requests);
         refused.absorb(&other.refused);
         bodies.absorb(&other.bodies);
-        body_bytes.absorb(&other.body_bytes);
         lookups.absorb(&other.lookups);
         runs_finished.absorb(&other.runs_finished);
         runs_started.absorb(&other.runs_started);
@@ -392,13 +404,13 @@ mod tests {
             for _ in 0..8 {
                 scope.spawn(|| {
                     for _ in 0..10_000 {
-                        counters.body_bytes.add(Tier::Ram, 3);
+                        counters.sites.none().body_bytes.add(Tier::Ram, 3);
                         counters.observe_first_byte(Wait::Hit, Duration::from_micros(1));
                     }
                 });
             }
         });
-        assert_eq!(counters.body_bytes.of(Tier::Ram), 240_000);
+        assert_eq!(counters.sites.body_bytes().of(Tier::Ram), 240_000);
         counters.observe_first_byte(Wait::Miss, Duration::from_secs(1));
         assert_eq!(counters.first_bytes().cumulated()[11], 80_001);
     }

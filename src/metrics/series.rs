@@ -211,7 +211,7 @@ pub(super) fn families(totals: &Counters) -> Vec<proto::MetricFamily> {
         tally(REQUESTS, &totals.requests),
         tally(REFUSED, &totals.refused),
         tally(BODIES, &totals.bodies),
-        tally(BODY_BYTES, &totals.body_bytes),
+        tally(BODY_BYTES, &totals.sites.body_bytes()),
         tally(LOOKUPS, &totals.lookups),
         tally(RUNS_STARTED, &totals.runs_started),
         tally(RUNS_FINISHED, &totals.runs_finished),

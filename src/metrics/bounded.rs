@@ -1,8 +1,8 @@
 //! Series told apart by names of the configuration: never more than `limits::SERIES_MAX` allows.
 //!
 //! Of sites the first have series of their own; the others are counted together, as `other`. Of
-//! certificates those that expire first are told. What is told of volumes is in `ssd/folded.rs`. How
-//! many series are left out is a series too.
+//! certificates those that expire first are told. Of volumes `ssd/folded.rs` decides. How many
+//! series are left out is a series too.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

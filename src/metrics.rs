@@ -211,7 +211,7 @@ mod tests {
                 metrics.read_at_scrape(series, || 7);
             }
         }
-        metrics.tell_sites(vec!["film".to_owned()]);
+        metrics.tell_sites(|| vec!["film".to_owned()]);
         metrics.read_certificates_at_scrape(|| vec![("media.test".to_owned(), 1_795_355_101)]);
         metrics
     }

@@ -37,7 +37,9 @@ pub(super) fn register(parts: &Arc<Parts>) {
     gauge(series::RAM_TAKEN_BYTES, |parts| parts.ram.usage().taken_bytes);
     gauge(series::RAM_MAPPING_BYTES, |parts| parts.ram.usage().mapping_bytes);
     gauge(series::CONNECTIONS_OPEN, |parts| sum(parts, |counts| &counts.open));
-    gauge(series::CONNECTIONS_MAX, |parts| parts.budget.connections_max as u64);
+    gauge(series::CONNECTIONS_MAX, |parts| {
+        parts.live.connections_max.load(Ordering::Relaxed) as u64
+    });
     gauge(series::CONNECTIONS_ACCEPTED, |parts| sum(parts, |counts| &counts.accepted));
     gauge(series::CONNECTIONS_REFUSED, |parts| sum(parts, |counts| &counts.refused));
     gauge(series::CONNECTIONS_WRITTEN, |parts| sum(parts, |counts| &counts.bytes_written));
@@ -49,11 +51,10 @@ pub(super) fn register(parts: &Arc<Parts>) {
         let read = move || parts.upgrade().map_or_else(Vec::new, |parts| read(&parts));
         metrics.read_each_at_scrape(series, read);
     };
-    metrics.tell_sites(parts.config.sites.iter().map(|site| site.name.clone()).collect());
-    if !parts.config.certificates.is_empty() {
-        let certificates = parts.config.certificates.clone();
-        metrics.read_certificates_at_scrape(move || expiries(&certificates));
-    }
+    let sites = parts.live.sites.clone();
+    metrics.tell_sites(move || sites.load().known().map(|site| site.name.clone()).collect());
+    let certificates = parts.live.certificates.clone();
+    metrics.read_certificates_at_scrape(move || expiries(&certificates.load()));
     if !parts.config.ssd.volumes.is_empty() {
         let (ssd, volumes) = (parts.ssd.clone(), parts.config.ssd.volumes.clone());
         let started = parts.started;

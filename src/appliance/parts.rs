@@ -3,6 +3,7 @@
 //! Reserves what is reserved for good: heads and connections. Starts no thread and binds no port.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -62,6 +63,8 @@ pub(super) struct Parts {
 /// What a reload puts in the place of what was; who has begun goes on with what was.
 pub(super) struct Live {
     pub(super) current: Mutex<Current>,
+    /// Permits there are for viewers' connections.
+    pub(super) connections_max: AtomicUsize,
     pub(super) sites: Arc<CurrentSites>,
     pub(super) certificates: Arc<ArcSwap<Certificates>>,
     pub(super) server: Arc<ArcSwap<ServerSettings>>,
@@ -72,7 +75,8 @@ impl Live {
     fn new(config: &Config, budget: &Budget) -> Live {
         let server = server_settings(&config.limits);
         Live {
-            current: Mutex::new(Current::new(config.clone(), budget.connections_max)),
+            current: Mutex::new(Current::new(config.clone())),
+            connections_max: AtomicUsize::new(budget.connections_max),
             sites: Arc::new(CurrentSites::from_pointee(config.sites.clone())),
             certificates: Arc::new(ArcSwap::from_pointee(config.certificates.clone())),
             server: Arc::new(ArcSwap::from_pointee(server)),
@@ -230,7 +234,7 @@ pub(super) struct Budget {
     /// Connections that the rest can pay for.
     pub(super) affordable: usize,
     /// As many as are set, or as the rest can pay for.
-    pub(super) connections_max: usize,
+    connections_max: usize,
     /// What one connection takes.
     pub(super) connection_bytes: u64,
 }

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::SystemTime;
@@ -24,15 +25,13 @@ use crate::site::Sites;
 /// What is served by now.
 pub(super) struct Current {
     config: Config,
-    /// Permits there are for viewers' connections.
-    connections_max: usize,
     /// For connections beyond those of the start.
     reserved: Vec<Reservation>,
 }
 
 impl Current {
-    pub(super) fn new(config: Config, connections_max: usize) -> Current {
-        Current { config, connections_max, reserved: Vec::new() }
+    pub(super) fn new(config: Config) -> Current {
+        Current { config, reserved: Vec::new() }
     }
 }
 
@@ -159,7 +158,7 @@ impl Parts {
     fn prepare(&self, current: &Current, next: &Config) -> Result<Prepared, ReloadError> {
         let refused = |why: String| ReloadError::Refused(why);
         let sites = next.sites.succeeding(&self.live.sites.load());
-        if sites.ids() > SITES_MAX {
+        if sites.known().len() > SITES_MAX {
             let text = format!(
                 "{}: more than {SITES_MAX} names of sites since the start; restart, and all of \
                  them count anew",
@@ -174,7 +173,8 @@ impl Parts {
             .transpose()
             .map_err(|error| refused(error.to_string()))?;
         let connections_max = next.limits.connections_max.min(Budget::of(&self.config).affordable);
-        let more = connections_max.saturating_sub(current.connections_max) as u64;
+        let before = self.live.connections_max.load(Ordering::Relaxed);
+        let more = connections_max.saturating_sub(before) as u64;
         let bytes = more * self.budget.connection_bytes;
         let reserve = || self.governor.try_reserve(Use::Connections, Class::Viewer, bytes);
         let reserved = (more > 0).then(reserve);
@@ -202,8 +202,8 @@ impl Parts {
         if next.memory.ram_bytes <= self.config.memory.ram_bytes {
             self.ram.resize(Budget::of(&next).cached_bytes);
         }
-        self.permit(current.connections_max, connections_max);
-        current.connections_max = connections_max;
+        let before = self.live.connections_max.swap(connections_max, Ordering::Relaxed);
+        self.permit(before, connections_max);
         current.reserved.extend(reserved);
         current.config = next;
     }
@@ -215,8 +215,8 @@ impl Parts {
         if fewer == 0 {
             return;
         }
-        // Those that are open stay open: their permits are taken when they come back, before anybody
-        // who comes from now on has one.
+        // Those that are open stay open: their permits are taken when they come back, before
+        // anybody who comes from now on has one.
         let mut take = Box::pin(self.permits.clone().acquire_many_owned(fewer as u32));
         let queued = take.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         match queued {

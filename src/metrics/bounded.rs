@@ -66,15 +66,22 @@ impl LeftOut {
 }
 
 impl Metrics {
-    /// Adds the series of each site; `names` stand in the order of their ids.
+    /// Adds the series of each site; `read` gives their names in the order of their ids, must be
+    /// quick, and may not call these metrics.
     ///
     /// # Panics
     /// If they are there already.
-    pub fn tell_sites(&self, names: Vec<String>) {
-        let more = names.len().saturating_sub(SITES_TOLD_MAX + 1);
-        self.left_out.set(LeftOutOf::Sites, more * SERIES_PER_SITE);
+    pub fn tell_sites(&self, read: impl Fn() -> Vec<String> + Send + Sync + 'static) {
+        let left_out = Arc::clone(&self.left_out);
+        let names = move || {
+            let names = read();
+            let more = names.len().saturating_sub(SITES_TOLD_MAX + 1);
+            left_out.set(LeftOutOf::Sites, more * SERIES_PER_SITE);
+            names_told(names)
+        };
+        names();
         let of_sites = CountedOfSites {
-            names: names_told(names),
+            names: Box::new(names),
             descriptions: [SITE_REQUESTS, SITE_BODY_BYTES, SITE_ORIGIN_BYTES, SITE_ORIGIN_ERRORS]
                 .map(|series| series::description(&series::family(series, Vec::new()))),
             threads: Arc::clone(&self.threads),
@@ -132,7 +139,8 @@ fn soonest(certificates: Vec<(String, u64)>) -> (Vec<(String, u64)>, usize) {
 
 /// What threads count of sites, for the registry.
 struct CountedOfSites {
-    names: Vec<String>,
+    /// A site may come while they are counted.
+    names: Box<dyn Fn() -> Vec<String> + Send + Sync>,
     descriptions: [Desc; 4],
     threads: Arc<Threads>,
 }
@@ -143,10 +151,10 @@ impl Collector for CountedOfSites {
     }
 
     fn collect(&self) -> Vec<proto::MetricFamily> {
-        let counted = self.threads.sum().sites;
+        let (counted, names) = (self.threads.sum().sites, (self.names)());
         // By name: a site that is called `other` is one of the others.
         let mut sites: BTreeMap<&str, OfSite> = BTreeMap::new();
-        for (name, site) in self.names.iter().zip(counted.all()) {
+        for (name, site) in names.iter().zip(counted.all()) {
             sites.entry(name).or_default().absorb(site);
         }
         vec![
@@ -250,7 +258,7 @@ mod tests {
             (500, SITES_TOLD_MAX + 1, (499 - SITES_TOLD_MAX) * SERIES_PER_SITE),
         ] {
             let metrics = Metrics::new();
-            metrics.tell_sites((0..sites).map(site).collect());
+            metrics.tell_sites(move || (0..sites).map(site).collect());
             let counters = metrics.for_thread();
             for id in 0..sites as u16 {
                 counters.sites.of(SiteId(id)).origin_errors.count(());
@@ -268,9 +276,8 @@ mod tests {
     #[test]
     fn a_site_that_is_called_other_is_one_of_the_others() {
         let metrics = Metrics::new();
-        metrics.tell_sites(
-            (0..500).map(|n| if n == 3 { OTHER.to_owned() } else { site(n) }).collect(),
-        );
+        let named = |n| if n == 3 { OTHER.to_owned() } else { site(n) };
+        metrics.tell_sites(move || (0..500).map(named).collect());
         let counters = metrics.for_thread();
         for id in [3, 400] {
             counters.sites.of(SiteId(id)).origin_errors.count(());

@@ -61,9 +61,9 @@ impl Sites {
         Sites { by_id, ..Sites::new(renumbered) }
     }
 
-    /// How many ids have been given.
-    pub fn ids(&self) -> usize {
-        self.by_id.len()
+    /// All that there are and that there were, in the order of their ids.
+    pub fn known(&self) -> impl ExactSizeIterator<Item = &Arc<Site>> {
+        self.by_id.iter()
     }
 
     /// The site with this id, which may be gone.
@@ -134,6 +134,6 @@ mod tests {
         assert!(second.find("a.test").is_none());
         assert_eq!(second.get(SiteId(0)).unwrap().name, "a");
         let third = Sites::new(vec![named(0, "a"), named(1, "d")]).succeeding(&second);
-        assert_eq!((ids(&third), third.ids()), (vec![0, 3], 4));
+        assert_eq!((ids(&third), third.known().len()), (vec![0, 3], 4));
     }
 }

@@ -67,10 +67,14 @@ ssd.state = {:?}
 
     /// Waits until so many viewers are connected.
     async fn until_open(&self, count: u32) {
+        self.until_told(&format!("tidegate_connections_open {count}\n")).await;
+    }
+
+    /// Waits until a line of the metrics is this.
+    async fn until_told(&self, line: &str) {
         let admin = Client::plain(self.process.admin, "admin.test");
-        let line = format!("tidegate_connections_open {count}\n");
         let asked = Instant::now();
-        while !text(&admin.get("/metrics").send().await.body).contains(&line) {
+        while !text(&admin.get("/metrics").send().await.body).contains(line) {
             assert!(asked.elapsed() < PATIENCE, "no {line}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -132,6 +136,9 @@ async fn sites_come_and_go_and_none_is_given_what_another_had() {
     assert_eq!(edge.get("two.test", "/a").await.body.len(), 20);
     assert_eq!(edge.get("one.test", "/a").await.body.len(), 10);
     assert_eq!((first.requests("/a").len(), second.requests("/a").len()), (1, 1));
+    let counted = |site| format!("tidegate_site_requests_total{{site=\"{site}\",status=\"2xx\"}}");
+    edge.until_told(&format!("{} 2\n", counted("one"))).await;
+    edge.until_told(&format!("{} 1\n", counted("two"))).await;
 
     edge.write(&one, &three);
     assert_eq!(edge.reload().0, 0);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::UNIX_EPOCH;
 
-use super::parts::Parts;
+use super::parts::{Live, Parts};
 use super::ssd;
 use crate::access_log::Target;
 use crate::cache::shadow::{Point, Tier};
@@ -37,9 +37,6 @@ pub(super) fn register(parts: &Arc<Parts>) {
     gauge(series::RAM_TAKEN_BYTES, |parts| parts.ram.usage().taken_bytes);
     gauge(series::RAM_MAPPING_BYTES, |parts| parts.ram.usage().mapping_bytes);
     gauge(series::CONNECTIONS_OPEN, |parts| sum(parts, |counts| &counts.open));
-    gauge(series::CONNECTIONS_MAX, |parts| {
-        parts.live.connections_max.load(Ordering::Relaxed) as u64
-    });
     gauge(series::CONNECTIONS_ACCEPTED, |parts| sum(parts, |counts| &counts.accepted));
     gauge(series::CONNECTIONS_REFUSED, |parts| sum(parts, |counts| &counts.refused));
     gauge(series::CONNECTIONS_WRITTEN, |parts| sum(parts, |counts| &counts.bytes_written));
@@ -51,10 +48,7 @@ pub(super) fn register(parts: &Arc<Parts>) {
         let read = move || parts.upgrade().map_or_else(Vec::new, |parts| read(&parts));
         metrics.read_each_at_scrape(series, read);
     };
-    let sites = parts.live.sites.clone();
-    metrics.tell_sites(move || sites.load().known().map(|site| site.name.clone()).collect());
-    let certificates = parts.live.certificates.clone();
-    metrics.read_certificates_at_scrape(move || expiries(&certificates.load()));
+    register_what_reloads(parts);
     if !parts.config.ssd.volumes.is_empty() {
         let (ssd, volumes) = (parts.ssd.clone(), parts.config.ssd.volumes.clone());
         let started = parts.started;
@@ -91,6 +85,22 @@ pub(super) fn register(parts: &Arc<Parts>) {
             ("failed", sum(parts, |counts| &counts.handshakes_failed)),
         ]
     });
+}
+
+/// Registers what another configuration changes.
+fn register_what_reloads(parts: &Arc<Parts>) {
+    let metrics = &parts.metrics;
+    let sites = parts.live.sites.clone();
+    metrics.tell_sites(move || sites.load().known().map(|site| site.name.clone()).collect());
+    let certificates = parts.live.certificates.clone();
+    metrics.read_certificates_at_scrape(move || expiries(&certificates.load()));
+    let live = |series, read: fn(&Live) -> u64| {
+        let parts = Arc::downgrade(parts);
+        metrics.read_at_scrape(series, move || parts.upgrade().map_or(0, |it| read(&it.live)));
+    };
+    live(series::CONFIG_IS_GOOD, |live| u64::from(!live.is_refused.load(Ordering::Relaxed)));
+    live(series::CONFIG_READ, |live| live.read_at.load(Ordering::Relaxed));
+    live(series::CONNECTIONS_MAX, |live| live.connections_max.load(Ordering::Relaxed) as u64);
 }
 
 /// When each certificate expires, by the first name it is for, or by its file.

@@ -3,7 +3,7 @@
 //! Reserves what is reserved for good: heads and connections. Starts no thread and binds no port.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -65,6 +65,10 @@ pub(super) struct Live {
     pub(super) current: Mutex<Current>,
     /// Permits there are for viewers' connections.
     pub(super) connections_max: AtomicUsize,
+    /// When the configuration that is served by was read, in seconds since 1970.
+    pub(super) read_at: AtomicU64,
+    /// The one that was read last was refused.
+    pub(super) is_refused: AtomicBool,
     pub(super) sites: Arc<CurrentSites>,
     pub(super) certificates: Arc<ArcSwap<Certificates>>,
     pub(super) server: Arc<ArcSwap<ServerSettings>>,
@@ -77,6 +81,8 @@ impl Live {
         Live {
             current: Mutex::new(Current::new(config.clone())),
             connections_max: AtomicUsize::new(budget.connections_max),
+            read_at: AtomicU64::new(seconds_since_1970()),
+            is_refused: AtomicBool::new(false),
             sites: Arc::new(CurrentSites::from_pointee(config.sites.clone())),
             certificates: Arc::new(ArcSwap::from_pointee(config.certificates.clone())),
             server: Arc::new(ArcSwap::from_pointee(server)),
@@ -275,11 +281,14 @@ impl Budget {
     }
 }
 
+pub(super) fn seconds_since_1970() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
 /// The time in the upper half, so that versions can be told apart by age; a random lower half.
 fn epoch() -> u64 {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let random = RandomState::new().hash_one(std::process::id());
-    since_epoch.as_secs() << 32 | random & u64::from(u32::MAX)
+    seconds_since_1970() << 32 | random & u64::from(u32::MAX)
 }
 
 pub(super) fn server_settings(limits: &Limits) -> ServerSettings {

@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::look_at_volumes;
-use super::parts::{Budget, Parts, log_settings, server_settings};
+use super::parts::{Budget, Parts, log_settings, seconds_since_1970, server_settings};
 use crate::access_log::{AccessLog, NextOutput};
 use crate::config::{
     self, Certificate, Certificates, Change, Config, ConfigErrors, Counts, LogLevel,
@@ -99,6 +99,15 @@ impl Parts {
     /// # Errors
     /// What is wrong with it; nothing has changed then.
     pub(super) fn reload(&self, bound: &[SocketAddr]) -> Result<Vec<Change>, ReloadError> {
+        let reloaded = self.reload_whole(bound);
+        self.live.is_refused.store(reloaded.is_err(), Ordering::Relaxed);
+        if reloaded.is_ok() {
+            self.live.read_at.store(seconds_since_1970(), Ordering::Relaxed);
+        }
+        reloaded
+    }
+
+    fn reload_whole(&self, bound: &[SocketAddr]) -> Result<Vec<Change>, ReloadError> {
         let mut current = self.current();
         let next = config::load(Path::new(&self.config.file)).map_err(ReloadError::Config)?;
         next.try_ports(bound).map_err(ReloadError::Config)?;

@@ -103,6 +103,17 @@ pub const PURGES_SOFT: Series = labelled(
 /// Things that were purged and are remembered.
 pub const PURGE_ENTRIES: Series =
     gauge("tidegate_purge_entries", "Things that were purged and are remembered.");
+/// Whether the configuration that was read last is served by.
+pub const CONFIG_IS_GOOD: Series = gauge(
+    "tidegate_config_last_reload_successful",
+    "1 when the configuration that was read last is served by; 0 when it was refused, and the one \
+     of before is.",
+);
+/// When the configuration that is served by was read.
+pub const CONFIG_READ: Series = gauge(
+    "tidegate_config_last_reload_success_timestamp_seconds",
+    "When the configuration that is served by was read, as a Unix time.",
+);
 /// Viewers' connections open now.
 pub const CONNECTIONS_OPEN: Series =
     gauge("tidegate_connections_open", "Viewers' connections open now.");
@@ -345,6 +356,8 @@ pub(super) const READ_AT_SCRAPE: &[Series] = &[
     PURGES_HARD,
     PURGES_SOFT,
     PURGE_ENTRIES,
+    CONFIG_IS_GOOD,
+    CONFIG_READ,
     CONNECTIONS_OPEN,
     CONNECTIONS_MAX,
     CONNECTIONS_ACCEPTED,

@@ -201,6 +201,7 @@ async fn a_configuration_with_a_fault_changes_nothing_and_each_fault_is_a_line()
         assert_eq!(code, 64, "{to}: {said}");
         assert!(said.lines().next().unwrap().contains(told), "{to}: {said}");
         assert!(said.ends_with("nothing has changed: it is served by what was before\n"), "{said}");
+        edge.until_told("tidegate_config_last_reload_successful 0\n").await;
         let response = edge.get("media.test", "/a").await;
         assert_eq!(
             (response.status, response.header("x-tells")),
@@ -210,6 +211,7 @@ async fn a_configuration_with_a_fault_changes_nothing_and_each_fault_is_a_line()
     }
     edge.write("before", "after");
     assert_eq!(edge.reload().0, 0);
+    edge.until_told("tidegate_config_last_reload_successful 1\n").await;
     assert_eq!(edge.get("media.test", "/b").await.header("x-tells"), "after");
 }
 

@@ -26,12 +26,13 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::parts::connections_affordable;
 use self::parts::{Parts, log_settings, tls};
-pub use self::reload::ReloadError;
+use self::reload::Bound;
+pub use self::reload::{ReloadError, Reloads};
 use self::sockets::Sockets;
 pub use self::ssd::{LeftOut, look_at_failed, look_at_volumes};
 use self::threads::{start_admin, start_workers};
 use crate::access_log::{AccessLog, AccessLogError, LogWriter};
-use crate::config::{Change, Config, ConfigError, ListenerKind, LogLevel};
+use crate::config::{Config, ConfigError, ListenerKind};
 use crate::control::Phase;
 use crate::control::reload::AskedReload;
 use crate::control::status::Status;
@@ -42,6 +43,7 @@ use crate::store::device::Faults;
 pub struct Running {
     parts: Arc<Parts>,
     addresses: Vec<(ListenerKind, SocketAddr)>,
+    passed_kinds: Vec<ListenerKind>,
     workers: Vec<JoinHandle<()>>,
     admin: Option<JoinHandle<()>>,
     fill_runtime: Runtime,
@@ -147,7 +149,8 @@ impl Appliance {
         let parts = Arc::new(Parts::build(config, &fill_runtime, log)?);
         let tls = tls(parts.live.certificates.clone())?;
         figures::register(&parts);
-        let Sockets { own, passed, admin, addresses } = Sockets::open(&parts.config, passed)?;
+        let Sockets { own, passed, admin, addresses, passed_kinds } =
+            Sockets::open(&parts.config, passed)?;
         let (drain, close_admin) = (CancellationToken::new(), CancellationToken::new());
         // Threads that run already when another cannot be started end again.
         let guards = [drain.clone().drop_guard(), close_admin.clone().drop_guard()];
@@ -162,6 +165,7 @@ impl Appliance {
         Ok(Running {
             parts,
             addresses,
+            passed_kinds,
             workers,
             admin,
             fill_runtime,
@@ -229,19 +233,11 @@ impl Running {
         move || ram.evict(u64::MAX)
     }
 
-    /// Reads the configuration again and serves by it; what it changes. Who has begun goes on as he
-    /// began. Blocks.
-    ///
-    /// # Errors
-    /// What is wrong with it; nothing has changed then.
-    pub fn reload(&self) -> Result<Vec<Change>, ReloadError> {
-        let bound: Vec<SocketAddr> = self.addresses.iter().map(|(_, address)| *address).collect();
-        self.parts.reload(&bound)
-    }
-
-    /// How much is told on standard error, as the configuration of now has it.
-    pub fn log_level(&self) -> LogLevel {
-        self.parts.log_level()
+    /// What reloads it, on any thread.
+    pub fn reloads(&self) -> Reloads {
+        let addresses = self.addresses.iter().map(|(_, address)| *address).collect();
+        let passed = self.passed_kinds.clone();
+        Reloads::new(self.parts.clone(), Bound { addresses, passed })
     }
 
     /// Waits until somebody asks the admin listener for a reload. Safe to drop.
@@ -260,7 +256,10 @@ impl Running {
 
     /// Takes no more viewers, finishes what runs within the drain limit, and ends every thread.
     /// Blocks.
-    pub fn drain(self) {
+    pub fn drain(mut self) {
+        // Who waits for a reload, or asks for one now, is told that there is none.
+        self.asked.close();
+        while self.asked.try_recv().is_ok() {}
         self.parts.readiness.set_draining();
         self.drain.cancel();
         for worker in self.workers {

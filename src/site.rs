@@ -4,7 +4,7 @@
 //! has a host and an origin, and no two sites share a host.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, HeaderMap, HeaderName, HeaderValue};
 use rustls_pki_types::CertificateDer;
@@ -44,6 +44,8 @@ pub struct Site {
     pub ssd_percent: u8,
     /// Rules by path, the first match counts; the last one matches everything.
     pub rules: Vec<Rule>,
+    /// What rules of before edited in answers that came until then.
+    pub edited_before: Vec<(SystemTime, HeaderName)>,
 }
 
 impl Site {
@@ -354,6 +356,7 @@ mod tests {
             hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
             origins: Vec::new(),
             ssd_percent: 100,
+            edited_before: Vec::new(),
             rules: vec![
                 rule(PathPattern::parse("*.m3u8").unwrap()),
                 rule(PathPattern::everything()),

@@ -23,7 +23,7 @@ use crate::config::{AccessLogTarget, Certificates, Config, Limits, ListenerKind}
 use crate::control::Readiness;
 use crate::delivery::{Delivery, Shared};
 use crate::fill::Filler;
-use crate::fill::client::{Client, Pace, Patience};
+use crate::fill::client::{Client, Patience};
 use crate::fill::collapse::{Openings, Runs};
 use crate::limits::{
     CONNECTION_BYTES, PREFETCHES_MAX, PROCESS_BYTES, PURGES_BYTES, SLOT_SIZE_BYTES,
@@ -79,7 +79,7 @@ impl Live {
     fn new(config: &Config, budget: &Budget) -> Live {
         let server = server_settings(&config.limits);
         Live {
-            current: Mutex::new(Current::new(config.clone())),
+            current: Mutex::new(Current::new(config.clone(), budget.connections_max)),
             connections_max: AtomicUsize::new(budget.connections_max),
             read_at: AtomicU64::new(seconds_since_1970()),
             is_refused: AtomicBool::new(false),
@@ -185,10 +185,7 @@ impl Parts {
             governor: self.governor.clone(),
             block_size: self.config.block_size,
             patience: patience + self.config.fill.progress_timeout,
-            pace: Pace {
-                bytes: self.config.limits.slow_reader.bytes,
-                period: self.config.limits.slow_reader.period,
-            },
+            limits: self.live.server.clone(),
             log: self.log.clone(),
             counters: self.metrics.for_thread(),
         })

@@ -15,31 +15,71 @@ use super::look_at_volumes;
 use super::parts::{Budget, Parts, log_settings, seconds_since_1970, server_settings};
 use crate::access_log::{AccessLog, NextOutput};
 use crate::config::{
-    self, Certificate, Certificates, Change, Config, ConfigErrors, Counts, LogLevel,
+    self, Certificate, Certificates, Change, Config, ConfigErrors, Counts, Listener, ListenerKind,
+    LogLevel,
 };
 use crate::fill::client::Upstreams;
 use crate::limits::SITES_MAX;
 use crate::memory::{Class, Reservation, Use};
 use crate::site::Sites;
 
+/// Reloads an appliance.
+#[derive(Clone)]
+pub struct Reloads {
+    parts: Arc<Parts>,
+    bound: Bound,
+}
+
+/// Where it listens.
+#[derive(Clone)]
+pub(super) struct Bound {
+    pub(super) addresses: Vec<SocketAddr>,
+    /// Kinds of which sockets were passed: what is written of them nobody binds.
+    pub(super) passed: Vec<ListenerKind>,
+}
+
+impl Reloads {
+    pub(super) fn new(parts: Arc<Parts>, bound: Bound) -> Reloads {
+        Reloads { parts, bound }
+    }
+
+    /// Reads the configuration again and serves by it; what it changes. Who has begun goes on as he
+    /// began. Blocks, as long as the disks that it names do.
+    ///
+    /// # Errors
+    /// What is wrong with it; nothing has changed then.
+    pub fn reload(&self) -> Result<Vec<Change>, ReloadError> {
+        self.parts.reload(&self.bound)
+    }
+
+    /// How much is told on standard error, as the configuration of now has it.
+    pub fn log_level(&self) -> LogLevel {
+        self.parts.log_level()
+    }
+}
+
 /// What is served by now.
 pub(super) struct Current {
     config: Config,
-    /// For connections beyond those of the start.
+    /// As many connections as memory was ever reserved for: it is not given back.
+    reserved_for: usize,
     reserved: Vec<Reservation>,
 }
 
 impl Current {
-    pub(super) fn new(config: Config) -> Current {
-        Current { config, reserved: Vec::new() }
+    pub(super) fn new(config: Config, reserved_for: usize) -> Current {
+        Current { config, reserved_for, reserved: Vec::new() }
     }
 }
 
 /// Whether a start would take the volumes that were added.
 fn look_at_added(before: &Config, next: &Config) -> Result<(), ReloadError> {
+    let was_there = |path: &Path| before.ssd.volumes.iter().any(|known| known.path == path);
+    if next.ssd.volumes.iter().all(|volume| was_there(&volume.path)) {
+        return Ok(());
+    }
     let left_out =
         look_at_volumes(next).map_err(|fault| ReloadError::Config(ConfigErrors(vec![fault])))?;
-    let was_there = |path: &Path| before.ssd.volumes.iter().any(|known| known.path == path);
     let added = left_out.iter().find(|one| !was_there(&next.ssd.volumes[one.index].path));
     match added {
         Some(one) => {
@@ -98,7 +138,7 @@ impl Parts {
     ///
     /// # Errors
     /// What is wrong with it; nothing has changed then.
-    pub(super) fn reload(&self, bound: &[SocketAddr]) -> Result<Vec<Change>, ReloadError> {
+    fn reload(&self, bound: &Bound) -> Result<Vec<Change>, ReloadError> {
         let reloaded = self.reload_whole(bound);
         self.live.is_refused.store(reloaded.is_err(), Ordering::Relaxed);
         if reloaded.is_ok() {
@@ -107,23 +147,24 @@ impl Parts {
         reloaded
     }
 
-    fn reload_whole(&self, bound: &[SocketAddr]) -> Result<Vec<Change>, ReloadError> {
+    fn reload_whole(
+        &self,
+        Bound { addresses, passed }: &Bound,
+    ) -> Result<Vec<Change>, ReloadError> {
         let mut current = self.current();
         let next = config::load(Path::new(&self.config.file)).map_err(ReloadError::Config)?;
-        next.try_ports(bound).map_err(ReloadError::Config)?;
+        let is_passed = |one: &&Listener| passed.contains(&one.kind);
+        let ours = next.listeners.iter().filter(is_passed).map(|one| one.address);
+        let ours: Vec<_> = addresses.iter().copied().chain(ours).collect();
+        next.try_ports(&ours).map_err(ReloadError::Config)?;
         look_at_added(&current.config, &next)?;
         look_at_dates(&current.config, &next)?;
-        let mut changes = current.config.changes_to(&next);
-        let is_larger = next.memory.ram_bytes > self.config.memory.ram_bytes;
-        for change in changes.iter_mut().filter(|change| change.setting == "memory.ram") {
-            // The mapping is as large as it was made.
-            change.counts = if is_larger { Counts::FromNextStart } else { Counts::Now };
-        }
+        let changes = self.changes(&current.config, &next);
         let prepared = self.prepare(&current, &next)?;
         for warning in &next.warnings {
             tracing::warn!("{warning}");
         }
-        self.adopt(&mut current, next, prepared);
+        self.adopt(&mut current, next, &changes, prepared);
         for change in &changes {
             tracing::info!("{change}");
         }
@@ -131,10 +172,11 @@ impl Parts {
     }
 
     /// Shows the certificates whose files have changed, where viewers would accept them; of the
-    /// others the log says why not. Blocks.
-    pub(super) fn renew_certificates(&self, changed: &[PathBuf]) {
+    /// others, their files and why not. Blocks.
+    pub(super) fn renew_certificates(&self, changed: &[PathBuf]) -> Vec<(PathBuf, String)> {
         let mut current = self.current();
-        let renewed = |one: &Certificate| {
+        let mut refused = Vec::new();
+        let mut renewed = |one: &Certificate| {
             if !changed.contains(&one.path) && !changed.contains(&one.key_path) {
                 return one.clone();
             }
@@ -146,17 +188,21 @@ impl Parts {
                     again
                 }
                 Err(why) => {
-                    tracing::error!("certificate {why}; the one of before is shown on");
+                    refused.push((one.path.clone(), why));
                     one.clone()
                 }
             }
         };
-        let all = current.config.certificates.iter().map(renewed).collect();
-        current.config.certificates = Certificates::new(all);
-        self.live.certificates.store(Arc::new(current.config.certificates.clone()));
+        let all = self.live.certificates.load().iter().map(&mut renewed).collect();
+        let all = Certificates::new(all);
+        if !current.config.certificates.is_empty() {
+            current.config.certificates = all.clone();
+        }
+        self.live.certificates.store(Arc::new(all));
+        refused
     }
 
-    pub(super) fn log_level(&self) -> LogLevel {
+    fn log_level(&self) -> LogLevel {
         self.current().config.log.level
     }
 
@@ -164,9 +210,37 @@ impl Parts {
         self.live.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What is another than what is served by; of what needs a start, than what was started with.
+    fn changes(&self, current: &Config, next: &Config) -> Vec<Change> {
+        let counts = |before: &Config, next: &Config| {
+            let mut changes = before.changes_to(next);
+            for change in &mut changes {
+                let needs_start = match change.setting.as_str() {
+                    // The mapping is as large as it was made.
+                    "memory.ram" => next.memory.ram_bytes > self.config.memory.ram_bytes,
+                    name if name.starts_with("certificates") => self.keeps_certificates(next),
+                    _ => continue,
+                };
+                change.counts = if needs_start { Counts::FromNextStart } else { Counts::Now };
+            }
+            changes
+        };
+        let mut changes = counts(current, next);
+        changes.retain(|change| change.counts == Counts::Now);
+        let from_start = counts(&self.config, next).into_iter();
+        changes.extend(from_start.filter(|change| change.counts == Counts::FromNextStart));
+        changes.sort_by(|one, other| one.setting.cmp(&other.setting));
+        changes
+    }
+
+    /// Whether what is served over TLS goes on with the certificates of before.
+    fn keeps_certificates(&self, next: &Config) -> bool {
+        next.certificates.is_empty() && !self.live.certificates.load().is_empty()
+    }
+
     fn prepare(&self, current: &Current, next: &Config) -> Result<Prepared, ReloadError> {
         let refused = |why: String| ReloadError::Refused(why);
-        let sites = next.sites.succeeding(&self.live.sites.load());
+        let sites = next.sites.succeeding(&self.live.sites.load(), SystemTime::now());
         if sites.known().len() > SITES_MAX {
             let text = format!(
                 "{}: more than {SITES_MAX} names of sites since the start; restart, and all of \
@@ -181,9 +255,8 @@ impl Parts {
             .then(|| AccessLog::next_output(&settings))
             .transpose()
             .map_err(|error| refused(error.to_string()))?;
-        let connections_max = next.limits.connections_max.min(Budget::of(&self.config).affordable);
-        let before = self.live.connections_max.load(Ordering::Relaxed);
-        let more = connections_max.saturating_sub(before) as u64;
+        let connections_max = next.limits.connections_max.min(self.budget.affordable);
+        let more = connections_max.saturating_sub(current.reserved_for) as u64;
         let bytes = more * self.budget.connection_bytes;
         let reserve = || self.governor.try_reserve(Use::Connections, Class::Viewer, bytes);
         let reserved = (more > 0).then(reserve);
@@ -198,21 +271,25 @@ impl Parts {
         Ok(Prepared { sites, upstreams, output, connections_max, reserved: reserved.flatten() })
     }
 
-    fn adopt(&self, current: &mut Current, next: Config, prepared: Prepared) {
+    fn adopt(&self, current: &mut Current, next: Config, changes: &[Change], prepared: Prepared) {
         let Prepared { sites, upstreams, output, connections_max, reserved } = prepared;
         // A request of a new site finds its origins.
         self.filler.client.adopt(upstreams);
         self.ssd.share_among(&sites);
         self.live.sites.store(Arc::new(sites));
-        self.live.certificates.store(Arc::new(next.certificates.clone()));
+        if !self.keeps_certificates(&next) {
+            self.live.certificates.store(Arc::new(next.certificates.clone()));
+        }
         self.live.server.store(Arc::new(server_settings(&next.limits)));
         self.live.token.store(next.admin.token.clone().map(Arc::new));
         self.log.adopt(&log_settings(&next), output);
-        if next.memory.ram_bytes <= self.config.memory.ram_bytes {
+        let resizes = |one: &Change| one.setting == "memory.ram" && one.counts == Counts::Now;
+        if changes.iter().any(resizes) {
             self.ram.resize(Budget::of(&next).cached_bytes);
         }
         let before = self.live.connections_max.swap(connections_max, Ordering::Relaxed);
         self.permit(before, connections_max);
+        current.reserved_for = current.reserved_for.max(connections_max);
         current.reserved.extend(reserved);
         current.config = next;
     }

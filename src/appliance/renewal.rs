@@ -20,7 +20,8 @@ struct Stamp {
     device: u64,
     inode: u64,
     bytes: u64,
-    modified: (i64, i64),
+    /// Of what is in it, and of who may read it.
+    changed: [(i64, i64); 2],
 }
 
 impl Stamp {
@@ -31,19 +32,46 @@ impl Stamp {
             device: found.dev(),
             inode: found.ino(),
             bytes: found.len(),
-            modified: (found.mtime(), found.mtime_nsec()),
+            changed: [(found.mtime(), found.mtime_nsec()), (found.ctime(), found.ctime_nsec())],
         })
     }
 }
 
-type Stamps = HashMap<PathBuf, Option<Stamp>>;
+type Stamps = HashMap<PathBuf, Stamp>;
+
+/// What is known of the files.
+#[derive(Default)]
+struct Watched {
+    seen: Stamps,
+    /// Why certificates were not shown, as it was told.
+    told: Vec<(PathBuf, String)>,
+}
+
+/// One look.
+fn looked(parts: &Parts, before: Watched) -> Watched {
+    let mut seen = stamps(parts);
+    let is_other = |(path, stamp): &(&PathBuf, &Stamp)| before.seen.get(*path) != Some(*stamp);
+    let changed: Vec<_> = seen.iter().filter(is_other).map(|(path, _)| path.clone()).collect();
+    if changed.is_empty() {
+        return Watched { seen, told: before.told };
+    }
+    let refused = parts.renew_certificates(&changed);
+    for (path, why) in &refused {
+        if !before.told.iter().any(|told| told == &(path.clone(), why.clone())) {
+            tracing::error!("certificate {why}; the one of before is shown on");
+        }
+        // It may be good the next time without being another one.
+        seen.remove(path);
+    }
+    Watched { seen, told: refused }
+}
 
 /// Renews certificates until the appliance stops.
 pub(super) fn start(parts: &Arc<Parts>) {
     let (weak, stop) = (Arc::downgrade(parts), parts.filler.stop.clone());
     // At first all are looked into: a file may have changed since it was read, and one that has
     // expired is told of.
-    let mut seen: Stamps = stamps(parts).into_keys().map(|path| (path, None)).collect();
+    let mut watched = Watched::default();
     let watch = async move {
         loop {
             tokio::select! {
@@ -51,15 +79,11 @@ pub(super) fn start(parts: &Arc<Parts>) {
                 () = stop.cancelled() => return,
             }
             let Some(parts) = weak.upgrade() else { return };
-            let look = tokio::task::spawn_blocking(move || {
-                let now = stamps(&parts);
-                let changed = changed(&seen, &now);
-                if !changed.is_empty() {
-                    parts.renew_certificates(&changed);
-                }
-                now
-            });
-            seen = look.await.expect("a look does not panic");
+            let look = tokio::task::spawn_blocking(move || looked(&parts, watched));
+            watched = tokio::select! {
+                looked = look => looked.expect("a look does not panic"),
+                () = stop.cancelled() => return,
+            };
         }
     };
     parts.filler.tasks.spawn_on(watch, &parts.filler.runtime);
@@ -68,15 +92,7 @@ pub(super) fn start(parts: &Arc<Parts>) {
 fn stamps(parts: &Parts) -> Stamps {
     let certificates = parts.live.certificates.load();
     let paths = certificates.iter().flat_map(|one| [&one.path, &one.key_path]);
-    paths.map(|path| (path.clone(), Stamp::of(path))).collect()
-}
-
-/// Those that were there before, and are others; of a file that is missing nothing is to be read.
-fn changed(before: &Stamps, now: &Stamps) -> Vec<PathBuf> {
-    let is_other = |(path, stamp): &(&PathBuf, &Option<Stamp>)| {
-        stamp.is_some() && before.get(*path).is_some_and(|known| known != *stamp)
-    };
-    now.iter().filter(is_other).map(|(path, _)| path.clone()).collect()
+    paths.filter_map(|path| Some((path.clone(), Stamp::of(path)?))).collect()
 }
 
 /// Who renews a certificate does so days before; a look at thousands of files takes milliseconds.

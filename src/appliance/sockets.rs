@@ -15,6 +15,8 @@ pub(super) struct Sockets {
     pub(super) passed: Vec<(ListenerKind, TcpListener)>,
     pub(super) admin: Vec<TcpListener>,
     pub(super) addresses: Vec<(ListenerKind, SocketAddr)>,
+    /// What is written of these nobody binds.
+    pub(super) passed_kinds: Vec<ListenerKind>,
 }
 
 impl Sockets {
@@ -27,15 +29,15 @@ impl Sockets {
             passed: Vec::new(),
             admin: Vec::new(),
             addresses: Vec::new(),
+            passed_kinds: Vec::new(),
         };
-        let mut passed_kinds = Vec::new();
         for PassedSocket { name, address, listener } in passed {
             let kind = match name {
                 ListenerName::Http => ListenerKind::Http,
                 ListenerName::Https => ListenerKind::Https,
                 ListenerName::Admin => ListenerKind::Admin,
             };
-            passed_kinds.push(kind);
+            sockets.passed_kinds.push(kind);
             sockets.addresses.push((kind, address));
             match kind {
                 ListenerKind::Admin => sockets.admin.push(listener),
@@ -43,7 +45,7 @@ impl Sockets {
             }
         }
         for listener in &config.listeners {
-            if passed_kinds.contains(&listener.kind) {
+            if sockets.passed_kinds.contains(&listener.kind) {
                 continue;
             }
             let count =

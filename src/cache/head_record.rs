@@ -6,8 +6,9 @@
 //! of them alone nobody knows what its origin had said.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use http::header::{ETAG, LAST_MODIFIED, VARY};
+use http::header::{ETAG, HeaderName, LAST_MODIFIED, VARY};
 use serde::{Deserialize, Serialize};
 
 use crate::cache::heads::{Head, Ranges, Version};
@@ -65,10 +66,17 @@ impl<'a> ObjectName<'a> {
 }
 
 /// The record of an object. Variants whose length is not known are left out: nothing of them is
-/// kept. Their fields were edited by `rule`.
-pub(super) fn encoded(name: ObjectName<'_>, rule: &Rule, heads: &[Arc<Head>]) -> Option<Vec<u8>> {
+/// kept. Their fields were edited by `rule`, or by one before it.
+pub(super) fn encoded(
+    name: ObjectName<'_>,
+    (rule, edited_before): (&Rule, &[(SystemTime, HeaderName)]),
+    heads: &[Arc<Head>],
+) -> Option<Vec<u8>> {
     let variants: Vec<_> = heads.iter().filter_map(|head| recorded(head)).collect();
-    let edited = rule.edited().map(|name| name.as_str().to_owned()).collect();
+    let received = heads.iter().map(|head| head.freshness.received_at).min();
+    let before = edited_before.iter().filter(|(until, _)| received <= Some(*until));
+    let edited = rule.edited().chain(before.map(|(_, name)| name));
+    let edited = edited.map(|name| name.as_str().to_owned()).collect();
     let (site, target) = (name.site.to_owned(), name.target.to_owned());
     let object = RecordedObject { site, target, variants, edited };
     (!object.variants.is_empty())
@@ -157,7 +165,7 @@ fn restored(recorded: &RecordedHead) -> Option<Head> {
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
-    use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+    use http::{HeaderMap, HeaderValue, StatusCode};
 
     use crate::message::response::Stored;
     use crate::message::vary::VariantKey;
@@ -252,10 +260,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_a_rule_of_before_edited_is_not_taken_for_what_the_origin_said() {
+        let rule = rule(Lifetimes::default(), FieldEdits::default());
+        let head = head(Some(5));
+        let kept = |until| {
+            let before = [(until, HeaderName::from_static("set-cookie"))];
+            let record = encoded(NAME, (&rule, &before), std::slice::from_ref(&head)).unwrap();
+            decoded(&record, NAME, &rule).is_some()
+        };
+        let received_at = head.freshness.received_at;
+        assert!(!kept(received_at));
+        assert!(kept(received_at - Duration::from_secs(1)), "it came later");
+    }
+
     const NAME: ObjectName<'static> = ObjectName { site: "film", target: "/a.mp4?x=1" };
 
     fn record_of(head: &Arc<Head>, rule: &Rule) -> Vec<u8> {
-        encoded(NAME, rule, std::slice::from_ref(head)).unwrap()
+        encoded(NAME, (rule, &[]), std::slice::from_ref(head)).unwrap()
     }
 
     fn rule(lifetimes: Lifetimes, response: FieldEdits) -> Rule {
@@ -264,6 +286,6 @@ mod tests {
 
     #[test]
     fn a_version_without_a_length_is_not_kept() {
-        assert!(encoded(NAME, &Rule::everything(), &[head(None)]).is_none());
+        assert!(encoded(NAME, (&Rule::everything(), &[]), &[head(None)]).is_none());
     }
 }

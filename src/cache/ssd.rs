@@ -424,7 +424,15 @@ mod tests {
     fn site(lifetimes: Lifetimes, keep: Keep) -> Site {
         let rules = vec![Rule { lifetimes, keep, ..Rule::everything() }];
         let (name, ssd_percent) = (String::new(), 100);
-        Site { id: SiteId(0), name, hosts: vec![], origins: vec![], ssd_percent, rules }
+        Site {
+            id: SiteId(0),
+            name,
+            hosts: vec![],
+            origins: vec![],
+            ssd_percent,
+            rules,
+            edited_before: vec![],
+        }
     }
 
     /// A tier with one volume, which is not online yet.
@@ -562,7 +570,8 @@ mod tests {
     /// The heads of `target` as they are written to a volume, beside the tier.
     fn head_write(object: ObjectHash, target: &str, head: &Arc<Head>) -> HeadWrite {
         let name = ObjectName { site: "", target };
-        let payload = encoded(name, &Rule::everything(), std::slice::from_ref(head)).unwrap();
+        let payload =
+            encoded(name, (&Rule::everything(), &[]), std::slice::from_ref(head)).unwrap();
         let (site, payload, guard) = (SiteHash(0), payload.into(), Box::new(()));
         HeadWrite { object, site, birth: 0, payload, body: None, guard }
     }

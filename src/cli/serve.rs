@@ -12,13 +12,14 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use super::{Failure, USUAL_CONFIG};
-use crate::appliance::{Appliance, ApplianceError, Running};
+use crate::appliance::{Appliance, ApplianceError, Reloads, Running};
 use crate::config::{self, Change, Config, Counts, LogLevel};
 use crate::limits::LOG_LINES_WAITING_MAX;
 use crate::server::{PassedSocket, take_passed_sockets};
@@ -107,15 +108,10 @@ fn filter_of(level: LogLevel) -> EnvFilter {
 pub(super) struct Told {
     _written_at_exit: WorkerGuard,
     /// None where the environment says what is told.
-    filter: Option<reload::Handle<EnvFilter, Registry>>,
+    filter: Option<Levels>,
 }
 
-impl Told {
-    fn tell(&self, level: LogLevel) {
-        // Nobody listens any more only where one process runs several appliances.
-        let _ = self.filter.as_ref().map(|filter| filter.reload(filter_of(level)));
-    }
-}
+type Levels = reload::Handle<EnvFilter, Registry>;
 
 /// Every connection is a descriptor: the soft limit of old shells would be the first to be reached.
 fn raise_descriptor_limit() {
@@ -151,28 +147,48 @@ fn wait_for_stop(running: &mut Running, told: &Told) -> Result<(), Failure> {
     let failed = |error| Failure::Failed(format!("signals cannot be waited for: {error}"));
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    runtime.block_on(async {
+    let (reloads, levels) = (running.reloads(), told.filter.clone());
+    let reload = move || reload(&reloads, levels.as_ref());
+    let stopped = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
         let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
         announce(running);
         notify(&[NotifyState::Ready]);
+        // A disk that hangs may hold it up, and nobody who says stop.
+        let mut reloading: Option<JoinHandle<()>> = None;
         loop {
+            let is_free = reloading.is_none();
+            let reload = reload.clone();
             tokio::select! {
                 _ = terminate.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
-                _ = hangup.recv() => {
+                _ = hangup.recv(), if is_free => {
                     running.reopen_log();
                     // Told in the log.
-                    let _ = reload(running, told);
+                    reloading = Some(spawn_blocking(move || drop(reload())));
                 }
-                // Who asked may have left.
-                asked = running.asked_to_reload() => {
-                    let _ = asked.send(reload(running, told));
+                asked = running.asked_to_reload(), if is_free => {
+                    // Who asked may have left.
+                    reloading = Some(spawn_blocking(move || drop(asked.send(reload()))));
+                }
+                ended = ended(&mut reloading), if !is_free => {
+                    ended.expect("a reload does not panic");
+                    reloading = None;
                 }
             }
         }
-    })
+    });
+    runtime.shutdown_background();
+    stopped
+}
+
+/// Of none there is no end.
+async fn ended(reloading: &mut Option<JoinHandle<()>>) -> Result<(), JoinError> {
+    match reloading {
+        Some(reloading) => reloading.await,
+        None => std::future::pending().await,
+    }
 }
 
 fn as_json(change: &Change) -> Value {
@@ -188,11 +204,12 @@ fn as_json(change: &Change) -> Value {
 }
 
 /// Reloads, which the service manager is told of; what has changed, or why nothing has.
-fn reload(running: &Running, told: &Told) -> Result<Value, String> {
+fn reload(reloads: &Reloads, levels: Option<&Levels>) -> Result<Value, String> {
     let since = NotifyState::monotonic_usec_now().ok();
     notify(&[Some(NotifyState::Reloading), since].into_iter().flatten().collect::<Vec<_>>());
-    let reloaded = running.reload();
-    told.tell(running.log_level());
+    let reloaded = reloads.reload();
+    // Nobody listens any more only where one process runs several appliances.
+    let _ = levels.map(|levels| levels.reload(filter_of(reloads.log_level())));
     let reloaded = match reloaded {
         Ok(changes) => {
             tracing::info!(changes = changes.len(), "reloaded");

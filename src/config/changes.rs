@@ -7,6 +7,7 @@ use toml::{Table, Value};
 
 use super::Config;
 use crate::purge::Token;
+use crate::site::Site;
 
 /// What was written, by the full names of settings.
 #[derive(Clone, Default)]
@@ -37,7 +38,16 @@ impl Written {
                 }
             }
             Value::Array(elements) if elements.iter().any(Value::is_table) => {
-                let called: Vec<String> = elements.iter().enumerate().map(called).collect();
+                let names: Vec<String> = elements.iter().enumerate().map(called).collect();
+                let apart = |(at, name): (usize, &String)| match names[..at]
+                    .iter()
+                    .filter(|one| *one == name)
+                    .count()
+                {
+                    0 => name.clone(),
+                    before => format!("{name} #{}", before + 1),
+                };
+                let called: Vec<String> = names.iter().enumerate().map(apart).collect();
                 for (called, element) in called.iter().zip(elements) {
                     self.add(format!("{name}[{called}]"), element);
                 }
@@ -116,12 +126,24 @@ impl Config {
 
     /// The same names of files, and something else in them.
     fn files_changed(&self, next: &Config) -> Vec<Change> {
-        let before = self.certificates.iter();
         let mut named: Vec<String> = Vec::new();
-        for (was, is) in before.zip(next.certificates.iter()).filter(|(a, b)| a.path == b.path) {
-            if was.key.cert != is.key.cert {
+        for is in next.certificates.iter() {
+            let mut before = self.certificates.iter().filter(|was| was.path == is.path);
+            if before.next().is_some_and(|was| was.key.cert != is.key.cert) {
                 named.push(format!("certificates[{}]", is.path.display()));
             }
+        }
+        for is in next.sites.iter() {
+            let mut before = self.sites.iter().filter(|was| was.name == is.name);
+            let roots = |site: &Site| -> Vec<_> {
+                site.origins.iter().map(|one| (one.authority(), one.roots.clone())).collect()
+            };
+            let was = before.next().map(|was| roots(was)).unwrap_or_default();
+            let other = |(name, is): &(String, _)| {
+                was.iter().any(|(known, was)| known == name && was != is)
+            };
+            let is = roots(is).into_iter().filter(other);
+            named.extend(is.map(|(name, _)| format!("authorities of the origin {name}")));
         }
         let [was, is] = [self, next].map(|config| config.admin.token.as_ref().map(Token::as_str));
         let file = "admin.token_file";

@@ -50,7 +50,8 @@ fn site(section: &Section<'_>, id: SiteId, taken: &mut Taken) -> Site {
     let origins = origins::read(section);
     let ssd_percent = section.setting("ssd_share").and_then(share).unwrap_or(100);
     let base = policy(section, &silent());
-    Site { id, name, hosts, origins, ssd_percent, rules: rules(section, base) }
+    let (rules, edited_before) = (rules(section, base), Vec::new());
+    Site { id, name, hosts, origins, ssd_percent, rules, edited_before }
 }
 
 /// A whole percentage; without a unit it would be anyone's guess.

@@ -5,7 +5,6 @@
 //! Nothing here waits for a viewer or a fill, and nothing but an explanation, a purge or a reload
 //! for a disk, so it answers while the appliance is overloaded.
 
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -22,7 +21,7 @@ use serde::Serialize;
 
 use super::explained::{ExplainSource, Unexplained};
 use super::purge::{AskedBody, Purger, Said};
-use super::reload::Reloader;
+use super::reload::{From, Reloader};
 use super::status::{Status, StatusSource};
 use super::{Phase, Readiness};
 use crate::metrics::{Format, Metrics};
@@ -53,7 +52,7 @@ impl Admin {
     pub async fn answer<B: AskedBody>(
         &self,
         request: Request<B>,
-        from: IpAddr,
+        from: From,
     ) -> Response<Full<Bytes>> {
         match request.uri().path() {
             "/purge" => return told(self.purger.answer(request).await),
@@ -127,7 +126,10 @@ impl Handler for Admin {
         request: Request<Incoming>,
         connection: &Rc<ConnectionFacts>,
     ) -> Response<Full<Bytes>> {
-        self.answer(request, connection.viewer.ip()).await
+        let ip = connection.viewer.ip().to_canonical();
+        // Who asks an address of this machine from it has that one too.
+        let is_local = ip.is_loopback() || ip == connection.local.ip().to_canonical();
+        self.answer(request, if is_local { From::Here } else { From::Elsewhere }).await
     }
 }
 
@@ -198,7 +200,6 @@ impl Page {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
     use std::time::Duration;
 
     use http_body_util::{BodyExt, Empty};
@@ -285,7 +286,7 @@ mod tests {
     async fn ask(admin: &Admin, method: &str, target: &str) -> (u16, String, Response<()>) {
         let request = Request::builder().method(method).uri(target);
         let request = request.body(Empty::<Bytes>::new()).unwrap();
-        let (parts, body) = admin.answer(request, Ipv4Addr::LOCALHOST.into()).await.into_parts();
+        let (parts, body) = admin.answer(request, From::Here).await.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         let text = String::from_utf8(body.to_vec()).unwrap();
         (parts.status.as_u16(), text, Response::from_parts(parts, ()))
@@ -370,7 +371,7 @@ mod tests {
                 .uri(target)
                 .header("range", "bytes=0-1")
                 .body(Full::<Bytes>::default());
-            let response = admin.answer(request.unwrap(), Ipv4Addr::LOCALHOST.into()).await;
+            let response = admin.answer(request.unwrap(), From::Here).await;
             assert_eq!(response.status(), 404);
             let body = response.into_body().collect().await.unwrap().to_bytes();
             let body: Value = serde_json::from_slice(&body).unwrap();

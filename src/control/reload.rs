@@ -3,7 +3,6 @@
 //!
 //! A page that a browser of this machine shows cannot ask: it may not send JSON unasked.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,23 +28,27 @@ pub struct Reloader {
     pub token: Arc<ArcSwapOption<Token>>,
 }
 
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// Somebody on this machine.
+    Here,
+    /// Anybody else.
+    Elsewhere,
+}
+
 impl Reloader {
     /// Answers one request. Dropping it midway is safe: what was begun is done.
-    pub(super) async fn answer(&self, method: &Method, fields: &HeaderMap, from: IpAddr) -> Said {
+    pub(super) async fn answer(&self, method: &Method, fields: &HeaderMap, from: From) -> Said {
         self.reload(method, fields, from).await.unwrap_or_else(|refusal| refusal)
     }
 
-    async fn reload(
-        &self,
-        method: &Method,
-        fields: &HeaderMap,
-        from: IpAddr,
-    ) -> Result<Said, Said> {
+    async fn reload(&self, method: &Method, fields: &HeaderMap, from: From) -> Result<Said, Said> {
         if method != Method::POST {
             return Err(refusal(StatusCode::METHOD_NOT_ALLOWED, "send POST /reload"));
         }
         match &*self.token.load() {
-            None if !from.to_canonical().is_loopback() => {
+            None if from == From::Elsewhere => {
                 let text = "without a token only who asks from this machine may; write \
                             `admin.token_file` in the configuration";
                 return Err(refusal(StatusCode::FORBIDDEN, text));
@@ -55,6 +58,7 @@ impl Reloader {
                 return Err(refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
             }
             None => {}
+            // It may have been written anew: then the one of before counts, or a SIGHUP.
             token => admit(token, fields)?,
         }
         let busy = |_| refusal(StatusCode::SERVICE_UNAVAILABLE, "it reloads already, or ends");

@@ -215,7 +215,9 @@ impl Feed {
             return Ok(());
         }
         let class = self.class();
-        match self.read_on(span.position, span.end, class) {
+        let joined = self.read_on(span.position, span.end, class);
+        self.ahead = None;
+        match joined {
             Joined::Collapsed(reader) => {
                 self.collapsed.get_or_insert(true);
                 self.reader = Some(reader);
@@ -338,10 +340,8 @@ impl Feed {
             let in_ram = self.shared.ram.peek(&wanted.block).map(|block| block.pieces());
             let held = in_ram.unwrap_or_default().union(self.shared.ssd.held(&wanted.block));
             if held.union(pieces) != held {
-                let followed = self.shared.filler.runs.follow(self.version.id, position);
-                let brings = followed.filter(|(_, at)| *at == position).map(|(reader, _)| reader);
-                self.collapsed = Some(brings.is_some());
-                self.reader = self.reader.take().or(brings);
+                self.ahead = self.shared.filler.runs.attach(self.version.id, position);
+                self.collapsed = Some(self.ahead.is_some());
                 return false;
             }
             let block_size = self.shared.block_size;

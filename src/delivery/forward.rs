@@ -15,7 +15,7 @@ use crate::delivery::body::ViewerBody;
 use crate::delivery::error::DeliveryError;
 use crate::delivery::record::{Record, Viewer};
 use crate::delivery::{Delivery, Done};
-use crate::fill::client::{OnceAnswer, RequestBody};
+use crate::fill::client::{OnceAnswer, Pace, RequestBody};
 use crate::fill::error::{BodyFault, FillError};
 use crate::fill::forward::Forward;
 use crate::message::cache_status::{CacheStatus, Forwarded, Fwd};
@@ -51,7 +51,9 @@ impl Delivery {
         let rule = site.as_ref().map(|(site, path)| (site, site.rule_for(path)));
         match rule {
             _ if parts.method.as_str() == "PURGE" => {
-                self.purge(viewer, &body, record).await.map(|()| Done::Purged)
+                let purged = self.purge(viewer, &body, record).await;
+                leave(body, parts.version);
+                purged.map(|()| Done::Purged)
             }
             Some((site, rule)) if rule.methods.pass(&parts.method) => {
                 self.pass_on(viewer, body, record, (site, rule)).await
@@ -145,7 +147,9 @@ impl Delivery {
             let error = FillError::RequestBody(BodyFault::TooLong);
             return Err(DeliveryError::Fill(Arc::new(error)));
         }
-        Ok(RequestBody::new(body, version, bytes_max, self.shared.pace))
+        let limits = self.shared.limits.load();
+        let pace = Pace { bytes: limits.slow_reader_bytes, period: limits.slow_reader_period };
+        Ok(RequestBody::new(body, version, bytes_max, pace))
     }
 }
 

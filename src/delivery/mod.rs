@@ -27,7 +27,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use http::header::{ALLOW, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -43,7 +43,7 @@ use crate::delivery::forward::Passed;
 use crate::delivery::record::{Record, Viewer};
 use crate::delivery::reply::Reply;
 use crate::fill::Filler;
-use crate::fill::client::{Ask, Pace};
+use crate::fill::client::Ask;
 use crate::fill::error::FillError;
 use crate::memory::{Class, Governor, Use};
 use crate::message::cache_status::{Forwarded, Fwd};
@@ -61,7 +61,7 @@ use crate::message::target::normalised_path;
 use crate::metrics::Counters;
 use crate::object::{BlockSize, ObjectKey};
 use crate::purge::Token;
-use crate::server::{ConnectionFacts, Handler, Way, leave};
+use crate::server::{ConnectionFacts, Handler, ServerSettings, Way, leave};
 use crate::site::{Cmsd, CurrentSites, Foresight, RequestCacheControl, Site};
 use crate::store::device::Urgency;
 
@@ -85,8 +85,8 @@ pub struct Shared {
     pub block_size: BlockSize,
     /// How long a viewer waits for bytes.
     pub patience: Duration,
-    /// What a viewer sends at least who has a body to send.
-    pub pace: Pace,
+    /// The limits in time: how slowly a body may come.
+    pub limits: Arc<ArcSwap<ServerSettings>>,
     /// One line per request.
     pub log: AccessLog,
     /// What this worker counts.

@@ -77,8 +77,8 @@ pub struct Connection {
 
 /// Speaks to every site's origins.
 pub struct Client {
-    /// Each site's, by its id.
-    upstreams: ArcSwap<Vec<SiteUpstreams>>,
+    /// Each site's, by its id; of those that were reloaded too, as long as somebody asks by them.
+    upstreams: ArcSwap<Vec<Vec<SiteUpstreams>>>,
     governor: Arc<Governor>,
     patience: Patience,
     retries: u32,
@@ -113,16 +113,18 @@ impl Client {
         let mut all = Vec::clone(&before);
         for site in sites.iter() {
             let index = usize::from(site.id.0);
-            let known = before.get(index).map_or(&[][..], |known| known);
+            if all.len() <= index {
+                all.resize(index + 1, Vec::new());
+            }
+            let known = all[index].iter().flat_map(|one| one.upstreams.iter());
+            let known: Vec<_> = known.cloned().collect();
             let upstream = |origin: &Origin| match known.iter().find(|one| one.origin == *origin) {
                 Some(known) => Ok(known.clone()),
                 None => Upstream::new(origin, self.patience).map(Arc::new),
             };
             let upstreams = site.origins.iter().map(upstream).collect::<Result<_, String>>()?;
-            if all.len() <= index {
-                all.resize(index + 1, Arc::new([]));
-            }
-            all[index] = upstreams;
+            all[index].retain(|one| one.site.strong_count() > 0);
+            all[index].insert(0, SiteUpstreams { site: Arc::downgrade(site), upstreams });
         }
         Ok(Upstreams(all))
     }
@@ -132,8 +134,13 @@ impl Client {
         self.upstreams.store(Arc::new(upstreams));
     }
 
-    fn upstreams(&self, site: &Site) -> SiteUpstreams {
-        self.upstreams.load()[usize::from(site.id.0)].clone()
+    /// Those that the site had when it was read: who began with one of before is told, and asks
+    /// with, nothing that is meant for others.
+    fn upstreams(&self, site: &Site) -> Arc<[Arc<Upstream>]> {
+        let all = self.upstreams.load();
+        let of_site = &all[usize::from(site.id.0)];
+        let its_own = of_site.iter().find(|one| std::ptr::eq(one.site.as_ptr(), site));
+        its_own.unwrap_or(&of_site[0]).upstreams.clone()
     }
 
     /// What we call ourselves to origins.

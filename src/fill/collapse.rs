@@ -111,6 +111,18 @@ impl Runs {
         shared(runs).find_map(|run| run.attach_from(position))
     }
 
+    /// Stays with a run that holds or claims the byte at `position`.
+    pub fn attach(&self, version: VersionId, position: u64) -> Option<Reader> {
+        let shard = self.by_version.shard(&version);
+        let runs = shard.get(&version)?;
+        shared(runs).find_map(|run| {
+            let (start, end) = run.claim()?;
+            let (reader, at) =
+                (start..end).contains(&position).then(|| run.attach_from(position))??;
+            (at == position).then_some(reader)
+        })
+    }
+
     /// Whether a run holds or claims the byte at `position`.
     pub fn bring(&self, version: VersionId, position: u64) -> bool {
         let shard = self.by_version.shard(&version);

@@ -41,6 +41,7 @@ pub(super) fn site() -> Site {
         hosts: vec!["film.test".to_owned(), "*.film.test".to_owned()],
         origins: Vec::new(),
         ssd_percent: 100,
+        edited_before: Vec::new(),
         rules: vec![Rule { query: QueryPolicy::Only(vec!["a".to_owned()]), ..Rule::everything() }],
     }
 }

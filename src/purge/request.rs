@@ -133,7 +133,8 @@ impl PurgeRequest {
         }
         let mut scopes = Vec::with_capacity(count.max(1));
         if let Some(name) = &self.site {
-            if !sites.iter().any(|site| site.name == *name) {
+            // One that is gone may come back, with what is kept of it.
+            if !sites.known().any(|site| site.name == *name) {
                 return Err(RequestFault::UnknownSite(name.clone()));
             }
             if !self.urls.is_empty() || !self.prefixes.is_empty() {

@@ -2,7 +2,7 @@
 //!
 //! rustls with aws-lc-rs, always given explicitly: a process default would be ambiguous as soon as
 //! any dependency brought a second provider. No 0-RTT: a replayed GET is still a request served
-//! twice. Keys and certificates are fixed when a [`Tls`] is made; reading and matching them is the
+//! twice. Which certificate is shown is asked at each handshake; reading and matching them is the
 //! configuration's.
 
 use std::fmt;

@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use http::HeaderName;
 
-use super::Site;
+use super::{Rule, Site};
 use crate::object::SiteId;
 
 /// The sites of now: a reload puts others in their place. Who has begun with one keeps it.
@@ -45,13 +47,17 @@ impl Sites {
 
     /// The same sites in the place of `before`: one whose name was known keeps its id, and the id
     /// of one that is gone is nobody else's, as what is held of it is found by it.
-    pub fn succeeding(&self, before: &Sites) -> Sites {
+    ///
+    /// `now`: from when on these are asked for; what is asked for already is answered soon after.
+    pub fn succeeding(&self, before: &Sites, now: SystemTime) -> Sites {
         let mut by_id = before.by_id.clone();
         let mut renumbered = Vec::with_capacity(self.all.len());
         for site in &self.all {
             let known = by_id.iter().position(|former| former.name == site.name);
             let index = known.unwrap_or(by_id.len());
-            let site = Site { id: SiteId(index as u16), ..Site::clone(site) };
+            let former = known.map(|index| &by_id[index]);
+            let edited_before = former.map_or_else(Vec::new, |former| edited(former, now));
+            let site = Site { id: SiteId(index as u16), edited_before, ..Site::clone(site) };
             renumbered.push(site.clone());
             match known {
                 Some(index) => by_id[index] = Arc::new(site),
@@ -87,6 +93,23 @@ impl Sites {
         self.all.iter()
     }
 }
+
+/// What the rules of a site, and those before them, edit in answers that come until a little after
+/// `now`.
+fn edited(site: &Site, now: SystemTime) -> Vec<(SystemTime, HeaderName)> {
+    let until = now + ANSWERED_WITHIN;
+    let names = site.rules.iter().flat_map(Rule::edited).cloned();
+    let mut edited: Vec<_> = names.map(|name| (until, name)).collect();
+    for (until, name) in &site.edited_before {
+        if !edited.iter().any(|(_, known)| known == name) {
+            edited.push((*until, name.clone()));
+        }
+    }
+    edited
+}
+
+/// What was asked for by the rules of before is answered by then.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(3_600);
 
 #[cfg(test)]
 mod tests {
@@ -128,12 +151,14 @@ mod tests {
         };
         let ids = |sites: &Sites| sites.iter().map(|site| site.id.0).collect::<Vec<_>>();
         let first = Sites::new(vec![named(0, "a"), named(1, "b")]);
-        let second = Sites::new(vec![named(0, "b"), named(1, "c")]).succeeding(&first);
+        let second = Sites::new(vec![named(0, "b"), named(1, "c")])
+            .succeeding(&first, SystemTime::UNIX_EPOCH);
         assert_eq!(ids(&second), [1, 2]);
         assert_eq!(second.find("b.test").unwrap().id, SiteId(1));
         assert!(second.find("a.test").is_none());
         assert_eq!(second.get(SiteId(0)).unwrap().name, "a");
-        let third = Sites::new(vec![named(0, "a"), named(1, "d")]).succeeding(&second);
+        let third = Sites::new(vec![named(0, "a"), named(1, "d")])
+            .succeeding(&second, SystemTime::UNIX_EPOCH);
         assert_eq!((ids(&third), third.known().len()), (vec![0, 3], 4));
     }
 }

@@ -168,11 +168,31 @@ async fn another_origin_is_asked_from_then_on() {
     assert_eq!(edge.reload().0, 0);
     assert_eq!(judge(&second, "/b", &edge.get("media.test", "/b").await), WHOLE);
     assert_eq!((first.requests("/b").len(), second.requests("/b").len()), (0, 1));
-    // The first one again, over the connection that the first time left.
     edge.write("media", "media");
     assert_eq!(edge.reload().0, 0);
     assert_eq!(judge(&first, "/c", &edge.get("media.test", "/c").await), WHOLE);
     assert_eq!(first.requests("/c").len(), 1);
+}
+
+#[tokio::test]
+async fn who_has_begun_is_served_from_where_he_began_and_nobody_else_is_told_its_secrets() {
+    let folder = TempDir::new().unwrap();
+    let (first, second) = (Origin::start(), Origin::start());
+    first.serve("/film", Script::of(40 * BLOCK));
+    second.serve("/film", Script::of(7));
+    let keys = "request.add = { Authorization = \"Basic b25l\" }\nlifetime.given = \"1h\"";
+    let window = "fill.window = \"1 MiB\"";
+    let edge = Reloadable::start(folder.path(), window, &site("media", &first, keys));
+    let mut under_way = edge.client("media.test").get("/film").open().await;
+    under_way.read_exactly(BLOCK as usize).await.unwrap();
+    // It waits for its reader now, and is asked for again beyond where it stopped.
+    edge.until_told("tidegate_fill_runs_finished_total{outcome=\"parked\"} 1\n").await;
+    edge.write(&first.address().to_string(), &second.address().to_string());
+    assert_eq!(edge.reload().0, 0);
+    let came = follow(&mut under_way, first.content("/film", 1), BLOCK).await;
+    assert_eq!(came, (39 * BLOCK, true));
+    assert!(first.requests("/film").len() > 1, "it was gone on with");
+    assert_eq!(second.all_requests().len(), 0);
 }
 
 #[tokio::test]
@@ -290,8 +310,10 @@ async fn a_certificate_takes_the_place_of_the_one_before_unless_it_is_no_good() 
     certify(folder.path(), 2090);
     let edge = with_certificate(folder.path(), &origin);
     let second = certify(folder.path(), 2091);
+    // Unless it was looked at meanwhile.
     let (code, said) = edge.reload();
-    assert!(code == 0 && said.starts_with("certificates["), "{said}");
+    let told = said.starts_with("certificates[") || said == "nothing has changed\n";
+    assert!(code == 0 && told, "{said}");
     assert!(edge.shows(&second).await);
     // The key of another one.
     let key = fs::read(folder.path().join("key.pem")).unwrap();
@@ -387,6 +409,20 @@ async fn the_limit_of_connections_follows_and_cuts_nobody() {
     assert!(!fourth.is_finished());
     drop(third);
     assert_eq!(fourth.await.unwrap().unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn a_limit_that_goes_up_and_down_takes_its_memory_once() {
+    let folder = TempDir::new().unwrap();
+    let origin = Origin::serving("/a", Script::of(10));
+    let site = site("media", &origin, "");
+    let edge = Reloadable::start(folder.path(), "limits.connections = 2", &site);
+    for connections in [100_000, 2, 100_000, 3, 100_000, 4, 100_000] {
+        edge.write("connections = 2", &format!("connections = {connections}"));
+        let (code, said) = edge.reload();
+        assert_eq!(code, 0, "{connections}: {said}");
+    }
+    assert_eq!(edge.get("media.test", "/a").await.status, 200);
 }
 
 #[tokio::test]

@@ -69,7 +69,9 @@ impl Ssd {
         let (key, object) = (&subject.key, subject.object);
         let Some(site) = self.site(key.site()) else { return false };
         let rule = site.rule_for(key.path());
-        let Some(record) = encoded(ObjectName::of(&site, key), rule, variants) else {
+        let Some(record) =
+            encoded(ObjectName::of(&site, key), (rule, &site.edited_before), variants)
+        else {
             return false;
         };
         let Some(home) = self.volumes.home(object, 0) else { return false };

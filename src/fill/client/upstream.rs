@@ -1,6 +1,6 @@
 //! One origin of a site: how it is reached, what is sent to it, and how it does.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -20,12 +20,17 @@ use super::strict::StrictConnector;
 use super::{Ask, Patience};
 use crate::fill::error::FillError;
 use crate::limits::{ORIGIN_READ_BYTES_MAX, RESPONSE_FIELDS_MAX};
-use crate::site::Origin;
+use crate::site::{Origin, Site};
 
 /// The origins of the sites of a configuration, to be asked from then on.
-pub struct Upstreams(pub(super) Vec<SiteUpstreams>);
+pub struct Upstreams(pub(super) Vec<Vec<SiteUpstreams>>);
 
-pub(super) type SiteUpstreams = Arc<[Arc<Upstream>]>;
+/// The origins of one site, as one configuration has them.
+#[derive(Clone)]
+pub(super) struct SiteUpstreams {
+    pub(super) site: Weak<Site>,
+    pub(super) upstreams: Arc<[Arc<Upstream>]>,
+}
 
 pub(super) struct Upstream {
     pub(super) origin: Origin,

@@ -153,6 +153,33 @@ async fn a_run_goes_on_for_who_has_not_caught_up_with_it() {
 }
 
 #[tokio::test]
+async fn a_run_that_began_behind_what_is_held_goes_on_for_who_reads_that() {
+    let length = 40 * BLOCK;
+    let held = 20 * BLOCK + BLOCK / 2;
+    let origin = Origin::serving("/film", Script::of(length).ending(Ending::HeldAt(held)));
+    let edge = Edge::in_front_of(&origin)
+        .setting("fill.window", "64 MiB")
+        .ram("256 MiB")
+        .setting("memory.total", "1 GiB")
+        .start();
+    let start = edge.get("/film").range(0..20 * BLOCK).send().await;
+    assert_eq!(start.body.len() as u64, 20 * BLOCK);
+    let mut ahead = edge.get("/film").range_from(20 * BLOCK).open().await;
+    ahead.read_exactly(PIECE as usize).await.unwrap();
+    let mut slow = edge.get("/film").open().await;
+    // Several slices.
+    slow.read_exactly(2 * BLOCK as usize).await.unwrap();
+    drop(ahead);
+    let left = ["outcome=\"client_left\""];
+    edge.until_metric("tidegate_response_bodies_total", &left, |count| count >= 1.0).await;
+    origin.release("/film");
+    edge.until_metric("tidegate_fill_runs_in_flight", &[], |count| count == 0.0).await;
+    let came = follow(&mut slow, origin.content("/film", 1), 2 * BLOCK).await;
+    assert_eq!(came, (length - 2 * BLOCK, true));
+    assert_eq!(origin.requests("/film").len(), 2);
+}
+
+#[tokio::test]
 async fn the_last_viewer_leaving_ends_the_run_at_the_next_block_border() {
     let length = 64 * BLOCK;
     let held = 2 * BLOCK + BLOCK / 2;

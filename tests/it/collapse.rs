@@ -127,16 +127,23 @@ async fn the_first_viewer_leaving_before_the_head_changes_nothing_for_the_others
     assert!(origin.requests("/film").len() <= 2);
 }
 
-#[tokio::test]
-async fn a_run_goes_on_for_who_has_not_caught_up_with_it() {
-    let length = 40 * BLOCK;
-    let held = 20 * BLOCK + BLOCK / 2;
-    let origin = Origin::serving("/film", Script::of(length).ending(Ending::HeldAt(held)));
+const FILM: u64 = 40 * BLOCK;
+
+/// An origin that stops behind twenty blocks until it is released, and room for all of it.
+fn half_a_film() -> (Origin, Edge) {
+    let held = FILM / 2 + BLOCK / 2;
+    let origin = Origin::serving("/film", Script::of(FILM).ending(Ending::HeldAt(held)));
     let edge = Edge::in_front_of(&origin)
         .setting("fill.window", "64 MiB")
         .ram("256 MiB")
         .setting("memory.total", "1 GiB")
         .start();
+    (origin, edge)
+}
+
+#[tokio::test]
+async fn a_run_goes_on_for_who_has_not_caught_up_with_it() {
+    let (origin, edge) = half_a_film();
     let mut first = edge.get("/film").open().await;
     first.read_exactly(20 * BLOCK as usize).await.unwrap();
     let mut slow = edge.get("/film").open().await;
@@ -148,20 +155,13 @@ async fn a_run_goes_on_for_who_has_not_caught_up_with_it() {
     // With nobody reading at its head.
     edge.until_metric("tidegate_fill_runs_in_flight", &[], |count| count == 0.0).await;
     let came = follow(&mut slow, origin.content("/film", 1), PIECE).await;
-    assert_eq!(came, (length - PIECE, true));
+    assert_eq!(came, (FILM - PIECE, true));
     assert_eq!(origin.requests("/film").len(), 1);
 }
 
 #[tokio::test]
 async fn a_run_that_began_behind_what_is_held_goes_on_for_who_reads_that() {
-    let length = 40 * BLOCK;
-    let held = 20 * BLOCK + BLOCK / 2;
-    let origin = Origin::serving("/film", Script::of(length).ending(Ending::HeldAt(held)));
-    let edge = Edge::in_front_of(&origin)
-        .setting("fill.window", "64 MiB")
-        .ram("256 MiB")
-        .setting("memory.total", "1 GiB")
-        .start();
+    let (origin, edge) = half_a_film();
     let start = edge.get("/film").range(0..20 * BLOCK).send().await;
     assert_eq!(start.body.len() as u64, 20 * BLOCK);
     let mut ahead = edge.get("/film").range_from(20 * BLOCK).open().await;
@@ -175,7 +175,7 @@ async fn a_run_that_began_behind_what_is_held_goes_on_for_who_reads_that() {
     origin.release("/film");
     edge.until_metric("tidegate_fill_runs_in_flight", &[], |count| count == 0.0).await;
     let came = follow(&mut slow, origin.content("/film", 1), 2 * BLOCK).await;
-    assert_eq!(came, (length - 2 * BLOCK, true));
+    assert_eq!(came, (FILM - 2 * BLOCK, true));
     assert_eq!(origin.requests("/film").len(), 2);
 }
 

@@ -11,8 +11,8 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 use crate::support::{
-    BLOCK, Client, Ending, Origin, PATIENCE, Process, Response, Script, Speaks, Verdict, follow,
-    judge, text, tidegate,
+    BLOCK, Client, Ending, Origin, PATIENCE, Process, Response, Script, Speaks, Verdict,
+    configured, follow, judge, text, tidegate,
 };
 
 const WHOLE: Verdict = Verdict::Whole { version: 1 };
@@ -27,25 +27,10 @@ struct Reloadable {
 impl Reloadable {
     /// With `sites` and what `more` says, in this order.
     fn start(folder: &Path, more: &str, sites: &str) -> Reloadable {
-        let file = folder.join("edge.toml");
-        let text = format!(
-            r#"
-listeners.http = ["127.0.0.1:0"]
-listeners.admin = ["127.0.0.1:0"]
-log.access = "off"
-log.level = "info"
-threads.workers = 2
-memory.ram = "80 MiB"
-memory.total = "256 MiB"
-ssd.state = {:?}
-{more}
-{sites}
-"#,
-            folder.join("state.json"),
-        );
-        fs::write(&file, &text).unwrap();
+        let file = configured(folder, &format!("{more}\n{sites}"));
+        let before = fs::read_to_string(&file).unwrap();
         let process = Process::start(&file);
-        Reloadable { file, before: text, process }
+        Reloadable { file, before, process }
     }
 
     /// Writes `to` for `from`.

@@ -16,10 +16,10 @@ use super::client::Client;
 use super::edge::{Edge, HOST};
 use super::origin::PATIENCE;
 
-/// The configuration of a process with a volume of `size` in `folder` that keeps everything; `site`
-/// is what its one site says beside its name.
-pub(crate) fn keeping(folder: &Path, size: &str, site: &str) -> PathBuf {
-    let (path, volume) = (folder.join("edge.toml"), folder.join("volume"));
+/// Writes the configuration of a process that listens where there is room; `more` begins with what
+/// belongs to no table.
+pub(crate) fn configured(folder: &Path, more: &str) -> PathBuf {
+    let path = folder.join("edge.toml");
     let text = format!(
         r#"
 listeners.http = ["127.0.0.1:0"]
@@ -27,10 +27,23 @@ listeners.admin = ["127.0.0.1:0"]
 log.access = "off"
 log.level = "info"
 threads.workers = 2
-memory.ram = "64 MiB"
+memory.ram = "80 MiB"
 memory.total = "256 MiB"
-ssd.admission = "all"
 ssd.state = {state:?}
+{more}
+"#,
+        state = folder.join("state.json"),
+    );
+    fs::write(&path, text).unwrap();
+    path
+}
+
+/// The same with a volume of `size` in `folder` that keeps everything; `site` is what its one site
+/// says beside its name.
+pub(crate) fn keeping(folder: &Path, size: &str, site: &str) -> PathBuf {
+    let volume = folder.join("volume");
+    let more = format!(
+        r#"ssd.admission = "all"
 
 [[ssd.volumes]]
 path = {volume:?}
@@ -40,12 +53,9 @@ writes_per_day = "1000x"
 [[sites]]
 name = "media"
 hosts = [{HOST:?}]
-{site}
-"#,
-        state = folder.join("state.json"),
+{site}"#
     );
-    fs::write(&path, text).unwrap();
-    path
+    configured(folder, &more)
 }
 
 /// A process of its own.

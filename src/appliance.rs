@@ -4,6 +4,7 @@
 //! listener. Every thread and task started here is awaited in [`Running::drain`]. Nothing is bound
 //! before everything that can be refused has been built.
 
+mod drain;
 mod explain;
 mod figures;
 mod parts;
@@ -161,6 +162,7 @@ impl Appliance {
             guard.disarm();
         }
         renewal::start(&parts);
+        drain::start(&parts);
         parts.readiness.set_ready();
         Ok(Running {
             parts,
@@ -260,7 +262,7 @@ impl Running {
         // Who waits for a reload, or asks for one now, is told that there is none.
         self.asked.close();
         while self.asked.try_recv().is_ok() {}
-        self.parts.readiness.set_draining();
+        self.parts.end_drain();
         self.drain.cancel();
         for worker in self.workers {
             join(worker);

@@ -225,6 +225,10 @@ pub const VOLUME_SERIES_MAX: usize = 1_110;
 pub const CERTIFICATES_TOLD_MAX: usize = 50;
 /// Series that are told apart by none of these.
 pub const SERIES_OF_THE_REST_MAX: usize = 380;
+/// The longest time that viewers may be given to leave.
+pub const DRAIN_WITHIN_MAX: Duration = Duration::from_secs(86_400);
+/// A request for a drain.
+pub const DRAIN_REQUEST_BYTES_MAX: usize = 1 << 10;
 /// Requests the status page remembers.
 pub const RECENT_REQUESTS_MAX: usize = 256;
 /// Objects the status page lists.

@@ -10,6 +10,7 @@ use crate::access_log::Target;
 use crate::cache::shadow::{Point, Tier};
 use crate::config::{Certificate, Certificates};
 use crate::control::Phase;
+use crate::control::drain::Stage;
 use crate::control::status::{
     BlockStatus, MemoryStatus, ObjectStatus, RunStatus, ShadowStatus, SsdStatus, Status,
 };
@@ -36,7 +37,7 @@ pub(super) fn register(parts: &Arc<Parts>) {
     gauge(series::RAM_EVICTIONS, |parts| parts.ram.usage().evictions);
     gauge(series::RAM_TAKEN_BYTES, |parts| parts.ram.usage().taken_bytes);
     gauge(series::RAM_MAPPING_BYTES, |parts| parts.ram.usage().mapping_bytes);
-    gauge(series::CONNECTIONS_OPEN, |parts| sum(parts, |counts| &counts.open));
+    gauge(series::CONNECTIONS_OPEN, connections_open);
     gauge(series::CONNECTIONS_ACCEPTED, |parts| sum(parts, |counts| &counts.accepted));
     gauge(series::CONNECTIONS_REFUSED, |parts| sum(parts, |counts| &counts.refused));
     gauge(series::CONNECTIONS_WRITTEN, |parts| sum(parts, |counts| &counts.bytes_written));
@@ -67,6 +68,10 @@ pub(super) fn register(parts: &Arc<Parts>) {
     });
     each(series::REFUSALS, |parts| {
         Class::ALL.into_iter().map(|c| (c.label(), parts.governor.refused(c))).collect()
+    });
+    each(series::DRAIN_STAGE, |parts| {
+        let stage = parts.drains.stage();
+        Stage::TOLD.map(|one| (one.word(), u64::from(stage == Some(one)))).to_vec()
     });
     each(series::PURGES_HARD, |parts| purges(parts, Hardness::Hard));
     each(series::PURGES_SOFT, |parts| purges(parts, Hardness::Soft));
@@ -120,10 +125,11 @@ pub(super) fn status(parts: &Parts) -> Status {
     by_use.insert("ram", parts.ram.usage().cached_bytes);
     Status {
         phase: parts.readiness.phase().word(),
+        drain: parts.drains.status(),
         uptime_seconds: parts.started.elapsed().as_secs(),
         memory: MemoryStatus { total_bytes: parts.config.memory.total_bytes, by_use },
         ssd: ssd_status(parts),
-        connections: sum(parts, |counts| &counts.open),
+        connections: connections_open(parts),
         runs: runs(parts),
         recent: parts.log.recent(),
         objects: objects(parts),
@@ -233,6 +239,11 @@ fn purges(parts: &Parts, hardness: Hardness) -> Vec<(&'static str, u64)> {
     // Only what is purged for want of room is an overflow.
     let kinds = Kind::ALL.into_iter().filter(|k| hardness == Hardness::Soft || *k != Kind::Fold);
     kinds.map(|kind| (kind.as_str(), figures.count(kind, hardness))).collect()
+}
+
+/// Viewers connected now.
+pub(super) fn connections_open(parts: &Parts) -> u64 {
+    sum(parts, |counts| &counts.open)
 }
 
 fn sum(parts: &Parts, count: impl Fn(&ConnectionCounts) -> &AtomicU64) -> u64 {

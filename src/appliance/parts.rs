@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::drain::Drains;
 use super::reload::Current;
 use super::{ApplianceError, ssd};
 use crate::access_log::{self, AccessLog, ClientBits, Destination};
@@ -33,7 +34,7 @@ use crate::memory::{Class, Governor, Reservation, Use};
 use crate::metrics::Metrics;
 use crate::object::VersionNumbers;
 use crate::purge::{Keeper, Purges, Token};
-use crate::server::{ConnectionCounts, ServerContext, ServerSettings, Tls};
+use crate::server::{ConnectionCounts, Phases, ServerContext, ServerSettings, Tls};
 use crate::site::CurrentSites;
 
 /// What every thread shares.
@@ -52,6 +53,10 @@ pub(super) struct Parts {
     pub(super) metrics: Arc<Metrics>,
     pub(super) log: AccessLog,
     pub(super) readiness: Readiness,
+    /// What is wanted of viewers' connections.
+    pub(super) phases: Phases,
+    /// What an operator wants of the appliance.
+    pub(super) drains: Drains,
     pub(super) permits: Arc<Semaphore>,
     pub(super) connections: Vec<Arc<ConnectionCounts>>,
     pub(super) started: Instant,
@@ -156,6 +161,8 @@ impl Parts {
             metrics,
             log,
             readiness: Readiness::new(),
+            phases: Phases::default(),
+            drains: Drains::default(),
             connections,
             started: Instant::now(),
             live,
@@ -170,6 +177,7 @@ impl Parts {
             settings: self.live.server.clone(),
             permits: self.permits.clone(),
             counts: self.connections[worker].clone(),
+            phases: self.phases.clone(),
         })
     }
 

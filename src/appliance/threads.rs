@@ -19,11 +19,12 @@ use super::parts::{Parts, server_settings};
 use super::{ApplianceError, explain, figures};
 use crate::config::ListenerKind;
 use crate::control::api::Admin;
+use crate::control::drain::Drainer;
 use crate::control::explained::Explaining;
 use crate::control::purge::Purger;
 use crate::control::reload::{AskedReload, Reloader};
 use crate::limits::ADMIN_CONNECTIONS_MAX;
-use crate::server::{self, HandedOver, Inbox, ServerContext, ServerSettings, Source, Tls};
+use crate::server::{self, HandedOver, Inbox, Phases, ServerContext, ServerSettings, Source, Tls};
 
 /// What one worker accepts from.
 type Sources = Vec<(ListenerKind, WorkerSource)>;
@@ -135,7 +136,11 @@ pub(super) fn start_admin(
         let (purges, sites) = (parts.purges.clone(), parts.live.sites.clone());
         let purger = Purger { purges, sites, token: parts.live.token.clone() };
         let reloader = Reloader { ask, token: parts.live.token.clone() };
-        let admin = Rc::new(Admin { metrics, readiness, status, explain, purger, reloader });
+        let for_drain = parts.clone();
+        let planning = Box::new(move |plan| for_drain.plan_drain(plan));
+        let drainer = Drainer { planning, token: parts.live.token.clone() };
+        let admin =
+            Rc::new(Admin { metrics, readiness, status, explain, purger, reloader, drainer });
         let context = Arc::new(ServerContext {
             settings: Arc::new(ArcSwap::from_pointee(ServerSettings {
                 drain_timeout: ADMIN_ENDS_WITHIN,
@@ -143,6 +148,7 @@ pub(super) fn start_admin(
             })),
             permits: Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX)),
             counts: Arc::default(),
+            phases: Phases::default(),
         });
         runtime.block_on(async {
             let mut serving = tokio::task::JoinSet::new();

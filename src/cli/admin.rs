@@ -3,11 +3,11 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::{HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::Failure;
+use super::{Failure, USUAL_CONFIG};
 use crate::config::{self, Config, ListenerKind};
 use crate::purge::{TOKEN_BYTES_MIN, Token};
 
@@ -174,6 +174,71 @@ pub(super) fn token_in(file: &Path) -> Result<Token, Failure> {
         let wanted = format!("one line of {TOKEN_BYTES_MIN} printable characters or more");
         Failure::Misused(format!("{name} holds no token; {wanted} is wanted"))
     })
+}
+
+/// Which appliance is to do something, and by whose leave.
+#[derive(Debug, clap::Args)]
+pub(super) struct Reach {
+    /// The configuration it runs with: its admin listener is asked
+    #[arg(long, value_name = "FILE", default_value = USUAL_CONFIG)]
+    config: PathBuf,
+    /// Ask the admin listener at this URL instead, such as that of another machine
+    #[arg(long, value_name = "URL")]
+    admin: Option<String>,
+    /// Show the token in this file, instead of the one that the configuration names
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+impl Reach {
+    /// Has it do what `POST path` says, with this body; how it went, and what it said.
+    pub(super) fn post(&self, path: &str, body: impl Into<Bytes>) -> Result<Done, Failure> {
+        let Admins { addresses, token } = match &self.admin {
+            Some(url) => Admins { addresses: vec![authority(url)?], token: None },
+            None => Admins::of_config(&self.config)?,
+        };
+        let shown = self.token_file.as_deref().map(token_in).transpose()?;
+        let request = Request::post(path).header(CONTENT_TYPE, "application/json");
+        let request = match shown.or(token) {
+            Some(token) => request.header(AUTHORIZATION, format!("Bearer {}", token.as_str())),
+            None => request,
+        };
+        let request = request.body(body.into().into()).expect("a token is printable");
+        let answer = ask(&addresses, &request)?;
+        let said = serde_json::from_slice(&answer.body).unwrap_or(Value::Null);
+        Ok(Done { address: answer.address, status: answer.status, said })
+    }
+
+    /// What it tells of itself.
+    pub(super) fn status(&self) -> Result<Told, Failure> {
+        let request = Request::get("/status.json").body(Default::default());
+        let request = request.expect("a path without fields is a request");
+        told(&addresses(self.admin.as_deref(), &self.config)?, &request, is_status)
+    }
+}
+
+/// Whether it is an appliance's status: any origin behind a viewers' port may answer with JSON.
+pub(super) fn is_status(value: &Value) -> bool {
+    value.get("phase").is_some_and(Value::is_string)
+}
+
+/// What came of something that was to be done.
+pub(super) struct Done {
+    address: String,
+    /// How it went.
+    pub(super) status: StatusCode,
+    /// What it says: `error`, if it was not done.
+    pub(super) said: Value,
+}
+
+impl Done {
+    /// What is told of `what` that was not done.
+    pub(super) fn failure(&self, what: &str) -> Failure {
+        match self.said["error"].as_str() {
+            Some(why) => Failure::Failed(format!("{what}: {why}")),
+            None => stranger(&self.address, &format!("it answers {}", self.status)),
+        }
+    }
 }
 
 /// Where the admin listeners of a configuration are, and what may be shown to them.

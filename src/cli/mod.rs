@@ -15,6 +15,7 @@ mod check;
 #[cfg(feature = "demo")]
 pub mod demo;
 mod doctor;
+mod drain;
 mod explain;
 mod purge;
 mod reload;
@@ -41,6 +42,7 @@ Examples:
   tidegate explain https://video.example.com/film/1.m4s
   tidegate purge https://video.example.com/film/a.m3u8
   tidegate reload
+  tidegate drain --wait
   tidegate volume inspect /dev/disk/by-id/nvme-EXAMPLE
 
 Exit codes: 0 done, 1 failed, 64 misused (the command line, or a fault in the configuration)";
@@ -63,6 +65,8 @@ enum Command {
     Explain(explain::Args),
     Purge(purge::Args),
     Reload(reload::Args),
+    Drain(drain::Args),
+    Undrain(drain::BackArgs),
     Volume(volume::Args),
     #[cfg(feature = "demo")]
     Demo(demo::Args),
@@ -78,6 +82,8 @@ impl Command {
             Command::Explain(args) => print(&explain::run(&args)?),
             Command::Purge(args) => print(&purge::run(&args)?),
             Command::Reload(args) => print(&reload::run(&args)?),
+            Command::Drain(args) => drain::run(&args),
+            Command::Undrain(args) => print(&drain::take_back(&args)?),
             Command::Volume(args) => volume::run(&args),
             #[cfg(feature = "demo")]
             Command::Demo(args) => demo::run(&args),

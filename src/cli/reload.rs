@@ -2,15 +2,11 @@
 //!
 //! Asks the admin listener of the configuration, with its token if it has one, once.
 
-use std::path::PathBuf;
-
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
-use http::{Request, StatusCode};
+use http::StatusCode;
 use serde::Deserialize;
-use serde_json::Value;
 
-use super::admin::{Admins, ask, authority, stranger, token_in};
-use super::{Failure, USUAL_CONFIG};
+use super::Failure;
+use super::admin::Reach;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -35,15 +31,8 @@ pub(super) struct Args {
     /// Print what changes as JSON
     #[arg(long)]
     json: bool,
-    /// The configuration it runs with: its admin listener is asked
-    #[arg(long, value_name = "FILE", default_value = USUAL_CONFIG)]
-    config: PathBuf,
-    /// Ask the admin listener at this URL instead, such as that of another machine
-    #[arg(long, value_name = "URL")]
-    admin: Option<String>,
-    /// Show the token in this file, instead of the one that the configuration names
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    reach: Reach,
 }
 
 /// One change, as it is told.
@@ -54,21 +43,10 @@ struct Told {
 
 /// Has it reloaded; what is to be printed.
 pub(super) fn run(args: &Args) -> Result<String, Failure> {
-    let Admins { addresses, token } = match &args.admin {
-        Some(url) => Admins { addresses: vec![authority(url)?], token: None },
-        None => Admins::of_config(&args.config)?,
-    };
-    let shown = args.token_file.as_deref().map(token_in).transpose()?;
-    let request = Request::post("/reload").header(CONTENT_TYPE, "application/json");
-    let request = match shown.or(token) {
-        Some(token) => request.header(AUTHORIZATION, format!("Bearer {}", token.as_str())),
-        None => request,
-    };
-    let request = request.body(bytes::Bytes::new().into()).expect("a token is printable");
-    let answer = ask(&addresses, &request)?;
-    let said: Value = serde_json::from_slice(&answer.body).unwrap_or(Value::Null);
+    let done = args.reach.post("/reload", "")?;
+    let said = &done.said;
     let changes = serde_json::from_value::<Vec<Told>>(said["changes"].clone());
-    match (answer.status, said["error"].as_str(), changes) {
+    match (done.status, said["error"].as_str(), changes) {
         (StatusCode::OK, _, Ok(_)) if args.json => Ok(format!("{said}\n")),
         (StatusCode::OK, _, Ok(changes)) if changes.is_empty() => {
             Ok("nothing has changed\n".to_owned())
@@ -79,7 +57,6 @@ pub(super) fn run(args: &Args) -> Result<String, Failure> {
         (StatusCode::UNPROCESSABLE_ENTITY, Some(why), _) => Err(Failure::Misused(format!(
             "{why}\nnothing has changed: it is served by what was before"
         ))),
-        (_, Some(why), _) => Err(Failure::Failed(format!("not reloaded: {why}"))),
-        (status, None, _) => Err(stranger(&answer.address, &format!("it answers {status}"))),
+        _ => Err(done.failure("not reloaded")),
     }
 }

@@ -6,7 +6,6 @@
 use std::path::PathBuf;
 
 use http::Request;
-use serde_json::Value;
 
 use super::{Failure, USUAL_CONFIG, admin};
 
@@ -41,16 +40,11 @@ pub(super) fn run(args: &Args) -> Result<String, Failure> {
     let addresses = admin::addresses(args.admin.as_deref(), &args.config)?;
     let request = Request::get("/status.json").body(Default::default());
     let request = request.expect("a path without fields is a request");
-    let told = admin::told(&addresses, &request, is_status)?;
+    let told = admin::told(&addresses, &request, admin::is_status)?;
     Ok(match args.json {
         true => format!("{:#}\n", told.value),
         false => table::of(&admin::understood(&told)?, &told.address),
     })
-}
-
-/// Any origin behind a viewers' port may answer with JSON.
-fn is_status(value: &Value) -> bool {
-    value.get("phase").is_some_and(Value::is_string)
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! What the admin listener answers: metrics, health, status, explanations. Only here are its codes
 //! chosen.
 //!
-//! Read-only: GET and HEAD, but for `/purge` and `/reload`, which files of these names answer.
-//! Nothing here waits for a viewer or a fill, and nothing but an explanation, a purge or a reload
-//! for a disk, so it answers while the appliance is overloaded.
+//! Read-only: GET and HEAD, but for `/purge`, `/reload`, `/drain` and `/undrain`, which files of
+//! these names answer. Nothing here waits for a viewer or a fill, and nothing but an explanation, a
+//! purge or a reload for a disk, so it answers while the appliance is overloaded.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use serde::Serialize;
 
+use super::drain::Drainer;
 use super::explained::{ExplainSource, Unexplained};
 use super::purge::{AskedBody, Purger, Said};
 use super::reload::{From, Reloader};
@@ -44,6 +45,8 @@ pub struct Admin {
     pub purger: Purger,
     /// Who reloads.
     pub reloader: Reloader,
+    /// Who plans drains.
+    pub drainer: Drainer,
 }
 
 impl Admin {
@@ -56,6 +59,7 @@ impl Admin {
     ) -> Response<Full<Bytes>> {
         match request.uri().path() {
             "/purge" => return told(self.purger.answer(request).await),
+            "/drain" | "/undrain" => return told(self.drainer.answer(request, from).await),
             "/reload" => {
                 let (method, fields) = (request.method(), request.headers());
                 return told(self.reloader.answer(method, fields, from).await);
@@ -154,7 +158,7 @@ fn told((status, value): Said) -> Response<Full<Bytes>> {
 fn ready_page(phase: Phase) -> Page {
     let status = match phase {
         Phase::Ready => StatusCode::OK,
-        Phase::Starting | Phase::Draining => StatusCode::SERVICE_UNAVAILABLE,
+        Phase::Starting | Phase::Draining | Phase::Drained => StatusCode::SERVICE_UNAVAILABLE,
     };
     Page::new(status, TEXT, format!("{}\n", phase.word()))
 }
@@ -249,7 +253,9 @@ mod tests {
         let purger = Purger { purges, sites, token: Arc::default() };
         let reloader = Reloader { ask: mpsc::channel(1).0, token: Arc::default() };
         let (status, explain) = (Box::new(status), Box::new(explain));
-        Admin { metrics, readiness: Readiness::new(), status, explain, purger, reloader }
+        let drainer = Drainer { planning: Box::new(|_| None), token: Arc::default() };
+        let readiness = Readiness::new();
+        Admin { metrics, readiness, status, explain, purger, reloader, drainer }
     }
 
     const BOUNDS: &[Duration] = &[Duration::from_millis(1)];
@@ -311,8 +317,10 @@ mod tests {
         assert_eq!(get(&admin, "/health/ready").await, (503, "starting\n".to_owned()));
         admin.readiness.set_ready();
         assert_eq!(get(&admin, "/health/ready").await, (200, "ready\n".to_owned()));
-        admin.readiness.set_draining();
-        assert_eq!(get(&admin, "/health/ready").await, (503, "draining\n".to_owned()));
+        for (phase, told) in [(Phase::Draining, "draining\n"), (Phase::Drained, "drained\n")] {
+            admin.readiness.turn(phase);
+            assert_eq!(get(&admin, "/health/ready").await, (503, told.to_owned()));
+        }
         assert_eq!(get(&admin, "/health/live").await, (200, "live\n".to_owned()));
     }
 
@@ -323,6 +331,7 @@ mod tests {
         let expected = json!({
             "version": env!("CARGO_PKG_VERSION"),
             "phase": "starting",
+            "drain": null,
             "uptime_seconds": 12,
             "requests": 0,
             "lookups": {

@@ -1,10 +1,11 @@
 //! The control plane of one appliance: what operators ask it. Delivery never waits for it.
 //!
-//! Holds whether the appliance wants viewers; [`api`] answers the admin listener, [`purge`] and
-//! [`reload`] those who ask for something to be done; [`status`] is what the status page shows,
+//! Holds whether the appliance wants viewers; [`api`] answers the admin listener, [`purge`],
+//! [`reload`] and [`drain`] those who ask for something to be done; [`status`] is what the status page shows,
 //! [`explained`] what is told of one object.
 
 pub mod api;
+pub mod drain;
 pub mod explained;
 pub mod purge;
 pub mod reload;
@@ -22,6 +23,8 @@ pub enum Phase {
     Ready,
     /// Running bodies are finished; viewers should be sent elsewhere.
     Draining,
+    /// Nobody is served any more, until viewers are wanted again.
+    Drained,
 }
 
 impl Phase {
@@ -31,6 +34,7 @@ impl Phase {
             Phase::Starting => "starting",
             Phase::Ready => "ready",
             Phase::Draining => "draining",
+            Phase::Drained => "drained",
         }
     }
 }
@@ -52,38 +56,59 @@ impl Readiness {
         match self.phase.load(Ordering::Acquire) {
             STARTING => Phase::Starting,
             READY => Phase::Ready,
+            DRAINED => Phase::Drained,
             _ => Phase::Draining,
         }
     }
 
-    /// Every part is built. An appliance that drains does not become ready again.
+    /// Every part is built. An appliance that drains already does not become ready by it.
     pub fn set_ready(&self) {
         let _ = self.phase.compare_exchange(STARTING, READY, Ordering::AcqRel, Ordering::Acquire);
     }
 
-    /// No more viewers are wanted.
-    pub fn set_draining(&self) {
-        self.phase.store(DRAINING, Ordering::Release);
+    /// What an operator wants, as long as the appliance does not end.
+    pub fn turn(&self, phase: Phase) {
+        let turned = match phase {
+            Phase::Starting => STARTING,
+            Phase::Ready => READY,
+            Phase::Draining => DRAINING,
+            Phase::Drained => DRAINED,
+        };
+        let turn = |now| (now != ENDING).then_some(turned);
+        let _ = self.phase.fetch_update(Ordering::AcqRel, Ordering::Acquire, turn);
+    }
+
+    /// The appliance ends: viewers will not be wanted again.
+    pub fn set_ending(&self) {
+        self.phase.store(ENDING, Ordering::Release);
     }
 }
 
 const STARTING: u8 = 0;
 const READY: u8 = 1;
 const DRAINING: u8 = 2;
+const DRAINED: u8 = 3;
+/// Told as draining.
+const ENDING: u8 = 4;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn an_appliance_starts_is_ready_drains_and_stays_drained() {
+    fn an_appliance_starts_is_ready_drains_and_comes_back_unless_it_ends() {
         let readiness = Readiness::new();
         let told = readiness.clone();
         assert_eq!(told.phase(), Phase::Starting);
         readiness.set_ready();
         assert_eq!(told.phase(), Phase::Ready);
-        readiness.set_draining();
+        for phase in [Phase::Draining, Phase::Drained, Phase::Ready] {
+            readiness.turn(phase);
+            assert_eq!(told.phase(), phase);
+        }
+        readiness.set_ending();
         readiness.set_ready();
+        readiness.turn(Phase::Ready);
         assert_eq!(told.phase(), Phase::Draining);
     }
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body::Body;
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -51,24 +51,7 @@ impl Purger {
             return Err(refusal(StatusCode::METHOD_NOT_ALLOWED, "send POST /purge"));
         }
         admit(&self.token.load(), request.headers())?;
-        let too_long = || {
-            let text = format!("a request has {PURGE_REQUEST_BYTES_MAX} bytes at most");
-            refusal(StatusCode::PAYLOAD_TOO_LARGE, &text)
-        };
-        let body = Limited::new(request.into_body(), PURGE_REQUEST_BYTES_MAX);
-        let body = match timeout(BODY_WITHIN, body.collect()).await {
-            Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-                return Err(too_long());
-            }
-            Ok(Err(_)) => return Err(refusal(StatusCode::BAD_REQUEST, "the request broke off")),
-            Err(_) => {
-                return Err(refusal(
-                    StatusCode::REQUEST_TIMEOUT,
-                    "the request did not end in time",
-                ));
-            }
-        };
+        let body = body_of(request.into_body(), PURGE_REQUEST_BYTES_MAX).await?;
         let wrong = |fault| refusal(StatusCode::BAD_REQUEST, &format!("{fault}"));
         let asked = PurgeRequest::parse(&body).map_err(wrong)?;
         let scopes = asked.scopes(&self.sites.load()).map_err(wrong)?;
@@ -87,6 +70,19 @@ impl Purger {
             }
             Err(error) => Err(refusal(status_of(&error), &error.to_string())),
         }
+    }
+}
+
+/// A request's whole body, of so many bytes at most.
+pub(super) async fn body_of(body: impl AskedBody, bytes_max: usize) -> Result<Bytes, Said> {
+    match timeout(BODY_WITHIN, Limited::new(body, bytes_max).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            let text = format!("a request has {bytes_max} bytes at most");
+            Err(refusal(StatusCode::PAYLOAD_TOO_LARGE, &text))
+        }
+        Ok(Err(_)) => Err(refusal(StatusCode::BAD_REQUEST, "the request broke off")),
+        Err(_) => Err(refusal(StatusCode::REQUEST_TIMEOUT, "the request did not end in time")),
     }
 }
 

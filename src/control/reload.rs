@@ -44,23 +44,7 @@ impl Reloader {
     }
 
     async fn reload(&self, method: &Method, fields: &HeaderMap, from: From) -> Result<Said, Said> {
-        if method != Method::POST {
-            return Err(refusal(StatusCode::METHOD_NOT_ALLOWED, "send POST /reload"));
-        }
-        match &*self.token.load() {
-            None if from == From::Elsewhere => {
-                let text = "without a token only who asks from this machine may; write \
-                            `admin.token_file` in the configuration";
-                return Err(refusal(StatusCode::FORBIDDEN, text));
-            }
-            None if fields.get(CONTENT_TYPE) != Some(&JSON) => {
-                let text = "send it as `Content-Type: application/json`";
-                return Err(refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
-            }
-            None => {}
-            // It may have been written anew: then the one of before counts, or a SIGHUP.
-            token => admit(token, fields)?,
-        }
+        may(&self.token.load(), method, fields, from)?;
         let busy = |_| refusal(StatusCode::SERVICE_UNAVAILABLE, "it reloads already, or ends");
         let (tell, told) = oneshot::channel();
         self.ask.try_send(tell).map_err(|error| busy(error.to_string()))?;
@@ -73,6 +57,33 @@ impl Reloader {
                 Err(refusal(StatusCode::SERVICE_UNAVAILABLE, text))
             }
         }
+    }
+}
+
+/// Lets who may have something done that harms no object: who bears the token, or, where there is
+/// none, who asks from this machine.
+pub(super) fn may(
+    token: &Option<Arc<Token>>,
+    method: &Method,
+    fields: &HeaderMap,
+    from: From,
+) -> Result<(), Said> {
+    if method != Method::POST {
+        return Err(refusal(StatusCode::METHOD_NOT_ALLOWED, "send it by POST"));
+    }
+    match token {
+        None if from == From::Elsewhere => {
+            let text = "without a token only who asks from this machine may; write \
+                        `admin.token_file` in the configuration";
+            Err(refusal(StatusCode::FORBIDDEN, text))
+        }
+        None if fields.get(CONTENT_TYPE) != Some(&JSON) => {
+            let text = "send it as `Content-Type: application/json`";
+            Err(refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, text))
+        }
+        None => Ok(()),
+        // It may have been written anew: then the one of before counts, or a SIGHUP.
+        token => admit(token, fields),
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::drain::DrainStatus;
 use crate::access_log::RecentRequest;
 use crate::metrics::labels::Labels;
 use crate::metrics::ssd::{ByWord, SsdSample, VolumeSample};
@@ -22,8 +23,10 @@ pub type StatusSource = Box<dyn Fn() -> Status + Send + Sync>;
 pub struct Status {
     /// Tidegate's version.
     pub version: &'static str,
-    /// `starting`, `ready` or `draining`.
+    /// `starting`, `ready`, `draining` or `drained`.
     pub phase: &'static str,
+    /// What an operator has planned; `None`: that viewers are served.
+    pub drain: Option<DrainStatus>,
     /// Since the process started.
     pub uptime_seconds: u64,
     /// Requests answered.

@@ -31,6 +31,8 @@ pub enum DeliveryError {
     PurgeRefused,
     /// What was to be purged was not.
     NotPurged(PurgeError),
+    /// Nobody is served any more: the operator drains the appliance.
+    TurnedAway,
     /// The range lies outside the object.
     Unsatisfiable {
         /// The object's length in bytes, if known.
@@ -98,6 +100,7 @@ impl DeliveryError {
             DeliveryError::NotPurged(PurgeError::Busy | PurgeError::Draining) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "it was not purged; try again")
             }
+            DeliveryError::TurnedAway => return fill_verdict(&FillError::Draining),
             DeliveryError::BodyRefused => return request_verdict(&RequestError::BodyRefused),
             DeliveryError::Unsatisfiable { .. } => {
                 (StatusCode::RANGE_NOT_SATISFIABLE, "the range lies outside the object")
@@ -152,6 +155,7 @@ impl DeliveryError {
             DeliveryError::PurgeRefused => Refused::Method,
             DeliveryError::UnknownHost | DeliveryError::OtherHost => Refused::Misdirected,
             DeliveryError::Loop => Refused::Loop,
+            DeliveryError::TurnedAway => Refused::Draining,
             _ => return None,
         })
     }

@@ -61,7 +61,7 @@ use crate::message::target::normalised_path;
 use crate::metrics::Counters;
 use crate::object::{BlockSize, ObjectKey};
 use crate::purge::Token;
-use crate::server::{ConnectionFacts, Handler, ServerSettings, Way, leave};
+use crate::server::{ConnectionFacts, Handler, Phase, ServerSettings, Way, leave};
 use crate::site::{Cmsd, CurrentSites, Foresight, RequestCacheControl, Site};
 use crate::store::device::Urgency;
 
@@ -134,6 +134,10 @@ impl Handler for Delivery {
         let mut record = Record::new(viewer.clone(), log, counters, Instant::now());
         record.told();
         let answered = match viewer.parts.method {
+            _ if connection.phase.get() == Phase::Refusing => {
+                leave(body, viewer.parts.version);
+                Err(DeliveryError::TurnedAway)
+            }
             http::Method::GET | http::Method::HEAD => {
                 let answered = self.deliver(&viewer, &body, &mut record).await;
                 leave(body, viewer.parts.version);

@@ -221,6 +221,8 @@ closed_labels! {
         Misdirected = "misdirected",
         /// It has been here before.
         Loop = "loop",
+        /// The operator drains the appliance.
+        Draining = "draining",
     }
 
     /// What a player says that it asks for (CMCD `ot`).

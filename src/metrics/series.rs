@@ -48,6 +48,11 @@ const fn labelled(label: &'static str, series: Series) -> Series {
 /// Whether viewers are taken.
 pub const READY: Series =
     gauge("tidegate_ready", "1 while viewers are taken, 0 before and from the moment it drains.");
+/// How far a drain on purpose has come: the words of `control::drain::Stage`.
+pub const DRAIN_STAGE: Series = labelled(
+    "stage",
+    gauge("tidegate_drain_stage", "1 for the stage of an operator's drain, 0 for the others."),
+);
 /// Fill runs that are under way.
 pub const RUNS_IN_FLIGHT: Series =
     gauge("tidegate_fill_runs_in_flight", "Fill runs under way now.");
@@ -344,6 +349,7 @@ fn levels(levels: &Levels, bounds: &[u64], unit: f64) -> proto::Metric {
 #[cfg(test)]
 pub(super) const READ_AT_SCRAPE: &[Series] = &[
     READY,
+    DRAIN_STAGE,
     RUNS_IN_FLIGHT,
     RAM_BYTES,
     RAM_BLOCKS,

@@ -45,7 +45,6 @@ pub(super) struct Server<H> {
     handler: Rc<H>,
     tls: Option<Tls>,
     pub(super) context: Arc<ServerContext>,
-    phases: watch::Receiver<Phase>,
     pub(super) tasks: TaskTracker,
     http1: http1::Builder,
     http2: http2::Builder<LocalExecutor>,
@@ -56,11 +55,10 @@ impl<H: Handler> Server<H> {
         handler: Rc<H>,
         tls: Option<Tls>,
         context: Arc<ServerContext>,
-        phases: watch::Receiver<Phase>,
         tasks: TaskTracker,
     ) -> Server<H> {
         let http2 = http2_builder(LocalExecutor { tasks: tasks.clone() });
-        Server { handler, tls, context, phases, tasks, http1: http1_builder(), http2 }
+        Server { handler, tls, context, tasks, http1: http1_builder(), http2 }
     }
 }
 
@@ -114,6 +112,7 @@ pub(super) async fn run<H: Handler>(server: Rc<Server<H>>, accepted: Accepted) {
             pace: 0.into(),
             ahead: Arc::default(),
             cut: None.into(),
+            phase: Phase::Serving.into(),
             socket: Some(socket),
         })
     };
@@ -146,7 +145,7 @@ async fn shake_hands<H>(
     let limit = server.context.settings.load().handshake_timeout;
     // Boxed, so that its state does not stay part of the connection's.
     let handshake = Box::pin(tls.handshake(socket));
-    let shaken = within(&server.phases, limit, handshake).await;
+    let shaken = within(server.context.phases.subscribe(), limit, handshake).await;
     let counts = &server.context.counts;
     match shaken {
         Some(Ok(shaken)) => {
@@ -164,7 +163,7 @@ async fn shake_hands<H>(
 /// What a plain connection speaks, told by its first bytes, which stay unread.
 async fn sniff<H>(server: &Server<H>, stream: &TcpStream) -> Option<Protocol> {
     let limit = server.context.settings.load().header_timeout;
-    let sniffed = within(&server.phases, limit, async {
+    let sniffed = within(server.context.phases.subscribe(), limit, async {
         stream.async_io(Interest::READABLE, || peek_protocol(stream)).await
     });
     let sniffed = sniffed.await;
@@ -189,11 +188,10 @@ fn peek_protocol(stream: &TcpStream) -> io::Result<Protocol> {
 
 /// What `work` returns, or nothing if it takes longer than `limit` or the server is at its end.
 async fn within<T>(
-    phases: &watch::Receiver<Phase>,
+    mut phases: watch::Receiver<Phase>,
     limit: Duration,
     work: impl Future<Output = T>,
 ) -> Option<T> {
-    let mut phases = phases.clone();
     tokio::select! {
         biased;
         done = timeout(limit, work) => done.ok(),
@@ -227,13 +225,20 @@ pub(super) async fn speak<H: Handler, I: AsyncRead + AsyncWrite + Unpin + 'stati
                 if let Some(body) = body {
                     body.answered(&mut response);
                 }
+                if facts.phase.get() >= Phase::Leaving && facts.protocol == Protocol::Http1 {
+                    response.headers_mut().insert(CONNECTION, CLOSE);
+                }
                 Ok::<_, Infallible>(response.map(|body| Outgoing::new(body, open)))
             }
         })
     };
     let settings = server.context.settings.load_full();
-    let watch =
-        Watch { activity: &activity, settings: &settings, phases: server.phases.clone(), facts };
+    let watch = Watch {
+        activity: &activity,
+        settings: &settings,
+        phases: server.context.phases.subscribe(),
+        facts,
+    };
     let end = match facts.protocol {
         Protocol::Http1 => {
             let io = TokioIo::new(Guarded::new(io));
@@ -265,7 +270,7 @@ impl OpenBody {
             self.activity.refuse_body();
         }
         if self.version <= Version::HTTP_11 && (self.ends_connection || !is_read) {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            response.headers_mut().insert(CONNECTION, CLOSE);
         }
     }
 }
@@ -299,6 +304,7 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for LocalExecutor {
     }
 }
 
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

@@ -10,6 +10,7 @@ mod connection;
 mod guard;
 mod listener;
 mod outgoing;
+mod phase;
 mod systemd;
 mod tls;
 mod transport;
@@ -40,6 +41,7 @@ use tokio_util::task::TaskTracker;
 
 pub use connection::leave;
 pub use listener::{HandedOver, Inbox, ReusePort, Source, bind, bind_group, hand_over, inbox};
+pub use phase::{Phase, Phases};
 pub use systemd::{ListenerName, PassedSocket, PassedSocketError, take_passed_sockets};
 pub use tls::{Choose, Tls};
 
@@ -86,6 +88,8 @@ pub struct ConnectionFacts {
     pub ahead: Arc<AtomicU32>,
     /// Why we cut it off, if we did: told before its bodies are dropped.
     pub cut: Cell<Option<Cut>>,
+    /// What is wanted of it.
+    pub phase: Cell<Phase>,
     /// To ask the kernel about, as long as a request of it is answered.
     socket: Option<RawFd>,
 }
@@ -217,6 +221,8 @@ pub struct ServerContext {
     pub permits: Arc<Semaphore>,
     /// The worker's own.
     pub counts: Arc<ConnectionCounts>,
+    /// What is wanted of connections.
+    pub phases: Phases,
 }
 
 /// Accepts and serves connections until `drain` is cancelled, and returns when all of them are
@@ -232,18 +238,17 @@ pub async fn serve<H: Handler>(
     context: Arc<ServerContext>,
     drain: CancellationToken,
 ) {
-    let (phase, phases) = tokio::sync::watch::channel(Phase::Serving);
     let tasks = TaskTracker::new();
-    let server = Rc::new(connection::Server::new(handler, tls, context, phases, tasks.clone()));
+    let server = Rc::new(connection::Server::new(handler, tls, context, tasks.clone()));
 
     accept_until(source, &server, &drain).await;
 
     tasks.close();
-    phase.send_replace(Phase::Draining);
+    Phase::Draining.at_least(&server.context.phases);
     let deadline = Instant::now() + server.context.settings.load().drain_timeout;
     if timeout_at(deadline, tasks.wait()).await.is_err() {
         tracing::warn!("`limits.drain_timeout` is over: {} connections are cut", tasks.len());
-        phase.send_replace(Phase::Abandoned);
+        Phase::Abandoned.at_least(&server.context.phases);
         tasks.wait().await;
     }
 }
@@ -265,14 +270,4 @@ async fn accept_until<H: Handler>(
         tokio::task::spawn_local(server.tasks.track_future(serving));
     }
     source.refuse_waiting(&server.context.counts);
-}
-
-/// Where a server is on its way from first accept to last byte.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Serving,
-    /// Finish what is running, take nothing new.
-    Draining,
-    /// Close, whatever is running.
-    Abandoned,
 }

@@ -187,7 +187,8 @@ impl Setup {
 
 fn context(settings: ServerSettings, permits: Arc<Semaphore>) -> Arc<ServerContext> {
     let settings = Arc::new(ArcSwap::from_pointee(settings));
-    Arc::new(ServerContext { settings, permits, counts: Arc::default() })
+    let (counts, phases) = (Arc::default(), Phases::default());
+    Arc::new(ServerContext { settings, permits, counts, phases })
 }
 
 impl Running {
@@ -527,6 +528,7 @@ fn facts(protocol: Protocol) -> Rc<ConnectionFacts> {
         pace: Cell::new(0),
         ahead: Arc::default(),
         cut: Cell::new(None),
+        phase: Cell::default(),
         socket: None,
     })
 }
@@ -535,10 +537,9 @@ fn facts(protocol: Protocol) -> Rc<ConnectionFacts> {
 fn no_byte_of_a_body_is_copied_on_its_way_to_a_plain_socket() {
     on_a_worker(async {
         let (handler, gate) = Toy::gated();
-        let (_phase, phases) = tokio::sync::watch::channel(Phase::Serving);
         let context = context(ServerSettings::default(), Arc::new(Semaphore::new(1)));
         let counts = Arc::clone(&context.counts);
-        let server = connection::Server::new(handler, None, context, phases, TaskTracker::new());
+        let server = connection::Server::new(handler, None, context, TaskTracker::new());
 
         let (pipe, mut viewer) = tokio::io::duplex(100_000);
         let written = Rc::new(RefCell::new(Vec::new()));
@@ -580,10 +581,9 @@ fn no_byte_of_a_body_is_copied_on_its_way_to_a_plain_socket() {
 fn a_body_is_asked_for_more_only_when_what_it_gave_is_sent() {
     on_a_worker(async {
         let (handler, gate) = Toy::gated();
-        let (_phase, phases) = tokio::sync::watch::channel(Phase::Serving);
         let context = context(ServerSettings::default(), Arc::new(Semaphore::new(1)));
         let counts = Arc::clone(&context.counts);
-        let server = connection::Server::new(handler, None, context, phases, TaskTracker::new());
+        let server = connection::Server::new(handler, None, context, TaskTracker::new());
         let (pipe, mut viewer) = tokio::io::duplex(50_000);
         let activity = Rc::new(Activity::new());
         let noting = Noting { pipe, written: Rc::default() };

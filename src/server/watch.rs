@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::activity::{Activity, Overdue, Verdict};
-use super::{ConnectionFacts, Cut, Phase, ServerContext, ServerSettings};
+use super::{ConnectionFacts, Cut, Phase, Protocol, ServerContext, ServerSettings};
 
 /// Sees to it that a connection comes to its end.
 pub(super) struct Watch<'a> {
@@ -38,25 +38,28 @@ impl Watch<'_> {
         let mut alarm = pin!(sleep(first));
         let mut close = Close::NotAsked;
         loop {
+            let phase = *self.phases.borrow_and_update();
+            self.facts.phase.set(phase);
+            match phase {
+                Phase::Serving => close = close.not_any_more(),
+                // A viewer may be sending his next request just now: he is answered, and told.
+                Phase::Leaving if self.facts.protocol == Protocol::Http1 => {}
+                Phase::Leaving | Phase::Refusing | Phase::Draining => close = close.at_drain(),
+                Phase::Abandoned => {
+                    self.activity.cut();
+                    return End::Abandoned;
+                }
+            }
             let (activity, settings) = (self.activity, self.settings);
             let end = poll_fn(|cx| {
                 let mut step = Step { connection: connection.as_mut(), close: &mut close };
                 step.poll(cx, alarm.as_mut(), activity, settings)
             });
-            let phase = tokio::select! {
+            tokio::select! {
                 biased;
                 end = end => return end,
-                changed = self.phases.changed() => match changed {
-                    Ok(()) => *self.phases.borrow_and_update(),
-                    Err(_) => Phase::Abandoned,
-                },
-            };
-            match phase {
-                Phase::Serving => {}
-                Phase::Draining => close = close.at_drain(),
-                Phase::Abandoned => {
-                    self.activity.cut();
-                    return End::Abandoned;
+                changed = self.phases.changed() => {
+                    changed.expect("the server's context outlives its connections");
                 }
             }
         }
@@ -76,6 +79,11 @@ enum Close {
 impl Close {
     fn at_drain(self) -> Close {
         if self == Close::NotAsked { Close::Wanted } else { self }
+    }
+
+    /// What was asked cannot be taken back.
+    fn not_any_more(self) -> Close {
+        if self == Close::Wanted { Close::NotAsked } else { self }
     }
 }
 

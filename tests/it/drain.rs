@@ -1,6 +1,14 @@
 //! A drain takes no more work, finishes what is there within a bound, and ends.
 
-use crate::support::{BLOCK, Edge, Ending, Origin, PIECE, Script, Speaks, Verdict, follow, judge};
+use std::fs;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::{
+    BLOCK, Edge, Ending, Origin, PIECE, Process, Script, Speaks, Verdict, configured, follow,
+    judge, text, tidegate,
+};
 
 const LENGTH: u64 = 8 * BLOCK;
 
@@ -74,4 +82,153 @@ async fn health_tells_what_a_load_balancer_needs() {
     }
     // Viewers are not shown what operators are.
     assert_eq!(edge.get("/metrics").send().await.status, 404);
+}
+
+/// Asks for something that an operator may; what is said of the drain.
+async fn operate(edge: &Edge, path: &str, asked: &Value) -> Value {
+    let request = edge.admin().request(http::Method::POST, path).json(asked);
+    let response = request.header("content-type", "application/json").send().await;
+    assert_eq!(response.status, 200, "{}", text(&response.body));
+    let said: Value = serde_json::from_slice(&response.body).unwrap();
+    said["drain"].clone()
+}
+
+async fn ready(edge: &Edge) -> (u16, String) {
+    let response = edge.admin().get("/health/ready").send().await;
+    (response.status, text(&response.body))
+}
+
+async fn until_stage(edge: &Edge, stage: &str) {
+    let label = format!("stage=\"{stage}\"");
+    edge.until_metric("tidegate_drain_stage", &[&label], |value| value == 1.0).await;
+}
+
+#[tokio::test]
+async fn viewers_are_told_to_leave_with_an_answer_and_who_comes_is_served() {
+    let origin = Origin::serving("/a", Script::of(PIECE));
+    let edge = Edge::in_front_of(&origin).setting("limits.drain_timeout", "1s").start();
+    let [plain, h2] = [edge.client(), edge.client_over_tls(Speaks::Http2)];
+    let mut kept = vec![];
+    for client in [&plain, &h2] {
+        let streaming = client.get("/a").on(client.connect().await.unwrap()).await.unwrap();
+        assert_eq!(streaming.header("connection"), "");
+        kept.push(streaming.finish_and_keep().await.unwrap().1.expect("it is kept"));
+    }
+
+    let drain = operate(&edge, "/drain", &json!({ "within_seconds": 3_600 })).await;
+    assert_eq!(drain["stage"], "leaving");
+    assert_eq!(drain["safe_to_power_off"], false);
+    assert_eq!(ready(&edge).await, (503, "draining\n".to_owned()));
+    // HTTP/2 says goodbye by itself; HTTP/1.1 with the next answer, and until then it waits for it.
+    edge.until_metric("tidegate_connections_open", &[], |open| open == 1.0).await;
+    let (_, first) = (kept.pop(), kept.pop().unwrap());
+    let streaming = plain.get("/a").on(first).await.unwrap();
+    assert_eq!(streaming.header("connection"), "close");
+    let (response, connection) = streaming.finish_and_keep().await.unwrap();
+    assert_eq!(judge(&origin, "/a", &response), Verdict::Whole { version: 1 });
+    edge.until_metric("tidegate_connections_open", &[], |open| open == 0.0).await;
+    drop(connection);
+    for client in [&plain, &h2] {
+        let response = client.get("/a").send().await;
+        assert_eq!(judge(&origin, "/a", &response), Verdict::Whole { version: 1 });
+    }
+
+    assert_eq!(operate(&edge, "/undrain", &json!({})).await, Value::Null);
+    assert_eq!(ready(&edge).await, (200, "ready\n".to_owned()));
+    let streaming = plain.get("/a").on(plain.connect().await.unwrap()).await.unwrap();
+    assert_eq!(streaming.header("connection"), "");
+}
+
+#[tokio::test]
+async fn at_the_end_who_comes_is_refused_and_what_runs_is_finished() {
+    let origin = Origin::serving("/a", Script::of(LENGTH).ending(Ending::HeldAt(BLOCK)));
+    let edge = Edge::in_front_of(&origin).setting("limits.drain_timeout", "1h").start();
+    let clients = [edge.client(), edge.client_over_tls(Speaks::Http2)];
+    let mut readers = vec![];
+    for client in &clients {
+        let mut reader = client.get("/a").open().await;
+        reader.read_exactly(PIECE as usize).await.unwrap();
+        readers.push(reader);
+    }
+    operate(&edge, "/drain", &json!({ "within_seconds": 3_600 })).await;
+    until_stage(&edge, "refusing").await;
+    for client in &clients {
+        let response = client.get("/a").send().await;
+        assert_eq!((response.status, response.header("retry-after").as_str()), (503, "2"));
+    }
+    origin.release("/a");
+    for mut reader in readers {
+        let came = follow(&mut reader, origin.content("/a", 1), PIECE).await;
+        assert_eq!(came, (LENGTH - PIECE, true));
+    }
+    until_stage(&edge, "drained").await;
+    assert_eq!(ready(&edge).await, (503, "drained\n".to_owned()));
+    assert_eq!(edge.get("/a").send().await.status, 503);
+    let refused = edge.metric("tidegate_requests_refused_total", &["draining"]).await;
+    assert_eq!(refused, 3.0);
+
+    operate(&edge, "/undrain", &json!({})).await;
+    assert_eq!(edge.get("/a").range(0..9).send().await.status, 206);
+    assert_eq!(edge.metric("tidegate_drain_stage", &[]).await, 0.0);
+}
+
+#[tokio::test]
+async fn what_still_runs_when_the_time_is_over_is_cut_and_the_appliance_stays() {
+    let origin = Origin::serving("/a", Script::of(LENGTH).ending(Ending::HeldAt(BLOCK)));
+    let edge = Edge::in_front_of(&origin).start();
+    let mut reader = edge.get("/a").open().await;
+    reader.read_exactly(PIECE as usize).await.unwrap();
+    operate(&edge, "/drain", &json!({ "within_seconds": 0 })).await;
+    let (bytes, complete) = follow(&mut reader, origin.content("/a", 1), PIECE).await;
+    assert!(!complete && bytes <= BLOCK - PIECE);
+    until_stage(&edge, "drained").await;
+    assert_eq!(edge.metric("tidegate_connections_closed_total", &["drain"]).await, 1.0);
+    operate(&edge, "/undrain", &json!({})).await;
+    assert_eq!(edge.get("/a").range(0..9).send().await.status, 206);
+}
+
+#[tokio::test]
+async fn an_operator_drains_waits_looks_and_takes_it_back() {
+    let folder = TempDir::new().unwrap();
+    let origin = Origin::serving("/a", Script::of(10));
+    let site = format!(
+        "[[sites]]\nname = \"a\"\nhosts = [\"a\"]\norigins = [\"http://{}\"]\n",
+        origin.address()
+    );
+    let token = folder.path().join("token");
+    fs::write(&token, "0123456789abcdef0123456789abcdef").unwrap();
+    let more = format!("limits.drain_timeout = \"1h\"\nadmin.token_file = {token:?}\n{site}");
+    let process = Process::start(&configured(folder.path(), &more));
+    let admin = format!("http://{}", process.admin);
+    let command = |words: &[&str]| {
+        let done = tidegate(&[words, &["--admin", &admin]].concat());
+        (done.status.code().unwrap(), text(&done.stdout) + &text(&done.stderr))
+    };
+    let bearing =
+        |words: &[&str]| command(&[words, &["--token-file", token.to_str().unwrap()]].concat());
+    let (code, said) = command(&["drain"]);
+    assert!(code == 1 && said.contains("not drained: "), "{said}");
+
+    let (code, said) = bearing(&["drain", "--within", "1h", "--for", "3h", "--wait"]);
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(lines[0].starts_with("draining: viewers are told to leave; who comes is"), "{said}");
+    assert_eq!((code, lines[1]), (0, "drained: safe to power off"));
+    let (_, status) = command(&["status"]);
+    assert!(status.contains(": drained, up "), "{status}");
+    assert!(
+        status.contains("drained: safe to power off; viewers are served again in 2h"),
+        "{status}"
+    );
+
+    assert_eq!(bearing(&["undrain"]), (0, "viewers are served\n".to_owned()));
+    let (code, said) = bearing(&["drain", "--at", "2125-01-01T00:00:00Z"]);
+    assert_eq!((code, said.as_str()), (64, "not drained: that is more than a year from now\n"));
+    let (code, said) = bearing(&["drain", "--within", "10m", "--for", "5m"]);
+    assert!(code == 64 && said.contains("it would be over before the 600 s are"), "{said}");
+    let (code, said) = bearing(&["undrain", "--json"]);
+    assert_eq!((code, said.as_str()), (0, "{\"drain\":null}\n"));
+    let logged = process.stop();
+    let told = |words: &str| logged.iter().any(|line| line.contains(words));
+    assert!(told("draining: 0 viewers are told to leave") && told("drained: safe to power off"));
+    assert!(told("the drain is over: viewers are served"));
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::cli::drain::{self, unix_now};
 use crate::cli::volume::regions_out_of_use;
 use crate::config::units::{bytes_about, duration_about};
 
@@ -14,6 +15,7 @@ use crate::config::units::{bytes_about, duration_about};
 pub(super) struct Shown {
     version: String,
     phase: String,
+    drain: Option<drain::Told>,
     uptime_seconds: u64,
     requests: u64,
     connections: u64,
@@ -96,6 +98,9 @@ pub(super) fn of(status: &Shown, address: &str) -> String {
         text.push_str(&format!("  {name:<NAME_WIDTH$}{value}\n"));
     };
     line("viewers", format!("{} connected, {} requests", status.connections, status.requests));
+    if let Some(drain) = &status.drain {
+        line("drain", drain.in_words(unix_now()));
+    }
     line("sent", sent(&status.bytes));
     line("offload", offload(status));
     if let (Some(p50), Some(p90)) = (status.ttfb.p50_us, status.ttfb.p90_us) {

@@ -29,6 +29,11 @@ pub(super) fn looking(regions: u64, json: bool) -> ProgressBar {
     bar(regions, json, "{bar:32} {pos}/{len} regions  {eta} left")
 }
 
+/// So many viewers to leave.
+pub(in crate::cli) fn leaving(viewers: u64, json: bool) -> ProgressBar {
+    bar(viewers, json, "{bar:32} {pos} of {len} viewers have left")
+}
+
 fn bar(length: u64, json: bool, template: &str) -> ProgressBar {
     if !is_drawn(json) {
         return ProgressBar::hidden();

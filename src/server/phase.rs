@@ -1,0 +1,34 @@
+//! What is wanted of all connections at once: that they stay, that they leave, that they are gone.
+
+use tokio::sync::watch;
+
+/// What is wanted of viewers' connections, from the first accept to the last byte. Each asks more
+/// of them than the one before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// That they stay.
+    #[default]
+    Serving,
+    /// That they end with their next answer, which says so. Who comes is served all the same.
+    Leaving,
+    /// That they end. Who comes is for the handler to refuse, by [`ConnectionFacts::phase`].
+    Refusing,
+    /// That they end; nobody is accepted any more.
+    Draining,
+    /// That they are gone, whatever is running.
+    Abandoned,
+}
+
+impl Phase {
+    /// Asks more of the connections that `phases` is told to, never less.
+    pub(super) fn at_least(self, phases: &Phases) {
+        phases.send_if_modified(|phase| {
+            let is_more = self > *phase;
+            *phase = self.max(*phase);
+            is_more
+        });
+    }
+}
+
+/// Tells connections; one for all that drain together.
+pub type Phases = watch::Sender<Phase>;

@@ -204,6 +204,7 @@ const LABELS: &[&str] = &[
     "result",
     "scheme",
     "site",
+    "stage",
     "size",
     "state",
     "status",

@@ -50,21 +50,26 @@ impl Sites {
     ///
     /// `now`: from when on these are asked for; what is asked for already is answered soon after.
     pub fn succeeding(&self, before: &Sites, now: SystemTime) -> Sites {
-        let mut by_id = before.by_id.clone();
+        let mut known_max = before.by_id.len();
         let mut renumbered = Vec::with_capacity(self.all.len());
         for site in &self.all {
-            let known = by_id.iter().position(|former| former.name == site.name);
-            let index = known.unwrap_or(by_id.len());
-            let former = known.map(|index| &by_id[index]);
+            let former = before.by_id.iter().find(|former| former.name == site.name);
+            let id = former.map_or(SiteId(known_max as u16), |former| former.id);
+            known_max += usize::from(former.is_none());
             let edited_before = former.map_or_else(Vec::new, |former| edited(former, now));
-            let site = Site { id: SiteId(index as u16), edited_before, ..Site::clone(site) };
-            renumbered.push(site.clone());
-            match known {
-                Some(index) => by_id[index] = Arc::new(site),
-                None => by_id.push(Arc::new(site)),
+            renumbered.push(Site { id, edited_before, ..Site::clone(site) });
+        }
+        let mut next = Sites::new(renumbered);
+        let mut by_id = before.by_id.clone();
+        // The same, not copies: who has begun is told apart by which one he has.
+        for site in &next.all {
+            match by_id.get_mut(usize::from(site.id.0)) {
+                Some(former) => *former = site.clone(),
+                None => by_id.push(site.clone()),
             }
         }
-        Sites { by_id, ..Sites::new(renumbered) }
+        next.by_id = by_id;
+        next
     }
 
     /// All that there are and that there were, in the order of their ids.
@@ -160,5 +165,7 @@ mod tests {
         let third = Sites::new(vec![named(0, "a"), named(1, "d")])
             .succeeding(&second, SystemTime::UNIX_EPOCH);
         assert_eq!((ids(&third), third.known().len()), (vec![0, 3], 4));
+        let is_found = |site| std::ptr::eq(&**third.find("a.test").unwrap(), site);
+        assert!(third.iter().any(|site| is_found(&**site)), "what is found is what there is");
     }
 }

@@ -168,6 +168,8 @@ async fn who_has_begun_is_served_from_where_he_began_and_nobody_else_is_told_its
     let keys = "request.add = { Authorization = \"Basic b25l\" }\nlifetime.given = \"1h\"";
     let window = "fill.window = \"1 MiB\"";
     let edge = Reloadable::start(folder.path(), window, &site("media", &first, keys));
+    // It began with what a reload brought.
+    assert_eq!(edge.reload().0, 0);
     let mut under_way = edge.client("media.test").get("/film").open().await;
     under_way.read_exactly(BLOCK as usize).await.unwrap();
     // It waits for its reader now, and is asked for again beyond where it stopped.

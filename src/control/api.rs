@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE,
-    X_CONTENT_TYPE_OPTIONS,
+    ACCEPT, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ORIGIN,
+    WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
@@ -21,7 +21,7 @@ use serde::Serialize;
 
 use super::drain::Drainer;
 use super::explained::{ExplainSource, Unexplained};
-use super::purge::{AskedBody, Purger, Said};
+use super::purge::{AskedBody, Purger, Said, refusal};
 use super::reload::{From, Reloader};
 use super::status::{Status, StatusSource};
 use super::{Phase, Readiness};
@@ -57,6 +57,11 @@ impl Admin {
         request: Request<B>,
         from: From,
     ) -> Response<Full<Bytes>> {
+        if is_of_a_page(&request) {
+            let text = "a page that a browser shows has nothing done without the token; ask by \
+                        `tidegate` or curl";
+            return told(refusal(StatusCode::FORBIDDEN, text));
+        }
         match request.uri().path() {
             "/purge" => return told(self.purger.answer(request).await),
             "/drain" | "/undrain" => return told(self.drainer.answer(request, from).await),
@@ -135,6 +140,16 @@ impl Handler for Admin {
         let is_local = ip.is_loopback() || ip == connection.local.ip().to_canonical();
         self.answer(request, if is_local { From::Here } else { From::Elsewhere }).await
     }
+}
+
+/// Whether a page in a browser asks for something to be done, and shows no token: a name that leads
+/// to this machine all of a sudden makes any page one of ours, but browsers say whose it is (Fetch
+/// section 3.2).
+fn is_of_a_page<B>(request: &Request<B>) -> bool {
+    let fields = request.headers();
+    !request.method().is_safe()
+        && fields.contains_key(ORIGIN)
+        && !fields.contains_key(AUTHORIZATION)
 }
 
 /// The answer to who asked for something to be done: one line of JSON.
@@ -401,6 +416,28 @@ mod tests {
             assert_eq!((status, body.as_str()), (expected_status, ""), "{target}");
             assert_eq!(head.headers()[CONTENT_LENGTH], expected.len().to_string(), "{target}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_page_that_a_browser_shows_has_nothing_done_without_the_token() {
+        let admin = admin();
+        let table = [
+            ("/reload", vec![], 503),
+            ("/reload", vec![("origin", "http://rebound.test:9180")], 403),
+            ("/reload", vec![("origin", "null")], 403),
+            ("/purge", vec![("origin", "http://127.0.0.1:9180")], 403),
+            ("/reload", vec![("origin", "http://a.test"), ("authorization", "Bearer a")], 503),
+        ];
+        for (target, fields, status) in table {
+            let request = Request::post(target).header(CONTENT_TYPE, JSON);
+            let with = |request: http::request::Builder, (name, value)| request.header(name, value);
+            let request = fields.clone().into_iter().fold(request, with);
+            let response = admin.answer(request.body(Empty::<Bytes>::new()).unwrap(), From::Here);
+            assert_eq!(response.await.status(), status, "{target} {fields:?}");
+        }
+        let read = Request::get("/metrics").header("origin", "http://a.test");
+        let response = admin.answer(read.body(Empty::<Bytes>::new()).unwrap(), From::Here).await;
+        assert_eq!(response.status(), 200);
     }
 
     #[tokio::test]

@@ -96,22 +96,19 @@ impl Delivery {
     ) -> Result<Done, DeliveryError> {
         let (parts, shared) = (&viewer.parts, &self.shared);
         record.cors = rule.cors.clone();
-        let request = PassedRequest::parse(parts).map_err(DeliveryError::Request)?;
-        record.host = request.host.to_string();
-        if shared.filler.client.via().has_passed(&parts.headers) {
-            return Err(DeliveryError::Loop);
-        }
-        if viewer.connection.is_for_another(&request.host) {
-            return Err(DeliveryError::OtherHost);
-        }
-        if viewer.reserved.is_none() {
-            return Err(DeliveryError::Fill(Arc::new(FillError::Overload { what: "memory" })));
-        }
+        let request = match self.passed(viewer, record) {
+            Ok(request) => request,
+            Err(error) => {
+                leave(body, parts.version);
+                return Err(error);
+            }
+        };
         let target = canonical_target(&request.path, request.query, &rule.query, rule.content);
         let key = ObjectKey::new(site.id, &target);
         (record.cmsd, record.site, record.key) = (rule.cmsd, Some(site.clone()), Some(key.clone()));
         let mut fields = passed::request_fields(&parts.headers, rule);
         if !passed::may_go_on(&parts.method, &mut fields) {
+            leave(body, parts.version);
             return Ok(Done::Options(rule.methods.allow().clone()));
         }
         fields.insert(REQUEST_ID_FIELD, viewer.request_id.to_header_value());
@@ -132,6 +129,27 @@ impl Delivery {
         let answer = shared.filler.forward(forward).await.map_err(failed)?;
         let fields = passed::answer_fields(&answer.fields, rule);
         Ok(Done::Passed(Box::new(Passed { answer, fields })))
+    }
+
+    /// What is to be passed on, if it may be.
+    fn passed<'a>(
+        &self,
+        viewer: &'a Viewer,
+        record: &mut Record,
+    ) -> Result<PassedRequest<'a>, DeliveryError> {
+        let parts = &viewer.parts;
+        let request = PassedRequest::parse(parts).map_err(DeliveryError::Request)?;
+        record.host = request.host.to_string();
+        if self.shared.filler.client.via().has_passed(&parts.headers) {
+            return Err(DeliveryError::Loop);
+        }
+        if viewer.connection.is_for_another(&request.host) {
+            return Err(DeliveryError::OtherHost);
+        }
+        if viewer.reserved.is_none() {
+            return Err(DeliveryError::Fill(Arc::new(FillError::Overload { what: "memory" })));
+        }
+        Ok(request)
     }
 
     /// The viewer's body, if it is none that is too long already.

@@ -230,7 +230,28 @@ impl Parts {
         let from_start = counts(&self.config, next).into_iter();
         changes.extend(from_start.filter(|change| change.counts == Counts::FromNextStart));
         changes.sort_by(|one, other| one.setting.cmp(&other.setting));
+        for change in &mut changes {
+            change.but = self.but(&change.setting, current, next);
+        }
         changes
+    }
+
+    /// What of a setting's change does not count at once, or not as it is written.
+    fn but(&self, setting: &str, current: &Config, next: &Config) -> Option<String> {
+        match setting {
+            "limits.connections" => {
+                let (wanted, affordable) = (next.limits.connections_max, self.budget.affordable);
+                let open = self.connections.iter().map(|one| one.open.load(Ordering::Relaxed));
+                let open = open.sum::<u64>();
+                (wanted > affordable)
+                    .then(|| format!("memory has room for {affordable}"))
+                    .or((open > wanted as u64).then(|| format!("{open} are open, which stay")))
+            }
+            // What was mapped is never given back.
+            "memory.ram" => (next.memory.ram_bytes < current.memory.ram_bytes)
+                .then(|| "what it has taken of the system stays taken until a restart".to_owned()),
+            _ => None,
+        }
     }
 
     /// Whether what is served over TLS goes on with the certificates of before.

@@ -21,7 +21,7 @@ use super::{Failure, USUAL_CONFIG};
 use crate::config::{self, Config, ListenerKind};
 use crate::purge::{TOKEN_BYTES_MIN, Token};
 
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
 /// What an appliance said.
@@ -91,13 +91,22 @@ fn or_say_where(failure: Failure) -> Failure {
 
 /// Asks the first of `addresses` (host and port) that somebody listens at.
 pub(super) fn ask(addresses: &[String], request: &Request<Full<Bytes>>) -> Result<Answer, Failure> {
+    ask_for(addresses, request, ANSWER_WITHIN)
+}
+
+/// The same for what takes longer: an answer may take `patience`.
+pub(super) fn ask_for(
+    addresses: &[String],
+    request: &Request<Full<Bytes>>,
+    patience: Duration,
+) -> Result<Answer, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Failed(format!("no runtime: {error}")))?;
     runtime.block_on(async {
         let mut refused = Failure::Failed("there is no address to ask".to_owned());
         for address in addresses {
             match timeout(ANSWER_WITHIN, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => return whole(stream, address, request.clone()).await,
+                Ok(Ok(stream)) => return whole(stream, address, request.clone(), patience).await,
                 Ok(Err(error)) => refused = silent(address, &cause(&error)),
                 Err(_) => refused = silent(address, "no connection in time"),
             }
@@ -110,8 +119,9 @@ async fn whole(
     stream: TcpStream,
     address: &str,
     request: Request<Full<Bytes>>,
+    patience: Duration,
 ) -> Result<Answer, Failure> {
-    match timeout(ANSWER_WITHIN, read(stream, address, request)).await {
+    match timeout(patience, read(stream, address, request)).await {
         Ok(answer) => answer.map_err(|what| stranger(address, &what)),
         Err(_) => Err(silent(address, "no answer in time")),
     }
@@ -191,8 +201,13 @@ pub(super) struct Reach {
 }
 
 impl Reach {
-    /// Has it do what `POST path` says, with this body; how it went, and what it said.
-    pub(super) fn post(&self, path: &str, body: impl Into<Bytes>) -> Result<Done, Failure> {
+    /// Has it do what `POST path` says, with this body; how it went, and what it said in time.
+    pub(super) fn post(
+        &self,
+        path: &str,
+        body: impl Into<Bytes>,
+        within: Duration,
+    ) -> Result<Done, Failure> {
         let Admins { addresses, token } = match &self.admin {
             Some(url) => Admins { addresses: vec![authority(url)?], token: None },
             None => Admins::of_config(&self.config)?,
@@ -204,7 +219,7 @@ impl Reach {
             None => request,
         };
         let request = request.body(body.into().into()).expect("a token is printable");
-        let answer = ask(&addresses, &request)?;
+        let answer = ask_for(&addresses, &request, within)?;
         let said = serde_json::from_slice(&answer.body).unwrap_or(Value::Null);
         Ok(Done { address: answer.address, status: answer.status, said })
     }

@@ -13,7 +13,7 @@ use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 use time::{OffsetDateTime, Time, UtcOffset};
 
-use super::admin::{Reach, understood};
+use super::admin::{ANSWER_WITHIN, Reach, understood};
 use super::volume::progress::leaving;
 use super::{Failure, print};
 use crate::config::units::{duration_about, parse_duration};
@@ -105,7 +105,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         "for_seconds": args.lasts.map(|lasts| lasts.as_secs()),
         "at_unix_seconds": args.at.map(OffsetDateTime::unix_timestamp),
     });
-    let done = args.reach.post("/drain", asked.to_string())?;
+    let done = args.reach.post("/drain", asked.to_string(), ANSWER_WITHIN)?;
     match done.status {
         StatusCode::OK => {}
         StatusCode::BAD_REQUEST => {
@@ -123,7 +123,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 
 /// Has it serve again; what is to be printed.
 pub(super) fn take_back(args: &BackArgs) -> Result<String, Failure> {
-    let done = args.reach.post("/undrain", "")?;
+    let done = args.reach.post("/undrain", "", ANSWER_WITHIN)?;
     match done.status {
         StatusCode::OK if args.json => Ok(format!("{}\n", done.said)),
         StatusCode::OK => Ok("viewers are served\n".to_owned()),

@@ -9,8 +9,9 @@ use http::header::AUTHORIZATION;
 use http::{Request, StatusCode};
 use serde_json::Value;
 
-use super::admin::{Admins, Answer, ask, authority, stranger, token_in};
+use super::admin::{ANSWER_WITHIN, Admins, Answer, ask_for, authority, stranger, token_in};
 use super::{Failure, USUAL_CONFIG};
+use crate::control::purge::PURGED_WITHIN;
 use crate::purge::request::PurgeRequest;
 
 const EXAMPLES: &str = "\
@@ -90,7 +91,7 @@ pub(super) fn run(args: &Args) -> Result<String, Failure> {
         .header(AUTHORIZATION, format!("Bearer {}", token.as_str()))
         .body(body.into())
         .expect("a token is printable");
-    let answer = ask(&addresses, &request)?;
+    let answer = ask_for(&addresses, &request, PURGED_WITHIN + ANSWER_WITHIN)?;
     let said: Value = serde_json::from_slice(&answer.body).unwrap_or(Value::Null);
     match answer.status {
         StatusCode::OK if said["number"].is_u64() => Ok(match args.json {

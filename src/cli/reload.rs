@@ -6,7 +6,8 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use super::Failure;
-use super::admin::Reach;
+use super::admin::{ANSWER_WITHIN, Reach};
+use crate::control::reload::RELOADED_WITHIN;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -43,7 +44,7 @@ struct Told {
 
 /// Has it reloaded; what is to be printed.
 pub(super) fn run(args: &Args) -> Result<String, Failure> {
-    let done = args.reach.post("/reload", "")?;
+    let done = args.reach.post("/reload", "", RELOADED_WITHIN + ANSWER_WITHIN)?;
     let said = &done.said;
     let changes = serde_json::from_value::<Vec<Told>>(said["changes"].clone());
     match (done.status, said["error"].as_str(), changes) {
@@ -56,6 +57,10 @@ pub(super) fn run(args: &Args) -> Result<String, Failure> {
         }
         (StatusCode::UNPROCESSABLE_ENTITY, Some(why), _) => Err(Failure::Misused(format!(
             "{why}\nnothing has changed: it is served by what was before"
+        ))),
+        (StatusCode::UNAUTHORIZED, Some(why), _) => Err(Failure::Failed(format!(
+            "not reloaded: {why}; where the token was written anew, show the one of before with \
+             --token-file, or send SIGHUP (`systemctl kill -s HUP tidegate`)"
         ))),
         _ => Err(done.failure("not reloaded")),
     }

@@ -5,7 +5,9 @@
 //! access log and reads the configuration again.
 
 use std::io::IsTerminal;
+use std::mem::take;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -19,7 +21,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use super::{Failure, USUAL_CONFIG};
-use crate::appliance::{Appliance, ApplianceError, Reloads, Running};
+use crate::appliance::{Appliance, ApplianceError, ReloadError, Reloads, Running};
 use crate::config::{self, Change, Config, Counts, LogLevel};
 use crate::limits::LOG_LINES_WAITING_MAX;
 use crate::server::{PassedSocket, take_passed_sockets};
@@ -157,23 +159,30 @@ fn wait_for_stop(running: &mut Running, told: &Told) -> Result<(), Failure> {
         notify(&[NotifyState::Ready]);
         // A disk that hangs may hold it up, and nobody who says stop.
         let mut reloading: Option<JoinHandle<()>> = None;
+        let mut is_due = false;
         loop {
-            let is_free = reloading.is_none();
             let reload = reload.clone();
+            if reloading.is_none() && take(&mut is_due) {
+                // Told in the log.
+                let reload = reload.clone();
+                reloading = Some(spawn_blocking(move || drop(reload())));
+            }
+            let is_free = reloading.is_none();
             tokio::select! {
                 _ = terminate.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
-                _ = hangup.recv(), if is_free => {
+                _ = hangup.recv() => {
                     running.reopen_log();
-                    // Told in the log.
-                    reloading = Some(spawn_blocking(move || drop(reload())));
+                    is_due = true;
                 }
                 asked = running.asked_to_reload(), if is_free => {
                     // Who asked may have left.
                     reloading = Some(spawn_blocking(move || drop(asked.send(reload()))));
                 }
                 ended = ended(&mut reloading), if !is_free => {
-                    ended.expect("a reload does not panic");
+                    if let Err(error) = ended {
+                        tracing::error!("a reload broke off: {error}");
+                    }
                     reloading = None;
                 }
             }
@@ -192,7 +201,7 @@ async fn ended(reloading: &mut Option<JoinHandle<()>>) -> Result<(), JoinError> 
 }
 
 fn as_json(change: &Change) -> Value {
-    let Change { setting, before, after, counts } = change;
+    let Change { setting, before, after, counts, but: _ } = change;
     let from_now = *counts == Counts::Now;
     json!({
         "text": change.to_string(),
@@ -207,7 +216,7 @@ fn as_json(change: &Change) -> Value {
 fn reload(reloads: &Reloads, levels: Option<&Levels>) -> Result<Value, String> {
     let since = NotifyState::monotonic_usec_now().ok();
     notify(&[Some(NotifyState::Reloading), since].into_iter().flatten().collect::<Vec<_>>());
-    let reloaded = reloads.reload();
+    let reloaded = whole(|| reloads.reload());
     // Nobody listens any more only where one process runs several appliances.
     let _ = levels.map(|levels| levels.reload(filter_of(reloads.log_level())));
     let reloaded = match reloaded {
@@ -215,8 +224,7 @@ fn reload(reloads: &Reloads, levels: Option<&Levels>) -> Result<Value, String> {
             tracing::info!(changes = changes.len(), "reloaded");
             Ok(json!({ "changes": changes.iter().map(as_json).collect::<Vec<_>>() }))
         }
-        Err(error) => {
-            let why = error.to_string();
+        Err(why) => {
             for line in why.lines() {
                 tracing::error!("not reloaded: {line}");
             }
@@ -225,4 +233,28 @@ fn reload(reloads: &Reloads, levels: Option<&Levels>) -> Result<Value, String> {
     };
     notify(&[NotifyState::Ready]);
     reloaded
+}
+
+/// What came of it; one that panics is refused, and viewers are served on.
+fn whole<T>(reload: impl FnOnce() -> Result<T, ReloadError>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(reload)) {
+        Ok(reloaded) => reloaded.map_err(|error| error.to_string()),
+        Err(_) => Err("it panicked, which is a mistake in Tidegate; standard error has its \
+                       message, and says where"
+            .to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reload_that_panics_is_refused_and_ends_nothing() {
+        let broken = || -> Result<(), ReloadError> { panic!("as a mistake would") };
+        assert!(whole(broken).unwrap_err().contains("panicked"));
+        let refused = || -> Result<(), _> { Err(ReloadError::Refused("no".to_owned())) };
+        assert_eq!(whole(refused), Err("no".to_owned()));
+        assert_eq!(whole(|| Ok(1)), Ok(1));
+    }
 }

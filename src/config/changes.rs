@@ -78,6 +78,8 @@ pub struct Change {
     pub after: Option<String>,
     /// From when on it counts.
     pub counts: Counts,
+    /// What of it does not count at once, or not as it is written.
+    pub but: Option<String>,
 }
 
 /// From when on a change counts.
@@ -91,16 +93,17 @@ pub enum Counts {
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Change { setting, before, after, counts } = self;
+        let Change { setting, before, after, counts, but } = self;
         match (before, after) {
             (Some(before), Some(after)) => write!(f, "{setting}: {before} -> {after}")?,
             (None, Some(after)) => write!(f, "{setting}: {after}, was not set")?,
             (Some(before), None) => write!(f, "{setting}: not set, was {before}")?,
             (None, None) => write!(f, "{setting}: another one")?,
         }
-        match counts {
-            Counts::Now => Ok(()),
-            Counts::FromNextStart => f.write_str(" (needs a restart)"),
+        match (counts, but) {
+            (Counts::Now, None) => Ok(()),
+            (Counts::Now, Some(but)) => write!(f, "; {but}"),
+            (Counts::FromNextStart, _) => f.write_str(" (needs a restart)"),
         }
     }
 }
@@ -118,6 +121,7 @@ impl Config {
             before: was.get(name).map(|value| shown(name, value)),
             after: is.get(name).map(|value| shown(name, value)),
             counts: counts(name),
+            but: None,
         };
         let mut changes: Vec<Change> = differ.map(change).collect();
         changes.extend(self.files_changed(next));
@@ -150,7 +154,8 @@ impl Config {
         if was != is && self.written.0.get(file) == next.written.0.get(file) {
             named.push(file.to_owned());
         }
-        let change = |setting| Change { setting, before: None, after: None, counts: Counts::Now };
+        let counts = Counts::Now;
+        let change = |setting| Change { setting, before: None, after: None, counts, but: None };
         named.into_iter().map(change).collect()
     }
 }

@@ -123,4 +123,4 @@ pub(super) fn refusal(status: StatusCode, error: &str) -> Said {
 
 const BODY_WITHIN: Duration = Duration::from_secs(10);
 /// A disk that takes longer hangs: whether it is remembered is not known then.
-const PURGED_WITHIN: Duration = Duration::from_secs(10);
+pub const PURGED_WITHIN: Duration = Duration::from_secs(10);

@@ -88,4 +88,4 @@ pub(super) fn may(
 }
 
 /// A disk or a resolver that takes longer hangs.
-const RELOADED_WITHIN: Duration = Duration::from_secs(30);
+pub const RELOADED_WITHIN: Duration = Duration::from_secs(30);

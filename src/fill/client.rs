@@ -120,7 +120,14 @@ impl Client {
             let known: Vec<_> = known.cloned().collect();
             let upstream = |origin: &Origin| match known.iter().find(|one| one.origin == *origin) {
                 Some(known) => Ok(known.clone()),
-                None => Upstream::new(origin, self.patience).map(Arc::new),
+                None => {
+                    let new = Upstream::new(origin, self.patience)?;
+                    let before = known.iter().find(|one| one.is_where(origin));
+                    Ok(Arc::new(match before {
+                        Some(before) => new.in_place_of(before),
+                        None => new,
+                    }))
+                }
             };
             let upstreams = site.origins.iter().map(upstream).collect::<Result<_, String>>()?;
             all[index].retain(|one| one.site.strong_count() > 0);

@@ -2,6 +2,7 @@
 //! begun notices.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -234,7 +235,9 @@ async fn what_only_a_start_can_change_is_named_and_the_rest_counts() {
     edge.write("memory.ram = \"80 MiB\"", "memory.ram = \"64 MiB\"");
     let (code, said) = edge.reload();
     assert_eq!(code, 0);
-    assert!(said.contains("memory.ram: \"96 MiB\" -> \"64 MiB\"\n"), "{said}");
+    let told = "memory.ram: \"96 MiB\" -> \"64 MiB\"; what it has taken of the system stays taken \
+                until a restart\n";
+    assert!(said.contains(told), "{said}");
     let admin = Client::plain(edge.process.admin, "admin.test");
     let metrics = text(&admin.get("/metrics").send().await.body);
     let budget = "tidegate_memory_budget_bytes{use=\"ram\"} 62914560";
@@ -382,7 +385,8 @@ async fn the_limit_of_connections_follows_and_cuts_nobody() {
     let third = ask(client.connect().await.unwrap()).await.unwrap();
 
     edge.write("connections = 2", "connections = 1");
-    assert_eq!(edge.reload().0, 0);
+    let said = "limits.connections: 3 -> 1; 3 are open, which stay\n";
+    assert_eq!(edge.reload(), (0, said.to_owned()));
     for there in [first, second] {
         drop(ask(there).await.unwrap());
     }
@@ -408,6 +412,8 @@ async fn a_limit_that_goes_up_and_down_takes_its_memory_once() {
         edge.write("connections = 2", &format!("connections = {connections}"));
         let (code, said) = edge.reload();
         assert_eq!(code, 0, "{connections}: {said}");
+        let has_room = said.contains("; memory has room for ");
+        assert_eq!(has_room, connections == 100_000, "{said}");
     }
     assert_eq!(edge.get("media.test", "/a").await.status, 200);
 }
@@ -439,6 +445,109 @@ async fn the_log_goes_to_another_file_and_another_token_counts() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     edge.write(&named("token"), &named("other"));
+    let words = ["reload", "--admin", &admin, "--token-file", &named("other")];
+    let said = text(&tidegate(&words).stderr);
+    assert!(said.contains("show the one of before with --token-file, or send SIGHUP"), "{said}");
     assert_eq!((bearing(&named("token")), bearing(&named("token"))), (0, 1));
     assert_eq!(bearing(&named("other")), 0);
+}
+
+/// What is read of the file does not come before somebody writes it.
+fn hang(file: &Path) {
+    let fifo = file.with_extension("fifo");
+    let made = std::process::Command::new("mkfifo").arg(&fifo).status().unwrap();
+    assert!(made.success());
+    fs::rename(fifo, file).unwrap();
+}
+
+/// Waits until it is read, and holds it up further.
+async fn is_read(file: &Path) -> fs::File {
+    let file = file.to_owned();
+    let open = move || fs::OpenOptions::new().write(true).open(file).unwrap();
+    tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(open)).await.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_holds_up_neither_the_next_log_nor_the_end() {
+    let folder = TempDir::new().unwrap();
+    let origin = Origin::serving("/a", Script::of(10));
+    let tells = "response.add = { X-Tells = \"before\" }";
+    let edge = Reloadable::start(folder.path(), "", &site("media", &origin, tells));
+    let log = folder.path().join("access.log");
+    let logging = edge.before.replace("log.access = \"off\"", &format!("log.access = {log:?}"));
+    fs::write(&edge.file, &logging).unwrap();
+    assert_eq!(edge.reload().0, 0);
+
+    hang(&edge.file);
+    edge.process.signal(Signal::HUP);
+    let mut held_up = is_read(&edge.file).await;
+    fs::rename(&log, folder.path().join("access.log.1")).unwrap();
+    edge.process.signal(Signal::HUP);
+    let asked = Instant::now();
+    while !log.exists() {
+        assert!(asked.elapsed() < PATIENCE, "it writes on in the log that was moved");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // Who hung up last wants what is written then.
+    held_up.write_all(logging.as_bytes()).unwrap();
+    drop(held_up);
+    edge.process.logged_until("reloaded changes=0").await;
+    let mut again = is_read(&edge.file).await;
+    again.write_all(logging.replace("before", "after").as_bytes()).unwrap();
+    drop(again);
+    edge.process.logged_until("X-Tells").await;
+    assert_eq!(edge.get("media.test", "/a").await.header("x-tells"), "after");
+
+    // Who asks for it waits longer than for other answers.
+    let words =
+        ["reload".to_owned(), "--admin".to_owned(), format!("http://{}", edge.process.admin)];
+    let asking =
+        tokio::task::spawn_blocking(move || tidegate(&words.each_ref().map(String::as_str)));
+    let mut held_up = is_read(&edge.file).await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    held_up.write_all(logging.as_bytes()).unwrap();
+    drop(held_up);
+    let done = asking.await.unwrap();
+    assert!(done.status.success(), "{}", text(&done.stderr));
+
+    edge.process.signal(Signal::HUP);
+    let _held_up = is_read(&edge.file).await;
+    edge.process.stop();
+}
+
+#[tokio::test]
+async fn a_disk_of_certificates_that_hangs_does_not_hold_up_the_end() {
+    let folder = TempDir::new().unwrap();
+    let origin = Origin::serving("/a", Script::of(10));
+    certify(folder.path(), 2090);
+    let edge = with_certificate(folder.path(), &origin);
+    let file = folder.path().join("cert.pem");
+    hang(&file);
+    let _held_up = is_read(&file).await;
+    assert_eq!(edge.get("media.test", "/a").await.status, 200);
+    edge.process.stop();
+}
+
+#[tokio::test]
+async fn an_origin_that_is_told_otherwise_has_no_more_connections_than_before() {
+    let folder = TempDir::new().unwrap();
+    let origin = Origin::start();
+    origin.serve("/film", Script::of(4 * BLOCK).ending(Ending::HeldAt(BLOCK)));
+    origin.serve("/a", Script::of(10));
+    let address = origin.address();
+    let sites = format!(
+        "fill.first_byte_timeout = \"1s\"\n\n[[sites]]\nname = \"media\"\nhosts = [\"media.test\"]\n\
+         [[sites.origins]]\nurl = \"http://{address}\"\nconnections = 1\nfields = {{ X-Key = \"one\" }}\n"
+    );
+    let edge = Reloadable::start(folder.path(), "", &sites);
+    let mut under_way = edge.client("media.test").get("/film").open().await;
+    under_way.read_exactly(BLOCK as usize).await.unwrap();
+    edge.write("\"one\"", "\"two\"");
+    assert_eq!(edge.reload().0, 0);
+    assert_eq!(edge.get("media.test", "/a").await.status, 503);
+    assert_eq!(origin.requests("/a").len(), 0);
+    origin.release("/film");
+    let came = follow(&mut under_way, origin.content("/film", 1), BLOCK).await;
+    assert_eq!(came, (3 * BLOCK, true));
+    assert_eq!(edge.get("media.test", "/a").await.status, 200);
 }

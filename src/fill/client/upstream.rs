@@ -90,6 +90,19 @@ impl Upstream {
         Ok(Upstream { origin, host, authority, connector, http, connections, once, outage })
     }
 
+    /// The same, with the places of `before` among the origin's connections: who asks it as it was
+    /// holds them.
+    pub(super) fn in_place_of(self, before: &Upstream) -> Upstream {
+        let (connections, once) = (before.connections.clone(), before.once.clone());
+        Upstream { connections, once, ..self }
+    }
+
+    /// Whether both are at one address, with as many connections at once.
+    pub(super) fn is_where(&self, origin: &Origin) -> bool {
+        let place = |one: &Origin| (one.scheme, one.address.clone(), one.port, one.connections_max);
+        place(&self.origin) == place(origin)
+    }
+
     /// Logs that it does not answer, or answers again, if it is time to.
     pub(super) fn tell(&self, failed: Option<&FillError>) {
         let now = Instant::now();

@@ -13,6 +13,7 @@ mod renewal;
 mod sockets;
 mod ssd;
 mod threads;
+mod turn_up;
 
 use std::fmt;
 use std::io;
@@ -121,16 +122,19 @@ impl std::error::Error for ApplianceError {
 pub struct Appliance;
 
 impl Appliance {
-    /// Starts with listeners of its own. Blocks until every listener accepts.
+    /// Starts with listeners of its own, and wants viewers at once. Blocks until every listener
+    /// accepts.
     ///
     /// # Errors
     /// The first part that could not be built; nothing keeps running then.
     pub fn start(config: Config) -> Result<Running, ApplianceError> {
-        Appliance::start_with(config, Vec::new())
+        let running = Appliance::built(config, Vec::new())?;
+        running.parts.readiness.set_ready();
+        Ok(running)
     }
 
     /// Starts with sockets the service manager passed, in place of the configured ones of their
-    /// kind.
+    /// kind, and wants viewers when what it needs is there.
     ///
     /// # Errors
     /// As [`Appliance::start`].
@@ -138,6 +142,12 @@ impl Appliance {
         config: Config,
         passed: Vec<PassedSocket>,
     ) -> Result<Running, ApplianceError> {
+        let running = Appliance::built(config, passed)?;
+        turn_up::start(&running.parts);
+        Ok(running)
+    }
+
+    fn built(config: Config, passed: Vec<PassedSocket>) -> Result<Running, ApplianceError> {
         let system = |what| move |source| ApplianceError::System { what, source };
         let fill_runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(config.threads.fill)
@@ -163,7 +173,6 @@ impl Appliance {
         }
         renewal::start(&parts);
         drain::start(&parts);
-        parts.readiness.set_ready();
         Ok(Running {
             parts,
             addresses,

@@ -206,6 +206,8 @@ pub const FILL_WINDOW_BYTES_MAX: u64 = 64 << 20;
 pub const LISTEN_BACKLOG: i32 = 4_096;
 /// Origins and names that `tidegate doctor` asks for at once.
 pub const DOCTOR_ASKS_MAX: usize = 64;
+/// Origins that an appliance that starts calls on at once.
+pub const TURN_UP_ASKS_MAX: usize = 64;
 /// Lines of diagnostics waiting for standard error; what comes then is lost.
 pub const LOG_LINES_WAITING_MAX: usize = 1_024;
 /// Warnings about requests that were not answered, for each worker.

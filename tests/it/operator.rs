@@ -8,8 +8,8 @@ use std::path::Path;
 use tempfile::TempDir;
 
 use crate::support::{
-    BLOCK, Client, Edge, HOST, Origin, PIECE, Process, Script, has_row, status_of, text, tidegate,
-    until_runs,
+    BLOCK, Client, Edge, HOST, Origin, PIECE, Process, Script, configured, has_row, status_of,
+    text, tidegate, until_runs,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -291,4 +291,39 @@ async fn explain_tells_what_is_known_of_an_object_and_what_would_become_of_a_req
         assert!(said.starts_with(line), "{said}");
     }
     edge.drain().await;
+}
+
+/// What a process says of one that serves `origin`.
+async fn readiness(process: &Process) -> u16 {
+    Client::plain(process.admin, "admin.test").get("/health/ready").send().await.status
+}
+
+#[tokio::test]
+async fn a_process_is_ready_when_an_origin_of_each_site_is_there_or_has_been_waited_for() {
+    let folder = TempDir::new().unwrap();
+    let (there, later) = (Origin::serving("/a", Script::of(PIECE)), Origin::start());
+    let site = |name: &str, origin: &Origin| {
+        let address = origin.address();
+        format!(
+            "[[sites]]\nname = {name:?}\nhosts = [\"{name}.test\"]\n\
+             origins = [\"http://{address}\"]\n"
+        )
+    };
+    let config = configured(folder.path(), &(site("there", &there) + &site("later", &later)));
+    later.refuse_connections().await;
+    let process = Process::start(&config);
+    assert_eq!(readiness(&process).await, 503);
+    let viewer = Client::plain(process.http, "there.test");
+    assert_eq!(viewer.get("/a").send().await.status, 200, "who comes is served");
+    assert_eq!(there.all_requests().len(), 1, "nothing else was asked for");
+    later.accept_connections().await;
+    while readiness(&process).await != 200 {}
+    let logged = process.stop();
+    assert!(!logged.iter().any(|line| line.contains("has answered yet")), "{logged:#?}");
+
+    later.refuse_connections().await;
+    let process = Process::start(&config);
+    let logged = process.logged_until("ready, but no origin of site later has answered yet").await;
+    assert!(!logged.iter().any(|line| line.contains("site there")), "{logged:#?}");
+    while readiness(&process).await != 200 {}
 }

@@ -12,33 +12,34 @@ mod reload;
 mod renewal;
 mod sockets;
 mod ssd;
+mod takeover;
 mod threads;
 mod turn_up;
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 pub use self::parts::connections_affordable;
 use self::parts::{Parts, log_settings, tls};
 use self::reload::Bound;
 pub use self::reload::{ReloadError, Reloads};
-use self::sockets::Sockets;
+use self::sockets::{Handed, Sockets};
 pub use self::ssd::{LeftOut, look_at_failed, look_at_volumes};
+pub use self::takeover::{HandOver, Predecessor, Successor, TakeoverError};
 use self::threads::{start_admin, start_workers};
 use crate::access_log::{AccessLog, AccessLogError, LogWriter};
 use crate::config::{Config, ConfigError, ListenerKind};
 use crate::control::Phase;
-use crate::control::reload::AskedReload;
+use crate::control::reload::Asked;
 use crate::control::status::Status;
-use crate::server::PassedSocket;
+use crate::server::{self, PassedSocket, Stop};
 use crate::store::device::Faults;
 
 /// A running appliance.
@@ -49,10 +50,12 @@ pub struct Running {
     workers: Vec<JoinHandle<()>>,
     admin: Option<JoinHandle<()>>,
     fill_runtime: Runtime,
-    drain: CancellationToken,
-    close_admin: CancellationToken,
+    stop: Stop,
+    close_admin: Stop,
     log_writer: LogWriter,
-    asked: mpsc::Receiver<AskedReload>,
+    asked: mpsc::Receiver<Asked>,
+    /// For the process that follows. As long as they are here, who comes waits for it.
+    sockets: Arc<Mutex<Vec<Handed>>>,
 }
 
 /// Why an appliance does not start.
@@ -128,7 +131,7 @@ impl Appliance {
     /// # Errors
     /// The first part that could not be built; nothing keeps running then.
     pub fn start(config: Config) -> Result<Running, ApplianceError> {
-        let running = Appliance::built(config, Vec::new())?;
+        let running = Appliance::built(config, Vec::new(), None)?;
         running.parts.readiness.set_ready();
         Ok(running)
     }
@@ -142,12 +145,31 @@ impl Appliance {
         config: Config,
         passed: Vec<PassedSocket>,
     ) -> Result<Running, ApplianceError> {
-        let running = Appliance::built(config, passed)?;
+        let running = Appliance::built(config, passed, None)?;
         turn_up::start(&running.parts);
         Ok(running)
     }
 
-    fn built(config: Config, passed: Vec<PassedSocket>) -> Result<Running, ApplianceError> {
+    /// Takes over from the process before this one, whose viewers are wanted here at once.
+    ///
+    /// # Errors
+    /// As [`Appliance::start`]; the other one serves on then.
+    pub fn start_after(
+        config: Config,
+        predecessor: &mut Predecessor,
+    ) -> Result<Running, ApplianceError> {
+        look_at_volumes(&config).map_err(ApplianceError::Settings)?;
+        let running = Appliance::built(config, Vec::new(), Some(predecessor))?;
+        running.parts.readiness.set_ready();
+        predecessor.say_serving().map_err(lost)?;
+        Ok(running)
+    }
+
+    fn built(
+        config: Config,
+        passed: Vec<PassedSocket>,
+        mut predecessor: Option<&mut Predecessor>,
+    ) -> Result<Running, ApplianceError> {
         let system = |what| move |source| ApplianceError::System { what, source };
         let fill_runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(config.threads.fill)
@@ -157,15 +179,25 @@ impl Appliance {
             .map_err(system("the fill runtime"))?;
         let (log, log_writer) =
             AccessLog::start(&log_settings(&config)).map_err(ApplianceError::Log)?;
+        if let Some(predecessor) = &predecessor {
+            predecessor.wait_for_volumes().map_err(lost)?;
+        }
         let parts = Arc::new(Parts::build(config, &fill_runtime, log)?);
+        let handed = match &mut predecessor {
+            Some(predecessor) => {
+                predecessor.listen(&parts).map_err(lost)?;
+                predecessor.take_sockets()
+            }
+            None => Vec::new(),
+        };
         let tls = tls(parts.live.certificates.clone())?;
         figures::register(&parts);
-        let Sockets { own, passed, admin, addresses, passed_kinds } =
-            Sockets::open(&parts.config, passed)?;
-        let (drain, close_admin) = (CancellationToken::new(), CancellationToken::new());
+        let Sockets { own, passed, admin, addresses, passed_kinds, all } =
+            Sockets::open(&parts.config, passed, handed)?;
+        let (stop, close_admin) = (Stop::default(), Stop::default());
         // Threads that run already when another cannot be started end again.
-        let guards = [drain.clone().drop_guard(), close_admin.clone().drop_guard()];
-        let workers = start_workers(&parts, own, passed, tls, &drain)?;
+        let guards = [&stop, &close_admin].map(|stop| stop.all.clone().drop_guard());
+        let workers = start_workers(&parts, own, passed, tls, &stop)?;
         let (ask, asked) = mpsc::channel(1);
         let admin = start_admin(&parts, admin, ask, &close_admin)?;
         for guard in guards {
@@ -180,10 +212,11 @@ impl Appliance {
             workers,
             admin,
             fill_runtime,
-            drain,
+            stop,
             close_admin,
             log_writer,
             asked,
+            sockets: Arc::new(Mutex::new(all)),
         })
     }
 }
@@ -251,8 +284,13 @@ impl Running {
         Reloads::new(self.parts.clone(), Bound { addresses, passed })
     }
 
-    /// Waits until somebody asks the admin listener for a reload. Safe to drop.
-    pub async fn asked_to_reload(&mut self) -> AskedReload {
+    /// What hands it over to another process, on any thread.
+    pub fn hand_over(&self) -> HandOver {
+        HandOver { parts: self.parts.clone(), sockets: self.sockets.clone() }
+    }
+
+    /// Waits until somebody asks the admin listener for a reload or an upgrade. Safe to drop.
+    pub async fn asked(&mut self) -> Asked {
         match self.asked.recv().await {
             Some(asked) => asked,
             // Without an admin listener nobody can.
@@ -265,14 +303,43 @@ impl Running {
         self.log_writer.reopen();
     }
 
+    /// Finishes what has begun, when another process serves: viewers are told to leave with their
+    /// next answer, and have for it as long as a connection may be idle. Then it drains. Blocks.
+    pub fn leave(mut self) {
+        self.refuse_asked();
+        self.parts.end_drain();
+        server::Phase::Leaving.at_least(&self.parts.phases);
+        self.stop.accepting.cancel();
+        self.close_sockets();
+        self.close_admin.all.cancel();
+        self.admin.take().into_iter().for_each(join);
+        // The other one needs the memory.
+        self.parts.ram.give_back();
+        let until = Instant::now() + self.parts.live.server.load().idle_timeout;
+        while figures::connections_open(&self.parts) > 0 && Instant::now() < until {
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        self.drain();
+    }
+
+    /// Who comes from now on is refused, or waits for who listens there too.
+    fn close_sockets(&self) {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Who waits for a reload, or asks for one now, is told that there is none.
+    fn refuse_asked(&mut self) {
+        self.asked.close();
+        while self.asked.try_recv().is_ok() {}
+    }
+
     /// Takes no more viewers, finishes what runs within the drain limit, and ends every thread.
     /// Blocks.
     pub fn drain(mut self) {
-        // Who waits for a reload, or asks for one now, is told that there is none.
-        self.asked.close();
-        while self.asked.try_recv().is_ok() {}
+        self.refuse_asked();
+        self.close_sockets();
         self.parts.end_drain();
-        self.drain.cancel();
+        self.stop.all.cancel();
         for worker in self.workers {
             join(worker);
         }
@@ -281,7 +348,7 @@ impl Running {
         filler.tasks.close();
         self.fill_runtime.block_on(filler.tasks.wait());
         self.fill_runtime.block_on(ssd::close(&self.parts.ssd, &self.parts.ssd_watch));
-        self.close_admin.cancel();
+        self.close_admin.all.cancel();
         if let Some(admin) = self.admin {
             join(admin);
         }
@@ -300,6 +367,11 @@ impl Running {
     }
 }
 
+/// The process before this one fell silent.
+fn lost(source: io::Error) -> ApplianceError {
+    ApplianceError::System { what: "what the process before this one hands over", source }
+}
+
 fn join(thread: JoinHandle<()>) {
     if thread.join().is_err() {
         tracing::error!("a thread panicked; its message is above");
@@ -308,4 +380,5 @@ fn join(thread: JoinHandle<()>) {
 
 /// What remains on the fill runtime when its tasks have ended is idle connections.
 const RUNTIME_ENDS_WITHIN: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const LOG_ENDS_WITHIN: Duration = Duration::from_secs(5);

@@ -1,64 +1,145 @@
-//! Every listening socket, bound or passed, before anyone accepts from it.
+//! Every listening socket, before anyone accepts from it: bound, passed by the service manager, or
+//! handed over by the process before this one.
 //!
 //! A kind of listener that was passed is not bound as well: the service manager holds its address.
 
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 
 use super::ApplianceError;
-use crate::config::{Config, ListenerKind};
-use crate::server::{self, ListenerName, PassedSocket};
+use crate::config::{Config, Listener, ListenerKind};
+use crate::server::{self, ListenerName, PassedSocket, ReusePort};
 
 /// Every listening socket, by who accepts from it.
+#[derive(Default)]
 pub(super) struct Sockets {
-    /// For each listener, one socket for each worker.
-    pub(super) own: Vec<(ListenerKind, Vec<TcpListener>)>,
+    /// For each listener, the sockets of each worker: one, unless another process had more workers.
+    pub(super) own: Vec<(ListenerKind, Vec<Vec<TcpListener>>)>,
     pub(super) passed: Vec<(ListenerKind, TcpListener)>,
     pub(super) admin: Vec<TcpListener>,
     pub(super) addresses: Vec<(ListenerKind, SocketAddr)>,
     /// What is written of these nobody binds.
     pub(super) passed_kinds: Vec<ListenerKind>,
+    /// All of them, for the process that follows.
+    pub(super) all: Vec<Handed>,
+}
+
+/// A listening socket that goes from one process to the next.
+#[derive(Debug)]
+pub(super) struct Handed {
+    /// For whom it is.
+    pub kind: ListenerKind,
+    /// Whose it is.
+    pub owner: Owner,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The socket.
+    pub listener: TcpListener,
+}
+
+/// Whose a listening socket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// The service manager's.
+    Manager,
+    /// Ours: bound for what is written so in the configuration, which may leave the port open.
+    Own(SocketAddr),
 }
 
 impl Sockets {
     pub(super) fn open(
         config: &Config,
         passed: Vec<PassedSocket>,
+        mut handed: Vec<Handed>,
     ) -> Result<Sockets, ApplianceError> {
-        let mut sockets = Sockets {
-            own: Vec::new(),
-            passed: Vec::new(),
-            admin: Vec::new(),
-            addresses: Vec::new(),
-            passed_kinds: Vec::new(),
-        };
+        let mut sockets = Sockets::default();
         for PassedSocket { name, address, listener } in passed {
             let kind = match name {
                 ListenerName::Http => ListenerKind::Http,
                 ListenerName::Https => ListenerKind::Https,
                 ListenerName::Admin => ListenerKind::Admin,
             };
-            sockets.passed_kinds.push(kind);
-            sockets.addresses.push((kind, address));
-            match kind {
-                ListenerKind::Admin => sockets.admin.push(listener),
-                _ => sockets.passed.push((kind, listener)),
-            }
+            sockets.take_passed(kind, address, listener)?;
+        }
+        for one in handed.extract_if(.., |one| one.owner == Owner::Manager) {
+            sockets.take_passed(one.kind, one.address, one.listener)?;
         }
         for listener in &config.listeners {
             if sockets.passed_kinds.contains(&listener.kind) {
                 continue;
             }
-            let count =
-                if listener.kind == ListenerKind::Admin { 1 } else { config.threads.workers };
-            let failed = |source| ApplianceError::Bind { address: listener.address, source };
-            let mut group = server::bind_group(listener.address, count).map_err(failed)?;
-            let address = group[0].local_addr().map_err(failed)?;
-            sockets.addresses.push((listener.kind, address));
-            match listener.kind {
-                ListenerKind::Admin => sockets.admin.append(&mut group),
-                kind => sockets.own.push((kind, group)),
-            }
+            let is_for_it = |one: &mut Handed| {
+                let is_there =
+                    one.owner == Owner::Own(listener.address) || one.address == listener.address;
+                one.kind == listener.kind && is_there
+            };
+            let group = handed.extract_if(.., |one| is_for_it(one));
+            let group = group.map(|one| one.listener).collect();
+            sockets.take_own(config, listener, group)?;
         }
         Ok(sockets)
+    }
+
+    fn take_passed(
+        &mut self,
+        kind: ListenerKind,
+        address: SocketAddr,
+        listener: TcpListener,
+    ) -> Result<(), ApplianceError> {
+        self.passed_kinds.push(kind);
+        self.addresses.push((kind, address));
+        self.keep(kind, Owner::Manager, address, &listener)?;
+        match kind {
+            ListenerKind::Admin => self.admin.push(listener),
+            _ => self.passed.push((kind, listener)),
+        }
+        Ok(())
+    }
+
+    /// One socket for each worker at least, bound unless they are there.
+    fn take_own(
+        &mut self,
+        config: &Config,
+        listener: &Listener,
+        mut group: Vec<TcpListener>,
+    ) -> Result<(), ApplianceError> {
+        let kind = listener.kind;
+        let count = if kind == ListenerKind::Admin { 1 } else { config.threads.workers };
+        let failed = |source| ApplianceError::Bind { address: listener.address, source };
+        if group.is_empty() {
+            group = server::bind_group(listener.address, count).map_err(failed)?;
+        }
+        let address = group[0].local_addr().map_err(failed)?;
+        while group.len() < count {
+            group.push(server::bind(address, ReusePort::Shared).map_err(failed)?);
+        }
+        self.addresses.push((kind, address));
+        for one in &group {
+            self.keep(kind, Owner::Own(listener.address), address, one)?;
+        }
+        if kind == ListenerKind::Admin {
+            self.admin.append(&mut group);
+            return Ok(());
+        }
+        let mut workers: Vec<Vec<TcpListener>> = (0..count).map(|_| Vec::new()).collect();
+        // Each is accepted from: what waits in one nobody looks at would wait for ever.
+        for (number, one) in group.into_iter().enumerate() {
+            workers[number % count].push(one);
+        }
+        self.own.push((kind, workers));
+        Ok(())
+    }
+
+    fn keep(
+        &mut self,
+        kind: ListenerKind,
+        owner: Owner,
+        address: SocketAddr,
+        listener: &TcpListener,
+    ) -> Result<(), ApplianceError> {
+        let failed = |source: io::Error| ApplianceError::Bind { address, source };
+        let listener = listener.try_clone().map_err(failed)?;
+        self.all.push(Handed { kind, owner, address, listener });
+        Ok(())
     }
 }

@@ -246,6 +246,25 @@ pub(super) async fn close(ssd: &Ssd, watch: &Watch) {
     }
 }
 
+/// Writes what is known of every volume, and lets the process that follows have them. They can be
+/// read on.
+pub(super) async fn hand_over(ssd: &Ssd, watch: &Watch) {
+    watch.end().await;
+    for tier_volume in ssd.volumes().all() {
+        let Some(volume) = tier_volume.opened() else { continue };
+        if timeout(CLOSED_WITHIN, volume.hand_over()).await.is_err() {
+            tracing::warn!("volume {} is not handed over in time", tier_volume.name);
+        }
+    }
+}
+
+/// A volume that is on its way yet, if there is one.
+pub(super) fn on_its_way(ssd: &Ssd) -> Option<&str> {
+    let mut all = ssd.volumes().all().iter();
+    let one = all.find(|one| one.opened().is_none() && one.left_out().is_none());
+    one.map(|one| one.name.as_str())
+}
+
 /// What the tier takes in memory beside its index: what admission has seen, twice while it is
 /// saved, and the shadow caches.
 pub(super) fn beside_index_bytes(config: &Config) -> u64 {

@@ -13,7 +13,6 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::runtime::LocalRuntime;
 use tokio::sync::{Semaphore, mpsc};
-use tokio_util::sync::CancellationToken;
 
 use super::parts::{Parts, server_settings};
 use super::{ApplianceError, explain, figures};
@@ -22,9 +21,11 @@ use crate::control::api::Admin;
 use crate::control::drain::Drainer;
 use crate::control::explained::Explaining;
 use crate::control::purge::Purger;
-use crate::control::reload::{AskedReload, Reloader};
+use crate::control::reload::{Asked, Reloader};
 use crate::limits::ADMIN_CONNECTIONS_MAX;
-use crate::server::{self, HandedOver, Inbox, Phases, ServerContext, ServerSettings, Source, Tls};
+use crate::server::{
+    self, HandedOver, Inbox, Phases, ServerContext, ServerSettings, Source, Stop, Tls,
+};
 
 /// What one worker accepts from.
 type Sources = Vec<(ListenerKind, WorkerSource)>;
@@ -36,16 +37,17 @@ enum WorkerSource {
 
 pub(super) fn start_workers(
     parts: &Arc<Parts>,
-    own: Vec<(ListenerKind, Vec<TcpListener>)>,
+    own: Vec<(ListenerKind, Vec<Vec<TcpListener>>)>,
     passed: Vec<(ListenerKind, TcpListener)>,
     tls: Option<Tls>,
-    drain: &CancellationToken,
+    stop: &Stop,
 ) -> Result<Vec<JoinHandle<()>>, ApplianceError> {
     let count = parts.config.threads.workers;
     let mut sources: Vec<Sources> = (0..count).map(|_| Vec::new()).collect();
     for (kind, group) in own {
-        for (worker, listener) in group.into_iter().enumerate() {
-            sources[worker].push((kind, WorkerSource::Own(listener)));
+        for (worker, listeners) in group.into_iter().enumerate() {
+            let own = listeners.into_iter().map(|one| (kind, WorkerSource::Own(one)));
+            sources[worker].extend(own);
         }
     }
     let mut threads = Vec::new();
@@ -56,24 +58,18 @@ pub(super) fn start_workers(
             inboxes.push(inbox);
             sources.push((kind, WorkerSource::HandedOver(handed_over)));
         }
-        threads.push(start_acceptor(parts, listener, inboxes, drain)?);
+        threads.push(start_acceptor(parts, listener, inboxes, stop)?);
     }
     for (worker, sources) in sources.into_iter().enumerate() {
-        let (parts, tls, drain) = (parts.clone(), tls.clone(), drain.clone());
-        let work = move || work(worker, &parts, sources, tls, drain);
+        let (parts, tls, stop) = (parts.clone(), tls.clone(), stop.clone());
+        let work = move || work(worker, &parts, sources, tls, stop);
         threads.push(spawn(format!("worker-{worker}"), work)?);
     }
     Ok(threads)
 }
 
 /// One worker: every listener's share of viewers, on a runtime of its own.
-fn work(
-    worker: usize,
-    parts: &Arc<Parts>,
-    sources: Sources,
-    tls: Option<Tls>,
-    drain: CancellationToken,
-) {
+fn work(worker: usize, parts: &Arc<Parts>, sources: Sources, tls: Option<Tls>, stop: Stop) {
     let runtime = LocalRuntime::new().expect("a runtime of one thread needs an epoll descriptor");
     runtime.block_on(async {
         let delivery = Rc::new(parts.delivery());
@@ -91,7 +87,7 @@ fn work(
                 tls,
                 delivery.clone(),
                 context.clone(),
-                drain.clone(),
+                stop.clone(),
             ));
         }
         while serving.join_next().await.is_some() {}
@@ -102,12 +98,12 @@ fn start_acceptor(
     parts: &Arc<Parts>,
     listener: TcpListener,
     inboxes: Vec<Inbox>,
-    drain: &CancellationToken,
+    stop: &Stop,
 ) -> Result<JoinHandle<()>, ApplianceError> {
-    let (permits, drain) = (parts.permits.clone(), drain.clone());
+    let (permits, stop) = (parts.permits.clone(), stop.clone());
     spawn("acceptor".to_owned(), move || {
         let runtime = LocalRuntime::new().expect("a runtime of one thread needs a descriptor");
-        let accepting = server::hand_over(listener, inboxes, permits, drain);
+        let accepting = server::hand_over(listener, inboxes, permits, stop);
         if let Err(error) = runtime.block_on(accepting) {
             tracing::error!("a passed socket cannot be accepted from: {error}");
         }
@@ -117,8 +113,8 @@ fn start_acceptor(
 pub(super) fn start_admin(
     parts: &Arc<Parts>,
     listeners: Vec<TcpListener>,
-    ask: mpsc::Sender<AskedReload>,
-    close: &CancellationToken,
+    ask: mpsc::Sender<Asked>,
+    close: &Stop,
 ) -> Result<Option<JoinHandle<()>>, ApplianceError> {
     if listeners.is_empty() {
         return Ok(None);

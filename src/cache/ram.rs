@@ -169,6 +169,13 @@ impl Ram {
         {}
     }
 
+    /// Keeps as little as it can from now on, and lets the system have its memory as it is freed.
+    pub fn give_back(&self) {
+        self.slots.return_what_is_free();
+        self.resize(0);
+        self.evict(u64::MAX);
+    }
+
     /// The pieces held of the first `blocks` blocks of a version, without counting as a use.
     pub fn held(&self, version: VersionId, blocks: u32) -> Vec<(u32, PieceMap)> {
         let block = |index| Some((index, self.peek(&BlockKey { version, index })?.pieces()));

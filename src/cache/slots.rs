@@ -13,11 +13,11 @@ use std::any::Any;
 use std::fmt;
 use std::io;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
-use memmap2::MmapRaw;
+use memmap2::{MmapRaw, UncheckedAdvice};
 
 use crate::cache::places::{Place, Places, rounded};
 use crate::limits::{PIECE_SIZE_BYTES, SLOT_SIZE_BYTES};
@@ -33,6 +33,8 @@ pub(super) struct Slots {
     places: Mutex<Places>,
     /// By piece of the mapping: how many allocations and pins keep it. Cells are not counted.
     holders: Box<[AtomicU32]>,
+    /// Whether free memory is the system's again.
+    returns: AtomicBool,
 }
 
 impl Slots {
@@ -45,7 +47,8 @@ impl Slots {
         }
         let mapping = map_memory(slots as usize * SLOT)?;
         let holders = (0..slots as usize * (SLOT / PIECE)).map(|_| AtomicU32::new(0)).collect();
-        Ok(Arc::new(Slots { mapping, places: Mutex::new(Places::new(slots)), holders }))
+        let (places, returns) = (Mutex::new(Places::new(slots)), AtomicBool::new(false));
+        Ok(Arc::new(Slots { mapping, places, holders, returns }))
     }
 
     /// Room for `bytes` consecutive bytes, at least one and at most a slot.
@@ -138,9 +141,24 @@ impl Slots {
     }
 
     fn give_back(&self, place: Place) {
-        if place.bytes > 0 {
-            self.places().give_back(place);
+        if place.bytes == 0 {
+            return;
         }
+        if place.bytes >= PIECE && self.returns.load(Ordering::Relaxed) {
+            // SAFETY: nobody holds the place any more, and nobody has it before the next line: what
+            // is in it is nobody's.
+            let returned = unsafe {
+                let how = UncheckedAdvice::DontNeed;
+                self.mapping.unchecked_advise_range(how, place.start, place.bytes)
+            };
+            returned.expect("a part of the mapping can be returned");
+        }
+        self.places().give_back(place);
+    }
+
+    /// What becomes free from now on is the system's.
+    pub(super) fn return_what_is_free(&self) {
+        self.returns.store(true, Ordering::Relaxed);
     }
 
     /// The size of the mapping.

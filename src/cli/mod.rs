@@ -21,6 +21,7 @@ mod purge;
 mod reload;
 mod serve;
 mod status;
+mod upgrade;
 mod volume;
 
 /// The configuration that is meant where none is named.
@@ -43,6 +44,7 @@ Examples:
   tidegate purge https://video.example.com/film/a.m3u8
   tidegate reload
   tidegate drain --wait
+  tidegate upgrade
   tidegate volume inspect /dev/disk/by-id/nvme-EXAMPLE
 
 Exit codes: 0 done, 1 failed, 64 misused (the command line, or a fault in the configuration)";
@@ -67,6 +69,7 @@ enum Command {
     Reload(reload::Args),
     Drain(drain::Args),
     Undrain(drain::BackArgs),
+    Upgrade(upgrade::Args),
     Volume(volume::Args),
     #[cfg(feature = "demo")]
     Demo(demo::Args),
@@ -83,6 +86,7 @@ impl Command {
             Command::Purge(args) => print(&purge::run(&args)?),
             Command::Reload(args) => print(&reload::run(&args)?),
             Command::Drain(args) => drain::run(&args),
+            Command::Upgrade(args) => print(&upgrade::run(&args)?),
             Command::Undrain(args) => print(&drain::take_back(&args)?),
             Command::Volume(args) => volume::run(&args),
             #[cfg(feature = "demo")]

@@ -2,13 +2,17 @@
 //!
 //! Everything in the configuration is checked before a port is bound. Readiness is told to the
 //! service manager; SIGTERM and SIGINT drain within the limit set and exit 0, SIGHUP reopens the
-//! access log and reads the configuration again.
+//! access log and reads the configuration again, SIGUSR2 has the binary of now take over.
 
+use std::env;
+use std::ffi::OsStr;
 use std::io::IsTerminal;
 use std::mem::take;
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
@@ -21,8 +25,12 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use super::{Failure, USUAL_CONFIG};
-use crate::appliance::{Appliance, ApplianceError, ReloadError, Reloads, Running};
+use crate::appliance::{
+    Appliance, ApplianceError, HandOver, Predecessor, ReloadError, Reloads, Running, Successor,
+    TakeoverError,
+};
 use crate::config::{self, Change, Config, Counts, LogLevel};
+use crate::control::reload::{Asked, Order};
 use crate::limits::LOG_LINES_WAITING_MAX;
 use crate::server::{PassedSocket, take_passed_sockets};
 
@@ -32,7 +40,8 @@ Examples:
   TIDEGATE_LOG=tidegate=debug tidegate serve --config tidegate.toml
 
 SIGTERM and SIGINT drain and end with exit code 0. SIGHUP opens the access log's file anew and
-reads the configuration again, as `tidegate reload` has it done; one with a fault changes nothing.";
+reads the configuration again, as `tidegate reload` has it done; one with a fault changes nothing.
+SIGUSR2 has the binary that is now where this one was started from take over: `tidegate upgrade`.";
 
 /// Serve viewers until told to stop
 #[derive(Debug, clap::Args)]
@@ -43,27 +52,52 @@ pub(super) struct Args {
     config: PathBuf,
 }
 
-/// Serves until a signal says stop.
+/// Serves until a signal says stop, or another process serves.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let lost = |error| Failure::Failed(format!("nothing is handed over: {error}"));
+    let mut predecessor = Predecessor::found().map_err(lost)?;
+    let ended = started(args, predecessor.as_mut());
+    if let (Err(failure), Some(predecessor)) = (&ended, &predecessor) {
+        predecessor.say_failed(&failure.to_string());
+    }
+    let (mut running, told) = ended?;
+    match wait_for_stop(&mut running, &told)? {
+        Stop::Wanted => {
+            notify(&[NotifyState::Stopping]);
+            tracing::info!("draining");
+            running.drain();
+            tracing::info!("drained");
+        }
+        Stop::Followed(Successor { pid, version }) => {
+            tracing::info!("process {pid} serves, version {version}: what has begun is finished");
+            notify(&[NotifyState::MainPid(pid)]);
+            running.leave();
+            tracing::info!("what had begun is finished");
+        }
+    }
+    Ok(())
+}
+
+fn started(args: &Args, predecessor: Option<&mut Predecessor>) -> Result<(Running, Told), Failure> {
     let config = config::load(&args.config).map_err(|e| Failure::Misused(e.to_string()))?;
     let passed = take_passed_sockets().map_err(|e| Failure::Misused(e.to_string()))?;
-    let inherited: Vec<SocketAddr> = inherited(&config, &passed);
+    let mut inherited: Vec<SocketAddr> = inherited(&config, &passed);
+    inherited.extend(predecessor.iter().flat_map(|one| one.addresses()));
     config.try_ports(&inherited).map_err(|e| Failure::Misused(e.to_string()))?;
     let told = log_to_stderr(config.log.level);
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
     raise_descriptor_limit();
-    let mut running = Appliance::start_with(config, passed).map_err(|error| match error {
+    let running = match predecessor {
+        Some(predecessor) => Appliance::start_after(config, predecessor),
+        None => Appliance::start_with(config, passed),
+    };
+    let running = running.map_err(|error| match error {
         ApplianceError::Settings(fault) => Failure::Misused(fault.to_string()),
         error => Failure::Failed(format!("tidegate: {error}")),
     })?;
-    wait_for_stop(&mut running, &told)?;
-    notify(&[NotifyState::Stopping]);
-    tracing::info!("draining");
-    running.drain();
-    tracing::info!("drained");
-    Ok(())
+    Ok((running, told))
 }
 
 /// The configured addresses of a kind that the service manager passes sockets of are not ours to
@@ -143,47 +177,71 @@ fn notify(states: &[NotifyState<'_>]) {
     }
 }
 
-/// Says that it is ready when signals are taken: who is told may send one at once. Reloads when it
-/// is asked to.
-fn wait_for_stop(running: &mut Running, told: &Told) -> Result<(), Failure> {
+/// Why it serves no longer.
+enum Stop {
+    /// Somebody said so.
+    Wanted,
+    /// Another process does.
+    Followed(Successor),
+}
+
+/// Says that it is ready when signals are taken: who is told may send one at once. Reloads, and has
+/// another process take over, when it is asked to.
+fn wait_for_stop(running: &mut Running, told: &Told) -> Result<Stop, Failure> {
     let failed = |error| Failure::Failed(format!("signals cannot be waited for: {error}"));
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let (reloads, levels) = (running.reloads(), told.filter.clone());
     let reload = move || reload(&reloads, levels.as_ref());
+    let (hand_over, own) = (running.hand_over(), own_binary());
+    let upgrade = move || upgrade(&hand_over, &own);
     let stopped = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
         let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
+        let mut usr2 = signal(SignalKind::user_defined2()).map_err(failed)?;
         announce(running);
         notify(&[NotifyState::Ready]);
         // A disk that hangs may hold it up, and nobody who says stop.
-        let mut reloading: Option<JoinHandle<()>> = None;
+        let mut working: Option<JoinHandle<Option<Successor>>> = None;
         let mut is_due = false;
         loop {
-            let reload = reload.clone();
-            if reloading.is_none() && take(&mut is_due) {
+            let (reload, upgrade) = (reload.clone(), upgrade.clone());
+            if working.is_none() && take(&mut is_due) {
                 // Told in the log.
                 let reload = reload.clone();
-                reloading = Some(spawn_blocking(move || drop(reload())));
+                working = Some(spawn_blocking(move || none(reload())));
             }
-            let is_free = reloading.is_none();
+            let is_free = working.is_none();
             tokio::select! {
-                _ = terminate.recv() => return Ok(()),
-                _ = interrupt.recv() => return Ok(()),
+                _ = terminate.recv() => return Ok(Stop::Wanted),
+                _ = interrupt.recv() => return Ok(Stop::Wanted),
                 _ = hangup.recv() => {
                     running.reopen_log();
                     is_due = true;
                 }
-                asked = running.asked_to_reload(), if is_free => {
-                    // Who asked may have left.
-                    reloading = Some(spawn_blocking(move || drop(asked.send(reload()))));
+                _ = usr2.recv(), if is_free => {
+                    // Told in the log.
+                    working = Some(spawn_blocking(move || upgrade().0));
                 }
-                ended = ended(&mut reloading), if !is_free => {
-                    if let Err(error) = ended {
-                        tracing::error!("a reload broke off: {error}");
+                Asked { order, tell } = running.asked(), if is_free => {
+                    // Who asked may have left.
+                    working = Some(spawn_blocking(move || match order {
+                        Order::Reload => none(tell.send(reload())),
+                        Order::Upgrade => {
+                            let (followed, told) = upgrade();
+                            let _ = tell.send(told);
+                            followed
+                        }
+                    }));
+                }
+                ended = ended(&mut working), if !is_free => {
+                    working = None;
+                    match ended {
+                        Ok(None) => {}
+                        Ok(Some(successor)) => return Ok(Stop::Followed(successor)),
+                        Err(error) => tracing::error!("what was asked for broke off: {error}"),
                     }
-                    reloading = None;
                 }
             }
         }
@@ -192,10 +250,17 @@ fn wait_for_stop(running: &mut Running, told: &Told) -> Result<(), Failure> {
     stopped
 }
 
+/// Whatever came of it, nobody follows.
+fn none<T>(_: T) -> Option<Successor> {
+    None
+}
+
 /// Of none there is no end.
-async fn ended(reloading: &mut Option<JoinHandle<()>>) -> Result<(), JoinError> {
-    match reloading {
-        Some(reloading) => reloading.await,
+async fn ended(
+    working: &mut Option<JoinHandle<Option<Successor>>>,
+) -> Result<Option<Successor>, JoinError> {
+    match working {
+        Some(working) => working.await,
         None => std::future::pending().await,
     }
 }
@@ -233,6 +298,52 @@ fn reload(reloads: &Reloads, levels: Option<&Levels>) -> Result<Value, String> {
     };
     notify(&[NotifyState::Ready]);
     reloaded
+}
+
+/// Has the binary take over that is now where this one was started from: who follows, if anybody
+/// does, and what is told of it.
+fn upgrade(hand_over: &HandOver, own: &Path) -> (Option<Successor>, Result<Value, String>) {
+    let command = |binary: &Path| {
+        let mut command = Command::new(binary);
+        command.args(env::args_os().skip(1));
+        command
+    };
+    let failed = match hand_over.to(command(own)) {
+        Ok(successor) => {
+            let Successor { pid, version } = &successor;
+            let before = env!("CARGO_PKG_VERSION");
+            let told = json!({ "pid": pid, "version": version, "version_before": before });
+            return (Some(successor), Ok(told));
+        }
+        Err(error) => error,
+    };
+    tracing::error!("not upgraded: {failed}");
+    let is_broken = matches!(failed, TakeoverError::Broken(_));
+    // It had the volumes: a process of this version gets them back.
+    let again = is_broken.then(|| hand_over.to(command(Path::new(OURS))));
+    let followed = match again {
+        Some(Err(error)) => {
+            tracing::error!(
+                "and this version cannot follow itself: {error}; nothing is written to volumes \
+                 any more, restart the service"
+            );
+            None
+        }
+        again => again.and_then(Result::ok),
+    };
+    (followed, Err(failed.to_string()))
+}
+
+/// The binary of this process, wherever it was moved.
+const OURS: &str = "/proc/self/exe";
+
+/// Where this process was started from; what is there now may be another binary.
+fn own_binary() -> PathBuf {
+    let Ok(path) = env::current_exe() else { return PathBuf::from(OURS) };
+    let name = path.as_os_str().as_bytes();
+    // So the kernel names what was replaced before this process began.
+    let name = name.strip_suffix(b" (deleted)").unwrap_or(name);
+    PathBuf::from(OsStr::from_bytes(name))
 }
 
 /// What came of it; one that panics is refused, and viewers are served on.

@@ -29,6 +29,11 @@ pub enum ListenerKind {
 impl ListenerKind {
     const ALL: [ListenerKind; 3] = [ListenerKind::Http, ListenerKind::Https, ListenerKind::Admin];
 
+    /// The one of this name.
+    pub fn named(name: &str) -> Option<ListenerKind> {
+        ListenerKind::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
     /// Its setting's name, which is also the name systemd gives its sockets.
     pub fn name(self) -> &'static str {
         match self {

@@ -1,8 +1,8 @@
 //! What the admin listener answers: metrics, health, status, explanations. Only here are its codes
 //! chosen.
 //!
-//! Read-only: GET and HEAD, but for `/purge`, `/reload`, `/drain` and `/undrain`, which files of
-//! these names answer. Nothing here waits for a viewer or a fill, and nothing but an explanation, a
+//! Read-only: GET and HEAD, but for `/purge`, `/reload`, `/upgrade`, `/drain` and `/undrain`, which
+//! files of these names answer. Nothing here waits for a viewer or a fill, and nothing but an explanation, a
 //! purge or a reload for a disk, so it answers while the appliance is overloaded.
 
 use std::rc::Rc;
@@ -22,7 +22,7 @@ use serde::Serialize;
 use super::drain::Drainer;
 use super::explained::{ExplainSource, Unexplained};
 use super::purge::{AskedBody, Purger, Said, refusal};
-use super::reload::{From, Reloader};
+use super::reload::{From, Order, Reloader};
 use super::status::{Status, StatusSource};
 use super::{Phase, Readiness};
 use crate::metrics::{Format, Metrics};
@@ -67,7 +67,11 @@ impl Admin {
             "/drain" | "/undrain" => return told(self.drainer.answer(request, from).await),
             "/reload" => {
                 let (method, fields) = (request.method(), request.headers());
-                return told(self.reloader.answer(method, fields, from).await);
+                return told(self.reloader.answer(Order::Reload, method, fields, from).await);
+            }
+            "/upgrade" => {
+                let (method, fields) = (request.method(), request.headers());
+                return told(self.reloader.answer(Order::Upgrade, method, fields, from).await);
             }
             _ => {}
         }

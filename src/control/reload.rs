@@ -1,5 +1,6 @@
-//! `POST /reload`: has the configuration read again, by who bears the token; where there is none,
-//! by who asks from this machine. Only here are its codes chosen.
+//! `POST /reload` and `POST /upgrade`: has the configuration read again, or another process take
+//! over, by who bears the token; where there is none, by who asks from this machine. Only here are
+//! their codes chosen.
 //!
 //! A page that a browser of this machine shows cannot ask: it may not send JSON unasked.
 
@@ -17,13 +18,27 @@ use super::api::JSON;
 use super::purge::{Said, admit, refusal};
 use crate::purge::Token;
 
-/// A reload that was asked for, and who waits for what it changes, or why it was refused.
-pub type AskedReload = oneshot::Sender<Result<Value, String>>;
+/// What the process itself is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// To read its configuration again.
+    Reload,
+    /// To have the binary of now take over.
+    Upgrade,
+}
 
-/// Asks for reloads on behalf of who may.
+/// Something that was asked for, and who waits for what came of it, or why nothing did.
+pub struct Asked {
+    /// What.
+    pub order: Order,
+    /// Who waits.
+    pub tell: oneshot::Sender<Result<Value, String>>,
+}
+
+/// Asks for reloads and upgrades on behalf of who may.
 pub struct Reloader {
-    /// Who reloads, one at a time.
-    pub ask: mpsc::Sender<AskedReload>,
+    /// Who does it, one at a time.
+    pub ask: mpsc::Sender<Asked>,
     /// Who bears it may; `None`: who asks from this machine.
     pub token: Arc<ArcSwapOption<Token>>,
 }
@@ -39,16 +54,35 @@ pub enum From {
 
 impl Reloader {
     /// Answers one request. Dropping it midway is safe: what was begun is done.
-    pub(super) async fn answer(&self, method: &Method, fields: &HeaderMap, from: From) -> Said {
-        self.reload(method, fields, from).await.unwrap_or_else(|refusal| refusal)
+    pub(super) async fn answer(
+        &self,
+        order: Order,
+        method: &Method,
+        fields: &HeaderMap,
+        from: From,
+    ) -> Said {
+        self.have_done(order, method, fields, from).await.unwrap_or_else(|refusal| refusal)
     }
 
-    async fn reload(&self, method: &Method, fields: &HeaderMap, from: From) -> Result<Said, Said> {
+    async fn have_done(
+        &self,
+        order: Order,
+        method: &Method,
+        fields: &HeaderMap,
+        from: From,
+    ) -> Result<Said, Said> {
         may(&self.token.load(), method, fields, from)?;
-        let busy = |_| refusal(StatusCode::SERVICE_UNAVAILABLE, "it reloads already, or ends");
+        let busy = |_| {
+            let text = "it reloads or is being replaced already, or ends";
+            refusal(StatusCode::SERVICE_UNAVAILABLE, text)
+        };
         let (tell, told) = oneshot::channel();
-        self.ask.try_send(tell).map_err(|error| busy(error.to_string()))?;
-        match timeout(RELOADED_WITHIN, told).await {
+        self.ask.try_send(Asked { order, tell }).map_err(|error| busy(error.to_string()))?;
+        let within = match order {
+            Order::Reload => RELOADED_WITHIN,
+            Order::Upgrade => UPGRADED_WITHIN,
+        };
+        match timeout(within, told).await {
             Ok(Ok(Ok(changes))) => Ok((StatusCode::OK, changes)),
             Ok(Ok(Err(why))) => Err(refusal(StatusCode::UNPROCESSABLE_ENTITY, &why)),
             Ok(Err(closed)) => Err(busy(closed.to_string())),
@@ -89,3 +123,5 @@ pub(super) fn may(
 
 /// A disk or a resolver that takes longer hangs.
 pub const RELOADED_WITHIN: Duration = Duration::from_secs(30);
+/// What the two processes give each other, and once more where the first attempt fails late.
+pub const UPGRADED_WITHIN: Duration = Duration::from_secs(300);

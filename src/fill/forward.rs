@@ -92,11 +92,18 @@ impl Filler {
             });
             let ended: Vec<ObjectKey> = named.chain([key.clone()]).collect();
             self.end(&ended).await;
+            if self.purges.end_objects_elsewhere(&ended).await.is_err() {
+                tracing::warn!(
+                    "what an unsafe request ended is not yet known to have ended in the process \
+                     that is being replaced"
+                );
+            }
         }
         Ok(answer)
     }
 
-    async fn end(&self, keys: &[ObjectKey]) {
+    /// Forgets objects, for good.
+    pub async fn end(&self, keys: &[ObjectKey]) {
         for key in keys {
             self.purges.invalidate(key);
             self.ssd.forget(key, || self.heads.forget_all(key));

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::oneshot;
 
 use super::Purges;
+use super::elsewhere::Ending;
 use super::journal::Journal;
 use super::scope::{Hardness, Kind, Scope};
 use super::table::{Purge, Table, UNKNOWN_SINCE};
@@ -114,7 +115,9 @@ impl Purges {
                 TrySendError::Disconnected(_) => PurgeError::Draining,
             })?;
         }
-        done.await.unwrap_or(Err(PurgeError::Draining))
+        let purged = done.await.unwrap_or(Err(PurgeError::Draining))?;
+        self.end_elsewhere(Ending::All).await?;
+        Ok(purged)
     }
 }
 

@@ -6,6 +6,7 @@
 //! costs one comparison unless there was a purge since the last time. Always holds: a purge that
 //! was acknowledged is in the journal, if there is one, and covers what it names from then on.
 
+pub mod elsewhere;
 pub mod fuzz;
 mod invalidation;
 mod journal;
@@ -23,6 +24,9 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwapOption;
+
+use self::elsewhere::Elsewhere;
 use self::invalidation::Marks;
 use self::journal::Journal;
 use self::keeper::{Figures, Job};
@@ -98,6 +102,7 @@ pub struct Purges {
     marks: Marks,
     figures: Figures,
     jobs: Mutex<Option<SyncSender<Job>>>,
+    elsewhere: ArcSwapOption<Elsewhere>,
 }
 
 impl Purges {
@@ -122,6 +127,7 @@ impl Purges {
             marks: Marks::new(),
             figures: Figures::default(),
             jobs: Mutex::default(),
+            elsewhere: ArcSwapOption::empty(),
         };
         if let Some(read) = read {
             (purges.journal, purges.forgot) = (read.id, read.forgot);

@@ -15,10 +15,9 @@ use rustix::net::SocketFlags;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::Interest;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::{ConnectionCounts, ServerContext, transport};
+use super::{ConnectionCounts, ServerContext, Stop, transport};
 use crate::limits::{HANDED_OVER_WAITING_MAX, LISTEN_BACKLOG};
 
 /// Whether other listeners of this process may share the port.
@@ -84,6 +83,11 @@ impl Source {
     /// From [`hand_over`].
     pub fn handed_over(connections: HandedOver) -> Source {
         Source(Kind::HandedOver(connections))
+    }
+
+    /// Whether somebody else accepts.
+    pub(super) fn is_handed_over(&self) -> bool {
+        matches!(self.0, Kind::HandedOver(_))
     }
 
     /// The next connection; `None` when there will be no more. Dropping it midway loses none.
@@ -243,7 +247,7 @@ pub fn inbox(counts: Arc<ConnectionCounts>) -> (Inbox, HandedOver) {
     (Inbox { connections, counts }, HandedOver(handed_over))
 }
 
-/// Accepts for all workers until `drain` is cancelled or the workers are gone.
+/// Accepts for all workers until it is to stop accepting or the workers are gone.
 ///
 /// Dropping it midway loses at most the connection in hand.
 ///
@@ -253,7 +257,7 @@ pub async fn hand_over(
     listener: TcpListener,
     workers: Vec<Inbox>,
     permits: Arc<Semaphore>,
-    drain: CancellationToken,
+    stop: Stop,
 ) -> io::Result<()> {
     let mut listener = Listener::new(listener)?;
     let failures = Arc::clone(&workers.first().ok_or(io::ErrorKind::InvalidInput)?.counts);
@@ -268,7 +272,7 @@ pub async fn hand_over(
     };
     tokio::select! {
         biased;
-        () = drain.cancelled() => {}
+        () = stop.accepting.cancelled() => {}
         () = accept_all => {}
     }
     Ok(())

@@ -36,12 +36,11 @@ use hyper::body::Incoming;
 use hyper::{Request, Response};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use connection::leave;
 pub use listener::{HandedOver, Inbox, ReusePort, Source, bind, bind_group, hand_over, inbox};
-pub use phase::{Phase, Phases};
+pub use phase::{Phase, Phases, Stop};
 pub use systemd::{ListenerName, PassedSocket, PassedSocketError, take_passed_sockets};
 pub use tls::{Choose, Tls};
 
@@ -225,25 +224,30 @@ pub struct ServerContext {
     pub phases: Phases,
 }
 
-/// Accepts and serves connections until `drain` is cancelled, and returns when all of them are
-/// done.
+/// Accepts and serves connections until it is to stop, and returns when all of them are done.
 ///
-/// Draining stops accepting, lets running responses finish (HTTP/1: then closes, HTTP/2: GOAWAY)
-/// and cuts what is left after `drain_timeout`. Run it to its end: dropped midway, it leaves its
+/// Where accepting stops first, connections go on until they end by themselves or all is to stop.
+/// Then running responses finish (HTTP/1: then closes, HTTP/2: GOAWAY), and what is left after
+/// `drain_timeout` is cut. Run it to its end: dropped midway, it leaves its
 /// connections running without an owner.
 pub async fn serve<H: Handler>(
     source: Source,
     tls: Option<Tls>,
     handler: Rc<H>,
     context: Arc<ServerContext>,
-    drain: CancellationToken,
+    stop: Stop,
 ) {
     let tasks = TaskTracker::new();
     let server = Rc::new(connection::Server::new(handler, tls, context, tasks.clone()));
 
-    accept_until(source, &server, &drain).await;
+    accept_until(source, &server, &stop).await;
 
     tasks.close();
+    tokio::select! {
+        biased;
+        () = stop.all.cancelled() => {}
+        () = tasks.wait() => return,
+    }
     Phase::Draining.at_least(&server.context.phases);
     let deadline = Instant::now() + server.context.settings.load().drain_timeout;
     if timeout_at(deadline, tasks.wait()).await.is_err() {
@@ -257,12 +261,14 @@ pub async fn serve<H: Handler>(
 async fn accept_until<H: Handler>(
     mut source: Source,
     server: &Rc<connection::Server<H>>,
-    drain: &CancellationToken,
+    stop: &Stop,
 ) {
+    let at_once = if source.is_handed_over() { &stop.all } else { &stop.accepting };
     loop {
         let accepted = tokio::select! {
             biased;
-            () = drain.cancelled() => break,
+            // Who hands over stops by himself, and what he has handed over is still served.
+            () = at_once.cancelled() => break,
             accepted = source.accept(&server.context) => accepted,
         };
         let Some(accepted) = accepted else { break };

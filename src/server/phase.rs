@@ -1,6 +1,7 @@
 //! What is wanted of all connections at once: that they stay, that they leave, that they are gone.
 
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// What is wanted of viewers' connections, from the first accept to the last byte. Each asks more
 /// of them than the one before.
@@ -21,7 +22,7 @@ pub enum Phase {
 
 impl Phase {
     /// Asks more of the connections that `phases` is told to, never less.
-    pub(super) fn at_least(self, phases: &Phases) {
+    pub fn at_least(self, phases: &Phases) {
         phases.send_if_modified(|phase| {
             let is_more = self > *phase;
             *phase = self.max(*phase);
@@ -32,3 +33,19 @@ impl Phase {
 
 /// Tells connections; one for all that drain together.
 pub type Phases = watch::Sender<Phase>;
+
+/// When a server stops: accepting first, and then all of it, or everything at once.
+#[derive(Clone, Debug)]
+pub struct Stop {
+    /// No connection is accepted any more; those that are open stay.
+    pub accepting: CancellationToken,
+    /// Connections end too, and accepting with them.
+    pub all: CancellationToken,
+}
+
+impl Default for Stop {
+    fn default() -> Stop {
+        let all = CancellationToken::new();
+        Stop { accepting: all.child_token(), all }
+    }
+}

@@ -140,7 +140,7 @@ impl Body for ToyBody {
 struct Running {
     address: SocketAddr,
     context: Arc<ServerContext>,
-    drain: CancellationToken,
+    stop: Stop,
     server: JoinHandle<()>,
 }
 
@@ -178,10 +178,10 @@ impl Setup {
         let address = listener.local_addr().unwrap();
         let permits = Arc::new(Semaphore::new(self.connections));
         let context = context(self.settings, permits);
-        let drain = CancellationToken::new();
+        let stop = Stop::default();
         let source = Source::listening(listener).unwrap();
-        let serving = serve(source, self.tls, self.handler, Arc::clone(&context), drain.clone());
-        Running { address, context, drain, server: spawn_local(serving) }
+        let serving = serve(source, self.tls, self.handler, Arc::clone(&context), stop.clone());
+        Running { address, context, stop, server: spawn_local(serving) }
     }
 }
 
@@ -208,7 +208,7 @@ impl Running {
     }
 
     async fn drained(self) {
-        self.drain.cancel();
+        self.stop.all.cancel();
         self.server.await.unwrap();
         assert_eq!(self.context.counts.open.load(Ordering::Relaxed), 0);
     }
@@ -924,7 +924,7 @@ fn a_drain_lets_a_running_http1_response_finish_and_takes_nothing_new() {
         let mut part = [0; 1];
         running.read_exact(&mut part).await.unwrap();
 
-        server.drain.cancel();
+        server.stop.all.cancel();
         assert_eq!(rest(&mut idle).await, b"", "an idle connection is closed at once");
         assert!(TcpStream::connect(server.address).await.is_err());
         assert!(!server.server.is_finished());
@@ -946,7 +946,7 @@ fn a_viewer_who_has_just_come_is_answered_once_before_a_drain_closes() {
         let mut viewer = connector.connect(film_example(), server.connect().await).await.unwrap();
         server.until(|c| load(&c.handshakes_ok) == 1).await;
 
-        server.drain.cancel();
+        server.stop.all.cancel();
         while TcpStream::connect(server.address).await.is_ok() {}
         viewer.write_all(b"GET /5 HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
         assert!(rest(&mut viewer).await.ends_with(&film(5)));
@@ -962,7 +962,7 @@ fn a_drain_lets_a_running_http2_stream_finish_and_refuses_the_next() {
         let mut sender = h2::<Empty<Bytes>>(server.connect().await).await;
         let running = sender.send_request(request("GET", "/gate")).await.unwrap();
 
-        server.drain.cancel();
+        server.stop.all.cancel();
         while sender.send_request(request("GET", "/5")).await.is_ok() {}
         gate.send(film(300_000)).await.unwrap();
         drop(gate);
@@ -1000,18 +1000,18 @@ fn connections_of_a_passed_socket_go_to_the_worker_with_the_fewest() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let permits = Arc::new(Semaphore::new(100));
-        let drain = CancellationToken::new();
+        let stop = Stop::default();
         let (mut inboxes, mut contexts, mut servers) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..3 {
             let context = context(ServerSettings::default(), Arc::clone(&permits));
             let (inbox, handed_over) = inbox(Arc::clone(&context.counts));
             let source = Source::handed_over(handed_over);
             let handler = Rc::new(Toy::default());
-            servers.push(spawn_local(serve(source, None, handler, context.clone(), drain.clone())));
+            servers.push(spawn_local(serve(source, None, handler, context.clone(), stop.clone())));
             inboxes.push(inbox);
             contexts.push(context);
         }
-        let acceptor = spawn_local(hand_over(listener, inboxes, permits.clone(), drain.clone()));
+        let acceptor = spawn_local(hand_over(listener, inboxes, permits.clone(), stop.clone()));
 
         let mut viewers = Vec::new();
         for _ in 0..9 {
@@ -1024,7 +1024,7 @@ fn connections_of_a_passed_socket_go_to_the_worker_with_the_fewest() {
         assert_eq!(open(), [3, 3, 3]);
         assert_eq!(permits.available_permits(), 91);
 
-        drain.cancel();
+        stop.all.cancel();
         acceptor.await.unwrap().unwrap();
         for server in servers {
             server.await.unwrap();
@@ -1042,20 +1042,20 @@ fn a_connection_handed_over_to_a_server_that_drains_is_refused() {
         let permits = Arc::new(Semaphore::new(100));
         let context = context(ServerSettings::default(), Arc::clone(&permits));
         let (inbox, handed_over) = inbox(Arc::clone(&context.counts));
-        let (acceptor_drain, drain) = (CancellationToken::new(), CancellationToken::new());
+        let (acceptor_stop, stop) = (Stop::default(), Stop::default());
         let acceptor =
-            spawn_local(hand_over(listener, vec![inbox], permits.clone(), acceptor_drain.clone()));
+            spawn_local(hand_over(listener, vec![inbox], permits.clone(), acceptor_stop.clone()));
         let mut viewer = TcpStream::connect(address).await.unwrap();
         while load(&context.counts.accepted) == 0 {
             sleep(Duration::from_millis(1)).await;
         }
 
-        drain.cancel();
+        stop.all.cancel();
         let source = Source::handed_over(handed_over);
-        serve(source, None, Rc::new(Toy::default()), Arc::clone(&context), drain).await;
+        serve(source, None, Rc::new(Toy::default()), Arc::clone(&context), stop).await;
         assert_eq!(rest(&mut viewer).await, b"");
         assert_eq!((load(&context.counts.refused), load(&context.counts.open)), (1, 0));
-        acceptor_drain.cancel();
+        acceptor_stop.all.cancel();
         acceptor.await.unwrap().unwrap();
         assert_eq!(permits.available_permits(), 100);
     });

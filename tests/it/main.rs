@@ -38,3 +38,4 @@ mod strict;
 mod support;
 mod support_works;
 mod unknown_length;
+mod upgrade;

@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 
 use super::queue::{Lanes, Place, Queue, Waiting};
 use super::tally::Tally;
-use super::{DeviceFigures, Transfer};
+use super::{DeviceFigures, Operation, Transfer};
 
 /// How long a device that is dropped waits for what is under way: on one that works that is over in
 /// milliseconds, and one that hangs must not keep a process from ending.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// Why a transfer comes back untried.
 const CLOSED: &str = "the device was closed";
+const RELEASED: &str = "another process writes to the device";
 
 /// The queue of a device, between callers and threads.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ struct State {
     queue: Queue,
     threads: usize,
     closed: bool,
+    /// Reads alone are taken.
+    released: bool,
     /// Who waits in the kernel was told already that there is something.
     woken: bool,
 }
@@ -55,7 +58,7 @@ pub(super) enum Door {
 impl Front {
     pub(super) fn new(lanes: Lanes, size_bytes: u64, threads: usize) -> Front {
         let queue = Queue::new(lanes);
-        let state = State { queue, threads, closed: false, woken: false };
+        let state = State { queue, threads, closed: false, released: false, woken: false };
         Front {
             state: Mutex::new(state),
             work: Condvar::new(),
@@ -69,10 +72,16 @@ impl Front {
     pub(super) fn submit(&self, transfer: Transfer) -> Result<Wake, Box<Transfer>> {
         let now = Instant::now();
         let mut state = self.state();
-        if state.closed {
+        let is_read = matches!(transfer.operation, Operation::Read { .. });
+        let refused = match (state.closed, state.released && !is_read) {
+            (true, _) => Some(CLOSED),
+            (_, true) => Some(RELEASED),
+            _ => None,
+        };
+        if let Some(why) = refused {
             drop(state);
             self.tally.queued();
-            Waiting { transfer, since: now }.refuse(CLOSED, &self.tally);
+            Waiting { transfer, since: now }.refuse(why, &self.tally);
             return Ok(Wake::NotNeeded);
         }
         state.queue.push(transfer, now)?;
@@ -81,6 +90,11 @@ impl Front {
         let needed = !state.woken && state.queue.has_next();
         state.woken |= needed;
         Ok(if needed { Wake::Needed } else { Wake::NotNeeded })
+    }
+
+    /// Takes reads alone from now on.
+    pub(super) fn release(&self) {
+        self.state().released = true;
     }
 
     /// Wakes one thread that is in `next`.

@@ -207,6 +207,10 @@ pub trait Device: fmt::Debug + Send + Sync {
     /// What it has done.
     fn figures(&self) -> DeviceFigures;
 
+    /// Lets another process have it, who is the one to write from now on: what this one writes
+    /// fails. Called when nothing is under way but reads.
+    fn release(&self) {}
+
     /// Itself, if it is a simulation: its faults may be changed.
     fn simulated(&self) -> Option<&Simulated> {
         None

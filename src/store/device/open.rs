@@ -282,11 +282,16 @@ impl Locked {
     pub(super) fn file(&self) -> &File {
         &self.0
     }
+
+    /// Somebody else may have it.
+    pub(super) fn unlock(&self) {
+        let _ = flock(self.0.as_fd(), FlockOperation::Unlock);
+    }
 }
 
 impl Drop for Locked {
     fn drop(&mut self) {
-        let _ = flock(self.0.as_fd(), FlockOperation::Unlock);
+        self.unlock();
     }
 }
 

@@ -9,7 +9,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread;
 
 use super::flight::{Flight, Step};
@@ -28,13 +28,16 @@ const STACK_BYTES: usize = 128 << 10;
 pub(super) struct Threads {
     front: Arc<Front>,
     ids: Vec<thread::ThreadId>,
+    /// The threads keep it.
+    file: Weak<Locked>,
 }
 
 impl Threads {
     /// Starts the threads.
     pub(super) fn start(file: Arc<Locked>, size_bytes: u64, lanes: Lanes) -> io::Result<Threads> {
         let front = Arc::new(Front::new(lanes, size_bytes, lanes.places()));
-        let mut threads = Threads { front: Arc::clone(&front), ids: Vec::new() };
+        let mut threads =
+            Threads { front: Arc::clone(&front), ids: Vec::new(), file: Arc::downgrade(&file) };
         for started in 0..lanes.places() {
             let (shared, file) = (Arc::clone(&front), Arc::clone(&file));
             let builder = thread::Builder::new().name("ssd-io".to_owned()).stack_size(STACK_BYTES);
@@ -74,6 +77,13 @@ impl Device for Threads {
 
     fn figures(&self) -> DeviceFigures {
         self.front.figures()
+    }
+
+    fn release(&self) {
+        self.front.release();
+        if let Some(file) = self.file.upgrade() {
+            file.unlock();
+        }
     }
 }
 

@@ -10,8 +10,8 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Weak};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
@@ -46,6 +46,8 @@ pub(super) struct Uring {
     /// An eventfd the ring waits for: what is written to it ends the thread's sleep.
     bell: Arc<OwnedFd>,
     thread: ThreadId,
+    /// The threads keep it.
+    file: Weak<Locked>,
 }
 
 impl Uring {
@@ -55,6 +57,7 @@ impl Uring {
         let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
         let front = Arc::new(Front::new(lanes, size_bytes, 1));
         let (say, heard) = sync_channel(1);
+        let weak = Arc::downgrade(&file);
         let thread = {
             let (front, bell) = (Arc::clone(&front), Arc::clone(&bell));
             thread::Builder::new().name("ssd-uring".to_owned()).spawn(move || {
@@ -78,7 +81,7 @@ impl Uring {
             front.wait_until_over();
             return Err(error);
         }
-        Ok(Uring { front, bell, thread: thread.thread().id() })
+        Ok(Uring { front, bell, thread: thread.thread().id(), file: weak })
     }
 
     fn ring_bell(&self) {
@@ -107,6 +110,13 @@ impl Device for Uring {
 
     fn figures(&self) -> DeviceFigures {
         self.front.figures()
+    }
+
+    fn release(&self) {
+        self.front.release();
+        if let Some(file) = self.file.upgrade() {
+            file.unlock();
+        }
     }
 }
 

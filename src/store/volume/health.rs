@@ -181,6 +181,13 @@ impl Health {
         self.level.store(CLOSED, Ordering::Relaxed);
     }
 
+    /// Its owner wrote all there was to write, and another process writes from now on.
+    pub(super) fn handed_over(&self) {
+        if self.write_no_more("the process that follows writes to it") {
+            tracing::info!("volume {} is handed over", self.name);
+        }
+    }
+
     /// A read failed, or brought something else than was written.
     pub(super) fn read_failed(
         &self,

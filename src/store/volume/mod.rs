@@ -351,6 +351,19 @@ impl Volume {
     /// Takes nothing any more, writes what waits, and makes all of it durable. Then it is offline.
     /// Dropping this midway leaves what a crash would leave.
     pub async fn close(&self) {
+        self.finish().await;
+        self.core.health.closed();
+    }
+
+    /// As [`Volume::close`], but it can be read on: another process writes to it from now on, and
+    /// what that one gives up is a miss here.
+    pub async fn hand_over(&self) {
+        self.finish().await;
+        self.core.health.handed_over();
+        self.core.disk.device().release();
+    }
+
+    async fn finish(&self) {
         self.core.queue.close();
         let Tasks { writer, upkeep } = std::mem::take(&mut *self.tasks.lock().expect(UNBROKEN));
         if let Some(writer) = writer {
@@ -362,7 +375,6 @@ impl Volume {
             let _ = upkeep.await;
             self.core.checkpoint_now().await;
         }
-        self.core.health.closed();
     }
 
     /// What it may be used for.

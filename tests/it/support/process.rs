@@ -76,7 +76,12 @@ pub(crate) struct Process {
 impl Process {
     /// Serves by `config`, whose `log.level` is "info"; returns when it listens.
     pub(crate) fn start(config: &Path) -> Process {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        Process::start_from(Path::new(env!("CARGO_BIN_EXE_tidegate")), config)
+    }
+
+    /// The same, from a binary that is a copy of ours.
+    pub(crate) fn start_from(binary: &Path, config: &Path) -> Process {
+        let mut child = Command::new(binary)
             .args(["serve", "--config"])
             .arg(config)
             .stdin(Stdio::null())
@@ -126,10 +131,39 @@ impl Process {
         }
     }
 
-    /// Sends it a signal.
+    /// Sends it a signal; the one that has taken over, if one has.
     pub(crate) fn signal(&self, signal: Signal) {
-        let id = Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
-        kill_process(id, signal).unwrap();
+        let own = || Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
+        kill_process(self.followed_by().unwrap_or_else(own), signal).unwrap();
+    }
+
+    /// The process that has taken over, as the log has it.
+    fn followed_by(&self) -> Option<Pid> {
+        let logged = self.logged.lock().unwrap();
+        let mut told = logged.iter().rev().filter_map(|line| {
+            let (before, _) = line.split_once(" serves, version ")?;
+            before.rsplit_once(" process ")?.1.parse().ok()
+        });
+        told.next().and_then(Pid::from_raw)
+    }
+
+    /// Has another process take over: exit code, and all that was said.
+    pub(crate) fn upgrade(&self) -> (i32, String) {
+        let admin = format!("http://{}", self.admin);
+        let done = tidegate(&["upgrade", "--admin", &admin]);
+        (done.status.code().unwrap(), text(&done.stdout) + &text(&done.stderr))
+    }
+
+    /// Waits until the process that was started first has ended, in order.
+    pub(crate) async fn until_left(&mut self) {
+        let asked = Instant::now();
+        loop {
+            match self.child.try_wait().unwrap() {
+                Some(status) => return assert!(status.success(), "{status}"),
+                None => assert!(asked.elapsed() < PATIENCE, "it stays"),
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Tells it to stop, and waits until it has: all that it logged.
@@ -150,6 +184,9 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if let Some(id) = self.followed_by() {
+            let _ = kill_process(id, Signal::KILL);
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

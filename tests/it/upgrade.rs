@@ -1,0 +1,194 @@
+//! Another process takes over, and nobody notices: no connection is refused, no body cut, nothing
+//! that is kept is asked for again; and where it fails, nothing has changed.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use http::Method;
+use rustix::process::Signal;
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::support::{
+    BLOCK, Client, Ending, HOST, Origin, PIECE, Process, Script, Verdict, follow, judge, keeping,
+    text, tidegate,
+};
+
+const WHOLE: Verdict = Verdict::Whole { version: 1 };
+
+/// A copy of ours that may be replaced, in a folder with a configuration.
+fn installed(folder: &Path, origin: &Origin) -> (PathBuf, PathBuf) {
+    let binary = folder.join("tidegate");
+    fs::copy(env!("CARGO_BIN_EXE_tidegate"), &binary).unwrap();
+    let site = format!("origins = [\"http://{}\"]", origin.address());
+    (binary, keeping(folder, "256 MiB", &site))
+}
+
+/// Puts another program in the place of a binary that runs.
+fn replace(binary: &Path, script: &str) {
+    let new = binary.with_extension("new");
+    fs::write(&new, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::rename(new, binary).unwrap();
+}
+
+fn status(process: &Process) -> serde_json::Value {
+    let admin = format!("http://{}", process.admin);
+    let shown = tidegate(&["status", "--json", "--admin", &admin]);
+    serde_json::from_slice(&shown.stdout).unwrap_or_else(|_| panic!("{}", text(&shown.stderr)))
+}
+
+#[tokio::test]
+async fn another_process_takes_over_and_nobody_notices() {
+    let folder = TempDir::new().unwrap();
+    let origin = Origin::serving("/kept", Script::of(3 * BLOCK));
+    let held = Script::of(4 * BLOCK).ending(Ending::HeldAt(BLOCK));
+    origin.serve("/held", held);
+    let (binary, config) = installed(folder.path(), &origin);
+    let mut process = Process::start_from(&binary, &config);
+    let viewer = Client::plain(process.http, HOST);
+    let response = viewer.get("/kept").send().await;
+    assert_eq!(judge(&origin, "/kept", &response), WHOLE);
+    while process.entries().await < 4 {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let kept = viewer.get("/kept").range(0..9).on(viewer.connect().await.unwrap()).await.unwrap();
+    let kept = kept.finish_and_keep().await.unwrap().1.unwrap();
+    let mut under_way = viewer.get("/held").open().await;
+    under_way.read_exactly(PIECE as usize).await.unwrap();
+
+    assert_eq!(process.upgrade().0, 0);
+    // A new process, by its count of requests; the volume is there, and takes what is written.
+    let now = status(&process);
+    assert_eq!((&now["phase"], &now["requests"]), (&json!("ready"), &json!(0)));
+    assert_eq!(now["ssd"]["volumes"][0]["state"], "online");
+    let response = viewer.get("/kept").send().await;
+    assert_eq!(judge(&origin, "/kept", &response), WHOLE);
+    assert!(response.header("cache-status").starts_with("tidegate; hit"));
+    assert_eq!(origin.requests("/kept").len(), 1);
+
+    // Who was connected is answered there, once, and told to come again.
+    let response = viewer.get("/kept").on(kept).await.unwrap();
+    assert_eq!(response.header("connection"), "close");
+    let response = response.finish().await.unwrap();
+    assert_eq!(judge(&origin, "/kept", &response), WHOLE);
+    assert_eq!(origin.requests("/kept").len(), 1, "what was handed over is read on");
+    let (code, said) = process.upgrade();
+    assert!(code == 1 && said.contains("the process before this one still serves"), "{said}");
+    origin.release("/held");
+    let came = follow(&mut under_way, origin.content("/held", 1), PIECE).await;
+    assert_eq!(came, (4 * BLOCK - PIECE, true));
+    process.until_left().await;
+
+    assert_eq!(process.upgrade().0, 0, "and again, from the one that has taken over");
+    let response = viewer.get("/kept").send().await;
+    assert_eq!(judge(&origin, "/kept", &response), WHOLE);
+    assert_eq!(origin.requests("/kept").len(), 1);
+    let logged = process.stop();
+    assert!(logged.iter().all(|line| !line.contains(" ERROR ")), "{logged:#?}");
+}
+
+#[tokio::test]
+async fn a_process_that_does_not_take_over_changes_nothing() {
+    let folder = TempDir::new().unwrap();
+    let origin = Origin::serving("/a", Script::of(BLOCK));
+    let (binary, config) = installed(folder.path(), &origin);
+    let mut process = Process::start_from(&binary, &config);
+    let right = fs::read_to_string(&config).unwrap();
+
+    fs::write(&config, right.replace("hosts", "hots")).unwrap();
+    let (code, said) = process.upgrade();
+    assert!(code == 1 && said.contains("hots"), "{said}");
+    fs::write(&config, &right).unwrap();
+    replace(&binary, "exit 3");
+    let (code, said) = process.upgrade();
+    let expected = "not upgraded, and served as before: it ended with exit code 3\n";
+    assert_eq!((code, said.as_str()), (1, expected));
+    fs::remove_file(&binary).unwrap();
+    let (code, said) = process.upgrade();
+    assert!(code == 1 && said.contains("it cannot be started: No such file"), "{said}");
+
+    assert_eq!(status(&process)["ssd"]["volumes"][0]["state"], "online");
+    let response = Client::plain(process.http, HOST).get("/a").send().await;
+    assert_eq!(judge(&origin, "/a", &response), WHOLE);
+    process.stop();
+}
+
+#[tokio::test]
+async fn a_process_that_fails_with_the_volumes_is_followed_by_one_that_can() {
+    let folder = TempDir::new().unwrap();
+    let origin = Origin::serving("/a", Script::of(BLOCK));
+    let (binary, config) = installed(folder.path(), &origin);
+    let mut process = Process::start_from(&binary, &config);
+    let viewer = Client::plain(process.http, HOST);
+    assert_eq!(judge(&origin, "/a", &viewer.get("/a").send().await), WHOLE);
+    // Hears of the sockets, wants the volumes, gets them, and ends.
+    replace(
+        &binary,
+        "while :; do said=$(dd bs=262144 count=1 2>&-)\n\
+         case $said in *'\"listeners\"'*) break;; esac; done\n\
+         printf '{\"say\":\"checked\"}' >&0\n\
+         dd bs=262144 count=1 >&- 2>&-\n\
+         exit 7",
+    );
+    let (code, said) = process.upgrade();
+    assert!(code == 1 && said.contains("it ended with exit code 7"), "{said}");
+    process.until_left().await;
+    let now = status(&process);
+    assert_eq!(now["ssd"]["volumes"][0]["state"], "online", "this version has followed itself");
+    assert_eq!(judge(&origin, "/a", &viewer.get("/a").send().await), WHOLE);
+    let answer = viewer.get("/b").send().await;
+    assert_eq!(answer.status, 404);
+}
+
+#[tokio::test]
+async fn what_ends_in_one_process_has_ended_in_the_other() {
+    let folder = TempDir::new().unwrap();
+    let origin = Origin::start();
+    for path in ["/purged", "/posted"] {
+        origin.serve(path, Script::of(PIECE));
+    }
+    let (binary, config) = installed(folder.path(), &origin);
+    let token = folder.path().join("token");
+    fs::write(&token, "0123456789abcdef0123456789abcdef").unwrap();
+    let more = format!(
+        "{}\n[[sites.rules]]\npath = \"*\"\nmethods = [\"POST\"]\n\
+                        [admin]\ntoken_file = {token:?}\n",
+        fs::read_to_string(&config).unwrap()
+    );
+    fs::write(&config, more).unwrap();
+    let process = Process::start_from(&binary, &config);
+    let viewer = Client::plain(process.http, HOST);
+    let mut kept = vec![];
+    for path in ["/purged", "/posted"] {
+        let streaming = viewer.get(path).on(viewer.connect().await.unwrap()).await.unwrap();
+        kept.push(streaming.finish_and_keep().await.unwrap().1.unwrap());
+    }
+    let admin = format!("http://{}", process.admin);
+    let asked = ["--admin", &admin, "--token-file", token.to_str().unwrap()];
+    let command = |words: &[&str]| {
+        let done = tidegate(&[words, &asked].concat());
+        assert!(done.status.success(), "{}", text(&done.stderr));
+        text(&done.stdout)
+    };
+    process.signal(Signal::USR2);
+    process.logged_until("what has begun is finished").await;
+    let [purged, posted] = <[_; 2]>::try_from(kept).unwrap();
+    // Both processes have it; it is purged in the new one, and asked for in the old.
+    assert_eq!(judge(&origin, "/purged", &viewer.get("/purged").send().await), WHOLE);
+    command(&["purge", &format!("http://{HOST}/purged")]);
+    let before = origin.requests("/purged").len();
+    let response = viewer.get("/purged").on(purged).await.unwrap().finish().await.unwrap();
+    assert_eq!(judge(&origin, "/purged", &response), WHOLE);
+    assert_eq!(origin.requests("/purged").len(), before + 1);
+
+    // It is changed through the old one, and asked for in the new.
+    assert_eq!(judge(&origin, "/posted", &viewer.get("/posted").send().await), WHOLE);
+    let before = origin.requests("/posted").len();
+    let changed = viewer.request(Method::POST, "/posted").on(posted).await.unwrap();
+    assert!(changed.finish().await.unwrap().status < 300);
+    assert_eq!(judge(&origin, "/posted", &viewer.get("/posted").send().await), WHOLE);
+    let asked_anew = origin.requests("/posted").len() - before;
+    assert_eq!(asked_anew, 2, "the change, and what is there since");
+}

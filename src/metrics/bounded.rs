@@ -131,8 +131,12 @@ fn soonest(certificates: Vec<(String, u64)>) -> (Vec<(String, u64)>, usize) {
     told.sort_by_key(|(_, time)| *time);
     let more = told.len().saturating_sub(CERTIFICATES_TOLD_MAX);
     if more > 0 {
-        told.truncate(CERTIFICATES_TOLD_MAX + 1);
-        told[CERTIFICATES_TOLD_MAX].0 = OTHER.to_owned();
+        let (_, soonest) = told[CERTIFICATES_TOLD_MAX];
+        told.truncate(CERTIFICATES_TOLD_MAX);
+        // One that is called so and expires sooner stands for them.
+        if !told.iter().any(|(name, _)| name == OTHER) {
+            told.push((OTHER.to_owned(), soonest));
+        }
     }
     (told, more)
 }
@@ -296,6 +300,13 @@ mod tests {
         assert_eq!((told.len(), more), (CERTIFICATES_TOLD_MAX + 1, 10));
         assert_eq!(told[0], ("name-0".to_owned(), 1_000));
         assert_eq!(told[CERTIFICATES_TOLD_MAX], (OTHER.to_owned(), 1_000 + max));
+        let named = certificates(max + 1).map(|(name, time)| match time {
+            1_000 => (OTHER.to_owned(), time),
+            _ => (name, time),
+        });
+        let (told, _) = soonest(named.collect());
+        let others: Vec<_> = told.iter().filter(|(name, _)| name == OTHER).collect();
+        assert_eq!(others, [&(OTHER.to_owned(), 1_000)], "one series has one value");
         let twice = vec![("a".to_owned(), 2), ("a".to_owned(), 1)];
         assert_eq!(soonest(twice).0, [("a".to_owned(), 1)], "two of one name");
     }

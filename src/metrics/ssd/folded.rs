@@ -79,7 +79,8 @@ fn join_of(series: Series) -> Join {
     if series.name == LIFE.name {
         // The one that ends first.
         f64::min
-    } else if series.name == RECOVERY.name {
+    } else if [RECOVERY.name, ENGINE.name].contains(&series.name) {
+        // The one that took longest; and of what only informs the number is always one.
         f64::max
     } else {
         |one, other| one + other
@@ -175,8 +176,8 @@ mod tests {
         silent.read_latency = Default::default();
         let mut families = families(&sample(vec![silent, volume("a"), short_lived]));
         for family in &mut families {
-            let join = if family.name() == LIFE.name { f64::min } else { |a, b| a + b };
-            fold(family, join);
+            let of = BY_VOLUME.iter().find(|(series, _)| series.name == family.name());
+            fold(family, of.map_or(f64::max, |(series, _)| join_of(*series)));
         }
         let told = |name: &str, word: &str| -> Vec<Metric> {
             let family = families.iter().find(|family| family.name() == name).unwrap();
@@ -185,6 +186,7 @@ mod tests {
         };
         assert_eq!(told(STATE.name, "read-only")[0].get_gauge().get_value(), 3.0);
         assert_eq!(told(ERRORS.name, "read")[0].get_counter().get_value(), 6.0);
+        assert_eq!(told(ENGINE.name, OTHER)[0].get_gauge().get_value(), 1.0, "it is no number");
         assert_eq!(told(LIFE.name, OTHER)[0].get_gauge().get_value(), 86_400.0);
         let reads = told(READ_SECONDS.name, OTHER);
         let reads = reads[0].get_histogram();

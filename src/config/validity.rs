@@ -53,7 +53,11 @@ fn date(tag: u8, text: &[u8]) -> Option<SystemTime> {
     let part = |place: usize| rest[2 * place..2 * place + 2].parse::<u64>().ok();
     let (month, day) = (part(0)?, part(1)?);
     let days = days_since_1970(year, month, day)?;
-    let seconds = ((days * 24 + part(2)?) * 60 + part(3)?) * 60 + part(4)?;
+    let (hour, minute, second) = (part(2)?, part(3)?, part(4)?);
+    if hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    let seconds = ((days * 24 + hour) * 60 + minute) * 60 + second;
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
 
@@ -110,7 +114,16 @@ mod tests {
             changed[end] ^= 0xff;
             Validity::of(&changed);
         }
-        for text in ["991332000000Z", "990100000000Z", "99010100000Z", "9901010000+0Z"] {
+        // Later than any date that can be told.
+        assert_eq!(date(GENERALIZED_TIME, b"99991231240000Z"), None);
+        for text in [
+            "990101006000Z",
+            "990101000060Z",
+            "991332000000Z",
+            "990100000000Z",
+            "99010100000Z",
+            "9901010000+0Z",
+        ] {
             assert_eq!(date(UTC_TIME, text.as_bytes()), None, "{text}");
         }
     }

@@ -15,6 +15,8 @@ pub(super) type Answer = (SocketAddr, Result<Seen, Trouble>);
 
 /// A clock that is further away is told: freshness is reckoned from both.
 const CLOCKS_APART_MAX_SECONDS: u64 = 10;
+/// To who does not show what an origin wants to see.
+const REFUSED: [StatusCode; 2] = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
 const NAME_AN_OBJECT: &str = "name an object that it has: --path /some/object";
 
 /// Of one origin: that it answers, its certificate, its clock, ranges, validators.
@@ -145,6 +147,10 @@ fn range(seen: &Seen, path: &str) -> Finding {
         (_, _, Some(location)) if status.is_redirection() => Finding::note(
             format!("{path} redirects to {location}, where nobody was asked"),
             "whether ranges are honoured there could not be judged: name an object of its own",
+        ),
+        _ if status.is_server_error() || REFUSED.contains(&status) => Finding::warn(
+            format!("it answers {} to {path}", status.as_u16()),
+            "look at its log, and at `fields` and `host` of the origin: viewers are told the same",
         ),
         _ => Finding::note(
             format!("it answers {} to {path}: ranges could not be judged", status.as_u16()),

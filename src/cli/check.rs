@@ -50,7 +50,7 @@ pub(super) struct Args {
 /// Checks the file; what is to be printed.
 pub(super) fn run(args: &Args) -> Result<String, Failure> {
     let misused = |errors: config::ConfigErrors| Failure::Misused(errors.to_string());
-    let mut config = config::load(&args.file).map_err(misused)?;
+    let mut config = config::load_before_start(&args.file).map_err(misused)?;
     if let Some(request) = &args.request {
         let outcome = Outcome::of(request, &config)?;
         return Ok(if args.json { line(&outcome.json()) } else { outcome.text() });

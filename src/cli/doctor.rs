@@ -173,7 +173,8 @@ struct Subject {
 
 /// Looks, prints what was found, and fails if it would not serve.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let config = config::load(&args.config).map_err(|e| Failure::Misused(e.to_string()))?;
+    let config =
+        config::load_before_start(&args.config).map_err(|e| Failure::Misused(e.to_string()))?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let subject = Arc::new(Subject {
         config,
@@ -274,7 +275,7 @@ fn warnings(config: &Config) -> Vec<Finding> {
     let uncovered = config.uncovered_hosts();
     let told = config.warnings.iter().filter(|warning| !uncovered.contains(&warning.text));
     let findings: Vec<_> =
-        told.map(|warning| Finding::warn(warning.to_string(), "write what is meant")).collect();
+        told.map(|warning| Finding::warn(warning.to_string(), "as it says")).collect();
     match (findings.is_empty(), uncovered.is_empty()) {
         (true, true) => vec![Finding::ok("it is understood, without a warning")],
         (true, false) => vec![Finding::note("hosts have no certificate", "see `certificates`")],

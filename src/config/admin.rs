@@ -23,6 +23,9 @@ pub(super) fn read(section: &Section<'_>) -> Admin {
 
 fn token(setting: &Setting<'_>) -> Option<Token> {
     let path = setting.source.folder.join(setting.text()?);
+    if setting.is_brought_later(&path) {
+        return None;
+    }
     let mut text = String::new();
     let read = File::open(&path)
         .and_then(|file| file.take(TOKEN_BYTES_MAX as u64 + 3).read_to_string(&mut text));

@@ -17,8 +17,10 @@ use rustls_pki_types::pem::{Error as PemError, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::limits::CERTIFICATES_MAX;
+use crate::site::Sites;
 
 use super::error::cause;
+use super::listeners::{Listener, ListenerKind};
 use super::names::names_of;
 use super::raw::Section;
 use super::setting::Setting;
@@ -115,6 +117,25 @@ pub(super) fn read(document: &Section<'_>) -> Certificates {
     Certificates::new(all.into_iter().flatten().collect())
 }
 
+/// Whether listeners that need certificates have them, and every host one.
+pub(super) fn check(
+    document: &Section<'_>,
+    listeners: &[Listener],
+    certificates: &Certificates,
+    all_sites: &Sites,
+) {
+    let Some(https) = listeners.iter().find(|l| l.kind == ListenerKind::Https) else { return };
+    if !document.has("certificates") {
+        document.source.fail_at(
+            https.place,
+            "an https listener needs a certificate; write `[[certificates]]` with `cert` and `key`",
+        );
+    } else if !certificates.is_empty() {
+        let uncovered = sites::uncovered(all_sites, |host| certificates.cover(host));
+        uncovered.into_iter().for_each(|text| document.source.warn(https.place, text));
+    }
+}
+
 impl Certificate {
     /// What is in its files.
     ///
@@ -187,6 +208,10 @@ fn one(section: &Section<'_>) -> Option<Certificate> {
     let (cert, key) = (cert?, key?);
     let (cert_path, key_path) = (path(&cert), path(&key));
     let (cert_path, key_path) = (cert_path?, key_path?);
+    let later = [(&cert, &cert_path), (&key, &key_path)];
+    if later.map(|(setting, file)| setting.is_brought_later(file)).contains(&true) {
+        return None;
+    }
     match Certificate::read(cert_path, key_path.clone()) {
         Ok(certificate) => return Some(certificate),
         Err(NotRead::Chain(text)) => {

@@ -35,7 +35,7 @@ pub use validity::Validity;
 pub use volumes::{SsdVolume, VolumeKind};
 
 use changes::Written;
-use raw::{Section, Source};
+use raw::{Credentials, Section, Source};
 
 mod admin;
 mod certificates;
@@ -209,6 +209,16 @@ pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
     Config::from_toml(&text, &name)
 }
 
+/// The same before a start: what that brings may be missing, and is warned of.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_before_start(path: &Path) -> Result<Config, ConfigErrors> {
+    let name = path.to_string_lossy();
+    let text = fs::read_to_string(path).map_err(|error| ConfigErrors::unreadable(&name, &error))?;
+    Config::read(&text, &name, &Machine::here(), Credentials::WithAStart)
+}
+
 impl Config {
     /// Checks a text; `name` is what faults call it, and its folder is where relative paths begin.
     ///
@@ -223,7 +233,16 @@ impl Config {
     /// # Errors
     /// Every fault found.
     pub fn on_machine(text: &str, name: &str, machine: &Machine) -> Result<Config, ConfigErrors> {
-        let source = Source::new(name, text);
+        Config::read(text, name, machine, Credentials::Here)
+    }
+
+    fn read(
+        text: &str,
+        name: &str,
+        machine: &Machine,
+        credentials: Credentials,
+    ) -> Result<Config, ConfigErrors> {
+        let source = Source::new(name, text, credentials);
         let document = source.parse()?;
         let config = Section::document(&source, &document, |section| read(section, machine));
         source.errors()?;
@@ -244,10 +263,13 @@ fn read(document: &Section<'_>, machine: &Machine) -> Config {
     let listeners = document.section("listeners", listeners::read);
     let certificates = certificates::read(document);
     let sites = sites::read(document);
-    check_tls(document, &listeners, &certificates, &sites);
+    certificates::check(document, &listeners, &certificates, &sites);
     let (ssd, index) = document.section("ssd", ssd::read);
-    let admin = document.section("admin", admin::read);
-    warn_of_no_token(document, &admin, &sites);
+    let admin = |section: &Section<'_>| (admin::read(section), section.has("token_file"));
+    let (admin, names_token) = document.section("admin", admin);
+    if !names_token {
+        warn_of_no_token(document, &sites);
+    }
     Config {
         file: document.source.name.to_owned(),
         listeners,
@@ -266,30 +288,12 @@ fn read(document: &Section<'_>, machine: &Machine) -> Config {
     }
 }
 
-fn warn_of_no_token(document: &Section<'_>, admin: &Admin, sites: &Sites) {
+fn warn_of_no_token(document: &Section<'_>, sites: &Sites) {
     let mut rules = sites.iter().flat_map(|site| &site.rules);
-    if admin.token.is_none() && rules.any(|rule| !rule.purge_from.is_empty()) {
+    if rules.any(|rule| !rule.purge_from.is_empty()) {
         let text = "`purge_from` lets nobody purge, as there is no token to show; write \
                     `admin.token_file`";
         document.source.warn(document.source.place(0), text);
-    }
-}
-
-fn check_tls(
-    document: &Section<'_>,
-    listeners: &[Listener],
-    certificates: &Certificates,
-    sites: &Sites,
-) {
-    let Some(https) = listeners.iter().find(|l| l.kind == ListenerKind::Https) else { return };
-    if !document.has("certificates") {
-        document.source.fail_at(
-            https.place,
-            "an https listener needs a certificate; write `[[certificates]]` with `cert` and `key`",
-        );
-    } else if !certificates.is_empty() {
-        let uncovered = sites::uncovered(sites, |host| certificates.cover(host));
-        uncovered.into_iter().for_each(|text| document.source.warn(https.place, text));
     }
 }
 

@@ -21,16 +21,31 @@ pub(super) struct Source<'a> {
     /// What relative paths are relative to.
     pub(super) folder: PathBuf,
     text: &'a str,
+    /// Whether the service manager has brought the credentials that the file names.
+    credentials: Credentials,
     faults: RefCell<Vec<ConfigError>>,
     warnings: RefCell<Vec<ConfigError>>,
     /// Full names of all settings asked for: the tests compare them with the reference file.
     asked: RefCell<BTreeSet<String>>,
 }
 
+/// Where systemd puts credentials (systemd.exec(5)).
+const CREDENTIALS_FOLDER: &str = "/run/credentials";
+
+/// Whether files are there that the service manager brings with a start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Credentials {
+    /// They are, or should be.
+    Here,
+    /// They may not be yet.
+    WithAStart,
+}
+
 impl<'a> Source<'a> {
-    pub(super) fn new(name: &'a str, text: &'a str) -> Source<'a> {
+    pub(super) fn new(name: &'a str, text: &'a str, credentials: Credentials) -> Source<'a> {
         Source {
             name,
+            credentials,
             folder: Path::new(name).parent().map(Path::to_owned).unwrap_or_default(),
             text,
             faults: RefCell::default(),
@@ -77,6 +92,12 @@ impl<'a> Source<'a> {
     /// Reports what is allowed but hardly meant.
     pub(super) fn warn(&self, place: Place, text: impl Into<String>) {
         self.warnings.borrow_mut().push(self.located(place, text.into()));
+    }
+
+    /// Whether a start brings the file, which is not here now.
+    pub(super) fn is_brought_later(&self, file: &Path) -> bool {
+        let is_credential = file.starts_with(CREDENTIALS_FOLDER);
+        is_credential && self.credentials == Credentials::WithAStart && !file.exists()
     }
 
     pub(super) fn place(&self, at: usize) -> Place {

@@ -3,6 +3,7 @@
 //! Each reading reports a value of the wrong kind or out of its range, and then gives nothing.
 
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
@@ -23,6 +24,21 @@ impl<'a> Setting<'a> {
     /// Reports what is wrong with the value; `text` goes on after the setting's name.
     pub(super) fn fail(&self, text: impl AsRef<str>) {
         self.source.fail(self.at, format!("`{}` {}", self.name, text.as_ref()));
+    }
+
+    /// Whether the file it names is one that a start brings, and not here now: that is told then.
+    pub(super) fn is_brought_later(&self, file: &Path) -> bool {
+        let is_brought = self.source.is_brought_later(file);
+        if is_brought {
+            let text = format!(
+                "`{}` names {}, which a start brings (LoadCredential) and nobody can look at \
+                 before; look at the file that the unit takes it from",
+                self.name,
+                file.display()
+            );
+            self.source.warn(self.source.place(self.at), text);
+        }
+        is_brought
     }
 
     /// Whether it is a table.

@@ -16,7 +16,7 @@ use crate::store::remembered::Remembered;
 use super::TIMEOUTS;
 use super::error::{ConfigErrors, cause};
 use super::paths::folder_of;
-use super::raw::{Section, Source};
+use super::raw::{Credentials, Section, Source};
 use super::units::bytes_text;
 use super::volumes::{self, SsdVolume};
 
@@ -177,7 +177,7 @@ fn state(section: &Section<'_>) -> PathBuf {
 pub fn state_file_in(file: &Path) -> Result<PathBuf, ConfigErrors> {
     let name = file.to_string_lossy();
     let text = fs::read_to_string(file).map_err(|error| ConfigErrors::unreadable(&name, &error))?;
-    let source = Source::new(&name, &text);
+    let source = Source::new(&name, &text, Credentials::Here);
     let document = source.parse()?;
     Ok(Section::document(&source, &document, |document| document.section("ssd", state)))
 }

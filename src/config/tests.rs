@@ -435,7 +435,7 @@ fn the_reference_with_all_its_examples_is_right_and_complete() {
     assert_eq!(config.sites.find("x.archive.example.com").unwrap().name, "archive");
 
     let name = folder.path().join("t.toml");
-    let source = Source::new(name.to_str().unwrap(), &text);
+    let source = Source::new(name.to_str().unwrap(), &text, Credentials::Here);
     let document = source.parse().unwrap();
     Section::document(&source, &document, |section| read(section, &MACHINE));
     let mut written = BTreeSet::new();

@@ -127,12 +127,17 @@ fn an_origin_that_ignores_ranges_or_answers_others_is_told() {
     origin.serve("/a", Script::of(PIECE).ending(Ending::SurplusDeclared(1)));
     let told = Told::of_origins(&folder, &plain(origin.address()), &[]);
     told.has("warn", "it said bytes 1-1/65536 of /a, and gave more than that or broke off");
-    for (status, words) in [(404, "it answers 404 to /a"), (302, "/a redirects to /b")] {
+    for (status, state, words) in [
+        (404, "note", "it answers 404 to /a"),
+        (302, "note", "/a redirects to /b"),
+        (403, "warn", "it answers 403 to /a"),
+        (500, "warn", "it answers 500 to /a"),
+    ] {
         let script = Script::of(PIECE).status(status);
         origin.serve("/a", if status == 302 { script.field("Location", "/b") } else { script });
         let told = Told::of_origins(&folder, &plain(origin.address()), &[]);
-        told.has("note", words);
-        assert_eq!(told.states(), ["ok", "note"]);
+        told.has(state, words);
+        assert_eq!(told.states(), ["ok", state]);
     }
 }
 
@@ -322,4 +327,35 @@ fn the_ports_of_a_running_appliance_are_told_as_its_own() {
     fs::write(&config, settings).unwrap();
     let told = Told::of(&config, &["--only", "ports"]);
     assert_eq!((told.states(), told.code), (vec!["ok", "fail", "ok"], Some(1)));
+}
+
+#[test]
+fn credentials_that_a_start_brings_hold_up_no_other_check() {
+    let (folder, origin) = (TempDir::new().unwrap(), Origin::start());
+    let config = configured(folder.path(), &plain(origin.address()));
+    let given = "/run/credentials/tidegate-of-no-machine.service";
+    let more = format!(
+        "listeners.https = ['127.0.0.1:0']\nadmin.token_file = '{given}/token'\n\
+         [[certificates]]\ncert = '{given}/video.crt'\nkey = '{given}/video.key'\n[[sites]]"
+    );
+    let written = fs::read_to_string(&config).unwrap().replace("[[sites]]", &more);
+    fs::write(&config, written).unwrap();
+
+    let told = Told::of(&config, &["--only", "config,certificates,ports"]);
+    for file in ["token", "video.crt", "video.key"] {
+        told.has("warn", &format!("names {given}/{file}, which a start brings (LoadCredential)"));
+    }
+    told.has("unknown", "no certificate is here to look at");
+    assert_eq!((told.states().len(), told.code), (7, Some(0)), "{:#}", told.json);
+    let checked = tidegate(&["check", config.to_str().unwrap()]);
+    assert!(checked.status.success(), "{}", text(&checked.stderr));
+    assert!((text(&checked.stdout) + &text(&checked.stderr)).contains("which a start brings"));
+    let served = tidegate(&["serve", "--config", config.to_str().unwrap()]);
+    assert_eq!(served.status.code(), Some(64));
+    assert_eq!(text(&served.stderr).lines().count(), 3, "{}", text(&served.stderr));
+
+    // Anywhere else a file that is not there is a fault.
+    let elsewhere = fs::read_to_string(&config).unwrap().replace("/run/credentials", "/run/other");
+    fs::write(&config, elsewhere).unwrap();
+    assert_eq!(tidegate(&["check", config.to_str().unwrap()]).status.code(), Some(64));
 }

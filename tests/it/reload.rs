@@ -536,8 +536,9 @@ async fn an_origin_that_is_told_otherwise_has_no_more_connections_than_before() 
     origin.serve("/a", Script::of(10));
     let address = origin.address();
     let sites = format!(
-        "fill.first_byte_timeout = \"1s\"\n\n[[sites]]\nname = \"media\"\nhosts = [\"media.test\"]\n\
-         [[sites.origins]]\nurl = \"http://{address}\"\nconnections = 1\nfields = {{ X-Key = \"one\" }}\n"
+        "fill.first_byte_timeout = \"1s\"\n[[sites]]\nname = \"media\"\nhosts = [\"media.test\"]\n\
+         [[sites.origins]]\nurl = \"http://{address}\"\nconnections = 1\n\
+         fields = {{ X-Key = \"one\" }}\n"
     );
     let edge = Reloadable::start(folder.path(), "", &sites);
     let mut under_way = edge.client("media.test").get("/film").open().await;

@@ -18,6 +18,9 @@ pub(super) fn look(subject: &Subject) -> Vec<Finding> {
     if !config.listeners.iter().any(|listener| listener.kind == ListenerKind::Https) {
         return vec![Finding::ok("no https listener needs one")];
     }
+    if config.certificates.is_empty() {
+        return vec![Finding::unknown("no certificate is here to look at", "see `config`")];
+    }
     let of_each = config.certificates.iter().map(|one| {
         let finding = dates(one, subject.now);
         finding.of(one.path.display().to_string())

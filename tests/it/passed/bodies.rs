@@ -326,3 +326,49 @@ async fn what_breaks_off_once_the_answer_has_begun_is_no_whole_either() {
         assert_eq!(asked.said.rest().await, "", "{wrong:?}");
     }
 }
+
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(payload.len()).unwrap();
+    [&[0, 0, length, kind, flags, 0, 0, 0, stream], payload].concat()
+}
+
+#[tokio::test]
+async fn over_http_2_who_is_refused_early_may_end_before_his_stream_is_reset() {
+    const ENDS_STREAM: u8 = 1;
+    let [data, headers, reset, settings, ping] = [0, 1, 3, 4, 6];
+    let origin = Driven::start();
+    let edge = origin.edge().start();
+    let mut viewer = Said::to(&edge).await;
+    viewer.say(posted("/up", "Content-Length: 0\r\n")).await;
+    let mut asked = origin.asked().await;
+    let via = field(&asked.head, "via").unwrap().to_owned();
+    asked.said.say(NO_CONTENT).await;
+
+    let mut viewer = Said::to(&edge).await;
+    let text = |text: &str| [&[text.len() as u8], text.as_bytes()].concat();
+    // POST, http, and by their places in the table: path, authority, via.
+    let fields = [
+        &[0x83, 0x86][..],
+        &[&[0x04], &text("/up")[..]].concat(),
+        &[&[0x01], &text(HOST)[..]].concat(),
+        &[&[0x0f, 0x2d], &text(&via)[..]].concat(),
+    ];
+    viewer.say("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+    viewer.say(frame(settings, 0, 0, &[])).await;
+    viewer.say(frame(headers, 4, 1, &fields.concat())).await;
+    let (mut is_answered, mut told) = (false, Vec::new());
+    while told.last() != Some(&ping) {
+        let head = viewer.exactly(9).await;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        viewer.exactly(length as usize).await;
+        told.push(head[3]);
+        let is_answer = head[3] == headers || head[3] == data;
+        if is_answer && head[4] & ENDS_STREAM != 0 && !is_answered {
+            is_answered = true;
+            viewer.say(frame(data, ENDS_STREAM, 1, b"all")).await;
+            viewer.say(frame(ping, 0, 0, &[0; 8])).await;
+        }
+    }
+    assert!(is_answered && !told.contains(&reset), "{told:?}");
+}

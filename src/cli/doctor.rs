@@ -18,7 +18,7 @@ use self::finding::{Finding, Report};
 use self::root::Root;
 use super::volume::progress;
 use super::{Failure, USUAL_CONFIG, print};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Machine};
 
 mod certificates;
 mod clock;
@@ -166,6 +166,8 @@ struct Subject {
     config: Config,
     root: Root,
     cores: usize,
+    /// Bytes of memory that there are, or that this process may have of them.
+    allowed_bytes: Option<u64>,
     now: SystemTime,
     path: Option<String>,
     resolve: BTreeMap<String, Vec<IpAddr>>,
@@ -180,6 +182,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         config,
         root: Root::at("/"),
         cores,
+        allowed_bytes: Machine::here().memory_bytes,
         now: SystemTime::now(),
         path: args.path.clone(),
         resolve: args.resolve.iter().cloned().collect(),

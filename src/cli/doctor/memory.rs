@@ -11,15 +11,16 @@ const SHARE_MAX_PERCENT: u64 = 90;
 
 /// Each of them.
 pub(super) fn look(subject: &Subject) -> Vec<Finding> {
-    let Subject { config, root, .. } = subject;
+    let Subject { config, root, allowed_bytes, .. } = subject;
     vec![
-        total(&config.memory, root).of("memory.total"),
+        total(&config.memory, root, *allowed_bytes).of("memory.total"),
         shared_huge_pages(root).of("huge pages of the ram tier"),
         huge_pages(root).of("huge pages of all else"),
     ]
 }
 
-fn total(memory: &Memory, root: &Root) -> Finding {
+/// `allowed_bytes`: what control groups leave this process, as a container's do.
+fn total(memory: &Memory, root: &Root, allowed_bytes: Option<u64>) -> Finding {
     let meminfo = root.text("proc/meminfo").unwrap_or_default();
     let wanted_bytes = memory.total_bytes;
     let wanted = bytes_about(wanted_bytes);
@@ -34,6 +35,11 @@ fn total(memory: &Memory, root: &Root) -> Finding {
     let mut has = bytes_about(has_bytes);
     if huge_bytes > 0 {
         has += &format!(" beside {} of huge pages that it never uses", bytes_about(huge_bytes));
+    }
+    let allowed_bytes = allowed_bytes.filter(|bytes| *bytes < has_bytes);
+    let has_bytes = has_bytes.min(allowed_bytes.unwrap_or(u64::MAX));
+    if let Some(bytes) = allowed_bytes {
+        has = format!("{} that its control group may have", bytes_about(bytes));
     }
     let found = format!("{wanted} of {has}");
     if wanted_bytes > has_bytes {
@@ -104,8 +110,12 @@ mod tests {
     const GIB: u64 = 1 << 30;
 
     fn of(total_gib: u64, files: &[(&str, &str)]) -> Finding {
+        within(total_gib, files, None)
+    }
+
+    fn within(total_gib: u64, files: &[(&str, &str)], allowed_bytes: Option<u64>) -> Finding {
         let (_folder, root) = with(files);
-        total(&Memory { total_bytes: total_gib * GIB, ram_bytes: GIB }, &root)
+        total(&Memory { total_bytes: total_gib * GIB, ram_bytes: GIB }, &root, allowed_bytes)
     }
 
     #[test]
@@ -121,6 +131,10 @@ mod tests {
             [machine[0], ("proc/9/comm", "tidegate"), ("proc/9/cmdline", "tidegate\0serve")];
         assert_eq!(of(10, &running).state, State::Ok, "it holds what is not available");
         assert_eq!(of(4, &[]).state, State::Unknown);
+        let (allowed, refused) =
+            (within(4, &machine, Some(8 * GIB)), within(4, &machine, Some(GIB)));
+        assert_eq!((allowed.state, refused.state), (State::Ok, State::Fail));
+        assert!(refused.found.contains("1.0 GiB that its control group may have"), "{refused:?}");
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub(super) fn subject(settings: &str, root: Root) -> Subject {
         config: configured(settings),
         root,
         cores: 2,
+        allowed_bytes: None,
         now: SystemTime::now(),
         path: None,
         resolve: BTreeMap::new(),

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinError;
 use tokio::time::sleep;
 
 use super::parts::Parts;
@@ -81,12 +82,20 @@ pub(super) fn start(parts: &Arc<Parts>) {
             let Some(parts) = weak.upgrade() else { return };
             let look = tokio::task::spawn_blocking(move || looked(&parts, watched));
             watched = tokio::select! {
-                looked = look => looked.expect("a look does not panic"),
+                looked = look => begun_anew(looked),
                 () = stop.cancelled() => return,
             };
         }
     };
     parts.filler.tasks.spawn_on(watch, &parts.filler.runtime);
+}
+
+/// What is known after a look; after one that broke off nothing is, and all is looked into again.
+fn begun_anew(looked: Result<Watched, JoinError>) -> Watched {
+    looked.unwrap_or_else(|error| {
+        tracing::error!("a look at the files of certificates broke off: {error}");
+        Watched::default()
+    })
 }
 
 fn stamps(parts: &Parts) -> Stamps {
@@ -97,3 +106,16 @@ fn stamps(parts: &Parts) -> Stamps {
 
 /// Who renews a certificate does so days before; a look at thousands of files takes milliseconds.
 const LOOKED_AT_EVERY: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::spawn_blocking;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_look_that_panics_is_not_the_last() {
+        let look = spawn_blocking(|| -> Watched { panic!("as a mistake would") });
+        assert!(begun_anew(look.await).seen.is_empty());
+    }
+}

@@ -106,12 +106,7 @@ impl Parts {
     ) -> Result<Parts, ApplianceError> {
         let budget = Budget::of(&config).saying(&config);
         let governor = Governor::new(budget.working_bytes, budget.rest_bytes);
-        let ram = Ram::new(RamSettings {
-            mapping_bytes: config.memory.ram_bytes,
-            cached_bytes_max: budget.cached_bytes,
-            block_size: config.block_size,
-        });
-        let ram = ram.map_err(|source| ApplianceError::System { what: "the ram tier", source })?;
+        let ram = ram(&config, &budget)?;
         let heads = Arc::new(Heads::new(budget.heads_bytes));
         let client = client(&config, &governor)?;
         let (metrics, live) = (Metrics::new(), Live::new(&config, &budget));
@@ -208,6 +203,15 @@ fn purges(
     let journal = (!config.ssd.volumes.is_empty()).then(|| config.ssd.purges());
     let started = Purges::start(sites, journal.as_deref());
     started.map_err(|source| ApplianceError::System { what: "a thread", source })
+}
+
+fn ram(config: &Config, budget: &Budget) -> Result<Arc<Ram>, ApplianceError> {
+    let ram = Ram::new(RamSettings {
+        mapping_bytes: config.memory.ram_bytes,
+        cached_bytes_max: budget.cached_bytes,
+        block_size: config.block_size,
+    });
+    ram.map_err(|source| ApplianceError::System { what: "the ram tier", source })
 }
 
 fn client(config: &Config, governor: &Arc<Governor>) -> Result<Client, ApplianceError> {

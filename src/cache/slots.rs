@@ -145,12 +145,10 @@ impl Slots {
             return;
         }
         if place.bytes >= PIECE && self.returns.load(Ordering::Relaxed) {
-            // SAFETY: nobody holds the place any more, and nobody has it before the next line: what
-            // is in it is nobody's.
-            let returned = unsafe {
-                let how = UncheckedAdvice::DontNeed;
-                self.mapping.unchecked_advise_range(how, place.start, place.bytes)
-            };
+            let how = UncheckedAdvice::DontNeed;
+            // SAFETY: nobody holds the place any more, and nobody has it before the last line.
+            let returned =
+                unsafe { self.mapping.unchecked_advise_range(how, place.start, place.bytes) };
             returned.expect("a part of the mapping can be returned");
         }
         self.places().give_back(place);

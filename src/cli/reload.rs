@@ -21,8 +21,9 @@ The file is checked whole: with one fault nothing changes, and it is served by w
 Sites, certificates, limits, the log, the token and a smaller ram tier count at once, for whoever
 begins from then on; what needs a restart is named. What is held stays as it was stored, until it
 is asked about again: `tidegate purge --soft` hurries that. An origin given another number of
-connections has the new ones beside those that are busy, until they are free. Where the token itself was written anew,
-show the one of before with --token-file, or send SIGHUP, as `systemctl kill -s HUP` does.
+connections has the new ones beside those that are busy, until they are free. Where the token itself
+was written anew, show the one of before with --token-file, or send SIGHUP, as `systemctl kill -s
+HUP` does.
 
 Exit codes: 0 reloaded, 1 not reloaded, 64 misused, or a fault in the configuration";
 

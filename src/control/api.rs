@@ -2,8 +2,8 @@
 //! chosen.
 //!
 //! Read-only: GET and HEAD, but for `/purge`, `/reload`, `/upgrade`, `/drain` and `/undrain`, which
-//! files of these names answer. Nothing here waits for a viewer or a fill, and nothing but an explanation, a
-//! purge or a reload for a disk, so it answers while the appliance is overloaded.
+//! files of these names answer. Nothing here waits for a viewer or a fill, and nothing but an
+//! explanation, a purge or a reload for a disk, so it answers while the appliance is overloaded.
 
 use std::rc::Rc;
 use std::sync::Arc;

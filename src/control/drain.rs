@@ -247,7 +247,7 @@ fn planned(body: &[u8], now: SystemTime) -> Result<Plan, String> {
     let lasts = asked.for_seconds.map(Duration::from_secs);
     if lasts.is_some_and(|lasts| lasts <= within) {
         return Err(format!(
-            "it would be over before the {} s are that viewers have: make it longer, or those fewer",
+            "it would be over before the {} s are that viewers have: give more, or them fewer",
             within.as_secs()
         ));
     }

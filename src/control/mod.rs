@@ -1,8 +1,8 @@
 //! The control plane of one appliance: what operators ask it. Delivery never waits for it.
 //!
 //! Holds whether the appliance wants viewers; [`api`] answers the admin listener, [`purge`],
-//! [`reload`] and [`drain`] those who ask for something to be done; [`status`] is what the status page shows,
-//! [`explained`] what is told of one object.
+//! [`reload`] and [`drain`] those who ask for something to be done; [`status`] is what the status
+//! page shows, [`explained`] what is told of one object.
 
 pub mod api;
 pub mod drain;

@@ -1,5 +1,5 @@
-//! Another process that still answers viewers of the same sites: the one before this one, or the one
-//! that follows. What ends here ends there before anybody is told that it has ended.
+//! Another process that answers viewers of the same sites too: the one before this one, or the one
+//! that follows. What ends here ends there before anybody is told that it has.
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;

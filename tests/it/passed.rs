@@ -37,11 +37,15 @@ impl Driven {
 
     /// The next connection, at the end of its first head.
     async fn asked(&self) -> Asked {
-        let accepted = within("the edge to ask", self.0.accept()).await;
-        let (stream, head) = (accepted.unwrap().0, String::new());
-        let mut asked = Asked { said: Said { stream, unread: Vec::new() }, head };
-        asked.head = asked.said.head().await;
-        asked
+        loop {
+            let accepted = within("the edge to ask", self.0.accept()).await;
+            let mut said = Said { stream: accepted.unwrap().0, unread: Vec::new() };
+            // A process that starts calls on it, and says nothing.
+            if within("a word", said.stream.read_buf(&mut said.unread)).await.unwrap() > 0 {
+                let head = said.head().await;
+                return Asked { said, head };
+            }
+        }
     }
 
     /// Whether nobody has connected who was not accepted.

@@ -79,6 +79,7 @@ async fn another_process_takes_over_and_nobody_notices() {
     origin.release("/held");
     let came = follow(&mut under_way, origin.content("/held", 1), PIECE).await;
     assert_eq!(came, (4 * BLOCK - PIECE, true));
+    drop(under_way);
     process.until_left().await;
 
     assert_eq!(process.upgrade().0, 0, "and again, from the one that has taken over");

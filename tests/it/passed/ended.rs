@@ -145,6 +145,14 @@ async fn get_of(edge: &Process, path: &str, origin: &Driven, answer: &str) -> St
     String::from_utf8(asking.await.unwrap().body.to_vec()).unwrap()
 }
 
+/// A process that has called on its origin, which it does when it starts.
+async fn ready(config: &Path) -> Process {
+    let process = Process::start(config);
+    let admin = Client::plain(process.admin, HOST);
+    while admin.get("/health/ready").send().await.status != 200 {}
+    process
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_volume_kept_does_not_come_back_after_a_kill() {
     let (origin, folder) = (Driven::start(), TempDir::new().unwrap());
@@ -154,7 +162,7 @@ async fn what_a_volume_kept_does_not_come_back_after_a_kill() {
         let body = letter.repeat(200_000);
         format!("{head}Content-Length: 200000\r\n\r\n{body}")
     };
-    let mut edge = Process::start(&config);
+    let mut edge = ready(&config).await;
     assert_eq!(get_of(&edge, "/small", &origin, OLD).await, "old");
     assert_eq!(get_of(&edge, "/large", &origin, &large("o")).await, "o".repeat(200_000));
     assert_eq!(get_of(&edge, "/other", &origin, OLD).await, "old");
@@ -172,7 +180,7 @@ async fn what_a_volume_kept_does_not_come_back_after_a_kill() {
         assert_eq!(asking.await.unwrap().status, 204);
         // At once: what the viewer knows counts.
         edge.kill();
-        edge = Process::start(&config);
+        edge = ready(&config).await;
         if path == "/small" {
             assert_eq!(get_of(&edge, path, &origin, NEW).await, "new");
         }

@@ -152,6 +152,8 @@ mod tests {
 
     use super::*;
 
+    mod walk;
+
     fn code(words: &[&str]) -> ExitCode {
         run_with(std::iter::once("tidegate").chain(words.iter().copied()).map(OsString::from))
     }

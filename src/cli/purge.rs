@@ -22,7 +22,7 @@ Examples:
   tidegate purge --tag season-3 --site film
   tidegate purge --site film --json
   tidegate purge --site film --admin http://edge-7.example.com:9180 --token-file purge-token
-  curl -H \"Authorization: Bearer $(cat purge-token)\" -d '{\"site\": \"film\"}' http://127.0.0.1:9180/purge
+  curl -H \"Authorization: Bearer $(cat token)\" -d '{\"site\": \"film\"}' http://127.0.0.1:9180/purge
 
 A prefix is compared with paths byte by byte: /film also begins /films. Tags are those of Cache-Tag,
 Surrogate-Key and xkey. What is purged holds when the command ends, after a crash too.

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use serde_json::json;
+
 use super::StateFile;
 use crate::cli::Failure;
 use crate::store::remembered::Remembered;
@@ -10,7 +12,7 @@ use crate::store::survey::glance;
 const EXAMPLES: &str = "\
 Examples:
   tidegate volume forgive /dev/disk/by-id/nvme-EXAMPLE
-  tidegate volume forgive /ssd/tidegate.volume --config tidegate.toml
+  tidegate volume forgive /ssd/tidegate.volume --config tidegate.toml --json
 
 A volume that has failed stays out of use after a restart, until it is forgiven or formatted anew.
 It counts from the next start of the appliance, which may be running meanwhile.";
@@ -21,6 +23,9 @@ It counts from the next start of the appliance, which may be running meanwhile."
 pub(super) struct Args {
     /// The block device or file
     path: PathBuf,
+    /// Print what was done as JSON
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     state: StateFile,
 }
@@ -40,6 +45,10 @@ pub(super) fn run(args: &Args) -> Result<String, Failure> {
     let known = Remembered::at(&state)
         .forgive(id.0)
         .map_err(|error| Failure::Failed(format!("{file} cannot be changed: {error}")))?;
+    if args.json {
+        let told = json!({ "path": path.to_string(), "id": id.to_string(), "forgiven": known });
+        return Ok(format!("{told:#}\n"));
+    }
     Ok(match known {
         true => format!("{path} (volume {id}) is taken for well from the next start on\n"),
         false => format!("{path} (volume {id}) is not remembered as ill in {file}\n"),

@@ -12,11 +12,13 @@ use clap::{Parser, Subcommand};
 
 mod admin;
 mod check;
+mod completions;
 #[cfg(feature = "demo")]
 pub mod demo;
 mod doctor;
 mod drain;
 mod explain;
+mod manual;
 mod purge;
 mod reload;
 mod serve;
@@ -46,6 +48,8 @@ Examples:
   tidegate drain --wait
   tidegate upgrade
   tidegate volume inspect /dev/disk/by-id/nvme-EXAMPLE
+  tidegate completions bash
+  tidegate man | man -l -
 
 Exit codes: 0 done, 1 failed, 64 misused (the command line, or a fault in the configuration)";
 
@@ -71,6 +75,8 @@ enum Command {
     Undrain(drain::BackArgs),
     Upgrade(upgrade::Args),
     Volume(volume::Args),
+    Completions(completions::Args),
+    Man(manual::Args),
     #[cfg(feature = "demo")]
     Demo(demo::Args),
 }
@@ -89,6 +95,8 @@ impl Command {
             Command::Upgrade(args) => print(&upgrade::run(&args)?),
             Command::Undrain(args) => print(&drain::take_back(&args)?),
             Command::Volume(args) => volume::run(&args),
+            Command::Completions(args) => print(&completions::run(&args)?),
+            Command::Man(args) => print(&manual::run(&args)?),
             #[cfg(feature = "demo")]
             Command::Demo(args) => demo::run(&args),
         }

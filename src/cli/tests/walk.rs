@@ -33,6 +33,8 @@ const COMMANDS: &[(&str, Prints, &[&str])] = &[
     ("volume verify", Facts, &["no/such.volume"]),
     ("volume wipe", Facts, &["no/such.volume"]),
     ("volume forgive", Facts, &["no/such.volume"]),
+    ("completions", Nothing, &["bash"]),
+    ("man", Nothing, &[]),
     #[cfg(feature = "demo")]
     ("demo", Facts, &[]),
 ];

@@ -1,0 +1,223 @@
+#!/usr/bin/env bash
+# The Debian package, and a new user's walk with it on a clean root: tests/package.sh BINARY
+# BINARY plays the origin. The root is made from Debian's mirror. systemd is not booted in it: tests/supervised.py
+# speaks LISTEN_FDS, FDSTORE and NOTIFY_SOCKET, and a recorder stands for systemctl. What each step of the walk
+# printed is in tests/out/walk.log.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. tests/checks.sh
+cp "$1" "$scratch/origin"
+binary=$scratch/origin
+root=$PWD/tests/out/root
+log=$PWD/tests/out/walk.log
+version=$(dpkg-parsechangelog --show-field Version)
+later=$version+later1
+
+main() {
+    mkdir -p tests/out
+    : >"$log"
+    check "the package is built" build
+    manual_and_completions
+    check "lintian has nothing to say" lints
+    check "a later version of it is made" make_later
+    check "a clean root is made" make_root
+    walk
+    [ "$failures" -eq 0 ] || cat "$log"
+    [ "$failures" -eq 0 ]
+}
+
+build() {
+    rm -f target/debian/*.deb
+    TIDEGATE_PACKAGE_PROFILE=dev TIDEGATE_PACKAGE_COMPRESSION=-Zgzip DEB_BUILD_OPTIONS=noautodbgsym debian/rules binary
+    package=$(echo target/debian/tidegate_"$version"_*.deb)
+    [ "$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)" = "$version" ]
+}
+
+manual_and_completions() {
+    local made=target/debian/made page
+    for page in "$made"/man/*.1; do
+        check "no warning of $(basename "$page")" renders "$page"
+    done
+    check "bash understands its completions" bash -n "$made/bash/tidegate"
+    check "bash completes a command's option" completes
+    check "zsh understands its completions" zsh -n "$made/zsh/_tidegate"
+    check "fish understands its completions" fish --no-execute "$made/fish/tidegate.fish"
+}
+
+renders() {
+    local warned
+    warned=$(man --warnings -E UTF-8 -l -Tutf8 -Z "$1" 2>&1 >/dev/null)
+    echo "$warned"
+    [ -z "$warned" ]
+}
+
+completes() {
+    bash -c '. target/debian/made/bash/tidegate
+        COMP_WORDS=(tidegate volume verify --js); COMP_CWORD=3; _tidegate tidegate --js verify
+        echo "${COMPREPLY[@]}"' | grep -qx -- --json
+}
+
+lints() {
+    local said
+    said=$(lintian --allow-root --profile debian --fail-on error,warning "$package") || { echo "$said"; return 1; }
+}
+
+# The same files with a later number, and one line more in the configuration that it brings.
+make_later() {
+    local files=$scratch/later
+    dpkg-deb --raw-extract "$package" "$files"
+    sed -i "s/^Version: .*/Version: $later/" "$files/DEBIAN/control"
+    echo '# A later version has a line more.' >>"$files/etc/tidegate/tidegate.toml"
+    dpkg-deb --root-owner-group -Zgzip --build "$files" "$scratch/later.deb"
+}
+
+make_root() {
+    unmake_root
+    as_root mmdebstrap --quiet --variant=apt --include=ca-certificates "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$root"
+    as_root mount -t proc proc "$root/proc"
+    echo 'Dpkg { Options { "--force-confold"; } Use-Pty "0"; }' | as_root tee "$root/etc/apt/apt.conf.d/kept" >/dev/null
+    as_root cp "$package" "$root/first.deb"
+    as_root cp "$scratch/later.deb" "$root/later.deb"
+    # It records what it is asked, and says that the service is active once that was told to it.
+    as_root mkdir -p "$root/run/systemd/system"
+    as_root tee "$root/usr/bin/systemctl" >/dev/null <<'SH'
+#!/bin/sh
+echo "$*" >>/run/asked
+case "$*" in *is-active*) [ -e /run/is-active ] ;; *is-enabled*) echo enabled ;; esac
+SH
+    as_root chmod 755 "$root/usr/bin/systemctl"
+    # systemd makes these for all services with a user of their own.
+    as_root mkdir -p "$root/var/lib/private" "$root/var/log/private"
+    files >"$scratch/before"
+}
+
+unmake_root() {
+    as_root umount "$root/proc" 2>/dev/null || true
+    as_root rm -rf --one-file-system "$root"
+}
+
+# What lies in the root, but for what apt and dpkg remember.
+files() {
+    as_root find "$root" -xdev -path "$root/var/lib/dpkg" -prune -o -path "$root/var/log" -prune -o \
+        -path "$root/var/cache" -prune -o -path "$root/var/lib/apt" -prune -o -path "$root/run" -prune -o -print | sort
+}
+
+as_root() { if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi; }
+
+in_root() { as_root chroot "$root" env DEBIAN_FRONTEND=noninteractive "$@"; }
+
+# step NAME COMMAND...: a step of the walk; what it printed is kept.
+step() {
+    check "$@"
+    { printf '\n## %s\n$ %s\n' "$1" "${*:2}"; cat "$scratch/check.log"; } >>"$log"
+}
+
+walk() {
+    step "install" in_root apt-get install -y --no-install-recommends /first.deb
+    check "nothing was started or enabled" not_asked 'start\|enable'
+    check "the demo is not in it" ends_with 64 in_root tidegate demo
+    check "its configuration is right as it comes" in_root tidegate check --without-ports /etc/tidegate/tidegate.toml
+    start_demo
+    step "edit the one file" edit
+    step "check" in_root tidegate check /etc/tidegate/tidegate.toml
+    step "doctor" in_root tidegate doctor --path /film/seg-0-00001.m4s
+    start_service
+    step "play: a range" plays 65536-131071
+    step "play: the whole" plays 0-
+    step "play again: it is held" is_hit
+    step "look" in_root tidegate status
+    step "look at one object" in_root tidegate explain "http://127.0.0.1:$http/film/seg-0-00001.m4s"
+    reloads
+    upgrades
+    removes
+}
+
+# The three places that it names, and ports that a test may have.
+edit() {
+    http=$(free_port) admin=$(free_port)
+    as_root sed -i -e "s|^http = .*|http = [\"127.0.0.1:$http\"]|" -e "s|^admin = .*|admin = [\"127.0.0.1:$admin\"]|" \
+        -e 's|^hosts = .*|hosts = ["127.0.0.1"]|' -e "s|^origins = .*|origins = [\"$(link http | sed s/localhost/127.0.0.1/)\"]|" \
+        -e '$a[memory]\nram = "64 MiB"\n[log]\naccess = "off"' "$root/etc/tidegate/tidegate.toml"
+    as_root diff "$root/etc/tidegate/tidegate.toml" debian/tidegate.toml || true
+}
+
+start_service() {
+    mkfifo "$scratch/asked"
+    as_root python3 -u tests/supervised.py "$root" lib/systemd/system/tidegate.service "http=127.0.0.1:$http" \
+        <"$scratch/asked" >"$scratch/said" 2>"$scratch/service.log" &
+    service=$!
+    started+=("$service")
+    exec {asked}>"$scratch/asked"
+    step "start: READY=1 is said" wait_until 30 said READY=1 1
+    as_root touch "$root/run/is-active"
+}
+
+# said LINE TIMES
+said() { [ "$(grep -cx -- "$1" "$scratch/said")" -ge "$2" ] || { cat "$scratch/said" "$scratch/service.log"; return 1; }; }
+
+plays() {
+    local path=film/seg-0-00001.m4s
+    curl --silent --show-error --fail --range "$1" --dump-header - --output "$scratch/got" "http://127.0.0.1:$http/$path"
+    curl --silent --show-error --fail --range "$1" --output "$scratch/wanted" "$(link http)/$path"
+    cmp "$scratch/got" "$scratch/wanted"
+}
+
+is_hit() { plays 0-65535 | tee /dev/stderr | grep -qi '^cache-status: tidegate; hit'; }
+
+reloads() {
+    as_root sed -i 's/^name = .*/name = "film"/' "$root/etc/tidegate/tidegate.toml"
+    echo reload >&"$asked"
+    step "reload: what changes is said" wait_until 20 said 'reloaded 0' 1
+    cat "$scratch/said" >>"$log"
+    check "the service manager was told" said RELOADING=1 1
+    as_root sed -i 's/^name = .*/nmae = "film"/' "$root/etc/tidegate/tidegate.toml"
+    echo reload >&"$asked"
+    step "reload a file with a fault: refused" wait_until 20 said 'reloaded 64' 1
+    tail -n 12 "$scratch/said" >>"$log"
+    check "it serves on by what was before" plays 0-99
+}
+
+# With what the operator has edited, which stays, and at first with the fault that still stands in it.
+upgrades() {
+    as_root rm -f "$root/run/asked"
+    step "upgrade with a fault in the configuration" in_root apt-get install -y /later.deb
+    check "it is not restarted then" not_asked restart
+    as_root sed -i 's/^nmae = .*/name = "film"/' "$root/etc/tidegate/tidegate.toml"
+    step "install the first version again" in_root apt-get install -y --allow-downgrades /first.deb
+    as_root rm -f "$root/run/asked"
+    step "upgrade" in_root apt-get install -y /later.deb
+    check "it is restarted if it was running" grep -q 'try-restart tidegate.service' "$root/run/asked"
+    check "the later version is installed" test "$(in_root dpkg-query --showformat '${Version}' --show tidegate)" = "$later"
+    check "what the operator wrote stays" grep -q '^name = "film"' "$root/etc/tidegate/tidegate.toml"
+    echo restart >&"$asked"
+    step "restart: READY=1 is said again, on the same socket" wait_until 30 said READY=1 4
+    check "it plays" plays 0-
+}
+
+removes() {
+    step "remove" in_root apt-get remove -y tidegate
+    check "it was stopped first" grep -q 'stop tidegate.socket tidegate-https.socket tidegate.service' "$root/run/asked"
+    echo stop >&"$asked"
+    check "SIGTERM ends it with status 0" wait_until 40 said 'exit 0' 2
+    check "its configuration and state stay" test -e "$root/etc/tidegate/tidegate.toml" -a -e "$root/var/lib/private/tidegate"
+    step "purge" in_root apt-get purge -y tidegate
+    check "nothing stays" nothing_stays
+    unmake_root
+}
+
+nothing_stays() {
+    files >"$scratch/after"
+    diff "$scratch/before" "$scratch/after" && ! [ -e "$root/var/lib/private/tidegate" ] && ! [ -e "$root/var/log/private/tidegate" ]
+}
+
+not_asked() { if [ -e "$root/run/asked" ]; then cat "$root/run/asked"; ! grep -v daemon-reload "$root/run/asked" | grep -q "$1"; fi; }
+
+ends_with() {
+    local wanted=$1 status=0
+    shift
+    "$@" || status=$?
+    echo "status $status"
+    [ "$status" -eq "$wanted" ]
+}
+
+main

@@ -1,0 +1,114 @@
+"""A service manager for where systemd cannot be booted: supervised.py ROOT UNIT NAME=ADDRESS:PORT ...
+
+Runs ExecStart= of a unit of ROOT in it, as nobody, with folders as DynamicUser= makes them. Holds the sockets named
+and what it is given to hold (FDSTORE=1), and passes them on at each start (LISTEN_FDS); prints what it is told
+(NOTIFY_SOCKET) and exit codes. Takes `reload` (ExecReload=), `restart` and `stop` from its standard input.
+"""
+
+import fcntl
+import os
+import re
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+
+NOBODY = 65534
+FIRST_PASSED = 3
+
+
+def main():
+    root, unit, *listeners = sys.argv[1:]
+    with open(f"{root}/{unit}") as file:
+        commands = dict(re.findall(r"^(ExecStart|ExecReload)=(.+)$", file.read(), re.M))
+    for kind in ("lib", "log"):
+        folder = f"{root}/var/{kind}/private/tidegate"
+        os.makedirs(folder, exist_ok=True)
+        os.chown(folder, NOBODY, NOBODY)
+        if not os.path.lexists(f"{root}/var/{kind}/tidegate"):
+            os.symlink("private/tidegate", f"{root}/var/{kind}/tidegate")
+    notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    path = f"{root}/run/tidegate-notify"
+    if os.path.exists(path):
+        os.unlink(path)
+    notify.bind(path)
+    os.chmod(path, 0o777)
+    held = [listening(listener) for listener in listeners]
+    process = start(root, commands["ExecStart"], held)
+    after_exit = None
+    waiting = selectors.DefaultSelector()
+    waiting.register(notify, selectors.EVENT_READ, "told")
+    waiting.register(sys.stdin, selectors.EVENT_READ, "asked")
+    while True:
+        for key, _ in waiting.select(timeout=0.05):
+            if key.data == "told":
+                told(notify, held)
+                continue
+            asked = os.read(0, 4096).decode().split()
+            for word in asked or ["stop"]:
+                if word == "reload":
+                    reload(root, commands["ExecReload"])
+                else:
+                    after_exit = word
+                    os.kill(process, signal.SIGTERM)
+        ended, status = os.waitpid(process, os.WNOHANG)
+        if ended:
+            print("exit", os.waitstatus_to_exitcode(status), flush=True)
+            if after_exit != "restart":
+                return
+            after_exit = None
+            process = start(root, commands["ExecStart"], held)
+
+
+def listening(listener):
+    name, address = listener.split("=")
+    host, port = address.rsplit(":", 1)
+    held = socket.create_server((host, int(port)), backlog=4096)
+    return name, held.detach()
+
+
+def told(notify, held):
+    words, descriptors, _, _ = socket.recv_fds(notify, 4096, 64)
+    lines = words.decode().split("\n")
+    names = [line.removeprefix("FDNAME=") for line in lines if line.startswith("FDNAME=")]
+    if "FDSTORE=1" in lines:
+        held.extend((names[0] if names else "stored", descriptor) for descriptor in descriptors)
+    if "FDSTOREREMOVE=1" in lines:
+        held[:] = [one for one in held if one[0] not in names]
+    print("\n".join(lines), flush=True)
+
+
+def reload(root, command):
+    done = subprocess.run(["chroot", f"--userspec={NOBODY}:{NOBODY}", root, *command.split()], capture_output=True, text=True)
+    print(f"{done.stdout}{done.stderr}reloaded {done.returncode}", flush=True)
+
+
+def start(root, command, held):
+    process = os.fork()
+    if process:
+        return process
+    # Out of the way of each other first.
+    high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, 100) for _, descriptor in held]
+    for place, descriptor in enumerate(high):
+        os.dup2(descriptor, FIRST_PASSED + place)
+    os.closerange(FIRST_PASSED + len(held), 4096)
+    os.chroot(root)
+    os.chdir("/")
+    os.setgroups([])
+    os.setgid(NOBODY)
+    os.setuid(NOBODY)
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "NOTIFY_SOCKET": "/run/tidegate-notify",
+        "STATE_DIRECTORY": "/var/lib/tidegate",
+        "LOGS_DIRECTORY": "/var/log/tidegate",
+    }
+    if held:
+        names = ":".join(name for name, _ in held)
+        environment |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(held)), "LISTEN_FDNAMES": names}
+    words = command.split()
+    os.execve(words[0], words, environment)
+
+
+main()

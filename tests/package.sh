@@ -21,6 +21,8 @@ main() {
     check "lintian has nothing to say" lints
     check "a later version of it is made" make_later
     check "a clean root is made" make_root
+    check "an image is made from the package" make_image
+    check "it serves as nobody in particular, who owns the volumes' folder" image_runs
     walk
     [ "$failures" -eq 0 ] || cat "$log"
     [ "$failures" -eq 0 ]
@@ -73,7 +75,10 @@ make_later() {
 
 make_root() {
     unmake_root
-    as_root mmdebstrap --quiet --variant=apt --include=ca-certificates "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$root"
+    as_root mmdebstrap --quiet --variant=apt --include=ca-certificates "$(. /etc/os-release && echo "$VERSION_CODENAME")" \
+        "$scratch/root.tar"
+    as_root mkdir "$root"
+    as_root tar --extract --file "$scratch/root.tar" --directory "$root"
     as_root mount -t proc proc "$root/proc"
     echo 'Dpkg { Options { "--force-confold"; } Use-Pty "0"; }' | as_root tee "$root/etc/apt/apt.conf.d/kept" >/dev/null
     as_root cp "$package" "$root/first.deb"
@@ -89,6 +94,23 @@ SH
     # systemd makes these for all services with a user of their own.
     as_root mkdir -p "$root/var/lib/private" "$root/var/log/private"
     files >"$scratch/before"
+}
+
+# The clean root stands for the image that it begins with.
+make_image() {
+    local base
+    base=$(images from scratch)
+    images add "$base" "$scratch/root.tar" / >/dev/null
+    images commit "$base" docker.io/library/debian:bookworm-slim
+    images build --pull-never --isolation chroot --file config/Containerfile --tag tidegate target/debian
+    image=$(images from --pull-never localhost/tidegate)
+}
+
+images() { as_root buildah --root "$scratch/images/root" --runroot "$scratch/images/run" --storage-driver vfs "$@"; }
+
+image_runs() {
+    images run --isolation chroot "$image" -- /usr/bin/tidegate check --without-ports /etc/tidegate/tidegate.toml
+    images run --isolation chroot "$image" -- sh -c 'id && test "$(id -u)" = 65532 && touch /var/lib/tidegate/volume'
 }
 
 unmake_root() {
@@ -116,6 +138,7 @@ walk() {
     step "install" in_root apt-get install -y --no-install-recommends /first.deb
     check "nothing was started or enabled" not_asked 'start\|enable'
     check "the demo is not in it" ends_with 64 in_root tidegate demo
+    check "it shares libraries with glibc and libgcc alone" shares_little
     check "its configuration is right as it comes" in_root tidegate check --without-ports /etc/tidegate/tidegate.toml
     start_demo
     step "edit the one file" edit
@@ -130,6 +153,11 @@ walk() {
     reloads
     upgrades
     removes
+}
+
+shares_little() {
+    in_root ldd /usr/bin/tidegate
+    ! in_root ldd /usr/bin/tidegate | grep -v 'linux-vdso\|/ld-linux\|libc\.so\|libm\.so\|libgcc_s\.so'
 }
 
 # The three places that it names, and ports that a test may have.

@@ -168,8 +168,12 @@ pub const METHODS_PER_RULE_MAX: usize = 32;
 pub const INVALIDATION_MARKS: usize = 1 << 17;
 /// Networks whose PURGE a rule listens to.
 pub const PURGE_NETWORKS_MAX: usize = 64;
-/// A token that lets its bearer purge.
+/// A token that says who asks.
 pub const TOKEN_BYTES_MAX: usize = 4_096;
+/// Tokens of one file.
+pub const TOKENS_MAX: usize = 64;
+/// A file of tokens.
+pub const TOKEN_FILE_BYTES_MAX: usize = 64 << 10;
 /// Variants (`Vary`) kept side by side of one object.
 pub const VARIANTS_PER_OBJECT_MAX: usize = 8;
 /// Fields in a response head.

@@ -33,7 +33,7 @@ use crate::limits::{
 use crate::memory::{Class, Governor, Reservation, Use};
 use crate::metrics::Metrics;
 use crate::object::VersionNumbers;
-use crate::purge::{Keeper, Purges, Token};
+use crate::purge::{Keeper, Purges, Tokens};
 use crate::server::{ConnectionCounts, Phases, ServerContext, ServerSettings, Tls};
 use crate::site::CurrentSites;
 
@@ -77,7 +77,7 @@ pub(super) struct Live {
     pub(super) sites: Arc<CurrentSites>,
     pub(super) certificates: Arc<ArcSwap<Certificates>>,
     pub(super) server: Arc<ArcSwap<ServerSettings>>,
-    pub(super) token: Arc<ArcSwapOption<Token>>,
+    pub(super) token: Arc<ArcSwapOption<Tokens>>,
 }
 
 impl Live {

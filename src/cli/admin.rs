@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::request::Builder;
 use http::{HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
@@ -19,7 +20,7 @@ use tokio::time::timeout;
 
 use super::{Failure, USUAL_CONFIG};
 use crate::config::{self, Config, ListenerKind};
-use crate::purge::{TOKEN_BYTES_MIN, Token};
+use crate::purge::{Token, Tokens};
 
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const ANSWER_BYTES_MAX: usize = 16 << 20;
@@ -54,7 +55,10 @@ pub(super) fn told(
     if answer.status != StatusCode::OK && !answer.is_json {
         return Err(stranger(&answer.address, &format!("it answers {}", answer.status)));
     }
-    let value = serde_json::from_slice(&answer.body).unwrap_or(Value::Null);
+    let value: Value = serde_json::from_slice(&answer.body).unwrap_or(Value::Null);
+    if let (StatusCode::UNAUTHORIZED, Some(why)) = (answer.status, value["error"].as_str()) {
+        return Err(Failure::Failed(format!("{}: {why}", answer.address)));
+    }
     match is_ours(&value) {
         true => Ok(Told { address: answer.address, value }),
         false => Err(stranger(&answer.address, "what it answers is something else")),
@@ -70,6 +74,12 @@ pub(super) fn understood<T: DeserializeOwned>(told: &Told) -> Result<T, Failure>
              ({error}); `--json` shows it as it is"
         ))
     })
+}
+
+/// A request that shows the token in `file`, if one is named.
+pub(super) fn bearing(request: Builder, file: Option<&Path>) -> Result<Builder, Failure> {
+    let Some(file) = file else { return Ok(request) };
+    Ok(request.header(AUTHORIZATION, format!("Bearer {}", token_in(file)?.as_str())))
 }
 
 /// Where `--admin` or else the configuration says to ask.
@@ -180,10 +190,8 @@ pub(super) fn token_in(file: &Path) -> Result<Token, Failure> {
     let name = file.display();
     let text = fs::read_to_string(file)
         .map_err(|error| Failure::Misused(format!("{name} cannot be read: {}", cause(&error))))?;
-    Token::of(&text).ok_or_else(|| {
-        let wanted = format!("one line of {TOKEN_BYTES_MIN} printable characters or more");
-        Failure::Misused(format!("{name} holds no token; {wanted} is wanted"))
-    })
+    let tokens = Tokens::of(&text).map_err(|fault| Failure::Misused(format!("{name} {fault}")))?;
+    Ok(tokens.to_show().clone())
 }
 
 /// Which appliance is to do something, and by whose leave.
@@ -291,7 +299,8 @@ impl Admins {
         let admins = config.listeners.iter().filter(|l| l.kind == ListenerKind::Admin);
         let addresses = admins.filter(|admin| admin.address.port() != 0);
         let addresses = addresses.map(|admin| here(admin.address)).collect();
-        Admins { addresses, token: config.admin.token.clone() }
+        let token = config.admin.token.as_ref().map(|tokens| tokens.to_show().clone());
+        Admins { addresses, token }
     }
 
     /// Those of a configuration that is not right any more, or not to this user: a volume that is
@@ -310,7 +319,7 @@ impl Admins {
         let token = || {
             let folder = file.parent().unwrap_or(Path::new(""));
             let path = folder.join(setting("admin", "token_file")?.as_str()?);
-            Token::of(&fs::read_to_string(path).ok()?)
+            Some(Tokens::of(&fs::read_to_string(path).ok()?).ok()?.to_show().clone())
         };
         Admins { addresses: addresses.collect(), token: token() }
     }

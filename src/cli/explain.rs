@@ -36,6 +36,9 @@ pub(super) struct Args {
     /// Ask this admin listener instead; no configuration is read
     #[arg(long, value_name = "URL")]
     admin: Option<String>,
+    /// Show the token in this file: of a viewer, who asks from another machine
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
     /// Print the explanation as JSON: times in seconds, sizes in bytes
     #[arg(long)]
     json: bool,
@@ -54,7 +57,8 @@ pub(super) fn run(args: &Args) -> Result<String, Failure> {
     let addresses = admin::addresses(args.admin.as_deref(), &args.config)?;
     // What comes after a `#` is not sent, here neither.
     let url = args.url.split('#').next().unwrap_or_default();
-    let mut request = Request::get(format!("/explain?url={url}"));
+    let request = Request::get(format!("/explain?url={url}"));
+    let mut request = admin::bearing(request, args.token_file.as_deref())?;
     for (name, value) in fields {
         request = request.header(name, value);
     }
@@ -92,8 +96,9 @@ mod tests {
     #[test]
     fn what_is_no_url_or_no_field_is_said_so() {
         for wrong in ["", "/film/1.m4s", "video.example.com/a", "https:///a", "not a url"] {
-            let (fields, config, admin) = (Vec::new(), PathBuf::new(), None);
-            let args = Args { url: wrong.to_owned(), fields, config, admin, json: false };
+            let (fields, config, admin, token_file) = (Vec::new(), PathBuf::new(), None, None);
+            let url = wrong.to_owned();
+            let args = Args { url, fields, config, admin, token_file, json: false };
             assert!(matches!(run(&args), Err(Failure::Misused(_))), "{wrong}");
         }
         for wrong in ["", "Range", "Ra nge: a", ": a", "Range: a\nb"] {

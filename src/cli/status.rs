@@ -16,6 +16,7 @@ Examples:
   tidegate status
   tidegate status --config tidegate.toml
   tidegate status --admin http://127.0.0.1:9180
+  tidegate status --admin http://edge-7.example.com:9180 --token-file viewers-token
   tidegate status --json | jq '.ssd.volumes[]? | {name, state}'
 
 Exit codes: 0 shown, 1 no appliance answers, 64 misused";
@@ -30,6 +31,9 @@ pub(super) struct Args {
     /// Ask this admin listener instead; no configuration is read
     #[arg(long, value_name = "URL")]
     admin: Option<String>,
+    /// Show the token in this file: of a viewer, who asks from another machine
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
     /// Print the status as JSON: sizes in bytes
     #[arg(long)]
     json: bool,
@@ -38,8 +42,8 @@ pub(super) struct Args {
 /// Asks; what is to be printed.
 pub(super) fn run(args: &Args) -> Result<String, Failure> {
     let addresses = admin::addresses(args.admin.as_deref(), &args.config)?;
-    let request = Request::get("/status.json").body(Default::default());
-    let request = request.expect("a path without fields is a request");
+    let request = admin::bearing(Request::get("/status.json"), args.token_file.as_deref())?;
+    let request = request.body(Default::default()).expect("a token is printable");
     let told = admin::told(&addresses, &request, admin::is_status)?;
     Ok(match args.json {
         true => format!("{:#}\n", told.value),
@@ -57,7 +61,12 @@ mod tests {
     fn an_appliance_that_does_not_run_is_one_clear_line() {
         // Bound and let go: nobody listens there.
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let args = Args { config: PathBuf::new(), admin: Some(free.to_string()), json: false };
+        let args = Args {
+            config: PathBuf::new(),
+            admin: Some(free.to_string()),
+            token_file: None,
+            json: false,
+        };
         let Err(Failure::Failed(text)) = run(&args) else { panic!("nobody is there") };
         let expected =
             format!("no appliance answers at {free}: connection refused; is it running?");
@@ -86,7 +95,12 @@ mod tests {
                 stream.write_all(answer.as_bytes()).unwrap();
                 asked
             });
-            let args = Args { config: PathBuf::new(), admin: Some(address.clone()), json: true };
+            let args = Args {
+                config: PathBuf::new(),
+                admin: Some(address.clone()),
+                token_file: None,
+                json: true,
+            };
             let Err(Failure::Failed(text)) = run(&args) else { panic!("{why}") };
             let expected = format!(
                 "{address} is no admin listener of Tidegate: {why}; ask where `listeners.admin` \

@@ -6,7 +6,6 @@ use std::fmt;
 use toml::{Table, Value};
 
 use super::Config;
-use crate::purge::Token;
 use crate::site::Site;
 
 /// What was written, by the full names of settings.
@@ -149,7 +148,7 @@ impl Config {
             let is = roots(is).into_iter().filter(other);
             named.extend(is.map(|(name, _)| format!("authorities of the origin {name}")));
         }
-        let [was, is] = [self, next].map(|config| config.admin.token.as_ref().map(Token::as_str));
+        let (was, is) = (&self.admin.token, &next.admin.token);
         let file = "admin.token_file";
         if was != is && self.written.0.get(file) == next.written.0.get(file) {
             named.push(file.to_owned());

@@ -265,11 +265,8 @@ fn read(document: &Section<'_>, machine: &Machine) -> Config {
     let sites = sites::read(document);
     certificates::check(document, &listeners, &certificates, &sites);
     let (ssd, index) = document.section("ssd", ssd::read);
-    let admin = |section: &Section<'_>| (admin::read(section), section.has("token_file"));
-    let (admin, names_token) = document.section("admin", admin);
-    if !names_token {
-        warn_of_no_token(document, &sites);
-    }
+    let admin = document.section("admin", admin::read);
+    admin.warn(document, &listeners, &sites);
     Config {
         file: document.source.name.to_owned(),
         listeners,
@@ -285,15 +282,6 @@ fn read(document: &Section<'_>, machine: &Machine) -> Config {
         sites,
         warnings: Vec::new(),
         written: Written::default(),
-    }
-}
-
-fn warn_of_no_token(document: &Section<'_>, sites: &Sites) {
-    let mut rules = sites.iter().flat_map(|site| &site.rules);
-    if rules.any(|rule| !rule.purge_from.is_empty()) {
-        let text = "`purge_from` lets nobody purge, as there is no token to show; write \
-                    `admin.token_file`";
-        document.source.warn(document.source.place(0), text);
     }
 }
 

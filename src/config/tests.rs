@@ -512,6 +512,27 @@ fn whom_nobody_can_show_a_token_is_a_warning() {
 }
 
 #[test]
+fn an_admin_listener_that_others_reach_is_a_warning_unless_viewers_have_a_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tokens");
+    let told = |admin: &str, tokens: &str| {
+        fs::write(&file, tokens).unwrap();
+        let (name, site) = (file.display(), "[[sites]]\nname = \"a\"\nhosts = [\"a.test\"]\n");
+        let text = format!(
+            "listeners.http = \"127.0.0.1:80\"\nlisteners.admin = {admin}\n\
+             admin.token_file = \"{name}\"\n{site}origins = [\"http://o.test\"]\n"
+        );
+        config(&text).unwrap().warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let (operator, viewer) = ("operator a 0123456789abcdef", "viewer b fedcba9876543210");
+    assert_eq!(told("[\"127.0.0.1:1\", \"[::1]:1\"]", operator), Vec::<String>::new());
+    assert_eq!(told("\"0.0.0.0:1\"", &format!("{operator}\n{viewer}")), Vec::<String>::new());
+    let open = told("[\"127.0.0.1:1\", \"192.0.2.1:1\"]", operator);
+    let expected = "t.toml:2:35: `listeners.admin` 192.0.2.1:1: whoever reaches it may look at ";
+    assert!(open.len() == 1 && open[0].starts_with(expected), "{open:?}");
+}
+
+#[test]
 fn a_method_in_small_letters_is_a_warning() {
     let told = config(&with("")).unwrap().warnings;
     assert!(told.is_empty(), "{told:?}");

@@ -4,6 +4,7 @@
 //! Read-only: GET and HEAD, but for `/purge`, `/reload`, `/upgrade`, `/drain` and `/undrain`, which
 //! files of these names answer. Nothing here waits for a viewer or a fill, and nothing but an
 //! explanation, a purge or a reload for a disk, so it answers while the appliance is overloaded.
+//! `openapi.json` beside it says all of that to programs.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use serde::Serialize;
 
 use super::drain::Drainer;
 use super::explained::{ExplainSource, Unexplained};
-use super::purge::{AskedBody, Purger, Said, refusal};
+use super::purge::{AskedBody, Purger, Said, admit_to_look, refusal};
 use super::reload::{From, Order, Reloader};
 use super::status::{Status, StatusSource};
 use super::{Phase, Readiness};
@@ -30,6 +31,10 @@ use crate::server::{ConnectionFacts, Handler};
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// What everybody may ask: load balancers, and who wants to know what there is to be asked.
+const OPEN: [&str; 3] = ["/health/live", "/health/ready", "/openapi.json"];
+const OPENAPI: &str = include_str!("openapi.json");
 
 /// The admin listener's handler; one serves any number of connections.
 pub struct Admin {
@@ -80,11 +85,18 @@ impl Admin {
             Method::HEAD => SendBody::No,
             _ => return self.method_not_allowed(),
         };
-        let page = match request.uri().path() {
+        let (path, fields) = (request.uri().path(), request.headers());
+        if !OPEN.contains(&path)
+            && let Err(refusal) = admit_to_look(&self.purger.token.load(), fields, from)
+        {
+            return told(refusal);
+        }
+        let page = match path {
             "/metrics" => self.measured(request.headers()),
             "/health/live" => Page::new(StatusCode::OK, TEXT, "live\n"),
             "/health/ready" => ready_page(self.readiness.phase()),
             "/status.json" => Page::json(StatusCode::OK, &self.status()),
+            "/openapi.json" => Page::new(StatusCode::OK, JSON, OPENAPI),
             "/explain" => self.explained(request.into_parts().0).await,
             _ => Page::new(StatusCode::NOT_FOUND, TEXT, "not found\n"),
         };
@@ -225,6 +237,7 @@ impl Page {
 mod tests {
     use std::time::Duration;
 
+    use arc_swap::ArcSwapOption;
     use http_body_util::{BodyExt, Empty};
     use serde_json::{Value, json};
     use tokio::sync::mpsc;
@@ -235,7 +248,7 @@ mod tests {
     use crate::metrics::labels::{Lookup, Tier, Wait};
     use crate::metrics::ssd::{Latency, SsdSample, VolumeSample};
     use crate::object::PieceMap;
-    use crate::purge::Purges;
+    use crate::purge::{Purges, Tokens};
     use crate::site::CurrentSites;
 
     fn admin() -> Admin {
@@ -269,8 +282,9 @@ mod tests {
         };
         let sites = Arc::<CurrentSites>::default();
         let (purges, _) = Purges::start(sites.clone(), None).unwrap();
-        let purger = Purger { purges, sites, token: Arc::default() };
-        let reloader = Reloader { ask: mpsc::channel(1).0, token: Arc::default() };
+        let token = Arc::<ArcSwapOption<Tokens>>::default();
+        let purger = Purger { purges, sites, token: token.clone() };
+        let reloader = Reloader { ask: mpsc::channel(1).0, token };
         let (status, explain) = (Box::new(status), Box::new(explain));
         let drainer = Drainer { planning: Box::new(|_| None), token: Arc::default() };
         let readiness = Readiness::new();
@@ -315,6 +329,66 @@ mod tests {
         let body = body.collect().await.unwrap().to_bytes();
         let text = String::from_utf8(body.to_vec()).unwrap();
         (parts.status.as_u16(), text, Response::from_parts(parts, ()))
+    }
+
+    /// The status for who asks from another machine, and shows a token or none.
+    async fn from_elsewhere(admin: &Admin, method: &str, target: &str, token: &str) -> u16 {
+        let request = Request::builder().method(method).uri(target);
+        let request = request.header("authorization", format!("Bearer {token}"));
+        let request = request.body(Empty::<Bytes>::new()).unwrap();
+        admin.answer(request, From::Elsewhere).await.status().as_u16()
+    }
+
+    #[tokio::test]
+    async fn who_asks_from_elsewhere_shows_a_token_where_viewers_have_one() {
+        let admin = admin();
+        let tokens = |text: &str| {
+            admin.purger.token.store(Some(Arc::new(Tokens::of(text).unwrap())));
+        };
+        let (operator, viewer) = ("an-operators-token", "a-viewers-own-token");
+        // Nobody's, then operators' alone: whoever reaches the listener may look.
+        assert_eq!(from_elsewhere(&admin, "GET", "/status.json", "no").await, 200);
+        assert_eq!(from_elsewhere(&admin, "POST", "/purge", "no").await, 403);
+        assert_eq!(from_elsewhere(&admin, "POST", "/reload", "no").await, 403);
+        tokens(operator);
+        assert_eq!(from_elsewhere(&admin, "GET", "/status.json", "no").await, 200);
+        assert_eq!(from_elsewhere(&admin, "POST", "/reload", "no").await, 401);
+        tokens(&format!("operator anna {operator}\nviewer grafana {viewer}"));
+        let document: Value = serde_json::from_str(OPENAPI).unwrap();
+        for (path, of) in document["paths"].as_object().unwrap() {
+            let shown = |token: &'static str| from_elsewhere(&admin, "GET", path, token);
+            let may = [shown("no").await, shown(viewer).await, shown(operator).await];
+            let refuses = !of["get"]["responses"]["401"].is_null();
+            assert_eq!(may.map(|status| status == 401), [refuses, false, false], "{path}: {may:?}");
+            let is_told = of["get"]["security"].as_array().is_some_and(|ways| !ways.is_empty());
+            assert_eq!(is_told, refuses, "{path}: who may is what the document says");
+            let mut may = [0; 3];
+            for (status, token) in may.iter_mut().zip(["no", viewer, operator]) {
+                *status = from_elsewhere(&admin, "POST", path, token).await;
+            }
+            let expected = if of["post"].is_null() { [405, 405] } else { [401, 403] };
+            assert_eq!(may[..2], expected, "{path}");
+            assert!(may[2] != 401 && may[2] != 403, "{path}: {may:?}");
+        }
+        // What is not there is told to nobody either.
+        assert_eq!(from_elsewhere(&admin, "GET", "/nothing", "no").await, 401);
+    }
+
+    #[test]
+    fn every_path_of_the_server_stands_in_the_document() {
+        let document: Value = serde_json::from_str(OPENAPI).unwrap();
+        let documented = document["paths"].as_object().unwrap();
+        let code = include_str!("api.rs").split("#[cfg(test)]").next().unwrap();
+        let code = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+        let mut paths = 0;
+        for line in code {
+            let texts = line.split('"').skip(1).step_by(2);
+            for path in texts.filter(|text| text.starts_with('/')) {
+                assert!(documented.contains_key(path), "{path} is not in openapi.json");
+                paths += 1;
+            }
+        }
+        assert!(paths >= documented.len(), "it reads the paths");
     }
 
     async fn get(admin: &Admin, target: &str) -> (u16, String) {

@@ -14,7 +14,7 @@ use serde_json::json;
 use super::purge::{AskedBody, Said, body_of, refusal};
 use super::reload::{From, may};
 use crate::limits::{DRAIN_REQUEST_BYTES_MAX, DRAIN_WITHIN_MAX};
-use crate::purge::Token;
+use crate::purge::Tokens;
 
 /// What was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,7 +194,7 @@ pub struct Drainer {
     /// Who does it.
     pub planning: Planning,
     /// Who bears it may; `None`: who asks from this machine.
-    pub token: Arc<ArcSwapOption<Token>>,
+    pub token: Arc<ArcSwapOption<Tokens>>,
 }
 
 /// `POST /drain`, as it is written; without a body all of it is missing.

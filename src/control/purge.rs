@@ -15,9 +15,10 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use super::reload::From;
 use crate::limits::PURGE_REQUEST_BYTES_MAX;
 use crate::purge::request::PurgeRequest;
-use crate::purge::{PurgeError, Purges, Token};
+use crate::purge::{Bearer, PurgeError, Purges, Role, Tokens};
 use crate::site::CurrentSites;
 
 /// Purges for who may.
@@ -26,8 +27,8 @@ pub struct Purger {
     pub purges: Arc<Purges>,
     /// Whose content.
     pub sites: Arc<CurrentSites>,
-    /// Who bears it may; `None`: nobody.
-    pub token: Arc<ArcSwapOption<Token>>,
+    /// Operators may; `None`: nobody.
+    pub token: Arc<ArcSwapOption<Tokens>>,
 }
 
 /// A request's body, whatever it is sent by.
@@ -50,7 +51,7 @@ impl Purger {
         if request.method() != Method::POST {
             return Err(refusal(StatusCode::METHOD_NOT_ALLOWED, "send POST /purge"));
         }
-        admit(&self.token.load(), request.headers())?;
+        let by = admit(&self.token.load(), request.headers())?;
         let body = body_of(request.into_body(), PURGE_REQUEST_BYTES_MAX).await?;
         let wrong = |fault| refusal(StatusCode::BAD_REQUEST, &format!("{fault}"));
         let asked = PurgeRequest::parse(&body).map_err(wrong)?;
@@ -59,7 +60,7 @@ impl Purger {
         let purging = self.purges.purge(scopes, asked.hardness());
         match timeout(PURGED_WITHIN, purging).await.unwrap_or(Err(PurgeError::Late)) {
             Ok(done) => {
-                tracing::info!(number = done.number, "purged by POST /purge: {asked}");
+                tracing::info!(%by, number = done.number, "purged by POST /purge: {asked}");
                 let said = json!({
                     "purged": purged,
                     "soft": asked.soft,
@@ -86,26 +87,54 @@ pub(super) async fn body_of(body: impl AskedBody, bytes_max: usize) -> Result<By
     }
 }
 
-/// Lets who bears the token.
-pub(super) fn admit(token: &Option<Arc<Token>>, fields: &HeaderMap) -> Result<(), Said> {
-    match token {
-        None => Err(refusal(
+/// Lets operators; who it is.
+pub(super) fn admit(tokens: &Option<Arc<Tokens>>, fields: &HeaderMap) -> Result<Arc<str>, Said> {
+    let Some(tokens) = tokens else {
+        return Err(refusal(
             StatusCode::FORBIDDEN,
             "nobody may purge here; write `admin.token_file` in the configuration, the path of a \
              file with a token",
+        ));
+    };
+    match tokens.bearer(fields) {
+        Some(Bearer { role: Role::Operator, name, .. }) => Ok(name.clone()),
+        Some(Bearer { role: Role::Viewer, name, .. }) => Err(refusal(
+            StatusCode::FORBIDDEN,
+            &format!("{name} may look, and nothing else; show the token of an operator"),
         )),
-        Some(token) if token.is_borne_by(fields) => Ok(()),
-        Some(_) if fields.contains_key(AUTHORIZATION) => Err(refusal(
-            StatusCode::UNAUTHORIZED,
-            "this is not the token that was in `admin.token_file` when the appliance started or \
-             was last reloaded",
-        )),
-        Some(_) => Err(refusal(
-            StatusCode::UNAUTHORIZED,
+        None => Err(unknown(
+            fields,
             "who purges or reloads shows the token of `admin.token_file`: \
-              `Authorization: Bearer TOKEN`",
+             `Authorization: Bearer TOKEN`",
         )),
     }
+}
+
+/// Lets who may look: who asks from this machine, and everybody where no viewer has a token.
+pub(super) fn admit_to_look(
+    tokens: &Option<Arc<Tokens>>,
+    fields: &HeaderMap,
+    from: From,
+) -> Result<(), Said> {
+    match tokens {
+        Some(tokens) if from == From::Elsewhere && tokens.has_viewers() => {
+            let text = "who looks from another machine shows a token of `admin.token_file`: \
+                        `Authorization: Bearer TOKEN`";
+            tokens.bearer(fields).map(drop).ok_or_else(|| unknown(fields, text))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn unknown(fields: &HeaderMap, without: &str) -> Said {
+    let text = match fields.contains_key(AUTHORIZATION) {
+        true => {
+            "this is not the token that was in `admin.token_file` when the appliance started or \
+             was last reloaded"
+        }
+        false => without,
+    };
+    refusal(StatusCode::UNAUTHORIZED, text)
 }
 
 fn status_of(error: &PurgeError) -> StatusCode {

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::api::JSON;
 use super::purge::{Said, admit, refusal};
-use crate::purge::Token;
+use crate::purge::Tokens;
 
 /// What the process itself is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,8 +39,8 @@ pub struct Asked {
 pub struct Reloader {
     /// Who does it, one at a time.
     pub ask: mpsc::Sender<Asked>,
-    /// Who bears it may; `None`: who asks from this machine.
-    pub token: Arc<ArcSwapOption<Token>>,
+    /// Operators may; `None`: who asks from this machine.
+    pub token: Arc<ArcSwapOption<Tokens>>,
 }
 
 /// Who asks.
@@ -94,10 +94,10 @@ impl Reloader {
     }
 }
 
-/// Lets who may have something done that harms no object: who bears the token, or, where there is
-/// none, who asks from this machine.
+/// Lets who may have something done that harms no object: an operator, or, where there is
+/// no token, who asks from this machine.
 pub(super) fn may(
-    token: &Option<Arc<Token>>,
+    token: &Option<Arc<Tokens>>,
     method: &Method,
     fields: &HeaderMap,
     from: From,
@@ -117,7 +117,7 @@ pub(super) fn may(
         }
         None => Ok(()),
         // It may have been written anew: then the one of before counts, or a SIGHUP.
-        token => admit(token, fields),
+        token => admit(token, fields).map(|by| tracing::info!(%by, "asked by an operator")),
     }
 }
 

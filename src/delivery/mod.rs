@@ -60,7 +60,7 @@ use crate::message::reuse::{RequestControl, Reuse};
 use crate::message::target::normalised_path;
 use crate::metrics::Counters;
 use crate::object::{BlockSize, ObjectKey};
-use crate::purge::Token;
+use crate::purge::Tokens;
 use crate::server::{ConnectionFacts, Handler, Phase, ServerSettings, Way, leave};
 use crate::site::{Cmsd, CurrentSites, Foresight, RequestCacheControl, Site};
 use crate::store::device::Urgency;
@@ -78,7 +78,7 @@ pub struct Shared {
     /// Who brings the rest.
     pub filler: Arc<Filler>,
     /// Who bears it may purge.
-    pub token: Arc<ArcSwapOption<Token>>,
+    pub token: Arc<ArcSwapOption<Tokens>>,
     /// Every slice is reserved here.
     pub governor: Arc<Governor>,
     /// The size of a block.

@@ -37,8 +37,12 @@ impl Delivery {
             return Err(DeliveryError::Request(RequestError::MethodRefused));
         }
         let from = viewer.connection.viewer.ip();
-        let bears =
-            self.shared.token.load().as_ref().map(|token| token.is_borne_by(&viewer.parts.headers));
+        let bears = self
+            .shared
+            .token
+            .load()
+            .as_ref()
+            .map(|token| token.is_operators(&viewer.parts.headers));
         if !networks.iter().any(|network| network.holds(from)) || bears != Some(true) {
             return Err(DeliveryError::PurgeRefused);
         }

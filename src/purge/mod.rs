@@ -16,6 +16,7 @@ mod scope;
 mod table;
 mod tags;
 mod token;
+mod tokens;
 
 use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
@@ -34,7 +35,8 @@ pub use self::keeper::{Keeper, PurgeError, Purged};
 pub use self::scope::{Hardness, Kind, Scope};
 use self::table::{Covered, Table};
 pub use self::tags::Tags;
-pub use self::token::{TOKEN_BYTES_MIN, Token};
+pub use self::token::Token;
+pub use self::tokens::{Bearer, Role, Tokens, TokensError};
 use crate::object::ObjectKey;
 use crate::site::CurrentSites;
 

@@ -1,4 +1,4 @@
-//! The token that lets its bearer purge.
+//! A token, by which its bearer is known.
 //!
 //! Compared in a time that tells nothing of it, and shown nowhere.
 
@@ -12,7 +12,7 @@ use http::header::AUTHORIZATION;
 use crate::limits::TOKEN_BYTES_MAX;
 
 /// A secret of printable letters.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Token(Arc<str>);
 
 impl Token {
@@ -59,7 +59,7 @@ impl fmt::Debug for Token {
 
 const SCHEME: &[u8] = b"bearer ";
 /// What can be guessed is no secret.
-pub const TOKEN_BYTES_MIN: usize = 16;
+pub(super) const TOKEN_BYTES_MIN: usize = 16;
 
 #[cfg(test)]
 mod tests {

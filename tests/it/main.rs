@@ -22,6 +22,7 @@ mod live;
 mod memory;
 mod metrics;
 mod misfits;
+mod openapi;
 mod operator;
 mod passed;
 mod private;

@@ -1,0 +1,147 @@
+//! The admin listener's OpenAPI document and the process agree: every answer it names is given, as
+//! it says. That every path of the server stands in it, and who is refused from another machine,
+//! `src/control/api.rs` tests.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use http::Method;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::{
+    BLOCK, Client, Ending, HOST, Origin, PATIENCE, Process, Response, Script, configured,
+};
+
+const OPERATOR: &str = "Bearer an-operators-token";
+const VIEWER: &str = "Bearer a-viewers-own-token";
+const TOKENS: &str = "operator anna an-operators-token\nviewer grafana a-viewers-own-token\n";
+/// A reader who waits for the rest keeps a draining process until then.
+const HELD_AT: u64 = BLOCK;
+
+/// The document, and what of it was found to be so.
+struct Judged {
+    document: Value,
+    given: BTreeSet<(String, String, String)>,
+}
+
+impl Judged {
+    /// Asks `target` and holds the answer against what the document says of `status` there.
+    async fn ask(&mut self, request: &crate::support::Request, of: (&str, &str), status: u16) {
+        let (method, target) = of;
+        let path = target.split('?').next().unwrap();
+        let response = request.send().await;
+        assert_eq!(response.status, status, "{method} {target}: {:?}", response.body);
+        let said = &self.document["paths"][path][method]["responses"][status.to_string()];
+        let said = match said["$ref"].as_str() {
+            Some(named) => self.document.pointer(&named[1..]).unwrap(),
+            None => said,
+        };
+        self.hold(said, &response, &format!("{method} {target}, {status}"));
+        self.given.insert((method.to_owned(), path.to_owned(), status.to_string()));
+    }
+
+    fn hold(&self, said: &Value, response: &Response, what: &str) {
+        let contents = said["content"].as_object().unwrap_or_else(|| panic!("{what}: not there"));
+        let (kind, content) = contents.iter().next().unwrap();
+        assert_eq!(&response.header("content-type"), kind, "{what}");
+        let Some(named) = content["schema"]["$ref"].as_str() else { return };
+        let schema = self.document.pointer(&named[1..]).unwrap();
+        let keys = |value: &Value| -> BTreeSet<String> {
+            value.as_object().unwrap().keys().cloned().collect()
+        };
+        let body: Value = serde_json::from_slice(&response.body).unwrap();
+        assert_eq!(keys(&body), keys(&schema["properties"]), "{what}");
+    }
+
+    /// What the document names and nobody was given.
+    fn left(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        for (path, operations) in self.document["paths"].as_object().unwrap() {
+            for (method, operation) in operations.as_object().unwrap() {
+                for status in operation["responses"].as_object().unwrap().keys() {
+                    let was = self.given.contains(&(method.clone(), path.clone(), status.clone()));
+                    // From this machine everybody may look; `default` stands for what fails.
+                    let is_elsewhere = method == "get" && status == "401";
+                    if !was && !is_elsewhere && status != "default" {
+                        left.push(format!("{method} {path} {status}"));
+                    }
+                }
+            }
+        }
+        left
+    }
+}
+
+#[tokio::test]
+async fn every_answer_that_the_document_names_is_given() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    origin.serve("/film", Script::of(4 * BLOCK).ending(Ending::HeldAt(HELD_AT)));
+    let token_file = folder.path().join("tokens");
+    fs::write(&token_file, TOKENS).unwrap();
+    let site = format!(
+        "[[sites]]\nname = \"media\"\nhosts = [{HOST:?}]\norigins = [\"http://{}\"]\n",
+        origin.address()
+    );
+    let config = configured(folder.path(), &format!("admin.token_file = {token_file:?}\n{site}"));
+    let process = Process::start(&config);
+    let admin = Client::plain(process.admin, "admin.test");
+    let document = admin.get("/openapi.json").send().await.body;
+    let document: Value = serde_json::from_slice(&document).unwrap();
+    assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+    let mut judged = Judged { document, given: BTreeSet::new() };
+
+    let explain = format!("/explain?url=https://{HOST}/film");
+    for (target, status) in [
+        ("/metrics", 200),
+        ("/health/live", 200),
+        ("/health/ready", 200),
+        ("/status.json", 200),
+        ("/openapi.json", 200),
+        (explain.as_str(), 200),
+        ("/explain", 400),
+        ("/explain?url=https://elsewhere.test/film", 404),
+    ] {
+        judged.ask(&admin.get(target), ("get", target), status).await;
+    }
+    let purge = json!({ "urls": [format!("https://{HOST}/film")] });
+    let long = json!({ "urls": ["x".repeat(tidegate::limits::PURGE_REQUEST_BYTES_MAX)] });
+    for (target, bearer, body, status) in [
+        ("/purge", OPERATOR, &purge, 200),
+        ("/purge", OPERATOR, &json!({}), 400),
+        ("/purge", "", &purge, 401),
+        ("/purge", VIEWER, &purge, 403),
+        ("/purge", OPERATOR, &long, 413),
+        ("/reload", OPERATOR, &Value::Null, 200),
+        ("/reload", "", &Value::Null, 401),
+        ("/reload", VIEWER, &Value::Null, 403),
+    ] {
+        let request = admin.request(Method::POST, target).json(body);
+        let request = request.header("authorization", bearer);
+        judged.ask(&request, ("post", target), status).await;
+    }
+    let reload = admin.request(Method::POST, "/reload").header("authorization", OPERATOR);
+    fs::write(&config, "colour = \"red\"\n").unwrap();
+    judged.ask(&reload, ("post", "/reload"), 422).await;
+
+    // Without a token it is enough to be here, and to say what a page in a browser cannot.
+    let other = TempDir::new().unwrap();
+    let open = Process::start(&configured(other.path(), &site));
+    let unsaid = Client::plain(open.admin, "admin.test").request(Method::POST, "/reload");
+    judged.ask(&unsaid, ("post", "/reload"), 415).await;
+
+    let viewer = Client::plain(process.http, HOST);
+    let mut held = viewer.get("/film").open().await;
+    held.read_exactly(HELD_AT as usize / 2).await.unwrap();
+    process.signal(Signal::TERM);
+    let asked = Instant::now();
+    while admin.get("/health/ready").send().await.status == 200 {
+        assert!(asked.elapsed() < PATIENCE, "it does not drain");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    judged.ask(&admin.get("/health/ready"), ("get", "/health/ready"), 503).await;
+    origin.release("/film");
+    assert_eq!(judged.left(), Vec::<String>::new());
+}

@@ -120,8 +120,7 @@ unmake_root() {
 
 # What lies in the root, but for what apt and dpkg remember.
 files() {
-    as_root find "$root" -xdev -path "$root/var/lib/dpkg" -prune -o -path "$root/var/log" -prune -o \
-        -path "$root/var/cache" -prune -o -path "$root/var/lib/apt" -prune -o -path "$root/run" -prune -o -print | sort
+    as_root find "$root" -xdev -regex "$root/\(var/lib/dpkg\|var/lib/apt\|var/cache\|var/log\|run\)" -prune -o -print | sort
 }
 
 as_root() { if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi; }
@@ -165,7 +164,7 @@ edit() {
     http=$(free_port) admin=$(free_port)
     as_root sed -i -e "s|^http = .*|http = [\"127.0.0.1:$http\"]|" -e "s|^admin = .*|admin = [\"127.0.0.1:$admin\"]|" \
         -e 's|^hosts = .*|hosts = ["127.0.0.1"]|' -e "s|^origins = .*|origins = [\"$(link http | sed s/localhost/127.0.0.1/)\"]|" \
-        -e '$a[memory]\nram = "64 MiB"\n[log]\naccess = "off"' "$root/etc/tidegate/tidegate.toml"
+        -e '$a[memory]\nram = "64 MiB"\n[limits]\nconnections = 512\n[log]\naccess = "off"' "$root/etc/tidegate/tidegate.toml"
     as_root diff "$root/etc/tidegate/tidegate.toml" debian/tidegate.toml || true
 }
 
@@ -235,10 +234,14 @@ removes() {
 
 nothing_stays() {
     files >"$scratch/after"
-    diff "$scratch/before" "$scratch/after" && ! [ -e "$root/var/lib/private/tidegate" ] && ! [ -e "$root/var/log/private/tidegate" ]
+    diff "$scratch/before" "$scratch/after" && ! [ -e "$root/var/log/private/tidegate" ] && ! [ -e "$root/var/log/tidegate" ]
 }
 
-not_asked() { if [ -e "$root/run/asked" ]; then cat "$root/run/asked"; ! grep -v daemon-reload "$root/run/asked" | grep -q "$1"; fi; }
+not_asked() {
+    [ -e "$root/run/asked" ] || return 0
+    cat "$root/run/asked"
+    ! grep -v daemon-reload "$root/run/asked" | grep -q "$1"
+}
 
 ends_with() {
     local wanted=$1 status=0

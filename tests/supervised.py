@@ -80,7 +80,8 @@ def told(notify, held):
 
 
 def reload(root, command):
-    done = subprocess.run(["chroot", f"--userspec={NOBODY}:{NOBODY}", root, *command.split()], capture_output=True, text=True)
+    words = ["chroot", f"--userspec={NOBODY}:{NOBODY}", root, *command.split()]
+    done = subprocess.run(words, capture_output=True, text=True)
     print(f"{done.stdout}{done.stderr}reloaded {done.returncode}", flush=True)
 
 

@@ -150,6 +150,7 @@ walk() {
     step "look" in_root tidegate status
     step "look at one object" in_root tidegate explain "http://127.0.0.1:$http/film/seg-0-00001.m4s"
     reloads
+    drains
     upgrades
     removes
 }
@@ -203,6 +204,17 @@ reloads() {
     tail -n 12 "$scratch/said" >>"$log"
     check "it serves on by what was before" plays 0-99
 }
+
+drains() {
+    step "drain" in_root tidegate drain --wait --within 30s
+    check "load balancers are told" ready 503
+    step "look: it is safe to power off" in_root tidegate status
+    step "undrain" in_root tidegate undrain
+    check "load balancers are told of that too" ready 200
+    check "it plays again" plays 0-
+}
+
+ready() { [ "$(curl --silent --output /dev/null --write-out '%{http_code}' "http://127.0.0.1:$admin/health/ready")" = "$1" ]; }
 
 # With what the operator has edited, which stays, and at first with the fault that still stands in it.
 upgrades() {

@@ -234,8 +234,8 @@ impl Reach {
 
     /// What it tells of itself.
     pub(super) fn status(&self) -> Result<Told, Failure> {
-        let request = Request::get("/status.json").body(Default::default());
-        let request = request.expect("a path without fields is a request");
+        let request = bearing(Request::get("/status.json"), self.token_file.as_deref())?;
+        let request = request.body(Default::default()).expect("a token is printable");
         told(&addresses(self.admin.as_deref(), &self.config)?, &request, is_status)
     }
 }

@@ -46,6 +46,7 @@ Examples:
   tidegate purge https://video.example.com/film/a.m3u8
   tidegate reload
   tidegate drain --wait
+  tidegate undrain
   tidegate upgrade
   tidegate volume inspect /dev/disk/by-id/nvme-EXAMPLE
   tidegate completions bash

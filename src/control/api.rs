@@ -284,9 +284,9 @@ mod tests {
         let (purges, _) = Purges::start(sites.clone(), None).unwrap();
         let token = Arc::<ArcSwapOption<Tokens>>::default();
         let purger = Purger { purges, sites, token: token.clone() };
-        let reloader = Reloader { ask: mpsc::channel(1).0, token };
+        let reloader = Reloader { ask: mpsc::channel(1).0, token: token.clone() };
         let (status, explain) = (Box::new(status), Box::new(explain));
-        let drainer = Drainer { planning: Box::new(|_| None), token: Arc::default() };
+        let drainer = Drainer { planning: Box::new(|_| None), token };
         let readiness = Readiness::new();
         Admin { metrics, readiness, status, explain, purger, reloader, drainer }
     }

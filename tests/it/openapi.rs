@@ -7,19 +7,16 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use http::Method;
-use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{
-    BLOCK, Client, Ending, HOST, Origin, PATIENCE, Process, Response, Script, configured,
+    Client, HOST, Origin, PATIENCE, Process, Request, Response, Script, configured,
 };
 
 const OPERATOR: &str = "Bearer an-operators-token";
 const VIEWER: &str = "Bearer a-viewers-own-token";
 const TOKENS: &str = "operator anna an-operators-token\nviewer grafana a-viewers-own-token\n";
-/// A reader who waits for the rest keeps a draining process until then.
-const HELD_AT: u64 = BLOCK;
 
 /// The document, and what of it was found to be so.
 struct Judged {
@@ -29,7 +26,7 @@ struct Judged {
 
 impl Judged {
     /// Asks `target` and holds the answer against what the document says of `status` there.
-    async fn ask(&mut self, request: &crate::support::Request, of: (&str, &str), status: u16) {
+    async fn ask(&mut self, request: &Request, of: (&str, &str), status: u16) {
         let (method, target) = of;
         let path = target.split('?').next().unwrap();
         let response = request.send().await;
@@ -78,7 +75,7 @@ impl Judged {
 #[tokio::test]
 async fn every_answer_that_the_document_names_is_given() {
     let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
-    origin.serve("/film", Script::of(4 * BLOCK).ending(Ending::HeldAt(HELD_AT)));
+    origin.serve("/film", Script::of(10));
     let token_file = folder.path().join("tokens");
     fs::write(&token_file, TOKENS).unwrap();
     let site = format!(
@@ -93,6 +90,11 @@ async fn every_answer_that_the_document_names_is_given() {
     assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
     let mut judged = Judged { document, given: BTreeSet::new() };
 
+    let asked = Instant::now();
+    while admin.get("/health/ready").send().await.status != 200 {
+        assert!(asked.elapsed() < PATIENCE, "it does not get ready");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     let explain = format!("/explain?url=https://{HOST}/film");
     for (target, status) in [
         ("/metrics", 200),
@@ -108,20 +110,31 @@ async fn every_answer_that_the_document_names_is_given() {
     }
     let purge = json!({ "urls": [format!("https://{HOST}/film")] });
     let long = json!({ "urls": ["x".repeat(tidegate::limits::PURGE_REQUEST_BYTES_MAX)] });
+    let nothing = Value::Null;
     for (target, bearer, body, status) in [
         ("/purge", OPERATOR, &purge, 200),
         ("/purge", OPERATOR, &json!({}), 400),
         ("/purge", "", &purge, 401),
         ("/purge", VIEWER, &purge, 403),
         ("/purge", OPERATOR, &long, 413),
-        ("/reload", OPERATOR, &Value::Null, 200),
-        ("/reload", "", &Value::Null, 401),
-        ("/reload", VIEWER, &Value::Null, 403),
+        ("/reload", OPERATOR, &nothing, 200),
+        ("/reload", "", &nothing, 401),
+        ("/reload", VIEWER, &nothing, 403),
+        ("/drain", OPERATOR, &json!({ "colour": "red" }), 400),
+        ("/drain", "", &nothing, 401),
+        ("/drain", VIEWER, &nothing, 403),
+        ("/drain", OPERATOR, &long, 413),
+        ("/drain", OPERATOR, &json!({ "within_seconds": 600 }), 200),
+        ("/undrain", "", &nothing, 401),
+        ("/undrain", VIEWER, &nothing, 403),
     ] {
         let request = admin.request(Method::POST, target).json(body);
         let request = request.header("authorization", bearer);
         judged.ask(&request, ("post", target), status).await;
     }
+    judged.ask(&admin.get("/health/ready"), ("get", "/health/ready"), 503).await;
+    let undrain = admin.request(Method::POST, "/undrain").header("authorization", OPERATOR);
+    judged.ask(&undrain, ("post", "/undrain"), 200).await;
     let reload = admin.request(Method::POST, "/reload").header("authorization", OPERATOR);
     fs::write(&config, "colour = \"red\"\n").unwrap();
     judged.ask(&reload, ("post", "/reload"), 422).await;
@@ -129,19 +142,9 @@ async fn every_answer_that_the_document_names_is_given() {
     // Without a token it is enough to be here, and to say what a page in a browser cannot.
     let other = TempDir::new().unwrap();
     let open = Process::start(&configured(other.path(), &site));
-    let unsaid = Client::plain(open.admin, "admin.test").request(Method::POST, "/reload");
-    judged.ask(&unsaid, ("post", "/reload"), 415).await;
-
-    let viewer = Client::plain(process.http, HOST);
-    let mut held = viewer.get("/film").open().await;
-    held.read_exactly(HELD_AT as usize / 2).await.unwrap();
-    process.signal(Signal::TERM);
-    let asked = Instant::now();
-    while admin.get("/health/ready").send().await.status == 200 {
-        assert!(asked.elapsed() < PATIENCE, "it does not drain");
-        tokio::time::sleep(Duration::from_millis(10)).await;
+    let open = Client::plain(open.admin, "admin.test");
+    for target in ["/reload", "/drain", "/undrain"] {
+        judged.ask(&open.request(Method::POST, target), ("post", target), 415).await;
     }
-    judged.ask(&admin.get("/health/ready"), ("get", "/health/ready"), 503).await;
-    origin.release("/film");
     assert_eq!(judged.left(), Vec::<String>::new());
 }

@@ -27,6 +27,8 @@ const COMMANDS: &[(&str, Prints, &[&str])] = &[
     ("explain", Facts, &["https://a/b"]),
     ("purge", Facts, &["https://a/b"]),
     ("reload", Facts, &[]),
+    ("drain", Facts, &[]),
+    ("undrain", Facts, &[]),
     ("volume create", Facts, &["no/such.volume", "--size", "256 MiB"]),
     ("volume format", Facts, &["no/such.volume"]),
     ("volume inspect", Facts, &["no/such.volume"]),

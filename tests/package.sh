@@ -24,13 +24,13 @@ main() {
     check "an image is made from the package" make_image
     check "it serves as nobody in particular, who owns the volumes' folder" image_runs
     walk
-    [ "$failures" -eq 0 ] || cat "$log"
+    [ "$failures" -eq 0 ] || sed "s/^/    /" "$log"
     [ "$failures" -eq 0 ]
 }
 
 build() {
     rm -f target/debian/*.deb
-    TIDEGATE_PACKAGE_PROFILE=dev TIDEGATE_PACKAGE_COMPRESSION=-Zgzip DEB_BUILD_OPTIONS=noautodbgsym debian/rules binary
+    TIDEGATE_PACKAGE_PROFILE=dev TIDEGATE_PACKAGE_COMPRESSION=-Zgzip DEB_BUILD_OPTIONS=noautodbgsym debian/rules clean binary
     package=$(echo target/debian/tidegate_"$version"_*.deb)
     [ "$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)" = "$version" ]
 }

@@ -27,6 +27,7 @@ const COMMANDS: &[(&str, Prints, &[&str])] = &[
     ("explain", Facts, &["https://a/b"]),
     ("purge", Facts, &["https://a/b"]),
     ("reload", Facts, &[]),
+    ("upgrade", Facts, &[]),
     ("drain", Facts, &[]),
     ("undrain", Facts, &[]),
     ("volume create", Facts, &["no/such.volume", "--size", "256 MiB"]),

@@ -2,11 +2,14 @@
 //!
 //! Serving threads format a line and put it into a bounded channel; a thread of its own writes.
 //! Nothing here waits for the file: a line that finds no room is dropped and counted. Lines that
-//! wait are bounded in number and in bytes.
+//! wait are bounded in number and in bytes. Who follows the log live gets more: `follow.rs`.
 
 mod entry;
+pub mod filter;
+mod follow;
 mod recent;
 mod request_id;
+mod trace;
 mod writer;
 
 use std::path::PathBuf;
@@ -19,11 +22,16 @@ use std::{error, fmt, io, thread};
 use arc_swap::ArcSwap;
 
 pub use self::entry::{ClientBits, Entry, Outcome, PlayerTold, Target};
+use self::filter::Filter;
+use self::follow::Readers;
+pub use self::follow::{FollowError, Following};
 use self::recent::Latest;
 pub use self::recent::RecentRequest;
 pub use self::request_id::{FIELD as REQUEST_ID_FIELD, RequestId};
+pub use self::trace::{Decision, Trace};
 use self::writer::Output;
 use crate::limits;
+use crate::memory::Governor;
 
 /// What is logged, and where.
 #[derive(Clone, Debug)]
@@ -94,6 +102,33 @@ impl AccessLog {
             .spawn(run)
             .map_err(|source| AccessLogError::Thread { source })?;
         Ok((log, LogWriter { sender, shared, ended }))
+    }
+
+    /// Where the decisions about a request go; `None` while nobody follows the log.
+    pub fn trace(&self, governor: &Arc<Governor>) -> Option<Box<Trace>> {
+        self.shared.readers.trace(governor)
+    }
+
+    /// Tells those who follow the log what became of a request.
+    pub fn tell(&self, entry: &Entry<'_>, trace: &Trace) {
+        self.shared.readers.tell(entry, trace, **self.shared.client_bits.load());
+    }
+
+    /// Follows the requests that end from now on.
+    ///
+    /// # Errors
+    /// Nobody more may, or there is no memory for it.
+    pub fn follow(
+        &self,
+        filter: Filter,
+        governor: &Arc<Governor>,
+    ) -> Result<Following, FollowError> {
+        Following::join(&self.shared, filter, governor)
+    }
+
+    /// Lets go of those who follow, once they have been told what there is.
+    pub fn end_following(&self) {
+        self.shared.readers.end();
     }
 
     /// Writes one line about a request, or drops and counts it; never waits.
@@ -204,6 +239,7 @@ struct Shared {
     /// Nobody would read a line.
     unread: AtomicBool,
     client_bits: ArcSwap<ClientBits>,
+    readers: Readers,
     reopen: AtomicBool,
     /// What to write to instead of opening the same again.
     next: Mutex<Option<Output>>,
@@ -217,6 +253,7 @@ impl Shared {
         let shared = Shared {
             unread: AtomicBool::new(false),
             client_bits: ArcSwap::from_pointee(settings.client_bits),
+            readers: Readers::default(),
             next: Mutex::default(),
             dropped: AtomicU64::new(0),
             waiting_bytes: AtomicUsize::new(0),

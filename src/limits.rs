@@ -216,6 +216,20 @@ pub const WARNINGS_PER_SECOND_MAX: u32 = 5;
 pub const ACCESS_LOG_LINES_WAITING_MAX: usize = 16_384;
 /// What those lines may take together.
 pub const ACCESS_LOG_BYTES_WAITING_MAX: usize = 16 << 20;
+/// Readers who follow the log live.
+pub const LOG_READERS_MAX: usize = 4;
+/// Requests that wait for one of them; what comes then is lost to him, and counted.
+pub const LOG_READER_LINES_MAX: usize = 256;
+/// What one of them takes: what waits for him, and what waits for his connection.
+pub const LOG_READER_BYTES: u64 = 1 << 20;
+/// Decisions told of one request.
+pub const TRACE_DECISIONS_MAX: usize = 48;
+/// What they take while it is answered.
+pub const TRACE_BYTES: u64 = 16 << 10;
+/// The filter of one reader.
+pub const LOG_FILTER_BYTES_MAX: usize = 1_024;
+/// Parentheses and `not` within each other in a filter.
+pub const LOG_FILTER_DEPTH_MAX: usize = 16;
 /// Series of `/metrics`, however many sites, volumes and certificates there are. What would be more
 /// is summed up under `other`.
 pub const SERIES_MAX: usize = 2_000;

@@ -235,7 +235,7 @@ fn micros(duration: Duration) -> u64 {
 
 /// A line that is being written. By hand where every request comes by: formatting machinery cost a
 /// third of all that a small hit costs this process.
-struct Line(String);
+pub(super) struct Line(pub(super) String);
 
 impl Line {
     fn name(&mut self, name: &str) {
@@ -245,12 +245,12 @@ impl Line {
     }
 
     /// A value that is JSON already.
-    fn bare(&mut self, name: &str, value: &str) {
+    pub(super) fn bare(&mut self, name: &str, value: &str) {
         self.name(name);
         self.0.push_str(value);
     }
 
-    fn number(&mut self, name: &str, value: Option<u64>) {
+    pub(super) fn number(&mut self, name: &str, value: Option<u64>) {
         match value {
             Some(value) => self.bare(name, itoa::Buffer::new().format(value)),
             None => self.bare(name, "null"),
@@ -258,7 +258,7 @@ impl Line {
     }
 
     /// Our own words, which need no escaping.
-    fn plain(&mut self, name: &str, words: &str) {
+    pub(super) fn plain(&mut self, name: &str, words: &str) {
         self.bare(name, "\"");
         self.0.push_str(words);
         self.0.push('"');
@@ -270,8 +270,13 @@ impl Line {
         self.formatted(format_args!("{value}\""));
     }
 
+    /// A number that may be negative.
+    pub(super) fn shown_bare(&mut self, name: &str, number: i64) {
+        self.bare(name, itoa::Buffer::new().format(number));
+    }
+
     /// Text from outside: cut to `bytes_max` (marked by an ellipsis) and escaped.
-    fn outside(&mut self, name: &str, text: Option<&str>, bytes_max: usize) {
+    pub(super) fn outside(&mut self, name: &str, text: Option<&str>, bytes_max: usize) {
         let Some(text) = text else { return self.bare(name, "null") };
         let kept = &text[..text.floor_char_boundary(bytes_max)];
         self.bare(name, "\"");

@@ -17,6 +17,7 @@ pub mod demo;
 mod doctor;
 mod drain;
 mod explain;
+mod log;
 mod purge;
 mod reload;
 mod serve;
@@ -41,6 +42,7 @@ Examples:
   tidegate doctor --path /film/1.m4s
   tidegate status
   tidegate explain https://video.example.com/film/1.m4s
+  tidegate log --filter 'status >= 500'
   tidegate purge https://video.example.com/film/a.m3u8
   tidegate reload
   tidegate drain --wait
@@ -65,6 +67,7 @@ enum Command {
     Doctor(doctor::Args),
     Status(status::Args),
     Explain(explain::Args),
+    Log(log::Args),
     Purge(purge::Args),
     Reload(reload::Args),
     Drain(drain::Args),
@@ -83,6 +86,7 @@ impl Command {
             Command::Doctor(args) => doctor::run(&args),
             Command::Status(args) => print(&status::run(&args)?),
             Command::Explain(args) => print(&explain::run(&args)?),
+            Command::Log(args) => log::run(&args),
             Command::Purge(args) => print(&purge::run(&args)?),
             Command::Reload(args) => print(&reload::run(&args)?),
             Command::Drain(args) => drain::run(&args),

@@ -1,9 +1,9 @@
 //! What the admin listener answers: metrics, health, status, explanations. Only here are its codes
 //! chosen.
 //!
-//! Read-only: GET and HEAD, but for `/purge`, `/reload`, `/upgrade`, `/drain` and `/undrain`, which
-//! files of these names answer. Nothing here waits for a viewer or a fill, and nothing but an
-//! explanation, a purge or a reload for a disk, so it answers while the appliance is overloaded.
+//! Read-only: GET and HEAD, but for `/purge`, `/reload`, `/upgrade`, `/drain` and `/undrain`. These
+//! have files that answer, as `/log` has. Nothing here waits for a viewer or a fill, and nothing but
+//! an explanation, a purge or a reload for a disk: it answers while the appliance is overloaded.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,12 +15,13 @@ use http::header::{
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use serde::Serialize;
 
 use super::drain::Drainer;
 use super::explained::{ExplainSource, Unexplained};
+use super::log::{LiveLog, LogSource};
 use super::purge::{AskedBody, Purger, Said, refusal};
 use super::reload::{From, Order, Reloader};
 use super::status::{Status, StatusSource};
@@ -47,7 +48,12 @@ pub struct Admin {
     pub reloader: Reloader,
     /// Who plans drains.
     pub drainer: Drainer,
+    /// What is told of requests.
+    pub log: LogSource,
 }
+
+/// What is sent: a page, or the log as it comes.
+pub type AdminBody = Either<Full<Bytes>, LiveLog>;
 
 impl Admin {
     /// Answers one request, of who asks from there; its body is read of a purge alone. Safe to
@@ -56,7 +62,18 @@ impl Admin {
         &self,
         request: Request<B>,
         from: From,
-    ) -> Response<Full<Bytes>> {
+    ) -> Response<AdminBody> {
+        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+        match request.uri().path() {
+            "/log" if is_read => match self.log.follow(&request, from) {
+                Ok(live) => live.map(Either::Right),
+                Err(refusal) => told(refusal).map(Either::Left),
+            },
+            _ => self.page(request, from).await.map(Either::Left),
+        }
+    }
+
+    async fn page<B: AskedBody>(&self, request: Request<B>, from: From) -> Response<Full<Bytes>> {
         if is_of_a_page(&request) {
             let text = "a page that a browser shows has nothing done without the token; ask by \
                         `tidegate` or curl";
@@ -132,13 +149,13 @@ impl Admin {
 }
 
 impl Handler for Admin {
-    type Body = Full<Bytes>;
+    type Body = AdminBody;
 
     async fn handle(
         &self,
         request: Request<Incoming>,
         connection: &Rc<ConnectionFacts>,
-    ) -> Response<Full<Bytes>> {
+    ) -> Response<AdminBody> {
         let ip = connection.viewer.ip().to_canonical();
         // Who asks an address of this machine from it has that one too.
         let is_local = ip.is_loopback() || ip == connection.local.ip().to_canonical();
@@ -230,8 +247,10 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
+    use crate::access_log::{AccessLog, ClientBits, Destination, Recent, Settings};
     use crate::control::explained::Explaining;
     use crate::control::status::{BlockStatus, ObjectStatus, RunStatus, SsdStatus};
+    use crate::memory::Governor;
     use crate::metrics::labels::{Lookup, Tier, Wait};
     use crate::metrics::ssd::{Latency, SsdSample, VolumeSample};
     use crate::object::PieceMap;
@@ -274,7 +293,11 @@ mod tests {
         let (status, explain) = (Box::new(status), Box::new(explain));
         let drainer = Drainer { planning: Box::new(|_| None), token: Arc::default() };
         let readiness = Readiness::new();
-        Admin { metrics, readiness, status, explain, purger, reloader, drainer }
+        let (destination, recent) = (Destination::Off, Recent::NotKept);
+        let settings = Settings { destination, client_bits: ClientBits::ALL, recent };
+        let (log, _) = AccessLog::start(&settings).unwrap();
+        let log = LogSource { log, governor: Governor::new(0, 0), token: Arc::default() };
+        Admin { metrics, readiness, status, explain, purger, reloader, drainer, log }
     }
 
     const BOUNDS: &[Duration] = &[Duration::from_millis(1)];

@@ -11,7 +11,9 @@ use http::header::USER_AGENT;
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 
-use crate::access_log::{AccessLog, Entry, Outcome, PlayerTold, RequestId, Target};
+use crate::access_log::{
+    AccessLog, Decision, Entry, Outcome, PlayerTold, RequestId, Target, Trace,
+};
 use crate::limits::REQUEST_BYTES;
 use crate::memory::Reservation;
 use crate::message::cmcd::{Cmcd, Told};
@@ -43,12 +45,21 @@ pub struct Viewer {
     pub reserved: Option<Reservation>,
     /// Requests upstream this one caused so far.
     pub origin_requests: Cell<u32>,
+    /// What was decided about it, while somebody wants to know.
+    pub trace: Option<Box<Trace>>,
 }
 
 impl Viewer {
     /// Counts requests upstream.
     pub fn count_origin_requests(&self, more: u32) {
         self.origin_requests.set(self.origin_requests.get() + more);
+    }
+
+    /// Tells who follows the log of a decision.
+    pub fn tell(&self, decision: impl FnOnce() -> Decision) {
+        if let Some(trace) = &self.trace {
+            trace.tell(decision());
+        }
     }
 
     /// What a request with this head takes while it is answered, in bytes.
@@ -140,6 +151,9 @@ impl Record {
             };
             self.counters.observe_first_byte(wait, waited);
         }
+        if let Some(trace) = &self.viewer.trace {
+            trace.sent(tier, self.body_bytes, bytes as u64);
+        }
         self.body_bytes += bytes as u64;
         self.ssd_bytes += if tier == Tier::Ssd { bytes as u64 } else { 0 };
         let counted = match &self.site {
@@ -155,12 +169,15 @@ impl Record {
         if self.lookup.is_none() {
             self.lookup = Some(lookup);
             self.counters.lookups.count(lookup);
+            self.viewer.tell(|| Decision::of("found", lookup.label()));
         }
     }
 
     /// It was refused for this, if for any of it.
     pub fn refused(&self, why: Option<Refused>) {
-        why.into_iter().for_each(|why| self.counters.refused.count(why));
+        let Some(why) = why else { return };
+        self.counters.refused.count(why);
+        self.viewer.tell(|| Decision::of("refused", why.label()));
     }
 
     /// Counts what the player told.
@@ -181,6 +198,11 @@ impl Record {
     /// The response's head is decided: counts the request.
     pub fn answered(&mut self, status: StatusCode) {
         self.status = Some(status);
+        self.viewer.tell(|| {
+            let cache = self.cache.as_ref().and_then(|value| value.to_str().ok());
+            let said = Decision::of("head", cache.unwrap_or_default().to_owned());
+            said.with("status", status.as_u16().into())
+        });
         let connection = &self.viewer.connection;
         let protocol = match connection.protocol {
             Protocol::Http1 => labels::Protocol::Http1,
@@ -213,7 +235,7 @@ impl Drop for Record {
             _ => Target::Path(parts.uri.path()),
         };
         let cmcd: Vec<_> = self.viewer.cmcd.iter().flat_map(|cmcd| logged(cmcd)).collect();
-        self.log.record(&Entry {
+        let entry = Entry {
             time: *time,
             request_id: *request_id,
             client: connection.viewer.ip(),
@@ -238,7 +260,21 @@ impl Drop for Record {
             user_agent: parts.headers.get(USER_AGENT).map(HeaderValue::as_bytes),
             cmcd: &cmcd,
             outcome: self.outcome,
-        });
+        };
+        self.log.record(&entry);
+        if let Some(trace) = &self.viewer.trace {
+            trace.tell(ended(self.outcome).with("sent_bytes", self.body_bytes as i64));
+            self.log.tell(&entry, trace);
+        }
+    }
+}
+
+/// How it ended, and why.
+fn ended(outcome: Outcome) -> Decision {
+    match outcome {
+        Outcome::Complete => Decision::of("end", "complete"),
+        Outcome::ClientLeft => Decision::of("end", "the viewer left"),
+        Outcome::CutShort(reason) => Decision::of("end", "cut short").because(reason),
     }
 }
 

@@ -1,0 +1,117 @@
+//! `GET /log`: what becomes of each request, as it ends, one line of JSON for each, to who bears
+//! the token; where there is none, to who asks from this machine. Only here are its codes chosen.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use http_body::{Body, Frame};
+
+use super::purge::{Said, admit, refusal};
+use super::reload::From;
+use crate::access_log::filter::Filter;
+use crate::access_log::{AccessLog, Following};
+use crate::memory::Governor;
+use crate::message::target::decoded;
+use crate::purge::Token;
+
+/// Tells of requests who may know of them.
+pub struct LogSource {
+    /// What is told of.
+    pub log: AccessLog,
+    /// Who follows takes memory.
+    pub governor: Arc<Governor>,
+    /// Who bears it may; `None`: who asks from this machine.
+    pub token: Arc<ArcSwapOption<Token>>,
+}
+
+impl LogSource {
+    /// Follows the log for who asks, as far as his filter says.
+    pub(super) fn follow<B>(
+        &self,
+        request: &Request<B>,
+        from: From,
+    ) -> Result<Response<LiveLog>, Said> {
+        self.admit(request.headers(), from)?;
+        let wrong = |why: &str| refusal(StatusCode::BAD_REQUEST, why);
+        let filter = parameter(request.uri(), "filter").map_err(|()| {
+            wrong("ask for /log?filter=FILTER, percent-encoded, such as status%3E%3D500")
+        })?;
+        let filter = Filter::parse(&filter).map_err(|error| wrong(&format!("filter, {error}")))?;
+        let busy =
+            |error| refusal(StatusCode::SERVICE_UNAVAILABLE, &format!("not followed: {error}"));
+        let following = (*request.method() != Method::HEAD)
+            .then(|| self.log.follow(filter, &self.governor).map_err(busy))
+            .transpose()?;
+        let mut response = Response::new(LiveLog { next: following.map(next) });
+        let fields = response.headers_mut();
+        fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+        fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        fields.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        Ok(response)
+    }
+
+    /// Lets who may know what viewers do.
+    pub(super) fn admit(&self, fields: &HeaderMap, from: From) -> Result<(), Said> {
+        match &*self.token.load() {
+            None if from == From::Here => Ok(()),
+            None => {
+                let text = "without a token only who asks from this machine may; write \
+                            `admin.token_file` in the configuration";
+                Err(refusal(StatusCode::FORBIDDEN, text))
+            }
+            token => admit(token, fields),
+        }
+    }
+}
+
+/// The value of a parameter of the query, decoded; empty where it is not there.
+pub(super) fn parameter(uri: &Uri, name: &str) -> Result<String, ()> {
+    let mut parameters = uri.query().unwrap_or_default().split('&');
+    let value = parameters.find_map(|parameter| match parameter.split_once('=') {
+        Some((named, value)) if named == name => Some(value),
+        _ => None,
+    });
+    let decoded = decoded(value.unwrap_or_default()).ok_or(())?;
+    String::from_utf8(decoded).map_err(|_| ())
+}
+
+type Next = Pin<Box<dyn Future<Output = Option<(Following, String)>>>>;
+
+/// Lines as they come; dropped, nobody follows any more.
+pub struct LiveLog {
+    next: Option<Next>,
+}
+
+fn next(mut following: Following) -> Next {
+    Box::pin(async move {
+        let lines = following.next().await?;
+        Some((following, lines))
+    })
+}
+
+impl Body for LiveLog {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let Some(waiting) = &mut self.next else { return Poll::Ready(None) };
+        let told = ready!(waiting.as_mut().poll(context));
+        self.next = None;
+        let Some((following, lines)) = told else { return Poll::Ready(None) };
+        self.next = Some(next(following));
+        Poll::Ready(Some(Ok(Frame::data(lines.into()))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.next.is_none()
+    }
+}

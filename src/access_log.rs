@@ -12,6 +12,7 @@ mod request_id;
 mod trace;
 mod writer;
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
@@ -26,7 +27,7 @@ use self::filter::Filter;
 use self::follow::Readers;
 pub use self::follow::{FollowError, Following};
 use self::recent::Latest;
-pub use self::recent::RecentRequest;
+pub use self::recent::{Lines, RecentRequest};
 pub use self::request_id::{FIELD as REQUEST_ID_FIELD, RequestId};
 pub use self::trace::{Decision, Trace};
 use self::writer::Output;
@@ -58,8 +59,11 @@ pub enum Destination {
 /// Whether the latest requests are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recent {
-    /// The last `limits::RECENT_REQUESTS_MAX`, also when no line is written.
-    Kept,
+    /// As many as these bytes hold, also when no line is written.
+    Kept {
+        /// At least `limits::RECENT_BYTES_MIN`.
+        bytes: usize,
+    },
     /// None.
     NotKept,
 }
@@ -174,9 +178,14 @@ impl AccessLog {
         self.shared.dropped.load(Ordering::Relaxed)
     }
 
-    /// The latest requests, newest first; empty unless they are kept.
+    /// The newest of the latest requests, newest first; empty unless they are kept.
     pub fn recent(&self) -> Vec<RecentRequest> {
         self.shared.latest.as_ref().map_or_else(Vec::new, Latest::read)
+    }
+
+    /// The lines of all requests that are remembered, oldest first.
+    pub fn finished(&self) -> VecDeque<Arc<Lines>> {
+        self.shared.latest.as_ref().map_or_else(VecDeque::new, Latest::lines)
     }
 }
 
@@ -259,7 +268,10 @@ impl Shared {
             waiting_bytes: AtomicUsize::new(0),
             reopen: AtomicBool::new(false),
             end: AtomicBool::new(false),
-            latest: (settings.recent == Recent::Kept).then(Latest::default),
+            latest: match settings.recent {
+                Recent::Kept { bytes } => Some(Latest::new(bytes)),
+                Recent::NotKept => None,
+            },
         };
         shared.unread.store(shared.is_unread(settings), Ordering::Relaxed);
         shared
@@ -353,6 +365,8 @@ mod tests {
 
     /// More than any test needs; only a broken log waits for it.
     const LONG: Duration = Duration::from_secs(60);
+
+    const KEPT: Recent = Recent::Kept { bytes: limits::RECENT_BYTES_MIN };
 
     fn settings(destination: Destination, recent: Recent) -> Settings {
         Settings { destination, client_bits: ClientBits::ALL, recent }
@@ -500,7 +514,7 @@ mod tests {
 
     #[test]
     fn the_latest_requests_are_kept_where_wanted_newest_first() {
-        let (log, writer) = AccessLog::start(&settings(Destination::Off, Recent::Kept)).unwrap();
+        let (log, writer) = AccessLog::start(&settings(Destination::Off, KEPT)).unwrap();
         for number in 0..1_000 {
             log.record(&entry(&format!("/{number}")));
         }

@@ -245,8 +245,18 @@ pub const SERIES_OF_THE_REST_MAX: usize = 380;
 pub const DRAIN_WITHIN_MAX: Duration = Duration::from_secs(86_400);
 /// A request for a drain.
 pub const DRAIN_REQUEST_BYTES_MAX: usize = 1 << 10;
-/// Requests the status page remembers.
+/// Requests the status page shows.
 pub const RECENT_REQUESTS_MAX: usize = 256;
+/// What of `memory.total` the lines of the latest requests may take: this part of it,
+pub const RECENT_SHARE: u64 = 256;
+/// and no less than this,
+pub const RECENT_BYTES_MIN: usize = 1 << 20;
+/// nor more: a minute of 400,000 requests.
+pub const RECENT_BYTES_MAX: usize = 256 << 20;
+/// What it takes to look through them, once at a time.
+pub const LOOK_BYTES: u64 = 4 << 20;
+/// Requests told of one playback; of more the latest.
+pub const SESSION_REQUESTS_MAX: usize = 4_096;
 /// Objects the status page lists.
 pub const STATUS_OBJECTS_MAX: usize = 256;
 /// Blocks the status page looks at of one object: it is a glance, not an inventory.

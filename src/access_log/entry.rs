@@ -61,6 +61,10 @@ pub struct Entry<'a> {
     pub time_to_first_byte: Option<Duration>,
     /// From the head being read to the end of the body.
     pub duration: Duration,
+    /// How long of this there were no bytes for him because an origin was asked.
+    pub origin_wait: Duration,
+    /// The same because a volume was.
+    pub ssd_wait: Duration,
     /// Fill requests this request caused.
     pub origin_requests: u32,
     /// The `User-Agent` field's value.
@@ -167,6 +171,8 @@ impl Entry<'_> {
         line.outside("cache", self.cache, CACHE_BYTES_MAX);
         line.number("ttfb_us", self.time_to_first_byte.map(micros));
         line.number("duration_us", Some(micros(self.duration)));
+        line.number("origin_wait_us", Some(micros(self.origin_wait)));
+        line.number("ssd_wait_us", Some(micros(self.ssd_wait)));
         line.number("origin", Some(self.origin_requests.into()));
         let user_agent = self.user_agent.map(|bytes| {
             // A few bytes more than the bound, so that a character across it is cut, not garbled.
@@ -381,6 +387,8 @@ pub(super) mod tests {
             cache: Some("tidegate; hit; ttl=11"),
             time_to_first_byte: Some(Duration::from_micros(250)),
             duration: Duration::from_micros(1_500),
+            origin_wait: Duration::from_micros(200),
+            ssd_wait: Duration::ZERO,
             origin_requests: 1,
             user_agent: Some(b"Player/1.0"),
             cmcd: &[],
@@ -428,7 +436,8 @@ pub(super) mod tests {
                 r#""path":"/a.mp4?quality=2","protocol":"http2","tls":true,"status":206,"#,
                 r#""bytes":100,"ssd_bytes":40,"range":"100-199","lookup":"hit","#,
                 r#""cache":"tidegate; hit; ttl=11","#,
-                r#""ttfb_us":250,"duration_us":1500,"origin":1,"user_agent":"Player/1.0","#,
+                r#""ttfb_us":250,"duration_us":1500,"origin_wait_us":200,"ssd_wait_us":0,"#,
+                r#""origin":1,"user_agent":"Player/1.0","#,
                 r#""cmcd":{{"sid":"a\"b","ot":"v","bl":2100,"pr":1.08,"bs":true}},"#,
                 r#""outcome":"complete"}}"#,
                 "\n"

@@ -137,7 +137,8 @@ pub(super) fn start_admin(
         let planning = Box::new(move |plan| for_drain.plan_drain(plan));
         let drainer = Drainer { planning, token: parts.live.token.clone() };
         let (log, governor) = (parts.log.clone(), parts.governor.clone());
-        let log = LogSource { log, governor, token: parts.live.token.clone() };
+        let (token, look) = (parts.live.token.clone(), Semaphore::new(1));
+        let log = LogSource { log, governor, token, look };
         let admin = Admin { metrics, readiness, status, explain, purger, reloader, drainer, log };
         let admin = Rc::new(admin);
         let context = Arc::new(ServerContext {

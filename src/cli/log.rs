@@ -19,6 +19,8 @@ mod lines;
 pub(super) use self::lines::encoded;
 use self::lines::lines;
 
+pub(super) use self::as_text::{harmless, time_of};
+
 const EXAMPLES: &str = "\
 Examples:
   tidegate log

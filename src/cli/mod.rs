@@ -21,6 +21,7 @@ mod log;
 mod purge;
 mod reload;
 mod serve;
+mod session;
 mod status;
 mod upgrade;
 mod volume;
@@ -43,6 +44,7 @@ Examples:
   tidegate status
   tidegate explain https://video.example.com/film/1.m4s
   tidegate log --filter 'status >= 500'
+  tidegate session 6e2fb550-c457-11e9-bb97-0800200c9a66
   tidegate purge https://video.example.com/film/a.m3u8
   tidegate reload
   tidegate drain --wait
@@ -68,6 +70,7 @@ enum Command {
     Status(status::Args),
     Explain(explain::Args),
     Log(log::Args),
+    Session(session::Args),
     Purge(purge::Args),
     Reload(reload::Args),
     Drain(drain::Args),
@@ -87,6 +90,7 @@ impl Command {
             Command::Status(args) => print(&status::run(&args)?),
             Command::Explain(args) => print(&explain::run(&args)?),
             Command::Log(args) => log::run(&args),
+            Command::Session(args) => print(&session::run(&args)?),
             Command::Purge(args) => print(&purge::run(&args)?),
             Command::Reload(args) => print(&reload::run(&args)?),
             Command::Drain(args) => drain::run(&args),

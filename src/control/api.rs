@@ -2,8 +2,9 @@
 //! chosen.
 //!
 //! Read-only: GET and HEAD, but for `/purge`, `/reload`, `/upgrade`, `/drain` and `/undrain`. These
-//! have files that answer, as `/log` has. Nothing here waits for a viewer or a fill, and nothing but
-//! an explanation, a purge or a reload for a disk: it answers while the appliance is overloaded.
+//! have files of their own, and what is told of requests is in `log.rs`. Nothing here waits for a
+//! viewer or a fill, and nothing but an explanation, a purge or a reload for a disk: it answers
+//! while the appliance is overloaded.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -69,6 +70,10 @@ impl Admin {
                 Ok(live) => live.map(Either::Right),
                 Err(refusal) => told(refusal).map(Either::Left),
             },
+            "/session" if is_read => {
+                let said = self.log.session(&request, from).await;
+                told(said.unwrap_or_else(|refusal| refusal)).map(Either::Left)
+            }
             _ => self.page(request, from).await.map(Either::Left),
         }
     }
@@ -244,7 +249,7 @@ mod tests {
 
     use http_body_util::{BodyExt, Empty};
     use serde_json::{Value, json};
-    use tokio::sync::mpsc;
+    use tokio::sync::{Semaphore, mpsc};
 
     use super::*;
     use crate::access_log::{AccessLog, ClientBits, Destination, Recent, Settings};
@@ -296,7 +301,8 @@ mod tests {
         let (destination, recent) = (Destination::Off, Recent::NotKept);
         let settings = Settings { destination, client_bits: ClientBits::ALL, recent };
         let (log, _) = AccessLog::start(&settings).unwrap();
-        let log = LogSource { log, governor: Governor::new(0, 0), token: Arc::default() };
+        let look = Semaphore::new(1);
+        let log = LogSource { log, governor: Governor::new(0, 0), token: Arc::default(), look };
         Admin { metrics, readiness, status, explain, purger, reloader, drainer, log }
     }
 

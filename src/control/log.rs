@@ -1,5 +1,6 @@
-//! `GET /log`: what becomes of each request, as it ends, one line of JSON for each, to who bears
-//! the token; where there is none, to who asks from this machine. Only here are its codes chosen.
+//! `GET /log` and `GET /session`: what becomes of each request, as it ends, one line of JSON for
+//! each; what became of those of one playback. To who bears the token; where there is none, to who
+//! asks from this machine. Only here are their codes chosen.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -11,12 +12,16 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body::{Body, Frame};
+use serde_json::json;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::purge::{Said, admit, refusal};
 use super::reload::From;
+use super::session;
 use crate::access_log::filter::Filter;
 use crate::access_log::{AccessLog, Following};
-use crate::memory::Governor;
+use crate::limits::LOOK_BYTES;
+use crate::memory::{Class, Governor, Reservation, Use};
 use crate::message::target::decoded;
 use crate::purge::Token;
 
@@ -28,6 +33,8 @@ pub struct LogSource {
     pub governor: Arc<Governor>,
     /// Who bears it may; `None`: who asks from this machine.
     pub token: Arc<ArcSwapOption<Token>>,
+    /// Taken by who looks through the latest requests.
+    pub look: Semaphore,
 }
 
 impl LogSource {
@@ -54,6 +61,30 @@ impl LogSource {
         fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         fields.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         Ok(response)
+    }
+
+    /// What is remembered of one playback. Dropping it midway is safe.
+    pub(super) async fn session<B>(&self, request: &Request<B>, from: From) -> Result<Said, Said> {
+        self.admit(request.headers(), from)?;
+        let sid = parameter(request.uri(), "sid").unwrap_or_default();
+        if sid.is_empty() || sid.len() > SID_BYTES_MAX {
+            let text = format!(
+                "ask for /session?sid=SID, percent-encoded, of {SID_BYTES_MAX} bytes at most"
+            );
+            return Err(refusal(StatusCode::BAD_REQUEST, &text));
+        }
+        let _looking = self.looking()?;
+        let session = session::find(&sid, self.log.finished()).await;
+        Ok((StatusCode::OK, json!(session)))
+    }
+
+    /// A look through the latest requests: one at a time, and paid for.
+    fn looking(&self) -> Result<(SemaphorePermit<'_>, Reservation), Said> {
+        let busy = |text| refusal(StatusCode::SERVICE_UNAVAILABLE, text);
+        let permit = self.look.try_acquire();
+        let permit = permit.map_err(|_| busy("somebody else looks just now; ask again"))?;
+        let reserved = self.governor.try_reserve(Use::Requests, Class::Admission, LOOK_BYTES);
+        Ok((permit, reserved.ok_or_else(|| busy("there is no memory to spare to look with"))?))
     }
 
     /// Lets who may know what viewers do.
@@ -115,3 +146,6 @@ impl Body for LiveLog {
         self.next.is_none()
     }
 }
+
+/// An id that a player tells (CTA-5004).
+const SID_BYTES_MAX: usize = 64;

@@ -10,6 +10,7 @@ pub mod explained;
 pub mod log;
 pub mod purge;
 pub mod reload;
+mod session;
 pub mod status;
 
 use std::sync::Arc;

@@ -83,6 +83,8 @@ pub struct Record {
     counters: Arc<Counters>,
     begun: Instant,
     first_byte: Cell<Option<Duration>>,
+    /// While no bytes were there for him: of an origin, and of a volume.
+    waits: [Duration; 2],
     /// The site's name, once it is known.
     pub site: Option<Arc<Site>>,
     /// The object, once it is known.
@@ -123,6 +125,7 @@ impl Record {
             counters,
             begun,
             first_byte: Cell::new(None),
+            waits: [Duration::ZERO; 2],
             site: None,
             key: None,
             cors: None,
@@ -144,6 +147,7 @@ impl Record {
         if self.first_byte.get().is_none() {
             let waited = self.begun.elapsed();
             self.first_byte.set(Some(waited));
+            self.has_waited_at_first(waited);
             let wait = match tier {
                 Tier::Ram => Wait::Hit,
                 Tier::Ssd => Wait::Ssd,
@@ -161,6 +165,23 @@ impl Record {
             None => self.counters.sites.none(),
         };
         counted.body_bytes.add(tier, bytes as u64);
+    }
+
+    /// There were no bytes for him for so long, once his body had begun; then they came from there.
+    pub fn has_waited(&mut self, tier: Tier, waited: Duration) {
+        if self.first_byte.get().is_some() {
+            self.waits[if tier == Tier::Ssd { SSD } else { ORIGIN }] += waited;
+        }
+    }
+
+    /// The same of his first byte, or of an answer that has none.
+    fn has_waited_at_first(&mut self, waited: Duration) {
+        match self.lookup {
+            Some(Lookup::Hit) => {}
+            Some(Lookup::HitSsd) => self.waits[SSD] += waited,
+            None if self.viewer.origin_requests.get() == 0 => {}
+            _ => self.waits[ORIGIN] += waited,
+        }
     }
 
     /// The look-up has an answer: counted now, because the bytes may be long in coming. The first
@@ -223,6 +244,10 @@ impl Drop for Record {
         if let (Outcome::ClientLeft, Some(cut)) = (self.outcome, self.viewer.connection.cut.get()) {
             self.outcome = Outcome::CutShort(cut.word());
         }
+        let duration = self.begun.elapsed();
+        if self.first_byte.get().is_none() {
+            self.has_waited_at_first(duration);
+        }
         self.counters.bodies.count(match self.outcome {
             Outcome::Complete => BodyEnd::Complete,
             Outcome::ClientLeft => BodyEnd::ClientLeft,
@@ -255,7 +280,9 @@ impl Drop for Record {
             lookup: self.lookup,
             cache: self.cache.as_ref().and_then(|value| value.to_str().ok()),
             time_to_first_byte: self.first_byte.get(),
-            duration: self.begun.elapsed(),
+            duration,
+            origin_wait: self.waits[ORIGIN],
+            ssd_wait: self.waits[SSD],
             origin_requests: origin_requests.get(),
             user_agent: parts.headers.get(USER_AGENT).map(HeaderValue::as_bytes),
             cmcd: &cmcd,
@@ -268,6 +295,9 @@ impl Drop for Record {
         }
     }
 }
+
+const ORIGIN: usize = 0;
+const SSD: usize = 1;
 
 /// How it ended, and why.
 fn ended(outcome: Outcome) -> Decision {

@@ -195,3 +195,63 @@ async fn the_command_shows_a_block_for_each_request_and_a_wrong_filter_is_one_cl
     let silent = tidegate(&["log", "--admin", &admin]);
     assert_eq!(silent.status.code(), Some(1));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_requests_of_a_playback_are_told_in_order_with_where_their_time_went() {
+    let origin = Origin::serving("/1.m4s", Script::of(3 * PIECE));
+    origin.serve("/2.m4s", Script::of(PIECE));
+    let edge = Edge::in_front_of(&origin).start();
+    let admin = edge.admin().address().to_string();
+    let asked = [("/1.m4s", "a b"), ("/2.m4s", "other"), ("/2.m4s", "a b"), ("/1.m4s", "a b")];
+    for (number, (path, sid)) in asked.into_iter().enumerate() {
+        let (session, request) = (format!("sid=\"{sid}\""), format!("bl={number}00,su"));
+        let request =
+            edge.get(path).header("CMCD-Session", &session).header("CMCD-Request", &request);
+        let request = if number == 3 { request.header("CMCD-Status", "bs") } else { request };
+        assert_eq!(request.send().await.status, 200);
+    }
+    // A thread of its own writes them down.
+    let told = loop {
+        let shown = tidegate(&["session", "a b", "--admin", &admin, "--json"]);
+        if let Ok(told) = serde_json::from_slice::<Value>(&shown.stdout)
+            && told["sums"]["requests"] == 3
+        {
+            break told;
+        }
+    };
+    let of = |name: &str| -> Vec<Value> {
+        told["requests"].as_array().unwrap().iter().map(|told| told[name].clone()).collect()
+    };
+    assert_eq!(of("path"), ["/1.m4s", "/2.m4s", "/1.m4s"]);
+    assert_eq!(of("lookup"), ["miss", "hit", "hit"]);
+    assert_eq!(of("buffer_ms"), [0, 200, 300]);
+    assert_eq!(of("is_starved"), [false, false, true]);
+    assert_eq!(
+        (&told["sums"]["starvations"], &told["sums"]["bytes"]),
+        (&1.into(), &(7 * PIECE).into())
+    );
+    let waits = of("origin_wait_us");
+    assert!(waits[0].as_u64().unwrap() > 0, "a miss waits for its origin: {told}");
+    assert_eq!(waits[1..], [0, 0], "a hit waits for no origin");
+    for request in told["requests"].as_array().unwrap() {
+        let parts = ["origin_wait_us", "ssd_wait_us", "own_us", "reading_us"];
+        let sum: u64 = parts.iter().map(|part| request[*part].as_u64().unwrap()).sum();
+        assert_eq!(
+            sum,
+            request["duration_us"].as_u64().unwrap(),
+            "nothing is left over: {request}"
+        );
+    }
+    assert_eq!(told["remembered"]["requests"], 4);
+
+    let shown = tidegate(&["session", "a b", "--admin", &admin]);
+    let words = text(&shown.stdout);
+    assert!(words.contains("3 requests, 0 failed, 448.0 KiB in "), "{words}");
+    assert!(words.contains("4 requests of all playbacks are remembered, since "), "{words}");
+    let none = tidegate(&["session", "c", "--admin", &admin]);
+    let line = text(&none.stderr);
+    assert_eq!((none.status.code(), line.lines().count()), (Some(1), 1), "{line}");
+    assert!(line.starts_with("nothing is known of a session \"c\"; 4 requests of all "), "{line}");
+    let long = "x".repeat(65);
+    assert_eq!(tidegate(&["session", &long, "--admin", &admin]).status.code(), Some(64));
+}

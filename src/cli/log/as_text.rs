@@ -82,7 +82,7 @@ impl Decision {
 }
 
 /// As it may be written to a terminal.
-fn harmless(text: &str) -> String {
+pub(in crate::cli) fn harmless(text: &str) -> String {
     let shown = |char: char| match char {
         ' '..='~' => char.to_string(),
         char => char.escape_unicode().to_string(),

@@ -255,6 +255,13 @@ pub const RECENT_BYTES_MIN: usize = 1 << 20;
 pub const RECENT_BYTES_MAX: usize = 256 << 20;
 /// What it takes to look through them, once at a time.
 pub const LOOK_BYTES: u64 = 4 << 20;
+/// Objects, and networks of clients, that are counted of the latest requests; of more those that
+/// there is most of.
+pub const TOP_COUNTED_MAX: usize = 1_024;
+/// Those of them that are told.
+pub const TOP_TOLD_MAX: usize = 32;
+/// How far back it is looked for them.
+pub const TOP_WINDOW_MAX: Duration = Duration::from_secs(3_600);
 /// Requests told of one playback; of more the latest.
 pub const SESSION_REQUESTS_MAX: usize = 4_096;
 /// Objects the status page lists.

@@ -23,6 +23,7 @@ mod reload;
 mod serve;
 mod session;
 mod status;
+mod top;
 mod upgrade;
 mod volume;
 
@@ -42,6 +43,7 @@ Examples:
   tidegate check /etc/tidegate/tidegate.toml --request 'GET https://video.example.com/film/a.m3u8'
   tidegate doctor --path /film/1.m4s
   tidegate status
+  tidegate top
   tidegate explain https://video.example.com/film/1.m4s
   tidegate log --filter 'status >= 500'
   tidegate session 6e2fb550-c457-11e9-bb97-0800200c9a66
@@ -68,6 +70,7 @@ enum Command {
     Check(check::Args),
     Doctor(doctor::Args),
     Status(status::Args),
+    Top(top::Args),
     Explain(explain::Args),
     Log(log::Args),
     Session(session::Args),
@@ -88,6 +91,7 @@ impl Command {
             Command::Check(args) => print(&check::run(&args)?),
             Command::Doctor(args) => doctor::run(&args),
             Command::Status(args) => print(&status::run(&args)?),
+            Command::Top(args) => top::run(&args),
             Command::Explain(args) => print(&explain::run(&args)?),
             Command::Log(args) => log::run(&args),
             Command::Session(args) => print(&session::run(&args)?),

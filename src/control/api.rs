@@ -74,6 +74,10 @@ impl Admin {
                 let said = self.log.session(&request, from).await;
                 told(said.unwrap_or_else(|refusal| refusal)).map(Either::Left)
             }
+            "/top" if is_read => {
+                let said = self.log.top(&request, from).await;
+                told(said.unwrap_or_else(|refusal| refusal)).map(Either::Left)
+            }
             _ => self.page(request, from).await.map(Either::Left),
         }
     }

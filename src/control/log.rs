@@ -1,11 +1,12 @@
-//! `GET /log` and `GET /session`: what becomes of each request, as it ends, one line of JSON for
-//! each; what became of those of one playback. To who bears the token; where there is none, to who
-//! asks from this machine. Only here are their codes chosen.
+//! `GET /log`, `/session` and `/top`: what becomes of each request as it ends, a line of JSON for
+//! each; what became of those of one playback; what was hot. To who bears the token; where there is
+//! none, to who asks from this machine. Only here are their codes chosen.
 
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -17,10 +18,11 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::purge::{Said, admit, refusal};
 use super::reload::From;
-use super::session;
+use super::top::By;
+use super::{session, top};
 use crate::access_log::filter::Filter;
 use crate::access_log::{AccessLog, Following};
-use crate::limits::LOOK_BYTES;
+use crate::limits::{LOOK_BYTES, TOP_WINDOW_MAX};
 use crate::memory::{Class, Governor, Reservation, Use};
 use crate::message::target::decoded;
 use crate::purge::Token;
@@ -76,6 +78,32 @@ impl LogSource {
         let _looking = self.looking()?;
         let session = session::find(&sid, self.log.finished()).await;
         Ok((StatusCode::OK, json!(session)))
+    }
+
+    /// What was hot a moment ago. Dropping it midway is safe.
+    pub(super) async fn top<B>(&self, request: &Request<B>, from: From) -> Result<Said, Said> {
+        self.admit(request.headers(), from)?;
+        let asked = |name| parameter(request.uri(), name).unwrap_or_default();
+        let by = match &*asked("by") {
+            "" | "requests" => Some(By::Requests),
+            "bytes" => Some(By::Bytes),
+            _ => None,
+        };
+        let seconds = match &*asked("seconds") {
+            "" => Some(60),
+            seconds => seconds.parse().ok(),
+        };
+        let window = seconds.map(Duration::from_secs).filter(|window| *window <= TOP_WINDOW_MAX);
+        let (Some(by), Some(window)) = (by, window) else {
+            let most = TOP_WINDOW_MAX.as_secs();
+            let text = format!("ask for /top?seconds=N&by=requests, or bytes; N is {most} at most");
+            return Err(refusal(StatusCode::BAD_REQUEST, &text));
+        };
+        let _looking = self.looking()?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let (now_ms, window_ms) = (now.as_millis() as u64, window.as_millis() as u64);
+        let top = top::look(self.log.finished(), now_ms, window_ms, by).await;
+        Ok((StatusCode::OK, json!(top)))
     }
 
     /// A look through the latest requests: one at a time, and paid for.

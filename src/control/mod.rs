@@ -12,6 +12,7 @@ pub mod purge;
 pub mod reload;
 mod session;
 pub mod status;
+mod top;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};

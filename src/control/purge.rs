@@ -102,7 +102,7 @@ pub(super) fn admit(token: &Option<Arc<Token>>, fields: &HeaderMap) -> Result<()
         )),
         Some(_) => Err(refusal(
             StatusCode::UNAUTHORIZED,
-            "who purges or reloads shows the token of `admin.token_file`: \
+            "who purges, reloads or reads the log shows the token of `admin.token_file`: \
               `Authorization: Bearer TOKEN`",
         )),
     }

@@ -19,7 +19,7 @@ use crate::limits::SESSION_REQUESTS_MAX;
 pub(super) struct Session {
     sid: String,
     /// What is remembered of all playbacks.
-    pub(super) remembered: Remembered,
+    remembered: Remembered,
     /// Requests of this one that were before those told.
     left_out: usize,
     sums: Sums,
@@ -29,7 +29,7 @@ pub(super) struct Session {
 /// What there was to look through.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Remembered {
-    pub(super) requests: usize,
+    requests: usize,
     /// When the oldest of them began, in milliseconds of Unix time.
     pub(super) since_ms: Option<u64>,
 }
@@ -113,15 +113,8 @@ struct Player {
 
 /// Looks for a playback. Gives way to others after every few lines.
 pub(super) async fn find(sid: &str, mut lines: VecDeque<Arc<Lines>>) -> Session {
-    let oldest = lines.iter().find_map(|lines| lines.all().next());
-    let mut session = Session {
-        sid: sid.to_owned(),
-        remembered: Remembered {
-            requests: lines.iter().map(|lines| lines.count()).sum(),
-            since_ms: oldest.map(|(at_ms, _)| at_ms),
-        },
-        ..Session::default()
-    };
+    let mut session =
+        Session { sid: sid.to_owned(), remembered: Remembered::of(&lines), ..Session::default() };
     let words = format!("\"sid\":{}", escaped(sid));
     // Let go of as they are read: they may be forgotten meanwhile.
     while let Some(some) = lines.pop_front() {
@@ -146,6 +139,16 @@ fn escaped(text: &str) -> String {
         }
     };
     format!("\"{}\"", text.chars().map(escaped).collect::<String>())
+}
+
+impl Remembered {
+    pub(super) fn of(lines: &VecDeque<Arc<Lines>>) -> Remembered {
+        let oldest = lines.iter().find_map(|lines| lines.all().next());
+        Remembered {
+            requests: lines.iter().map(|lines| lines.count()).sum(),
+            since_ms: oldest.map(|(at_ms, _)| at_ms),
+        }
+    }
 }
 
 impl Session {

@@ -5,7 +5,7 @@ use std::process::Output;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{BLOCK, Edge, Origin, PIECE, Script, Streaming, text, tidegate};
+use crate::support::{BLOCK, Edge, Origin, PIECE, Script, Streaming, text, tidegate, until_runs};
 
 /// Somebody who follows the log, and the lines that came to him.
 struct Follower {
@@ -41,13 +41,20 @@ fn decisions(told: &Value) -> Vec<String> {
     decisions.iter().map(shown).collect()
 }
 
+/// The status; what came of it is held by then.
+async fn gets(edge: &Edge, path: &str) -> u16 {
+    let status = edge.get(path).send().await.status;
+    until_runs(&edge.admin(), <[_]>::is_empty).await;
+    status
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_request_is_told_with_what_was_decided_about_it_in_order() {
     let origin = Origin::serving("/a.m4s", Script::of(PIECE));
     let edge = Edge::in_front_of(&origin).rule("*.m4s", "lifetime = { given = '1h' }").start();
     let mut follower = Follower::of(&edge, "").await;
     for _ in 0..2 {
-        assert_eq!(edge.get("/a.m4s").send().await.status, 200);
+        assert_eq!(gets(&edge, "/a.m4s").await, 200);
     }
 
     let miss = follower.next().await.unwrap();
@@ -209,6 +216,7 @@ async fn the_requests_of_a_playback_are_told_in_order_with_where_their_time_went
             edge.get(path).header("CMCD-Session", &session).header("CMCD-Request", &request);
         let request = if number == 3 { request.header("CMCD-Status", "bs") } else { request };
         assert_eq!(request.send().await.status, 200);
+        until_runs(&edge.admin(), <[_]>::is_empty).await;
     }
     // A thread of its own writes them down.
     let told = loop {
@@ -254,4 +262,51 @@ async fn the_requests_of_a_playback_are_told_in_order_with_where_their_time_went
     assert!(line.starts_with("nothing is known of a session \"c\"; 4 requests of all "), "{line}");
     let long = "x".repeat(65);
     assert_eq!(tidegate(&["session", &long, "--admin", &admin]).status.code(), Some(64));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_hot_is_told_with_the_time_that_is_looked_at() {
+    let origin = Origin::serving("/hot", Script::of(PIECE));
+    origin.serve("/large", Script::of(BLOCK));
+    let edge = Edge::in_front_of(&origin).start();
+    let admin = edge.admin().address().to_string();
+    for path in ["/hot", "/large", "/hot", "/none", "/hot"] {
+        gets(&edge, path).await;
+    }
+    let top = |words: &[&str]| {
+        let words = [&["top", "--once", "--admin", &admin], words].concat();
+        let shown = tidegate(&words);
+        assert_eq!(shown.status.code(), Some(0), "{}", text(&shown.stderr));
+        text(&shown.stdout)
+    };
+    // A thread of its own writes them down.
+    let told = loop {
+        let told: Value = serde_json::from_str(&top(&["--json"])).unwrap();
+        if told["all"]["requests"] == 5 {
+            break told;
+        }
+    };
+    let names = |told: &Value, kind: &str| -> Vec<Value> {
+        told[kind].as_array().unwrap().iter().map(|told| told["name"].clone()).collect()
+    };
+    assert_eq!(names(&told, "objects")[0], "media.test/hot");
+    assert_eq!(
+        (&told["objects"][0]["requests"], &told["objects"][0]["hits"]),
+        (&3.into(), &2.into())
+    );
+    assert_eq!(told["objects"][0]["surplus"], 0, "nothing took another's place");
+    assert_eq!(names(&told, "sites"), ["media"]);
+    assert_eq!(told["sites"][0]["origin_requests"], 3, "{told}");
+    assert_eq!(names(&told, "clients"), ["127.0.0.0/24"]);
+    assert_eq!(names(&told, "failures"), ["media: 404"]);
+
+    let by_bytes: Value = serde_json::from_str(&top(&["--json", "--by", "bytes"])).unwrap();
+    assert_eq!(names(&by_bytes, "objects")[0], "media.test/large");
+    let words = top(&["--rows", "1"]);
+    assert!(words.contains(": 5 requests ("), "{words}");
+    assert!(words.contains("(no more of the last 60 s is remembered)\n"), "{words}");
+    assert!(words.contains("  media.test/hot\n") && !words.contains("/large"), "{words}");
+    assert!(words.contains("  requests  failure\n         1  media: 404\n"), "{words}");
+    let wrong = tidegate(&["top", "--once", "--admin", &admin, "--seconds", "3601"]);
+    assert_eq!((wrong.status.code(), text(&wrong.stderr).lines().count()), (Some(64), 1));
 }

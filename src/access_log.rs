@@ -2,13 +2,17 @@
 //!
 //! Serving threads format a line and put it into a bounded channel; a thread of its own writes.
 //! Nothing here waits for the file: a line that finds no room is dropped and counted. Lines that
-//! wait are bounded in number and in bytes.
+//! wait are bounded in number and in bytes. Who follows the log live gets more: `follow.rs`.
 
 mod entry;
+pub mod filter;
+mod follow;
 mod recent;
 mod request_id;
+mod trace;
 mod writer;
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
@@ -19,11 +23,16 @@ use std::{error, fmt, io, thread};
 use arc_swap::ArcSwap;
 
 pub use self::entry::{ClientBits, Entry, Outcome, PlayerTold, Target};
+use self::filter::Filter;
+use self::follow::Readers;
+pub use self::follow::{FollowError, Following};
 use self::recent::Latest;
-pub use self::recent::RecentRequest;
+pub use self::recent::{Lines, RecentRequest};
 pub use self::request_id::{FIELD as REQUEST_ID_FIELD, RequestId};
+pub use self::trace::{Decision, Trace};
 use self::writer::Output;
 use crate::limits;
+use crate::memory::Governor;
 
 /// What is logged, and where.
 #[derive(Clone, Debug)]
@@ -50,8 +59,11 @@ pub enum Destination {
 /// Whether the latest requests are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recent {
-    /// The last `limits::RECENT_REQUESTS_MAX`, also when no line is written.
-    Kept,
+    /// As many as these bytes hold, also when no line is written.
+    Kept {
+        /// At least `limits::RECENT_BYTES_MIN`.
+        bytes: usize,
+    },
     /// None.
     NotKept,
 }
@@ -94,6 +106,33 @@ impl AccessLog {
             .spawn(run)
             .map_err(|source| AccessLogError::Thread { source })?;
         Ok((log, LogWriter { sender, shared, ended }))
+    }
+
+    /// Where the decisions about a request go; `None` while nobody follows the log.
+    pub fn trace(&self, governor: &Arc<Governor>) -> Option<Box<Trace>> {
+        self.shared.readers.trace(governor)
+    }
+
+    /// Tells those who follow the log what became of a request.
+    pub fn tell(&self, entry: &Entry<'_>, trace: &Trace) {
+        self.shared.readers.tell(entry, trace, **self.shared.client_bits.load());
+    }
+
+    /// Follows the requests that end from now on.
+    ///
+    /// # Errors
+    /// Nobody more may, or there is no memory for it.
+    pub fn follow(
+        &self,
+        filter: Filter,
+        governor: &Arc<Governor>,
+    ) -> Result<Following, FollowError> {
+        Following::join(&self.shared, filter, governor)
+    }
+
+    /// Lets go of those who follow, once they have been told what there is.
+    pub fn end_following(&self) {
+        self.shared.readers.end();
     }
 
     /// Writes one line about a request, or drops and counts it; never waits.
@@ -139,9 +178,14 @@ impl AccessLog {
         self.shared.dropped.load(Ordering::Relaxed)
     }
 
-    /// The latest requests, newest first; empty unless they are kept.
+    /// The newest of the latest requests, newest first; empty unless they are kept.
     pub fn recent(&self) -> Vec<RecentRequest> {
         self.shared.latest.as_ref().map_or_else(Vec::new, Latest::read)
+    }
+
+    /// The lines of all requests that are remembered, oldest first.
+    pub fn finished(&self) -> VecDeque<Arc<Lines>> {
+        self.shared.latest.as_ref().map_or_else(VecDeque::new, Latest::lines)
     }
 }
 
@@ -204,6 +248,7 @@ struct Shared {
     /// Nobody would read a line.
     unread: AtomicBool,
     client_bits: ArcSwap<ClientBits>,
+    readers: Readers,
     reopen: AtomicBool,
     /// What to write to instead of opening the same again.
     next: Mutex<Option<Output>>,
@@ -217,12 +262,16 @@ impl Shared {
         let shared = Shared {
             unread: AtomicBool::new(false),
             client_bits: ArcSwap::from_pointee(settings.client_bits),
+            readers: Readers::default(),
             next: Mutex::default(),
             dropped: AtomicU64::new(0),
             waiting_bytes: AtomicUsize::new(0),
             reopen: AtomicBool::new(false),
             end: AtomicBool::new(false),
-            latest: (settings.recent == Recent::Kept).then(Latest::default),
+            latest: match settings.recent {
+                Recent::Kept { bytes } => Some(Latest::new(bytes)),
+                Recent::NotKept => None,
+            },
         };
         shared.unread.store(shared.is_unread(settings), Ordering::Relaxed);
         shared
@@ -316,6 +365,8 @@ mod tests {
 
     /// More than any test needs; only a broken log waits for it.
     const LONG: Duration = Duration::from_secs(60);
+
+    const KEPT: Recent = Recent::Kept { bytes: limits::RECENT_BYTES_MIN };
 
     fn settings(destination: Destination, recent: Recent) -> Settings {
         Settings { destination, client_bits: ClientBits::ALL, recent }
@@ -463,7 +514,7 @@ mod tests {
 
     #[test]
     fn the_latest_requests_are_kept_where_wanted_newest_first() {
-        let (log, writer) = AccessLog::start(&settings(Destination::Off, Recent::Kept)).unwrap();
+        let (log, writer) = AccessLog::start(&settings(Destination::Off, KEPT)).unwrap();
         for number in 0..1_000 {
             log.record(&entry(&format!("/{number}")));
         }

@@ -311,6 +311,7 @@ impl Running {
         server::Phase::Leaving.at_least(&self.parts.phases);
         self.stop.accepting.cancel();
         self.close_sockets();
+        self.parts.log.end_following();
         self.close_admin.all.cancel();
         self.admin.take().into_iter().for_each(join);
         // The other one needs the memory.
@@ -348,6 +349,7 @@ impl Running {
         filler.tasks.close();
         self.fill_runtime.block_on(filler.tasks.wait());
         self.fill_runtime.block_on(ssd::close(&self.parts.ssd, &self.parts.ssd_watch));
+        self.parts.log.end_following();
         self.close_admin.all.cancel();
         if let Some(admin) = self.admin {
             join(admin);

@@ -220,6 +220,20 @@ pub const WARNINGS_PER_SECOND_MAX: u32 = 5;
 pub const ACCESS_LOG_LINES_WAITING_MAX: usize = 16_384;
 /// What those lines may take together.
 pub const ACCESS_LOG_BYTES_WAITING_MAX: usize = 16 << 20;
+/// Readers who follow the log live.
+pub const LOG_READERS_MAX: usize = 4;
+/// Requests that wait for one of them; what comes then is lost to him, and counted.
+pub const LOG_READER_LINES_MAX: usize = 256;
+/// What one of them takes: what waits for him, and what waits for his connection.
+pub const LOG_READER_BYTES: u64 = 1 << 20;
+/// Decisions told of one request.
+pub const TRACE_DECISIONS_MAX: usize = 48;
+/// What they take while it is answered.
+pub const TRACE_BYTES: u64 = 16 << 10;
+/// The filter of one reader.
+pub const LOG_FILTER_BYTES_MAX: usize = 1_024;
+/// Parentheses and `not` within each other in a filter.
+pub const LOG_FILTER_DEPTH_MAX: usize = 16;
 /// Series of `/metrics`, however many sites, volumes and certificates there are. What would be more
 /// is summed up under `other`.
 pub const SERIES_MAX: usize = 2_000;
@@ -235,8 +249,25 @@ pub const SERIES_OF_THE_REST_MAX: usize = 380;
 pub const DRAIN_WITHIN_MAX: Duration = Duration::from_secs(86_400);
 /// A request for a drain.
 pub const DRAIN_REQUEST_BYTES_MAX: usize = 1 << 10;
-/// Requests the status page remembers.
+/// Requests the status page shows.
 pub const RECENT_REQUESTS_MAX: usize = 256;
+/// What of `memory.total` the lines of the latest requests may take: this part of it,
+pub const RECENT_SHARE: u64 = 256;
+/// and no less than this,
+pub const RECENT_BYTES_MIN: usize = 1 << 20;
+/// nor more: a minute of 400,000 requests.
+pub const RECENT_BYTES_MAX: usize = 256 << 20;
+/// What it takes to look through them, once at a time.
+pub const LOOK_BYTES: u64 = 4 << 20;
+/// Objects, and networks of clients, that are counted of the latest requests; of more those that
+/// there is most of.
+pub const TOP_COUNTED_MAX: usize = 1_024;
+/// Those of them that are told.
+pub const TOP_TOLD_MAX: usize = 32;
+/// How far back it is looked for them.
+pub const TOP_WINDOW_MAX: Duration = Duration::from_secs(3_600);
+/// Requests told of one playback; of more the latest.
+pub const SESSION_REQUESTS_MAX: usize = 4_096;
 /// Objects the status page lists.
 pub const STATUS_OBJECTS_MAX: usize = 256;
 /// Blocks the status page looks at of one object: it is a glance, not an inventory.

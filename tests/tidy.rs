@@ -28,13 +28,25 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("metrics", BASE),
     // How large a volume is, and whether there was one, only the store can tell.
     ("config", &["limits", "object", "purge", "site", "store"]),
-    ("access_log", &["limits", "metrics", "object"]),
+    ("access_log", &["limits", "memory", "metrics", "object"]),
     ("server", &["limits", "message"]),
     ("snapshot", BASE),
-    // The status page shows the latest requests and the pieces held.
+    // The status page shows the latest requests and the pieces held; who follows the log pays for
+    // it, and writes his filter as targets are written.
     (
         "control",
-        &["access_log", "limits", "metrics", "object", "purge", "server", "site", "snapshot"],
+        &[
+            "access_log",
+            "limits",
+            "memory",
+            "message",
+            "metrics",
+            "object",
+            "purge",
+            "server",
+            "site",
+            "snapshot",
+        ],
     ),
     ("page", &[]),
     ("appliance", &["*"]),

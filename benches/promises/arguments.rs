@@ -32,6 +32,7 @@ const EXAMPLES: &str = "Examples:
   cargo bench --bench promises
   cargo bench --bench promises -- seek --rounds 20
   cargo bench --bench promises -- live memory
+  cargo bench --bench promises -- seen --rounds 3
   cargo bench --bench promises -- disk --rounds 3 --folder /mnt/ssd
   cargo bench --bench promises -- sick reclaim --folder /mnt/ssd
   cargo bench --bench promises -- cold restart --rounds 3 --folder /mnt/ssd
@@ -61,6 +62,8 @@ pub(crate) enum CaseName {
     Live,
     /// A purge by tag where two million objects are known
     Purge,
+    /// Hits at full load while somebody follows the log
+    Seen,
 }
 
 impl Arguments {

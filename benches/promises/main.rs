@@ -21,6 +21,7 @@ mod origin;
 mod purge;
 mod restart;
 mod seek;
+mod seen;
 mod sick;
 mod together;
 mod viewer;
@@ -66,6 +67,7 @@ enum Case {
     Cold(Box<cold::Cold>),
     Live(live::Live),
     Purge(purge::Purge),
+    Seen(seen::Seen),
 }
 
 impl Case {
@@ -86,6 +88,7 @@ impl Case {
             CaseName::Purge => Case::Purge(purge::Purge::start(&arguments.folder)),
             CaseName::Cold => Case::Cold(Box::new(cold::Cold::start(&arguments.folder))),
             CaseName::Live => Case::Live(live::Live::start()),
+            CaseName::Seen => Case::Seen(seen::Seen::start()),
         }
     }
 
@@ -101,6 +104,7 @@ impl Case {
             Case::Cold(_) => "cold",
             Case::Live(_) => "live",
             Case::Purge(_) => "purge",
+            Case::Seen(_) => "seen",
         }
     }
 
@@ -121,6 +125,7 @@ impl Case {
             Case::Cold(case) => case.round(round).await,
             Case::Live(case) => case.round(round).await,
             Case::Purge(case) => case.round(round).await,
+            Case::Seen(case) => case.round().await,
         }
     }
 }

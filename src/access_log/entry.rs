@@ -61,6 +61,10 @@ pub struct Entry<'a> {
     pub time_to_first_byte: Option<Duration>,
     /// From the head being read to the end of the body.
     pub duration: Duration,
+    /// How long of this there were no bytes for him because an origin was asked.
+    pub origin_wait: Duration,
+    /// The same because a volume was.
+    pub ssd_wait: Duration,
     /// Fill requests this request caused.
     pub origin_requests: u32,
     /// The `User-Agent` field's value.
@@ -167,6 +171,8 @@ impl Entry<'_> {
         line.outside("cache", self.cache, CACHE_BYTES_MAX);
         line.number("ttfb_us", self.time_to_first_byte.map(micros));
         line.number("duration_us", Some(micros(self.duration)));
+        line.number("origin_wait_us", Some(micros(self.origin_wait)));
+        line.number("ssd_wait_us", Some(micros(self.ssd_wait)));
         line.number("origin", Some(self.origin_requests.into()));
         let user_agent = self.user_agent.map(|bytes| {
             // A few bytes more than the bound, so that a character across it is cut, not garbled.
@@ -235,7 +241,7 @@ fn micros(duration: Duration) -> u64 {
 
 /// A line that is being written. By hand where every request comes by: formatting machinery cost a
 /// third of all that a small hit costs this process.
-struct Line(String);
+pub(super) struct Line(pub(super) String);
 
 impl Line {
     fn name(&mut self, name: &str) {
@@ -245,12 +251,12 @@ impl Line {
     }
 
     /// A value that is JSON already.
-    fn bare(&mut self, name: &str, value: &str) {
+    pub(super) fn bare(&mut self, name: &str, value: &str) {
         self.name(name);
         self.0.push_str(value);
     }
 
-    fn number(&mut self, name: &str, value: Option<u64>) {
+    pub(super) fn number(&mut self, name: &str, value: Option<u64>) {
         match value {
             Some(value) => self.bare(name, itoa::Buffer::new().format(value)),
             None => self.bare(name, "null"),
@@ -258,7 +264,7 @@ impl Line {
     }
 
     /// Our own words, which need no escaping.
-    fn plain(&mut self, name: &str, words: &str) {
+    pub(super) fn plain(&mut self, name: &str, words: &str) {
         self.bare(name, "\"");
         self.0.push_str(words);
         self.0.push('"');
@@ -270,8 +276,13 @@ impl Line {
         self.formatted(format_args!("{value}\""));
     }
 
+    /// A number that may be negative.
+    pub(super) fn shown_bare(&mut self, name: &str, number: i64) {
+        self.bare(name, itoa::Buffer::new().format(number));
+    }
+
     /// Text from outside: cut to `bytes_max` (marked by an ellipsis) and escaped.
-    fn outside(&mut self, name: &str, text: Option<&str>, bytes_max: usize) {
+    pub(super) fn outside(&mut self, name: &str, text: Option<&str>, bytes_max: usize) {
         let Some(text) = text else { return self.bare(name, "null") };
         let kept = &text[..text.floor_char_boundary(bytes_max)];
         self.bare(name, "\"");
@@ -376,6 +387,8 @@ pub(super) mod tests {
             cache: Some("tidegate; hit; ttl=11"),
             time_to_first_byte: Some(Duration::from_micros(250)),
             duration: Duration::from_micros(1_500),
+            origin_wait: Duration::from_micros(200),
+            ssd_wait: Duration::ZERO,
             origin_requests: 1,
             user_agent: Some(b"Player/1.0"),
             cmcd: &[],
@@ -423,7 +436,8 @@ pub(super) mod tests {
                 r#""path":"/a.mp4?quality=2","protocol":"http2","tls":true,"status":206,"#,
                 r#""bytes":100,"ssd_bytes":40,"range":"100-199","lookup":"hit","#,
                 r#""cache":"tidegate; hit; ttl=11","#,
-                r#""ttfb_us":250,"duration_us":1500,"origin":1,"user_agent":"Player/1.0","#,
+                r#""ttfb_us":250,"duration_us":1500,"origin_wait_us":200,"ssd_wait_us":0,"#,
+                r#""origin":1,"user_agent":"Player/1.0","#,
                 r#""cmcd":{{"sid":"a\"b","ot":"v","bl":2100,"pr":1.08,"bs":true}},"#,
                 r#""outcome":"complete"}}"#,
                 "\n"

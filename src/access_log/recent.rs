@@ -1,11 +1,13 @@
-//! The latest requests, for the status page: their log lines, read again when someone looks.
+//! The latest requests: their log lines, read again when someone looks.
 //!
-//! Filled by the writing thread, so that remembering costs a serving thread nothing. Says no more
-//! of a viewer than the log does.
+//! Filled by the writing thread, so that remembering costs a serving thread nothing. What is kept
+//! is bounded in bytes; the oldest go first. Says no more of a viewer than the log does.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
+
+use memchr::memmem;
 
 use serde::{Deserialize, Serialize};
 
@@ -48,33 +50,153 @@ pub struct RecentRequest {
     pub outcome: String,
 }
 
-/// The lines of the latest requests, newest last. Only the writer and the status page lock it.
-#[derive(Debug, Default)]
+/// The lines of the latest requests. Only the writer and who looks lock it.
+#[derive(Debug)]
 pub(super) struct Latest {
-    lines: Mutex<VecDeque<Line>>,
+    bytes_max: usize,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    /// Oldest first; shared with who looks.
+    closed: VecDeque<Arc<Lines>>,
+    closed_bytes: usize,
+    /// What comes now.
+    open: Lines,
+}
+
+/// Lines of successive requests.
+#[derive(Clone, Debug, Default)]
+pub struct Lines {
+    text: String,
+    /// Of each: when its head had been read, in milliseconds of Unix time, and where its line ends.
+    ends: Vec<(u64, usize)>,
+}
+
+impl Lines {
+    fn push(&mut self, line: &Line) {
+        let since = line.time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.text.push_str(&line.text);
+        let at_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        self.ends.push((at_ms, self.text.len()));
+    }
+
+    fn bytes(&self) -> usize {
+        self.text.capacity() + self.ends.capacity() * size_of::<(u64, usize)>()
+    }
+
+    fn line(&self, number: usize) -> (u64, &str) {
+        let start = number.checked_sub(1).map_or(0, |before| self.ends[before].1);
+        let (at_ms, end) = self.ends[number];
+        (at_ms, &self.text[start..end])
+    }
+
+    /// How many they are.
+    pub fn count(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Each line, with when its request's head had been read in milliseconds of Unix time.
+    pub fn all(&self) -> impl DoubleEndedIterator<Item = (u64, &str)> {
+        (0..self.count()).map(|number| self.line(number))
+    }
+
+    /// Those in which `words` stand, once for each time they do.
+    pub fn with<'a>(&'a self, words: &'a str) -> impl Iterator<Item = (u64, &'a str)> {
+        let found = memmem::find_iter(self.text.as_bytes(), words);
+        found.map(|at| self.line(self.ends.partition_point(|(_, end)| *end <= at)))
+    }
 }
 
 impl Latest {
-    /// Adds lines, oldest first.
-    pub(super) fn remember(&self, lines: Vec<Line>) {
-        let mut latest = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        latest.extend(lines);
-        let surplus = latest.len().saturating_sub(limits::RECENT_REQUESTS_MAX);
-        latest.drain(..surplus);
+    pub(super) fn new(bytes_max: usize) -> Latest {
+        Latest { bytes_max, held: Mutex::default() }
     }
 
-    /// The requests, newest first.
+    /// Adds lines, oldest first.
+    pub(super) fn remember(&self, lines: &[Line]) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        for line in lines {
+            held.open.push(line);
+            if held.open.text.len() >= OPEN_BYTES_MAX {
+                let mut closed = std::mem::take(&mut held.open);
+                closed.text.shrink_to_fit();
+                closed.ends.shrink_to_fit();
+                held.closed_bytes += closed.bytes();
+                held.closed.push_back(Arc::new(closed));
+            }
+        }
+        while held.closed_bytes + 2 * OPEN_BYTES_MAX > self.bytes_max {
+            let Some(oldest) = held.closed.pop_front() else { break };
+            held.closed_bytes -= oldest.bytes();
+        }
+    }
+
+    /// All of them, oldest first.
+    pub(super) fn lines(&self) -> VecDeque<Arc<Lines>> {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = held.closed.clone();
+        lines.push_back(Arc::new(held.open.clone()));
+        lines
+    }
+
+    /// The newest requests, for the status page; newest first.
     pub(super) fn read(&self) -> Vec<RecentRequest> {
         // Parsed outside the lock: the writer is not kept waiting.
-        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        lines.iter().rev().map(recent_request).collect()
+        let lines = self.lines();
+        let newest = lines.iter().rev().flat_map(|lines| lines.all().rev());
+        newest.take(limits::RECENT_REQUESTS_MAX).map(recent_request).collect()
     }
 }
 
-fn recent_request(line: &Line) -> RecentRequest {
+fn recent_request((at_ms, text): (u64, &str)) -> RecentRequest {
     let mut request: RecentRequest =
-        serde_json::from_str(&line.text).expect("a line of ours has the fields of a request");
-    let since = line.time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    request.at_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        serde_json::from_str(text).expect("a line of ours has the fields of a request");
+    request.at_ms = at_ms;
     request
+}
+
+/// So many bytes are copied for who looks; the others are shared with him.
+const OPEN_BYTES_MAX: usize = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn line(number: u64) -> Line {
+        let text = format!("{{\"n\":{number},\"pad\":\"{}\"}}\n", "x".repeat(500));
+        Line { time: SystemTime::UNIX_EPOCH + Duration::from_millis(number), text }
+    }
+
+    #[test]
+    fn so_many_bytes_are_kept_and_the_oldest_go_first() {
+        let latest = Latest::new(limits::RECENT_BYTES_MIN);
+        for number in 0..20_000 {
+            latest.remember(&[line(number)]);
+        }
+        let lines = latest.lines();
+        let held_bytes: usize = lines.iter().map(|lines| lines.bytes()).sum();
+        assert!(held_bytes <= limits::RECENT_BYTES_MIN, "{held_bytes}");
+        assert!(held_bytes >= limits::RECENT_BYTES_MIN / 4 * 3, "{held_bytes}");
+        let kept: Vec<u64> = lines.iter().flat_map(|lines| lines.all()).map(|(at, _)| at).collect();
+        let first = kept[0];
+        assert!(first > 0);
+        assert!(kept.iter().copied().eq(first..20_000), "none is missing in between");
+    }
+
+    #[test]
+    fn words_are_found_in_their_lines() {
+        let latest = Latest::new(1 << 20);
+        (0..500).for_each(|number| latest.remember(&[line(number)]));
+        let found = |words: &str| -> Vec<u64> {
+            let lines = latest.lines();
+            lines.iter().flat_map(|lines| lines.with(words).map(|(at, _)| at)).collect()
+        };
+        assert_eq!(found("\"n\":7,"), [7]);
+        assert_eq!(found("\"n\":49"), [49, 490, 491, 492, 493, 494, 495, 496, 497, 498, 499]);
+        assert!(found("\"n\":500").is_empty());
+    }
 }

@@ -131,7 +131,7 @@ impl Writer<'_> {
             next = if full { None } else { receiver.try_recv().ok() };
         }
         if let Some(latest) = &self.shared.latest {
-            latest.remember(lines);
+            latest.remember(&lines);
         }
     }
 

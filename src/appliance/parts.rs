@@ -27,8 +27,8 @@ use crate::fill::Filler;
 use crate::fill::client::{Client, Patience};
 use crate::fill::collapse::{Openings, Runs};
 use crate::limits::{
-    CONNECTION_BYTES, PREFETCHES_MAX, PROCESS_BYTES, PURGES_BYTES, SLOT_SIZE_BYTES,
-    TLS_CONNECTION_BYTES,
+    CONNECTION_BYTES, PREFETCHES_MAX, PROCESS_BYTES, PURGES_BYTES, RECENT_BYTES_MAX,
+    RECENT_BYTES_MIN, RECENT_SHARE, SLOT_SIZE_BYTES, TLS_CONNECTION_BYTES,
 };
 use crate::memory::{Class, Governor, Reservation, Use};
 use crate::metrics::Metrics;
@@ -258,7 +258,8 @@ impl Budget {
     pub(super) fn of(config: &Config) -> Budget {
         let memory = &config.memory;
         let tier_bytes = config.ssd.index_bytes + ssd::beside_index_bytes(config);
-        let elsewhere = memory.ram_bytes + tier_bytes + PROCESS_BYTES + PURGES_BYTES;
+        let kept_bytes = PURGES_BYTES + recent_bytes(config) as u64;
+        let elsewhere = memory.ram_bytes + tier_bytes + PROCESS_BYTES + kept_bytes;
         let rest_bytes = memory.total_bytes.saturating_sub(elsewhere);
         let tls = config.listeners.iter().any(|listener| listener.kind == ListenerKind::Https);
         let connection_bytes = CONNECTION_BYTES + if tls { TLS_CONNECTION_BYTES } else { 0 };
@@ -311,6 +312,15 @@ pub(super) fn server_settings(limits: &Limits) -> ServerSettings {
     }
 }
 
+/// What the lines of the latest requests may take; nothing where nobody could ask for them.
+fn recent_bytes(config: &Config) -> usize {
+    if config.listeners.iter().all(|listener| listener.kind != ListenerKind::Admin) {
+        return 0;
+    }
+    let share = usize::try_from(config.memory.total_bytes / RECENT_SHARE).unwrap_or(usize::MAX);
+    share.clamp(RECENT_BYTES_MIN, RECENT_BYTES_MAX)
+}
+
 pub(super) fn log_settings(config: &Config) -> access_log::Settings {
     access_log::Settings {
         destination: match &config.log.access {
@@ -319,9 +329,9 @@ pub(super) fn log_settings(config: &Config) -> access_log::Settings {
             AccessLogTarget::File(path) => Destination::File(path.clone()),
         },
         client_bits: ClientBits { v4: config.log.client_bits_v4, v6: config.log.client_bits_v6 },
-        recent: match config.listeners.iter().any(|l| l.kind == ListenerKind::Admin) {
-            true => access_log::Recent::Kept,
-            false => access_log::Recent::NotKept,
+        recent: match recent_bytes(config) {
+            0 => access_log::Recent::NotKept,
+            bytes => access_log::Recent::Kept { bytes },
         },
     }
 }

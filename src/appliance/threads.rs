@@ -20,6 +20,7 @@ use crate::config::ListenerKind;
 use crate::control::api::Admin;
 use crate::control::drain::Drainer;
 use crate::control::explained::Explaining;
+use crate::control::log::LogSource;
 use crate::control::purge::Purger;
 use crate::control::reload::{Asked, Reloader};
 use crate::limits::ADMIN_CONNECTIONS_MAX;
@@ -135,8 +136,11 @@ pub(super) fn start_admin(
         let for_drain = parts.clone();
         let planning = Box::new(move |plan| for_drain.plan_drain(plan));
         let drainer = Drainer { planning, token: parts.live.token.clone() };
-        let admin =
-            Rc::new(Admin { metrics, readiness, status, explain, purger, reloader, drainer });
+        let (log, governor) = (parts.log.clone(), parts.governor.clone());
+        let (token, look) = (parts.live.token.clone(), Semaphore::new(1));
+        let log = LogSource { log, governor, token, look };
+        let admin = Admin { metrics, readiness, status, explain, purger, reloader, drainer, log };
+        let admin = Rc::new(admin);
         let context = Arc::new(ServerContext {
             settings: Arc::new(ArcSwap::from_pointee(ServerSettings {
                 drain_timeout: ADMIN_ENDS_WITHIN,

@@ -9,13 +9,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::request::Builder;
-use http::{HeaderValue, Request, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::{Failure, USUAL_CONFIG};
@@ -23,7 +25,7 @@ use crate::config::{self, Config, ListenerKind};
 use crate::purge::{Token, Tokens};
 
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-const ANSWER_BYTES_MAX: usize = 16 << 20;
+pub(super) const ANSWER_BYTES_MAX: usize = 16 << 20;
 
 /// What an appliance said.
 pub(super) struct Answer {
@@ -110,19 +112,27 @@ pub(super) fn ask_for(
     request: &Request<Full<Bytes>>,
     patience: Duration,
 ) -> Result<Answer, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::Failed(format!("no runtime: {error}")))?;
-    runtime.block_on(async {
-        let mut refused = Failure::Failed("there is no address to ask".to_owned());
-        for address in addresses {
-            match timeout(ANSWER_WITHIN, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => return whole(stream, address, request.clone(), patience).await,
-                Ok(Err(error)) => refused = silent(address, &cause(&error)),
-                Err(_) => refused = silent(address, "no connection in time"),
-            }
-        }
-        Err(refused)
+    runtime()?.block_on(async {
+        let (stream, address) = connected(addresses).await?;
+        whole(stream, address, request.clone(), patience).await
     })
+}
+
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::Failed(format!("no runtime: {error}")))
+}
+
+pub(super) async fn connected(addresses: &[String]) -> Result<(TcpStream, &str), Failure> {
+    let mut refused = Failure::Failed("there is no address to ask".to_owned());
+    for address in addresses {
+        match timeout(ANSWER_WITHIN, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok((stream, address)),
+            Ok(Err(error)) => refused = silent(address, &cause(&error)),
+            Err(_) => refused = silent(address, "no connection in time"),
+        }
+    }
+    Err(refused)
 }
 
 async fn whole(
@@ -140,23 +150,42 @@ async fn whole(
 async fn read(
     stream: TcpStream,
     address: &str,
-    mut request: Request<Full<Bytes>>,
+    request: Request<Full<Bytes>>,
 ) -> Result<Answer, String> {
+    let (response, connection) = sent(stream, address, request).await?;
+    let answer = answered(response, address).await;
+    connection.abort();
+    answer
+}
+
+/// Sends the request; the head of what is answered, and the connection's task.
+pub(super) async fn sent(
+    stream: TcpStream,
+    address: &str,
+    mut request: Request<Full<Bytes>>,
+) -> Result<(Response<Incoming>, JoinHandle<hyper::Result<()>>), String> {
     let no_http = |_| "it does not speak plain HTTP".to_owned();
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(no_http)?;
     let connection = tokio::spawn(connection);
     let host = HeaderValue::from_str(address).map_err(|error| error.to_string())?;
     request.headers_mut().insert(HOST, host);
     let response = sender.send_request(request).await.map_err(no_http)?;
+    Ok((response, connection))
+}
+
+/// What is answered, whole.
+pub(super) async fn answered(
+    response: Response<Incoming>,
+    address: &str,
+) -> Result<Answer, String> {
     let status = response.status();
     let is_json = response.headers().get(CONTENT_TYPE).is_some_and(|of| of == "application/json");
     let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-    connection.abort();
     let body = body.map_err(|_| "its answer has no end".to_owned())?.to_bytes();
     Ok(Answer { address: address.to_owned(), status, is_json, body })
 }
 
-fn silent(address: &str, what: &str) -> Failure {
+pub(super) fn silent(address: &str, what: &str) -> Failure {
     Failure::Failed(format!("no appliance answers at {address}: {what}; is it running?"))
 }
 
@@ -194,7 +223,7 @@ pub(super) fn token_in(file: &Path) -> Result<Token, Failure> {
     Ok(tokens.to_show().clone())
 }
 
-/// Which appliance is to do something, and by whose leave.
+/// Which appliance is to do something or to tell it, and by whose leave.
 #[derive(Debug, clap::Args)]
 pub(super) struct Reach {
     /// The configuration it runs with: its admin listener is asked
@@ -216,20 +245,35 @@ impl Reach {
         body: impl Into<Bytes>,
         within: Duration,
     ) -> Result<Done, Failure> {
+        let request = Request::post(path).header(CONTENT_TYPE, "application/json");
+        let (addresses, request) = self.shown(request, body.into())?;
+        let answer = ask_for(&addresses, &request, within)?;
+        let said = serde_json::from_slice(&answer.body).unwrap_or(Value::Null);
+        Ok(Done { address: answer.address, status: answer.status, said })
+    }
+
+    /// Where to ask for what is told to few, and the request for it.
+    pub(super) fn get(&self, target: &str) -> Result<(Vec<String>, Request<Full<Bytes>>), Failure> {
+        self.shown(Request::get(target), Bytes::new()).map_err(or_say_where)
+    }
+
+    /// Where to ask, and the request with the token.
+    fn shown(
+        &self,
+        request: Builder,
+        body: Bytes,
+    ) -> Result<(Vec<String>, Request<Full<Bytes>>), Failure> {
         let Admins { addresses, token } = match &self.admin {
             Some(url) => Admins { addresses: vec![authority(url)?], token: None },
             None => Admins::of_config(&self.config)?,
         };
         let shown = self.token_file.as_deref().map(token_in).transpose()?;
-        let request = Request::post(path).header(CONTENT_TYPE, "application/json");
         let request = match shown.or(token) {
             Some(token) => request.header(AUTHORIZATION, format!("Bearer {}", token.as_str())),
             None => request,
         };
-        let request = request.body(body.into().into()).expect("a token is printable");
-        let answer = ask_for(&addresses, &request, within)?;
-        let said = serde_json::from_slice(&answer.body).unwrap_or(Value::Null);
-        Ok(Done { address: answer.address, status: answer.status, said })
+        let request = request.body(body.into());
+        Ok((addresses, request.expect("a token is printable, and a target is encoded")))
     }
 
     /// What it tells of itself.

@@ -18,11 +18,14 @@ pub mod demo;
 mod doctor;
 mod drain;
 mod explain;
+mod log;
 mod manual;
 mod purge;
 mod reload;
 mod serve;
+mod session;
 mod status;
+mod top;
 mod upgrade;
 mod volume;
 
@@ -42,7 +45,10 @@ Examples:
   tidegate check /etc/tidegate/tidegate.toml --request 'GET https://video.example.com/film/a.m3u8'
   tidegate doctor --path /film/1.m4s
   tidegate status
+  tidegate top
   tidegate explain https://video.example.com/film/1.m4s
+  tidegate log --filter 'status >= 500'
+  tidegate session 6e2fb550-c457-11e9-bb97-0800200c9a66
   tidegate purge https://video.example.com/film/a.m3u8
   tidegate reload
   tidegate drain --wait
@@ -69,7 +75,10 @@ enum Command {
     Check(check::Args),
     Doctor(doctor::Args),
     Status(status::Args),
+    Top(top::Args),
     Explain(explain::Args),
+    Log(log::Args),
+    Session(session::Args),
     Purge(purge::Args),
     Reload(reload::Args),
     Drain(drain::Args),
@@ -89,7 +98,10 @@ impl Command {
             Command::Check(args) => print(&check::run(&args)?),
             Command::Doctor(args) => doctor::run(&args),
             Command::Status(args) => print(&status::run(&args)?),
+            Command::Top(args) => top::run(&args),
             Command::Explain(args) => print(&explain::run(&args)?),
+            Command::Log(args) => log::run(&args),
+            Command::Session(args) => print(&session::run(&args)?),
             Command::Purge(args) => print(&purge::run(&args)?),
             Command::Reload(args) => print(&reload::run(&args)?),
             Command::Drain(args) => drain::run(&args),

@@ -1,10 +1,10 @@
 //! What the admin listener answers: metrics, health, status, explanations. Only here are its codes
 //! chosen.
 //!
-//! Read-only: GET and HEAD, but for `/purge`, `/reload`, `/upgrade`, `/drain` and `/undrain`, which
-//! files of these names answer. Nothing here waits for a viewer or a fill, and nothing but an
-//! explanation, a purge or a reload for a disk, so it answers while the appliance is overloaded.
-//! `openapi.json` beside it says all of that to programs.
+//! Read-only: GET and HEAD, but for `/purge`, `/reload`, `/upgrade`, `/drain` and `/undrain`. These
+//! have files of their own, and what is told of requests is in `log.rs`. Nothing here waits for a
+//! viewer or a fill, and nothing but an explanation, a purge or a reload for a disk: it answers
+//! while the appliance is overloaded. `openapi.json` beside it says all of that to programs.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,12 +16,13 @@ use http::header::{
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use serde::Serialize;
 
 use super::drain::Drainer;
 use super::explained::{ExplainSource, Unexplained};
+use super::log::{LiveLog, LogSource};
 use super::purge::{AskedBody, Purger, Said, admit_to_look, refusal};
 use super::reload::{From, Order, Reloader};
 use super::status::{Status, StatusSource};
@@ -52,7 +53,12 @@ pub struct Admin {
     pub reloader: Reloader,
     /// Who plans drains.
     pub drainer: Drainer,
+    /// What is told of requests.
+    pub log: LogSource,
 }
+
+/// What is sent: a page, or the log as it comes.
+pub type AdminBody = Either<Full<Bytes>, LiveLog>;
 
 impl Admin {
     /// Answers one request, of who asks from there; its body is read of a purge alone. Safe to
@@ -61,7 +67,26 @@ impl Admin {
         &self,
         request: Request<B>,
         from: From,
-    ) -> Response<Full<Bytes>> {
+    ) -> Response<AdminBody> {
+        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+        match request.uri().path() {
+            "/log" if is_read => match self.log.follow(&request, from) {
+                Ok(live) => live.map(Either::Right),
+                Err(refusal) => told(refusal).map(Either::Left),
+            },
+            "/session" if is_read => {
+                let said = self.log.session(&request, from).await;
+                told(said.unwrap_or_else(|refusal| refusal)).map(Either::Left)
+            }
+            "/top" if is_read => {
+                let said = self.log.top(&request, from).await;
+                told(said.unwrap_or_else(|refusal| refusal)).map(Either::Left)
+            }
+            _ => self.page(request, from).await.map(Either::Left),
+        }
+    }
+
+    async fn page<B: AskedBody>(&self, request: Request<B>, from: From) -> Response<Full<Bytes>> {
         if is_of_a_page(&request) {
             let text = "a page that a browser shows has nothing done without the token; ask by \
                         `tidegate` or curl";
@@ -144,13 +169,13 @@ impl Admin {
 }
 
 impl Handler for Admin {
-    type Body = Full<Bytes>;
+    type Body = AdminBody;
 
     async fn handle(
         &self,
         request: Request<Incoming>,
         connection: &Rc<ConnectionFacts>,
-    ) -> Response<Full<Bytes>> {
+    ) -> Response<AdminBody> {
         let ip = connection.viewer.ip().to_canonical();
         // Who asks an address of this machine from it has that one too.
         let is_local = ip.is_loopback() || ip == connection.local.ip().to_canonical();
@@ -240,11 +265,13 @@ mod tests {
     use arc_swap::ArcSwapOption;
     use http_body_util::{BodyExt, Empty};
     use serde_json::{Value, json};
-    use tokio::sync::mpsc;
+    use tokio::sync::{Semaphore, mpsc};
 
     use super::*;
+    use crate::access_log::{AccessLog, ClientBits, Destination, Recent, Settings};
     use crate::control::explained::Explaining;
     use crate::control::status::{BlockStatus, ObjectStatus, RunStatus, SsdStatus};
+    use crate::memory::Governor;
     use crate::metrics::labels::{Lookup, Tier, Wait};
     use crate::metrics::ssd::{Latency, SsdSample, VolumeSample};
     use crate::object::PieceMap;
@@ -288,7 +315,12 @@ mod tests {
         let (status, explain) = (Box::new(status), Box::new(explain));
         let drainer = Drainer { planning: Box::new(|_| None), token };
         let readiness = Readiness::new();
-        Admin { metrics, readiness, status, explain, purger, reloader, drainer }
+        let (destination, recent) = (Destination::Off, Recent::NotKept);
+        let settings = Settings { destination, client_bits: ClientBits::ALL, recent };
+        let (log, _) = AccessLog::start(&settings).unwrap();
+        let look = Semaphore::new(1);
+        let log = LogSource { log, governor: Governor::new(0, 0), token: Arc::default(), look };
+        Admin { metrics, readiness, status, explain, purger, reloader, drainer, log }
     }
 
     const BOUNDS: &[Duration] = &[Duration::from_millis(1)];

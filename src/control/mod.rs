@@ -2,14 +2,17 @@
 //!
 //! Holds whether the appliance wants viewers; [`api`] answers the admin listener, [`purge`],
 //! [`reload`] and [`drain`] those who ask for something to be done; [`status`] is what the status
-//! page shows, [`explained`] what is told of one object.
+//! page shows, [`explained`] what is told of one object, [`log`] what is told of requests.
 
 pub mod api;
 pub mod drain;
 pub mod explained;
+pub mod log;
 pub mod purge;
 pub mod reload;
+mod session;
 pub mod status;
+mod top;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};

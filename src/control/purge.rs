@@ -126,7 +126,7 @@ pub(super) fn admit_to_look(
     }
 }
 
-fn unknown(fields: &HeaderMap, without: &str) -> Said {
+pub(super) fn unknown(fields: &HeaderMap, without: &str) -> Said {
     let text = match fields.contains_key(AUTHORIZATION) {
         true => {
             "this is not the token that was in `admin.token_file` when the appliance started or \

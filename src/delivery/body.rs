@@ -9,6 +9,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
@@ -48,6 +49,8 @@ struct Sending {
     /// Pinned and not yet handed to the connection.
     slice: Option<Slice>,
     feed: State,
+    /// Since when there has been nothing to hand to the connection.
+    waits_since: Option<Instant>,
     frame_bytes_max: usize,
     /// Of an answer in parts: what stands before the span, and what follows it.
     parts: Option<Box<Parts>>,
@@ -100,7 +103,8 @@ impl ViewerBody {
             Protocol::Http2 => H2_BODY_FRAME_BYTES,
         };
         let feed = State::Idle(feed);
-        let sending = Sending { span, slice: first, feed, frame_bytes_max, parts: None };
+        let sending =
+            Sending { span, slice: first, feed, waits_since: None, frame_bytes_max, parts: None };
         ViewerBody { record, content: Content::Object(Box::new(sending)) }
     }
 
@@ -174,6 +178,7 @@ impl Sending {
                         self.feed = State::Idle(feed);
                         return Poll::Ready(Ok(Some(slice)));
                     }
+                    self.waits_since = Some(Instant::now());
                     self.feed = State::Waiting(Box::pin(async move {
                         let next = feed.next(span).await;
                         (feed, next)
@@ -261,6 +266,9 @@ impl Body for ViewerBody {
                 }
                 match std::task::ready!(sending.poll_slice(context)) {
                     Ok(Some(mut slice)) => {
+                        if let Some(since) = sending.waits_since.take() {
+                            record.has_waited(slice.tier, since.elapsed());
+                        }
                         if slice.remaining() > sending.frame_bytes_max {
                             let frame = slice.split_to(sending.frame_bytes_max);
                             sending.slice = Some(std::mem::replace(&mut slice, frame));

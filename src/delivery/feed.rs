@@ -177,6 +177,7 @@ impl Feed {
             match now {
                 Now::Slice(slice) => return Ok(Some(slice)),
                 Now::NoMemory => {
+                    self.tell_at("memory", "is waited for", span.position);
                     self.drop_brought();
                     let free =
                         self.shared.governor.reserve(Use::Client, self.class(), PIECE_SIZE_BYTES);
@@ -219,11 +220,13 @@ impl Feed {
         self.ahead = None;
         match joined {
             Joined::Collapsed(reader) => {
+                self.tell_at("run", "joined", span.position);
                 self.collapsed.get_or_insert(true);
                 self.reader = Some(reader);
                 Ok(())
             }
             Joined::Started(reader, _) => {
+                self.tell_at("run", "begun", span.position);
                 self.collapsed.get_or_insert(false);
                 self.viewer.count_origin_requests(1);
                 self.reader = Some(reader);
@@ -363,10 +366,14 @@ impl Feed {
         }
         match self.read_on(run_end, span.end, Class::Prefetch) {
             Joined::Started(reader, _) => {
+                self.tell_at("run", "begun ahead", run_end);
                 self.viewer.count_origin_requests(1);
                 self.ahead = Some(reader);
             }
-            Joined::Collapsed(reader) => self.ahead = Some(reader),
+            Joined::Collapsed(reader) => {
+                self.tell_at("run", "joined ahead", run_end);
+                self.ahead = Some(reader);
+            }
             Joined::Landed | Joined::Nowhere => {}
         }
     }

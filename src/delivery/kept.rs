@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{sleep, timeout};
 
+use crate::access_log::Decision;
 use crate::cache::shadow::Reader;
 use crate::cache::ssd::{Asks, Brought, Landed, Seen, Shown, Subject, Wanted};
 use crate::delivery::feed::{Feed, Now};
@@ -58,6 +59,7 @@ impl Feed {
         loop {
             match ssd.bring(&self.kept().subject.clone(), &self.version, wanted).await {
                 Brought::Landed(landed) => {
+                    self.tell_at("volume", "brought what was missing", span.position);
                     self.kept().brought = Some(landed);
                     self.enter_brought(wanted.block.index, span);
                     return Ok(true);
@@ -66,6 +68,7 @@ impl Feed {
                 Brought::NotHeld => return Ok(false),
                 Brought::NoMemory => return Err(overload("memory")),
                 Brought::Ill if self.may_bypass(wanted, asks) => {
+                    self.tell_at("volume", "is ill: the origin is asked instead", span.position);
                     self.kept().bypassed_to =
                         piece_floor(span.position) + u64::from(wanted.count) * PIECE_SIZE_BYTES;
                     return Ok(false);
@@ -77,6 +80,11 @@ impl Feed {
                 }
             }
         }
+    }
+
+    /// Tells who follows the log of a decision about the byte at `position` of the object.
+    pub(super) fn tell_at(&self, what: &'static str, how: &'static str, position: u64) {
+        self.viewer.tell(|| Decision::of(what, how).with("at", position as i64));
     }
 
     /// Whether an origin may be asked for what an ill volume holds: who joins a run, or finds what

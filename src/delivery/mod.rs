@@ -33,7 +33,7 @@ use http::request::Parts;
 use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::{Body, Incoming};
 
-use crate::access_log::{AccessLog, REQUEST_ID_FIELD, RequestId};
+use crate::access_log::{AccessLog, Decision, REQUEST_ID_FIELD, RequestId};
 use crate::cache::heads::{Heads, Known};
 use crate::cache::ram::Ram;
 use crate::cache::ssd::Ssd;
@@ -129,6 +129,7 @@ impl Handler for Delivery {
             request_id: RequestId::assign(),
             time: SystemTime::now(),
             origin_requests: Cell::new(0),
+            trace: shared.log.trace(&shared.governor),
         });
         let (log, counters) = (shared.log.clone(), shared.counters.clone());
         let mut record = Record::new(viewer.clone(), log, counters, Instant::now());
@@ -354,6 +355,7 @@ impl Delivery {
         }
         let (site, rule) = site.ok_or(DeliveryError::UnknownHost)?;
         (record.cmsd, record.foresight) = (rule.cmsd, rule.foresight);
+        viewer.tell(|| Decision::of("rule", rule.pattern.to_string()).because(site.name.clone()));
         let key = ObjectKey::new(site.id, &request.target(&rule.query, rule.content));
         let control = match rule.request_cache_control {
             RequestCacheControl::Honour => RequestControl::of(&parts.headers),

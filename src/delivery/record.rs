@@ -11,7 +11,9 @@ use http::header::USER_AGENT;
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 
-use crate::access_log::{AccessLog, Entry, Outcome, PlayerTold, RequestId, Target};
+use crate::access_log::{
+    AccessLog, Decision, Entry, Outcome, PlayerTold, RequestId, Target, Trace,
+};
 use crate::limits::REQUEST_BYTES;
 use crate::memory::Reservation;
 use crate::message::cmcd::{Cmcd, Told};
@@ -43,12 +45,21 @@ pub struct Viewer {
     pub reserved: Option<Reservation>,
     /// Requests upstream this one caused so far.
     pub origin_requests: Cell<u32>,
+    /// What was decided about it, while somebody wants to know.
+    pub trace: Option<Box<Trace>>,
 }
 
 impl Viewer {
     /// Counts requests upstream.
     pub fn count_origin_requests(&self, more: u32) {
         self.origin_requests.set(self.origin_requests.get() + more);
+    }
+
+    /// Tells who follows the log of a decision.
+    pub fn tell(&self, decision: impl FnOnce() -> Decision) {
+        if let Some(trace) = &self.trace {
+            trace.tell(decision());
+        }
     }
 
     /// What a request with this head takes while it is answered, in bytes.
@@ -72,6 +83,8 @@ pub struct Record {
     counters: Arc<Counters>,
     begun: Instant,
     first_byte: Cell<Option<Duration>>,
+    /// While no bytes were there for him: of an origin, and of a volume.
+    waits: [Duration; 2],
     /// The site's name, once it is known.
     pub site: Option<Arc<Site>>,
     /// The object, once it is known.
@@ -112,6 +125,7 @@ impl Record {
             counters,
             begun,
             first_byte: Cell::new(None),
+            waits: [Duration::ZERO; 2],
             site: None,
             key: None,
             cors: None,
@@ -133,12 +147,16 @@ impl Record {
         if self.first_byte.get().is_none() {
             let waited = self.begun.elapsed();
             self.first_byte.set(Some(waited));
+            self.has_waited_at_first(waited);
             let wait = match tier {
                 Tier::Ram => Wait::Hit,
                 Tier::Ssd => Wait::Ssd,
                 Tier::Fill | Tier::Pass => Wait::Miss,
             };
             self.counters.observe_first_byte(wait, waited);
+        }
+        if let Some(trace) = &self.viewer.trace {
+            trace.sent(tier, self.body_bytes, bytes as u64);
         }
         self.body_bytes += bytes as u64;
         self.ssd_bytes += if tier == Tier::Ssd { bytes as u64 } else { 0 };
@@ -149,18 +167,38 @@ impl Record {
         counted.body_bytes.add(tier, bytes as u64);
     }
 
+    /// There were no bytes for him for so long, once his body had begun; then they came from there.
+    pub fn has_waited(&mut self, tier: Tier, waited: Duration) {
+        if self.first_byte.get().is_some() {
+            self.waits[if tier == Tier::Ssd { SSD } else { ORIGIN }] += waited;
+        }
+    }
+
+    /// The same of his first byte, or of an answer that has none.
+    fn has_waited_at_first(&mut self, waited: Duration) {
+        match self.lookup {
+            Some(Lookup::Hit) => {}
+            Some(Lookup::HitSsd) => self.waits[SSD] += waited,
+            None if self.viewer.origin_requests.get() == 0 => {}
+            _ => self.waits[ORIGIN] += waited,
+        }
+    }
+
     /// The look-up has an answer: counted now, because the bytes may be long in coming. The first
     /// counts.
     pub fn found(&mut self, lookup: Lookup) {
         if self.lookup.is_none() {
             self.lookup = Some(lookup);
             self.counters.lookups.count(lookup);
+            self.viewer.tell(|| Decision::of("found", lookup.label()));
         }
     }
 
     /// It was refused for this, if for any of it.
     pub fn refused(&self, why: Option<Refused>) {
-        why.into_iter().for_each(|why| self.counters.refused.count(why));
+        let Some(why) = why else { return };
+        self.counters.refused.count(why);
+        self.viewer.tell(|| Decision::of("refused", why.label()));
     }
 
     /// Counts what the player told.
@@ -181,6 +219,11 @@ impl Record {
     /// The response's head is decided: counts the request.
     pub fn answered(&mut self, status: StatusCode) {
         self.status = Some(status);
+        self.viewer.tell(|| {
+            let cache = self.cache.as_ref().and_then(|value| value.to_str().ok());
+            let said = Decision::of("head", cache.unwrap_or_default().to_owned());
+            said.with("status", status.as_u16().into())
+        });
         let connection = &self.viewer.connection;
         let protocol = match connection.protocol {
             Protocol::Http1 => labels::Protocol::Http1,
@@ -201,6 +244,10 @@ impl Drop for Record {
         if let (Outcome::ClientLeft, Some(cut)) = (self.outcome, self.viewer.connection.cut.get()) {
             self.outcome = Outcome::CutShort(cut.word());
         }
+        let duration = self.begun.elapsed();
+        if self.first_byte.get().is_none() {
+            self.has_waited_at_first(duration);
+        }
         self.counters.bodies.count(match self.outcome {
             Outcome::Complete => BodyEnd::Complete,
             Outcome::ClientLeft => BodyEnd::ClientLeft,
@@ -213,7 +260,7 @@ impl Drop for Record {
             _ => Target::Path(parts.uri.path()),
         };
         let cmcd: Vec<_> = self.viewer.cmcd.iter().flat_map(|cmcd| logged(cmcd)).collect();
-        self.log.record(&Entry {
+        let entry = Entry {
             time: *time,
             request_id: *request_id,
             client: connection.viewer.ip(),
@@ -233,12 +280,31 @@ impl Drop for Record {
             lookup: self.lookup,
             cache: self.cache.as_ref().and_then(|value| value.to_str().ok()),
             time_to_first_byte: self.first_byte.get(),
-            duration: self.begun.elapsed(),
+            duration,
+            origin_wait: self.waits[ORIGIN],
+            ssd_wait: self.waits[SSD],
             origin_requests: origin_requests.get(),
             user_agent: parts.headers.get(USER_AGENT).map(HeaderValue::as_bytes),
             cmcd: &cmcd,
             outcome: self.outcome,
-        });
+        };
+        self.log.record(&entry);
+        if let Some(trace) = &self.viewer.trace {
+            trace.tell(ended(self.outcome).with("sent_bytes", self.body_bytes as i64));
+            self.log.tell(&entry, trace);
+        }
+    }
+}
+
+const ORIGIN: usize = 0;
+const SSD: usize = 1;
+
+/// How it ended, and why.
+fn ended(outcome: Outcome) -> Decision {
+    match outcome {
+        Outcome::Complete => Decision::of("end", "complete"),
+        Outcome::ClientLeft => Decision::of("end", "the viewer left"),
+        Outcome::CutShort(reason) => Decision::of("end", "cut short").because(reason),
     }
 }
 

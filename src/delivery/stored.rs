@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::timeout;
 
+use crate::access_log::Decision;
 use crate::cache::heads::Head;
 use crate::delivery::error::DeliveryError;
 use crate::delivery::{Attempt, Found, Transaction};
@@ -19,7 +20,18 @@ impl Transaction<'_> {
     pub(super) fn reuse(&self, head: &Head) -> Reuse {
         let (asked, now) = (&self.asked, self.viewer.time);
         let has_turn = || head.version.takes_turn_to_ask(now);
-        weigh(head, (&asked.control, asked.has_authorization), now, has_turn).0
+        let control = (&asked.control, asked.has_authorization);
+        let (reuse, because) = weigh(head, control, now, has_turn);
+        self.viewer.tell(|| {
+            let how = match reuse {
+                Reuse::Now => "serves as it is",
+                Reuse::WhileRevalidated => "serves, and its origin is asked meanwhile",
+                Reuse::OnceConfirmed(_) => "serves once its origin confirms it",
+            };
+            let ttl = head.freshness.ttl_seconds(now);
+            Decision::of("variant", how).because(because).with("ttl_s", ttl)
+        });
+        reuse
     }
 
     /// Has the origin asked about a response that is used meanwhile.

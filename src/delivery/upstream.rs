@@ -1,5 +1,6 @@
 //! Asking upstream: with everybody who asks for the same at the same time, or for one viewer alone.
 
+use std::borrow::Cow;
 use std::mem::take;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,6 +10,7 @@ use http::header::{
 };
 use tokio::time::{sleep, timeout};
 
+use crate::access_log::Decision;
 use crate::cache::heads::{Head, Known};
 use crate::cache::ssd::{Asks, Recalled};
 use crate::delivery::answer::covers;
@@ -33,10 +35,15 @@ impl Transaction<'_> {
     pub(super) async fn known(&mut self) -> Result<Known, DeliveryError> {
         let find = || self.find();
         let known = find();
+        self.viewer.tell(|| Decision::of("object", known_as(&known)));
         if !matches!(known, Known::Nothing) {
             return Ok(known);
         }
-        match timeout(self.shared.patience, self.recalled()).await {
+        let recalled = timeout(self.shared.patience, self.recalled()).await;
+        if self.shared.ssd.is_in_use() {
+            self.viewer.tell(|| Decision::of("volumes", recalled_as(&recalled)));
+        }
+        match recalled {
             Ok((Recalled::Found, _)) => Ok(find()),
             Ok((Recalled::NotHeld | Recalled::Ill, bypassed_bytes)) => {
                 self.bypassed_bytes = bypassed_bytes;
@@ -82,12 +89,18 @@ impl Transaction<'_> {
         reason: Fwd,
     ) -> Result<Attempt, DeliveryError> {
         let wanted = self.wanted(stale.clone())?;
+        self.viewer.tell(|| Decision::of("origin", "is to be asked").because(reason.as_str()));
         let asking = self.shared.filler.open(wanted);
         let Some((opened, place)) = self.in_time(asking, stale.as_deref()).await else {
+            self.viewer.tell(|| Decision::of("origin", "is slow, and what is stale serves"));
             let stale = stale.expect("only a stored response is worth no wait");
             return self.answer_stale(stale, Forwarded::from(reason)).await;
         };
         let collapsed = place == Place::Behind;
+        self.viewer.tell(|| {
+            let because = if collapsed { "asked by another" } else { "asked by this request" };
+            Decision::of("origin", opened_as(&opened)).because(because)
+        });
         if collapsed && self.was_purged(&opened) {
             return Ok(Attempt::Again);
         }
@@ -178,7 +191,9 @@ impl Transaction<'_> {
     }
 
     async fn ask_alone(&mut self, wanted: Wanted) -> Result<Attempt, DeliveryError> {
+        self.viewer.tell(|| Decision::of("origin", "is to be asked").because("for him alone"));
         let (opened, _) = self.shared.filler.open_alone(wanted.clone()).await;
+        self.viewer.tell(|| Decision::of("origin", opened_as(&opened)));
         self.viewer.count_origin_requests(1);
         self.withheld = opened.withheld().cloned().unwrap_or_default();
         let forwarded = Forwarded::from(Fwd::Miss);
@@ -260,6 +275,7 @@ impl Transaction<'_> {
         wanted.ask.method = http::Method::HEAD;
         self.viewer.count_origin_requests(1);
         let (opened, _) = self.shared.filler.open_alone(wanted).await;
+        self.viewer.tell(|| Decision::of("origin", opened_as(&opened)).because("asked by HEAD"));
         self.withheld = opened.withheld().cloned().unwrap_or_default();
         match &*opened {
             Opened::Stored { head, .. }
@@ -303,6 +319,36 @@ impl Transaction<'_> {
             has_authorization: asked.has_authorization,
             no_store: asked.control.no_store,
         })
+    }
+}
+
+fn known_as(known: &Known) -> &'static str {
+    match known {
+        Known::Nothing => "is not known in ram",
+        Known::OtherVariants => "has other variants",
+        Known::Variant(_) => "is known",
+        Known::Uncacheable => "may not be shared",
+    }
+}
+
+fn recalled_as<E>(recalled: &Result<(Recalled, Option<u64>), E>) -> &'static str {
+    match recalled {
+        Ok((Recalled::Found, _)) => "know it",
+        Ok((Recalled::NotHeld, _)) => "do not know it",
+        Ok((Recalled::Ill, _)) => "are ill: the origin is asked instead",
+        Ok((Recalled::NoMemory, _)) => "cannot be read: there is no memory",
+        Err(_) => "did not answer in time",
+    }
+}
+
+fn opened_as(opened: &Opened) -> Cow<'static, str> {
+    match opened {
+        Opened::Stored { .. } => "answered, and it is kept".into(),
+        Opened::Confirmed { .. } => "says that it is still good".into(),
+        Opened::Stale { .. } => "failed, and what is stale serves".into(),
+        Opened::Private { .. } => "answered for one viewer".into(),
+        Opened::Unsatisfiable { .. } => "has no such range".into(),
+        Opened::Failed(error) => format!("failed: {error}").into(),
     }
 }
 

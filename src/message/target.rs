@@ -177,7 +177,7 @@ pub fn told_by_player(query: &str) -> Option<&str> {
 }
 
 /// The bytes that escapes stand for; `None` when one is broken.
-pub(super) fn decoded(text: &str) -> Option<Vec<u8>> {
+pub fn decoded(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {

@@ -33,6 +33,7 @@ mod range;
 mod redirects;
 mod reload;
 mod seek;
+mod seen;
 mod sick;
 mod ssd;
 mod strict;

@@ -95,7 +95,7 @@ async fn a_process_that_does_not_take_over_changes_nothing() {
     let folder = TempDir::new().unwrap();
     let origin = Origin::serving("/a", Script::of(BLOCK));
     let (binary, config) = installed(folder.path(), &origin);
-    let mut process = Process::start_from(&binary, &config);
+    let process = Process::start_from(&binary, &config);
     let right = fs::read_to_string(&config).unwrap();
 
     fs::write(&config, right.replace("hosts", "hots")).unwrap();

@@ -363,7 +363,7 @@ fill
   retries        2
 
 limits
-  connections    16384, and memory beside the ram tier has room for 2342
+  connections    16384, and memory beside the ram tier has room for 2257
   timeouts       header 10s, idle 1m, drain 30s
   slow reader    cut off below 16 KiB in 1m
 

@@ -1,0 +1,120 @@
+//! Hits at full load while somebody follows the log: what they cost more than while nobody does.
+//!
+//! One worker and small hits: the dearest there can be, for each byte and for each trace. The
+//! processor's time is compared, so that another's work beside it does not count; a box at full
+//! load serves as much less as a hit costs more.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::edge::{Edge, Resident};
+use crate::figure::{Measure, Promise, Unit};
+use crate::origin::{Behaviour, Origin};
+use crate::viewer::Connection;
+
+const VIEWERS: usize = 16;
+const SMALL: u64 = 1 << 10;
+const PIECE: u64 = 64 << 10;
+/// Of each kind, in turns with the other.
+const TURNS: u32 = 10;
+const TURN: Duration = Duration::from_millis(400);
+const COSTS_MORE_MAX: f64 = 1.05;
+const FAST: Behaviour = Behaviour { first_byte_after: Duration::ZERO, bytes_per_second: 1 << 30 };
+
+/// An edge at full load.
+pub(crate) struct Seen {
+    edge: Edge,
+    _origin: Origin,
+}
+
+impl Seen {
+    pub(crate) fn start() -> Seen {
+        let origin = Origin::start(FAST);
+        let edge = Edge::start(
+            origin.address(),
+            "[threads]\nworkers = 1\n[memory]\nram = \"64 MiB\"\ntotal = \"512 MiB\"",
+        );
+        Seen { edge, _origin: origin }
+    }
+
+    pub(crate) async fn round(&mut self) -> Vec<Measure> {
+        let mut measures = Vec::new();
+        for (name, length, filter) in [
+            ("1 KiB, all followed: cost by that of nobody", SMALL, ""),
+            ("1 KiB, failures followed: the same", SMALL, "status%3E%3D500"),
+            ("64 KiB, all followed: the same", PIECE, ""),
+        ] {
+            let (ratio, told) = self.compared(length, filter).await;
+            let measure = Measure::shown(name, Unit::Ratio, ratio);
+            measures.push(measure.promised(Promise::MedianAtMost(COSTS_MORE_MAX)));
+            if filter.is_empty() && length == SMALL {
+                measures.push(Measure::shown("1 KiB, all followed: bytes told", Unit::MiB, told));
+            }
+        }
+        measures
+    }
+
+    /// What a hit costs while the log is followed, by what it costs while nobody does; and what was
+    /// told, in MiB.
+    async fn compared(&self, length: u64, filter: &str) -> (f64, f64) {
+        self.load(length).await;
+        let (mut unread, mut read) = ((0.0, 0), (0.0, 0));
+        let told = Arc::new(AtomicU64::new(0));
+        for _ in 0..TURNS {
+            let (seconds, hits) = self.load(length).await;
+            unread = (unread.0 + seconds, unread.1 + hits);
+            let reader = follow(self.edge.admin(), filter, told.clone());
+            let (seconds, hits) = self.load(length).await;
+            read = (read.0 + seconds, read.1 + hits);
+            reader.shutdown(std::net::Shutdown::Both).unwrap();
+        }
+        let each = |(seconds, hits): (f64, u64)| seconds / hits as f64;
+        (each(read) / each(unread), told.load(Ordering::Relaxed) as f64 / f64::from(1 << 20))
+    }
+
+    /// As many hits as there can be in one turn: the processor's time they cost, and how many.
+    async fn load(&self, length: u64) -> (f64, u64) {
+        let before = Resident::cpu_seconds(self.edge.pid());
+        let until = Instant::now() + TURN;
+        let mut viewers = JoinSet::new();
+        for _ in 0..VIEWERS {
+            let mut connection = Connection::open(self.edge.http(), None).await.unwrap();
+            viewers.spawn(async move {
+                let path = format!("/{length}/seen");
+                let mut hits = 0;
+                while Instant::now() < until {
+                    let head = connection.ask(&path, None).await.unwrap();
+                    connection.discard(head.body_bytes).await.unwrap();
+                    hits += 1;
+                }
+                hits
+            });
+        }
+        let hits = viewers.join_all().await.into_iter().sum();
+        (Resident::cpu_seconds(self.edge.pid()) - before, hits)
+    }
+}
+
+/// Follows the log on a thread of its own until the connection is shut down.
+fn follow(admin: SocketAddr, filter: &str, told: Arc<AtomicU64>) -> TcpStream {
+    let mut stream = TcpStream::connect(admin).unwrap();
+    let request = format!("GET /log?filter={filter} HTTP/1.1\r\nHost: admin\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut head = [0; 12];
+    stream.read_exact(&mut head).unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200", "there is room for a reader");
+    let ours = stream.try_clone().unwrap();
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; 1 << 16];
+        while let Ok(count @ 1..) = stream.read(&mut buffer) {
+            told.fetch_add(count as u64, Ordering::Relaxed);
+        }
+    });
+    ours
+}

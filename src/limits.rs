@@ -251,11 +251,11 @@ pub const DRAIN_WITHIN_MAX: Duration = Duration::from_secs(86_400);
 pub const DRAIN_REQUEST_BYTES_MAX: usize = 1 << 10;
 /// Requests the status page shows.
 pub const RECENT_REQUESTS_MAX: usize = 256;
-/// What of `memory.total` the lines of the latest requests may take: this part of it,
+/// The lines of the latest requests may take this part of `memory.total`.
 pub const RECENT_SHARE: u64 = 256;
-/// and no less than this,
+/// And no less than this: some 1,800 requests.
 pub const RECENT_BYTES_MIN: usize = 1 << 20;
-/// nor more: a minute of 400,000 requests.
+/// Nor more: some 450,000 requests.
 pub const RECENT_BYTES_MAX: usize = 256 << 20;
 /// What it takes to look through them, once at a time.
 pub const LOOK_BYTES: u64 = 4 << 20;

@@ -171,8 +171,11 @@ impl Entry<'_> {
         line.outside("cache", self.cache, CACHE_BYTES_MAX);
         line.number("ttfb_us", self.time_to_first_byte.map(micros));
         line.number("duration_us", Some(micros(self.duration)));
-        line.number("origin_wait_us", Some(micros(self.origin_wait)));
-        line.number("ssd_wait_us", Some(micros(self.ssd_wait)));
+        // A hit waits for neither, and is what most are.
+        if self.origin_wait + self.ssd_wait > Duration::ZERO {
+            line.number("origin_wait_us", Some(micros(self.origin_wait)));
+            line.number("ssd_wait_us", Some(micros(self.ssd_wait)));
+        }
         line.number("origin", Some(self.origin_requests.into()));
         let user_agent = self.user_agent.map(|bytes| {
             // A few bytes more than the bound, so that a character across it is cut, not garbled.

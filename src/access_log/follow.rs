@@ -79,9 +79,14 @@ impl Readers {
     /// Where the decisions about a request go, while anybody wants to know them. Without memory for
     /// them they are lost to everybody.
     pub(super) fn trace(&self, governor: &Arc<Governor>) -> Option<Box<Trace>> {
-        if self.count.load(Ordering::Relaxed) == 0 {
-            return None;
+        match self.count.load(Ordering::Relaxed) {
+            0 => None,
+            _ => self.paid_for(governor),
         }
+    }
+
+    #[cold]
+    fn paid_for(&self, governor: &Arc<Governor>) -> Option<Box<Trace>> {
         let reserved = governor.try_reserve(Use::Requests, Class::Admission, TRACE_BYTES);
         if reserved.is_none() {
             self.all.load().iter().for_each(|ring| ring.waiting().lost += 1);

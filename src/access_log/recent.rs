@@ -76,9 +76,14 @@ pub struct Lines {
 
 impl Lines {
     fn push(&mut self, line: &Line) {
+        if self.text.capacity() == 0 {
+            // Not by doubling it, which would copy each line twice.
+            self.text.reserve_exact(OPEN_BYTES_MAX + LINE_BYTES_USUAL_MAX);
+            self.ends.reserve_exact(OPEN_BYTES_MAX / LINE_BYTES_USUAL);
+        }
         let since = line.time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.text.push_str(&line.text);
-        let at_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        let at_ms = since.as_secs() * 1_000 + u64::from(since.subsec_millis());
         self.ends.push((at_ms, self.text.len()));
     }
 
@@ -120,9 +125,7 @@ impl Latest {
         for line in lines {
             held.open.push(line);
             if held.open.text.len() >= OPEN_BYTES_MAX {
-                let mut closed = std::mem::take(&mut held.open);
-                closed.text.shrink_to_fit();
-                closed.ends.shrink_to_fit();
+                let closed = std::mem::take(&mut held.open);
                 held.closed_bytes += closed.bytes();
                 held.closed.push_back(Arc::new(closed));
             }
@@ -159,6 +162,9 @@ fn recent_request((at_ms, text): (u64, &str)) -> RecentRequest {
 
 /// So many bytes are copied for who looks; the others are shared with him.
 const OPEN_BYTES_MAX: usize = 64 << 10;
+/// Of nearly all lines.
+const LINE_BYTES_USUAL: usize = 400;
+const LINE_BYTES_USUAL_MAX: usize = 1 << 10;
 
 #[cfg(test)]
 mod tests {

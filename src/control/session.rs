@@ -95,7 +95,9 @@ struct Line<'a> {
     bytes: u64,
     ttfb_us: Option<u64>,
     duration_us: u64,
+    #[serde(default)]
     origin_wait_us: u64,
+    #[serde(default)]
     ssd_wait_us: u64,
     cmcd: Option<Player>,
 }

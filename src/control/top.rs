@@ -77,6 +77,7 @@ struct Line<'a> {
     #[serde(borrow)]
     lookup: Option<Cow<'a, str>>,
     duration_us: u64,
+    #[serde(default)]
     origin_wait_us: u64,
     origin: u64,
     #[serde(borrow)]

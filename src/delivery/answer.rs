@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::access_log::Decision;
 use crate::cache::heads::Head;
 use crate::cache::ssd::Seen;
 use crate::delivery::error::DeliveryError;
@@ -50,6 +51,11 @@ impl Transaction<'_> {
         head: &Arc<Head>,
         found: Found,
     ) -> Result<Attempt, DeliveryError> {
+        self.viewer.tell(|| {
+            let told = Decision::of("version", head.version.id.to_string());
+            let length = head.version.length_bytes();
+            length.into_iter().fold(told, |told, length| told.with("length", length as i64))
+        });
         if let Some(reply) = self.reply_to_conditions(head, found)? {
             return Ok(reply.into());
         }

@@ -58,7 +58,7 @@ impl Viewer {
     /// Tells who follows the log of a decision.
     pub fn tell(&self, decision: impl FnOnce() -> Decision) {
         if let Some(trace) = &self.trace {
-            trace.tell(decision());
+            told(trace, decision);
         }
     }
 
@@ -298,6 +298,12 @@ impl Drop for Record {
 
 const ORIGIN: usize = 0;
 const SSD: usize = 1;
+
+/// Apart from the way of the others, which is seldom followed.
+#[cold]
+fn told(trace: &Trace, decision: impl FnOnce() -> Decision) {
+    trace.tell(decision());
+}
 
 /// How it ended, and why.
 fn ended(outcome: Outcome) -> Decision {

@@ -1,7 +1,9 @@
 //! What an operator can see of requests: each of them live, decision by decision.
 
-use std::process::Output;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Output, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -84,14 +86,18 @@ async fn each_request_is_told_with_what_was_decided_about_it_in_order() {
         "sent: ram",
         "end: complete",
     ];
-    let told = decisions(&hit);
+    let mut told = decisions(&hit);
+    let version = told.remove(3);
+    assert!(version.starts_with("version: "), "{hit}");
+    assert_eq!(hit["decisions"][3]["length"], PIECE, "{hit}");
+    assert!(decisions(&miss).contains(&version), "it is what came for the first: {miss}");
     assert_eq!(told[..4], expected[..4], "{hit}");
     assert!(told[4].starts_with("head: tidegate; hit; ttl="), "{hit}");
     assert_eq!(told[5..], expected[5..], "{hit}");
-    let (sent, end) = (&hit["decisions"][5], &hit["decisions"][6]);
+    let (sent, end) = (&hit["decisions"][6], &hit["decisions"][7]);
     assert_eq!((&sent["first"], &sent["bytes"]), (&0.into(), &PIECE.into()), "{hit}");
     assert_eq!(end["sent_bytes"], PIECE, "{hit}");
-    assert_eq!(hit["decisions"][4]["status"], 200, "{hit}");
+    assert_eq!(hit["decisions"][5]["status"], 200, "{hit}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -309,4 +315,27 @@ async fn what_is_hot_is_told_with_the_time_that_is_looked_at() {
     assert!(words.contains("  requests  failure\n         1  media: 404\n"), "{words}");
     let wrong = tidegate(&["top", "--once", "--admin", &admin, "--seconds", "3601"]);
     assert_eq!((wrong.status.code(), text(&wrong.stderr).lines().count()), (Some(64), 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_shown_until_ctrl_c_ends_by_it_and_has_not_failed() {
+    let origin = Origin::start();
+    let edge = Edge::in_front_of(&origin).start();
+    let admin = edge.admin().address().to_string();
+    for words in [&["log"][..], &["top"], &["log", "--json"]] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+            .args([words, &["--admin", &admin]].concat())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let first = tokio::task::spawn_blocking(move || (lines.next(), lines));
+        while !first.is_finished() {
+            edge.get("/none").send().await;
+        }
+        let (first, _open) = first.await.unwrap();
+        assert!(first.is_some_and(|line| line.is_ok()), "{words:?}");
+        kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{words:?}");
+    }
 }

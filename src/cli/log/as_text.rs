@@ -35,6 +35,7 @@ struct Decision {
     bytes: Option<u64>,
     ttl_s: Option<i64>,
     at: Option<u64>,
+    length: Option<u64>,
 }
 
 /// One block of lines, or how many requests were lost.
@@ -72,6 +73,8 @@ impl Decision {
         if let (Some(first), Some(bytes)) = (self.first, self.bytes) {
             line += &format!(", {} from {first} on", bytes_about(bytes));
         }
+        let long = |bytes| format!(", {} long", bytes_about(bytes));
+        line += &self.length.map(long).unwrap_or_default();
         line += &self.at.map(|at| format!(" at byte {at}")).unwrap_or_default();
         line += &self.ttl_s.map(|ttl| format!(", ttl {ttl} s")).unwrap_or_default();
         line +=
@@ -115,6 +118,7 @@ mod tests {
                 { "at_us": 3, "what": "rule", "how": "*.m4s", "because": "film" },
                 { "at_us": 9, "what": "variant", "how": "serves as it is",
                   "because": "it is fresh", "ttl_s": -4 },
+                { "at_us": 9, "what": "version", "how": "6f-1a", "length": 3_145_728 },
                 { "at_us": 12, "what": "run", "how": "joined", "at": 65_536 },
                 { "at_us": 1_400, "what": "sent", "how": "ram", "first": 100, "bytes": 65_636 },
                 { "at_us": 2_400_000, "what": "end", "how": "cut short", "because": "draining" },
@@ -124,6 +128,7 @@ mod tests {
 16:00:01.007Z GET film.example/a\\u{1b}[2J.m4s  206 hit, 64.1 KiB, 1.9 ms, 192.0.2.0
         3 us  rule     *.m4s: film
         9 us  variant  serves as it is, ttl -4 s: it is fresh
+        9 us  version  6f-1a, 3.0 MiB long
        12 us  run      joined at byte 65536
       1.4 ms  sent     ram, 64.1 KiB from 100 on
        2.4 s  end      cut short: draining

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::Request;
 use http::header::CONTENT_TYPE;
 use http_body_util::{BodyExt, Full};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
 use crate::cli::Failure;
@@ -30,10 +31,12 @@ pub(super) fn lines(
             return answer.map(Some).map_err(|what| stranger(address, &what));
         }
         let mut body = response.into_body();
+        let failed = |error| Failure::Failed(format!("cannot listen for Ctrl-C: {error}"));
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
         let mut waiting = Vec::new();
         loop {
             let frame = tokio::select! {
-                _ = tokio::signal::ctrl_c() => return Ok(None),
+                _ = interrupt.recv() => return Ok(None),
                 frame = body.frame() => frame,
             };
             let Some(Ok(frame)) = frame else {

@@ -16,6 +16,7 @@ pub mod limits;
 pub mod memory;
 pub mod message;
 pub mod metrics;
+pub mod network;
 pub mod object;
 #[cfg(feature = "demo")]
 pub mod page;

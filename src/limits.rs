@@ -166,8 +166,12 @@ pub const METHODS_PER_RULE_MAX: usize = 32;
 /// The marks by which an answer under way is known to be older than an unsafe request: the more,
 /// the seldomer another object's is taken for one.
 pub const INVALIDATION_MARKS: usize = 1 << 17;
-/// Networks whose PURGE a rule listens to.
-pub const PURGE_NETWORKS_MAX: usize = 64;
+/// Networks of one list: whose PURGE a rule listens to, which proxies are believed.
+pub const NETWORKS_MAX: usize = 64;
+/// What a load balancer may say in front of a connection.
+pub const PROXY_HEADER_BYTES_MAX: usize = 4 << 10;
+/// Proxies behind each other that are believed.
+pub const FORWARDED_HOPS_MAX: usize = 16;
 /// A token that lets its bearer purge.
 pub const TOKEN_BYTES_MAX: usize = 4_096;
 /// Variants (`Vary`) kept side by side of one object.

@@ -10,12 +10,12 @@ use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, HeaderMap, HeaderName, HeaderVal
 use rustls_pki_types::CertificateDer;
 
 use crate::limits::REQUEST_BODY_BYTES_DEFAULT;
+use crate::network::Network;
 use crate::object::SiteId;
 
 pub use content::Content;
 pub use cors::{Cors, CorsOrigins, Credentials};
 pub use methods::Methods;
-pub use network::Network;
 pub use pattern::{PathPattern, PatternError};
 pub use players::{Cmsd, Foresight};
 pub use sites::{CurrentSites, Sites};
@@ -23,7 +23,6 @@ pub use sites::{CurrentSites, Sites};
 mod content;
 mod cors;
 mod methods;
-mod network;
 mod pattern;
 mod players;
 mod sites;

@@ -19,7 +19,7 @@ use crate::memory::{Class, Use};
 use crate::metrics::series;
 use crate::object::ObjectKey;
 use crate::purge::{Hardness, Kind};
-use crate::server::ConnectionCounts;
+use crate::server::{ConnectionCounts, ProxyHeader};
 
 /// Registers every figure that is read at a scrape.
 pub(super) fn register(parts: &Arc<Parts>) {
@@ -78,6 +78,10 @@ pub(super) fn register(parts: &Arc<Parts>) {
             ("cancel_flood", sum(parts, |counts| &counts.cancel_floods)),
             ("drain", sum(parts, |counts| &counts.abandoned)),
         ]
+    });
+    each(series::PROXY_HEADERS, |parts| {
+        let began = |one: &ProxyHeader| sum(parts, |counts| &counts.proxy_headers[*one as usize]);
+        ProxyHeader::ALL.iter().map(|one| (one.word(), began(one))).collect()
     });
     each(series::HANDSHAKES, |parts| {
         vec![

@@ -30,6 +30,7 @@ use crate::limits::{
     TLS_CONNECTION_BYTES,
 };
 use crate::memory::{Class, Governor, Reservation, Use};
+use crate::message::forwarded::Forwarders;
 use crate::metrics::Metrics;
 use crate::object::VersionNumbers;
 use crate::purge::{Keeper, Purges, Token};
@@ -73,11 +74,12 @@ pub(super) struct Live {
     pub(super) certificates: Arc<ArcSwap<Certificates>>,
     pub(super) server: Arc<ArcSwap<ServerSettings>>,
     pub(super) token: Arc<ArcSwapOption<Token>>,
+    pub(super) forwarders: Arc<ArcSwap<Forwarders>>,
 }
 
 impl Live {
     fn new(config: &Config, budget: &Budget) -> Live {
-        let server = server_settings(&config.limits);
+        let server = viewer_settings(config);
         Live {
             current: Mutex::new(Current::new(config.clone(), budget.connections_max)),
             connections_max: AtomicUsize::new(budget.connections_max),
@@ -87,6 +89,7 @@ impl Live {
             certificates: Arc::new(ArcSwap::from_pointee(config.certificates.clone())),
             server: Arc::new(ArcSwap::from_pointee(server)),
             token: Arc::new(ArcSwapOption::from_pointee(config.admin.token.clone())),
+            forwarders: Arc::new(ArcSwap::from_pointee(forwarders(config))),
         }
     }
 }
@@ -182,6 +185,7 @@ impl Parts {
             ssd: self.ssd.clone(),
             filler: self.filler.clone(),
             token: self.live.token.clone(),
+            forwarders: self.live.forwarders.clone(),
             governor: self.governor.clone(),
             block_size: self.config.block_size,
             patience: patience + self.config.fill.progress_timeout,
@@ -288,6 +292,17 @@ fn epoch() -> u64 {
     seconds_since_1970() << 32 | random & u64::from(u32::MAX)
 }
 
+/// For viewers' connections.
+pub(super) fn viewer_settings(config: &Config) -> ServerSettings {
+    let proxy_protocol = config.proxies.proxy_protocol.clone();
+    ServerSettings { proxy_protocol, ..server_settings(&config.limits) }
+}
+
+pub(super) fn forwarders(config: &Config) -> Forwarders {
+    let (networks, field) = (config.proxies.forwarded.clone(), &config.proxies.forwarded_field);
+    Forwarders { networks, field: field.clone() }
+}
+
 pub(super) fn server_settings(limits: &Limits) -> ServerSettings {
     ServerSettings {
         header_timeout: limits.header_timeout,
@@ -296,6 +311,7 @@ pub(super) fn server_settings(limits: &Limits) -> ServerSettings {
         slow_reader_bytes: limits.slow_reader.bytes,
         slow_reader_period: limits.slow_reader.period,
         drain_timeout: limits.drain_timeout,
+        proxy_protocol: Vec::new(),
     }
 }
 

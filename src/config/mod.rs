@@ -28,6 +28,7 @@ pub use error::{ConfigError, ConfigErrors, Place};
 pub use listeners::{Listener, ListenerKind};
 pub use machine::Machine;
 pub use memory::{Memory, margin_bytes};
+pub use proxies::Proxies;
 pub use ssd::{
     Admission, EngineChoice, Ssd, state_file_in, usual_index_bytes_of, usual_state_file,
 };
@@ -50,6 +51,7 @@ mod memory;
 mod names;
 mod origins;
 pub mod paths;
+mod proxies;
 mod raw;
 mod rules;
 mod setting;
@@ -66,6 +68,8 @@ pub struct Config {
     pub file: String,
     /// Addresses to listen at.
     pub listeners: Vec<Listener>,
+    /// Who says whom he brings.
+    pub proxies: Proxies,
     /// What operators may do.
     pub admin: Admin,
     /// Certificates for https listeners; not empty if there is one.
@@ -251,6 +255,7 @@ fn read(document: &Section<'_>, machine: &Machine) -> Config {
     Config {
         file: document.source.name.to_owned(),
         listeners,
+        proxies: document.section("proxies", proxies::read),
         admin,
         certificates,
         threads: document.section("threads", |section| threads(section, machine)),

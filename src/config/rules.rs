@@ -8,11 +8,10 @@ use std::time::Duration;
 use http::Method;
 use http::header::{self, HeaderName, HeaderValue};
 
-use crate::limits::{
-    LIVE_ABSENCE_MAX, METHODS_PER_RULE_MAX, PURGE_NETWORKS_MAX, REQUEST_BODY_BYTES_MAX,
-};
+use crate::limits::{LIVE_ABSENCE_MAX, METHODS_PER_RULE_MAX, NETWORKS_MAX, REQUEST_BODY_BYTES_MAX};
+use crate::network::Network;
 use crate::site::{
-    Cmsd, Content, FieldEdits, Foresight, Keep, Lifetimes, Methods, Network, QueryPolicy,
+    Cmsd, Content, FieldEdits, Foresight, Keep, Lifetimes, Methods, QueryPolicy,
     RequestCacheControl, Rule, ViewerFields,
 };
 
@@ -141,10 +140,11 @@ fn methods(setting: &Setting<'_>) -> Methods {
     Methods::new(passed)
 }
 
-fn networks(setting: &Setting<'_>) -> Vec<Network> {
+/// Reads a list of networks.
+pub(super) fn networks(setting: &Setting<'_>) -> Vec<Network> {
     let texts = setting.texts();
-    if texts.len() > PURGE_NETWORKS_MAX {
-        setting.fail(format!("has {} networks; at most {PURGE_NETWORKS_MAX}", texts.len()));
+    if texts.len() > NETWORKS_MAX {
+        setting.fail(format!("has {} networks; at most {NETWORKS_MAX}", texts.len()));
     }
     let network = |(setting, text): &(Setting<'_>, &str)| {
         let network = text.parse().ok();

@@ -50,6 +50,7 @@ use crate::message::cache_status::{Forwarded, Fwd};
 use crate::message::cmcd::Cmcd;
 use crate::message::cmsd::Dynamic;
 use crate::message::cors;
+use crate::message::forwarded::Forwarders;
 use crate::message::live;
 use crate::message::multirange::RangeSet;
 use crate::message::priority::Priority;
@@ -79,6 +80,8 @@ pub struct Shared {
     pub filler: Arc<Filler>,
     /// Who bears it may purge.
     pub token: Arc<ArcSwapOption<Token>>,
+    /// Who is believed when he says for whom he asks.
+    pub forwarders: Arc<ArcSwap<Forwarders>>,
     /// Every slice is reserved here.
     pub governor: Arc<Governor>,
     /// The size of a block.
@@ -123,6 +126,7 @@ impl Handler for Delivery {
                 false => Urgency::Viewer,
             },
             cmcd,
+            client: shared.forwarders.load().client(connection.viewer.ip(), &parts.headers),
             reserved: shared.governor.try_reserve(Use::Requests, Class::Miss, request_bytes),
             parts,
             connection: connection.clone(),

@@ -136,6 +136,15 @@ pub const CONNECTIONS_CLOSED: Series = labelled(
     "reason",
     counter("tidegate_connections_closed_total", "Viewers' connections we closed, by reason."),
 );
+/// How connections from load balancers began: `viewer`, `nobody`, `missing`, `version_1`,
+/// `malformed`, `late`.
+pub const PROXY_HEADERS: Series = labelled(
+    "began",
+    counter(
+        "tidegate_proxy_headers_total",
+        "Connections from `proxies.proxy_protocol`, by how they began.",
+    ),
+);
 /// Bytes written to viewers' sockets.
 pub const CONNECTIONS_WRITTEN: Series = counter(
     "tidegate_connections_written_bytes_total",
@@ -363,6 +372,7 @@ pub(super) const READ_AT_SCRAPE: &[Series] = &[
     CONNECTIONS_ACCEPTED,
     CONNECTIONS_REFUSED,
     CONNECTIONS_CLOSED,
+    PROXY_HEADERS,
     CONNECTIONS_WRITTEN,
     ACCEPT_ERRORS,
     HANDSHAKES,

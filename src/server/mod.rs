@@ -10,6 +10,7 @@ mod connection;
 mod guard;
 mod listener;
 mod outgoing;
+mod proxy;
 mod systemd;
 mod tls;
 mod transport;
@@ -25,7 +26,7 @@ use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -38,8 +39,11 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::network::Network;
+
 pub use connection::leave;
 pub use listener::{HandedOver, Inbox, ReusePort, Source, bind, bind_group, hand_over, inbox};
+pub use proxy::ProxyHeader;
 pub use systemd::{ListenerName, PassedSocket, PassedSocketError, take_passed_sockets};
 pub use tls::{Choose, Tls};
 
@@ -161,7 +165,7 @@ pub struct TlsFacts {
     pub server_name: Option<String>,
 }
 
-/// The limits in time of a connection.
+/// The limits in time of a connection, and whom it may be of.
 #[derive(Clone, Debug)]
 pub struct ServerSettings {
     /// From the first byte of a request head to its last; from the start of the connection for the
@@ -177,6 +181,8 @@ pub struct ServerSettings {
     pub slow_reader_period: Duration,
     /// How long running responses may go on after a drain began.
     pub drain_timeout: Duration,
+    /// Load balancers whose connections begin with whom they bring.
+    pub proxy_protocol: Vec<Network>,
 }
 
 /// What a worker's connections did; written by one thread, read by anyone.
@@ -204,8 +210,16 @@ pub struct ConnectionCounts {
     pub abandoned: AtomicU64,
     /// Accepts that failed for want of descriptors or memory.
     pub accept_errors: AtomicU64,
+    /// How connections from load balancers began, in the order of [`ProxyHeader::ALL`].
+    pub proxy_headers: [AtomicU64; ProxyHeader::ALL.len()],
     /// Bytes written to sockets: heads, bodies and TLS records.
     pub bytes_written: AtomicU64,
+}
+
+impl ConnectionCounts {
+    fn began_with(&self, header: ProxyHeader) {
+        self.proxy_headers[header as usize].fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// What all listeners of a worker share.

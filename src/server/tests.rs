@@ -161,6 +161,7 @@ impl Default for ServerSettings {
             slow_reader_bytes: 32 << 10,
             slow_reader_period: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(30),
+            proxy_protocol: Vec::new(),
         }
     }
 }

@@ -27,6 +27,7 @@ mod passed;
 mod private;
 mod property;
 mod protocol;
+mod proxies;
 mod purge;
 mod range;
 mod redirects;

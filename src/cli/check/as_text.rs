@@ -7,7 +7,9 @@ use http::header::{HeaderName, HeaderValue};
 
 use crate::appliance::{LeftOut, connections_affordable};
 use crate::config::units::{bytes_about, bytes_text, duration_text};
-use crate::config::{AccessLogTarget, Certificate, Config, Limits, ListenerKind, Log, SsdVolume};
+use crate::config::{
+    AccessLogTarget, Certificate, Config, Limits, ListenerKind, Log, Proxies, SsdVolume,
+};
 use crate::limits::INDEX_ENTRY_BYTES;
 use crate::site::{
     Cmsd, Content, CorsOrigins, FieldEdits, Foresight, Lifetimes, Methods, Origin, QueryPolicy,
@@ -26,6 +28,7 @@ pub(super) fn config(config: &Config, left_out: &[LeftOut]) -> String {
     };
     let mut text = format!("{} is right{but}\n", config.file);
     section(&mut text, "listeners", &listeners(config));
+    section(&mut text, "proxies", &proxies(&config.proxies));
     section(&mut text, "certificates", &certificates(config));
     section(&mut text, "resources", &resources(config));
     section(&mut text, "ssd", &ssd(config, left_out));
@@ -67,6 +70,19 @@ fn listeners(config: &Config) -> Vec<(&'static str, String)> {
     };
     let lines = kinds.map(|kind| (kind.name(), addresses(kind)));
     lines.into_iter().filter(|(_, addresses)| !addresses.is_empty()).collect()
+}
+
+fn proxies(proxies: &Proxies) -> Vec<(&'static str, String)> {
+    let mut lines = Vec::new();
+    if !proxies.proxy_protocol.is_empty() {
+        let networks = join(proxies.proxy_protocol.iter().map(ToString::to_string));
+        lines.push(("header", format!("PROXY protocol version 2, from {networks}")));
+    }
+    if !proxies.forwarded.is_empty() {
+        let networks = join(proxies.forwarded.iter().map(ToString::to_string));
+        lines.push(("field", format!("{}, from {networks}", proxies.forwarded_field)));
+    }
+    lines
 }
 
 fn certificates(config: &Config) -> Vec<(&'static str, String)> {
@@ -339,6 +355,10 @@ listeners
   http           0.0.0.0:80, [::]:80
   admin          127.0.0.1:9180
 
+proxies
+  header         PROXY protocol version 2, from 10.0.0.0/8
+  field          x-forwarded-for, from 10.0.0.0/8, ::1/128
+
 resources
   workers        2
   fill threads   2
@@ -387,7 +407,7 @@ site film
     keep         ssd
 
 warnings
-  t.toml:3:28: `memory` may grow to 1 GiB, and this machine has 512 MiB
+  t.toml:4:28: `memory` may grow to 1 GiB, and this machine has 512 MiB
 ";
 
     #[test]
@@ -403,6 +423,7 @@ warnings
     fn what_was_meant_is_told_in_words_and_secrets_are_not() {
         let text = r#"
             listeners = { http = ["0.0.0.0:80", "[::]:80"], admin = "127.0.0.1:9180" }
+            proxies = { proxy_protocol = "10.0.0.0/8", forwarded = ["10.0.0.0/8", "::1"] }
             memory.total = "1 GiB"
             ssd.volumes = [{ path = "/ssd", size = "1 TiB", simulate = "" }]
             ssd.state = "/"

@@ -6,6 +6,7 @@
 
 mod explain;
 mod figures;
+mod load;
 mod parts;
 mod reload;
 mod renewal;
@@ -161,6 +162,7 @@ impl Appliance {
             guard.disarm();
         }
         renewal::start(&parts);
+        load::start(&parts);
         parts.readiness.set_ready();
         Ok(Running {
             parts,

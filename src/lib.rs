@@ -18,6 +18,7 @@ pub mod message;
 pub mod metrics;
 pub mod network;
 pub mod object;
+pub mod overload;
 #[cfg(feature = "demo")]
 pub mod page;
 pub mod purge;

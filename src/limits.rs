@@ -123,6 +123,10 @@ pub const TLS_CONNECTION_BYTES: u64 = 24 << 10;
 pub const PROCESS_BYTES: u64 = 32 << 20;
 /// Connections that may be set for one appliance.
 pub const CONNECTIONS_MAX: usize = 1_000_000;
+/// Clients whose connections and requests are counted.
+pub const CLIENTS_MAX: usize = 65_536;
+/// What that takes.
+pub const CLIENTS_BYTES: u64 = 2 << 20;
 /// Connections handed to a worker and not yet taken by it.
 pub const HANDED_OVER_WAITING_MAX: usize = 64;
 /// Connections of operators.

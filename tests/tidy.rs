@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Nouns and bounds: pure, and open to every layer above.
-const BASE: &[&str] = &["limits", "network", "object", "memory", "site"];
+const BASE: &[&str] = &["limits", "network", "object", "memory", "overload", "site"];
 /// The data path from the bottom up. Each may use BASE and all that stand before it, except where
 /// ALLOWED says less.
 const LAYERS: &[&str] =
@@ -20,6 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("object", &["limits"]),
     ("memory", &["limits", "object"]),
     ("network", &[]),
+    ("overload", &["limits", "network"]),
     ("site", &["limits", "network", "object"]),
     ("message", &["limits", "network", "object", "site"]),
     ("token", &["limits", "object", "site"]),
@@ -31,7 +32,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("config", &["limits", "network", "object", "purge", "site", "store"]),
     ("access_log", &["limits", "metrics", "object"]),
     // Which load balancers are believed is told by their networks.
-    ("server", &["limits", "message", "network"]),
+    ("server", &["limits", "message", "network", "overload"]),
     ("snapshot", BASE),
     // The status page shows the latest requests and the pieces held.
     (

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::UNIX_EPOCH;
 
 use super::parts::{Live, Parts};
-use super::ssd;
+use super::{load, ssd};
 use crate::access_log::Target;
 use crate::cache::shadow::{Point, Tier};
 use crate::config::{Certificate, Certificates};
@@ -19,7 +19,7 @@ use crate::memory::{Class, Use};
 use crate::metrics::series;
 use crate::object::ObjectKey;
 use crate::purge::{Hardness, Kind};
-use crate::server::{ConnectionCounts, ProxyHeader};
+use crate::server::ConnectionCounts;
 
 /// Registers every figure that is read at a scrape.
 pub(super) fn register(parts: &Arc<Parts>) {
@@ -49,6 +49,7 @@ pub(super) fn register(parts: &Arc<Parts>) {
         metrics.read_each_at_scrape(series, read);
     };
     register_what_reloads(parts);
+    load::register(parts);
     if !parts.config.ssd.volumes.is_empty() {
         let (ssd, volumes) = (parts.ssd.clone(), parts.config.ssd.volumes.clone());
         let started = parts.started;
@@ -78,10 +79,6 @@ pub(super) fn register(parts: &Arc<Parts>) {
             ("cancel_flood", sum(parts, |counts| &counts.cancel_floods)),
             ("drain", sum(parts, |counts| &counts.abandoned)),
         ]
-    });
-    each(series::PROXY_HEADERS, |parts| {
-        let began = |one: &ProxyHeader| sum(parts, |counts| &counts.proxy_headers[*one as usize]);
-        ProxyHeader::ALL.iter().map(|one| (one.word(), began(one))).collect()
     });
     each(series::HANDSHAKES, |parts| {
         vec![
@@ -239,6 +236,6 @@ fn purges(parts: &Parts, hardness: Hardness) -> Vec<(&'static str, u64)> {
     kinds.map(|kind| (kind.as_str(), figures.count(kind, hardness))).collect()
 }
 
-fn sum(parts: &Parts, count: impl Fn(&ConnectionCounts) -> &AtomicU64) -> u64 {
+pub(super) fn sum(parts: &Parts, count: impl Fn(&ConnectionCounts) -> &AtomicU64) -> u64 {
     parts.connections.iter().map(|counts| count(counts).load(Ordering::Relaxed)).sum()
 }

@@ -26,13 +26,14 @@ use crate::fill::Filler;
 use crate::fill::client::{Client, Patience};
 use crate::fill::collapse::{Openings, Runs};
 use crate::limits::{
-    CONNECTION_BYTES, PREFETCHES_MAX, PROCESS_BYTES, PURGES_BYTES, SLOT_SIZE_BYTES,
+    CLIENTS_BYTES, CONNECTION_BYTES, PREFETCHES_MAX, PROCESS_BYTES, PURGES_BYTES, SLOT_SIZE_BYTES,
     TLS_CONNECTION_BYTES,
 };
 use crate::memory::{Class, Governor, Reservation, Use};
 use crate::message::forwarded::Forwarders;
 use crate::metrics::Metrics;
 use crate::object::VersionNumbers;
+use crate::overload::{self, ClientLimits, Gate, Overload};
 use crate::purge::{Keeper, Purges, Token};
 use crate::server::{ConnectionCounts, ServerContext, ServerSettings, Tls};
 use crate::site::CurrentSites;
@@ -55,6 +56,8 @@ pub(super) struct Parts {
     pub(super) readiness: Readiness,
     pub(super) permits: Arc<Semaphore>,
     pub(super) connections: Vec<Arc<ConnectionCounts>>,
+    /// One for each worker.
+    pub(super) gates: Vec<Arc<Gate>>,
     pub(super) started: Instant,
     pub(super) live: Live,
     _heads_reserved: Option<Reservation>,
@@ -143,7 +146,6 @@ impl Parts {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         });
-        let connections = (0..config.threads.workers).map(|_| Arc::default()).collect();
         let reserve = |purpose, bytes| governor.try_reserve(purpose, Class::Viewer, bytes);
         Ok(Parts {
             _heads_reserved: reserve(Use::Heads, budget.heads_bytes),
@@ -159,7 +161,8 @@ impl Parts {
             metrics,
             log,
             readiness: Readiness::new(),
-            connections,
+            connections: (0..config.threads.workers).map(|_| Arc::default()).collect(),
+            gates: gates(&config),
             started: Instant::now(),
             live,
             budget,
@@ -173,10 +176,11 @@ impl Parts {
             settings: self.live.server.clone(),
             permits: self.permits.clone(),
             counts: self.connections[worker].clone(),
+            gate: self.gates[worker].clone(),
         })
     }
 
-    pub(super) fn delivery(&self) -> Delivery {
+    pub(super) fn delivery(&self, worker: usize) -> Delivery {
         let patience = self.config.fill.connect_timeout + self.config.fill.first_byte_timeout;
         Delivery::new(Shared {
             sites: self.live.sites.clone(),
@@ -186,6 +190,7 @@ impl Parts {
             filler: self.filler.clone(),
             token: self.live.token.clone(),
             forwarders: self.live.forwarders.clone(),
+            gate: self.gates[worker].clone(),
             governor: self.governor.clone(),
             block_size: self.config.block_size,
             patience: patience + self.config.fill.progress_timeout,
@@ -194,6 +199,12 @@ impl Parts {
             counters: self.metrics.for_thread(),
         })
     }
+}
+
+/// A gate for each worker.
+fn gates(config: &Config) -> Vec<Arc<Gate>> {
+    let overload = Overload::new(overload_settings(config), Instant::now());
+    (0..config.threads.workers).map(|_| Arc::new(Gate::new(overload.clone()))).collect()
 }
 
 /// What was purged; where nothing outlives the process, nothing of that comes back either.
@@ -250,7 +261,8 @@ impl Budget {
     pub(super) fn of(config: &Config) -> Budget {
         let memory = &config.memory;
         let tier_bytes = config.ssd.index_bytes + ssd::beside_index_bytes(config);
-        let elsewhere = memory.ram_bytes + tier_bytes + PROCESS_BYTES + PURGES_BYTES;
+        let tables_bytes = PURGES_BYTES + CLIENTS_BYTES;
+        let elsewhere = memory.ram_bytes + tier_bytes + PROCESS_BYTES + tables_bytes;
         let rest_bytes = memory.total_bytes.saturating_sub(elsewhere);
         let tls = config.listeners.iter().any(|listener| listener.kind == ListenerKind::Https);
         let connection_bytes = CONNECTION_BYTES + if tls { TLS_CONNECTION_BYTES } else { 0 };
@@ -296,6 +308,22 @@ fn epoch() -> u64 {
 pub(super) fn viewer_settings(config: &Config) -> ServerSettings {
     let proxy_protocol = config.proxies.proxy_protocol.clone();
     ServerSettings { proxy_protocol, ..server_settings(&config.limits) }
+}
+
+pub(super) fn overload_settings(config: &Config) -> overload::Settings {
+    let set = config.limits.overload;
+    overload::Settings {
+        lag_max: Some(set.lag),
+        egress_bytes_per_second: set.egress_bytes,
+        handshakes_per_second: set.handshakes,
+        client: ClientLimits {
+            connections_max: set.client.connections,
+            requests_per_second: set.client.requests,
+            bits_v4: set.client.bits_v4,
+            bits_v6: set.client.bits_v6,
+        },
+        proxies: config.proxies.forwarded.clone(),
+    }
 }
 
 pub(super) fn forwarders(config: &Config) -> Forwarders {
@@ -354,8 +382,10 @@ mod tests {
         let [header_timeout, idle_timeout, period, drain_timeout] =
             [3, 5, 7, 11].map(Duration::from_secs);
         let slow_reader = SlowReader { bytes: 13, period };
-        let limits =
-            Limits { connections_max: 1, header_timeout, idle_timeout, slow_reader, drain_timeout };
+        let text = "listeners.http = [\"127.0.0.1:0\"]\n[[sites]]\nname = \"a\"\nhosts = [\"a\"]\n\
+                    origins = [\"http://o\"]\n";
+        let limits = Config::from_toml(text, "test.toml").unwrap().limits;
+        let limits = Limits { header_timeout, idle_timeout, slow_reader, drain_timeout, ..limits };
         assert_eq!(server_settings(&limits).handshake_timeout, header_timeout);
     }
 

@@ -12,7 +12,9 @@ use std::time::SystemTime;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::look_at_volumes;
-use super::parts::{Budget, Parts, forwarders, log_settings, seconds_since_1970, viewer_settings};
+use super::parts::{
+    Budget, Parts, forwarders, log_settings, overload_settings, seconds_since_1970, viewer_settings,
+};
 use crate::access_log::{AccessLog, NextOutput};
 use crate::config::{
     self, Certificate, Certificates, Change, Config, ConfigErrors, Counts, Listener, ListenerKind,
@@ -282,6 +284,7 @@ impl Parts {
         }
         self.live.server.store(Arc::new(viewer_settings(&next)));
         self.live.forwarders.store(Arc::new(forwarders(&next)));
+        self.overload().adopt(overload_settings(&next));
         self.live.token.store(next.admin.token.clone().map(Arc::new));
         self.log.adopt(&log_settings(&next), output);
         let resizes = |one: &Change| one.setting == "memory.ram" && one.counts == Counts::Now;

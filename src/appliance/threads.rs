@@ -8,7 +8,7 @@ use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::runtime::LocalRuntime;
@@ -16,13 +16,14 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::parts::{Parts, server_settings};
-use super::{ApplianceError, explain, figures};
+use super::{ApplianceError, explain, figures, load};
 use crate::config::ListenerKind;
 use crate::control::api::Admin;
 use crate::control::explained::Explaining;
 use crate::control::purge::Purger;
 use crate::control::reload::{AskedReload, Reloader};
 use crate::limits::ADMIN_CONNECTIONS_MAX;
+use crate::overload::{Gate, Overload, Settings};
 use crate::server::{self, HandedOver, Inbox, ServerContext, ServerSettings, Source, Tls};
 
 /// What one worker accepts from.
@@ -75,8 +76,9 @@ fn work(
 ) {
     let runtime = LocalRuntime::new().expect("a runtime of one thread needs an epoll descriptor");
     runtime.block_on(async {
-        let delivery = Rc::new(parts.delivery());
+        let delivery = Rc::new(parts.delivery(worker));
         let context = parts.context(worker);
+        let watching = tokio::task::spawn_local(load::watch_lag(parts.gates[worker].clone()));
         let mut serving = tokio::task::JoinSet::new();
         for (kind, source) in sources {
             let source = match source {
@@ -94,6 +96,7 @@ fn work(
             ));
         }
         while serving.join_next().await.is_some() {}
+        watching.abort();
     });
 }
 
@@ -143,6 +146,7 @@ pub(super) fn start_admin(
             })),
             permits: Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX)),
             counts: Arc::default(),
+            gate: Arc::new(Gate::new(Overload::new(Settings::default(), Instant::now()))),
         });
         runtime.block_on(async {
             let mut serving = tokio::task::JoinSet::new();

@@ -107,6 +107,8 @@ pub(super) async fn run<H: Handler>(server: Rc<Server<H>>, accepted: Accepted) {
     // A viewer who has gone has left no address behind; there is nobody to serve.
     let Ok(local) = stream.local_addr() else { return };
     let Some(viewer) = viewer_of(&server, &mut stream, peer).await else { return };
+    let gate = &server.context.gate;
+    let Ok(_place) = gate.connect(viewer.ip()) else { return };
     let socket = stream.as_raw_fd();
     let facts = |protocol, tls| {
         let (id, local) = (NEXT_ID.fetch_add(1, Ordering::Relaxed), canonical(local));
@@ -118,6 +120,7 @@ pub(super) async fn run<H: Handler>(server: Rc<Server<H>>, accepted: Accepted) {
             tls,
             pace: 0.into(),
             ahead: Arc::default(),
+            is_let_in: false.into(),
             cut: None.into(),
             socket: Some(socket),
         })
@@ -127,6 +130,9 @@ pub(super) async fn run<H: Handler>(server: Rc<Server<H>>, accepted: Accepted) {
     let counts = Arc::clone(&server.context.counts);
     match &server.tls {
         Some(tls) => {
+            if gate.admit_handshake(Instant::now().into_std()).is_err() {
+                return;
+            }
             let socket = Socket::new(stream, Rc::clone(&activity), counts);
             let Some((stream, protocol, tls)) = shake_hands(&server, tls, socket).await else {
                 return;

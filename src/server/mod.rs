@@ -40,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::network::Network;
+use crate::overload::Gate;
 
 pub use connection::leave;
 pub use listener::{HandedOver, Inbox, ReusePort, Source, bind, bind_group, hand_over, inbox};
@@ -88,6 +89,8 @@ pub struct ConnectionFacts {
     pub pace: Cell<u32>,
     /// What the handler does ahead for this viewer: its own count, 0 at first.
     pub ahead: Arc<AtomicU32>,
+    /// Whether a request of it was let in: the handler's own memory, false at first.
+    pub is_let_in: Cell<bool>,
     /// Why we cut it off, if we did: told before its bodies are dropped.
     pub cut: Cell<Option<Cut>>,
     /// To ask the kernel about, as long as a request of it is answered.
@@ -223,7 +226,6 @@ impl ConnectionCounts {
 }
 
 /// What all listeners of a worker share.
-#[derive(Debug)]
 pub struct ServerContext {
     /// The limits in time; a connection keeps those it began with.
     pub settings: Arc<ArcSwap<ServerSettings>>,
@@ -231,6 +233,8 @@ pub struct ServerContext {
     pub permits: Arc<Semaphore>,
     /// The worker's own.
     pub counts: Arc<ConnectionCounts>,
+    /// Who is let in; the worker's own.
+    pub gate: Arc<Gate>,
 }
 
 /// Accepts and serves connections until `drain` is cancelled, and returns when all of them are

@@ -32,6 +32,7 @@ use super::connection::speak;
 use super::tls::provider;
 use super::transport::{Socket, Stream};
 use super::*;
+use crate::overload::{Overload, Settings};
 
 fn on_a_worker(test: impl Future<Output = ()>) {
     let worker = LocalRuntime::new().unwrap();
@@ -188,7 +189,9 @@ impl Setup {
 
 fn context(settings: ServerSettings, permits: Arc<Semaphore>) -> Arc<ServerContext> {
     let settings = Arc::new(ArcSwap::from_pointee(settings));
-    Arc::new(ServerContext { settings, permits, counts: Arc::default() })
+    let shared = Overload::new(Settings::default(), Instant::now().into_std());
+    let gate = Arc::new(Gate::new(shared));
+    Arc::new(ServerContext { settings, permits, counts: Arc::default(), gate })
 }
 
 impl Running {
@@ -527,6 +530,7 @@ fn facts(protocol: Protocol) -> Rc<ConnectionFacts> {
         tls: None,
         pace: Cell::new(0),
         ahead: Arc::default(),
+        is_let_in: Cell::new(false),
         cut: Cell::new(None),
         socket: None,
     })

@@ -23,6 +23,7 @@ mod memory;
 mod metrics;
 mod misfits;
 mod operator;
+mod overload;
 mod passed;
 mod private;
 mod property;

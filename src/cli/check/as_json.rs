@@ -56,6 +56,15 @@ pub(super) fn config(config: &Config, left_out: &[LeftOut]) -> Value {
                 "period": millis(limits.slow_reader.period),
             },
             "drain_timeout": millis(limits.drain_timeout),
+            "lag": millis(limits.overload.lag),
+            "egress": limits.overload.egress_bytes,
+            "handshakes": limits.overload.handshakes,
+            "client": {
+                "connections": limits.overload.client.connections,
+                "requests": limits.overload.client.requests,
+                "bits_v4": limits.overload.client.bits_v4,
+                "bits_v6": limits.overload.client.bits_v6,
+            },
         },
         "log": {
             "access": match &log.access {

@@ -6,9 +6,9 @@ use std::time::Duration;
 use http::header::{HeaderName, HeaderValue};
 
 use crate::appliance::{LeftOut, connections_affordable};
-use crate::config::units::{bytes_about, bytes_text, duration_text};
+use crate::config::units::{bytes_about, bytes_text, duration_text, rate_text};
 use crate::config::{
-    AccessLogTarget, Certificate, Config, Limits, ListenerKind, Log, Proxies, SsdVolume,
+    AccessLogTarget, Certificate, Config, Limits, ListenerKind, Log, Overload, Proxies, SsdVolume,
 };
 use crate::limits::INDEX_ENTRY_BYTES;
 use crate::site::{
@@ -180,7 +180,7 @@ fn limits(limits: &Limits, affordable: usize) -> Vec<(&'static str, String)> {
         }
         max => max.to_string(),
     };
-    vec![
+    let mut lines = vec![
         ("connections", connections),
         (
             "timeouts",
@@ -195,7 +195,26 @@ fn limits(limits: &Limits, affordable: usize) -> Vec<(&'static str, String)> {
             "slow reader",
             format!("cut off below {} in {}", bytes_text(slow.bytes), duration_text(slow.period)),
         ),
-    ]
+    ];
+    lines.extend(overload(&limits.overload));
+    lines
+}
+
+fn overload(overload: &Overload) -> Vec<(&'static str, String)> {
+    let Overload { lag, egress_bytes, handshakes, client } = overload;
+    let mut much = vec![format!("workers later than {}", duration_text(*lag))];
+    much.extend(egress_bytes.map(|bytes| format!("more than {} sent", rate_text(bytes))));
+    much.extend(handshakes.map(|count| format!("{count} handshakes a second")));
+    let mut lines = vec![("too much is", much.join(", "))];
+    let limit = |count: u32, of: &str| (count > 0).then(|| format!("{count} {of}"));
+    let one =
+        [limit(client.connections, "connections"), limit(client.requests, "requests a second")];
+    let one: Vec<_> = one.into_iter().flatten().collect();
+    if !one.is_empty() {
+        let bits = format!("{} bits of IPv4, {} of IPv6", client.bits_v4, client.bits_v6);
+        lines.push(("one client", format!("{}; told by {bits}", one.join(", "))));
+    }
+    lines
 }
 
 fn log(log: &Log) -> Vec<(&'static str, String)> {
@@ -383,9 +402,11 @@ fill
   retries        2
 
 limits
-  connections    16384, and memory beside the ram tier has room for 2342
+  connections    16384, and memory beside the ram tier has room for 2300
   timeouts       header 10s, idle 1m, drain 30s
   slow reader    cut off below 16 KiB in 1m
+  too much is    workers later than 50ms, more than 40 Gbit/s sent, 900 handshakes a second
+  one client     50 requests a second; told by 32 bits of IPv4, 64 of IPv6
 
 log
   access         standard output
@@ -425,6 +446,7 @@ warnings
             listeners = { http = ["0.0.0.0:80", "[::]:80"], admin = "127.0.0.1:9180" }
             proxies = { proxy_protocol = "10.0.0.0/8", forwarded = ["10.0.0.0/8", "::1"] }
             memory.total = "1 GiB"
+            limits = { egress = "40 Gbit/s", handshakes = 900, client = { requests = 50 } }
             ssd.volumes = [{ path = "/ssd", size = "1 TiB", simulate = "" }]
             ssd.state = "/"
             [[sites]]

@@ -22,9 +22,9 @@ use crate::cache::ssd::{Ssd, SsdParts};
 use crate::config::{AccessLogTarget, Certificates, Config, Limits, ListenerKind};
 use crate::control::Readiness;
 use crate::delivery::{Delivery, Shared};
-use crate::fill::Filler;
 use crate::fill::client::{Client, Patience};
 use crate::fill::collapse::{Openings, Runs};
+use crate::fill::{Filler, Turns};
 use crate::limits::{
     CLIENTS_BYTES, CONNECTION_BYTES, PREFETCHES_MAX, PROCESS_BYTES, PURGES_BYTES, SLOT_SIZE_BYTES,
     TLS_CONNECTION_BYTES,
@@ -137,7 +137,7 @@ impl Parts {
             governor: governor.clone(),
             block_size: config.block_size,
             window_bytes: config.fill.window_bytes,
-            runs_allowed: Arc::new(Semaphore::new(config.fill.runs_max)),
+            turns: Turns::new(config.fill.runs_max),
             prefetches: Arc::new(Semaphore::new(PREFETCHES_MAX)),
             versions: VersionNumbers::of_epoch(epoch()),
             counters: metrics.for_thread(),

@@ -7,7 +7,9 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::proxies::header;
-use crate::support::{Client, Edge, HOST, Origin, PIECE, Response, Script, Speaks, Verdict, judge};
+use crate::support::{
+    Client, Edge, HOST, HeadFault, Origin, PIECE, Response, Script, Speaks, Verdict, judge,
+};
 
 const REFUSALS: &str = "tidegate_overload_refusals_total";
 const PRESSURE: &str = "tidegate_overload_pressure_ratio";
@@ -216,4 +218,27 @@ async fn a_worker_that_is_late_refuses_new_viewers_then_misses_and_never_who_is_
         let_in = kept.unwrap();
     }
     assert_eq!(edge.get("/c").send().await.status, 200);
+}
+
+#[tokio::test]
+async fn a_flood_of_misses_to_one_site_whose_origin_hangs_delays_no_miss_of_another() {
+    let origin = Origin::serving("/b", Script::of(PIECE));
+    let edge = Edge::in_front_of(&origin).site("other").setting("fill.runs", "8").start();
+    let mut flood = JoinSet::new();
+    for number in 0..40 {
+        let path = format!("/hangs/{number}");
+        origin.serve(&path, Script::of(PIECE).head(HeadFault::Held));
+        let asked = edge.get(&path);
+        flood.spawn(async move { drop(asked.try_send().await) });
+    }
+    let held = || {
+        let held = origin.all_requests().into_iter();
+        held.filter(|asked| asked.head.target.starts_with("/hangs/")).count()
+    };
+    while held() < 7 {
+        tokio::task::yield_now().await;
+    }
+    let answer = edge.client().host("other.test").get("/b").send().await;
+    assert_eq!(judge(&origin, "/b", &answer), Verdict::Whole { version: 1 });
+    assert_eq!(held(), 7, "seven eighths, and the flood waits behind itself");
 }

@@ -17,7 +17,7 @@ pub use content::Content;
 pub use cors::{Cors, CorsOrigins, Credentials};
 pub use methods::Methods;
 pub use pattern::{PathPattern, PatternError};
-pub use players::{Cmsd, Foresight};
+pub use players::{Cmsd, Foresight, Pace};
 pub use sites::{CurrentSites, Sites};
 
 mod content;
@@ -172,6 +172,8 @@ pub struct Rule {
     pub cmsd: Cmsd,
     /// Whether what a player says it will ask for next is brought ahead.
     pub foresight: Foresight,
+    /// How fast it is sent at most.
+    pub pace: Pace,
 }
 
 impl Rule {
@@ -192,6 +194,7 @@ impl Rule {
             response: FieldEdits::default(),
             cors: None,
             cmsd: Cmsd::default(),
+            pace: Pace::default(),
             foresight: Foresight::default(),
         }
     }

@@ -36,7 +36,9 @@ pub(super) fn read(section: &Section<'_>) -> Overload {
     let handshakes = section.count("handshakes", 0, 0..=MANY);
     Overload {
         lag: section.duration("lag", LAG, TIMEOUTS),
-        egress_bytes: section.setting("egress").and_then(|setting| setting.bytes_per_second()),
+        egress_bytes: section
+            .setting("egress")
+            .and_then(|setting| setting.bytes_per_second("a rate such as \"40 Gbit/s\"")),
         handshakes: (handshakes > 0).then_some(handshakes as u32),
         client: section.section("client", |client| Client {
             connections: client.count("connections", 0, 0..=MANY) as u32,

@@ -11,7 +11,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use crate::limits::{LIVE_ABSENCE_MAX, METHODS_PER_RULE_MAX, NETWORKS_MAX, REQUEST_BODY_BYTES_MAX};
 use crate::network::Network;
 use crate::site::{
-    Cmsd, Content, FieldEdits, Foresight, Keep, Lifetimes, Methods, QueryPolicy,
+    Cmsd, Content, FieldEdits, Foresight, Keep, Lifetimes, Methods, Pace, QueryPolicy,
     RequestCacheControl, Rule, ViewerFields,
 };
 
@@ -102,7 +102,19 @@ pub(super) fn policy(section: &Section<'_>, base: &Rule) -> Rule {
             base.foresight,
             &Foresight::ALL.map(|choice| (choice.as_str(), choice)),
         ),
+        pace: section.setting("pace").and_then(|it| pace(&it)).unwrap_or(base.pace),
         cmsd: section.choice("cmsd", base.cmsd, &Cmsd::ALL.map(|to| (to.as_str(), to))),
+    }
+}
+
+fn pace(setting: &Setting<'_>) -> Option<Pace> {
+    match setting.value.as_str() {
+        Some("off") => Some(Pace::Off),
+        Some("cmcd") => Some(Pace::Cmcd),
+        _ => {
+            let expected = "\"off\", \"cmcd\" or a rate such as \"20 Mbit/s\"";
+            setting.bytes_per_second(expected).map(Pace::Bytes)
+        }
     }
 }
 

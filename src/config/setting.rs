@@ -135,9 +135,9 @@ impl<'a> Setting<'a> {
     }
 
     /// A rate, in bytes a second: from a megabit to ten terabits.
-    pub(super) fn bytes_per_second(&self) -> Option<u64> {
+    pub(super) fn bytes_per_second(&self, expected: &str) -> Option<u64> {
         let Some(bits) = self.value.as_str().and_then(units::parse_bits_per_second) else {
-            self.mismatch("a rate such as \"40 Gbit/s\" or \"20 Mbit/s\"");
+            self.mismatch(expected);
             return None;
         };
         let bits = self

@@ -454,6 +454,7 @@ fn the_reference_with_all_its_examples_is_right_and_complete() {
         "sites.response",
         "sites.cors",
         "sites.cmsd",
+        "sites.pace",
         "sites.prefetch",
     ];
     let missing = missing.iter().filter(|name| !both_ways.iter().any(|way| name.starts_with(way)));

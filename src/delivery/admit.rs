@@ -1,4 +1,6 @@
-//! Whether a request is let in; `src/overload.rs` has the order in which it is not.
+//! Whether a request is let in, and how fast it is answered.
+//!
+//! `src/overload.rs` has the order in which requests are not let in.
 
 use std::time::Instant;
 
@@ -6,6 +8,19 @@ use crate::delivery::Delivery;
 use crate::delivery::error::DeliveryError;
 use crate::delivery::record::Viewer;
 use crate::overload::Arrived;
+use crate::site::Pace;
+
+impl Viewer {
+    /// Has what is sent to him go as fast as a rule says, at most.
+    pub(super) fn pace(&self, pace: Pace) {
+        let asked_kbps = || self.cmcd.as_ref().and_then(|cmcd| cmcd.number("rtp"));
+        self.connection.send_at_most(match pace {
+            Pace::Off => None,
+            Pace::Bytes(bytes) => Some(bytes),
+            Pace::Cmcd => asked_kbps().map(|kbps| kbps.saturating_mul(125).max(PACE_BYTES_MIN)),
+        });
+    }
+}
 
 impl Delivery {
     /// Lets a request in, or says that there is too much to do.
@@ -21,3 +36,6 @@ impl Delivery {
         Ok(())
     }
 }
+
+/// A player that asks for less would be cut off for reading slowly: a megabit in a second.
+const PACE_BYTES_MIN: u64 = 125_000;

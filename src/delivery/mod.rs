@@ -363,6 +363,7 @@ impl Delivery {
         }
         let (site, rule) = site.ok_or(DeliveryError::UnknownHost)?;
         (record.cmsd, record.foresight) = (rule.cmsd, rule.foresight);
+        viewer.pace(rule.pace);
         let key = ObjectKey::new(site.id, &request.target(&rule.query, rule.content));
         let control = match rule.request_cache_control {
             RequestCacheControl::Honour => RequestControl::of(&parts.headers),

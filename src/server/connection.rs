@@ -122,6 +122,7 @@ pub(super) async fn run<H: Handler>(server: Rc<Server<H>>, accepted: Accepted) {
             ahead: Arc::default(),
             is_let_in: false.into(),
             cut: None.into(),
+            sends_at_most: u64::MAX.into(),
             socket: Some(socket),
         })
     };

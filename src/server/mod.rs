@@ -93,6 +93,8 @@ pub struct ConnectionFacts {
     pub is_let_in: Cell<bool>,
     /// Why we cut it off, if we did: told before its bodies are dropped.
     pub cut: Cell<Option<Cut>>,
+    /// How fast the kernel sends at most, as it was told.
+    sends_at_most: Cell<u64>,
     /// To ask the kernel about, as long as a request of it is answered.
     socket: Option<RawFd>,
 }
@@ -102,6 +104,17 @@ impl ConnectionFacts {
     /// is gone before the socket is.
     pub fn way(&self) -> Option<Way> {
         self.socket.and_then(transport::way)
+    }
+
+    /// Has the kernel send no more than so many bytes in a second from now on, or as fast as it
+    /// goes. HTTP/1 alone: streams of HTTP/2 are of several minds. For a handler alone.
+    pub fn send_at_most(&self, bytes_per_second: Option<u64>) {
+        let bytes = bytes_per_second.unwrap_or(u64::MAX);
+        if let (Some(socket), Protocol::Http1) = (self.socket, self.protocol)
+            && self.sends_at_most.replace(bytes) != bytes
+        {
+            transport::send_at_most(socket, bytes);
+        }
     }
 }
 

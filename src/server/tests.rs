@@ -532,6 +532,7 @@ fn facts(protocol: Protocol) -> Rc<ConnectionFacts> {
         ahead: Arc::default(),
         is_let_in: Cell::new(false),
         cut: Cell::new(None),
+        sends_at_most: Cell::new(u64::MAX),
         socket: None,
     })
 }

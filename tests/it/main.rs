@@ -24,6 +24,7 @@ mod metrics;
 mod misfits;
 mod operator;
 mod overload;
+mod paced;
 mod passed;
 mod private;
 mod property;

@@ -12,7 +12,7 @@ use crate::appliance::{LeftOut, connections_affordable};
 use crate::config::{AccessLogTarget, Config, Ssd, SsdVolume};
 use crate::network::Network;
 use crate::site::{
-    CorsOrigins, FieldEdits, Origin, QueryPolicy, Redirects, Rule, Site, ViewerFields,
+    CorsOrigins, FieldEdits, Origin, Pace, QueryPolicy, Redirects, Rule, Site, ViewerFields,
 };
 
 /// All of it.
@@ -158,6 +158,11 @@ pub(super) fn rule(rule: &Rule) -> Value {
         "request": request(rule),
         "response": edits(&rule.response),
         "cmsd": rule.cmsd.as_str(),
+        "pace": match rule.pace {
+            Pace::Off => json!("off"),
+            Pace::Cmcd => json!("cmcd"),
+            Pace::Bytes(bytes) => json!(bytes),
+        },
         "prefetch": rule.foresight.as_str(),
         "cors": rule.cors.as_ref().map(|cors| json!({
             "origins": match &cors.origins {

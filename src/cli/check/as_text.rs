@@ -12,8 +12,8 @@ use crate::config::{
 };
 use crate::limits::INDEX_ENTRY_BYTES;
 use crate::site::{
-    Cmsd, Content, CorsOrigins, FieldEdits, Foresight, Lifetimes, Methods, Origin, QueryPolicy,
-    Redirects, RequestCacheControl, Rule, Site, ViewerFields,
+    Cmsd, Content, CorsOrigins, FieldEdits, Foresight, Lifetimes, Methods, Origin, Pace,
+    QueryPolicy, Redirects, RequestCacheControl, Rule, Site, ViewerFields,
 };
 
 /// The width of the names.
@@ -302,6 +302,11 @@ pub(super) fn rule(rule: &Rule) -> Vec<(&'static str, String)> {
             },
         ));
     }
+    match rule.pace {
+        Pace::Off => {}
+        Pace::Cmcd => lines.push(("pace", "as players ask (rtp)".to_owned())),
+        Pace::Bytes(bytes) => lines.push(("pace", rate_text(bytes))),
+    }
     if rule.cmsd != Cmsd::default() {
         lines.push(("cmsd", rule.cmsd.as_str().to_owned()));
     }
@@ -421,6 +426,7 @@ site film
     lifetime     errors 1s, stale if error 1m
     query        all but t
     keep         ram
+    pace         20 Mbit/s
     request      add token
   rule 2         **
     lifetime     errors 1s, stale if error 1m
@@ -458,6 +464,7 @@ warnings
             keep = "ram"
             query.except = ["t"]
             request.add = { Token = "secret" }
+            pace = "20 Mbit/s"
             [[sites.origins]]
             url = "https://o:444"
             host = "h"

@@ -7,6 +7,7 @@
 mod drain;
 mod explain;
 mod figures;
+mod load;
 mod parts;
 mod reload;
 mod renewal;
@@ -205,6 +206,7 @@ impl Appliance {
         }
         renewal::start(&parts);
         drain::start(&parts);
+        load::start(&parts);
         Ok(Running {
             parts,
             addresses,

@@ -16,7 +16,9 @@ pub mod limits;
 pub mod memory;
 pub mod message;
 pub mod metrics;
+pub mod network;
 pub mod object;
+pub mod overload;
 #[cfg(feature = "demo")]
 pub mod page;
 pub mod purge;

@@ -123,6 +123,10 @@ pub const TLS_CONNECTION_BYTES: u64 = 24 << 10;
 pub const PROCESS_BYTES: u64 = 32 << 20;
 /// Connections that may be set for one appliance.
 pub const CONNECTIONS_MAX: usize = 1_000_000;
+/// Clients whose connections and requests are counted.
+pub const CLIENTS_MAX: usize = 65_536;
+/// What that takes.
+pub const CLIENTS_BYTES: u64 = 2 << 20;
 /// Connections handed to a worker and not yet taken by it.
 pub const HANDED_OVER_WAITING_MAX: usize = 64;
 /// Connections of operators.
@@ -166,8 +170,12 @@ pub const METHODS_PER_RULE_MAX: usize = 32;
 /// The marks by which an answer under way is known to be older than an unsafe request: the more,
 /// the seldomer another object's is taken for one.
 pub const INVALIDATION_MARKS: usize = 1 << 17;
-/// Networks whose PURGE a rule listens to.
-pub const PURGE_NETWORKS_MAX: usize = 64;
+/// Networks of one list: whose PURGE a rule listens to, which proxies are believed.
+pub const NETWORKS_MAX: usize = 64;
+/// What a load balancer may say in front of a connection.
+pub const PROXY_HEADER_BYTES_MAX: usize = 4 << 10;
+/// Proxies behind each other that are believed.
+pub const FORWARDED_HOPS_MAX: usize = 16;
 /// A token that says who asks.
 pub const TOKEN_BYTES_MAX: usize = 4_096;
 /// Tokens of one file.

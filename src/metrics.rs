@@ -8,6 +8,7 @@ mod bounded;
 mod counters;
 mod format;
 pub mod labels;
+pub mod overload;
 pub mod series;
 pub mod ssd;
 
@@ -86,6 +87,23 @@ impl Metrics {
         let metrics = move || {
             let each = read().into_iter();
             each.map(|(word, value)| series::value(series, &[(label, word)], value)).collect()
+        };
+        self.register(Box::new(ReadAtScrape::new(series, Box::new(metrics))));
+    }
+
+    /// The same of shares, in thousandths.
+    ///
+    /// # Panics
+    /// If a metric of that name is there already.
+    pub fn read_shares_at_scrape(
+        &self,
+        series: Series,
+        read: impl Fn() -> Vec<(&'static str, u32)> + Send + Sync + 'static,
+    ) {
+        let label = series.label.expect("a series read as a list names its label");
+        let metrics = move || {
+            let each = read().into_iter();
+            each.map(|(word, share)| series::share(series, &[(label, word)], share)).collect()
         };
         self.register(Box::new(ReadAtScrape::new(series, Box::new(metrics))));
     }

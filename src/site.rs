@@ -10,20 +10,19 @@ use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, HeaderMap, HeaderName, HeaderVal
 use rustls_pki_types::CertificateDer;
 
 use crate::limits::REQUEST_BODY_BYTES_DEFAULT;
+use crate::network::Network;
 use crate::object::SiteId;
 
 pub use content::Content;
 pub use cors::{Cors, CorsOrigins, Credentials};
 pub use methods::Methods;
-pub use network::Network;
 pub use pattern::{PathPattern, PatternError};
-pub use players::{Cmsd, Foresight};
+pub use players::{Cmsd, Foresight, Pace};
 pub use sites::{CurrentSites, Sites};
 
 mod content;
 mod cors;
 mod methods;
-mod network;
 mod pattern;
 mod players;
 mod sites;
@@ -173,6 +172,8 @@ pub struct Rule {
     pub cmsd: Cmsd,
     /// Whether what a player says it will ask for next is brought ahead.
     pub foresight: Foresight,
+    /// How fast it is sent at most.
+    pub pace: Pace,
 }
 
 impl Rule {
@@ -193,6 +194,7 @@ impl Rule {
             response: FieldEdits::default(),
             cors: None,
             cmsd: Cmsd::default(),
+            pace: Pace::default(),
             foresight: Foresight::default(),
         }
     }

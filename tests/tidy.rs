@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Nouns and bounds: pure, and open to every layer above.
-const BASE: &[&str] = &["limits", "object", "memory", "site"];
+const BASE: &[&str] = &["limits", "network", "object", "memory", "overload", "site"];
 /// The data path from the bottom up. Each may use BASE and all that stand before it, except where
 /// ALLOWED says less.
 const LAYERS: &[&str] =
@@ -19,17 +19,20 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("limits", &[]),
     ("object", &["limits"]),
     ("memory", &["limits", "object"]),
-    ("site", &["limits", "object"]),
-    ("message", &["limits", "object", "site"]),
+    ("network", &[]),
+    ("overload", &["limits", "network"]),
+    ("site", &["limits", "network", "object"]),
+    ("message", &["limits", "network", "object", "site"]),
     ("token", &["limits", "object", "site"]),
     // What is to be purged is named as requests name it.
     ("purge", &["limits", "message", "object", "site"]),
     ("store", &["limits", "object"]),
     ("metrics", BASE),
     // How large a volume is, and whether there was one, only the store can tell.
-    ("config", &["limits", "object", "purge", "site", "store"]),
+    ("config", &["limits", "network", "object", "purge", "site", "store"]),
     ("access_log", &["limits", "memory", "metrics", "object"]),
-    ("server", &["limits", "message"]),
+    // Which load balancers are believed is told by their networks.
+    ("server", &["limits", "message", "network", "overload"]),
     ("snapshot", BASE),
     // The status page shows the latest requests and the pieces held; who follows the log pays for
     // it, and writes his filter as targets are written.
@@ -64,7 +67,7 @@ const UNSAFE_IN: &[&str] = &[
     "src/store/device/",
 ];
 /// Modules without I/O and without a clock, and words that would show either.
-const PURE: &[&str] = &["limits", "object", "site", "message", "token"];
+const PURE: &[&str] = &["limits", "network", "object", "site", "message", "token"];
 const IMPURE_WORDS: &[&str] = &["tokio", "hyper", "TcpStream", "std::fs", "::now()"];
 
 const LINE_COLUMNS_MAX: usize = 100;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::UNIX_EPOCH;
 
 use super::parts::{Live, Parts};
-use super::ssd;
+use super::{load, ssd};
 use crate::access_log::Target;
 use crate::cache::shadow::{Point, Tier};
 use crate::config::{Certificate, Certificates};
@@ -50,6 +50,7 @@ pub(super) fn register(parts: &Arc<Parts>) {
         metrics.read_each_at_scrape(series, read);
     };
     register_what_reloads(parts);
+    load::register(parts);
     if !parts.config.ssd.volumes.is_empty() {
         let (ssd, volumes) = (parts.ssd.clone(), parts.config.ssd.volumes.clone());
         let started = parts.started;
@@ -246,6 +247,6 @@ pub(super) fn connections_open(parts: &Parts) -> u64 {
     sum(parts, |counts| &counts.open)
 }
 
-fn sum(parts: &Parts, count: impl Fn(&ConnectionCounts) -> &AtomicU64) -> u64 {
+pub(super) fn sum(parts: &Parts, count: impl Fn(&ConnectionCounts) -> &AtomicU64) -> u64 {
     parts.connections.iter().map(|counts| count(counts).load(Ordering::Relaxed)).sum()
 }

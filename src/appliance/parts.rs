@@ -23,16 +23,18 @@ use crate::cache::ssd::{Ssd, SsdParts};
 use crate::config::{AccessLogTarget, Certificates, Config, Limits, ListenerKind};
 use crate::control::Readiness;
 use crate::delivery::{Delivery, Shared};
-use crate::fill::Filler;
 use crate::fill::client::{Client, Patience};
 use crate::fill::collapse::{Openings, Runs};
+use crate::fill::{Filler, Turns};
 use crate::limits::{
-    CONNECTION_BYTES, PREFETCHES_MAX, PROCESS_BYTES, PURGES_BYTES, RECENT_BYTES_MAX,
+    CLIENTS_BYTES, CONNECTION_BYTES, PREFETCHES_MAX, PROCESS_BYTES, PURGES_BYTES, RECENT_BYTES_MAX,
     RECENT_BYTES_MIN, RECENT_SHARE, SLOT_SIZE_BYTES, TLS_CONNECTION_BYTES,
 };
 use crate::memory::{Class, Governor, Reservation, Use};
+use crate::message::forwarded::Forwarders;
 use crate::metrics::Metrics;
 use crate::object::VersionNumbers;
+use crate::overload::{self, ClientLimits, Gate, Overload};
 use crate::purge::{Keeper, Purges, Tokens};
 use crate::server::{ConnectionCounts, Phases, ServerContext, ServerSettings, Tls};
 use crate::site::CurrentSites;
@@ -59,6 +61,8 @@ pub(super) struct Parts {
     pub(super) drains: Drains,
     pub(super) permits: Arc<Semaphore>,
     pub(super) connections: Vec<Arc<ConnectionCounts>>,
+    /// One for each worker.
+    pub(super) gates: Vec<Arc<Gate>>,
     pub(super) started: Instant,
     pub(super) live: Live,
     _heads_reserved: Option<Reservation>,
@@ -78,11 +82,12 @@ pub(super) struct Live {
     pub(super) certificates: Arc<ArcSwap<Certificates>>,
     pub(super) server: Arc<ArcSwap<ServerSettings>>,
     pub(super) token: Arc<ArcSwapOption<Tokens>>,
+    pub(super) forwarders: Arc<ArcSwap<Forwarders>>,
 }
 
 impl Live {
     fn new(config: &Config, budget: &Budget) -> Live {
-        let server = server_settings(&config.limits);
+        let server = viewer_settings(config);
         Live {
             current: Mutex::new(Current::new(config.clone(), budget.connections_max)),
             connections_max: AtomicUsize::new(budget.connections_max),
@@ -92,6 +97,7 @@ impl Live {
             certificates: Arc::new(ArcSwap::from_pointee(config.certificates.clone())),
             server: Arc::new(ArcSwap::from_pointee(server)),
             token: Arc::new(ArcSwapOption::from_pointee(config.admin.token.clone())),
+            forwarders: Arc::new(ArcSwap::from_pointee(forwarders(config))),
         }
     }
 }
@@ -131,7 +137,7 @@ impl Parts {
             governor: governor.clone(),
             block_size: config.block_size,
             window_bytes: config.fill.window_bytes,
-            runs_allowed: Arc::new(Semaphore::new(config.fill.runs_max)),
+            turns: Turns::new(config.fill.runs_max),
             prefetches: Arc::new(Semaphore::new(PREFETCHES_MAX)),
             versions: VersionNumbers::of_epoch(epoch()),
             counters: metrics.for_thread(),
@@ -140,7 +146,6 @@ impl Parts {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         });
-        let connections = (0..config.threads.workers).map(|_| Arc::default()).collect();
         let reserve = |purpose, bytes| governor.try_reserve(purpose, Class::Viewer, bytes);
         Ok(Parts {
             _heads_reserved: reserve(Use::Heads, budget.heads_bytes),
@@ -158,7 +163,8 @@ impl Parts {
             readiness: Readiness::new(),
             phases: Phases::default(),
             drains: Drains::default(),
-            connections,
+            connections: (0..config.threads.workers).map(|_| Arc::default()).collect(),
+            gates: gates(&config),
             started: Instant::now(),
             live,
             budget,
@@ -173,10 +179,11 @@ impl Parts {
             permits: self.permits.clone(),
             counts: self.connections[worker].clone(),
             phases: self.phases.clone(),
+            gate: self.gates[worker].clone(),
         })
     }
 
-    pub(super) fn delivery(&self) -> Delivery {
+    pub(super) fn delivery(&self, worker: usize) -> Delivery {
         let patience = self.config.fill.connect_timeout + self.config.fill.first_byte_timeout;
         Delivery::new(Shared {
             sites: self.live.sites.clone(),
@@ -185,6 +192,8 @@ impl Parts {
             ssd: self.ssd.clone(),
             filler: self.filler.clone(),
             token: self.live.token.clone(),
+            forwarders: self.live.forwarders.clone(),
+            gate: self.gates[worker].clone(),
             governor: self.governor.clone(),
             block_size: self.config.block_size,
             patience: patience + self.config.fill.progress_timeout,
@@ -193,6 +202,12 @@ impl Parts {
             counters: self.metrics.for_thread(),
         })
     }
+}
+
+/// A gate for each worker.
+fn gates(config: &Config) -> Vec<Arc<Gate>> {
+    let overload = Overload::new(overload_settings(config), Instant::now());
+    (0..config.threads.workers).map(|_| Arc::new(Gate::new(overload.clone()))).collect()
 }
 
 /// What was purged; where nothing outlives the process, nothing of that comes back either.
@@ -258,7 +273,7 @@ impl Budget {
     pub(super) fn of(config: &Config) -> Budget {
         let memory = &config.memory;
         let tier_bytes = config.ssd.index_bytes + ssd::beside_index_bytes(config);
-        let kept_bytes = PURGES_BYTES + recent_bytes(config) as u64;
+        let kept_bytes = PURGES_BYTES + CLIENTS_BYTES + recent_bytes(config) as u64;
         let elsewhere = memory.ram_bytes + tier_bytes + PROCESS_BYTES + kept_bytes;
         let rest_bytes = memory.total_bytes.saturating_sub(elsewhere);
         let tls = config.listeners.iter().any(|listener| listener.kind == ListenerKind::Https);
@@ -301,6 +316,33 @@ fn epoch() -> u64 {
     seconds_since_1970() << 32 | random & u64::from(u32::MAX)
 }
 
+/// For viewers' connections.
+pub(super) fn viewer_settings(config: &Config) -> ServerSettings {
+    let proxy_protocol = config.proxies.proxy_protocol.clone();
+    ServerSettings { proxy_protocol, ..server_settings(&config.limits) }
+}
+
+pub(super) fn overload_settings(config: &Config) -> overload::Settings {
+    let set = config.limits.overload;
+    overload::Settings {
+        lag_max: Some(set.lag),
+        egress_bytes_per_second: set.egress_bytes,
+        handshakes_per_second: set.handshakes,
+        client: ClientLimits {
+            connections_max: set.client.connections,
+            requests_per_second: set.client.requests,
+            bits_v4: set.client.bits_v4,
+            bits_v6: set.client.bits_v6,
+        },
+        proxies: config.proxies.forwarded.clone(),
+    }
+}
+
+pub(super) fn forwarders(config: &Config) -> Forwarders {
+    let (networks, field) = (config.proxies.forwarded.clone(), &config.proxies.forwarded_field);
+    Forwarders { networks, field: field.clone() }
+}
+
 pub(super) fn server_settings(limits: &Limits) -> ServerSettings {
     ServerSettings {
         header_timeout: limits.header_timeout,
@@ -309,6 +351,7 @@ pub(super) fn server_settings(limits: &Limits) -> ServerSettings {
         slow_reader_bytes: limits.slow_reader.bytes,
         slow_reader_period: limits.slow_reader.period,
         drain_timeout: limits.drain_timeout,
+        proxy_protocol: Vec::new(),
     }
 }
 
@@ -360,8 +403,10 @@ mod tests {
         let [header_timeout, idle_timeout, period, drain_timeout] =
             [3, 5, 7, 11].map(Duration::from_secs);
         let slow_reader = SlowReader { bytes: 13, period };
-        let limits =
-            Limits { connections_max: 1, header_timeout, idle_timeout, slow_reader, drain_timeout };
+        let text = "listeners.http = [\"127.0.0.1:0\"]\n[[sites]]\nname = \"a\"\nhosts = [\"a\"]\n\
+                    origins = [\"http://o\"]\n";
+        let limits = Config::from_toml(text, "test.toml").unwrap().limits;
+        let limits = Limits { header_timeout, idle_timeout, slow_reader, drain_timeout, ..limits };
         assert_eq!(server_settings(&limits).handshake_timeout, header_timeout);
     }
 

@@ -12,7 +12,9 @@ use std::time::SystemTime;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::look_at_volumes;
-use super::parts::{Budget, Parts, log_settings, seconds_since_1970, server_settings};
+use super::parts::{
+    Budget, Parts, forwarders, log_settings, overload_settings, seconds_since_1970, viewer_settings,
+};
 use crate::access_log::{AccessLog, NextOutput};
 use crate::config::{
     self, Certificate, Certificates, Change, Config, ConfigErrors, Counts, Listener, ListenerKind,
@@ -301,7 +303,9 @@ impl Parts {
         if !self.keeps_certificates(&next) {
             self.live.certificates.store(Arc::new(next.certificates.clone()));
         }
-        self.live.server.store(Arc::new(server_settings(&next.limits)));
+        self.live.server.store(Arc::new(viewer_settings(&next)));
+        self.live.forwarders.store(Arc::new(forwarders(&next)));
+        self.overload().adopt(overload_settings(&next));
         self.live.token.store(next.admin.token.clone().map(Arc::new));
         self.log.adopt(&log_settings(&next), output);
         let resizes = |one: &Change| one.setting == "memory.ram" && one.counts == Counts::Now;

@@ -8,14 +8,14 @@ use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::runtime::LocalRuntime;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::parts::{Parts, server_settings};
-use super::{ApplianceError, explain, figures};
+use super::{ApplianceError, explain, figures, load};
 use crate::config::ListenerKind;
 use crate::control::api::Admin;
 use crate::control::drain::Drainer;
@@ -24,6 +24,7 @@ use crate::control::log::LogSource;
 use crate::control::purge::Purger;
 use crate::control::reload::{Asked, Reloader};
 use crate::limits::ADMIN_CONNECTIONS_MAX;
+use crate::overload::{Gate, Overload, Settings};
 use crate::server::{
     self, HandedOver, Inbox, Phases, ServerContext, ServerSettings, Source, Stop, Tls,
 };
@@ -73,8 +74,9 @@ pub(super) fn start_workers(
 fn work(worker: usize, parts: &Arc<Parts>, sources: Sources, tls: Option<Tls>, stop: Stop) {
     let runtime = LocalRuntime::new().expect("a runtime of one thread needs an epoll descriptor");
     runtime.block_on(async {
-        let delivery = Rc::new(parts.delivery());
+        let delivery = Rc::new(parts.delivery(worker));
         let context = parts.context(worker);
+        let watching = tokio::task::spawn_local(load::watch_lag(parts.gates[worker].clone()));
         let mut serving = tokio::task::JoinSet::new();
         for (kind, source) in sources {
             let source = match source {
@@ -92,6 +94,7 @@ fn work(worker: usize, parts: &Arc<Parts>, sources: Sources, tls: Option<Tls>, s
             ));
         }
         while serving.join_next().await.is_some() {}
+        watching.abort();
     });
 }
 
@@ -149,6 +152,7 @@ pub(super) fn start_admin(
             permits: Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX)),
             counts: Arc::default(),
             phases: Phases::default(),
+            gate: Arc::new(Gate::new(Overload::new(Settings::default(), Instant::now()))),
         });
         runtime.block_on(async {
             let mut serving = tokio::task::JoinSet::new();

@@ -176,7 +176,7 @@ fn counts(name: &str) -> Counts {
 /// Settings that name an element of a list.
 const NAMES: [&str; 4] = ["name", "path", "url", "cert"];
 /// Sections whose changes count at once.
-const AT_ONCE: [&str; 5] = ["admin", "certificates", "limits", "log", "sites"];
+const AT_ONCE: [&str; 6] = ["admin", "certificates", "limits", "log", "proxies", "sites"];
 /// Tables whose values are never shown.
 const SECRETS: [&str; 2] = ["fields", "add"];
 

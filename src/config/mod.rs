@@ -14,10 +14,7 @@ use std::time::Duration;
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
-use crate::limits::{
-    CONNECTIONS_MAX, FILL_ATTEMPTS_MAX, FILL_RUNS_MAX, FILL_THREADS_MAX, FILL_WINDOW_BYTES_MAX,
-    PIECE_SIZE_BYTES, WORKERS_MAX,
-};
+use crate::limits::{CONNECTIONS_MAX, FILL_THREADS_MAX, PIECE_SIZE_BYTES, WORKERS_MAX};
 use crate::object::BlockSize;
 use crate::site::Sites;
 
@@ -25,9 +22,12 @@ pub use admin::Admin;
 pub use certificates::{Certificate, Certificates};
 pub use changes::{Change, Counts};
 pub use error::{ConfigError, ConfigErrors, Place};
+pub use fill::Fill;
 pub use listeners::{Listener, ListenerKind};
 pub use machine::Machine;
 pub use memory::{Memory, margin_bytes};
+pub use overload::{Client, Overload};
+pub use proxies::Proxies;
 pub use ssd::{
     Admission, EngineChoice, Ssd, state_file_in, usual_index_bytes_of, usual_state_file,
 };
@@ -42,6 +42,7 @@ mod certificates;
 mod changes;
 mod cors;
 mod error;
+mod fill;
 #[doc(hidden)]
 pub mod fuzz;
 mod listeners;
@@ -49,7 +50,9 @@ mod machine;
 mod memory;
 mod names;
 mod origins;
+mod overload;
 pub mod paths;
+mod proxies;
 mod raw;
 mod rules;
 mod setting;
@@ -66,6 +69,8 @@ pub struct Config {
     pub file: String,
     /// Addresses to listen at.
     pub listeners: Vec<Listener>,
+    /// Who says whom he brings.
+    pub proxies: Proxies,
     /// What operators may do.
     pub admin: Admin,
     /// Certificates for https listeners; not empty if there is one.
@@ -100,23 +105,6 @@ pub struct Threads {
     pub fill: usize,
 }
 
-/// How fills go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fill {
-    /// What a run may ask for ahead of its readers.
-    pub window_bytes: u64,
-    /// Until a connection to the origin stands, TLS included.
-    pub connect_timeout: Duration,
-    /// From the request to the response head.
-    pub first_byte_timeout: Duration,
-    /// Between two arrivals of body bytes.
-    pub progress_timeout: Duration,
-    /// Runs at once, of all sites.
-    pub runs_max: usize,
-    /// Further attempts after the first.
-    pub retries: u32,
-}
-
 /// What viewers may cost, in connections and in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -130,6 +118,8 @@ pub struct Limits {
     pub slow_reader: SlowReader,
     /// For running bodies when the appliance stops.
     pub drain_timeout: Duration,
+    /// What is too much.
+    pub overload: Overload,
 }
 
 /// A reader who takes fewer than `bytes` in each `period` is cut off.
@@ -270,13 +260,14 @@ fn read(document: &Section<'_>, machine: &Machine) -> Config {
     Config {
         file: document.source.name.to_owned(),
         listeners,
+        proxies: document.section("proxies", proxies::read),
         admin,
         certificates,
         threads: document.section("threads", |section| threads(section, machine)),
         memory: document.section("memory", |section| memory::read(section, machine, &index)),
         ssd,
         block_size: block_size(document),
-        fill: document.section("fill", fill),
+        fill: document.section("fill", fill::read),
         limits: document.section("limits", limits),
         log: document.section("log", log),
         sites,
@@ -305,21 +296,6 @@ fn block_size(document: &Section<'_>) -> BlockSize {
     })
 }
 
-fn fill(section: &Section<'_>) -> Fill {
-    let timeout = |key, default_seconds| {
-        section.duration(key, Duration::from_secs(default_seconds), TIMEOUTS)
-    };
-    let retries_max = u64::from(FILL_ATTEMPTS_MAX) - 1;
-    Fill {
-        window_bytes: section.bytes("window", 8 << 20, PIECE_SIZE_BYTES..=FILL_WINDOW_BYTES_MAX),
-        connect_timeout: timeout("connect_timeout", 5),
-        first_byte_timeout: timeout("first_byte_timeout", 15),
-        progress_timeout: timeout("progress_timeout", 15),
-        runs_max: section.count("runs", 1_024, 1..=FILL_RUNS_MAX as u64) as usize,
-        retries: section.count("retries", retries_max, 0..=retries_max) as u32,
-    }
-}
-
 fn limits(section: &Section<'_>) -> Limits {
     let timeout = |key, default_seconds| {
         section.duration(key, Duration::from_secs(default_seconds), TIMEOUTS)
@@ -337,6 +313,7 @@ fn limits(section: &Section<'_>) -> Limits {
             Duration::from_secs(30),
             Duration::ZERO..=*TIMEOUTS.end(),
         ),
+        overload: overload::read(section),
     }
 }
 

@@ -8,11 +8,10 @@ use std::time::Duration;
 use http::Method;
 use http::header::{self, HeaderName, HeaderValue};
 
-use crate::limits::{
-    LIVE_ABSENCE_MAX, METHODS_PER_RULE_MAX, PURGE_NETWORKS_MAX, REQUEST_BODY_BYTES_MAX,
-};
+use crate::limits::{LIVE_ABSENCE_MAX, METHODS_PER_RULE_MAX, NETWORKS_MAX, REQUEST_BODY_BYTES_MAX};
+use crate::network::Network;
 use crate::site::{
-    Cmsd, Content, FieldEdits, Foresight, Keep, Lifetimes, Methods, Network, QueryPolicy,
+    Cmsd, Content, FieldEdits, Foresight, Keep, Lifetimes, Methods, Pace, QueryPolicy,
     RequestCacheControl, Rule, ViewerFields,
 };
 
@@ -103,7 +102,19 @@ pub(super) fn policy(section: &Section<'_>, base: &Rule) -> Rule {
             base.foresight,
             &Foresight::ALL.map(|choice| (choice.as_str(), choice)),
         ),
+        pace: section.setting("pace").and_then(|it| pace(&it)).unwrap_or(base.pace),
         cmsd: section.choice("cmsd", base.cmsd, &Cmsd::ALL.map(|to| (to.as_str(), to))),
+    }
+}
+
+fn pace(setting: &Setting<'_>) -> Option<Pace> {
+    match setting.value.as_str() {
+        Some("off") => Some(Pace::Off),
+        Some("cmcd") => Some(Pace::Cmcd),
+        _ => {
+            let expected = "\"off\", \"cmcd\" or a rate such as \"20 Mbit/s\"";
+            setting.bytes_per_second(expected).map(Pace::Bytes)
+        }
     }
 }
 
@@ -141,10 +152,11 @@ fn methods(setting: &Setting<'_>) -> Methods {
     Methods::new(passed)
 }
 
-fn networks(setting: &Setting<'_>) -> Vec<Network> {
+/// Reads a list of networks.
+pub(super) fn networks(setting: &Setting<'_>) -> Vec<Network> {
     let texts = setting.texts();
-    if texts.len() > PURGE_NETWORKS_MAX {
-        setting.fail(format!("has {} networks; at most {PURGE_NETWORKS_MAX}", texts.len()));
+    if texts.len() > NETWORKS_MAX {
+        setting.fail(format!("has {} networks; at most {NETWORKS_MAX}", texts.len()));
     }
     let network = |(setting, text): &(Setting<'_>, &str)| {
         let network = text.parse().ok();

@@ -150,6 +150,17 @@ impl<'a> Setting<'a> {
         self.within(bytes, &range, |bytes| format!("{:?}", units::bytes_text(*bytes)))
     }
 
+    /// A rate, in bytes a second: from a megabit to ten terabits.
+    pub(super) fn bytes_per_second(&self, expected: &str) -> Option<u64> {
+        let Some(bits) = self.value.as_str().and_then(units::parse_bits_per_second) else {
+            self.mismatch(expected);
+            return None;
+        };
+        let bits = self
+            .within(bits, &BITS_PER_SECOND, |bits| format!("{:?}", units::rate_text(bits / 8)))?;
+        Some(bits / 8)
+    }
+
     /// A duration within `range`.
     pub(super) fn duration(&self, range: RangeInclusive<Duration>) -> Option<Duration> {
         let Some(duration) = self.value.as_str().and_then(units::parse_duration) else {
@@ -195,6 +206,9 @@ impl<'a> Setting<'a> {
         Some(value)
     }
 }
+
+/// A megabit to ten terabits.
+const BITS_PER_SECOND: RangeInclusive<u64> = 1_000_000..=10_000_000_000_000;
 
 /// What a value is, in words.
 fn kind(value: &DeValue<'_>) -> String {

@@ -414,7 +414,7 @@ fn meaning(config: &Config) -> String {
     let addresses: Vec<_> = config.listeners.iter().map(|l| (l.kind, l.address)).collect();
     let Config { threads, memory, ssd, block_size, fill, limits, log, sites, .. } = config;
     format!("{addresses:?} {threads:?} {memory:?} {block_size:?} {fill:?} {limits:?} {log:?} ")
-        + &format!("{ssd:?} ")
+        + &format!("{ssd:?} {:?} ", config.proxies)
         + &sites.iter().map(|site| format!("{site:?}")).collect::<String>()
 }
 
@@ -454,6 +454,7 @@ fn the_reference_with_all_its_examples_is_right_and_complete() {
         "sites.response",
         "sites.cors",
         "sites.cmsd",
+        "sites.pace",
         "sites.prefetch",
     ];
     let missing = missing.iter().filter(|name| !both_ways.iter().any(|way| name.starts_with(way)));

@@ -17,6 +17,14 @@ const SIZES: [(&str, u64); 9] = [
     ("B", 1),
 ];
 
+/// Units of rates.
+const RATES: [(&str, u64); 4] = [
+    ("Tbit/s", 1_000_000_000_000),
+    ("Gbit/s", 1_000_000_000),
+    ("Mbit/s", 1_000_000),
+    ("kbit/s", 1_000),
+];
+
 /// Units of time in milliseconds, the largest first; weeks and years are read and never written.
 const TIMES: [(&str, u64); 7] = [
     ("y", 365 * 86_400_000),
@@ -43,6 +51,21 @@ pub fn parse_bytes(text: &str) -> Option<u64> {
 pub fn parse_duration(text: &str) -> Option<Duration> {
     let (number, unit) = split(text)?;
     number.checked_mul(find(&TIMES, unit)?).map(Duration::from_millis)
+}
+
+/// Reads "40 Gbit/s" or "500 kbit/s".
+pub fn parse_bits_per_second(text: &str) -> Option<u64> {
+    let (number, unit) = split(text)?;
+    number.checked_mul(find(&RATES, unit)?)
+}
+
+/// Writes a rate in bits, in the largest unit that leaves a whole number.
+pub fn rate_text(bytes_per_second: u64) -> String {
+    let bits = bytes_per_second.saturating_mul(8);
+    match RATES.iter().find(|(_, factor)| bits > 0 && bits.is_multiple_of(*factor)) {
+        Some((unit, factor)) => format!("{} {unit}", bits / factor),
+        None => format!("{bits} bit/s"),
+    }
 }
 
 /// Reads "1%" to "100%".
@@ -139,6 +162,23 @@ mod tests {
         }
         for wrong in ["", "GiB", "-1", "1.5 GiB", "4  GiB", "4 gib", "16777216 TiB", "4 GiB "] {
             assert_eq!(parse_bytes(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn rates_read_and_written() {
+        for (text, bits) in [
+            ("40 Gbit/s", 40_000_000_000),
+            ("1500 kbit/s", 1_500_000),
+            ("2Tbit/s", 2_000_000_000_000),
+        ] {
+            assert_eq!(parse_bits_per_second(text), Some(bits), "{text}");
+        }
+        assert_eq!(rate_text(5_000_000_000), "40 Gbit/s");
+        assert_eq!(rate_text(187_500), "1500 kbit/s");
+        assert_eq!(rate_text(1), "8 bit/s");
+        for wrong in ["", "40", "40 Gbps", "40 GB/s", "1.5 Gbit/s", "-1 Gbit/s", "Gbit/s"] {
+            assert_eq!(parse_bits_per_second(wrong), None, "{wrong:?}");
         }
     }
 

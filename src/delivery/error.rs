@@ -12,6 +12,7 @@ use crate::fill::error::{BodyFault, FillError};
 use crate::message::head::HeadFault;
 use crate::message::request::RequestError;
 use crate::metrics::labels::Refused;
+use crate::overload::{Reason, Refusal};
 use crate::purge::PurgeError;
 
 /// Why a request is not answered with what it asked for.
@@ -23,6 +24,8 @@ pub enum DeliveryError {
     UnknownHost,
     /// The connection was opened for another host.
     OtherHost,
+    /// There is more to do than can be done.
+    Overload(Refusal),
     /// The request has been here before: an origin leads back to this appliance.
     Loop,
     /// A body came with the request.
@@ -117,6 +120,7 @@ impl DeliveryError {
                 (StatusCode::GATEWAY_TIMEOUT, "it is stale, and the origin does not confirm it")
             }
             DeliveryError::Fill(error) => return fill_verdict(error),
+            DeliveryError::Overload(refusal) => return overload_verdict(refusal),
         };
         Verdict { status, reason, retry_after: None, connection: After::Keep }
     }
@@ -209,6 +213,21 @@ fn fill_verdict(error: &FillError) -> Verdict {
         }
     };
     Verdict { status, reason, retry_after, connection: After::Keep }
+}
+
+fn overload_verdict(refusal: &Refusal) -> Verdict {
+    let retry_after = Some(refusal.retry_after);
+    let (status, reason, connection) = match refusal.reason {
+        // RFC 6585 section 4.
+        Reason::ClientRequests => {
+            (StatusCode::TOO_MANY_REQUESTS, "too many requests from here", After::Keep)
+        }
+        Reason::Miss => (StatusCode::SERVICE_UNAVAILABLE, "too busy to fetch it now", After::Keep),
+        Reason::ClientConnections | Reason::Handshakes | Reason::Lag | Reason::Egress => {
+            (StatusCode::SERVICE_UNAVAILABLE, "too busy for new viewers now", After::Close)
+        }
+    };
+    Verdict { status, reason, retry_after, connection }
 }
 
 fn body_verdict(fault: BodyFault) -> Verdict {

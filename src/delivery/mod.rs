@@ -4,6 +4,7 @@
 //! control, blocks the thread or chooses a status (`error.rs` does). Every request leaves a
 //! record, however it ends.
 
+mod admit;
 mod answer;
 mod body;
 pub mod error;
@@ -33,7 +34,7 @@ use http::request::Parts;
 use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::{Body, Incoming};
 
-use crate::access_log::{AccessLog, Decision, REQUEST_ID_FIELD, RequestId};
+use crate::access_log::{AccessLog, Decision, RequestId};
 use crate::cache::heads::{Heads, Known};
 use crate::cache::ram::Ram;
 use crate::cache::ssd::Ssd;
@@ -43,25 +44,24 @@ use crate::delivery::forward::Passed;
 use crate::delivery::record::{Record, Viewer};
 use crate::delivery::reply::Reply;
 use crate::fill::Filler;
-use crate::fill::client::Ask;
 use crate::fill::error::FillError;
 use crate::memory::{Class, Governor, Use};
 use crate::message::cache_status::{Forwarded, Fwd};
 use crate::message::cmcd::Cmcd;
 use crate::message::cmsd::Dynamic;
 use crate::message::cors;
-use crate::message::live;
+use crate::message::forwarded::Forwarders;
 use crate::message::multirange::RangeSet;
 use crate::message::priority::Priority;
 use crate::message::range::RangeRequest;
 use crate::message::request::{Method, ObjectRequest, host_of};
-use crate::message::response;
 use crate::message::reuse::{RequestControl, Reuse};
 use crate::message::target::normalised_path;
 use crate::metrics::Counters;
 use crate::object::{BlockSize, ObjectKey};
+use crate::overload::Gate;
 use crate::purge::Tokens;
-use crate::server::{ConnectionFacts, Handler, Phase, ServerSettings, Way, leave};
+use crate::server::{ConnectionFacts, Handler, ServerSettings, Way, leave};
 use crate::site::{Cmsd, CurrentSites, Foresight, RequestCacheControl, Site};
 use crate::store::device::Urgency;
 
@@ -79,6 +79,10 @@ pub struct Shared {
     pub filler: Arc<Filler>,
     /// Who bears it may purge.
     pub token: Arc<ArcSwapOption<Tokens>>,
+    /// Who is believed when he says for whom he asks.
+    pub forwarders: Arc<ArcSwap<Forwarders>>,
+    /// Who is let in.
+    pub gate: Arc<Gate>,
     /// Every slice is reserved here.
     pub governor: Arc<Governor>,
     /// The size of a block.
@@ -123,6 +127,7 @@ impl Handler for Delivery {
                 false => Urgency::Viewer,
             },
             cmcd,
+            client: shared.forwarders.load().client(connection.viewer.ip(), &parts.headers),
             reserved: shared.governor.try_reserve(Use::Requests, Class::Miss, request_bytes),
             parts,
             connection: connection.clone(),
@@ -134,18 +139,19 @@ impl Handler for Delivery {
         let (log, counters) = (shared.log.clone(), shared.counters.clone());
         let mut record = Record::new(viewer.clone(), log, counters, Instant::now());
         record.told();
-        let answered = match viewer.parts.method {
-            _ if connection.phase.get() == Phase::Refusing => {
+        let answered = match (self.admit(&viewer), &viewer.parts.method) {
+            (Err(refusal), _) => {
+                record.host = host_of(&viewer.parts).map(Cow::into_owned).unwrap_or_default();
                 leave(body, viewer.parts.version);
-                Err(DeliveryError::TurnedAway)
+                Err(refusal)
             }
-            http::Method::GET | http::Method::HEAD => {
+            (Ok(()), &http::Method::GET | &http::Method::HEAD) => {
                 let answered = self.deliver(&viewer, &body, &mut record).await;
                 leave(body, viewer.parts.version);
                 answered.map(Done::Object)
             }
             // Boxed: these are few, and most requests need no room for them.
-            _ => Box::pin(self.act(&viewer, body, &mut record)).await,
+            (Ok(()), _) => Box::pin(self.act(&viewer, body, &mut record)).await,
         };
         let (cors, cmsd) = (record.cors.take(), record.cmsd);
         if matches!(answered, Ok(Done::Object(_)))
@@ -290,7 +296,10 @@ impl Delivery {
                 },
                 Known::Nothing => transaction.open(None, Fwd::UriMiss).await?,
                 Known::OtherVariants => transaction.open(None, Fwd::VaryMiss).await?,
-                Known::Uncacheable => break,
+                Known::Uncacheable => {
+                    self.shared.gate.admit_miss().map_err(DeliveryError::Overload)?;
+                    break;
+                }
             };
             match attempt {
                 Attempt::Answered(reply) => {
@@ -356,6 +365,7 @@ impl Delivery {
         let (site, rule) = site.ok_or(DeliveryError::UnknownHost)?;
         (record.cmsd, record.foresight) = (rule.cmsd, rule.foresight);
         viewer.tell(|| Decision::of("rule", rule.pattern.to_string()).because(site.name.clone()));
+        viewer.pace(rule.pace);
         let key = ObjectKey::new(site.id, &request.target(&rule.query, rule.content));
         let control = match rule.request_cache_control {
             RequestCacheControl::Honour => RequestControl::of(&parts.headers),
@@ -373,24 +383,6 @@ impl Delivery {
             has_authorization: request.has_authorization,
             control,
         })
-    }
-}
-
-impl Shared {
-    /// The request upstream for what a viewer asks: his fields end to end, edited by the rule.
-    fn ask(&self, viewer: &Viewer, site: &Arc<Site>, key: &ObjectKey) -> Ask {
-        let rule = site.rule_for(key.path());
-        let mut fields = response::forwarded_request_fields(&viewer.parts.headers, rule);
-        rule.request.apply_to(&mut fields);
-        fields.insert(REQUEST_ID_FIELD, viewer.request_id.to_header_value());
-        Ask {
-            site: site.clone(),
-            method: http::Method::GET,
-            target: Arc::from(key.target()),
-            fields,
-            conditions: Vec::new(),
-            hold: live::hold(rule, key.target()),
-        }
     }
 }
 

@@ -36,7 +36,7 @@ impl Delivery {
         if networks.is_empty() {
             return Err(DeliveryError::Request(RequestError::MethodRefused));
         }
-        let from = viewer.connection.viewer.ip();
+        let from = viewer.client;
         let bears = self
             .shared
             .token

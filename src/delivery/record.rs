@@ -3,6 +3,7 @@
 //! Written when it is dropped, so that every request leaves its line, however it ends.
 
 use std::cell::Cell;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -33,6 +34,8 @@ pub struct Viewer {
     pub parts: Parts,
     /// Its connection.
     pub connection: Rc<ConnectionFacts>,
+    /// Who asks, through proxies that are believed.
+    pub client: IpAddr,
     /// Its number, sent to origins too.
     pub request_id: RequestId,
     /// When its head had been read.
@@ -263,7 +266,7 @@ impl Drop for Record {
         let entry = Entry {
             time: *time,
             request_id: *request_id,
-            client: connection.viewer.ip(),
+            client: self.viewer.client,
             site: self.site.as_ref().map(|site| site.name.as_str()),
             method: parts.method.as_str(),
             host: &self.host,

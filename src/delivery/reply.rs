@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::header::{
@@ -138,7 +138,8 @@ pub(super) fn refusal(
         _ => {}
     }
     if let Some(after) = verdict.retry_after {
-        fields.insert(RETRY_AFTER, HeaderValue::from(after.max(Duration::from_secs(1)).as_secs()));
+        let seconds = after.as_secs_f64().ceil().max(1.0) as u64;
+        fields.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     if verdict.connection == After::Close && viewer.parts.version <= Version::HTTP_11 {
         fields.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -212,6 +213,8 @@ thread_local! {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

@@ -10,22 +10,46 @@ use http::header::{
 };
 use tokio::time::{sleep, timeout};
 
-use crate::access_log::Decision;
+use crate::access_log::{Decision, REQUEST_ID_FIELD};
 use crate::cache::heads::{Head, Known};
 use crate::cache::ssd::{Asks, Recalled};
 use crate::delivery::answer::covers;
 use crate::delivery::error::DeliveryError;
 use crate::delivery::kept::ASK_AGAIN;
+use crate::delivery::record::Viewer;
 use crate::delivery::reply::Reply;
-use crate::delivery::{Attempt, Found, Resort, Transaction};
+use crate::delivery::{Attempt, Found, Resort, Shared, Transaction};
+use crate::fill::client::Ask;
 use crate::fill::error::FillError;
 use crate::fill::run::{Reader, Sharing};
 use crate::fill::{Opened, Place, Wanted};
 use crate::limits::PIECE_SIZE_BYTES;
 use crate::message::cache_status::{Forwarded, Fwd};
+use crate::message::live;
 use crate::message::range::RangeRequest;
+use crate::message::response;
 use crate::message::reuse::Reuse;
 use crate::metrics::labels::Lookup;
+use crate::object::ObjectKey;
+use crate::site::Site;
+
+impl Shared {
+    /// The request upstream for what a viewer asks: his fields end to end, edited by the rule.
+    pub(super) fn ask(&self, viewer: &Viewer, site: &Arc<Site>, key: &ObjectKey) -> Ask {
+        let rule = site.rule_for(key.path());
+        let mut fields = response::forwarded_request_fields(&viewer.parts.headers, rule);
+        rule.request.apply_to(&mut fields);
+        fields.insert(REQUEST_ID_FIELD, viewer.request_id.to_header_value());
+        Ask {
+            site: site.clone(),
+            method: http::Method::GET,
+            target: Arc::from(key.target()),
+            fields,
+            conditions: Vec::new(),
+            hold: live::hold(rule, key.target()),
+        }
+    }
+}
 
 impl Transaction<'_> {
     /// What is known of the object, in ram or else on a volume.
@@ -88,6 +112,9 @@ impl Transaction<'_> {
         stale: Option<Arc<Head>>,
         reason: Fwd,
     ) -> Result<Attempt, DeliveryError> {
+        if !self.shared.filler.openings.are_asked(&self.asked.key) {
+            self.shared.gate.admit_miss().map_err(DeliveryError::Overload)?;
+        }
         let wanted = self.wanted(stale.clone())?;
         self.viewer.tell(|| Decision::of("origin", "is to be asked").because(reason.as_str()));
         let asking = self.shared.filler.open(wanted);

@@ -45,7 +45,7 @@ impl Filler {
         let of_all = self.prefetches.clone().try_acquire_owned();
         let of_all = of_all.map_err(|_| NotForeseen::Limited)?;
         let room = self.governor.try_reserve(Use::Fill, Class::Prefetch, self.window_bytes);
-        if room.is_none() || self.runs_allowed.available_permits() == 0 {
+        if room.is_none() || self.turns.are_taken() {
             return Err(NotForeseen::Busy);
         }
         of_viewer.fetch_add(1, Ordering::Relaxed);

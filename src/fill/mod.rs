@@ -15,6 +15,7 @@ mod opening;
 mod place;
 mod pump;
 pub mod run;
+mod turns;
 mod wanted;
 
 use std::sync::Arc;
@@ -43,6 +44,7 @@ use self::collapse::{Joined, Made, Opening, Openings, Runs};
 use self::error::FillError;
 use self::opening::{Close, wait};
 use self::run::{Bounds, Reader, Run, Sharing};
+pub use self::turns::Turns;
 pub use self::wanted::Wanted;
 
 /// Brings objects and their missing pieces; one for the process.
@@ -66,7 +68,7 @@ pub struct Filler {
     /// How far a run may be ahead of its readers, in bytes.
     pub window_bytes: u64,
     /// Runs at once.
-    pub runs_allowed: Arc<Semaphore>,
+    pub turns: Arc<Turns>,
     /// Objects brought ahead of who wants them, at once.
     pub prefetches: Arc<Semaphore>,
     /// Numbers for new versions.
@@ -370,9 +372,9 @@ impl Filler {
 
     /// Asks for a run's bytes and writes them.
     async fn bring(self: Arc<Self>, run: Arc<Run>, ask: Ask, class: Class) {
-        let allowed = self.runs_allowed.clone().acquire_owned();
-        match tokio::time::timeout(self.client.patience().first_byte, allowed).await {
-            Ok(_allowed) => pump::pump(self, run, None, ask, class).await,
+        let turn = self.turns.take(run.key.site());
+        match tokio::time::timeout(self.client.patience().first_byte, turn).await {
+            Ok(_turn) => pump::pump(self, run, None, ask, class).await,
             Err(_) => pump::give_up(self, run, FillError::Overload { what: "fill run" }),
         }
     }

@@ -43,21 +43,21 @@ impl Filler {
         rounded: Sharing,
         close: Option<Close>,
     ) {
-        let allowed = self.runs_allowed.clone().acquire_owned();
+        let turn = self.turns.take(wanted.key.site());
         let patience = self.client.patience().first_byte;
-        let (opened, job, _allowed) = match tokio::time::timeout(patience, allowed).await {
+        let (opened, job, _turn) = match tokio::time::timeout(patience, turn).await {
             Err(_) => {
                 let error = FillError::Overload { what: "fill run" };
                 (Opened::Failed(Arc::new(error)), None, None)
             }
-            Ok(allowed) => match self.open_once(&mut wanted, rounded).await {
-                Ok((opened, job)) => (opened, job, Some(allowed)),
+            Ok(turn) => match self.open_once(&mut wanted, rounded).await {
+                Ok((opened, job)) => (opened, job, Some(turn)),
                 Err(error) => {
                     self.count_error(wanted.key.site(), &error);
                     let stale = wanted.instead_of_failing().filter(|_| error.is_failure());
                     let failed = || Opened::Failed(Arc::new(error));
                     let opened = stale.map_or_else(failed, |head| rested(head, None));
-                    (opened, None, Some(allowed))
+                    (opened, None, Some(turn))
                 }
             },
         };

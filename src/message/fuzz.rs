@@ -4,22 +4,25 @@
 
 mod origins;
 
+use std::net::IpAddr;
 use std::time::{Duration, UNIX_EPOCH};
 
 use http::header::{
-    CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_RANGE, VIA,
+    CACHE_CONTROL, CONTENT_TYPE, FORWARDED, HeaderMap, HeaderName, HeaderValue, IF_RANGE, VIA,
 };
 use http::{Request, StatusCode, Uri, Version};
 
-use crate::limits::RANGES_ANSWERED_MAX;
+use crate::limits::{PROXY_HEADER_BYTES_MAX, RANGES_ANSWERED_MAX};
 use crate::message::cache_control::CacheControl;
 use crate::message::cmcd::{Cmcd, NEXT_MAX, Told};
 use crate::message::conditional::{EntityTag, Validator, Verdict, evaluate, if_range_holds};
 use crate::message::digest::CONTENT_DIGEST;
+use crate::message::forwarded::Forwarders;
 use crate::message::freshness::{Assessment, Exchange, Freshness, assess};
 use crate::message::head::{self, Kind};
 use crate::message::live;
 use crate::message::multirange::{Multipart, RangeSet, Resolved};
+use crate::message::proxy_protocol::{self, Brought, START_BYTES};
 use crate::message::range::{ContentRange, RangeRequest};
 use crate::message::request::ObjectRequest;
 use crate::message::response::{self, Stored};
@@ -27,6 +30,7 @@ use crate::message::reuse::{RequestControl, Reuse, judge};
 use crate::message::target::{canonical_query, host_and_port, normalised_path, told_by_player};
 use crate::message::vary::{VariantKey, Vary};
 use crate::message::via::Via;
+use crate::network::Network;
 use crate::site::{Content, Lifetimes, QueryPolicy, Rule};
 
 pub use origins::{multipart, origin_head, targeted};
@@ -327,6 +331,51 @@ pub fn via(bytes: &[u8]) {
     assert!(us.has_passed(&headers));
 }
 
+/// A header is as long as its start says, and brings somebody or is refused; a bit more or less of
+/// it is none.
+pub fn proxy_protocol(bytes: &[u8]) {
+    let Some(start) = bytes.first_chunk() else { return };
+    let Ok(length) = proxy_protocol::length_bytes(start) else {
+        return assert!(proxy_protocol::read(bytes).is_err());
+    };
+    assert!((START_BYTES..=PROXY_HEADER_BYTES_MAX).contains(&length));
+    let header = bytes.get(..length);
+    let brought = header.map(proxy_protocol::read);
+    if let Some(Ok(Brought::Viewer(viewer))) = brought {
+        assert_eq!(viewer.ip(), viewer.ip().to_canonical());
+    }
+    if bytes.len() != length {
+        assert!(proxy_protocol::read(bytes).is_err());
+    }
+}
+
+/// Lines of a field: whom it names was written there, or is who says it; who is not believed
+/// changes nothing.
+pub fn forwarded(bytes: &[u8]) {
+    let networks: Vec<Network> = vec!["10.0.0.0/8".parse().expect("a network is one")];
+    let peers = ["10.0.0.1", "192.0.2.1"].map(|peer| peer.parse().expect("an address is one"));
+    for field in [FORWARDED, HeaderName::from_static("x-forwarded-for")] {
+        let mut headers = HeaderMap::new();
+        for line in bytes.split(|byte| *byte == b'\n').take(100) {
+            if let Ok(line) = HeaderValue::from_bytes(line) {
+                headers.append(&field, line);
+            }
+        }
+        let forwarders = Forwarders { networks: networks.clone(), field };
+        let [known, stranger] = peers.map(|peer: IpAddr| forwarders.client(peer, &headers));
+        assert_eq!(stranger, peers[1]);
+        assert_eq!(known, known.to_canonical());
+        // He is still the one when another proxy that is believed passes it on.
+        let said = match forwarders.field == FORWARDED {
+            true => "for=10.0.0.1".to_owned(),
+            false => "10.0.0.1".to_owned(),
+        };
+        headers.append(&forwarders.field, HeaderValue::from_str(&said).expect("it is plain"));
+        let again = forwarders.client("10.0.0.2".parse().expect("an address is one"), &headers);
+        assert!(again == known || bytes.iter().filter(|byte| **byte == b',').count() > 8);
+    }
+}
+
 /// Lines of `name: value`; what is no field is skipped.
 fn headers_of(bytes: &[u8]) -> HeaderMap {
     let mut headers = HeaderMap::new();
@@ -359,7 +408,9 @@ mod tests {
 
     type Target = (&'static str, fn(&[u8]));
 
-    const TARGETS: [Target; 14] = [
+    const TARGETS: [Target; 16] = [
+        ("proxy_protocol", proxy_protocol),
+        ("forwarded", forwarded),
         ("targeted", targeted),
         ("request_cache_control", request_cache_control),
         ("origin_head", origin_head),

@@ -12,6 +12,7 @@ pub mod cmsd;
 pub mod conditional;
 pub mod cors;
 pub mod digest;
+pub mod forwarded;
 pub mod freshness;
 #[doc(hidden)]
 pub mod fuzz;
@@ -21,6 +22,7 @@ pub mod live;
 pub mod multirange;
 pub mod passed;
 pub mod priority;
+pub mod proxy_protocol;
 pub mod range;
 pub mod recorded;
 pub mod request;

@@ -8,6 +8,8 @@ use prometheus::proto;
 
 use super::counters::{BUCKETS_US, BUFFER_MS, Counters, Durations, Levels, THROUGHPUT_KBPS, Tally};
 use super::labels::{Labels, Wait};
+#[cfg(test)]
+use super::overload;
 
 /// Whether a series only ever grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,15 +35,15 @@ pub struct Series {
     pub label: Option<&'static str>,
 }
 
-const fn counter(name: &'static str, help: &'static str) -> Series {
+pub(super) const fn counter(name: &'static str, help: &'static str) -> Series {
     Series { name, help, kind: Kind::Counter, label: None }
 }
 
-const fn gauge(name: &'static str, help: &'static str) -> Series {
+pub(super) const fn gauge(name: &'static str, help: &'static str) -> Series {
     Series { name, help, kind: Kind::Gauge, label: None }
 }
 
-const fn labelled(label: &'static str, series: Series) -> Series {
+pub(super) const fn labelled(label: &'static str, series: Series) -> Series {
     Series { label: Some(label), ..series }
 }
 
@@ -264,9 +266,17 @@ pub(super) fn family(series: Series, metrics: Vec<proto::Metric>) -> proto::Metr
 
 /// One series of a counter or gauge.
 pub(super) fn value(series: Series, labels: &[(&str, &str)], value: u64) -> proto::Metric {
-    let mut metric = proto::Metric::from_label(pairs(labels));
     // Exact up to 2^53: nine petabytes.
-    let value = value as f64;
+    metric(series, labels, value as f64)
+}
+
+/// One series of shares.
+pub(super) fn share(series: Series, labels: &[(&str, &str)], thousandths: u32) -> proto::Metric {
+    metric(series, labels, f64::from(thousandths) / 1_000.0)
+}
+
+fn metric(series: Series, labels: &[(&str, &str)], value: f64) -> proto::Metric {
+    let mut metric = proto::Metric::from_label(pairs(labels));
     if series.kind == Kind::Counter {
         let mut counter = proto::Counter::default();
         counter.set_value(value);
@@ -369,6 +379,12 @@ pub(super) const READ_AT_SCRAPE: &[Series] = &[
     CONNECTIONS_ACCEPTED,
     CONNECTIONS_REFUSED,
     CONNECTIONS_CLOSED,
+    overload::PROXY_HEADERS,
+    overload::REFUSALS,
+    overload::PRESSURE,
+    overload::EGRESS_NEAR,
+    overload::EGRESS_MAX,
+    overload::CLIENTS_UNCOUNTED,
     CONNECTIONS_WRITTEN,
     ACCEPT_ERRORS,
     HANDSHAKES,

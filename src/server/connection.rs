@@ -7,6 +7,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd as _;
 use std::pin::pin;
 use std::rc::Rc;
@@ -35,9 +36,12 @@ use super::activity::Activity;
 use super::guard::{Guarded, note_refusal};
 use super::listener::{Accepted, canonical};
 use super::outgoing::{OpenRequest, Outgoing};
+use super::proxy;
 use super::transport::Socket;
 use super::watch::Watch;
-use super::{BodyRead, ConnectionFacts, Handler, Phase, Protocol, ServerContext, Tls, TlsFacts};
+use super::{
+    BodyRead, ConnectionFacts, Handler, Phase, Protocol, ProxyHeader, ServerContext, Tls, TlsFacts,
+};
 use crate::limits;
 
 /// What the connections of one [`super::serve`] share.
@@ -96,10 +100,13 @@ fn http2_builder(executor: LocalExecutor) -> http2::Builder<LocalExecutor> {
 
 /// Serves one connection to its end.
 pub(super) async fn run<H: Handler>(server: Rc<Server<H>>, accepted: Accepted) {
-    let Accepted { stream, viewer, ticket: _ticket } = accepted;
-    let Ok(stream) = TcpStream::from_std(stream) else { return };
+    let Accepted { stream, viewer: peer, ticket: _ticket } = accepted;
+    let Ok(mut stream) = TcpStream::from_std(stream) else { return };
     // A viewer who has gone has left no address behind; there is nobody to serve.
     let Ok(local) = stream.local_addr() else { return };
+    let Some(viewer) = viewer_of(&server, &mut stream, peer).await else { return };
+    let gate = &server.context.gate;
+    let Ok(_place) = gate.connect(viewer.ip()) else { return };
     let socket = stream.as_raw_fd();
     let facts = |protocol, tls| {
         let (id, local) = (NEXT_ID.fetch_add(1, Ordering::Relaxed), canonical(local));
@@ -111,8 +118,10 @@ pub(super) async fn run<H: Handler>(server: Rc<Server<H>>, accepted: Accepted) {
             tls,
             pace: 0.into(),
             ahead: Arc::default(),
+            is_let_in: false.into(),
             cut: None.into(),
             phase: Phase::Serving.into(),
+            sends_at_most: u64::MAX.into(),
             socket: Some(socket),
         })
     };
@@ -121,6 +130,9 @@ pub(super) async fn run<H: Handler>(server: Rc<Server<H>>, accepted: Accepted) {
     let counts = Arc::clone(&server.context.counts);
     match &server.tls {
         Some(tls) => {
+            if gate.admit_handshake(Instant::now().into_std()).is_err() {
+                return;
+            }
             let socket = Socket::new(stream, Rc::clone(&activity), counts);
             let Some((stream, protocol, tls)) = shake_hands(&server, tls, socket).await else {
                 return;
@@ -133,6 +145,21 @@ pub(super) async fn run<H: Handler>(server: Rc<Server<H>>, accepted: Accepted) {
             speak(&server, socket, &facts(protocol, None), activity).await;
         }
     }
+}
+
+/// Who the viewer is, where a load balancer may bring him.
+async fn viewer_of<H>(
+    server: &Server<H>,
+    stream: &mut TcpStream,
+    peer: SocketAddr,
+) -> Option<SocketAddr> {
+    let (settings, counts) = (server.context.settings.load_full(), &server.context.counts);
+    let asked = proxy::viewer_of(stream, peer, &settings, counts);
+    let told = within(server.context.phases.subscribe(), settings.header_timeout, asked).await;
+    if told.is_none() {
+        counts.began_with(ProxyHeader::Late);
+    }
+    told?
 }
 
 type TlsSocket = tokio_rustls::server::TlsStream<Socket<TcpStream>>;

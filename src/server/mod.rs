@@ -11,6 +11,7 @@ mod guard;
 mod listener;
 mod outgoing;
 mod phase;
+mod proxy;
 mod systemd;
 mod tls;
 mod transport;
@@ -26,7 +27,7 @@ use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -38,9 +39,13 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 
+use crate::network::Network;
+use crate::overload::Gate;
+
 pub use connection::leave;
 pub use listener::{HandedOver, Inbox, ReusePort, Source, bind, bind_group, hand_over, inbox};
 pub use phase::{Phase, Phases, Stop};
+pub use proxy::ProxyHeader;
 pub use systemd::{ListenerName, PassedSocket, PassedSocketError, take_passed_sockets};
 pub use tls::{Choose, Tls};
 
@@ -85,10 +90,14 @@ pub struct ConnectionFacts {
     pub pace: Cell<u32>,
     /// What the handler does ahead for this viewer: its own count, 0 at first.
     pub ahead: Arc<AtomicU32>,
+    /// Whether a request of it was let in: the handler's own memory, false at first.
+    pub is_let_in: Cell<bool>,
     /// Why we cut it off, if we did: told before its bodies are dropped.
     pub cut: Cell<Option<Cut>>,
     /// What is wanted of it.
     pub phase: Cell<Phase>,
+    /// How fast the kernel sends at most, as it was told.
+    sends_at_most: Cell<u64>,
     /// To ask the kernel about, as long as a request of it is answered.
     socket: Option<RawFd>,
 }
@@ -98,6 +107,17 @@ impl ConnectionFacts {
     /// is gone before the socket is.
     pub fn way(&self) -> Option<Way> {
         self.socket.and_then(transport::way)
+    }
+
+    /// Has the kernel send no more than so many bytes in a second from now on, or as fast as it
+    /// goes. HTTP/1 alone: streams of HTTP/2 are of several minds. For a handler alone.
+    pub fn send_at_most(&self, bytes_per_second: Option<u64>) {
+        let bytes = bytes_per_second.unwrap_or(u64::MAX);
+        if let (Some(socket), Protocol::Http1) = (self.socket, self.protocol)
+            && self.sends_at_most.replace(bytes) != bytes
+        {
+            transport::send_at_most(socket, bytes);
+        }
     }
 }
 
@@ -164,7 +184,7 @@ pub struct TlsFacts {
     pub server_name: Option<String>,
 }
 
-/// The limits in time of a connection.
+/// The limits in time of a connection, and whom it may be of.
 #[derive(Clone, Debug)]
 pub struct ServerSettings {
     /// From the first byte of a request head to its last; from the start of the connection for the
@@ -180,6 +200,8 @@ pub struct ServerSettings {
     pub slow_reader_period: Duration,
     /// How long running responses may go on after a drain began.
     pub drain_timeout: Duration,
+    /// Load balancers whose connections begin with whom they bring.
+    pub proxy_protocol: Vec<Network>,
 }
 
 /// What a worker's connections did; written by one thread, read by anyone.
@@ -207,12 +229,19 @@ pub struct ConnectionCounts {
     pub abandoned: AtomicU64,
     /// Accepts that failed for want of descriptors or memory.
     pub accept_errors: AtomicU64,
+    /// How connections from load balancers began, in the order of [`ProxyHeader::ALL`].
+    pub proxy_headers: [AtomicU64; ProxyHeader::ALL.len()],
     /// Bytes written to sockets: heads, bodies and TLS records.
     pub bytes_written: AtomicU64,
 }
 
+impl ConnectionCounts {
+    fn began_with(&self, header: ProxyHeader) {
+        self.proxy_headers[header as usize].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// What all listeners of a worker share.
-#[derive(Debug)]
 pub struct ServerContext {
     /// The limits in time; a connection keeps those it began with.
     pub settings: Arc<ArcSwap<ServerSettings>>,
@@ -222,6 +251,8 @@ pub struct ServerContext {
     pub counts: Arc<ConnectionCounts>,
     /// What is wanted of connections.
     pub phases: Phases,
+    /// Who is let in; the worker's own.
+    pub gate: Arc<Gate>,
 }
 
 /// Accepts and serves connections until it is to stop, and returns when all of them are done.

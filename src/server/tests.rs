@@ -32,6 +32,7 @@ use super::connection::speak;
 use super::tls::provider;
 use super::transport::{Socket, Stream};
 use super::*;
+use crate::overload::{Overload, Settings};
 
 fn on_a_worker(test: impl Future<Output = ()>) {
     let worker = LocalRuntime::new().unwrap();
@@ -161,6 +162,7 @@ impl Default for ServerSettings {
             slow_reader_bytes: 32 << 10,
             slow_reader_period: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(30),
+            proxy_protocol: Vec::new(),
         }
     }
 }
@@ -187,8 +189,9 @@ impl Setup {
 
 fn context(settings: ServerSettings, permits: Arc<Semaphore>) -> Arc<ServerContext> {
     let settings = Arc::new(ArcSwap::from_pointee(settings));
-    let (counts, phases) = (Arc::default(), Phases::default());
-    Arc::new(ServerContext { settings, permits, counts, phases })
+    let shared = Overload::new(Settings::default(), Instant::now().into_std());
+    let (gate, phases) = (Arc::new(Gate::new(shared)), Phases::default());
+    Arc::new(ServerContext { settings, permits, counts: Arc::default(), phases, gate })
 }
 
 impl Running {
@@ -527,8 +530,10 @@ fn facts(protocol: Protocol) -> Rc<ConnectionFacts> {
         tls: None,
         pace: Cell::new(0),
         ahead: Arc::default(),
+        is_let_in: Cell::new(false),
         cut: Cell::new(None),
         phase: Cell::default(),
+        sends_at_most: Cell::new(u64::MAX),
         socket: None,
     })
 }

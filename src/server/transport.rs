@@ -4,7 +4,7 @@
 //! Under TLS it lies below the records. It holds no bytes of its own: what hyper (or rustls) hands
 //! it goes to the kernel from where it lies.
 
-// One system call that no safe interface offers: what a viewer has not confirmed.
+// System calls that no safe interface offers: what a viewer has not confirmed, how fast he is sent.
 #![allow(unsafe_code)]
 
 use std::io::{self, IoSlice};
@@ -68,6 +68,18 @@ pub(super) fn way(socket: RawFd) -> Option<Way> {
     let round_trip = Duration::from_micros(info.tcpi_rtt.into());
     let window_bytes = u64::from(info.tcpi_snd_cwnd) * u64::from(info.tcpi_snd_mss);
     (asked == 0 && !round_trip.is_zero()).then_some(Way { round_trip, window_bytes })
+}
+
+/// Has the kernel spread what it sends evenly, with no more than so many bytes in a second; all
+/// ones: as fast as it goes. Where it cannot be, nothing changes.
+pub(super) fn send_at_most(socket: RawFd, bytes_per_second: u64) {
+    let length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the kernel reads `length` bytes where we say, which is how many there are; the
+    // pointer outlives the call, and nothing else changes, whatever the descriptor is.
+    unsafe {
+        let from = (&raw const bytes_per_second).cast();
+        libc::setsockopt(socket, libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE, from, length);
+    }
 }
 
 /// Sets what every accepted socket inherits from its listener (Linux copies these with the socket).

@@ -1,4 +1,5 @@
-//! What is done for players beside answering them: what they are told, what is brought ahead.
+//! What is done for players beside answering them: what they are told, what is brought ahead, how
+//! fast they are sent it.
 
 /// To whom `CMSD-Dynamic` is sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,6 +25,18 @@ impl Cmsd {
             Cmsd::All => "all",
         }
     }
+}
+
+/// How fast the bytes of a connection go at most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pace {
+    /// As fast as the way to the viewer bears.
+    #[default]
+    Off,
+    /// So many bytes in a second.
+    Bytes(u64),
+    /// As the player asks (CMCD `rtp`); who does not, as fast as it goes.
+    Cmcd,
 }
 
 /// What is brought before anybody asks for it.

@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 
 use crate::appliance::{LeftOut, connections_affordable};
 use crate::config::{AccessLogTarget, Config, Ssd, SsdVolume};
+use crate::network::Network;
 use crate::site::{
-    CorsOrigins, FieldEdits, Origin, QueryPolicy, Redirects, Rule, Site, ViewerFields,
+    CorsOrigins, FieldEdits, Origin, Pace, QueryPolicy, Redirects, Rule, Site, ViewerFields,
 };
 
 /// All of it.
@@ -24,6 +25,11 @@ pub(super) fn config(config: &Config, left_out: &[LeftOut]) -> Value {
             "kind": listener.kind.name(),
             "address": listener.address.to_string(),
         })).collect::<Vec<_>>(),
+        "proxies": {
+            "proxy_protocol": words(&config.proxies.proxy_protocol),
+            "forwarded": words(&config.proxies.forwarded),
+            "forwarded_field": config.proxies.forwarded_field.as_str(),
+        },
         "certificates": config.certificates.iter().map(|certificate| json!({
             "cert": certificate.path.display().to_string(),
             "names": certificate.names,
@@ -50,6 +56,15 @@ pub(super) fn config(config: &Config, left_out: &[LeftOut]) -> Value {
                 "period": millis(limits.slow_reader.period),
             },
             "drain_timeout": millis(limits.drain_timeout),
+            "lag": millis(limits.overload.lag),
+            "egress": limits.overload.egress_bytes,
+            "handshakes": limits.overload.handshakes,
+            "client": {
+                "connections": limits.overload.client.connections,
+                "requests": limits.overload.client.requests,
+                "bits_v4": limits.overload.client.bits_v4,
+                "bits_v6": limits.overload.client.bits_v6,
+            },
         },
         "log": {
             "access": match &log.access {
@@ -136,13 +151,18 @@ pub(super) fn rule(rule: &Rule) -> Value {
         },
         "methods": rule.methods.names().collect::<Vec<_>>(),
         "request_body_bytes": rule.request_body_bytes_max,
-        "purge_from": rule.purge_from.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "purge_from": words(&rule.purge_from),
         "request_cache_control": rule.request_cache_control.as_str(),
         "content": rule.content.as_str(),
         "keep": rule.keep.as_str(),
         "request": request(rule),
         "response": edits(&rule.response),
         "cmsd": rule.cmsd.as_str(),
+        "pace": match rule.pace {
+            Pace::Off => json!("off"),
+            Pace::Cmcd => json!("cmcd"),
+            Pace::Bytes(bytes) => json!(bytes),
+        },
         "prefetch": rule.foresight.as_str(),
         "cors": rule.cors.as_ref().map(|cors| json!({
             "origins": match &cors.origins {
@@ -163,6 +183,10 @@ fn request(rule: &Rule) -> Value {
         request["only"] = json!(names.iter().map(HeaderName::as_str).collect::<Vec<_>>());
     }
     request
+}
+
+fn words(networks: &[Network]) -> Vec<String> {
+    networks.iter().map(ToString::to_string).collect()
 }
 
 fn edits(edits: &FieldEdits) -> Value {

@@ -6,12 +6,14 @@ use std::time::Duration;
 use http::header::{HeaderName, HeaderValue};
 
 use crate::appliance::{LeftOut, connections_affordable};
-use crate::config::units::{bytes_about, bytes_text, duration_text};
-use crate::config::{AccessLogTarget, Certificate, Config, Limits, ListenerKind, Log, SsdVolume};
+use crate::config::units::{bytes_about, bytes_text, duration_text, rate_text};
+use crate::config::{
+    AccessLogTarget, Certificate, Config, Limits, ListenerKind, Log, Overload, Proxies, SsdVolume,
+};
 use crate::limits::INDEX_ENTRY_BYTES;
 use crate::site::{
-    Cmsd, Content, CorsOrigins, FieldEdits, Foresight, Lifetimes, Methods, Origin, QueryPolicy,
-    Redirects, RequestCacheControl, Rule, Site, ViewerFields,
+    Cmsd, Content, CorsOrigins, FieldEdits, Foresight, Lifetimes, Methods, Origin, Pace,
+    QueryPolicy, Redirects, RequestCacheControl, Rule, Site, ViewerFields,
 };
 
 /// The width of the names.
@@ -26,6 +28,7 @@ pub(super) fn config(config: &Config, left_out: &[LeftOut]) -> String {
     };
     let mut text = format!("{} is right{but}\n", config.file);
     section(&mut text, "listeners", &listeners(config));
+    section(&mut text, "proxies", &proxies(&config.proxies));
     section(&mut text, "certificates", &certificates(config));
     section(&mut text, "resources", &resources(config));
     section(&mut text, "ssd", &ssd(config, left_out));
@@ -67,6 +70,19 @@ fn listeners(config: &Config) -> Vec<(&'static str, String)> {
     };
     let lines = kinds.map(|kind| (kind.name(), addresses(kind)));
     lines.into_iter().filter(|(_, addresses)| !addresses.is_empty()).collect()
+}
+
+fn proxies(proxies: &Proxies) -> Vec<(&'static str, String)> {
+    let mut lines = Vec::new();
+    if !proxies.proxy_protocol.is_empty() {
+        let networks = join(proxies.proxy_protocol.iter().map(ToString::to_string));
+        lines.push(("header", format!("PROXY protocol version 2, from {networks}")));
+    }
+    if !proxies.forwarded.is_empty() {
+        let networks = join(proxies.forwarded.iter().map(ToString::to_string));
+        lines.push(("field", format!("{}, from {networks}", proxies.forwarded_field)));
+    }
+    lines
 }
 
 fn certificates(config: &Config) -> Vec<(&'static str, String)> {
@@ -164,7 +180,7 @@ fn limits(limits: &Limits, affordable: usize) -> Vec<(&'static str, String)> {
         }
         max => max.to_string(),
     };
-    vec![
+    let mut lines = vec![
         ("connections", connections),
         (
             "timeouts",
@@ -179,7 +195,26 @@ fn limits(limits: &Limits, affordable: usize) -> Vec<(&'static str, String)> {
             "slow reader",
             format!("cut off below {} in {}", bytes_text(slow.bytes), duration_text(slow.period)),
         ),
-    ]
+    ];
+    lines.extend(overload(&limits.overload));
+    lines
+}
+
+fn overload(overload: &Overload) -> Vec<(&'static str, String)> {
+    let Overload { lag, egress_bytes, handshakes, client } = overload;
+    let mut much = vec![format!("workers later than {}", duration_text(*lag))];
+    much.extend(egress_bytes.map(|bytes| format!("more than {} sent", rate_text(bytes))));
+    much.extend(handshakes.map(|count| format!("{count} handshakes a second")));
+    let mut lines = vec![("too much is", much.join(", "))];
+    let limit = |count: u32, of: &str| (count > 0).then(|| format!("{count} {of}"));
+    let one =
+        [limit(client.connections, "connections"), limit(client.requests, "requests a second")];
+    let one: Vec<_> = one.into_iter().flatten().collect();
+    if !one.is_empty() {
+        let bits = format!("{} bits of IPv4, {} of IPv6", client.bits_v4, client.bits_v6);
+        lines.push(("one client", format!("{}; told by {bits}", one.join(", "))));
+    }
+    lines
 }
 
 fn log(log: &Log) -> Vec<(&'static str, String)> {
@@ -267,6 +302,11 @@ pub(super) fn rule(rule: &Rule) -> Vec<(&'static str, String)> {
             },
         ));
     }
+    match rule.pace {
+        Pace::Off => {}
+        Pace::Cmcd => lines.push(("pace", "as players ask (rtp)".to_owned())),
+        Pace::Bytes(bytes) => lines.push(("pace", rate_text(bytes))),
+    }
     if rule.cmsd != Cmsd::default() {
         lines.push(("cmsd", rule.cmsd.as_str().to_owned()));
     }
@@ -339,6 +379,10 @@ listeners
   http           0.0.0.0:80, [::]:80
   admin          127.0.0.1:9180
 
+proxies
+  header         PROXY protocol version 2, from 10.0.0.0/8
+  field          x-forwarded-for, from 10.0.0.0/8, ::1/128
+
 resources
   workers        2
   fill threads   2
@@ -366,6 +410,8 @@ limits
   connections    16384, and memory beside the ram tier has room for 2257
   timeouts       header 10s, idle 1m, drain 30s
   slow reader    cut off below 16 KiB in 1m
+  too much is    workers later than 50ms, more than 40 Gbit/s sent, 900 handshakes a second
+  one client     50 requests a second; told by 32 bits of IPv4, 64 of IPv6
 
 log
   access         standard output
@@ -380,6 +426,7 @@ site film
     lifetime     errors 1s, stale if error 1m
     query        all but t
     keep         ram
+    pace         20 Mbit/s
     request      add token
   rule 2         **
     lifetime     errors 1s, stale if error 1m
@@ -387,7 +434,7 @@ site film
     keep         ssd
 
 warnings
-  t.toml:3:28: `memory` may grow to 1 GiB, and this machine has 512 MiB
+  t.toml:4:28: `memory` may grow to 1 GiB, and this machine has 512 MiB
 ";
 
     #[test]
@@ -403,7 +450,9 @@ warnings
     fn what_was_meant_is_told_in_words_and_secrets_are_not() {
         let text = r#"
             listeners = { http = ["0.0.0.0:80", "[::]:80"], admin = "127.0.0.1:9180" }
+            proxies = { proxy_protocol = "10.0.0.0/8", forwarded = ["10.0.0.0/8", "::1"] }
             memory.total = "1 GiB"
+            limits = { egress = "40 Gbit/s", handshakes = 900, client = { requests = 50 } }
             ssd.volumes = [{ path = "/ssd", size = "1 TiB", simulate = "" }]
             ssd.state = "/"
             [[sites]]
@@ -415,6 +464,7 @@ warnings
             keep = "ram"
             query.except = ["t"]
             request.add = { Token = "secret" }
+            pace = "20 Mbit/s"
             [[sites.origins]]
             url = "https://o:444"
             host = "h"

@@ -33,6 +33,7 @@ pub(crate) struct Client {
     pub(super) tls: Option<Arc<rustls::ClientConfig>>,
     pub(super) receive_buffer_bytes: Option<usize>,
     pub(super) stream_window_bytes: Option<u32>,
+    pub(super) says_first: Vec<u8>,
 }
 
 impl Client {
@@ -40,7 +41,8 @@ impl Client {
     pub(crate) fn plain(address: SocketAddr, host: &str) -> Client {
         let (host, speaks) = (host.to_owned(), Speaks::Http1);
         let (receive_buffer_bytes, stream_window_bytes) = (None, None);
-        Client { address, host, speaks, tls: None, receive_buffer_bytes, stream_window_bytes }
+        let (tls, says_first) = (None, Vec::new());
+        Client { address, host, speaks, tls, receive_buffer_bytes, stream_window_bytes, says_first }
     }
 
     /// TLS; the protocol is offered by ALPN.
@@ -74,6 +76,11 @@ impl Client {
     /// With a small receive buffer in the kernel, so that a slow reader is felt at once.
     pub(crate) fn receive_buffer(&self, bytes: usize) -> Client {
         Client { receive_buffer_bytes: Some(bytes), ..self.clone() }
+    }
+
+    /// Each connection begins with these bytes, as a load balancer's may.
+    pub(crate) fn saying_first(&self, bytes: &[u8]) -> Client {
+        Client { says_first: bytes.to_vec(), ..self.clone() }
     }
 
     /// With a window of so many bytes for each stream of HTTP/2.

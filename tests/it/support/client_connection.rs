@@ -223,7 +223,8 @@ pub(crate) struct Socket {
 
 impl Socket {
     pub(super) async fn open(client: &Client) -> io::Result<Socket> {
-        let stream = connected(client).await?;
+        let mut stream = connected(client).await?;
+        stream.write_all(&client.says_first).await?;
         let stream: Box<dyn Io> = match &client.tls {
             None => Box::new(stream),
             Some(config) => {

@@ -163,6 +163,7 @@ impl Edge {
             .setting("log.access", "off")
             .setting("log.level", "error")
             .setting("limits.drain_timeout", "100ms")
+            .setting("limits.lag", "1h")
             .workers(2)
             .ram("64 MiB")
     }

@@ -26,6 +26,7 @@ listeners.http = ["127.0.0.1:0"]
 listeners.admin = ["127.0.0.1:0"]
 log.access = "off"
 log.level = "info"
+limits.lag = "1h"
 threads.workers = 2
 memory.ram = "80 MiB"
 memory.total = "256 MiB"

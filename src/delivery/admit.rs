@@ -1,0 +1,45 @@
+//! Whether a request is let in, and how fast it is answered.
+//!
+//! `src/overload.rs` has the order in which requests are not let in.
+
+use std::time::Instant;
+
+use crate::delivery::Delivery;
+use crate::delivery::error::DeliveryError;
+use crate::delivery::record::Viewer;
+use crate::overload::Arrived;
+use crate::server::Phase;
+use crate::site::Pace;
+
+impl Viewer {
+    /// Has what is sent to him go as fast as a rule says, at most.
+    pub(super) fn pace(&self, pace: Pace) {
+        let asked_kbps = || self.cmcd.as_ref().and_then(|cmcd| cmcd.number("rtp"));
+        self.connection.send_at_most(match pace {
+            Pace::Off => None,
+            Pace::Bytes(bytes) => Some(bytes),
+            Pace::Cmcd => asked_kbps().map(|kbps| kbps.saturating_mul(125).max(PACE_BYTES_MIN)),
+        });
+    }
+}
+
+impl Delivery {
+    /// Lets a request in, or says that nobody is served any more, or that there is too much to do.
+    pub(super) fn admit(&self, viewer: &Viewer) -> Result<(), DeliveryError> {
+        let (gate, connection) = (&self.shared.gate, &viewer.connection);
+        if connection.phase.get() == Phase::Refusing {
+            return Err(DeliveryError::TurnedAway);
+        }
+        gate.admit_request(viewer.client, Instant::now()).map_err(DeliveryError::Overload)?;
+        if !connection.is_let_in.get() {
+            let arrived =
+                if connection.tls.is_some() { Arrived::ShakenHands } else { Arrived::Plain };
+            gate.admit_viewer(arrived).map_err(DeliveryError::Overload)?;
+            connection.is_let_in.set(true);
+        }
+        Ok(())
+    }
+}
+
+/// A player that asks for less would be cut off for reading slowly: a megabit in a second.
+const PACE_BYTES_MIN: u64 = 125_000;

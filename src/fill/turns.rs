@@ -1,0 +1,206 @@
+//! Whose turn it is to fill: as many runs at once as may be, shared between sites.
+//!
+//! Who comes while there is room begins at once, however many of his site run already: what nobody
+//! needs is borrowed. When there is none, the next place is for the site with the fewest, so that
+//! a flood of one waits behind itself. An eighth is kept free of any one site: another's first run
+//! waits for nobody, also where all of the flood's hang.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+use crate::object::SiteId;
+
+/// Places for runs.
+pub struct Turns {
+    state: Mutex<State>,
+}
+
+struct State {
+    free: usize,
+    /// The most that one site may have.
+    of_one_max: usize,
+    sites: HashMap<SiteId, OfSite>,
+}
+
+#[derive(Default)]
+struct OfSite {
+    running: usize,
+    /// Those who gave up waiting are still among them.
+    waiting: VecDeque<oneshot::Sender<Turn>>,
+}
+
+/// A place, until it is dropped.
+pub struct Turn {
+    turns: Arc<Turns>,
+    site: SiteId,
+}
+
+impl Turns {
+    /// So many at once.
+    pub fn new(runs_max: usize) -> Arc<Turns> {
+        let (free, of_one_max) = (runs_max, runs_max - runs_max / 8);
+        Arc::new(Turns { state: Mutex::new(State { free, of_one_max, sites: HashMap::new() }) })
+    }
+
+    /// Whether all places are taken.
+    pub fn are_taken(&self) -> bool {
+        self.state().free == 0
+    }
+
+    /// Waits for a place. Safe to drop: it is another's turn then.
+    pub async fn take(self: &Arc<Self>, site: SiteId) -> Turn {
+        let waiting = {
+            let mut state = self.state();
+            let of_one_max = state.of_one_max;
+            let has_room = state.free > 0;
+            let of_site = state.sites.entry(site).or_default();
+            if has_room && of_site.running < of_one_max {
+                of_site.running += 1;
+                state.free -= 1;
+                return Turn { turns: Arc::clone(self), site };
+            }
+            let (give, waiting) = oneshot::channel();
+            of_site.waiting.push_back(give);
+            waiting
+        };
+        waiting.await.expect("who waits is given a place, and nobody else takes him out")
+    }
+
+    fn give_back(self: &Arc<Self>, site: SiteId) {
+        let mut state = self.state();
+        state.free += 1;
+        let of_site = state.sites.get_mut(&site).expect("a site with a run is known");
+        of_site.running -= 1;
+        let mut given = Vec::new();
+        while let Some((next, give)) = state.next() {
+            given.push((give, Turn { turns: Arc::clone(self), site: next }));
+        }
+        state.sites.retain(|_, of_site| !of_site.is_idle());
+        // Who left meanwhile gives his back, for which the state must be free.
+        drop(state);
+        given.into_iter().for_each(|(give, turn)| drop(give.send(turn)));
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Takes a place for who is next, if there is room for anybody who waits.
+    fn next(&mut self) -> Option<(SiteId, oneshot::Sender<Turn>)> {
+        while self.free > 0 {
+            let most = self.of_one_max;
+            let may = |one: &OfSite| one.running < most && !one.waiting.is_empty();
+            let sites = self.sites.iter_mut().filter(|(_, of_site)| may(of_site));
+            let (site, of_site) = sites.min_by_key(|(site, one)| (one.running, **site))?;
+            let give = of_site.waiting.pop_front()?;
+            if give.is_closed() {
+                continue;
+            }
+            of_site.running += 1;
+            self.free -= 1;
+            return Some((*site, give));
+        }
+        None
+    }
+}
+
+impl OfSite {
+    fn is_idle(&self) -> bool {
+        self.running == 0 && self.waiting.is_empty()
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.turns.give_back(self.site);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::Pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    const FLOOD: SiteId = SiteId(0);
+    const OTHER: SiteId = SiteId(1);
+
+    type Waiting = Pin<Box<dyn Future<Output = Turn>>>;
+
+    fn asks(turns: &Arc<Turns>, site: SiteId) -> Waiting {
+        let turns = Arc::clone(turns);
+        let mut waiting: Waiting = Box::pin(async move { turns.take(site).await });
+        // A wait that is over at once is asked again below.
+        match poll(&mut waiting) {
+            Some(turn) => Box::pin(std::future::ready(turn)),
+            None => waiting,
+        }
+    }
+
+    fn poll(waiting: &mut Waiting) -> Option<Turn> {
+        match waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(turn) => Some(turn),
+            Poll::Pending => None,
+        }
+    }
+
+    #[test]
+    fn one_site_borrows_what_nobody_needs_but_an_eighth() {
+        let turns = Turns::new(16);
+        let mut flood: Vec<_> = (0..20).map(|_| asks(&turns, FLOOD)).collect();
+        let mut running: Vec<_> = flood.iter_mut().filter_map(poll).collect();
+        assert_eq!(running.len(), 14);
+        assert!(!turns.are_taken());
+        assert!(poll(&mut asks(&turns, OTHER)).is_some(), "at once");
+        running.pop();
+        let now: Vec<_> = flood[14..].iter_mut().filter_map(poll).collect();
+        assert_eq!(now.len(), 1, "the one that waited longest, in the place of the one that ended");
+        assert_eq!(Turns::new(1).state().of_one_max, 1);
+    }
+
+    #[test]
+    fn the_next_place_is_for_the_site_with_the_fewest() {
+        let turns = Turns::new(8);
+        let mut flood: Vec<_> = (0..30).map(|_| asks(&turns, FLOOD)).collect();
+        let mut running: Vec<_> = flood.iter_mut().filter_map(poll).collect();
+        let mut others: Vec<_> = (0..4).map(|_| asks(&turns, OTHER)).collect();
+        let mut served: Vec<_> = others.iter_mut().take(1).filter_map(poll).collect();
+        assert_eq!((running.len(), served.len()), (7, 1));
+        let mut waits = flood.split_off(7);
+        for expected in 2..=4 {
+            drop(running.pop());
+            assert_eq!(waits.iter_mut().filter_map(poll).count(), 0, "the flood waits");
+            served.extend(others[1..].iter_mut().skip(expected - 2).take(1).filter_map(poll));
+            assert_eq!(served.len(), expected);
+        }
+        // Both have four: nobody else waits, and the flood has what comes free.
+        drop(served);
+        let now: Vec<_> = waits.iter_mut().take(3).filter_map(poll).collect();
+        assert_eq!(now.len(), 3);
+    }
+
+    #[test]
+    fn who_gives_up_waiting_takes_nobodys_turn() {
+        let turns = Turns::new(1);
+        let first = poll(&mut asks(&turns, FLOOD)).unwrap();
+        let gone = asks(&turns, FLOOD);
+        let mut waits = asks(&turns, FLOOD);
+        drop(gone);
+        drop(first);
+        let second = poll(&mut waits).expect("his turn");
+        // He is given a place and leaves before he looks.
+        let gone = asks(&turns, OTHER);
+        let mut last = asks(&turns, FLOOD);
+        drop(second);
+        drop(gone);
+        drop(poll(&mut last).expect("the place came back"));
+        let state = turns.state();
+        assert_eq!((state.free, state.sites.len()), (1, 0));
+    }
+}

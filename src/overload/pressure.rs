@@ -1,0 +1,196 @@
+//! How much is too much, made of what is measured ten times a second. Pure.
+//!
+//! Pressure goes up while there is too much, after half a second of it, and down while there is
+//! not: the share of those refused finds the point where what is let in can be borne, and swings
+//! little around it. From the most to none it takes 3.2 seconds.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// All new viewers are refused.
+pub const ALL_NEW: u32 = 1_000;
+/// All misses too.
+pub const ALL_NEW_AND_MISSES: u32 = 2_000;
+/// How often it is measured.
+pub const PERIOD: Duration = Duration::from_millis(100);
+/// How often within a period it is looked how late a worker is.
+pub const SAMPLES: u32 = 4;
+
+/// A share of those refused, in thousandths.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pressure {
+    thousandths: u32,
+    periods_above: u32,
+}
+
+impl Pressure {
+    /// After another period, in which there was too much or not; never more than `most`.
+    pub fn after(&mut self, is_too_much: bool, most: u32) -> u32 {
+        if !is_too_much {
+            self.periods_above = 0;
+            self.thousandths = self.thousandths.saturating_sub(DOWN);
+            return self.thousandths;
+        }
+        self.periods_above = self.periods_above.saturating_add(1);
+        // What comes at once and is soon done is no overload.
+        if self.thousandths > 0 || self.periods_above >= PERIODS_BORNE {
+            self.thousandths = (self.thousandths + UP).min(most);
+        }
+        self.thousandths
+    }
+}
+
+/// How late a worker comes to what is ready.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Lag {
+    least: Option<Duration>,
+    samples: u32,
+}
+
+impl Lag {
+    /// It was so late now. At the end of a period the least of it: one delay alone, of whatever
+    /// kind, is no queue.
+    pub fn sample(&mut self, late: Duration) -> Option<Duration> {
+        let least = self.least.map_or(late, |least| least.min(late));
+        let samples = self.samples + 1;
+        *self = match samples {
+            SAMPLES => Lag::default(),
+            _ => Lag { least: Some(least), samples },
+        };
+        (samples == SAMPLES).then_some(least)
+    }
+}
+
+/// What is sent, over the last second.
+#[derive(Clone, Debug, Default)]
+pub struct Egress {
+    /// All that was ever sent, and when it was read.
+    read: VecDeque<(u64, Duration)>,
+    is_near: bool,
+}
+
+/// Whether what is sent has come near to what may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Near {
+    /// As before.
+    AsBefore,
+    /// It has.
+    Began,
+    /// It is no longer.
+    Ended,
+}
+
+impl Egress {
+    /// Bytes in a second, where `total_bytes` have ever been sent at `now`.
+    pub fn after(&mut self, total_bytes: u64, now: Duration) -> u64 {
+        self.read.push_back((total_bytes, now));
+        if self.read.len() > PERIODS_MEASURED + 1 {
+            self.read.pop_front();
+        }
+        let Some((first_bytes, first)) = self.read.front() else { return 0 };
+        let (sent, took) = (total_bytes.saturating_sub(*first_bytes), now.saturating_sub(*first));
+        // Of less than a second nothing is said: it began fast.
+        (sent as f64 / took.max(Duration::from_secs(1)).as_secs_f64()) as u64
+    }
+
+    /// Near is what has come to nine tenths and not gone below eight since.
+    pub fn near(&mut self, bytes_per_second: u64, most: Option<u64>) -> Near {
+        let tenths = |tenths: u64| most.is_some_and(|most| bytes_per_second >= most / 10 * tenths);
+        let was_near = self.is_near;
+        self.is_near = if was_near { tenths(8) } else { tenths(9) };
+        match (was_near, self.is_near) {
+            (false, true) => Near::Began,
+            (true, false) => Near::Ended,
+            _ => Near::AsBefore,
+        }
+    }
+
+    /// Whether it is near now.
+    pub fn is_near(&self) -> bool {
+        self.is_near
+    }
+}
+
+const UP: u32 = 125;
+const DOWN: u32 = 63;
+const PERIODS_BORNE: u32 = 5;
+const PERIODS_MEASURED: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pressure_rises_after_half_a_second_and_falls_at_once() {
+        let too_much = |word: &str, most| {
+            let mut pressure = Pressure::default();
+            word.chars().map(|mark| pressure.after(mark == '+', most)).collect::<Vec<u32>>()
+        };
+        for (marks, most, expected) in [
+            ("++++-++++", ALL_NEW, &[0; 9][..]),
+            ("++++++-+--", ALL_NEW, &[0, 0, 0, 0, 125, 250, 187, 312, 249, 186]),
+            (
+                "+++++++++++++++",
+                ALL_NEW,
+                &[0, 0, 0, 0, 125, 250, 375, 500, 625, 750, 875, 1000, 1000, 1000, 1000],
+            ),
+        ] {
+            assert_eq!(too_much(marks, most), expected, "{marks}");
+        }
+        let all = too_much(&"+".repeat(40), ALL_NEW_AND_MISSES);
+        assert_eq!(*all.last().unwrap(), ALL_NEW_AND_MISSES);
+        let marks = format!("{}{}", "+".repeat(40), "-".repeat(32));
+        assert_eq!(*too_much(&marks, ALL_NEW_AND_MISSES).last().unwrap(), 0, "within 3.2 s");
+    }
+
+    /// Three times what can be borne comes: what is let in is what can be, within an eighth.
+    #[test]
+    fn the_share_that_is_refused_finds_what_can_be_borne() {
+        let (mut pressure, mut share) = (Pressure::default(), 0);
+        let (mut let_in, mut waiting) = (0.0, 0.0_f64);
+        for period in 0..600 {
+            let came = 3.0 * f64::from(ALL_NEW - share) / f64::from(ALL_NEW);
+            waiting = (waiting + came - 1.0).max(0.0);
+            share = pressure.after(waiting > 0.5, ALL_NEW);
+            let_in += if period >= 100 { came } else { 0.0 };
+        }
+        let mean = let_in / 500.0;
+        assert!((0.875..1.125).contains(&mean), "{mean}");
+        assert!(waiting < 5.0, "{waiting}");
+    }
+
+    #[test]
+    fn a_worker_is_as_late_as_it_was_at_least() {
+        let ms = Duration::from_millis;
+        let mut lag = Lag::default();
+        let said: Vec<_> =
+            [90, 80, 100, 70, 300, 1, 300, 300].map(|late| lag.sample(ms(late))).into();
+        let expected = [None, None, None, Some(ms(70)), None, None, None, Some(ms(1))];
+        assert_eq!(said, expected);
+    }
+
+    #[test]
+    fn what_is_sent_is_told_of_the_last_second() {
+        let mut egress = Egress::default();
+        let mut total = 0;
+        let mut at = |tenth: u64, bytes: u64| {
+            total += bytes;
+            egress.after(total, Duration::from_millis(tenth * 100))
+        };
+        assert_eq!(at(0, 5_000), 0, "what was before");
+        assert_eq!([at(1, 1_000), at(2, 1_000)], [1_000, 2_000], "not more than of a second");
+        let steady: Vec<u64> = (3..=14).map(|tenth| at(tenth, 1_000)).collect();
+        assert_eq!(steady[7..], [10_000; 5]);
+        assert_eq!(at(24, 0), 4_736, "a pause is a pause");
+    }
+
+    #[test]
+    fn near_begins_at_nine_tenths_and_ends_below_eight() {
+        let mut egress = Egress::default();
+        let said =
+            [890, 900, 850, 800, 950, 799, 890, 2_000].map(|rate| egress.near(rate, Some(1_000)));
+        use Near::{AsBefore, Began, Ended};
+        assert_eq!(said, [AsBefore, Began, AsBefore, AsBefore, AsBefore, Ended, AsBefore, Began]);
+        assert_eq!(egress.near(2_000, None), Ended, "there is no limit any more");
+    }
+}

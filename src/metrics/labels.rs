@@ -3,6 +3,8 @@
 //! A label is an enum, so no path, host, viewer or error text can ever become one, and a count is
 //! found by its index instead of by hashing strings. Pairs of labels are labels too.
 
+use prometheus::proto;
+
 /// What a count is told apart by: a closed set of values, or several of them together.
 pub trait Labels: Copy + 'static {
     /// How many values there are.
@@ -314,6 +316,17 @@ impl StatusClass {
             _ => StatusClass::Other,
         }
     }
+}
+
+/// Names and values, as they are told.
+pub(super) fn pairs(labels: &[(&str, &str)]) -> Vec<proto::LabelPair> {
+    let pair = |(name, value): &(&str, &str)| {
+        let mut pair = proto::LabelPair::default();
+        pair.set_name((*name).to_owned());
+        pair.set_value((*value).to_owned());
+        pair
+    };
+    labels.iter().map(pair).collect()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use prometheus::core::Desc;
 use prometheus::proto;
 
 use super::counters::{BUCKETS_US, BUFFER_MS, Counters, Durations, Levels, THROUGHPUT_KBPS, Tally};
-use super::labels::{Labels, Wait};
+use super::labels::{Labels, Wait, pairs};
 #[cfg(test)]
 use super::overload;
 
@@ -390,13 +390,3 @@ pub(super) const READ_AT_SCRAPE: &[Series] = &[
     HANDSHAKES,
     ACCESS_LOG_DROPPED,
 ];
-
-fn pairs(labels: &[(&str, &str)]) -> Vec<proto::LabelPair> {
-    let pair = |(name, value): &(&str, &str)| {
-        let mut pair = proto::LabelPair::default();
-        pair.set_name((*name).to_owned());
-        pair.set_value((*value).to_owned());
-        pair
-    };
-    labels.iter().map(pair).collect()
-}

@@ -1,18 +1,26 @@
 //! Another process takes over, and nobody notices: no connection is refused, no body cut, nothing
 //! that is kept is asked for again; and where it fails, nothing has changed.
+//!
+//! A few rounds in the usual run; `TIDEGATE_ROUNDS=200 TIDEGATE_VIEWERS=2000 cargo nextest run
+//! upgrade::upgrades_and_reloads_under_load_fail_nobody` for more of them.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
 use http::Method;
 use rustix::process::Signal;
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::task::JoinSet;
 
 use crate::support::{
-    BLOCK, Client, Ending, HOST, Origin, PIECE, Process, Script, Verdict, follow, judge, keeping,
-    text, tidegate,
+    BLOCK, Client, Ending, HOST, Origin, PATIENCE, PIECE, Process, Script, Verdict, follow, judge,
+    keeping, mixed, text, tidegate,
 };
 
 const WHOLE: Verdict = Verdict::Whole { version: 1 };
@@ -194,4 +202,100 @@ async fn what_ends_in_one_process_has_ended_in_the_other() {
     assert_eq!(judge(&origin, "/posted", &viewer.get("/posted").send().await), WHOLE);
     let asked_anew = origin.requests("/posted").len() - before;
     assert_eq!(asked_anew, 2, "the change, and what is there since");
+}
+
+fn number(name: &str, usual: u64) -> u64 {
+    std::env::var(name).map_or(usual, |text| text.parse().expect("a number"))
+}
+
+const OBJECTS: u64 = 20;
+
+fn length_of(object: u64) -> u64 {
+    1 + mixed(object) % (4 * PIECE)
+}
+
+/// Asks for one object after the other, on a connection for as long as it is kept, until it is told
+/// to stop.
+async fn view(origin: Arc<Origin>, viewer: Client, mut chance: u64, stop: Arc<AtomicBool>) -> u64 {
+    let (mut kept, mut answers) = (None, 0);
+    while !stop.load(Ordering::Relaxed) {
+        chance = mixed(chance);
+        let path = format!("/{}", chance % OBJECTS);
+        let connection = match kept.take() {
+            Some(connection) => connection,
+            None => viewer.connect().await.unwrap(),
+        };
+        let streaming = viewer.get(&path).on(connection).await;
+        let streaming = streaming.unwrap_or_else(|error| panic!("{path}: {error}"));
+        let is_last = streaming.header("connection") == "close";
+        let (response, connection) = streaming.finish_and_keep().await.unwrap();
+        assert_eq!(judge(&origin, &path, &response), WHOLE, "{path}");
+        kept = connection.filter(|_| !is_last);
+        answers += 1;
+        // Some sit idle for a while, and ask then.
+        tokio::time::sleep(Duration::from_millis(mixed(chance + 1) % 50)).await;
+    }
+    answers
+}
+
+/// Open files of a process.
+fn open_files(process: &Process) -> usize {
+    fs::read_dir(format!("/proc/{}/fd", process.id())).unwrap().count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn upgrades_and_reloads_under_load_fail_nobody() {
+    let folder = TempDir::new().unwrap();
+    let origin = Arc::new(Origin::start());
+    for object in 0..OBJECTS {
+        origin.serve(&format!("/{object}"), Script::of(length_of(object)));
+    }
+    let (binary, config) = installed(folder.path(), &origin);
+    let right = fs::read_to_string(&config).unwrap();
+    let mut process = Process::start_from(&binary, &config);
+    let viewer = Client::plain(process.http, HOST);
+    for object in 0..OBJECTS {
+        viewer.get(&format!("/{object}")).send().await;
+    }
+    // A small body lies in its head.
+    let records = |object| if length_of(object) <= PIECE { 1 } else { 2 };
+    while process.entries().await < (0..OBJECTS).map(records).sum() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    origin.forget_requests();
+    let files_before = open_files(&process);
+    let (stop, answers) = (Arc::new(AtomicBool::new(false)), AtomicU64::new(0));
+    let mut viewers = JoinSet::new();
+    for seed in 0..number("TIDEGATE_VIEWERS", 40) {
+        viewers.spawn(view(origin.clone(), viewer.clone(), seed, stop.clone()));
+    }
+    for round in 0..number("TIDEGATE_ROUNDS", 3) {
+        let idle = format!("limits.idle_timeout = \"{}s\"\n", 10 + round % 2);
+        fs::write(&config, idle + &right).unwrap();
+        let admin = format!("http://{}", process.admin);
+        let reloaded = tidegate(&["reload", "--admin", &admin]);
+        assert!(reloaded.status.success(), "{}", text(&reloaded.stderr));
+        let asked = Instant::now();
+        loop {
+            let (code, said) = tokio::task::block_in_place(|| process.upgrade());
+            if code == 0 {
+                break;
+            }
+            assert!(said.contains("the process before this one still serves"), "{said}");
+            assert!(asked.elapsed() < 3 * PATIENCE, "round {round}: it never leaves");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        process.until_left().await;
+    }
+    let files_after = open_files(&process);
+    stop.store(true, Ordering::Relaxed);
+    while let Some(seen) = viewers.join_next().await {
+        answers.fetch_add(seen.unwrap(), Ordering::Relaxed);
+    }
+    assert!(answers.load(Ordering::Relaxed) > 0);
+    assert_eq!(origin.all_requests().len(), 0, "what was kept is asked for again");
+    let viewers = number("TIDEGATE_VIEWERS", 40) as usize;
+    assert!(files_after <= files_before + viewers + 8, "{files_before} before, {files_after} now");
+    println!("{} answers, none failed", answers.load(Ordering::Relaxed));
+    process.stop();
 }

@@ -134,8 +134,13 @@ impl Process {
 
     /// Sends it a signal; the one that has taken over, if one has.
     pub(crate) fn signal(&self, signal: Signal) {
-        let own = || Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
-        kill_process(self.followed_by().unwrap_or_else(own), signal).unwrap();
+        kill_process(Pid::from_raw(self.id()).unwrap(), signal).unwrap();
+    }
+
+    /// The process that serves.
+    pub(crate) fn id(&self) -> i32 {
+        let own = || self.child.id().try_into().unwrap();
+        self.followed_by().map_or_else(own, Pid::as_raw_pid)
     }
 
     /// The process that has taken over, as the log has it.

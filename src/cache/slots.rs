@@ -145,7 +145,8 @@ impl Slots {
             return;
         }
         if place.bytes >= PIECE && self.returns.load(Ordering::Relaxed) {
-            let how = UncheckedAdvice::DontNeed;
+            // Of a file in memory `DontNeed` would let go of the view alone.
+            let how = UncheckedAdvice::Remove;
             // SAFETY: nobody holds the place any more, and nobody has it before the last line.
             let returned =
                 unsafe { self.mapping.unchecked_advise_range(how, place.start, place.bytes) };
@@ -461,6 +462,23 @@ mod tests {
         assert_eq!(taken(&slots), 0);
         let lent = slots.allocate(PIECE_SIZE_BYTES).unwrap().lend(reserved());
         assert!(Extent::returned(lent, PIECE + 1).is_none(), "more than there is room for");
+    }
+
+    #[test]
+    fn what_is_given_back_is_no_longer_there() {
+        let slots = Slots::map(1 << 20).unwrap();
+        let governor = Governor::new(1 << 20, 0);
+        let filled_before = |fill: u8| {
+            let reserved = governor.try_reserve(Use::Ssd, Class::Miss, 1).unwrap();
+            let mut lent = Buffer::Lent(slots.allocate(1 << 20).unwrap().lend(reserved));
+            let bytes = lent.bytes_mut().unwrap();
+            let before = [bytes[0], bytes[SLOT - 1]];
+            bytes.fill(fill);
+            before
+        };
+        assert_eq!([filled_before(1), filled_before(2)], [[0; 2], [1; 2]]);
+        slots.return_what_is_free();
+        assert_eq!([filled_before(3), filled_before(4)], [[2; 2], [0; 2]]);
     }
 
     #[test]

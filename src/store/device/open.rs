@@ -8,8 +8,8 @@ use std::io::{self, Seek as _, SeekFrom};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -75,7 +75,11 @@ pub struct Options {
 /// One line about what is wrong; nothing was changed.
 pub fn open(path: &Path, options: &Options) -> Result<Arc<dyn Device>, OpenError> {
     let kind = kind_of(path)?;
-    let mut file = open_direct(path, kind, options.access)?;
+    let claim = match kind {
+        Kind::BlockDevice => Some(open_direct(path, options.access, libc::O_EXCL)?),
+        Kind::File => None,
+    };
+    let mut file = open_direct(path, options.access, 0)?;
     let end_bytes = file.seek(SeekFrom::End(0)).map_err(|e| OpenError::failed(path, e))?;
     let size_bytes = end_bytes - end_bytes % GRANULE_SIZE_BYTES;
     check_size(path, end_bytes)?;
@@ -83,7 +87,7 @@ pub fn open(path: &Path, options: &Options) -> Result<Arc<dyn Device>, OpenError
         return Err(OpenError::ReadOnly { path: path.to_owned() });
     }
     check_alignment(path, kind, &file)?;
-    let file = Arc::new(Locked::lock(path, file, options.access)?);
+    let file = Arc::new(Locked::lock(path, file, claim, options.access)?);
     match options.engine {
         EngineChoice::Threads => on_threads(path, file, size_bytes),
         EngineChoice::Uring => on_uring(path, file, size_bytes),
@@ -105,7 +109,7 @@ pub fn open(path: &Path, options: &Options) -> Result<Arc<dyn Device>, OpenError
 pub fn try_uring() -> io::Result<()> {
     let file = File::from(memfd_create("tidegate-ring", MemfdFlags::CLOEXEC)?);
     file.set_len(GRANULE_SIZE_BYTES)?;
-    let device = Uring::start(Arc::new(Locked(file)), GRANULE_SIZE_BYTES, uring::LANES)?;
+    let device = Uring::start(Arc::new(Locked::new(file, None)), GRANULE_SIZE_BYTES, uring::LANES)?;
     probe(&device)
 }
 
@@ -192,9 +196,8 @@ fn kind_of(path: &Path) -> Result<Kind, OpenError> {
     }
 }
 
-fn open_direct(path: &Path, kind: Kind, access: Access) -> Result<File, OpenError> {
-    // On a block device `O_EXCL` keeps out whoever else asks for it so, mounts among them.
-    let exclusive = if kind == Kind::BlockDevice { libc::O_EXCL } else { 0 };
+/// On a block device `O_EXCL` keeps out whoever else asks for it so, mounts among them.
+fn open_direct(path: &Path, access: Access, exclusive: i32) -> Result<File, OpenError> {
     let open = || {
         let mut options = OpenOptions::new();
         options.read(true).write(access == Access::ReadWrite);
@@ -250,12 +253,25 @@ fn check_alignment(path: &Path, kind: Kind, file: &File) -> Result<(), OpenError
 /// A file that is ours. The lock is given up when this is dropped, not when the kernel gets round
 /// to closing the last reference, which a ring may delay.
 #[derive(Debug)]
-pub(super) struct Locked(File);
+pub(super) struct Locked {
+    file: File,
+    /// A block device, open so that nobody else has it so: what is read goes on without.
+    claim: Mutex<Option<File>>,
+}
 
 impl Locked {
+    fn new(file: File, claim: Option<File>) -> Locked {
+        Locked { file, claim: Mutex::new(claim) }
+    }
+
     /// Waits a little: of a process that was killed, the kernel keeps the file until what it had
     /// begun is over.
-    fn lock(path: &Path, file: File, access: Access) -> Result<Locked, OpenError> {
+    fn lock(
+        path: &Path,
+        file: File,
+        claim: Option<File>,
+        access: Access,
+    ) -> Result<Locked, OpenError> {
         let operation = match access {
             Access::ReadWrite => FlockOperation::NonBlockingLockExclusive,
             Access::ReadOnly => FlockOperation::NonBlockingLockShared,
@@ -263,7 +279,7 @@ impl Locked {
         let until = Instant::now() + LOCK_WITHIN;
         loop {
             match flock(&file, operation) {
-                Ok(()) => return Ok(Locked(file)),
+                Ok(()) => return Ok(Locked::new(file, claim)),
                 Err(Errno::WOULDBLOCK) if Instant::now() < until => thread::sleep(LOCK_PAUSE),
                 Err(Errno::WOULDBLOCK) => {
                     return Err(OpenError::InUse { path: path.to_owned(), is_device: false });
@@ -276,16 +292,17 @@ impl Locked {
     /// A file nobody else can know of.
     #[cfg(test)]
     pub(super) fn unlocked(file: File) -> Arc<Locked> {
-        Arc::new(Locked(file))
+        Arc::new(Locked::new(file, None))
     }
 
     pub(super) fn file(&self) -> &File {
-        &self.0
+        &self.file
     }
 
     /// Somebody else may have it.
     pub(super) fn unlock(&self) {
-        let _ = flock(self.0.as_fd(), FlockOperation::Unlock);
+        let _ = flock(self.file.as_fd(), FlockOperation::Unlock);
+        *self.claim.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{PipeWriter, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
@@ -320,6 +321,42 @@ async fn who_panics_when_told_does_not_stop_the_others() {
         subject.device.submit(panics).unwrap();
         subject.disk().read(0, vec![empty(1)], Urgency::Viewer, soon()).await.unwrap();
     }
+}
+
+/// A block device over a file, as long as it lives; only a superuser can have one.
+struct Loop(PathBuf);
+
+impl Loop {
+    fn over(file: &Path) -> Option<Loop> {
+        let made = Command::new("losetup").args(["--find", "--show"]).arg(file).output().ok()?;
+        let named = String::from_utf8_lossy(&made.stdout).trim().to_owned();
+        made.status.success().then(|| Loop(PathBuf::from(named)))
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").arg("--detach").arg(&self.0).status();
+    }
+}
+
+#[tokio::test]
+async fn a_block_device_that_is_released_is_another_process_s_and_can_be_read() {
+    let folder = folder();
+    let path = folder.path().join("volume");
+    File::create(&path).unwrap().set_len(SIZE).unwrap();
+    let Some(device) = Loop::over(&path) else {
+        return eprintln!("block devices are not shown: there is no loop device to be had");
+    };
+    let opened = || open(&device.0, &Options::default());
+    let before = opened().unwrap();
+    assert!(opened().is_err(), "it has an owner");
+    before.release();
+    let after = Disk::new(opened().unwrap());
+    after.write(0, vec![empty(1)], Urgency::Write).await.unwrap();
+    let before = Disk::new(before);
+    before.read(0, vec![empty(1)], Urgency::Viewer, soon()).await.unwrap();
+    before.write(0, vec![empty(1)], Urgency::Write).await.unwrap_err();
 }
 
 /// A ring over a pipe: the kernel holds a read of it until something is written.

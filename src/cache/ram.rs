@@ -172,7 +172,8 @@ impl Ram {
     /// Keeps as little as it can from now on, and lets the system have its memory as it is freed.
     pub fn give_back(&self) {
         self.slots.return_what_is_free();
-        self.resize(0);
+        // What is read from a volume has to lie here for a moment.
+        self.resize(LEFT_BYTES);
         self.evict(u64::MAX);
     }
 
@@ -259,6 +260,9 @@ impl Ram {
         self.evictions.fetch_add(evicted as u64, Ordering::Relaxed);
     }
 }
+
+/// What is kept by who gives his memory back.
+const LEFT_BYTES: u64 = 16 << 20;
 
 #[cfg(test)]
 mod tests {

@@ -12,7 +12,7 @@ pub enum Phase {
     Serving,
     /// That they end with their next answer, which says so. Who comes is served all the same.
     Leaving,
-    /// That they end. Who comes is for the handler to refuse, by [`ConnectionFacts::phase`].
+    /// That they end. Who comes is for the handler to refuse, by [`super::ConnectionFacts::phase`].
     Refusing,
     /// That they end; nobody is accepted any more.
     Draining,

@@ -17,7 +17,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -117,7 +117,8 @@ impl Predecessor {
 
     /// What ends in one of the two ends in the other, from now on until it is gone.
     pub(super) fn listen(&self, parts: &Arc<Parts>) -> io::Result<()> {
-        Neighbour::start(self.channel.clone(), parts).map(drop)
+        let neighbour = Neighbour::start(self.channel.clone(), parts)?;
+        neighbour.tell(neighbour.hold())
     }
 
     /// Viewers are accepted here.
@@ -200,18 +201,28 @@ impl HandOver {
         let child = command.env(TAKEOVER, "1").stdin(Stdio::from(theirs)).spawn();
         // Its end is its alone: else its death would not be noticed.
         drop(command);
-        let mut child = Starting { child: Some(child.map_err(not_started)?) };
+        let mut child = child.map_err(not_started)?;
         let channel = Arc::new(channel);
-        let neighbour = Neighbour::start(channel.clone(), &self.parts).map_err(not_started)?;
+        let neighbour = match Neighbour::start(channel.clone(), &self.parts) {
+            Ok(neighbour) => neighbour,
+            Err(error) => {
+                end(&mut child);
+                return Err(not_started(error));
+            }
+        };
+        let mut child = Starting { child: Some(child), neighbour };
         self.show_sockets(&channel).map_err(not_started)?;
         child
-            .wait_for(&neighbour.said, CHECKED_WITHIN, |said| matches!(said, Message::Checked))
+            .wait_for(CHECKED_WITHIN, |said| matches!(said, Message::Checked))
             .map_err(TakeoverError::Refused)?;
+        // What ends while it waits for the volumes it hears of when it has them.
+        let held = child.neighbour.hold();
         self.give_volumes();
         let broken = TakeoverError::Broken;
-        channel.send(&Message::Volumes, None).map_err(|error| broken(error.to_string()))?;
+        let told = channel.send(&Message::Volumes, None).and_then(|()| child.neighbour.tell(held));
+        told.map_err(|error| broken(error.to_string()))?;
         let serving = |said: &Message| matches!(said, Message::Serving { .. });
-        let said = child.wait_for(&neighbour.said, HANDED_OVER_WITHIN, serving).map_err(broken)?;
+        let said = child.wait_for(HANDED_OVER_WITHIN, serving).map_err(broken)?;
         let Message::Serving { version } = said else { unreachable!("it is what was waited for") };
         Ok(Successor { pid: child.let_go(), version })
     }
@@ -244,17 +255,17 @@ impl HandOver {
 /// A process on its way, ended where nothing comes of it.
 struct Starting {
     child: Option<Child>,
+    neighbour: Neighbour,
 }
 
 impl Starting {
     /// What it says, if it is what is wanted; else why it does not.
     fn wait_for(
         &mut self,
-        said: &Receiver<Message>,
         within: Duration,
         is_wanted: impl Fn(&Message) -> bool,
     ) -> Result<Message, String> {
-        match said.recv_timeout(within) {
+        match self.neighbour.said.recv_timeout(within) {
             Ok(said) if is_wanted(&said) => Ok(said),
             Ok(Message::Failed { why }) => Err(why),
             Ok(said) => Err(format!("it says what nobody asked it: {said:?}")),
@@ -291,10 +302,16 @@ impl Starting {
 impl Drop for Starting {
     fn drop(&mut self) {
         let Some(mut child) = self.child.take() else { return };
-        // It may have ended by itself.
-        let _ = child.kill();
-        let _ = child.wait();
+        end(&mut child);
+        // Another that is started next is not told of before this one is forgotten.
+        while self.neighbour.said.recv_timeout(ENDED_WITHIN).is_ok() {}
     }
+}
+
+fn end(child: &mut Child) {
+    // It may have ended by itself.
+    let _ = child.kill();
+    let _ = child.wait();
 }
 
 /// Sockets are shown at once.

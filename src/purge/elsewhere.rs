@@ -49,7 +49,7 @@ impl Purges {
 
     /// Whether there is such a process.
     pub fn has_elsewhere(&self) -> bool {
-        self.elsewhere.load().is_some()
+        self.elsewhere.load().as_ref().is_some_and(|elsewhere| !elsewhere.0.is_closed())
     }
 
     /// Ends it there too. Dropping it midway is safe: it ends all the same.

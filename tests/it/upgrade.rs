@@ -154,6 +154,44 @@ async fn a_process_that_fails_with_the_volumes_is_followed_by_one_that_can() {
 }
 
 #[tokio::test]
+async fn what_ends_meanwhile_does_not_come_between_a_process_and_its_volumes() {
+    let folder = TempDir::new().unwrap();
+    let origin = Origin::serving("/a", Script::of(BLOCK));
+    let (binary, config) = installed(folder.path(), &origin);
+    let rule = "\n[[sites.rules]]\npath = \"*\"\nmethods = [\"POST\"]\n";
+    fs::write(&config, fs::read_to_string(&config).unwrap() + rule).unwrap();
+    let mut process = Process::start_from(&binary, &config);
+    let [asked, go, heard] = ["asked", "go", "heard"].map(|name| folder.path().join(name));
+    // Wants the volumes when something has ended, hears of them, and says that it is ill.
+    replace(
+        &binary,
+        &format!(
+            "while :; do said=$(dd bs=262144 count=1 2>&-)\n\
+             case $said in *'\"listeners\"'*) break;; esac; done\n\
+             : >{asked:?}; while [ ! -e {go:?} ]; do sleep 0.01; done\n\
+             printf '{{\"say\":\"checked\"}}' >&0\n\
+             dd bs=262144 count=1 >{heard:?} 2>&-\n\
+             printf '{{\"say\":\"failed\",\"why\":\"it is ill\"}}' >&0\n\
+             exec sleep 1000"
+        ),
+    );
+    process.signal(Signal::USR2);
+    while !asked.exists() {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let viewer = Client::plain(process.http, HOST);
+    let changed = viewer.request(Method::POST, "/a").send().await;
+    assert!(changed.status < 300, "{}", changed.status);
+    fs::write(&go, "").unwrap();
+    process.logged_until("not upgraded: it is ill").await;
+    assert_eq!(fs::read_to_string(&heard).unwrap(), r#"{"say":"volumes"}"#);
+    process.until_left().await;
+    let now = status(&process);
+    assert_eq!(now["ssd"]["volumes"][0]["state"], "online", "this version has followed itself");
+    assert_eq!(judge(&origin, "/a", &viewer.get("/a").send().await), WHOLE);
+}
+
+#[tokio::test]
 async fn what_ends_in_one_process_has_ended_in_the_other() {
     let folder = TempDir::new().unwrap();
     let origin = Origin::start();

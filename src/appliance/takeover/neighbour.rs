@@ -14,6 +14,7 @@ use super::Message;
 use super::channel::Channel;
 use crate::limits::PURGES_WAITING_MAX;
 use crate::object::ObjectKey;
+use crate::purge::Purges;
 use crate::purge::elsewhere::{Elsewhere, Ended, Ending};
 
 /// [`Ending`] as it is said.
@@ -28,29 +29,45 @@ pub(super) enum Ends {
 pub(super) struct Neighbour {
     /// What it says that is about neither of this.
     pub(super) said: Receiver<Message>,
+    channel: Arc<Channel>,
+    purges: Arc<Purges>,
+    waiting: Arc<Waiting>,
 }
 
 /// Who waits for what to have ended there.
 type Waiting = Mutex<HashMap<u64, oneshot::Sender<()>>>;
 
 impl Neighbour {
-    /// Tells it what ends, and ends what it tells, until it is gone: on two threads.
+    /// Ends what it tells until it is gone, on a thread.
     pub(super) fn start(channel_to: Arc<Channel>, parts: &Arc<Parts>) -> io::Result<Neighbour> {
-        let (tell, ended) = mpsc::channel(PURGES_WAITING_MAX);
         let (say, said) = channel();
         let waiting = Arc::new(Waiting::default());
-        let (to, known) = (channel_to.clone(), waiting.clone());
-        thread::Builder::new()
-            .name("neighbour-told".to_owned())
-            .spawn(move || tell_all(&to, &known, ended))?;
-        let weak = Arc::downgrade(parts);
+        let (from, known, weak) = (channel_to.clone(), waiting.clone(), Arc::downgrade(parts));
         thread::Builder::new()
             .name("neighbour".to_owned())
-            .spawn(move || hear_all(&channel_to, &waiting, &weak, &say))?;
-        parts.purges.set_elsewhere(Some(Elsewhere::new(tell)));
-        Ok(Neighbour { said })
+            .spawn(move || hear_all(&from, &known, &weak, &say))?;
+        Ok(Neighbour { said, channel: channel_to, purges: parts.purges.clone(), waiting })
+    }
+
+    /// From now on what ends waits to be told to it.
+    pub(super) fn hold(&self) -> Held {
+        let (tell, ended) = mpsc::channel(PURGES_WAITING_MAX);
+        self.purges.set_elsewhere(Some(Elsewhere::new(tell)));
+        Held(ended)
+    }
+
+    /// Tells it what has waited and what ends from now on, until it is gone: on a thread.
+    pub(super) fn tell(&self, Held(ended): Held) -> io::Result<()> {
+        let (to, known) = (self.channel.clone(), self.waiting.clone());
+        thread::Builder::new()
+            .name("neighbour-told".to_owned())
+            .spawn(move || tell_all(&to, &known, ended))
+            .map(drop)
     }
 }
+
+/// What has ended and is not told yet.
+pub(super) struct Held(mpsc::Receiver<Ended>);
 
 fn tell_all(channel: &Channel, waiting: &Waiting, mut ended: mpsc::Receiver<Ended>) {
     let mut id = 0;
@@ -61,9 +78,13 @@ fn tell_all(channel: &Channel, waiting: &Waiting, mut ended: mpsc::Receiver<Ende
             Ending::All => Ends::All,
             Ending::Objects { site, targets } => Ends::Objects { site, targets },
         };
-        if channel.send(&Message::End { id, ending }, None).is_err() {
-            // Whoever hears it notices too, and lets go of those who wait.
-            return;
+        let message = Message::End { id, ending };
+        while let Err(error) = channel.send(&message, None) {
+            // One that is there and does not read serves on: it is not to be taken for gone.
+            if error.kind() != io::ErrorKind::WouldBlock {
+                // Whoever hears it notices too, and lets go of those who wait.
+                return;
+            }
         }
     }
 }

@@ -167,7 +167,9 @@ impl fmt::Display for TakeoverError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             TakeoverError::Busy(why) => f.write_str(why),
-            TakeoverError::NotStarted(error) => write!(f, "it cannot be started: {error}"),
+            TakeoverError::NotStarted(error) => {
+                write!(f, "the new process cannot be started: {error}")
+            }
             TakeoverError::Refused(why) | TakeoverError::Broken(why) => f.write_str(why),
         }
     }
@@ -268,10 +270,11 @@ impl Starting {
         match self.neighbour.said.recv_timeout(within) {
             Ok(said) if is_wanted(&said) => Ok(said),
             Ok(Message::Failed { why }) => Err(why),
-            Ok(said) => Err(format!("it says what nobody asked it: {said:?}")),
-            Err(RecvTimeoutError::Timeout) => {
-                Err(format!("it said nothing for {} s, and was ended", within.as_secs()))
-            }
+            Ok(said) => Err(format!("the new process says what nobody asked it: {said:?}")),
+            Err(RecvTimeoutError::Timeout) => Err(format!(
+                "the new process said nothing for {} s, and was ended",
+                within.as_secs()
+            )),
             Err(RecvTimeoutError::Disconnected) => Err(self.last_words()),
         }
     }
@@ -283,15 +286,17 @@ impl Starting {
                 Ok(None) if Instant::now() < until => std::thread::sleep(LOOK_AGAIN),
                 Ok(Some(status)) => {
                     return match (status.code(), status.signal()) {
-                        (Some(code), _) => format!("it ended with exit code {code}"),
-                        (_, Some(signal)) => format!("it was ended by signal {signal}"),
-                        _ => "it ended".to_owned(),
+                        (Some(code), _) => format!("the new process ended with exit code {code}"),
+                        (_, Some(signal)) => {
+                            format!("the new process was ended by signal {signal}")
+                        }
+                        _ => "the new process ended".to_owned(),
                     };
                 }
                 _ => break,
             }
         }
-        "it fell silent, and was ended".to_owned()
+        "the new process fell silent, and was ended".to_owned()
     }
 
     fn let_go(mut self) -> u32 {
@@ -303,6 +308,8 @@ impl Drop for Starting {
     fn drop(&mut self) {
         let Some(mut child) = self.child.take() else { return };
         end(&mut child);
+        // What it started may hold its end open for ever.
+        self.neighbour.part();
         // Another that is started next is not told of before this one is forgotten.
         while self.neighbour.said.recv_timeout(ENDED_WITHIN).is_ok() {}
     }

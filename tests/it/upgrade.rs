@@ -114,16 +114,39 @@ async fn a_process_that_does_not_take_over_changes_nothing() {
     fs::write(&config, &right).unwrap();
     replace(&binary, "exit 3");
     let (code, said) = process.upgrade();
-    let expected = "not upgraded, and served as before: it ended with exit code 3\n";
+    let expected = "not upgraded, and served as before: the new process ended with exit code 3\n";
     assert_eq!((code, said.as_str()), (1, expected));
     fs::remove_file(&binary).unwrap();
     let (code, said) = process.upgrade();
-    assert!(code == 1 && said.contains("it cannot be started: No such file"), "{said}");
+    assert!(code == 1 && said.contains("new process cannot be started: No such file"), "{said}");
 
     assert_eq!(status(&process)["ssd"]["volumes"][0]["state"], "online");
     let response = Client::plain(process.http, HOST).get("/a").send().await;
     assert_eq!(judge(&origin, "/a", &response), WHOLE);
     process.stop();
+}
+
+#[tokio::test]
+async fn what_a_failed_process_leaves_behind_stops_no_other_one_from_taking_over() {
+    let folder = TempDir::new().unwrap();
+    let origin = Origin::serving("/a", Script::of(BLOCK));
+    let (binary, config) = installed(folder.path(), &origin);
+    let mut process = Process::start_from(&binary, &config);
+    // A child of its own holds the channel open until its other end is shut.
+    replace(
+        &binary,
+        "cat <&0 >/dev/null 2>&1 &\n\
+         printf '{\"say\":\"failed\",\"why\":\"not today\"}' >&0\n\
+         wait",
+    );
+    let (code, said) = process.upgrade();
+    assert!(code == 1 && said.contains("not today"), "{said}");
+    let ours = binary.with_extension("ours");
+    fs::copy(env!("CARGO_BIN_EXE_tidegate"), &ours).unwrap();
+    fs::rename(ours, &binary).unwrap();
+    assert_eq!(process.upgrade().0, 0);
+    process.until_left().await;
+    assert_eq!(status(&process)["ssd"]["volumes"][0]["state"], "online");
 }
 
 #[tokio::test]
@@ -144,7 +167,7 @@ async fn a_process_that_fails_with_the_volumes_is_followed_by_one_that_can() {
          exit 7",
     );
     let (code, said) = process.upgrade();
-    assert!(code == 1 && said.contains("it ended with exit code 7"), "{said}");
+    assert!(code == 1 && said.contains("the new process ended with exit code 7"), "{said}");
     process.until_left().await;
     let now = status(&process);
     assert_eq!(now["ssd"]["volumes"][0]["state"], "online", "this version has followed itself");

@@ -9,7 +9,8 @@ use std::time::Duration;
 use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_type};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType, recvmsg, sendmsg, shutdown,
+    socketpair,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -83,6 +84,12 @@ impl Channel {
             0 => Ok(None),
             length => Ok(Some((serde_json::from_slice(&bytes[..length])?, socket))),
         }
+    }
+
+    /// Nothing comes any more, whoever holds the other end.
+    pub(super) fn shut(&self) {
+        // It is shut already where the other one is gone.
+        let _ = shutdown(&self.0, Shutdown::Both);
     }
 }
 

@@ -64,6 +64,11 @@ impl Neighbour {
             .spawn(move || tell_all(&to, &known, ended))
             .map(drop)
     }
+
+    /// Hears nothing more of it.
+    pub(super) fn part(&self) {
+        self.channel.shut();
+    }
 }
 
 /// What has ended and is not told yet.

@@ -313,13 +313,13 @@ mod tests {
         let purger = Purger { purges, sites, token: token.clone() };
         let reloader = Reloader { ask: mpsc::channel(1).0, token: token.clone() };
         let (status, explain) = (Box::new(status), Box::new(explain));
-        let drainer = Drainer { planning: Box::new(|_| None), token };
+        let drainer = Drainer { planning: Box::new(|_| None), token: token.clone() };
         let readiness = Readiness::new();
         let (destination, recent) = (Destination::Off, Recent::NotKept);
         let settings = Settings { destination, client_bits: ClientBits::ALL, recent };
         let (log, _) = AccessLog::start(&settings).unwrap();
         let look = Semaphore::new(1);
-        let log = LogSource { log, governor: Governor::new(0, 0), token: Arc::default(), look };
+        let log = LogSource { log, governor: Governor::new(0, 0), token, look };
         Admin { metrics, readiness, status, explain, purger, reloader, drainer, log }
     }
 

@@ -1,10 +1,10 @@
-//! What the admin listener answers: metrics, health, status, explanations. Only here are its codes
-//! chosen.
+//! What the admin listener answers: metrics, health, status, explanations, and where the rest is.
 //!
 //! Read-only: GET and HEAD, but for `/purge`, `/reload`, `/upgrade`, `/drain` and `/undrain`. These
-//! have files of their own, and what is told of requests is in `log.rs`. Nothing here waits for a
-//! viewer or a fill, and nothing but an explanation, a purge or a reload for a disk: it answers
-//! while the appliance is overloaded. `openapi.json` beside it says all of that to programs.
+//! have files of their own, and what is told of requests is in `log.rs`; who may ask what is in
+//! `asking.rs`. Nothing here waits for a viewer or a fill, and nothing but an explanation, a purge,
+//! a reload or an upgrade for a disk: it answers while the appliance is overloaded. `openapi.json`
+//! beside it says all of that to programs.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,18 +20,18 @@ use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use serde::Serialize;
 
+use super::asking::{AskedBody, From, JSON, Said, may_look, refusal};
 use super::drain::Drainer;
 use super::explained::{ExplainSource, Unexplained};
 use super::log::{LiveLog, LogSource};
-use super::purge::{AskedBody, Purger, Said, admit_to_look, refusal};
-use super::reload::{From, Order, Reloader};
+use super::purge::Purger;
+use super::reload::{Order, Reloader};
 use super::status::{Status, StatusSource};
 use super::{Phase, Readiness};
 use crate::metrics::{Format, Metrics};
 use crate::server::{ConnectionFacts, Handler};
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
-pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// What everybody may ask: load balancers, and who wants to know what there is to be asked.
 const OPEN: [&str; 3] = ["/health/live", "/health/ready", "/openapi.json"];
@@ -61,8 +61,8 @@ pub struct Admin {
 pub type AdminBody = Either<Full<Bytes>, LiveLog>;
 
 impl Admin {
-    /// Answers one request, of who asks from there; its body is read of a purge alone. Safe to
-    /// drop.
+    /// Answers one request, of who asks from there; its body is read of a purge and a drain alone.
+    /// Safe to drop.
     pub async fn answer<B: AskedBody>(
         &self,
         request: Request<B>,
@@ -112,7 +112,7 @@ impl Admin {
         };
         let (path, fields) = (request.uri().path(), request.headers());
         if !OPEN.contains(&path)
-            && let Err(refusal) = admit_to_look(&self.purger.token.load(), fields, from)
+            && let Err(refusal) = may_look(&self.purger.token.load(), fields, from)
         {
             return told(refusal);
         }

@@ -11,8 +11,7 @@ use http::{Request, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::purge::{AskedBody, Said, body_of, refusal};
-use super::reload::{From, may};
+use super::asking::{AskedBody, From, Said, body_of, may_operate, refusal};
 use crate::limits::{DRAIN_REQUEST_BYTES_MAX, DRAIN_WITHIN_MAX};
 use crate::purge::Tokens;
 
@@ -193,14 +192,14 @@ pub type Planning = Box<dyn Fn(Option<Plan>) -> Option<DrainStatus> + Send + Syn
 pub struct Drainer {
     /// Who does it.
     pub planning: Planning,
-    /// Who bears it may; `None`: who asks from this machine.
+    /// Operators may; `None`: who asks from this machine.
     pub token: Arc<ArcSwapOption<Tokens>>,
 }
 
 /// `POST /drain`, as it is written; without a body all of it is missing.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Asked {
+struct DrainRequest {
     within_seconds: Option<u64>,
     for_seconds: Option<u64>,
     at_unix_seconds: Option<u64>,
@@ -214,7 +213,7 @@ impl Drainer {
 
     async fn drain<B: AskedBody>(&self, request: Request<B>, from: From) -> Result<Said, Said> {
         let is_drain = request.uri().path() == "/drain";
-        may(&self.token.load(), request.method(), request.headers(), from)?;
+        may_operate(&self.token.load(), request.method(), request.headers(), from)?;
         let plan = match is_drain {
             true => {
                 let body = body_of(request.into_body(), DRAIN_REQUEST_BYTES_MAX).await?;
@@ -231,8 +230,8 @@ impl Drainer {
 
 /// What a request asks for, or what is wrong with it.
 fn planned(body: &[u8], now: SystemTime) -> Result<Plan, String> {
-    let asked: Asked = match body {
-        [] => Asked::default(),
+    let asked: DrainRequest = match body {
+        [] => DrainRequest::default(),
         body => serde_json::from_slice(body).map_err(|fault| {
             format!(
                 "{fault}; write {{\"within_seconds\": 600, \"for_seconds\": 10800, \

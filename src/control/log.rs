@@ -1,6 +1,5 @@
 //! `GET /log`, `/session` and `/top`: what becomes of each request as it ends, a line of JSON for
-//! each; what became of those of one playback; what was hot. To who bears the token; where there is
-//! none, to who asks from this machine. Only here are their codes chosen.
+//! each; what became of those of one playback; what was hot.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -11,13 +10,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use http::{Method, Request, Response, StatusCode, Uri};
 use http_body::{Body, Frame};
 use serde_json::json;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::purge::{Said, refusal, unknown};
-use super::reload::From;
+use super::asking::{From, Said, may_read_of_requests, refusal};
 use super::top::By;
 use super::{session, top};
 use crate::access_log::filter::Filter;
@@ -46,7 +44,7 @@ impl LogSource {
         request: &Request<B>,
         from: From,
     ) -> Result<Response<LiveLog>, Said> {
-        self.admit(request.headers(), from)?;
+        may_read_of_requests(&self.token.load(), request.headers(), from)?;
         let wrong = |why: &str| refusal(StatusCode::BAD_REQUEST, why);
         let filter = parameter(request.uri(), "filter").map_err(|()| {
             wrong("ask for /log?filter=FILTER, percent-encoded, such as status%3E%3D500")
@@ -67,7 +65,7 @@ impl LogSource {
 
     /// What is remembered of one playback. Dropping it midway is safe.
     pub(super) async fn session<B>(&self, request: &Request<B>, from: From) -> Result<Said, Said> {
-        self.admit(request.headers(), from)?;
+        may_read_of_requests(&self.token.load(), request.headers(), from)?;
         let sid = parameter(request.uri(), "sid").unwrap_or_default();
         if sid.is_empty() || sid.len() > SID_BYTES_MAX {
             let text = format!(
@@ -82,7 +80,7 @@ impl LogSource {
 
     /// What was hot a moment ago. Dropping it midway is safe.
     pub(super) async fn top<B>(&self, request: &Request<B>, from: From) -> Result<Said, Said> {
-        self.admit(request.headers(), from)?;
+        may_read_of_requests(&self.token.load(), request.headers(), from)?;
         let asked = |name| parameter(request.uri(), name).unwrap_or_default();
         let by = match &*asked("by") {
             "" | "requests" => Some(By::Requests),
@@ -113,24 +111,6 @@ impl LogSource {
         let permit = permit.map_err(|_| busy("somebody else looks just now; ask again"))?;
         let reserved = self.governor.try_reserve(Use::Requests, Class::Admission, LOOK_BYTES);
         Ok((permit, reserved.ok_or_else(|| busy("there is no memory to spare to look with"))?))
-    }
-
-    /// Lets who may know what viewers do.
-    pub(super) fn admit(&self, fields: &HeaderMap, from: From) -> Result<(), Said> {
-        match &*self.token.load() {
-            None if from == From::Elsewhere => {
-                let text = "without a token only who asks from this machine may; write \
-                            `admin.token_file` in the configuration";
-                Err(refusal(StatusCode::FORBIDDEN, text))
-            }
-            None => Ok(()),
-            Some(tokens) if tokens.bearer(fields).is_some() => Ok(()),
-            Some(_) => {
-                let text = "who reads of requests shows a token of `admin.token_file`: \
-                            `Authorization: Bearer TOKEN`";
-                Err(unknown(fields, text))
-            }
-        }
     }
 }
 

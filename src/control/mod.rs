@@ -1,10 +1,12 @@
 //! The control plane of one appliance: what operators ask it. Delivery never waits for it.
 //!
 //! Holds whether the appliance wants viewers; [`api`] answers the admin listener, [`purge`],
-//! [`reload`] and [`drain`] those who ask for something to be done; [`status`] is what the status
-//! page shows, [`explained`] what is told of one object, [`log`] what is told of requests.
+//! [`reload`] and [`drain`] those who ask for something to be done, `asking.rs` says who may;
+//! [`status`] is what the status page shows, [`explained`] what is told of one object, [`log`] what
+//! is told of requests.
 
 pub mod api;
+mod asking;
 pub mod drain;
 pub mod explained;
 pub mod log;

@@ -1,6 +1,5 @@
 //! `POST /reload` and `POST /upgrade`: has the configuration read again, or another process take
-//! over, by who bears the token; where there is none, by who asks from this machine. Only here are
-//! their codes chosen.
+//! over.
 //!
 //! A page that a browser of this machine shows cannot ask: it may not send JSON unasked.
 
@@ -8,14 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use http::header::{CONTENT_TYPE, HeaderMap};
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::api::JSON;
-use super::purge::{Said, admit, refusal};
+use super::asking::{From, Said, may_operate, refusal};
 use crate::purge::Tokens;
 
 /// What the process itself is to do.
@@ -43,15 +40,6 @@ pub struct Reloader {
     pub token: Arc<ArcSwapOption<Tokens>>,
 }
 
-/// Who asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum From {
-    /// Somebody on this machine.
-    Here,
-    /// Anybody else.
-    Elsewhere,
-}
-
 impl Reloader {
     /// Answers one request. Dropping it midway is safe: what was begun is done.
     pub(super) async fn answer(
@@ -71,7 +59,7 @@ impl Reloader {
         fields: &HeaderMap,
         from: From,
     ) -> Result<Said, Said> {
-        may(&self.token.load(), method, fields, from)?;
+        may_operate(&self.token.load(), method, fields, from)?;
         let busy = |_| {
             let text = "it reloads or is being replaced already, or ends";
             refusal(StatusCode::SERVICE_UNAVAILABLE, text)
@@ -91,33 +79,6 @@ impl Reloader {
                 Err(refusal(StatusCode::SERVICE_UNAVAILABLE, text))
             }
         }
-    }
-}
-
-/// Lets who may have something done that harms no object: an operator, or, where there is
-/// no token, who asks from this machine.
-pub(super) fn may(
-    token: &Option<Arc<Tokens>>,
-    method: &Method,
-    fields: &HeaderMap,
-    from: From,
-) -> Result<(), Said> {
-    if method != Method::POST {
-        return Err(refusal(StatusCode::METHOD_NOT_ALLOWED, "send it by POST"));
-    }
-    match token {
-        None if from == From::Elsewhere => {
-            let text = "without a token only who asks from this machine may; write \
-                        `admin.token_file` in the configuration";
-            Err(refusal(StatusCode::FORBIDDEN, text))
-        }
-        None if fields.get(CONTENT_TYPE) != Some(&JSON) => {
-            let text = "send it as `Content-Type: application/json`";
-            Err(refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, text))
-        }
-        None => Ok(()),
-        // It may have been written anew: then the one of before counts, or a SIGHUP.
-        token => admit(token, fields).map(|by| tracing::info!(%by, "asked by an operator")),
     }
 }
 

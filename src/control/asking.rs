@@ -1,0 +1,163 @@
+//! What all that is asked of the admin listener shares: who asks and whether he may, what he sends,
+//! how he is refused. Who may:
+//!
+//! - Health and `openapi.json`: everybody.
+//! - Looking on: everybody; where a viewer has a token, from elsewhere who bears one.
+//! - Reading of requests (`log.rs`): who bears a token; without any, who asks from this machine.
+//! - Reloads, upgrades, drains: operators; without any token, who asks from this machine.
+//! - Purges: operators; without any token, nobody.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use http::{HeaderMap, Method, StatusCode};
+use http_body::Body;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use crate::purge::{Bearer, Role, Tokens};
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// Somebody on this machine.
+    Here,
+    /// Anybody else.
+    Elsewhere,
+}
+
+/// What an answer says.
+pub(super) type Said = (StatusCode, Value);
+
+/// A request's body, whatever it is sent by.
+pub trait AskedBody: Body<Data = Bytes, Error: Into<BodyError>> {}
+
+impl<B: Body<Data = Bytes, Error: Into<BodyError>>> AskedBody for B {}
+
+type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Whether he may purge: operators; who it is.
+pub(super) fn may_purge(
+    tokens: &Option<Arc<Tokens>>,
+    fields: &HeaderMap,
+) -> Result<Arc<str>, Said> {
+    let Some(tokens) = tokens else {
+        return Err(refusal(
+            StatusCode::FORBIDDEN,
+            "nobody may purge here; write `admin.token_file` in the configuration, the path of a \
+             file with a token",
+        ));
+    };
+    match tokens.bearer(fields) {
+        Some(Bearer { role: Role::Operator, name, .. }) => Ok(name.clone()),
+        Some(Bearer { role: Role::Viewer, name, .. }) => Err(refusal(
+            StatusCode::FORBIDDEN,
+            &format!("{name} may look, and nothing else; show the token of an operator"),
+        )),
+        None => Err(unknown(
+            fields,
+            "who purges or reloads shows the token of `admin.token_file`: \
+             `Authorization: Bearer TOKEN`",
+        )),
+    }
+}
+
+/// Whether he may have something done that harms no object: an operator, or, where there is no
+/// token, who asks from this machine.
+pub(super) fn may_operate(
+    tokens: &Option<Arc<Tokens>>,
+    method: &Method,
+    fields: &HeaderMap,
+    from: From,
+) -> Result<(), Said> {
+    if method != Method::POST {
+        return Err(refusal(StatusCode::METHOD_NOT_ALLOWED, "send it by POST"));
+    }
+    match tokens {
+        None if from == From::Elsewhere => Err(from_here_alone()),
+        None if fields.get(CONTENT_TYPE) != Some(&JSON) => {
+            let text = "send it as `Content-Type: application/json`";
+            Err(refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, text))
+        }
+        None => Ok(()),
+        // It may have been written anew: then the one of before counts, or a SIGHUP.
+        tokens => may_purge(tokens, fields).map(|by| tracing::info!(%by, "asked by an operator")),
+    }
+}
+
+/// Whether he may know what viewers do: who bears a token, or, where there is none, who asks from
+/// this machine.
+pub(super) fn may_read_of_requests(
+    tokens: &Option<Arc<Tokens>>,
+    fields: &HeaderMap,
+    from: From,
+) -> Result<(), Said> {
+    match tokens {
+        None if from == From::Elsewhere => Err(from_here_alone()),
+        None => Ok(()),
+        Some(tokens) if tokens.bearer(fields).is_some() => Ok(()),
+        Some(_) => {
+            let text = "who reads of requests shows a token of `admin.token_file`: \
+                        `Authorization: Bearer TOKEN`";
+            Err(unknown(fields, text))
+        }
+    }
+}
+
+/// Whether he may look on: who asks from this machine, and everybody where no viewer has a token.
+pub(super) fn may_look(
+    tokens: &Option<Arc<Tokens>>,
+    fields: &HeaderMap,
+    from: From,
+) -> Result<(), Said> {
+    match tokens {
+        Some(tokens) if from == From::Elsewhere && tokens.has_viewers() => {
+            let text = "who looks from another machine shows a token of `admin.token_file`: \
+                        `Authorization: Bearer TOKEN`";
+            tokens.bearer(fields).map(drop).ok_or_else(|| unknown(fields, text))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn from_here_alone() -> Said {
+    let text = "without a token only who asks from this machine may; write `admin.token_file` in \
+                the configuration";
+    refusal(StatusCode::FORBIDDEN, text)
+}
+
+/// Of who shows no token that counts.
+fn unknown(fields: &HeaderMap, without: &str) -> Said {
+    let text = match fields.contains_key(AUTHORIZATION) {
+        true => {
+            "this is not the token that was in `admin.token_file` when the appliance started or \
+             was last reloaded"
+        }
+        false => without,
+    };
+    refusal(StatusCode::UNAUTHORIZED, text)
+}
+
+/// A request's whole body, of so many bytes at most.
+pub(super) async fn body_of(body: impl AskedBody, bytes_max: usize) -> Result<Bytes, Said> {
+    match timeout(BODY_WITHIN, Limited::new(body, bytes_max).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            let text = format!("a request has {bytes_max} bytes at most");
+            Err(refusal(StatusCode::PAYLOAD_TOO_LARGE, &text))
+        }
+        Ok(Err(_)) => Err(refusal(StatusCode::BAD_REQUEST, "the request broke off")),
+        Err(_) => Err(refusal(StatusCode::REQUEST_TIMEOUT, "the request did not end in time")),
+    }
+}
+
+/// What is answered to who is refused.
+pub(super) fn refusal(status: StatusCode, error: &str) -> Said {
+    (status, json!({ "error": error }))
+}
+
+pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const BODY_WITHIN: Duration = Duration::from_secs(10);

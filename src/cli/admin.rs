@@ -278,10 +278,20 @@ impl Reach {
 
     /// What it tells of itself.
     pub(super) fn status(&self) -> Result<Told, Failure> {
-        let request = bearing(Request::get("/status.json"), self.token_file.as_deref())?;
-        let request = request.body(Default::default()).expect("a token is printable");
-        told(&addresses(self.admin.as_deref(), &self.config)?, &request, is_status)
+        status(self.admin.as_deref(), &self.config, self.token_file.as_deref())
     }
+}
+
+/// What an appliance tells of itself to who shows the token in a file, or none.
+pub(super) fn status(
+    admin: Option<&str>,
+    config: &Path,
+    token_file: Option<&Path>,
+) -> Result<Told, Failure> {
+    let addresses = addresses(admin, config)?;
+    let request = bearing(Request::get("/status.json"), token_file)?;
+    let request = request.body(Default::default()).expect("a token is printable");
+    told(&addresses, &request, is_status)
 }
 
 /// Whether it is an appliance's status: any origin behind a viewers' port may answer with JSON.

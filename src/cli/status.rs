@@ -5,8 +5,6 @@
 
 use std::path::PathBuf;
 
-use http::Request;
-
 use super::{Failure, USUAL_CONFIG, admin};
 
 mod table;
@@ -41,10 +39,7 @@ pub(super) struct Args {
 
 /// Asks; what is to be printed.
 pub(super) fn run(args: &Args) -> Result<String, Failure> {
-    let addresses = admin::addresses(args.admin.as_deref(), &args.config)?;
-    let request = admin::bearing(Request::get("/status.json"), args.token_file.as_deref())?;
-    let request = request.body(Default::default()).expect("a token is printable");
-    let told = admin::told(&addresses, &request, admin::is_status)?;
+    let told = admin::status(args.admin.as_deref(), &args.config, args.token_file.as_deref())?;
     Ok(match args.json {
         true => format!("{:#}\n", told.value),
         false => table::of(&admin::understood(&told)?, &told.address),

@@ -5,7 +5,6 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use http::Request;
-use serde_json::Value;
 
 use super::Subject;
 use super::finding::Finding;
@@ -72,8 +71,7 @@ fn answers_as_tidegate(config: &Config) -> bool {
     let addresses = admin::Admins::of(config).addresses;
     let request = Request::get("/status.json").body(Default::default());
     let request = request.expect("a path without fields is a request");
-    let is_status = |value: &Value| value.get("phase").is_some_and(Value::is_string);
-    admin::told(&addresses, &request, is_status).is_ok()
+    admin::told(&addresses, &request, admin::is_status).is_ok()
 }
 
 /// The names of the programs that listen there, as far as this user may see them.

@@ -1,9 +1,8 @@
 //! The ram tier's memory: one mapping, written by single writers and read as shared `Bytes`.
 //!
-//! Which bytes are free is decided in `places`. Knows no keys and evicts nothing: when no place is
-//! free, that is the answer. Always holds: a byte of the mapping belongs to at most one allocation,
-//! one `Extent` writes it, shared `Bytes` cover only what is written already, and the memory
-//! returns when all are gone.
+//! Which bytes are free is decided in `places`. Knows no keys, evicts nothing: when no place is
+//! free, it says so. Always holds: a byte of the mapping is of one allocation at most, written by
+//! one `Extent`; shared `Bytes` cover only what is written; when all are gone the memory returns.
 
 // The mapping is shared between one writer and many readers of what it has already written, which
 // the borrow checker can't follow. Everything unsafe of the ram tier is in this file.

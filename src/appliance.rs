@@ -288,7 +288,8 @@ impl Running {
 
     /// What hands it over to another process, on any thread.
     pub fn hand_over(&self) -> HandOver {
-        HandOver { parts: self.parts.clone(), sockets: self.sockets.clone() }
+        let (parts, sockets) = (self.parts.clone(), self.sockets.clone());
+        HandOver { parts, sockets, is_over: Arc::default() }
     }
 
     /// Waits until somebody asks the admin listener for a reload or an upgrade. Safe to drop.

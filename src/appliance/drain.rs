@@ -40,6 +40,10 @@ impl Parts {
     pub(super) fn plan_drain(&self, plan: Option<Plan>) -> Option<DrainStatus> {
         let now = Now::read();
         let mut drain = self.drains.drain();
+        if self.readiness.is_ending() {
+            // More is asked of viewers already than any plan would.
+            return None;
+        }
         match plan {
             Some(plan) => {
                 let refusing = self.live.server.load().drain_timeout;

@@ -17,6 +17,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -139,6 +140,7 @@ impl Predecessor {
 pub struct HandOver {
     pub(super) parts: Arc<Parts>,
     pub(super) sockets: Arc<Mutex<Vec<Handed>>>,
+    pub(super) is_over: Arc<AtomicBool>,
 }
 
 /// The process that follows, which serves.
@@ -185,6 +187,16 @@ impl std::error::Error for TakeoverError {
 }
 
 impl HandOver {
+    /// This process is told to stop: so is who would follow.
+    pub fn end(&self) {
+        self.is_over.store(true, Ordering::Release);
+    }
+
+    /// Whether it was.
+    pub fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Acquire)
+    }
+
     /// Starts the one that follows by `command` and hands it all there is. Blocks until it serves.
     ///
     /// # Errors
@@ -199,6 +211,11 @@ impl HandOver {
             return Err(TakeoverError::Busy(why.to_owned()));
         }
         let not_started = TakeoverError::NotStarted;
+        if self.parts.drains.stage().is_some() {
+            let why = "viewers are sent elsewhere, and who takes over would want them back: \
+                       `tidegate undrain` first, or restart the service";
+            return Err(TakeoverError::Busy(why.to_owned()));
+        }
         let (channel, theirs) = Channel::pair().map_err(not_started)?;
         let child = command.env(TAKEOVER, "1").stdin(Stdio::from(theirs)).spawn();
         // Its end is its alone: else its death would not be noticed.
@@ -225,6 +242,9 @@ impl HandOver {
         told.map_err(|error| broken(error.to_string()))?;
         let serving = |said: &Message| matches!(said, Message::Serving { .. });
         let said = child.wait_for(HANDED_OVER_WITHIN, serving).map_err(broken)?;
+        if self.is_over() {
+            return Err(TakeoverError::Refused("this process was told to stop".to_owned()));
+        }
         let Message::Serving { version } = said else { unreachable!("it is what was waited for") };
         Ok(Successor { pid: child.let_go(), version })
     }

@@ -194,6 +194,7 @@ fn wait_for_stop(running: &mut Running, told: &Told) -> Result<Stop, Failure> {
     let (reloads, levels) = (running.reloads(), told.filter.clone());
     let reload = move || reload(&reloads, levels.as_ref());
     let (hand_over, own) = (running.hand_over(), own_binary());
+    let under_way = hand_over.clone();
     let upgrade = move || upgrade(&hand_over, &own);
     let stopped = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
@@ -246,6 +247,9 @@ fn wait_for_stop(running: &mut Running, told: &Told) -> Result<Stop, Failure> {
             }
         }
     });
+    if matches!(stopped, Ok(Stop::Wanted)) {
+        under_way.end();
+    }
     runtime.shutdown_background();
     stopped
 }
@@ -318,7 +322,7 @@ fn upgrade(hand_over: &HandOver, own: &Path) -> (Option<Successor>, Result<Value
         Err(error) => error,
     };
     tracing::error!("not upgraded: {failed}");
-    let is_broken = matches!(failed, TakeoverError::Broken(_));
+    let is_broken = matches!(failed, TakeoverError::Broken(_)) && !hand_over.is_over();
     // It had the volumes: a process of this version gets them back.
     let again = is_broken.then(|| hand_over.to(command(Path::new(OURS))));
     let followed = match again {

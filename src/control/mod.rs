@@ -87,6 +87,11 @@ impl Readiness {
     pub fn set_ending(&self) {
         self.phase.store(ENDING, Ordering::Release);
     }
+
+    /// Whether it does.
+    pub fn is_ending(&self) -> bool {
+        self.phase.load(Ordering::Acquire) == ENDING
+    }
 }
 
 const STARTING: u8 = 0;

@@ -215,6 +215,50 @@ async fn what_ends_meanwhile_does_not_come_between_a_process_and_its_volumes() {
 }
 
 #[tokio::test]
+async fn nobody_follows_a_process_that_is_drained_or_told_to_stop() {
+    let folder = TempDir::new().unwrap();
+    let held = Script::of(4 * BLOCK).ending(Ending::HeldAt(BLOCK));
+    let origin = Origin::serving("/held", held);
+    let (binary, config) = installed(folder.path(), &origin);
+    let process = Process::start_from(&binary, &config);
+    let admin = format!("http://{}", process.admin);
+    let drained = tidegate(&["drain", "--admin", &admin]);
+    assert!(drained.status.success(), "{}", text(&drained.stderr));
+    let (code, said) = process.upgrade();
+    assert!(code == 1 && said.contains("`tidegate undrain` first"), "{said}");
+    assert!(tidegate(&["undrain", "--admin", &admin]).status.success());
+
+    let [given, go] = ["given", "go"].map(|name| folder.path().join(name));
+    replace(
+        &binary,
+        &format!(
+            "while :; do said=$(dd bs=262144 count=1 2>&-)\n\
+             case $said in *'\"listeners\"'*) break;; esac; done\n\
+             printf '{{\"say\":\"checked\"}}' >&0\n\
+             dd bs=262144 count=1 >&- 2>&-\n\
+             : >{given:?}; while [ ! -e {go:?} ]; do sleep 0.01; done\n\
+             printf '{{\"say\":\"serving\",\"version\":\"2\"}}' >&0\n\
+             exec sleep 1000"
+        ),
+    );
+    let viewer = Client::plain(process.http, HOST);
+    let mut under_way = viewer.get("/held").open().await;
+    under_way.read_exactly(PIECE as usize).await.unwrap();
+    process.signal(Signal::USR2);
+    while !given.exists() {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    process.signal(Signal::TERM);
+    process.logged_until(" draining").await;
+    fs::write(&go, "").unwrap();
+    process.logged_until("not upgraded: this process was told to stop").await;
+    origin.release("/held");
+    let came = follow(&mut under_way, origin.content("/held", 1), PIECE).await;
+    assert_eq!(came, (4 * BLOCK - PIECE, true));
+    process.stop();
+}
+
+#[tokio::test]
 async fn what_ends_in_one_process_has_ended_in_the_other() {
     let folder = TempDir::new().unwrap();
     let origin = Origin::start();

@@ -207,7 +207,8 @@ impl HandOver {
             return Err(TakeoverError::Busy(why));
         }
         if self.parts.purges.has_elsewhere() {
-            let why = "the process before this one still serves viewers; try again later";
+            let why = "the process before this one still serves viewers, for `limits.idle_timeout` \
+                       and `limits.drain_timeout` at most; try again then";
             return Err(TakeoverError::Busy(why.to_owned()));
         }
         let not_started = TakeoverError::NotStarted;
@@ -291,10 +292,10 @@ impl Starting {
             Ok(said) if is_wanted(&said) => Ok(said),
             Ok(Message::Failed { why }) => Err(why),
             Ok(said) => Err(format!("the new process says what nobody asked it: {said:?}")),
-            Err(RecvTimeoutError::Timeout) => Err(format!(
-                "the new process said nothing for {} s, and was ended",
-                within.as_secs()
-            )),
+            Err(RecvTimeoutError::Timeout) => {
+                let seconds = within.as_secs();
+                Err(format!("the new process said nothing for {seconds} s, and was ended"))
+            }
             Err(RecvTimeoutError::Disconnected) => Err(self.last_words()),
         }
     }

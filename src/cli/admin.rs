@@ -197,7 +197,7 @@ pub(super) fn stranger(address: &str, what: &str) -> Failure {
 }
 
 /// The system's words in our manner: lower case, without a number.
-fn cause(error: &io::Error) -> String {
+pub(super) fn cause(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or_default().to_lowercase()
 }

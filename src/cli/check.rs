@@ -56,7 +56,11 @@ pub(super) fn run(args: &Args) -> Result<String, Failure> {
         return Ok(if args.json { line(&outcome.json()) } else { outcome.text() });
     }
     if !args.without_ports {
-        config.try_ports(&[]).map_err(misused)?;
+        config.try_ports(&[]).map_err(|faults| {
+            Failure::Misused(format!(
+                "{faults}\n(while the appliance of this file is running: --without-ports)"
+            ))
+        })?;
     }
     let left_out = look_at_volumes(&config).map_err(|fault| Failure::Misused(fault.to_string()))?;
     for LeftOut { index, why } in &left_out {
@@ -183,6 +187,24 @@ origin           https://origin.example.com
         let unusual = reference("GET https://localhost/a/../%6c/1.m3u8").unwrap();
         assert!(unusual.contains("key              film /l/1.m3u8\n"), "{unusual}");
         assert!(segment.contains("response         remove set-cookie\n"), "{segment}");
+    }
+
+    #[test]
+    fn who_checks_while_it_runs_is_told_how() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let text = include_str!("../../config/tidegate.toml");
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("t.toml");
+        let site = &text[text.find("[[sites]]").unwrap()..];
+        std::fs::write(&file, format!("listeners.http = [\"{address}\"]\n{site}")).unwrap();
+        let checked = |without_ports| {
+            run(&Args { file: file.clone(), json: false, without_ports, request: None })
+        };
+        let Err(Failure::Misused(why)) = checked(false) else { panic!("the port is taken") };
+        assert!(why.contains("is taken by another socket"), "{why}");
+        assert!(why.ends_with("is running: --without-ports)"), "{why}");
+        assert!(checked(true).is_ok());
     }
 
     #[test]

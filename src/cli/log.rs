@@ -4,14 +4,13 @@
 //! requests or somebody presses Ctrl-C.
 
 use std::io::{self, Write};
-use std::num::NonZeroU64;
 use std::ops::ControlFlow;
 
 use http::StatusCode;
 use serde_json::Value;
 
-use super::Failure;
 use super::admin::{Reach, stranger};
+use super::{Failure, count};
 
 mod as_text;
 mod lines;
@@ -58,8 +57,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILTER", default_value = "")]
     filter: String,
     /// Stop after so many requests
-    #[arg(long, value_name = "N")]
-    number: Option<NonZeroU64>,
+    #[arg(long, value_name = "N", value_parser = count)]
+    number: Option<usize>,
     /// Print a line of JSON for each request
     #[arg(long)]
     json: bool,
@@ -71,7 +70,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let target = format!("/log?filter={}", encoded(&args.filter));
     let (addresses, request) = args.reach.get(&target)?;
-    let mut left = args.number.map(NonZeroU64::get);
+    let mut left = args.number;
     let refused = lines(&addresses, &request, |line| {
         let told: Value = serde_json::from_str(line).unwrap_or(Value::Null);
         let is_request = told.get("lost").is_none();
@@ -85,7 +84,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             let failure = || Failure::Failed(format!("cannot write to standard output: {error}"));
             return ControlFlow::Break(if is_closed { Ok(()) } else { Err(failure()) });
         }
-        left = left.map(|left| left - u64::from(is_request));
+        left = left.map(|left| left - usize::from(is_request));
         if left == Some(0) { ControlFlow::Break(Ok(())) } else { ControlFlow::Continue(()) }
     })?;
     let Some(answer) = refused else { return Ok(()) };

@@ -8,6 +8,7 @@ use clap::{Command, CommandFactory};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, roman};
 
+use super::admin::cause;
 use super::{CommandLine, Failure};
 
 const EXAMPLES: &str = "\
@@ -32,7 +33,11 @@ pub(super) fn run(args: &Args) -> Result<String, Failure> {
     match &args.folder {
         Some(folder) => {
             write_into(folder, &command, "tidegate").map(|()| String::new()).map_err(|error| {
-                Failure::Failed(format!("{} cannot be written: {error}", folder.display()))
+                Failure::Failed(format!(
+                    "{} cannot be written: {}; name a folder that is there",
+                    folder.display(),
+                    cause(&error)
+                ))
             })
         }
         None => page(&command, "tidegate")
@@ -122,6 +127,8 @@ mod tests {
         let Err(Failure::Failed(text)) = run(&Args { folder: Some("no/such".into()) }) else {
             panic!("there is no such folder")
         };
-        assert!(text.starts_with("no/such cannot be written: "), "{text}");
+        let expected =
+            "no/such cannot be written: no such file or directory; name a folder that is there";
+        assert_eq!(text, expected);
     }
 }

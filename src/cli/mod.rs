@@ -135,6 +135,12 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+/// How many of something, as it is typed.
+fn count(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|count| *count > 0);
+    count.ok_or_else(|| "write a whole number, from 1 on".to_owned())
+}
+
 /// Does what the process was called for.
 pub fn run() -> ExitCode {
     run_with(std::env::args_os())

@@ -10,9 +10,10 @@ use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
-use super::Failure;
 use super::admin::{Reach, runtime};
 use super::session::told;
+use super::{Failure, count};
+use crate::limits::TOP_WINDOW_MAX;
 
 mod as_text;
 
@@ -38,14 +39,14 @@ pub(super) struct Args {
     /// Show it once
     #[arg(long)]
     once: bool,
-    /// How far to look back
-    #[arg(long, value_name = "N", default_value_t = 60)]
+    /// How far to look back, 3600 at most
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = seconds)]
     seconds: u32,
     /// What there is most of comes first
     #[arg(long, value_enum, default_value_t = By::Requests)]
     by: By,
     /// Lines of each kind
-    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = count)]
     rows: usize,
     /// Print it as JSON, each time on a line of its own
     #[arg(long)]
@@ -98,6 +99,27 @@ fn shown(args: &Args, told: &Value) -> String {
     }
 }
 
+fn seconds(text: &str) -> Result<u32, String> {
+    let most = TOP_WINDOW_MAX.as_secs();
+    let seconds = text.parse().ok().filter(|n: &u32| (1..=most).contains(&u64::from(*n)));
+    seconds.ok_or_else(|| format!("write a whole number, from 1 to {most}"))
+}
+
 const PAUSE: Duration = Duration::from_secs(2);
 /// To the first line, and all behind it away.
 const RENEW: &str = "\x1b[H\x1b[2J";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_far_back_as_the_appliance_looks_and_no_further() {
+        assert_eq!((seconds("1"), seconds("3600")), (Ok(1), Ok(3_600)));
+        for wrong in ["0", "3601", "-1", "ten", ""] {
+            let expected = "write a whole number, from 1 to 3600";
+            assert_eq!(seconds(wrong), Err(expected.to_owned()), "{wrong}");
+        }
+        assert_eq!((count("8"), count("0").is_err(), count("x").is_err()), (Ok(8), true, true));
+    }
+}

@@ -69,7 +69,7 @@ impl LogSource {
         let sid = parameter(request.uri(), "sid").unwrap_or_default();
         if sid.is_empty() || sid.len() > SID_BYTES_MAX {
             let text = format!(
-                "ask for /session?sid=SID, percent-encoded, of {SID_BYTES_MAX} bytes at most"
+                "a session id has 1 to {SID_BYTES_MAX} bytes; ask for /session?sid=SID, percent-encoded"
             );
             return Err(refusal(StatusCode::BAD_REQUEST, &text));
         }

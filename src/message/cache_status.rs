@@ -8,7 +8,7 @@ use std::fmt;
 use http::header::CACHE_STATUS;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use crate::message::syntax::written;
+use crate::message::syntax::{joined, written};
 
 /// What the edge did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +92,10 @@ impl Fwd {
 impl CacheStatus {
     /// As one member of the list.
     pub fn to_header(self) -> HeaderValue {
-        written(&self)
+        match self {
+            CacheStatus::Hit { ttl } => joined([NAME, HIT, itoa::Buffer::new().format(whole(ttl))]),
+            CacheStatus::Fwd(_) => written(&self),
+        }
     }
 
     /// Adds it after the members that are there.
@@ -105,7 +108,7 @@ impl fmt::Display for CacheStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(NAME)?;
         let forwarded = match self {
-            CacheStatus::Hit { ttl } => return write!(f, "; hit; ttl={}", whole(*ttl)),
+            CacheStatus::Hit { ttl } => return write!(f, "{HIT}{}", whole(*ttl)),
             CacheStatus::Fwd(forwarded) => forwarded,
         };
         write!(f, "; fwd={}", forwarded.reason.as_str())?;
@@ -134,6 +137,7 @@ fn whole(number: i64) -> i64 {
 }
 
 const NAME: &str = "tidegate";
+const HIT: &str = "; hit; ttl=";
 const DETAIL_BYTES_MAX: usize = 32;
 
 #[cfg(test)]

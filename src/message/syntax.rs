@@ -53,6 +53,14 @@ pub(super) fn written(text: &impl Display) -> HeaderValue {
     HeaderValue::from_bytes(&written.bytes[..written.length]).expect("it is plain ASCII")
 }
 
+/// The same of texts one after another, without formatting machinery: for what most answers have.
+pub(super) fn joined<const N: usize>(texts: [&str; N]) -> HeaderValue {
+    let mut joined = Text { bytes: [0; TEXT_BYTES_MAX], length: 0 };
+    let all = texts.into_iter().try_for_each(|text| joined.write_str(text));
+    all.expect("what the edge writes is shorter than its bound");
+    HeaderValue::from_bytes(&joined.bytes[..joined.length]).expect("it is plain ASCII")
+}
+
 struct Text {
     bytes: [u8; TEXT_BYTES_MAX],
     length: usize,

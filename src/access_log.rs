@@ -14,13 +14,11 @@ mod writer;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use std::{error, fmt, io, thread};
-
-use arc_swap::ArcSwap;
 
 pub use self::entry::{ClientBits, Entry, Outcome, PlayerTold, Target};
 use self::filter::Filter;
@@ -29,7 +27,7 @@ pub use self::follow::{FollowError, Following};
 use self::recent::Latest;
 pub use self::recent::{Lines, RecentRequest};
 pub use self::request_id::{FIELD as REQUEST_ID_FIELD, RequestId};
-pub use self::trace::{Decision, Trace};
+pub use self::trace::{Decision, Text, Trace};
 use self::writer::Output;
 use crate::limits;
 use crate::memory::Governor;
@@ -108,14 +106,15 @@ impl AccessLog {
         Ok((log, LogWriter { sender, shared, ended }))
     }
 
-    /// Where the decisions about a request go; `None` while nobody follows the log.
-    pub fn trace(&self, governor: &Arc<Governor>) -> Option<Box<Trace>> {
-        self.shared.readers.trace(governor)
+    /// Where the decisions about a request go whose head had been read then; `None` while nobody
+    /// follows the log.
+    pub fn trace(&self, begun: Instant, governor: &Arc<Governor>) -> Option<Box<Trace>> {
+        self.shared.readers.trace(begun, governor)
     }
 
     /// Tells those who follow the log what became of a request.
     pub fn tell(&self, entry: &Entry<'_>, trace: &Trace) {
-        self.shared.readers.tell(entry, trace, **self.shared.client_bits.load());
+        self.shared.readers.tell(entry, trace, self.shared.client_bits());
     }
 
     /// Follows the requests that end from now on.
@@ -144,7 +143,7 @@ impl AccessLog {
         {
             return self.shared.drop_lines(1);
         }
-        let line = Line { time: entry.time, text: entry.to_line(**self.shared.client_bits.load()) };
+        let line = Line { time: entry.time, text: entry.to_line(self.shared.client_bits()) };
         let line_bytes = line.text.capacity();
         self.shared.waiting_bytes.fetch_add(line_bytes, Ordering::Relaxed);
         if self.sender.try_send(Message::Line(line)).is_err() {
@@ -164,7 +163,7 @@ impl AccessLog {
     /// Writes what comes from now on as `settings` say, and to `output` where there is one. Whether
     /// the latest requests are kept stays as it was.
     pub fn adopt(&self, settings: &Settings, output: Option<NextOutput>) {
-        self.shared.client_bits.store(Arc::new(settings.client_bits));
+        self.shared.client_bits.store(settings.client_bits.packed(), Ordering::Relaxed);
         self.shared.unread.store(self.shared.is_unread(settings), Ordering::Relaxed);
         let Some(NextOutput(output)) = output else { return };
         *self.shared.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(output);
@@ -247,7 +246,8 @@ struct Shared {
     waiting_bytes: AtomicUsize,
     /// Nobody would read a line.
     unread: AtomicBool,
-    client_bits: ArcSwap<ClientBits>,
+    /// [`ClientBits`] in one number: looked at for each request.
+    client_bits: AtomicU16,
     readers: Readers,
     reopen: AtomicBool,
     /// What to write to instead of opening the same again.
@@ -261,7 +261,7 @@ impl Shared {
     fn new(settings: &Settings) -> Shared {
         let shared = Shared {
             unread: AtomicBool::new(false),
-            client_bits: ArcSwap::from_pointee(settings.client_bits),
+            client_bits: settings.client_bits.packed().into(),
             readers: Readers::default(),
             next: Mutex::default(),
             dropped: AtomicU64::new(0),
@@ -279,6 +279,10 @@ impl Shared {
 
     fn is_unread(&self, settings: &Settings) -> bool {
         settings.destination == Destination::Off && self.latest.is_none()
+    }
+
+    fn client_bits(&self) -> ClientBits {
+        ClientBits::unpacked(self.client_bits.load(Ordering::Relaxed))
     }
 
     fn drop_lines(&self, count: u64) {

@@ -100,6 +100,8 @@ pub struct Overload {
     handshakes: Mutex<Bucket>,
     egress: AtomicU32,
     is_near_egress: AtomicBool,
+    /// Whether a client may ask as often as he likes: looked at for each request.
+    asks_are_free: AtomicBool,
     began: Instant,
 }
 
@@ -107,6 +109,7 @@ impl Overload {
     /// At rest.
     pub fn new(settings: Settings, now: Instant) -> Arc<Overload> {
         Arc::new(Overload {
+            asks_are_free: (settings.client.requests_per_second == 0).into(),
             settings: ArcSwap::from_pointee(settings),
             clients: Clients::new(),
             handshakes: Mutex::default(),
@@ -118,7 +121,9 @@ impl Overload {
 
     /// Other settings from now on.
     pub fn adopt(&self, settings: Settings) {
+        let is_free = settings.client.requests_per_second == 0;
         self.settings.store(Arc::new(settings));
+        self.asks_are_free.store(is_free, Ordering::Release);
     }
 
     /// The settings of now.
@@ -207,6 +212,9 @@ impl Gate {
     /// # Errors
     /// He asks more often than he may.
     pub fn admit_request(&self, client: IpAddr, now: Instant) -> Result<(), Refusal> {
+        if self.shared.asks_are_free.load(Ordering::Acquire) {
+            return Ok(());
+        }
         let settings = self.shared.settings.load();
         if settings.client.requests_per_second == 0 || is_proxy(&settings, client) {
             return Ok(());
@@ -352,6 +360,19 @@ mod tests {
             (0..100).filter(|_| gate.admit_handshake(at).is_ok()).count()
         };
         assert_eq!([let_in(0), let_in(1), let_in(1), let_in(60)], [20, 10, 0, 20]);
+    }
+
+    #[test]
+    fn other_settings_count_from_then_on() {
+        let (gate, now) = gate(Settings::default());
+        let client = "192.0.2.1".parse().unwrap();
+        let let_in = || (0..50).filter(|_| gate.admit_request(client, now).is_ok()).count();
+        let free = let_in();
+        let limits = ClientLimits { requests_per_second: 1, ..Default::default() };
+        gate.shared().adopt(Settings { client: limits, ..Settings::default() });
+        let limited = let_in();
+        gate.shared().adopt(Settings::default());
+        assert_eq!([free, limited, let_in()], [50, 2, 50]);
     }
 
     #[test]

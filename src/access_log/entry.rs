@@ -126,6 +126,17 @@ impl ClientBits {
     /// Whole addresses.
     pub const ALL: ClientBits = ClientBits { v4: 32, v6: 128 };
 
+    /// In one number.
+    pub(super) fn packed(self) -> u16 {
+        u16::from_be_bytes([self.v4, self.v6])
+    }
+
+    /// What was packed.
+    pub(super) fn unpacked(packed: u16) -> ClientBits {
+        let [v4, v6] = packed.to_be_bytes();
+        ClientBits { v4, v6 }
+    }
+
     /// The part of `address` that may be written.
     pub fn of(self, address: IpAddr) -> IpAddr {
         // An IPv4 viewer of an IPv6 listener is still an IPv4 viewer.
@@ -151,7 +162,7 @@ impl Entry<'_> {
         line.plain("time", rfc3339(self.time).as_text());
         line.plain("request_id", self.request_id.to_text().as_text());
         match client_bits.of(self.client) {
-            IpAddr::V4(v4) => line.shown("client", v4),
+            IpAddr::V4(v4) => line.dotted("client", v4.octets()),
             IpAddr::V6(v6) => line.shown("client", v6),
         }
         line.outside("site", self.site, HOST_BYTES_MAX);
@@ -270,6 +281,16 @@ impl Line {
     pub(super) fn plain(&mut self, name: &str, words: &str) {
         self.bare(name, "\"");
         self.0.push_str(words);
+        self.0.push('"');
+    }
+
+    /// An IPv4 address.
+    fn dotted(&mut self, name: &str, octets: [u8; 4]) {
+        self.bare(name, "\"");
+        for (number, octet) in octets.into_iter().enumerate() {
+            self.0.push_str(if number == 0 { "" } else { "." });
+            self.0.push_str(itoa::Buffer::new().format(octet));
+        }
         self.0.push('"');
     }
 

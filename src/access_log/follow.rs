@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{error, fmt};
 
 use arc_swap::ArcSwap;
@@ -78,28 +78,27 @@ impl error::Error for FollowError {}
 impl Readers {
     /// Where the decisions about a request go, while anybody wants to know them. Without memory for
     /// them they are lost to everybody.
-    pub(super) fn trace(&self, governor: &Arc<Governor>) -> Option<Box<Trace>> {
+    pub(super) fn trace(&self, begun: Instant, governor: &Arc<Governor>) -> Option<Box<Trace>> {
         match self.count.load(Ordering::Relaxed) {
             0 => None,
-            _ => self.paid_for(governor),
+            _ => self.paid_for(begun, governor),
         }
     }
 
     #[cold]
-    fn paid_for(&self, governor: &Arc<Governor>) -> Option<Box<Trace>> {
+    fn paid_for(&self, begun: Instant, governor: &Arc<Governor>) -> Option<Box<Trace>> {
         let reserved = governor.try_reserve(Use::Requests, Class::Admission, TRACE_BYTES);
         if reserved.is_none() {
             self.all.load().iter().for_each(|ring| ring.waiting().lost += 1);
         }
-        reserved.map(|reserved| Box::new(Trace::new(reserved)))
+        reserved.map(|reserved| Box::new(Trace::new(begun, reserved)))
     }
 
     /// A request has ended: tells those who want to know of it.
     pub(super) fn tell(&self, entry: &Entry<'_>, trace: &Trace, bits: ClientBits) {
         let mut line: Option<Arc<str>> = None;
         for ring in self.all.load().iter() {
-            let is_wanted = trace.with_tiers(|tiers| ring.filter.admits(entry, bits, tiers));
-            if is_wanted && ring.has_room() {
+            if ring.filter.admits(entry, bits, &trace.tiers()) && ring.has_room() {
                 let line = line.get_or_insert_with(|| trace.to_line(entry, bits).into());
                 ring.add(line.clone());
             }
@@ -246,7 +245,7 @@ mod tests {
     }
 
     fn ends(log: &AccessLog, governor: &Arc<Governor>, path: &str) {
-        let trace = log.trace(governor).expect("somebody follows");
+        let trace = log.trace(Instant::now(), governor).expect("somebody follows");
         log.tell(&entry(path), &trace);
     }
 
@@ -283,16 +282,16 @@ mod tests {
     fn nothing_is_kept_for_nobody_and_memory_is_given_back() {
         let (log, governor) = (log(), Governor::new(0, 64 << 20));
         let used = || governor.used_bytes(Use::Requests);
-        assert!(log.trace(&governor).is_none());
+        assert!(log.trace(Instant::now(), &governor).is_none());
         let following: Vec<_> = (0..LOG_READERS_MAX)
             .map(|_| log.follow(Filter::EVERYTHING, &governor).unwrap())
             .collect();
         let refused = log.follow(Filter::EVERYTHING, &governor).unwrap_err();
         assert_eq!(refused.to_string(), "4 follow the log, and no more may");
-        let trace = log.trace(&governor);
+        let trace = log.trace(Instant::now(), &governor);
         assert_eq!(used(), LOG_READERS_MAX as u64 * LOG_READER_BYTES + TRACE_BYTES);
         drop((following, trace));
-        assert!(log.trace(&governor).is_none());
+        assert!(log.trace(Instant::now(), &governor).is_none());
         assert_eq!(used(), 0);
         let scarce = Governor::new(0, LOG_READER_BYTES);
         let refused = log.follow(Filter::EVERYTHING, &scarce).unwrap_err();

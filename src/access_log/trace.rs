@@ -1,24 +1,29 @@
 //! What became of one request, decision by decision, each with its time since the head was read.
 //!
-//! Made only while somebody follows the log. Bounded: of a request with more decisions the first
-//! are kept, and how many more there were.
+//! Made only while somebody follows the log. What is told stays as it was found, and becomes text
+//! when the request turns out to be wanted. Bounded: of a request with more decisions the first are
+//! kept, and how many more there were.
 
+use std::array;
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::entry::{ClientBits, Entry, Line};
 use crate::limits::TRACE_DECISIONS_MAX;
 use crate::memory::Reservation;
 use crate::metrics::labels::Tier;
+use crate::object::VersionId;
 
 /// The decisions about one request, in their order.
 #[derive(Debug)]
 pub struct Trace {
     begun: Instant,
-    decisions: RefCell<Vec<(u64, Decision)>>,
+    decisions: RefCell<Vec<(Duration, Decision)>>,
     left_out: Cell<u64>,
-    tiers: RefCell<Vec<&'static str>>,
+    /// Whether it had bytes from each, in the order of [`Tier::ALL`].
+    tiers: Cell<[bool; Tier::ALL.len()]>,
     _reserved: Reservation,
 }
 
@@ -26,74 +31,115 @@ pub struct Trace {
 #[derive(Clone, Debug)]
 pub struct Decision {
     what: &'static str,
-    how: Cow<'static, str>,
-    because: Option<Cow<'static, str>>,
-    number: Option<(&'static str, i64)>,
-    bytes: Option<(u64, u64)>,
+    how: Text,
+    because: Option<Text>,
+    figure: Figure,
+}
+
+/// Words, or what they are made of.
+#[derive(Clone, Debug)]
+pub enum Text {
+    /// Words of ours.
+    Words(&'static str),
+    /// What is shared with others.
+    Shared(Arc<str>),
+    /// What was written for this.
+    Written(Box<str>),
+    /// The number of a version.
+    Version(VersionId),
+    /// The name of the request's site.
+    Site,
+    /// What is said in `Cache-Status`.
+    CacheStatus,
+}
+
+impl From<&'static str> for Text {
+    fn from(words: &'static str) -> Text {
+        Text::Words(words)
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Figure {
+    None,
+    Number(&'static str, i64),
+    Bytes { first: u64, count: u64 },
 }
 
 impl Decision {
     /// About this, in these words.
-    pub fn of(what: &'static str, how: impl Into<Cow<'static, str>>) -> Decision {
-        Decision { what, how: how.into(), because: None, number: None, bytes: None }
+    pub fn of(what: &'static str, how: impl Into<Text>) -> Decision {
+        Decision { what, how: how.into(), because: None, figure: Figure::None }
     }
 
     /// With the sentence that decides.
-    pub fn because(self, because: impl Into<Cow<'static, str>>) -> Decision {
+    pub fn because(self, because: impl Into<Text>) -> Decision {
         Decision { because: Some(because.into()), ..self }
     }
 
     /// With a number of this name.
     pub fn with(self, name: &'static str, number: i64) -> Decision {
-        Decision { number: Some((name, number)), ..self }
+        Decision { figure: Figure::Number(name, number), ..self }
     }
 }
 
 impl Trace {
-    /// Of a request whose head has just been read.
-    pub(super) fn new(reserved: Reservation) -> Trace {
+    /// Of a request whose head had been read then.
+    pub(super) fn new(begun: Instant, reserved: Reservation) -> Trace {
         Trace {
-            begun: Instant::now(),
+            begun,
             decisions: RefCell::new(Vec::with_capacity(DECISIONS_USUAL)),
             left_out: Cell::new(0),
-            tiers: RefCell::default(),
+            tiers: Cell::default(),
             _reserved: reserved,
         }
     }
 
-    /// Adds a decision.
+    /// Adds a decision of now.
     pub fn tell(&self, decision: Decision) {
-        let at_us = self.begun.elapsed().as_micros() as u64;
+        self.tell_at(self.begun.elapsed(), decision);
+    }
+
+    /// Adds one that followed from the last without a wait: to ask the clock is what costs most.
+    pub fn tell_at_once(&self, decision: Decision) {
+        let last = self.decisions.borrow().last().map(|(at, _)| *at);
+        self.tell_at(last.unwrap_or_default(), decision);
+    }
+
+    /// Adds a decision of so long after the head was read.
+    pub fn tell_at(&self, at: Duration, decision: Decision) {
         let mut decisions = self.decisions.borrow_mut();
         match decisions.len() < TRACE_DECISIONS_MAX {
-            true => decisions.push((at_us, decision)),
+            true => decisions.push((at, decision)),
             false => self.left_out.set(self.left_out.get() + 1),
         }
     }
 
-    /// Bytes of the body went to the connection, from `position` of it on: what comes from one tier
-    /// in succession is one line.
-    pub fn sent(&self, tier: Tier, position: u64, bytes: u64) {
+    /// Bytes of the body went to the connection, from `position` of it on, so long after the head
+    /// was read, or now: what comes from one tier in succession is one line.
+    pub fn sent(&self, at: Option<Duration>, tier: Tier, position: u64, bytes: u64) {
+        let mut tiers = self.tiers.get();
+        tiers[tier as usize] = true;
+        self.tiers.set(tiers);
         let word = tier.label();
-        let mut tiers = self.tiers.borrow_mut();
-        if !tiers.contains(&word) {
-            tiers.push(word);
-        }
-        if let Some((_, Decision { what: SENT, how, bytes: Some((first, so_far)), .. })) =
+        if let Some((_, Decision { what: SENT, how: Text::Words(how), figure, .. })) =
             self.decisions.borrow_mut().last_mut()
-            && how == word
-            && *first + *so_far == position
+            && *how == word
+            && let Figure::Bytes { first, count } = figure
+            && *first + *count == position
         {
-            *so_far += bytes;
+            *count += bytes;
             return;
         }
-        let bytes = Some((position, bytes));
-        self.tell(Decision { bytes, ..Decision::of(SENT, word) });
+        let figure = Figure::Bytes { first: position, count: bytes };
+        let at = at.unwrap_or_else(|| self.begun.elapsed());
+        self.tell_at(at, Decision { figure, ..Decision::of(SENT, word) });
     }
 
-    /// The words of the tiers it had bytes from.
-    pub(super) fn with_tiers<T>(&self, then: impl FnOnce(&[&str]) -> T) -> T {
-        then(&self.tiers.borrow())
+    /// The words of the tiers it had bytes from; nothing in the place of the others.
+    pub(super) fn tiers(&self) -> [&'static str; Tier::ALL.len()] {
+        let sent = self.tiers.get();
+        array::from_fn(|tier| if sent[tier] { Tier::ALL[tier].label() } else { "" })
     }
 
     /// The line of the log, with the decisions in it.
@@ -102,9 +148,9 @@ impl Trace {
         line.0.truncate(line.0.trim_end().len() - 1);
         line.number("left_out", Some(self.left_out.get()));
         line.bare("decisions", "[");
-        for (number, (at_us, decision)) in self.decisions.borrow().iter().enumerate() {
+        for (number, (at, decision)) in self.decisions.borrow().iter().enumerate() {
             line.0.push_str(if number == 0 { "" } else { "," });
-            line.0.push_str(&decision.to_json(*at_us));
+            line.0.push_str(&decision.to_json(*at, entry));
         }
         line.0.push_str("]}\n");
         line.0
@@ -112,27 +158,41 @@ impl Trace {
 }
 
 impl Decision {
-    fn to_json(&self, at_us: u64) -> String {
+    fn to_json(&self, at: Duration, entry: &Entry<'_>) -> String {
         let mut line = Line(String::with_capacity(DECISION_BYTES_USUAL));
-        line.number("at_us", Some(at_us));
+        line.number("at_us", Some(at.as_micros() as u64));
         line.plain("what", self.what);
-        line.outside("how", Some(&self.how), TEXT_BYTES_MAX);
-        if let Some((name, number)) = self.number {
-            line.shown_bare(name, number);
-        }
-        if let Some((first, bytes)) = self.bytes {
-            line.number("first", Some(first));
-            line.number("bytes", Some(bytes));
+        line.outside("how", Some(&self.how.to_text(entry)), TEXT_BYTES_MAX);
+        match self.figure {
+            Figure::None => {}
+            Figure::Number(name, number) => line.shown_bare(name, number),
+            Figure::Bytes { first, count } => {
+                line.number("first", Some(first));
+                line.number("bytes", Some(count));
+            }
         }
         if let Some(because) = &self.because {
-            line.outside("because", Some(because), TEXT_BYTES_MAX);
+            line.outside("because", Some(&because.to_text(entry)), TEXT_BYTES_MAX);
         }
         line.0.push('}');
         line.0
     }
 }
 
+impl Text {
+    fn to_text<'a>(&'a self, entry: &'a Entry<'_>) -> Cow<'a, str> {
+        match self {
+            Text::Words(words) => (*words).into(),
+            Text::Shared(text) => (&**text).into(),
+            Text::Written(text) => (&**text).into(),
+            Text::Version(id) => id.to_string().into(),
+            Text::Site => entry.site.unwrap_or_default().into(),
+            Text::CacheStatus => entry.cache.unwrap_or_default().into(),
+        }
+    }
+}
+
 const SENT: &str = "sent";
-const DECISIONS_USUAL: usize = 12;
+const DECISIONS_USUAL: usize = 8;
 const DECISION_BYTES_USUAL: usize = 128;
 const TEXT_BYTES_MAX: usize = 512;

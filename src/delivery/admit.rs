@@ -2,13 +2,16 @@
 //!
 //! `src/overload.rs` has the order in which requests are not let in.
 
+use std::net::IpAddr;
 use std::time::Instant;
+
+use http::request::Parts;
 
 use crate::delivery::Delivery;
 use crate::delivery::error::DeliveryError;
 use crate::delivery::record::Viewer;
 use crate::overload::Arrived;
-use crate::server::Phase;
+use crate::server::{ConnectionFacts, Phase};
 use crate::site::Pace;
 
 impl Viewer {
@@ -24,13 +27,19 @@ impl Viewer {
 }
 
 impl Delivery {
+    /// Who asks, through proxies that are believed.
+    pub(super) fn client(&self, connection: &ConnectionFacts, parts: &Parts) -> IpAddr {
+        let (peer, mut forwarders) = (connection.viewer.ip(), self.forwarders.borrow_mut());
+        forwarders.load().client(peer, &parts.headers)
+    }
+
     /// Lets a request in, or says that nobody is served any more, or that there is too much to do.
-    pub(super) fn admit(&self, viewer: &Viewer) -> Result<(), DeliveryError> {
+    pub(super) fn admit(&self, viewer: &Viewer, now: Instant) -> Result<(), DeliveryError> {
         let (gate, connection) = (&self.shared.gate, &viewer.connection);
         if connection.phase.get() == Phase::Refusing {
             return Err(DeliveryError::TurnedAway);
         }
-        gate.admit_request(viewer.client, Instant::now()).map_err(DeliveryError::Overload)?;
+        gate.admit_request(viewer.client, now).map_err(DeliveryError::Overload)?;
         if !connection.is_let_in.get() {
             let arrived =
                 if connection.tls.is_some() { Arrived::ShakenHands } else { Arrived::Plain };

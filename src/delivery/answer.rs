@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::access_log::Decision;
+use crate::access_log::{Decision, Text};
 use crate::cache::heads::Head;
 use crate::cache::ssd::Seen;
 use crate::delivery::error::DeliveryError;
@@ -51,8 +51,8 @@ impl Transaction<'_> {
         head: &Arc<Head>,
         found: Found,
     ) -> Result<Attempt, DeliveryError> {
-        self.viewer.tell(|| {
-            let told = Decision::of("version", head.version.id.to_string());
+        self.viewer.tell_at_once(|| {
+            let told = Decision::of("version", Text::Version(head.version.id));
             let length = head.version.length_bytes();
             length.into_iter().fold(told, |told, length| told.with("length", length as i64))
         });

@@ -22,19 +22,19 @@ pub(crate) mod stored;
 mod upstream;
 
 use std::borrow::Cow;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::mem::take;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::{ArcSwap, ArcSwapOption, Cache};
 use http::header::{ALLOW, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::{Body, Incoming};
 
-use crate::access_log::{AccessLog, Decision, RequestId};
+use crate::access_log::{AccessLog, Decision, RequestId, Text};
 use crate::cache::heads::{Heads, Known};
 use crate::cache::ram::Ram;
 use crate::cache::ssd::Ssd;
@@ -100,12 +100,15 @@ pub struct Shared {
 /// Answers the requests of one worker.
 pub struct Delivery {
     shared: Rc<Shared>,
+    /// Looked at for each request, and seldom others.
+    forwarders: RefCell<Cache<Arc<ArcSwap<Forwarders>>, Arc<Forwarders>>>,
 }
 
 impl Delivery {
     /// Delivers from what is shared.
     pub fn new(shared: Shared) -> Delivery {
-        Delivery { shared: Rc::new(shared) }
+        let forwarders = RefCell::new(Cache::new(shared.forwarders.clone()));
+        Delivery { shared: Rc::new(shared), forwarders }
     }
 }
 
@@ -117,8 +120,8 @@ impl Handler for Delivery {
         request: Request<Incoming>,
         connection: &Rc<ConnectionFacts>,
     ) -> Response<ViewerBody> {
+        let (begun, shared) = (Instant::now(), &self.shared);
         let (parts, body) = request.into_parts();
-        let shared = &self.shared;
         let request_bytes = Viewer::request_bytes(&parts);
         let cmcd = Cmcd::of(&parts.headers, parts.uri.query()).map(Box::new);
         let viewer = Rc::new(Viewer {
@@ -127,19 +130,19 @@ impl Handler for Delivery {
                 false => Urgency::Viewer,
             },
             cmcd,
-            client: shared.forwarders.load().client(connection.viewer.ip(), &parts.headers),
+            client: self.client(connection, &parts),
             reserved: shared.governor.try_reserve(Use::Requests, Class::Miss, request_bytes),
             parts,
             connection: connection.clone(),
             request_id: RequestId::assign(),
             time: SystemTime::now(),
             origin_requests: Cell::new(0),
-            trace: shared.log.trace(&shared.governor),
+            trace: shared.log.trace(begun, &shared.governor),
         });
         let (log, counters) = (shared.log.clone(), shared.counters.clone());
-        let mut record = Record::new(viewer.clone(), log, counters, Instant::now());
+        let mut record = Record::new(viewer.clone(), log, counters, begun);
         record.told();
-        let answered = match (self.admit(&viewer), &viewer.parts.method) {
+        let answered = match (self.admit(&viewer, begun), &viewer.parts.method) {
             (Err(refusal), _) => {
                 record.host = host_of(&viewer.parts).map(Cow::into_owned).unwrap_or_default();
                 leave(body, viewer.parts.version);
@@ -364,7 +367,7 @@ impl Delivery {
         }
         let (site, rule) = site.ok_or(DeliveryError::UnknownHost)?;
         (record.cmsd, record.foresight) = (rule.cmsd, rule.foresight);
-        viewer.tell(|| Decision::of("rule", rule.pattern.to_string()).because(site.name.clone()));
+        viewer.tell(|| Decision::of("rule", Text::Shared(rule.pattern.text())).because(Text::Site));
         viewer.pace(rule.pace);
         let key = ObjectKey::new(site.id, &request.target(&rule.query, rule.content));
         let control = match rule.request_cache_control {

@@ -13,7 +13,7 @@ use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 
 use crate::access_log::{
-    AccessLog, Decision, Entry, Outcome, PlayerTold, RequestId, Target, Trace,
+    AccessLog, Decision, Entry, Outcome, PlayerTold, RequestId, Target, Text, Trace,
 };
 use crate::limits::REQUEST_BYTES;
 use crate::memory::Reservation;
@@ -62,6 +62,13 @@ impl Viewer {
     pub fn tell(&self, decision: impl FnOnce() -> Decision) {
         if let Some(trace) = &self.trace {
             told(trace, decision);
+        }
+    }
+
+    /// The same of what followed from the decision before without a wait.
+    pub fn tell_at_once(&self, decision: impl FnOnce() -> Decision) {
+        if let Some(trace) = &self.trace {
+            told_at_once(trace, decision);
         }
     }
 
@@ -147,9 +154,11 @@ impl Record {
 
     /// Counts body bytes handed to the connection.
     pub fn sent(&mut self, tier: Tier, bytes: usize) {
+        let mut at = None;
         if self.first_byte.get().is_none() {
             let waited = self.begun.elapsed();
-            self.first_byte.set(Some(waited));
+            at = Some(waited);
+            self.first_byte.set(at);
             self.has_waited_at_first(waited);
             let wait = match tier {
                 Tier::Ram => Wait::Hit,
@@ -159,7 +168,7 @@ impl Record {
             self.counters.observe_first_byte(wait, waited);
         }
         if let Some(trace) = &self.viewer.trace {
-            trace.sent(tier, self.body_bytes, bytes as u64);
+            trace.sent(at, tier, self.body_bytes, bytes as u64);
         }
         self.body_bytes += bytes as u64;
         self.ssd_bytes += if tier == Tier::Ssd { bytes as u64 } else { 0 };
@@ -193,7 +202,11 @@ impl Record {
         if self.lookup.is_none() {
             self.lookup = Some(lookup);
             self.counters.lookups.count(lookup);
-            self.viewer.tell(|| Decision::of("found", lookup.label()));
+            let decision = || Decision::of("found", lookup.label());
+            match lookup {
+                Lookup::Hit => self.viewer.tell_at_once(decision),
+                _ => self.viewer.tell(decision),
+            }
         }
     }
 
@@ -223,9 +236,7 @@ impl Record {
     pub fn answered(&mut self, status: StatusCode) {
         self.status = Some(status);
         self.viewer.tell(|| {
-            let cache = self.cache.as_ref().and_then(|value| value.to_str().ok());
-            let said = Decision::of("head", cache.unwrap_or_default().to_owned());
-            said.with("status", status.as_u16().into())
+            Decision::of("head", Text::CacheStatus).with("status", status.as_u16().into())
         });
         let connection = &self.viewer.connection;
         let protocol = match connection.protocol {
@@ -293,7 +304,8 @@ impl Drop for Record {
         };
         self.log.record(&entry);
         if let Some(trace) = &self.viewer.trace {
-            trace.tell(ended(self.outcome).with("sent_bytes", self.body_bytes as i64));
+            let ended = ended(self.outcome).with("sent_bytes", self.body_bytes as i64);
+            trace.tell_at(duration, ended);
             self.log.tell(&entry, trace);
         }
     }
@@ -306,6 +318,12 @@ const SSD: usize = 1;
 #[cold]
 fn told(trace: &Trace, decision: impl FnOnce() -> Decision) {
     trace.tell(decision());
+}
+
+/// Likewise.
+#[cold]
+fn told_at_once(trace: &Trace, decision: impl FnOnce() -> Decision) {
+    trace.tell_at_once(decision());
 }
 
 /// How it ended, and why.

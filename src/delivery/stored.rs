@@ -22,7 +22,7 @@ impl Transaction<'_> {
         let has_turn = || head.version.takes_turn_to_ask(now);
         let control = (&asked.control, asked.has_authorization);
         let (reuse, because) = weigh(head, control, now, has_turn);
-        self.viewer.tell(|| {
+        self.viewer.tell_at_once(|| {
             let how = match reuse {
                 Reuse::Now => "serves as it is",
                 Reuse::WhileRevalidated => "serves, and its origin is asked meanwhile",

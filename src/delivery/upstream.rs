@@ -1,6 +1,5 @@
 //! Asking upstream: with everybody who asks for the same at the same time, or for one viewer alone.
 
-use std::borrow::Cow;
 use std::mem::take;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,7 +9,7 @@ use http::header::{
 };
 use tokio::time::{sleep, timeout};
 
-use crate::access_log::{Decision, REQUEST_ID_FIELD};
+use crate::access_log::{Decision, REQUEST_ID_FIELD, Text};
 use crate::cache::heads::{Head, Known};
 use crate::cache::ssd::{Asks, Recalled};
 use crate::delivery::answer::covers;
@@ -368,14 +367,14 @@ fn recalled_as<E>(recalled: &Result<(Recalled, Option<u64>), E>) -> &'static str
     }
 }
 
-fn opened_as(opened: &Opened) -> Cow<'static, str> {
+fn opened_as(opened: &Opened) -> Text {
     match opened {
         Opened::Stored { .. } => "answered, and it is kept".into(),
         Opened::Confirmed { .. } => "says that it is still good".into(),
         Opened::Stale { .. } => "failed, and what is stale serves".into(),
         Opened::Private { .. } => "answered for one viewer".into(),
         Opened::Unsatisfiable { .. } => "has no such range".into(),
-        Opened::Failed(error) => format!("failed: {error}").into(),
+        Opened::Failed(error) => Text::Written(format!("failed: {error}").into()),
     }
 }
 

@@ -5,13 +5,14 @@
 //! Letters are compared exactly.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::limits::PATH_PATTERN_BYTES_MAX;
 
 /// A checked path pattern, e.g. `*.m3u8`, `/live/*`, `**`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathPattern {
-    written: String,
+    written: Arc<str>,
     parts: Vec<Part>,
 }
 
@@ -67,7 +68,7 @@ impl std::error::Error for PatternError {}
 impl PathPattern {
     /// The pattern that matches every path: `**`.
     pub fn everything() -> PathPattern {
-        PathPattern { written: "**".to_owned(), parts: vec![Part::Anything] }
+        PathPattern { written: "**".into(), parts: vec![Part::Anything] }
     }
 
     /// Checks and compiles a pattern.
@@ -93,12 +94,17 @@ impl PathPattern {
             parts.extend([Part::Literal("/".to_owned()), Part::Segments]);
         }
         compile(written, &mut parts);
-        Ok(PathPattern { written: written.to_owned(), parts })
+        Ok(PathPattern { written: written.into(), parts })
     }
 
     /// Whether `path` (normalised, beginning with `/`) falls under the pattern.
     pub fn matches(&self, path: &str) -> bool {
         matches(&self.parts, path)
+    }
+
+    /// As it was written.
+    pub fn text(&self) -> Arc<str> {
+        self.written.clone()
     }
 
     /// Whether it is `**`, so that no later rule is ever reached.

@@ -177,31 +177,6 @@ async fn a_process_that_fails_with_the_volumes_is_followed_by_one_that_can() {
 }
 
 #[tokio::test]
-async fn what_a_failed_process_leaves_behind_stops_no_other_one_from_taking_over() {
-    let folder = TempDir::new().unwrap();
-    let origin = Origin::serving("/a", Script::of(BLOCK));
-    let (binary, config) = installed(folder.path(), &origin);
-    let mut process = Process::start_from(&binary, &config);
-    // Wants the volumes and fails with them; a child of its own keeps the channel open until it is
-    // shut at the other end.
-    replace(
-        &binary,
-        "while :; do said=$(dd bs=262144 count=1 2>&-)\n\
-         case $said in *'\"listeners\"'*) break;; esac; done\n\
-         printf '{\"say\":\"checked\"}' >&0\n\
-         dd bs=262144 count=1 >&- 2>&-\n\
-         exec 5<&0; cat <&5 >/dev/null 2>&1 &\n\
-         printf '{\"say\":\"failed\",\"why\":\"not today\"}' >&0\n\
-         wait",
-    );
-    let (code, said) = process.upgrade();
-    assert!(code == 1 && said.contains("not today"), "{said}");
-    process.until_left().await;
-    let now = status(&process);
-    assert_eq!(now["ssd"]["volumes"][0]["state"], "online", "this version has followed itself");
-}
-
-#[tokio::test]
 async fn what_ends_meanwhile_does_not_come_between_a_process_and_its_volumes() {
     let folder = TempDir::new().unwrap();
     let origin = Origin::serving("/a", Script::of(BLOCK));

@@ -69,7 +69,8 @@ impl LogSource {
         let sid = parameter(request.uri(), "sid").unwrap_or_default();
         if sid.is_empty() || sid.len() > SID_BYTES_MAX {
             let text = format!(
-                "a session id has 1 to {SID_BYTES_MAX} bytes; ask for /session?sid=SID, percent-encoded"
+                "a session id has 1 to {SID_BYTES_MAX} bytes; write /session?sid=SID, \
+                 percent-encoded"
             );
             return Err(refusal(StatusCode::BAD_REQUEST, &text));
         }

@@ -144,7 +144,6 @@ impl Slots {
             return;
         }
         if place.bytes >= PIECE && self.returns.load(Ordering::Relaxed) {
-            // Of a file in memory `DontNeed` would let go of the view alone.
             let how = UncheckedAdvice::Remove;
             // SAFETY: nobody holds the place any more, and nobody has it before the last line.
             let returned =
@@ -154,7 +153,7 @@ impl Slots {
         self.places().give_back(place);
     }
 
-    /// What becomes free from now on is the system's.
+    /// What becomes free from now on is the system's: a hole in the file, not the view's end alone.
     pub(super) fn return_what_is_free(&self) {
         self.returns.store(true, Ordering::Relaxed);
     }

@@ -49,5 +49,5 @@ pub(super) fn read(section: &Section<'_>) -> Overload {
     }
 }
 
-const LAG: Duration = Duration::from_millis(50);
+const LAG: Duration = Duration::from_millis(250);
 const MANY: u64 = 1_000_000;

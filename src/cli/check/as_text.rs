@@ -410,7 +410,7 @@ limits
   connections    16384, and memory beside the ram tier has room for 2214
   timeouts       header 10s, idle 1m, drain 30s
   slow reader    cut off below 16 KiB in 1m
-  too much is    workers later than 50ms, more than 40 Gbit/s sent, 900 handshakes a second
+  too much is    workers later than 250ms, more than 40 Gbit/s sent, 900 handshakes a second
   one client     50 requests a second; told by 32 bits of IPv4, 64 of IPv6
 
 log

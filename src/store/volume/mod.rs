@@ -32,7 +32,7 @@ mod writer;
 
 use std::fmt;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use tokio::task::JoinHandle;
@@ -70,6 +70,8 @@ pub struct Volume {
 struct Tasks {
     writer: Option<JoinHandle<()>>,
     upkeep: Option<JoinHandle<()>>,
+    /// They were waited for, and what they left is written.
+    are_over: bool,
 }
 
 impl Volume {
@@ -93,6 +95,7 @@ impl Volume {
         let tasks = Tasks {
             writer: Some(tokio::spawn(writer::run(Arc::clone(&core)))),
             upkeep: Some(tokio::spawn(upkeep::run(Arc::clone(&core)))),
+            are_over: false,
         };
         Ok(Arc::new(Volume { core, tasks: Mutex::new(tasks) }))
     }
@@ -359,13 +362,19 @@ impl Volume {
     /// what that one gives up is a miss here.
     pub async fn hand_over(&self) {
         self.finish().await;
-        self.core.health.handed_over();
-        self.core.disk.device().release();
+        // Where that was given up once, a write may be under way still.
+        if self.tasks().are_over {
+            self.core.health.handed_over();
+            self.core.disk.device().release();
+        }
     }
 
     async fn finish(&self) {
         self.core.queue.close();
-        let Tasks { writer, upkeep } = std::mem::take(&mut *self.tasks.lock().expect(UNBROKEN));
+        let (writer, upkeep) = {
+            let mut tasks = self.tasks();
+            (tasks.writer.take(), tasks.upkeep.take())
+        };
         if let Some(writer) = writer {
             // A panic of the writer has been reported; the rest is closed all the same.
             let _ = writer.await;
@@ -374,7 +383,12 @@ impl Volume {
         if let Some(upkeep) = upkeep {
             let _ = upkeep.await;
             self.core.checkpoint_now().await;
+            self.tasks().are_over = true;
         }
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, Tasks> {
+        self.tasks.lock().expect(UNBROKEN)
     }
 
     /// What it may be used for.

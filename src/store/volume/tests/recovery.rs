@@ -323,3 +323,17 @@ async fn a_volume_that_is_remembered_as_ill_is_read_and_nothing_is_written_to_it
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_is_handed_over_when_its_last_write_is_over_and_else_never() {
+    let device = device(16 * MIB, 1);
+    formatted(&device).await;
+    let volume = opened(&device).await;
+    assert!(timeout(Duration::ZERO, volume.hand_over()).await.is_err());
+    volume.hand_over().await;
+    assert_eq!(volume.state(), State::Online, "a write may be under way");
+
+    let volume = opened(&device).await;
+    volume.hand_over().await;
+    assert!(volume.is_readable() && !volume.is_writable());
+}

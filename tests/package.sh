@@ -10,7 +10,7 @@ cp "$1" "$scratch/origin"
 binary=$scratch/origin
 root=$PWD/tests/out/root
 log=$PWD/tests/out/walk.log
-version=$(dpkg-parsechangelog --show-field Version)
+version=$(dpkg-parsechangelog --file config/debian/changelog --show-field Version)
 later=$version+later1
 
 main() {
@@ -30,7 +30,7 @@ main() {
 
 build() {
     rm -f target/debian/*.deb
-    TIDEGATE_PACKAGE_PROFILE=dev TIDEGATE_PACKAGE_COMPRESSION=-Zgzip DEB_BUILD_OPTIONS=noautodbgsym debian/rules clean binary
+    TIDEGATE_PACKAGE_PROFILE=dev TIDEGATE_PACKAGE_COMPRESSION=-Zgzip DEB_BUILD_OPTIONS=noautodbgsym config/debian/build
     package=$(echo target/debian/tidegate_"$version"_*.deb)
     [ "$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)" = "$version" ]
 }
@@ -166,7 +166,7 @@ edit() {
     as_root sed -i -e "s|^http = .*|http = [\"127.0.0.1:$http\"]|" -e "s|^admin = .*|admin = [\"127.0.0.1:$admin\"]|" \
         -e 's|^hosts = .*|hosts = ["127.0.0.1"]|' -e "s|^origins = .*|origins = [\"$(link http | sed s/localhost/127.0.0.1/)\"]|" \
         -e '$a[memory]\nram = "64 MiB"\n[limits]\nconnections = 512\n[log]\naccess = "off"' "$root/etc/tidegate/tidegate.toml"
-    as_root diff "$root/etc/tidegate/tidegate.toml" debian/tidegate.toml || true
+    as_root diff "$root/etc/tidegate/tidegate.toml" config/debian/tidegate.toml || true
 }
 
 start_service() {

@@ -255,6 +255,8 @@ pub const CERTIFICATES_TOLD_MAX: usize = 50;
 pub const SERIES_OF_THE_REST_MAX: usize = 380;
 /// The longest time that viewers may be given to leave.
 pub const DRAIN_WITHIN_MAX: Duration = Duration::from_secs(86_400);
+/// What a process that takes over may say before it is listened to.
+pub const TAKEOVER_MESSAGES_MAX: usize = 16;
 /// A request for a drain.
 pub const DRAIN_REQUEST_BYTES_MAX: usize = 1 << 10;
 /// Requests the status page shows.

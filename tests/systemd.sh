@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 binary=${1:+$(realpath "$1")}
 . tests/checks.sh
 
-exposure_max=3.0
+exposure_max=2.0
 
 main() {
     check "the units are what systemd understands" verify

@@ -168,7 +168,7 @@ impl Told {
             "planned" => format!(
                 "planned: in {} viewers are told to leave, and have {} for it",
                 left(self.begins_at),
-                duration_about(Duration::from_secs(self.cuts_at - self.begins_at)),
+                duration_about(Duration::from_secs(self.cuts_at.saturating_sub(self.begins_at))),
             ),
             "leaving" => format!(
                 "draining: viewers are told to leave; who comes is refused in {}, what is left is \

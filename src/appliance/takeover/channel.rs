@@ -6,6 +6,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_type};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -70,7 +71,8 @@ impl Channel {
         let into = &mut [IoSliceMut::new(&mut bytes)];
         let received = loop {
             match recvmsg(&self.0, into, &mut beside, RecvFlags::CMSG_CLOEXEC) {
-                Err(rustix::io::Errno::INTR) => {}
+                // Told once of who left with words unread: what he said before comes behind it.
+                Err(Errno::INTR | Errno::CONNRESET) => {}
                 received => break received?,
             }
         };

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 
@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::super::parts::Parts;
 use super::Message;
 use super::channel::Channel;
-use crate::limits::PURGES_WAITING_MAX;
+use crate::limits::{PURGES_WAITING_MAX, TAKEOVER_MESSAGES_MAX};
 use crate::object::ObjectKey;
 use crate::purge::Purges;
 use crate::purge::elsewhere::{Elsewhere, Ended, Ending};
@@ -40,7 +40,7 @@ type Waiting = Mutex<HashMap<u64, oneshot::Sender<()>>>;
 impl Neighbour {
     /// Ends what it tells until it is gone, on a thread.
     pub(super) fn start(channel_to: Arc<Channel>, parts: &Arc<Parts>) -> io::Result<Neighbour> {
-        let (say, said) = channel();
+        let (say, said) = sync_channel(TAKEOVER_MESSAGES_MAX);
         let waiting = Arc::new(Waiting::default());
         let (from, known, weak) = (channel_to.clone(), waiting.clone(), Arc::downgrade(parts));
         thread::Builder::new()
@@ -94,7 +94,12 @@ fn tell_all(channel: &Channel, waiting: &Waiting, mut ended: mpsc::Receiver<Ende
     }
 }
 
-fn hear_all(channel: &Arc<Channel>, waiting: &Waiting, parts: &Weak<Parts>, say: &Sender<Message>) {
+fn hear_all(
+    channel: &Arc<Channel>,
+    waiting: &Waiting,
+    parts: &Weak<Parts>,
+    say: &SyncSender<Message>,
+) {
     while let Ok(Some((message, _))) = channel.receive(None) {
         match message {
             Message::Ended { id } => {
@@ -106,8 +111,8 @@ fn hear_all(channel: &Arc<Channel>, waiting: &Waiting, parts: &Weak<Parts>, say:
                 let Some(parts) = parts.upgrade() else { break };
                 end(channel, &parts, id, ending);
             }
-            // Nobody listens who is only waited for.
-            message => drop(say.send(message)),
+            // Nobody listens who is only waited for, and what is said too often is not waited for.
+            message => drop(say.try_send(message)),
         }
     }
     if let Some(parts) = parts.upgrade() {

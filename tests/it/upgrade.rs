@@ -135,9 +135,12 @@ async fn what_a_failed_process_leaves_behind_stops_no_other_one_from_taking_over
     // A child of its own holds the channel open until its other end is shut.
     replace(
         &binary,
-        "cat <&0 >/dev/null 2>&1 &\n\
+        "while :; do said=$(dd bs=262144 count=1 2>&-)\n\
+         case $said in *'\"listeners\"'*) break;; esac; done\n\
+         exec 3<&0\n\
+         sleep 5 &\n\
          printf '{\"say\":\"failed\",\"why\":\"not today\"}' >&0\n\
-         wait",
+         exit 1",
     );
     let (code, said) = process.upgrade();
     assert!(code == 1 && said.contains("not today"), "{said}");

@@ -31,6 +31,7 @@ mod origins;
 mod ports;
 mod resolve;
 mod root;
+mod smart;
 mod sysctls;
 mod volumes;
 

@@ -1,7 +1,8 @@
 //! The clock: whether something sets it, and how it is read.
 //!
-//! What the kernel itself knows of it takes a system call that no crate here makes safely, so some
-//! of it cannot be told. An origin that tells another time is told of where origins are.
+//! What the kernel itself knows of it takes a system call that no crate here makes safely, so
+//! `timedatectl` is asked, which makes it. An origin that tells another time is told of where
+//! origins are.
 
 use super::Subject;
 use super::finding::Finding;
@@ -17,6 +18,9 @@ const SERVICES: [(&str, &str); 5] = [
 ];
 /// As the kernel cuts it.
 const TIMESYNCD: &str = "systemd-timesyn";
+/// Says `yes` or `no`, whichever program sets the clock (`STA_UNSYNC` of adjtimex(2)).
+const ASK: (&str, [&str; 3]) =
+    ("usr/bin/timedatectl", ["show", "--property=NTPSynchronized", "--value"]);
 /// Which systemd's own service makes when it has set the clock.
 const IS_SET: &str = "run/systemd/timesync/synchronized";
 
@@ -30,7 +34,18 @@ fn set_by(root: &Root) -> Finding {
     if root.exists(IS_SET) {
         return Finding::ok("systemd-timesyncd has set it");
     }
-    if let Some((name, to_do)) = SERVICES.iter().find(|(name, _)| runs(name)) {
+    let service = SERVICES.iter().find(|(name, _)| runs(name));
+    let name = service.map_or("none that can be seen", |(name, _)| name);
+    match root.told_by(ASK.0, &ASK.1).as_deref().map(str::trim) {
+        Ok("yes") => return Finding::ok(format!("the kernel says that it is set ({name})")),
+        Ok("no") => {
+            let found = format!("the kernel says that nothing has set it ({name})");
+            let to_do = "run chrony or systemd-timesyncd, and look what it says";
+            return Finding::warn(found, service.map_or(to_do, |(_, to_do)| to_do));
+        }
+        _ => {}
+    }
+    if let Some((name, to_do)) = service {
         let found = format!("{name} runs; this cannot tell whether it has set the clock");
         return Finding::unknown(found, *to_do);
     }
@@ -61,7 +76,7 @@ fn source(root: &Root) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::super::finding::State;
-    use super::super::tests::with;
+    use super::super::tests::{program, with};
     use super::*;
 
     #[test]
@@ -76,6 +91,17 @@ mod tests {
             let finding = set_by(&root);
             assert_eq!(finding.state, state, "{files:?}");
             assert!(finding.found.contains(words), "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_says_is_asked_of_timedatectl() {
+        for (says, state) in [("yes", State::Ok), ("no", State::Warn), ("", State::Unknown)] {
+            let (folder, root) = with(&[("proc/5/comm", "chronyd\n")]);
+            program(folder.path(), ASK.0, &format!("[ $2 = {} ] && echo {says}", ASK.1[1]));
+            let finding = set_by(&root);
+            assert_eq!(finding.state, state, "{says}");
+            assert!(finding.found.contains("chronyd"), "{finding:?}");
         }
     }
 

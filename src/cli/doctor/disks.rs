@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::Subject;
 use super::finding::Finding;
 use super::root::Root;
+use super::smart::{self, Wear};
 use crate::config::{SsdVolume, VolumeKind};
 use crate::limits::GRANULE_SIZE_BYTES;
 use crate::store::device::Granules;
@@ -133,10 +134,9 @@ impl Drive<'_> {
         }
     }
 
-    /// What is told without the tools and the rights that SMART takes.
+    /// What the kernel tells of it, and the drive itself where it can be asked.
     fn health(&self) -> Finding {
         let name = self.name();
-        let wear = "for its wear look at `smartctl -a` or `nvme smart-log`";
         let state = self.text("device/state");
         let errors = self.text("device/ioerr_cnt");
         let errors =
@@ -145,17 +145,35 @@ impl Drive<'_> {
         let mut told: Vec<String> = state.iter().cloned().collect();
         told.extend(celsius.map(|celsius| format!("{celsius} °C")));
         told.extend(errors.map(|errors| format!("{errors} errors since it started")));
-        let found = format!("{name}: {}", told.join(", "));
+        let own = self.folder.file_name().unwrap_or_default().to_string_lossy();
+        let wear = smart::ask(self.root, &own);
+        if let Some(Wear::Well(words) | Wear::Worn(words)) = &wear {
+            told.push(words.clone());
+        }
+        let found = match told.is_empty() {
+            true => format!("{name} tells nothing of its health here"),
+            false => format!("{name}: {}", told.join(", ")),
+        };
         let is_well = matches!(state.as_deref(), None | Some("live" | "running"));
-        match () {
-            () if told.is_empty() => {
-                Finding::unknown(format!("{name} tells nothing of its health here"), wear)
-            }
-            () if !is_well => Finding::warn(found, "look at `dmesg`, and change the drive"),
-            () if celsius.is_some_and(|celsius| celsius > CELSIUS_MAX) => {
+        let is_hot = celsius.is_some_and(|celsius| celsius > CELSIUS_MAX);
+        match wear {
+            _ if !is_well => Finding::warn(found, "look at `dmesg`, and change the drive"),
+            Some(Wear::Worn(_)) => Finding::warn(
+                found,
+                format!("change the drive; `smartctl -a /dev/{own}` says more"),
+            ),
+            _ if is_hot => {
                 Finding::warn(found, "look at fans and air: a hot drive slows down and wears")
             }
-            () => Finding::note(format!("{found}; its wear is not told here"), wear),
+            Some(Wear::Well(_)) => Finding::ok(found),
+            Some(Wear::Untold(why)) => Finding::unknown(
+                format!("{found}; its wear is not told: {why}"),
+                format!("ask again as root, or look at `smartctl -a /dev/{own}`"),
+            ),
+            None => Finding::unknown(
+                format!("{found}; its wear is not told without smartctl"),
+                "install smartmontools, and ask again as root",
+            ),
         }
     }
 
@@ -251,8 +269,8 @@ mod tests {
         symlink("../../block/nvme0n1/nvme0n1p1", part).unwrap();
         let findings = of_device(&root, 259, 1);
         assert_eq!(findings[0], Finding::ok("nvme0n1 (EXAMPLE 3840), scheduler none"));
-        let health = "nvme0n1 (EXAMPLE 3840): live, 41 °C; its wear is not told here";
-        assert_eq!((findings[1].state, findings[1].found.as_str()), (State::Note, health));
+        let health = "nvme0n1 (EXAMPLE 3840): live, 41 °C; its wear is not told without smartctl";
+        assert_eq!((findings[1].state, findings[1].found.as_str()), (State::Unknown, health));
         assert_eq!(states(&of_device(&root, 0, 40)), [State::Unknown]);
     }
 
@@ -273,7 +291,7 @@ mod tests {
             (&[ssd, ("device/state", "offline")], [State::Ok, State::Warn]),
             (
                 &[ssd, ("device/state", "running"), ("device/ioerr_cnt", "0x1f")],
-                [State::Ok, State::Note],
+                [State::Ok, State::Unknown],
             ),
             (&[ssd, ("device/hwmon/hwmon2/temp1_input", "83000")], [State::Ok, State::Warn]),
             (&[ssd, ("queue/scheduler", "none [bfq]")], [State::Note, State::Unknown]),

@@ -1,11 +1,21 @@
-//! The facts of a machine as files: `/proc`, `/sys` and `/run` under a root folder, which tests
-//! bring themselves. What cannot be read is `None`.
+//! The facts of a machine as files, and as what its programs say: `/proc`, `/sys`, `/run` and
+//! `/usr` under a root folder, which tests bring themselves. What cannot be read is `None`.
 
 use std::fs;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::str::FromStr;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
-/// Where `/proc`, `/sys` and `/run` are.
+/// For a program to say what it knows; a drive that hangs keeps one for longer.
+const TOLD_WITHIN: Duration = Duration::from_secs(5);
+/// More than any of them says.
+const TOLD_BYTES_MAX: u64 = 1 << 20;
+
+/// Where `/proc`, `/sys`, `/run` and `/usr` are.
 #[derive(Clone, Debug)]
 pub(super) struct Root(PathBuf);
 
@@ -57,6 +67,31 @@ impl Root {
         numbers.filter_map(|number: u32| Some((number, self.text(format!("proc/{number}/comm"))?)))
     }
 
+    /// What a program prints, whatever its exit code says.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be started, or says nothing to its end in five seconds: it is ended then.
+    pub(super) fn told_by(&self, program: &str, arguments: &[&str]) -> io::Result<String> {
+        let mut command = Command::new(self.path(program));
+        command.args(arguments).env("LC_ALL", "C").stdin(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.stdout(Stdio::piped()).spawn()?;
+        let output = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        let (said, hear) = mpsc::sync_channel(1);
+        thread::spawn(move || {
+            let mut text = String::new();
+            let read = output.take(TOLD_BYTES_MAX).read_to_string(&mut text);
+            // Nobody hears it who has waited long enough.
+            let _ = said.send(read.map(|_| text));
+        });
+        let Ok(told) = hear.recv_timeout(TOLD_WITHIN) else {
+            child.kill()?;
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "it says nothing"));
+        };
+        child.wait()?;
+        told
+    }
+
     /// The number of an appliance that is running, if one can be seen.
     pub(super) fn appliance(&self) -> Option<u32> {
         let serves = |(number, name): &(u32, String)| {
@@ -69,7 +104,15 @@ impl Root {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::with;
+    use super::super::tests::{program, with};
+
+    #[test]
+    fn a_program_is_told_by_what_it_prints_and_one_that_is_missing_by_an_error() {
+        let (folder, root) = with(&[("proc/x", "")]);
+        program(folder.path(), "usr/bin/tell", "echo \"$1 of $LC_ALL\"; exit 3");
+        assert_eq!(root.told_by("usr/bin/tell", &["a b"]).unwrap(), "a b of C\n");
+        assert!(root.told_by("usr/bin/none", &[]).is_err());
+    }
 
     #[test]
     fn an_appliance_is_found_among_the_processes() {

@@ -1,6 +1,8 @@
 //! What is chosen and told; and what the tests of each check are given.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
 use clap::Parser;
 use tempfile::TempDir;
@@ -41,6 +43,14 @@ pub(super) fn with(files: &[(&str, &str)]) -> (TempDir, Root) {
     }
     let root = Root::at(folder.path());
     (folder, root)
+}
+
+/// A program of the machine whose root is `folder`, written in shell.
+pub(super) fn program(folder: &Path, path: &str, script: &str) {
+    let path = folder.join(path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 #[derive(Debug, Parser)]

@@ -253,7 +253,7 @@ fn check_functions(source: &Source, findings: &mut Vec<String>) {
 /// Words that no file may hold, its tests included.
 fn check_words(source: &Source, findings: &mut Vec<String>) {
     for (n, line) in source.code.lines().enumerate() {
-        for word in ["todo!", "unimplemented!", "dbg!", "#[ignore", "mpsc::channel()"] {
+        for word in ["todo!", "unimplemented!", "dbg!", "#[ignore"] {
             if line.contains(word) {
                 findings.push(format!("{}:{}: `{word}`", source.path, n + 1));
             }
@@ -266,6 +266,40 @@ fn check_words(source: &Source, findings: &mut Vec<String>) {
             findings.push(format!("{}:{}: no `unsafe` here", source.path, n + 1));
         }
     }
+    for line in queues_without_bound(&source.code) {
+        findings.push(format!("{}:{line}: every queue has a named bound", source.path));
+    }
+}
+
+/// The lines where std's `channel` is called, or taken out of its module: there what is called by
+/// its name alone, or by another one, could not be told from others. That of `oneshot` holds one.
+fn queues_without_bound(code: &str) -> Vec<usize> {
+    let is_found = |(at, name): &(usize, &str)| {
+        let (before, after) = (&code[..*at], &code[at + name.len()..]);
+        if before.ends_with(|c| is_word(c) || c == '.') || after.starts_with(is_word) {
+            return false;
+        }
+        let called = after.strip_prefix("::<").map_or(after, behind_types).trim_start();
+        let listed = before.rsplit_once("mpsc::{").map(|(_, names)| names);
+        let is_listed = listed.is_some_and(|names| !names.contains(['}', ';', '(']));
+        let is_taken = is_listed || before.ends_with("mpsc::") && !called.starts_with('(');
+        let is_declared = before.trim_end().ends_with("fn");
+        let has_no_bound =
+            called.strip_prefix('(').is_some_and(|a| a.trim_start().starts_with(')'));
+        is_taken || has_no_bound && !is_declared && !before.ends_with("oneshot::")
+    };
+    let found = code.match_indices("channel").filter(is_found);
+    found.map(|(at, _)| code[..at].matches('\n').count() + 1).collect()
+}
+
+/// What follows the types that `text` begins with, behind their `<`.
+fn behind_types(text: &str) -> &str {
+    let mut depth = 1;
+    let end = text.find(|c| {
+        depth += i32::from(c == '<') - i32::from(c == '>');
+        depth == 0
+    });
+    end.map_or("", |end| &text[end + 1..])
 }
 
 /// What holds for the product and not for its tests.
@@ -575,6 +609,13 @@ mod each_check_can_fail {
             "#[ignore]\nfn f() {}",
             "let (a, b) = unbounded_channel();",
             "let (a, b) = std::sync::mpsc::channel();",
+            "let (a, b) = mpsc::channel::<Vec<u8>>();",
+            "let (a, b) = channel();",
+            "let (a, b) = channel::<(u8, Option<()>)>(\n);",
+            "use std::sync::mpsc::channel;",
+            "use std::sync::mpsc::channel as queue;",
+            "use tokio::sync::mpsc::channel;",
+            "use std::sync::mpsc::{\n    Receiver,\n    channel,\n};",
             "unsafe { x() }",
         ] {
             assert_eq!(found(check_words, "src/a.rs", text).len(), 1, "{text}");
@@ -582,6 +623,10 @@ mod each_check_can_fail {
         for text in [
             "// unsafe, unbounded, todo!",
             "let a = \"unsafe \\\" todo!\"; let b = r#\"dbg!( \"#; let c = b'\"'; let d = '\\'';",
+            "let (a, b) = mpsc::channel(LINES_MAX); let (c, d) = oneshot::channel::<()>();",
+            "use std::sync::mpsc::{SyncSender, sync_channel}; let (a, b) = sync_channel::<()>(0);",
+            "use tokio::sync::{mpsc, oneshot}; fn channel() {} use a::channel::A; a.channel();",
+            "use std::sync::mpsc::{self, Receiver}; let a = mpsc::channel::<u8>(1);",
             "#![deny(unsafe_code)]",
             "/* unbounded\nunsafe */",
         ] {

@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -65,15 +65,10 @@ async fn keep(origin: &Origin, edge: &Process, round: u64) -> String {
     let before = edge.entries().await;
     let response = Client::plain(edge.http, HOST).get(&path).send().await;
     assert_eq!(judge(origin, &path, &response), Verdict::Whole { version: 1 }, "{path}");
-    let asked = Instant::now();
-    while edge.entries().await < before + 3 {
-        assert!(asked.elapsed() < PATIENCE, "{path} is not written");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    edge.until_entries(before + 3).await;
     path
 }
 
-const PATIENCE: Duration = Duration::from_secs(20);
 const ANSWERS_MAX: u64 = 2_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,7 +7,6 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -41,6 +40,15 @@ fn replace(binary: &Path, script: &str) {
     fs::rename(new, binary).unwrap();
 }
 
+/// Waits until a file is there.
+async fn until_there(file: &Path) {
+    let asked = Instant::now();
+    while !file.exists() {
+        assert!(asked.elapsed() < PATIENCE, "{file:?} does not come");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 fn status(process: &Process) -> serde_json::Value {
     let admin = format!("http://{}", process.admin);
     let shown = tidegate(&["status", "--json", "--admin", &admin]);
@@ -58,9 +66,7 @@ async fn another_process_takes_over_and_nobody_notices() {
     let viewer = Client::plain(process.http, HOST);
     let response = viewer.get("/kept").send().await;
     assert_eq!(judge(&origin, "/kept", &response), WHOLE);
-    while process.entries().await < 4 {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    process.until_entries(4).await;
     let kept = viewer.get("/kept").range(0..9).on(viewer.connect().await.unwrap()).await.unwrap();
     let kept = kept.finish_and_keep().await.unwrap().1.unwrap();
     let mut under_way = viewer.get("/held").open().await;
@@ -202,9 +208,7 @@ async fn what_ends_meanwhile_does_not_come_between_a_process_and_its_volumes() {
         ),
     );
     process.signal(Signal::USR2);
-    while !asked.exists() {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    until_there(&asked).await;
     let viewer = Client::plain(process.http, HOST);
     let changed = viewer.request(Method::POST, "/a").send().await;
     assert!(changed.status < 300, "{}", changed.status);
@@ -248,9 +252,7 @@ async fn nobody_follows_a_process_that_is_drained_or_told_to_stop() {
     let mut under_way = viewer.get("/held").open().await;
     under_way.read_exactly(PIECE as usize).await.unwrap();
     process.signal(Signal::USR2);
-    while !given.exists() {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    until_there(&given).await;
     process.signal(Signal::TERM);
     process.logged_until(" draining").await;
     fs::write(&go, "").unwrap();
@@ -367,9 +369,7 @@ async fn upgrades_and_reloads_under_load_fail_nobody() {
     }
     // A small body lies in its head.
     let records = |object| if length_of(object) <= PIECE { 1 } else { 2 };
-    while process.entries().await < (0..OBJECTS).map(records).sum() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    process.until_entries((0..OBJECTS).map(records).sum()).await;
     origin.forget_requests();
     let files_before = open_files(&process);
     let (stop, answers) = (Arc::new(AtomicBool::new(false)), AtomicU64::new(0));

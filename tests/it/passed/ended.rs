@@ -166,11 +166,7 @@ async fn what_a_volume_kept_does_not_come_back_after_a_kill() {
     assert_eq!(get_of(&edge, "/small", &origin, OLD).await, "old");
     assert_eq!(get_of(&edge, "/large", &origin, &large("o")).await, "o".repeat(200_000));
     assert_eq!(get_of(&edge, "/other", &origin, OLD).await, "old");
-    let waited = std::time::Instant::now();
-    while edge.entries().await < 4 {
-        assert!(waited.elapsed() < Duration::from_secs(20), "it is not written");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    edge.until_entries(4).await;
     for path in ["/small", "/large"] {
         let request = Client::plain(edge.http, HOST).request(Method::POST, path).body("hello");
         let asking = tokio::spawn(async move { request.send().await });

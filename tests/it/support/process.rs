@@ -119,6 +119,19 @@ impl Process {
         line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).expect("there is a volume")
     }
 
+    /// Waits until its volume holds so many records.
+    pub(crate) async fn until_entries(&self, wanted: u64) {
+        let asked = Instant::now();
+        loop {
+            let there = self.entries().await;
+            if there >= wanted {
+                return;
+            }
+            assert!(asked.elapsed() < PATIENCE, "{there} records are kept, not {wanted}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// What it has logged, once a line of that says `words`.
     pub(crate) async fn logged_until(&self, words: &str) -> Vec<String> {
         let asked = Instant::now();

@@ -267,7 +267,8 @@ impl Running {
     /// # Panics
     /// If there is no such volume, or it is none of that kind.
     pub fn simulate(&self, volume: &str, faults: Faults) {
-        let place = self.parts.ssd.volumes().all().iter().find(|place| place.name == volume);
+        let all = self.parts.ssd.volumes().all();
+        let place = all.iter().find(|place| place.name == volume);
         let volume = place.and_then(|place| place.opened()).expect("the volume is open");
         let device = volume.disk().device();
         device.simulated().expect("the volume's device is simulated").set_faults(faults);

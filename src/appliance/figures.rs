@@ -52,9 +52,9 @@ pub(super) fn register(parts: &Arc<Parts>) {
     register_what_reloads(parts);
     load::register(parts);
     if !parts.config.ssd.volumes.is_empty() {
-        let (ssd, volumes) = (parts.ssd.clone(), parts.config.ssd.volumes.clone());
+        let (ssd, volumes) = (parts.ssd.clone(), parts.live.volumes.clone());
         let started = parts.started;
-        metrics.read_ssd_at_scrape(move || ssd::sample(&ssd, &volumes, started.elapsed()));
+        metrics.read_ssd_at_scrape(move || ssd::sample(&ssd, &volumes.load(), started.elapsed()));
     }
     each(series::MEMORY_USED, |parts| {
         let mut used = memory_used(parts);
@@ -139,15 +139,15 @@ pub(super) fn status(parts: &Parts) -> Status {
 }
 
 fn ssd_status(parts: &Parts) -> Option<SsdStatus> {
-    let volumes = &parts.config.ssd.volumes;
-    let sample = || ssd::sample(&parts.ssd, volumes, parts.started.elapsed());
+    let volumes = parts.live.volumes.load();
+    let sample = || ssd::sample(&parts.ssd, &volumes, parts.started.elapsed());
     (!volumes.is_empty()).then(|| SsdStatus { shadows: shadows(parts), ..SsdStatus::of(&sample()) })
 }
 
 /// What other sizes of the tiers would serve, as the shadow caches said when the last hour ended.
 fn shadows(parts: &Parts) -> Vec<ShadowStatus> {
     let Some(report) = parts.ssd.shadows() else { return Vec::new() };
-    let ssd_bytes = parts.config.ssd.volumes.iter().map(|volume| volume.size_bytes).sum();
+    let ssd_bytes = parts.ssd.volumes().bytes();
     let shadow = |point: &Point| {
         let (tier, size_now_bytes) = match point.tier {
             Tier::Ram => ("ram", parts.ram.usage().cached_bytes_max),

@@ -20,7 +20,7 @@ use crate::access_log::{self, AccessLog, ClientBits, Destination};
 use crate::cache::heads::Heads;
 use crate::cache::ram::{Ram, RamSettings};
 use crate::cache::ssd::{Ssd, SsdParts};
-use crate::config::{AccessLogTarget, Certificates, Config, Limits, ListenerKind};
+use crate::config::{AccessLogTarget, Certificates, Config, Limits, ListenerKind, SsdVolume};
 use crate::control::Readiness;
 use crate::delivery::{Delivery, Shared};
 use crate::fill::client::{Client, Patience};
@@ -83,6 +83,8 @@ pub(super) struct Live {
     pub(super) server: Arc<ArcSwap<ServerSettings>>,
     pub(super) token: Arc<ArcSwapOption<Tokens>>,
     pub(super) forwarders: Arc<ArcSwap<Forwarders>>,
+    /// The volumes in use, as they are written.
+    pub(super) volumes: Arc<ArcSwap<Vec<SsdVolume>>>,
 }
 
 impl Live {
@@ -98,6 +100,7 @@ impl Live {
             server: Arc::new(ArcSwap::from_pointee(server)),
             token: Arc::new(ArcSwapOption::from_pointee(config.admin.token.clone())),
             forwarders: Arc::new(ArcSwap::from_pointee(forwarders(config))),
+            volumes: Arc::new(ArcSwap::from_pointee(config.ssd.volumes.clone())),
         }
     }
 }

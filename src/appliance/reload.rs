@@ -15,10 +15,11 @@ use super::look_at_volumes;
 use super::parts::{
     Budget, Parts, forwarders, log_settings, overload_settings, seconds_since_1970, viewer_settings,
 };
+use super::ssd::{Added, Tier};
 use crate::access_log::{AccessLog, NextOutput};
 use crate::config::{
     self, Certificate, Certificates, Change, Config, ConfigErrors, Counts, Listener, ListenerKind,
-    LogLevel,
+    LogLevel, is_of_volumes,
 };
 use crate::fill::client::Upstreams;
 use crate::limits::SITES_MAX;
@@ -63,6 +64,8 @@ impl Reloads {
 /// What is served by now.
 pub(super) struct Current {
     config: Config,
+    /// What only a start can change, as it was then, and the volumes that came since.
+    started: Config,
     /// As many connections as memory was ever reserved for: it is not given back.
     reserved_for: usize,
     reserved: Vec<Reservation>,
@@ -70,7 +73,8 @@ pub(super) struct Current {
 
 impl Current {
     pub(super) fn new(config: Config, reserved_for: usize) -> Current {
-        Current { config, reserved_for, reserved: Vec::new() }
+        let started = config.clone();
+        Current { config, started, reserved_for, reserved: Vec::new() }
     }
 }
 
@@ -133,6 +137,9 @@ struct Prepared {
     output: Option<NextOutput>,
     connections_max: usize,
     reserved: Option<Reservation>,
+    /// What was started with, and all volumes.
+    started: Config,
+    added: Added,
 }
 
 impl Parts {
@@ -161,8 +168,13 @@ impl Parts {
         next.try_ports(&ours).map_err(ReloadError::Config)?;
         look_at_added(&current.config, &next)?;
         look_at_dates(&current.config, &next)?;
-        let changes = self.changes(&current.config, &next);
+        let mut changes = self.changes(&current, &next);
         let prepared = self.prepare(&current, &next)?;
+        for late in prepared.added.late() {
+            let but = format!("volume {late} comes online when it is known what it holds");
+            let of_all = changes.iter_mut().find(|change| change.setting == "ssd.volumes");
+            of_all.into_iter().for_each(|change| change.but = Some(but.clone()));
+        }
         for warning in &next.warnings {
             tracing::warn!("{warning}");
         }
@@ -213,7 +225,9 @@ impl Parts {
     }
 
     /// What is another than what is served by; of what needs a start, than what was started with.
-    fn changes(&self, current: &Config, next: &Config) -> Vec<Change> {
+    fn changes(&self, current: &Current, next: &Config) -> Vec<Change> {
+        let Current { config: current, started, .. } = current;
+        let comes = !started.volumes_added_in(next).is_empty();
         let counts = |before: &Config, next: &Config| {
             let mut changes = before.changes_to(next);
             for change in &mut changes {
@@ -221,6 +235,7 @@ impl Parts {
                     // The mapping is as large as it was made.
                     "memory.ram" => next.memory.ram_bytes > self.config.memory.ram_bytes,
                     name if name.starts_with("certificates") => self.keeps_certificates(next),
+                    name if is_of_volumes(name) => !comes,
                     _ => continue,
                 };
                 change.counts = if needs_start { Counts::FromNextStart } else { Counts::Now };
@@ -228,9 +243,10 @@ impl Parts {
             changes
         };
         let mut changes = counts(current, next);
-        changes.retain(|change| change.counts == Counts::Now);
-        let from_start = counts(&self.config, next).into_iter();
-        changes.extend(from_start.filter(|change| change.counts == Counts::FromNextStart));
+        let is_of_start =
+            |one: &Change| one.counts == Counts::FromNextStart || is_of_volumes(&one.setting);
+        changes.retain(|change| !is_of_start(change));
+        changes.extend(counts(started, next).into_iter().filter(is_of_start));
         changes.sort_by(|one, other| one.setting.cmp(&other.setting));
         for change in &mut changes {
             change.but = self.but(&change.setting, current, next);
@@ -291,13 +307,34 @@ impl Parts {
             );
             return Err(refused(text));
         }
-        Ok(Prepared { sites, upstreams, output, connections_max, reserved: reserved.flatten() })
+        let (reserved, added) = (reserved.flatten(), current.started.volumes_added_in(next));
+        let started = match added.is_empty() {
+            true => current.started.clone(),
+            false => current.started.with_volumes_of(next),
+        };
+        // Last: a volume that is open has been written to.
+        let opened = Added::open(&current.started, &started, &added, &self.tier(&sites));
+        let added = opened.map_err(|why| refused(format!("{}: {why}", next.file)))?;
+        Ok(Prepared { sites, upstreams, output, connections_max, reserved, started, added })
+    }
+
+    fn tier<'a>(&'a self, sites: &'a Sites) -> Tier<'a> {
+        Tier {
+            ssd: &self.ssd,
+            watch: &self.ssd_watch,
+            sites,
+            governor: &self.governor,
+            runtime: &self.filler.runtime,
+        }
     }
 
     fn adopt(&self, current: &mut Current, next: Config, changes: &[Change], prepared: Prepared) {
-        let Prepared { sites, upstreams, output, connections_max, reserved } = prepared;
+        let Prepared { sites, upstreams, output, connections_max, reserved, started, added } =
+            prepared;
         // A request of a new site finds its origins.
         self.filler.client.adopt(upstreams);
+        let taken = added.adopt(&self.tier(&sites));
+        self.live.volumes.store(Arc::new(started.ssd.volumes.clone()));
         self.ssd.share_among(&sites);
         self.live.sites.store(Arc::new(sites));
         if !self.keeps_certificates(&next) {
@@ -315,7 +352,8 @@ impl Parts {
         let before = self.live.connections_max.swap(connections_max, Ordering::Relaxed);
         self.permit(before, connections_max);
         current.reserved_for = current.reserved_for.max(connections_max);
-        current.reserved.extend(reserved);
+        current.reserved.extend(reserved.into_iter().chain(taken));
+        current.started = started;
         current.config = next;
     }
 

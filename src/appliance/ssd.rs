@@ -6,6 +6,7 @@
 //! a volume that somebody else uses, who would lose it to us or we to him. A volume that takes long
 //! to come online does so while viewers are served.
 
+mod added;
 mod device;
 mod ill;
 mod paths;
@@ -22,6 +23,7 @@ use tokio::runtime::Handle;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout;
 
+pub(super) use self::added::{Added, Tier};
 use self::device::{NoDevice, device_of};
 pub(super) use self::ill::Watch;
 use self::paths::Named;
@@ -35,6 +37,7 @@ use crate::cache::ssd::{Ssd, SsdParts, TierVolume, Volumes};
 use crate::config::paths::absolute;
 use crate::config::{self, Config, SsdVolume};
 use crate::object::BlockSize;
+use crate::site::Sites;
 use crate::store::device::Disk;
 use crate::store::format::{Superblock, VolumeId};
 use crate::store::remembered::{Illness, Remembered};
@@ -51,9 +54,9 @@ pub(super) fn start(config: &Config, tier: SsdParts) -> Result<(Arc<Ssd>, Watch)
     let ill = ill::remembered(&file);
     let in_use = Arc::new(file.knows().then(|| file.in_use()));
     let runtime = tier.runtime.clone();
-    let block_size = tier.block_size;
+    let (block_size, sites) = (tier.block_size, tier.sites.load_full());
     let tier_volumes =
-        config.volumes.iter().map(|volume| tier_volume(config, volume, &tier)).collect();
+        config.volumes.iter().map(|one| tier_volume(config, one, block_size, &sites)).collect();
     let ssd = Ssd::new(tier, Volumes::new(tier_volumes));
     let (mut looked_at, named) = look(config, &ssd, block_size, &file.paths(), &runtime)?;
     let roll = Arc::new(Mutex::new(Roll::new(config.index_bytes, block_size)));
@@ -72,14 +75,9 @@ pub(super) fn start(config: &Config, tier: SsdParts) -> Result<(Arc<Ssd>, Watch)
     let mut opening = Vec::new();
     for one in looked_at {
         let (tier_volume, ill, in_use) = (one.tier_volume.clone(), ill.clone(), in_use.clone());
-        let (opened, roll) = (tier_volume.clone(), roll.clone());
-        let online = runtime.spawn(async move {
-            let path = one.set.path.clone();
-            let volume = one.open(&roll, &ill).await.map_err(|unfit| unfit.told_of(&path))?;
-            let told = ill::catch_up(&opened.name, &volume, in_use.as_ref().as_ref()).await;
-            opened.come_online(volume);
-            Ok::<_, String>(told)
-        });
+        let roll = roll.clone();
+        let online = runtime
+            .spawn(async move { one.come_online(&roll, &ill, in_use.as_ref().as_ref()).await });
         opening.push(Opening { tier_volume, online, file: file.clone() });
     }
     let until = Instant::now() + ONLINE_WITHIN;
@@ -103,7 +101,7 @@ fn look(
 ) -> Result<(Vec<LookedAt>, Vec<Named>), ApplianceError> {
     let (mut looked_at, mut named) = (Vec::new(), Vec::new());
     let _inside = runtime.enter();
-    for (volume, tier_volume) in config.volumes.iter().zip(ssd.volumes().all()) {
+    for (volume, tier_volume) in config.volumes.iter().zip(&ssd.volumes().all()) {
         let was_known = known.contains(&absolute(&volume.path));
         let device = match device_of(config, volume, block_size, was_known, runtime) {
             Ok(device) => device,
@@ -155,6 +153,21 @@ impl LookedAt {
         Some(entered(roll, &self.tier_volume.name, read))
     }
 
+    /// Opens it, if it is used, and has it serve: it, if it is told of every change from then on;
+    /// `in_use` are those that were told of every change before.
+    async fn come_online(
+        self,
+        roll: &Mutex<Roll>,
+        ill: &BTreeMap<u128, Illness>,
+        in_use: Option<&BTreeSet<u128>>,
+    ) -> Result<Option<VolumeId>, String> {
+        let (path, tier_volume) = (self.set.path.clone(), self.tier_volume.clone());
+        let volume = self.open(roll, ill).await.map_err(|unfit| unfit.told_of(&path))?;
+        let told = ill::catch_up(&tier_volume.name, &volume, in_use).await;
+        tier_volume.come_online(volume);
+        Ok(told)
+    }
+
     /// Opens it, if it is used; it is no better than it is remembered.
     async fn open(
         self,
@@ -177,9 +190,10 @@ fn entered(
     read: Result<Result<Superblock, VolumeError>, JoinError>,
 ) -> Result<VolumeId, Unfit> {
     let read = read.map_err(|panicked| Unfit::Unreadable(panicked.to_string()))?;
-    let superblock = read.map_err(Unfit::Volume)?;
-    roll.lock().unwrap_or_else(PoisonError::into_inner).enter(name, &superblock)?;
-    Ok(superblock.id())
+    let found = read.map_err(Unfit::Volume)?;
+    let mut roll = roll.lock().unwrap_or_else(PoisonError::into_inner);
+    roll.enter(name, found.geometry(), found.id())?;
+    Ok(found.id())
 }
 
 /// A volume on its way.
@@ -199,16 +213,21 @@ impl Opening {
             Err(_) => {
                 tokio::spawn(async move {
                     let ended = (&mut self.online).await;
-                    let told = self.ended(ended);
-                    // What it missed is on it until a checkpoint tells otherwise.
-                    if let Some((told, volume)) = told.zip(self.tier_volume.opened())
-                        && volume.checkpoint().await
-                    {
-                        ill::keep_up(self.file, told).await;
+                    if let Some(told) = self.ended(ended) {
+                        self.believe(told).await;
                     }
                 });
                 None
             }
+        }
+    }
+
+    /// What it missed is on it until a checkpoint tells otherwise.
+    async fn believe(self, told: VolumeId) {
+        if let Some(volume) = self.tier_volume.opened()
+            && volume.checkpoint().await
+        {
+            ill::keep_up(self.file, told).await;
         }
     }
 
@@ -259,10 +278,10 @@ pub(super) async fn hand_over(ssd: &Ssd, watch: &Watch) {
 }
 
 /// A volume that is on its way yet, if there is one.
-pub(super) fn on_its_way(ssd: &Ssd) -> Option<&str> {
-    let mut all = ssd.volumes().all().iter();
+pub(super) fn on_its_way(ssd: &Ssd) -> Option<String> {
+    let mut all = ssd.volumes().all().into_iter();
     let one = all.find(|one| one.opened().is_none() && one.left_out().is_none());
-    one.map(|one| one.name.as_str())
+    one.map(|one| one.name.clone())
 }
 
 /// What the tier takes in memory beside its index: what admission has seen, twice while it is
@@ -280,8 +299,13 @@ fn admission_sizes(volume: &SsdVolume, block_size: BlockSize) -> AdmissionSizes 
     AdmissionSizes { volume_bytes, blocks_max: volume_bytes / block_size.bytes() }
 }
 
-fn tier_volume(config: &config::Ssd, volume: &SsdVolume, tier: &SsdParts) -> TierVolume {
-    let sizes = admission_sizes(volume, tier.block_size);
+fn tier_volume(
+    config: &config::Ssd,
+    volume: &SsdVolume,
+    block_size: BlockSize,
+    sites: &Sites,
+) -> TierVolume {
+    let sizes = admission_sizes(volume, block_size);
     let settings = AdmissionSettings {
         mode: match config.admission {
             config::Admission::Budget => Mode::Budget,
@@ -293,7 +317,7 @@ fn tier_volume(config: &config::Ssd, volume: &SsdVolume, tier: &SsdParts) -> Tie
     };
     let admission = Admission::new(sizes, settings, Instant::now());
     let tier_volume = TierVolume::new(volume.name.clone(), volume.weight, admission);
-    tier_volume.share_among(&tier.sites.load());
+    tier_volume.share_among(sites);
     tier_volume
 }
 

@@ -52,7 +52,7 @@ async fn look(parts: &Parts, until: Instant) -> Vec<String> {
 
 /// Those that are neither online nor left out, which was told of.
 fn volumes(parts: &Parts) -> impl Iterator<Item = String> {
-    let waiting = parts.ssd.volumes().all().iter();
+    let waiting = parts.ssd.volumes().all().into_iter();
     let waiting = waiting.filter(|one| one.opened().is_none() && one.left_out().is_none());
     waiting.map(|one| format!("volume {} is not online yet", one.name))
 }

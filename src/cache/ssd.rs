@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed, xxh3_128_with_seed};
@@ -72,7 +73,7 @@ pub struct Ssd {
     owing: Owing,
     ahead: Arc<Semaphore>,
     writing: Arc<Writing>,
-    shadows: Option<Shadows>,
+    shadows: ArcSwapOption<Shadows>,
     figures: Figures,
 }
 
@@ -134,18 +135,8 @@ pub struct Shown {
 impl Ssd {
     /// A tier whose volumes come online by and by.
     pub fn new(parts: SsdParts, volumes: Volumes) -> Arc<Ssd> {
-        let shadowed = |ssd_bytes| ShadowSettings {
-            ram_bytes: parts.ram.usage().cached_bytes_max,
-            ssd_bytes,
-            block_bytes_usual: parts.block_size.bytes() / 2,
-            lifetime_min: SSD_LIFETIME_MIN,
-        };
-        let ssd_bytes = Some(
-            volumes.all().iter().map(|tier_volume| tier_volume.admission.volume_bytes()).sum(),
-        );
-        let shadowed = ssd_bytes.filter(|bytes| *bytes > 0).map(shadowed);
-        Arc::new(Ssd {
-            shadows: shadowed.map(|settings| Shadows::new(settings, Instant::now())),
+        let ssd = Ssd {
+            shadows: ArcSwapOption::empty(),
             bypass: Bypass::new(parts.bypass_bytes_per_second),
             parts,
             volumes,
@@ -157,7 +148,30 @@ impl Ssd {
             ahead: Arc::new(Semaphore::new(SSD_READ_AHEAD_MAX)),
             writing: Arc::default(),
             figures: Figures::default(),
-        })
+        };
+        ssd.begin_shadows();
+        Arc::new(ssd)
+    }
+
+    /// One more volume, open or on its way. What the shadow caches knew of a smaller tier they
+    /// forget.
+    pub fn add(&self, tier_volume: Arc<TierVolume>) {
+        self.volumes.add(tier_volume);
+        // Those of before give up their memory first.
+        self.shadows.store(None);
+        self.begin_shadows();
+    }
+
+    fn begin_shadows(&self) {
+        let ssd_bytes = self.volumes.bytes();
+        let settings = ShadowSettings {
+            ram_bytes: self.parts.ram.usage().cached_bytes_max,
+            ssd_bytes,
+            block_bytes_usual: self.parts.block_size.bytes() / 2,
+            lifetime_min: SSD_LIFETIME_MIN,
+        };
+        let shadows = (ssd_bytes > 0).then(|| Arc::new(Shadows::new(settings, Instant::now())));
+        self.shadows.store(shadows);
     }
 
     /// Whether there is anything to look in.
@@ -178,14 +192,15 @@ impl Ssd {
     /// What another mode of admission and other sizes would serve; `None` without volumes, and in
     /// the first hour.
     pub fn shadows(&self) -> Option<ShadowReport> {
-        self.shadows.as_ref()?.report()
+        self.shadows.load().as_ref()?.report()
     }
 
     /// Shows the shadow caches a request. Once an hour they say which mode of admission is better,
     /// which counts where the write budgets allow it. Of most blocks nothing more than their hash
     /// is reckoned: they are not in the sample.
     pub fn show(&self, key: &ObjectKey, version: &Version, shown: Shown) {
-        let Some(shadows) = &self.shadows else { return };
+        let shadows = self.shadows.load();
+        let Some(shadows) = &*shadows else { return };
         if !shadows.samples(block_hash(self.object(key), shown.index)) {
             return;
         }
@@ -195,8 +210,7 @@ impl Ssd {
             return;
         }
         let Some(report) = shadows.report() else { return };
-        let all_bytes: u64 =
-            self.volumes.all().iter().map(|tier_volume| tier_volume.admission.volume_bytes()).sum();
+        let all_bytes = self.volumes.bytes();
         for tier_volume in self.volumes.all() {
             let share = tier_volume.admission.volume_bytes() as f64 / all_bytes as f64;
             tier_volume.admission.prefer(report.better.of_share(share));

@@ -5,7 +5,7 @@ use std::fmt;
 
 use toml::{Table, Value};
 
-use super::Config;
+use super::{Config, SsdVolume};
 use crate::site::Site;
 
 /// What was written, by the full names of settings.
@@ -127,6 +127,34 @@ impl Config {
         changes
     }
 
+    /// The volumes of `next` that are not in this one, if all of this one's are in `next` as they
+    /// are here. The first ones come with a start, which begins a journal of purges with them.
+    pub fn volumes_added_in(&self, next: &Config) -> Vec<SsdVolume> {
+        let (was, is) = (&self.written.0, &next.written.0);
+        let mut stay = was.iter().filter(|(name, _)| name.starts_with(OF_ONE_VOLUME));
+        let is_more_of_one = |name: &String| {
+            let of = name.rsplit_once("].").map_or("", |(of, _)| of);
+            !was.contains_key(name) && was.contains_key(&format!("{of}].path"))
+        };
+        let mut of_one = is.keys().filter(|name| name.starts_with(OF_ONE_VOLUME));
+        let others_stay = stay.all(|(name, value)| is.get(name) == Some(value))
+            && !of_one.any(is_more_of_one)
+            && !self.ssd.volumes.is_empty();
+        let is_new = |one: &&SsdVolume| self.ssd.volumes.iter().all(|it| it.path != one.path);
+        next.ssd.volumes.iter().filter(|one| others_stay && is_new(one)).cloned().collect()
+    }
+
+    /// With the volumes of `next`, and their index; all else is as it was.
+    pub fn with_volumes_of(&self, next: &Config) -> Config {
+        let mut with = self.clone();
+        let own = next.written.0.iter().filter(|(name, _)| is_of_volumes(name));
+        with.written.0.retain(|name, _| !is_of_volumes(name));
+        with.written.0.extend(own.map(|(name, value)| (name.clone(), value.clone())));
+        with.ssd.volumes.clone_from(&next.ssd.volumes);
+        with.ssd.index_bytes = next.ssd.index_bytes;
+        with
+    }
+
     /// The same names of files, and something else in them.
     fn files_changed(&self, next: &Config) -> Vec<Change> {
         let mut named: Vec<String> = Vec::new();
@@ -165,6 +193,11 @@ fn shown(name: &str, value: &str) -> String {
     if is_secret { "\u{2026}".to_owned() } else { value.to_owned() }
 }
 
+/// Whether a setting says which volumes there are.
+pub fn is_of_volumes(name: &str) -> bool {
+    name == "ssd.index" || name == "ssd.volumes" || name.starts_with(OF_ONE_VOLUME)
+}
+
 fn counts(name: &str) -> Counts {
     let section = name.split(['.', '[']).next().unwrap_or_default();
     match AT_ONCE.contains(&section) || name == "memory.ram" {
@@ -173,6 +206,8 @@ fn counts(name: &str) -> Counts {
     }
 }
 
+/// How the names of settings of a volume begin.
+const OF_ONE_VOLUME: &str = "ssd.volumes[";
 /// Settings that name an element of a list.
 const NAMES: [&str; 4] = ["name", "path", "url", "cert"];
 /// Sections whose changes count at once.

@@ -20,7 +20,7 @@ use crate::site::Sites;
 
 pub use admin::Admin;
 pub use certificates::{Certificate, Certificates};
-pub use changes::{Change, Counts};
+pub use changes::{Change, Counts, is_of_volumes};
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use fill::Fill;
 pub use listeners::{Listener, ListenerKind};

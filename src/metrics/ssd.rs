@@ -8,6 +8,7 @@ mod folded;
 mod latency;
 mod shadow;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::core::{Collector, Desc};
@@ -110,16 +111,20 @@ pub const STATES: [&str; 4] = ["starting", "online", "read-only", "offline"];
 impl Metrics {
     /// Adds the series of the ssd tier, whose figures are read at each scrape.
     ///
-    /// `read` must be quick, name the same volumes and words each time, and may not call these
-    /// metrics.
+    /// `read` must be quick, name the volumes of before and the same words each time, and may not
+    /// call these metrics.
     ///
     /// # Panics
     /// If they are there already.
     pub fn read_ssd_at_scrape(&self, read: impl Fn() -> SsdSample + Send + Sync + 'static) {
-        let sample = read();
-        let descriptions = families(&sample).iter().map(series::description).collect();
-        let volumes = sample.volumes.len().min(VOLUMES_MAX);
-        self.left_out.set(LeftOutOf::Volumes, folded::left_out(volumes));
+        let left_out = Arc::clone(&self.left_out);
+        let read = move || {
+            let sample = read();
+            let volumes = sample.volumes.len().min(VOLUMES_MAX);
+            left_out.set(LeftOutOf::Volumes, folded::left_out(volumes));
+            sample
+        };
+        let descriptions = families(&read()).iter().map(series::description).collect();
         self.register(Box::new(ReadSsd { descriptions, read: Box::new(read) }));
     }
 }

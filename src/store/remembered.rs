@@ -167,6 +167,14 @@ impl Remembered {
         })
     }
 
+    /// From now on a volume is at this path too.
+    ///
+    /// # Errors
+    /// As [`Remembered::remember`].
+    pub fn know_path(&self, path: PathBuf) -> io::Result<()> {
+        self.change(|known| _ = known.paths.insert(path))
+    }
+
     /// Remembers a volume; what was remembered of it before is replaced. On its way to the disk
     /// when this returns.
     ///

@@ -3,6 +3,7 @@
 // These are tests throughout: what cannot be unwrapped has failed.
 #![allow(clippy::unwrap_used)]
 
+mod added;
 mod changes;
 mod cmcd;
 mod collapse;

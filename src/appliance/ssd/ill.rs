@@ -71,10 +71,21 @@ pub(super) async fn keep_up(file: Remembered, volume: VolumeId) {
     }
 }
 
+/// Notes that a volume is at this path too: the next start makes none there while its file system
+/// is not mounted.
+pub(super) async fn know_path(file: &Remembered, path: PathBuf) {
+    let (known, file) = (path.clone(), file.clone());
+    let noted = spawn_blocking(move || file.know_path(known)).await;
+    if let Ok(Err(error)) = noted {
+        tracing::warn!("that there is a volume at {} is not remembered: {error}", path.display());
+    }
+}
+
 /// Remembers what falls ill, and notices which paths change, until it is told to end.
 pub(in crate::appliance) struct Watch {
     stop: CancellationToken,
     watching: Mutex<Vec<JoinHandle<()>>>,
+    named: paths::All,
 }
 
 impl Watch {
@@ -86,17 +97,20 @@ impl Watch {
     ) -> Watch {
         let stop = CancellationToken::new();
         let volumes = move || -> Vec<Arc<Volume>> {
-            ssd.volumes()
-                .all()
-                .iter()
-                .filter_map(|tier_volume| tier_volume.opened().cloned())
-                .collect()
+            let all = ssd.volumes().all();
+            all.iter().filter_map(|tier_volume| tier_volume.opened().cloned()).collect()
         };
+        let named = paths::All::new(named);
         let watching = vec![
             runtime.spawn(file.watch(volumes, stop.clone())),
-            runtime.spawn(paths::watch(named, stop.clone())),
+            runtime.spawn(paths::watch(named.clone(), stop.clone())),
         ];
-        Watch { stop, watching: Mutex::new(watching) }
+        Watch { stop, watching: Mutex::new(watching), named }
+    }
+
+    /// Looks at this one too.
+    pub(super) fn add(&self, named: Named) {
+        self.named.add(named);
     }
 
     /// Looks once more; then volumes may be closed.

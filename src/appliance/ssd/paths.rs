@@ -3,8 +3,8 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::task::spawn_blocking;
@@ -29,6 +29,11 @@ impl Named {
     pub(super) fn now(tier_volume: Arc<TierVolume>, path: PathBuf) -> Option<Named> {
         let opened = Identity::of(&fs::metadata(&path).ok()?);
         Some(Named { tier_volume, path, opened })
+    }
+
+    /// Where it was found.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Looks; a change is a line in the log, and shown as long as it is so.
@@ -74,13 +79,30 @@ impl Named {
     }
 }
 
+/// Those that are looked at.
+#[derive(Clone)]
+pub(super) struct All(Arc<Mutex<Vec<Arc<Named>>>>);
+
+impl All {
+    pub(super) fn new(named: Vec<Named>) -> All {
+        All(Arc::new(Mutex::new(named.into_iter().map(Arc::new).collect())))
+    }
+
+    pub(super) fn add(&self, named: Named) {
+        self.now().push(Arc::new(named));
+    }
+
+    fn now(&self) -> MutexGuard<'_, Vec<Arc<Named>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Looks at all of them now and then, until `stop`. Dropping it midway is safe.
-pub(super) async fn watch(volumes: Vec<Named>, stop: CancellationToken) {
-    let volumes = Arc::new(volumes);
+pub(super) async fn watch(volumes: All, stop: CancellationToken) {
     while stop.run_until_cancelled(sleep(LOOK_EVERY)).await.is_some() {
-        let looked = volumes.clone();
+        let looked = volumes.now().clone();
         // A file system that hangs holds up nothing but this look.
-        let looking = spawn_blocking(move || looked.iter().for_each(Named::look));
+        let looking = spawn_blocking(move || looked.iter().for_each(|one| one.look()));
         let _ = stop.run_until_cancelled(looking).await;
     }
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 use crate::config::{Config, ConfigError, SsdVolume, VolumeKind};
 use crate::limits::INDEX_ENTRY_BYTES;
 use crate::object::BlockSize;
-use crate::store::format::{FormatError, Geometry, Superblock};
+use crate::store::format::{FormatError, Geometry, VolumeId};
 use crate::store::remembered::{Illness, Remembered};
 use crate::store::shell_word;
 use crate::store::survey::glance;
@@ -22,7 +22,7 @@ use super::remedy;
 /// The volumes that have a place so far.
 pub(super) struct Roll {
     block_size: BlockSize,
-    index_left_bytes: u64,
+    pub(super) index_left_bytes: u64,
     /// Whose id it is.
     taken: BTreeMap<u128, String>,
 }
@@ -46,8 +46,12 @@ impl Roll {
     }
 
     /// Gives a volume its place, if there is one for it.
-    pub(super) fn enter(&mut self, name: &str, superblock: &Superblock) -> Result<(), Unfit> {
-        let (geometry, id) = (superblock.geometry(), superblock.id().0);
+    pub(super) fn enter(
+        &mut self,
+        name: &str,
+        geometry: &Geometry,
+        VolumeId(id): VolumeId,
+    ) -> Result<(), Unfit> {
         if geometry.block() != self.block_size {
             let block_bytes = geometry.block().bytes();
             let wanted_bytes = self.block_size.bytes();
@@ -158,7 +162,7 @@ pub fn look_at_volumes(config: &Config) -> Result<Vec<LeftOut>, ConfigError> {
             made.map_err(Unfit::Unreadable).and_then(|made| roll.take_index(&made))
         }
         _ => match glance(&volume.path) {
-            Ok(superblock) => roll.enter(&volume.name, &superblock),
+            Ok(found) => roll.enter(&volume.name, found.geometry(), found.id()),
             Err(why) => Err(Unfit::Unreadable(why.to_string())),
         },
     };

@@ -2,7 +2,7 @@
 //!
 //! A whole object lies on one volume, chosen by weighted rendezvous over those that can be written
 //! to; one of more than 4 GiB goes on in stripes. What is held is found wherever it is, so a volume
-//! that comes or goes moves nothing.
+//! that comes or goes moves nothing. A volume may be added at any time; none is taken out.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,6 +13,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::cache::admission::Admission;
 use crate::cache::ssd::tending::Told;
+use crate::limits::VOLUMES_MAX;
 use crate::site::Sites;
 use crate::store::{ObjectHash, Volume};
 
@@ -180,33 +181,53 @@ struct Missed {
     too_many: bool,
 }
 
-/// All volumes of the configuration.
-pub struct Volumes(Vec<Arc<TierVolume>>);
+/// All volumes of the configuration: places that are filled in their order, and stay filled.
+pub struct Volumes(Box<[OnceLock<Arc<TierVolume>>]>);
 
 impl Volumes {
     /// In the order of the configuration.
+    ///
+    /// # Panics
+    /// If there are more than [`VOLUMES_MAX`].
     pub fn new(tier_volumes: Vec<TierVolume>) -> Volumes {
-        Volumes(tier_volumes.into_iter().map(Arc::new).collect())
+        let volumes = Volumes((0..VOLUMES_MAX).map(|_| OnceLock::new()).collect());
+        tier_volumes.into_iter().for_each(|one| volumes.add(Arc::new(one)));
+        volumes
+    }
+
+    /// One more, behind the others.
+    pub(super) fn add(&self, tier_volume: Arc<TierVolume>) {
+        let full = self.0.iter().try_fold(tier_volume, |one, place| place.set(one).err());
+        assert!(full.is_none(), "a configuration has at most {VOLUMES_MAX} volumes");
     }
 
     /// All of them.
-    pub fn all(&self) -> &[Arc<TierVolume>] {
-        &self.0
+    pub fn all(&self) -> Vec<Arc<TierVolume>> {
+        self.iter().cloned().collect()
+    }
+
+    /// What all of them keep.
+    pub fn bytes(&self) -> u64 {
+        self.iter().map(|tier_volume| tier_volume.admission.volume_bytes()).sum()
     }
 
     /// Whether there is none, open or on its way.
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.iter().next().is_none()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Arc<TierVolume>> {
+        self.0.iter().map_while(OnceLock::get)
     }
 
     /// The heads of an object change: volumes that are not online yet will know.
     pub(super) fn note_change(&self, object: ObjectHash) {
-        self.0.iter().for_each(|tier_volume| tier_volume.note_change(object));
+        self.iter().for_each(|tier_volume| tier_volume.note_change(object));
     }
 
     /// Those that are open; one that failed since holds nothing.
     pub(super) fn online(&self) -> impl Iterator<Item = &Arc<TierVolume>> {
-        self.0.iter().filter(|tier_volume| tier_volume.volume.get().is_some())
+        self.iter().filter(|tier_volume| tier_volume.volume.get().is_some())
     }
 
     /// Where an object's bytes from `start_bytes` on are written.

@@ -1,7 +1,7 @@
 //! Where there are many volumes, what is missed least is told of all of them together.
 //!
-//! Which metrics these are depends on the number of volumes alone, so no series comes or goes while
-//! the appliance runs. Counts are summed, and so are states: `other` has as many volumes offline.
+//! Which metrics these are depends on the number of volumes alone, so no series comes or goes but
+//! with a volume. Counts are summed, and so are states: `other` has as many volumes offline.
 
 use std::collections::BTreeMap;
 

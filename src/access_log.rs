@@ -1,12 +1,17 @@
 //! One structured line per request, and the latest of them for the status page.
 //!
-//! Serving threads format a line and put it into a bounded channel; a thread of its own writes.
+//! Serving threads format a line and put it into a bounded channel; a thread of its own writes it,
+//! in another format where that is set.
 //! Nothing here waits for the file: a line that finds no room is dropped and counted. Lines that
 //! wait are bounded in number and in bytes. Who follows the log live gets more: `follow.rs`.
 
 mod entry;
 pub mod filter;
 mod follow;
+#[doc(hidden)]
+pub mod format;
+mod output;
+mod personal;
 mod recent;
 mod request_id;
 mod trace;
@@ -14,21 +19,25 @@ mod writer;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use std::{error, fmt, io, thread};
 
-pub use self::entry::{ClientBits, Entry, Outcome, PlayerTold, Target};
+pub use self::entry::{Entry, Outcome, PlayerTold, Target};
 use self::filter::Filter;
 use self::follow::Readers;
 pub use self::follow::{FollowError, Following};
+pub use self::format::Format;
+use self::output::Output;
+pub use self::output::Rotation;
+use self::personal::Discretion;
+pub use self::personal::{ClientBits, Personal, Shown};
 use self::recent::Latest;
 pub use self::recent::{Lines, RecentRequest};
 pub use self::request_id::{FIELD as REQUEST_ID_FIELD, RequestId};
 pub use self::trace::{Decision, Text, Trace};
-use self::writer::Output;
 use crate::limits;
 use crate::memory::Governor;
 
@@ -37,10 +46,28 @@ use crate::memory::Governor;
 pub struct Settings {
     /// Where lines are written.
     pub destination: Destination,
-    /// How much of a viewer's address is written.
-    pub client_bits: ClientBits,
+    /// How they are written there.
+    pub format: Format,
+    /// When a file is moved; `None`: never.
+    pub rotation: Option<Rotation>,
+    /// How much of who a viewer is is written.
+    pub personal: Personal,
     /// Whether the latest requests are kept for the status page.
     pub recent: Recent,
+}
+
+impl Settings {
+    /// Whole lines of JSON.
+    pub fn of(destination: Destination, recent: Recent) -> Settings {
+        let (format, rotation, personal) = (Format::Json, None, Personal::WHOLE);
+        Settings { destination, format, rotation, personal, recent }
+    }
+
+    /// Whether both have lines written to one place in one way.
+    pub fn writes_as(&self, other: &Settings) -> bool {
+        let of = |one: &Settings| (one.destination.clone(), one.format, one.rotation);
+        of(self) == of(other)
+    }
 }
 
 /// Where lines are written.
@@ -79,7 +106,7 @@ impl AccessLog {
     /// # Errors
     /// `Open` or `Stdout` by the destination, `Thread`.
     pub fn start(settings: &Settings) -> Result<(AccessLog, LogWriter), AccessLogError> {
-        let output = Output::open(&settings.destination)?;
+        let output = Output::open(settings)?;
         AccessLog::start_with(settings, output)
     }
 
@@ -114,7 +141,7 @@ impl AccessLog {
 
     /// Tells those who follow the log what became of a request.
     pub fn tell(&self, entry: &Entry<'_>, trace: &Trace) {
-        self.shared.readers.tell(entry, trace, self.shared.client_bits());
+        self.shared.readers.tell(entry, trace, &self.shared.discretion);
     }
 
     /// Follows the requests that end from now on.
@@ -143,7 +170,7 @@ impl AccessLog {
         {
             return self.shared.drop_lines(1);
         }
-        let line = Line { time: entry.time, text: entry.to_line(self.shared.client_bits()) };
+        let line = Line { time: entry.time, text: entry.to_line(&self.shared.discretion) };
         let line_bytes = line.text.capacity();
         self.shared.waiting_bytes.fetch_add(line_bytes, Ordering::Relaxed);
         if self.sender.try_send(Message::Line(line)).is_err() {
@@ -157,13 +184,13 @@ impl AccessLog {
     /// # Errors
     /// `Open` or `Stdout` by the destination.
     pub fn next_output(settings: &Settings) -> Result<NextOutput, AccessLogError> {
-        Output::open(&settings.destination).map(NextOutput)
+        Output::open(settings).map(NextOutput)
     }
 
     /// Writes what comes from now on as `settings` say, and to `output` where there is one. Whether
     /// the latest requests are kept stays as it was.
     pub fn adopt(&self, settings: &Settings, output: Option<NextOutput>) {
-        self.shared.client_bits.store(settings.client_bits.packed(), Ordering::Relaxed);
+        self.shared.discretion.set(settings.personal);
         self.shared.unread.store(self.shared.is_unread(settings), Ordering::Relaxed);
         let Some(NextOutput(output)) = output else { return };
         *self.shared.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(output);
@@ -246,8 +273,7 @@ struct Shared {
     waiting_bytes: AtomicUsize,
     /// Nobody would read a line.
     unread: AtomicBool,
-    /// [`ClientBits`] in one number: looked at for each request.
-    client_bits: AtomicU16,
+    discretion: Discretion,
     readers: Readers,
     reopen: AtomicBool,
     /// What to write to instead of opening the same again.
@@ -261,7 +287,7 @@ impl Shared {
     fn new(settings: &Settings) -> Shared {
         let shared = Shared {
             unread: AtomicBool::new(false),
-            client_bits: settings.client_bits.packed().into(),
+            discretion: Discretion::new(settings.personal),
             readers: Readers::default(),
             next: Mutex::default(),
             dropped: AtomicU64::new(0),
@@ -279,10 +305,6 @@ impl Shared {
 
     fn is_unread(&self, settings: &Settings) -> bool {
         settings.destination == Destination::Off && self.latest.is_none()
-    }
-
-    fn client_bits(&self) -> ClientBits {
-        ClientBits::unpacked(self.client_bits.load(Ordering::Relaxed))
     }
 
     fn drop_lines(&self, count: u64) {
@@ -373,7 +395,7 @@ mod tests {
     const KEPT: Recent = Recent::Kept { bytes: limits::RECENT_BYTES_MIN };
 
     fn settings(destination: Destination, recent: Recent) -> Settings {
-        Settings { destination, client_bits: ClientBits::ALL, recent }
+        Settings::of(destination, recent)
     }
 
     fn to(output: Output) -> (AccessLog, LogWriter) {

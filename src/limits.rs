@@ -228,6 +228,8 @@ pub const WARNINGS_PER_SECOND_MAX: u32 = 5;
 pub const ACCESS_LOG_LINES_WAITING_MAX: usize = 16_384;
 /// What those lines may take together.
 pub const ACCESS_LOG_BYTES_WAITING_MAX: usize = 16 << 20;
+/// Files of the access log that were moved, and stay.
+pub const ACCESS_LOG_FILES_MAX: u64 = 1_000;
 /// Readers who follow the log live.
 pub const LOG_READERS_MAX: usize = 4;
 /// Requests that wait for one of them; what comes then is lost to him, and counted.

@@ -28,8 +28,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("purge", &["limits", "message", "object", "site"]),
     ("store", &["limits", "object"]),
     ("metrics", BASE),
-    // How large a volume is, and whether there was one, only the store can tell.
-    ("config", &["limits", "network", "object", "purge", "site", "store"]),
+    // How large a volume is, and whether there was one, only the store can tell; how lines can be
+    // written, only the log.
+    ("config", &["access_log", "limits", "network", "object", "purge", "site", "store"]),
     ("access_log", &["limits", "memory", "metrics", "object"]),
     // Which load balancers are believed is told by their networks.
     ("server", &["limits", "message", "network", "overload"]),

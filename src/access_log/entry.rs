@@ -5,11 +5,12 @@
 
 use std::borrow::Cow;
 use std::fmt::Write;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
 
+use super::personal::Discretion;
 use super::request_id::{Ascii, RequestId};
 use crate::metrics::labels::Lookup;
 use crate::object::{ByteRange, ObjectKey};
@@ -19,6 +20,7 @@ const HOST_BYTES_MAX: usize = 256;
 const TARGET_BYTES_MAX: usize = 2 << 10;
 const CACHE_BYTES_MAX: usize = 256;
 const USER_AGENT_BYTES_MAX: usize = 256;
+const REFERER_BYTES_MAX: usize = 256;
 const PLAYER_TEXT_BYTES_MAX: usize = 256;
 const PLAYER_BYTES_USUAL: usize = 192;
 /// Room for most lines, so that they are written without growing.
@@ -69,6 +71,8 @@ pub struct Entry<'a> {
     pub origin_requests: u32,
     /// The `User-Agent` field's value.
     pub user_agent: Option<&'a [u8]>,
+    /// The `Referer` field's value; its query is not written.
+    pub referer: Option<&'a [u8]>,
     /// What the player told of itself (CMCD); empty: nothing.
     pub cmcd: &'a [(&'static str, PlayerTold<'a>)],
     /// How it ended.
@@ -113,62 +117,22 @@ pub enum Outcome {
     CutShort(&'static str),
 }
 
-/// How many leading bits of a viewer's address are written; the rest becomes zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClientBits {
-    /// Of an IPv4 address, at most 32.
-    pub v4: u8,
-    /// Of an IPv6 address, at most 128.
-    pub v6: u8,
-}
-
-impl ClientBits {
-    /// Whole addresses.
-    pub const ALL: ClientBits = ClientBits { v4: 32, v6: 128 };
-
-    /// In one number.
-    pub(super) fn packed(self) -> u16 {
-        u16::from_be_bytes([self.v4, self.v6])
-    }
-
-    /// What was packed.
-    pub(super) fn unpacked(packed: u16) -> ClientBits {
-        let [v4, v6] = packed.to_be_bytes();
-        ClientBits { v4, v6 }
-    }
-
-    /// The part of `address` that may be written.
-    pub fn of(self, address: IpAddr) -> IpAddr {
-        // An IPv4 viewer of an IPv6 listener is still an IPv4 viewer.
-        match address.to_canonical() {
-            IpAddr::V4(v4) => {
-                let dropped = 32u32.saturating_sub(self.v4.into());
-                let kept = u32::MAX.checked_shl(dropped).unwrap_or(0);
-                IpAddr::V4(Ipv4Addr::from_bits(v4.to_bits() & kept))
-            }
-            IpAddr::V6(v6) => {
-                let dropped = 128u32.saturating_sub(self.v6.into());
-                let kept = u128::MAX.checked_shl(dropped).unwrap_or(0);
-                IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & kept))
-            }
-        }
-    }
-}
-
 impl Entry<'_> {
     /// The line, with its line feed.
-    pub(super) fn to_line(&self, client_bits: ClientBits) -> String {
+    pub(super) fn to_line(&self, discretion: &Discretion) -> String {
+        let personal = discretion.personal();
         let mut line = Line(String::with_capacity(LINE_BYTES_USUAL));
         line.plain("time", rfc3339(self.time).as_text());
         line.plain("request_id", self.request_id.to_text().as_text());
-        match client_bits.of(self.client) {
+        match personal.client_bits.of(self.client) {
             IpAddr::V4(v4) => line.dotted("client", v4.octets()),
             IpAddr::V6(v6) => line.shown("client", v6),
         }
         line.outside("site", self.site, HOST_BYTES_MAX);
         line.outside("method", Some(self.method), METHOD_BYTES_MAX);
         line.outside("host", Some(self.host), HOST_BYTES_MAX);
-        line.outside("path", Some(&self.target.as_logged()), TARGET_BYTES_MAX);
+        let target = discretion.target(self.time, self.target.as_logged());
+        line.outside("path", Some(&target), TARGET_BYTES_MAX);
         line.plain("protocol", self.protocol);
         line.bare("tls", if self.tls { "true" } else { "false" });
         line.number("status", self.status.map(|status| status.as_u16().into()));
@@ -188,15 +152,7 @@ impl Entry<'_> {
             line.number("ssd_wait_us", Some(micros(self.ssd_wait)));
         }
         line.number("origin", Some(self.origin_requests.into()));
-        let user_agent = self.user_agent.map(|bytes| {
-            // A few bytes more than the bound, so that a character across it is cut, not garbled.
-            String::from_utf8_lossy(&bytes[..bytes.len().min(USER_AGENT_BYTES_MAX + 4)])
-        });
-        line.outside("user_agent", user_agent.as_deref(), USER_AGENT_BYTES_MAX);
-        match self.cmcd {
-            [] => line.bare("cmcd", "null"),
-            told => line.bare("cmcd", &player(told)),
-        }
+        self.write_of_the_viewer(&mut line, discretion);
         match self.outcome {
             Outcome::Complete => line.plain("outcome", "complete"),
             Outcome::ClientLeft => line.plain("outcome", "client_left"),
@@ -207,7 +163,53 @@ impl Entry<'_> {
         line.0.push_str("}\n");
         line.0
     }
+
+    /// What his player and his browser say.
+    fn write_of_the_viewer(&self, line: &mut Line, discretion: &Discretion) {
+        let personal = discretion.personal();
+        let user_agent = self.user_agent.and_then(|bytes| {
+            // A few bytes more than the bound, so that a character across it is cut, not garbled.
+            let text = String::from_utf8_lossy(&bytes[..bytes.len().min(USER_AGENT_BYTES_MAX + 4)]);
+            discretion.told(personal.user_agent, self.time, text)
+        });
+        line.outside("user_agent", user_agent.as_deref(), USER_AGENT_BYTES_MAX);
+        // Players that are no pages send none, and these are most.
+        if let Some(referer) = self.referer {
+            let page = referer.split(|byte| matches!(byte, b'?' | b'#')).next().unwrap_or_default();
+            let page = String::from_utf8_lossy(&page[..page.len().min(REFERER_BYTES_MAX + 4)]);
+            let page = discretion.told(personal.referer, self.time, page);
+            line.outside("referer", page.as_deref(), REFERER_BYTES_MAX);
+        }
+        match self.cmcd {
+            [] => line.bare("cmcd", "null"),
+            told => line.bare("cmcd", &self.player(told, discretion)),
+        }
+    }
+
+    /// What a player told, as an object within the line.
+    fn player(&self, told: &[(&'static str, PlayerTold<'_>)], discretion: &Discretion) -> String {
+        let mut line = Line(String::with_capacity(PLAYER_BYTES_USUAL));
+        let session = discretion.personal().session;
+        for (name, value) in told {
+            match value {
+                PlayerTold::Text(text) if *name == SESSION => {
+                    let text = discretion.told(session, self.time, Cow::from(*text));
+                    line.outside(name, text.as_deref(), PLAYER_TEXT_BYTES_MAX);
+                }
+                PlayerTold::Text(text) => line.outside(name, Some(text), PLAYER_TEXT_BYTES_MAX),
+                PlayerTold::Word(word) => line.plain(name, word),
+                PlayerTold::Number(number) => line.number(name, Some(*number)),
+                PlayerTold::Ratio(ratio) => line.bare(name, &ratio.to_string()),
+                PlayerTold::Flag(flag) => line.bare(name, if *flag { "true" } else { "false" }),
+            }
+        }
+        line.0.push('}');
+        line.0
+    }
 }
+
+/// The key of a playback's id.
+const SESSION: &str = "sid";
 
 impl<'a> Target<'a> {
     /// What may be told of it.
@@ -218,22 +220,6 @@ impl<'a> Target<'a> {
             Target::Path(path) => path.split('?').next().unwrap_or_default().into(),
         }
     }
-}
-
-/// What a player told, as an object within the line.
-fn player(told: &[(&'static str, PlayerTold<'_>)]) -> String {
-    let mut line = Line(String::with_capacity(PLAYER_BYTES_USUAL));
-    for (name, value) in told {
-        match value {
-            PlayerTold::Text(text) => line.outside(name, Some(text), PLAYER_TEXT_BYTES_MAX),
-            PlayerTold::Word(word) => line.plain(name, word),
-            PlayerTold::Number(number) => line.number(name, Some(*number)),
-            PlayerTold::Ratio(ratio) => line.bare(name, &ratio.to_string()),
-            PlayerTold::Flag(flag) => line.bare(name, if *flag { "true" } else { "false" }),
-        }
-    }
-    line.0.push('}');
-    line.0
 }
 
 /// `/a?b=1&c` -> `/a?b=`; what has no name is left out.
@@ -345,7 +331,7 @@ fn is_plain(byte: u8) -> bool {
 }
 
 /// A time in UTC with milliseconds, as RFC 3339 writes it.
-fn rfc3339(time: SystemTime) -> Ascii<24> {
+pub(super) fn rfc3339(time: SystemTime) -> Ascii<24> {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
     let (year, month, day) = civil_date(days);
@@ -388,8 +374,14 @@ fn civil_date(days: u64) -> (u64, u64, u64) {
 pub(super) mod tests {
     use serde_json::Value;
 
+    use super::super::personal::{ClientBits, Personal, Shown};
     use super::*;
     use crate::object::SiteId;
+
+    /// Nothing is left out.
+    pub(in crate::access_log) fn whole() -> Discretion {
+        Discretion::new(Personal::WHOLE)
+    }
 
     /// A request whose target is `path`.
     pub(in crate::access_log) fn entry(path: &str) -> Entry<'_> {
@@ -415,13 +407,14 @@ pub(super) mod tests {
             ssd_wait: Duration::ZERO,
             origin_requests: 1,
             user_agent: Some(b"Player/1.0"),
+            referer: None,
             cmcd: &[],
             outcome: Outcome::Complete,
         }
     }
 
     fn read(entry: &Entry<'_>) -> Value {
-        let line = entry.to_line(ClientBits::ALL);
+        let line = entry.to_line(&whole());
         assert!(line.is_ascii() && line.ends_with("}\n"), "{line}");
         assert_eq!(line.bytes().filter(|byte| byte.is_ascii_control()).count(), 1, "{line}");
         serde_json::from_str(&line).expect(&line)
@@ -468,7 +461,7 @@ pub(super) mod tests {
             ),
             id
         );
-        assert_eq!(entry.to_line(ClientBits::ALL), expected);
+        assert_eq!(entry.to_line(&whole()), expected);
     }
 
     #[test]
@@ -545,7 +538,7 @@ pub(super) mod tests {
         let worst = worst.as_str();
         (entry.site, entry.method, entry.host) = (Some(worst), worst, worst);
         (entry.cache, entry.user_agent) = (Some(worst), Some(worst.as_bytes()));
-        assert!(entry.to_line(ClientBits::ALL).len() < 20 << 10);
+        assert!(entry.to_line(&whole()).len() < 20 << 10);
     }
 
     #[test]
@@ -565,8 +558,40 @@ pub(super) mod tests {
                 (address.parse().unwrap(), expected.parse().unwrap());
             assert_eq!(bits.of(address), expected, "{address} {bits:?}");
         }
-        let line = entry("/").to_line(bits(16, 32));
+        let personal = Personal { client_bits: bits(16, 32), ..Personal::WHOLE };
+        let line = entry("/").to_line(&Discretion::new(personal));
         assert!(line.contains("\"client\":\"192.0.0.0\"") && !line.contains("2.77"), "{line}");
+    }
+
+    #[test]
+    fn what_may_tell_who_a_viewer_is_is_left_out_or_hashed_as_set() {
+        let key = ObjectKey::new(SiteId(0), "/a.mp4?user=12");
+        let mut entry = Entry { target: Target::Object(&key), ..entry("") };
+        entry.referer = Some(b"https://play.example/12?token=x");
+        entry.cmcd = &[("sid", PlayerTold::Text("session-12")), ("cid", PlayerTold::Text("c"))];
+        let told = |shown| {
+            let client_bits = ClientBits { v4: 24, v6: 48 };
+            let [query, referer, user_agent, session] = [shown; 4];
+            let personal = Personal { client_bits, query, referer, user_agent, session };
+            let line = entry.to_line(&Discretion::new(personal));
+            serde_json::from_str::<Value>(&line).unwrap()
+        };
+        let whole = told(Shown::Whole);
+        assert_eq!(whole["path"], "/a.mp4?user=12");
+        assert_eq!(whole["referer"], "https://play.example/12");
+        let off = told(Shown::Off);
+        assert_eq!(off["path"], "/a.mp4");
+        for field in ["referer", "user_agent"] {
+            assert_eq!(off[field], Value::Null, "{field}");
+        }
+        assert_eq!((&off["cmcd"]["sid"], &off["cmcd"]["cid"]), (&Value::Null, &"c".into()));
+        let hashed = told(Shown::Hashed).to_string();
+        for personal in ["user=12", "play.example", "Player/1.0", "session-12", "192.0.2.77"] {
+            assert!(!hashed.contains(personal), "{hashed}");
+        }
+        let hashed = told(Shown::Hashed);
+        assert_eq!(hashed["cmcd"]["sid"].as_str().unwrap().len(), 16);
+        assert_eq!(hashed["path"].as_str().unwrap().len(), "/a.mp4?".len() + 16);
     }
 
     #[test]

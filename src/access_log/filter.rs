@@ -9,7 +9,8 @@ mod parse;
 use std::fmt;
 use std::net::IpAddr;
 
-use super::entry::{ClientBits, Entry, Outcome, PlayerTold};
+use super::entry::{Entry, Outcome, PlayerTold};
+use super::personal::ClientBits;
 pub use parse::{Fault, FilterError};
 
 /// What a request must be.

@@ -13,8 +13,9 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use super::entry::{ClientBits, Entry};
+use super::entry::Entry;
 use super::filter::Filter;
+use super::personal::Discretion;
 use super::trace::Trace;
 use crate::limits::{LOG_READER_BYTES, LOG_READER_LINES_MAX, LOG_READERS_MAX, TRACE_BYTES};
 use crate::memory::{Class, Governor, Reservation, Use};
@@ -95,11 +96,12 @@ impl Readers {
     }
 
     /// A request has ended: tells those who want to know of it.
-    pub(super) fn tell(&self, entry: &Entry<'_>, trace: &Trace, bits: ClientBits) {
+    pub(super) fn tell(&self, entry: &Entry<'_>, trace: &Trace, discretion: &Discretion) {
+        let bits = discretion.personal().client_bits;
         let mut line: Option<Arc<str>> = None;
         for ring in self.all.load().iter() {
             if ring.filter.admits(entry, bits, &trace.tiers()) && ring.has_room() {
-                let line = line.get_or_insert_with(|| trace.to_line(entry, bits).into());
+                let line = line.get_or_insert_with(|| trace.to_line(entry, discretion).into());
                 ring.add(line.clone());
             }
         }
@@ -239,8 +241,7 @@ mod tests {
     use super::*;
 
     fn log() -> AccessLog {
-        let (destination, recent) = (Destination::Off, Recent::NotKept);
-        let settings = Settings { destination, client_bits: ClientBits::ALL, recent };
+        let settings = Settings::of(Destination::Off, Recent::NotKept);
         AccessLog::start(&settings).unwrap().0
     }
 

@@ -10,7 +10,8 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::entry::{ClientBits, Entry, Line};
+use super::entry::{Entry, Line};
+use super::personal::Discretion;
 use crate::limits::TRACE_DECISIONS_MAX;
 use crate::memory::Reservation;
 use crate::metrics::labels::Tier;
@@ -143,8 +144,8 @@ impl Trace {
     }
 
     /// The line of the log, with the decisions in it.
-    pub(super) fn to_line(&self, entry: &Entry<'_>, client_bits: ClientBits) -> String {
-        let mut line = Line(entry.to_line(client_bits));
+    pub(super) fn to_line(&self, entry: &Entry<'_>, discretion: &Discretion) -> String {
+        let mut line = Line(entry.to_line(discretion));
         line.0.truncate(line.0.trim_end().len() - 1);
         line.number("left_out", Some(self.left_out.get()));
         line.bare("decisions", "[");

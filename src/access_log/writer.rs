@@ -3,83 +3,23 @@
 //! Only this thread ever waits for the file. What cannot be written is counted as dropped and not
 //! tried again; a line torn by a failed write is closed, so that the next one stands alone.
 
-use std::fmt;
-use std::fs::File;
-use std::io::{self, ErrorKind, Write};
-use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::io;
 use std::sync::PoisonError;
 use std::sync::mpsc::Receiver;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use super::{AccessLogError, Destination, Message, Shared};
+use super::output::Output;
+use super::{Message, Shared};
 
 /// Lines are gathered up to here for one write.
 const BATCH_BYTES_MAX: usize = 64 << 10;
 /// Between two batches: to be woken for each line would cost more than to write it.
 const BATCH_PAUSE: Duration = Duration::from_millis(5);
-/// Between two attempts at a file that would block although it should not.
-const WOULD_BLOCK_PAUSE: Duration = Duration::from_millis(10);
-
-/// Where lines go.
-pub(super) struct Output {
-    /// `None` when only the status page reads the lines.
-    file: Option<Box<dyn Write + Send>>,
-    /// What to open again; `None` when that makes no sense.
-    path: Option<PathBuf>,
-}
-
-impl fmt::Debug for Output {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Output").field("path", &self.path).finish_non_exhaustive()
-    }
-}
-
-impl Output {
-    /// Opens the destination.
-    pub(super) fn open(destination: &Destination) -> Result<Output, AccessLogError> {
-        match destination {
-            Destination::Off => Ok(Output { file: None, path: None }),
-            Destination::Stdout => {
-                // Unbuffered: a batch is one write, and its failure is known.
-                let stdout = io::stdout().as_fd().try_clone_to_owned();
-                let stdout = stdout.map_err(|source| AccessLogError::Stdout { source })?;
-                Ok(Output::to(File::from(stdout)))
-            }
-            Destination::File(path) => {
-                let file = open_file(path)
-                    .map_err(|source| AccessLogError::Open { path: path.clone(), source })?;
-                Ok(Output { file: Some(Box::new(file)), path: Some(path.clone()) })
-            }
-        }
-    }
-
-    /// Writes to `file`.
-    pub(super) fn to(file: impl Write + Send + 'static) -> Output {
-        Output { file: Some(Box::new(file)), path: None }
-    }
-
-    fn reopen(&mut self) {
-        let Some(path) = &self.path else { return };
-        match open_file(path) {
-            Ok(file) => self.file = Some(Box::new(file)),
-            Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "access log could not be reopened");
-            }
-        }
-    }
-}
-
-fn open_file(path: &Path) -> io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    // Addresses of viewers are nobody else's business.
-    File::options().append(true).create(true).mode(0o640).open(path)
-}
 
 /// Writes until it is told to end or every log handle is gone.
 pub(super) fn run(receiver: &Receiver<Message>, output: Output, shared: &Shared) {
-    let mut writer = Writer { output, shared, batch: Vec::new(), torn: false, failing: false };
+    let mut writer = Writer { output, shared, batch: String::new(), failing: false };
     // Asked to end, it writes what waits but waits for nothing more.
     let next = || if shared.ending() { receiver.try_recv().ok() } else { receiver.recv().ok() };
     while let Some(first) = next() {
@@ -99,9 +39,7 @@ pub(super) fn run(receiver: &Receiver<Message>, output: Output, shared: &Shared)
 struct Writer<'a> {
     output: Output,
     shared: &'a Shared,
-    batch: Vec<u8>,
-    /// The last byte written was not a line feed.
-    torn: bool,
+    batch: String,
     /// The last write failed: the next failure is no news.
     failing: bool,
 }
@@ -110,7 +48,7 @@ impl Writer<'_> {
     fn reopen(&mut self) {
         let next = self.shared.next.lock().unwrap_or_else(PoisonError::into_inner).take();
         match next {
-            Some(next) => (self.output, self.torn) = (next, false),
+            Some(next) => self.output = next,
             None => self.output.reopen(),
         }
     }
@@ -119,10 +57,11 @@ impl Writer<'_> {
     fn gather(&mut self, first: Message, receiver: &Receiver<Message>) {
         let mut lines = Vec::new();
         let mut next = Some(first);
+        let client_bits = self.shared.discretion.personal().client_bits;
         while let Some(message) = next {
             if let Message::Line(line) = message {
                 self.shared.taken(&line);
-                self.batch.extend_from_slice(line.text.as_bytes());
+                self.output.format.write(&line, client_bits, &mut self.batch);
                 if self.shared.latest.is_some() {
                     lines.push(line);
                 }
@@ -136,23 +75,13 @@ impl Writer<'_> {
     }
 
     fn write_batch(&mut self) {
-        let mut batch = std::mem::take(&mut self.batch);
-        if let Some(file) = &mut self.output.file
-            && !batch.is_empty()
-        {
-            if self.torn {
-                batch.insert(0, b'\n');
-            }
-            let (written, result) = write_what_goes(file, &batch);
-            if written > 0 {
-                self.torn = batch[written - 1] != b'\n';
-            }
-            let lost = batch[written..].iter().filter(|byte| **byte == b'\n').count();
-            self.shared.drop_lines(lost as u64);
+        if !self.batch.is_empty() {
+            self.output.move_if_due(SystemTime::now(), self.batch.len());
+            let (lost, result) = self.output.write(&self.batch);
+            self.shared.drop_lines(lost);
             self.report(result);
         }
-        batch.clear();
-        self.batch = batch;
+        self.batch.clear();
     }
 
     fn report(&mut self, result: io::Result<()>) {
@@ -165,22 +94,4 @@ impl Writer<'_> {
         }
         self.failing = result.is_err();
     }
-}
-
-/// Like `write_all`, but tells how far it came.
-fn write_what_goes(file: &mut dyn Write, bytes: &[u8]) -> (usize, io::Result<()>) {
-    let mut written = 0;
-    while written < bytes.len() {
-        match file.write(&bytes[written..]) {
-            Ok(0) => return (written, Err(ErrorKind::WriteZero.into())),
-            Ok(count) => written += count,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // Someone who shares our stdout has made it non-blocking.
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                thread::sleep(WOULD_BLOCK_PAUSE);
-            }
-            Err(error) => return (written, Err(error)),
-        }
-    }
-    (written, Ok(()))
 }

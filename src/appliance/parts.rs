@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use super::drain::Drains;
 use super::reload::Current;
 use super::{ApplianceError, ssd};
-use crate::access_log::{self, AccessLog, ClientBits, Destination};
+use crate::access_log::{self, AccessLog, Destination};
 use crate::cache::heads::Heads;
 use crate::cache::ram::{Ram, RamSettings};
 use crate::cache::ssd::{Ssd, SsdParts};
@@ -374,7 +374,9 @@ pub(super) fn log_settings(config: &Config) -> access_log::Settings {
             AccessLogTarget::Stdout => Destination::Stdout,
             AccessLogTarget::File(path) => Destination::File(path.clone()),
         },
-        client_bits: ClientBits { v4: config.log.client_bits_v4, v6: config.log.client_bits_v6 },
+        format: config.log.format,
+        rotation: config.log.rotation,
+        personal: config.log.personal,
         recent: match recent_bytes(config) {
             0 => access_log::Recent::NotKept,
             bytes => access_log::Recent::Kept { bytes },

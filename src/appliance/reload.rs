@@ -290,7 +290,7 @@ impl Parts {
         }
         let upstreams = self.filler.client.upstreams_of(&sites).map_err(refused)?;
         let settings = log_settings(next);
-        let output = (settings.destination != log_settings(&current.config).destination)
+        let output = (!settings.writes_as(&log_settings(&current.config)))
             .then(|| AccessLog::next_output(&settings))
             .transpose()
             .map_err(|error| refused(error.to_string()))?;

@@ -5,14 +5,10 @@
 //! every setting is `config/tidegate.toml`.
 
 use std::fs;
-use std::io;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
-
-use rustix::fs::{Access, access};
-use rustix::io::Errno;
 
 use crate::limits::{CONNECTIONS_MAX, FILL_THREADS_MAX, PIECE_SIZE_BYTES, WORKERS_MAX};
 use crate::object::BlockSize;
@@ -24,6 +20,7 @@ pub use changes::{Change, Counts, is_of_volumes};
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use fill::Fill;
 pub use listeners::{Listener, ListenerKind};
+pub use log::{AccessLogTarget, Log, LogLevel};
 pub use machine::Machine;
 pub use memory::{Memory, margin_bytes};
 pub use overload::{Client, Overload};
@@ -46,6 +43,7 @@ mod fill;
 #[doc(hidden)]
 pub mod fuzz;
 mod listeners;
+mod log;
 mod machine;
 mod memory;
 mod names;
@@ -131,61 +129,6 @@ pub struct SlowReader {
     pub period: Duration,
 }
 
-/// What is written down.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Log {
-    /// One line per request.
-    pub access: AccessLogTarget,
-    /// The least severe event told.
-    pub level: LogLevel,
-    /// Bits kept of a viewer's IPv4 address; 32 keeps all.
-    pub client_bits_v4: u8,
-    /// Bits kept of a viewer's IPv6 address; 128 keeps all.
-    pub client_bits_v6: u8,
-}
-
-/// Where access-log lines go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AccessLogTarget {
-    /// Nowhere.
-    Off,
-    /// Standard output.
-    Stdout,
-    /// Appended to a file.
-    File(PathBuf),
-}
-
-/// How much is told about the appliance itself, on standard error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogLevel {
-    /// Wake someone.
-    Error,
-    /// Look tomorrow.
-    Warn,
-    /// State changed.
-    Info,
-    /// Every request.
-    Debug,
-    /// Every step.
-    Trace,
-}
-
-impl LogLevel {
-    const ALL: [(&'static str, LogLevel); 5] = [
-        ("error", LogLevel::Error),
-        ("warn", LogLevel::Warn),
-        ("info", LogLevel::Info),
-        ("debug", LogLevel::Debug),
-        ("trace", LogLevel::Trace),
-    ];
-
-    /// As it is written.
-    pub fn as_str(self) -> &'static str {
-        let found = Self::ALL.iter().find(|(_, level)| *level == self);
-        found.map(|(name, _)| *name).expect("every level has a name")
-    }
-}
-
 /// What a time limit may be set to.
 const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(3_600);
 
@@ -269,7 +212,7 @@ fn read(document: &Section<'_>, machine: &Machine) -> Config {
         block_size: block_size(document),
         fill: document.section("fill", fill::read),
         limits: document.section("limits", limits),
-        log: document.section("log", log),
+        log: document.section("log", log::read),
         sites,
         warnings: Vec::new(),
         written: Written::default(),
@@ -314,51 +257,6 @@ fn limits(section: &Section<'_>) -> Limits {
             Duration::ZERO..=*TIMEOUTS.end(),
         ),
         overload: overload::read(section),
-    }
-}
-
-fn log(section: &Section<'_>) -> Log {
-    let bits = |key, all: u8| section.count(key, u64::from(all), 0..=u64::from(all)) as u8;
-    Log {
-        access: access_log(section),
-        level: section.choice("level", LogLevel::Info, &LogLevel::ALL),
-        client_bits_v4: bits("client_bits_v4", 32),
-        client_bits_v6: bits("client_bits_v6", 128),
-    }
-}
-
-fn access_log(section: &Section<'_>) -> AccessLogTarget {
-    let Some((setting, text)) = section.setting("access").and_then(|s| s.with_text()) else {
-        return AccessLogTarget::Stdout;
-    };
-    match text {
-        "off" => AccessLogTarget::Off,
-        "stdout" => AccessLogTarget::Stdout,
-        text => {
-            let path = section.source.folder.join(text);
-            let folder = path.parent().unwrap_or(Path::new("/"));
-            if path.is_dir() || !(folder.as_os_str().is_empty() || folder.is_dir()) {
-                setting.fail(format!(
-                    "is {text:?}; \"stdout\", \"off\" or a file in a folder that exists"
-                ));
-            } else if let Err(error) = writable(&path) {
-                setting.fail(format!(
-                    "is {text:?}, which cannot be written: {}; a file this user may write",
-                    error::cause(&error)
-                ));
-            }
-            AccessLogTarget::File(path)
-        }
-    }
-}
-
-/// Whether this user may write the file, or make it; makes nothing.
-fn writable(file: &Path) -> io::Result<()> {
-    match access(file, Access::WRITE_OK) {
-        Err(Errno::NOENT) => {
-            Ok(access(paths::folder_of(file), Access::WRITE_OK | Access::EXEC_OK)?)
-        }
-        result => Ok(result?),
     }
 }
 

@@ -406,6 +406,11 @@ fn uncommented(examples: bool) -> String {
     let lines = REFERENCE.lines().map(line);
     // The example shows a second way to write what the default before it says.
     let lines = lines.filter(|line| !(examples && line.starts_with("lifetime = { errors = ")));
+    // Only a file can be moved.
+    let lines = lines.map(|line| match line {
+        "access = \"stdout\"" if examples => "access = \"access.log\"",
+        line => line,
+    });
     lines.collect::<Vec<_>>().join("\n")
 }
 

@@ -268,7 +268,7 @@ mod tests {
     use tokio::sync::{Semaphore, mpsc};
 
     use super::*;
-    use crate::access_log::{AccessLog, ClientBits, Destination, Recent, Settings};
+    use crate::access_log::{AccessLog, Destination, Recent, Settings};
     use crate::control::explained::Explaining;
     use crate::control::status::{BlockStatus, ObjectStatus, RunStatus, SsdStatus};
     use crate::memory::Governor;
@@ -315,8 +315,7 @@ mod tests {
         let (status, explain) = (Box::new(status), Box::new(explain));
         let drainer = Drainer { planning: Box::new(|_| None), token: token.clone() };
         let readiness = Readiness::new();
-        let (destination, recent) = (Destination::Off, Recent::NotKept);
-        let settings = Settings { destination, client_bits: ClientBits::ALL, recent };
+        let settings = Settings::of(Destination::Off, Recent::NotKept);
         let (log, _) = AccessLog::start(&settings).unwrap();
         let look = Semaphore::new(1);
         let log = LogSource { log, governor: Governor::new(0, 0), token, look };

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use http::header::USER_AGENT;
+use http::header::{REFERER, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 
@@ -299,6 +299,7 @@ impl Drop for Record {
             ssd_wait: self.waits[SSD],
             origin_requests: origin_requests.get(),
             user_agent: parts.headers.get(USER_AGENT).map(HeaderValue::as_bytes),
+            referer: parts.headers.get(REFERER).map(HeaderValue::as_bytes),
             cmcd: &cmcd,
             outcome: self.outcome,
         };

@@ -20,6 +20,7 @@ mod left_out;
 mod lies;
 mod lies_about_ranges;
 mod live;
+mod logs;
 mod memory;
 mod metrics;
 mod misfits;

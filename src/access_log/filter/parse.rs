@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use super::{Field, Filter, Operator, Test, Value};
-use crate::access_log::entry::ClientBits;
+use crate::access_log::personal::ClientBits;
 use crate::limits::{LOG_FILTER_BYTES_MAX, LOG_FILTER_DEPTH_MAX};
 use crate::metrics::labels::{Lookup, Tier};
 

@@ -9,7 +9,7 @@ use http::header::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
 use crate::appliance::{LeftOut, connections_affordable};
-use crate::config::{AccessLogTarget, Config, Ssd, SsdVolume};
+use crate::config::{AccessLogTarget, Config, Log, Ssd, SsdVolume};
 use crate::network::Network;
 use crate::site::{
     CorsOrigins, FieldEdits, Origin, Pace, QueryPolicy, Redirects, Rule, Site, ViewerFields,
@@ -17,7 +17,7 @@ use crate::site::{
 
 /// All of it.
 pub(super) fn config(config: &Config, left_out: &[LeftOut]) -> Value {
-    let Config { fill, limits, log, .. } = config;
+    let Config { fill, limits, .. } = config;
     let warnings = config.warnings.iter().map(ToString::to_string);
     json!({
         "file": config.file,
@@ -66,18 +66,34 @@ pub(super) fn config(config: &Config, left_out: &[LeftOut]) -> Value {
                 "bits_v6": limits.overload.client.bits_v6,
             },
         },
-        "log": {
-            "access": match &log.access {
-                AccessLogTarget::Off => "off".to_owned(),
-                AccessLogTarget::Stdout => "stdout".to_owned(),
-                AccessLogTarget::File(file) => file.display().to_string(),
-            },
-            "level": log.level.as_str(),
-            "client_bits_v4": log.client_bits_v4,
-            "client_bits_v6": log.client_bits_v6,
-        },
+        "log": log(&config.log),
         "sites": config.sites.iter().map(|one| site(one)).collect::<Vec<_>>(),
         "warnings": warnings.collect::<Vec<_>>(),
+    })
+}
+
+fn log(log: &Log) -> Value {
+    json!({
+        "access": match &log.access {
+            AccessLogTarget::Off => "off".to_owned(),
+            AccessLogTarget::Stdout => "stdout".to_owned(),
+            AccessLogTarget::File(file) => file.display().to_string(),
+        },
+        "format": log.format.word(),
+        "rotate": log.rotation.map(|rotation| json!({
+            "size": rotation.bytes_max,
+            "every": rotation.every.map(millis),
+            "keep": rotation.keep,
+        })),
+        "level": log.level.as_str(),
+        "client_bits_v4": log.personal.client_bits.v4,
+        "client_bits_v6": log.personal.client_bits.v6,
+        "personal": {
+            "query": log.personal.query.word(),
+            "referer": log.personal.referer.word(),
+            "user_agent": log.personal.user_agent.word(),
+            "session": log.personal.session.word(),
+        },
     })
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::header::{HeaderName, HeaderValue};
 
+use crate::access_log::{Format, Personal, Rotation, Shown};
 use crate::appliance::{LeftOut, connections_affordable};
 use crate::config::units::{bytes_about, bytes_text, duration_text, rate_text};
 use crate::config::{
@@ -223,17 +224,27 @@ fn log(log: &Log) -> Vec<(&'static str, String)> {
         AccessLogTarget::Stdout => "standard output".to_owned(),
         AccessLogTarget::File(file) => path(file),
     };
-    vec![
-        ("access", access),
-        ("level", log.level.as_str().to_owned()),
-        (
-            "viewers",
-            format!(
-                "{} bits of IPv4 addresses, {} of IPv6",
-                log.client_bits_v4, log.client_bits_v6
-            ),
-        ),
-    ]
+    let mut lines = vec![("access", access)];
+    if log.format != Format::Json {
+        lines.push(("format", log.format.word().to_owned()));
+    }
+    lines.extend(log.rotation.map(|one| ("moved", rotation(one))));
+    lines.push(("level", log.level.as_str().to_owned()));
+    let Personal { client_bits, query, referer, user_agent, session } = log.personal;
+    let bits = format!("{} bits of IPv4 addresses, {} of IPv6", client_bits.v4, client_bits.v6);
+    let fields =
+        [("query", query), ("referer", referer), ("user agent", user_agent), ("session", session)];
+    let less = fields.into_iter().filter(|(_, shown)| *shown != Shown::Whole);
+    let less = less.map(|(name, shown)| format!("{name} {}", shown.word()));
+    lines.push(("viewers", [bits].into_iter().chain(less).collect::<Vec<_>>().join(", ")));
+    lines
+}
+
+fn rotation(rotation: Rotation) -> String {
+    let size = rotation.bytes_max.map(|bytes| format!("before it exceeds {}", bytes_text(bytes)));
+    let every = rotation.every.map(|every| format!("every {}", duration_text(every)));
+    let due: Vec<_> = [size, every].into_iter().flatten().collect();
+    format!("{}; {} stay", due.join(" and "), rotation.keep)
 }
 
 fn site(site: &Site) -> Vec<(&'static str, String)> {

@@ -19,11 +19,11 @@ use crate::store::shell_word;
 use crate::store::survey::glance;
 
 use super::super::error::cause;
+use super::super::log::writable;
 use super::super::paths::folder_of;
 use super::super::raw::Section;
 use super::super::setting::Setting;
 use super::super::units::bytes_text;
-use super::super::writable;
 use super::{VolumeKind, whole};
 
 /// The size as it was written.

@@ -280,6 +280,10 @@ pub const TOP_TOLD_MAX: usize = 32;
 pub const TOP_WINDOW_MAX: Duration = Duration::from_secs(3_600);
 /// Requests told of one playback; of more the latest.
 pub const SESSION_REQUESTS_MAX: usize = 4_096;
+/// Months of which usage may be kept.
+pub const USAGE_MONTHS_MAX: u64 = 120;
+/// What one thread takes to count one site.
+pub const SITE_COUNTS_BYTES: u64 = 96;
 /// Objects the status page lists.
 pub const STATUS_OBJECTS_MAX: usize = 256;
 /// Blocks the status page looks at of one object: it is a glance, not an inventory.

@@ -18,6 +18,7 @@ use super::{Metrics, Threads};
 use crate::limits::{
     CERTIFICATES_TOLD_MAX, SERIES_MAX, SERIES_OF_THE_REST_MAX, SITES_TOLD_MAX, VOLUME_SERIES_MAX,
 };
+use crate::object::SiteId;
 
 /// What stands for all that have no series of their own.
 pub(super) const OTHER: &str = "other";
@@ -111,11 +112,10 @@ impl Metrics {
     }
 }
 
-/// The name that each place of [`super::counters::Sites`] is told by.
+/// The name that each site is told by, in the order of their ids.
 fn names_told(mut names: Vec<String>) -> Vec<String> {
     if names.len() > SITES_TOLD_MAX + 1 {
-        names.truncate(SITES_TOLD_MAX);
-        names.push(OTHER.to_owned());
+        names[SITES_TOLD_MAX..].fill(OTHER.to_owned());
     }
     names
 }
@@ -158,8 +158,11 @@ impl Collector for CountedOfSites {
         let (counted, names) = (self.threads.sum().sites, (self.names)());
         // By name: a site that is called `other` is one of the others.
         let mut sites: BTreeMap<&str, OfSite> = BTreeMap::new();
-        for (name, site) in names.iter().zip(counted.all()) {
-            sites.entry(name).or_default().absorb(site);
+        for (id, name) in names.iter().enumerate() {
+            let told = sites.entry(name).or_default();
+            if let Some(site) = counted.counted(SiteId(id as u16)) {
+                told.absorb(site);
+            }
         }
         vec![
             by_site(SITE_REQUESTS, &sites, |site| &site.requests),
@@ -242,7 +245,6 @@ const CERTIFICATE_EXPIRY: Series = series(
 mod tests {
     use super::*;
     use crate::metrics::Format;
-    use crate::object::SiteId;
 
     fn lines(metrics: &Metrics, name: &str) -> Vec<String> {
         let text = metrics.encode(Format::Prometheus);

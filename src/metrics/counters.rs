@@ -3,10 +3,11 @@
 //! Counting is one uncontended add: no lock, no hash, no label text. A thread's counts lie on cache
 //! lines of their own. Several threads may share a `Counters`; nothing is lost, it is only slower.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::limits::SITES_TOLD_MAX;
+use crate::limits::{SITE_COUNTS_BYTES, SITES_MAX};
 use crate::object::SiteId;
 
 use super::labels::{
@@ -235,25 +236,37 @@ impl OfSite {
     }
 }
 
-/// What is counted of each site that has series of its own, of all others together, and of what
-/// belongs to none.
+/// What is counted of each site, and of what belongs to none.
 #[derive(Debug)]
 pub struct Sites {
-    sites: [OfSite; SITES_TOLD_MAX + 1],
+    /// By their ids; each is made when the first of its sites is counted.
+    groups: [OnceLock<Box<Group>>; GROUPS],
     none: OfSite,
 }
 
+/// Sites whose ids follow each other, on cache lines that no other thread writes.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Group([OfSite; SITES_PER_GROUP]);
+
+/// As many as are made at once.
+const SITES_PER_GROUP: usize = 64;
+const GROUPS: usize = SITES_MAX.div_ceil(SITES_PER_GROUP);
+const _: () = assert!(size_of::<OfSite>() as u64 <= SITE_COUNTS_BYTES);
+
 impl Default for Sites {
     fn default() -> Self {
-        let sites = std::array::from_fn(|_| OfSite::default());
-        Sites { sites, none: OfSite::default() }
+        Sites { groups: [const { OnceLock::new() }; GROUPS], none: OfSite::default() }
     }
 }
 
 impl Sites {
     /// Where `site` is counted.
     pub fn of(&self, site: SiteId) -> &OfSite {
-        &self.sites[usize::from(site.0).min(SITES_TOLD_MAX)]
+        let index = usize::from(site.0);
+        let group = self.groups[(index / SITES_PER_GROUP).min(GROUPS - 1)]
+            .get_or_init(|| Box::new(Group(std::array::from_fn(|_| OfSite::default()))));
+        &group.0[index % SITES_PER_GROUP]
     }
 
     /// Where what belongs to no site is counted.
@@ -261,19 +274,27 @@ impl Sites {
         &self.none
     }
 
+    /// What is counted of `site`, if anything was.
+    pub fn counted(&self, site: SiteId) -> Option<&OfSite> {
+        let index = usize::from(site.0);
+        let group = self.groups.get(index / SITES_PER_GROUP)?.get()?;
+        Some(&group.0[index % SITES_PER_GROUP])
+    }
+
     /// Bytes of response bodies, whosever they were.
     pub fn body_bytes(&self) -> Tally<Tier, { Tier::COUNT }> {
         let sum = Tally::default();
-        self.sites.iter().chain([&self.none]).for_each(|site| sum.absorb(&site.body_bytes));
+        let sites = self.groups.iter().filter_map(OnceLock::get).flat_map(|group| &group.0);
+        sites.chain([&self.none]).for_each(|site| sum.absorb(&site.body_bytes));
         sum
     }
 
-    pub(super) fn all(&self) -> &[OfSite; SITES_TOLD_MAX + 1] {
-        &self.sites
-    }
-
     pub(super) fn absorb(&self, other: &Sites) {
-        self.sites.iter().zip(&other.sites).for_each(|(sum, more)| sum.absorb(more));
+        for (number, group) in other.groups.iter().enumerate() {
+            for (place, more) in group.get().into_iter().flat_map(|group| &group.0).enumerate() {
+                self.of(SiteId((number * SITES_PER_GROUP + place) as u16)).absorb(more);
+            }
+        }
         self.none.absorb(&other.none);
     }
 }

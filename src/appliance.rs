@@ -16,6 +16,7 @@ mod ssd;
 mod takeover;
 mod threads;
 mod turn_up;
+mod usage;
 
 use std::fmt;
 use std::io;
@@ -42,6 +43,7 @@ use crate::control::reload::Asked;
 use crate::control::status::Status;
 use crate::server::{self, PassedSocket, Stop};
 use crate::store::device::Faults;
+use crate::usage::keeper::Keeper;
 
 /// A running appliance.
 pub struct Running {
@@ -55,6 +57,7 @@ pub struct Running {
     close_admin: Stop,
     log_writer: LogWriter,
     asked: mpsc::Receiver<Asked>,
+    usage: Option<Keeper>,
     /// For the process that follows. As long as they are here, who comes waits for it.
     sockets: Arc<Mutex<Vec<Handed>>>,
 }
@@ -201,6 +204,8 @@ impl Appliance {
         let workers = start_workers(&parts, own, passed, tls, &stop)?;
         let (ask, asked) = mpsc::channel(1);
         let admin = start_admin(&parts, admin, ask, &close_admin)?;
+        let usage = parts.usage.clone().map(Keeper::start).transpose();
+        let usage = usage.map_err(system("a thread"))?;
         for guard in guards {
             guard.disarm();
         }
@@ -218,6 +223,7 @@ impl Appliance {
             close_admin,
             log_writer,
             asked,
+            usage,
             sockets: Arc::new(Mutex::new(all)),
         })
     }
@@ -353,6 +359,10 @@ impl Running {
         filler.tasks.close();
         self.fill_runtime.block_on(filler.tasks.wait());
         self.fill_runtime.block_on(ssd::close(&self.parts.ssd, &self.parts.ssd_watch));
+        // Nothing is counted any more.
+        if let Some(usage) = self.usage {
+            usage.finish(LOG_ENDS_WITHIN);
+        }
         self.parts.log.end_following();
         self.close_admin.all.cancel();
         if let Some(admin) = self.admin {

@@ -25,3 +25,4 @@ pub mod purge;
 pub mod server;
 pub mod site;
 pub mod store;
+pub mod usage;

@@ -35,6 +35,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // Which load balancers are believed is told by their networks.
     ("server", &["limits", "message", "network", "overload"]),
     ("snapshot", BASE),
+    ("usage", &["limits"]),
     // The status page shows the latest requests and the pieces held; who follows the log pays for
     // it, and writes his filter as targets are written.
     (
@@ -50,6 +51,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "server",
             "site",
             "snapshot",
+            "usage",
         ],
     ),
     ("page", &[]),

@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::drain::Drains;
 use super::reload::Current;
-use super::{ApplianceError, ssd};
+use super::{ApplianceError, ssd, usage};
 use crate::access_log::{self, AccessLog, Destination};
 use crate::cache::heads::Heads;
 use crate::cache::ram::{Ram, RamSettings};
@@ -28,7 +28,7 @@ use crate::fill::collapse::{Openings, Runs};
 use crate::fill::{Filler, Turns};
 use crate::limits::{
     CLIENTS_BYTES, CONNECTION_BYTES, PREFETCHES_MAX, PROCESS_BYTES, PURGES_BYTES, RECENT_BYTES_MAX,
-    RECENT_BYTES_MIN, RECENT_SHARE, SLOT_SIZE_BYTES, TLS_CONNECTION_BYTES,
+    RECENT_BYTES_MIN, RECENT_SHARE, SITE_COUNTS_BYTES, SLOT_SIZE_BYTES, TLS_CONNECTION_BYTES,
 };
 use crate::memory::{Class, Governor, Reservation, Use};
 use crate::message::forwarded::Forwarders;
@@ -38,6 +38,7 @@ use crate::overload::{self, ClientLimits, Gate, Overload};
 use crate::purge::{Keeper, Purges, Tokens};
 use crate::server::{ConnectionCounts, Phases, ServerContext, ServerSettings, Tls};
 use crate::site::CurrentSites;
+use crate::usage::keeper::Usage;
 
 /// What every thread shares.
 pub(super) struct Parts {
@@ -53,6 +54,8 @@ pub(super) struct Parts {
     pub(super) budget: Budget,
     pub(super) filler: Arc<Filler>,
     pub(super) metrics: Arc<Metrics>,
+    /// Of sites, where it is kept.
+    pub(super) usage: Option<Arc<Usage>>,
     pub(super) log: AccessLog,
     pub(super) readiness: Readiness,
     /// What is wanted of viewers' connections.
@@ -161,6 +164,7 @@ impl Parts {
             purges,
             keeper: Mutex::new(Some(keeper)),
             filler,
+            usage: usage::of(&config, &metrics, &live.sites),
             metrics,
             log,
             readiness: Readiness::new(),
@@ -276,7 +280,10 @@ impl Budget {
     pub(super) fn of(config: &Config) -> Budget {
         let memory = &config.memory;
         let tier_bytes = config.ssd.index_bytes + ssd::beside_index_bytes(config);
-        let kept_bytes = PURGES_BYTES + CLIENTS_BYTES + recent_bytes(config) as u64;
+        // Threads that serve, the one that fills counts by, and the sum of all.
+        let counting = config.threads.workers as u64 + 2;
+        let counts_bytes = config.sites.iter().len() as u64 * SITE_COUNTS_BYTES * counting;
+        let kept_bytes = PURGES_BYTES + CLIENTS_BYTES + counts_bytes + recent_bytes(config) as u64;
         let elsewhere = memory.ram_bytes + tier_bytes + PROCESS_BYTES + kept_bytes;
         let rest_bytes = memory.total_bytes.saturating_sub(elsewhere);
         let tls = config.listeners.iter().any(|listener| listener.kind == ListenerKind::Https);

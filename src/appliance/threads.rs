@@ -23,6 +23,7 @@ use crate::control::explained::Explaining;
 use crate::control::log::LogSource;
 use crate::control::purge::Purger;
 use crate::control::reload::{Asked, Reloader};
+use crate::control::usage::UsageSource;
 use crate::limits::ADMIN_CONNECTIONS_MAX;
 use crate::overload::{Gate, Overload, Settings};
 use crate::server::{
@@ -142,7 +143,11 @@ pub(super) fn start_admin(
         let (log, governor) = (parts.log.clone(), parts.governor.clone());
         let (token, look) = (parts.live.token.clone(), Semaphore::new(1));
         let log = LogSource { log, governor, token, look };
-        let admin = Admin { metrics, readiness, status, explain, purger, reloader, drainer, log };
+        let (governor, token) = (parts.governor.clone(), parts.live.token.clone());
+        let look = Semaphore::new(1);
+        let usage = UsageSource { usage: parts.usage.clone(), governor, token, look };
+        let admin =
+            Admin { metrics, readiness, status, explain, purger, reloader, drainer, log, usage };
         let admin = Rc::new(admin);
         let context = Arc::new(ServerContext {
             settings: Arc::new(ArcSwap::from_pointee(ServerSettings {

@@ -252,6 +252,11 @@ impl Reach {
         Ok(Done { address: answer.address, status: answer.status, said })
     }
 
+    /// The configuration of an appliance of this machine, if that is the one.
+    pub(super) fn config_here(&self) -> Option<&Path> {
+        self.admin.is_none().then_some(&self.config)
+    }
+
     /// Where to ask for what is told to few, and the request for it.
     pub(super) fn get(&self, target: &str) -> Result<(Vec<String>, Request<Full<Bytes>>), Failure> {
         self.shown(Request::get(target), Bytes::new()).map_err(or_say_where)

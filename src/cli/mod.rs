@@ -27,6 +27,7 @@ mod session;
 mod status;
 mod top;
 mod upgrade;
+mod usage;
 mod volume;
 
 /// The configuration that is meant where none is named.
@@ -49,6 +50,7 @@ Examples:
   tidegate explain https://video.example.com/film/1.m4s
   tidegate log --filter 'status >= 500'
   tidegate session 6e2fb550-c457-11e9-bb97-0800200c9a66
+  tidegate usage --month 2026-11
   tidegate purge https://video.example.com/film/a.m3u8
   tidegate reload
   tidegate drain --wait
@@ -79,6 +81,7 @@ enum Command {
     Explain(explain::Args),
     Log(log::Args),
     Session(session::Args),
+    Usage(usage::Args),
     Purge(purge::Args),
     Reload(reload::Args),
     Drain(drain::Args),
@@ -102,6 +105,7 @@ impl Command {
             Command::Explain(args) => print(&explain::run(&args)?),
             Command::Log(args) => log::run(&args),
             Command::Session(args) => print(&session::run(&args)?),
+            Command::Usage(args) => print(&usage::run(&args)?),
             Command::Purge(args) => print(&purge::run(&args)?),
             Command::Reload(args) => print(&reload::run(&args)?),
             Command::Drain(args) => drain::run(&args),

@@ -10,7 +10,9 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::limits::{CONNECTIONS_MAX, FILL_THREADS_MAX, PIECE_SIZE_BYTES, WORKERS_MAX};
+use crate::limits::{
+    CONNECTIONS_MAX, FILL_THREADS_MAX, PIECE_SIZE_BYTES, USAGE_MONTHS_MAX, WORKERS_MAX,
+};
 use crate::object::BlockSize;
 use crate::site::Sites;
 
@@ -26,7 +28,8 @@ pub use memory::{Memory, margin_bytes};
 pub use overload::{Client, Overload};
 pub use proxies::Proxies;
 pub use ssd::{
-    Admission, EngineChoice, Ssd, state_file_in, usual_index_bytes_of, usual_state_file,
+    Admission, EngineChoice, Ssd, state_file_in, usage_beside, usual_index_bytes_of,
+    usual_state_file,
 };
 pub use validity::Validity;
 pub use volumes::{SsdVolume, VolumeKind};
@@ -87,6 +90,8 @@ pub struct Config {
     pub limits: Limits,
     /// What is written down.
     pub log: Log,
+    /// Months of which usage is kept; 0: none is.
+    pub usage_months: usize,
     /// Whose content is served.
     pub sites: Sites,
     /// What is allowed but hardly meant, one line each.
@@ -213,6 +218,7 @@ fn read(document: &Section<'_>, machine: &Machine) -> Config {
         fill: document.section("fill", fill::read),
         limits: document.section("limits", limits),
         log: document.section("log", log::read),
+        usage_months: document.section("usage", usage_months),
         sites,
         warnings: Vec::new(),
         written: Written::default(),
@@ -258,6 +264,10 @@ fn limits(section: &Section<'_>) -> Limits {
         ),
         overload: overload::read(section),
     }
+}
+
+fn usage_months(section: &Section<'_>) -> usize {
+    section.count("months", 13, 0..=USAGE_MONTHS_MAX) as usize
 }
 
 #[cfg(test)]

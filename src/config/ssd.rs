@@ -46,6 +46,11 @@ impl Ssd {
         self.state.with_extension("purges")
     }
 
+    /// Where usage is kept: beside the state too.
+    pub fn usage(&self) -> PathBuf {
+        usage_beside(&self.state)
+    }
+
     /// Why this user cannot remember there which volumes fail, if he cannot. Changes nothing.
     pub fn state_fault(&self) -> Option<String> {
         let there = folder_of(&self.state).ancestors().find(|folder| folder.exists())?;
@@ -180,6 +185,11 @@ pub fn state_file_in(file: &Path) -> Result<PathBuf, ConfigErrors> {
     let source = Source::new(&name, &text, Credentials::Here);
     let document = source.parse()?;
     Ok(Section::document(&source, &document, |document| document.section("ssd", state)))
+}
+
+/// Where usage is kept by an appliance whose `ssd.state` is this file.
+pub fn usage_beside(state: &Path) -> PathBuf {
+    state.with_file_name("usage")
 }
 
 /// Where volumes that have failed are remembered unless `ssd.state` says otherwise: in the folder

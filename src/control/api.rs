@@ -27,6 +27,7 @@ use super::log::{LiveLog, LogSource};
 use super::purge::Purger;
 use super::reload::{Order, Reloader};
 use super::status::{Status, StatusSource};
+use super::usage::UsageSource;
 use super::{Phase, Readiness};
 use crate::metrics::{Format, Metrics};
 use crate::server::{ConnectionFacts, Handler};
@@ -55,6 +56,8 @@ pub struct Admin {
     pub drainer: Drainer,
     /// What is told of requests.
     pub log: LogSource,
+    /// What each site was served.
+    pub usage: UsageSource,
 }
 
 /// What is sent: a page, or the log as it comes.
@@ -80,6 +83,10 @@ impl Admin {
             }
             "/top" if is_read => {
                 let said = self.log.top(&request, from).await;
+                told(said.unwrap_or_else(|refusal| refusal)).map(Either::Left)
+            }
+            "/usage" if is_read => {
+                let said = self.usage.answer(&request, from).await;
                 told(said.unwrap_or_else(|refusal| refusal)).map(Either::Left)
             }
             _ => self.page(request, from).await.map(Either::Left),
@@ -318,8 +325,16 @@ mod tests {
         let settings = Settings::of(Destination::Off, Recent::NotKept);
         let (log, _) = AccessLog::start(&settings).unwrap();
         let look = Semaphore::new(1);
-        let log = LogSource { log, governor: Governor::new(0, 0), token, look };
-        Admin { metrics, readiness, status, explain, purger, reloader, drainer, log }
+        let governor = Governor::new(0, 0);
+        let look_too = Semaphore::new(1);
+        let usage = UsageSource {
+            usage: None,
+            governor: governor.clone(),
+            token: token.clone(),
+            look: look_too,
+        };
+        let log = LogSource { log, governor, token, look };
+        Admin { metrics, readiness, status, explain, purger, reloader, drainer, log, usage }
     }
 
     const BOUNDS: &[Duration] = &[Duration::from_millis(1)];

@@ -15,6 +15,7 @@ pub mod reload;
 mod session;
 pub mod status;
 mod top;
+pub mod usage;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};

@@ -46,3 +46,4 @@ mod support;
 mod support_works;
 mod unknown_length;
 mod upgrade;
+mod usage;

@@ -104,6 +104,8 @@ async fn every_answer_that_the_document_names_is_given() {
         ("/health/ready", 200),
         ("/status.json", 200),
         ("/openapi.json", 200),
+        ("/usage?month=2026-11&site=media&samples=yes", 200),
+        ("/usage?month=November", 400),
         (explain.as_str(), 200),
         ("/explain", 400),
         ("/explain?url=https://elsewhere.test/film", 404),
@@ -135,8 +137,9 @@ async fn every_answer_that_the_document_names_is_given() {
 
     // Without a token it is enough to be here, and to say what a page in a browser cannot.
     let other = TempDir::new().unwrap();
-    let open = Process::start(&configured(other.path(), &site));
+    let open = Process::start(&configured(other.path(), &format!("usage.months = 0\n{site}")));
     let open = Client::plain(open.admin, "admin.test");
+    judged.ask(&open.get("/usage"), ("get", "/usage"), 404).await;
     for target in ["/reload", "/upgrade", "/drain", "/undrain"] {
         judged.ask(&open.request(Method::POST, target), ("post", target), 415).await;
     }

@@ -67,6 +67,7 @@ pub(super) fn config(config: &Config, left_out: &[LeftOut]) -> Value {
             },
         },
         "log": log(&config.log),
+        "usage": { "months": config.usage_months },
         "sites": config.sites.iter().map(|one| site(one)).collect::<Vec<_>>(),
         "warnings": warnings.collect::<Vec<_>>(),
     })

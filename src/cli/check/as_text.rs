@@ -36,6 +36,7 @@ pub(super) fn config(config: &Config, left_out: &[LeftOut]) -> String {
     section(&mut text, "fill", &fill(config));
     section(&mut text, "limits", &limits(&config.limits, connections_affordable(config)));
     section(&mut text, "log", &log(&config.log));
+    section(&mut text, "usage", &usage(config));
     for one in config.sites.iter() {
         section(&mut text, &format!("site {}", one.name), &site(one));
         for (index, one) in one.rules.iter().enumerate() {
@@ -216,6 +217,13 @@ fn overload(overload: &Overload) -> Vec<(&'static str, String)> {
         lines.push(("one client", format!("{}; told by {bits}", one.join(", "))));
     }
     lines
+}
+
+fn usage(config: &Config) -> Vec<(&'static str, String)> {
+    match config.usage_months {
+        0 => vec![("kept", "not at all".to_owned())],
+        months => vec![("kept", format!("{months} months, in {}", path(&config.ssd.usage())))],
+    }
 }
 
 fn log(log: &Log) -> Vec<(&'static str, String)> {
@@ -428,6 +436,9 @@ log
   access         standard output
   level          info
   viewers        32 bits of IPv4 addresses, 128 of IPv6
+
+usage
+  kept           13 months, in /usage
 
 site film
   hosts          *

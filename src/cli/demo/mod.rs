@@ -222,6 +222,9 @@ access = "off"
 [limits]
 drain_timeout = "2s"
 
+[usage]
+months = 0
+
 [[sites]]
 name = "demo"
 hosts = ["localhost", "127.0.0.1"]

@@ -28,6 +28,9 @@ const COMMANDS: &[(&str, Prints, &[&str])] = &[
     ("log", Facts, &[]),
     ("session", Facts, &["sid"]),
     ("top", Facts, &[]),
+    ("usage", Facts, &[]),
+    ("usage export", Facts, &["--key", "no/such.pem"]),
+    ("usage verify", Facts, &["no/such.json", "--key", "no/such.pem"]),
     ("purge", Facts, &["https://a/b"]),
     ("reload", Facts, &[]),
     ("upgrade", Facts, &[]),
@@ -46,7 +49,7 @@ const COMMANDS: &[(&str, Prints, &[&str])] = &[
 ];
 
 /// Programs beside this one that an example may show.
-const OTHERS: [&str; 2] = ["curl", "systemctl"];
+const OTHERS: [&str; 3] = ["curl", "openssl", "systemctl"];
 const COLUMNS_MAX: usize = 100;
 
 fn row(name: &str) -> (Prints, Vec<String>) {
@@ -72,8 +75,11 @@ fn tree() -> Tree {
         let below: Vec<_> = below
             .map(|below| (format!("{name} {}", below.get_name()).trim().to_owned(), below.clone()))
             .collect();
-        let kind = if below.is_empty() { &mut tree.leaves } else { &mut tree.parents };
-        kind.push((name, command));
+        match (below.is_empty(), command.is_subcommand_required_set()) {
+            (false, true) => tree.parents.push((name, command)),
+            // One with subcommands may do something by itself.
+            _ => tree.leaves.push((name, command)),
+        }
         waiting.extend(below);
     }
     tree
@@ -188,7 +194,7 @@ fn every_command_ends_with_the_exit_code_of_what_happened() {
         };
         assert_eq!(with(&names, &["--help"]), ExitCode::SUCCESS, "`{name}`");
         assert_eq!(with(&names, &["--no-such-option"]), ExitCode::from(MISUSED), "`{name}`");
-        if command.has_subcommands() {
+        if command.is_subcommand_required_set() {
             assert_eq!(with(&names, &[]), ExitCode::from(MISUSED), "`{name}`");
             continue;
         }

@@ -164,6 +164,7 @@ impl Edge {
             .setting("log.level", "error")
             .setting("limits.drain_timeout", "100ms")
             .setting("limits.lag", "1h")
+            .setting("usage.months", "0")
             .workers(2)
             .ram("64 MiB")
     }

@@ -1,0 +1,37 @@
+//! What is counted of sites, for who keeps their usage.
+
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::metrics::{Metrics, OfSite};
+use crate::site::CurrentSites;
+use crate::usage::keeper::{Moment, Usage};
+use crate::usage::{Counts, Folder};
+
+/// The usage of an appliance that keeps it.
+pub(super) fn of(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    sites: &Arc<CurrentSites>,
+) -> Option<Arc<Usage>> {
+    if config.usage_months == 0 {
+        return None;
+    }
+    let (metrics, sites) = (metrics.clone(), sites.clone());
+    let read = move || {
+        let totals = metrics.totals();
+        let sites = sites.load();
+        let counts = |site| totals.sites.counted(site).map(counts).unwrap_or_default();
+        sites.known().map(|site| (site.name.clone(), counts(site.id))).collect()
+    };
+    let folder = Folder::at(config.ssd.usage());
+    Some(Arc::new(Usage::new(folder, config.usage_months, Box::new(read), Moment::now())))
+}
+
+fn counts(counted: &OfSite) -> Counts {
+    Counts {
+        served_bytes: counted.body_bytes.sum(),
+        origin_bytes: counted.origin_bytes.sum(),
+        requests: counted.requests.sum(),
+    }
+}

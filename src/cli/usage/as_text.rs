@@ -1,0 +1,133 @@
+//! A month in words, aligned, for people, and as comma-separated values for tables. Pure.
+
+use std::fmt::Write;
+
+use crate::config::units::bytes_about;
+use crate::usage::told::{MonthTold, SiteTold};
+
+/// A line for each site, and what there is to know of the samples.
+pub(super) fn table(told: &MonthTold) -> String {
+    let MonthTold { month, machine, told_at, samples_due, samples_missing, .. } = told;
+    let width = told.sites.iter().map(|one| one.site.len()).max().unwrap_or(0).max(4);
+    let mut text = format!(
+        "usage of {month} on {machine}, as of {told_at}\n\n\
+         {:width$}  {:>12}  {:>12}  {:>13}  {:>15}\n",
+        "site", "served", "from origins", "requests", "95th percentile"
+    );
+    for one in told.sites.iter().chain([&told.all]) {
+        let _ = writeln!(
+            text,
+            "{:width$}  {:>12}  {:>12}  {:>13}  {:>15}",
+            one.site,
+            bytes_about(one.served_bytes),
+            bytes_about(one.origin_bytes),
+            one.requests,
+            rate(one.p95_bits_per_second),
+        );
+    }
+    for (start, counts) in told.sites.iter().filter_map(|one| one.samples.as_ref()).flatten() {
+        let [served, origin, requests] = <[u64; 3]>::from(*counts);
+        let (served, origin) = (bytes_about(served), bytes_about(origin));
+        let line = format!("{:width$}  {served:>12}  {origin:>12}  {requests:>13}", "");
+        let _ = writeln!(text, "{line}  {:>15}", format!("from {start}"));
+    }
+    let _ = write!(
+        text,
+        "\n{samples_due} samples of 5 minutes have ended, {samples_missing} of them are missing \
+         and left out of the percentile\n"
+    );
+    if told.damaged_lines > 0 {
+        let _ = writeln!(text, "{} lines are damaged and count nothing", told.damaged_lines);
+    }
+    if *told_at < told.end {
+        text.push_str("the month is not over\n");
+    }
+    text
+}
+
+/// A line for each site; names hold neither commas nor quotes.
+pub(super) fn csv(told: &MonthTold) -> String {
+    let mut text = "machine,month,site,served_bytes,origin_bytes,requests,p95_bits_per_second,\
+                    samples_due,samples_missing\n"
+        .to_owned();
+    let MonthTold { machine, month, samples_due, samples_missing, .. } = told;
+    for one in told.sites.iter().chain([&told.all]) {
+        let SiteTold { site, served_bytes, origin_bytes, requests, .. } = one;
+        let percentile = one.p95_bits_per_second.map(|rate| rate.to_string()).unwrap_or_default();
+        let _ = writeln!(
+            text,
+            "{machine},{month},{site},{served_bytes},{origin_bytes},{requests},{percentile},\
+             {samples_due},{samples_missing}"
+        );
+    }
+    text
+}
+
+/// `812.4 Mbit/s`, in powers of ten.
+fn rate(bits_per_second: Option<u64>) -> String {
+    let Some(bits) = bits_per_second else { return "none yet".to_owned() };
+    let units = [("Tbit/s", 1e12), ("Gbit/s", 1e9), ("Mbit/s", 1e6), ("kbit/s", 1e3)];
+    match units.iter().find(|(_, factor)| bits as f64 >= *factor) {
+        Some((unit, factor)) => format!("{:.1} {unit}", bits as f64 / factor),
+        None => format!("{bits} bit/s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn told() -> MonthTold {
+        let film = json!({
+            "site": "film", "served_bytes": 1_319_413_953_331_u64,
+            "origin_bytes": 3_221_225_472_u64, "requests": 1_234_567,
+            "p95_bits_per_second": 812_412_345,
+        });
+        let quiet = json!({
+            "site": "a-quiet-one", "served_bytes": 0, "origin_bytes": 0, "requests": 0,
+            "p95_bits_per_second": null,
+        });
+        let mut all = film.clone();
+        all["site"] = json!("*");
+        serde_json::from_value(json!({
+            "format": "tidegate usage 1", "machine": "edge-7", "month": "2026-11",
+            "start": "2026-11-01T00:00:00Z", "end": "2026-12-01T00:00:00Z",
+            "told_at": "2026-11-22T14:13:47Z", "sample_seconds": 300, "samples_due": 6_218,
+            "samples_missing": 3, "damaged_lines": 1, "percentile": "95", "all": all,
+            "sites": [quiet, film],
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_month_is_a_table_and_says_what_of_it_is_missing() {
+        assert_eq!(
+            table(&told()),
+            "usage of 2026-11 on edge-7, as of 2026-11-22T14:13:47Z\n\
+             \n\
+             site               served  from origins       requests  95th percentile\n\
+             a-quiet-one           0 B           0 B              0         none yet\n\
+             film              1.2 TiB       3.0 GiB        1234567     812.4 Mbit/s\n\
+             *                 1.2 TiB       3.0 GiB        1234567     812.4 Mbit/s\n\
+             \n\
+             6218 samples of 5 minutes have ended, 3 of them are missing and left out of the \
+             percentile\n\
+             1 lines are damaged and count nothing\n\
+             the month is not over\n"
+        );
+    }
+
+    #[test]
+    fn for_tables_every_figure_is_exact() {
+        let lines: Vec<_> = csv(&told()).lines().map(str::to_owned).collect();
+        assert_eq!(lines[1], "edge-7,2026-11,a-quiet-one,0,0,0,,6218,3");
+        assert_eq!(
+            lines[2],
+            "edge-7,2026-11,film,1319413953331,3221225472,1234567,812412345,6218,3"
+        );
+        let columns: Vec<_> = lines.iter().map(|line| line.split(',').count()).collect();
+        assert_eq!(columns, [9; 4]);
+    }
+}

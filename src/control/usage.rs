@@ -1,0 +1,84 @@
+//! `GET /usage?month=2026-11&site=NAME&samples=yes`: what each site was served in a month, this one
+//! where none is named; of one site each sample too.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use http::{Request, StatusCode};
+use serde_json::json;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+
+use super::asking::{From, Said, may_look, refusal};
+use super::log::parameter;
+use crate::limits::LOOK_BYTES;
+use crate::memory::{Class, Governor, Use};
+use crate::purge::Tokens;
+use crate::usage::keeper::{Moment, Usage};
+use crate::usage::told::{Asked, Unreckoned};
+use crate::usage::{Month, SITE_BYTES};
+
+/// Tells of usage.
+pub struct UsageSource {
+    /// Of whom, where it is kept.
+    pub usage: Option<Arc<Usage>>,
+    /// A month takes memory while it is reckoned.
+    pub governor: Arc<Governor>,
+    /// Who bears it may look; as with metrics.
+    pub token: Arc<ArcSwapOption<Tokens>>,
+    /// Taken by who looks.
+    pub look: Semaphore,
+}
+
+impl UsageSource {
+    /// What is told of a month. Dropping it midway is safe.
+    pub(super) async fn answer<B>(&self, request: &Request<B>, from: From) -> Result<Said, Said> {
+        may_look(&self.token.load(), request.headers(), from)?;
+        let now = Moment::now();
+        let asked = asked(request, now).ok_or_else(|| {
+            let text = "ask for /usage?month=2026-11, and perhaps &site=NAME&samples=yes";
+            refusal(StatusCode::BAD_REQUEST, text)
+        })?;
+        let Some(usage) = self.usage.clone() else {
+            let text = "no usage is kept here: `usage.months` is 0";
+            return Err(refusal(StatusCode::NOT_FOUND, text));
+        };
+        let busy = |text: &str| refusal(StatusCode::SERVICE_UNAVAILABLE, text);
+        let looking = self.look.try_acquire();
+        let _looking = looking.map_err(|_| busy("somebody else looks just now; ask again"))?;
+        let governor = self.governor.clone();
+        let told = spawn_blocking(move || {
+            let mut reserved = Vec::new();
+            let mut room = |bytes| {
+                let one = governor.try_reserve(Use::Requests, Class::Admission, bytes);
+                let is_there = one.is_some();
+                reserved.extend(one);
+                is_there
+            };
+            if !room(LOOK_BYTES) {
+                return Err(Unreckoned::NoRoom);
+            }
+            usage.told(&asked, now, || room(SITE_BYTES))
+        });
+        match told.await {
+            Ok(Ok(told)) => Ok((StatusCode::OK, json!(told))),
+            Ok(Err(error)) => Err(busy(&error.to_string())),
+            Err(_) => Err(busy("it broke off; the log says why")),
+        }
+    }
+}
+
+fn asked<B>(request: &Request<B>, now: Moment) -> Option<Asked> {
+    let value = |name| parameter(request.uri(), name).ok();
+    let month = match &*value("month")? {
+        "" => Month::at(now.time),
+        month => month.parse().ok()?,
+    };
+    let site = value("site").filter(|site| !site.is_empty());
+    let samples = match &*value("samples")? {
+        "" => false,
+        "yes" => site.is_some(),
+        _ => return None,
+    };
+    Some(Asked { month, site, samples })
+}

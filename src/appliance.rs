@@ -40,7 +40,7 @@ use crate::access_log::{AccessLog, AccessLogError, LogWriter};
 use crate::config::{Config, ConfigError, ListenerKind};
 use crate::control::Phase;
 use crate::control::reload::Asked;
-use crate::control::status::Status;
+use crate::control::status::{Detail, Status};
 use crate::server::{self, PassedSocket, Stop};
 use crate::store::device::Faults;
 use crate::usage::keeper::Keeper;
@@ -253,7 +253,7 @@ impl Running {
     /// Answers what the status page shows; stays valid while the appliance drains.
     pub fn status_source(&self) -> impl Fn() -> Status + Send + Sync + 'static {
         let parts = self.parts.clone();
-        move || figures::status(&parts)
+        move || figures::status(&parts, Detail::Whole)
     }
 
     /// Evicts `share` percent of what the ram tier keeps, as if others had needed the room.

@@ -288,6 +288,12 @@ pub const SITE_COUNTS_BYTES: u64 = 96;
 pub const STATUS_OBJECTS_MAX: usize = 256;
 /// Blocks the status page looks at of one object: it is a glance, not an inventory.
 pub const STATUS_BLOCKS_MAX: u64 = 64;
+/// Origins the status page lists: those that do not answer first.
+pub const STATUS_ORIGINS_MAX: usize = 64;
+/// Between two moments of what the status page draws.
+pub const HISTORY_EVERY: Duration = Duration::from_secs(10);
+/// Moments that are remembered for it: an hour.
+pub const HISTORY_MOMENTS_MAX: usize = 361;
 /// Blocks an explanation looks for of what a request takes: others wait for the admin thread.
 pub const EXPLAINED_BLOCKS_MAX: usize = 1 << 14;
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::UNIX_EPOCH;
+use std::time::{Instant, UNIX_EPOCH};
 
 use super::parts::{Live, Parts};
 use super::{load, ssd};
@@ -12,15 +12,18 @@ use crate::config::{Certificate, Certificates};
 use crate::control::Phase;
 use crate::control::drain::Stage;
 use crate::control::status::{
-    BlockStatus, MemoryStatus, ObjectStatus, RunStatus, ShadowStatus, SsdStatus, Status,
+    BlockStatus, ConfigStatus, Detail, MemoryStatus, ObjectStatus, OriginStatus, RunStatus,
+    ShadowStatus, SiteStatus, SsdStatus, Status,
 };
+use crate::fill::client::Standing;
 use crate::fill::run::Run;
-use crate::limits::{STATUS_BLOCKS_MAX, STATUS_OBJECTS_MAX};
+use crate::limits::{SITES_TOLD_MAX, STATUS_BLOCKS_MAX, STATUS_OBJECTS_MAX, STATUS_ORIGINS_MAX};
 use crate::memory::{Class, Use};
-use crate::metrics::series;
+use crate::metrics::{Counters, series};
 use crate::object::ObjectKey;
 use crate::purge::{Hardness, Kind};
 use crate::server::ConnectionCounts;
+use crate::site::Site;
 
 /// Registers every figure that is read at a scrape.
 pub(super) fn register(parts: &Arc<Parts>) {
@@ -56,20 +59,9 @@ pub(super) fn register(parts: &Arc<Parts>) {
         let started = parts.started;
         metrics.read_ssd_at_scrape(move || ssd::sample(&ssd, &volumes.load(), started.elapsed()));
     }
-    each(series::MEMORY_USED, |parts| {
-        let mut used = memory_used(parts);
-        used.push(("ram", parts.ram.usage().cached_bytes));
-        used
-    });
-    each(series::MEMORY_BUDGET, |parts| {
-        let budget = |purpose: Use| (purpose.label(), memory_budget(parts, purpose));
-        let mut budgets: Vec<_> = Use::ALL.into_iter().map(budget).collect();
-        budgets.push(("ram", parts.ram.usage().cached_bytes_max));
-        budgets
-    });
-    each(series::REFUSALS, |parts| {
-        Class::ALL.into_iter().map(|c| (c.label(), parts.governor.refused(c))).collect()
-    });
+    each(series::MEMORY_USED, memory_used_and_ram);
+    each(series::MEMORY_BUDGET, memory_budgets);
+    each(series::REFUSALS, memory_refused);
     each(series::DRAIN_STAGE, |parts| {
         let stage = parts.drains.stage();
         Stage::TOLD.map(|one| (one.word(), u64::from(stage == Some(one)))).to_vec()
@@ -121,21 +113,77 @@ fn expiries(certificates: &Certificates) -> Vec<(String, u64)> {
 }
 
 /// One moment of the appliance, for the status page.
-pub(super) fn status(parts: &Parts) -> Status {
-    let mut by_use: std::collections::BTreeMap<_, _> = memory_used(parts).into_iter().collect();
-    by_use.insert("ram", parts.ram.usage().cached_bytes);
-    Status {
+pub(super) fn status(parts: &Parts, detail: Detail) -> Status {
+    let totals = parts.metrics.totals();
+    let whole = Status {
         phase: parts.readiness.phase().word(),
         drain: parts.drains.status(),
         uptime_seconds: parts.started.elapsed().as_secs(),
-        memory: MemoryStatus { total_bytes: parts.config.memory.total_bytes, by_use },
+        config: config_status(&parts.live),
+        origins: origins(parts),
+        sites: sites(parts, &totals),
+        overload: load::status(parts),
+        memory: memory_status(parts),
         ssd: ssd_status(parts),
         connections: connections_open(parts),
-        runs: runs(parts),
-        recent: parts.log.recent(),
-        objects: objects(parts),
-        ..Status::counted(&parts.metrics.totals())
+        connections_max: parts.live.connections_max.load(Ordering::Relaxed) as u64,
+        ..Status::counted(&totals)
+    };
+    match detail {
+        Detail::Brief => whole,
+        Detail::Whole => Status {
+            runs: runs(parts),
+            recent: parts.log.recent(),
+            objects: objects(parts),
+            ..whole
+        },
     }
+}
+
+fn config_status(live: &Live) -> ConfigStatus {
+    ConfigStatus {
+        read_at: live.read_at.load(Ordering::Relaxed),
+        is_refused: live.is_refused.load(Ordering::Relaxed),
+        certificates: expiries(&live.certificates.load()).into_iter().collect(),
+    }
+}
+
+fn memory_status(parts: &Parts) -> MemoryStatus {
+    MemoryStatus {
+        total_bytes: parts.config.memory.total_bytes,
+        by_use: memory_used_and_ram(parts).into_iter().collect(),
+        budget_by_use: memory_budgets(parts).into_iter().collect(),
+    }
+}
+
+fn origins(parts: &Parts) -> Vec<OriginStatus> {
+    let sites = parts.live.sites.load();
+    let mut standings = parts.filler.client.standings(&sites, Instant::now());
+    standings.sort_by_key(|one| one.fails_for.is_none());
+    standings.truncate(STATUS_ORIGINS_MAX);
+    let told = |one: Standing| OriginStatus {
+        site: one.site,
+        origin: one.origin,
+        connections: one.connections as u64,
+        connections_max: one.connections_max as u64,
+        answers: one.answers,
+        waited_us: one.waited.as_micros() as u64,
+        failures: one.failures,
+        failing_seconds: one.fails_for.map(|lasts| lasts.as_secs()),
+    };
+    standings.into_iter().map(told).collect()
+}
+
+/// Those that are counted apart, and the others as one.
+fn sites(parts: &Parts, totals: &Counters) -> Vec<SiteStatus> {
+    let sites = parts.live.sites.load();
+    let apart = |site: &&Arc<Site>| usize::from(site.id.0) < SITES_TOLD_MAX;
+    let told = |site: &Arc<Site>| SiteStatus::of(site.name.clone(), totals.sites.of(site.id));
+    let mut all: Vec<_> = sites.iter().filter(apart).map(told).collect();
+    if let Some(other) = sites.iter().find(|site| !apart(site)) {
+        all.push(SiteStatus::of("other".to_owned(), totals.sites.of(other.id)));
+    }
+    all
 }
 
 fn ssd_status(parts: &Parts) -> Option<SsdStatus> {
@@ -223,6 +271,23 @@ fn memory_used(parts: &Parts) -> Vec<(&'static str, u64)> {
         }
     };
     Use::ALL.into_iter().map(|purpose| (purpose.label(), used(purpose))).collect()
+}
+
+fn memory_used_and_ram(parts: &Parts) -> Vec<(&'static str, u64)> {
+    let mut used = memory_used(parts);
+    used.push(("ram", parts.ram.usage().cached_bytes));
+    used
+}
+
+fn memory_budgets(parts: &Parts) -> Vec<(&'static str, u64)> {
+    let budget = |purpose: Use| (purpose.label(), memory_budget(parts, purpose));
+    let mut budgets: Vec<_> = Use::ALL.into_iter().map(budget).collect();
+    budgets.push(("ram", parts.ram.usage().cached_bytes_max));
+    budgets
+}
+
+pub(super) fn memory_refused(parts: &Parts) -> Vec<(&'static str, u64)> {
+    Class::ALL.into_iter().map(|class| (class.label(), parts.governor.refused(class))).collect()
 }
 
 fn memory_budget(parts: &Parts, purpose: Use) -> u64 {

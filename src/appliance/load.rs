@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::figures::sum;
+use super::figures::{memory_refused, sum};
 use super::parts::Parts;
 use crate::config::units::rate_text;
+use crate::control::status::OverloadStatus;
 use crate::metrics::overload;
 use crate::overload::{
     ALL_NEW, ALL_NEW_AND_MISSES, Egress, Gate, Lag, Near, Overload, PERIOD, Pressure, Reason,
@@ -39,20 +40,38 @@ pub(super) fn register(parts: &Arc<Parts>) {
         parts.overload().settings().egress_bytes_per_second.unwrap_or_default()
     });
     gauge(overload::CLIENTS_UNCOUNTED, |parts| parts.overload().uncounted());
-    each(overload::REFUSALS, |parts| {
-        let of = |reason: Reason| parts.gates.iter().map(|gate| gate.refused(reason)).sum();
-        Reason::ALL.map(|reason| (reason.word(), of(reason))).to_vec()
-    });
+    each(overload::REFUSALS, refusals);
     let weak = Arc::downgrade(parts);
     metrics.read_shares_at_scrape(overload::PRESSURE, move || {
-        let Some(parts) = weak.upgrade() else { return Vec::new() };
-        let lag = parts.gates.iter().map(|gate| gate.lag_pressure()).max().unwrap_or_default();
-        vec![("egress", parts.overload().egress_pressure()), ("lag", lag)]
+        weak.upgrade().map_or_else(Vec::new, |parts| pressures(&parts))
     });
     each(overload::PROXY_HEADERS, |parts| {
         let began = |one: &ProxyHeader| sum(parts, |counts| &counts.proxy_headers[*one as usize]);
         ProxyHeader::ALL.iter().map(|one| (one.word(), began(one))).collect()
     });
+}
+
+/// The same, for the status page.
+pub(super) fn status(parts: &Parts) -> OverloadStatus {
+    let shares = pressures(parts).into_iter();
+    OverloadStatus {
+        refused: refusals(parts).into_iter().collect(),
+        refused_memory: memory_refused(parts).into_iter().collect(),
+        pressure: shares.map(|(of, thousandths)| (of, f64::from(thousandths) / 1e3)).collect(),
+        egress_max_bytes_per_second: parts.overload().settings().egress_bytes_per_second,
+        is_near_egress: parts.overload().is_near_egress(),
+    }
+}
+
+fn refusals(parts: &Parts) -> Vec<(&'static str, u64)> {
+    let of = |reason: Reason| parts.gates.iter().map(|gate| gate.refused(reason)).sum();
+    Reason::ALL.map(|reason| (reason.word(), of(reason))).to_vec()
+}
+
+/// In thousandths.
+fn pressures(parts: &Parts) -> Vec<(&'static str, u32)> {
+    let lag = parts.gates.iter().map(|gate| gate.lag_pressure()).max().unwrap_or_default();
+    vec![("egress", parts.overload().egress_pressure()), ("lag", lag)]
 }
 
 /// Tells the gate of a worker how late it is, for ever: run it on that worker.

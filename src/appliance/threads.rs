@@ -20,6 +20,7 @@ use crate::config::ListenerKind;
 use crate::control::api::Admin;
 use crate::control::drain::Drainer;
 use crate::control::explained::Explaining;
+use crate::control::history::History;
 use crate::control::log::LogSource;
 use crate::control::purge::Purger;
 use crate::control::reload::{Asked, Reloader};
@@ -128,7 +129,7 @@ pub(super) fn start_admin(
     let thread = spawn("admin".to_owned(), move || {
         let runtime = LocalRuntime::new().expect("a runtime of one thread needs a descriptor");
         let for_status = parts.clone();
-        let status = Box::new(move || figures::status(&for_status));
+        let status = Box::new(move |detail| figures::status(&for_status, detail));
         let for_explain = parts.clone();
         let explain = Box::new(move |head| -> Explaining {
             Box::pin(explain::explain(for_explain.clone(), head))
@@ -146,9 +147,20 @@ pub(super) fn start_admin(
         let (governor, token) = (parts.governor.clone(), parts.live.token.clone());
         let look = Semaphore::new(1);
         let usage = UsageSource { usage: parts.usage.clone(), governor, token, look };
-        let admin =
-            Admin { metrics, readiness, status, explain, purger, reloader, drainer, log, usage };
-        let admin = Rc::new(admin);
+        let history = Rc::new(History::default());
+        let remembering = history.clone();
+        let admin = Rc::new(Admin {
+            metrics,
+            readiness,
+            status,
+            explain,
+            purger,
+            reloader,
+            drainer,
+            log,
+            history,
+            usage,
+        });
         let context = Arc::new(ServerContext {
             settings: Arc::new(ArcSwap::from_pointee(ServerSettings {
                 drain_timeout: ADMIN_ENDS_WITHIN,
@@ -166,7 +178,11 @@ pub(super) fn start_admin(
                 let (admin, context) = (admin.clone(), context.clone());
                 serving.spawn_local(server::serve(source, None, admin, context, close.clone()));
             }
-            while serving.join_next().await.is_some() {}
+            let serve = async { while serving.join_next().await.is_some() {} };
+            tokio::select! {
+                () = serve => {}
+                () = remembering.follow(parts.metrics.clone()) => {}
+            }
         });
     })?;
     Ok(Some(thread))

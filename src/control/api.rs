@@ -8,6 +8,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{
@@ -23,19 +24,22 @@ use serde::Serialize;
 use super::asking::{AskedBody, From, JSON, Said, may_look, refusal};
 use super::drain::Drainer;
 use super::explained::{ExplainSource, Unexplained};
+use super::history::History;
 use super::log::{LiveLog, LogSource};
+use super::page::{HTML, PAGE};
 use super::purge::Purger;
 use super::reload::{Order, Reloader};
-use super::status::{Status, StatusSource};
+use super::status::{Detail, Status, StatusSource};
 use super::usage::UsageSource;
-use super::{Phase, Readiness};
+use super::{Phase, Readiness, page};
 use crate::metrics::{Format, Metrics};
 use crate::server::{ConnectionFacts, Handler};
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
-/// What everybody may ask: load balancers, and who wants to know what there is to be asked.
-const OPEN: [&str; 3] = ["/health/live", "/health/ready", "/openapi.json"];
+/// What everybody may ask: load balancers, who wants to know what there is to be asked, and for the
+/// page, which shows nothing to who may not look.
+const OPEN: [&str; 4] = ["/", "/health/live", "/health/ready", "/openapi.json"];
 const OPENAPI: &str = include_str!("openapi.json");
 
 /// The admin listener's handler; one serves any number of connections.
@@ -58,6 +62,8 @@ pub struct Admin {
     pub log: LogSource,
     /// What each site was served.
     pub usage: UsageSource,
+    /// What the status page draws.
+    pub history: Rc<History>,
 }
 
 /// What is sent: a page, or the log as it comes.
@@ -94,7 +100,7 @@ impl Admin {
     }
 
     async fn page<B: AskedBody>(&self, request: Request<B>, from: From) -> Response<Full<Bytes>> {
-        if is_of_a_page(&request) {
+        if is_of_a_page(&request) && !self.may_page(request.headers()) {
             let text = "a page that a browser shows has nothing done without the token; ask by \
                         `tidegate` or curl";
             return told(refusal(StatusCode::FORBIDDEN, text));
@@ -124,10 +130,12 @@ impl Admin {
             return told(refusal);
         }
         let page = match path {
+            "/" => return status_page(send_body),
             "/metrics" => self.measured(request.headers()),
             "/health/live" => Page::new(StatusCode::OK, TEXT, "live\n"),
             "/health/ready" => ready_page(self.readiness.phase()),
-            "/status.json" => Page::json(StatusCode::OK, &self.status()),
+            "/status.json" => Page::json(StatusCode::OK, &self.status(request.uri())),
+            "/history.json" => Page::json(StatusCode::OK, &self.history.told(Instant::now())),
             "/openapi.json" => Page::new(StatusCode::OK, JSON, OPENAPI),
             "/explain" => self.explained(request.into_parts().0).await,
             _ => Page::new(StatusCode::NOT_FOUND, TEXT, "not found\n"),
@@ -168,10 +176,19 @@ impl Admin {
         }
     }
 
-    fn status(&self) -> Status {
-        let mut status = (self.status)();
-        status.phase = self.readiness.phase().word();
-        status
+    fn status(&self, asked: &Uri) -> Status {
+        let is_brief = asked.query() == Some("brief");
+        Status {
+            phase: self.readiness.phase().word(),
+            has_tokens: self.purger.token.load().is_some(),
+            ..(self.status)(if is_brief { Detail::Brief } else { Detail::Whole })
+        }
+    }
+
+    /// Whether a page may have something done: it shows a token, and there are tokens to be shown.
+    /// Where there is none, every token would do, and any page could make one up.
+    fn may_page(&self, fields: &HeaderMap) -> bool {
+        fields.contains_key(AUTHORIZATION) && self.purger.token.load().is_some()
     }
 }
 
@@ -190,14 +207,16 @@ impl Handler for Admin {
     }
 }
 
-/// Whether a page in a browser asks for something to be done, and shows no token: a name that leads
-/// to this machine all of a sudden makes any page one of ours, but browsers say whose it is (Fetch
-/// section 3.2).
+/// Whether a page in a browser asks for something to be done: a name that leads to this machine all
+/// of a sudden makes any page one of ours, but browsers say whose it is (Fetch section 3.2).
 fn is_of_a_page<B>(request: &Request<B>) -> bool {
-    let fields = request.headers();
-    !request.method().is_safe()
-        && fields.contains_key(ORIGIN)
-        && !fields.contains_key(AUTHORIZATION)
+    !request.method().is_safe() && request.headers().contains_key(ORIGIN)
+}
+
+fn status_page(send_body: SendBody) -> Response<Full<Bytes>> {
+    let mut response = Page::new(StatusCode::OK, HTML, PAGE).into_response(send_body);
+    page::guard(response.headers_mut());
+    response
 }
 
 /// The answer to who asked for something to be done: one line of JSON.
@@ -292,16 +311,19 @@ mod tests {
         counters.sites.none().body_bytes.add(Tier::Ram, 65_536);
         counters.observe_first_byte(Wait::Hit, Duration::from_micros(200));
         let for_status = Arc::clone(&metrics);
-        let status = move || Status {
+        let status = move |detail| Status {
             uptime_seconds: 12,
             ssd: Some(SsdStatus::of(&tier())),
-            runs: vec![RunStatus {
-                path: "/b.m4s".to_owned(),
-                first: 65_536,
-                end: None,
-                written_bytes: 10,
-                viewers: 2,
-            }],
+            runs: match detail {
+                Detail::Brief => Vec::new(),
+                Detail::Whole => vec![RunStatus {
+                    path: "/b.m4s".to_owned(),
+                    first: 65_536,
+                    end: None,
+                    written_bytes: 10,
+                    viewers: 2,
+                }],
+            },
             objects: vec![ObjectStatus {
                 path: "/a.m4s".to_owned(),
                 length_bytes: Some(3 << 20),
@@ -334,7 +356,19 @@ mod tests {
             look: look_too,
         };
         let log = LogSource { log, governor, token, look };
-        Admin { metrics, readiness, status, explain, purger, reloader, drainer, log, usage }
+        let history = Rc::default();
+        Admin {
+            metrics,
+            readiness,
+            status,
+            explain,
+            purger,
+            reloader,
+            drainer,
+            log,
+            history,
+            usage,
+        }
     }
 
     const BOUNDS: &[Duration] = &[Duration::from_millis(1)];
@@ -467,34 +501,50 @@ mod tests {
     async fn status_is_what_the_page_reads() {
         let (status, body) = get(&admin(), "/status.json").await;
         let body: Value = serde_json::from_str(&body).unwrap();
+        let errors = json!({
+            "bad_digest": 0, "bad_range": 0, "changed": 0, "closed": 0, "connect": 0,
+            "status": 0, "timeout_first_byte": 0, "timeout_progress": 0,
+        });
+        let ssd = json!({
+            "admitted": 1, "rejected": { "once": 2 }, "bypassed_bytes": 0, "shadows": [],
+            "volumes": [{
+                "name": "nvme0n1", "state": "read-only", "why": "20 writes failed",
+                "notice": null, "heads_in_doubt": false,
+                "regions": {}, "engine": "uring",
+                "size_bytes": 1u64 << 40, "used_bytes": 1 << 30,
+                "records": 0, "reads": 5, "writes": 0, "read_bytes": 0, "written_bytes": 7,
+                "errors": 0, "queue_depth": 0, "read_p99_us": 1_000,
+                "written_today_bytes": 0,
+                "writes_per_day_bytes": 1u64 << 39, "life_days": 12.5,
+            }],
+        });
+        let overload = json!({
+            "refused": {}, "refused_memory": {}, "pressure": {},
+            "egress_max_bytes_per_second": null, "is_near_egress": false,
+        });
         let expected = json!({
             "version": env!("CARGO_PKG_VERSION"),
             "phase": "starting",
             "drain": null,
             "uptime_seconds": 12,
+            "has_tokens": false,
+            "config": { "read_at": 0, "is_refused": false, "certificates": {} },
             "requests": 0,
+            "responses": { "2xx": 0, "3xx": 0, "4xx": 0, "5xx": 0, "other": 0 },
             "lookups": {
                 "hit": 1, "hit_ssd": 0, "miss": 0, "partial": 0, "revalidated": 0,
                 "collapsed": 0, "uncacheable": 0, "stale": 0,
             },
             "bytes": { "ram": 65_536, "ssd": 0, "fill": 0, "pass": 0 },
             "ttfb": { "p50_us": 175, "p90_us": 235 },
-            "origin": { "requests": 0, "bytes": 0 },
-            "memory": { "total_bytes": 0, "by_use": {} },
-            "ssd": {
-                "admitted": 1, "rejected": { "once": 2 }, "bypassed_bytes": 0, "shadows": [],
-                "volumes": [{
-                    "name": "nvme0n1", "state": "read-only", "why": "20 writes failed",
-                    "notice": null, "heads_in_doubt": false,
-                    "regions": {}, "engine": "uring",
-                    "size_bytes": 1u64 << 40, "used_bytes": 1 << 30,
-                    "records": 0, "reads": 5, "writes": 0, "read_bytes": 0, "written_bytes": 7,
-                    "errors": 0, "queue_depth": 0, "read_p99_us": 1_000,
-                    "written_today_bytes": 0,
-                    "writes_per_day_bytes": 1u64 << 39, "life_days": 12.5,
-                }],
-            },
+            "origin": { "requests": 0, "bytes": 0, "errors": errors },
+            "origins": [],
+            "sites": [],
+            "overload": overload,
+            "memory": { "total_bytes": 0, "by_use": {}, "budget_by_use": {} },
+            "ssd": ssd,
             "connections": 0,
+            "connections_max": 0,
             "runs": [
                 { "path": "/b.m4s", "first": 65_536, "end": null, "written_bytes": 10,
                   "viewers": 2 },
@@ -506,6 +556,29 @@ mod tests {
             }],
         });
         assert_eq!((status, body), (200, expected));
+        let (_, brief) = get(&admin(), "/status.json?brief").await;
+        let brief: Value = serde_json::from_str(&brief).unwrap();
+        assert_eq!((&brief["runs"], &brief["uptime_seconds"]), (&json!([]), &json!(12)));
+    }
+
+    #[tokio::test]
+    async fn the_page_is_shown_to_everybody_and_a_browser_lets_it_do_little() {
+        let (status, body, head) = ask(&admin(), "GET", "/").await;
+        assert_eq!((status, body.as_str()), (200, PAGE));
+        assert_eq!(head.headers()[CONTENT_TYPE], "text/html; charset=utf-8");
+        let policy = head.headers()["content-security-policy"].to_str().unwrap();
+        for rule in ["default-src 'none'", "connect-src 'self'", "frame-ancestors 'none'"] {
+            assert!(policy.contains(rule), "{policy}");
+        }
+        for (name, value) in [
+            ("cache-control", "no-store"),
+            ("x-content-type-options", "nosniff"),
+            ("referrer-policy", "no-referrer"),
+        ] {
+            assert_eq!(head.headers()[name], value);
+        }
+        let (status, body, _) = ask(&admin(), "GET", "/history.json").await;
+        assert_eq!((status, body.as_str()), (200, r#"{"every_seconds":10,"moments":[]}"#));
     }
 
     #[tokio::test]
@@ -545,14 +618,22 @@ mod tests {
     #[tokio::test]
     async fn a_page_that_a_browser_shows_has_nothing_done_without_the_token() {
         let admin = admin();
+        let shown = "Bearer an-operators-token";
         let table = [
             ("/reload", vec![], 503),
             ("/reload", vec![("origin", "http://rebound.test:9180")], 403),
             ("/reload", vec![("origin", "null")], 403),
             ("/purge", vec![("origin", "http://127.0.0.1:9180")], 403),
-            ("/reload", vec![("origin", "http://a.test"), ("authorization", "Bearer a")], 503),
+            // Where nobody has one, one that is made up is none.
+            ("/reload", vec![("origin", "http://a.test"), ("authorization", "Bearer a")], 403),
+            ("/reload", vec![("origin", "http://a.test"), ("authorization", shown)], 503),
+            ("/reload", vec![("origin", "http://a.test")], 403),
+            ("/drain", vec![("origin", "http://127.0.0.1:9180"), ("authorization", shown)], 200),
         ];
-        for (target, fields, status) in table {
+        for (number, (target, fields, status)) in table.into_iter().enumerate() {
+            if number == 5 {
+                admin.purger.token.store(Some(Arc::new(Tokens::of(&shown[7..]).unwrap())));
+            }
             let request = Request::post(target).header(CONTENT_TYPE, JSON);
             let with = |request: http::request::Builder, (name, value)| request.header(name, value);
             let request = fields.clone().into_iter().fold(request, with);
@@ -567,7 +648,9 @@ mod tests {
     #[tokio::test]
     async fn everything_else_is_refused() {
         let admin = admin();
-        for target in ["/", "/metrics/", "/health", "/health/ready/", "/METRICS", "//metrics"] {
+        for target in
+            ["/index.html", "/metrics/", "/health", "/health/ready/", "/METRICS", "//metrics"]
+        {
             assert_eq!(get(&admin, target).await, (404, "not found\n".to_owned()), "{target}");
         }
         for method in ["POST", "PUT", "DELETE", "OPTIONS", "get"] {

@@ -3,15 +3,18 @@
 //!
 //! - Health and `openapi.json`: everybody.
 //! - Looking on: everybody; where a viewer has a token, from elsewhere who bears one.
-//! - Reading of requests (`log.rs`): who bears a token; without any, who asks from this machine.
+//! - Reading of requests (`log.rs`): who bears a token; without any, who asks from this machine, by
+//!   an address.
 //! - Reloads, upgrades, drains: operators; without any token, who asks from this machine.
 //! - Purges: operators; without any token, nobody.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
+use http::uri::Authority;
 use http::{HeaderMap, Method, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -97,6 +100,11 @@ pub(super) fn may_read_of_requests(
 ) -> Result<(), Said> {
     match tokens {
         None if from == From::Elsewhere => Err(from_here_alone()),
+        None if !names_this_machine(fields) => Err(refusal(
+            StatusCode::FORBIDDEN,
+            "without a token ask by `localhost` or an address, such as 127.0.0.1: any page in a \
+             browser could ask by another name that leads here",
+        )),
         None => Ok(()),
         Some(tokens) if tokens.bearer(fields).is_some() => Ok(()),
         Some(_) => {
@@ -121,6 +129,18 @@ pub(super) fn may_look(
         }
         _ => Ok(()),
     }
+}
+
+/// Whether it is asked for by what no name server says. A page may have a name that leads to this
+/// machine all of a sudden, and then reads what is answered; a browser tells that name. Whoever is
+/// no browser may leave it out.
+fn names_this_machine(fields: &HeaderMap) -> bool {
+    let Some(host) = fields.get(HOST) else { return true };
+    let Some(authority) = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok()) else {
+        return false;
+    };
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok()
 }
 
 fn from_here_alone() -> Said {
@@ -161,3 +181,29 @@ pub(super) fn refusal(status: StatusCode, error: &str) -> Said {
 
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const BODY_WITHIN: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_by_a_name_that_leads_here_reads_of_no_requests() {
+        let table = [
+            (None, true),
+            (Some("127.0.0.1:9180"), true),
+            (Some("[::1]:9180"), true),
+            (Some("LocalHost"), true),
+            (Some("rebound.test:9180"), false),
+            (Some("localhost.rebound.test"), false),
+            (Some("127.0.0.1.rebound.test:9180"), false),
+            (Some("a b"), false),
+        ];
+        for (host, may) in table {
+            let host = host.map(|host| (HOST, HeaderValue::from_static(host)));
+            let fields = HeaderMap::from_iter(host);
+            let said = may_read_of_requests(&None, &fields, From::Here);
+            assert_eq!(said.is_ok(), may, "{fields:?}");
+            assert!(may_read_of_requests(&None, &fields, From::Elsewhere).is_err());
+        }
+    }
+}

@@ -2,14 +2,16 @@
 //!
 //! Holds whether the appliance wants viewers; [`api`] answers the admin listener, [`purge`],
 //! [`reload`] and [`drain`] those who ask for something to be done, `asking.rs` says who may;
-//! [`status`] is what the status page shows, [`explained`] what is told of one object, [`log`] what
-//! is told of requests.
+//! [`status`] and [`history`] are what the status page (`page.html`) shows, [`explained`] what is
+//! told of one object, [`log`] what is told of requests.
 
 pub mod api;
 mod asking;
 pub mod drain;
 pub mod explained;
+pub mod history;
 pub mod log;
+mod page;
 pub mod purge;
 pub mod reload;
 mod session;

@@ -12,11 +12,20 @@ use super::drain::DrainStatus;
 use crate::access_log::RecentRequest;
 use crate::metrics::labels::Labels;
 use crate::metrics::ssd::{ByWord, SsdSample, VolumeSample};
-use crate::metrics::{Counters, Tally};
+use crate::metrics::{Counters, OfSite, Tally};
 use crate::object::PieceMap;
 
 /// Answers what the appliance's status is, quickly and without waiting for a viewer.
-pub type StatusSource = Box<dyn Fn() -> Status + Send + Sync>;
+pub type StatusSource = Box<dyn Fn(Detail) -> Status + Send + Sync>;
+
+/// How much of it is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// All of it.
+    Whole,
+    /// Without runs, requests and objects: for who asks every few seconds.
+    Brief,
+}
 
 /// One moment of the appliance.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -29,8 +38,14 @@ pub struct Status {
     pub drain: Option<DrainStatus>,
     /// Since the process started.
     pub uptime_seconds: u64,
+    /// Whether anybody has a token: without one no page in a browser has anything done.
+    pub has_tokens: bool,
+    /// The configuration that is served by.
+    pub config: ConfigStatus,
     /// Requests answered.
     pub requests: u64,
+    /// The same by the first digit of the status that was sent.
+    pub responses: BTreeMap<&'static str, u64>,
     /// Look-ups by what was found: the words of `tidegate_lookups_total`.
     pub lookups: BTreeMap<&'static str, u64>,
     /// Body bytes sent, by the tier they came from.
@@ -39,12 +54,20 @@ pub struct Status {
     pub ttfb: FirstByte,
     /// What origins were asked for.
     pub origin: OriginTraffic,
+    /// Each origin; of many those that do not answer first.
+    pub origins: Vec<OriginStatus>,
+    /// Each site that has series of its own, and the others as one.
+    pub sites: Vec<SiteStatus>,
+    /// What is refused because there is too much to do.
+    pub overload: OverloadStatus,
     /// Memory.
     pub memory: MemoryStatus,
     /// The ssd tier; `None` where there is none.
     pub ssd: Option<SsdStatus>,
     /// Viewers' connections open now.
     pub connections: u64,
+    /// As many are let in at once.
+    pub connections_max: u64,
     /// Fill runs in flight.
     pub runs: Vec<RunStatus>,
     /// The latest requests, newest first.
@@ -62,13 +85,90 @@ pub struct FirstByte {
     pub p90_us: Option<u64>,
 }
 
+/// The configuration that is served by; times in seconds since 1970.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ConfigStatus {
+    /// When it was read.
+    pub read_at: u64,
+    /// The one that was read last was refused.
+    pub is_refused: bool,
+    /// When each certificate expires, by its first name.
+    pub certificates: BTreeMap<String, u64>,
+}
+
+/// What is refused because there is too much to do; counts since the start.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct OverloadStatus {
+    /// Who was refused, by why: the words of `tidegate_overload_refusals_total`.
+    pub refused: BTreeMap<&'static str, u64>,
+    /// Reservations of memory refused, by class of work.
+    pub refused_memory: BTreeMap<&'static str, u64>,
+    /// The share of new viewers that are refused, by why; what is above 1 is the share of misses.
+    pub pressure: BTreeMap<&'static str, f64>,
+    /// What `limits.egress` lets be sent; `None` where it is not set.
+    pub egress_max_bytes_per_second: Option<u64>,
+    /// Whether what is sent is near it.
+    pub is_near_egress: bool,
+}
+
+/// One origin of one site; counts since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct OriginStatus {
+    /// Whose it is.
+    pub site: String,
+    /// Scheme, address and port.
+    pub origin: String,
+    /// Connections that are in use.
+    pub connections: u64,
+    /// As many may be.
+    pub connections_max: u64,
+    /// Heads of answers that fills got.
+    pub answers: u64,
+    /// What they waited for them, in all, in microseconds.
+    pub waited_us: u64,
+    /// How often it did not answer.
+    pub failures: u64,
+    /// For how long it has not answered; `None`: it does, or was never asked.
+    pub failing_seconds: Option<u64>,
+}
+
+/// One site; counts since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SiteStatus {
+    /// Its name; `other`: all that have no series of their own.
+    pub name: String,
+    /// Requests answered, by the first digit of the status that was sent.
+    pub responses: BTreeMap<&'static str, u64>,
+    /// Body bytes sent, by the tier they came from.
+    pub bytes: BTreeMap<&'static str, u64>,
+    /// Body bytes received from origins.
+    pub origin_bytes: u64,
+    /// What origins did wrong.
+    pub origin_errors: u64,
+}
+
+impl SiteStatus {
+    /// What was counted of it.
+    pub fn of(name: String, counted: &OfSite) -> SiteStatus {
+        SiteStatus {
+            name,
+            responses: by_label(&counted.requests),
+            bytes: by_label(&counted.body_bytes),
+            origin_bytes: counted.origin_bytes.sum(),
+            origin_errors: counted.origin_errors.sum(),
+        }
+    }
+}
+
 /// What origins were asked for since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct OriginTraffic {
     /// Requests, retries included.
     pub requests: u64,
     /// Body bytes received.
     pub bytes: u64,
+    /// What they did wrong, by kind.
+    pub errors: BTreeMap<&'static str, u64>,
 }
 
 /// Memory and who holds it.
@@ -78,6 +178,8 @@ pub struct MemoryStatus {
     pub total_bytes: u64,
     /// What is kept or reserved, by use.
     pub by_use: BTreeMap<&'static str, u64>,
+    /// What each use may hold.
+    pub budget_by_use: BTreeMap<&'static str, u64>,
 }
 
 /// The ssd tier; counters since the start.
@@ -249,12 +351,14 @@ impl Status {
         Status {
             version: env!("CARGO_PKG_VERSION"),
             requests: totals.requests.sum(),
+            responses: by_status(totals),
             lookups: by_label(&totals.lookups),
             bytes: by_label(&totals.sites.body_bytes()),
             ttfb: FirstByte { p50_us: quantile(0.5), p90_us: quantile(0.9) },
             origin: OriginTraffic {
                 requests: totals.origin_requests.sum(),
                 bytes: totals.origin_bytes.sum(),
+                errors: by_label(&totals.origin_errors),
             },
             ..Status::default()
         }
@@ -263,6 +367,14 @@ impl Status {
 
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn by_status(totals: &Counters) -> BTreeMap<&'static str, u64> {
+    let mut sums = BTreeMap::new();
+    for ((_, (_, status)), count) in totals.requests.each() {
+        *sums.entry(status.label()).or_default() += count;
+    }
+    sums
 }
 
 /// The counts of a tally that has one label.

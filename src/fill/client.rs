@@ -15,7 +15,7 @@ use std::error::Error;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use backon::{ExponentialBuilder, Retryable};
@@ -32,7 +32,7 @@ use self::redirect::{followed, resolve};
 pub use self::request_body::{Pace, RequestBody};
 pub use self::strict::Strict;
 use self::upstream::{SiteUpstreams, Trust, Upstream};
-pub use self::upstream::{Upstreams, tls_config};
+pub use self::upstream::{Standing, Upstreams, tls_config};
 use crate::fill::error::FillError;
 use crate::limits::{ORIGIN_READ_BYTES_MAX, REDIRECTS_MAX};
 use crate::memory::{Class, Governor, Reservation, Use};
@@ -150,6 +150,14 @@ impl Client {
         its_own.unwrap_or(&of_site[0]).upstreams.clone()
     }
 
+    /// How the origins of `sites` do.
+    pub fn standings(&self, sites: &Sites, now: Instant) -> Vec<Standing> {
+        let of_site = |site: &Arc<Site>| -> Vec<Standing> {
+            self.upstreams(site).iter().map(|one| one.standing(site, now)).collect()
+        };
+        sites.iter().flat_map(of_site).collect()
+    }
+
     /// What we call ourselves to origins.
     pub fn via(&self) -> &Via {
         &self.via
@@ -249,13 +257,14 @@ impl Client {
     ) -> Result<Response<Incoming>, FillError> {
         let origin = || upstream.authority.to_string();
         let deadline = self.patience.connect + self.patience.first_byte + hold;
+        let asked = Instant::now();
         let answered = match tokio::time::timeout(deadline, upstream.http.request(request)).await {
             Err(_) => Err(FillError::FirstByteTimeout { origin: origin() }),
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(FillError::Connect { origin: origin(), reason: deepest(&error) }),
         };
         upstream.tell(answered.as_ref().err());
-        answered
+        answered.inspect(|_| upstream.answered_after(asked.elapsed()))
     }
 }
 

@@ -61,6 +61,14 @@ impl Outage {
             .then(|| format!("it was asked in vain {failed} times in {lasted} s"))
     }
 
+    /// For how long it has not answered; `None`: it does, or was never asked.
+    pub(super) fn lasts(&self, now: Instant) -> Option<Duration> {
+        if !self.fails.load(Ordering::Relaxed) {
+            return None;
+        }
+        Some(now.saturating_duration_since(self.state().since?))
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

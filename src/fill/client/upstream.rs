@@ -1,5 +1,6 @@
 //! One origin of a site: how it is reached, what is sent to it, and how it does.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -44,6 +45,36 @@ pub(super) struct Upstream {
     /// fills must find others.
     pub(super) once: Arc<Semaphore>,
     pub(super) outage: Outage,
+    pub(super) counts: Counts,
+}
+
+/// What is counted of an origin.
+#[derive(Default)]
+pub(super) struct Counts {
+    answers: AtomicU64,
+    waited_us: AtomicU64,
+    failures: AtomicU64,
+}
+
+/// How an origin does; counts since the process started.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// Whose it is.
+    pub site: String,
+    /// Scheme, address and port.
+    pub origin: String,
+    /// Connections that are in use.
+    pub connections: usize,
+    /// As many may be.
+    pub connections_max: usize,
+    /// Heads of answers that fills got.
+    pub answers: u64,
+    /// What they waited for them, in all; connecting is part of it.
+    pub waited: Duration,
+    /// How often it did not answer.
+    pub failures: u64,
+    /// For how long it has not answered; `None`: it does, or was never asked.
+    pub fails_for: Option<Duration>,
 }
 
 pub(super) type Connector = StrictConnector<HttpsConnector<HttpConnector>>;
@@ -86,8 +117,8 @@ impl Upstream {
             .build(connector.clone());
         let connections = Arc::new(Semaphore::new(origin.connections_max));
         let once = Arc::new(Semaphore::new((origin.connections_max / 2).max(1)));
-        let (origin, outage) = (origin.clone(), Outage::default());
-        Ok(Upstream { origin, host, authority, connector, http, connections, once, outage })
+        let (origin, outage, counts) = (origin.clone(), Outage::default(), Counts::default());
+        Ok(Upstream { origin, host, authority, connector, http, connections, once, outage, counts })
     }
 
     /// The same, with the places of `before` among the origin's connections: who asks it as it was
@@ -103,11 +134,34 @@ impl Upstream {
         place(&self.origin) == place(origin)
     }
 
+    /// How it does for `site`.
+    pub(super) fn standing(&self, site: &Site, now: Instant) -> Standing {
+        let Counts { answers, waited_us, failures } = &self.counts;
+        let connections_max = self.origin.connections_max;
+        Standing {
+            site: site.name.clone(),
+            origin: format!("{}://{}", self.origin.scheme.as_str(), self.authority),
+            connections: connections_max.saturating_sub(self.connections.available_permits()),
+            connections_max,
+            answers: answers.load(Ordering::Relaxed),
+            waited: Duration::from_micros(waited_us.load(Ordering::Relaxed)),
+            failures: failures.load(Ordering::Relaxed),
+            fails_for: self.outage.lasts(now),
+        }
+    }
+
+    /// Counts the head of an answer that was waited for so long.
+    pub(super) fn answered_after(&self, waited: Duration) {
+        self.counts.answers.fetch_add(1, Ordering::Relaxed);
+        self.counts.waited_us.fetch_add(waited.as_micros() as u64, Ordering::Relaxed);
+    }
+
     /// Logs that it does not answer, or answers again, if it is time to.
     pub(super) fn tell(&self, failed: Option<&FillError>) {
         let now = Instant::now();
         match failed {
             Some(error) => {
+                self.counts.failures.fetch_add(1, Ordering::Relaxed);
                 if let Some(how_often) = self.outage.failed(now) {
                     tracing::warn!("{error}{how_often}");
                 }

@@ -192,7 +192,7 @@ impl Edge {
 
     /// Someone who asks the admin listener.
     pub(crate) fn admin(&self) -> Client {
-        Client::plain(self.running().admin_addresses()[0], "admin.test")
+        Client::plain(self.running().admin_addresses()[0], "localhost")
     }
 
     /// The sum of the series of this name whose labels contain all of `labels`.

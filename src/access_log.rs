@@ -204,6 +204,13 @@ impl AccessLog {
         self.shared.dropped.load(Ordering::Relaxed)
     }
 
+    /// Opens the file by its name again, after what waits was written: its old file has been moved.
+    pub fn reopen(&self) {
+        self.shared.reopen.store(true, Ordering::Release);
+        // No room: the writer is awake.
+        let _ = self.sender.try_send(Message::Wake);
+    }
+
     /// The newest of the latest requests, newest first; empty unless they are kept.
     pub fn recent(&self) -> Vec<RecentRequest> {
         self.shared.latest.as_ref().map_or_else(Vec::new, Latest::read)
@@ -227,13 +234,6 @@ pub struct LogWriter {
 }
 
 impl LogWriter {
-    /// Opens the file by its name again, after what waits was written: its old file has been moved.
-    pub fn reopen(&self) {
-        self.shared.reopen.store(true, Ordering::Release);
-        // No room: the writer is awake.
-        let _ = self.sender.try_send(Message::Wake);
-    }
-
     /// Writes what waits and ends the thread; waits for it, at most `limit`.
     ///
     /// Lines recorded from now on may be lost. Blocks: not for a serving thread.
@@ -528,7 +528,7 @@ mod tests {
         let (log, writer) = AccessLog::start(&settings).unwrap();
         log.record(&entry("/before"));
         fs::rename(&current, &old).unwrap();
-        writer.reopen();
+        log.reopen();
         while !current.exists() {
             thread::yield_now();
         }

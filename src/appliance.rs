@@ -21,9 +21,10 @@ mod usage;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -34,14 +35,14 @@ use self::reload::Bound;
 pub use self::reload::{ReloadError, Reloads};
 use self::sockets::{Handed, Sockets};
 pub use self::ssd::{LeftOut, look_at_failed, look_at_volumes};
-pub use self::takeover::{HandOver, Predecessor, Successor, TakeoverError};
+pub use self::takeover::{HandOver, Leaving, Predecessor, Successor, TakeoverError};
 use self::threads::{start_admin, start_workers};
 use crate::access_log::{AccessLog, AccessLogError, LogWriter};
 use crate::config::{Config, ConfigError, ListenerKind};
 use crate::control::Phase;
 use crate::control::reload::Asked;
 use crate::control::status::{Detail, Status};
-use crate::server::{self, PassedSocket, Stop};
+use crate::server::{PassedSocket, Stop};
 use crate::store::device::Faults;
 use crate::usage::keeper::Keeper;
 
@@ -58,6 +59,8 @@ pub struct Running {
     log_writer: LogWriter,
     asked: mpsc::Receiver<Asked>,
     usage: Option<Keeper>,
+    /// What has begun is to end sooner, when another process serves.
+    hurried: Arc<AtomicBool>,
     /// For the process that follows. As long as they are here, who comes waits for it.
     sockets: Arc<Mutex<Vec<Handed>>>,
 }
@@ -165,6 +168,7 @@ impl Appliance {
         look_at_volumes(&config).map_err(ApplianceError::Settings)?;
         let running = Appliance::built(config, Vec::new(), Some(predecessor))?;
         running.parts.readiness.set_ready();
+        tracing::info!("takes over from version {}", predecessor.version());
         predecessor.say_serving().map_err(lost)?;
         Ok(running)
     }
@@ -224,6 +228,7 @@ impl Appliance {
             log_writer,
             asked,
             usage,
+            hurried: Arc::default(),
             sockets: Arc::new(Mutex::new(all)),
         })
     }
@@ -296,7 +301,7 @@ impl Running {
     /// What hands it over to another process, on any thread.
     pub fn hand_over(&self) -> HandOver {
         let (parts, sockets) = (self.parts.clone(), self.sockets.clone());
-        HandOver { parts, sockets, is_over: Arc::default() }
+        HandOver { parts, sockets, is_over: Arc::default(), are_given: Arc::default() }
     }
 
     /// Waits until somebody asks the admin listener for a reload or an upgrade. Safe to drop.
@@ -310,27 +315,7 @@ impl Running {
 
     /// Opens the access log's file anew, after it has been moved.
     pub fn reopen_log(&self) {
-        self.log_writer.reopen();
-    }
-
-    /// Finishes what has begun, when another process serves: viewers are told to leave with their
-    /// next answer, and have for it as long as a connection may be idle. Then it drains. Blocks.
-    pub fn leave(mut self) {
-        self.refuse_asked();
-        self.parts.end_drain();
-        server::Phase::Leaving.at_least(&self.parts.phases);
-        self.stop.accepting.cancel();
-        self.close_sockets();
-        self.parts.log.end_following();
-        self.close_admin.all.cancel();
-        self.admin.take().into_iter().for_each(join);
-        // The other one needs the memory.
-        self.parts.ram.give_back();
-        let until = Instant::now() + self.parts.live.server.load().idle_timeout;
-        while figures::connections_open(&self.parts) > 0 && Instant::now() < until {
-            std::thread::sleep(LOOK_AGAIN);
-        }
-        self.drain();
+        self.parts.log.reopen();
     }
 
     /// Who comes from now on is refused, or waits for who listens there too.
@@ -396,5 +381,4 @@ fn join(thread: JoinHandle<()>) {
 
 /// What remains on the fill runtime when its tasks have ended is idle connections.
 const RUNTIME_ENDS_WITHIN: Duration = Duration::from_secs(2);
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const LOG_ENDS_WITHIN: Duration = Duration::from_secs(5);

@@ -257,6 +257,10 @@ pub const CERTIFICATES_TOLD_MAX: usize = 50;
 pub const SERIES_OF_THE_REST_MAX: usize = 380;
 /// The longest time that viewers may be given to leave.
 pub const DRAIN_WITHIN_MAX: Duration = Duration::from_secs(86_400);
+/// What has ended and is to end in another process too; beyond, all of a site ends there.
+pub const ENDINGS_HELD_MAX: usize = 1_024;
+/// The targets that end there by one request; a socket takes more in one message.
+pub const ENDINGS_BYTES_MAX: usize = 64 << 10;
 /// What a process that takes over may say before it is listened to.
 pub const TAKEOVER_MESSAGES_MAX: usize = 16;
 /// A request for a drain.

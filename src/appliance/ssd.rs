@@ -277,6 +277,15 @@ pub(super) async fn hand_over(ssd: &Ssd, watch: &Watch) {
     }
 }
 
+/// Notes that nobody tells the volumes of what changes: what they know is asked about when they are
+/// opened again. Blocks.
+pub(super) fn leave_untold(config: &Config) {
+    if !config.ssd.volumes.is_empty() {
+        let file = Remembered::at(&config.ssd.state);
+        ill::begin(&file, BTreeSet::new(), paths_of(&config.ssd));
+    }
+}
+
 /// A volume that is on its way yet, if there is one.
 pub(super) fn on_its_way(ssd: &Ssd) -> Option<String> {
     let mut all = ssd.volumes().all().into_iter();

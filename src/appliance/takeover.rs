@@ -5,36 +5,44 @@
 //! journal of purges, opens them, accepts, and says so: only then does the one before stop
 //! accepting, and finishes what it has begun. Until then it serves, whatever becomes of the other.
 //! Volumes have one writer at any time; who has handed them over reads on, and what was given up
-//! under him is a miss. What ends in one of the two ends in the other before it is told.
+//! under him is a miss. What ends in one of the two ends in the other before it is told; what ends
+//! while nobody can write it is asked about at the next start. What one version says that the other
+//! does not know is passed over.
 
 mod channel;
+mod leaving;
 mod neighbour;
+mod starting;
 
 use std::fmt;
 use std::fs::File;
 use std::io::{self, stdin};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
-use std::os::unix::process::ExitStatusExt as _;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use self::channel::Channel;
+pub use self::leaving::Leaving;
 use self::neighbour::Neighbour;
+use self::starting::{Starting, TOLD_TO_STOP, end};
 use super::parts::Parts;
 use super::sockets::{Handed, Owner};
 use super::{LOG_ENDS_WITHIN, ssd};
 use crate::config::ListenerKind;
+use crate::purge::elsewhere::{Elsewhere, Side};
 
 /// What the two say to each other.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "say", rename_all = "snake_case")]
 enum Message {
+    /// The first thing said.
+    Hello { version: String },
     /// Beside it comes a listening socket; `bound_for` is missing where it is the manager's.
     Listener { kind: String, bound_for: Option<SocketAddr>, address: SocketAddr },
     /// That were all.
@@ -43,6 +51,10 @@ enum Message {
     Checked,
     /// They are handed over.
     Volumes,
+    /// The volumes are open: what ends is heard from now on.
+    Listening,
+    /// What had ended was told.
+    Told,
     /// Viewers are accepted.
     Serving { version: String },
     /// It was not to be.
@@ -51,6 +63,9 @@ enum Message {
     End { id: u64, ending: neighbour::Ends },
     /// It has ended.
     Ended { id: u64 },
+    /// What a later version says: nothing that this one has to know.
+    #[serde(other)]
+    Unknown,
 }
 
 /// The environment variable of who is to take over; the channel is its standard input.
@@ -60,6 +75,7 @@ const TAKEOVER: &str = "TIDEGATE_TAKEOVER";
 pub struct Predecessor {
     channel: Arc<Channel>,
     sockets: Vec<Handed>,
+    version: String,
 }
 
 impl Predecessor {
@@ -73,7 +89,7 @@ impl Predecessor {
         }
         let channel = Channel::inherited(stdin().as_fd().try_clone_to_owned()?)?;
         rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
-        let mut sockets = Vec::new();
+        let (mut sockets, mut version) = (Vec::new(), String::new());
         loop {
             match channel.receive(Some(HEARD_WITHIN))? {
                 Some((Message::Listener { kind, bound_for, address }, Some(socket))) => {
@@ -83,11 +99,18 @@ impl Predecessor {
                     sockets.push(Handed { kind, owner, address, listener });
                 }
                 Some((Message::Listeners, _)) => break,
+                Some((Message::Hello { version: its }, _)) => version = its,
+                Some((Message::Unknown, _)) => {}
                 Some(_) => return Err(io::ErrorKind::InvalidData.into()),
                 None => return Err(io::ErrorKind::UnexpectedEof.into()),
             }
         }
-        Ok(Some(Predecessor { channel: Arc::new(channel), sockets }))
+        Ok(Some(Predecessor { channel: Arc::new(channel), sockets, version }))
+    }
+
+    /// Its version.
+    pub fn version(&self) -> &str {
+        &self.version
     }
 
     /// Where its sockets listen, and what they were bound for.
@@ -109,17 +132,30 @@ impl Predecessor {
     /// Waits until it has handed over what only one of the two may have.
     pub(super) fn wait_for_volumes(&self) -> io::Result<()> {
         self.channel.send(&Message::Checked, None)?;
-        match self.channel.receive(Some(HANDED_OVER_WITHIN))? {
-            Some((Message::Volumes, _)) => Ok(()),
-            Some(_) => Err(io::ErrorKind::InvalidData.into()),
-            None => Err(io::ErrorKind::UnexpectedEof.into()),
+        loop {
+            match self.channel.receive(Some(HANDED_OVER_WITHIN))? {
+                Some((Message::Volumes, _)) => return Ok(()),
+                Some((Message::Unknown, _)) => {}
+                Some(_) => return Err(io::ErrorKind::InvalidData.into()),
+                None => return Err(io::ErrorKind::UnexpectedEof.into()),
+            }
         }
     }
 
-    /// What ends in one of the two ends in the other, from now on until it is gone.
+    /// What ends in one of the two ends in the other, from now on until it is gone; what had ended
+    /// there has ended here when this returns.
     pub(super) fn listen(&self, parts: &Arc<Parts>) -> io::Result<()> {
-        let neighbour = Neighbour::start(self.channel.clone(), parts)?;
-        neighbour.tell(neighbour.hold())
+        let way = Elsewhere::new(Side::Before);
+        let neighbour = Neighbour::start(self.channel.clone(), way, parts)?;
+        neighbour.hold();
+        neighbour.listens();
+        self.channel.send(&Message::Listening, None)?;
+        match neighbour.said.recv_timeout(TOLD_WITHIN) {
+            Ok(Message::Told) => Ok(()),
+            Ok(_) => Err(io::ErrorKind::InvalidData.into()),
+            Err(RecvTimeoutError::Timeout) => Err(io::ErrorKind::TimedOut.into()),
+            Err(RecvTimeoutError::Disconnected) => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
     }
 
     /// Viewers are accepted here.
@@ -141,6 +177,8 @@ pub struct HandOver {
     pub(super) parts: Arc<Parts>,
     pub(super) sockets: Arc<Mutex<Vec<Handed>>>,
     pub(super) is_over: Arc<AtomicBool>,
+    /// The volumes were handed over, whoever has them now.
+    pub(super) are_given: Arc<AtomicBool>,
 }
 
 /// The process that follows, which serves.
@@ -197,6 +235,14 @@ impl HandOver {
         self.is_over.load(Ordering::Acquire)
     }
 
+    /// Nobody follows, or this process ends before anybody has: what ended since the volumes were
+    /// handed over must not come back with them. Blocks.
+    pub fn give_up(&self) {
+        if self.are_given.load(Ordering::Acquire) {
+            ssd::leave_untold(&self.parts.config);
+        }
+    }
+
     /// Starts the one that follows by `command` and hands it all there is. Blocks until it serves.
     ///
     /// # Errors
@@ -206,7 +252,7 @@ impl HandOver {
             let why = format!("volume {volume} is not online yet; try again when it is");
             return Err(TakeoverError::Busy(why));
         }
-        if self.parts.purges.has_elsewhere() {
+        if self.parts.purges.has_before() {
             let why = "the process before this one still serves viewers, for `limits.idle_timeout` \
                        and `limits.drain_timeout` at most; try again then";
             return Err(TakeoverError::Busy(why.to_owned()));
@@ -223,34 +269,40 @@ impl HandOver {
         drop(command);
         let mut child = child.map_err(not_started)?;
         let channel = Arc::new(channel);
-        let neighbour = match Neighbour::start(channel.clone(), &self.parts) {
+        let way = self.parts.purges.way_after();
+        let neighbour = match Neighbour::start(channel.clone(), way, &self.parts) {
             Ok(neighbour) => neighbour,
             Err(error) => {
                 end(&mut child);
                 return Err(not_started(error));
             }
         };
-        let mut child = Starting { child: Some(child), neighbour };
-        self.show_sockets(&channel).map_err(not_started)?;
+        let is_over = self.is_over.clone();
+        let mut child = Starting { child: Some(child), neighbour, is_over };
+        // Who has ended already does not read.
+        let shown = self.show_sockets(&channel);
+        shown.map_err(|_| TakeoverError::Refused(child.last_words()))?;
         child
             .wait_for(CHECKED_WITHIN, |said| matches!(said, Message::Checked))
             .map_err(TakeoverError::Refused)?;
-        // What ends while it waits for the volumes it hears of when it has them.
-        let held = child.neighbour.hold();
-        self.give_volumes();
+        // What ends while it waits for the volumes, and opens them, it hears of before it accepts.
+        child.neighbour.hold();
         let broken = TakeoverError::Broken;
-        let told = channel.send(&Message::Volumes, None).and_then(|()| child.neighbour.tell(held));
+        self.give_volumes().map_err(broken)?;
+        let told = channel.send(&Message::Volumes, None);
         told.map_err(|error| broken(error.to_string()))?;
         let serving = |said: &Message| matches!(said, Message::Serving { .. });
         let said = child.wait_for(HANDED_OVER_WITHIN, serving).map_err(broken)?;
         if self.is_over() {
-            return Err(TakeoverError::Refused("this process was told to stop".to_owned()));
+            return Err(TakeoverError::Refused(TOLD_TO_STOP.to_owned()));
         }
         let Message::Serving { version } = said else { unreachable!("it is what was waited for") };
         Ok(Successor { pid: child.let_go(), version })
     }
 
     fn show_sockets(&self, channel: &Channel) -> io::Result<()> {
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        channel.send(&Message::Hello { version }, None)?;
         let sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
         for Handed { kind, owner, address, listener } in &*sockets {
             let bound_for = match owner {
@@ -265,81 +317,17 @@ impl HandOver {
     }
 
     /// Volumes and journal are as this process would leave them at its end.
-    fn give_volumes(&self) {
+    fn give_volumes(&self) -> Result<(), String> {
         let parts = &self.parts;
+        self.are_given.store(true, Ordering::Release);
         parts.filler.runtime.block_on(ssd::hand_over(&parts.ssd, &parts.ssd_watch));
         let keeper = parts.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(keeper) = keeper {
-            keeper.finish(LOG_ENDS_WITHIN);
+        match keeper.is_none_or(|keeper| keeper.finish(LOG_ENDS_WITHIN)) {
+            true => Ok(()),
+            // It may write what the other one would not read.
+            false => Err("the journal of purges does not end".to_owned()),
         }
     }
-}
-
-/// A process on its way, ended where nothing comes of it.
-struct Starting {
-    child: Option<Child>,
-    neighbour: Neighbour,
-}
-
-impl Starting {
-    /// What it says, if it is what is wanted; else why it does not.
-    fn wait_for(
-        &mut self,
-        within: Duration,
-        is_wanted: impl Fn(&Message) -> bool,
-    ) -> Result<Message, String> {
-        match self.neighbour.said.recv_timeout(within) {
-            Ok(said) if is_wanted(&said) => Ok(said),
-            Ok(Message::Failed { why }) => Err(why),
-            Ok(said) => Err(format!("the new process says what nobody asked it: {said:?}")),
-            Err(RecvTimeoutError::Timeout) => {
-                let seconds = within.as_secs();
-                Err(format!("the new process said nothing for {seconds} s, and was ended"))
-            }
-            Err(RecvTimeoutError::Disconnected) => Err(self.last_words()),
-        }
-    }
-
-    fn last_words(&mut self) -> String {
-        let until = Instant::now() + ENDED_WITHIN;
-        while let Some(child) = &mut self.child {
-            match child.try_wait() {
-                Ok(None) if Instant::now() < until => std::thread::sleep(LOOK_AGAIN),
-                Ok(Some(status)) => {
-                    return match (status.code(), status.signal()) {
-                        (Some(code), _) => format!("the new process ended with exit code {code}"),
-                        (_, Some(signal)) => {
-                            format!("the new process was ended by signal {signal}")
-                        }
-                        _ => "the new process ended".to_owned(),
-                    };
-                }
-                _ => break,
-            }
-        }
-        "the new process fell silent, and was ended".to_owned()
-    }
-
-    fn let_go(mut self) -> u32 {
-        self.child.take().expect("it is let go once").id()
-    }
-}
-
-impl Drop for Starting {
-    fn drop(&mut self) {
-        let Some(mut child) = self.child.take() else { return };
-        end(&mut child);
-        // What it started may hold its end open for ever.
-        self.neighbour.part();
-        // Another that is started next is not told of before this one is forgotten.
-        while self.neighbour.said.recv_timeout(ENDED_WITHIN).is_ok() {}
-    }
-}
-
-fn end(child: &mut Child) {
-    // It may have ended by itself.
-    let _ = child.kill();
-    let _ = child.wait();
 }
 
 /// Sockets are shown at once.
@@ -348,5 +336,5 @@ const HEARD_WITHIN: Duration = Duration::from_secs(10);
 const CHECKED_WITHIN: Duration = Duration::from_secs(60);
 /// Volumes are written to their end and opened by then.
 const HANDED_OVER_WITHIN: Duration = Duration::from_secs(90);
-const ENDED_WITHIN: Duration = Duration::from_secs(2);
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// The process before this one has it at hand.
+const TOLD_WITHIN: Duration = Duration::from_secs(20);

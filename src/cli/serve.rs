@@ -4,9 +4,11 @@
 //! service manager; SIGTERM and SIGINT drain within the limit set and exit 0, SIGHUP reopens the
 //! access log and reads the configuration again, SIGUSR2 has the binary of now take over.
 
+mod signals;
+
 use std::env;
 use std::ffi::OsStr;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 use std::mem::take;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -24,6 +26,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
+use self::signals::{Ends, Signals, pass_on_hangup};
 use super::{Failure, USUAL_CONFIG};
 use crate::appliance::{
     Appliance, ApplianceError, HandOver, Predecessor, ReloadError, Reloads, Running, Successor,
@@ -41,7 +44,9 @@ Examples:
 
 SIGTERM and SIGINT drain and end with exit code 0. SIGHUP opens the access log's file anew and
 reads the configuration again, as `tidegate reload` has it done; one with a fault changes nothing.
-SIGUSR2 has the binary that is now where this one was started from take over: `tidegate upgrade`.";
+SIGUSR2 has the binary that is now where this one was started from take over: `tidegate upgrade`.
+A process that another one has followed passes SIGHUP on to it; SIGTERM has it drain at once, and a
+second one cuts off what is left.";
 
 /// Serve viewers until told to stop
 #[derive(Debug, clap::Args)]
@@ -56,26 +61,36 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let lost = |error| Failure::Failed(format!("nothing is handed over: {error}"));
     let mut predecessor = Predecessor::found().map_err(lost)?;
+    let mut signals = Signals::taken().map_err(no_signals)?;
     let ended = started(args, predecessor.as_mut());
     if let (Err(failure), Some(predecessor)) = (&ended, &predecessor) {
         predecessor.say_failed(&failure.to_string());
     }
     let (mut running, told) = ended?;
-    match wait_for_stop(&mut running, &told)? {
+    let hand_over = running.hand_over();
+    match wait_for_stop(&mut running, &told, &hand_over, &mut signals)? {
         Stop::Wanted => {
+            hand_over.end();
+            signals.runtime.shutdown_background();
             notify(&[NotifyState::Stopping]);
             tracing::info!("draining");
             running.drain();
+            hand_over.give_up();
             tracing::info!("drained");
         }
-        Stop::Followed(Successor { pid, version }) => {
+        Stop::Followed { successor: Successor { pid, version }, ends } => {
             tracing::info!("process {pid} serves, version {version}: what has begun is finished");
             notify(&[NotifyState::MainPid(pid)]);
+            signals.leave(ends, running.leaving(), pid).map_err(no_signals)?;
             running.leave();
             tracing::info!("what had begun is finished");
         }
     }
     Ok(())
+}
+
+fn no_signals(error: io::Error) -> Failure {
+    Failure::Failed(format!("signals cannot be waited for: {error}"))
 }
 
 fn started(args: &Args, predecessor: Option<&mut Predecessor>) -> Result<(Running, Told), Failure> {
@@ -182,25 +197,24 @@ enum Stop {
     /// Somebody said so.
     Wanted,
     /// Another process does.
-    Followed(Successor),
+    Followed { successor: Successor, ends: Ends },
 }
 
 /// Says that it is ready when signals are taken: who is told may send one at once. Reloads, and has
 /// another process take over, when it is asked to.
-fn wait_for_stop(running: &mut Running, told: &Told) -> Result<Stop, Failure> {
-    let failed = |error| Failure::Failed(format!("signals cannot be waited for: {error}"));
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+fn wait_for_stop(
+    running: &mut Running,
+    told: &Told,
+    hand_over: &HandOver,
+    Signals { runtime, hangup }: &mut Signals,
+) -> Result<Stop, Failure> {
     let (reloads, levels) = (running.reloads(), told.filter.clone());
     let reload = move || reload(&reloads, levels.as_ref());
-    let (hand_over, own) = (running.hand_over(), own_binary());
-    let under_way = hand_over.clone();
+    let (hand_over, own) = (hand_over.clone(), own_binary());
     let upgrade = move || upgrade(&hand_over, &own);
-    let stopped = runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-        let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
-        let mut usr2 = signal(SignalKind::user_defined2()).map_err(failed)?;
+    runtime.block_on(async {
+        let mut ends = Ends::taken().map_err(no_signals)?;
+        let mut usr2 = signal(SignalKind::user_defined2()).map_err(no_signals)?;
         announce(running);
         notify(&[NotifyState::Ready]);
         // A disk that hangs may hold it up, and nobody who says stop.
@@ -215,8 +229,8 @@ fn wait_for_stop(running: &mut Running, told: &Told) -> Result<Stop, Failure> {
             }
             let is_free = working.is_none();
             tokio::select! {
-                _ = terminate.recv() => return Ok(Stop::Wanted),
-                _ = interrupt.recv() => return Ok(Stop::Wanted),
+                _ = ends.terminate.recv() => return Ok(Stop::Wanted),
+                _ = ends.interrupt.recv() => return Ok(Stop::Wanted),
                 _ = hangup.recv() => {
                     running.reopen_log();
                     is_due = true;
@@ -240,18 +254,18 @@ fn wait_for_stop(running: &mut Running, told: &Told) -> Result<Stop, Failure> {
                     working = None;
                     match ended {
                         Ok(None) => {}
-                        Ok(Some(successor)) => return Ok(Stop::Followed(successor)),
+                        Ok(Some(successor)) => {
+                            if is_due {
+                                pass_on_hangup(successor.pid);
+                            }
+                            return Ok(Stop::Followed { successor, ends });
+                        }
                         Err(error) => tracing::error!("what was asked for broke off: {error}"),
                     }
                 }
             }
         }
-    });
-    if matches!(stopped, Ok(Stop::Wanted)) {
-        under_way.end();
-    }
-    runtime.shutdown_background();
-    stopped
+    })
 }
 
 /// Whatever came of it, nobody follows.
@@ -329,12 +343,15 @@ fn upgrade(hand_over: &HandOver, own: &Path) -> (Option<Successor>, Result<Value
         Some(Err(error)) => {
             tracing::error!(
                 "and this version cannot follow itself: {error}; nothing is written to volumes \
-                 any more, restart the service"
+                 any more, restart the service: what they hold is asked about once then"
             );
             None
         }
         again => again.and_then(Result::ok),
     };
+    if followed.is_none() {
+        hand_over.give_up();
+    }
     (followed, Err(failed.to_string()))
 }
 

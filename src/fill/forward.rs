@@ -102,12 +102,21 @@ impl Filler {
         Ok(answer)
     }
 
-    /// Forgets objects, for good.
-    pub async fn end(&self, keys: &[ObjectKey]) {
+    async fn end(&self, keys: &[ObjectKey]) {
+        self.end_here(keys);
+        self.ended(keys).await;
+    }
+
+    /// Forgets objects: nobody who comes from now on is served what they were.
+    pub fn end_here(&self, keys: &[ObjectKey]) {
         for key in keys {
             self.purges.invalidate(key);
             self.ssd.forget(key, || self.heads.forget_all(key));
         }
+    }
+
+    /// Waits until they are forgotten for good, but not for ever. Dropping it midway is safe.
+    pub async fn ended(&self, keys: &[ObjectKey]) {
         let settled = async {
             for key in keys {
                 self.ssd.settled(key).await;

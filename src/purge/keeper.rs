@@ -81,7 +81,9 @@ impl fmt::Display for PurgeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             PurgeError::Busy => f.write_str("too many purges wait; try again"),
-            PurgeError::Draining => f.write_str("the appliance stops"),
+            PurgeError::Draining => {
+                f.write_str("the appliance stops, or another process takes over; try again")
+            }
             PurgeError::Late => f.write_str(
                 "the disk of the journal does not answer: it may be purged or not; purge again, \
                  and look at the disk of `ssd.state`",
@@ -106,6 +108,18 @@ impl Purges {
         scopes: Vec<Scope>,
         hardness: Hardness,
     ) -> Result<Purged, PurgeError> {
+        let purged = self.purge_here(scopes, hardness).await?;
+        if self.are_told() {
+            self.end_elsewhere(Ending::All).await?;
+        }
+        Ok(purged)
+    }
+
+    pub(super) async fn purge_here(
+        &self,
+        scopes: Vec<Scope>,
+        hardness: Hardness,
+    ) -> Result<Purged, PurgeError> {
         let (reply, done) = oneshot::channel();
         {
             let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
@@ -115,9 +129,7 @@ impl Purges {
                 TrySendError::Disconnected(_) => PurgeError::Draining,
             })?;
         }
-        let purged = done.await.unwrap_or(Err(PurgeError::Draining))?;
-        self.end_elsewhere(Ending::All).await?;
-        Ok(purged)
+        done.await.unwrap_or(Err(PurgeError::Draining))
     }
 }
 
@@ -128,20 +140,22 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Does what waits, and ends. Blocks, but for no longer than `patience`: a disk may hang.
-    pub fn finish(self, patience: Duration) {
+    /// Does what waits, and ends; whether it has. Blocks, but for no longer than `patience`: a disk
+    /// may hang.
+    pub fn finish(self, patience: Duration) -> bool {
         *self.purges.jobs.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let deadline = Instant::now() + patience;
         while !self.thread.is_finished() {
             if Instant::now() >= deadline {
                 tracing::warn!("the journal of purges does not end; it is left behind");
-                return;
+                return false;
             }
             thread::sleep(LOOK_AGAIN);
         }
         if self.thread.join().is_err() {
             tracing::error!("the thread that purges panicked; its message is above");
         }
+        true
     }
 }
 

@@ -267,3 +267,30 @@ fn what_is_purged_softly_twice_is_stale_since_the_first_time() {
     assert_eq!(stale(0), Covered::Stale { since_seconds: 101 });
     assert_eq!(stale(2), Covered::Not);
 }
+
+#[tokio::test]
+async fn what_ends_because_another_process_says_so_takes_no_number_that_a_purge_gets() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("purges");
+    let (purges, keeper) = started(&file);
+    let is_gone = |purges: &Purges, birth: &Birth| {
+        matches!(purges.reckon(&key("/a"), birth, &Tags::default()), Standing::Gone)
+    };
+    purges.purge(vec![Scope::object("film", "/other")], HARD).await.unwrap();
+    let before = purges.birth();
+    purges.end_sites(None).await.unwrap();
+    let between = purges.birth();
+    assert!(is_gone(&purges, &before) && !is_gone(&purges, &between));
+    purges.purge(vec![Scope::object("film", "/a")], HARD).await.unwrap();
+    assert!(is_gone(&purges, &between), "it is purged, whatever ended before");
+    keeper.finish(ENDS_WITHIN);
+    let after = purges.birth();
+    purges.end_sites(Some("other")).await.unwrap();
+    assert!(!is_gone(&purges, &after));
+    purges.end_sites(Some("film")).await.unwrap();
+    assert!(is_gone(&purges, &after), "also where the journal is another one's");
+
+    let (again, keeper) = started(&file);
+    assert!(is_gone(&again, &before) && is_gone(&again, &between));
+    keeper.finish(ENDS_WITHIN);
+}

@@ -49,6 +49,22 @@ async fn until_there(file: &Path) {
     }
 }
 
+/// Lets viewers change what there is.
+fn let_post(config: &Path) {
+    let rule = "\n[[sites.rules]]\npath = \"*\"\nmethods = [\"POST\"]\n";
+    fs::write(config, fs::read_to_string(config).unwrap() + rule).unwrap();
+}
+
+/// A process that hears of the sockets, wants the volumes, and does `then` when it has them.
+fn given_volumes(then: &str) -> String {
+    format!(
+        "while :; do said=$(dd bs=262144 count=1 2>&-)\n\
+         case $said in *'\"listeners\"'*) break;; esac; done\n\
+         printf '{{\"say\":\"checked\"}}' >&0\n\
+         dd bs=262144 count=1 >&- 2>&-\n{then}"
+    )
+}
+
 fn status(process: &Process) -> serde_json::Value {
     let admin = format!("http://{}", process.admin);
     let shown = tidegate(&["status", "--json", "--admin", &admin]);
@@ -167,14 +183,7 @@ async fn a_process_that_fails_with_the_volumes_is_followed_by_one_that_can() {
     let viewer = Client::plain(process.http, HOST);
     assert_eq!(judge(&origin, "/a", &viewer.get("/a").send().await), WHOLE);
     // Hears of the sockets, wants the volumes, gets them, and ends.
-    replace(
-        &binary,
-        "while :; do said=$(dd bs=262144 count=1 2>&-)\n\
-         case $said in *'\"listeners\"'*) break;; esac; done\n\
-         printf '{\"say\":\"checked\"}' >&0\n\
-         dd bs=262144 count=1 >&- 2>&-\n\
-         exit 7",
-    );
+    replace(&binary, &given_volumes("exit 7"));
     let (code, said) = process.upgrade();
     assert!(code == 1 && said.contains("the new process ended with exit code 7"), "{said}");
     process.until_left().await;
@@ -190,8 +199,7 @@ async fn what_ends_meanwhile_does_not_come_between_a_process_and_its_volumes() {
     let folder = TempDir::new().unwrap();
     let origin = Origin::serving("/a", Script::of(BLOCK));
     let (binary, config) = installed(folder.path(), &origin);
-    let rule = "\n[[sites.rules]]\npath = \"*\"\nmethods = [\"POST\"]\n";
-    fs::write(&config, fs::read_to_string(&config).unwrap() + rule).unwrap();
+    let_post(&config);
     let mut process = Process::start_from(&binary, &config);
     let [asked, go, heard] = ["asked", "go", "heard"].map(|name| folder.path().join(name));
     // Wants the volumes when something has ended, hears of them, and says that it is ill.
@@ -219,6 +227,132 @@ async fn what_ends_meanwhile_does_not_come_between_a_process_and_its_volumes() {
     let now = status(&process);
     assert_eq!(now["ssd"]["volumes"][0]["state"], "online", "this version has followed itself");
     assert_eq!(judge(&origin, "/a", &viewer.get("/a").send().await), WHOLE);
+}
+
+#[tokio::test]
+async fn what_ends_while_one_that_fails_has_the_volumes_has_ended_in_the_one_that_follows() {
+    let folder = TempDir::new().unwrap();
+    let origin = Origin::serving("/a", Script::of(PIECE));
+    let (binary, config) = installed(folder.path(), &origin);
+    let_post(&config);
+    let mut process = Process::start_from(&binary, &config);
+    let viewer = Client::plain(process.http, HOST);
+    assert_eq!(judge(&origin, "/a", &viewer.get("/a").send().await), WHOLE);
+    process.until_entries(1).await;
+    let [given, go] = ["given", "go"].map(|name| folder.path().join(name));
+    let waits = format!(": >{given:?}; while [ ! -e {go:?} ]; do sleep 0.01; done\nexit 7");
+    replace(&binary, &given_volumes(&waits));
+    process.signal(Signal::USR2);
+    until_there(&given).await;
+    let changed = viewer.request(Method::POST, "/a").send().await;
+    assert!(changed.status < 300, "{}", changed.status);
+    fs::write(&go, "").unwrap();
+    process.logged_until("not upgraded: the new process ended with exit code 7").await;
+    process.until_left().await;
+    let before = origin.requests("/a").len();
+    assert_eq!(judge(&origin, "/a", &viewer.get("/a").send().await), WHOLE);
+    assert_eq!(origin.requests("/a").len(), before + 1, "it has ended");
+}
+
+#[tokio::test]
+async fn what_ends_when_nobody_has_the_volumes_does_not_come_back_with_them() {
+    let folder = TempDir::new().unwrap();
+    let origin = Origin::serving("/a", Script::of(PIECE));
+    let (binary, config) = installed(folder.path(), &origin);
+    let_post(&config);
+    let process = Process::start_from(&binary, &config);
+    let viewer = Client::plain(process.http, HOST);
+    assert_eq!(judge(&origin, "/a", &viewer.get("/a").send().await), WHOLE);
+    process.until_entries(1).await;
+    let right = fs::read_to_string(&config).unwrap();
+    fs::write(&config, right.replace("hosts", "hots")).unwrap();
+    replace(&binary, &given_volumes("exit 7"));
+    let (code, said) = process.upgrade();
+    assert!(code == 1 && said.contains("exit code 7"), "{said}");
+    process.logged_until("and this version cannot follow itself").await;
+    let changed = viewer.request(Method::POST, "/a").send().await;
+    assert!(changed.status < 300, "{}", changed.status);
+    process.stop();
+
+    fs::write(&config, &right).unwrap();
+    let process = Process::start(&config);
+    let viewer = Client::plain(process.http, HOST);
+    let before = origin.requests("/a").len();
+    assert_eq!(judge(&origin, "/a", &viewer.get("/a").send().await), WHOLE);
+    assert_eq!(origin.requests("/a").len(), before + 1, "its origin is asked");
+    process.stop();
+}
+
+#[tokio::test]
+async fn what_a_later_version_says_beyond_this_one_s_words_is_passed_over() {
+    let folder = TempDir::new().unwrap();
+    let origin = Origin::serving("/a", Script::of(PIECE));
+    let (binary, config) = installed(folder.path(), &origin);
+    let mut process = Process::start_from(&binary, &config);
+    let viewer = Client::plain(process.http, HOST);
+    assert_eq!(judge(&origin, "/a", &viewer.get("/a").send().await), WHOLE);
+    let [heard, go] = ["heard", "go"].map(|name| folder.path().join(name));
+    let ends = r#"{"say":"end","id":3,"ending":{"moon":{"phase":"full"}}}"#;
+    let waits = format!(
+        "printf '{{\"say\":\"weather\",\"is\":[1,\"fair\"]}}' >&0\n\
+         printf 'no words at all' >&0\n\
+         printf '{ends}' >&0\n\
+         dd bs=262144 count=1 >{heard:?}.new 2>&-; mv {heard:?}.new {heard:?}\n\
+         while [ ! -e {go:?} ]; do sleep 0.01; done\n\
+         printf '{{\"say\":\"failed\",\"why\":\"it is ill\"}}' >&0\n\
+         exec sleep 1000"
+    );
+    replace(&binary, &given_volumes(&waits));
+    process.signal(Signal::USR2);
+    until_there(&heard).await;
+    assert_eq!(fs::read_to_string(&heard).unwrap(), r#"{"say":"ended","id":3}"#);
+    let before = origin.requests("/a").len();
+    assert_eq!(judge(&origin, "/a", &viewer.get("/a").send().await), WHOLE);
+    assert_eq!(origin.requests("/a").len(), before + 1, "whatever it is, it has ended");
+    fs::write(&go, "").unwrap();
+    process.logged_until("not upgraded: it is ill").await;
+    process.until_left().await;
+    assert_eq!(status(&process)["ssd"]["volumes"][0]["state"], "online");
+}
+
+#[tokio::test]
+async fn what_a_process_is_told_while_another_one_follows_is_done() {
+    let folder = TempDir::new().unwrap();
+    let held = Script::of(4 * BLOCK).ending(Ending::HeldAt(BLOCK));
+    let origin = Origin::serving("/held", held);
+    let (binary, config) = installed(folder.path(), &origin);
+    let mut process = Process::start_from(&binary, &config);
+    let viewer = Client::plain(process.http, HOST);
+    let mut under_way = viewer.get("/held").open().await;
+    under_way.read_exactly(PIECE as usize).await.unwrap();
+    let idle = viewer.get("/gone").on(viewer.connect().await.unwrap()).await.unwrap();
+    let _idle = idle.finish_and_keep().await.unwrap();
+    let [asked, go] = ["asked", "go"].map(|name| folder.path().join(name));
+    let ours = binary.with_extension("ours");
+    fs::copy(env!("CARGO_BIN_EXE_tidegate"), &ours).unwrap();
+    replace(
+        &binary,
+        &format!(": >{asked:?}; while [ ! -e {go:?} ]; do sleep 0.01; done\nexec {ours:?} \"$@\""),
+    );
+    let reloaded = |logged: &[String]| logged.iter().filter(|l| l.contains(" reloaded")).count();
+    process.signal(Signal::USR2);
+    until_there(&asked).await;
+    process.signal(Signal::HUP);
+    fs::write(&go, "").unwrap();
+    process.logged_until("what has begun is finished").await;
+    let logged = process.logged_until(" reloaded").await;
+    assert_eq!(reloaded(&logged), 1, "{logged:#?}");
+
+    process.signal_first(Signal::HUP);
+    process.logged_times(" reloaded", 2).await;
+    // Nobody is let go sooner than he is told, and who has begun has the drain limit.
+    process.signal_first(Signal::TERM);
+    process.logged_until("told to stop: what has begun").await;
+    origin.release("/held");
+    let came = follow(&mut under_way, origin.content("/held", 1), PIECE).await;
+    assert_eq!(came, (4 * BLOCK - PIECE, true));
+    process.until_left().await;
+    process.stop();
 }
 
 #[tokio::test]

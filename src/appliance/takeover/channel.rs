@@ -59,16 +59,28 @@ impl Channel {
     }
 
     /// The next message, within `patience` if that is bounded; `None` when the other process is
-    /// gone. Blocks.
+    /// gone. What cannot be understood is of a later version, and nothing to be waited for: it is
+    /// passed over. Blocks.
     pub(super) fn receive<M: DeserializeOwned>(
         &self,
         patience: Option<Duration>,
     ) -> io::Result<Option<(M, Option<OwnedFd>)>> {
         set_socket_timeout(&self.0, Timeout::Recv, patience)?;
         let mut bytes = vec![0; MESSAGE_BYTES_MAX];
+        loop {
+            let (length, socket) = self.receive_bytes(&mut bytes)?;
+            match serde_json::from_slice(&bytes[..length]) {
+                _ if length == 0 => return Ok(None),
+                Ok(message) => return Ok(Some((message, socket))),
+                Err(error) => tracing::debug!("a message is passed over: {error}"),
+            }
+        }
+    }
+
+    fn receive_bytes(&self, bytes: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut beside = RecvAncillaryBuffer::new(&mut space);
-        let into = &mut [IoSliceMut::new(&mut bytes)];
+        let into = &mut [IoSliceMut::new(bytes)];
         let received = loop {
             match recvmsg(&self.0, into, &mut beside, RecvFlags::CMSG_CLOEXEC) {
                 // Told once of who left with words unread: what he said before comes behind it.
@@ -82,10 +94,7 @@ impl Channel {
         });
         let socket = sockets.next().and_then(|mut sockets| sockets.next());
         drop(sockets);
-        match received.bytes {
-            0 => Ok(None),
-            length => Ok(Some((serde_json::from_slice(&bytes[..length])?, socket))),
-        }
+        Ok((received.bytes, socket))
     }
 
     /// Nothing comes any more, whoever holds the other end.

@@ -1,28 +1,39 @@
 //! The other one of two processes that serve the same for a while: what ends here ends there.
+//!
+//! A thread hears what it says, another one says what there is to say: no viewer's thread waits for
+//! the other process.
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::thread;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot};
+use serde_json::Value;
 
 use super::super::parts::Parts;
 use super::Message;
 use super::channel::Channel;
-use crate::limits::{PURGES_WAITING_MAX, TAKEOVER_MESSAGES_MAX};
+use crate::limits::TAKEOVER_MESSAGES_MAX;
 use crate::object::ObjectKey;
 use crate::purge::Purges;
-use crate::purge::elsewhere::{Elsewhere, Ended, Ending};
+use crate::purge::elsewhere::{Elsewhere, Ending, Said};
 
 /// [`Ending`] as it is said.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Ends {
     All,
-    Objects { site: String, targets: Vec<String> },
+    Site {
+        site: String,
+    },
+    Objects {
+        site: String,
+        targets: Vec<String>,
+    },
+    /// What a later version says: all ends, whatever it is.
+    #[serde(untagged)]
+    Unknown(Value),
 }
 
 /// The other process.
@@ -31,38 +42,48 @@ pub(super) struct Neighbour {
     pub(super) said: Receiver<Message>,
     channel: Arc<Channel>,
     purges: Arc<Purges>,
-    waiting: Arc<Waiting>,
+    way: Arc<Elsewhere>,
 }
 
-/// Who waits for what to have ended there.
-type Waiting = Mutex<HashMap<u64, oneshot::Sender<()>>>;
-
 impl Neighbour {
-    /// Ends what it tells until it is gone, on a thread.
-    pub(super) fn start(channel_to: Arc<Channel>, parts: &Arc<Parts>) -> io::Result<Neighbour> {
+    /// Ends what it tells, and tells it what ends when it listens, until it is gone: on two
+    /// threads.
+    pub(super) fn start(
+        channel: Arc<Channel>,
+        way: Arc<Elsewhere>,
+        parts: &Arc<Parts>,
+    ) -> io::Result<Neighbour> {
         let (say, said) = sync_channel(TAKEOVER_MESSAGES_MAX);
-        let waiting = Arc::new(Waiting::default());
-        let (from, known, weak) = (channel_to.clone(), waiting.clone(), Arc::downgrade(parts));
+        let (purges, turn) = (parts.purges.clone(), way.expect());
+        let hearing = Hearing {
+            channel: channel.clone(),
+            way: way.clone(),
+            turn,
+            purges: purges.clone(),
+            say,
+        };
+        let (to, told, weak) = (channel.clone(), way.clone(), Arc::downgrade(parts));
         thread::Builder::new()
             .name("neighbour".to_owned())
-            .spawn(move || hear_all(&from, &known, &weak, &say))?;
-        Ok(Neighbour { said, channel: channel_to, purges: parts.purges.clone(), waiting })
-    }
-
-    /// From now on what ends waits to be told to it.
-    pub(super) fn hold(&self) -> Held {
-        let (tell, ended) = mpsc::channel(PURGES_WAITING_MAX);
-        self.purges.set_elsewhere(Some(Elsewhere::new(tell)));
-        Held(ended)
-    }
-
-    /// Tells it what has waited and what ends from now on, until it is gone: on a thread.
-    pub(super) fn tell(&self, Held(ended): Held) -> io::Result<()> {
-        let (to, known) = (self.channel.clone(), self.waiting.clone());
-        thread::Builder::new()
+            .spawn(move || hearing.hear_all(&weak))?;
+        let telling = thread::Builder::new()
             .name("neighbour-told".to_owned())
-            .spawn(move || tell_all(&to, &known, ended))
-            .map(drop)
+            .spawn(move || tell_all(&to, &told, turn));
+        if let Err(error) = telling {
+            channel.shut();
+            return Err(error);
+        }
+        Ok(Neighbour { said, channel, purges, way })
+    }
+
+    /// From now on what ends waits until it listens.
+    pub(super) fn hold(&self) {
+        self.purges.set_elsewhere(self.way.clone());
+    }
+
+    /// It listens.
+    pub(super) fn listens(&self) {
+        self.way.listens();
     }
 
     /// Hears nothing more of it.
@@ -71,78 +92,114 @@ impl Neighbour {
     }
 }
 
-/// What has ended and is not told yet.
-pub(super) struct Held(mpsc::Receiver<Ended>);
-
-fn tell_all(channel: &Channel, waiting: &Waiting, mut ended: mpsc::Receiver<Ended>) {
-    let mut id = 0;
-    while let Some((ending, told)) = ended.blocking_recv() {
-        id += 1;
-        waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(id, told);
-        let ending = match ending {
-            Ending::All => Ends::All,
-            Ending::Objects { site, targets } => Ends::Objects { site, targets },
+fn tell_all(channel: &Channel, way: &Elsewhere, turn: u64) {
+    while let Some(said) = way.next(turn) {
+        let message = match said {
+            Said::End(id, ending) => Message::End { id, ending: ending.into() },
+            Said::Ended(id) => Message::Ended { id },
+            Said::Told => Message::Told,
         };
-        let message = Message::End { id, ending };
         while let Err(error) = channel.send(&message, None) {
             // One that is there and does not read serves on: it is not to be taken for gone.
             if error.kind() != io::ErrorKind::WouldBlock {
-                // Whoever hears it notices too, and lets go of those who wait.
+                // Who hears it finds out too.
+                return channel.shut();
+            }
+        }
+    }
+}
+
+impl From<Ending> for Ends {
+    fn from(ending: Ending) -> Ends {
+        match ending {
+            Ending::All => Ends::All,
+            Ending::Site(site) => Ends::Site { site },
+            Ending::Objects { site, targets } => Ends::Objects { site, targets },
+        }
+    }
+}
+
+struct Hearing {
+    channel: Arc<Channel>,
+    way: Arc<Elsewhere>,
+    turn: u64,
+    purges: Arc<Purges>,
+    say: SyncSender<Message>,
+}
+
+impl Hearing {
+    fn hear_all(self, parts: &Weak<Parts>) {
+        while let Ok(Some((message, _))) = self.channel.receive(None) {
+            match message {
+                Message::Ended { id } => self.way.has_ended(id),
+                Message::Listening => self.way.listens(),
+                Message::End { id, ending } => {
+                    let Some(parts) = parts.upgrade() else { break };
+                    self.end(&parts, id, ending);
+                }
+                Message::Unknown => {}
+                // Nobody listens who is only waited for, and what is said too often is not waited
+                // for.
+                message => drop(self.say.try_send(message)),
+            }
+        }
+        self.purges.part(&self.way, self.turn);
+    }
+
+    /// In the order in which it is told: when `Told` comes, nobody is served any more of what was
+    /// told before.
+    fn end(&self, parts: &Arc<Parts>, id: u64, ending: Ends) {
+        let (filler, way, turn) = (parts.filler.clone(), self.way.clone(), self.turn);
+        let name = match ending {
+            Ends::All | Ends::Unknown(_) => None,
+            Ends::Site { site } => Some(site),
+            Ends::Objects { site, targets } => {
+                let sites = parts.live.sites.load();
+                let Some(site) = sites.iter().find(|known| known.name == site) else {
+                    return way.answer(turn, id);
+                };
+                let key = |target: &String| ObjectKey::new(site.id, target);
+                let keys: Vec<ObjectKey> = targets.iter().map(key).collect();
+                let _inside = parts.filler.runtime.enter();
+                filler.end_here(&keys);
+                tokio::spawn(async move {
+                    filler.ended(&keys).await;
+                    way.answer(turn, id);
+                });
                 return;
             }
+        };
+        match filler.runtime.block_on(self.purges.end_sites(name.as_deref())) {
+            Ok(()) => way.answer(turn, id),
+            Err(error) => tracing::error!("what ended in the other process has not here: {error}"),
         }
     }
 }
 
-fn hear_all(
-    channel: &Arc<Channel>,
-    waiting: &Waiting,
-    parts: &Weak<Parts>,
-    say: &SyncSender<Message>,
-) {
-    while let Ok(Some((message, _))) = channel.receive(None) {
-        match message {
-            Message::Ended { id } => {
-                let told = waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
-                // Who waited may have left.
-                let _ = told.map(|told| told.send(()));
-            }
-            Message::End { id, ending } => {
-                let Some(parts) = parts.upgrade() else { break };
-                end(channel, &parts, id, ending);
-            }
-            // Nobody listens who is only waited for, and what is said too often is not waited for.
-            message => drop(say.try_send(message)),
-        }
-    }
-    if let Some(parts) = parts.upgrade() {
-        parts.purges.set_elsewhere(None);
-    }
-    waiting.lock().unwrap_or_else(PoisonError::into_inner).clear();
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn end(channel: &Arc<Channel>, parts: &Arc<Parts>, id: u64, ending: Ends) {
-    let done = move |channel: &Channel| {
-        // Who is gone does not wait.
-        let _ = channel.send(&Message::Ended { id }, None);
-    };
-    match ending {
-        Ends::All => {
-            parts.purges.end_all();
-            done(channel);
-        }
-        Ends::Objects { site, targets } => {
-            let sites = parts.live.sites.load();
-            let Some(site) = sites.iter().find(|known| known.name == site) else {
-                return done(channel);
+    #[test]
+    fn what_a_later_version_says_is_known_for_what_it_is() {
+        for (text, expected) in [
+            (r#"{"say":"end","id":7,"ending":"all"}"#, Some(Ends::All)),
+            (
+                r#"{"say":"end","id":7,"ending":{"site":{"site":"a"}},"when":"now"}"#,
+                Some(Ends::Site { site: "a".to_owned() }),
+            ),
+            (
+                r#"{"say":"end","id":7,"ending":{"moon":{"phase":1}}}"#,
+                Some(Ends::Unknown(serde_json::json!({"moon": {"phase": 1}}))),
+            ),
+            (r#"{"say":"weather","ending":"all","id":7}"#, None),
+        ] {
+            let heard = match serde_json::from_str(text).unwrap() {
+                Message::End { id: 7, ending } => Some(ending),
+                Message::Unknown => None,
+                other => panic!("{text}: {other:?}"),
             };
-            let key = |target: &String| ObjectKey::new(site.id, target);
-            let keys: Vec<ObjectKey> = targets.iter().map(key).collect();
-            let (channel, filler) = (channel.clone(), parts.filler.clone());
-            parts.filler.runtime.spawn(async move {
-                filler.end(&keys).await;
-                done(&channel);
-            });
+            assert_eq!(heard, expected, "{text}");
         }
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -84,6 +84,8 @@ pub(super) struct Health {
     /// Of the condition, to be read without a lock.
     level: AtomicU8,
     condition: Mutex<Condition>,
+    /// Another process writes to it.
+    is_handed_over: AtomicBool,
 }
 
 struct Condition {
@@ -104,7 +106,8 @@ impl Health {
             told: None,
             untold: 0,
         };
-        Health { name, remedy, level: AtomicU8::new(ONLINE), condition: Mutex::new(condition) }
+        let (level, condition) = (AtomicU8::new(ONLINE), Mutex::new(condition));
+        Health { name, remedy, level, condition, is_handed_over: AtomicBool::new(false) }
     }
 
     pub(super) fn state(&self) -> State {
@@ -183,9 +186,15 @@ impl Health {
 
     /// Its owner wrote all there was to write, and another process writes from now on.
     pub(super) fn handed_over(&self) {
+        self.is_handed_over.store(true, Ordering::Relaxed);
         if self.write_no_more("the process that follows writes to it") {
             tracing::info!("volume {} is handed over", self.name);
         }
+    }
+
+    /// Whether it is: what ends is that process's to write.
+    pub(super) fn is_handed_over(&self) -> bool {
+        self.is_handed_over.load(Ordering::Relaxed)
     }
 
     /// A read failed, or brought something else than was written.

@@ -312,10 +312,12 @@ impl Volume {
     }
 
     /// Whether a head of the object, or the end of one, is still on its way to the device. What
-    /// found no room in a packet is told by the next checkpoint.
+    /// found no room in a packet is told by the next checkpoint. Nothing is where another process
+    /// writes to it.
     pub fn is_head_under_way(&self, object: ObjectHash) -> bool {
         let is_pending = || self.core.pending_heads.holds(object).is_some();
-        self.is_readable() && (is_pending() || self.core.checkpoints.is_due())
+        let is_ours = self.is_readable() && !self.core.health.is_handed_over();
+        is_ours && (is_pending() || self.core.checkpoints.is_due())
     }
 
     /// The object has no head from now on, also if the queue is full. What says so on the device is

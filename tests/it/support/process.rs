@@ -134,10 +134,15 @@ impl Process {
 
     /// What it has logged, once a line of that says `words`.
     pub(crate) async fn logged_until(&self, words: &str) -> Vec<String> {
+        self.logged_times(words, 1).await
+    }
+
+    /// The same, once so many lines say `words`.
+    pub(crate) async fn logged_times(&self, words: &str, times: usize) -> Vec<String> {
         let asked = Instant::now();
         loop {
             let logged = self.logged.lock().unwrap().clone();
-            if logged.iter().any(|line| line.contains(words)) {
+            if logged.iter().filter(|line| line.contains(words)).count() >= times {
                 return logged;
             }
             assert!(asked.elapsed() < PATIENCE, "no line says {words:?}: {logged:#?}");
@@ -148,6 +153,12 @@ impl Process {
     /// Sends it a signal; the one that has taken over, if one has.
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_raw(self.id()).unwrap(), signal).unwrap();
+    }
+
+    /// Sends a signal to the one that was started first, whoever serves.
+    pub(crate) fn signal_first(&self, signal: Signal) {
+        let first = Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
+        kill_process(first, signal).unwrap();
     }
 
     /// The process that serves.

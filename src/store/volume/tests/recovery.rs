@@ -334,6 +334,9 @@ async fn a_volume_is_handed_over_when_its_last_write_is_over_and_else_never() {
     assert_eq!(volume.state(), State::Online, "a write may be under way");
 
     let volume = opened(&device).await;
+    volume.append_head(head_of(1, "a head")).unwrap();
     volume.hand_over().await;
     assert!(volume.is_readable() && !volume.is_writable());
+    volume.forget_head(ObjectHash(1));
+    assert!(!volume.is_head_under_way(ObjectHash(1)), "its end is another one's to write");
 }

@@ -1,0 +1,97 @@
+//! The process that is to follow, on its way: waited for, and ended where nothing comes of it.
+
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::Child;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::{Duration, Instant};
+
+use super::Message;
+use super::neighbour::Neighbour;
+
+/// A process on its way, ended where nothing comes of it.
+pub(super) struct Starting {
+    pub(super) child: Option<Child>,
+    pub(super) neighbour: Neighbour,
+    /// This process was told to stop.
+    pub(super) is_over: Arc<AtomicBool>,
+}
+
+impl Starting {
+    /// What it says, if it is what is wanted; else why it does not.
+    pub(super) fn wait_for(
+        &mut self,
+        within: Duration,
+        is_wanted: impl Fn(&Message) -> bool,
+    ) -> Result<Message, String> {
+        let until = Instant::now() + within;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.neighbour.said.recv_timeout(left.min(LOOK_FOR_END)) {
+                Ok(said) if is_wanted(&said) => return Ok(said),
+                Ok(Message::Failed { why }) => return Err(why),
+                Ok(said) => {
+                    return Err(format!("the new process says what nobody asked it: {said:?}"));
+                }
+                Err(RecvTimeoutError::Disconnected) => return Err(self.last_words()),
+                Err(RecvTimeoutError::Timeout) if self.is_over.load(Ordering::Acquire) => {
+                    return Err(TOLD_TO_STOP.to_owned());
+                }
+                Err(RecvTimeoutError::Timeout) if left.is_zero() => {
+                    let seconds = within.as_secs();
+                    let silent = "the new process said nothing for";
+                    return Err(format!("{silent} {seconds} s, and was ended"));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    /// How it ended; it is soon gone, or fell silent.
+    pub(super) fn last_words(&mut self) -> String {
+        let until = Instant::now() + ENDED_WITHIN;
+        while let Some(child) = &mut self.child {
+            match child.try_wait() {
+                Ok(None) if Instant::now() < until => std::thread::sleep(LOOK_AGAIN),
+                Ok(Some(status)) => {
+                    return match (status.code(), status.signal()) {
+                        (Some(code), _) => format!("the new process ended with exit code {code}"),
+                        (_, Some(signal)) => {
+                            format!("the new process was ended by signal {signal}")
+                        }
+                        _ => "the new process ended".to_owned(),
+                    };
+                }
+                _ => break,
+            }
+        }
+        "the new process fell silent, and was ended".to_owned()
+    }
+
+    pub(super) fn let_go(mut self) -> u32 {
+        self.child.take().expect("it is let go once").id()
+    }
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        end(&mut child);
+        // What it started may hold its end open for ever.
+        self.neighbour.part();
+        // Another that is started next is not told of before this one is forgotten.
+        while self.neighbour.said.recv_timeout(ENDED_WITHIN).is_ok() {}
+    }
+}
+
+pub(super) fn end(child: &mut Child) {
+    // It may have ended by itself.
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+const ENDED_WITHIN: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+const LOOK_FOR_END: Duration = Duration::from_millis(100);
+pub(super) const TOLD_TO_STOP: &str = "this process was told to stop";

@@ -1,0 +1,74 @@
+//! The signals that a serving process is sent, from before it serves until it has left.
+
+use std::io;
+use std::thread;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
+
+use crate::appliance::Leaving;
+
+/// Each counts from when this is made: one that comes before it is waited for is not lost.
+pub(super) struct Signals {
+    pub(super) runtime: Runtime,
+    pub(super) hangup: Stream,
+}
+
+/// Those that end the process, whatever it does, before it serves.
+pub(super) struct Ends {
+    pub(super) terminate: Stream,
+    pub(super) interrupt: Stream,
+}
+
+impl Signals {
+    /// SIGHUP alone: who is to stop before it serves stops at once.
+    pub(super) fn taken() -> io::Result<Signals> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let inside = runtime.enter();
+        let hangup = signal(SignalKind::hangup())?;
+        drop(inside);
+        Ok(Signals { runtime, hangup })
+    }
+
+    /// Takes them, on a thread, while this process leaves: the one that follows, `pid`, is told of
+    /// what it is to read again.
+    pub(super) fn leave(self, mut ends: Ends, leaving: Leaving, pid: u32) -> io::Result<()> {
+        let Signals { runtime, mut hangup } = self;
+        let taking = async move {
+            loop {
+                tokio::select! {
+                    _ = ends.terminate.recv() => hurry(&leaving),
+                    _ = ends.interrupt.recv() => hurry(&leaving),
+                    _ = hangup.recv() => {
+                        leaving.reopen_log();
+                        pass_on_hangup(pid);
+                    }
+                }
+            }
+        };
+        let taken = move || runtime.block_on(taking);
+        thread::Builder::new().name("signals".to_owned()).spawn(taken).map(drop)
+    }
+}
+
+impl Ends {
+    /// Inside a runtime.
+    pub(super) fn taken() -> io::Result<Ends> {
+        let [terminate, interrupt] = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
+        Ok(Ends { terminate: terminate?, interrupt: interrupt? })
+    }
+}
+
+fn hurry(leaving: &Leaving) {
+    tracing::info!("told to stop: what has begun has the drain limit, or ends if told again");
+    leaving.hurry();
+}
+
+/// It is a child of this process, and nobody else has its number before this process has ended.
+pub(super) fn pass_on_hangup(pid: u32) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    if let Some(Err(error)) = pid.map(|pid| kill_process(pid, Signal::HUP)) {
+        tracing::error!("the process that serves is not told to reload: {error}");
+    }
+}

@@ -6,6 +6,8 @@
 //! wait are bounded in number and in bytes. Who follows the log live gets more: `follow.rs`.
 
 mod entry;
+mod error;
+mod filling;
 pub mod filter;
 mod follow;
 #[doc(hidden)]
@@ -14,6 +16,7 @@ mod output;
 mod personal;
 mod recent;
 mod request_id;
+mod spool;
 mod trace;
 mod writer;
 
@@ -22,10 +25,11 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
-use std::{error, fmt, io, thread};
 
 pub use self::entry::{Entry, Outcome, PlayerTold, Target};
+pub use self::error::AccessLogError;
 use self::filter::Filter;
 use self::follow::Readers;
 pub use self::follow::{FollowError, Following};
@@ -37,6 +41,7 @@ pub use self::personal::{ClientBits, Personal, Shown};
 use self::recent::Latest;
 pub use self::recent::{Lines, RecentRequest};
 pub use self::request_id::{FIELD as REQUEST_ID_FIELD, RequestId};
+pub use self::spool::{Batch, Lost, Spool, SpoolSettings};
 pub use self::trace::{Decision, Text, Trace};
 use crate::limits;
 use crate::memory::Governor;
@@ -54,13 +59,15 @@ pub struct Settings {
     pub personal: Personal,
     /// Whether the latest requests are kept for the status page.
     pub recent: Recent,
+    /// Where lines wait to be shipped; `None`: they are not. Stays as it was at the start.
+    pub spool: Option<SpoolSettings>,
 }
 
 impl Settings {
     /// Whole lines of JSON.
     pub fn of(destination: Destination, recent: Recent) -> Settings {
         let (format, rotation, personal) = (Format::Json, None, Personal::WHOLE);
-        Settings { destination, format, rotation, personal, recent }
+        Settings { destination, format, rotation, personal, recent, spool: None }
     }
 
     /// Whether both have lines written to one place in one way.
@@ -104,7 +111,7 @@ impl AccessLog {
     /// Opens the destination and starts the thread that writes to it.
     ///
     /// # Errors
-    /// `Open` or `Stdout` by the destination, `Thread`.
+    /// `Open` or `Stdout` by the destination, `Spool`, `Thread`.
     pub fn start(settings: &Settings) -> Result<(AccessLog, LogWriter), AccessLogError> {
         let output = Output::open(settings)?;
         AccessLog::start_with(settings, output)
@@ -114,7 +121,11 @@ impl AccessLog {
         settings: &Settings,
         output: Output,
     ) -> Result<(AccessLog, LogWriter), AccessLogError> {
-        let shared = Arc::new(Shared::new(settings));
+        let spool = settings.spool.as_ref().map(|spool| {
+            let folder = || spool.folder.clone();
+            Spool::open(spool).map_err(|source| AccessLogError::Spool { folder: folder(), source })
+        });
+        let shared = Arc::new(Shared::new(settings, spool.transpose()?));
         let (sender, receiver) = mpsc::sync_channel(limits::ACCESS_LOG_LINES_WAITING_MAX);
         let log = AccessLog { sender: sender.clone(), shared: Arc::clone(&shared) };
         let (done, ended) = mpsc::sync_channel::<()>(0);
@@ -211,6 +222,11 @@ impl AccessLog {
         let _ = self.sender.try_send(Message::Wake);
     }
 
+    /// What waits to be shipped; `None`: nothing is.
+    pub fn spool(&self) -> Option<&Arc<Spool>> {
+        self.shared.spool.as_ref()
+    }
+
     /// The newest of the latest requests, newest first; empty unless they are kept.
     pub fn recent(&self) -> Vec<RecentRequest> {
         self.shared.latest.as_ref().map_or_else(Vec::new, Latest::read)
@@ -279,12 +295,14 @@ struct Shared {
     /// What to write to instead of opening the same again.
     next: Mutex<Option<Output>>,
     end: AtomicBool,
+    /// `None` when nothing is shipped.
+    spool: Option<Arc<Spool>>,
     /// `None` when the latest requests are not kept.
     latest: Option<Latest>,
 }
 
 impl Shared {
-    fn new(settings: &Settings) -> Shared {
+    fn new(settings: &Settings, spool: Option<Spool>) -> Shared {
         let shared = Shared {
             unread: AtomicBool::new(false),
             discretion: Discretion::new(settings.personal),
@@ -294,6 +312,7 @@ impl Shared {
             waiting_bytes: AtomicUsize::new(0),
             reopen: AtomicBool::new(false),
             end: AtomicBool::new(false),
+            spool: spool.map(Arc::new),
             latest: match settings.recent {
                 Recent::Kept { bytes } => Some(Latest::new(bytes)),
                 Recent::NotKept => None,
@@ -304,7 +323,8 @@ impl Shared {
     }
 
     fn is_unread(&self, settings: &Settings) -> bool {
-        settings.destination == Destination::Off && self.latest.is_none()
+        let is_off = settings.destination == Destination::Off;
+        is_off && self.latest.is_none() && self.spool.is_none()
     }
 
     fn drop_lines(&self, count: u64) {
@@ -324,67 +344,10 @@ impl Shared {
     }
 }
 
-/// Why there is no access log, or not all of it.
-#[derive(Debug)]
-pub enum AccessLogError {
-    /// The file could not be opened or created.
-    Open {
-        /// Its name.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// There is no standard output.
-    Stdout {
-        /// Why not.
-        source: io::Error,
-    },
-    /// The writing thread could not be started.
-    Thread {
-        /// Why not.
-        source: io::Error,
-    },
-    /// The file did not take the last lines in time.
-    Stalled {
-        /// The time it was given.
-        limit: Duration,
-    },
-}
-
-impl fmt::Display for AccessLogError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            AccessLogError::Open { path, source } => {
-                write!(f, "access log \"{}\" cannot be opened: {source}", path.display())
-            }
-            AccessLogError::Stdout { source } => {
-                write!(f, "standard output cannot be written: {source}")
-            }
-            AccessLogError::Thread { source } => {
-                write!(f, "access-log thread cannot be started: {source}")
-            }
-            AccessLogError::Stalled { limit } => {
-                write!(f, "access log did not take its last lines within {limit:?}")
-            }
-        }
-    }
-}
-
-impl error::Error for AccessLogError {
-    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
-        match self {
-            AccessLogError::Open { source, .. }
-            | AccessLogError::Stdout { source }
-            | AccessLogError::Thread { source } => Some(source),
-            AccessLogError::Stalled { .. } => None,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::io::{Read, Write};
+    use std::io::{self, Read, Write};
 
     use super::entry::tests::entry;
     use super::*;

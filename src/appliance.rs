@@ -11,6 +11,7 @@ mod load;
 mod parts;
 mod reload;
 mod renewal;
+mod shipping;
 mod sockets;
 mod ssd;
 mod takeover;
@@ -216,6 +217,7 @@ impl Appliance {
         renewal::start(&parts);
         drain::start(&parts);
         load::start(&parts);
+        shipping::start(&parts).map_err(ApplianceError::Tls)?;
         Ok(Running {
             parts,
             addresses,

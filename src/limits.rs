@@ -230,6 +230,10 @@ pub const ACCESS_LOG_LINES_WAITING_MAX: usize = 16_384;
 pub const ACCESS_LOG_BYTES_WAITING_MAX: usize = 16 << 20;
 /// Files of the access log that were moved, and stay.
 pub const ACCESS_LOG_FILES_MAX: u64 = 1_000;
+/// What a batch of the log may be set to have, to be shipped; it is in memory while it is sent.
+pub const SHIPPING_BATCH_BYTES_MAX: u64 = 8 << 20;
+/// A file of fields that are sent with it.
+pub const SHIPPING_HEADERS_BYTES_MAX: u64 = 64 << 10;
 /// Readers who follow the log live.
 pub const LOG_READERS_MAX: usize = 4;
 /// Requests that wait for one of them; what comes then is lost to him, and counted.

@@ -8,6 +8,7 @@ mod bounded;
 mod counters;
 mod format;
 pub mod labels;
+pub mod log;
 pub mod overload;
 pub mod series;
 pub mod ssd;

@@ -1,14 +1,16 @@
-//! The thread that writes the access log: lines from a bounded channel, in batches, to one file.
+//! The thread that writes the access log: lines from a bounded channel, in batches, to one file and
+//! to the spool.
 //!
 //! Only this thread ever waits for the file. What cannot be written is counted as dropped and not
 //! tried again; a line torn by a failed write is closed, so that the next one stands alone.
 
 use std::io;
 use std::sync::PoisonError;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use super::filling::Filling;
 use super::output::Output;
 use super::{Message, Shared};
 
@@ -19,10 +21,9 @@ const BATCH_PAUSE: Duration = Duration::from_millis(5);
 
 /// Writes until it is told to end or every log handle is gone.
 pub(super) fn run(receiver: &Receiver<Message>, output: Output, shared: &Shared) {
-    let mut writer = Writer { output, shared, batch: String::new(), failing: false };
-    // Asked to end, it writes what waits but waits for nothing more.
-    let next = || if shared.ending() { receiver.try_recv().ok() } else { receiver.recv().ok() };
-    while let Some(first) = next() {
+    let filling = shared.spool.as_deref().map(Filling::of);
+    let mut writer = Writer { output, shared, filling, batch: String::new(), failing: false };
+    while let Some(first) = writer.next(receiver) {
         writer.gather(first, receiver);
         // More waits then, and it must not wait for the pause.
         let full = writer.batch.len() >= BATCH_BYTES_MAX;
@@ -34,17 +35,37 @@ pub(super) fn run(receiver: &Receiver<Message>, output: Output, shared: &Shared)
             thread::sleep(BATCH_PAUSE);
         }
     }
+    writer.filling.iter_mut().for_each(Filling::close);
 }
 
 struct Writer<'a> {
     output: Output,
     shared: &'a Shared,
+    /// `None` where nothing is shipped.
+    filling: Option<Filling<'a>>,
     batch: String,
     /// The last write failed: the next failure is no news.
     failing: bool,
 }
 
 impl Writer<'_> {
+    /// Asked to end, it writes what waits but waits for nothing more.
+    fn next(&mut self, receiver: &Receiver<Message>) -> Option<Message> {
+        if self.shared.ending() {
+            return receiver.try_recv().ok();
+        }
+        while let Some(filling) = &mut self.filling
+            && let Some(due_in) = filling.due_in()
+        {
+            match receiver.recv_timeout(due_in) {
+                Ok(message) => return Some(message),
+                Err(RecvTimeoutError::Timeout) => filling.close_if_due(),
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+        }
+        receiver.recv().ok()
+    }
+
     fn reopen(&mut self) {
         let next = self.shared.next.lock().unwrap_or_else(PoisonError::into_inner).take();
         match next {
@@ -62,6 +83,7 @@ impl Writer<'_> {
             if let Message::Line(line) = message {
                 self.shared.taken(&line);
                 self.output.format.write(&line, client_bits, &mut self.batch);
+                self.filling.iter_mut().for_each(|filling| filling.add(&line.text));
                 if self.shared.latest.is_some() {
                     lines.push(line);
                 }
@@ -82,6 +104,7 @@ impl Writer<'_> {
             self.report(result);
         }
         self.batch.clear();
+        self.filling.iter_mut().for_each(Filling::write);
     }
 
     fn report(&mut self, result: io::Result<()>) {

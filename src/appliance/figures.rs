@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Instant, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::parts::{Live, Parts};
 use super::{load, ssd};
-use crate::access_log::Target;
+use crate::access_log::{Lost, Spool, Target};
 use crate::cache::shadow::{Point, Tier};
 use crate::config::{Certificate, Certificates};
 use crate::control::Phase;
@@ -19,7 +19,7 @@ use crate::fill::client::Standing;
 use crate::fill::run::Run;
 use crate::limits::{SITES_TOLD_MAX, STATUS_BLOCKS_MAX, STATUS_OBJECTS_MAX, STATUS_ORIGINS_MAX};
 use crate::memory::{Class, Use};
-use crate::metrics::{Counters, series};
+use crate::metrics::{Counters, log, series};
 use crate::object::ObjectKey;
 use crate::purge::{Hardness, Kind};
 use crate::server::ConnectionCounts;
@@ -46,12 +46,12 @@ pub(super) fn register(parts: &Arc<Parts>) {
     gauge(series::CONNECTIONS_WRITTEN, |parts| sum(parts, |counts| &counts.bytes_written));
     gauge(series::ACCEPT_ERRORS, |parts| sum(parts, |counts| &counts.accept_errors));
     gauge(series::PURGE_ENTRIES, |parts| parts.purges.figures().entries());
-    gauge(series::ACCESS_LOG_DROPPED, |parts| parts.log.dropped_lines());
     let each = |series, read: fn(&Parts) -> Vec<(&'static str, u64)>| {
         let parts = Arc::downgrade(parts);
         let read = move || parts.upgrade().map_or_else(Vec::new, |parts| read(&parts));
         metrics.read_each_at_scrape(series, read);
     };
+    register_log(parts);
     register_what_reloads(parts);
     load::register(parts);
     if !parts.config.ssd.volumes.is_empty() {
@@ -82,6 +82,25 @@ pub(super) fn register(parts: &Arc<Parts>) {
             ("ok", sum(parts, |counts| &counts.handshakes_ok)),
             ("failed", sum(parts, |counts| &counts.handshakes_failed)),
         ]
+    });
+}
+
+/// Registers what became of the lines of the access log.
+fn register_log(parts: &Arc<Parts>) {
+    let metrics = &parts.metrics;
+    let log = parts.log.clone();
+    metrics.read_at_scrape(log::DROPPED, move || log.dropped_lines());
+    let spool = |series, read: fn(&Spool) -> u64| {
+        let spool = parts.log.spool().cloned();
+        metrics.read_at_scrape(series, move || spool.as_ref().map_or(0, |spool| read(spool)));
+    };
+    spool(log::SHIPPED, Spool::shipped_lines);
+    spool(log::SPOOL_BYTES, Spool::waiting_bytes);
+    spool(log::SPOOL_AGE, |spool| spool.age(SystemTime::now()).as_secs());
+    let spool = parts.log.spool().cloned();
+    metrics.read_each_at_scrape(log::UNSHIPPED, move || match &spool {
+        Some(spool) => spool.lost_lines().to_vec(),
+        None => Lost::ALL.map(|(_, word)| (word, 0)).to_vec(),
     });
 }
 

@@ -384,6 +384,7 @@ pub(super) fn log_settings(config: &Config) -> access_log::Settings {
         format: config.log.format,
         rotation: config.log.rotation,
         personal: config.log.personal,
+        spool: config.log.shipping.as_ref().map(|shipping| shipping.spool.clone()),
         recent: match recent_bytes(config) {
             0 => access_log::Recent::NotKept,
             bytes => access_log::Recent::Kept { bytes },

@@ -200,7 +200,8 @@ pub fn is_of_volumes(name: &str) -> bool {
 
 fn counts(name: &str) -> Counts {
     let section = name.split(['.', '[']).next().unwrap_or_default();
-    match AT_ONCE.contains(&section) || name == "memory.ram" {
+    let at_once = AT_ONCE.contains(&section) && !name.starts_with(SHIPPING);
+    match at_once || name == "memory.ram" {
         true => Counts::Now,
         false => Counts::FromNextStart,
     }
@@ -212,6 +213,8 @@ const OF_ONE_VOLUME: &str = "ssd.volumes[";
 const NAMES: [&str; 4] = ["name", "path", "url", "cert"];
 /// Sections whose changes count at once.
 const AT_ONCE: [&str; 6] = ["admin", "certificates", "limits", "log", "proxies", "sites"];
+/// Begins of those that count when the spool is opened.
+const SHIPPING: &str = "log.ship";
 /// Tables whose values are never shown.
 const SECRETS: [&str; 2] = ["fields", "add"];
 

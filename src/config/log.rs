@@ -8,6 +8,7 @@ use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
 use super::raw::Section;
+use super::shipping::{self, Shipping};
 use super::{error, paths};
 use crate::access_log::{ClientBits, Format, Personal, Rotation, Shown};
 use crate::limits::ACCESS_LOG_FILES_MAX;
@@ -23,6 +24,8 @@ pub struct Log {
     pub rotation: Option<Rotation>,
     /// How much of who a viewer is they tell.
     pub personal: Personal,
+    /// Who is sent these lines; `None`: nobody.
+    pub shipping: Option<Shipping>,
     /// The least severe event told.
     pub level: LogLevel,
 }
@@ -88,6 +91,7 @@ pub(super) fn read(section: &Section<'_>) -> Log {
                 session: shown("session"),
             }
         }),
+        shipping: section.section("ship", shipping::read),
         level: section.choice("level", LogLevel::Info, &LogLevel::ALL),
         access,
     }

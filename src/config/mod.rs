@@ -27,6 +27,7 @@ pub use machine::Machine;
 pub use memory::{Memory, margin_bytes};
 pub use overload::{Client, Overload};
 pub use proxies::Proxies;
+pub use shipping::Shipping;
 pub use ssd::{
     Admission, EngineChoice, Ssd, state_file_in, usage_beside, usual_index_bytes_of,
     usual_state_file,
@@ -57,6 +58,7 @@ mod proxies;
 mod raw;
 mod rules;
 mod setting;
+mod shipping;
 mod sites;
 mod ssd;
 pub mod units;

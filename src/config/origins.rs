@@ -130,7 +130,7 @@ fn tls_name(setting: Setting<'_>) -> Option<String> {
 }
 
 /// The certification authorities in a file, each checked to be one rustls can use.
-fn roots(setting: Setting<'_>) -> Option<Vec<CertificateDer<'static>>> {
+pub(super) fn roots(setting: Setting<'_>) -> Option<Vec<CertificateDer<'static>>> {
     let (path, certificates) = chain(&setting)?;
     let mut store = RootCertStore::empty();
     for certificate in &certificates {

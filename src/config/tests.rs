@@ -302,6 +302,7 @@ fn folder_for(names: &[&str]) -> tempfile::TempDir {
     fs::write(folder.path().join("cert.pem"), made.cert.pem()).unwrap();
     fs::write(folder.path().join("ca.pem"), made.cert.pem()).unwrap();
     fs::write(folder.path().join("purge-token"), "0123456789abcdef\n").unwrap();
+    fs::write(folder.path().join("log-headers"), "Authorization: Bearer x\n").unwrap();
     fs::write(folder.path().join("key.pem"), made.signing_key.serialize_pem()).unwrap();
     folder
 }

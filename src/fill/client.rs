@@ -32,7 +32,7 @@ use self::redirect::{followed, resolve};
 pub use self::request_body::{Pace, RequestBody};
 pub use self::strict::Strict;
 use self::upstream::{SiteUpstreams, Trust, Upstream};
-pub use self::upstream::{Standing, Upstreams, tls_config};
+pub use self::upstream::{Standing, Upstreams, tls_config, tls_config_of};
 use crate::fill::error::FillError;
 use crate::limits::{ORIGIN_READ_BYTES_MAX, REDIRECTS_MAX};
 use crate::memory::{Class, Governor, Reservation, Use};

@@ -9,7 +9,7 @@ use prometheus::proto;
 use super::counters::{BUCKETS_US, BUFFER_MS, Counters, Durations, Levels, THROUGHPUT_KBPS, Tally};
 use super::labels::{Labels, Wait, pairs};
 #[cfg(test)]
-use super::overload;
+use super::{log, overload};
 
 /// Whether a series only ever grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,12 +158,6 @@ pub const HANDSHAKES: Series = labelled(
     "result",
     counter("tidegate_tls_handshakes_total", "TLS handshakes with viewers, by result."),
 );
-/// Lines the access log has lost.
-pub const ACCESS_LOG_DROPPED: Series = counter(
-    "tidegate_access_log_lines_dropped_total",
-    "Access-log lines lost because the writer was too slow or its file could not be written.",
-);
-
 const REQUESTS: Series = counter("tidegate_requests_total", "Requests answered.");
 const BODIES: Series =
     counter("tidegate_response_bodies_total", "Response bodies, by how their sending ended.");
@@ -388,5 +382,9 @@ pub(super) const READ_AT_SCRAPE: &[Series] = &[
     CONNECTIONS_WRITTEN,
     ACCEPT_ERRORS,
     HANDSHAKES,
-    ACCESS_LOG_DROPPED,
+    log::DROPPED,
+    log::SHIPPED,
+    log::UNSHIPPED,
+    log::SPOOL_BYTES,
+    log::SPOOL_AGE,
 ];

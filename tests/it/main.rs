@@ -39,6 +39,7 @@ mod redirects;
 mod reload;
 mod seek;
 mod seen;
+mod shipped;
 mod sick;
 mod ssd;
 mod strict;

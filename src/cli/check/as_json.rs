@@ -86,6 +86,17 @@ fn log(log: &Log) -> Value {
             "every": rotation.every.map(millis),
             "keep": rotation.keep,
         })),
+        "ship": log.shipping.as_ref().map(|shipping| json!({
+            "url": shipping.url.to_string(),
+            "headers": shipping.fields.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
+            "spool": shipping.spool.bytes_max,
+            "folder": shipping.spool.folder,
+            "batch": {
+                "bytes": shipping.spool.batch_bytes,
+                "lines": shipping.spool.batch_lines,
+                "period": millis(shipping.spool.batch_period),
+            },
+        })),
         "level": log.level.as_str(),
         "client_bits_v4": log.personal.client_bits.v4,
         "client_bits_v6": log.personal.client_bits.v6,

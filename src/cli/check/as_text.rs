@@ -9,7 +9,8 @@ use crate::access_log::{Format, Personal, Rotation, Shown};
 use crate::appliance::{LeftOut, connections_affordable};
 use crate::config::units::{bytes_about, bytes_text, duration_text, rate_text};
 use crate::config::{
-    AccessLogTarget, Certificate, Config, Limits, ListenerKind, Log, Overload, Proxies, SsdVolume,
+    AccessLogTarget, Certificate, Config, Limits, ListenerKind, Log, Overload, Proxies, Shipping,
+    SsdVolume,
 };
 use crate::limits::INDEX_ENTRY_BYTES;
 use crate::site::{
@@ -237,6 +238,7 @@ fn log(log: &Log) -> Vec<(&'static str, String)> {
         lines.push(("format", log.format.word().to_owned()));
     }
     lines.extend(log.rotation.map(|one| ("moved", rotation(one))));
+    lines.extend(log.shipping.as_ref().map(|one| ("shipped", shipping(one))));
     lines.push(("level", log.level.as_str().to_owned()));
     let Personal { client_bits, query, referer, user_agent, session } = log.personal;
     let bits = format!("{} bits of IPv4 addresses, {} of IPv6", client_bits.v4, client_bits.v6);
@@ -246,6 +248,19 @@ fn log(log: &Log) -> Vec<(&'static str, String)> {
     let less = less.map(|(name, shown)| format!("{name} {}", shown.word()));
     lines.push(("viewers", [bits].into_iter().chain(less).collect::<Vec<_>>().join(", ")));
     lines
+}
+
+fn shipping(shipping: &Shipping) -> String {
+    let spool = &shipping.spool;
+    format!(
+        "to {}, in batches of {} or {} lines or {}; at most {} wait in {}",
+        shipping.url,
+        bytes_text(spool.batch_bytes),
+        spool.batch_lines,
+        duration_text(spool.batch_period),
+        bytes_text(spool.bytes_max),
+        path(&spool.folder),
+    )
 }
 
 fn rotation(rotation: Rotation) -> String {

@@ -13,7 +13,7 @@ use hyper_rustls::{ConfigBuilderExt, FixedServerNameResolver, HttpsConnector};
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls_pki_types::ServerName;
+use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::sync::Semaphore;
 
 use super::outage::Outage;
@@ -21,7 +21,7 @@ use super::strict::StrictConnector;
 use super::{Ask, Patience};
 use crate::fill::error::FillError;
 use crate::limits::{ORIGIN_READ_BYTES_MAX, RESPONSE_FIELDS_MAX};
-use crate::site::{Origin, Site};
+use crate::site::{Origin, Scheme, Site};
 
 /// The origins of the sites of a configuration, to be asked from then on.
 pub struct Upstreams(pub(super) Vec<Vec<SiteUpstreams>>);
@@ -241,11 +241,22 @@ const IDLE_CONNECTIONS_MAX: usize = 64;
 /// # Errors
 /// Why its authorities cannot be used.
 pub fn tls_config(origin: &Origin) -> Result<rustls::ClientConfig, String> {
+    tls_config_of(origin.roots.as_deref(), origin.scheme)
+}
+
+/// The same of anybody, by the authorities trusted; `None`: the system's.
+///
+/// # Errors
+/// Why they cannot be used.
+pub fn tls_config_of(
+    roots: Option<&[CertificateDer<'static>]>,
+    scheme: Scheme,
+) -> Result<rustls::ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
-    let config = match (&origin.roots, origin.scheme) {
+    let config = match (roots, scheme) {
         (Some(certificates), _) => {
             let mut roots = rustls::RootCertStore::empty();
             for certificate in certificates {
@@ -253,13 +264,9 @@ pub fn tls_config(origin: &Origin) -> Result<rustls::ClientConfig, String> {
             }
             builder.with_root_certificates(roots)
         }
-        (None, crate::site::Scheme::Https) => {
-            builder.with_native_roots().map_err(|error| error.to_string())?
-        }
+        (None, Scheme::Https) => builder.with_native_roots().map_err(|error| error.to_string())?,
         // Never used: a plain origin's redirects to https would need the system's authorities.
-        (None, crate::site::Scheme::Http) => {
-            builder.with_root_certificates(rustls::RootCertStore::empty())
-        }
+        (None, Scheme::Http) => builder.with_root_certificates(rustls::RootCertStore::empty()),
     };
     Ok(config.with_no_client_auth())
 }

@@ -1,0 +1,119 @@
+//! Fills one batch of the spool after the other, on the thread that writes the log.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::RequestId;
+use super::spool::{Lost, NEW, OPEN, Spool, millis};
+
+/// Fills one batch after the other.
+pub(super) struct Filling<'a> {
+    spool: &'a Spool,
+    /// What comes next into a file.
+    lines: String,
+    count: u64,
+    open: Option<Open>,
+    /// The last write failed: the next failure is no news.
+    failing: bool,
+}
+
+/// A batch that is being filled.
+struct Open {
+    file: File,
+    stem: String,
+    begun: Instant,
+    lines: u64,
+    bytes: u64,
+}
+
+impl Filling<'_> {
+    pub(super) fn of(spool: &Spool) -> Filling<'_> {
+        Filling { spool, lines: String::new(), count: 0, open: None, failing: false }
+    }
+
+    /// Adds a line, for the next [`Filling::write`].
+    pub(super) fn add(&mut self, line: &str) {
+        self.lines.push_str(line);
+        self.count += 1;
+    }
+
+    /// Writes what was added; what cannot be written is lost, and leaves nothing of itself.
+    pub(super) fn write(&mut self) {
+        if self.count == 0 {
+            return;
+        }
+        let written = self.write_lines();
+        if let Err(error) = &written {
+            self.spool.count_lost(Lost::Failed, self.count);
+            if !self.failing {
+                let folder = self.spool.settings.folder.display();
+                tracing::warn!(%folder, %error, "lines to be shipped cannot be kept and are lost");
+            }
+        }
+        self.failing = written.is_err();
+        self.lines.clear();
+        self.count = 0;
+        self.close_if_due();
+    }
+
+    fn write_lines(&mut self) -> io::Result<()> {
+        if self.open.is_none() {
+            self.open = Some(Open::new(&self.spool.settings.folder)?);
+        }
+        let Some(open) = &mut self.open else { return Ok(()) };
+        if let Err(error) = open.file.write_all(self.lines.as_bytes()) {
+            // A file that cannot be cut either is closed as a killed process's would be.
+            if open.file.set_len(open.bytes).is_err() {
+                self.open = None;
+            }
+            return Err(error);
+        }
+        open.lines += self.count;
+        open.bytes += self.lines.len() as u64;
+        Ok(())
+    }
+
+    /// How long until the batch is to be closed; `None`: there is none.
+    pub(super) fn due_in(&self) -> Option<Duration> {
+        let period = self.spool.settings.batch_period;
+        self.open.as_ref().map(|open| period.saturating_sub(open.begun.elapsed()))
+    }
+
+    /// Closes it if it is full, or old enough.
+    pub(super) fn close_if_due(&mut self) {
+        let settings = &self.spool.settings;
+        let is_due = |open: &Open| {
+            open.bytes >= settings.batch_bytes
+                || open.lines >= settings.batch_lines
+                || open.begun.elapsed() >= settings.batch_period
+        };
+        if self.open.as_ref().is_some_and(is_due) {
+            self.close();
+        }
+    }
+
+    /// Closes it.
+    pub(super) fn close(&mut self) {
+        let Some(open) = self.open.take() else { return };
+        if let Err(error) = self.spool.close(&open.stem, open.lines, open.bytes) {
+            let folder = self.spool.settings.folder.display();
+            tracing::warn!(%folder, %error, "a batch of the log is not shipped before a restart");
+        }
+    }
+}
+
+impl Open {
+    fn new(folder: &Path) -> io::Result<Open> {
+        let stem = format!("{:013}-{}", millis(SystemTime::now()), RequestId::assign());
+        let name = |end| folder.join(format!("{stem}{end}"));
+        let mut options = File::options();
+        let file = options.create_new(true).append(true).mode(0o600).open(name(NEW))?;
+        // Under its name only when it is locked: nobody takes it for one that was left.
+        file.lock()?;
+        fs::rename(name(NEW), name(OPEN))?;
+        Ok(Open { file, stem, begun: Instant::now(), lines: 0, bytes: 0 })
+    }
+}

@@ -1,0 +1,420 @@
+//! Lines that wait to be shipped: batches in files of one folder, bounded in bytes.
+//!
+//! A batch is filled by the thread that writes the log. Full or old enough, its file gets a name
+//! that says how much is in it, and is never written again, so that it is the same batch however
+//! often it is sent. Beyond the bound the oldest go: what is newest is worth most to who looks.
+//! Several processes may share a folder, as they do in an upgrade: each holds a lock on the file it
+//! fills, and one of them the lock of who ships. What a killed process left is cut to whole lines.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, TryLockError};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::Notify;
+
+/// Where batches wait, and how large they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpoolSettings {
+    /// Made if it is not there.
+    pub folder: PathBuf,
+    /// Of the batches that wait together, without the one that is filled.
+    pub bytes_max: u64,
+    /// A batch is closed when it has these bytes,
+    pub batch_bytes: u64,
+    /// these lines,
+    pub batch_lines: u64,
+    /// or is this old.
+    pub batch_period: Duration,
+}
+
+/// The batches of a folder, and what became of those before them.
+#[derive(Debug)]
+pub struct Spool {
+    pub(super) settings: SpoolSettings,
+    /// A batch waits that was not there before.
+    pub arrived: Notify,
+    /// The batch that is being sent, which must not go.
+    sending: Mutex<Option<OsString>>,
+    /// Lines by what became of them.
+    shipped: AtomicU64,
+    lost: [AtomicU64; Lost::ALL.len()],
+    waiting_bytes: AtomicU64,
+    /// When the oldest batch was begun, in milliseconds of Unix time; 0: none waits.
+    oldest_ms: AtomicU64,
+}
+
+/// Why lines were not shipped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// There was no room: the oldest go.
+    Full,
+    /// The receiver will not have them.
+    Refused,
+    /// The spool could not be written or read.
+    Failed,
+}
+
+impl Lost {
+    /// Each with its word.
+    pub const ALL: [(Lost, &'static str); 3] =
+        [(Lost::Full, "full"), (Lost::Refused, "refused"), (Lost::Failed, "failed")];
+}
+
+/// A batch that waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    name: OsString,
+    begun_ms: u64,
+    /// What a receiver knows it by.
+    pub id: String,
+    /// How many it has.
+    pub lines: u64,
+    bytes: u64,
+}
+
+impl Batch {
+    /// `BEGUN-ID-LINES-BYTES.ndjson`; of another name it is none.
+    fn of(name: OsString) -> Option<Batch> {
+        let parts: Vec<&str> = name.to_str()?.strip_suffix(CLOSED)?.split('-').collect();
+        let [begun, id, lines, bytes] = parts.try_into().ok()?;
+        let id = id.to_owned();
+        let number = |text: &str| text.parse().ok();
+        let (begun_ms, lines, bytes) = (number(begun)?, number(lines)?, number(bytes)?);
+        Some(Batch { name, begun_ms, id, lines, bytes })
+    }
+}
+
+impl Spool {
+    /// Takes the folder, and what an earlier process left in it.
+    ///
+    /// # Errors
+    /// It cannot be made, or not be written.
+    pub fn open(settings: &SpoolSettings) -> io::Result<Spool> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&settings.folder)?;
+        let spool = Spool {
+            settings: settings.clone(),
+            arrived: Notify::new(),
+            sending: Mutex::default(),
+            shipped: AtomicU64::new(0),
+            lost: Default::default(),
+            waiting_bytes: AtomicU64::new(0),
+            oldest_ms: AtomicU64::new(0),
+        };
+        spool.take_over()?;
+        Ok(spool)
+    }
+
+    /// The lock of who ships; `None` while another process holds it.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn lock(&self) -> io::Result<Option<File>> {
+        let mut options = File::options();
+        let file =
+            options.create(true).append(true).mode(0o600).open(self.path("lock".as_ref()))?;
+        is_locked(&file).map(|is_ours| is_ours.then_some(file))
+    }
+
+    /// Closes what processes that are no more were filling.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn take_over(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.settings.folder)? {
+            let name = entry?.file_name();
+            let Some(stem) = name.to_str().and_then(|name| name.strip_suffix(OPEN)) else {
+                continue;
+            };
+            let path = self.path(&name);
+            let left = File::options().read(true).write(true).open(&path);
+            let Ok(file) = left else { continue };
+            if !is_locked(&file)? {
+                continue;
+            }
+            let text = fs::read(&path)?;
+            let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+            file.set_len(whole as u64)?;
+            let lines = text.iter().filter(|byte| **byte == b'\n').count();
+            self.close(stem, lines as u64, whole as u64)?;
+        }
+        self.batches().map(drop)
+    }
+
+    /// The batches that wait, oldest first.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn batches(&self) -> io::Result<Vec<Batch>> {
+        let mut batches = Vec::new();
+        for entry in fs::read_dir(&self.settings.folder)? {
+            batches.extend(Batch::of(entry?.file_name()));
+        }
+        batches.sort_unstable_by(|one, other| {
+            (one.begun_ms, &one.name).cmp(&(other.begun_ms, &other.name))
+        });
+        let bytes = batches.iter().map(|batch| batch.bytes).sum();
+        self.waiting_bytes.store(bytes, Ordering::Relaxed);
+        let oldest_ms = batches.first().map_or(0, |batch| batch.begun_ms);
+        self.oldest_ms.store(oldest_ms, Ordering::Relaxed);
+        Ok(batches)
+    }
+
+    /// The oldest batch, if one waits, to be sent: it stays until [`Spool::shipped`] or
+    /// [`Spool::lose`]. One that cannot be read is lost.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn take(&self) -> io::Result<Option<(Batch, Vec<u8>)>> {
+        for batch in self.batches()? {
+            *self.sending() = Some(batch.name.clone());
+            match fs::read(self.path(&batch.name)) {
+                Ok(lines) => return Ok(Some((batch, lines))),
+                // It went, and was counted.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => {
+                    tracing::warn!(batch = batch.id, %error, "a batch of the log cannot be read");
+                    self.lose(&batch, Lost::Failed);
+                }
+            }
+        }
+        *self.sending() = None;
+        Ok(None)
+    }
+
+    /// It has arrived.
+    pub fn shipped(&self, batch: &Batch) {
+        if self.remove(batch) {
+            self.shipped.fetch_add(batch.lines, Ordering::Relaxed);
+        }
+    }
+
+    /// It never will.
+    pub fn lose(&self, batch: &Batch, why: Lost) {
+        if self.remove(batch) {
+            self.count_lost(why, batch.lines);
+        }
+    }
+
+    /// Lines that have arrived.
+    pub fn shipped_lines(&self) -> u64 {
+        self.shipped.load(Ordering::Relaxed)
+    }
+
+    /// Lines that never will, by why not.
+    pub fn lost_lines(&self) -> [(&'static str, u64); Lost::ALL.len()] {
+        Lost::ALL.map(|(why, word)| (word, self.lost[why as usize].load(Ordering::Relaxed)))
+    }
+
+    /// Bytes of the batches that wait.
+    pub fn waiting_bytes(&self) -> u64 {
+        self.waiting_bytes.load(Ordering::Relaxed)
+    }
+
+    /// How long ago the oldest of them was begun.
+    pub fn age(&self, now: SystemTime) -> Duration {
+        match self.oldest_ms.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            oldest => Duration::from_millis(millis(now).saturating_sub(oldest)),
+        }
+    }
+
+    fn remove(&self, batch: &Batch) -> bool {
+        let removed = fs::remove_file(self.path(&batch.name));
+        if let Err(error) = &removed
+            && error.kind() != ErrorKind::NotFound
+        {
+            tracing::warn!(batch = batch.id, %error, "a batch of the log cannot be removed");
+        }
+        removed.is_ok()
+    }
+
+    /// Gives what was filled its name.
+    pub(super) fn close(&self, stem: &str, lines: u64, bytes: u64) -> io::Result<()> {
+        let open = self.path(format!("{stem}{OPEN}").as_ref());
+        if lines == 0 {
+            return fs::remove_file(open);
+        }
+        fs::rename(open, self.path(format!("{stem}-{lines}-{bytes}{CLOSED}").as_ref()))?;
+        self.make_room()?;
+        self.arrived.notify_one();
+        Ok(())
+    }
+
+    fn make_room(&self) -> io::Result<()> {
+        let batches = self.batches()?;
+        let mut bytes = self.waiting_bytes();
+        for batch in batches {
+            if bytes <= self.settings.bytes_max {
+                break;
+            }
+            // Held until it is gone: it must not be taken meanwhile.
+            let sending = self.sending();
+            if sending.as_deref() != Some(&batch.name) {
+                self.lose(&batch, Lost::Full);
+                bytes -= batch.bytes;
+            }
+        }
+        self.batches().map(drop)
+    }
+
+    pub(super) fn count_lost(&self, why: Lost, lines: u64) {
+        self.lost[why as usize].fetch_add(lines, Ordering::Relaxed);
+    }
+
+    fn sending(&self) -> std::sync::MutexGuard<'_, Option<OsString>> {
+        self.sending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn path(&self, name: &OsStr) -> PathBuf {
+        self.settings.folder.join(name)
+    }
+}
+
+fn is_locked(file: &File) -> io::Result<bool> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+pub(super) fn millis(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    since.as_millis() as u64
+}
+
+/// What names of files end with.
+pub(super) const NEW: &str = ".new";
+pub(super) const OPEN: &str = ".open";
+const CLOSED: &str = ".ndjson";
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::filling::Filling;
+    use super::*;
+
+    fn settings(folder: &Path) -> SpoolSettings {
+        SpoolSettings {
+            folder: folder.join("spool"),
+            bytes_max: 100,
+            batch_bytes: 1_000,
+            batch_lines: 2,
+            batch_period: Duration::from_secs(3_600),
+        }
+    }
+
+    fn spool(folder: &Path) -> Spool {
+        Spool::open(&settings(folder)).unwrap()
+    }
+
+    fn filled(filling: &mut Filling<'_>, lines: impl IntoIterator<Item = u32>) {
+        for line in lines {
+            filling.add(&format!("{line}\n"));
+            filling.write();
+        }
+    }
+
+    /// All that waits, each batch taken and shipped.
+    fn shipped(spool: &Spool) -> Vec<String> {
+        let mut all = Vec::new();
+        while let Some((batch, lines)) = spool.take().unwrap() {
+            all.push(String::from_utf8(lines).unwrap());
+            spool.shipped(&batch);
+        }
+        all
+    }
+
+    #[test]
+    fn batches_are_closed_at_so_many_lines_and_leave_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = spool(folder.path());
+        let mut filling = Filling::of(&spool);
+        filled(&mut filling, 0..5);
+        assert_eq!(spool.waiting_bytes(), 8);
+        assert!(spool.age(SystemTime::now() + Duration::from_secs(9)) >= Duration::from_secs(9));
+        assert_eq!(shipped(&spool), ["0\n1\n", "2\n3\n"]);
+        filling.close();
+        assert_eq!(shipped(&spool), ["4\n"]);
+        assert_eq!((spool.shipped_lines(), spool.waiting_bytes()), (5, 0));
+        assert_eq!(spool.age(SystemTime::now()), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_batch_is_the_same_each_time_it_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = {
+            let spool = spool(folder.path());
+            filled(&mut Filling::of(&spool), 0..2);
+            spool.take().unwrap().unwrap()
+        };
+        let spool = spool(folder.path());
+        assert_eq!(spool.take().unwrap().unwrap(), first);
+        assert_eq!(first.0.lines, 2);
+    }
+
+    #[test]
+    fn beyond_its_bound_the_oldest_go_but_what_is_being_sent() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = spool(folder.path());
+        let mut filling = Filling::of(&spool);
+        filled(&mut filling, 1_000..1_002);
+        let (sent, _) = spool.take().unwrap().unwrap();
+        filled(&mut filling, 1_002..1_100);
+        assert_eq!(spool.waiting_bytes(), 100);
+        spool.shipped(&sent);
+        let left = shipped(&spool);
+        assert_eq!((left.len(), &*left[0]), (9, "1082\n1083\n"));
+        assert_eq!(spool.lost_lines(), [("full", 80), ("refused", 0), ("failed", 0)]);
+        assert_eq!(spool.shipped_lines(), 20);
+    }
+
+    #[test]
+    fn what_a_killed_process_was_filling_is_cut_to_whole_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = settings(folder.path());
+        fs::create_dir(&settings.folder).unwrap();
+        let name = |end| settings.folder.join(format!("0000000000007-{}{end}", "a".repeat(32)));
+        fs::write(name(OPEN), "1\n2\nto").unwrap();
+        let spool = Spool::open(&settings).unwrap();
+        let (batch, lines) = spool.take().unwrap().unwrap();
+        assert_eq!((batch.lines, &*batch.id, &*lines), (2, &*"a".repeat(32), &b"1\n2\n"[..]));
+        spool.lose(&batch, Lost::Refused);
+        assert_eq!(spool.lost_lines()[1], ("refused", 2));
+    }
+
+    #[test]
+    fn what_another_process_fills_is_left_to_it_and_one_ships() {
+        let folder = tempfile::tempdir().unwrap();
+        let one = spool(folder.path());
+        let mut filling = Filling::of(&one);
+        filled(&mut filling, [1]);
+        let other = spool(folder.path());
+        assert!(other.take().unwrap().is_none());
+        let lock = one.lock().unwrap();
+        assert!(lock.is_some() && other.lock().unwrap().is_none());
+        drop((filling, lock));
+        assert!(other.lock().unwrap().is_some());
+        other.take_over().unwrap();
+        assert_eq!(shipped(&other), ["1\n"]);
+    }
+
+    #[test]
+    fn lines_that_cannot_be_kept_are_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = spool(folder.path());
+        fs::remove_dir_all(folder.path().join("spool")).unwrap();
+        let mut filling = Filling::of(&spool);
+        filled(&mut filling, 0..3);
+        assert_eq!(spool.lost_lines()[2], ("failed", 3));
+        fs::create_dir(folder.path().join("spool")).unwrap();
+        filled(&mut filling, 3..5);
+        assert_eq!(shipped(&spool), ["3\n4\n"]);
+    }
+}

@@ -1,0 +1,105 @@
+//! Where access-log lines are shipped to, and where they wait for it.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Uri};
+use rustls_pki_types::CertificateDer;
+
+use super::error::cause;
+use super::origins::roots;
+use super::raw::Section;
+use super::setting::Setting;
+use super::{paths, usual_state_file};
+use crate::access_log::SpoolSettings;
+use crate::limits::{SHIPPING_BATCH_BYTES_MAX, SHIPPING_HEADERS_BYTES_MAX};
+
+/// The section `log.ship`, where it names a receiver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shipping {
+    /// Who is sent each batch.
+    pub url: Uri,
+    /// Sent with it. Their values may be secrets: never shown.
+    pub fields: Vec<(HeaderName, HeaderValue)>,
+    /// The only certification authorities trusted; `None`: the system's.
+    pub roots: Option<Vec<CertificateDer<'static>>>,
+    /// Where batches wait.
+    pub spool: SpoolSettings,
+}
+
+/// Reads the section `log.ship`.
+pub(super) fn read(section: &Section<'_>) -> Option<Shipping> {
+    let url = section.setting("url").and_then(|setting| url(&setting));
+    let fields = section.setting("headers_file").and_then(|setting| fields(&setting));
+    let roots = section.setting("ca").and_then(roots);
+    let spool = section.bytes("spool", 256 << 20, 64 << 10..=1 << 40);
+    let folder = section.setting("folder").and_then(Setting::with_text);
+    let folder = match folder {
+        Some((_, text)) => section.source.folder.join(text),
+        None => paths::folder_of(&usual_state_file()).join("log-spool"),
+    };
+    let (batch_bytes, batch_lines, batch_period) = section.section("batch", |batch| {
+        let seconds = Duration::from_secs;
+        (
+            batch.bytes("bytes", 1 << 20, 1 << 10..=SHIPPING_BATCH_BYTES_MAX),
+            batch.count("lines", 10_000, 1..=1_000_000),
+            batch.duration("period", seconds(5), Duration::from_millis(100)..=seconds(3_600)),
+        )
+    });
+    if section.is_written() && spool < 2 * batch_bytes {
+        section.fail("`log.ship.spool` has no room for two batches; raise it, or lower `batch`");
+    }
+    let bytes_max = spool;
+    let spool = SpoolSettings { folder, bytes_max, batch_bytes, batch_lines, batch_period };
+    Some(Shipping { url: url?, fields: fields.unwrap_or_default(), roots, spool })
+}
+
+fn url(setting: &Setting<'_>) -> Option<Uri> {
+    let text = setting.text()?;
+    let url = text.parse::<Uri>().ok().filter(|url| {
+        let is_http = matches!(url.scheme_str(), Some("http" | "https"));
+        is_http && url.authority().is_some_and(|host| !host.as_str().contains('@'))
+    });
+    if url.is_none() {
+        setting.fail(format!(
+            "is {text:?}; write http:// or https://, a host and a path, without user"
+        ));
+    }
+    url
+}
+
+/// Lines such as `Authorization: Bearer ...`.
+fn fields(setting: &Setting<'_>) -> Option<Vec<(HeaderName, HeaderValue)>> {
+    let path = setting.source.folder.join(setting.text()?);
+    if setting.is_brought_later(&path) {
+        return None;
+    }
+    let mut text = String::new();
+    let most = SHIPPING_HEADERS_BYTES_MAX;
+    let read = File::open(&path).and_then(|it| it.take(most + 1).read_to_string(&mut text));
+    let file = path.display();
+    if let Err(error) = read {
+        setting.fail(format!("names {file}, which cannot be read: {}", cause(&error)));
+        return None;
+    }
+    if text.len() as u64 > most {
+        setting.fail(format!("names {file}, which has more than {most} bytes"));
+        return None;
+    }
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let field = |(number, line): (usize, &str)| {
+        let (name, value) = line.split_once(':').unwrap_or((line, "\0"));
+        let name = HeaderName::from_bytes(name.trim().as_bytes()).ok();
+        let field = name.zip(HeaderValue::from_str(value.trim()).ok());
+        if field.is_none() {
+            let number = number + 1;
+            setting.fail(format!("names {file}, whose line {number} is no `Name: value`"));
+        }
+        field.map(|(name, mut value)| {
+            value.set_sensitive(true);
+            (name, value)
+        })
+    };
+    lines.map(field).collect()
+}

@@ -1,0 +1,305 @@
+//! Lines that are shipped: each arrives, whatever the receiver does, and once but for what has its
+//! batch's id twice.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpListener;
+
+use crate::support::{Client, Configured, Edge, Origin, PATIENCE, Process, Script, configured};
+
+/// What a receiver does with a batch that it has read.
+#[derive(Clone, Copy, Debug)]
+enum Does {
+    /// Takes it, and says so.
+    Takes,
+    /// Takes it, and hangs up before it says so.
+    TakesAndHangsUp,
+    /// Answers this.
+    Answers(u16),
+    /// Answers 503 and when to come again.
+    IsBusy,
+    /// Takes half of it and hangs up.
+    Breaks,
+}
+
+/// A receiver of batches, each by its id, with how often it came.
+#[derive(Clone)]
+struct Receiver {
+    address: SocketAddr,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// What comes next; then it takes what comes.
+    script: VecDeque<Does>,
+    /// Whether every further batch is answered with 500.
+    is_down: bool,
+    taken: BTreeMap<String, (usize, String)>,
+    /// In the order in which they came first.
+    order: Vec<String>,
+    asked: Vec<Instant>,
+    fields: Vec<Option<String>>,
+}
+
+impl Receiver {
+    async fn start(script: impl IntoIterator<Item = Does>) -> Receiver {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let script = script.into_iter().collect();
+        let state = Arc::new(Mutex::new(State { script, ..State::default() }));
+        let receiver = Receiver { address, state };
+        let serving = receiver.clone();
+        tokio::spawn(async move {
+            loop {
+                let (socket, _) = listener.accept().await.unwrap();
+                let receiver = serving.clone();
+                let service = service_fn(move |request| receiver.clone().answer(request));
+                let connection = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(socket), service);
+                tokio::spawn(async move { drop(connection.await) });
+            }
+        });
+        receiver
+    }
+
+    async fn answer(
+        self,
+        request: http::Request<hyper::body::Incoming>,
+    ) -> Result<http::Response<Full<Bytes>>, Box<dyn std::error::Error + Send + Sync>> {
+        let field = |name| request.headers().get(name).map(|it| it.to_str().unwrap().to_owned());
+        let id = field("idempotency-key").expect("a batch has an id");
+        assert_eq!(field("content-type").unwrap(), "application/x-ndjson");
+        let token = field("authorization");
+        let does = {
+            let mut state = self.state.lock().unwrap();
+            state.asked.push(Instant::now());
+            state.fields.push(token);
+            let down = state.is_down.then_some(Does::Answers(500));
+            down.or_else(|| state.script.pop_front()).unwrap_or(Does::Takes)
+        };
+        let mut body = request.into_body();
+        if let Does::Breaks = does {
+            body.frame().await;
+            return Err("broken".into());
+        }
+        let lines = String::from_utf8(body.collect().await?.to_bytes().to_vec())?;
+        let (status, after) = match does {
+            Does::Answers(status) => (status, None),
+            Does::IsBusy => (503, Some("2")),
+            _ => (204, None),
+        };
+        if status == 204 {
+            let mut state = self.state.lock().unwrap();
+            let taken = state.taken.entry(id.clone()).or_insert((0, lines.clone()));
+            taken.0 += 1;
+            assert_eq!(taken.1, lines, "a batch that comes again is what it was");
+            if taken.0 == 1 {
+                state.order.push(id);
+            }
+        }
+        if let Does::TakesAndHangsUp = does {
+            return Err("hung up".into());
+        }
+        let mut answer = http::Response::builder().status(status);
+        if let Some(after) = after {
+            answer = answer.header("retry-after", after);
+        }
+        Ok(answer.body(Full::default()).unwrap())
+    }
+
+    /// The paths of all lines, each batch once, in the order they came.
+    fn paths(&self) -> Vec<String> {
+        let state = self.state.lock().unwrap();
+        let text: String = state.order.iter().map(|id| state.taken[id].1.as_str()).collect();
+        text.lines().map(path_of).collect()
+    }
+
+    async fn until_taken(&self, lines: usize) -> Vec<String> {
+        let asked = Instant::now();
+        while self.paths().len() < lines {
+            assert!(asked.elapsed() < PATIENCE, "{} of {lines}", self.paths().len());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        self.paths()
+    }
+
+    fn set_down(&self, is_down: bool) {
+        self.state.lock().unwrap().is_down = is_down;
+    }
+
+    fn times_asked(&self) -> usize {
+        self.state.lock().unwrap().asked.len()
+    }
+}
+
+fn path_of(line: &str) -> String {
+    let line: Value = serde_json::from_str(line).expect(line);
+    line["path"].as_str().unwrap().to_owned()
+}
+
+fn shipping(origin: &Origin, receiver: &Receiver, folder: &Path) -> Configured {
+    Edge::in_front_of(origin)
+        .setting("log.ship.url", &format!("http://{}/in", receiver.address))
+        .setting("log.ship.folder", &folder.join("spool").to_string_lossy())
+        .setting("log.ship.batch", "{ lines = 5, period = \"100ms\" }")
+}
+
+async fn ask(edge: &Edge, numbers: std::ops::Range<usize>) -> Vec<String> {
+    let mut paths = Vec::new();
+    for number in numbers {
+        let path = format!("/{number}");
+        edge.get(&path).send().await;
+        paths.push(path);
+    }
+    paths
+}
+
+const SHIPPED: &str = "tidegate_access_log_lines_shipped_total";
+const UNSHIPPED: &str = "tidegate_access_log_lines_unshipped_total";
+const WAITING: &str = "tidegate_access_log_spool_bytes";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_line_arrives_once_in_order_whatever_the_receiver_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let origin = Origin::start();
+    let script = [
+        Does::Answers(500),
+        Does::Takes,
+        Does::TakesAndHangsUp,
+        Does::Takes,
+        Does::Breaks,
+        Does::Takes,
+        Does::Answers(408),
+        Does::Takes,
+        Does::Answers(429),
+    ];
+    let receiver = Receiver::start(script).await;
+    let headers = folder.path().join("headers");
+    std::fs::write(&headers, "Authorization: Bearer of-the-box\n").unwrap();
+    let edge = shipping(&origin, &receiver, folder.path())
+        .setting("log.ship.headers_file", &headers.to_string_lossy())
+        .start();
+    let asked = ask(&edge, 0..60).await;
+    assert_eq!(receiver.until_taken(60).await, asked);
+    edge.until_metric(SHIPPED, &[], |lines| lines == 60.0).await;
+    edge.until_metric(WAITING, &[], |bytes| bytes == 0.0).await;
+    assert_eq!(edge.metric(UNSHIPPED, &[]).await, 0.0);
+    let state = receiver.state.lock().unwrap();
+    assert!(state.taken.values().any(|(times, _)| *times == 2), "one came again");
+    assert!(state.fields.iter().all(|it| it.as_deref() == Some("Bearer of-the-box")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_refused_is_lost_and_counted_and_the_next_arrives() {
+    let folder = tempfile::tempdir().unwrap();
+    let (origin, receiver) = (Origin::start(), Receiver::start([Does::Answers(400)]).await);
+    let edge = shipping(&origin, &receiver, folder.path())
+        .setting("log.ship.batch", "{ lines = 1, period = \"100ms\" }")
+        .start();
+    ask(&edge, 0..1).await;
+    edge.until_metric(UNSHIPPED, &["refused"], |lines| lines == 1.0).await;
+    ask(&edge, 1..2).await;
+    assert_eq!(receiver.until_taken(1).await, ["/1"]);
+    assert_eq!(receiver.times_asked(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receiver_that_is_busy_is_asked_no_sooner_than_it_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let (origin, receiver) = (Origin::start(), Receiver::start([Does::IsBusy]).await);
+    let edge = shipping(&origin, &receiver, folder.path()).start();
+    ask(&edge, 0..1).await;
+    receiver.until_taken(1).await;
+    let asked = receiver.state.lock().unwrap().asked.clone();
+    assert!(asked.len() == 2 && asked[1] - asked[0] >= Duration::from_secs(2), "{asked:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_no_room_is_lost_oldest_first_and_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (origin, receiver) = (Origin::start(), Receiver::start([]).await);
+    receiver.set_down(true);
+    let edge = shipping(&origin, &receiver, folder.path())
+        .setting("log.ship.spool", "64 KiB")
+        .setting("log.ship.batch", "{ bytes = 8192, lines = 20, period = \"100ms\" }")
+        .start();
+    let asked = ask(&edge, 0..400).await;
+    edge.until_metric(UNSHIPPED, &["full"], |lines| lines > 100.0).await;
+    assert!(edge.metric(WAITING, &[]).await <= 65_536.0);
+    receiver.set_down(false);
+    // What waits no longer is either there or counted.
+    edge.until_metric(WAITING, &[], |bytes| bytes == 0.0).await;
+    let asked_for = Instant::now();
+    loop {
+        let lost = edge.metric(UNSHIPPED, &["full"]).await as usize;
+        let came = receiver.paths();
+        if came.len() + lost == 400 {
+            assert_eq!(came.last(), asked.last());
+            assert!(came.iter().all(|path| asked.contains(path)));
+            break;
+        }
+        assert!(asked_for.elapsed() < PATIENCE, "{} came, {lost} lost", came.len());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_at_the_end_is_shipped_after_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let (origin, receiver) = (Origin::start(), Receiver::start([]).await);
+    receiver.set_down(true);
+    let mut edge = shipping(&origin, &receiver, folder.path()).start();
+    let mut asked = ask(&edge, 0..12).await;
+    edge.drain().await;
+    receiver.set_down(false);
+    let edge = shipping(&origin, &receiver, folder.path()).start();
+    asked.extend(ask(&edge, 12..15).await);
+    assert_eq!(receiver.until_taken(15).await, asked);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_is_killed_has_its_lines_shipped_by_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let receiver = Receiver::start([]).await;
+    receiver.set_down(true);
+    let origin = Origin::serving("/a", Script::of(10));
+    let more = format!(
+        "log.ship.url = \"http://{}/in\"\nlog.ship.folder = {:?}\n\
+         log.ship.batch = {{ lines = 7, period = \"1h\" }}\n\n[[sites]]\nname = \"media\"\n\
+         hosts = [\"media.test\"]\norigins = [\"http://{}\"]\n",
+        receiver.address,
+        folder.path().join("spool"),
+        origin.address(),
+    );
+    let config = configured(folder.path(), &more);
+    let process = Process::start(&config);
+    let client = Client::plain(process.http, "media.test");
+    for _ in 0..40 {
+        client.get("/a").send().await;
+    }
+    let spooled = || {
+        let names = std::fs::read_dir(folder.path().join("spool")).unwrap();
+        let files = names.map(|name| std::fs::read(name.unwrap().path()).unwrap());
+        files.map(|text| text.iter().filter(|byte| **byte == b'\n').count()).sum::<usize>()
+    };
+    let asked = Instant::now();
+    while spooled() < 40 {
+        assert!(asked.elapsed() < PATIENCE, "{} of 40", spooled());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    process.kill();
+    receiver.set_down(false);
+    let next = Process::start(&config);
+    assert_eq!(receiver.until_taken(40).await, vec!["/a"; 40]);
+    next.stop();
+}

@@ -58,6 +58,7 @@ listeners = {http = ["127.0.0.1:$http"], https = ["127.0.0.1:$https"], admin = [
 certificates = [{cert = "$scratch/cert.pem", key = "$scratch/key.pem"}]
 memory.ram = "64 MiB"
 log.access = "off"
+limits.egress = "40 Gbit/s"
 ssd.state = "$scratch/state.json"
 ssd.admission = "all"
 

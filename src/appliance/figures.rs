@@ -1,5 +1,6 @@
 //! What the metrics and the status page read of the parts, at the moment they are asked.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -17,13 +18,12 @@ use crate::control::status::{
 };
 use crate::fill::client::Standing;
 use crate::fill::run::Run;
-use crate::limits::{SITES_TOLD_MAX, STATUS_BLOCKS_MAX, STATUS_OBJECTS_MAX, STATUS_ORIGINS_MAX};
+use crate::limits::{STATUS_BLOCKS_MAX, STATUS_OBJECTS_MAX, STATUS_ORIGINS_MAX, STATUS_SITES_MAX};
 use crate::memory::{Class, Use};
 use crate::metrics::{Counters, log, series};
 use crate::object::ObjectKey;
 use crate::purge::{Hardness, Kind};
 use crate::server::ConnectionCounts;
-use crate::site::Site;
 
 /// Registers every figure that is read at a scrape.
 pub(super) fn register(parts: &Arc<Parts>) {
@@ -193,16 +193,13 @@ fn origins(parts: &Parts) -> Vec<OriginStatus> {
     standings.into_iter().map(told).collect()
 }
 
-/// Those that are counted apart, and the others as one.
+/// Of many those that were sent most.
 fn sites(parts: &Parts, totals: &Counters) -> Vec<SiteStatus> {
     let sites = parts.live.sites.load();
-    let apart = |site: &&Arc<Site>| usize::from(site.id.0) < SITES_TOLD_MAX;
-    let told = |site: &Arc<Site>| SiteStatus::of(site.name.clone(), totals.sites.of(site.id));
-    let mut all: Vec<_> = sites.iter().filter(apart).map(told).collect();
-    if let Some(other) = sites.iter().find(|site| !apart(site)) {
-        all.push(SiteStatus::of("other".to_owned(), totals.sites.of(other.id)));
-    }
-    all
+    let mut all: Vec<_> = sites.iter().map(|site| (site, totals.sites.of(site.id))).collect();
+    all.sort_by_key(|(_, counted)| Reverse(counted.body_bytes.sum()));
+    all.truncate(STATUS_SITES_MAX);
+    all.into_iter().map(|(site, counted)| SiteStatus::of(site.name.clone(), counted)).collect()
 }
 
 fn ssd_status(parts: &Parts) -> Option<SsdStatus> {

@@ -56,7 +56,7 @@ pub struct Status {
     pub origin: OriginTraffic,
     /// Each origin; of many those that do not answer first.
     pub origins: Vec<OriginStatus>,
-    /// Each site that has series of its own, and the others as one.
+    /// Each site, what was sent most first; of many these alone.
     pub sites: Vec<SiteStatus>,
     /// What is refused because there is too much to do.
     pub overload: OverloadStatus,
@@ -135,7 +135,7 @@ pub struct OriginStatus {
 /// One site; counts since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SiteStatus {
-    /// Its name; `other`: all that have no series of their own.
+    /// Its name.
     pub name: String,
     /// Requests answered, by the first digit of the status that was sent.
     pub responses: BTreeMap<&'static str, u64>,

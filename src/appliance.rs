@@ -352,9 +352,7 @@ impl Running {
         }
         self.parts.log.end_following();
         self.close_admin.all.cancel();
-        if let Some(admin) = self.admin {
-            join(admin);
-        }
+        self.admin.into_iter().for_each(join);
         let keeper = self.parts.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(keeper) = keeper {
             keeper.finish(LOG_ENDS_WITHIN);

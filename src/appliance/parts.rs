@@ -16,11 +16,11 @@ use tokio_util::task::TaskTracker;
 use super::drain::Drains;
 use super::reload::Current;
 use super::{ApplianceError, ssd, usage};
-use crate::access_log::{self, AccessLog, Destination};
+use crate::access_log::{self, AccessLog};
 use crate::cache::heads::Heads;
 use crate::cache::ram::{Ram, RamSettings};
 use crate::cache::ssd::{Ssd, SsdParts};
-use crate::config::{AccessLogTarget, Certificates, Config, Limits, ListenerKind, SsdVolume};
+use crate::config::{Certificates, Config, Limits, ListenerKind, SsdVolume};
 use crate::control::Readiness;
 use crate::delivery::{Delivery, Shared};
 use crate::fill::client::{Client, Patience};
@@ -376,11 +376,7 @@ fn recent_bytes(config: &Config) -> usize {
 
 pub(super) fn log_settings(config: &Config) -> access_log::Settings {
     access_log::Settings {
-        destination: match &config.log.access {
-            AccessLogTarget::Off => Destination::Off,
-            AccessLogTarget::Stdout => Destination::Stdout,
-            AccessLogTarget::File(path) => Destination::File(path.clone()),
-        },
+        destination: config.log.access.clone(),
         format: config.log.format,
         rotation: config.log.rotation,
         personal: config.log.personal,

@@ -1,7 +1,7 @@
 //! What is written down of requests and of the appliance itself, where, and how.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::fs::{Access, access};
@@ -10,14 +10,14 @@ use rustix::io::Errno;
 use super::raw::Section;
 use super::shipping::{self, Shipping};
 use super::{error, paths};
-use crate::access_log::{ClientBits, Format, Personal, Rotation, Shown};
+use crate::access_log::{ClientBits, Destination, Format, Personal, Rotation, Shown};
 use crate::limits::ACCESS_LOG_FILES_MAX;
 
 /// The section `log`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
     /// One line per request.
-    pub access: AccessLogTarget,
+    pub access: Destination,
     /// How these lines are written there.
     pub format: Format,
     /// When that file is moved; `None`: never.
@@ -28,17 +28,6 @@ pub struct Log {
     pub shipping: Option<Shipping>,
     /// The least severe event told.
     pub level: LogLevel,
-}
-
-/// Where access-log lines go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AccessLogTarget {
-    /// Nowhere.
-    Off,
-    /// Standard output.
-    Stdout,
-    /// Appended to a file.
-    File(PathBuf),
 }
 
 /// How much is told about the appliance itself, on standard error.
@@ -97,14 +86,14 @@ pub(super) fn read(section: &Section<'_>) -> Log {
     }
 }
 
-fn rotation(section: &Section<'_>, access: &AccessLogTarget) -> Option<Rotation> {
+fn rotation(section: &Section<'_>, access: &Destination) -> Option<Rotation> {
     let size = section.setting("size");
     let every = section.setting("every");
     let keep = section.count("keep", KEEP_DEFAULT, 1..=ACCESS_LOG_FILES_MAX);
     if section.is_written() {
         if size.is_none() && every.is_none() {
             section.fail("`log.rotate` says neither `size` nor `every`; write one of them or both");
-        } else if !matches!(access, AccessLogTarget::File(_)) {
+        } else if !matches!(access, Destination::File(_)) {
             section.fail("`log.rotate` is for a file; write its name in `log.access`");
         }
     }
@@ -114,13 +103,13 @@ fn rotation(section: &Section<'_>, access: &AccessLogTarget) -> Option<Rotation>
     is_wanted.then_some(Rotation { bytes_max, every, keep })
 }
 
-fn access_log(section: &Section<'_>) -> AccessLogTarget {
+fn access_log(section: &Section<'_>) -> Destination {
     let Some((setting, text)) = section.setting("access").and_then(|s| s.with_text()) else {
-        return AccessLogTarget::Stdout;
+        return Destination::Stdout;
     };
     match text {
-        "off" => AccessLogTarget::Off,
-        "stdout" => AccessLogTarget::Stdout,
+        "off" => Destination::Off,
+        "stdout" => Destination::Stdout,
         text => {
             let path = section.source.folder.join(text);
             let folder = path.parent().unwrap_or(Path::new("/"));
@@ -134,7 +123,7 @@ fn access_log(section: &Section<'_>) -> AccessLogTarget {
                     error::cause(&error)
                 ));
             }
-            AccessLogTarget::File(path)
+            Destination::File(path)
         }
     }
 }

@@ -22,7 +22,7 @@ pub use changes::{Change, Counts, is_of_volumes};
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use fill::Fill;
 pub use listeners::{Listener, ListenerKind};
-pub use log::{AccessLogTarget, Log, LogLevel};
+pub use log::{Log, LogLevel};
 pub use machine::Machine;
 pub use memory::{Memory, margin_bytes};
 pub use overload::{Client, Overload};

@@ -127,7 +127,7 @@ fn a_small_configuration_means_the_defaults() {
     let ram = (16u64 << 30) / 100 * 60 / (1 << 20) * (1 << 20);
     assert_eq!(config.memory, Memory { total_bytes: ram + ram.div_ceil(4), ram_bytes: ram });
     assert_eq!(config.block_size, BlockSize::MAX);
-    assert_eq!(config.log.access, AccessLogTarget::Stdout);
+    assert_eq!(config.log.access, crate::access_log::Destination::Stdout);
     assert!(config.certificates.is_empty() && config.warnings.is_empty());
     let site = config.sites.find("a").unwrap();
     assert_eq!(site.rules.len(), 1);

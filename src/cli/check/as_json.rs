@@ -8,8 +8,9 @@ use std::time::Duration;
 use http::header::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
+use crate::access_log::Destination;
 use crate::appliance::{LeftOut, connections_affordable};
-use crate::config::{AccessLogTarget, Config, Log, Ssd, SsdVolume};
+use crate::config::{Config, Log, Ssd, SsdVolume};
 use crate::network::Network;
 use crate::site::{
     CorsOrigins, FieldEdits, Origin, Pace, QueryPolicy, Redirects, Rule, Site, ViewerFields,
@@ -76,9 +77,9 @@ pub(super) fn config(config: &Config, left_out: &[LeftOut]) -> Value {
 fn log(log: &Log) -> Value {
     json!({
         "access": match &log.access {
-            AccessLogTarget::Off => "off".to_owned(),
-            AccessLogTarget::Stdout => "stdout".to_owned(),
-            AccessLogTarget::File(file) => file.display().to_string(),
+            Destination::Off => "off".to_owned(),
+            Destination::Stdout => "stdout".to_owned(),
+            Destination::File(file) => file.display().to_string(),
         },
         "format": log.format.word(),
         "rotate": log.rotation.map(|rotation| json!({

@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use http::header::{HeaderName, HeaderValue};
 
-use crate::access_log::{Format, Personal, Rotation, Shown};
+use crate::access_log::{Destination, Format, Personal, Rotation, Shown};
 use crate::appliance::{LeftOut, connections_affordable};
 use crate::config::units::{bytes_about, bytes_text, duration_text, rate_text};
 use crate::config::{
-    AccessLogTarget, Certificate, Config, Limits, ListenerKind, Log, Overload, Proxies, Shipping,
-    SsdVolume,
+    Certificate, Config, Limits, ListenerKind, Log, Overload, Proxies, Shipping, SsdVolume,
 };
 use crate::limits::INDEX_ENTRY_BYTES;
 use crate::site::{
@@ -229,24 +228,22 @@ fn usage(config: &Config) -> Vec<(&'static str, String)> {
 
 fn log(log: &Log) -> Vec<(&'static str, String)> {
     let access = match &log.access {
-        AccessLogTarget::Off => "off".to_owned(),
-        AccessLogTarget::Stdout => "standard output".to_owned(),
-        AccessLogTarget::File(file) => path(file),
+        Destination::Off => "off".to_owned(),
+        Destination::Stdout => "standard output".to_owned(),
+        Destination::File(file) => path(file),
     };
     let mut lines = vec![("access", access)];
-    if log.format != Format::Json {
-        lines.push(("format", log.format.word().to_owned()));
-    }
+    lines.extend((log.format != Format::Json).then(|| ("format", log.format.word().to_owned())));
     lines.extend(log.rotation.map(|one| ("moved", rotation(one))));
     lines.extend(log.shipping.as_ref().map(|one| ("shipped", shipping(one))));
     lines.push(("level", log.level.as_str().to_owned()));
     let Personal { client_bits, query, referer, user_agent, session } = log.personal;
     let bits = format!("{} bits of IPv4 addresses, {} of IPv6", client_bits.v4, client_bits.v6);
+    lines.push(("viewers", bits));
     let fields =
         [("query", query), ("referer", referer), ("user agent", user_agent), ("session", session)];
     let less = fields.into_iter().filter(|(_, shown)| *shown != Shown::Whole);
-    let less = less.map(|(name, shown)| format!("{name} {}", shown.word()));
-    lines.push(("viewers", [bits].into_iter().chain(less).collect::<Vec<_>>().join(", ")));
+    lines.extend(less.map(|(name, shown)| (name, shown.word().to_owned())));
     lines
 }
 

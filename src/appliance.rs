@@ -43,6 +43,7 @@ use crate::config::{Config, ConfigError, ListenerKind};
 use crate::control::Phase;
 use crate::control::reload::Asked;
 use crate::control::status::{Detail, Status};
+use crate::server::kept::KeptSocket;
 use crate::server::{PassedSocket, Stop};
 use crate::store::device::Faults;
 use crate::usage::keeper::Keeper;
@@ -139,21 +140,22 @@ impl Appliance {
     /// # Errors
     /// The first part that could not be built; nothing keeps running then.
     pub fn start(config: Config) -> Result<Running, ApplianceError> {
-        let running = Appliance::built(config, Vec::new(), None)?;
+        let running = Appliance::built(config, Vec::new(), Vec::new(), None)?;
         running.parts.readiness.set_ready();
         Ok(running)
     }
 
     /// Starts with sockets the service manager passed, in place of the configured ones of their
-    /// kind, and wants viewers when what it needs is there.
+    /// kind, and with those of ours that it kept; wants viewers when what it needs is there.
     ///
     /// # Errors
     /// As [`Appliance::start`].
     pub fn start_with(
         config: Config,
         passed: Vec<PassedSocket>,
+        kept: Vec<KeptSocket>,
     ) -> Result<Running, ApplianceError> {
-        let running = Appliance::built(config, passed, None)?;
+        let running = Appliance::built(config, passed, kept, None)?;
         turn_up::start(&running.parts);
         Ok(running)
     }
@@ -167,7 +169,7 @@ impl Appliance {
         predecessor: &mut Predecessor,
     ) -> Result<Running, ApplianceError> {
         look_at_volumes(&config).map_err(ApplianceError::Settings)?;
-        let running = Appliance::built(config, Vec::new(), Some(predecessor))?;
+        let running = Appliance::built(config, Vec::new(), Vec::new(), Some(predecessor))?;
         running.parts.readiness.set_ready();
         tracing::info!("takes over from version {}", predecessor.version());
         predecessor.say_serving().map_err(lost)?;
@@ -177,6 +179,7 @@ impl Appliance {
     fn built(
         config: Config,
         passed: Vec<PassedSocket>,
+        kept: Vec<KeptSocket>,
         mut predecessor: Option<&mut Predecessor>,
     ) -> Result<Running, ApplianceError> {
         let system = |what| move |source| ApplianceError::System { what, source };
@@ -197,7 +200,7 @@ impl Appliance {
                 predecessor.listen(&parts).map_err(lost)?;
                 predecessor.take_sockets()
             }
-            None => Vec::new(),
+            None => kept.into_iter().map(Handed::from).collect(),
         };
         let tls = tls(parts.live.certificates.clone())?;
         figures::register(&parts);

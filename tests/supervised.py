@@ -73,9 +73,16 @@ def told(notify, held):
     lines = words.decode().split("\n")
     names = [line.removeprefix("FDNAME=") for line in lines if line.startswith("FDNAME=")]
     if "FDSTORE=1" in lines:
-        held.extend((names[0] if names else "stored", descriptor) for descriptor in descriptors)
+        # Each once, as systemd keeps them.
+        for descriptor in descriptors:
+            if os.fstat(descriptor).st_ino in [os.fstat(kept).st_ino for _, kept in held]:
+                os.close(descriptor)
+            else:
+                held.append((names[0] if names else "stored", descriptor))
     if "FDSTOREREMOVE=1" in lines:
-        held[:] = [one for one in held if one[0] not in names]
+        for one in [one for one in held if one[0] in names]:
+            os.close(one[1])
+            held.remove(one)
     print("\n".join(lines), flush=True)
 
 

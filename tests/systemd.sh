@@ -15,6 +15,7 @@ main() {
     check "io_uring is allowed by name" grep -q '^SystemCallFilter=.*io_uring_setup io_uring_enter io_uring_register' \
         systemd/tidegate.service
     check "stopping takes longer than draining" stop_outlasts_drain
+    check "listening sockets are kept while it restarts" grep -qx 'FileDescriptorStoreMax=[1-9][0-9]*' systemd/tidegate.service
     if [ -n "$binary" ]; then
         start_origin
         passed_socket

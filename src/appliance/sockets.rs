@@ -1,13 +1,15 @@
-//! Every listening socket, before anyone accepts from it: bound, passed by the service manager, or
-//! handed over by the process before this one.
+//! Every listening socket, before anyone accepts from it: bound, passed by the service manager,
+//! handed over by the process before this one, or kept by the service manager for this one.
 //!
 //! A kind of listener that was passed is not bound as well: the service manager holds its address.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::PoisonError;
 
-use super::ApplianceError;
+use super::{ApplianceError, Running};
 use crate::config::{Config, Listener, ListenerKind};
+use crate::server::kept::{self, KeptSocket};
 use crate::server::{self, ListenerName, PassedSocket, ReusePort};
 
 /// Every listening socket, by who accepts from it.
@@ -46,6 +48,59 @@ pub(super) enum Owner {
     Own(SocketAddr),
 }
 
+impl From<KeptSocket> for Handed {
+    fn from(KeptSocket { name, bound_for, address, listener }: KeptSocket) -> Handed {
+        Handed { kind: kind_of(name), owner: Owner::Own(bound_for), address, listener }
+    }
+}
+
+fn kind_of(name: ListenerName) -> ListenerKind {
+    match name {
+        ListenerName::Http => ListenerKind::Http,
+        ListenerName::Https => ListenerKind::Https,
+        ListenerName::Admin => ListenerKind::Admin,
+    }
+}
+
+fn name_of(kind: ListenerKind) -> ListenerName {
+    match kind {
+        ListenerKind::Http => ListenerName::Http,
+        ListenerKind::Https => ListenerName::Https,
+        ListenerKind::Admin => ListenerName::Admin,
+    }
+}
+
+impl Running {
+    /// Has the service manager keep the sockets that are bound here for the process that it starts
+    /// next: who comes meanwhile waits.
+    ///
+    /// # Errors
+    /// It cannot be told.
+    pub fn keep_sockets(&self) -> io::Result<()> {
+        self.each_own(kept::keep)
+    }
+
+    /// Has it keep none any more: another process has them, and says itself which it still has when
+    /// it ends.
+    ///
+    /// # Errors
+    /// It cannot be told.
+    pub fn keep_sockets_no_longer(&self) -> io::Result<()> {
+        self.each_own(|name, bound_for, _| kept::keep_no_longer(name, bound_for))
+    }
+
+    fn each_own(
+        &self,
+        tell: impl Fn(ListenerName, SocketAddr, &TcpListener) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let all = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().try_for_each(|Handed { kind, owner, listener, .. }| match owner {
+            Owner::Own(bound_for) => tell(name_of(*kind), *bound_for, listener),
+            Owner::Manager => Ok(()),
+        })
+    }
+}
+
 impl Sockets {
     pub(super) fn open(
         config: &Config,
@@ -54,12 +109,7 @@ impl Sockets {
     ) -> Result<Sockets, ApplianceError> {
         let mut sockets = Sockets::default();
         for PassedSocket { name, address, listener } in passed {
-            let kind = match name {
-                ListenerName::Http => ListenerKind::Http,
-                ListenerName::Https => ListenerKind::Https,
-                ListenerName::Admin => ListenerKind::Admin,
-            };
-            sockets.take_passed(kind, address, listener)?;
+            sockets.take_passed(kind_of(name), address, listener)?;
         }
         for one in handed.extract_if(.., |one| one.owner == Owner::Manager) {
             sockets.take_passed(one.kind, one.address, one.listener)?;

@@ -4,13 +4,13 @@
 //! service manager; SIGTERM and SIGINT drain within the limit set and exit 0, SIGHUP reopens the
 //! access log and reads the configuration again, SIGUSR2 has the binary of now take over.
 
+mod manager;
 mod signals;
 
 use std::env;
 use std::ffi::OsStr;
 use std::io::{self, IsTerminal};
 use std::mem::take;
-use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -26,16 +26,16 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
+use self::manager::{notify, tell};
 use self::signals::{Ends, Signals, pass_on_hangup};
 use super::{Failure, USUAL_CONFIG};
 use crate::appliance::{
     Appliance, ApplianceError, HandOver, Predecessor, ReloadError, Reloads, Running, Successor,
     TakeoverError,
 };
-use crate::config::{self, Change, Config, Counts, LogLevel};
+use crate::config::{self, Change, Counts, LogLevel};
 use crate::control::reload::{Asked, Order};
 use crate::limits::LOG_LINES_WAITING_MAX;
-use crate::server::{PassedSocket, take_passed_sockets};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -67,11 +67,16 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         predecessor.say_failed(&failure.to_string());
     }
     let (mut running, told) = ended?;
+    // Who follows is heard by the service manager only when it is known to be the main process.
+    if predecessor.is_none() {
+        tell(running.keep_sockets());
+    }
     let hand_over = running.hand_over();
     match wait_for_stop(&mut running, &told, &hand_over, &mut signals)? {
         Stop::Wanted => {
             hand_over.end();
             signals.runtime.shutdown_background();
+            tell(running.keep_sockets());
             notify(&[NotifyState::Stopping]);
             tracing::info!("draining");
             running.drain();
@@ -80,6 +85,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         }
         Stop::Followed { successor: Successor { pid, version }, ends } => {
             tracing::info!("process {pid} serves, version {version}: what has begun is finished");
+            tell(running.keep_sockets_no_longer());
             notify(&[NotifyState::MainPid(pid)]);
             signals.leave(ends, running.leaving(), pid).map_err(no_signals)?;
             running.leave();
@@ -95,32 +101,25 @@ fn no_signals(error: io::Error) -> Failure {
 
 fn started(args: &Args, predecessor: Option<&mut Predecessor>) -> Result<(Running, Told), Failure> {
     let config = config::load(&args.config).map_err(|e| Failure::Misused(e.to_string()))?;
-    let passed = take_passed_sockets().map_err(|e| Failure::Misused(e.to_string()))?;
-    let mut inherited: Vec<SocketAddr> = inherited(&config, &passed);
+    let passed = manager::passed(&config).map_err(|e| Failure::Misused(e.to_string()))?;
+    let mut inherited = manager::inherited(&config, &passed);
     inherited.extend(predecessor.iter().flat_map(|one| one.addresses()));
     config.try_ports(&inherited).map_err(|e| Failure::Misused(e.to_string()))?;
     let told = log_to_stderr(config.log.level);
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
+    manager::forget(passed.stale);
     raise_descriptor_limit();
     let running = match predecessor {
         Some(predecessor) => Appliance::start_after(config, predecessor),
-        None => Appliance::start_with(config, passed),
+        None => Appliance::start_with(config, passed.sockets, passed.kept),
     };
     let running = running.map_err(|error| match error {
         ApplianceError::Settings(fault) => Failure::Misused(fault.to_string()),
         error => Failure::Failed(format!("tidegate: {error}")),
     })?;
     Ok((running, told))
-}
-
-/// The configured addresses of a kind that the service manager passes sockets of are not ours to
-/// bind.
-fn inherited(config: &Config, passed: &[PassedSocket]) -> Vec<SocketAddr> {
-    let kinds: Vec<&str> = passed.iter().map(|socket| socket.name.as_str()).collect();
-    let of_kind = config.listeners.iter().filter(|l| kinds.contains(&l.kind.name()));
-    of_kind.map(|listener| listener.address).chain(passed.iter().map(|s| s.address)).collect()
 }
 
 /// Diagnostics go to standard error, where the service manager takes them, through a thread of
@@ -182,13 +181,6 @@ fn announce(running: &Running) {
         for address in addresses {
             tracing::info!("{kind} at {address}");
         }
-    }
-}
-
-/// Tells the service manager; without one there is nobody to tell.
-fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!("the service manager cannot be told: {error}");
     }
 }
 

@@ -8,6 +8,7 @@
 mod activity;
 mod connection;
 mod guard;
+pub mod kept;
 mod listener;
 mod outgoing;
 mod phase;
@@ -46,7 +47,7 @@ pub use connection::leave;
 pub use listener::{HandedOver, Inbox, ReusePort, Source, bind, bind_group, hand_over, inbox};
 pub use phase::{Phase, Phases, Stop};
 pub use proxy::ProxyHeader;
-pub use systemd::{ListenerName, PassedSocket, PassedSocketError, take_passed_sockets};
+pub use systemd::{ListenerName, Passed, PassedSocket, PassedSocketError, take_passed_sockets};
 pub use tls::{Choose, Tls};
 
 /// What answers requests. One for each worker; nothing here leaves the worker's thread.

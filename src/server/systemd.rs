@@ -2,7 +2,7 @@
 //!
 //! They belong to another user, so that we cannot add listeners of our own to their port: what
 //! they accept is handed to the workers by [`super::hand_over`]. Each descriptor is checked to be
-//! a listening TCP socket before it is used.
+//! a listening TCP socket before it is used. Among them are those that it kept for us ([`kept`]).
 
 use std::error::Error;
 use std::fmt;
@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use socket2::{SockRef, Socket, Type};
 
+use super::kept::{self, KeptSocket, Stale};
 use super::transport;
 
 /// What a passed socket is for: the `FileDescriptorName=` of its socket unit.
@@ -27,6 +28,12 @@ pub enum ListenerName {
 }
 
 impl ListenerName {
+    /// The one that is written so.
+    pub(super) fn named(name: &str) -> Option<ListenerName> {
+        let all = [ListenerName::Http, ListenerName::Https, ListenerName::Admin];
+        all.into_iter().find(|one| one.as_str() == name)
+    }
+
     /// As the socket unit writes it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -48,35 +55,63 @@ pub struct PassedSocket {
     pub listener: TcpListener,
 }
 
-/// Takes the sockets passed to this process; empty without socket activation, and the second time.
+/// What was passed to this process.
+#[derive(Debug, Default)]
+pub struct Passed {
+    /// Sockets of socket units.
+    pub sockets: Vec<PassedSocket>,
+    /// Sockets that we bound before, and the service manager kept.
+    pub kept: Vec<KeptSocket>,
+    /// What it kept besides.
+    pub stale: Vec<Stale>,
+}
+
+/// Takes the sockets passed to this process; none without a service manager that passes any, and
+/// the second time.
 ///
 /// # Errors
-/// The first socket that cannot be used; the others are closed.
+/// The first socket of a socket unit that cannot be used; the others are closed.
 #[allow(unsafe_code, reason = "descriptors come in as numbers, and the number is all there is")]
-pub fn take_passed_sockets() -> Result<Vec<PassedSocket>, PassedSocketError> {
+pub fn take_passed_sockets() -> Result<Passed, PassedSocketError> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
     if TAKEN.swap(true, Ordering::Relaxed) {
-        return Ok(Vec::new());
+        return Ok(Passed::default());
     }
-    let passed = sd_notify::listen_fds_with_names().map_err(PassedSocketError::Environment)?;
-    let owned: Vec<(OwnedFd, String)> = passed
+    let numbers = sd_notify::listen_fds_with_names().map_err(PassedSocketError::Environment)?;
+    let owned: Vec<(OwnedFd, String)> = numbers
         .map(|(number, name)| {
             // SAFETY: LISTEN_PID names this process, so these numbers were opened for it and
             // nothing else owns them; TAKEN sees to it that we own them once.
             (unsafe { OwnedFd::from_raw_fd(number) }, name)
         })
         .collect();
-    owned.into_iter().map(|(fd, name)| adopt(fd, &name)).collect()
+    let mut passed = Passed::default();
+    for (fd, name) in owned {
+        if !kept::is_kept(&name) {
+            passed.sockets.push(adopt(fd, &name)?);
+            continue;
+        }
+        match kept::adopt(fd, &name) {
+            Ok(kept) => passed.kept.push(kept),
+            Err(stale) => passed.stale.push(stale),
+        }
+    }
+    Ok(passed)
 }
 
 fn adopt(fd: OwnedFd, name: &str) -> Result<PassedSocket, PassedSocketError> {
+    let unknown = || PassedSocketError::Name { name: name.to_string() };
+    let kind = ListenerName::named(name).ok_or_else(unknown)?;
+    let (listener, address) = listening(fd, name)?;
+    Ok(PassedSocket { name: kind, address, listener })
+}
+
+/// A socket that listens for TCP, and where.
+pub(super) fn listening(
+    fd: OwnedFd,
+    name: &str,
+) -> Result<(TcpListener, SocketAddr), PassedSocketError> {
     let refused = |source| PassedSocketError::Socket { name: name.to_string(), source };
-    let kind = match name {
-        "http" => ListenerName::Http,
-        "https" => ListenerName::Https,
-        "admin" => ListenerName::Admin,
-        _ => return Err(PassedSocketError::Name { name: name.to_string() }),
-    };
     let socket = Socket::from(fd);
     let listens = socket.r#type().map_err(refused)? == Type::STREAM
         && socket.is_listener().map_err(refused)?;
@@ -86,7 +121,7 @@ fn adopt(fd: OwnedFd, name: &str) -> Result<PassedSocket, PassedSocketError> {
     };
     socket.set_nonblocking(true).map_err(refused)?;
     transport::prepare(SockRef::from(&socket)).map_err(refused)?;
-    Ok(PassedSocket { name: kind, address, listener: socket.into() })
+    Ok((socket.into(), address))
 }
 
 /// Why passed sockets cannot be used.

@@ -14,6 +14,7 @@ mod digest;
 mod doctor;
 mod drain;
 mod freshness;
+mod kept;
 mod killed;
 mod larger_than_cache;
 mod left_out;

@@ -82,13 +82,14 @@ impl Process {
 
     /// The same, from a binary that is a copy of ours.
     pub(crate) fn start_from(binary: &Path, config: &Path) -> Process {
-        let mut child = Command::new(binary)
-            .args(["serve", "--config"])
-            .arg(config)
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = Command::new(binary);
+        command.args(["serve", "--config"]).arg(config);
+        Process::start_by(command)
+    }
+
+    /// The same, by a command that becomes it.
+    pub(crate) fn start_by(mut command: Command) -> Process {
+        let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let (mut http, mut https, mut admin, mut said) = (None, None, None, Vec::new());
         while http.is_none() || admin.is_none() {

@@ -1,0 +1,254 @@
+//! A restart by a service manager that keeps listening sockets refuses nobody: who connects while
+//! no process is there is answered by the next one, however many workers that has.
+
+use std::fs;
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Instant;
+
+use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use tempfile::TempDir;
+use tokio::task::{JoinSet, block_in_place};
+
+use crate::support::{
+    BLOCK, Client, HOST, Origin, PATIENCE, Process, Script, Verdict, configured, judge,
+};
+
+const WHOLE: Verdict = Verdict::Whole { version: 1 };
+
+/// What it keeps, by its names.
+type Held = Arc<Mutex<Vec<(String, OwnedFd)>>>;
+
+/// A service manager: keeps what it is given (`FDSTORE=1`), and passes it on (`LISTEN_FDS`).
+struct Manager {
+    notify: PathBuf,
+    held: Held,
+    heard: Arc<Mutex<Vec<String>>>,
+}
+
+impl Manager {
+    fn start(folder: &Path) -> Manager {
+        let notify = folder.join("notify");
+        let (socket, held) = (UnixDatagram::bind(&notify).unwrap(), Held::default());
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let (keeps, hears) = (held.clone(), heard.clone());
+        thread::spawn(move || hear(&socket, &keeps, &hears));
+        Manager { notify, held, heard }
+    }
+
+    /// Starts a process with all that is kept.
+    fn serve(&self, config: &Path) -> Process {
+        let held = self.held.lock().unwrap();
+        let inherited = held.iter().map(|(_, fd)| {
+            let fd = fcntl_dupfd_cloexec(fd, 100).unwrap();
+            fcntl_setfd(&fd, FdFlags::empty()).unwrap();
+            fd
+        });
+        let inherited: Vec<OwnedFd> = inherited.collect();
+        let moves = inherited.iter().enumerate().map(|(place, fd)| {
+            let from = fd.as_raw_fd();
+            format!("exec {}<&{from} {from}<&-\n", place + 3)
+        });
+        let script = moves.collect::<String>() + "export LISTEN_PID=$$\nexec \"$@\"";
+        let names: Vec<&str> = held.iter().map(|(name, _)| name.as_str()).collect();
+        let mut command = Command::new("bash");
+        command
+            .args(["-c", &script, "bash", env!("CARGO_BIN_EXE_tidegate"), "serve", "--config"])
+            .arg(config)
+            .env("NOTIFY_SOCKET", &self.notify);
+        if !names.is_empty() {
+            let count = names.len().to_string();
+            command.env("LISTEN_FDS", count).env("LISTEN_FDNAMES", names.join(":"));
+        }
+        Process::start_by(command)
+    }
+
+    /// Ends the process in order, and waits until all that it said was heard.
+    fn stop(&self, process: Process) -> Vec<String> {
+        let logged = process.stop();
+        self.hear_out();
+        logged
+    }
+
+    /// Waits until all is heard that was said before.
+    fn hear_out(&self) {
+        let words = format!("MARK={:?}", Instant::now());
+        UnixDatagram::unbound().unwrap().send_to(words.as_bytes(), &self.notify).unwrap();
+        let asked = Instant::now();
+        while !self.heard.lock().unwrap().contains(&words) {
+            assert!(asked.elapsed() < PATIENCE, "it hears nothing");
+            thread::yield_now();
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.held.lock().unwrap().iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    fn keep(&self, name: &str, fd: impl Into<OwnedFd>) {
+        self.held.lock().unwrap().push((name.to_owned(), fd.into()));
+    }
+}
+
+fn hear(socket: &UnixDatagram, held: &Held, heard: &Mutex<Vec<String>>) {
+    loop {
+        let mut bytes = [0; 4096];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(64))];
+        let mut beside = RecvAncillaryBuffer::new(&mut space);
+        let into = &mut [IoSliceMut::new(&mut bytes)];
+        let received = recvmsg(socket, into, &mut beside, RecvFlags::CMSG_CLOEXEC).unwrap();
+        let words = String::from_utf8(bytes[..received.bytes].to_vec()).unwrap();
+        let has = |line: &str| words.lines().any(|one| one == line);
+        let name = words.lines().find_map(|line| line.strip_prefix("FDNAME=")).unwrap_or("stored");
+        let mut held = held.lock().unwrap();
+        if has("FDSTOREREMOVE=1") {
+            held.retain(|(kept, _)| kept != name);
+        }
+        let inode = |fd: &OwnedFd| rustix::fs::fstat(fd.as_fd()).unwrap().st_ino;
+        for message in beside.drain() {
+            let RecvAncillaryMessage::ScmRights(fds) = message else { continue };
+            assert!(has("FDSTORE=1"), "{words}");
+            for fd in fds {
+                // As systemd does: each of them once.
+                if held.iter().all(|(_, kept)| inode(kept) != inode(&fd)) {
+                    held.push((name.to_owned(), fd));
+                }
+            }
+        }
+        drop(held);
+        heard.lock().unwrap().push(words.trim_end().to_owned());
+    }
+}
+
+fn configuration(folder: &Path, origin: &Origin) -> PathBuf {
+    let origin = origin.address();
+    let site = format!(
+        "[[sites]]\nname = \"media\"\nhosts = [{HOST:?}]\norigins = [\"http://{origin}\"]\n"
+    );
+    configured(folder, &site)
+}
+
+fn with_workers(config: &Path, workers: usize) {
+    let text = fs::read_to_string(config).unwrap();
+    let from = text.lines().find(|line| line.starts_with("threads.workers")).unwrap().to_owned();
+    fs::write(config, text.replace(&from, &format!("threads.workers = {workers}"))).unwrap();
+}
+
+/// Asks on a new connection each time, until it is told to stop: how many answers there were.
+async fn view(origin: Arc<Origin>, viewer: Client, stop: Arc<AtomicBool>) -> usize {
+    let mut answers = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let connection = viewer.connect().await.expect("nobody is refused");
+        // One that was accepted and had not asked yet when the process was told to end may be
+        // closed: he asks again.
+        let Ok(streaming) = viewer.get("/a").on(connection).await else { continue };
+        let response = streaming.finish().await.unwrap();
+        assert_eq!(judge(&origin, "/a", &response), WHOLE);
+        answers += 1;
+    }
+    answers
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_under_load_refuses_nobody_however_many_workers_there_are() {
+    let folder = TempDir::new().unwrap();
+    let origin = Arc::new(Origin::serving("/a", Script::of(BLOCK)));
+    let (manager, config) = (Manager::start(folder.path()), configuration(folder.path(), &origin));
+    let mut process = manager.serve(&config);
+    let (http, admin) = (process.http, process.admin);
+    let viewer = Client::plain(http, HOST);
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut viewers = JoinSet::new();
+    for _ in 0..8 {
+        viewers.spawn(view(origin.clone(), viewer.clone(), stop.clone()));
+    }
+    for workers in [4, 1, 2] {
+        with_workers(&config, workers);
+        block_in_place(|| manager.stop(process));
+        // No process is there; each of the sockets has some of them.
+        let mut waiting = JoinSet::new();
+        for _ in 0..32 {
+            let connection = viewer.connect().await.expect("nobody is refused");
+            let asked = viewer.get("/a");
+            waiting
+                .spawn(async move { asked.on(connection).await.unwrap().finish().await.unwrap() });
+        }
+        process = block_in_place(|| manager.serve(&config));
+        assert_eq!((process.http, process.admin), (http, admin));
+        for response in waiting.join_all().await {
+            assert_eq!(judge(&origin, "/a", &response), WHOLE, "{workers} workers");
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    assert!(viewers.join_all().await.into_iter().sum::<usize>() > 0);
+    let logged = block_in_place(|| manager.stop(process));
+    let bad = logged.iter().filter(|line| line.contains("WARN") || line.contains("ERROR"));
+    assert_eq!(bad.count(), 0, "{logged:#?}");
+    // Four of the time when there were four workers, each of which somebody accepted from.
+    let names = ["bound-admin-127.0.0.1_0", "bound-http-127.0.0.1_0"];
+    let count = |name| manager.names().iter().filter(|one| *one == name).count();
+    assert_eq!(names.map(count), [1, 4], "{:?}", manager.names());
+}
+
+#[tokio::test]
+async fn what_is_no_longer_listened_at_is_closed_and_forgotten() {
+    let folder = TempDir::new().unwrap();
+    let origin = Origin::serving("/a", Script::of(10));
+    let (manager, config) = (Manager::start(folder.path()), configuration(folder.path(), &origin));
+    let one = fs::read_to_string(&config).unwrap();
+    let two = one.replace("http = [", "http = [\"127.0.0.2:0\", ");
+    fs::write(&config, two).unwrap();
+    let process = manager.serve(&config);
+    let gone = process.http;
+    assert_eq!(gone.ip().to_string(), "127.0.0.2");
+    manager.stop(process);
+    assert!(manager.names().contains(&"bound-http-127.0.0.2_0".to_owned()));
+    drop(TcpStream::connect(gone).expect("it is kept"));
+    // Of who stored something else, or of another version.
+    manager.keep("stored", fs::File::open("/dev/null").unwrap());
+    manager.keep("bound-quic-127.0.0.1_443", TcpListener::bind("127.0.0.1:0").unwrap());
+    let elsewhere = TcpListener::bind("127.0.0.3:0").unwrap();
+    let elsewhere_address: SocketAddr = elsewhere.local_addr().unwrap();
+    manager.keep("bound-http-127.0.0.1_0", elsewhere);
+    let connected = TcpStream::connect(manager_address(&manager)).unwrap();
+    manager.keep("bound-admin-127.0.0.1_0", connected);
+
+    fs::write(&config, &one).unwrap();
+    let process = manager.serve(&config);
+    let response = Client::plain(process.http, HOST).get("/a").send().await;
+    assert_eq!(judge(&origin, "/a", &response), WHOLE);
+    let logged = process.logged_until("is not a listening TCP socket").await;
+    for told in [
+        format!("is closed: nothing is to listen at {gone} for http"),
+        "stored, which the service manager kept, is closed: its name is none of ours".to_owned(),
+        "bound-quic-127.0.0.1_443, which".to_owned(),
+        format!("is closed: it listens at {elsewhere_address}"),
+    ] {
+        assert!(logged.iter().any(|line| line.contains(&told)), "{told}: {logged:#?}");
+    }
+    manager.hear_out();
+    for closed in [gone, elsewhere_address] {
+        assert!(TcpStream::connect(closed).is_err(), "{closed}");
+    }
+    manager.stop(process);
+    let mut names = manager.names();
+    names.sort();
+    names.dedup();
+    assert_eq!(names, ["bound-admin-127.0.0.1_0", "bound-http-127.0.0.1_0"]);
+}
+
+/// Where one of the sockets that are kept listens.
+fn manager_address(manager: &Manager) -> SocketAddr {
+    let held = manager.held.lock().unwrap();
+    let (_, fd) = held.iter().find(|(name, _)| name == "bound-http-127.0.0.1_0").unwrap();
+    TcpListener::from(fd.try_clone().unwrap()).local_addr().unwrap()
+}

@@ -31,7 +31,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
 pub use self::parts::connections_affordable;
-use self::parts::{Parts, log_settings, tls};
+use self::parts::{Parts, log_settings};
 use self::reload::Bound;
 pub use self::reload::{ReloadError, Reloads};
 use self::sockets::{Handed, Sockets};
@@ -202,7 +202,7 @@ impl Appliance {
             }
             None => kept.into_iter().map(Handed::from).collect(),
         };
-        let tls = tls(parts.live.certificates.clone())?;
+        let tls = renewal::tls(&parts.live)?;
         figures::register(&parts);
         let Sockets { own, passed, admin, addresses, passed_kinds, all } =
             Sockets::open(&parts.config, passed, handed)?;
@@ -217,7 +217,7 @@ impl Appliance {
         for guard in guards {
             guard.disarm();
         }
-        renewal::start(&parts);
+        renewal::start(&parts, &stop, predecessor.is_some());
         drain::start(&parts);
         load::start(&parts);
         shipping::start(&parts).map_err(ApplianceError::Tls)?;

@@ -5,6 +5,7 @@
 //! what is missing.
 
 pub mod access_log;
+pub mod acme;
 pub mod appliance;
 pub mod cache;
 pub mod cli;

@@ -136,6 +136,17 @@ pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 pub const LISTENERS_MAX: usize = 64;
 /// Certificates of one appliance.
 pub const CERTIFICATES_MAX: usize = 4_096;
+/// Names of one certificate that an authority is asked for; few take more.
+pub const ACME_NAMES_MAX: usize = 100;
+/// Whom an authority may write to.
+pub const ACME_CONTACTS_MAX: usize = 8;
+/// Orders for one certificate in an hour, whatever happens and however often we start: authorities
+/// count failures too, and shut out for longer.
+pub const ACME_ORDERS_PER_HOUR_MAX: usize = 5;
+/// An answer of an authority: a chain of certificates is the longest.
+pub const ACME_ANSWER_BYTES_MAX: usize = 1 << 20;
+/// What is kept of the words of a hook that failed.
+pub const ACME_HOOK_WORDS_BYTES_MAX: usize = 4 << 10;
 /// Sites in one configuration.
 pub const SITES_MAX: usize = 4_096;
 /// Host names of one site.

@@ -31,6 +31,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // How large a volume is, and whether there was one, only the store can tell; how lines can be
     // written, only the log.
     ("config", &["access_log", "limits", "network", "object", "purge", "site", "store"]),
+    // Where certificates are from and where they lie is said there.
+    ("acme", &["config", "limits"]),
     ("access_log", &["limits", "memory", "metrics", "object"]),
     // Which load balancers are believed is told by their networks.
     ("server", &["limits", "message", "network", "overload"]),
@@ -60,8 +62,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("lib", &[]),
     ("main", &["cli"]),
 ];
-/// Beside the layers below it: delivery implements the server's handler and writes the log.
-const DELIVERY_ALSO: &[&str] = &["server", "access_log", "snapshot"];
+/// Beside the layers below it: delivery implements the server's handler, writes the log, and
+/// answers authorities that ask whether a name is ours.
+const DELIVERY_ALSO: &[&str] = &["server", "access_log", "acme", "snapshot"];
 /// Where `unsafe` may stand, each use with its reason.
 const UNSAFE_IN: &[&str] = &[
     "src/cache/slots.rs",

@@ -8,6 +8,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use super::parts::{Live, Parts};
 use super::{load, ssd};
 use crate::access_log::{Lost, Spool, Target};
+use crate::acme::Orders;
 use crate::cache::shadow::{Point, Tier};
 use crate::config::{Certificate, Certificates};
 use crate::control::Phase;
@@ -115,6 +116,15 @@ fn register_what_reloads(parts: &Arc<Parts>) {
         let parts = Arc::downgrade(parts);
         metrics.read_at_scrape(series, move || parts.upgrade().map_or(0, |it| read(&it.live)));
     };
+    let orders = Arc::downgrade(parts);
+    metrics.read_each_at_scrape(series::CERTIFICATE_ORDERS, move || {
+        let parts = orders.upgrade();
+        let orders = parts.as_ref().map(|parts| &parts.live.orders);
+        let told = |count: fn(&Orders) -> &AtomicU64| {
+            orders.map_or(0, |orders| count(orders).load(Ordering::Relaxed))
+        };
+        vec![("ok", told(|it| &it.obtained)), ("failed", told(|it| &it.failed))]
+    });
     live(series::CONFIG_IS_GOOD, |live| u64::from(!live.is_refused.load(Ordering::Relaxed)));
     live(series::CONFIG_READ, |live| live.read_at.load(Ordering::Relaxed));
     live(series::CONNECTIONS_MAX, |live| live.connections_max.load(Ordering::Relaxed) as u64);

@@ -17,6 +17,7 @@ use super::drain::Drains;
 use super::reload::Current;
 use super::{ApplianceError, ssd, usage};
 use crate::access_log::{self, AccessLog};
+use crate::acme::{Challenges, Orders};
 use crate::cache::heads::Heads;
 use crate::cache::ram::{Ram, RamSettings};
 use crate::cache::ssd::{Ssd, SsdParts};
@@ -36,7 +37,7 @@ use crate::metrics::Metrics;
 use crate::object::VersionNumbers;
 use crate::overload::{self, ClientLimits, Gate, Overload};
 use crate::purge::{Keeper, Purges, Tokens};
-use crate::server::{ConnectionCounts, Phases, ServerContext, ServerSettings, Tls};
+use crate::server::{ConnectionCounts, Phases, ServerContext, ServerSettings};
 use crate::site::CurrentSites;
 use crate::usage::keeper::Usage;
 
@@ -83,6 +84,8 @@ pub(super) struct Live {
     pub(super) is_refused: AtomicBool,
     pub(super) sites: Arc<CurrentSites>,
     pub(super) certificates: Arc<ArcSwap<Certificates>>,
+    pub(super) challenges: Arc<Challenges>,
+    pub(super) orders: Orders,
     pub(super) server: Arc<ArcSwap<ServerSettings>>,
     pub(super) token: Arc<ArcSwapOption<Tokens>>,
     pub(super) forwarders: Arc<ArcSwap<Forwarders>>,
@@ -100,6 +103,8 @@ impl Live {
             is_refused: AtomicBool::new(false),
             sites: Arc::new(CurrentSites::from_pointee(config.sites.clone())),
             certificates: Arc::new(ArcSwap::from_pointee(config.certificates.clone())),
+            challenges: Arc::default(),
+            orders: Orders::default(),
             server: Arc::new(ArcSwap::from_pointee(server)),
             token: Arc::new(ArcSwapOption::from_pointee(config.admin.token.clone())),
             forwarders: Arc::new(ArcSwap::from_pointee(forwarders(config))),
@@ -200,6 +205,7 @@ impl Parts {
             filler: self.filler.clone(),
             token: self.live.token.clone(),
             forwarders: self.live.forwarders.clone(),
+            challenges: self.live.challenges.clone(),
             gate: self.gates[worker].clone(),
             governor: self.governor.clone(),
             block_size: self.config.block_size,
@@ -386,16 +392,6 @@ pub(super) fn log_settings(config: &Config) -> access_log::Settings {
             bytes => access_log::Recent::Kept { bytes },
         },
     }
-}
-
-/// TLS with the certificates of now.
-pub(super) fn tls(certificates: Arc<ArcSwap<Certificates>>) -> Result<Option<Tls>, ApplianceError> {
-    if certificates.load().is_empty() {
-        return Ok(None);
-    }
-    let choose =
-        move |name: Option<&str>| certificates.load().find(name).map(|one| one.key.clone());
-    Tls::new(choose).map(Some).map_err(|error| ApplianceError::Tls(error.to_string()))
 }
 
 #[cfg(test)]

@@ -18,8 +18,8 @@ use super::parts::{
 use super::ssd::{Added, Tier};
 use crate::access_log::{AccessLog, NextOutput};
 use crate::config::{
-    self, Certificate, Certificates, Change, Config, ConfigErrors, Counts, Listener, ListenerKind,
-    LogLevel, is_of_volumes,
+    self, Certificate, Change, Config, ConfigErrors, Counts, Listener, ListenerKind, LogLevel,
+    is_of_volumes,
 };
 use crate::fill::client::Upstreams;
 use crate::limits::SITES_MAX;
@@ -208,12 +208,24 @@ impl Parts {
             }
         };
         let all = self.live.certificates.load().iter().map(&mut renewed).collect();
-        let all = Certificates::new(all);
+        let all = self.live.certificates.load().replaced(all);
         if !current.config.certificates.is_empty() {
             current.config.certificates = all.clone();
         }
         self.live.certificates.store(Arc::new(all));
         refused
+    }
+
+    /// Shows a certificate that an authority issued, unless nobody wants it any more. Blocks.
+    #[cfg(feature = "acme")]
+    pub(super) fn show_certificate(&self, one: Certificate) {
+        let mut current = self.current();
+        let before = self.live.certificates.load();
+        if before.managed().iter().any(|managed| managed.path == one.path) {
+            let all = before.with(one);
+            current.config.certificates = all.clone();
+            self.live.certificates.store(Arc::new(all));
+        }
     }
 
     fn log_level(&self) -> LogLevel {

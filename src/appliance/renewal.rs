@@ -13,7 +13,12 @@ use std::time::Duration;
 use tokio::task::JoinError;
 use tokio::time::sleep;
 
-use super::parts::Parts;
+use super::ApplianceError;
+use super::parts::{Live, Parts};
+use crate::server::{Stop, Tls};
+
+#[cfg(feature = "acme")]
+mod ordered;
 
 /// What tells that a file is another one.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -67,8 +72,25 @@ fn looked(parts: &Parts, before: Watched) -> Watched {
     Watched { seen, told: refused }
 }
 
-/// Renews certificates until the appliance stops.
-pub(super) fn start(parts: &Arc<Parts>) {
+/// TLS with the certificates of now.
+pub(super) fn tls(live: &Live) -> Result<Option<Tls>, ApplianceError> {
+    let (certificates, challenges) = (live.certificates.clone(), live.challenges.clone());
+    if certificates.load().is_empty() {
+        return Ok(None);
+    }
+    let choose =
+        move |name: Option<&str>| certificates.load().find(name).map(|one| one.key.clone());
+    let prove = move |name: Option<&str>| challenges.certificate(name);
+    Tls::new(choose, prove).map(Some).map_err(|error| ApplianceError::Tls(error.to_string()))
+}
+
+/// Renews certificates until the appliance stops. Who follows another process has none ordered of
+/// an authority as long as that one might be asked for it.
+pub(super) fn start(parts: &Arc<Parts>, stop: &Stop, follows: bool) {
+    #[cfg(feature = "acme")]
+    ordered::start(parts, stop, follows);
+    #[cfg(not(feature = "acme"))]
+    let _ = (stop, follows);
     let (weak, stop) = (Arc::downgrade(parts), parts.filler.stop.clone());
     // At first all are looked into: a file may have changed since it was read, and one that has
     // expired is told of.

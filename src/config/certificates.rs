@@ -19,6 +19,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use crate::limits::CERTIFICATES_MAX;
 use crate::site::Sites;
 
+use super::acme::{self, Acme, Managed};
 use super::error::cause;
 use super::listeners::{Listener, ListenerKind};
 use super::names::names_of;
@@ -51,6 +52,8 @@ impl fmt::Debug for Certificate {
 pub struct Certificates {
     all: Vec<Certificate>,
     by_name: HashMap<String, usize>,
+    managed: Vec<Managed>,
+    acme: Option<Arc<Acme>>,
 }
 
 impl Certificates {
@@ -62,7 +65,23 @@ impl Certificates {
                 by_name.entry(name.clone()).or_insert(index);
             }
         }
-        Certificates { all, by_name }
+        Certificates { all, by_name, ..Certificates::default() }
+    }
+
+    /// The same certificates wanted of an authority, and these in the place of those there are.
+    pub fn replaced(&self, all: Vec<Certificate>) -> Certificates {
+        let (managed, acme) = (self.managed.clone(), self.acme.clone());
+        Certificates { managed, acme, ..Certificates::new(all) }
+    }
+
+    /// With `one` in the place of the one of the same file, or behind all others.
+    pub fn with(&self, one: Certificate) -> Certificates {
+        let mut all = self.all.clone();
+        match all.iter_mut().find(|known| known.path == one.path) {
+            Some(known) => *known = one,
+            None => all.push(one),
+        }
+        self.replaced(all)
     }
 
     /// The certificate for `server_name` (lower case), else the first; `None` if there are none.
@@ -83,7 +102,21 @@ impl Certificates {
     /// Whether some certificate is for a site's host; `*` is for nobody to tell.
     pub(super) fn cover(&self, host: &str) -> bool {
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        host == "*" || self.for_name(host).is_some()
+        let wildcard = host.split_once('.').map(|(_, parent)| format!("*.{parent}"));
+        let is_wanted = |name: &String| name == host || Some(name) == wildcard.as_ref();
+        host == "*"
+            || self.for_name(host).is_some()
+            || self.managed.iter().any(|one| one.names.iter().any(is_wanted))
+    }
+
+    /// Those that are wanted of an authority, whether or not they are there.
+    pub fn managed(&self) -> &[Managed] {
+        &self.managed
+    }
+
+    /// The authority.
+    pub fn acme(&self) -> Option<&Arc<Acme>> {
+        self.acme.as_ref()
     }
 
     /// All of them, in the order they were configured.
@@ -91,9 +124,9 @@ impl Certificates {
         self.all.iter()
     }
 
-    /// Whether there are none.
+    /// Whether there are none, and none will be.
     pub fn is_empty(&self) -> bool {
-        self.all.is_empty()
+        self.all.is_empty() && self.managed.is_empty()
     }
 }
 
@@ -110,11 +143,13 @@ impl Config {
 
 /// Reads the array `certificates` of the document.
 pub(super) fn read(document: &Section<'_>) -> Certificates {
-    let all = document.each("certificates", one);
+    let acme = document.section("acme", acme::read).map(Arc::new);
+    let mut managed = Vec::new();
+    let all = document.each("certificates", |section| one(section, acme.as_deref(), &mut managed));
     if all.len() > CERTIFICATES_MAX {
         document.fail(format!("{} certificates; at most {CERTIFICATES_MAX}", all.len()));
     }
-    Certificates::new(all.into_iter().flatten().collect())
+    Certificates { managed, acme, ..Certificates::new(all.into_iter().flatten().collect()) }
 }
 
 /// Whether listeners that need certificates have them, and every host one.
@@ -128,7 +163,8 @@ pub(super) fn check(
     if !document.has("certificates") {
         document.source.fail_at(
             https.place,
-            "an https listener needs a certificate; write `[[certificates]]` with `cert` and `key`",
+            "an https listener needs a certificate; write `[[certificates]]` with `cert` and \
+             `key`, or with `acme`",
         );
     } else if !certificates.is_empty() {
         let uncovered = sites::uncovered(all_sites, |host| certificates.cover(host));
@@ -161,10 +197,18 @@ impl Certificate {
     /// # Errors
     /// One line that says why not.
     pub fn read_again(&self, now: SystemTime) -> Result<Certificate, String> {
-        let read = Certificate::read(self.path.clone(), self.key_path.clone());
+        Certificate::judged_in(&self.path, &self.key_path, now)
+    }
+
+    /// What is in these files, if viewers would accept it now.
+    ///
+    /// # Errors
+    /// One line that says why not.
+    pub fn judged_in(path: &Path, key: &Path, now: SystemTime) -> Result<Certificate, String> {
+        let read = Certificate::read(path.to_owned(), key.to_owned());
         let read = read.map_err(|error| match error {
             NotRead::Chain(text) | NotRead::Key(text) => text,
-            NotRead::Pair(text) => format!("{} {text}", self.key_path.display()),
+            NotRead::Pair(text) => format!("{} {text}", key.display()),
         })?;
         read.judged(now).map_or(Ok(read), Err)
     }
@@ -202,7 +246,14 @@ enum NotRead {
     Pair(String),
 }
 
-fn one(section: &Section<'_>) -> Option<Certificate> {
+fn one(
+    section: &Section<'_>,
+    acme: Option<&Acme>,
+    managed: &mut Vec<Managed>,
+) -> Option<Certificate> {
+    if let Some(setting) = section.setting("acme") {
+        return one_managed(section, &setting, acme, managed);
+    }
     let cert = section.required("cert", "the path of a PEM file, the server's certificate first");
     let key = section.required("key", "the path of a PEM file with the private key");
     let (cert, key) = (cert?, key?);
@@ -224,6 +275,29 @@ fn one(section: &Section<'_>) -> Option<Certificate> {
         Err(NotRead::Pair(text)) => key.fail(text),
     }
     None
+}
+
+/// What the authority issued before, if it is here.
+fn one_managed(
+    section: &Section<'_>,
+    setting: &Setting<'_>,
+    acme: Option<&Acme>,
+    managed: &mut Vec<Managed>,
+) -> Option<Certificate> {
+    for other in ["cert", "key"].into_iter().filter_map(|key| section.setting(key)) {
+        other.fail("stands beside `acme`, which says where the certificate is from; write one");
+    }
+    let wanted = acme::managed(setting, acme)?;
+    let path = wanted.path.clone();
+    managed.push(wanted);
+    let is_here = path.exists();
+    let found = Certificate::read(path.clone(), path);
+    if let (Err(error), true) = (&found, is_here) {
+        let (NotRead::Chain(text) | NotRead::Key(text) | NotRead::Pair(text)) = error;
+        let text = format!("`{}`: what is kept is of no use: {text}", setting.name);
+        section.source.warn(section.source.place(setting.at), text);
+    }
+    found.ok()
 }
 
 fn path(setting: &Setting<'_>) -> Option<PathBuf> {

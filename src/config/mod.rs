@@ -16,6 +16,7 @@ use crate::limits::{
 use crate::object::BlockSize;
 use crate::site::Sites;
 
+pub use acme::{Acme, Challenge, ExternalAccount, Managed};
 pub use admin::Admin;
 pub use certificates::{Certificate, Certificates};
 pub use changes::{Change, Counts, is_of_volumes};
@@ -25,6 +26,7 @@ pub use listeners::{Listener, ListenerKind};
 pub use log::{Log, LogLevel};
 pub use machine::Machine;
 pub use memory::{Memory, margin_bytes};
+pub use names::issued_as;
 pub use overload::{Client, Overload};
 pub use proxies::Proxies;
 pub use shipping::Shipping;
@@ -38,6 +40,7 @@ pub use volumes::{SsdVolume, VolumeKind};
 use changes::Written;
 use raw::{Credentials, Section, Source};
 
+mod acme;
 mod admin;
 mod certificates;
 mod changes;
@@ -204,6 +207,7 @@ fn read(document: &Section<'_>, machine: &Machine) -> Config {
     let certificates = certificates::read(document);
     let sites = sites::read(document);
     certificates::check(document, &listeners, &certificates, &sites);
+    acme::check(document, &listeners, &certificates);
     let (ssd, index) = document.section("ssd", ssd::read);
     let admin = document.section("admin", admin::read);
     admin.warn(document, &listeners, &sites);

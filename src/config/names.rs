@@ -1,4 +1,5 @@
-//! The names a certificate is for: its subjectAltName extension (RFC 5280 section 4.2.1.6). Pure.
+//! The names a certificate is for: its subjectAltName extension (RFC 5280 section 4.2.1.6); and by
+//! what its issuer knows it. Pure.
 //!
 //! rustls checks names against a certificate but does not list them. The file is the operator's
 //! own, so what is malformed just gives no names.
@@ -13,22 +14,38 @@ const EXTENSIONS: u8 = 0xa3;
 const DNS_NAME: u8 = 0x82;
 /// `iPAddress [7] OCTET STRING` of a GeneralName.
 const IP_ADDRESS: u8 = 0x87;
-/// The object identifier 2.5.29.17, with tag and length.
+/// `[0] KeyIdentifier` of an AuthorityKeyIdentifier.
+const KEY_IDENTIFIER: u8 = 0x80;
+const INTEGER: u8 = 0x02;
+/// The object identifiers 2.5.29.17 and 2.5.29.35, with tag and length.
 const SUBJECT_ALT_NAME: [u8; 5] = [0x06, 0x03, 0x55, 0x1d, 0x11];
+const AUTHORITY_KEY: [u8; 5] = [0x06, 0x03, 0x55, 0x1d, 0x23];
 
 /// DNS names in lower case and IP addresses as text, in the certificate's order.
 pub(super) fn names_of(certificate: &[u8]) -> Vec<String> {
     subject_alt_names(certificate).map(list).unwrap_or_default()
 }
 
+/// The key of who issued a certificate (RFC 5280 section 4.2.1.1), and the number he gave it: what
+/// it is known to him by.
+pub fn issued_as(certificate: &[u8]) -> Option<(&[u8], &[u8])> {
+    let signed = Elements(Elements(certificate).content(SEQUENCE)?).content(SEQUENCE)?;
+    let issuer = Elements(extension(signed, &AUTHORITY_KEY)?).content(KEY_IDENTIFIER)?;
+    Some((issuer, Elements(signed).content(INTEGER)?))
+}
+
 /// The content of the extension's GeneralNames.
 fn subject_alt_names(certificate: &[u8]) -> Option<&[u8]> {
-    let certificate = Elements(certificate).content(SEQUENCE)?;
-    let signed = Elements(certificate).content(SEQUENCE)?;
+    let signed = Elements(Elements(certificate).content(SEQUENCE)?).content(SEQUENCE)?;
+    extension(signed, &SUBJECT_ALT_NAME)
+}
+
+/// What the sequence of one extension holds.
+fn extension<'a>(signed: &'a [u8], id: &[u8; 5]) -> Option<&'a [u8]> {
     let extensions = Elements(Elements(signed).content(EXTENSIONS)?).content(SEQUENCE)?;
     let extension = Elements(extensions)
         .map(|(_, extension)| extension)
-        .find(|extension| extension.starts_with(&SUBJECT_ALT_NAME))?;
+        .find(|extension| extension.starts_with(id))?;
     Elements(Elements(extension).content(OCTET_STRING)?).content(SEQUENCE)
 }
 
@@ -96,6 +113,20 @@ mod tests {
             let mut changed = der.to_vec();
             changed[end] ^= 0xff;
             names_of(&changed);
+            issued_as(&changed);
         }
+    }
+
+    #[test]
+    fn what_its_issuer_knows_a_certificate_by_is_read_from_it() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(["a.test".to_owned()]).unwrap();
+        params.serial_number = Some(vec![0x87, 0x65, 0x43, 0x21].into());
+        assert_eq!(issued_as(params.self_signed(&key).unwrap().der()), None);
+        params.use_authority_key_identifier_extension = true;
+        let made = params.self_signed(&key).unwrap();
+        let (issuer, serial) = issued_as(made.der()).unwrap();
+        // RFC 9773 section 4.1: with the zero that says it is not negative.
+        assert_eq!((issuer.len(), serial), (20, &[0x00, 0x87, 0x65, 0x43, 0x21][..]));
     }
 }

@@ -105,7 +105,7 @@ fn hosts(section: &Section<'_>, taken: &mut HashMap<String, Place>) -> Vec<Strin
 }
 
 /// A host as `Sites::find` is asked for it.
-fn host(setting: &Setting<'_>, text: &str) -> Option<String> {
+pub(super) fn host(setting: &Setting<'_>, text: &str) -> Option<String> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     match bare.parse() {
         Ok(IpAddr::V6(address)) => return Some(format!("[{address}]")),

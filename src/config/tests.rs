@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use toml::de::{DeTable, DeValue};
 
@@ -304,6 +305,10 @@ fn folder_for(names: &[&str]) -> tempfile::TempDir {
     fs::write(folder.path().join("purge-token"), "0123456789abcdef\n").unwrap();
     fs::write(folder.path().join("log-headers"), "Authorization: Bearer x\n").unwrap();
     fs::write(folder.path().join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+    fs::write(folder.path().join("acme-key"), "c2VjcmV0LXNlY3JldA==\n").unwrap();
+    fs::write(folder.path().join("dns-hook"), "#!/bin/sh\n").unwrap();
+    let program = fs::Permissions::from_mode(0o700);
+    fs::set_permissions(folder.path().join("dns-hook"), program).unwrap();
     folder
 }
 

@@ -3,13 +3,18 @@
 //! `src/overload.rs` has the order in which requests are not let in.
 
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::time::Instant;
 
+use bytes::Bytes;
+use http::header::ALLOW;
 use http::request::Parts;
+use http::{Response, StatusCode};
 
-use crate::delivery::Delivery;
+use crate::delivery::body::ViewerBody;
 use crate::delivery::error::DeliveryError;
-use crate::delivery::record::Viewer;
+use crate::delivery::record::{Record, Viewer};
+use crate::delivery::{Delivery, reply};
 use crate::overload::Arrived;
 use crate::server::{ConnectionFacts, Phase};
 use crate::site::Pace;
@@ -31,6 +36,30 @@ impl Delivery {
     pub(super) fn client(&self, connection: &ConnectionFacts, parts: &Parts) -> IpAddr {
         let (peer, mut forwarders) = (connection.viewer.ip(), self.forwarders.borrow_mut());
         forwarders.load().client(peer, &parts.headers)
+    }
+
+    /// What an authority is answered that asks whether a name is ours, however much there is to do.
+    pub(super) fn proof(&self, viewer: &Viewer) -> Option<Bytes> {
+        let (parts, is_plain) = (&viewer.parts, viewer.connection.tls.is_none());
+        let reads = matches!(parts.method, http::Method::GET | http::Method::HEAD);
+        if !is_plain || !reads {
+            return None;
+        }
+        self.shared.challenges.text(parts.uri.path())
+    }
+
+    /// Answers who gets nothing else.
+    pub(super) fn refuse(
+        &self,
+        error: &DeliveryError,
+        viewer: &Rc<Viewer>,
+        record: Record,
+    ) -> Response<ViewerBody> {
+        let mut response = reply::refusal(error, viewer, record);
+        if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+            response.headers_mut().insert(ALLOW, self.allowed(&viewer.parts));
+        }
+        response
     }
 
     /// Lets a request in, or says that nobody is served any more, or that there is too much to do.

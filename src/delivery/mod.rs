@@ -29,12 +29,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption, Cache};
-use http::header::{ALLOW, HeaderValue};
+use http::header::HeaderValue;
 use http::request::Parts;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response};
 use hyper::body::{Body, Incoming};
 
 use crate::access_log::{AccessLog, Decision, RequestId, Text};
+use crate::acme::Challenges;
 use crate::cache::heads::{Heads, Known};
 use crate::cache::ram::Ram;
 use crate::cache::ssd::Ssd;
@@ -81,6 +82,8 @@ pub struct Shared {
     pub token: Arc<ArcSwapOption<Tokens>>,
     /// Who is believed when he says for whom he asks.
     pub forwarders: Arc<ArcSwap<Forwarders>>,
+    /// What an authority is answered that asks whether a name is ours.
+    pub challenges: Arc<Challenges>,
     /// Who is let in.
     pub gate: Arc<Gate>,
     /// Every slice is reserved here.
@@ -142,6 +145,9 @@ impl Handler for Delivery {
         let (log, counters) = (shared.log.clone(), shared.counters.clone());
         let mut record = Record::new(viewer.clone(), log, counters, begun);
         record.told();
+        if let Some(proof) = self.proof(&viewer) {
+            return reply::proof(proof, &viewer, record);
+        }
         let answered = match (self.admit(&viewer, begun), &viewer.parts.method) {
             (Err(refusal), _) => {
                 record.host = host_of(&viewer.parts).map(Cow::into_owned).unwrap_or_default();
@@ -169,13 +175,7 @@ impl Handler for Delivery {
             Ok(Done::Options(allow)) => reply::options(allow, record),
             Ok(Done::Passed(passed)) => passed.with(record),
             Ok(Done::Purged) => reply::purged(record),
-            Err(error) => {
-                let mut response = reply::refusal(&error, &viewer, record);
-                if response.status() == StatusCode::METHOD_NOT_ALLOWED {
-                    response.headers_mut().insert(ALLOW, self.allowed(&viewer.parts));
-                }
-                response
-            }
+            Err(error) => self.refuse(&error, &viewer, record),
         };
         if let Some(cors) = cors {
             cors::allow(&cors, &viewer.parts.headers, response.headers_mut());

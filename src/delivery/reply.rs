@@ -1,5 +1,6 @@
 //! A response on its way out: its head with `Cache-Status`, and what its body will be.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -22,6 +23,7 @@ use crate::limits::WARNINGS_PER_SECOND_MAX;
 use crate::message::cache_status::CacheStatus;
 use crate::message::digest::CONTENT_DIGEST;
 use crate::message::multirange::Multipart;
+use crate::message::request::host_of;
 use crate::message::response;
 use crate::object::ByteRange;
 
@@ -169,6 +171,22 @@ pub(super) fn purged(mut record: Record) -> Response<ViewerBody> {
     fields.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     fields.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
     record.answered(StatusCode::OK);
+    record.outcome = Outcome::ClientLeft;
+    response.map(|()| ViewerBody::text(record, text))
+}
+
+/// The answer to an authority that asks whether a name is ours (RFC 8555 section 8.3).
+pub(super) fn proof(text: Bytes, viewer: &Viewer, mut record: Record) -> Response<ViewerBody> {
+    let mut response = Response::new(());
+    let fields = response.headers_mut();
+    fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    fields.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
+    record.host = host_of(&viewer.parts).map(Cow::into_owned).unwrap_or_default();
+    record.answered(StatusCode::OK);
+    if viewer.parts.method == http::Method::HEAD {
+        return response.map(|()| ViewerBody::empty(record));
+    }
     record.outcome = Outcome::ClientLeft;
     response.map(|()| ViewerBody::text(record, text))
 }

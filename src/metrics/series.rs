@@ -55,6 +55,11 @@ pub const DRAIN_STAGE: Series = labelled(
     "stage",
     gauge("tidegate_drain_stage", "1 for the stage of an operator's drain, 0 for the others."),
 );
+/// Certificates ordered of an authority.
+pub const CERTIFICATE_ORDERS: Series = labelled(
+    "result",
+    counter("tidegate_certificate_orders_total", "Certificates ordered by ACME, by result."),
+);
 /// Fill runs that are under way.
 pub const RUNS_IN_FLIGHT: Series =
     gauge("tidegate_fill_runs_in_flight", "Fill runs under way now.");
@@ -354,6 +359,7 @@ fn levels(levels: &Levels, bounds: &[u64], unit: f64) -> proto::Metric {
 pub(super) const READ_AT_SCRAPE: &[Series] = &[
     READY,
     DRAIN_STAGE,
+    CERTIFICATE_ORDERS,
     RUNS_IN_FLIGHT,
     RAM_BYTES,
     RAM_BLOCKS,

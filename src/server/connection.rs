@@ -177,7 +177,7 @@ async fn shake_hands<H>(
     match shaken {
         Some(Ok(shaken)) => {
             counts.handshakes_ok.fetch_add(1, Ordering::Relaxed);
-            Some(shaken)
+            shaken
         }
         failed => {
             counts.handshakes_failed.fetch_add(1, Ordering::Relaxed);

@@ -290,7 +290,7 @@ fn connector(
 fn certificate_and_roots() -> (Tls, rustls::RootCertStore) {
     let made = rcgen::generate_simple_self_signed(["film.example".to_string()]).unwrap();
     let key = certified(&made);
-    let tls = Tls::new(move |_: Option<&str>| Some(key.clone())).unwrap();
+    let tls = Tls::new(move |_: Option<&str>| Some(key.clone()), |_: Option<&str>| None).unwrap();
 
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from(made.cert.der().to_vec())).unwrap();

@@ -3,7 +3,8 @@
 //! rustls with aws-lc-rs, always given explicitly: a process default would be ambiguous as soon as
 //! any dependency brought a second provider. No 0-RTT: a replayed GET is still a request served
 //! twice. Which certificate is shown is asked at each handshake; reading and matching them is the
-//! configuration's.
+//! configuration's. An authority that asks whether a name is ours (RFC 8737) gets a handshake with
+//! another certificate, and nothing more.
 
 use std::fmt;
 use std::io;
@@ -13,7 +14,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, SupportedCipherSuite};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -42,16 +43,16 @@ impl fmt::Debug for Tls {
 
 impl Tls {
     /// Viewers are shown the certificate that `choose` gives for the name they ask for, in lower
-    /// case, or for none.
+    /// case, or for none; an authority that asks whether a name is ours the one of `prove`.
     ///
     /// # Errors
     /// When the cryptography itself cannot be set up.
-    pub fn new(choose: impl Choose) -> Result<Tls, rustls::Error> {
+    pub fn new(choose: impl Choose, prove: impl Choose) -> Result<Tls, rustls::Error> {
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
             .with_no_client_auth()
-            .with_cert_resolver(Arc::new(ByName(choose)));
-        config.alpn_protocols = vec![ALPN_HTTP2.to_vec(), b"http/1.1".to_vec()];
+            .with_cert_resolver(Arc::new(ByName { choose, prove }));
+        config.alpn_protocols = [ALPN_HTTP2, b"http/1.1", ALPN_PROOF].map(<[u8]>::to_vec).into();
         // OpenSSL's clients put AES-256 first, for no reason that concerns a film.
         config.ignore_client_order = true;
         config.ticketer = aws_lc_rs::Ticketer::new()?;
@@ -60,25 +61,30 @@ impl Tls {
         Ok(Tls { acceptor: TlsAcceptor::from(Arc::new(config)) })
     }
 
-    /// Shakes hands. Dropping it midway closes the connection.
+    /// Shakes hands; nothing is left of a handshake that was a proof. Dropping it midway closes the
+    /// connection.
     pub(super) async fn handshake<S>(
         &self,
         stream: S,
-    ) -> io::Result<(TlsStream<S>, Protocol, TlsFacts)>
+    ) -> io::Result<Option<(TlsStream<S>, Protocol, TlsFacts)>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let limit = |session: &mut rustls::ServerConnection| {
             session.set_buffer_limit(Some(TLS_BUFFER_BYTES_MAX));
         };
-        let stream = self.acceptor.accept_with(stream, limit).await?;
+        let mut stream = self.acceptor.accept_with(stream, limit).await?;
         let session = stream.get_ref().1;
         let protocol = match session.alpn_protocol() {
             Some(ALPN_HTTP2) => Protocol::Http2,
+            Some(ALPN_PROOF) => {
+                stream.shutdown().await?;
+                return Ok(None);
+            }
             _ => Protocol::Http1,
         };
         let facts = TlsFacts { server_name: session.server_name().map(str::to_ascii_lowercase) };
-        Ok((stream, protocol, facts))
+        Ok(Some((stream, protocol, facts)))
     }
 }
 
@@ -92,22 +98,31 @@ where
 {
 }
 
-struct ByName<F>(F);
+struct ByName<F, P> {
+    choose: F,
+    prove: P,
+}
 
-impl<F> fmt::Debug for ByName<F> {
+impl<F, P> fmt::Debug for ByName<F, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ByName")
     }
 }
 
-impl<F: Choose> ResolvesServerCert for ByName<F> {
+impl<F: Choose, P: Choose> ResolvesServerCert for ByName<F, P> {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name().map(str::to_ascii_lowercase);
-        (self.0)(name.as_deref())
+        // An authority offers this protocol and no other.
+        let mut offered = hello.alpn().into_iter().flatten();
+        match offered.next() == Some(ALPN_PROOF) && offered.next().is_none() {
+            true => (self.prove)(name.as_deref()),
+            false => (self.choose)(name.as_deref()),
+        }
     }
 }
 
 const ALPN_HTTP2: &[u8] = b"h2";
+const ALPN_PROOF: &[u8] = b"acme-tls/1";
 
 const CIPHER_SUITES: [SupportedCipherSuite; 9] = [
     aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256,

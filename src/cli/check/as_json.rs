@@ -16,6 +16,20 @@ use crate::site::{
     CorsOrigins, FieldEdits, Origin, Pace, QueryPolicy, Redirects, Rule, Site, ViewerFields,
 };
 
+/// What is wanted of an authority.
+fn acme(config: &Config) -> Option<Value> {
+    let acme = config.certificates.acme()?;
+    let wanted = config.certificates.managed().iter().map(|one| {
+        let file = one.path.display().to_string();
+        json!({ "file": file, "names": one.names })
+    });
+    Some(json!({
+        "directory": acme.directory,
+        "challenge": acme.challenge.as_str(),
+        "certificates": wanted.collect::<Vec<_>>(),
+    }))
+}
+
 /// All of it.
 pub(super) fn config(config: &Config, left_out: &[LeftOut]) -> Value {
     let Config { fill, limits, .. } = config;
@@ -35,6 +49,7 @@ pub(super) fn config(config: &Config, left_out: &[LeftOut]) -> Value {
             "cert": certificate.path.display().to_string(),
             "names": certificate.names,
         })).collect::<Vec<_>>(),
+        "acme": acme(config),
         "threads": { "workers": config.threads.workers, "fill": config.threads.fill },
         "memory": { "total": config.memory.total_bytes, "ram": config.memory.ram_bytes },
         "ssd": ssd(&config.ssd, left_out),

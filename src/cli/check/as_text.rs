@@ -93,7 +93,13 @@ fn certificates(config: &Config) -> Vec<(&'static str, String)> {
         let shown = if index == 0 { "first" } else { "further" };
         (shown, format!("{}  for {names}", path(&certificate.path)))
     };
-    config.certificates.iter().enumerate().map(told).collect()
+    let files = config.certificates.iter().enumerate().map(told);
+    let ordered = config.certificates.managed().iter().map(|one| {
+        let challenge = config.certificates.acme().map(|acme| acme.challenge.as_str());
+        let names = one.names.join(", ");
+        ("by acme", format!("{}  for {names}, by {}", path(&one.path), challenge.unwrap_or("")))
+    });
+    files.chain(ordered).collect()
 }
 
 fn resources(config: &Config) -> Vec<(&'static str, String)> {

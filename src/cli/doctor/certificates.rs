@@ -1,6 +1,7 @@
 //! The listeners' certificates: their dates, and whether they are for the sites' hosts. That each
 //! goes with its key was checked when the configuration was read.
 
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::Subject;
@@ -28,7 +29,29 @@ pub(super) fn look(subject: &Subject) -> Vec<Finding> {
     let uncovered = config.uncovered_hosts().into_iter().map(|text| {
         Finding::warn(text, "have one made for it, or viewers of it over https are warned off")
     });
-    of_each.chain(uncovered).collect()
+    of_each.chain(ordered(subject)).chain(uncovered).collect()
+}
+
+/// Those that an authority has not issued yet, and whether it can look where it will.
+fn ordered(subject: &Subject) -> Vec<Finding> {
+    let config = &subject.config;
+    let is_here = |path: &Path| config.certificates.iter().any(|one| one.path == path);
+    let missing = config.certificates.managed().iter().filter(|one| !is_here(&one.path));
+    let mut findings: Vec<Finding> = missing
+        .map(|one| {
+            let to_do = "it is ordered when the appliance runs; if not, its log says why";
+            Finding::warn(format!("for {}; not issued yet", one.names.join(", ")), to_do)
+                .of(one.path.display().to_string())
+        })
+        .collect();
+    let asked = config.certificates.acme().and_then(|acme| acme.challenge.asks_at());
+    if let (Some((kind, port)), false) = (asked, config.certificates.managed().is_empty())
+        && !config.listeners.iter().any(|one| one.kind == kind && one.address.port() == port)
+    {
+        let text = format!("the authority asks port {port}, where no {} listener is", kind.name());
+        findings.push(Finding::note(text, "have that port lead here, or listen there"));
+    }
+    findings
 }
 
 /// The whole chain counts: viewers check it whole.
@@ -77,6 +100,26 @@ mod tests {
     use super::super::tests::{configured, subject};
     use super::super::warnings;
     use super::*;
+
+    #[test]
+    fn what_an_authority_has_not_issued_yet_is_told_and_where_it_asks() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = format!(
+            "listeners.https = ['127.0.0.1:0']\nacme.terms = 'agreed'\nacme.state = {:?}\n\
+             [[certificates]]\nacme = ['*.test', 'media.test']\n",
+            folder.path()
+        );
+        let dns = "acme = { terms = 'agreed', challenge = 'dns-01', hook = '/bin/true', state = ";
+        let dns = settings.replace("acme.terms = 'agreed'\nacme.state = ", dns);
+        let dns = dns.replace("\n[[cert", " }\n[[cert");
+        let http = settings.replace("'*.test'", "'other.test'");
+        for (settings, findings) in [(dns, 1), (http, 2)] {
+            let found = look(&subject(&settings, Root::at("/")));
+            assert_eq!(found.len(), findings, "{found:#?}");
+            assert!(found[0].found.ends_with("test, media.test; not issued yet"), "{found:#?}");
+            assert!(found[1..].iter().all(|one| one.found.contains("asks port 80")), "{found:#?}");
+        }
+    }
 
     #[test]
     fn dates_of_certificates_and_hosts_without_one_are_told() {

@@ -1,0 +1,91 @@
+//! How the authority is spoken with: HTTPS by our own client, each request within a time, and no
+//! answer larger than it may be.
+
+use std::error::Error as StdError;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Limited};
+use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client as HyperClient;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::CertificateDer;
+use tokio::time::timeout;
+
+use crate::limits::ACME_ANSWER_BYTES_MAX;
+
+pub(super) struct Client(HyperClient<HttpsConnector<HttpConnector>, BodyWrapper<Bytes>>);
+
+impl Client {
+    /// Trusts `roots`, or whom this machine trusts: then it reads their files, and blocks.
+    pub(super) fn new(roots: Option<&[CertificateDer<'static>]>) -> Result<Client, String> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?;
+        let builder = match roots {
+            Some(roots) => {
+                let mut store = RootCertStore::empty();
+                for root in roots {
+                    store.add(root.clone()).map_err(|error| format!("`acme.ca`: {error}"))?;
+                }
+                builder.with_root_certificates(store)
+            }
+            None => builder.with_native_roots().map_err(|error| error.to_string())?,
+        };
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(builder.with_no_client_auth())
+            .https_only()
+            .enable_http1()
+            .build();
+        let http = HyperClient::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_CONNECTION)
+            .build(connector);
+        Ok(Client(http))
+    }
+}
+
+impl HttpClient for Client {
+    fn request(
+        &self,
+        request: Request<BodyWrapper<Bytes>>,
+    ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
+        let asked = request.uri().to_string();
+        let answered = self.0.request(request);
+        let whole = async move {
+            let (parts, body) = answered.await.map_err(|error| innermost(&error))?.into_parts();
+            let body = Limited::new(body, ACME_ANSWER_BYTES_MAX).collect().await;
+            let bytes = body.map_err(|error| innermost(&*error))?.to_bytes();
+            Ok::<_, String>(BytesResponse { parts, body: Box::new(bytes) })
+        };
+        Box::pin(async move {
+            let why = match timeout(ANSWERED_WITHIN, whole).await {
+                Ok(Ok(response)) => return Ok(response),
+                Ok(Err(why)) => why,
+                Err(_) => format!("no answer within {} s", ANSWERED_WITHIN.as_secs()),
+            };
+            Err(Error::Other(format!("{asked}: {why}").into()))
+        })
+    }
+}
+
+/// The reason that the others are about.
+fn innermost(error: &(dyn StdError + 'static)) -> String {
+    let mut inner = error;
+    while let Some(source) = inner.source() {
+        inner = source;
+    }
+    inner.to_string()
+}
+
+/// Authorities that are busy take their time.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
+const IDLE_CONNECTION: Duration = Duration::from_secs(15);

@@ -1,0 +1,239 @@
+//! Certificates that are ordered of an authority: when they are missing, when they are not for all
+//! the names that are wanted, in time before they expire. One order at a time, and after one that
+//! failed a while without.
+//!
+//! What is shown meanwhile stays. What comes is shown as a file that has changed would be.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use httpdate::fmt_http_date;
+use rustls_pki_types::CertificateDer;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep};
+
+use crate::acme::{Account, AcmeError, Lock, Suggested, due, lock, obtain, open, suggested};
+use crate::appliance::parts::Parts;
+use crate::config::units::duration_about;
+use crate::config::{Acme, Certificate, Managed};
+use crate::server::Stop;
+
+/// What is known of the orders before.
+#[derive(Default)]
+struct Renewer {
+    account: Option<(Acme, Account)>,
+    /// By the files of certificates.
+    failed: HashMap<PathBuf, Failed>,
+    suggested: HashMap<PathBuf, AskedAbout>,
+    /// When the configuration was read by which they failed.
+    read_at: u64,
+}
+
+/// A certificate that was ordered in vain.
+struct Failed {
+    times: u32,
+    again_at: Instant,
+}
+
+/// What the authority suggests for one certificate.
+struct AskedAbout {
+    chain: Vec<CertificateDer<'static>>,
+    suggested: Suggested,
+    ask_again_at: Instant,
+}
+
+/// Orders certificates until the appliance stops, or another process serves; who follows one that
+/// served waits until nobody asks that one any more.
+pub(super) fn start(parts: &Arc<Parts>, stop: &Stop, follows: bool) {
+    let (weak, accepting) = (Arc::downgrade(parts), stop.accepting.clone());
+    let (tasks, runtime) = (parts.filler.tasks.clone(), parts.filler.runtime.clone());
+    let ended = parts.filler.stop.clone();
+    let mut renewer = Renewer::default();
+    let order = async move {
+        sleep(if follows { FIRST_LOOK } else { Duration::ZERO }).await;
+        loop {
+            let Some(parts) = weak.upgrade() else { return };
+            renewer.look(&parts).await;
+            drop(parts);
+            sleep(LOOKED_AT_EVERY).await;
+        }
+    };
+    let until_stopped = async move {
+        tokio::select! {
+            () = order => {}
+            () = accepting.cancelled() => {}
+            () = ended.cancelled() => {}
+        }
+    };
+    tasks.spawn_on(until_stopped, &runtime);
+}
+
+impl Renewer {
+    /// Orders the first certificate that is due.
+    async fn look(&mut self, parts: &Arc<Parts>) {
+        let certificates = parts.live.certificates.load_full();
+        let Some(acme) = certificates.acme() else { return };
+        let wanted = certificates.managed();
+        let read_at = parts.live.read_at.load(Ordering::Relaxed);
+        if std::mem::replace(&mut self.read_at, read_at) != read_at {
+            // Somebody has mended it, perhaps.
+            self.failed.clear();
+        }
+        let may = |one: &&Managed| {
+            self.failed.get(&one.path).is_none_or(|failed| failed.again_at <= Instant::now())
+        };
+        let Some(one) = wanted.iter().filter(may).find(|one| self.is_due(parts, one)).cloned()
+        else {
+            return self.ask_when(parts, acme, wanted).await;
+        };
+        match self.order(parts, acme, &one).await {
+            Ok(Some(certificate)) => {
+                let until = certificate.expires().map(fmt_http_date).unwrap_or_default();
+                tracing::info!("certificate for {}: issued, until {until}", one.names.join(", "));
+                parts.live.orders.obtained.fetch_add(1, Ordering::Relaxed);
+                self.failed.remove(&one.path);
+                show(parts, certificate).await;
+            }
+            Ok(None) => {}
+            Err(error) => {
+                parts.live.orders.failed.fetch_add(1, Ordering::Relaxed);
+                let wait = self.failed(acme, &one);
+                tracing::error!(
+                    "certificate for {}: {error}; tried again in {}",
+                    one.names.join(", "),
+                    duration_about(wait)
+                );
+            }
+        }
+    }
+
+    /// Nothing while somebody else orders, or when it was done too often of late.
+    async fn order(
+        &mut self,
+        parts: &Arc<Parts>,
+        acme: &Acme,
+        one: &Managed,
+    ) -> Result<Option<Certificate>, AcmeError> {
+        let Some(_lock) = locked(acme).await? else { return Ok(None) };
+        // The process before this one may have been faster.
+        if let Some(certificate) = kept(one).await
+            && shown(parts, one).is_none_or(|known| known.key.cert != certificate.key.cert)
+            && is_for(&certificate, one)
+        {
+            show(parts, certificate).await;
+            return Ok(None);
+        }
+        let account = self.account(acme).await?;
+        let obtained = obtain(&account, acme, one, &parts.live.challenges).await;
+        if matches!(obtained, Err(AcmeError::NoAccount)) {
+            self.account = None;
+        }
+        match obtained? {
+            Ok(certificate) => Ok(Some(certificate)),
+            Err(wait) => {
+                tracing::warn!(
+                    "certificate for {}: ordered too often in the last hour, and again in {}",
+                    one.names.join(", "),
+                    duration_about(wait)
+                );
+                let failed = Failed { times: 1, again_at: Instant::now() + wait };
+                self.failed.insert(one.path.clone(), failed);
+                Ok(None)
+            }
+        }
+    }
+
+    async fn account(&mut self, acme: &Acme) -> Result<Account, AcmeError> {
+        if let Some((known, account)) = &self.account
+            && known == acme
+        {
+            return Ok(account.clone());
+        }
+        let account = open(acme).await?;
+        self.account = Some((acme.clone(), account.clone()));
+        Ok(account)
+    }
+
+    fn is_due(&self, parts: &Parts, one: &Managed) -> bool {
+        let Some(certificate) = shown(parts, one) else { return true };
+        let suggested = self.suggested.get(&one.path).filter(|it| it.chain == certificate.key.cert);
+        let suggested = suggested.and_then(|it| it.suggested.at);
+        let now = SystemTime::now();
+        let has_come = |time: Option<SystemTime>| time.is_some_and(|time| time <= now);
+        !is_for(&certificate, one) || has_come(due(&certificate)) || has_come(suggested)
+    }
+
+    /// Asks the authority when the first certificate is to be renewed of which it was not asked of
+    /// late.
+    async fn ask_when(&mut self, parts: &Parts, acme: &Acme, wanted: &[Managed]) {
+        let now = Instant::now();
+        let is_known = |certificate: &Certificate| {
+            self.suggested.get(&certificate.path).is_some_and(|asked| {
+                asked.chain == certificate.key.cert && asked.ask_again_at > now
+            })
+        };
+        let known = wanted.iter().filter_map(|one| shown(parts, one));
+        let Some(certificate) = known.into_iter().find(|one| !is_known(one)) else { return };
+        let suggested = match self.account(acme).await {
+            Ok(account) => suggested(&account, &certificate).await,
+            // It is told of when a certificate is due.
+            Err(_) => Suggested { at: None, ask_again_in: NOT_ASKED_FOR },
+        };
+        let ask_again_at = now + suggested.ask_again_in;
+        let chain = certificate.key.cert.clone();
+        self.suggested.insert(certificate.path, AskedAbout { chain, suggested, ask_again_at });
+    }
+
+    /// How long it is not tried again: twice as long each time, and never for all boxes at once.
+    fn failed(&mut self, acme: &Acme, one: &Managed) -> Duration {
+        let failed = self.failed.entry(one.path.clone());
+        let failed = failed.or_insert(Failed { times: 0, again_at: Instant::now() });
+        let doubled = 1 << failed.times.min(16);
+        let wait = acme.retry_after.saturating_mul(doubled).min(TRIED_AT_LEAST_EVERY);
+        let share = RandomState::new().hash_one(&one.path) % 50;
+        let wait = wait * (75 + share as u32) / 100;
+        failed.times += 1;
+        failed.again_at = Instant::now() + wait;
+        wait
+    }
+}
+
+/// In another thread: who reloads holds it up.
+async fn show(parts: &Arc<Parts>, certificate: Certificate) {
+    let parts = parts.clone();
+    if let Err(error) = spawn_blocking(move || parts.show_certificate(certificate)).await {
+        tracing::error!("a certificate is not shown before the next reload: {error}");
+    }
+}
+
+fn shown(parts: &Parts, one: &Managed) -> Option<Certificate> {
+    parts.live.certificates.load().iter().find(|known| known.path == one.path).cloned()
+}
+
+fn is_for(certificate: &Certificate, one: &Managed) -> bool {
+    one.names.iter().all(|name| certificate.names.contains(name))
+}
+
+async fn locked(acme: &Acme) -> Result<Option<Lock>, AcmeError> {
+    let folder = acme.folder.clone();
+    let locked = spawn_blocking(move || lock(&folder)).await;
+    locked.unwrap_or(Ok(None))
+}
+
+/// What lies in its file, if it is good.
+async fn kept(one: &Managed) -> Option<Certificate> {
+    let path = one.path.clone();
+    let read = spawn_blocking(move || Certificate::judged_in(&path, &path, SystemTime::now()));
+    read.await.ok()?.ok()
+}
+
+/// Of who follows another process.
+const FIRST_LOOK: Duration = Duration::from_secs(10);
+const LOOKED_AT_EVERY: Duration = Duration::from_millis(500);
+const TRIED_AT_LEAST_EVERY: Duration = Duration::from_secs(6 * 3_600);
+/// An authority that cannot be asked when something is due is asked then.
+const NOT_ASKED_FOR: Duration = Duration::from_secs(3_600);

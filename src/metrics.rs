@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use prometheus::core::{Collector, Desc};
 use prometheus::{Registry, TextEncoder, proto};
 
+pub use self::bounded::names_told;
 use self::bounded::{LeftOut, TellLeftOut};
 pub use self::counters::{
     Counters, Durations, Levels, OfSite, Players, RequestLabels, Sites, Tally,
@@ -26,6 +27,7 @@ pub use self::counters::{
 pub use self::format::Format;
 pub use self::series::{Kind, Series};
 use crate::limits;
+use crate::object::SiteId;
 
 /// Threads with counters of their own: workers, fill threads, and a few beside them.
 const COUNTERS_MAX: usize = limits::WORKERS_MAX + limits::FILL_THREADS_MAX + 8;
@@ -58,6 +60,14 @@ impl Metrics {
     /// The sum of what all threads have counted so far, not one instant's: counting goes on.
     pub fn totals(&self) -> Counters {
         self.threads.sum()
+    }
+
+    /// Shows what each thread counts of each site.
+    pub fn each_site(&self, mut see: impl FnMut(SiteId, &OfSite)) {
+        for counters in self.threads.counters.lock().unwrap_or_else(PoisonError::into_inner).iter()
+        {
+            counters.sites.each().for_each(|(site, counted)| see(site, counted));
+        }
     }
 
     /// Adds a metric of one series whose value is read at each scrape.

@@ -2,17 +2,24 @@
 //!
 //! 1. What one client asks for beyond `limits.client`: a connection is closed, a request gets 429.
 //! 2. Handshakes beyond `limits.handshakes`: closed before anything is reckoned.
-//! 3. New viewers, a growing share of them, while more is sent than `limits.egress` or workers are
-//!    later than `limits.lag`: 503. Over TLS and late: closed before the handshake.
-//! 4. Misses, a growing share, when no new viewer is let in and workers are still late: 503.
+//! 3. Of a site with more than its share (`overload/shares.rs`): new viewers in the last eighth of
+//!    `limits.connections`; a growing share of new viewers, then of requests, while more is sent
+//!    than `limits.egress` or workers are later than `limits.lag`: 503.
+//! 4. New viewers of all sites, a growing share, where that does not help: 503. Over TLS and late:
+//!    closed before the handshake.
+//! 5. Misses, a growing share, when no new viewer is let in and workers are still late: 503. Of ten
+//!    one is let in at the worst: viewers who are served need new segments too.
 //!
-//! What has begun is never refused, nor a hit to who has been let in. Each answer has a
-//! `Retry-After`. Memory has an order of its own (`memory.rs`), and so have volumes (`ssd.bypass`).
-//! Nothing here sleeps or reads a clock; one [`Gate`] for each worker is asked.
+//! What has begun is never refused, nor a hit to who has been let in, but where his site has more
+//! than its share at another's cost. Each answer has a `Retry-After`. Memory has an order of its
+//! own (`memory.rs`), and so have volumes (`ssd.bypass`). Nothing here sleeps or reads a clock; one
+//! [`Gate`] for each worker is asked.
 
 mod clients;
+mod connected;
 mod pressure;
 mod rate;
+mod shares;
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -22,9 +29,15 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 
 pub use clients::{ClientLimits, Place};
-pub use pressure::{ALL_NEW, ALL_NEW_AND_MISSES, Egress, Lag, Near, PERIOD, Pressure, SAMPLES};
+pub use connected::Connected;
+pub use pressure::{
+    ALL_NEW, ALL_NEW_AND_MISSES, Egress, Lag, Near, PERIOD, Pressed, Pressures, SAMPLES,
+};
+pub use shares::{AllHad, Had, NOTHING_HAD, Of, SHARERS_MAX, Sharer, Shares, WHOLE, Watch};
 
 use self::clients::Clients;
+use self::connected::Connections;
+use self::pressure::Pressing;
 use self::rate::Bucket;
 use crate::network::Network;
 
@@ -37,6 +50,10 @@ pub enum Reason {
     ClientRequests,
     /// There were as many handshakes in this second as there may be.
     Handshakes,
+    /// A new viewer, and his site has its share of connections, of which few are left.
+    Connections,
+    /// A site that has more than its share, where there is too much to do.
+    Share,
     /// A new viewer, and a worker that is late.
     Lag,
     /// A new viewer, and more is sent than may be.
@@ -47,10 +64,12 @@ pub enum Reason {
 
 impl Reason {
     /// In the order in which they are refused.
-    pub const ALL: [Reason; 6] = [
+    pub const ALL: [Reason; 8] = [
         Reason::ClientConnections,
         Reason::ClientRequests,
         Reason::Handshakes,
+        Reason::Connections,
+        Reason::Share,
         Reason::Lag,
         Reason::Egress,
         Reason::Miss,
@@ -62,6 +81,8 @@ impl Reason {
             Reason::ClientConnections => "client_connections",
             Reason::ClientRequests => "client_requests",
             Reason::Handshakes => "handshakes",
+            Reason::Connections => "connections",
+            Reason::Share => "share",
             Reason::Lag => "lag",
             Reason::Egress => "egress",
             Reason::Miss => "miss",
@@ -87,6 +108,8 @@ pub struct Settings {
     pub egress_bytes_per_second: Option<u64>,
     /// TLS handshakes in a second; none: as many as come.
     pub handshakes_per_second: Option<u32>,
+    /// Connections there may be; of the last eighth each site has its share. 0: as many as come.
+    pub connections_max: usize,
     /// What one client may have.
     pub client: ClientLimits,
     /// Who asks for many and is no client: proxies.
@@ -98,7 +121,9 @@ pub struct Overload {
     settings: ArcSwap<Settings>,
     clients: Clients,
     handshakes: Mutex<Bucket>,
-    egress: AtomicU32,
+    shares: Arc<Shares>,
+    connections: Arc<Connections>,
+    egress: Pressing,
     is_near_egress: AtomicBool,
     /// Whether a client may ask as often as he likes: looked at for each request.
     asks_are_free: AtomicBool,
@@ -107,13 +132,15 @@ pub struct Overload {
 
 impl Overload {
     /// At rest.
-    pub fn new(settings: Settings, now: Instant) -> Arc<Overload> {
+    pub fn new(settings: Settings, shares: Arc<Shares>, now: Instant) -> Arc<Overload> {
         Arc::new(Overload {
             asks_are_free: (settings.client.requests_per_second == 0).into(),
             settings: ArcSwap::from_pointee(settings),
             clients: Clients::new(),
             handshakes: Mutex::default(),
-            egress: AtomicU32::new(0),
+            shares,
+            connections: Arc::default(),
+            egress: Pressing::default(),
             is_near_egress: AtomicBool::new(false),
             began: now,
         })
@@ -131,9 +158,19 @@ impl Overload {
         self.settings.load_full()
     }
 
-    /// How many new viewers are refused because of what is sent, in thousandths.
-    pub fn egress_pressure(&self) -> u32 {
-        self.egress.load(Ordering::Relaxed)
+    /// What each site may count on.
+    pub fn shares(&self) -> &Arc<Shares> {
+        &self.shares
+    }
+
+    /// The connections of one site.
+    pub fn connected(&self, sharer: Sharer) -> u32 {
+        self.connections.of(sharer)
+    }
+
+    /// How many are refused because of what is sent.
+    pub fn egress_pressure(&self) -> Pressed {
+        self.egress.load()
     }
 
     /// Whether what is sent is near what may be.
@@ -147,8 +184,8 @@ impl Overload {
     }
 
     /// Says what was measured of what is sent.
-    pub fn egress_is(&self, pressure: u32, is_near: bool) {
-        self.egress.store(pressure, Ordering::Relaxed);
+    pub fn egress_is(&self, pressure: Pressed, is_near: bool) {
+        self.egress.store(pressure);
         self.is_near_egress.store(is_near, Ordering::Relaxed);
     }
 
@@ -160,17 +197,18 @@ impl Overload {
 /// Where one worker asks.
 pub struct Gate {
     shared: Arc<Overload>,
-    lag: AtomicU32,
-    /// What was not refused of a share yet, in thousandths of a viewer and of a miss.
-    turns: [AtomicU32; 2],
+    lag: Pressing,
+    is_late: AtomicBool,
+    /// What was not refused of a share yet, in thousandths of one of each kind.
+    turns: [AtomicU32; KINDS],
     refused: [AtomicU64; Reason::ALL.len()],
 }
 
 impl Gate {
     /// Nobody waits at it.
     pub fn new(shared: Arc<Overload>) -> Gate {
-        let (lag, turns, refused) = Default::default();
-        Gate { shared, lag, turns, refused }
+        let (lag, is_late, turns, refused) = Default::default();
+        Gate { shared, lag, is_late, turns, refused }
     }
 
     /// What it shares with the others.
@@ -178,15 +216,20 @@ impl Gate {
         &self.shared
     }
 
-    /// Says how late the worker is: the pressure that [`Pressure`] made of it.
-    pub fn lag_is(&self, pressure: u32) {
-        self.lag.store(pressure, Ordering::Relaxed);
+    /// Says whether the worker is late, and the pressure that [`Pressures`] made of it.
+    pub fn lag_is(&self, pressure: Pressed, is_late: bool) {
+        self.is_late.store(is_late, Ordering::Relaxed);
+        self.lag.store(pressure);
     }
 
-    /// How many are refused because the worker is late, in thousandths: of new viewers, and above
-    /// a thousand of misses too.
-    pub fn lag_pressure(&self) -> u32 {
-        self.lag.load(Ordering::Relaxed)
+    /// Whether the worker is late now, or nobody is refused because it was.
+    pub fn is_late_or_at_rest(&self) -> bool {
+        self.is_late.load(Ordering::Relaxed) || self.lag_pressure().beyond == 0
+    }
+
+    /// How many are refused because the worker is late.
+    pub fn lag_pressure(&self) -> Pressed {
+        self.lag.load()
     }
 
     /// How many were refused so.
@@ -228,7 +271,7 @@ impl Gate {
     /// # Errors
     /// There were as many as there may be, or the worker is late and this one is to be refused.
     pub fn admit_handshake(&self, now: Instant) -> Result<(), Refusal> {
-        if self.is_refused(NEW, self.lag_pressure()) {
+        if self.is_refused(NEW, self.lag_pressure().all) {
             return Err(self.refusal(Reason::Lag, RETRY_AFTER));
         }
         let Some(per_second) = self.shared.settings.load().handshakes_per_second else {
@@ -239,14 +282,52 @@ impl Gate {
         taken.map_err(|wait| self.refusal(Reason::Handshakes, wait))
     }
 
-    /// Lets in who asks for the first time.
+    /// Lets in who asks for the first time, as a viewer of a site.
     ///
     /// # Errors
     /// This one is to be refused.
-    pub fn admit_viewer(&self, arrived: Arrived) -> Result<(), Refusal> {
-        let egress = self.shared.egress_pressure();
+    pub fn admit_viewer(&self, arrived: Arrived, sharer: Sharer) -> Result<Connected, Refusal> {
+        self.admit_unknown(arrived)?;
+        if self.is_refused(NEW_BEYOND, self.pressure_beyond(sharer)) {
+            return Err(self.refusal(Reason::Share, RETRY_AFTER));
+        }
+        let (shares, most) = (&self.shared.shares, self.shared.settings.load().connections_max);
+        let connected = self.shared.connections.enter(sharer, shares, most);
+        connected.ok_or_else(|| self.refusal(Reason::Connections, RETRY_AFTER))
+    }
+
+    /// Whether it matters now whose viewer it is who has been let in.
+    pub fn asks_whose(&self) -> bool {
+        self.lag.beyond().max(self.shared.egress.beyond()) > ALL_NEW
+    }
+
+    /// Lets who has been let in ask once more.
+    ///
+    /// # Errors
+    /// This one is to be refused: his site has more than its share.
+    pub fn admit_again(&self, sharer: Sharer) -> Result<(), Refusal> {
+        let pressure = self.pressure_beyond(sharer).saturating_sub(ALL_NEW);
+        match self.is_refused(AGAIN, pressure.min(NOT_ALL)) {
+            true => Err(self.refusal(Reason::Share, RETRY_AFTER)),
+            false => Ok(()),
+        }
+    }
+
+    fn pressure_beyond(&self, sharer: Sharer) -> u32 {
+        let (shares, egress) = (&self.shared.shares, self.shared.egress_pressure().beyond);
+        let of = [(Of::Work, self.lag_pressure().beyond), (Of::Egress, egress)];
+        let his = of.into_iter().filter(|(of, _)| shares.is_beyond(*of, sharer));
+        his.map(|(_, pressure)| pressure).max().unwrap_or_default()
+    }
+
+    /// Lets in who asks for the first time, and says whose viewer he is or not.
+    ///
+    /// # Errors
+    /// This one is to be refused.
+    pub fn admit_unknown(&self, arrived: Arrived) -> Result<(), Refusal> {
+        let egress = self.shared.egress_pressure().all;
         // Who has shaken hands was asked about the worker before.
-        let lag = if arrived == Arrived::Plain { self.lag_pressure() } else { 0 };
+        let lag = if arrived == Arrived::Plain { self.lag_pressure().all } else { 0 };
         if !self.is_refused(NEW, egress.max(lag)) {
             return Ok(());
         }
@@ -259,7 +340,8 @@ impl Gate {
     /// # Errors
     /// This one is to be refused.
     pub fn admit_miss(&self) -> Result<(), Refusal> {
-        match self.is_refused(MISS, self.lag_pressure().saturating_sub(ALL_NEW)) {
+        let pressure = self.lag_pressure().all.saturating_sub(ALL_NEW);
+        match self.is_refused(MISS, pressure.min(NOT_ALL)) {
             true => Err(self.refusal(Reason::Miss, RETRY_AFTER)),
             false => Ok(()),
         }
@@ -296,15 +378,84 @@ fn is_proxy(settings: &Settings, client: IpAddr) -> bool {
 
 const NEW: usize = 0;
 const MISS: usize = 1;
+const NEW_BEYOND: usize = 2;
+const AGAIN: usize = 3;
+const KINDS: usize = 4;
+/// One in ten is never refused.
+const NOT_ALL: u32 = 900;
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {
+    use crate::object::SiteId;
+
     use super::*;
 
     fn gate(settings: Settings) -> (Gate, Instant) {
         let now = Instant::now();
-        (Gate::new(Overload::new(settings, now)), now)
+        (Gate::new(Overload::new(settings, Arc::default(), now)), now)
+    }
+
+    const SITE: Sharer = Sharer::of(SiteId(0));
+    const FLOOD: Sharer = Sharer::of(SiteId(1));
+
+    fn on_all(all: u32) -> Pressed {
+        Pressed { beyond: 0, all }
+    }
+
+    /// A gate where one site has had a tenth, and the other the rest.
+    fn gate_of_two(settings: Settings) -> Gate {
+        let (gate, _) = gate(settings);
+        let shares = gate.shared().shares();
+        shares.set([(SiteId(0), 1), (SiteId(1), 1)]);
+        let (mut watch, mut had) = (Watch::default(), NOTHING_HAD);
+        watch.after(had, shares, 1);
+        had[SITE.index()].requests = 10;
+        had[FLOOD.index()].requests = 90;
+        shares.measured(&watch.after(had, shares, 1), |_| true);
+        gate
+    }
+
+    #[test]
+    fn who_has_more_than_his_share_is_refused_and_the_other_is_not() {
+        for (beyond, expected) in
+            [(0, [0, 0]), (500, [50, 0]), (1_500, [100, 50]), (2_000, [100, 90])]
+        {
+            let gate = gate_of_two(Settings::default());
+            gate.lag_is(Pressed { beyond, all: 0 }, true);
+            assert_eq!(gate.asks_whose(), beyond > 1_000);
+            let of = |ask: &dyn Fn() -> bool| (0..100).filter(|_| ask()).count();
+            let refused = |sharer| {
+                [
+                    of(&|| gate.admit_viewer(Arrived::ShakenHands, sharer).is_err()),
+                    of(&|| gate.admit_again(sharer).is_err()),
+                ]
+            };
+            assert_eq!((refused(FLOOD), refused(SITE)), (expected, [0, 0]), "{beyond}");
+            assert_eq!(gate.refused(Reason::Share), expected.iter().sum::<usize>() as u64);
+        }
+    }
+
+    #[test]
+    fn of_the_last_eighth_of_connections_each_site_has_its_share() {
+        let gate = gate_of_two(Settings { connections_max: 16, ..Settings::default() });
+        let connect = |sharer, count: usize| -> Vec<Connected> {
+            (0..count).filter_map(|_| gate.admit_viewer(Arrived::Plain, sharer).ok()).collect()
+        };
+        let mut flood = connect(FLOOD, 20);
+        let others = connect(SITE, 20);
+        assert_eq!((flood.len(), others.len()), (14, 8), "borrowed, but for an eighth");
+        flood.truncate(2);
+        drop(others);
+        assert_eq!(connect(SITE, 20).len(), 12, "given back");
+        drop(flood);
+        let connected = [SITE, FLOOD].map(|sharer| gate.shared().connected(sharer));
+        assert_eq!((connected, gate.refused(Reason::Connections)), ([0, 0], 6 + 12 + 8));
+        let alone = gate_of_two(Settings { connections_max: 16, ..Settings::default() });
+        alone.shared().shares().set([(SiteId(0), 1)]);
+        let all: Vec<_> =
+            (0..16).map(|_| alone.admit_viewer(Arrived::Plain, SITE).unwrap()).collect();
+        assert_eq!(all.len(), 16, "a site alone has them all");
     }
 
     /// Who is refused of a hundred that ask: of plain new viewers, of those after a handshake, of
@@ -312,8 +463,8 @@ mod tests {
     fn refused(gate: &Gate, now: Instant) -> [usize; 4] {
         let of = |ask: &dyn Fn() -> bool| (0..100).filter(|_| ask()).count();
         [
-            of(&|| gate.admit_viewer(Arrived::Plain).is_err()),
-            of(&|| gate.admit_viewer(Arrived::ShakenHands).is_err()),
+            of(&|| gate.admit_viewer(Arrived::Plain, SITE).is_err()),
+            of(&|| gate.admit_viewer(Arrived::ShakenHands, SITE).is_err()),
             of(&|| gate.admit_handshake(now).is_err()),
             of(&|| gate.admit_miss().is_err()),
         ]
@@ -329,11 +480,11 @@ mod tests {
             (0, 1000, [100, 100, 0, 0]),
             (1000, 0, [100, 0, 100, 0]),
             (1100, 0, [100, 0, 100, 10]),
-            (2000, 1000, [100, 100, 100, 100]),
+            (2000, 1000, [100, 100, 100, 90]),
         ] {
             let (gate, now) = gate(Settings::default());
-            gate.lag_is(lag);
-            gate.shared().egress_is(egress, false);
+            gate.lag_is(on_all(lag), true);
+            gate.shared().egress_is(on_all(egress), false);
             assert_eq!(refused(&gate, now), expected, "lag {lag}, egress {egress}");
         }
     }
@@ -341,14 +492,14 @@ mod tests {
     #[test]
     fn the_greater_pressure_is_the_reason() {
         let (gate, _) = gate(Settings::default());
-        gate.lag_is(900);
-        gate.shared().egress_is(1000, true);
-        assert_eq!(gate.admit_viewer(Arrived::Plain).unwrap_err().reason, Reason::Egress);
-        gate.lag_is(1100);
-        let refusal = gate.admit_viewer(Arrived::Plain).unwrap_err();
+        gate.lag_is(on_all(900), true);
+        gate.shared().egress_is(on_all(1000), true);
+        assert_eq!(gate.admit_viewer(Arrived::Plain, SITE).unwrap_err().reason, Reason::Egress);
+        gate.lag_is(on_all(1100), true);
+        let refusal = gate.admit_viewer(Arrived::Plain, SITE).unwrap_err();
         assert_eq!(refusal, Refusal { reason: Reason::Lag, retry_after: RETRY_AFTER });
         let counts = Reason::ALL.map(|reason| gate.refused(reason));
-        assert_eq!(counts, [0, 0, 0, 1, 1, 0]);
+        assert_eq!(counts, [0, 0, 0, 0, 0, 1, 1, 0]);
     }
 
     #[test]

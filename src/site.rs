@@ -39,6 +39,8 @@ pub struct Site {
     pub hosts: Vec<String>,
     /// Who a fill asks, in order of preference; at least one.
     pub origins: Vec<Origin>,
+    /// Its weight against other sites where there is too little for all; 1 to 1000.
+    pub share: u32,
     /// What it may take of the ssd tier, in percent; 1 to 100.
     pub ssd_percent: u8,
     /// Rules by path, the first match counts; the last one matches everything.
@@ -357,6 +359,7 @@ mod tests {
             name: format!("site-{id}"),
             hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
             origins: Vec::new(),
+            share: 1,
             ssd_percent: 100,
             edited_before: Vec::new(),
             rules: vec![

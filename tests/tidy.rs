@@ -20,7 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("object", &["limits"]),
     ("memory", &["limits", "object"]),
     ("network", &[]),
-    ("overload", &["limits", "network"]),
+    ("overload", &["limits", "network", "object"]),
     ("site", &["limits", "network", "object"]),
     ("message", &["limits", "network", "object", "site"]),
     ("token", &["limits", "object", "site"]),

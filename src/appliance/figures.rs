@@ -151,6 +151,7 @@ pub(super) fn status(parts: &Parts, detail: Detail) -> Status {
         config: config_status(&parts.live),
         origins: origins(parts),
         sites: sites(parts, &totals),
+        shares: load::shares(parts),
         overload: load::status(parts),
         memory: memory_status(parts),
         ssd: ssd_status(parts),

@@ -9,11 +9,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use super::figures::{memory_refused, sum};
 use super::parts::Parts;
 use crate::config::units::rate_text;
-use crate::control::status::OverloadStatus;
-use crate::metrics::overload;
+use crate::control::status::{OverloadStatus, ShareStatus};
+use crate::metrics::{Metrics, names_told, overload};
+use crate::object::SiteId;
 use crate::overload::{
-    ALL_NEW, ALL_NEW_AND_MISSES, Egress, Gate, Lag, Near, Overload, PERIOD, Pressure, Reason,
-    SAMPLES,
+    ALL_NEW, ALL_NEW_AND_MISSES, AllHad, Egress, Gate, Lag, NOTHING_HAD, Near, Of, Overload,
+    PERIOD, Pressures, Reason, SAMPLES, SHARERS_MAX, Sharer, WHOLE, Watch,
 };
 use crate::server::ProxyHeader;
 
@@ -45,6 +46,10 @@ pub(super) fn register(parts: &Arc<Parts>) {
     metrics.read_shares_at_scrape(overload::PRESSURE, move || {
         weak.upgrade().map_or_else(Vec::new, |parts| pressures(&parts))
     });
+    each(overload::BEYOND_SHARE, |parts| {
+        let shares = parts.overload().shares();
+        Of::ALL.map(|of| (of.word(), shares.beyond(of).into())).to_vec()
+    });
     each(overload::PROXY_HEADERS, |parts| {
         let began = |one: &ProxyHeader| sum(parts, |counts| &counts.proxy_headers[*one as usize]);
         ProxyHeader::ALL.iter().map(|one| (one.word(), began(one))).collect()
@@ -70,32 +75,42 @@ fn refusals(parts: &Parts) -> Vec<(&'static str, u64)> {
 
 /// In thousandths.
 fn pressures(parts: &Parts) -> Vec<(&'static str, u32)> {
-    let lag = parts.gates.iter().map(|gate| gate.lag_pressure()).max().unwrap_or_default();
-    vec![("egress", parts.overload().egress_pressure()), ("lag", lag)]
+    let lags = || parts.gates.iter().map(|gate| gate.lag_pressure());
+    let egress = parts.overload().egress_pressure();
+    vec![
+        ("egress", egress.all),
+        ("egress_beyond_share", egress.beyond),
+        ("lag", lags().map(|lag| lag.all).max().unwrap_or_default()),
+        ("lag_beyond_share", lags().map(|lag| lag.beyond).max().unwrap_or_default()),
+    ]
 }
 
 /// Tells the gate of a worker how late it is, for ever: run it on that worker.
 ///
 /// What is late is a wake-up behind everything that is ready before it, as a viewer's is.
 pub(super) async fn watch_lag(gate: Arc<Gate>) {
-    let (mut lag, mut pressure) = (Lag::default(), Pressure::default());
+    let (mut lag, mut pressures) = (Lag::default(), Pressures::default());
     loop {
         let due = Instant::now() + PERIOD / SAMPLES;
         sleep_until(due).await;
         let late = due.elapsed().saturating_sub(TIMER_STEP);
         if let Some(least) = lag.sample(late) {
             let is_late = gate.shared().settings().lag_max.is_some_and(|most| least > most);
-            gate.lag_is(pressure.after(is_late, ALL_NEW_AND_MISSES));
+            let somebody_is_beyond = gate.shared().shares().beyond(Of::Work) > 0;
+            let pressed = pressures.after(is_late, somebody_is_beyond, ALL_NEW_AND_MISSES);
+            gate.lag_is(pressed, is_late);
         }
     }
 }
 
-/// Measures what is sent until the appliance stops.
+/// Measures what is sent, and to whose viewers, until the appliance stops.
 pub(super) fn start(parts: &Arc<Parts>) {
     let (all, counts) = (parts.overload().clone(), parts.connections.clone());
     let (stop, began) = (parts.filler.stop.clone(), Instant::now());
+    let (metrics, ram, gates) = (parts.metrics.clone(), parts.ram.clone(), parts.gates.clone());
     let watch = async move {
-        let (mut egress, mut pressure) = (Egress::default(), Pressure::default());
+        let (mut egress, mut pressures) = (Egress::default(), Pressures::default());
+        let mut watch = Watch::default();
         let mut periods = interval(PERIOD);
         periods.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -107,11 +122,52 @@ pub(super) fn start(parts: &Arc<Parts>) {
             let rate = egress.after(sent.sum(), began.elapsed());
             let most = all.settings().egress_bytes_per_second;
             tell(egress.near(rate, most), rate, most);
+            let shares = all.shares();
             let is_too_much = most.is_some_and(|most| rate > most);
-            all.egress_is(pressure.after(is_too_much, ALL_NEW), egress.is_near());
+            let measured = watch.after(had(&metrics), shares, ram.capacity_bytes());
+            shares.measured(&measured, |of| match of {
+                Of::Work => gates.iter().any(|gate| gate.is_late_or_at_rest()),
+                Of::Egress => is_too_much || all.egress_pressure().beyond == 0,
+            });
+            let somebody_is_beyond = shares.beyond(Of::Egress) > 0;
+            let pressed = pressures.after(is_too_much, somebody_is_beyond, ALL_NEW);
+            all.egress_is(pressed, egress.is_near());
         }
     };
     parts.filler.tasks.spawn_on(watch, &parts.filler.runtime);
+}
+
+/// What was sent to the viewers of each site since the start.
+fn had(metrics: &Metrics) -> AllHad {
+    let mut all = NOTHING_HAD;
+    metrics.each_site(|site, counted| {
+        let had = &mut all[Sharer::of(site).index()];
+        had.requests += counted.requests.sum();
+        had.bytes += counted.body_bytes.sum();
+    });
+    all
+}
+
+/// What each site has of what all share.
+pub(super) fn shares(parts: &Parts) -> Vec<ShareStatus> {
+    let (overload, kept) = (parts.overload(), parts.ram.kept_of_each());
+    let (shares, sites) = (overload.shares(), parts.live.sites.load());
+    let capacity = u128::from(parts.ram.capacity_bytes());
+    let status = |(name, index): (String, usize)| {
+        let sharer = Sharer::of(SiteId(index as u16));
+        let own = capacity * u128::from(shares.ram(index)) / u128::from(WHOLE);
+        let beyond = Of::ALL.into_iter().filter(|of| shares.is_beyond(*of, sharer));
+        ShareStatus {
+            name,
+            share: shares.weight(sharer),
+            ram_bytes: kept[index],
+            ram_own_bytes: own as u64,
+            connections: overload.connected(sharer),
+            beyond: beyond.map(Of::word).collect(),
+        }
+    };
+    let names = names_told(sites.known().map(|site| site.name.clone()).collect());
+    names.into_iter().take(SHARERS_MAX).zip(0..).map(status).collect()
 }
 
 fn tell(near: Near, bytes_per_second: u64, most: Option<u64>) {

@@ -35,7 +35,7 @@ use crate::memory::{Class, Governor, Reservation, Use};
 use crate::message::forwarded::Forwarders;
 use crate::metrics::Metrics;
 use crate::object::VersionNumbers;
-use crate::overload::{self, ClientLimits, Gate, Overload};
+use crate::overload::{self, ClientLimits, Gate, Overload, Shares};
 use crate::purge::{Keeper, Purges, Tokens};
 use crate::server::{ConnectionCounts, Phases, ServerContext, ServerSettings};
 use crate::site::CurrentSites;
@@ -123,7 +123,9 @@ impl Parts {
     ) -> Result<Parts, ApplianceError> {
         let budget = Budget::of(&config).saying(&config);
         let governor = Governor::new(budget.working_bytes, budget.rest_bytes);
-        let ram = ram(&config, &budget)?;
+        let shares = Arc::new(Shares::default());
+        shares.set(config.sites.iter().map(|site| (site.id, site.share)));
+        let ram = ram(&config, &budget, &shares)?;
         let heads = Arc::new(Heads::new(budget.heads_bytes));
         let client = client(&config, &governor)?;
         let (metrics, live) = (Metrics::new(), Live::new(&config, &budget));
@@ -148,7 +150,7 @@ impl Parts {
             governor: governor.clone(),
             block_size: config.block_size,
             window_bytes: config.fill.window_bytes,
-            turns: Turns::new(config.fill.runs_max),
+            turns: Turns::new(config.fill.runs_max, shares.clone()),
             prefetches: Arc::new(Semaphore::new(PREFETCHES_MAX)),
             versions: VersionNumbers::of_epoch(epoch()),
             counters: metrics.for_thread(),
@@ -176,7 +178,7 @@ impl Parts {
             phases: Phases::default(),
             drains: Drains::default(),
             connections: (0..config.threads.workers).map(|_| Arc::default()).collect(),
-            gates: gates(&config),
+            gates: gates(&config, &budget, shares),
             started: Instant::now(),
             live,
             budget,
@@ -218,8 +220,9 @@ impl Parts {
 }
 
 /// A gate for each worker.
-fn gates(config: &Config) -> Vec<Arc<Gate>> {
-    let overload = Overload::new(overload_settings(config), Instant::now());
+fn gates(config: &Config, budget: &Budget, shares: Arc<Shares>) -> Vec<Arc<Gate>> {
+    let settings = overload_settings(config, budget.connections_max);
+    let overload = Overload::new(settings, shares, Instant::now());
     (0..config.threads.workers).map(|_| Arc::new(Gate::new(overload.clone()))).collect()
 }
 
@@ -233,12 +236,13 @@ fn purges(
     started.map_err(|source| ApplianceError::System { what: "a thread", source })
 }
 
-fn ram(config: &Config, budget: &Budget) -> Result<Arc<Ram>, ApplianceError> {
-    let ram = Ram::new(RamSettings {
+fn ram(config: &Config, budget: &Budget, shares: &Arc<Shares>) -> Result<Arc<Ram>, ApplianceError> {
+    let settings = RamSettings {
         mapping_bytes: config.memory.ram_bytes,
         cached_bytes_max: budget.cached_bytes,
         block_size: config.block_size,
-    });
+    };
+    let ram = Ram::new(settings, shares);
     ram.map_err(|source| ApplianceError::System { what: "the ram tier", source })
 }
 
@@ -338,12 +342,13 @@ pub(super) fn viewer_settings(config: &Config) -> ServerSettings {
     ServerSettings { proxy_protocol, ..server_settings(&config.limits) }
 }
 
-pub(super) fn overload_settings(config: &Config) -> overload::Settings {
+pub(super) fn overload_settings(config: &Config, connections_max: usize) -> overload::Settings {
     let set = config.limits.overload;
     overload::Settings {
         lag_max: Some(set.lag),
         egress_bytes_per_second: set.egress_bytes,
         handshakes_per_second: set.handshakes,
+        connections_max,
         client: ClientLimits {
             connections_max: set.client.connections,
             requests_per_second: set.client.requests,

@@ -348,13 +348,14 @@ impl Parts {
         let taken = added.adopt(&self.tier(&sites));
         self.live.volumes.store(Arc::new(started.ssd.volumes.clone()));
         self.ssd.share_among(&sites);
+        self.overload().shares().set(sites.iter().map(|site| (site.id, site.share)));
         self.live.sites.store(Arc::new(sites));
         if !self.keeps_certificates(&next) {
             self.live.certificates.store(Arc::new(next.certificates.clone()));
         }
         self.live.server.store(Arc::new(viewer_settings(&next)));
         self.live.forwarders.store(Arc::new(forwarders(&next)));
-        self.overload().adopt(overload_settings(&next));
+        self.overload().adopt(overload_settings(&next, connections_max));
         self.live.token.store(next.admin.token.clone().map(Arc::new));
         self.log.adopt(&log_settings(&next), output);
         let resizes = |one: &Change| one.setting == "memory.ram" && one.counts == Counts::Now;

@@ -384,7 +384,7 @@ mod tests {
         let (mapping_bytes, block_size) = (4 << 20, BlockSize::MAX);
         let ram = RamSettings { mapping_bytes, cached_bytes_max: mapping_bytes, block_size };
         let parts = SsdParts {
-            ram: Ram::new(ram).unwrap(),
+            ram: Ram::new(ram, &Arc::default()).unwrap(),
             heads: Arc::new(Heads::new(4 << 20)),
             governor: Governor::new(16 << 20, 16 << 20),
             block_size,

@@ -169,7 +169,11 @@ pub(super) fn start_admin(
             permits: Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX)),
             counts: Arc::default(),
             phases: Phases::default(),
-            gate: Arc::new(Gate::new(Overload::new(Settings::default(), Instant::now()))),
+            gate: Arc::new(Gate::new(Overload::new(
+                Settings::default(),
+                Arc::default(),
+                Instant::now(),
+            ))),
         });
         runtime.block_on(async {
             let mut serving = tokio::task::JoinSet::new();

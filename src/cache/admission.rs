@@ -6,6 +6,7 @@
 //! written lasts as long as the drive should.
 
 mod budget;
+mod choice;
 mod saved;
 mod shares;
 mod sights;
@@ -18,7 +19,7 @@ pub use crate::cache::admission::budget::{Better, DAY};
 use crate::cache::admission::budget::{Budget, Reach, Strictness};
 pub use crate::cache::admission::saved::SavedError;
 use crate::cache::admission::shares::Shares;
-use crate::cache::admission::sights::{Seen, Sights};
+use crate::cache::admission::sights::Sights;
 use crate::cache::admission::titles::Titles;
 use crate::limits::{SITES_MAX, SSD_LIFETIME_MIN};
 use crate::object::SiteId;
@@ -245,6 +246,11 @@ impl Admission {
         self.shares.set(usize::from(site.0), share);
     }
 
+    /// What sites have their parts of the writes by, where budget is short.
+    pub fn set_site_parts(&self, sites: impl IntoIterator<Item = (SiteId, u32)>) {
+        self.shares.set_parts(sites);
+    }
+
     /// Whether a block that the volume does not hold is written to it, and marks the use.
     ///
     /// A block that was admitted and whose write is not complete must not be asked for again: the
@@ -338,7 +344,7 @@ impl Admission {
         if sight.lifetime_left < lifetime_min {
             return Err(Rejection::ShortLived);
         }
-        if self.strictness() > Strictness::ALL && !chosen {
+        if self.strictness_for(sight.site) > Strictness::ALL && !chosen {
             return Err(Rejection::FirstSight);
         }
         if self.shares.exceeds(usize::from(sight.site.0), sight.bytes) {
@@ -348,35 +354,6 @@ impl Admission {
             return Err(Rejection::BudgetSpent);
         }
         Ok(())
-    }
-
-    /// Seen before, or likely to be seen again; marks the use.
-    fn is_chosen(&self, sight: &Sight) -> bool {
-        let is_new = match sight.kind {
-            Use::FillInside => !self.sights.knows(sight.block_hash),
-            Use::Fill | Use::RamHit | Use::Planned => self.mark(sight) == Seen::First,
-        };
-        if !is_new {
-            return true;
-        }
-        let Some(factor) = self.strictness().title_factor() else { return false };
-        let Some(used_share) = self.used_share() else { return true };
-        let site = usize::from(sight.site.0);
-        let return_share = self.titles.return_share(sight.title_hash, site);
-        return_share > (used_share * factor).max(RETURN_SHARE_MIN)
-    }
-
-    /// The part of the blocks reclaimed of late that had been used; `None` before any was.
-    fn used_share(&self) -> Option<f64> {
-        let share = f64::from_bits(self.used_share.load(Ordering::Relaxed));
-        (!share.is_nan()).then_some(share)
-    }
-
-    fn mark(&self, sight: &Sight) -> Seen {
-        let window = self.strictness().window();
-        let seen = self.sights.mark(sight.block_hash, sight.bytes, window);
-        self.titles.learn(sight.title_hash, usize::from(sight.site.0), seen);
-        seen
     }
 
     fn mode(&self) -> Mode {
@@ -528,6 +505,31 @@ mod tests {
             (0..17).map(|block| considered(&admission, &sight(block, Use::Fill))).collect();
         assert!(decisions[..16].iter().all(|decision| *decision == Decision::Admit));
         assert_eq!(decisions[16], Decision::Reject(Rejection::SiteShare));
+    }
+
+    #[test]
+    fn who_had_more_than_its_part_bears_what_the_budget_lacks() {
+        let start = Instant::now();
+        let settings = AdmissionSettings {
+            write_bytes_per_day: Some(64 * MIB),
+            ..AdmissionSettings::default()
+        };
+        let admission = Admission::new(SIZES, settings, start);
+        admission.reclaimed(64, 50);
+        admission.set_site_parts([(SiteId(0), 1), (SiteId(1), 1)]);
+        let of = |site, block| Sight { site: SiteId(site), ..sight(block, Use::Fill) };
+        // The first fill of the volume is not charged; far too much after it is.
+        admission.wrote(SIZES.volume_bytes);
+        for step in 1..20 {
+            admission.wrote(8 * MIB);
+            let later = start + Duration::from_secs(601 * step);
+            for _ in 0..2 {
+                admission.consider(&of(0, 1_000 + step), later);
+            }
+        }
+        assert!(admission.strictness() > Strictness::CHOSEN);
+        let strictness = [0, 1].map(|site| admission.strictness_for(SiteId(site)));
+        assert_eq!(strictness, [admission.strictness(), Strictness::CHOSEN]);
     }
 
     #[test]

@@ -2,14 +2,21 @@
 //!
 //! quick_cache decides, in shards with a lock and a capacity each. [`Ram`](crate::cache::ram::Ram)
 //! keeps blocks in it; the replay of traces and the shadow caches keep weights only, so that what
-//! is measured is what serves. Always holds: what is kept weighs no more than the capacity.
+//! is measured is what serves. Where sites have shares, who keeps more than his leaves first
+//! (`policy/owned.rs`). Always holds: what is kept weighs no more than the capacity.
+
+mod owned;
 
 use std::hash::{BuildHasher, Hash};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
+
+use crate::overload::{SHARERS_MAX, Sharer, Shares};
+
+use self::owned::Owned;
 
 /// What newcomers may not touch of a shard. What was used often is on the volume as a rule when it
 /// leaves, a newcomer is nowhere: with 0.7 ram alone finds more in large sizes, and ram and volume
@@ -86,24 +93,24 @@ where
 {
     /// Nothing is kept yet. Where the same input must give the same output, `hasher` has no random
     /// part.
-    pub fn new(settings: PolicySettings, hasher: S) -> Policy<K, V, S> {
+    pub fn new(settings: PolicySettings, shares: &Arc<Shares>, hasher: S) -> Policy<K, V, S> {
         let PolicySettings { capacity_bytes, block_bytes_usual, block_bytes_max, sharding } =
             settings;
         let shards = sharding.shards(capacity_bytes);
         let shard_bytes = capacity_bytes / shards;
-        let shard = |_| Shard::new(shard_bytes, block_bytes_usual, hasher.clone());
+        let shard = |_| Shard::new(shard_bytes, block_bytes_usual, shares.clone(), hasher.clone());
         let shards = (0..shards).map(shard).collect();
         Policy { shards, shard_hash: hasher, block_bytes_max }
     }
 
     /// The value, if it is kept; counts as a use of it.
     pub fn get(&self, key: &K) -> Option<V> {
-        self.shard(key).cache.get(&Key::Block(*key))?.value
+        self.shard(key).cache.get(&Key::Block(*key))?.value.map(|(value, _)| value)
     }
 
     /// The value, if it is kept, without counting as a use of it.
     pub fn peek(&self, key: &K) -> Option<V> {
-        self.shard(key).cache.peek(&Key::Block(*key))?.value
+        self.shard(key).cache.peek(&Key::Block(*key))?.value.map(|(value, _)| value)
     }
 
     /// Leaves the shard of `key` to the caller until what is returned is dropped: others may read.
@@ -142,6 +149,16 @@ where
         kept
     }
 
+    /// What is kept may weigh this.
+    pub fn capacity_bytes(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.cache.capacity()).sum()
+    }
+
+    /// What each site keeps.
+    pub fn kept_of_each(&self) -> [u64; SHARERS_MAX] {
+        std::array::from_fn(|index| self.shards.iter().map(|one| one.owned.bytes(index)).sum())
+    }
+
     fn shard(&self, key: &K) -> &Shard<K, V, S> {
         // The number of shards is a power of two.
         &self.shards[self.shard_hash.hash_one(key) as usize & (self.shards.len() - 1)]
@@ -163,24 +180,33 @@ where
 {
     /// What is kept now; no use of it.
     pub fn held(&self) -> Option<V> {
-        self.shard.cache.peek(&self.key)?.value
+        self.shard.cache.peek(&self.key)?.value.map(|(value, _)| value)
     }
 
     /// Puts a value in, or in place of another, which is no use of it: a block must not look
     /// popular because its pieces came one by one. Gives what left, the replaced one too, or the
     /// value itself if it is refused.
-    pub fn keep(&self, value: V, weight_bytes: u64) -> Vec<V> {
-        let item = Item { value: Some(value), weight_bytes };
+    pub fn keep(&self, value: V, weight_bytes: u64, owner: Sharer) -> Vec<V> {
+        let item = Item { value: Some((value, owner)), weight_bytes };
         let (cache, mut left) = (&self.shard.cache, Vec::new());
+        self.shard.owned.entered(owner, weight_bytes);
+        self.shard.owned.guard(cache.capacity());
         if let Err((key, item)) = cache.replace_with_lifecycle(self.key, item, true, &mut left) {
             cache.insert_with_lifecycle(key, item, &mut left);
+        }
+        if cache.weight() > cache.capacity() {
+            // The only one who had more than is his had nothing else that could leave.
+            left.extend(self.shard.evict_for_ballast(1));
         }
         left
     }
 
     /// Lets go of the value.
     pub fn forget(&self) {
-        self.shard.cache.remove(&self.key);
+        let removed = self.shard.cache.remove(&self.key).map(|(_, item)| item);
+        if let Some(Item { value: Some((_, owner)), weight_bytes }) = removed {
+            self.shard.owned.left(owner, weight_bytes);
+        }
     }
 }
 
@@ -191,10 +217,11 @@ enum Key<K> {
     Ballast,
 }
 
-/// A value with its weight, which quick_cache relies on never changing; ballast has no value.
+/// A value and whose it is, with its weight, which quick_cache relies on never changing; ballast
+/// has no value.
 #[derive(Clone)]
 struct Item<V> {
-    value: Option<V>,
+    value: Option<(V, Sharer)>,
     weight_bytes: u64,
 }
 
@@ -204,6 +231,7 @@ struct Shard<K, V, S> {
     /// Held while the shard's content is changed, so that no change misses another one's. Readers
     /// do not take it.
     changing: Mutex<()>,
+    owned: Arc<Owned>,
 }
 
 impl<K, V, S> Shard<K, V, S>
@@ -212,7 +240,12 @@ where
     V: Clone,
     S: BuildHasher + Clone,
 {
-    fn new(capacity_bytes: u64, block_bytes_usual: u64, hasher: S) -> Shard<K, V, S> {
+    fn new(
+        capacity_bytes: u64,
+        block_bytes_usual: u64,
+        shares: Arc<Shares>,
+        hasher: S,
+    ) -> Shard<K, V, S> {
         let blocks_expected = (capacity_bytes / block_bytes_usual.max(1)).max(1);
         let options = OptionsBuilder::new()
             .shards(1)
@@ -222,8 +255,9 @@ where
             .weight_capacity(capacity_bytes)
             .build()
             .expect("capacity and estimate are given");
-        let cache = Cache::with_options(options, ByWeight, hasher, Leaving);
-        Shard { cache, changing: Mutex::new(()) }
+        let owned = Arc::new(Owned::new(shares));
+        let cache = Cache::with_options(options, ByWeight, hasher, Leaving(owned.clone()));
+        Shard { cache, changing: Mutex::new(()), owned }
     }
 
     fn changing(&self) -> MutexGuard<'_, ()> {
@@ -250,6 +284,7 @@ where
         if weight_bytes == 0 {
             return left;
         }
+        self.owned.guard(self.cache.capacity());
         let ballast = Item { value: None, weight_bytes };
         self.cache.insert_with_lifecycle(Key::Ballast, ballast, &mut left);
         self.cache.remove(&Key::Ballast);
@@ -268,22 +303,28 @@ impl<K, V> Weighter<Key<K>, Item<V>> for ByWeight {
 
 /// Collects what leaves, so that its memory is freed and counted outside the cache's lock.
 #[derive(Clone)]
-struct Leaving;
+struct Leaving(Arc<Owned>);
 
 impl<K: PartialEq, V> Lifecycle<Key<K>, Item<V>> for Leaving {
     type RequestState = Vec<V>;
 
-    fn is_pinned(&self, key: &Key<K>, _: &Item<V>) -> bool {
-        *key == Key::Ballast
+    fn is_pinned(&self, _: &Key<K>, item: &Item<V>) -> bool {
+        item.value.as_ref().is_none_or(|(_, owner)| self.0.is_guarded(*owner))
     }
 
     fn on_evict(&self, left: &mut Vec<V>, _: Key<K>, item: Item<V>) {
-        left.extend(item.value);
+        if let Some((value, owner)) = item.value {
+            self.0.left(owner, item.weight_bytes);
+            left.push(value);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use crate::object::SiteId;
+    use crate::overload::{NOTHING_HAD, Watch};
+
     use super::*;
 
     const MIB: u64 = 1 << 20;
@@ -309,16 +350,113 @@ mod tests {
             block_bytes_max: 20,
             sharding,
         };
-        let policy: Policy<u64, ()> = Policy::new(settings, DefaultHashBuilder::default());
+        let policy: Policy<u64, ()> =
+            Policy::new(settings, &no_shares(), DefaultHashBuilder::default());
         assert_eq!(policy.shards(), 4);
         for key in 0..2_000 {
             assert!(policy.get(&key).is_none());
-            policy.change(key).keep((), 10);
+            policy.change(key).keep((), 10, Sharer::of(SiteId(0)));
         }
         let kept = policy.kept();
         assert!(kept.bytes <= 4_000 && kept.bytes > 3_900, "{kept:?}");
         assert_eq!(kept.bytes, kept.blocks * 10);
         assert!(!policy.resize(0).is_empty());
         assert_eq!(policy.kept().bytes_max, 80, "room for one block in each shard");
+    }
+
+    fn no_shares() -> Arc<Shares> {
+        Arc::new(Shares::default())
+    }
+
+    const VIEWED: SiteId = SiteId(0);
+    const FLOOD: SiteId = SiteId(1);
+
+    /// A policy for a hundred blocks, and shares of two sites that were sent so many of theirs.
+    fn shared(weights: [u32; 2], sent: [u64; 2]) -> (Policy<u64, u64>, Arc<Shares>) {
+        let shares = no_shares();
+        shares.set([VIEWED, FLOOD].into_iter().zip(weights));
+        tell_sent(&shares, sent);
+        let settings = PolicySettings {
+            capacity_bytes: 100,
+            block_bytes_usual: 1,
+            block_bytes_max: 1,
+            sharding: Sharding { shard_bytes_min: 100, shards_max: 1 },
+        };
+        (Policy::new(settings, &shares, DefaultHashBuilder::default()), shares)
+    }
+
+    fn tell_sent(shares: &Shares, sent: [u64; 2]) {
+        let (mut watch, mut had) = (Watch::default(), NOTHING_HAD);
+        watch.after(had, shares, 100);
+        had[0].bytes = sent[0];
+        had[1].bytes = sent[1];
+        shares.measured(&watch.after(had, shares, 100), |_| true);
+    }
+
+    fn flood(policy: &Policy<u64, u64>, keys: std::ops::Range<u64>) {
+        for key in keys {
+            // Asked for twice each, so that they look as good as any.
+            policy.change(key).keep(key, 1, Sharer::of(FLOOD));
+            policy.get(&key);
+            assert!(policy.kept().bytes <= 100);
+        }
+    }
+
+    fn kept_of_viewed(policy: &Policy<u64, u64>, keys: std::ops::Range<u64>) -> usize {
+        let kept = keys.filter(|key| policy.peek(key).is_some()).count();
+        assert_eq!(policy.kept_of_each()[0], kept as u64);
+        kept
+    }
+
+    #[test]
+    fn a_flood_of_one_site_evicts_nothing_that_is_anothers_own() {
+        for (weights, sent, expected) in [
+            ([1, 1], [1_000, 1_000], 50..=50),
+            ([1, 3], [1_000, 1_000], 25..=26),
+            ([3, 1], [1_000, 1_000], 60..=60),
+            // Of what was sent of it lately.
+            ([1, 1], [20, 1_000], 20..=21),
+            // Nobody watches it: it is lent.
+            ([1, 1], [0, 1_000], 0..=0),
+        ] {
+            let (policy, _) = shared(weights, sent);
+            for key in 0..60 {
+                policy.change(key).keep(key, 1, Sharer::of(VIEWED));
+            }
+            flood(&policy, 1_000..11_000);
+            let kept = kept_of_viewed(&policy, 0..60);
+            assert!(expected.contains(&kept), "{weights:?} {sent:?}: {kept}");
+            assert_eq!(policy.kept().bytes, 100, "the flood has the rest");
+        }
+    }
+
+    #[test]
+    fn what_was_lent_is_given_back_block_by_block_as_it_is_wanted() {
+        let (policy, shares) = shared([1, 1], [0, 1_000]);
+        flood(&policy, 1_000..2_000);
+        assert_eq!(policy.kept_of_each()[..2], [0, 100], "borrowed");
+        tell_sent(&shares, [1_000, 1_000]);
+        for key in 0..50 {
+            policy.change(key).keep(key, 1, Sharer::of(VIEWED));
+            assert_eq!(kept_of_viewed(&policy, 0..50), key as usize + 1);
+        }
+        flood(&policy, 2_000..3_000);
+        assert_eq!(policy.kept_of_each()[..2], [50, 50]);
+        policy.change(0).forget();
+        assert_eq!(policy.kept_of_each()[..2], [49, 50]);
+    }
+
+    #[test]
+    fn room_is_made_whoever_is_guarded() {
+        let (policy, _) = shared([1, 1], [1_000, 1_000]);
+        for key in 0..50 {
+            policy.change(key).keep(key, 1, Sharer::of(VIEWED));
+        }
+        flood(&policy, 1_000..2_000);
+        assert_eq!(policy.evict(0, 10).len(), 10);
+        // Both have no more than their own: anybody's leave.
+        assert_eq!(policy.kept_of_each().iter().sum::<u64>(), 90);
+        assert_eq!(policy.evict(0, u64::MAX).len(), 90);
+        assert_eq!(policy.kept_of_each(), [0; SHARERS_MAX]);
     }
 }

@@ -19,7 +19,8 @@ use crate::cache::policy::{Policy, PolicySettings, Sharding};
 pub use crate::cache::slots::Extent;
 use crate::cache::slots::Slots;
 use crate::limits::PIECE_SIZE_BYTES;
-use crate::object::{BlockKey, BlockSize, PieceMap, VersionId};
+use crate::object::{BlockKey, BlockSize, PieceMap, SiteId, VersionId};
+use crate::overload::{SHARERS_MAX, Sharer, Shares};
 
 /// How many times what is wanted in one run may lie free in others before it is done without.
 const SCATTERED_MAX: u64 = 8;
@@ -69,7 +70,7 @@ impl Ram {
     ///
     /// # Errors
     /// What the system said, or that there is no room for one slot.
-    pub fn new(settings: RamSettings) -> io::Result<Arc<Ram>> {
+    pub fn new(settings: RamSettings, shares: &Arc<Shares>) -> io::Result<Arc<Ram>> {
         let slots = Slots::map(settings.mapping_bytes)?;
         // Many blocks are the short last one of a segment, so more fit than whole ones would.
         let policy = PolicySettings {
@@ -80,7 +81,7 @@ impl Ram {
         };
         Ok(Arc::new(Ram {
             slots,
-            policy: Policy::new(policy, DefaultHashBuilder::default()),
+            policy: Policy::new(policy, shares, DefaultHashBuilder::default()),
             block_size: settings.block_size,
             making_room: Mutex::new(0),
             evictions: AtomicU64::new(0),
@@ -130,8 +131,8 @@ impl Ram {
     /// Only the last piece of an object may be short. A longer prefix of an `Extent` takes the
     /// place of a shorter one, and neighbours in memory are joined, so a block that grows in one
     /// `Extent` is one part. Bytes from outside the mapping are copied into it. Whether the block
-    /// stays is the cache's decision.
-    pub fn publish(&self, key: BlockKey, first_piece: u32, bytes: Bytes) {
+    /// stays is the cache's decision, and that of the site's share.
+    pub fn publish(&self, site: SiteId, key: BlockKey, first_piece: u32, bytes: Bytes) {
         let start = u64::from(first_piece) * PIECE_SIZE_BYTES;
         let end = start + bytes.len() as u64;
         assert!(end <= self.block_size.bytes(), "pieces lie inside their block");
@@ -142,7 +143,8 @@ impl Ram {
         let Some(parts) = Part { start, bytes }.added_to(parts) else { return };
         let parts = self.made_contiguous(parts);
         let weight_bytes = parts.iter().map(|part| self.slots.taken_bytes(&part.bytes)).sum();
-        let left = change.keep(Arc::new(RamBlock { parts }), weight_bytes);
+        let block = Arc::new(RamBlock { parts });
+        let left = change.keep(block, weight_bytes, Sharer::of(site));
         drop(change);
         self.count_evicted(&left, held.as_ref());
     }
@@ -196,6 +198,16 @@ impl Ram {
             evictions: self.evictions.load(Ordering::Relaxed),
             slots_free,
         }
+    }
+
+    /// What the blocks kept may weigh.
+    pub fn capacity_bytes(&self) -> u64 {
+        self.policy.capacity_bytes()
+    }
+
+    /// What each site keeps.
+    pub fn kept_of_each(&self) -> [u64; SHARERS_MAX] {
+        self.policy.kept_of_each()
     }
 
     fn free_bytes(&self) -> u64 {
@@ -276,6 +288,7 @@ mod tests {
 
     const PIECE: usize = PIECE_SIZE_BYTES as usize;
     const MIB: u64 = 1 << 20;
+    const SITE: SiteId = SiteId(0);
 
     fn ram(mapping_mib: u64, cached_mib: u64) -> Arc<Ram> {
         let settings = RamSettings {
@@ -283,7 +296,7 @@ mod tests {
             cached_bytes_max: cached_mib * MIB,
             block_size: BlockSize::MAX,
         };
-        Ram::new(settings).unwrap()
+        Ram::new(settings, &Arc::default()).unwrap()
     }
 
     fn versions<const N: usize>() -> [VersionId; N] {
@@ -320,6 +333,7 @@ mod tests {
         // Keeps the pieces from being neighbours in memory, in the order they come.
         for first in [4, 0, 12, 8] {
             ram.publish(
+                SITE,
                 key,
                 first,
                 written(&ram, 1, first as usize * PIECE..(first as usize + 4) * PIECE),
@@ -347,9 +361,9 @@ mod tests {
         let ram = ram(4, 4);
         let key = key(versions::<1>()[0], 0);
         let tail = 2 * PIECE..2 * PIECE + 100;
-        ram.publish(key, 2, written(&ram, 1, tail.clone()));
+        ram.publish(SITE, key, 2, written(&ram, 1, tail.clone()));
         assert_eq!(ram.usage().cached_bytes, 1024, "a cell");
-        ram.publish(key, 0, written(&ram, 1, 0..2 * PIECE));
+        ram.publish(SITE, key, 0, written(&ram, 1, 0..2 * PIECE));
         let bytes = ram.get(&key).unwrap().read(0).unwrap();
         assert_eq!(bytes.len(), tail.end);
         assert!(is_content(1, 0, &bytes));
@@ -372,7 +386,7 @@ mod tests {
             // Slices come to the same as prefixes: they are joined.
             let first = if pieces % 2 == 0 { pieces - 1 } else { 0 };
             let bytes = extent.prefix().slice(first * PIECE..);
-            ram.publish(key, first as u32, bytes);
+            ram.publish(SITE, key, first as u32, bytes);
             let bytes = ram.get(&key).unwrap().read(0).unwrap();
             assert_eq!((bytes.as_ptr(), bytes.len()), (start, pieces * PIECE));
             assert!(is_content(1, 0, &bytes));
@@ -384,9 +398,9 @@ mod tests {
     fn bytes_from_elsewhere_are_copied_in() {
         let ram = ram(4, 4);
         let key = key(versions::<1>()[0], 0);
-        ram.publish(key, 0, Bytes::new());
+        ram.publish(SITE, key, 0, Bytes::new());
         assert!(ram.get(&key).is_none());
-        ram.publish(key, 0, Bytes::from_static(b"#EXTM3U"));
+        ram.publish(SITE, key, 0, Bytes::from_static(b"#EXTM3U"));
         assert_eq!(ram.get(&key).unwrap().read(4).unwrap(), &b"M3U"[..]);
         assert_eq!((ram.usage().cached_bytes, ram.usage().taken_bytes), (1024, PIECE_SIZE_BYTES));
     }
@@ -396,13 +410,13 @@ mod tests {
         let ram = ram(24, 10);
         let [scan, hot] = versions();
         for index in 0..4 {
-            ram.publish(key(hot, index), 0, written(&ram, 1, 0..MIB as usize));
+            ram.publish(SITE, key(hot, index), 0, written(&ram, 1, 0..MIB as usize));
             ram.get(&key(hot, index));
         }
         for index in 0..40 {
             for piece in 0..16 {
                 let bytes = written(&ram, 2, piece * PIECE..(piece + 1) * PIECE);
-                ram.publish(key(scan, index), piece as u32, bytes);
+                ram.publish(SITE, key(scan, index), piece as u32, bytes);
             }
         }
         assert_eq!(ram.held(hot, 4).len(), 4, "a scan leaves what is used");
@@ -414,7 +428,7 @@ mod tests {
     fn a_block_above_the_hot_share_is_not_kept() {
         let ram = ram(4, 1);
         let key = key(versions::<1>()[0], 0);
-        ram.publish(key, 0, written(&ram, 1, 0..MIB as usize));
+        ram.publish(SITE, key, 0, written(&ram, 1, 0..MIB as usize));
         assert!(ram.get(&key).is_none());
         assert_eq!((ram.usage().taken_bytes, ram.usage().cached_bytes), (0, 0));
     }
@@ -424,7 +438,7 @@ mod tests {
         let ram = ram(8, 8);
         let [version] = versions();
         for index in 0..8 {
-            ram.publish(key(version, index), 0, written(&ram, index.into(), 0..MIB as usize));
+            ram.publish(SITE, key(version, index), 0, written(&ram, index.into(), 0..MIB as usize));
         }
         assert_eq!(ram.usage().slots_free, 0);
         let pinned: Vec<Bytes> = ram.held(version, 8)[..3]
@@ -440,7 +454,7 @@ mod tests {
         assert!(pinned.iter().enumerate().all(|(index, bytes)| is_content(index as u64, 0, bytes)));
         drop(extents);
         assert_eq!(ram.usage().taken_bytes, 3 * MIB);
-        ram.publish(key(version, 0), 0, written(&ram, 0, 0..MIB as usize));
+        ram.publish(SITE, key(version, 0), 0, written(&ram, 0, 0..MIB as usize));
         assert_eq!(ram.usage().cached_bytes, MIB, "the ballast left no trace");
     }
 
@@ -449,7 +463,7 @@ mod tests {
         let ram = ram(32, 32);
         let [version] = versions();
         for index in 0..32 {
-            ram.publish(key(version, index), 0, written(&ram, index.into(), 0..MIB as usize));
+            ram.publish(SITE, key(version, index), 0, written(&ram, index.into(), 0..MIB as usize));
         }
         // A slow reader in each slot, who keeps one piece of it.
         let pins: Vec<Bytes> = (0..32)
@@ -469,7 +483,7 @@ mod tests {
         let [version] = versions();
         let fill = || {
             for index in 0..16 {
-                ram.publish(key(version, index), 0, written(&ram, 1, 0..MIB as usize));
+                ram.publish(SITE, key(version, index), 0, written(&ram, 1, 0..MIB as usize));
             }
         };
         fill();
@@ -498,7 +512,7 @@ mod tests {
                         start.wait();
                         for piece in [thread, 15 - thread] {
                             let bytes = written(ram, index, piece * PIECE..(piece + 1) * PIECE);
-                            ram.publish(key(version, index as u32), piece as u32, bytes);
+                            ram.publish(SITE, key(version, index as u32), piece as u32, bytes);
                         }
                     }
                 });
@@ -528,11 +542,11 @@ mod tests {
             assert_eq!(extent.append(&content(seed, at..at + portion)), portion);
             let prefix = extent.prefix();
             let whole = prefix.len() / PIECE * PIECE;
-            ram.publish(key, first as u32, prefix.slice(..whole));
+            ram.publish(SITE, key, first as u32, prefix.slice(..whole));
             // A reader that is full does without.
             let _ = shown.try_send(Shown { seed, at: first * PIECE, bytes: prefix });
         }
-        ram.publish(key, first as u32, extent.freeze());
+        ram.publish(SITE, key, first as u32, extent.freeze());
     }
 
     struct Shown {

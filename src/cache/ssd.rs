@@ -443,6 +443,7 @@ mod tests {
             name,
             hosts: vec![],
             origins: vec![],
+            share: 1,
             ssd_percent,
             rules,
             edited_before: vec![],
@@ -464,7 +465,7 @@ mod tests {
             block_size: BlockSize::MAX,
         };
         let parts = SsdParts {
-            ram: Ram::new(ram).unwrap(),
+            ram: Ram::new(ram, &Arc::default()).unwrap(),
             heads: Arc::new(Heads::new(4 << 20)),
             governor: Governor::new(16 << 20, 16 << 20),
             block_size: BlockSize::MAX,
@@ -574,7 +575,7 @@ mod tests {
         let (subject, version) = (ssd.subject(&key), head.version.clone());
         let block = BlockKey { version: version.id, index: 0 };
         ssd.parts.heads.store(key, head);
-        ssd.parts.ram.publish(block, 0, vec![7; 1 << 20].into());
+        ssd.parts.ram.publish(SiteId(0), block, 0, vec![7; 1 << 20].into());
         ssd.consider(&subject, &version, 0, Seen::Filled);
         until_written(ssd).await;
         ssd.parts.ram.forget(&block);
@@ -639,7 +640,7 @@ mod tests {
         let volume = volume.await.unwrap();
         ssd.volumes.all()[0].come_online(volume);
         let block = BlockKey { version: newer.version.id, index: 0 };
-        ssd.parts.ram.publish(block, 0, vec![7; 1 << 20].into());
+        ssd.parts.ram.publish(SiteId(0), block, 0, vec![7; 1 << 20].into());
         ssd.consider(&ssd.subject(&key), &newer.version, 0, Seen::Filled);
         settle(&device).await;
         assert_ne!(ssd.held(&block), PieceMap::default());
@@ -753,8 +754,14 @@ mod tests {
             let version =
                 Version::new(head.version.id, 0, head.stored.validator().clone(), Some(2 * mib));
             let block = BlockKey { version: version.id, index: 1 };
-            let wanted =
-                Wanted { block, first: 0, count: 16, class: Class::Miss, urgency: Urgency::Viewer };
+            let wanted = Wanted {
+                site: SiteId(0),
+                block,
+                first: 0,
+                count: 16,
+                class: Class::Miss,
+                urgency: Urgency::Viewer,
+            };
             assert!(matches!(ssd.bring(&subject, &version, wanted).await, Brought::Ill));
             assert!(ssd.owes(&key, Some(2 * mib)) && !ssd.owes(&unheard_of, Some(2 * mib)));
             assert!(ssd.may_go_on(&key, mib));
@@ -787,8 +794,14 @@ mod tests {
         assert_eq!(used(), 0);
         let stalled = Faults { stall_reads: Duration::from_secs(60), ..Faults::default() };
         device.set_faults(stalled);
-        let wanted =
-            Wanted { block, first: 0, count: 4, class: Class::Miss, urgency: Urgency::Viewer };
+        let wanted = Wanted {
+            site: SiteId(0),
+            block,
+            first: 0,
+            count: 4,
+            class: Class::Miss,
+            urgency: Urgency::Viewer,
+        };
         assert!(matches!(ssd.bring(&subject, &version, wanted).await, Brought::Ill));
         assert_eq!(used(), 4 << 16, "the device may still write into it");
         assert_eq!(ssd.parts.ram.usage().taken_bytes, 4 << 16);
@@ -851,6 +864,7 @@ mod tests {
         assert_eq!(ssd.held(&block), PieceMap::default());
         assert_eq!(ssd.held_or_lost(&block), PieceMap::run(0, 16));
         let wanted = |first, count| Wanted {
+            site: SiteId(0),
             block,
             first,
             count,
@@ -877,13 +891,13 @@ mod tests {
         let block = |head: &Head| BlockKey { version: head.version.id, index: 0 };
         for head in [&old, &new] {
             ssd.head_changed(&key, Change::Replaced, || heads.store(key.clone(), head.clone()));
-            ssd.parts.ram.publish(block(head), 0, vec![7; 1 << 20].into());
+            ssd.parts.ram.publish(SiteId(0), block(head), 0, vec![7; 1 << 20].into());
             ssd.consider(&subject, &head.version, 0, Seen::Filled);
         }
         // Its origin sent more than it had promised: nothing of it is believed.
         let (disowned, other) = (head(&numbers, LONG), ObjectKey::new(SiteId(0), "/b"));
         heads.store(other.clone(), disowned.clone());
-        ssd.parts.ram.publish(block(&disowned), 0, vec![8; 1 << 20].into());
+        ssd.parts.ram.publish(SiteId(0), block(&disowned), 0, vec![8; 1 << 20].into());
         disowned.version.mark_changed();
         ssd.consider(&ssd.subject(&other), &disowned.version, 0, Seen::Filled);
         until_written(&ssd).await;

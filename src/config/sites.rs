@@ -18,6 +18,8 @@ use super::setting::Setting;
 
 /// Letters of a site's name: it labels metrics and log lines.
 const NAME_BYTES_MAX: usize = 64;
+/// As many times another site's share.
+const SHARE_MAX: u64 = 1_000;
 
 /// Reads the array `sites` of the document.
 pub(super) fn read(document: &Section<'_>) -> Sites {
@@ -48,10 +50,11 @@ fn site(section: &Section<'_>, id: SiteId, taken: &mut Taken) -> Site {
     let name = name(section, &mut taken.names);
     let hosts = hosts(section, &mut taken.hosts);
     let origins = origins::read(section);
+    let share_of_all = section.count("share", 1, 1..=SHARE_MAX) as u32;
     let ssd_percent = section.setting("ssd_share").and_then(share).unwrap_or(100);
     let base = policy(section, &silent());
     let (rules, edited_before) = (rules(section, base), Vec::new());
-    Site { id, name, hosts, origins, ssd_percent, rules, edited_before }
+    Site { id, name, hosts, origins, share: share_of_all, ssd_percent, rules, edited_before }
 }
 
 /// A whole percentage; without a unit it would be anyone's guess.

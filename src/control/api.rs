@@ -545,6 +545,7 @@ mod tests {
             "ssd": ssd,
             "connections": 0,
             "connections_max": 0,
+            "shares": [],
             "runs": [
                 { "path": "/b.m4s", "first": 65_536, "end": null, "written_bytes": 10,
                   "viewers": 2 },

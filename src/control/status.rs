@@ -68,6 +68,8 @@ pub struct Status {
     pub connections: u64,
     /// As many are let in at once.
     pub connections_max: u64,
+    /// What each site has of what all share; the last is all others together, where there are.
+    pub shares: Vec<ShareStatus>,
     /// Fill runs in flight.
     pub runs: Vec<RunStatus>,
     /// The latest requests, newest first.
@@ -103,7 +105,8 @@ pub struct OverloadStatus {
     pub refused: BTreeMap<&'static str, u64>,
     /// Reservations of memory refused, by class of work.
     pub refused_memory: BTreeMap<&'static str, u64>,
-    /// The share of new viewers that are refused, by why; what is above 1 is the share of misses.
+    /// The share of new viewers that are refused, by why: the words and values of
+    /// `tidegate_overload_pressure_ratio`.
     pub pressure: BTreeMap<&'static str, f64>,
     /// What `limits.egress` lets be sent; `None` where it is not set.
     pub egress_max_bytes_per_second: Option<u64>,
@@ -325,6 +328,23 @@ pub struct ObjectStatus {
     pub block_size_bytes: u64,
     /// Blocks of its current version of which a piece is held.
     pub blocks: Vec<BlockStatus>,
+}
+
+/// What a site has of what all share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ShareStatus {
+    /// Its name.
+    pub name: String,
+    /// Its weight against the others.
+    pub share: u64,
+    /// What is kept of it in ram.
+    pub ram_bytes: u64,
+    /// What of ram it can count on now.
+    pub ram_own_bytes: u64,
+    /// Viewers' connections.
+    pub connections: u32,
+    /// Of what it has more than its share, while others want theirs: `work`, `egress`.
+    pub beyond: Vec<&'static str>,
 }
 
 /// A block of which a piece is held.

@@ -15,7 +15,8 @@ use crate::delivery::body::ViewerBody;
 use crate::delivery::error::DeliveryError;
 use crate::delivery::record::{Record, Viewer};
 use crate::delivery::{Delivery, reply};
-use crate::overload::Arrived;
+use crate::message::request::host_of;
+use crate::overload::{Arrived, Refusal, Sharer};
 use crate::server::{ConnectionFacts, Phase};
 use crate::site::Pace;
 
@@ -69,12 +70,26 @@ impl Delivery {
             return Err(DeliveryError::TurnedAway);
         }
         gate.admit_request(viewer.client, now).map_err(DeliveryError::Overload)?;
-        if !connection.is_let_in.get() {
-            let arrived =
-                if connection.tls.is_some() { Arrived::ShakenHands } else { Arrived::Plain };
-            gate.admit_viewer(arrived).map_err(DeliveryError::Overload)?;
-            connection.is_let_in.set(true);
+        match connection.let_in.get() {
+            Some(let_in) if gate.asks_whose() => gate.admit_again(let_in.sharer()),
+            Some(_) => Ok(()),
+            None => self.admit_new(viewer),
         }
+        .map_err(DeliveryError::Overload)
+    }
+
+    /// Lets in who asks for the first time: as the viewer of that site, whatever he asks for later.
+    fn admit_new(&self, viewer: &Viewer) -> Result<(), Refusal> {
+        let (gate, connection) = (&self.shared.gate, &viewer.connection);
+        let arrived = if connection.tls.is_some() { Arrived::ShakenHands } else { Arrived::Plain };
+        let sites = self.shared.sites.load();
+        let host = host_of(&viewer.parts).ok();
+        let Some(site) = host.and_then(|host| sites.find(&host)) else {
+            return gate.admit_unknown(arrived);
+        };
+        let let_in = gate.admit_viewer(arrived, Sharer::of(site.id))?;
+        // Of two streams that come at once one counts.
+        let _ = connection.let_in.set(let_in);
         Ok(())
     }
 }

@@ -223,7 +223,12 @@ fn overload_verdict(refusal: &Refusal) -> Verdict {
             (StatusCode::TOO_MANY_REQUESTS, "too many requests from here", After::Keep)
         }
         Reason::Miss => (StatusCode::SERVICE_UNAVAILABLE, "too busy to fetch it now", After::Keep),
-        Reason::ClientConnections | Reason::Handshakes | Reason::Lag | Reason::Egress => {
+        Reason::ClientConnections
+        | Reason::Handshakes
+        | Reason::Connections
+        | Reason::Share
+        | Reason::Lag
+        | Reason::Egress => {
             (StatusCode::SERVICE_UNAVAILABLE, "too busy for new viewers now", After::Close)
         }
     };

@@ -151,6 +151,7 @@ impl Feed {
         let first = (range.start() - start) / PIECE_SIZE_BYTES;
         let last = (range.last() - start) / PIECE_SIZE_BYTES;
         Some(Wanted {
+            site: self.site.id,
             block: BlockKey { version: self.version.id, index },
             first: first as u32,
             count: (last - first + 1) as u32,

@@ -150,7 +150,7 @@ impl Handler for Delivery {
         }
         let answered = match (self.admit(&viewer, begun), &viewer.parts.method) {
             (Err(refusal), _) => {
-                record.host = host_of(&viewer.parts).map(Cow::into_owned).unwrap_or_default();
+                self.refused(&viewer, &mut record);
                 leave(body, viewer.parts.version);
                 Err(refusal)
             }
@@ -327,6 +327,12 @@ impl Delivery {
             under_duress: self.shared.governor.is_under_duress(),
         };
         dynamic.append_to(response.headers_mut());
+    }
+
+    /// Whom it was for: what it costs to refuse is counted of whoever asks so much.
+    fn refused(&self, viewer: &Viewer, record: &mut Record) {
+        record.host = host_of(&viewer.parts).map(Cow::into_owned).unwrap_or_default();
+        record.site = self.site_of(&viewer.parts).map(|(site, _)| site);
     }
 
     /// Site and path of a request whose head names them.

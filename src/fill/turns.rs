@@ -1,9 +1,9 @@
 //! Whose turn it is to fill: as many runs at once as may be, shared between sites.
 //!
 //! Who comes while there is room begins at once, however many of his site run already: what nobody
-//! needs is borrowed. When there is none, the next place is for the site with the fewest, so that
-//! a flood of one waits behind itself. An eighth is kept free of any one site: another's first run
-//! waits for nobody, also where all of the flood's hang.
+//! needs is borrowed. When there is none, the next place is for the site with the fewest for its
+//! `share`, so that a flood of one waits behind itself. An eighth is kept free of any one site:
+//! another's first run waits for nobody, also where all of the flood's hang.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,10 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
 use crate::object::SiteId;
+use crate::overload::{Sharer, Shares};
 
 /// Places for runs.
 pub struct Turns {
     state: Mutex<State>,
+    shares: Arc<Shares>,
 }
 
 struct State {
@@ -39,9 +41,10 @@ pub struct Turn {
 
 impl Turns {
     /// So many at once.
-    pub fn new(runs_max: usize) -> Arc<Turns> {
+    pub fn new(runs_max: usize, shares: Arc<Shares>) -> Arc<Turns> {
         let (free, of_one_max) = (runs_max, runs_max - runs_max / 8);
-        Arc::new(Turns { state: Mutex::new(State { free, of_one_max, sites: HashMap::new() }) })
+        let state = Mutex::new(State { free, of_one_max, sites: HashMap::new() });
+        Arc::new(Turns { state, shares })
     }
 
     /// Whether all places are taken.
@@ -74,7 +77,7 @@ impl Turns {
         let of_site = state.sites.get_mut(&site).expect("a site with a run is known");
         of_site.running -= 1;
         let mut given = Vec::new();
-        while let Some((next, give)) = state.next() {
+        while let Some((next, give)) = state.next(&self.shares) {
             given.push((give, Turn { turns: Arc::clone(self), site: next }));
         }
         state.sites.retain(|_, of_site| !of_site.is_idle());
@@ -90,12 +93,17 @@ impl Turns {
 
 impl State {
     /// Takes a place for who is next, if there is room for anybody who waits.
-    fn next(&mut self) -> Option<(SiteId, oneshot::Sender<Turn>)> {
+    fn next(&mut self, shares: &Shares) -> Option<(SiteId, oneshot::Sender<Turn>)> {
         while self.free > 0 {
             let most = self.of_one_max;
             let may = |one: &OfSite| one.running < most && !one.waiting.is_empty();
             let sites = self.sites.iter_mut().filter(|(_, of_site)| may(of_site));
-            let (site, of_site) = sites.min_by_key(|(site, one)| (one.running, **site))?;
+            // As it would be with this one: who has none is not served before all who have one.
+            let load = |site: SiteId, running: usize| {
+                (running as u64 + 1) * LOADS / shares.weight(Sharer::of(site))
+            };
+            let (site, of_site) =
+                sites.min_by_key(|(site, one)| (load(**site, one.running), **site))?;
             let give = of_site.waiting.pop_front()?;
             if give.is_closed() {
                 continue;
@@ -120,6 +128,9 @@ impl Drop for Turn {
     }
 }
 
+/// Runs are compared in such parts, so that shares up to a thousand tell.
+const LOADS: u64 = 1 << 20;
+
 #[cfg(test)]
 mod tests {
     use std::future::Future;
@@ -130,6 +141,12 @@ mod tests {
 
     const FLOOD: SiteId = SiteId(0);
     const OTHER: SiteId = SiteId(1);
+
+    fn turns_of(runs_max: usize, weights: [u32; 2]) -> Arc<Turns> {
+        let shares = Shares::default();
+        shares.set([FLOOD, OTHER].into_iter().zip(weights));
+        Turns::new(runs_max, Arc::new(shares))
+    }
 
     type Waiting = Pin<Box<dyn Future<Output = Turn>>>;
 
@@ -152,7 +169,7 @@ mod tests {
 
     #[test]
     fn one_site_borrows_what_nobody_needs_but_an_eighth() {
-        let turns = Turns::new(16);
+        let turns = turns_of(16, [1, 1]);
         let mut flood: Vec<_> = (0..20).map(|_| asks(&turns, FLOOD)).collect();
         let mut running: Vec<_> = flood.iter_mut().filter_map(poll).collect();
         assert_eq!(running.len(), 14);
@@ -161,12 +178,12 @@ mod tests {
         running.pop();
         let now: Vec<_> = flood[14..].iter_mut().filter_map(poll).collect();
         assert_eq!(now.len(), 1, "the one that waited longest, in the place of the one that ended");
-        assert_eq!(Turns::new(1).state().of_one_max, 1);
+        assert_eq!(turns_of(1, [1, 1]).state().of_one_max, 1);
     }
 
     #[test]
     fn the_next_place_is_for_the_site_with_the_fewest() {
-        let turns = Turns::new(8);
+        let turns = turns_of(8, [1, 1]);
         let mut flood: Vec<_> = (0..30).map(|_| asks(&turns, FLOOD)).collect();
         let mut running: Vec<_> = flood.iter_mut().filter_map(poll).collect();
         let mut others: Vec<_> = (0..4).map(|_| asks(&turns, OTHER)).collect();
@@ -186,8 +203,24 @@ mod tests {
     }
 
     #[test]
+    fn places_are_shared_out_by_the_shares_of_those_who_wait() {
+        for (weights, expected) in [([1, 1], [4, 4]), ([3, 1], [6, 2]), ([1, 7], [1, 7])] {
+            let turns = turns_of(8, weights);
+            let first: Vec<_> = (0..8)
+                .map(|n| poll(&mut asks(&turns, SiteId(10 + n))).expect("there is room"))
+                .collect();
+            let mut waits: Vec<_> =
+                [FLOOD, OTHER].into_iter().cycle().take(32).map(|one| asks(&turns, one)).collect();
+            drop(first);
+            let running: Vec<_> = waits.iter_mut().filter_map(poll).collect();
+            let of = |site| running.iter().filter(|turn| turn.site == site).count();
+            assert_eq!([of(FLOOD), of(OTHER)], expected, "{weights:?}");
+        }
+    }
+
+    #[test]
     fn who_gives_up_waiting_takes_nobodys_turn() {
-        let turns = Turns::new(1);
+        let turns = turns_of(1, [1, 1]);
         let first = poll(&mut asks(&turns, FLOOD)).unwrap();
         let gone = asks(&turns, FLOOD);
         let mut waits = asks(&turns, FLOOD);

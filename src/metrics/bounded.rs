@@ -113,7 +113,7 @@ impl Metrics {
 }
 
 /// The name that each site is told by, in the order of their ids.
-fn names_told(mut names: Vec<String>) -> Vec<String> {
+pub fn names_told(mut names: Vec<String>) -> Vec<String> {
     if names.len() > SITES_TOLD_MAX + 1 {
         names[SITES_TOLD_MAX..].fill(OTHER.to_owned());
     }

@@ -281,6 +281,16 @@ impl Sites {
         Some(&group.0[index % SITES_PER_GROUP])
     }
 
+    /// Each that something may have been counted of.
+    pub fn each(&self) -> impl Iterator<Item = (SiteId, &OfSite)> {
+        let made =
+            self.groups.iter().enumerate().filter_map(|(at, group)| Some((at, group.get()?)));
+        made.flat_map(|(at, group)| {
+            let ids = (at * SITES_PER_GROUP..).map(|id| SiteId(id as u16));
+            ids.zip(&group.0)
+        })
+    }
+
     /// Bytes of response bodies, whosever they were.
     pub fn body_bytes(&self) -> Tally<Tier, { Tier::COUNT }> {
         let sum = Tally::default();

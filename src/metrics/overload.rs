@@ -20,12 +20,21 @@ pub const REFUSALS: Series = labelled(
     ),
 );
 /// How many new viewers are refused: because what is sent is too much (`egress`), because a worker
-/// is late (`lag`, the latest one's).
+/// is late (`lag`, the latest one's); and of sites with more than their shares
+/// (`egress_beyond_share`, `lag_beyond_share`).
 pub const PRESSURE: Series = labelled(
     "of",
     gauge(
         "tidegate_overload_pressure_ratio",
-        "The share of new viewers that are refused; what is above 1 is the share of misses.",
+        "The share of new viewers that are refused; above 1 of misses, or of a site's requests.",
+    ),
+);
+/// Sites that have more than their shares: of what workers do (`work`), of what is sent (`egress`).
+pub const BEYOND_SHARE: Series = labelled(
+    "of",
+    gauge(
+        "tidegate_sites_beyond_share",
+        "Sites that had more than their share in the last second, while others wanted some.",
     ),
 );
 /// Whether what is sent is near what may be.

@@ -382,6 +382,7 @@ pub(super) const READ_AT_SCRAPE: &[Series] = &[
     overload::PROXY_HEADERS,
     overload::REFUSALS,
     overload::PRESSURE,
+    overload::BEYOND_SHARE,
     overload::EGRESS_NEAR,
     overload::EGRESS_MAX,
     overload::CLIENTS_UNCOUNTED,

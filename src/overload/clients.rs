@@ -158,7 +158,7 @@ mod tests {
         ClientLimits { connections_max: 2, requests_per_second: 1, bits_v4: 32, bits_v6: 56 };
 
     fn shared() -> Arc<Overload> {
-        Overload::new(Settings::default(), Instant::now())
+        Overload::new(Settings::default(), Arc::default(), Instant::now())
     }
 
     fn connect(shared: &Arc<Overload>, ip: &str) -> Result<Option<Place>, ()> {

@@ -5,12 +5,15 @@
 //! little around it. From the most to none it takes 3.2 seconds.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// All new viewers are refused.
 pub const ALL_NEW: u32 = 1_000;
 /// All misses too.
 pub const ALL_NEW_AND_MISSES: u32 = 2_000;
+/// Of one site all new viewers and all requests that can be refused.
+const ALL_OF_ONE: u32 = 2_000;
 /// How often it is measured.
 pub const PERIOD: Duration = Duration::from_millis(100);
 /// How often within a period it is looked how late a worker is.
@@ -18,14 +21,14 @@ pub const SAMPLES: u32 = 4;
 
 /// A share of those refused, in thousandths.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Pressure {
+pub(super) struct Pressure {
     thousandths: u32,
     periods_above: u32,
 }
 
 impl Pressure {
     /// After another period, in which there was too much or not; never more than `most`.
-    pub fn after(&mut self, is_too_much: bool, most: u32) -> u32 {
+    pub(super) fn after(&mut self, is_too_much: bool, most: u32) -> u32 {
         if !is_too_much {
             self.periods_above = 0;
             self.thousandths = self.thousandths.saturating_sub(DOWN);
@@ -37,6 +40,56 @@ impl Pressure {
             self.thousandths = (self.thousandths + UP).min(most);
         }
         self.thousandths
+    }
+}
+
+/// What is refused of whom, in thousandths.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pressed {
+    /// Of sites that have more than their shares: new viewers, and above a thousand requests of
+    /// those who have been let in.
+    pub beyond: u32,
+    /// Of all: new viewers, and above a thousand misses.
+    pub all: u32,
+}
+
+/// What others read of it.
+#[derive(Default)]
+pub(super) struct Pressing {
+    beyond: AtomicU32,
+    all: AtomicU32,
+}
+
+impl Pressing {
+    pub(super) fn load(&self) -> Pressed {
+        Pressed { beyond: self.beyond(), all: self.all.load(Ordering::Relaxed) }
+    }
+
+    pub(super) fn beyond(&self) -> u32 {
+        self.beyond.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn store(&self, Pressed { beyond, all }: Pressed) {
+        self.beyond.store(beyond, Ordering::Relaxed);
+        self.all.store(all, Ordering::Relaxed);
+    }
+}
+
+/// Pressure on those who have more than their shares, and where that does not help, on all.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pressures {
+    beyond: Pressure,
+    all: Pressure,
+}
+
+impl Pressures {
+    /// After another period; `most`: of all.
+    pub fn after(&mut self, is_too_much: bool, somebody_is_beyond: bool, most: u32) -> Pressed {
+        let helps = somebody_is_beyond && self.beyond.thousandths < ALL_OF_ONE;
+        Pressed {
+            beyond: self.beyond.after(is_too_much && somebody_is_beyond, ALL_OF_ONE),
+            all: self.all.after(is_too_much && !helps, most),
+        }
     }
 }
 
@@ -141,6 +194,22 @@ mod tests {
         assert_eq!(*all.last().unwrap(), ALL_NEW_AND_MISSES);
         let marks = format!("{}{}", "+".repeat(40), "-".repeat(32));
         assert_eq!(*too_much(&marks, ALL_NEW_AND_MISSES).last().unwrap(), 0, "within 3.2 s");
+    }
+
+    #[test]
+    fn who_has_more_than_his_share_bears_it_before_all_do() {
+        let mut pressures = Pressures::default();
+        let mut after = |periods: u32, is_too_much, beyond| {
+            let mut last = Pressed::default();
+            (0..periods).for_each(|_| last = pressures.after(is_too_much, beyond, ALL_NEW));
+            [last.beyond, last.all]
+        };
+        assert_eq!(after(12, true, true), [1_000, 0]);
+        assert_eq!(after(8, true, true), [2_000, 0]);
+        assert_eq!(after(10, true, true), [2_000, 750], "it did not help");
+        assert_eq!(after(4, true, false), [1_748, 1_000], "nobody is beyond any more");
+        assert_eq!(after(32, false, false), [0, 0], "within 3.2 s");
+        assert_eq!(after(12, true, false), [0, 1_000]);
     }
 
     /// Three times what can be borne comes: what is let in is what can be, within an eighth.

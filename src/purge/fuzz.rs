@@ -40,6 +40,7 @@ pub(super) fn site() -> Site {
         name: "film".to_owned(),
         hosts: vec!["film.test".to_owned(), "*.film.test".to_owned()],
         origins: Vec::new(),
+        share: 1,
         ssd_percent: 100,
         edited_before: Vec::new(),
         rules: vec![Rule { query: QueryPolicy::Only(vec!["a".to_owned()]), ..Rule::everything() }],

@@ -4,6 +4,7 @@
 //! speak it under a [`Watch`]. The future of [`run`] owns everything the connection needs, so that
 //! dropping it closes the socket and returns the permit.
 
+use std::cell::OnceCell;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
@@ -118,7 +119,7 @@ pub(super) async fn run<H: Handler>(server: Rc<Server<H>>, accepted: Accepted) {
             tls,
             pace: 0.into(),
             ahead: Arc::default(),
-            is_let_in: false.into(),
+            let_in: OnceCell::new(),
             cut: None.into(),
             phase: Phase::Serving.into(),
             sends_at_most: u64::MAX.into(),

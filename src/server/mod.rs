@@ -21,7 +21,7 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::error::Error;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -41,7 +41,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use crate::network::Network;
-use crate::overload::Gate;
+use crate::overload::{Connected, Gate};
 
 pub use connection::leave;
 pub use listener::{HandedOver, Inbox, ReusePort, Source, bind, bind_group, hand_over, inbox};
@@ -91,8 +91,8 @@ pub struct ConnectionFacts {
     pub pace: Cell<u32>,
     /// What the handler does ahead for this viewer: its own count, 0 at first.
     pub ahead: Arc<AtomicU32>,
-    /// Whether a request of it was let in: the handler's own memory, false at first.
-    pub is_let_in: Cell<bool>,
+    /// As whose viewer a request of it was let in: the handler's own memory, nobody's at first.
+    pub let_in: OnceCell<Connected>,
     /// Why we cut it off, if we did: told before its bodies are dropped.
     pub cut: Cell<Option<Cut>>,
     /// What is wanted of it.

@@ -2,7 +2,7 @@
 //!
 //! Limits are set small and only order and counts are asserted, never durations.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::convert::Infallible;
 use std::future::pending;
 use std::io;
@@ -189,7 +189,7 @@ impl Setup {
 
 fn context(settings: ServerSettings, permits: Arc<Semaphore>) -> Arc<ServerContext> {
     let settings = Arc::new(ArcSwap::from_pointee(settings));
-    let shared = Overload::new(Settings::default(), Instant::now().into_std());
+    let shared = Overload::new(Settings::default(), Arc::default(), Instant::now().into_std());
     let (gate, phases) = (Arc::new(Gate::new(shared)), Phases::default());
     Arc::new(ServerContext { settings, permits, counts: Arc::default(), phases, gate })
 }
@@ -530,7 +530,7 @@ fn facts(protocol: Protocol) -> Rc<ConnectionFacts> {
         tls: None,
         pace: Cell::new(0),
         ahead: Arc::default(),
-        is_let_in: Cell::new(false),
+        let_in: OnceCell::new(),
         cut: Cell::new(None),
         phase: Cell::default(),
         sends_at_most: Cell::new(u64::MAX),

@@ -40,6 +40,7 @@ mod redirects;
 mod reload;
 mod seek;
 mod seen;
+mod shares;
 mod shipped;
 mod sick;
 mod ssd;

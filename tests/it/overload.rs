@@ -8,7 +8,8 @@ use tokio::task::JoinSet;
 
 use crate::proxies::header;
 use crate::support::{
-    Client, Edge, HOST, HeadFault, Origin, PIECE, Response, Script, Speaks, Verdict, judge,
+    Client, Edge, HOST, HeadFault, Origin, PATIENCE, PIECE, Response, Script, Speaks, Verdict,
+    judge,
 };
 
 const REFUSALS: &str = "tidegate_overload_refusals_total";
@@ -183,7 +184,7 @@ async fn ask_without_a_pause(address: SocketAddr) {
 #[tokio::test]
 async fn a_worker_that_is_late_refuses_new_viewers_then_misses_and_never_who_is_served() {
     let origin = Origin::serving("/a", Script::of(PIECE));
-    for path in ["/b", "/c"] {
+    for path in ["/b", "/c", "/d"] {
         origin.serve(path, Script::of(PIECE));
     }
     let edge = Edge::in_front_of(&origin).setting("limits.lag", "10ms").workers(1).start();
@@ -199,13 +200,16 @@ async fn a_worker_that_is_late_refuses_new_viewers_then_misses_and_never_who_is_
     assert_eq!(answer.status, 503, "a new viewer");
     assert!(retry_after(&answer) && answer.header("connection") == "close");
     assert!(edge.client_over_tls(Speaks::Http1).connect().await.is_err(), "before a handshake");
-    for (path, status) in [("/b", 503), ("/a", 200)] {
+    let mut statuses = Vec::new();
+    for path in ["/b", "/c", "/a"] {
         let answer = client.get(path).on(let_in).await.unwrap();
         let (answer, kept) = answer.finish_and_keep().await.unwrap();
-        assert_eq!(answer.status, status, "{path}, by who has been let in");
-        assert!(status == 200 || retry_after(&answer));
+        assert!(answer.status == 200 || retry_after(&answer), "{path}: {:?}", answer.headers);
+        statuses.push(answer.status);
         let_in = kept.unwrap();
     }
+    // One miss in ten is let in, of those of all viewers.
+    assert!(statuses[..2].contains(&503) && statuses[2] == 200, "{statuses:?}");
     for reason in ["\"lag\"", "\"miss\""] {
         assert!(edge.metric(REFUSALS, &[reason]).await >= 1.0, "{reason}");
     }
@@ -217,7 +221,7 @@ async fn a_worker_that_is_late_refuses_new_viewers_then_misses_and_never_who_is_
         assert_eq!(judge(&origin, path, &answer), Verdict::Whole { version: 1 });
         let_in = kept.unwrap();
     }
-    assert_eq!(edge.get("/c").send().await.status, 200);
+    assert_eq!(edge.get("/d").send().await.status, 200);
 }
 
 #[tokio::test]
@@ -235,7 +239,9 @@ async fn a_flood_of_misses_to_one_site_whose_origin_hangs_delays_no_miss_of_anot
         let held = origin.all_requests().into_iter();
         held.filter(|asked| asked.head.target.starts_with("/hangs/")).count()
     };
+    let began = tokio::time::Instant::now();
     while held() < 7 {
+        assert!(began.elapsed() < PATIENCE, "{} are asked for", held());
         tokio::task::yield_now().await;
     }
     let answer = edge.client().host("other.test").get("/b").send().await;

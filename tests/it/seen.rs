@@ -7,7 +7,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{BLOCK, Edge, Origin, PIECE, Script, Streaming, text, tidegate, until_runs};
+use crate::support::{
+    BLOCK, Edge, Origin, PATIENCE, PIECE, Script, Streaming, text, tidegate, until_runs,
+};
 
 /// Somebody who follows the log, and the lines that came to him.
 struct Follower {
@@ -153,7 +155,10 @@ async fn so_many_follow_and_one_who_leaves_makes_room() {
     let line = "{\"error\":\"not followed: 4 follow the log, and no more may\"}\n";
     assert_eq!((refused.status, text(&refused.body)), (503, line.to_owned()));
     readers.pop();
-    while edge.admin().get("/log").open().await.status != 200 {}
+    let left = tokio::time::Instant::now();
+    while edge.admin().get("/log").open().await.status != 200 {
+        assert!(left.elapsed() < PATIENCE, "there is no room");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

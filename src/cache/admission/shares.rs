@@ -1,10 +1,13 @@
-//! What each site got of a volume of late, held against its share.
+//! What each site got of a volume of late, held against its part and the most it may have.
 //!
 //! A volume holds about what was written last, so what a site had admitted while half a volume to a
 //! whole one was written is about what it holds. Kept for as long as the process lives, as a site's
 //! number is. Nothing locks.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use crate::object::SiteId;
+use crate::overload::{self, SHARERS_MAX, Sharer};
 
 /// Parts of a million: shares are compared without floating point.
 const WHOLE: u32 = 1_000_000;
@@ -16,6 +19,10 @@ pub(super) struct Shares {
     current: AtomicUsize,
     filled_bytes: AtomicU64,
     volume_bytes: u64,
+    /// What each has its part by.
+    parts: overload::Shares,
+    /// The same bytes by who has a part.
+    of_parts: [[AtomicU64; SHARERS_MAX]; 2],
 }
 
 impl Shares {
@@ -27,7 +34,23 @@ impl Shares {
             current: AtomicUsize::new(0),
             filled_bytes: AtomicU64::new(0),
             volume_bytes,
+            parts: overload::Shares::default(),
+            of_parts: [const { [const { AtomicU64::new(0) }; SHARERS_MAX] }; 2],
         }
+    }
+
+    /// What sites have their parts by, where not all can be written that is worth it.
+    pub(super) fn set_parts(&self, sites: impl IntoIterator<Item = (SiteId, u32)>) {
+        self.parts.set(sites);
+    }
+
+    /// Whether the site got less than its part, and so another more.
+    pub(super) fn is_within_its_part(&self, site: SiteId) -> bool {
+        let [one, other] = &self.of_parts;
+        let had = std::array::from_fn(|index| {
+            one[index].load(Ordering::Relaxed) + other[index].load(Ordering::Relaxed)
+        });
+        self.parts.is_within(Sharer::of(site), &had)
     }
 
     /// A site may have this part of the volume.
@@ -59,11 +82,14 @@ impl Shares {
                 .compare_exchange(filled, 0, Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok()
         {
-            self.bytes[1 - current].iter().for_each(|bytes| bytes.store(0, Ordering::Relaxed));
+            let ended = [&self.bytes[1 - current][..], &self.of_parts[1 - current]];
+            ended.into_iter().flatten().for_each(|bytes| bytes.store(0, Ordering::Relaxed));
             self.current.store(1 - current, Ordering::Relaxed);
         }
         let current = self.current.load(Ordering::Relaxed);
         self.bytes[current][site].fetch_add(bytes, Ordering::Relaxed);
+        let sharer = Sharer::of(SiteId(site as u16)).index();
+        self.of_parts[current][sharer].fetch_add(bytes, Ordering::Relaxed);
     }
 }
 

@@ -5,6 +5,7 @@
 //! the same requests give the same figures.
 
 use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use xxhash_rust::xxh3::xxh3_64;
@@ -14,6 +15,7 @@ use crate::cache::admission::{
 };
 use crate::cache::policy::{Policy, PolicySettings, Sharding};
 use crate::object::SiteId;
+use crate::overload::Sharer;
 use crate::store::ObjectHash;
 use crate::store::index::{Fingerprint, Kind, REGION_GRANULES_MAX, Shape};
 use crate::store::ledger::{FooterRoom, LedgerShape, ReappendRule, Stream, WeightLog};
@@ -177,7 +179,7 @@ impl Miniature {
         };
         let filter = AdmissionSizes { volume_bytes: sizes.ssd_bytes, blocks_max };
         Miniature {
-            ram: Policy::new(ram, BuildHasherDefault::default()),
+            ram: Policy::new(ram, &Arc::default(), BuildHasherDefault::default()),
             admission: Admission::new(filter, settings, now),
             log: WeightLog::new(shape, ReappendRule::default()),
             granule_bytes,
@@ -205,7 +207,7 @@ impl Miniature {
         };
         self.count(asked, found);
         if found != Found::Ram {
-            self.ram.change(asked.block_hash).keep((), asked.block_bytes);
+            self.ram.change(asked.block_hash).keep((), asked.block_bytes, Sharer::of(SiteId(0)));
         }
         if on_ssd && enters {
             self.admission.used(&sight(asked, Use::RamHit));

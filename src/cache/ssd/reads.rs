@@ -19,13 +19,15 @@ use crate::cache::ssd::begun::begin_here;
 use crate::cache::ssd::{Ssd, Subject, TierVolume, is_small};
 use crate::limits::{PIECE_SIZE_BYTES, PIECES_PER_BLOCK_MAX};
 use crate::memory::{Class, Reservation, Use};
-use crate::object::BlockKey;
+use crate::object::{BlockKey, SiteId};
 use crate::store::device::Urgency;
 use crate::store::volume::{Pieces, ReadError};
 
 /// What a viewer wants of a block.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
+    /// Whose the block is.
+    pub site: SiteId,
     /// The block.
     pub block: BlockKey,
     /// The first piece he needs.
@@ -246,7 +248,7 @@ impl Ssd {
             return Brought::NotHeld;
         };
         let bytes = extent.freeze();
-        self.parts.ram.publish(wanted.block, wanted.first, bytes.clone());
+        self.parts.ram.publish(wanted.site, wanted.block, wanted.first, bytes.clone());
         let start = u64::from(wanted.first) * PIECE_SIZE_BYTES;
         Brought::Landed(Arc::new(Landed { start, bytes, _reserved: reserved }))
     }

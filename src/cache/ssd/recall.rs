@@ -158,7 +158,8 @@ impl Ssd {
             && head.version.length_bytes() == Some(bytes.len() as u64)
             && !bytes.is_empty()
         {
-            self.parts.ram.publish(BlockKey { version, index: 0 }, 0, bytes);
+            let block = BlockKey { version, index: 0 };
+            self.parts.ram.publish(subject.key.site(), block, 0, bytes);
         }
         let restore = || self.parts.heads.restore(subject.key.clone(), heads);
         if self.order.answer(subject.object, restore) {

@@ -59,6 +59,7 @@ impl TierVolume {
 
     /// Lets each site have its share of it from now on.
     pub fn share_among(&self, sites: &Sites) {
+        self.admission.set_site_parts(sites.iter().map(|site| (site.id, site.share)));
         for site in sites.iter() {
             self.admission.set_site_share(site.id, f64::from(site.ssd_percent) / 100.0);
         }

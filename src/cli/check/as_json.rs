@@ -153,6 +153,7 @@ fn site(site: &Site) -> Value {
         "name": site.name,
         "hosts": site.hosts,
         "origins": site.origins.iter().map(origin).collect::<Vec<_>>(),
+        "share": site.share,
         "ssd_share": site.ssd_percent,
         "rules": site.rules.iter().map(rule).collect::<Vec<_>>(),
     })

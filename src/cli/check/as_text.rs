@@ -276,6 +276,9 @@ fn rotation(rotation: Rotation) -> String {
 fn site(site: &Site) -> Vec<(&'static str, String)> {
     let mut lines = vec![("hosts", site.hosts.join(", "))];
     lines.extend(site.origins.iter().map(|one| ("origin", origin(one))));
+    if site.share > 1 {
+        lines.push(("share", site.share.to_string()));
+    }
     if site.ssd_percent < 100 {
         lines.push(("ssd share", format!("{}%", site.ssd_percent)));
     }

@@ -24,6 +24,18 @@ pub(super) struct Shown {
     origin: Origin,
     memory: Memory,
     ssd: Option<Ssd>,
+    shares: Vec<Share>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Share {
+    name: String,
+    share: u64,
+    ram_bytes: u64,
+    ram_own_bytes: u64,
+    connections: u64,
+    beyond: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -107,11 +119,28 @@ pub(super) fn of(status: &Shown, address: &str) -> String {
         line("first byte", format!("half within {}, 90% within {}", micros(p50), micros(p90)));
     }
     line("memory", memory(&status.memory));
+    // One alone shares with nobody.
+    for one in status.shares.iter().filter(|_| status.shares.len() > 1) {
+        line("site", site(one));
+    }
     if let Some(ssd) = &status.ssd {
         text.push_str(&volumes(&ssd.volumes, bytes_read(&ssd.volumes)));
         text.extend(ssd.shadows.iter().map(shadow));
     }
     text
+}
+
+fn site(site: &Share) -> String {
+    let ram = format!(
+        "{} of ram, {} of it its own",
+        bytes_about(site.ram_bytes),
+        bytes_about(site.ram_own_bytes.min(site.ram_bytes))
+    );
+    let beyond = match &site.beyond[..] {
+        [] => String::new(),
+        of => format!("; beyond its share of {}", of.join(" and ")),
+    };
+    format!("{}: share {}, {} connected, {ram}{beyond}", site.name, site.share, site.connections)
 }
 
 fn sent(bytes: &BTreeMap<String, u64>) -> String {
@@ -272,6 +301,12 @@ mod tests {
             "memory": {
                 "total_bytes": 16u64 << 30, "by_use": { "ram": 9u64 << 30, "heads": 1 << 30 },
             },
+            "shares": [
+                { "name": "film", "share": 3, "ram_bytes": 7u64 << 30,
+                  "ram_own_bytes": 6u64 << 30, "connections": 10, "beyond": ["work", "egress"] },
+                { "name": "archive", "share": 1, "ram_bytes": 2u64 << 30,
+                  "ram_own_bytes": 3u64 << 30, "connections": 2, "beyond": [] },
+            ],
             "ssd": {
                 "volumes": [
                     { "name": "nvme0n1", "state": "online", "size_bytes": 1u64 << 40,

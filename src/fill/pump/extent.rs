@@ -118,7 +118,8 @@ impl Pump {
         }
         let first_piece = ((start - block_size.start_of(index)) / PIECE_SIZE_BYTES) as u32;
         let key = BlockKey { version: version.id, index };
-        self.filler.ram.publish(key, first_piece, bytes.slice(..(whole - start) as usize));
+        let bytes = bytes.slice(..(whole - start) as usize);
+        self.filler.ram.publish(self.run.key.site(), key, first_piece, bytes);
         whole == end
     }
 }

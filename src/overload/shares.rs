@@ -1,0 +1,369 @@
+//! What each site may count on of what all share: a part of it by its `share`.
+//!
+//! Shares count only where there is too little. What nobody needs anybody may have, and he gives it
+//! back as it is needed. Of fills the next place is for who has the fewest for his share
+//! (`fill/turns.rs`); of ram nobody is evicted who keeps less than is his ([`Shares::ram`],
+//! `cache/policy/owned.rs`); of what is written to a volume `cache/admission` has the order; of
+//! workers, egress and connections who has more than his share is refused first (`overload.rs`).
+//! The first `limits::SITES_TOLD_MAX` sites have shares of their own, all others one together.
+//! Nothing here reads a clock: [`Watch`] is told what was counted, ten times a second.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::limits::{PIECE_SIZE_BYTES, SITES_TOLD_MAX};
+use crate::object::SiteId;
+
+/// How many have shares.
+pub const SHARERS_MAX: usize = SITES_TOLD_MAX + 1;
+
+/// The whole of something; parts of it are compared without floating point.
+pub const WHOLE: u32 = 1_000_000;
+
+/// A site, or all that have no share of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sharer(u8);
+
+impl Sharer {
+    /// What a site has its share as.
+    pub const fn of(site: SiteId) -> Sharer {
+        let last = SITES_TOLD_MAX as u16;
+        Sharer(if site.0 < last { site.0 } else { last } as u8)
+    }
+
+    /// Its place among all of them.
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// What is shared, and measured over the last second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// What workers do: each request, and each piece that is sent.
+    Work,
+    /// Bytes that are sent.
+    Egress,
+}
+
+impl Of {
+    /// All of them.
+    pub const ALL: [Of; 2] = [Of::Work, Of::Egress];
+
+    /// As metrics call it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Of::Work => "work",
+            Of::Egress => "egress",
+        }
+    }
+}
+
+/// The shares of now. Read by all threads.
+#[derive(Debug)]
+pub struct Shares {
+    weights: [AtomicU32; SHARERS_MAX],
+    /// Parts of the ram tier that nobody may take.
+    ram: [AtomicU32; SHARERS_MAX],
+    /// A bit for each who has more than his share.
+    beyond: [AtomicU64; Of::ALL.len()],
+}
+
+const _: () = assert!(SHARERS_MAX <= u64::BITS as usize, "a bit for each");
+
+impl Default for Shares {
+    fn default() -> Shares {
+        Shares {
+            weights: [const { AtomicU32::new(0) }; SHARERS_MAX],
+            ram: [const { AtomicU32::new(0) }; SHARERS_MAX],
+            beyond: Default::default(),
+        }
+    }
+}
+
+impl Shares {
+    /// The shares that sites have from now on; all others have none.
+    pub fn set(&self, sites: impl IntoIterator<Item = (SiteId, u32)>) {
+        let mut weights = [0_u32; SHARERS_MAX];
+        for (site, weight) in sites {
+            let sum = &mut weights[Sharer::of(site).index()];
+            *sum = sum.saturating_add(weight);
+        }
+        for (kept, weight) in self.weights.iter().zip(weights) {
+            kept.store(weight, Ordering::Relaxed);
+        }
+    }
+
+    /// What its part is reckoned by; 1 at least.
+    pub fn weight(&self, sharer: Sharer) -> u64 {
+        u64::from(self.weights[sharer.index()].load(Ordering::Relaxed).max(1))
+    }
+
+    /// The part of the whole that would be left to `sharer` if all wanted theirs.
+    pub fn part(&self, sharer: Sharer) -> u32 {
+        let all: u64 = self.weights().iter().sum();
+        (self.weight(sharer) * u64::from(WHOLE) / all.max(1)).min(WHOLE.into()) as u32
+    }
+
+    /// The part of the ram tier that is his and that he has use for, in millionths.
+    pub fn ram(&self, index: usize) -> u32 {
+        self.ram[index].load(Ordering::Relaxed)
+    }
+
+    /// Whether he had more than his share, in the last second, while others wanted theirs.
+    pub fn is_beyond(&self, of: Of, sharer: Sharer) -> bool {
+        self.beyond[of as usize].load(Ordering::Relaxed) >> sharer.0 & 1 == 1
+    }
+
+    /// Whether he had less than his part of what those had who had any: another had more.
+    pub fn is_within(&self, sharer: Sharer, had: &[u64; SHARERS_MAX]) -> bool {
+        let (weights, his) = (self.weights(), sharer.index());
+        let counts = |index: &usize| had[*index] > 0 || *index == his;
+        let weights = (0..SHARERS_MAX).filter(counts).map(|index| weights[index].max(1));
+        let (shared, total) = (weights.sum::<u64>(), had.iter().sum::<u64>());
+        let (has, weight) = (had[his], self.weight(sharer));
+        u128::from(has) * u128::from(shared) < u128::from(total) * u128::from(weight)
+    }
+
+    /// How many have more than their shares.
+    pub fn beyond(&self, of: Of) -> u32 {
+        self.beyond[of as usize].load(Ordering::Relaxed).count_ones()
+    }
+
+    /// Says what was measured, and of what nobody is refused because of what was measured before.
+    ///
+    /// Who is refused has less, and another so a larger part: who has more than his share is
+    /// decided while there is too much, and stays so until nobody is refused any more.
+    pub fn measured(&self, measured: &Measured, is_open: impl Fn(Of) -> bool) {
+        for (kept, part) in self.ram.iter().zip(measured.ram) {
+            kept.store(part, Ordering::Relaxed);
+        }
+        for of in Of::ALL.into_iter().filter(|of| is_open(*of)) {
+            self.beyond[of as usize].store(measured.beyond[of as usize], Ordering::Relaxed);
+        }
+    }
+
+    fn weights(&self) -> [u64; SHARERS_MAX] {
+        self.weights.each_ref().map(|weight| weight.load(Ordering::Relaxed).into())
+    }
+}
+
+/// What one was counted to have had since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Had {
+    /// Requests that were answered.
+    pub requests: u64,
+    /// Bytes that were sent to answer them.
+    pub bytes: u64,
+}
+
+impl Had {
+    fn since(self, before: Had) -> Had {
+        Had {
+            requests: self.requests.saturating_sub(before.requests),
+            bytes: self.bytes.saturating_sub(before.bytes),
+        }
+    }
+
+    fn of(self, of: Of) -> u64 {
+        match of {
+            Of::Work => self.requests + self.bytes / PIECE_SIZE_BYTES,
+            Of::Egress => self.bytes,
+        }
+    }
+}
+
+/// What all of them were counted to have had.
+pub type AllHad = [Had; SHARERS_MAX];
+
+/// At the start.
+pub const NOTHING_HAD: AllHad = [Had { requests: 0, bytes: 0 }; SHARERS_MAX];
+
+/// What follows from what was counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Measured {
+    ram: [u32; SHARERS_MAX],
+    beyond: [u64; Of::ALL.len()],
+}
+
+/// Looks at what was counted.
+#[derive(Debug, Default)]
+pub struct Watch {
+    /// Of the last second, ten times.
+    second: VecDeque<AllHad>,
+    /// Of the last minutes, each minute.
+    minutes: VecDeque<AllHad>,
+    periods: u64,
+}
+
+impl Watch {
+    /// After another tenth of a second, where `ram_bytes` are what all share of ram.
+    ///
+    /// What is kept of a site is worth what it is asked for: nobody keeps from others what his
+    /// viewers did not want for ten minutes. So a share of ram is lent by whoever is idle.
+    pub fn after(&mut self, had: AllHad, shares: &Shares, ram_bytes: u64) -> Measured {
+        if self.periods.is_multiple_of(PERIODS_A_MINUTE) {
+            remember(&mut self.minutes, had, MINUTES);
+        }
+        self.periods += 1;
+        remember(&mut self.second, had, PERIODS_A_SECOND);
+        let weights = shares.weights();
+        let lately = since(&had, self.minutes.front());
+        Measured {
+            ram: ram_of(&lately, &weights, ram_bytes),
+            beyond: Of::ALL.map(|of| beyond(&since(&had, self.second.front()), &weights, of)),
+        }
+    }
+}
+
+fn remember(of: &mut VecDeque<AllHad>, had: AllHad, most: usize) {
+    of.push_back(had);
+    if of.len() > most + 1 {
+        of.pop_front();
+    }
+}
+
+fn since(had: &AllHad, before: Option<&AllHad>) -> AllHad {
+    let before = before.copied().unwrap_or(NOTHING_HAD);
+    std::array::from_fn(|index| had[index].since(before[index]))
+}
+
+/// A bit for each who had more than his share of what those had who wanted any.
+fn beyond(had: &AllHad, weights: &[u64; SHARERS_MAX], of: Of) -> u64 {
+    let total: u64 = had.iter().map(|one| one.of(of)).sum();
+    let wanting = had.iter().zip(weights).filter(|(one, _)| one.of(of) > 0);
+    let shared: u64 = wanting.map(|(_, weight)| *weight.max(&1)).sum();
+    let is_beyond = |index: &usize| {
+        let (has, weight) = (had[*index].of(of), weights[*index].max(1));
+        u128::from(has) * u128::from(shared) > u128::from(total) * u128::from(weight)
+    };
+    (0..SHARERS_MAX).filter(is_beyond).fold(0, |bits, index| bits | 1 << index)
+}
+
+/// Millionths of ram that are each one's own: his share among those who were asked for anything,
+/// and no more than was sent of his.
+fn ram_of(had: &AllHad, weights: &[u64; SHARERS_MAX], ram_bytes: u64) -> [u32; SHARERS_MAX] {
+    let asked = had.iter().zip(weights).filter(|(one, _)| one.bytes > 0);
+    let shared: u64 = asked.map(|(_, weight)| *weight.max(&1)).sum();
+    std::array::from_fn(|index| {
+        let (bytes, weight) = (had[index].bytes, weights[index].max(1));
+        let used = u128::from(bytes) * u128::from(WHOLE) / u128::from(ram_bytes.max(1));
+        let share = u64::from(WHOLE) * weight / shared.max(1);
+        used.min(share.into()) as u32
+    })
+}
+
+const PERIODS_A_SECOND: usize = 10;
+const PERIODS_A_MINUTE: u64 = 600;
+const MINUTES: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn shares(weights: &[u32]) -> Shares {
+        let shares = Shares::default();
+        shares.set((0..).map(SiteId).zip(weights.iter().copied()));
+        shares
+    }
+
+    fn had(of: &[(u64, u64)]) -> AllHad {
+        let mut all = NOTHING_HAD;
+        for (one, (requests, bytes)) in all.iter_mut().zip(of) {
+            *one = Had { requests: *requests, bytes: *bytes };
+        }
+        all
+    }
+
+    fn is_beyond(shares: &Shares, of: Of) -> Vec<u16> {
+        (0..3).filter(|site| shares.is_beyond(of, Sharer::of(SiteId(*site)))).collect()
+    }
+
+    #[test]
+    fn who_has_more_than_his_share_of_what_is_wanted_is_beyond_it() {
+        for (weights, of, work, egress) in [
+            (&[1, 1][..], &[(90, 0), (10, 0)][..], &[0][..], &[][..]),
+            // One who is alone borrows all there is.
+            (&[1, 1], &[(90, 9 << 20), (0, 0)], &[], &[]),
+            (&[9, 1], &[(90, 90), (10, 10)], &[], &[]),
+            (&[9, 1], &[(89, 89), (11, 11)], &[1], &[1]),
+            (&[1, 1, 2], &[(10, 0), (30, 0), (60, 0)], &[1, 2], &[]),
+            // A piece that is sent is as much work as a request.
+            (&[1, 1], &[(10, 0), (1, 20 * PIECE_SIZE_BYTES)], &[1], &[]),
+        ] {
+            let (shares, mut watch) = (shares(weights), Watch::default());
+            watch.after(NOTHING_HAD, &shares, MIB);
+            shares.measured(&watch.after(had(of), &shares, MIB), |_| true);
+            assert_eq!(is_beyond(&shares, Of::Work), work, "{weights:?} {of:?}");
+            assert_eq!(is_beyond(&shares, Of::Egress), egress, "{weights:?} {of:?}");
+        }
+    }
+
+    #[test]
+    fn who_is_alone_is_not_within_his_share_and_who_has_none_yet_is() {
+        let shares = shares(&[1, 3]);
+        for (had, expected) in [
+            ([0, 0], [false, false]),
+            ([9, 0], [false, true]),
+            ([9, 9], [false, true]),
+            ([2, 9], [true, false]),
+            ([3, 9], [false, false]),
+        ] {
+            let mut all = [0; SHARERS_MAX];
+            all[..2].copy_from_slice(&had);
+            let is_within = |site| shares.is_within(Sharer::of(SiteId(site)), &all);
+            assert_eq!([is_within(0), is_within(1)], expected, "{had:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_had_a_second_ago_is_forgotten() {
+        let (shares, mut watch) = (shares(&[1, 1]), Watch::default());
+        watch.after(NOTHING_HAD, &shares, MIB);
+        let flood = had(&[(900, 0), (1, 0)]);
+        for period in 0..12 {
+            shares.measured(&watch.after(flood, &shares, MIB), |_| true);
+            let expected: &[u16] = if period < 10 { &[0] } else { &[] };
+            assert_eq!(is_beyond(&shares, Of::Work), expected, "{period}");
+        }
+    }
+
+    #[test]
+    fn nobody_has_more_than_his_share_because_another_is_refused() {
+        let (shares, mut watch) = (shares(&[1, 1]), Watch::default());
+        watch.after(NOTHING_HAD, &shares, MIB);
+        let mut after = |of: &[(u64, u64)], is_open: bool| {
+            shares.measured(&watch.after(had(of), &shares, MIB), |_| is_open);
+            is_beyond(&shares, Of::Work)
+        };
+        assert_eq!(after(&[(90, 0), (10, 0)], true), [0]);
+        assert_eq!(after(&[(91, 0), (200, 0)], false), [0], "as long as it is refused");
+        assert_eq!(after(&[(91, 0), (300, 0)], true), [1], "it was not that");
+    }
+
+    #[test]
+    fn ram_is_ones_own_by_his_share_and_by_what_was_sent_of_his_for_ten_minutes() {
+        let (shares, mut watch) = (shares(&[3, 1]), Watch::default());
+        let mut ram = |of: &[(u64, u64)]| {
+            shares.measured(&watch.after(had(of), &shares, 100 * MIB), |_| true);
+            [shares.ram(0), shares.ram(1)]
+        };
+        assert_eq!(ram(&[]), [0, 0]);
+        assert_eq!(ram(&[(1, 500 * MIB)]), [WHOLE, 0], "nobody else wants any");
+        assert_eq!(ram(&[(1, 500 * MIB), (1, 10 * MIB)]), [750_000, 100_000]);
+        assert_eq!(ram(&[(1, 500 * MIB), (1, 90 * MIB)]), [750_000, 250_000]);
+        let idle = (0..6_600).map(|_| ram(&[(1, 500 * MIB), (1, 90 * MIB)]));
+        assert_eq!(idle.last(), Some([0, 0]), "lent by who is idle");
+    }
+
+    #[test]
+    fn sites_without_a_share_of_their_own_have_one_together() {
+        let shares = shares(&[1; SITES_TOLD_MAX + 3]);
+        let others = Sharer::of(SiteId(4_000));
+        assert_eq!(others, Sharer::of(SiteId(SITES_TOLD_MAX as u16)));
+        assert_eq!((shares.weight(others), shares.weight(Sharer::of(SiteId(0)))), (3, 1));
+        assert_eq!(shares.part(others), 3 * WHOLE / (SITES_TOLD_MAX as u32 + 3));
+    }
+}

@@ -1,0 +1,136 @@
+//! What one site's flood costs another: each has its share, and what it does not use is lent.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::task::JoinSet;
+
+use crate::support::{Client, Configured, Edge, Origin, PATIENCE, PIECE, Script, Verdict, judge};
+
+const BLOCK: u64 = 16 * PIECE;
+const REFUSALS: &str = "tidegate_overload_refusals_total";
+const PRESSURE: &str = "tidegate_overload_pressure_ratio";
+
+/// What `/status.json` says of one site.
+async fn status_of(edge: &Edge, site: &str) -> serde_json::Value {
+    let status = edge.admin().get("/status.json").send().await.body;
+    let status: serde_json::Value = serde_json::from_slice(&status).unwrap();
+    let mut sites = status["shares"].as_array().unwrap().iter();
+    sites.find(|one| one["name"] == site).unwrap().clone()
+}
+
+/// Waits until a site can count on so much of ram; panics when it cannot.
+async fn until_its_own(edge: &Edge, site: &str, holds: impl Fn(u64) -> bool) {
+    let asked = tokio::time::Instant::now();
+    loop {
+        let status = status_of(edge, site).await;
+        if holds(status["ram_own_bytes"].as_u64().unwrap()) {
+            return;
+        }
+        assert!(asked.elapsed() < PATIENCE, "{status}");
+        tokio::task::yield_now().await;
+    }
+}
+
+fn two_sites(origin: &Origin) -> Configured {
+    Edge::in_front_of(origin).site("other")
+}
+
+fn other(edge: &Edge) -> Client {
+    edge.client().host("other.test")
+}
+
+async fn all_whole(origin: &Origin, client: &Client, paths: &[String]) {
+    for path in paths {
+        let answer = client.get(path).send().await;
+        assert_eq!(judge(origin, path, &answer), Verdict::Whole { version: 1 }, "{path}");
+    }
+}
+
+/// Objects of a block each.
+fn serve(origin: &Origin, name: &str, count: usize) -> Vec<String> {
+    let paths: Vec<String> = (0..count).map(|number| format!("/{name}/{number}")).collect();
+    paths.iter().for_each(|path| origin.serve(path, Script::of(BLOCK)));
+    paths
+}
+
+#[tokio::test]
+async fn a_flood_of_one_site_leaves_another_what_its_viewers_watch_in_ram() {
+    let origin = Origin::serving("/a", Script::of(PIECE));
+    let edge = two_sites(&origin).start();
+    let (watched, flood) = (serve(&origin, "watched", 8), serve(&origin, "flood", 100));
+    // All of ram is borrowed while nobody else wants any of it.
+    all_whole(&origin, &edge.client(), &flood).await;
+    let borrowed = status_of(&edge, "media").await["ram_bytes"].as_u64().unwrap();
+    assert!(borrowed > 48 * BLOCK, "{borrowed}");
+
+    for _ in 0..2 {
+        all_whole(&origin, &other(&edge), &watched).await;
+    }
+    until_its_own(&edge, "other", |bytes| bytes >= 8 * BLOCK).await;
+    // What was lent is given back as it is wanted, and the flood goes on.
+    all_whole(&origin, &other(&edge), &watched).await;
+    let asked_before = origin.all_requests().len();
+    all_whole(&origin, &edge.client(), &flood).await;
+    assert!(origin.all_requests().len() > asked_before, "more than ram holds");
+    let asked_before = origin.all_requests().len();
+    all_whole(&origin, &other(&edge), &watched).await;
+    assert_eq!(origin.all_requests().len(), asked_before, "all of it is there");
+    assert_eq!(status_of(&edge, "other").await["ram_bytes"], 8 * BLOCK);
+}
+
+#[tokio::test]
+async fn of_the_last_connections_a_site_beyond_its_share_gets_none() {
+    let origin = Origin::serving("/a", Script::of(PIECE));
+    let edge = two_sites(&origin).setting("limits.connections", "16").start();
+    let mut flood = Vec::new();
+    for _ in 0..14 {
+        flood.push(edge.get("/a").open().await);
+    }
+    let refused = edge.get("/a").send().await;
+    assert_eq!((refused.status, &*refused.header("connection")), (503, "close"));
+    assert!(refused.header("retry-after").parse::<u64>().is_ok(), "{:?}", refused.headers);
+    for _ in 0..2 {
+        let answer = other(&edge).get("/a").open().await.finish().await.unwrap();
+        assert_eq!(judge(&origin, "/a", &answer), Verdict::Whole { version: 1 });
+    }
+    assert_eq!(edge.metric(REFUSALS, &["\"connections\""]).await, 1.0);
+    assert_eq!(status_of(&edge, "media").await["connections"], 14);
+    drop(flood);
+    edge.until_metric("tidegate_connections_open", &[], |open| open == 0.0).await;
+    assert_eq!(status_of(&edge, "media").await["connections"], 0);
+    assert_eq!(edge.get("/a").send().await.status, 200);
+}
+
+#[tokio::test]
+async fn above_its_egress_a_box_refuses_the_site_that_has_more_than_its_share() {
+    let origin = Origin::serving("/a", Script::of(16 * PIECE));
+    let edge = two_sites(&origin).setting("limits.egress", "8 Mbit/s").start();
+    let (client, viewer) = (edge.client(), other(&edge));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        loop {
+            let answer = client.get("/a").send().await;
+            assert!([200, 503].contains(&answer.status), "{}", answer.status);
+            tokio::task::yield_now().await;
+        }
+    });
+    let served = Arc::new(AtomicUsize::new(0));
+    let counted = served.clone();
+    tasks.spawn(async move {
+        loop {
+            let answer = viewer.get("/a").range(0..1).send().await;
+            assert_eq!(answer.status, 206, "who is within his share is served");
+            counted.fetch_add(1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+        }
+    });
+    edge.until_metric(REFUSALS, &["\"share\""], |refused| refused >= 20.0).await;
+    assert_eq!(edge.metric(REFUSALS, &["\"egress\""]).await, 0.0);
+    assert!(edge.metric(PRESSURE, &["\"egress_beyond_share\""]).await > 0.0);
+    assert!(served.load(Ordering::Relaxed) > 0);
+    assert!(tasks.try_join_next().is_none(), "both go on");
+    drop(tasks);
+    edge.until_metric(PRESSURE, &["\"egress_beyond_share\""], |share| share == 0.0).await;
+    assert_eq!(edge.get("/a").send().await.status, 200);
+}

@@ -8,19 +8,49 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::figures::{memory_refused, sum};
 use super::parts::Parts;
+use crate::config::Config;
 use crate::config::units::rate_text;
 use crate::control::status::{OverloadStatus, ShareStatus};
 use crate::metrics::{Metrics, names_told, overload};
 use crate::object::SiteId;
 use crate::overload::{
-    ALL_NEW, ALL_NEW_AND_MISSES, AllHad, Egress, Gate, Lag, NOTHING_HAD, Near, Of, Overload,
-    PERIOD, Pressures, Reason, SAMPLES, SHARERS_MAX, Sharer, WHOLE, Watch,
+    ALL_NEW, ALL_NEW_AND_MISSES, AllHad, ClientLimits, Egress, Gate, Lag, NOTHING_HAD, Near, Of,
+    Overload, PERIOD, Pressures, Reason, SAMPLES, SHARERS_MAX, Settings, Sharer, Shares, WHOLE,
+    Watch,
 };
 use crate::server::ProxyHeader;
 
 impl Parts {
     pub(super) fn overload(&self) -> &Arc<Overload> {
         self.gates[0].shared()
+    }
+}
+
+/// A gate for each worker.
+pub(super) fn gates(
+    config: &Config,
+    connections_max: usize,
+    shares: Arc<Shares>,
+) -> Vec<Arc<Gate>> {
+    let settings = settings(config, connections_max);
+    let overload = Overload::new(settings, shares, Instant::now().into_std());
+    (0..config.threads.workers).map(|_| Arc::new(Gate::new(overload.clone()))).collect()
+}
+
+pub(super) fn settings(config: &Config, connections_max: usize) -> Settings {
+    let set = config.limits.overload;
+    Settings {
+        lag_max: Some(set.lag),
+        egress_bytes_per_second: set.egress_bytes,
+        handshakes_per_second: set.handshakes,
+        connections_max,
+        client: ClientLimits {
+            connections_max: set.client.connections,
+            requests_per_second: set.client.requests,
+            bits_v4: set.client.bits_v4,
+            bits_v6: set.client.bits_v6,
+        },
+        proxies: config.proxies.forwarded.clone(),
     }
 }
 

@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::drain::Drains;
 use super::reload::Current;
-use super::{ApplianceError, ssd, usage};
+use super::{ApplianceError, load, ssd, usage};
 use crate::access_log::{self, AccessLog};
 use crate::acme::{Challenges, Orders};
 use crate::cache::heads::Heads;
@@ -35,7 +35,7 @@ use crate::memory::{Class, Governor, Reservation, Use};
 use crate::message::forwarded::Forwarders;
 use crate::metrics::Metrics;
 use crate::object::VersionNumbers;
-use crate::overload::{self, ClientLimits, Gate, Overload, Shares};
+use crate::overload::{Gate, Shares};
 use crate::purge::{Keeper, Purges, Tokens};
 use crate::server::{ConnectionCounts, Phases, ServerContext, ServerSettings};
 use crate::site::CurrentSites;
@@ -178,7 +178,7 @@ impl Parts {
             phases: Phases::default(),
             drains: Drains::default(),
             connections: (0..config.threads.workers).map(|_| Arc::default()).collect(),
-            gates: gates(&config, &budget, shares),
+            gates: load::gates(&config, budget.connections_max, shares),
             started: Instant::now(),
             live,
             budget,
@@ -217,13 +217,6 @@ impl Parts {
             counters: self.metrics.for_thread(),
         })
     }
-}
-
-/// A gate for each worker.
-fn gates(config: &Config, budget: &Budget, shares: Arc<Shares>) -> Vec<Arc<Gate>> {
-    let settings = overload_settings(config, budget.connections_max);
-    let overload = Overload::new(settings, shares, Instant::now());
-    (0..config.threads.workers).map(|_| Arc::new(Gate::new(overload.clone()))).collect()
 }
 
 /// What was purged; where nothing outlives the process, nothing of that comes back either.
@@ -340,23 +333,6 @@ fn epoch() -> u64 {
 pub(super) fn viewer_settings(config: &Config) -> ServerSettings {
     let proxy_protocol = config.proxies.proxy_protocol.clone();
     ServerSettings { proxy_protocol, ..server_settings(&config.limits) }
-}
-
-pub(super) fn overload_settings(config: &Config, connections_max: usize) -> overload::Settings {
-    let set = config.limits.overload;
-    overload::Settings {
-        lag_max: Some(set.lag),
-        egress_bytes_per_second: set.egress_bytes,
-        handshakes_per_second: set.handshakes,
-        connections_max,
-        client: ClientLimits {
-            connections_max: set.client.connections,
-            requests_per_second: set.client.requests,
-            bits_v4: set.client.bits_v4,
-            bits_v6: set.client.bits_v6,
-        },
-        proxies: config.proxies.forwarded.clone(),
-    }
 }
 
 pub(super) fn forwarders(config: &Config) -> Forwarders {

@@ -11,11 +11,9 @@ use std::time::SystemTime;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::look_at_volumes;
-use super::parts::{
-    Budget, Parts, forwarders, log_settings, overload_settings, seconds_since_1970, viewer_settings,
-};
+use super::parts::{Budget, Parts, forwarders, log_settings, seconds_since_1970, viewer_settings};
 use super::ssd::{Added, Tier};
+use super::{load, look_at_volumes};
 use crate::access_log::{AccessLog, NextOutput};
 use crate::config::{
     self, Certificate, Change, Config, ConfigErrors, Counts, Listener, ListenerKind, LogLevel,
@@ -355,7 +353,7 @@ impl Parts {
         }
         self.live.server.store(Arc::new(viewer_settings(&next)));
         self.live.forwarders.store(Arc::new(forwarders(&next)));
-        self.overload().adopt(overload_settings(&next, connections_max));
+        self.overload().adopt(load::settings(&next, connections_max));
         self.live.token.store(next.admin.token.clone().map(Arc::new));
         self.log.adopt(&log_settings(&next), output);
         let resizes = |one: &Change| one.setting == "memory.ram" && one.counts == Counts::Now;

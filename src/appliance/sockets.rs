@@ -109,10 +109,10 @@ impl Sockets {
     ) -> Result<Sockets, ApplianceError> {
         let mut sockets = Sockets::default();
         for PassedSocket { name, address, listener } in passed {
-            sockets.take_passed(kind_of(name), address, listener)?;
+            sockets.take_passed(config, kind_of(name), address, listener)?;
         }
         for one in handed.extract_if(.., |one| one.owner == Owner::Manager) {
-            sockets.take_passed(one.kind, one.address, one.listener)?;
+            sockets.take_passed(config, one.kind, one.address, one.listener)?;
         }
         for listener in &config.listeners {
             if sockets.passed_kinds.contains(&listener.kind) {
@@ -132,13 +132,14 @@ impl Sockets {
 
     fn take_passed(
         &mut self,
+        config: &Config,
         kind: ListenerKind,
         address: SocketAddr,
         listener: TcpListener,
     ) -> Result<(), ApplianceError> {
         self.passed_kinds.push(kind);
         self.addresses.push((kind, address));
-        self.keep(kind, Owner::Manager, address, &listener)?;
+        self.keep(config, kind, Owner::Manager, address, &listener)?;
         match kind {
             ListenerKind::Admin => self.admin.push(listener),
             _ => self.passed.push((kind, listener)),
@@ -165,7 +166,7 @@ impl Sockets {
         }
         self.addresses.push((kind, address));
         for one in &group {
-            self.keep(kind, Owner::Own(listener.address), address, one)?;
+            self.keep(config, kind, Owner::Own(listener.address), address, one)?;
         }
         if kind == ListenerKind::Admin {
             self.admin.append(&mut group);
@@ -182,14 +183,82 @@ impl Sockets {
 
     fn keep(
         &mut self,
+        config: &Config,
         kind: ListenerKind,
         owner: Owner,
         address: SocketAddr,
         listener: &TcpListener,
     ) -> Result<(), ApplianceError> {
+        if let Some(name) = config.congestion.of(kind)
+            && let Err(error) = server::send_by(listener, name)
+        {
+            // Slower for some is better than not at all.
+            tracing::warn!(
+                "`listeners.congestion.{}` is {name:?}, which {address} cannot have: {error}; see \
+                 `tidegate doctor`",
+                kind.name()
+            );
+        }
         let failed = |source: io::Error| ApplianceError::Bind { address, source };
         let listener = listener.try_clone().map_err(failed)?;
         self.all.push(Handed { kind, owner, address, listener });
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use rustix::net::sockopt::tcp_congestion;
+
+    use super::*;
+
+    #[test]
+    fn whoever_bound_a_socket_viewers_are_sent_by_the_congestion_control_that_is_set() {
+        let bound = || {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            (listener.local_addr().unwrap(), listener)
+        };
+        let config = |of: &str| {
+            let text = format!(
+                "threads.workers = 1\n\
+                 listeners = {{ http = '127.0.0.1:0', admin = '127.0.0.1:0'{of} }}\n\
+                 [[sites]]\nname = 'a'\nhosts = 'a'\norigins = 'http://o'\n"
+            );
+            Config::from_toml(&text, "t.toml").unwrap()
+        };
+        let systems = tcp_congestion(&bound().1).unwrap();
+        for (of, expected) in [
+            (", congestion.http = 'reno'", "reno"),
+            (", congestion.http = 'no_such'", &*systems),
+            ("", &*systems),
+        ] {
+            let config = config(of);
+            let own = Sockets::open(&config, vec![], vec![]).unwrap();
+            let (address, listener) = bound();
+            let passed = PassedSocket { name: ListenerName::Http, address, listener };
+            let passed = Sockets::open(&config, vec![passed], vec![]).unwrap();
+            let (address, listener) = bound();
+            let (kind, owner) = (ListenerKind::Http, Owner::Own(config.listeners[0].address));
+            let handed = Handed { kind, owner, address, listener };
+            let handed = Sockets::open(&config, vec![], vec![handed]).unwrap();
+            for sockets in [own, passed, handed] {
+                for one in &sockets.all {
+                    let viewer = TcpStream::connect(one.address).unwrap();
+                    // Of a group another member may have been chosen.
+                    let waiting = sockets.all.iter().filter(|other| other.address == one.address);
+                    let accept = |socket: &Handed| {
+                        socket.listener.set_nonblocking(true).unwrap();
+                        socket.listener.accept().ok()
+                    };
+                    let (accepted, _) = waiting.into_iter().find_map(accept).unwrap();
+                    let is_admin = one.kind == ListenerKind::Admin;
+                    let wanted = if is_admin { &*systems } else { expected };
+                    assert_eq!(tcp_congestion(&accepted).unwrap(), wanted, "{one:?}, {of}");
+                    drop(viewer);
+                }
+            }
+        }
     }
 }

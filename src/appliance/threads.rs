@@ -161,6 +161,7 @@ pub(super) fn start_admin(
             history,
             usage,
         });
+        let nobody_is_refused = Overload::new(Settings::default(), Arc::default(), Instant::now());
         let context = Arc::new(ServerContext {
             settings: Arc::new(ArcSwap::from_pointee(ServerSettings {
                 drain_timeout: ADMIN_ENDS_WITHIN,
@@ -169,11 +170,7 @@ pub(super) fn start_admin(
             permits: Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX)),
             counts: Arc::default(),
             phases: Phases::default(),
-            gate: Arc::new(Gate::new(Overload::new(
-                Settings::default(),
-                Arc::default(),
-                Instant::now(),
-            ))),
+            gate: Arc::new(Gate::new(nobody_is_refused)),
         });
         runtime.block_on(async {
             let mut serving = tokio::task::JoinSet::new();

@@ -70,6 +70,46 @@ impl Listener {
     }
 }
 
+/// By which of its ways (TCP congestion control) the kernel finds out how fast it may send to the
+/// viewers of each kind of listener; none: by the system's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Congestion {
+    http: Option<String>,
+    https: Option<String>,
+}
+
+impl Congestion {
+    /// The one for listeners of this kind.
+    pub fn of(&self, kind: ListenerKind) -> Option<&str> {
+        match kind {
+            ListenerKind::Http => self.http.as_deref(),
+            ListenerKind::Https => self.https.as_deref(),
+            ListenerKind::Admin => None,
+        }
+    }
+}
+
+/// Reads what the section `listeners` says of it.
+pub(super) fn congestion(section: &Section<'_>) -> Congestion {
+    section.section("congestion", |of| Congestion {
+        http: control(of, ListenerKind::Http.name()),
+        https: control(of, ListenerKind::Https.name()),
+    })
+}
+
+fn control(section: &Section<'_>, key: &'static str) -> Option<String> {
+    let (setting, text) = section.setting(key).and_then(Setting::with_text)?;
+    let letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    if text.is_empty() || text.len() > CONTROL_BYTES_MAX || !text.chars().all(letter) {
+        setting.fail(format!("is {text:?}; write a name such as \"bbr\" or \"cubic\""));
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+/// Letters of such a name, as the kernel has them.
+const CONTROL_BYTES_MAX: usize = 15;
+
 /// Reads the section `listeners`.
 pub(super) fn read(section: &Section<'_>) -> Vec<Listener> {
     let mut listeners: Vec<Listener> = Vec::new();

@@ -22,7 +22,7 @@ pub use certificates::{Certificate, Certificates};
 pub use changes::{Change, Counts, is_of_volumes};
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use fill::Fill;
-pub use listeners::{Listener, ListenerKind};
+pub use listeners::{Congestion, Listener, ListenerKind};
 pub use log::{Log, LogLevel};
 pub use machine::Machine;
 pub use memory::{Memory, margin_bytes};
@@ -75,6 +75,8 @@ pub struct Config {
     pub file: String,
     /// Addresses to listen at.
     pub listeners: Vec<Listener>,
+    /// How fast the kernel finds it may send to viewers.
+    pub congestion: Congestion,
     /// Who says whom he brings.
     pub proxies: Proxies,
     /// What operators may do.
@@ -203,7 +205,8 @@ impl Config {
 }
 
 fn read(document: &Section<'_>, machine: &Machine) -> Config {
-    let listeners = document.section("listeners", listeners::read);
+    let (listeners, congestion) = document
+        .section("listeners", |section| (listeners::read(section), listeners::congestion(section)));
     let certificates = certificates::read(document);
     let sites = sites::read(document);
     certificates::check(document, &listeners, &certificates, &sites);
@@ -214,6 +217,7 @@ fn read(document: &Section<'_>, machine: &Machine) -> Config {
     Config {
         file: document.source.name.to_owned(),
         listeners,
+        congestion,
         proxies: document.section("proxies", proxies::read),
         admin,
         certificates,

@@ -3,6 +3,8 @@
 //! Plain values, filled in by who owns them; who fills a list bounds it (`limits`). Viewers'
 //! addresses are not in it.
 
+mod share;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -14,6 +16,8 @@ use crate::metrics::labels::Labels;
 use crate::metrics::ssd::{ByWord, SsdSample, VolumeSample};
 use crate::metrics::{Counters, OfSite, Tally};
 use crate::object::PieceMap;
+
+pub use self::share::ShareStatus;
 
 /// Answers what the appliance's status is, quickly and without waiting for a viewer.
 pub type StatusSource = Box<dyn Fn(Detail) -> Status + Send + Sync>;
@@ -328,23 +332,6 @@ pub struct ObjectStatus {
     pub block_size_bytes: u64,
     /// Blocks of its current version of which a piece is held.
     pub blocks: Vec<BlockStatus>,
-}
-
-/// What a site has of what all share.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ShareStatus {
-    /// Its name.
-    pub name: String,
-    /// Its weight against the others.
-    pub share: u64,
-    /// What is kept of it in ram.
-    pub ram_bytes: u64,
-    /// What of ram it can count on now.
-    pub ram_own_bytes: u64,
-    /// Viewers' connections.
-    pub connections: u32,
-    /// Of what it has more than its share, while others want theirs: `work`, `egress`.
-    pub beyond: Vec<&'static str>,
 }
 
 /// A block of which a piece is held.

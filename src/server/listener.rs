@@ -2,7 +2,9 @@
 //!
 //! A worker listens with a socket of its own in a SO_REUSEPORT group; where sockets were passed to
 //! us instead, one task accepts and hands each connection to the least loaded worker. Nothing is
-//! accepted without a connection permit: who has to wait, waits in the kernel's backlog.
+//! accepted without a connection permit: who has to wait, waits in the kernel's backlog. He is not
+//! told: that would take a connection, with its memory, of which there is none; nor does a site's
+//! flood bring it to that, which is told from seven eighths on (`overload/connected.rs`).
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -11,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use rustix::net::SocketFlags;
+use rustix::net::{SocketFlags, sockopt};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::Interest;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -49,6 +51,15 @@ pub fn bind_group(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListen
     let address = alone.local_addr()?.as_socket().expect("an IP socket has an IP address");
     drop(alone);
     (0..count).map(|_| bind(address, ReusePort::Shared)).collect()
+}
+
+/// Has the kernel send by this congestion control to who is accepted from now on: Linux copies it
+/// with the socket.
+///
+/// # Errors
+/// What the system said: there is none of this name, or it is not for everybody.
+pub fn send_by(listener: &TcpListener, congestion_control: &str) -> io::Result<()> {
+    Ok(sockopt::set_tcp_congestion(listener, congestion_control)?)
 }
 
 fn bound(address: SocketAddr, reuse: ReusePort) -> io::Result<Socket> {

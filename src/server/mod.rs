@@ -44,7 +44,9 @@ use crate::network::Network;
 use crate::overload::{Connected, Gate};
 
 pub use connection::leave;
-pub use listener::{HandedOver, Inbox, ReusePort, Source, bind, bind_group, hand_over, inbox};
+pub use listener::{
+    HandedOver, Inbox, ReusePort, Source, bind, bind_group, hand_over, inbox, send_by,
+};
 pub use phase::{Phase, Phases, Stop};
 pub use proxy::ProxyHeader;
 pub use systemd::{ListenerName, Passed, PassedSocket, PassedSocketError, take_passed_sockets};

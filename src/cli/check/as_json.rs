@@ -39,6 +39,7 @@ pub(super) fn config(config: &Config, left_out: &[LeftOut]) -> Value {
         "listeners": config.listeners.iter().map(|listener| json!({
             "kind": listener.kind.name(),
             "address": listener.address.to_string(),
+            "congestion": config.congestion.of(listener.kind),
         })).collect::<Vec<_>>(),
         "proxies": {
             "proxy_protocol": words(&config.proxies.proxy_protocol),

@@ -71,7 +71,13 @@ fn listeners(config: &Config) -> Vec<(&'static str, String)> {
         join(of_kind.map(|listener| listener.address.to_string()))
     };
     let lines = kinds.map(|kind| (kind.name(), addresses(kind)));
-    lines.into_iter().filter(|(_, addresses)| !addresses.is_empty()).collect()
+    let mut lines: Vec<_> =
+        lines.into_iter().filter(|(_, addresses)| !addresses.is_empty()).collect();
+    let controls =
+        kinds.map(|kind| Some(format!("{} {}", kind.name(), config.congestion.of(kind)?)));
+    let controls = join(controls.into_iter().flatten());
+    lines.extend((!controls.is_empty()).then_some(("congestion", controls)));
+    lines
 }
 
 fn proxies(proxies: &Proxies) -> Vec<(&'static str, String)> {
@@ -418,6 +424,7 @@ t.toml is right
 listeners
   http           0.0.0.0:80, [::]:80
   admin          127.0.0.1:9180
+  congestion     http bbr
 
 proxies
   header         PROXY protocol version 2, from 10.0.0.0/8
@@ -492,7 +499,9 @@ warnings
     #[test]
     fn what_was_meant_is_told_in_words_and_secrets_are_not() {
         let text = r#"
-            listeners = { http = ["0.0.0.0:80", "[::]:80"], admin = "127.0.0.1:9180" }
+            listeners.http = ["0.0.0.0:80", "[::]:80"]
+            listeners.admin = "127.0.0.1:9180"
+            listeners.congestion.http = "bbr"
             proxies = { proxy_protocol = "10.0.0.0/8", forwarded = ["10.0.0.0/8", "::1"] }
             memory.total = "1 GiB"
             limits = { egress = "40 Gbit/s", handshakes = 900, client = { requests = 50 } }

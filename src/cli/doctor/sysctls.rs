@@ -3,7 +3,7 @@
 use super::Subject;
 use super::finding::Finding;
 use super::root::Root;
-use crate::config::Config;
+use crate::config::{Config, ListenerKind};
 use crate::limits::LISTEN_BACKLOG;
 
 /// A viewer 100 ms away gets 320 Mbit/s through this much.
@@ -90,7 +90,22 @@ fn syn_backlog(text: &str, _: &Facts<'_>) -> Finding {
 fn congestion_control(text: &str, facts: &Facts<'_>) -> Finding {
     let available = "proc/sys/net/ipv4/tcp_available_congestion_control";
     let available = facts.root.text(available).unwrap_or_default();
-    let load = match available.split_whitespace().any(|name| name == "bbr") {
+    let offers = |name: &str| available.split_whitespace().any(|one| one == name);
+    let kinds = [ListenerKind::Http, ListenerKind::Https];
+    let set_for = |kind: ListenerKind| Some((kind.name(), facts.config.congestion.of(kind)?));
+    let wanted: Vec<_> = kinds.into_iter().filter_map(set_for).collect();
+    if let Some((kind, name)) = wanted.iter().find(|(_, name)| !offers(name)) {
+        return Finding::warn(
+            format!("{text}: the kernel has no {name}, which `listeners.congestion.{kind}` wants"),
+            format!("`modprobe tcp_{name}`, or choose one of: {}", available.trim()),
+        );
+    }
+    if wanted.len() == kinds.len() {
+        let told: Vec<String> =
+            wanted.iter().map(|(kind, name)| format!("{name} for {kind}")).collect();
+        return Finding::ok(format!("{text}; `listeners.congestion`: {}", told.join(", ")));
+    }
+    let load = match offers("bbr") {
         true => "",
         false => "`modprobe tcp_bbr`, then ",
     };
@@ -240,6 +255,24 @@ mod tests {
                 assert!(to_do.contains(&format!("`sysctl -w {name}=")), "{to_do}");
             }
         }
+    }
+
+    #[test]
+    fn a_congestion_control_that_is_set_is_looked_for_in_this_kernel() {
+        let of = |settings: &str| {
+            let available = "proc/sys/net/ipv4/tcp_available_congestion_control";
+            let (_folder, root) = with(&[(available, "reno cubic\n")]);
+            let config = configured(settings);
+            congestion_control("reno", &Facts { config: &config, root: &root })
+        };
+        assert_eq!(
+            of("listeners.congestion = { http = 'cubic', https = 'reno' }").state,
+            State::Ok
+        );
+        assert_eq!(of("listeners.congestion.http = 'cubic'").state, State::Warn, "https has reno");
+        let finding = of("listeners.congestion.https = 'bbr'");
+        assert!(finding.found.contains("`listeners.congestion.https`"), "{}", finding.found);
+        assert_eq!(finding.to_do.unwrap(), "`modprobe tcp_bbr`, or choose one of: reno cubic");
     }
 
     #[test]

@@ -33,6 +33,7 @@ const EXAMPLES: &str = "Examples:
   cargo bench --bench promises -- seek --rounds 20
   cargo bench --bench promises -- live memory
   cargo bench --bench promises -- seen --rounds 3
+  cargo bench --bench promises -- overload --rounds 3
   cargo bench --bench promises -- disk --rounds 3 --folder /mnt/ssd
   cargo bench --bench promises -- sick reclaim --folder /mnt/ssd
   cargo bench --bench promises -- cold restart --rounds 3 --folder /mnt/ssd
@@ -64,6 +65,8 @@ pub(crate) enum CaseName {
     Purge,
     /// Hits at full load while somebody follows the log
     Seen,
+    /// Three times the viewers that can be borne, and one site's floods beside another's viewers
+    Overload,
 }
 
 impl Arguments {

@@ -18,6 +18,7 @@ mod figure;
 mod live;
 mod memory;
 mod origin;
+mod overload;
 mod purge;
 mod restart;
 mod seek;
@@ -68,6 +69,7 @@ enum Case {
     Live(live::Live),
     Purge(purge::Purge),
     Seen(seen::Seen),
+    Overload(overload::Overload),
 }
 
 impl Case {
@@ -89,6 +91,7 @@ impl Case {
             CaseName::Cold => Case::Cold(Box::new(cold::Cold::start(&arguments.folder))),
             CaseName::Live => Case::Live(live::Live::start()),
             CaseName::Seen => Case::Seen(seen::Seen::start()),
+            CaseName::Overload => Case::Overload(overload::Overload::start()),
         }
     }
 
@@ -105,6 +108,7 @@ impl Case {
             Case::Live(_) => "live",
             Case::Purge(_) => "purge",
             Case::Seen(_) => "seen",
+            Case::Overload(_) => "overload",
         }
     }
 
@@ -126,6 +130,7 @@ impl Case {
             Case::Live(case) => case.round(round).await,
             Case::Purge(case) => case.round(round).await,
             Case::Seen(case) => case.round().await,
+            Case::Overload(case) => case.round().await,
         }
     }
 }

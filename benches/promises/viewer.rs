@@ -21,6 +21,8 @@ pub(crate) struct Head {
     pub(crate) body_bytes: u64,
     /// Nobody was asked for it.
     pub(crate) hit: bool,
+    /// It says when to ask again.
+    pub(crate) says_when: bool,
 }
 
 impl Connection {
@@ -43,6 +45,13 @@ impl Connection {
         let range = first.map(|first| format!("Range: bytes={first}-\r\n")).unwrap_or_default();
         let head = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{range}\r\n");
         self.stream.write_all(head.as_bytes()).await
+    }
+
+    /// A GET of a site by its host, and the head of its answer.
+    pub(crate) async fn ask_of(&mut self, host: &str, path: &str) -> io::Result<Head> {
+        let head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        self.stream.write_all(head.as_bytes()).await?;
+        self.read_head().await
     }
 
     /// Reads the head, and not a byte of the body.
@@ -153,7 +162,10 @@ fn parsed(head: &[u8]) -> io::Result<Head> {
     let length = field("content-length").and_then(|length| length.parse().ok());
     let hit = field("cache-status").is_some_and(|status| status.contains("hit"));
     match (status, length) {
-        (Some(status), Some(body_bytes)) => Ok(Head { status, body_bytes, hit }),
+        (Some(status), Some(body_bytes)) => {
+            let says_when = field("retry-after").is_some();
+            Ok(Head { status, body_bytes, hit, says_when })
+        }
         _ => Err(io::ErrorKind::InvalidData.into()),
     }
 }

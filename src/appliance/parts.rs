@@ -29,7 +29,7 @@ use crate::fill::collapse::{Openings, Runs};
 use crate::fill::{Filler, Turns};
 use crate::limits::{
     CLIENTS_BYTES, CONNECTION_BYTES, PREFETCHES_MAX, PROCESS_BYTES, PURGES_BYTES, RECENT_BYTES_MAX,
-    RECENT_BYTES_MIN, RECENT_SHARE, SITE_COUNTS_BYTES, SLOT_SIZE_BYTES, TLS_CONNECTION_BYTES,
+    RECENT_BYTES_MIN, RECENT_SHARE, SLOT_SIZE_BYTES, TLS_CONNECTION_BYTES,
 };
 use crate::memory::{Class, Governor, Reservation, Use};
 use crate::message::forwarded::Forwarders;
@@ -281,11 +281,8 @@ pub(super) struct Budget {
 
 impl Budget {
     pub(super) fn of(config: &Config) -> Budget {
-        let memory = &config.memory;
+        let (memory, counts_bytes) = (&config.memory, usage::counts_bytes(config));
         let tier_bytes = config.ssd.index_bytes + ssd::beside_index_bytes(config);
-        // Threads that serve, the one that fills counts by, and the sum of all.
-        let counting = config.threads.workers as u64 + 2;
-        let counts_bytes = config.sites.iter().len() as u64 * SITE_COUNTS_BYTES * counting;
         let kept_bytes = PURGES_BYTES + CLIENTS_BYTES + counts_bytes + recent_bytes(config) as u64;
         let elsewhere = memory.ram_bytes + tier_bytes + PROCESS_BYTES + kept_bytes;
         let rest_bytes = memory.total_bytes.saturating_sub(elsewhere);

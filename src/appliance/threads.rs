@@ -141,12 +141,11 @@ pub(super) fn start_admin(
         let for_drain = parts.clone();
         let planning = Box::new(move |plan| for_drain.plan_drain(plan));
         let drainer = Drainer { planning, token: parts.live.token.clone() };
-        let (log, governor) = (parts.log.clone(), parts.governor.clone());
-        let (token, look) = (parts.live.token.clone(), Semaphore::new(1));
-        let log = LogSource { log, governor, token, look };
         let (governor, token) = (parts.governor.clone(), parts.live.token.clone());
-        let look = Semaphore::new(1);
-        let usage = UsageSource { usage: parts.usage.clone(), governor, token, look };
+        let (log, look) = (parts.log.clone(), Semaphore::new(1));
+        let log = LogSource { log, governor: governor.clone(), token: token.clone(), look };
+        let (usage, look) = (parts.usage.clone(), Semaphore::new(1));
+        let usage = UsageSource { usage, governor, token, look };
         let history = Rc::new(History::default());
         let remembering = history.clone();
         let admin = Rc::new(Admin {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::Config;
+use crate::limits::SITE_COUNTS_BYTES;
 use crate::metrics::{Metrics, OfSite};
 use crate::site::CurrentSites;
 use crate::usage::keeper::{Moment, Usage};
@@ -26,6 +27,13 @@ pub(super) fn of(
     };
     let folder = Folder::at(config.ssd.usage());
     Some(Arc::new(Usage::new(folder, config.usage_months, Box::new(read), Moment::now())))
+}
+
+/// What it takes to count sites.
+pub(super) fn counts_bytes(config: &Config) -> u64 {
+    // Threads that serve, what those that fill count by, and the sum of all.
+    let counting = config.threads.workers as u64 + 2;
+    config.sites.iter().len() as u64 * SITE_COUNTS_BYTES * counting
 }
 
 fn counts(counted: &OfSite) -> Counts {

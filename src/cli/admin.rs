@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,9 +19,11 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+pub(super) use self::addresses::Admins;
 use super::{Failure, USUAL_CONFIG};
-use crate::config::{self, Config, ListenerKind};
 use crate::purge::{Token, Tokens};
+
+mod addresses;
 
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 pub(super) const ANSWER_BYTES_MAX: usize = 16 << 20;
@@ -185,6 +186,16 @@ pub(super) async fn answered(
     Ok(Answer { address: address.to_owned(), status, is_json, body })
 }
 
+/// What is told of an answer that is not what was asked for.
+pub(super) fn refused(answer: &Answer) -> Failure {
+    let said: Value = serde_json::from_slice(&answer.body).unwrap_or(Value::Null);
+    match said["error"].as_str() {
+        Some(why) if answer.status == StatusCode::BAD_REQUEST => Failure::Misused(why.to_owned()),
+        Some(why) => Failure::Failed(why.to_owned()),
+        None => stranger(&answer.address, &format!("it answers {}", answer.status)),
+    }
+}
+
 pub(super) fn silent(address: &str, what: &str) -> Failure {
     Failure::Failed(format!("no appliance answers at {address}: {what}; is it running?"))
 }
@@ -323,77 +334,6 @@ impl Done {
     }
 }
 
-/// Where the admin listeners of a configuration are, and what may be shown to them.
-pub(super) struct Admins {
-    /// At least one.
-    pub(super) addresses: Vec<String>,
-    /// Whose bearer may purge.
-    pub(super) token: Option<Token>,
-}
-
-impl Admins {
-    /// Of the configuration in `file`.
-    pub(super) fn of_config(file: &Path) -> Result<Admins, Failure> {
-        let admins = match config::load(file) {
-            Ok(config) => Admins::of(&config),
-            Err(errors) => match Admins::as_written(file) {
-                admins if admins.addresses.is_empty() => {
-                    return Err(Failure::Misused(errors.to_string()));
-                }
-                admins => admins,
-            },
-        };
-        if admins.addresses.is_empty() {
-            return Err(Failure::Misused(format!(
-                "{}: no admin listener with a port of its own; write \
-                 `admin = [\"127.0.0.1:9180\"]` under `[listeners]`",
-                file.display()
-            )));
-        }
-        Ok(admins)
-    }
-
-    /// Of a configuration that was read; there may be none.
-    pub(super) fn of(config: &Config) -> Admins {
-        let admins = config.listeners.iter().filter(|l| l.kind == ListenerKind::Admin);
-        let addresses = admins.filter(|admin| admin.address.port() != 0);
-        let addresses = addresses.map(|admin| here(admin.address)).collect();
-        let token = config.admin.token.as_ref().map(|tokens| tokens.to_show().clone());
-        Admins { addresses, token }
-    }
-
-    /// Those of a configuration that is not right any more, or not to this user: a volume that is
-    /// ill is a reason to ask.
-    fn as_written(file: &Path) -> Admins {
-        let text = fs::read_to_string(file).unwrap_or_default();
-        let table = text.parse::<toml::Table>().unwrap_or_default();
-        let setting = |section: &str, key: &str| table.get(section)?.get(key);
-        let admins = match setting("listeners", "admin") {
-            Some(toml::Value::Array(admins)) => admins.as_slice(),
-            Some(one) => std::slice::from_ref(one),
-            None => &[],
-        };
-        let addresses = admins.iter().filter_map(|admin| admin.as_str()?.parse().ok());
-        let addresses = addresses.filter(|address: &SocketAddr| address.port() != 0).map(here);
-        let token = || {
-            let folder = file.parent().unwrap_or(Path::new(""));
-            let path = folder.join(setting("admin", "token_file")?.as_str()?);
-            Some(Tokens::of(&fs::read_to_string(path).ok()?).ok()?.to_show().clone())
-        };
-        Admins { addresses: addresses.collect(), token: token() }
-    }
-}
-
-/// Where a listener of this machine is reached from it.
-fn here(listener: SocketAddr) -> String {
-    let ip = match listener.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, listener.port()).to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -410,23 +350,5 @@ mod tests {
         for wrong in ["https://127.0.0.1:9180", "127.0.0.1", "http://a:1/status.json", "a:b", ""] {
             assert!(matches!(authority(wrong), Err(Failure::Misused(_))), "{wrong}");
         }
-        assert_eq!(here("0.0.0.0:9180".parse().unwrap()), "127.0.0.1:9180");
-        assert_eq!(here("[::]:9180".parse().unwrap()), "[::1]:9180");
-    }
-
-    #[test]
-    fn the_admin_listener_is_found_in_a_configuration_that_is_not_right_any_more() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("t.toml");
-        let volume = "[[ssd.volumes]]\npath = \"/nowhere/volume\"\n";
-        for (admin, expected) in [
-            ("\"0.0.0.0:9180\"", vec!["127.0.0.1:9180"]),
-            ("[\"127.0.0.1:0\", \"[::]:29180\"]", vec!["[::1]:29180"]),
-        ] {
-            fs::write(&file, format!("[listeners]\nadmin = {admin}\n{volume}")).unwrap();
-            assert_eq!(Admins::of_config(&file).ok().unwrap().addresses, expected);
-        }
-        fs::write(&file, volume).unwrap();
-        assert!(matches!(Admins::of_config(&file), Err(Failure::Misused(_))));
     }
 }

@@ -6,10 +6,9 @@
 use std::io::{self, Write};
 use std::ops::ControlFlow;
 
-use http::StatusCode;
 use serde_json::Value;
 
-use super::admin::{Reach, stranger};
+use super::admin::{Reach, refused};
 use super::{Failure, count};
 
 mod as_text;
@@ -71,7 +70,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let target = format!("/log?filter={}", encoded(&args.filter));
     let (addresses, request) = args.reach.get(&target)?;
     let mut left = args.number;
-    let refused = lines(&addresses, &request, |line| {
+    let answer = lines(&addresses, &request, |line| {
         let told: Value = serde_json::from_str(line).unwrap_or(Value::Null);
         let is_request = told.get("lost").is_none();
         let shown = match args.json {
@@ -87,11 +86,6 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         left = left.map(|left| left - usize::from(is_request));
         if left == Some(0) { ControlFlow::Break(Ok(())) } else { ControlFlow::Continue(()) }
     })?;
-    let Some(answer) = refused else { return Ok(()) };
-    let said: Value = serde_json::from_slice(&answer.body).unwrap_or(Value::Null);
-    Err(match (answer.status, said["error"].as_str()) {
-        (StatusCode::BAD_REQUEST, Some(why)) => Failure::Misused(why.to_owned()),
-        (_, Some(why)) => Failure::Failed(why.to_owned()),
-        (status, None) => stranger(&answer.address, &format!("it answers {status}")),
-    })
+    let Some(answer) = answer else { return Ok(()) };
+    Err(refused(&answer))
 }

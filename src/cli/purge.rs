@@ -9,7 +9,7 @@ use http::header::AUTHORIZATION;
 use http::{Request, StatusCode};
 use serde_json::Value;
 
-use super::admin::{ANSWER_WITHIN, Admins, Answer, ask_for, authority, stranger, token_in};
+use super::admin::{ANSWER_WITHIN, Admins, ask_for, authority, refused, token_in};
 use super::{Failure, USUAL_CONFIG};
 use crate::control::purge::PURGED_WITHIN;
 use crate::purge::request::PurgeRequest;
@@ -98,17 +98,7 @@ pub(super) fn run(args: &Args) -> Result<String, Failure> {
             true => format!("{said}\n"),
             false => told(&asked, &said),
         }),
-        _ => Err(refused(&answer, &said)),
-    }
-}
-
-fn refused(answer: &Answer, said: &Value) -> Failure {
-    match said["error"].as_str() {
-        Some(error) if answer.status == StatusCode::BAD_REQUEST => {
-            Failure::Misused(error.to_owned())
-        }
-        Some(error) => Failure::Failed(error.to_owned()),
-        None => stranger(&answer.address, &format!("it answers {}", answer.status)),
+        _ => Err(refused(&answer)),
     }
 }
 

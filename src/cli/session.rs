@@ -6,7 +6,7 @@ use http::StatusCode;
 use serde_json::Value;
 
 use super::Failure;
-use super::admin::{Reach, ask, stranger};
+use super::admin::{Reach, ask, refused};
 use super::log::encoded;
 
 mod as_text;
@@ -58,12 +58,8 @@ pub(super) fn told(reach: &Reach, target: &str) -> Result<Value, Failure> {
     let (addresses, request) = reach.get(target)?;
     let answer = ask(&addresses, &request)?;
     let said: Value = serde_json::from_slice(&answer.body).unwrap_or(Value::Null);
-    match (answer.status, said["error"].as_str()) {
-        (StatusCode::OK, _) if said["remembered"].is_object() => Ok(said),
-        (StatusCode::BAD_REQUEST, Some(why)) => Err(Failure::Misused(why.to_owned())),
-        (StatusCode::OK, _) | (_, None) => {
-            Err(stranger(&answer.address, &format!("it answers {}", answer.status)))
-        }
-        (_, Some(why)) => Err(Failure::Failed(why.to_owned())),
+    match answer.status {
+        StatusCode::OK if said["remembered"].is_object() => Ok(said),
+        _ => Err(refused(&answer)),
     }
 }

@@ -12,7 +12,7 @@ use http::StatusCode;
 use serde_json::Value;
 
 use super::Failure;
-use super::admin::{Answer, Reach, ask, stranger};
+use super::admin::{Answer, Reach, ask, refused, stranger};
 use super::log::encoded;
 use crate::config::{state_file_in, usage_beside};
 use crate::usage::told::{Asked, FORMAT, MonthTold, of_files};
@@ -143,15 +143,11 @@ fn folder_of(config: &Path) -> Result<Folder, Failure> {
 
 fn told(answer: &Answer) -> Result<MonthTold, Failure> {
     let said: Value = serde_json::from_slice(&answer.body).unwrap_or(Value::Null);
-    match (answer.status, said["error"].as_str()) {
-        (StatusCode::OK, _) if said["format"] == FORMAT => {
+    match answer.status {
+        StatusCode::OK if said["format"] == FORMAT => {
             let unknown = |error| stranger(&answer.address, &format!("{error}"));
             serde_json::from_value(said).map_err(unknown)
         }
-        (StatusCode::BAD_REQUEST, Some(why)) => Err(Failure::Misused(why.to_owned())),
-        (StatusCode::OK, _) | (_, None) => {
-            Err(stranger(&answer.address, &format!("it answers {}", answer.status)))
-        }
-        (_, Some(why)) => Err(Failure::Failed(why.to_owned())),
+        _ => Err(refused(answer)),
     }
 }

@@ -430,11 +430,19 @@ mod tests {
         assert_eq!(from_elsewhere(&admin, "GET", "/status.json", "no").await, 200);
         assert_eq!(from_elsewhere(&admin, "POST", "/purge", "no").await, 403);
         assert_eq!(from_elsewhere(&admin, "POST", "/reload", "no").await, 403);
+        let document: Value = serde_json::from_str(OPENAPI).unwrap();
+        for (path, of) in document["paths"].as_object().unwrap() {
+            for (method, of) in of.as_object().unwrap() {
+                // Without a token what is told of requests, and what is done, is for who is here.
+                let refuses = !of["responses"]["403"].is_null();
+                let status = from_elsewhere(&admin, &method.to_uppercase(), path, "no").await;
+                assert_eq!(status == 403, refuses, "{method} {path}: {status}");
+            }
+        }
         tokens(operator);
         assert_eq!(from_elsewhere(&admin, "GET", "/status.json", "no").await, 200);
         assert_eq!(from_elsewhere(&admin, "POST", "/reload", "no").await, 401);
         tokens(&format!("operator anna {operator}\nviewer grafana {viewer}"));
-        let document: Value = serde_json::from_str(OPENAPI).unwrap();
         for (path, of) in document["paths"].as_object().unwrap() {
             let shown = |token: &'static str| from_elsewhere(&admin, "GET", path, token);
             let may = [shown("no").await, shown(viewer).await, shown(operator).await];

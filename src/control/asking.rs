@@ -71,6 +71,7 @@ pub(super) fn may_purge(
 /// Whether he may have something done that harms no object: an operator, or, where there is no
 /// token, who asks from this machine.
 pub(super) fn may_operate(
+    path: &str,
     tokens: &Option<Arc<Tokens>>,
     method: &Method,
     fields: &HeaderMap,
@@ -87,7 +88,7 @@ pub(super) fn may_operate(
         }
         None => Ok(()),
         // It may have been written anew: then the one of before counts, or a SIGHUP.
-        tokens => may_purge(tokens, fields).map(|by| tracing::info!(%by, "asked by an operator")),
+        tokens => may_purge(tokens, fields).map(|by| tracing::info!(%by, "POST {path}")),
     }
 }
 

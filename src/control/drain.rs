@@ -213,7 +213,8 @@ impl Drainer {
 
     async fn drain<B: AskedBody>(&self, request: Request<B>, from: From) -> Result<Said, Said> {
         let is_drain = request.uri().path() == "/drain";
-        may_operate(&self.token.load(), request.method(), request.headers(), from)?;
+        let (path, fields) = (request.uri().path(), request.headers());
+        may_operate(path, &self.token.load(), request.method(), fields, from)?;
         let plan = match is_drain {
             true => {
                 let body = body_of(request.into_body(), DRAIN_REQUEST_BYTES_MAX).await?;
@@ -241,13 +242,13 @@ fn planned(body: &[u8], now: SystemTime) -> Result<Plan, String> {
     };
     let within = asked.within_seconds.map_or(WITHIN, Duration::from_secs);
     if within > DRAIN_WITHIN_MAX {
-        return Err(format!("viewers have {} s at most", DRAIN_WITHIN_MAX.as_secs()));
+        return Err(format!("viewers have {} at most", in_words(DRAIN_WITHIN_MAX)));
     }
     let lasts = asked.for_seconds.map(Duration::from_secs);
     if lasts.is_some_and(|lasts| lasts <= within) {
         return Err(format!(
-            "it would be over before the {} s are that viewers have: give more, or them fewer",
-            within.as_secs()
+            "it would be over before the {} are that viewers have: give more, or them fewer",
+            in_words(within)
         ));
     }
     let begins = match asked.at_unix_seconds {
@@ -265,6 +266,17 @@ fn planned(body: &[u8], now: SystemTime) -> Result<Plan, String> {
         return Err("that is more than a year".to_owned());
     }
     Ok(Plan { begins, within, lasts })
+}
+
+/// In the largest unit that leaves a whole number.
+fn in_words(time: Duration) -> String {
+    match time.as_secs() {
+        seconds if seconds > 0 && seconds.is_multiple_of(3_600) => {
+            format!("{} hours", seconds / 3_600)
+        }
+        seconds if seconds > 0 && seconds.is_multiple_of(60) => format!("{} minutes", seconds / 60),
+        seconds => format!("{seconds} seconds"),
+    }
 }
 
 /// What viewers have if nothing is said: some segments' time, and a load balancer's to notice.
@@ -359,8 +371,8 @@ mod tests {
         for (wrong, why) in [
             (&br#"{"within": 5}"#[..], "unknown field `within`"),
             (b"[", "EOF"),
-            (br#"{"within_seconds": 86401}"#, "viewers have 86400 s at most"),
-            (br#"{"for_seconds": 600}"#, "it would be over before the 600 s are"),
+            (br#"{"within_seconds": 86401}"#, "viewers have 24 hours at most"),
+            (br#"{"for_seconds": 600}"#, "it would be over before the 10 minutes are"),
             (br#"{"at_unix_seconds": 999}"#, "that time is over"),
             (br#"{"at_unix_seconds": 18446744073709551615}"#, "more than a year from now"),
             (br#"{"for_seconds": 18446744073709551615}"#, "more than a year"),

@@ -59,7 +59,11 @@ impl Reloader {
         fields: &HeaderMap,
         from: From,
     ) -> Result<Said, Said> {
-        may_operate(&self.token.load(), method, fields, from)?;
+        let path = match order {
+            Order::Reload => "/reload",
+            Order::Upgrade => "/upgrade",
+        };
+        may_operate(path, &self.token.load(), method, fields, from)?;
         let busy = |_| {
             let text = "it reloads or is being replaced already, or ends";
             refusal(StatusCode::SERVICE_UNAVAILABLE, text)

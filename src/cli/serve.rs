@@ -14,7 +14,7 @@ use std::mem::take;
 use std::os::unix::ffi::OsStrExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{self, Command};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
@@ -313,6 +313,10 @@ fn reload(reloads: &Reloads, levels: Option<&Levels>) -> Result<Value, String> {
 /// Has the binary take over that is now where this one was started from: who follows, if anybody
 /// does, and what is told of it.
 fn upgrade(hand_over: &HandOver, own: &Path) -> (Option<Successor>, Result<Value, String>) {
+    if let Err(why) = may_be_followed(process::id()) {
+        tracing::error!("not upgraded: {why}");
+        return (None, Err(why.to_owned()));
+    }
     let command = |binary: &Path| {
         let mut command = Command::new(binary);
         command.args(env::args_os().skip(1));
@@ -347,6 +351,15 @@ fn upgrade(hand_over: &HandOver, own: &Path) -> (Option<Successor>, Result<Value
     (followed, Err(failed.to_string()))
 }
 
+/// Whether a process with this id may leave while another one serves.
+fn may_be_followed(id: u32) -> Result<(), &'static str> {
+    match id {
+        1 => Err("this is process 1 of a container, which ends when it leaves: start a container \
+                  of the new image in its place"),
+        _ => Ok(()),
+    }
+}
+
 /// The binary of this process, wherever it was moved.
 const OURS: &str = "/proc/self/exe";
 
@@ -372,6 +385,12 @@ fn whole<T>(reload: impl FnOnce() -> Result<T, ReloadError>) -> Result<T, String
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_process_of_a_container_is_followed_by_none() {
+        assert!(may_be_followed(1).is_err_and(|why| why.contains("process 1 of a container")));
+        assert_eq!(may_be_followed(std::process::id()), Ok(()));
+    }
 
     #[test]
     fn a_reload_that_panics_is_refused_and_ends_nothing() {

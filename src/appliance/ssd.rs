@@ -280,9 +280,9 @@ pub(super) async fn hand_over(ssd: &Ssd, watch: &Watch) {
 /// Notes that nobody tells the volumes of what changes: what they know is asked about when they are
 /// opened again. Blocks.
 pub(super) fn leave_untold(config: &Config) {
-    if !config.ssd.volumes.is_empty() {
-        let file = Remembered::at(&config.ssd.state);
-        ill::begin(&file, BTreeSet::new(), paths_of(&config.ssd));
+    let file = Remembered::at(&config.ssd.state);
+    if !file.in_use().is_empty() {
+        ill::begin(&file, BTreeSet::new(), file.paths());
     }
 }
 

@@ -1,8 +1,10 @@
 //! Another process takes over, and nobody notices: no connection is refused, no body cut, nothing
 //! that is kept is asked for again; and where it fails, nothing has changed.
 //!
-//! A few rounds in the usual run; `TIDEGATE_ROUNDS=200 TIDEGATE_VIEWERS=2000 cargo nextest run
-//! upgrade::upgrades_and_reloads_under_load_fail_nobody` for more of them.
+//! A few rounds in the usual run. As many as are asked for, of what is shipped, for viewers whose
+//! bodies take up to two seconds: `TIDEGATE_ROUNDS=200 TIDEGATE_VIEWERS=2000
+//! TIDEGATE_PACE='1 Mbit/s' cargo nextest run --release --test it
+//! upgrade::upgrades_and_reloads_under_load_fail_nobody`
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -453,6 +455,10 @@ fn number(name: &str, usual: u64) -> u64 {
 }
 
 const OBJECTS: u64 = 20;
+/// Reloads after which everything was needed once.
+const WARM: u64 = 3;
+/// Of 256 MiB in all: less than connections come and go with, more than a leak leaves after 200.
+const GROWN_KIB_MAX: u64 = 24 << 10;
 
 fn length_of(object: u64) -> u64 {
     1 + mixed(object) % (4 * PIECE)
@@ -482,6 +488,30 @@ async fn view(origin: Arc<Origin>, viewer: Client, mut chance: u64, stop: Arc<At
     answers
 }
 
+/// What a process has in memory, in KiB: it is what grows where something is left behind.
+fn resident_kib(process: &Process) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// Has it read a configuration that differs from the one before.
+fn reload(process: &Process, (config, right): (&Path, &str), round: u64) {
+    let idle = format!("limits.idle_timeout = \"{}s\"\n", 10 + round % 2);
+    fs::write(config, idle + right).unwrap();
+    let admin = format!("http://{}", process.admin);
+    let reloaded = tidegate(&["reload", "--admin", &admin]);
+    assert!(reloaded.status.success(), "{}", text(&reloaded.stderr));
+}
+
+/// Bodies of up to four pieces take two seconds at the least pace there is, if that is asked for.
+fn set_pace(config: &Path) {
+    if let Ok(pace) = std::env::var("TIDEGATE_PACE") {
+        let rule = format!("\n[[sites.rules]]\npath = \"*\"\npace = {pace:?}\n");
+        fs::write(config, fs::read_to_string(config).unwrap() + &rule).unwrap();
+    }
+}
+
 /// Open files of a process.
 fn open_files(process: &Process) -> usize {
     fs::read_dir(format!("/proc/{}/fd", process.id())).unwrap().count()
@@ -495,6 +525,7 @@ async fn upgrades_and_reloads_under_load_fail_nobody() {
         origin.serve(&format!("/{object}"), Script::of(length_of(object)));
     }
     let (binary, config) = installed(folder.path(), &origin);
+    set_pace(&config);
     let right = fs::read_to_string(&config).unwrap();
     let mut process = Process::start_from(&binary, &config);
     let viewer = Client::plain(process.http, HOST);
@@ -507,16 +538,13 @@ async fn upgrades_and_reloads_under_load_fail_nobody() {
     origin.forget_requests();
     let files_before = open_files(&process);
     let (stop, answers) = (Arc::new(AtomicBool::new(false)), AtomicU64::new(0));
+    let mut resident = vec![];
     let mut viewers = JoinSet::new();
     for seed in 0..number("TIDEGATE_VIEWERS", 40) {
         viewers.spawn(view(origin.clone(), viewer.clone(), seed, stop.clone()));
     }
     for round in 0..number("TIDEGATE_ROUNDS", 3) {
-        let idle = format!("limits.idle_timeout = \"{}s\"\n", 10 + round % 2);
-        fs::write(&config, idle + &right).unwrap();
-        let admin = format!("http://{}", process.admin);
-        let reloaded = tidegate(&["reload", "--admin", &admin]);
-        assert!(reloaded.status.success(), "{}", text(&reloaded.stderr));
+        reload(&process, (&config, &right), round);
         let asked = Instant::now();
         loop {
             let (code, said) = tokio::task::block_in_place(|| process.upgrade());
@@ -528,8 +556,15 @@ async fn upgrades_and_reloads_under_load_fail_nobody() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         process.until_left().await;
+        resident.push(resident_kib(&process));
     }
     let files_after = open_files(&process);
+    // One process for all of them: what each left behind would add up.
+    (0..WARM).for_each(|round| reload(&process, (&config, &right), round));
+    let before = resident_kib(&process);
+    let rounds = number("TIDEGATE_ROUNDS", 3);
+    (0..rounds).for_each(|round| reload(&process, (&config, &right), round));
+    resident.extend([before, resident_kib(&process)]);
     stop.store(true, Ordering::Relaxed);
     while let Some(seen) = viewers.join_next().await {
         answers.fetch_add(seen.unwrap(), Ordering::Relaxed);
@@ -541,6 +576,11 @@ async fn upgrades_and_reloads_under_load_fail_nobody() {
     assert!(asked.len() as u64 * 100 < answered, "{} of {answered}: {first:#?}", asked.len());
     let viewers = number("TIDEGATE_VIEWERS", 40) as usize;
     assert!(files_after <= files_before + viewers + 8, "{files_before} before, {files_after} now");
+    let [first, .., before, after] = resident[..] else { panic!("there are rounds") };
+    let last = resident[resident.len() - 3];
+    assert!(last < first + GROWN_KIB_MAX, "{first} KiB after one upgrade, {last} after all");
+    assert!(after < before + GROWN_KIB_MAX, "{before} KiB before {rounds} reloads, {after} now");
+    println!("{first} KiB after one upgrade, {last} after all; reloads: {before}, {after}");
     println!("{answered} answers, none failed; {} asked of the origin", asked.len());
     process.stop();
 }

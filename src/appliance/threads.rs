@@ -128,39 +128,9 @@ pub(super) fn start_admin(
     let (parts, close) = (parts.clone(), close.clone());
     let thread = spawn("admin".to_owned(), move || {
         let runtime = LocalRuntime::new().expect("a runtime of one thread needs a descriptor");
-        let for_status = parts.clone();
-        let status = Box::new(move |detail| figures::status(&for_status, detail));
-        let for_explain = parts.clone();
-        let explain = Box::new(move |head| -> Explaining {
-            Box::pin(explain::explain(for_explain.clone(), head))
-        });
-        let (metrics, readiness) = (parts.metrics.clone(), parts.readiness.clone());
-        let (purges, sites) = (parts.purges.clone(), parts.live.sites.clone());
-        let purger = Purger { purges, sites, token: parts.live.token.clone() };
-        let reloader = Reloader { ask, token: parts.live.token.clone() };
-        let for_drain = parts.clone();
-        let planning = Box::new(move |plan| for_drain.plan_drain(plan));
-        let drainer = Drainer { planning, token: parts.live.token.clone() };
-        let (governor, token) = (parts.governor.clone(), parts.live.token.clone());
-        let (log, look) = (parts.log.clone(), Semaphore::new(1));
-        let log = LogSource { log, governor: governor.clone(), token: token.clone(), look };
-        let (usage, look) = (parts.usage.clone(), Semaphore::new(1));
-        let usage = UsageSource { usage, governor, token, look };
-        let history = Rc::new(History::default());
-        let remembering = history.clone();
-        let admin = Rc::new(Admin {
-            metrics,
-            readiness,
-            status,
-            explain,
-            purger,
-            reloader,
-            drainer,
-            log,
-            history,
-            usage,
-        });
         let nobody_is_refused = Overload::new(Settings::default(), Arc::default(), Instant::now());
+        let admin = Rc::new(admin(&parts, ask));
+        let history = admin.history.clone();
         let context = Arc::new(ServerContext {
             settings: Arc::new(ArcSwap::from_pointee(ServerSettings {
                 drain_timeout: ADMIN_ENDS_WITHIN,
@@ -181,11 +151,36 @@ pub(super) fn start_admin(
             let serve = async { while serving.join_next().await.is_some() {} };
             tokio::select! {
                 () = serve => {}
-                () = remembering.follow(parts.metrics.clone()) => {}
+                () = history.follow(parts.metrics.clone()) => {}
             }
         });
     })?;
     Ok(Some(thread))
+}
+
+/// What answers operators.
+fn admin(parts: &Arc<Parts>, ask: mpsc::Sender<Asked>) -> Admin {
+    let for_status = parts.clone();
+    let status = Box::new(move |detail| figures::status(&for_status, detail));
+    let for_explain = parts.clone();
+    let explain = Box::new(move |head| -> Explaining {
+        Box::pin(explain::explain(for_explain.clone(), head))
+    });
+    let (metrics, readiness) = (parts.metrics.clone(), parts.readiness.clone());
+    let (purges, sites) = (parts.purges.clone(), parts.live.sites.clone());
+    let purger = Purger { purges, sites, token: parts.live.token.clone() };
+    let reloader = Reloader { ask, token: parts.live.token.clone() };
+    let for_drain = parts.clone();
+    let planning = Box::new(move |plan| for_drain.plan_drain(plan));
+    let drainer = Drainer { planning, token: parts.live.token.clone() };
+    let (log, governor) = (parts.log.clone(), parts.governor.clone());
+    let (token, look) = (parts.live.token.clone(), Semaphore::new(1));
+    let log = LogSource { log, governor, token, look };
+    let (governor, token) = (parts.governor.clone(), parts.live.token.clone());
+    let look = Semaphore::new(1);
+    let usage = UsageSource { usage: parts.usage.clone(), governor, token, look };
+    let history = Rc::new(History::default());
+    Admin { metrics, readiness, status, explain, purger, reloader, drainer, log, history, usage }
 }
 
 const ADMIN_ENDS_WITHIN: Duration = Duration::from_secs(1);

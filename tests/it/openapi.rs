@@ -98,11 +98,7 @@ async fn every_answer_that_the_document_names_is_given() {
     assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
     let mut judged = Judged { document, given: BTreeSet::new() };
 
-    let asked = Instant::now();
-    while admin.get("/health/ready").send().await.status != 200 {
-        assert!(asked.elapsed() < PATIENCE, "it does not get ready");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until_ready(&admin).await;
     let explain = format!("/explain?url=https://{HOST}/film");
     for (target, status) in [
         ("/metrics", 200),
@@ -166,6 +162,14 @@ async fn read_of_requests(judged: &mut Judged, admin: &Client) {
     let one_more = admin.get("/log").header("authorization", VIEWER);
     judged.ask(&one_more, ("get", "/log"), 503).await;
     drop(followers);
+}
+
+async fn until_ready(admin: &Client) {
+    let asked = Instant::now();
+    while admin.get("/health/ready").send().await.status != 200 {
+        assert!(asked.elapsed() < PATIENCE, "it does not get ready");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// Asks for all that can be done, by who may and who may not; it drains then.

@@ -146,6 +146,11 @@ impl Overload {
         })
     }
 
+    /// Where nobody is refused.
+    pub fn unlimited(now: Instant) -> Arc<Overload> {
+        Overload::new(Settings::default(), Arc::default(), now)
+    }
+
     /// Other settings from now on.
     pub fn adopt(&self, settings: Settings) {
         let is_free = settings.client.requests_per_second == 0;

@@ -26,7 +26,7 @@ use crate::control::purge::Purger;
 use crate::control::reload::{Asked, Reloader};
 use crate::control::usage::UsageSource;
 use crate::limits::ADMIN_CONNECTIONS_MAX;
-use crate::overload::{Gate, Overload, Settings};
+use crate::overload::{Gate, Overload};
 use crate::server::{
     self, HandedOver, Inbox, Phases, ServerContext, ServerSettings, Source, Stop, Tls,
 };
@@ -128,7 +128,6 @@ pub(super) fn start_admin(
     let (parts, close) = (parts.clone(), close.clone());
     let thread = spawn("admin".to_owned(), move || {
         let runtime = LocalRuntime::new().expect("a runtime of one thread needs a descriptor");
-        let nobody_is_refused = Overload::new(Settings::default(), Arc::default(), Instant::now());
         let admin = Rc::new(admin(&parts, ask));
         let history = admin.history.clone();
         let context = Arc::new(ServerContext {
@@ -139,7 +138,7 @@ pub(super) fn start_admin(
             permits: Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX)),
             counts: Arc::default(),
             phases: Phases::default(),
-            gate: Arc::new(Gate::new(nobody_is_refused)),
+            gate: Arc::new(Gate::new(Overload::unlimited(Instant::now()))),
         });
         runtime.block_on(async {
             let mut serving = tokio::task::JoinSet::new();

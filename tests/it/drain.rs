@@ -224,7 +224,7 @@ async fn an_operator_drains_waits_looks_and_takes_it_back() {
     let (code, said) = bearing(&["drain", "--at", "2125-01-01T00:00:00Z"]);
     assert_eq!((code, said.as_str()), (64, "not drained: that is more than a year from now\n"));
     let (code, said) = bearing(&["drain", "--within", "10m", "--for", "5m"]);
-    assert!(code == 64 && said.contains("it would be over before the 600 s are"), "{said}");
+    assert!(code == 64 && said.contains("it would be over before the 10 minutes are"), "{said}");
     let (code, said) = bearing(&["undrain", "--json"]);
     assert_eq!((code, said.as_str()), (0, "{\"drain\":null}\n"));
     let logged = process.stop();

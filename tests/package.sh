@@ -138,6 +138,7 @@ walk() {
     check "nothing was started or enabled" not_asked 'start\|enable'
     check "the demo is not in it" ends_with 64 in_root tidegate demo
     check "it shares libraries with glibc and libgcc alone" shares_little
+    check "it brings the licences of what it is linked from" brings_licences
     check "its configuration is right as it comes" in_root tidegate check --without-ports /etc/tidegate/tidegate.toml
     start_demo
     step "edit the one file" edit
@@ -158,6 +159,15 @@ walk() {
 shares_little() {
     in_root ldd /usr/bin/tidegate
     ! in_root ldd /usr/bin/tidegate | grep -v 'linux-vdso\|/ld-linux\|libc\.so\|libm\.so\|libgcc_s\.so'
+}
+
+brings_licences() {
+    in_root zcat /usr/share/doc/tidegate/linked-crates.gz >"$scratch/licences"
+    cargo tree --locked --offline --no-default-features --edges normal,no-proc-macro --prefix none --format '{p}' |
+        sed 's/ v\([^ ]*\).*/ \1/' | grep -v '^tidegate ' | sort -u >"$scratch/linked"
+    while read -r crate; do
+        [ "$(grep -c -- "^\(.*, \)\?$crate\(,.*\)\?:" "$scratch/licences")" -ge 2 ] || { echo "$crate"; return 1; }
+    done <"$scratch/linked"
 }
 
 # The three places that it names, and ports that a test may have.
@@ -183,8 +193,10 @@ start_service() {
 # said LINE TIMES
 said() { [ "$(grep -cx -- "$1" "$scratch/said")" -ge "$2" ] || { cat "$scratch/said" "$scratch/service.log"; return 1; }; }
 
+seg=film/seg-0-00001.m4s
+
 plays() {
-    local path=film/seg-0-00001.m4s
+    local path=$seg
     curl --silent --show-error --fail --range "$1" --dump-header - --output "$scratch/got" "http://127.0.0.1:$http/$path"
     curl --silent --show-error --fail --range "$1" --output "$scratch/wanted" "$(link http)/$path"
     cmp "$scratch/got" "$scratch/wanted"
@@ -223,13 +235,23 @@ upgrades() {
     check "it is not restarted then" not_asked restart
     as_root sed -i 's/^nmae = .*/name = "film"/' "$root/etc/tidegate/tidegate.toml"
     step "install the first version again" in_root apt-get install -y --allow-downgrades /first.deb
+    check "it takes over, and the process before leaves" wait_until 30 said 'left 0' 1
     as_root rm -f "$root/run/asked"
+    curl --silent --show-error --fail --limit-rate 20K --output "$scratch/got" "http://127.0.0.1:$http/$seg" &
+    local transfer=$!
     step "upgrade" in_root apt-get install -y /later.deb
-    check "it is restarted if it was running" grep -q 'try-restart tidegate.service' "$root/run/asked"
+    check "the new version has taken over" test "$(grep -c 'serves, version' "$log")" -eq 2
+    check "it was not restarted for it" not_asked restart
+    check "what was under way comes whole" wait "$transfer"
+    curl --silent --show-error --fail --output "$scratch/wanted" "$(link http)/$seg"
+    check "byte for byte" cmp "$scratch/got" "$scratch/wanted"
+    check "and then the process before has left" wait_until 90 said 'left 0' 2
+    step "upgrade by hand" in_root tidegate upgrade
+    check "the service manager is told who serves" wait_until 30 said 'MAINPID=[0-9]*' 3
     check "the later version is installed" test "$(in_root dpkg-query --showformat '${Version}' --show tidegate)" = "$later"
     check "what the operator wrote stays" grep -q '^name = "film"' "$root/etc/tidegate/tidegate.toml"
     echo restart >&"$asked"
-    step "restart: READY=1 is said again, on the same socket" wait_until 30 said READY=1 4
+    step "restart: READY=1 is said again, on the same socket" wait_until 30 said READY=1 7
     check "it plays" plays 0-
 }
 

@@ -2,9 +2,10 @@
 
 Runs ExecStart= of a unit of ROOT in it, as nobody, with folders as DynamicUser= makes them. Holds the sockets named
 and what it is given to hold (FDSTORE=1), and passes them on at each start (LISTEN_FDS); prints what it is told
-(NOTIFY_SOCKET) and exit codes. Takes `reload` (ExecReload=), `restart` and `stop` from its standard input.
+(NOTIFY_SOCKET) and exit codes. Another process may follow the one that it started (MAINPID=). Takes `reload` (ExecReload=), `restart` and `stop` from its standard input.
 """
 
+import ctypes
 import fcntl
 import os
 import re
@@ -16,10 +17,13 @@ import sys
 
 NOBODY = 65534
 FIRST_PASSED = 3
+PR_SET_CHILD_SUBREAPER = 36
 
 
 def main():
     root, unit, *listeners = sys.argv[1:]
+    # Whoever follows a process becomes our child when that one has left.
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     with open(f"{root}/{unit}") as file:
         commands = dict(re.findall(r"^(ExecStart|ExecReload)=(.+)$", file.read(), re.M))
     for kind in ("lib", "log"):
@@ -43,7 +47,7 @@ def main():
     while True:
         for key, _ in waiting.select(timeout=0.05):
             if key.data == "told":
-                told(notify, held)
+                process = told(notify, held) or process
                 continue
             asked = os.read(0, 4096).decode().split()
             for word in asked or ["stop"]:
@@ -52,8 +56,10 @@ def main():
                 else:
                     after_exit = word
                     os.kill(process, signal.SIGTERM)
-        ended, status = os.waitpid(process, os.WNOHANG)
-        if ended:
+        ended, status = os.waitpid(-1, os.WNOHANG)
+        if ended and ended != process:
+            print("left", os.waitstatus_to_exitcode(status), flush=True)
+        elif ended:
             print("exit", os.waitstatus_to_exitcode(status), flush=True)
             if after_exit != "restart":
                 return
@@ -84,6 +90,8 @@ def told(notify, held):
             os.close(one[1])
             held.remove(one)
     print("\n".join(lines), flush=True)
+    follows = [int(line.removeprefix("MAINPID=")) for line in lines if line.startswith("MAINPID=")]
+    return follows[0] if follows else None
 
 
 def reload(root, command):

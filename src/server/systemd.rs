@@ -77,6 +77,10 @@ pub fn take_passed_sockets() -> Result<Passed, PassedSocketError> {
     if TAKEN.swap(true, Ordering::Relaxed) {
         return Ok(Passed::default());
     }
+    // Names stay in the environment of whoever is started by who had them.
+    if sd_notify::listen_fds().map_err(PassedSocketError::Environment)?.len() == 0 {
+        return Ok(Passed::default());
+    }
     let numbers = sd_notify::listen_fds_with_names().map_err(PassedSocketError::Environment)?;
     let owned: Vec<(OwnedFd, String)> = numbers
         .map(|(number, name)| {

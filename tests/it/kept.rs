@@ -246,6 +246,27 @@ async fn what_is_no_longer_listened_at_is_closed_and_forgotten() {
     assert_eq!(names, ["bound-admin-127.0.0.1_0", "bound-http-127.0.0.1_0"]);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_passed_sockets_is_followed_by_one_that_is_given_them_and_both_by_a_start() {
+    let folder = TempDir::new().unwrap();
+    let origin = Origin::serving("/a", Script::of(10));
+    let (manager, config) = (Manager::start(folder.path()), configuration(folder.path(), &origin));
+    let of_a_unit = TcpListener::bind("127.0.0.1:0").unwrap();
+    let viewer = Client::plain(of_a_unit.local_addr().unwrap(), HOST);
+    manager.keep("http", of_a_unit);
+    for _ in 0..2 {
+        let mut process = manager.serve(&config);
+        assert_eq!(block_in_place(|| process.upgrade()).0, 0);
+        process.until_left().await;
+        let response = viewer.get("/a").send().await;
+        assert_eq!(judge(&origin, "/a", &response), WHOLE);
+        block_in_place(|| manager.stop(process));
+        let mut names = manager.names();
+        names.dedup();
+        assert_eq!(names, ["http", "bound-admin-127.0.0.1_0"]);
+    }
+}
+
 /// Where one of the sockets that are kept listens.
 fn manager_address(manager: &Manager) -> SocketAddr {
     let held = manager.held.lock().unwrap();

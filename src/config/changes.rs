@@ -144,13 +144,14 @@ impl Config {
         next.ssd.volumes.iter().filter(|one| others_stay && is_new(one)).cloned().collect()
     }
 
-    /// With the volumes of `next`, and their index; all else is as it was.
+    /// With the volumes of `next`, and their index; all else is as it was. Those that come are the
+    /// last ones, wherever they are written: so they are in the tier.
     pub fn with_volumes_of(&self, next: &Config) -> Config {
         let mut with = self.clone();
         let own = next.written.0.iter().filter(|(name, _)| is_of_volumes(name));
         with.written.0.retain(|name, _| !is_of_volumes(name));
         with.written.0.extend(own.map(|(name, value)| (name.clone(), value.clone())));
-        with.ssd.volumes.clone_from(&next.ssd.volumes);
+        with.ssd.volumes.extend(self.volumes_added_in(next));
         with.ssd.index_bytes = next.ssd.index_bytes;
         with
     }
@@ -220,6 +221,8 @@ const SECRETS: [&str; 2] = ["fields", "add"];
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     const BEFORE: &str = "
@@ -290,5 +293,20 @@ mod tests {
             swapped.contains(&"sites[film].rules: [*.m3u8, *.m4s] -> [*.m4s, *.m3u8]".to_owned()),
             "{swapped:?}"
         );
+    }
+
+    #[test]
+    fn volumes_that_come_are_the_last_wherever_they_are_written() {
+        let with = |paths: &[&str]| {
+            let one = |path: &&str| {
+                format!("[[ssd.volumes]]\npath = \"/tmp/none-{path}\"\nsize = \"1 GiB\"\n")
+            };
+            let text = BEFORE.to_owned() + &paths.iter().map(one).collect::<String>();
+            Config::from_toml(&text, "test.toml").unwrap()
+        };
+        let (before, next) = (with(&["a"]), with(&["c", "a", "b"]));
+        let now = before.with_volumes_of(&next);
+        let names: Vec<_> = now.ssd.volumes.iter().map(|one| one.path.to_owned()).collect();
+        assert_eq!(names, ["/tmp/none-a", "/tmp/none-c", "/tmp/none-b"].map(Path::new));
     }
 }

@@ -390,7 +390,7 @@ mod tests {
         fs::remove_file(&there).unwrap();
         let asked = Asked { month: Month::of(BEGUN), site: None, samples: false };
         let told = process.usage.told(&asked, machine.moment(760, 0), || true).unwrap();
-        assert_eq!(told.all.served_bytes, 30);
+        assert_eq!(told.all.unwrap().served_bytes, 30);
         process.usage.sample(machine.moment(1_050, 0));
         let expected = [(0, 10), (1, 10), (2, 10), (3, 0)];
         assert_eq!(machine.written(), BTreeMap::from(expected));
@@ -435,7 +435,7 @@ mod tests {
                 if is_asked {
                     let asked = Asked { month: Month::of(BEGUN), site: None, samples: false };
                     let told = process.usage.told(&asked, now, || true).unwrap();
-                    prop_assert_eq!(told.all.served_bytes, sum);
+                    prop_assert_eq!(told.all.unwrap().served_bytes, sum);
                 }
                 if is_due {
                     process.usage.sample(now);

@@ -47,8 +47,10 @@ pub struct MonthTold {
     pub damaged_lines: u64,
     /// How the percentile is reckoned.
     pub percentile: String,
-    /// All sites together, those that are not asked for included.
-    pub all: SiteTold,
+    /// All sites together; left out where one is asked for: who is told of it, such as who
+    /// publishes it, need not know what others are served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub all: Option<SiteTold>,
     /// Each by itself, in the order of their names.
     pub sites: Vec<SiteTold>,
 }
@@ -226,7 +228,7 @@ impl<'a, Room: FnMut() -> bool> Tally<'a, Room> {
             samples_missing: (due - count) as u64,
             damaged_lines: self.damaged,
             percentile: PERCENTILE.to_owned(),
-            all: told("*".to_owned(), &self.all),
+            all: self.asked.site.is_none().then(|| told("*".to_owned(), &self.all)),
             sites,
         })
     }
@@ -323,12 +325,13 @@ mod tests {
                 *samples.entry(*sample).or_default() += served;
             }
             let told = tally.told().unwrap();
+            let all = told.all.unwrap();
             let sum: u64 = parts.iter().map(|(_, served)| served).sum();
-            prop_assert_eq!(told.all.served_bytes, sum);
-            prop_assert_eq!(told.all.requests, parts.len() as u64);
+            prop_assert_eq!(all.served_bytes, sum);
+            prop_assert_eq!(all.requests, parts.len() as u64);
             prop_assert_eq!(told.samples_missing, 8_640 - samples.len() as u64);
             let values: Vec<u64> = samples.into_values().collect();
-            prop_assert_eq!(told.all.p95_bits_per_second, naive(&values).map(rate));
+            prop_assert_eq!(all.p95_bits_per_second, naive(&values).map(rate));
         }
     }
 
@@ -347,10 +350,11 @@ mod tests {
         // The 86th of ninety; without the 51st sample, the one numbered 86.
         assert_eq!(film.p95_bits_per_second, Some(86 * 8));
         assert_eq!(trailers.p95_bits_per_second, Some(8));
-        assert_eq!(told.all.p95_bits_per_second, Some(87 * 8));
+        let all = told.all.as_ref().unwrap();
+        assert_eq!(all.p95_bits_per_second, Some(87 * 8));
         let sum = 300 * ((0..91).sum::<u64>() - 50) + (1 << 40);
         assert_eq!((film.served_bytes, film.requests), (sum, 91));
-        assert_eq!(told.all.served_bytes, sum + 90 * 300);
+        assert_eq!(all.served_bytes, sum + 90 * 300);
         assert_eq!(
             (told.start.as_str(), told.end.as_str()),
             ("2026-11-01T00:00:00Z", "2026-12-01T00:00:00Z")
@@ -367,11 +371,11 @@ mod tests {
         let before = Part { start: november().start() - 300, ..part(0, &[("film", 11)]) };
         tally.add(before);
         let told = tally.told().unwrap();
-        assert_eq!((told.all.served_bytes, told.samples_due), (5, 8_640));
+        assert_eq!((told.all.unwrap().served_bytes, told.samples_due), (5, 8_640));
     }
 
     #[test]
-    fn of_one_site_each_sample_is_told_also_those_without_it() {
+    fn of_one_site_each_sample_is_told_also_those_without_it_and_nothing_of_others() {
         let asked = Asked { site: Some("film".to_owned()), samples: true, ..all() };
         let mut tally = Tally::new(&asked, at(november().start() + 900), || true);
         tally.add(part(0, &[("film", 5), ("trailers", 1)]));
@@ -384,7 +388,7 @@ mod tests {
             samples.iter().map(|(_, counts)| counts.served_bytes).collect::<Vec<_>>(),
             [12, 0]
         );
-        assert_eq!((told.all.served_bytes, told.samples_missing), (14, 1));
+        assert_eq!((&told.all, told.samples_missing), (&None, 1));
     }
 
     #[test]

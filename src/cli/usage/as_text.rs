@@ -14,7 +14,7 @@ pub(super) fn table(told: &MonthTold) -> String {
          {:width$}  {:>12}  {:>12}  {:>13}  {:>15}\n",
         "site", "served", "from origins", "requests", "95th percentile"
     );
-    for one in told.sites.iter().chain([&told.all]) {
+    for one in told.sites.iter().chain(&told.all) {
         let _ = writeln!(
             text,
             "{:width$}  {:>12}  {:>12}  {:>13}  {:>15}",
@@ -51,7 +51,7 @@ pub(super) fn csv(told: &MonthTold) -> String {
                     samples_due,samples_missing\n"
         .to_owned();
     let MonthTold { machine, month, samples_due, samples_missing, .. } = told;
-    for one in told.sites.iter().chain([&told.all]) {
+    for one in told.sites.iter().chain(&told.all) {
         let SiteTold { site, served_bytes, origin_bytes, requests, .. } = one;
         let percentile = one.p95_bits_per_second.map(|rate| rate.to_string()).unwrap_or_default();
         let _ = writeln!(
@@ -117,6 +117,13 @@ mod tests {
              1 lines are damaged and count nothing\n\
              the month is not over\n"
         );
+    }
+
+    #[test]
+    fn of_one_site_nothing_is_said_of_all() {
+        let told = MonthTold { all: None, ..told() };
+        assert!(!table(&told).contains('*') && !csv(&told).contains('*'));
+        assert!(!json!(told).to_string().contains("\"all\""), "whoever reads what is exported");
     }
 
     #[test]

@@ -102,12 +102,22 @@ impl Which {
         let target = self.target();
         let asked = self.reach.get(&target).map(|(addresses, request)| ask(&addresses, &request));
         let folder = self.reach.config_here().map(folder_of);
-        match (asked, folder) {
+        let told = match (asked, folder) {
             (Ok(Ok(answer)), _) => told(&answer),
             (Ok(Err(silent)), Some(Ok(folder))) => self.of_files(&folder, Some(&silent)),
             // One without an admin listener.
             (Err(_), Some(Ok(folder))) => self.of_files(&folder, None),
             (Ok(Err(failure)) | Err(failure), _) => Err(failure),
+        }?;
+        match &self.site {
+            Some(site) if told.sites.is_empty() => {
+                let MonthTold { machine, month, .. } = &told;
+                Err(Failure::Failed(format!(
+                    "nothing is kept of a site {site:?} on {machine} in {month}; `tidegate usage \
+                     --month {month}` shows those of which something is"
+                )))
+            }
+            _ => Ok(told),
         }
     }
 

@@ -36,7 +36,8 @@ impl UsageSource {
         may_look(&self.token.load(), request.headers(), from)?;
         let now = Moment::now();
         let asked = asked(request, now).ok_or_else(|| {
-            let text = "ask for /usage?month=2026-11, and perhaps &site=NAME&samples=yes";
+            let text = "ask for /usage?month=2026-11, and perhaps &site=NAME&samples=yes, \
+                        and nothing else";
             refusal(StatusCode::BAD_REQUEST, text)
         })?;
         let Some(usage) = self.usage.clone() else {
@@ -69,6 +70,15 @@ impl UsageSource {
 }
 
 fn asked<B>(request: &Request<B>, now: Moment) -> Option<Asked> {
+    let mut names = request.uri().query().unwrap_or_default().split('&');
+    // Whoever misspells one would be told of another month, or of all sites.
+    let is_known = |one: &str| {
+        one.is_empty()
+            || one.split_once('=').is_some_and(|(name, _)| ASKED_BY.contains(&name))
+    };
+    if !names.all(is_known) {
+        return None;
+    }
     let value = |name| parameter(request.uri(), name).ok();
     let month = match &*value("month")? {
         "" => Month::at(now.time),
@@ -81,4 +91,26 @@ fn asked<B>(request: &Request<B>, now: Moment) -> Option<Asked> {
         _ => return None,
     };
     Some(Asked { month, site, samples })
+}
+
+/// The names of all that a query may have.
+const ASKED_BY: [&str; 3] = ["month", "site", "samples"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asks_for_what_nobody_knows_is_not_told_something_else() {
+        let asked = |query: &str| {
+            let request = Request::get(format!("/usage{query}")).body(()).unwrap();
+            asked(&request, Moment::now())
+        };
+        for right in ["", "?", "?month=", "?month=2026-11&site=film&samples=yes", "?site=a&"] {
+            assert!(asked(right).is_some(), "{right}");
+        }
+        for wrong in ["?sites=film", "?month=2026-11&colour=red", "?site", "?month=11", "?a=b&"] {
+            assert!(asked(wrong).is_none(), "{wrong}");
+        }
+    }
 }

@@ -110,6 +110,7 @@ async fn every_answer_that_the_document_names_is_given() {
         ("/openapi.json", 200),
         ("/usage?month=2026-11", 200),
         ("/usage?month=November", 400),
+        ("/usage?sites=media", 400),
         (explain.as_str(), 200),
         ("/explain", 400),
         ("/explain?url=https://elsewhere.test/film", 404),

@@ -122,13 +122,22 @@ fn by_commands(folder: &Path, config: &Path, served: u64) {
     assert!(film.contains(&format!(",{served},")), "{film}");
     assert!(text(&shown.stderr).contains("read from"), "{}", text(&shown.stderr));
 
+    let nobody = tidegate(&["usage", "--config", config, "--site", "nobodys"]);
+    assert_eq!(nobody.status.code(), Some(1), "{}", text(&nobody.stdout));
+    let said = text(&nobody.stderr);
+    assert!(said.contains("nothing is kept of a site \"nobodys\""), "{said}");
+
     let in_folder = |name: &str| folder.join(name).to_str().unwrap().to_owned();
-    let [key, public, out] = ["key.pem", "public.pem", "film.json"].map(in_folder);
+    let names = ["key.pem", "public.pem", "film.json", "none.json"];
+    let [key, public, out, none] = names.map(in_folder);
     fs::write(&key, include_str!("../../src/usage/signed/key.pem")).unwrap();
     fs::write(&public, include_str!("../../src/usage/signed/public.pem")).unwrap();
     let export = ["usage", "export", "--config", config, "--site", "film", "--samples"];
     let done = tidegate(&[&export[..], &["--key", &key, "--out", &out]].concat());
     assert!(done.status.success(), "{}", text(&done.stderr));
+    let none = [&export[..4], &["--site", "nobodys", "--key", &key, "--out", &none]].concat();
+    assert_eq!(tidegate(&none).status.code(), Some(1));
+    assert!(!folder.join("none.json").exists(), "nothing is signed");
     let verify = || tidegate(&["usage", "verify", &out, "--key", &public]);
     let verified = verify();
     assert!(verified.status.success(), "{}", text(&verified.stderr));

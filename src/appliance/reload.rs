@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::parts::{Budget, Parts, forwarders, log_settings, seconds_since_1970, viewer_settings};
-use super::ssd::{Added, Tier};
+use super::ssd::{Added, Tier, unusable};
 use super::{load, look_at_volumes};
 use crate::access_log::{AccessLog, NextOutput};
 use crate::config::{
@@ -87,8 +87,8 @@ fn look_at_added(before: &Config, next: &Config) -> Result<(), ReloadError> {
     let added = left_out.iter().find(|one| !was_there(&next.ssd.volumes[one.index].path));
     match added {
         Some(one) => {
-            let name = &next.ssd.volumes[one.index].name;
-            Err(ReloadError::Refused(format!("{}: volume {name}: {}", next.file, one.why)))
+            let fault = unusable(&next.file, &next.ssd.volumes[one.index], &one.why);
+            Err(ReloadError::Config(ConfigErrors(vec![fault])))
         }
         None => Ok(()),
     }
@@ -324,7 +324,7 @@ impl Parts {
         };
         // Last: a volume that is open has been written to.
         let opened = Added::open(&current.started, &started, &added, &self.tier(&sites));
-        let added = opened.map_err(|why| refused(format!("{}: {why}", next.file)))?;
+        let added = opened.map_err(|fault| ReloadError::Config(ConfigErrors(vec![fault])))?;
         Ok(Prepared { sites, upstreams, output, connections_max, reserved, started, added })
     }
 

@@ -23,7 +23,7 @@ use tokio::runtime::Handle;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout;
 
-pub(super) use self::added::{Added, Tier};
+pub(super) use self::added::{Added, Tier, unusable};
 use self::device::{NoDevice, device_of};
 pub(super) use self::ill::Watch;
 use self::paths::Named;

@@ -28,7 +28,7 @@ Examples:
   tidegate check tidegate.toml --request 'GET https://video.example.com/film/a.m3u8'
 
 Each fault is one line, FILE:LINE:COLUMN: what is wrong and what would be right; exit code 64.
-A volume that would be left out is a warning; exit code 0.";
+A volume that would be left out is a warning; exit code 0. A reload that adds it is refused.";
 
 /// Check a configuration and print what it means
 #[derive(Debug, clap::Args)]
@@ -68,6 +68,13 @@ pub(super) fn run(args: &Args) -> Result<String, Failure> {
         let text = format!("volume {} would be left out: {why}", volume.name);
         let (file, place) = (config.file.clone(), Some(volume.place));
         config.warnings.push(ConfigError { file, place, text });
+    }
+    let out = config.ssd.volumes.iter().enumerate().filter(|(index, volume)| {
+        volume.kind.is_out() || left_out.iter().any(|one| one.index == *index)
+    });
+    let out: Vec<_> = out.map(|(_, volume)| Some(volume.place)).collect();
+    for warning in config.warnings.iter_mut().filter(|one| out.contains(&one.place)) {
+        warning.text += "; a reload that adds it is refused";
     }
     let state_fault = config.ssd.state_fault().filter(|_| !config.ssd.volumes.is_empty());
     for text in state_fault.into_iter().chain(look_at_failed(&config)) {

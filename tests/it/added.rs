@@ -197,6 +197,11 @@ async fn one_that_cannot_be_used_is_a_line_and_changes_nothing() {
             let (code, said) = reload(&folder, &process);
             assert_eq!(code, 64, "{bad:?}: {said}");
             assert!(said.lines().next().unwrap().contains(told), "{bad:?}: {said}");
+            let written = fs::read_to_string(&growing.file).unwrap();
+            let path = format!("path = {bad:?}");
+            let line = 1 + written.lines().position(|line| line == path).unwrap();
+            let place = format!("{}:{line}:8: volume ", growing.file.display());
+            assert!(said.contains(&place), "{place}: {said}");
             assert!(
                 said.ends_with("nothing has changed: it is served by what was before\n"),
                 "{said}"

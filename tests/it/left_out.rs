@@ -175,6 +175,7 @@ async fn a_volume_that_cannot_be_used_is_left_out_with_one_line_and_left_as_it_i
         let lines = told.lines().filter(|line| line.contains(": volume bad would be left out: "));
         let lines: Vec<_> = lines.collect();
         assert!(lines.len() == 1 && lines[0].contains(started), "{what}: {told}");
+        assert!(lines[0].ends_with("; a reload that adds it is refused"), "{what}: {told}");
 
         let said = served(&config);
         let line = line_of(&said, "bad", "left out until the next start: ");

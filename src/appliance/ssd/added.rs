@@ -20,7 +20,7 @@ use super::{ill, on_its_way, settings, tier_volume};
 use crate::cache::ssd::Ssd;
 use crate::config::paths::absolute;
 use crate::config::units::bytes_text;
-use crate::config::{Config, SsdVolume};
+use crate::config::{Config, ConfigError, SsdVolume};
 use crate::memory::{Class, Governor, Reservation, Use};
 use crate::site::Sites;
 use crate::store::Volume;
@@ -47,6 +47,7 @@ pub(in crate::appliance) struct Added {
 struct Came {
     opening: Opening,
     named: Option<Named>,
+    set: SsdVolume,
     /// The volume, if it is told of every change from now on; `None` while it is on its way.
     told: Option<Option<VolumeId>>,
 }
@@ -61,26 +62,28 @@ impl Added {
         config: &Config,
         added: &[SsdVolume],
         tier: &Tier<'_>,
-    ) -> Result<Added, String> {
+    ) -> Result<Added, ConfigError> {
+        let of_all = |text| ConfigError { file: config.file.clone(), place: None, text };
         let mut all = Added::default();
         if added.is_empty() {
             return Ok(all);
         }
         if let Some(volume) = on_its_way(tier.ssd) {
-            return Err(format!("volume {volume} is not online yet; reload again when it is"));
+            let text = format!("volume {volume} is not online yet; reload again when it is");
+            return Err(of_all(text));
         }
         let beside_bytes = beside_index_bytes(config).saturating_sub(beside_index_bytes(before));
-        all.reserve(tier, beside_bytes)?;
-        let roll = Arc::new(Mutex::new(roll_of(config, tier.ssd)?));
+        all.reserve(tier, beside_bytes).map_err(of_all)?;
+        let roll = Arc::new(Mutex::new(roll_of(config, tier.ssd).map_err(of_all)?));
         let index_left_bytes = || lock(&roll).index_left_bytes;
         let (index_before_bytes, until) = (index_left_bytes(), Instant::now() + LOOKED_AT_WITHIN);
         let mut looked_at = Vec::new();
         for set in added {
             let looked = look(config, set, &roll, tier, until);
-            looked_at.push(looked.map_err(|why| format!("volume {}: {why}", set.name))?);
+            looked_at.push(looked.map_err(|why| unusable(&config.file, set, &why))?);
         }
-        all.reserve(tier, index_before_bytes - index_left_bytes())?;
-        all.come_online(looked_at, &Remembered::at(&config.ssd.state), &roll, tier)?;
+        all.reserve(tier, index_before_bytes - index_left_bytes()).map_err(of_all)?;
+        all.come_online(looked_at, config, &roll, tier)?;
         Ok(all)
     }
 
@@ -102,21 +105,22 @@ impl Added {
     fn come_online(
         &mut self,
         looked_at: Vec<LookedAt>,
-        file: &Remembered,
+        config: &Config,
         roll: &Arc<Mutex<Roll>>,
         tier: &Tier<'_>,
-    ) -> Result<(), String> {
+    ) -> Result<(), ConfigError> {
+        let file = Remembered::at(&config.ssd.state);
         let ill = Arc::new(file.all().0);
         for one in looked_at {
             let (tier_volume, roll, ill) = (one.tier_volume.clone(), roll.clone(), ill.clone());
-            let path = absolute(&one.set.path);
-            let is_somewhere = one.set.simulate.is_none();
+            let (set, path) = (one.set.clone(), absolute(&one.set.path));
+            let is_somewhere = set.simulate.is_none();
             let named = is_somewhere.then(|| Named::now(tier_volume.clone(), path)).flatten();
             // None that others have told of every change.
             let online = async move { one.come_online(&roll, &ill, Some(&BTreeSet::new())).await };
             let online = tier.runtime.spawn(online);
             let opening = Opening { tier_volume, online, file: file.clone() };
-            self.came.push(Came { opening, named, told: None });
+            self.came.push(Came { opening, named, set, told: None });
         }
         let until = Instant::now() + ONLINE_WITHIN;
         let ended = self.came.iter_mut().try_for_each(|came| {
@@ -124,8 +128,7 @@ impl Added {
             let waited = async { timeout(left, &mut came.opening.online).await };
             let Ok(ended) = tier.runtime.block_on(waited) else { return Ok(()) };
             let told = ended.map_err(|panicked| panicked.to_string()).flatten();
-            let name = &came.opening.tier_volume.name;
-            came.told = Some(told.map_err(|why| format!("volume {name}: {why}"))?);
+            came.told = Some(told.map_err(|why| unusable(&config.file, &came.set, &why))?);
             Ok(())
         });
         if ended.is_err() {
@@ -142,7 +145,7 @@ impl Added {
 
     /// They are used from now on; the memory that they take.
     pub(in crate::appliance) fn adopt(self, tier: &Tier<'_>) -> Vec<Reservation> {
-        for Came { mut opening, named, told } in self.came {
+        for Came { mut opening, named, told, .. } in self.came {
             tier.ssd.add(opening.tier_volume.clone());
             let path = named.as_ref().map(|named| named.path().to_owned());
             named.into_iter().for_each(|named| tier.watch.add(named));
@@ -176,6 +179,12 @@ impl Came {
             let _ = tier.runtime.block_on(closed);
         }
     }
+}
+
+/// Why a volume cannot be added, and where it is written.
+pub(in crate::appliance) fn unusable(file: &str, set: &SsdVolume, why: &str) -> ConfigError {
+    let text = format!("volume {}: {why}", set.name);
+    ConfigError { file: file.to_owned(), place: Some(set.place), text }
 }
 
 /// What is there and fits the others, before anything is written to it.

@@ -62,7 +62,7 @@ pub(super) fn may_purge(
         )),
         None => Err(unknown(
             fields,
-            "who purges or reloads shows the token of `admin.token_file`: \
+            "who changes anything shows the token of `admin.token_file`: \
              `Authorization: Bearer TOKEN`",
         )),
     }

@@ -16,7 +16,7 @@ async fn only_who_bears_the_token_purges() {
     let long = json!({ "urls": ["x".repeat(tidegate::limits::PURGE_REQUEST_BYTES_MAX)] });
     let many = json!({ "tags": vec!["t"; tidegate::limits::PURGES_PER_REQUEST_MAX + 1] });
     let table = [
-        ("POST", "", body.clone(), 401, "who purges or reloads shows the token"),
+        ("POST", "", body.clone(), 401, "who changes anything shows the token"),
         ("POST", "Bearer another-token-than-that", body.clone(), 401, "this is not the token"),
         ("POST", "Basic YTpi", body.clone(), 401, "this is not the token"),
         ("GET", right.as_str(), Value::Null, 405, "send POST"),

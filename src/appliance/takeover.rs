@@ -19,6 +19,7 @@ use std::fs::File;
 use std::io::{self, stdin};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
@@ -195,8 +196,8 @@ pub struct Successor {
 pub enum TakeoverError {
     /// Not now.
     Busy(String),
-    /// It cannot be started.
-    NotStarted(io::Error),
+    /// It cannot be started: which file it would be of, and why.
+    NotStarted(PathBuf, io::Error),
     /// It does not want to, or cannot; nothing has changed.
     Refused(String),
     /// It had the volumes already: they are read, and nothing is written to them any more.
@@ -207,8 +208,8 @@ impl fmt::Display for TakeoverError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             TakeoverError::Busy(why) => f.write_str(why),
-            TakeoverError::NotStarted(error) => {
-                write!(f, "the new process cannot be started: {error}")
+            TakeoverError::NotStarted(binary, error) => {
+                write!(f, "the new process ({}) cannot be started: {error}", binary.display())
             }
             TakeoverError::Refused(why) | TakeoverError::Broken(why) => f.write_str(why),
         }
@@ -218,7 +219,7 @@ impl fmt::Display for TakeoverError {
 impl std::error::Error for TakeoverError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            TakeoverError::NotStarted(error) => Some(error),
+            TakeoverError::NotStarted(_, error) => Some(error),
             _ => None,
         }
     }
@@ -257,7 +258,8 @@ impl HandOver {
                        and `limits.drain_timeout` at most; try again then";
             return Err(TakeoverError::Busy(why.to_owned()));
         }
-        let not_started = TakeoverError::NotStarted;
+        let binary = PathBuf::from(command.get_program());
+        let not_started = |error| TakeoverError::NotStarted(binary.clone(), error);
         if self.parts.drains.stage().is_some() {
             let why = "viewers are sent elsewhere, and who takes over would want them back: \
                        `tidegate undrain` first, or restart the service";
@@ -278,7 +280,7 @@ impl HandOver {
             }
         };
         let is_over = self.is_over.clone();
-        let mut child = Starting { child: Some(child), neighbour, is_over };
+        let mut child = Starting { child: Some(child), binary: binary.clone(), neighbour, is_over };
         // Who has ended already does not read.
         let shown = self.show_sockets(&channel);
         shown.map_err(|_| TakeoverError::Refused(child.last_words()))?;

@@ -1,6 +1,7 @@
 //! The process that is to follow, on its way: waited for, and ended where nothing comes of it.
 
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
 use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +14,8 @@ use super::neighbour::Neighbour;
 /// A process on its way, ended where nothing comes of it.
 pub(super) struct Starting {
     pub(super) child: Option<Child>,
+    /// The file that it is started from.
+    pub(super) binary: PathBuf,
     pub(super) neighbour: Neighbour,
     /// This process was told to stop.
     pub(super) is_over: Arc<AtomicBool>,
@@ -40,8 +43,10 @@ impl Starting {
                 }
                 Err(RecvTimeoutError::Timeout) if left.is_zero() => {
                     let seconds = within.as_secs();
-                    let silent = "the new process said nothing for";
-                    return Err(format!("{silent} {seconds} s, and was ended"));
+                    let it = self.binary.display();
+                    return Err(format!(
+                        "the new process ({it}) said nothing for {seconds} s, and was ended"
+                    ));
                 }
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -51,22 +56,21 @@ impl Starting {
     /// How it ended; it is soon gone, or fell silent.
     pub(super) fn last_words(&mut self) -> String {
         let until = Instant::now() + ENDED_WITHIN;
+        let it = format!("the new process ({})", self.binary.display());
         while let Some(child) = &mut self.child {
             match child.try_wait() {
                 Ok(None) if Instant::now() < until => std::thread::sleep(LOOK_AGAIN),
                 Ok(Some(status)) => {
                     return match (status.code(), status.signal()) {
-                        (Some(code), _) => format!("the new process ended with exit code {code}"),
-                        (_, Some(signal)) => {
-                            format!("the new process was ended by signal {signal}")
-                        }
-                        _ => "the new process ended".to_owned(),
+                        (Some(code), _) => format!("{it} ended with exit code {code}"),
+                        (_, Some(signal)) => format!("{it} was ended by signal {signal}"),
+                        _ => format!("{it} ended"),
                     };
                 }
                 _ => break,
             }
         }
-        "the new process fell silent, and was ended".to_owned()
+        format!("{it} fell silent, and was ended")
     }
 
     pub(super) fn let_go(mut self) -> u32 {

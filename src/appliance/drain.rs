@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use super::figures;
 use super::parts::Parts;
 use crate::control::Phase;
-use crate::control::drain::{Drain, DrainStatus, Now, Plan, Stage};
+use crate::control::drain::{Drain, DrainStatus, HasBegun, Now, Plan, Stage};
 use crate::server;
 
 /// What is planned, if anything is.
@@ -37,12 +37,20 @@ impl Drains {
 
 impl Parts {
     /// Plans a drain, or takes back what was planned; what there is then.
-    pub(super) fn plan_drain(&self, plan: Option<Plan>) -> Option<DrainStatus> {
+    ///
+    /// # Errors
+    /// It drains already, and cannot begin at another time: nothing has changed.
+    pub(super) fn plan_drain(&self, plan: Option<Plan>) -> Result<Option<DrainStatus>, HasBegun> {
         let now = Now::read();
         let mut drain = self.drains.drain();
         if self.readiness.is_ending() {
             // More is asked of viewers already than any plan would.
-            return None;
+            return Ok(None);
+        }
+        if plan.is_some_and(|plan| plan.begins.is_some())
+            && drain.as_ref().is_some_and(Drain::has_begun)
+        {
+            return Err(HasBegun);
         }
         match plan {
             Some(plan) => {
@@ -59,7 +67,7 @@ impl Parts {
             None if drain.take().is_some() => self.enter(Stage::Over),
             None => {}
         }
-        drain.as_ref().map(|drain| drain.status(now))
+        Ok(drain.as_ref().map(|drain| drain.status(now)))
     }
 
     /// Ends what was planned: the appliance ends itself.

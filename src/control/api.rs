@@ -342,7 +342,7 @@ mod tests {
         let purger = Purger { purges, sites, token: token.clone() };
         let reloader = Reloader { ask: mpsc::channel(1).0, token: token.clone() };
         let (status, explain) = (Box::new(status), Box::new(explain));
-        let drainer = Drainer { planning: Box::new(|_| None), token: token.clone() };
+        let drainer = Drainer { planning: Box::new(|_| Ok(None)), token: token.clone() };
         let readiness = Readiness::new();
         let settings = Settings::of(Destination::Off, Recent::NotKept);
         let (log, _) = AccessLog::start(&settings).unwrap();

@@ -107,11 +107,15 @@ impl Drain {
 
     /// This one in the place of `before`, which goes on from where it is.
     pub fn in_place_of(self, before: &Drain) -> Drain {
-        let goes_on = before.stage > Stage::Planned;
-        match goes_on {
+        match before.has_begun() {
             true => Drain { began: before.began, stage: before.stage, ..self },
             false => self,
         }
+    }
+
+    /// Whether viewers are told already.
+    pub fn has_begun(&self) -> bool {
+        self.stage > Stage::Planned
     }
 
     /// How far it has come.
@@ -185,8 +189,13 @@ pub struct DrainStatus {
     pub safe_to_power_off: bool,
 }
 
+/// It drains already, and was to begin at another time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HasBegun;
+
 /// Takes a plan, or with `None` what was planned back; what there is then.
-pub type Planning = Box<dyn Fn(Option<Plan>) -> Option<DrainStatus> + Send + Sync>;
+pub type Planning =
+    Box<dyn Fn(Option<Plan>) -> Result<Option<DrainStatus>, HasBegun> + Send + Sync>;
 
 /// Plans drains for who may.
 pub struct Drainer {
@@ -216,6 +225,10 @@ impl Drainer {
         let (path, fields) = (request.uri().path(), request.headers());
         may_operate(path, &self.token.load(), request.method(), fields, from)?;
         let plan = match is_drain {
+            true if request.uri().query().is_some() => {
+                let text = "what it is to do stands in the body, as JSON, and not behind a `?`";
+                return Err(refusal(StatusCode::BAD_REQUEST, text));
+            }
             true => {
                 let body = body_of(request.into_body(), DRAIN_REQUEST_BYTES_MAX).await?;
                 Some(
@@ -225,7 +238,11 @@ impl Drainer {
             }
             false => None,
         };
-        Ok((StatusCode::OK, json!({ "drain": (self.planning)(plan) })))
+        let drain = (self.planning)(plan).map_err(|HasBegun| {
+            let text = "it drains already: `tidegate undrain` first, or give no time to begin at";
+            refusal(StatusCode::CONFLICT, text)
+        })?;
+        Ok((StatusCode::OK, json!({ "drain": drain })))
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::Method;
 use serde_json::{Value, json};
@@ -177,6 +177,8 @@ async fn until_ready(admin: &Client) {
 async fn have_done(judged: &mut Judged, admin: &Client) {
     let purge = json!({ "urls": [format!("https://{HOST}/film")] });
     let long = json!({ "urls": ["x".repeat(tidegate::limits::PURGE_REQUEST_BYTES_MAX)] });
+    let tomorrow = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 86_400;
+    let later = json!({ "at_unix_seconds": tomorrow });
     let nothing = Value::Null;
     for (target, bearer, body, status) in [
         ("/purge", OPERATOR, &purge, 200),
@@ -193,7 +195,10 @@ async fn have_done(judged: &mut Judged, admin: &Client) {
         ("/drain", "", &nothing, 401),
         ("/drain", VIEWER, &nothing, 403),
         ("/drain", OPERATOR, &long, 413),
+        ("/drain?within_seconds=600", OPERATOR, &nothing, 400),
+        ("/drain", OPERATOR, &later, 200),
         ("/drain", OPERATOR, &json!({ "within_seconds": 600 }), 200),
+        ("/drain", OPERATOR, &later, 409),
         ("/undrain", "", &nothing, 401),
         ("/undrain", VIEWER, &nothing, 403),
     ] {

@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::PoisonError;
 
 use super::{ApplianceError, Running};
-use crate::config::{Config, Listener, ListenerKind};
+use crate::config::{Config, Listener, ListenerKind, no_congestion_control};
 use crate::server::kept::{self, KeptSocket};
 use crate::server::{self, ListenerName, PassedSocket, ReusePort};
 
@@ -192,17 +192,26 @@ impl Sockets {
         if let Some(name) = config.congestion.of(kind)
             && let Err(error) = server::send_by(listener, name)
         {
-            // Slower for some is better than not at all.
-            tracing::warn!(
-                "`listeners.congestion.{}` is {name:?}, which {address} cannot have: {error}; see \
-                 `tidegate doctor`",
-                kind.name()
-            );
+            // Slower for some is better than not at all. The other sockets have none either.
+            if !self.all.iter().any(|before| before.kind == kind) {
+                tell_of_congestion(kind, name, &error);
+            }
         }
         let failed = |source: io::Error| ApplianceError::Bind { address, source };
         let listener = listener.try_clone().map_err(failed)?;
         self.all.push(Handed { kind, owner, address, listener });
         Ok(())
+    }
+}
+
+fn tell_of_congestion(kind: ListenerKind, name: &str, error: &io::Error) {
+    match error.kind() {
+        io::ErrorKind::NotFound => tracing::warn!("{}", no_congestion_control(kind, name)),
+        _ => tracing::warn!(
+            "`listeners.congestion.{}` is {name:?}, which this process cannot have: {error}; see \
+             `tidegate doctor`",
+            kind.name()
+        ),
     }
 }
 

@@ -77,7 +77,8 @@ pub(super) fn run(args: &Args) -> Result<String, Failure> {
         warning.text += "; a reload that adds it is refused";
     }
     let state_fault = config.ssd.state_fault().filter(|_| !config.ssd.volumes.is_empty());
-    for text in state_fault.into_iter().chain(look_at_failed(&config)) {
+    let lacking = config.congestion.lacking();
+    for text in state_fault.into_iter().chain(look_at_failed(&config)).chain(lacking) {
         config.warnings.push(ConfigError { file: config.file.clone(), place: None, text });
     }
     Ok(match args.json {

@@ -4,6 +4,7 @@
 //! binds each without sharing it and lets go at once: a port another process holds is found before
 //! this one holds any.
 
+use std::fs;
 use std::io;
 use std::net::SocketAddr;
 
@@ -87,6 +88,34 @@ impl Congestion {
             ListenerKind::Admin => None,
         }
     }
+
+    /// What of it the kernel does not have by now, a line for each kind of listener. Blocks.
+    pub fn lacking(&self) -> Vec<String> {
+        let Some(available) = available() else { return Vec::new() };
+        let has = |name: &str| available.split_whitespace().any(|one| one == name);
+        let lacking = ListenerKind::ALL.into_iter().filter_map(|kind| {
+            let name = self.of(kind).filter(|name| !has(name))?;
+            Some(no_congestion_control(kind, name))
+        });
+        lacking.collect()
+    }
+}
+
+/// What is wrong where the kernel has none of this name, and what would be right. Blocks.
+pub fn no_congestion_control(kind: ListenerKind, name: &str) -> String {
+    let wanted = format!("`listeners.congestion.{}` is {name:?}: the kernel has no", kind.name());
+    match available() {
+        Some(available) => {
+            format!("{wanted} {name}; choose one of: {available}, or `modprobe tcp_{name}`")
+        }
+        None => format!("{wanted} {name}; see `tidegate doctor`"),
+    }
+}
+
+/// The names of all that the kernel has now.
+fn available() -> Option<String> {
+    let text = fs::read_to_string("/proc/sys/net/ipv4/tcp_available_congestion_control").ok()?;
+    Some(text.trim().to_owned())
 }
 
 /// Reads what the section `listeners` says of it.

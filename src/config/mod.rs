@@ -22,7 +22,7 @@ pub use certificates::{Certificate, Certificates};
 pub use changes::{Change, Counts, is_of_volumes};
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use fill::Fill;
-pub use listeners::{Congestion, Listener, ListenerKind};
+pub use listeners::{Congestion, Listener, ListenerKind, no_congestion_control};
 pub use log::{Log, LogLevel};
 pub use machine::Machine;
 pub use memory::{Memory, margin_bytes};

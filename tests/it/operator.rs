@@ -40,6 +40,23 @@ async fn status_tells_what_a_running_appliance_does_and_that_one_does_not_run() 
     assert_eq!((line.lines().count(), shown.stdout.len()), (1, 0), "{line}");
 }
 
+#[tokio::test]
+async fn a_congestion_control_that_the_kernel_has_not_is_told_once_and_by_check() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    let more = format!(
+        "listeners.congestion.http = \"no_such\"\n[[sites]]\nname = \"a\"\nhosts = {HOST:?}\n\
+         origins = \"http://{}\"\n",
+        origin.address()
+    );
+    let config = configured(folder.path(), &more);
+    let told = "`listeners.congestion.http` is \"no_such\": the kernel has no no_such; ";
+    let logged = Process::start(&config).stop();
+    let count = logged.iter().filter(|line| line.contains(told)).count();
+    assert_eq!(count, 1, "of two workers: {logged:#?}");
+    let checked = tidegate(&["check", config.to_str().unwrap()]);
+    assert!(checked.status.success() && text(&checked.stdout).contains(told), "{checked:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn status_asked_of_a_viewers_port_is_one_clear_line() {
     let origin = Origin::start();

@@ -31,8 +31,8 @@ pub struct RecentRequest {
     pub protocol: String,
     /// Whether the connection is encrypted.
     pub tls: bool,
-    /// The status sent.
-    pub status: u16,
+    /// The status sent; `None` to a viewer who left before there was one.
+    pub status: Option<u16>,
     /// Body bytes sent.
     pub bytes: u64,
     /// Those of them that were read from an ssd.
@@ -149,15 +149,14 @@ impl Latest {
         // Parsed outside the lock: the writer is not kept waiting.
         let lines = self.lines();
         let newest = lines.iter().rev().flat_map(|lines| lines.all().rev());
-        newest.take(limits::RECENT_REQUESTS_MAX).map(recent_request).collect()
+        newest.take(limits::RECENT_REQUESTS_MAX).filter_map(recent_request).collect()
     }
 }
 
-fn recent_request((at_ms, text): (u64, &str)) -> RecentRequest {
-    let mut request: RecentRequest =
-        serde_json::from_str(text).expect("a line of ours has the fields of a request");
-    request.at_ms = at_ms;
-    request
+/// `None` of a line that cannot be read: one must not hide the others.
+fn recent_request((at_ms, text): (u64, &str)) -> Option<RecentRequest> {
+    let request: RecentRequest = serde_json::from_str(text).ok()?;
+    Some(RecentRequest { at_ms, ..request })
 }
 
 /// So many bytes are copied for who looks; the others are shared with him.

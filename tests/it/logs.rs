@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::support::{Configured, Edge, Origin, PATIENCE, PIECE, Script};
+use crate::support::{Configured, Edge, HeadFault, Origin, PATIENCE, PIECE, Script, Speaks};
 
 /// Waits until the files together have so many lines, and gives them, the oldest file first.
 async fn logged(log: &Path, lines: usize) -> Vec<String> {
@@ -65,6 +65,36 @@ async fn a_request_is_a_line_of_the_format_that_is_set() {
         assert_eq!(status["recent"][0]["path"], "/a");
     }
 }
+
+#[tokio::test]
+async fn who_leaves_before_there_is_a_status_is_listed_without_one() {
+    let origin = Origin::serving("/a", Script::of(PIECE).head(HeadFault::Held));
+    let edge = Edge::in_front_of(&origin).start();
+    origin.serve("/b", Script::of(PIECE).head(HeadFault::Held));
+    let leaving = [("/a", edge.client()), ("/b", edge.client_over_tls(Speaks::Http2))];
+    for (number, (path, client)) in leaving.into_iter().enumerate() {
+        let asked = client.get(path);
+        let viewer = tokio::spawn(async move { asked.send().await });
+        origin.until_requested(path, 1).await;
+        viewer.abort();
+        let asked = Instant::now();
+        loop {
+            let status = edge.admin().get("/status.json").send().await;
+            let told: serde_json::Value = serde_json::from_slice(&status.body).unwrap();
+            let recent = told["recent"].as_array().unwrap();
+            if recent.len() == number + 1 {
+                let newest = &recent[0];
+                assert_eq!((&newest["path"], &newest["outcome"]), (&path.into(), &LEFT.into()));
+                assert!(newest["status"].is_null(), "{newest}");
+                break;
+            }
+            assert!(asked.elapsed() < PATIENCE, "{path} is not listed");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+const LEFT: &str = "client_left";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_that_is_moved_while_it_is_written_loses_no_line() {

@@ -59,7 +59,8 @@ pub(super) fn told(
         return Err(stranger(&answer.address, &format!("it answers {}", answer.status)));
     }
     let value: Value = serde_json::from_slice(&answer.body).unwrap_or(Value::Null);
-    if let (StatusCode::UNAUTHORIZED, Some(why)) = (answer.status, value["error"].as_str()) {
+    let refuses = matches!(answer.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+    if let (true, Some(why)) = (refuses, value["error"].as_str()) {
         return Err(Failure::Failed(format!("{}: {why}", answer.address)));
     }
     match is_ours(&value) {

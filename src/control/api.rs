@@ -21,7 +21,9 @@ use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use serde::Serialize;
 
-use super::asking::{AskedBody, From, JSON, Said, may_look, refusal};
+use super::asking::{
+    AskedBody, From, JSON, Said, may_look, may_look_closely, may_read_of_requests, refusal,
+};
 use super::drain::Drainer;
 use super::explained::{ExplainSource, Unexplained};
 use super::history::History;
@@ -40,6 +42,8 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 /// What everybody may ask: load balancers, who wants to know what there is to be asked, and for the
 /// page, which shows nothing to who may not look.
 const OPEN: [&str; 4] = ["/", "/health/live", "/health/ready", "/openapi.json"];
+/// What no page in a browser of this machine is told that asks by a name of its own.
+const CLOSELY: [&str; 3] = ["/status.json", "/history.json", "/explain"];
 const OPENAPI: &str = include_str!("openapi.json");
 
 /// The admin listener's handler; one serves any number of connections.
@@ -124,9 +128,13 @@ impl Admin {
             _ => return self.method_not_allowed(),
         };
         let (path, fields) = (request.uri().path(), request.headers());
-        if !OPEN.contains(&path)
-            && let Err(refusal) = may_look(&self.purger.token.load(), fields, from)
-        {
+        let tokens = self.purger.token.load();
+        let may = match path {
+            path if OPEN.contains(&path) => Ok(()),
+            path if CLOSELY.contains(&path) => may_look_closely(&tokens, fields, from),
+            _ => may_look(&tokens, fields, from),
+        };
+        if let Err(refusal) = may {
             return told(refusal);
         }
         let page = match path {
@@ -134,7 +142,7 @@ impl Admin {
             "/metrics" => self.measured(request.headers()),
             "/health/live" => Page::new(StatusCode::OK, TEXT, "live\n"),
             "/health/ready" => ready_page(self.readiness.phase()),
-            "/status.json" => Page::json(StatusCode::OK, &self.status(request.uri())),
+            "/status.json" => Page::json(StatusCode::OK, &self.status(request.uri(), fields, from)),
             "/history.json" => Page::json(StatusCode::OK, &self.history.told(Instant::now())),
             "/openapi.json" => Page::new(StatusCode::OK, JSON, OPENAPI),
             "/explain" => self.explained(request.into_parts().0).await,
@@ -176,11 +184,14 @@ impl Admin {
         }
     }
 
-    fn status(&self, asked: &Uri) -> Status {
-        let is_brief = asked.query() == Some("brief");
+    /// Runs, requests and objects are told to who may read of requests alone.
+    fn status(&self, asked: &Uri, fields: &HeaderMap, from: From) -> Status {
+        let tokens = self.purger.token.load();
+        let is_brief = asked.query() == Some("brief")
+            || may_read_of_requests(&tokens, fields, from).is_err();
         Status {
             phase: self.readiness.phase().word(),
-            has_tokens: self.purger.token.load().is_some(),
+            has_tokens: tokens.is_some(),
             ..(self.status)(if is_brief { Detail::Brief } else { Detail::Whole })
         }
     }
@@ -413,10 +424,39 @@ mod tests {
 
     /// The status for who asks from another machine, and shows a token or none.
     async fn from_elsewhere(admin: &Admin, method: &str, target: &str, token: &str) -> u16 {
+        asked(admin, method, target, (From::Elsewhere, token)).await.0
+    }
+
+    /// Status and body for who asks from there, and shows a token or none.
+    async fn asked(
+        admin: &Admin,
+        method: &str,
+        target: &str,
+        (from, token): (From, &str),
+    ) -> (u16, Bytes) {
         let request = Request::builder().method(method).uri(target);
         let request = request.header("authorization", format!("Bearer {token}"));
         let request = request.body(Empty::<Bytes>::new()).unwrap();
-        admin.answer(request, From::Elsewhere).await.status().as_u16()
+        let (head, body) = admin.answer(request, from).await.into_parts();
+        (head.status.as_u16(), body.collect().await.unwrap().to_bytes())
+    }
+
+    #[tokio::test]
+    async fn who_may_not_read_of_requests_is_told_of_none_in_the_status() {
+        let admin = admin();
+        let operator = "an-operators-token";
+        let is_told = async |from, token| {
+            let (status, body) = asked(&admin, "GET", "/status.json", (from, token)).await;
+            let body: Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!((status, &body["uptime_seconds"]), (200, &json!(12)));
+            body["runs"] != json!([])
+        };
+        assert!(is_told(From::Here, "no").await);
+        assert!(!is_told(From::Elsewhere, "no").await);
+        admin.purger.token.store(Some(Arc::new(Tokens::of(operator).unwrap())));
+        assert!(!is_told(From::Here, "no").await);
+        assert!(!is_told(From::Elsewhere, "no").await);
+        assert!(is_told(From::Here, operator).await && is_told(From::Elsewhere, operator).await);
     }
 
     #[tokio::test]
@@ -434,7 +474,9 @@ mod tests {
         for (path, of) in document["paths"].as_object().unwrap() {
             for (method, of) in of.as_object().unwrap() {
                 // Without a token what is told of requests, and what is done, is for who is here.
-                let refuses = !of["responses"]["403"].is_null();
+                // To look at more than metrics is refused by a name alone.
+                let is_looked_at = path == "/usage" || CLOSELY.contains(&path.as_str());
+                let refuses = !of["responses"]["403"].is_null() && !is_looked_at;
                 let status = from_elsewhere(&admin, &method.to_uppercase(), path, "no").await;
                 assert_eq!(status == 403, refuses, "{method} {path}: {status}");
             }

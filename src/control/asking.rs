@@ -3,6 +3,7 @@
 //!
 //! - Health and `openapi.json`: everybody.
 //! - Looking on: everybody; where a viewer has a token, from elsewhere who bears one.
+//! - Looking at more than metrics: the same, but from this machine without a token by an address.
 //! - Reading of requests (`log.rs`): who bears a token; without any, who asks from this machine, by
 //!   an address.
 //! - Reloads, upgrades, drains: operators; without any token, who asks from this machine.
@@ -101,11 +102,7 @@ pub(super) fn may_read_of_requests(
 ) -> Result<(), Said> {
     match tokens {
         None if from == From::Elsewhere => Err(from_here_alone()),
-        None if !names_this_machine(fields) => Err(refusal(
-            StatusCode::FORBIDDEN,
-            "without a token ask by `localhost` or an address, such as 127.0.0.1: any page in a \
-             browser could ask by another name that leads here",
-        )),
+        None if !names_this_machine(fields) => Err(by_another_name()),
         None => Ok(()),
         Some(tokens) if tokens.bearer(fields).is_some() => Ok(()),
         Some(_) => {
@@ -132,6 +129,21 @@ pub(super) fn may_look(
     }
 }
 
+/// Whether he may look at what is told of the appliance beside its metrics: who may look on, but
+/// for any page of a browser of this machine.
+pub(super) fn may_look_closely(
+    tokens: &Option<Arc<Tokens>>,
+    fields: &HeaderMap,
+    from: From,
+) -> Result<(), Said> {
+    may_look(tokens, fields, from)?;
+    let bears = || tokens.as_ref().is_some_and(|tokens| tokens.bearer(fields).is_some());
+    match from == From::Elsewhere || names_this_machine(fields) || bears() {
+        true => Ok(()),
+        false => Err(by_another_name()),
+    }
+}
+
 /// Whether it is asked for by what no name server says. A page may have a name that leads to this
 /// machine all of a sudden, and then reads what is answered; a browser tells that name. Whoever is
 /// no browser may leave it out.
@@ -142,6 +154,12 @@ fn names_this_machine(fields: &HeaderMap) -> bool {
     };
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok()
+}
+
+fn by_another_name() -> Said {
+    let text = "without a token ask by `localhost` or an address, such as 127.0.0.1: any page in a \
+                browser could ask by another name that leads here";
+    refusal(StatusCode::FORBIDDEN, text)
 }
 
 fn from_here_alone() -> Said {
@@ -205,6 +223,9 @@ mod tests {
             let said = may_read_of_requests(&None, &fields, From::Here);
             assert_eq!(said.is_ok(), may, "{fields:?}");
             assert!(may_read_of_requests(&None, &fields, From::Elsewhere).is_err());
+            assert_eq!(may_look_closely(&None, &fields, From::Here).is_ok(), may, "{fields:?}");
+            assert!(may_look_closely(&None, &fields, From::Elsewhere).is_ok());
+            assert!(may_look(&None, &fields, From::Here).is_ok(), "metrics are no secret");
         }
     }
 }

@@ -27,7 +27,8 @@ pub type StatusSource = Box<dyn Fn(Detail) -> Status + Send + Sync>;
 pub enum Detail {
     /// All of it.
     Whole,
-    /// Without runs, requests and objects: for who asks every few seconds.
+    /// Without runs, requests and objects: for who asks every few seconds, and who may not read of
+    /// requests.
     Brief,
 }
 

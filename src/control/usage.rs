@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
-use super::asking::{From, Said, may_look, refusal};
+use super::asking::{From, Said, may_look_closely, refusal};
 use super::log::parameter;
 use crate::limits::LOOK_BYTES;
 use crate::memory::{Class, Governor, Use};
@@ -24,7 +24,7 @@ pub struct UsageSource {
     pub usage: Option<Arc<Usage>>,
     /// A month takes memory while it is reckoned.
     pub governor: Arc<Governor>,
-    /// Who bears it may look; as with metrics.
+    /// Who bears it may look.
     pub token: Arc<ArcSwapOption<Tokens>>,
     /// Taken by who looks.
     pub look: Semaphore,
@@ -33,7 +33,7 @@ pub struct UsageSource {
 impl UsageSource {
     /// What is told of a month. Dropping it midway is safe.
     pub(super) async fn answer<B>(&self, request: &Request<B>, from: From) -> Result<Said, Said> {
-        may_look(&self.token.load(), request.headers(), from)?;
+        may_look_closely(&self.token.load(), request.headers(), from)?;
         let now = Moment::now();
         let asked = asked(request, now).ok_or_else(|| {
             let text = "ask for /usage?month=2026-11, and perhaps &site=NAME&samples=yes, \

@@ -92,7 +92,7 @@ async fn every_answer_that_the_document_names_is_given() {
     );
     let config = configured(folder.path(), &format!("admin.token_file = {token_file:?}\n{site}"));
     let process = Process::start(&config);
-    let admin = Client::plain(process.admin, "admin.test");
+    let admin = Client::plain(process.admin, "localhost");
     let document = admin.get("/openapi.json").send().await.body;
     let document: Value = serde_json::from_slice(&document).unwrap();
     assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
@@ -131,7 +131,12 @@ async fn every_answer_that_the_document_names_is_given() {
     // Without a token it is enough to be here, and to say what a page in a browser cannot.
     let other = TempDir::new().unwrap();
     let open = Process::start(&configured(other.path(), &format!("usage.months = 0\n{site}")));
-    let open = Client::plain(open.admin, "admin.test");
+    let by_a_name = Client::plain(open.admin, "admin.test");
+    for target in ["/status.json", "/history.json", &explain, "/usage"] {
+        judged.ask(&by_a_name.get(target), ("get", target), 403).await;
+    }
+    assert_eq!(by_a_name.get("/metrics").send().await.status, 200);
+    let open = by_a_name.host("localhost");
     judged.ask(&open.get("/usage"), ("get", "/usage"), 404).await;
     for target in ["/reload", "/upgrade", "/drain", "/undrain"] {
         judged.ask(&open.request(Method::POST, target), ("post", target), 415).await;

@@ -227,6 +227,11 @@ impl AccessLog {
         self.shared.spool.as_ref()
     }
 
+    /// What may be told of an object's name now: as much as in a line.
+    pub fn shown_target(&self, target: Target<'_>) -> String {
+        self.shared.discretion.target(SystemTime::now(), target.as_logged()).into_owned()
+    }
+
     /// The newest of the latest requests, newest first; empty unless they are kept.
     pub fn recent(&self) -> Vec<RecentRequest> {
         self.shared.latest.as_ref().map_or_else(Vec::new, Latest::read)

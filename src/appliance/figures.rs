@@ -285,7 +285,7 @@ fn shown(parts: &Parts, key: &ObjectKey) -> String {
         true => Target::Object(key),
         false => Target::Discreet(key),
     };
-    target.as_logged().into_owned()
+    parts.log.shown_target(target)
 }
 
 /// Heads and connections have their budget reserved from the start: what they use of it is told.

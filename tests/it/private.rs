@@ -195,16 +195,21 @@ async fn the_conditions_of_who_is_answered_alone_count() {
 
 #[tokio::test]
 async fn the_status_page_tells_no_more_of_a_query_than_the_log() {
-    let origin = Origin::serving("/a", Script::of(2 * PIECE).ending(Ending::HeldAt(PIECE)));
-    let edge = Edge::in_front_of(&origin).start();
-    let mut held = edge.get("/a?signature=secret").open().await;
-    held.read_exactly(PIECE as usize).await.unwrap();
-    for part in ["runs", "objects"] {
-        let status = edge.admin().get("/status.json").send().await;
-        let text = String::from_utf8(status.body.to_vec()).unwrap();
-        assert!(text.contains("/a?signature="), "{part}: {text}");
-        assert!(!text.contains("secret"), "{part}: {text}");
-        origin.release("/a");
+    for (query, told, secret) in
+        [("whole", "\"/a?signature=\"", "secret"), ("off", "\"/a\"", "signature")]
+    {
+        let origin = Origin::serving("/a", Script::of(2 * PIECE).ending(Ending::HeldAt(PIECE)));
+        let personal = format!("{{ query = {query:?} }}");
+        let edge = Edge::in_front_of(&origin).setting("log.personal", &personal).start();
+        let mut held = edge.get("/a?signature=secret").open().await;
         held.read_exactly(PIECE as usize).await.unwrap();
+        for part in ["runs", "objects"] {
+            let status = edge.admin().get("/status.json").send().await;
+            let text = String::from_utf8(status.body.to_vec()).unwrap();
+            assert!(text.contains(told), "{query}, {part}: {text}");
+            assert!(!text.contains(secret), "{query}, {part}: {text}");
+            origin.release("/a");
+            held.read_exactly(PIECE as usize).await.unwrap();
+        }
     }
 }

@@ -6,11 +6,12 @@
 
 mod parse;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 
 use super::entry::{Entry, Outcome, PlayerTold};
-use super::personal::ClientBits;
+use super::personal::{ClientBits, Discretion};
 pub use parse::{Fault, FilterError};
 
 /// What a request must be.
@@ -137,18 +138,20 @@ impl Filter {
     pub const EVERYTHING: Filter = Filter::All(Vec::new());
 
     /// Whether a request is one of those; `tiers` are the words of those it had bytes from.
-    pub(super) fn admits(&self, entry: &Entry<'_>, bits: ClientBits, tiers: &[&str]) -> bool {
+    ///
+    /// It is asked as it is told: nobody learns by asking what the log keeps back.
+    pub(super) fn admits(&self, entry: &Entry<'_>, told: &Discretion, tiers: &[&str]) -> bool {
         match self {
-            Filter::All(all) => all.iter().all(|one| one.admits(entry, bits, tiers)),
-            Filter::Any(any) => any.iter().any(|one| one.admits(entry, bits, tiers)),
-            Filter::Not(not) => !not.admits(entry, bits, tiers),
-            Filter::Is(test) => test.admits(entry, bits, tiers),
+            Filter::All(all) => all.iter().all(|one| one.admits(entry, told, tiers)),
+            Filter::Any(any) => any.iter().any(|one| one.admits(entry, told, tiers)),
+            Filter::Not(not) => !not.admits(entry, told, tiers),
+            Filter::Is(test) => test.admits(entry, told, tiers),
         }
     }
 }
 
 impl Test {
-    fn admits(&self, entry: &Entry<'_>, bits: ClientBits, tiers: &[&str]) -> bool {
+    fn admits(&self, entry: &Entry<'_>, told: &Discretion, tiers: &[&str]) -> bool {
         let micros = |time: std::time::Duration| time.as_micros() as u64;
         match self.field {
             Field::Status => self.compares(entry.status.map(|status| status.as_u16().into())),
@@ -157,14 +160,11 @@ impl Test {
             Field::FirstByte => self.compares(entry.time_to_first_byte.map(micros)),
             Field::Method => self.reads(Some(entry.method)),
             Field::Host => self.reads(Some(entry.host)),
-            Field::Path => self.reads(Some(&entry.target.as_logged())),
+            Field::Path => self.reads(Some(&told.target(entry.time, entry.target.as_logged()))),
             Field::Site => self.reads(entry.site),
             Field::Cache => self.reads(entry.lookup.map(|lookup| lookup.label())),
             Field::Protocol => self.reads(Some(entry.protocol)),
-            Field::Session => self.reads(entry.cmcd.iter().find_map(|told| match told {
-                ("sid", PlayerTold::Text(sid)) => Some(*sid),
-                _ => None,
-            })),
+            Field::Session => self.reads(session(entry, told).as_deref()),
             Field::Outcome => self.reads(Some(match entry.outcome {
                 Outcome::Complete => "complete",
                 Outcome::ClientLeft => "client_left",
@@ -174,8 +174,7 @@ impl Test {
                 let Value::Text(wanted) = &self.value else { return false };
                 tiers.contains(&wanted.as_str()) == (self.operator == Operator::Equals)
             }
-            // As it is told: nobody learns by asking what the log keeps back.
-            Field::Client => self.is_within(bits.of(entry.client)),
+            Field::Client => self.is_within(told.personal().client_bits.of(entry.client)),
         }
     }
 
@@ -201,6 +200,15 @@ impl Test {
         let is_within = client.is_ipv4() == address.is_ipv4() && kept.of(client) == address;
         is_within == (self.operator == Operator::Equals)
     }
+}
+
+/// What is told of the playback's id.
+fn session<'a>(entry: &Entry<'a>, told: &Discretion) -> Option<Cow<'a, str>> {
+    let sid = entry.cmcd.iter().find_map(|one| match one {
+        ("sid", PlayerTold::Text(sid)) => Some(*sid),
+        _ => None,
+    })?;
+    told.told(told.personal().session, entry.time, sid.into())
 }
 
 /// Whether `text` holds the parts of `wanted` between its stars, in their order.
@@ -280,13 +288,44 @@ mod tests {
 
     use http::StatusCode;
 
+    use super::super::entry::Target;
     use super::super::entry::tests::entry;
+    use super::super::personal::{Personal, Shown};
     use super::*;
     use crate::metrics::labels::Lookup;
+    use crate::object::{ObjectKey, SiteId};
 
     fn admits(filter: &str, entry: &Entry<'_>) -> bool {
         let filter = Filter::parse(filter).unwrap_or_else(|error| panic!("{filter}: {error}"));
-        filter.admits(entry, ClientBits { v4: 24, v6: 48 }, &["ram", "ssd"])
+        let client_bits = ClientBits { v4: 24, v6: 48 };
+        told(&filter, entry, Personal { client_bits, ..Personal::WHOLE })
+    }
+
+    fn told(filter: &Filter, entry: &Entry<'_>, personal: Personal) -> bool {
+        filter.admits(entry, &Discretion::new(personal), &["ram", "ssd"])
+    }
+
+    #[test]
+    fn nobody_learns_by_asking_what_the_log_keeps_back() {
+        let key = ObjectKey::new(SiteId(1), "/film?signature=xyz");
+        let cmcd = [("sid", PlayerTold::Text("viewer"))];
+        let mut entry = entry("/");
+        (entry.target, entry.cmcd) = (Target::Object(&key), &cmcd);
+        for (filter, is_whole, is_kept_back) in [
+            ("path ~ xyz", true, false),
+            ("path ~ signature", true, false),
+            ("path ~ /film", true, true),
+            ("sid = viewer", true, false),
+            ("sid ~ v*r", true, false),
+            ("sid != viewer", false, true),
+        ] {
+            let asked = Filter::parse(filter).unwrap();
+            assert_eq!(told(&asked, &entry, Personal::WHOLE), is_whole, "{filter}");
+            for shown in [Shown::Hashed, Shown::Off] {
+                let personal = Personal { query: shown, session: shown, ..Personal::WHOLE };
+                assert_eq!(told(&asked, &entry, personal), is_kept_back, "{filter}, {shown:?}");
+            }
+        }
     }
 
     #[test]

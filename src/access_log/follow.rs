@@ -97,10 +97,9 @@ impl Readers {
 
     /// A request has ended: tells those who want to know of it.
     pub(super) fn tell(&self, entry: &Entry<'_>, trace: &Trace, discretion: &Discretion) {
-        let bits = discretion.personal().client_bits;
         let mut line: Option<Arc<str>> = None;
         for ring in self.all.load().iter() {
-            if ring.filter.admits(entry, bits, &trace.tiers()) && ring.has_room() {
+            if ring.filter.admits(entry, discretion, &trace.tiers()) && ring.has_room() {
                 let line = line.get_or_insert_with(|| trace.to_line(entry, discretion).into());
                 ring.add(line.clone());
             }

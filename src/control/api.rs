@@ -187,8 +187,8 @@ impl Admin {
     /// Runs, requests and objects are told to who may read of requests alone.
     fn status(&self, asked: &Uri, fields: &HeaderMap, from: From) -> Status {
         let tokens = self.purger.token.load();
-        let is_brief = asked.query() == Some("brief")
-            || may_read_of_requests(&tokens, fields, from).is_err();
+        let is_brief =
+            asked.query() == Some("brief") || may_read_of_requests(&tokens, fields, from).is_err();
         Status {
             phase: self.readiness.phase().word(),
             has_tokens: tokens.is_some(),

@@ -203,6 +203,9 @@ async function drain(page) {
     await says(page, 'draining-title', 'safe to power off');
     await says(page, 'state', 'Drained');
     assert.equal(told().drain.safe_to_power_off, true);
+    assert.equal(await page.locator('#state').getAttribute('data-state'), 'good');
+    const steps = await page.locator('#draining-steps').innerText();
+    assert.match(steps, /begins at .*\n.*\n *who comes is refused\n *what is left is cut off\n/);
     await page.screenshot({ path: `${shots}/status-drained.png` });
   });
   await check('and has it serve again', async () => {

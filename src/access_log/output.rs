@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fmt::{self, Write as _};
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
@@ -151,7 +151,8 @@ impl Output {
             return;
         }
         match named.move_away(rotation.keep) {
-            Ok(()) => self.reopen(),
+            Ok(true) => self.reopen(),
+            Ok(false) => {}
             Err(error) => {
                 let path = named.path.display();
                 tracing::warn!(%path, %error, "access log cannot be moved: it grows on");
@@ -201,7 +202,20 @@ impl Named {
         is_full || self.period != rotation.period(now)
     }
 
-    fn move_away(&mut self, keep: u64) -> io::Result<()> {
+    /// Whether it was moved, by us or by somebody else; not while another process is about it.
+    fn move_away(&mut self, keep: u64) -> io::Result<bool> {
+        match self.file.try_lock() {
+            Err(TryLockError::WouldBlock) => return Ok(false),
+            // A file system without locks: as well as it goes.
+            Ok(()) | Err(TryLockError::Error(_)) => {}
+        }
+        let moved = self.move_alone(keep);
+        let _ = self.file.unlock();
+        moved.map(|()| true)
+    }
+
+    /// Moves it where it is still the one of that name: who had the lock before may have moved it.
+    fn move_alone(&self, keep: u64) -> io::Result<()> {
         let there = fs::metadata(&self.path).map(|there| (there.dev(), there.ino()));
         let ours = self.file.metadata().map(|ours| (ours.dev(), ours.ino()))?;
         if there.ok() != Some(ours) {
@@ -342,6 +356,27 @@ mod tests {
             write(output, "c\n");
         }
         assert_eq!([0, 1].map(|n| read(&path, n).unwrap()), ["c\nc\n", "a\nb\n"]);
+        assert_eq!(read(&path, 2), None);
+    }
+
+    #[test]
+    fn a_file_that_another_process_is_about_to_move_is_left_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.log");
+        let rotation = Rotation { bytes_max: Some(4), every: None, keep: 3 };
+        let [mut one, mut other] = [(); 2].map(|()| output(&path, Format::Json, rotation));
+        write(&mut one, "a\nb\n");
+        let file = &one.named.as_ref().unwrap().file;
+        file.lock().unwrap();
+        other.move_if_due(SystemTime::now(), 2);
+        write(&mut other, "c\n");
+        assert_eq!(read(&path, 1), None);
+        file.unlock().unwrap();
+        for output in [&mut one, &mut other] {
+            output.move_if_due(SystemTime::now(), 2);
+            write(output, "d\n");
+        }
+        assert_eq!([0, 1].map(|n| read(&path, n).unwrap()), ["d\nd\n", "a\nb\nc\n"]);
         assert_eq!(read(&path, 2), None);
     }
 

@@ -8,7 +8,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::{hmac, rand};
@@ -138,6 +138,8 @@ pub(super) struct Discretion {
 struct Daily {
     /// Since 1970.
     day: u64,
+    /// Old enough, it goes whatever day the clock says: that may have been turned back.
+    made: Instant,
     key: hmac::Key,
 }
 
@@ -148,15 +150,19 @@ impl fmt::Debug for Daily {
 }
 
 impl Daily {
-    fn new(day: u64) -> Daily {
-        Daily { day, key: hmac::Key::new(hmac::HMAC_SHA256, &random::<32>()) }
+    fn new(day: u64, made: Instant) -> Daily {
+        Daily { day, made, key: hmac::Key::new(hmac::HMAC_SHA256, &random::<32>()) }
+    }
+
+    fn is_over(&self, day: u64, now: Instant) -> bool {
+        self.day < day || now.saturating_duration_since(self.made) >= DAY
     }
 }
 
 impl Discretion {
     pub(super) fn new(personal: Personal) -> Discretion {
         let personal = AtomicU32::new(personal.packed());
-        Discretion { personal, daily: ArcSwap::from_pointee(Daily::new(0)) }
+        Discretion { personal, daily: ArcSwap::from_pointee(Daily::new(0, Instant::now())) }
     }
 
     pub(super) fn personal(&self) -> Personal {
@@ -195,21 +201,28 @@ impl Discretion {
         }
     }
 
-    fn hash(&self, time: SystemTime, value: &[u8]) -> String {
+    /// That of a request of that time.
+    fn daily(&self, time: SystemTime, now: Instant) -> Arc<Daily> {
         let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let day = since.as_secs() / 86_400;
-        let mut daily = self.daily.load_full();
-        if daily.day < day {
-            // Of those that threads make at once the first counts.
-            let new = Arc::new(Daily::new(day));
-            self.daily.rcu(|now| if now.day < day { new.clone() } else { now.clone() });
-            daily = self.daily.load_full();
+        let day = since.as_secs() / DAY.as_secs();
+        let daily = self.daily.load_full();
+        if !daily.is_over(day, now) {
+            return daily;
         }
-        let tag = hmac::sign(&daily.key, value);
+        // Of those that threads make at once the first counts.
+        let new = Arc::new(Daily::new(day, now));
+        self.daily.rcu(|one| if one.is_over(day, now) { new.clone() } else { one.clone() });
+        self.daily.load_full()
+    }
+
+    fn hash(&self, time: SystemTime, value: &[u8]) -> String {
+        let tag = hmac::sign(&self.daily(time, Instant::now()).key, value);
         let first = tag.as_ref().first_chunk().expect("a tag of SHA-256 has 32 bytes");
         format!("{:016x}", u64::from_be_bytes(*first))
     }
 }
+
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// A random UUID as a URN (RFC 9562 section 5.4).
 pub(super) fn random_uuid() -> String {
@@ -229,8 +242,6 @@ fn random<const LENGTH: usize>() -> [u8; LENGTH] {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -262,5 +273,17 @@ mod tests {
         assert_eq!(told(24_023, "sid=1"), next);
         let another = Discretion::new(Personal { query: Shown::Hashed, ..Personal::WHOLE });
         assert_ne!(another.target(at(24_024), "/a?sid=1".into()), next);
+    }
+    #[test]
+    fn a_key_is_renewed_after_a_day_though_the_clock_was_turned_back() {
+        let discretion = Discretion::new(Personal::WHOLE);
+        let (now, wrong) = (Instant::now(), SystemTime::UNIX_EPOCH + 20_000 * DAY);
+        let first = discretion.daily(wrong, now);
+        let right = wrong - 3_000 * DAY;
+        assert!(Arc::ptr_eq(&first, &discretion.daily(right, now)));
+        let next = discretion.daily(right, now + DAY);
+        assert!(!Arc::ptr_eq(&first, &next));
+        assert!(Arc::ptr_eq(&next, &discretion.daily(right, now + DAY)));
+        assert!(!Arc::ptr_eq(&next, &discretion.daily(right + DAY, now + DAY)));
     }
 }

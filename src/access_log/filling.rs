@@ -98,9 +98,12 @@ impl Filling<'_> {
     /// Closes it.
     pub(super) fn close(&mut self) {
         let Some(open) = self.open.take() else { return };
-        if let Err(error) = self.spool.close(&open.stem, open.lines, open.bytes) {
+        // Its name says how much is in it: that is there before the name, whatever loses power.
+        let kept = open.file.sync_data();
+        if let Err(error) = kept.and_then(|()| self.spool.close(&open.stem, open.lines, open.bytes))
+        {
             let folder = self.spool.settings.folder.display();
-            tracing::warn!(%folder, %error, "a batch of the log is not shipped before a restart");
+            tracing::warn!(%folder, %error, "a batch of the log cannot be closed now");
         }
     }
 }

@@ -6,13 +6,14 @@
 //! Several processes may share a folder, as they do in an upgrade: each holds a lock on the file it
 //! fills, and one of them the lock of who ships. What a killed process left is cut to whole lines.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
@@ -40,6 +41,8 @@ pub struct Spool {
     pub arrived: Notify,
     /// The batch that is being sent, which must not go.
     sending: Mutex<Option<OsString>>,
+    /// Batches that are counted, and whose files would not go: they wait no more.
+    stuck: Mutex<BTreeSet<OsString>>,
     /// Lines by what became of them.
     shipped: AtomicU64,
     lost: [AtomicU64; Lost::ALL.len()],
@@ -100,6 +103,7 @@ impl Spool {
             settings: settings.clone(),
             arrived: Notify::new(),
             sending: Mutex::default(),
+            stuck: Mutex::default(),
             shipped: AtomicU64::new(0),
             lost: Default::default(),
             waiting_bytes: AtomicU64::new(0),
@@ -130,19 +134,27 @@ impl Spool {
             let Some(stem) = name.to_str().and_then(|name| name.strip_suffix(OPEN)) else {
                 continue;
             };
-            let path = self.path(&name);
-            let left = File::options().read(true).write(true).open(&path);
+            let left = File::options().read(true).write(true).open(self.path(&name));
             let Ok(file) = left else { continue };
-            if !is_locked(&file)? {
-                continue;
+            match self.close_left(stem, &file) {
+                // Who filled it has closed it meanwhile.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                result => result?,
             }
-            let text = fs::read(&path)?;
-            let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
-            file.set_len(whole as u64)?;
-            let lines = text.iter().filter(|byte| **byte == b'\n').count();
-            self.close(stem, lines as u64, whole as u64)?;
         }
         self.batches().map(drop)
+    }
+
+    /// Closes what was left in `file`, unless somebody fills it.
+    fn close_left(&self, stem: &str, file: &File) -> io::Result<()> {
+        if !is_locked(file)? {
+            return Ok(());
+        }
+        let text = fs::read(self.path(format!("{stem}{OPEN}").as_ref()))?;
+        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+        file.set_len(whole as u64)?;
+        let lines = text.iter().filter(|byte| **byte == b'\n').count();
+        self.close(stem, lines as u64, whole as u64)
     }
 
     /// The batches that wait, oldest first.
@@ -154,6 +166,9 @@ impl Spool {
         for entry in fs::read_dir(&self.settings.folder)? {
             batches.extend(Batch::of(entry?.file_name()));
         }
+        let stuck = self.stuck();
+        batches.retain(|batch| !stuck.contains(&batch.name));
+        drop(stuck);
         batches.sort_unstable_by(|one, other| {
             (one.begun_ms, &one.name).cmp(&(other.begun_ms, &other.name))
         });
@@ -165,15 +180,22 @@ impl Spool {
     }
 
     /// The oldest batch, if one waits, to be sent: it stays until [`Spool::shipped`] or
-    /// [`Spool::lose`]. One that cannot be read is lost.
+    /// [`Spool::lose`]. One that cannot be read, or has not what its name says, is lost.
     ///
     /// # Errors
     /// The folder cannot be read.
     pub fn take(&self) -> io::Result<Option<(Batch, Vec<u8>)>> {
+        self.remove_stuck();
         for batch in self.batches()? {
             *self.sending() = Some(batch.name.clone());
             match fs::read(self.path(&batch.name)) {
-                Ok(lines) => return Ok(Some((batch, lines))),
+                Ok(lines) if lines.len() as u64 == batch.bytes => return Ok(Some((batch, lines))),
+                // A power cut left the name and not all that it names.
+                Ok(lines) => {
+                    let (had, has) = (batch.bytes, lines.len());
+                    tracing::warn!(batch = batch.id, had, has, "a batch of the log is not whole");
+                    self.lose(&batch, Lost::Failed);
+                }
                 // It went, and was counted.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => {
@@ -186,18 +208,16 @@ impl Spool {
         Ok(None)
     }
 
-    /// It has arrived.
-    pub fn shipped(&self, batch: &Batch) {
-        if self.remove(batch) {
-            self.shipped.fetch_add(batch.lines, Ordering::Relaxed);
-        }
+    /// It has arrived. Whether its file went: if not, it waits no more, but does after a restart.
+    pub fn shipped(&self, batch: &Batch) -> bool {
+        self.remove(batch, |lines| {
+            self.shipped.fetch_add(lines, Ordering::Relaxed);
+        })
     }
 
-    /// It never will.
-    pub fn lose(&self, batch: &Batch, why: Lost) {
-        if self.remove(batch) {
-            self.count_lost(why, batch.lines);
-        }
+    /// It never will; like [`Spool::shipped`].
+    pub fn lose(&self, batch: &Batch, why: Lost) -> bool {
+        self.remove(batch, |lines| self.count_lost(why, lines))
     }
 
     /// Lines that have arrived.
@@ -223,14 +243,33 @@ impl Spool {
         }
     }
 
-    fn remove(&self, batch: &Batch) -> bool {
-        let removed = fs::remove_file(self.path(&batch.name));
-        if let Err(error) = &removed
-            && error.kind() != ErrorKind::NotFound
-        {
-            tracing::warn!(batch = batch.id, %error, "a batch of the log cannot be removed");
+    /// Counts it if it was there, and removes its file.
+    fn remove(&self, batch: &Batch, count: impl FnOnce(u64)) -> bool {
+        match fs::remove_file(self.path(&batch.name)) {
+            Ok(()) => count(batch.lines),
+            // It went, and was counted.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => {
+                if self.stuck().insert(batch.name.clone()) {
+                    count(batch.lines);
+                    let batch = &*batch.id;
+                    tracing::warn!(batch, %error, "a batch of the log cannot be removed");
+                }
+                return false;
+            }
         }
-        removed.is_ok()
+        true
+    }
+
+    /// Removes what could not be removed, up to the first that still cannot.
+    fn remove_stuck(&self) {
+        let mut stuck = self.stuck();
+        while let Some(name) = stuck.first() {
+            match fs::remove_file(self.path(name)) {
+                Err(error) if error.kind() != ErrorKind::NotFound => break,
+                _ => stuck.pop_first(),
+            };
+        }
     }
 
     /// Gives what was filled its name.
@@ -263,11 +302,22 @@ impl Spool {
     }
 
     pub(super) fn count_lost(&self, why: Lost, lines: u64) {
-        self.lost[why as usize].fetch_add(lines, Ordering::Relaxed);
+        let before = self.lost[why as usize].fetch_add(lines, Ordering::Relaxed);
+        if why == Lost::Full && before == 0 {
+            let folder = self.settings.folder.display();
+            tracing::warn!(
+                %folder,
+                "`log.ship.spool` is full: the oldest lines that wait to be shipped are lost"
+            );
+        }
     }
 
-    fn sending(&self) -> std::sync::MutexGuard<'_, Option<OsString>> {
+    fn sending(&self) -> MutexGuard<'_, Option<OsString>> {
         self.sending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stuck(&self) -> MutexGuard<'_, BTreeSet<OsString>> {
+        self.stuck.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn path(&self, name: &OsStr) -> PathBuf {
@@ -403,6 +453,58 @@ mod tests {
         assert!(other.lock().unwrap().is_some());
         other.take_over().unwrap();
         assert_eq!(shipped(&other), ["1\n"]);
+    }
+
+    #[test]
+    fn a_batch_whose_file_will_not_go_is_counted_once_and_not_sent_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = spool(folder.path());
+        filled(&mut Filling::of(&spool), 0..4);
+        let (sent, _) = spool.take().unwrap().unwrap();
+        let path = spool.path(&sent.name);
+        fs::remove_file(&path).unwrap();
+        // What cannot be removed as a file, nor be read as one.
+        fs::create_dir(&path).unwrap();
+        assert!(!spool.shipped(&sent));
+        let (next, lines) = spool.take().unwrap().unwrap();
+        assert_eq!(lines, b"2\n3\n");
+        fs::remove_file(spool.path(&next.name)).unwrap();
+        fs::create_dir(spool.path(&next.name)).unwrap();
+        for _ in 0..2 {
+            assert!(spool.take().unwrap().is_none());
+        }
+        assert_eq!((spool.shipped_lines(), spool.waiting_bytes()), (2, 0));
+        assert_eq!(spool.lost_lines()[2], ("failed", 2));
+        for batch in [&sent, &next] {
+            fs::remove_dir(spool.path(&batch.name)).unwrap();
+            fs::write(spool.path(&batch.name), "gone").unwrap();
+        }
+        assert!(spool.take().unwrap().is_none());
+        assert!(!path.exists(), "removed when it can be");
+    }
+
+    #[test]
+    fn a_batch_that_is_not_whole_is_lost_and_the_next_is_sent() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = spool(folder.path());
+        filled(&mut Filling::of(&spool), 0..4);
+        let (batch, _) = spool.take().unwrap().unwrap();
+        fs::write(spool.path(&batch.name), "").unwrap();
+        assert_eq!(shipped(&spool), ["2\n3\n"]);
+        assert_eq!((spool.lost_lines()[2], spool.shipped_lines()), (("failed", 2), 2));
+    }
+
+    #[test]
+    fn what_is_closed_while_it_is_looked_at_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = spool(folder.path());
+        let path = spool.path(format!("7-a{OPEN}").as_ref());
+        fs::write(&path, "1\n").unwrap();
+        let looked_at = File::options().read(true).write(true).open(&path).unwrap();
+        spool.close("7-a", 1, 2).unwrap();
+        let error = spool.close_left("7-a", &looked_at).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert_eq!(shipped(&spool), ["1\n"]);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use std::error::Error;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +24,8 @@ use tokio::time::{sleep, timeout};
 
 use super::parts::Parts;
 use crate::access_log::{Batch, Lost, Spool};
-use crate::config::Shipping;
+use crate::config::units::duration_about;
+use crate::config::{Shipping, shipped_fields};
 use crate::fill::client::tls_config_of;
 use crate::site::Scheme;
 
@@ -35,7 +37,7 @@ pub(super) fn start(parts: &Arc<Parts>) -> Result<(), String> {
     let Some((spool, shipping)) = parts.log.spool().zip(parts.config.log.shipping.as_ref()) else {
         return Ok(());
     };
-    let shipper = Shipper::new(spool.clone(), shipping)?;
+    let mut shipper = Shipper::new(spool.clone(), shipping)?;
     let stop = parts.filler.stop.clone();
     let ship = async move {
         tokio::select! {
@@ -51,6 +53,8 @@ struct Shipper {
     spool: Arc<Spool>,
     url: Uri,
     fields: HeaderMap,
+    /// What they were read from.
+    fields_file: Option<PathBuf>,
     http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
@@ -60,6 +64,8 @@ enum Failed {
     Refused(StatusCode),
     /// It may later, but not before.
     Later { why: String, not_before: Duration },
+    /// It may when another token is sent, or the receiver knows the one that is.
+    Unknown(StatusCode),
 }
 
 impl Shipper {
@@ -79,16 +85,12 @@ impl Shipper {
             .pool_idle_timeout(IDLE_CONNECTION)
             .http1_max_buf_size(ANSWER_BYTES_MAX)
             .build(connector);
-        let mut fields = HeaderMap::new();
-        fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
-        fields.insert(USER_AGENT, HeaderValue::from_static(NAME));
-        for (name, value) in &shipping.fields {
-            fields.insert(name, value.clone());
-        }
-        Ok(Shipper { spool, url: url.clone(), fields, http })
+        let fields = sent_with(&shipping.fields);
+        let fields_file = shipping.fields_file.clone();
+        Ok(Shipper { spool, url: url.clone(), fields, fields_file, http })
     }
 
-    async fn ship(&self) {
+    async fn ship(&mut self) {
         let mut lock = None;
         loop {
             let spool = self.spool.clone();
@@ -111,10 +113,20 @@ impl Shipper {
                     tracing::warn!(%error, "the spool of the access log cannot be read");
                     None
                 }
-                Err(_) => return,
+                // The process ends.
+                Err(error) if error.is_cancelled() => return,
+                Err(error) => {
+                    lock = None;
+                    tracing::error!(%error, "a look for what is to be shipped failed: again soon");
+                    None
+                }
             };
             match next {
-                Some((batch, lines)) => self.deliver(batch, lines.into()).await,
+                Some((batch, lines)) => {
+                    if !self.deliver(batch, lines.into()).await {
+                        sleep(LOOK_AGAIN).await;
+                    }
+                }
                 None => tokio::select! {
                     () = self.spool.arrived.notified(), if lock.is_some() => {}
                     () = sleep(LOOK_AGAIN) => {}
@@ -123,8 +135,8 @@ impl Shipper {
         }
     }
 
-    /// Until it has arrived or is lost.
-    async fn deliver(&self, batch: Batch, lines: Bytes) {
+    /// Until it has arrived or is lost; whether its file went then.
+    async fn deliver(&mut self, batch: Batch, lines: Bytes) -> bool {
         let mut pauses = ExponentialBuilder::default()
             .with_min_delay(PAUSE_MIN)
             .with_max_delay(PAUSE_MAX)
@@ -134,36 +146,74 @@ impl Shipper {
         let mut attempts = 0_u32;
         let lost = loop {
             attempts += 1;
-            match self.attempt(&batch, lines.clone()).await {
+            let attempt = self.attempt(&batch, lines.clone()).await;
+            match attempt {
                 Ok(()) => break None,
                 Err(Failed::Refused(status)) => {
                     tracing::warn!(
                         batch = batch.id,
                         lines = batch.lines,
                         "{} refused a batch of the access log with {status}: it is lost",
-                        self.url.authority().map_or("", |host| host.as_str()),
+                        self.host(),
                     );
                     break Some(Lost::Refused);
                 }
+                Err(Failed::Unknown(status)) => {
+                    if !self.read_fields_again().await {
+                        let help = "look at the token in `log.ship.headers_file`";
+                        self.pause(attempts, PAUSE_MAX, &format!("{status}; {help}")).await;
+                    }
+                }
                 Err(Failed::Later { why, not_before }) => {
                     let pause = pauses.next().unwrap_or(PAUSE_MAX).max(not_before);
-                    if attempts.is_power_of_two() {
-                        tracing::warn!(attempts, ?pause, "access log not shipped: {why}");
-                    }
-                    sleep(pause).await;
+                    self.pause(attempts, pause, &why).await;
                 }
             }
         };
         if lost.is_none() && attempts > 1 {
-            tracing::info!(attempts, "access log is shipped again");
+            tracing::info!(attempts, "{} takes the access log again", self.host());
         }
         let spool = self.spool.clone();
-        // Ended with the process: the batch then waits for the next one.
-        let _ = spawn_blocking(move || match lost {
+        let went = spawn_blocking(move || match lost {
             None => spool.shipped(&batch),
             Some(why) => spool.lose(&batch, why),
-        })
-        .await;
+        });
+        // Ended with the process: the batch then waits for the next one.
+        went.await.unwrap_or(false)
+    }
+
+    async fn pause(&self, attempts: u32, pause: Duration, why: &str) {
+        if attempts.is_power_of_two() {
+            let again = duration_about(pause.max(Duration::from_secs(1)));
+            tracing::warn!(
+                attempts,
+                "{} has not taken a batch of the access log: {why}; again in {again}",
+                self.host()
+            );
+        }
+        sleep(pause).await;
+    }
+
+    /// Whether there are other fields to send than before.
+    async fn read_fields_again(&mut self) -> bool {
+        let Some(file) = self.fields_file.clone() else { return false };
+        match spawn_blocking(move || shipped_fields(&file)).await {
+            Ok(Ok(fields)) => {
+                let fields = sent_with(&fields);
+                let is_other = fields != self.fields;
+                self.fields = fields;
+                is_other
+            }
+            Ok(Err(error)) => {
+                tracing::warn!("`log.ship.headers_file` names {error}");
+                false
+            }
+            Err(_) => false,
+        }
+    }
+
+    fn host(&self) -> &str {
+        self.url.authority().map_or("", |host| host.as_str())
     }
 
     async fn attempt(&self, batch: &Batch, lines: Bytes) -> Result<(), Failed> {
@@ -181,7 +231,9 @@ impl Shipper {
             Ok::<_, ClientError>(head)
         });
         let head = match asked.await {
-            Err(_) => return Err(later(format!("no answer within {ATTEMPT_WITHIN:?}"))),
+            Err(_) => {
+                return Err(later(format!("no answer within {}", duration_about(ATTEMPT_WITHIN))));
+            }
             Ok(Err(error)) => return Err(later(chain(&error))),
             Ok(Ok(head)) => head,
         };
@@ -191,12 +243,31 @@ impl Shipper {
                 why: head.status.to_string(),
                 not_before: wanted(&head.headers),
             }),
+            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+                Err(Failed::Unknown(status))
+            }
+            // Somebody moves it, perhaps; what waits is bounded.
+            StatusCode::NOT_FOUND => Err(Failed::Later {
+                why: format!("{}; look at `log.ship.url`", head.status),
+                not_before: PAUSE_MAX,
+            }),
             status if status.is_client_error() => Err(Failed::Refused(status)),
             status => {
                 Err(Failed::Later { why: status.to_string(), not_before: wanted(&head.headers) })
             }
         }
     }
+}
+
+/// What each batch is sent with.
+fn sent_with(more: &[(HeaderName, HeaderValue)]) -> HeaderMap {
+    let mut fields = HeaderMap::new();
+    fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+    fields.insert(USER_AGENT, HeaderValue::from_static(NAME));
+    for (name, value) in more {
+        fields.insert(name, value.clone());
+    }
+    fields
 }
 
 /// What `Retry-After` asks for, in seconds or until a time, within a bound.
@@ -217,6 +288,9 @@ fn chain(error: &dyn Error) -> String {
         text.push_str(&format!(": {error}"));
         source = error.source();
     }
+    if text.contains("UnknownIssuer") {
+        text.push_str("; set `log.ship.ca` to the authority that signed its certificate");
+    }
     text
 }
 
@@ -236,6 +310,14 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_an_authority_that_is_not_known_it_is_said_what_to_set() {
+        let unknown = rustls::CertificateError::UnknownIssuer;
+        let text = chain(&rustls::Error::InvalidCertificate(unknown));
+        assert!(text.contains("; set `log.ship.ca`"), "{text}");
+        assert_eq!(chain(&io::Error::other("refused")), "refused");
+    }
 
     #[test]
     fn a_receiver_says_when_to_come_again() {

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Read as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Uri};
@@ -22,6 +23,8 @@ pub struct Shipping {
     pub url: Uri,
     /// Sent with it. Their values may be secrets: never shown.
     pub fields: Vec<(HeaderName, HeaderValue)>,
+    /// What they are read from, again when the receiver does not know them.
+    pub fields_file: Option<PathBuf>,
     /// The only certification authorities trusted; `None`: the system's.
     pub roots: Option<Vec<CertificateDer<'static>>>,
     /// Where batches wait.
@@ -32,6 +35,7 @@ pub struct Shipping {
 pub(super) fn read(section: &Section<'_>) -> Option<Shipping> {
     let url = section.setting("url").and_then(|setting| url(&setting));
     let fields = section.setting("headers_file").and_then(|setting| fields(&setting));
+    let (fields, fields_file) = fields.unzip();
     let roots = section.setting("ca").and_then(roots);
     let spool = section.bytes("spool", 256 << 20, 64 << 10..=1 << 40);
     let folder = section.setting("folder").and_then(Setting::with_text);
@@ -52,7 +56,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<Shipping> {
     }
     let bytes_max = spool;
     let spool = SpoolSettings { folder, bytes_max, batch_bytes, batch_lines, batch_period };
-    Some(Shipping { url: url?, fields: fields.unwrap_or_default(), roots, spool })
+    Some(Shipping { url: url?, fields: fields.unwrap_or_default(), fields_file, roots, spool })
 }
 
 fn url(setting: &Setting<'_>) -> Option<Uri> {
@@ -69,37 +73,44 @@ fn url(setting: &Setting<'_>) -> Option<Uri> {
     url
 }
 
-/// Lines such as `Authorization: Bearer ...`.
-fn fields(setting: &Setting<'_>) -> Option<Vec<(HeaderName, HeaderValue)>> {
+/// What `headers_file` names, and that file.
+fn fields(setting: &Setting<'_>) -> Option<(Vec<(HeaderName, HeaderValue)>, PathBuf)> {
     let path = setting.source.folder.join(setting.text()?);
     if setting.is_brought_later(&path) {
         return None;
     }
+    match shipped_fields(&path) {
+        Ok(fields) => Some((fields, path)),
+        Err(why) => {
+            setting.fail(format!("names {why}"));
+            None
+        }
+    }
+}
+
+/// Lines such as `Authorization: Bearer ...`.
+///
+/// # Errors
+/// The file, and why it cannot be used.
+pub fn shipped_fields(path: &Path) -> Result<Vec<(HeaderName, HeaderValue)>, String> {
     let mut text = String::new();
     let most = SHIPPING_HEADERS_BYTES_MAX;
-    let read = File::open(&path).and_then(|it| it.take(most + 1).read_to_string(&mut text));
     let file = path.display();
-    if let Err(error) = read {
-        setting.fail(format!("names {file}, which cannot be read: {}", cause(&error)));
-        return None;
-    }
+    File::open(path)
+        .and_then(|it| it.take(most + 1).read_to_string(&mut text))
+        .map_err(|error| format!("{file}, which cannot be read: {}", cause(&error)))?;
     if text.len() as u64 > most {
-        setting.fail(format!("names {file}, which has more than {most} bytes"));
-        return None;
+        return Err(format!("{file}, which has more than {most} bytes"));
     }
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    let field = |(number, line): (usize, &str)| {
+    let field = |(number, line): (usize, &str)| -> Result<_, String> {
         let (name, value) = line.split_once(':').unwrap_or((line, "\0"));
         let name = HeaderName::from_bytes(name.trim().as_bytes()).ok();
         let field = name.zip(HeaderValue::from_str(value.trim()).ok());
-        if field.is_none() {
-            let number = number + 1;
-            setting.fail(format!("names {file}, whose line {number} is no `Name: value`"));
-        }
-        field.map(|(name, mut value)| {
-            value.set_sensitive(true);
-            (name, value)
-        })
+        let (name, mut value) = field
+            .ok_or_else(|| format!("{file}, whose line {} is no `Name: value`", number + 1))?;
+        value.set_sensitive(true);
+        Ok((name, value))
     };
     lines.map(field).collect()
 }

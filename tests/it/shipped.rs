@@ -214,6 +214,40 @@ async fn what_is_refused_is_lost_and_counted_and_the_next_arrives() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_was_renewed_is_sent_when_the_one_before_is_not_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let (origin, receiver) = (Origin::start(), Receiver::start([Does::Answers(401)]).await);
+    let headers = folder.path().join("headers");
+    std::fs::write(&headers, "Authorization: Bearer old\n").unwrap();
+    let edge = shipping(&origin, &receiver, folder.path())
+        .setting("log.ship.headers_file", &headers.to_string_lossy())
+        .start();
+    std::fs::write(&headers, "Authorization: Bearer new\n").unwrap();
+    let asked = ask(&edge, 0..1).await;
+    assert_eq!(receiver.until_taken(1).await, asked);
+    let fields = receiver.state.lock().unwrap().fields.clone();
+    assert_eq!(fields, ["Bearer old", "Bearer new"].map(|it| Some(it.to_owned())));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receiver_that_is_not_there_or_knows_nobody_loses_no_line() {
+    for status in [401, 403, 404] {
+        let folder = tempfile::tempdir().unwrap();
+        let (origin, receiver) = (Origin::start(), Receiver::start([Does::Answers(status)]).await);
+        let mut edge = shipping(&origin, &receiver, folder.path()).start();
+        let asked = ask(&edge, 0..1).await;
+        let since = Instant::now();
+        while receiver.times_asked() == 0 {
+            assert!(since.elapsed() < PATIENCE, "{status}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        edge.drain().await;
+        let _edge = shipping(&origin, &receiver, folder.path()).start();
+        assert_eq!(receiver.until_taken(1).await, asked, "{status}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_receiver_that_is_busy_is_asked_no_sooner_than_it_says() {
     let folder = tempfile::tempdir().unwrap();
     let (origin, receiver) = (Origin::start(), Receiver::start([Does::IsBusy]).await);

@@ -46,7 +46,17 @@ impl fmt::Display for AccessLogError {
             }
             AccessLogError::Spool { folder, source } => {
                 let folder = folder.display();
-                write!(f, "`log.ship.folder` \"{folder}\" cannot be used: {source}")
+                let help = match source.kind() {
+                    io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+                        "name a folder in `log.ship.folder`"
+                    }
+                    io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                        "give it to this user, or name another in `log.ship.folder`"
+                    }
+                    io::ErrorKind::StorageFull => "make room there",
+                    _ => "look at it, or name another in `log.ship.folder`",
+                };
+                write!(f, "the folder \"{folder}\" for lines to be shipped: {source}; {help}")
             }
             AccessLogError::Stdout { source } => {
                 write!(f, "standard output cannot be written: {source}")

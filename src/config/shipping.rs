@@ -1,11 +1,12 @@
 //! Where access-log lines are shipped to, and where they wait for it.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Uri};
+use rustix::fs::{Access, access};
 use rustls_pki_types::CertificateDer;
 
 use super::error::cause;
@@ -33,14 +34,32 @@ pub struct Shipping {
 
 /// Reads the section `log.ship`.
 pub(super) fn read(section: &Section<'_>) -> Option<Shipping> {
-    let url = section.setting("url").and_then(|setting| url(&setting));
+    let written = section.setting("url");
+    if written.is_none() && SETTINGS.iter().any(|key| section.has(key)) {
+        section.fail("`log.ship.url` is missing; write that of a receiver, or leave out all of it");
+    }
+    let url = written.and_then(|setting| url(&setting));
     let fields = section.setting("headers_file").and_then(|setting| fields(&setting));
     let (fields, fields_file) = fields.unzip();
-    let roots = section.setting("ca").and_then(roots);
+    let ca = section.setting("ca");
+    if let Some(ca) = &ca
+        && url.as_ref().is_some_and(|url| url.scheme_str() == Some("http"))
+    {
+        let text = "`log.ship.ca` is of no use: `log.ship.url` is http://, which trusts anybody";
+        section.source.warn(section.source.place(ca.at), text);
+    }
+    let roots = ca.and_then(roots);
     let spool = section.bytes("spool", 256 << 20, 64 << 10..=1 << 40);
     let folder = section.setting("folder").and_then(Setting::with_text);
     let folder = match folder {
-        Some((_, text)) => section.source.folder.join(text),
+        Some((setting, text)) => {
+            let folder = section.source.folder.join(text);
+            if let Err(error) = can_hold(&folder) {
+                let why = cause(&error);
+                setting.fail(format!("is {text:?}: {why}; name a folder that this user may write"));
+            }
+            folder
+        }
         None => paths::folder_of(&usual_state_file()).join("log-spool"),
     };
     let (batch_bytes, batch_lines, batch_period) = section.section("batch", |batch| {
@@ -57,6 +76,15 @@ pub(super) fn read(section: &Section<'_>) -> Option<Shipping> {
     let bytes_max = spool;
     let spool = SpoolSettings { folder, bytes_max, batch_bytes, batch_lines, batch_period };
     Some(Shipping { url: url?, fields: fields.unwrap_or_default(), fields_file, roots, spool })
+}
+
+/// Whether this user may write there, or make the folder; makes nothing.
+fn can_hold(folder: &Path) -> io::Result<()> {
+    let there = folder.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
+    if !there.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    Ok(access(there, Access::WRITE_OK | Access::EXEC_OK)?)
 }
 
 fn url(setting: &Setting<'_>) -> Option<Uri> {
@@ -113,4 +141,31 @@ pub fn shipped_fields(path: &Path) -> Result<Vec<(HeaderName, HeaderValue)>, Str
         Ok((name, value))
     };
     lines.map(field).collect()
+}
+
+/// Those that mean nothing without `url`, and have no default that may be written out.
+const SETTINGS: [&str; 3] = ["headers_file", "ca", "folder"];
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Config, Machine};
+
+    #[test]
+    fn an_authority_where_nobody_is_asked_who_he_is_gets_a_warning() {
+        let folder = tempfile::tempdir().unwrap();
+        let ca = folder.path().join("ca.pem");
+        let made = rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap();
+        std::fs::write(&ca, made.cert.pem()).unwrap();
+        let warnings = |scheme: &str| {
+            let text = format!(
+                "listeners.http = \"[::1]:0\"\n\
+                 log.ship = {{ url = \"{scheme}://a.test/\", ca = {ca:?} }}\n\
+                 [[sites]]\nname = \"s\"\nhosts = \"a\"\norigins = \"http://o\"\n"
+            );
+            let machine = Machine { cores: 4, memory_bytes: Some(16 << 30) };
+            let config = Config::on_machine(&text, "t.toml", &machine).unwrap();
+            config.warnings.iter().filter(|it| it.to_string().contains("`log.ship.ca`")).count()
+        };
+        assert_eq!(["http", "https"].map(warnings), [1, 0]);
+    }
 }

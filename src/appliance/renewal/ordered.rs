@@ -34,9 +34,10 @@ struct Renewer {
 }
 
 /// A certificate that was ordered in vain.
+#[derive(Default)]
 struct Failed {
     times: u32,
-    again_at: Instant,
+    again_at: Option<Instant>,
 }
 
 /// What the authority suggests for one certificate.
@@ -84,7 +85,7 @@ impl Renewer {
             self.failed.clear();
         }
         let may = |one: &&Managed| {
-            self.failed.get(&one.path).is_none_or(|failed| failed.again_at <= Instant::now())
+            self.failed.get(&one.path).is_none_or(|failed| failed.may_again(Instant::now()))
         };
         let Some(one) = wanted.iter().filter(may).find(|one| self.is_due(parts, one)).cloned()
         else {
@@ -140,8 +141,7 @@ impl Renewer {
                     one.names.join(", "),
                     duration_about(wait)
                 );
-                let failed = Failed { times: 1, again_at: Instant::now() + wait };
-                self.failed.insert(one.path.clone(), failed);
+                self.failed.entry(one.path.clone()).or_default().put_off(wait, Instant::now());
                 Ok(None)
             }
         }
@@ -188,17 +188,31 @@ impl Renewer {
         self.suggested.insert(certificate.path, AskedAbout { chain, suggested, ask_again_at });
     }
 
-    /// How long it is not tried again: twice as long each time, and never for all boxes at once.
+    /// How long it is not tried again.
     fn failed(&mut self, acme: &Acme, one: &Managed) -> Duration {
-        let failed = self.failed.entry(one.path.clone());
-        let failed = failed.or_insert(Failed { times: 0, again_at: Instant::now() });
-        let doubled = 1 << failed.times.min(16);
-        let wait = acme.retry_after.saturating_mul(doubled).min(TRIED_AT_LEAST_EVERY);
         let share = RandomState::new().hash_one(&one.path) % 50;
-        let wait = wait * (75 + share as u32) / 100;
-        failed.times += 1;
-        failed.again_at = Instant::now() + wait;
+        let failed = self.failed.entry(one.path.clone()).or_default();
+        failed.once_more(acme.retry_after, 75 + share as u32, Instant::now())
+    }
+}
+
+impl Failed {
+    fn may_again(&self, now: Instant) -> bool {
+        self.again_at.is_none_or(|again_at| again_at <= now)
+    }
+
+    /// How long it is not tried again: twice as long each time, and never for all boxes at once.
+    fn once_more(&mut self, retry_after: Duration, percent: u32, now: Instant) -> Duration {
+        let doubled = 1 << self.times.min(16);
+        let wait = retry_after.saturating_mul(doubled).min(TRIED_AT_LEAST_EVERY) * percent / 100;
+        self.times += 1;
+        self.put_off(wait, now);
         wait
+    }
+
+    /// Nothing was tried, which makes it fail no less.
+    fn put_off(&mut self, wait: Duration, now: Instant) {
+        self.again_at = Some(now + wait);
     }
 }
 
@@ -237,3 +251,45 @@ const LOOKED_AT_EVERY: Duration = Duration::from_millis(500);
 const TRIED_AT_LEAST_EVERY: Duration = Duration::from_secs(6 * 3_600);
 /// An authority that cannot be asked when something is due is asked then.
 const NOT_ASKED_FOR: Duration = Duration::from_secs(3_600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::ACME_ORDERS_PER_HOUR_MAX;
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+    const DAYS: Duration = Duration::from_secs(10 * 86_400);
+
+    /// How often a certificate is ordered in ten days, each time in vain.
+    fn orders_in_vain(seed: u64) -> usize {
+        let begun = Instant::now();
+        let (mut failed, mut orders, mut now) = (Failed::default(), Vec::new(), begun);
+        let mut seed = seed;
+        while now < begun + DAYS {
+            let of_late = orders.iter().filter(|time| **time + HOUR > now);
+            match of_late.clone().count() {
+                ACME_ORDERS_PER_HOUR_MAX => {
+                    let first = of_late.min().unwrap();
+                    failed.put_off(*first + HOUR - now, now);
+                }
+                _ => {
+                    orders.push(now);
+                    seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    let percent = 75 + (seed >> 33) as u32 % 50;
+                    failed.once_more(Duration::from_secs(60), percent, now);
+                }
+            }
+            now = failed.again_at.unwrap();
+            assert!(failed.may_again(now));
+        }
+        orders.len()
+    }
+
+    #[test]
+    fn what_fails_for_days_is_ordered_ever_more_seldom() {
+        for seed in 0..1_000 {
+            let orders = orders_in_vain(seed);
+            assert!((30..=60).contains(&orders), "seed {seed}: {orders} orders");
+        }
+    }
+}

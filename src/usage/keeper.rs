@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -232,11 +233,18 @@ fn run(usage: &Usage, ended: &Receiver<()>) {
         let into = since_1970(SystemTime::now()).as_nanos() % SAMPLE_NANOS;
         let left = Duration::from_nanos((SAMPLE_NANOS - into) as u64);
         match ended.recv_timeout(left) {
-            Err(RecvTimeoutError::Timeout) => usage.sample(Moment::now()),
+            Err(RecvTimeoutError::Timeout) => sampled(usage, Moment::now()),
             Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
         }
     }
     usage.end(Moment::now());
+}
+
+/// A sample that breaks off is not the last: what it would have had is of the next.
+fn sampled(usage: &Usage, now: Moment) {
+    if catch_unwind(AssertUnwindSafe(|| usage.sample(now))).is_err() {
+        tracing::error!("a sample of the usage panicked; its message is above");
+    }
 }
 
 const SAMPLE_NANOS: u128 = SAMPLE_SECONDS as u128 * 1_000_000_000;
@@ -394,6 +402,24 @@ mod tests {
         process.usage.sample(machine.moment(1_050, 0));
         let expected = [(0, 10), (1, 10), (2, 10), (3, 0)];
         assert_eq!(machine.written(), BTreeMap::from(expected));
+    }
+
+    #[test]
+    fn a_sample_that_panics_is_not_the_last_and_loses_nothing() {
+        let machine = Machine::new();
+        let reads = Mutex::new(0);
+        let read = move || {
+            let mut reads = reads.lock().unwrap_or_else(PoisonError::into_inner);
+            *reads += 1;
+            assert_ne!(*reads, 2, "as a mistake would");
+            vec![("film".to_owned(), Counts { served_bytes: *reads * 10, ..Counts::default() })]
+        };
+        let now = |later| machine.moment(later, 0);
+        let usage = Usage::new(machine.folder.clone(), 13, Box::new(read), now(0));
+        sampled(&usage, now(150));
+        sampled(&usage, now(300));
+        usage.end(now(300));
+        assert_eq!(machine.written().values().sum::<u64>(), 30);
     }
 
     #[test]

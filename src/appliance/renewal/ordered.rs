@@ -5,10 +5,15 @@
 //! What is shown meanwhile stays. What comes is shown as a file that has changed would be.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::hash::{BuildHasher as _, RandomState};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use httpdate::fmt_http_date;
@@ -58,8 +63,16 @@ pub(super) fn start(parts: &Arc<Parts>, stop: &Stop, follows: bool) {
         sleep(if follows { FIRST_LOOK } else { Duration::ZERO }).await;
         loop {
             let Some(parts) = weak.upgrade() else { return };
-            renewer.look(&parts).await;
+            let looked = caught(renewer.look(&parts)).await;
             drop(parts);
+            if looked.is_err() {
+                tracing::error!(
+                    "a look at what is to be ordered panicked; its message is above, and the next \
+                     look is in {}",
+                    duration_about(LOOKED_AT_AGAIN)
+                );
+                sleep(LOOKED_AT_AGAIN).await;
+            }
             sleep(LOOKED_AT_EVERY).await;
         }
     };
@@ -216,6 +229,16 @@ impl Failed {
     }
 }
 
+/// What `work` comes to, or what it panicked with.
+async fn caught<T>(work: impl Future<Output = T>) -> thread::Result<T> {
+    let mut work = pin!(work);
+    poll_fn(|context| {
+        let polled = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context)));
+        polled.map_or_else(|panicked| Poll::Ready(Err(panicked)), |polled| polled.map(Ok))
+    })
+    .await
+}
+
 /// In another thread: who reloads holds it up.
 async fn show(parts: &Arc<Parts>, certificate: Certificate) {
     let parts = parts.clone();
@@ -248,6 +271,8 @@ async fn kept(one: &Managed) -> Option<Certificate> {
 /// Of who follows another process.
 const FIRST_LOOK: Duration = Duration::from_secs(10);
 const LOOKED_AT_EVERY: Duration = Duration::from_millis(500);
+/// After a mistake of our own, which the next look may make again.
+const LOOKED_AT_AGAIN: Duration = Duration::from_secs(600);
 const TRIED_AT_LEAST_EVERY: Duration = Duration::from_secs(6 * 3_600);
 /// An authority that cannot be asked when something is due is asked then.
 const NOT_ASKED_FOR: Duration = Duration::from_secs(3_600);
@@ -291,5 +316,15 @@ mod tests {
             let orders = orders_in_vain(seed);
             assert!((30..=60).contains(&orders), "seed {seed}: {orders} orders");
         }
+    }
+
+    #[tokio::test]
+    async fn a_look_that_panics_is_not_the_last() {
+        let panics = async {
+            tokio::task::yield_now().await;
+            panic!("as a mistake would")
+        };
+        assert!(caught(panics).await.is_err());
+        assert!(matches!(caught(async { 7 }).await, Ok(7)));
     }
 }

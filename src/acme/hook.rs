@@ -1,12 +1,14 @@
 //! The operator's program that writes DNS records and removes them: `HOOK present NAME VALUE`, and
 //! `HOOK cleanup NAME VALUE` when the authority has looked.
 
+use std::io;
 use std::path::Path;
+use std::pin::pin;
 use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, BufReader};
-use tokio::process::Command;
+use tokio::process::{ChildStderr, Command};
 use tokio::time::timeout;
 
 use super::error::AcmeError;
@@ -46,16 +48,22 @@ async fn run(
         .kill_on_drop(true)
         .spawn()
         .map_err(|error| failed(format!("{} cannot be run: {error}", hook.display())))?;
-    let mut words = child.stderr.take().map(BufReader::new);
+    let words = child.stderr.take().map(BufReader::new);
     let mut said = Vec::new();
     let ended = timeout(within, async {
-        if let Some(words) = &mut words {
-            let limit = ACME_HOOK_WORDS_BYTES_MAX as u64;
-            words.take(limit).read_to_end(&mut said).await?;
-            // More than that is let out and not kept.
-            tokio::io::copy(words, &mut tokio::io::sink()).await?;
+        let mut listening = pin!(listen(words, &mut said));
+        let status = tokio::select! {
+            status = child.wait() => status?,
+            heard = &mut listening => {
+                heard?;
+                return child.wait().await;
+            }
+        };
+        // A program that it leaves behind may never close it.
+        match timeout(HEARD_OUT_WITHIN, listening).await {
+            Ok(Err(error)) => Err(error),
+            _ => Ok(status),
         }
-        child.wait().await
     });
     let how = match ended.await {
         Ok(Ok(status)) if status.success() => return Ok(()),
@@ -71,6 +79,16 @@ async fn run(
     }))
 }
 
+/// Until nobody can say anything any more.
+async fn listen(words: Option<BufReader<ChildStderr>>, said: &mut Vec<u8>) -> io::Result<()> {
+    let Some(mut words) = words else { return Ok(()) };
+    (&mut words).take(ACME_HOOK_WORDS_BYTES_MAX as u64).read_to_end(said).await?;
+    // More than that is let out and not kept.
+    tokio::io::copy(&mut words, &mut tokio::io::sink()).await.map(|_| ())
+}
+
+/// Of what was said before the program ended.
+const HEARD_OUT_WITHIN: Duration = Duration::from_secs(1);
 /// It may wait until all servers of the zone know the record.
 const ENDS_WITHIN: Duration = Duration::from_secs(300);
 
@@ -104,5 +122,16 @@ mod tests {
         assert_eq!(error.len(), line.len() + "exit status: 1: ".len() + ACME_HOOK_WORDS_BYTES_MAX);
         let hangs = said("exec sleep 1000", Duration::from_millis(50)).await;
         assert_eq!(hangs, Err(format!("{line}not done within 0 s")));
+    }
+
+    #[tokio::test]
+    async fn a_program_that_a_hook_leaves_behind_holds_nobody_up() {
+        let minute = Duration::from_secs(60);
+        let leaves = "while [ -e \"$0\" ]; do sleep 1; done &";
+        assert_eq!(said(leaves, minute).await, Ok(()));
+        let fails = format!("echo no such zone >&2\n{leaves}\nexit 3");
+        let expected =
+            "`acme.hook` present _acme-challenge.a.test: exit status: 3: no such zone".to_owned();
+        assert_eq!(said(&fails, minute).await, Err(expected));
     }
 }

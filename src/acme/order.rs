@@ -62,14 +62,7 @@ async fn issued(
     let mut order = order.map_err(AcmeError::refused("an order"))?;
     let mut shown = Vec::new();
     let proved = prove(&mut order, acme, challenges, &mut shown).await;
-    for one in shown {
-        // The certificate is none the worse for a record that is left.
-        if let (Shown::Record(record), Some(hook)) = (one, &acme.hook)
-            && let Err(error) = hook::clean_up(hook, &record).await
-        {
-            tracing::warn!("{error}");
-        }
-    }
+    take_away(shown, acme.hook.as_deref()).await;
     proved?;
     let key = order.finalize().await.map_err(AcmeError::refused("a certificate"))?;
     let chain = order.poll_certificate(&PATIENCE).await;
@@ -100,7 +93,7 @@ async fn prove(
         let Some(mut challenge) = authorization.challenge(offered_as(acme.challenge)) else {
             return Err(AcmeError::NotOffered { name, challenge: word });
         };
-        shown.push(show(&challenge, acme, challenges).await?);
+        show(&challenge, acme, challenges, shown).await?;
         challenge.set_ready().await.map_err(&refused)?;
     }
     match order.poll_ready(&PATIENCE).await {
@@ -127,7 +120,8 @@ async fn show(
     challenge: &ChallengeHandle<'_>,
     acme: &Acme,
     challenges: &Arc<Challenges>,
-) -> Result<Shown, AcmeError> {
+    shown: &mut Vec<Shown>,
+) -> Result<(), AcmeError> {
     let proof = challenge.key_authorization();
     // Without the asterisk of a wildcard.
     let name = match challenge.identifier().identifier {
@@ -136,18 +130,36 @@ async fn show(
     };
     match (acme.challenge, &acme.hook) {
         (Challenge::Http01, _) => {
-            Ok(Shown::Answer(challenges.answer(&challenge.token, proof.as_str())))
+            shown.push(Shown::Answer(challenges.answer(&challenge.token, proof.as_str())));
+            Ok(())
         }
         (Challenge::TlsAlpn01, _) => {
             let certificate = certificate_for(&name, &proof)?;
-            Ok(Shown::Answer(challenges.show(&name, certificate)))
+            shown.push(Shown::Answer(challenges.show(&name, certificate)));
+            Ok(())
         }
         (Challenge::Dns01, hook) => {
             let hook = hook.as_deref().expect("no configuration has dns-01 without a hook");
             let record =
                 Record { name: format!("_acme-challenge.{name}"), value: proof.dns_value() };
-            hook::present(hook, &record).await?;
-            Ok(Shown::Record(record))
+            write(hook, record, shown).await
+        }
+    }
+}
+
+/// A record that the hook did not say is there may be there all the same, and is taken away too.
+async fn write(hook: &Path, record: Record, shown: &mut Vec<Shown>) -> Result<(), AcmeError> {
+    shown.push(Shown::Record(record.clone()));
+    hook::present(hook, &record).await
+}
+
+async fn take_away(shown: Vec<Shown>, hook: Option<&Path>) {
+    for one in shown {
+        // The certificate is none the worse for a record that is left.
+        if let (Shown::Record(record), Some(hook)) = (one, hook)
+            && let Err(error) = hook::clean_up(hook, &record).await
+        {
+            tracing::warn!("{error}");
         }
     }
 }
@@ -217,6 +229,7 @@ const PATIENCE: RetryPolicy = RetryPolicy::new().timeout(Duration::from_secs(120
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
 
@@ -251,5 +264,21 @@ mod tests {
             assert!(error.contains(why), "{why}: {error}");
             assert_eq!(fs::read_to_string(&path).unwrap(), good, "{why}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_record_that_could_not_be_written_is_taken_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let hook = folder.path().join("hook");
+        let script = "#!/bin/sh\necho \"$@\" >>\"$0.told\"\n[ \"$1\" = cleanup ]\n";
+        fs::write(&hook, script).unwrap();
+        fs::set_permissions(&hook, fs::Permissions::from_mode(0o700)).unwrap();
+        let record = Record { name: "_acme-challenge.a.test".into(), value: "v".into() };
+        let mut shown = Vec::new();
+        assert!(write(&hook, record, &mut shown).await.is_err());
+        take_away(shown, Some(&hook)).await;
+        let told = fs::read_to_string(folder.path().join("hook.told")).unwrap();
+        let expected = "present _acme-challenge.a.test v\ncleanup _acme-challenge.a.test v\n";
+        assert_eq!(told, expected);
     }
 }

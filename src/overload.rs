@@ -33,7 +33,9 @@ pub use connected::Connected;
 pub use pressure::{
     ALL_NEW, ALL_NEW_AND_MISSES, Egress, Lag, Near, PERIOD, Pressed, Pressures, SAMPLES,
 };
-pub use shares::{AllHad, Had, NOTHING_HAD, Of, SHARERS_MAX, Sharer, Shares, WHOLE, Watch};
+pub use shares::{
+    AllHad, Had, NOTHING_HAD, Of, RAM_OWNED, SHARERS_MAX, Sharer, Shares, WHOLE, Watch,
+};
 
 use self::clients::Clients;
 use self::connected::Connections;

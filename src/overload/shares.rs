@@ -2,10 +2,11 @@
 //!
 //! Shares count only where there is too little. What nobody needs anybody may have, and he gives it
 //! back as it is needed. Of fills the next place is for who has the fewest for his share
-//! (`fill/turns.rs`); of ram nobody is evicted who keeps less than is his ([`Shares::ram`],
-//! `cache/policy/owned.rs`); of what is written to a volume `cache/admission` has the order; of
-//! workers, egress and connections who has more than his share is refused first (`overload.rs`).
-//! The first `limits::SITES_TOLD_MAX` sites have shares of their own, all others one together.
+//! (`fill/turns.rs`); of ram two fifths are divided, and nobody's blocks are evicted who keeps less
+//! than is his of them ([`Shares::ram`], `cache/policy/owned.rs`); of what is written to a volume
+//! `cache/admission` has the order; of workers, egress and connections who has more than his share
+//! is refused first (`overload.rs`). The first `limits::SITES_TOLD_MAX` sites have shares of their
+//! own, all others one together.
 //! Nothing here reads a clock: [`Watch`] is told what was counted, ten times a second.
 
 use std::collections::VecDeque;
@@ -19,6 +20,10 @@ pub const SHARERS_MAX: usize = SITES_TOLD_MAX + 1;
 
 /// The whole of something; parts of it are compared without floating point.
 pub const WHOLE: u32 = 1_000_000;
+
+/// What is somebody's own of ram, in all, in millionths; the rest is whoever's. More would have
+/// those who look for what may leave pass over too much (`cache/policy.rs`).
+pub const RAM_OWNED: u32 = WHOLE / 10 * 4;
 
 /// A site, or all that have no share of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -240,7 +245,7 @@ fn beyond(had: &AllHad, weights: &[u64; SHARERS_MAX], of: Of) -> u64 {
     (0..SHARERS_MAX).filter(is_beyond).fold(0, |bits, index| bits | 1 << index)
 }
 
-/// Millionths of ram that are each one's own: his share among those who were asked for anything,
+/// Millionths of ram that are each one's own: his share of what may be, among those who were asked for anything,
 /// and no more than was sent of his.
 fn ram_of(had: &AllHad, weights: &[u64; SHARERS_MAX], ram_bytes: u64) -> [u32; SHARERS_MAX] {
     let asked = had.iter().zip(weights).filter(|(one, _)| one.bytes > 0);
@@ -248,7 +253,7 @@ fn ram_of(had: &AllHad, weights: &[u64; SHARERS_MAX], ram_bytes: u64) -> [u32; S
     std::array::from_fn(|index| {
         let (bytes, weight) = (had[index].bytes, weights[index].max(1));
         let used = u128::from(bytes) * u128::from(WHOLE) / u128::from(ram_bytes.max(1));
-        let share = u64::from(WHOLE) * weight / shared.max(1);
+        let share = u64::from(RAM_OWNED) * weight / shared.max(1);
         used.min(share.into()) as u32
     })
 }
@@ -351,9 +356,9 @@ mod tests {
             [shares.ram(0), shares.ram(1)]
         };
         assert_eq!(ram(&[]), [0, 0]);
-        assert_eq!(ram(&[(1, 500 * MIB)]), [WHOLE, 0], "nobody else wants any");
-        assert_eq!(ram(&[(1, 500 * MIB), (1, 10 * MIB)]), [750_000, 100_000]);
-        assert_eq!(ram(&[(1, 500 * MIB), (1, 90 * MIB)]), [750_000, 250_000]);
+        assert_eq!(ram(&[(1, 500 * MIB)]), [RAM_OWNED, 0], "nobody else wants any");
+        assert_eq!(ram(&[(1, 500 * MIB), (1, 9 * MIB)]), [300_000, 90_000]);
+        assert_eq!(ram(&[(1, 500 * MIB), (1, 90 * MIB)]), [300_000, 100_000]);
         let idle = (0..6_600).map(|_| ram(&[(1, 500 * MIB), (1, 90 * MIB)]));
         assert_eq!(idle.last(), Some([0, 0]), "lent by who is idle");
     }

@@ -1,8 +1,9 @@
 //! What each site keeps of one shard, and whose blocks stay where somebody has to go.
 //!
-//! Whoever keeps no more than is his ([`Shares::ram`]) is guarded while another keeps more. When
-//! nobody does, all are as before: who leaves is the cache's decision. One thread changes a shard
-//! at a time; others read. A hit comes nowhere near.
+//! Whoever keeps no more than is his ([`Shares::ram`]) is guarded. All that is guarded together
+//! weighs no more than [`RAM_OWNED`](crate::overload::RAM_OWNED) of the shard, so that who looks
+//! for a block that may leave soon finds one among them. One thread changes a shard at a time;
+//! others read. A hit comes nowhere near.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +17,8 @@ pub(super) struct Owned {
     capacity_bytes: AtomicU64,
     /// A bit for each whose blocks stay.
     guarded: AtomicU64,
+    #[cfg(test)]
+    pub(super) asked: AtomicU64,
 }
 
 impl Owned {
@@ -25,6 +28,8 @@ impl Owned {
             bytes: [const { AtomicU64::new(0) }; SHARERS_MAX],
             capacity_bytes: AtomicU64::new(0),
             guarded: AtomicU64::new(0),
+            #[cfg(test)]
+            asked: AtomicU64::new(0),
         }
     }
 
@@ -42,34 +47,65 @@ impl Owned {
     pub(super) fn guard(&self, capacity_bytes: u64) {
         self.capacity_bytes.store(capacity_bytes, Ordering::Relaxed);
         let guarded = (0..SHARERS_MAX).filter(|index| self.keeps_its_own(*index));
-        self.guard_unless_all(guarded.fold(0, |bits, index| bits | 1 << index));
+        let guarded = guarded.fold(0, |bits, index| bits | 1 << index);
+        self.guarded.store(guarded, Ordering::Relaxed);
+    }
+
+    /// Anybody's may leave, for one change of the shard.
+    pub(super) fn guard_nobody(&self) {
+        self.capacity_bytes.store(0, Ordering::Relaxed);
+        self.guarded.store(0, Ordering::Relaxed);
     }
 
     /// Something of his left.
     pub(super) fn left(&self, sharer: Sharer, bytes: u64) {
         let index = sharer.index();
         self.bytes[index].fetch_sub(bytes, Ordering::Relaxed);
-        let guarded = self.guarded.load(Ordering::Relaxed);
-        if guarded != 0 && (self.bytes(index) == 0 || self.keeps_its_own(index)) {
-            self.guard_unless_all(guarded | 1 << index);
+        if self.keeps_its_own(index) {
+            self.guarded.fetch_or(1 << index, Ordering::Relaxed);
         }
     }
 
     /// Whether what is his stays.
     pub(super) fn is_guarded(&self, sharer: Sharer) -> bool {
+        #[cfg(test)]
+        self.asked.fetch_add(1, Ordering::Relaxed);
         self.guarded.load(Ordering::Relaxed) >> sharer.index() & 1 == 1
     }
 
     fn keeps_its_own(&self, index: usize) -> bool {
         let capacity = u128::from(self.capacity_bytes.load(Ordering::Relaxed));
         let own_bytes = capacity * u128::from(self.shares.ram(index)) / u128::from(WHOLE);
-        u128::from(self.bytes(index)) <= own_bytes
+        own_bytes > 0 && u128::from(self.bytes(index)) <= own_bytes
     }
+}
 
-    /// Somebody has to be able to leave.
-    fn guard_unless_all(&self, guarded: u64) {
-        let may_leave = |index: usize| guarded >> index & 1 == 0 && self.bytes(index) > 0;
-        let guarded = if (0..SHARERS_MAX).any(may_leave) { guarded } else { 0 };
-        self.guarded.store(guarded, Ordering::Relaxed);
+#[cfg(test)]
+mod tests {
+    use crate::object::SiteId;
+    use crate::overload::{NOTHING_HAD, Watch};
+
+    use super::*;
+
+    #[test]
+    fn who_gives_back_what_was_lent_opens_nobody_elses_own() {
+        let [first, second] = [0, 1].map(|site| Sharer::of(SiteId(site)));
+        let shares = Arc::new(Shares::default());
+        shares.set([(SiteId(0), 3), (SiteId(1), 1)]);
+        let (mut watch, mut had) = (Watch::default(), NOTHING_HAD);
+        watch.after(had, &shares, 100);
+        (had[0].bytes, had[1].bytes) = (1_000, 1_000);
+        shares.measured(&watch.after(had, &shares, 100), |_| true);
+        let owned = Owned::new(shares);
+        owned.entered(first, 30);
+        owned.entered(second, 11);
+        owned.guard(100);
+        let guarded = || [first, second].map(|sharer| owned.is_guarded(sharer));
+        assert_eq!(guarded(), [true, false]);
+        owned.left(second, 1);
+        assert_eq!(guarded(), [true, true]);
+        owned.guard_nobody();
+        owned.left(second, 1);
+        assert_eq!(guarded(), [false, false]);
     }
 }

@@ -229,9 +229,14 @@ impl Gate {
         self.lag.store(pressure);
     }
 
-    /// Whether the worker is late now, or nobody is refused because it was.
-    pub fn is_late_or_at_rest(&self) -> bool {
-        self.is_late.load(Ordering::Relaxed) || self.lag_pressure().beyond == 0
+    /// Whether the worker is late now.
+    pub fn is_late(&self) -> bool {
+        self.is_late.load(Ordering::Relaxed)
+    }
+
+    /// Whether nobody is refused for his share because it was.
+    pub fn is_at_rest(&self) -> bool {
+        self.lag_pressure().beyond == 0
     }
 
     /// How many are refused because the worker is late.

@@ -156,7 +156,7 @@ pub(super) fn start(parts: &Arc<Parts>) {
             let is_too_much = most.is_some_and(|most| rate > most);
             let measured = watch.after(had(&metrics), shares, ram.capacity_bytes());
             shares.measured(&measured, |of| match of {
-                Of::Work => gates.iter().any(|gate| gate.is_late_or_at_rest()),
+                Of::Work => is_open(gates.iter().map(|gate| (gate.is_late(), gate.is_at_rest()))),
                 Of::Egress => is_too_much || all.egress_pressure().beyond == 0,
             });
             let somebody_is_beyond = shares.beyond(Of::Egress) > 0;
@@ -165,6 +165,12 @@ pub(super) fn start(parts: &Arc<Parts>) {
         }
     };
     parts.filler.tasks.spawn_on(watch, &parts.filler.runtime);
+}
+
+/// Whether it may change who is beyond his share, where each worker is late, or refuses nobody for
+/// it, or neither.
+fn is_open(mut workers: impl Iterator<Item = (bool, bool)> + Clone) -> bool {
+    workers.clone().any(|(is_late, _)| is_late) || workers.all(|(_, is_at_rest)| is_at_rest)
 }
 
 /// What was sent to the viewers of each site since the start.
@@ -215,3 +221,22 @@ fn tell(near: Near, bytes_per_second: u64, most: Option<u64>) {
 /// Timers go off at whole milliseconds.
 const TIMER_STEP: Duration = Duration::from_millis(1);
 const MEGABIT_BYTES: u64 = 125_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_beyond_changes_while_a_worker_is_late_or_all_are_at_rest() {
+        let (late, at_rest, refusing) = ((true, false), (false, true), (false, false));
+        for (workers, expected) in [
+            ([at_rest, at_rest], true),
+            ([late, at_rest], true),
+            ([late, refusing], true),
+            ([refusing, at_rest], false),
+            ([refusing, refusing], false),
+        ] {
+            assert_eq!(is_open(workers.into_iter()), expected, "{workers:?}");
+        }
+    }
+}

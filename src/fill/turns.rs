@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
 use crate::object::SiteId;
-use crate::overload::{Sharer, Shares};
+use crate::overload::{SHARERS_MAX, Sharer, Shares};
 
 /// Places for runs.
 pub struct Turns {
@@ -94,16 +94,21 @@ impl Turns {
 impl State {
     /// Takes a place for who is next, if there is room for anybody who waits.
     fn next(&mut self, shares: &Shares) -> Option<(SiteId, oneshot::Sender<Turn>)> {
+        let mut running = [0; SHARERS_MAX];
+        for (site, of_site) in &self.sites {
+            running[Sharer::of(*site).index()] += of_site.running;
+        }
         while self.free > 0 {
             let most = self.of_one_max;
             let may = |one: &OfSite| one.running < most && !one.waiting.is_empty();
             let sites = self.sites.iter_mut().filter(|(_, of_site)| may(of_site));
             // As it would be with this one: who has none is not served before all who have one.
-            let load = |site: SiteId, running: usize| {
-                (running as u64 + 1) * LOADS / shares.weight(Sharer::of(site))
+            // Sites without a share of their own have one together, and of them who has the fewest.
+            let load = |sharer: Sharer| {
+                (running[sharer.index()] as u64 + 1) * LOADS / shares.weight(sharer)
             };
             let (site, of_site) =
-                sites.min_by_key(|(site, one)| (load(**site, one.running), **site))?;
+                sites.min_by_key(|(site, one)| (load(Sharer::of(**site)), one.running, **site))?;
             let give = of_site.waiting.pop_front()?;
             if give.is_closed() {
                 continue;
@@ -216,6 +221,21 @@ mod tests {
             let of = |site| running.iter().filter(|turn| turn.site == site).count();
             assert_eq!([of(FLOOD), of(OTHER)], expected, "{weights:?}");
         }
+    }
+
+    #[test]
+    fn sites_without_a_share_of_their_own_have_the_places_of_one() {
+        let turns = turns_of(8, [1, 1]);
+        let first: Vec<_> = (0..8)
+            .map(|n| poll(&mut asks(&turns, SiteId(10 + n))).expect("there is room"))
+            .collect();
+        let sites = [FLOOD, SiteId(1_000), SiteId(1_001), SiteId(1_002)];
+        let mut waits: Vec<_> =
+            sites.into_iter().cycle().take(32).map(|one| asks(&turns, one)).collect();
+        drop(first);
+        let running: Vec<_> = waits.iter_mut().filter_map(poll).collect();
+        let of = |site| running.iter().filter(|turn| turn.site == site).count();
+        assert_eq!(sites.map(of), [4, 2, 1, 1]);
     }
 
     #[test]

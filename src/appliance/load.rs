@@ -126,8 +126,8 @@ pub(super) async fn watch_lag(gate: Arc<Gate>) {
         let late = due.elapsed().saturating_sub(TIMER_STEP);
         if let Some(least) = lag.sample(late) {
             let is_late = gate.shared().settings().lag_max.is_some_and(|most| least > most);
-            let somebody_is_beyond = gate.shared().shares().beyond(Of::Work) > 0;
-            let pressed = pressures.after(is_late, somebody_is_beyond, ALL_NEW_AND_MISSES);
+            let beyond_max = gate.shared().shares().pressed_max(Of::Work);
+            let pressed = pressures.after(is_late, beyond_max, ALL_NEW_AND_MISSES);
             gate.lag_is(pressed, is_late);
         }
     }
@@ -159,8 +159,8 @@ pub(super) fn start(parts: &Arc<Parts>) {
                 Of::Work => is_open(gates.iter().map(|gate| (gate.is_late(), gate.is_at_rest()))),
                 Of::Egress => is_too_much || all.egress_pressure().beyond == 0,
             });
-            let somebody_is_beyond = shares.beyond(Of::Egress) > 0;
-            let pressed = pressures.after(is_too_much, somebody_is_beyond, ALL_NEW);
+            let beyond_max = shares.pressed_max(Of::Egress);
+            let pressed = pressures.after(is_too_much, beyond_max, ALL_NEW);
             all.egress_is(pressed, egress.is_near());
         }
     };

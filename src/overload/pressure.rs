@@ -13,7 +13,7 @@ pub const ALL_NEW: u32 = 1_000;
 /// All misses too.
 pub const ALL_NEW_AND_MISSES: u32 = 2_000;
 /// Of one site all new viewers and all requests that can be refused.
-const ALL_OF_ONE: u32 = 2_000;
+pub(super) const ALL_OF_ONE: u32 = 2_000;
 /// How often it is measured.
 pub const PERIOD: Duration = Duration::from_millis(100);
 /// How often within a period it is looked how late a worker is.
@@ -83,11 +83,11 @@ pub struct Pressures {
 }
 
 impl Pressures {
-    /// After another period; `most`: of all.
-    pub fn after(&mut self, is_too_much: bool, somebody_is_beyond: bool, most: u32) -> Pressed {
-        let helps = somebody_is_beyond && self.beyond.thousandths < ALL_OF_ONE;
+    /// After another period; `beyond_max`: of those beyond their shares, `most`: of all.
+    pub fn after(&mut self, is_too_much: bool, beyond_max: u32, most: u32) -> Pressed {
+        let helps = self.beyond.thousandths < beyond_max;
         Pressed {
-            beyond: self.beyond.after(is_too_much && somebody_is_beyond, ALL_OF_ONE),
+            beyond: self.beyond.after(is_too_much && beyond_max > 0, beyond_max),
             all: self.all.after(is_too_much && !helps, most),
         }
     }
@@ -204,12 +204,14 @@ mod tests {
             (0..periods).for_each(|_| last = pressures.after(is_too_much, beyond, ALL_NEW));
             [last.beyond, last.all]
         };
-        assert_eq!(after(12, true, true), [1_000, 0]);
-        assert_eq!(after(8, true, true), [2_000, 0]);
-        assert_eq!(after(10, true, true), [2_000, 750], "it did not help");
-        assert_eq!(after(4, true, false), [1_748, 1_000], "nobody is beyond any more");
-        assert_eq!(after(32, false, false), [0, 0], "within 3.2 s");
-        assert_eq!(after(12, true, false), [0, 1_000]);
+        assert_eq!(after(12, true, ALL_OF_ONE), [1_000, 0]);
+        assert_eq!(after(8, true, ALL_OF_ONE), [2_000, 0]);
+        assert_eq!(after(10, true, ALL_OF_ONE), [2_000, 750], "it did not help");
+        assert_eq!(after(4, true, 0), [1_748, 1_000], "nobody is beyond any more");
+        assert_eq!(after(32, false, 0), [0, 0], "within 3.2 s");
+        assert_eq!(after(12, true, 0), [0, 1_000]);
+        assert_eq!(after(32, false, 0), [0, 0]);
+        assert_eq!(after(24, true, ALL_NEW), [1_000, 1_000], "not of who has been let in");
     }
 
     /// Three times what can be borne comes: what is let in is what can be, within an eighth.

@@ -10,10 +10,12 @@
 //! Nothing here reads a clock: [`Watch`] is told what was counted, ten times a second.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crate::limits::{PIECE_SIZE_BYTES, SITES_TOLD_MAX};
 use crate::object::SiteId;
+
+use super::pressure::{ALL_NEW, ALL_OF_ONE};
 
 /// How many have shares.
 pub const SHARERS_MAX: usize = SITES_TOLD_MAX + 1;
@@ -72,6 +74,8 @@ pub struct Shares {
     ram: [AtomicU32; SHARERS_MAX],
     /// A bit for each who has more than his share.
     beyond: [AtomicU64; Of::ALL.len()],
+    /// Whether the others have enough for it to be worth refusing who has been let in.
+    others_want: [AtomicBool; Of::ALL.len()],
 }
 
 const _: () = assert!(SHARERS_MAX <= u64::BITS as usize, "a bit for each");
@@ -82,6 +86,7 @@ impl Default for Shares {
             weights: [const { AtomicU32::new(0) }; SHARERS_MAX],
             ram: [const { AtomicU32::new(0) }; SHARERS_MAX],
             beyond: Default::default(),
+            others_want: Default::default(),
         }
     }
 }
@@ -135,6 +140,17 @@ impl Shares {
         self.beyond[of as usize].load(Ordering::Relaxed).count_ones()
     }
 
+    /// The most that those are pressed who have more than their shares: where the others want next
+    /// to nothing, to refuse who has been let in would gain them nothing.
+    pub fn pressed_max(&self, of: Of) -> u32 {
+        let others_want = self.others_want[of as usize].load(Ordering::Relaxed);
+        match self.beyond(of) {
+            0 => 0,
+            _ if others_want => ALL_OF_ONE,
+            _ => ALL_NEW,
+        }
+    }
+
     /// Says what was measured, and of what nobody is refused because of what was measured before.
     ///
     /// Who is refused has less, and another so a larger part: who has more than his share is
@@ -145,6 +161,14 @@ impl Shares {
         }
         for of in Of::ALL.into_iter().filter(|of| is_open(*of)) {
             self.beyond[of as usize].store(measured.beyond[of as usize], Ordering::Relaxed);
+        }
+        for of in Of::ALL {
+            let had = &measured.had[of as usize];
+            let beyond = self.beyond[of as usize].load(Ordering::Relaxed);
+            let others = (0..SHARERS_MAX).filter(|index| beyond >> index & 1 == 0);
+            let others: u64 = others.map(|index| had[index]).sum();
+            let others_want = others > 0 && others >= had.iter().sum::<u64>() / OTHERS_PART;
+            self.others_want[of as usize].store(others_want, Ordering::Relaxed);
         }
     }
 
@@ -189,6 +213,8 @@ pub const NOTHING_HAD: AllHad = [Had { requests: 0, bytes: 0 }; SHARERS_MAX];
 pub struct Measured {
     ram: [u32; SHARERS_MAX],
     beyond: [u64; Of::ALL.len()],
+    /// What each had in the last second.
+    had: [[u64; SHARERS_MAX]; Of::ALL.len()],
 }
 
 /// Looks at what was counted.
@@ -214,9 +240,11 @@ impl Watch {
         remember(&mut self.second, had, PERIODS_A_SECOND);
         let weights = shares.weights();
         let lately = since(&had, self.minutes.front());
+        let second = since(&had, self.second.front());
         Measured {
             ram: ram_of(&lately, &weights, ram_bytes),
-            beyond: Of::ALL.map(|of| beyond(&since(&had, self.second.front()), &weights, of)),
+            beyond: Of::ALL.map(|of| beyond(&second, &weights, of)),
+            had: Of::ALL.map(|of| second.map(|one| one.of(of))),
         }
     }
 }
@@ -258,6 +286,8 @@ fn ram_of(had: &AllHad, weights: &[u64; SHARERS_MAX], ram_bytes: u64) -> [u32; S
     })
 }
 
+/// Others want something when they have this part of the whole together.
+const OTHERS_PART: u64 = 8;
 const PERIODS_A_SECOND: usize = 10;
 const PERIODS_A_MINUTE: u64 = 600;
 const MINUTES: usize = 10;
@@ -346,6 +376,22 @@ mod tests {
         assert_eq!(after(&[(90, 0), (10, 0)], true), [0]);
         assert_eq!(after(&[(91, 0), (200, 0)], false), [0], "as long as it is refused");
         assert_eq!(after(&[(91, 0), (300, 0)], true), [1], "it was not that");
+    }
+
+    #[test]
+    fn for_a_trickle_of_others_nobody_is_refused_who_has_been_let_in() {
+        for (of, expected) in [
+            (&[(900, 0), (0, 0)][..], 0),
+            (&[(999, 0), (1, 0)], ALL_NEW),
+            (&[(880, 0), (120, 0)], ALL_NEW),
+            (&[(870, 0), (130, 0)], ALL_OF_ONE),
+            (&[(870, 0), (65, 0), (65, 0)], ALL_OF_ONE),
+        ] {
+            let (shares, mut watch) = (shares(&[1, 1, 1]), Watch::default());
+            watch.after(NOTHING_HAD, &shares, MIB);
+            shares.measured(&watch.after(had(of), &shares, MIB), |_| true);
+            assert_eq!(shares.pressed_max(Of::Work), expected, "{of:?}");
+        }
     }
 
     #[test]

@@ -73,8 +73,7 @@ fn asked<B>(request: &Request<B>, now: Moment) -> Option<Asked> {
     let mut names = request.uri().query().unwrap_or_default().split('&');
     // Whoever misspells one would be told of another month, or of all sites.
     let is_known = |one: &str| {
-        one.is_empty()
-            || one.split_once('=').is_some_and(|(name, _)| ASKED_BY.contains(&name))
+        one.is_empty() || one.split_once('=').is_some_and(|(name, _)| ASKED_BY.contains(&name))
     };
     if !names.all(is_known) {
         return None;

@@ -136,7 +136,7 @@ impl FromStr for Month {
 }
 
 /// A time as RFC 3339 has it, to the second.
-fn rfc3339(seconds: u64) -> String {
+pub fn rfc3339(seconds: u64) -> String {
     let month = Month::of(seconds);
     let within = seconds - month.start();
     let (day, second) = (within / 86_400 + 1, within % 86_400);

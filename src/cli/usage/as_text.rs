@@ -3,12 +3,15 @@
 use std::fmt::Write;
 
 use crate::config::units::bytes_about;
+use crate::usage::rfc3339;
 use crate::usage::told::{MonthTold, SiteTold};
 
 /// A line for each site, and what there is to know of the samples.
 pub(super) fn table(told: &MonthTold) -> String {
     let MonthTold { month, machine, told_at, samples_due, samples_missing, .. } = told;
-    let width = told.sites.iter().map(|one| one.site.len()).max().unwrap_or(0).max(4);
+    let has_samples = told.sites.iter().any(|one| one.samples.is_some());
+    let least = if has_samples { TIME_WIDTH } else { 4 };
+    let width = told.sites.iter().map(|one| one.site.len()).max().unwrap_or(0).max(least);
     let mut text = format!(
         "usage of {month} on {machine}, as of {told_at}\n\n\
          {:width$}  {:>12}  {:>12}  {:>13}  {:>15}\n",
@@ -24,20 +27,22 @@ pub(super) fn table(told: &MonthTold) -> String {
             one.requests,
             rate(one.p95_bits_per_second),
         );
-    }
-    for (start, counts) in told.sites.iter().filter_map(|one| one.samples.as_ref()).flatten() {
-        let [served, origin, requests] = <[u64; 3]>::from(*counts);
-        let (served, origin) = (bytes_about(served), bytes_about(origin));
-        let line = format!("{:width$}  {served:>12}  {origin:>12}  {requests:>13}", "");
-        let _ = writeln!(text, "{line}  {:>15}", format!("from {start}"));
+        for (start, counts) in one.samples.iter().flatten() {
+            let [served, origin, requests] = <[u64; 3]>::from(*counts);
+            let (served, origin) = (bytes_about(served), bytes_about(origin));
+            let start = format!("  {}", rfc3339(*start));
+            let _ = writeln!(text, "{start:width$}  {served:>12}  {origin:>12}  {requests:>13}");
+        }
     }
     let _ = write!(
         text,
         "\n{samples_due} samples of 5 minutes have ended, {samples_missing} of them are missing \
          and left out of the percentile\n"
     );
-    if told.damaged_lines > 0 {
-        let _ = writeln!(text, "{} lines are damaged and count nothing", told.damaged_lines);
+    match told.damaged_lines {
+        0 => {}
+        1 => text.push_str("1 line is damaged and counts nothing\n"),
+        lines => _ = writeln!(text, "{lines} lines are damaged and count nothing"),
     }
     if *told_at < told.end {
         text.push_str("the month is not over\n");
@@ -72,6 +77,9 @@ fn rate(bits_per_second: Option<u64>) -> String {
         None => format!("{bits} bit/s"),
     }
 }
+
+/// Of when a sample begins, such as `  2026-11-22T14:10:00Z`.
+const TIME_WIDTH: usize = 22;
 
 #[cfg(test)]
 mod tests {
@@ -114,9 +122,26 @@ mod tests {
              \n\
              6218 samples of 5 minutes have ended, 3 of them are missing and left out of the \
              percentile\n\
-             1 lines are damaged and count nothing\n\
+             1 line is damaged and counts nothing\n\
              the month is not over\n"
         );
+    }
+
+    #[test]
+    fn samples_stand_below_their_site_with_the_time_they_begin_at() {
+        let mut told = MonthTold { all: None, damaged_lines: 2, ..told() };
+        told.sites.truncate(1);
+        told.sites[0].samples =
+            serde_json::from_value(json!([[1_795_356_600, [1_024, 0, 3]]])).unwrap();
+        let text = table(&told);
+        let lines: Vec<_> = text.lines().skip(2).collect();
+        let expected = [
+            "site                          served  from origins       requests  95th percentile",
+            "a-quiet-one                      0 B           0 B              0         none yet",
+            "  2026-11-22T14:10:00Z       1.0 KiB           0 B              3",
+        ];
+        assert_eq!(lines[..3], expected);
+        assert!(text.contains("\n2 lines are damaged and count nothing\n"), "{text}");
     }
 
     #[test]

@@ -94,11 +94,15 @@ fn look_at_added(before: &Config, next: &Config) -> Result<(), ReloadError> {
     }
 }
 
-/// Whether viewers would accept the certificates that were not there before.
+/// Whether viewers would accept the certificates that were not there before; one that lies there
+/// from an authority is ordered anew.
 fn look_at_dates(before: &Config, next: &Config) -> Result<(), ReloadError> {
     let was_there =
-        |one: &&Certificate| before.certificates.iter().any(|known| known.key.cert == one.key.cert);
-    let added = next.certificates.iter().filter(|one| !was_there(one));
+        |one: &Certificate| before.certificates.iter().any(|known| known.key.cert == one.key.cert);
+    let is_ordered = |one: &Certificate| {
+        next.certificates.managed().iter().any(|wanted| wanted.path == one.path)
+    };
+    let added = next.certificates.iter().filter(|one| !was_there(one) && !is_ordered(one));
     match added.filter_map(|one| one.judged(SystemTime::now())).next() {
         Some(why) => {
             let file = &next.file;
@@ -387,5 +391,49 @@ impl Parts {
                 self.filler.runtime.spawn(taken);
             }
         }
+    }
+}
+
+#[cfg(all(test, feature = "acme"))]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn an_expired_certificate_is_no_reason_to_refuse_where_it_is_ordered_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = vec!["a.test".to_owned()];
+        let mut params = rcgen::CertificateParams::new(names).unwrap();
+        params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem() + &key.serialize_pem();
+        let kept = folder.path().join("authority.test");
+        fs::create_dir(&kept).unwrap();
+        fs::write(kept.join("a.test.pem"), &pem).unwrap();
+        let config = |certificate: &str| {
+            let path = folder.path().join("t.toml");
+            let state = folder.path().display();
+            let text = format!(
+                "acme = {{ terms = \"agreed\", directory = \"https://authority.test\", state = \
+                 \"{state}\" }}\nlisteners = {{ http = \"[::1]:0\", https = \"[::1]:0\" }}\n\
+                 [[certificates]]\n{certificate}\n[[sites]]\nname = \"s\"\nhosts = \
+                 \"a.test\"\norigins = \"http://o\"\n"
+            );
+            fs::write(&path, text).unwrap();
+            config::load(&path).unwrap()
+        };
+        let ordered = config("acme = \"a.test\"");
+        let file = kept.join("a.test.pem").display().to_string();
+        let named = config(&format!("cert = \"{file}\"\nkey = \"{file}\""));
+        let mut other = named.clone();
+        other.certificates = config::Certificates::default();
+        assert_eq!(ordered.certificates.iter().len(), 1);
+        assert!(look_at_dates(&other, &ordered).is_ok());
+        let refused = look_at_dates(&other, &named).unwrap_err().to_string();
+        assert!(
+            refused.contains("expired on") && refused.ends_with("have it renewed"),
+            "{refused}"
+        );
     }
 }

@@ -27,7 +27,7 @@ pub async fn open(acme: &Acme) -> Result<Account, AcmeError> {
     let path = acme.folder.join("account.json");
     if let Some(credentials) = kept(&path).await? {
         let account = builder.from_credentials(credentials).await;
-        return account.map_err(AcmeError::refused("its directory"));
+        return account.map_err(AcmeError::refused(&acme.directory, "its directory"));
     }
     let contact: Vec<&str> = acme.contact.iter().map(String::as_str).collect();
     let new = NewAccount {
@@ -43,7 +43,8 @@ pub async fn open(acme: &Acme) -> Result<Account, AcmeError> {
     });
     let external = external.transpose()?;
     let opened = builder.create(&new, acme.directory.clone(), external.as_ref()).await;
-    let (account, credentials) = opened.map_err(AcmeError::refused("an account"))?;
+    let (account, credentials) =
+        opened.map_err(AcmeError::refused(&acme.directory, "an account"))?;
     let failed = |error: serde_json::Error| AcmeError::State {
         path: path.clone(),
         source: io::Error::other(error),

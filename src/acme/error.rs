@@ -15,6 +15,13 @@ pub enum AcmeError {
         /// What went wrong, and with which URL.
         why: String,
     },
+    /// What answers there is no authority, or none that is well.
+    NotAcme {
+        /// The URL of the directory.
+        directory: String,
+        /// What it answered.
+        why: instant_acme::Error,
+    },
     /// The authority says no.
     Refused {
         /// To what.
@@ -60,8 +67,11 @@ pub enum AcmeError {
 }
 
 impl AcmeError {
-    /// What an answer to `what` comes to.
-    pub(super) fn refused(what: &'static str) -> impl Fn(instant_acme::Error) -> AcmeError {
+    /// What an answer of `directory` to `what` comes to.
+    pub(super) fn refused(
+        directory: &str,
+        what: &'static str,
+    ) -> impl Fn(instant_acme::Error) -> AcmeError {
         move |why| match &why {
             instant_acme::Error::Api(Problem { r#type: Some(kind), .. })
                 if kind == "urn:ietf:params:acme:error:accountDoesNotExist" =>
@@ -70,6 +80,12 @@ impl AcmeError {
             }
             // Our own client's words.
             instant_acme::Error::Other(why) => AcmeError::Unreachable { why: why.to_string() },
+            instant_acme::Error::Json(_)
+            | instant_acme::Error::Http(_)
+            | instant_acme::Error::InvalidUri(_)
+            | instant_acme::Error::Str(_) => {
+                AcmeError::NotAcme { directory: directory.to_owned(), why }
+            }
             _ => AcmeError::Refused { what, why },
         }
     }
@@ -79,6 +95,11 @@ impl fmt::Display for AcmeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             AcmeError::Unreachable { why } => write!(f, "the authority cannot be asked: {why}"),
+            AcmeError::NotAcme { directory, why } => write!(
+                f,
+                "{directory} does not answer as ACME does; look at `acme.directory` ({})",
+                in_words(why)
+            ),
             AcmeError::Refused { what, why } => {
                 write!(f, "the authority refuses {what}: {}", in_words(why))
             }
@@ -109,7 +130,7 @@ impl fmt::Display for AcmeError {
 impl Error for AcmeError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            AcmeError::Refused { why, .. } => Some(why),
+            AcmeError::NotAcme { why, .. } | AcmeError::Refused { why, .. } => Some(why),
             AcmeError::State { source, .. } => Some(source),
             _ => None,
         }
@@ -120,6 +141,7 @@ impl Error for AcmeError {
 fn in_words(error: &instant_acme::Error) -> String {
     match error {
         instant_acme::Error::Api(problem) => problem_in_words(problem),
+        instant_acme::Error::Json(error) => format!("not the JSON that is wanted: {error}"),
         error => error.to_string(),
     }
 }
@@ -133,4 +155,23 @@ pub(super) fn problem_in_words(problem: &Problem) -> String {
     let parts: String = parts.map(|part| format!("; {part}")).collect();
     // One line, whatever comes.
     format!("{detail}{kind}{parts}").replace(['\n', '\r'], " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_speak_acme_is_named_with_the_setting() {
+        let refused = AcmeError::refused("https://a.test/dir", "an account");
+        let page = serde_json::from_str::<u8>("<html>").unwrap_err();
+        assert_eq!(
+            refused(page.into()).to_string(),
+            "https://a.test/dir does not answer as ACME does; look at `acme.directory` (not the \
+             JSON that is wanted: expected value at line 1 column 1)"
+        );
+        let says_no = serde_json::from_str::<Problem>("{\"detail\": \"no more\"}").unwrap();
+        let expected = "the authority refuses an account: no more";
+        assert_eq!(refused(says_no.into()).to_string(), expected);
+    }
 }

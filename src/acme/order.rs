@@ -59,14 +59,15 @@ async fn issued(
 ) -> Result<(String, String), AcmeError> {
     let names: Vec<Identifier> = managed.names.iter().cloned().map(Identifier::Dns).collect();
     let order = account.new_order(&NewOrder::new(&names)).await;
-    let mut order = order.map_err(AcmeError::refused("an order"))?;
+    let mut order = order.map_err(AcmeError::refused(&acme.directory, "an order"))?;
     let mut shown = Vec::new();
     let proved = prove(&mut order, acme, challenges, &mut shown).await;
     take_away(shown, acme.hook.as_deref()).await;
     proved?;
-    let key = order.finalize().await.map_err(AcmeError::refused("a certificate"))?;
+    let key =
+        order.finalize().await.map_err(AcmeError::refused(&acme.directory, "a certificate"))?;
     let chain = order.poll_certificate(&PATIENCE).await;
-    Ok((chain.map_err(AcmeError::refused("a certificate"))?, key))
+    Ok((chain.map_err(AcmeError::refused(&acme.directory, "a certificate"))?, key))
 }
 
 /// What an authority can see as long as an order needs it.
@@ -81,7 +82,7 @@ async fn prove(
     challenges: &Arc<Challenges>,
     shown: &mut Vec<Shown>,
 ) -> Result<(), AcmeError> {
-    let refused = AcmeError::refused("a proof");
+    let refused = AcmeError::refused(&acme.directory, "a proof");
     let mut authorizations = order.authorizations();
     while let Some(next) = authorizations.next().await {
         let mut authorization = next.map_err(&refused)?;

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::parts::Parts;
-use crate::config::ListenerKind;
+use crate::config::{Certificates, ListenerKind};
 use crate::limits::TURN_UP_ASKS_MAX;
 use crate::site::{Origin, Site};
 
@@ -65,8 +65,17 @@ fn certificates(parts: &Parts) -> Option<String> {
     if !shows_one || judged().any(|fault| fault.is_none()) {
         return None;
     }
-    let why = judged().flatten().next();
-    Some(format!("certificate {}", why.unwrap_or_else(|| "there is none".to_owned())))
+    let why = judged().flatten().next().map(|why| format!("certificate {why}"));
+    Some(why.unwrap_or_else(|| none_yet(&certificates)))
+}
+
+fn none_yet(certificates: &Certificates) -> String {
+    let names: Vec<&str> =
+        certificates.managed().iter().flat_map(|one| &one.names).map(String::as_str).collect();
+    match names.is_empty() {
+        true => "no certificate can be shown yet".to_owned(),
+        false => format!("no certificate can be shown yet: {}", names.join(", ")),
+    }
 }
 
 /// The sites of which no origin takes a connection. Nothing is asked for: they are called on alone.
@@ -111,3 +120,23 @@ const WAITED_FOR_AT_MOST: Duration = Duration::from_secs(10);
 const LOOKED_AT_EVERY: Duration = Duration::from_millis(200);
 /// An origin that takes longer may do so the next time.
 const CALLED_FOR: Duration = Duration::from_secs(2);
+
+#[cfg(all(test, feature = "acme"))]
+mod tests {
+    use crate::config::{Config, Machine};
+
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_is_not_issued_yet_is_named() {
+        let text = "acme = { terms = \"agreed\", state = \"/tmp\" }\n\
+                    listeners.http = \"[::1]:0\"\n\
+                    [[certificates]]\nacme = [\"a.test\", \"b.test\"]\n\
+                    [[sites]]\nname = \"s\"\nhosts = \"a\"\norigins = \"http://o\"\n";
+        let machine = Machine { cores: 4, memory_bytes: Some(16 << 30) };
+        let config = Config::on_machine(text, "t.toml", &machine).unwrap();
+        let expected = "no certificate can be shown yet: a.test, b.test";
+        assert_eq!(none_yet(&config.certificates), expected);
+        assert_eq!(none_yet(&Certificates::default()), "no certificate can be shown yet");
+    }
+}

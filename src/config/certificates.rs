@@ -3,7 +3,7 @@
 //! A chain that cannot be read or whose key is another's is a fault of the configuration. The
 //! first certificate is shown to viewers who ask for a name that none is for, or for no name.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -54,6 +54,8 @@ pub struct Certificates {
     by_name: HashMap<String, usize>,
     managed: Vec<Managed>,
     acme: Option<Arc<Acme>>,
+    /// The files of all that were configured, whether or not they are there.
+    order: Arc<[PathBuf]>,
 }
 
 impl Certificates {
@@ -71,15 +73,20 @@ impl Certificates {
     /// The same certificates wanted of an authority, and these in the place of those there are.
     pub fn replaced(&self, all: Vec<Certificate>) -> Certificates {
         let (managed, acme) = (self.managed.clone(), self.acme.clone());
-        Certificates { managed, acme, ..Certificates::new(all) }
+        Certificates { managed, acme, order: self.order.clone(), ..Certificates::new(all) }
     }
 
-    /// With `one` in the place of the one of the same file, or behind all others.
+    /// With `one` in the place of the one of the same file, or where it was configured.
     pub fn with(&self, one: Certificate) -> Certificates {
         let mut all = self.all.clone();
         match all.iter_mut().find(|known| known.path == one.path) {
             Some(known) => *known = one,
-            None => all.push(one),
+            None => {
+                let before = self.order.iter().take_while(|path| **path != one.path);
+                let before: HashSet<&PathBuf> = before.collect();
+                let place = all.iter().position(|known| !before.contains(&known.path));
+                all.insert(place.unwrap_or(all.len()), one);
+            }
         }
         self.replaced(all)
     }
@@ -144,12 +151,19 @@ impl Config {
 /// Reads the array `certificates` of the document.
 pub(super) fn read(document: &Section<'_>) -> Certificates {
     let acme = document.section("acme", acme::read).map(Arc::new);
-    let mut managed = Vec::new();
-    let all = document.each("certificates", |section| one(section, acme.as_deref(), &mut managed));
+    let (mut managed, mut order) = (Vec::new(), Vec::new());
+    let all = document.each("certificates", |section| {
+        let before = managed.len();
+        let found = one(section, acme.as_deref(), &mut managed);
+        let wanted = managed.get(before).map(|wanted| &wanted.path);
+        order.extend(wanted.or(found.as_ref().map(|found| &found.path)).cloned());
+        found
+    });
     if all.len() > CERTIFICATES_MAX {
         document.fail(format!("{} certificates; at most {CERTIFICATES_MAX}", all.len()));
     }
-    Certificates { managed, acme, ..Certificates::new(all.into_iter().flatten().collect()) }
+    let all = Certificates::new(all.into_iter().flatten().collect());
+    Certificates { managed, acme, order: order.into(), ..all }
 }
 
 /// Whether listeners that need certificates have them, and every host one.
@@ -347,21 +361,22 @@ fn file(path: &Path) -> Result<Vec<u8>, String> {
 mod tests {
     use super::*;
 
+    fn certificate(path: &str, names: &[&str]) -> Certificate {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let made = rcgen::generate_simple_self_signed(names.clone()).unwrap();
+        let chain = vec![made.cert.der().clone()];
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let key = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).unwrap();
+        Certificate {
+            path: PathBuf::from(path),
+            key_path: PathBuf::new(),
+            names,
+            key: Arc::new(key),
+        }
+    }
+
     #[test]
     fn a_name_finds_its_certificate_then_a_wildcard_then_the_first() {
-        let certificate = |path: &str, names: &[&str]| {
-            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-            let made = rcgen::generate_simple_self_signed(names.clone()).unwrap();
-            let chain = vec![made.cert.der().clone()];
-            let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-            let key = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).unwrap();
-            Certificate {
-                path: PathBuf::from(path),
-                key_path: PathBuf::new(),
-                names,
-                key: Arc::new(key),
-            }
-        };
         let certificates = Certificates::new(vec![
             certificate("first", &["a.example.com"]),
             certificate("wild", &["*.example.com", "a.example.com"]),
@@ -373,5 +388,18 @@ mod tests {
         assert_eq!(found(None), "first");
         assert!(certificates.cover("*.example.com") && !certificates.cover("example.com"));
         assert!(Certificates::default().find(None).is_none());
+    }
+
+    #[test]
+    fn what_is_issued_stands_where_it_was_configured() {
+        let order = ["first", "second", "third"].map(PathBuf::from).into();
+        let second = Certificates::new(vec![certificate("second", &["b"])]);
+        let mut shown = Certificates { order, ..second };
+        for issued in ["third", "first", "second"] {
+            shown = shown.with(certificate(issued, &["a"]));
+        }
+        let paths: Vec<_> = shown.iter().filter_map(|one| one.path.to_str()).collect();
+        assert_eq!(paths, ["first", "second", "third"]);
+        assert_eq!(shown.find(None).unwrap().path, PathBuf::from("first"));
     }
 }

@@ -150,6 +150,11 @@ pub(super) fn read(section: &Section<'_>) -> Option<Acme> {
         let text = "`acme.hook` is missing; \"dns-01\" needs a program that writes DNS records";
         section.source.fail_at(acme.place, text);
     }
+    if let (Some(setting), true) = (section.setting("hook"), acme.challenge != Challenge::Dns01) {
+        let word = acme.challenge.as_str();
+        let text = format!("`acme.hook` is not used: `acme.challenge` is {word:?}, not \"dns-01\"");
+        setting.source.warn(setting.source.place(setting.at), text);
+    }
     Some(acme)
 }
 
@@ -255,12 +260,21 @@ pub(super) fn managed(setting: &Setting<'_>, acme: Option<&Acme>) -> Option<Mana
     }
     let mut names: Vec<String> = Vec::new();
     for (setting, text) in texts {
-        let name = sites::host(&setting, text)?;
-        let is_address = name.starts_with('[') || name.parse::<IpAddr>().is_ok();
-        if name == "*" || is_address {
-            setting.fail(format!("is {text:?}; a name such as \"video.example.com\""));
-        } else if !names.contains(&name) {
-            names.push(name);
+        match name(text) {
+            Ok(name) => {
+                if !name.contains('.') {
+                    let text = format!(
+                        "`{}` is {text:?}, which has no dot; public authorities issue no \
+                         certificate for it",
+                        setting.name
+                    );
+                    setting.source.warn(setting.source.place(setting.at), text);
+                }
+                if !names.contains(&name) {
+                    names.push(name);
+                }
+            }
+            Err(why) => setting.fail(format!("is {text:?}; {why}")),
         }
     }
     let Some(acme) = acme else {
@@ -272,6 +286,22 @@ pub(super) fn managed(setting: &Setting<'_>, acme: Option<&Acme>) -> Option<Mana
     };
     let file = format!("{}.pem", names.first()?.replace('*', "_"));
     Some(Managed { path: acme.folder.join(file), names, place })
+}
+
+/// A name that a certificate can be ordered for, or what is to be written in its place.
+fn name(text: &str) -> Result<String, &'static str> {
+    if !text.is_ascii() {
+        return Err("write it in its xn-- form, as DNS has it");
+    }
+    match sites::host_in(text) {
+        Some(name) if name == "*" => Err("no certificate is for all names; write them out"),
+        Some(name) if name.starts_with('[') || name.parse::<IpAddr>().is_ok() => {
+            Err("certificates are ordered for names alone; write one, or name files for an address")
+        }
+        Some(name) => Ok(name),
+        None => Err("a name is \"video.example.com\" or \"*.example.com\", without scheme, port \
+                     or path"),
+    }
 }
 
 /// Whether the authority can be shown what it asks for.

@@ -109,6 +109,18 @@ fn hosts(section: &Section<'_>, taken: &mut HashMap<String, Place>) -> Vec<Strin
 
 /// A host as `Sites::find` is asked for it.
 pub(super) fn host(setting: &Setting<'_>, text: &str) -> Option<String> {
+    let host = host_in(text);
+    if host.is_none() {
+        setting.fail(format!(
+            "is {text:?}; a host is \"video.example.com\", \"*.example.com\", \"*\" or an IP \
+             address, without scheme, port or path"
+        ));
+    }
+    host
+}
+
+/// Nothing of what is no host.
+pub(super) fn host_in(text: &str) -> Option<String> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     match bare.parse() {
         Ok(IpAddr::V6(address)) => return Some(format!("[{address}]")),
@@ -120,14 +132,8 @@ pub(super) fn host(setting: &Setting<'_>, text: &str) -> Option<String> {
     let labels = host.strip_prefix("*.").unwrap_or(host);
     let letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     let label = |label: &str| (1..=63).contains(&label.len()) && label.chars().all(letter);
-    if host == "*" || (labels.len() <= 253 && labels.split('.').all(label)) {
-        return Some(host.to_owned());
-    }
-    setting.fail(format!(
-        "is {text:?}; a host is \"video.example.com\", \"*.example.com\", \"*\" or an IP address, \
-         without scheme, port or path"
-    ));
-    None
+    let is_good = host == "*" || (labels.len() <= 253 && labels.split('.').all(label));
+    is_good.then(|| host.to_owned())
 }
 
 fn rules(section: &Section<'_>, base: Rule) -> Vec<Rule> {

@@ -399,6 +399,32 @@ fn a_host_without_a_certificate_is_warned_of() {
     );
 }
 
+#[test]
+#[cfg(feature = "acme")]
+fn what_an_authority_would_not_issue_and_a_hook_that_nobody_runs_are_warned_of() {
+    let folder = folder_for(&["a"]);
+    let text = with(
+        "acme = { terms = \"agreed\", state = \"acme\", hook = \"dns-hook\" }\n\
+         [[certificates]]\nacme = \"localhost\"",
+    );
+    let config = config_in(folder.path(), &text).unwrap();
+    let warnings: Vec<_> = config.warnings.iter().map(ToString::to_string).collect();
+    let [hook, name] = &warnings[..] else { panic!("{warnings:?}") };
+    assert!(
+        hook.ends_with(
+            "t.toml:2:51: `acme.hook` is not used: `acme.challenge` is \"http-01\", not \"dns-01\""
+        ),
+        "{hook}"
+    );
+    assert!(
+        name.ends_with(
+            "t.toml:4:8: `certificates.acme` is \"localhost\", which has no dot; public \
+             authorities issue no certificate for it"
+        ),
+        "{name}"
+    );
+}
+
 /// The reference with its defaults, and if `examples` its examples too, no longer commented out.
 fn uncommented(examples: bool) -> String {
     let line = |line: &'static str| match line.strip_prefix("#:") {
@@ -415,6 +441,8 @@ fn uncommented(examples: bool) -> String {
     // Only a file can be moved.
     let lines = lines.map(|line| match line {
         "access = \"stdout\"" if examples => "access = \"access.log\"",
+        // Only one challenge uses the hook.
+        "challenge = \"http-01\"" if examples => "challenge = \"dns-01\"",
         line => line,
     });
     lines.collect::<Vec<_>>().join("\n")

@@ -273,8 +273,8 @@ fn beyond(had: &AllHad, weights: &[u64; SHARERS_MAX], of: Of) -> u64 {
     (0..SHARERS_MAX).filter(is_beyond).fold(0, |bits, index| bits | 1 << index)
 }
 
-/// Millionths of ram that are each one's own: his share of what may be, among those who were asked for anything,
-/// and no more than was sent of his.
+/// Millionths of ram that are each one's own: his share of what may be, among those who were asked
+/// for anything, and no more than was sent of his.
 fn ram_of(had: &AllHad, weights: &[u64; SHARERS_MAX], ram_bytes: u64) -> [u32; SHARERS_MAX] {
     let asked = had.iter().zip(weights).filter(|(one, _)| one.bytes > 0);
     let shared: u64 = asked.map(|(_, weight)| *weight.max(&1)).sum();

@@ -394,8 +394,10 @@ impl Parts {
     }
 }
 
-#[cfg(all(test, feature = "acme"))]
+#[cfg(test)]
 mod tests {
+    #![cfg(feature = "acme")]
+
     use std::fs;
 
     use super::*;

@@ -394,10 +394,9 @@ impl Parts {
     }
 }
 
+#[cfg(feature = "acme")]
 #[cfg(test)]
 mod tests {
-    #![cfg(feature = "acme")]
-
     use std::fs;
 
     use super::*;

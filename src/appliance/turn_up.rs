@@ -121,10 +121,9 @@ const LOOKED_AT_EVERY: Duration = Duration::from_millis(200);
 /// An origin that takes longer may do so the next time.
 const CALLED_FOR: Duration = Duration::from_secs(2);
 
+#[cfg(feature = "acme")]
 #[cfg(test)]
 mod tests {
-    #![cfg(feature = "acme")]
-
     use crate::config::{Config, Machine};
 
     use super::*;

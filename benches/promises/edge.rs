@@ -87,7 +87,7 @@ impl Edge {
         stream.set_nodelay(true).unwrap();
         let length = document.len();
         let request = format!(
-            "POST {path} HTTP/1.1\r\nHost: admin\r\nAuthorization: Bearer {token}\r\n\
+            "POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\n\
              Content-Length: {length}\r\n\r\n{document}"
         );
         let began = Instant::now();

@@ -104,7 +104,7 @@ impl Seen {
 /// Follows the log on a thread of its own until the connection is shut down.
 fn follow(admin: SocketAddr, filter: &str, told: Arc<AtomicU64>) -> TcpStream {
     let mut stream = TcpStream::connect(admin).unwrap();
-    let request = format!("GET /log?filter={filter} HTTP/1.1\r\nHost: admin\r\n\r\n");
+    let request = format!("GET /log?filter={filter} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
     stream.write_all(request.as_bytes()).unwrap();
     let mut head = [0; 12];
     stream.read_exact(&mut head).unwrap();

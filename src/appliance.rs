@@ -306,7 +306,8 @@ impl Running {
     /// What hands it over to another process, on any thread.
     pub fn hand_over(&self) -> HandOver {
         let (parts, sockets) = (self.parts.clone(), self.sockets.clone());
-        HandOver { parts, sockets, is_over: Arc::default(), are_given: Arc::default() }
+        let asking = self.close_admin.accepting.clone();
+        HandOver { parts, sockets, asking, is_over: Arc::default(), are_given: Arc::default() }
     }
 
     /// Waits until somebody asks the admin listener for a reload or an upgrade. Safe to drop.

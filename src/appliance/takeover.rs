@@ -27,6 +27,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 use self::channel::Channel;
 pub use self::leaving::Leaving;
@@ -177,6 +178,8 @@ impl Predecessor {
 pub struct HandOver {
     pub(super) parts: Arc<Parts>,
     pub(super) sockets: Arc<Mutex<Vec<Handed>>>,
+    /// Until then operators ask this process.
+    pub(super) asking: CancellationToken,
     pub(super) is_over: Arc<AtomicBool>,
     /// The volumes were handed over, whoever has them now.
     pub(super) are_given: Arc<AtomicBool>,
@@ -299,6 +302,8 @@ impl HandOver {
             return Err(TakeoverError::Refused(TOLD_TO_STOP.to_owned()));
         }
         let Message::Serving { version } = said else { unreachable!("it is what was waited for") };
+        // Whoever is told of it and asks for something else asks who does it.
+        self.asking.cancel();
         Ok(Successor { pid: child.let_go(), version })
     }
 

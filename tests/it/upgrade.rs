@@ -125,6 +125,27 @@ async fn another_process_takes_over_and_nobody_notices() {
 }
 
 #[tokio::test]
+async fn who_is_told_of_an_upgrade_asks_the_process_that_follows() {
+    let folder = TempDir::new().unwrap();
+    let (binary, config) = installed(folder.path(), &Origin::start());
+    let mut process = Process::start_from(&binary, &config);
+    let admin = Client::plain(process.admin, "127.0.0.1");
+    for round in 0..8 {
+        let asked = Instant::now();
+        while admin.request(Method::POST, "/upgrade").send().await.status != 200 {
+            assert!(round > 0 && asked.elapsed() < PATIENCE, "round {round}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        for _ in 0..4 {
+            let reloaded = admin.request(Method::POST, "/reload").send().await;
+            assert_eq!(reloaded.status, 200, "round {round}: {}", text(&reloaded.body));
+        }
+    }
+    process.until_left().await;
+    process.stop();
+}
+
+#[tokio::test]
 async fn a_process_that_does_not_take_over_changes_nothing() {
     let folder = TempDir::new().unwrap();
     let origin = Origin::serving("/a", Script::of(BLOCK));

@@ -24,11 +24,15 @@ struct State {
     /// The most that one site may have.
     of_one_max: usize,
     sites: HashMap<SiteId, OfSite>,
+    /// Places that were given to who waited.
+    given: u64,
 }
 
 #[derive(Default)]
 struct OfSite {
     running: usize,
+    /// Which place was the last one it was given.
+    given: u64,
     /// Those who gave up waiting are still among them.
     waiting: VecDeque<oneshot::Sender<Turn>>,
 }
@@ -43,7 +47,7 @@ impl Turns {
     /// So many at once.
     pub fn new(runs_max: usize, shares: Arc<Shares>) -> Arc<Turns> {
         let (free, of_one_max) = (runs_max, runs_max - runs_max / 8);
-        let state = Mutex::new(State { free, of_one_max, sites: HashMap::new() });
+        let state = Mutex::new(State { free, of_one_max, sites: HashMap::new(), given: 0 });
         Arc::new(Turns { state, shares })
     }
 
@@ -103,17 +107,21 @@ impl State {
             let may = |one: &OfSite| one.running < most && !one.waiting.is_empty();
             let sites = self.sites.iter_mut().filter(|(_, of_site)| may(of_site));
             // As it would be with this one: who has none is not served before all who have one.
-            // Sites without a share of their own have one together, and of them who has the fewest.
+            // Sites without a share of their own have one together, and of them who has the fewest,
+            // or has waited longest.
             let load = |sharer: Sharer| {
                 (running[sharer.index()] as u64 + 1) * LOADS / shares.weight(sharer)
             };
-            let (site, of_site) =
-                sites.min_by_key(|(site, one)| (load(Sharer::of(**site)), one.running, **site))?;
+            let (site, of_site) = sites.min_by_key(|(site, one)| {
+                (load(Sharer::of(**site)), one.running, one.given, **site)
+            })?;
             let give = of_site.waiting.pop_front()?;
             if give.is_closed() {
                 continue;
             }
             of_site.running += 1;
+            self.given += 1;
+            of_site.given = self.given;
             self.free -= 1;
             return Some((*site, give));
         }
@@ -236,6 +244,30 @@ mod tests {
         let running: Vec<_> = waits.iter_mut().filter_map(poll).collect();
         let of = |site| running.iter().filter(|turn| turn.site == site).count();
         assert_eq!(sites.map(of), [4, 2, 1, 1]);
+    }
+
+    #[test]
+    fn of_sites_with_as_few_the_one_is_next_that_has_waited_longest() {
+        let turns = turns_of(2, [1, 1]);
+        let _held = poll(&mut asks(&turns, FLOOD)).unwrap();
+        let mut turn = poll(&mut asks(&turns, OTHER)).unwrap();
+        let sites = [SiteId(1_000), SiteId(1_001), SiteId(1_002)];
+        let mut waits: Vec<_> =
+            sites.into_iter().cycle().take(9).map(|one| asks(&turns, one)).collect();
+        let mut order = vec![];
+        for _ in 0..9 {
+            drop(turn);
+            let place = waits.iter_mut().position(|one| match poll(one) {
+                Some(given) => {
+                    turn = given;
+                    true
+                }
+                None => false,
+            });
+            drop(waits.remove(place.unwrap()));
+            order.push(turn.site);
+        }
+        assert_eq!(order, sites.repeat(3));
     }
 
     #[test]

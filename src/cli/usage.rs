@@ -102,13 +102,17 @@ impl Which {
         let target = self.target();
         let asked = self.reach.get(&target).map(|(addresses, request)| ask(&addresses, &request));
         let folder = self.reach.config_here().map(folder_of);
-        let told = match (asked, folder) {
+        let mut told = match (asked, folder) {
             (Ok(Ok(answer)), _) => told(&answer),
             (Ok(Err(silent)), Some(Ok(folder))) => self.of_files(&folder, Some(&silent)),
             // One without an admin listener.
             (Err(_), Some(Ok(folder))) => self.of_files(&folder, None),
             (Ok(Err(failure)) | Err(failure), _) => Err(failure),
         }?;
+        if self.site.is_some() {
+            // An older process tells of all sites beside the one.
+            told.all = None;
+        }
         match &self.site {
             Some(site) if told.sites.is_empty() => {
                 let MonthTold { machine, month, .. } = &told;

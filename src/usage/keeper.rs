@@ -114,13 +114,13 @@ impl Usage {
             return;
         }
         for start in due {
-            let Some(sites) = counting.waiting.remove(&start) else { continue };
-            let part = Part { start, sites };
+            let Some(sites) = counting.waiting.get(&start) else { continue };
+            let part = Part { start, sites: sites.clone() };
             if let Err(error) = self.folder.append(&part) {
-                counting.waiting.insert(start, part.sites);
                 counting.failed(&self.folder, &error);
                 return;
             }
+            counting.waiting.remove(&start);
         }
         counting.is_failing = false;
         if let Err(error) = self.folder.keep(self.months) {

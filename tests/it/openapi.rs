@@ -109,6 +109,7 @@ async fn every_answer_that_the_document_names_is_given() {
         ("/history.json", 200),
         ("/openapi.json", 200),
         ("/usage?month=2026-11", 200),
+        ("/usage?month=2026-11&site=media&samples=yes", 200),
         ("/usage?month=November", 400),
         ("/usage?sites=media", 400),
         (explain.as_str(), 200),

@@ -95,21 +95,25 @@ fn look_at_added(before: &Config, next: &Config) -> Result<(), ReloadError> {
 }
 
 /// Whether viewers would accept the certificates that were not there before; one that lies there
-/// from an authority is ordered anew.
+/// from an authority is ordered anew, where it takes the place of none that is good.
 fn look_at_dates(before: &Config, next: &Config) -> Result<(), ReloadError> {
-    let was_there =
-        |one: &Certificate| before.certificates.iter().any(|known| known.key.cert == one.key.cert);
-    let is_ordered = |one: &Certificate| {
-        next.certificates.managed().iter().any(|wanted| wanted.path == one.path)
+    let (now, known) = (SystemTime::now(), &before.certificates);
+    let was_there = |one: &Certificate| known.iter().any(|known| known.key.cert == one.key.cert);
+    let has_good = |one: &Certificate| {
+        let mut good = known.iter().filter(|known| known.judged(now).is_none());
+        good.any(|known| known.names.iter().any(|name| one.names.contains(name)))
     };
-    let added = next.certificates.iter().filter(|one| !was_there(one) && !is_ordered(one));
-    match added.filter_map(|one| one.judged(SystemTime::now())).next() {
-        Some(why) => {
-            let file = &next.file;
-            Err(ReloadError::Refused(format!("{file}: certificate {why}; have it renewed")))
-        }
-        None => Ok(()),
+    for one in next.certificates.iter().filter(|one| !was_there(one)) {
+        let is_ordered = next.certificates.managed().iter().any(|it| it.path == one.path);
+        let Some(why) = one.judged(now).filter(|_| !is_ordered || has_good(one)) else { continue };
+        let advice = match is_ordered {
+            true => "another is ordered where its file is gone, and viewers have none until then",
+            false => "have it renewed",
+        };
+        let file = &next.file;
+        return Err(ReloadError::Refused(format!("{file}: certificate {why}; {advice}")));
     }
+    Ok(())
 }
 
 /// Why a configuration is not served by; the one of before is.
@@ -406,9 +410,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let names = vec!["a.test".to_owned()];
         let mut params = rcgen::CertificateParams::new(names).unwrap();
-        params.not_after = rcgen::date_time_ymd(2021, 1, 1);
         let key = rcgen::KeyPair::generate().unwrap();
-        let pem = params.self_signed(&key).unwrap().pem() + &key.serialize_pem();
+        let pem = |params: &rcgen::CertificateParams| {
+            params.self_signed(&key).unwrap().pem() + &key.serialize_pem()
+        };
+        let good = pem(&params);
+        params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+        let pem = pem(&params);
         let kept = folder.path().join("authority.test");
         fs::create_dir(&kept).unwrap();
         fs::write(kept.join("a.test.pem"), &pem).unwrap();
@@ -436,5 +444,11 @@ mod tests {
             refused.contains("expired on") && refused.ends_with("have it renewed"),
             "{refused}"
         );
+
+        let file = folder.path().join("good.pem").display().to_string();
+        fs::write(&file, good).unwrap();
+        let good = config(&format!("cert = \"{file}\"\nkey = \"{file}\""));
+        let refused = look_at_dates(&good, &ordered).unwrap_err().to_string();
+        assert!(refused.contains("another is ordered where its file is gone"), "{refused}");
     }
 }

@@ -22,7 +22,7 @@ mod rate;
 mod shares;
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -39,7 +39,7 @@ pub use shares::{
 
 use self::clients::Clients;
 use self::connected::Connections;
-use self::pressure::Pressing;
+use self::pressure::{Pressing, Turn, Turns};
 use self::rate::Bucket;
 use crate::network::Network;
 
@@ -206,8 +206,7 @@ pub struct Gate {
     shared: Arc<Overload>,
     lag: Pressing,
     is_late: AtomicBool,
-    /// What was not refused of a share yet, in thousandths of one of each kind.
-    turns: [AtomicU32; KINDS],
+    turns: Turns,
     refused: [AtomicU64; Reason::ALL.len()],
 }
 
@@ -283,7 +282,7 @@ impl Gate {
     /// # Errors
     /// There were as many as there may be, or the worker is late and this one is to be refused.
     pub fn admit_handshake(&self, now: Instant) -> Result<(), Refusal> {
-        if self.is_refused(NEW, self.lag_pressure().all) {
+        if self.turns.is_refused(Turn::New, self.lag_pressure().all) {
             return Err(self.refusal(Reason::Lag, RETRY_AFTER));
         }
         let Some(per_second) = self.shared.settings.load().handshakes_per_second else {
@@ -300,7 +299,7 @@ impl Gate {
     /// This one is to be refused.
     pub fn admit_viewer(&self, arrived: Arrived, sharer: Sharer) -> Result<Connected, Refusal> {
         self.admit_unknown(arrived)?;
-        if self.is_refused(NEW_BEYOND, self.pressure_beyond(sharer)) {
+        if self.turns.is_refused(Turn::NewBeyond, self.pressure_beyond(sharer)) {
             return Err(self.refusal(Reason::Share, RETRY_AFTER));
         }
         let (shares, most) = (&self.shared.shares, self.shared.settings.load().connections_max);
@@ -319,7 +318,7 @@ impl Gate {
     /// This one is to be refused: his site has more than its share.
     pub fn admit_again(&self, sharer: Sharer) -> Result<(), Refusal> {
         let pressure = self.pressure_beyond(sharer).saturating_sub(ALL_NEW);
-        match self.is_refused(AGAIN, pressure.min(NOT_ALL)) {
+        match self.turns.is_refused(Turn::Again, pressure.min(NOT_ALL)) {
             true => Err(self.refusal(Reason::Share, RETRY_AFTER)),
             false => Ok(()),
         }
@@ -340,7 +339,7 @@ impl Gate {
         let egress = self.shared.egress_pressure().all;
         // Who has shaken hands was asked about the worker before.
         let lag = if arrived == Arrived::Plain { self.lag_pressure().all } else { 0 };
-        if !self.is_refused(NEW, egress.max(lag)) {
+        if !self.turns.is_refused(Turn::New, egress.max(lag)) {
             return Ok(());
         }
         let reason = if lag > egress { Reason::Lag } else { Reason::Egress };
@@ -353,20 +352,10 @@ impl Gate {
     /// This one is to be refused.
     pub fn admit_miss(&self) -> Result<(), Refusal> {
         let pressure = self.lag_pressure().all.saturating_sub(ALL_NEW);
-        match self.is_refused(MISS, pressure.min(NOT_ALL)) {
+        match self.turns.is_refused(Turn::Miss, pressure.min(NOT_ALL)) {
             true => Err(self.refusal(Reason::Miss, RETRY_AFTER)),
             false => Ok(()),
         }
-    }
-
-    /// Whether it is the turn of this one, where so many thousandths are refused. One thread asks.
-    fn is_refused(&self, kind: usize, thousandths: u32) -> bool {
-        if thousandths == 0 {
-            return false;
-        }
-        let turn = self.turns[kind].load(Ordering::Relaxed) + thousandths.min(ALL_NEW);
-        self.turns[kind].store(turn % ALL_NEW, Ordering::Relaxed);
-        turn >= ALL_NEW
     }
 
     fn refusal(&self, reason: Reason, retry_after: Duration) -> Refusal {
@@ -388,11 +377,6 @@ fn is_proxy(settings: &Settings, client: IpAddr) -> bool {
     settings.proxies.iter().any(|network| network.holds(client))
 }
 
-const NEW: usize = 0;
-const MISS: usize = 1;
-const NEW_BEYOND: usize = 2;
-const AGAIN: usize = 3;
-const KINDS: usize = 4;
 /// One in ten is never refused.
 const NOT_ALL: u32 = 900;
 const RETRY_AFTER: Duration = Duration::from_secs(2);

@@ -1,4 +1,5 @@
-//! How much is too much, made of what is measured ten times a second. Pure.
+//! How much is too much, made of what is measured ten times a second, and whose turn it is to be
+//! refused for it. Pure.
 //!
 //! Pressure goes up while there is too much, after half a second of it, and down while there is
 //! not: the share of those refused finds the point where what is let in can be borne, and swings
@@ -90,6 +91,35 @@ impl Pressures {
             beyond: self.beyond.after(is_too_much && beyond_max > 0, beyond_max),
             all: self.all.after(is_too_much && !helps, most),
         }
+    }
+}
+
+/// Who is refused of many who come, where a share of them is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Turn {
+    /// New viewers, of all.
+    New,
+    /// New viewers of a site that has more than its share.
+    NewBeyond,
+    /// Requests to such a site by who has been let in.
+    Again,
+    Miss,
+}
+
+/// What was not refused of a share yet, in thousandths of one of each kind.
+#[derive(Default)]
+pub(super) struct Turns([AtomicU32; Turn::Miss as usize + 1]);
+
+impl Turns {
+    /// Whether it is the turn of this one, where so many thousandths are refused. One thread asks.
+    pub(super) fn is_refused(&self, turn: Turn, thousandths: u32) -> bool {
+        if thousandths == 0 {
+            return false;
+        }
+        let left = &self.0[turn as usize];
+        let sum = left.load(Ordering::Relaxed) + thousandths.min(ALL_NEW);
+        left.store(sum % ALL_NEW, Ordering::Relaxed);
+        sum >= ALL_NEW
     }
 }
 

@@ -54,8 +54,10 @@ pub enum Reason {
     Handshakes,
     /// A new viewer, and his site has its share of connections, of which few are left.
     Connections,
-    /// A site that has more than its share, where there is too much to do.
+    /// A new viewer of a site that has more than its share, where there is too much to do.
     Share,
+    /// A request to such a site by who has been let in.
+    ShareAgain,
     /// A new viewer, and a worker that is late.
     Lag,
     /// A new viewer, and more is sent than may be.
@@ -66,12 +68,13 @@ pub enum Reason {
 
 impl Reason {
     /// In the order in which they are refused.
-    pub const ALL: [Reason; 8] = [
+    pub const ALL: [Reason; 9] = [
         Reason::ClientConnections,
         Reason::ClientRequests,
         Reason::Handshakes,
         Reason::Connections,
         Reason::Share,
+        Reason::ShareAgain,
         Reason::Lag,
         Reason::Egress,
         Reason::Miss,
@@ -85,6 +88,7 @@ impl Reason {
             Reason::Handshakes => "handshakes",
             Reason::Connections => "connections",
             Reason::Share => "share",
+            Reason::ShareAgain => "share_again",
             Reason::Lag => "lag",
             Reason::Egress => "egress",
             Reason::Miss => "miss",
@@ -307,19 +311,19 @@ impl Gate {
         connected.ok_or_else(|| self.refusal(Reason::Connections, RETRY_AFTER))
     }
 
-    /// Whether it matters now whose viewer it is who has been let in.
+    /// Whether it matters now which site is asked for by who has been let in.
     pub fn asks_whose(&self) -> bool {
         self.lag.beyond().max(self.shared.egress.beyond()) > ALL_NEW
     }
 
-    /// Lets who has been let in ask once more.
+    /// Lets who has been let in ask once more, of a site.
     ///
     /// # Errors
-    /// This one is to be refused: his site has more than its share.
+    /// This one is to be refused: the site has more than its share.
     pub fn admit_again(&self, sharer: Sharer) -> Result<(), Refusal> {
         let pressure = self.pressure_beyond(sharer).saturating_sub(ALL_NEW);
         match self.turns.is_refused(Turn::Again, pressure.min(NOT_ALL)) {
-            true => Err(self.refusal(Reason::Share, RETRY_AFTER)),
+            true => Err(self.refusal(Reason::ShareAgain, RETRY_AFTER)),
             false => Ok(()),
         }
     }
@@ -428,7 +432,8 @@ mod tests {
                 ]
             };
             assert_eq!((refused(FLOOD), refused(SITE)), (expected, [0, 0]), "{beyond}");
-            assert_eq!(gate.refused(Reason::Share), expected.iter().sum::<usize>() as u64);
+            let counted = [Reason::Share, Reason::ShareAgain].map(|reason| gate.refused(reason));
+            assert_eq!(counted, expected.map(|refused| refused as u64));
         }
     }
 
@@ -495,7 +500,7 @@ mod tests {
         let refusal = gate.admit_viewer(Arrived::Plain, SITE).unwrap_err();
         assert_eq!(refusal, Refusal { reason: Reason::Lag, retry_after: RETRY_AFTER });
         let counts = Reason::ALL.map(|reason| gate.refused(reason));
-        assert_eq!(counts, [0, 0, 0, 0, 0, 1, 1, 0]);
+        assert_eq!(counts, [0, 0, 0, 0, 0, 0, 1, 1, 0]);
     }
 
     #[test]

@@ -71,26 +71,34 @@ impl Delivery {
         }
         gate.admit_request(viewer.client, now).map_err(DeliveryError::Overload)?;
         match connection.let_in.get() {
-            Some(let_in) if gate.asks_whose() => gate.admit_again(let_in.sharer()),
+            Some(let_in) if gate.asks_whose() => {
+                // Over one connection a proxy asks for what is of many sites.
+                gate.admit_again(self.sharer(viewer).unwrap_or(let_in.sharer()))
+            }
             Some(_) => Ok(()),
             None => self.admit_new(viewer),
         }
         .map_err(DeliveryError::Overload)
     }
 
-    /// Lets in who asks for the first time: as the viewer of that site, whatever he asks for later.
+    /// Lets in who asks for the first time: his connection is that site's, whatever he asks for
+    /// later.
     fn admit_new(&self, viewer: &Viewer) -> Result<(), Refusal> {
         let (gate, connection) = (&self.shared.gate, &viewer.connection);
         let arrived = if connection.tls.is_some() { Arrived::ShakenHands } else { Arrived::Plain };
-        let sites = self.shared.sites.load();
-        let host = host_of(&viewer.parts).ok();
-        let Some(site) = host.and_then(|host| sites.find(&host)) else {
+        let Some(sharer) = self.sharer(viewer) else {
             return gate.admit_unknown(arrived);
         };
-        let let_in = gate.admit_viewer(arrived, Sharer::of(site.id))?;
+        let let_in = gate.admit_viewer(arrived, sharer)?;
         // Of two streams that come at once one counts.
         let _ = connection.let_in.set(let_in);
         Ok(())
+    }
+
+    /// Of whose share a request is, if its host is a site's.
+    fn sharer(&self, viewer: &Viewer) -> Option<Sharer> {
+        let host = host_of(&viewer.parts).ok()?;
+        Some(Sharer::of(self.shared.sites.load().find(&host)?.id))
     }
 }
 

@@ -223,6 +223,10 @@ fn overload_verdict(refusal: &Refusal) -> Verdict {
             (StatusCode::TOO_MANY_REQUESTS, "too many requests from here", After::Keep)
         }
         Reason::Miss => (StatusCode::SERVICE_UNAVAILABLE, "too busy to fetch it now", After::Keep),
+        // What comes next on it may be another site's, and a new one would cost more.
+        Reason::ShareAgain => {
+            (StatusCode::SERVICE_UNAVAILABLE, "too busy for this site now", After::Keep)
+        }
         Reason::ClientConnections
         | Reason::Handshakes
         | Reason::Connections

@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::task::JoinSet;
 
-use crate::support::{Client, Configured, Edge, Origin, PATIENCE, PIECE, Script, Verdict, judge};
+use crate::support::{
+    Client, Configured, Connection, Edge, Origin, PATIENCE, PIECE, Request, Response, Script,
+    Verdict, judge,
+};
 
 const BLOCK: u64 = 16 * PIECE;
 const REFUSALS: &str = "tidegate_overload_refusals_total";
@@ -130,4 +133,42 @@ async fn above_its_egress_a_box_refuses_the_site_that_has_more_than_its_share() 
     drop(tasks);
     edge.until_metric(PRESSURE, &["\"egress_beyond_share\""], |share| share == 0.0).await;
     assert_eq!(edge.get("/a").send().await.status, 200);
+}
+
+/// The answer to a request on a connection that is kept.
+async fn on(connection: Connection, request: Request) -> (Response, Connection) {
+    let answer = request.on(connection).await.unwrap();
+    let (answer, kept) = answer.finish_and_keep().await.unwrap();
+    (answer, kept.expect("the connection can be used again"))
+}
+
+#[tokio::test]
+async fn of_what_a_proxy_asks_over_one_connection_only_the_site_beyond_its_share_is_refused() {
+    let origin = Origin::serving("/a", Script::of(16 * PIECE));
+    let edge = two_sites(&origin).setting("limits.egress", "8 Mbit/s").start();
+    let (flood, viewer) = (edge.client(), other(&edge));
+    // Whose connection it was at first says nothing of what is asked for later.
+    let mut connections = Vec::new();
+    for first in [&flood, &viewer] {
+        let connection = first.connect().await.unwrap();
+        connections.push(on(connection, first.get("/a").range(0..1)).await.1);
+    }
+    for mut kept in connections {
+        let (mut refused, began) = (0, tokio::time::Instant::now());
+        while refused < 2 {
+            let (answer, connection) = on(kept, flood.get("/a")).await;
+            // A quarter of what is sent to the flood: less would not be worth refusing it.
+            let wanted = if answer.status == 200 { 4 * PIECE } else { 1 };
+            if answer.status != 200 {
+                assert_eq!(answer.status, 503, "{:?}", answer.headers);
+                assert!(answer.header("retry-after").parse::<u64>().is_ok());
+                refused += 1;
+            }
+            let (answer, connection) = on(connection, viewer.get("/a").range(0..wanted)).await;
+            assert_eq!(answer.status, 206, "who is within his share is served");
+            assert!(began.elapsed() < PATIENCE, "{refused} are refused");
+            kept = connection;
+        }
+    }
+    assert_eq!(edge.metric(REFUSALS, &["\"share_again\""]).await, 4.0);
 }

@@ -16,6 +16,7 @@ mod verdict;
 
 pub(crate) use answer::{etag, last_modified};
 pub(crate) use client::{Client, Request, Response, Speaks, Streaming};
+pub(crate) use client_connection::Connection;
 pub(crate) use content::mixed;
 pub(crate) use edge::{Configured, Edge, HOST, runs_of, until_runs};
 pub(crate) use origin::{Origin, PATIENCE};

@@ -34,7 +34,7 @@ pub use pressure::{
     ALL_NEW, ALL_NEW_AND_MISSES, Egress, Lag, Near, PERIOD, Pressed, Pressures, SAMPLES,
 };
 pub use shares::{
-    AllHad, Had, NOTHING_HAD, Of, RAM_OWNED, SHARERS_MAX, Sharer, Shares, WHOLE, Watch,
+    NOTHING_SERVED, RAM_OWNED, Resource, SHARERS_MAX, ServedOfEach, Sharer, Shares, WHOLE, Watch,
 };
 
 use self::clients::Clients;
@@ -329,9 +329,9 @@ impl Gate {
     }
 
     fn pressure_beyond(&self, sharer: Sharer) -> u32 {
-        let (shares, egress) = (&self.shared.shares, self.shared.egress_pressure().beyond);
-        let of = [(Of::Work, self.lag_pressure().beyond), (Of::Egress, egress)];
-        let his = of.into_iter().filter(|(of, _)| shares.is_beyond(*of, sharer));
+        let (shares, egress) = (&self.shared.shares, self.shared.egress.beyond());
+        let of = [(Resource::Work, self.lag.beyond()), (Resource::Egress, egress)];
+        let his = of.into_iter().filter(|(resource, _)| shares.is_beyond(*resource, sharer));
         his.map(|(_, pressure)| pressure).max().unwrap_or_default()
     }
 
@@ -408,11 +408,7 @@ mod tests {
         let (gate, _) = gate(settings);
         let shares = gate.shared().shares();
         shares.set([(SiteId(0), 1), (SiteId(1), 1)]);
-        let (mut watch, mut had) = (Watch::default(), NOTHING_HAD);
-        watch.after(had, shares, 1);
-        had[SITE.index()].requests = 10;
-        had[FLOOD.index()].requests = 90;
-        shares.measured(&watch.after(had, shares, 1), |_| true);
+        shares.after_a_second(&[(10, 0), (90, 0)], 1);
         gate
     }
 

@@ -12,10 +12,9 @@ use crate::config::Config;
 use crate::config::units::rate_text;
 use crate::control::status::{OverloadStatus, ShareStatus};
 use crate::metrics::{Metrics, names_told, overload};
-use crate::object::SiteId;
 use crate::overload::{
-    ALL_NEW, ALL_NEW_AND_MISSES, AllHad, ClientLimits, Egress, Gate, Lag, NOTHING_HAD, Near, Of,
-    Overload, PERIOD, Pressures, Reason, SAMPLES, SHARERS_MAX, Settings, Sharer, Shares, WHOLE,
+    ALL_NEW, ALL_NEW_AND_MISSES, ClientLimits, Egress, Gate, Lag, NOTHING_SERVED, Near, Overload,
+    PERIOD, Pressures, Reason, Resource, SAMPLES, ServedOfEach, Settings, Sharer, Shares, WHOLE,
     Watch,
 };
 use crate::server::ProxyHeader;
@@ -78,7 +77,8 @@ pub(super) fn register(parts: &Arc<Parts>) {
     });
     each(overload::BEYOND_SHARE, |parts| {
         let shares = parts.overload().shares();
-        Of::ALL.map(|of| (of.word(), shares.beyond(of).into())).to_vec()
+        let beyond = |resource: Resource| (resource.word(), shares.beyond(resource).into());
+        Resource::ALL.map(beyond).to_vec()
     });
     each(overload::PROXY_HEADERS, |parts| {
         let began = |one: &ProxyHeader| sum(parts, |counts| &counts.proxy_headers[*one as usize]);
@@ -126,7 +126,7 @@ pub(super) async fn watch_lag(gate: Arc<Gate>) {
         let late = due.elapsed().saturating_sub(TIMER_STEP);
         if let Some(least) = lag.sample(late) {
             let is_late = gate.shared().settings().lag_max.is_some_and(|most| least > most);
-            let beyond_max = gate.shared().shares().pressed_max(Of::Work);
+            let beyond_max = gate.shared().shares().pressed_max(Resource::Work);
             let pressed = pressures.after(is_late, beyond_max, ALL_NEW_AND_MISSES);
             gate.lag_is(pressed, is_late);
         }
@@ -154,12 +154,14 @@ pub(super) fn start(parts: &Arc<Parts>) {
             tell(egress.near(rate, most), rate, most);
             let shares = all.shares();
             let is_too_much = most.is_some_and(|most| rate > most);
-            let measured = watch.after(had(&metrics), shares, ram.capacity_bytes());
-            shares.measured(&measured, |of| match of {
-                Of::Work => is_open(gates.iter().map(|gate| (gate.is_late(), gate.is_at_rest()))),
-                Of::Egress => is_too_much || all.egress_pressure().beyond == 0,
+            let measured = watch.after(served(&metrics), shares, ram.capacity_bytes());
+            shares.measured(&measured, |resource| match resource {
+                Resource::Work => {
+                    is_open(gates.iter().map(|gate| (gate.is_late(), gate.is_at_rest())))
+                }
+                Resource::Egress => is_too_much || all.egress_pressure().beyond == 0,
             });
-            let beyond_max = shares.pressed_max(Of::Egress);
+            let beyond_max = shares.pressed_max(Resource::Egress);
             let pressed = pressures.after(is_too_much, beyond_max, ALL_NEW);
             all.egress_is(pressed, egress.is_near());
         }
@@ -174,12 +176,12 @@ fn is_open(mut workers: impl Iterator<Item = (bool, bool)> + Clone) -> bool {
 }
 
 /// What was sent to the viewers of each site since the start.
-fn had(metrics: &Metrics) -> AllHad {
-    let mut all = NOTHING_HAD;
+fn served(metrics: &Metrics) -> ServedOfEach {
+    let mut all = NOTHING_SERVED;
     metrics.each_site(|site, counted| {
-        let had = &mut all[Sharer::of(site).index()];
-        had.requests += counted.requests.sum();
-        had.bytes += counted.body_bytes.sum();
+        let served = &mut all[Sharer::of(site).index()];
+        served.requests += counted.requests.sum();
+        served.bytes += counted.body_bytes.sum();
     });
     all
 }
@@ -189,21 +191,21 @@ pub(super) fn shares(parts: &Parts) -> Vec<ShareStatus> {
     let (overload, kept) = (parts.overload(), parts.ram.kept_of_each());
     let (shares, sites) = (overload.shares(), parts.live.sites.load());
     let capacity = u128::from(parts.ram.capacity_bytes());
-    let status = |(name, index): (String, usize)| {
-        let sharer = Sharer::of(SiteId(index as u16));
-        let own = capacity * u128::from(shares.ram(index)) / u128::from(WHOLE);
-        let beyond = Of::ALL.into_iter().filter(|of| shares.is_beyond(*of, sharer));
+    let status = |(name, sharer): (String, Sharer)| {
+        let own = capacity * u128::from(shares.ram_own(sharer)) / u128::from(WHOLE);
+        let beyond = Resource::ALL.into_iter();
+        let beyond = beyond.filter(|resource| shares.is_beyond(*resource, sharer));
         ShareStatus {
             name,
             share: shares.weight(sharer),
-            ram_bytes: kept[index],
+            ram_bytes: kept[sharer.index()],
             ram_own_bytes: own as u64,
             connections: overload.connected(sharer),
-            beyond: beyond.map(Of::word).collect(),
+            beyond: beyond.map(Resource::word).collect(),
         }
     };
     let names = names_told(sites.known().map(|site| site.name.clone()).collect());
-    names.into_iter().take(SHARERS_MAX).zip(0..).map(status).collect()
+    names.into_iter().zip(Sharer::all()).map(status).collect()
 }
 
 fn tell(near: Near, bytes_per_second: u64, most: Option<u64>) {

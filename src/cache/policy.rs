@@ -162,7 +162,11 @@ where
 
     /// What each site keeps.
     pub fn kept_of_each(&self) -> [u64; SHARERS_MAX] {
-        std::array::from_fn(|index| self.shards.iter().map(|one| one.owned.bytes(index)).sum())
+        let mut kept = [0; SHARERS_MAX];
+        for sharer in Sharer::all() {
+            kept[sharer.index()] = self.shards.iter().map(|one| one.owned.bytes(sharer)).sum();
+        }
+        kept
     }
 
     fn shard(&self, key: &K) -> &Shard<K, V, S> {
@@ -335,7 +339,6 @@ mod tests {
     use std::sync::atomic::Ordering;
 
     use crate::object::SiteId;
-    use crate::overload::{NOTHING_HAD, Watch};
 
     use super::*;
 
@@ -387,7 +390,7 @@ mod tests {
     fn shared(weights: [u32; 2], sent: [u64; 2]) -> (Policy<u64, u64>, Arc<Shares>) {
         let shares = no_shares();
         shares.set([VIEWED, FLOOD].into_iter().zip(weights));
-        tell_sent(&shares, sent);
+        shares.after_a_second(&sent.map(|bytes| (0, bytes)), 100);
         let settings = PolicySettings {
             capacity_bytes: 100,
             block_bytes_usual: 1,
@@ -395,14 +398,6 @@ mod tests {
             sharding: Sharding { shard_bytes_min: 100, shards_max: 1 },
         };
         (Policy::new(settings, &shares, DefaultHashBuilder::default()), shares)
-    }
-
-    fn tell_sent(shares: &Shares, sent: [u64; 2]) {
-        let (mut watch, mut had) = (Watch::default(), NOTHING_HAD);
-        watch.after(had, shares, 100);
-        had[0].bytes = sent[0];
-        had[1].bytes = sent[1];
-        shares.measured(&watch.after(had, shares, 100), |_| true);
     }
 
     fn flood(policy: &Policy<u64, u64>, keys: std::ops::Range<u64>) {
@@ -447,7 +442,7 @@ mod tests {
         let (policy, shares) = shared([1, 1], [0, 1_000]);
         flood(&policy, 1_000..2_000);
         assert_eq!(policy.kept_of_each()[..2], [0, 100], "borrowed");
-        tell_sent(&shares, [1_000, 1_000]);
+        shares.after_a_second(&[(0, 1_000); 2], 100);
         for key in 0..20 {
             policy.change(key).keep(key, 1, Sharer::of(VIEWED));
             assert_eq!(kept_of_viewed(&policy, 0..20), key as usize + 1);
@@ -497,10 +492,7 @@ mod tests {
         {
             let shares = no_shares();
             shares.set((0..).map(SiteId).zip(weights));
-            let (mut watch, mut had) = (Watch::default(), NOTHING_HAD);
-            watch.after(had, &shares, BLOCKS);
-            had[..3].iter_mut().for_each(|one| one.bytes = BLOCKS);
-            shares.measured(&watch.after(had, &shares, BLOCKS), |_| true);
+            shares.after_a_second(&[(0, BLOCKS); 3], BLOCKS);
             let settings = PolicySettings {
                 capacity_bytes: BLOCKS,
                 block_bytes_usual: 1,
@@ -515,7 +507,8 @@ mod tests {
             // Newcomers are cold once half of the shard is taken.
             (0..if is_hot { 0 } else { BLOCKS / 2 }).for_each(|key| keep(1_000_000 + key, 2));
             for site in 0..2 {
-                let own = BLOCKS * u64::from(shares.ram(usize::from(site))) / u64::from(WHOLE);
+                let own = shares.ram_own(Sharer::of(SiteId(site)));
+                let own = BLOCKS * u64::from(own) / u64::from(WHOLE);
                 for key in (0..own).map(|key| key + u64::from(site) * BLOCKS) {
                     keep(key, site);
                     policy.get(&key);

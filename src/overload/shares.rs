@@ -3,10 +3,10 @@
 //! Shares count only where there is too little. What nobody needs anybody may have, and he gives it
 //! back as it is needed. Of fills the next place is for who has the fewest for his share
 //! (`fill/turns.rs`); of ram two fifths are divided, and nobody's blocks are evicted who keeps less
-//! than is his of them ([`Shares::ram`], `cache/policy/owned.rs`); of what is written to a volume
-//! `cache/admission` has the order; of workers, egress and connections who has more than his share
-//! is refused first (`overload.rs`). The first `limits::SITES_TOLD_MAX` sites have shares of their
-//! own, all others one together.
+//! than is his of them ([`Shares::ram_own`], `cache/policy/owned.rs`); of what is written to a
+//! volume `cache/admission` has the order; of workers, egress and connections who has more than his
+//! share is refused first (`overload.rs`). The first `limits::SITES_TOLD_MAX` sites have shares of
+//! their own, all others one together.
 //! Nothing here reads a clock: [`Watch`] is told what was counted, ten times a second.
 
 use std::collections::VecDeque;
@@ -38,30 +38,42 @@ impl Sharer {
         Sharer(if site.0 < last { site.0 } else { last } as u8)
     }
 
+    /// All of them, in their places.
+    pub fn all() -> impl Iterator<Item = Sharer> {
+        (0..SHARERS_MAX as u8).map(Sharer)
+    }
+
     /// Its place among all of them.
     pub fn index(self) -> usize {
         usize::from(self.0)
     }
+
+    /// Its bit, where there is one for each of them.
+    pub fn bit(self) -> u64 {
+        1 << self.0
+    }
 }
+
+const _: () = assert!(SHARERS_MAX <= u64::BITS as usize, "a bit for each");
 
 /// What is shared, and measured over the last second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Of {
+pub enum Resource {
     /// What workers do: each request, and each piece that is sent.
     Work,
     /// Bytes that are sent.
     Egress,
 }
 
-impl Of {
+impl Resource {
     /// All of them.
-    pub const ALL: [Of; 2] = [Of::Work, Of::Egress];
+    pub const ALL: [Resource; 2] = [Resource::Work, Resource::Egress];
 
     /// As metrics call it.
     pub fn word(self) -> &'static str {
         match self {
-            Of::Work => "work",
-            Of::Egress => "egress",
+            Resource::Work => "work",
+            Resource::Egress => "egress",
         }
     }
 }
@@ -71,20 +83,18 @@ impl Of {
 pub struct Shares {
     weights: [AtomicU32; SHARERS_MAX],
     /// Parts of the ram tier that nobody may take.
-    ram: [AtomicU32; SHARERS_MAX],
+    ram_own: [AtomicU32; SHARERS_MAX],
     /// A bit for each who has more than his share.
-    beyond: [AtomicU64; Of::ALL.len()],
+    beyond: [AtomicU64; Resource::ALL.len()],
     /// Whether the others have enough for it to be worth refusing who has been let in.
-    others_want: [AtomicBool; Of::ALL.len()],
+    others_want: [AtomicBool; Resource::ALL.len()],
 }
-
-const _: () = assert!(SHARERS_MAX <= u64::BITS as usize, "a bit for each");
 
 impl Default for Shares {
     fn default() -> Shares {
         Shares {
             weights: [const { AtomicU32::new(0) }; SHARERS_MAX],
-            ram: [const { AtomicU32::new(0) }; SHARERS_MAX],
+            ram_own: [const { AtomicU32::new(0) }; SHARERS_MAX],
             beyond: Default::default(),
             others_want: Default::default(),
         }
@@ -116,13 +126,13 @@ impl Shares {
     }
 
     /// The part of the ram tier that is his and that he has use for, in millionths.
-    pub fn ram(&self, index: usize) -> u32 {
-        self.ram[index].load(Ordering::Relaxed)
+    pub fn ram_own(&self, sharer: Sharer) -> u32 {
+        self.ram_own[sharer.index()].load(Ordering::Relaxed)
     }
 
     /// Whether he had more than his share, in the last second, while others wanted theirs.
-    pub fn is_beyond(&self, of: Of, sharer: Sharer) -> bool {
-        self.beyond[of as usize].load(Ordering::Relaxed) >> sharer.0 & 1 == 1
+    pub fn is_beyond(&self, resource: Resource, sharer: Sharer) -> bool {
+        self.beyond[resource as usize].load(Ordering::Relaxed) & sharer.bit() != 0
     }
 
     /// Whether he had less than his part of what those had who had any: another had more.
@@ -136,15 +146,15 @@ impl Shares {
     }
 
     /// How many have more than their shares.
-    pub fn beyond(&self, of: Of) -> u32 {
-        self.beyond[of as usize].load(Ordering::Relaxed).count_ones()
+    pub fn beyond(&self, resource: Resource) -> u32 {
+        self.beyond[resource as usize].load(Ordering::Relaxed).count_ones()
     }
 
     /// The most that those are pressed who have more than their shares: where the others want next
     /// to nothing, to refuse who has been let in would gain them nothing.
-    pub fn pressed_max(&self, of: Of) -> u32 {
-        let others_want = self.others_want[of as usize].load(Ordering::Relaxed);
-        match self.beyond(of) {
+    pub fn pressed_max(&self, resource: Resource) -> u32 {
+        let others_want = self.others_want[resource as usize].load(Ordering::Relaxed);
+        match self.beyond(resource) {
             0 => 0,
             _ if others_want => ALL_OF_ONE,
             _ => ALL_NEW,
@@ -155,20 +165,19 @@ impl Shares {
     ///
     /// Who is refused has less, and another so a larger part: who has more than his share is
     /// decided while there is too much, and stays so until nobody is refused any more.
-    pub fn measured(&self, measured: &Measured, is_open: impl Fn(Of) -> bool) {
-        for (kept, part) in self.ram.iter().zip(measured.ram) {
+    pub fn measured(&self, measured: &Measured, is_open: impl Fn(Resource) -> bool) {
+        for (kept, part) in self.ram_own.iter().zip(measured.ram_own) {
             kept.store(part, Ordering::Relaxed);
         }
-        for of in Of::ALL.into_iter().filter(|of| is_open(*of)) {
-            self.beyond[of as usize].store(measured.beyond[of as usize], Ordering::Relaxed);
-        }
-        for of in Of::ALL {
-            let had = &measured.had[of as usize];
-            let beyond = self.beyond[of as usize].load(Ordering::Relaxed);
-            let others = (0..SHARERS_MAX).filter(|index| beyond >> index & 1 == 0);
-            let others: u64 = others.map(|index| had[index]).sum();
+        for resource in Resource::ALL {
+            let (at, had) = (resource as usize, &measured.had[resource as usize]);
+            if is_open(resource) {
+                self.beyond[at].store(measured.beyond[at], Ordering::Relaxed);
+            }
+            let others = Sharer::all().filter(|sharer| !self.is_beyond(resource, *sharer));
+            let others: u64 = others.map(|sharer| had[sharer.index()]).sum();
             let others_want = others > 0 && others >= had.iter().sum::<u64>() / OTHERS_PART;
-            self.others_want[of as usize].store(others_want, Ordering::Relaxed);
+            self.others_want[at].store(others_want, Ordering::Relaxed);
         }
     }
 
@@ -177,53 +186,54 @@ impl Shares {
     }
 }
 
-/// What one was counted to have had since the start.
+/// What was counted of the viewers of one since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Had {
+pub struct Served {
     /// Requests that were answered.
     pub requests: u64,
     /// Bytes that were sent to answer them.
     pub bytes: u64,
 }
 
-impl Had {
-    fn since(self, before: Had) -> Had {
-        Had {
+impl Served {
+    fn since(self, before: Served) -> Served {
+        Served {
             requests: self.requests.saturating_sub(before.requests),
             bytes: self.bytes.saturating_sub(before.bytes),
         }
     }
 
-    fn of(self, of: Of) -> u64 {
-        match of {
-            Of::Work => self.requests + self.bytes / PIECE_SIZE_BYTES,
-            Of::Egress => self.bytes,
+    /// How much of it that took.
+    fn took(self, resource: Resource) -> u64 {
+        match resource {
+            Resource::Work => self.requests + self.bytes / PIECE_SIZE_BYTES,
+            Resource::Egress => self.bytes,
         }
     }
 }
 
-/// What all of them were counted to have had.
-pub type AllHad = [Had; SHARERS_MAX];
+/// The same of each of them.
+pub type ServedOfEach = [Served; SHARERS_MAX];
 
 /// At the start.
-pub const NOTHING_HAD: AllHad = [Had { requests: 0, bytes: 0 }; SHARERS_MAX];
+pub const NOTHING_SERVED: ServedOfEach = [Served { requests: 0, bytes: 0 }; SHARERS_MAX];
 
 /// What follows from what was counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Measured {
-    ram: [u32; SHARERS_MAX],
-    beyond: [u64; Of::ALL.len()],
+    ram_own: [u32; SHARERS_MAX],
+    beyond: [u64; Resource::ALL.len()],
     /// What each had in the last second.
-    had: [[u64; SHARERS_MAX]; Of::ALL.len()],
+    had: [[u64; SHARERS_MAX]; Resource::ALL.len()],
 }
 
 /// Looks at what was counted.
 #[derive(Debug, Default)]
 pub struct Watch {
     /// Of the last second, ten times.
-    second: VecDeque<AllHad>,
+    second: VecDeque<ServedOfEach>,
     /// Of the last minutes, each minute.
-    minutes: VecDeque<AllHad>,
+    minutes: VecDeque<ServedOfEach>,
     periods: u64,
 }
 
@@ -232,54 +242,59 @@ impl Watch {
     ///
     /// What is kept of a site is worth what it is asked for: nobody keeps from others what his
     /// viewers did not want for ten minutes. So a share of ram is lent by whoever is idle.
-    pub fn after(&mut self, had: AllHad, shares: &Shares, ram_bytes: u64) -> Measured {
+    pub fn after(&mut self, served: ServedOfEach, shares: &Shares, ram_bytes: u64) -> Measured {
         if self.periods.is_multiple_of(PERIODS_A_MINUTE) {
-            remember(&mut self.minutes, had, MINUTES);
+            remember(&mut self.minutes, served, MINUTES);
         }
         self.periods += 1;
-        remember(&mut self.second, had, PERIODS_A_SECOND);
+        remember(&mut self.second, served, PERIODS_A_SECOND);
         let weights = shares.weights();
-        let lately = since(&had, self.minutes.front());
-        let second = since(&had, self.second.front());
+        let lately = since(&served, self.minutes.front());
+        let second = since(&served, self.second.front());
+        let had = Resource::ALL.map(|resource| second.map(|one| one.took(resource)));
         Measured {
-            ram: ram_of(&lately, &weights, ram_bytes),
-            beyond: Of::ALL.map(|of| beyond(&second, &weights, of)),
-            had: Of::ALL.map(|of| second.map(|one| one.of(of))),
+            ram_own: ram_own(&lately, &weights, ram_bytes),
+            beyond: had.each_ref().map(|had| beyond(had, &weights)),
+            had,
         }
     }
 }
 
-fn remember(of: &mut VecDeque<AllHad>, had: AllHad, most: usize) {
-    of.push_back(had);
-    if of.len() > most + 1 {
-        of.pop_front();
+fn remember(all: &mut VecDeque<ServedOfEach>, served: ServedOfEach, most: usize) {
+    all.push_back(served);
+    if all.len() > most + 1 {
+        all.pop_front();
     }
 }
 
-fn since(had: &AllHad, before: Option<&AllHad>) -> AllHad {
-    let before = before.copied().unwrap_or(NOTHING_HAD);
-    std::array::from_fn(|index| had[index].since(before[index]))
+fn since(served: &ServedOfEach, before: Option<&ServedOfEach>) -> ServedOfEach {
+    let before = before.copied().unwrap_or(NOTHING_SERVED);
+    std::array::from_fn(|index| served[index].since(before[index]))
 }
 
 /// A bit for each who had more than his share of what those had who wanted any.
-fn beyond(had: &AllHad, weights: &[u64; SHARERS_MAX], of: Of) -> u64 {
-    let total: u64 = had.iter().map(|one| one.of(of)).sum();
-    let wanting = had.iter().zip(weights).filter(|(one, _)| one.of(of) > 0);
+fn beyond(had: &[u64; SHARERS_MAX], weights: &[u64; SHARERS_MAX]) -> u64 {
+    let total: u64 = had.iter().sum();
+    let wanting = had.iter().zip(weights).filter(|(has, _)| **has > 0);
     let shared: u64 = wanting.map(|(_, weight)| *weight.max(&1)).sum();
-    let is_beyond = |index: &usize| {
-        let (has, weight) = (had[*index].of(of), weights[*index].max(1));
+    let is_beyond = |sharer: &Sharer| {
+        let (has, weight) = (had[sharer.index()], weights[sharer.index()].max(1));
         u128::from(has) * u128::from(shared) > u128::from(total) * u128::from(weight)
     };
-    (0..SHARERS_MAX).filter(is_beyond).fold(0, |bits, index| bits | 1 << index)
+    Sharer::all().filter(is_beyond).fold(0, |bits, sharer| bits | sharer.bit())
 }
 
 /// Millionths of ram that are each one's own: his share of what may be, among those who were asked
 /// for anything, and no more than was sent of his.
-fn ram_of(had: &AllHad, weights: &[u64; SHARERS_MAX], ram_bytes: u64) -> [u32; SHARERS_MAX] {
-    let asked = had.iter().zip(weights).filter(|(one, _)| one.bytes > 0);
+fn ram_own(
+    served: &ServedOfEach,
+    weights: &[u64; SHARERS_MAX],
+    ram_bytes: u64,
+) -> [u32; SHARERS_MAX] {
+    let asked = served.iter().zip(weights).filter(|(one, _)| one.bytes > 0);
     let shared: u64 = asked.map(|(_, weight)| *weight.max(&1)).sum();
     std::array::from_fn(|index| {
-        let (bytes, weight) = (had[index].bytes, weights[index].max(1));
+        let (bytes, weight) = (served[index].bytes, weights[index].max(1));
         let used = u128::from(bytes) * u128::from(WHOLE) / u128::from(ram_bytes.max(1));
         let share = u64::from(RAM_OWNED) * weight / shared.max(1);
         used.min(share.into()) as u32
@@ -304,21 +319,37 @@ mod tests {
         shares
     }
 
-    fn had(of: &[(u64, u64)]) -> AllHad {
-        let mut all = NOTHING_HAD;
-        for (one, (requests, bytes)) in all.iter_mut().zip(of) {
-            *one = Had { requests: *requests, bytes: *bytes };
+    impl Shares {
+        /// After a second in which the viewers of each were served so much: requests, bytes.
+        pub(crate) fn after_a_second(&self, served: &[(u64, u64)], ram_bytes: u64) {
+            let mut watch = Watch::default();
+            watch.after(NOTHING_SERVED, self, ram_bytes);
+            self.measured(&watch.after(of_each(served), self, ram_bytes), |_| true);
+        }
+    }
+
+    fn of_each(served: &[(u64, u64)]) -> ServedOfEach {
+        let mut all = NOTHING_SERVED;
+        for (one, (requests, bytes)) in all.iter_mut().zip(served) {
+            *one = Served { requests: *requests, bytes: *bytes };
         }
         all
     }
 
-    fn is_beyond(shares: &Shares, of: Of) -> Vec<u16> {
-        (0..3).filter(|site| shares.is_beyond(of, Sharer::of(SiteId(*site)))).collect()
+    /// Shares of these weights, and who has looked once when nothing was served.
+    fn watched(weights: &[u32]) -> (Shares, Watch) {
+        let (shares, mut watch) = (shares(weights), Watch::default());
+        watch.after(NOTHING_SERVED, &shares, MIB);
+        (shares, watch)
+    }
+
+    fn is_beyond(shares: &Shares, resource: Resource) -> Vec<u16> {
+        (0..3).filter(|site| shares.is_beyond(resource, Sharer::of(SiteId(*site)))).collect()
     }
 
     #[test]
     fn who_has_more_than_his_share_of_what_is_wanted_is_beyond_it() {
-        for (weights, of, work, egress) in [
+        for (weights, served, work, egress) in [
             (&[1, 1][..], &[(90, 0), (10, 0)][..], &[0][..], &[][..]),
             // One who is alone borrows all there is.
             (&[1, 1], &[(90, 9 << 20), (0, 0)], &[], &[]),
@@ -328,11 +359,10 @@ mod tests {
             // A piece that is sent is as much work as a request.
             (&[1, 1], &[(10, 0), (1, 20 * PIECE_SIZE_BYTES)], &[1], &[]),
         ] {
-            let (shares, mut watch) = (shares(weights), Watch::default());
-            watch.after(NOTHING_HAD, &shares, MIB);
-            shares.measured(&watch.after(had(of), &shares, MIB), |_| true);
-            assert_eq!(is_beyond(&shares, Of::Work), work, "{weights:?} {of:?}");
-            assert_eq!(is_beyond(&shares, Of::Egress), egress, "{weights:?} {of:?}");
+            let shares = shares(weights);
+            shares.after_a_second(served, MIB);
+            assert_eq!(is_beyond(&shares, Resource::Work), work, "{weights:?} {served:?}");
+            assert_eq!(is_beyond(&shares, Resource::Egress), egress, "{weights:?} {served:?}");
         }
     }
 
@@ -354,24 +384,22 @@ mod tests {
     }
 
     #[test]
-    fn what_was_had_a_second_ago_is_forgotten() {
-        let (shares, mut watch) = (shares(&[1, 1]), Watch::default());
-        watch.after(NOTHING_HAD, &shares, MIB);
-        let flood = had(&[(900, 0), (1, 0)]);
+    fn what_was_served_a_second_ago_is_forgotten() {
+        let (shares, mut watch) = watched(&[1, 1]);
+        let flood = of_each(&[(900, 0), (1, 0)]);
         for period in 0..12 {
             shares.measured(&watch.after(flood, &shares, MIB), |_| true);
             let expected: &[u16] = if period < 10 { &[0] } else { &[] };
-            assert_eq!(is_beyond(&shares, Of::Work), expected, "{period}");
+            assert_eq!(is_beyond(&shares, Resource::Work), expected, "{period}");
         }
     }
 
     #[test]
     fn nobody_has_more_than_his_share_because_another_is_refused() {
-        let (shares, mut watch) = (shares(&[1, 1]), Watch::default());
-        watch.after(NOTHING_HAD, &shares, MIB);
-        let mut after = |of: &[(u64, u64)], is_open: bool| {
-            shares.measured(&watch.after(had(of), &shares, MIB), |_| is_open);
-            is_beyond(&shares, Of::Work)
+        let (shares, mut watch) = watched(&[1, 1]);
+        let mut after = |served: &[(u64, u64)], is_open: bool| {
+            shares.measured(&watch.after(of_each(served), &shares, MIB), |_| is_open);
+            is_beyond(&shares, Resource::Work)
         };
         assert_eq!(after(&[(90, 0), (10, 0)], true), [0]);
         assert_eq!(after(&[(91, 0), (200, 0)], false), [0], "as long as it is refused");
@@ -380,26 +408,25 @@ mod tests {
 
     #[test]
     fn for_a_trickle_of_others_nobody_is_refused_who_has_been_let_in() {
-        for (of, expected) in [
+        for (served, expected) in [
             (&[(900, 0), (0, 0)][..], 0),
             (&[(999, 0), (1, 0)], ALL_NEW),
             (&[(880, 0), (120, 0)], ALL_NEW),
             (&[(870, 0), (130, 0)], ALL_OF_ONE),
             (&[(870, 0), (65, 0), (65, 0)], ALL_OF_ONE),
         ] {
-            let (shares, mut watch) = (shares(&[1, 1, 1]), Watch::default());
-            watch.after(NOTHING_HAD, &shares, MIB);
-            shares.measured(&watch.after(had(of), &shares, MIB), |_| true);
-            assert_eq!(shares.pressed_max(Of::Work), expected, "{of:?}");
+            let shares = shares(&[1, 1, 1]);
+            shares.after_a_second(served, MIB);
+            assert_eq!(shares.pressed_max(Resource::Work), expected, "{served:?}");
         }
     }
 
     #[test]
     fn ram_is_ones_own_by_his_share_and_by_what_was_sent_of_his_for_ten_minutes() {
         let (shares, mut watch) = (shares(&[3, 1]), Watch::default());
-        let mut ram = |of: &[(u64, u64)]| {
-            shares.measured(&watch.after(had(of), &shares, 100 * MIB), |_| true);
-            [shares.ram(0), shares.ram(1)]
+        let mut ram = |served: &[(u64, u64)]| {
+            shares.measured(&watch.after(of_each(served), &shares, 100 * MIB), |_| true);
+            [0, 1].map(|site| shares.ram_own(Sharer::of(SiteId(site))))
         };
         assert_eq!(ram(&[]), [0, 0]);
         assert_eq!(ram(&[(1, 500 * MIB)]), [RAM_OWNED, 0], "nobody else wants any");

@@ -1,6 +1,6 @@
 //! What each site keeps of one shard, and whose blocks stay where somebody has to go.
 //!
-//! Whoever keeps no more than is his ([`Shares::ram`]) is guarded. All that is guarded together
+//! Whoever keeps no more than is his ([`Shares::ram_own`]) is guarded. All that is guarded together
 //! weighs no more than [`RAM_OWNED`](crate::overload::RAM_OWNED) of the shard, so that who looks
 //! for a block that may leave soon finds one among them. One thread changes a shard at a time;
 //! others read. A hit comes nowhere near.
@@ -34,8 +34,8 @@ impl Owned {
     }
 
     /// What one keeps.
-    pub(super) fn bytes(&self, index: usize) -> u64 {
-        self.bytes[index].load(Ordering::Relaxed)
+    pub(super) fn bytes(&self, sharer: Sharer) -> u64 {
+        self.bytes[sharer.index()].load(Ordering::Relaxed)
     }
 
     /// Before something is put in: `sharer` keeps more.
@@ -46,8 +46,8 @@ impl Owned {
     /// Decides who is guarded in a shard of such a capacity, for one change of it.
     pub(super) fn guard(&self, capacity_bytes: u64) {
         self.capacity_bytes.store(capacity_bytes, Ordering::Relaxed);
-        let guarded = (0..SHARERS_MAX).filter(|index| self.keeps_its_own(*index));
-        let guarded = guarded.fold(0, |bits, index| bits | 1 << index);
+        let guarded = Sharer::all().filter(|sharer| self.keeps_its_own(*sharer));
+        let guarded = guarded.fold(0, |bits, sharer| bits | sharer.bit());
         self.guarded.store(guarded, Ordering::Relaxed);
     }
 
@@ -59,10 +59,9 @@ impl Owned {
 
     /// Something of his left.
     pub(super) fn left(&self, sharer: Sharer, bytes: u64) {
-        let index = sharer.index();
-        self.bytes[index].fetch_sub(bytes, Ordering::Relaxed);
-        if self.keeps_its_own(index) {
-            self.guarded.fetch_or(1 << index, Ordering::Relaxed);
+        self.bytes[sharer.index()].fetch_sub(bytes, Ordering::Relaxed);
+        if self.keeps_its_own(sharer) {
+            self.guarded.fetch_or(sharer.bit(), Ordering::Relaxed);
         }
     }
 
@@ -70,20 +69,19 @@ impl Owned {
     pub(super) fn is_guarded(&self, sharer: Sharer) -> bool {
         #[cfg(test)]
         self.asked.fetch_add(1, Ordering::Relaxed);
-        self.guarded.load(Ordering::Relaxed) >> sharer.index() & 1 == 1
+        self.guarded.load(Ordering::Relaxed) & sharer.bit() != 0
     }
 
-    fn keeps_its_own(&self, index: usize) -> bool {
+    fn keeps_its_own(&self, sharer: Sharer) -> bool {
         let capacity = u128::from(self.capacity_bytes.load(Ordering::Relaxed));
-        let own_bytes = capacity * u128::from(self.shares.ram(index)) / u128::from(WHOLE);
-        own_bytes > 0 && u128::from(self.bytes(index)) <= own_bytes
+        let own_bytes = capacity * u128::from(self.shares.ram_own(sharer)) / u128::from(WHOLE);
+        own_bytes > 0 && u128::from(self.bytes(sharer)) <= own_bytes
     }
 }
 
 #[cfg(test)]
 mod tests {
     use crate::object::SiteId;
-    use crate::overload::{NOTHING_HAD, Watch};
 
     use super::*;
 
@@ -92,10 +90,7 @@ mod tests {
         let [first, second] = [0, 1].map(|site| Sharer::of(SiteId(site)));
         let shares = Arc::new(Shares::default());
         shares.set([(SiteId(0), 3), (SiteId(1), 1)]);
-        let (mut watch, mut had) = (Watch::default(), NOTHING_HAD);
-        watch.after(had, &shares, 100);
-        (had[0].bytes, had[1].bytes) = (1_000, 1_000);
-        shares.measured(&watch.after(had, &shares, 100), |_| true);
+        shares.after_a_second(&[(0, 1_000), (0, 1_000)], 100);
         let owned = Owned::new(shares);
         owned.entered(first, 30);
         owned.entered(second, 11);

@@ -282,8 +282,6 @@ pub fn fuzz(bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::path::Path;
     use std::time::Duration;
 
     use http::StatusCode;
@@ -292,6 +290,7 @@ mod tests {
     use super::super::entry::tests::entry;
     use super::super::personal::{Personal, Shown};
     use super::*;
+    use crate::message::fuzz::tests::seeds;
     use crate::metrics::labels::Lookup;
     use crate::object::{ObjectKey, SiteId};
 
@@ -391,12 +390,7 @@ mod tests {
 
     #[test]
     fn the_seeds_keep_its_promises() {
-        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/log_filter");
-        let files: Vec<_> = fs::read_dir(&seeds).unwrap().map(Result::unwrap).collect();
-        assert!(files.len() >= 5, "{} has seeds", seeds.display());
-        for file in files {
-            fuzz(&fs::read(file.path()).unwrap());
-        }
+        seeds("log_filter", 5).iter().for_each(|seed| fuzz(seed));
     }
 
     proptest::proptest! {

@@ -277,14 +277,13 @@ pub fn fuzz(bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::path::Path;
     use std::time::SystemTime;
 
     use super::super::entry::Entry;
     use super::super::entry::tests::{entry, whole};
     use super::*;
     use crate::access_log::PlayerTold;
+    use crate::message::fuzz::tests::seeds;
 
     fn written(format: Format, entry: &Entry<'_>) -> String {
         let line = Line { time: entry.time, text: entry.to_line(&whole()) };
@@ -384,12 +383,7 @@ mod tests {
 
     #[test]
     fn the_seeds_keep_its_promises() {
-        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/log_format");
-        let files: Vec<_> = fs::read_dir(&seeds).unwrap().map(Result::unwrap).collect();
-        assert!(files.len() >= 5, "{} has seeds", seeds.display());
-        for file in files {
-            fuzz(&fs::read(file.path()).unwrap());
-        }
+        seeds("log_format", 5).iter().for_each(|seed| fuzz(seed));
     }
 
     proptest::proptest! {

@@ -39,19 +39,13 @@ pub fn config(bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::path::Path;
-
     use proptest::prelude::*;
+
+    use crate::message::fuzz::tests::seeds;
 
     #[test]
     fn the_seeds_keep_its_promises() {
-        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/config");
-        let files: Vec<_> = fs::read_dir(&seeds).unwrap().map(Result::unwrap).collect();
-        assert!(files.len() >= 5, "{} has seeds", seeds.display());
-        for file in files {
-            super::config(&fs::read(file.path()).unwrap());
-        }
+        seeds("config", 5).iter().for_each(|seed| super::config(seed));
     }
 
     proptest! {

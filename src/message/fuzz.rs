@@ -398,7 +398,7 @@ fn split_once<'a>(bytes: &'a [u8], separator: &[u8]) -> (&'a [u8], &'a [u8]) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::fs;
     use std::path::Path;
 
@@ -427,15 +427,19 @@ mod tests {
         ("cache_control", cache_control),
     ];
 
+    /// What a target begins with, so many at least.
+    pub(crate) fn seeds(target: &str, count_min: usize) -> Vec<Vec<u8>> {
+        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target);
+        let files = fs::read_dir(&seeds).unwrap().map(Result::unwrap);
+        let found: Vec<_> = files.map(|file| fs::read(file.path()).unwrap()).collect();
+        assert!(found.len() >= count_min, "{} has seeds", seeds.display());
+        found
+    }
+
     #[test]
     fn the_seeds_of_every_target_keep_its_promises() {
         for (name, target) in TARGETS {
-            let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(name);
-            let files: Vec<_> = fs::read_dir(&seeds).unwrap().map(Result::unwrap).collect();
-            assert!(files.len() >= 5, "{} has seeds", seeds.display());
-            for file in files {
-                target(&fs::read(file.path()).unwrap());
-            }
+            seeds(name, 5).iter().for_each(|seed| target(seed));
         }
     }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::*;
 use crate::limits::{PURGE_PREFIXES_PER_SITE_MAX, PURGES_HELD_MAX};
+use crate::message::fuzz::tests::seeds;
 use crate::object::SiteId;
 use crate::site::Sites;
 
@@ -222,16 +223,8 @@ async fn what_was_made_stale_is_not_made_so_again_and_can_still_be_gone() {
 
 #[test]
 fn the_seeds_of_the_fuzz_targets_break_nothing() {
-    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");
-    for (target, run) in
-        [("purge_journal", fuzz::journal as fn(&[u8])), ("purge_request", fuzz::request)]
-    {
-        let seeds: Vec<_> = fs::read_dir(seeds.join(target)).unwrap().collect();
-        assert!(seeds.len() >= 5, "{target}");
-        for seed in seeds {
-            run(&fs::read(seed.unwrap().path()).unwrap());
-        }
-    }
+    seeds("purge_journal", 5).iter().for_each(|seed| fuzz::journal(seed));
+    seeds("purge_request", 5).iter().for_each(|seed| fuzz::request(seed));
 }
 
 #[tokio::test]

@@ -146,12 +146,10 @@ pub fn checkpoint(bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::path::Path;
-
     use proptest::prelude::*;
 
     use super::*;
+    use crate::message::fuzz::tests::seeds;
 
     type Run = fn(&[u8]);
     type Target = (&'static str, Run);
@@ -165,27 +163,21 @@ mod tests {
         ("checkpoint", checkpoint),
     ];
 
-    fn seeds() -> Vec<(Run, Vec<u8>)> {
-        let mut found = Vec::new();
-        for (name, target) in TARGETS {
-            let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(name);
-            let files: Vec<_> = fs::read_dir(&seeds).unwrap().map(Result::unwrap).collect();
-            assert!(files.len() >= 3, "{} has seeds", seeds.display());
-            found.extend(files.iter().map(|file| (target, fs::read(file.path()).unwrap())));
-        }
-        found
+    fn seeds_of_all() -> Vec<(Run, Vec<u8>)> {
+        let of = |(name, run): Target| seeds(name, 3).into_iter().map(move |seed| (run, seed));
+        TARGETS.into_iter().flat_map(of).collect()
     }
 
     #[test]
     fn the_seeds_of_every_target_keep_its_promises() {
-        for (target, seed) in seeds() {
+        for (target, seed) in seeds_of_all() {
             target(&seed);
         }
     }
 
     #[test]
     fn changed_seeds_break_no_promise() {
-        let seeds = seeds();
+        let seeds = seeds_of_all();
         let edits = prop::collection::vec((0usize..400, any::<u8>()), 0..6);
         let which = (0..seeds.len(), edits, 0usize..4096);
         proptest!(|((seed, edits, length) in which)| {

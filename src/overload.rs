@@ -286,7 +286,7 @@ impl Gate {
     /// # Errors
     /// There were as many as there may be, or the worker is late and this one is to be refused.
     pub fn admit_handshake(&self, now: Instant) -> Result<(), Refusal> {
-        if self.turns.is_refused(Turn::New, self.lag_pressure().all) {
+        if self.turns.is_refused(Turn::Handshake, self.lag_pressure().all) {
             return Err(self.refusal(Reason::Lag, RETRY_AFTER));
         }
         let Some(per_second) = self.shared.settings.load().handshakes_per_second else {
@@ -302,10 +302,11 @@ impl Gate {
     /// # Errors
     /// This one is to be refused.
     pub fn admit_viewer(&self, arrived: Arrived, sharer: Sharer) -> Result<Connected, Refusal> {
-        self.admit_unknown(arrived)?;
+        // First, so that who is beyond his share takes no turn of the others.
         if self.turns.is_refused(Turn::NewBeyond, self.pressure_beyond(sharer)) {
             return Err(self.refusal(Reason::Share, RETRY_AFTER));
         }
+        self.admit_unknown(arrived)?;
         let (shares, most) = (&self.shared.shares, self.shared.settings.load().connections_max);
         let connected = self.shared.connections.enter(sharer, shares, most);
         connected.ok_or_else(|| self.refusal(Reason::Connections, RETRY_AFTER))
@@ -431,6 +432,26 @@ mod tests {
             let counted = [Reason::Share, Reason::ShareAgain].map(|reason| gate.refused(reason));
             assert_eq!(counted, expected.map(|refused| refused as u64));
         }
+    }
+
+    #[test]
+    fn what_is_refused_for_one_reason_takes_no_turn_of_another() {
+        let gate = gate_of_two(Settings::default());
+        gate.lag_is(Pressed { beyond: 1_000, all: 500 }, true);
+        let asked = (0..100).map(|_| {
+            assert!(gate.admit_viewer(Arrived::Plain, FLOOD).is_err());
+            gate.admit_viewer(Arrived::Plain, SITE)
+        });
+        assert_eq!(asked.filter(Result::is_ok).count(), 50, "of who is within his share");
+        assert_eq!(gate.refused(Reason::Share), 100);
+
+        let (gate, now) = self::gate(Settings::default());
+        gate.lag_is(on_all(500), true);
+        gate.shared().egress_is(on_all(500), true);
+        let shaken = (0..100).filter_map(|_| gate.admit_handshake(now).ok());
+        let asked = shaken.map(|()| gate.admit_viewer(Arrived::ShakenHands, SITE).is_ok());
+        let asked: Vec<bool> = asked.collect();
+        assert_eq!((asked.len(), asked.iter().filter(|is_let_in| **is_let_in).count()), (50, 25));
     }
 
     #[test]

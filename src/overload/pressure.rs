@@ -97,6 +97,7 @@ impl Pressures {
 /// Who is refused of many who come, where a share of them is.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Turn {
+    Handshake,
     /// New viewers, of all.
     New,
     /// New viewers of a site that has more than its share.

@@ -36,8 +36,8 @@ impl Connections {
         let his = u64::from(self.of[sharer.index()].fetch_add(1, Ordering::Relaxed));
         let connected = Connected { connections: Arc::clone(self), sharer };
         let is_short = most > 0 && all >= most - most / 8;
-        let own = most as u64 * u64::from(shares.part(sharer)) / u64::from(WHOLE);
-        (!is_short || his < own).then_some(connected)
+        let own = || most as u64 * u64::from(shares.part(sharer)) / u64::from(WHOLE);
+        (!is_short || his < own()).then_some(connected)
     }
 }
 

@@ -163,7 +163,7 @@ shares_little() {
 
 brings_licences() {
     in_root zcat /usr/share/doc/tidegate/linked-crates.gz >"$scratch/licences"
-    cargo tree --locked --offline --no-default-features --edges normal,no-proc-macro --prefix none --format '{p}' |
+    cargo tree --locked --offline --no-default-features --features acme --edges normal,no-proc-macro --prefix none --format '{p}' |
         sed 's/ v\([^ ]*\).*/ \1/' | grep -v '^tidegate ' | sort -u >"$scratch/linked"
     while read -r crate; do
         [ "$(grep -c -- "^\(.*, \)\?$crate\(,.*\)\?:" "$scratch/licences")" -ge 2 ] || { echo "$crate"; return 1; }

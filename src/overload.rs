@@ -5,13 +5,15 @@
 //! 3. Of a site with more than its share (`overload/shares.rs`): new viewers in the last eighth of
 //!    `limits.connections`; a growing share of new viewers, then of requests, while more is sent
 //!    than `limits.egress` or workers are later than `limits.lag`: 503.
-//! 4. New viewers of all sites, a growing share, where that does not help: 503. Over TLS and late:
-//!    closed before the handshake.
+//! 4. New viewers of all sites, a growing share, where none has more than its share; those whose
+//!    site is not known, where that does not help: 503. Over TLS and late: closed before the
+//!    handshake.
 //! 5. Misses, a growing share, when no new viewer is let in and workers are still late: 503. Of ten
 //!    one is let in at the worst: viewers who are served need new segments too.
 //!
-//! What has begun is never refused, nor a hit to who has been let in, but where his site has more
-//! than its share at another's cost. Each answer has a `Retry-After`. Memory has an order of its
+//! A site that has no more than its share is never refused for what another has. What has begun is
+//! never refused, nor a hit to who has been let in, but where his site has more than its share at
+//! another's cost. Each answer has a `Retry-After`. Memory has an order of its
 //! own (`memory.rs`), and so have volumes (`ssd.bypass`). Nothing here sleeps or reads a clock; one
 //! [`Gate`] for each worker is asked.
 
@@ -306,7 +308,7 @@ impl Gate {
         if self.turns.is_refused(Turn::NewBeyond, self.pressure_beyond(sharer)) {
             return Err(self.refusal(Reason::Share, RETRY_AFTER));
         }
-        self.admit_unknown(arrived)?;
+        self.admit_new(arrived, Some(sharer))?;
         let (shares, most) = (&self.shared.shares, self.shared.settings.load().connections_max);
         let connected = self.shared.connections.enter(sharer, shares, most);
         connected.ok_or_else(|| self.refusal(Reason::Connections, RETRY_AFTER))
@@ -323,7 +325,7 @@ impl Gate {
     /// This one is to be refused: the site has more than its share.
     pub fn admit_again(&self, sharer: Sharer) -> Result<(), Refusal> {
         let pressure = self.pressure_beyond(sharer).saturating_sub(ALL_NEW);
-        match self.turns.is_refused(Turn::Again, pressure.min(NOT_ALL)) {
+        match self.turns.is_refused(Turn::Again, pressure.min(NEXT_TO_ALL)) {
             true => Err(self.refusal(Reason::ShareAgain, RETRY_AFTER)),
             false => Ok(()),
         }
@@ -336,14 +338,30 @@ impl Gate {
         his.map(|(_, pressure)| pressure).max().unwrap_or_default()
     }
 
+    /// What all bear, but for a site that has no more than its share while another has.
+    fn pressure_all(&self, resource: Resource, sharer: Option<Sharer>) -> u32 {
+        let shares = &self.shared.shares;
+        let is_spared = |sharer| shares.beyond(resource) > 0 && !shares.is_beyond(resource, sharer);
+        match resource {
+            _ if sharer.is_some_and(is_spared) => 0,
+            Resource::Work => self.lag_pressure().all,
+            Resource::Egress => self.shared.egress_pressure().all,
+        }
+    }
+
     /// Lets in who asks for the first time, and says whose viewer he is or not.
     ///
     /// # Errors
     /// This one is to be refused.
     pub fn admit_unknown(&self, arrived: Arrived) -> Result<(), Refusal> {
-        let egress = self.shared.egress_pressure().all;
+        self.admit_new(arrived, None)
+    }
+
+    fn admit_new(&self, arrived: Arrived, sharer: Option<Sharer>) -> Result<(), Refusal> {
+        let egress = self.pressure_all(Resource::Egress, sharer);
         // Who has shaken hands was asked about the worker before.
-        let lag = if arrived == Arrived::Plain { self.lag_pressure().all } else { 0 };
+        let is_asked = arrived == Arrived::Plain;
+        let lag = if is_asked { self.pressure_all(Resource::Work, sharer) } else { 0 };
         if !self.turns.is_refused(Turn::New, egress.max(lag)) {
             return Ok(());
         }
@@ -351,12 +369,12 @@ impl Gate {
         Err(self.refusal(reason, RETRY_AFTER))
     }
 
-    /// Lets an origin be asked for who has been let in.
+    /// Lets an origin be asked for who has been let in, of a site.
     ///
     /// # Errors
     /// This one is to be refused.
-    pub fn admit_miss(&self) -> Result<(), Refusal> {
-        let pressure = self.lag_pressure().all.saturating_sub(ALL_NEW);
+    pub fn admit_miss(&self, sharer: Sharer) -> Result<(), Refusal> {
+        let pressure = self.pressure_all(Resource::Work, Some(sharer)).saturating_sub(ALL_NEW);
         match self.turns.is_refused(Turn::Miss, pressure.min(NOT_ALL)) {
             true => Err(self.refusal(Reason::Miss, RETRY_AFTER)),
             false => Ok(()),
@@ -384,6 +402,8 @@ fn is_proxy(settings: &Settings, client: IpAddr) -> bool {
 
 /// One in ten is never refused.
 const NOT_ALL: u32 = 900;
+/// One in a hundred is never refused: a machine that comes back at once comes a hundred times.
+const NEXT_TO_ALL: u32 = 990;
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
@@ -416,7 +436,7 @@ mod tests {
     #[test]
     fn who_has_more_than_his_share_is_refused_and_the_other_is_not() {
         for (beyond, expected) in
-            [(0, [0, 0]), (500, [50, 0]), (1_500, [100, 50]), (2_000, [100, 90])]
+            [(0, [0, 0]), (500, [50, 0]), (1_500, [100, 50]), (2_000, [100, 99])]
         {
             let gate = gate_of_two(Settings::default());
             gate.lag_is(Pressed { beyond, all: 0 }, true);
@@ -440,9 +460,10 @@ mod tests {
         gate.lag_is(Pressed { beyond: 1_000, all: 500 }, true);
         let asked = (0..100).map(|_| {
             assert!(gate.admit_viewer(Arrived::Plain, FLOOD).is_err());
-            gate.admit_viewer(Arrived::Plain, SITE)
+            assert!(gate.admit_viewer(Arrived::Plain, SITE).is_ok(), "who is within his share");
+            gate.admit_unknown(Arrived::Plain)
         });
-        assert_eq!(asked.filter(Result::is_ok).count(), 50, "of who is within his share");
+        assert_eq!(asked.filter(Result::is_ok).count(), 50, "of those nobody knows");
         assert_eq!(gate.refused(Reason::Share), 100);
 
         let (gate, now) = self::gate(Settings::default());
@@ -484,7 +505,7 @@ mod tests {
             of(&|| gate.admit_viewer(Arrived::Plain, SITE).is_err()),
             of(&|| gate.admit_viewer(Arrived::ShakenHands, SITE).is_err()),
             of(&|| gate.admit_handshake(now).is_err()),
-            of(&|| gate.admit_miss().is_err()),
+            of(&|| gate.admit_miss(SITE).is_err()),
         ]
     }
 

@@ -5,6 +5,7 @@
 //! not, ask for segments one after the other as players do, at the pace of a line, and leave.
 //! Floods have a thread of their own, so that they do not slow down who measures.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,6 +35,8 @@ const PACE: &str = "20 Mbit/s";
 /// What may be sent: what 24 viewers in a second ask for.
 const EGRESS: &str = "420 Mbit/s";
 const BORNE_A_SECOND: u32 = 24;
+/// The share of the viewers' site, where the flood's has 1: within it they ask for 16 of 24.
+const SHARE: u32 = 3;
 /// Within it: what is compared with.
 const CALM_A_SECOND: u32 = 16;
 
@@ -58,6 +61,8 @@ struct Outcome {
     /// Of each refusal, from the connection on, in ms.
     refused_ms: Vec<f64>,
     without_retry_after: usize,
+    /// Why those went who were neither served to the end nor refused.
+    failed: Vec<io::Error>,
     /// When the last one was refused.
     last_refused: Option<Instant>,
 }
@@ -68,11 +73,21 @@ impl Outcome {
         self.refused_ms.extend(other.refused_ms);
         self.hits += other.hits;
         self.without_retry_after += other.without_retry_after;
+        self.failed.extend(other.failed);
         self.last_refused = self.last_refused.max(other.last_refused);
     }
 
     fn p99_ms(&self) -> f64 {
         p99(&self.served_ms)
+    }
+
+    /// Nobody is cut off, or not answered.
+    fn none_failed(&self) -> Measure {
+        if let Some(error) = self.failed.first() {
+            eprintln!("a viewer failed: {error}");
+        }
+        let failed = self.failed.len() as f64;
+        Measure::shown("  viewers failed", Unit::Count, failed).promised(Promise::Exactly(0.0))
     }
 
     fn hit_ratio(&self) -> f64 {
@@ -89,15 +104,14 @@ fn p99(values: &[f64]) -> f64 {
 impl Overload {
     pub(crate) fn start() -> Overload {
         let origin = Origin::start(FAST);
-        let sites = [(VIEWERS, format!("pace = \"{PACE}\"\n")), (FLOOD, String::new())].map(
-            |(host, settings)| {
-                let address = origin.address();
-                format!(
-                    "[[sites]]\nname = \"{host}\"\nhosts = \"{host}\"\n\
+        let viewers = format!("pace = \"{PACE}\"\nshare = {SHARE}\n");
+        let sites = [(VIEWERS, viewers), (FLOOD, String::new())].map(|(host, settings)| {
+            let address = origin.address();
+            format!(
+                "[[sites]]\nname = \"{host}\"\nhosts = \"{host}\"\n\
                      origins = \"http://{address}\"\n{settings}"
-                )
-            },
-        );
+            )
+        });
         let settings = format!(
             "[threads]\nworkers = 1\n[memory]\nram = \"64 MiB\"\ntotal = \"512 MiB\"\n\
              [limits]\negress = \"{EGRESS}\"\nlag = \"50ms\"\nconnections = 1024\n{}",
@@ -125,8 +139,10 @@ impl Overload {
             measures.push(ratio.promised(Promise::MedianAtMost(1.1)));
             let lost = Measure::shown(hits, Unit::Ratio, calm.hit_ratio() - beside.hit_ratio());
             measures.push(lost.promised(Promise::AtMost(0.02)));
-            let refused = beside.refused_ms.len() as f64;
-            measures.push(Measure::shown("  viewers refused", Unit::Count, refused));
+            let count = |name, value: usize| Measure::shown(name, Unit::Count, value as f64);
+            let refused = count("  viewers refused", beside.refused_ms.len());
+            measures.push(refused.promised(Promise::Exactly(0.0)));
+            measures.push(beside.none_failed());
             sleep(BEGINS).await;
         }
         measures
@@ -151,6 +167,7 @@ impl Overload {
                 .promised(Promise::MedianAtMost(10.0)),
             count("  without Retry-After", over.without_retry_after)
                 .promised(Promise::Exactly(0.0)),
+            over.none_failed(),
             shown("last refusal after it", last.as_secs_f64() * 1e3)
                 .promised(Promise::AtMost(RECOVERY_MAX_MS)),
         ]
@@ -176,26 +193,35 @@ impl Overload {
 
 /// One viewer: until he has seen enough, or is refused.
 async fn view(address: SocketAddr, first: usize) -> Outcome {
-    let (mut outcome, came) = (Outcome::default(), Instant::now());
-    let Ok(mut connection) = Connection::open(address, None).await else { return outcome };
+    let mut outcome = Outcome::default();
+    if let Err(error) = see(address, first, &mut outcome).await {
+        outcome.failed.push(error);
+    }
+    outcome
+}
+
+async fn see(address: SocketAddr, first: usize, outcome: &mut Outcome) -> io::Result<()> {
+    let came = Instant::now();
+    let mut connection = Connection::open(address, None).await?;
     for number in 0..SEGMENTS {
         sleep_until(came + EACH * number).await;
         let asked = if number == 0 { came } else { Instant::now() };
         let path = format!("/{SEGMENT}/segment-{}", (first + number as usize) % CATALOGUE);
-        let Ok(head) = connection.ask_of(VIEWERS, &path).await else { break };
+        let head = connection.ask_of(VIEWERS, &path).await?;
         if head.status != 200 {
             outcome.refused_ms.push(asked.elapsed().as_secs_f64() * 1e3);
             outcome.without_retry_after += usize::from(!head.says_when);
             outcome.last_refused = Some(Instant::now());
-            break;
+            if std::env::var("WHY").is_ok() {
+                eprintln!("{number} {:?}", connection.read_text(head.body_bytes).await);
+            }
+            return Ok(());
         }
-        if connection.discard(head.body_bytes).await.is_err() {
-            break;
-        }
+        connection.discard(head.body_bytes).await?;
         outcome.served_ms.push(asked.elapsed().as_secs_f64() * 1e3);
         outcome.hits += usize::from(head.hit);
     }
-    outcome
+    Ok(())
 }
 
 /// What the other site's viewers do.
@@ -265,7 +291,7 @@ async fn take(
     connection: &mut Connection,
     head: Head,
     ends: &AtomicBool,
-) -> std::io::Result<()> {
+) -> io::Result<()> {
     if !matches!(flood, Flood::SlowReaders) {
         return connection.discard(head.body_bytes).await;
     }

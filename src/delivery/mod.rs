@@ -300,7 +300,7 @@ impl Delivery {
                 Known::Nothing => transaction.open(None, Fwd::UriMiss).await?,
                 Known::OtherVariants => transaction.open(None, Fwd::VaryMiss).await?,
                 Known::Uncacheable => {
-                    self.shared.gate.admit_miss().map_err(DeliveryError::Overload)?;
+                    transaction.admit_miss()?;
                     break;
                 }
             };

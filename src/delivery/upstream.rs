@@ -30,6 +30,7 @@ use crate::message::response;
 use crate::message::reuse::Reuse;
 use crate::metrics::labels::Lookup;
 use crate::object::ObjectKey;
+use crate::overload::Sharer;
 use crate::site::Site;
 
 impl Shared {
@@ -105,6 +106,12 @@ impl Transaction<'_> {
         }
     }
 
+    /// Lets the origin be asked, or says that there is too much to do.
+    pub(super) fn admit_miss(&self) -> Result<(), DeliveryError> {
+        let sharer = Sharer::of(self.asked.site.id);
+        self.shared.gate.admit_miss(sharer).map_err(DeliveryError::Overload)
+    }
+
     /// Asks what the object is, together with whoever asks at the same time.
     pub(super) async fn open(
         &mut self,
@@ -112,7 +119,7 @@ impl Transaction<'_> {
         reason: Fwd,
     ) -> Result<Attempt, DeliveryError> {
         if !self.shared.filler.openings.are_asked(&self.asked.key) {
-            self.shared.gate.admit_miss().map_err(DeliveryError::Overload)?;
+            self.admit_miss()?;
         }
         let wanted = self.wanted(stale.clone())?;
         self.viewer.tell(|| Decision::of("origin", "is to be asked").because(reason.as_str()));

@@ -1,8 +1,5 @@
 //! What one site's flood costs another: each has its share, and what it does not use is lent.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use tokio::task::JoinSet;
 
 use crate::support::{
@@ -111,8 +108,6 @@ async fn above_its_egress_a_box_refuses_the_site_that_has_more_than_its_share() 
     let edge = two_sites(&origin).setting("limits.egress", "8 Mbit/s").start();
     let (client, viewer) = (edge.client(), other(&edge));
     let mut tasks = JoinSet::new();
-    let served = Arc::new(AtomicUsize::new(0));
-    let counted = served.clone();
     tasks.spawn(async move {
         loop {
             let answer = client.get("/a").send().await;
@@ -121,14 +116,49 @@ async fn above_its_egress_a_box_refuses_the_site_that_has_more_than_its_share() 
             let wanted = if answer.status == 200 { 4 * PIECE } else { 1 };
             let answer = viewer.get("/a").range(0..wanted).send().await;
             assert_eq!(answer.status, 206, "who is within his share is served");
-            counted.fetch_add(1, Ordering::Relaxed);
             tokio::task::yield_now().await;
         }
     });
-    edge.until_metric(REFUSALS, &["\"share\""], |refused| refused >= 20.0).await;
+    bears_it_alone(&edge, tasks).await;
+}
+
+#[tokio::test]
+async fn however_little_a_site_is_sent_another_ones_flood_does_not_have_its_viewers_refused() {
+    let origin = Origin::serving("/a", Script::of(16 * PIECE));
+    let edge = two_sites(&origin).setting("limits.egress", "8 Mbit/s").start();
+    let (client, viewer) = (edge.client(), other(&edge));
+    let connection = client.connect().await.unwrap();
+    let mut tasks = JoinSet::new();
+    // Who has been let in goes on, whatever is refused to who comes.
+    tasks.spawn(async move {
+        let mut kept = connection;
+        loop {
+            let answer = client.get("/a").on(kept).await.unwrap();
+            assert_eq!(answer.status, 200, "it is not worth refusing who has been let in");
+            kept = answer.finish_and_keep().await.unwrap().1.unwrap();
+        }
+    });
+    let client = edge.client();
+    tasks.spawn(async move {
+        loop {
+            let answer = client.get("/a").range(0..1).send().await;
+            assert!([206, 503].contains(&answer.status), "{}", answer.status);
+            let answer = viewer.get("/a").range(0..1).send().await;
+            assert_eq!(answer.status, 206, "who is within his share is served");
+        }
+    });
+    bears_it_alone(&edge, tasks).await;
+}
+
+/// Refused is who has more than his share, until the flood is over.
+async fn bears_it_alone(edge: &Edge, mut tasks: JoinSet<()>) {
+    let is_much = |refused| refused >= 20.0;
+    tokio::select! {
+        () = edge.until_metric(REFUSALS, &["\"share\""], is_much) => {}
+        ended = tasks.join_next() => ended.unwrap().unwrap(),
+    }
     assert_eq!(edge.metric(REFUSALS, &["\"egress\""]).await, 0.0);
     assert!(edge.metric(PRESSURE, &["\"egress_beyond_share\""]).await > 0.0);
-    assert!(served.load(Ordering::Relaxed) > 0);
     assert!(tasks.try_join_next().is_none(), "it goes on");
     drop(tasks);
     edge.until_metric(PRESSURE, &["\"egress_beyond_share\""], |share| share == 0.0).await;

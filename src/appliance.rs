@@ -11,7 +11,6 @@ mod load;
 mod parts;
 mod reload;
 mod renewal;
-mod shipping;
 mod sockets;
 mod ssd;
 mod takeover;
@@ -45,6 +44,7 @@ use crate::control::reload::Asked;
 use crate::control::status::{Detail, Status};
 use crate::server::kept::KeptSocket;
 use crate::server::{PassedSocket, Stop};
+use crate::shipping::Shipper;
 use crate::store::device::Faults;
 use crate::usage::keeper::Keeper;
 
@@ -220,7 +220,7 @@ impl Appliance {
         renewal::start(&parts, &stop, predecessor.is_some());
         drain::start(&parts);
         load::start(&parts);
-        shipping::start(&parts).map_err(ApplianceError::Tls)?;
+        ship(&parts)?;
         Ok(Running {
             parts,
             addresses,
@@ -373,6 +373,16 @@ impl Running {
 }
 
 /// The process before this one fell silent.
+/// Ships the access log, where that is wanted.
+fn ship(parts: &Parts) -> Result<(), ApplianceError> {
+    let Some((spool, shipping)) = parts.log.spool().zip(parts.config.log.shipping.as_ref()) else {
+        return Ok(());
+    };
+    let mut shipper = Shipper::new(spool.clone(), shipping).map_err(ApplianceError::Tls)?;
+    parts.filler.spawn(async move { shipper.ship().await });
+    Ok(())
+}
+
 fn lost(source: io::Error) -> ApplianceError {
     ApplianceError::System { what: "what the process before this one hands over", source }
 }

@@ -24,6 +24,7 @@ pub mod overload;
 pub mod page;
 pub mod purge;
 pub mod server;
+pub mod shipping;
 pub mod site;
 pub mod store;
 pub mod usage;

@@ -36,6 +36,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("access_log", &["limits", "memory", "metrics", "object"]),
     // Which load balancers are believed is told by their networks.
     ("server", &["limits", "message", "network", "overload"]),
+    // Who receives lines is asked as origins are.
+    ("shipping", &["access_log", "config", "fill", "limits", "site"]),
     ("snapshot", BASE),
     ("usage", &["limits"]),
     // The status page shows the latest requests and the pieces held; who follows the log pays for

@@ -380,7 +380,7 @@ impl Filler {
     }
 
     /// Runs `work` on the fill runtime until it ends or the appliance stops.
-    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
         let stoppable = async move {
             tokio::select! {

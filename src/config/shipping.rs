@@ -143,8 +143,8 @@ pub fn shipped_fields(path: &Path) -> Result<Vec<(HeaderName, HeaderValue)>, Str
     lines.map(field).collect()
 }
 
-/// Those that mean nothing without `url`, and have no default that may be written out.
-const SETTINGS: [&str; 3] = ["headers_file", "ca", "folder"];
+/// Those that mean nothing without `url`.
+const SETTINGS: [&str; 5] = ["headers_file", "ca", "spool", "folder", "batch"];
 
 #[cfg(test)]
 mod tests {

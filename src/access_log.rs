@@ -41,7 +41,7 @@ pub use self::personal::{ClientBits, Personal, Shown};
 use self::recent::Latest;
 pub use self::recent::{Lines, RecentRequest};
 pub use self::request_id::{FIELD as REQUEST_ID_FIELD, RequestId};
-pub use self::spool::{Batch, Lost, Spool, SpoolSettings};
+pub use self::spool::{Batch, Failure, Lost, Spool, SpoolSettings};
 pub use self::trace::{Decision, Text, Trace};
 use crate::limits;
 use crate::memory::Governor;

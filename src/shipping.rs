@@ -8,7 +8,7 @@ mod by_http;
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::Bytes;
@@ -111,7 +111,10 @@ impl Shipper {
             attempts += 1;
             let attempt = self.receiver.attempt(&batch, lines.clone()).await;
             match attempt {
-                Ok(()) => break None,
+                Ok(()) => {
+                    self.spool.note_answer(None);
+                    break None;
+                }
                 Err(Failed::Refused(status)) => {
                     tracing::warn!(
                         batch = batch.id,
@@ -119,10 +122,12 @@ impl Shipper {
                         "{} refused a batch of the access log with {status}: it is lost",
                         self.to,
                     );
+                    self.spool.note_answer(Some(format!("a batch was refused with {status}")));
                     break Some(Lost::Refused);
                 }
                 Err(Failed::Anew) => {}
                 Err(Failed::Later { why, not_before }) => {
+                    self.spool.note_failing(SystemTime::now(), &why);
                     let pause = pauses.next().unwrap_or(PAUSE_MAX).max(not_before);
                     self.pause(attempts, pause, &why).await;
                 }

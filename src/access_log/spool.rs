@@ -47,8 +47,19 @@ pub struct Spool {
     shipped: AtomicU64,
     lost: [AtomicU64; Lost::ALL.len()],
     waiting_bytes: AtomicU64,
+    waiting_lines: AtomicU64,
     /// When the oldest batch was begun, in milliseconds of Unix time; 0: none waits.
     oldest_ms: AtomicU64,
+    failure: Mutex<Failure>,
+}
+
+/// What went wrong last with who receives them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Failure {
+    /// Since when no batch arrives; `None`: the last one did, or was refused.
+    pub since: Option<SystemTime>,
+    /// What he answered last that was no good, or why he could not be asked.
+    pub last: Option<String>,
 }
 
 /// Why lines were not shipped.
@@ -107,7 +118,9 @@ impl Spool {
             shipped: AtomicU64::new(0),
             lost: Default::default(),
             waiting_bytes: AtomicU64::new(0),
+            waiting_lines: AtomicU64::new(0),
             oldest_ms: AtomicU64::new(0),
+            failure: Mutex::default(),
         };
         spool.take_over()?;
         Ok(spool)
@@ -174,6 +187,8 @@ impl Spool {
         });
         let bytes = batches.iter().map(|batch| batch.bytes).sum();
         self.waiting_bytes.store(bytes, Ordering::Relaxed);
+        let lines = batches.iter().map(|batch| batch.lines).sum();
+        self.waiting_lines.store(lines, Ordering::Relaxed);
         let oldest_ms = batches.first().map_or(0, |batch| batch.begun_ms);
         self.oldest_ms.store(oldest_ms, Ordering::Relaxed);
         Ok(batches)
@@ -233,6 +248,30 @@ impl Spool {
     /// Bytes of the batches that wait.
     pub fn waiting_bytes(&self) -> u64 {
         self.waiting_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Lines in them.
+    pub fn waiting_lines(&self) -> u64 {
+        self.waiting_lines.load(Ordering::Relaxed)
+    }
+
+    /// A batch has not arrived, and is sent again.
+    pub fn note_failing(&self, now: SystemTime, why: &str) {
+        let mut failure = self.failed();
+        failure.since.get_or_insert(now);
+        failure.last = Some(why.to_owned());
+    }
+
+    /// A batch has arrived, or `refused` says why it never will.
+    pub fn note_answer(&self, refused: Option<String>) {
+        let mut failure = self.failed();
+        failure.since = None;
+        failure.last = refused.or(failure.last.take());
+    }
+
+    /// What went wrong last.
+    pub fn failure(&self) -> Failure {
+        self.failed().clone()
     }
 
     /// How long ago the oldest of them was begun.
@@ -314,6 +353,10 @@ impl Spool {
 
     fn sending(&self) -> MutexGuard<'_, Option<OsString>> {
         self.sending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failed(&self) -> MutexGuard<'_, Failure> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn stuck(&self) -> MutexGuard<'_, BTreeSet<OsString>> {

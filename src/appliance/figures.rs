@@ -15,7 +15,7 @@ use crate::control::Phase;
 use crate::control::drain::Stage;
 use crate::control::status::{
     BlockStatus, ConfigStatus, Detail, MemoryStatus, ObjectStatus, OriginStatus, RunStatus,
-    ShadowStatus, SiteStatus, SsdStatus, Status,
+    ShadowStatus, ShippingStatus, SiteStatus, SsdStatus, Status,
 };
 use crate::fill::client::Standing;
 use crate::fill::run::Run;
@@ -155,6 +155,7 @@ pub(super) fn status(parts: &Parts, detail: Detail) -> Status {
         overload: load::status(parts),
         memory: memory_status(parts),
         ssd: ssd_status(parts),
+        shipping: shipping_status(parts),
         connections: connections_open(parts),
         connections_max: parts.live.connections_max.load(Ordering::Relaxed) as u64,
         ..Status::counted(&totals)
@@ -176,6 +177,12 @@ fn config_status(live: &Live) -> ConfigStatus {
         is_refused: live.is_refused.load(Ordering::Relaxed),
         certificates: expiries(&live.certificates.load()).into_iter().collect(),
     }
+}
+
+fn shipping_status(parts: &Parts) -> Option<ShippingStatus> {
+    let (spool, shipping) = parts.log.spool().zip(parts.config.log.shipping.as_ref())?;
+    let to = shipping.url.authority().map_or_else(String::new, ToString::to_string);
+    Some(ShippingStatus::of(to, spool, SystemTime::now()))
 }
 
 fn memory_status(parts: &Parts) -> MemoryStatus {

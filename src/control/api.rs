@@ -593,6 +593,7 @@ mod tests {
             "overload": overload,
             "memory": { "total_bytes": 0, "by_use": {}, "budget_by_use": {} },
             "ssd": ssd,
+            "shipping": null,
             "connections": 0,
             "connections_max": 0,
             "shares": [],

@@ -4,6 +4,7 @@
 //! addresses are not in it.
 
 mod share;
+mod shipping;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use crate::metrics::{Counters, OfSite, Tally};
 use crate::object::PieceMap;
 
 pub use self::share::ShareStatus;
+pub use self::shipping::ShippingStatus;
 
 /// Answers what the appliance's status is, quickly and without waiting for a viewer.
 pub type StatusSource = Box<dyn Fn(Detail) -> Status + Send + Sync>;
@@ -69,6 +71,8 @@ pub struct Status {
     pub memory: MemoryStatus,
     /// The ssd tier; `None` where there is none.
     pub ssd: Option<SsdStatus>,
+    /// The access log on its way to a receiver; `None` where it is not shipped.
+    pub shipping: Option<ShippingStatus>,
     /// Viewers' connections open now.
     pub connections: u64,
     /// As many are let in at once.

@@ -287,6 +287,42 @@ async fn what_has_no_room_is_lost_oldest_first_and_counted() {
     }
 }
 
+/// What `/status.json` says of shipping.
+async fn status_of(edge: &Edge) -> Value {
+    let status = edge.admin().get("/status.json").send().await.body;
+    serde_json::from_slice::<Value>(&status).unwrap()["shipping"].take()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receiver_that_fails_is_seen_in_the_status_until_he_takes_what_waited() {
+    let folder = tempfile::tempdir().unwrap();
+    let (origin, receiver) = (Origin::start(), Receiver::start([]).await);
+    assert!(status_of(&Edge::in_front_of(&origin).start()).await.is_null());
+    receiver.set_down(true);
+    let edge = shipping(&origin, &receiver, folder.path()).start();
+    ask(&edge, 0..10).await;
+    let asked = Instant::now();
+    let failing = loop {
+        let status = status_of(&edge).await;
+        if status["waiting_lines"] == 10 && !status["failing_seconds"].is_null() {
+            break status;
+        }
+        assert!(asked.elapsed() < PATIENCE, "{status}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(failing["to"], receiver.address.to_string());
+    assert_eq!(failing["last_failure"], "500 Internal Server Error");
+    assert!(failing["waiting_bytes"].as_u64().unwrap() > 1_000, "{failing}");
+    receiver.set_down(false);
+    receiver.until_taken(10).await;
+    edge.until_metric(SHIPPED, &[], |lines| lines == 10.0).await;
+    edge.until_metric(WAITING, &[], |bytes| bytes == 0.0).await;
+    let well = status_of(&edge).await;
+    assert_eq!((&well["waiting_lines"], &well["shipped_lines"]), (&0.into(), &10.into()));
+    assert!(well["failing_seconds"].is_null(), "{well}");
+    assert_eq!(well["last_failure"], "500 Internal Server Error");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_waits_at_the_end_is_shipped_after_the_next_start() {
     let folder = tempfile::tempdir().unwrap();

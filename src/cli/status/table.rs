@@ -24,6 +24,7 @@ pub(super) struct Shown {
     origin: Origin,
     memory: Memory,
     ssd: Option<Ssd>,
+    shipping: Option<Shipping>,
     shares: Vec<Share>,
 }
 
@@ -64,6 +65,18 @@ struct Memory {
 struct Ssd {
     volumes: Vec<Volume>,
     shadows: Vec<Shadow>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Shipping {
+    to: String,
+    shipped_lines: u64,
+    lost_lines: u64,
+    waiting_lines: u64,
+    waiting_bytes: u64,
+    failing_seconds: Option<u64>,
+    last_failure: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -119,6 +132,9 @@ pub(super) fn of(status: &Shown, address: &str) -> String {
         line("first byte", format!("half within {}, 90% within {}", micros(p50), micros(p90)));
     }
     line("memory", memory(&status.memory));
+    if let Some(one) = &status.shipping {
+        line("log", shipping(one));
+    }
     // One alone shares with nobody.
     for one in status.shares.iter().filter(|_| status.shares.len() > 1) {
         line("site", site(one));
@@ -126,6 +142,33 @@ pub(super) fn of(status: &Shown, address: &str) -> String {
     if let Some(ssd) = &status.ssd {
         text.push_str(&volumes(&ssd.volumes, bytes_read(&ssd.volumes)));
         text.extend(ssd.shadows.iter().map(shadow));
+    }
+    text
+}
+
+fn shipping(one: &Shipping) -> String {
+    let lines = |count| match count {
+        1 => "1 line".to_owned(),
+        more => format!("{more} lines"),
+    };
+    let mut text = format!("{} shipped to {}", lines(one.shipped_lines), one.to);
+    if one.waiting_lines > 0 {
+        let bytes = bytes_about(one.waiting_bytes);
+        text.push_str(&format!(", {} ({bytes}) wait", lines(one.waiting_lines)));
+    }
+    if one.lost_lines > 0 {
+        text.push_str(&format!(", {} lost", lines(one.lost_lines)));
+    }
+    let last = one.last_failure.as_deref().unwrap_or_default();
+    match one.failing_seconds {
+        Some(seconds) => {
+            let lasts = duration_about(Duration::from_secs(seconds));
+            text.push_str(&format!("; fails for {lasts}: {last}"));
+        }
+        None if one.lost_lines > 0 && !last.is_empty() => {
+            text.push_str(&format!("; the last failure: {last}"));
+        }
+        None => {}
     }
     text
 }
@@ -300,6 +343,11 @@ mod tests {
             "origin": { "requests": 1_234, "bytes": 1u64 << 40 },
             "memory": {
                 "total_bytes": 16u64 << 30, "by_use": { "ram": 9u64 << 30, "heads": 1 << 30 },
+            },
+            "shipping": {
+                "to": "logs.example.com", "shipped_lines": 45_000, "lost_lines": 1,
+                "waiting_lines": 12, "waiting_bytes": 5 << 10, "failing_seconds": 75,
+                "last_failure": "503 Service Unavailable",
             },
             "shares": [
                 { "name": "film", "share": 3, "ram_bytes": 7u64 << 30,

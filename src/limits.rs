@@ -243,6 +243,8 @@ pub const ACCESS_LOG_BYTES_WAITING_MAX: usize = 16 << 20;
 pub const ACCESS_LOG_FILES_MAX: u64 = 1_000;
 /// What a batch of the log may be set to have, to be shipped; it is in memory while it is sent.
 pub const SHIPPING_BATCH_BYTES_MAX: u64 = 8 << 20;
+/// And how many lines.
+pub const SHIPPING_BATCH_LINES_MAX: u64 = 1_000_000;
 /// A file of fields that are sent with it.
 pub const SHIPPING_HEADERS_BYTES_MAX: u64 = 64 << 10;
 /// Readers who follow the log live.

@@ -1,10 +1,12 @@
 //! Ships the access log: batch by batch, oldest first, each until it has arrived or is refused.
 //!
-//! At least once: a batch whose answer was lost is sent again, and what is not sent when the process
-//! ends waits in the spool for the next one. How a batch is sent, and when it has arrived, is the
-//! receiver's (`by_http`).
+//! At least once: a batch whose answer was lost is sent again; what is not sent when the process
+//! ends waits in the spool for the next one. How a batch is sent, and when it has arrived, says who
+//! receives it: by HTTP, or Kafka's brokers (feature `kafka`).
 
 mod by_http;
+#[cfg(feature = "kafka")]
+mod by_kafka;
 
 use std::io;
 use std::sync::Arc;
@@ -13,21 +15,40 @@ use std::time::{Duration, SystemTime};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::Bytes;
 use http::StatusCode;
-use http::uri::Authority;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use self::by_http::ByHttp;
+#[cfg(feature = "kafka")]
+use self::by_kafka::ByKafka;
 use crate::access_log::{Batch, Lost, Spool};
-use crate::config::Shipping;
 use crate::config::units::duration_about;
+use crate::config::{Receiver, Shipping};
 
 /// Ships what comes into a spool.
 pub struct Shipper {
     spool: Arc<Spool>,
     /// Who receives it, as the log names him.
     to: String,
-    receiver: ByHttp,
+    way: Way,
+}
+
+/// How a batch gets to who receives it.
+enum Way {
+    Http(Box<ByHttp>),
+    #[cfg(feature = "kafka")]
+    Kafka(ByKafka),
+}
+
+impl Way {
+    /// Sends it; what of it has not arrived is what `lines` are then.
+    async fn attempt(&mut self, batch: &Batch, lines: &mut Bytes) -> Result<(), Failed> {
+        match self {
+            Way::Http(http) => http.attempt(batch, lines.clone()).await,
+            #[cfg(feature = "kafka")]
+            Way::Kafka(kafka) => kafka.attempt(lines).await,
+        }
+    }
 }
 
 /// Why a batch has not arrived.
@@ -46,9 +67,14 @@ impl Shipper {
     /// # Errors
     /// Why he cannot be asked.
     pub fn new(spool: Arc<Spool>, shipping: &Shipping) -> Result<Shipper, String> {
-        let receiver = ByHttp::new(shipping)?;
-        let to = shipping.url.authority().map_or_else(String::new, Authority::to_string);
-        Ok(Shipper { spool, to, receiver })
+        let way = match &shipping.receiver {
+            Receiver::Http(url) => Way::Http(Box::new(ByHttp::new(url, shipping)?)),
+            #[cfg(feature = "kafka")]
+            Receiver::Kafka { brokers, topic } => Way::Kafka(ByKafka::new(brokers, topic)),
+            #[cfg(not(feature = "kafka"))]
+            Receiver::Kafka { .. } => return Err("this build has no Kafka".to_owned()),
+        };
+        Ok(Shipper { spool, to: shipping.receiver.name(), way })
     }
 
     /// Ships as long as it is not dropped, which is safe at any time: what was not told to have
@@ -99,7 +125,7 @@ impl Shipper {
     }
 
     /// Until it has arrived or is lost; whether its file went then.
-    async fn deliver(&mut self, batch: Batch, lines: Bytes) -> bool {
+    async fn deliver(&mut self, batch: Batch, mut lines: Bytes) -> bool {
         let mut pauses = ExponentialBuilder::default()
             .with_min_delay(PAUSE_MIN)
             .with_max_delay(PAUSE_MAX)
@@ -109,8 +135,7 @@ impl Shipper {
         let mut attempts = 0_u32;
         let lost = loop {
             attempts += 1;
-            let attempt = self.receiver.attempt(&batch, lines.clone()).await;
-            match attempt {
+            match self.way.attempt(&batch, &mut lines).await {
                 Ok(()) => {
                     self.spool.note_answer(None);
                     break None;

@@ -181,8 +181,7 @@ fn config_status(live: &Live) -> ConfigStatus {
 
 fn shipping_status(parts: &Parts) -> Option<ShippingStatus> {
     let (spool, shipping) = parts.log.spool().zip(parts.config.log.shipping.as_ref())?;
-    let to = shipping.url.authority().map_or_else(String::new, ToString::to_string);
-    Some(ShippingStatus::of(to, spool, SystemTime::now()))
+    Some(ShippingStatus::of(shipping.receiver.name(), spool, SystemTime::now()))
 }
 
 fn memory_status(parts: &Parts) -> MemoryStatus {

@@ -29,7 +29,7 @@ pub use memory::{Memory, margin_bytes};
 pub use names::issued_as;
 pub use overload::{Client, Overload};
 pub use proxies::Proxies;
-pub use shipping::{Shipping, shipped_fields};
+pub use shipping::{Receiver, Shipping, shipped_fields};
 pub use ssd::{
     Admission, EngineChoice, Ssd, state_file_in, usage_beside, usual_index_bytes_of,
     usual_state_file,

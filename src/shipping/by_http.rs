@@ -33,8 +33,7 @@ pub(super) struct ByHttp {
 }
 
 impl ByHttp {
-    pub(super) fn new(shipping: &Shipping) -> Result<ByHttp, String> {
-        let url = &shipping.url;
+    pub(super) fn new(url: &Uri, shipping: &Shipping) -> Result<ByHttp, String> {
         let is_https = url.scheme_str() == Some("https");
         let scheme = if is_https { Scheme::Https } else { Scheme::Http };
         let tls = tls_config_of(shipping.roots.as_deref(), scheme)

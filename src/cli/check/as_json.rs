@@ -104,7 +104,7 @@ fn log(log: &Log) -> Value {
             "keep": rotation.keep,
         })),
         "ship": log.shipping.as_ref().map(|shipping| json!({
-            "url": shipping.url.to_string(),
+            "url": shipping.receiver.to_string(),
             "headers": shipping.fields.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
             "spool": shipping.spool.bytes_max,
             "folder": shipping.spool.folder,

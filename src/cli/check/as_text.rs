@@ -261,7 +261,7 @@ fn shipping(shipping: &Shipping) -> String {
     let spool = &shipping.spool;
     format!(
         "to {}, in batches of {} or {} lines or {}; at most {} wait in {}",
-        shipping.url,
+        shipping.receiver,
         bytes_text(spool.batch_bytes),
         spool.batch_lines,
         duration_text(spool.batch_period),

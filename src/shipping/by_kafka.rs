@@ -236,7 +236,8 @@ mod tests {
 
     use super::*;
 
-    /// Of the library's own brokers, which answer what is asked to be produced with `errors` first.
+    /// The library's own broker of tests, which answers what is produced with `errors` first.
+    /// `cargo nextest run --features kafka --lib` runs these; `tests/kafka.sh` has a real one.
     fn answering(
         errors: &[RDKafkaRespErr],
     ) -> (MockCluster<'static, DefaultProducerContext>, ByKafka) {

@@ -65,14 +65,15 @@ pub(super) fn run(args: &Args) -> Result<String, Failure> {
     let left_out = look_at_volumes(&config).map_err(|fault| Failure::Misused(fault.to_string()))?;
     for LeftOut { index, why } in &left_out {
         let volume = &config.ssd.volumes[*index];
-        let text = format!("volume {} would be left out: {why}", volume.name);
+        let text = format!(
+            "volume {} would be left out, and a reload that adds it refused: {why}",
+            volume.name
+        );
         let (file, place) = (config.file.clone(), Some(volume.place));
         config.warnings.push(ConfigError { file, place, text });
     }
-    let out = config.ssd.volumes.iter().enumerate().filter(|(index, volume)| {
-        volume.kind.is_out() || left_out.iter().any(|one| one.index == *index)
-    });
-    let out: Vec<_> = out.map(|(_, volume)| Some(volume.place)).collect();
+    let out = config.ssd.volumes.iter().filter(|volume| volume.kind.is_out());
+    let out: Vec<_> = out.map(|volume| Some(volume.place)).collect();
     for warning in config.warnings.iter_mut().filter(|one| out.contains(&one.place)) {
         warning.text += "; a reload that adds it is refused";
     }

@@ -22,7 +22,8 @@ use hyper::body::Incoming;
 use serde::Serialize;
 
 use super::asking::{
-    AskedBody, From, JSON, Said, may_look, may_look_closely, may_read_of_requests, refusal,
+    AskedBody, From, JSON, Said, is_of_another_site, may_look, may_look_closely,
+    may_read_of_requests, refusal,
 };
 use super::drain::Drainer;
 use super::explained::{ExplainSource, Unexplained};
@@ -82,7 +83,14 @@ impl Admin {
         from: From,
     ) -> Response<AdminBody> {
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-        match request.uri().path() {
+        let path = request.uri().path();
+        let is_open = path == "/metrics" || OPEN.contains(&path);
+        if !is_open && is_of_another_site(request.headers()) {
+            let text = "a page of another site asks, which a browser shows; ask by `tidegate`, \
+                        curl, or the page that is here at /";
+            return told(refusal(StatusCode::FORBIDDEN, text)).map(Either::Left);
+        }
+        match path {
             "/log" if is_read => match self.log.follow(&request, from) {
                 Ok(live) => live.map(Either::Right),
                 Err(refusal) => told(refusal).map(Either::Left),
@@ -695,6 +703,50 @@ mod tests {
         let read = Request::get("/metrics").header("origin", "http://a.test");
         let response = admin.answer(read.body(Empty::<Bytes>::new()).unwrap(), From::Here).await;
         assert_eq!(response.status(), 200);
+    }
+
+    #[tokio::test]
+    async fn a_page_of_another_site_is_refused_all_that_costs_or_does_something() {
+        let admin = admin();
+        let document: Value = serde_json::from_str(OPENAPI).unwrap();
+        let asked = async |method: &str, path: &str, sites: &[&str]| {
+            let request = Request::builder().method(method).uri(path);
+            let with = |request: http::request::Builder, site: &&str| {
+                request.header("sec-fetch-site", *site)
+            };
+            let request = sites.iter().fold(request, with).body(Empty::<Bytes>::new());
+            admin.answer(request.unwrap(), From::Here).await
+        };
+        let mut refused = 0;
+        for (path, of) in document["paths"].as_object().unwrap() {
+            for (method, of) in of.as_object().unwrap() {
+                let method = method.to_uppercase();
+                let refuses = !of["responses"]["403"].is_null();
+                for sites in [&["cross-site"][..], &["same-site"], &["none", "cross-site"], &[""]] {
+                    let response = asked(&method, path, sites).await;
+                    let status = response.status().as_u16();
+                    assert_eq!(status == 403, refuses, "{method} {path} {sites:?}: {status}");
+                    let body = match refuses {
+                        true => response.into_body().collect().await.unwrap().to_bytes(),
+                        false => continue,
+                    };
+                    assert!(
+                        body.starts_with(b"{\"error\":\"a page of another site asks"),
+                        "{body:?}"
+                    );
+                    assert_eq!(body.iter().filter(|byte| **byte == b'\n').count(), 1);
+                    refused += 1;
+                }
+                if method == "GET" {
+                    for sites in [&["same-origin"][..], &["none"], &[]] {
+                        let status = asked("GET", path, sites).await.status();
+                        assert_ne!(status, 403, "{path} {sites:?}");
+                    }
+                }
+            }
+        }
+        assert!(refused >= 4 * 12, "{refused}");
+        assert_eq!(asked("HEAD", "/log", &["cross-site"]).await.status(), 403);
     }
 
     #[tokio::test]

@@ -8,6 +8,8 @@
 //!   an address.
 //! - Reloads, upgrades, drains: operators; without any token, who asks from this machine.
 //! - Purges: operators; without any token, nobody.
+//!
+//! A page of another site that a browser shows has it ask for what everybody may, and metrics.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -154,6 +156,14 @@ fn names_this_machine(fields: &HeaderMap) -> bool {
     };
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok()
+}
+
+/// Whether a page of another site has a browser ask (Fetch Metadata section 2.4), as any does that
+/// shows an image: it would read nothing, and take the places of who follows the log. Whoever is no
+/// browser does not say, nor does one that asks by plain HTTP at another machine's address.
+pub(super) fn is_of_another_site(fields: &HeaderMap) -> bool {
+    let mut sites = fields.get_all("sec-fetch-site").iter();
+    sites.any(|site| site != "same-origin" && site != "none")
 }
 
 fn by_another_name() -> Said {

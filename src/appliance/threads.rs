@@ -167,19 +167,28 @@ fn admin(parts: &Arc<Parts>, ask: mpsc::Sender<Asked>) -> Admin {
     });
     let (metrics, readiness) = (parts.metrics.clone(), parts.readiness.clone());
     let (purges, sites) = (parts.purges.clone(), parts.live.sites.clone());
-    let purger = Purger { purges, sites, token: parts.live.token.clone() };
-    let reloader = Reloader { ask, token: parts.live.token.clone() };
+    let purger = Purger { purges, sites };
+    let reloader = Reloader { ask };
     let for_drain = parts.clone();
     let planning = Box::new(move |plan| for_drain.plan_drain(plan));
-    let drainer = Drainer { planning, token: parts.live.token.clone() };
+    let drainer = Drainer { planning };
     let (log, governor) = (parts.log.clone(), parts.governor.clone());
-    let (token, look) = (parts.live.token.clone(), Semaphore::new(1));
-    let log = LogSource { log, governor, token, look };
-    let (governor, token) = (parts.governor.clone(), parts.live.token.clone());
-    let look = Semaphore::new(1);
-    let usage = UsageSource { usage: parts.usage.clone(), governor, token, look };
-    let history = Rc::new(History::default());
-    Admin { metrics, readiness, status, explain, purger, reloader, drainer, log, history, usage }
+    let log = LogSource { log, governor: governor.clone(), look: Semaphore::new(1) };
+    let usage = UsageSource { usage: parts.usage.clone(), governor, look: Semaphore::new(1) };
+    let (history, tokens) = (Rc::new(History::default()), parts.live.token.clone());
+    Admin {
+        metrics,
+        readiness,
+        tokens,
+        status,
+        explain,
+        purger,
+        reloader,
+        drainer,
+        log,
+        usage,
+        history,
+    }
 }
 
 const ADMIN_ENDS_WITHIN: Duration = Duration::from_secs(1);

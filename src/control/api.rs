@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::header::{
     ACCEPT, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ORIGIN,
@@ -22,8 +23,8 @@ use hyper::body::Incoming;
 use serde::Serialize;
 
 use super::asking::{
-    AskedBody, From, JSON, Said, is_of_another_site, may_look, may_look_closely,
-    may_read_of_requests, refusal,
+    AskedBody, From, JSON, Said, is_of_another_site, may_look, may_look_closely, may_operate,
+    may_purge, may_read_of_requests, refusal,
 };
 use super::drain::Drainer;
 use super::explained::{ExplainSource, Unexplained};
@@ -36,6 +37,7 @@ use super::status::{Detail, Status, StatusSource};
 use super::usage::UsageSource;
 use super::{Phase, Readiness, page};
 use crate::metrics::{Format, Metrics};
+use crate::purge::Tokens;
 use crate::server::{ConnectionFacts, Handler};
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -45,6 +47,10 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const OPEN: [&str; 4] = ["/", "/health/live", "/health/ready", "/openapi.json"];
 /// What no page in a browser of this machine is told that asks by a name of its own.
 const CLOSELY: [&str; 3] = ["/status.json", "/history.json", "/explain"];
+/// What is done for operators.
+const DONE: [&str; 5] = ["/purge", "/reload", "/upgrade", "/drain", "/undrain"];
+/// What is looked for, or followed, when somebody asks.
+const SEARCHED: [&str; 4] = ["/log", "/session", "/top", "/usage"];
 const OPENAPI: &str = include_str!("openapi.json");
 
 /// The admin listener's handler; one serves any number of connections.
@@ -53,6 +59,8 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     /// Whether viewers are wanted.
     pub readiness: Readiness,
+    /// Whose word counts.
+    pub tokens: Arc<ArcSwapOption<Tokens>>,
     /// What the status page shows.
     pub status: StatusSource,
     /// What is told of one object.
@@ -90,53 +98,70 @@ impl Admin {
                         curl, or the page that is here at /";
             return told(refusal(StatusCode::FORBIDDEN, text)).map(Either::Left);
         }
-        match path {
-            "/log" if is_read => match self.log.follow(&request, from) {
-                Ok(live) => live.map(Either::Right),
-                Err(refusal) => told(refusal).map(Either::Left),
-            },
-            "/session" if is_read => {
-                let said = self.log.session(&request, from).await;
-                told(said.unwrap_or_else(|refusal| refusal)).map(Either::Left)
-            }
-            "/top" if is_read => {
-                let said = self.log.top(&request, from).await;
-                told(said.unwrap_or_else(|refusal| refusal)).map(Either::Left)
-            }
-            "/usage" if is_read => {
-                let said = self.usage.answer(&request, from).await;
-                told(said.unwrap_or_else(|refusal| refusal)).map(Either::Left)
-            }
-            _ => self.page(request, from).await.map(Either::Left),
-        }
-    }
-
-    async fn page<B: AskedBody>(&self, request: Request<B>, from: From) -> Response<Full<Bytes>> {
         if is_of_a_page(&request) && !self.may_page(request.headers()) {
             let text = "a page that a browser shows has nothing done without the token; ask by \
                         `tidegate` or curl";
-            return told(refusal(StatusCode::FORBIDDEN, text));
+            return told(refusal(StatusCode::FORBIDDEN, text)).map(Either::Left);
         }
-        match request.uri().path() {
-            "/purge" => return told(self.purger.answer(request).await),
-            "/drain" | "/undrain" => return told(self.drainer.answer(request, from).await),
-            "/reload" => {
-                let (method, fields) = (request.method(), request.headers());
-                return told(self.reloader.answer(Order::Reload, method, fields, from).await);
-            }
-            "/upgrade" => {
-                let (method, fields) = (request.method(), request.headers());
-                return told(self.reloader.answer(Order::Upgrade, method, fields, from).await);
-            }
-            _ => {}
+        if DONE.contains(&path) {
+            let done = self.have_done(request, from).await;
+            return told(done.unwrap_or_else(|refusal| refusal)).map(Either::Left);
         }
+        if is_read && SEARCHED.contains(&path) {
+            let found = self.search(&request, from).await;
+            return found.unwrap_or_else(|refusal| told(refusal).map(Either::Left));
+        }
+        self.page(request, from).await.map(Either::Left)
+    }
+
+    /// Has it done, for who may.
+    async fn have_done<B: AskedBody>(&self, request: Request<B>, from: From) -> Result<Said, Said> {
+        let (path, fields) = (request.uri().path(), request.headers());
+        if request.method() != Method::POST {
+            return Err(refusal(StatusCode::METHOD_NOT_ALLOWED, &format!("send POST {path}")));
+        }
+        let tokens = self.tokens.load_full();
+        if path == "/purge" {
+            let by = may_purge(&tokens, fields)?;
+            return self.purger.purge(request, &by).await;
+        }
+        may_operate(path, &tokens, fields, from)?;
+        match path {
+            "/reload" => self.reloader.have_done(Order::Reload).await,
+            "/upgrade" => self.reloader.have_done(Order::Upgrade).await,
+            _ => self.drainer.drain(request).await,
+        }
+    }
+
+    /// Tells who may of requests, and of usage.
+    async fn search<B>(
+        &self,
+        request: &Request<B>,
+        from: From,
+    ) -> Result<Response<AdminBody>, Said> {
+        let (path, fields) = (request.uri().path(), request.headers());
+        let tokens = self.tokens.load_full();
+        match path {
+            "/usage" => may_look_closely(&tokens, fields, from)?,
+            _ => may_read_of_requests(&tokens, fields, from)?,
+        }
+        let said = match path {
+            "/log" => return Ok(self.log.follow(request)?.map(Either::Right)),
+            "/session" => self.log.session(request).await,
+            "/top" => self.log.top(request).await,
+            _ => self.usage.answer(request).await,
+        };
+        Ok(told(said?).map(Either::Left))
+    }
+
+    async fn page<B>(&self, request: Request<B>, from: From) -> Response<Full<Bytes>> {
         let send_body = match *request.method() {
             Method::GET => SendBody::Yes,
             Method::HEAD => SendBody::No,
             _ => return self.method_not_allowed(),
         };
         let (path, fields) = (request.uri().path(), request.headers());
-        let tokens = self.purger.token.load();
+        let tokens = self.tokens.load();
         let may = match path {
             path if OPEN.contains(&path) => Ok(()),
             path if CLOSELY.contains(&path) => may_look_closely(&tokens, fields, from),
@@ -194,7 +219,7 @@ impl Admin {
 
     /// Runs, requests and objects are told to who may read of requests alone.
     fn status(&self, asked: &Uri, fields: &HeaderMap, from: From) -> Status {
-        let tokens = self.purger.token.load();
+        let tokens = self.tokens.load();
         let is_brief =
             asked.query() == Some("brief") || may_read_of_requests(&tokens, fields, from).is_err();
         Status {
@@ -207,7 +232,7 @@ impl Admin {
     /// Whether a page may have something done: it shows a token, and there are tokens to be shown.
     /// Where there is none, every token would do, and any page could make one up.
     fn may_page(&self, fields: &HeaderMap) -> bool {
-        fields.contains_key(AUTHORIZATION) && self.purger.token.load().is_some()
+        fields.contains_key(AUTHORIZATION) && self.tokens.load().is_some()
     }
 }
 
@@ -307,7 +332,6 @@ impl Page {
 mod tests {
     use std::time::Duration;
 
-    use arc_swap::ArcSwapOption;
     use http_body_util::{BodyExt, Empty};
     use serde_json::{Value, json};
     use tokio::sync::{Semaphore, mpsc};
@@ -320,7 +344,7 @@ mod tests {
     use crate::metrics::labels::{Lookup, Tier, Wait};
     use crate::metrics::ssd::{Latency, SsdSample, VolumeSample};
     use crate::object::PieceMap;
-    use crate::purge::{Purges, Tokens};
+    use crate::purge::Purges;
     use crate::site::CurrentSites;
 
     fn admin() -> Admin {
@@ -357,28 +381,22 @@ mod tests {
         };
         let sites = Arc::<CurrentSites>::default();
         let (purges, _) = Purges::start(sites.clone(), None).unwrap();
-        let token = Arc::<ArcSwapOption<Tokens>>::default();
-        let purger = Purger { purges, sites, token: token.clone() };
-        let reloader = Reloader { ask: mpsc::channel(1).0, token: token.clone() };
+        let purger = Purger { purges, sites };
+        let reloader = Reloader { ask: mpsc::channel(1).0 };
         let (status, explain) = (Box::new(status), Box::new(explain));
-        let drainer = Drainer { planning: Box::new(|_| Ok(None)), token: token.clone() };
+        let drainer = Drainer { planning: Box::new(|_| Ok(None)) };
         let readiness = Readiness::new();
         let settings = Settings::of(Destination::Off, Recent::NotKept);
         let (log, _) = AccessLog::start(&settings).unwrap();
-        let look = Semaphore::new(1);
         let governor = Governor::new(0, 0);
-        let look_too = Semaphore::new(1);
-        let usage = UsageSource {
-            usage: None,
-            governor: governor.clone(),
-            token: token.clone(),
-            look: look_too,
-        };
-        let log = LogSource { log, governor, token, look };
+        let look = || Semaphore::new(1);
+        let usage = UsageSource { usage: None, governor: governor.clone(), look: look() };
+        let log = LogSource { log, governor, look: look() };
         let history = Rc::default();
         Admin {
             metrics,
             readiness,
+            tokens: Arc::default(),
             status,
             explain,
             purger,
@@ -461,7 +479,7 @@ mod tests {
         };
         assert!(is_told(From::Here, "no").await);
         assert!(!is_told(From::Elsewhere, "no").await);
-        admin.purger.token.store(Some(Arc::new(Tokens::of(operator).unwrap())));
+        admin.tokens.store(Some(Arc::new(Tokens::of(operator).unwrap())));
         assert!(!is_told(From::Here, "no").await);
         assert!(!is_told(From::Elsewhere, "no").await);
         assert!(is_told(From::Here, operator).await && is_told(From::Elsewhere, operator).await);
@@ -471,7 +489,7 @@ mod tests {
     async fn who_asks_from_elsewhere_shows_a_token_where_viewers_have_one() {
         let admin = admin();
         let tokens = |text: &str| {
-            admin.purger.token.store(Some(Arc::new(Tokens::of(text).unwrap())));
+            admin.tokens.store(Some(Arc::new(Tokens::of(text).unwrap())));
         };
         let (operator, viewer) = ("an-operators-token", "a-viewers-own-token");
         // Nobody's, then operators' alone: whoever reaches the listener may look.
@@ -692,7 +710,7 @@ mod tests {
         ];
         for (number, (target, fields, status)) in table.into_iter().enumerate() {
             if number == 5 {
-                admin.purger.token.store(Some(Arc::new(Tokens::of(&shown[7..]).unwrap())));
+                admin.tokens.store(Some(Arc::new(Tokens::of(&shown[7..]).unwrap())));
             }
             let request = Request::post(target).header(CONTENT_TYPE, JSON);
             let with = |request: http::request::Builder, (name, value)| request.header(name, value);

@@ -18,7 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use http::uri::Authority;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::{Value, json};
@@ -76,13 +76,9 @@ pub(super) fn may_purge(
 pub(super) fn may_operate(
     path: &str,
     tokens: &Option<Arc<Tokens>>,
-    method: &Method,
     fields: &HeaderMap,
     from: From,
 ) -> Result<(), Said> {
-    if method != Method::POST {
-        return Err(refusal(StatusCode::METHOD_NOT_ALLOWED, "send it by POST"));
-    }
     match tokens {
         None if from == From::Elsewhere => Err(from_here_alone()),
         None if fields.get(CONTENT_TYPE) != Some(&JSON) => {

@@ -3,17 +3,14 @@
 //! Viewers are told elsewhere first, refused at the end, and cut off at the bound; then nothing is
 //! lost by switching the machine off. The clock and the viewers' number are arguments.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use arc_swap::ArcSwapOption;
 use http::{Request, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::asking::{AskedBody, From, Said, body_of, may_operate, refusal};
+use super::asking::{AskedBody, Said, body_of, refusal};
 use crate::limits::{DRAIN_REQUEST_BYTES_MAX, DRAIN_WITHIN_MAX};
-use crate::purge::Tokens;
 
 /// What was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,12 +194,10 @@ pub struct HasBegun;
 pub type Planning =
     Box<dyn Fn(Option<Plan>) -> Result<Option<DrainStatus>, HasBegun> + Send + Sync>;
 
-/// Plans drains for who may.
+/// Plans drains.
 pub struct Drainer {
     /// Who does it.
     pub planning: Planning,
-    /// Operators may; `None`: who asks from this machine.
-    pub token: Arc<ArcSwapOption<Tokens>>,
 }
 
 /// `POST /drain`, as it is written; without a body all of it is missing.
@@ -215,15 +210,9 @@ struct DrainRequest {
 }
 
 impl Drainer {
-    /// Answers one request. Dropping it midway is safe.
-    pub(super) async fn answer<B: AskedBody>(&self, request: Request<B>, from: From) -> Said {
-        self.drain(request, from).await.unwrap_or_else(|refusal| refusal)
-    }
-
-    async fn drain<B: AskedBody>(&self, request: Request<B>, from: From) -> Result<Said, Said> {
+    /// Plans one, or takes back what was planned. Dropping it midway is safe.
+    pub(super) async fn drain<B: AskedBody>(&self, request: Request<B>) -> Result<Said, Said> {
         let is_drain = request.uri().path() == "/drain";
-        let (path, fields) = (request.uri().path(), request.headers());
-        may_operate(path, &self.token.load(), request.method(), fields, from)?;
         let plan = match is_drain {
             true if request.uri().query().is_some() => {
                 let text = "what it is to do stands in the body, as JSON, and not behind a `?`";

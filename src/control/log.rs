@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use http::{Method, Request, Response, StatusCode, Uri};
@@ -15,7 +14,7 @@ use http_body::{Body, Frame};
 use serde_json::json;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::asking::{From, Said, may_read_of_requests, refusal};
+use super::asking::{Said, refusal};
 use super::top::By;
 use super::{session, top};
 use crate::access_log::filter::Filter;
@@ -23,28 +22,20 @@ use crate::access_log::{AccessLog, Following};
 use crate::limits::{LOOK_BYTES, TOP_WINDOW_MAX};
 use crate::memory::{Class, Governor, Reservation, Use};
 use crate::message::target::decoded;
-use crate::purge::Tokens;
 
-/// Tells of requests who may know of them.
+/// Tells of requests.
 pub struct LogSource {
     /// What is told of.
     pub log: AccessLog,
     /// Who follows takes memory.
     pub governor: Arc<Governor>,
-    /// Who bears it may; `None`: who asks from this machine.
-    pub token: Arc<ArcSwapOption<Tokens>>,
     /// Taken by who looks through the latest requests.
     pub look: Semaphore,
 }
 
 impl LogSource {
     /// Follows the log for who asks, as far as his filter says.
-    pub(super) fn follow<B>(
-        &self,
-        request: &Request<B>,
-        from: From,
-    ) -> Result<Response<LiveLog>, Said> {
-        may_read_of_requests(&self.token.load(), request.headers(), from)?;
+    pub(super) fn follow<B>(&self, request: &Request<B>) -> Result<Response<LiveLog>, Said> {
         let wrong = |why: &str| refusal(StatusCode::BAD_REQUEST, why);
         let filter = parameter(request.uri(), "filter").map_err(|()| {
             wrong("ask for /log?filter=FILTER, percent-encoded, such as status%3E%3D500")
@@ -64,8 +55,7 @@ impl LogSource {
     }
 
     /// What is remembered of one playback. Dropping it midway is safe.
-    pub(super) async fn session<B>(&self, request: &Request<B>, from: From) -> Result<Said, Said> {
-        may_read_of_requests(&self.token.load(), request.headers(), from)?;
+    pub(super) async fn session<B>(&self, request: &Request<B>) -> Result<Said, Said> {
         let sid = parameter(request.uri(), "sid").unwrap_or_default();
         if sid.is_empty() || sid.len() > SID_BYTES_MAX {
             let text = format!(
@@ -80,8 +70,7 @@ impl LogSource {
     }
 
     /// What was hot a moment ago. Dropping it midway is safe.
-    pub(super) async fn top<B>(&self, request: &Request<B>, from: From) -> Result<Said, Said> {
-        may_read_of_requests(&self.token.load(), request.headers(), from)?;
+    pub(super) async fn top<B>(&self, request: &Request<B>) -> Result<Said, Said> {
         let asked = |name| parameter(request.uri(), name).unwrap_or_default();
         let by = match &*asked("by") {
             "" | "requests" => Some(By::Requests),

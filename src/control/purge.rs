@@ -5,38 +5,31 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
-use http::{Method, Request, StatusCode};
+use http::{Request, StatusCode};
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::asking::{AskedBody, Said, body_of, may_purge, refusal};
+use super::asking::{AskedBody, Said, body_of, refusal};
 use crate::limits::PURGE_REQUEST_BYTES_MAX;
 use crate::purge::request::PurgeRequest;
-use crate::purge::{PurgeError, Purges, Tokens};
+use crate::purge::{PurgeError, Purges};
 use crate::site::CurrentSites;
 
-/// Purges for who may.
+/// Purges.
 pub struct Purger {
     /// Who does it.
     pub purges: Arc<Purges>,
     /// Whose content.
     pub sites: Arc<CurrentSites>,
-    /// Operators may; `None`: nobody.
-    pub token: Arc<ArcSwapOption<Tokens>>,
 }
 
 impl Purger {
-    /// Answers one request. Dropping it midway is safe: what was begun is done.
-    pub(super) async fn answer<B: AskedBody>(&self, request: Request<B>) -> Said {
-        self.purge(request).await.unwrap_or_else(|refusal| refusal)
-    }
-
-    async fn purge<B: AskedBody>(&self, request: Request<B>) -> Result<Said, Said> {
-        if request.method() != Method::POST {
-            return Err(refusal(StatusCode::METHOD_NOT_ALLOWED, "send POST /purge"));
-        }
-        let by = may_purge(&self.token.load(), request.headers())?;
+    /// Purges what this operator asks for. Dropping it midway is safe: what was begun is done.
+    pub(super) async fn purge<B: AskedBody>(
+        &self,
+        request: Request<B>,
+        by: &str,
+    ) -> Result<Said, Said> {
         let body = body_of(request.into_body(), PURGE_REQUEST_BYTES_MAX).await?;
         let wrong = |fault| refusal(StatusCode::BAD_REQUEST, &format!("{fault}"));
         let asked = PurgeRequest::parse(&body).map_err(wrong)?;

@@ -3,17 +3,14 @@
 //!
 //! A page that a browser of this machine shows cannot ask: it may not send JSON unasked.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
-use http::{HeaderMap, Method, StatusCode};
+use http::StatusCode;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::asking::{From, Said, may_operate, refusal};
-use crate::purge::Tokens;
+use super::asking::{Said, refusal};
 
 /// What the process itself is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,38 +29,15 @@ pub struct Asked {
     pub tell: oneshot::Sender<Result<Value, String>>,
 }
 
-/// Asks for reloads and upgrades on behalf of who may.
+/// Asks for reloads and upgrades.
 pub struct Reloader {
     /// Who does it, one at a time.
     pub ask: mpsc::Sender<Asked>,
-    /// Operators may; `None`: who asks from this machine.
-    pub token: Arc<ArcSwapOption<Tokens>>,
 }
 
 impl Reloader {
-    /// Answers one request. Dropping it midway is safe: what was begun is done.
-    pub(super) async fn answer(
-        &self,
-        order: Order,
-        method: &Method,
-        fields: &HeaderMap,
-        from: From,
-    ) -> Said {
-        self.have_done(order, method, fields, from).await.unwrap_or_else(|refusal| refusal)
-    }
-
-    async fn have_done(
-        &self,
-        order: Order,
-        method: &Method,
-        fields: &HeaderMap,
-        from: From,
-    ) -> Result<Said, Said> {
-        let path = match order {
-            Order::Reload => "/reload",
-            Order::Upgrade => "/upgrade",
-        };
-        may_operate(path, &self.token.load(), method, fields, from)?;
+    /// Has it done. Dropping it midway is safe: what was begun is done.
+    pub(super) async fn have_done(&self, order: Order) -> Result<Said, Said> {
         let busy = |_| {
             let text = "it reloads or is being replaced already, or ends";
             refusal(StatusCode::SERVICE_UNAVAILABLE, text)

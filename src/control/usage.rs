@@ -3,17 +3,15 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwapOption;
 use http::{Request, StatusCode};
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
-use super::asking::{From, Said, may_look_closely, refusal};
+use super::asking::{Said, refusal};
 use super::log::parameter;
 use crate::limits::LOOK_BYTES;
 use crate::memory::{Class, Governor, Use};
-use crate::purge::Tokens;
 use crate::usage::keeper::{Moment, Usage};
 use crate::usage::told::{Asked, Unreckoned};
 use crate::usage::{Month, SITE_BYTES};
@@ -24,16 +22,13 @@ pub struct UsageSource {
     pub usage: Option<Arc<Usage>>,
     /// A month takes memory while it is reckoned.
     pub governor: Arc<Governor>,
-    /// Who bears it may look.
-    pub token: Arc<ArcSwapOption<Tokens>>,
     /// Taken by who looks.
     pub look: Semaphore,
 }
 
 impl UsageSource {
     /// What is told of a month. Dropping it midway is safe.
-    pub(super) async fn answer<B>(&self, request: &Request<B>, from: From) -> Result<Said, Said> {
-        may_look_closely(&self.token.load(), request.headers(), from)?;
+    pub(super) async fn answer<B>(&self, request: &Request<B>) -> Result<Said, Said> {
         let now = Moment::now();
         let asked = asked(request, now).ok_or_else(|| {
             let text = "ask for /usage?month=2026-11, and perhaps &site=NAME&samples=yes, \

@@ -24,7 +24,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout;
 
 pub(super) use self::added::{Added, Tier, unusable};
-use self::device::{NoDevice, device_of};
+use self::device::{Made, NoDevice, device_of};
 pub(super) use self::ill::Watch;
 use self::paths::Named;
 pub use self::roll::{LeftOut, look_at_failed, look_at_volumes};
@@ -104,7 +104,10 @@ fn look(
     for (volume, tier_volume) in config.volumes.iter().zip(&ssd.volumes().all()) {
         let was_known = known.contains(&absolute(&volume.path));
         let device = match device_of(config, volume, block_size, was_known, runtime) {
-            Ok(device) => device,
+            Ok((device, made)) => {
+                made.into_iter().for_each(Made::keep);
+                device
+            }
             Err(NoDevice::Refused(reason)) => {
                 return Err(ApplianceError::Volume { name: volume.name.clone(), reason });
             }

@@ -207,6 +207,7 @@ async fn one_that_cannot_be_used_is_a_line_and_changes_nothing() {
                 "{said}"
             );
             assert_eq!(volumes(&process), online(&["volume"]));
+            assert!(!good.exists(), "{bad:?}: what was made for it is left behind");
         }
     }
     // One that is not there any more needs a start, and so does what comes beside that.
@@ -223,8 +224,10 @@ async fn one_that_cannot_be_used_is_a_line_and_changes_nothing() {
         WHOLE
     );
     let logged = process.stop();
-    let errors = logged.iter().filter(|line| line.contains(" ERROR ")).count();
-    assert_eq!(errors, 2 * 4, "each once: {logged:#?}");
+    let count = |words: &str| logged.iter().filter(|line| line.contains(words)).count();
+    assert_eq!(count(" ERROR "), 2 * 4, "each once: {logged:#?}");
+    let made = "good was made, empty: ";
+    assert_eq!((count(made), count("good is removed again: ")), (3, 2), "{logged:#?}");
     other.stop();
 }
 

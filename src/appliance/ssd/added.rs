@@ -1,6 +1,7 @@
 //! Volumes that a reload adds. All that could be refused is found out before anything changes: the
 //! device is opened, or made first; what it says of itself fits the others; there is memory for
-//! what is known of it; it opens. One that takes long to open comes online later, as at a start.
+//! what is known of it; it opens. One that takes long to open comes online later, as at a start. A
+//! file that was made for what is refused is removed again.
 //!
 //! It was away: what it knows of objects counts when their origin has confirmed it, and what was
 //! purged meanwhile is covered, since its heads carry their births.
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
-use super::device::{NoDevice, device_of};
+use super::device::{Made, NoDevice, device_of};
 use super::paths::Named;
 use super::roll::Roll;
 use super::{CLOSED_WITHIN, LookedAt, ONLINE_WITHIN, Opening, Watch, beside_index_bytes};
@@ -42,6 +43,8 @@ pub(in crate::appliance) struct Tier<'a> {
 pub(in crate::appliance) struct Added {
     came: Vec<Came>,
     reserved: Vec<Reservation>,
+    /// Files of theirs that were not there.
+    made: Vec<Made>,
 }
 
 struct Came {
@@ -80,7 +83,9 @@ impl Added {
         let mut looked_at = Vec::new();
         for set in added {
             let looked = look(config, set, &roll, tier, until);
-            looked_at.push(looked.map_err(|why| unusable(&config.file, set, &why))?);
+            let (one, made) = looked.map_err(|why| unusable(&config.file, set, &why))?;
+            looked_at.push(one);
+            all.made.extend(made);
         }
         all.reserve(tier, index_before_bytes - index_left_bytes()).map_err(of_all)?;
         all.come_online(looked_at, config, &roll, tier)?;
@@ -145,6 +150,7 @@ impl Added {
 
     /// They are used from now on; the memory that they take.
     pub(in crate::appliance) fn adopt(self, tier: &Tier<'_>) -> Vec<Reservation> {
+        self.made.into_iter().for_each(Made::keep);
         for Came { mut opening, named, told, .. } in self.came {
             tier.ssd.add(opening.tier_volume.clone());
             let path = named.as_ref().map(|named| named.path().to_owned());
@@ -187,24 +193,26 @@ pub(in crate::appliance) fn unusable(file: &str, set: &SsdVolume, why: &str) -> 
     ConfigError { file: file.to_owned(), place: Some(set.place), text }
 }
 
-/// What is there and fits the others, before anything is written to it.
+/// What is there and fits the others, before anything is written to it; the file, if it was made.
 fn look(
     config: &Config,
     set: &SsdVolume,
     roll: &Mutex<Roll>,
     tier: &Tier<'_>,
     until: Instant,
-) -> Result<LookedAt, String> {
+) -> Result<(LookedAt, Option<Made>), String> {
     let (ssd, block_size) = (config.ssd.clone(), config.block_size);
     let was_known = Remembered::at(&ssd.state).paths().contains(&absolute(&set.path));
     let (volume, runtime) = (set.clone(), tier.runtime.clone());
-    let opened = tier.runtime.spawn_blocking(move || {
-        device_of(&ssd, &volume, block_size, was_known, &runtime).map(Disk::new)
-    });
+    let opened = tier
+        .runtime
+        .spawn_blocking(move || device_of(&ssd, &volume, block_size, was_known, &runtime));
     let left = until.saturating_duration_since(Instant::now());
     let opened = tier.runtime.block_on(async { timeout(left, opened).await });
     let opened = opened.map_err(|_| SILENT.to_owned())?.map_err(|error| error.to_string())?;
-    let disk = opened.map_err(|(NoDevice::Gone(why) | NoDevice::Refused(why))| why)?;
+    let opened = opened.map_err(|(NoDevice::Gone(why) | NoDevice::Refused(why))| why);
+    let (device, made) = opened?;
+    let disk = Disk::new(device);
     let read = disk.clone();
     let mut one = LookedAt {
         tier_volume: Arc::new(tier_volume(&config.ssd, set, block_size, tier.sites)),
@@ -216,7 +224,7 @@ fn look(
     };
     let judged = tier.runtime.block_on(one.judge(roll, until)).ok_or(SILENT)?;
     one.judged = Some(Ok(judged.map_err(|unfit| unfit.told_of(&set.path))?));
-    Ok(one)
+    Ok((one, made))
 }
 
 /// The places that those in use have.

@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use tokio::runtime::Handle;
 
-use crate::config::paths::folder_of;
+use crate::config::paths::{Identity, folder_of};
 use crate::config::units::bytes_text;
 use crate::config::{self, EngineChoice, SsdVolume, VolumeKind};
 use crate::limits::INDEX_ENTRY_BYTES;
@@ -25,6 +25,41 @@ pub(super) enum NoDevice {
     Refused(String),
 }
 
+/// A file that was made for a volume. It is removed again when this is dropped: what is refused
+/// leaves nothing behind.
+pub(super) struct Made {
+    path: PathBuf,
+    /// Nothing of one that is kept.
+    made: Option<Identity>,
+}
+
+impl Made {
+    fn now(path: &Path) -> Made {
+        let made = fs::metadata(path).ok().map(|found| Identity::of(&found));
+        Made { path: path.to_owned(), made }
+    }
+
+    /// It stays.
+    pub(super) fn keep(mut self) {
+        self.made = None;
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        let Some(made) = self.made else { return };
+        // What has come to that name since is somebody's.
+        if !fs::metadata(&self.path).is_ok_and(|found| Identity::of(&found) == made) {
+            return;
+        }
+        let path = self.path.display();
+        match fs::remove_file(&self.path) {
+            Ok(()) => tracing::info!("{path} is removed again: what it was made for is refused"),
+            Err(error) => tracing::warn!("{path} was made in vain and is still there: {error}"),
+        }
+    }
+}
+
 /// What a new volume looks like.
 pub(super) fn geometry(
     config: &config::Ssd,
@@ -37,18 +72,19 @@ pub(super) fn geometry(
     Geometry::for_new(volume.size_bytes, block_size, entries).map_err(|e| e.to_string())
 }
 
-/// The device of a volume; a file that is not there is made, and made a volume. `was_known` if the
-/// last process had one there: its file system may not be mounted.
+/// The device of a volume; a file that is not there is made, and made a volume, which is told.
+/// `was_known` if the last process had one there: its file system may not be mounted.
 pub(super) fn device_of(
     config: &config::Ssd,
     volume: &SsdVolume,
     block_size: BlockSize,
     was_known: bool,
     runtime: &Handle,
-) -> Result<Arc<dyn Device>, NoDevice> {
-    let made = || geometry(config, volume, block_size).map_err(NoDevice::Refused);
+) -> Result<(Arc<dyn Device>, Option<Made>), NoDevice> {
+    let new = || geometry(config, volume, block_size).map_err(NoDevice::Refused);
     if let Some(simulate) = &volume.simulate {
-        return simulated(volume.size_bytes, simulate, made()?, runtime).map_err(NoDevice::Refused);
+        let simulated = simulated(volume.size_bytes, simulate, new()?, runtime);
+        return simulated.map(|device| (device, None)).map_err(NoDevice::Refused);
     }
     let options = device::Options {
         engine: match config.engine {
@@ -58,12 +94,14 @@ pub(super) fn device_of(
         },
         access: device::Access::ReadWrite,
     };
+    let mut made = None;
     if volume.kind == VolumeKind::NewFile && !volume.path.exists() {
         let no_file = if was_known { NoDevice::Gone } else { NoDevice::Refused };
-        make_file(&volume.path, made()?, &options, runtime).map_err(no_file)?;
+        make_file(&volume.path, new()?, &options, runtime).map_err(no_file)?;
+        made = Some(Made::now(&volume.path));
         tell(volume, was_known);
     }
-    device::open(&volume.path, &options).map_err(|error| {
+    let opened = device::open(&volume.path, &options).map_err(|error| {
         let why = format!("{error}{}", error.remedy());
         match error {
             OpenError::Missing { .. }
@@ -73,7 +111,8 @@ pub(super) fn device_of(
             | OpenError::Failed { .. } => NoDevice::Gone(why),
             _ => NoDevice::Refused(why),
         }
-    })
+    });
+    Ok((opened?, made))
 }
 
 /// An operator sees what was made, and where.

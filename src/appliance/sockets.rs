@@ -189,13 +189,18 @@ impl Sockets {
         address: SocketAddr,
         listener: &TcpListener,
     ) -> Result<(), ApplianceError> {
-        if let Some(name) = config.congestion.of(kind)
-            && let Err(error) = server::send_by(listener, name)
-        {
+        let set = config.congestion.of(kind).map(|name| (name, server::send_by(listener, name)));
+        let is_set = matches!(set, Some((_, Ok(()))));
+        if let Some((name, Err(error))) = set {
             // Slower for some is better than not at all. The other sockets have none either.
             if !self.all.iter().any(|before| before.kind == kind) {
                 tell_of_congestion(kind, name, &error);
             }
+        }
+        // The service manager may have one for what is its own. Where it cannot be told which is
+        // the system's, that of before stays.
+        if !is_set && owner != Owner::Manager {
+            let _ = server::send_by_systems_own(listener);
         }
         let failed = |source: io::Error| ApplianceError::Bind { address, source };
         let listener = listener.try_clone().map_err(failed)?;
@@ -217,14 +222,15 @@ fn tell_of_congestion(kind: ListenerKind, name: &str, error: &io::Error) {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::net::TcpStream;
 
-    use rustix::net::sockopt::tcp_congestion;
+    use rustix::net::sockopt::{set_tcp_congestion, tcp_congestion};
 
     use super::*;
 
     #[test]
-    fn whoever_bound_a_socket_viewers_are_sent_by_the_congestion_control_that_is_set() {
+    fn whoever_bound_a_socket_viewers_are_sent_by_the_congestion_control_of_now() {
         let bound = || {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             (listener.local_addr().unwrap(), listener)
@@ -238,17 +244,23 @@ mod tests {
             Config::from_toml(&text, "t.toml").unwrap()
         };
         let systems = tcp_congestion(&bound().1).unwrap();
-        for (of, expected) in [
-            (", congestion.http = 'reno'", "reno"),
-            (", congestion.http = 'no_such'", &*systems),
-            ("", &*systems),
+        let available = "/proc/sys/net/ipv4/tcp_available_congestion_control";
+        let available = fs::read_to_string(available).unwrap();
+        let other = available.split_whitespace().find(|one| *one != systems).unwrap_or(&systems);
+        for (of, set) in [
+            (", congestion.http = 'reno'", Some("reno")),
+            (", congestion.http = 'no_such'", None),
+            ("", None),
         ] {
             let config = config(of);
             let own = Sockets::open(&config, vec![], vec![]).unwrap();
+            // Both were bound by who had another one set.
             let (address, listener) = bound();
+            set_tcp_congestion(&listener, other).unwrap();
             let passed = PassedSocket { name: ListenerName::Http, address, listener };
             let passed = Sockets::open(&config, vec![passed], vec![]).unwrap();
             let (address, listener) = bound();
+            set_tcp_congestion(&listener, other).unwrap();
             let (kind, owner) = (ListenerKind::Http, Owner::Own(config.listeners[0].address));
             let handed = Handed { kind, owner, address, listener };
             let handed = Sockets::open(&config, vec![], vec![handed]).unwrap();
@@ -262,8 +274,9 @@ mod tests {
                         socket.listener.accept().ok()
                     };
                     let (accepted, _) = waiting.into_iter().find_map(accept).unwrap();
-                    let is_admin = one.kind == ListenerKind::Admin;
-                    let wanted = if is_admin { &*systems } else { expected };
+                    let set = set.filter(|_| one.kind == ListenerKind::Http);
+                    let is_ours = one.owner != Owner::Manager;
+                    let wanted = set.unwrap_or(if is_ours { &systems } else { other });
                     assert_eq!(tcp_congestion(&accepted).unwrap(), wanted, "{one:?}, {of}");
                     drop(viewer);
                 }

@@ -6,6 +6,7 @@
 //! told: that would take a connection, with its memory, of which there is none; nor does a site's
 //! flood bring it to that, which is told from seven eighths on (`overload/connected.rs`).
 
+use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
@@ -60,6 +61,15 @@ pub fn bind_group(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListen
 /// What the system said: there is none of this name, or it is not for everybody.
 pub fn send_by(listener: &TcpListener, congestion_control: &str) -> io::Result<()> {
     Ok(sockopt::set_tcp_congestion(listener, congestion_control)?)
+}
+
+/// Has it send by the system's own again: another process may have set one for this socket.
+///
+/// # Errors
+/// What the system said.
+pub fn send_by_systems_own(listener: &TcpListener) -> io::Result<()> {
+    let systems = fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control")?;
+    send_by(listener, systems.trim())
 }
 
 fn bound(address: SocketAddr, reuse: ReusePort) -> io::Result<Socket> {

@@ -46,6 +46,7 @@ use crate::overload::{Connected, Gate};
 pub use connection::leave;
 pub use listener::{
     HandedOver, Inbox, ReusePort, Source, bind, bind_group, hand_over, inbox, send_by,
+    send_by_systems_own,
 };
 pub use phase::{Phase, Phases, Stop};
 pub use proxy::ProxyHeader;

@@ -32,7 +32,7 @@ use tokio::sync::mpsc;
 pub use self::parts::connections_affordable;
 use self::parts::{Parts, log_settings};
 use self::reload::Bound;
-pub use self::reload::{ReloadError, Reloads};
+pub use self::reload::{ReloadError, Reloaded, Reloads};
 use self::sockets::{Handed, Sockets};
 pub use self::ssd::{LeftOut, look_at_failed, look_at_volumes};
 pub use self::takeover::{HandOver, Leaving, Predecessor, Successor, TakeoverError};

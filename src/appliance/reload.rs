@@ -16,8 +16,8 @@ use super::ssd::{Added, Tier, unusable};
 use super::{load, look_at_volumes};
 use crate::access_log::{AccessLog, NextOutput};
 use crate::config::{
-    self, Certificate, Change, Config, ConfigErrors, Counts, Listener, ListenerKind, LogLevel,
-    is_of_volumes,
+    self, Certificate, Change, Config, ConfigError, ConfigErrors, Counts, Listener, ListenerKind,
+    LogLevel, is_of_volumes,
 };
 use crate::fill::client::Upstreams;
 use crate::limits::SITES_MAX;
@@ -44,12 +44,12 @@ impl Reloads {
         Reloads { parts, bound }
     }
 
-    /// Reads the configuration again and serves by it; what it changes. Who has begun goes on as he
-    /// began. Blocks, as long as the disks that it names do.
+    /// Reads the configuration again and serves by it; what that comes to. Who has begun goes on as
+    /// he began. Blocks, as long as the disks that it names do.
     ///
     /// # Errors
     /// What is wrong with it; nothing has changed then.
-    pub fn reload(&self) -> Result<Vec<Change>, ReloadError> {
+    pub fn reload(&self) -> Result<Reloaded, ReloadError> {
         self.parts.reload(&self.bound)
     }
 
@@ -57,6 +57,15 @@ impl Reloads {
     pub fn log_level(&self) -> LogLevel {
         self.parts.log_level()
     }
+}
+
+/// A configuration that is served by now.
+#[derive(Debug)]
+pub struct Reloaded {
+    /// What it changes.
+    pub changes: Vec<Change>,
+    /// What is to be looked at in it.
+    pub warnings: Vec<ConfigError>,
 }
 
 /// What is served by now.
@@ -153,7 +162,7 @@ impl Parts {
     ///
     /// # Errors
     /// What is wrong with it; nothing has changed then.
-    fn reload(&self, bound: &Bound) -> Result<Vec<Change>, ReloadError> {
+    fn reload(&self, bound: &Bound) -> Result<Reloaded, ReloadError> {
         let reloaded = self.reload_whole(bound);
         self.live.is_refused.store(reloaded.is_err(), Ordering::Relaxed);
         if reloaded.is_ok() {
@@ -162,10 +171,7 @@ impl Parts {
         reloaded
     }
 
-    fn reload_whole(
-        &self,
-        Bound { addresses, passed }: &Bound,
-    ) -> Result<Vec<Change>, ReloadError> {
+    fn reload_whole(&self, Bound { addresses, passed }: &Bound) -> Result<Reloaded, ReloadError> {
         let mut current = self.current();
         let next = config::load(Path::new(&self.config.file)).map_err(ReloadError::Config)?;
         let is_passed = |one: &&Listener| passed.contains(&one.kind);
@@ -181,14 +187,11 @@ impl Parts {
             let of_all = changes.iter_mut().find(|change| change.setting == "ssd.volumes");
             of_all.into_iter().for_each(|change| change.but = Some(but.clone()));
         }
-        for warning in &next.warnings {
-            tracing::warn!("{warning}");
-        }
+        let warnings = next.warnings.clone();
+        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         self.adopt(&mut current, next, &changes, prepared);
-        for change in &changes {
-            tracing::info!("{change}");
-        }
-        Ok(changes)
+        changes.iter().for_each(|change| tracing::info!("{change}"));
+        Ok(Reloaded { changes, warnings })
     }
 
     /// Shows the certificates whose files have changed, where viewers would accept them; of the

@@ -1,4 +1,5 @@
-//! `tidegate reload`: has a running appliance read its configuration again, and says what changes.
+//! `tidegate reload`: has a running appliance read its configuration again, and says what changes,
+//! with the warnings that `check` gives of it.
 //!
 //! Asks the admin listener of the configuration, with its token if it has one, once.
 
@@ -31,16 +32,23 @@ Exit codes: 0 reloaded, 1 not reloaded, 64 misused, or a fault in the configurat
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// Print what changes as JSON
+    /// Print what changes, and the warnings, as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     reach: Reach,
 }
 
-/// One change, as it is told.
+/// What changes, as it is told; an appliance of before tells no warnings.
 #[derive(Deserialize)]
 struct Told {
+    changes: Vec<Change>,
+    #[serde(default)]
+    warnings: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Change {
     text: String,
 }
 
@@ -48,15 +56,9 @@ struct Told {
 pub(super) fn run(args: &Args) -> Result<String, Failure> {
     let done = args.reach.post("/reload", "", RELOADED_WITHIN + ANSWER_WITHIN)?;
     let said = &done.said;
-    let changes = serde_json::from_value::<Vec<Told>>(said["changes"].clone());
-    match (done.status, said["error"].as_str(), changes) {
+    match (done.status, said["error"].as_str(), serde_json::from_value::<Told>(said.clone())) {
         (StatusCode::OK, _, Ok(_)) if args.json => Ok(format!("{said}\n")),
-        (StatusCode::OK, _, Ok(changes)) if changes.is_empty() => {
-            Ok("nothing has changed\n".to_owned())
-        }
-        (StatusCode::OK, _, Ok(changes)) => {
-            Ok(changes.iter().map(|change| format!("{}\n", change.text)).collect())
-        }
+        (StatusCode::OK, _, Ok(told)) => Ok(in_words(&told)),
         (StatusCode::UNPROCESSABLE_ENTITY, Some(why), _) => Err(Failure::Misused(format!(
             "{why}\nnothing has changed: it is served by what was before"
         ))),
@@ -66,4 +68,16 @@ pub(super) fn run(args: &Args) -> Result<String, Failure> {
         ))),
         _ => Err(done.failure("not reloaded")),
     }
+}
+
+fn in_words(Told { changes, warnings }: &Told) -> String {
+    let mut text: String = changes.iter().map(|change| format!("{}\n", change.text)).collect();
+    if changes.is_empty() {
+        text.push_str("nothing has changed\n");
+    }
+    if !warnings.is_empty() {
+        text.push_str("\nwarnings\n");
+        text.extend(warnings.iter().map(|warning| format!("  {warning}\n")));
+    }
+    text
 }

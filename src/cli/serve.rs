@@ -30,8 +30,8 @@ use self::manager::{notify, tell};
 use self::signals::{Ends, Signals, pass_on_hangup};
 use super::{Failure, USUAL_CONFIG};
 use crate::appliance::{
-    Appliance, ApplianceError, HandOver, Predecessor, ReloadError, Reloads, Running, Successor,
-    TakeoverError,
+    Appliance, ApplianceError, HandOver, Predecessor, ReloadError, Reloaded, Reloads, Running,
+    Successor, TakeoverError,
 };
 use crate::config::{self, Change, Counts, LogLevel};
 use crate::control::reload::{Asked, Order};
@@ -295,9 +295,11 @@ fn reload(reloads: &Reloads, levels: Option<&Levels>) -> Result<Value, String> {
     // Nobody listens any more only where one process runs several appliances.
     let _ = levels.map(|levels| levels.reload(filter_of(reloads.log_level())));
     let reloaded = match reloaded {
-        Ok(changes) => {
+        Ok(Reloaded { changes, warnings }) => {
             tracing::info!(changes = changes.len(), "reloaded");
-            Ok(json!({ "changes": changes.iter().map(as_json).collect::<Vec<_>>() }))
+            let changes: Vec<_> = changes.iter().map(as_json).collect();
+            let warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+            Ok(json!({ "changes": changes, "warnings": warnings }))
         }
         Err(why) => {
             for line in why.lines() {

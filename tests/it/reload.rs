@@ -245,6 +245,30 @@ async fn what_only_a_start_can_change_is_named_and_the_rest_counts() {
 }
 
 #[tokio::test]
+async fn the_warnings_that_check_gives_are_told_below_what_changes() {
+    let folder = TempDir::new().unwrap();
+    let origin = Origin::start();
+    let rules = "[[sites.rules]]\npath = \"**\"\n";
+    let edge = Reloadable::start(folder.path(), "", &site("media", &origin, rules));
+    edge.write(rules, &format!("{rules}[[sites.rules]]\npath = \"*.m4s\"\n"));
+    let checked = tidegate(&["check", "--without-ports", edge.file.to_str().unwrap()]);
+    let checked = text(&checked.stdout);
+    let (_, warnings) = checked.split_once("\nwarnings\n").unwrap();
+    assert!(warnings.contains("`sites.rules.path` is never reached: "), "{warnings}");
+    let (code, said) = edge.reload();
+    let (changes, told) = said.split_once("\nwarnings\n").unwrap();
+    assert_eq!((code, told), (0, warnings), "{said}");
+    assert!(changes.starts_with("sites[media].rules") && !changes.contains("reached"), "{said}");
+    let said = format!("nothing has changed\n\nwarnings\n{warnings}");
+    assert_eq!(edge.reload(), (0, said));
+    let admin = format!("http://{}", edge.process.admin);
+    let told = tidegate(&["reload", "--json", "--admin", &admin]).stdout;
+    let told: serde_json::Value = serde_json::from_slice(&told).unwrap();
+    assert_eq!(told["changes"], serde_json::json!([]));
+    assert_eq!(told["warnings"], serde_json::json!([warnings.trim()]), "{told}");
+}
+
+#[tokio::test]
 async fn a_hangup_reloads_and_says_so_in_the_log() {
     let folder = TempDir::new().unwrap();
     let origin = Origin::serving("/a", Script::of(10));

@@ -11,14 +11,15 @@ use tokio::task::spawn_blocking;
 
 use super::client::Client;
 use super::error::AcmeError;
-use super::store;
+use super::store::{self, Lock};
 use crate::config::Acme;
 
-/// The account that is kept, or a new one. Who asks holds the folder's lock.
+/// The account that is kept, or a new one: two who open one at once would lose one of them, so that
+/// who asks holds the folder's lock.
 ///
 /// # Errors
 /// The authority cannot be asked, refuses, or what it gave cannot be kept.
-pub async fn open(acme: &Acme) -> Result<Account, AcmeError> {
+pub async fn open(acme: &Acme, _held: &Lock) -> Result<Account, AcmeError> {
     let unreachable = |why| AcmeError::Unreachable { why };
     let roots = acme.roots.clone();
     let client = spawn_blocking(move || Client::new(roots.as_deref())).await;

@@ -132,7 +132,7 @@ impl Renewer {
         acme: &Acme,
         one: &Managed,
     ) -> Result<Option<Certificate>, AcmeError> {
-        let Some(_lock) = locked(acme).await? else { return Ok(None) };
+        let Some(held) = locked(acme).await? else { return Ok(None) };
         // The process before this one may have been faster.
         if let Some(certificate) = kept(one).await
             && shown(parts, one).is_none_or(|known| known.key.cert != certificate.key.cert)
@@ -141,7 +141,7 @@ impl Renewer {
             show(parts, certificate).await;
             return Ok(None);
         }
-        let account = self.account(acme).await?;
+        let account = self.account(acme, &held).await?;
         let obtained = obtain(&account, acme, one, &parts.live.challenges).await;
         if matches!(obtained, Err(AcmeError::NoAccount)) {
             self.account = None;
@@ -160,13 +160,13 @@ impl Renewer {
         }
     }
 
-    async fn account(&mut self, acme: &Acme) -> Result<Account, AcmeError> {
+    async fn account(&mut self, acme: &Acme, held: &Lock) -> Result<Account, AcmeError> {
         if let Some((known, account)) = &self.account
             && known == acme
         {
             return Ok(account.clone());
         }
-        let account = open(acme).await?;
+        let account = open(acme, held).await?;
         self.account = Some((acme.clone(), account.clone()));
         Ok(account)
     }
@@ -191,14 +191,24 @@ impl Renewer {
         };
         let known = wanted.iter().filter_map(|one| shown(parts, one));
         let Some(certificate) = known.into_iter().find(|one| !is_known(one)) else { return };
-        let suggested = match self.account(acme).await {
-            Ok(account) => suggested(&account, &certificate).await,
-            // It is told of when a certificate is due.
-            Err(_) => Suggested { at: None, ask_again_in: NOT_ASKED_FOR },
-        };
+        let Some(suggested) = self.suggestion(acme, &certificate).await else { return };
         let ask_again_at = now + suggested.ask_again_in;
         let chain = certificate.key.cert.clone();
         self.suggested.insert(certificate.path, AskedAbout { chain, suggested, ask_again_at });
+    }
+
+    /// Nothing while somebody else orders, who may open the account that is asked with.
+    async fn suggestion(&mut self, acme: &Acme, certificate: &Certificate) -> Option<Suggested> {
+        let account = match locked(acme).await {
+            Ok(Some(held)) => self.account(acme, &held).await,
+            Ok(None) => return None,
+            Err(error) => Err(error),
+        };
+        Some(match account {
+            Ok(account) => suggested(&account, certificate).await,
+            // It is told of when a certificate is due.
+            Err(_) => Suggested { at: None, ask_again_in: NOT_ASKED_FOR },
+        })
     }
 
     /// How long it is not tried again.
@@ -279,7 +289,11 @@ const NOT_ASKED_FOR: Duration = Duration::from_secs(3_600);
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+
     use super::*;
+    use crate::config::{Config, Machine};
     use crate::limits::ACME_ORDERS_PER_HOUR_MAX;
 
     const HOUR: Duration = Duration::from_secs(3_600);
@@ -316,6 +330,39 @@ mod tests {
             let orders = orders_in_vain(seed);
             assert!((30..=60).contains(&orders), "seed {seed}: {orders} orders");
         }
+    }
+
+    /// The authority of a configuration, where nobody answers, and the certificates it is to issue.
+    fn wanted(folder: &Path) -> (Arc<Acme>, Vec<Managed>) {
+        let text = format!(
+            "acme = {{ terms = 'agreed', directory = 'https://[::1]:1/', state = {folder:?} }}\n\
+             listeners.http = \"[::1]:0\"\n[[certificates]]\nacme = \"a.test\"\n\
+             [[certificates]]\nacme = [\"b.test\", \"c.test\"]\n\
+             [[sites]]\nname = \"s\"\nhosts = \"a\"\norigins = \"http://o\"\n"
+        );
+        let machine = Machine { cores: 4, memory_bytes: Some(16 << 30) };
+        let config = Config::on_machine(&text, "t.toml", &machine).unwrap();
+        let certificates = &config.certificates;
+        (certificates.acme().unwrap().clone(), certificates.managed().to_vec())
+    }
+
+    #[tokio::test]
+    async fn no_account_is_opened_while_another_process_orders() {
+        let folder = tempfile::tempdir().unwrap();
+        let (acme, _) = wanted(folder.path());
+        let path = folder.path().join("a.pem");
+        let key = rcgen::KeyPair::generate().unwrap();
+        let made = rcgen::CertificateParams::new(["a.test".to_owned()]).unwrap();
+        let pem = made.self_signed(&key).unwrap().pem() + &key.serialize_pem();
+        fs::write(&path, pem).unwrap();
+        let certificate = Certificate::judged_in(&path, &path, SystemTime::now()).unwrap();
+        let mut renewer = Renewer::default();
+        let held = lock(&acme.folder).unwrap();
+        assert!(held.is_some() && renewer.suggestion(&acme, &certificate).await.is_none());
+        drop(held);
+        let suggested = renewer.suggestion(&acme, &certificate).await.unwrap();
+        assert_eq!(suggested.ask_again_in, NOT_ASKED_FOR, "the authority was asked in vain");
+        assert!(lock(&acme.folder).unwrap().is_some(), "nobody holds it then");
     }
 
     #[tokio::test]

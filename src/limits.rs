@@ -311,6 +311,8 @@ pub const STATUS_OBJECTS_MAX: usize = 256;
 pub const STATUS_BLOCKS_MAX: u64 = 64;
 /// Origins the status page lists: those that do not answer first.
 pub const STATUS_ORIGINS_MAX: usize = 64;
+/// Certificates that are waited for, of those the status page lists.
+pub const STATUS_ORDERS_MAX: usize = 64;
 /// Sites the status page lists: those that were sent most.
 pub const STATUS_SITES_MAX: usize = 64;
 /// Between two moments of what the status page draws.

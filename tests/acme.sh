@@ -14,6 +14,7 @@ main() {
     check "with no authority to ask, other names are served" served static.test "$scratch/static.pem"
     check "the log says what cannot be asked, and when it is tried again" wait_until 10 told \
         "certificate for video.test, more.test: the authority cannot be asked: https://localhost:$acme/dir: .*; tried again in "
+    check "the status says so too" wait_until 10 status_says "video.test, more.test, not issued for .*: the authority cannot be asked: "
     check "a name without a certificate is shown another name's" refused video.test
     start_authority
     check "http-01 brings a certificate when there is an authority" wait_until 20 issued video.test
@@ -176,6 +177,7 @@ served() {
 
 issued() { served "$1" "$scratch/root.pem"; }
 refused() { ! served "$1" "$scratch/authority.pem"; }
+status_says() { "$binary" status --admin "http://127.0.0.1:$admin" | grep -q "^  certificate  $1"; }
 told() { grep -q "$1" "$scratch/edge.log"; }
 kept() { echo "$scratch/state/acme/localhost-$acme-dir/$1.pem"; }
 

@@ -8,18 +8,20 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use super::parts::{Live, Parts};
 use super::{load, ssd};
 use crate::access_log::{Lost, Spool, Target};
-use crate::acme::Orders;
+use crate::acme::{Orders, Waiting};
 use crate::cache::shadow::{Point, Tier};
 use crate::config::{Certificate, Certificates};
 use crate::control::Phase;
 use crate::control::drain::Stage;
 use crate::control::status::{
-    BlockStatus, ConfigStatus, Detail, MemoryStatus, ObjectStatus, OriginStatus, RunStatus,
-    ShadowStatus, ShippingStatus, SiteStatus, SsdStatus, Status,
+    BlockStatus, ConfigStatus, Detail, MemoryStatus, ObjectStatus, OrderStatus, OriginStatus,
+    RunStatus, ShadowStatus, ShippingStatus, SiteStatus, SsdStatus, Status,
 };
 use crate::fill::client::Standing;
 use crate::fill::run::Run;
-use crate::limits::{STATUS_BLOCKS_MAX, STATUS_OBJECTS_MAX, STATUS_ORIGINS_MAX, STATUS_SITES_MAX};
+use crate::limits::{
+    STATUS_BLOCKS_MAX, STATUS_OBJECTS_MAX, STATUS_ORDERS_MAX, STATUS_ORIGINS_MAX, STATUS_SITES_MAX,
+};
 use crate::memory::{Class, Use};
 use crate::metrics::{Counters, log, series};
 use crate::object::ObjectKey;
@@ -176,12 +178,19 @@ fn config_status(live: &Live) -> ConfigStatus {
         read_at: live.read_at.load(Ordering::Relaxed),
         is_refused: live.is_refused.load(Ordering::Relaxed),
         certificates: expiries(&live.certificates.load()).into_iter().collect(),
+        orders: live.orders.waiting().into_iter().take(STATUS_ORDERS_MAX).map(order).collect(),
     }
 }
 
 fn shipping_status(parts: &Parts) -> Option<ShippingStatus> {
     let (spool, shipping) = parts.log.spool().zip(parts.config.log.shipping.as_ref())?;
     Some(ShippingStatus::of(shipping.receiver.name(), spool, SystemTime::now()))
+}
+
+fn order(Waiting { names, is_missing, since, why, again_at }: Waiting) -> OrderStatus {
+    let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let (since, again_at) = (seconds(since), again_at.map(seconds));
+    OrderStatus { names, is_missing, since, why, again_at }
 }
 
 fn memory_status(parts: &Parts) -> MemoryStatus {

@@ -604,7 +604,7 @@ mod tests {
             "drain": null,
             "uptime_seconds": 12,
             "has_tokens": false,
-            "config": { "read_at": 0, "is_refused": false, "certificates": {} },
+            "config": { "read_at": 0, "is_refused": false, "certificates": {}, "orders": [] },
             "requests": 0,
             "responses": { "2xx": 0, "3xx": 0, "4xx": 0, "5xx": 0, "other": 0 },
             "lookups": {

@@ -3,6 +3,7 @@
 //! Plain values, filled in by who owns them; who fills a list bounds it (`limits`). Viewers'
 //! addresses are not in it.
 
+mod config;
 mod share;
 mod shipping;
 
@@ -18,6 +19,7 @@ use crate::metrics::ssd::{ByWord, SsdSample, VolumeSample};
 use crate::metrics::{Counters, OfSite, Tally};
 use crate::object::PieceMap;
 
+pub use self::config::{ConfigStatus, OrderStatus};
 pub use self::share::ShareStatus;
 pub use self::shipping::ShippingStatus;
 
@@ -94,17 +96,6 @@ pub struct FirstByte {
     pub p50_us: Option<u64>,
     /// Nine of ten were no longer than this.
     pub p90_us: Option<u64>,
-}
-
-/// The configuration that is served by; times in seconds since 1970.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct ConfigStatus {
-    /// When it was read.
-    pub read_at: u64,
-    /// The one that was read last was refused.
-    pub is_refused: bool,
-    /// When each certificate expires, by its first name.
-    pub certificates: BTreeMap<String, u64>,
 }
 
 /// What is refused because there is too much to do; counts since the start.

@@ -4,9 +4,13 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+#[cfg(feature = "acme")]
+use std::time::Instant;
 
 use tempfile::TempDir;
 
+#[cfg(feature = "acme")]
+use crate::support::PATIENCE;
 use crate::support::{
     BLOCK, Client, Edge, HOST, Origin, PIECE, Process, Script, configured, has_row, status_of,
     text, tidegate, until_runs,
@@ -55,6 +59,47 @@ async fn a_congestion_control_that_the_kernel_has_not_is_told_once_and_by_check(
     assert_eq!(count, 1, "of two workers: {logged:#?}");
     let checked = tidegate(&["check", config.to_str().unwrap()]);
     assert!(checked.status.success() && text(&checked.stdout).contains(told), "{checked:?}");
+}
+
+#[cfg(feature = "acme")]
+#[tokio::test]
+async fn a_certificate_that_is_not_issued_is_told_in_the_status_with_why() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    // Bound and let go: nobody answers there.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let more = format!(
+        "[acme]\nterms = \"agreed\"\ndirectory = \"https://{free}/dir\"\nstate = {:?}\n\
+         [[certificates]]\nacme = [\"a.test\", \"b.test\"]\n[[sites]]\nname = \"a\"\n\
+         hosts = {HOST:?}\norigins = \"http://{}\"\n",
+        folder.path(),
+        origin.address()
+    );
+    let process = Process::start(&configured(folder.path(), &more));
+    process.logged_until("certificate for a.test, b.test: the authority cannot be asked").await;
+    let admin = format!("http://{}", process.admin);
+    // What is told is written down by the next look.
+    let asked = Instant::now();
+    let told = loop {
+        assert!(asked.elapsed() < PATIENCE, "the status does not say why");
+        let shown = tidegate(&["status", "--json", "--admin", &admin]);
+        let mut status: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+        assert_eq!(status["config"]["orders"].as_array().unwrap().len(), 1, "{status}");
+        if !status["config"]["orders"][0]["why"].is_null() {
+            break status["config"]["orders"][0].take();
+        }
+    };
+    assert_eq!(told["names"], serde_json::json!(["a.test", "b.test"]));
+    assert_eq!(told["is_missing"], true);
+    let why = told["why"].as_str().unwrap();
+    assert!(why.starts_with("the authority cannot be asked: ") && !why.contains('\n'), "{told}");
+    assert!(told["again_at"].as_u64() > told["since"].as_u64(), "{told}");
+    let words = text(&tidegate(&["status", "--admin", &admin]).stdout);
+    let line = "\n  certificate  a.test, b.test, not issued for ";
+    assert!(
+        words.contains(line) && words.contains(&format!(": {why}; ordered again in ")),
+        "{words}"
+    );
+    process.stop();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,11 +4,11 @@
 //!
 //! What is shown meanwhile stays. What comes is shown as a file that has changed would be.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::poll_fn;
 use std::hash::{BuildHasher as _, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,27 +21,32 @@ use rustls_pki_types::CertificateDer;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
-use crate::acme::{Account, AcmeError, Lock, Suggested, due, lock, obtain, open, suggested};
+use crate::acme::{
+    Account, AcmeError, Lock, Suggested, Waiting, due, lock, obtain, open, suggested,
+};
 use crate::appliance::parts::Parts;
 use crate::config::units::duration_about;
-use crate::config::{Acme, Certificate, Managed};
+use crate::config::{Acme, Certificate, Certificates, Managed};
 use crate::server::Stop;
 
 /// What is known of the orders before.
 #[derive(Default)]
 struct Renewer {
     account: Option<(Acme, Account)>,
-    /// By the files of certificates.
-    failed: HashMap<PathBuf, Failed>,
+    /// Certificates that are missing, or were ordered in vain, by their files.
+    waited_for: HashMap<PathBuf, WaitedFor>,
     suggested: HashMap<PathBuf, AskedAbout>,
-    /// When the configuration was read by which they failed.
+    /// When the configuration was read by which they are.
     read_at: u64,
 }
 
-/// A certificate that was ordered in vain.
-#[derive(Default)]
-struct Failed {
+/// A certificate that is waited for.
+struct WaitedFor {
+    since: SystemTime,
+    /// How often it was ordered in vain.
     times: u32,
+    /// Why the last time.
+    why: Option<String>,
     again_at: Option<Instant>,
 }
 
@@ -90,32 +95,35 @@ impl Renewer {
     /// Orders the first certificate that is due.
     async fn look(&mut self, parts: &Arc<Parts>) {
         let certificates = parts.live.certificates.load_full();
-        let Some(acme) = certificates.acme() else { return };
         let wanted = certificates.managed();
         let read_at = parts.live.read_at.load(Ordering::Relaxed);
         if std::mem::replace(&mut self.read_at, read_at) != read_at {
             // Somebody has mended it, perhaps.
-            self.failed.clear();
+            self.waited_for.values_mut().for_each(WaitedFor::try_anew);
         }
+        self.wait_for(wanted, &certificates);
+        parts.live.orders.wait_for(self.told(wanted, &certificates));
+        let Some(acme) = certificates.acme() else { return };
         let may = |one: &&Managed| {
-            self.failed.get(&one.path).is_none_or(|failed| failed.may_again(Instant::now()))
+            self.waited_for.get(&one.path).is_none_or(|waited| waited.may_again(Instant::now()))
         };
-        let Some(one) = wanted.iter().filter(may).find(|one| self.is_due(parts, one)).cloned()
+        let Some(one) =
+            wanted.iter().filter(may).find(|one| self.is_due(&certificates, one)).cloned()
         else {
-            return self.ask_when(parts, acme, wanted).await;
+            return self.ask_when(&certificates, acme).await;
         };
         match self.order(parts, acme, &one).await {
             Ok(Some(certificate)) => {
                 let until = certificate.expires().map(fmt_http_date).unwrap_or_default();
                 tracing::info!("certificate for {}: issued, until {until}", one.names.join(", "));
                 parts.live.orders.obtained.fetch_add(1, Ordering::Relaxed);
-                self.failed.remove(&one.path);
+                self.waited_for.remove(&one.path);
                 show(parts, certificate).await;
             }
             Ok(None) => {}
             Err(error) => {
                 parts.live.orders.failed.fetch_add(1, Ordering::Relaxed);
-                let wait = self.failed(acme, &one);
+                let wait = self.failed(acme, &one, &error);
                 tracing::error!(
                     "certificate for {}: {error}; tried again in {}",
                     one.names.join(", "),
@@ -123,6 +131,38 @@ impl Renewer {
                 );
             }
         }
+    }
+
+    /// Waits for those of `wanted` that are not there, or that failed and are still due.
+    fn wait_for(&mut self, wanted: &[Managed], certificates: &Certificates) {
+        let is_there = there(certificates);
+        let is_waited_for = |one: &&Managed| {
+            let is_known = self.waited_for.contains_key(&one.path);
+            !is_there.contains(&*one.path) || (is_known && self.is_due(certificates, one))
+        };
+        let waited_for: Vec<&Managed> = wanted.iter().filter(is_waited_for).collect();
+        let mut before = std::mem::take(&mut self.waited_for);
+        for one in waited_for {
+            let waited = before.remove(&one.path).unwrap_or_else(WaitedFor::now);
+            self.waited_for.insert(one.path.clone(), waited);
+        }
+    }
+
+    /// What is told of those that are waited for.
+    fn told(&self, wanted: &[Managed], certificates: &Certificates) -> Vec<Waiting> {
+        let is_there = there(certificates);
+        let told = wanted.iter().filter_map(|one| {
+            let WaitedFor { since, why, again_at, .. } = self.waited_for.get(&one.path)?;
+            let left = again_at.map(|again_at| again_at.saturating_duration_since(Instant::now()));
+            Some(Waiting {
+                names: one.names.clone(),
+                is_missing: !is_there.contains(&*one.path),
+                since: *since,
+                why: why.clone(),
+                again_at: left.filter(|left| !left.is_zero()).map(|left| SystemTime::now() + left),
+            })
+        });
+        told.collect()
     }
 
     /// Nothing while somebody else orders, or when it was done too often of late.
@@ -135,9 +175,11 @@ impl Renewer {
         let Some(held) = locked(acme).await? else { return Ok(None) };
         // The process before this one may have been faster.
         if let Some(certificate) = kept(one).await
-            && shown(parts, one).is_none_or(|known| known.key.cert != certificate.key.cert)
+            && shown(&parts.live.certificates.load(), one)
+                .is_none_or(|known| known.key.cert != certificate.key.cert)
             && is_for(&certificate, one)
         {
+            self.waited_for.remove(&one.path);
             show(parts, certificate).await;
             return Ok(None);
         }
@@ -150,11 +192,13 @@ impl Renewer {
             Ok(certificate) => Ok(Some(certificate)),
             Err(wait) => {
                 tracing::warn!(
-                    "certificate for {}: ordered too often in the last hour, and again in {}",
+                    "certificate for {}: {TOO_OFTEN}, and again in {}",
                     one.names.join(", "),
                     duration_about(wait)
                 );
-                self.failed.entry(one.path.clone()).or_default().put_off(wait, Instant::now());
+                let waited = self.waited_for(one);
+                waited.why.get_or_insert_with(|| TOO_OFTEN.to_owned());
+                waited.put_off(wait, Instant::now());
                 Ok(None)
             }
         }
@@ -171,8 +215,8 @@ impl Renewer {
         Ok(account)
     }
 
-    fn is_due(&self, parts: &Parts, one: &Managed) -> bool {
-        let Some(certificate) = shown(parts, one) else { return true };
+    fn is_due(&self, certificates: &Certificates, one: &Managed) -> bool {
+        let Some(certificate) = shown(certificates, one) else { return true };
         let suggested = self.suggested.get(&one.path).filter(|it| it.chain == certificate.key.cert);
         let suggested = suggested.and_then(|it| it.suggested.at);
         let now = SystemTime::now();
@@ -182,14 +226,14 @@ impl Renewer {
 
     /// Asks the authority when the first certificate is to be renewed of which it was not asked of
     /// late.
-    async fn ask_when(&mut self, parts: &Parts, acme: &Acme, wanted: &[Managed]) {
+    async fn ask_when(&mut self, certificates: &Certificates, acme: &Acme) {
         let now = Instant::now();
         let is_known = |certificate: &Certificate| {
             self.suggested.get(&certificate.path).is_some_and(|asked| {
                 asked.chain == certificate.key.cert && asked.ask_again_at > now
             })
         };
-        let known = wanted.iter().filter_map(|one| shown(parts, one));
+        let known = certificates.managed().iter().filter_map(|one| shown(certificates, one));
         let Some(certificate) = known.into_iter().find(|one| !is_known(one)) else { return };
         let Some(suggested) = self.suggestion(acme, &certificate).await else { return };
         let ask_again_at = now + suggested.ask_again_in;
@@ -212,14 +256,28 @@ impl Renewer {
     }
 
     /// How long it is not tried again.
-    fn failed(&mut self, acme: &Acme, one: &Managed) -> Duration {
+    fn failed(&mut self, acme: &Acme, one: &Managed, error: &AcmeError) -> Duration {
         let share = RandomState::new().hash_one(&one.path) % 50;
-        let failed = self.failed.entry(one.path.clone()).or_default();
-        failed.once_more(acme.retry_after, 75 + share as u32, Instant::now())
+        let waited = self.waited_for(one);
+        waited.why = Some(error.to_string().replace(['\n', '\r'], " "));
+        waited.once_more(acme.retry_after, 75 + share as u32, Instant::now())
+    }
+
+    fn waited_for(&mut self, one: &Managed) -> &mut WaitedFor {
+        self.waited_for.entry(one.path.clone()).or_insert_with(WaitedFor::now)
     }
 }
 
-impl Failed {
+impl WaitedFor {
+    fn now() -> WaitedFor {
+        WaitedFor { since: SystemTime::now(), times: 0, why: None, again_at: None }
+    }
+
+    /// What it was like before is no reason to wait.
+    fn try_anew(&mut self) {
+        (self.times, self.again_at) = (0, None);
+    }
+
     fn may_again(&self, now: Instant) -> bool {
         self.again_at.is_none_or(|again_at| again_at <= now)
     }
@@ -257,8 +315,13 @@ async fn show(parts: &Arc<Parts>, certificate: Certificate) {
     }
 }
 
-fn shown(parts: &Parts, one: &Managed) -> Option<Certificate> {
-    parts.live.certificates.load().iter().find(|known| known.path == one.path).cloned()
+fn shown(certificates: &Certificates, one: &Managed) -> Option<Certificate> {
+    certificates.iter().find(|known| known.path == one.path).cloned()
+}
+
+/// The files of those that are shown.
+fn there(certificates: &Certificates) -> HashSet<&Path> {
+    certificates.iter().map(|one| &*one.path).collect()
 }
 
 fn is_for(certificate: &Certificate, one: &Managed) -> bool {
@@ -278,6 +341,7 @@ async fn kept(one: &Managed) -> Option<Certificate> {
     read.await.ok()?.ok()
 }
 
+const TOO_OFTEN: &str = "ordered too often in the last hour";
 /// Of who follows another process.
 const FIRST_LOOK: Duration = Duration::from_secs(10);
 const LOOKED_AT_EVERY: Duration = Duration::from_millis(500);
@@ -290,7 +354,6 @@ const NOT_ASKED_FOR: Duration = Duration::from_secs(3_600);
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::path::Path;
 
     use super::*;
     use crate::config::{Config, Machine};
@@ -302,7 +365,7 @@ mod tests {
     /// How often a certificate is ordered in ten days, each time in vain.
     fn orders_in_vain(seed: u64) -> usize {
         let begun = Instant::now();
-        let (mut failed, mut orders, mut now) = (Failed::default(), Vec::new(), begun);
+        let (mut failed, mut orders, mut now) = (WaitedFor::now(), Vec::new(), begun);
         let mut seed = seed;
         while now < begun + DAYS {
             let of_late = orders.iter().filter(|time| **time + HOUR > now);
@@ -346,16 +409,60 @@ mod tests {
         (certificates.acme().unwrap().clone(), certificates.managed().to_vec())
     }
 
+    #[test]
+    fn what_is_missing_is_waited_for_and_told_with_why_and_until_when() {
+        let folder = tempfile::tempdir().unwrap();
+        let (acme, wanted) = wanted(folder.path());
+        let (mut renewer, none) = (Renewer::default(), Certificates::default());
+        renewer.wait_for(&wanted, &none);
+        let told = renewer.told(&wanted, &none);
+        let names =
+            |told: &[Waiting]| told.iter().map(|one| one.names.join(" ")).collect::<Vec<_>>();
+        assert_eq!(names(&told), ["a.test", "b.test c.test"]);
+        assert!(told.iter().all(|one| one.is_missing && one.why.is_none()), "{told:?}");
+        let since = told[1].since;
+
+        let error = AcmeError::Unreachable { why: "nobody\nis there".to_owned() };
+        let wait = renewer.failed(&acme, &wanted[1], &error);
+        renewer.wait_for(&wanted, &none);
+        let told = renewer.told(&wanted, &none);
+        let why = "the authority cannot be asked: nobody is there".to_owned();
+        assert_eq!((&told[1].why, told[1].since), (&Some(why), since));
+        assert!(told[1].again_at.is_some_and(|at| at <= SystemTime::now() + wait), "{told:?}");
+        assert_eq!(told[0].again_at, None);
+
+        // The first one comes; the second one is tried at once after a reload.
+        let issued = Certificate { path: wanted[0].path.clone(), ..issued(folder.path()) };
+        let one = Certificates::new(vec![issued]);
+        renewer.waited_for.values_mut().for_each(WaitedFor::try_anew);
+        renewer.wait_for(&wanted, &one);
+        let told = renewer.told(&wanted, &one);
+        assert_eq!((names(&told), told[0].again_at), (vec!["b.test c.test".to_owned()], None));
+        assert!(told[0].why.is_some() && told[0].since == since, "{told:?}");
+        renewer.wait_for(&wanted[..1], &one);
+        assert_eq!(renewer.told(&wanted, &one), [], "nobody wants it any more");
+        // What is good for long is not waited for because an order failed once.
+        renewer.failed(&acme, &wanted[0], &error);
+        renewer.wait_for(&wanted[..1], &one);
+        assert_eq!(renewer.told(&wanted, &one), []);
+    }
+
+    /// A certificate for `a.test`, good for long.
+    fn issued(folder: &Path) -> Certificate {
+        let path = folder.join("a.pem");
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut asked = rcgen::CertificateParams::new(["a.test".to_owned()]).unwrap();
+        asked.not_after = rcgen::date_time_ymd(9_000, 1, 1);
+        let pem = asked.self_signed(&key).unwrap().pem() + &key.serialize_pem();
+        fs::write(&path, pem).unwrap();
+        Certificate::judged_in(&path, &path, SystemTime::now()).unwrap()
+    }
+
     #[tokio::test]
     async fn no_account_is_opened_while_another_process_orders() {
         let folder = tempfile::tempdir().unwrap();
         let (acme, _) = wanted(folder.path());
-        let path = folder.path().join("a.pem");
-        let key = rcgen::KeyPair::generate().unwrap();
-        let made = rcgen::CertificateParams::new(["a.test".to_owned()]).unwrap();
-        let pem = made.self_signed(&key).unwrap().pem() + &key.serialize_pem();
-        fs::write(&path, pem).unwrap();
-        let certificate = Certificate::judged_in(&path, &path, SystemTime::now()).unwrap();
+        let certificate = issued(folder.path());
         let mut renewer = Renewer::default();
         let held = lock(&acme.folder).unwrap();
         assert!(held.is_some() && renewer.suggestion(&acme, &certificate).await.is_none());

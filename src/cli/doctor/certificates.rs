@@ -39,7 +39,7 @@ fn ordered(subject: &Subject) -> Vec<Finding> {
     let missing = config.certificates.managed().iter().filter(|one| !is_here(&one.path));
     let mut findings: Vec<Finding> = missing
         .map(|one| {
-            let to_do = "it is ordered when the appliance runs; if not, its log says why";
+            let to_do = "ordered when the appliance runs; `tidegate status` says how that goes";
             Finding::warn(format!("for {}; not issued yet", one.names.join(", ")), to_do)
                 .of(one.path.display().to_string())
         })

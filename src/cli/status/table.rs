@@ -16,6 +16,7 @@ pub(super) struct Shown {
     version: String,
     phase: String,
     drain: Option<drain::Told>,
+    config: Config,
     uptime_seconds: u64,
     requests: u64,
     connections: u64,
@@ -26,6 +27,22 @@ pub(super) struct Shown {
     ssd: Option<Ssd>,
     shipping: Option<Shipping>,
     shares: Vec<Share>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Config {
+    orders: Vec<Order>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Order {
+    names: Vec<String>,
+    is_missing: bool,
+    since: u64,
+    why: Option<String>,
+    again_at: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -126,6 +143,9 @@ pub(super) fn of(status: &Shown, address: &str) -> String {
     if let Some(drain) = &status.drain {
         line("drain", drain.in_words(unix_now()));
     }
+    for one in &status.config.orders {
+        line("certificate", order(one, unix_now()));
+    }
     line("sent", sent(&status.bytes));
     line("offload", offload(status));
     if let (Some(p50), Some(p90)) = (status.ttfb.p50_us, status.ttfb.p90_us) {
@@ -171,6 +191,18 @@ fn shipping(one: &Shipping) -> String {
         None => {}
     }
     text
+}
+
+fn order(order: &Order, now: u64) -> String {
+    let about = |seconds| duration_about(Duration::from_secs(seconds));
+    let lasts = about(now.saturating_sub(order.since));
+    let state = if order.is_missing { "not issued" } else { "not renewed" };
+    let why = order.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+    let again = match order.again_at {
+        Some(at) => format!("ordered again in {}", about(at.saturating_sub(now))),
+        None => "being ordered, or next in turn".to_owned(),
+    };
+    format!("{}, {state} for {lasts}{why}; {again}", order.names.join(", "))
 }
 
 fn site(site: &Share) -> String {
@@ -376,6 +408,26 @@ mod tests {
             },
         });
         assert_eq!(shown(status), include_str!("expected.txt"));
+    }
+
+    #[test]
+    fn a_certificate_that_is_waited_for_is_told_with_why_and_until_when() {
+        let names = || vec!["a.test".to_owned(), "b.test".to_owned()];
+        let failed = Order {
+            names: names(),
+            is_missing: false,
+            since: 100,
+            why: Some("the zone is down".to_owned()),
+            again_at: Some(4_000),
+        };
+        let expected =
+            "a.test, b.test, not renewed for 55m 0s: the zone is down; ordered again in 10m 0s";
+        assert_eq!(order(&failed, 3_400), expected);
+        let missing = Order { names: names(), is_missing: true, since: 3_390, ..Order::default() };
+        let expected = "a.test, b.test, not issued for 10s; being ordered, or next in turn";
+        assert_eq!(order(&missing, 3_400), expected);
+        let text = shown(json!({ "config": { "orders": [{ "names": ["a.test"] }] } }));
+        assert!(text.contains("\n  certificate  a.test, not renewed for "), "{text}");
     }
 
     #[test]

@@ -167,14 +167,15 @@ fn admin(parts: &Arc<Parts>, ask: mpsc::Sender<Asked>) -> Admin {
     });
     let (metrics, readiness) = (parts.metrics.clone(), parts.readiness.clone());
     let (purges, sites) = (parts.purges.clone(), parts.live.sites.clone());
-    let purger = Purger { purges, sites };
+    let purger = Purger { purges, sites: sites.clone() };
     let reloader = Reloader { ask };
     let for_drain = parts.clone();
     let planning = Box::new(move |plan| for_drain.plan_drain(plan));
     let drainer = Drainer { planning };
     let (log, governor) = (parts.log.clone(), parts.governor.clone());
     let log = LogSource { log, governor: governor.clone(), look: Semaphore::new(1) };
-    let usage = UsageSource { usage: parts.usage.clone(), governor, look: Semaphore::new(1) };
+    let (usage, look) = (parts.usage.clone(), Semaphore::new(1));
+    let usage = UsageSource { usage, sites, governor, look };
     let (history, tokens) = (Rc::new(History::default()), parts.live.token.clone());
     Admin {
         metrics,

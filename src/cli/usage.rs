@@ -5,6 +5,7 @@
 
 use std::io::{self, Write as _};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use clap::Subcommand;
@@ -14,7 +15,8 @@ use serde_json::Value;
 use super::Failure;
 use super::admin::{Answer, Reach, ask, refused, stranger};
 use super::log::encoded;
-use crate::config::{state_file_in, usage_beside};
+use crate::config::{self, state_file_in, usage_beside};
+use crate::site::Site;
 use crate::usage::told::{Asked, FORMAT, MonthTold, of_files};
 use crate::usage::{Folder, Month};
 
@@ -101,12 +103,12 @@ impl Which {
     fn told(&self) -> Result<MonthTold, Failure> {
         let target = self.target();
         let asked = self.reach.get(&target).map(|(addresses, request)| ask(&addresses, &request));
-        let folder = self.reach.config_here().map(folder_of);
-        let mut told = match (asked, folder) {
+        let kept = self.reach.config_here().map(Kept::by);
+        let mut told = match (asked, kept) {
             (Ok(Ok(answer)), _) => told(&answer),
-            (Ok(Err(silent)), Some(Ok(folder))) => self.of_files(&folder, Some(&silent)),
+            (Ok(Err(silent)), Some(Ok(kept))) => self.of_files(&kept, Some(&silent)),
             // One without an admin listener.
-            (Err(_), Some(Ok(folder))) => self.of_files(&folder, None),
+            (Err(_), Some(Ok(kept))) => self.of_files(&kept, None),
             (Ok(Err(failure)) | Err(failure), _) => Err(failure),
         }?;
         if self.site.is_some() {
@@ -117,8 +119,8 @@ impl Which {
             Some(site) if told.sites.is_empty() => {
                 let MonthTold { machine, month, .. } = &told;
                 Err(Failure::Failed(format!(
-                    "nothing is kept of a site {site:?} on {machine} in {month}; `tidegate usage \
-                     --month {month}` shows those of which something is"
+                    "nothing is kept of a site {site:?} on {machine} in {month}, and none is \
+                     configured; `tidegate usage --month {month}` shows those there are"
                 )))
             }
             _ => Ok(told),
@@ -132,27 +134,40 @@ impl Which {
         format!("/usage?month={month}&site={site}&samples={samples}")
     }
 
-    fn of_files(&self, folder: &Folder, silent: Option<&Failure>) -> Result<MonthTold, Failure> {
-        let path = folder.path().display();
+    fn of_files(&self, kept: &Kept, silent: Option<&Failure>) -> Result<MonthTold, Failure> {
+        let path = kept.folder.path().display();
         let why = silent.map(|silent| format!("{silent}\n")).unwrap_or_default();
-        if !folder.path().is_dir() {
+        if !kept.folder.path().is_dir() {
             return Err(Failure::Failed(format!("{why}there is no {path}: nothing was kept yet")));
         }
         let now = SystemTime::now();
         let month = self.month.unwrap_or_else(|| Month::at(now));
         let asked = Asked { month, site: self.site.clone(), samples: self.samples };
         let failed = |error| Failure::Failed(format!("{why}{path}: {error}"));
-        let told = of_files(folder, &asked, now).map_err(failed)?;
+        let told = of_files(&kept.folder, &asked, now).map_err(failed)?;
+        let told = told.with_silent(&asked, kept.sites.iter().map(String::as_str));
         // Whoever reads what is printed need not know.
         let _ = writeln!(io::stderr(), "{why}read from {path}");
         Ok(told)
     }
 }
 
-/// Where an appliance with this configuration keeps it.
-fn folder_of(config: &Path) -> Result<Folder, Failure> {
-    let state = state_file_in(config).map_err(|errors| Failure::Misused(errors.to_string()))?;
-    Ok(Folder::at(usage_beside(&state)))
+/// What an appliance that does not run has left.
+struct Kept {
+    folder: Folder,
+    /// Of a configuration that is right.
+    sites: Vec<String>,
+}
+
+impl Kept {
+    /// Where an appliance with this configuration keeps it.
+    fn by(config: &Path) -> Result<Kept, Failure> {
+        let state = state_file_in(config).map_err(|errors| Failure::Misused(errors.to_string()))?;
+        let sites = config::load(config).map(|config| config.sites);
+        let name = |site: &Arc<Site>| site.name.clone();
+        let sites = sites.map(|sites| sites.iter().map(name).collect()).unwrap_or_default();
+        Ok(Kept { folder: Folder::at(usage_beside(&state)), sites })
+    }
 }
 
 fn told(answer: &Answer) -> Result<MonthTold, Failure> {

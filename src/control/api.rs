@@ -381,7 +381,7 @@ mod tests {
         };
         let sites = Arc::<CurrentSites>::default();
         let (purges, _) = Purges::start(sites.clone(), None).unwrap();
-        let purger = Purger { purges, sites };
+        let purger = Purger { purges, sites: sites.clone() };
         let reloader = Reloader { ask: mpsc::channel(1).0 };
         let (status, explain) = (Box::new(status), Box::new(explain));
         let drainer = Drainer { planning: Box::new(|_| Ok(None)) };
@@ -390,7 +390,7 @@ mod tests {
         let (log, _) = AccessLog::start(&settings).unwrap();
         let governor = Governor::new(0, 0);
         let look = || Semaphore::new(1);
-        let usage = UsageSource { usage: None, governor: governor.clone(), look: look() };
+        let usage = UsageSource { usage: None, sites, governor: governor.clone(), look: look() };
         let log = LogSource { log, governor, look: look() };
         let history = Rc::default();
         Admin {

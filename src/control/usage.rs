@@ -12,6 +12,7 @@ use super::asking::{Said, refusal};
 use super::log::parameter;
 use crate::limits::LOOK_BYTES;
 use crate::memory::{Class, Governor, Use};
+use crate::site::CurrentSites;
 use crate::usage::keeper::{Moment, Usage};
 use crate::usage::told::{Asked, Unreckoned};
 use crate::usage::{Month, SITE_BYTES};
@@ -20,6 +21,8 @@ use crate::usage::{Month, SITE_BYTES};
 pub struct UsageSource {
     /// Of whom, where it is kept.
     pub usage: Option<Arc<Usage>>,
+    /// Sites that are there, whether or not anything was served of them.
+    pub sites: Arc<CurrentSites>,
     /// A month takes memory while it is reckoned.
     pub governor: Arc<Governor>,
     /// Taken by who looks.
@@ -42,7 +45,7 @@ impl UsageSource {
         let busy = |text: &str| refusal(StatusCode::SERVICE_UNAVAILABLE, text);
         let looking = self.look.try_acquire();
         let _looking = looking.map_err(|_| busy("somebody else looks just now; ask again"))?;
-        let governor = self.governor.clone();
+        let (governor, sites) = (self.governor.clone(), self.sites.load_full());
         let told = spawn_blocking(move || {
             let mut reserved = Vec::new();
             let mut room = |bytes| {
@@ -54,7 +57,8 @@ impl UsageSource {
             if !room(LOOK_BYTES) {
                 return Err(Unreckoned::NoRoom);
             }
-            usage.told(&asked, now, || room(SITE_BYTES))
+            let told = usage.told(&asked, now, || room(SITE_BYTES))?;
+            Ok(told.with_silent(&asked, sites.iter().map(|site| &*site.name)))
         });
         match told.await {
             Ok(Ok(told)) => Ok((StatusCode::OK, json!(told))),

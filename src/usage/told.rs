@@ -73,6 +73,33 @@ pub struct SiteTold {
     pub samples: Option<Vec<(u64, Counts)>>,
 }
 
+impl MonthTold {
+    /// With those of `configured` of which nothing was served, too: nobody takes them for sites
+    /// that do not exist.
+    pub fn with_silent<'a>(
+        mut self,
+        asked: &Asked,
+        configured: impl Iterator<Item = &'a str>,
+    ) -> MonthTold {
+        let is_asked_for = |name: &&str| asked.site.as_ref().is_none_or(|site| site == name);
+        let there = self.samples_due - self.samples_missing;
+        for name in configured.filter(is_asked_for) {
+            if let Err(place) = self.sites.binary_search_by(|one| (*one.site).cmp(name)) {
+                let silent = SiteTold {
+                    site: name.to_owned(),
+                    served_bytes: 0,
+                    origin_bytes: 0,
+                    requests: 0,
+                    p95_bits_per_second: (there > 0).then_some(0),
+                    samples: asked.samples.then(Vec::new),
+                };
+                self.sites.insert(place, silent);
+            }
+        }
+        self
+    }
+}
+
 /// Why nothing is told.
 #[derive(Debug)]
 pub enum Unreckoned {
@@ -294,6 +321,26 @@ mod tests {
         };
         let start = november().start() + sample * SAMPLE_SECONDS;
         Part { start, sites: sites.iter().map(of).collect() }
+    }
+
+    #[test]
+    fn a_site_that_was_served_nothing_is_told_apart_from_one_that_is_not_there() {
+        let told = |site: Option<&str>, parts: &[Part]| {
+            let asked = Asked { site: site.map(str::to_owned), ..all() };
+            let mut tally = Tally::new(&asked, at(november().start() + SAMPLE_SECONDS), || true);
+            parts.iter().cloned().for_each(|part| tally.add(part));
+            let told = tally.told().unwrap().with_silent(&asked, ["film", "a", "z"].into_iter());
+            let one = |one: SiteTold| (one.site, one.requests, one.p95_bits_per_second);
+            told.sites.into_iter().map(one).collect::<Vec<_>>()
+        };
+        let quiet = |site: &str, p95| (site.to_owned(), 0, p95);
+        let film = ("film".to_owned(), 1, Some(8));
+        let served = [part(0, &[("film", SAMPLE_SECONDS)])];
+        assert_eq!(told(None, &served), [quiet("a", Some(0)), film.clone(), quiet("z", Some(0))]);
+        assert_eq!(told(Some("film"), &served), [film]);
+        assert_eq!(told(Some("z"), &served), [quiet("z", Some(0))]);
+        assert_eq!(told(Some("z"), &[]), [quiet("z", None)], "nothing was sampled");
+        assert_eq!(told(Some("nobodys"), &served), []);
     }
 
     /// As it is reckoned by hand: sorted, the top twentieth away, the highest that is left.

@@ -25,7 +25,10 @@ pub(super) fn table(told: &MonthTold) -> String {
             bytes_about(one.served_bytes),
             bytes_about(one.origin_bytes),
             one.requests,
-            rate(one.p95_bits_per_second),
+            match one.requests {
+                0 if one.served_bytes == 0 => "nothing served".to_owned(),
+                _ => rate(one.p95_bits_per_second),
+            },
         );
         for (start, counts) in one.samples.iter().flatten() {
             let [served, origin, requests] = <[u64; 3]>::from(*counts);
@@ -116,7 +119,7 @@ mod tests {
             "usage of 2026-11 on edge-7, as of 2026-11-22T14:13:47Z\n\
              \n\
              site               served  from origins       requests  95th percentile\n\
-             a-quiet-one           0 B           0 B              0         none yet\n\
+             a-quiet-one           0 B           0 B              0   nothing served\n\
              film              1.2 TiB       3.0 GiB        1234567     812.4 Mbit/s\n\
              *                 1.2 TiB       3.0 GiB        1234567     812.4 Mbit/s\n\
              \n\
@@ -131,13 +134,14 @@ mod tests {
     fn samples_stand_below_their_site_with_the_time_they_begin_at() {
         let mut told = MonthTold { all: None, damaged_lines: 2, ..told() };
         told.sites.truncate(1);
+        (told.sites[0].served_bytes, told.sites[0].requests) = (1_024, 3);
         told.sites[0].samples =
             serde_json::from_value(json!([[1_795_356_600, [1_024, 0, 3]]])).unwrap();
         let text = table(&told);
         let lines: Vec<_> = text.lines().skip(2).collect();
         let expected = [
             "site                          served  from origins       requests  95th percentile",
-            "a-quiet-one                      0 B           0 B              0         none yet",
+            "a-quiet-one                  1.0 KiB           0 B              3         none yet",
             "  2026-11-22T14:10:00Z       1.0 KiB           0 B              3",
         ];
         assert_eq!(lines[..3], expected);

@@ -83,11 +83,11 @@ impl Output {
         match &settings.destination {
             Destination::Off => Ok(Output { stream: None, ..Output::to(io::sink()) }),
             Destination::Stdout => {
-                // Unbuffered: a batch is one write, and its failure is known.
+                // Unbuffered: what is written is, and a failure is known.
                 let stdout = io::stdout().as_fd().try_clone_to_owned();
                 let stdout = stdout.map_err(|source| AccessLogError::Stdout { source })?;
                 let (format, head) = (settings.format, settings.format.head(Begins::Empty));
-                Ok(Output { format, head, ..Output::to(File::from(stdout)) })
+                Ok(Output { format, head, ..Output::to(WholeLines(File::from(stdout))) })
             }
             Destination::File(path) => {
                 let opened = Output::of_file(path, settings.format, settings.rotation);
@@ -256,6 +256,25 @@ impl Named {
     }
 }
 
+/// A stream that another process may write to as well, as in an upgrade: at once it is given whole
+/// lines, of no more bytes than a pipe keeps together (pipe(7), `PIPE_BUF`). Only a longer line may
+/// have others' in it.
+struct WholeLines<W>(W);
+
+impl<W: Write> Write for WholeLines<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let kept_together = &bytes[..bytes.len().min(libc::PIPE_BUF)];
+        let is_end = |byte: &u8| *byte == b'\n';
+        let end = kept_together.iter().rposition(is_end);
+        let end = end.or_else(|| bytes.iter().position(is_end)).map_or(bytes.len(), |at| at + 1);
+        self.0.write(&bytes[..end])
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
 /// Whether a process that was killed, or a full disk, left half a line.
 fn ends_torn(path: &Path, length: u64) -> bool {
     let mut last = [b'\n'];
@@ -284,6 +303,9 @@ pub(super) fn write_what_goes(file: &mut dyn Write, bytes: &[u8]) -> (usize, io:
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader};
+    use std::sync::{Arc, Mutex};
+
     use super::*;
 
     const DAY: Duration = Duration::from_secs(86_400);
@@ -303,6 +325,44 @@ mod tests {
             number => PathBuf::from(format!("{}.{number}", path.display())),
         };
         fs::read_to_string(name).ok()
+    }
+
+    /// Tells of each write.
+    #[derive(Clone, Default)]
+    struct Told(Arc<Mutex<Vec<String>>>);
+
+    impl Write for Told {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().push(String::from_utf8(bytes.to_vec()).unwrap());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_of_two_processes_on_one_pipe_are_not_mixed_up() {
+        let line = |letter: &str, length: usize| letter.repeat(length - 1) + "\n";
+        let (long, nine) = (line("z", 10_000), line("a", 1_000).repeat(9));
+        let told = Told::default();
+        write(&mut Output::to(WholeLines(told.clone())), &(nine.clone() + &long + &nine));
+        let of_nine = [4, 4, 1].map(|lines| line("a", 1_000).repeat(lines));
+        assert_eq!(*told.0.lock().unwrap(), [&of_nine[..], &[long], &of_nine].concat());
+
+        let (reader, writer) = io::pipe().unwrap();
+        for letter in ["a", "b"] {
+            let mut output = Output::to(WholeLines(writer.try_clone().unwrap()));
+            let lines = line(letter, 1_000).repeat(64);
+            thread::spawn(move || (0..32).for_each(|_| write(&mut output, &lines)));
+        }
+        drop(writer);
+        let lines: Vec<_> = BufReader::new(reader).lines().map(Result::unwrap).collect();
+        assert_eq!(lines.len(), 2 * 32 * 64);
+        let is_ones =
+            |one: &String| [line("a", 1_000), line("b", 1_000)].contains(&format!("{one}\n"));
+        assert!(lines.iter().all(is_ones));
     }
 
     #[test]

@@ -26,12 +26,25 @@ use crate::support::{
 
 const WHOLE: Verdict = Verdict::Whole { version: 1 };
 
-/// A copy of ours that may be replaced, in a folder with a configuration.
-fn installed(folder: &Path, origin: &Origin) -> (PathBuf, PathBuf) {
-    let binary = folder.join("tidegate");
+/// A folder with a copy of ours that may be replaced, and a configuration.
+fn installed(origin: &Origin) -> (TempDir, PathBuf, PathBuf) {
+    let folder = TempDir::new().unwrap();
+    let binary = folder.path().join("tidegate");
     fs::copy(env!("CARGO_BIN_EXE_tidegate"), &binary).unwrap();
     let site = format!("origins = [\"http://{}\"]", origin.address());
-    (binary, keeping(folder, "256 MiB", &site))
+    let config = keeping(folder.path(), "256 MiB", &site);
+    (folder, binary, config)
+}
+
+/// Asks for an object, all of which comes.
+async fn gets(viewer: &Client, origin: &Origin, path: &str) {
+    assert_eq!(judge(origin, path, &viewer.get(path).send().await), WHOLE, "{path}");
+}
+
+/// Changes an object, so that what is kept of it has ended.
+async fn post(viewer: &Client, path: &str) {
+    let changed = viewer.request(Method::POST, path).send().await;
+    assert!(changed.status < 300, "{}", changed.status);
 }
 
 /// Puts another program in the place of a binary that runs.
@@ -57,12 +70,14 @@ fn let_post(config: &Path) {
     fs::write(config, fs::read_to_string(config).unwrap() + rule).unwrap();
 }
 
+/// Hears of the sockets.
+const HEARS: &str = "while :; do said=$(dd bs=262144 count=1 2>&-)\n\
+                     case $said in *'\"listeners\"'*) break;; esac; done\n";
+
 /// A process that hears of the sockets, wants the volumes, and does `then` when it has them.
 fn given_volumes(then: &str) -> String {
     format!(
-        "while :; do said=$(dd bs=262144 count=1 2>&-)\n\
-         case $said in *'\"listeners\"'*) break;; esac; done\n\
-         printf '{{\"say\":\"checked\"}}' >&0\n\
+        "{HEARS}printf '{{\"say\":\"checked\"}}' >&0\n\
          dd bs=262144 count=1 >&- 2>&-\n{then}"
     )
 }
@@ -75,15 +90,13 @@ fn status(process: &Process) -> serde_json::Value {
 
 #[tokio::test]
 async fn another_process_takes_over_and_nobody_notices() {
-    let folder = TempDir::new().unwrap();
     let origin = Origin::serving("/kept", Script::of(3 * BLOCK));
     let held = Script::of(4 * BLOCK).ending(Ending::HeldAt(BLOCK));
     origin.serve("/held", held);
-    let (binary, config) = installed(folder.path(), &origin);
+    let (_folder, binary, config) = installed(&origin);
     let mut process = Process::start_from(&binary, &config);
     let viewer = Client::plain(process.http, HOST);
-    let response = viewer.get("/kept").send().await;
-    assert_eq!(judge(&origin, "/kept", &response), WHOLE);
+    gets(&viewer, &origin, "/kept").await;
     process.until_entries(4).await;
     let kept = viewer.get("/kept").range(0..9).on(viewer.connect().await.unwrap()).await.unwrap();
     let kept = kept.finish_and_keep().await.unwrap().1.unwrap();
@@ -115,8 +128,7 @@ async fn another_process_takes_over_and_nobody_notices() {
     process.until_left().await;
 
     assert_eq!(process.upgrade().0, 0, "and again, from the one that has taken over");
-    let response = viewer.get("/kept").send().await;
-    assert_eq!(judge(&origin, "/kept", &response), WHOLE);
+    gets(&viewer, &origin, "/kept").await;
     assert_eq!(origin.requests("/kept").len(), 1);
     let logged = process.stop();
     let errors = logged.iter().filter(|line| line.contains(" ERROR "));
@@ -147,9 +159,8 @@ async fn who_is_told_of_an_upgrade_asks_the_process_that_follows() {
 
 #[tokio::test]
 async fn a_process_that_does_not_take_over_changes_nothing() {
-    let folder = TempDir::new().unwrap();
     let origin = Origin::serving("/a", Script::of(BLOCK));
-    let (binary, config) = installed(folder.path(), &origin);
+    let (_folder, binary, config) = installed(&origin);
     let process = Process::start_from(&binary, &config);
     let right = fs::read_to_string(&config).unwrap();
 
@@ -166,27 +177,21 @@ async fn a_process_that_does_not_take_over_changes_nothing() {
     assert!(code == 1 && said.starts_with(&format!("{it} cannot be started: No such")), "{said}");
 
     assert_eq!(status(&process)["ssd"]["volumes"][0]["state"], "online");
-    let response = Client::plain(process.http, HOST).get("/a").send().await;
-    assert_eq!(judge(&origin, "/a", &response), WHOLE);
+    gets(&Client::plain(process.http, HOST), &origin, "/a").await;
     process.stop();
 }
 
 #[tokio::test]
 async fn what_a_failed_process_leaves_behind_stops_no_other_one_from_taking_over() {
-    let folder = TempDir::new().unwrap();
     let origin = Origin::serving("/a", Script::of(BLOCK));
-    let (binary, config) = installed(folder.path(), &origin);
+    let (_folder, binary, config) = installed(&origin);
     let mut process = Process::start_from(&binary, &config);
     // A child of its own holds the channel open until its other end is shut.
-    replace(
-        &binary,
-        "while :; do said=$(dd bs=262144 count=1 2>&-)\n\
-         case $said in *'\"listeners\"'*) break;; esac; done\n\
-         exec 3<&0\n\
-         sleep 5 &\n\
-         printf '{\"say\":\"failed\",\"why\":\"not today\"}' >&0\n\
-         exit 1",
-    );
+    let holds = "exec 3<&0\n\
+                 sleep 5 &\n\
+                 printf '{\"say\":\"failed\",\"why\":\"not today\"}' >&0\n\
+                 exit 1";
+    replace(&binary, &format!("{HEARS}{holds}"));
     let (code, said) = process.upgrade();
     assert!(code == 1 && said.contains("not today"), "{said}");
     let ours = binary.with_extension("ours");
@@ -199,12 +204,11 @@ async fn what_a_failed_process_leaves_behind_stops_no_other_one_from_taking_over
 
 #[tokio::test]
 async fn a_process_that_fails_with_the_volumes_is_followed_by_one_that_can() {
-    let folder = TempDir::new().unwrap();
     let origin = Origin::serving("/a", Script::of(BLOCK));
-    let (binary, config) = installed(folder.path(), &origin);
+    let (_folder, binary, config) = installed(&origin);
     let mut process = Process::start_from(&binary, &config);
     let viewer = Client::plain(process.http, HOST);
-    assert_eq!(judge(&origin, "/a", &viewer.get("/a").send().await), WHOLE);
+    gets(&viewer, &origin, "/a").await;
     // Hears of the sockets, wants the volumes, gets them, and ends.
     replace(&binary, &given_volumes("exit 7"));
     let (code, said) = process.upgrade();
@@ -212,16 +216,15 @@ async fn a_process_that_fails_with_the_volumes_is_followed_by_one_that_can() {
     process.until_left().await;
     let now = status(&process);
     assert_eq!(now["ssd"]["volumes"][0]["state"], "online", "this version has followed itself");
-    assert_eq!(judge(&origin, "/a", &viewer.get("/a").send().await), WHOLE);
+    gets(&viewer, &origin, "/a").await;
     let answer = viewer.get("/b").send().await;
     assert_eq!(answer.status, 404);
 }
 
 #[tokio::test]
 async fn what_ends_meanwhile_does_not_come_between_a_process_and_its_volumes() {
-    let folder = TempDir::new().unwrap();
     let origin = Origin::serving("/a", Script::of(BLOCK));
-    let (binary, config) = installed(folder.path(), &origin);
+    let (folder, binary, config) = installed(&origin);
     let_post(&config);
     let mut process = Process::start_from(&binary, &config);
     let [asked, go, heard] = ["asked", "go", "heard"].map(|name| folder.path().join(name));
@@ -229,9 +232,7 @@ async fn what_ends_meanwhile_does_not_come_between_a_process_and_its_volumes() {
     replace(
         &binary,
         &format!(
-            "while :; do said=$(dd bs=262144 count=1 2>&-)\n\
-             case $said in *'\"listeners\"'*) break;; esac; done\n\
-             : >{asked:?}; while [ ! -e {go:?} ]; do sleep 0.01; done\n\
+            "{HEARS}: >{asked:?}; while [ ! -e {go:?} ]; do sleep 0.01; done\n\
              printf '{{\"say\":\"checked\"}}' >&0\n\
              dd bs=262144 count=1 >{heard:?} 2>&-\n\
              printf '{{\"say\":\"failed\",\"why\":\"it is ill\"}}' >&0\n\
@@ -241,51 +242,47 @@ async fn what_ends_meanwhile_does_not_come_between_a_process_and_its_volumes() {
     process.signal(Signal::USR2);
     until_there(&asked).await;
     let viewer = Client::plain(process.http, HOST);
-    let changed = viewer.request(Method::POST, "/a").send().await;
-    assert!(changed.status < 300, "{}", changed.status);
+    post(&viewer, "/a").await;
     fs::write(&go, "").unwrap();
     process.logged_until("not upgraded: it is ill").await;
     assert_eq!(fs::read_to_string(&heard).unwrap(), r#"{"say":"volumes"}"#);
     process.until_left().await;
     let now = status(&process);
     assert_eq!(now["ssd"]["volumes"][0]["state"], "online", "this version has followed itself");
-    assert_eq!(judge(&origin, "/a", &viewer.get("/a").send().await), WHOLE);
+    gets(&viewer, &origin, "/a").await;
 }
 
 #[tokio::test]
 async fn what_ends_while_one_that_fails_has_the_volumes_has_ended_in_the_one_that_follows() {
-    let folder = TempDir::new().unwrap();
     let origin = Origin::serving("/a", Script::of(PIECE));
-    let (binary, config) = installed(folder.path(), &origin);
+    let (folder, binary, config) = installed(&origin);
     let_post(&config);
     let mut process = Process::start_from(&binary, &config);
     let viewer = Client::plain(process.http, HOST);
-    assert_eq!(judge(&origin, "/a", &viewer.get("/a").send().await), WHOLE);
+    gets(&viewer, &origin, "/a").await;
     process.until_entries(1).await;
     let [given, go] = ["given", "go"].map(|name| folder.path().join(name));
     let waits = format!(": >{given:?}; while [ ! -e {go:?} ]; do sleep 0.01; done\nexit 7");
     replace(&binary, &given_volumes(&waits));
     process.signal(Signal::USR2);
     until_there(&given).await;
-    let changed = viewer.request(Method::POST, "/a").send().await;
-    assert!(changed.status < 300, "{}", changed.status);
+    post(&viewer, "/a").await;
     fs::write(&go, "").unwrap();
     process.logged_until(") ended with exit code 7").await;
     process.until_left().await;
     let before = origin.requests("/a").len();
-    assert_eq!(judge(&origin, "/a", &viewer.get("/a").send().await), WHOLE);
+    gets(&viewer, &origin, "/a").await;
     assert_eq!(origin.requests("/a").len(), before + 1, "it has ended");
 }
 
 #[tokio::test]
 async fn what_ends_when_nobody_has_the_volumes_does_not_come_back_with_them() {
-    let folder = TempDir::new().unwrap();
     let origin = Origin::serving("/a", Script::of(PIECE));
-    let (binary, config) = installed(folder.path(), &origin);
+    let (_folder, binary, config) = installed(&origin);
     let_post(&config);
     let process = Process::start_from(&binary, &config);
     let viewer = Client::plain(process.http, HOST);
-    assert_eq!(judge(&origin, "/a", &viewer.get("/a").send().await), WHOLE);
+    gets(&viewer, &origin, "/a").await;
     process.until_entries(1).await;
     let right = fs::read_to_string(&config).unwrap();
     fs::write(&config, right.replace("hosts", "hots")).unwrap();
@@ -293,27 +290,25 @@ async fn what_ends_when_nobody_has_the_volumes_does_not_come_back_with_them() {
     let (code, said) = process.upgrade();
     assert!(code == 1 && said.contains("exit code 7"), "{said}");
     process.logged_until("and this version cannot follow itself").await;
-    let changed = viewer.request(Method::POST, "/a").send().await;
-    assert!(changed.status < 300, "{}", changed.status);
+    post(&viewer, "/a").await;
     process.stop();
 
     fs::write(&config, &right).unwrap();
     let process = Process::start(&config);
     let viewer = Client::plain(process.http, HOST);
     let before = origin.requests("/a").len();
-    assert_eq!(judge(&origin, "/a", &viewer.get("/a").send().await), WHOLE);
+    gets(&viewer, &origin, "/a").await;
     assert_eq!(origin.requests("/a").len(), before + 1, "its origin is asked");
     process.stop();
 }
 
 #[tokio::test]
 async fn what_a_later_version_says_beyond_this_one_s_words_is_passed_over() {
-    let folder = TempDir::new().unwrap();
     let origin = Origin::serving("/a", Script::of(PIECE));
-    let (binary, config) = installed(folder.path(), &origin);
+    let (folder, binary, config) = installed(&origin);
     let mut process = Process::start_from(&binary, &config);
     let viewer = Client::plain(process.http, HOST);
-    assert_eq!(judge(&origin, "/a", &viewer.get("/a").send().await), WHOLE);
+    gets(&viewer, &origin, "/a").await;
     let [heard, go] = ["heard", "go"].map(|name| folder.path().join(name));
     let ends = r#"{"say":"end","id":3,"ending":{"moon":{"phase":"full"}}}"#;
     let waits = format!(
@@ -330,7 +325,7 @@ async fn what_a_later_version_says_beyond_this_one_s_words_is_passed_over() {
     until_there(&heard).await;
     assert_eq!(fs::read_to_string(&heard).unwrap(), r#"{"say":"ended","id":3}"#);
     let before = origin.requests("/a").len();
-    assert_eq!(judge(&origin, "/a", &viewer.get("/a").send().await), WHOLE);
+    gets(&viewer, &origin, "/a").await;
     assert_eq!(origin.requests("/a").len(), before + 1, "whatever it is, it has ended");
     fs::write(&go, "").unwrap();
     process.logged_until("not upgraded: it is ill").await;
@@ -340,10 +335,9 @@ async fn what_a_later_version_says_beyond_this_one_s_words_is_passed_over() {
 
 #[tokio::test]
 async fn what_a_process_is_told_while_another_one_follows_is_done() {
-    let folder = TempDir::new().unwrap();
     let held = Script::of(4 * BLOCK).ending(Ending::HeldAt(BLOCK));
     let origin = Origin::serving("/held", held);
-    let (binary, config) = installed(folder.path(), &origin);
+    let (folder, binary, config) = installed(&origin);
     let mut process = Process::start_from(&binary, &config);
     let viewer = Client::plain(process.http, HOST);
     let mut under_way = viewer.get("/held").open().await;
@@ -380,10 +374,9 @@ async fn what_a_process_is_told_while_another_one_follows_is_done() {
 
 #[tokio::test]
 async fn nobody_follows_a_process_that_is_drained_or_told_to_stop() {
-    let folder = TempDir::new().unwrap();
     let held = Script::of(4 * BLOCK).ending(Ending::HeldAt(BLOCK));
     let origin = Origin::serving("/held", held);
-    let (binary, config) = installed(folder.path(), &origin);
+    let (folder, binary, config) = installed(&origin);
     let process = Process::start_from(&binary, &config);
     let admin = format!("http://{}", process.admin);
     let drained = tidegate(&["drain", "--admin", &admin]);
@@ -393,18 +386,12 @@ async fn nobody_follows_a_process_that_is_drained_or_told_to_stop() {
     assert!(tidegate(&["undrain", "--admin", &admin]).status.success());
 
     let [given, go] = ["given", "go"].map(|name| folder.path().join(name));
-    replace(
-        &binary,
-        &format!(
-            "while :; do said=$(dd bs=262144 count=1 2>&-)\n\
-             case $said in *'\"listeners\"'*) break;; esac; done\n\
-             printf '{{\"say\":\"checked\"}}' >&0\n\
-             dd bs=262144 count=1 >&- 2>&-\n\
-             : >{given:?}; while [ ! -e {go:?} ]; do sleep 0.01; done\n\
-             printf '{{\"say\":\"serving\",\"version\":\"2\"}}' >&0\n\
-             exec sleep 1000"
-        ),
+    let serves = format!(
+        ": >{given:?}; while [ ! -e {go:?} ]; do sleep 0.01; done\n\
+         printf '{{\"say\":\"serving\",\"version\":\"2\"}}' >&0\n\
+         exec sleep 1000"
     );
+    replace(&binary, &given_volumes(&serves));
     let viewer = Client::plain(process.http, HOST);
     let mut under_way = viewer.get("/held").open().await;
     under_way.read_exactly(PIECE as usize).await.unwrap();
@@ -422,12 +409,11 @@ async fn nobody_follows_a_process_that_is_drained_or_told_to_stop() {
 
 #[tokio::test]
 async fn what_ends_in_one_process_has_ended_in_the_other() {
-    let folder = TempDir::new().unwrap();
     let origin = Origin::start();
     for path in ["/purged", "/posted"] {
         origin.serve(path, Script::of(PIECE));
     }
-    let (binary, config) = installed(folder.path(), &origin);
+    let (folder, binary, config) = installed(&origin);
     let token = folder.path().join("token");
     fs::write(&token, "0123456789abcdef0123456789abcdef").unwrap();
     let more = format!(
@@ -454,7 +440,7 @@ async fn what_ends_in_one_process_has_ended_in_the_other() {
     process.logged_until("what has begun is finished").await;
     let [purged, posted] = <[_; 2]>::try_from(kept).unwrap();
     // Both processes have it; it is purged in the new one, and asked for in the old.
-    assert_eq!(judge(&origin, "/purged", &viewer.get("/purged").send().await), WHOLE);
+    gets(&viewer, &origin, "/purged").await;
     command(&["purge", &format!("http://{HOST}/purged")]);
     let before = origin.requests("/purged").len();
     let response = viewer.get("/purged").on(purged).await.unwrap().finish().await.unwrap();
@@ -462,11 +448,11 @@ async fn what_ends_in_one_process_has_ended_in_the_other() {
     assert_eq!(origin.requests("/purged").len(), before + 1);
 
     // It is changed through the old one, and asked for in the new.
-    assert_eq!(judge(&origin, "/posted", &viewer.get("/posted").send().await), WHOLE);
+    gets(&viewer, &origin, "/posted").await;
     let before = origin.requests("/posted").len();
     let changed = viewer.request(Method::POST, "/posted").on(posted).await.unwrap();
     assert!(changed.finish().await.unwrap().status < 300);
-    assert_eq!(judge(&origin, "/posted", &viewer.get("/posted").send().await), WHOLE);
+    gets(&viewer, &origin, "/posted").await;
     let asked_anew = origin.requests("/posted").len() - before;
     assert_eq!(asked_anew, 2, "the change, and what is there since");
 }
@@ -540,12 +526,11 @@ fn open_files(process: &Process) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn upgrades_and_reloads_under_load_fail_nobody() {
-    let folder = TempDir::new().unwrap();
     let origin = Arc::new(Origin::start());
     for object in 0..OBJECTS {
         origin.serve(&format!("/{object}"), Script::of(length_of(object)));
     }
-    let (binary, config) = installed(folder.path(), &origin);
+    let (_folder, binary, config) = installed(&origin);
     set_pace(&config);
     let right = fs::read_to_string(&config).unwrap();
     let mut process = Process::start_from(&binary, &config);

@@ -78,11 +78,10 @@ renewals() {
 
 make_files() {
     http=$(free_port) https=$(free_port) admin=$(free_port) acme=$(free_port) behind=$(free_port)
-    management=$(free_port) dns=$(free_port) records=$(free_port) origin=$(free_port)
+    management=$(free_port) dns=$(free_port) records=$(free_port)
     mkdir "$scratch/origin" "$scratch/state"
     head -c 800000 /dev/urandom >"$scratch/origin/film.bin"
-    python3 -m http.server --bind 127.0.0.1 --directory "$scratch/origin" "$origin" >/dev/null 2>&1 &
-    started+=($!)
+    start_origin "$scratch/origin"
     local name
     for name in authority:localhost static:static.test; do
         openssl req -x509 -config <(printf '[req]\ndistinguished_name=none\n[none]\n') -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj "/CN=${name#*:}" \
@@ -102,7 +101,6 @@ SH
     started+=($!)
     python3 tests/acme_lies.py "$acme" "$behind" "$scratch" >"$scratch/lies.log" 2>&1 &
     started+=($!)
-    wait_until 10 curl --silent --output /dev/null "http://127.0.0.1:$origin/"
 }
 
 # start_authority [SECONDS]: as long as its certificates live.
@@ -125,10 +123,8 @@ root() {
 
 # configure CHALLENGE NAMES [LINE]
 configure() {
-    cat >"$scratch/edge.toml" <<TOML
+    configure_edge <<TOML
 listeners = {http = ["127.0.0.1:$http"], https = ["127.0.0.1:$https"], admin = ["127.0.0.1:$admin"]}
-memory.ram = "64 MiB"
-log.access = "off"
 ssd.state = "$scratch/state"
 
 [acme]
@@ -147,11 +143,6 @@ acme = [$2]
 [[certificates]]
 cert = "$scratch/static.pem"
 key = "$scratch/static.key"
-
-[[sites]]
-name = "film"
-hosts = ["*"]
-origins = ["http://127.0.0.1:$origin"]
 TOML
 }
 

@@ -31,6 +31,24 @@ free_port() {
     python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
+# start_origin FOLDER: serves its files at a port, which is $origin then.
+start_origin() {
+    origin=$(free_port)
+    python3 -m http.server --bind 127.0.0.1 --directory "$1" "$origin" >/dev/null 2>&1 &
+    started+=($!)
+    wait_until 10 curl --silent --output /dev/null "http://127.0.0.1:$origin/"
+}
+
+# The configuration of an edge in front of that origin, which keeps what comes for an hour; the rest is read.
+configure_edge() {
+    {
+        printf 'memory.ram = "64 MiB"\nlog.access = "off"\n'
+        cat
+        printf '\n[[sites]]\nname = "film"\nhosts = ["*"]\norigins = ["http://127.0.0.1:%d"]\n' "$origin"
+        printf 'lifetime.given = "1h"\n'
+    } >"$scratch/edge.toml"
+}
+
 # start_demo: `demo --json` prints one line when it serves: {"page", "https", "http", "admin", "certificate"}.
 start_demo() {
     "$binary" demo --json >"$scratch/demo.json" 2>"$scratch/demo.log" &

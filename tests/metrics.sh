@@ -46,18 +46,13 @@ alerts_complete() {
 
 # An edge with a volume and a certificate in front of the film; warm, and started anew, so that its volume is read.
 start_edge() {
-    local origin pid
-    http=$(free_port) https=$(free_port) admin=$(free_port) origin=$(free_port)
-    python3 -m http.server --bind 127.0.0.1 --directory tests/media "$origin" >/dev/null 2>&1 &
-    started+=($!)
-    wait_until 10 curl --silent --output /dev/null "http://127.0.0.1:$origin/master.m3u8"
+    http=$(free_port) https=$(free_port) admin=$(free_port)
+    start_origin tests/media
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 365 -subj /CN=localhost \
         -addext subjectAltName=DNS:localhost -keyout "$scratch/key.pem" -out "$scratch/cert.pem" 2>/dev/null
-    cat >"$scratch/edge.toml" <<TOML
+    configure_edge <<TOML
 listeners = {http = ["127.0.0.1:$http"], https = ["127.0.0.1:$https"], admin = ["127.0.0.1:$admin"]}
 certificates = [{cert = "$scratch/cert.pem", key = "$scratch/key.pem"}]
-memory.ram = "64 MiB"
-log.access = "off"
 limits.egress = "40 Gbit/s"
 ssd.state = "$scratch/state.json"
 ssd.admission = "all"
@@ -66,12 +61,6 @@ ssd.admission = "all"
 path = "$scratch/volume"
 size = "256 MiB"
 writes_per_day = "1000x"
-
-[[sites]]
-name = "film"
-hosts = ["*"]
-origins = ["http://127.0.0.1:$origin"]
-lifetime.given = "1h"
 TOML
     serve
     for segment in tests/media/seg-0-*.m4s; do fetched "$(basename "$segment")"; done

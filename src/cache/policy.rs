@@ -28,8 +28,6 @@ const GHOST_ALLOCATION: f64 = 1.0;
 /// Whoever makes room passes over all guarded blocks of a ring, with the shard locked, until he
 /// finds another: a fifth of each ring at least is others.
 const _: () = assert!(RAM_OWNED as f64 / WHOLE as f64 <= HOT_ALLOCATION * 0.8);
-/// Ballast above this part of a shard takes anybody's: less of it would use up all others.
-const BALLAST_GUARDED_PART: u64 = 16;
 
 /// A shard must hold many blocks: one above its hot share is refused, and few make a poor policy.
 const SHARD_BYTES_MIN: u64 = 64 << 20;
@@ -130,9 +128,10 @@ where
         self.shards.len()
     }
 
-    /// Evicts about `bytes`, or all, from the shard with this number; gives what left.
-    pub fn evict(&self, shard: usize, bytes: u64) -> Vec<V> {
-        self.shards[shard].evict(bytes)
+    /// Evicts about `bytes`, or all, from the shard with this number; gives what left: nothing where
+    /// that would take what is another's own for the sake of `asking`.
+    pub fn evict(&self, shard: usize, bytes: u64, asking: Option<Sharer>) -> Vec<V> {
+        self.shards[shard].evict(bytes, asking)
     }
 
     /// Changes what may be kept, and gives what left. The number of shards stays.
@@ -200,7 +199,7 @@ where
         let item = Item { value: Some((value, owner)), weight_bytes };
         let (cache, mut left) = (&self.shard.cache, Vec::new());
         self.shard.owned.entered(owner, weight_bytes);
-        self.shard.owned.guard(cache.capacity());
+        self.shard.owned.guard(cache.capacity(), None);
         if let Err((key, item)) = cache.replace_with_lifecycle(self.key, item, true, &mut left) {
             cache.insert_with_lifecycle(key, item, &mut left);
         }
@@ -274,30 +273,35 @@ where
         self.changing.lock().expect("changing what is kept never panics")
     }
 
-    fn evict(&self, bytes: u64) -> Vec<V> {
+    fn evict(&self, bytes: u64, asking: Option<Sharer>) -> Vec<V> {
         let _changing = self.changing();
+        let bytes = bytes.min(self.cache.weight());
+        self.owned.guard(self.cache.capacity(), asking);
+        if bytes > self.owned.unguarded_bytes() {
+            if asking.is_some() {
+                return Vec::new();
+            }
+            self.owned.guard_nobody();
+        }
         let spare = self.cache.capacity().saturating_sub(self.cache.weight());
-        self.evict_for_ballast(spare + bytes.min(self.cache.weight()))
+        self.evict_for_ballast(spare + bytes)
     }
 
     fn resize(&self, capacity_bytes: u64) -> Vec<V> {
         let _changing = self.changing();
+        self.owned.guard_nobody();
         let left = self.evict_for_ballast(self.cache.capacity().saturating_sub(capacity_bytes));
         self.cache.set_capacity(capacity_bytes);
         left
     }
 
-    /// Evicts what has to go for an item of `weight_bytes`. Lowering the capacity for a moment
-    /// would do it too, but each time a few remembered evictions would be lost.
+    /// Evicts what has to go for an item of `weight_bytes`, but for what is guarded. Lowering the
+    /// capacity for a moment would do it too, but each time a few remembered evictions would be
+    /// lost.
     fn evict_for_ballast(&self, weight_bytes: u64) -> Vec<V> {
         let mut left = Vec::new();
         if weight_bytes == 0 {
             return left;
-        }
-        // Beside ballast there may be nothing but what is somebody's own.
-        match weight_bytes <= self.cache.capacity() / BALLAST_GUARDED_PART {
-            true => self.owned.guard(self.cache.capacity()),
-            false => self.owned.guard_nobody(),
         }
         let ballast = Item { value: None, weight_bytes };
         self.cache.insert_with_lifecycle(Key::Ballast, ballast, &mut left);
@@ -461,12 +465,28 @@ mod tests {
         }
         flood(&policy, 1_000..2_000);
         let viewed = policy.kept_of_each()[0];
-        assert_eq!(policy.evict(0, 6).len(), 6);
+        assert_eq!(policy.evict(0, 6, None).len(), 6);
         assert_eq!(policy.kept_of_each()[..2], [viewed, 94 - viewed], "of what is nobody's own");
         // Of much anybody's leave.
-        assert_eq!(policy.evict(0, 54).len(), 54);
-        assert_eq!(policy.evict(0, u64::MAX).len(), 40);
+        assert_eq!(policy.evict(0, 54, None).len(), 54);
+        assert_eq!(policy.evict(0, u64::MAX, None).len(), 40);
         assert_eq!(policy.kept_of_each(), [0; SHARERS_MAX]);
+    }
+
+    #[test]
+    fn whoever_needs_room_takes_what_is_his_but_not_anothers_own() {
+        let (policy, _) = shared([1, 1], [1_000, 1_000]);
+        for key in 0..20 {
+            policy.change(key).keep(key, 1, Sharer::of(VIEWED));
+        }
+        flood(&policy, 1_000..1_010);
+        let asking = |site| Some(Sharer::of(site));
+        assert!(policy.evict(0, 11, asking(FLOOD)).is_empty(), "he has not so much");
+        assert_eq!(policy.evict(0, 10, asking(FLOOD)).len(), 10);
+        assert_eq!(policy.kept_of_each()[..2], [20, 0]);
+        assert!(policy.evict(0, 1, asking(FLOOD)).is_empty());
+        assert_eq!(policy.evict(0, 5, asking(VIEWED)).len(), 5);
+        assert_eq!(policy.evict(0, u64::MAX, None).len(), 15);
     }
 
     #[test]

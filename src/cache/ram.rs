@@ -98,12 +98,13 @@ impl Ram {
         self.policy.peek(key)
     }
 
-    /// Room for `bytes` consecutive bytes: one at least, a slot (1 MiB) at most.
+    /// Room for `bytes` consecutive bytes of a site: one at least, a slot (1 MiB) at most.
     ///
-    /// Evicts blocks until there is room. `None`: what is left is being sent or being written; or
-    /// there is room enough for several times as much, but not in one run: a viewer may keep a
-    /// single piece of each slot, and what others want is not given up for that.
-    pub fn allocate(&self, bytes: u64) -> Option<Extent> {
+    /// Evicts blocks until there is room. `None`: what is left is being sent or being written, or
+    /// is another site's own; or there is room enough for several times as much, but not in one
+    /// run: a viewer may keep a single piece of each slot, and what others want is not given up for
+    /// that.
+    pub fn allocate(&self, site: SiteId, bytes: u64) -> Option<Extent> {
         if let Some(extent) = self.slots.allocate(bytes) {
             return Some(extent);
         }
@@ -114,7 +115,8 @@ impl Ram {
                 return Some(extent);
             }
             let in_pieces = bytes > PIECE_SIZE_BYTES && self.free_bytes() >= SCATTERED_MAX * bytes;
-            if in_pieces || !self.evict_from(&mut next_shard, bytes) {
+            let asking = Some(Sharer::of(site));
+            if in_pieces || !self.evict_from(&mut next_shard, bytes, asking) {
                 return None;
             }
         }
@@ -136,7 +138,7 @@ impl Ram {
         let start = u64::from(first_piece) * PIECE_SIZE_BYTES;
         let end = start + bytes.len() as u64;
         assert!(end <= self.block_size.bytes(), "pieces lie inside their block");
-        let Some(bytes) = self.in_mapping(bytes) else { return };
+        let Some(bytes) = self.in_mapping(site, bytes) else { return };
         let change = self.policy.change(key);
         let held = change.held();
         let parts = held.as_ref().map_or(&[][..], |block| &block.parts);
@@ -167,7 +169,7 @@ impl Ram {
         let kept_max = self.policy.kept().bytes.saturating_sub(bytes);
         let mut next_shard = self.making_room.lock().expect("making room never panics");
         while self.policy.kept().bytes > kept_max
-            && self.evict_from(&mut next_shard, PIECE_SIZE_BYTES)
+            && self.evict_from(&mut next_shard, PIECE_SIZE_BYTES, None)
         {}
     }
 
@@ -215,11 +217,11 @@ impl Ram {
     }
 
     /// `bytes` where they are, or a copy if they lie outside the mapping and there is room.
-    fn in_mapping(&self, bytes: Bytes) -> Option<Bytes> {
+    fn in_mapping(&self, site: SiteId, bytes: Bytes) -> Option<Bytes> {
         if bytes.is_empty() || self.slots.offset_of(&bytes).is_some() {
             return Some(bytes).filter(|bytes| !bytes.is_empty());
         }
-        let mut extent = self.allocate(bytes.len() as u64)?;
+        let mut extent = self.allocate(site, bytes.len() as u64)?;
         extent.append(&bytes);
         Some(extent.freeze())
     }
@@ -255,10 +257,11 @@ impl Ram {
         Some(Part { start: 0, bytes: extent.freeze() })
     }
 
-    /// Evicts about `bytes` from the next shard that keeps anything; false if none does.
-    fn evict_from(&self, next_shard: &mut usize, bytes: u64) -> bool {
+    /// Evicts about `bytes` from the next shard that keeps what `asking` may take; false if none
+    /// does.
+    fn evict_from(&self, next_shard: &mut usize, bytes: u64, asking: Option<Sharer>) -> bool {
         (0..self.policy.shards()).any(|_| {
-            let left = self.policy.evict(*next_shard, bytes);
+            let left = self.policy.evict(*next_shard, bytes, asking);
             *next_shard = (*next_shard + 1) % self.policy.shards();
             self.count_evicted(&left, None);
             !left.is_empty()
@@ -320,7 +323,7 @@ mod tests {
     }
 
     fn written(ram: &Ram, seed: u64, range: std::ops::Range<usize>) -> Bytes {
-        let mut extent = ram.allocate(range.len() as u64).unwrap();
+        let mut extent = ram.allocate(SITE, range.len() as u64).unwrap();
         extent.append(&content(seed, range));
         extent.freeze()
     }
@@ -376,7 +379,7 @@ mod tests {
     fn a_growing_prefix_is_published_without_a_copy_and_weighs_what_it_shows() {
         let ram = ram(4, 4);
         let key = key(versions::<1>()[0], 0);
-        let mut extent = ram.allocate(MIB).unwrap();
+        let mut extent = ram.allocate(SITE, MIB).unwrap();
         let start = {
             extent.append(&content(1, 0..PIECE));
             extent.prefix().as_ptr()
@@ -446,9 +449,9 @@ mod tests {
             .map(|&(index, _)| ram.peek(&key(version, index)).unwrap().read(0).unwrap())
             .collect();
         let mut extents = Vec::new();
-        extents.push(ram.allocate(MIB).unwrap());
+        extents.push(ram.allocate(SITE, MIB).unwrap());
         assert!(ram.usage().evictions < 8, "no more than needed is evicted");
-        extents.extend(std::iter::from_fn(|| ram.allocate(MIB)));
+        extents.extend(std::iter::from_fn(|| ram.allocate(SITE, MIB)));
         assert_eq!(extents.len(), 5, "the rest is pinned");
         assert_eq!((ram.usage().blocks, ram.usage().evictions), (0, 8));
         assert!(pinned.iter().enumerate().all(|(index, bytes)| is_content(index as u64, 0, bytes)));
@@ -470,11 +473,11 @@ mod tests {
             .map(|index| ram.peek(&key(version, index)).unwrap().read(0).unwrap())
             .map(|bytes| ram.pinned(bytes.slice(..PIECE)))
             .collect();
-        assert!(ram.allocate(MIB).is_none(), "there is none");
+        assert!(ram.allocate(SITE, MIB).is_none(), "there is none");
         assert!(ram.usage().blocks >= 20, "{} blocks are left", ram.usage().blocks);
-        assert!(ram.allocate(PIECE_SIZE_BYTES).is_some(), "a piece is always found");
+        assert!(ram.allocate(SITE, PIECE_SIZE_BYTES).is_some(), "a piece is always found");
         drop(pins);
-        assert!(ram.allocate(MIB).is_some());
+        assert!(ram.allocate(SITE, MIB).is_some());
     }
 
     #[test]
@@ -535,7 +538,7 @@ mod tests {
             1 => MIB as usize,
             _ => (first * PIECE + 1 + random as usize % 300_000).min(MIB as usize),
         };
-        let Some(mut extent) = ram.allocate((end - first * PIECE) as u64) else { return };
+        let Some(mut extent) = ram.allocate(SITE, (end - first * PIECE) as u64) else { return };
         while first * PIECE + (extent.written_bytes() as usize) < end {
             let at = first * PIECE + extent.written_bytes() as usize;
             let portion = (random as usize % 100_003 + 1_000).min(end - at);

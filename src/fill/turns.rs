@@ -250,22 +250,19 @@ mod tests {
     fn of_sites_with_as_few_the_one_is_next_that_has_waited_longest() {
         let turns = turns_of(2, [1, 1]);
         let _held = poll(&mut asks(&turns, FLOOD)).unwrap();
-        let mut turn = poll(&mut asks(&turns, OTHER)).unwrap();
+        let mut turn = poll(&mut asks(&turns, OTHER));
         let sites = [SiteId(1_000), SiteId(1_001), SiteId(1_002)];
         let mut waits: Vec<_> =
             sites.into_iter().cycle().take(9).map(|one| asks(&turns, one)).collect();
         let mut order = vec![];
         for _ in 0..9 {
-            drop(turn);
-            let place = waits.iter_mut().position(|one| match poll(one) {
-                Some(given) => {
-                    turn = given;
-                    true
-                }
-                None => false,
+            drop(turn.take());
+            let next = waits.iter_mut().position(|one| {
+                turn = poll(one);
+                turn.is_some()
             });
-            drop(waits.remove(place.unwrap()));
-            order.push(turn.site);
+            drop(waits.remove(next.unwrap()));
+            order.extend(turn.as_ref().map(|turn| turn.site));
         }
         assert_eq!(order, sites.repeat(3));
     }

@@ -227,7 +227,7 @@ impl Ssd {
         let held = tier_volume.volume().held(wanted.block);
         let run = (wanted.first..PIECES_PER_BLOCK_MAX).take_while(|piece| held.holds(*piece));
         let count = (run.count() as u32).min(wanted.count).max(1);
-        let Some(Room { extent, count, reserved }) = self.room(wanted.class, count, urgency).await
+        let Some(Room { extent, count, reserved }) = self.room(&wanted, count, urgency).await
         else {
             return Brought::NoMemory;
         };
@@ -254,12 +254,13 @@ impl Ssd {
     }
 
     /// Memory for `count` pieces, or for one: who waits for it holds none.
-    async fn room(&self, class: Class, count: u32, urgency: Urgency) -> Option<Room> {
+    async fn room(&self, wanted: &Wanted, count: u32, urgency: Urgency) -> Option<Room> {
         let governor = &self.parts.governor;
         let bytes_of = |count: u32| u64::from(count) * PIECE_SIZE_BYTES;
         let take = |count: u32, class: Class| {
             let reserved = governor.try_reserve(Use::Ssd, class, bytes_of(count))?;
-            Some(Room { extent: self.parts.ram.allocate(bytes_of(count))?, count, reserved })
+            let extent = self.parts.ram.allocate(wanted.site, bytes_of(count))?;
+            Some(Room { extent, count, reserved })
         };
         if let Some(room) = take(count, Class::Prefetch) {
             return Some(room);
@@ -269,11 +270,11 @@ impl Ssd {
         }
         let deadline = Instant::now() + ROOM_WITHIN;
         loop {
-            if let Some(room) = take(1, class) {
+            if let Some(room) = take(1, wanted.class) {
                 return Some(room);
             }
             let left = deadline.checked_duration_since(Instant::now())?;
-            let free = governor.reserve(Use::Ssd, class, PIECE_SIZE_BYTES);
+            let free = governor.reserve(Use::Ssd, wanted.class, PIECE_SIZE_BYTES);
             drop(timeout(left, free).await.ok()?);
             // Memory may be free all the while, and room in the mapping not.
             tokio::time::sleep(PAUSE).await;

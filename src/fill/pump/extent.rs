@@ -65,7 +65,9 @@ impl Pump {
         let Some(reserved) = self.filler.governor.try_reserve(Use::Fill, class, bytes) else {
             return false;
         };
-        let Some(extent) = self.filler.ram.allocate(bytes) else { return false };
+        let Some(extent) = self.filler.ram.allocate(self.run.key.site(), bytes) else {
+            return false;
+        };
         self.extent = Some(Writing { extent, start: self.position });
         self.run.begin_part(reserved);
         self.class = Class::Viewer;

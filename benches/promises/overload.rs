@@ -212,9 +212,6 @@ async fn see(address: SocketAddr, first: usize, outcome: &mut Outcome) -> io::Re
             outcome.refused_ms.push(asked.elapsed().as_secs_f64() * 1e3);
             outcome.without_retry_after += usize::from(!head.says_when);
             outcome.last_refused = Some(Instant::now());
-            if std::env::var("WHY").is_ok() {
-                eprintln!("{number} {:?}", connection.read_text(head.body_bytes).await);
-            }
             return Ok(());
         }
         connection.discard(head.body_bytes).await?;

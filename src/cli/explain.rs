@@ -3,12 +3,11 @@
 //!
 //! Asks the admin listener, which asks the same rules as delivery does; changes nothing.
 
-use std::path::PathBuf;
-
-use http::{HeaderName, HeaderValue, Request, Uri};
+use http::{HeaderName, HeaderValue, Uri};
 use serde_json::Value;
 
-use super::{Failure, USUAL_CONFIG, admin};
+use super::admin::Reach;
+use super::{Failure, admin};
 
 mod as_text;
 
@@ -30,15 +29,8 @@ pub(super) struct Args {
     /// A field of the request, such as 'Range: bytes=0-99'; may be given several times
     #[arg(long = "field", value_name = "NAME: VALUE")]
     fields: Vec<String>,
-    /// The configuration it runs with: its admin listener is asked
-    #[arg(long, value_name = "FILE", default_value = USUAL_CONFIG)]
-    config: PathBuf,
-    /// Ask this admin listener instead; no configuration is read
-    #[arg(long, value_name = "URL")]
-    admin: Option<String>,
-    /// Show the token in this file: of a viewer, who asks from another machine
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    reach: Reach,
     /// Print the explanation as JSON: times in seconds, sizes in bytes
     #[arg(long)]
     json: bool,
@@ -54,15 +46,10 @@ pub(super) fn run(args: &Args) -> Result<String, Failure> {
         )));
     }
     let fields = args.fields.iter().map(|line| field(line)).collect::<Result<Vec<_>, _>>()?;
-    let addresses = admin::addresses(args.admin.as_deref(), &args.config)?;
     // What comes after a `#` is not sent, here neither.
     let url = args.url.split('#').next().unwrap_or_default();
-    let request = Request::get(format!("/explain?url={url}"));
-    let mut request = admin::bearing(request, args.token_file.as_deref())?;
-    for (name, value) in fields {
-        request = request.header(name, value);
-    }
-    let request = request.body(Default::default()).expect("a URL and fields are a request");
+    let (addresses, mut request) = args.reach.get(&format!("/explain?url={url}"))?;
+    request.headers_mut().extend(fields);
     let told = admin::told(&addresses, &request, is_explanation)?;
     if let Some(error) = told.value.get("error").and_then(Value::as_str) {
         return Err(Failure::Failed(format!("{}: {error}", args.url)));
@@ -91,14 +78,20 @@ fn field(line: &str) -> Result<(HeaderName, HeaderValue), Failure> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+
+    #[derive(clap::Parser)]
+    struct Parsed {
+        #[command(flatten)]
+        args: Args,
+    }
 
     #[test]
     fn what_is_no_url_or_no_field_is_said_so() {
         for wrong in ["", "/film/1.m4s", "video.example.com/a", "https:///a", "not a url"] {
-            let (fields, config, admin, token_file) = (Vec::new(), PathBuf::new(), None, None);
-            let url = wrong.to_owned();
-            let args = Args { url, fields, config, admin, token_file, json: false };
+            let args = Parsed::parse_from(["explain", wrong]).args;
             assert!(matches!(run(&args), Err(Failure::Misused(_))), "{wrong}");
         }
         for wrong in ["", "Range", "Ra nge: a", ": a", "Range: a\nb"] {

@@ -46,7 +46,7 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 /// page, which shows nothing to who may not look.
 const OPEN: [&str; 4] = ["/", "/health/live", "/health/ready", "/openapi.json"];
 /// What no page in a browser of this machine is told that asks by a name of its own.
-const CLOSELY: [&str; 3] = ["/status.json", "/history.json", "/explain"];
+const CLOSELY: [&str; 2] = ["/status.json", "/history.json"];
 /// What is done for operators.
 const DONE: [&str; 5] = ["/purge", "/reload", "/upgrade", "/drain", "/undrain"];
 /// What is looked for, or followed, when somebody asks.
@@ -165,6 +165,7 @@ impl Admin {
         let may = match path {
             path if OPEN.contains(&path) => Ok(()),
             path if CLOSELY.contains(&path) => may_look_closely(&tokens, fields, from),
+            "/explain" => may_read_of_requests(&tokens, fields, from),
             _ => may_look(&tokens, fields, from),
         };
         if let Err(refusal) = may {

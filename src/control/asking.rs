@@ -135,10 +135,17 @@ pub(super) fn may_look_closely(
     from: From,
 ) -> Result<(), Said> {
     may_look(tokens, fields, from)?;
-    let bears = || tokens.as_ref().is_some_and(|tokens| tokens.bearer(fields).is_some());
-    match from == From::Elsewhere || names_this_machine(fields) || bears() {
-        true => Ok(()),
-        false => Err(by_another_name()),
+    if from == From::Elsewhere || names_this_machine(fields) {
+        return Ok(());
+    }
+    match tokens {
+        None => Err(by_another_name()),
+        Some(tokens) if tokens.bearer(fields).is_some() => Ok(()),
+        Some(_) => {
+            let text = "who asks by another name than `localhost` or an address shows a token of \
+                        `admin.token_file`: `Authorization: Bearer TOKEN`";
+            Err(unknown(fields, text))
+        }
     }
 }
 
@@ -232,6 +239,11 @@ mod tests {
             assert_eq!(may_look_closely(&None, &fields, From::Here).is_ok(), may, "{fields:?}");
             assert!(may_look_closely(&None, &fields, From::Elsewhere).is_ok());
             assert!(may_look(&None, &fields, From::Here).is_ok(), "metrics are no secret");
+            let tokens = Some(Arc::new(Tokens::of("a-token-of-an-operator").unwrap()));
+            let said = may_look_closely(&tokens, &fields, From::Here);
+            let refused = said.err().map(|(status, _)| status);
+            let expected = (!may).then_some(StatusCode::UNAUTHORIZED);
+            assert_eq!(refused, expected, "whoever can show a token is asked for it: {fields:?}");
         }
     }
 }

@@ -20,8 +20,8 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 use crate::support::{
-    BLOCK, Client, Ending, HOST, Origin, PATIENCE, PIECE, Process, Script, Verdict, follow, judge,
-    keeping, mixed, text, tidegate,
+    BLOCK, Client, Ending, HOST, Origin, PATIENCE, PIECE, Process, Response, Script, Verdict,
+    follow, judge, keeping, mixed, text, tidegate,
 };
 
 const WHOLE: Verdict = Verdict::Whole { version: 1 };
@@ -45,6 +45,12 @@ async fn gets(viewer: &Client, origin: &Origin, path: &str) {
 async fn post(viewer: &Client, path: &str) {
     let changed = viewer.request(Method::POST, path).send().await;
     assert!(changed.status < 300, "{}", changed.status);
+}
+
+/// Has an appliance do something, over a connection of its own.
+async fn order(admin: &Client, path: &str) -> Response {
+    let request = admin.request(Method::POST, path).header("content-type", "application/json");
+    request.send().await
 }
 
 /// Puts another program in the place of a binary that runs.
@@ -138,18 +144,17 @@ async fn another_process_takes_over_and_nobody_notices() {
 
 #[tokio::test]
 async fn who_is_told_of_an_upgrade_asks_the_process_that_follows() {
-    let folder = TempDir::new().unwrap();
-    let (binary, config) = installed(folder.path(), &Origin::start());
+    let (_folder, binary, config) = installed(&Origin::start());
     let mut process = Process::start_from(&binary, &config);
     let admin = Client::plain(process.admin, "127.0.0.1");
     for round in 0..8 {
         let asked = Instant::now();
-        while admin.request(Method::POST, "/upgrade").send().await.status != 200 {
+        while order(&admin, "/upgrade").await.status != 200 {
             assert!(round > 0 && asked.elapsed() < PATIENCE, "round {round}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         for _ in 0..4 {
-            let reloaded = admin.request(Method::POST, "/reload").send().await;
+            let reloaded = order(&admin, "/reload").await;
             assert_eq!(reloaded.status, 200, "round {round}: {}", text(&reloaded.body));
         }
     }

@@ -4,8 +4,8 @@
 //! service manager; SIGTERM and SIGINT drain within the limit set and exit 0, SIGHUP reopens the
 //! access log and reads the configuration again, SIGUSR2 has the binary of now take over.
 
-mod manager;
 mod signals;
+mod systemd;
 
 use std::env;
 use std::ffi::OsStr;
@@ -26,8 +26,8 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
-use self::manager::{notify, tell};
 use self::signals::{Ends, Signals, pass_on_hangup};
+use self::systemd::{notify, tell};
 use super::{Failure, USUAL_CONFIG};
 use crate::appliance::{
     Appliance, ApplianceError, HandOver, Predecessor, ReloadError, Reloaded, Reloads, Running,
@@ -101,15 +101,15 @@ fn no_signals(error: io::Error) -> Failure {
 
 fn started(args: &Args, predecessor: Option<&mut Predecessor>) -> Result<(Running, Told), Failure> {
     let config = config::load(&args.config).map_err(|e| Failure::Misused(e.to_string()))?;
-    let passed = manager::passed(&config).map_err(|e| Failure::Misused(e.to_string()))?;
-    let mut inherited = manager::inherited(&config, &passed);
+    let passed = systemd::passed(&config).map_err(|e| Failure::Misused(e.to_string()))?;
+    let mut inherited = systemd::inherited(&config, &passed);
     inherited.extend(predecessor.iter().flat_map(|one| one.addresses()));
     config.try_ports(&inherited).map_err(|e| Failure::Misused(e.to_string()))?;
     let told = log_to_stderr(config.log.level);
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    manager::forget(passed.stale);
+    systemd::forget(passed.stale);
     raise_descriptor_limit();
     let running = match predecessor {
         Some(predecessor) => Appliance::start_after(config, predecessor),

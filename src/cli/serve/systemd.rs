@@ -1,5 +1,5 @@
-//! The service manager: what it passes, sorted by what is wanted of it, and what it is told.
-//! Without one nothing is passed, and there is nobody to tell.
+//! systemd, or whatever speaks as it does: what it passes, sorted by what is wanted of it, and what
+//! it is told. Without it nothing is passed, and there is nobody to tell.
 
 use std::io;
 use std::net::SocketAddr;

@@ -115,7 +115,9 @@ impl Elsewhere {
         let untold: Vec<Next> = state.pending.keys().copied().map(Next::End).collect();
         // One that was there before serves already, and waits for nothing.
         let told = (self.side == Side::After).then_some(Next::Told);
-        state.to_say = untold.into_iter().chain(told).collect();
+        // It may have said what ends before it says that it listens: it waits for those answers.
+        state.to_say.retain(|next| matches!(next, Next::Ended(_)));
+        state.to_say.extend(untold.into_iter().chain(told));
         self.changed.notify_all();
     }
 
@@ -374,6 +376,19 @@ mod tests {
             other => panic!("{other:?}"),
         };
         std::iter::from_fn(next).collect()
+    }
+
+    #[test]
+    fn what_is_said_before_who_says_it_listens_is_answered() {
+        let way = Elsewhere::new(Side::After);
+        let turn = way.expect();
+        assert!(way.end(object("a", 1)).is_none(), "nobody is served there yet");
+        way.answer(turn, 7);
+        way.listens();
+        way.answer(turn, 8);
+        let said: Vec<_> = (0..3).map(|_| way.next(turn)).collect();
+        let expected = [Said::Ended(7), Said::End(1, object("a", 1)), Said::Told];
+        assert_eq!(said, expected.map(Some));
     }
 
     #[test]

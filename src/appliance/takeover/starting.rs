@@ -89,13 +89,23 @@ impl Drop for Starting {
     }
 }
 
+/// Ends it, and waits until it has, but not for ever: a disk that hangs may hold it.
 pub(super) fn end(child: &mut Child) {
     // It may have ended by itself.
     let _ = child.kill();
-    let _ = child.wait();
+    let until = Instant::now() + KILLED_WITHIN;
+    while matches!(child.try_wait(), Ok(None)) {
+        if Instant::now() >= until {
+            tracing::error!("process {} does not end although it was killed", child.id());
+            return;
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
 }
 
 const ENDED_WITHIN: Duration = Duration::from_secs(2);
+/// The kernel frees what it had in this time, which for a large ram tier is long.
+const KILLED_WITHIN: Duration = Duration::from_secs(20);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 const LOOK_FOR_END: Duration = Duration::from_millis(100);
 pub(super) const TOLD_TO_STOP: &str = "this process was told to stop";

@@ -305,9 +305,8 @@ impl Running {
 
     /// What hands it over to another process, on any thread.
     pub fn hand_over(&self) -> HandOver {
-        let (parts, sockets) = (self.parts.clone(), self.sockets.clone());
         let asking = self.close_admin.accepting.clone();
-        HandOver { parts, sockets, asking, is_over: Arc::default(), are_given: Arc::default() }
+        HandOver::new(self.parts.clone(), self.sockets.clone(), asking)
     }
 
     /// Waits until somebody asks the admin listener for a reload or an upgrade. Safe to drop.

@@ -10,6 +10,7 @@
 //! does not know is passed over.
 
 mod channel;
+mod fate;
 mod leaving;
 mod neighbour;
 mod starting;
@@ -30,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use self::channel::Channel;
+use self::fate::Fate;
 pub use self::leaving::Leaving;
 use self::neighbour::Neighbour;
 use self::starting::{Starting, TOLD_TO_STOP, end};
@@ -176,13 +178,13 @@ impl Predecessor {
 /// Hands over what a running appliance has.
 #[derive(Clone)]
 pub struct HandOver {
-    pub(super) parts: Arc<Parts>,
-    pub(super) sockets: Arc<Mutex<Vec<Handed>>>,
+    parts: Arc<Parts>,
+    sockets: Arc<Mutex<Vec<Handed>>>,
     /// Until then operators ask this process.
-    pub(super) asking: CancellationToken,
-    pub(super) is_over: Arc<AtomicBool>,
+    asking: CancellationToken,
+    fate: Arc<Fate>,
     /// The volumes were handed over, whoever has them now.
-    pub(super) are_given: Arc<AtomicBool>,
+    are_given: Arc<AtomicBool>,
 }
 
 /// The process that follows, which serves.
@@ -229,14 +231,29 @@ impl std::error::Error for TakeoverError {
 }
 
 impl HandOver {
-    /// This process is told to stop: so is who would follow.
-    pub fn end(&self) {
-        self.is_over.store(true, Ordering::Release);
+    pub(super) fn new(
+        parts: Arc<Parts>,
+        sockets: Arc<Mutex<Vec<Handed>>>,
+        asking: CancellationToken,
+    ) -> HandOver {
+        let (fate, are_given) = Default::default();
+        HandOver { parts, sockets, asking, fate, are_given }
+    }
+
+    /// This process is told to stop: so is who would follow. The id of one that has by now, who is
+    /// for the caller to tell.
+    pub fn end(&self) -> Option<u32> {
+        self.fate.end()
     }
 
     /// Whether it was.
     pub fn is_over(&self) -> bool {
-        self.is_over.load(Ordering::Acquire)
+        self.fate.is_over()
+    }
+
+    /// Waits until who was to follow has ended, when this process was told to stop. Blocks.
+    pub fn settle(&self) {
+        self.fate.settle();
     }
 
     /// Nobody follows, or this process ends before anybody has: what ended since the volumes were
@@ -252,6 +269,11 @@ impl HandOver {
     /// # Errors
     /// Nobody took over; this process serves on, and the other one has ended.
     pub fn to(&self, mut command: Command) -> Result<Successor, TakeoverError> {
+        let _under_way = self.fate.begin();
+        let told_to_stop = || TakeoverError::Refused(TOLD_TO_STOP.to_owned());
+        if self.is_over() {
+            return Err(told_to_stop());
+        }
         if let Some(volume) = ssd::on_its_way(&self.parts.ssd) {
             let why = format!("volume {volume} is not online yet; try again when it is");
             return Err(TakeoverError::Busy(why));
@@ -282,8 +304,8 @@ impl HandOver {
                 return Err(not_started(error));
             }
         };
-        let is_over = self.is_over.clone();
-        let mut child = Starting { child: Some(child), binary: binary.clone(), neighbour, is_over };
+        let fate = self.fate.clone();
+        let mut child = Starting { child: Some(child), binary: binary.clone(), neighbour, fate };
         // Who has ended already does not read.
         let shown = self.show_sockets(&channel);
         shown.map_err(|_| TakeoverError::Refused(child.last_words()))?;
@@ -298,13 +320,11 @@ impl HandOver {
         told.map_err(|error| broken(error.to_string()))?;
         let serving = |said: &Message| matches!(said, Message::Serving { .. });
         let said = child.wait_for(HANDED_OVER_WITHIN, serving).map_err(broken)?;
-        if self.is_over() {
-            return Err(TakeoverError::Refused(TOLD_TO_STOP.to_owned()));
-        }
         let Message::Serving { version } = said else { unreachable!("it is what was waited for") };
+        let pid = child.let_go().ok_or_else(told_to_stop)?;
         // Whoever is told of it and asks for something else asks who does it.
         self.asking.cancel();
-        Ok(Successor { pid: child.let_go(), version })
+        Ok(Successor { pid, version })
     }
 
     fn show_sockets(&self, channel: &Channel) -> io::Result<()> {

@@ -26,7 +26,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
-use self::signals::{Ends, Signals, pass_on_hangup};
+use self::signals::{Ends, Signals, pass_on_end, pass_on_hangup};
 use self::systemd::{notify, tell};
 use super::{Failure, USUAL_CONFIG};
 use crate::appliance::{
@@ -74,13 +74,18 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let hand_over = running.hand_over();
     match wait_for_stop(&mut running, &told, &hand_over, &mut signals)? {
         Stop::Wanted => {
-            hand_over.end();
+            let followed_by = hand_over.end();
+            // Who has followed unseen is told to stop in his place.
+            followed_by.into_iter().for_each(pass_on_end);
             signals.runtime.shutdown_background();
             tell(running.keep_sockets());
             notify(&[NotifyState::Stopping]);
             tracing::info!("draining");
             running.drain();
-            hand_over.give_up();
+            hand_over.settle();
+            if followed_by.is_none() {
+                hand_over.give_up();
+            }
             tracing::info!("drained");
         }
         Stop::Followed { successor: Successor { pid, version }, ends } => {

@@ -413,6 +413,24 @@ async fn nobody_follows_a_process_that_is_drained_or_told_to_stop() {
 }
 
 #[tokio::test]
+async fn who_was_to_follow_is_gone_when_the_process_that_was_told_to_stop_is() {
+    let folder = TempDir::new().unwrap();
+    let origin = Origin::serving("/a", Script::of(PIECE));
+    let (binary, config) = installed(folder.path(), &origin);
+    let process = Process::start_from(&binary, &config);
+    let given = folder.path().join("given");
+    // It says nothing and does not notice that it is alone.
+    let says = format!("echo $$ >{given:?}.new; mv {given:?}.new {given:?}\nexec sleep 60 2>&-");
+    replace(&binary, &given_volumes(&says));
+    process.signal(Signal::USR2);
+    until_there(&given).await;
+    process.stop();
+    let id = fs::read_to_string(&given).unwrap();
+    let state = fs::read_to_string(format!("/proc/{}/comm", id.trim()));
+    assert!(state.is_err(), "process {id} is there: {state:?}");
+}
+
+#[tokio::test]
 async fn what_ends_in_one_process_has_ended_in_the_other() {
     let origin = Origin::start();
     for path in ["/purged", "/posted"] {

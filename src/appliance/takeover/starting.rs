@@ -4,11 +4,11 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::Child;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use super::Message;
+use super::fate::Fate;
 use super::neighbour::Neighbour;
 
 /// A process on its way, ended where nothing comes of it.
@@ -17,8 +17,8 @@ pub(super) struct Starting {
     /// The file that it is started from.
     pub(super) binary: PathBuf,
     pub(super) neighbour: Neighbour,
-    /// This process was told to stop.
-    pub(super) is_over: Arc<AtomicBool>,
+    /// Of this process.
+    pub(super) fate: Arc<Fate>,
 }
 
 impl Starting {
@@ -38,7 +38,7 @@ impl Starting {
                     return Err(format!("the new process says what nobody asked it: {said:?}"));
                 }
                 Err(RecvTimeoutError::Disconnected) => return Err(self.last_words()),
-                Err(RecvTimeoutError::Timeout) if self.is_over.load(Ordering::Acquire) => {
+                Err(RecvTimeoutError::Timeout) if self.fate.is_over() => {
                     return Err(TOLD_TO_STOP.to_owned());
                 }
                 Err(RecvTimeoutError::Timeout) if left.is_zero() => {
@@ -73,8 +73,13 @@ impl Starting {
         format!("{it} fell silent, and was ended")
     }
 
-    pub(super) fn let_go(mut self) -> u32 {
-        self.child.take().expect("it is let go once").id()
+    /// It serves, and is no longer ended, unless this process was told to stop.
+    pub(super) fn let_go(mut self) -> Option<u32> {
+        let pid = self.child.as_ref()?.id();
+        self.fate.follow(pid).then(|| {
+            self.child = None;
+            pid
+        })
     }
 }
 

@@ -65,10 +65,20 @@ fn hurry(leaving: &Leaving) {
     leaving.hurry();
 }
 
-/// It is a child of this process, and nobody else has its number before this process has ended.
+/// Who follows this process is to read the configuration again.
 pub(super) fn pass_on_hangup(pid: u32) {
+    pass_on(pid, Signal::HUP, "reload");
+}
+
+/// Who follows this process, which was told to stop, is to stop.
+pub(super) fn pass_on_end(pid: u32) {
+    pass_on(pid, Signal::TERM, "stop");
+}
+
+/// It is a child of this process, and nobody else has its number before this process has ended.
+fn pass_on(pid: u32, signal: Signal, what: &str) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    if let Some(Err(error)) = pid.map(|pid| kill_process(pid, Signal::HUP)) {
-        tracing::error!("the process that serves is not told to reload: {error}");
+    if let Some(Err(error)) = pid.map(|pid| kill_process(pid, signal)) {
+        tracing::error!("the process that serves is not told to {what}: {error}");
     }
 }

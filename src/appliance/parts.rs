@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::drain::Drains;
 use super::reload::Current;
+use super::takeover::Before;
 use super::{ApplianceError, load, ssd, usage};
 use crate::access_log::{self, AccessLog};
 use crate::acme::{Challenges, Orders};
@@ -63,6 +64,8 @@ pub(super) struct Parts {
     pub(super) phases: Phases,
     /// What an operator wants of the appliance.
     pub(super) drains: Drains,
+    /// The process before this one.
+    pub(super) before: Before,
     pub(super) permits: Arc<Semaphore>,
     pub(super) connections: Vec<Arc<ConnectionCounts>>,
     /// One for each worker.
@@ -121,9 +124,8 @@ impl Parts {
         fill_runtime: &Runtime,
         log: AccessLog,
     ) -> Result<Parts, ApplianceError> {
-        let budget = Budget::of(&config).saying(&config);
+        let (budget, shares) = (Budget::of(&config).saying(&config), Arc::<Shares>::default());
         let governor = Governor::new(budget.working_bytes, budget.rest_bytes);
-        let shares = Arc::new(Shares::default());
         shares.set(config.sites.iter().map(|site| (site.id, site.share)));
         let ram = ram(&config, &budget, &shares)?;
         let heads = Arc::new(Heads::new(budget.heads_bytes));
@@ -177,6 +179,7 @@ impl Parts {
             readiness: Readiness::new(),
             phases: Phases::default(),
             drains: Drains::default(),
+            before: Before::default(),
             connections: (0..config.threads.workers).map(|_| Arc::default()).collect(),
             gates: load::gates(&config, budget.connections_max, shares),
             started: Instant::now(),

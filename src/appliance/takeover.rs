@@ -9,6 +9,7 @@
 //! while nobody can write it is asked about at the next start. What one version says that the other
 //! does not know is passed over.
 
+mod before;
 mod channel;
 mod fate;
 mod leaving;
@@ -24,12 +25,13 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+pub(super) use self::before::Before;
 use self::channel::Channel;
 use self::fate::Fate;
 pub use self::leaving::Leaving;
@@ -61,6 +63,8 @@ enum Message {
     Told,
     /// Viewers are accepted.
     Serving { version: String },
+    /// So many connections are left, where no new ones come any more.
+    Leaving { connections: u64 },
     /// It was not to be.
     Failed { why: String },
     /// Something ends.
@@ -151,10 +155,11 @@ impl Predecessor {
     pub(super) fn listen(&self, parts: &Arc<Parts>) -> io::Result<()> {
         let way = Elsewhere::new(Side::Before);
         let neighbour = Neighbour::start(self.channel.clone(), way, parts)?;
+        parts.before.serves();
         neighbour.hold();
         neighbour.listens();
         self.channel.send(&Message::Listening, None)?;
-        match neighbour.said.recv_timeout(TOLD_WITHIN) {
+        match neighbour.hear(TOLD_WITHIN) {
             Ok(Message::Told) => Ok(()),
             Ok(_) => Err(io::ErrorKind::InvalidData.into()),
             Err(RecvTimeoutError::Timeout) => Err(io::ErrorKind::TimedOut.into()),
@@ -185,6 +190,8 @@ pub struct HandOver {
     fate: Arc<Fate>,
     /// The volumes were handed over, whoever has them now.
     are_given: Arc<AtomicBool>,
+    /// Who follows.
+    follower: Arc<OnceLock<Arc<Neighbour>>>,
 }
 
 /// The process that follows, which serves.
@@ -236,8 +243,8 @@ impl HandOver {
         sockets: Arc<Mutex<Vec<Handed>>>,
         asking: CancellationToken,
     ) -> HandOver {
-        let (fate, are_given) = Default::default();
-        HandOver { parts, sockets, asking, fate, are_given }
+        let (fate, are_given, follower) = Default::default();
+        HandOver { parts, sockets, asking, fate, are_given, follower }
     }
 
     /// This process is told to stop: so is who would follow. The id of one that has by now, who is
@@ -298,7 +305,7 @@ impl HandOver {
         let channel = Arc::new(channel);
         let way = self.parts.purges.way_after();
         let neighbour = match Neighbour::start(channel.clone(), way, &self.parts) {
-            Ok(neighbour) => neighbour,
+            Ok(neighbour) => Arc::new(neighbour),
             Err(error) => {
                 end(&mut child);
                 return Err(not_started(error));
@@ -321,9 +328,11 @@ impl HandOver {
         let serving = |said: &Message| matches!(said, Message::Serving { .. });
         let said = child.wait_for(HANDED_OVER_WITHIN, serving).map_err(broken)?;
         let Message::Serving { version } = said else { unreachable!("it is what was waited for") };
+        let follower = child.neighbour.clone();
         let pid = child.let_go().ok_or_else(told_to_stop)?;
         // Whoever is told of it and asks for something else asks who does it.
         self.asking.cancel();
+        self.follower.get_or_init(|| follower);
         Ok(Successor { pid, version })
     }
 

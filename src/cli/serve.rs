@@ -93,7 +93,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             tell(running.keep_sockets_no_longer());
             notify(&[NotifyState::MainPid(pid)]);
             signals.leave(ends, running.leaving(), pid).map_err(no_signals)?;
-            running.leave();
+            running.leave(&hand_over);
             tracing::info!("what had begun is finished");
         }
     }

@@ -603,6 +603,7 @@ mod tests {
             "version": env!("CARGO_PKG_VERSION"),
             "phase": "starting",
             "drain": null,
+            "predecessor": null,
             "uptime_seconds": 12,
             "has_tokens": false,
             "config": { "read_at": 0, "is_refused": false, "certificates": {}, "orders": [] },

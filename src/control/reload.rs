@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
+use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -27,6 +28,14 @@ pub struct Asked {
     pub order: Order,
     /// Who waits.
     pub tell: oneshot::Sender<Result<Value, String>>,
+}
+
+/// A process that another one has followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct PredecessorStatus {
+    /// Viewers' connections that it has left; `None`: it has not said so, or is of a version that
+    /// does not.
+    pub connections: Option<u64>,
 }
 
 /// Asks for reloads and upgrades.

@@ -13,6 +13,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::drain::DrainStatus;
+use super::reload::PredecessorStatus;
 use crate::access_log::RecentRequest;
 use crate::metrics::labels::Labels;
 use crate::metrics::ssd::{ByWord, SsdSample, VolumeSample};
@@ -45,6 +46,8 @@ pub struct Status {
     pub phase: &'static str,
     /// What an operator has planned; `None`: that viewers are served.
     pub drain: Option<DrainStatus>,
+    /// The process before this one, while it is there.
+    pub predecessor: Option<PredecessorStatus>,
     /// Since the process started.
     pub uptime_seconds: u64,
     /// Whether anybody has a token: without one no page in a browser has anything done.

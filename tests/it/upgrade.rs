@@ -142,6 +142,43 @@ async fn another_process_takes_over_and_nobody_notices() {
     assert_eq!(errors.map(expected).collect::<Vec<_>>(), [true], "{logged:#?}");
 }
 
+/// Waits until the status says so of the process before.
+async fn until_before_is(process: &Process, expected: serde_json::Value) {
+    let asked = Instant::now();
+    loop {
+        let before = &status(process)["predecessor"];
+        if *before == expected {
+            return;
+        }
+        assert!(asked.elapsed() < PATIENCE, "{before}, not {expected}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn the_status_tells_of_a_process_that_leaves_until_it_is_gone() {
+    let folder = TempDir::new().unwrap();
+    let held = Script::of(4 * BLOCK).ending(Ending::HeldAt(BLOCK));
+    let origin = Origin::serving("/held", held);
+    let (binary, config) = installed(folder.path(), &origin);
+    let mut process = Process::start_from(&binary, &config);
+    assert_eq!(status(&process)["predecessor"], json!(null));
+    let viewer = Client::plain(process.http, HOST);
+    let mut under_way = viewer.get("/held").open().await;
+    under_way.read_exactly(PIECE as usize).await.unwrap();
+    assert_eq!(process.upgrade().0, 0);
+    until_before_is(&process, json!({ "connections": 1 })).await;
+    let admin = format!("http://{}", process.admin);
+    let shown = text(&tidegate(&["status", "--admin", &admin]).stdout);
+    assert!(shown.contains("taken over from is leaving, 1 connection left"), "{shown}");
+    origin.release("/held");
+    let came = follow(&mut under_way, origin.content("/held", 1), PIECE).await;
+    assert_eq!(came, (4 * BLOCK - PIECE, true));
+    drop(under_way);
+    process.until_left().await;
+    until_before_is(&process, json!(null)).await;
+}
+
 #[tokio::test]
 async fn who_is_told_of_an_upgrade_asks_the_process_that_follows() {
     let (_folder, binary, config) = installed(&Origin::start());

@@ -2,10 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::super::parts::Parts;
 use super::super::{Running, figures, join};
+use super::neighbour::Neighbour;
+use super::{HandOver, Message};
 use crate::server;
 
 /// What can be asked of it meanwhile, on any thread.
@@ -36,7 +40,9 @@ impl Running {
 
     /// Finishes what has begun, when another process serves: viewers are told to leave with their
     /// next answer, and have for it as long as a connection may be idle. Then it drains. Blocks.
-    pub fn leave(mut self) {
+    pub fn leave(mut self, hand_over: &HandOver) {
+        let follower = hand_over.follower.get();
+        let telling = follower.map(|follower| Telling::start(follower, &self.parts));
         self.refuse_asked();
         self.parts.end_drain();
         server::Phase::Leaving.at_least(&self.parts.phases);
@@ -51,10 +57,46 @@ impl Running {
         let is_hurried = || self.hurried.load(Ordering::Acquire);
         while figures::connections_open(&self.parts) > 0 && Instant::now() < until && !is_hurried()
         {
-            std::thread::sleep(LOOK_AGAIN);
+            thread::sleep(LOOK_AGAIN);
         }
         self.drain();
+        drop(telling);
+    }
+}
+
+/// Tells the process that follows what is left, on a thread, until it is dropped.
+struct Telling {
+    /// Dropped first.
+    until: Option<SyncSender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Telling {
+    fn start(follower: &Arc<Neighbour>, parts: &Arc<Parts>) -> Telling {
+        let (until, is_over) = sync_channel(0);
+        let (follower, parts) = (follower.clone(), parts.clone());
+        let tell = move || {
+            let mut told = Ok(());
+            let left = || Message::Leaving { connections: figures::connections_open(&parts) };
+            while told.is_ok() {
+                told = follower.say(&left());
+                if is_over.recv_timeout(TOLD_AGAIN) != Err(RecvTimeoutError::Timeout) {
+                    return;
+                }
+            }
+        };
+        // Without it all else goes on.
+        let thread = thread::Builder::new().name("leaving".to_owned()).spawn(tell).ok();
+        Telling { until: Some(until), thread }
+    }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        self.until = None;
+        self.thread.take().into_iter().for_each(join);
     }
 }
 
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+const TOLD_AGAIN: Duration = Duration::from_millis(500);

@@ -4,9 +4,10 @@
 //! the other process.
 
 use std::io;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Weak};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -39,7 +40,7 @@ pub(super) enum Ends {
 /// The other process.
 pub(super) struct Neighbour {
     /// What it says that is about neither of this.
-    pub(super) said: Receiver<Message>,
+    said: Mutex<Receiver<Message>>,
     channel: Arc<Channel>,
     purges: Arc<Purges>,
     way: Arc<Elsewhere>,
@@ -73,7 +74,7 @@ impl Neighbour {
             channel.shut();
             return Err(error);
         }
-        Ok(Neighbour { said, channel, purges, way })
+        Ok(Neighbour { said: Mutex::new(said), channel, purges, way })
     }
 
     /// From now on what ends waits until it listens.
@@ -84,6 +85,16 @@ impl Neighbour {
     /// It listens.
     pub(super) fn listens(&self) {
         self.way.listens();
+    }
+
+    /// What it says next that is about neither of this.
+    pub(super) fn hear(&self, within: Duration) -> Result<Message, RecvTimeoutError> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(within)
+    }
+
+    /// Says something to it that is about neither of this.
+    pub(super) fn say(&self, message: &Message) -> io::Result<()> {
+        self.channel.send(message, None)
     }
 
     /// Hears nothing more of it.
@@ -137,6 +148,10 @@ impl Hearing {
                     let Some(parts) = parts.upgrade() else { break };
                     self.end(&parts, id, ending);
                 }
+                Message::Leaving { connections } => {
+                    let Some(parts) = parts.upgrade() else { break };
+                    parts.before.leaves(connections);
+                }
                 Message::Unknown => {}
                 // Nobody listens who is only waited for, and what is said too often is not waited
                 // for.
@@ -144,6 +159,9 @@ impl Hearing {
             }
         }
         self.purges.part(&self.way, self.turn);
+        if let Some(parts) = parts.upgrade() {
+            parts.before.gone();
+        }
     }
 
     /// In the order in which it is told: when `Told` comes, nobody is served any more of what was

@@ -16,7 +16,7 @@ pub(super) struct Starting {
     pub(super) child: Option<Child>,
     /// The file that it is started from.
     pub(super) binary: PathBuf,
-    pub(super) neighbour: Neighbour,
+    pub(super) neighbour: Arc<Neighbour>,
     /// Of this process.
     pub(super) fate: Arc<Fate>,
 }
@@ -31,7 +31,7 @@ impl Starting {
         let until = Instant::now() + within;
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            match self.neighbour.said.recv_timeout(left.min(LOOK_FOR_END)) {
+            match self.neighbour.hear(left.min(LOOK_FOR_END)) {
                 Ok(said) if is_wanted(&said) => return Ok(said),
                 Ok(Message::Failed { why }) => return Err(why),
                 Ok(said) => {
@@ -90,7 +90,7 @@ impl Drop for Starting {
         // What it started may hold its end open for ever.
         self.neighbour.part();
         // Another that is started next is not told of before this one is forgotten.
-        while self.neighbour.said.recv_timeout(ENDED_WITHIN).is_ok() {}
+        while self.neighbour.hear(ENDED_WITHIN).is_ok() {}
     }
 }
 

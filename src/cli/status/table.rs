@@ -17,6 +17,7 @@ pub(super) struct Shown {
     phase: String,
     drain: Option<drain::Told>,
     config: Config,
+    predecessor: Option<Predecessor>,
     uptime_seconds: u64,
     requests: u64,
     connections: u64,
@@ -43,6 +44,12 @@ struct Order {
     since: u64,
     why: Option<String>,
     again_at: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Predecessor {
+    connections: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -146,6 +153,9 @@ pub(super) fn of(status: &Shown, address: &str) -> String {
     for one in &status.config.orders {
         line("certificate", order(one, unix_now()));
     }
+    if let Some(before) = &status.predecessor {
+        line("before", predecessor(before));
+    }
     line("sent", sent(&status.bytes));
     line("offload", offload(status));
     if let (Some(p50), Some(p90)) = (status.ttfb.p50_us, status.ttfb.p90_us) {
@@ -216,6 +226,15 @@ fn site(site: &Share) -> String {
         of => format!("; beyond its share of {}", of.join(" and ")),
     };
     format!("{}: share {}, {} connected, {ram}{beyond}", site.name, site.share, site.connections)
+}
+
+fn predecessor(before: &Predecessor) -> String {
+    let left = match before.connections {
+        Some(1) => "1 connection left".to_owned(),
+        Some(more) => format!("{more} connections left"),
+        None => "what it has left is not known".to_owned(),
+    };
+    format!("the process that was taken over from is leaving, {left}")
 }
 
 fn sent(bytes: &BTreeMap<String, u64>) -> String {
@@ -434,6 +453,20 @@ mod tests {
     fn an_appliance_of_another_version_is_shown_as_far_as_it_is_understood() {
         let text = shown(json!({ "phase": "ready" }));
         assert!(text.contains(": ready, up 0s\n") && !text.contains("volume"), "{text}");
+    }
+
+    #[test]
+    fn a_process_that_leaves_is_told_of_with_what_it_has_left() {
+        for (connections, told) in [
+            (json!(1), ", 1 connection left\n"),
+            (json!(12), ", 12 connections left\n"),
+            (json!(null), ", what it has left is not known\n"),
+        ] {
+            let text = shown(json!({ "predecessor": { "connections": connections } }));
+            let line = format!("the process that was taken over from is leaving{told}");
+            assert!(text.contains(&line), "{text}");
+        }
+        assert!(!shown(json!({ "predecessor": null })).contains("leaving"));
     }
 
     #[test]

@@ -1,0 +1,77 @@
+//! What is known of the process before this one: whether it is still there, and what it has left.
+
+use tokio::sync::watch;
+
+use crate::control::reload::PredecessorStatus;
+
+/// Told by the process before this one, if there was one.
+#[derive(Debug, Default)]
+pub(in crate::appliance) struct Before(watch::Sender<Stage>);
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    #[default]
+    Nobody,
+    Serves,
+    Leaves {
+        connections: u64,
+    },
+    Gone,
+}
+
+impl Before {
+    /// There is one.
+    pub(super) fn serves(&self) {
+        self.0.send_replace(Stage::Serves);
+    }
+
+    /// It says what it has left.
+    pub(super) fn leaves(&self, connections: u64) {
+        self.become_stage(Stage::Leaves { connections });
+    }
+
+    /// It is there no longer.
+    pub(super) fn gone(&self) {
+        self.become_stage(Stage::Gone);
+    }
+
+    /// Of nobody nothing is told.
+    fn become_stage(&self, next: Stage) {
+        self.0.send_if_modified(|stage| {
+            let changes = *stage != Stage::Nobody && *stage != next;
+            if changes {
+                *stage = next;
+            }
+            changes
+        });
+    }
+
+    /// While it is there; one of before this word existed does not say what it has left.
+    pub(in crate::appliance) fn status(&self) -> Option<PredecessorStatus> {
+        match *self.0.borrow() {
+            Stage::Nobody | Stage::Gone => None,
+            Stage::Serves => Some(PredecessorStatus { connections: None }),
+            Stage::Leaves { connections } => {
+                Some(PredecessorStatus { connections: Some(connections) })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_it_has_left_is_told_while_it_is_there() {
+        let before = Before::default();
+        before.leaves(3);
+        assert_eq!(before.status(), None, "there was none");
+        before.serves();
+        assert_eq!(before.status(), Some(PredecessorStatus { connections: None }));
+        before.leaves(3);
+        assert_eq!(before.status(), Some(PredecessorStatus { connections: Some(3) }));
+        before.gone();
+        assert_eq!(before.status(), None);
+    }
+}

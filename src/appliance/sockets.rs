@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::PoisonError;
+use std::sync::{Mutex, PoisonError};
 
 use super::{ApplianceError, Running};
 use crate::config::{Config, Listener, ListenerKind, no_congestion_control};
@@ -77,7 +77,20 @@ impl Running {
     /// # Errors
     /// It cannot be told.
     pub fn keep_sockets(&self) -> io::Result<()> {
-        self.each_own(kept::keep)
+        each_own(&self.sockets, kept::keep)
+    }
+
+    /// The same, once the process before this one has left it the service, and the service manager
+    /// hears it; never where there was none. Safe to drop.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn keep_sockets_when_alone(&self) -> impl Future<Output = io::Result<()>> + use<> {
+        let (alone, sockets) = (self.is_alone(), self.sockets.clone());
+        async move {
+            alone.await;
+            each_own(&sockets, kept::keep)
+        }
     }
 
     /// Has it keep none any more: another process has them, and says itself which it still has when
@@ -86,19 +99,19 @@ impl Running {
     /// # Errors
     /// It cannot be told.
     pub fn keep_sockets_no_longer(&self) -> io::Result<()> {
-        self.each_own(|name, bound_for, _| kept::keep_no_longer(name, bound_for))
+        each_own(&self.sockets, |name, bound_for, _| kept::keep_no_longer(name, bound_for))
     }
+}
 
-    fn each_own(
-        &self,
-        tell: impl Fn(ListenerName, SocketAddr, &TcpListener) -> io::Result<()>,
-    ) -> io::Result<()> {
-        let all = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
-        all.iter().try_for_each(|Handed { kind, owner, listener, .. }| match owner {
-            Owner::Own(bound_for) => tell(name_of(*kind), *bound_for, listener),
-            Owner::Manager => Ok(()),
-        })
-    }
+fn each_own(
+    sockets: &Mutex<Vec<Handed>>,
+    tell: impl Fn(ListenerName, SocketAddr, &TcpListener) -> io::Result<()>,
+) -> io::Result<()> {
+    let all = sockets.lock().unwrap_or_else(PoisonError::into_inner);
+    all.iter().try_for_each(|Handed { kind, owner, listener, .. }| match owner {
+        Owner::Own(bound_for) => tell(name_of(*kind), *bound_for, listener),
+        Owner::Manager => Ok(()),
+    })
 }
 
 impl Sockets {

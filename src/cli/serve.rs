@@ -217,6 +217,8 @@ fn wait_for_stop(
         // A disk that hangs may hold it up, and nobody who says stop.
         let mut working: Option<JoinHandle<Option<Successor>>> = None;
         let mut is_due = false;
+        let kept = running.keep_sockets_when_alone();
+        tokio::spawn(async move { tell(kept.await) });
         loop {
             let (reload, upgrade) = (reload.clone(), upgrade.clone());
             if working.is_none() && take(&mut is_due) {

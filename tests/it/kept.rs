@@ -12,10 +12,11 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::task::{JoinSet, block_in_place};
 
@@ -87,6 +88,20 @@ impl Manager {
         while !self.heard.lock().unwrap().contains(&words) {
             assert!(asked.elapsed() < PATIENCE, "it hears nothing");
             thread::yield_now();
+        }
+    }
+
+    /// Waits until it keeps so many: their names.
+    async fn until_kept(&self, count: usize) -> Vec<String> {
+        let asked = Instant::now();
+        loop {
+            let mut names = self.names();
+            names.sort();
+            if names.len() == count {
+                return names;
+            }
+            assert!(asked.elapsed() < PATIENCE, "it keeps {names:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
@@ -265,6 +280,28 @@ async fn who_was_passed_sockets_is_followed_by_one_that_is_given_them_and_both_b
         names.dedup();
         assert_eq!(names, ["http", "bound-admin-127.0.0.1_0"]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_taken_over_and_is_killed_leaves_its_sockets_with_those_who_wait() {
+    let folder = TempDir::new().unwrap();
+    let origin = Origin::serving("/a", Script::of(10));
+    let (manager, config) = (Manager::start(folder.path()), configuration(folder.path(), &origin));
+    let mut process = manager.serve(&config);
+    let (http, names) = (process.http, manager.until_kept(3).await);
+    assert_eq!(block_in_place(|| process.upgrade()).0, 0);
+    process.until_left().await;
+    manager.hear_out();
+    assert_eq!(manager.until_kept(3).await, names);
+    process.signal(Signal::KILL);
+    process.until_silent();
+    let viewer = Client::plain(http, HOST);
+    let connection = viewer.connect().await.expect("nobody is refused");
+    let process = manager.serve(&config);
+    assert_eq!(process.http, http);
+    let response = viewer.get("/a").on(connection).await.unwrap().finish().await.unwrap();
+    assert_eq!(judge(&origin, "/a", &response), WHOLE);
+    block_in_place(|| manager.stop(process));
 }
 
 /// Where one of the sockets that are kept listens.

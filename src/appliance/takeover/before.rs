@@ -2,6 +2,7 @@
 
 use tokio::sync::watch;
 
+use super::super::Running;
 use crate::control::reload::PredecessorStatus;
 
 /// Told by the process before this one, if there was one.
@@ -53,6 +54,20 @@ impl Before {
             Stage::Serves => Some(PredecessorStatus { connections: None }),
             Stage::Leaves { connections } => {
                 Some(PredecessorStatus { connections: Some(connections) })
+            }
+        }
+    }
+}
+
+impl Running {
+    /// Waits until the process before this one has left it the service, or is gone; for ever where
+    /// there was none. Safe to drop.
+    pub(in crate::appliance) fn is_alone(&self) -> impl Future<Output = ()> + use<> {
+        let mut seen = self.parts.before.0.subscribe();
+        async move {
+            let left = |stage: &Stage| matches!(stage, Stage::Leaves { .. } | Stage::Gone);
+            if seen.wait_for(left).await.is_err() {
+                std::future::pending().await
             }
         }
     }

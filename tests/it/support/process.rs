@@ -206,6 +206,11 @@ impl Process {
         logged
     }
 
+    /// Waits until nobody logs any more: the one that serves has ended too.
+    pub(crate) fn until_silent(&mut self) {
+        self.reader.take().unwrap().join().unwrap();
+    }
+
     /// As the kernel kills what takes too much: no handler runs.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();

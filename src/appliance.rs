@@ -35,7 +35,9 @@ use self::reload::Bound;
 pub use self::reload::{ReloadError, Reloaded, Reloads};
 use self::sockets::{Handed, Sockets};
 pub use self::ssd::{LeftOut, look_at_failed, look_at_volumes};
-pub use self::takeover::{HandOver, Leaving, Predecessor, Successor, TakeoverError};
+pub use self::takeover::{
+    HandOver, Leaving, NoRoom, Predecessor, Successor, TakeoverError, beside_bytes,
+};
 use self::threads::{start_admin, start_workers};
 use crate::access_log::{AccessLog, AccessLogError, LogWriter};
 use crate::config::{Config, ConfigError, ListenerKind};
@@ -95,6 +97,8 @@ pub enum ApplianceError {
     },
     /// The volumes that there are show a mistake in the configuration.
     Settings(ConfigError),
+    /// Two processes at once need more memory than there is.
+    Room(NoRoom),
     /// The access log could not be opened.
     Log(AccessLogError),
 }
@@ -111,6 +115,7 @@ impl fmt::Display for ApplianceError {
                 write!(f, "volume {name} cannot be used: {reason}")
             }
             ApplianceError::Settings(fault) => fault.fmt(f),
+            ApplianceError::Room(none) => none.fmt(f),
             ApplianceError::Log(source) => write!(f, "{source}"),
         }
     }
@@ -125,6 +130,7 @@ impl std::error::Error for ApplianceError {
             ApplianceError::Log(source) => Some(source),
             ApplianceError::Tls(_)
             | ApplianceError::Volume { .. }
+            | ApplianceError::Room(_)
             | ApplianceError::Settings(_) => None,
         }
     }
@@ -168,6 +174,7 @@ impl Appliance {
         config: Config,
         predecessor: &mut Predecessor,
     ) -> Result<Running, ApplianceError> {
+        predecessor.look_for_room(&config)?;
         look_at_volumes(&config).map_err(ApplianceError::Settings)?;
         let running = Appliance::built(config, Vec::new(), Vec::new(), Some(predecessor))?;
         running.parts.readiness.set_ready();

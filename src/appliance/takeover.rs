@@ -14,6 +14,7 @@ mod channel;
 mod fate;
 mod leaving;
 mod neighbour;
+mod room;
 mod starting;
 
 use std::fmt;
@@ -36,19 +37,20 @@ use self::channel::Channel;
 use self::fate::Fate;
 pub use self::leaving::Leaving;
 use self::neighbour::Neighbour;
+pub use self::room::{NoRoom, beside_bytes};
 use self::starting::{Starting, TOLD_TO_STOP, end};
 use super::parts::Parts;
 use super::sockets::{Handed, Owner};
-use super::{LOG_ENDS_WITHIN, ssd};
-use crate::config::ListenerKind;
+use super::{ApplianceError, LOG_ENDS_WITHIN, ssd};
+use crate::config::{self, Config, ListenerKind};
 use crate::purge::elsewhere::{Elsewhere, Side};
 
 /// What the two say to each other.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "say", rename_all = "snake_case")]
 enum Message {
-    /// The first thing said.
-    Hello { version: String },
+    /// The first thing said; what its ram tier holds is missing where nobody knows.
+    Hello { version: String, held_bytes: Option<u64> },
     /// Beside it comes a listening socket; `bound_for` is missing where it is the manager's.
     Listener { kind: String, bound_for: Option<SocketAddr>, address: SocketAddr },
     /// That were all.
@@ -84,6 +86,7 @@ pub struct Predecessor {
     channel: Arc<Channel>,
     sockets: Vec<Handed>,
     version: String,
+    held_bytes: Option<u64>,
 }
 
 impl Predecessor {
@@ -97,7 +100,7 @@ impl Predecessor {
         }
         let channel = Channel::inherited(stdin().as_fd().try_clone_to_owned()?)?;
         rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
-        let (mut sockets, mut version) = (Vec::new(), String::new());
+        let (mut sockets, mut version, mut held_bytes) = (Vec::new(), String::new(), None);
         loop {
             match channel.receive(Some(HEARD_WITHIN))? {
                 Some((Message::Listener { kind, bound_for, address }, Some(socket))) => {
@@ -107,13 +110,15 @@ impl Predecessor {
                     sockets.push(Handed { kind, owner, address, listener });
                 }
                 Some((Message::Listeners, _)) => break,
-                Some((Message::Hello { version: its }, _)) => version = its,
+                Some((Message::Hello { version: its, held_bytes: held }, _)) => {
+                    (version, held_bytes) = (its, held);
+                }
                 Some((Message::Unknown, _)) => {}
                 Some(_) => return Err(io::ErrorKind::InvalidData.into()),
                 None => return Err(io::ErrorKind::UnexpectedEof.into()),
             }
         }
-        Ok(Some(Predecessor { channel: Arc::new(channel), sockets, version }))
+        Ok(Some(Predecessor { channel: Arc::new(channel), sockets, version, held_bytes }))
     }
 
     /// Its version.
@@ -130,6 +135,11 @@ impl Predecessor {
             };
             [Some(one.address), bound_for].into_iter().flatten()
         })
+    }
+
+    /// Whether there is memory for both.
+    pub(super) fn look_for_room(&self, config: &Config) -> Result<(), ApplianceError> {
+        room::look(config, self.held_bytes, config::available_bytes())
     }
 
     /// Its sockets, once.
@@ -338,7 +348,8 @@ impl HandOver {
 
     fn show_sockets(&self, channel: &Channel) -> io::Result<()> {
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        channel.send(&Message::Hello { version }, None)?;
+        let held_bytes = config::shared_bytes_held();
+        channel.send(&Message::Hello { version, held_bytes }, None)?;
         let sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
         for Handed { kind, owner, address, listener } in &*sockets {
             let bound_for = match owner {

@@ -24,7 +24,7 @@ pub use error::{ConfigError, ConfigErrors, Place};
 pub use fill::Fill;
 pub use listeners::{Congestion, Listener, ListenerKind, no_congestion_control};
 pub use log::{Log, LogLevel};
-pub use machine::Machine;
+pub use machine::{Machine, available_bytes, shared_bytes_held};
 pub use memory::{Memory, margin_bytes};
 pub use names::issued_as;
 pub use overload::{Client, Overload};

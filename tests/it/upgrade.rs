@@ -224,6 +224,25 @@ async fn a_process_that_does_not_take_over_changes_nothing() {
 }
 
 #[tokio::test]
+async fn what_memory_does_not_bear_is_refused_before_anything_is_handed_over() {
+    let folder = TempDir::new().unwrap();
+    let origin = Origin::serving("/a", Script::of(BLOCK));
+    let (binary, config) = installed(folder.path(), &origin);
+    let process = Process::start_from(&binary, &config);
+    let right = fs::read_to_string(&config).unwrap();
+    let more = right.replace("ram = \"80 MiB\"", "ram = \"100 TiB\"");
+    fs::write(&config, more.replace("total = \"256 MiB\"", "total = \"200 TiB\"")).unwrap();
+    let (code, said) = process.upgrade();
+    let refused = "not upgraded, and served as before: tidegate: two processes at once would need \
+                   100.0 TiB of memory more, and ";
+    assert!(code == 1 && said.starts_with(refused) && said.lines().count() == 1, "{said}");
+    assert_eq!(status(&process)["ssd"]["volumes"][0]["state"], "online");
+    let response = Client::plain(process.http, HOST).get("/a").send().await;
+    assert_eq!(judge(&origin, "/a", &response), WHOLE);
+    process.stop();
+}
+
+#[tokio::test]
 async fn what_a_failed_process_leaves_behind_stops_no_other_one_from_taking_over() {
     let origin = Origin::serving("/a", Script::of(BLOCK));
     let (_folder, binary, config) = installed(&origin);

@@ -1,10 +1,11 @@
-//! Memory: what there is against `memory.total`, and huge pages.
+//! Memory: what there is against `memory.total`, for two processes in an upgrade, and huge pages.
 
 use super::Subject;
 use super::finding::Finding;
 use super::root::Root;
-use crate::config::Memory;
+use crate::appliance::beside_bytes;
 use crate::config::units::bytes_about;
+use crate::config::{Config, Memory};
 
 /// What the kernel and all other programs are left.
 const SHARE_MAX_PERCENT: u64 = 90;
@@ -12,11 +13,13 @@ const SHARE_MAX_PERCENT: u64 = 90;
 /// Each of them.
 pub(super) fn look(subject: &Subject) -> Vec<Finding> {
     let Subject { config, root, allowed_bytes, .. } = subject;
-    vec![
-        total(&config.memory, root, *allowed_bytes).of("memory.total"),
+    let total = total(&config.memory, root, *allowed_bytes).of("memory.total");
+    let huge_pages = [
         shared_huge_pages(root).of("huge pages of the ram tier"),
         huge_pages(root).of("huge pages of all else"),
-    ]
+    ];
+    let upgrade = upgrade(config, root).map(|finding| finding.of("memory for an upgrade"));
+    [total].into_iter().chain(upgrade).chain(huge_pages).collect()
 }
 
 /// `allowed_bytes`: what control groups leave this process, as a container's do.
@@ -65,6 +68,23 @@ fn total(memory: &Memory, root: &Root, allowed_bytes: Option<u64>) -> Finding {
     Finding::ok(found)
 }
 
+/// Whether the appliance that runs could be followed by one with this configuration.
+fn upgrade(config: &Config, root: &Root) -> Option<Finding> {
+    let meminfo = root.text("proc/meminfo")?;
+    let available_bytes = kib_of(&meminfo, "MemAvailable")?;
+    let status = root.text(format!("proc/{}/status", root.appliance()?))?;
+    let needed_bytes = beside_bytes(config, kib_of(&status, "RssShmem")?);
+    let (needed, available) = (bytes_about(needed_bytes), bytes_about(available_bytes));
+    let found = format!("{needed} more while there are two processes, {available} are available");
+    Some(match needed_bytes <= available_bytes {
+        true => Finding::ok(found),
+        false => Finding::warn(
+            format!("{found}: `tidegate upgrade` is refused"),
+            "stop what else takes memory, lower `memory.ram`, or restart the service instead",
+        ),
+    })
+}
+
 fn kib_of(meminfo: &str, name: &str) -> Option<u64> {
     let mut fields = meminfo.lines().filter_map(|line| line.split_once(':'));
     let (_, value) = fields.find(|(field, _)| *field == name)?;
@@ -104,7 +124,7 @@ fn huge_pages(root: &Root) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::super::finding::State;
-    use super::super::tests::with;
+    use super::super::tests::{configured, with};
     use super::*;
 
     const GIB: u64 = 1 << 30;
@@ -135,6 +155,20 @@ mod tests {
             (within(4, &machine, Some(8 * GIB)), within(4, &machine, Some(GIB)));
         assert_eq!((allowed.state, refused.state), (State::Ok, State::Fail));
         assert!(refused.found.contains("1.0 GiB that its control group may have"), "{refused:?}");
+    }
+
+    #[test]
+    fn who_could_not_be_followed_for_want_of_memory_is_warned() {
+        let of = |files: &[(&str, &str)]| {
+            let (_folder, root) = with(files);
+            upgrade(&configured("memory.total = '1 GiB'"), &root).map(|found| found.state)
+        };
+        let machine = ("proc/meminfo", "MemTotal: 16777216 kB\nMemAvailable: 65536 kB\n");
+        let process = [("proc/9/comm", "tidegate"), ("proc/9/cmdline", "tidegate\0serve")];
+        let holds = |status| of(&[machine, process[0], process[1], ("proc/9/status", status)]);
+        assert_eq!(holds("Name:\ttidegate\nRssShmem:\t   65536 kB\n"), Some(State::Ok));
+        assert_eq!(holds("RssShmem:\t   16384 kB\n"), Some(State::Warn));
+        assert_eq!(of(&[machine]), None, "none runs");
     }
 
     #[test]

@@ -179,7 +179,7 @@ impl Appliance {
         let running = Appliance::built(config, Vec::new(), Vec::new(), Some(predecessor))?;
         running.parts.readiness.set_ready();
         tracing::info!("takes over from version {}", predecessor.version());
-        predecessor.say_serving().map_err(lost)?;
+        predecessor.say_serving(&running.parts).map_err(lost)?;
         Ok(running)
     }
 

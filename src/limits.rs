@@ -280,6 +280,14 @@ pub const ENDINGS_HELD_MAX: usize = 1_024;
 pub const ENDINGS_BYTES_MAX: usize = 64 << 10;
 /// What a process that takes over may say before it is listened to.
 pub const TAKEOVER_MESSAGES_MAX: usize = 16;
+/// What of the ram tier goes along at once to a process that takes over.
+pub const CARRIED_BATCH_BYTES_MAX: usize = 4 << 20;
+/// Batches of that on their way at once.
+pub const CARRIED_BATCHES_MAX: usize = 2;
+/// An object whose heads are longer as they are written does not go along.
+pub const CARRIED_RECORD_BYTES_MAX: usize = 1 << 20;
+/// What has not gone along by then is given up: who leaves is not held up by it.
+pub const CARRIED_WITHIN: Duration = Duration::from_secs(30);
 /// A request for a drain.
 pub const DRAIN_REQUEST_BYTES_MAX: usize = 1 << 10;
 /// Requests the status page shows.
@@ -332,6 +340,8 @@ const _: () = assert!(MEMORY_RAM_BYTES_MIN.is_multiple_of(SLOT_SIZE_BYTES));
 const _: () = assert!(SLAB_BODY_BYTES_MAX < PIECE_SIZE_BYTES);
 const _: () =
     assert!(PIECE_SIZE_BYTES / SLAB_CELL_BYTES_MIN <= 64, "a slab page's cells fit one u64");
+const _: () =
+    assert!(CARRIED_RECORD_BYTES_MAX + SLOT_SIZE_BYTES as usize + 1_024 < CARRIED_BATCH_BYTES_MAX);
 const _: () = assert!(SEND_BUFFER_BYTES_MAX > REQUEST_HEAD_BYTES_MAX);
 const _: () = assert!(REQUEST_TARGET_BYTES_MAX < REQUEST_HEAD_BYTES_MAX);
 const _: () = assert!(FILL_WINDOW_BYTES_MAX >= SLOT_SIZE_BYTES);

@@ -10,6 +10,7 @@
 //! does not know is passed over.
 
 mod before;
+mod carrying;
 mod channel;
 mod fate;
 mod leaving;
@@ -33,6 +34,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 pub(super) use self::before::Before;
+use self::carrying::Takes;
 use self::channel::Channel;
 use self::fate::Fate;
 pub use self::leaving::Leaving;
@@ -63,10 +65,18 @@ enum Message {
     Listening,
     /// What had ended was told.
     Told,
-    /// Viewers are accepted.
-    Serving { version: String },
+    /// Viewers are accepted; what of the ram tier is to come along, if anything is.
+    Serving {
+        version: String,
+        #[serde(default)]
+        takes: Option<Takes>,
+    },
     /// So many connections are left, where no new ones come any more.
     Leaving { connections: u64 },
+    /// Beside it comes a file in memory with some of what the ram tier keeps.
+    Carried { bytes: usize },
+    /// What became of one of these; where it says why, nothing more is wanted.
+    Taken { blocks: u64, bytes: u64, refused: Option<String> },
     /// It was not to be.
     Failed { why: String },
     /// Something ends.
@@ -178,9 +188,9 @@ impl Predecessor {
     }
 
     /// Viewers are accepted here.
-    pub(super) fn say_serving(&self) -> io::Result<()> {
+    pub(super) fn say_serving(&self, parts: &Parts) -> io::Result<()> {
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        self.channel.send(&Message::Serving { version }, None)
+        self.channel.send(&Message::Serving { version, takes: Takes::of(parts) }, None)
     }
 
     /// Nothing comes of it: it serves on.
@@ -200,8 +210,14 @@ pub struct HandOver {
     fate: Arc<Fate>,
     /// The volumes were handed over, whoever has them now.
     are_given: Arc<AtomicBool>,
-    /// Who follows.
-    follower: Arc<OnceLock<Arc<Neighbour>>>,
+    follower: Arc<OnceLock<Follower>>,
+}
+
+/// Who follows.
+struct Follower {
+    neighbour: Arc<Neighbour>,
+    /// What it wants of the ram tier.
+    takes: Option<Takes>,
 }
 
 /// The process that follows, which serves.
@@ -337,12 +353,14 @@ impl HandOver {
         told.map_err(|error| broken(error.to_string()))?;
         let serving = |said: &Message| matches!(said, Message::Serving { .. });
         let said = child.wait_for(HANDED_OVER_WITHIN, serving).map_err(broken)?;
-        let Message::Serving { version } = said else { unreachable!("it is what was waited for") };
-        let follower = child.neighbour.clone();
+        let Message::Serving { version, takes } = said else {
+            unreachable!("it is what was waited for")
+        };
+        let neighbour = child.neighbour.clone();
         let pid = child.let_go().ok_or_else(told_to_stop)?;
         // Whoever is told of it and asks for something else asks who does it.
         self.asking.cancel();
-        self.follower.get_or_init(|| follower);
+        self.follower.get_or_init(|| Follower { neighbour, takes });
         Ok(Successor { pid, version })
     }
 

@@ -17,7 +17,7 @@ use crate::message::recorded::{RecordedResponse, RecordedValidator};
 use crate::message::response;
 use crate::object::{ObjectKey, VersionId};
 use crate::purge::{Birth, Tags};
-use crate::site::{Rule, Site};
+use crate::site::{Rule, Site, Sites};
 
 #[derive(Serialize, Deserialize)]
 struct RecordedObject {
@@ -87,8 +87,21 @@ pub(super) fn encoded(
 pub(super) fn decoded(record: &[u8], name: ObjectName<'_>, rule: &Rule) -> Option<Vec<Arc<Head>>> {
     let object: RecordedObject = serde_json::from_slice(record).ok()?;
     let same = ObjectName { site: &object.site, target: &object.target } == name;
+    if same { heads_of(&object, rule) } else { None }
+}
+
+/// The heads of a record of whatever object of these sites, as far as its rule lets them be shared.
+pub(super) fn decoded_of_any(record: &[u8], sites: &Sites) -> Option<(ObjectKey, Vec<Arc<Head>>)> {
+    let object: RecordedObject = serde_json::from_slice(record).ok()?;
+    let site = sites.iter().find(|site| site.name == object.site)?;
+    let key = ObjectKey::new(site.id, &object.target);
+    let heads = heads_of(&object, site.rule_for(key.path()))?;
+    Some((key, heads))
+}
+
+fn heads_of(object: &RecordedObject, rule: &Rule) -> Option<Vec<Arc<Head>>> {
     let edits_again = |edited: &String| rule.edited().any(|name| name.as_str() == edited);
-    if !same || !object.edited.iter().all(edits_again) {
+    if !object.edited.iter().all(edits_again) {
         return None;
     }
     let heads = object.variants.iter().map(restored).collect::<Option<Vec<_>>>()?;

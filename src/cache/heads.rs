@@ -325,10 +325,11 @@ impl Heads {
         }
     }
 
-    /// Puts back what an ssd remembers of an object, unless something newer is known by now.
-    pub fn restore(&self, key: ObjectKey, heads: Vec<Arc<Head>>) {
+    /// Puts back what an ssd, or the process before, remembers of an object, unless something newer
+    /// is known by now, or it is too late for it.
+    pub fn restore(&self, key: ObjectKey, heads: Vec<Arc<Head>>, is_late: impl FnOnce() -> bool) {
         let _ordered = self.order(&key);
-        if !heads.is_empty() && self.table.peek(&key).is_none() {
+        if !heads.is_empty() && self.table.peek(&key).is_none() && !is_late() {
             self.table.insert(key, Entry::Object(heads.into()));
         }
     }

@@ -131,14 +131,26 @@ where
     /// Evicts about `bytes`, or all, from the shard with this number; gives what left: nothing where
     /// that would take what is another's own for the sake of `asking`.
     pub fn evict(&self, shard: usize, bytes: u64, asking: Option<Sharer>) -> Vec<V> {
-        self.shards[shard].evict(bytes, asking)
+        values(self.shards[shard].evict(bytes, asking))
+    }
+
+    /// The keys of what is kept: what would stay longest comes first. For a moment nobody finds
+    /// what is in a shard that is looked through, and all of it counts as new after that.
+    pub fn ranked(&self) -> Vec<K> {
+        let mut each: Vec<Vec<K>> = self.shards.iter().map(Shard::ranked).collect();
+        let blocks = each.iter().map(Vec::len).sum();
+        let mut all = Vec::with_capacity(blocks);
+        while all.len() < blocks {
+            all.extend(each.iter_mut().filter_map(Vec::pop));
+        }
+        all
     }
 
     /// Changes what may be kept, and gives what left. The number of shards stays.
     pub fn resize(&self, capacity_bytes: u64) -> Vec<V> {
         let shard_bytes = capacity_bytes / self.shards.len() as u64;
         let shard_bytes = shard_bytes.max(self.block_bytes_max);
-        self.shards.iter().flat_map(|shard| shard.resize(shard_bytes)).collect()
+        self.shards.iter().flat_map(|shard| values(shard.resize(shard_bytes))).collect()
     }
 
     /// What is kept now, read one shard after the other.
@@ -207,7 +219,7 @@ where
             // The only one who had more than is his had nothing else that could leave.
             left.extend(self.shard.evict_for_ballast(1));
         }
-        left
+        values(left)
     }
 
     /// Lets go of the value.
@@ -273,13 +285,13 @@ where
         self.changing.lock().expect("changing what is kept never panics")
     }
 
-    fn evict(&self, bytes: u64, asking: Option<Sharer>) -> Vec<V> {
+    fn evict(&self, bytes: u64, asking: Option<Sharer>) -> Left<K, V> {
         let _changing = self.changing();
         let bytes = bytes.min(self.cache.weight());
         self.owned.guard(self.cache.capacity(), asking);
         if bytes > self.owned.unguarded_bytes() {
             if asking.is_some() {
-                return Vec::new();
+                return Left::new();
             }
             self.owned.guard_nobody();
         }
@@ -287,7 +299,7 @@ where
         self.evict_for_ballast(spare + bytes)
     }
 
-    fn resize(&self, capacity_bytes: u64) -> Vec<V> {
+    fn resize(&self, capacity_bytes: u64) -> Left<K, V> {
         let _changing = self.changing();
         self.owned.guard_nobody();
         let left = self.evict_for_ballast(self.cache.capacity().saturating_sub(capacity_bytes));
@@ -295,10 +307,27 @@ where
         left
     }
 
+    /// What would leave first comes first: all of it leaves, and is put in again.
+    fn ranked(&self) -> Vec<K> {
+        let _changing = self.changing();
+        self.owned.guard_nobody();
+        let left = self.evict_for_ballast(self.cache.capacity());
+        // Of whom it is remembered that he left, nobody is to think that he was wanted back.
+        self.cache.clear();
+        let mut again = Left::new();
+        for (key, item) in left.iter().rev() {
+            if let Some((_, owner)) = &item.value {
+                self.owned.entered(*owner, item.weight_bytes);
+                self.cache.insert_with_lifecycle(Key::Block(*key), item.clone(), &mut again);
+            }
+        }
+        left.into_iter().map(|(key, _)| key).collect()
+    }
+
     /// Evicts what has to go for an item of `weight_bytes`, but for what is guarded. Lowering the
     /// capacity for a moment would do it too, but each time a few remembered evictions would be
     /// lost.
-    fn evict_for_ballast(&self, weight_bytes: u64) -> Vec<V> {
+    fn evict_for_ballast(&self, weight_bytes: u64) -> Left<K, V> {
         let mut left = Vec::new();
         if weight_bytes == 0 {
             return left;
@@ -319,21 +348,28 @@ impl<K, V> Weighter<Key<K>, Item<V>> for ByWeight {
     }
 }
 
+/// What has left, in this order.
+type Left<K, V> = Vec<(K, Item<V>)>;
+
+fn values<K, V>(left: Left<K, V>) -> Vec<V> {
+    left.into_iter().filter_map(|(_, item)| item.value).map(|(value, _)| value).collect()
+}
+
 /// Collects what leaves, so that its memory is freed and counted outside the cache's lock.
 #[derive(Clone)]
 struct Leaving(Arc<Owned>);
 
 impl<K: PartialEq, V> Lifecycle<Key<K>, Item<V>> for Leaving {
-    type RequestState = Vec<V>;
+    type RequestState = Left<K, V>;
 
     fn is_pinned(&self, _: &Key<K>, item: &Item<V>) -> bool {
         item.value.as_ref().is_none_or(|(_, owner)| self.0.is_guarded(*owner))
     }
 
-    fn on_evict(&self, left: &mut Vec<V>, _: Key<K>, item: Item<V>) {
-        if let Some((value, owner)) = item.value {
-            self.0.left(owner, item.weight_bytes);
-            left.push(value);
+    fn on_evict(&self, left: &mut Left<K, V>, key: Key<K>, item: Item<V>) {
+        if let (Key::Block(key), Some((_, owner))) = (key, &item.value) {
+            self.0.left(*owner, item.weight_bytes);
+            left.push((key, item));
         }
     }
 }
@@ -381,6 +417,30 @@ mod tests {
         assert_eq!(kept.bytes, kept.blocks * 10);
         assert!(!policy.resize(0).is_empty());
         assert_eq!(policy.kept().bytes_max, 80, "room for one block in each shard");
+    }
+
+    #[test]
+    fn what_is_ranked_stays_and_what_was_used_most_comes_first() {
+        let sharding = Sharding { shard_bytes_min: 1_000, shards_max: 4 };
+        let settings = PolicySettings {
+            capacity_bytes: 4_000,
+            block_bytes_usual: 10,
+            block_bytes_max: 20,
+            sharding,
+        };
+        let policy: Policy<u64, u64> =
+            Policy::new(settings, &no_shares(), DefaultHashBuilder::default());
+        for key in 0..2_000 {
+            policy.change(key).keep(key, 10, Sharer::of(SiteId(1)));
+            assert!((0..40).all(|used| used > key || policy.get(&used).is_some()));
+        }
+        let (kept, of_each) = (policy.kept(), policy.kept_of_each());
+        let ranked = policy.ranked();
+        assert_eq!((policy.kept(), policy.kept_of_each()), (kept, of_each));
+        assert_eq!(ranked.len() as u64, kept.blocks);
+        assert!(ranked.iter().all(|key| policy.peek(key) == Some(*key)));
+        let first = &ranked[..100];
+        assert!((0..40).all(|used| first.contains(&used)), "{first:?}");
     }
 
     fn no_shares() -> Arc<Shares> {

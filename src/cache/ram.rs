@@ -173,6 +173,13 @@ impl Ram {
         {}
     }
 
+    /// The blocks that are kept, for who gives them away one by one ([`Ram::forget`]): what would
+    /// stay longest comes first. The system has their memory as it is freed.
+    pub fn ranked(&self) -> Vec<BlockKey> {
+        self.slots.return_what_is_free();
+        self.policy.ranked()
+    }
+
     /// Keeps as little as it can from now on, and lets the system have its memory as it is freed.
     pub fn give_back(&self) {
         self.slots.return_what_is_free();

@@ -22,10 +22,11 @@ The running process starts the binary that is now where it was started from, wit
 line. The new process reads the configuration, gets the listening sockets and the volumes, accepts,
 and says so; the one before finishes what it has begun and ends. No connection is refused, no body
 is cut that ends within `limits.idle_timeout` and `limits.drain_timeout`. What the ssd tier holds is
-served at once; the ram tier is filled anew. If the new process fails, the one before serves on, and
-the reason is told. Both need memory for a moment: that of the old one is given back as it is freed.
-Where there is too little for what both need at once, it is refused before anything changes.
-`tidegate status` tells of the old one until it has ended.
+served at once; where there are no volumes, what is hottest of the ram tier comes along, for half a
+minute at most. If the new process fails, the one before serves on, and the reason is told. Both
+need memory for a moment: that of the old one is given back as it is freed. Where there is too
+little for what both need at once, it is refused before anything changes. `tidegate status` tells
+of the old one until it has ended.
 
 Exit codes: 0 the new process serves, 1 the one before serves on, 64 misused";
 

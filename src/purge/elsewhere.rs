@@ -100,6 +100,11 @@ impl Elsewhere {
         Arc::new(Elsewhere { side, state: Mutex::default(), changed: Condvar::new() })
     }
 
+    /// Which process is at its other end.
+    pub fn side(&self) -> Side {
+        self.side
+    }
+
     /// Another one comes; whose turn it is then.
     pub fn expect(&self) -> u64 {
         let mut state = self.state();

@@ -11,6 +11,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use http::Method;
@@ -21,7 +22,7 @@ use tokio::task::JoinSet;
 
 use crate::support::{
     BLOCK, Client, Ending, HOST, Origin, PATIENCE, PIECE, Process, Response, Script, Verdict,
-    follow, judge, keeping, mixed, text, tidegate,
+    configured, follow, judge, keeping, mixed, text, tidegate,
 };
 
 const WHOLE: Verdict = Verdict::Whole { version: 1 };
@@ -157,10 +158,9 @@ async fn until_before_is(process: &Process, expected: serde_json::Value) {
 
 #[tokio::test]
 async fn the_status_tells_of_a_process_that_leaves_until_it_is_gone() {
-    let folder = TempDir::new().unwrap();
     let held = Script::of(4 * BLOCK).ending(Ending::HeldAt(BLOCK));
     let origin = Origin::serving("/held", held);
-    let (binary, config) = installed(folder.path(), &origin);
+    let (_folder, binary, config) = installed(&origin);
     let mut process = Process::start_from(&binary, &config);
     assert_eq!(status(&process)["predecessor"], json!(null));
     let viewer = Client::plain(process.http, HOST);
@@ -225,9 +225,8 @@ async fn a_process_that_does_not_take_over_changes_nothing() {
 
 #[tokio::test]
 async fn what_memory_does_not_bear_is_refused_before_anything_is_handed_over() {
-    let folder = TempDir::new().unwrap();
     let origin = Origin::serving("/a", Script::of(BLOCK));
-    let (binary, config) = installed(folder.path(), &origin);
+    let (_folder, binary, config) = installed(&origin);
     let process = Process::start_from(&binary, &config);
     let right = fs::read_to_string(&config).unwrap();
     let more = right.replace("ram = \"80 MiB\"", "ram = \"100 TiB\"");
@@ -470,9 +469,8 @@ async fn nobody_follows_a_process_that_is_drained_or_told_to_stop() {
 
 #[tokio::test]
 async fn who_was_to_follow_is_gone_when_the_process_that_was_told_to_stop_is() {
-    let folder = TempDir::new().unwrap();
     let origin = Origin::serving("/a", Script::of(PIECE));
-    let (binary, config) = installed(folder.path(), &origin);
+    let (folder, binary, config) = installed(&origin);
     let process = Process::start_from(&binary, &config);
     let given = folder.path().join("given");
     // It says nothing and does not notice that it is alone.
@@ -534,6 +532,130 @@ async fn what_ends_in_one_process_has_ended_in_the_other() {
     gets(&viewer, &origin, "/posted").await;
     let asked_anew = origin.requests("/posted").len() - before;
     assert_eq!(asked_anew, 2, "the change, and what is there since");
+}
+
+/// As [`installed`], with ram alone.
+fn with_ram_alone(folder: &Path, origin: &Origin) -> (PathBuf, PathBuf) {
+    let (binary, _) = installed(folder, origin);
+    let origin = origin.address();
+    let site = format!("name = \"media\"\nhosts = [{HOST:?}]\norigins = [\"http://{origin}\"]");
+    (binary, configured(folder, &format!("[[sites]]\n{site}\n")))
+}
+
+/// What a process holds of shared memory, as ram tiers are; none where it is not there.
+fn shared_kib(process: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssShmem:"));
+    line.map_or(0, |line| line.trim().trim_end_matches(" kB").parse().unwrap())
+}
+
+/// The process that `parent` has started, if it has; before it is a program of its own, it has its
+/// parent's memory.
+fn child_of(parent: u32) -> Option<u32> {
+    let numbers = fs::read_dir("/proc").unwrap().flatten();
+    let mut numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    numbers.find(|process: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+        let after_name = stat.rsplit_once(')').map_or("", |(_, after)| after);
+        let environment = || fs::read(format!("/proc/{process}/environ")).unwrap_or_default();
+        after_name.split_whitespace().nth(1) == Some(&parent.to_string())
+            && text(&environment()).contains("TIDEGATE_TAKEOVER")
+    })
+}
+
+/// The most that a process and the one it starts hold of shared memory at one moment, up to then.
+fn watch_memory(process: u32, stop: Arc<AtomicBool>) -> thread::JoinHandle<u64> {
+    thread::spawn(move || {
+        let (mut child, mut most) = (None, 0);
+        while !stop.load(Ordering::Relaxed) {
+            child = child.or_else(|| child_of(process));
+            most = most.max(shared_kib(process) + child.map_or(0, shared_kib));
+            thread::yield_now();
+        }
+        most
+    })
+}
+
+const GONE_ALONG: &str = "of what ram held has gone along";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_ram_holds_comes_along_where_there_are_no_volumes() {
+    let folder = TempDir::new().unwrap();
+    let origin = Origin::start();
+    let large = (0..10).map(|object| (format!("/large/{object}"), 4 * BLOCK + 77 * object));
+    let small = (0..OBJECTS).map(|object| (format!("/{object}"), length_of(object)));
+    let objects: Vec<_> = large.chain(small).chain([("/empty".to_owned(), 0)]).collect();
+    for (path, length) in &objects {
+        origin.serve(path, Script::of(*length));
+    }
+    let (binary, config) = with_ram_alone(folder.path(), &origin);
+    let mut process = Process::start_from(&binary, &config);
+    let viewer = Client::plain(process.http, HOST);
+    for (path, _) in &objects {
+        assert_eq!(judge(&origin, path, &viewer.get(path).send().await), WHOLE, "{path}");
+    }
+    origin.forget_requests();
+    let stop = Arc::new(AtomicBool::new(false));
+    let before = process.id().try_into().unwrap();
+    let (held_kib, watching) = (shared_kib(before), watch_memory(before, stop.clone()));
+    assert_eq!(tokio::task::block_in_place(|| process.upgrade()).0, 0);
+    process.logged_until(GONE_ALONG).await;
+    stop.store(true, Ordering::Relaxed);
+    for (path, _) in &objects {
+        assert_eq!(judge(&origin, path, &viewer.get(path).send().await), WHOLE, "{path}");
+    }
+    let asked = origin.all_requests();
+    assert!(asked.is_empty(), "{asked:#?}");
+    let most_kib = watching.join().unwrap();
+    assert!(held_kib > 40 << 10 && most_kib < held_kib / 10 * 13, "{most_kib} of {held_kib} KiB");
+    println!("{held_kib} KiB before, {most_kib} KiB at most in both");
+    process.until_left().await;
+    let logged = process.stop();
+    let bad = logged.iter().filter(|line| line.contains("WARN") || line.contains("ERROR"));
+    assert_eq!(bad.count(), 0, "{logged:#?}");
+}
+
+#[tokio::test]
+async fn what_has_ended_does_not_come_along_and_who_is_under_way_is_finished() {
+    let folder = TempDir::new().unwrap();
+    let origin = Origin::start();
+    for path in ["/kept", "/purged", "/read"] {
+        origin.serve(path, Script::of(4 * BLOCK));
+    }
+    let (binary, config) = with_ram_alone(folder.path(), &origin);
+    let token = folder.path().join("token");
+    fs::write(&token, "0123456789abcdef0123456789abcdef").unwrap();
+    let admin = format!("[admin]\ntoken_file = {token:?}\n");
+    fs::write(&config, fs::read_to_string(&config).unwrap() + &admin).unwrap();
+    let mut process = Process::start_from(&binary, &config);
+    let admin = format!("http://{}", process.admin);
+    let shown = ["--admin", &admin, "--token-file", token.to_str().unwrap()];
+    let command = |words: &[&str]| {
+        let done = tidegate(&[words, &shown].concat());
+        assert!(done.status.success(), "{}", text(&done.stderr));
+    };
+    let purge = |path: &str| command(&["purge", &format!("http://{HOST}{path}")]);
+    let viewer = Client::plain(process.http, HOST);
+    for path in ["/kept", "/purged", "/read"] {
+        assert_eq!(judge(&origin, path, &viewer.get(path).send().await), WHOLE, "{path}");
+    }
+    let mut under_way = viewer.receive_buffer(4096).get("/read").open().await;
+    under_way.read_exactly(PIECE as usize).await.unwrap();
+    purge("/purged");
+    command(&["upgrade"]);
+    process.logged_until(GONE_ALONG).await;
+    for (path, asked) in [("/kept", 1), ("/purged", 2)] {
+        assert_eq!(judge(&origin, path, &viewer.get(path).send().await), WHOLE, "{path}");
+        assert_eq!(origin.requests(path).len(), asked, "{path}");
+    }
+    purge("/kept");
+    assert_eq!(judge(&origin, "/kept", &viewer.get("/kept").send().await), WHOLE);
+    assert_eq!(origin.requests("/kept").len(), 2);
+    let came = follow(&mut under_way, origin.content("/read", 1), PIECE).await;
+    assert_eq!(came, (4 * BLOCK - PIECE, true));
+    drop(under_way);
+    process.until_left().await;
+    process.stop();
 }
 
 fn number(name: &str, usual: u64) -> u64 {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::super::parts::Parts;
 use super::super::{Running, figures, join};
 use super::neighbour::Neighbour;
-use super::{HandOver, Message};
+use super::{HandOver, Message, carrying};
 use crate::server;
 
 /// What can be asked of it meanwhile, on any thread.
@@ -42,7 +42,7 @@ impl Running {
     /// next answer, and have for it as long as a connection may be idle. Then it drains. Blocks.
     pub fn leave(mut self, hand_over: &HandOver) {
         let follower = hand_over.follower.get();
-        let telling = follower.map(|follower| Telling::start(follower, &self.parts));
+        let telling = follower.map(|follower| Telling::start(&follower.neighbour, &self.parts));
         self.refuse_asked();
         self.parts.end_drain();
         server::Phase::Leaving.at_least(&self.parts.phases);
@@ -51,10 +51,13 @@ impl Running {
         self.parts.log.end_following();
         self.close_admin.all.cancel();
         self.admin.take().into_iter().for_each(join);
-        // The other one needs the memory.
-        self.parts.ram.give_back();
         let until = Instant::now() + self.parts.live.server.load().idle_timeout;
         let is_hurried = || self.hurried.load(Ordering::Acquire);
+        if let Some(follower) = follower {
+            carrying::carry(follower, &self.parts, &is_hurried);
+        }
+        // The other one needs the memory.
+        self.parts.ram.give_back();
         while figures::connections_open(&self.parts) > 0 && Instant::now() < until && !is_hurried()
         {
             thread::sleep(LOOK_AGAIN);

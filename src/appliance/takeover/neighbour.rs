@@ -4,6 +4,7 @@
 //! the other process.
 
 use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
@@ -13,12 +14,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::super::parts::Parts;
-use super::Message;
 use super::channel::Channel;
+use super::{Message, carrying};
+use crate::cache::carried::Taken;
 use crate::limits::TAKEOVER_MESSAGES_MAX;
 use crate::object::ObjectKey;
-use crate::purge::Purges;
-use crate::purge::elsewhere::{Elsewhere, Ending, Said};
+use crate::purge::elsewhere::{Elsewhere, Ending, Said, Side};
+use crate::purge::{Birth, Purges};
 
 /// [`Ending`] as it is said.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +62,7 @@ impl Neighbour {
             channel: channel.clone(),
             way: way.clone(),
             turn,
+            birth: (way.side() == Side::Before).then(|| purges.birth()),
             purges: purges.clone(),
             say,
         };
@@ -95,6 +98,11 @@ impl Neighbour {
     /// Says something to it that is about neither of this.
     pub(super) fn say(&self, message: &Message) -> io::Result<()> {
         self.channel.send(message, None)
+    }
+
+    /// The same, with a file.
+    pub(super) fn give(&self, message: &Message, file: BorrowedFd<'_>) -> io::Result<()> {
+        self.channel.send(message, Some(file))
     }
 
     /// Hears nothing more of it.
@@ -134,13 +142,15 @@ struct Hearing {
     channel: Arc<Channel>,
     way: Arc<Elsewhere>,
     turn: u64,
+    /// When what ends there began to be heard, if what it keeps may come along.
+    birth: Option<Birth>,
     purges: Arc<Purges>,
     say: SyncSender<Message>,
 }
 
 impl Hearing {
     fn hear_all(self, parts: &Weak<Parts>) {
-        while let Ok(Some((message, _))) = self.channel.receive(None) {
+        while let Ok(Some((message, beside))) = self.channel.receive(None) {
             match message {
                 Message::Ended { id } => self.way.has_ended(id),
                 Message::Listening => self.way.listens(),
@@ -152,6 +162,11 @@ impl Hearing {
                     let Some(parts) = parts.upgrade() else { break };
                     parts.before.leaves(connections);
                 }
+                Message::Carried { bytes } => {
+                    let Some(parts) = parts.upgrade() else { break };
+                    // Who does not hear it gives up soon.
+                    let _ = self.channel.send(&self.take(&parts, bytes, beside), None);
+                }
                 Message::Unknown => {}
                 // Nobody listens who is only waited for, and what is said too often is not waited
                 // for.
@@ -162,6 +177,17 @@ impl Hearing {
         if let Some(parts) = parts.upgrade() {
             parts.before.gone();
         }
+    }
+
+    /// In the order in which it comes: what ended before was heard of before.
+    fn take(&self, parts: &Parts, bytes: usize, file: Option<OwnedFd>) -> Message {
+        let taken = match (&self.birth, file) {
+            (Some(birth), Some(file)) => carrying::take(parts, birth, bytes, file),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        };
+        let refused = taken.as_ref().err().map(ToString::to_string);
+        let Taken { blocks, bytes } = taken.unwrap_or_default();
+        Message::Taken { blocks, bytes, refused }
     }
 
     /// In the order in which it is told: when `Told` comes, nobody is served any more of what was

@@ -161,7 +161,7 @@ impl Ssd {
             let block = BlockKey { version, index: 0 };
             self.parts.ram.publish(subject.key.site(), block, 0, bytes);
         }
-        let restore = || self.parts.heads.restore(subject.key.clone(), heads);
+        let restore = || self.parts.heads.restore(subject.key.clone(), heads, || false);
         if self.order.answer(subject.object, restore) {
             self.figures.recalled.fetch_add(1, Ordering::Relaxed);
         }

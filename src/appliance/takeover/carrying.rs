@@ -1,0 +1,195 @@
+//! The hottest part of the ram tier goes along to the process that follows, where that has no
+//! volumes to find it on.
+//!
+//! In batches, each a file in memory beside a message; the next one goes when it has said what
+//! became of one before, and what has gone is forgotten here, so that both together hold little
+//! more than one. It comes in order with what ends: what a purge or a change has ended there is not
+//! taken in after it. Whatever goes wrong ends this and nothing else; what has not gone by then is
+//! given up.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rustix::fs::{MemfdFlags, memfd_create};
+use serde::{Deserialize, Serialize};
+
+use super::super::parts::Parts;
+use super::{Follower, Message};
+use crate::cache::carried::{FORMAT, Receiver, Taken, entry};
+use crate::cache::heads::Head;
+use crate::config::units::bytes_about;
+use crate::limits::{CARRIED_BATCH_BYTES_MAX, CARRIED_BATCHES_MAX, CARRIED_WITHIN};
+use crate::memory::{Class, Use};
+use crate::object::{BlockKey, ObjectKey, VersionId};
+use crate::purge::{Birth, Standing};
+
+/// What a process takes of another one's ram tier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Takes {
+    /// How it is written.
+    format: u32,
+    /// The size of a block: of another one nothing could be found.
+    block_bytes: u64,
+    /// So much has room.
+    bytes: u64,
+}
+
+impl Takes {
+    /// This process; nothing where its volumes have it.
+    pub(super) fn of(parts: &Parts) -> Option<Takes> {
+        let block_bytes = parts.config.block_size.bytes();
+        let bytes = parts.ram.capacity_bytes();
+        (!parts.ssd.is_in_use()).then_some(Takes { format: FORMAT, block_bytes, bytes })
+    }
+}
+
+/// Gives what it takes to who follows, for [`CARRIED_WITHIN`] at most. Blocks.
+pub(super) fn carry(follower: &Follower, parts: &Parts, is_hurried: &dyn Fn() -> bool) {
+    let block_bytes = parts.config.block_size.bytes();
+    let Some(takes) = follower.takes else { return };
+    if takes.format != FORMAT || takes.block_bytes != block_bytes {
+        return tracing::info!("what ram holds stays: the new process has blocks of another kind");
+    }
+    let until = Instant::now() + CARRIED_WITHIN;
+    let (taken, batch) = (Taken::default(), Batch::default());
+    let is_over = || is_hurried() || Instant::now() >= until;
+    let mut carrying = Carrying { follower, parts, is_over: &is_over, batch, on_way: 0, taken };
+    let carried = carrying.carry(takes.bytes);
+    let Taken { blocks, bytes } = carrying.taken;
+    tracing::info!(blocks, "{} of what ram held has gone along", bytes_about(bytes));
+    if let Err(error) = carried {
+        tracing::warn!("the rest of what ram held does not go along: {error}");
+    }
+}
+
+struct Carrying<'a> {
+    follower: &'a Follower,
+    parts: &'a Parts,
+    /// It is to end now.
+    is_over: &'a dyn Fn() -> bool,
+    /// What goes next.
+    batch: Batch,
+    /// Batches of which it was not said what became of them.
+    on_way: usize,
+    taken: Taken,
+}
+
+#[derive(Default)]
+struct Batch {
+    bytes: Vec<u8>,
+    blocks: Vec<BlockKey>,
+}
+
+impl Carrying<'_> {
+    fn carry(&mut self, bytes_max: u64) -> io::Result<()> {
+        let objects = self.parts.heads.objects(usize::MAX);
+        let versions = |(key, heads): &(ObjectKey, Vec<Arc<Head>>)| {
+            let key = key.clone();
+            heads.iter().map(|head| head.version.id).map(move |id| (id, key.clone())).collect()
+        };
+        let keys: HashMap<VersionId, ObjectKey> =
+            objects.iter().flat_map(|object| -> Vec<_> { versions(object) }).collect();
+        let blocks = self.parts.ram.ranked().into_iter();
+        // Of an object of no bytes there is nothing but heads.
+        let is_empty = |head: &&Arc<Head>| head.version.length_bytes() == Some(0);
+        let empty = objects.iter().filter_map(|(_, heads)| heads.iter().find(is_empty));
+        let empty = empty.map(|head| BlockKey { version: head.version.id, index: 0 });
+        let mut sent_bytes = 0;
+        for block in blocks.chain(empty) {
+            let Some(key) = keys.get(&block.version) else { continue };
+            let Some((entry, bytes)) = self.entry(key, block) else { continue };
+            sent_bytes += bytes;
+            if sent_bytes > bytes_max || (self.is_over)() {
+                break;
+            }
+            if self.batch.bytes.len() + entry.len() > CARRIED_BATCH_BYTES_MAX {
+                self.send()?;
+            }
+            self.batch.bytes.extend(entry);
+            self.batch.blocks.push(block);
+        }
+        self.send()?;
+        while self.on_way > 0 {
+            self.hear()?;
+        }
+        Ok(())
+    }
+
+    /// What is there of a block, as it is written, and how many bytes that are of its object.
+    fn entry(&self, key: &ObjectKey, block: BlockKey) -> Option<(Vec<u8>, u64)> {
+        let Parts { heads, purges, ram, live, .. } = self.parts;
+        let mut heads = heads.variants(key);
+        heads.retain(|head| {
+            matches!(purges.reckon(key, &head.birth, &head.tags), Standing::Untouched)
+        });
+        let (held, sites) = (ram.peek(&block), live.sites.load());
+        let of_no_bytes = |head: &Arc<Head>| head.version.length_bytes() == Some(0);
+        if held.is_none() && !heads.iter().any(of_no_bytes) {
+            return None;
+        }
+        let entry = entry((sites.get(key.site())?, key), &heads, block, held.as_deref())?;
+        Some((entry, held.map_or(0, |held| held.length_bytes())))
+    }
+
+    /// Sends what is gathered, when it may.
+    fn send(&mut self) -> io::Result<()> {
+        if self.batch.bytes.is_empty() {
+            return Ok(());
+        }
+        while self.on_way >= CARRIED_BATCHES_MAX {
+            self.hear()?;
+        }
+        let Batch { bytes, blocks } = std::mem::take(&mut self.batch);
+        let mut file = File::from(memfd_create("tidegate-carried", MemfdFlags::CLOEXEC)?);
+        file.write_all(&bytes)?;
+        self.follower.neighbour.give(&Message::Carried { bytes: bytes.len() }, file.as_fd())?;
+        self.on_way += 1;
+        blocks.iter().for_each(|block| self.parts.ram.forget(block));
+        Ok(())
+    }
+
+    /// What became of one.
+    fn hear(&mut self) -> io::Result<()> {
+        match self.follower.neighbour.hear(LOOK_AGAIN) {
+            Ok(Message::Taken { refused: Some(why), .. }) => Err(io::Error::other(why)),
+            Ok(Message::Taken { blocks, bytes, .. }) => {
+                self.on_way -= 1;
+                self.taken.blocks += blocks;
+                self.taken.bytes += bytes;
+                Ok(())
+            }
+            Ok(_) => Ok(()),
+            Err(RecvTimeoutError::Timeout) if !(self.is_over)() => Ok(()),
+            Err(error) => Err(io::Error::other(error)),
+        }
+    }
+}
+
+/// Takes in one batch of who was there before.
+///
+/// # Errors
+/// It cannot be read, or is not as it was written: nothing more is wanted.
+pub(super) fn take(parts: &Parts, birth: &Birth, bytes: usize, file: OwnedFd) -> io::Result<Taken> {
+    if bytes > CARRIED_BATCH_BYTES_MAX {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    let reserved = parts.governor.try_reserve(Use::Fill, Class::Prefetch, bytes as u64);
+    // Viewers need it more.
+    let Some(_reserved) = reserved else { return Ok(Taken::default()) };
+    let mut batch = vec![0; bytes];
+    File::from(file).read_exact_at(&mut batch, 0)?;
+    let sites = parts.live.sites.load();
+    let (ram, heads, block_size) = (&parts.ram, &parts.heads, parts.config.block_size);
+    let receiver = Receiver { ram, heads, sites: &sites, block_size, birth };
+    let taken = receiver.take(Bytes::from(batch), |key| parts.purges.covers(key, birth));
+    taken.map_err(io::Error::other)
+}
+
+const LOOK_AGAIN: Duration = Duration::from_millis(100);

@@ -535,11 +535,12 @@ async fn what_ends_in_one_process_has_ended_in_the_other() {
 }
 
 /// As [`installed`], with ram alone.
-fn with_ram_alone(folder: &Path, origin: &Origin) -> (PathBuf, PathBuf) {
-    let (binary, _) = installed(folder, origin);
+fn with_ram_alone(origin: &Origin) -> (TempDir, PathBuf, PathBuf) {
+    let (folder, binary, _) = installed(origin);
     let origin = origin.address();
     let site = format!("name = \"media\"\nhosts = [{HOST:?}]\norigins = [\"http://{origin}\"]");
-    (binary, configured(folder, &format!("[[sites]]\n{site}\n")))
+    let config = configured(folder.path(), &format!("[[sites]]\n{site}\n"));
+    (folder, binary, config)
 }
 
 /// What a process holds of shared memory, as ram tiers are; none where it is not there.
@@ -580,7 +581,6 @@ const GONE_ALONG: &str = "of what ram held has gone along";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_ram_holds_comes_along_where_there_are_no_volumes() {
-    let folder = TempDir::new().unwrap();
     let origin = Origin::start();
     let large = (0..10).map(|object| (format!("/large/{object}"), 4 * BLOCK + 77 * object));
     let small = (0..OBJECTS).map(|object| (format!("/{object}"), length_of(object)));
@@ -588,7 +588,7 @@ async fn what_ram_holds_comes_along_where_there_are_no_volumes() {
     for (path, length) in &objects {
         origin.serve(path, Script::of(*length));
     }
-    let (binary, config) = with_ram_alone(folder.path(), &origin);
+    let (_folder, binary, config) = with_ram_alone(&origin);
     let mut process = Process::start_from(&binary, &config);
     let viewer = Client::plain(process.http, HOST);
     for (path, _) in &objects {
@@ -617,12 +617,11 @@ async fn what_ram_holds_comes_along_where_there_are_no_volumes() {
 
 #[tokio::test]
 async fn what_has_ended_does_not_come_along_and_who_is_under_way_is_finished() {
-    let folder = TempDir::new().unwrap();
     let origin = Origin::start();
     for path in ["/kept", "/purged", "/read"] {
         origin.serve(path, Script::of(4 * BLOCK));
     }
-    let (binary, config) = with_ram_alone(folder.path(), &origin);
+    let (folder, binary, config) = with_ram_alone(&origin);
     let token = folder.path().join("token");
     fs::write(&token, "0123456789abcdef0123456789abcdef").unwrap();
     let admin = format!("[admin]\ntoken_file = {token:?}\n");

@@ -46,7 +46,6 @@ use crate::control::reload::Asked;
 use crate::control::status::{Detail, Status};
 use crate::server::kept::KeptSocket;
 use crate::server::{PassedSocket, Stop};
-use crate::shipping::Shipper;
 use crate::store::device::Faults;
 use crate::usage::keeper::Keeper;
 
@@ -227,7 +226,7 @@ impl Appliance {
         renewal::start(&parts, &stop, predecessor.is_some());
         drain::start(&parts);
         load::start(&parts);
-        ship(&parts)?;
+        parts.ship()?;
         Ok(Running {
             parts,
             addresses,
@@ -379,16 +378,6 @@ impl Running {
 }
 
 /// The process before this one fell silent.
-/// Ships the access log, where that is wanted.
-fn ship(parts: &Parts) -> Result<(), ApplianceError> {
-    let Some((spool, shipping)) = parts.log.spool().zip(parts.config.log.shipping.as_ref()) else {
-        return Ok(());
-    };
-    let mut shipper = Shipper::new(spool.clone(), shipping).map_err(ApplianceError::Tls)?;
-    parts.filler.spawn(async move { shipper.ship().await });
-    Ok(())
-}
-
 fn lost(source: io::Error) -> ApplianceError {
     ApplianceError::System { what: "what the process before this one hands over", source }
 }

@@ -39,6 +39,7 @@ use crate::object::VersionNumbers;
 use crate::overload::{Gate, Shares};
 use crate::purge::{Keeper, Purges, Tokens};
 use crate::server::{ConnectionCounts, Phases, ServerContext, ServerSettings};
+use crate::shipping::Shipper;
 use crate::site::CurrentSites;
 use crate::usage::keeper::Usage;
 
@@ -117,6 +118,17 @@ impl Live {
 }
 
 impl Parts {
+    /// Ships the access log, where that is wanted.
+    pub(super) fn ship(&self) -> Result<(), ApplianceError> {
+        let Some((spool, shipping)) = self.log.spool().zip(self.config.log.shipping.as_ref())
+        else {
+            return Ok(());
+        };
+        let mut shipper = Shipper::new(spool.clone(), shipping).map_err(ApplianceError::Tls)?;
+        self.filler.spawn(async move { shipper.ship().await });
+        Ok(())
+    }
+
     /// # Errors
     /// The ram tier that cannot be mapped, or the origin whose TLS settings cannot be used.
     pub(super) fn build(

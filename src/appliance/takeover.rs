@@ -18,7 +18,6 @@ mod neighbour;
 mod room;
 mod starting;
 
-use std::fmt;
 use std::fs::File;
 use std::io::{self, stdin};
 use std::net::{SocketAddr, TcpListener};
@@ -40,6 +39,7 @@ use self::fate::Fate;
 pub use self::leaving::Leaving;
 use self::neighbour::Neighbour;
 pub use self::room::{NoRoom, beside_bytes};
+pub use self::starting::TakeoverError;
 use self::starting::{Starting, TOLD_TO_STOP, end};
 use super::parts::Parts;
 use super::sockets::{Handed, Owner};
@@ -227,40 +227,6 @@ pub struct Successor {
     pub pid: u32,
     /// Its version.
     pub version: String,
-}
-
-/// Why nobody has taken over.
-#[derive(Debug)]
-pub enum TakeoverError {
-    /// Not now.
-    Busy(String),
-    /// It cannot be started: which file it would be of, and why.
-    NotStarted(PathBuf, io::Error),
-    /// It does not want to, or cannot; nothing has changed.
-    Refused(String),
-    /// It had the volumes already: they are read, and nothing is written to them any more.
-    Broken(String),
-}
-
-impl fmt::Display for TakeoverError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            TakeoverError::Busy(why) => f.write_str(why),
-            TakeoverError::NotStarted(binary, error) => {
-                write!(f, "the new process ({}) cannot be started: {error}", binary.display())
-            }
-            TakeoverError::Refused(why) | TakeoverError::Broken(why) => f.write_str(why),
-        }
-    }
-}
-
-impl std::error::Error for TakeoverError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            TakeoverError::NotStarted(_, error) => Some(error),
-            _ => None,
-        }
-    }
 }
 
 impl HandOver {

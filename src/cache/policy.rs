@@ -128,8 +128,8 @@ where
         self.shards.len()
     }
 
-    /// Evicts about `bytes`, or all, from the shard with this number; gives what left: nothing where
-    /// that would take what is another's own for the sake of `asking`.
+    /// Evicts about `bytes`, or all, from the shard with this number; gives what left: nothing
+    /// where that would take what is another's own for the sake of `asking`.
     pub fn evict(&self, shard: usize, bytes: u64, asking: Option<Sharer>) -> Vec<V> {
         values(self.shards[shard].evict(bytes, asking))
     }

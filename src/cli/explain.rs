@@ -3,6 +3,7 @@
 //!
 //! Asks the admin listener, which asks the same rules as delivery does; changes nothing.
 
+use http::header::AUTHORIZATION;
 use http::{HeaderName, HeaderValue, Uri};
 use serde_json::Value;
 
@@ -49,6 +50,14 @@ pub(super) fn run(args: &Args) -> Result<String, Failure> {
     // What comes after a `#` is not sent, here neither.
     let url = args.url.split('#').next().unwrap_or_default();
     let (addresses, mut request) = args.reach.get(&format!("/explain?url={url}"))?;
+    if request.headers().contains_key(AUTHORIZATION)
+        && fields.iter().any(|(name, _)| name == AUTHORIZATION)
+    {
+        return Err(Failure::Misused(
+            "`Authorization` has the token by which this is asked for, and nothing beside it"
+                .to_owned(),
+        ));
+    }
     request.headers_mut().extend(fields);
     let told = admin::told(&addresses, &request, is_explanation)?;
     if let Some(error) = told.value.get("error").and_then(Value::as_str) {

@@ -100,7 +100,8 @@ async fn what_is_purged_hard_is_asked_for_as_if_it_had_never_been_there() {
         assert_eq!(purge(&edge, document.clone()).await, purged_by(&document), "{document}");
         for (path, asked) in PATHS.iter().zip(covered) {
             let url = format!("/explain?url=http://{HOST}{path}");
-            let told = edge.admin().get(&url).send().await.body;
+            let bearer = format!("Bearer {TOKEN}");
+            let told = edge.admin().get(&url).header("authorization", &bearer).send().await.body;
             let told: Value = serde_json::from_slice(&told).unwrap();
             let expected = match asked {
                 0 => ("stored", false),

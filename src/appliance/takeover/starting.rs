@@ -1,5 +1,7 @@
 //! The process that is to follow, on its way: waited for, and ended where nothing comes of it.
 
+use std::fmt;
+use std::io;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::Child;
@@ -10,6 +12,40 @@ use std::time::{Duration, Instant};
 use super::Message;
 use super::fate::Fate;
 use super::neighbour::Neighbour;
+
+/// Why nobody has taken over.
+#[derive(Debug)]
+pub enum TakeoverError {
+    /// Not now.
+    Busy(String),
+    /// It cannot be started: which file it would be of, and why.
+    NotStarted(PathBuf, io::Error),
+    /// It does not want to, or cannot; nothing has changed.
+    Refused(String),
+    /// It had the volumes already: they are read, and nothing is written to them any more.
+    Broken(String),
+}
+
+impl fmt::Display for TakeoverError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TakeoverError::Busy(why) => f.write_str(why),
+            TakeoverError::NotStarted(binary, error) => {
+                write!(f, "the new process ({}) cannot be started: {error}", binary.display())
+            }
+            TakeoverError::Refused(why) | TakeoverError::Broken(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for TakeoverError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            TakeoverError::NotStarted(_, error) => Some(error),
+            _ => None,
+        }
+    }
+}
 
 /// A process on its way, ended where nothing comes of it.
 pub(super) struct Starting {

@@ -1,9 +1,9 @@
 //! What each site keeps of one shard, and whose blocks stay where somebody has to go.
 //!
-//! Whoever keeps no more than is his ([`Shares::ram_own`]) is guarded, but from himself. All that is
-//! guarded together weighs no more than [`RAM_OWNED`](crate::overload::RAM_OWNED) of the shard, so
-//! that who looks for a block that may leave soon finds one among them. One thread changes a shard
-//! at a time; others read. A hit comes nowhere near.
+//! Whoever keeps no more than is his ([`Shares::ram_own`]) is guarded, but from himself. All that
+//! is guarded together weighs no more than [`RAM_OWNED`](crate::overload::RAM_OWNED) of the shard,
+//! so that who looks for a block that may leave soon finds one among them. One thread changes a
+//! shard at a time; others read. A hit comes nowhere near.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

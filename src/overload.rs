@@ -11,10 +11,10 @@
 //! 5. Misses, a growing share, when no new viewer is let in and workers are still late: 503. Of ten
 //!    one is let in at the worst: viewers who are served need new segments too.
 //!
-//! A site that has no more than its share is never refused for what another has. What has begun is
-//! never refused, nor a hit to who has been let in, but where his site has more than its share at
-//! another's cost. Each answer has a `Retry-After`. Memory has an order of its
-//! own (`memory.rs`), and so have volumes (`ssd.bypass`). Nothing here sleeps or reads a clock; one
+//! A site that has no more than its share is not refused for what another is sent. What has begun
+//! is never refused, nor a hit to who has been let in, but where his site has more than its share
+//! at another's cost. Each answer has a `Retry-After`. Memory has an order of its own
+//! (`memory.rs`), and so have volumes (`ssd.bypass`). Nothing here sleeps or reads a clock; one
 //! [`Gate`] for each worker is asked.
 
 mod clients;
@@ -278,10 +278,16 @@ impl Gate {
         his.map(|(_, pressure)| pressure).max().unwrap_or_default()
     }
 
-    /// What all bear, but for a site that has no more than its share while another has.
+    /// What all bear, but for a site that has no more than its share while another has. Who is
+    /// refused costs work too, so that he may seem to have more than he gets: where the others want
+    /// much of it, they are not spared.
     fn pressure_all(&self, resource: Resource, sharer: Option<Sharer>) -> u32 {
         let shares = &self.shared.shares;
-        let is_spared = |sharer| shares.beyond(resource) > 0 && !shares.is_beyond(resource, sharer);
+        let is_spared = |sharer| {
+            let wants_little = shares.pressed_max(resource) < pressure::ALL_OF_ONE;
+            let another_has = shares.beyond(resource) > 0 && !shares.is_beyond(resource, sharer);
+            another_has && (resource == Resource::Egress || wants_little)
+        };
         match resource {
             _ if sharer.is_some_and(is_spared) => 0,
             Resource::Work => self.lag_pressure().all,
@@ -413,6 +419,25 @@ mod tests {
         let asked = shaken.map(|()| gate.admit_viewer(Arrived::ShakenHands, SITE).is_ok());
         let asked: Vec<bool> = asked.collect();
         assert_eq!((asked.len(), asked.iter().filter(|is_let_in| **is_let_in).count()), (50, 25));
+    }
+
+    #[test]
+    fn who_has_no_more_than_his_share_is_spared_what_another_has() {
+        for (his, egress, work) in [(10, 0, 0), (20, 0, 50)] {
+            let (gate, _) = gate(Settings::default());
+            let shares = gate.shared().shares();
+            shares.set([(SiteId(0), 1), (SiteId(1), 1)]);
+            shares.after_a_second(&[(his, his), (100 - his, 100 - his)], 1);
+            let refused = |sharer| {
+                let asked = (0..100).map(|_| gate.admit_viewer(Arrived::Plain, sharer));
+                asked.filter(Result::is_err).count()
+            };
+            gate.shared().egress_is(on_all(500), true);
+            assert_eq!((refused(SITE), refused(FLOOD)), (egress, 50), "{his}: by egress");
+            gate.shared().egress_is(on_all(0), true);
+            gate.lag_is(on_all(500), true);
+            assert_eq!((refused(SITE), refused(FLOOD)), (work, 50), "{his}: by work");
+        }
     }
 
     #[test]

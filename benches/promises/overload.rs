@@ -1,5 +1,8 @@
 //! More to do than can be borne, and one site's flood beside another's viewers.
 //!
+//! A viewer who is sent something holds a piece of ram, 64 KiB: there is ram for as many as there
+//! may be connections. With 64 MiB for 1,024, slow readers take what all need.
+//!
 //! What is limited is set, not what this machine can do: one worker, and an egress that three times
 //! the load passes while the processors have time left. Viewers come whether others are done or
 //! not, ask for segments one after the other as players do, at the pace of a line, and leave.
@@ -113,7 +116,7 @@ impl Overload {
             )
         });
         let settings = format!(
-            "[threads]\nworkers = 1\n[memory]\nram = \"64 MiB\"\ntotal = \"512 MiB\"\n\
+            "[threads]\nworkers = 1\n[memory]\nram = \"256 MiB\"\ntotal = \"1 GiB\"\n\
              [limits]\negress = \"{EGRESS}\"\nlag = \"50ms\"\nconnections = 1024\n{}",
             sites.concat()
         );
@@ -140,7 +143,7 @@ impl Overload {
             let lost = Measure::shown(hits, Unit::Ratio, calm.hit_ratio() - beside.hit_ratio());
             measures.push(lost.promised(Promise::AtMost(0.02)));
             let count = |name, value: usize| Measure::shown(name, Unit::Count, value as f64);
-            let refused = count("  viewers refused", beside.refused_ms.len());
+            let refused = count("  viewers refused beside it", beside.refused_ms.len());
             measures.push(refused.promised(Promise::Exactly(0.0)));
             measures.push(beside.none_failed());
             sleep(BEGINS).await;

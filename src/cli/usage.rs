@@ -116,6 +116,10 @@ impl Which {
             told.all = None;
         }
         match &self.site {
+            Some(_) if told.is_unknown() => {
+                let MonthTold { machine, month, .. } = &told;
+                Err(Failure::Failed(format!("nothing is kept of {month} on {machine}")))
+            }
             Some(site) if told.sites.is_empty() => {
                 let MonthTold { machine, month, .. } = &told;
                 Err(Failure::Failed(format!(

@@ -63,13 +63,17 @@ pub fn send_by(listener: &TcpListener, congestion_control: &str) -> io::Result<(
     Ok(sockopt::set_tcp_congestion(listener, congestion_control)?)
 }
 
-/// Has it send by the system's own again: another process may have set one for this socket.
+/// Has it send by the system's own again: another process may have set one for this socket. One
+/// that has it is left alone, so that it follows when the system's is changed.
 ///
 /// # Errors
 /// What the system said.
 pub fn send_by_systems_own(listener: &TcpListener) -> io::Result<()> {
     let systems = fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control")?;
-    send_by(listener, systems.trim())
+    match sockopt::tcp_congestion(listener)? == systems.trim() {
+        true => Ok(()),
+        false => send_by(listener, systems.trim()),
+    }
 }
 
 fn bound(address: SocketAddr, reuse: ReusePort) -> io::Result<Socket> {

@@ -74,8 +74,13 @@ pub struct SiteTold {
 }
 
 impl MonthTold {
+    /// Whether it is over and no sample of it is there: nobody knows what was served.
+    pub fn is_unknown(&self) -> bool {
+        self.told_at >= self.end && self.samples_missing == self.samples_due
+    }
+
     /// With those of `configured` of which nothing was served, too: nobody takes them for sites
-    /// that do not exist.
+    /// that do not exist. Of a month of which no sample is there nothing is said.
     pub fn with_silent<'a>(
         mut self,
         asked: &Asked,
@@ -83,6 +88,9 @@ impl MonthTold {
     ) -> MonthTold {
         let is_asked_for = |name: &&str| asked.site.as_ref().is_none_or(|site| site == name);
         let there = self.samples_due - self.samples_missing;
+        if self.is_unknown() {
+            return self;
+        }
         for name in configured.filter(is_asked_for) {
             if let Err(place) = self.sites.binary_search_by(|one| (*one.site).cmp(name)) {
                 let silent = SiteTold {
@@ -339,7 +347,7 @@ mod tests {
         assert_eq!(told(None, &served), [quiet("a", Some(0)), film.clone(), quiet("z", Some(0))]);
         assert_eq!(told(Some("film"), &served), [film]);
         assert_eq!(told(Some("z"), &served), [quiet("z", Some(0))]);
-        assert_eq!(told(Some("z"), &[]), [quiet("z", None)], "nothing was sampled");
+        assert_eq!(told(Some("z"), &[]), [quiet("z", None)], "nothing was sampled yet");
         assert_eq!(told(Some("nobodys"), &served), []);
     }
 

@@ -8,6 +8,7 @@ mod by_http;
 #[cfg(feature = "kafka")]
 mod by_kafka;
 
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -24,6 +25,7 @@ use self::by_kafka::ByKafka;
 use crate::access_log::{Batch, Lost, Spool};
 use crate::config::units::duration_about;
 use crate::config::{Receiver, Shipping};
+use crate::limits::SHIPPING_DENIALS_MAX;
 
 /// Ships what comes into a spool.
 pub struct Shipper {
@@ -31,6 +33,10 @@ pub struct Shipper {
     /// Who receives it, as the log names him.
     to: String,
     way: Way,
+    /// Since one arrived or was refused.
+    attempts: u32,
+    /// Between two of them, where the receiver does not ask for more.
+    pause_max: Duration,
 }
 
 /// How a batch gets to who receives it.
@@ -57,9 +63,23 @@ enum Failed {
     Refused(StatusCode),
     /// It may later, but not before.
     Later { why: String, not_before: Duration },
+    /// Who sends it is not known, or not where it is sent to: that is mended, perhaps. Or it is the
+    /// batch: what stands before a receiver turns away what looks like an attack.
+    Denied { why: String, not_before: Duration },
     /// It may at once: what is sent with it is another now.
     Anew,
 }
+
+/// What became of a batch.
+enum Outcome {
+    Arrived,
+    Refused,
+    /// Nothing yet: another one is sent, to see whose fault it is.
+    Denied,
+}
+
+/// A batch and what is in it.
+type Taken = (Batch, Vec<u8>);
 
 impl Shipper {
     /// For who receives it as `shipping` says.
@@ -74,93 +94,151 @@ impl Shipper {
             #[cfg(not(feature = "kafka"))]
             Receiver::Kafka { .. } => return Err("this build has no Kafka".to_owned()),
         };
-        Ok(Shipper { spool, to: shipping.receiver.name(), way })
+        let (to, pause_max) = (shipping.receiver.name(), PAUSE_MAX);
+        Ok(Shipper { spool, to, way, attempts: 0, pause_max })
     }
 
     /// Ships as long as it is not dropped, which is safe at any time: what was not told to have
     /// arrived waits in the spool.
     pub async fn ship(&mut self) {
         let mut lock = None;
+        // A batch that was denied so often that another is sent before it,
+        let mut aside: Option<Batch> = None;
+        // and which other was denied too: the next time it is the one after that.
+        let mut tried: Option<Batch> = None;
         loop {
-            let spool = self.spool.clone();
-            let look = spawn_blocking(move || {
-                let lock = match lock {
-                    Some(lock) => Some(lock),
-                    None => spool.lock()?,
-                };
-                spool.take_over()?;
-                let next = if lock.is_some() { spool.take()? } else { None };
-                io::Result::Ok((lock, next))
-            });
-            let next = match look.await {
-                Ok(Ok((held, next))) => {
-                    lock = held;
-                    next
-                }
-                Ok(Err(error)) => {
-                    lock = None;
-                    tracing::warn!(%error, "the spool of the access log cannot be read");
-                    None
-                }
-                // The process ends.
-                Err(error) if error.is_cancelled() => return,
-                Err(error) => {
-                    lock = None;
-                    tracing::error!(%error, "a look for what is to be shipped failed: again soon");
-                    None
-                }
-            };
-            match next {
-                Some((batch, lines)) => {
-                    if !self.deliver(batch, lines.into()).await {
-                        sleep(LOOK_AGAIN).await;
+            let after = aside.as_ref().map(|aside| tried.as_ref().unwrap_or(aside).clone());
+            let Some((held, next)) = self.look(lock, after).await else { return };
+            lock = held;
+            let before = aside.take();
+            let Some((batch, lines)) = next else {
+                tried = None;
+                if before.is_none() {
+                    tokio::select! {
+                        () = self.spool.arrived.notified(), if lock.is_some() => {}
+                        () = sleep(LOOK_AGAIN) => {}
                     }
                 }
-                None => tokio::select! {
-                    () = self.spool.arrived.notified(), if lock.is_some() => {}
-                    () = sleep(LOOK_AGAIN) => {}
-                },
+                continue;
+            };
+            let went = match self.deliver(&batch, lines.into(), before.is_some()).await {
+                Outcome::Arrived => {
+                    tried = None;
+                    self.finish(batch, None).await && self.give_up(before).await
+                }
+                Outcome::Refused => self.finish(batch, Some(Lost::Refused)).await,
+                Outcome::Denied if before.is_some() => {
+                    tried = Some(batch);
+                    true
+                }
+                Outcome::Denied => {
+                    aside = Some(batch);
+                    true
+                }
+            };
+            if !went {
+                sleep(LOOK_AGAIN).await;
             }
         }
     }
 
-    /// Until it has arrived or is lost; whether its file went then.
-    async fn deliver(&mut self, batch: Batch, mut lines: Bytes) -> bool {
+    /// The lock of who ships, if it is ours, and the oldest batch, or the first one `after`; `None`
+    /// when the process ends.
+    async fn look(
+        &self,
+        lock: Option<File>,
+        after: Option<Batch>,
+    ) -> Option<(Option<File>, Option<Taken>)> {
+        let spool = self.spool.clone();
+        let look = spawn_blocking(move || {
+            let lock = match lock {
+                Some(lock) => Some(lock),
+                None => spool.lock()?,
+            };
+            spool.take_over()?;
+            let next = if lock.is_some() { spool.take(after.as_ref())? } else { None };
+            io::Result::Ok((lock, next))
+        });
+        match look.await {
+            Ok(Ok(found)) => Some(found),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the spool of the access log cannot be read");
+                Some((None, None))
+            }
+            Err(error) if error.is_cancelled() => None,
+            Err(error) => {
+                tracing::error!(%error, "a look for what is to be shipped failed: again soon");
+                Some((None, None))
+            }
+        }
+    }
+
+    /// Sends it until it is known what became of it. `is_tried`: it shows whether the receiver
+    /// takes any, and is denied but once.
+    async fn deliver(&mut self, batch: &Batch, mut lines: Bytes, is_tried: bool) -> Outcome {
         let mut pauses = ExponentialBuilder::default()
             .with_min_delay(PAUSE_MIN)
-            .with_max_delay(PAUSE_MAX)
+            .with_max_delay(self.pause_max)
             .without_max_times()
             .with_jitter()
             .build();
-        let mut attempts = 0_u32;
-        let lost = loop {
-            attempts += 1;
-            match self.way.attempt(&batch, &mut lines).await {
+        let mut denied = 0_u32;
+        loop {
+            self.attempts += 1;
+            match self.way.attempt(batch, &mut lines).await {
                 Ok(()) => {
+                    if self.attempts > 1 {
+                        let attempts = self.attempts;
+                        tracing::info!(attempts, "{} takes the access log again", self.to);
+                    }
+                    self.attempts = 0;
                     self.spool.note_answer(None);
-                    break None;
+                    return Outcome::Arrived;
                 }
                 Err(Failed::Refused(status)) => {
-                    tracing::warn!(
-                        batch = batch.id,
-                        lines = batch.lines,
-                        "{} refused a batch of the access log with {status}: it is lost",
-                        self.to,
-                    );
-                    self.spool.note_answer(Some(format!("a batch was refused with {status}")));
-                    break Some(Lost::Refused);
+                    self.attempts = 0;
+                    self.note_refused(batch, &format!("with {status}"));
+                    return Outcome::Refused;
                 }
-                Err(Failed::Anew) => {}
+                Err(Failed::Anew) => denied = 0,
                 Err(Failed::Later { why, not_before }) => {
+                    denied = 0;
                     self.spool.note_failing(SystemTime::now(), &why);
-                    let pause = pauses.next().unwrap_or(PAUSE_MAX).max(not_before);
-                    self.pause(attempts, pause, &why).await;
+                    let pause = pauses.next().unwrap_or(self.pause_max).max(not_before);
+                    self.pause(pause, &why).await;
+                }
+                Err(Failed::Denied { why, not_before }) => {
+                    denied += 1;
+                    self.spool.note_failing(SystemTime::now(), &why);
+                    self.pause(self.pause_max.max(not_before), &why).await;
+                    let others_wait = self.spool.waiting_lines() > batch.lines;
+                    if is_tried || denied >= SHIPPING_DENIALS_MAX && others_wait {
+                        return Outcome::Denied;
+                    }
                 }
             }
-        };
-        if lost.is_none() && attempts > 1 {
-            tracing::info!(attempts, "{} takes the access log again", self.to);
         }
+    }
+
+    /// Another batch has arrived: that this one has not is no fault of the receiver.
+    async fn give_up(&self, aside: Option<Batch>) -> bool {
+        let Some(batch) = aside else { return true };
+        self.note_refused(&batch, "time and again, and takes others");
+        self.finish(batch, Some(Lost::Refused)).await
+    }
+
+    fn note_refused(&self, batch: &Batch, how: &str) {
+        tracing::warn!(
+            batch = batch.id,
+            lines = batch.lines,
+            "{} refused a batch of the access log {how}: it is lost",
+            self.to,
+        );
+        self.spool.note_answer(Some(format!("a batch was refused {how}")));
+    }
+
+    /// It has arrived, or is lost; whether its file went.
+    async fn finish(&self, batch: Batch, lost: Option<Lost>) -> bool {
         let spool = self.spool.clone();
         let went = spawn_blocking(move || match lost {
             None => spool.shipped(&batch),
@@ -170,11 +248,11 @@ impl Shipper {
         went.await.unwrap_or(false)
     }
 
-    async fn pause(&self, attempts: u32, pause: Duration, why: &str) {
-        if attempts.is_power_of_two() {
+    async fn pause(&self, pause: Duration, why: &str) {
+        if self.attempts.is_power_of_two() {
             let again = duration_about(pause.max(Duration::from_secs(1)));
             tracing::warn!(
-                attempts,
+                attempts = self.attempts,
                 "{} has not taken a batch of the access log: {why}; again in {again}",
                 self.to
             );
@@ -187,3 +265,132 @@ const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// For a batch that another process left, or the lock that it held.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::fs;
+    use std::path::Path;
+    use std::sync::Mutex;
+
+    use http::{Request, Response};
+    use http_body_util::{BodyExt, Full};
+    use hyper::body::Incoming;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::access_log::SpoolSettings;
+
+    /// What arrived at a receiver that answers `status` to what `is_denied`, told how often it has
+    /// been asked.
+    async fn receiver(
+        status: u16,
+        is_denied: impl Fn(usize, &str) -> bool + Send + 'static,
+    ) -> (http::Uri, Arc<Mutex<Vec<String>>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/in", listener.local_addr().unwrap()).parse().unwrap();
+        let arrived = Arc::new(Mutex::new(Vec::new()));
+        let (came, mut asked) = (arrived.clone(), 0);
+        let judge = Arc::new(Mutex::new(move |text: String| {
+            asked += 1;
+            if is_denied(asked, &text) {
+                return status;
+            }
+            came.lock().unwrap().push(text);
+            204
+        }));
+        tokio::spawn(async move {
+            loop {
+                let (socket, _) = listener.accept().await.unwrap();
+                let judge = judge.clone();
+                let service = service_fn(move |request: Request<Incoming>| {
+                    let judge = judge.clone();
+                    async move {
+                        let body = request.into_body().collect().await.unwrap().to_bytes();
+                        let status = judge.lock().unwrap()(String::from_utf8_lossy(&body).into());
+                        let answer = Response::builder().status(status);
+                        Ok::<_, Infallible>(answer.body(Full::<Bytes>::default()).unwrap())
+                    }
+                });
+                let connection = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(socket), service);
+                tokio::spawn(async move { drop(connection.await) });
+            }
+        });
+        (url, arrived)
+    }
+
+    /// A spool where each of the texts waits as a batch of one line.
+    fn spool_of(folder: &Path, texts: &[&str]) -> Shipping {
+        for (number, text) in texts.iter().enumerate() {
+            let (id, bytes) = ("a".repeat(32), text.len());
+            let name = format!("{number:013}-{id}-1-{bytes}.ndjson");
+            fs::write(folder.join(name), text).unwrap();
+        }
+        let spool = SpoolSettings {
+            folder: folder.to_owned(),
+            bytes_max: 1_000,
+            batch_bytes: 100,
+            batch_lines: 1,
+            batch_period: Duration::from_secs(1),
+        };
+        let receiver = Receiver::Http(http::Uri::from_static("http://127.0.0.1"));
+        Shipping { receiver, fields: Vec::new(), fields_file: None, roots: None, spool }
+    }
+
+    /// Ships until nothing waits, with hardly a pause.
+    async fn until_nothing_waits(mut shipping: Shipping, url: http::Uri) -> Arc<Spool> {
+        shipping.receiver = Receiver::Http(url);
+        let spool = Arc::new(Spool::open(&shipping.spool).unwrap());
+        let mut shipper = Shipper::new(spool.clone(), &shipping).unwrap();
+        shipper.pause_max = Duration::from_millis(1);
+        let nothing_waits = async {
+            while !spool.batches().unwrap().is_empty() {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let within = Duration::from_secs(60);
+        tokio::select! {
+            () = shipper.ship() => {}
+            () = nothing_waits => {}
+            () = sleep(within) => panic!("{:?} wait", spool.batches()),
+        }
+        spool
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_is_denied_for_what_is_in_it_is_lost_and_the_others_arrive() {
+        for status in [401, 403, 404] {
+            let folder = tempfile::tempdir().unwrap();
+            let (url, arrived) = receiver(status, |_, text| text.contains("/etc/passwd")).await;
+            let texts = ["/1\n", "/etc/passwd\n", "/?f=/etc/passwd\n", "/2\n", "/3\n"];
+            let spool = until_nothing_waits(spool_of(folder.path(), &texts), url).await;
+            let mut arrived = arrived.lock().unwrap().clone();
+            arrived.sort_unstable();
+            assert_eq!(arrived, ["/1\n", "/2\n", "/3\n"], "{status}");
+            assert_eq!(spool.lost_lines(), [("full", 0), ("refused", 2), ("failed", 0)]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_receiver_that_denies_all_for_long_loses_no_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let denials = 5 * SHIPPING_DENIALS_MAX as usize;
+        let (url, arrived) = receiver(403, move |asked, _| asked <= denials).await;
+        let shipping = spool_of(folder.path(), &["/1\n", "/2\n", "/3\n"]);
+        let spool = until_nothing_waits(shipping, url).await;
+        assert_eq!(arrived.lock().unwrap().len(), 3);
+        assert_eq!((spool.shipped_lines(), spool.lost_lines()[1]), (3, ("refused", 0)));
+    }
+
+    #[tokio::test]
+    async fn the_only_batch_that_waits_is_sent_until_it_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let denials = 3 * SHIPPING_DENIALS_MAX as usize;
+        let (url, arrived) = receiver(404, move |asked, _| asked <= denials).await;
+        until_nothing_waits(spool_of(folder.path(), &["/1\n"]), url).await;
+        assert_eq!(*arrived.lock().unwrap(), ["/1\n"]);
+    }
+}

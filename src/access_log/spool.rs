@@ -101,6 +101,11 @@ impl Batch {
         let (begun_ms, lines, bytes) = (number(begun)?, number(lines)?, number(bytes)?);
         Some(Batch { name, begun_ms, id, lines, bytes })
     }
+
+    /// By which the oldest comes first.
+    fn place(&self) -> (u64, &OsStr) {
+        (self.begun_ms, &self.name)
+    }
 }
 
 impl Spool {
@@ -182,9 +187,7 @@ impl Spool {
         let stuck = self.stuck();
         batches.retain(|batch| !stuck.contains(&batch.name));
         drop(stuck);
-        batches.sort_unstable_by(|one, other| {
-            (one.begun_ms, &one.name).cmp(&(other.begun_ms, &other.name))
-        });
+        batches.sort_unstable_by(|one, other| one.place().cmp(&other.place()));
         let bytes = batches.iter().map(|batch| batch.bytes).sum();
         self.waiting_bytes.store(bytes, Ordering::Relaxed);
         let lines = batches.iter().map(|batch| batch.lines).sum();
@@ -194,14 +197,17 @@ impl Spool {
         Ok(batches)
     }
 
-    /// The oldest batch, if one waits, to be sent: it stays until [`Spool::shipped`] or
-    /// [`Spool::lose`]. One that cannot be read, or has not what its name says, is lost.
+    /// The oldest batch, or the first one `after` another, if one waits, to be sent: it stays until
+    /// [`Spool::shipped`], [`Spool::lose`] or the next one is taken. One that cannot be read, or has
+    /// not what its name says, is lost.
     ///
     /// # Errors
     /// The folder cannot be read.
-    pub fn take(&self) -> io::Result<Option<(Batch, Vec<u8>)>> {
+    pub fn take(&self, after: Option<&Batch>) -> io::Result<Option<(Batch, Vec<u8>)>> {
         self.remove_stuck();
-        for batch in self.batches()? {
+        let mut batches = self.batches()?;
+        batches.retain(|batch| after.is_none_or(|after| after.place() < batch.place()));
+        for batch in batches {
             *self.sending() = Some(batch.name.clone());
             match fs::read(self.path(&batch.name)) {
                 Ok(lines) if lines.len() as u64 == batch.bytes => return Ok(Some((batch, lines))),
@@ -417,7 +423,7 @@ mod tests {
     /// All that waits, each batch taken and shipped.
     fn shipped(spool: &Spool) -> Vec<String> {
         let mut all = Vec::new();
-        while let Some((batch, lines)) = spool.take().unwrap() {
+        while let Some((batch, lines)) = spool.take(None).unwrap() {
             all.push(String::from_utf8(lines).unwrap());
             spool.shipped(&batch);
         }
@@ -445,10 +451,10 @@ mod tests {
         let first = {
             let spool = spool(folder.path());
             filled(&mut Filling::of(&spool), 0..2);
-            spool.take().unwrap().unwrap()
+            spool.take(None).unwrap().unwrap()
         };
         let spool = spool(folder.path());
-        assert_eq!(spool.take().unwrap().unwrap(), first);
+        assert_eq!(spool.take(None).unwrap().unwrap(), first);
         assert_eq!(first.0.lines, 2);
     }
 
@@ -458,7 +464,7 @@ mod tests {
         let spool = spool(folder.path());
         let mut filling = Filling::of(&spool);
         filled(&mut filling, 1_000..1_002);
-        let (sent, _) = spool.take().unwrap().unwrap();
+        let (sent, _) = spool.take(None).unwrap().unwrap();
         filled(&mut filling, 1_002..1_100);
         assert_eq!(spool.waiting_bytes(), 100);
         spool.shipped(&sent);
@@ -476,7 +482,7 @@ mod tests {
         let name = |end| settings.folder.join(format!("0000000000007-{}{end}", "a".repeat(32)));
         fs::write(name(OPEN), "1\n2\nto").unwrap();
         let spool = Spool::open(&settings).unwrap();
-        let (batch, lines) = spool.take().unwrap().unwrap();
+        let (batch, lines) = spool.take(None).unwrap().unwrap();
         assert_eq!((batch.lines, &*batch.id, &*lines), (2, &*"a".repeat(32), &b"1\n2\n"[..]));
         spool.lose(&batch, Lost::Refused);
         assert_eq!(spool.lost_lines()[1], ("refused", 2));
@@ -489,7 +495,7 @@ mod tests {
         let mut filling = Filling::of(&one);
         filled(&mut filling, [1]);
         let other = spool(folder.path());
-        assert!(other.take().unwrap().is_none());
+        assert!(other.take(None).unwrap().is_none());
         let lock = one.lock().unwrap();
         assert!(lock.is_some() && other.lock().unwrap().is_none());
         drop((filling, lock));
@@ -503,18 +509,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let spool = spool(folder.path());
         filled(&mut Filling::of(&spool), 0..4);
-        let (sent, _) = spool.take().unwrap().unwrap();
+        let (sent, _) = spool.take(None).unwrap().unwrap();
         let path = spool.path(&sent.name);
         fs::remove_file(&path).unwrap();
         // What cannot be removed as a file, nor be read as one.
         fs::create_dir(&path).unwrap();
         assert!(!spool.shipped(&sent));
-        let (next, lines) = spool.take().unwrap().unwrap();
+        let (next, lines) = spool.take(None).unwrap().unwrap();
         assert_eq!(lines, b"2\n3\n");
         fs::remove_file(spool.path(&next.name)).unwrap();
         fs::create_dir(spool.path(&next.name)).unwrap();
         for _ in 0..2 {
-            assert!(spool.take().unwrap().is_none());
+            assert!(spool.take(None).unwrap().is_none());
         }
         assert_eq!((spool.shipped_lines(), spool.waiting_bytes()), (2, 0));
         assert_eq!(spool.lost_lines()[2], ("failed", 2));
@@ -522,7 +528,7 @@ mod tests {
             fs::remove_dir(spool.path(&batch.name)).unwrap();
             fs::write(spool.path(&batch.name), "gone").unwrap();
         }
-        assert!(spool.take().unwrap().is_none());
+        assert!(spool.take(None).unwrap().is_none());
         assert!(!path.exists(), "removed when it can be");
     }
 
@@ -531,7 +537,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let spool = spool(folder.path());
         filled(&mut Filling::of(&spool), 0..4);
-        let (batch, _) = spool.take().unwrap().unwrap();
+        let (batch, _) = spool.take(None).unwrap().unwrap();
         fs::write(spool.path(&batch.name), "").unwrap();
         assert_eq!(shipped(&spool), ["2\n3\n"]);
         assert_eq!((spool.lost_lines()[2], spool.shipped_lines()), (("failed", 2), 2));

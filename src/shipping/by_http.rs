@@ -10,13 +10,13 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::{Client, Error as ClientError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::{Failed, PAUSE_MAX};
+use super::Failed;
 use crate::access_log::Batch;
 use crate::config::units::duration_about;
 use crate::config::{Shipping, shipped_fields};
@@ -61,18 +61,19 @@ impl ByHttp {
         *request.headers_mut() = self.fields.clone();
         let id = HeaderValue::from_str(&format!("\"{}\"", batch.id));
         request.headers_mut().extend(id.ok().map(|id| (ID, id)));
-        let asked = timeout(ATTEMPT_WITHIN, async {
-            let (head, body) = self.client.request(request).await?.into_parts();
-            // Read, so that the connection serves again; what it says is not asked for.
-            let _ = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
-            Ok::<_, ClientError>(head)
-        });
-        let head = match asked.await {
+        let head = match timeout(ATTEMPT_WITHIN, self.client.request(request)).await {
             Err(_) => {
                 return Err(later(format!("no answer within {}", duration_about(ATTEMPT_WITHIN))));
             }
             Ok(Err(error)) => return Err(later(chain(&error))),
-            Ok(Ok(head)) => head,
+            Ok(Ok(answer)) => {
+                let (head, body) = answer.into_parts();
+                // Read, so that the connection serves again; what it says is not asked for, nor
+                // whether it ends.
+                let body = Limited::new(body, ANSWER_BYTES_MAX).collect();
+                let _ = timeout(BODY_WITHIN, body).await;
+                head
+            }
         };
         match head.status {
             status if status.is_success() => Ok(()),
@@ -81,18 +82,17 @@ impl ByHttp {
                 not_before: wanted(&head.headers),
             }),
             status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
-                if self.read_fields_again().await {
-                    return Err(Failed::Anew);
-                }
-                Err(Failed::Later {
-                    why: format!("{status}; look at the token in `log.ship.headers_file`"),
-                    not_before: PAUSE_MAX,
-                })
+                let why = match self.read_fields_again().await {
+                    Ok(true) => return Err(Failed::Anew),
+                    Ok(false) => format!("{status}; look at the token in `log.ship.headers_file`"),
+                    Err(why) => format!("{status}; {why}"),
+                };
+                Err(Failed::Denied { why, not_before: wanted(&head.headers) })
             }
             // Somebody moves it, perhaps; what waits is bounded.
-            StatusCode::NOT_FOUND => Err(Failed::Later {
+            StatusCode::NOT_FOUND => Err(Failed::Denied {
                 why: format!("{}; look at `log.ship.url`", head.status),
-                not_before: PAUSE_MAX,
+                not_before: wanted(&head.headers),
             }),
             status if status.is_client_error() => Err(Failed::Refused(status)),
             status => {
@@ -101,22 +101,17 @@ impl ByHttp {
         }
     }
 
-    /// Whether there are other fields to send than before.
-    async fn read_fields_again(&mut self) -> bool {
-        let Some(file) = self.fields_file.clone() else { return false };
-        match spawn_blocking(move || shipped_fields(&file)).await {
-            Ok(Ok(fields)) => {
-                let fields = sent_with(&fields);
-                let is_other = fields != self.fields;
-                self.fields = fields;
-                is_other
-            }
-            Ok(Err(error)) => {
-                tracing::warn!("`log.ship.headers_file` names {error}");
-                false
-            }
-            Err(_) => false,
-        }
+    /// Whether there are other fields to send than before, or why that is not known.
+    async fn read_fields_again(&mut self) -> Result<bool, String> {
+        let Some(file) = self.fields_file.clone() else { return Ok(false) };
+        let fields = match spawn_blocking(move || shipped_fields(&file)).await {
+            Ok(Ok(fields)) => sent_with(&fields),
+            Ok(Err(error)) => return Err(format!("`log.ship.headers_file` names {error}")),
+            Err(_) => return Ok(false),
+        };
+        let is_other = fields != self.fields;
+        self.fields = fields;
+        Ok(is_other)
     }
 }
 
@@ -158,8 +153,10 @@ fn chain(error: &dyn Error) -> String {
 const NAME: &str = concat!("tidegate/", env!("CARGO_PKG_VERSION"));
 /// What a receiver knows a batch by (draft-ietf-httpapi-idempotency-key-header).
 const ID: HeaderName = HeaderName::from_static("idempotency-key");
-/// For a connection, all of the batch and the answer to it.
+/// For a connection, all of the batch and the head of the answer to it.
 const ATTEMPT_WITHIN: Duration = Duration::from_secs(30);
+/// For what comes after the head.
+const BODY_WITHIN: Duration = Duration::from_secs(2);
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 const IDLE_CONNECTION: Duration = Duration::from_secs(60);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);

@@ -7,6 +7,7 @@
 //! the record u32 · bytes of the pieces u32 · version 16 bytes · block u32 · piece map u16 ·
 //! checksums u64, of the record and of each piece · the record (`head_record`) · the pieces.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use bytes::{Buf, BufMut, Bytes, TryGetError};
 
 use crate::cache::block::RamBlock;
-use crate::cache::head_record::{ObjectName, decoded_of_any, encoded};
+use crate::cache::head_record::{ObjectName, decoded_of_any, encoded, is_doubted};
 use crate::cache::heads::{Head, Heads};
 use crate::cache::ram::Ram;
 use crate::limits::{CARRIED_RECORD_BYTES_MAX, PIECE_SIZE_BYTES, PIECES_PER_BLOCK_MAX};
@@ -29,17 +30,20 @@ pub const FORMAT: u32 = 1;
 const PIECE: usize = PIECE_SIZE_BYTES as usize;
 
 /// An entry: the pieces of `block` that `held` has, which is of the object `key` with these heads;
-/// without `held` the heads alone. `None` where what is known of it is not to be kept.
+/// without `held` the heads alone. `None` where what is known of it is not to be kept. What is in doubt
+/// is left out: who reads it makes its freshness anew.
 pub fn entry(
     (site, key): (&Site, &ObjectKey),
     heads: &[Arc<Head>],
     block: BlockKey,
     held: Option<&RamBlock>,
 ) -> Option<Vec<u8>> {
+    let rule = site.rule_for(key.path());
+    let heads: Vec<_> = heads.iter().filter(|head| !is_doubted(head, rule)).cloned().collect();
     let head = heads.iter().find(|head| head.version.id == block.version)?;
     head.version.length_bytes().filter(|_| !head.version.is_changed())?;
-    let edits = (site.rule_for(key.path()), &site.edited_before[..]);
-    let record = encoded(ObjectName::of(site, key), edits, heads)?;
+    let edits = (rule, &site.edited_before[..]);
+    let record = encoded(ObjectName::of(site, key), edits, &heads)?;
     let pieces = held.map(RamBlock::pieces).unwrap_or_default();
     let parts: Vec<Bytes> = held.into_iter().flat_map(RamBlock::parts).collect();
     let chunks = || parts.iter().flat_map(|part| part.chunks(PIECE));
@@ -78,6 +82,8 @@ pub struct Receiver<'a> {
     pub block_size: BlockSize,
     /// From when on it is known here what ends.
     pub birth: &'a Birth,
+    /// Whose heads have come: one that is not known any more has ended here.
+    pub restored: &'a mut HashSet<VersionId>,
 }
 
 /// What was put into ram.
@@ -133,7 +139,7 @@ impl Receiver<'_> {
     /// # Errors
     /// Something is not as it was written; what came before it is in ram.
     pub fn take(
-        &self,
+        &mut self,
         mut batch: Bytes,
         is_late: impl Fn(&ObjectKey) -> bool,
     ) -> Result<Taken, CarriedError> {
@@ -154,20 +160,23 @@ impl Receiver<'_> {
         Ok(taken)
     }
 
-    /// Whether it is worth it: nothing else is known of the object.
+    /// Whether it is worth it: nothing else is known of the object, and it has not ended here.
     fn keep(
-        &self,
+        &mut self,
         entry: &Entry,
         key: ObjectKey,
         heads: &[Arc<Head>],
         is_late: impl Fn(&ObjectKey) -> bool,
     ) -> bool {
         let version = entry.block.version;
-        let known = || {
-            let variants = self.heads.variants(&key);
-            (!variants.is_empty()).then(|| variants.iter().any(|one| one.version.id == version))
+        let known = |heads: &Heads| {
+            let variants = heads.variants(&key);
+            let is_it = |one: &Arc<Head>| one.version.id == version && !one.version.is_changed();
+            (!variants.is_empty()).then(|| variants.iter().any(is_it))
         };
-        if known() == Some(false) || is_late(&key) {
+        let has_come = self.restored.contains(&version);
+        let is_wanted = known(self.heads).unwrap_or(!has_come);
+        if !is_wanted || is_late(&key) {
             return false;
         }
         for run in entry.runs() {
@@ -179,8 +188,11 @@ impl Receiver<'_> {
             let birth = self.birth.clone();
             Arc::new(Head { birth, ..Head::clone(head) })
         });
-        self.heads.restore(key.clone(), heads.collect(), || is_late(&key));
-        if known() == Some(true) {
+        if !has_come {
+            self.restored.extend(heads.clone().map(|head| head.version.id));
+            self.heads.restore(key.clone(), heads.collect(), || is_late(&key));
+        }
+        if known(self.heads) == Some(true) {
             return true;
         }
         // Nobody would find it.
@@ -265,6 +277,7 @@ fn held_in(pieces: PieceMap) -> impl Iterator<Item = u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
     use std::time::{Duration, Instant, UNIX_EPOCH};
 
     use http::{HeaderMap, HeaderValue, StatusCode};
@@ -285,6 +298,7 @@ mod tests {
         heads: Heads,
         sites: Sites,
         birth: Birth,
+        restored: RefCell<HashSet<VersionId>>,
     }
 
     impl Side {
@@ -302,6 +316,7 @@ mod tests {
                 heads: Heads::new(4 << 20),
                 sites: Sites::new(sites),
                 birth: Birth::recorded(Some([7, u64::from(id)])),
+                restored: RefCell::default(),
             }
         }
 
@@ -314,9 +329,9 @@ mod tests {
             batch: Vec<u8>,
             is_late: impl Fn(&ObjectKey) -> bool,
         ) -> Result<Taken, CarriedError> {
-            let Side { ram, heads, sites, birth } = self;
-            let receiver = Receiver { ram, heads, sites, birth, block_size: BlockSize::MAX };
-            receiver.take(batch.into(), is_late)
+            let Side { ram, heads, sites, birth, restored } = self;
+            let (block_size, restored) = (BlockSize::MAX, &mut *restored.borrow_mut());
+            Receiver { ram, heads, sites, birth, block_size, restored }.take(batch.into(), is_late)
         }
 
         fn known(&self) -> Option<Arc<Head>> {
@@ -350,7 +365,8 @@ mod tests {
         let stored = Stored::new(StatusCode::OK, &fields, UNIX_EPOCH);
         let version = Version::new(numbers.assign(), 5, stored.validator().clone(), Some(length));
         let lifetime = Duration::from_secs(600);
-        let freshness = Freshness { lifetime, ..Freshness::expired(UNIX_EPOCH) };
+        let expired = Freshness::expired(UNIX_EPOCH);
+        let freshness = Freshness { lifetime, must_revalidate: false, no_cache: false, ..expired };
         let (variant, (birth, tags)) = (VariantKey::default(), Default::default());
         Arc::new(Head { version: Arc::new(version), stored, freshness, variant, birth, tags })
     }
@@ -443,6 +459,38 @@ mod tests {
         *changed.last_mut().unwrap() ^= 1;
         assert_eq!(Side::new(0).takes(changed), Err(CarriedError::Checksum { piece: 15 }));
         assert_eq!(Side::new(0).takes(vec![]), Ok(Taken::default()));
+    }
+
+    #[test]
+    fn what_has_ended_where_it_came_is_not_put_back() {
+        let forget = |to: &Side, version| {
+            let key = ObjectKey::new(to.sites.iter().last().unwrap().id, TARGET);
+            to.heads.forget(&key, version);
+        };
+        let change = |_: &Side, _| {};
+        let none = Ok(Taken::default());
+        for (name, end) in [("forgotten", &forget as &dyn Fn(&Side, _)), ("changed", &change)] {
+            let (head, [first, second]) = given();
+            let to = Side::new(2);
+            assert_eq!(to.takes(first.clone()).map(|taken| taken.blocks), Ok(1), "{name}");
+            to.known().unwrap().version.mark_changed();
+            end(&to, head.version.id);
+            let blocks = to.ram.usage().blocks;
+            assert_eq!((to.takes(second), to.takes(first)), (none, none), "{name}");
+            assert_eq!(to.ram.usage().blocks, blocks, "{name}");
+            assert_eq!(to.known().is_none(), name == "forgotten");
+        }
+    }
+
+    #[test]
+    fn what_is_in_doubt_stays() {
+        let (site, key) = (site(0, "film"), ObjectKey::new(SiteId(0), TARGET));
+        let head = head(&VersionNumbers::of_epoch(1), 0);
+        let block = BlockKey { version: head.version.id, index: 0 };
+        let goes = |head| entry((&site, &key), &[Arc::new(head)], block, None).is_some();
+        assert!(goes(Head::clone(&head)));
+        let freshness = Freshness::expired(UNIX_EPOCH);
+        assert!(!goes(Head { freshness, ..Head::clone(&head) }));
     }
 
     #[test]

@@ -109,6 +109,12 @@ fn heads_of(object: &RecordedObject, rule: &Rule) -> Option<Vec<Arc<Head>>> {
     (!heads.is_empty()).then(|| heads.into_iter().map(Arc::new).collect())
 }
 
+/// Whether its origin is to be asked about it although neither its fields nor this rule say so.
+pub(super) fn is_doubted(head: &Head, rule: &Rule) -> bool {
+    let says_so = || judged(head.clone(), rule).is_some_and(|judged| judged.freshness.no_cache);
+    head.freshness.no_cache && !says_so()
+}
+
 /// The head as this rule would have had it stored; `None` if it would not.
 fn judged(head: Head, rule: &Rule) -> Option<Head> {
     let mut fields = head.stored.fields().clone();

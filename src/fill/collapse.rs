@@ -147,6 +147,11 @@ impl Runs {
         }
     }
 
+    /// Whether a run of `version` has not ended, whoever may read it.
+    pub fn has(&self, version: VersionId) -> bool {
+        self.by_version.shard(&version).contains_key(&version)
+    }
+
     /// Whether another run than `run` holds or claims the byte at `position`.
     pub fn is_claimed_by_another(&self, run: &Arc<Run>, position: u64) -> bool {
         let shard = self.by_version.shard(&run.version.id);

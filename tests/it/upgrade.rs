@@ -618,7 +618,7 @@ async fn what_ram_holds_comes_along_where_there_are_no_volumes() {
 #[tokio::test]
 async fn what_has_ended_does_not_come_along_and_who_is_under_way_is_finished() {
     let origin = Origin::start();
-    for path in ["/kept", "/purged", "/read"] {
+    for path in ["/kept", "/purged", "/soft", "/read"] {
         origin.serve(path, Script::of(4 * BLOCK));
     }
     let (folder, binary, config) = with_ram_alone(&origin);
@@ -635,15 +635,19 @@ async fn what_has_ended_does_not_come_along_and_who_is_under_way_is_finished() {
     };
     let purge = |path: &str| command(&["purge", &format!("http://{HOST}{path}")]);
     let viewer = Client::plain(process.http, HOST);
-    for path in ["/kept", "/purged", "/read"] {
+    for path in ["/kept", "/purged", "/soft", "/read"] {
         assert_eq!(judge(&origin, path, &viewer.get(path).send().await), WHOLE, "{path}");
     }
     let mut under_way = viewer.receive_buffer(4096).get("/read").open().await;
     under_way.read_exactly(PIECE as usize).await.unwrap();
     purge("/purged");
+    command(&["purge", "--soft", &format!("http://{HOST}/soft")]);
+    // It is found, and made stale.
+    let found = viewer.get("/soft").header("cache-control", "only-if-cached").send().await;
+    assert_eq!(found.status, 504);
     command(&["upgrade"]);
     process.logged_until(GONE_ALONG).await;
-    for (path, asked) in [("/kept", 1), ("/purged", 2)] {
+    for (path, asked) in [("/kept", 1), ("/purged", 2), ("/soft", 2)] {
         assert_eq!(judge(&origin, path, &viewer.get(path).send().await), WHOLE, "{path}");
         assert_eq!(origin.requests(path).len(), asked, "{path}");
     }
@@ -653,6 +657,31 @@ async fn what_has_ended_does_not_come_along_and_who_is_under_way_is_finished() {
     let came = follow(&mut under_way, origin.content("/read", 1), PIECE).await;
     assert_eq!(came, (4 * BLOCK - PIECE, true));
     drop(under_way);
+    process.until_left().await;
+    process.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_proves_false_after_it_was_to_come_along_has_not() {
+    let origin = Origin::start();
+    // Of nothing.
+    let wrong = "sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:";
+    let lying = Script::of(4 * BLOCK).field("Content-Digest", wrong);
+    origin.serve("/false", lying.ending(Ending::HeldAt(3 * BLOCK)));
+    let (_folder, binary, config) = with_ram_alone(&origin);
+    let mut process = Process::start_from(&binary, &config);
+    let viewer = Client::plain(process.http, HOST);
+    let mut under_way = viewer.get("/false").open().await;
+    under_way.read_exactly(2 * BLOCK as usize).await.unwrap();
+    assert_eq!(tokio::task::block_in_place(|| process.upgrade()).0, 0);
+    process.logged_until(GONE_ALONG).await;
+    origin.release("/false");
+    let (came, is_whole) = follow(&mut under_way, origin.content("/false", 1), 2 * BLOCK).await;
+    assert!(came < 2 * BLOCK && !is_whole, "{came}");
+    drop(under_way);
+    origin.serve("/false", Script::of(4 * BLOCK).version(2));
+    let verdict = judge(&origin, "/false", &viewer.get("/false").send().await);
+    assert_eq!(verdict, Verdict::Whole { version: 2 });
     process.until_left().await;
     process.stop();
 }

@@ -7,7 +7,7 @@
 //! taken in after it. Whatever goes wrong ends this and nothing else; what has not gone by then is
 //! given up.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use super::super::parts::Parts;
 use super::{Follower, Message};
 use crate::cache::carried::{FORMAT, Receiver, Taken, entry};
-use crate::cache::heads::Head;
+use crate::cache::heads::{Head, Version};
 use crate::config::units::bytes_about;
 use crate::limits::{CARRIED_BATCH_BYTES_MAX, CARRIED_BATCHES_MAX, CARRIED_WITHIN};
 use crate::memory::{Class, Use};
@@ -122,12 +122,17 @@ impl Carrying<'_> {
         Ok(())
     }
 
-    /// What is there of a block, as it is written, and how many bytes that are of its object.
+    /// What is there of a block, as it is written, and how many bytes that are of its object. Not
+    /// of a body that is on its way: only at its end it is known whether it is what it says.
     fn entry(&self, key: &ObjectKey, block: BlockKey) -> Option<(Vec<u8>, u64)> {
-        let Parts { heads, purges, ram, live, .. } = self.parts;
+        let Parts { heads, purges, ram, live, filler, .. } = self.parts;
+        let has_ended = |version: &Version| !version.is_changed() && !filler.runs.has(version.id);
         let mut heads = heads.variants(key);
         heads.retain(|head| {
-            matches!(purges.reckon(key, &head.birth, &head.tags), Standing::Untouched)
+            // What was made stale is reckoned with again: who reads it makes its freshness anew.
+            let birth = Birth::recorded(head.birth.to_recorded());
+            matches!(purges.reckon(key, &birth, &head.tags), Standing::Untouched)
+                && has_ended(&head.version)
         });
         let (held, sites) = (ram.peek(&block), live.sites.load());
         let of_no_bytes = |head: &Arc<Head>| head.version.length_bytes() == Some(0);
@@ -135,6 +140,10 @@ impl Carrying<'_> {
             return None;
         }
         let entry = entry((sites.get(key.site())?, key), &heads, block, held.as_deref())?;
+        // Some of it may have come since, and have proved false.
+        if !heads.iter().all(|head| has_ended(&head.version)) {
+            return None;
+        }
         Some((entry, held.map_or(0, |held| held.length_bytes())))
     }
 
@@ -176,7 +185,12 @@ impl Carrying<'_> {
 ///
 /// # Errors
 /// It cannot be read, or is not as it was written: nothing more is wanted.
-pub(super) fn take(parts: &Parts, birth: &Birth, bytes: usize, file: OwnedFd) -> io::Result<Taken> {
+pub(super) fn take(
+    parts: &Parts,
+    (birth, restored): (&Birth, &mut HashSet<VersionId>),
+    bytes: usize,
+    file: OwnedFd,
+) -> io::Result<Taken> {
     if bytes > CARRIED_BATCH_BYTES_MAX {
         return Err(io::ErrorKind::FileTooLarge.into());
     }
@@ -187,7 +201,7 @@ pub(super) fn take(parts: &Parts, birth: &Birth, bytes: usize, file: OwnedFd) ->
     File::from(file).read_exact_at(&mut batch, 0)?;
     let sites = parts.live.sites.load();
     let (ram, heads, block_size) = (&parts.ram, &parts.heads, parts.config.block_size);
-    let receiver = Receiver { ram, heads, sites: &sites, block_size, birth };
+    let mut receiver = Receiver { ram, heads, sites: &sites, block_size, birth, restored };
     let taken = receiver.take(Bytes::from(batch), |key| parts.purges.covers(key, birth));
     taken.map_err(io::Error::other)
 }

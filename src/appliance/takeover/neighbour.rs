@@ -3,6 +3,7 @@
 //! A thread hears what it says, another one says what there is to say: no viewer's thread waits for
 //! the other process.
 
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -18,7 +19,7 @@ use super::channel::Channel;
 use super::{Message, carrying};
 use crate::cache::carried::Taken;
 use crate::limits::TAKEOVER_MESSAGES_MAX;
-use crate::object::ObjectKey;
+use crate::object::{ObjectKey, VersionId};
 use crate::purge::elsewhere::{Elsewhere, Ending, Said, Side};
 use crate::purge::{Birth, Purges};
 
@@ -63,6 +64,7 @@ impl Neighbour {
             way: way.clone(),
             turn,
             birth: (way.side() == Side::Before).then(|| purges.birth()),
+            restored: HashSet::new(),
             purges: purges.clone(),
             say,
         };
@@ -144,12 +146,14 @@ struct Hearing {
     turn: u64,
     /// When what ends there began to be heard, if what it keeps may come along.
     birth: Option<Birth>,
+    /// What of it has come.
+    restored: HashSet<VersionId>,
     purges: Arc<Purges>,
     say: SyncSender<Message>,
 }
 
 impl Hearing {
-    fn hear_all(self, parts: &Weak<Parts>) {
+    fn hear_all(mut self, parts: &Weak<Parts>) {
         while let Ok(Some((message, beside))) = self.channel.receive(None) {
             match message {
                 Message::Ended { id } => self.way.has_ended(id),
@@ -164,8 +168,9 @@ impl Hearing {
                 }
                 Message::Carried { bytes } => {
                     let Some(parts) = parts.upgrade() else { break };
+                    let taken = self.take(&parts, bytes, beside);
                     // Who does not hear it gives up soon.
-                    let _ = self.channel.send(&self.take(&parts, bytes, beside), None);
+                    let _ = self.channel.send(&taken, None);
                 }
                 Message::Unknown => {}
                 // Nobody listens who is only waited for, and what is said too often is not waited
@@ -180,9 +185,11 @@ impl Hearing {
     }
 
     /// In the order in which it comes: what ended before was heard of before.
-    fn take(&self, parts: &Parts, bytes: usize, file: Option<OwnedFd>) -> Message {
+    fn take(&mut self, parts: &Parts, bytes: usize, file: Option<OwnedFd>) -> Message {
         let taken = match (&self.birth, file) {
-            (Some(birth), Some(file)) => carrying::take(parts, birth, bytes, file),
+            (Some(birth), Some(file)) => {
+                carrying::take(parts, (birth, &mut self.restored), bytes, file)
+            }
             _ => Err(io::ErrorKind::InvalidData.into()),
         };
         let refused = taken.as_ref().err().map(ToString::to_string);

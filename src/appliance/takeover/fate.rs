@@ -1,7 +1,7 @@
 //! What becomes of a process that another one is to follow: it is told to stop, or it is followed,
 //! whatever comes first. Nobody is left behind who serves and whom nobody knows of.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -58,9 +58,14 @@ impl Fate {
     /// Waits until nobody is on his way any more, for a while.
     pub(super) fn settle(&self) {
         let until = Instant::now() + SETTLED_WITHIN;
-        while self.under_way.try_lock().is_err() && Instant::now() < until {
+        while self.is_under_way() && Instant::now() < until {
             thread::sleep(LOOK_AGAIN);
         }
+    }
+
+    /// Not by who panicked.
+    fn is_under_way(&self) -> bool {
+        matches!(self.under_way.try_lock(), Err(TryLockError::WouldBlock))
     }
 
     fn decided(&self) -> MutexGuard<'_, Decided> {
@@ -84,5 +89,20 @@ mod tests {
         let followed = Fate::default();
         assert!(followed.follow(7));
         assert_eq!((followed.end(), followed.is_over()), (Some(7), false));
+    }
+
+    #[test]
+    fn who_panicked_on_the_way_is_not_waited_for() {
+        let fate = Fate::default();
+        let brought = thread::scope(|scope| {
+            let bring = || {
+                let _under_way = fate.begin();
+                panic!("as a fault would");
+            };
+            scope.spawn(bring).join()
+        });
+        assert!(brought.is_err() && !fate.is_under_way());
+        let _under_way = fate.begin();
+        assert!(fate.is_under_way());
     }
 }

@@ -30,6 +30,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 pub(super) use self::before::Before;
@@ -65,11 +66,12 @@ enum Message {
     Listening,
     /// What had ended was told.
     Told,
-    /// Viewers are accepted; what of the ram tier is to come along, if anything is.
+    /// Viewers are accepted; what of the ram tier is to come along, if anything is: [`Takes`], or
+    /// what a later version makes of it.
     Serving {
         version: String,
         #[serde(default)]
-        takes: Option<Takes>,
+        takes: Option<Value>,
     },
     /// So many connections are left, where no new ones come any more.
     Leaving { connections: u64 },
@@ -190,7 +192,8 @@ impl Predecessor {
     /// Viewers are accepted here.
     pub(super) fn say_serving(&self, parts: &Parts) -> io::Result<()> {
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        self.channel.send(&Message::Serving { version, takes: Takes::of(parts) }, None)
+        let takes = Takes::of(parts).map(|takes| takes.to_said());
+        self.channel.send(&Message::Serving { version, takes }, None)
     }
 
     /// Nothing comes of it: it serves on.
@@ -326,6 +329,7 @@ impl HandOver {
         let pid = child.let_go().ok_or_else(told_to_stop)?;
         // Whoever is told of it and asks for something else asks who does it.
         self.asking.cancel();
+        let takes = takes.and_then(Takes::said);
         self.follower.get_or_init(|| Follower { neighbour, takes });
         Ok(Successor { pid, version })
     }

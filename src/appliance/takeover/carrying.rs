@@ -18,7 +18,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rustix::fs::{MemfdFlags, memfd_create};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::super::parts::Parts;
 use super::{Follower, Message};
@@ -31,7 +32,7 @@ use crate::object::{BlockKey, ObjectKey, VersionId};
 use crate::purge::{Birth, Standing};
 
 /// What a process takes of another one's ram tier.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub(super) struct Takes {
     /// How it is written.
     format: u32,
@@ -47,6 +48,17 @@ impl Takes {
         let block_bytes = parts.config.block_size.bytes();
         let bytes = parts.ram.capacity_bytes();
         (!parts.ssd.is_in_use()).then_some(Takes { format: FORMAT, block_bytes, bytes })
+    }
+
+    /// As it is said.
+    pub(super) fn to_said(self) -> Value {
+        let Takes { format, block_bytes, bytes } = self;
+        json!({ "format": format, "block_bytes": block_bytes, "bytes": bytes })
+    }
+
+    /// What was said, unless another version says something else: then nothing is wanted.
+    pub(super) fn said(said: Value) -> Option<Takes> {
+        serde_json::from_value(said).ok()
     }
 }
 
@@ -85,6 +97,8 @@ struct Carrying<'a> {
 struct Batch {
     bytes: Vec<u8>,
     blocks: Vec<BlockKey>,
+    /// So many bytes of ram they are.
+    held_bytes: u64,
 }
 
 impl Carrying<'_> {
@@ -114,6 +128,7 @@ impl Carrying<'_> {
             }
             self.batch.bytes.extend(entry);
             self.batch.blocks.push(block);
+            self.batch.held_bytes += bytes;
         }
         self.send()?;
         while self.on_way > 0 {
@@ -155,12 +170,15 @@ impl Carrying<'_> {
         while self.on_way >= CARRIED_BATCHES_MAX {
             self.hear()?;
         }
-        let Batch { bytes, blocks } = std::mem::take(&mut self.batch);
+        let Batch { bytes, blocks, held_bytes } = std::mem::take(&mut self.batch);
         let mut file = File::from(memfd_create("tidegate-carried", MemfdFlags::CLOEXEC)?);
         file.write_all(&bytes)?;
         self.follower.neighbour.give(&Message::Carried { bytes: bytes.len() }, file.as_fd())?;
         self.on_way += 1;
-        blocks.iter().for_each(|block| self.parts.ram.forget(block));
+        let ram = &self.parts.ram;
+        blocks.iter().for_each(|block| ram.forget(block));
+        // The other one needs the memory: nothing else comes in its place.
+        ram.resize(ram.capacity_bytes().saturating_sub(held_bytes));
         Ok(())
     }
 

@@ -140,6 +140,25 @@ impl From<Ending> for Ends {
     }
 }
 
+/// While what the other one says is heard; then it is gone for this one, and hears that it is.
+struct WayOpen {
+    channel: Arc<Channel>,
+    way: Arc<Elsewhere>,
+    turn: u64,
+    purges: Arc<Purges>,
+    parts: Weak<Parts>,
+}
+
+impl Drop for WayOpen {
+    fn drop(&mut self) {
+        self.channel.shut();
+        self.purges.part(&self.way, self.turn);
+        if let Some(parts) = self.parts.upgrade() {
+            parts.before.gone();
+        }
+    }
+}
+
 struct Hearing {
     channel: Arc<Channel>,
     way: Arc<Elsewhere>,
@@ -154,6 +173,13 @@ struct Hearing {
 
 impl Hearing {
     fn hear_all(mut self, parts: &Weak<Parts>) {
+        let _way_open = WayOpen {
+            channel: self.channel.clone(),
+            way: self.way.clone(),
+            turn: self.turn,
+            purges: self.purges.clone(),
+            parts: parts.clone(),
+        };
         while let Ok(Some((message, beside))) = self.channel.receive(None) {
             match message {
                 Message::Ended { id } => self.way.has_ended(id),
@@ -177,10 +203,6 @@ impl Hearing {
                 // for.
                 message => drop(self.say.try_send(message)),
             }
-        }
-        self.purges.part(&self.way, self.turn);
-        if let Some(parts) = parts.upgrade() {
-            parts.before.gone();
         }
     }
 
@@ -229,6 +251,10 @@ impl Hearing {
 
 #[cfg(test)]
 mod tests {
+    use arc_swap::ArcSwap;
+    use serde_json::json;
+
+    use super::super::carrying::Takes;
     use super::*;
 
     #[test]
@@ -252,5 +278,51 @@ mod tests {
             };
             assert_eq!(heard, expected, "{text}");
         }
+    }
+
+    #[test]
+    fn who_wants_of_ram_what_only_a_later_version_knows_serves_all_the_same() {
+        let takes = json!({"format": 1, "block_bytes": 2, "bytes": 3});
+        let others = [json!({"format": "moon"}), json!(["all"]), json!(null)];
+        for (takes, is_known) in [(takes, true)].into_iter().chain(others.map(|one| (one, false))) {
+            let text = json!({"say": "serving", "version": "9", "takes": takes}).to_string();
+            let Ok(Message::Serving { takes: said, .. }) = serde_json::from_str(&text) else {
+                panic!("{text}")
+            };
+            let known = said.and_then(Takes::said);
+            assert_eq!(known.is_some(), is_known, "{text}");
+            assert_eq!(known.map(Takes::to_said), is_known.then_some(takes), "{text}");
+        }
+        let Ok(Message::Serving { takes: None, .. }) =
+            serde_json::from_str(r#"{"say":"serving","version":"1"}"#)
+        else {
+            panic!("an earlier version says nothing of it")
+        };
+    }
+
+    #[test]
+    fn the_way_ends_with_who_hears_however_he_ends() {
+        let (purges, _keeper) = Purges::start(Arc::new(ArcSwap::default()), None).unwrap();
+        let way = Elsewhere::new(Side::Before);
+        let turn = way.expect();
+        purges.set_elsewhere(way.clone());
+        let (channel, theirs) = Channel::pair().unwrap();
+        let channel = Arc::new(channel);
+        let way_open = WayOpen {
+            channel: channel.clone(),
+            way: way.clone(),
+            turn,
+            purges: purges.clone(),
+            parts: Weak::new(),
+        };
+        assert!(purges.has_before());
+        let heard = thread::spawn(move || {
+            let _way_open = way_open;
+            panic!("as a fault would");
+        });
+        assert!(heard.join().is_err());
+        assert!(!purges.has_before() && way.next(turn).is_none());
+        let theirs = Channel::inherited(theirs).unwrap();
+        assert!(matches!(theirs.receive::<Message>(None), Ok(None)));
     }
 }

@@ -1,13 +1,14 @@
 //! Fills one batch of the spool after the other, on the thread that writes the log.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::PoisonError;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::RequestId;
-use super::spool::{Lost, NEW, OPEN, Spool, millis};
+use super::spool::{Lost, NEW, OPEN, Spool, is_locked, millis};
 
 /// Fills one batch after the other.
 pub(super) struct Filling<'a> {
@@ -106,6 +107,57 @@ impl Filling<'_> {
             tracing::warn!(%folder, %error, "a batch of the log cannot be closed now");
         }
     }
+}
+
+impl Spool {
+    /// Closes what processes that are no more were filling; what cannot be closed is left.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn take_over(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.settings.folder)? {
+            let name = entry?.file_name();
+            let stem = name.to_str().and_then(|name| name.strip_suffix(OPEN));
+            let Some(stem) = stem.filter(|stem| is_ours(stem)) else { continue };
+            let left = File::options().read(true).write(true).open(self.path(&name));
+            match left.and_then(|file| self.close_left(stem, &file)) {
+                Ok(()) => {}
+                // Who filled it has closed it meanwhile.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => {
+                    let mut unclosed = self.unclosed.lock().unwrap_or_else(PoisonError::into_inner);
+                    if unclosed.insert(name.clone()) {
+                        let file = self.path(&name);
+                        let file = file.display();
+                        tracing::warn!(%file, %error, "a batch that was left cannot be closed");
+                    }
+                }
+            }
+        }
+        self.batches().map(drop)
+    }
+
+    /// Closes what was left in `file`, unless somebody fills it.
+    pub(super) fn close_left(&self, stem: &str, file: &File) -> io::Result<()> {
+        if !is_locked(file)? {
+            return Ok(());
+        }
+        let text = fs::read(self.path(format!("{stem}{OPEN}").as_ref()))?;
+        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+        file.set_len(whole as u64)?;
+        let lines = text.iter().filter(|byte| **byte == b'\n').count();
+        self.close(stem, lines as u64, whole as u64)
+    }
+}
+
+/// Whether a name is such as [`Open::new`] gives: others' files are theirs.
+fn is_ours(stem: &str) -> bool {
+    stem.split_once('-').is_some_and(|(begun, id)| {
+        begun.len() == 13
+            && begun.bytes().all(|byte| byte.is_ascii_digit())
+            && id.len() == 32
+            && id.bytes().all(|byte| byte.is_ascii_hexdigit())
+    })
 }
 
 impl Open {

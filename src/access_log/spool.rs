@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use rustix::io::Errno;
 use tokio::sync::Notify;
 
 /// Where batches wait, and how large they are.
@@ -43,6 +44,8 @@ pub struct Spool {
     sending: Mutex<Option<OsString>>,
     /// Batches that are counted, and whose files would not go: they wait no more.
     stuck: Mutex<BTreeSet<OsString>>,
+    /// What processes that are no more were filling, and that cannot be closed: said once.
+    pub(super) unclosed: Mutex<BTreeSet<OsString>>,
     /// Lines by what became of them.
     shipped: AtomicU64,
     lost: [AtomicU64; Lost::ALL.len()],
@@ -120,6 +123,7 @@ impl Spool {
             arrived: Notify::new(),
             sending: Mutex::default(),
             stuck: Mutex::default(),
+            unclosed: Mutex::default(),
             shipped: AtomicU64::new(0),
             lost: Default::default(),
             waiting_bytes: AtomicU64::new(0),
@@ -140,39 +144,6 @@ impl Spool {
         let file =
             options.create(true).append(true).mode(0o600).open(self.path("lock".as_ref()))?;
         is_locked(&file).map(|is_ours| is_ours.then_some(file))
-    }
-
-    /// Closes what processes that are no more were filling.
-    ///
-    /// # Errors
-    /// The folder cannot be read.
-    pub fn take_over(&self) -> io::Result<()> {
-        for entry in fs::read_dir(&self.settings.folder)? {
-            let name = entry?.file_name();
-            let Some(stem) = name.to_str().and_then(|name| name.strip_suffix(OPEN)) else {
-                continue;
-            };
-            let left = File::options().read(true).write(true).open(self.path(&name));
-            let Ok(file) = left else { continue };
-            match self.close_left(stem, &file) {
-                // Who filled it has closed it meanwhile.
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                result => result?,
-            }
-        }
-        self.batches().map(drop)
-    }
-
-    /// Closes what was left in `file`, unless somebody fills it.
-    fn close_left(&self, stem: &str, file: &File) -> io::Result<()> {
-        if !is_locked(file)? {
-            return Ok(());
-        }
-        let text = fs::read(self.path(format!("{stem}{OPEN}").as_ref()))?;
-        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
-        file.set_len(whole as u64)?;
-        let lines = text.iter().filter(|byte| **byte == b'\n').count();
-        self.close(stem, lines as u64, whole as u64)
     }
 
     /// The batches that wait, oldest first.
@@ -202,7 +173,7 @@ impl Spool {
     /// not what its name says, is lost.
     ///
     /// # Errors
-    /// The folder cannot be read.
+    /// The folder cannot be read, or not the batch now.
     pub fn take(&self, after: Option<&Batch>) -> io::Result<Option<(Batch, Vec<u8>)>> {
         self.remove_stuck();
         let mut batches = self.batches()?;
@@ -219,10 +190,11 @@ impl Spool {
                 }
                 // It went, and was counted.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => {
+                Err(error) if is_for_ever(&error) => {
                     tracing::warn!(batch = batch.id, %error, "a batch of the log cannot be read");
                     self.lose(&batch, Lost::Failed);
                 }
+                Err(error) => return Err(error),
             }
         }
         *self.sending() = None;
@@ -369,12 +341,18 @@ impl Spool {
         self.stuck.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn path(&self, name: &OsStr) -> PathBuf {
+    pub(super) fn path(&self, name: &OsStr) -> PathBuf {
         self.settings.folder.join(name)
     }
 }
 
-fn is_locked(file: &File) -> io::Result<bool> {
+/// Whether what cannot be read never will: it is no file, or its disk has lost it.
+fn is_for_ever(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::IsADirectory | ErrorKind::InvalidData)
+        || Errno::from_io_error(error) == Some(Errno::IO)
+}
+
+pub(super) fn is_locked(file: &File) -> io::Result<bool> {
     match file.try_lock() {
         Ok(()) => Ok(true),
         Err(TryLockError::WouldBlock) => Ok(false),
@@ -554,6 +532,55 @@ mod tests {
         let error = spool.close_left("7-a", &looked_at).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
         assert_eq!(shipped(&spool), ["1\n"]);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_closed_holds_up_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = settings(folder.path());
+        let name = |digit: &str, begun| format!("{begun:013}-{}{OPEN}", digit.repeat(32));
+        let path = |digit, begun| settings.folder.join(name(digit, begun));
+        for (number, digit) in ["a", "b", "c"].into_iter().enumerate() {
+            fs::create_dir_all(&settings.folder).unwrap();
+            fs::write(path(digit, number), "1\n").unwrap();
+            // What it would be called is taken by what no file can replace.
+            if number != 1 {
+                let closed = path(digit, number).to_string_lossy().replace(OPEN, "-1-2.ndjson");
+                fs::create_dir(closed).unwrap();
+            }
+        }
+        let spool = Spool::open(&settings).unwrap();
+        spool.take_over().unwrap();
+        assert!(!path("b", 1).exists() && path("a", 0).exists() && path("c", 2).exists());
+        assert_eq!(spool.unclosed.lock().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn files_of_others_are_left_as_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = settings(folder.path());
+        fs::create_dir(&settings.folder).unwrap();
+        let stem = format!("0000000000007-{}", "a".repeat(32));
+        let others: [&str; 6] =
+            ["notes", "7-a", "-", &stem[1..], &format!("{stem}-1"), &stem.replace('a', "g")];
+        for name in others {
+            fs::write(settings.folder.join(format!("{name}{OPEN}")), "1\nto").unwrap();
+        }
+        let spool = Spool::open(&settings).unwrap();
+        for name in others {
+            let text = fs::read(spool.path(format!("{name}{OPEN}").as_ref())).unwrap();
+            assert_eq!(text, b"1\nto", "{name}");
+        }
+        assert!(spool.batches().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_batch_is_lost_only_for_what_will_not_pass() {
+        let of = |error: Errno| is_for_ever(&error.into());
+        assert!([Errno::ISDIR, Errno::IO].into_iter().all(of));
+        let passing = [Errno::ACCESS, Errno::PERM, Errno::MFILE, Errno::NFILE, Errno::NOMEM];
+        assert!(!passing.into_iter().any(of));
+        assert!(is_for_ever(&ErrorKind::InvalidData.into()));
     }
 
     #[test]

@@ -2,13 +2,17 @@
 //! batch's id twice.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Frame};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -25,10 +29,33 @@ enum Does {
     TakesAndHangsUp,
     /// Answers this.
     Answers(u16),
+    /// Takes it, and says so in an answer that does not end.
+    TakesWithoutEnd,
     /// Answers 503 and when to come again.
     IsBusy,
     /// Takes half of it and hangs up.
     Breaks,
+}
+
+/// The body of an answer: nothing, and perhaps no end.
+struct Said {
+    ends: bool,
+}
+
+impl Body for Said {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.ends { Poll::Ready(None) } else { Poll::Pending }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ends
+    }
 }
 
 /// A receiver of batches, each by its id, with how often it came.
@@ -75,7 +102,7 @@ impl Receiver {
     async fn answer(
         self,
         request: http::Request<hyper::body::Incoming>,
-    ) -> Result<http::Response<Full<Bytes>>, Box<dyn std::error::Error + Send + Sync>> {
+    ) -> Result<http::Response<Said>, Box<dyn std::error::Error + Send + Sync>> {
         let field = |name| request.headers().get(name).map(|it| it.to_str().unwrap().to_owned());
         let id = field("idempotency-key").expect("a batch has an id");
         assert_eq!(field("content-type").unwrap(), "application/x-ndjson");
@@ -94,11 +121,12 @@ impl Receiver {
         }
         let lines = String::from_utf8(body.collect().await?.to_bytes().to_vec())?;
         let (status, after) = match does {
+            Does::TakesWithoutEnd => (200, None),
             Does::Answers(status) => (status, None),
             Does::IsBusy => (503, Some("2")),
             _ => (204, None),
         };
-        if status == 204 {
+        if status < 300 {
             let mut state = self.state.lock().unwrap();
             let taken = state.taken.entry(id.clone()).or_insert((0, lines.clone()));
             taken.0 += 1;
@@ -114,7 +142,7 @@ impl Receiver {
         if let Some(after) = after {
             answer = answer.header("retry-after", after);
         }
-        Ok(answer.body(Full::default()).unwrap())
+        Ok(answer.body(Said { ends: !matches!(does, Does::TakesWithoutEnd) }).unwrap())
     }
 
     /// The paths of all lines, each batch once, in the order they came.
@@ -210,6 +238,19 @@ async fn what_is_refused_is_lost_and_counted_and_the_next_arrives() {
     edge.until_metric(UNSHIPPED, &["refused"], |lines| lines == 1.0).await;
     ask(&edge, 1..2).await;
     assert_eq!(receiver.until_taken(1).await, ["/1"]);
+    assert_eq!(receiver.times_asked(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_taken_in_an_answer_that_does_not_end_has_arrived() {
+    let folder = tempfile::tempdir().unwrap();
+    let (origin, receiver) = (Origin::start(), Receiver::start([Does::TakesWithoutEnd]).await);
+    let edge = shipping(&origin, &receiver, folder.path())
+        .setting("log.ship.batch", "{ lines = 1, period = \"100ms\" }")
+        .start();
+    let asked = ask(&edge, 0..2).await;
+    assert_eq!(receiver.until_taken(2).await, asked);
+    edge.until_metric(SHIPPED, &[], |lines| lines == 2.0).await;
     assert_eq!(receiver.times_asked(), 2);
 }
 

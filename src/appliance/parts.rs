@@ -60,6 +60,8 @@ pub(super) struct Parts {
     /// Of sites, where it is kept.
     pub(super) usage: Option<Arc<Usage>>,
     pub(super) log: AccessLog,
+    /// Whoever follows this process ships what waits, to the receiver that is named now.
+    pub(super) stop_shipping: CancellationToken,
     pub(super) readiness: Readiness,
     /// What is wanted of viewers' connections.
     pub(super) phases: Phases,
@@ -125,7 +127,10 @@ impl Parts {
             return Ok(());
         };
         let mut shipper = Shipper::new(spool.clone(), shipping).map_err(ApplianceError::Tls)?;
-        self.filler.spawn(async move { shipper.ship().await });
+        let stop = self.stop_shipping.clone();
+        self.filler.spawn(async move {
+            stop.run_until_cancelled(shipper.ship()).await;
+        });
         Ok(())
     }
 
@@ -188,6 +193,7 @@ impl Parts {
             usage: usage::of(&config, &metrics, &live.sites),
             metrics,
             log,
+            stop_shipping: CancellationToken::new(),
             readiness: Readiness::new(),
             phases: Phases::default(),
             drains: Drains::default(),

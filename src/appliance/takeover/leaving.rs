@@ -49,6 +49,7 @@ impl Running {
         self.stop.accepting.cancel();
         self.close_sockets();
         self.parts.log.end_following();
+        self.parts.stop_shipping.cancel();
         self.close_admin.all.cancel();
         self.admin.take().into_iter().for_each(join);
         let until = Instant::now() + self.parts.live.server.load().idle_timeout;

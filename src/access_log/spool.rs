@@ -169,8 +169,8 @@ impl Spool {
     }
 
     /// The oldest batch, or the first one `after` another, if one waits, to be sent: it stays until
-    /// [`Spool::shipped`], [`Spool::lose`] or the next one is taken. One that cannot be read, or has
-    /// not what its name says, is lost.
+    /// [`Spool::shipped`], [`Spool::lose`] or the next one is taken. One that cannot be read, or
+    /// has not what its name says, is lost.
     ///
     /// # Errors
     /// The folder cannot be read, or not the batch now.

@@ -145,9 +145,8 @@ impl Parts {
         let governor = Governor::new(budget.working_bytes, budget.rest_bytes);
         shares.set(config.sites.iter().map(|site| (site.id, site.share)));
         let ram = ram(&config, &budget, &shares)?;
-        let heads = Arc::new(Heads::new(budget.heads_bytes));
-        let client = client(&config, &governor)?;
-        let (metrics, live) = (Metrics::new(), Live::new(&config, &budget));
+        let (heads, metrics) = (Arc::new(Heads::new(budget.heads_bytes)), Metrics::new());
+        let (client, live) = (client(&config, &governor)?, Live::new(&config, &budget));
         let tier = SsdParts {
             ram: ram.clone(),
             heads: heads.clone(),

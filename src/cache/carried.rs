@@ -30,8 +30,8 @@ pub const FORMAT: u32 = 1;
 const PIECE: usize = PIECE_SIZE_BYTES as usize;
 
 /// An entry: the pieces of `block` that `held` has, which is of the object `key` with these heads;
-/// without `held` the heads alone. `None` where what is known of it is not to be kept. What is in doubt
-/// is left out: who reads it makes its freshness anew.
+/// without `held` the heads alone. `None` where what is known of it is not to be kept, or is in
+/// doubt: who reads it makes its freshness anew.
 pub fn entry(
     (site, key): (&Site, &ObjectKey),
     heads: &[Arc<Head>],

@@ -244,6 +244,14 @@ impl Gate {
     /// # Errors
     /// This one is to be refused.
     pub fn admit_viewer(&self, arrived: Arrived, sharer: Sharer) -> Result<Connected, Refusal> {
+        let let_in = self.let_in(arrived, sharer);
+        if let_in.is_err() {
+            self.shared.shares.was_refused(sharer);
+        }
+        let_in
+    }
+
+    fn let_in(&self, arrived: Arrived, sharer: Sharer) -> Result<Connected, Refusal> {
         // First, so that who is beyond his share takes no turn of the others.
         if self.turns.is_refused(Turn::NewBeyond, self.pressure_beyond(sharer)) {
             return Err(self.refusal(Reason::Share, RETRY_AFTER));

@@ -86,6 +86,8 @@ pub struct Shares {
     ram_own: [AtomicU32; SHARERS_MAX],
     /// A bit for each who has more than his share.
     beyond: [AtomicU64; Resource::ALL.len()],
+    /// A bit for each of whom somebody was refused since it was last measured: he wants some.
+    refused: AtomicU64,
     /// Whether the others have enough for it to be worth refusing who has been let in.
     others_want: [AtomicBool; Resource::ALL.len()],
 }
@@ -96,6 +98,7 @@ impl Default for Shares {
             weights: [const { AtomicU32::new(0) }; SHARERS_MAX],
             ram_own: [const { AtomicU32::new(0) }; SHARERS_MAX],
             beyond: Default::default(),
+            refused: AtomicU64::new(0),
             others_want: Default::default(),
         }
     }
@@ -128,6 +131,11 @@ impl Shares {
     /// The part of the ram tier that is his and that he has use for, in millionths.
     pub fn ram_own(&self, sharer: Sharer) -> u32 {
         self.ram_own[sharer.index()].load(Ordering::Relaxed)
+    }
+
+    /// One of his was refused: who is refused is sent nothing by which he would be seen to want it.
+    pub(super) fn was_refused(&self, sharer: Sharer) {
+        self.refused.fetch_or(sharer.bit(), Ordering::Relaxed);
     }
 
     /// Whether he had more than his share, in the last second, while others wanted theirs.
@@ -232,6 +240,8 @@ pub struct Measured {
 pub struct Watch {
     /// Of the last second, ten times.
     second: VecDeque<ServedOfEach>,
+    /// Of whom somebody was refused in the last second, ten times.
+    refused: VecDeque<u64>,
     /// Of the last minutes, each minute.
     minutes: VecDeque<ServedOfEach>,
     periods: u64,
@@ -252,9 +262,14 @@ impl Watch {
         let lately = since(&served, self.minutes.front());
         let second = since(&served, self.second.front());
         let had = Resource::ALL.map(|resource| second.map(|one| one.took(resource)));
+        self.refused.push_back(shares.refused.swap(0, Ordering::Relaxed));
+        if self.refused.len() > PERIODS_A_SECOND {
+            self.refused.pop_front();
+        }
+        let refused = self.refused.iter().fold(0, |bits, more| bits | more);
         Measured {
             ram_own: ram_own(&lately, &weights, ram_bytes),
-            beyond: had.each_ref().map(|had| beyond(had, &weights)),
+            beyond: had.each_ref().map(|had| beyond(had, &weights, refused)),
             had,
         }
     }
@@ -273,10 +288,11 @@ fn since(served: &ServedOfEach, before: Option<&ServedOfEach>) -> ServedOfEach {
 }
 
 /// A bit for each who had more than his share of what those had who wanted any.
-fn beyond(had: &[u64; SHARERS_MAX], weights: &[u64; SHARERS_MAX]) -> u64 {
+fn beyond(had: &[u64; SHARERS_MAX], weights: &[u64; SHARERS_MAX], refused: u64) -> u64 {
     let total: u64 = had.iter().sum();
-    let wanting = had.iter().zip(weights).filter(|(has, _)| **has > 0);
-    let shared: u64 = wanting.map(|(_, weight)| *weight.max(&1)).sum();
+    let wants = |sharer: &Sharer| had[sharer.index()] > 0 || refused & sharer.bit() != 0;
+    let wanting = Sharer::all().filter(wants);
+    let shared: u64 = wanting.map(|sharer| weights[sharer.index()].max(1)).sum();
     let is_beyond = |sharer: &Sharer| {
         let (has, weight) = (had[sharer.index()], weights[sharer.index()].max(1));
         u128::from(has) * u128::from(shared) > u128::from(total) * u128::from(weight)
@@ -345,6 +361,23 @@ mod tests {
 
     fn is_beyond(shares: &Shares, resource: Resource) -> Vec<u16> {
         (0..3).filter(|site| shares.is_beyond(resource, Sharer::of(SiteId(*site)))).collect()
+    }
+
+    #[test]
+    fn who_is_refused_wants_some_though_he_is_sent_nothing() {
+        let (shares, mut watch) = watched(&[1, 3]);
+        let mut sent = 0;
+        let mut after_a_period = || {
+            sent += 100;
+            shares.measured(&watch.after(of_each(&[(0, sent)]), &shares, MIB), |_| true);
+            is_beyond(&shares, Resource::Egress)
+        };
+        assert!(after_a_period().is_empty(), "nobody else wants any");
+        shares.was_refused(Sharer::of(SiteId(1)));
+        for _ in 0..PERIODS_A_SECOND {
+            assert_eq!(after_a_period(), [0]);
+        }
+        assert!(after_a_period().is_empty(), "he has left");
     }
 
     #[test]

@@ -396,17 +396,17 @@ mod tests {
         assert_eq!(scaled.shards(MIB), 4);
     }
 
+    const FOUR_SHARDS: PolicySettings = PolicySettings {
+        capacity_bytes: 4_000,
+        block_bytes_usual: 10,
+        block_bytes_max: 20,
+        sharding: Sharding { shard_bytes_min: 1_000, shards_max: 4 },
+    };
+
     #[test]
     fn weights_alone_are_kept_like_blocks() {
-        let sharding = Sharding { shard_bytes_min: 1_000, shards_max: 4 };
-        let settings = PolicySettings {
-            capacity_bytes: 4_000,
-            block_bytes_usual: 10,
-            block_bytes_max: 20,
-            sharding,
-        };
         let policy: Policy<u64, ()> =
-            Policy::new(settings, &no_shares(), DefaultHashBuilder::default());
+            Policy::new(FOUR_SHARDS, &no_shares(), DefaultHashBuilder::default());
         assert_eq!(policy.shards(), 4);
         for key in 0..2_000 {
             assert!(policy.get(&key).is_none());
@@ -421,15 +421,8 @@ mod tests {
 
     #[test]
     fn what_is_ranked_stays_and_what_was_used_most_comes_first() {
-        let sharding = Sharding { shard_bytes_min: 1_000, shards_max: 4 };
-        let settings = PolicySettings {
-            capacity_bytes: 4_000,
-            block_bytes_usual: 10,
-            block_bytes_max: 20,
-            sharding,
-        };
         let policy: Policy<u64, u64> =
-            Policy::new(settings, &no_shares(), DefaultHashBuilder::default());
+            Policy::new(FOUR_SHARDS, &no_shares(), DefaultHashBuilder::default());
         for key in 0..2_000 {
             policy.change(key).keep(key, 10, Sharer::of(SiteId(1)));
             assert!((0..40).all(|used| used > key || policy.get(&used).is_some()));

@@ -141,13 +141,13 @@ impl Carrying<'_> {
     /// of a body that is on its way: only at its end it is known whether it is what it says.
     fn entry(&self, key: &ObjectKey, block: BlockKey) -> Option<(Vec<u8>, u64)> {
         let Parts { heads, purges, ram, live, filler, .. } = self.parts;
-        let has_ended = |version: &Version| !version.is_changed() && !filler.runs.has(version.id);
+        let is_settled = |version: &Version| !version.is_changed() && !filler.runs.has(version.id);
         let mut heads = heads.variants(key);
         heads.retain(|head| {
             // What was made stale is reckoned with again: who reads it makes its freshness anew.
             let birth = Birth::recorded(head.birth.to_recorded());
             matches!(purges.reckon(key, &birth, &head.tags), Standing::Untouched)
-                && has_ended(&head.version)
+                && is_settled(&head.version)
         });
         let (held, sites) = (ram.peek(&block), live.sites.load());
         let of_no_bytes = |head: &Arc<Head>| head.version.length_bytes() == Some(0);
@@ -156,7 +156,7 @@ impl Carrying<'_> {
         }
         let entry = entry((sites.get(key.site())?, key), &heads, block, held.as_deref())?;
         // Some of it may have come since, and have proved false.
-        if !heads.iter().all(|head| has_ended(&head.version)) {
+        if !heads.iter().all(|head| is_settled(&head.version)) {
             return None;
         }
         Some((entry, held.map_or(0, |held| held.length_bytes())))

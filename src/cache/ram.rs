@@ -100,10 +100,10 @@ impl Ram {
 
     /// Room for `bytes` consecutive bytes of a site: one at least, a slot (1 MiB) at most.
     ///
-    /// Evicts blocks until there is room. `None`: what is left is being sent or being written, or
-    /// is another site's own; or there is room enough for several times as much, but not in one
-    /// run: a viewer may keep a single piece of each slot, and what others want is not given up for
-    /// that.
+    /// Evicts blocks until there is room; another site's own for no more than the one piece without
+    /// which a body could not go on. `None`: what is left is being sent or being written; or there
+    /// is room enough for several times as much, but not in one run: a viewer may keep a single
+    /// piece of each slot, and what others want is not given up for that.
     pub fn allocate(&self, site: SiteId, bytes: u64) -> Option<Extent> {
         if let Some(extent) = self.slots.allocate(bytes) {
             return Some(extent);
@@ -116,7 +116,8 @@ impl Ram {
             }
             let in_pieces = bytes > PIECE_SIZE_BYTES && self.free_bytes() >= SCATTERED_MAX * bytes;
             let asking = Some(Sharer::of(site));
-            if in_pieces || !self.evict_from(&mut next_shard, bytes, asking) {
+            let mut evict = |asking| self.evict_from(&mut next_shard, bytes, asking);
+            if in_pieces || !(evict(asking) || bytes <= PIECE_SIZE_BYTES && evict(None)) {
                 return None;
             }
         }
@@ -301,12 +302,16 @@ mod tests {
     const SITE: SiteId = SiteId(0);
 
     fn ram(mapping_mib: u64, cached_mib: u64) -> Arc<Ram> {
+        shared(mapping_mib, cached_mib, &Arc::default())
+    }
+
+    fn shared(mapping_mib: u64, cached_mib: u64, shares: &Arc<Shares>) -> Arc<Ram> {
         let settings = RamSettings {
             mapping_bytes: mapping_mib * MIB,
             cached_bytes_max: cached_mib * MIB,
             block_size: BlockSize::MAX,
         };
-        Ram::new(settings, &Arc::default()).unwrap()
+        Ram::new(settings, shares).unwrap()
     }
 
     fn versions<const N: usize>() -> [VersionId; N] {
@@ -466,6 +471,21 @@ mod tests {
         assert_eq!(ram.usage().taken_bytes, 3 * MIB);
         ram.publish(SITE, key(version, 0), 0, written(&ram, 0, 0..MIB as usize));
         assert_eq!(ram.usage().cached_bytes, MIB, "the ballast left no trace");
+    }
+
+    #[test]
+    fn a_body_goes_on_at_the_price_of_anothers_own_where_nothing_else_is_left() {
+        let shares = Arc::<Shares>::default();
+        shares.set([(SITE, 1), (SiteId(1), 1)]);
+        shares.after_a_second(&[(1, 8 * MIB), (1, 8 * MIB)], 8 * MIB);
+        let ram = shared(8, 8, &shares);
+        let own = key(versions::<1>()[0], 0);
+        ram.publish(SiteId(1), own, 0, written(&ram, 1, 0..MIB as usize));
+        let sent: Vec<Extent> = std::iter::from_fn(|| ram.allocate(SITE, MIB)).collect();
+        assert_eq!(sent.len(), 7);
+        assert!(ram.peek(&own).is_some(), "a comfort costs another nothing");
+        assert!(ram.allocate(SITE, PIECE_SIZE_BYTES).is_some());
+        assert!(ram.peek(&own).is_none());
     }
 
     #[test]

@@ -29,8 +29,8 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
-pub use self::parts::connections_affordable;
 use self::parts::{Parts, log_settings};
+pub use self::parts::{connections_affordable, readers_affordable};
 use self::reload::Bound;
 pub use self::reload::{ReloadError, Reloaded, Reloads};
 use self::sockets::{Handed, Sockets};

@@ -29,8 +29,8 @@ use crate::fill::client::{Client, Patience};
 use crate::fill::collapse::{Openings, Runs};
 use crate::fill::{Filler, Turns};
 use crate::limits::{
-    CLIENTS_BYTES, CONNECTION_BYTES, PREFETCHES_MAX, PROCESS_BYTES, PURGES_BYTES, RECENT_BYTES_MAX,
-    RECENT_BYTES_MIN, RECENT_SHARE, SLOT_SIZE_BYTES, TLS_CONNECTION_BYTES,
+    CLIENTS_BYTES, CONNECTION_BYTES, PIECE_SIZE_BYTES, PREFETCHES_MAX, PROCESS_BYTES, PURGES_BYTES,
+    RECENT_BYTES_MAX, RECENT_BYTES_MIN, RECENT_SHARE, SLOT_SIZE_BYTES, TLS_CONNECTION_BYTES,
 };
 use crate::memory::{Class, Governor, Reservation, Use};
 use crate::message::forwarded::Forwarders;
@@ -277,6 +277,11 @@ fn patience(config: &Config) -> Patience {
 /// ram tier has room for.
 pub fn connections_affordable(config: &Config) -> usize {
     Budget::of(config).connections_max
+}
+
+/// How many viewers may each hold a piece of ram at once, until it is sent.
+pub fn readers_affordable(config: &Config) -> u64 {
+    Budget::of(config).working_bytes / PIECE_SIZE_BYTES
 }
 
 /// What `memory.total` is shared out to.

@@ -1,9 +1,10 @@
-//! Memory: what there is against `memory.total`, for two processes in an upgrade, and huge pages.
+//! Memory: what there is against `memory.total`, for slow readers and for two processes in an
+//! upgrade, and huge pages.
 
 use super::Subject;
 use super::finding::Finding;
 use super::root::Root;
-use crate::appliance::beside_bytes;
+use crate::appliance::{beside_bytes, connections_affordable, readers_affordable};
 use crate::config::units::bytes_about;
 use crate::config::{Config, Memory};
 
@@ -19,7 +20,8 @@ pub(super) fn look(subject: &Subject) -> Vec<Finding> {
         huge_pages(root).of("huge pages of all else"),
     ];
     let upgrade = upgrade(config, root).map(|finding| finding.of("memory for an upgrade"));
-    [total].into_iter().chain(upgrade).chain(huge_pages).collect()
+    let slow_readers = slow_readers(config).of("memory for slow readers");
+    [total, slow_readers].into_iter().chain(upgrade).chain(huge_pages).collect()
 }
 
 /// `allowed_bytes`: what control groups leave this process, as a container's do.
@@ -83,6 +85,19 @@ fn upgrade(config: &Config, root: &Root) -> Option<Finding> {
             "stop what else takes memory, lower `memory.ram`, or restart the service instead",
         ),
     })
+}
+
+/// Whether all who may be connected may read slowly: each holds a piece of ram until he takes it.
+fn slow_readers(config: &Config) -> Finding {
+    let (most, pieces) = (connections_affordable(config), readers_affordable(config));
+    let found = format!("{pieces} may hold a piece of ram at once, {most} may be connected");
+    if most as u64 <= pieces {
+        return Finding::ok(found);
+    }
+    Finding::note(
+        format!("{found}: if so many read slowly, new viewers are refused"),
+        "raise `memory.ram`, lower `limits.connections`, or set `limits.client.connections`",
+    )
 }
 
 fn kib_of(meminfo: &str, name: &str) -> Option<u64> {
@@ -169,6 +184,14 @@ mod tests {
         assert_eq!(holds("Name:\ttidegate\nRssShmem:\t   65536 kB\n"), Some(State::Ok));
         assert_eq!(holds("RssShmem:\t   16384 kB\n"), Some(State::Warn));
         assert_eq!(of(&[machine]), None, "none runs");
+    }
+
+    #[test]
+    fn it_is_told_where_slow_readers_could_hold_all_that_others_need() {
+        for (connections, state) in [(768, State::Ok), (769, State::Note)] {
+            let found = slow_readers(&configured(&format!("limits.connections = {connections}")));
+            assert_eq!(found.state, state, "{found:?}");
+        }
     }
 
     #[test]

@@ -4,16 +4,16 @@
 //! 2. Handshakes beyond `limits.handshakes`: closed before anything is reckoned.
 //! 3. Of a site with more than its share (`overload/shares.rs`): new viewers in the last eighth of
 //!    `limits.connections`; a growing share of new viewers, then of requests, while more is sent
-//!    than `limits.egress` or workers are later than `limits.lag`: 503.
-//! 4. New viewers of all sites, a growing share, where none has more than its share; those whose
-//!    site is not known, where that does not help: 503. Over TLS and late: closed before the
-//!    handshake.
+//!    than `limits.egress`, workers are later than `limits.lag` or memory is waited for: 503.
+//! 4. New viewers of all sites, a growing share, where none has more than its share, or where that
+//!    does not help: 503. Over TLS and late: closed before the handshake.
 //! 5. Misses, a growing share, when no new viewer is let in and workers are still late: 503. Of ten
 //!    one is let in at the worst: viewers who are served need new segments too.
 //!
-//! A site that has no more than its share is not refused for what another is sent. What has begun
-//! is never refused, nor a hit to who has been let in, but where his site has more than its share
-//! at another's cost. Each answer has a `Retry-After`. Memory has an order of its own
+//! While another site has more than its share, one that has not is spared 4 and 5; where workers
+//! are late only as long as it wants little, since who is refused costs work too. What has begun is
+//! never refused, nor a hit to who has been let in, but where his site has more than its share at
+//! another's cost. Each answer has a `Retry-After`. What memory is for has an order of its own
 //! (`memory.rs`), and so have volumes (`ssd.bypass`). Nothing here sleeps or reads a clock; one
 //! [`Gate`] for each worker is asked.
 
@@ -38,7 +38,8 @@ pub use pressure::{
 };
 pub use refusal::{Reason, Refusal};
 pub use shares::{
-    NOTHING_SERVED, RAM_OWNED, Resource, SHARERS_MAX, ServedOfEach, Sharer, Shares, WHOLE, Watch,
+    InUse, NOTHING_SERVED, RAM_OWNED, Resource, SHARERS_MAX, ServedOfEach, Sharer, Shares, WHOLE,
+    Watch,
 };
 
 use self::clients::Clients;
@@ -72,6 +73,7 @@ pub struct Overload {
     shares: Arc<Shares>,
     connections: Arc<Connections>,
     egress: Pressing,
+    memory: Pressing,
     is_near_egress: AtomicBool,
     /// Whether a client may ask as often as he likes: looked at for each request.
     asks_are_free: AtomicBool,
@@ -89,6 +91,7 @@ impl Overload {
             shares,
             connections: Arc::default(),
             egress: Pressing::default(),
+            memory: Pressing::default(),
             is_near_egress: AtomicBool::new(false),
             began: now,
         })
@@ -126,6 +129,11 @@ impl Overload {
         self.egress.load()
     }
 
+    /// How many are refused because memory is waited for.
+    pub fn memory_pressure(&self) -> Pressed {
+        self.memory.load()
+    }
+
     /// Whether what is sent is near what may be.
     pub fn is_near_egress(&self) -> bool {
         self.is_near_egress.load(Ordering::Relaxed)
@@ -140,6 +148,11 @@ impl Overload {
     pub fn egress_is(&self, pressure: Pressed, is_near: bool) {
         self.egress.store(pressure);
         self.is_near_egress.store(is_near, Ordering::Relaxed);
+    }
+
+    /// Says the pressure that [`Pressures`] made of whether memory is waited for.
+    pub fn memory_is(&self, pressure: Pressed) {
+        self.memory.store(pressure);
     }
 
     fn since(&self, now: Instant) -> Duration {
@@ -228,7 +241,12 @@ impl Gate {
     /// # Errors
     /// There were as many as there may be, or the worker is late and this one is to be refused.
     pub fn admit_handshake(&self, now: Instant) -> Result<(), Refusal> {
-        if self.turns.is_refused(Turn::Handshake, self.lag_pressure().all) {
+        // As long as it is not known who has more than his share, some of each are let in: nobody
+        // sees before the handshake whose viewer he is.
+        let shares = &self.shared.shares;
+        let is_known = shares.beyond(Resource::Work) > 0 || !shares.are_many();
+        let most = if is_known { ALL_NEW } else { NOT_ALL };
+        if self.turns.is_refused(Turn::Handshake, self.lag_pressure().all.min(most)) {
             return Err(self.refusal(Reason::Lag, RETRY_AFTER));
         }
         let Some(per_second) = self.shared.settings.load().handshakes_per_second else {
@@ -264,7 +282,8 @@ impl Gate {
 
     /// Whether it matters now which site is asked for by who has been let in.
     pub fn asks_whose(&self) -> bool {
-        self.lag.beyond().max(self.shared.egress.beyond()) > ALL_NEW
+        let pressures = [&self.lag, &self.shared.egress, &self.shared.memory];
+        pressures.iter().any(|pressing| pressing.beyond() > ALL_NEW)
     }
 
     /// Lets who has been let in ask once more, of a site.
@@ -280,10 +299,17 @@ impl Gate {
     }
 
     fn pressure_beyond(&self, sharer: Sharer) -> u32 {
-        let (shares, egress) = (&self.shared.shares, self.shared.egress.beyond());
-        let of = [(Resource::Work, self.lag.beyond()), (Resource::Egress, egress)];
-        let his = of.into_iter().filter(|(resource, _)| shares.is_beyond(*resource, sharer));
-        his.map(|(_, pressure)| pressure).max().unwrap_or_default()
+        let is_his = |resource: &Resource| self.shared.shares.is_beyond(*resource, sharer);
+        let his = Resource::ALL.into_iter().filter(is_his);
+        his.map(|resource| self.pressing(resource).beyond()).max().unwrap_or_default()
+    }
+
+    fn pressing(&self, resource: Resource) -> &Pressing {
+        match resource {
+            Resource::Work => &self.lag,
+            Resource::Egress => &self.shared.egress,
+            Resource::Memory => &self.shared.memory,
+        }
     }
 
     /// What all bear, but for a site that has no more than its share while another has. Who is
@@ -294,12 +320,11 @@ impl Gate {
         let is_spared = |sharer| {
             let wants_little = shares.pressed_max(resource) < pressure::ALL_OF_ONE;
             let another_has = shares.beyond(resource) > 0 && !shares.is_beyond(resource, sharer);
-            another_has && (resource == Resource::Egress || wants_little)
+            another_has && (resource != Resource::Work || wants_little)
         };
-        match resource {
-            _ if sharer.is_some_and(is_spared) => 0,
-            Resource::Work => self.lag_pressure().all,
-            Resource::Egress => self.shared.egress_pressure().all,
+        match sharer.is_some_and(is_spared) {
+            true => 0,
+            false => self.pressing(resource).load().all,
         }
     }
 
@@ -312,15 +337,21 @@ impl Gate {
     }
 
     fn admit_new(&self, arrived: Arrived, sharer: Option<Sharer>) -> Result<(), Refusal> {
-        let egress = self.pressure_all(Resource::Egress, sharer);
         // Who has shaken hands was asked about the worker before.
-        let is_asked = arrived == Arrived::Plain;
-        let lag = if is_asked { self.pressure_all(Resource::Work, sharer) } else { 0 };
-        if !self.turns.is_refused(Turn::New, egress.max(lag)) {
-            return Ok(());
+        let is_asked = |resource| arrived == Arrived::Plain || resource != Resource::Work;
+        let pressures = [
+            (Resource::Work, Reason::Lag),
+            (Resource::Memory, Reason::Memory),
+            (Resource::Egress, Reason::Egress),
+        ];
+        let asked = pressures.into_iter().filter(|(resource, _)| is_asked(*resource));
+        let of_each = asked.map(|(resource, reason)| (self.pressure_all(resource, sharer), reason));
+        match of_each.max_by_key(|(pressure, _)| *pressure) {
+            Some((pressure, reason)) if self.turns.is_refused(Turn::New, pressure) => {
+                Err(self.refusal(reason, RETRY_AFTER))
+            }
+            _ => Ok(()),
         }
-        let reason = if lag > egress { Reason::Lag } else { Reason::Egress };
-        Err(self.refusal(reason, RETRY_AFTER))
     }
 
     /// Lets an origin be asked for who has been let in, of a site.
@@ -405,6 +436,66 @@ mod tests {
             assert_eq!((refused(FLOOD), refused(SITE)), (expected, [0, 0]), "{beyond}");
             let counted = [Reason::Share, Reason::ShareAgain].map(|reason| gate.refused(reason));
             assert_eq!(counted, expected.map(|refused| refused as u64));
+        }
+    }
+
+    #[test]
+    fn who_has_more_memory_than_his_share_is_refused_where_it_is_waited_for() {
+        let gate = gate_of_two(Settings::default());
+        let shares = gate.shared().shares();
+        let in_use = InUse { bytes: [0; SHARERS_MAX], beyond: FLOOD.bit() };
+        let measured = Watch::default().after(NOTHING_SERVED, in_use, shares, 1);
+        shares.measured(&measured, |_| true);
+        let refused = |sharer| gate.admit_viewer(Arrived::ShakenHands, sharer).map(drop);
+        gate.shared().memory_is(Pressed { beyond: 1_000, all: 1_000 });
+        assert_eq!(refused(FLOOD).unwrap_err().reason, Reason::Share);
+        assert_eq!(refused(SITE), Ok(()), "he has less");
+        assert_eq!(gate.admit_unknown(Arrived::Plain).unwrap_err().reason, Reason::Memory);
+
+        let (alone, _) = self::gate(Settings::default());
+        alone.shared().memory_is(on_all(1_000));
+        let refusal = alone.admit_viewer(Arrived::ShakenHands, SITE).unwrap_err();
+        assert_eq!(refusal, Refusal { reason: Reason::Memory, retry_after: RETRY_AFTER });
+    }
+
+    #[test]
+    fn who_is_refused_for_what_another_is_sent_is_let_in_when_he_comes_again() {
+        let (gate, _) = gate(Settings::default());
+        let shares = gate.shared().shares();
+        shares.set([(SiteId(0), 1), (SiteId(1), 1)]);
+        let (mut watch, mut pressures) = (Watch::default(), Pressures::default());
+        let (mut served, mut is_let_in, mut asked) = (NOTHING_SERVED, false, vec![]);
+        let none_in_use = InUse { bytes: [0; SHARERS_MAX], beyond: 0 };
+        for period in 1..200 {
+            // The flood's viewers were there first, and alone are sent more than may be.
+            served[1].bytes += 1 << 20;
+            served[0].bytes += if is_let_in { 1 << 10 } else { 0 };
+            shares.measured(&watch.after(served, none_in_use, shares, 1), |_| true);
+            let beyond_max = shares.pressed_max(Resource::Egress);
+            gate.shared().egress_is(pressures.after(true, beyond_max, ALL_NEW), true);
+            if period % 20 == 0 {
+                is_let_in = gate.admit_viewer(Arrived::ShakenHands, SITE).is_ok();
+                asked.push(is_let_in);
+            }
+        }
+        assert_eq!(asked, [false, true, true, true, true, true, true, true, true]);
+    }
+
+    #[test]
+    fn before_it_is_known_whose_viewers_make_a_worker_late_some_shake_hands() {
+        let now = Instant::now();
+        for (weights, served, expected) in [
+            (&[1][..], &[(90, 0)][..], 0),
+            (&[1, 1], &[(90, 0)], 10),
+            (&[1, 1], &[(90, 0), (10, 0)], 0),
+        ] {
+            let gate = Gate::new(Overload::new(Settings::default(), Arc::default(), now));
+            let shares = gate.shared().shares();
+            shares.set((0..).map(SiteId).zip(weights.iter().copied()));
+            shares.after_a_second(served, 1);
+            gate.lag_is(on_all(2_000), true);
+            let let_in = (0..100).filter(|_| gate.admit_handshake(now).is_ok()).count();
+            assert_eq!(let_in, expected, "{weights:?} {served:?}");
         }
     }
 
@@ -511,7 +602,7 @@ mod tests {
         let refusal = gate.admit_viewer(Arrived::Plain, SITE).unwrap_err();
         assert_eq!(refusal, Refusal { reason: Reason::Lag, retry_after: RETRY_AFTER });
         let counts = Reason::ALL.map(|reason| gate.refused(reason));
-        assert_eq!(counts, [0, 0, 0, 0, 0, 0, 1, 1, 0]);
+        assert_eq!(counts, [0, 0, 0, 0, 0, 0, 1, 1, 0, 0]);
     }
 
     #[test]

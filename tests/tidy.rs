@@ -18,7 +18,7 @@ const LAYERS: &[&str] =
 const ALLOWED: &[(&str, &[&str])] = &[
     ("limits", &[]),
     ("object", &["limits"]),
-    ("memory", &["limits", "object"]),
+    ("memory", &["limits", "object", "overload"]),
     ("network", &[]),
     ("overload", &["limits", "network", "object"]),
     ("site", &["limits", "network", "object"]),

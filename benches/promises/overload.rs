@@ -1,7 +1,7 @@
 //! More to do than can be borne, and one site's flood beside another's viewers.
 //!
-//! A viewer who is sent something holds a piece of ram, 64 KiB: there is ram for as many as there
-//! may be connections. With 64 MiB for 1,024, slow readers take what all need.
+//! A viewer who is sent something holds a piece of ram, 64 KiB: there is ram for fewer than there
+//! may be connections, so that slow readers take all that they are let.
 //!
 //! What is limited is set, not what this machine can do: one worker, and an egress that three times
 //! the load passes while the processors have time left. Viewers come whether others are done or
@@ -116,7 +116,7 @@ impl Overload {
             )
         });
         let settings = format!(
-            "[threads]\nworkers = 1\n[memory]\nram = \"256 MiB\"\ntotal = \"1 GiB\"\n\
+            "[threads]\nworkers = 1\n[memory]\nram = \"64 MiB\"\ntotal = \"512 MiB\"\n\
              [limits]\negress = \"{EGRESS}\"\nlag = \"50ms\"\nconnections = 1024\n{}",
             sites.concat()
         );

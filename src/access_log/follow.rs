@@ -251,7 +251,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_reads_too_slowly_loses_requests_and_is_told_how_many() {
-        let (log, governor) = (log(), Governor::new(0, 64 << 20));
+        let (log, governor) = (log(), Governor::new(0, 64 << 20, Arc::default()));
         let mut following = log.follow(Filter::EVERYTHING, &governor).unwrap();
         for number in 0..LOG_READER_LINES_MAX + 7 {
             ends(&log, &governor, &format!("/{number}"));
@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn what_waits_for_a_reader_is_bounded_in_bytes_too() {
-        let (log, governor) = (log(), Governor::new(0, 64 << 20));
+        let (log, governor) = (log(), Governor::new(0, 64 << 20, Arc::default()));
         let following = log.follow(Filter::EVERYTHING, &governor).unwrap();
         let long = "\u{1}".repeat(2_048);
         for _ in 0..LOG_READER_LINES_MAX {
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn nothing_is_kept_for_nobody_and_memory_is_given_back() {
-        let (log, governor) = (log(), Governor::new(0, 64 << 20));
+        let (log, governor) = (log(), Governor::new(0, 64 << 20, Arc::default()));
         let used = || governor.used_bytes(Use::Requests);
         assert!(log.trace(Instant::now(), &governor).is_none());
         let following: Vec<_> = (0..LOG_READERS_MAX)
@@ -293,14 +293,14 @@ mod tests {
         drop((following, trace));
         assert!(log.trace(Instant::now(), &governor).is_none());
         assert_eq!(used(), 0);
-        let scarce = Governor::new(0, LOG_READER_BYTES);
+        let scarce = Governor::new(0, LOG_READER_BYTES, Arc::default());
         let refused = log.follow(Filter::EVERYTHING, &scarce).unwrap_err();
         assert_eq!(refused, FollowError::Memory);
     }
 
     #[tokio::test]
     async fn at_the_end_readers_are_told_what_there_is_and_let_go() {
-        let (log, governor) = (log(), Governor::new(0, 64 << 20));
+        let (log, governor) = (log(), Governor::new(0, 64 << 20, Arc::default()));
         let mut following = log.follow(Filter::EVERYTHING, &governor).unwrap();
         ends(&log, &governor, "/last");
         log.end_following();

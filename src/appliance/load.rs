@@ -1,4 +1,5 @@
-//! Measures what there is to do: how late each worker is, and what all of them send.
+//! Measures what there is to do: how late each worker is, what all of them send, and whether memory
+//! is waited for.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -106,12 +107,14 @@ fn refusals(parts: &Parts) -> Vec<(&'static str, u64)> {
 /// In thousandths.
 fn pressures(parts: &Parts) -> Vec<(&'static str, u32)> {
     let lags = || parts.gates.iter().map(|gate| gate.lag_pressure());
-    let egress = parts.overload().egress_pressure();
+    let (egress, memory) = (parts.overload().egress_pressure(), parts.overload().memory_pressure());
     vec![
         ("egress", egress.all),
         ("egress_beyond_share", egress.beyond),
         ("lag", lags().map(|lag| lag.all).max().unwrap_or_default()),
         ("lag_beyond_share", lags().map(|lag| lag.beyond).max().unwrap_or_default()),
+        ("memory", memory.all),
+        ("memory_beyond_share", memory.beyond),
     ]
 }
 
@@ -133,14 +136,16 @@ pub(super) async fn watch_lag(gate: Arc<Gate>) {
     }
 }
 
-/// Measures what is sent, and to whose viewers, until the appliance stops.
+/// Measures what is sent, to whose viewers, and whether memory is waited for, until the appliance
+/// stops.
 pub(super) fn start(parts: &Arc<Parts>) {
     let (all, counts) = (parts.overload().clone(), parts.connections.clone());
     let (stop, began) = (parts.filler.stop.clone(), Instant::now());
     let (metrics, ram, gates) = (parts.metrics.clone(), parts.ram.clone(), parts.gates.clone());
+    let governor = parts.governor.clone();
     let watch = async move {
         let (mut egress, mut pressures) = (Egress::default(), Pressures::default());
-        let mut watch = Watch::default();
+        let (mut watch, mut memory_pressures) = (Watch::default(), Pressures::default());
         let mut periods = interval(PERIOD);
         periods.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -154,16 +159,21 @@ pub(super) fn start(parts: &Arc<Parts>) {
             tell(egress.near(rate, most), rate, most);
             let shares = all.shares();
             let is_too_much = most.is_some_and(|most| rate > most);
-            let measured = watch.after(served(&metrics), shares, ram.capacity_bytes());
+            let is_short = governor.is_waited_for();
+            let in_use = governor.in_use();
+            let measured = watch.after(served(&metrics), in_use, shares, ram.capacity_bytes());
             shares.measured(&measured, |resource| match resource {
                 Resource::Work => {
                     is_open(gates.iter().map(|gate| (gate.is_late(), gate.is_at_rest())))
                 }
                 Resource::Egress => is_too_much || all.egress_pressure().beyond == 0,
+                Resource::Memory => is_short || all.memory_pressure().beyond == 0,
             });
             let beyond_max = shares.pressed_max(Resource::Egress);
             let pressed = pressures.after(is_too_much, beyond_max, ALL_NEW);
             all.egress_is(pressed, egress.is_near());
+            let beyond_max = shares.pressed_max(Resource::Memory);
+            all.memory_is(memory_pressures.after(is_short, beyond_max, ALL_NEW));
         }
     };
     parts.filler.tasks.spawn_on(watch, &parts.filler.runtime);

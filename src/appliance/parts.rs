@@ -142,7 +142,7 @@ impl Parts {
         log: AccessLog,
     ) -> Result<Parts, ApplianceError> {
         let (budget, shares) = (Budget::of(&config).saying(&config), Arc::<Shares>::default());
-        let governor = Governor::new(budget.working_bytes, budget.rest_bytes);
+        let governor = Governor::new(budget.working_bytes, budget.rest_bytes, shares.clone());
         shares.set(config.sites.iter().map(|site| (site.id, site.share)));
         let ram = ram(&config, &budget, &shares)?;
         let (heads, metrics) = (Arc::new(Heads::new(budget.heads_bytes)), Metrics::new());

@@ -389,7 +389,7 @@ mod tests {
         let parts = SsdParts {
             ram: Ram::new(ram, &Arc::default()).unwrap(),
             heads: Arc::new(Heads::new(4 << 20)),
-            governor: Governor::new(16 << 20, 16 << 20),
+            governor: Governor::new(16 << 20, 16 << 20, Arc::default()),
             block_size,
             runtime: Handle::current(),
             sites: Arc::new(CurrentSites::from_pointee(config.sites)),

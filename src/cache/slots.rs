@@ -446,7 +446,7 @@ mod tests {
     #[test]
     fn what_a_device_read_into_an_extent_is_in_it() {
         let slots = Slots::map(1 << 20).unwrap();
-        let governor = Governor::new(1 << 20, 0);
+        let governor = Governor::new(1 << 20, 0, Arc::default());
         let reserved = || governor.try_reserve(Use::Ssd, Class::Miss, 1).unwrap();
         let lent = slots.allocate(2 * PIECE_SIZE_BYTES).unwrap().lend(reserved());
         let mut lent = Buffer::Lent(lent);
@@ -465,7 +465,7 @@ mod tests {
     #[test]
     fn what_is_given_back_is_no_longer_there() {
         let slots = Slots::map(1 << 20).unwrap();
-        let governor = Governor::new(1 << 20, 0);
+        let governor = Governor::new(1 << 20, 0, Arc::default());
         let filled_before = |fill: u8| {
             let reserved = governor.try_reserve(Use::Ssd, Class::Miss, 1).unwrap();
             let mut lent = Buffer::Lent(slots.allocate(1 << 20).unwrap().lend(reserved));

@@ -467,7 +467,7 @@ mod tests {
         let parts = SsdParts {
             ram: Ram::new(ram, &Arc::default()).unwrap(),
             heads: Arc::new(Heads::new(4 << 20)),
-            governor: Governor::new(16 << 20, 16 << 20),
+            governor: Governor::new(16 << 20, 16 << 20, Arc::default()),
             block_size: BlockSize::MAX,
             runtime: Handle::current(),
             sites: Arc::new(CurrentSites::from_pointee(Sites::new(vec![site(

@@ -394,7 +394,7 @@ mod tests {
         let readiness = Readiness::new();
         let settings = Settings::of(Destination::Off, Recent::NotKept);
         let (log, _) = AccessLog::start(&settings).unwrap();
-        let governor = Governor::new(0, 0);
+        let governor = Governor::new(0, 0, Arc::default());
         let look = || Semaphore::new(1);
         let usage = UsageSource { usage: None, sites, governor: governor.clone(), look: look() };
         let log = LogSource { log, governor, look: look() };

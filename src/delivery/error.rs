@@ -232,7 +232,8 @@ fn overload_verdict(refusal: &Refusal) -> Verdict {
         | Reason::Connections
         | Reason::Share
         | Reason::Lag
-        | Reason::Egress => {
+        | Reason::Egress
+        | Reason::Memory => {
             (StatusCode::SERVICE_UNAVAILABLE, "too busy for new viewers now", After::Close)
         }
     };

@@ -119,7 +119,7 @@ impl Feed {
         let Some(brought_from) = brought_from else { return false };
         if span.position < brought_from {
             let bounds = (span.position, brought_from);
-            let (ram, governor) = (&shared.ram, &shared.governor);
+            let (ram, governor) = (&shared.ram, shared.governor.of(self.site.id));
             self.held = Held::pin(ram, governor, shared.block_size, self.version.id, bounds);
         }
         if span.position < brought_from && self.held.is_none() {
@@ -179,9 +179,7 @@ impl Feed {
                 Now::NoMemory => {
                     self.tell_at("memory", "is waited for", span.position);
                     self.drop_brought();
-                    let free =
-                        self.shared.governor.reserve(Use::Client, self.class(), PIECE_SIZE_BYTES);
-                    drop(free.await);
+                    self.wait_for_memory().await?;
                     continue;
                 }
                 Now::NotThere => {}
@@ -202,6 +200,15 @@ impl Feed {
                 return Err(Arc::new(FillError::Overload { what: "piece" }));
             }
         }
+    }
+
+    /// Until a piece may be pinned. Who has been given nothing yet is soon told to come again.
+    async fn wait_for_memory(&self) -> Result<(), Arc<FillError>> {
+        let patience = self.handed_out.map_or(FIRST_MEMORY_WITHIN, |_| self.shared.patience);
+        let governor = &self.shared.governor;
+        let free = governor.of(self.site.id).reserve(Use::Client, self.class(), PIECE_SIZE_BYTES);
+        let free = timeout(patience, free).await.map(drop);
+        free.map_err(|_| Arc::new(FillError::Overload { what: "memory" }))
     }
 
     /// Joins the run that brings the next byte, or starts one.
@@ -296,7 +303,7 @@ impl Feed {
         self.show(span);
         let left = span.end.map_or(u64::MAX, |end| end - span.position);
         let there = left.min(bytes.len() as u64);
-        let governor = &self.shared.governor;
+        let governor = self.shared.governor.of(self.site.id);
         let pace = self.pace();
         let reserve = |length: u64, class| {
             governor.try_reserve(Use::Client, class, length).map(|reserved| (reserved, length))
@@ -385,5 +392,7 @@ const BLOCKS_LOOKED_AT: u32 = 32;
 const KEEPS_UP: Duration = Duration::from_millis(50);
 /// A socket that takes longer than this for a slice gets one piece at a time.
 const FALLS_BEHIND: Duration = Duration::from_millis(500);
+/// How long a viewer waits for the memory of his first piece.
+const FIRST_MEMORY_WITHIN: Duration = Duration::from_secs(2);
 /// How often the next bytes may turn out to be elsewhere before it is given up.
 const DETOURS_MAX: u32 = 64;

@@ -6,13 +6,12 @@
 //! memory to pin it, the object counts as not held.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::cache::ram::Ram;
 use crate::limits::PIECE_SIZE_BYTES;
-use crate::memory::{Class, Governor, Reservation, Use};
+use crate::memory::{Class, OfSite, Reservation, Use};
 use crate::object::{BlockKey, BlockSize, ByteRange, VersionId};
 
 /// Bytes pinned until they are sent.
@@ -28,7 +27,7 @@ impl Held {
     /// there is no memory to spare.
     pub(super) fn pin(
         ram: &Ram,
-        governor: &Arc<Governor>,
+        governor: OfSite<'_>,
         block_size: BlockSize,
         version: VersionId,
         (start, end): (u64, u64),

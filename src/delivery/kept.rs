@@ -270,7 +270,7 @@ impl Feed {
         }
         let end = span.end.or(self.version.length_bytes()).unwrap_or(u64::MAX);
         let bytes = end.saturating_sub(span.position);
-        let governor = &self.shared.governor;
+        let governor = self.shared.governor.of(self.site.id);
         let can_be_pinned = bytes <= PIECE_SIZE_BYTES
             || governor.try_reserve(Use::Client, Class::Prefetch, bytes).is_some();
         // A film larger than memory would only push out what others read.

@@ -20,8 +20,8 @@ pub const REFUSALS: Series = labelled(
     ),
 );
 /// How many new viewers are refused: because what is sent is too much (`egress`), because a worker
-/// is late (`lag`, the latest one's); and of sites with more than their shares
-/// (`egress_beyond_share`, `lag_beyond_share`).
+/// is late (`lag`, the latest one's), because memory is waited for (`memory`); and of sites with
+/// more than their shares (`egress_beyond_share` and so on).
 pub const PRESSURE: Series = labelled(
     "of",
     gauge(
@@ -29,12 +29,13 @@ pub const PRESSURE: Series = labelled(
         "The share of new viewers that are refused; above 1 of misses, or of a site's requests.",
     ),
 );
-/// Sites that have more than their shares: of what workers do (`work`), of what is sent (`egress`).
+/// Sites that have more than their shares: of what workers do (`work`), of what is sent (`egress`),
+/// of the memory that is held to send it (`memory`).
 pub const BEYOND_SHARE: Series = labelled(
     "of",
     gauge(
         "tidegate_sites_beyond_share",
-        "Sites that had more than their share in the last second, while others wanted some.",
+        "Sites that have more than their share, while others want some.",
     ),
 );
 /// Whether what is sent is near what may be.

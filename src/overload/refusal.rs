@@ -21,13 +21,15 @@ pub enum Reason {
     Lag,
     /// A new viewer, and more is sent than may be.
     Egress,
+    /// A new viewer, and others wait for memory.
+    Memory,
     /// A miss, and a worker that is late.
     Miss,
 }
 
 impl Reason {
     /// In the order in which they are refused.
-    pub const ALL: [Reason; 9] = [
+    pub const ALL: [Reason; 10] = [
         Reason::ClientConnections,
         Reason::ClientRequests,
         Reason::Handshakes,
@@ -36,6 +38,7 @@ impl Reason {
         Reason::ShareAgain,
         Reason::Lag,
         Reason::Egress,
+        Reason::Memory,
         Reason::Miss,
     ];
 
@@ -50,6 +53,7 @@ impl Reason {
             Reason::ShareAgain => "share_again",
             Reason::Lag => "lag",
             Reason::Egress => "egress",
+            Reason::Memory => "memory",
             Reason::Miss => "miss",
         }
     }

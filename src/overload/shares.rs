@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::limits::{PIECE_SIZE_BYTES, SITES_TOLD_MAX};
 use crate::object::SiteId;
 
+use super::RETRY_AFTER;
 use super::pressure::{ALL_NEW, ALL_OF_ONE};
 
 /// How many have shares.
@@ -56,24 +57,27 @@ impl Sharer {
 
 const _: () = assert!(SHARERS_MAX <= u64::BITS as usize, "a bit for each");
 
-/// What is shared, and measured over the last second.
+/// What is shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resource {
-    /// What workers do: each request, and each piece that is sent.
+    /// What workers did in the last second: each request, and each piece that was sent.
     Work,
-    /// Bytes that are sent.
+    /// Bytes that were sent in the last second, heads too.
     Egress,
+    /// Memory that is held while it is filled and sent, now.
+    Memory,
 }
 
 impl Resource {
     /// All of them.
-    pub const ALL: [Resource; 2] = [Resource::Work, Resource::Egress];
+    pub const ALL: [Resource; 3] = [Resource::Work, Resource::Egress, Resource::Memory];
 
     /// As metrics call it.
     pub fn word(self) -> &'static str {
         match self {
             Resource::Work => "work",
             Resource::Egress => "egress",
+            Resource::Memory => "memory",
         }
     }
 }
@@ -115,6 +119,11 @@ impl Shares {
         for (kept, weight) in self.weights.iter().zip(weights) {
             kept.store(weight, Ordering::Relaxed);
         }
+    }
+
+    /// Whether there is more than one who has a share.
+    pub(super) fn are_many(&self) -> bool {
+        self.weights().iter().filter(|weight| **weight > 0).count() > 1
     }
 
     /// What its part is reckoned by; 1 at least.
@@ -211,12 +220,12 @@ impl Served {
         }
     }
 
-    /// How much of it that took.
-    fn took(self, resource: Resource) -> u64 {
-        match resource {
-            Resource::Work => self.requests + self.bytes / PIECE_SIZE_BYTES,
-            Resource::Egress => self.bytes,
-        }
+    fn work(self) -> u64 {
+        self.requests + self.bytes / PIECE_SIZE_BYTES
+    }
+
+    fn egress(self) -> u64 {
+        self.requests * HEAD_BYTES + self.bytes
     }
 }
 
@@ -231,8 +240,17 @@ pub const NOTHING_SERVED: ServedOfEach = [Served { requests: 0, bytes: 0 }; SHAR
 pub struct Measured {
     ram_own: [u32; SHARERS_MAX],
     beyond: [u64; Resource::ALL.len()],
-    /// What each had in the last second.
+    /// What each had.
     had: [[u64; SHARERS_MAX]; Resource::ALL.len()],
+}
+
+/// Memory that is held while it is filled and sent (`memory.rs`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InUse {
+    /// What each has.
+    pub bytes: [u64; SHARERS_MAX],
+    /// A bit for each who has all that is his.
+    pub beyond: u64,
 }
 
 /// Looks at what was counted.
@@ -240,7 +258,7 @@ pub struct Measured {
 pub struct Watch {
     /// Of the last second, ten times.
     second: VecDeque<ServedOfEach>,
-    /// Of whom somebody was refused in the last second, ten times.
+    /// Of whom somebody was refused, ten times a second.
     refused: VecDeque<u64>,
     /// Of the last minutes, each minute.
     minutes: VecDeque<ServedOfEach>,
@@ -252,7 +270,13 @@ impl Watch {
     ///
     /// What is kept of a site is worth what it is asked for: nobody keeps from others what his
     /// viewers did not want for ten minutes. So a share of ram is lent by whoever is idle.
-    pub fn after(&mut self, served: ServedOfEach, shares: &Shares, ram_bytes: u64) -> Measured {
+    pub fn after(
+        &mut self,
+        served: ServedOfEach,
+        in_use: InUse,
+        shares: &Shares,
+        ram_bytes: u64,
+    ) -> Measured {
         if self.periods.is_multiple_of(PERIODS_A_MINUTE) {
             remember(&mut self.minutes, served, MINUTES);
         }
@@ -261,15 +285,24 @@ impl Watch {
         let weights = shares.weights();
         let lately = since(&served, self.minutes.front());
         let second = since(&served, self.second.front());
-        let had = Resource::ALL.map(|resource| second.map(|one| one.took(resource)));
+        let had = Resource::ALL.map(|resource| match resource {
+            Resource::Work => second.map(Served::work),
+            Resource::Egress => second.map(Served::egress),
+            Resource::Memory => in_use.bytes,
+        });
         self.refused.push_back(shares.refused.swap(0, Ordering::Relaxed));
-        if self.refused.len() > PERIODS_A_SECOND {
+        if self.refused.len() > REFUSED_PERIODS {
             self.refused.pop_front();
         }
         let refused = self.refused.iter().fold(0, |bits, more| bits | more);
         Measured {
             ram_own: ram_own(&lately, &weights, ram_bytes),
-            beyond: had.each_ref().map(|had| beyond(had, &weights, refused)),
+            beyond: Resource::ALL.map(|resource| match resource {
+                // One alone has all there is.
+                Resource::Memory if shares.are_many() => in_use.beyond,
+                Resource::Memory => 0,
+                _ => beyond(&had[resource as usize], &weights, refused),
+            }),
             had,
         }
     }
@@ -287,17 +320,25 @@ fn since(served: &ServedOfEach, before: Option<&ServedOfEach>) -> ServedOfEach {
     std::array::from_fn(|index| served[index].since(before[index]))
 }
 
-/// A bit for each who had more than his share of what those had who wanted any.
+/// A bit for each who had more than his share of what those had who wanted any: of what is left
+/// when who wants less than his share has what he wants (max-min fairness).
 fn beyond(had: &[u64; SHARERS_MAX], weights: &[u64; SHARERS_MAX], refused: u64) -> u64 {
-    let total: u64 = had.iter().sum();
     let wants = |sharer: &Sharer| had[sharer.index()] > 0 || refused & sharer.bit() != 0;
-    let wanting = Sharer::all().filter(wants);
-    let shared: u64 = wanting.map(|sharer| weights[sharer.index()].max(1)).sum();
-    let is_beyond = |sharer: &Sharer| {
-        let (has, weight) = (had[sharer.index()], weights[sharer.index()].max(1));
-        u128::from(has) * u128::from(shared) > u128::from(total) * u128::from(weight)
-    };
-    Sharer::all().filter(is_beyond).fold(0, |bits, sharer| bits | sharer.bit())
+    let wanting: Vec<Sharer> = Sharer::all().filter(wants).collect();
+    let weight = |sharer: &Sharer| u128::from(weights[sharer.index()].max(1));
+    let mut left = wanting.clone();
+    loop {
+        let total: u128 = left.iter().map(|sharer| u128::from(had[sharer.index()])).sum();
+        let shared: u128 = left.iter().map(weight).sum();
+        let before = left.len();
+        left.retain(|one| u128::from(had[one.index()]) * shared >= total * weight(one));
+        if left.len() == before {
+            break;
+        }
+    }
+    // Where all have the same, nobody has more than his share.
+    let beyond = left.iter().filter(|_| left.len() < wanting.len());
+    beyond.fold(0, |bits, sharer| bits | sharer.bit())
 }
 
 /// Millionths of ram that are each one's own: his share of what may be, among those who were asked
@@ -320,6 +361,10 @@ fn ram_own(
 /// Others want something when they have this part of the whole together.
 const OTHERS_PART: u64 = 8;
 const PERIODS_A_SECOND: usize = 10;
+/// Who is refused wants some until he has come again, when he was told to, and a second more.
+const REFUSED_PERIODS: usize = (RETRY_AFTER.as_secs() as usize + 1) * PERIODS_A_SECOND;
+/// What the head of an answer takes, or a refusal, as a rule.
+const HEAD_BYTES: u64 = 300;
 const PERIODS_A_MINUTE: u64 = 600;
 const MINUTES: usize = 10;
 
@@ -328,6 +373,7 @@ mod tests {
     use super::*;
 
     const MIB: u64 = 1 << 20;
+    const NONE_IN_USE: InUse = InUse { bytes: [0; SHARERS_MAX], beyond: 0 };
 
     fn shares(weights: &[u32]) -> Shares {
         let shares = Shares::default();
@@ -339,8 +385,9 @@ mod tests {
         /// After a second in which the viewers of each were served so much: requests, bytes.
         pub(crate) fn after_a_second(&self, served: &[(u64, u64)], ram_bytes: u64) {
             let mut watch = Watch::default();
-            watch.after(NOTHING_SERVED, self, ram_bytes);
-            self.measured(&watch.after(of_each(served), self, ram_bytes), |_| true);
+            watch.after(NOTHING_SERVED, NONE_IN_USE, self, ram_bytes);
+            let measured = watch.after(of_each(served), NONE_IN_USE, self, ram_bytes);
+            self.measured(&measured, |_| true);
         }
     }
 
@@ -355,7 +402,7 @@ mod tests {
     /// Shares of these weights, and who has looked once when nothing was served.
     fn watched(weights: &[u32]) -> (Shares, Watch) {
         let (shares, mut watch) = (shares(weights), Watch::default());
-        watch.after(NOTHING_SERVED, &shares, MIB);
+        watch.after(NOTHING_SERVED, NONE_IN_USE, &shares, MIB);
         (shares, watch)
     }
 
@@ -369,28 +416,32 @@ mod tests {
         let mut sent = 0;
         let mut after_a_period = || {
             sent += 100;
-            shares.measured(&watch.after(of_each(&[(0, sent)]), &shares, MIB), |_| true);
+            let measured = watch.after(of_each(&[(0, sent)]), NONE_IN_USE, &shares, MIB);
+            shares.measured(&measured, |_| true);
             is_beyond(&shares, Resource::Egress)
         };
         assert!(after_a_period().is_empty(), "nobody else wants any");
         shares.was_refused(Sharer::of(SiteId(1)));
-        for _ in 0..PERIODS_A_SECOND {
+        for _ in 0..REFUSED_PERIODS {
             assert_eq!(after_a_period(), [0]);
         }
-        assert!(after_a_period().is_empty(), "he has left");
+        assert!(after_a_period().is_empty(), "he does not come again");
     }
 
     #[test]
     fn who_has_more_than_his_share_of_what_is_wanted_is_beyond_it() {
         for (weights, served, work, egress) in [
-            (&[1, 1][..], &[(90, 0), (10, 0)][..], &[0][..], &[][..]),
+            (&[1, 1][..], &[(90, 0), (10, 0)][..], &[0][..], &[0][..]),
+            (&[1, 1], &[(50, 50), (50, 50)], &[], &[]),
             // One who is alone borrows all there is.
             (&[1, 1], &[(90, 9 << 20), (0, 0)], &[], &[]),
             (&[9, 1], &[(90, 90), (10, 10)], &[], &[]),
             (&[9, 1], &[(89, 89), (11, 11)], &[1], &[1]),
-            (&[1, 1, 2], &[(10, 0), (30, 0), (60, 0)], &[1, 2], &[]),
+            (&[1, 1, 2], &[(10, 0), (30, 0), (60, 0)], &[1, 2], &[1, 2]),
+            // What others do not need is shared by those who do.
+            (&[1, 1, 1, 1, 1], &[(95, 95), (9, 9), (1, 1), (1, 1), (1, 1)], &[0], &[0]),
             // A piece that is sent is as much work as a request.
-            (&[1, 1], &[(10, 0), (1, 20 * PIECE_SIZE_BYTES)], &[1], &[]),
+            (&[1, 1], &[(10, 0), (1, 20 * PIECE_SIZE_BYTES)], &[1], &[1]),
         ] {
             let shares = shares(weights);
             shares.after_a_second(served, MIB);
@@ -421,7 +472,7 @@ mod tests {
         let (shares, mut watch) = watched(&[1, 1]);
         let flood = of_each(&[(900, 0), (1, 0)]);
         for period in 0..12 {
-            shares.measured(&watch.after(flood, &shares, MIB), |_| true);
+            shares.measured(&watch.after(flood, NONE_IN_USE, &shares, MIB), |_| true);
             let expected: &[u16] = if period < 10 { &[0] } else { &[] };
             assert_eq!(is_beyond(&shares, Resource::Work), expected, "{period}");
         }
@@ -431,7 +482,8 @@ mod tests {
     fn nobody_has_more_than_his_share_because_another_is_refused() {
         let (shares, mut watch) = watched(&[1, 1]);
         let mut after = |served: &[(u64, u64)], is_open: bool| {
-            shares.measured(&watch.after(of_each(served), &shares, MIB), |_| is_open);
+            let measured = watch.after(of_each(served), NONE_IN_USE, &shares, MIB);
+            shares.measured(&measured, |_| is_open);
             is_beyond(&shares, Resource::Work)
         };
         assert_eq!(after(&[(90, 0), (10, 0)], true), [0]);
@@ -458,7 +510,8 @@ mod tests {
     fn ram_is_ones_own_by_his_share_and_by_what_was_sent_of_his_for_ten_minutes() {
         let (shares, mut watch) = (shares(&[3, 1]), Watch::default());
         let mut ram = |served: &[(u64, u64)]| {
-            shares.measured(&watch.after(of_each(served), &shares, 100 * MIB), |_| true);
+            let measured = watch.after(of_each(served), NONE_IN_USE, &shares, 100 * MIB);
+            shares.measured(&measured, |_| true);
             [0, 1].map(|site| shares.ram_own(Sharer::of(SiteId(site))))
         };
         assert_eq!(ram(&[]), [0, 0]);

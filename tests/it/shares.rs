@@ -4,7 +4,7 @@ use tokio::task::JoinSet;
 
 use crate::support::{
     Client, Configured, Connection, Edge, Origin, PATIENCE, PIECE, Request, Response, Script,
-    Verdict, judge,
+    Streaming, Verdict, judge,
 };
 
 const BLOCK: u64 = 16 * PIECE;
@@ -100,6 +100,49 @@ async fn of_the_last_connections_a_site_beyond_its_share_gets_none() {
     edge.until_metric("tidegate_connections_open", &[], |open| open == 0.0).await;
     assert_eq!(status_of(&edge, "media").await["connections"], 0);
     assert_eq!(edge.get("/a").send().await.status, 200);
+}
+
+/// Who took the head of a body that memory is needed for, and reads no further; and how many were
+/// refused.
+async fn slow_readers(client: &Client, count: usize) -> (Vec<Streaming>, usize) {
+    let mut asking = JoinSet::new();
+    for _ in 0..count {
+        let asked = client.receive_buffer(4 << 10).get("/film");
+        asking.spawn(async move { asked.open().await });
+    }
+    let all = asking.join_all().await;
+    let (served, refused): (Vec<_>, Vec<_>) = all.into_iter().partition(|one| one.status == 200);
+    for one in &refused {
+        assert_eq!(one.status, 503);
+        assert!(one.header("retry-after").parse::<u64>().is_ok(), "{:?}", one.headers);
+    }
+    (served, refused.len())
+}
+
+#[tokio::test]
+async fn one_sites_slow_readers_do_not_take_the_memory_that_anothers_viewers_need() {
+    let origin = Origin::serving("/film", Script::of(4 * BLOCK));
+    let edge = two_sites(&origin).setting("memory.total", "256 MiB").start();
+    let (flood, viewer) = (edge.client(), other(&edge));
+    for client in [&flood, &viewer] {
+        let answer = client.get("/film").send().await;
+        assert_eq!(judge(&origin, "/film", &answer), Verdict::Whole { version: 1 });
+    }
+    let (readers, refused) = slow_readers(&flood, 700).await;
+    let held = edge.metric("tidegate_memory_used_bytes", &["\"client\""]).await;
+    assert_eq!(held / PIECE as f64, 576.0, "three quarters of a pool of 48 MiB");
+    assert!(readers.len() >= 288, "{} hold a piece or two each", readers.len());
+    assert!(refused > 100, "{refused}");
+    while edge.metric(REFUSALS, &["\"share\""]).await < 10.0 {
+        let (_, refused) = slow_readers(&flood, 20).await;
+        assert_eq!(refused, 20, "who holds nothing gets nothing");
+        let answer = viewer.get("/film").send().await;
+        assert_eq!(judge(&origin, "/film", &answer), Verdict::Whole { version: 1 });
+    }
+    assert_eq!(edge.metric(REFUSALS, &["\"memory\""]).await, 0.0);
+    drop(readers);
+    edge.until_metric(PRESSURE, &["\"memory_beyond_share\""], |share| share == 0.0).await;
+    assert_eq!(flood.get("/film").send().await.status, 200);
 }
 
 #[tokio::test]

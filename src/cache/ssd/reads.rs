@@ -255,7 +255,7 @@ impl Ssd {
 
     /// Memory for `count` pieces, or for one: who waits for it holds none.
     async fn room(&self, wanted: &Wanted, count: u32, urgency: Urgency) -> Option<Room> {
-        let governor = &self.parts.governor;
+        let governor = self.parts.governor.of(wanted.site);
         let bytes_of = |count: u32| u64::from(count) * PIECE_SIZE_BYTES;
         let take = |count: u32, class: Class| {
             let reserved = governor.try_reserve(Use::Ssd, class, bytes_of(count))?;

@@ -49,7 +49,8 @@ impl Pump {
         let patience = if may_park { PARK_AFTER } else { self.filler.client.patience().first_byte };
         let deadline = Instant::now() + patience;
         while !self.take(one_piece, self.class) {
-            let reserved = self.filler.governor.reserve(Use::Fill, self.class, one_piece);
+            let governor = self.filler.governor.of(self.run.key.site());
+            let reserved = governor.reserve(Use::Fill, self.class, one_piece);
             match timeout_at(deadline, reserved).await {
                 // Memory may be free all the while, and room in the mapping not.
                 Ok(reserved) if Instant::now() < deadline => drop(reserved),
@@ -62,12 +63,12 @@ impl Pump {
     }
 
     fn take(&mut self, bytes: u64, class: Class) -> bool {
-        let Some(reserved) = self.filler.governor.try_reserve(Use::Fill, class, bytes) else {
+        let site = self.run.key.site();
+        let Some(reserved) = self.filler.governor.of(site).try_reserve(Use::Fill, class, bytes)
+        else {
             return false;
         };
-        let Some(extent) = self.filler.ram.allocate(self.run.key.site(), bytes) else {
-            return false;
-        };
+        let Some(extent) = self.filler.ram.allocate(site, bytes) else { return false };
         self.extent = Some(Writing { extent, start: self.position });
         self.run.begin_part(reserved);
         self.class = Class::Viewer;

@@ -79,6 +79,8 @@ enum Message {
     Carried { bytes: usize },
     /// What became of one of these; where it says why, nothing more is wanted.
     Taken { blocks: u64, bytes: u64, refused: Option<String> },
+    /// That was all that comes along.
+    CarriedAll,
     /// It was not to be.
     Failed { why: String },
     /// Something ends.

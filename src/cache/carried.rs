@@ -82,8 +82,10 @@ pub struct Receiver<'a> {
     pub block_size: BlockSize,
     /// From when on it is known here what ends.
     pub birth: &'a Birth,
-    /// Whose heads have come: one that is not known any more has ended here.
+    /// Whose heads have come: one that is not known any more has ended here, or had no room.
     pub restored: &'a mut HashSet<VersionId>,
+    /// So many at most: no other head is taken then.
+    pub restored_max: usize,
 }
 
 /// What was put into ram.
@@ -176,7 +178,8 @@ impl Receiver<'_> {
         };
         let has_come = self.restored.contains(&version);
         let is_wanted = known(self.heads).unwrap_or(!has_come);
-        if !is_wanted || is_late(&key) {
+        let has_room = has_come || self.restored.len() + heads.len() <= self.restored_max;
+        if !is_wanted || !has_room || is_late(&key) {
             return false;
         }
         for run in entry.runs() {
@@ -299,6 +302,7 @@ mod tests {
         sites: Sites,
         birth: Birth,
         restored: RefCell<HashSet<VersionId>>,
+        restored_max: usize,
     }
 
     impl Side {
@@ -317,6 +321,7 @@ mod tests {
                 sites: Sites::new(sites),
                 birth: Birth::recorded(Some([7, u64::from(id)])),
                 restored: RefCell::default(),
+                restored_max: 1,
             }
         }
 
@@ -329,9 +334,12 @@ mod tests {
             batch: Vec<u8>,
             is_late: impl Fn(&ObjectKey) -> bool,
         ) -> Result<Taken, CarriedError> {
-            let Side { ram, heads, sites, birth, restored } = self;
+            let Side { ram, heads, sites, birth, restored, .. } = self;
             let (block_size, restored) = (BlockSize::MAX, &mut *restored.borrow_mut());
-            Receiver { ram, heads, sites, birth, block_size, restored }.take(batch.into(), is_late)
+            let restored_max = self.restored_max;
+            let mut receiver =
+                Receiver { ram, heads, sites, birth, block_size, restored, restored_max };
+            receiver.take(batch.into(), is_late)
         }
 
         fn known(&self) -> Option<Arc<Head>> {
@@ -379,7 +387,11 @@ mod tests {
 
     /// An object of two blocks, the first of which has a gap: its head, and each as an entry.
     fn given() -> (Arc<Head>, [Vec<u8>; 2]) {
-        let (from, numbers) = (Side::new(0), VersionNumbers::of_epoch(1));
+        given_of(1)
+    }
+
+    fn given_of(epoch: u64) -> (Arc<Head>, [Vec<u8>; 2]) {
+        let (from, numbers) = (Side::new(0), VersionNumbers::of_epoch(epoch));
         let (head, key) = (head(&numbers, LENGTH as u64), ObjectKey::new(SiteId(0), TARGET));
         let entries = [(0, 0..3), (0, 5..16), (1, 0..3)].map(|(index, pieces)| {
             let block = BlockKey { version: head.version.id, index };
@@ -480,6 +492,20 @@ mod tests {
             assert_eq!(to.ram.usage().blocks, blocks, "{name}");
             assert_eq!(to.known().is_none(), name == "forgotten");
         }
+    }
+
+    #[test]
+    fn no_more_heads_are_taken_than_can_be_remembered() {
+        let [(_, [first, second]), (_, [third, _])] = [given_of(1), given_of(2)];
+        let mut to = Side::new(0);
+        to.restored_max = 0;
+        assert_eq!(to.takes(first.clone()), Ok(Taken::default()));
+        assert!(to.known().is_none() && to.ram.usage().blocks == 0);
+        to.restored_max = 1;
+        assert_eq!(to.takes([first, second].concat()).map(|taken| taken.blocks), Ok(2));
+        to.heads.clear();
+        assert_eq!(to.takes(third), Ok(Taken::default()), "another version of it");
+        assert!(to.known().is_none() && to.restored.borrow().len() == 1);
     }
 
     #[test]

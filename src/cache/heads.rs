@@ -267,16 +267,9 @@ impl Heads {
             .hot_allocation(0.7)
             .build()
             .expect("a weight and an item capacity are given");
-        Heads {
-            table: Cache::with_options(
-                options,
-                ByBytes,
-                hasher.clone(),
-                DefaultLifecycle::default(),
-            ),
-            hasher,
-            stripes: [const { Mutex::new(()) }; STRIPES],
-        }
+        let lifecycle = DefaultLifecycle::default();
+        let table = Cache::with_options(options, ByBytes, hasher.clone(), lifecycle);
+        Heads { table, hasher, stripes: [const { Mutex::new(()) }; STRIPES] }
     }
 
     /// What is known of `key` for a request with these fields.
@@ -371,6 +364,11 @@ impl Heads {
     /// Forgets everything.
     pub fn clear(&self) {
         self.table.clear();
+    }
+
+    /// No more heads than this have room.
+    pub fn heads_max(&self) -> usize {
+        (self.table.capacity() / HEAD_WEIGHT_BYTES) as usize
     }
 
     /// Bytes held.

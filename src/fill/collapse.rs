@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -147,9 +148,14 @@ impl Runs {
         }
     }
 
-    /// Whether a run of `version` has not ended, whoever may read it.
-    pub fn has(&self, version: VersionId) -> bool {
-        self.by_version.shard(&version).contains_key(&version)
+    /// Whether a run that has not ended has brought some of these bytes: it may disown them.
+    pub fn have_brought(&self, version: VersionId, bytes: &Range<u64>) -> bool {
+        let shard = self.by_version.shard(&version);
+        let runs = shard.get(&version).map(|runs| shared(runs));
+        runs.into_iter().flatten().any(|run| {
+            let standing = run.standing();
+            standing.bounds.start < bytes.end && bytes.start < standing.written
+        })
     }
 
     /// Whether another run than `run` holds or claims the byte at `position`.

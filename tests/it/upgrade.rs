@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 
 use crate::support::{
     BLOCK, Client, Ending, HOST, Origin, PATIENCE, PIECE, Process, Response, Script, Verdict,
-    configured, follow, judge, keeping, mixed, text, tidegate,
+    configured, follow, judge, keeping, mixed, text, tidegate, until_runs,
 };
 
 const WHOLE: Verdict = Verdict::Whole { version: 1 };
@@ -684,6 +684,77 @@ async fn what_proves_false_after_it_was_to_come_along_has_not() {
     assert_eq!(verdict, Verdict::Whole { version: 2 });
     process.until_left().await;
     process.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_on_its_way_keeps_nothing_else_of_its_object_from_coming_along() {
+    let film = Script::of(8 * BLOCK).ending(Ending::HeldAt(6 * BLOCK));
+    let origin = Origin::serving("/film", film);
+    let (_folder, binary, config) = with_ram_alone(&origin);
+    let mut process = Process::start_from(&binary, &config);
+    let viewer = Client::plain(process.http, HOST);
+    let first = viewer.get("/film").range(0..4 * BLOCK);
+    assert_eq!(judge(&origin, "/film", &first.send().await), WHOLE);
+    until_runs(&Client::plain(process.admin, "127.0.0.1"), <[_]>::is_empty).await;
+    let mut under_way = viewer.get("/film").range_from(5 * BLOCK).open().await;
+    under_way.read_exactly(PIECE as usize).await.unwrap();
+    let asked = origin.requests("/film").len();
+    assert_eq!(tokio::task::block_in_place(|| process.upgrade()).0, 0);
+    process.logged_until(GONE_ALONG).await;
+    assert_eq!(judge(&origin, "/film", &first.send().await), WHOLE);
+    assert_eq!(origin.requests("/film").len(), asked, "it has come along");
+    origin.release("/film");
+    let came = follow(&mut under_way, origin.content("/film", 1), 5 * BLOCK + PIECE).await;
+    assert_eq!(came, (3 * BLOCK - PIECE, true));
+    drop(under_way);
+    process.until_left().await;
+    process.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_gone_along_makes_no_room_for_others() {
+    const FEW: u64 = 4;
+    let origin = Origin::start();
+    let first: Vec<_> = (0..10).map(|object| format!("/first/{object}")).collect();
+    let later: Vec<_> = (0..15).map(|object| format!("/later/{object}")).collect();
+    for path in first.iter().chain(&later) {
+        origin.serve(path, Script::of(FEW * BLOCK));
+    }
+    let (_folder, binary, config) = with_ram_alone(&origin);
+    let mut process = Process::start_from(&binary, &config);
+    let viewer = Client::plain(process.http, HOST);
+    let mut kept = vec![];
+    for path in &later {
+        let streaming = viewer.get("/none").on(viewer.connect().await.unwrap()).await.unwrap();
+        kept.push((path, streaming.finish_and_keep().await.unwrap().1.unwrap()));
+    }
+    for path in &first {
+        gets(&viewer, &origin, path).await;
+    }
+    // Takes ten batches of three blocks, and never says what became of the next.
+    let takes = r#"{"format":1,"block_bytes":1048576,"bytes":1099511627776}"#;
+    let serves = format!(
+        "printf '{{\"say\":\"serving\",\"version\":\"2\",\"takes\":{takes}}}' >&0\n\
+         for batch in 0 1 2 3 4 5 6 7 8 9; do\n\
+         printf '{{\"say\":\"taken\",\"blocks\":3,\"bytes\":3145728}}' >&0; done\n\
+         exec sleep 1000"
+    );
+    replace(&binary, &given_volumes(&serves));
+    let own = process.id().try_into().unwrap();
+    let (before, asked) = (shared_kib(own), Instant::now());
+    process.signal(Signal::USR2);
+    while shared_kib(own) > before - (30 << 10) {
+        assert!(asked.elapsed() < PATIENCE, "{} of {before} KiB", shared_kib(own));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for (path, connection) in kept {
+        let response = viewer.get(path).on(connection).await.unwrap().finish().await.unwrap();
+        assert_eq!(judge(&origin, path, &response), WHOLE, "{path}");
+    }
+    let held = shared_kib(own);
+    assert!(held < 50 << 10, "{held} KiB, of {before} before");
+    process.signal_first(Signal::TERM);
+    process.until_left().await;
 }
 
 fn number(name: &str, usual: u64) -> u64 {

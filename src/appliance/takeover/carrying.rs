@@ -4,8 +4,8 @@
 //! In batches, each a file in memory beside a message; the next one goes when it has said what
 //! became of one before, and what has gone is forgotten here, so that both together hold little
 //! more than one. It comes in order with what ends: what a purge or a change has ended there is not
-//! taken in after it. Whatever goes wrong ends this and nothing else; what has not gone by then is
-//! given up.
+//! taken in after it. What a run under way has brought stays, and no more of its object. Whatever
+//! goes wrong ends this and nothing else; what has not gone by then is given up.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -24,10 +24,10 @@ use serde_json::{Value, json};
 use super::super::parts::Parts;
 use super::{Follower, Message};
 use crate::cache::carried::{FORMAT, Receiver, Taken, entry};
-use crate::cache::heads::{Head, Version};
+use crate::cache::heads::Head;
 use crate::config::units::bytes_about;
 use crate::limits::{CARRIED_BATCH_BYTES_MAX, CARRIED_BATCHES_MAX, CARRIED_WITHIN};
-use crate::memory::{Class, Use};
+use crate::memory::{Class, Reservation, Use};
 use crate::object::{BlockKey, ObjectKey, VersionId};
 use crate::purge::{Birth, Standing};
 
@@ -74,6 +74,8 @@ pub(super) fn carry(follower: &Follower, parts: &Parts, is_hurried: &dyn Fn() ->
     let is_over = || is_hurried() || Instant::now() >= until;
     let mut carrying = Carrying { follower, parts, is_over: &is_over, batch, on_way: 0, taken };
     let carried = carrying.carry(takes.bytes);
+    // Who does not hear it finds out at the end.
+    let _ = follower.neighbour.say(&Message::CarriedAll);
     let Taken { blocks, bytes } = carrying.taken;
     tracing::info!(blocks, "{} of what ram held has gone along", bytes_about(bytes));
     if let Err(error) = carried {
@@ -138,16 +140,16 @@ impl Carrying<'_> {
     }
 
     /// What is there of a block, as it is written, and how many bytes that are of its object. Not
-    /// of a body that is on its way: only at its end it is known whether it is what it says.
+    /// where a run has brought some of it that goes on: only at its end it is known whether that is
+    /// what it says.
     fn entry(&self, key: &ObjectKey, block: BlockKey) -> Option<(Vec<u8>, u64)> {
-        let Parts { heads, purges, ram, live, filler, .. } = self.parts;
-        let is_settled = |version: &Version| !version.is_changed() && !filler.runs.has(version.id);
+        let Parts { heads, purges, ram, live, filler, config, .. } = self.parts;
         let mut heads = heads.variants(key);
         heads.retain(|head| {
             // What was made stale is reckoned with again: who reads it makes its freshness anew.
             let birth = Birth::recorded(head.birth.to_recorded());
             matches!(purges.reckon(key, &birth, &head.tags), Standing::Untouched)
-                && is_settled(&head.version)
+                && !head.version.is_changed()
         });
         let (held, sites) = (ram.peek(&block), live.sites.load());
         let of_no_bytes = |head: &Arc<Head>| head.version.length_bytes() == Some(0);
@@ -155,8 +157,13 @@ impl Carrying<'_> {
             return None;
         }
         let entry = entry((sites.get(key.site())?, key), &heads, block, held.as_deref())?;
-        // Some of it may have come since, and have proved false.
-        if !heads.iter().all(|head| is_settled(&head.version)) {
+        // Asked when it was read, and in this order: a run says what has proved false before it
+        // ends.
+        let start = config.block_size.start_of(block.index);
+        let bytes = start..start + config.block_size.bytes();
+        if filler.runs.have_brought(block.version, &bytes)
+            || heads.iter().any(|head| head.version.is_changed())
+        {
             return None;
         }
         Some((entry, held.map_or(0, |held| held.length_bytes())))
@@ -199,29 +206,57 @@ impl Carrying<'_> {
     }
 }
 
-/// Takes in one batch of who was there before.
-///
-/// # Errors
-/// It cannot be read, or is not as it was written: nothing more is wanted.
-pub(super) fn take(
-    parts: &Parts,
-    (birth, restored): (&Birth, &mut HashSet<VersionId>),
-    bytes: usize,
-    file: OwnedFd,
-) -> io::Result<Taken> {
-    if bytes > CARRIED_BATCH_BYTES_MAX {
-        return Err(io::ErrorKind::FileTooLarge.into());
-    }
-    let reserved = parts.governor.try_reserve(Use::Fill, Class::Prefetch, bytes as u64);
-    // Viewers need it more.
-    let Some(_reserved) = reserved else { return Ok(Taken::default()) };
-    let mut batch = vec![0; bytes];
-    File::from(file).read_exact_at(&mut batch, 0)?;
-    let sites = parts.live.sites.load();
-    let (ram, heads, block_size) = (&parts.ram, &parts.heads, parts.config.block_size);
-    let mut receiver = Receiver { ram, heads, sites: &sites, block_size, birth, restored };
-    let taken = receiver.take(Bytes::from(batch), |key| parts.purges.covers(key, birth));
-    taken.map_err(io::Error::other)
+/// What is taken of who was there before, from its first batch to its last.
+pub(super) struct Taking {
+    /// When what ends there began to be heard.
+    birth: Birth,
+    /// Whose heads have come.
+    restored: HashSet<VersionId>,
+    /// For these; nothing before the first batch.
+    reserved: Option<Reservation>,
 }
 
+impl Taking {
+    /// Nothing has come yet.
+    pub(super) fn since(birth: Birth) -> Taking {
+        Taking { birth, restored: HashSet::new(), reserved: None }
+    }
+
+    /// Takes in one batch.
+    ///
+    /// # Errors
+    /// It cannot be read, or is not as it was written, or there is no memory to remember what has
+    /// come: nothing more is wanted.
+    pub(super) fn take(&mut self, parts: &Parts, bytes: usize, file: OwnedFd) -> io::Result<Taken> {
+        if bytes > CARRIED_BATCH_BYTES_MAX {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        let (governor, restored_max) = (&parts.governor, parts.heads.heads_max());
+        if self.reserved.is_none() {
+            let bytes = restored_max as u64 * RESTORED_BYTES;
+            let reserved = governor.try_reserve(Use::Heads, Class::Admission, bytes);
+            self.reserved = Some(reserved.ok_or(io::ErrorKind::OutOfMemory)?);
+        }
+        let reserved = governor.try_reserve(Use::Fill, Class::Prefetch, bytes as u64);
+        // Viewers need it more.
+        let Some(_reserved) = reserved else { return Ok(Taken::default()) };
+        let mut batch = vec![0; bytes];
+        File::from(file).read_exact_at(&mut batch, 0)?;
+        let (sites, birth) = (parts.live.sites.load(), &self.birth);
+        let mut receiver = Receiver {
+            ram: &parts.ram,
+            heads: &parts.heads,
+            sites: &sites,
+            block_size: parts.config.block_size,
+            birth,
+            restored: &mut self.restored,
+            restored_max,
+        };
+        let taken = receiver.take(Bytes::from(batch), |key| parts.purges.covers(key, birth));
+        taken.map_err(io::Error::other)
+    }
+}
+
+/// A number in a set that may be half empty, and be copied as it grows.
+const RESTORED_BYTES: u64 = 64;
 const LOOK_AGAIN: Duration = Duration::from_millis(100);

@@ -3,7 +3,6 @@
 //! A thread hears what it says, another one says what there is to say: no viewer's thread waits for
 //! the other process.
 
-use std::collections::HashSet;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -15,13 +14,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::super::parts::Parts;
+use super::Message;
+use super::carrying::Taking;
 use super::channel::Channel;
-use super::{Message, carrying};
 use crate::cache::carried::Taken;
 use crate::limits::TAKEOVER_MESSAGES_MAX;
-use crate::object::{ObjectKey, VersionId};
+use crate::object::ObjectKey;
+use crate::purge::Purges;
 use crate::purge::elsewhere::{Elsewhere, Ending, Said, Side};
-use crate::purge::{Birth, Purges};
 
 /// [`Ending`] as it is said.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,8 +63,7 @@ impl Neighbour {
             channel: channel.clone(),
             way: way.clone(),
             turn,
-            birth: (way.side() == Side::Before).then(|| purges.birth()),
-            restored: HashSet::new(),
+            taking: (way.side() == Side::Before).then(|| Taking::since(purges.birth())),
             purges: purges.clone(),
             say,
         };
@@ -163,23 +162,15 @@ struct Hearing {
     channel: Arc<Channel>,
     way: Arc<Elsewhere>,
     turn: u64,
-    /// When what ends there began to be heard, if what it keeps may come along.
-    birth: Option<Birth>,
-    /// What of it has come.
-    restored: HashSet<VersionId>,
+    /// What comes along of what it keeps, if that may, and until all has.
+    taking: Option<Taking>,
     purges: Arc<Purges>,
     say: SyncSender<Message>,
 }
 
 impl Hearing {
     fn hear_all(mut self, parts: &Weak<Parts>) {
-        let _way_open = WayOpen {
-            channel: self.channel.clone(),
-            way: self.way.clone(),
-            turn: self.turn,
-            purges: self.purges.clone(),
-            parts: parts.clone(),
-        };
+        let _way_open = self.way_open(parts);
         while let Ok(Some((message, beside))) = self.channel.receive(None) {
             match message {
                 Message::Ended { id } => self.way.has_ended(id),
@@ -198,6 +189,7 @@ impl Hearing {
                     // Who does not hear it gives up soon.
                     let _ = self.channel.send(&taken, None);
                 }
+                Message::CarriedAll => self.taking = None,
                 Message::Unknown => {}
                 // Nobody listens who is only waited for, and what is said too often is not waited
                 // for.
@@ -206,12 +198,20 @@ impl Hearing {
         }
     }
 
+    fn way_open(&self, parts: &Weak<Parts>) -> WayOpen {
+        WayOpen {
+            channel: self.channel.clone(),
+            way: self.way.clone(),
+            turn: self.turn,
+            purges: self.purges.clone(),
+            parts: parts.clone(),
+        }
+    }
+
     /// In the order in which it comes: what ended before was heard of before.
     fn take(&mut self, parts: &Parts, bytes: usize, file: Option<OwnedFd>) -> Message {
-        let taken = match (&self.birth, file) {
-            (Some(birth), Some(file)) => {
-                carrying::take(parts, (birth, &mut self.restored), bytes, file)
-            }
+        let taken = match (&mut self.taking, file) {
+            (Some(taking), Some(file)) => taking.take(parts, bytes, file),
             _ => Err(io::ErrorKind::InvalidData.into()),
         };
         let refused = taken.as_ref().err().map(ToString::to_string);
@@ -251,11 +251,19 @@ impl Hearing {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::os::fd::AsFd as _;
+
     use arc_swap::ArcSwap;
     use serde_json::json;
+    use tokio::runtime::Runtime;
 
+    use super::super::super::parts::log_settings;
     use super::super::carrying::Takes;
     use super::*;
+    use crate::access_log::AccessLog;
+    use crate::config::Config;
+    use crate::memory::Use;
 
     #[test]
     fn what_a_later_version_says_is_known_for_what_it_is() {
@@ -300,21 +308,85 @@ mod tests {
         };
     }
 
-    #[test]
-    fn the_way_ends_with_who_hears_however_he_ends() {
+    /// Of the other process one end, of this one who hears it, and what is known of purges here.
+    fn heard(way: &Arc<Elsewhere>) -> (Channel, Hearing, Arc<Purges>, Receiver<Message>) {
         let (purges, _keeper) = Purges::start(Arc::new(ArcSwap::default()), None).unwrap();
-        let way = Elsewhere::new(Side::Before);
-        let turn = way.expect();
         purges.set_elsewhere(way.clone());
         let (channel, theirs) = Channel::pair().unwrap();
-        let channel = Arc::new(channel);
-        let way_open = WayOpen {
-            channel: channel.clone(),
-            way: way.clone(),
-            turn,
-            purges: purges.clone(),
-            parts: Weak::new(),
+        let (say, said) = sync_channel(TAKEOVER_MESSAGES_MAX);
+        let (channel, turn, taking) = (Arc::new(channel), way.expect(), None);
+        let (way, purges_here) = (way.clone(), purges.clone());
+        let hearing = Hearing { channel, way, turn, taking, purges, say };
+        (Channel::inherited(theirs).unwrap(), hearing, purges_here, said)
+    }
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    /// What a process has, where it keeps nothing but in ram.
+    fn parts(runtime: &Runtime) -> Arc<Parts> {
+        let text = "listeners.http = '127.0.0.1:0'\nlog.access = 'off'\nmemory.ram = '64 MiB'\n\
+                    [[sites]]\nname = 'a'\nhosts = 'a'\norigins = 'http://o'\n";
+        let config = Config::from_toml(text, "t.toml").unwrap();
+        let (log, _) = AccessLog::start(&log_settings(&config)).unwrap();
+        Arc::new(Parts::build(config, runtime, log).unwrap())
+    }
+
+    #[test]
+    fn what_is_remembered_of_what_came_along_is_forgotten_with_the_last_of_it() {
+        let runtime = Runtime::new().unwrap();
+        let (way, parts) = (Elsewhere::new(Side::Before), parts(&runtime));
+        let (theirs, mut hearing, purges, _said) = heard(&way);
+        hearing.taking = Some(Taking::since(purges.birth()));
+        let weak = Arc::downgrade(&parts);
+        let hears = thread::spawn(move || hearing.hear_all(&weak));
+        let reserved = || parts.governor.used_bytes(Use::Heads);
+        let give = || {
+            let nothing = File::open("/dev/null").unwrap();
+            theirs.send(&Message::Carried { bytes: 0 }, Some(nothing.as_fd())).unwrap();
+            match theirs.receive(Some(SOON)) {
+                Ok(Some((Message::Taken { refused, .. }, _))) => refused,
+                other => panic!("{other:?}"),
+            }
         };
+        let before = reserved();
+        assert_eq!((give(), give()), (None, None));
+        let heads = parts.heads.heads_max() as u64;
+        assert_eq!((reserved() - before) % heads, 0);
+        assert!(reserved() > before);
+        theirs.send(&Message::CarriedAll, None).unwrap();
+        assert!(give().is_some(), "nothing more comes");
+        assert_eq!(reserved(), before);
+        drop(theirs);
+        hears.join().unwrap();
+    }
+
+    #[test]
+    fn the_way_is_open_while_it_is_heard_and_no_longer() {
+        // It leaves, or this process does.
+        for leaves in [true, false] {
+            let way = Elsewhere::new(Side::Before);
+            let (theirs, hearing, purges, said) = heard(&way);
+            let turn = hearing.turn;
+            let hears = thread::spawn(move || hearing.hear_all(&Weak::new()));
+            theirs.send(&Message::Checked, None).unwrap();
+            assert!(matches!(said.recv_timeout(SOON), Ok(Message::Checked)));
+            assert!(purges.has_before());
+            let theirs = (!leaves).then_some(theirs);
+            if let Some(theirs) = &theirs {
+                theirs.send(&Message::Leaving { connections: 1 }, None).unwrap();
+                let heard = theirs.receive::<Message>(Some(SOON));
+                assert!(matches!(heard, Ok(None)), "{heard:?}");
+            }
+            hears.join().unwrap();
+            assert!(!purges.has_before() && way.next(turn).is_none());
+        }
+    }
+
+    #[test]
+    fn the_way_ends_with_who_panics_on_it() {
+        let way = Elsewhere::new(Side::Before);
+        let (theirs, hearing, purges, _said) = heard(&way);
+        let (turn, way_open) = (hearing.turn, hearing.way_open(&Weak::new()));
         assert!(purges.has_before());
         let heard = thread::spawn(move || {
             let _way_open = way_open;
@@ -322,7 +394,6 @@ mod tests {
         });
         assert!(heard.join().is_err());
         assert!(!purges.has_before() && way.next(turn).is_none());
-        let theirs = Channel::inherited(theirs).unwrap();
-        assert!(matches!(theirs.receive::<Message>(None), Ok(None)));
+        assert!(matches!(theirs.receive::<Message>(Some(SOON)), Ok(None)));
     }
 }

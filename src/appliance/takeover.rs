@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 pub(super) use self::before::Before;
 use self::carrying::Takes;
 use self::channel::Channel;
-use self::fate::Fate;
+use self::fate::{Fate, SETTLED_WITHIN};
 pub use self::leaving::Leaving;
 use self::neighbour::Neighbour;
 pub use self::room::{NoRoom, beside_bytes};
@@ -257,7 +257,9 @@ impl HandOver {
 
     /// Waits until who was to follow has ended, when this process was told to stop. Blocks.
     pub fn settle(&self) {
-        self.fate.settle();
+        if !self.fate.settle(SETTLED_WITHIN) {
+            tracing::error!("the process that was to follow does not end");
+        }
     }
 
     /// Nobody follows, or this process ends before anybody has: what ended since the volumes were

@@ -55,17 +55,18 @@ impl Fate {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until nobody is on his way any more, for a while.
-    pub(super) fn settle(&self) {
-        let until = Instant::now() + SETTLED_WITHIN;
-        while self.is_under_way() && Instant::now() < until {
-            thread::sleep(LOOK_AGAIN);
+    /// Waits until nobody is on his way any more, for so long at most; whether that is so. Who
+    /// panicked is not.
+    pub(super) fn settle(&self, within: Duration) -> bool {
+        let until = Instant::now() + within;
+        loop {
+            match self.under_way.try_lock() {
+                Err(TryLockError::WouldBlock) if Instant::now() < until => {
+                    thread::sleep(LOOK_AGAIN);
+                }
+                tried => return !matches!(tried, Err(TryLockError::WouldBlock)),
+            }
         }
-    }
-
-    /// Not by who panicked.
-    fn is_under_way(&self) -> bool {
-        matches!(self.under_way.try_lock(), Err(TryLockError::WouldBlock))
     }
 
     fn decided(&self) -> MutexGuard<'_, Decided> {
@@ -74,7 +75,7 @@ impl Fate {
 }
 
 /// It has ended by then, or is held by the kernel.
-const SETTLED_WITHIN: Duration = Duration::from_secs(30);
+pub(super) const SETTLED_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 #[cfg(test)]
@@ -101,8 +102,10 @@ mod tests {
             };
             scope.spawn(bring).join()
         });
-        assert!(brought.is_err() && !fate.is_under_way());
-        let _under_way = fate.begin();
-        assert!(fate.is_under_way());
+        assert!(brought.is_err() && fate.settle(Duration::ZERO));
+        let under_way = fate.begin();
+        assert!(!fate.settle(Duration::ZERO));
+        drop(under_way);
+        assert!(fate.settle(Duration::ZERO));
     }
 }

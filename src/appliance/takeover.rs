@@ -52,8 +52,14 @@ use crate::purge::elsewhere::{Elsewhere, Side};
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "say", rename_all = "snake_case")]
 enum Message {
-    /// The first thing said; what its ram tier holds is missing where nobody knows.
-    Hello { version: String, held_bytes: Option<u64> },
+    /// The first thing said; what its ram tier holds is missing where nobody knows. `must_follow`
+    /// where it gave its volumes to one that failed, and they are to be had back.
+    Hello {
+        version: String,
+        held_bytes: Option<u64>,
+        #[serde(default)]
+        must_follow: bool,
+    },
     /// Beside it comes a listening socket; `bound_for` is missing where it is the manager's.
     Listener { kind: String, bound_for: Option<SocketAddr>, address: SocketAddr },
     /// That were all.
@@ -101,6 +107,7 @@ pub struct Predecessor {
     sockets: Vec<Handed>,
     version: String,
     held_bytes: Option<u64>,
+    must_follow: bool,
 }
 
 impl Predecessor {
@@ -114,7 +121,7 @@ impl Predecessor {
         }
         let channel = Channel::inherited(stdin().as_fd().try_clone_to_owned()?)?;
         rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
-        let (mut sockets, mut version, mut held_bytes) = (Vec::new(), String::new(), None);
+        let (mut sockets, mut hello) = (Vec::new(), (String::new(), None, false));
         loop {
             match channel.receive(Some(HEARD_WITHIN))? {
                 Some((Message::Listener { kind, bound_for, address }, Some(socket))) => {
@@ -124,15 +131,16 @@ impl Predecessor {
                     sockets.push(Handed { kind, owner, address, listener });
                 }
                 Some((Message::Listeners, _)) => break,
-                Some((Message::Hello { version: its, held_bytes: held }, _)) => {
-                    (version, held_bytes) = (its, held);
+                Some((Message::Hello { version, held_bytes, must_follow }, _)) => {
+                    hello = (version, held_bytes, must_follow);
                 }
                 Some((Message::Unknown, _)) => {}
                 Some(_) => return Err(io::ErrorKind::InvalidData.into()),
                 None => return Err(io::ErrorKind::UnexpectedEof.into()),
             }
         }
-        Ok(Some(Predecessor { channel: Arc::new(channel), sockets, version, held_bytes }))
+        let (channel, (version, held_bytes, must_follow)) = (Arc::new(channel), hello);
+        Ok(Some(Predecessor { channel, sockets, version, held_bytes, must_follow }))
     }
 
     /// Its version.
@@ -151,9 +159,13 @@ impl Predecessor {
         })
     }
 
-    /// Whether there is memory for both.
+    /// Whether there is memory for both; nobody has the volumes while one that must follow is
+    /// refused.
     pub(super) fn look_for_room(&self, config: &Config) -> Result<(), ApplianceError> {
-        room::look(config, self.held_bytes, config::available_bytes())
+        match self.must_follow {
+            true => Ok(()),
+            false => room::look(config, self.held_bytes, config::available_bytes()),
+        }
     }
 
     /// Its sockets, once.
@@ -341,7 +353,8 @@ impl HandOver {
     fn show_sockets(&self, channel: &Channel) -> io::Result<()> {
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let held_bytes = config::shared_bytes_held();
-        channel.send(&Message::Hello { version, held_bytes }, None)?;
+        let must_follow = self.are_given.load(Ordering::Acquire);
+        channel.send(&Message::Hello { version, held_bytes, must_follow }, None)?;
         let sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
         for Handed { kind, owner, address, listener } in &*sockets {
             let bound_for = match owner {

@@ -15,9 +15,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use http::Method;
-use rustix::process::Signal;
+use rustix::io::ioctl_fionread;
+use rustix::net::sockopt::set_socket_send_buffer_size;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair,
+};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tempfile::TempDir;
+use tidegate::config::available_bytes;
 use tokio::task::JoinSet;
 
 use crate::support::{
@@ -239,6 +245,25 @@ async fn what_memory_does_not_bear_is_refused_before_anything_is_handed_over() {
     let response = Client::plain(process.http, HOST).get("/a").send().await;
     assert_eq!(judge(&origin, "/a", &response), WHOLE);
     process.stop();
+}
+
+#[tokio::test]
+async fn who_is_to_get_the_volumes_back_is_not_refused_for_want_of_memory() {
+    let origin = Origin::serving("/a", Script::of(BLOCK));
+    let (_folder, binary, config) = installed(&origin);
+    let mut process = Process::start_from(&binary, &config);
+    let right = fs::read_to_string(&config).unwrap();
+    let more = available_bytes().unwrap() / BLOCK * 2;
+    let more = right.replace("ram = \"80 MiB\"", &format!("ram = \"{more} MiB\""));
+    fs::write(&config, more.replace("total = \"256 MiB\"", "total = \"200 TiB\"")).unwrap();
+    let (code, said) = process.upgrade();
+    assert!(code == 1 && said.contains("two processes at once would need"), "{said}");
+    replace(&binary, &given_volumes("exit 7"));
+    let (code, said) = process.upgrade();
+    assert!(code == 1 && said.contains(") ended with exit code 7"), "{said}");
+    process.until_left().await;
+    assert_eq!(status(&process)["ssd"]["volumes"][0]["state"], "online");
+    gets(&Client::plain(process.http, HOST), &origin, "/a").await;
 }
 
 #[tokio::test]

@@ -165,7 +165,8 @@ impl Appliance {
         Ok(running)
     }
 
-    /// Takes over from the process before this one, whose viewers are wanted here at once.
+    /// Takes over from the process before this one, whose viewers are wanted here at once; it
+    /// serves too until it is told so ([`Predecessor::say_serving`]).
     ///
     /// # Errors
     /// As [`Appliance::start`]; the other one serves on then.
@@ -178,7 +179,6 @@ impl Appliance {
         let running = Appliance::built(config, Vec::new(), Vec::new(), Some(predecessor))?;
         running.parts.readiness.set_ready();
         tracing::info!("takes over from version {}", predecessor.version());
-        predecessor.say_serving(&running.parts).map_err(lost)?;
         Ok(running)
     }
 

@@ -44,7 +44,7 @@ pub use self::starting::TakeoverError;
 use self::starting::{Starting, TOLD_TO_STOP, end};
 use super::parts::Parts;
 use super::sockets::{Handed, Owner};
-use super::{ApplianceError, LOG_ENDS_WITHIN, ssd};
+use super::{ApplianceError, LOG_ENDS_WITHIN, Running, lost, ssd};
 use crate::config::{self, Config, ListenerKind};
 use crate::purge::elsewhere::{Elsewhere, Side};
 
@@ -203,11 +203,14 @@ impl Predecessor {
         }
     }
 
-    /// Viewers are accepted here.
-    pub(super) fn say_serving(&self, parts: &Parts) -> io::Result<()> {
+    /// Viewers are accepted here: it leaves.
+    ///
+    /// # Errors
+    /// It fell silent.
+    pub fn say_serving(&self, running: &Running) -> Result<(), ApplianceError> {
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        let takes = Takes::of(parts).map(|takes| takes.to_said());
-        self.channel.send(&Message::Serving { version, takes }, None)
+        let takes = Takes::of(&running.parts).map(|takes| takes.to_said());
+        self.channel.send(&Message::Serving { version, takes }, None).map_err(lost)
     }
 
     /// Nothing comes of it: it serves on.

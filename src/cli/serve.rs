@@ -19,14 +19,13 @@ use std::process::{self, Command};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
-use self::signals::{Ends, Signals, pass_on_end, pass_on_hangup};
+use self::signals::{ServingSignals, Signals, pass_on_end, pass_on_hangup};
 use self::systemd::{notify, tell};
 use super::{Failure, USUAL_CONFIG};
 use crate::appliance::{
@@ -62,17 +61,17 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let lost = |error| Failure::Failed(format!("nothing is handed over: {error}"));
     let mut predecessor = Predecessor::found().map_err(lost)?;
     let mut signals = Signals::taken().map_err(no_signals)?;
-    let ended = started(args, predecessor.as_mut());
+    let ended = started(args, predecessor.as_mut(), &signals);
     if let (Err(failure), Some(predecessor)) = (&ended, &predecessor) {
         predecessor.say_failed(&failure.to_string());
     }
-    let (mut running, told) = ended?;
+    let (mut running, told, serving) = ended?;
     // Who follows is heard by the service manager only when it is known to be the main process.
     if predecessor.is_none() {
         tell(running.keep_sockets());
     }
     let hand_over = running.hand_over();
-    match wait_for_stop(&mut running, &told, &hand_over, &mut signals)? {
+    match wait_for_stop(&mut running, &told, &hand_over, (&mut signals, serving)) {
         Stop::Wanted => {
             let followed_by = hand_over.end();
             // Who has followed unseen is told to stop in his place.
@@ -88,11 +87,11 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             }
             tracing::info!("drained");
         }
-        Stop::Followed { successor: Successor { pid, version }, ends } => {
+        Stop::Followed { successor: Successor { pid, version }, serving } => {
             tracing::info!("process {pid} serves, version {version}: what has begun is finished");
             tell(running.keep_sockets_no_longer());
             notify(&[NotifyState::MainPid(pid)]);
-            signals.leave(ends, running.leaving(), pid).map_err(no_signals)?;
+            signals.leave(serving, running.leaving(), pid).map_err(no_signals)?;
             running.leave(&hand_over);
             tracing::info!("what had begun is finished");
         }
@@ -104,7 +103,11 @@ fn no_signals(error: io::Error) -> Failure {
     Failure::Failed(format!("signals cannot be waited for: {error}"))
 }
 
-fn started(args: &Args, predecessor: Option<&mut Predecessor>) -> Result<(Running, Told), Failure> {
+fn started(
+    args: &Args,
+    mut predecessor: Option<&mut Predecessor>,
+    signals: &Signals,
+) -> Result<(Running, Told, ServingSignals), Failure> {
     let config = config::load(&args.config).map_err(|e| Failure::Misused(e.to_string()))?;
     let passed = systemd::passed(&config).map_err(|e| Failure::Misused(e.to_string()))?;
     let mut inherited = systemd::inherited(&config, &passed);
@@ -116,15 +119,21 @@ fn started(args: &Args, predecessor: Option<&mut Predecessor>) -> Result<(Runnin
     }
     systemd::forget(passed.stale);
     raise_descriptor_limit();
-    let running = match predecessor {
+    let failed = |error| match error {
+        ApplianceError::Settings(fault) => Failure::Misused(fault.to_string()),
+        error => Failure::Failed(format!("tidegate: {error}")),
+    };
+    let running = match &mut predecessor {
         Some(predecessor) => Appliance::start_after(config, predecessor),
         None => Appliance::start_with(config, passed.sockets, passed.kept),
     };
-    let running = running.map_err(|error| match error {
-        ApplianceError::Settings(fault) => Failure::Misused(fault.to_string()),
-        error => Failure::Failed(format!("tidegate: {error}")),
-    })?;
-    Ok((running, told))
+    let running = running.map_err(failed)?;
+    // Whoever is told that it serves may send one at once.
+    let serving = signals.serve().map_err(no_signals)?;
+    if let Some(predecessor) = predecessor {
+        predecessor.say_serving(&running).map_err(failed)?;
+    }
+    Ok((running, told, serving))
 }
 
 /// Diagnostics go to standard error, where the service manager takes them, through a thread of
@@ -194,24 +203,21 @@ enum Stop {
     /// Somebody said so.
     Wanted,
     /// Another process does.
-    Followed { successor: Successor, ends: Ends },
+    Followed { successor: Successor, serving: ServingSignals },
 }
 
-/// Says that it is ready when signals are taken: who is told may send one at once. Reloads, and has
-/// another process take over, when it is asked to.
+/// Says that it is ready. Reloads, and has another process take over, when it is asked to.
 fn wait_for_stop(
     running: &mut Running,
     told: &Told,
     hand_over: &HandOver,
-    Signals { runtime, hangup }: &mut Signals,
-) -> Result<Stop, Failure> {
+    (Signals { runtime, hangup }, mut serving): (&mut Signals, ServingSignals),
+) -> Stop {
     let (reloads, levels) = (running.reloads(), told.filter.clone());
     let reload = move || reload(&reloads, levels.as_ref());
     let (hand_over, own) = (hand_over.clone(), own_binary());
     let upgrade = move || upgrade(&hand_over, &own);
     runtime.block_on(async {
-        let mut ends = Ends::taken().map_err(no_signals)?;
-        let mut usr2 = signal(SignalKind::user_defined2()).map_err(no_signals)?;
         announce(running);
         notify(&[NotifyState::Ready]);
         // A disk that hangs may hold it up, and nobody who says stop.
@@ -228,13 +234,13 @@ fn wait_for_stop(
             }
             let is_free = working.is_none();
             tokio::select! {
-                _ = ends.terminate.recv() => return Ok(Stop::Wanted),
-                _ = ends.interrupt.recv() => return Ok(Stop::Wanted),
+                _ = serving.terminate.recv() => return Stop::Wanted,
+                _ = serving.interrupt.recv() => return Stop::Wanted,
                 _ = hangup.recv() => {
                     running.reopen_log();
                     is_due = true;
                 }
-                _ = usr2.recv(), if is_free => {
+                _ = serving.upgrade.recv(), if is_free => {
                     // Told in the log.
                     working = Some(spawn_blocking(move || upgrade().0));
                 }
@@ -257,7 +263,7 @@ fn wait_for_stop(
                             if is_due {
                                 pass_on_hangup(successor.pid);
                             }
-                            return Ok(Stop::Followed { successor, ends });
+                            return Stop::Followed { successor, serving };
                         }
                         Err(error) => tracing::error!("what was asked for broke off: {error}"),
                     }

@@ -7,8 +7,10 @@
 //! upgrade::upgrades_and_reloads_under_load_fail_nobody`
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -490,6 +492,58 @@ async fn nobody_follows_a_process_that_is_drained_or_told_to_stop() {
     let came = follow(&mut under_way, origin.content("/held", 1), PIECE).await;
     assert_eq!(came, (4 * BLOCK - PIECE, true));
     process.stop();
+}
+
+/// Says something as the process before would.
+fn say(channel: &OwnedFd, message: &serde_json::Value) {
+    send(channel, message.to_string().as_bytes(), SendFlags::NOSIGNAL).unwrap();
+}
+
+/// What the process that follows says next.
+fn heard(channel: &OwnedFd) -> serde_json::Value {
+    let mut message = [0; 4 << 10];
+    let (_, length) = recv(channel, &mut message, RecvFlags::empty()).unwrap();
+    serde_json::from_slice(&message[..length]).expect("it says something")
+}
+
+/// Whether a process has a handler for a signal.
+fn hears(process: u32, signal: Signal) -> bool {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+    u64::from_str_radix(caught.trim(), 16).unwrap() >> (signal.as_raw() - 1) & 1 == 1
+}
+
+#[tokio::test]
+async fn who_says_that_it_serves_ends_in_order_when_it_is_told_to_stop() {
+    let (_folder, binary, config) = with_ram_alone(&Origin::start());
+    let (kind, flags) = (SocketType::SEQPACKET, SocketFlags::CLOEXEC);
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, kind, flags, None).unwrap();
+    set_socket_send_buffer_size(&theirs, 1).unwrap();
+    let mut command = Command::new(&binary);
+    command.args(["serve", "--config"]).arg(&config).env("TIDEGATE_TAKEOVER", "1");
+    let mut child = command.stdin(theirs).stderr(Stdio::null()).spawn().unwrap();
+    drop(command);
+    say(&ours, &json!({ "say": "hello", "version": "1" }));
+    say(&ours, &json!({ "say": "listeners" }));
+    assert_eq!(heard(&ours)["say"], "checked");
+    say(&ours, &json!({ "say": "volumes" }));
+    assert_eq!(heard(&ours)["say"], "listening");
+    // What it answers is not read: nothing it says then has room.
+    let ending = json!({ "objects": { "site": "none", "targets": [] } });
+    (0..16).for_each(|id| say(&ours, &json!({ "say": "end", "id": id, "ending": ending })));
+    let asked = Instant::now();
+    while ioctl_fionread(&ours).unwrap() < 4 * r#"{"say":"ended","id":0}"#.len() as u64 {
+        assert!(asked.elapsed() < PATIENCE, "it does not answer");
+    }
+    say(&ours, &json!({ "say": "told" }));
+    while !hears(child.id(), Signal::TERM) {
+        assert_eq!(child.try_wait().unwrap(), None, "it could not say that it serves");
+        assert!(asked.elapsed() < PATIENCE, "it would be killed");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    while heard(&ours)["say"] != "serving" {}
+    assert!(child.wait().unwrap().success());
 }
 
 #[tokio::test]

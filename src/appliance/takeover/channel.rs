@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_type};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -54,7 +54,8 @@ impl Channel {
         if !sockets.is_empty() {
             beside.push(SendAncillaryMessage::ScmRights(&sockets));
         }
-        sendmsg(&self.0, &[IoSlice::new(&text)], &mut beside, SendFlags::NOSIGNAL)?;
+        let (text, flags) = ([IoSlice::new(&text)], SendFlags::NOSIGNAL);
+        retry_on_intr(|| sendmsg(&self.0, &text, &mut beside, flags))?;
         Ok(())
     }
 

@@ -15,10 +15,11 @@ pub(super) struct Signals {
     pub(super) hangup: Stream,
 }
 
-/// Those that end the process, whatever it does, before it serves.
-pub(super) struct Ends {
+/// Those that are heard from before anybody is told that it serves; earlier they end it at once.
+pub(super) struct ServingSignals {
     pub(super) terminate: Stream,
     pub(super) interrupt: Stream,
+    pub(super) upgrade: Stream,
 }
 
 impl Signals {
@@ -31,15 +32,30 @@ impl Signals {
         Ok(Signals { runtime, hangup })
     }
 
+    /// From now on the others are heard too.
+    pub(super) fn serve(&self) -> io::Result<ServingSignals> {
+        let _inside = self.runtime.enter();
+        Ok(ServingSignals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            upgrade: signal(SignalKind::user_defined2())?,
+        })
+    }
+
     /// Takes them, on a thread, while this process leaves: the one that follows, `pid`, is told of
     /// what it is to read again.
-    pub(super) fn leave(self, mut ends: Ends, leaving: Leaving, pid: u32) -> io::Result<()> {
+    pub(super) fn leave(
+        self,
+        mut serving: ServingSignals,
+        leaving: Leaving,
+        pid: u32,
+    ) -> io::Result<()> {
         let Signals { runtime, mut hangup } = self;
         let taking = async move {
             loop {
                 tokio::select! {
-                    _ = ends.terminate.recv() => hurry(&leaving),
-                    _ = ends.interrupt.recv() => hurry(&leaving),
+                    _ = serving.terminate.recv() => hurry(&leaving),
+                    _ = serving.interrupt.recv() => hurry(&leaving),
                     _ = hangup.recv() => {
                         leaving.reopen_log();
                         pass_on_hangup(pid);
@@ -49,14 +65,6 @@ impl Signals {
         };
         let taken = move || runtime.block_on(taking);
         thread::Builder::new().name("signals".to_owned()).spawn(taken).map(drop)
-    }
-}
-
-impl Ends {
-    /// Inside a runtime.
-    pub(super) fn taken() -> io::Result<Ends> {
-        let [terminate, interrupt] = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
-        Ok(Ends { terminate: terminate?, interrupt: interrupt? })
     }
 }
 

@@ -260,6 +260,12 @@ mod tests {
         let available = "/proc/sys/net/ipv4/tcp_available_congestion_control";
         let available = fs::read_to_string(available).unwrap();
         let other = available.split_whitespace().find(|one| *one != systems).unwrap_or(&systems);
+        // What has never been set follows the system's, and is to go on so.
+        let (_, never_set) = bound();
+        assert!(!server::send_by_systems_own(&never_set).unwrap());
+        set_tcp_congestion(&never_set, other).unwrap();
+        assert_eq!(server::send_by_systems_own(&never_set).unwrap(), other != systems);
+        assert!(!server::send_by_systems_own(&never_set).unwrap());
         for (of, set) in [
             (", congestion.http = 'reno'", Some("reno")),
             (", congestion.http = 'no_such'", None),

@@ -64,16 +64,17 @@ pub fn send_by(listener: &TcpListener, congestion_control: &str) -> io::Result<(
 }
 
 /// Has it send by the system's own again: another process may have set one for this socket. One
-/// that has it is left alone, so that it follows when the system's is changed.
+/// that has it is left alone, so that it follows when the system's is changed. Whether it was set.
 ///
 /// # Errors
 /// What the system said.
-pub fn send_by_systems_own(listener: &TcpListener) -> io::Result<()> {
+pub fn send_by_systems_own(listener: &TcpListener) -> io::Result<bool> {
     let systems = fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control")?;
-    match sockopt::tcp_congestion(listener)? == systems.trim() {
-        true => Ok(()),
-        false => send_by(listener, systems.trim()),
+    let has_another = sockopt::tcp_congestion(listener)? != systems.trim();
+    if has_another {
+        send_by(listener, systems.trim())?;
     }
+    Ok(has_another)
 }
 
 fn bound(address: SocketAddr, reuse: ReusePort) -> io::Result<Socket> {

@@ -7,6 +7,7 @@
 
 mod owned;
 
+use std::cmp::Reverse;
 use std::hash::{BuildHasher, Hash};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
@@ -134,16 +135,12 @@ where
         values(self.shards[shard].evict(bytes, asking))
     }
 
-    /// The keys of what is kept: what would stay longest comes first. For a moment nobody finds
-    /// what is in a shard that is looked through, and all of it counts as new after that.
+    /// The keys of what is kept: what was used most since it came is first. Nothing changes by it;
+    /// what comes or leaves meanwhile may be missing.
     pub fn ranked(&self) -> Vec<K> {
-        let mut each: Vec<Vec<K>> = self.shards.iter().map(Shard::ranked).collect();
-        let blocks = each.iter().map(Vec::len).sum();
-        let mut all = Vec::with_capacity(blocks);
-        while all.len() < blocks {
-            all.extend(each.iter_mut().filter_map(Vec::pop));
-        }
-        all
+        let mut all: Vec<(u64, K)> = self.shards.iter().flat_map(Shard::uses).collect();
+        all.sort_unstable_by_key(|(uses, _)| Reverse(*uses));
+        all.into_iter().map(|(_, key)| key).collect()
     }
 
     /// Changes what may be kept, and gives what left. The number of shards stays.
@@ -307,21 +304,14 @@ where
         left
     }
 
-    /// What would leave first comes first: all of it leaves, and is put in again.
-    fn ranked(&self) -> Vec<K> {
-        let _changing = self.changing();
-        self.owned.guard_nobody();
-        let left = self.evict_for_ballast(self.cache.capacity());
-        // Of whom it is remembered that he left, nobody is to think that he was wanted back.
-        self.cache.clear();
-        let mut again = Left::new();
-        for (key, item) in left.iter().rev() {
-            if let Some((_, owner)) = &item.value {
-                self.owned.entered(*owner, item.weight_bytes);
-                self.cache.insert_with_lifecycle(Key::Block(*key), item.clone(), &mut again);
-            }
-        }
-        left.into_iter().map(|(key, _)| key).collect()
+    /// How often each was used since it came. quick_cache iterates by place in its table, which
+    /// says nothing of use, and tells what would leave next to who evicts it alone: for as long as
+    /// that takes nobody would find it.
+    fn uses(&self) -> impl Iterator<Item = (u64, K)> {
+        self.cache.iter().filter_map(|(key, _)| match key {
+            Key::Block(block) => Some((self.cache.item_stats(&key)?.access_count, block)),
+            Key::Ballast => None,
+        })
     }
 
     /// Evicts what has to go for an item of `weight_bytes`, but for what is guarded. Lowering the
@@ -376,7 +366,7 @@ impl<K: PartialEq, V> Lifecycle<Key<K>, Item<V>> for Leaving {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::Ordering;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use crate::object::SiteId;
 
@@ -434,6 +424,27 @@ mod tests {
         assert!(ranked.iter().all(|key| policy.peek(key) == Some(*key)));
         let first = &ranked[..100];
         assert!((0..40).all(|used| first.contains(&used)), "{first:?}");
+    }
+
+    #[test]
+    fn who_asks_while_it_is_ranked_finds_what_is_kept() {
+        let policy: Policy<u64, u64> =
+            Policy::new(FOUR_SHARDS, &no_shares(), DefaultHashBuilder::default());
+        (0..100).for_each(|key| drop(policy.change(key).keep(key, 10, Sharer::of(SiteId(1)))));
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let ranks = || {
+                let ranked: usize = (0..1_000).map(|_| policy.ranked().len()).sum();
+                is_over.store(true, Ordering::Release);
+                ranked
+            };
+            let ranks = scope.spawn(ranks);
+            let mut lost = 0;
+            while !is_over.load(Ordering::Acquire) {
+                lost += (0..100).filter(|key| policy.peek(key).is_none()).count();
+            }
+            assert_eq!((lost, ranks.join().unwrap()), (0, 1_000 * 100));
+        });
     }
 
     fn no_shares() -> Arc<Shares> {

@@ -105,6 +105,10 @@ struct Batch {
 
 impl Carrying<'_> {
     fn carry(&mut self, bytes_max: u64) -> io::Result<()> {
+        let Parts { governor, heads, ram, .. } = self.parts;
+        let lists_bytes = heads.weight_bytes() / 2 + ram.usage().blocks * LISTED_BYTES;
+        let reserved = governor.try_reserve(Use::Heads, Class::Admission, lists_bytes);
+        let _reserved = reserved.ok_or_else(|| io::Error::other("no memory to list it"))?;
         let objects = self.parts.heads.objects(usize::MAX);
         let versions = |(key, heads): &(ObjectKey, Vec<Arc<Head>>)| {
             let key = key.clone();
@@ -257,6 +261,8 @@ impl Taking {
     }
 }
 
+/// A block in the lists that it is ranked by; an object takes less there than half of its heads.
+const LISTED_BYTES: u64 = 96;
 /// A number in a set that may be half empty, and be copied as it grows.
 const RESTORED_BYTES: u64 = 64;
 const LOOK_AGAIN: Duration = Duration::from_millis(100);

@@ -25,17 +25,17 @@ pub(super) enum NoDevice {
     Refused(String),
 }
 
-/// A file that was made for a volume. It is removed again when this is dropped: what is refused
-/// leaves nothing behind.
+/// A file that was made for a volume. It is removed again when this is dropped, before anybody else
+/// could have it: what is refused leaves nothing behind.
 pub(super) struct Made {
     path: PathBuf,
-    /// Nothing of one that is kept.
-    made: Option<Identity>,
+    /// With its lock; nothing of one that is kept.
+    made: Option<(Identity, Arc<dyn Device>)>,
 }
 
 impl Made {
-    fn now(path: &Path) -> Made {
-        let made = fs::metadata(path).ok().map(|found| Identity::of(&found));
+    fn now(path: &Path, device: &Arc<dyn Device>) -> Made {
+        let made = fs::metadata(path).ok().map(|found| (Identity::of(&found), device.clone()));
         Made { path: path.to_owned(), made }
     }
 
@@ -47,7 +47,7 @@ impl Made {
 
 impl Drop for Made {
     fn drop(&mut self) {
-        let Some(made) = self.made else { return };
+        let Some((made, _locked)) = self.made.take() else { return };
         // What has come to that name since is somebody's.
         if !fs::metadata(&self.path).is_ok_and(|found| Identity::of(&found) == made) {
             return;
@@ -94,12 +94,12 @@ pub(super) fn device_of(
         },
         access: device::Access::ReadWrite,
     };
-    let mut made = None;
     if volume.kind == VolumeKind::NewFile && !volume.path.exists() {
         let no_file = if was_known { NoDevice::Gone } else { NoDevice::Refused };
-        make_file(&volume.path, new()?, &options, runtime).map_err(no_file)?;
-        made = Some(Made::now(&volume.path));
+        let device = make_file(&volume.path, new()?, &options, runtime).map_err(no_file)?;
         tell(volume, was_known);
+        let made = Made::now(&volume.path, &device);
+        return Ok((device, Some(made)));
     }
     let opened = device::open(&volume.path, &options).map_err(|error| {
         let why = format!("{error}{}", error.remedy());
@@ -112,7 +112,7 @@ pub(super) fn device_of(
             _ => NoDevice::Refused(why),
         }
     });
-    Ok((opened?, made))
+    Ok((opened?, None))
 }
 
 /// An operator sees what was made, and where.
@@ -146,25 +146,24 @@ fn simulation_of(size_bytes: u64, simulate: &str) -> Result<Simulation, String> 
     said.parse().map_err(|error| format!("simulate: {error}"))
 }
 
-/// Makes a file a volume before it gets its name: what is there under that is a volume.
+/// Makes a file a volume before it gets its name: what is there under that is a volume, and ours.
 fn make_file(
     path: &Path,
     geometry: Geometry,
     options: &device::Options,
     runtime: &Handle,
-) -> Result<(), String> {
+) -> Result<Arc<dyn Device>, String> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let new = &path.with_file_name(format!(".{name}{UNFINISHED}"));
     remove_unfinished(new, options)?;
     device::create(new, geometry.volume_bytes()).map_err(|error| error.to_string())?;
-    let made = device::open(new, options).map_err(|error| error.to_string());
-    let made = made.and_then(|device| format(runtime, device, geometry));
+    // Nothing of ours is left behind.
+    let remove = |_: &String| drop(fs::remove_file(new));
+    let device = device::open(new, options).map_err(|error| error.to_string());
+    let device = device.inspect_err(remove)?;
+    let made = format(runtime, device.clone(), geometry);
     let named = made.and_then(|()| rename(new, path).map_err(|error| error.to_string()));
-    if named.is_err() {
-        // Nothing of ours is left behind.
-        let _ = fs::remove_file(new);
-    }
-    named
+    named.inspect_err(remove).map(|()| device)
 }
 
 /// What a volume's file is called until it is one: a name that nobody else gives.
@@ -191,4 +190,43 @@ fn format(runtime: &Handle, device: Arc<dyn Device>, geometry: Geometry) -> Resu
     let disk = Disk::new(device);
     let formatted = runtime.block_on(Volume::format(&disk, geometry, VolumeId::random()));
     formatted.map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{FlockOperation, flock};
+    use rustix::io::Errno;
+    use tokio::runtime::Runtime;
+
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn what_was_made_is_nobody_elses_before_it_is_removed() {
+        let (folder, runtime) = (tempfile::tempdir().unwrap(), Runtime::new().unwrap());
+        let path = folder.path().join("volume");
+        let text = format!(
+            "listeners.http = '127.0.0.1:0'\nmemory.ram = '64 MiB'\n\
+             ssd.volumes = [{{ path = {path:?}, size = '256 MiB' }}]\n\
+             [[sites]]\nname = 'a'\nhosts = 'a'\norigins = 'http://o'\n"
+        );
+        let Config { ssd, block_size, .. } = Config::from_toml(&text, "t.toml").unwrap();
+        let made = || device_of(&ssd, &ssd.volumes[0], block_size, false, runtime.handle()).ok();
+        let (device, of_it) = made().unwrap();
+        // Whoever uses it lets go of it first.
+        drop(device);
+        let lock = || {
+            let file = fs::File::open(&path).unwrap();
+            flock(&file, FlockOperation::NonBlockingLockExclusive)
+        };
+        assert_eq!(lock(), Err(Errno::WOULDBLOCK));
+        drop(of_it);
+        assert!(!path.exists());
+
+        let (device, of_it) = made().unwrap();
+        of_it.into_iter().for_each(Made::keep);
+        drop(device);
+        assert_eq!(lock(), Ok(()));
+        assert!(made().is_some_and(|(_, of_it)| of_it.is_none()), "it was there");
+    }
 }

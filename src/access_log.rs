@@ -5,6 +5,7 @@
 //! Nothing here waits for the file: a line that finds no room is dropped and counted. Lines that
 //! wait are bounded in number and in bytes. Who follows the log live gets more: `follow.rs`.
 
+mod emptying;
 mod entry;
 mod error;
 mod filling;
@@ -28,6 +29,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+pub use self::emptying::Taken;
 pub use self::entry::{Entry, Outcome, PlayerTold, Target};
 pub use self::error::AccessLogError;
 use self::filter::Filter;

@@ -245,10 +245,12 @@ pub const ACCESS_LOG_FILES_MAX: u64 = 1_000;
 pub const SHIPPING_BATCH_BYTES_MAX: u64 = 8 << 20;
 /// And how many lines.
 pub const SHIPPING_BATCH_LINES_MAX: u64 = 1_000_000;
+/// Batches that wait, however small; with the usual period more than a day's.
+pub const SHIPPING_BATCHES_MAX: usize = 20_000;
 /// A file of fields that are sent with it.
 pub const SHIPPING_HEADERS_BYTES_MAX: u64 = 64 << 10;
 /// How often in a row a batch is answered with 401, 403 or 404 until another is sent before it.
-pub const SHIPPING_DENIALS_MAX: u32 = 10;
+pub const SHIPPING_DENIALS_MAX: u32 = 2;
 /// Readers who follow the log live.
 pub const LOG_READERS_MAX: usize = 4;
 /// Requests that wait for one of them; what comes then is lost to him, and counted.

@@ -2,14 +2,15 @@
 //!
 //! At least once: a batch whose answer was lost is sent again; what is not sent when the process
 //! ends waits in the spool for the next one. How a batch is sent, and when it has arrived, says who
-//! receives it: by HTTP, or Kafka's brokers (feature `kafka`).
+//! receives it: by HTTP, or Kafka's brokers (feature `kafka`). Only the batch that is being sent is
+//! in memory, and reserved there.
 
 mod by_http;
 #[cfg(feature = "kafka")]
 mod by_kafka;
 
 use std::fs::File;
-use std::io;
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -22,19 +23,23 @@ use tokio::time::sleep;
 use self::by_http::ByHttp;
 #[cfg(feature = "kafka")]
 use self::by_kafka::ByKafka;
-use crate::access_log::{Batch, Lost, Spool};
+use crate::access_log::{Batch, Lost, Spool, Taken};
 use crate::config::units::duration_about;
 use crate::config::{Receiver, Shipping};
 use crate::limits::SHIPPING_DENIALS_MAX;
+use crate::memory::{Class, Governor, Use};
 
 /// Ships what comes into a spool.
 pub struct Shipper {
     spool: Arc<Spool>,
+    governor: Arc<Governor>,
     /// Who receives it, as the log names him.
     to: String,
     way: Way,
     /// Since one arrived or was refused.
     attempts: u32,
+    /// Looks for a batch that failed in a row.
+    looks_failed: u32,
     /// Between two of them, where the receiver does not ask for more.
     pause_max: Duration,
 }
@@ -53,6 +58,16 @@ impl Way {
             Way::Http(http) => http.attempt(batch, lines.clone()).await,
             #[cfg(feature = "kafka")]
             Way::Kafka(kafka) => kafka.attempt(lines).await,
+        }
+    }
+
+    /// How often what is sent is in memory.
+    fn copies(&self) -> u64 {
+        match self {
+            Way::Http(_) => 1,
+            // What has not arrived is gathered while the library has its own copy.
+            #[cfg(feature = "kafka")]
+            Way::Kafka(_) => 3,
         }
     }
 }
@@ -78,15 +93,27 @@ enum Outcome {
     Denied,
 }
 
-/// A batch and what is in it.
-type Taken = (Batch, Vec<u8>);
+/// What is known of a batch that was denied.
+#[derive(Default)]
+enum Suspect {
+    #[default]
+    Nobody,
+    /// Another one is sent before it, to see whose fault it is.
+    Aside(Batch),
+    /// Another one has arrived since: if it is denied once more, it is its own.
+    Accused(Batch),
+}
 
 impl Shipper {
     /// For who receives it as `shipping` says.
     ///
     /// # Errors
     /// Why he cannot be asked.
-    pub fn new(spool: Arc<Spool>, shipping: &Shipping) -> Result<Shipper, String> {
+    pub fn new(
+        spool: Arc<Spool>,
+        shipping: &Shipping,
+        governor: Arc<Governor>,
+    ) -> Result<Shipper, String> {
         let way = match &shipping.receiver {
             Receiver::Http(url) => Way::Http(Box::new(ByHttp::new(url, shipping)?)),
             #[cfg(feature = "kafka")]
@@ -95,25 +122,26 @@ impl Shipper {
             Receiver::Kafka { .. } => return Err("this build has no Kafka".to_owned()),
         };
         let (to, pause_max) = (shipping.receiver.name(), PAUSE_MAX);
-        Ok(Shipper { spool, to, way, attempts: 0, pause_max })
+        Ok(Shipper { spool, governor, to, way, attempts: 0, looks_failed: 0, pause_max })
     }
 
     /// Ships as long as it is not dropped, which is safe at any time: what was not told to have
     /// arrived waits in the spool.
     pub async fn ship(&mut self) {
-        let mut lock = None;
-        // A batch that was denied so often that another is sent before it,
-        let mut aside: Option<Batch> = None;
-        // and which other was denied too: the next time it is the one after that.
+        let (mut lock, mut suspect) = (None, Suspect::Nobody);
+        // Which other was denied while one is aside: the next time it is the one after that.
         let mut tried: Option<Batch> = None;
         loop {
-            let after = aside.as_ref().map(|aside| tried.as_ref().unwrap_or(aside).clone());
+            let after = match &suspect {
+                Suspect::Aside(batch) => Some(tried.as_ref().unwrap_or(batch).clone()),
+                Suspect::Nobody | Suspect::Accused(_) => None,
+            };
             let Some((held, next)) = self.look(lock, after).await else { return };
             lock = held;
-            let before = aside.take();
-            let Some((batch, lines)) = next else {
+            let before = mem::take(&mut suspect);
+            let Some(Taken { batch, lines, reserved }) = next else {
                 tried = None;
-                if before.is_none() {
+                if !matches!(before, Suspect::Aside(_)) {
                     tokio::select! {
                         () = self.spool.arrived.notified(), if lock.is_some() => {}
                         () = sleep(LOOK_AGAIN) => {}
@@ -121,18 +149,33 @@ impl Shipper {
                 }
                 continue;
             };
-            let went = match self.deliver(&batch, lines.into(), before.is_some()).await {
-                Outcome::Arrived => {
+            let is_trial = match &before {
+                Suspect::Aside(_) => true,
+                Suspect::Accused(accused) => *accused == batch,
+                Suspect::Nobody => false,
+            };
+            let outcome = self.deliver(&batch, lines.into(), is_trial).await;
+            drop(reserved);
+            let went = match (outcome, before) {
+                (Outcome::Arrived, before) => {
                     tried = None;
-                    self.finish(batch, None).await && self.give_up(before).await
+                    if let Suspect::Aside(aside) = before {
+                        suspect = Suspect::Accused(aside);
+                    }
+                    self.finish(batch, None).await
                 }
-                Outcome::Refused => self.finish(batch, Some(Lost::Refused)).await,
-                Outcome::Denied if before.is_some() => {
+                (Outcome::Refused, _) => self.finish(batch, Some(Lost::Refused)).await,
+                (Outcome::Denied, Suspect::Accused(accused)) if accused == batch => {
+                    self.note_refused(&batch, "time and again, and takes others");
+                    self.finish(batch, Some(Lost::Refused)).await
+                }
+                (Outcome::Denied, Suspect::Aside(_)) => {
                     tried = Some(batch);
+                    sleep(self.pause_max).await;
                     true
                 }
-                Outcome::Denied => {
-                    aside = Some(batch);
+                (Outcome::Denied, _) => {
+                    suspect = Suspect::Aside(batch);
                     true
                 }
             };
@@ -145,25 +188,42 @@ impl Shipper {
     /// The lock of who ships, if it is ours, and the oldest batch, or the first one `after`; `None`
     /// when the process ends.
     async fn look(
-        &self,
+        &mut self,
         lock: Option<File>,
         after: Option<Batch>,
     ) -> Option<(Option<File>, Option<Taken>)> {
-        let spool = self.spool.clone();
+        let (spool, governor, copies) =
+            (self.spool.clone(), self.governor.clone(), self.way.copies());
         let look = spawn_blocking(move || {
+            let room =
+                |bytes| governor.try_reserve(Use::Requests, Class::Admission, copies * bytes);
             let lock = match lock {
-                Some(lock) => Some(lock),
-                None => spool.lock()?,
+                Some(lock) => Ok(Some(lock)),
+                None => spool.lock(),
             };
-            spool.take_over()?;
-            let next = if lock.is_some() { spool.take(after.as_ref())? } else { None };
-            io::Result::Ok((lock, next))
+            match lock {
+                Err(error) => (None, Err(error)),
+                Ok(None) => (None, spool.take_over().map(|_| None)),
+                Ok(lock) => (lock, spool.take(after.as_ref(), room)),
+            }
         });
         match look.await {
-            Ok(Ok(found)) => Some(found),
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "the spool of the access log cannot be read");
-                Some((None, None))
+            Ok((lock, Ok(next))) => {
+                // What could not be read is not what is sent next.
+                if mem::take(&mut self.looks_failed) > 0 && next.is_none() {
+                    self.spool.note_answer(None);
+                }
+                Some((lock, next))
+            }
+            Ok((lock, Err(error))) => {
+                self.looks_failed += 1;
+                let why = format!("the spool cannot be read: {error}");
+                self.spool.note_failing(SystemTime::now(), &why);
+                if self.looks_failed.is_power_of_two() {
+                    let folder = self.spool.folder().display();
+                    tracing::warn!(%folder, %error, "the spool of the log cannot be read");
+                }
+                Some((lock, None))
             }
             Err(error) if error.is_cancelled() => None,
             Err(error) => {
@@ -173,9 +233,9 @@ impl Shipper {
         }
     }
 
-    /// Sends it until it is known what became of it. `is_tried`: it shows whether the receiver
-    /// takes any, and is denied but once.
-    async fn deliver(&mut self, batch: &Batch, mut lines: Bytes, is_tried: bool) -> Outcome {
+    /// Sends it until it is known what became of it. `is_trial`: it shows whose fault a denial was,
+    /// and is denied but once.
+    async fn deliver(&mut self, batch: &Batch, mut lines: Bytes, is_trial: bool) -> Outcome {
         let mut pauses = ExponentialBuilder::default()
             .with_min_delay(PAUSE_MIN)
             .with_max_delay(self.pause_max)
@@ -210,21 +270,15 @@ impl Shipper {
                 Err(Failed::Denied { why, not_before }) => {
                     denied += 1;
                     self.spool.note_failing(SystemTime::now(), &why);
-                    self.pause(self.pause_max.max(not_before), &why).await;
                     let others_wait = self.spool.waiting_lines() > batch.lines;
-                    if is_tried || denied >= SHIPPING_DENIALS_MAX && others_wait {
+                    if is_trial || denied >= SHIPPING_DENIALS_MAX && others_wait {
+                        self.pause(not_before, &why).await;
                         return Outcome::Denied;
                     }
+                    self.pause(self.pause_max.max(not_before), &why).await;
                 }
             }
         }
-    }
-
-    /// Another batch has arrived: that this one has not is no fault of the receiver.
-    async fn give_up(&self, aside: Option<Batch>) -> bool {
-        let Some(batch) = aside else { return true };
-        self.note_refused(&batch, "time and again, and takes others");
-        self.finish(batch, Some(Lost::Refused)).await
     }
 
     fn note_refused(&self, batch: &Batch, how: &str) {
@@ -344,7 +398,8 @@ mod tests {
     async fn until_nothing_waits(mut shipping: Shipping, url: http::Uri) -> Arc<Spool> {
         shipping.receiver = Receiver::Http(url);
         let spool = Arc::new(Spool::open(&shipping.spool).unwrap());
-        let mut shipper = Shipper::new(spool.clone(), &shipping).unwrap();
+        let governor = Governor::new(0, 1 << 20);
+        let mut shipper = Shipper::new(spool.clone(), &shipping, governor.clone()).unwrap();
         shipper.pause_max = Duration::from_millis(1);
         let nothing_waits = async {
             while !spool.batches().unwrap().is_empty() {
@@ -357,6 +412,8 @@ mod tests {
             () = nothing_waits => {}
             () = sleep(within) => panic!("{:?} wait", spool.batches()),
         }
+        drop(shipper);
+        assert_eq!(governor.used_bytes(Use::Requests), 0);
         spool
     }
 
@@ -392,5 +449,61 @@ mod tests {
         let (url, arrived) = receiver(404, move |asked, _| asked <= denials).await;
         until_nothing_waits(spool_of(folder.path(), &["/1\n"]), url).await;
         assert_eq!(*arrived.lock().unwrap(), ["/1\n"]);
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_is_denied_is_lost_once_another_arrives_and_it_is_denied_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let heard = asked.clone();
+        let (url, _) = receiver(403, move |_, text| {
+            heard.lock().unwrap().push(text.to_owned());
+            text == "/1\n"
+        })
+        .await;
+        let spool = until_nothing_waits(spool_of(folder.path(), &["/1\n", "/2\n", "/3\n"]), url);
+        assert_eq!(spool.await.lost_lines()[1], ("refused", 1));
+        assert_eq!(*asked.lock().unwrap(), ["/1\n", "/1\n", "/2\n", "/1\n", "/3\n"]);
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_is_taken_after_another_has_arrived_is_not_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let denials = SHIPPING_DENIALS_MAX as usize;
+        let (url, arrived) = receiver(401, move |asked, _| asked <= denials).await;
+        let shipping = spool_of(folder.path(), &["/1\n", "/2\n", "/3\n"]);
+        let spool = until_nothing_waits(shipping, url).await;
+        assert_eq!(*arrived.lock().unwrap(), ["/2\n", "/1\n", "/3\n"]);
+        assert_eq!((spool.shipped_lines(), spool.lost_lines()[1]), (3, ("refused", 0)));
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_finds_no_memory_waits_for_it_and_the_status_tells() {
+        let folder = tempfile::tempdir().unwrap();
+        let (url, arrived) = receiver(500, |_, _| false).await;
+        let mut shipping = spool_of(folder.path(), &["/1\n"]);
+        shipping.receiver = Receiver::Http(url);
+        let spool = Arc::new(Spool::open(&shipping.spool).unwrap());
+        let governor = Governor::new(0, 1 << 10);
+        let mut shipper = Shipper::new(spool.clone(), &shipping, governor.clone()).unwrap();
+        let others = governor.try_reserve(Use::Requests, Class::Viewer, 1 << 10);
+        let let_go = async {
+            while spool.failure().since.is_none() {
+                sleep(Duration::from_millis(5)).await;
+            }
+            let why = spool.failure().last.unwrap();
+            assert!(why.contains("there is no memory for a batch of 3 bytes"), "{why}");
+            assert!(arrived.lock().unwrap().is_empty());
+            drop(others);
+            while spool.shipped_lines() == 0 {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            () = shipper.ship() => {}
+            () = let_go => {}
+            () = sleep(Duration::from_secs(60)) => panic!("{:?}", spool.failure()),
+        }
+        assert_eq!((arrived.lock().unwrap().len(), spool.failure().since), (1, None));
     }
 }

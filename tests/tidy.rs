@@ -37,7 +37,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // Which load balancers are believed is told by their networks.
     ("server", &["limits", "message", "network", "overload"]),
     // Who receives lines is asked as origins are.
-    ("shipping", &["access_log", "config", "fill", "limits", "site"]),
+    ("shipping", &["access_log", "config", "fill", "limits", "memory", "site"]),
     ("snapshot", BASE),
     ("usage", &["limits"]),
     // The status page shows the latest requests and the pieces held; who follows the log pays for

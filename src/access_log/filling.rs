@@ -1,14 +1,13 @@
 //! Fills one batch of the spool after the other, on the thread that writes the log.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, BufRead as _, BufReader, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::PoisonError;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::RequestId;
-use super::spool::{Lost, NEW, OPEN, Spool, is_locked, millis};
+use super::spool::{Batch, Lost, NEW, OPEN, Spool, is_locked, millis};
 
 /// Fills one batch after the other.
 pub(super) struct Filling<'a> {
@@ -101,63 +100,86 @@ impl Filling<'_> {
         let Some(open) = self.open.take() else { return };
         // Its name says how much is in it: that is there before the name, whatever loses power.
         let kept = open.file.sync_data();
-        if let Err(error) = kept.and_then(|()| self.spool.close(&open.stem, open.lines, open.bytes))
-        {
-            let folder = self.spool.settings.folder.display();
-            tracing::warn!(%folder, %error, "a batch of the log cannot be closed now");
+        let closed = kept.and_then(|()| {
+            self.spool.close(&open.stem, open.lines, open.bytes)?;
+            self.spool.found()
+        });
+        match closed {
+            Ok(found) => {
+                self.spool.make_room(found.batches);
+                self.spool.arrived.notify_one();
+            }
+            Err(error) => {
+                let folder = self.spool.settings.folder.display();
+                tracing::warn!(%folder, %error, "a batch of the log cannot be closed now");
+            }
         }
     }
 }
 
 impl Spool {
-    /// Closes what processes that are no more were filling; what cannot be closed is left.
+    /// The batches that wait, oldest first, when what processes that are no more were filling is
+    /// closed, and there is room. What cannot be closed is left.
     ///
     /// # Errors
     /// The folder cannot be read.
-    pub fn take_over(&self) -> io::Result<()> {
-        for entry in fs::read_dir(&self.settings.folder)? {
-            let name = entry?.file_name();
+    pub fn take_over(&self) -> io::Result<Vec<Batch>> {
+        let mut found = self.found()?;
+        for name in found.open {
             let stem = name.to_str().and_then(|name| name.strip_suffix(OPEN));
-            let Some(stem) = stem.filter(|stem| is_ours(stem)) else { continue };
+            let Some(stem) = stem.filter(|stem| begun_ms(stem).is_some()) else { continue };
             let left = File::options().read(true).write(true).open(self.path(&name));
             match left.and_then(|file| self.close_left(stem, &file)) {
-                Ok(()) => {}
+                Ok(batch) => found.batches.extend(batch),
                 // Who filled it has closed it meanwhile.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => {
-                    let mut unclosed = self.unclosed.lock().unwrap_or_else(PoisonError::into_inner);
-                    if unclosed.insert(name.clone()) {
-                        let file = self.path(&name);
-                        let file = file.display();
-                        tracing::warn!(%file, %error, "a batch that was left cannot be closed");
-                    }
-                }
+                Err(error) => self.leave(&name, &error, "that was left cannot be closed"),
             }
         }
-        self.batches().map(drop)
+        let now_ms = millis(SystemTime::now());
+        for name in found.new {
+            let stem = name.to_str().and_then(|name| name.strip_suffix(NEW));
+            let begun_ms = stem.and_then(begun_ms);
+            if begun_ms.is_some_and(|begun_ms| begun_ms + MADE_WITHIN_MS < now_ms) {
+                // Nothing is in it. If it stays, it does no harm.
+                let _ = fs::remove_file(self.path(&name));
+            }
+        }
+        Ok(self.make_room(found.batches))
     }
 
     /// Closes what was left in `file`, unless somebody fills it.
-    pub(super) fn close_left(&self, stem: &str, file: &File) -> io::Result<()> {
+    pub(super) fn close_left(&self, stem: &str, file: &File) -> io::Result<Option<Batch>> {
         if !is_locked(file)? {
-            return Ok(());
+            return Ok(None);
         }
-        let text = fs::read(self.path(format!("{stem}{OPEN}").as_ref()))?;
-        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+        let mut left = BufReader::new(File::open(self.path(format!("{stem}{OPEN}").as_ref()))?);
+        let (mut lines, mut whole, mut read) = (0, 0, 0);
+        loop {
+            let text = left.fill_buf()?;
+            if text.is_empty() {
+                break;
+            }
+            lines += text.iter().filter(|byte| **byte == b'\n').count();
+            let last = text.iter().rposition(|byte| *byte == b'\n');
+            whole = last.map_or(whole, |last| read + last + 1);
+            read += text.len();
+            let taken = text.len();
+            left.consume(taken);
+        }
         file.set_len(whole as u64)?;
-        let lines = text.iter().filter(|byte| **byte == b'\n').count();
         self.close(stem, lines as u64, whole as u64)
     }
 }
 
-/// Whether a name is such as [`Open::new`] gives: others' files are theirs.
-fn is_ours(stem: &str) -> bool {
-    stem.split_once('-').is_some_and(|(begun, id)| {
-        begun.len() == 13
-            && begun.bytes().all(|byte| byte.is_ascii_digit())
-            && id.len() == 32
-            && id.bytes().all(|byte| byte.is_ascii_hexdigit())
-    })
+/// When it was begun, if a name is such as [`Open::new`] gives: others' files are theirs.
+fn begun_ms(stem: &str) -> Option<u64> {
+    let (begun, id) = stem.split_once('-')?;
+    let is_ours = begun.len() == 13
+        && begun.bytes().all(|byte| byte.is_ascii_digit())
+        && id.len() == 32
+        && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_ours.then(|| begun.parse().ok())?
 }
 
 impl Open {
@@ -172,3 +194,6 @@ impl Open {
         Ok(Open { file, stem, begun: Instant::now(), lines: 0, bytes: 0 })
     }
 }
+
+/// A file that is made so long ago is being made by nobody.
+const MADE_WITHIN_MS: u64 = 60_000;

@@ -1,23 +1,24 @@
-//! Lines that wait to be shipped: batches in files of one folder, bounded in bytes.
+//! Lines that wait to be shipped: batches in files of one folder, bounded in bytes and number.
 //!
 //! A batch is filled by the thread that writes the log. Full or old enough, its file gets a name
 //! that says how much is in it, and is never written again, so that it is the same batch however
-//! often it is sent. Beyond the bound the oldest go: what is newest is worth most to who looks.
+//! often it is sent. Beyond a bound the oldest go: what is newest is worth most to who looks.
 //! Several processes may share a folder, as they do in an upgrade: each holds a lock on the file it
 //! fills, and one of them the lock of who ships. What a killed process left is cut to whole lines.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, TryLockError};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use rustix::io::Errno;
 use tokio::sync::Notify;
+
+use crate::limits::{ACCESS_LOG_BYTES_WAITING_MAX, SHIPPING_BATCH_BYTES_MAX, SHIPPING_BATCHES_MAX};
 
 /// Where batches wait, and how large they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,10 +45,10 @@ pub struct Spool {
     sending: Mutex<Option<OsString>>,
     /// Batches that are counted, and whose files would not go: they wait no more.
     stuck: Mutex<BTreeSet<OsString>>,
-    /// What processes that are no more were filling, and that cannot be closed: said once.
-    pub(super) unclosed: Mutex<BTreeSet<OsString>>,
+    /// Files that cannot be closed or read, and are left: each was said once.
+    pub(super) unusable: Mutex<BTreeSet<OsString>>,
     /// Lines by what became of them.
-    shipped: AtomicU64,
+    pub(super) shipped: AtomicU64,
     lost: [AtomicU64; Lost::ALL.len()],
     waiting_bytes: AtomicU64,
     waiting_lines: AtomicU64,
@@ -85,30 +86,41 @@ impl Lost {
 /// A batch that waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
-    name: OsString,
+    pub(super) name: OsString,
     begun_ms: u64,
     /// What a receiver knows it by.
     pub id: String,
     /// How many it has.
     pub lines: u64,
-    bytes: u64,
+    pub(super) bytes: u64,
 }
 
 impl Batch {
-    /// `BEGUN-ID-LINES-BYTES.ndjson`; of another name it is none.
+    /// `BEGUN-ID-LINES-BYTES.ndjson`; of another name, or with more than any has, it is none.
     fn of(name: OsString) -> Option<Batch> {
         let parts: Vec<&str> = name.to_str()?.strip_suffix(CLOSED)?.split('-').collect();
         let [begun, id, lines, bytes] = parts.try_into().ok()?;
         let id = id.to_owned();
         let number = |text: &str| text.parse().ok();
         let (begun_ms, lines, bytes) = (number(begun)?, number(lines)?, number(bytes)?);
-        Some(Batch { name, begun_ms, id, lines, bytes })
+        let is_one = lines <= bytes && bytes <= BATCH_BYTES_MOST;
+        is_one.then_some(Batch { name, begun_ms, id, lines, bytes })
     }
 
     /// By which the oldest comes first.
-    fn place(&self) -> (u64, &OsStr) {
+    pub(super) fn place(&self) -> (u64, &OsStr) {
         (self.begun_ms, &self.name)
     }
+}
+
+/// What is in the folder.
+#[derive(Default)]
+pub(super) struct Found {
+    pub(super) batches: Vec<Batch>,
+    /// What is being filled, or was when a process was killed.
+    pub(super) open: Vec<OsString>,
+    /// What is being made to be filled, or was.
+    pub(super) new: Vec<OsString>,
 }
 
 impl Spool {
@@ -123,7 +135,7 @@ impl Spool {
             arrived: Notify::new(),
             sending: Mutex::default(),
             stuck: Mutex::default(),
-            unclosed: Mutex::default(),
+            unusable: Mutex::default(),
             shipped: AtomicU64::new(0),
             lost: Default::default(),
             waiting_bytes: AtomicU64::new(0),
@@ -140,10 +152,17 @@ impl Spool {
     /// # Errors
     /// It cannot be made.
     pub fn lock(&self) -> io::Result<Option<File>> {
-        let mut options = File::options();
-        let file =
-            options.create(true).append(true).mode(0o600).open(self.path("lock".as_ref()))?;
+        let path = self.path("lock".as_ref());
+        let named =
+            |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        let file = File::options().create(true).append(true).mode(0o600).open(&path);
+        let file = file.map_err(named)?;
         is_locked(&file).map(|is_ours| is_ours.then_some(file))
+    }
+
+    /// Where they wait.
+    pub fn folder(&self) -> &Path {
+        &self.settings.folder
     }
 
     /// The batches that wait, oldest first.
@@ -151,13 +170,27 @@ impl Spool {
     /// # Errors
     /// The folder cannot be read.
     pub fn batches(&self) -> io::Result<Vec<Batch>> {
-        let mut batches = Vec::new();
+        Ok(self.in_order(self.found()?.batches))
+    }
+
+    /// Reads the folder.
+    pub(super) fn found(&self) -> io::Result<Found> {
+        let (mut found, stuck) = (Found::default(), self.stuck());
         for entry in fs::read_dir(&self.settings.folder)? {
-            batches.extend(Batch::of(entry?.file_name()));
+            let name = entry?.file_name();
+            let ends = |end| name.to_str().is_some_and(|name| name.ends_with(end));
+            if ends(OPEN) {
+                found.open.push(name);
+            } else if ends(NEW) {
+                found.new.push(name);
+            } else if !stuck.contains(&name) {
+                found.batches.extend(Batch::of(name));
+            }
         }
-        let stuck = self.stuck();
-        batches.retain(|batch| !stuck.contains(&batch.name));
-        drop(stuck);
+        Ok(found)
+    }
+
+    fn in_order(&self, mut batches: Vec<Batch>) -> Vec<Batch> {
         batches.sort_unstable_by(|one, other| one.place().cmp(&other.place()));
         let bytes = batches.iter().map(|batch| batch.bytes).sum();
         self.waiting_bytes.store(bytes, Ordering::Relaxed);
@@ -165,52 +198,7 @@ impl Spool {
         self.waiting_lines.store(lines, Ordering::Relaxed);
         let oldest_ms = batches.first().map_or(0, |batch| batch.begun_ms);
         self.oldest_ms.store(oldest_ms, Ordering::Relaxed);
-        Ok(batches)
-    }
-
-    /// The oldest batch, or the first one `after` another, if one waits, to be sent: it stays until
-    /// [`Spool::shipped`], [`Spool::lose`] or the next one is taken. One that cannot be read, or
-    /// has not what its name says, is lost.
-    ///
-    /// # Errors
-    /// The folder cannot be read, or not the batch now.
-    pub fn take(&self, after: Option<&Batch>) -> io::Result<Option<(Batch, Vec<u8>)>> {
-        self.remove_stuck();
-        let mut batches = self.batches()?;
-        batches.retain(|batch| after.is_none_or(|after| after.place() < batch.place()));
-        for batch in batches {
-            *self.sending() = Some(batch.name.clone());
-            match fs::read(self.path(&batch.name)) {
-                Ok(lines) if lines.len() as u64 == batch.bytes => return Ok(Some((batch, lines))),
-                // A power cut left the name and not all that it names.
-                Ok(lines) => {
-                    let (had, has) = (batch.bytes, lines.len());
-                    tracing::warn!(batch = batch.id, had, has, "a batch of the log is not whole");
-                    self.lose(&batch, Lost::Failed);
-                }
-                // It went, and was counted.
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) if is_for_ever(&error) => {
-                    tracing::warn!(batch = batch.id, %error, "a batch of the log cannot be read");
-                    self.lose(&batch, Lost::Failed);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        *self.sending() = None;
-        Ok(None)
-    }
-
-    /// It has arrived. Whether its file went: if not, it waits no more, but does after a restart.
-    pub fn shipped(&self, batch: &Batch) -> bool {
-        self.remove(batch, |lines| {
-            self.shipped.fetch_add(lines, Ordering::Relaxed);
-        })
-    }
-
-    /// It never will; like [`Spool::shipped`].
-    pub fn lose(&self, batch: &Batch, why: Lost) -> bool {
-        self.remove(batch, |lines| self.count_lost(why, lines))
+        batches
     }
 
     /// Lines that have arrived.
@@ -260,62 +248,36 @@ impl Spool {
         }
     }
 
-    /// Counts it if it was there, and removes its file.
-    fn remove(&self, batch: &Batch, count: impl FnOnce(u64)) -> bool {
-        match fs::remove_file(self.path(&batch.name)) {
-            Ok(()) => count(batch.lines),
-            // It went, and was counted.
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => {
-                if self.stuck().insert(batch.name.clone()) {
-                    count(batch.lines);
-                    let batch = &*batch.id;
-                    tracing::warn!(batch, %error, "a batch of the log cannot be removed");
-                }
-                return false;
-            }
-        }
-        true
-    }
-
-    /// Removes what could not be removed, up to the first that still cannot.
-    fn remove_stuck(&self) {
-        let mut stuck = self.stuck();
-        while let Some(name) = stuck.first() {
-            match fs::remove_file(self.path(name)) {
-                Err(error) if error.kind() != ErrorKind::NotFound => break,
-                _ => stuck.pop_first(),
-            };
-        }
-    }
-
-    /// Gives what was filled its name.
-    pub(super) fn close(&self, stem: &str, lines: u64, bytes: u64) -> io::Result<()> {
+    /// Gives what was filled its name; `None` if that was nothing.
+    pub(super) fn close(&self, stem: &str, lines: u64, bytes: u64) -> io::Result<Option<Batch>> {
         let open = self.path(format!("{stem}{OPEN}").as_ref());
         if lines == 0 {
-            return fs::remove_file(open);
+            return fs::remove_file(open).map(|()| None);
         }
-        fs::rename(open, self.path(format!("{stem}-{lines}-{bytes}{CLOSED}").as_ref()))?;
-        self.make_room()?;
-        self.arrived.notify_one();
-        Ok(())
+        let name = OsString::from(format!("{stem}-{lines}-{bytes}{CLOSED}"));
+        fs::rename(open, self.path(&name))?;
+        Ok(Batch::of(name))
     }
 
-    fn make_room(&self) -> io::Result<()> {
-        let batches = self.batches()?;
-        let mut bytes = self.waiting_bytes();
-        for batch in batches {
-            if bytes <= self.settings.bytes_max {
-                break;
+    /// Those that wait when the oldest beyond the bounds are lost, in order.
+    pub(super) fn make_room(&self, batches: Vec<Batch>) -> Vec<Batch> {
+        let mut batches = self.in_order(batches);
+        let mut bytes: u64 = batches.iter().map(|batch| batch.bytes).sum();
+        let (mut count, all) = (batches.len(), batches.len());
+        batches.retain(|batch| {
+            if bytes <= self.settings.bytes_max && count <= SHIPPING_BATCHES_MAX {
+                return true;
             }
             // Held until it is gone: it must not be taken meanwhile.
             let sending = self.sending();
-            if sending.as_deref() != Some(&batch.name) {
-                self.lose(&batch, Lost::Full);
-                bytes -= batch.bytes;
+            if sending.as_deref() == Some(&batch.name) {
+                return true;
             }
-        }
-        self.batches().map(drop)
+            self.lose(batch, Lost::Full);
+            (bytes, count) = (bytes - batch.bytes, count - 1);
+            false
+        });
+        if count < all { self.in_order(batches) } else { batches }
     }
 
     pub(super) fn count_lost(&self, why: Lost, lines: u64) {
@@ -324,12 +286,13 @@ impl Spool {
             let folder = self.settings.folder.display();
             tracing::warn!(
                 %folder,
-                "`log.ship.spool` is full: the oldest lines that wait to be shipped are lost"
+                "`log.ship.spool` is full, or {SHIPPING_BATCHES_MAX} batches are in it: the oldest \
+                 lines that wait to be shipped are lost"
             );
         }
     }
 
-    fn sending(&self) -> MutexGuard<'_, Option<OsString>> {
+    pub(super) fn sending(&self) -> MutexGuard<'_, Option<OsString>> {
         self.sending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -337,19 +300,13 @@ impl Spool {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn stuck(&self) -> MutexGuard<'_, BTreeSet<OsString>> {
+    pub(super) fn stuck(&self) -> MutexGuard<'_, BTreeSet<OsString>> {
         self.stuck.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn path(&self, name: &OsStr) -> PathBuf {
         self.settings.folder.join(name)
     }
-}
-
-/// Whether what cannot be read never will: it is no file, or its disk has lost it.
-fn is_for_ever(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::IsADirectory | ErrorKind::InvalidData)
-        || Errno::from_io_error(error) == Some(Errno::IO)
 }
 
 pub(super) fn is_locked(file: &File) -> io::Result<bool> {
@@ -369,13 +326,20 @@ pub(super) fn millis(time: SystemTime) -> u64 {
 pub(super) const NEW: &str = ".new";
 pub(super) const OPEN: &str = ".open";
 const CLOSED: &str = ".ndjson";
+/// Beside what a batch is closed at, all that waited for the log may come in one write.
+const BATCH_BYTES_MOST: u64 = SHIPPING_BATCH_BYTES_MAX + ACCESS_LOG_BYTES_WAITING_MAX as u64;
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::io::ErrorKind;
+    use std::os::unix::net::UnixListener;
 
+    use rustix::io::Errno;
+
+    use super::super::emptying::{Taken, is_for_ever, is_of_now};
     use super::super::filling::Filling;
     use super::*;
+    use crate::memory::{Class, Governor, Reservation, Use};
 
     fn settings(folder: &Path) -> SpoolSettings {
         SpoolSettings {
@@ -398,10 +362,20 @@ mod tests {
         }
     }
 
+    /// Room for `bytes`, and for as many each time it is asked for.
+    fn room(bytes: u64) -> Option<Reservation> {
+        Governor::new(0, 16 * bytes).try_reserve(Use::Requests, Class::Admission, bytes)
+    }
+
+    fn taken(spool: &Spool) -> Option<(Batch, Vec<u8>)> {
+        let taken = spool.take(None, room).unwrap();
+        taken.map(|Taken { batch, lines, .. }| (batch, lines))
+    }
+
     /// All that waits, each batch taken and shipped.
     fn shipped(spool: &Spool) -> Vec<String> {
         let mut all = Vec::new();
-        while let Some((batch, lines)) = spool.take(None).unwrap() {
+        while let Some((batch, lines)) = taken(spool) {
             all.push(String::from_utf8(lines).unwrap());
             spool.shipped(&batch);
         }
@@ -429,10 +403,10 @@ mod tests {
         let first = {
             let spool = spool(folder.path());
             filled(&mut Filling::of(&spool), 0..2);
-            spool.take(None).unwrap().unwrap()
+            taken(&spool).unwrap()
         };
         let spool = spool(folder.path());
-        assert_eq!(spool.take(None).unwrap().unwrap(), first);
+        assert_eq!(taken(&spool).unwrap(), first);
         assert_eq!(first.0.lines, 2);
     }
 
@@ -442,7 +416,7 @@ mod tests {
         let spool = spool(folder.path());
         let mut filling = Filling::of(&spool);
         filled(&mut filling, 1_000..1_002);
-        let (sent, _) = spool.take(None).unwrap().unwrap();
+        let (sent, _) = taken(&spool).unwrap();
         filled(&mut filling, 1_002..1_100);
         assert_eq!(spool.waiting_bytes(), 100);
         spool.shipped(&sent);
@@ -460,7 +434,7 @@ mod tests {
         let name = |end| settings.folder.join(format!("0000000000007-{}{end}", "a".repeat(32)));
         fs::write(name(OPEN), "1\n2\nto").unwrap();
         let spool = Spool::open(&settings).unwrap();
-        let (batch, lines) = spool.take(None).unwrap().unwrap();
+        let (batch, lines) = taken(&spool).unwrap();
         assert_eq!((batch.lines, &*batch.id, &*lines), (2, &*"a".repeat(32), &b"1\n2\n"[..]));
         spool.lose(&batch, Lost::Refused);
         assert_eq!(spool.lost_lines()[1], ("refused", 2));
@@ -473,7 +447,7 @@ mod tests {
         let mut filling = Filling::of(&one);
         filled(&mut filling, [1]);
         let other = spool(folder.path());
-        assert!(other.take(None).unwrap().is_none());
+        assert!(taken(&other).is_none());
         let lock = one.lock().unwrap();
         assert!(lock.is_some() && other.lock().unwrap().is_none());
         drop((filling, lock));
@@ -487,18 +461,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let spool = spool(folder.path());
         filled(&mut Filling::of(&spool), 0..4);
-        let (sent, _) = spool.take(None).unwrap().unwrap();
+        let (sent, _) = taken(&spool).unwrap();
         let path = spool.path(&sent.name);
         fs::remove_file(&path).unwrap();
         // What cannot be removed as a file, nor be read as one.
         fs::create_dir(&path).unwrap();
         assert!(!spool.shipped(&sent));
-        let (next, lines) = spool.take(None).unwrap().unwrap();
+        let (next, lines) = taken(&spool).unwrap();
         assert_eq!(lines, b"2\n3\n");
         fs::remove_file(spool.path(&next.name)).unwrap();
         fs::create_dir(spool.path(&next.name)).unwrap();
         for _ in 0..2 {
-            assert!(spool.take(None).unwrap().is_none());
+            assert!(taken(&spool).is_none());
         }
         assert_eq!((spool.shipped_lines(), spool.waiting_bytes()), (2, 0));
         assert_eq!(spool.lost_lines()[2], ("failed", 2));
@@ -506,7 +480,7 @@ mod tests {
             fs::remove_dir(spool.path(&batch.name)).unwrap();
             fs::write(spool.path(&batch.name), "gone").unwrap();
         }
-        assert!(spool.take(None).unwrap().is_none());
+        assert!(taken(&spool).is_none());
         assert!(!path.exists(), "removed when it can be");
     }
 
@@ -515,7 +489,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let spool = spool(folder.path());
         filled(&mut Filling::of(&spool), 0..4);
-        let (batch, _) = spool.take(None).unwrap().unwrap();
+        let (batch, _) = taken(&spool).unwrap();
         fs::write(spool.path(&batch.name), "").unwrap();
         assert_eq!(shipped(&spool), ["2\n3\n"]);
         assert_eq!((spool.lost_lines()[2], spool.shipped_lines()), (("failed", 2), 2));
@@ -552,7 +526,7 @@ mod tests {
         let spool = Spool::open(&settings).unwrap();
         spool.take_over().unwrap();
         assert!(!path("b", 1).exists() && path("a", 0).exists() && path("c", 2).exists());
-        assert_eq!(spool.unclosed.lock().unwrap().len(), 2);
+        assert_eq!(spool.unusable.lock().unwrap().len(), 2);
     }
 
     #[test]
@@ -575,12 +549,104 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_that_cannot_be_read_waits_and_the_next_is_sent() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = spool(folder.path());
+        filled(&mut Filling::of(&spool), 0..6);
+        let (oldest, _) = taken(&spool).unwrap();
+        let path = spool.path(&oldest.name);
+        fs::remove_file(&path).unwrap();
+        // Not to be opened, by nobody, whoever may read all files.
+        let socket = UnixListener::bind(&path).unwrap();
+        assert_eq!(shipped(&spool), ["2\n3\n", "4\n5\n"]);
+        assert_eq!(spool.lost_lines(), [("full", 0), ("refused", 0), ("failed", 0)]);
+        assert_eq!((spool.waiting_lines(), spool.unusable.lock().unwrap().len()), (2, 1));
+        // It is spared no more than others.
+        assert_eq!(*spool.sending(), None);
+        drop(socket);
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "0\n1\n").unwrap();
+        assert_eq!(shipped(&spool), ["0\n1\n"]);
+    }
+
+    #[test]
+    fn a_batch_that_never_can_be_read_is_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = spool(folder.path());
+        filled(&mut Filling::of(&spool), 0..4);
+        let (oldest, _) = taken(&spool).unwrap();
+        let path = spool.path(&oldest.name);
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(&path, &path).unwrap();
+        assert_eq!(shipped(&spool), ["2\n3\n"]);
+        assert_eq!((spool.lost_lines()[2], spool.waiting_lines()), (("failed", 2), 0));
+    }
+
+    #[test]
     fn a_batch_is_lost_only_for_what_will_not_pass() {
         let of = |error: Errno| is_for_ever(&error.into());
-        assert!([Errno::ISDIR, Errno::IO].into_iter().all(of));
-        let passing = [Errno::ACCESS, Errno::PERM, Errno::MFILE, Errno::NFILE, Errno::NOMEM];
-        assert!(!passing.into_iter().any(of));
-        assert!(is_for_ever(&ErrorKind::InvalidData.into()));
+        let lasting = [Errno::ISDIR, Errno::IO, Errno::UCLEAN, Errno::BADMSG, Errno::LOOP];
+        assert!(lasting.into_iter().all(of) && is_for_ever(&ErrorKind::InvalidData.into()));
+        let now = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::INTR];
+        assert!(now.into_iter().all(|error| is_of_now(&error.into()) && !of(error)));
+        let its_own = [Errno::ACCESS, Errno::PERM, Errno::NXIO];
+        assert!(its_own.into_iter().all(|error| !is_of_now(&error.into()) && !of(error)));
+    }
+
+    #[test]
+    fn a_batch_waits_for_memory_and_is_spared_no_more_than_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = spool(folder.path());
+        filled(&mut Filling::of(&spool), 0..4);
+        let governor = Governor::new(0, 16);
+        let room = |bytes| governor.try_reserve(Use::Requests, Class::Admission, bytes);
+        let first = spool.take(None, room).unwrap().unwrap();
+        assert_eq!(governor.used_bytes(Use::Requests), 4);
+        let others = governor.try_reserve(Use::Requests, Class::Viewer, 12);
+        let error = spool.take(None, room).unwrap_err();
+        assert!(error.to_string().starts_with("there is no memory for a batch of 4 bytes"));
+        assert_eq!((&*spool.sending(), spool.waiting_lines()), (&None, 4));
+        drop(others);
+        assert_eq!(spool.take(None, room).unwrap().unwrap().batch, first.batch);
+        assert_eq!(governor.used_bytes(Use::Requests), 4);
+    }
+
+    #[test]
+    fn of_more_batches_than_may_wait_the_oldest_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = SpoolSettings { bytes_max: 1 << 30, ..settings(folder.path()) };
+        fs::create_dir(&settings.folder).unwrap();
+        let id = "a".repeat(32);
+        for number in 0..SHIPPING_BATCHES_MAX + 3 {
+            let name = format!("{number:013}-{id}-1-2{CLOSED}");
+            fs::write(settings.folder.join(name), "1\n").unwrap();
+        }
+        let spool = Spool::open(&settings).unwrap();
+        assert_eq!(spool.waiting_lines(), SHIPPING_BATCHES_MAX as u64);
+        assert_eq!(spool.lost_lines()[0], ("full", 3));
+        assert_eq!(taken(&spool).unwrap().0.begun_ms, 3);
+        // And with each that is filled.
+        filled(&mut Filling::of(&spool), 0..2);
+        assert_eq!(spool.batches().unwrap().len(), SHIPPING_BATCHES_MAX);
+        assert_eq!(spool.lost_lines()[0], ("full", 4));
+        assert!(spool.batches().unwrap()[0].begun_ms == 3, "what is being sent stays");
+    }
+
+    #[test]
+    fn what_a_killed_process_was_making_is_removed_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = settings(folder.path());
+        fs::create_dir(&settings.folder).unwrap();
+        let now = millis(SystemTime::now());
+        let name = |begun: u64, id: &str| {
+            settings.folder.join(format!("{begun:013}-{}{NEW}", id.repeat(32)))
+        };
+        let (left, made, foreign) = (name(7, "a"), name(now, "b"), name(7, "g"));
+        for path in [&left, &made, &foreign] {
+            fs::write(path, "").unwrap();
+        }
+        Spool::open(&settings).unwrap();
+        assert!(!left.exists() && made.exists() && foreign.exists());
     }
 
     #[test]

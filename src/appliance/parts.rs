@@ -126,7 +126,8 @@ impl Parts {
         else {
             return Ok(());
         };
-        let mut shipper = Shipper::new(spool.clone(), shipping).map_err(ApplianceError::Tls)?;
+        let shipper = Shipper::new(spool.clone(), shipping, self.governor.clone());
+        let mut shipper = shipper.map_err(ApplianceError::Tls)?;
         let stop = self.stop_shipping.clone();
         self.filler.spawn(async move {
             stop.run_until_cancelled(shipper.ship()).await;

@@ -18,6 +18,7 @@ Examples:
   tidegate explain https://video.example.com/film/1.m4s --field 'Range: bytes=0-99'
   tidegate explain https://video.example.com/live/a.m3u8 --json | jq .variants[0].freshness
   curl 'http://127.0.0.1:9180/explain?url=https://video.example.com/film/1.m4s'
+Where there is an `admin.token_file`, add to curl: -H \"Authorization: Bearer $(cat token)\"
 
 Exit codes: 0 explained, 1 no appliance answers or it would refuse the request, 64 misused";
 

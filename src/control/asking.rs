@@ -4,8 +4,8 @@
 //! - Health and `openapi.json`: everybody.
 //! - Looking on: everybody; where a viewer has a token, from elsewhere who bears one.
 //! - Looking at more than metrics: the same, but from this machine without a token by an address.
-//! - Reading of requests (`log.rs`): who bears a token; without any, who asks from this machine, by
-//!   an address.
+//! - Reading of requests (`log.rs`), or what one would get (`/explain`): who bears a token; without
+//!   any, who asks from this machine, by an address.
 //! - Reloads, upgrades, drains: operators; without any token, who asks from this machine.
 //! - Purges: operators; without any token, nobody.
 //!

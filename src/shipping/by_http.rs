@@ -144,7 +144,8 @@ fn chain(error: &dyn Error) -> String {
         text.push_str(&format!(": {error}"));
         source = error.source();
     }
-    if text.contains("UnknownIssuer") {
+    // One of the same name has another key, perhaps: it was made anew.
+    if ["UnknownIssuer", "BadSignature"].iter().any(|why| text.contains(why)) {
         text.push_str("; set `log.ship.ca` to the authority that signed its certificate");
     }
     text
@@ -163,13 +164,16 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
 
 #[cfg(test)]
 mod tests {
+    use rustls::CertificateError;
+
     use super::*;
 
     #[test]
     fn of_an_authority_that_is_not_known_it_is_said_what_to_set() {
-        let unknown = rustls::CertificateError::UnknownIssuer;
-        let text = chain(&rustls::Error::InvalidCertificate(unknown));
-        assert!(text.contains("; set `log.ship.ca`"), "{text}");
+        for why in [CertificateError::UnknownIssuer, CertificateError::BadSignature] {
+            let text = chain(&rustls::Error::InvalidCertificate(why));
+            assert!(text.contains("; set `log.ship.ca`"), "{text}");
+        }
         assert_eq!(chain(&std::io::Error::other("refused")), "refused");
     }
 

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use self::by_http::ByHttp;
 #[cfg(feature = "kafka")]
@@ -123,6 +124,15 @@ impl Shipper {
         };
         let (to, pause_max) = (shipping.receiver.name(), PAUSE_MAX);
         Ok(Shipper { spool, governor, to, way, attempts: 0, looks_failed: 0, pause_max })
+    }
+
+    /// Ships as [`Shipper::ship`] does until `leaving`, when another process follows: that one has
+    /// the lock soon, or does not ship what comes into this folder, and this one goes on.
+    pub async fn ship_unless_followed(&mut self, leaving: &CancellationToken) {
+        if leaving.run_until_cancelled(self.ship()).await.is_none() {
+            sleep(FOLLOWED_WITHIN).await;
+            self.ship().await;
+        }
     }
 
     /// Ships as long as it is not dropped, which is safe at any time: what was not told to have
@@ -317,6 +327,8 @@ impl Shipper {
 
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// So long after a process has left shipping to who follows, that one has the lock.
+pub const FOLLOWED_WITHIN: Duration = Duration::from_secs(5);
 /// For a batch that another process left, or the lock that it held.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 

@@ -129,9 +129,7 @@ impl Parts {
         let shipper = Shipper::new(spool.clone(), shipping, self.governor.clone());
         let mut shipper = shipper.map_err(ApplianceError::Tls)?;
         let stop = self.stop_shipping.clone();
-        self.filler.spawn(async move {
-            stop.run_until_cancelled(shipper.ship()).await;
-        });
+        self.filler.spawn(async move { shipper.ship_unless_followed(&stop).await });
         Ok(())
     }
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -18,7 +18,14 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-use crate::support::{Client, Configured, Edge, Origin, PATIENCE, Process, Script, configured};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio_rustls::{TlsAcceptor, rustls};
+
+use crate::support::{
+    BLOCK, Client, Configured, Edge, Ending, Origin, PATIENCE, PIECE, Process, Script, configured,
+    follow,
+};
 
 /// What a receiver does with a batch that it has read.
 #[derive(Clone, Copy, Debug)]
@@ -78,8 +85,45 @@ struct State {
     fields: Vec<Option<String>>,
 }
 
+/// One that nobody knows who is not told of it.
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    certificate: String,
+}
+
+impl Authority {
+    fn new() -> Authority {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap().pem();
+        Authority { issuer: Issuer::new(params, key), certificate }
+    }
+
+    /// Shows a certificate of this authority for this machine.
+    fn acceptor(&self) -> TlsAcceptor {
+        let (key, name) = (KeyPair::generate().unwrap(), "127.0.0.1".to_owned());
+        let params = CertificateParams::new([name]).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = rustls::ServerConfig::builder_with_provider(provider);
+        let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+        let config = builder.with_single_cert(vec![certificate.der().clone()], key).unwrap();
+        Arc::new(config).into()
+    }
+}
+
 impl Receiver {
     async fn start(script: impl IntoIterator<Item = Does>) -> Receiver {
+        Receiver::start_with(script, None).await
+    }
+
+    /// One who is asked over TLS, where there is an acceptor.
+    async fn start_with(
+        script: impl IntoIterator<Item = Does>,
+        tls: Option<TlsAcceptor>,
+    ) -> Receiver {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let script = script.into_iter().collect();
@@ -89,11 +133,18 @@ impl Receiver {
         tokio::spawn(async move {
             loop {
                 let (socket, _) = listener.accept().await.unwrap();
-                let receiver = serving.clone();
+                let (receiver, tls) = (serving.clone(), tls.clone());
                 let service = service_fn(move |request| receiver.clone().answer(request));
-                let connection = hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(socket), service);
-                tokio::spawn(async move { drop(connection.await) });
+                let http = hyper::server::conn::http1::Builder::new();
+                tokio::spawn(async move {
+                    match tls {
+                        None => drop(http.serve_connection(TokioIo::new(socket), service).await),
+                        Some(tls) => {
+                            let Ok(socket) = tls.accept(socket).await else { return };
+                            drop(http.serve_connection(TokioIo::new(socket), service).await);
+                        }
+                    }
+                });
             }
         });
         receiver
@@ -248,7 +299,10 @@ async fn what_is_taken_in_an_answer_that_does_not_end_has_arrived() {
     let edge = shipping(&origin, &receiver, folder.path())
         .setting("log.ship.batch", "{ lines = 1, period = \"100ms\" }")
         .start();
-    let asked = ask(&edge, 0..2).await;
+    // One by one: what comes together may be one batch.
+    let mut asked = ask(&edge, 0..1).await;
+    edge.until_metric(SHIPPED, &[], |lines| lines == 1.0).await;
+    asked.extend(ask(&edge, 1..2).await);
     assert_eq!(receiver.until_taken(2).await, asked);
     edge.until_metric(SHIPPED, &[], |lines| lines == 2.0).await;
     assert_eq!(receiver.times_asked(), 2);
@@ -413,4 +467,133 @@ async fn a_process_that_is_killed_has_its_lines_shipped_by_the_next() {
     let next = Process::start(&config);
     assert_eq!(receiver.until_taken(40).await, vec!["/a"; 40]);
     next.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_tls_each_line_arrives_at_who_shows_a_certificate_of_the_authority_that_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (origin, authority) = (Origin::start(), Authority::new());
+    let receiver = Receiver::start_with([], Some(authority.acceptor())).await;
+    let ca = folder.path().join("ca.pem");
+    std::fs::write(&ca, &authority.certificate).unwrap();
+    let edge = shipping(&origin, &receiver, folder.path())
+        .setting("log.ship.url", &format!("https://{}/in", receiver.address))
+        .setting("log.ship.ca", &ca.to_string_lossy())
+        .start();
+    let asked = ask(&edge, 0..20).await;
+    assert_eq!(receiver.until_taken(20).await, asked);
+    edge.until_metric(SHIPPED, &[], |lines| lines == 20.0).await;
+    assert_eq!(status_of(&edge).await["last_failure"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_shows_a_certificate_that_is_not_trusted_is_sent_nothing_and_nothing_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let (origin, authority) = (Origin::start(), Authority::new());
+    let receiver = Receiver::start_with([], Some(authority.acceptor())).await;
+    let ca = folder.path().join("ca.pem");
+    let over_tls = || {
+        shipping(&origin, &receiver, folder.path())
+            .setting("log.ship.url", &format!("https://{}/in", receiver.address))
+            .setting("log.ship.ca", &ca.to_string_lossy())
+    };
+    std::fs::write(&ca, Authority::new().certificate).unwrap();
+    let mut edge = over_tls().start();
+    let mut asked = ask(&edge, 0..3).await;
+    let since = Instant::now();
+    let failing = loop {
+        let status = status_of(&edge).await;
+        if status["waiting_lines"] == 3 && !status["failing_seconds"].is_null() {
+            break status;
+        }
+        assert!(since.elapsed() < PATIENCE, "{status}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    let why = failing["last_failure"].as_str().unwrap();
+    let what_to_do = "; set `log.ship.ca` to the authority that signed its certificate";
+    assert!(why.ends_with(what_to_do), "{why}");
+    assert_eq!((&failing["lost_lines"], receiver.times_asked()), (&0.into(), 0), "{failing}");
+    edge.drain().await;
+    std::fs::write(&ca, &authority.certificate).unwrap();
+    let edge = over_tls().start();
+    asked.extend(ask(&edge, 3..5).await);
+    assert_eq!(receiver.until_taken(5).await, asked);
+}
+
+/// What a process serves by, which ships to `receiver` from a folder of that name.
+fn shipped_by(folder: &Path, origin: &Origin, receiver: &Receiver, spool: &str) -> PathBuf {
+    let more = format!(
+        "log.ship.url = \"http://{}/in\"\nlog.ship.folder = {:?}\n\
+         log.ship.batch = {{ lines = 1, period = \"100ms\" }}\n\n[[sites]]\nname = \"media\"\n\
+         hosts = [\"media.test\"]\norigins = [\"http://{}\"]\n",
+        receiver.address,
+        folder.join(spool),
+        origin.address(),
+    );
+    configured(folder, &more)
+}
+
+/// An origin with an object whose end waits: who asks for it keeps a process from ending.
+fn holding() -> Origin {
+    let origin = Origin::serving("/a", Script::of(10));
+    origin.serve("/held", Script::of(2 * BLOCK).ending(Ending::HeldAt(BLOCK)));
+    origin
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_follows_ships_what_waits_to_the_receiver_that_is_named_then() {
+    let folder = tempfile::tempdir().unwrap();
+    let (origin, before, after) = (holding(), Receiver::start([]).await, Receiver::start([]).await);
+    before.set_down(true);
+    let mut process = Process::start(&shipped_by(folder.path(), &origin, &before, "spool"));
+    let viewer = Client::plain(process.http, "media.test");
+    viewer.get("/a").send().await;
+    let mut under_way = viewer.get("/held").open().await;
+    under_way.read_exactly(PIECE as usize).await.unwrap();
+    let since = Instant::now();
+    while before.times_asked() == 0 {
+        assert!(since.elapsed() < PATIENCE, "nothing is shipped");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    shipped_by(folder.path(), &origin, &after, "spool");
+    assert_eq!(process.upgrade().0, 0);
+    assert_eq!(after.until_taken(1).await, ["/a"]);
+
+    origin.release("/held");
+    assert!(follow(&mut under_way, origin.content("/held", 1), PIECE).await.1);
+    drop(under_way);
+    process.until_left().await;
+    assert_eq!(after.until_taken(2).await, ["/a", "/held"]);
+    let logged = process.stop();
+    assert!(!logged.iter().any(|line| line.contains("ships none from there")), "{logged:#?}");
+    assert!(before.paths().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_leaves_ships_on_from_a_folder_that_is_not_followed_and_says_what_is_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let (origin, before, after) = (holding(), Receiver::start([]).await, Receiver::start([]).await);
+    before.set_down(true);
+    let mut process = Process::start(&shipped_by(folder.path(), &origin, &before, "one"));
+    let viewer = Client::plain(process.http, "media.test");
+    viewer.get("/a").send().await;
+    let mut under_way = viewer.get("/held").open().await;
+    under_way.read_exactly(PIECE as usize).await.unwrap();
+    shipped_by(folder.path(), &origin, &after, "two");
+    assert_eq!(process.upgrade().0, 0);
+    viewer.get("/a").send().await;
+    assert_eq!(after.until_taken(1).await, ["/a"]);
+    before.set_down(false);
+    assert_eq!(before.until_taken(1).await, ["/a"]);
+
+    before.set_down(true);
+    origin.release("/held");
+    assert!(follow(&mut under_way, origin.content("/held", 1), PIECE).await.1);
+    drop(under_way);
+    process.until_left().await;
+    let logged = process.logged_until("the process that follows ships none from there").await;
+    let said = logged.iter().find(|line| line.contains("ships none from there")).unwrap();
+    assert!(said.contains("lines=1") && said.contains("/one"), "{said}");
+    process.stop();
+    assert_eq!((before.paths().len(), after.paths().len()), (1, 1));
 }

@@ -10,7 +10,9 @@ use super::super::parts::Parts;
 use super::super::{Running, figures, join};
 use super::neighbour::Neighbour;
 use super::{HandOver, Message, carrying};
+use crate::access_log::AccessLog;
 use crate::server;
+use crate::shipping::FOLLOWED_WITHIN;
 
 /// What can be asked of it meanwhile, on any thread.
 pub struct Leaving {
@@ -50,6 +52,7 @@ impl Running {
         self.close_sockets();
         self.parts.log.end_following();
         self.parts.stop_shipping.cancel();
+        let since = Instant::now();
         self.close_admin.all.cancel();
         self.admin.take().into_iter().for_each(join);
         let until = Instant::now() + self.parts.live.server.load().idle_timeout;
@@ -63,8 +66,35 @@ impl Running {
         {
             thread::sleep(LOOK_AGAIN);
         }
+        let log = self.parts.log.clone();
         self.drain();
         drop(telling);
+        if follower.is_some() {
+            say_unshipped(&log, since);
+        }
+    }
+}
+
+/// Says what waits to be shipped where nobody ships any more.
+fn say_unshipped(log: &AccessLog, since: Instant) {
+    let Some(spool) = log.spool() else { return };
+    loop {
+        let waiting = spool.batches().unwrap_or_default();
+        let is_followed = matches!(spool.lock(), Ok(None));
+        if waiting.is_empty() || is_followed {
+            return;
+        }
+        if since.elapsed() >= FOLLOWED_WITHIN {
+            let lines: u64 = waiting.iter().map(|batch| batch.lines).sum();
+            let folder = spool.folder().display();
+            return tracing::warn!(
+                lines,
+                %folder,
+                "lines of the access log wait, and the process that follows ships none from there: \
+                 it does when it is started with this `log.ship.folder`"
+            );
+        }
+        thread::sleep(LOOK_AGAIN);
     }
 }
 

@@ -17,6 +17,7 @@ pub mod limits;
 pub mod memory;
 pub mod message;
 pub mod metrics;
+pub mod moment;
 pub mod network;
 pub mod object;
 pub mod overload;

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Nouns and bounds: pure, and open to every layer above.
-const BASE: &[&str] = &["limits", "network", "object", "memory", "overload", "site"];
+const BASE: &[&str] = &["limits", "moment", "network", "object", "memory", "overload", "site"];
 /// The data path from the bottom up. Each may use BASE and all that stand before it, except where
 /// ALLOWED says less.
 const LAYERS: &[&str] =
@@ -19,27 +19,28 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("limits", &[]),
     ("object", &["limits"]),
     ("memory", &["limits", "object", "overload"]),
+    ("moment", &[]),
     ("network", &[]),
     ("overload", &["limits", "network", "object"]),
     ("site", &["limits", "network", "object"]),
-    ("message", &["limits", "network", "object", "site"]),
+    ("message", &["limits", "moment", "network", "object", "site"]),
     ("token", &["limits", "object", "site"]),
     // What is to be purged is named as requests name it.
-    ("purge", &["limits", "message", "object", "site"]),
-    ("store", &["limits", "object"]),
+    ("purge", &["limits", "message", "moment", "object", "site"]),
+    ("store", &["limits", "moment", "object"]),
     ("metrics", BASE),
     // How large a volume is, and whether there was one, only the store can tell; how lines can be
     // written, only the log.
     ("config", &["access_log", "limits", "network", "object", "purge", "site", "store"]),
     // Where certificates are from and where they lie is said there.
-    ("acme", &["config", "limits"]),
-    ("access_log", &["limits", "memory", "metrics", "object"]),
+    ("acme", &["config", "limits", "moment"]),
+    ("access_log", &["limits", "memory", "metrics", "moment", "object"]),
     // Which load balancers are believed is told by their networks.
     ("server", &["limits", "message", "network", "overload"]),
     // Who receives lines is asked as origins are.
     ("shipping", &["access_log", "config", "fill", "limits", "memory", "site"]),
     ("snapshot", BASE),
-    ("usage", &["limits"]),
+    ("usage", &["limits", "moment"]),
     // The status page shows the latest requests and the pieces held; who follows the log pays for
     // it, and writes his filter as targets are written.
     (
@@ -50,6 +51,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "memory",
             "message",
             "metrics",
+            "moment",
             "object",
             "purge",
             "server",

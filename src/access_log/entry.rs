@@ -13,6 +13,7 @@ use http::StatusCode;
 use super::personal::Discretion;
 use super::request_id::{Ascii, RequestId};
 use crate::metrics::labels::Lookup;
+use crate::moment::since_1970;
 use crate::object::{ByteRange, ObjectKey};
 
 const METHOD_BYTES_MAX: usize = 32;
@@ -332,7 +333,7 @@ fn is_plain(byte: u8) -> bool {
 
 /// A time in UTC with milliseconds, as RFC 3339 writes it.
 pub(super) fn rfc3339(time: SystemTime) -> Ascii<24> {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = since_1970(time);
     let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
     let (year, month, day) = civil_date(days);
     let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);

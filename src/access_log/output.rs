@@ -20,6 +20,7 @@ use aws_lc_rs::digest;
 
 use super::format::{Begins, Format};
 use super::{AccessLogError, Destination, Settings};
+use crate::moment::unix_seconds;
 
 /// Between two attempts at a file that would block although it should not.
 const WOULD_BLOCK_PAUSE: Duration = Duration::from_millis(10);
@@ -39,8 +40,7 @@ pub struct Rotation {
 
 impl Rotation {
     fn period(&self, time: SystemTime) -> u64 {
-        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        self.every.map_or(0, |every| since.as_secs() / every.as_secs().max(1))
+        self.every.map_or(0, |every| unix_seconds(time) / every.as_secs().max(1))
     }
 }
 

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwap;
 use aws_lc_rs::{hmac, rand};
 
+use crate::moment::unix_seconds;
+
 /// How much is told of what may tell who a viewer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Personal {
@@ -203,8 +205,7 @@ impl Discretion {
 
     /// That of a request of that time.
     fn daily(&self, time: SystemTime, now: Instant) -> Arc<Daily> {
-        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let day = since.as_secs() / DAY.as_secs();
+        let day = unix_seconds(time) / DAY.as_secs();
         let daily = self.daily.load_full();
         if !daily.is_over(day, now) {
             return daily;

@@ -5,7 +5,6 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
 
 use memchr::memmem;
 
@@ -13,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Line;
 use crate::limits;
+use crate::moment::unix_millis;
 
 /// One of the latest requests: read from its log line, written for the status page.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -81,10 +81,8 @@ impl Lines {
             self.text.reserve_exact(OPEN_BYTES_MAX + LINE_BYTES_USUAL_MAX);
             self.ends.reserve_exact(OPEN_BYTES_MAX / LINE_BYTES_USUAL);
         }
-        let since = line.time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.text.push_str(&line.text);
-        let at_ms = since.as_secs() * 1_000 + u64::from(since.subsec_millis());
-        self.ends.push((at_ms, self.text.len()));
+        self.ends.push((unix_millis(line.time), self.text.len()));
     }
 
     fn bytes(&self) -> usize {
@@ -167,7 +165,7 @@ const LINE_BYTES_USUAL_MAX: usize = 1 << 10;
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, SystemTime};
 
     use super::*;
 

@@ -5,7 +5,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use super::error::AcmeError;
 use crate::config::paths::folder_of;
 use crate::limits::ACME_ORDERS_PER_HOUR_MAX;
+use crate::moment::unix_seconds;
 
 /// Held by who orders: another process of the same state folder does not, meanwhile.
 #[derive(Debug)]
@@ -68,7 +69,7 @@ pub(super) fn put(new: &Path, path: &Path) -> Result<(), AcmeError> {
 /// that is to wait. Blocks.
 pub(super) fn note_order(path: &Path, now: SystemTime) -> Result<Result<(), Duration>, AcmeError> {
     let path = path.with_extension("orders");
-    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = unix_seconds(now);
     let text = fs::read_to_string(&path).unwrap_or_default();
     let of_late = |time: &u64| *time <= now && *time + HOUR_SECONDS > now;
     let times = text.lines().filter_map(|line| line.parse().ok()).filter(of_late);
@@ -86,6 +87,7 @@ const HOUR_SECONDS: u64 = 3_600;
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
+    use std::time::UNIX_EPOCH;
 
     use super::*;
 

@@ -9,7 +9,8 @@ use tokio::time::sleep;
 use super::figures;
 use super::parts::Parts;
 use crate::control::Phase;
-use crate::control::drain::{Drain, DrainStatus, HasBegun, Now, Plan, Stage};
+use crate::control::drain::{Drain, DrainStatus, HasBegun, Plan, Stage};
+use crate::moment::Moment;
 use crate::server;
 
 /// What is planned, if anything is.
@@ -22,7 +23,7 @@ pub(super) struct Drains {
 impl Drains {
     /// What is told of it.
     pub(super) fn status(&self) -> Option<DrainStatus> {
-        self.drain().as_ref().map(|drain| drain.status(Now::read()))
+        self.drain().as_ref().map(|drain| drain.status(Moment::now()))
     }
 
     /// How far it has come.
@@ -41,7 +42,7 @@ impl Parts {
     /// # Errors
     /// It drains already, and cannot begin at another time: nothing has changed.
     pub(super) fn plan_drain(&self, plan: Option<Plan>) -> Result<Option<DrainStatus>, HasBegun> {
-        let now = Now::read();
+        let now = Moment::now();
         let mut drain = self.drains.drain();
         if self.readiness.is_ending() {
             // More is asked of viewers already than any plan would.
@@ -78,7 +79,7 @@ impl Parts {
     }
 
     /// Goes on if it is time. Who holds the plan tells of it: nobody is told of two at once.
-    fn step_drain(&self, drain: &mut MutexGuard<'_, Option<Drain>>, now: Now) {
+    fn step_drain(&self, drain: &mut MutexGuard<'_, Option<Drain>>, now: Moment) {
         let Some(going) = drain.as_mut() else { return };
         let before = going.stage();
         let stage = going.step(now, figures::connections_open(self));
@@ -122,7 +123,7 @@ pub(super) fn start(parts: &Arc<Parts>) {
         while let Some(parts) = weak.upgrade() {
             let is_planned = {
                 let mut drain = parts.drains.drain();
-                parts.step_drain(&mut drain, Now::read());
+                parts.step_drain(&mut drain, Moment::now());
                 drain.is_some()
             };
             tokio::select! {

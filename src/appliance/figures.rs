@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime};
 
 use super::parts::{Live, Parts};
 use super::{load, ssd};
@@ -24,6 +24,7 @@ use crate::limits::{
 };
 use crate::memory::{Class, Use};
 use crate::metrics::{Counters, log, series};
+use crate::moment::unix_seconds;
 use crate::object::ObjectKey;
 use crate::purge::{Hardness, Kind};
 use crate::server::ConnectionCounts;
@@ -137,8 +138,7 @@ fn expiries(certificates: &Certificates) -> Vec<(String, u64)> {
     let expiry = |one: &Certificate| {
         let file = || one.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let name = one.names.first().cloned().unwrap_or_else(file);
-        let expires = one.expires()?.duration_since(UNIX_EPOCH).unwrap_or_default();
-        Some((name, expires.as_secs()))
+        Some((name, unix_seconds(one.expires()?)))
     };
     certificates.iter().filter_map(expiry).collect()
 }
@@ -189,8 +189,7 @@ fn shipping_status(parts: &Parts) -> Option<ShippingStatus> {
 }
 
 fn order(Waiting { names, is_missing, since, why, again_at }: Waiting) -> OrderStatus {
-    let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let (since, again_at) = (seconds(since), again_at.map(seconds));
+    let (since, again_at) = (unix_seconds(since), again_at.map(unix_seconds));
     OrderStatus { names, is_missing, since, why, again_at }
 }
 

@@ -5,7 +5,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::runtime::Runtime;
@@ -35,6 +35,7 @@ use crate::limits::{
 use crate::memory::{Class, Governor, Reservation, Use};
 use crate::message::forwarded::Forwarders;
 use crate::metrics::Metrics;
+use crate::moment::unix_seconds;
 use crate::object::VersionNumbers;
 use crate::overload::{Gate, Shares};
 use crate::purge::{Keeper, Purges, Tokens};
@@ -105,7 +106,7 @@ impl Live {
         Live {
             current: Mutex::new(Current::new(config.clone(), budget.connections_max)),
             connections_max: AtomicUsize::new(budget.connections_max),
-            read_at: AtomicU64::new(seconds_since_1970()),
+            read_at: AtomicU64::new(unix_seconds(SystemTime::now())),
             is_refused: AtomicBool::new(false),
             sites: Arc::new(CurrentSites::from_pointee(config.sites.clone())),
             certificates: Arc::new(ArcSwap::from_pointee(config.certificates.clone())),
@@ -340,14 +341,10 @@ impl Budget {
     }
 }
 
-pub(super) fn seconds_since_1970() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
 /// The time in the upper half, so that versions can be told apart by age; a random lower half.
 fn epoch() -> u64 {
     let random = RandomState::new().hash_one(std::process::id());
-    seconds_since_1970() << 32 | random & u64::from(u32::MAX)
+    unix_seconds(SystemTime::now()) << 32 | random & u64::from(u32::MAX)
 }
 
 /// For viewers' connections.

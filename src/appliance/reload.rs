@@ -14,7 +14,7 @@ use std::time::SystemTime;
 use tokio::sync::OwnedSemaphorePermit;
 
 use self::dates::look_at_dates;
-use super::parts::{Budget, Parts, forwarders, log_settings, seconds_since_1970, viewer_settings};
+use super::parts::{Budget, Parts, forwarders, log_settings, viewer_settings};
 use super::ssd::{Added, Tier, unusable};
 use super::{load, look_at_volumes};
 use crate::access_log::{AccessLog, NextOutput};
@@ -25,6 +25,7 @@ use crate::config::{
 use crate::fill::client::Upstreams;
 use crate::limits::SITES_MAX;
 use crate::memory::{Class, Reservation, Use};
+use crate::moment::unix_seconds;
 use crate::site::Sites;
 
 /// Reloads an appliance.
@@ -147,7 +148,7 @@ impl Parts {
         let reloaded = self.reload_whole(bound);
         self.live.is_refused.store(reloaded.is_err(), Ordering::Relaxed);
         if reloaded.is_ok() {
-            self.live.read_at.store(seconds_since_1970(), Ordering::Relaxed);
+            self.live.read_at.store(unix_seconds(SystemTime::now()), Ordering::Relaxed);
         }
         reloaded
     }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::limits::SITE_COUNTS_BYTES;
 use crate::metrics::{Metrics, OfSite};
+use crate::moment::Moment;
 use crate::site::CurrentSites;
-use crate::usage::keeper::{Moment, Usage};
+use crate::usage::keeper::Usage;
 use crate::usage::{Counts, Folder};
 
 /// The usage of an appliance that keeps it.

@@ -8,7 +8,7 @@
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::HeaderMap;
 use quick_cache::sync::{Cache, DefaultLifecycle};
@@ -19,6 +19,7 @@ use crate::message::conditional::Validator;
 use crate::message::freshness::Freshness;
 use crate::message::response::Stored;
 use crate::message::vary::VariantKey;
+use crate::moment::unix_millis;
 use crate::object::{ObjectKey, VersionId};
 use crate::purge::{Birth, Tags};
 
@@ -82,7 +83,8 @@ impl Version {
     pub fn takes_turn_to_ask(&self, now: SystemTime) -> bool {
         let last = self.asked_at.load(Ordering::Relaxed);
         let relaxed = Ordering::Relaxed;
-        let take = || self.asked_at.compare_exchange(last, millis(now), relaxed, relaxed).is_ok();
+        let take =
+            || self.asked_at.compare_exchange(last, unix_millis(now), relaxed, relaxed).is_ok();
         !self.was_asked_about(now) && take()
     }
 
@@ -90,18 +92,18 @@ impl Version {
     pub fn was_asked_about(&self, now: SystemTime) -> bool {
         let last = self.asked_at.load(Ordering::Relaxed);
         // A clock that was set back must not keep anybody from asking.
-        millis(now).abs_diff(last) < ASKED_ABOUT_EACH.as_millis() as u64
+        unix_millis(now).abs_diff(last) < ASKED_ABOUT_EACH.as_millis() as u64
     }
 
     /// The origin failed when it was asked about it: it has a rest of [`REST_AFTER_FAILURE`].
     pub fn rest(&self, now: SystemTime) {
-        let until = millis(now) + REST_AFTER_FAILURE.as_millis() as u64;
+        let until = unix_millis(now) + REST_AFTER_FAILURE.as_millis() as u64;
         self.rests_until.store(until, Ordering::Relaxed);
     }
 
     /// Whether the origin has a rest from being asked about it.
     pub fn rests(&self, now: SystemTime) -> bool {
-        let left = self.rests_until.load(Ordering::Relaxed).saturating_sub(millis(now));
+        let left = self.rests_until.load(Ordering::Relaxed).saturating_sub(unix_millis(now));
         (1..=REST_AFTER_FAILURE.as_millis() as u64).contains(&left)
     }
 
@@ -165,10 +167,6 @@ impl Version {
     pub fn is_changed(&self) -> bool {
         self.changed.load(Ordering::Acquire)
     }
-}
-
-fn millis(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
 /// Viewers who want a fresher copy than they need cost the origin one request in this time.

@@ -3,7 +3,7 @@
 //! Asks the admin listener; the appliance goes on by itself, whether somebody waits or not.
 
 use std::thread::sleep;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
 use indicatif::ProgressBar;
@@ -17,6 +17,7 @@ use super::admin::{ANSWER_WITHIN, Reach, understood};
 use super::volume::progress::leaving;
 use super::{Failure, print};
 use crate::config::units::{duration_about, parse_duration};
+use crate::moment::unix_seconds;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -114,8 +115,9 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         }
         _ => return Err(done.failure("not drained")),
     }
+    let now = unix_seconds(SystemTime::now());
     match (args.json, serde_json::from_value::<Told>(done.said["drain"].clone())) {
-        (false, Ok(told)) => print(&format!("{}\n", told.in_words(unix_now())))?,
+        (false, Ok(told)) => print(&format!("{}\n", told.in_words(now)))?,
         _ => print(&format!("{}\n", done.said))?,
     }
     if args.wait { wait(args) } else { Ok(()) }
@@ -190,10 +192,6 @@ impl Told {
         }
         words
     }
-}
-
-pub(super) fn unix_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

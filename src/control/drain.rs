@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::asking::{AskedBody, Said, body_of, refusal};
 use crate::limits::{DRAIN_REQUEST_BYTES_MAX, DRAIN_WITHIN_MAX};
+use crate::moment::{Moment, unix_seconds};
 
 /// What was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,22 +56,6 @@ impl Stage {
             Stage::Drained => "drained",
             Stage::Over => "over",
         }
-    }
-}
-
-/// One moment.
-#[derive(Clone, Copy, Debug)]
-pub struct Now {
-    /// As people count.
-    pub time: SystemTime,
-    /// As nobody sets it.
-    pub instant: Instant,
-}
-
-impl Now {
-    /// This one.
-    pub fn read() -> Now {
-        Now { time: SystemTime::now(), instant: Instant::now() }
     }
 }
 
@@ -121,7 +106,7 @@ impl Drain {
     }
 
     /// Goes one stage further if it is time, with so many viewers connected; the stage now.
-    pub fn step(&mut self, now: Now, connections: u64) -> Stage {
+    pub fn step(&mut self, now: Moment, connections: u64) -> Stage {
         if self.ends.is_some_and(|ends| now.time >= ends) {
             self.stage = Stage::Over;
             return self.stage;
@@ -152,18 +137,17 @@ impl Drain {
     }
 
     /// What is told of it.
-    pub fn status(&self, now: Now) -> DrainStatus {
-        let unix = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    pub fn status(&self, now: Moment) -> DrainStatus {
         let begins = match self.began {
             Some(began) => now.time.checked_sub(now.instant - began).unwrap_or(now.time),
             None => self.begins,
         };
         DrainStatus {
             stage: self.stage.word(),
-            begins_at: unix(begins),
-            refuses_at: unix(begins + (self.within - self.refusing)),
-            cuts_at: unix(begins + self.within),
-            ends_at: self.ends.map(unix),
+            begins_at: unix_seconds(begins),
+            refuses_at: unix_seconds(begins + (self.within - self.refusing)),
+            cuts_at: unix_seconds(begins + self.within),
+            ends_at: self.ends.map(unix_seconds),
             safe_to_power_off: self.stage == Stage::Drained,
         }
     }
@@ -305,11 +289,11 @@ mod tests {
 
     /// Steps a drain through moments, each with the viewers there are then; the stages after each.
     fn steps(plan: Plan, moments: &[(u64, u64)]) -> Vec<&'static str> {
-        let start = Now { time: UNIX_EPOCH + HOUR * 10_000, instant: Instant::now() };
+        let start = Moment { time: UNIX_EPOCH + HOUR * 10_000, instant: Instant::now() };
         let mut drain = Drain::new(plan, Duration::from_secs(30), start.time);
         let mut step = |&(seconds, connections): &(u64, u64)| {
             let later = Duration::from_secs(seconds);
-            let now = Now { time: start.time + later, instant: start.instant + later };
+            let now = Moment { time: start.time + later, instant: start.instant + later };
             drain.step(now, connections).word()
         };
         moments.iter().map(&mut step).collect()
@@ -353,12 +337,12 @@ mod tests {
 
     #[test]
     fn another_plan_goes_on_from_where_the_one_before_is() {
-        let now = Now::read();
+        let now = Moment::now();
         let refusing = Duration::from_secs(30);
         let mut before = Drain::new(plan(None, None), refusing, now.time);
         before.step(now, 1);
         let longer = Plan { within: HOUR, ..plan(None, Some(3 * HOUR)) };
-        let later = Now { time: now.time + HOUR / 2, instant: now.instant + HOUR / 2 };
+        let later = Moment { time: now.time + HOUR / 2, instant: now.instant + HOUR / 2 };
         let mut drain = Drain::new(longer, refusing, later.time).in_place_of(&before);
         assert_eq!(drain.step(later, 1), Stage::Leaving);
         let status = drain.status(later);

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
@@ -22,6 +22,7 @@ use crate::access_log::{AccessLog, Following};
 use crate::limits::{LOOK_BYTES, TOP_WINDOW_MAX};
 use crate::memory::{Class, Governor, Reservation, Use};
 use crate::message::target::decoded;
+use crate::moment::unix_millis;
 
 /// Tells of requests.
 pub struct LogSource {
@@ -88,8 +89,7 @@ impl LogSource {
             return Err(refusal(StatusCode::BAD_REQUEST, &text));
         };
         let _looking = self.looking()?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let (now_ms, window_ms) = (now.as_millis() as u64, window.as_millis() as u64);
+        let (now_ms, window_ms) = (unix_millis(SystemTime::now()), window.as_millis() as u64);
         let top = top::look(self.log.finished(), now_ms, window_ms, by).await;
         Ok((StatusCode::OK, json!(top)))
     }

@@ -12,8 +12,9 @@ use super::asking::{Said, refusal};
 use super::log::parameter;
 use crate::limits::LOOK_BYTES;
 use crate::memory::{Class, Governor, Use};
+use crate::moment::Moment;
 use crate::site::CurrentSites;
-use crate::usage::keeper::{Moment, Usage};
+use crate::usage::keeper::Usage;
 use crate::usage::told::{Asked, Unreckoned};
 use crate::usage::{Month, SITE_BYTES};
 

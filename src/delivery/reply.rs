@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::rc::Rc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::{
@@ -25,6 +25,7 @@ use crate::message::digest::CONTENT_DIGEST;
 use crate::message::multirange::Multipart;
 use crate::message::request::host_of;
 use crate::message::response;
+use crate::moment::unix_seconds;
 use crate::object::ByteRange;
 
 /// A head, and what follows it.
@@ -213,7 +214,7 @@ fn log(error: &DeliveryError, viewer: &Viewer) {
 /// Whether this worker has warned little in this second: an origin that answers wrongly fails every
 /// request, and the metrics count them all.
 fn may_warn(now: SystemTime) -> bool {
-    let second = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let second = unix_seconds(now);
     WARNED.with(|warned| {
         let count = match warned.get() {
             (last, count) if last == second => count + 1,
@@ -231,7 +232,7 @@ thread_local! {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
 

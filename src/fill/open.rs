@@ -5,7 +5,7 @@
 //! order, so that nobody who finds the head misses the run that brings its body.
 
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::header::CONTENT_RANGE;
 use http::{HeaderMap, Method, StatusCode};
@@ -29,6 +29,7 @@ use crate::message::range::ContentRange;
 use crate::message::response::{self, Stored};
 use crate::message::vary::VariantKey;
 use crate::metrics::labels::OriginError;
+use crate::moment::since_1970;
 use crate::purge::{Standing, Tags};
 
 /// A body that is here and must be pumped.
@@ -297,7 +298,7 @@ impl Filler {
                 && version.length_bytes() == placed.complete
                 && !version.is_changed()
         });
-        let birth = asked_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64;
+        let birth = since_1970(asked_at).as_micros() as u64;
         let new = || Version::new(self.versions.assign(), birth, validator, placed.complete);
         same.cloned().unwrap_or_else(|| Arc::new(new()))
     }

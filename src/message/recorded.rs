@@ -13,6 +13,7 @@ use crate::message::conditional::{EntityTag, Validator};
 use crate::message::freshness::Freshness;
 use crate::message::response::Stored;
 use crate::message::vary::{VariantKey, Vary};
+use crate::moment::unix_millis;
 
 /// A stored response's head.
 #[derive(Debug, Serialize, Deserialize)]
@@ -61,7 +62,7 @@ impl RecordedResponse {
             fields: stored.fields().iter().map(field).collect(),
             validator: RecordedValidator::of(stored.validator()),
             freshness: RecordedFreshness {
-                received_at: millis(freshness.received_at),
+                received_at: unix_millis(freshness.received_at),
                 initial_age: freshness.initial_age.as_millis() as u64,
                 lifetime: u64::try_from(freshness.lifetime.as_millis()).unwrap_or(u64::MAX),
                 must_revalidate: freshness.must_revalidate,
@@ -104,9 +105,9 @@ impl RecordedValidator {
         let tag = |etag: &EntityTag| text(etag.as_header().as_bytes());
         RecordedValidator {
             etag: validator.etag.as_ref().map(tag),
-            last_modified: validator.last_modified.map(millis),
+            last_modified: validator.last_modified.map(unix_millis),
             date_is_strong: validator.date_is_strong,
-            made_at: validator.made_at.map(millis),
+            made_at: validator.made_at.map(unix_millis),
         }
     }
 
@@ -135,10 +136,6 @@ fn text(bytes: &[u8]) -> String {
 
 fn bytes(text: &str) -> Option<Vec<u8>> {
     text.chars().map(|character| u8::try_from(u32::from(character)).ok()).collect()
-}
-
-fn millis(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
 fn time(millis: u64) -> Option<SystemTime> {

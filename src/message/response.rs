@@ -13,7 +13,6 @@ use http::header::{
 };
 use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
-use httpdate::HttpDate;
 
 use crate::limits::RESPONSE_FIELDS_MAX;
 use crate::message::cache_control::CacheControl;
@@ -24,6 +23,7 @@ use crate::message::multirange::Multipart;
 use crate::message::range::ContentRange;
 use crate::message::syntax::{date, members, sole, written};
 use crate::message::vary::{AcceptEncoding, Vary};
+use crate::moment::{http_date, since_1970};
 use crate::object::ByteRange;
 use crate::site::Rule;
 
@@ -376,14 +376,10 @@ const KEPT_FROM_ORIGINS: [&str; 39] = [
 /// Room for the fields an answer adds, so that its map seldom grows.
 const FIELDS_ADDED: usize = 6;
 
-/// A time of day as a field; a clock outside of 1970 to 9999 is brought back to it.
+/// A time of day as a field.
 fn date_value(time: SystemTime) -> HeaderValue {
-    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.min(LAST_SECOND_OF_9999));
-    written(&HttpDate::from(time))
+    written(&http_date(since_1970(time)))
 }
-
-const LAST_SECOND_OF_9999: u64 = 253_402_300_799;
 
 #[cfg(test)]
 mod tests {

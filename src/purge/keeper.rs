@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, TrySendError, sync_channel};
 use std::sync::{Arc, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::oneshot;
 
@@ -20,6 +20,7 @@ use super::journal::Journal;
 use super::scope::{Hardness, Kind, Scope};
 use super::table::{Purge, Table, UNKNOWN_SINCE};
 use crate::limits::PURGES_WAITING_MAX;
+use crate::moment::unix_seconds;
 
 /// What is counted of purges.
 #[derive(Debug, Default)]
@@ -181,8 +182,7 @@ fn run(purges: &Purges, jobs: &Receiver<Job>, mut journal: Option<&mut Journal>)
     while let Ok(first) = jobs.recv() {
         let mut together = vec![first];
         together.extend(jobs.try_iter().take(PURGES_WAITING_MAX));
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let at_seconds = since_epoch.as_secs();
+        let at_seconds = unix_seconds(SystemTime::now());
         let mut batch = Batch { number: given, at_seconds, purges: Vec::new() };
         let mut replies = Vec::new();
         for Job { scopes, hardness, reply } in together {

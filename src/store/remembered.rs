@@ -18,6 +18,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{VOLUMES_MAX, VOLUMES_REMEMBERED_MAX};
+use crate::moment::unix_seconds;
 
 mod watch;
 
@@ -290,12 +291,11 @@ struct Entry {
 
 fn written(known: &Known) -> String {
     let entry = |(id, illness): (&u128, &Illness)| {
-        let since = illness.since.duration_since(UNIX_EPOCH).unwrap_or_default();
         let end = illness.reason.floor_char_boundary(REASON_BYTES_MAX);
         let entry = Entry {
             state: illness.state,
             reason: illness.reason[..end].to_owned(),
-            since_unix_seconds: since.as_secs(),
+            since_unix_seconds: unix_seconds(illness.since),
         };
         (format!("{id:032x}"), entry)
     };

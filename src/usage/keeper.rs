@@ -15,27 +15,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::folder::{Folder, Part};
 use super::told::{Asked, MonthTold, Tally, Unreckoned};
-use super::{Counts, SAMPLE_SECONDS, since_1970};
+use super::{Counts, SAMPLE_SECONDS};
+use crate::moment::{Moment, since_1970, unix_seconds};
 
 /// What every site has been served so far, by the names of sites in the order of their ids, which
 /// they keep.
 pub type ReadCounts = Box<dyn Fn() -> Vec<(String, Counts)> + Send + Sync>;
-
-/// A moment, by both clocks.
-#[derive(Clone, Copy, Debug)]
-pub struct Moment {
-    /// Which may be set.
-    pub time: SystemTime,
-    /// Which may not.
-    pub instant: Instant,
-}
-
-impl Moment {
-    /// Now.
-    pub fn now() -> Moment {
-        Moment { time: SystemTime::now(), instant: Instant::now() }
-    }
-}
 
 /// The usage of one appliance.
 pub struct Usage {
@@ -67,7 +52,7 @@ impl Usage {
     /// Writes the samples that have ended. Blocks.
     pub fn sample(&self, now: Moment) {
         let mut counting = self.take(now);
-        let seconds = since_1970(now.time).as_secs();
+        let seconds = unix_seconds(now.time);
         let current = seconds - seconds % SAMPLE_SECONDS;
         // One that is yet to come was under way before the clock was set back.
         self.write(&mut counting, |start| start != current);

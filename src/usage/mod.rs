@@ -12,12 +12,13 @@ pub mod told;
 use std::fmt;
 use std::ops::{AddAssign, Sub};
 use std::str::FromStr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use time::{Date, OffsetDateTime};
 
 pub use self::folder::Folder;
+use crate::moment::unix_seconds;
 
 /// How long a sample is. They begin at whole multiples of it, in UTC.
 pub const SAMPLE_SECONDS: u64 = 300;
@@ -91,7 +92,7 @@ impl Month {
 
     /// The one of a time.
     pub fn at(time: SystemTime) -> Month {
-        Month::of(seconds_of(time))
+        Month::of(unix_seconds(time))
     }
 
     /// When it begins, in seconds since 1970.
@@ -142,15 +143,6 @@ pub fn rfc3339(seconds: u64) -> String {
     let (day, second) = (within / 86_400 + 1, within % 86_400);
     let (hour, minute) = (second / 3_600, second / 60 % 60);
     format!("{month}-{day:02}T{hour:02}:{minute:02}:{:02}Z", second % 60)
-}
-
-/// Seconds since 1970.
-fn seconds_of(time: SystemTime) -> u64 {
-    since_1970(time).as_secs()
-}
-
-fn since_1970(time: SystemTime) -> Duration {
-    time.duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -9,7 +9,8 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::folder::{Folder, Part};
-use super::{Counts, Month, SAMPLE_SECONDS, rfc3339, seconds_of};
+use super::{Counts, Month, SAMPLE_SECONDS, rfc3339};
+use crate::moment::unix_seconds;
 
 /// What is to be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -182,7 +183,7 @@ impl<'a, Room: FnMut() -> bool> Tally<'a, Room> {
     pub(super) fn new(asked: &'a Asked, now: SystemTime, room: Room) -> Tally<'a, Room> {
         Tally {
             asked,
-            now_seconds: seconds_of(now),
+            now_seconds: unix_seconds(now),
             room,
             is_full: false,
             damaged: 0,

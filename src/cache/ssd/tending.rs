@@ -2,12 +2,13 @@
 //! carrying over. What was written today is known after a restart too.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::cache::admission::{DAY, SavedError};
 use crate::cache::ssd::{Ssd, TierVolume};
+use crate::moment::unix_seconds;
 
 impl Ssd {
     /// Goes on until it is dropped.
@@ -16,9 +17,9 @@ impl Ssd {
         seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             seconds.tick().await;
-            let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let today = unix_seconds(SystemTime::now()) / DAY.as_secs();
             for tier_volume in self.volumes.online() {
-                tier_volume.tend(since_epoch.as_secs() / DAY.as_secs());
+                tier_volume.tend(today);
             }
         }
     }

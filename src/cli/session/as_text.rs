@@ -1,12 +1,13 @@
 //! A playback in words, a line for each request, aligned, for people. Pure.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::cli::log::{harmless, time_of};
 use crate::config::units::bytes_about;
+use crate::moment::http_date;
 
 /// What is shown of a playback; what an appliance does not say is nothing.
 #[derive(Debug, Default, Deserialize)]
@@ -65,7 +66,8 @@ struct Request {
 pub(super) fn of(told: &Value) -> String {
     let shown = Shown::deserialize(told).unwrap_or_default();
     let begun_ms = shown.requests.first().map_or(0, |request| request.at_ms);
-    let mut text = format!("session {}, from {} on\n", harmless(&shown.sid), date_of(begun_ms));
+    let begun = http_date(Duration::from_millis(begun_ms));
+    let mut text = format!("session {}, from {begun} on\n", harmless(&shown.sid));
     if shown.left_out > 0 {
         text += &format!("({} requests before these are left out)\n", shown.left_out);
     }
@@ -110,7 +112,7 @@ impl Shown {
         match since_ms {
             None => "no request is remembered\n".to_owned(),
             Some(since_ms) => {
-                let since = date_of(since_ms);
+                let since = http_date(Duration::from_millis(since_ms));
                 format!("{requests} requests of all playbacks are remembered, since {since}\n")
             }
         }
@@ -142,14 +144,6 @@ impl Request {
         line + "\n"
     }
 }
-
-/// As HTTP writes a date.
-fn date_of(unix_ms: u64) -> String {
-    httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_millis(unix_ms.min(DATE_MS_MAX)))
-}
-
-/// The last year that HTTP can write.
-const DATE_MS_MAX: u64 = 253_402_300_799_000;
 
 #[cfg(test)]
 mod tests {

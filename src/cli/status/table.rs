@@ -1,13 +1,14 @@
 //! A status in words, aligned, for people. Pure.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
 
-use crate::cli::drain::{self, unix_now};
+use crate::cli::drain;
 use crate::cli::volume::regions_out_of_use;
 use crate::config::units::{bytes_about, duration_about};
+use crate::moment::unix_seconds;
 
 /// What is shown of a status; what an appliance does not say is nothing.
 #[derive(Debug, Default, Deserialize)]
@@ -143,15 +144,16 @@ pub(super) fn of(status: &Shown, address: &str) -> String {
     let uptime = duration_about(Duration::from_secs(status.uptime_seconds));
     let mut text =
         format!("tidegate {} at {address}: {}, up {uptime}\n\n", status.version, status.phase);
+    let now = unix_seconds(SystemTime::now());
     let mut line = |name: &str, value: String| {
         text.push_str(&format!("  {name:<NAME_WIDTH$}{value}\n"));
     };
     line("viewers", format!("{} connected, {} requests", status.connections, status.requests));
     if let Some(drain) = &status.drain {
-        line("drain", drain.in_words(unix_now()));
+        line("drain", drain.in_words(now));
     }
     for one in &status.config.orders {
-        line("certificate", order(one, unix_now()));
+        line("certificate", order(one, now));
     }
     if let Some(before) = &status.predecessor {
         line("before", predecessor(before));

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::regions_out_of_use;
 use crate::config::units::{bytes_about, bytes_text};
 use crate::limits::GRANULE_SIZE_BYTES;
+use crate::moment::{http_date, since_1970, unix_seconds};
 use crate::store::format::{Access, FormatError, RegionState};
 use crate::store::remembered::Illness;
 use crate::store::survey::{Contents, Fault, Part, Slot, Survey, SurveyError};
@@ -59,7 +60,7 @@ pub(super) fn inspected(path: &Path, survey: &Survey, contents: &Contents, healt
         regions(survey).iter().map(|(state, count)| format!("{count} {state}")).collect();
     let mut text = format!("{}: volume {}\n", path.display(), superblock.id());
     let mut line = |name: &str, value: String| text.push_str(&format!("  {name:<13}{value}\n"));
-    line("made", date(superblock.created_at_seconds()));
+    line("made", http_date(Duration::from_secs(superblock.created_at_seconds())).to_string());
     line(
         "size",
         format!(
@@ -237,7 +238,8 @@ fn slot_json(slot: &Slot) -> Value {
 
 /// What is remembered of one that has failed.
 pub(super) fn ill(illness: &Illness) -> String {
-    format!("{} since {}: {}", illness.state.word(), date(since(illness)), illness.reason)
+    let since = http_date(since_1970(illness.since));
+    format!("{} since {since}: {}", illness.state.word(), illness.reason)
 }
 
 /// The same as JSON.
@@ -245,18 +247,8 @@ pub(super) fn ill_json(illness: &Illness) -> Value {
     json!({
         "state": illness.state.word(),
         "reason": illness.reason,
-        "since_unix_seconds": since(illness),
+        "since_unix_seconds": unix_seconds(illness.since),
     })
-}
-
-fn since(illness: &Illness) -> u64 {
-    illness.since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
-fn date(unix_seconds: u64) -> String {
-    // Later than any calendar: a damaged clock, and no reason to fall over.
-    let seconds = unix_seconds.min(253_402_300_799);
-    httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
 /// How fast something was read.

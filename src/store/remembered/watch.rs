@@ -6,13 +6,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{IllState, Illness, Remembered};
+use crate::moment::{http_date, since_1970};
 use crate::store::Volume;
 use crate::store::volume::State;
 
@@ -35,9 +36,7 @@ impl Illness {
     /// more at each start.
     pub fn brought_back(&self) -> State {
         let reason = self.reason.trim_start_matches("it failed before: ");
-        // Later than any calendar: a damaged clock, and no reason to fall over.
-        let since = self.since.min(UNIX_EPOCH + Duration::from_secs(253_402_300_799));
-        let why = format!("since {}: {reason}", httpdate::fmt_http_date(since));
+        let why = format!("since {}: {reason}", http_date(since_1970(self.since)));
         match self.state {
             IllState::ReadOnly => State::ReadOnly { why },
             IllState::Offline => State::Offline { why },
@@ -92,6 +91,8 @@ impl Remembered {
 
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
     use super::*;
     use crate::object::BlockSize;
     use crate::store::device::{Disk, Faults, Share, Simulated, Simulation};

@@ -3,11 +3,12 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
 use tokio::time::Instant;
 
+use crate::moment::unix_seconds;
 use crate::store::device::{DeviceError, Disk, Granules};
 use crate::store::format::{
     Footer, FormatError, Geometry, RegionEntry, RegionState, Superblock, VolumeId,
@@ -34,8 +35,7 @@ pub(super) async fn format(
     if volume_bytes > device_bytes {
         return Err(FormatError::Truncated { volume_bytes, device_bytes }.into());
     }
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let superblock = Superblock::new(volume, geometry, seconds);
+    let superblock = Superblock::new(volume, geometry, unix_seconds(SystemTime::now()));
     make(disk, &superblock).await.map_err(|error| VolumeError::Device(error.source))
 }
 

@@ -13,7 +13,7 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::CertificateError;
-use rustls_pki_types::ServerName;
+use rustls_pki_types::{ServerName, UnixTime};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -23,6 +23,7 @@ use crate::config::{Fill, Validity};
 use crate::fill::client::{Strict, tls_config};
 use crate::message::conditional::Validator;
 use crate::message::range::ContentRange;
+use crate::moment::http_date;
 use crate::site::{Origin, Scheme};
 
 /// The second byte: an origin that gives the beginning to everybody is found out.
@@ -176,17 +177,15 @@ fn refused(error: &io::Error, name: &str) -> Trouble {
         let found = format!("no TLS: {}", told(error));
         return Trouble { found, to_do: "look whether it speaks TLS at this port, and its log" };
     };
-    let date = |seconds: u64| {
-        httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
-    };
+    let date = |time: &UnixTime| http_date(Duration::from_secs(time.as_secs()));
     let renew = "renew it there, and look at this machine's clock";
     let (found, to_do) = match why {
         CertificateError::ExpiredContext { not_after, .. } => {
-            (format!("its certificate expired on {}", date(not_after.as_secs())), renew)
+            (format!("its certificate expired on {}", date(not_after)), renew)
         }
         CertificateError::Expired => ("its certificate has expired".to_owned(), renew),
         CertificateError::NotValidYetContext { not_before, .. } => {
-            (format!("its certificate is not valid before {}", date(not_before.as_secs())), renew)
+            (format!("its certificate is not valid before {}", date(not_before)), renew)
         }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => (
             format!("its certificate is not for {name}"),

@@ -32,8 +32,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // How large a volume is, and whether there was one, only the store can tell; how lines can be
     // written, only the log.
     ("config", &["access_log", "limits", "network", "object", "purge", "site", "store"]),
-    // Where certificates are from and where they lie is said there.
-    ("acme", &["config", "limits", "moment"]),
+    // Where certificates are from and where they lie is said there; an authority is trusted, and
+    // what fails on the way to it told, as with origins.
+    ("acme", &["config", "fill", "limits", "moment", "site"]),
     ("access_log", &["limits", "memory", "metrics", "moment", "object"]),
     // Which load balancers are believed is told by their networks.
     ("server", &["limits", "message", "network", "overload"]),

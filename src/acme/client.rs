@@ -4,47 +4,34 @@
 use std::error::Error as StdError;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Limited};
-use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
-use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use tokio::time::timeout;
 
+use crate::fill::client::tls_config_of;
 use crate::limits::ACME_ANSWER_BYTES_MAX;
+use crate::site::Scheme;
 
 pub(super) struct Client(HyperClient<HttpsConnector<HttpConnector>, BodyWrapper<Bytes>>);
 
 impl Client {
     /// Trusts `roots`, or whom this machine trusts: then it reads their files, and blocks.
     pub(super) fn new(roots: Option<&[CertificateDer<'static>]>) -> Result<Client, String> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?;
-        let builder = match roots {
-            Some(roots) => {
-                let mut store = RootCertStore::empty();
-                for root in roots {
-                    store.add(root.clone()).map_err(|error| format!("`acme.ca`: {error}"))?;
-                }
-                builder.with_root_certificates(store)
-            }
-            None => builder.with_native_roots().map_err(|error| error.to_string())?,
-        };
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(builder.with_no_client_auth())
-            .https_only()
-            .enable_http1()
-            .build();
+        let tls = tls_config_of(roots, Scheme::Https).map_err(|error| match roots {
+            Some(_) => format!("`acme.ca`: {error}"),
+            None => error,
+        })?;
+        let connector =
+            HttpsConnectorBuilder::new().with_tls_config(tls).https_only().enable_http1().build();
         let http = HyperClient::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_CONNECTION)

@@ -1,7 +1,6 @@
 //! How the authority is spoken with: HTTPS by our own client, each request within a time, and no
 //! answer larger than it may be.
 
-use std::error::Error as StdError;
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
@@ -17,7 +16,7 @@ use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 use rustls_pki_types::CertificateDer;
 use tokio::time::timeout;
 
-use crate::fill::client::tls_config_of;
+use crate::fill::client::{deepest, tls_config_of};
 use crate::limits::ACME_ANSWER_BYTES_MAX;
 use crate::site::Scheme;
 
@@ -48,9 +47,9 @@ impl HttpClient for Client {
         let asked = request.uri().to_string();
         let answered = self.0.request(request);
         let whole = async move {
-            let (parts, body) = answered.await.map_err(|error| innermost(&error))?.into_parts();
+            let (parts, body) = answered.await.map_err(|error| deepest(&error))?.into_parts();
             let body = Limited::new(body, ACME_ANSWER_BYTES_MAX).collect().await;
-            let bytes = body.map_err(|error| innermost(&*error))?.to_bytes();
+            let bytes = body.map_err(|error| deepest(&*error))?.to_bytes();
             Ok::<_, String>(BytesResponse { parts, body: Box::new(bytes) })
         };
         Box::pin(async move {
@@ -62,15 +61,6 @@ impl HttpClient for Client {
             Err(Error::Other(format!("{asked}: {why}").into()))
         })
     }
-}
-
-/// The reason that the others are about.
-fn innermost(error: &(dyn StdError + 'static)) -> String {
-    let mut inner = error;
-    while let Some(source) = inner.source() {
-        inner = source;
-    }
-    inner.to_string()
 }
 
 /// Authorities that are busy take their time.

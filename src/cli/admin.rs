@@ -1,7 +1,6 @@
 //! Asking the admin listener of an appliance: where it is, and one question within a time limit.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,6 +20,7 @@ use tokio::time::timeout;
 
 pub(super) use self::addresses::Admins;
 use super::{Failure, USUAL_CONFIG};
+use crate::config::cause;
 use crate::purge::{Token, Tokens};
 
 mod addresses;
@@ -206,12 +206,6 @@ pub(super) fn stranger(address: &str, what: &str) -> Failure {
     Failure::Failed(format!(
         "{address} is no admin listener of Tidegate: {what}; ask where `listeners.admin` says"
     ))
-}
-
-/// The system's words in our manner: lower case, without a number.
-pub(super) fn cause(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_lowercase()
 }
 
 /// Host and port of a URL, or host and port as they are.

@@ -8,8 +8,8 @@ use clap::{Command, CommandFactory};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, roman};
 
-use super::admin::cause;
 use super::{CommandLine, Failure};
+use crate::config::cause;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -20,7 +20,7 @@ pub use acme::{Acme, Challenge, ExternalAccount, Managed};
 pub use admin::Admin;
 pub use certificates::{Certificate, Certificates};
 pub use changes::{Change, Counts, is_of_volumes};
-pub use error::{ConfigError, ConfigErrors, Place};
+pub use error::{ConfigError, ConfigErrors, Place, cause};
 pub use fill::Fill;
 pub use listeners::{Congestion, Listener, ListenerKind, no_congestion_control};
 pub use log::{Log, LogLevel};

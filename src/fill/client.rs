@@ -271,7 +271,7 @@ impl Client {
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 /// The cause that says most: the innermost one.
-pub(super) fn deepest(error: &(dyn Error + 'static)) -> String {
+pub fn deepest(error: &(dyn Error + 'static)) -> String {
     let mut deepest = error;
     while let Some(source) = deepest.source() {
         deepest = source;

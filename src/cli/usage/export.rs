@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::Which;
 use crate::cli::Failure;
-use crate::cli::admin::cause;
+use crate::config::cause;
 use crate::usage::signed::sign;
 
 const EXAMPLES: &str = "\

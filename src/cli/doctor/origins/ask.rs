@@ -1,6 +1,5 @@
 //! One request to one address of an origin, as a fill would make it, each step within its time.
 
-use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,8 +18,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use crate::config::{Fill, Validity};
-use crate::fill::client::{Strict, tls_config};
+use crate::config::{Fill, Validity, cause};
+use crate::fill::client::{Strict, deepest, tls_config};
 use crate::message::conditional::Validator;
 use crate::message::range::ContentRange;
 use crate::moment::http_date;
@@ -76,7 +75,7 @@ pub(super) async fn ask(question: &Question, address: SocketAddr) -> Result<Seen
     let stream = timeout(connect, TcpStream::connect(address))
         .await
         .map_err(|_| late("no connection"))?
-        .map_err(|error| Trouble { found: told(&error), to_do: LOOK_THERE })?;
+        .map_err(|error| Trouble { found: cause(&error), to_do: LOOK_THERE })?;
     if question.origin.scheme == Scheme::Http {
         return answered(question, stream, None).await;
     }
@@ -174,7 +173,7 @@ fn request(question: &Question) -> Result<Request<Empty<Bytes>>, String> {
 fn refused(error: &io::Error, name: &str) -> Trouble {
     let source = error.get_ref().and_then(|source| source.downcast_ref::<rustls::Error>());
     let Some(rustls::Error::InvalidCertificate(why)) = source else {
-        let found = format!("no TLS: {}", told(error));
+        let found = format!("no TLS: {}", cause(error));
         return Trouble { found, to_do: "look whether it speaks TLS at this port, and its log" };
     };
     let date = |time: &UnixTime| http_date(Duration::from_secs(time.as_secs()));
@@ -199,18 +198,4 @@ fn refused(error: &io::Error, name: &str) -> Trouble {
         other => (format!("its certificate is refused: {other}"), "look at its certificate"),
     };
     Trouble { found, to_do }
-}
-
-/// The system's words in our manner: lower case, without a number.
-fn told(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_lowercase()
-}
-
-fn deepest(error: &(dyn Error + 'static)) -> String {
-    let mut deepest = error;
-    while let Some(source) = deepest.source() {
-        deepest = source;
-    }
-    deepest.to_string()
 }

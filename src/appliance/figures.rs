@@ -33,9 +33,7 @@ use crate::server::ConnectionCounts;
 pub(super) fn register(parts: &Arc<Parts>) {
     let metrics = &parts.metrics;
     let gauge = |series, read: fn(&Parts) -> u64| {
-        // A weak handle: the metrics are one of the parts.
-        let parts = Arc::downgrade(parts);
-        metrics.read_at_scrape(series, move || parts.upgrade().map_or(0, |parts| read(&parts)));
+        metrics.read_at_scrape(series, reading(parts, read));
     };
     gauge(series::READY, |parts| u64::from(parts.readiness.phase() == Phase::Ready));
     gauge(series::RUNS_IN_FLIGHT, |parts| parts.filler.runs.all().len() as u64);
@@ -51,9 +49,7 @@ pub(super) fn register(parts: &Arc<Parts>) {
     gauge(series::ACCEPT_ERRORS, |parts| sum(parts, |counts| &counts.accept_errors));
     gauge(series::PURGE_ENTRIES, |parts| parts.purges.figures().entries());
     let each = |series, read: fn(&Parts) -> Vec<(&'static str, u64)>| {
-        let parts = Arc::downgrade(parts);
-        let read = move || parts.upgrade().map_or_else(Vec::new, |parts| read(&parts));
-        metrics.read_each_at_scrape(series, read);
+        metrics.read_each_at_scrape(series, reading(parts, read));
     };
     register_log(parts);
     register_what_reloads(parts);
@@ -89,6 +85,15 @@ pub(super) fn register(parts: &Arc<Parts>) {
     });
 }
 
+/// Reads what a scrape asks for. By a weak handle: the metrics are one of the parts.
+pub(super) fn reading<T: Default, Read: Fn(&Parts) -> T>(
+    parts: &Arc<Parts>,
+    read: Read,
+) -> impl Fn() -> T + use<T, Read> {
+    let parts = Arc::downgrade(parts);
+    move || parts.upgrade().map(|parts| read(&parts)).unwrap_or_default()
+}
+
 /// Registers what became of the lines of the access log.
 fn register_log(parts: &Arc<Parts>) {
     let metrics = &parts.metrics;
@@ -116,18 +121,14 @@ fn register_what_reloads(parts: &Arc<Parts>) {
     let certificates = parts.live.certificates.clone();
     metrics.read_certificates_at_scrape(move || expiries(&certificates.load()));
     let live = |series, read: fn(&Live) -> u64| {
-        let parts = Arc::downgrade(parts);
-        metrics.read_at_scrape(series, move || parts.upgrade().map_or(0, |it| read(&it.live)));
+        metrics.read_at_scrape(series, reading(parts, move |parts| read(&parts.live)));
     };
-    let orders = Arc::downgrade(parts);
-    metrics.read_each_at_scrape(series::CERTIFICATE_ORDERS, move || {
-        let parts = orders.upgrade();
-        let orders = parts.as_ref().map(|parts| &parts.live.orders);
-        let told = |count: fn(&Orders) -> &AtomicU64| {
-            orders.map_or(0, |orders| count(orders).load(Ordering::Relaxed))
-        };
-        vec![("ok", told(|it| &it.obtained)), ("failed", told(|it| &it.failed))]
-    });
+    let orders = |parts: &Parts| {
+        let Orders { obtained, failed, .. } = &parts.live.orders;
+        let told = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        vec![("ok", told(obtained)), ("failed", told(failed))]
+    };
+    metrics.read_each_at_scrape(series::CERTIFICATE_ORDERS, reading(parts, orders));
     live(series::CONFIG_IS_GOOD, |live| u64::from(!live.is_refused.load(Ordering::Relaxed)));
     live(series::CONFIG_READ, |live| live.read_at.load(Ordering::Relaxed));
     live(series::CONNECTIONS_MAX, |live| live.connections_max.load(Ordering::Relaxed) as u64);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::figures::{memory_refused, sum};
+use super::figures::{memory_refused, reading, sum};
 use super::parts::Parts;
 use crate::config::Config;
 use crate::config::units::rate_text;
@@ -58,13 +58,10 @@ pub(super) fn settings(config: &Config, connections_max: usize) -> Settings {
 pub(super) fn register(parts: &Arc<Parts>) {
     let metrics = &parts.metrics;
     let gauge = |series, read: fn(&Parts) -> u64| {
-        let parts = Arc::downgrade(parts);
-        metrics.read_at_scrape(series, move || parts.upgrade().map_or(0, |parts| read(&parts)));
+        metrics.read_at_scrape(series, reading(parts, read));
     };
     let each = |series, read: fn(&Parts) -> Vec<(&'static str, u64)>| {
-        let parts = Arc::downgrade(parts);
-        let read = move || parts.upgrade().map_or_else(Vec::new, |parts| read(&parts));
-        metrics.read_each_at_scrape(series, read);
+        metrics.read_each_at_scrape(series, reading(parts, read));
     };
     gauge(overload::EGRESS_NEAR, |parts| u64::from(parts.overload().is_near_egress()));
     gauge(overload::EGRESS_MAX, |parts| {
@@ -72,10 +69,7 @@ pub(super) fn register(parts: &Arc<Parts>) {
     });
     gauge(overload::CLIENTS_UNCOUNTED, |parts| parts.overload().uncounted());
     each(overload::REFUSALS, refusals);
-    let weak = Arc::downgrade(parts);
-    metrics.read_shares_at_scrape(overload::PRESSURE, move || {
-        weak.upgrade().map_or_else(Vec::new, |parts| pressures(&parts))
-    });
+    metrics.read_shares_at_scrape(overload::PRESSURE, reading(parts, pressures));
     each(overload::BEYOND_SHARE, |parts| {
         let shares = parts.overload().shares();
         let beyond = |resource: Resource| (resource.word(), shares.beyond(resource).into());

@@ -47,8 +47,7 @@ impl Rotation {
 /// Where lines go.
 pub(super) struct Output {
     pub(super) format: Format,
-    /// `None` when nobody reads lines here.
-    stream: Option<Box<dyn Write + Send>>,
+    stream: Box<dyn Write + Send>,
     /// The same, where it has a name.
     named: Option<Named>,
     /// What stands before the next line.
@@ -81,7 +80,7 @@ impl Output {
     /// Opens the destination.
     pub(super) fn open(settings: &Settings) -> Result<Output, AccessLogError> {
         match &settings.destination {
-            Destination::Off => Ok(Output { stream: None, ..Output::to(io::sink()) }),
+            Destination::Off => Ok(Output::to(io::sink())),
             Destination::Stdout => {
                 // Unbuffered: what is written is, and a failure is known.
                 let stdout = io::stdout().as_fd().try_clone_to_owned();
@@ -99,7 +98,7 @@ impl Output {
     /// Writes JSON to `stream`.
     pub(super) fn to(stream: impl Write + Send + 'static) -> Output {
         let (format, head) = (Format::Json, String::new());
-        Output { format, stream: Some(Box::new(stream)), named: None, head, torn: false }
+        Output { format, stream: Box::new(stream), named: None, head, torn: false }
     }
 
     fn of_file(path: &Path, format: Format, rotation: Option<Rotation>) -> io::Result<Output> {
@@ -122,7 +121,7 @@ impl Output {
         };
         Ok(Output {
             format,
-            stream: Some(Box::new(file)),
+            stream: Box::new(file),
             named: Some(named),
             head: format.head(begins),
             torn: metadata.is_file() && ends_torn(path, metadata.len()),
@@ -163,7 +162,6 @@ impl Output {
 
     /// Writes lines; tells how many of them were lost, and why.
     pub(super) fn write(&mut self, lines: &str) -> (u64, io::Result<()>) {
-        let Some(stream) = &mut self.stream else { return (0, Ok(())) };
         let mut text = Cow::from(lines);
         let mut before = 0;
         if self.torn || !self.head.is_empty() {
@@ -172,7 +170,7 @@ impl Output {
             before = text.len() - lines.len();
         }
         let bytes = text.as_bytes();
-        let (written, result) = write_what_goes(stream, bytes);
+        let (written, result) = write_what_goes(&mut self.stream, bytes);
         if written > 0 {
             self.torn = bytes[written - 1] != b'\n';
         }

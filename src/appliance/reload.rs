@@ -181,7 +181,7 @@ impl Parts {
     pub(super) fn renew_certificates(&self, changed: &[PathBuf]) -> Vec<(PathBuf, String)> {
         let mut current = self.current();
         let mut refused = Vec::new();
-        let mut renewed = |one: &Certificate| {
+        let renewed = |one: &Certificate| {
             if !changed.contains(&one.path) && !changed.contains(&one.key_path) {
                 return one.clone();
             }
@@ -198,8 +198,7 @@ impl Parts {
                 }
             }
         };
-        let all = self.live.certificates.load().iter().map(&mut renewed).collect();
-        let all = self.live.certificates.load().replaced(all);
+        let all = self.live.certificates.load().each(renewed);
         if !current.config.certificates.is_empty() {
             current.config.certificates = all.clone();
         }
@@ -212,7 +211,7 @@ impl Parts {
     pub(super) fn show_certificate(&self, one: Certificate) {
         let mut current = self.current();
         let before = self.live.certificates.load();
-        if before.managed().iter().any(|managed| managed.path == one.path) {
+        if before.managed().any(|managed| managed.path == one.path) {
             let all = before.with(one);
             current.config.certificates = all.clone();
             self.live.certificates.store(Arc::new(all));

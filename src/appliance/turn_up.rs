@@ -71,7 +71,7 @@ fn certificates(parts: &Parts) -> Option<String> {
 
 fn none_yet(certificates: &Certificates) -> String {
     let names: Vec<&str> =
-        certificates.managed().iter().flat_map(|one| &one.names).map(String::as_str).collect();
+        certificates.managed().flat_map(|one| &one.names).map(String::as_str).collect();
     match names.is_empty() {
         true => "no certificate can be shown yet".to_owned(),
         false => format!("no certificate can be shown yet: {}", names.join(", ")),

@@ -3,7 +3,7 @@
 //! A chain that cannot be read or whose key is another's is a fault of the configuration. The
 //! first certificate is shown to viewers who ask for a name that none is for, or for no name.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -50,50 +50,67 @@ impl fmt::Debug for Certificate {
 /// Every certificate, found by name.
 #[derive(Clone, Debug, Default)]
 pub struct Certificates {
-    all: Vec<Certificate>,
+    configured: Vec<Configured>,
+    /// Which of them.
     by_name: HashMap<String, usize>,
-    managed: Vec<Managed>,
     acme: Option<Arc<Acme>>,
-    /// The files of all that were configured, whether or not they are there.
-    order: Arc<[PathBuf]>,
+}
+
+/// One of the array `certificates`.
+#[derive(Clone, Debug)]
+struct Configured {
+    /// The file of the chain.
+    path: PathBuf,
+    /// Where it is wanted of an authority: what for.
+    managed: Option<Managed>,
+    /// Nothing as long as the authority has not issued it.
+    found: Option<Certificate>,
+}
+
+impl From<Certificate> for Configured {
+    fn from(found: Certificate) -> Configured {
+        Configured { path: found.path.clone(), managed: None, found: Some(found) }
+    }
 }
 
 impl Certificates {
-    /// Indexes `all`; of two for one name the first is found.
+    /// Those that are in files.
     pub fn new(all: Vec<Certificate>) -> Certificates {
+        Certificates::of(all.into_iter().map(Configured::from).collect(), None)
+    }
+
+    /// Indexes them by name; of two for one name the first is found.
+    fn of(configured: Vec<Configured>, acme: Option<Arc<Acme>>) -> Certificates {
         let mut by_name = HashMap::new();
-        for (index, certificate) in all.iter().enumerate() {
-            for name in &certificate.names {
+        for (index, one) in configured.iter().enumerate() {
+            for name in one.found.iter().flat_map(|found| &found.names) {
                 by_name.entry(name.clone()).or_insert(index);
             }
         }
-        Certificates { all, by_name, ..Certificates::default() }
+        Certificates { configured, by_name, acme }
     }
 
-    /// The same certificates wanted of an authority, and these in the place of those there are.
-    pub fn replaced(&self, all: Vec<Certificate>) -> Certificates {
-        let (managed, acme) = (self.managed.clone(), self.acme.clone());
-        Certificates { managed, acme, order: self.order.clone(), ..Certificates::new(all) }
-    }
-
-    /// With `one` in the place of the one of the same file, or where it was configured.
-    pub fn with(&self, one: Certificate) -> Certificates {
-        let mut all = self.all.clone();
-        match all.iter_mut().find(|known| known.path == one.path) {
-            Some(known) => *known = one,
-            None => {
-                let before = self.order.iter().take_while(|path| **path != one.path);
-                let before: HashSet<&PathBuf> = before.collect();
-                let place = all.iter().position(|known| !before.contains(&known.path));
-                all.insert(place.unwrap_or(all.len()), one);
-            }
+    /// The same, with what `renewed` makes of each that is there.
+    pub fn each(&self, mut renewed: impl FnMut(&Certificate) -> Certificate) -> Certificates {
+        let mut configured = self.configured.clone();
+        for found in configured.iter_mut().filter_map(|one| one.found.as_mut()) {
+            *found = renewed(found);
         }
-        self.replaced(all)
+        Certificates::of(configured, self.acme.clone())
+    }
+
+    /// With `one` in its place, if its file is one of those configured.
+    pub fn with(&self, one: Certificate) -> Certificates {
+        let mut configured = self.configured.clone();
+        if let Some(known) = configured.iter_mut().find(|known| known.path == one.path) {
+            known.found = Some(one);
+        }
+        Certificates::of(configured, self.acme.clone())
     }
 
     /// The certificate for `server_name` (lower case), else the first; `None` if there are none.
     pub fn find(&self, server_name: Option<&str>) -> Option<&Certificate> {
-        server_name.and_then(|name| self.for_name(name)).or(self.all.first())
+        server_name.and_then(|name| self.for_name(name)).or_else(|| self.iter().next())
     }
 
     /// The certificate that is for `name` itself or for its wildcard.
@@ -103,7 +120,7 @@ impl Certificates {
             self.by_name.get(&format!("*.{parent}"))
         };
         let index = self.by_name.get(name).or_else(wildcard)?;
-        self.all.get(*index)
+        self.configured[*index].found.as_ref()
     }
 
     /// Whether some certificate is for a site's host; `*` is for nobody to tell.
@@ -113,12 +130,12 @@ impl Certificates {
         let is_wanted = |name: &String| name == host || Some(name) == wildcard.as_ref();
         host == "*"
             || self.for_name(host).is_some()
-            || self.managed.iter().any(|one| one.names.iter().any(is_wanted))
+            || self.managed().any(|one| one.names.iter().any(is_wanted))
     }
 
     /// Those that are wanted of an authority, whether or not they are there.
-    pub fn managed(&self) -> &[Managed] {
-        &self.managed
+    pub fn managed(&self) -> impl Iterator<Item = &Managed> {
+        self.configured.iter().filter_map(|one| one.managed.as_ref())
     }
 
     /// The authority.
@@ -126,14 +143,14 @@ impl Certificates {
         self.acme.as_ref()
     }
 
-    /// All of them, in the order they were configured.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Certificate> {
-        self.all.iter()
+    /// All that are there, in the order they were configured.
+    pub fn iter(&self) -> impl Iterator<Item = &Certificate> {
+        self.configured.iter().filter_map(|one| one.found.as_ref())
     }
 
     /// Whether there are none, and none will be.
     pub fn is_empty(&self) -> bool {
-        self.all.is_empty() && self.managed.is_empty()
+        self.configured.is_empty()
     }
 }
 
@@ -151,19 +168,11 @@ impl Config {
 /// Reads the array `certificates` of the document.
 pub(super) fn read(document: &Section<'_>) -> Certificates {
     let acme = document.section("acme", acme::read).map(Arc::new);
-    let (mut managed, mut order) = (Vec::new(), Vec::new());
-    let all = document.each("certificates", |section| {
-        let before = managed.len();
-        let found = one(section, acme.as_deref(), &mut managed);
-        let wanted = managed.get(before).map(|wanted| &wanted.path);
-        order.extend(wanted.or(found.as_ref().map(|found| &found.path)).cloned());
-        found
-    });
+    let all = document.each("certificates", |section| one(section, acme.as_deref()));
     if all.len() > CERTIFICATES_MAX {
         document.fail(format!("{} certificates; at most {CERTIFICATES_MAX}", all.len()));
     }
-    let all = Certificates::new(all.into_iter().flatten().collect());
-    Certificates { managed, acme, order: order.into(), ..all }
+    Certificates::of(all.into_iter().flatten().collect(), acme)
 }
 
 /// Whether listeners that need certificates have them, and every host one.
@@ -260,13 +269,9 @@ enum NotRead {
     Pair(String),
 }
 
-fn one(
-    section: &Section<'_>,
-    acme: Option<&Acme>,
-    managed: &mut Vec<Managed>,
-) -> Option<Certificate> {
+fn one(section: &Section<'_>, acme: Option<&Acme>) -> Option<Configured> {
     if let Some(setting) = section.setting("acme") {
-        return one_managed(section, &setting, acme, managed);
+        return one_managed(section, &setting, acme);
     }
     let cert = section.required("cert", "the path of a PEM file, the server's certificate first");
     let key = section.required("key", "the path of a PEM file with the private key");
@@ -278,7 +283,7 @@ fn one(
         return None;
     }
     match Certificate::read(cert_path, key_path.clone()) {
-        Ok(certificate) => return Some(certificate),
+        Ok(found) => return Some(found.into()),
         Err(NotRead::Chain(text)) => {
             cert.fail(format!("names {text}"));
             if let Err(text) = key_in(&key_path) {
@@ -296,22 +301,19 @@ fn one_managed(
     section: &Section<'_>,
     setting: &Setting<'_>,
     acme: Option<&Acme>,
-    managed: &mut Vec<Managed>,
-) -> Option<Certificate> {
+) -> Option<Configured> {
     for other in ["cert", "key"].into_iter().filter_map(|key| section.setting(key)) {
         other.fail("stands beside `acme`, which says where the certificate is from; write one");
     }
     let wanted = acme::managed(setting, acme)?;
-    let path = wanted.path.clone();
-    managed.push(wanted);
-    let is_here = path.exists();
-    let found = Certificate::read(path.clone(), path);
+    let is_here = wanted.path.exists();
+    let found = Certificate::read(wanted.path.clone(), wanted.path.clone());
     if let (Err(error), true) = (&found, is_here) {
         let (NotRead::Chain(text) | NotRead::Key(text) | NotRead::Pair(text)) = error;
         let text = format!("`{}`: what is kept is of no use: {text}", setting.name);
         section.source.warn(section.source.place(setting.at), text);
     }
-    found.ok()
+    Some(Configured { path: wanted.path.clone(), managed: Some(wanted), found: found.ok() })
 }
 
 fn path(setting: &Setting<'_>) -> Option<PathBuf> {
@@ -392,9 +394,11 @@ mod tests {
 
     #[test]
     fn what_is_issued_stands_where_it_was_configured() {
-        let order = ["first", "second", "third"].map(PathBuf::from).into();
-        let second = Certificates::new(vec![certificate("second", &["b"])]);
-        let mut shown = Certificates { order, ..second };
+        let mut shown = Certificates::new(vec![certificate("second", &["b"])]);
+        for (place, path) in [(0, "first"), (2, "third")] {
+            let missing = Configured { path: path.into(), managed: None, found: None };
+            shown.configured.insert(place, missing);
+        }
         for issued in ["third", "first", "second"] {
             shown = shown.with(certificate(issued, &["a"]));
         }

@@ -15,7 +15,7 @@ pub(super) fn look_at_dates(before: &Config, next: &Config) -> Result<(), Reload
         good.any(|known| known.names.iter().any(|name| one.names.contains(name)))
     };
     for one in next.certificates.iter().filter(|one| !was_there(one)) {
-        let is_ordered = next.certificates.managed().iter().any(|it| it.path == one.path);
+        let is_ordered = next.certificates.managed().any(|it| it.path == one.path);
         let Some(why) = one.judged(now).filter(|_| !is_ordered || has_good(one)) else { continue };
         let advice = match is_ordered {
             true => "another is ordered where its file is gone, and viewers have none until then",
@@ -67,7 +67,7 @@ mod tests {
         let named = config(&format!("cert = \"{file}\"\nkey = \"{file}\""));
         let mut other = named.clone();
         other.certificates = config::Certificates::default();
-        assert_eq!(ordered.certificates.iter().len(), 1);
+        assert_eq!(ordered.certificates.iter().count(), 1);
         assert!(look_at_dates(&other, &ordered).is_ok());
         let refused = look_at_dates(&other, &named).unwrap_err().to_string();
         assert!(

@@ -95,14 +95,14 @@ impl Renewer {
     /// Orders the first certificate that is due.
     async fn look(&mut self, parts: &Arc<Parts>) {
         let certificates = parts.live.certificates.load_full();
-        let wanted = certificates.managed();
+        let wanted: Vec<Managed> = certificates.managed().cloned().collect();
         let read_at = parts.live.read_at.load(Ordering::Relaxed);
         if std::mem::replace(&mut self.read_at, read_at) != read_at {
             // Somebody has mended it, perhaps.
             self.waited_for.values_mut().for_each(WaitedFor::try_anew);
         }
-        self.wait_for(wanted, &certificates);
-        parts.live.orders.wait_for(self.told(wanted, &certificates));
+        self.wait_for(&wanted, &certificates);
+        parts.live.orders.wait_for(self.told(&wanted, &certificates));
         let Some(acme) = certificates.acme() else { return };
         let may = |one: &&Managed| {
             self.waited_for.get(&one.path).is_none_or(|waited| waited.may_again(Instant::now()))
@@ -233,7 +233,7 @@ impl Renewer {
                 asked.chain == certificate.key.cert && asked.ask_again_at > now
             })
         };
-        let known = certificates.managed().iter().filter_map(|one| shown(certificates, one));
+        let known = certificates.managed().filter_map(|one| shown(certificates, one));
         let Some(certificate) = known.into_iter().find(|one| !is_known(one)) else { return };
         let Some(suggested) = self.suggestion(acme, &certificate).await else { return };
         let ask_again_at = now + suggested.ask_again_in;
@@ -406,7 +406,7 @@ mod tests {
         let machine = Machine { cores: 4, memory_bytes: Some(16 << 30) };
         let config = Config::on_machine(&text, "t.toml", &machine).unwrap();
         let certificates = &config.certificates;
-        (certificates.acme().unwrap().clone(), certificates.managed().to_vec())
+        (certificates.acme().unwrap().clone(), certificates.managed().cloned().collect())
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::site::{
 /// What is wanted of an authority.
 fn acme(config: &Config) -> Option<Value> {
     let acme = config.certificates.acme()?;
-    let wanted = config.certificates.managed().iter().map(|one| {
+    let wanted = config.certificates.managed().map(|one| {
         let file = one.path.display().to_string();
         json!({ "file": file, "names": one.names })
     });

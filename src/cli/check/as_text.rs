@@ -98,7 +98,7 @@ fn certificates(config: &Config) -> Vec<(&'static str, String)> {
         (shown, format!("{}  for {names}", path(&certificate.path)))
     };
     let files = config.certificates.iter().enumerate().map(told);
-    let ordered = config.certificates.managed().iter().map(|one| {
+    let ordered = config.certificates.managed().map(|one| {
         let challenge = config.certificates.acme().map(|acme| acme.challenge.as_str());
         let names = one.names.join(", ");
         ("by acme", format!("{}  for {names}, by {}", path(&one.path), challenge.unwrap_or("")))

@@ -36,7 +36,7 @@ pub(super) fn look(subject: &Subject) -> Vec<Finding> {
 fn ordered(subject: &Subject) -> Vec<Finding> {
     let config = &subject.config;
     let is_here = |path: &Path| config.certificates.iter().any(|one| one.path == path);
-    let missing = config.certificates.managed().iter().filter(|one| !is_here(&one.path));
+    let missing = config.certificates.managed().filter(|one| !is_here(&one.path));
     let mut findings: Vec<Finding> = missing
         .map(|one| {
             let to_do = "ordered when the appliance runs; `tidegate status` says how that goes";
@@ -45,7 +45,7 @@ fn ordered(subject: &Subject) -> Vec<Finding> {
         })
         .collect();
     let asked = config.certificates.acme().and_then(|acme| acme.challenge.asks_at());
-    if let (Some((kind, port)), false) = (asked, config.certificates.managed().is_empty())
+    if let (Some((kind, port)), false) = (asked, config.certificates.managed().next().is_none())
         && !config.listeners.iter().any(|one| one.kind == kind && one.address.port() == port)
     {
         let text = format!("the authority asks port {port}, where no {} listener is", kind.name());

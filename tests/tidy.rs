@@ -12,8 +12,7 @@ use std::path::{Path, PathBuf};
 const BASE: &[&str] = &["limits", "moment", "network", "object", "memory", "overload", "site"];
 /// The data path from the bottom up. Each may use BASE and all that stand before it, except where
 /// ALLOWED says less.
-const LAYERS: &[&str] =
-    &["message", "token", "purge", "store", "metrics", "cache", "fill", "delivery"];
+const LAYERS: &[&str] = &["message", "purge", "store", "metrics", "cache", "fill", "delivery"];
 /// What a module may use where that is not "BASE and the layers below". `"*"`: anything.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("limits", &[]),
@@ -24,7 +23,6 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("overload", &["limits", "network", "object"]),
     ("site", &["limits", "network", "object"]),
     ("message", &["limits", "moment", "network", "object", "site"]),
-    ("token", &["limits", "object", "site"]),
     // What is to be purged is named as requests name it.
     ("purge", &["limits", "message", "moment", "object", "site"]),
     ("store", &["limits", "moment", "object"]),
@@ -40,7 +38,6 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("server", &["limits", "message", "network", "overload"]),
     // Who receives lines is asked as origins are.
     ("shipping", &["access_log", "config", "fill", "limits", "memory", "site"]),
-    ("snapshot", BASE),
     ("usage", &["limits", "moment"]),
     // The status page shows the latest requests and the pieces held; who follows the log pays for
     // it, and writes his filter as targets are written.
@@ -57,7 +54,6 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "purge",
             "server",
             "site",
-            "snapshot",
             "usage",
         ],
     ),
@@ -69,7 +65,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 ];
 /// Beside the layers below it: delivery implements the server's handler, writes the log, and
 /// answers authorities that ask whether a name is ours.
-const DELIVERY_ALSO: &[&str] = &["server", "access_log", "acme", "snapshot"];
+const DELIVERY_ALSO: &[&str] = &["server", "access_log", "acme"];
 /// Where `unsafe` may stand, each use with its reason.
 const UNSAFE_IN: &[&str] = &[
     "src/cache/slots.rs",
@@ -78,7 +74,7 @@ const UNSAFE_IN: &[&str] = &[
     "src/store/device/",
 ];
 /// Modules without I/O and without a clock, and words that would show either.
-const PURE: &[&str] = &["limits", "network", "object", "site", "message", "token"];
+const PURE: &[&str] = &["limits", "network", "object", "site", "message"];
 const IMPURE_WORDS: &[&str] = &["tokio", "hyper", "TcpStream", "std::fs", "::now()"];
 
 const LINE_COLUMNS_MAX: usize = 100;

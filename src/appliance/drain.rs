@@ -93,16 +93,16 @@ impl Parts {
 
     fn enter(&self, stage: Stage) {
         let connections = figures::connections_open(self);
-        let (phase, wanted) = match stage {
+        let (phase, wish) = match stage {
             Stage::Planned => return,
-            Stage::Leaving => (Phase::Draining, server::Phase::Leaving),
-            Stage::Refusing => (Phase::Draining, server::Phase::Refusing),
-            Stage::Cutting => (Phase::Draining, server::Phase::Abandoned),
-            Stage::Drained => (Phase::Drained, server::Phase::Refusing),
-            Stage::Over => (Phase::Ready, server::Phase::Serving),
+            Stage::Leaving => (Phase::Draining, server::Wish::Leaving),
+            Stage::Refusing => (Phase::Draining, server::Wish::Refusing),
+            Stage::Cutting => (Phase::Draining, server::Wish::Abandoned),
+            Stage::Drained => (Phase::Drained, server::Wish::Refusing),
+            Stage::Over => (Phase::Ready, server::Wish::Serving),
         };
         self.readiness.turn(phase);
-        self.phases.send_replace(wanted);
+        self.wishes.send_replace(wish);
         match stage {
             Stage::Planned => {}
             Stage::Leaving => tracing::info!("draining: {connections} viewers are told to leave"),

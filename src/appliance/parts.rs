@@ -39,7 +39,7 @@ use crate::moment::unix_seconds;
 use crate::object::VersionNumbers;
 use crate::overload::{Gate, Shares};
 use crate::purge::{Keeper, Purges, Tokens};
-use crate::server::{ConnectionCounts, Phases, ServerContext, ServerSettings};
+use crate::server::{ConnectionCounts, ServerContext, ServerSettings, Wishes};
 use crate::shipping::Shipper;
 use crate::site::CurrentSites;
 use crate::usage::keeper::Usage;
@@ -65,7 +65,7 @@ pub(super) struct Parts {
     pub(super) stop_shipping: CancellationToken,
     pub(super) readiness: Readiness,
     /// What is wanted of viewers' connections.
-    pub(super) phases: Phases,
+    pub(super) wishes: Wishes,
     /// What an operator wants of the appliance.
     pub(super) drains: Drains,
     /// The process before this one.
@@ -194,7 +194,7 @@ impl Parts {
             log,
             stop_shipping: CancellationToken::new(),
             readiness: Readiness::new(),
-            phases: Phases::default(),
+            wishes: Wishes::default(),
             drains: Drains::default(),
             before: Before::default(),
             connections: (0..config.threads.workers).map(|_| Arc::default()).collect(),
@@ -212,7 +212,7 @@ impl Parts {
             settings: self.live.server.clone(),
             permits: self.permits.clone(),
             counts: self.connections[worker].clone(),
-            phases: self.phases.clone(),
+            wishes: self.wishes.clone(),
             gate: self.gates[worker].clone(),
         })
     }

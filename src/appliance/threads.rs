@@ -28,7 +28,7 @@ use crate::control::usage::UsageSource;
 use crate::limits::ADMIN_CONNECTIONS_MAX;
 use crate::overload::{Gate, Overload};
 use crate::server::{
-    self, HandedOver, Inbox, Phases, ServerContext, ServerSettings, Source, Stop, Tls,
+    self, HandedOver, Inbox, ServerContext, ServerSettings, Source, Stop, Tls, Wishes,
 };
 
 /// What one worker accepts from.
@@ -137,7 +137,7 @@ pub(super) fn start_admin(
             })),
             permits: Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX)),
             counts: Arc::default(),
-            phases: Phases::default(),
+            wishes: Wishes::default(),
             gate: Arc::new(Gate::new(Overload::unlimited(Instant::now()))),
         });
         runtime.block_on(async {

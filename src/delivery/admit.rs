@@ -17,7 +17,7 @@ use crate::delivery::record::{Record, Viewer};
 use crate::delivery::{Delivery, reply};
 use crate::message::request::host_of;
 use crate::overload::{Arrived, Refusal, Sharer};
-use crate::server::{ConnectionFacts, Phase};
+use crate::server::{ConnectionFacts, Wish};
 use crate::site::Pace;
 
 impl Viewer {
@@ -66,7 +66,7 @@ impl Delivery {
     /// Lets a request in, or says that nobody is served any more, or that there is too much to do.
     pub(super) fn admit(&self, viewer: &Viewer, now: Instant) -> Result<(), DeliveryError> {
         let (gate, connection) = (&self.shared.gate, &viewer.connection);
-        if connection.phase.get() == Phase::Refusing {
+        if connection.wish.get() == Wish::Refusing {
             return Err(DeliveryError::TurnedAway);
         }
         gate.admit_request(viewer.client, now).map_err(DeliveryError::Overload)?;

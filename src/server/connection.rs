@@ -41,7 +41,7 @@ use super::proxy;
 use super::transport::Socket;
 use super::watch::Watch;
 use super::{
-    BodyRead, ConnectionFacts, Handler, Phase, Protocol, ProxyHeader, ServerContext, Tls, TlsFacts,
+    BodyRead, ConnectionFacts, Handler, Protocol, ProxyHeader, ServerContext, Tls, TlsFacts, Wish,
 };
 use crate::limits;
 
@@ -121,7 +121,7 @@ pub(super) async fn run<H: Handler>(server: Rc<Server<H>>, accepted: Accepted) {
             ahead: Arc::default(),
             let_in: OnceCell::new(),
             cut: None.into(),
-            phase: Phase::Serving.into(),
+            wish: Wish::Serving.into(),
             sends_at_most: u64::MAX.into(),
             socket: Some(socket),
         })
@@ -156,7 +156,7 @@ async fn viewer_of<H>(
 ) -> Option<SocketAddr> {
     let (settings, counts) = (server.context.settings.load_full(), &server.context.counts);
     let asked = proxy::viewer_of(stream, peer, &settings, counts);
-    let told = within(server.context.phases.subscribe(), settings.header_timeout, asked).await;
+    let told = within(server.context.wishes.subscribe(), settings.header_timeout, asked).await;
     if told.is_none() {
         counts.began_with(ProxyHeader::Late);
     }
@@ -173,7 +173,7 @@ async fn shake_hands<H>(
     let limit = server.context.settings.load().handshake_timeout;
     // Boxed, so that its state does not stay part of the connection's.
     let handshake = Box::pin(tls.handshake(socket));
-    let shaken = within(server.context.phases.subscribe(), limit, handshake).await;
+    let shaken = within(server.context.wishes.subscribe(), limit, handshake).await;
     let counts = &server.context.counts;
     match shaken {
         Some(Ok(shaken)) => {
@@ -191,7 +191,7 @@ async fn shake_hands<H>(
 /// What a plain connection speaks, told by its first bytes, which stay unread.
 async fn sniff<H>(server: &Server<H>, stream: &TcpStream) -> Option<Protocol> {
     let limit = server.context.settings.load().header_timeout;
-    let sniffed = within(server.context.phases.subscribe(), limit, async {
+    let sniffed = within(server.context.wishes.subscribe(), limit, async {
         stream.async_io(Interest::READABLE, || peek_protocol(stream)).await
     });
     let sniffed = sniffed.await;
@@ -216,14 +216,14 @@ fn peek_protocol(stream: &TcpStream) -> io::Result<Protocol> {
 
 /// What `work` returns, or nothing if it takes longer than `limit` or the server is at its end.
 async fn within<T>(
-    mut phases: watch::Receiver<Phase>,
+    mut wishes: watch::Receiver<Wish>,
     limit: Duration,
     work: impl Future<Output = T>,
 ) -> Option<T> {
     tokio::select! {
         biased;
         done = timeout(limit, work) => done.ok(),
-        _ = phases.wait_for(|phase| *phase == Phase::Abandoned) => None,
+        _ = wishes.wait_for(|wish| *wish == Wish::Abandoned) => None,
     }
 }
 
@@ -253,7 +253,7 @@ pub(super) async fn speak<H: Handler, I: AsyncRead + AsyncWrite + Unpin + 'stati
                 if let Some(body) = body {
                     body.answered(&mut response);
                 }
-                if facts.phase.get() >= Phase::Leaving && facts.protocol == Protocol::Http1 {
+                if facts.wish.get() >= Wish::Leaving && facts.protocol == Protocol::Http1 {
                     response.headers_mut().insert(CONNECTION, CLOSE);
                 }
                 Ok::<_, Infallible>(response.map(|body| Outgoing::new(body, open)))
@@ -264,7 +264,7 @@ pub(super) async fn speak<H: Handler, I: AsyncRead + AsyncWrite + Unpin + 'stati
     let watch = Watch {
         activity: &activity,
         settings: &settings,
-        phases: server.context.phases.subscribe(),
+        wishes: server.context.wishes.subscribe(),
         facts,
     };
     let end = match facts.protocol {

@@ -11,12 +11,12 @@ mod guard;
 pub mod kept;
 mod listener;
 mod outgoing;
-mod phase;
 mod proxy;
 mod systemd;
 mod tls;
 mod transport;
 mod watch;
+mod wish;
 
 #[cfg(test)]
 mod tests;
@@ -48,10 +48,10 @@ pub use listener::{
     HandedOver, Inbox, ReusePort, Source, bind, bind_group, hand_over, inbox, send_by,
     send_by_systems_own,
 };
-pub use phase::{Phase, Phases, Stop};
 pub use proxy::ProxyHeader;
 pub use systemd::{ListenerName, Passed, PassedSocket, PassedSocketError, take_passed_sockets};
 pub use tls::{Choose, Tls};
+pub use wish::{Stop, Wish, Wishes};
 
 /// What answers requests. One for each worker; nothing here leaves the worker's thread.
 pub trait Handler: 'static {
@@ -99,7 +99,7 @@ pub struct ConnectionFacts {
     /// Why we cut it off, if we did: told before its bodies are dropped.
     pub cut: Cell<Option<Cut>>,
     /// What is wanted of it.
-    pub phase: Cell<Phase>,
+    pub wish: Cell<Wish>,
     /// How fast the kernel sends at most, as it was told.
     sends_at_most: Cell<u64>,
     /// To ask the kernel about, as long as a request of it is answered.
@@ -254,7 +254,7 @@ pub struct ServerContext {
     /// The worker's own.
     pub counts: Arc<ConnectionCounts>,
     /// What is wanted of connections.
-    pub phases: Phases,
+    pub wishes: Wishes,
     /// Who is let in; the worker's own.
     pub gate: Arc<Gate>,
 }
@@ -283,11 +283,11 @@ pub async fn serve<H: Handler>(
         () = stop.all.cancelled() => {}
         () = tasks.wait() => return,
     }
-    Phase::Draining.at_least(&server.context.phases);
+    Wish::Draining.at_least(&server.context.wishes);
     let deadline = Instant::now() + server.context.settings.load().drain_timeout;
     if timeout_at(deadline, tasks.wait()).await.is_err() {
         tracing::warn!("`limits.drain_timeout` is over: {} connections are cut", tasks.len());
-        Phase::Abandoned.at_least(&server.context.phases);
+        Wish::Abandoned.at_least(&server.context.wishes);
         tasks.wait().await;
     }
 }

@@ -190,8 +190,8 @@ impl Setup {
 fn context(settings: ServerSettings, permits: Arc<Semaphore>) -> Arc<ServerContext> {
     let settings = Arc::new(ArcSwap::from_pointee(settings));
     let shared = Overload::new(Settings::default(), Arc::default(), Instant::now().into_std());
-    let (gate, phases) = (Arc::new(Gate::new(shared)), Phases::default());
-    Arc::new(ServerContext { settings, permits, counts: Arc::default(), phases, gate })
+    let (gate, wishes) = (Arc::new(Gate::new(shared)), Wishes::default());
+    Arc::new(ServerContext { settings, permits, counts: Arc::default(), wishes, gate })
 }
 
 impl Running {
@@ -532,7 +532,7 @@ fn facts(protocol: Protocol) -> Rc<ConnectionFacts> {
         ahead: Arc::default(),
         let_in: OnceCell::new(),
         cut: Cell::new(None),
-        phase: Cell::default(),
+        wish: Cell::default(),
         sends_at_most: Cell::new(u64::MAX),
         socket: None,
     })

@@ -14,13 +14,13 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::activity::{Activity, Overdue, Verdict};
-use super::{ConnectionFacts, Cut, Phase, Protocol, ServerContext, ServerSettings};
+use super::{ConnectionFacts, Cut, Protocol, ServerContext, ServerSettings, Wish};
 
 /// Sees to it that a connection comes to its end.
 pub(super) struct Watch<'a> {
     pub(super) activity: &'a Activity,
     pub(super) settings: &'a ServerSettings,
-    pub(super) phases: watch::Receiver<Phase>,
+    pub(super) wishes: watch::Receiver<Wish>,
     pub(super) facts: &'a ConnectionFacts,
 }
 
@@ -38,14 +38,14 @@ impl Watch<'_> {
         let mut alarm = pin!(sleep(first));
         let mut close = Close::NotAsked;
         loop {
-            let phase = *self.phases.borrow_and_update();
-            self.facts.phase.set(phase);
-            match phase {
-                Phase::Serving => close = close.not_any_more(),
+            let wish = *self.wishes.borrow_and_update();
+            self.facts.wish.set(wish);
+            match wish {
+                Wish::Serving => close = close.not_any_more(),
                 // A viewer may be sending his next request just now: he is answered, and told.
-                Phase::Leaving if self.facts.protocol == Protocol::Http1 => {}
-                Phase::Leaving | Phase::Refusing | Phase::Draining => close = close.at_drain(),
-                Phase::Abandoned => {
+                Wish::Leaving if self.facts.protocol == Protocol::Http1 => {}
+                Wish::Leaving | Wish::Refusing | Wish::Draining => close = close.at_drain(),
+                Wish::Abandoned => {
                     self.activity.cut();
                     return End::Abandoned;
                 }
@@ -58,7 +58,7 @@ impl Watch<'_> {
             tokio::select! {
                 biased;
                 end = end => return end,
-                changed = self.phases.changed() => {
+                changed = self.wishes.changed() => {
                     changed.expect("the server's context outlives its connections");
                 }
             }

@@ -24,7 +24,7 @@ impl Leaving {
     /// It drains now, as if viewers had left; asked again, it cuts them off.
     pub fn hurry(&self) {
         if self.hurried.swap(true, Ordering::AcqRel) {
-            server::Phase::Abandoned.at_least(&self.parts.phases);
+            server::Wish::Abandoned.at_least(&self.parts.wishes);
         }
     }
 
@@ -47,7 +47,7 @@ impl Running {
         let telling = follower.map(|follower| Telling::start(&follower.neighbour, &self.parts));
         self.refuse_asked();
         self.parts.end_drain();
-        server::Phase::Leaving.at_least(&self.parts.phases);
+        server::Wish::Leaving.at_least(&self.parts.wishes);
         self.stop.accepting.cancel();
         self.close_sockets();
         self.parts.log.end_following();

@@ -6,13 +6,13 @@ use tokio_util::sync::CancellationToken;
 /// What is wanted of viewers' connections, from the first accept to the last byte. Each asks more
 /// of them than the one before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
+pub enum Wish {
     /// That they stay.
     #[default]
     Serving,
     /// That they end with their next answer, which says so. Who comes is served all the same.
     Leaving,
-    /// That they end. Who comes is for the handler to refuse, by [`super::ConnectionFacts::phase`].
+    /// That they end. Who comes is for the handler to refuse, by [`super::ConnectionFacts::wish`].
     Refusing,
     /// That they end; nobody is accepted any more.
     Draining,
@@ -20,19 +20,19 @@ pub enum Phase {
     Abandoned,
 }
 
-impl Phase {
-    /// Asks more of the connections that `phases` is told to, never less.
-    pub fn at_least(self, phases: &Phases) {
-        phases.send_if_modified(|phase| {
-            let is_more = self > *phase;
-            *phase = self.max(*phase);
+impl Wish {
+    /// Asks more of the connections that `wishes` is told to, never less.
+    pub fn at_least(self, wishes: &Wishes) {
+        wishes.send_if_modified(|wish| {
+            let is_more = self > *wish;
+            *wish = self.max(*wish);
             is_more
         });
     }
 }
 
 /// Tells connections; one for all that drain together.
-pub type Phases = watch::Sender<Phase>;
+pub type Wishes = watch::Sender<Wish>;
 
 /// When a server stops: accepting first, and then all of it, or everything at once.
 #[derive(Clone, Debug)]

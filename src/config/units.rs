@@ -59,6 +59,12 @@ pub fn parse_bits_per_second(text: &str) -> Option<u64> {
     number.checked_mul(find(&RATES, unit)?)
 }
 
+/// Writes how many there are: `1 line`, `2 lines`.
+pub fn counted(count: u64, name: &str) -> String {
+    let end = if count == 1 { "" } else { "s" };
+    format!("{count} {name}{end}")
+}
+
 /// Writes a rate in bits, in the largest unit that leaves a whole number.
 pub fn rate_text(bytes_per_second: u64) -> String {
     let bits = bytes_per_second.saturating_mul(8);

@@ -247,12 +247,8 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::super::finding::State;
-    use super::super::tests::with;
+    use super::super::tests::{states, with};
     use super::*;
-
-    fn states(findings: &[Finding]) -> Vec<State> {
-        findings.iter().map(|finding| finding.state).collect()
-    }
 
     #[test]
     fn a_partition_is_told_as_its_drive() {

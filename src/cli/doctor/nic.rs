@@ -117,12 +117,8 @@ fn speed_text(mbits: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::finding::State;
-    use super::super::tests::{subject, with};
+    use super::super::tests::{states, subject, with};
     use super::*;
-
-    fn states(findings: &[Finding]) -> Vec<State> {
-        findings.iter().map(|finding| finding.state).collect()
-    }
 
     #[test]
     fn cards_are_told_by_link_speed_and_queues_and_what_is_no_card_is_not() {

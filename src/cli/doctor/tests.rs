@@ -45,6 +45,10 @@ pub(super) fn with(files: &[(&str, &str)]) -> (TempDir, Root) {
     (folder, root)
 }
 
+pub(super) fn states(findings: &[Finding]) -> Vec<State> {
+    findings.iter().map(|finding| finding.state).collect()
+}
+
 /// A program of the machine whose root is `folder`, written in shell.
 pub(super) fn program(folder: &Path, path: &str, script: &str) {
     let path = folder.join(path);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::config::units::{bytes_about, duration_about};
+use crate::config::units::{bytes_about, counted, duration_about};
 use crate::limits::PIECE_SIZE_BYTES;
 
 /// What is shown of an explanation; what an appliance does not say is nothing.
@@ -133,10 +133,7 @@ fn answer(answer: &Answer) -> String {
 fn filling(run: &Run) -> String {
     let end = run.end.map_or_else(|| "its end".to_owned(), |end| end.to_string());
     let written = bytes_about(run.written_bytes);
-    let viewers = match run.viewers {
-        1 => "1 viewer".to_owned(),
-        more => format!("{more} viewers"),
-    };
+    let viewers = counted(run.viewers, "viewer");
     format!("from {} to {end}: {written} so far, for {viewers}", run.first)
 }
 

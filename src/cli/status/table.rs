@@ -6,8 +6,9 @@ use std::time::{Duration, SystemTime};
 use serde::Deserialize;
 
 use crate::cli::drain;
+use crate::cli::log::time_of;
 use crate::cli::volume::regions_out_of_use;
-use crate::config::units::{bytes_about, duration_about};
+use crate::config::units::{bytes_about, counted, duration_about};
 use crate::moment::unix_seconds;
 
 /// What is shown of a status; what an appliance does not say is nothing.
@@ -161,7 +162,7 @@ pub(super) fn of(status: &Shown, address: &str) -> String {
     line("sent", sent(&status.bytes));
     line("offload", offload(status));
     if let (Some(p50), Some(p90)) = (status.ttfb.p50_us, status.ttfb.p90_us) {
-        line("first byte", format!("half within {}, 90% within {}", micros(p50), micros(p90)));
+        line("first byte", format!("half within {}, 90% within {}", time_of(p50), time_of(p90)));
     }
     line("memory", memory(&status.memory));
     if let Some(one) = &status.shipping {
@@ -179,10 +180,7 @@ pub(super) fn of(status: &Shown, address: &str) -> String {
 }
 
 fn shipping(one: &Shipping) -> String {
-    let lines = |count| match count {
-        1 => "1 line".to_owned(),
-        more => format!("{more} lines"),
-    };
+    let lines = |count| counted(count, "line");
     let mut text = format!("{} shipped to {}", lines(one.shipped_lines), one.to);
     if one.waiting_lines > 0 {
         let bytes = bytes_about(one.waiting_bytes);
@@ -232,8 +230,7 @@ fn site(site: &Share) -> String {
 
 fn predecessor(before: &Predecessor) -> String {
     let left = match before.connections {
-        Some(1) => "1 connection left".to_owned(),
-        Some(more) => format!("{more} connections left"),
+        Some(count) => counted(count, "connection") + " left",
         None => "what it has left is not known".to_owned(),
     };
     format!("the process that was taken over from is leaving, {left}")
@@ -252,12 +249,9 @@ fn sent(bytes: &BTreeMap<String, u64>) -> String {
 }
 
 fn offload(status: &Shown) -> String {
-    let of = |requests| match requests {
-        1 => "1 request".to_owned(),
-        more => format!("{more} requests"),
-    };
     let (sent, Origin { bytes, requests }) = (status.bytes.values().sum::<u64>(), &status.origin);
-    let asked = format!("{} from origins in {}", bytes_about(*bytes), of(*requests));
+    let asked =
+        format!("{} from origins in {}", bytes_about(*bytes), counted(*requests, "request"));
     match sent {
         0 => asked,
         _ => format!("{}; {asked}", percent(sent.saturating_sub(*bytes), sent)),
@@ -292,11 +286,7 @@ fn volumes(volumes: &[Volume], read_bytes: u64) -> String {
     }
     for one in volumes {
         let why = one.why.as_ref().map(|why| format!("{}: {why}", one.state));
-        let errors = match one.errors {
-            0 => None,
-            1 => Some("1 error".to_owned()),
-            errors => Some(format!("{errors} errors")),
-        };
+        let errors = (one.errors > 0).then(|| counted(one.errors, "error"));
         let doubt = one.heads_in_doubt.then(|| {
             "heads of it are in doubt: the origin is asked about each before it is used".to_owned()
         });
@@ -328,7 +318,7 @@ fn row(one: &Volume, read_bytes: u64) -> [String; HEADS.len()] {
         percent(one.read_bytes, read_bytes),
         count_about(one.writes),
         one.queue_depth.to_string(),
-        one.read_p99_us.map_or_else(|| "-".to_owned(), |us| format!("<={}", micros(us))),
+        one.read_p99_us.map_or_else(|| "-".to_owned(), |us| format!("<={}", time_of(us))),
         of(one.written_today_bytes, one.writes_per_day_bytes),
         one.life_days.map_or_else(|| "-".to_owned(), lasts),
     ]
@@ -365,14 +355,6 @@ fn count_about(count: u64) -> String {
         0..10_000 => count.to_string(),
         10_000..10_000_000 => format!("{}k", count / 1_000),
         _ => format!("{}M", count / 1_000_000),
-    }
-}
-
-fn micros(us: u64) -> String {
-    match us {
-        0..1_000 => format!("{us} us"),
-        1_000..1_000_000 => format!("{:.1} ms", us as f64 / 1e3),
-        _ => format!("{:.1} s", us as f64 / 1e6),
     }
 }
 

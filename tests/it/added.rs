@@ -56,9 +56,7 @@ impl Growing {
 
 fn reload(folder: &TempDir, process: &Process) -> (i32, String) {
     let token = folder.path().join("token").to_string_lossy().into_owned();
-    let admin = format!("http://{}", process.admin);
-    let done = tidegate(&["reload", "--admin", &admin, "--token-file", &token]);
-    (done.status.code().unwrap(), text(&done.stdout) + &text(&done.stderr))
+    process.answers(&["reload", "--token-file", &token])
 }
 
 /// Name and state of each volume.

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::support::{
     BLOCK, Edge, Ending, Origin, PIECE, Process, Script, Speaks, Verdict, configured, follow,
-    judge, text, tidegate,
+    judge, text,
 };
 
 const LENGTH: u64 = 8 * BLOCK;
@@ -199,11 +199,7 @@ async fn an_operator_drains_waits_looks_and_takes_it_back() {
     fs::write(&token, "0123456789abcdef0123456789abcdef").unwrap();
     let more = format!("limits.drain_timeout = \"1h\"\nadmin.token_file = {token:?}\n{site}");
     let process = Process::start(&configured(folder.path(), &more));
-    let admin = format!("http://{}", process.admin);
-    let command = |words: &[&str]| {
-        let done = tidegate(&[words, &["--admin", &admin]].concat());
-        (done.status.code().unwrap(), text(&done.stdout) + &text(&done.stderr))
-    };
+    let command = |words: &[&str]| process.answers(words);
     let bearing =
         |words: &[&str]| command(&[words, &["--token-file", token.to_str().unwrap()]].concat());
     let (code, said) = command(&["drain"]);

@@ -60,9 +60,7 @@ async fn a_request_is_a_line_of_the_format_that_is_set() {
         assert!(lines.len() == heads + 1 && line.contains(expected[0]), "{lines:?}");
         assert!(line.ends_with(expected[1]), "{line}");
         // What operators ask of the appliance itself does not depend on it.
-        let status = edge.admin().get("/status.json").send().await.body;
-        let status: serde_json::Value = serde_json::from_slice(&status).unwrap();
-        assert_eq!(status["recent"][0]["path"], "/a");
+        assert_eq!(edge.status().await["recent"][0]["path"], "/a");
     }
 }
 
@@ -79,8 +77,7 @@ async fn who_leaves_before_there_is_a_status_is_listed_without_one() {
         viewer.abort();
         let asked = Instant::now();
         loop {
-            let status = edge.admin().get("/status.json").send().await;
-            let told: serde_json::Value = serde_json::from_slice(&status.body).unwrap();
+            let told = edge.status().await;
             let recent = told["recent"].as_array().unwrap();
             if recent.len() == number + 1 {
                 let newest = &recent[0];

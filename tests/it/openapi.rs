@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::Method;
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tidegate::limits::LOG_READERS_MAX;
 
 use crate::support::{
-    Client, HOST, Origin, PATIENCE, Process, Request, Response, Script, configured,
+    Client, HOST, Origin, Process, Request, Response, Script, configured, until_ready,
 };
 
 const OPERATOR: &str = "Bearer an-operators-token";
@@ -174,14 +174,6 @@ async fn read_of_requests(judged: &mut Judged, admin: &Client, explain: &str) {
     let one_more = admin.get("/log").header("authorization", VIEWER);
     judged.ask(&one_more, ("get", "/log"), 503).await;
     drop(followers);
-}
-
-async fn until_ready(admin: &Client) {
-    let asked = Instant::now();
-    while admin.get("/health/ready").send().await.status != 200 {
-        assert!(asked.elapsed() < PATIENCE, "it does not get ready");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
 }
 
 /// Asks for all that can be done, by who may and who may not; it drains then.

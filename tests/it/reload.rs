@@ -42,9 +42,7 @@ impl Reloadable {
 
     /// Has the file read again: exit code, and all that was said.
     fn reload(&self) -> (i32, String) {
-        let admin = format!("http://{}", self.process.admin);
-        let done = tidegate(&["reload", "--admin", &admin]);
-        (done.status.code().unwrap(), text(&done.stdout) + &text(&done.stderr))
+        self.process.answers(&["reload"])
     }
 
     fn client(&self, host: &str) -> Client {
@@ -455,12 +453,8 @@ async fn the_log_goes_to_another_file_and_another_token_counts() {
     // Where there is a token it has to be shown, by who asks from this machine too.
     let (code, said) = edge.reload();
     assert!(code == 1 && said.contains("shows the token"), "{said}");
-    let admin = format!("http://{}", edge.process.admin);
-    let bearing = |token: &str| {
-        let words = ["reload", "--admin", &admin, "--token-file", token];
-        tidegate(&words).status.code().unwrap()
-    };
-    assert_eq!(bearing(&named("token")), 0);
+    let bearing = |name| edge.process.answers(&["reload", "--token-file", &named(name)]);
+    assert_eq!(bearing("token").0, 0);
     assert_eq!(edge.get("media.test", "/a").await.status, 200);
     let log = || fs::read_to_string(named("access.log")).unwrap();
     let asked = Instant::now();
@@ -469,11 +463,9 @@ async fn the_log_goes_to_another_file_and_another_token_counts() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     edge.write(&named("token"), &named("other"));
-    let words = ["reload", "--admin", &admin, "--token-file", &named("other")];
-    let said = text(&tidegate(&words).stderr);
+    let (_, said) = bearing("other");
     assert!(said.contains("show the one of before with --token-file, or send SIGHUP"), "{said}");
-    assert_eq!((bearing(&named("token")), bearing(&named("token"))), (0, 1));
-    assert_eq!(bearing(&named("other")), 0);
+    assert_eq!((bearing("token").0, bearing("token").0, bearing("other").0), (0, 1, 0));
 }
 
 /// What is read of the file does not come before somebody writes it.

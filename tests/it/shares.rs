@@ -13,8 +13,7 @@ const PRESSURE: &str = "tidegate_overload_pressure_ratio";
 
 /// What `/status.json` says of one site.
 async fn status_of(edge: &Edge, site: &str) -> serde_json::Value {
-    let status = edge.admin().get("/status.json").send().await.body;
-    let status: serde_json::Value = serde_json::from_slice(&status).unwrap();
+    let status = edge.status().await;
     let mut sites = status["shares"].as_array().unwrap().iter();
     sites.find(|one| one["name"] == site).unwrap().clone()
 }

@@ -23,13 +23,6 @@ fn keeping_all(origin: &Origin, folder: &Path) -> Configured {
         .volume(folder, "volume")
 }
 
-/// Waits until so many records are on the volume: one for each block, and one for each object's
-/// head; a small object lies in one with its head.
-async fn until_kept(edge: &Edge, records: u32) {
-    let kept = |value: f64| value >= f64::from(records);
-    edge.until_metric("tidegate_ssd_index_entries", &[], kept).await;
-}
-
 #[tokio::test]
 async fn a_restart_serves_what_was_there_without_asking_the_origin() {
     let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
@@ -42,7 +35,7 @@ async fn a_restart_serves_what_was_there_without_asking_the_origin() {
         let path = format!("/{number}");
         assert_eq!(judge(&origin, &path, &edge.get(&path).send().await), WHOLE, "{path}");
     }
-    until_kept(&edge, 3 + 2 + 2 + 5).await;
+    edge.until_entries(3 + 2 + 2 + 5).await;
     edge.drain().await;
     origin.forget_requests();
 
@@ -62,7 +55,7 @@ async fn the_metrics_say_at_how_many_records_a_volume_refuses_more() {
     let edge = keeping_all(&origin, folder.path()).start();
     origin.serve("/a", Script::of(1));
     edge.get("/a").send().await;
-    until_kept(&edge, 1).await;
+    edge.until_entries(1).await;
     let written = glance(&folder.path().join("volume")).unwrap();
     let bound = written.geometry().index_entries_max();
     assert_eq!(edge.metric("tidegate_ssd_index_entries_max", &[]).await, bound as f64);
@@ -76,7 +69,7 @@ async fn what_ram_has_no_room_for_comes_from_the_volume() {
     for (path, records) in paths.iter().zip((8..).step_by(8)) {
         origin.serve(path, Script::of(6 * BLOCK + 5));
         assert_eq!(judge(&origin, path, &edge.get(path).send().await), WHOLE, "{path}");
-        until_kept(&edge, records).await;
+        edge.until_entries(records).await;
     }
     origin.forget_requests();
     for path in paths.iter().rev() {
@@ -93,7 +86,7 @@ async fn a_range_reads_the_pieces_it_touches_and_the_record_header() {
     origin.serve("/film", Script::of(4 * BLOCK));
     let edge = keeping_all(&origin, folder.path()).start();
     assert_eq!(judge(&origin, "/film", &edge.get("/film").send().await), WHOLE);
-    until_kept(&edge, 5).await;
+    edge.until_entries(5).await;
     edge.evict(100);
     origin.forget_requests();
     let read = ["tidegate_ssd_read_bytes_total", "tidegate_ssd_reads_total"];
@@ -118,7 +111,7 @@ async fn a_byte_that_changed_on_the_volume_is_a_miss() {
     let mut edge = keeping_all(&origin, folder.path()).start();
     let film = edge.get("/film").send().await;
     assert_eq!(judge(&origin, "/film", &film), WHOLE);
-    until_kept(&edge, 4).await;
+    edge.until_entries(4).await;
     edge.drain().await;
     origin.forget_requests();
     let changed = film.body.slice((BLOCK + 3 * PIECE) as usize..).slice(..4096);
@@ -146,7 +139,7 @@ async fn kept_on_volume(origin: &Origin, edge: &Edge, start: u64) -> bool {
     let (all, here) = (entries(&[]).await, entries(&of_volume).await);
     let response = edge.get("/film").range(start..start + PIECE).send().await;
     assert_eq!(judge(origin, "/film", &response), WHOLE, "{start}");
-    until_kept(edge, all as u32 + 1).await;
+    edge.until_entries(all as u64 + 1).await;
     entries(&of_volume).await > here
 }
 
@@ -161,7 +154,7 @@ async fn a_large_object_goes_on_in_stripes_of_a_gibibyte_whatever_the_size_of_bl
         .start();
     // Its head comes with it.
     edge.get("/film").range(0..1).send().await;
-    until_kept(&edge, 2).await;
+    edge.until_entries(2).await;
     let home = kept_on_volume(&origin, &edge, PIECE).await;
     for start in (256 * MIB..4096 * MIB).step_by(320 << 20) {
         assert_eq!(kept_on_volume(&origin, &edge, start).await, home, "from {start} on");
@@ -192,7 +185,7 @@ async fn the_shadow_caches_are_shown_each_block_that_a_viewer_comes_to_once() {
         edge.evict(evicted);
         assert_eq!(judge(&origin, "/film", &edge.get("/film").send().await), WHOLE);
         assert_eq!(shown().await, [3.0 * number, 0.0]);
-        until_kept(&edge, 4).await;
+        edge.until_entries(4).await;
     }
     let inside = edge.get("/film").range(BLOCK + PIECE..2 * BLOCK + 5);
     assert_eq!(judge(&origin, "/film", &inside.send().await), WHOLE);
@@ -208,7 +201,7 @@ async fn pieces_that_no_volume_holds_are_filled_and_the_others_are_not_asked_for
         let response = edge.get("/film").range(range).send().await;
         assert_eq!(judge(&origin, "/film", &response), WHOLE);
     }
-    until_kept(&edge, 3).await;
+    edge.until_entries(3).await;
     edge.drain().await;
     origin.forget_requests();
 
@@ -234,10 +227,10 @@ async fn an_object_of_no_bytes_is_found_again_while_its_origin_is_down() {
     for path in paths {
         assert_eq!(judge(&origin, path, &edge.get(path).send().await), WHOLE, "{path}");
     }
-    until_kept(&edge, 3).await;
+    edge.until_entries(3).await;
     origin.serve("/emptied", Script::of(0).version(2));
     assert_eq!(edge.get("/emptied").send().await.header("content-length"), "0");
-    until_kept(&edge, 3).await;
+    edge.until_entries(3).await;
     edge.drain().await;
     origin.forget_requests();
     origin.refuse_connections().await;
@@ -277,7 +270,7 @@ async fn stale_and_kept(origin: &Origin, folder: &TempDir) -> [(&'static str, u6
     for (path, _) in objects {
         assert_eq!(judge(origin, path, &edge.get(path).send().await), WHOLE);
     }
-    until_kept(&edge, 4).await;
+    edge.until_entries(4).await;
     edge.drain().await;
     objects
 }
@@ -338,7 +331,7 @@ async fn what_was_kept_is_judged_by_the_rules_of_now() {
     for path in paths {
         assert_eq!(judge(&origin, path, &edge.get(path).send().await), WHOLE, "{path}");
     }
-    until_kept(&edge, 10).await;
+    edge.until_entries(10).await;
     edge.drain().await;
     origin.forget_requests();
 
@@ -387,7 +380,7 @@ async fn a_volume_that_was_away_is_not_believed_before_the_origin_confirms() {
     for path in paths {
         assert_eq!(judge(&origin, path, &edge.get(path).send().await), WHOLE);
     }
-    until_kept(&edge, 6).await;
+    edge.until_entries(6).await;
     let is_in_doubt = |edge: &Edge| {
         let (words, volumes) = status_of(edge);
         let is_told = words.contains("\n  volume: heads of it are in doubt: the origin is asked ");
@@ -429,7 +422,7 @@ async fn what_became_private_is_forgotten_on_the_volume() {
     origin.serve("/a", stale(2 * BLOCK));
     let mut edge = keeping_all(&origin, folder.path()).start();
     assert_eq!(judge(&origin, "/a", &edge.get("/a").send().await), WHOLE);
-    until_kept(&edge, 3).await;
+    edge.until_entries(3).await;
     origin.serve("/a", Script::of(2 * BLOCK).cache_control("private"));
     assert_eq!(judge(&origin, "/a", &edge.get("/a").send().await), WHOLE);
     edge.drain().await;
@@ -450,7 +443,7 @@ async fn a_body_that_cannot_be_asked_for_in_parts_is_kept_too() {
     origin.serve("/film", script);
     let mut edge = keeping_all(&origin, folder.path()).start();
     assert_eq!(judge(&origin, "/film", &edge.get("/film").send().await), WHOLE);
-    until_kept(&edge, 5).await;
+    edge.until_entries(5).await;
     edge.drain().await;
     origin.forget_requests();
 
@@ -465,7 +458,7 @@ async fn five_hundred_viewers_of_a_block_cost_one_read() {
     origin.serve("/film", Script::of(BLOCK));
     let mut edge = keeping_all(&origin, folder.path()).start();
     assert_eq!(judge(&origin, "/film", &edge.get("/film").send().await), WHOLE);
-    until_kept(&edge, 2).await;
+    edge.until_entries(2).await;
     edge.drain().await;
     let edge = keeping_all(&origin, folder.path()).start();
     assert_eq!(judge(&origin, "/film", &edge.get("/film").range(0..1).send().await), WHOLE);
@@ -492,7 +485,7 @@ async fn a_volume_whose_making_was_interrupted_is_made_by_the_next_start() {
     std::fs::write(folder.path().join("volume.new"), "another's").unwrap();
     let edge = keeping_all(&origin, folder.path()).start();
     assert_eq!(judge(&origin, "/film", &edge.get("/film").send().await), WHOLE);
-    until_kept(&edge, 2).await;
+    edge.until_entries(2).await;
     assert!(!folder.path().join(".volume.tidegate-unfinished").exists());
     assert_eq!(std::fs::read(folder.path().join("volume.new")).unwrap(), b"another's");
 }
@@ -505,7 +498,7 @@ async fn an_appliance_serves_without_a_device_that_is_gone() {
         .volume_with("path = \"/dev/disk/by-id/nvme-that-died\"")
         .start();
     assert_eq!(judge(&origin, "/film", &edge.get("/film").send().await), WHOLE);
-    until_kept(&edge, 3).await;
+    edge.until_entries(3).await;
     let state = ["volume=\"nvme-that-died\"", "state=\"offline\""];
     assert_eq!(edge.metric("tidegate_ssd_state", &state).await, 1.0);
 }
@@ -527,7 +520,7 @@ async fn a_volume_of_blocks_of_another_size_is_refused_and_left_alone() {
     origin.serve("/film", Script::of(4 * BLOCK));
     let mut edge = keeping_all(&origin, folder.path()).start();
     assert_eq!(judge(&origin, "/film", &edge.get("/film").send().await), WHOLE);
-    until_kept(&edge, 5).await;
+    edge.until_entries(5).await;
     edge.drain().await;
     origin.forget_requests();
 

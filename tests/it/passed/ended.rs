@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use super::*;
-use crate::support::{Client, Process, keeping};
+use crate::support::{Client, Process, keeping, until_ready};
 
 const OLD: &str =
     "HTTP/1.1 200 OK\r\nCache-Control: max-age=600\r\nETag: \"1\"\r\nContent-Length: 3\r\n\r\nold";
@@ -148,8 +148,7 @@ async fn get_of(edge: &Process, path: &str, origin: &Driven, answer: &str) -> St
 /// A process that has called on its origin, which it does when it starts.
 async fn ready(config: &Path) -> Process {
     let process = Process::start(config);
-    let admin = Client::plain(process.admin, HOST);
-    while admin.get("/health/ready").send().await.status != 200 {}
+    until_ready(&Client::plain(process.admin, HOST)).await;
     process
 }
 

@@ -18,14 +18,9 @@ fn journal(folder: &Path) -> PathBuf {
     folder.join("state.purges")
 }
 
-async fn until_kept(edge: &Edge, records: usize) {
-    let kept = |value: f64| value >= records as f64;
-    edge.until_metric("tidegate_ssd_index_entries", &[], kept).await;
-}
-
 /// Objects of which one holds a block and one lies in a record with its head.
 const KEPT: [&str; 4] = ["/a/one", "/a/small", "/b/two", "/c"];
-const RECORDS: usize = 2 + 1 + 2 + 1;
+const RECORDS: u64 = 2 + 1 + 2 + 1;
 
 fn serve_kept(origin: &Origin) {
     for (path, length) in KEPT.iter().zip([BLOCK, 100, BLOCK, 100]) {
@@ -39,7 +34,7 @@ async fn kept(origin: &Origin, folder: &Path) {
     serve_kept(origin);
     let mut edge = keeping(origin, folder).start();
     warm(origin, &edge, &KEPT).await;
-    until_kept(&edge, RECORDS).await;
+    edge.until_entries(RECORDS).await;
     edge.drain().await;
 }
 
@@ -57,7 +52,7 @@ async fn a_restart_remembers_what_was_purged_on_volumes_that_do_not() {
         let mut edge = keeping(&origin, folder.path()).start();
         assert_eq!(asked_again(&origin, &edge, &KEPT).await, [1, 1, 0, 1], "{soft}");
         assert_eq!(asked_again(&origin, &edge, &KEPT).await, [0; 4], "{soft}");
-        until_kept(&edge, if soft { RECORDS } else { RECORDS - 1 }).await;
+        edge.until_entries(if soft { RECORDS } else { RECORDS - 1 }).await;
         // The numbers go on where they were.
         assert_eq!(purge(&edge, json!({ "urls": [url("/b/two")] })).await, 3);
         edge.drain().await;
@@ -211,7 +206,7 @@ async fn nothing_that_was_purged_is_served_after_a_kill() {
     for path in KEPT {
         Client::plain(edge.http, HOST).get(path).send().await;
     }
-    edge.until_entries(RECORDS as u64).await;
+    edge.until_entries(RECORDS).await;
     // So that only the journal knows of a purge, whatever else is written in time.
     let bearer = format!("Bearer {TOKEN}");
     let document = json!({ "tags": ["red"], "urls": [url("/a/one"), url("/a/small")] });

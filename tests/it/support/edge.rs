@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use serde_json::Value;
 use tempfile::TempDir;
 use tidegate::appliance::{Appliance, Running};
 use tidegate::config::Config;
@@ -195,6 +196,11 @@ impl Edge {
         Client::plain(self.running().admin_addresses()[0], "localhost")
     }
 
+    /// What operators are told of it.
+    pub(crate) async fn status(&self) -> Value {
+        status_of(&self.admin()).await
+    }
+
     /// The sum of the series of this name whose labels contain all of `labels`.
     ///
     /// Panics where there is none: a metric misspelt would else be zero for ever.
@@ -229,6 +235,13 @@ impl Edge {
             assert!(asked.elapsed() < PATIENCE, "{name} {labels:?} stays at {value}");
             tokio::time::sleep(POLL).await;
         }
+    }
+
+    /// Waits until so many records are on its volumes: one for each block, and one for each
+    /// object's head; a small object lies in one with its head. Panics when they are not.
+    pub(crate) async fn until_entries(&self, wanted: u64) {
+        let there = |value: f64| value >= wanted as f64;
+        self.until_metric("tidegate_ssd_index_entries", &[], there).await;
     }
 
     /// Waits until so many viewers follow runs of `path`: none of them reads it from elsewhere.
@@ -303,12 +316,22 @@ pub(crate) async fn until_runs(admin: &Client, holds: impl Fn(&[(String, u64)]) 
     }
 }
 
+/// Waits until it is ready; panics when it is not.
+pub(crate) async fn until_ready(admin: &Client) {
+    let asked = tokio::time::Instant::now();
+    while admin.get("/health/ready").send().await.status != 200 {
+        assert!(asked.elapsed() < PATIENCE, "it does not get ready");
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+async fn status_of(admin: &Client) -> Value {
+    serde_json::from_slice(&admin.get("/status.json").send().await.body).unwrap()
+}
+
 /// The paths of the runs in flight, each with its viewers.
 pub(crate) async fn runs_of(admin: &Client) -> Vec<(String, u64)> {
-    let status = admin.get("/status.json").send().await.body;
-    let status: serde_json::Value = serde_json::from_slice(&status).unwrap();
-    let of = |run: &serde_json::Value| {
-        (run["path"].as_str().unwrap().to_owned(), run["viewers"].as_u64().unwrap())
-    };
-    status["runs"].as_array().unwrap().iter().map(of).collect()
+    let of =
+        |run: &Value| (run["path"].as_str().unwrap().to_owned(), run["viewers"].as_u64().unwrap());
+    status_of(admin).await["runs"].as_array().unwrap().iter().map(of).collect()
 }

@@ -18,7 +18,7 @@ pub(crate) use answer::{etag, last_modified};
 pub(crate) use client::{Client, Request, Response, Speaks, Streaming};
 pub(crate) use client_connection::Connection;
 pub(crate) use content::mixed;
-pub(crate) use edge::{Configured, Edge, HOST, runs_of, until_runs};
+pub(crate) use edge::{Configured, Edge, HOST, runs_of, until_ready, until_runs};
 pub(crate) use origin::{Origin, PATIENCE};
 pub(crate) use origin_state::Recorded;
 pub(crate) use process::{Process, configured, has_row, keeping, status_of, text, tidegate};

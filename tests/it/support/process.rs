@@ -180,8 +180,13 @@ impl Process {
 
     /// Has another process take over: exit code, and all that was said.
     pub(crate) fn upgrade(&self) -> (i32, String) {
+        self.answers(&["upgrade"])
+    }
+
+    /// What a command that asks it ends with: exit code, and all that was said. Blocks.
+    pub(crate) fn answers(&self, words: &[&str]) -> (i32, String) {
         let admin = format!("http://{}", self.admin);
-        let done = tidegate(&["upgrade", "--admin", &admin]);
+        let done = tidegate(&[words, &["--admin", &admin]].concat());
         (done.status.code().unwrap(), text(&done.stdout) + &text(&done.stderr))
     }
 

@@ -410,7 +410,7 @@ mod tests {
     async fn until_nothing_waits(mut shipping: Shipping, url: http::Uri) -> Arc<Spool> {
         shipping.receiver = Receiver::Http(url);
         let spool = Arc::new(Spool::open(&shipping.spool).unwrap());
-        let governor = Governor::new(0, 1 << 20);
+        let governor = Governor::new(0, 1 << 20, Arc::default());
         let mut shipper = Shipper::new(spool.clone(), &shipping, governor.clone()).unwrap();
         shipper.pause_max = Duration::from_millis(1);
         let nothing_waits = async {
@@ -496,7 +496,7 @@ mod tests {
         let mut shipping = spool_of(folder.path(), &["/1\n"]);
         shipping.receiver = Receiver::Http(url);
         let spool = Arc::new(Spool::open(&shipping.spool).unwrap());
-        let governor = Governor::new(0, 1 << 10);
+        let governor = Governor::new(0, 1 << 10, Arc::default());
         let mut shipper = Shipper::new(spool.clone(), &shipping, governor.clone()).unwrap();
         let others = governor.try_reserve(Use::Requests, Class::Viewer, 1 << 10);
         let let_go = async {

@@ -333,6 +333,7 @@ const BATCH_BYTES_MOST: u64 = SHIPPING_BATCH_BYTES_MAX + ACCESS_LOG_BYTES_WAITIN
 mod tests {
     use std::io::ErrorKind;
     use std::os::unix::net::UnixListener;
+    use std::sync::Arc;
 
     use rustix::io::Errno;
 
@@ -364,7 +365,8 @@ mod tests {
 
     /// Room for `bytes`, and for as many each time it is asked for.
     fn room(bytes: u64) -> Option<Reservation> {
-        Governor::new(0, 16 * bytes).try_reserve(Use::Requests, Class::Admission, bytes)
+        let governor = Governor::new(0, 16 * bytes, Arc::default());
+        governor.try_reserve(Use::Requests, Class::Admission, bytes)
     }
 
     fn taken(spool: &Spool) -> Option<(Batch, Vec<u8>)> {
@@ -598,7 +600,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let spool = spool(folder.path());
         filled(&mut Filling::of(&spool), 0..4);
-        let governor = Governor::new(0, 16);
+        let governor = Governor::new(0, 16, Arc::default());
         let room = |bytes| governor.try_reserve(Use::Requests, Class::Admission, bytes);
         let first = spool.take(None, room).unwrap().unwrap();
         assert_eq!(governor.used_bytes(Use::Requests), 4);

@@ -3,9 +3,10 @@
 //! Two pools share `memory.total`. The *working* pool is the part of the ram tier's mapping that
 //! fills and pinned slices may hold; the *rest* is heads, connections and connections to origins. A
 //! class says how badly a reservation is wanted: the lower its share of the pool, the earlier it is
-//! refused, in the order of [`Class::ALL`]. In the last quarter of the working pool each site has
-//! its part ([`Governor::of`]): one site's slow readers do not take what another's viewers need.
-//! Who waits for memory must hold none: `reserve` waits, `try_reserve` never does.
+//! refused, in the order of [`Class::ALL`]. The last quarter of the working pool is for sites that
+//! have less in use than the others ([`Governor::of`]): one site's slow readers do not take what
+//! another's viewers need. Who waits for memory must hold none: `reserve` waits, `try_reserve`
+//! never does.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -14,7 +15,7 @@ use tokio::sync::Notify;
 
 use crate::limits::PIECE_SIZE_BYTES;
 use crate::object::SiteId;
-use crate::overload::{InUse, SHARERS_MAX, Sharer, Shares, WHOLE};
+use crate::overload::{InUse, SHARERS_MAX, Sharer, Shares};
 
 /// What a reservation is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +70,7 @@ impl Use {
 }
 
 /// How badly a reservation is wanted; the first to be refused comes first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     /// Larger slices and read-ahead: a comfort.
     Prefetch,
@@ -108,9 +109,11 @@ impl Class {
         }
     }
 
-    /// How much of a pool may be in use when this class is still granted some.
-    fn limit_bytes(self, budget_bytes: u64) -> u64 {
-        budget_bytes / 16 * self.share_sixteenths()
+    /// How much of a pool may be in use when this class is still granted some: to one of many sites
+    /// what is lent, to one alone all.
+    pub fn limit_bytes(self, budget_bytes: u64, is_shared: bool) -> u64 {
+        let sixteenths = if is_shared { self.lent_sixteenths() } else { self.share_sixteenths() };
+        budget_bytes / 16 * sixteenths
     }
 
     /// The share of its pool, in sixteenths, above which this class is refused.
@@ -124,7 +127,21 @@ impl Class {
             Class::Viewer => 16,
         }
     }
+
+    /// The same, to a site that has more than its share of what is lent.
+    fn lent_sixteenths(self) -> u64 {
+        match self {
+            Class::Prefetch => 8,
+            Class::Planned => 9,
+            Class::Admission => 10,
+            Class::Miss | Class::Connection => 11,
+            Class::Viewer => 12,
+        }
+    }
 }
+
+/// As much is everybody's: a miss has a piece written while another is sent.
+const OWN_BYTES: u64 = 8 * PIECE_SIZE_BYTES;
 
 const WORKING: usize = 0;
 const REST: usize = 1;
@@ -144,8 +161,25 @@ pub struct Governor {
 struct Pool {
     budget_bytes: u64,
     used_bytes: AtomicU64,
+    /// Who waits: of each site, and those who are of none.
+    waiting: [Queue; SHARERS_MAX + 1],
+    waiting_all: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
     waiting: AtomicUsize,
     released: Notify,
+}
+
+impl Pool {
+    /// Never more than is granted, not for a moment either: another would be refused for that, and
+    /// nobody would wake him.
+    fn take(&self, bytes: u64, class: Class, is_shared: bool) -> bool {
+        let limit_bytes = class.limit_bytes(self.budget_bytes, is_shared);
+        let grown = |used: u64| used.checked_add(bytes).filter(|used| *used <= limit_bytes);
+        self.used_bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, grown).is_ok()
+    }
 }
 
 impl Governor {
@@ -155,8 +189,8 @@ impl Governor {
         let pool = |budget_bytes| Pool {
             budget_bytes,
             used_bytes: AtomicU64::new(0),
-            waiting: AtomicUsize::new(0),
-            released: Notify::new(),
+            waiting: std::array::from_fn(|_| Queue::default()),
+            waiting_all: AtomicUsize::new(0),
         };
         Arc::new(Governor {
             pools: [pool(working_bytes), pool(rest_bytes)],
@@ -216,10 +250,11 @@ impl Governor {
         }
         self.refused[class as usize].fetch_add(1, Ordering::Relaxed);
         let pool = &self.pools[purpose.pool()];
-        let _waiting = Waiting::count(&pool.waiting);
+        let queue = &pool.waiting[sharer.map_or(SHARERS_MAX, Sharer::index)];
+        let _waiting = [Waiting::count(&queue.waiting), Waiting::count(&pool.waiting_all)];
         loop {
             // Registered before the attempt, so that a release between the two is not missed.
-            let mut released = std::pin::pin!(pool.released.notified());
+            let mut released = std::pin::pin!(queue.released.notified());
             released.as_mut().enable();
             if let Some(reservation) = self.take(sharer, purpose, class, bytes) {
                 return reservation;
@@ -231,20 +266,22 @@ impl Governor {
     /// Whether so much of the working pool is in use that what passes through is not kept any more.
     pub fn is_under_duress(&self) -> bool {
         let pool = &self.pools[WORKING];
-        pool.used_bytes.load(Ordering::Relaxed) > Class::Admission.limit_bytes(pool.budget_bytes)
+        let limit_bytes = Class::Admission.limit_bytes(pool.budget_bytes, false);
+        pool.used_bytes.load(Ordering::Relaxed) > limit_bytes
     }
 
     /// Whether somebody waits for memory of the working pool now.
     pub fn is_waited_for(&self) -> bool {
-        self.pools[WORKING].waiting.load(Ordering::Relaxed) > 0
+        self.pools[WORKING].waiting_all.load(Ordering::Relaxed) > 0
     }
 
-    /// What each site's viewers hold of the working pool, and who holds so much that a new viewer
-    /// finds nothing of his site's part.
+    /// What each site's viewers hold of the working pool, and of whom a new viewer finds none.
     pub fn in_use(&self) -> InUse {
-        let finds_none = |sharer: &Sharer| {
-            !self.fits_part(&self.pools[WORKING], *sharer, Class::Miss, PIECE_SIZE_BYTES)
-        };
+        let pool = &self.pools[WORKING];
+        let used_bytes = pool.used_bytes.load(Ordering::Relaxed) + PIECE_SIZE_BYTES;
+        let is_lent = used_bytes > Class::Miss.limit_bytes(pool.budget_bytes, true);
+        let finds_none =
+            |one: &Sharer| is_lent && self.has_his_share(pool, *one, Class::Miss, PIECE_SIZE_BYTES);
         InUse {
             bytes: self.used_by.each_ref().map(|bytes| bytes.load(Ordering::Relaxed)),
             beyond: Sharer::all().filter(finds_none).fold(0, |bits, one| bits | one.bit()),
@@ -259,11 +296,17 @@ impl Governor {
         bytes: u64,
     ) -> Option<Reservation> {
         let pool = &self.pools[purpose.pool()];
-        let limit_bytes = self.limit_bytes(pool, sharer, class, bytes);
-        // Never more than is granted, not for a moment either: another would be refused for that,
-        // and nobody would wake him.
-        let grown = |used: u64| used.checked_add(bytes).filter(|used| *used <= limit_bytes);
-        pool.used_bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, grown).ok()?;
+        let is_taken = match sharer {
+            None => pool.take(bytes, class, false),
+            Some(sharer) => {
+                pool.take(bytes, class, true)
+                    || !self.has_his_share(pool, sharer, class, bytes)
+                        && pool.take(bytes, class, false)
+            }
+        };
+        if !is_taken {
+            return None;
+        }
         self.used_bytes[purpose as usize].fetch_add(bytes, Ordering::Relaxed);
         if let Some(sharer) = sharer {
             self.used_by[sharer.index()].fetch_add(bytes, Ordering::Relaxed);
@@ -271,25 +314,37 @@ impl Governor {
         Some(Reservation { governor: self.clone(), purpose, sharer, bytes })
     }
 
-    /// How much of the pool may be in use with these `bytes`. In its last quarter each site has its
-    /// part, and classes have their shares of that.
-    fn limit_bytes(&self, pool: &Pool, sharer: Option<Sharer>, class: Class, bytes: u64) -> u64 {
-        let limit_bytes = class.limit_bytes(pool.budget_bytes);
-        let Some(sharer) = sharer.filter(|_| class > Class::Admission) else { return limit_bytes };
-        let lent_bytes = Class::Admission.limit_bytes(pool.budget_bytes);
-        if pool.used_bytes.load(Ordering::Relaxed).saturating_add(bytes) <= lent_bytes {
-            return limit_bytes;
+    /// Whether a site that gets `bytes` more has more than its share of what is lent, among those
+    /// who hold any.
+    fn has_his_share(&self, pool: &Pool, sharer: Sharer, class: Class, bytes: u64) -> bool {
+        let has = |one: Sharer| self.used_by[one.index()].load(Ordering::Relaxed);
+        let his = has(sharer).saturating_add(bytes);
+        if his <= OWN_BYTES || !self.shares.are_many() {
+            return false;
         }
-        match self.fits_part(pool, sharer, class, bytes) {
-            true => pool.budget_bytes,
-            false => lent_bytes,
-        }
+        let holding = Sharer::all().filter(|one| *one == sharer || has(*one) > 0);
+        let shared: u128 = holding.map(|one| u128::from(self.shares.weight(one))).sum();
+        let lent = u128::from(class.limit_bytes(pool.budget_bytes, true));
+        u128::from(his) * shared > lent * u128::from(self.shares.weight(sharer))
     }
 
-    fn fits_part(&self, pool: &Pool, sharer: Sharer, class: Class, bytes: u64) -> bool {
-        let his = self.used_by[sharer.index()].load(Ordering::Relaxed).saturating_add(bytes);
-        let part = u128::from(pool.budget_bytes) * u128::from(self.shares.part(sharer));
-        his <= class.limit_bytes((part / u128::from(WHOLE)) as u64)
+    /// Wakes those of a pool who may find what they wait for, when `released` let go of some.
+    fn wake(&self, pool: &Pool, released: Option<Sharer>) {
+        let used_bytes = pool.used_bytes.load(Ordering::SeqCst);
+        let is_lent = used_bytes > Class::Viewer.limit_bytes(pool.budget_bytes, true);
+        let may_find = |sharer: Option<Sharer>| match sharer {
+            // One byte more: how much is wanted is not known.
+            Some(one) if is_lent && sharer != released => {
+                !self.has_his_share(pool, one, Class::Viewer, 1)
+            }
+            _ => true,
+        };
+        for sharer in Sharer::all().map(Some).chain([None]) {
+            let queue = &pool.waiting[sharer.map_or(SHARERS_MAX, Sharer::index)];
+            if queue.waiting.load(Ordering::SeqCst) > 0 && may_find(sharer) {
+                queue.released.notify_waiters();
+            }
+        }
     }
 
     /// Bytes reserved for `purpose` now.
@@ -316,12 +371,12 @@ pub struct OfSite<'a> {
 }
 
 impl OfSite<'_> {
-    /// As [`Governor::try_reserve`], within the site's share.
+    /// As [`Governor::try_reserve`].
     pub fn try_reserve(self, purpose: Use, class: Class, bytes: u64) -> Option<Reservation> {
         self.governor.try_reserve_for(Some(self.sharer), purpose, class, bytes)
     }
 
-    /// As [`Governor::reserve`], within the site's share.
+    /// As [`Governor::reserve`].
     pub async fn reserve(self, purpose: Use, class: Class, bytes: u64) -> Reservation {
         self.governor.reserve_for(Some(self.sharer), purpose, class, bytes).await
     }
@@ -359,8 +414,8 @@ impl Reservation {
         }
         // SeqCst as in `Waiting::count`: either the waiter sees these bytes, or we see the waiter.
         std::sync::atomic::fence(Ordering::SeqCst);
-        if pool.waiting.load(Ordering::SeqCst) > 0 {
-            pool.released.notify_waiters();
+        if pool.waiting_all.load(Ordering::SeqCst) > 0 {
+            self.governor.wake(pool, self.sharer);
         }
     }
 }
@@ -389,6 +444,8 @@ impl Drop for Waiting<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Context, Wake, Waker};
+
     use super::*;
 
     #[test]
@@ -454,45 +511,92 @@ mod tests {
         });
     }
 
-    #[test]
-    fn of_the_last_quarter_each_site_has_its_part() {
+    fn of_sites(weights: &[u32]) -> Arc<Governor> {
         let shares = Arc::<Shares>::default();
-        shares.set([(SiteId(0), 1), (SiteId(1), 1), (SiteId(2), 14)]);
-        let governor = Governor::new(25_600, 0, shares);
-        let held_by = |site: u16, class| {
-            let one = || governor.of(SiteId(site)).try_reserve(Use::Client, class, 100);
-            std::iter::from_fn(one).collect::<Vec<_>>()
-        };
-        let flood = held_by(0, Class::Viewer);
-        assert_eq!(flood.len(), 192, "borrowed, but for a quarter");
-        let newcomers = held_by(1, Class::Miss);
-        assert_eq!(newcomers.len(), 14, "of sixteen that are his");
-        let begun = held_by(1, Class::Viewer);
-        assert_eq!(begun.len(), 2, "to those who have begun the rest of it");
-        assert_eq!(governor.in_use().bytes[..3], [19_200, 1_600, 0]);
-        drop(flood);
-        let most = held_by(2, Class::Viewer);
-        assert_eq!(most.len(), 224, "what is his");
-        assert_eq!(held_by(0, Class::Viewer).len(), 16, "what is left is his alone");
-        drop((newcomers, begun, most));
-        assert_eq!(governor.in_use().bytes, [0; SHARERS_MAX]);
+        shares.set((0..).map(SiteId).zip(weights.iter().copied()));
+        Governor::new(1_600 * PIECE_SIZE_BYTES, 0, shares)
+    }
+
+    /// As many pieces as a site is granted, one after the other.
+    fn all_for(governor: &Arc<Governor>, site: u16, class: Class) -> Vec<Reservation> {
+        let one = || governor.of(SiteId(site)).try_reserve(Use::Client, class, PIECE_SIZE_BYTES);
+        std::iter::from_fn(one).collect()
+    }
+
+    fn beyond(governor: &Governor) -> Vec<usize> {
+        let beyond = governor.in_use().beyond;
+        (0..SHARERS_MAX).filter(|place| beyond & 1 << place != 0).collect()
     }
 
     #[test]
-    fn who_has_no_piece_left_of_his_part_is_beyond_it() {
-        let shares = Arc::<Shares>::default();
-        shares.set([(SiteId(0), 1), (SiteId(1), 1)]);
-        let governor = Governor::new(32 * PIECE_SIZE_BYTES, 0, shares);
-        let hold = |count: u64| {
-            let bytes = count * PIECE_SIZE_BYTES;
-            governor.of(SiteId(0)).try_reserve(Use::Client, Class::Viewer, bytes).unwrap()
+    fn the_last_quarter_is_for_who_has_less_than_the_others_in_the_written_order() {
+        let governor = of_sites(&[1, 1]);
+        let flood = [Class::Miss, Class::Viewer].map(|class| all_for(&governor, 0, class));
+        assert_eq!(flood.each_ref().map(Vec::len), [1_100, 100], "borrowed, but for a quarter");
+        assert_eq!(beyond(&governor), [0]);
+        let other = [Class::Miss, Class::Viewer].map(|class| all_for(&governor, 1, class));
+        assert_eq!(other.each_ref().map(Vec::len), [200, 200]);
+        let used = [1_200, 400].map(|pieces| pieces * PIECE_SIZE_BYTES);
+        assert_eq!(governor.in_use().bytes[..2], used);
+        drop(flood);
+        assert_eq!(
+            all_for(&governor, 1, Class::Viewer).len(),
+            800,
+            "what is lent, when it is free"
+        );
+        drop(other);
+        assert_eq!(governor.in_use(), InUse { bytes: [0; SHARERS_MAX], beyond: 0 });
+    }
+
+    #[test]
+    fn who_has_next_to_nothing_is_not_beyond_however_many_sites_there_are() {
+        // Shares are among those who hold any.
+        for (weights, expected) in
+            [(vec![1; SHARERS_MAX], 400), (vec![1, 3], 400), (vec![3, 1], 300), (vec![500, 1], 8)]
+        {
+            let governor = of_sites(&weights);
+            let _flood = all_for(&governor, 0, Class::Viewer);
+            let small = all_for(&governor, 1, Class::Viewer);
+            assert_eq!(small.len(), expected, "{weights:?}");
+            assert!(beyond(&governor).contains(&0));
+        }
+        let alone = of_sites(&[1]);
+        assert_eq!(all_for(&alone, 0, Class::Miss).len(), 1_400);
+        assert_eq!(all_for(&alone, 0, Class::Viewer).len(), 1_600);
+        assert!(beyond(&alone).is_empty());
+    }
+
+    #[test]
+    fn who_waits_is_woken_when_he_may_have_some_and_not_for_another() {
+        let governor = of_sites(&[1, 1]);
+        let mut flood = all_for(&governor, 0, Class::Viewer);
+        let mut other = all_for(&governor, 1, Class::Viewer);
+        let woken = [Woken::default(), Woken::default()].map(Arc::new);
+        let mut waiting = [0, 1].map(|site| {
+            let of = governor.of(SiteId(site));
+            Box::pin(of.reserve(Use::Client, Class::Viewer, PIECE_SIZE_BYTES))
+        });
+        let mut poll = |site: usize| {
+            let waker = Waker::from(woken[site].clone());
+            waiting[site].as_mut().poll(&mut Context::from_waker(&waker)).is_ready()
         };
-        let held = hold(13);
-        assert_eq!(governor.in_use().beyond & 3, 0, "the fourteenth is for a new viewer");
-        let more = hold(1);
-        assert_eq!(governor.in_use().beyond & 3, 1);
-        drop((held, more));
-        assert_eq!(governor.in_use().beyond & 3, 0);
+        let times = || woken.each_ref().map(|woken| woken.0.load(Ordering::Relaxed));
+        assert_eq!((poll(0), poll(1), times()), (false, false, [0, 0]));
+        other.pop();
+        assert_eq!((times(), poll(1)), ([0, 1], true));
+        flood.truncate(700);
+        assert!(times()[0] > 0, "less than what is lent is in use");
+        assert!(poll(0));
+    }
+
+    /// How often somebody was woken.
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     #[tokio::test]

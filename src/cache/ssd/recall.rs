@@ -36,8 +36,8 @@ impl Ssd {
             };
         };
         let whole = version.length_bytes() == Some(bytes.len() as u64);
-        let reserved = self.parts.governor.try_reserve(Use::Ssd, wanted.class, bytes.len() as u64);
-        match reserved {
+        let governor = self.parts.governor.of(wanted.site);
+        match governor.try_reserve(Use::Ssd, wanted.class, bytes.len() as u64) {
             Some(_reserved) if whole => {
                 Brought::Landed(Arc::new(Landed { start: 0, bytes, _reserved }))
             }
@@ -111,7 +111,8 @@ impl Ssd {
             let volume = tier_volume.volume();
             // A head that is not read may not be replaced either: what is kept of it would be lost.
             let bytes = volume.head_bytes(object);
-            let free = self.parts.governor.reserve(Use::Ssd, Class::Miss, bytes);
+            let governor = self.parts.governor.of(key.site());
+            let free = governor.reserve(Use::Ssd, Class::Miss, bytes);
             let Ok(reserved) = timeout(ROOM_WITHIN, free).await else { return Recalled::NoMemory };
             let reserved = Arc::new(reserved);
             let found = match volume.read_head_guarded(object, Urgency::Viewer, reserved).await {

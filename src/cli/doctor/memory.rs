@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn it_is_told_where_slow_readers_could_hold_all_that_others_need() {
-        for (connections, state) in [(768, State::Ok), (769, State::Note)] {
+        for (connections, state) in [(672, State::Ok), (673, State::Note)] {
             let found = slow_readers(&configured(&format!("limits.connections = {connections}")));
             assert_eq!(found.state, state, "{found:?}");
         }

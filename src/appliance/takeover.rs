@@ -89,8 +89,8 @@ enum Message {
     CarriedAll,
     /// It was not to be.
     Failed { why: String },
-    /// Something ends.
-    End { id: u64, ending: neighbour::Ends },
+    /// Something ends: an `Ending`, or what a later version makes of it.
+    End { id: u64, ending: Value },
     /// It has ended.
     Ended { id: u64 },
     /// What a later version says: nothing that this one has to know.

@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -21,13 +22,17 @@ use super::table::Purge;
 use crate::limits::{ENDINGS_BYTES_MAX, ENDINGS_HELD_MAX};
 use crate::object::ObjectKey;
 
-/// What ends there.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What ends there, as it is said too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Ending {
     /// Whatever is held.
     All,
     /// Whatever is held of the site of this name.
-    Site(String),
+    Site {
+        /// The site's name.
+        site: String,
+    },
     /// Objects of the site of this name, by their targets.
     Objects {
         /// The site's name.
@@ -211,7 +216,7 @@ impl State {
     fn untold(&self, ending: &Ending) -> Option<u64> {
         let covers = |known: &Ending| match (known, ending) {
             (Ending::All, _) => true,
-            (Ending::Site(known), Ending::Objects { site, .. }) => known == site,
+            (Ending::Site { site: known }, Ending::Objects { site, .. }) => known == site,
             (known, ending) => known == ending,
         };
         let mut untold = self.pending.range(self.told + 1..);
@@ -240,14 +245,14 @@ impl State {
     fn end_largest(&mut self) -> u64 {
         let mut counts: HashMap<&str, usize> = HashMap::new();
         for pending in self.pending.values() {
-            if let Ending::Objects { site, .. } | Ending::Site(site) = &pending.ending {
+            if let Ending::Objects { site, .. } | Ending::Site { site } = &pending.ending {
                 *counts.entry(site).or_default() += 1;
             }
         }
         let most = counts.into_iter().max_by_key(|(_, count)| *count);
         let most = most.filter(|(_, count)| *count > 1).map(|(site, _)| site.to_owned());
         let is_covered = |ending: &Ending| match (ending, &most) {
-            (Ending::Objects { site, .. } | Ending::Site(site), Some(most)) => site == most,
+            (Ending::Objects { site, .. } | Ending::Site { site }, Some(most)) => site == most,
             (_, None) => true,
             (Ending::All, Some(_)) => false,
         };
@@ -259,7 +264,7 @@ impl State {
             Next::End(number) => pending.contains_key(number),
             Next::Ended(_) | Next::Told => true,
         });
-        self.push(most.map_or(Ending::All, Ending::Site), waiting)
+        self.push(most.map_or(Ending::All, |site| Ending::Site { site }), waiting)
     }
 }
 
@@ -269,7 +274,7 @@ fn within_bytes(ending: Ending) -> Ending {
         Ending::Objects { site, targets }
             if targets.iter().map(String::len).sum::<usize>() > ENDINGS_BYTES_MAX =>
         {
-            Ending::Site(site)
+            Ending::Site { site }
         }
         ending => ending,
     }
@@ -439,7 +444,7 @@ mod tests {
         let mut waiting: Vec<_> =
             (most..2 * most).map(|target| way.end(object("a", target)).unwrap()).collect();
         assert!(way.state().pending.len() <= ENDINGS_HELD_MAX);
-        let site = Ending::Site("a".to_owned());
+        let site = Ending::Site { site: "a".to_owned() };
         assert_eq!(way.next(turn), Some(Said::End(most + 2, site)));
         way.has_ended(most + 2);
         assert!(waiting.iter_mut().all(|told| told.try_recv() == Ok(())));
@@ -456,6 +461,9 @@ mod tests {
         way.listens();
         assert_eq!(said(&way, turn), [Ending::All]);
         way.end(long);
-        assert_eq!(way.next(turn), Some(Said::End(most + 3, Ending::Site("c".to_owned()))));
+        assert_eq!(
+            way.next(turn),
+            Some(Said::End(most + 3, Ending::Site { site: "c".to_owned() }))
+        );
     }
 }

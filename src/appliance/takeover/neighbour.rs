@@ -10,8 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::super::parts::Parts;
 use super::Message;
@@ -22,23 +21,6 @@ use crate::limits::TAKEOVER_MESSAGES_MAX;
 use crate::object::ObjectKey;
 use crate::purge::Purges;
 use crate::purge::elsewhere::{Elsewhere, Ending, Said, Side};
-
-/// [`Ending`] as it is said.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Ends {
-    All,
-    Site {
-        site: String,
-    },
-    Objects {
-        site: String,
-        targets: Vec<String>,
-    },
-    /// What a later version says: all ends, whatever it is.
-    #[serde(untagged)]
-    Unknown(Value),
-}
 
 /// The other process.
 pub(super) struct Neighbour {
@@ -115,7 +97,7 @@ impl Neighbour {
 fn tell_all(channel: &Channel, way: &Elsewhere, turn: u64) {
     while let Some(said) = way.next(turn) {
         let message = match said {
-            Said::End(id, ending) => Message::End { id, ending: ending.into() },
+            Said::End(id, ending) => Message::End { id, ending: json!(ending) },
             Said::Ended(id) => Message::Ended { id },
             Said::Told => Message::Told,
         };
@@ -125,16 +107,6 @@ fn tell_all(channel: &Channel, way: &Elsewhere, turn: u64) {
                 // Who hears it finds out too.
                 return channel.shut();
             }
-        }
-    }
-}
-
-impl From<Ending> for Ends {
-    fn from(ending: Ending) -> Ends {
-        match ending {
-            Ending::All => Ends::All,
-            Ending::Site(site) => Ends::Site { site },
-            Ending::Objects { site, targets } => Ends::Objects { site, targets },
         }
     }
 }
@@ -221,12 +193,12 @@ impl Hearing {
 
     /// In the order in which it is told: when `Told` comes, nobody is served any more of what was
     /// told before.
-    fn end(&self, parts: &Arc<Parts>, id: u64, ending: Ends) {
+    fn end(&self, parts: &Arc<Parts>, id: u64, ending: Value) {
         let (filler, way, turn) = (parts.filler.clone(), self.way.clone(), self.turn);
-        let name = match ending {
-            Ends::All | Ends::Unknown(_) => None,
-            Ends::Site { site } => Some(site),
-            Ends::Objects { site, targets } => {
+        let name = match ending_of(ending) {
+            Ending::All => None,
+            Ending::Site { site } => Some(site),
+            Ending::Objects { site, targets } => {
                 let sites = parts.live.sites.load();
                 let Some(site) = sites.iter().find(|known| known.name == site) else {
                     return way.answer(turn, id);
@@ -249,13 +221,17 @@ impl Hearing {
     }
 }
 
+/// What ends; all does where a later version says something else.
+fn ending_of(said: Value) -> Ending {
+    serde_json::from_value(said).unwrap_or(Ending::All)
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::File;
     use std::os::fd::AsFd as _;
 
     use arc_swap::ArcSwap;
-    use serde_json::json;
     use tokio::runtime::Runtime;
 
     use super::super::super::parts::log_settings;
@@ -267,25 +243,25 @@ mod tests {
 
     #[test]
     fn what_a_later_version_says_is_known_for_what_it_is() {
-        for (text, expected) in [
-            (r#"{"say":"end","id":7,"ending":"all"}"#, Some(Ends::All)),
-            (
-                r#"{"say":"end","id":7,"ending":{"site":{"site":"a"}},"when":"now"}"#,
-                Some(Ends::Site { site: "a".to_owned() }),
-            ),
-            (
-                r#"{"say":"end","id":7,"ending":{"moon":{"phase":1}}}"#,
-                Some(Ends::Unknown(serde_json::json!({"moon": {"phase": 1}}))),
-            ),
-            (r#"{"say":"weather","ending":"all","id":7}"#, None),
+        let site = || "a".to_owned();
+        let objects = Ending::Objects { site: site(), targets: vec!["/x".to_owned()] };
+        for (said, expected) in [
+            (json!("all"), Some(Ending::All)),
+            (json!({"site": {"site": "a"}}), Some(Ending::Site { site: site() })),
+            (json!({"objects": {"site": "a", "targets": ["/x"]}}), Some(objects)),
+            (json!({"moon": {"phase": 1}}), None),
         ] {
-            let heard = match serde_json::from_str(text).unwrap() {
-                Message::End { id: 7, ending } => Some(ending),
-                Message::Unknown => None,
-                other => panic!("{text}: {other:?}"),
+            let text = json!({"say": "end", "id": 7, "ending": said, "when": "now"}).to_string();
+            let Ok(Message::End { id: 7, ending }) = serde_json::from_str(&text) else {
+                panic!("{text}")
             };
-            assert_eq!(heard, expected, "{text}");
+            let is_known = expected.is_some();
+            let heard = ending_of(ending);
+            assert_eq!(is_known.then(|| json!(heard)), is_known.then_some(said), "{text}");
+            assert_eq!(heard, expected.unwrap_or(Ending::All), "{text}");
         }
+        let other = r#"{"say":"weather","ending":"all","id":7}"#;
+        assert!(matches!(serde_json::from_str(other), Ok(Message::Unknown)));
     }
 
     #[test]

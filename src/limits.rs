@@ -128,7 +128,7 @@ pub const CLIENTS_MAX: usize = 65_536;
 /// What that takes.
 pub const CLIENTS_BYTES: u64 = 2 << 20;
 /// Connections handed to a worker and not yet taken by it.
-pub const HANDED_OVER_WAITING_MAX: usize = 64;
+pub const DEALT_OUT_WAITING_MAX: usize = 64;
 /// Connections of operators.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 

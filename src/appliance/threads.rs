@@ -28,7 +28,7 @@ use crate::control::usage::UsageSource;
 use crate::limits::ADMIN_CONNECTIONS_MAX;
 use crate::overload::{Gate, Overload};
 use crate::server::{
-    self, HandedOver, Inbox, ServerContext, ServerSettings, Source, Stop, Tls, Wishes,
+    self, DealtOut, Inbox, ServerContext, ServerSettings, Source, Stop, Tls, Wishes,
 };
 
 /// What one worker accepts from.
@@ -36,7 +36,7 @@ type Sources = Vec<(ListenerKind, WorkerSource)>;
 
 enum WorkerSource {
     Own(TcpListener),
-    HandedOver(HandedOver),
+    DealtOut(DealtOut),
 }
 
 pub(super) fn start_workers(
@@ -58,9 +58,9 @@ pub(super) fn start_workers(
     for (kind, listener) in passed {
         let mut inboxes = Vec::new();
         for (worker, sources) in sources.iter_mut().enumerate() {
-            let (inbox, handed_over) = server::inbox(parts.connections[worker].clone());
+            let (inbox, dealt_out) = server::inbox(parts.connections[worker].clone());
             inboxes.push(inbox);
-            sources.push((kind, WorkerSource::HandedOver(handed_over)));
+            sources.push((kind, WorkerSource::DealtOut(dealt_out)));
         }
         threads.push(start_acceptor(parts, listener, inboxes, stop)?);
     }
@@ -83,7 +83,7 @@ fn work(worker: usize, parts: &Arc<Parts>, sources: Sources, tls: Option<Tls>, s
         for (kind, source) in sources {
             let source = match source {
                 WorkerSource::Own(listener) => Source::listening(listener),
-                WorkerSource::HandedOver(handed_over) => Ok(Source::handed_over(handed_over)),
+                WorkerSource::DealtOut(dealt_out) => Ok(Source::dealt_out(dealt_out)),
             };
             let source = source.expect("a listener that was bound can be polled");
             let tls = (kind == ListenerKind::Https).then(|| tls.clone()).flatten();
@@ -109,7 +109,7 @@ fn start_acceptor(
     let (permits, stop) = (parts.permits.clone(), stop.clone());
     spawn("acceptor".to_owned(), move || {
         let runtime = LocalRuntime::new().expect("a runtime of one thread needs a descriptor");
-        let accepting = server::hand_over(listener, inboxes, permits, stop);
+        let accepting = server::deal_out(listener, inboxes, permits, stop);
         if let Err(error) = runtime.block_on(accepting) {
             tracing::error!("a passed socket cannot be accepted from: {error}");
         }

@@ -21,7 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tracing::warn;
 
 use super::{ConnectionCounts, ServerContext, Stop, transport};
-use crate::limits::{HANDED_OVER_WAITING_MAX, LISTEN_BACKLOG};
+use crate::limits::{DEALT_OUT_WAITING_MAX, LISTEN_BACKLOG};
 
 /// Whether other listeners of this process may share the port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +97,7 @@ pub struct Source(Kind);
 
 enum Kind {
     Listening(Listener),
-    HandedOver(HandedOver),
+    DealtOut(DealtOut),
 }
 
 impl Source {
@@ -106,14 +106,14 @@ impl Source {
         Ok(Source(Kind::Listening(Listener::new(listener)?)))
     }
 
-    /// From [`hand_over`].
-    pub fn handed_over(connections: HandedOver) -> Source {
-        Source(Kind::HandedOver(connections))
+    /// From [`deal_out`].
+    pub fn dealt_out(connections: DealtOut) -> Source {
+        Source(Kind::DealtOut(connections))
     }
 
     /// Whether somebody else accepts.
-    pub(super) fn is_handed_over(&self) -> bool {
-        matches!(self.0, Kind::HandedOver(_))
+    pub(super) fn is_dealt_out(&self) -> bool {
+        matches!(self.0, Kind::DealtOut(_))
     }
 
     /// The next connection; `None` when there will be no more. Dropping it midway loses none.
@@ -125,13 +125,13 @@ impl Source {
                 let ticket = Ticket::new(permit, Arc::clone(&context.counts));
                 Some(Accepted { stream, viewer, ticket })
             }
-            Kind::HandedOver(connections) => connections.0.recv().await,
+            Kind::DealtOut(connections) => connections.0.recv().await,
         }
     }
 
-    /// Closes the source; connections that were handed over and not yet taken are refused.
+    /// Closes the source; connections that were dealt out and not yet taken are refused.
     pub(super) fn refuse_waiting(self, counts: &ConnectionCounts) {
-        let Kind::HandedOver(HandedOver(mut connections)) = self.0 else { return };
+        let Kind::DealtOut(DealtOut(mut connections)) = self.0 else { return };
         connections.close();
         while let Ok(accepted) = connections.try_recv() {
             drop(accepted);
@@ -258,8 +258,8 @@ fn concerns_one_connection(error: &io::Error) -> bool {
         || error.raw_os_error().is_some_and(|number| of_the_network.contains(&number))
 }
 
-/// A worker's end of [`hand_over`]: give it to [`Source::handed_over`].
-pub struct HandedOver(mpsc::Receiver<Accepted>);
+/// A worker's end of [`deal_out`]: give it to [`Source::dealt_out`].
+pub struct DealtOut(mpsc::Receiver<Accepted>);
 
 /// The acceptor's end: how to reach a worker, and how busy it is.
 pub struct Inbox {
@@ -268,9 +268,9 @@ pub struct Inbox {
 }
 
 /// The way from the acceptor of passed sockets to one worker, whose counts these are.
-pub fn inbox(counts: Arc<ConnectionCounts>) -> (Inbox, HandedOver) {
-    let (connections, handed_over) = mpsc::channel(HANDED_OVER_WAITING_MAX);
-    (Inbox { connections, counts }, HandedOver(handed_over))
+pub fn inbox(counts: Arc<ConnectionCounts>) -> (Inbox, DealtOut) {
+    let (connections, dealt_out) = mpsc::channel(DEALT_OUT_WAITING_MAX);
+    (Inbox { connections, counts }, DealtOut(dealt_out))
 }
 
 /// Accepts for all workers until it is to stop accepting or the workers are gone.
@@ -279,7 +279,7 @@ pub fn inbox(counts: Arc<ConnectionCounts>) -> (Inbox, HandedOver) {
 ///
 /// # Errors
 /// The listener cannot be polled, or there is no worker.
-pub async fn hand_over(
+pub async fn deal_out(
     listener: TcpListener,
     workers: Vec<Inbox>,
     permits: Arc<Semaphore>,

@@ -45,7 +45,7 @@ use crate::overload::{Connected, Gate};
 
 pub use connection::leave;
 pub use listener::{
-    HandedOver, Inbox, ReusePort, Source, bind, bind_group, hand_over, inbox, send_by,
+    DealtOut, Inbox, ReusePort, Source, bind, bind_group, deal_out, inbox, send_by,
     send_by_systems_own,
 };
 pub use proxy::ProxyHeader;
@@ -215,7 +215,7 @@ pub struct ConnectionCounts {
     pub accepted: AtomicU64,
     /// Connections open now, those not yet served included.
     pub open: AtomicU64,
-    /// Connections closed before they were served: handed over while draining.
+    /// Connections closed before they were served: dealt out while draining.
     pub refused: AtomicU64,
     /// TLS handshakes completed.
     pub handshakes_ok: AtomicU64,
@@ -298,11 +298,11 @@ async fn accept_until<H: Handler>(
     server: &Rc<connection::Server<H>>,
     stop: &Stop,
 ) {
-    let at_once = if source.is_handed_over() { &stop.all } else { &stop.accepting };
+    let at_once = if source.is_dealt_out() { &stop.all } else { &stop.accepting };
     loop {
         let accepted = tokio::select! {
             biased;
-            // Who hands over stops by himself, and what he has handed over is still served.
+            // Who deals out stops by himself, and what he has dealt out is still served.
             () = at_once.cancelled() => break,
             accepted = source.accept(&server.context) => accepted,
         };

@@ -1,7 +1,7 @@
 //! Listeners that the service manager opened for us (`sd_listen_fds(3)`).
 //!
 //! They belong to another user, so that we cannot add listeners of our own to their port: what
-//! they accept is handed to the workers by [`super::hand_over`]. Each descriptor is checked to be
+//! they accept is dealt out to the workers by [`super::deal_out`]. Each descriptor is checked to be
 //! a listening TCP socket before it is used. Among them are those that it kept for us ([`kept`]).
 
 use std::error::Error;

@@ -1009,14 +1009,14 @@ fn connections_of_a_passed_socket_go_to_the_worker_with_the_fewest() {
         let (mut inboxes, mut contexts, mut servers) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..3 {
             let context = context(ServerSettings::default(), Arc::clone(&permits));
-            let (inbox, handed_over) = inbox(Arc::clone(&context.counts));
-            let source = Source::handed_over(handed_over);
+            let (inbox, dealt_out) = inbox(Arc::clone(&context.counts));
+            let source = Source::dealt_out(dealt_out);
             let handler = Rc::new(Toy::default());
             servers.push(spawn_local(serve(source, None, handler, context.clone(), stop.clone())));
             inboxes.push(inbox);
             contexts.push(context);
         }
-        let acceptor = spawn_local(hand_over(listener, inboxes, permits.clone(), stop.clone()));
+        let acceptor = spawn_local(deal_out(listener, inboxes, permits.clone(), stop.clone()));
 
         let mut viewers = Vec::new();
         for _ in 0..9 {
@@ -1040,23 +1040,23 @@ fn connections_of_a_passed_socket_go_to_the_worker_with_the_fewest() {
 }
 
 #[test]
-fn a_connection_handed_over_to_a_server_that_drains_is_refused() {
+fn a_connection_dealt_out_to_a_server_that_drains_is_refused() {
     on_a_worker(async {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let permits = Arc::new(Semaphore::new(100));
         let context = context(ServerSettings::default(), Arc::clone(&permits));
-        let (inbox, handed_over) = inbox(Arc::clone(&context.counts));
+        let (inbox, dealt_out) = inbox(Arc::clone(&context.counts));
         let (acceptor_stop, stop) = (Stop::default(), Stop::default());
         let acceptor =
-            spawn_local(hand_over(listener, vec![inbox], permits.clone(), acceptor_stop.clone()));
+            spawn_local(deal_out(listener, vec![inbox], permits.clone(), acceptor_stop.clone()));
         let mut viewer = TcpStream::connect(address).await.unwrap();
         while load(&context.counts.accepted) == 0 {
             sleep(Duration::from_millis(1)).await;
         }
 
         stop.all.cancel();
-        let source = Source::handed_over(handed_over);
+        let source = Source::dealt_out(dealt_out);
         serve(source, None, Rc::new(Toy::default()), Arc::clone(&context), stop).await;
         assert_eq!(rest(&mut viewer).await, b"");
         assert_eq!((load(&context.counts.refused), load(&context.counts.open)), (1, 0));
@@ -1069,5 +1069,5 @@ fn a_connection_handed_over_to_a_server_that_drains_is_refused() {
 #[test]
 fn what_goes_from_thread_to_thread_may() {
     fn may<T: Send + 'static>() {}
-    may::<(Arc<ServerContext>, Tls, Inbox, HandedOver, PassedSocket)>();
+    may::<(Arc<ServerContext>, Tls, Inbox, DealtOut, PassedSocket)>();
 }

@@ -33,7 +33,7 @@ use self::parts::{Parts, log_settings};
 pub use self::parts::{connections_affordable, readers_affordable};
 use self::reload::Bound;
 pub use self::reload::{ReloadError, Reloaded, Reloads};
-use self::sockets::{Handed, Sockets};
+use self::sockets::Sockets;
 pub use self::ssd::{LeftOut, look_at_failed, look_at_volumes};
 pub use self::takeover::{
     HandOver, Leaving, NoRoom, Predecessor, Successor, TakeoverError, beside_bytes,
@@ -44,8 +44,7 @@ use crate::config::{Config, ConfigError, ListenerKind};
 use crate::control::Phase;
 use crate::control::reload::Asked;
 use crate::control::status::{Detail, Status};
-use crate::server::kept::KeptSocket;
-use crate::server::{PassedSocket, Stop};
+use crate::server::{ListeningSocket, Stop};
 use crate::store::device::Faults;
 use crate::usage::keeper::Keeper;
 
@@ -65,7 +64,7 @@ pub struct Running {
     /// What has begun is to end sooner, when another process serves.
     hurried: Arc<AtomicBool>,
     /// For the process that follows. As long as they are here, who comes waits for it.
-    sockets: Arc<Mutex<Vec<Handed>>>,
+    sockets: Arc<Mutex<Vec<ListeningSocket>>>,
 }
 
 /// Why an appliance does not start.
@@ -145,22 +144,21 @@ impl Appliance {
     /// # Errors
     /// The first part that could not be built; nothing keeps running then.
     pub fn start(config: Config) -> Result<Running, ApplianceError> {
-        let running = Appliance::built(config, Vec::new(), Vec::new(), None)?;
+        let running = Appliance::built(config, Vec::new(), None)?;
         running.parts.readiness.set_ready();
         Ok(running)
     }
 
-    /// Starts with sockets the service manager passed, in place of the configured ones of their
-    /// kind, and with those of ours that it kept; wants viewers when what it needs is there.
+    /// Starts with sockets of the service manager's, in place of the configured ones of their kind,
+    /// and with those of ours that it kept; wants viewers when what it needs is there.
     ///
     /// # Errors
     /// As [`Appliance::start`].
     pub fn start_with(
         config: Config,
-        passed: Vec<PassedSocket>,
-        kept: Vec<KeptSocket>,
+        sockets: Vec<ListeningSocket>,
     ) -> Result<Running, ApplianceError> {
-        let running = Appliance::built(config, passed, kept, None)?;
+        let running = Appliance::built(config, sockets, None)?;
         turn_up::start(&running.parts);
         Ok(running)
     }
@@ -176,7 +174,7 @@ impl Appliance {
     ) -> Result<Running, ApplianceError> {
         predecessor.look_for_room(&config)?;
         look_at_volumes(&config).map_err(ApplianceError::Settings)?;
-        let running = Appliance::built(config, Vec::new(), Vec::new(), Some(predecessor))?;
+        let running = Appliance::built(config, Vec::new(), Some(predecessor))?;
         running.parts.readiness.set_ready();
         tracing::info!("takes over from version {}", predecessor.version());
         Ok(running)
@@ -184,8 +182,7 @@ impl Appliance {
 
     fn built(
         config: Config,
-        passed: Vec<PassedSocket>,
-        kept: Vec<KeptSocket>,
+        mut sockets: Vec<ListeningSocket>,
         mut predecessor: Option<&mut Predecessor>,
     ) -> Result<Running, ApplianceError> {
         let system = |what| move |source| ApplianceError::System { what, source };
@@ -201,17 +198,14 @@ impl Appliance {
             predecessor.wait_for_volumes().map_err(lost)?;
         }
         let parts = Arc::new(Parts::build(config, &fill_runtime, log)?);
-        let handed = match &mut predecessor {
-            Some(predecessor) => {
-                predecessor.listen(&parts).map_err(lost)?;
-                predecessor.take_sockets()
-            }
-            None => kept.into_iter().map(Handed::from).collect(),
-        };
+        if let Some(predecessor) = &mut predecessor {
+            predecessor.listen(&parts).map_err(lost)?;
+            sockets = predecessor.take_sockets();
+        }
         let tls = renewal::tls(&parts.live)?;
         figures::register(&parts);
         let Sockets { own, passed, admin, addresses, passed_kinds, all } =
-            Sockets::open(&parts.config, passed, handed)?;
+            Sockets::open(&parts.config, sockets)?;
         let (stop, close_admin) = (Stop::default(), Stop::default());
         // Threads that run already when another cannot be started end again.
         let guards = [&stop, &close_admin].map(|stop| stop.all.clone().drop_guard());

@@ -1,8 +1,39 @@
-//! Networks of addresses, as access lists write them.
+//! Networks of addresses, as access lists write them, and what is spoken at an address.
 
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
+
+/// What is spoken at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ListenerKind {
+    /// HTTP/1.1 and cleartext HTTP/2 for viewers.
+    Http,
+    /// The same over TLS.
+    Https,
+    /// Metrics, health and status, for operators.
+    Admin,
+}
+
+impl ListenerKind {
+    /// Every kind.
+    pub const ALL: [ListenerKind; 3] =
+        [ListenerKind::Http, ListenerKind::Https, ListenerKind::Admin];
+
+    /// The one of this name.
+    pub fn named(name: &str) -> Option<ListenerKind> {
+        ListenerKind::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// Its setting's name, which is also the name systemd gives its sockets.
+    pub fn name(self) -> &'static str {
+        match self {
+            ListenerKind::Http => "http",
+            ListenerKind::Https => "https",
+            ListenerKind::Admin => "admin",
+        }
+    }
+}
 
 /// The addresses whose first bits are these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,8 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::{ApplianceError, Running};
 use crate::config::{Config, Listener, ListenerKind, no_congestion_control};
-use crate::server::kept::{self, KeptSocket};
-use crate::server::{self, ListenerName, PassedSocket, ReusePort};
+use crate::server::{self, ListeningSocket, Owner, ReusePort, kept};
 
 /// Every listening socket, by who accepts from it.
 #[derive(Default)]
@@ -23,51 +22,7 @@ pub(super) struct Sockets {
     /// What is written of these nobody binds.
     pub(super) passed_kinds: Vec<ListenerKind>,
     /// All of them, for the process that follows.
-    pub(super) all: Vec<Handed>,
-}
-
-/// A listening socket that goes from one process to the next.
-#[derive(Debug)]
-pub(super) struct Handed {
-    /// For whom it is.
-    pub kind: ListenerKind,
-    /// Whose it is.
-    pub owner: Owner,
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// The socket.
-    pub listener: TcpListener,
-}
-
-/// Whose a listening socket is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Owner {
-    /// The service manager's.
-    Manager,
-    /// Ours: bound for what is written so in the configuration, which may leave the port open.
-    Own(SocketAddr),
-}
-
-impl From<KeptSocket> for Handed {
-    fn from(KeptSocket { name, bound_for, address, listener }: KeptSocket) -> Handed {
-        Handed { kind: kind_of(name), owner: Owner::Own(bound_for), address, listener }
-    }
-}
-
-fn kind_of(name: ListenerName) -> ListenerKind {
-    match name {
-        ListenerName::Http => ListenerKind::Http,
-        ListenerName::Https => ListenerKind::Https,
-        ListenerName::Admin => ListenerKind::Admin,
-    }
-}
-
-fn name_of(kind: ListenerKind) -> ListenerName {
-    match kind {
-        ListenerKind::Http => ListenerName::Http,
-        ListenerKind::Https => ListenerName::Https,
-        ListenerKind::Admin => ListenerName::Admin,
-    }
+    pub(super) all: Vec<ListeningSocket>,
 }
 
 impl Running {
@@ -99,17 +54,17 @@ impl Running {
     /// # Errors
     /// It cannot be told.
     pub fn keep_sockets_no_longer(&self) -> io::Result<()> {
-        each_own(&self.sockets, |name, bound_for, _| kept::keep_no_longer(name, bound_for))
+        each_own(&self.sockets, |kind, bound_for, _| kept::keep_no_longer(kind, bound_for))
     }
 }
 
 fn each_own(
-    sockets: &Mutex<Vec<Handed>>,
-    tell: impl Fn(ListenerName, SocketAddr, &TcpListener) -> io::Result<()>,
+    sockets: &Mutex<Vec<ListeningSocket>>,
+    tell: impl Fn(ListenerKind, SocketAddr, &TcpListener) -> io::Result<()>,
 ) -> io::Result<()> {
     let all = sockets.lock().unwrap_or_else(PoisonError::into_inner);
-    all.iter().try_for_each(|Handed { kind, owner, listener, .. }| match owner {
-        Owner::Own(bound_for) => tell(name_of(*kind), *bound_for, listener),
+    all.iter().try_for_each(|one| match one.owner {
+        Owner::Own(bound_for) => tell(one.kind, bound_for, &one.listener),
         Owner::Manager => Ok(()),
     })
 }
@@ -117,26 +72,22 @@ fn each_own(
 impl Sockets {
     pub(super) fn open(
         config: &Config,
-        passed: Vec<PassedSocket>,
-        mut handed: Vec<Handed>,
+        mut given: Vec<ListeningSocket>,
     ) -> Result<Sockets, ApplianceError> {
         let mut sockets = Sockets::default();
-        for PassedSocket { name, address, listener } in passed {
-            sockets.take_passed(config, kind_of(name), address, listener)?;
-        }
-        for one in handed.extract_if(.., |one| one.owner == Owner::Manager) {
+        for one in given.extract_if(.., |one| one.owner == Owner::Manager) {
             sockets.take_passed(config, one.kind, one.address, one.listener)?;
         }
         for listener in &config.listeners {
             if sockets.passed_kinds.contains(&listener.kind) {
                 continue;
             }
-            let is_for_it = |one: &mut Handed| {
+            let is_for_it = |one: &mut ListeningSocket| {
                 let is_there =
                     one.owner == Owner::Own(listener.address) || one.address == listener.address;
                 one.kind == listener.kind && is_there
             };
-            let group = handed.extract_if(.., |one| is_for_it(one));
+            let group = given.extract_if(.., |one| is_for_it(one));
             let group = group.map(|one| one.listener).collect();
             sockets.take_own(config, listener, group)?;
         }
@@ -217,7 +168,7 @@ impl Sockets {
         }
         let failed = |source: io::Error| ApplianceError::Bind { address, source };
         let listener = listener.try_clone().map_err(failed)?;
-        self.all.push(Handed { kind, owner, address, listener });
+        self.all.push(ListeningSocket { kind, owner, address, listener });
         Ok(())
     }
 }
@@ -272,23 +223,21 @@ mod tests {
             ("", None),
         ] {
             let config = config(of);
-            let own = Sockets::open(&config, vec![], vec![]).unwrap();
+            let own = Sockets::open(&config, vec![]).unwrap();
             // Both were bound by who had another one set.
-            let (address, listener) = bound();
-            set_tcp_congestion(&listener, other).unwrap();
-            let passed = PassedSocket { name: ListenerName::Http, address, listener };
-            let passed = Sockets::open(&config, vec![passed], vec![]).unwrap();
-            let (address, listener) = bound();
-            set_tcp_congestion(&listener, other).unwrap();
-            let (kind, owner) = (ListenerKind::Http, Owner::Own(config.listeners[0].address));
-            let handed = Handed { kind, owner, address, listener };
-            let handed = Sockets::open(&config, vec![], vec![handed]).unwrap();
+            let ours = Owner::Own(config.listeners[0].address);
+            let [passed, handed] = [Owner::Manager, ours].map(|owner| {
+                let ((address, listener), kind) = (bound(), ListenerKind::Http);
+                set_tcp_congestion(&listener, other).unwrap();
+                let given = ListeningSocket { kind, owner, address, listener };
+                Sockets::open(&config, vec![given]).unwrap()
+            });
             for sockets in [own, passed, handed] {
                 for one in &sockets.all {
                     let viewer = TcpStream::connect(one.address).unwrap();
                     // Of a group another member may have been chosen.
                     let waiting = sockets.all.iter().filter(|other| other.address == one.address);
-                    let accept = |socket: &Handed| {
+                    let accept = |socket: &ListeningSocket| {
                         socket.listener.set_nonblocking(true).unwrap();
                         socket.listener.accept().ok()
                     };

@@ -43,10 +43,10 @@ pub use self::room::{NoRoom, beside_bytes};
 pub use self::starting::TakeoverError;
 use self::starting::{Starting, TOLD_TO_STOP, end};
 use super::parts::Parts;
-use super::sockets::{Handed, Owner};
 use super::{ApplianceError, LOG_ENDS_WITHIN, Running, lost, ssd};
 use crate::config::{self, Config, ListenerKind};
 use crate::purge::elsewhere::{Elsewhere, Side};
+use crate::server::{ListeningSocket, Owner};
 
 /// What the two say to each other.
 #[derive(Debug, Serialize, Deserialize)]
@@ -104,7 +104,7 @@ const TAKEOVER: &str = "TIDEGATE_TAKEOVER";
 /// The process before this one, which still serves.
 pub struct Predecessor {
     channel: Arc<Channel>,
-    sockets: Vec<Handed>,
+    sockets: Vec<ListeningSocket>,
     version: String,
     held_bytes: Option<u64>,
     must_follow: bool,
@@ -128,7 +128,7 @@ impl Predecessor {
                     let kind = ListenerKind::named(&kind).ok_or(io::ErrorKind::InvalidData)?;
                     let owner = bound_for.map_or(Owner::Manager, Owner::Own);
                     let listener = TcpListener::from(socket);
-                    sockets.push(Handed { kind, owner, address, listener });
+                    sockets.push(ListeningSocket { kind, owner, address, listener });
                 }
                 Some((Message::Listeners, _)) => break,
                 Some((Message::Hello { version, held_bytes, must_follow }, _)) => {
@@ -150,13 +150,7 @@ impl Predecessor {
 
     /// Where its sockets listen, and what they were bound for.
     pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        self.sockets.iter().flat_map(|one| {
-            let bound_for = match one.owner {
-                Owner::Own(bound_for) => Some(bound_for),
-                Owner::Manager => None,
-            };
-            [Some(one.address), bound_for].into_iter().flatten()
-        })
+        self.sockets.iter().flat_map(ListeningSocket::addresses)
     }
 
     /// Whether there is memory for both; nobody has the volumes while one that must follow is
@@ -169,7 +163,7 @@ impl Predecessor {
     }
 
     /// Its sockets, once.
-    pub(super) fn take_sockets(&mut self) -> Vec<Handed> {
+    pub(super) fn take_sockets(&mut self) -> Vec<ListeningSocket> {
         std::mem::take(&mut self.sockets)
     }
 
@@ -224,7 +218,7 @@ impl Predecessor {
 #[derive(Clone)]
 pub struct HandOver {
     parts: Arc<Parts>,
-    sockets: Arc<Mutex<Vec<Handed>>>,
+    sockets: Arc<Mutex<Vec<ListeningSocket>>>,
     /// Until then operators ask this process.
     asking: CancellationToken,
     fate: Arc<Fate>,
@@ -252,7 +246,7 @@ pub struct Successor {
 impl HandOver {
     pub(super) fn new(
         parts: Arc<Parts>,
-        sockets: Arc<Mutex<Vec<Handed>>>,
+        sockets: Arc<Mutex<Vec<ListeningSocket>>>,
         asking: CancellationToken,
     ) -> HandOver {
         let (fate, are_given, follower) = Default::default();
@@ -359,12 +353,8 @@ impl HandOver {
         let must_follow = self.are_given.load(Ordering::Acquire);
         channel.send(&Message::Hello { version, held_bytes, must_follow }, None)?;
         let sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
-        for Handed { kind, owner, address, listener } in &*sockets {
-            let bound_for = match owner {
-                Owner::Own(bound_for) => Some(*bound_for),
-                Owner::Manager => None,
-            };
-            let (kind, address) = (kind.name().to_owned(), *address);
+        for ListeningSocket { kind, owner, address, listener } in &*sockets {
+            let (kind, bound_for, address) = (kind.name().to_owned(), owner.bound_for(), *address);
             channel
                 .send(&Message::Listener { kind, bound_for, address }, Some(listener.as_fd()))?;
         }

@@ -125,7 +125,7 @@ fn started(
     };
     let running = match &mut predecessor {
         Some(predecessor) => Appliance::start_after(config, predecessor),
-        None => Appliance::start_with(config, passed.sockets, passed.kept),
+        None => Appliance::start_with(config, passed.sockets),
     };
     let running = running.map_err(failed)?;
     // Whoever is told that it serves may send one at once.

@@ -11,39 +11,11 @@ use std::net::SocketAddr;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::limits::LISTENERS_MAX;
+pub use crate::network::ListenerKind;
 
 use super::error::{ConfigError, ConfigErrors, Place, cause};
 use super::raw::Section;
 use super::setting::Setting;
-
-/// What is spoken at an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ListenerKind {
-    /// HTTP/1.1 and cleartext HTTP/2 for viewers.
-    Http,
-    /// The same over TLS.
-    Https,
-    /// Metrics, health and status, for operators.
-    Admin,
-}
-
-impl ListenerKind {
-    const ALL: [ListenerKind; 3] = [ListenerKind::Http, ListenerKind::Https, ListenerKind::Admin];
-
-    /// The one of this name.
-    pub fn named(name: &str) -> Option<ListenerKind> {
-        ListenerKind::ALL.into_iter().find(|kind| kind.name() == name)
-    }
-
-    /// Its setting's name, which is also the name systemd gives its sockets.
-    pub fn name(self) -> &'static str {
-        match self {
-            ListenerKind::Http => "http",
-            ListenerKind::Https => "https",
-            ListenerKind::Admin => "admin",
-        }
-    }
-}
 
 /// One address to listen at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

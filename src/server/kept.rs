@@ -11,20 +11,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use sd_notify::NotifyState;
 
-use super::systemd::{ListenerName, listening};
-
-/// A listening socket that the service manager kept for us.
-#[derive(Debug)]
-pub struct KeptSocket {
-    /// What it is for.
-    pub name: ListenerName,
-    /// What was written in the configuration that it was bound for.
-    pub bound_for: SocketAddr,
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// The socket, not blocking.
-    pub listener: TcpListener,
-}
+use super::systemd::{ListeningSocket, Owner, listening};
+use crate::network::ListenerKind;
 
 /// What the service manager keeps and nobody wants; closed.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,13 +23,11 @@ pub struct Stale {
     pub why: String,
 }
 
-impl KeptSocket {
-    /// Closes it: no listener is written for it any more.
-    pub fn unwanted(self) -> Stale {
-        let KeptSocket { name, bound_for, address, .. } = self;
-        let why = format!("nothing is to listen at {address} for {}", name.as_str());
-        Stale { name: name_of(name, bound_for), why }
-    }
+/// What is said of one of ours that no listener is written for any more.
+pub fn unwanted(socket: &ListeningSocket) -> Option<Stale> {
+    let (kind, bound_for) = (socket.kind, socket.owner.bound_for()?);
+    let why = format!("nothing is to listen at {} for {}", socket.address, kind.name());
+    Some(Stale { name: name_of(kind, bound_for), why })
 }
 
 /// Whether a descriptor of this name was stored, and not made by a socket unit.
@@ -50,7 +36,7 @@ pub(super) fn is_kept(name: &str) -> bool {
 }
 
 /// A descriptor that was kept, if it listens where its name says.
-pub(super) fn adopt(fd: OwnedFd, name: &str) -> Result<KeptSocket, Stale> {
+pub(super) fn adopt(fd: OwnedFd, name: &str) -> Result<ListeningSocket, Stale> {
     let stale = |why: String| Stale { name: name.to_owned(), why };
     let (kind, bound_for) = meant(name).ok_or_else(|| stale("its name is none of ours".into()))?;
     let (listener, address) = listening(fd, name).map_err(|error| stale(error.to_string()))?;
@@ -59,7 +45,7 @@ pub(super) fn adopt(fd: OwnedFd, name: &str) -> Result<KeptSocket, Stale> {
     if !is_there {
         return Err(stale(format!("it listens at {address}")));
     }
-    Ok(KeptSocket { name: kind, bound_for, address, listener })
+    Ok(ListeningSocket { kind, owner: Owner::Own(bound_for), address, listener })
 }
 
 /// Has the service manager keep a socket of a listener; it keeps it once, however often it is told.
@@ -67,8 +53,8 @@ pub(super) fn adopt(fd: OwnedFd, name: &str) -> Result<KeptSocket, Stale> {
 ///
 /// # Errors
 /// It cannot be told.
-pub fn keep(name: ListenerName, bound_for: SocketAddr, socket: &TcpListener) -> io::Result<()> {
-    let name = name_of(name, bound_for);
+pub fn keep(kind: ListenerKind, bound_for: SocketAddr, socket: &TcpListener) -> io::Result<()> {
+    let name = name_of(kind, bound_for);
     let told = [NotifyState::FdStore, NotifyState::FdName(&name)];
     sd_notify::notify_with_fds(&told, &[socket.as_fd()])
 }
@@ -77,8 +63,8 @@ pub fn keep(name: ListenerName, bound_for: SocketAddr, socket: &TcpListener) -> 
 ///
 /// # Errors
 /// As [`keep`].
-pub fn keep_no_longer(name: ListenerName, bound_for: SocketAddr) -> io::Result<()> {
-    forget(&name_of(name, bound_for))
+pub fn keep_no_longer(kind: ListenerKind, bound_for: SocketAddr) -> io::Result<()> {
+    forget(&name_of(kind, bound_for))
 }
 
 /// Has it keep nothing by this name.
@@ -90,13 +76,13 @@ pub fn forget(name: &str) -> io::Result<()> {
 }
 
 /// Colons stand between names.
-fn name_of(name: ListenerName, bound_for: SocketAddr) -> String {
-    format!("{BOUND}{}-{}", name.as_str(), bound_for.to_string().replace(':', "_"))
+fn name_of(kind: ListenerKind, bound_for: SocketAddr) -> String {
+    format!("{BOUND}{}-{}", kind.name(), bound_for.to_string().replace(':', "_"))
 }
 
-fn meant(name: &str) -> Option<(ListenerName, SocketAddr)> {
+fn meant(name: &str) -> Option<(ListenerKind, SocketAddr)> {
     let (kind, address) = name.strip_prefix(BOUND)?.split_once('-')?;
-    Some((ListenerName::named(kind)?, address.replace('_', ":").parse().ok()?))
+    Some((ListenerKind::named(kind)?, address.replace('_', ":").parse().ok()?))
 }
 
 /// How the names of sockets begin that we bound.
@@ -112,9 +98,9 @@ mod tests {
     fn a_name_says_what_a_socket_was_bound_for() {
         for address in ["127.0.0.1:80", "[::]:0", "[2001:db8::1]:443"] {
             let address = address.parse().unwrap();
-            let name = name_of(ListenerName::Https, address);
+            let name = name_of(ListenerKind::Https, address);
             assert!(is_kept(&name) && !name.contains(':'), "{name}");
-            assert_eq!(meant(&name), Some((ListenerName::Https, address)));
+            assert_eq!(meant(&name), Some((ListenerKind::Https, address)));
         }
         for not_ours in ["stored", "bound-", "bound-http", "bound-ftp-127.0.0.1_80", "bound-http-x"]
         {
@@ -130,8 +116,8 @@ mod tests {
         let listener = bound();
         let address = listener.local_addr().unwrap();
         let kept = adopt(listener.into(), "bound-http-127.0.0.1_0").unwrap();
-        assert_eq!((kept.name, kept.address), (ListenerName::Http, address));
-        assert!(kept.unwanted().why.contains(&address.to_string()));
+        assert_eq!((kept.kind, kept.address), (ListenerKind::Http, address));
+        assert!(unwanted(&kept).unwrap().why.contains(&address.to_string()));
 
         let why = |fd: OwnedFd, name: &str| adopt(fd, name).unwrap_err().why;
         assert!(why(bound().into(), "bound-http-127.0.0.2_0").contains("it listens at 127.0.0.1:"));

@@ -49,7 +49,7 @@ pub use listener::{
     send_by_systems_own,
 };
 pub use proxy::ProxyHeader;
-pub use systemd::{ListenerName, Passed, PassedSocket, PassedSocketError, take_passed_sockets};
+pub use systemd::{ListeningSocket, Owner, Passed, PassedSocketError, take_passed_sockets};
 pub use tls::{Choose, Tls};
 pub use wish::{Stop, Wish, Wishes};
 

@@ -1,7 +1,7 @@
 //! Listeners that the service manager opened for us (`sd_listen_fds(3)`).
 //!
 //! They belong to another user, so that we cannot add listeners of our own to their port: what
-//! they accept is dealt out to the workers by [`super::deal_out`]. Each descriptor is checked to be
+//! they accept dealt out to the workers by [`super::deal_out`]. Each descriptor is checked to be
 //! a listening TCP socket before it is used. Among them are those that it kept for us ([`kept`]).
 
 use std::error::Error;
@@ -13,55 +13,54 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use socket2::{SockRef, Socket, Type};
 
-use super::kept::{self, KeptSocket, Stale};
+use super::kept::{self, Stale};
 use super::transport;
+use crate::network::ListenerKind;
 
-/// What a passed socket is for: the `FileDescriptorName=` of its socket unit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ListenerName {
-    /// Viewers, cleartext.
-    Http,
-    /// Viewers, TLS.
-    Https,
-    /// Operators.
-    Admin,
-}
-
-impl ListenerName {
-    /// The one that is written so.
-    pub(super) fn named(name: &str) -> Option<ListenerName> {
-        let all = [ListenerName::Http, ListenerName::Https, ListenerName::Admin];
-        all.into_iter().find(|one| one.as_str() == name)
-    }
-
-    /// As the socket unit writes it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            ListenerName::Http => "http",
-            ListenerName::Https => "https",
-            ListenerName::Admin => "admin",
-        }
-    }
-}
-
-/// A listening socket that was passed to us.
+/// A listening socket that this process was given.
 #[derive(Debug)]
-pub struct PassedSocket {
-    /// What it is for.
-    pub name: ListenerName,
+pub struct ListeningSocket {
+    /// What is spoken there: the `FileDescriptorName=` of its socket unit, or in its name.
+    pub kind: ListenerKind,
+    /// Whose it is.
+    pub owner: Owner,
     /// Where it listens.
     pub address: SocketAddr,
     /// The socket, not blocking.
     pub listener: TcpListener,
 }
 
+/// Whose a listening socket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// The service manager's.
+    Manager,
+    /// Ours: bound for what is written so in the configuration, which may leave the port open.
+    Own(SocketAddr),
+}
+
+impl Owner {
+    /// What a socket of ours was bound for.
+    pub fn bound_for(self) -> Option<SocketAddr> {
+        match self {
+            Owner::Manager => None,
+            Owner::Own(bound_for) => Some(bound_for),
+        }
+    }
+}
+
+impl ListeningSocket {
+    /// Where it listens, and what it was bound for.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> + use<> {
+        [Some(self.address), self.owner.bound_for()].into_iter().flatten()
+    }
+}
+
 /// What was passed to this process.
 #[derive(Debug, Default)]
 pub struct Passed {
-    /// Sockets of socket units.
-    pub sockets: Vec<PassedSocket>,
-    /// Sockets that we bound before, and the service manager kept.
-    pub kept: Vec<KeptSocket>,
+    /// Sockets of socket units, and those that we bound before and the service manager kept.
+    pub sockets: Vec<ListeningSocket>,
     /// What it kept besides.
     pub stale: Vec<Stale>,
 }
@@ -96,18 +95,18 @@ pub fn take_passed_sockets() -> Result<Passed, PassedSocketError> {
             continue;
         }
         match kept::adopt(fd, &name) {
-            Ok(kept) => passed.kept.push(kept),
+            Ok(kept) => passed.sockets.push(kept),
             Err(stale) => passed.stale.push(stale),
         }
     }
     Ok(passed)
 }
 
-fn adopt(fd: OwnedFd, name: &str) -> Result<PassedSocket, PassedSocketError> {
+fn adopt(fd: OwnedFd, name: &str) -> Result<ListeningSocket, PassedSocketError> {
     let unknown = || PassedSocketError::Name { name: name.to_string() };
-    let kind = ListenerName::named(name).ok_or_else(unknown)?;
+    let kind = ListenerKind::named(name).ok_or_else(unknown)?;
     let (listener, address) = listening(fd, name)?;
-    Ok(PassedSocket { name: kind, address, listener })
+    Ok(ListeningSocket { kind, owner: Owner::Manager, address, listener })
 }
 
 /// A socket that listens for TCP, and where.
@@ -192,7 +191,7 @@ mod tests {
         let listener = || OwnedFd::from(TcpListener::bind("127.0.0.1:0").unwrap());
 
         let passed = adopt(listener(), "https").unwrap();
-        assert_eq!(passed.name, ListenerName::Https);
+        assert_eq!((passed.kind, passed.owner), (ListenerKind::Https, Owner::Manager));
         assert_eq!(passed.address, passed.listener.local_addr().unwrap());
         assert!(SockRef::from(&passed.listener).nonblocking().unwrap());
 

@@ -1069,5 +1069,5 @@ fn a_connection_dealt_out_to_a_server_that_drains_is_refused() {
 #[test]
 fn what_goes_from_thread_to_thread_may() {
     fn may<T: Send + 'static>() {}
-    may::<(Arc<ServerContext>, Tls, Inbox, DealtOut, PassedSocket)>();
+    may::<(Arc<ServerContext>, Tls, Inbox, DealtOut, ListeningSocket)>();
 }

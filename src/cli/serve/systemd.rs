@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 
 use sd_notify::NotifyState;
 
-use crate::config::{Config, Listener};
-use crate::server::kept::{self, KeptSocket, Stale};
-use crate::server::{Passed, PassedSocket, PassedSocketError, take_passed_sockets};
+use crate::config::{Config, Listener, ListenerKind};
+use crate::server::kept::{self, Stale};
+use crate::server::{ListeningSocket, Owner, Passed, PassedSocketError, take_passed_sockets};
 
 /// What was passed, as this configuration wants it: what it kept and nobody wants is stale.
 ///
@@ -16,29 +16,35 @@ use crate::server::{Passed, PassedSocket, PassedSocketError, take_passed_sockets
 /// As [`take_passed_sockets`].
 pub(super) fn passed(config: &Config) -> Result<Passed, PassedSocketError> {
     let mut passed = take_passed_sockets()?;
-    let unwanted = passed.kept.extract_if(.., |one| !is_wanted(config, &passed.sockets, one));
-    passed.stale.extend(unwanted.map(KeptSocket::unwanted));
+    let kinds = managers(&passed);
+    let unwanted = passed.sockets.extract_if(.., |one| !is_wanted(config, &kinds, one));
+    passed.stale.extend(unwanted.filter_map(|one| kept::unwanted(&one)));
     Ok(passed)
 }
 
-/// Whether a socket that was kept is to be accepted from: a listener is written for it, which the
-/// service manager has no socket of its own for.
-fn is_wanted(config: &Config, passed: &[PassedSocket], kept: &KeptSocket) -> bool {
+/// The kinds that the service manager has sockets of its own for.
+fn managers(passed: &Passed) -> Vec<ListenerKind> {
+    let own = passed.sockets.iter().filter(|one| one.owner == Owner::Manager);
+    own.map(|one| one.kind).collect()
+}
+
+/// Whether a socket is to be accepted from: where it was kept, a listener is written for it, which
+/// the service manager has no socket of its own for.
+fn is_wanted(config: &Config, managers: &[ListenerKind], socket: &ListeningSocket) -> bool {
     let is_for_it = |one: &Listener| {
-        one.kind.name() == kept.name.as_str()
-            && [kept.bound_for, kept.address].contains(&one.address)
+        one.kind == socket.kind && socket.addresses().any(|there| there == one.address)
     };
-    passed.iter().all(|one| one.name != kept.name) && config.listeners.iter().any(is_for_it)
+    socket.owner == Owner::Manager
+        || !managers.contains(&socket.kind) && config.listeners.iter().any(is_for_it)
 }
 
 /// Addresses that are not ours to bind: those of what was passed, and those configured of a kind
 /// that the service manager passes sockets of.
 pub(super) fn inherited(config: &Config, passed: &Passed) -> Vec<SocketAddr> {
-    let kinds: Vec<&str> = passed.sockets.iter().map(|socket| socket.name.as_str()).collect();
-    let of_kind = config.listeners.iter().filter(|l| kinds.contains(&l.kind.name()));
-    let kept = passed.kept.iter().flat_map(|one| [one.bound_for, one.address]);
-    let sockets = passed.sockets.iter().map(|one| one.address);
-    of_kind.map(|listener| listener.address).chain(sockets).chain(kept).collect()
+    let kinds = managers(passed);
+    let of_kind = config.listeners.iter().filter(|listener| kinds.contains(&listener.kind));
+    let there = passed.sockets.iter().flat_map(ListeningSocket::addresses);
+    of_kind.map(|listener| listener.address).chain(there).collect()
 }
 
 /// Has it forget what it kept and nobody wants.

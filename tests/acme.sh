@@ -44,6 +44,7 @@ main() {
     check "each record was removed" records_removed
 
     renewals
+    external_accounts
     [ "$failures" -eq 0 ] || tail -n 40 "$scratch"/*.log
     [ "$failures" -eq 0 ]
 }
@@ -76,6 +77,31 @@ renewals() {
     check "and brings every byte" cmp "$scratch/film" "$scratch/origin/film.bin"
 }
 
+# An authority that opens accounts for its customers alone.
+external_accounts() {
+    local key wrong account
+    key=$(openssl rand 48 | basenc --base64url) wrong=$(openssl rand 48 | basenc --base64url)
+    account="external_account = { id = \"kid-1\", key_file = \"$scratch/acme-key\" }"
+    kill "$pebble"
+    wait "$pebble" 2>/dev/null || true
+    stop_edge
+    rm -r "$scratch/state/acme"
+    start_authority 86400 "\"externalAccountBindingRequired\": true, \"externalAccountMACKeys\": {\"kid-1\": \"$key\"}"
+    configure http-01 '"customer.test"'
+    serve
+    check "who is no customer is told what is missing" wait_until 20 told \
+        'certificate for customer.test: the authority refuses an account: .*; set `acme.external_account` to what it gave you'
+    printf '%s\n' "$wrong" >"$scratch/acme-key"
+    configure http-01 '"customer.test"' "$account"
+    reload "a customer's key is set by a reload"
+    check "a wrong key is one clear line" wait_until 20 told \
+        'certificate for customer.test: the authority refuses an account for `acme.external_account`: external account binding JWS '
+    check "and no account is kept" test ! -e "$(dirname "$(kept customer.test)")/account.json"
+    printf '%s\n' "$key" >"$scratch/acme-key"
+    reload "the right key is set by a reload"
+    check "the right key brings a certificate" wait_until 20 issued customer.test
+}
+
 make_files() {
     http=$(free_port) https=$(free_port) admin=$(free_port) acme=$(free_port) behind=$(free_port)
     management=$(free_port) dns=$(free_port) records=$(free_port)
@@ -103,12 +129,12 @@ SH
     started+=($!)
 }
 
-# start_authority [SECONDS]: as long as its certificates live.
+# start_authority [SECONDS [SETTINGS]]: as long as its certificates live; what else is set.
 start_authority() {
     cat >"$scratch/pebble.json" <<JSON
 {"pebble": {"listenAddress": "127.0.0.1:$behind", "managementListenAddress": "127.0.0.1:$management",
  "certificate": "$scratch/authority.pem", "privateKey": "$scratch/authority.key", "httpPort": $http, "tlsPort": $https,
- "certificateValidityPeriod": ${1:-86400}}}
+ "certificateValidityPeriod": ${1:-86400}${2:+, $2}}}
 JSON
     PEBBLE_VA_NOSLEEP=1 PEBBLE_WFE_NONCEREJECT=5 PEBBLE_AUTHZREUSE=0 pebble -config "$scratch/pebble.json" \
         -dnsserver "127.0.0.1:$dns" -strict >"$scratch/pebble.log" 2>&1 &

@@ -43,9 +43,12 @@ pub async fn open(acme: &Acme, _held: &Lock) -> Result<Account, AcmeError> {
         Ok(ExternalAccountKey::new(account.id.clone(), &key))
     });
     let external = external.transpose()?;
+    let what = match external {
+        Some(_) => "an account for `acme.external_account`",
+        None => "an account",
+    };
     let opened = builder.create(&new, acme.directory.clone(), external.as_ref()).await;
-    let (account, credentials) =
-        opened.map_err(AcmeError::refused(&acme.directory, "an account"))?;
+    let (account, credentials) = opened.map_err(AcmeError::refused(&acme.directory, what))?;
     let failed = |error: serde_json::Error| AcmeError::State {
         path: path.clone(),
         source: io::Error::other(error),

@@ -73,11 +73,7 @@ impl AcmeError {
         what: &'static str,
     ) -> impl Fn(instant_acme::Error) -> AcmeError {
         move |why| match &why {
-            instant_acme::Error::Api(Problem { r#type: Some(kind), .. })
-                if kind == "urn:ietf:params:acme:error:accountDoesNotExist" =>
-            {
-                AcmeError::NoAccount
-            }
+            why if is_of_kind(why, "accountDoesNotExist") => AcmeError::NoAccount,
             // Our own client's words.
             instant_acme::Error::Other(why) => AcmeError::Unreachable { why: why.to_string() },
             instant_acme::Error::Json(_)
@@ -101,7 +97,11 @@ impl fmt::Display for AcmeError {
                 in_words(why)
             ),
             AcmeError::Refused { what, why } => {
-                write!(f, "the authority refuses {what}: {}", in_words(why))
+                write!(f, "the authority refuses {what}: {}", in_words(why))?;
+                match is_of_kind(why, "externalAccountRequired") {
+                    true => f.write_str("; set `acme.external_account` to what it gave you"),
+                    false => Ok(()),
+                }
             }
             AcmeError::NoAccount => {
                 f.write_str("the authority does not know our account; a new one is opened")
@@ -135,6 +135,12 @@ impl Error for AcmeError {
             _ => None,
         }
     }
+}
+
+/// Whether it is a problem that RFC 8555 section 6.7 calls so.
+fn is_of_kind(error: &instant_acme::Error, kind: &str) -> bool {
+    let instant_acme::Error::Api(Problem { r#type: Some(one), .. }) = error else { return false };
+    one.strip_prefix("urn:ietf:params:acme:error:") == Some(kind)
 }
 
 /// What an authority said, without the library's own words before it.

@@ -170,7 +170,10 @@ impl Spool {
     /// # Errors
     /// The folder cannot be read.
     pub fn batches(&self) -> io::Result<Vec<Batch>> {
-        Ok(self.in_order(self.found()?.batches))
+        let mut batches = self.found()?.batches;
+        batches.sort_unstable_by(|one, other| one.place().cmp(&other.place()));
+        self.note_waiting(&batches);
+        Ok(batches)
     }
 
     /// Reads the folder.
@@ -190,15 +193,13 @@ impl Spool {
         Ok(found)
     }
 
-    fn in_order(&self, mut batches: Vec<Batch>) -> Vec<Batch> {
-        batches.sort_unstable_by(|one, other| one.place().cmp(&other.place()));
+    fn note_waiting(&self, batches: &[Batch]) {
         let bytes = batches.iter().map(|batch| batch.bytes).sum();
         self.waiting_bytes.store(bytes, Ordering::Relaxed);
         let lines = batches.iter().map(|batch| batch.lines).sum();
         self.waiting_lines.store(lines, Ordering::Relaxed);
         let oldest_ms = batches.first().map_or(0, |batch| batch.begun_ms);
         self.oldest_ms.store(oldest_ms, Ordering::Relaxed);
-        batches
     }
 
     /// Lines that have arrived.
@@ -260,10 +261,10 @@ impl Spool {
     }
 
     /// Those that wait when the oldest beyond the bounds are lost, in order.
-    pub(super) fn make_room(&self, batches: Vec<Batch>) -> Vec<Batch> {
-        let mut batches = self.in_order(batches);
+    pub(super) fn make_room(&self, mut batches: Vec<Batch>) -> Vec<Batch> {
+        batches.sort_unstable_by(|one, other| one.place().cmp(&other.place()));
         let mut bytes: u64 = batches.iter().map(|batch| batch.bytes).sum();
-        let (mut count, all) = (batches.len(), batches.len());
+        let mut count = batches.len();
         batches.retain(|batch| {
             if bytes <= self.settings.bytes_max && count <= SHIPPING_BATCHES_MAX {
                 return true;
@@ -277,7 +278,9 @@ impl Spool {
             (bytes, count) = (bytes - batch.bytes, count - 1);
             false
         });
-        if count < all { self.in_order(batches) } else { batches }
+        // Told only now: there is never more than there may be.
+        self.note_waiting(&batches);
+        batches
     }
 
     pub(super) fn count_lost(&self, why: Lost, lines: u64) {

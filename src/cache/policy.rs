@@ -7,7 +7,6 @@
 
 mod owned;
 
-use std::cmp::Reverse;
 use std::hash::{BuildHasher, Hash};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
@@ -135,12 +134,16 @@ where
         values(self.shards[shard].evict(bytes, asking))
     }
 
-    /// The keys of what is kept: what was used most since it came is first. Nothing changes by it;
-    /// what comes or leaves meanwhile may be missing.
+    /// The keys of what is kept: of each shard in turn what was used most since it came, or was
+    /// replaced, is first. Nothing changes by it; what comes or leaves meanwhile may be missing.
     pub fn ranked(&self) -> Vec<K> {
-        let mut all: Vec<(u64, K)> = self.shards.iter().flat_map(Shard::uses).collect();
-        all.sort_unstable_by_key(|(uses, _)| Reverse(*uses));
-        all.into_iter().map(|(_, key)| key).collect()
+        let mut each: Vec<Vec<K>> = self.shards.iter().map(Shard::ranked).collect();
+        let blocks = each.iter().map(Vec::len).sum();
+        let mut all = Vec::with_capacity(blocks);
+        while all.len() < blocks {
+            all.extend(each.iter_mut().filter_map(Vec::pop));
+        }
+        all
     }
 
     /// Changes what may be kept, and gives what left. The number of shards stays.
@@ -304,14 +307,17 @@ where
         left
     }
 
-    /// How often each was used since it came. quick_cache iterates by place in its table, which
-    /// says nothing of use, and tells what would leave next to who evicts it alone: for as long as
-    /// that takes nobody would find it.
-    fn uses(&self) -> impl Iterator<Item = (u64, K)> {
-        self.cache.iter().filter_map(|(key, _)| match key {
+    /// What was used least comes first. quick_cache iterates by place in its table, which says
+    /// nothing of use, and tells what would leave next to who evicts it alone: for as long as that
+    /// takes nobody would find it.
+    fn ranked(&self) -> Vec<K> {
+        let uses = |(key, _)| match key {
             Key::Block(block) => Some((self.cache.item_stats(&key)?.access_count, block)),
             Key::Ballast => None,
-        })
+        };
+        let mut all: Vec<(u64, K)> = self.cache.iter().filter_map(uses).collect();
+        all.sort_unstable_by_key(|(uses, _)| *uses);
+        all.into_iter().map(|(_, key)| key).collect()
     }
 
     /// Evicts what has to go for an item of `weight_bytes`, but for what is guarded. Lowering the

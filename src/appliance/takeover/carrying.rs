@@ -107,7 +107,8 @@ impl Carrying<'_> {
     fn carry(&mut self, bytes_max: u64) -> io::Result<()> {
         let Parts { governor, heads, ram, .. } = self.parts;
         let lists_bytes = heads.weight_bytes() / 2 + ram.usage().blocks * LISTED_BYTES;
-        let reserved = governor.try_reserve(Use::Heads, Class::Admission, lists_bytes);
+        // For a moment, and who is served goes on elsewhere.
+        let reserved = governor.try_reserve(Use::Heads, Class::Viewer, lists_bytes);
         let _reserved = reserved.ok_or_else(|| io::Error::other("no memory to list it"))?;
         let objects = self.parts.heads.objects(usize::MAX);
         let versions = |(key, heads): &(ObjectKey, Vec<Arc<Head>>)| {

@@ -222,7 +222,8 @@ pub const LIVE_HOLD_MAX: Duration = Duration::from_secs(30);
 pub const LIVE_ABSENCE_MAX: Duration = Duration::from_secs(1);
 /// Redirects followed for one fill, where a site follows them.
 pub const REDIRECTS_MAX: u32 = 3;
-/// How long a viewer waits for the memory of his first piece, before he is told to come again.
+/// How long a viewer waits for the memory his first piece is sent from, before he is told to come
+/// again.
 pub const FIRST_MEMORY_WITHIN: Duration = Duration::from_secs(2);
 /// What a run may ask for ahead of its readers; `fill.window` may set less.
 pub const FILL_WINDOW_BYTES_MAX: u64 = 64 << 20;

@@ -8,6 +8,8 @@
 //! another's viewers need. Who waits for memory must hold none: `reserve` waits, `try_reserve`
 //! never does.
 
+mod wanted;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -17,134 +19,11 @@ use crate::limits::PIECE_SIZE_BYTES;
 use crate::object::SiteId;
 use crate::overload::{InUse, SHARERS_MAX, Sharer, Shares};
 
-/// What a reservation is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Use {
-    /// Pieces a fill run is writing or still holds for its readers.
-    Fill,
-    /// Slices handed to a viewer's connection and not yet sent.
-    Client,
-    /// Heads of objects.
-    Heads,
-    /// Connections of viewers: their protocol and TLS buffers.
-    Connections,
-    /// Connections to origins: their read buffers.
-    Origins,
-    /// Requests being answered: their heads, and what is remembered of each.
-    Requests,
-    /// Pieces being read from or written to an ssd.
-    Ssd,
-}
-
-impl Use {
-    /// Every use, in the order of the metrics.
-    pub const ALL: [Use; 7] = [
-        Use::Fill,
-        Use::Client,
-        Use::Heads,
-        Use::Connections,
-        Use::Origins,
-        Use::Requests,
-        Use::Ssd,
-    ];
-
-    /// The metrics label.
-    pub fn label(self) -> &'static str {
-        match self {
-            Use::Fill => "fill",
-            Use::Client => "client",
-            Use::Heads => "heads",
-            Use::Connections => "connections",
-            Use::Origins => "origins",
-            Use::Requests => "requests",
-            Use::Ssd => "ssd",
-        }
-    }
-
-    fn pool(self) -> usize {
-        match self {
-            Use::Fill | Use::Client | Use::Ssd => WORKING,
-            Use::Heads | Use::Connections | Use::Origins | Use::Requests => REST,
-        }
-    }
-}
-
-/// How badly a reservation is wanted; the first to be refused comes first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
-    /// Larger slices and read-ahead: a comfort.
-    Prefetch,
-    /// A fill no viewer waits for.
-    Planned,
-    /// Keeping what passes through.
-    Admission,
-    /// A viewer's first piece of something not held.
-    Miss,
-    /// A new connection.
-    Connection,
-    /// The next piece of a response already begun.
-    Viewer,
-}
-
-impl Class {
-    /// Every class, in the order of refusal.
-    pub const ALL: [Class; 6] = [
-        Class::Prefetch,
-        Class::Planned,
-        Class::Admission,
-        Class::Miss,
-        Class::Connection,
-        Class::Viewer,
-    ];
-
-    /// The metrics label.
-    pub fn label(self) -> &'static str {
-        match self {
-            Class::Prefetch => "prefetch",
-            Class::Planned => "planned",
-            Class::Admission => "admission",
-            Class::Miss => "miss",
-            Class::Connection => "connection",
-            Class::Viewer => "viewer",
-        }
-    }
-
-    /// How much of a pool may be in use when this class is still granted some: to one of many sites
-    /// what is lent, to one alone all.
-    pub fn limit_bytes(self, budget_bytes: u64, is_shared: bool) -> u64 {
-        let sixteenths = if is_shared { self.lent_sixteenths() } else { self.share_sixteenths() };
-        budget_bytes / 16 * sixteenths
-    }
-
-    /// The share of its pool, in sixteenths, above which this class is refused.
-    fn share_sixteenths(self) -> u64 {
-        match self {
-            Class::Prefetch => 8,
-            Class::Planned => 10,
-            Class::Admission => 12,
-            Class::Miss => 14,
-            Class::Connection => 15,
-            Class::Viewer => 16,
-        }
-    }
-
-    /// The same, to a site that has more than its share of what is lent.
-    fn lent_sixteenths(self) -> u64 {
-        match self {
-            Class::Prefetch => 8,
-            Class::Planned => 9,
-            Class::Admission => 10,
-            Class::Miss | Class::Connection => 11,
-            Class::Viewer => 12,
-        }
-    }
-}
+use self::wanted::WORKING;
+pub use self::wanted::{Class, Use};
 
 /// As much is everybody's: a miss has a piece written while another is sent.
 const OWN_BYTES: u64 = 8 * PIECE_SIZE_BYTES;
-
-const WORKING: usize = 0;
-const REST: usize = 1;
 
 /// Shares out what `memory.total` allows; one for the process.
 #[derive(Debug)]
@@ -300,7 +179,8 @@ impl Governor {
             None => pool.take(bytes, class, false),
             Some(sharer) => {
                 pool.take(bytes, class, true)
-                    || !self.has_his_share(pool, sharer, class, bytes)
+                    || class.is_refused_later()
+                        && !self.has_his_share(pool, sharer, class, bytes)
                         && pool.take(bytes, class, false)
             }
         };
@@ -314,29 +194,24 @@ impl Governor {
         Some(Reservation { governor: self.clone(), purpose, sharer, bytes })
     }
 
-    /// Whether a site that gets `bytes` more has more than its share of what is lent, among those
-    /// who hold any.
+    /// Whether a site that gets `bytes` more has more than its share of what is lent.
     fn has_his_share(&self, pool: &Pool, sharer: Sharer, class: Class, bytes: u64) -> bool {
-        let has = |one: Sharer| self.used_by[one.index()].load(Ordering::Relaxed);
-        let his = has(sharer).saturating_add(bytes);
-        if his <= OWN_BYTES || !self.shares.are_many() {
-            return false;
-        }
-        let holding = Sharer::all().filter(|one| *one == sharer || has(*one) > 0);
-        let shared: u128 = holding.map(|one| u128::from(self.shares.weight(one))).sum();
-        let lent = u128::from(class.limit_bytes(pool.budget_bytes, true));
-        u128::from(his) * shared > lent * u128::from(self.shares.weight(sharer))
+        let mut wanted = self.used_by.each_ref().map(|used| used.load(Ordering::Relaxed));
+        let his = &mut wanted[sharer.index()];
+        *his = his.saturating_add(bytes);
+        let lent_bytes = class.limit_bytes(pool.budget_bytes, true);
+        *his > OWN_BYTES
+            && self.shares.are_many()
+            && self.shares.wants_more(sharer, lent_bytes, &wanted)
     }
 
-    /// Wakes those of a pool who may find what they wait for, when `released` let go of some.
-    fn wake(&self, pool: &Pool, released: Option<Sharer>) {
+    /// Wakes those of a pool who may find what they wait for.
+    fn wake(&self, pool: &Pool) {
         let used_bytes = pool.used_bytes.load(Ordering::SeqCst);
         let is_lent = used_bytes > Class::Viewer.limit_bytes(pool.budget_bytes, true);
         let may_find = |sharer: Option<Sharer>| match sharer {
             // One byte more: how much is wanted is not known.
-            Some(one) if is_lent && sharer != released => {
-                !self.has_his_share(pool, one, Class::Viewer, 1)
-            }
+            Some(one) if is_lent => !self.has_his_share(pool, one, Class::Viewer, 1),
             _ => true,
         };
         for sharer in Sharer::all().map(Some).chain([None]) {
@@ -415,7 +290,7 @@ impl Reservation {
         // SeqCst as in `Waiting::count`: either the waiter sees these bytes, or we see the waiter.
         std::sync::atomic::fence(Ordering::SeqCst);
         if pool.waiting_all.load(Ordering::SeqCst) > 0 {
-            self.governor.wake(pool, self.sharer);
+            self.governor.wake(pool);
         }
     }
 }
@@ -560,6 +435,17 @@ mod tests {
             assert_eq!(small.len(), expected, "{weights:?}");
             assert!(beyond(&governor).contains(&0));
         }
+        let governor = of_sites(&[1; SHARERS_MAX]);
+        let _little: Vec<_> = (2..SHARERS_MAX as u16)
+            .map(|site| governor.of(SiteId(site)).try_reserve(Use::Client, Class::Viewer, 1))
+            .collect();
+        let _flood = all_for(&governor, 0, Class::Viewer);
+        assert_eq!(
+            all_for(&governor, 1, Class::Viewer).len(),
+            400,
+            "the others want next to nothing"
+        );
+
         let alone = of_sites(&[1]);
         assert_eq!(all_for(&alone, 0, Class::Miss).len(), 1_400);
         assert_eq!(all_for(&alone, 0, Class::Viewer).len(), 1_600);
@@ -582,11 +468,13 @@ mod tests {
         };
         let times = || woken.each_ref().map(|woken| woken.0.load(Ordering::Relaxed));
         assert_eq!((poll(0), poll(1), times()), (false, false, [0, 0]));
-        other.pop();
-        assert_eq!((times(), poll(1)), ([0, 1], true));
-        flood.truncate(700);
-        assert!(times()[0] > 0, "less than what is lent is in use");
-        assert!(poll(0));
+        flood.truncate(1_199);
+        assert_eq!(times(), [0, 1], "he has his share still");
+        assert!(poll(1));
+        other.truncate(2);
+        assert_eq!((times(), poll(0)), ([0, 1], false), "1,201 are in use");
+        other.clear();
+        assert_eq!((times(), poll(0)), ([1, 1], true), "what is lent is free");
     }
 
     /// How often somebody was woken.

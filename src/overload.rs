@@ -23,6 +23,7 @@ mod pressure;
 mod rate;
 mod refusal;
 mod shares;
+mod watch;
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -37,10 +38,8 @@ pub use pressure::{
     ALL_NEW, ALL_NEW_AND_MISSES, Egress, Lag, Near, PERIOD, Pressed, Pressures, SAMPLES,
 };
 pub use refusal::{Reason, Refusal};
-pub use shares::{
-    InUse, NOTHING_SERVED, RAM_OWNED, Resource, SHARERS_MAX, ServedOfEach, Sharer, Shares, WHOLE,
-    Watch,
-};
+pub use shares::{Counts, RAM_OWNED, Resource, SHARERS_MAX, Sharer, Shares, WHOLE};
+pub use watch::{InUse, NOTHING_SERVED, ServedOfEach, Watch};
 
 use self::clients::Clients;
 use self::connected::Connections;
@@ -190,11 +189,6 @@ impl Gate {
     /// Whether the worker is late now.
     pub fn is_late(&self) -> bool {
         self.is_late.load(Ordering::Relaxed)
-    }
-
-    /// Whether nobody is refused for his share because it was.
-    pub fn is_at_rest(&self) -> bool {
-        self.lag_pressure().beyond == 0
     }
 
     /// How many are refused because the worker is late.
@@ -445,7 +439,7 @@ mod tests {
         let shares = gate.shared().shares();
         let in_use = InUse { bytes: [0; SHARERS_MAX], beyond: FLOOD.bit() };
         let measured = Watch::default().after(NOTHING_SERVED, in_use, shares, 1);
-        shares.measured(&measured, |_| true);
+        shares.measured(&measured, |_| Counts::Anew);
         let refused = |sharer| gate.admit_viewer(Arrived::ShakenHands, sharer).map(drop);
         gate.shared().memory_is(Pressed { beyond: 1_000, all: 1_000 });
         assert_eq!(refused(FLOOD).unwrap_err().reason, Reason::Share);
@@ -470,7 +464,7 @@ mod tests {
             // The flood's viewers were there first, and alone are sent more than may be.
             served[1].bytes += 1 << 20;
             served[0].bytes += if is_let_in { 1 << 10 } else { 0 };
-            shares.measured(&watch.after(served, none_in_use, shares, 1), |_| true);
+            shares.measured(&watch.after(served, none_in_use, shares, 1), |_| Counts::Anew);
             let beyond_max = shares.pressed_max(Resource::Egress);
             gate.shared().egress_is(pressures.after(true, beyond_max, ALL_NEW), true);
             if period % 20 == 0 {

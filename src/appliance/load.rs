@@ -14,9 +14,9 @@ use crate::config::units::rate_text;
 use crate::control::status::{OverloadStatus, ShareStatus};
 use crate::metrics::{Metrics, names_told, overload};
 use crate::overload::{
-    ALL_NEW, ALL_NEW_AND_MISSES, ClientLimits, Egress, Gate, Lag, NOTHING_SERVED, Near, Overload,
-    PERIOD, Pressures, Reason, Resource, SAMPLES, ServedOfEach, Settings, Sharer, Shares, WHOLE,
-    Watch,
+    ALL_NEW, ALL_NEW_AND_MISSES, ClientLimits, Counts, Egress, Gate, Lag, NOTHING_SERVED, Near,
+    Overload, PERIOD, Pressed, Pressures, Reason, Resource, SAMPLES, ServedOfEach, Settings,
+    Sharer, Shares, WHOLE, Watch,
 };
 use crate::server::ProxyHeader;
 
@@ -158,10 +158,15 @@ pub(super) fn start(parts: &Arc<Parts>) {
             let measured = watch.after(served(&metrics), in_use, shares, ram.capacity_bytes());
             shares.measured(&measured, |resource| match resource {
                 Resource::Work => {
-                    is_open(gates.iter().map(|gate| (gate.is_late(), gate.is_at_rest())))
+                    let workers = gates.iter().map(|gate| (gate.is_late(), gate.lag_pressure()));
+                    counts_of(workers, shares.pressed_max(resource))
                 }
-                Resource::Egress => is_too_much || all.egress_pressure().beyond == 0,
-                Resource::Memory => is_short || all.memory_pressure().beyond == 0,
+                Resource::Egress => {
+                    let pressed = all.egress_pressure().beyond;
+                    Counts::of(is_too_much, pressed, shares.pressed_max(resource))
+                }
+                // Who is refused holds what he holds.
+                Resource::Memory => Counts::Anew,
             });
             let beyond_max = shares.pressed_max(Resource::Egress);
             let pressed = pressures.after(is_too_much, beyond_max, ALL_NEW);
@@ -173,10 +178,17 @@ pub(super) fn start(parts: &Arc<Parts>) {
     parts.filler.tasks.spawn_on(watch, &parts.filler.runtime);
 }
 
-/// Whether it may change who is beyond his share, where each worker is late, or refuses nobody for
-/// it, or neither.
-fn is_open(mut workers: impl Iterator<Item = (bool, bool)> + Clone) -> bool {
-    workers.clone().any(|(is_late, _)| is_late) || workers.all(|(_, is_at_rest)| is_at_rest)
+/// How what was measured counts, where each worker is late or not, and refuses so much.
+fn counts_of(workers: impl Iterator<Item = (bool, Pressed)>, pressed_max: u32) -> Counts {
+    let of = |(is_late, pressed): (bool, Pressed)| Counts::of(is_late, pressed.beyond, pressed_max);
+    let each: Vec<Counts> = workers.map(of).collect();
+    if each.iter().all(|counts| *counts == Counts::Anew) {
+        Counts::Anew
+    } else if each.contains(&Counts::Too) {
+        Counts::Too
+    } else {
+        Counts::Not
+    }
 }
 
 /// What was sent to the viewers of each site since the start.
@@ -233,16 +245,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_beyond_changes_while_a_worker_is_late_or_all_are_at_rest() {
-        let (late, at_rest, refusing) = ((true, false), (false, true), (false, false));
+    fn who_is_beyond_changes_when_no_worker_refuses_and_grows_where_one_does_in_vain() {
+        let refuses = |beyond| Pressed { beyond, all: 0 };
+        let (late, at_rest) = ((true, refuses(0)), (false, refuses(0)));
+        let (refusing, in_vain) = ((true, refuses(500)), (true, refuses(2_000)));
         for (workers, expected) in [
-            ([at_rest, at_rest], true),
-            ([late, at_rest], true),
-            ([late, refusing], true),
-            ([refusing, at_rest], false),
-            ([refusing, refusing], false),
+            ([at_rest, at_rest], Counts::Anew),
+            ([late, at_rest], Counts::Anew),
+            ([late, refusing], Counts::Not),
+            ([refusing, at_rest], Counts::Not),
+            ([refusing, in_vain], Counts::Too),
+            ([at_rest, in_vain], Counts::Too),
         ] {
-            assert_eq!(is_open(workers.into_iter()), expected, "{workers:?}");
+            assert_eq!(counts_of(workers.into_iter(), 2_000), expected, "{workers:?}");
         }
     }
 }

@@ -279,10 +279,11 @@ pub fn connections_affordable(config: &Config) -> usize {
     Budget::of(config).connections_max
 }
 
-/// How many viewers of a site may each hold a piece of ram at once, and a new one still finds one.
+/// How many viewers of a site may read slowly, each with the two pieces of ram that he may hold,
+/// before a new one finds none.
 pub fn readers_affordable(config: &Config) -> u64 {
     let is_shared = config.sites.iter().count() > 1;
-    Class::Miss.limit_bytes(Budget::of(config).working_bytes, is_shared) / PIECE_SIZE_BYTES
+    Class::Miss.limit_bytes(Budget::of(config).working_bytes, is_shared) / (2 * PIECE_SIZE_BYTES)
 }
 
 /// What `memory.total` is shared out to.

@@ -24,6 +24,14 @@ pub(super) struct Place {
     pub(super) bytes: usize,
 }
 
+impl Place {
+    /// The pieces that so many bytes from `start` on touch.
+    pub(super) fn touched_by(start: usize, length: usize) -> Place {
+        let first = start / PIECE * PIECE;
+        Place { start: first, bytes: (start + length).next_multiple_of(PIECE) - first }
+    }
+}
+
 /// Which bytes of the mapping are taken. Best fit: the tightest free run, whole slots last.
 pub(super) struct Places {
     /// By slot: the pieces that are taken.

@@ -18,7 +18,7 @@ pub use crate::cache::block::RamBlock;
 use crate::cache::policy::{Policy, PolicySettings, Sharding};
 pub use crate::cache::slots::Extent;
 use crate::cache::slots::Slots;
-use crate::limits::PIECE_SIZE_BYTES;
+use crate::limits::{PIECE_SIZE_BYTES, SLAB_BODY_BYTES_MAX};
 use crate::object::{BlockKey, BlockSize, PieceMap, SiteId, VersionId};
 use crate::overload::{SHARERS_MAX, Sharer, Shares};
 
@@ -121,6 +121,13 @@ impl Ram {
                 return None;
             }
         }
+    }
+
+    /// What `bytes` keep of ram once they are [`Ram::pinned`]: the pieces they touch, or all of
+    /// their body, if it is a small one.
+    pub fn kept_bytes(&self, bytes: &[u8], body_bytes: Option<u64>) -> u64 {
+        let small = body_bytes.filter(|bytes| *bytes <= SLAB_BODY_BYTES_MAX);
+        self.slots.kept_bytes(bytes).or(small).unwrap_or(bytes.len() as u64)
     }
 
     /// The same bytes, keeping only the pieces they touch of what they were cut from: for whoever

@@ -66,7 +66,7 @@ impl Slots {
     }
 
     /// Where `bytes` starts in the mapping; `None` if it is empty or lies elsewhere.
-    pub(super) fn offset_of(&self, bytes: &Bytes) -> Option<usize> {
+    pub(super) fn offset_of(&self, bytes: &[u8]) -> Option<usize> {
         let offset = (bytes.as_ptr() as usize).checked_sub(self.mapping.as_ptr() as usize)?;
         (!bytes.is_empty() && offset < self.mapping.len()).then_some(offset)
     }
@@ -80,27 +80,29 @@ impl Slots {
     pub(super) fn joined(self: &Arc<Slots>, left: &Bytes, right: &Bytes) -> Option<Bytes> {
         let start = self.offset_of(left)?;
         (start + left.len() == self.offset_of(right)?).then(|| {
-            Bytes::from_owner(Joined {
-                slots: Arc::clone(self),
-                start,
-                parts: [left.clone(), right.clone()],
-            })
+            let parts = [left.clone(), right.clone()];
+            Bytes::from_owner(Joined { slots: Arc::clone(self), start, parts })
         })
     }
 
     /// The same bytes, keeping the pieces they touch and no others of what they were cut from.
     pub(super) fn pinned(self: &Arc<Slots>, bytes: Bytes) -> Bytes {
         let Some(start) = self.offset_of(&bytes) else { return bytes };
-        let first = start / PIECE * PIECE;
-        let end = (start + bytes.len()).next_multiple_of(PIECE);
-        let place = Place { start: first, bytes: end - first };
-        if self.pieces_of(place).iter().any(|holders| holders.load(Ordering::Relaxed) == 0) {
-            // In a cell, which is no larger than it must be.
-            return bytes;
-        }
+        let Some(place) = self.touched(start, bytes.len()) else { return bytes };
         self.hold(place);
-        let length = bytes.len();
-        Bytes::from_owner(Pinned { slots: Arc::clone(self), start, length })
+        Bytes::from_owner(Pinned { slots: Arc::clone(self), start, length: bytes.len() })
+    }
+
+    /// The pieces they keep so, in bytes; `None`: they are in a cell, or elsewhere.
+    pub(super) fn kept_bytes(&self, bytes: &[u8]) -> Option<u64> {
+        Some(self.touched(self.offset_of(bytes)?, bytes.len())?.bytes as u64)
+    }
+
+    /// The pieces that are touched; none by what is in a cell, which is no larger than it must be.
+    fn touched(&self, start: usize, length: usize) -> Option<Place> {
+        let place = Place::touched_by(start, length);
+        let is_free = |holders: &AtomicU32| holders.load(Ordering::Relaxed) == 0;
+        (!self.pieces_of(place).iter().any(is_free)).then_some(place)
     }
 
     fn pieces_of(&self, place: Place) -> &[AtomicU32] {
@@ -383,17 +385,14 @@ impl AsRef<[u8]> for Pinned {
         // written again while their pieces are kept; we count as a holder of each of them, and a
         // piece is given to nobody else before its last holder has let go.
         unsafe {
-            let start = self.slots.mapping.as_ptr().add(self.start);
-            std::slice::from_raw_parts(start, self.length)
+            std::slice::from_raw_parts(self.slots.mapping.as_ptr().add(self.start), self.length)
         }
     }
 }
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        let start = self.start / PIECE * PIECE;
-        let end = (self.start + self.length).next_multiple_of(PIECE);
-        self.slots.release(Place { start, bytes: end - start });
+        self.slots.release(Place::touched_by(self.start, self.length));
     }
 }
 

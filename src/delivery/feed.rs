@@ -6,7 +6,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::time::timeout;
@@ -16,17 +16,17 @@ use crate::delivery::Shared;
 use crate::delivery::held::Held;
 use crate::delivery::kept::Kept;
 use crate::delivery::record::Viewer;
-use crate::delivery::slice::{Slice, Span};
+use crate::delivery::slice::{Pins, Slice, Span, next_length};
 use crate::fill::Missing;
 use crate::fill::client::Ask;
 use crate::fill::collapse::Joined;
 use crate::fill::error::FillError;
 use crate::fill::run::{self, Reader};
-use crate::limits::{FIRST_MEMORY_WITHIN, PIECE_SIZE_BYTES, SLAB_BODY_BYTES_MAX};
+use crate::limits::{FIRST_MEMORY_WITHIN, PIECE_SIZE_BYTES};
 use crate::memory::{Class, Use};
 use crate::message::live;
 use crate::metrics::labels::Tier;
-use crate::object::{ByteRange, ObjectKey, PieceMap, piece_floor};
+use crate::object::{ByteRange, ObjectKey, PieceMap};
 use crate::site::Site;
 
 /// What there is of the next bytes without waiting.
@@ -55,8 +55,9 @@ pub struct Feed {
     /// The block the shadow caches were shown last.
     pub(super) block_shown: Option<u32>,
     pub(super) handed_out: Option<Instant>,
+    pins: Pins,
     /// It waits for memory, not for bytes.
-    starved: bool,
+    pub(super) starved: bool,
     /// Whether the first run was somebody else's; `None` when no run was needed.
     pub(super) collapsed: Option<bool>,
 }
@@ -93,6 +94,7 @@ impl Feed {
             block_entered: None,
             block_shown: None,
             handed_out: None,
+            pins: Pins::default(),
             starved: false,
             collapsed: None,
         }
@@ -308,18 +310,17 @@ impl Feed {
         let there = left.min(bytes.len() as u64);
         let governor = self.shared.governor.of(self.site.id);
         let pace = self.pace();
-        let is_in_cell = self.version.length_bytes().is_some_and(|all| all <= SLAB_BODY_BYTES_MAX);
-        let reserve = |length: u64, class| {
-            // A byte keeps the piece it lies in.
-            let end = (span.position + length).next_multiple_of(PIECE_SIZE_BYTES);
-            let kept = if is_in_cell { length } else { end - piece_floor(span.position) };
-            governor.try_reserve(Use::Client, class, kept).map(|reserved| (reserved, length))
-        };
         let large = there.min(pace);
         // To its border: a slice across one would keep two.
         let one_piece = there.min(PIECE_SIZE_BYTES - span.position % PIECE_SIZE_BYTES);
+        let (class, all, ram) = (self.class(), self.version.length_bytes(), &self.shared.ram);
+        let mut reserve = |length: u64, class| {
+            let kept_bytes = ram.kept_bytes(&bytes[..length as usize], all);
+            let reserved = self.pins.reserve(governor, class, (span.position, length), kept_bytes);
+            Some((reserved?, length))
+        };
         let grown = (large > one_piece).then(|| reserve(large, Class::Prefetch)).flatten();
-        let Some((reserved, length)) = grown.or_else(|| reserve(one_piece, self.class())) else {
+        let Some((reserved, length)) = grown.or_else(|| reserve(one_piece, class)) else {
             return Now::NoMemory;
         };
         bytes.truncate(length as usize);
@@ -327,20 +328,14 @@ impl Feed {
             bytes = self.shared.ram.pinned(bytes);
         }
         self.handed_out = Some(Instant::now());
-        Now::Slice(Slice { bytes, tier, reserved: Rc::new(reserved) })
+        Now::Slice(Slice { bytes, tier, reserved })
     }
 
-    /// How large the next slice may be, in bytes: twice the last when the socket asked for more at
-    /// once.
+    /// How large the next slice may be, in bytes.
     fn pace(&self) -> u64 {
         let pace = &self.viewer.connection.pace;
-        let last = u64::from(pace.get()).max(PIECE_SIZE_BYTES);
-        let next = match self.handed_out.map(|at| at.elapsed()) {
-            None => last,
-            Some(waited) if waited < KEEPS_UP => (last * 2).min(self.shared.block_size.bytes()),
-            Some(waited) if waited > FALLS_BEHIND => PIECE_SIZE_BYTES,
-            Some(_) => last,
-        };
+        let waited = self.handed_out.map(|at| at.elapsed());
+        let next = next_length(pace.get().into(), waited, self.shared.block_size.bytes());
         pace.set(next as u32);
         next
     }
@@ -395,9 +390,5 @@ impl Feed {
 
 /// Blocks of an answer that are looked for before its head says that all of it is cached.
 const BLOCKS_LOOKED_AT: u32 = 32;
-/// A socket that asks for the next slice within this time keeps up.
-const KEEPS_UP: Duration = Duration::from_millis(50);
-/// A socket that takes longer than this for a slice gets one piece at a time.
-const FALLS_BEHIND: Duration = Duration::from_millis(500);
 /// How often the next bytes may turn out to be elsewhere before it is given up.
 const DETOURS_MAX: u32 = 64;

@@ -67,7 +67,10 @@ impl Feed {
                 Brought::InRam => return Ok(true),
                 Brought::NotHeld => return Ok(false),
                 // Who has begun waits as long as he does for anything else.
-                Brought::NoMemory if self.handed_out.is_some() => sleep(ASK_AGAIN).await,
+                Brought::NoMemory if self.handed_out.is_some() => {
+                    self.starved = true;
+                    sleep(ASK_AGAIN).await;
+                }
                 Brought::NoMemory => return Err(overload("memory")),
                 Brought::Ill if self.may_bypass(wanted, asks) => {
                     self.tell_at("volume", "is ill: the origin is asked instead", span.position);

@@ -1,10 +1,12 @@
 //! The parts a body is sent in, and what of it is still to come.
 
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 
-use crate::memory::Reservation;
+use crate::limits::PIECE_SIZE_BYTES;
+use crate::memory::{Class, OfSite, Reservation, Use};
 use crate::metrics::labels::Tier;
 use crate::object::ByteRange;
 
@@ -42,6 +44,51 @@ impl Buf for Slice {
     }
 }
 
+/// What the slices of one body have reserved.
+#[derive(Default)]
+pub(super) struct Pins {
+    /// The piece that the last one ended in, as long as any of it is kept.
+    last: Option<(u64, Weak<Reservation>)>,
+}
+
+impl Pins {
+    /// Reserves what a slice at `position` keeps of ram: `kept_bytes`, whole pieces as a rule. Many
+    /// slices of a piece keep it once.
+    pub(super) fn reserve(
+        &mut self,
+        governor: OfSite<'_>,
+        class: Class,
+        (position, length): (u64, u64),
+        kept_bytes: u64,
+    ) -> Option<Rc<Reservation>> {
+        let first = position / PIECE_SIZE_BYTES;
+        let last = (position + length).saturating_sub(1) / PIECE_SIZE_BYTES;
+        let kept = self.last.as_ref().filter(|(piece, _)| (*piece, first) == (first, last));
+        if let Some(reserved) = kept.and_then(|(_, reserved)| reserved.upgrade()) {
+            return Some(reserved);
+        }
+        let reserved = Rc::new(governor.try_reserve(Use::Client, class, kept_bytes)?);
+        self.last = Some((last, Rc::downgrade(&reserved)));
+        Some(reserved)
+    }
+}
+
+/// How large the next slice may be, in bytes, `most` at most: twice the last when the socket asked
+/// for more at once.
+pub(super) fn next_length(last: u64, waited: Option<Duration>, most: u64) -> u64 {
+    let last = last.max(PIECE_SIZE_BYTES);
+    match waited {
+        Some(waited) if waited < KEEPS_UP => (last * 2).min(most),
+        Some(waited) if waited > FALLS_BEHIND => PIECE_SIZE_BYTES,
+        None | Some(_) => last,
+    }
+}
+
+/// A socket that asks for the next slice within this time keeps up.
+const KEEPS_UP: Duration = Duration::from_millis(50);
+/// A socket that takes longer than this for a slice gets one piece at a time.
+const FALLS_BEHIND: Duration = Duration::from_millis(500);
+
 /// What the rest of a body is.
 #[derive(Clone, Copy, Debug)]
 pub struct Span {
@@ -55,5 +102,38 @@ impl Span {
     /// All of a range.
     pub(super) fn of(range: ByteRange) -> Span {
         Span { position: range.start(), end: Some(range.end()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::memory::Governor;
+    use crate::object::SiteId;
+
+    use super::*;
+
+    #[test]
+    fn many_slices_of_a_piece_keep_it_once() {
+        const PIECE: u64 = PIECE_SIZE_BYTES;
+        let governor = Governor::new(4 * PIECE, 0, Default::default());
+        let mut pins = Pins::default();
+        let mut slice = |position, length, kept_bytes| {
+            let of = governor.of(SiteId(0));
+            pins.reserve(of, Class::Viewer, (position, length), kept_bytes)
+        };
+        let used = || governor.used_bytes(Use::Client);
+        let first: Vec<_> = (0..40).map(|at| slice(at * 1_000, 1_000, PIECE).unwrap()).collect();
+        assert_eq!(used(), PIECE);
+        let across = slice(PIECE - 1, 2, 2 * PIECE).unwrap();
+        assert_eq!(used(), 3 * PIECE);
+        let second = slice(PIECE + 1, PIECE - 1, PIECE).unwrap();
+        assert!(Rc::ptr_eq(&across, &second), "it is kept by who ended in it");
+        drop(first);
+        assert_eq!(used(), 2 * PIECE);
+        drop((across, second));
+        assert_eq!(used(), 0);
+        drop(slice(PIECE + 1, 1, PIECE));
+        assert_eq!(used(), 0, "what was let go of is reserved anew");
+        assert!(slice(0, 5 * PIECE, 5 * PIECE).is_none());
     }
 }

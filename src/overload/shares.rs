@@ -4,20 +4,18 @@
 //! back as it is needed. Of fills the next place is for who has the fewest for his share
 //! (`fill/turns.rs`); of ram two fifths are divided, and nobody's blocks are evicted who keeps less
 //! than is his of them ([`Shares::ram_own`], `cache/policy/owned.rs`); of what is written to a
-//! volume `cache/admission` has the order; the last of the memory that is sent from is for who holds
-//! less (`memory.rs`); of workers, egress and connections who has more than his share is refused
-//! first (`overload.rs`). The first `limits::SITES_TOLD_MAX` sites have shares of
-//! their own, all others one together.
-//! Nothing here reads a clock: [`Watch`] is told what was counted, ten times a second.
+//! volume `cache/admission` has the order; the last of the memory that is sent from is for who
+//! holds less (`memory.rs`); of workers, egress and connections who has more than his share is
+//! refused first (`overload.rs`). The first `limits::SITES_TOLD_MAX` sites have shares of their
+//! own, all others one together.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use crate::limits::{PIECE_SIZE_BYTES, SITES_TOLD_MAX};
+use crate::limits::SITES_TOLD_MAX;
 use crate::object::SiteId;
 
-use super::RETRY_AFTER;
 use super::pressure::{ALL_NEW, ALL_OF_ONE};
+use super::watch::Measured;
 
 /// How many have shares.
 pub const SHARERS_MAX: usize = SITES_TOLD_MAX + 1;
@@ -153,6 +151,15 @@ impl Shares {
         self.beyond[resource as usize].load(Ordering::Relaxed) & sharer.bit() != 0
     }
 
+    /// Whether one of those who want any of `whole` wants more than his share of it.
+    pub fn wants_more(&self, sharer: Sharer, whole: u64, wanted: &[u64; SHARERS_MAX]) -> bool {
+        let wanting = Sharer::all().filter(|one| wanted[one.index()] > 0);
+        let wanting = wanting.fold(0, |bits, one| bits | one.bit());
+        let left = Left::of(whole, wanted, &self.weights(), wanting);
+        let his = u128::from(wanted[sharer.index()]) * left.weights;
+        left.who & sharer.bit() != 0 && his > left.whole * u128::from(self.weight(sharer))
+    }
+
     /// Whether he had less than his part of what those had who had any: another had more.
     pub fn is_within(&self, sharer: Sharer, had: &[u64; SHARERS_MAX]) -> bool {
         let (weights, his) = (self.weights(), sharer.index());
@@ -179,19 +186,24 @@ impl Shares {
         }
     }
 
-    /// Says what was measured, and of what nobody is refused because of what was measured before.
+    /// Says what was measured, and how it counts.
     ///
     /// Who is refused has less, and another so a larger part: who has more than his share is
-    /// decided while there is too much, and stays so until nobody is refused any more.
-    pub fn measured(&self, measured: &Measured, is_open: impl Fn(Resource) -> bool) {
+    /// decided before anybody is refused for it, and stays so until nobody is any more. Where that
+    /// does not help, others may have too much as well.
+    pub fn measured(&self, measured: &Measured, counts: impl Fn(Resource) -> Counts) {
         for (kept, part) in self.ram_own.iter().zip(measured.ram_own) {
             kept.store(part, Ordering::Relaxed);
         }
         for resource in Resource::ALL {
             let (at, had) = (resource as usize, &measured.had[resource as usize]);
-            if is_open(resource) {
-                self.beyond[at].store(measured.beyond[at], Ordering::Relaxed);
-            }
+            let before = self.beyond[at].load(Ordering::Relaxed);
+            let beyond = match counts(resource) {
+                Counts::Anew => measured.beyond[at],
+                Counts::Too => before | measured.beyond[at],
+                Counts::Not => before,
+            };
+            self.beyond[at].store(beyond, Ordering::Relaxed);
             let others = Sharer::all().filter(|sharer| !self.is_beyond(resource, *sharer));
             let others: u64 = others.map(|sharer| had[sharer.index()]).sum();
             let others_want = others > 0 && others >= had.iter().sum::<u64>() / OTHERS_PART;
@@ -199,177 +211,81 @@ impl Shares {
         }
     }
 
-    fn weights(&self) -> [u64; SHARERS_MAX] {
+    /// A bit for each of whom somebody was refused since this was last asked.
+    pub(super) fn take_refused(&self) -> u64 {
+        self.refused.swap(0, Ordering::Relaxed)
+    }
+
+    pub(super) fn weights(&self) -> [u64; SHARERS_MAX] {
         self.weights.each_ref().map(|weight| weight.load(Ordering::Relaxed).into())
     }
 }
 
-/// What was counted of the viewers of one since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Served {
-    /// Requests that were answered.
-    pub requests: u64,
-    /// Bytes that were sent to answer them.
-    pub bytes: u64,
-}
-
-impl Served {
-    fn since(self, before: Served) -> Served {
-        Served {
-            requests: self.requests.saturating_sub(before.requests),
-            bytes: self.bytes.saturating_sub(before.bytes),
-        }
-    }
-
-    fn work(self) -> u64 {
-        self.requests + self.bytes / PIECE_SIZE_BYTES
-    }
-
-    fn egress(self) -> u64 {
-        self.requests * HEAD_BYTES + self.bytes
-    }
-}
-
-/// The same of each of them.
-pub type ServedOfEach = [Served; SHARERS_MAX];
-
-/// At the start.
-pub const NOTHING_SERVED: ServedOfEach = [Served { requests: 0, bytes: 0 }; SHARERS_MAX];
-
-/// What follows from what was counted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Measured {
-    ram_own: [u32; SHARERS_MAX],
-    beyond: [u64; Resource::ALL.len()],
-    /// What each had.
-    had: [[u64; SHARERS_MAX]; Resource::ALL.len()],
-}
-
-/// Memory that is held while it is filled and sent (`memory.rs`).
+/// How it counts who was measured to have more than his share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InUse {
-    /// What each has.
-    pub bytes: [u64; SHARERS_MAX],
-    /// A bit for each whose new viewers find none, because he has more than his share.
-    pub beyond: u64,
+pub enum Counts {
+    /// He has, and nobody else.
+    Anew,
+    /// He has too, beside those of before.
+    Too,
+    /// Only those of before have.
+    Not,
 }
 
-/// Looks at what was counted.
-#[derive(Debug, Default)]
-pub struct Watch {
-    /// Of the last second, ten times.
-    second: VecDeque<ServedOfEach>,
-    /// Of whom somebody was refused, ten times a second.
-    refused: VecDeque<u64>,
-    /// Of the last minutes, each minute.
-    minutes: VecDeque<ServedOfEach>,
-    periods: u64,
-}
-
-impl Watch {
-    /// After another tenth of a second, where `ram_bytes` are what all share of ram.
-    ///
-    /// What is kept of a site is worth what it is asked for: nobody keeps from others what his
-    /// viewers did not want for ten minutes. So a share of ram is lent by whoever is idle.
-    pub fn after(
-        &mut self,
-        served: ServedOfEach,
-        in_use: InUse,
-        shares: &Shares,
-        ram_bytes: u64,
-    ) -> Measured {
-        if self.periods.is_multiple_of(PERIODS_A_MINUTE) {
-            remember(&mut self.minutes, served, MINUTES);
-        }
-        self.periods += 1;
-        remember(&mut self.second, served, PERIODS_A_SECOND);
-        let weights = shares.weights();
-        let lately = since(&served, self.minutes.front());
-        let second = since(&served, self.second.front());
-        let had = Resource::ALL.map(|resource| match resource {
-            Resource::Work => second.map(Served::work),
-            Resource::Egress => second.map(Served::egress),
-            Resource::Memory => in_use.bytes,
-        });
-        self.refused.push_back(shares.refused.swap(0, Ordering::Relaxed));
-        if self.refused.len() > REFUSED_PERIODS {
-            self.refused.pop_front();
-        }
-        let refused = self.refused.iter().fold(0, |bits, more| bits | more);
-        Measured {
-            ram_own: ram_own(&lately, &weights, ram_bytes),
-            beyond: Resource::ALL.map(|resource| match resource {
-                Resource::Memory => in_use.beyond,
-                _ => beyond(&had[resource as usize], &weights, refused),
-            }),
-            had,
+impl Counts {
+    /// Where there is too much or not, and those of before are pressed so far, of what they may be.
+    pub fn of(is_too_much: bool, pressed: u32, pressed_max: u32) -> Counts {
+        match (is_too_much, pressed) {
+            (_, 0) => Counts::Anew,
+            (true, pressed) if pressed >= pressed_max => Counts::Too,
+            _ => Counts::Not,
         }
     }
 }
 
-fn remember(all: &mut VecDeque<ServedOfEach>, served: ServedOfEach, most: usize) {
-    all.push_back(served);
-    if all.len() > most + 1 {
-        all.pop_front();
-    }
+/// What is left of a whole, and to whom, when everybody who wants less than his share of it has
+/// what he wants (max-min fairness).
+pub(super) struct Left {
+    /// A bit for each.
+    pub(super) who: u64,
+    whole: u128,
+    weights: u128,
 }
 
-fn since(served: &ServedOfEach, before: Option<&ServedOfEach>) -> ServedOfEach {
-    let before = before.copied().unwrap_or(NOTHING_SERVED);
-    std::array::from_fn(|index| served[index].since(before[index]))
-}
-
-/// A bit for each who had more than his share of what those had who wanted any: of what is left
-/// when who wants less than his share has what he wants (max-min fairness).
-fn beyond(had: &[u64; SHARERS_MAX], weights: &[u64; SHARERS_MAX], refused: u64) -> u64 {
-    let wants = |sharer: &Sharer| had[sharer.index()] > 0 || refused & sharer.bit() != 0;
-    let wanting: Vec<Sharer> = Sharer::all().filter(wants).collect();
-    let weight = |sharer: &Sharer| u128::from(weights[sharer.index()].max(1));
-    let mut left = wanting.clone();
-    loop {
-        let total: u128 = left.iter().map(|sharer| u128::from(had[sharer.index()])).sum();
-        let shared: u128 = left.iter().map(weight).sum();
-        let before = left.len();
-        left.retain(|one| u128::from(had[one.index()]) * shared >= total * weight(one));
-        if left.len() == before {
-            break;
+impl Left {
+    pub(super) fn of(
+        whole: u64,
+        wanted: &[u64; SHARERS_MAX],
+        weights: &[u64; SHARERS_MAX],
+        mut who: u64,
+    ) -> Left {
+        let weight = |one: Sharer| u128::from(weights[one.index()].max(1));
+        let wanted = |one: Sharer| u128::from(wanted[one.index()]);
+        let mut whole = u128::from(whole);
+        loop {
+            let among = |who: u64| Sharer::all().filter(move |one| who & one.bit() != 0);
+            let weights: u128 = among(who).map(weight).sum();
+            let small = |one: &Sharer| wanted(*one) * weights < whole * weight(*one);
+            let small = among(who).filter(small).fold(0, |bits, one| bits | one.bit());
+            if small == 0 {
+                return Left { who, whole, weights };
+            }
+            whole = whole.saturating_sub(among(small).map(wanted).sum());
+            who &= !small;
         }
     }
-    // Where all have the same, nobody has more than his share.
-    let beyond = left.iter().filter(|_| left.len() < wanting.len());
-    beyond.fold(0, |bits, sharer| bits | sharer.bit())
-}
-
-/// Millionths of ram that are each one's own: his share of what may be, among those who were asked
-/// for anything, and no more than was sent of his.
-fn ram_own(
-    served: &ServedOfEach,
-    weights: &[u64; SHARERS_MAX],
-    ram_bytes: u64,
-) -> [u32; SHARERS_MAX] {
-    let asked = served.iter().zip(weights).filter(|(one, _)| one.bytes > 0);
-    let shared: u64 = asked.map(|(_, weight)| *weight.max(&1)).sum();
-    std::array::from_fn(|index| {
-        let (bytes, weight) = (served[index].bytes, weights[index].max(1));
-        let used = u128::from(bytes) * u128::from(WHOLE) / u128::from(ram_bytes.max(1));
-        let share = u64::from(RAM_OWNED) * weight / shared.max(1);
-        used.min(share.into()) as u32
-    })
 }
 
 /// Others want something when they have this part of the whole together.
 const OTHERS_PART: u64 = 8;
-const PERIODS_A_SECOND: usize = 10;
-/// Who is refused wants some until he has come again, when he was told to, and a second more.
-const REFUSED_PERIODS: usize = (RETRY_AFTER.as_secs() as usize + 1) * PERIODS_A_SECOND;
-/// What the head of an answer takes, or a refusal, as a rule.
-const HEAD_BYTES: u64 = 300;
-const PERIODS_A_MINUTE: u64 = 600;
-const MINUTES: usize = 10;
 
 #[cfg(test)]
 mod tests {
+    use super::super::watch::{
+        InUse, NOTHING_SERVED, REFUSED_PERIODS, Served, ServedOfEach, Watch,
+    };
     use super::*;
+    use crate::limits::PIECE_SIZE_BYTES;
 
     const MIB: u64 = 1 << 20;
     const NONE_IN_USE: InUse = InUse { bytes: [0; SHARERS_MAX], beyond: 0 };
@@ -386,7 +302,7 @@ mod tests {
             let mut watch = Watch::default();
             watch.after(NOTHING_SERVED, NONE_IN_USE, self, ram_bytes);
             let measured = watch.after(of_each(served), NONE_IN_USE, self, ram_bytes);
-            self.measured(&measured, |_| true);
+            self.measured(&measured, |_| Counts::Anew);
         }
     }
 
@@ -416,7 +332,7 @@ mod tests {
         let mut after_a_period = || {
             sent += 100;
             let measured = watch.after(of_each(&[(0, sent)]), NONE_IN_USE, &shares, MIB);
-            shares.measured(&measured, |_| true);
+            shares.measured(&measured, |_| Counts::Anew);
             is_beyond(&shares, Resource::Egress)
         };
         assert!(after_a_period().is_empty(), "nobody else wants any");
@@ -471,7 +387,7 @@ mod tests {
         let (shares, mut watch) = watched(&[1, 1]);
         let flood = of_each(&[(900, 0), (1, 0)]);
         for period in 0..12 {
-            shares.measured(&watch.after(flood, NONE_IN_USE, &shares, MIB), |_| true);
+            shares.measured(&watch.after(flood, NONE_IN_USE, &shares, MIB), |_| Counts::Anew);
             let expected: &[u16] = if period < 10 { &[0] } else { &[] };
             assert_eq!(is_beyond(&shares, Resource::Work), expected, "{period}");
         }
@@ -480,14 +396,28 @@ mod tests {
     #[test]
     fn nobody_has_more_than_his_share_because_another_is_refused() {
         let (shares, mut watch) = watched(&[1, 1]);
-        let mut after = |served: &[(u64, u64)], is_open: bool| {
+        let mut after = |served: &[(u64, u64)], counts: Counts| {
             let measured = watch.after(of_each(served), NONE_IN_USE, &shares, MIB);
-            shares.measured(&measured, |_| is_open);
+            shares.measured(&measured, |_| counts);
             is_beyond(&shares, Resource::Work)
         };
-        assert_eq!(after(&[(90, 0), (10, 0)], true), [0]);
-        assert_eq!(after(&[(91, 0), (200, 0)], false), [0], "as long as it is refused");
-        assert_eq!(after(&[(91, 0), (300, 0)], true), [1], "it was not that");
+        assert_eq!(after(&[(90, 0), (10, 0)], Counts::Anew), [0]);
+        assert_eq!(after(&[(91, 0), (200, 0)], Counts::Not), [0], "as long as it is refused");
+        assert_eq!(after(&[(91, 0), (300, 0)], Counts::Too), [0, 1], "it was not that alone");
+        assert_eq!(after(&[(91, 0), (400, 0)], Counts::Anew), [1]);
+    }
+
+    #[test]
+    fn what_is_measured_counts_anew_when_nobody_is_refused_and_too_where_that_does_not_help() {
+        for (is_too_much, pressed, expected) in [
+            (false, 0, Counts::Anew),
+            (true, 0, Counts::Anew),
+            (true, 125, Counts::Not),
+            (false, 2_000, Counts::Not),
+            (true, 2_000, Counts::Too),
+        ] {
+            assert_eq!(Counts::of(is_too_much, pressed, 2_000), expected, "{pressed}");
+        }
     }
 
     #[test]
@@ -510,7 +440,7 @@ mod tests {
         let (shares, mut watch) = (shares(&[3, 1]), Watch::default());
         let mut ram = |served: &[(u64, u64)]| {
             let measured = watch.after(of_each(served), NONE_IN_USE, &shares, 100 * MIB);
-            shares.measured(&measured, |_| true);
+            shares.measured(&measured, |_| Counts::Anew);
             [0, 1].map(|site| shares.ram_own(Sharer::of(SiteId(site))))
         };
         assert_eq!(ram(&[]), [0, 0]);

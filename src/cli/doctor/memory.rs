@@ -87,15 +87,15 @@ fn upgrade(config: &Config, root: &Root) -> Option<Finding> {
     })
 }
 
-/// Whether all who may be connected may read slowly: each holds a piece of ram until he takes it.
+/// Whether all who may be connected may read slowly.
 fn slow_readers(config: &Config) -> Finding {
-    let (most, pieces) = (connections_affordable(config), readers_affordable(config));
-    let found = format!("{pieces} may hold a piece of ram at once, {most} may be connected");
-    if most as u64 <= pieces {
+    let (most, slow) = (connections_affordable(config), readers_affordable(config));
+    let found = format!("{slow} of a site may read slowly, {most} may be connected");
+    if most as u64 <= slow {
         return Finding::ok(found);
     }
     Finding::note(
-        format!("{found}: if so many read slowly, new viewers are refused"),
+        format!("{found}: where more do, new viewers are refused"),
         "raise `memory.ram`, lower `limits.connections`, or set `limits.client.connections`",
     )
 }
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn it_is_told_where_slow_readers_could_hold_all_that_others_need() {
-        for (connections, state) in [(672, State::Ok), (673, State::Note)] {
+        for (connections, state) in [(336, State::Ok), (337, State::Note)] {
             let found = slow_readers(&configured(&format!("limits.connections = {connections}")));
             assert_eq!(found.state, state, "{found:?}");
         }

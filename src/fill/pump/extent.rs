@@ -11,7 +11,7 @@ use crate::cache::ram::Extent;
 use crate::cache::ssd::Seen;
 use crate::fill::error::FillError;
 use crate::fill::run::Sharing;
-use crate::limits::{FIRST_MEMORY_WITHIN, PIECE_SIZE_BYTES};
+use crate::limits::PIECE_SIZE_BYTES;
 use crate::memory::{Class, Use};
 use crate::object::{BlockKey, piece_floor};
 
@@ -46,12 +46,7 @@ impl Pump {
     /// a short time only: it may hold what others wait for.
     async fn open_awaited(&mut self, one_piece: u64) -> Result<(), Stop> {
         let may_park = self.begun && self.may_park();
-        let patience = match (may_park, self.begun) {
-            (true, _) => PARK_AFTER,
-            (false, true) => self.filler.client.patience().first_byte,
-            // Whoever waits is soon told to come again.
-            (false, false) => FIRST_MEMORY_WITHIN,
-        };
+        let patience = if may_park { PARK_AFTER } else { self.filler.client.patience().first_byte };
         let deadline = Instant::now() + patience;
         while !self.take(one_piece, self.class) {
             let governor = self.filler.governor.of(self.run.key.site());

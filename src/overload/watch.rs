@@ -1,0 +1,157 @@
+//! What each site was served, and what follows for its shares. Nothing here reads a clock.
+
+use std::collections::VecDeque;
+
+use crate::limits::PIECE_SIZE_BYTES;
+
+use super::RETRY_AFTER;
+use super::shares::{Left, RAM_OWNED, Resource, SHARERS_MAX, Sharer, Shares, WHOLE};
+
+/// What was counted of the viewers of one since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Served {
+    /// Requests that were answered.
+    pub requests: u64,
+    /// Bytes that were sent to answer them.
+    pub bytes: u64,
+}
+
+impl Served {
+    fn since(self, before: Served) -> Served {
+        Served {
+            requests: self.requests.saturating_sub(before.requests),
+            bytes: self.bytes.saturating_sub(before.bytes),
+        }
+    }
+
+    fn work(self) -> u64 {
+        self.requests + self.bytes / PIECE_SIZE_BYTES
+    }
+
+    fn egress(self) -> u64 {
+        self.requests * HEAD_BYTES + self.bytes
+    }
+}
+
+/// The same of each of them.
+pub type ServedOfEach = [Served; SHARERS_MAX];
+
+/// At the start.
+pub const NOTHING_SERVED: ServedOfEach = [Served { requests: 0, bytes: 0 }; SHARERS_MAX];
+
+/// What follows from what was counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Measured {
+    pub(super) ram_own: [u32; SHARERS_MAX],
+    pub(super) beyond: [u64; Resource::ALL.len()],
+    /// What each had.
+    pub(super) had: [[u64; SHARERS_MAX]; Resource::ALL.len()],
+}
+
+/// Memory that is held while it is filled and sent (`memory.rs`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InUse {
+    /// What each has.
+    pub bytes: [u64; SHARERS_MAX],
+    /// A bit for each whose new viewers find none, because he has more than his share.
+    pub beyond: u64,
+}
+
+/// Looks at what was counted.
+#[derive(Debug, Default)]
+pub struct Watch {
+    /// Of the last second, ten times.
+    second: VecDeque<ServedOfEach>,
+    /// Of whom somebody was refused, ten times a second.
+    refused: VecDeque<u64>,
+    /// Of the last minutes, each minute.
+    minutes: VecDeque<ServedOfEach>,
+    periods: u64,
+}
+
+impl Watch {
+    /// After another tenth of a second, where `ram_bytes` are what all share of ram.
+    ///
+    /// What is kept of a site is worth what it is asked for: nobody keeps from others what his
+    /// viewers did not want for ten minutes. So a share of ram is lent by whoever is idle.
+    pub fn after(
+        &mut self,
+        served: ServedOfEach,
+        in_use: InUse,
+        shares: &Shares,
+        ram_bytes: u64,
+    ) -> Measured {
+        if self.periods.is_multiple_of(PERIODS_A_MINUTE) {
+            remember(&mut self.minutes, served, MINUTES);
+        }
+        self.periods += 1;
+        remember(&mut self.second, served, PERIODS_A_SECOND);
+        let weights = shares.weights();
+        let lately = since(&served, self.minutes.front());
+        let second = since(&served, self.second.front());
+        let had = Resource::ALL.map(|resource| match resource {
+            Resource::Work => second.map(Served::work),
+            Resource::Egress => second.map(Served::egress),
+            Resource::Memory => in_use.bytes,
+        });
+        self.refused.push_back(shares.take_refused());
+        if self.refused.len() > REFUSED_PERIODS {
+            self.refused.pop_front();
+        }
+        let refused = self.refused.iter().fold(0, |bits, more| bits | more);
+        Measured {
+            ram_own: ram_own(&lately, &weights, ram_bytes),
+            beyond: Resource::ALL.map(|resource| match resource {
+                Resource::Memory => in_use.beyond,
+                _ => beyond(&had[resource as usize], &weights, refused),
+            }),
+            had,
+        }
+    }
+}
+
+fn remember(all: &mut VecDeque<ServedOfEach>, served: ServedOfEach, most: usize) {
+    all.push_back(served);
+    if all.len() > most + 1 {
+        all.pop_front();
+    }
+}
+
+fn since(served: &ServedOfEach, before: Option<&ServedOfEach>) -> ServedOfEach {
+    let before = before.copied().unwrap_or(NOTHING_SERVED);
+    std::array::from_fn(|index| served[index].since(before[index]))
+}
+
+/// A bit for each who had more than his share of what those had who wanted any.
+fn beyond(had: &[u64; SHARERS_MAX], weights: &[u64; SHARERS_MAX], refused: u64) -> u64 {
+    let wants = |sharer: &Sharer| had[sharer.index()] > 0 || refused & sharer.bit() != 0;
+    let wanting = Sharer::all().filter(wants).fold(0, |bits, one| bits | one.bit());
+    let left = Left::of(had.iter().sum(), had, weights, wanting);
+    // Where all have the same, nobody has more than his share.
+    if left.who == wanting { 0 } else { left.who }
+}
+
+/// Millionths of ram that are each one's own: his share of what may be, among those who were asked
+/// for anything, and no more than was sent of his.
+fn ram_own(
+    served: &ServedOfEach,
+    weights: &[u64; SHARERS_MAX],
+    ram_bytes: u64,
+) -> [u32; SHARERS_MAX] {
+    let asked = served.iter().zip(weights).filter(|(one, _)| one.bytes > 0);
+    let shared: u64 = asked.map(|(_, weight)| *weight.max(&1)).sum();
+    std::array::from_fn(|index| {
+        let (bytes, weight) = (served[index].bytes, weights[index].max(1));
+        let used = u128::from(bytes) * u128::from(WHOLE) / u128::from(ram_bytes.max(1));
+        let share = u64::from(RAM_OWNED) * weight / shared.max(1);
+        used.min(share.into()) as u32
+    })
+}
+
+const PERIODS_A_SECOND: usize = 10;
+/// Who is refused wants some until he has come again, when he was told to, and a second more.
+pub(super) const REFUSED_PERIODS: usize = (RETRY_AFTER.as_secs() as usize + 1) * PERIODS_A_SECOND;
+/// What the head of an answer takes, or a refusal, as a rule.
+const HEAD_BYTES: u64 = 300;
+const PERIODS_A_MINUTE: u64 = 600;
+const MINUTES: usize = 10;

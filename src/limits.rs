@@ -127,7 +127,7 @@ pub const CONNECTIONS_MAX: usize = 1_000_000;
 pub const CLIENTS_MAX: usize = 65_536;
 /// What that takes.
 pub const CLIENTS_BYTES: u64 = 2 << 20;
-/// Connections handed to a worker and not yet taken by it.
+/// Connections dealt out to a worker and not yet taken by it.
 pub const DEALT_OUT_WAITING_MAX: usize = 64;
 /// Connections of operators.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;

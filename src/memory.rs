@@ -4,8 +4,8 @@
 //! fills and pinned slices may hold; the *rest* is heads, connections and connections to origins. A
 //! class says how badly a reservation is wanted: the lower its share of the pool, the earlier it is
 //! refused, in the order of [`Class::ALL`]. The last quarter of the working pool is for sites that
-//! have less in use than the others ([`Governor::of`]): one site's slow readers do not take what
-//! another's viewers need. Who waits for memory must hold none: `reserve` waits, `try_reserve`
+//! hold no more than their share of the rest ([`Governor::of`]): one site's slow readers do not take
+//! what another's viewers need. Who waits for memory must hold none: `reserve` waits, `try_reserve`
 //! never does.
 
 mod wanted;
@@ -20,10 +20,7 @@ use crate::object::SiteId;
 use crate::overload::{InUse, SHARERS_MAX, Sharer, Shares};
 
 use self::wanted::WORKING;
-pub use self::wanted::{Class, Use};
-
-/// As much is everybody's: a miss has a piece written while another is sent.
-const OWN_BYTES: u64 = 8 * PIECE_SIZE_BYTES;
+pub use self::wanted::{Class, Limit, Use};
 
 /// Shares out what `memory.total` allows; one for the process.
 #[derive(Debug)]
@@ -54,8 +51,8 @@ struct Queue {
 impl Pool {
     /// Never more than is granted, not for a moment either: another would be refused for that, and
     /// nobody would wake him.
-    fn take(&self, bytes: u64, class: Class, is_shared: bool) -> bool {
-        let limit_bytes = class.limit_bytes(self.budget_bytes, is_shared);
+    fn take(&self, bytes: u64, class: Class, limit: Limit) -> bool {
+        let limit_bytes = class.limit_bytes(self.budget_bytes, limit);
         let grown = |used: u64| used.checked_add(bytes).filter(|used| *used <= limit_bytes);
         self.used_bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, grown).is_ok()
     }
@@ -145,7 +142,7 @@ impl Governor {
     /// Whether so much of the working pool is in use that what passes through is not kept any more.
     pub fn is_under_duress(&self) -> bool {
         let pool = &self.pools[WORKING];
-        let limit_bytes = Class::Admission.limit_bytes(pool.budget_bytes, false);
+        let limit_bytes = Class::Admission.limit_bytes(pool.budget_bytes, Limit::Whole);
         pool.used_bytes.load(Ordering::Relaxed) > limit_bytes
     }
 
@@ -158,67 +155,13 @@ impl Governor {
     pub fn in_use(&self) -> InUse {
         let pool = &self.pools[WORKING];
         let used_bytes = pool.used_bytes.load(Ordering::Relaxed) + PIECE_SIZE_BYTES;
-        let is_lent = used_bytes > Class::Miss.limit_bytes(pool.budget_bytes, true);
-        let finds_none =
-            |one: &Sharer| is_lent && self.has_his_share(pool, *one, Class::Miss, PIECE_SIZE_BYTES);
+        let is_lent_out = used_bytes > Class::Miss.limit_bytes(pool.budget_bytes, Limit::Lent);
+        let finds_none = |one: &Sharer| {
+            is_lent_out && self.would_exceed(pool, *one, Class::Miss, PIECE_SIZE_BYTES)
+        };
         InUse {
             bytes: self.used_by.each_ref().map(|bytes| bytes.load(Ordering::Relaxed)),
             beyond: Sharer::all().filter(finds_none).fold(0, |bits, one| bits | one.bit()),
-        }
-    }
-
-    fn take(
-        self: &Arc<Self>,
-        sharer: Option<Sharer>,
-        purpose: Use,
-        class: Class,
-        bytes: u64,
-    ) -> Option<Reservation> {
-        let pool = &self.pools[purpose.pool()];
-        let is_taken = match sharer {
-            None => pool.take(bytes, class, false),
-            Some(sharer) => {
-                pool.take(bytes, class, true)
-                    || class.is_refused_later()
-                        && !self.has_his_share(pool, sharer, class, bytes)
-                        && pool.take(bytes, class, false)
-            }
-        };
-        if !is_taken {
-            return None;
-        }
-        self.used_bytes[purpose as usize].fetch_add(bytes, Ordering::Relaxed);
-        if let Some(sharer) = sharer {
-            self.used_by[sharer.index()].fetch_add(bytes, Ordering::Relaxed);
-        }
-        Some(Reservation { governor: self.clone(), purpose, sharer, bytes })
-    }
-
-    /// Whether a site that gets `bytes` more has more than its share of what is lent.
-    fn has_his_share(&self, pool: &Pool, sharer: Sharer, class: Class, bytes: u64) -> bool {
-        let mut wanted = self.used_by.each_ref().map(|used| used.load(Ordering::Relaxed));
-        let his = &mut wanted[sharer.index()];
-        *his = his.saturating_add(bytes);
-        let lent_bytes = class.limit_bytes(pool.budget_bytes, true);
-        *his > OWN_BYTES
-            && self.shares.are_many()
-            && self.shares.wants_more(sharer, lent_bytes, &wanted)
-    }
-
-    /// Wakes those of a pool who may find what they wait for.
-    fn wake(&self, pool: &Pool) {
-        let used_bytes = pool.used_bytes.load(Ordering::SeqCst);
-        let is_lent = used_bytes > Class::Viewer.limit_bytes(pool.budget_bytes, true);
-        let may_find = |sharer: Option<Sharer>| match sharer {
-            // One byte more: how much is wanted is not known.
-            Some(one) if is_lent => !self.has_his_share(pool, one, Class::Viewer, 1),
-            _ => true,
-        };
-        for sharer in Sharer::all().map(Some).chain([None]) {
-            let queue = &pool.waiting[sharer.map_or(SHARERS_MAX, Sharer::index)];
-            if queue.waiting.load(Ordering::SeqCst) > 0 && may_find(sharer) {
-                queue.released.notify_waiters();
-            }
         }
     }
 
@@ -235,6 +178,61 @@ impl Governor {
     /// Bytes the pool of `purpose` may hold in all.
     pub fn budget_bytes(&self, purpose: Use) -> u64 {
         self.pools[purpose.pool()].budget_bytes
+    }
+
+    fn take(
+        self: &Arc<Self>,
+        sharer: Option<Sharer>,
+        purpose: Use,
+        class: Class,
+        bytes: u64,
+    ) -> Option<Reservation> {
+        let pool = &self.pools[purpose.pool()];
+        let is_taken = match sharer {
+            None => pool.take(bytes, class, Limit::Whole),
+            Some(sharer) => {
+                pool.take(bytes, class, Limit::Lent)
+                    || class.is_refused_later()
+                        && !self.would_exceed(pool, sharer, class, bytes)
+                        && pool.take(bytes, class, Limit::Whole)
+            }
+        };
+        if !is_taken {
+            return None;
+        }
+        self.used_bytes[purpose as usize].fetch_add(bytes, Ordering::Relaxed);
+        if let Some(sharer) = sharer {
+            self.used_by[sharer.index()].fetch_add(bytes, Ordering::Relaxed);
+        }
+        Some(Reservation { governor: self.clone(), purpose, sharer, bytes })
+    }
+
+    /// Whether a site that gets `bytes` more would exceed its share of what is lent.
+    fn would_exceed(&self, pool: &Pool, sharer: Sharer, class: Class, bytes: u64) -> bool {
+        let mut wanted = self.used_by.each_ref().map(|used| used.load(Ordering::Relaxed));
+        let his = &mut wanted[sharer.index()];
+        *his = his.saturating_add(bytes);
+        let lent_bytes = class.limit_bytes(pool.budget_bytes, Limit::Lent);
+        *his > OWN_BYTES
+            && self.shares.are_many()
+            && self.shares.wants_more(sharer, lent_bytes, &wanted)
+    }
+
+    /// Wakes those of a pool who may find what they wait for.
+    fn wake(&self, pool: &Pool) {
+        let used_bytes = pool.used_bytes.load(Ordering::SeqCst);
+        let is_lent_out = used_bytes > Class::Viewer.limit_bytes(pool.budget_bytes, Limit::Lent);
+        let may_find = |sharer: Option<Sharer>| match sharer {
+            // One byte more: how much is wanted is not known.
+            Some(one) if is_lent_out => !self.would_exceed(pool, one, Class::Viewer, 1),
+            _ => true,
+        };
+        for sharer in Sharer::all().map(Some).chain([None]) {
+            let queue = &pool.waiting[sharer.map_or(SHARERS_MAX, Sharer::index)];
+            if queue.waiting.load(Ordering::SeqCst) > 0 && may_find(sharer) {
+                queue.released.notify_waiters();
+            }
+        }
     }
 }
 
@@ -316,6 +314,9 @@ impl Drop for Waiting<'_> {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
+
+/// So much any site may have beyond its share: a miss has one piece written while another is sent.
+const OWN_BYTES: u64 = 8 * PIECE_SIZE_BYTES;
 
 #[cfg(test)]
 mod tests {

@@ -37,10 +37,10 @@ pub fn unix_millis(time: SystemTime) -> u64 {
     since_1970(time).as_millis() as u64
 }
 
-/// The date so long after 1970 began, as HTTP writes it; what is later than any calendar is brought
+/// The date that long after 1970 began, as HTTP writes it; what is later than any calendar is brought
 /// back to the year 9999.
-pub fn http_date(since_1970: Duration) -> HttpDate {
-    HttpDate::from(UNIX_EPOCH + since_1970.min(LAST_SECOND_OF_9999))
+pub fn http_date(since: Duration) -> HttpDate {
+    HttpDate::from(UNIX_EPOCH + since.min(LAST_SECOND_OF_9999))
 }
 
 const LAST_SECOND_OF_9999: Duration = Duration::from_secs(253_402_300_799);

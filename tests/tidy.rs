@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Nouns and bounds: pure, and open to every layer above.
+/// Nouns and bounds, open to every layer above. Which of them are pure, PURE says.
 const BASE: &[&str] = &["limits", "moment", "network", "object", "memory", "overload", "site"];
 /// The data path from the bottom up. Each may use BASE and all that stand before it, except where
 /// ALLOWED says less.

@@ -73,7 +73,7 @@ impl AcmeError {
         what: &'static str,
     ) -> impl Fn(instant_acme::Error) -> AcmeError {
         move |why| match &why {
-            why if is_of_kind(why, "accountDoesNotExist") => AcmeError::NoAccount,
+            _ if is_of_kind(&why, "accountDoesNotExist") => AcmeError::NoAccount,
             // Our own client's words.
             instant_acme::Error::Other(why) => AcmeError::Unreachable { why: why.to_string() },
             instant_acme::Error::Json(_)

@@ -32,7 +32,7 @@ use crate::limits::{
     CLIENTS_BYTES, CONNECTION_BYTES, PIECE_SIZE_BYTES, PREFETCHES_MAX, PROCESS_BYTES, PURGES_BYTES,
     RECENT_BYTES_MAX, RECENT_BYTES_MIN, RECENT_SHARE, SLOT_SIZE_BYTES, TLS_CONNECTION_BYTES,
 };
-use crate::memory::{Class, Governor, Reservation, Use};
+use crate::memory::{Class, Governor, Limit, Reservation, Use};
 use crate::message::forwarded::Forwarders;
 use crate::metrics::Metrics;
 use crate::moment::unix_seconds;
@@ -282,8 +282,8 @@ pub fn connections_affordable(config: &Config) -> usize {
 /// How many viewers of a site may read slowly, each with the two pieces of ram that he may hold,
 /// before a new one finds none.
 pub fn readers_affordable(config: &Config) -> u64 {
-    let is_shared = config.sites.iter().count() > 1;
-    Class::Miss.limit_bytes(Budget::of(config).working_bytes, is_shared) / (2 * PIECE_SIZE_BYTES)
+    let limit = if config.sites.iter().count() > 1 { Limit::Lent } else { Limit::Whole };
+    Class::Miss.limit_bytes(Budget::of(config).working_bytes, limit) / (2 * PIECE_SIZE_BYTES)
 }
 
 /// What `memory.total` is shared out to.

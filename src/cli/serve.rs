@@ -129,7 +129,7 @@ fn started(
     };
     let running = running.map_err(failed)?;
     // Whoever is told that it serves may send one at once.
-    let serving = signals.serve().map_err(no_signals)?;
+    let serving = signals.serving().map_err(no_signals)?;
     if let Some(predecessor) = predecessor {
         predecessor.say_serving(&running).map_err(failed)?;
     }

@@ -1,4 +1,5 @@
-//! The parts a body is sent in, and what of it is still to come.
+//! The parts a body is sent in: what each keeps of ram, how large the next may be, and what is still
+//! to come.
 
 use std::rc::{Rc, Weak};
 use std::time::Duration;
@@ -63,7 +64,7 @@ impl Pins {
     ) -> Option<Rc<Reservation>> {
         let first = position / PIECE_SIZE_BYTES;
         let last = (position + length).saturating_sub(1) / PIECE_SIZE_BYTES;
-        let kept = self.last.as_ref().filter(|(piece, _)| (*piece, first) == (first, last));
+        let kept = self.last.as_ref().filter(|(piece, _)| *piece == first && first == last);
         if let Some(reserved) = kept.and_then(|(_, reserved)| reserved.upgrade()) {
             return Some(reserved);
         }
@@ -111,6 +112,22 @@ mod tests {
     use crate::object::SiteId;
 
     use super::*;
+
+    #[test]
+    fn a_slice_grows_while_the_socket_keeps_up_and_is_one_piece_where_it_falls_behind() {
+        const PIECE: u64 = PIECE_SIZE_BYTES;
+        let after = |millis| Some(Duration::from_millis(millis));
+        for (last, waited, expected) in [
+            (0, None, PIECE),
+            (PIECE, after(49), 2 * PIECE),
+            (4 * PIECE, after(0), 5 * PIECE),
+            (4 * PIECE, after(50), 4 * PIECE),
+            (4 * PIECE, after(500), 4 * PIECE),
+            (4 * PIECE, after(501), PIECE),
+        ] {
+            assert_eq!(next_length(last, waited, 5 * PIECE), expected, "{last} {waited:?}");
+        }
+    }
 
     #[test]
     fn many_slices_of_a_piece_keep_it_once() {

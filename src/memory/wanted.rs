@@ -1,4 +1,5 @@
-//! What memory is wanted for, and how badly.
+//! What memory is wanted for, and how badly: what each use is called, which pool it is of, and how
+//! full that may be when a class is still granted some. Pure.
 
 /// What a reservation is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,10 +93,12 @@ impl Class {
         }
     }
 
-    /// How much of a pool may be in use when this class is still granted some: to one of many sites
-    /// what is lent, to one alone all.
-    pub fn limit_bytes(self, budget_bytes: u64, is_shared: bool) -> u64 {
-        let sixteenths = if is_shared { self.lent_sixteenths() } else { self.share_sixteenths() };
+    /// How much of a pool may be in use when this class is still granted some.
+    pub fn limit_bytes(self, budget_bytes: u64, limit: Limit) -> u64 {
+        let sixteenths = match limit {
+            Limit::Lent => self.lent_sixteenths(),
+            Limit::Whole => self.share_sixteenths(),
+        };
         budget_bytes / 16 * sixteenths
     }
 
@@ -126,6 +129,15 @@ impl Class {
             Class::Viewer => 12,
         }
     }
+}
+
+/// How much a class is granted of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// To whichever of many sites asks: what is lent.
+    Lent,
+    /// To a site that has no more than its share, or is alone, or to none: all that a class may use.
+    Whole,
 }
 
 /// The pool of what is filled and sent.

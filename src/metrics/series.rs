@@ -137,7 +137,7 @@ pub const CONNECTIONS_MAX: Series = gauge(
 /// Viewers' connections accepted.
 pub const CONNECTIONS_ACCEPTED: Series =
     counter("tidegate_connections_accepted_total", "Viewers' connections accepted.");
-/// Viewers' connections handed over to a worker that drained before it served them.
+/// Viewers' connections dealt out to a worker that drained before it served them.
 pub const CONNECTIONS_REFUSED: Series = counter(
     "tidegate_connections_refused_total",
     "Viewers' connections closed before they were served, because the worker drained.",

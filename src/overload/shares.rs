@@ -5,9 +5,9 @@
 //! (`fill/turns.rs`); of ram two fifths are divided, and nobody's blocks are evicted who keeps less
 //! than is his of them ([`Shares::ram_own`], `cache/policy/owned.rs`); of what is written to a
 //! volume `cache/admission` has the order; the last of the memory that is sent from is for who
-//! holds less (`memory.rs`); of workers, egress and connections who has more than his share is
-//! refused first (`overload.rs`). The first `limits::SITES_TOLD_MAX` sites have shares of their
-//! own, all others one together.
+//! holds less (`memory.rs`); of workers, egress, that memory and connections who has more than his
+//! share is refused first (`overload.rs`). The first `limits::SITES_TOLD_MAX` sites have shares of
+//! their own, all others one together.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -146,7 +146,8 @@ impl Shares {
         self.refused.fetch_or(sharer.bit(), Ordering::Relaxed);
     }
 
-    /// Whether he had more than his share, in the last second, while others wanted theirs.
+    /// Whether he counts as having more than his share: as it was measured when nobody was refused
+    /// for it yet, and who was added since ([`Shares::measured`]).
     pub fn is_beyond(&self, resource: Resource, sharer: Sharer) -> bool {
         self.beyond[resource as usize].load(Ordering::Relaxed) & sharer.bit() != 0
     }

@@ -1,4 +1,7 @@
-//! What each site was served, and what follows for its shares. Nothing here reads a clock.
+//! What each site was served, and what follows for its shares: who has more than his, and what of
+//! ram is his own.
+//!
+//! Looked at ten times a second. Nothing here reads a clock.
 
 use std::collections::VecDeque;
 
@@ -7,7 +10,7 @@ use crate::limits::PIECE_SIZE_BYTES;
 use super::RETRY_AFTER;
 use super::shares::{Left, RAM_OWNED, Resource, SHARERS_MAX, Sharer, Shares, WHOLE};
 
-/// What was counted of the viewers of one since the start.
+/// What was counted of the viewers of one site since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Served {
     /// Requests that were answered.

@@ -22,7 +22,8 @@ use super::table::Purge;
 use crate::limits::{ENDINGS_BYTES_MAX, ENDINGS_HELD_MAX};
 use crate::object::ObjectKey;
 
-/// What ends there, as it is said too.
+/// What ends there. It is sent to the other process, perhaps of another version, as it is written
+/// here: its names stay.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ending {

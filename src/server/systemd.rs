@@ -1,8 +1,8 @@
 //! Listeners that the service manager opened for us (`sd_listen_fds(3)`).
 //!
 //! They belong to another user, so that we cannot add listeners of our own to their port: what
-//! they accept dealt out to the workers by [`super::deal_out`]. Each descriptor is checked to be
-//! a listening TCP socket before it is used. Among them are those that it kept for us ([`kept`]).
+//! they accept is dealt out to the workers by [`super::deal_out`]. Each descriptor is checked to
+//! be a listening TCP socket before it is used. Among them are those that it kept for us ([`kept`]).
 
 use std::error::Error;
 use std::fmt;
@@ -17,10 +17,10 @@ use super::kept::{self, Stale};
 use super::transport;
 use crate::network::ListenerKind;
 
-/// A listening socket that this process was given.
+/// A listening socket, whoever bound it.
 #[derive(Debug)]
 pub struct ListeningSocket {
-    /// What is spoken there: the `FileDescriptorName=` of its socket unit, or in its name.
+    /// What is spoken there.
     pub kind: ListenerKind,
     /// Whose it is.
     pub owner: Owner,

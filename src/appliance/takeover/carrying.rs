@@ -107,17 +107,17 @@ impl Carrying<'_> {
     fn carry(&mut self, bytes_max: u64) -> io::Result<()> {
         let Parts { governor, heads, ram, .. } = self.parts;
         let lists_bytes = heads.weight_bytes() / 2 + ram.usage().blocks * LISTED_BYTES;
-        // For a moment, and who is served goes on elsewhere.
+        // As for a viewer: it is for a moment, and new viewers are served by the other process.
         let reserved = governor.try_reserve(Use::Heads, Class::Viewer, lists_bytes);
         let _reserved = reserved.ok_or_else(|| io::Error::other("no memory to list it"))?;
-        let objects = self.parts.heads.objects(usize::MAX);
+        let objects = heads.objects(usize::MAX);
         let versions = |(key, heads): &(ObjectKey, Vec<Arc<Head>>)| {
             let key = key.clone();
             heads.iter().map(|head| head.version.id).map(move |id| (id, key.clone())).collect()
         };
         let keys: HashMap<VersionId, ObjectKey> =
             objects.iter().flat_map(|object| -> Vec<_> { versions(object) }).collect();
-        let blocks = self.parts.ram.ranked().into_iter();
+        let blocks = ram.ranked().into_iter();
         // Of an object of no bytes there is nothing but heads.
         let is_empty = |head: &&Arc<Head>| head.version.length_bytes() == Some(0);
         let empty = objects.iter().filter_map(|(_, heads)| heads.iter().find(is_empty));

@@ -45,7 +45,7 @@ fn ordered(subject: &Subject) -> Vec<Finding> {
         })
         .collect();
     let asked = config.certificates.acme().and_then(|acme| acme.challenge.asks_at());
-    if let (Some((kind, port)), false) = (asked, config.certificates.managed().next().is_none())
+    if let (Some((kind, port)), true) = (asked, config.certificates.managed().next().is_some())
         && !config.listeners.iter().any(|one| one.kind == kind && one.address.port() == port)
     {
         let text = format!("the authority asks port {port}, where no {} listener is", kind.name());

@@ -15,7 +15,8 @@ pub(super) struct Signals {
     pub(super) hangup: Stream,
 }
 
-/// Those that are heard from before anybody is told that it serves; earlier they end it at once.
+/// Those that are heard once it serves, before anybody is told so; until then each ends the
+/// process at once.
 pub(super) struct ServingSignals {
     pub(super) terminate: Stream,
     pub(super) interrupt: Stream,
@@ -33,7 +34,7 @@ impl Signals {
     }
 
     /// From now on the others are heard too.
-    pub(super) fn serve(&self) -> io::Result<ServingSignals> {
+    pub(super) fn serving(&self) -> io::Result<ServingSignals> {
         let _inside = self.runtime.enter();
         Ok(ServingSignals {
             terminate: signal(SignalKind::terminate())?,

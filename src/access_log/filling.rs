@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::RequestId;
-use super::spool::{Batch, Lost, NEW, OPEN, Spool, is_locked, millis};
+use super::spool::{Batch, Lost, NEW, OPEN, Spool, begun, is_locked, millis};
 
 /// Fills one batch after the other.
 pub(super) struct Filling<'a> {
@@ -127,7 +127,7 @@ impl Spool {
         let mut found = self.found()?;
         for name in found.open {
             let stem = name.to_str().and_then(|name| name.strip_suffix(OPEN));
-            let Some(stem) = stem.filter(|stem| begun_ms(stem).is_some()) else { continue };
+            let Some(stem) = stem.filter(|stem| begun(stem).is_some()) else { continue };
             let left = File::options().read(true).write(true).open(self.path(&name));
             match left.and_then(|file| self.close_left(stem, &file)) {
                 Ok(batch) => found.batches.extend(batch),
@@ -139,8 +139,8 @@ impl Spool {
         let now_ms = millis(SystemTime::now());
         for name in found.new {
             let stem = name.to_str().and_then(|name| name.strip_suffix(NEW));
-            let begun_ms = stem.and_then(begun_ms);
-            if begun_ms.is_some_and(|begun_ms| begun_ms + MADE_WITHIN_MS < now_ms) {
+            let begun = stem.and_then(begun);
+            if begun.is_some_and(|(begun_ms, _)| begun_ms + MADE_WITHIN_MS < now_ms) {
                 // Nothing is in it. If it stays, it does no harm.
                 let _ = fs::remove_file(self.path(&name));
             }
@@ -170,16 +170,6 @@ impl Spool {
         file.set_len(whole as u64)?;
         self.close(stem, lines as u64, whole as u64)
     }
-}
-
-/// When it was begun, if a name is such as [`Open::new`] gives: others' files are theirs.
-fn begun_ms(stem: &str) -> Option<u64> {
-    let (begun, id) = stem.split_once('-')?;
-    let is_ours = begun.len() == 13
-        && begun.bytes().all(|byte| byte.is_ascii_digit())
-        && id.len() == 32
-        && id.bytes().all(|byte| byte.is_ascii_hexdigit());
-    is_ours.then(|| begun.parse().ok())?
 }
 
 impl Open {

@@ -98,11 +98,10 @@ pub struct Batch {
 impl Batch {
     /// `BEGUN-ID-LINES-BYTES.ndjson`; of another name, or with more than any has, it is none.
     fn of(name: OsString) -> Option<Batch> {
-        let parts: Vec<&str> = name.to_str()?.strip_suffix(CLOSED)?.split('-').collect();
-        let [begun, id, lines, bytes] = parts.try_into().ok()?;
+        let mut parts = name.to_str()?.strip_suffix(CLOSED)?.rsplitn(3, '-');
+        let (bytes, lines) = (number(parts.next()?)?, number(parts.next()?)?);
+        let (begun_ms, id) = begun(parts.next()?)?;
         let id = id.to_owned();
-        let number = |text: &str| text.parse().ok();
-        let (begun_ms, lines, bytes) = (number(begun)?, number(lines)?, number(bytes)?);
         let is_one = lines <= bytes && bytes <= BATCH_BYTES_MOST;
         is_one.then_some(Batch { name, begun_ms, id, lines, bytes })
     }
@@ -312,6 +311,19 @@ impl Spool {
     }
 }
 
+/// When what has this name was begun, and its id, if the name is such as a batch's: others' files
+/// are theirs.
+pub(super) fn begun(stem: &str) -> Option<(u64, &str)> {
+    let (begun, id) = stem.split_once('-')?;
+    let is_ours = begun.len() == 13 && id.len() == 32 && id.bytes().all(|it| it.is_ascii_hexdigit());
+    Some((number(begun)?, id)).filter(|_| is_ours)
+}
+
+/// Digits alone.
+fn number(text: &str) -> Option<u64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
 pub(super) fn is_locked(file: &File) -> io::Result<bool> {
     match file.try_lock() {
         Ok(()) => Ok(true),
@@ -504,11 +516,12 @@ mod tests {
     fn what_is_closed_while_it_is_looked_at_is_left() {
         let folder = tempfile::tempdir().unwrap();
         let spool = spool(folder.path());
-        let path = spool.path(format!("7-a{OPEN}").as_ref());
+        let stem = format!("0000000000007-{}", "a".repeat(32));
+        let path = spool.path(format!("{stem}{OPEN}").as_ref());
         fs::write(&path, "1\n").unwrap();
         let looked_at = File::options().read(true).write(true).open(&path).unwrap();
-        spool.close("7-a", 1, 2).unwrap();
-        let error = spool.close_left("7-a", &looked_at).unwrap_err();
+        spool.close(&stem, 1, 2).unwrap();
+        let error = spool.close_left(&stem, &looked_at).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
         assert_eq!(shipped(&spool), ["1\n"]);
     }
@@ -540,17 +553,27 @@ mod tests {
         let settings = settings(folder.path());
         fs::create_dir(&settings.folder).unwrap();
         let stem = format!("0000000000007-{}", "a".repeat(32));
-        let others: [&str; 6] =
+        let open: [&str; 6] =
             ["notes", "7-a", "-", &stem[1..], &format!("{stem}-1"), &stem.replace('a', "g")];
-        for name in others {
-            fs::write(settings.folder.join(format!("{name}{OPEN}")), "1\nto").unwrap();
+        let closed: [&str; 6] = [
+            "2026-11-05-14",
+            "2026-11-23-1200",
+            "7-a-1-4",
+            &format!("{stem}-+1-4"),
+            &format!("{}-1-4", &stem[1..]),
+            &format!("{}-1-4", stem.replace('a', "g")),
+        ];
+        let named = |names: [&str; 6], end| names.map(|name| format!("{name}{end}"));
+        let others = [named(open, OPEN), named(closed, CLOSED)].concat();
+        for name in &others {
+            fs::write(settings.folder.join(name), "1\nto").unwrap();
         }
         let spool = Spool::open(&settings).unwrap();
-        for name in others {
-            let text = fs::read(spool.path(format!("{name}{OPEN}").as_ref())).unwrap();
+        assert_eq!((taken(&spool), spool.waiting_lines()), (None, 0));
+        for name in &others {
+            let text = fs::read(spool.path(name.as_ref())).unwrap();
             assert_eq!(text, b"1\nto", "{name}");
         }
-        assert!(spool.batches().unwrap().is_empty());
     }
 
     #[test]

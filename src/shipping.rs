@@ -130,6 +130,7 @@ impl Shipper {
     /// the lock soon, or does not ship what comes into this folder, and this one goes on.
     pub async fn ship_unless_followed(&mut self, leaving: &CancellationToken) {
         if leaving.run_until_cancelled(self.ship()).await.is_none() {
+            self.spool.note_followed(true);
             sleep(FOLLOWED_WITHIN).await;
             self.ship().await;
         }
@@ -148,6 +149,9 @@ impl Shipper {
             };
             let Some((held, next)) = self.look(lock, after).await else { return };
             lock = held;
+            if lock.is_some() {
+                self.spool.note_followed(false);
+            }
             let before = mem::take(&mut suspect);
             let Some(Taken { batch, lines, reserved }) = next else {
                 tried = None;

@@ -30,7 +30,8 @@ impl Spool {
     /// The oldest batch, or the first one `after` another, if one waits, to be sent: it stays until
     /// [`Spool::shipped`], [`Spool::lose`] or the next one is taken. One that has not what its name
     /// says, or never can be read, is lost; one that cannot be read otherwise waits, and the next
-    /// is taken. What was left is taken over first.
+    /// is taken. What was left is closed first, and what is beyond the bounds lost: for who holds
+    /// the lock alone.
     ///
     /// # Errors
     /// The folder cannot be read, or nothing now: `room` has none for so many bytes, or so it is
@@ -41,7 +42,7 @@ impl Spool {
         room: impl Fn(u64) -> Option<Reservation>,
     ) -> io::Result<Option<Taken>> {
         self.remove_stuck();
-        let mut batches = self.take_over()?;
+        let mut batches = self.make_room(self.close_what_was_left()?);
         batches.retain(|batch| after.is_none_or(|after| after.place() < batch.place()));
         let mut taken = Ok(None);
         for batch in batches {

@@ -105,10 +105,7 @@ impl Filling<'_> {
             self.spool.found()
         });
         match closed {
-            Ok(found) => {
-                self.spool.make_room(found.batches);
-                self.spool.arrived.notify_one();
-            }
+            Ok(found) => self.spool.note_filled(found.batches),
             Err(error) => {
                 let folder = self.spool.settings.folder.display();
                 tracing::warn!(%folder, %error, "a batch of the log cannot be closed now");
@@ -118,12 +115,8 @@ impl Filling<'_> {
 }
 
 impl Spool {
-    /// The batches that wait, oldest first, when what processes that are no more were filling is
-    /// closed, and there is room. What cannot be closed is left.
-    ///
-    /// # Errors
-    /// The folder cannot be read.
-    pub fn take_over(&self) -> io::Result<Vec<Batch>> {
+    /// The batches that wait, when what processes that are no more were filling is closed.
+    pub(super) fn close_what_was_left(&self) -> io::Result<Vec<Batch>> {
         let mut found = self.found()?;
         for name in found.open {
             let stem = name.to_str().and_then(|name| name.strip_suffix(OPEN));
@@ -145,7 +138,7 @@ impl Spool {
                 let _ = fs::remove_file(self.path(&name));
             }
         }
-        Ok(self.make_room(found.batches))
+        Ok(found.batches)
     }
 
     /// Closes what was left in `file`, unless somebody fills it.

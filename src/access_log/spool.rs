@@ -4,7 +4,8 @@
 //! that says how much is in it, and is never written again, so that it is the same batch however
 //! often it is sent. Beyond a bound the oldest go: what is newest is worth most to who looks.
 //! Several processes may share a folder, as they do in an upgrade: each holds a lock on the file it
-//! fills, and one of them the lock of who ships. What a killed process left is cut to whole lines.
+//! fills, and one of them the lock of who ships. Who only looks removes nothing, nor does one that
+//! another follows. What a killed process left is cut to whole lines.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -12,7 +13,7 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -43,6 +44,8 @@ pub struct Spool {
     pub arrived: Notify,
     /// The batch that is being sent, which must not go.
     sending: Mutex<Option<OsString>>,
+    /// Another process ships what comes here: that one makes room.
+    followed: AtomicBool,
     /// Batches that are counted, and whose files would not go: they wait no more.
     stuck: Mutex<BTreeSet<OsString>>,
     /// Files that cannot be closed or read, and are left: each was said once.
@@ -133,6 +136,7 @@ impl Spool {
             settings: settings.clone(),
             arrived: Notify::new(),
             sending: Mutex::default(),
+            followed: AtomicBool::new(false),
             stuck: Mutex::default(),
             unusable: Mutex::default(),
             shipped: AtomicU64::new(0),
@@ -169,10 +173,18 @@ impl Spool {
     /// # Errors
     /// The folder cannot be read.
     pub fn batches(&self) -> io::Result<Vec<Batch>> {
-        let mut batches = self.found()?.batches;
+        Ok(self.in_order(self.found()?.batches))
+    }
+
+    fn in_order(&self, mut batches: Vec<Batch>) -> Vec<Batch> {
         batches.sort_unstable_by(|one, other| one.place().cmp(&other.place()));
         self.note_waiting(&batches);
-        Ok(batches)
+        batches
+    }
+
+    /// Another process ships from now on, or this one does again: who ships makes room.
+    pub fn note_followed(&self, is_followed: bool) {
+        self.followed.store(is_followed, Ordering::Relaxed);
     }
 
     /// Reads the folder.
@@ -257,6 +269,24 @@ impl Spool {
         let name = OsString::from(format!("{stem}-{lines}-{bytes}{CLOSED}"));
         fs::rename(open, self.path(&name))?;
         Ok(Batch::of(name))
+    }
+
+    /// Those that wait, in order, when what processes that are no more were filling is closed.
+    /// None of them is lost. What cannot be closed is left.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn take_over(&self) -> io::Result<Vec<Batch>> {
+        Ok(self.in_order(self.close_what_was_left()?))
+    }
+
+    /// A batch was closed, and these wait.
+    pub(super) fn note_filled(&self, batches: Vec<Batch>) {
+        match self.followed.load(Ordering::Relaxed) {
+            true => self.in_order(batches),
+            false => self.make_room(batches),
+        };
+        self.arrived.notify_one();
     }
 
     /// Those that wait when the oldest beyond the bounds are lost, in order.
@@ -474,6 +504,32 @@ mod tests {
     }
 
     #[test]
+    fn who_only_looks_loses_no_line_by_a_smaller_bound() {
+        let folder = tempfile::tempdir().unwrap();
+        let one = spool(folder.path());
+        filled(&mut Filling::of(&one), 0..20);
+        let smaller = SpoolSettings { bytes_max: 8, ..settings(folder.path()) };
+        let other = Spool::open(&smaller).unwrap();
+        assert_eq!((other.take_over().unwrap().len(), other.waiting_lines()), (10, 20));
+        assert_eq!((one.batches().unwrap().len(), other.lost_lines()[0]), (10, ("full", 0)));
+        assert_eq!(taken(&other).unwrap().1, b"18\n19\n");
+        assert_eq!(other.lost_lines()[0], ("full", 18));
+    }
+
+    #[test]
+    fn who_is_followed_makes_no_room_until_it_ships_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = spool(folder.path());
+        let mut filling = Filling::of(&spool);
+        spool.note_followed(true);
+        filled(&mut filling, 1_000..1_022);
+        assert_eq!((spool.waiting_lines(), spool.lost_lines()[0]), (22, ("full", 0)));
+        spool.note_followed(false);
+        filled(&mut filling, 1_022..1_024);
+        assert_eq!((spool.waiting_lines(), spool.lost_lines()[0]), (20, ("full", 4)));
+    }
+
+    #[test]
     fn a_batch_whose_file_will_not_go_is_counted_once_and_not_sent_again() {
         let folder = tempfile::tempdir().unwrap();
         let spool = spool(folder.path());
@@ -650,9 +706,9 @@ mod tests {
             fs::write(settings.folder.join(name), "1\n").unwrap();
         }
         let spool = Spool::open(&settings).unwrap();
+        assert_eq!(taken(&spool).unwrap().0.begun_ms, 3);
         assert_eq!(spool.waiting_lines(), SHIPPING_BATCHES_MAX as u64);
         assert_eq!(spool.lost_lines()[0], ("full", 3));
-        assert_eq!(taken(&spool).unwrap().0.begun_ms, 3);
         // And with each that is filled.
         filled(&mut Filling::of(&spool), 0..2);
         assert_eq!(spool.batches().unwrap().len(), SHIPPING_BATCHES_MAX);

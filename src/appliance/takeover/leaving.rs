@@ -52,7 +52,7 @@ impl Running {
         self.close_sockets();
         self.parts.log.end_following();
         self.parts.stop_shipping.cancel();
-        let since = Instant::now();
+        let (since, lost_before) = (Instant::now(), lines_lost(&self.parts.log));
         self.close_admin.all.cancel();
         self.admin.take().into_iter().for_each(join);
         let until = Instant::now() + self.parts.live.server.load().idle_timeout;
@@ -69,10 +69,20 @@ impl Running {
         let log = self.parts.log.clone();
         self.drain();
         drop(telling);
+        let lines = lines_lost(&log) - lost_before;
+        if lines > 0 {
+            tracing::warn!(lines, "lines of the access log were lost meanwhile, and not shipped");
+        }
         if follower.is_some() {
             say_unshipped(&log, since);
         }
     }
+}
+
+/// Lines that were to be shipped and never will; nobody can ask for the figure any more.
+fn lines_lost(log: &AccessLog) -> u64 {
+    let lost = log.spool().map(|spool| spool.lost_lines());
+    lost.into_iter().flatten().map(|(_, lines)| lines).sum()
 }
 
 /// Says what waits to be shipped where nobody ships any more.

@@ -491,6 +491,36 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_to_be_shipped_is_bounded_in_bytes_however_short_the_lines_of_the_log_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut reader, pipe) = io::pipe().unwrap();
+        let spool = SpoolSettings {
+            folder: folder.path().to_owned(),
+            bytes_max: 1 << 30,
+            batch_bytes: 1 << 10,
+            batch_lines: 1_000_000,
+            batch_period: LONG,
+        };
+        let bytes_max = spool.batch_bytes_max();
+        let mut settings = settings(Destination::Stdout, Recent::NotKept);
+        settings.spool = Some(spool);
+        let mut output = Output::to(pipe);
+        output.format = Format::Combined;
+        let (log, writer) = AccessLog::start_with(&settings, output).unwrap();
+        // Nobody reads the pipe: they gather.
+        for number in 0..10_000 {
+            log.record(&entry(&format!("/{number}")));
+        }
+        let reading = thread::spawn(move || io::copy(&mut reader, &mut io::sink()));
+        writer.finish(LONG).unwrap();
+        reading.join().unwrap().unwrap();
+        let batches = log.spool().unwrap().batches().unwrap();
+        assert_eq!(batches.iter().map(|batch| batch.lines).sum::<u64>(), 10_000);
+        let largest = batches.iter().map(|batch| batch.bytes).max().unwrap();
+        assert!(largest <= bytes_max, "{largest}");
+    }
+
+    #[test]
     fn after_a_rotation_lines_go_to_the_new_file() {
         let directory = tempfile::tempdir().unwrap();
         let [current, old] = ["access.log", "access.log.1"].map(|it| directory.path().join(it));

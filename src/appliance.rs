@@ -11,6 +11,7 @@ mod load;
 mod parts;
 mod reload;
 mod renewal;
+mod shipping;
 mod sockets;
 mod ssd;
 mod takeover;
@@ -33,6 +34,7 @@ use self::parts::{Parts, log_settings};
 pub use self::parts::{connections_affordable, readers_affordable};
 use self::reload::Bound;
 pub use self::reload::{ReloadError, Reloaded, Reloads};
+pub use self::shipping::look_at_shipping;
 use self::sockets::Sockets;
 pub use self::ssd::{LeftOut, look_at_failed, look_at_volumes};
 pub use self::takeover::{
@@ -186,6 +188,7 @@ impl Appliance {
         mut predecessor: Option<&mut Predecessor>,
     ) -> Result<Running, ApplianceError> {
         let system = |what| move |source| ApplianceError::System { what, source };
+        look_at_shipping(&config).map_err(ApplianceError::Settings)?;
         let fill_runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(config.threads.fill)
             .thread_name("fill")

@@ -242,9 +242,11 @@ pub const WARNINGS_PER_SECOND_MAX: u32 = 5;
 pub const ACCESS_LOG_LINES_WAITING_MAX: usize = 16_384;
 /// What those lines may take together.
 pub const ACCESS_LOG_BYTES_WAITING_MAX: usize = 16 << 20;
+/// What is written of it at once: lines are gathered up to 64 KiB, and the last may be long.
+pub const ACCESS_LOG_WRITE_BYTES_MAX: u64 = 128 << 10;
 /// Files of the access log that were moved, and stay.
 pub const ACCESS_LOG_FILES_MAX: u64 = 1_000;
-/// What a batch of the log may be set to have, to be shipped; it is in memory while it is sent.
+/// What a batch of the log may be set to have, to be shipped; there is always memory for one.
 pub const SHIPPING_BATCH_BYTES_MAX: u64 = 8 << 20;
 /// And how many lines.
 pub const SHIPPING_BATCH_LINES_MAX: u64 = 1_000_000;

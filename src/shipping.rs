@@ -3,7 +3,7 @@
 //! At least once: a batch whose answer was lost is sent again; what is not sent when the process
 //! ends waits in the spool for the next one. How a batch is sent, and when it has arrived, says who
 //! receives it: by HTTP, or Kafka's brokers (feature `kafka`). Only the batch that is being sent is
-//! in memory, and reserved there.
+//! in memory, where it always has its place ([`held_bytes`]).
 
 mod by_http;
 #[cfg(feature = "kafka")]
@@ -28,12 +28,10 @@ use crate::access_log::{Batch, Lost, Spool, Taken};
 use crate::config::units::duration_about;
 use crate::config::{Receiver, Shipping};
 use crate::limits::SHIPPING_DENIALS_MAX;
-use crate::memory::{Class, Governor, Use};
 
 /// Ships what comes into a spool.
 pub struct Shipper {
     spool: Arc<Spool>,
-    governor: Arc<Governor>,
     /// Who receives it, as the log names him.
     to: String,
     way: Way,
@@ -61,16 +59,16 @@ impl Way {
             Way::Kafka(kafka) => kafka.attempt(lines).await,
         }
     }
+}
 
-    /// How often what is sent is in memory.
-    fn copies(&self) -> u64 {
-        match self {
-            Way::Http(_) => 1,
-            // What has not arrived is gathered while the library has its own copy.
-            #[cfg(feature = "kafka")]
-            Way::Kafka(_) => 3,
-        }
-    }
+/// What the batch that is being sent takes in memory, in bytes: reserved by whoever shares it out.
+pub fn held_bytes(shipping: &Shipping) -> u64 {
+    let copies = match shipping.receiver {
+        Receiver::Http(_) => 1,
+        // What has not arrived is gathered while the library has its own copy.
+        Receiver::Kafka { .. } => 3,
+    };
+    copies * shipping.spool.batch_bytes_max()
 }
 
 /// Why a batch has not arrived.
@@ -110,11 +108,7 @@ impl Shipper {
     ///
     /// # Errors
     /// Why he cannot be asked.
-    pub fn new(
-        spool: Arc<Spool>,
-        shipping: &Shipping,
-        governor: Arc<Governor>,
-    ) -> Result<Shipper, String> {
+    pub fn new(spool: Arc<Spool>, shipping: &Shipping) -> Result<Shipper, String> {
         let way = match &shipping.receiver {
             Receiver::Http(url) => Way::Http(Box::new(ByHttp::new(url, shipping)?)),
             #[cfg(feature = "kafka")]
@@ -123,7 +117,7 @@ impl Shipper {
             Receiver::Kafka { .. } => return Err("this build has no Kafka".to_owned()),
         };
         let (to, pause_max) = (shipping.receiver.name(), PAUSE_MAX);
-        Ok(Shipper { spool, governor, to, way, attempts: 0, looks_failed: 0, pause_max })
+        Ok(Shipper { spool, to, way, attempts: 0, looks_failed: 0, pause_max })
     }
 
     /// Ships as [`Shipper::ship`] does until `leaving`, when another process follows: that one has
@@ -153,7 +147,7 @@ impl Shipper {
                 self.spool.note_followed(false);
             }
             let before = mem::take(&mut suspect);
-            let Some(Taken { batch, lines, reserved }) = next else {
+            let Some(Taken { batch, lines }) = next else {
                 tried = None;
                 if !matches!(before, Suspect::Aside(_)) {
                     tokio::select! {
@@ -169,7 +163,6 @@ impl Shipper {
                 Suspect::Nobody => false,
             };
             let outcome = self.deliver(&batch, lines.into(), is_trial).await;
-            drop(reserved);
             let went = match (outcome, before) {
                 (Outcome::Arrived, before) => {
                     tried = None;
@@ -206,11 +199,8 @@ impl Shipper {
         lock: Option<File>,
         after: Option<Batch>,
     ) -> Option<(Option<File>, Option<Taken>)> {
-        let (spool, governor, copies) =
-            (self.spool.clone(), self.governor.clone(), self.way.copies());
+        let spool = self.spool.clone();
         let look = spawn_blocking(move || {
-            let room =
-                |bytes| governor.try_reserve(Use::Requests, Class::Admission, copies * bytes);
             let lock = match lock {
                 Some(lock) => Ok(Some(lock)),
                 None => spool.lock(),
@@ -218,7 +208,7 @@ impl Shipper {
             match lock {
                 Err(error) => (None, Err(error)),
                 Ok(None) => (None, spool.take_over().map(|_| None)),
-                Ok(lock) => (lock, spool.take(after.as_ref(), room)),
+                Ok(lock) => (lock, spool.take(after.as_ref())),
             }
         });
         match look.await {
@@ -414,8 +404,7 @@ mod tests {
     async fn until_nothing_waits(mut shipping: Shipping, url: http::Uri) -> Arc<Spool> {
         shipping.receiver = Receiver::Http(url);
         let spool = Arc::new(Spool::open(&shipping.spool).unwrap());
-        let governor = Governor::new(0, 1 << 20, Arc::default());
-        let mut shipper = Shipper::new(spool.clone(), &shipping, governor.clone()).unwrap();
+        let mut shipper = Shipper::new(spool.clone(), &shipping).unwrap();
         shipper.pause_max = Duration::from_millis(1);
         let nothing_waits = async {
             while !spool.batches().unwrap().is_empty() {
@@ -428,8 +417,6 @@ mod tests {
             () = nothing_waits => {}
             () = sleep(within) => panic!("{:?} wait", spool.batches()),
         }
-        drop(shipper);
-        assert_eq!(governor.used_bytes(Use::Requests), 0);
         spool
     }
 
@@ -491,35 +478,5 @@ mod tests {
         let spool = until_nothing_waits(shipping, url).await;
         assert_eq!(*arrived.lock().unwrap(), ["/2\n", "/1\n", "/3\n"]);
         assert_eq!((spool.shipped_lines(), spool.lost_lines()[1]), (3, ("refused", 0)));
-    }
-
-    #[tokio::test]
-    async fn a_batch_that_finds_no_memory_waits_for_it_and_the_status_tells() {
-        let folder = tempfile::tempdir().unwrap();
-        let (url, arrived) = receiver(500, |_, _| false).await;
-        let mut shipping = spool_of(folder.path(), &["/1\n"]);
-        shipping.receiver = Receiver::Http(url);
-        let spool = Arc::new(Spool::open(&shipping.spool).unwrap());
-        let governor = Governor::new(0, 1 << 10, Arc::default());
-        let mut shipper = Shipper::new(spool.clone(), &shipping, governor.clone()).unwrap();
-        let others = governor.try_reserve(Use::Requests, Class::Viewer, 1 << 10);
-        let let_go = async {
-            while spool.failure().since.is_none() {
-                sleep(Duration::from_millis(5)).await;
-            }
-            let why = spool.failure().last.unwrap();
-            assert!(why.contains("there is no memory for a batch of 3 bytes"), "{why}");
-            assert!(arrived.lock().unwrap().is_empty());
-            drop(others);
-            while spool.shipped_lines() == 0 {
-                sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::select! {
-            () = shipper.ship() => {}
-            () = let_go => {}
-            () = sleep(Duration::from_secs(60)) => panic!("{:?}", spool.failure()),
-        }
-        assert_eq!((arrived.lock().unwrap().len(), spool.failure().since), (1, None));
     }
 }

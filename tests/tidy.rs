@@ -37,7 +37,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // Which load balancers are believed is told by their networks.
     ("server", &["limits", "message", "network", "overload"]),
     // Who receives lines is asked as origins are.
-    ("shipping", &["access_log", "config", "fill", "limits", "memory", "site"]),
+    ("shipping", &["access_log", "config", "fill", "limits", "site"]),
     ("usage", &["limits", "moment"]),
     // The status page shows the latest requests and the pieces held; who follows the log pays for
     // it, and writes his filter as targets are written.

@@ -1,7 +1,7 @@
 //! Empties the spool: takes batches to be sent, and lets go of what has arrived or is lost.
 //!
-//! A batch that cannot be read holds up no other. Which errors are for ever, and which are those of
-//! the machine rather than of the file, is said here.
+//! A batch that cannot be read, or has no room in memory, holds up no other. Which errors are for
+//! ever, and which are those of the machine rather than of the file, is said here.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -13,7 +13,6 @@ use rustix::io::Errno;
 
 use super::spool::{Batch, Lost, Spool};
 use crate::limits::SHIPPING_BATCHES_MAX;
-use crate::memory::Reservation;
 
 /// A batch to be sent.
 #[derive(Debug)]
@@ -22,37 +21,31 @@ pub struct Taken {
     pub batch: Batch,
     /// What is in it.
     pub lines: Vec<u8>,
-    /// Held as long as they are.
-    pub reserved: Reservation,
 }
 
 impl Spool {
     /// The oldest batch, or the first one `after` another, if one waits, to be sent: it stays until
     /// [`Spool::shipped`], [`Spool::lose`] or the next one is taken. One that has not what its name
-    /// says, or never can be read, is lost; one that cannot be read otherwise waits, and the next
-    /// is taken. What was left is closed first, and what is beyond the bounds lost: for who holds
-    /// the lock alone.
+    /// says, or never can be read, is lost; one that cannot be read otherwise, or is larger than
+    /// any that is filled now, waits, and the next is taken. For who holds the lock alone: what was
+    /// left is closed first, and what is beyond the bounds lost.
     ///
     /// # Errors
-    /// The folder cannot be read, or nothing now: `room` has none for so many bytes, or so it is
-    /// with the machine.
-    pub fn take(
-        &self,
-        after: Option<&Batch>,
-        room: impl Fn(u64) -> Option<Reservation>,
-    ) -> io::Result<Option<Taken>> {
+    /// The folder cannot be read, or nothing now: so it is with the machine.
+    pub fn take(&self, after: Option<&Batch>) -> io::Result<Option<Taken>> {
         self.remove_stuck();
         let mut batches = self.make_room(self.close_what_was_left()?);
         batches.retain(|batch| after.is_none_or(|after| after.place() < batch.place()));
         let mut taken = Ok(None);
         for batch in batches {
-            let Some(reserved) = room(batch.bytes) else {
-                taken = Err(no_room(batch.bytes));
-                break;
-            };
+            if batch.bytes > self.settings.batch_bytes_max() {
+                let why = "waits until `log.ship.batch.bytes` is raised again";
+                self.leave(&batch.name, &no_room(batch.bytes), why);
+                continue;
+            }
             *self.sending() = Some(batch.name.clone());
             match self.read(&batch) {
-                Ok(Some(lines)) => return Ok(Some(Taken { batch, lines, reserved })),
+                Ok(Some(lines)) => return Ok(Some(Taken { batch, lines })),
                 // A power cut left the name and not all that it names.
                 Ok(None) => {
                     let (had, id) = (batch.bytes, &*batch.id);
@@ -155,9 +148,5 @@ pub(super) fn is_of_now(error: &io::Error) -> bool {
 }
 
 fn no_room(bytes: u64) -> io::Error {
-    let text = format!(
-        "there is no memory for a batch of {bytes} bytes; if that lasts, lower \
-         `log.ship.batch.bytes` or raise `memory.total`"
-    );
-    io::Error::new(ErrorKind::OutOfMemory, text)
+    io::Error::other(format!("there is no memory for {bytes} bytes: another setting filled it"))
 }

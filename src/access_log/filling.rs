@@ -40,6 +40,11 @@ impl Filling<'_> {
         self.count += 1;
     }
 
+    /// Of the lines that were added.
+    pub(super) fn gathered_bytes(&self) -> usize {
+        self.lines.len()
+    }
+
     /// Writes what was added; what cannot be written is lost, and leaves nothing of itself.
     pub(super) fn write(&mut self) {
         if self.count == 0 {

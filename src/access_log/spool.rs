@@ -19,7 +19,10 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
 
-use crate::limits::{ACCESS_LOG_BYTES_WAITING_MAX, SHIPPING_BATCH_BYTES_MAX, SHIPPING_BATCHES_MAX};
+use crate::limits::{
+    ACCESS_LOG_BYTES_WAITING_MAX, ACCESS_LOG_WRITE_BYTES_MAX, SHIPPING_BATCH_BYTES_MAX,
+    SHIPPING_BATCHES_MAX,
+};
 
 /// Where batches wait, and how large they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +37,13 @@ pub struct SpoolSettings {
     pub batch_lines: u64,
     /// or is this old.
     pub batch_period: Duration,
+}
+
+impl SpoolSettings {
+    /// No batch that is filled by these has more bytes: it is closed after the write that fills it.
+    pub fn batch_bytes_max(&self) -> u64 {
+        self.batch_bytes + ACCESS_LOG_WRITE_BYTES_MAX
+    }
 }
 
 /// The batches of a folder, and what became of those before them.
@@ -345,7 +355,8 @@ impl Spool {
 /// are theirs.
 pub(super) fn begun(stem: &str) -> Option<(u64, &str)> {
     let (begun, id) = stem.split_once('-')?;
-    let is_ours = begun.len() == 13 && id.len() == 32 && id.bytes().all(|it| it.is_ascii_hexdigit());
+    let is_ours =
+        begun.len() == 13 && id.len() == 32 && id.bytes().all(|it| it.is_ascii_hexdigit());
     Some((number(begun)?, id)).filter(|_| is_ours)
 }
 
@@ -371,21 +382,19 @@ pub(super) fn millis(time: SystemTime) -> u64 {
 pub(super) const NEW: &str = ".new";
 pub(super) const OPEN: &str = ".open";
 const CLOSED: &str = ".ndjson";
-/// Beside what a batch is closed at, all that waited for the log may come in one write.
+/// What any version has put into one: all that waited for the log, beside what it is closed at.
 const BATCH_BYTES_MOST: u64 = SHIPPING_BATCH_BYTES_MAX + ACCESS_LOG_BYTES_WAITING_MAX as u64;
 
 #[cfg(test)]
 mod tests {
     use std::io::ErrorKind;
     use std::os::unix::net::UnixListener;
-    use std::sync::Arc;
 
     use rustix::io::Errno;
 
     use super::super::emptying::{Taken, is_for_ever, is_of_now};
     use super::super::filling::Filling;
     use super::*;
-    use crate::memory::{Class, Governor, Reservation, Use};
 
     fn settings(folder: &Path) -> SpoolSettings {
         SpoolSettings {
@@ -408,15 +417,8 @@ mod tests {
         }
     }
 
-    /// Room for `bytes`, and for as many each time it is asked for.
-    fn room(bytes: u64) -> Option<Reservation> {
-        let governor = Governor::new(0, 16 * bytes, Arc::default());
-        governor.try_reserve(Use::Requests, Class::Admission, bytes)
-    }
-
     fn taken(spool: &Spool) -> Option<(Batch, Vec<u8>)> {
-        let taken = spool.take(None, room).unwrap();
-        taken.map(|Taken { batch, lines, .. }| (batch, lines))
+        spool.take(None).unwrap().map(|Taken { batch, lines }| (batch, lines))
     }
 
     /// All that waits, each batch taken and shipped.
@@ -678,21 +680,23 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_waits_for_memory_and_is_spared_no_more_than_others() {
+    fn a_batch_there_is_no_memory_for_waits_and_the_next_is_sent() {
         let folder = tempfile::tempdir().unwrap();
-        let spool = spool(folder.path());
-        filled(&mut Filling::of(&spool), 0..4);
-        let governor = Governor::new(0, 16, Arc::default());
-        let room = |bytes| governor.try_reserve(Use::Requests, Class::Admission, bytes);
-        let first = spool.take(None, room).unwrap().unwrap();
-        assert_eq!(governor.used_bytes(Use::Requests), 4);
-        let others = governor.try_reserve(Use::Requests, Class::Viewer, 12);
-        let error = spool.take(None, room).unwrap_err();
-        assert!(error.to_string().starts_with("there is no memory for a batch of 4 bytes"));
-        assert_eq!((&*spool.sending(), spool.waiting_lines()), (&None, 4));
-        drop(others);
-        assert_eq!(spool.take(None, room).unwrap().unwrap().batch, first.batch);
-        assert_eq!(governor.used_bytes(Use::Requests), 4);
+        let of = |batch_bytes, batch_lines| {
+            let settings = settings(folder.path());
+            let bytes_max = 1 << 30;
+            Spool::open(&SpoolSettings { bytes_max, batch_bytes, batch_lines, ..settings }).unwrap()
+        };
+        let lines = ACCESS_LOG_WRITE_BYTES_MAX as u32 / 5;
+        let of_before = of(1 << 20, 2_000 + u64::from(lines));
+        filled(&mut Filling::of(&of_before), 10_000..12_000 + lines);
+        let spool = of(1_000, 2);
+        filled(&mut Filling::of(&spool), 0..2);
+        assert!(shipped(&spool) == ["0\n1\n"], "not the larger one");
+        let waiting = 2_000 + u64::from(lines);
+        assert_eq!((spool.waiting_lines(), spool.lost_lines()[2]), (waiting, ("failed", 0)));
+        assert_eq!(spool.unusable.lock().unwrap().len(), 1);
+        assert_eq!(shipped(&of_before).len(), 1);
     }
 
     #[test]

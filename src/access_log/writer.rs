@@ -26,7 +26,7 @@ pub(super) fn run(receiver: &Receiver<Message>, output: Output, shared: &Shared)
     while let Some(first) = writer.next(receiver) {
         writer.gather(first, receiver);
         // More waits then, and it must not wait for the pause.
-        let full = writer.batch.len() >= BATCH_BYTES_MAX;
+        let full = writer.is_full();
         writer.write_batch();
         if shared.reopening() {
             writer.reopen();
@@ -88,12 +88,17 @@ impl Writer<'_> {
                     lines.push(line);
                 }
             }
-            let full = self.batch.len() >= BATCH_BYTES_MAX;
-            next = if full { None } else { receiver.try_recv().ok() };
+            next = if self.is_full() { None } else { receiver.try_recv().ok() };
         }
         if let Some(latest) = &self.shared.latest {
             latest.remember(&lines);
         }
+    }
+
+    /// Whether what is gathered is written before more is.
+    fn is_full(&self) -> bool {
+        let shipped_bytes = self.filling.as_ref().map_or(0, Filling::gathered_bytes);
+        self.batch.len().max(shipped_bytes) >= BATCH_BYTES_MAX
     }
 
     fn write_batch(&mut self) {

@@ -40,7 +40,7 @@ use crate::object::VersionNumbers;
 use crate::overload::{Gate, Shares};
 use crate::purge::{Keeper, Purges, Tokens};
 use crate::server::{ConnectionCounts, ServerContext, ServerSettings, Wishes};
-use crate::shipping::Shipper;
+use crate::shipping::held_bytes;
 use crate::site::CurrentSites;
 use crate::usage::keeper::Usage;
 
@@ -121,19 +121,6 @@ impl Live {
 }
 
 impl Parts {
-    /// Ships the access log, where that is wanted.
-    pub(super) fn ship(&self) -> Result<(), ApplianceError> {
-        let Some((spool, shipping)) = self.log.spool().zip(self.config.log.shipping.as_ref())
-        else {
-            return Ok(());
-        };
-        let shipper = Shipper::new(spool.clone(), shipping, self.governor.clone());
-        let mut shipper = shipper.map_err(ApplianceError::Tls)?;
-        let stop = self.stop_shipping.clone();
-        self.filler.spawn(async move { shipper.ship_unless_followed(&stop).await });
-        Ok(())
-    }
-
     /// # Errors
     /// The ram tier that cannot be mapped, or the origin whose TLS settings cannot be used.
     pub(super) fn build(
@@ -295,7 +282,9 @@ pub(super) struct Budget {
     working_bytes: u64,
     /// Beside the mapping and what the ssd tier knows in memory: heads, connections, connections
     /// to origins.
-    rest_bytes: u64,
+    pub(super) rest_bytes: u64,
+    /// Beside all of that, for good: the batch of the log that is being shipped.
+    pub(super) shipping_bytes: u64,
     /// Of the rest, for good.
     pub(super) heads_bytes: u64,
     /// Connections that the rest can pay for.
@@ -311,7 +300,8 @@ impl Budget {
         let (memory, counts_bytes) = (&config.memory, usage::counts_bytes(config));
         let tier_bytes = config.ssd.index_bytes + ssd::beside_index_bytes(config);
         let kept_bytes = PURGES_BYTES + CLIENTS_BYTES + counts_bytes + recent_bytes(config) as u64;
-        let elsewhere = memory.ram_bytes + tier_bytes + PROCESS_BYTES + kept_bytes;
+        let shipping_bytes = config.log.shipping.as_ref().map_or(0, held_bytes);
+        let elsewhere = memory.ram_bytes + tier_bytes + PROCESS_BYTES + kept_bytes + shipping_bytes;
         let rest_bytes = memory.total_bytes.saturating_sub(elsewhere);
         let tls = config.listeners.iter().any(|listener| listener.kind == ListenerKind::Https);
         let connection_bytes = CONNECTION_BYTES + if tls { TLS_CONNECTION_BYTES } else { 0 };
@@ -322,6 +312,7 @@ impl Budget {
             cached_bytes: (memory.ram_bytes / 16 * 15).max(SLOT_SIZE_BYTES),
             working_bytes: memory.ram_bytes / 4 * 3,
             rest_bytes,
+            shipping_bytes,
             heads_bytes: rest_bytes / 8,
             affordable,
             connections_max,

@@ -10,7 +10,7 @@ use http::request::Parts;
 use http::{Request, Version};
 use serde_json::{Value, json};
 
-use crate::appliance::{LeftOut, look_at_failed, look_at_volumes};
+use crate::appliance::{LeftOut, look_at_failed, look_at_shipping, look_at_volumes};
 use crate::config::{self, Config, ConfigError};
 use crate::message::request::ObjectRequest;
 use crate::site::{Rule, Site};
@@ -62,6 +62,7 @@ pub(super) fn run(args: &Args) -> Result<String, Failure> {
             ))
         })?;
     }
+    look_at_shipping(&config).map_err(|fault| Failure::Misused(fault.to_string()))?;
     let left_out = look_at_volumes(&config).map_err(|fault| Failure::Misused(fault.to_string()))?;
     for LeftOut { index, why } in &left_out {
         let volume = &config.ssd.volumes[*index];

@@ -256,6 +256,8 @@ pub const SHIPPING_BATCHES_MAX: usize = 20_000;
 pub const SHIPPING_HEADERS_BYTES_MAX: u64 = 64 << 10;
 /// How often in a row a batch is answered with 401, 403 or 404 until another is sent before it.
 pub const SHIPPING_DENIALS_MAX: u32 = 2;
+/// How often it is denied then, each time after another was taken, until it is lost.
+pub const SHIPPING_TRIALS_MAX: u32 = 5;
 /// Readers who follow the log live.
 pub const LOG_READERS_MAX: usize = 4;
 /// Requests that wait for one of them; what comes then is lost to him, and counted.

@@ -27,7 +27,7 @@ use self::by_kafka::ByKafka;
 use crate::access_log::{Batch, Lost, Spool, Taken};
 use crate::config::units::duration_about;
 use crate::config::{Receiver, Shipping};
-use crate::limits::SHIPPING_DENIALS_MAX;
+use crate::limits::{SHIPPING_DENIALS_MAX, SHIPPING_TRIALS_MAX};
 
 /// Ships what comes into a spool.
 pub struct Shipper {
@@ -99,8 +99,19 @@ enum Suspect {
     Nobody,
     /// Another one is sent before it, to see whose fault it is.
     Aside(Batch),
-    /// Another one has arrived since: if it is denied once more, it is its own.
+    /// Another one has arrived since: if it is denied again, it is its own, perhaps.
     Accused(Batch),
+}
+
+impl Suspect {
+    /// Whether it shows whose fault a denial was, if this one is sent.
+    fn is_tried_by(&self, batch: &Batch) -> bool {
+        match self {
+            Suspect::Nobody => false,
+            Suspect::Aside(_) => true,
+            Suspect::Accused(accused) => accused == batch,
+        }
+    }
 }
 
 impl Shipper {
@@ -136,6 +147,8 @@ impl Shipper {
         let (mut lock, mut suspect) = (None, Suspect::Nobody);
         // Which other was denied while one is aside: the next time it is the one after that.
         let mut tried: Option<Batch> = None;
+        // Who was denied although others are taken, and how often.
+        let mut accused_of: Option<(Batch, u32)> = None;
         loop {
             let after = match &suspect {
                 Suspect::Aside(batch) => Some(tried.as_ref().unwrap_or(batch).clone()),
@@ -157,22 +170,26 @@ impl Shipper {
                 }
                 continue;
             };
-            let is_trial = match &before {
-                Suspect::Aside(_) => true,
-                Suspect::Accused(accused) => *accused == batch,
-                Suspect::Nobody => false,
-            };
+            let is_trial = before.is_tried_by(&batch);
             let outcome = self.deliver(&batch, lines.into(), is_trial).await;
             let went = match (outcome, before) {
                 (Outcome::Arrived, before) => {
-                    tried = None;
-                    if let Suspect::Aside(aside) = before {
-                        suspect = Suspect::Accused(aside);
+                    match before {
+                        Suspect::Aside(aside) => suspect = Suspect::Accused(aside),
+                        _ => tried = None,
                     }
                     self.finish(batch, None).await
                 }
                 (Outcome::Refused, _) => self.finish(batch, Some(Lost::Refused)).await,
                 (Outcome::Denied, Suspect::Accused(accused)) if accused == batch => {
+                    let before = accused_of.take().filter(|(of, _)| *of == batch);
+                    let times = before.map_or(1, |(_, times)| times + 1);
+                    if times < SHIPPING_TRIALS_MAX {
+                        accused_of = Some((batch.clone(), times));
+                        suspect = Suspect::Aside(batch);
+                        continue;
+                    }
+                    tried = None;
                     self.note_refused(&batch, "time and again, and takes others");
                     self.finish(batch, Some(Lost::Refused)).await
                 }
@@ -347,7 +364,7 @@ mod tests {
     /// been asked.
     async fn receiver(
         status: u16,
-        is_denied: impl Fn(usize, &str) -> bool + Send + 'static,
+        mut is_denied: impl FnMut(usize, &str) -> bool + Send + 'static,
     ) -> (http::Uri, Arc<Mutex<Vec<String>>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/in", listener.local_addr().unwrap()).parse().unwrap();
@@ -380,6 +397,10 @@ mod tests {
             }
         });
         (url, arrived)
+    }
+
+    fn line(number: u32) -> String {
+        format!("/{number}\n")
     }
 
     /// A spool where each of the texts waits as a batch of one line.
@@ -425,11 +446,11 @@ mod tests {
         for status in [401, 403, 404] {
             let folder = tempfile::tempdir().unwrap();
             let (url, arrived) = receiver(status, |_, text| text.contains("/etc/passwd")).await;
-            let texts = ["/1\n", "/etc/passwd\n", "/?f=/etc/passwd\n", "/2\n", "/3\n"];
+            let others: Vec<_> = (1..=1 + 2 * SHIPPING_TRIALS_MAX).map(line).collect();
+            let mut texts: Vec<_> = others.iter().map(String::as_str).collect();
+            texts.splice(1..1, ["/etc/passwd\n", "/?f=/etc/passwd\n"]);
             let spool = until_nothing_waits(spool_of(folder.path(), &texts), url).await;
-            let mut arrived = arrived.lock().unwrap().clone();
-            arrived.sort_unstable();
-            assert_eq!(arrived, ["/1\n", "/2\n", "/3\n"], "{status}");
+            assert_eq!(*arrived.lock().unwrap(), others, "{status}");
             assert_eq!(spool.lost_lines(), [("full", 0), ("refused", 2), ("failed", 0)]);
         }
     }
@@ -455,7 +476,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_batch_that_is_denied_is_lost_once_another_arrives_and_it_is_denied_again() {
+    async fn a_batch_is_lost_when_it_is_denied_again_and_again_after_others_were_taken() {
         let folder = tempfile::tempdir().unwrap();
         let asked = Arc::new(Mutex::new(Vec::new()));
         let heard = asked.clone();
@@ -464,9 +485,32 @@ mod tests {
             text == "/1\n"
         })
         .await;
-        let spool = until_nothing_waits(spool_of(folder.path(), &["/1\n", "/2\n", "/3\n"]), url);
-        assert_eq!(spool.await.lost_lines()[1], ("refused", 1));
-        assert_eq!(*asked.lock().unwrap(), ["/1\n", "/1\n", "/2\n", "/1\n", "/3\n"]);
+        let texts: Vec<_> = (1..=SHIPPING_TRIALS_MAX + 2).map(line).collect();
+        let texts: Vec<_> = texts.iter().map(String::as_str).collect();
+        let spool = until_nothing_waits(spool_of(folder.path(), &texts), url).await;
+        assert_eq!(spool.lost_lines()[1], ("refused", 1));
+        let mut expected = vec!["/1\n"];
+        for other in &texts[1..] {
+            expected.extend(["/1\n", *other]);
+        }
+        assert_eq!(*asked.lock().unwrap(), expected);
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_is_taken_at_last_though_others_were_before_is_not_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let (denials, mut denied) = (SHIPPING_DENIALS_MAX + SHIPPING_TRIALS_MAX - 1, 0);
+        let (url, arrived) = receiver(404, move |_, text| {
+            let is_denied = text == "/1\n" && denied < denials;
+            denied += u32::from(is_denied);
+            is_denied
+        })
+        .await;
+        let texts: Vec<_> = (1..=SHIPPING_TRIALS_MAX + 1).map(line).collect();
+        let texts: Vec<_> = texts.iter().map(String::as_str).collect();
+        let spool = until_nothing_waits(spool_of(folder.path(), &texts), url).await;
+        assert_eq!(arrived.lock().unwrap().len(), texts.len());
+        assert_eq!(spool.lost_lines()[1], ("refused", 0));
     }
 
     #[tokio::test]

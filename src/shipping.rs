@@ -132,7 +132,8 @@ impl Shipper {
     }
 
     /// Ships as [`Shipper::ship`] does until `leaving`, when another process follows: that one has
-    /// the lock soon, or does not ship what comes into this folder, and this one goes on.
+    /// the lock soon, or does not ship what comes into this folder, and this one goes on. To drop
+    /// it midway is as safe.
     pub async fn ship_unless_followed(&mut self, leaving: &CancellationToken) {
         if leaving.run_until_cancelled(self.ship()).await.is_none() {
             self.spool.note_followed(true);

@@ -7,7 +7,8 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::RequestId;
-use super::spool::{Batch, Lost, NEW, OPEN, Spool, begun, is_locked, millis};
+use super::spool::{Batch, Lost, NEW, OPEN, Spool, begun, is_locked};
+use crate::moment::unix_millis;
 
 /// Fills one batch after the other.
 pub(super) struct Filling<'a> {
@@ -105,17 +106,17 @@ impl Filling<'_> {
         let Some(open) = self.open.take() else { return };
         // Its name says how much is in it: that is there before the name, whatever loses power.
         let kept = open.file.sync_data();
-        let closed = kept.and_then(|()| {
-            self.spool.close(&open.stem, open.lines, open.bytes)?;
-            self.spool.found()
-        });
-        match closed {
-            Ok(found) => self.spool.note_filled(found.batches),
-            Err(error) => {
-                let folder = self.spool.settings.folder.display();
-                tracing::warn!(%folder, %error, "a batch of the log cannot be closed now");
-            }
+        let closed = kept.and_then(|()| self.spool.close(&open.stem, open.lines, open.bytes));
+        let folder = self.spool.settings.folder.display();
+        if let Err(error) = closed {
+            tracing::warn!(%folder, %error, "a batch of the log cannot be closed now");
+            return;
         }
+        match self.spool.found() {
+            Ok(found) => self.spool.note_filled(found.batches),
+            Err(error) => tracing::warn!(%folder, %error, "the spool of the log cannot be read"),
+        }
+        self.spool.arrived.notify_one();
     }
 }
 
@@ -134,7 +135,7 @@ impl Spool {
                 Err(error) => self.leave(&name, &error, "that was left cannot be closed"),
             }
         }
-        let now_ms = millis(SystemTime::now());
+        let now_ms = unix_millis(SystemTime::now());
         for name in found.new {
             let stem = name.to_str().and_then(|name| name.strip_suffix(NEW));
             let begun = stem.and_then(begun);
@@ -172,7 +173,7 @@ impl Spool {
 
 impl Open {
     fn new(folder: &Path) -> io::Result<Open> {
-        let stem = format!("{:013}-{}", millis(SystemTime::now()), RequestId::assign());
+        let stem = format!("{:013}-{}", unix_millis(SystemTime::now()), RequestId::assign());
         let name = |end| folder.join(format!("{stem}{end}"));
         let mut options = File::options();
         let file = options.create_new(true).append(true).mode(0o600).open(name(NEW))?;

@@ -23,6 +23,7 @@ use crate::limits::{
     ACCESS_LOG_BYTES_WAITING_MAX, ACCESS_LOG_WRITE_BYTES_MAX, SHIPPING_BATCH_BYTES_MAX,
     SHIPPING_BATCHES_MAX,
 };
+use crate::moment::unix_millis;
 
 /// Where batches wait, and how large they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -266,7 +267,7 @@ impl Spool {
     pub fn age(&self, now: SystemTime) -> Duration {
         match self.oldest_ms.load(Ordering::Relaxed) {
             0 => Duration::ZERO,
-            oldest => Duration::from_millis(millis(now).saturating_sub(oldest)),
+            oldest => Duration::from_millis(unix_millis(now).saturating_sub(oldest)),
         }
     }
 
@@ -296,7 +297,6 @@ impl Spool {
             true => self.in_order(batches),
             false => self.make_room(batches),
         };
-        self.arrived.notify_one();
     }
 
     /// Those that wait when the oldest beyond the bounds are lost, in order.
@@ -371,11 +371,6 @@ pub(super) fn is_locked(file: &File) -> io::Result<bool> {
         Err(TryLockError::WouldBlock) => Ok(false),
         Err(TryLockError::Error(error)) => Err(error),
     }
-}
-
-pub(super) fn millis(time: SystemTime) -> u64 {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    since.as_millis() as u64
 }
 
 /// What names of files end with.
@@ -725,7 +720,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let settings = settings(folder.path());
         fs::create_dir(&settings.folder).unwrap();
-        let now = millis(SystemTime::now());
+        let now = unix_millis(SystemTime::now());
         let name = |begun: u64, id: &str| {
             settings.folder.join(format!("{begun:013}-{}{NEW}", id.repeat(32)))
         };

@@ -608,3 +608,25 @@ async fn who_leaves_ships_on_from_a_folder_that_is_not_followed_and_says_what_is
     process.stop();
     assert_eq!(before.paths().len() + after.paths().len(), asked);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_leaves_says_what_it_lost_and_that_what_waits_cannot_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let (origin, receiver) = (holding(), Receiver::start([]).await);
+    let mut process = Process::start(&shipped_by(folder.path(), &origin, &receiver, "one"));
+    let viewer = Client::plain(process.http, "media.test");
+    let mut under_way = viewer.get("/held").open().await;
+    under_way.read_exactly(PIECE as usize).await.unwrap();
+    shipped_by(folder.path(), &origin, &receiver, "two");
+    assert_eq!(process.upgrade().0, 0);
+
+    std::fs::remove_dir_all(folder.path().join("one")).unwrap();
+    origin.release("/held");
+    assert!(follow(&mut under_way, origin.content("/held", 1), PIECE).await.1);
+    drop(under_way);
+    process.until_left().await;
+    let logged = process.logged_until("what waits of the access log cannot be read").await;
+    let said = logged.iter().find(|line| line.contains("were lost meanwhile")).unwrap();
+    assert!(said.contains("lines=1"), "{said}");
+    process.stop();
+}

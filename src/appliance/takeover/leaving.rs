@@ -85,26 +85,34 @@ fn lines_lost(log: &AccessLog) -> u64 {
     lost.into_iter().flatten().map(|(_, lines)| lines).sum()
 }
 
-/// Says what waits to be shipped where nobody ships any more.
+/// Closes what waits to be shipped where nobody ships any more, and says what it is.
 fn say_unshipped(log: &AccessLog, since: Instant) {
     let Some(spool) = log.spool() else { return };
     loop {
-        let waiting = spool.batches().unwrap_or_default();
+        let waiting = spool.take_over();
         let is_followed = matches!(spool.lock(), Ok(None));
-        if waiting.is_empty() || is_followed {
+        if is_followed || waiting.as_ref().is_ok_and(Vec::is_empty) {
             return;
         }
-        if since.elapsed() >= FOLLOWED_WITHIN {
-            let lines: u64 = waiting.iter().map(|batch| batch.lines).sum();
-            let folder = spool.folder().display();
-            return tracing::warn!(
-                lines,
+        if since.elapsed() < FOLLOWED_WITHIN {
+            thread::sleep(LOOK_AGAIN);
+            continue;
+        }
+        let folder = spool.folder().display();
+        return match waiting {
+            Ok(waiting) => tracing::warn!(
+                lines = waiting.iter().map(|batch| batch.lines).sum::<u64>(),
                 %folder,
                 "lines of the access log wait, and the process that follows ships none from there: \
                  it does when it is started with this `log.ship.folder`"
-            );
-        }
-        thread::sleep(LOOK_AGAIN);
+            ),
+            Err(error) => tracing::warn!(
+                %folder,
+                %error,
+                "what waits of the access log cannot be read, and the process that follows ships \
+                 none from there: lines are lost, perhaps"
+            ),
+        };
     }
 }
 

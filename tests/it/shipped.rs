@@ -581,6 +581,9 @@ async fn who_leaves_ships_on_from_a_folder_that_is_not_followed_and_says_what_is
     under_way.read_exactly(PIECE as usize).await.unwrap();
     shipped_by(folder.path(), &origin, &after, "two");
     assert_eq!(process.upgrade().0, 0);
+    // Before it sends again: the pauses of one that fails for long are long.
+    process.logged_until("what has begun is finished").await;
+    before.set_down(false);
     // The one that leaves may have accepted some of them.
     let (mut asked, since) = (1, Instant::now());
     while after.paths().is_empty() {
@@ -589,7 +592,6 @@ async fn who_leaves_ships_on_from_a_folder_that_is_not_followed_and_says_what_is
         asked += 1;
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    before.set_down(false);
     before.until_taken(1).await;
     let since = Instant::now();
     while before.paths().len() + after.paths().len() < asked {

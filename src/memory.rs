@@ -4,9 +4,9 @@
 //! fills and pinned slices may hold; the *rest* is heads, connections and connections to origins. A
 //! class says how badly a reservation is wanted: the lower its share of the pool, the earlier it is
 //! refused, in the order of [`Class::ALL`]. The last quarter of the working pool is for sites that
-//! hold no more than their share of the rest ([`Governor::of`]): one site's slow readers do not take
-//! what another's viewers need. Who waits for memory must hold none: `reserve` waits, `try_reserve`
-//! never does.
+//! hold no more than their share of the rest ([`Governor::of`]): one site's slow readers do not
+//! take what another's viewers need. Who waits for memory must hold none: `reserve` waits,
+//! `try_reserve` never does.
 
 mod wanted;
 

@@ -37,8 +37,8 @@ pub fn unix_millis(time: SystemTime) -> u64 {
     since_1970(time).as_millis() as u64
 }
 
-/// The date that long after 1970 began, as HTTP writes it; what is later than any calendar is brought
-/// back to the year 9999.
+/// The date that long after 1970 began, as HTTP writes it; what is later than any calendar is
+/// brought back to the year 9999.
 pub fn http_date(since: Duration) -> HttpDate {
     HttpDate::from(UNIX_EPOCH + since.min(LAST_SECOND_OF_9999))
 }

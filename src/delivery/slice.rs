@@ -1,5 +1,5 @@
-//! The parts a body is sent in: what each keeps of ram, how large the next may be, and what is still
-//! to come.
+//! The parts a body is sent in: what each keeps of ram, how large the next may be, and what is
+//! still to come.
 
 use std::rc::{Rc, Weak};
 use std::time::Duration;

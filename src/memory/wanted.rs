@@ -136,7 +136,8 @@ impl Class {
 pub enum Limit {
     /// To whichever of many sites asks: what is lent.
     Lent,
-    /// To a site that has no more than its share, or is alone, or to none: all that a class may use.
+    /// To a site that has no more than its share, or is alone, or to none: all that the class may
+    /// use.
     Whole,
 }
 

@@ -2,7 +2,8 @@
 //!
 //! They belong to another user, so that we cannot add listeners of our own to their port: what
 //! they accept is dealt out to the workers by [`super::deal_out`]. Each descriptor is checked to
-//! be a listening TCP socket before it is used. Among them are those that it kept for us ([`kept`]).
+//! be a listening TCP socket before it is used. Among them are those that it kept for us
+//! ([`kept`]).
 
 use std::error::Error;
 use std::fmt;

@@ -244,8 +244,8 @@ pub fn tls_config(origin: &Origin) -> Result<rustls::ClientConfig, String> {
     tls_config_of(origin.roots.as_deref(), origin.scheme)
 }
 
-/// The same of anybody, by the authorities trusted; `None`: the system's, or nobody where `scheme` is
-/// plain.
+/// The same of anybody, by the authorities trusted; `None`: the system's, or nobody where `scheme`
+/// is plain.
 ///
 /// # Errors
 /// Why they cannot be used.

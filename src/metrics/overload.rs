@@ -35,7 +35,7 @@ pub const BEYOND_SHARE: Series = labelled(
     "of",
     gauge(
         "tidegate_sites_beyond_share",
-        "Sites that have more than their share while others want theirs; of memory: of what is lent.",
+        "Sites that have more than their share, of memory of what is lent, while others want some.",
     ),
 );
 /// Whether what is sent is near what may be.

@@ -2,9 +2,9 @@
 //!
 //! A worker listens with a socket of its own in a SO_REUSEPORT group; where sockets were passed to
 //! us instead, one task accepts and deals each connection out to the least loaded worker. Nothing
-//! is accepted without a connection permit: who has to wait, waits in the kernel's backlog. He is not
-//! told: that would take a connection, with its memory, of which there is none; nor does a site's
-//! flood bring it to that, which is told from seven eighths on (`overload/connected.rs`).
+//! is accepted without a connection permit: who has to wait, waits in the kernel's backlog. He is
+//! not told: that would take a connection, with its memory, of which there is none; nor does a
+//! site's flood bring it to that, which is told from seven eighths on (`overload/connected.rs`).
 
 use std::fs;
 use std::io;

@@ -128,10 +128,31 @@ impl Overload {
         self.come(CALM_A_SECOND, BEGINS).await;
         let calm = self.come(CALM_A_SECOND, CALM).await;
         let mut measures = self.overload(&calm).await;
-        for (flood, name, hits) in [
-            (Flood::Requests, "flood of requests: p99 by calm", "flood of requests: hits lost"),
-            (Flood::Misses, "flood of misses: p99 by calm", "flood of misses: hits lost"),
-            (Flood::SlowReaders, "slow readers: p99 by calm", "slow readers: hits lost"),
+        for (flood, [name, hits, viewers]) in [
+            (
+                Flood::Requests,
+                [
+                    "flood of requests: p99 by calm",
+                    "flood of requests: hits lost",
+                    "  viewers refused beside the requests",
+                ],
+            ),
+            (
+                Flood::Misses,
+                [
+                    "flood of misses: p99 by calm",
+                    "flood of misses: hits lost",
+                    "  viewers refused beside the misses",
+                ],
+            ),
+            (
+                Flood::SlowReaders,
+                [
+                    "slow readers: p99 by calm",
+                    "slow readers: hits lost",
+                    "  viewers refused beside slow readers",
+                ],
+            ),
         ] {
             let calm = self.come(CALM_A_SECOND, CALM).await;
             let flood = Flooding::begin(flood, self.edge.http());
@@ -143,7 +164,7 @@ impl Overload {
             let lost = Measure::shown(hits, Unit::Ratio, calm.hit_ratio() - beside.hit_ratio());
             measures.push(lost.promised(Promise::AtMost(0.02)));
             let count = |name, value: usize| Measure::shown(name, Unit::Count, value as f64);
-            let refused = count("  viewers refused beside it", beside.refused_ms.len());
+            let refused = count(viewers, beside.refused_ms.len());
             measures.push(refused.promised(Promise::Exactly(0.0)));
             measures.push(beside.none_failed());
             sleep(BEGINS).await;

@@ -278,8 +278,14 @@ fn on_this_machine(check: Check, subject: &Subject) -> Vec<Finding> {
 fn warnings(config: &Config) -> Vec<Finding> {
     let uncovered = config.uncovered_hosts();
     let told = config.warnings.iter().filter(|warning| !uncovered.contains(&warning.text));
-    let findings: Vec<_> =
-        told.map(|warning| Finding::warn(warning.to_string(), "as it says")).collect();
+    let findings: Vec<_> = told
+        .map(|warning| {
+            Finding::warn(
+                warning.to_string(),
+                "change what it names, and look with `tidegate check`",
+            )
+        })
+        .collect();
     match (findings.is_empty(), uncovered.is_empty()) {
         (true, true) => vec![Finding::ok("it is understood, without a warning")],
         (true, false) => vec![Finding::note("hosts have no certificate", "see `certificates`")],

@@ -31,8 +31,9 @@ Examples:
 From then on /health/ready says 503, so that load balancers and steering send viewers elsewhere, and
 each answer asks its viewer to connect anew. Who comes all the same is served until the last part of
 the time, `limits.drain_timeout` of the configuration, and then refused with 503. What still runs at
-the end of it is cut. When nobody is connected any more it is drained: safe to power off. A restart
-ends a drain; the appliance serves then.
+the end of it is cut. When who comes is refused and nobody is connected any more it is drained: safe
+to power off. Where nobody needs time, --within 30s refuses from the beginning. A restart ends a
+drain; the appliance serves then.
 
 Exit codes: 0 it drains (with --wait: it is drained), 1 not, 64 misused";
 
@@ -173,9 +174,12 @@ impl Told {
                 duration_about(Duration::from_secs(self.cuts_at.saturating_sub(self.begins_at))),
             ),
             "leaving" => format!(
-                "draining: viewers are told to leave; who comes is refused in {}, what is left is \
-                 cut in {}",
-                left(self.refuses_at),
+                "draining: viewers are told to leave; who comes is refused {}, what is left is cut \
+                 in {}",
+                match self.refuses_at > now {
+                    true => format!("in {}", left(self.refuses_at)),
+                    false => "from now on".to_owned(),
+                },
                 left(self.cuts_at),
             ),
             "refusing" => {
@@ -261,6 +265,12 @@ mod tests {
                 7_200,
                 "draining: viewers are told to leave; who comes is refused in 9m 30s, what is left \
                  is cut in 10m 0s; viewers are served again in 3h 0m",
+            ),
+            (
+                told("leaving", None),
+                7_770,
+                "draining: viewers are told to leave; who comes is refused from now on, what is \
+                 left is cut in 30s",
             ),
             (told("drained", None), 9_000, "drained: safe to power off"),
         ] {

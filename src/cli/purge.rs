@@ -82,7 +82,8 @@ pub(super) fn run(args: &Args) -> Result<String, Failure> {
     let shown = args.token_file.as_deref().map(token_in).transpose()?;
     let token = shown.or(token).ok_or_else(|| {
         Failure::Misused(format!(
-            "{}: no token to show; write `admin.token_file`, the path of a file with one",
+            "{}: no token to show; make one with `openssl rand -hex 32 > FILE`, write the path of \
+             the file as `admin.token_file`, and reload",
             args.config.display()
         ))
     })?;

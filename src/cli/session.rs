@@ -2,6 +2,7 @@
 //!
 //! Asks the admin listener, with its token if it has one, once, and changes nothing.
 
+use clap::builder::NonEmptyStringValueParser;
 use http::StatusCode;
 use serde_json::Value;
 
@@ -32,7 +33,7 @@ Exit codes: 0 shown, 1 nothing is remembered of it, or no appliance answers, 64 
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     /// The session id, as the player tells it
-    #[arg(value_name = "SID")]
+    #[arg(value_name = "SID", value_parser = NonEmptyStringValueParser::new())]
     sid: String,
     /// Print what is known as JSON: times in microseconds
     #[arg(long)]

@@ -12,7 +12,7 @@ use super::machine::Machine;
 use super::raw::Section;
 use super::setting::Setting;
 use super::ssd::Index;
-use super::units::bytes_text;
+use super::units::{bytes_about, bytes_text};
 
 /// The ram tier's share of the machine's memory when nothing is set.
 const RAM_PERCENT_DEFAULT: u64 = 60;
@@ -68,8 +68,8 @@ pub(super) fn read(section: &Section<'_>, machine: &Machine, index: &Index) -> M
         let at = total_setting.or(ram_setting).map_or(section.at, |setting| setting.at);
         let text = format!(
             "`memory` may grow to {}, and this machine has {}",
-            bytes_text(memory.total_bytes),
-            bytes_text(whole_slots(machine_bytes)),
+            bytes_about(memory.total_bytes),
+            bytes_about(machine_bytes),
         );
         section.source.warn(section.source.place(at), text);
     }

@@ -57,26 +57,25 @@ impl<'a> Source<'a> {
     /// The document; syntax faults are all there is to say about a document that has any.
     pub(super) fn parse(&self) -> Result<DeTable<'a>, ConfigErrors> {
         let (document, errors) = DeTable::parse_recoverable(self.text);
-        let mut lines_told = BTreeSet::new();
+        let (mut lines_told, mut is_list_told) = (BTreeSet::new(), false);
         for error in errors {
             let place = self.place(error.span().map_or(0, |span| span.start));
-            // What follows on the same line mostly follows from the first.
-            if lines_told.insert(place.line) {
-                self.fail_at(place, self.syntax_text(error.message(), error.span()));
+            let key = self.duplicate_key(error.message(), error.span());
+            // What follows on the same line mostly follows from the first; so do settings that are
+            // twice in one table where there were to be two.
+            let follows = key.is_some() && is_list_told || !lines_told.insert(place.line);
+            is_list_told |= key.and_then(list_called).is_some();
+            if !follows {
+                self.fail_at(place, syntax_text(error.message(), key));
             }
         }
         self.errors()?;
         Ok(document.into_inner())
     }
 
-    /// The parser's words on one line; of a duplicate it does not say of what.
-    fn syntax_text(&self, message: &str, span: Option<Range<usize>>) -> String {
-        match span.and_then(|span| self.text.get(span)) {
-            Some(key) if message == "duplicate key" => {
-                format!("duplicate key `{key}`; write it once")
-            }
-            _ => message.replace('\n', "; "),
-        }
+    /// Of a duplicate the parser does not say of what.
+    fn duplicate_key(&self, message: &str, span: Option<Range<usize>>) -> Option<&'a str> {
+        span.and_then(|span| self.text.get(span)).filter(|_| message == "duplicate key")
     }
 
     /// Reports a fault at the byte `at`.
@@ -291,4 +290,21 @@ impl<'a> Section<'a> {
         setting.fail(format!("is {text:?}; it can be {}", words.join(" or ")));
         default
     }
+}
+
+/// The parser's words on one line.
+fn syntax_text(message: &str, duplicate_key: Option<&str>) -> String {
+    match duplicate_key.map(|key| (key, list_called(key))) {
+        Some((key, Some(list))) => {
+            format!("duplicate key `{key}`; begin each with `[[{list}]]`")
+        }
+        Some((key, None)) => format!("duplicate key `{key}`; write it once"),
+        None => message.replace('\n', "; "),
+    }
+}
+
+/// The list of tables that ends with this name.
+fn list_called(name: &str) -> Option<&'static str> {
+    let lists = ["sites", "sites.origins", "sites.rules", "certificates", "ssd.volumes"];
+    lists.into_iter().find(|list| list.rsplit('.').next() == Some(name))
 }

@@ -168,8 +168,9 @@ fn state(section: &Section<'_>) -> PathBuf {
     if path.is_dir() {
         return path.join(STATE_FILE);
     }
-    if !folder_of(&path).is_dir() {
-        setting.fail(format!("is {text:?}; a folder that exists, or a file in one"));
+    let folder = folder_of(&path);
+    if !folder.is_dir() {
+        setting.fail(format!("is {text:?}; {folder:?} is no folder: make it, or name another"));
     }
     path
 }

@@ -86,6 +86,10 @@ fn a_syntax_fault_has_a_place_and_no_lines_of_its_own() {
     }
     let duplicate = faults("a = 1\na = 2");
     assert_eq!(duplicate, "t.toml:2:1: duplicate key `a`; write it once");
+    let text = "[sites]\nname = \"a\"\nhosts = \"a\"\n[sites]\nname = \"b\"\nhosts = \"b\"\n";
+    let list = Config::from_toml(text, "t.toml").unwrap_err().to_string();
+    let expected = "duplicate key `sites`; begin each with `[[sites]]`";
+    assert_eq!(list, format!("t.toml:4:2: {expected}"));
 }
 
 #[test]
@@ -157,7 +161,7 @@ fn memory_is_planned_from_what_is_written() {
         assert!(near, "{settings}: {found:?}");
     }
     let config = config(&with("memory.ram = \"15 GiB\"")).unwrap();
-    let warning = "t.toml:2:14: `memory` may grow to 19200 MiB, and this machine has 16 GiB";
+    let warning = "t.toml:2:14: `memory` may grow to 18.8 GiB, and this machine has 16.0 GiB";
     assert_eq!(config.warnings[0].to_string(), warning);
 }
 

@@ -356,7 +356,7 @@ site film
     keep         ssd
 
 warnings
-  t.toml:6:28: `memory` may grow to 1 GiB, and this machine has 512 MiB
+  t.toml:6:28: `memory` may grow to 1.0 GiB, and this machine has 512.0 MiB
 ";
 
     #[test]

@@ -1,5 +1,6 @@
 //! Answering from a head: conditions, then range, then bytes.
 
+use std::mem::take;
 use std::sync::Arc;
 
 use crate::access_log::{Decision, Text};
@@ -8,13 +9,12 @@ use crate::cache::ssd::Seen;
 use crate::delivery::error::DeliveryError;
 use crate::delivery::feed::{Feed, Now};
 use crate::delivery::growing::Extent;
-use crate::delivery::record::Viewer;
-use crate::delivery::reply::Reply;
+use crate::delivery::reply::{Found, Reply, cache_status};
 use crate::delivery::slice::{Slice, Span};
-use crate::delivery::{Attempt, Found, Resort, Transaction};
+use crate::delivery::{Attempt, Resort, Transaction};
 use crate::fill::error::FillError;
 use crate::fill::run::Reader;
-use crate::message::cache_status::{CacheStatus, Forwarded, Fwd};
+use crate::message::cache_status::{CacheStatus, Forwarded};
 use crate::message::conditional::{self, Verdict};
 use crate::message::multirange::{Multipart, Resolved};
 use crate::message::range::{LAST_OF_ENDLESS, RangeRequest};
@@ -245,9 +245,12 @@ impl Transaction<'_> {
         }
     }
 
-    fn feed(&self, head: &Head) -> Feed {
+    fn feed(&mut self, head: &Head) -> Feed {
         let (site, key) = (self.asked.site.clone(), self.asked.key.clone());
-        Feed::new(self.shared.clone(), self.viewer.clone(), site, key, head.version.clone())
+        let (shared, viewer) = (self.shared.clone(), self.viewer.clone());
+        let mut feed = Feed::new(shared, viewer, site, key, head.version.clone());
+        feed.filled_to = take(&mut self.filled_to);
+        feed
     }
 
     /// The first slice; tells the record where it was found, before waiting for it.
@@ -326,22 +329,6 @@ fn resolve_within(
     let range = range.resolve(length_bytes).map_err(|_| unsatisfiable())?;
     let end = carried.1.map_or(range.end(), |end| end.min(range.end()));
     ByteRange::new(range.start().max(carried.0), end).map(Some).ok_or_else(unsatisfiable)
-}
-
-/// What our member of `Cache-Status` says.
-fn cache_status(
-    head: &Head,
-    found: Found,
-    viewer: &Viewer,
-    collapsed: Option<bool>,
-) -> CacheStatus {
-    match (found, collapsed) {
-        (Found::Asked(forwarded), _) => CacheStatus::Fwd(forwarded),
-        (Found::Stored, None) => CacheStatus::Hit { ttl: head.freshness.ttl_seconds(viewer.time) },
-        (Found::Stored, Some(collapsed)) => {
-            CacheStatus::Fwd(Forwarded { collapsed, ..Fwd::Partial.into() })
-        }
-    }
 }
 
 /// What a part of an object of unknown length has of the viewer's range.

@@ -26,7 +26,7 @@ use crate::limits::{FIRST_MEMORY_WITHIN, PIECE_SIZE_BYTES};
 use crate::memory::{Class, Use};
 use crate::message::live;
 use crate::metrics::labels::Tier;
-use crate::object::{ByteRange, ObjectKey, PieceMap};
+use crate::object::{ByteRange, ObjectKey};
 use crate::site::Site;
 
 /// What there is of the next bytes without waiting.
@@ -47,8 +47,10 @@ pub struct Feed {
     /// `Pass` for a body nobody else may read.
     pub(super) tier: Tier,
     reader: Option<Reader>,
-    ahead: Option<Reader>,
-    held: Option<Held>,
+    pub(super) ahead: Option<Reader>,
+    /// Up to here runs have brought what he reads since he asked: what ram has of it is no hit.
+    pub(super) filled_to: u64,
+    held: Option<Box<Held>>,
     /// What volumes have to do with this body, once one was asked.
     pub(super) kept: Option<Box<Kept>>,
     pub(super) block_entered: Option<u32>,
@@ -89,6 +91,7 @@ impl Feed {
             tier: Tier::Fill,
             reader: None,
             ahead: None,
+            filled_to: 0,
             held: None,
             kept: None,
             block_entered: None,
@@ -125,14 +128,20 @@ impl Feed {
         if span.position < brought_from {
             let bounds = (span.position, brought_from);
             let (ram, governor) = (&shared.ram, shared.governor.of(self.site.id));
-            self.held = Held::pin(ram, governor, shared.block_size, self.version.id, bounds);
+            let held = Held::pin(ram, governor, shared.block_size, self.version.id, bounds);
+            self.held = held.map(Box::new);
         }
         if span.position < brought_from && self.held.is_none() {
             return false;
         }
         self.collapsed = reader.is_some().then_some(true);
-        self.reader = reader;
+        reader.into_iter().for_each(|reader| self.read_from(reader));
         true
+    }
+
+    fn read_from(&mut self, reader: Reader) {
+        self.filled_to = reader.run().end().unwrap_or(u64::MAX);
+        self.reader = Some(reader);
     }
 
     /// Whether a run is on its way by `position`, or has passed it: follows it from there. Not
@@ -143,8 +152,10 @@ impl Feed {
             position <= reader.run().standing().written.saturating_add(window_bytes)
         });
         let is_followed = followed.is_some();
-        self.reader = followed.filter(|(_, at)| *at == position).map(|(reader, _)| reader);
-        self.collapsed = self.reader.is_some().then_some(true);
+        if let Some((reader, _)) = followed.filter(|(_, at)| *at == position) {
+            self.read_from(reader);
+            self.collapsed = Some(true);
+        }
         is_followed
     }
 
@@ -234,14 +245,14 @@ impl Feed {
             Joined::Collapsed(reader) => {
                 self.tell_at("run", "joined", span.position);
                 self.collapsed.get_or_insert(true);
-                self.reader = Some(reader);
+                self.read_from(reader);
                 Ok(())
             }
             Joined::Started(reader, _) => {
                 self.tell_at("run", "begun", span.position);
                 self.collapsed.get_or_insert(false);
                 self.viewer.count_origin_requests(1);
-                self.reader = Some(reader);
+                self.read_from(reader);
                 Ok(())
             }
             Joined::Landed => Ok(()),
@@ -281,7 +292,10 @@ impl Feed {
                 self.look_ahead(span);
                 return now;
             }
-            Some(run::Landed::Elsewhere) => self.reader = self.next_reader(span),
+            Some(run::Landed::Elsewhere) => match self.next_reader(span) {
+                Some(reader) => self.read_from(reader),
+                None => self.reader = None,
+            },
             // He stays with the run: he may catch up, and is told if it fails.
             Some(run::Landed::Passed | run::Landed::End | run::Landed::Failed(_)) | None => {}
         }
@@ -340,28 +354,6 @@ impl Feed {
         next
     }
 
-    /// Whether the first blocks of `span` are held, in ram or on volumes; where they are not, a run
-    /// that is under way or one yet to come brings the rest, and it is remembered which. He stays
-    /// with one under way while he reads what is held: left by its other readers it would stop.
-    pub(super) fn is_held(&mut self, span: Span) -> bool {
-        let Some(end) = span.end.or(self.version.length_bytes()) else { return true };
-        let mut position = span.position;
-        for _ in 0..BLOCKS_LOOKED_AT {
-            let Some(wanted) = self.wanted(position, Some(end)) else { return true };
-            let pieces = PieceMap::run(wanted.first, wanted.count);
-            let in_ram = self.shared.ram.peek(&wanted.block).map(|block| block.pieces());
-            let held = in_ram.unwrap_or_default().union(self.shared.ssd.held(&wanted.block));
-            if held.union(pieces) != held {
-                self.ahead = self.shared.filler.runs.attach(self.version.id, position);
-                self.collapsed = Some(self.ahead.is_some());
-                return false;
-            }
-            let block_size = self.shared.block_size;
-            position = block_size.start_of(wanted.block.index) + block_size.bytes();
-        }
-        true
-    }
-
     /// Starts the next run before this one ends, for a viewer who keeps up.
     fn look_ahead(&mut self, span: Span) {
         let Some(reader) = self.reader.as_ref().filter(|_| self.ahead.is_none()) else { return };
@@ -388,7 +380,5 @@ impl Feed {
     }
 }
 
-/// Blocks of an answer that are looked for before its head says that all of it is cached.
-const BLOCKS_LOOKED_AT: u32 = 32;
 /// How often the next bytes may turn out to be elsewhere before it is given up.
 const DETOURS_MAX: u32 = 64;

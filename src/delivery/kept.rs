@@ -19,7 +19,7 @@ use crate::fill::error::FillError;
 use crate::limits::PIECE_SIZE_BYTES;
 use crate::memory::{Class, Use};
 use crate::metrics::labels::Tier;
-use crate::object::{BlockKey, ByteRange, piece_floor};
+use crate::object::{BlockKey, ByteRange, PieceMap, piece_floor};
 
 /// What volumes have to do with one body.
 pub(super) struct Kept {
@@ -211,8 +211,34 @@ impl Feed {
             self.consider(index);
         }
         let brought = self.kept.as_ref().is_some_and(|kept| kept.block == Some(index));
-        let tier = if brought { Tier::Ssd } else { Tier::Ram };
+        let tier = match brought {
+            true => Tier::Ssd,
+            false if span.position < self.filled_to => Tier::Fill,
+            false => Tier::Ram,
+        };
         Some((bytes, tier))
+    }
+
+    /// Whether the first blocks of `span` are held, in ram or on volumes; where they are not, a run
+    /// that is under way or one yet to come brings the rest, and it is remembered which. He stays
+    /// with one under way while he reads what is held: left by its other readers it would stop.
+    pub(super) fn is_held(&mut self, span: Span) -> bool {
+        let Some(end) = span.end.or(self.version.length_bytes()) else { return true };
+        let mut position = span.position;
+        for _ in 0..BLOCKS_LOOKED_AT {
+            let Some(wanted) = self.wanted(position, Some(end)) else { return true };
+            let pieces = PieceMap::run(wanted.first, wanted.count);
+            let in_ram = self.shared.ram.peek(&wanted.block).map(|block| block.pieces());
+            let held = in_ram.unwrap_or_default().union(self.shared.ssd.held(&wanted.block));
+            if held.union(pieces) != held {
+                self.ahead = self.shared.filler.runs.attach(self.version.id, position);
+                self.collapsed = Some(self.ahead.is_some());
+                return false;
+            }
+            let block_size = self.shared.block_size;
+            position = block_size.start_of(wanted.block.index) + block_size.bytes();
+        }
+        true
     }
 
     /// Shows the shadow caches what he asks of a block, once.
@@ -328,3 +354,5 @@ const BLOCKS_AHEAD: u32 = 2;
 /// Between looks at a volume that is ill. What he waits for, the volume's next chance and the
 /// bypass, comes by the second: a tenth of one adds little to that.
 pub(super) const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// Blocks of an answer that are looked for before its head says that all of it is cached.
+const BLOCKS_LOOKED_AT: u32 = 32;

@@ -43,11 +43,12 @@ use crate::delivery::body::ViewerBody;
 use crate::delivery::error::DeliveryError;
 use crate::delivery::forward::Passed;
 use crate::delivery::record::{Record, Viewer};
+use crate::delivery::reply::Found;
 use crate::delivery::reply::Reply;
 use crate::fill::Filler;
 use crate::fill::error::FillError;
 use crate::memory::{Class, Governor, Use};
-use crate::message::cache_status::{Forwarded, Fwd};
+use crate::message::cache_status::Fwd;
 use crate::message::cmcd::Cmcd;
 use crate::message::cmsd::Dynamic;
 use crate::message::cors;
@@ -229,6 +230,8 @@ struct Transaction<'a> {
     asks_whole: bool,
     /// What may be asked of an origin because a volume is ill that may hold all of it.
     bypassed_bytes: Option<u64>,
+    /// Up to here the run brings it that was begun for this request, or for others meanwhile.
+    filled_to: u64,
 }
 
 /// Whether there is another way to an answer.
@@ -238,15 +241,6 @@ enum Resort {
     Left,
     /// None: a body that an eviction might cut is better than no body.
     Last,
-}
-
-/// How the head was found.
-#[derive(Clone, Copy)]
-enum Found {
-    /// Stored, and good for this request.
-    Stored,
-    /// By asking upstream.
-    Asked(Forwarded),
 }
 
 /// What an attempt to answer came to.
@@ -283,6 +277,7 @@ impl Delivery {
             withheld,
             asks_whole,
             bypassed_bytes,
+            filled_to: 0,
         };
         if transaction.asked.method == Method::Head {
             return transaction.answer_head().await;

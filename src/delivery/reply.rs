@@ -20,7 +20,7 @@ use crate::delivery::feed::Feed;
 use crate::delivery::record::{Record, Viewer};
 use crate::delivery::slice::{Slice, Span};
 use crate::limits::WARNINGS_PER_SECOND_MAX;
-use crate::message::cache_status::CacheStatus;
+use crate::message::cache_status::{CacheStatus, Forwarded, Fwd};
 use crate::message::digest::CONTENT_DIGEST;
 use crate::message::multirange::Multipart;
 use crate::message::request::host_of;
@@ -102,6 +102,31 @@ impl Reply {
             None => ViewerBody::empty(record),
         };
         Response::from_parts(self.head, body)
+    }
+}
+
+/// How the head was found.
+#[derive(Clone, Copy)]
+pub(super) enum Found {
+    /// Stored, and good for this request.
+    Stored,
+    /// By asking upstream.
+    Asked(Forwarded),
+}
+
+/// What our member of `Cache-Status` says.
+pub(super) fn cache_status(
+    head: &Head,
+    found: Found,
+    viewer: &Viewer,
+    collapsed: Option<bool>,
+) -> CacheStatus {
+    match (found, collapsed) {
+        (Found::Asked(forwarded), _) => CacheStatus::Fwd(forwarded),
+        (Found::Stored, None) => CacheStatus::Hit { ttl: head.freshness.ttl_seconds(viewer.time) },
+        (Found::Stored, Some(collapsed)) => {
+            CacheStatus::Fwd(Forwarded { collapsed, ..Fwd::Partial.into() })
+        }
     }
 }
 

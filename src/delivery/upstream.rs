@@ -16,8 +16,8 @@ use crate::delivery::answer::covers;
 use crate::delivery::error::DeliveryError;
 use crate::delivery::kept::ASK_AGAIN;
 use crate::delivery::record::Viewer;
-use crate::delivery::reply::Reply;
-use crate::delivery::{Attempt, Found, Resort, Shared, Transaction};
+use crate::delivery::reply::{Found, Reply};
+use crate::delivery::{Attempt, Resort, Shared, Transaction};
 use crate::fill::client::Ask;
 use crate::fill::error::FillError;
 use crate::fill::run::{Reader, Sharing};
@@ -256,7 +256,11 @@ impl Transaction<'_> {
         forwarded: Forwarded,
     ) -> Result<Attempt, DeliveryError> {
         let (head, fwd_status) = match opened {
-            Opened::Stored { head, .. } => (head, None),
+            Opened::Stored { head, run, .. } => {
+                let end = |reader: &Reader| reader.run().end().unwrap_or(u64::MAX);
+                self.filled_to = run.as_ref().map_or(0, end);
+                (head, None)
+            }
             Opened::Confirmed { head, .. } => (head, Some(StatusCode::NOT_MODIFIED)),
             _ => return Ok(Attempt::Alone),
         };

@@ -137,7 +137,7 @@ closed_labels! {
         Ram = "ram",
         /// Read from the ssd tier for this request.
         Ssd = "ssd",
-        /// A fill run's bytes, as they landed.
+        /// Brought by a fill run since the request came.
         Fill = "fill",
         /// Passed from the origin without being kept.
         Pass = "pass",

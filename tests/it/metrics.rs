@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use tempfile::TempDir;
 use tidegate::limits::{SERIES_MAX, SERIES_OF_THE_REST_MAX, SITES_TOLD_MAX};
 
-use crate::support::{Edge, HOST, Origin, PIECE, Script};
+use crate::support::{BLOCK, Edge, HOST, Origin, PIECE, Script, until_runs};
 
 /// The text that is told to who accepts this.
 async fn told(edge: &Edge, accept: &str) -> (String, String) {
@@ -249,4 +249,51 @@ async fn who_accepts_openmetrics_is_told_the_same_in_it() {
         };
         assert_eq!(names(told, ""), names(family, suffix), "{name}");
     }
+}
+
+/// The bytes of bodies that came from a tier.
+async fn sent_from(edge: &Edge, tier: &str) -> u64 {
+    let tier = format!("tier=\"{tier}\"");
+    edge.metric("tidegate_response_body_bytes_total", &[&tier]).await as u64
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_reads_behind_the_run_begun_for_him_has_found_nothing_in_ram() {
+    let length = 6 * BLOCK + 5;
+    let origin = Origin::serving("/a", Script::of(length));
+    let edge = Edge::in_front_of(&origin).start();
+    let behind = edge.client().receive_buffer(4096).get("/a").open().await;
+    until_runs(&edge.admin(), <[_]>::is_empty).await;
+
+    assert_eq!(behind.finish().await.unwrap().body.len() as u64, length);
+    assert_eq!((sent_from(&edge, "fill").await, sent_from(&edge, "ram").await), (length, 0));
+
+    assert_eq!(edge.get("/a").send().await.body.len() as u64, length);
+    assert_eq!((sent_from(&edge, "fill").await, sent_from(&edge, "ram").await), (length, length));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_had_brought_before_is_found_in_ram() {
+    let length = 6 * BLOCK;
+    let origin = Origin::serving("/a", Script::of(length));
+    let edge = Edge::in_front_of(&origin).start();
+    edge.get("/a").range(0..2 * BLOCK).send().await;
+    until_runs(&edge.admin(), <[_]>::is_empty).await;
+
+    let behind = edge.client().receive_buffer(4096).get("/a").open().await;
+    assert_eq!(behind.finish().await.unwrap().body.len() as u64, length);
+
+    assert_eq!(sent_from(&edge, "ram").await, 2 * BLOCK);
+    assert_eq!(sent_from(&edge, "fill").await, length);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_there_before_its_head_was_answered_is_no_hit_either() {
+    let origin = Origin::start();
+    let edge = Edge::in_front_of(&origin).start();
+    for path in (0..100).map(|object| format!("/{object}")) {
+        origin.serve(&path, Script::of(1000));
+        assert_eq!(edge.get(&path).send().await.body.len(), 1000);
+    }
+    assert_eq!((sent_from(&edge, "fill").await, sent_from(&edge, "ram").await), (100_000, 0));
 }

@@ -45,6 +45,7 @@ main() {
 
     renewals
     external_accounts
+    authoritys_wish
     [ "$failures" -eq 0 ] || tail -n 40 "$scratch"/*.log
     [ "$failures" -eq 0 ]
 }
@@ -71,7 +72,7 @@ renewals() {
     check "what is broken is said" wait_until 40 told 'certificate for short.test: what the authority issued is of no use: '
     check "and never shown" [ "$before" = "$(shown short.test)" ]
     rm "$scratch/lie"
-    check "it is renewed in time" wait_until 30 is_other "$before"
+    check "it is renewed in time" wait_until 30 is_other short.test "$before"
     check "and good" issued short.test
     check "a transfer goes on over all that" wait "$until"
     check "and brings every byte" cmp "$scratch/film" "$scratch/origin/film.bin"
@@ -100,6 +101,32 @@ external_accounts() {
     printf '%s\n' "$key" >"$scratch/acme-key"
     reload "the right key is set by a reload"
     check "the right key brings a certificate" wait_until 20 issued customer.test
+}
+
+# An authority that wants a certificate renewed long before it ends, as those that must revoke it do.
+authoritys_wish() {
+    local before
+    before=$(shown customer.test)
+    stop_edge
+    certificate_name "$(kept customer.test)" >"$scratch/renew"
+    serve
+    check "what its authority wants renewed is renewed, a day before it ends" wait_until 20 is_other customer.test "$before"
+    before=$(shown customer.test)
+    check "by a good one" issued customer.test
+    check "it is asked when to renew that one" wait_until 10 grep "$(certificate_name "$(kept customer.test)")" "$scratch/asked-when-to-renew"
+    check "which stays" [ "$before" = "$(shown customer.test)" ]
+}
+
+# What an authority calls a certificate (RFC 9773 section 4.1).
+certificate_name() {
+    local authority serial
+    authority=$(openssl x509 -in "$1" -noout -ext authorityKeyIdentifier | tail -n 1 | sed 's/keyid://' | tr -d ' :')
+    serial=$(openssl x509 -in "$1" -noout -serial | cut -d= -f2)
+    case $serial in [89A-F]*) serial=00$serial ;; esac
+    for part in "$authority" "$serial"; do
+        printf '%s' "$part" | basenc --base16 --decode | basenc --base64url | tr -d '=\n'
+        printf '.'
+    done | sed 's/\.$//'
 }
 
 make_files() {
@@ -203,7 +230,7 @@ shown() {
     openssl s_client -connect "127.0.0.1:$https" -servername "$1" </dev/null 2>/dev/null | openssl x509 -noout -fingerprint
 }
 
-is_other() { [ "$(shown short.test)" != "$1" ]; }
+is_other() { [ "$(shown "$1")" != "$2" ]; }
 
 owned() {
     [ "$(stat -c %a "$(kept video.test)")" = 600 ] && [ "$(stat -c %a "$(dirname "$(kept video.test)")/account.json")" = 600 ]

@@ -5,8 +5,8 @@
 //! class says how badly a reservation is wanted: the lower its share of the pool, the earlier it is
 //! refused, in the order of [`Class::ALL`]. The last quarter of the working pool is for sites that
 //! hold no more than their share of the rest ([`Governor::of`]): one site's slow readers do not
-//! take what another's viewers need. Who waits for memory must hold none: `reserve` waits,
-//! `try_reserve` never does.
+//! take what another's viewers need. An eighth of the rest is lent to requests under way likewise.
+//! Who waits for memory must hold none: `reserve` waits, `try_reserve` never does.
 
 mod wanted;
 
@@ -29,16 +29,16 @@ pub struct Governor {
     used_bytes: [AtomicU64; Use::ALL.len()],
     refused: [AtomicU64; Class::ALL.len()],
     shares: Arc<Shares>,
-    /// Bytes of the working pool that each site's viewers hold.
-    used_by: [AtomicU64; SHARERS_MAX],
 }
 
 #[derive(Debug)]
 struct Pool {
     budget_bytes: u64,
     used_bytes: AtomicU64,
-    /// Who waits: of each site, and those who are of none.
-    waiting: [Queue; SHARERS_MAX + 1],
+    /// What each site's viewers hold of it.
+    used_by: [AtomicU64; SHARERS_MAX],
+    /// Who waits, by class: of each site, and those who are of none.
+    waiting: [[Queue; Class::ALL.len()]; SHARERS_MAX + 1],
     waiting_all: AtomicUsize,
 }
 
@@ -56,6 +56,14 @@ impl Pool {
         let grown = |used: u64| used.checked_add(bytes).filter(|used| *used <= limit_bytes);
         self.used_bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, grown).is_ok()
     }
+
+    fn used_by(&self) -> [u64; SHARERS_MAX] {
+        self.used_by.each_ref().map(|used| used.load(Ordering::Relaxed))
+    }
+
+    fn queue(&self, sharer: Option<Sharer>, class: Class) -> &Queue {
+        &self.waiting[sharer.map_or(SHARERS_MAX, Sharer::index)][class as usize]
+    }
 }
 
 impl Governor {
@@ -65,7 +73,8 @@ impl Governor {
         let pool = |budget_bytes| Pool {
             budget_bytes,
             used_bytes: AtomicU64::new(0),
-            waiting: std::array::from_fn(|_| Queue::default()),
+            used_by: [const { AtomicU64::new(0) }; SHARERS_MAX],
+            waiting: std::array::from_fn(|_| Default::default()),
             waiting_all: AtomicUsize::new(0),
         };
         Arc::new(Governor {
@@ -73,7 +82,6 @@ impl Governor {
             used_bytes: Default::default(),
             refused: Default::default(),
             shares,
-            used_by: [const { AtomicU64::new(0) }; SHARERS_MAX],
         })
     }
 
@@ -126,7 +134,7 @@ impl Governor {
         }
         self.refused[class as usize].fetch_add(1, Ordering::Relaxed);
         let pool = &self.pools[purpose.pool()];
-        let queue = &pool.waiting[sharer.map_or(SHARERS_MAX, Sharer::index)];
+        let queue = pool.queue(sharer, class);
         let _waiting = [Waiting::count(&queue.waiting), Waiting::count(&pool.waiting_all)];
         loop {
             // Registered before the attempt, so that a release between the two is not missed.
@@ -155,12 +163,12 @@ impl Governor {
     pub fn in_use(&self) -> InUse {
         let pool = &self.pools[WORKING];
         let used_bytes = pool.used_bytes.load(Ordering::Relaxed) + PIECE_SIZE_BYTES;
-        let is_lent_out = used_bytes > Class::Miss.limit_bytes(pool.budget_bytes, Limit::Lent);
+        let lent_bytes = Class::Miss.limit_bytes(pool.budget_bytes, Limit::Lent);
         let finds_none = |one: &Sharer| {
-            is_lent_out && self.would_exceed(pool, *one, Class::Miss, PIECE_SIZE_BYTES)
+            used_bytes > lent_bytes && self.would_exceed(pool, *one, lent_bytes, PIECE_SIZE_BYTES)
         };
         InUse {
-            bytes: self.used_by.each_ref().map(|bytes| bytes.load(Ordering::Relaxed)),
+            bytes: pool.used_by(),
             beyond: Sharer::all().filter(finds_none).fold(0, |bits, one| bits | one.bit()),
         }
     }
@@ -191,10 +199,21 @@ impl Governor {
         let is_taken = match sharer {
             None => pool.take(bytes, class, Limit::Whole),
             Some(sharer) => {
-                pool.take(bytes, class, Limit::Lent)
-                    || class.is_refused_later()
-                        && !self.would_exceed(pool, sharer, class, bytes)
-                        && pool.take(bytes, class, Limit::Whole)
+                let is_spared = |lent_bytes| !self.would_exceed(pool, sharer, lent_bytes, bytes);
+                match purpose.pool() {
+                    WORKING => {
+                        pool.take(bytes, class, Limit::Lent)
+                            || class.is_refused_later()
+                                && is_spared(class.limit_bytes(pool.budget_bytes, Limit::Lent))
+                                && pool.take(bytes, class, Limit::Whole)
+                    }
+                    // Most of it is reserved for good.
+                    _ => {
+                        let lent_bytes = pool.budget_bytes / 16 * REQUESTS_SIXTEENTHS;
+                        let is_lent = self.used_bytes(purpose).saturating_add(bytes) <= lent_bytes;
+                        (is_lent || is_spared(lent_bytes)) && pool.take(bytes, class, Limit::Whole)
+                    }
+                }
             }
         };
         if !is_taken {
@@ -202,35 +221,41 @@ impl Governor {
         }
         self.used_bytes[purpose as usize].fetch_add(bytes, Ordering::Relaxed);
         if let Some(sharer) = sharer {
-            self.used_by[sharer.index()].fetch_add(bytes, Ordering::Relaxed);
+            pool.used_by[sharer.index()].fetch_add(bytes, Ordering::Relaxed);
         }
         Some(Reservation { governor: self.clone(), purpose, sharer, bytes })
     }
 
-    /// Whether a site that gets `bytes` more would exceed its share of what is lent.
-    fn would_exceed(&self, pool: &Pool, sharer: Sharer, class: Class, bytes: u64) -> bool {
-        let mut wanted = self.used_by.each_ref().map(|used| used.load(Ordering::Relaxed));
+    /// Whether a site that gets `bytes` more would exceed its share of the `lent_bytes` of a pool.
+    fn would_exceed(&self, pool: &Pool, sharer: Sharer, lent_bytes: u64, bytes: u64) -> bool {
+        let mut wanted = pool.used_by();
         let his = &mut wanted[sharer.index()];
         *his = his.saturating_add(bytes);
-        let lent_bytes = class.limit_bytes(pool.budget_bytes, Limit::Lent);
         *his > OWN_BYTES
             && self.shares.are_many()
             && self.shares.wants_more(sharer, lent_bytes, &wanted)
     }
 
-    /// Wakes those of a pool who may find what they wait for.
+    /// Wakes as many of a pool as may find what they wait for, first who is refused last. Each
+    /// waits for a piece at most, as a rule; who finds it taken waits for the next release.
     fn wake(&self, pool: &Pool) {
         let used_bytes = pool.used_bytes.load(Ordering::SeqCst);
-        let is_lent_out = used_bytes > Class::Viewer.limit_bytes(pool.budget_bytes, Limit::Lent);
-        let may_find = |sharer: Option<Sharer>| match sharer {
-            // One byte more: how much is wanted is not known.
-            Some(one) if is_lent_out => !self.would_exceed(pool, one, Class::Viewer, 1),
-            _ => true,
-        };
-        for sharer in Sharer::all().map(Some).chain([None]) {
-            let queue = &pool.waiting[sharer.map_or(SHARERS_MAX, Sharer::index)];
-            if queue.waiting.load(Ordering::SeqCst) > 0 && may_find(sharer) {
-                queue.released.notify_waiters();
+        for class in Class::ALL.into_iter().rev() {
+            let limit_bytes = |limit| class.limit_bytes(pool.budget_bytes, limit);
+            for sharer in Sharer::all().map(Some).chain([None]) {
+                let queue = pool.queue(sharer, class);
+                let waiting = queue.waiting.load(Ordering::SeqCst);
+                if waiting == 0 {
+                    continue;
+                }
+                let lent_bytes = limit_bytes(Limit::Lent);
+                // One byte more: how much is wanted is not known.
+                let limit_bytes = match sharer {
+                    Some(one) if self.would_exceed(pool, one, lent_bytes, 1) => lent_bytes,
+                    _ => limit_bytes(Limit::Whole),
+                };
+                let pieces = limit_bytes.saturating_sub(used_bytes).div_ceil(PIECE_SIZE_BYTES);
+                (0..pieces.min(waiting as u64)).for_each(|_| queue.released.notify_one());
             }
         }
     }
@@ -283,7 +308,7 @@ impl Reservation {
         pool.used_bytes.fetch_sub(bytes, Ordering::AcqRel);
         self.governor.used_bytes[self.purpose as usize].fetch_sub(bytes, Ordering::Relaxed);
         if let Some(sharer) = self.sharer {
-            self.governor.used_by[sharer.index()].fetch_sub(bytes, Ordering::Relaxed);
+            pool.used_by[sharer.index()].fetch_sub(bytes, Ordering::Relaxed);
         }
         // SeqCst as in `Waiting::count`: either the waiter sees these bytes, or we see the waiter.
         std::sync::atomic::fence(Ordering::SeqCst);
@@ -317,6 +342,8 @@ impl Drop for Waiting<'_> {
 
 /// So much any site may have beyond its share: a miss has one piece written while another is sent.
 const OWN_BYTES: u64 = 8 * PIECE_SIZE_BYTES;
+/// Of the rest: what requests under way are lent. Beyond that a site gets its share of it alone.
+const REQUESTS_SIXTEENTHS: u64 = 2;
 
 #[cfg(test)]
 mod tests {
@@ -476,6 +503,61 @@ mod tests {
         assert_eq!((times(), poll(0)), ([0, 1], false), "1,201 are in use");
         other.clear();
         assert_eq!((times(), poll(0)), ([1, 1], true), "what is lent is free");
+    }
+
+    #[test]
+    fn what_is_released_wakes_as_many_as_may_find_some_and_begun_bodies_first() {
+        let governor = of_sites(&[1, 1]);
+        let mut held = [0, 1].map(|site| all_for(&governor, site, Class::Viewer));
+        let woken: Vec<Arc<Woken>> = (0..6).map(|_| Arc::default()).collect();
+        let classes = [Class::Miss, Class::Miss, Class::Miss, Class::Viewer, Class::Viewer];
+        let mut waiting: Vec<_> = classes
+            .into_iter()
+            .chain([Class::Viewer])
+            .map(|class| {
+                Box::pin(governor.of(SiteId(1)).reserve(Use::Client, class, PIECE_SIZE_BYTES))
+            })
+            .collect();
+        let mut granted = Vec::new();
+        let mut poll = |one: usize| {
+            let waker = Waker::from(woken[one].clone());
+            let polled = waiting[one].as_mut().poll(&mut Context::from_waker(&waker));
+            polled.map(|reserved| granted.push(reserved)).is_ready()
+        };
+        let times = || -> Vec<usize> {
+            woken.iter().map(|woken| woken.0.swap(0, Ordering::Relaxed)).collect()
+        };
+        assert!((0..6).all(|one| !poll(one)));
+        held[1].pop();
+        assert_eq!(times(), [0, 0, 0, 1, 0, 0], "one piece is for one");
+        assert!(poll(3));
+        held[1].truncate(200);
+        assert_eq!(times()[..3], [0; 3], "what is left for begun bodies is no miss's");
+        assert!(poll(4) && poll(5));
+        held[1].truncate(196);
+        assert_eq!(times()[..3], [1, 0, 0]);
+        assert!(poll(0) && !poll(1) && !poll(2), "as many as may be a miss's are in use again");
+    }
+
+    #[test]
+    fn requests_of_one_site_leave_room_for_those_of_another() {
+        let shares = Arc::<Shares>::default();
+        shares.set([(SiteId(0), 1), (SiteId(1), 1)]);
+        let governor = Governor::new(0, 1_600 * PIECE_SIZE_BYTES, shares);
+        let for_good = 1_000 * PIECE_SIZE_BYTES;
+        let _for_good = governor.try_reserve(Use::Connections, Class::Viewer, for_good).unwrap();
+        let all_of = |site: u16| -> Vec<Reservation> {
+            let of = governor.of(SiteId(site));
+            std::iter::from_fn(|| of.try_reserve(Use::Requests, Class::Miss, 4_096)).collect()
+        };
+        let in_pieces = |held: &[Reservation]| held.len() as u64 * 4_096 / PIECE_SIZE_BYTES;
+        let flood = all_of(0);
+        assert_eq!(in_pieces(&flood), 200, "an eighth");
+        let other = all_of(1);
+        assert_eq!(in_pieces(&other), 100, "his half of that eighth");
+        assert!(all_of(0).is_empty());
+        drop((flood, other));
+        assert_eq!(governor.used_bytes(Use::Requests), 0);
     }
 
     /// How often somebody was woken.

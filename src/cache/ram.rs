@@ -36,6 +36,15 @@ pub struct RamSettings {
     pub block_size: BlockSize,
 }
 
+/// What bytes of it keep from being used for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// How much.
+    pub bytes: u64,
+    /// The first and the last piece of the mapping; `None`: they lie elsewhere.
+    pub pieces: Option<(u64, u64)>,
+}
+
 /// What the ram tier holds at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RamUsage {
@@ -125,9 +134,18 @@ impl Ram {
 
     /// What `bytes` keep of ram once they are [`Ram::pinned`]: the pieces they touch, or all of
     /// their body, if it is a small one.
-    pub fn kept_bytes(&self, bytes: &[u8], body_bytes: Option<u64>) -> u64 {
+    pub fn kept(&self, bytes: &[u8], body_bytes: Option<u64>) -> Kept {
         let small = body_bytes.filter(|bytes| *bytes <= SLAB_BODY_BYTES_MAX);
-        self.slots.kept_bytes(bytes).or(small).unwrap_or(bytes.len() as u64)
+        let kept_bytes = self.slots.kept_bytes(bytes).or(small).unwrap_or(bytes.len() as u64);
+        let piece_at = |offset: usize| offset as u64 / PIECE_SIZE_BYTES;
+        let pieces = |start: usize| (piece_at(start), piece_at(start + bytes.len() - 1));
+        Kept { bytes: kept_bytes, pieces: self.slots.offset_of(bytes).map(pieces) }
+    }
+
+    /// How many of `bytes` keep no more than a piece, where there are any.
+    pub fn within_a_piece(&self, bytes: &[u8]) -> u64 {
+        let start = self.slots.offset_of(bytes).map_or(0, |at| at as u64 % PIECE_SIZE_BYTES);
+        (PIECE_SIZE_BYTES - start).min(bytes.len() as u64)
     }
 
     /// The same bytes, keeping only the pieces they touch of what they were cut from: for whoever

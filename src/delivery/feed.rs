@@ -6,10 +6,9 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::cache::heads::Version;
 use crate::delivery::Shared;
@@ -18,12 +17,11 @@ use crate::delivery::kept::Kept;
 use crate::delivery::record::Viewer;
 use crate::delivery::slice::{Pins, Slice, Span, next_length};
 use crate::fill::Missing;
-use crate::fill::client::Ask;
 use crate::fill::collapse::Joined;
 use crate::fill::error::FillError;
 use crate::fill::run::{self, Reader};
 use crate::limits::{FIRST_MEMORY_WITHIN, PIECE_SIZE_BYTES};
-use crate::memory::{Class, Use};
+use crate::memory::{Class, Reservation, Use};
 use crate::message::live;
 use crate::metrics::labels::Tier;
 use crate::object::{ByteRange, ObjectKey};
@@ -60,6 +58,8 @@ pub struct Feed {
     pins: Pins,
     /// It waits for memory, not for bytes.
     pub(super) starved: bool,
+    /// Until when it waits for that at most, from the first time since its last slice.
+    starved_until: Option<Instant>,
     /// Whether the first run was somebody else's; `None` when no run was needed.
     pub(super) collapsed: Option<bool>,
 }
@@ -99,6 +99,7 @@ impl Feed {
             handed_out: None,
             pins: Pins::default(),
             starved: false,
+            starved_until: None,
             collapsed: None,
         }
     }
@@ -127,8 +128,8 @@ impl Feed {
         let Some(brought_from) = brought_from else { return false };
         if span.position < brought_from {
             let bounds = (span.position, brought_from);
-            let (ram, governor) = (&shared.ram, shared.governor.of(self.site.id));
-            let held = Held::pin(ram, governor, shared.block_size, self.version.id, bounds);
+            let (ram, wanted) = (&shared.ram, (shared.governor.of(self.site.id), self.class()));
+            let held = Held::pin(ram, wanted, shared.block_size, self.version.id, bounds);
             self.held = held.map(Box::new);
         }
         if span.position < brought_from && self.held.is_none() {
@@ -198,7 +199,8 @@ impl Feed {
                     self.wait_for_memory().await?;
                     continue;
                 }
-                Now::NotThere => {}
+                // Who waits for bytes holds no memory.
+                Now::NotThere => self.pins.granted = None,
             }
             if self.reader.is_none() && !self.bring(span).await? {
                 self.join(span)?;
@@ -218,13 +220,17 @@ impl Feed {
         }
     }
 
-    /// Until a piece may be pinned. Who has been given nothing yet is soon told to come again.
-    async fn wait_for_memory(&self) -> Result<(), Arc<FillError>> {
+    /// Waits for a piece, which the next slice is then sure of. Who has been given nothing yet is
+    /// soon told to come again.
+    async fn wait_for_memory(&mut self) -> Result<(), Arc<FillError>> {
         let patience = self.handed_out.map_or(FIRST_MEMORY_WITHIN, |_| self.shared.patience);
-        let governor = &self.shared.governor;
-        let free = governor.of(self.site.id).reserve(Use::Client, self.class(), PIECE_SIZE_BYTES);
-        let free = timeout(patience, free).await.map(drop);
-        free.map_err(|_| Arc::new(FillError::Overload { what: "memory" }))
+        let until = *self.starved_until.get_or_insert_with(|| Instant::now() + patience);
+        let governor = self.shared.governor.of(self.site.id);
+        let piece = governor.reserve(Use::Client, self.class(), PIECE_SIZE_BYTES);
+        let granted = timeout_at(until, piece).await;
+        let overload = |_| Arc::new(FillError::Overload { what: "memory" });
+        self.pins.granted = Some(granted.map_err(overload)?);
+        Ok(())
     }
 
     /// Joins the run that brings the next byte, or starts one.
@@ -263,14 +269,10 @@ impl Feed {
     fn read_on(&self, position: u64, end: Option<u64>, class: Class) -> Joined {
         let end = end.unwrap_or(u64::MAX).max(position + 1);
         let wanted = ByteRange::new(position, end).expect("it ends after it starts");
-        let ask = || self.ask();
+        let ask = || self.shared.ask(&self.viewer, &self.site, &self.key);
         let bypassed_to = self.kept.as_ref().map_or(0, |kept| kept.bypassed_to);
         let wanted = Missing { range: wanted, bypassed_to };
         self.shared.filler.read_on(&self.key, &self.version, wanted, class, ask)
-    }
-
-    fn ask(&self) -> Ask {
-        self.shared.ask(&self.viewer, &self.site, &self.key)
     }
 
     /// A viewer who has been given bytes is refused after everybody else.
@@ -280,8 +282,12 @@ impl Feed {
 
     /// What there is without waiting.
     pub(super) fn now(&mut self, span: Span) -> Now {
-        if let Some(bytes) = self.held.as_mut().and_then(|held| held.read(span.position)) {
-            return self.pin(bytes, span, Tier::Ram);
+        if let Some((bytes, reserved)) =
+            self.held.as_mut().and_then(|held| held.read(span.position))
+        {
+            self.show(span);
+            let length = self.pace().min(span.left()).min(bytes.len() as u64);
+            return self.hand_out((bytes, length), Tier::Ram, reserved);
         }
         // A run comes first: it paces itself by where its readers are.
         match self.reader.as_ref().and_then(|reader| reader.try_read(span.position)) {
@@ -317,31 +323,37 @@ impl Feed {
         self.ahead.take().filter(|reader| !failed(reader))
     }
 
-    /// Reserves and cuts a slice of `bytes`: as large as the socket takes, or one piece.
-    pub(super) fn pin(&mut self, mut bytes: Bytes, span: Span, tier: Tier) -> Now {
+    /// Reserves and cuts a slice: as large as the socket takes, or one piece.
+    pub(super) fn pin(&mut self, bytes: Bytes, span: Span, tier: Tier) -> Now {
         self.show(span);
-        let left = span.end.map_or(u64::MAX, |end| end - span.position);
-        let there = left.min(bytes.len() as u64);
+        let there = span.left().min(bytes.len() as u64);
         let governor = self.shared.governor.of(self.site.id);
-        let pace = self.pace();
-        let large = there.min(pace);
-        // To its border: a slice across one would keep two.
-        let one_piece = there.min(PIECE_SIZE_BYTES - span.position % PIECE_SIZE_BYTES);
+        let large = there.min(self.pace());
         let (class, all, ram) = (self.class(), self.version.length_bytes(), &self.shared.ram);
+        // What was waited for is enough for it.
+        let one_piece = there.min(ram.within_a_piece(&bytes));
         let mut reserve = |length: u64, class| {
-            let kept_bytes = ram.kept_bytes(&bytes[..length as usize], all);
-            let reserved = self.pins.reserve(governor, class, (span.position, length), kept_bytes);
-            Some((reserved?, length))
+            let kept = ram.kept(&bytes[..length as usize], all);
+            Some((self.pins.reserve(governor, class, kept)?, length))
         };
         let grown = (large > one_piece).then(|| reserve(large, Class::Prefetch)).flatten();
         let Some((reserved, length)) = grown.or_else(|| reserve(one_piece, class)) else {
             return Now::NoMemory;
         };
+        self.hand_out((bytes, length), tier, reserved)
+    }
+
+    fn hand_out(
+        &mut self,
+        (mut bytes, length): (Bytes, u64),
+        tier: Tier,
+        reserved: Rc<Reservation>,
+    ) -> Now {
         bytes.truncate(length as usize);
         if length < self.shared.block_size.bytes() {
             bytes = self.shared.ram.pinned(bytes);
         }
-        self.handed_out = Some(Instant::now());
+        (self.handed_out, self.starved_until) = (Some(Instant::now()), None);
         Now::Slice(Slice { bytes, tier, reserved })
     }
 

@@ -96,7 +96,7 @@ impl Delivery {
     ) -> Result<Done, DeliveryError> {
         let (parts, shared) = (&viewer.parts, &self.shared);
         record.cors = rule.cors.clone();
-        let request = match self.passed(viewer, record) {
+        let request = match self.passed(viewer, record, site) {
             Ok(request) => request,
             Err(error) => {
                 leave(body, parts.version);
@@ -136,6 +136,7 @@ impl Delivery {
         &self,
         viewer: &'a Viewer,
         record: &mut Record,
+        site: &Site,
     ) -> Result<PassedRequest<'a>, DeliveryError> {
         let parts = &viewer.parts;
         let request = PassedRequest::parse(parts).map_err(DeliveryError::Request)?;
@@ -146,9 +147,7 @@ impl Delivery {
         if viewer.connection.is_for_another(&request.host) {
             return Err(DeliveryError::OtherHost);
         }
-        if viewer.reserved.is_none() {
-            return Err(DeliveryError::Fill(Arc::new(FillError::Overload { what: "memory" })));
-        }
+        viewer.reserve(self.shared.governor.of(site.id))?;
         Ok(request)
     }
 

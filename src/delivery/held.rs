@@ -6,36 +6,39 @@
 //! memory to pin it, the object counts as not held.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use bytes::Bytes;
 
 use crate::cache::ram::Ram;
 use crate::limits::PIECE_SIZE_BYTES;
 use crate::memory::{Class, OfSite, Reservation, Use};
-use crate::object::{BlockKey, BlockSize, ByteRange, VersionId};
+use crate::object::{BlockKey, BlockSize, VersionId};
 
 /// Bytes pinned until they are sent.
 pub(super) struct Held {
-    /// Where each starts; in order, without gaps.
-    parts: VecDeque<(u64, Bytes)>,
-    end: u64,
-    reserved: Reservation,
+    /// In order, without gaps.
+    parts: VecDeque<Part>,
+}
+
+struct Part {
+    start: u64,
+    bytes: Bytes,
+    reserved: Rc<Reservation>,
 }
 
 impl Held {
-    /// Pins the bytes from `start` to `end` of a version; `None` when ram lacks some of them, or
-    /// there is no memory to spare.
+    /// Pins the bytes from `start` to `end` of a version, the first or only piece of them for
+    /// `class`; `None` when ram lacks some of them, or there is no memory to spare.
     pub(super) fn pin(
         ram: &Ram,
-        governor: OfSite<'_>,
+        (governor, class): (OfSite<'_>, Class),
         block_size: BlockSize,
         version: VersionId,
         (start, end): (u64, u64),
     ) -> Option<Held> {
-        let kept_bytes = ByteRange::new(start, end)?.rounded_out(None).length_bytes();
         // A piece is what any viewer may pin; more is a comfort.
-        let class = if kept_bytes <= PIECE_SIZE_BYTES { Class::Viewer } else { Class::Prefetch };
-        let reserved = governor.try_reserve(Use::Client, class, kept_bytes)?;
+        let class = if end - start <= PIECE_SIZE_BYTES { class } else { Class::Prefetch };
         let mut parts = VecDeque::new();
         let mut position = start;
         while position < end {
@@ -46,23 +49,23 @@ impl Held {
             while position < end.min(block_end) {
                 let mut bytes = block.read(position - block_start)?;
                 bytes.truncate(usize::try_from(end - position).unwrap_or(usize::MAX));
-                let length = bytes.len() as u64;
-                parts.push_back((position, ram.pinned(bytes)));
+                let (length, kept) = (bytes.len() as u64, ram.kept(&bytes, None));
+                let reserved = Rc::new(governor.try_reserve(Use::Client, class, kept.bytes)?);
+                parts.push_back(Part { start: position, bytes: ram.pinned(bytes), reserved });
                 position += length;
             }
         }
-        Some(Held { parts, end, reserved })
+        Some(Held { parts })
     }
 
-    /// The bytes from `position` on, and lets go of those before it.
-    pub(super) fn read(&mut self, position: u64) -> Option<Bytes> {
-        let passed = |(start, bytes): &(u64, Bytes)| start + bytes.len() as u64 <= position;
+    /// The bytes from `position` on, with what is reserved for them; lets go of those before it.
+    pub(super) fn read(&mut self, position: u64) -> Option<(Bytes, Rc<Reservation>)> {
+        let passed = |part: &Part| part.start + part.bytes.len() as u64 <= position;
         while self.parts.front().is_some_and(passed) {
             self.parts.pop_front();
         }
-        let left = self.parts.front().and_then(|(start, _)| ByteRange::new(*start, self.end));
-        self.reserved.shrink_to(left.map_or(0, |left| left.rounded_out(None).length_bytes()));
-        let (start, bytes) = self.parts.front()?;
-        Some(bytes.slice(position.checked_sub(*start)? as usize..))
+        let Part { start, bytes, reserved } = self.parts.front()?;
+        let offset = position.checked_sub(*start)? as usize;
+        Some((bytes.slice(offset..), reserved.clone()))
     }
 }

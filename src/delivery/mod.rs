@@ -22,7 +22,7 @@ pub(crate) mod stored;
 mod upstream;
 
 use std::borrow::Cow;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::mem::take;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -46,8 +46,7 @@ use crate::delivery::record::{Record, Viewer};
 use crate::delivery::reply::Found;
 use crate::delivery::reply::Reply;
 use crate::fill::Filler;
-use crate::fill::error::FillError;
-use crate::memory::{Class, Governor, Use};
+use crate::memory::Governor;
 use crate::message::cache_status::Fwd;
 use crate::message::cmcd::Cmcd;
 use crate::message::cmsd::Dynamic;
@@ -126,7 +125,6 @@ impl Handler for Delivery {
     ) -> Response<ViewerBody> {
         let (begun, shared) = (Instant::now(), &self.shared);
         let (parts, body) = request.into_parts();
-        let request_bytes = Viewer::request_bytes(&parts);
         let cmcd = Cmcd::of(&parts.headers, parts.uri.query()).map(Box::new);
         let viewer = Rc::new(Viewer {
             urgency: match Priority::of(&parts.headers).stands_back(cmcd.as_deref()) {
@@ -135,7 +133,7 @@ impl Handler for Delivery {
             },
             cmcd,
             client: self.client(connection, &parts),
-            reserved: shared.governor.try_reserve(Use::Requests, Class::Miss, request_bytes),
+            reserved: OnceCell::new(),
             parts,
             connection: connection.clone(),
             request_id: RequestId::assign(),
@@ -262,9 +260,7 @@ impl Delivery {
         record: &mut Record,
     ) -> Result<Reply, DeliveryError> {
         let asked = self.read(viewer, body, record)?;
-        if viewer.reserved.is_none() {
-            return Err(DeliveryError::Fill(Arc::new(FillError::Overload { what: "memory" })));
-        }
+        viewer.reserve(self.shared.governor.of(asked.site.id))?;
         let resort = Resort::Left;
         let (shared, bypassed_bytes) = (&self.shared, None);
         let (withheld, asks_whole) = (HeaderMap::new(), false);

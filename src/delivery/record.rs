@@ -2,7 +2,7 @@
 //!
 //! Written when it is dropped, so that every request leaves its line, however it ends.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,8 +15,10 @@ use http::{HeaderValue, StatusCode};
 use crate::access_log::{
     AccessLog, Decision, Entry, Outcome, PlayerTold, RequestId, Target, Text, Trace,
 };
+use crate::delivery::error::DeliveryError;
+use crate::fill::error::FillError;
 use crate::limits::REQUEST_BYTES;
-use crate::memory::Reservation;
+use crate::memory::{Class, OfSite, Reservation, Use};
 use crate::message::cmcd::{Cmcd, Told};
 use crate::metrics::Counters;
 use crate::metrics::labels::{
@@ -44,8 +46,8 @@ pub struct Viewer {
     pub urgency: Urgency,
     /// What the player told of itself.
     pub cmcd: Option<Box<Cmcd>>,
-    /// For as long as it is answered.
-    pub reserved: Option<Reservation>,
+    /// From when its site is known, for as long as it is answered.
+    pub reserved: OnceCell<Reservation>,
     /// Requests upstream this one caused so far.
     pub origin_requests: Cell<u32>,
     /// What was decided about it, while somebody wants to know.
@@ -72,8 +74,21 @@ impl Viewer {
         }
     }
 
-    /// What a request with this head takes while it is answered, in bytes.
-    pub fn request_bytes(parts: &Parts) -> u64 {
+    /// Reserves what it takes while it is answered.
+    ///
+    /// # Errors
+    /// `Overload`.
+    pub fn reserve(&self, governor: OfSite<'_>) -> Result<(), DeliveryError> {
+        let reserved = governor.try_reserve(Use::Requests, Class::Miss, self.request_bytes());
+        let overload = || DeliveryError::Fill(Arc::new(FillError::Overload { what: "memory" }));
+        // It is of one site.
+        let _ = self.reserved.set(reserved.ok_or_else(overload)?);
+        Ok(())
+    }
+
+    /// What a request with this head takes, in bytes.
+    fn request_bytes(&self) -> u64 {
+        let parts = &self.parts;
         let field = |(name, value): (&http::HeaderName, &HeaderValue)| {
             name.as_str().len() + value.len() + FIELD_BYTES
         };

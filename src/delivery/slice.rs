@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 
+use crate::cache::ram::Kept;
 use crate::limits::PIECE_SIZE_BYTES;
 use crate::memory::{Class, OfSite, Reservation, Use};
 use crate::metrics::labels::Tier;
@@ -48,28 +49,35 @@ impl Buf for Slice {
 /// What the slices of one body have reserved.
 #[derive(Default)]
 pub(super) struct Pins {
-    /// The piece that the last one ended in, as long as any of it is kept.
+    /// The piece of ram that the last one ended in, as long as any of it is kept.
     last: Option<(u64, Weak<Reservation>)>,
+    /// What was waited for, until the next slice takes it.
+    pub(super) granted: Option<Reservation>,
 }
 
 impl Pins {
-    /// Reserves what a slice at `position` keeps of ram: `kept_bytes`, whole pieces as a rule. Many
-    /// slices of a piece keep it once.
+    /// Reserves what the next slice keeps of ram. Many slices of a piece keep it once.
     pub(super) fn reserve(
         &mut self,
         governor: OfSite<'_>,
         class: Class,
-        (position, length): (u64, u64),
-        kept_bytes: u64,
+        kept: Kept,
     ) -> Option<Rc<Reservation>> {
-        let first = position / PIECE_SIZE_BYTES;
-        let last = (position + length).saturating_sub(1) / PIECE_SIZE_BYTES;
-        let kept = self.last.as_ref().filter(|(piece, _)| *piece == first && first == last);
-        if let Some(reserved) = kept.and_then(|(_, reserved)| reserved.upgrade()) {
+        let again = self.last.as_ref().filter(|(last, _)| kept.pieces == Some((*last, *last)));
+        if let Some(reserved) = again.and_then(|(_, reserved)| reserved.upgrade()) {
+            self.granted = None;
             return Some(reserved);
         }
-        let reserved = Rc::new(governor.try_reserve(Use::Client, class, kept_bytes)?);
-        self.last = Some((last, Rc::downgrade(&reserved)));
+        let reserved = match self.granted.take_if(|granted| kept.bytes <= granted.bytes()) {
+            Some(mut granted) => {
+                granted.shrink_to(kept.bytes);
+                granted
+            }
+            None => governor.try_reserve(Use::Client, class, kept.bytes)?,
+        };
+        self.granted = None;
+        let reserved = Rc::new(reserved);
+        self.last = kept.pieces.map(|(_, last)| (last, Rc::downgrade(&reserved)));
         Some(reserved)
     }
 }
@@ -104,6 +112,11 @@ impl Span {
     pub(super) fn of(range: ByteRange) -> Span {
         Span { position: range.start(), end: Some(range.end()) }
     }
+
+    /// How many bytes there are of it, at most.
+    pub(super) fn left(self) -> u64 {
+        self.end.map_or(u64::MAX, |end| end - self.position)
+    }
 }
 
 #[cfg(test)]
@@ -134,23 +147,47 @@ mod tests {
         const PIECE: u64 = PIECE_SIZE_BYTES;
         let governor = Governor::new(4 * PIECE, 0, Default::default());
         let mut pins = Pins::default();
-        let mut slice = |position, length, kept_bytes| {
-            let of = governor.of(SiteId(0));
-            pins.reserve(of, Class::Viewer, (position, length), kept_bytes)
+        let mut slice = |first, last| {
+            let kept = Kept { bytes: (last - first + 1) * PIECE, pieces: Some((first, last)) };
+            pins.reserve(governor.of(SiteId(0)), Class::Viewer, kept)
         };
         let used = || governor.used_bytes(Use::Client);
-        let first: Vec<_> = (0..40).map(|at| slice(at * 1_000, 1_000, PIECE).unwrap()).collect();
+        let first: Vec<_> = (0..40).map(|_| slice(7, 7).unwrap()).collect();
         assert_eq!(used(), PIECE);
-        let across = slice(PIECE - 1, 2, 2 * PIECE).unwrap();
+        let across = slice(7, 8).unwrap();
         assert_eq!(used(), 3 * PIECE);
-        let second = slice(PIECE + 1, PIECE - 1, PIECE).unwrap();
+        let second = slice(8, 8).unwrap();
         assert!(Rc::ptr_eq(&across, &second), "it is kept by who ended in it");
         drop(first);
         assert_eq!(used(), 2 * PIECE);
         drop((across, second));
         assert_eq!(used(), 0);
-        drop(slice(PIECE + 1, 1, PIECE));
+        drop(slice(8, 8));
         assert_eq!(used(), 0, "what was let go of is reserved anew");
-        assert!(slice(0, 5 * PIECE, 5 * PIECE).is_none());
+        assert!(slice(0, 4).is_none());
+    }
+
+    #[test]
+    fn what_was_waited_for_is_what_the_next_slice_keeps() {
+        const PIECE: u64 = PIECE_SIZE_BYTES;
+        let governor = Governor::new(4 * PIECE, 0, Default::default());
+        let of = governor.of(SiteId(0));
+        let (mut pins, mut held) = (Pins::default(), Vec::new());
+        pins.granted = of.try_reserve(Use::Client, Class::Viewer, PIECE);
+        held.extend((0..3).map(|_| of.try_reserve(Use::Client, Class::Viewer, PIECE).unwrap()));
+        let mut slice = |bytes, pieces| {
+            pins.reserve(of, Class::Viewer, Kept { bytes, pieces }).map(|kept| kept.bytes())
+        };
+        assert_eq!(slice(2 * PIECE, Some((1, 2))), None, "there is no more");
+        assert_eq!(slice(1_000, None), Some(1_000), "and this is his");
+        assert_eq!(governor.used_bytes(Use::Client), 3 * PIECE);
+        assert_eq!(slice(PIECE, Some((1, 1))), Some(PIECE));
+
+        pins.granted = of.try_reserve(Use::Client, Class::Viewer, PIECE);
+        assert!(
+            pins.reserve(of, Class::Viewer, Kept { bytes: 10, pieces: Some((2, 2)) }).is_some()
+        );
+        held.clear();
+        assert_eq!(governor.used_bytes(Use::Client), 0, "nothing is left over");
     }
 }

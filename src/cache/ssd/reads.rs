@@ -168,6 +168,7 @@ impl Ssd {
 
     async fn bring_as(self: &Arc<Self>, wanted: Wanted, urgency: Urgency) -> Brought {
         let at = read_key(&wanted, urgency);
+        let deadline = Instant::now() + ROOM_WITHIN;
         for _ in 0..JOINS_MAX {
             let (mut waiting, is_joined) = match self.reading.0.join(at) {
                 Joined::Waits(waiting) => (waiting, true),
@@ -179,7 +180,7 @@ impl Ssd {
             };
             match waiting.wait_for(Option::is_some).await.as_deref() {
                 // Whoever began it may wait for no memory, or be entitled to less of it.
-                Ok(Some(Brought::NoMemory)) if is_joined => {}
+                Ok(Some(Brought::NoMemory)) if is_joined && Instant::now() < deadline => {}
                 Ok(brought) => return brought.clone().expect("it was waited for"),
                 Err(_) => return Brought::NotHeld,
             }

@@ -40,8 +40,8 @@ impl Ssd {
             return;
         }
         let bytes = ram.length_bytes();
-        let Some(reserved) = self.parts.governor.try_reserve(Use::Ssd, Class::Admission, bytes)
-        else {
+        let governor = self.parts.governor.of(subject.key.site());
+        let Some(reserved) = governor.try_reserve(Use::Ssd, Class::Admission, bytes) else {
             return;
         };
         let write = BlockWrite {
@@ -83,7 +83,8 @@ impl Ssd {
             }
         }
         let bytes = record.len() + body.as_ref().map_or(0, |body| body.bytes.len());
-        let reserved = self.parts.governor.try_reserve(Use::Ssd, Class::Admission, bytes as u64);
+        let governor = self.parts.governor.of(key.site());
+        let reserved = governor.try_reserve(Use::Ssd, Class::Admission, bytes as u64);
         let Some(reserved) = reserved else { return false };
         let write = HeadWrite {
             object,

@@ -50,7 +50,7 @@ impl Pump {
         let deadline = Instant::now() + patience;
         while !self.take(one_piece, self.class) {
             let governor = self.filler.governor.of(self.run.key.site());
-            let reserved = governor.reserve(Use::Fill, self.class, one_piece);
+            let reserved = governor.reserve(Use::Fill, self.class, PIECE_SIZE_BYTES);
             match timeout_at(deadline, reserved).await {
                 // Memory may be free all the while, and room in the mapping not.
                 Ok(reserved) if Instant::now() < deadline => drop(reserved),
@@ -64,8 +64,9 @@ impl Pump {
 
     fn take(&mut self, bytes: u64, class: Class) -> bool {
         let site = self.run.key.site();
-        let Some(reserved) = self.filler.governor.of(site).try_reserve(Use::Fill, class, bytes)
-        else {
+        let kept_bytes = bytes.next_multiple_of(PIECE_SIZE_BYTES);
+        let governor = self.filler.governor.of(site);
+        let Some(reserved) = governor.try_reserve(Use::Fill, class, kept_bytes) else {
             return false;
         };
         let Some(extent) = self.filler.ram.allocate(site, bytes) else { return false };

@@ -366,6 +366,23 @@ mod tests {
     }
 
     #[test]
+    fn bytes_within_a_piece_of_the_mapping_keep_that_one_wherever_they_start() {
+        let ram = ram(8, 4);
+        let bytes = written(&ram, 1, 0..3 * PIECE);
+        let piece = PIECE_SIZE_BYTES;
+        for (start, within, across) in [(0, piece, piece), (100, piece - 100, 2 * piece)] {
+            let bytes = bytes.slice(start..);
+            assert_eq!(ram.within_a_piece(&bytes), within);
+            assert_eq!(ram.kept(&bytes[..within as usize], None).bytes, piece);
+            assert_eq!(ram.kept(&bytes[..PIECE], None).bytes, across);
+        }
+        let elsewhere = vec![1; 3 * PIECE];
+        assert_eq!(ram.within_a_piece(&elsewhere), piece);
+        let kept = ram.kept(&elsewhere[..PIECE], None);
+        assert_eq!(kept, Kept { bytes: piece, pieces: None });
+    }
+
+    #[test]
     fn a_block_grows_piece_by_piece_and_is_sent_in_one_slice_when_whole() {
         let ram = ram(8, 4);
         let key = key(versions::<1>()[0], 3);

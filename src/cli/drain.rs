@@ -2,8 +2,9 @@
 //!
 //! Asks the admin listener; the appliance goes on by itself, whether somebody waits or not.
 
+use std::io::{Write as _, stderr};
 use std::thread::sleep;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::StatusCode;
 use indicatif::ProgressBar;
@@ -14,9 +15,9 @@ use time::macros::format_description;
 use time::{OffsetDateTime, Time, UtcOffset};
 
 use super::admin::{ANSWER_WITHIN, Reach, understood};
-use super::volume::progress::leaving;
+use super::volume::progress::{is_drawn, leaving};
 use super::{Failure, print};
-use crate::config::units::{duration_about, parse_duration};
+use crate::config::units::{counted, duration_about, parse_duration};
 use crate::moment::unix_seconds;
 
 const EXAMPLES: &str = "\
@@ -34,6 +35,9 @@ the time, `limits.drain_timeout` of the configuration, and then refused with 503
 the end of it is cut. When who comes is refused and nobody is connected any more it is drained: safe
 to power off. Where nobody needs time, --within 30s refuses from the beginning. A restart ends a
 drain; the appliance serves then.
+
+While --wait waits, standard error tells how far it is and how many viewers are left: a bar on a
+terminal; anywhere else, and with --json, a line at once, at each change and every 30 seconds.
 
 Exit codes: 0 it drains (with --wait: it is drained), 1 not, 64 misused";
 
@@ -136,17 +140,12 @@ pub(super) fn take_back(args: &BackArgs) -> Result<String, Failure> {
 
 /// Until it is drained.
 fn wait(args: &Args) -> Result<(), Failure> {
-    let mut bar: Option<ProgressBar> = None;
+    let (mut bar, mut spoken): (Option<ProgressBar>, Spoken) = Default::default();
     loop {
         let status: Status = understood(&args.reach.status()?)?;
         match status.phase.as_str() {
             "drained" => break,
-            "draining" => {
-                let all = status.connections;
-                let bar = bar.get_or_insert_with(|| leaving(all, args.json));
-                bar.set_length(bar.length().unwrap_or_default().max(all));
-                bar.set_position(bar.length().unwrap_or_default() - all);
-            }
+            "draining" => show(bar.get_or_insert_with(|| leaving(args.json)), status.connections),
             _ if status.drain.is_some() => {}
             phase => {
                 return Err(Failure::Failed(format!(
@@ -154,12 +153,65 @@ fn wait(args: &Args) -> Result<(), Failure> {
                 )));
             }
         }
+        if !is_drawn(args.json) && spoken.is_due(status.stage(), Instant::now()) {
+            // Who listens no longer is no failure: it drains all the same.
+            let _ = writeln!(stderr(), "{}", status.in_words(unix_seconds(SystemTime::now())));
+        }
         sleep(ASKED_EVERY);
     }
     bar.inspect(ProgressBar::finish_and_clear);
     match args.json {
         true => Ok(()),
         false => print("drained: safe to power off\n"),
+    }
+}
+
+/// Of as many viewers as there were at most.
+fn show(bar: &ProgressBar, left: u64) {
+    let most = bar.length().unwrap_or_default().max(left);
+    bar.set_length(most);
+    bar.set_position(most - left);
+    bar.set_message(match most {
+        0 => NOBODY.to_owned(),
+        _ => format!("{} of {most} viewers have left", most - left),
+    });
+}
+
+/// What was said last where no bar is drawn.
+#[derive(Default)]
+struct Spoken {
+    stage: String,
+    at: Option<Instant>,
+}
+
+impl Spoken {
+    /// Whether something is to be said again: at once, when the stage is another, now and then.
+    fn is_due(&mut self, stage: &str, now: Instant) -> bool {
+        let is_late = self.at.is_none_or(|at| now.duration_since(at) >= TOLD_EVERY);
+        let is_due = is_late || self.stage != stage;
+        if is_due {
+            *self = Spoken { stage: stage.to_owned(), at: Some(now) };
+        }
+        is_due
+    }
+}
+
+impl Status {
+    /// Of a drain without one the appliance itself stops.
+    fn stage(&self) -> &str {
+        self.drain.as_ref().map_or("", |drain| &drain.stage)
+    }
+
+    /// In a line: how far it is, until when, and how many are left.
+    fn in_words(&self, now: u64) -> String {
+        let far = match &self.drain {
+            Some(drain) => drain.in_words(now),
+            None => "draining: the appliance stops".to_owned(),
+        };
+        match self.connections {
+            0 => format!("{far}; {NOBODY}"),
+            left => format!("{far}; {} left", counted(left, "viewer")),
+        }
     }
 }
 
@@ -188,6 +240,7 @@ impl Told {
                     left(self.cuts_at)
                 )
             }
+            "cutting" => "draining: the time is over, what is left is cut now".to_owned(),
             "drained" => "drained: safe to power off".to_owned(),
             stage => format!("draining: {stage}"),
         };
@@ -224,6 +277,9 @@ fn next(
 }
 
 const ASKED_EVERY: Duration = Duration::from_millis(500);
+/// Where no bar is drawn.
+const TOLD_EVERY: Duration = Duration::from_secs(30);
+const NOBODY: &str = "nobody is there";
 
 #[cfg(test)]
 mod tests {
@@ -276,5 +332,52 @@ mod tests {
         ] {
             assert_eq!(told.in_words(now), expected);
         }
+    }
+
+    #[test]
+    fn where_no_bar_is_drawn_each_change_is_told_at_once_and_how_it_is_every_half_minute() {
+        let (mut spoken, began) = (Spoken::default(), Instant::now());
+        let told = [
+            (0, "leaving"),
+            (1, "leaving"),
+            (29, "leaving"),
+            (30, "leaving"),
+            (59, "leaving"),
+            (59, "refusing"),
+            (88, "refusing"),
+            (89, "refusing"),
+        ];
+        let later = |seconds| began + Duration::from_secs(seconds);
+        let told = told.map(|(seconds, stage)| spoken.is_due(stage, later(seconds)));
+        assert_eq!(told, [true, false, false, true, false, true, false, true]);
+    }
+
+    #[test]
+    fn how_many_are_left_is_told_and_that_nobody_is_there() {
+        let status = |connections, drain| Status { phase: String::new(), connections, drain };
+        let told = |stage: &str| {
+            let (stage, cuts_at) = (stage.to_owned(), 90);
+            Some(Told { stage, cuts_at, ..Told::default() })
+        };
+        for (status, expected) in [
+            (
+                status(12, told("refusing")),
+                "draining: who comes is refused; what is left is cut in 30s; 12 viewers left",
+            ),
+            (
+                status(1, told("cutting")),
+                "draining: the time is over, what is left is cut now; 1 viewer left",
+            ),
+            (status(0, None), "draining: the appliance stops; nobody is there"),
+        ] {
+            assert_eq!(status.in_words(60), expected);
+        }
+        let bar = ProgressBar::hidden();
+        let shown = [0, 3, 1, 0].map(|left| {
+            show(&bar, left);
+            bar.message()
+        });
+        let of_three = |gone| format!("{gone} of 3 viewers have left");
+        assert_eq!(shown, [NOBODY.to_owned(), of_three(0), of_three(2), of_three(3)]);
     }
 }

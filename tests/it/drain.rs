@@ -1,9 +1,13 @@
 //! A drain takes no more work, finishes what is there within a bound, and ends.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+use std::thread;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::sync::mpsc::unbounded_channel;
 
 use crate::support::{
     BLOCK, Edge, Ending, Origin, PIECE, Process, Script, Speaks, Verdict, configured, follow,
@@ -227,4 +231,42 @@ async fn an_operator_drains_waits_looks_and_takes_it_back() {
     let told = |words: &str| logged.iter().any(|line| line.contains(words));
     assert!(told("draining: 0 viewers are told to leave") && told("drained: safe to power off"));
     assert!(told("the drain is over: viewers are served"));
+}
+
+#[tokio::test]
+async fn who_waits_off_a_terminal_is_told_at_once_and_at_each_change_how_many_are_left() {
+    let origin = Origin::serving("/a", Script::of(LENGTH).ending(Ending::HeldAt(BLOCK)));
+    let edge = Edge::in_front_of(&origin).setting("limits.drain_timeout", "1h").start();
+    let mut reader = edge.get("/a").open().await;
+    reader.read_exactly(PIECE as usize).await.unwrap();
+    let admin = edge.admin().address().to_string();
+    let mut waiting = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        .args(["drain", "--within", "2h", "--wait", "--admin", &admin])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let told = BufReader::new(waiting.stderr.take().unwrap()).lines();
+    let (tell, mut told_by) = unbounded_channel();
+    let telling = thread::spawn(move || told.for_each(|line| tell.send(line.unwrap()).unwrap()));
+    let mut next = async || told_by.recv().await.expect("it says something");
+    let leaving = next().await;
+    assert!(leaving.starts_with("draining: viewers are told to leave; who comes"), "{leaving}");
+    assert!(leaving.ends_with("; 1 viewer left"), "{leaving}");
+
+    operate(&edge, "/drain", &json!({ "within_seconds": 3_600 })).await;
+    let refusing = next().await;
+    assert!(refusing.starts_with("draining: who comes is refused; what is left"), "{refusing}");
+    assert!(refusing.ends_with("; 1 viewer left"), "{refusing}");
+
+    origin.release("/a");
+    let came = follow(&mut reader, origin.content("/a", 1), PIECE).await;
+    assert_eq!(came, (LENGTH - PIECE, true));
+    drop(reader);
+    let ended = tokio::task::spawn_blocking(move || waiting.wait_with_output().unwrap());
+    let ended = ended.await.unwrap();
+    telling.join().unwrap();
+    assert!(ended.status.success());
+    let said = text(&ended.stdout);
+    assert_eq!(said.lines().last(), Some("drained: safe to power off"), "{said}");
 }

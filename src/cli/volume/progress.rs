@@ -29,9 +29,9 @@ pub(super) fn looking(regions: u64, json: bool) -> ProgressBar {
     bar(regions, json, "{bar:32} {pos}/{len} regions  {eta} left")
 }
 
-/// So many viewers to leave.
-pub(in crate::cli) fn leaving(viewers: u64, json: bool) -> ProgressBar {
-    bar(viewers, json, "{bar:32} {pos} of {len} viewers have left")
+/// Viewers to leave, of whom the message tells.
+pub(in crate::cli) fn leaving(json: bool) -> ProgressBar {
+    bar(0, json, "{bar:32} {msg}")
 }
 
 fn bar(length: u64, json: bool, template: &str) -> ProgressBar {
@@ -42,6 +42,7 @@ fn bar(length: u64, json: bool, template: &str) -> ProgressBar {
     ProgressBar::new(length).with_style(style.progress_chars("=> "))
 }
 
-fn is_drawn(json: bool) -> bool {
+/// Whether somebody sees a bar.
+pub(in crate::cli) fn is_drawn(json: bool) -> bool {
     !json && io::stderr().is_terminal()
 }

@@ -15,10 +15,12 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
 
 use self::finding::{Finding, Report};
+use self::named::Named;
 use self::root::Root;
 use super::volume::progress;
 use super::{Failure, USUAL_CONFIG, print};
 use crate::config::{self, Config, Machine};
+use crate::object::SiteId;
 
 mod certificates;
 mod clock;
@@ -26,6 +28,7 @@ mod disks;
 mod finding;
 mod kernel;
 mod memory;
+mod named;
 mod nic;
 mod origins;
 mod ports;
@@ -39,9 +42,13 @@ const EXAMPLES: &str = "\
 Examples:
   tidegate doctor
   tidegate doctor --config tidegate.toml --path /film/1.m4s     an object that the origins have
+  tidegate doctor --path https://video.example.com/film/1.m4s --path https://live.example.com/a.mp4
   tidegate doctor --only origins,dns --path /film/1.m4s
   tidegate doctor --skip disks,nic --json | jq '.findings[] | select(.state != \"ok\")'
   tidegate doctor --only origins --resolve origin.example.com=192.0.2.1,192.0.2.2
+
+A --path that is a URL is asked of the origins of the site that has its host, without what the rules
+there leave out of the query; a path alone is asked of all origins, as it is.
 
 A row is ok, note, warn (it serves, worse than it could), fail (it does not serve, or not all) or
 unknown (it could not be told). Run it as the user that serves, or as root, who sees more.
@@ -58,9 +65,10 @@ pub(super) struct Args {
     /// The configuration it is to serve by
     #[arg(long, value_name = "FILE", default_value = USUAL_CONFIG)]
     config: PathBuf,
-    /// An object that the origins have: whether ranges of it can be had is asked of each address
-    #[arg(long, value_name = "PATH", value_parser = path)]
-    path: Option<String>,
+    /// An object that the origins of its site have, or of all: whether ranges of it can be had is
+    /// asked of each address; may be repeated
+    #[arg(long = "path", value_name = "URL|PATH")]
+    paths: Vec<Named>,
     /// Ask these addresses of a name instead of those DNS gives
     #[arg(long, value_name = "NAME=ADDRESS,..", value_parser = resolved)]
     resolve: Vec<(String, Vec<IpAddr>)>,
@@ -73,11 +81,6 @@ pub(super) struct Args {
     /// Print what was found as JSON
     #[arg(long)]
     json: bool,
-}
-
-fn path(text: &str) -> Result<String, String> {
-    let is_path = text.starts_with('/') && text.parse::<http::uri::PathAndQuery>().is_ok();
-    is_path.then(|| text.to_owned()).ok_or_else(|| "write one such as /film/1.m4s".to_owned())
 }
 
 fn resolved(text: &str) -> Result<(String, Vec<IpAddr>), String> {
@@ -170,7 +173,8 @@ struct Subject {
     /// Bytes of memory that there are, or that this process may have of them.
     allowed_bytes: Option<u64>,
     now: SystemTime,
-    path: Option<String>,
+    /// What origins are asked for: of one site, or of all.
+    paths: Vec<(Option<SiteId>, String)>,
     resolve: BTreeMap<String, Vec<IpAddr>>,
 }
 
@@ -179,13 +183,14 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let config =
         config::load_before_start(&args.config).map_err(|e| Failure::Misused(e.to_string()))?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let paths = args.paths.iter().map(|named| named.at(&config)).collect::<Result<_, _>>()?;
     let subject = Arc::new(Subject {
         config,
         root: Root::at("/"),
         cores,
         allowed_bytes: Machine::here().memory_bytes,
         now: SystemTime::now(),
-        path: args.path.clone(),
+        paths,
         resolve: args.resolve.iter().cloned().collect(),
     });
     let runtime = super::volume::runtime()?;

@@ -359,3 +359,42 @@ fn credentials_that_a_start_brings_hold_up_no_other_check() {
     fs::write(&config, elsewhere).unwrap();
     assert_eq!(tidegate(&["check", config.to_str().unwrap()]).status.code(), Some(64));
 }
+
+#[test]
+fn a_url_is_asked_of_the_origins_of_its_site_and_a_path_of_all() {
+    let (folder, [film, live]) = (TempDir::new().unwrap(), [Origin::start(), Origin::start()]);
+    film.serve("/film", Script::of(PIECE));
+    live.serve("/live", Script::of(PIECE).validators(Validators::None));
+    for origin in [&film, &live] {
+        origin.serve("/both", Script::of(PIECE));
+    }
+    let config = configured(folder.path(), &plain(film.address()));
+    let more = format!(
+        "[[sites]]\nname = 'live'\nhosts = ['live.test']\norigins = {}\n",
+        plain(live.address())
+    );
+    fs::write(&config, fs::read_to_string(&config).unwrap() + &more).unwrap();
+    let of_film = format!("https://{HOST}/film");
+    let words = ["--only", "origins", "--path", &of_film, "--path", "http://LIVE.test:81/live"];
+    let told = Told::of(&config, &[&words[..], &["--path", "/both"]].concat());
+    told.has("ok", "it honours ranges of /film");
+    told.has("ok", "/film: its validator is strong");
+    told.has("ok", "it honours ranges of /live");
+    told.has("warn", "/live: no validator from 127.0.0.1");
+    // Of each origin: that it answers, and of two objects their ranges and validators.
+    assert_eq!((told.states().len(), told.code), (10, Some(0)), "{:#}", told.json);
+    for (origin, own) in [(&film, "/film"), (&live, "/live")] {
+        let asked: Vec<_> =
+            origin.all_requests().into_iter().map(|asked| asked.head.target).collect();
+        assert_eq!(asked, [own, "/both"]);
+    }
+
+    let config = config.to_str().unwrap();
+    let nobody = ["doctor", "--config", config, "--path", "https://nobody.test/a"];
+    let nobody = tidegate(&nobody);
+    let expected = format!(
+        "--path https://nobody.test/a: no site of {config} has the host \"nobody.test\"; write one \
+         of `sites.hosts`, or a path alone to ask every origin\n"
+    );
+    assert_eq!((nobody.status.code(), text(&nobody.stderr)), (Some(64), expected));
+}

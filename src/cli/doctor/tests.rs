@@ -28,7 +28,7 @@ pub(super) fn subject(settings: &str, root: Root) -> Subject {
         cores: 2,
         allowed_bytes: None,
         now: SystemTime::now(),
-        path: None,
+        paths: Vec::new(),
         resolve: BTreeMap::new(),
     }
 }
@@ -79,6 +79,7 @@ fn checks_are_chosen_by_only_and_skip_and_named_as_they_are_told() {
     assert_eq!(chosen(&only), [Check::IoUring, Check::Origins]);
     assert!(parsed(&["--only", "cable"]).is_err());
     assert!(parsed(&["--path", "film"]).is_err());
+    assert_eq!(parsed(&["--path", "/a", "--path", "https://a.test/b"]).unwrap().paths.len(), 2);
     assert!(parsed(&["--resolve", "a.test"]).is_err());
     let resolved = parsed(&["--resolve", "A.test=127.0.0.1,::1"]).unwrap().resolve;
     assert_eq!(resolved[0].0, "a.test");

@@ -17,40 +17,58 @@ pub(super) type Answer = (SocketAddr, Result<Seen, Trouble>);
 const CLOCKS_APART_MAX_SECONDS: u64 = 10;
 /// To who does not show what an origin wants to see.
 const REFUSED: [StatusCode; 2] = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
-const NAME_AN_OBJECT: &str = "name an object that it has: --path /some/object";
+const NAME_AN_OBJECT: &str = "name an object that it has: --path /some/object, or by its URL";
+
+/// What addresses were asked for, and what came of it.
+pub(super) struct Asked {
+    /// `None`: nothing that they must have.
+    pub(super) path: Option<String>,
+    pub(super) answers: Vec<Answer>,
+}
 
 /// Of one origin: that it answers, its certificate, its clock, ranges, validators.
 pub(super) fn all(
-    answers: &Result<Vec<Answer>, String>,
+    asked: &Result<Vec<Asked>, String>,
     subject: &Subject,
     is_needed: bool,
 ) -> Vec<Finding> {
-    let answers = match answers {
-        Ok(answers) => answers,
+    let asked = match asked {
+        Ok(asked) => asked,
         Err(why) => {
             let to_do = "see `dns`";
             return vec![worse(is_needed, why.clone(), to_do.to_owned())];
         }
     };
-    let seen: Vec<(&SocketAddr, &Seen)> = answers
-        .iter()
-        .filter_map(|(address, answer)| Some((address, answer.as_ref().ok()?)))
-        .collect();
-    let mut findings = vec![reached(answers, seen.len(), is_needed)];
-    if seen.is_empty() {
-        return findings;
-    }
-    findings.extend(certificate(&seen, subject));
-    findings.extend(clock(&seen));
-    match &subject.path {
-        Some(path) => {
-            findings.push(ranges(&seen, path));
-            findings.extend(validators(&seen));
+    let mut findings: Vec<Finding> = Vec::new();
+    for Asked { path, answers } in asked {
+        let seen: Vec<(&SocketAddr, &Seen)> = answers
+            .iter()
+            .filter_map(|(address, answer)| Some((address, answer.as_ref().ok()?)))
+            .collect();
+        let reached = reached(answers, seen.len(), is_needed);
+        let itself = [Some(reached), certificate(&seen, subject), clock(&seen)];
+        for finding in itself.into_iter().flatten() {
+            // Whatever it is asked for, of the origin itself most is the same.
+            if !findings.contains(&finding) {
+                findings.push(finding);
+            }
         }
-        None => findings.push(Finding::note(
-            "whether it honours ranges and has validators was not asked: no object was named",
-            NAME_AN_OBJECT,
-        )),
+        if seen.is_empty() {
+            continue;
+        }
+        let Some(path) = path else {
+            let found =
+                "whether it honours ranges and has validators was not asked: no object was named";
+            findings.push(Finding::note(found, NAME_AN_OBJECT));
+            continue;
+        };
+        findings.push(ranges(&seen, path));
+        findings.extend(validators(&seen).map(|mut finding| {
+            if asked.len() > 1 {
+                finding.found = format!("{path}: {}", finding.found);
+            }
+            finding
+        }));
     }
     findings
 }
@@ -232,7 +250,8 @@ mod tests {
     fn told(seen: Seen) -> Vec<(State, String)> {
         let address = "192.0.2.1:80".parse().unwrap();
         let subject = subject("", Root::at("/"));
-        let mut findings = all(&Ok(vec![(address, Ok(seen))]), &subject, true);
+        let asked = Asked { path: None, answers: vec![(address, Ok(seen))] };
+        let mut findings = all(&Ok(vec![asked]), &subject, true);
         assert_eq!(
             (findings.remove(0).state, findings.pop().unwrap().state),
             (State::Ok, State::Note)

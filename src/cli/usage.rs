@@ -37,8 +37,10 @@ Bytes are those of bodies: what viewers' connections were handed, and what fills
 heads, and what TLS and TCP add, are not in them. Samples are of 5 minutes and begin at whole
 multiples of them, months at midnight, all in UTC. The 95th percentile is that of the bytes served,
 by nearest rank: samples are sorted, the top 5 % dropped, and the highest that is left counts. A
-sample in which no process counted is missing: it is told, and left out. `*` is all sites together,
-sample by sample; it is left out where one site is named.
+sample in which no process counted is missing: it is told, and left out. What was served before the
+first sample that is kept is not known: since when it was counted is told, and nothing before that
+is missing or zero. `*` is all sites together, sample by sample; it is left out where one site is
+named.
 
 Where no appliance answers on this machine, what it has written is told. A restart or an upgrade
 loses nothing; a kill costs what was counted of the sample under way.

@@ -97,17 +97,33 @@ impl Folder {
         }
     }
 
-    /// Removes the oldest months beyond so many: not by the clock, which may be wrong for a while.
+    /// Whether something is kept of a month before this one. Blocks.
     ///
     /// # Errors
-    /// One that cannot be removed stays.
-    pub(super) fn keep(&self, months: usize) -> io::Result<()> {
+    /// The folder is there and cannot be read.
+    pub(super) fn has_before(&self, month: Month) -> io::Result<bool> {
+        match self.months() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            months => Ok(months?.iter().any(|kept| *kept < month)),
+        }
+    }
+
+    fn months(&self) -> io::Result<Vec<Month>> {
         let mut kept = Vec::new();
         for entry in fs::read_dir(&self.0)? {
             let name = entry?.file_name();
             let month = name.to_str().and_then(|name| name.strip_suffix(ENDING));
             kept.extend(month.and_then(|month| month.parse::<Month>().ok()));
         }
+        Ok(kept)
+    }
+
+    /// Removes the oldest months beyond so many: not by the clock, which may be wrong for a while.
+    ///
+    /// # Errors
+    /// One that cannot be removed stays.
+    pub(super) fn keep(&self, months: usize) -> io::Result<()> {
+        let mut kept = self.months()?;
         kept.sort_unstable();
         kept[..kept.len().saturating_sub(months)].iter().try_for_each(|month| {
             match fs::remove_file(self.file(*month)) {

@@ -38,9 +38,14 @@ pub struct MonthTold {
     pub end: String,
     /// When this was told; before `end` the month is not over.
     pub told_at: String,
+    /// From when on it was counted: `start`, or where nothing is kept of a month before, when the
+    /// first sample of this one begins. What was served before is not known. Missing where nothing
+    /// was counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted_since: Option<String>,
     /// How long a sample is.
     pub sample_seconds: u64,
-    /// Samples that have ended.
+    /// Samples that have ended, of those since it was counted.
     pub samples_due: u64,
     /// Those of them in which nothing counted: they are left out of the percentile.
     pub samples_missing: u64,
@@ -48,8 +53,8 @@ pub struct MonthTold {
     pub damaged_lines: u64,
     /// How the percentile is reckoned.
     pub percentile: String,
-    /// All sites together; left out where one is asked for: who is told of it, such as who
-    /// publishes it, need not know what others are served.
+    /// All sites together; left out where nothing is known, and where one is asked for: who is told
+    /// of it, such as who publishes it, need not know what others are served.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub all: Option<SiteTold>,
     /// Each by itself, in the order of their names.
@@ -78,6 +83,11 @@ impl MonthTold {
     /// Whether it is over and no sample of it is there: nobody knows what was served.
     pub fn is_unknown(&self) -> bool {
         self.told_at >= self.end && self.samples_missing == self.samples_due
+    }
+
+    /// When counting began, if that was not before the month.
+    pub fn begun_within(&self) -> Option<&str> {
+        self.counted_since.as_deref().filter(|since| **since > *self.start)
     }
 
     /// With those of `configured` of which nothing was served, too: nobody takes them for sites
@@ -156,6 +166,8 @@ pub(super) struct Tally<'a, Room> {
     damaged: u64,
     /// Samples in which something counted.
     there: Vec<bool>,
+    /// Something counted in a month before, too.
+    was_before: bool,
     all: Sums,
     sites: BTreeMap<String, Sums>,
     samples: BTreeMap<u64, Counts>,
@@ -188,6 +200,7 @@ impl<'a, Room: FnMut() -> bool> Tally<'a, Room> {
             is_full: false,
             damaged: 0,
             there: vec![false; asked.month.samples()],
+            was_before: false,
             all: Sums::default(),
             sites: BTreeMap::new(),
             samples: BTreeMap::new(),
@@ -197,11 +210,13 @@ impl<'a, Room: FnMut() -> bool> Tally<'a, Room> {
     pub(super) fn read(&mut self, folder: &Folder) -> Result<(), Unreckoned> {
         let read = folder.read(self.asked.month, |part| self.add(part));
         self.damaged += read.map_err(Unreckoned::Unread)?;
+        self.was_before |= folder.has_before(self.asked.month).map_err(Unreckoned::Unread)?;
         Ok(())
     }
 
     /// Adds a part, if it is of this month.
     pub(super) fn add(&mut self, part: Part) {
+        self.was_before |= part.start < self.asked.month.start();
         let into = part.start.checked_sub(self.asked.month.start());
         let sample = into.map(|seconds| (seconds / SAMPLE_SECONDS) as usize);
         let Some(sample) = sample.filter(|sample| *sample < self.there.len()) else { return };
@@ -234,9 +249,15 @@ impl<'a, Room: FnMut() -> bool> Tally<'a, Room> {
         }
         let month = self.asked.month;
         let ended = self.now_seconds.clamp(month.start(), month.end()) - month.start();
-        let due = (ended / SAMPLE_SECONDS) as usize;
-        let there = &self.there[..due];
+        let ended = (ended / SAMPLE_SECONDS) as usize;
+        let there = &self.there[..ended];
         let count = there.iter().filter(|there| **there).count();
+        let first = self.there.iter().position(|there| *there);
+        let first = if self.was_before { Some(0) } else { first };
+        // Before the first one nobody counted: none of them is missing.
+        let due = ended - first.unwrap_or(ended).min(ended);
+        let since = first.map(|first| rfc3339(month.start() + first as u64 * SAMPLE_SECONDS));
+        let is_unknown = count == 0 && self.now_seconds >= month.end();
         let told = |site: String, sums: &Sums| SiteTold {
             site,
             served_bytes: sums.counts.served_bytes,
@@ -259,12 +280,14 @@ impl<'a, Room: FnMut() -> bool> Tally<'a, Room> {
             start: rfc3339(month.start()),
             end: rfc3339(month.end()),
             told_at: rfc3339(self.now_seconds),
+            counted_since: since,
             sample_seconds: SAMPLE_SECONDS,
             samples_due: due as u64,
             samples_missing: (due - count) as u64,
             damaged_lines: self.damaged,
             percentile: PERCENTILE.to_owned(),
-            all: self.asked.site.is_none().then(|| told("*".to_owned(), &self.all)),
+            all: (self.asked.site.is_none() && !is_unknown)
+                .then(|| told("*".to_owned(), &self.all)),
             sites,
         })
     }
@@ -305,7 +328,7 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use proptest::collection::vec;
-    use proptest::{prop_assert_eq, proptest};
+    use proptest::{prop_assert, prop_assert_eq, proptest};
 
     use super::*;
 
@@ -381,11 +404,18 @@ mod tests {
                 *samples.entry(*sample).or_default() += served;
             }
             let told = tally.told().unwrap();
-            let all = told.all.unwrap();
+            let first = samples.first_key_value().map(|(first, _)| *first);
+            let since = first.map(|first| rfc3339(november().start() + first * SAMPLE_SECONDS));
+            prop_assert_eq!(&told.counted_since, &since);
+            let Some((first, all)) = first.zip(told.all.clone()) else {
+                prop_assert!(told.is_unknown() && told.all.is_none() && parts.is_empty());
+                return Ok(());
+            };
             let sum: u64 = parts.iter().map(|(_, served)| served).sum();
             prop_assert_eq!(all.served_bytes, sum);
             prop_assert_eq!(all.requests, parts.len() as u64);
-            prop_assert_eq!(told.samples_missing, 8_640 - samples.len() as u64);
+            prop_assert_eq!(told.samples_due, 8_640 - first);
+            prop_assert_eq!(told.samples_missing, 8_640 - first - samples.len() as u64);
             let values: Vec<u64> = samples.into_values().collect();
             prop_assert_eq!(all.p95_bits_per_second, naive(&values).map(rate));
         }
@@ -416,6 +446,42 @@ mod tests {
             ("2026-11-01T00:00:00Z", "2026-12-01T00:00:00Z")
         );
         assert_eq!(told.told_at, "2026-11-01T08:20:07Z");
+    }
+
+    #[test]
+    fn what_was_before_the_first_sample_is_not_known_and_not_missing() {
+        let asked = all();
+        let told = |now: u64, before: bool, parts: &[u64]| {
+            let there = tempfile::tempdir().unwrap();
+            let folder = Folder::at(there.path().join("usage"));
+            if before {
+                let october = Part { start: november().start() - 300, sites: BTreeMap::new() };
+                folder.append(&october).unwrap();
+            }
+            for sample in parts {
+                folder.append(&part(*sample, &[("film", 300)])).unwrap();
+            }
+            of_files(&folder, &asked, at(november().start() + now)).unwrap()
+        };
+        let figures = |told: &MonthTold| (told.samples_due, told.samples_missing);
+        let whole = "2026-11-01T00:00:00Z".to_owned();
+        // Installed within the month; one sample after the first is missing, one is under way.
+        let new = told(100 * 300, false, &[90, 91, 93, 94, 95, 96, 97, 98, 99, 100]);
+        assert_eq!(figures(&new), (10, 1));
+        assert_eq!(new.begun_within(), Some("2026-11-01T07:30:00Z"));
+        let old = told(100 * 300, true, &[90]);
+        assert_eq!((figures(&old), old.begun_within()), ((100, 99), None));
+        assert_eq!(old.counted_since, Some(whole.clone()), "it was down, and not served");
+        // Just installed, and a month before it was.
+        let just = told(100 * 300 + 7, false, &[100]);
+        assert_eq!((figures(&just), just.is_unknown()), ((0, 0), false));
+        assert_eq!(just.all.unwrap().p95_bits_per_second, None);
+        let never = told(8_640 * 300, false, &[]);
+        assert_eq!((figures(&never), never.is_unknown()), ((0, 0), true));
+        assert_eq!((never.all, never.counted_since), (None, None), "nothing is not zero");
+        let down = told(8_640 * 300, true, &[]);
+        assert_eq!((figures(&down), down.is_unknown()), ((8_640, 8_640), true));
+        assert_eq!((down.all, down.counted_since), (None, Some(whole)));
     }
 
     #[test]

@@ -114,6 +114,12 @@ async fn a_reload_an_upgrade_and_a_restart_lose_nothing_and_count_nothing_twice(
     let silent = asked.get("/usage?month=2020-01").send().await;
     let silent: Value = serde_json::from_slice(&silent.body).unwrap();
     assert_eq!(silent["sites"], serde_json::json!([]), "nobody knows of it: {silent}");
+    assert!(silent.get("all").or(silent.get("counted_since")).is_none(), "nor is it 0: {silent}");
+    // A new box: nothing of the month before it was installed is due, or missing.
+    let since = again["counted_since"].as_str().unwrap();
+    assert!(since >= again["start"].as_str().unwrap(), "{again}");
+    let due = again["samples_due"].as_u64().unwrap();
+    assert!(due < 12 && again["samples_missing"] == 0, "{again}");
     process.stop();
     by_commands(folder.path(), &config, served + PIECE);
 }
@@ -153,6 +159,9 @@ fn by_commands(folder: &Path, config: &Path, served: u64) {
     assert!(verified.status.success(), "{}", text(&verified.stderr));
     let document = fs::read_to_string(&out).unwrap();
     let told: Value = serde_json::from_str(&document).unwrap();
+    let since = told["counted_since"].as_str().unwrap();
+    let says = text(&verified.stdout).contains(&format!(", counted since {since}"));
+    assert_eq!(says, since > told["start"].as_str().unwrap(), "{}", text(&verified.stdout));
     assert!(!document.contains("\"*\""), "who gets it learns nothing of others: {document}");
     let samples = told["sites"][0]["samples"].as_array().unwrap();
     let sum: u64 = samples.iter().map(|sample| sample[1][0].as_u64().unwrap()).sum();

@@ -37,11 +37,18 @@ pub(super) fn table(told: &MonthTold) -> String {
             let _ = writeln!(text, "{start:width$}  {served:>12}  {origin:>12}  {requests:>13}");
         }
     }
-    let _ = write!(
-        text,
-        "\n{samples_due} samples of 5 minutes have ended, {samples_missing} of them are missing \
-         and left out of the percentile\n"
-    );
+    text.push('\n');
+    if let Some(since) = told.begun_within() {
+        let _ = writeln!(text, "counted since {since}: what was served before is not known");
+    }
+    let is_counted = told.counted_since.is_some() || *samples_due > 0;
+    text += &match is_counted {
+        true => format!(
+            "{samples_due} samples of 5 minutes have ended, {samples_missing} of them are missing \
+             and left out of the percentile\n"
+        ),
+        false => "nothing was counted, and so it is not known what was served\n".to_owned(),
+    };
     match told.damaged_lines {
         0 => {}
         1 => text.push_str("1 line is damaged and counts nothing\n"),
@@ -56,16 +63,17 @@ pub(super) fn table(told: &MonthTold) -> String {
 /// A line for each site; names hold neither commas nor quotes.
 pub(super) fn csv(told: &MonthTold) -> String {
     let mut text = "machine,month,site,served_bytes,origin_bytes,requests,p95_bits_per_second,\
-                    samples_due,samples_missing\n"
+                    samples_due,samples_missing,counted_since\n"
         .to_owned();
     let MonthTold { machine, month, samples_due, samples_missing, .. } = told;
+    let since = told.counted_since.as_deref().unwrap_or_default();
     for one in told.sites.iter().chain(&told.all) {
         let SiteTold { site, served_bytes, origin_bytes, requests, .. } = one;
         let percentile = one.p95_bits_per_second.map(|rate| rate.to_string()).unwrap_or_default();
         let _ = writeln!(
             text,
             "{machine},{month},{site},{served_bytes},{origin_bytes},{requests},{percentile},\
-             {samples_due},{samples_missing}"
+             {samples_due},{samples_missing},{since}"
         );
     }
     text
@@ -105,6 +113,7 @@ mod tests {
         serde_json::from_value(json!({
             "format": "tidegate usage 1", "machine": "edge-7", "month": "2026-11",
             "start": "2026-11-01T00:00:00Z", "end": "2026-12-01T00:00:00Z",
+            "counted_since": "2026-11-01T00:00:00Z",
             "told_at": "2026-11-22T14:13:47Z", "sample_seconds": 300, "samples_due": 6_218,
             "samples_missing": 3, "damaged_lines": 1, "percentile": "95", "all": all,
             "sites": [quiet, film],
@@ -128,6 +137,22 @@ mod tests {
              1 line is damaged and counts nothing\n\
              the month is not over\n"
         );
+    }
+
+    #[test]
+    fn since_when_it_was_counted_is_told_and_nothing_is_no_zero() {
+        let since = |since: Option<&str>, samples_due| {
+            table(&MonthTold { counted_since: since.map(str::to_owned), samples_due, ..told() })
+        };
+        let new = since(Some("2026-11-20T10:05:00Z"), 7);
+        let line = "\n\ncounted since 2026-11-20T10:05:00Z: what was served before is not known\n7 \
+                    samples of 5 minutes have ended, ";
+        assert!(new.contains(line), "{new}");
+        let nothing = since(None, 0);
+        let line = "\n\nnothing was counted, and so it is not known what was served\n";
+        assert!(nothing.contains(line) && !nothing.contains("missing"), "{nothing}");
+        // Of a version that does not say it.
+        assert!(since(None, 7).contains("\n\n7 samples of 5 minutes have ended, "));
     }
 
     #[test]
@@ -158,12 +183,13 @@ mod tests {
     #[test]
     fn for_tables_every_figure_is_exact() {
         let lines: Vec<_> = csv(&told()).lines().map(str::to_owned).collect();
-        assert_eq!(lines[1], "edge-7,2026-11,a-quiet-one,0,0,0,,6218,3");
+        assert_eq!(lines[1], "edge-7,2026-11,a-quiet-one,0,0,0,,6218,3,2026-11-01T00:00:00Z");
         assert_eq!(
             lines[2],
-            "edge-7,2026-11,film,1319413953331,3221225472,1234567,812412345,6218,3"
+            "edge-7,2026-11,film,1319413953331,3221225472,1234567,812412345,6218,3,\
+             2026-11-01T00:00:00Z"
         );
         let columns: Vec<_> = lines.iter().map(|line| line.split(',').count()).collect();
-        assert_eq!(columns, [9; 4]);
+        assert_eq!(columns, [10; 4]);
     }
 }

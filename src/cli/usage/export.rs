@@ -57,11 +57,16 @@ pub(super) fn run(args: &Args) -> Result<String, Failure> {
     let (file, beside) = (file.display().to_string(), beside.display().to_string());
     let is_over = told.told_at >= told.end;
     if args.json {
-        let written = json!({ "document": file, "signature": beside, "is_over": is_over });
+        let since = &told.counted_since;
+        let written = json!({
+            "document": file, "signature": beside, "is_over": is_over, "counted_since": since,
+        });
         return Ok(format!("{written}\n"));
     }
     let so_far = if is_over { "" } else { " so far: the month is not over" };
-    Ok(format!("{file} and {beside} have {} of {}{so_far}\n", told.month, told.machine))
+    let since = told.begun_within().map(|since| format!(", counted since {since}"));
+    let since = since.unwrap_or_default();
+    Ok(format!("{file} and {beside} have {} of {}{since}{so_far}\n", told.month, told.machine))
 }
 
 /// Where the signature of a file lies.

@@ -51,14 +51,21 @@ pub(super) fn run(args: &Args) -> Result<String, Failure> {
         let text = "is as it was signed, and is no usage that this version understands";
         Failure::Failed(format!("{file} {text}"))
     })?;
-    let MonthTold { month, machine, told_at, .. } = &told;
+    let MonthTold { month, machine, told_at, counted_since, .. } = &told;
     Ok(match args.json {
         true => {
-            let known = json!({ "machine": machine, "month": month, "told_at": told_at });
+            let known = json!({
+                "machine": machine, "month": month, "told_at": told_at,
+                "counted_since": counted_since,
+            });
             format!("{known}\n")
         }
         false => {
-            format!("{file} is as it was signed: usage of {month} on {machine}, as of {told_at}\n")
+            let since = told.begun_within().map(|since| format!(", counted since {since}"));
+            format!(
+                "{file} is as it was signed: usage of {month} on {machine}, as of {told_at}{}\n",
+                since.unwrap_or_default()
+            )
         }
     })
 }

@@ -243,6 +243,11 @@ impl AccessLog {
     pub fn finished(&self) -> VecDeque<Arc<Lines>> {
         self.shared.latest.as_ref().map_or_else(VecDeque::new, Latest::lines)
     }
+
+    /// For how long all requests that came are remembered, while none is forgotten.
+    pub fn whole_for(&self, now: Instant) -> Option<Duration> {
+        self.shared.latest.as_ref()?.whole_for(now)
+    }
 }
 
 /// A destination that was opened, and that nothing was written to yet.

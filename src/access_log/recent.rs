@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use memchr::memmem;
 
@@ -54,6 +55,7 @@ pub struct RecentRequest {
 #[derive(Debug)]
 pub(super) struct Latest {
     bytes_max: usize,
+    began: Instant,
     held: Mutex<Held>,
 }
 
@@ -64,6 +66,7 @@ struct Held {
     closed_bytes: usize,
     /// What comes now.
     open: Lines,
+    has_forgotten: bool,
 }
 
 /// Lines of successive requests.
@@ -114,7 +117,13 @@ impl Lines {
 
 impl Latest {
     pub(super) fn new(bytes_max: usize) -> Latest {
-        Latest { bytes_max, held: Mutex::default() }
+        Latest { bytes_max, began: Instant::now(), held: Mutex::default() }
+    }
+
+    /// How long ago the first request of all could come, if none was forgotten since.
+    pub(super) fn whole_for(&self, now: Instant) -> Option<Duration> {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        (!held.has_forgotten).then(|| now.saturating_duration_since(self.began))
     }
 
     /// Adds lines, oldest first.
@@ -131,6 +140,7 @@ impl Latest {
         while held.closed_bytes + 2 * OPEN_BYTES_MAX > self.bytes_max {
             let Some(oldest) = held.closed.pop_front() else { break };
             held.closed_bytes -= oldest.bytes();
+            held.has_forgotten = true;
         }
     }
 
@@ -165,7 +175,7 @@ const LINE_BYTES_USUAL_MAX: usize = 1 << 10;
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, SystemTime};
+    use std::time::SystemTime;
 
     use super::*;
 
@@ -177,6 +187,9 @@ mod tests {
     #[test]
     fn so_many_bytes_are_kept_and_the_oldest_go_first() {
         let latest = Latest::new(limits::RECENT_BYTES_MIN);
+        latest.remember(&[line(0)]);
+        let later = latest.began + Duration::from_secs(7);
+        assert_eq!(latest.whole_for(later), Some(Duration::from_secs(7)));
         for number in 0..20_000 {
             latest.remember(&[line(number)]);
         }
@@ -188,6 +201,7 @@ mod tests {
         let first = kept[0];
         assert!(first > 0);
         assert!(kept.iter().copied().eq(first..20_000), "none is missing in between");
+        assert_eq!(latest.whole_for(later), None);
     }
 
     #[test]

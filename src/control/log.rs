@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::asking::{Said, refusal};
-use super::top::By;
+use super::top::{By, Window};
 use super::{session, top};
 use crate::access_log::filter::Filter;
 use crate::access_log::{AccessLog, Following};
@@ -89,8 +89,10 @@ impl LogSource {
             return Err(refusal(StatusCode::BAD_REQUEST, &text));
         };
         let _looking = self.looking()?;
-        let (now_ms, window_ms) = (unix_millis(SystemTime::now()), window.as_millis() as u64);
-        let top = top::look(self.log.finished(), now_ms, window_ms, by).await;
+        let (now_ms, asked_ms) = (unix_millis(SystemTime::now()), window.as_millis() as u64);
+        let (lines, whole) = (self.log.finished(), self.log.whole_for(Instant::now()));
+        let whole_ms = whole.map(|whole| whole.as_millis() as u64);
+        let top = top::look(lines, now_ms, Window { asked_ms, whole_ms }, by).await;
         Ok((StatusCode::OK, json!(top)))
     }
 

@@ -31,6 +31,8 @@ pub(super) struct Top {
     remembered: Remembered,
     /// How long before now is looked at; less than asked where less is remembered.
     covered_ms: u64,
+    /// Whether that is less because the process has run for no longer.
+    is_since_start: bool,
     all: Sums,
     objects: Vec<Told>,
     sites: Vec<Told>,
@@ -114,17 +116,25 @@ impl Line<'_> {
     }
 }
 
-/// Looks at the requests that ended within so long before now, the newest first. Gives way to
+/// How far to look back.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Window {
+    pub(super) asked_ms: u64,
+    /// For how long every request is remembered, where none was forgotten.
+    pub(super) whole_ms: Option<u64>,
+}
+
+/// Looks at the requests that ended within a window before now, the newest first. Gives way to
 /// others after every few lines.
 pub(super) async fn look(
     mut lines: VecDeque<Arc<Lines>>,
     now_ms: u64,
-    window_ms: u64,
+    Window { asked_ms, whole_ms }: Window,
     by: By,
 ) -> Top {
     let remembered = Remembered::of(&lines);
     let mut counting = Counting::new(by);
-    let from_ms = now_ms.saturating_sub(window_ms);
+    let from_ms = now_ms.saturating_sub(asked_ms);
     let mut is_covered = false;
     while let Some(some) = lines.pop_back().filter(|_| !is_covered) {
         for (at_ms, line) in some.all().rev() {
@@ -138,12 +148,15 @@ pub(super) async fn look(
         drop(some);
         yield_now().await;
     }
-    let covered_ms = match remembered.since_ms {
-        _ if is_covered => window_ms,
-        None => 0,
-        Some(since_ms) => now_ms.saturating_sub(since_ms).min(window_ms),
+    // Before the first request that is remembered there was none, or nobody knows.
+    let covered_ms = match (whole_ms, remembered.since_ms) {
+        _ if is_covered => asked_ms,
+        (Some(whole_ms), _) => whole_ms,
+        (None, Some(since_ms)) => now_ms.saturating_sub(since_ms),
+        (None, None) => 0,
     };
-    counting.told(remembered, covered_ms)
+    let is_since_start = !is_covered && whole_ms.is_some_and(|whole_ms| whole_ms < asked_ms);
+    counting.told(remembered, covered_ms.min(asked_ms), is_since_start)
 }
 
 /// Counts of each kind.
@@ -179,11 +192,11 @@ impl Counting {
         }
     }
 
-    fn told(self, remembered: Remembered, covered_ms: u64) -> Top {
+    fn told(self, remembered: Remembered, covered_ms: u64, is_since_start: bool) -> Top {
         let Counting { all, objects, sites, clients, failures, .. } = self;
         let [objects, sites, clients, failures] =
             [objects, sites, clients, failures].map(Most::told);
-        Top { remembered, covered_ms, all, objects, sites, clients, failures }
+        Top { remembered, covered_ms, is_since_start, all, objects, sites, clients, failures }
     }
 }
 
@@ -310,7 +323,7 @@ mod tests {
                 let line = line(path, client, status, bytes);
                 counting.count(&serde_json::from_str(&line).unwrap());
             }
-            let top = counting.told(Remembered::default(), 60_000);
+            let top = counting.told(Remembered::default(), 60_000, false);
             assert_eq!((top.objects.len(), &*top.objects[0].name), (2, first));
             let clients: BTreeSet<_> = top.clients.iter().map(|told| &*told.name).collect();
             assert_eq!(clients, BTreeSet::from(["192.0.2.0/24", "2001:db8:1::/48"]));
@@ -325,5 +338,17 @@ mod tests {
             };
             assert_eq!((top.all, top.sites[0].sums), (all, all));
         }
+    }
+
+    #[tokio::test]
+    async fn a_rate_is_of_the_time_since_the_start_where_that_is_shorter() {
+        let looked = async |whole_ms| {
+            let window = Window { asked_ms: 60_000, whole_ms };
+            let top = look(VecDeque::new(), 1_000_000, window, By::Requests).await;
+            (top.covered_ms, top.is_since_start)
+        };
+        assert_eq!(looked(Some(7_000)).await, (7_000, true));
+        assert_eq!(looked(Some(61_000)).await, (60_000, false));
+        assert_eq!(looked(None).await, (0, false), "what was is not known");
     }
 }

@@ -11,6 +11,7 @@ use crate::config::units::bytes_about;
 #[serde(default)]
 struct Shown {
     covered_ms: u64,
+    is_since_start: bool,
     all: Row,
     objects: Vec<Row>,
     sites: Vec<Row>,
@@ -47,7 +48,10 @@ pub(super) fn of(told: &Value, seconds: u32, rows: usize) -> String {
         all.failed,
     );
     if shown.covered_ms + 500 < u64::from(seconds) * 1_000 {
-        text += &format!("(no more of the last {seconds} s is remembered)\n");
+        text += &match shown.is_since_start {
+            true => "(the process has run for no longer)\n".to_owned(),
+            false => format!("(no more of the last {seconds} s is remembered)\n"),
+        };
     }
     for (kind, table) in
         [("object", &shown.objects), ("site", &shown.sites), ("client", &shown.clients)]
@@ -129,5 +133,8 @@ last 12.0 s: 24 requests (2.0 a second), 2.3 MiB (195.3 KiB a second), 75% hit, 
          1  films: 502
 ";
         assert_eq!(of(&told, 60, 1), expected);
+        let began = json!({ "covered_ms": 12_000, "is_since_start": true });
+        let began = of(&began, 60, 1);
+        assert_eq!(began.lines().nth(1), Some("(the process has run for no longer)"), "{began}");
     }
 }

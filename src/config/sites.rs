@@ -141,6 +141,7 @@ fn rules(section: &Section<'_>, base: Rule) -> Vec<Rule> {
     let mut rules = section.each("rules", |rule| {
         let path = rule.required("path", "a pattern such as \"*.m3u8\" or \"/live/**\"");
         let pattern = path.as_ref().and_then(pattern);
+        path.as_ref().inspect(|path| warn_of_word(path));
         if let (Some(Place { line, column }), Some(path)) = (everything_at, &path) {
             let text =
                 format!("`{}` is never reached: \"**\" stands at {line}:{column}", path.name);
@@ -170,6 +171,22 @@ fn pattern(setting: &Setting<'_>) -> Option<PathPattern> {
             None
         }
     }
+}
+
+/// A name alone is a pattern, of files that are called so and nothing else: hardly what is meant.
+fn warn_of_word(setting: &Setting<'_>) {
+    let Some(text) = setting.value.as_str() else { return };
+    let word = text.strip_prefix('.').unwrap_or(text);
+    if word.is_empty() || word.contains(['/', '*', '.']) {
+        return;
+    }
+    let warning = format!(
+        "`{}` is {text:?}, which matches paths that end in \"/{text}\" and no others; write \
+         \"*.{word}\" for names that end in .{word}, \"{text}/**\" for what lies in a folder of \
+         that name, or \"/**/{text}\" if it is meant",
+        setting.name
+    );
+    setting.source.warn(setting.source.place(setting.at), warning);
 }
 
 /// A line for each host that no certificate is for.

@@ -292,6 +292,36 @@ fn a_rule_takes_over_what_it_does_not_say() {
 }
 
 #[test]
+fn a_rule_for_a_bare_word_is_warned_of_and_what_is_advised_matches_what_is_said() {
+    let ruled = |path: &str| config(&rule(&format!("rules = [{{ path = \"{path}\" }}]"))).unwrap();
+    for path in ["m4s", ".m4s"] {
+        let told = ruled(path).warnings;
+        assert_eq!(told.len(), 1, "{told:?}");
+        let expected = format!(
+            "t.toml:6:19: `sites.rules.path` is \"{path}\", which matches paths that end in \
+             \"/{path}\" and no others; write \"*.m4s\" for names that end in .m4s, \"{path}/**\" \
+             for what lies in a folder of that name, or \"/**/{path}\" if it is meant"
+        );
+        assert_eq!(told[0].to_string(), expected);
+    }
+    for (path, matching) in [
+        ("m4s", ["/m4s", "/a/m4s"]),
+        ("*.m4s", ["/1.m4s", "/a/1.m4s"]),
+        ("m4s/**", ["/m4s/1", "/a/m4s/b/1"]),
+        ("/**/m4s", ["/m4s", "/a/m4s"]),
+    ] {
+        let config = ruled(path);
+        let rule = &config.sites.find("a").unwrap().rules[0];
+        assert!(matching.iter().all(|one| rule.pattern.matches(one)), "{path}");
+        assert!(!rule.pattern.matches("/xm4s"), "{path}");
+        assert_eq!(config.warnings.is_empty(), path != "m4s", "{path}");
+    }
+    for path in ["index.m3u8", "/m4s", "live/*", "**"] {
+        assert!(ruled(path).warnings.is_empty(), "{path}");
+    }
+}
+
+#[test]
 fn a_rule_after_everything_is_warned_of() {
     let config = config(&rule("rules = [{ path = \"**\" }, { path = \"*.ts\" }]")).unwrap();
     let warning = "t.toml:6:36: `sites.rules.path` is never reached: \"**\" stands at 6:19";

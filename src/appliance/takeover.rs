@@ -207,10 +207,9 @@ impl Predecessor {
         self.channel.send(&Message::Serving { version, takes }, None).map_err(lost)
     }
 
-    /// Nothing comes of it: it serves on.
-    pub fn say_failed(&self, why: &str) {
-        // It notices anyway.
-        let _ = self.channel.send(&Message::Failed { why: why.to_owned() }, None);
+    /// Nothing comes of it: it serves on. Whether it is told why; it notices anyway.
+    pub fn say_failed(&self, why: &str) -> bool {
+        self.channel.send(&Message::Failed { why: why.to_owned() }, None).is_ok()
     }
 }
 

@@ -123,10 +123,20 @@ impl Command {
 /// Why a command did not do what it was asked.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// It could not be done: exit code 1.
+    /// It could not be done: exit code 1. Without words somebody was told already.
     Failed(String),
     /// It was asked wrongly, on the command line or in the configuration: exit code 64.
     Misused(String),
+}
+
+impl Failure {
+    /// The same, of which nobody is to be told again.
+    fn told(&self) -> Failure {
+        match self {
+            Failure::Failed(_) => Failure::Failed(String::new()),
+            Failure::Misused(_) => Failure::Misused(String::new()),
+        }
+    }
 }
 
 impl fmt::Display for Failure {
@@ -160,7 +170,10 @@ fn run_with(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let Err(failure) = line.command.run() else { return ExitCode::SUCCESS };
-    let _ = writeln!(io::stderr(), "{failure}");
+    let text = failure.to_string();
+    if !text.is_empty() {
+        let _ = writeln!(io::stderr(), "{text}");
+    }
     ExitCode::from(match failure {
         Failure::Failed(_) => FAILED,
         Failure::Misused(_) => MISUSED,

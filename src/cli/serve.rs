@@ -62,8 +62,11 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let mut predecessor = Predecessor::found().map_err(lost)?;
     let mut signals = Signals::taken().map_err(no_signals)?;
     let ended = started(args, predecessor.as_mut(), &signals);
-    if let (Err(failure), Some(predecessor)) = (&ended, &predecessor) {
-        predecessor.say_failed(&failure.to_string());
+    if let (Err(failure), Some(predecessor)) = (&ended, &predecessor)
+        && predecessor.say_failed(&failure.to_string())
+    {
+        // It logs each line, in the same place.
+        return Err(failure.told());
     }
     let (mut running, told, serving) = ended?;
     // Who follows is heard by the service manager only when it is known to be the main process.
@@ -346,7 +349,9 @@ fn upgrade(hand_over: &HandOver, own: &Path) -> (Option<Successor>, Result<Value
         }
         Err(error) => error,
     };
-    tracing::error!("not upgraded: {failed}");
+    for line in failed.to_string().lines() {
+        tracing::error!("not upgraded: {line}");
+    }
     let is_broken = matches!(failed, TakeoverError::Broken(_)) && !hand_over.is_over();
     // It had the volumes: a process of this version gets them back.
     let again = is_broken.then(|| hand_over.to(command(Path::new(OURS))));

@@ -228,7 +228,14 @@ async fn a_process_that_does_not_take_over_changes_nothing() {
 
     assert_eq!(status(&process)["ssd"]["volumes"][0]["state"], "online");
     gets(&Client::plain(process.http, HOST), &origin, "/a").await;
-    process.stop();
+    let logged = process.stop();
+    let faults = logged.iter().filter(|line| line.contains("ERROR not upgraded: "));
+    let faults = faults.filter(|line| line.contains("hots`") || line.contains("hosts`")).count();
+    assert_eq!(faults, 2, "a line for each fault: {logged:#?}");
+    for line in &logged {
+        let level = line.split_whitespace().nth(1).unwrap_or_default();
+        assert!(["INFO", "WARN", "ERROR"].contains(&level), "{line:?} in {logged:#?}");
+    }
 }
 
 #[tokio::test]

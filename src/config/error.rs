@@ -75,6 +75,10 @@ impl std::error::Error for ConfigErrors {}
 
 /// The system's words for an error, in our manner: lower case, no number.
 pub fn cause(error: &io::Error) -> String {
+    // Of bytes read as text nothing more is known; what else is invalid says why.
+    if error.kind() == io::ErrorKind::InvalidData && error.get_ref().is_none() {
+        return "it is not text (UTF-8)".to_owned();
+    }
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut letters = text.chars();

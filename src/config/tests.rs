@@ -126,6 +126,21 @@ fn a_file_that_cannot_be_read_is_one_line() {
 }
 
 #[test]
+fn a_file_that_is_no_text_is_one_line_that_names_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let [film, token] = ["film.mp4", "token"].map(|name| folder.path().join(name));
+    fs::write(&film, [0x00, 0xff, 0xfe, b'\n']).unwrap();
+    let expected = format!("{}: cannot read it: it is not text (UTF-8)", film.display());
+    for read in [load, load_before_start] {
+        assert_eq!(read(&film).unwrap_err().to_string(), expected);
+    }
+    fs::write(&token, [0xff; 32]).unwrap();
+    let errors = config_in(folder.path(), &with("admin.token_file = \"token\"")).unwrap_err();
+    let expected = "token, which cannot be read: it is not text (UTF-8)";
+    assert!(errors.to_string().ends_with(expected), "{errors}");
+}
+
+#[test]
 fn a_small_configuration_means_the_defaults() {
     let config = config(&with("")).unwrap();
     assert_eq!(config.threads, Threads { workers: 4, fill: 4 });

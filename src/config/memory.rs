@@ -12,7 +12,7 @@ use super::machine::Machine;
 use super::raw::Section;
 use super::setting::Setting;
 use super::ssd::Index;
-use super::units::{bytes_about, bytes_text};
+use super::units::{bytes_about, bytes_alike};
 
 /// The ram tier's share of the machine's memory when nothing is set.
 const RAM_PERCENT_DEFAULT: u64 = 60;
@@ -78,13 +78,11 @@ pub(super) fn read(section: &Section<'_>, machine: &Machine, index: &Index) -> M
 
 fn refuse_index(section: &Section<'_>, index: &Index, memory: Memory) {
     let Memory { total_bytes, ram_bytes } = memory;
+    let [total, ram, rest] = bytes_alike([total_bytes, ram_bytes, margin_bytes(ram_bytes)]);
     let text = format!(
-        "{}, which `memory.total` of {} has no room for beside ram of {} and {} for the rest; \
-         raise `memory.total`, or write a smaller `memory.ram` or `ssd.index`",
+        "{}, which `memory.total` of {total} has no room for beside ram of {ram} and {rest} for \
+         the rest; raise `memory.total`, or write a smaller `memory.ram` or `ssd.index`",
         index.in_words(),
-        bytes_text(total_bytes),
-        bytes_text(ram_bytes),
-        bytes_text(margin_bytes(ram_bytes)),
     );
     section.source.fail(index.at, text);
 }
@@ -114,12 +112,10 @@ fn ram(
     let bytes = whole_slots(bytes);
     let Some(total) = total else { return bytes };
     if bytes > ram_in(total) {
+        let [bytes, total, most] = bytes_alike([bytes, total, ram_in(total)]);
         setting.fail(format!(
-            "is {} of a total of {}, which leaves no room beside it; at most {:?}, \
-             or leave `memory.total` out",
-            bytes_text(bytes),
-            bytes_text(total),
-            bytes_text(ram_in(total)),
+            "is {bytes} of a total of {total}, which leaves no room beside it; at most {most:?}, \
+             or leave `memory.total` out"
         ));
     }
     bytes
@@ -136,8 +132,8 @@ fn written_bytes(setting: &Setting<'_>, total: Option<u64>, machine: &Machine) -
     };
     let bytes = whole / 100 * percent;
     if bytes < MEMORY_RAM_BYTES_MIN {
-        let least = bytes_text(MEMORY_RAM_BYTES_MIN);
-        setting.fail(format!("is {percent}% of {}; at least {least:?}", bytes_text(whole)));
+        let [whole, least] = bytes_alike([whole, MEMORY_RAM_BYTES_MIN]);
+        setting.fail(format!("is {percent}% of {whole}; at least {least:?}"));
         return None;
     }
     Some(bytes)

@@ -17,6 +17,8 @@ const SIZES: [(&str, u64); 9] = [
     ("B", 1),
 ];
 
+const MIB: (&str, u64) = SIZES[2];
+
 /// Units of rates.
 const RATES: [(&str, u64); 4] = [
     ("Tbit/s", 1_000_000_000_000),
@@ -102,6 +104,15 @@ pub fn bytes_text(bytes: u64) -> String {
     }
 }
 
+/// Writes sizes to be compared: all in the largest binary unit that leaves each of them a whole
+/// number, or in MiB, rounded down.
+pub fn bytes_alike<const N: usize>(sizes: [u64; N]) -> [String; N] {
+    let wholes = SIZES.iter().filter(|(unit, _)| unit.ends_with("iB"));
+    let mut wholes = wholes.filter(|(_, factor)| sizes.iter().all(|it| it.is_multiple_of(*factor)));
+    let (unit, factor) = wholes.next().filter(|(_, factor)| *factor > 1 << 20).unwrap_or(&MIB);
+    sizes.map(|bytes| format!("{} {unit}", bytes / factor))
+}
+
 /// Writes a duration in the largest unit up to days that leaves a whole number.
 pub fn duration_text(duration: Duration) -> String {
     let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
@@ -168,6 +179,19 @@ mod tests {
         }
         for wrong in ["", "GiB", "-1", "1.5 GiB", "4  GiB", "4 gib", "16777216 TiB", "4 GiB "] {
             assert_eq!(parse_bytes(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn sizes_to_be_compared_are_written_in_one_unit() {
+        for (sizes, written) in [
+            ([16 << 30, 4 << 30], ["16 GiB", "4 GiB"]),
+            ([16 << 30, 3000 << 20], ["16384 MiB", "3000 MiB"]),
+            ([15_258 << 20, 4_000_000_000], ["15258 MiB", "3814 MiB"]),
+            ([2 << 40, 0], ["2 TiB", "0 TiB"]),
+            ([192 << 20, 1 << 10], ["192 MiB", "0 MiB"]),
+        ] {
+            assert_eq!(bytes_alike(sizes), written, "{sizes:?}");
         }
     }
 

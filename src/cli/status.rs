@@ -17,6 +17,24 @@ Examples:
   tidegate status --admin http://edge-7.example.com:9180 --token-file viewers-token
   tidegate status --json | jq '.ssd.volumes[]? | {name, state}'
 
+Counts are since the start of the process. Its lines:
+  viewers     connections that are open, and requests that were answered
+  sent        bytes of bodies, by where they came from: ram, ssd, or an origin (filled, passed on)
+  offload     the part of what was sent that no origin had to send
+  first byte  how long it took from a request to the first byte of its answer
+  memory      what is used of `memory.total`, and what of it the ram tier holds
+  site        its `share` against the others'; the ram it holds, and what of it is its own: it stays
+              so whatever others want, the rest is lent. Beyond its share of something: it has
+              more than its part while others want theirs, and its new requests are refused first
+The columns of volumes:
+  full        the part of its size that holds what can be found
+  reads, writes, queue  those that are done, and those that wait or are under way
+  share       its part of all bytes read from volumes
+  p99 read    99 of 100 reads took no longer
+  today       written since midnight, UTC, of what may be written in a day
+  lasts       when a drive that is rated for that over five years is worn out, written to as since
+              the start; - in the first ten minutes, and wherever else something is not known
+
 Exit codes: 0 shown, 1 no appliance answers, 64 misused";
 
 /// Show what the running appliance is doing
@@ -50,7 +68,30 @@ pub(super) fn run(args: &Args) -> Result<String, Failure> {
 mod tests {
     use std::io::{Read, Write};
 
+    use super::table::HEADS;
+
     use super::*;
+
+    #[test]
+    fn each_word_that_it_shows_is_explained_in_its_help() {
+        let first = |line: &'static str| line.strip_prefix("  ")?.split("  ").next();
+        let explained = EXAMPLES.lines().skip_while(|line| !line.ends_with("Its lines:"));
+        let explained: Vec<_> =
+            explained.filter_map(first).flat_map(|words| words.split(", ")).collect();
+        let shown = include_str!("status/expected.txt").lines().filter_map(first);
+        // Behind the lines come volumes; that of the log is a sentence.
+        let shown: Vec<_> =
+            shown.take_while(|word| *word != "volume").filter(|word| *word != "log").collect();
+        // How a volume is called, and how it is, are words by themselves.
+        for word in shown.iter().chain(&HEADS[2..]) {
+            assert!(explained.contains(word), "{word} is not explained: {explained:?}");
+        }
+        for words in
+            ["is its own: it stays", "Beyond its share of", "the start; - in the first ten"]
+        {
+            assert!(EXAMPLES.contains(words), "{words}");
+        }
+    }
 
     #[test]
     fn an_appliance_that_does_not_run_is_one_clear_line() {

@@ -302,7 +302,7 @@ fn volumes(volumes: &[Volume], read_bytes: u64) -> String {
     text
 }
 
-const HEADS: [&str; 10] =
+pub(super) const HEADS: [&str; 10] =
     ["volume", "state", "full", "reads", "share", "writes", "queue", "p99 read", "today", "lasts"];
 
 fn row(one: &Volume, read_bytes: u64) -> [String; HEADS.len()] {

@@ -80,7 +80,8 @@ pub(super) fn run(args: &Args) -> Result<String, Failure> {
     }
     let state_fault = config.ssd.state_fault().filter(|_| !config.ssd.volumes.is_empty());
     let lacking = config.congestion.lacking();
-    for text in state_fault.into_iter().chain(look_at_failed(&config)).chain(lacking) {
+    let failed = look_at_failed(&config).unwrap_or_else(|why| vec![why]);
+    for text in state_fault.into_iter().chain(failed).chain(lacking) {
         config.warnings.push(ConfigError { file: config.file.clone(), place: None, text });
     }
     Ok(match args.json {

@@ -120,15 +120,18 @@ pub(super) fn refusal<'a>(
 
 /// The volumes that are remembered as failed, in words, each with what takes it for well. Changes
 /// nothing; blocks.
-pub fn look_at_failed(config: &Config) -> Vec<String> {
+///
+/// # Errors
+/// Why it is not known which have failed.
+pub fn look_at_failed(config: &Config) -> Result<Vec<String>, String> {
     let is_real = |volume: &&SsdVolume| volume.kind != VolumeKind::Simulated;
     let real: Vec<_> = config.ssd.volumes.iter().filter(is_real).collect();
     if real.is_empty() {
-        return Vec::new();
+        return Ok(Vec::new());
     }
     let (failed, forgotten) = Remembered::at(&config.ssd.state).all();
     if let Some(forgotten) = forgotten {
-        return vec![forgotten.to_string()];
+        return Err(forgotten.to_string());
     }
     let told = |volume: &SsdVolume| {
         let id = glance(&volume.path).ok()?.id();
@@ -136,7 +139,7 @@ pub fn look_at_failed(config: &Config) -> Vec<String> {
         let (name, word, remedy) = (&volume.name, state.word(), remedy(&config.ssd, volume));
         Some(format!("volume {name} would be {word}: it failed before: {reason}; {remedy}"))
     };
-    real.into_iter().filter_map(told).collect()
+    Ok(real.into_iter().filter_map(told).collect())
 }
 
 /// A volume that a start would leave out.

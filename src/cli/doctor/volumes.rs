@@ -6,6 +6,13 @@ use crate::appliance::{LeftOut, look_at_failed, look_at_volumes};
 use crate::config::VolumeKind;
 use crate::config::units::bytes_about;
 
+const MAKE_WRITABLE: &str =
+    "let the user that serves write that folder, or name another file as `ssd.state`";
+const IF_WELL: &str = "look at `disks` and at `dmesg`: replace the drive if it is ill, and type \
+                       the first of these commands if it is well";
+const IF_UNKNOWN: &str = "look at `disks` and at `dmesg`: a start uses every volume again, and \
+                          whether the drives are well only you can tell before";
+
 /// Each volume.
 pub(super) fn look(subject: &Subject) -> Vec<Finding> {
     let ssd = &subject.config.ssd;
@@ -40,20 +47,28 @@ pub(super) fn look(subject: &Subject) -> Vec<Finding> {
         };
         findings.push(finding.of(&volume.name));
     }
-    let failed = look_at_failed(&subject.config);
-    let told = ssd.state_fault().into_iter().chain(failed);
-    findings.extend(told.map(|text| Finding::warn(text, "as it says")));
+    findings.extend(ssd.state_fault().map(|text| Finding::warn(text, MAKE_WRITABLE)));
+    match look_at_failed(&subject.config) {
+        Ok(failed) => {
+            findings.extend(failed.into_iter().map(|text| Finding::warn(text, IF_WELL)));
+        }
+        Err(unknown) => findings.push(Finding::warn(unknown, IF_UNKNOWN)),
+    }
     findings
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::process::ExitCode;
+
+    use serde_json::json;
 
     use super::super::finding::State;
     use super::super::root::Root;
     use super::super::tests::subject;
     use super::*;
+    use crate::store::survey::glance;
 
     #[test]
     fn volumes_are_told_as_a_start_would_find_them() {
@@ -69,6 +84,27 @@ mod tests {
         let findings = look(&subject(&settings, Root::at("/")));
         let told: Vec<_> = findings.iter().map(|one| (one.of.as_str(), one.state)).collect();
         assert_eq!(told, [("new", State::Note), ("no-volume", State::Warn)], "{findings:#?}");
+
+        let state = folder.path().join("state.json");
+        fs::write(&state, "no JSON").unwrap();
+        let last = look(&subject(&settings, Root::at("/"))).pop().unwrap();
+        assert!(last.found.contains("is damaged"), "{last:?}");
+        assert!(last.to_do.unwrap().contains("a start uses every volume again"));
+
+        let good = folder.path().join("good");
+        let file = good.to_str().unwrap();
+        let made = crate::cli::run_with(
+            ["tidegate", "volume", "create", file, "--size", "256 MiB"].map(Into::into),
+        );
+        assert_eq!(made, ExitCode::SUCCESS);
+        let id = glance(&good).unwrap().id().0;
+        let entry = json!({ "state": "offline", "reason": "it broke", "since_unix_seconds": 1 });
+        let remembered = json!({ "volumes": { format!("{id:032x}"): entry } });
+        fs::write(&state, remembered.to_string()).unwrap();
+        let settings = settings.replace(new.to_str().unwrap(), file);
+        let last = look(&subject(&settings, Root::at("/"))).pop().unwrap();
+        assert!(last.found.contains("`tidegate volume forgive "), "{last:?}");
+        assert!(last.to_do.unwrap().contains("if it is ill, and type the first of these commands"));
 
         let none = look(&subject("", Root::at("/")));
         assert_eq!((none.len(), none[0].state), (1, State::Ok));

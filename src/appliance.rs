@@ -13,6 +13,7 @@ mod reload;
 mod renewal;
 mod shipping;
 mod sockets;
+mod sought;
 mod ssd;
 mod takeover;
 mod threads;

@@ -274,8 +274,8 @@ pub(super) fn run_status(parts: &Parts, run: &Run) -> RunStatus {
 
 fn objects(parts: &Parts) -> Vec<ObjectStatus> {
     let mut objects = Vec::new();
-    for (key, heads) in parts.heads.objects(STATUS_OBJECTS_MAX) {
-        for head in heads {
+    for (key, heads) in parts.heads.objects().take(STATUS_OBJECTS_MAX) {
+        for head in &*heads {
             let length_bytes = head.version.length_bytes();
             let blocks = length_bytes.map_or(1, |l| l.div_ceil(parts.config.block_size.bytes()));
             let held = parts.ram.held(head.version.id, blocks.min(STATUS_BLOCKS_MAX) as u32);

@@ -15,7 +15,7 @@ use tokio::runtime::LocalRuntime;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::parts::{Parts, server_settings};
-use super::{ApplianceError, explain, figures, load};
+use super::{ApplianceError, explain, figures, load, sought};
 use crate::config::ListenerKind;
 use crate::control::api::Admin;
 use crate::control::drain::Drainer;
@@ -27,6 +27,7 @@ use crate::control::reload::{Asked, Reloader};
 use crate::control::usage::UsageSource;
 use crate::limits::ADMIN_CONNECTIONS_MAX;
 use crate::overload::{Gate, Overload};
+use crate::purge::Sought;
 use crate::server::{
     self, DealtOut, Inbox, ServerContext, ServerSettings, Source, Stop, Tls, Wishes,
 };
@@ -167,7 +168,9 @@ fn admin(parts: &Arc<Parts>, ask: mpsc::Sender<Asked>) -> Admin {
     });
     let (metrics, readiness) = (parts.metrics.clone(), parts.readiness.clone());
     let (purges, sites) = (parts.purges.clone(), parts.live.sites.clone());
-    let purger = Purger { purges, sites: sites.clone() };
+    let for_purges = parts.clone();
+    let looking = Arc::new(move |sought: &Sought| sought::found(&for_purges, sought));
+    let purger = Purger { purges, sites: sites.clone(), looking, look: Semaphore::new(1) };
     let reloader = Reloader { ask };
     let for_drain = parts.clone();
     let planning = Box::new(move |plan| for_drain.plan_drain(plan));

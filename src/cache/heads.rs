@@ -374,13 +374,12 @@ impl Heads {
         self.table.weight()
     }
 
-    /// Objects known, at most `max` of them, in no order; for the status page.
-    pub fn objects(&self, max: usize) -> Vec<(ObjectKey, Vec<Arc<Head>>)> {
-        let heads = self.table.iter().filter_map(|(key, entry)| match entry {
-            Entry::Object(heads) => Some((key, heads.to_vec())),
+    /// Objects known, in no order; nobody waits for whoever goes through them.
+    pub fn objects(&self) -> impl Iterator<Item = (ObjectKey, Arc<[Arc<Head>]>)> {
+        self.table.iter().filter_map(|(key, entry)| match entry {
+            Entry::Object(heads) => Some((key, heads)),
             Entry::Uncacheable { .. } => None,
-        });
-        heads.take(max).collect()
+        })
     }
 
     /// Held while the heads of `key` are changed, so that no change misses another.

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::admin::{ANSWER_WITHIN, Admins, ask_for, authority, refused, token_in};
 use super::{Failure, USUAL_CONFIG};
+use crate::config::units::counted;
 use crate::control::purge::PURGED_WITHIN;
 use crate::purge::request::PurgeRequest;
 
@@ -24,8 +25,10 @@ Examples:
   tidegate purge --site film --admin http://edge-7.example.com:9180 --token-file purge-token
   curl -H \"Authorization: Bearer $(cat token)\" -d '{\"site\": \"film\"}' http://127.0.0.1:9180/purge
 
-A prefix is compared with paths byte by byte: /film also begins /films. Tags are those of Cache-Tag,
-Surrogate-Key and xkey. What is purged holds when the command ends, after a crash too.
+A prefix is compared with paths byte by byte: /film also begins /films, and a * is a letter. Tags are
+those of Cache-Tag, Surrogate-Key and xkey. What is purged holds when the command ends, after a crash
+too, and also for what is on its way from an origin, or on a volume that is away. How many objects
+were held is told, 0 where none was; of a prefix, a tag or a site those that ram knows of.
 
 Exit codes: 0 purged, 1 not purged, 64 misused";
 
@@ -129,5 +132,20 @@ fn told(asked: &PurgeRequest, said: &Value) -> String {
             "; more was purged than is remembered, and so all of site {sites} is asked about"
         ),
     };
-    format!("purged {text}{softly}{overflowed}\n")
+    let hint = said["hint"].as_str().map(|hint| format!("{hint}\n")).unwrap_or_default();
+    format!("purged {text}{softly}{}{overflowed}\n{hint}", held(said))
+}
+
+/// What of it was held; an older appliance does not say.
+fn held(said: &Value) -> String {
+    let Some(found) = said["found"].as_u64() else { return String::new() };
+    let (objects, were) = (counted(found, "object"), if found == 1 { "was" } else { "were" });
+    match (found, said["found_all"] == true) {
+        (0, true) => ": nothing of it was held".to_owned(),
+        (0, false) => {
+            ": nothing of it was found in ram; what volumes hold is purged too".to_owned()
+        }
+        (_, true) => format!(": {objects} {were} held"),
+        (_, false) => format!(": {objects} {were} found in ram; what else is held is purged too"),
+    }
 }

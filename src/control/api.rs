@@ -345,6 +345,7 @@ mod tests {
     use super::*;
     use crate::access_log::{AccessLog, Destination, Recent, Settings};
     use crate::control::explained::Explaining;
+    use crate::control::purge::Found;
     use crate::control::status::{BlockStatus, ObjectStatus, RunStatus, SsdStatus};
     use crate::memory::Governor;
     use crate::metrics::labels::{Lookup, Tier, Wait};
@@ -387,7 +388,8 @@ mod tests {
         };
         let sites = Arc::<CurrentSites>::default();
         let (purges, _) = Purges::start(sites.clone(), None).unwrap();
-        let purger = Purger { purges, sites: sites.clone() };
+        let looking = Arc::new(|_: &_| Found::default());
+        let purger = Purger { purges, sites: sites.clone(), looking, look: Semaphore::new(1) };
         let reloader = Reloader { ask: mpsc::channel(1).0 };
         let (status, explain) = (Box::new(status), Box::new(explain));
         let drainer = Drainer { planning: Box::new(|_| Ok(None)) };

@@ -1,19 +1,34 @@
 //! `POST /purge`: what is to be purged, asked by operators.
 //!
-//! Waits for the journal, on no viewer's path. Each answer is one line of JSON.
+//! Waits for the journal, on no viewer's path. Each answer is one line of JSON. How much of it was
+//! held is looked up before, and told as far as it is known: what is purged holds all the same.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, StatusCode};
 use serde_json::json;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::asking::{AskedBody, Said, body_of, refusal};
 use crate::limits::PURGE_REQUEST_BYTES_MAX;
 use crate::purge::request::PurgeRequest;
-use crate::purge::{PurgeError, Purges};
+use crate::purge::{PurgeError, Purges, Sought};
 use crate::site::CurrentSites;
+
+/// What is held of what is to be purged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Objects.
+    pub objects: usize,
+    /// Whether there are no others: nobody looks through volumes.
+    pub is_all: bool,
+}
+
+/// Looks what is held. Blocks where more than objects are named.
+pub type Looking = Arc<dyn Fn(&Sought) -> Found + Send + Sync>;
 
 /// Purges.
 pub struct Purger {
@@ -21,6 +36,10 @@ pub struct Purger {
     pub purges: Arc<Purges>,
     /// Whose content.
     pub sites: Arc<CurrentSites>,
+    /// Who knows what is held.
+    pub looking: Looking,
+    /// Taken by who looks through all of it.
+    pub look: Semaphore,
 }
 
 impl Purger {
@@ -33,22 +52,39 @@ impl Purger {
         let body = body_of(request.into_body(), PURGE_REQUEST_BYTES_MAX).await?;
         let wrong = |fault| refusal(StatusCode::BAD_REQUEST, &format!("{fault}"));
         let asked = PurgeRequest::parse(&body).map_err(wrong)?;
-        let scopes = asked.scopes(&self.sites.load()).map_err(wrong)?;
+        let sites = self.sites.load_full();
+        let scopes = asked.scopes(&sites).map_err(wrong)?;
         let purged = scopes.len();
+        let found = self.found(asked.sought(&scopes, &sites)).await;
         let purging = self.purges.purge(scopes, asked.hardness());
         match timeout(PURGED_WITHIN, purging).await.unwrap_or(Err(PurgeError::Late)) {
             Ok(done) => {
                 tracing::info!(%by, number = done.number, "purged by POST /purge: {asked}");
-                let said = json!({
+                let mut said = json!({
                     "purged": purged,
                     "soft": asked.soft,
                     "number": done.number,
                     "overflowed": done.overflowed,
+                    "found": found.map(|found| found.objects),
+                    "found_all": found.is_some_and(|found| found.is_all),
                 });
+                if let Some(hint) = asked.hint() {
+                    said["hint"] = hint.into();
+                }
                 Ok((StatusCode::OK, said))
             }
             Err(error) => Err(refusal(status_of(&error), &error.to_string())),
         }
+    }
+
+    /// What of it is held; nothing is known while somebody else looks, for whom none waits.
+    async fn found(&self, sought: Sought) -> Option<Found> {
+        if sought.objects().is_some() {
+            return Some((self.looking)(&sought));
+        }
+        let _looking = self.look.try_acquire().ok()?;
+        let looking = self.looking.clone();
+        spawn_blocking(move || looking(&sought)).await.ok()
     }
 }
 

@@ -33,7 +33,7 @@ use self::journal::Journal;
 use self::keeper::{Figures, Job};
 pub use self::keeper::{Keeper, PurgeError, Purged};
 pub use self::scope::{Hardness, Kind, Scope};
-use self::table::{Covered, Table};
+use self::table::{Covered, Purge, Table};
 pub use self::tags::Tags;
 pub use self::token::Token;
 pub use self::tokens::{Bearer, Role, Tokens, TokensError};
@@ -91,6 +91,30 @@ pub enum Standing {
     Doubted(Birth),
     /// Gone.
     Gone,
+}
+
+/// What is to be purged next, to be looked for among what is held.
+pub struct Sought {
+    table: Table,
+    /// Its objects, where they alone are named.
+    objects: Option<Vec<ObjectKey>>,
+}
+
+impl Sought {
+    /// All that these cover; `objects` where they are nothing but those.
+    pub fn new(scopes: &[Scope], objects: Option<Vec<ObjectKey>>) -> Sought {
+        let mut table = Table::default();
+        for scope in scopes {
+            let (scope, hardness) = (*scope, Hardness::Hard);
+            table.apply(&Purge { number: 1, at_seconds: 1, scope, hardness });
+        }
+        Sought { table, objects }
+    }
+
+    /// Its objects, where they alone are named.
+    pub fn objects(&self) -> Option<&[ObjectKey]> {
+        self.objects.as_deref()
+    }
 }
 
 /// All purges there have been, as far as they matter; one for the process.
@@ -179,6 +203,12 @@ impl Purges {
                 Standing::Untouched
             }
         }
+    }
+
+    /// Whether what is to be purged covers a head of `key`, and it is there: not gone before.
+    pub fn is_sought(&self, sought: &Sought, key: &ObjectKey, birth: &Birth, tags: &Tags) -> bool {
+        let covered = sought.table.covers(self.site_hash(key), key, tags, 0);
+        covered != Covered::Not && !matches!(self.reckon(key, birth, tags), Standing::Gone)
     }
 
     /// Nothing of `key` that is asked for now, and was not answered yet, is to be kept: what it is

@@ -3,7 +3,7 @@
 //! `{"urls": [..], "prefixes": [..], "tags": [..], "site": "..", "soft": false}`: at least one of
 //! the first four. A site is purged whole, unless there are tags: then it says whose they are. A
 //! URL means the object a viewer would get under it, with all its variants, whatever its scheme and
-//! port are. A prefix is compared byte by byte with paths in their one spelling.
+//! port are. A prefix is compared byte by byte with paths in their one spelling; a `*` is a letter.
 
 use std::error::Error;
 use std::fmt;
@@ -11,9 +11,11 @@ use std::fmt;
 use http::Uri;
 use serde::{Deserialize, Serialize};
 
+use super::Sought;
 use super::scope::{Hardness, Scope};
 use crate::limits::{PURGES_PER_REQUEST_MAX, REQUEST_TARGET_BYTES_MAX, TAG_BYTES_MAX};
 use crate::message::target::{canonical_target, host_and_port, normalised_path};
+use crate::object::ObjectKey;
 use crate::site::{Site, Sites};
 
 /// As it is written.
@@ -145,7 +147,7 @@ impl PurgeRequest {
             }
         }
         for url in &self.urls {
-            scopes.push(object_of(url, sites)?);
+            scopes.push(object_of(url, sites)?.0);
         }
         for url in &self.prefixes {
             scopes.push(prefix_of(url, sites)?);
@@ -161,15 +163,36 @@ impl PurgeRequest {
             false => Ok(scopes),
         }
     }
+
+    /// What is to be purged, to be looked for: it is what these cover, its own [`Self::scopes`].
+    pub fn sought(&self, scopes: &[Scope], sites: &Sites) -> Sought {
+        let are_alone = self.prefixes.is_empty() && self.tags.is_empty() && self.site.is_none();
+        let mut objects = Vec::new();
+        for url in &self.urls {
+            let object = object_of(url, sites).ok().map(|(_, object)| object);
+            objects.extend(object.filter(|object| !objects.contains(object)));
+        }
+        Sought::new(scopes, are_alone.then_some(objects))
+    }
+
+    /// What whoever asked may not know of what was asked.
+    pub fn hint(&self) -> Option<String> {
+        let url = self.urls.iter().chain(&self.prefixes).find(|url| url.contains('*'))?;
+        let beginning = url.split('*').next().unwrap_or_default();
+        Some(format!(
+            "a `*` in a URL is a letter like any other; all that begins with {beginning} is purged \
+             by that as a prefix (--prefix, `prefixes`)"
+        ))
+    }
 }
 
-fn object_of(url: &str, sites: &Sites) -> Result<Scope, RequestFault> {
+fn object_of(url: &str, sites: &Sites) -> Result<(Scope, ObjectKey), RequestFault> {
     let (uri, site) = site_of(url, sites)?;
     let not_url = || RequestFault::NotUrl(url.to_owned());
     let path = normalised_path(path_of(&uri)).ok_or_else(not_url)?;
     let rule = site.rule_for(&path);
     let target = canonical_target(&path, uri.query(), &rule.query, rule.content);
-    Ok(Scope::object(&site.name, &target))
+    Ok((Scope::object(&site.name, &target), ObjectKey::new(site.id, &target)))
 }
 
 fn prefix_of(url: &str, sites: &Sites) -> Result<Scope, RequestFault> {

@@ -110,8 +110,8 @@ impl Carrying<'_> {
         // As for a viewer: it is for a moment, and new viewers are served by the other process.
         let reserved = governor.try_reserve(Use::Heads, Class::Viewer, lists_bytes);
         let _reserved = reserved.ok_or_else(|| io::Error::other("no memory to list it"))?;
-        let objects = heads.objects(usize::MAX);
-        let versions = |(key, heads): &(ObjectKey, Vec<Arc<Head>>)| {
+        let objects: Vec<_> = heads.objects().collect();
+        let versions = |(key, heads): &(ObjectKey, Arc<[Arc<Head>]>)| {
             let key = key.clone();
             heads.iter().map(|head| head.version.id).map(move |id| (id, key.clone())).collect()
         };

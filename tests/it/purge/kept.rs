@@ -224,3 +224,20 @@ async fn nothing_that_was_purged_is_served_after_a_kill() {
     let asked: Vec<_> = KEPT.iter().map(|path| origin.requests(path).len()).collect();
     assert_eq!(asked, [1, 1, 0, 1]);
 }
+
+#[tokio::test]
+async fn what_a_volume_alone_knows_is_told_of_a_url_and_not_counted_of_what_is_wider() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    kept(&origin, folder.path()).await;
+    let edge = keeping(&origin, folder.path()).start();
+    // Until then nobody knows what the volume holds.
+    edge.until_entries(RECORDS).await;
+    for (document, found) in [
+        (json!({ "urls": [url("/a/one"), url("/nothing")] }), (1, true)),
+        (json!({ "prefixes": [url("/a/")] }), (0, false)),
+    ] {
+        let (status, said) = asked(&edge, &document).await;
+        let told = (said["found"].as_u64().unwrap(), said["found_all"] == true);
+        assert_eq!((status, told), (200, found), "{said}");
+    }
+}

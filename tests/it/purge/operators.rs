@@ -174,3 +174,46 @@ async fn the_command_purges_and_says_what_is_wrong_in_one_line() -> io::Result<(
     assert!(help.contains("tidegate purge --tag"), "{help}");
     Ok(())
 }
+
+/// What was held is told, by the command and by the listener, and a `*` is no pattern.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn how_many_objects_were_held_is_told_and_that_a_star_is_a_letter() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    serve_all(&origin);
+    let edge = purging(&origin, folder.path()).start();
+    let admin = format!("http://{}", edge.admin().address());
+    let token = folder.path().join("token").to_string_lossy().into_owned();
+    let purged = |words: &[&str]| {
+        let reach = ["--admin", &admin, "--token-file", &token];
+        let output =
+            tokio::task::block_in_place(|| tidegate(&[&["purge"][..], words, &reach].concat()));
+        assert!(output.status.success(), "{words:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let (one, star, prefix) = (url("/a/one"), url("/a/*"), url("/a"));
+    let none = "nothing of it was held";
+    assert_eq!(purged(&[&one]), format!("purged 1 URL: {none}\n"));
+    warm(&origin, &edge, &PATHS).await;
+    for (words, said) in [
+        (&[one.as_str(), &one][..], "purged 2 URLs: 1 object was held"),
+        (&[&one], &format!("purged 1 URL: {none}")),
+        (&["--tag", "yellow"], &format!("purged 1 tag: {none}")),
+        // "/a/one" has been purged, and nobody has met it since.
+        (&["--tag", "blue", "--soft"], "purged 1 tag softly: 1 object was held"),
+        (&["--prefix", &prefix], "purged 1 prefix: 3 objects were held"),
+        (&["--site", "media"], "purged site media: 1 object was held"),
+        (&["--site", "media"], &format!("purged site media: {none}")),
+    ] {
+        assert_eq!(purged(words), format!("{said}\n"), "{words:?}");
+    }
+    let said = purged(&[&star]);
+    let (line, hint) = said.split_once('\n').unwrap();
+    assert_eq!(line, format!("purged 1 URL: {none}"));
+    let beginning = url("/a/");
+    assert!(hint.starts_with("a `*` in a URL is a letter like any other"), "{hint}");
+    assert!(hint.contains(&format!("begins with {beginning} is purged by that as a prefix (--")));
+    let (_, said) = asked(&edge, &json!({ "urls": [star, one] })).await;
+    assert_eq!((&said["found"], &said["found_all"]), (&json!(0), &json!(true)), "{said}");
+    assert!(said["hint"].as_str().is_some_and(|hint| hint.contains("prefixes")), "{said}");
+    assert_eq!(purged(&[&one, "--json"]).matches("\"hint\"").count(), 0);
+}

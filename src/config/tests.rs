@@ -567,6 +567,19 @@ fn names(table: &DeTable<'_>, prefix: &str, found: &mut BTreeSet<String>) {
 }
 
 #[test]
+fn what_the_readme_shows_is_right() {
+    let shown = include_str!("../../README.md").split("```toml\n").skip(1);
+    let shown: Vec<_> = shown.filter_map(|rest| rest.split("```").next()).collect();
+    let [first, over_https, volume] = shown[..] else { panic!("{shown:#?}") };
+    let first = config(first).unwrap();
+    assert_eq!((first.listeners.len(), first.warnings.len()), (2, 0), "{:?}", first.warnings);
+    let over_https = config(over_https).unwrap();
+    assert_eq!(over_https.sites.find("video.example.com").unwrap().rules.len(), 3);
+    let volumes = config(&with(volume)).unwrap().ssd.volumes;
+    assert_eq!((volumes.len(), volumes[0].kind), (1, VolumeKind::Gone));
+}
+
+#[test]
 fn the_bench_template_is_right() {
     let folder = folder_for(&["localhost"]);
     let path = |file: &str| folder.path().join(file).display().to_string();

@@ -236,6 +236,10 @@ fn the_demo_says_that_its_port_is_taken() {
         child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
         let told = if stdout { &said } else { &err };
         assert!(told.contains(&format!("ort {port} is taken")), "{said}\n{err}");
+        // On its admin listener, which is at a port of its own.
+        let page = said.lines().find(|line| line.contains("The status page"));
+        let page = page.map(|line| line.contains("   http://localhost:") && line.ends_with('/'));
+        assert_eq!(page, stdout.then_some(true), "{said}");
     }
 }
 

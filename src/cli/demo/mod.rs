@@ -152,6 +152,7 @@ async fn show(args: &Args, folder: &Folder, edge: &Running) -> Result<(), Failur
         }
         false => format!(
             "{note}\n  The film, and what the edge does   {https}/\n  \
+             The status page                    {admin}/\n  \
              Metrics                            {admin}/metrics\n\n  \
              The certificate was made a moment ago: let your browser accept it, or trust\n  {0}\n  \
              By hand, and a part of it; what the edge did is in Cache-Status:\n  \

@@ -25,10 +25,10 @@ Examples:
   tidegate purge --site film --admin http://edge-7.example.com:9180 --token-file purge-token
   curl -H \"Authorization: Bearer $(cat token)\" -d '{\"site\": \"film\"}' http://127.0.0.1:9180/purge
 
-A prefix is compared with paths byte by byte: /film also begins /films, and a * is a letter. Tags are
-those of Cache-Tag, Surrogate-Key and xkey. What is purged holds when the command ends, after a crash
-too, and also for what is on its way from an origin, or on a volume that is away. How many objects
-were held is told, 0 where none was; of a prefix, a tag or a site those that ram knows of.
+A prefix is compared with paths byte by byte: /film also begins /films, and a * is a letter. Tags
+are those of Cache-Tag, Surrogate-Key and xkey. What is purged holds when the command ends, after a
+crash too, and also for what is on its way from an origin, or on a volume that is away. How many
+objects were held is told, if any; of a prefix, a tag or a site those that ram knows of.
 
 Exit codes: 0 purged, 1 not purged, 64 misused";
 

@@ -8,10 +8,11 @@ use std::thread;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::mpsc::unbounded_channel;
+use tokio::time::timeout;
 
 use crate::support::{
-    BLOCK, Edge, Ending, Origin, PIECE, Process, Script, Speaks, Verdict, configured, follow,
-    judge, text,
+    BLOCK, Edge, Ending, Origin, PATIENCE, PIECE, Process, Script, Speaks, Verdict, configured,
+    follow, judge, text,
 };
 
 const LENGTH: u64 = 8 * BLOCK;
@@ -249,7 +250,10 @@ async fn who_waits_off_a_terminal_is_told_at_once_and_at_each_change_how_many_ar
     let told = BufReader::new(waiting.stderr.take().unwrap()).lines();
     let (tell, mut told_by) = unbounded_channel();
     let telling = thread::spawn(move || told.for_each(|line| tell.send(line.unwrap()).unwrap()));
-    let mut next = async || told_by.recv().await.expect("it says something");
+    let mut next = async || {
+        let told = timeout(PATIENCE, told_by.recv()).await;
+        told.expect("it says something at once").expect("it says something")
+    };
     let leaving = next().await;
     assert!(leaving.starts_with("draining: viewers are told to leave; who comes"), "{leaving}");
     assert!(leaving.ends_with("; 1 viewer left"), "{leaving}");

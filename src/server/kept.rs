@@ -11,7 +11,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use sd_notify::NotifyState;
 
-use super::systemd::{ListeningSocket, Owner, listening};
+use super::listener::{ListeningSocket, Owner};
+use super::systemd::listening;
 use crate::network::ListenerKind;
 
 /// What the service manager keeps and nobody wants; closed.

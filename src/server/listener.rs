@@ -22,6 +22,7 @@ use tracing::warn;
 
 use super::{ConnectionCounts, ServerContext, Stop, transport};
 use crate::limits::{DEALT_OUT_WAITING_MAX, LISTEN_BACKLOG};
+use crate::network::ListenerKind;
 
 /// Whether other listeners of this process may share the port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +91,45 @@ fn bound(address: SocketAddr, reuse: ReusePort) -> io::Result<Socket> {
     socket.set_reuse_port(reuse == ReusePort::Shared)?;
     socket.bind(&address.into())?;
     Ok(socket)
+}
+
+/// A listening socket, whoever bound it.
+#[derive(Debug)]
+pub struct ListeningSocket {
+    /// What is spoken there.
+    pub kind: ListenerKind,
+    /// Whose it is.
+    pub owner: Owner,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The socket, not blocking.
+    pub listener: TcpListener,
+}
+
+/// Whose a listening socket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// The service manager's.
+    Manager,
+    /// Ours: bound for what is written so in the configuration, which may leave the port open.
+    Own(SocketAddr),
+}
+
+impl Owner {
+    /// What a socket of ours was bound for.
+    pub fn bound_for(self) -> Option<SocketAddr> {
+        match self {
+            Owner::Manager => None,
+            Owner::Own(bound_for) => Some(bound_for),
+        }
+    }
+}
+
+impl ListeningSocket {
+    /// Where it listens, and what it was bound for.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> + use<> {
+        [Some(self.address), self.owner.bound_for()].into_iter().flatten()
+    }
 }
 
 /// Where a server's connections come from.

@@ -45,11 +45,11 @@ use crate::overload::{Connected, Gate};
 
 pub use connection::leave;
 pub use listener::{
-    DealtOut, Inbox, ReusePort, Source, bind, bind_group, deal_out, inbox, send_by,
-    send_by_systems_own,
+    DealtOut, Inbox, ListeningSocket, Owner, ReusePort, Source, bind, bind_group, deal_out, inbox,
+    send_by, send_by_systems_own,
 };
 pub use proxy::ProxyHeader;
-pub use systemd::{ListeningSocket, Owner, Passed, PassedSocketError, take_passed_sockets};
+pub use systemd::{Passed, PassedSocketError, take_passed_sockets};
 pub use tls::{Choose, Tls};
 pub use wish::{Stop, Wish, Wishes};
 

@@ -15,47 +15,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use socket2::{SockRef, Socket, Type};
 
 use super::kept::{self, Stale};
+use super::listener::{ListeningSocket, Owner};
 use super::transport;
 use crate::network::ListenerKind;
-
-/// A listening socket, whoever bound it.
-#[derive(Debug)]
-pub struct ListeningSocket {
-    /// What is spoken there.
-    pub kind: ListenerKind,
-    /// Whose it is.
-    pub owner: Owner,
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// The socket, not blocking.
-    pub listener: TcpListener,
-}
-
-/// Whose a listening socket is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Owner {
-    /// The service manager's.
-    Manager,
-    /// Ours: bound for what is written so in the configuration, which may leave the port open.
-    Own(SocketAddr),
-}
-
-impl Owner {
-    /// What a socket of ours was bound for.
-    pub fn bound_for(self) -> Option<SocketAddr> {
-        match self {
-            Owner::Manager => None,
-            Owner::Own(bound_for) => Some(bound_for),
-        }
-    }
-}
-
-impl ListeningSocket {
-    /// Where it listens, and what it was bound for.
-    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> + use<> {
-        [Some(self.address), self.owner.bound_for()].into_iter().flatten()
-    }
-}
 
 /// What was passed to this process.
 #[derive(Debug, Default)]

@@ -9,6 +9,7 @@ mod outage;
 mod redirect;
 mod request_body;
 mod strict;
+mod tls;
 mod upstream;
 
 use std::error::Error;
@@ -31,8 +32,9 @@ pub use self::once::{AnswerBody, Once, OnceAnswer, OnceConnection};
 use self::redirect::{followed, resolve};
 pub use self::request_body::{Pace, RequestBody};
 pub use self::strict::Strict;
+pub use self::tls::{tls_config, tls_config_of};
 use self::upstream::{SiteUpstreams, Trust, Upstream};
-pub use self::upstream::{Standing, Upstreams, tls_config, tls_config_of};
+pub use self::upstream::{Standing, Upstreams};
 use crate::fill::error::FillError;
 use crate::limits::{ORIGIN_READ_BYTES_MAX, REDIRECTS_MAX};
 use crate::memory::{Class, Governor, Reservation, Use};

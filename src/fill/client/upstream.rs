@@ -9,19 +9,20 @@ use http::header::{AUTHORIZATION, COOKIE, HOST};
 use http::uri::{Authority, PathAndQuery, Scheme as UriScheme};
 use http::{HeaderValue, Request, Uri};
 use http_body_util::Empty;
-use hyper_rustls::{ConfigBuilderExt, FixedServerNameResolver, HttpsConnector};
+use hyper_rustls::{FixedServerNameResolver, HttpsConnector};
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls_pki_types::ServerName;
 use tokio::sync::Semaphore;
 
 use super::outage::Outage;
 use super::strict::StrictConnector;
+use super::tls::tls_config;
 use super::{Ask, Patience};
 use crate::fill::error::FillError;
 use crate::limits::{ORIGIN_READ_BYTES_MAX, RESPONSE_FIELDS_MAX};
-use crate::site::{Origin, Scheme, Site};
+use crate::site::{Origin, Site};
 
 /// The origins of the sites of a configuration, to be asked from then on.
 pub struct Upstreams(pub(super) Vec<Vec<SiteUpstreams>>);
@@ -235,39 +236,3 @@ pub(super) enum Trust {
 const SEND_BUFFER_BYTES: usize = 256 << 10;
 const IDLE_CONNECTION: Duration = Duration::from_secs(30);
 const IDLE_CONNECTIONS_MAX: usize = 64;
-
-/// How an origin is spoken to over TLS, and whom it must be known to.
-///
-/// # Errors
-/// Why its authorities cannot be used.
-pub fn tls_config(origin: &Origin) -> Result<rustls::ClientConfig, String> {
-    tls_config_of(origin.roots.as_deref(), origin.scheme)
-}
-
-/// The same of anybody, by the authorities trusted; `None`: the system's, or nobody where `scheme`
-/// is plain.
-///
-/// # Errors
-/// Why they cannot be used.
-pub fn tls_config_of(
-    roots: Option<&[CertificateDer<'static>]>,
-    scheme: Scheme,
-) -> Result<rustls::ClientConfig, String> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
-    let config = match (roots, scheme) {
-        (Some(certificates), _) => {
-            let mut roots = rustls::RootCertStore::empty();
-            for certificate in certificates {
-                roots.add(certificate.clone()).map_err(|error| error.to_string())?;
-            }
-            builder.with_root_certificates(roots)
-        }
-        (None, Scheme::Https) => builder.with_native_roots().map_err(|error| error.to_string())?,
-        // Never used: a plain origin's redirects to https would need the system's authorities.
-        (None, Scheme::Http) => builder.with_root_certificates(rustls::RootCertStore::empty()),
-    };
-    Ok(config.with_no_client_auth())
-}

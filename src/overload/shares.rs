@@ -282,93 +282,20 @@ const OTHERS_PART: u64 = 8;
 
 #[cfg(test)]
 mod tests {
-    use super::super::watch::{
-        InUse, NOTHING_SERVED, REFUSED_PERIODS, Served, ServedOfEach, Watch,
-    };
     use super::*;
-    use crate::limits::PIECE_SIZE_BYTES;
-
-    const MIB: u64 = 1 << 20;
-    const NONE_IN_USE: InUse = InUse { bytes: [0; SHARERS_MAX], beyond: 0 };
-
-    fn shares(weights: &[u32]) -> Shares {
-        let shares = Shares::default();
-        shares.set((0..).map(SiteId).zip(weights.iter().copied()));
-        shares
-    }
 
     impl Shares {
-        /// After a second in which the viewers of each were served so much: requests, bytes.
-        pub(crate) fn after_a_second(&self, served: &[(u64, u64)], ram_bytes: u64) {
-            let mut watch = Watch::default();
-            watch.after(NOTHING_SERVED, NONE_IN_USE, self, ram_bytes);
-            let measured = watch.after(of_each(served), NONE_IN_USE, self, ram_bytes);
-            self.measured(&measured, |_| Counts::Anew);
-        }
-    }
-
-    fn of_each(served: &[(u64, u64)]) -> ServedOfEach {
-        let mut all = NOTHING_SERVED;
-        for (one, (requests, bytes)) in all.iter_mut().zip(served) {
-            *one = Served { requests: *requests, bytes: *bytes };
-        }
-        all
-    }
-
-    /// Shares of these weights, and who has looked once when nothing was served.
-    fn watched(weights: &[u32]) -> (Shares, Watch) {
-        let (shares, mut watch) = (shares(weights), Watch::default());
-        watch.after(NOTHING_SERVED, NONE_IN_USE, &shares, MIB);
-        (shares, watch)
-    }
-
-    fn is_beyond(shares: &Shares, resource: Resource) -> Vec<u16> {
-        (0..3).filter(|site| shares.is_beyond(resource, Sharer::of(SiteId(*site)))).collect()
-    }
-
-    #[test]
-    fn who_is_refused_wants_some_though_he_is_sent_nothing() {
-        let (shares, mut watch) = watched(&[1, 3]);
-        let mut sent = 0;
-        let mut after_a_period = || {
-            sent += 100;
-            let measured = watch.after(of_each(&[(0, sent)]), NONE_IN_USE, &shares, MIB);
-            shares.measured(&measured, |_| Counts::Anew);
-            is_beyond(&shares, Resource::Egress)
-        };
-        assert!(after_a_period().is_empty(), "nobody else wants any");
-        shares.was_refused(Sharer::of(SiteId(1)));
-        for _ in 0..REFUSED_PERIODS {
-            assert_eq!(after_a_period(), [0]);
-        }
-        assert!(after_a_period().is_empty(), "he does not come again");
-    }
-
-    #[test]
-    fn who_has_more_than_his_share_of_what_is_wanted_is_beyond_it() {
-        for (weights, served, work, egress) in [
-            (&[1, 1][..], &[(90, 0), (10, 0)][..], &[0][..], &[0][..]),
-            (&[1, 1], &[(50, 50), (50, 50)], &[], &[]),
-            // One who is alone borrows all there is.
-            (&[1, 1], &[(90, 9 << 20), (0, 0)], &[], &[]),
-            (&[9, 1], &[(90, 90), (10, 10)], &[], &[]),
-            (&[9, 1], &[(89, 89), (11, 11)], &[1], &[1]),
-            (&[1, 1, 2], &[(10, 0), (30, 0), (60, 0)], &[1, 2], &[1, 2]),
-            // What others do not need is shared by those who do.
-            (&[1, 1, 1, 1, 1], &[(95, 95), (9, 9), (1, 1), (1, 1), (1, 1)], &[0], &[0]),
-            // A piece that is sent is as much work as a request.
-            (&[1, 1], &[(10, 0), (1, 20 * PIECE_SIZE_BYTES)], &[1], &[1]),
-        ] {
-            let shares = shares(weights);
-            shares.after_a_second(served, MIB);
-            assert_eq!(is_beyond(&shares, Resource::Work), work, "{weights:?} {served:?}");
-            assert_eq!(is_beyond(&shares, Resource::Egress), egress, "{weights:?} {served:?}");
+        /// Those of the first sites, in order.
+        pub(crate) fn of_weights(weights: &[u32]) -> Shares {
+            let shares = Shares::default();
+            shares.set((0..).map(SiteId).zip(weights.iter().copied()));
+            shares
         }
     }
 
     #[test]
     fn who_is_alone_is_not_within_his_share_and_who_has_none_yet_is() {
-        let shares = shares(&[1, 3]);
+        let shares = Shares::of_weights(&[1, 3]);
         for (had, expected) in [
             ([0, 0], [false, false]),
             ([9, 0], [false, true]),
@@ -384,28 +311,22 @@ mod tests {
     }
 
     #[test]
-    fn what_was_served_a_second_ago_is_forgotten() {
-        let (shares, mut watch) = watched(&[1, 1]);
-        let flood = of_each(&[(900, 0), (1, 0)]);
-        for period in 0..12 {
-            shares.measured(&watch.after(flood, NONE_IN_USE, &shares, MIB), |_| Counts::Anew);
-            let expected: &[u16] = if period < 10 { &[0] } else { &[] };
-            assert_eq!(is_beyond(&shares, Resource::Work), expected, "{period}");
-        }
-    }
-
-    #[test]
     fn nobody_has_more_than_his_share_because_another_is_refused() {
-        let (shares, mut watch) = watched(&[1, 1]);
-        let mut after = |served: &[(u64, u64)], counts: Counts| {
-            let measured = watch.after(of_each(served), NONE_IN_USE, &shares, MIB);
+        let shares = Shares::of_weights(&[1, 1]);
+        let (first, second) = (Sharer::of(SiteId(0)), Sharer::of(SiteId(1)));
+        let after = |beyond: Sharer, counts: Counts| {
+            let measured = Measured {
+                ram_own: [0; SHARERS_MAX],
+                beyond: [beyond.bit(); Resource::ALL.len()],
+                had: [[0; SHARERS_MAX]; Resource::ALL.len()],
+            };
             shares.measured(&measured, |_| counts);
-            is_beyond(&shares, Resource::Work)
+            [first, second].map(|sharer| shares.is_beyond(Resource::Work, sharer))
         };
-        assert_eq!(after(&[(90, 0), (10, 0)], Counts::Anew), [0]);
-        assert_eq!(after(&[(91, 0), (200, 0)], Counts::Not), [0], "as long as it is refused");
-        assert_eq!(after(&[(91, 0), (300, 0)], Counts::Too), [0, 1], "it was not that alone");
-        assert_eq!(after(&[(91, 0), (400, 0)], Counts::Anew), [1]);
+        assert_eq!(after(first, Counts::Anew), [true, false]);
+        assert_eq!(after(second, Counts::Not), [true, false], "as long as it is refused");
+        assert_eq!(after(second, Counts::Too), [true, true], "it was not that alone");
+        assert_eq!(after(second, Counts::Anew), [false, true]);
     }
 
     #[test]
@@ -430,31 +351,15 @@ mod tests {
             (&[(870, 0), (130, 0)], ALL_OF_ONE),
             (&[(870, 0), (65, 0), (65, 0)], ALL_OF_ONE),
         ] {
-            let shares = shares(&[1, 1, 1]);
-            shares.after_a_second(served, MIB);
+            let shares = Shares::of_weights(&[1, 1, 1]);
+            shares.after_a_second(served, 1 << 20);
             assert_eq!(shares.pressed_max(Resource::Work), expected, "{served:?}");
         }
     }
 
     #[test]
-    fn ram_is_ones_own_by_his_share_and_by_what_was_sent_of_his_for_ten_minutes() {
-        let (shares, mut watch) = (shares(&[3, 1]), Watch::default());
-        let mut ram = |served: &[(u64, u64)]| {
-            let measured = watch.after(of_each(served), NONE_IN_USE, &shares, 100 * MIB);
-            shares.measured(&measured, |_| Counts::Anew);
-            [0, 1].map(|site| shares.ram_own(Sharer::of(SiteId(site))))
-        };
-        assert_eq!(ram(&[]), [0, 0]);
-        assert_eq!(ram(&[(1, 500 * MIB)]), [RAM_OWNED, 0], "nobody else wants any");
-        assert_eq!(ram(&[(1, 500 * MIB), (1, 9 * MIB)]), [300_000, 90_000]);
-        assert_eq!(ram(&[(1, 500 * MIB), (1, 90 * MIB)]), [300_000, 100_000]);
-        let idle = (0..6_600).map(|_| ram(&[(1, 500 * MIB), (1, 90 * MIB)]));
-        assert_eq!(idle.last(), Some([0, 0]), "lent by who is idle");
-    }
-
-    #[test]
     fn sites_without_a_share_of_their_own_have_one_together() {
-        let shares = shares(&[1; SITES_TOLD_MAX + 3]);
+        let shares = Shares::of_weights(&[1; SITES_TOLD_MAX + 3]);
         let others = Sharer::of(SiteId(4_000));
         assert_eq!(others, Sharer::of(SiteId(SITES_TOLD_MAX as u16)));
         assert_eq!((shares.weight(others), shares.weight(Sharer::of(SiteId(0)))), (3, 1));

@@ -153,8 +153,114 @@ fn ram_own(
 
 const PERIODS_A_SECOND: usize = 10;
 /// Who is refused wants some until he has come again, when he was told to, and a second more.
-pub(super) const REFUSED_PERIODS: usize = (RETRY_AFTER.as_secs() as usize + 1) * PERIODS_A_SECOND;
+const REFUSED_PERIODS: usize = (RETRY_AFTER.as_secs() as usize + 1) * PERIODS_A_SECOND;
 /// What the head of an answer takes, or a refusal, as a rule.
 const HEAD_BYTES: u64 = 300;
 const PERIODS_A_MINUTE: u64 = 600;
 const MINUTES: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::super::shares::Counts;
+    use super::*;
+    use crate::object::SiteId;
+
+    const MIB: u64 = 1 << 20;
+    const NONE_IN_USE: InUse = InUse { bytes: [0; SHARERS_MAX], beyond: 0 };
+
+    impl Shares {
+        /// After a second in which the viewers of each were served so much: requests, bytes.
+        pub(crate) fn after_a_second(&self, served: &[(u64, u64)], ram_bytes: u64) {
+            let mut watch = Watch::default();
+            watch.after(NOTHING_SERVED, NONE_IN_USE, self, ram_bytes);
+            let measured = watch.after(of_each(served), NONE_IN_USE, self, ram_bytes);
+            self.measured(&measured, |_| Counts::Anew);
+        }
+    }
+
+    fn of_each(served: &[(u64, u64)]) -> ServedOfEach {
+        let mut all = NOTHING_SERVED;
+        for (one, (requests, bytes)) in all.iter_mut().zip(served) {
+            *one = Served { requests: *requests, bytes: *bytes };
+        }
+        all
+    }
+
+    /// Shares of these weights, and who has looked once when nothing was served.
+    fn watched(weights: &[u32]) -> (Shares, Watch) {
+        let (shares, mut watch) = (Shares::of_weights(weights), Watch::default());
+        watch.after(NOTHING_SERVED, NONE_IN_USE, &shares, MIB);
+        (shares, watch)
+    }
+
+    fn is_beyond(shares: &Shares, resource: Resource) -> Vec<u16> {
+        (0..3).filter(|site| shares.is_beyond(resource, Sharer::of(SiteId(*site)))).collect()
+    }
+
+    #[test]
+    fn who_is_refused_wants_some_though_he_is_sent_nothing() {
+        let (shares, mut watch) = watched(&[1, 3]);
+        let mut sent = 0;
+        let mut after_a_period = || {
+            sent += 100;
+            let measured = watch.after(of_each(&[(0, sent)]), NONE_IN_USE, &shares, MIB);
+            shares.measured(&measured, |_| Counts::Anew);
+            is_beyond(&shares, Resource::Egress)
+        };
+        assert!(after_a_period().is_empty(), "nobody else wants any");
+        shares.was_refused(Sharer::of(SiteId(1)));
+        for _ in 0..REFUSED_PERIODS {
+            assert_eq!(after_a_period(), [0]);
+        }
+        assert!(after_a_period().is_empty(), "he does not come again");
+    }
+
+    #[test]
+    fn who_has_more_than_his_share_of_what_is_wanted_is_beyond_it() {
+        for (weights, served, work, egress) in [
+            (&[1, 1][..], &[(90, 0), (10, 0)][..], &[0][..], &[0][..]),
+            (&[1, 1], &[(50, 50), (50, 50)], &[], &[]),
+            // One who is alone borrows all there is.
+            (&[1, 1], &[(90, 9 << 20), (0, 0)], &[], &[]),
+            (&[9, 1], &[(90, 90), (10, 10)], &[], &[]),
+            (&[9, 1], &[(89, 89), (11, 11)], &[1], &[1]),
+            (&[1, 1, 2], &[(10, 0), (30, 0), (60, 0)], &[1, 2], &[1, 2]),
+            // What others do not need is shared by those who do.
+            (&[1, 1, 1, 1, 1], &[(95, 95), (9, 9), (1, 1), (1, 1), (1, 1)], &[0], &[0]),
+            // A piece that is sent is as much work as a request.
+            (&[1, 1], &[(10, 0), (1, 20 * PIECE_SIZE_BYTES)], &[1], &[1]),
+        ] {
+            let shares = Shares::of_weights(weights);
+            shares.after_a_second(served, MIB);
+            assert_eq!(is_beyond(&shares, Resource::Work), work, "{weights:?} {served:?}");
+            assert_eq!(is_beyond(&shares, Resource::Egress), egress, "{weights:?} {served:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_served_a_second_ago_is_forgotten() {
+        let (shares, mut watch) = watched(&[1, 1]);
+        let flood = of_each(&[(900, 0), (1, 0)]);
+        for period in 0..12 {
+            shares.measured(&watch.after(flood, NONE_IN_USE, &shares, MIB), |_| Counts::Anew);
+            let expected: &[u16] = if period < 10 { &[0] } else { &[] };
+            assert_eq!(is_beyond(&shares, Resource::Work), expected, "{period}");
+        }
+    }
+
+    #[test]
+    fn ram_is_ones_own_by_his_share_and_by_what_was_sent_of_his_for_ten_minutes() {
+        let (shares, mut watch) = (Shares::of_weights(&[3, 1]), Watch::default());
+        let mut ram = |served: &[(u64, u64)]| {
+            let measured = watch.after(of_each(served), NONE_IN_USE, &shares, 100 * MIB);
+            shares.measured(&measured, |_| Counts::Anew);
+            [0, 1].map(|site| shares.ram_own(Sharer::of(SiteId(site))))
+        };
+        assert_eq!(ram(&[]), [0, 0]);
+        assert_eq!(ram(&[(1, 500 * MIB)]), [RAM_OWNED, 0], "nobody else wants any");
+        assert_eq!(ram(&[(1, 500 * MIB), (1, 9 * MIB)]), [300_000, 90_000]);
+        assert_eq!(ram(&[(1, 500 * MIB), (1, 90 * MIB)]), [300_000, 100_000]);
+        let idle = (0..6_600).map(|_| ram(&[(1, 500 * MIB), (1, 90 * MIB)]));
+        assert_eq!(idle.last(), Some([0, 0]), "lent by who is idle");
+    }
+}

@@ -110,17 +110,16 @@ impl Carrying<'_> {
         // As for a viewer: it is for a moment, and new viewers are served by the other process.
         let reserved = governor.try_reserve(Use::Heads, Class::Viewer, lists_bytes);
         let _reserved = reserved.ok_or_else(|| io::Error::other("no memory to list it"))?;
-        let objects: Vec<_> = heads.objects().collect();
-        let versions = |(key, heads): &(ObjectKey, Arc<[Arc<Head>]>)| {
-            let key = key.clone();
-            heads.iter().map(|head| head.version.id).map(move |id| (id, key.clone())).collect()
-        };
-        let keys: HashMap<VersionId, ObjectKey> =
-            objects.iter().flat_map(|object| -> Vec<_> { versions(object) }).collect();
+        let objects = heads.objects().collect::<Vec<_>>();
+        let versions = objects.iter().flat_map(|(key, variants)| {
+            variants.iter().map(move |head| (head.version.id, key.clone()))
+        });
+        let keys: HashMap<VersionId, ObjectKey> = versions.collect();
         let blocks = ram.ranked().into_iter();
         // Of an object of no bytes there is nothing but heads.
-        let is_empty = |head: &&Arc<Head>| head.version.length_bytes() == Some(0);
-        let empty = objects.iter().filter_map(|(_, heads)| heads.iter().find(is_empty));
+        let empty = objects
+            .iter()
+            .filter_map(|(_, variants)| variants.iter().find(|head| is_of_no_bytes(head)));
         let empty = empty.map(|head| BlockKey { version: head.version.id, index: 0 });
         let mut sent_bytes = 0;
         for block in blocks.chain(empty) {
@@ -149,25 +148,24 @@ impl Carrying<'_> {
     /// what it says.
     fn entry(&self, key: &ObjectKey, block: BlockKey) -> Option<(Vec<u8>, u64)> {
         let Parts { heads, purges, ram, live, filler, config, .. } = self.parts;
-        let mut heads = heads.variants(key);
-        heads.retain(|head| {
+        let mut variants = heads.variants(key);
+        variants.retain(|head| {
             // What was made stale is reckoned with again: who reads it makes its freshness anew.
             let birth = Birth::recorded(head.birth.to_recorded());
             matches!(purges.reckon(key, &birth, &head.tags), Standing::Untouched)
                 && !head.version.is_changed()
         });
         let (held, sites) = (ram.peek(&block), live.sites.load());
-        let of_no_bytes = |head: &Arc<Head>| head.version.length_bytes() == Some(0);
-        if held.is_none() && !heads.iter().any(of_no_bytes) {
+        if held.is_none() && !variants.iter().any(is_of_no_bytes) {
             return None;
         }
-        let entry = entry((sites.get(key.site())?, key), &heads, block, held.as_deref())?;
+        let entry = entry((sites.get(key.site())?, key), &variants, block, held.as_deref())?;
         // Asked when it was read, and in this order: a run says what has proved false before it
         // ends.
         let start = config.block_size.start_of(block.index);
         let bytes = start..start + config.block_size.bytes();
         if filler.runs.have_brought(block.version, &bytes)
-            || heads.iter().any(|head| head.version.is_changed())
+            || variants.iter().any(|head| head.version.is_changed())
         {
             return None;
         }
@@ -209,6 +207,10 @@ impl Carrying<'_> {
             Err(error) => Err(io::Error::other(error)),
         }
     }
+}
+
+fn is_of_no_bytes(head: &Arc<Head>) -> bool {
+    head.version.length_bytes() == Some(0)
 }
 
 /// What is taken of who was there before, from its first batch to its last.

@@ -134,14 +134,14 @@ impl Spool {
 }
 
 /// Whether what cannot be read never will: it is no file, or its disk has lost it.
-pub(super) fn is_for_ever(error: &io::Error) -> bool {
+fn is_for_ever(error: &io::Error) -> bool {
     let lost = [Errno::IO, Errno::UCLEAN, Errno::BADMSG, Errno::LOOP];
     matches!(error.kind(), ErrorKind::IsADirectory | ErrorKind::InvalidData)
         || Errno::from_io_error(error).is_some_and(|errno| lost.contains(&errno))
 }
 
 /// Whether nothing can be read now, whatever it is.
-pub(super) fn is_of_now(error: &io::Error) -> bool {
+fn is_of_now(error: &io::Error) -> bool {
     let errno = Errno::from_io_error(error);
     matches!(error.kind(), ErrorKind::OutOfMemory | ErrorKind::Interrupted)
         || errno.is_some_and(|errno| [Errno::MFILE, Errno::NFILE].contains(&errno))
@@ -149,4 +149,20 @@ pub(super) fn is_of_now(error: &io::Error) -> bool {
 
 fn no_room(bytes: u64) -> io::Error {
     io::Error::other(format!("there is no memory for {bytes} bytes: another setting filled it"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_lost_only_for_what_will_not_pass() {
+        let of = |error: Errno| is_for_ever(&error.into());
+        let lasting = [Errno::ISDIR, Errno::IO, Errno::UCLEAN, Errno::BADMSG, Errno::LOOP];
+        assert!(lasting.into_iter().all(of) && is_for_ever(&ErrorKind::InvalidData.into()));
+        let now = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::INTR];
+        assert!(now.into_iter().all(|error| is_of_now(&error.into()) && !of(error)));
+        let its_own = [Errno::ACCESS, Errno::PERM, Errno::NXIO];
+        assert!(its_own.into_iter().all(|error| !is_of_now(&error.into()) && !of(error)));
+    }
 }

@@ -1,4 +1,9 @@
-//! Fills one batch of the spool after the other, on the thread that writes the log.
+//! Fills one batch of the spool after the other, on the thread that writes the log, and closes what
+//! a process that is no more was filling.
+//!
+//! A batch has three names in turn: `.new` until its file is locked, `.open` while it is filled, and
+//! at last the one that says how much is in it. So an `.open` file that nobody holds a lock on was
+//! left, and what came into it after its last whole line never was one.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, ErrorKind, Write};
@@ -7,15 +12,17 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::RequestId;
-use super::spool::{Batch, Lost, NEW, OPEN, Spool, begun, is_locked};
+use super::spool::{Batch, Lost, NEW, OPEN, Spool, begun, take_lock};
 use crate::moment::unix_millis;
 
 /// Fills one batch after the other.
 pub(super) struct Filling<'a> {
     spool: &'a Spool,
-    /// What comes next into a file.
+    /// What the next write puts into a file.
     lines: String,
+    /// As many lines.
     count: u64,
+    /// `None` until there is a line for the next batch.
     open: Option<Open>,
     /// The last write failed: the next failure is no news.
     failing: bool,
@@ -24,6 +31,7 @@ pub(super) struct Filling<'a> {
 /// A batch that is being filled.
 struct Open {
     file: File,
+    /// What its names begin with: when it was begun, and its id.
     stem: String,
     begun: Instant,
     lines: u64,
@@ -41,7 +49,7 @@ impl Filling<'_> {
         self.count += 1;
     }
 
-    /// Of the lines that were added.
+    /// Bytes of the lines that were added and not written yet.
     pub(super) fn gathered_bytes(&self) -> usize {
         self.lines.len()
     }
@@ -82,13 +90,13 @@ impl Filling<'_> {
         Ok(())
     }
 
-    /// How long until the batch is to be closed; `None`: there is none.
+    /// How long until the batch is old enough to be closed; `None` where there is none.
     pub(super) fn due_in(&self) -> Option<Duration> {
         let period = self.spool.settings.batch_period;
         self.open.as_ref().map(|open| period.saturating_sub(open.begun.elapsed()))
     }
 
-    /// Closes it if it is full, or old enough.
+    /// Closes the batch if it is full, or old enough.
     pub(super) fn close_if_due(&mut self) {
         let settings = &self.spool.settings;
         let is_due = |open: &Open| {
@@ -101,7 +109,7 @@ impl Filling<'_> {
         }
     }
 
-    /// Closes it.
+    /// Closes the batch, if there is one: from then on it waits to be shipped.
     pub(super) fn close(&mut self) {
         let Some(open) = self.open.take() else { return };
         // Its name says how much is in it: that is there before the name, whatever loses power.
@@ -147,11 +155,17 @@ impl Spool {
         Ok(found.batches)
     }
 
-    /// Closes what was left in `file`, unless somebody fills it.
+    /// Cuts what was left in `file` to whole lines, and closes it; `None` where somebody still
+    /// fills it, or no line is whole.
+    ///
+    /// # Errors
+    /// `NotFound` where who filled it has closed it since `file` was opened.
     pub(super) fn close_left(&self, stem: &str, file: &File) -> io::Result<Option<Batch>> {
-        if !is_locked(file)? {
+        if !take_lock(file)? {
             return Ok(None);
         }
+        // By its name, which is another one if it was closed before we had the lock: what is
+        // closed is never written again.
         let mut left = BufReader::new(File::open(self.path(format!("{stem}{OPEN}").as_ref()))?);
         let (mut lines, mut whole, mut read) = (0, 0, 0);
         loop {

@@ -71,7 +71,7 @@ pub struct Spool {
     failure: Mutex<Failure>,
 }
 
-/// What went wrong last with who receives them.
+/// Whether who receives batches takes them now, and what he said when he last took none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Failure {
     /// Since when no batch arrives; `None`: the last one did, or was refused.
@@ -92,7 +92,7 @@ pub enum Lost {
 }
 
 impl Lost {
-    /// Each with its word.
+    /// Each with what metrics call it.
     pub const ALL: [(Lost, &'static str); 3] =
         [(Lost::Full, "full"), (Lost::Refused, "refused"), (Lost::Failed, "failed")];
 }
@@ -104,7 +104,7 @@ pub struct Batch {
     begun_ms: u64,
     /// What a receiver knows it by.
     pub id: String,
-    /// How many it has.
+    /// How many lines of the log are in it.
     pub lines: u64,
     pub(super) bytes: u64,
 }
@@ -126,7 +126,7 @@ impl Batch {
     }
 }
 
-/// What is in the folder.
+/// What is in the folder, in no order.
 #[derive(Default)]
 pub(super) struct Found {
     pub(super) batches: Vec<Batch>,
@@ -171,10 +171,10 @@ impl Spool {
             |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
         let file = File::options().create(true).append(true).mode(0o600).open(&path);
         let file = file.map_err(named)?;
-        is_locked(&file).map(|is_ours| is_ours.then_some(file))
+        take_lock(&file).map(|is_ours| is_ours.then_some(file))
     }
 
-    /// Where they wait.
+    /// The folder that batches wait in.
     pub fn folder(&self) -> &Path {
         &self.settings.folder
     }
@@ -184,13 +184,9 @@ impl Spool {
     /// # Errors
     /// The folder cannot be read.
     pub fn batches(&self) -> io::Result<Vec<Batch>> {
-        Ok(self.in_order(self.found()?.batches))
-    }
-
-    fn in_order(&self, mut batches: Vec<Batch>) -> Vec<Batch> {
-        batches.sort_unstable_by(|one, other| one.place().cmp(&other.place()));
+        let batches = in_order(self.found()?.batches);
         self.note_waiting(&batches);
-        batches
+        Ok(batches)
     }
 
     /// Another process ships from now on, or this one does again: who ships makes room.
@@ -215,6 +211,7 @@ impl Spool {
         Ok(found)
     }
 
+    /// These wait, and no others; the oldest comes first.
     fn note_waiting(&self, batches: &[Batch]) {
         let bytes = batches.iter().map(|batch| batch.bytes).sum();
         self.waiting_bytes.store(bytes, Ordering::Relaxed);
@@ -229,7 +226,7 @@ impl Spool {
         self.shipped.load(Ordering::Relaxed)
     }
 
-    /// Lines that never will, by why not.
+    /// Lines that never will arrive, by the word for why not.
     pub fn lost_lines(&self) -> [(&'static str, u64); Lost::ALL.len()] {
         Lost::ALL.map(|(why, word)| (word, self.lost[why as usize].load(Ordering::Relaxed)))
     }
@@ -239,12 +236,12 @@ impl Spool {
         self.waiting_bytes.load(Ordering::Relaxed)
     }
 
-    /// Lines in them.
+    /// Lines in the batches that wait.
     pub fn waiting_lines(&self) -> u64 {
         self.waiting_lines.load(Ordering::Relaxed)
     }
 
-    /// A batch has not arrived, and is sent again.
+    /// A batch has not arrived, for this reason, and is sent again.
     pub fn note_failing(&self, now: SystemTime, why: &str) {
         let mut failure = self.failed();
         failure.since.get_or_insert(now);
@@ -258,12 +255,12 @@ impl Spool {
         failure.last = refused.or(failure.last.take());
     }
 
-    /// What went wrong last.
+    /// How it stands with who receives them.
     pub fn failure(&self) -> Failure {
         self.failed().clone()
     }
 
-    /// How long ago the oldest of them was begun.
+    /// How long ago the oldest batch that waits was begun; nothing where none waits.
     pub fn age(&self, now: SystemTime) -> Duration {
         match self.oldest_ms.load(Ordering::Relaxed) {
             0 => Duration::ZERO,
@@ -271,7 +268,8 @@ impl Spool {
         }
     }
 
-    /// Gives what was filled its name; `None` if that was nothing.
+    /// Gives the file that was filled the name of a batch with so many lines and bytes, which then
+    /// waits; removes it, and gives `None`, where it has no line.
     pub(super) fn close(&self, stem: &str, lines: u64, bytes: u64) -> io::Result<Option<Batch>> {
         let open = self.path(format!("{stem}{OPEN}").as_ref());
         if lines == 0 {
@@ -288,20 +286,22 @@ impl Spool {
     /// # Errors
     /// The folder cannot be read.
     pub fn take_over(&self) -> io::Result<Vec<Batch>> {
-        Ok(self.in_order(self.close_what_was_left()?))
+        let batches = in_order(self.close_what_was_left()?);
+        self.note_waiting(&batches);
+        Ok(batches)
     }
 
-    /// A batch was closed, and these wait.
+    /// A batch was closed, and these wait now: of too many the oldest go, where this process ships.
     pub(super) fn note_filled(&self, batches: Vec<Batch>) {
         match self.followed.load(Ordering::Relaxed) {
-            true => self.in_order(batches),
-            false => self.make_room(batches),
-        };
+            true => self.note_waiting(&in_order(batches)),
+            false => drop(self.make_room(batches)),
+        }
     }
 
     /// Those that wait when the oldest beyond the bounds are lost, in order.
-    pub(super) fn make_room(&self, mut batches: Vec<Batch>) -> Vec<Batch> {
-        batches.sort_unstable_by(|one, other| one.place().cmp(&other.place()));
+    pub(super) fn make_room(&self, batches: Vec<Batch>) -> Vec<Batch> {
+        let mut batches = in_order(batches);
         let mut bytes: u64 = batches.iter().map(|batch| batch.bytes).sum();
         let mut count = batches.len();
         batches.retain(|batch| {
@@ -351,6 +351,12 @@ impl Spool {
     }
 }
 
+/// Oldest first.
+fn in_order(mut batches: Vec<Batch>) -> Vec<Batch> {
+    batches.sort_unstable_by(|one, other| one.place().cmp(&other.place()));
+    batches
+}
+
 /// When what has this name was begun, and its id, if the name is such as a batch's: others' files
 /// are theirs.
 pub(super) fn begun(stem: &str) -> Option<(u64, &str)> {
@@ -360,12 +366,13 @@ pub(super) fn begun(stem: &str) -> Option<(u64, &str)> {
     Some((number(begun)?, id)).filter(|_| is_ours)
 }
 
-/// Digits alone.
+/// A number, without the sign that `parse` would take too.
 fn number(text: &str) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
-pub(super) fn is_locked(file: &File) -> io::Result<bool> {
+/// Locks it, unless another process has; whether it is ours now.
+pub(super) fn take_lock(file: &File) -> io::Result<bool> {
     match file.try_lock() {
         Ok(()) => Ok(true),
         Err(TryLockError::WouldBlock) => Ok(false),
@@ -385,9 +392,7 @@ mod tests {
     use std::io::ErrorKind;
     use std::os::unix::net::UnixListener;
 
-    use rustix::io::Errno;
-
-    use super::super::emptying::{Taken, is_for_ever, is_of_now};
+    use super::super::emptying::Taken;
     use super::super::filling::Filling;
     use super::*;
 
@@ -661,17 +666,6 @@ mod tests {
         std::os::unix::fs::symlink(&path, &path).unwrap();
         assert_eq!(shipped(&spool), ["2\n3\n"]);
         assert_eq!((spool.lost_lines()[2], spool.waiting_lines()), (("failed", 2), 0));
-    }
-
-    #[test]
-    fn a_batch_is_lost_only_for_what_will_not_pass() {
-        let of = |error: Errno| is_for_ever(&error.into());
-        let lasting = [Errno::ISDIR, Errno::IO, Errno::UCLEAN, Errno::BADMSG, Errno::LOOP];
-        assert!(lasting.into_iter().all(of) && is_for_ever(&ErrorKind::InvalidData.into()));
-        let now = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::INTR];
-        assert!(now.into_iter().all(|error| is_of_now(&error.into()) && !of(error)));
-        let its_own = [Errno::ACCESS, Errno::PERM, Errno::NXIO];
-        assert!(its_own.into_iter().all(|error| !is_of_now(&error.into()) && !of(error)));
     }
 
     #[test]

@@ -238,7 +238,7 @@ impl Gate {
         // As long as it is not known who has more than his share, some of each are let in: nobody
         // sees before the handshake whose viewer he is.
         let shares = &self.shared.shares;
-        let is_known = shares.beyond(Resource::Work) > 0 || !shares.are_many();
+        let is_known = shares.beyond_count(Resource::Work) > 0 || !shares.are_many();
         let most = if is_known { ALL_NEW } else { NOT_ALL };
         if self.turns.is_refused(Turn::Handshake, self.lag_pressure().all.min(most)) {
             return Err(self.refusal(Reason::Lag, RETRY_AFTER));
@@ -313,7 +313,8 @@ impl Gate {
         let shares = &self.shared.shares;
         let is_spared = |sharer| {
             let wants_little = shares.pressed_max(resource) < pressure::ALL_OF_ONE;
-            let another_has = shares.beyond(resource) > 0 && !shares.is_beyond(resource, sharer);
+            let another_has =
+                shares.beyond_count(resource) > 0 && !shares.is_beyond(resource, sharer);
             another_has && (resource != Resource::Work || wants_little)
         };
         match sharer.is_some_and(is_spared) {

@@ -72,7 +72,7 @@ pub(super) fn register(parts: &Arc<Parts>) {
     metrics.read_shares_at_scrape(overload::PRESSURE, reading(parts, pressures));
     each(overload::BEYOND_SHARE, |parts| {
         let shares = parts.overload().shares();
-        let beyond = |resource: Resource| (resource.word(), shares.beyond(resource).into());
+        let beyond = |resource: Resource| (resource.word(), shares.beyond_count(resource).into());
         Resource::ALL.map(beyond).to_vec()
     });
     each(overload::PROXY_HEADERS, |parts| {

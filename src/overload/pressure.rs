@@ -54,7 +54,7 @@ pub struct Pressed {
     pub all: u32,
 }
 
-/// What others read of it.
+/// What is refused of whom now, for all threads to read.
 #[derive(Default)]
 pub(super) struct Pressing {
     beyond: AtomicU32,
@@ -195,9 +195,13 @@ impl Egress {
     }
 }
 
+/// Thousandths by which pressure goes up in a period.
 const UP: u32 = 125;
+/// Thousandths by which it goes down.
 const DOWN: u32 = 63;
+/// In a row, in the last of which pressure begins.
 const PERIODS_BORNE: u32 = 5;
+/// A second of them.
 const PERIODS_MEASURED: usize = 10;
 
 #[cfg(test)]

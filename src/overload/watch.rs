@@ -45,9 +45,11 @@ pub const NOTHING_SERVED: ServedOfEach = [Served { requests: 0, bytes: 0 }; SHAR
 /// What follows from what was counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Measured {
+    /// Millionths of ram that are each one's own.
     pub(super) ram_own: [u32; SHARERS_MAX],
+    /// Of each resource a bit for each who has more than his share.
     pub(super) beyond: [u64; Resource::ALL.len()],
-    /// What each had.
+    /// Of each resource what each had.
     pub(super) had: [[u64; SHARERS_MAX]; Resource::ALL.len()],
 }
 
@@ -63,11 +65,11 @@ pub struct InUse {
 /// Looks at what was counted.
 #[derive(Debug, Default)]
 pub struct Watch {
-    /// Of the last second, ten times.
+    /// What had been served at the beginning of each period of the last second, and now.
     second: VecDeque<ServedOfEach>,
-    /// Of whom somebody was refused, ten times a second.
+    /// A bit for each of whom somebody was refused, in each of the last periods.
     refused: VecDeque<u64>,
-    /// Of the last minutes, each minute.
+    /// What had been served at the beginning of each of the last minutes.
     minutes: VecDeque<ServedOfEach>,
     periods: u64,
 }
@@ -85,10 +87,10 @@ impl Watch {
         ram_bytes: u64,
     ) -> Measured {
         if self.periods.is_multiple_of(PERIODS_A_MINUTE) {
-            remember(&mut self.minutes, served, MINUTES);
+            remember(&mut self.minutes, served, MINUTES + 1);
         }
         self.periods += 1;
-        remember(&mut self.second, served, PERIODS_A_SECOND);
+        remember(&mut self.second, served, PERIODS_A_SECOND + 1);
         let weights = shares.weights();
         let lately = since(&served, self.minutes.front());
         let second = since(&served, self.second.front());
@@ -97,10 +99,7 @@ impl Watch {
             Resource::Egress => second.map(Served::egress),
             Resource::Memory => in_use.bytes,
         });
-        self.refused.push_back(shares.take_refused());
-        if self.refused.len() > REFUSED_PERIODS {
-            self.refused.pop_front();
-        }
+        remember(&mut self.refused, shares.take_refused(), REFUSED_PERIODS);
         let refused = self.refused.iter().fold(0, |bits, more| bits | more);
         Measured {
             ram_own: ram_own(&lately, &weights, ram_bytes),
@@ -113,9 +112,10 @@ impl Watch {
     }
 }
 
-fn remember(all: &mut VecDeque<ServedOfEach>, served: ServedOfEach, most: usize) {
-    all.push_back(served);
-    if all.len() > most + 1 {
+/// Adds the latest; of more than `most` the oldest goes.
+fn remember<T>(all: &mut VecDeque<T>, latest: T, most: usize) {
+    all.push_back(latest);
+    if all.len() > most {
         all.pop_front();
     }
 }

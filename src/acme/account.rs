@@ -1,7 +1,7 @@
 //! The account at the authority: opened once, and kept with its key.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -25,7 +25,7 @@ pub async fn open(acme: &Acme, _held: &Lock) -> Result<Account, AcmeError> {
     let client = spawn_blocking(move || Client::new(roots.as_deref())).await;
     let client = client.map_err(|error| unreachable(error.to_string()))?.map_err(unreachable)?;
     let builder = Account::builder_with_http(Box::new(client));
-    let path = acme.folder.join("account.json");
+    let path = file(acme);
     if let Some(credentials) = kept(&path).await? {
         let account = builder.from_credentials(credentials).await;
         return account.map_err(AcmeError::refused(&acme.directory, "its directory"));
@@ -70,8 +70,13 @@ async fn kept(path: &Path) -> Result<Option<AccountCredentials>, AcmeError> {
 
 /// Forgets the account that is kept, as the authority has.
 pub(super) async fn forget(acme: &Acme) {
-    let path = acme.folder.join("account.json");
+    let path = file(acme);
     if let Err(error) = fs::remove_file(&path).await {
         tracing::warn!("{} cannot be removed: {error}", path.display());
     }
+}
+
+/// Where it is kept.
+fn file(acme: &Acme) -> PathBuf {
+    acme.folder.join("account.json")
 }

@@ -1,14 +1,11 @@
 //! What is kept in the state folder: the account, each certificate with its key in one file, when
 //! it was ordered. For their owner alone, and whole or not at all.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
-
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 
 use super::error::AcmeError;
 use crate::config::paths::folder_of;
@@ -34,10 +31,10 @@ pub fn lock(folder: &Path) -> Result<Option<Lock>, AcmeError> {
         .mode(0o600)
         .open(&path)
         .map_err(failed)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    match file.try_lock() {
         Ok(()) => Ok(Some(Lock(file))),
-        Err(Errno::WOULDBLOCK) => Ok(None),
-        Err(error) => Err(failed(error.into())),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
     }
 }
 

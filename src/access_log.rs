@@ -503,7 +503,6 @@ mod tests {
             folder: folder.path().to_owned(),
             bytes_max: 1 << 30,
             batch_bytes: 1 << 10,
-            batch_lines: 1_000_000,
             batch_period: LONG,
         };
         let bytes_max = spool.batch_bytes_max();

@@ -251,8 +251,6 @@ pub const ACCESS_LOG_WRITE_BYTES_MAX: u64 = 128 << 10;
 pub const ACCESS_LOG_FILES_MAX: u64 = 1_000;
 /// What a batch of the log may be set to have, to be shipped; there is always memory for one.
 pub const SHIPPING_BATCH_BYTES_MAX: u64 = 8 << 20;
-/// And how many lines.
-pub const SHIPPING_BATCH_LINES_MAX: u64 = 1_000_000;
 /// Batches that wait, however small; with the usual period more than a day's.
 pub const SHIPPING_BATCHES_MAX: usize = 20_000;
 /// A file of fields that are sent with it.

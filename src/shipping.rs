@@ -415,7 +415,6 @@ mod tests {
             folder: folder.to_owned(),
             bytes_max: 1_000,
             batch_bytes: 100,
-            batch_lines: 1,
             batch_period: Duration::from_secs(1),
         };
         let receiver = Receiver::Http(http::Uri::from_static("http://127.0.0.1"));

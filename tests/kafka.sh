@@ -71,7 +71,7 @@ access = "$scratch/access.json"
 [log.ship]
 url = "kafka://127.0.0.1:$kafka/access"
 folder = "$scratch/spool"
-batch = {lines = 20, period = "200ms"}
+batch = {bytes = "8 KiB", period = "200ms"}
 
 [[sites]]
 name = "film"

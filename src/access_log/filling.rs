@@ -100,9 +100,7 @@ impl Filling<'_> {
     pub(super) fn close_if_due(&mut self) {
         let settings = &self.spool.settings;
         let is_due = |open: &Open| {
-            open.bytes >= settings.batch_bytes
-                || open.lines >= settings.batch_lines
-                || open.begun.elapsed() >= settings.batch_period
+            open.bytes >= settings.batch_bytes || open.begun.elapsed() >= settings.batch_period
         };
         if self.open.as_ref().is_some_and(is_due) {
             self.close();

@@ -34,8 +34,6 @@ pub struct SpoolSettings {
     pub bytes_max: u64,
     /// A batch is closed when it has these bytes,
     pub batch_bytes: u64,
-    /// these lines,
-    pub batch_lines: u64,
     /// or is this old.
     pub batch_period: Duration,
 }
@@ -400,8 +398,8 @@ mod tests {
         SpoolSettings {
             folder: folder.join("spool"),
             bytes_max: 100,
-            batch_bytes: 1_000,
-            batch_lines: 2,
+            // Two of the lines of `filled`.
+            batch_bytes: 10,
             batch_period: Duration::from_secs(3_600),
         }
     }
@@ -412,7 +410,7 @@ mod tests {
 
     fn filled(filling: &mut Filling<'_>, lines: impl IntoIterator<Item = u32>) {
         for line in lines {
-            filling.add(&format!("{line}\n"));
+            filling.add(&format!("{line:04}\n"));
             filling.write();
         }
     }
@@ -432,16 +430,16 @@ mod tests {
     }
 
     #[test]
-    fn batches_are_closed_at_so_many_lines_and_leave_in_order() {
+    fn batches_are_closed_at_so_many_bytes_and_leave_in_order() {
         let folder = tempfile::tempdir().unwrap();
         let spool = spool(folder.path());
         let mut filling = Filling::of(&spool);
         filled(&mut filling, 0..5);
-        assert_eq!(spool.waiting_bytes(), 8);
+        assert_eq!(spool.waiting_bytes(), 20);
         assert!(spool.age(SystemTime::now() + Duration::from_secs(9)) >= Duration::from_secs(9));
-        assert_eq!(shipped(&spool), ["0\n1\n", "2\n3\n"]);
+        assert_eq!(shipped(&spool), ["0000\n0001\n", "0002\n0003\n"]);
         filling.close();
-        assert_eq!(shipped(&spool), ["4\n"]);
+        assert_eq!(shipped(&spool), ["0004\n"]);
         assert_eq!((spool.shipped_lines(), spool.waiting_bytes()), (5, 0));
         assert_eq!(spool.age(SystemTime::now()), Duration::ZERO);
     }
@@ -502,7 +500,7 @@ mod tests {
         drop((filling, lock));
         assert!(other.lock().unwrap().is_some());
         other.take_over().unwrap();
-        assert_eq!(shipped(&other), ["1\n"]);
+        assert_eq!(shipped(&other), ["0001\n"]);
     }
 
     #[test]
@@ -510,11 +508,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let one = spool(folder.path());
         filled(&mut Filling::of(&one), 0..20);
-        let smaller = SpoolSettings { bytes_max: 8, ..settings(folder.path()) };
+        let smaller = SpoolSettings { bytes_max: 18, ..settings(folder.path()) };
         let other = Spool::open(&smaller).unwrap();
         assert_eq!((other.take_over().unwrap().len(), other.waiting_lines()), (10, 20));
         assert_eq!((one.batches().unwrap().len(), other.lost_lines()[0]), (10, ("full", 0)));
-        assert_eq!(taken(&other).unwrap().1, b"18\n19\n");
+        assert_eq!(taken(&other).unwrap().1, b"0018\n0019\n");
         assert_eq!(other.lost_lines()[0], ("full", 18));
     }
 
@@ -543,7 +541,7 @@ mod tests {
         fs::create_dir(&path).unwrap();
         assert!(!spool.shipped(&sent));
         let (next, lines) = taken(&spool).unwrap();
-        assert_eq!(lines, b"2\n3\n");
+        assert_eq!(lines, b"0002\n0003\n");
         fs::remove_file(spool.path(&next.name)).unwrap();
         fs::create_dir(spool.path(&next.name)).unwrap();
         for _ in 0..2 {
@@ -566,7 +564,7 @@ mod tests {
         filled(&mut Filling::of(&spool), 0..4);
         let (batch, _) = taken(&spool).unwrap();
         fs::write(spool.path(&batch.name), "").unwrap();
-        assert_eq!(shipped(&spool), ["2\n3\n"]);
+        assert_eq!(shipped(&spool), ["0002\n0003\n"]);
         assert_eq!((spool.lost_lines()[2], spool.shipped_lines()), (("failed", 2), 2));
     }
 
@@ -644,15 +642,15 @@ mod tests {
         fs::remove_file(&path).unwrap();
         // Not to be opened, by nobody, whoever may read all files.
         let socket = UnixListener::bind(&path).unwrap();
-        assert_eq!(shipped(&spool), ["2\n3\n", "4\n5\n"]);
+        assert_eq!(shipped(&spool), ["0002\n0003\n", "0004\n0005\n"]);
         assert_eq!(spool.lost_lines(), [("full", 0), ("refused", 0), ("failed", 0)]);
         assert_eq!((spool.waiting_lines(), spool.unusable.lock().unwrap().len()), (2, 1));
         // It is spared no more than others.
         assert_eq!(*spool.sending(), None);
         drop(socket);
         fs::remove_file(&path).unwrap();
-        fs::write(&path, "0\n1\n").unwrap();
-        assert_eq!(shipped(&spool), ["0\n1\n"]);
+        fs::write(&path, "0000\n0001\n").unwrap();
+        assert_eq!(shipped(&spool), ["0000\n0001\n"]);
     }
 
     #[test]
@@ -664,26 +662,25 @@ mod tests {
         let path = spool.path(&oldest.name);
         fs::remove_file(&path).unwrap();
         std::os::unix::fs::symlink(&path, &path).unwrap();
-        assert_eq!(shipped(&spool), ["2\n3\n"]);
+        assert_eq!(shipped(&spool), ["0002\n0003\n"]);
         assert_eq!((spool.lost_lines()[2], spool.waiting_lines()), (("failed", 2), 0));
     }
 
     #[test]
     fn a_batch_there_is_no_memory_for_waits_and_the_next_is_sent() {
         let folder = tempfile::tempdir().unwrap();
-        let of = |batch_bytes, batch_lines| {
+        let of = |batch_bytes| {
             let settings = settings(folder.path());
             let bytes_max = 1 << 30;
-            Spool::open(&SpoolSettings { bytes_max, batch_bytes, batch_lines, ..settings }).unwrap()
+            Spool::open(&SpoolSettings { bytes_max, batch_bytes, ..settings }).unwrap()
         };
-        let lines = ACCESS_LOG_WRITE_BYTES_MAX as u32 / 5;
-        let of_before = of(1 << 20, 2_000 + u64::from(lines));
-        filled(&mut Filling::of(&of_before), 10_000..12_000 + lines);
-        let spool = of(1_000, 2);
+        let lines = ACCESS_LOG_WRITE_BYTES_MAX / 5 + 2_000;
+        let of_before = of(5 * lines);
+        filled(&mut Filling::of(&of_before), (0..lines as u32).map(|number| number % 10_000));
+        let spool = of(10);
         filled(&mut Filling::of(&spool), 0..2);
-        assert!(shipped(&spool) == ["0\n1\n"], "not the larger one");
-        let waiting = 2_000 + u64::from(lines);
-        assert_eq!((spool.waiting_lines(), spool.lost_lines()[2]), (waiting, ("failed", 0)));
+        assert!(shipped(&spool) == ["0000\n0001\n"], "not the larger one");
+        assert_eq!((spool.waiting_lines(), spool.lost_lines()[2]), (lines, ("failed", 0)));
         assert_eq!(spool.unusable.lock().unwrap().len(), 1);
         assert_eq!(shipped(&of_before).len(), 1);
     }
@@ -736,6 +733,6 @@ mod tests {
         assert_eq!(spool.lost_lines()[2], ("failed", 3));
         fs::create_dir(folder.path().join("spool")).unwrap();
         filled(&mut filling, 3..5);
-        assert_eq!(shipped(&spool), ["3\n4\n"]);
+        assert_eq!(shipped(&spool), ["0003\n0004\n"]);
     }
 }

@@ -17,9 +17,7 @@ use super::raw::Section;
 use super::setting::Setting;
 use super::{paths, usual_state_file};
 use crate::access_log::SpoolSettings;
-use crate::limits::{
-    SHIPPING_BATCH_BYTES_MAX, SHIPPING_BATCH_LINES_MAX, SHIPPING_HEADERS_BYTES_MAX,
-};
+use crate::limits::{SHIPPING_BATCH_BYTES_MAX, SHIPPING_HEADERS_BYTES_MAX};
 
 /// The section `log.ship`, where it names a receiver.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,11 +116,10 @@ pub(super) fn read(section: &Section<'_>) -> Option<Shipping> {
         }
         None => paths::folder_of(&usual_state_file()).join("log-spool"),
     };
-    let (batch_bytes, batch_lines, batch_period) = section.section("batch", |batch| {
+    let (batch_bytes, batch_period) = section.section("batch", |batch| {
         let seconds = Duration::from_secs;
         (
             batch.bytes("bytes", 1 << 20, 1 << 10..=SHIPPING_BATCH_BYTES_MAX),
-            batch.count("lines", 10_000, 1..=SHIPPING_BATCH_LINES_MAX),
             batch.duration("period", seconds(5), Duration::from_millis(100)..=seconds(3_600)),
         )
     });
@@ -130,7 +127,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<Shipping> {
         section.fail("`log.ship.spool` has no room for two batches; raise it, or lower `batch`");
     }
     let bytes_max = spool;
-    let spool = SpoolSettings { folder, bytes_max, batch_bytes, batch_lines, batch_period };
+    let spool = SpoolSettings { folder, bytes_max, batch_bytes, batch_period };
     let receiver = receiver?;
     Some(Shipping { receiver, fields: fields.unwrap_or_default(), fields_file, roots, spool })
 }

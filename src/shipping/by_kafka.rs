@@ -22,7 +22,7 @@ use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use super::Failed;
-use crate::limits::{SHIPPING_BATCH_BYTES_MAX, SHIPPING_BATCH_LINES_MAX};
+use crate::limits::SHIPPING_BATCH_BYTES_MAX;
 
 type Producer = ThreadedProducer<Reports>;
 
@@ -46,8 +46,9 @@ impl ByKafka {
             .set("compression.codec", "lz4")
             .set("message.timeout.ms", MESSAGE_WITHIN.as_millis().to_string())
             .set("topic.metadata.propagation.max.ms", TOPIC_WITHIN.as_millis().to_string())
-            // Room for twice the largest batch: no message is turned away, and no more wait.
-            .set("queue.buffering.max.messages", SHIPPING_BATCH_LINES_MAX.to_string())
+            // Room for twice the largest batch, of however many lines: no message is turned away,
+            // and no more wait.
+            .set("queue.buffering.max.messages", "0")
             .set("queue.buffering.max.kbytes", (SHIPPING_BATCH_BYTES_MAX >> 9).to_string());
         ByKafka { config, topic: topic.into(), producer: None }
     }

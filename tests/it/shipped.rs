@@ -230,7 +230,7 @@ fn shipping(origin: &Origin, receiver: &Receiver, folder: &Path) -> Configured {
     Edge::in_front_of(origin)
         .setting("log.ship.url", &format!("http://{}/in", receiver.address))
         .setting("log.ship.folder", &folder.join("spool").to_string_lossy())
-        .setting("log.ship.batch", "{ lines = 5, period = \"100ms\" }")
+        .setting("log.ship.batch", "{ bytes = 1024, period = \"100ms\" }")
 }
 
 async fn ask(edge: &Edge, numbers: std::ops::Range<usize>) -> Vec<String> {
@@ -282,9 +282,7 @@ async fn each_line_arrives_once_in_order_whatever_the_receiver_does() {
 async fn what_is_refused_is_lost_and_counted_and_the_next_arrives() {
     let folder = tempfile::tempdir().unwrap();
     let (origin, receiver) = (Origin::start(), Receiver::start([Does::Answers(400)]).await);
-    let edge = shipping(&origin, &receiver, folder.path())
-        .setting("log.ship.batch", "{ lines = 1, period = \"100ms\" }")
-        .start();
+    let edge = shipping(&origin, &receiver, folder.path()).start();
     ask(&edge, 0..1).await;
     edge.until_metric(UNSHIPPED, &["refused"], |lines| lines == 1.0).await;
     ask(&edge, 1..2).await;
@@ -296,9 +294,7 @@ async fn what_is_refused_is_lost_and_counted_and_the_next_arrives() {
 async fn what_is_taken_in_an_answer_that_does_not_end_has_arrived() {
     let folder = tempfile::tempdir().unwrap();
     let (origin, receiver) = (Origin::start(), Receiver::start([Does::TakesWithoutEnd]).await);
-    let edge = shipping(&origin, &receiver, folder.path())
-        .setting("log.ship.batch", "{ lines = 1, period = \"100ms\" }")
-        .start();
+    let edge = shipping(&origin, &receiver, folder.path()).start();
     // One by one: what comes together may be one batch.
     let mut asked = ask(&edge, 0..1).await;
     edge.until_metric(SHIPPED, &[], |lines| lines == 1.0).await;
@@ -360,7 +356,7 @@ async fn what_has_no_room_is_lost_oldest_first_and_counted() {
     receiver.set_down(true);
     let edge = shipping(&origin, &receiver, folder.path())
         .setting("log.ship.spool", "64 KiB")
-        .setting("log.ship.batch", "{ bytes = 8192, lines = 20, period = \"100ms\" }")
+        .setting("log.ship.batch", "{ bytes = 8192, period = \"100ms\" }")
         .start();
     let asked = ask(&edge, 0..400).await;
     edge.until_metric(UNSHIPPED, &["full"], |lines| lines > 100.0).await;
@@ -440,7 +436,7 @@ async fn a_process_that_is_killed_has_its_lines_shipped_by_the_next() {
     let origin = Origin::serving("/a", Script::of(10));
     let more = format!(
         "log.ship.url = \"http://{}/in\"\nlog.ship.folder = {:?}\n\
-         log.ship.batch = {{ lines = 7, period = \"1h\" }}\n\n[[sites]]\nname = \"media\"\n\
+         log.ship.batch = {{ bytes = 2048, period = \"1h\" }}\n\n[[sites]]\nname = \"media\"\n\
          hosts = [\"media.test\"]\norigins = [\"http://{}\"]\n",
         receiver.address,
         folder.path().join("spool"),
@@ -524,7 +520,7 @@ async fn who_shows_a_certificate_that_is_not_trusted_is_sent_nothing_and_nothing
 fn shipped_by(folder: &Path, origin: &Origin, receiver: &Receiver, spool: &str) -> PathBuf {
     let more = format!(
         "log.ship.url = \"http://{}/in\"\nlog.ship.folder = {:?}\n\
-         log.ship.batch = {{ lines = 1, period = \"100ms\" }}\n\n[[sites]]\nname = \"media\"\n\
+         log.ship.batch = {{ bytes = 1024, period = \"100ms\" }}\n\n[[sites]]\nname = \"media\"\n\
          hosts = [\"media.test\"]\norigins = [\"http://{}\"]\n",
         receiver.address,
         folder.join(spool),

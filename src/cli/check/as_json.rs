@@ -110,7 +110,6 @@ fn log(log: &Log) -> Value {
             "folder": shipping.spool.folder,
             "batch": {
                 "bytes": shipping.spool.batch_bytes,
-                "lines": shipping.spool.batch_lines,
                 "period": millis(shipping.spool.batch_period),
             },
         })),

@@ -260,10 +260,9 @@ fn log(log: &Log) -> Vec<(&'static str, String)> {
 fn shipping(shipping: &Shipping) -> String {
     let spool = &shipping.spool;
     format!(
-        "to {}, in batches of {} or {} lines or {}; at most {} wait in {}",
+        "to {}, in batches of {} or {}; at most {} wait in {}",
         shipping.receiver,
         bytes_text(spool.batch_bytes),
-        spool.batch_lines,
         duration_text(spool.batch_period),
         bytes_text(spool.bytes_max),
         path(&spool.folder),

@@ -8,6 +8,7 @@
 mod by_http;
 #[cfg(feature = "kafka")]
 mod by_kafka;
+mod suspicion;
 
 use std::fs::File;
 use std::mem;
@@ -24,10 +25,11 @@ use tokio_util::sync::CancellationToken;
 use self::by_http::ByHttp;
 #[cfg(feature = "kafka")]
 use self::by_kafka::ByKafka;
+use self::suspicion::{Outcome, Suspicion, Verdict};
 use crate::access_log::{Batch, Lost, Spool, Taken};
 use crate::config::units::duration_about;
 use crate::config::{Receiver, Shipping};
-use crate::limits::{SHIPPING_DENIALS_MAX, SHIPPING_TRIALS_MAX};
+use crate::limits::SHIPPING_DENIALS_MAX;
 
 /// Ships what comes into a spool.
 pub struct Shipper {
@@ -84,36 +86,6 @@ enum Failed {
     Anew,
 }
 
-/// What became of a batch.
-enum Outcome {
-    Arrived,
-    Refused,
-    /// Nothing yet: another one is sent, to see whose fault it is.
-    Denied,
-}
-
-/// What is known of a batch that was denied.
-#[derive(Default)]
-enum Suspect {
-    #[default]
-    Nobody,
-    /// Another one is sent before it, to see whose fault it is.
-    Aside(Batch),
-    /// Another one has arrived since: if it is denied again, it is its own, perhaps.
-    Accused(Batch),
-}
-
-impl Suspect {
-    /// Whether it shows whose fault a denial was, if this one is sent.
-    fn is_tried_by(&self, batch: &Batch) -> bool {
-        match self {
-            Suspect::Nobody => false,
-            Suspect::Aside(_) => true,
-            Suspect::Accused(accused) => accused == batch,
-        }
-    }
-}
-
 impl Shipper {
     /// For who receives it as `shipping` says.
     ///
@@ -145,25 +117,16 @@ impl Shipper {
     /// Ships as long as it is not dropped, which is safe at any time: what was not told to have
     /// arrived waits in the spool.
     pub async fn ship(&mut self) {
-        let (mut lock, mut suspect) = (None, Suspect::Nobody);
-        // Which other was denied while one is aside: the next time it is the one after that.
-        let mut tried: Option<Batch> = None;
-        // Who was denied although others are taken, and how often.
-        let mut accused_of: Option<(Batch, u32)> = None;
+        let (mut lock, mut suspicion) = (None, Suspicion::default());
         loop {
-            let after = match &suspect {
-                Suspect::Aside(batch) => Some(tried.as_ref().unwrap_or(batch).clone()),
-                Suspect::Nobody | Suspect::Accused(_) => None,
-            };
+            let after = suspicion.after().cloned();
             let Some((held, next)) = self.look(lock, after).await else { return };
             lock = held;
             if lock.is_some() {
                 self.spool.note_followed(false);
             }
-            let before = mem::take(&mut suspect);
             let Some(Taken { batch, lines }) = next else {
-                tried = None;
-                if !matches!(before, Suspect::Aside(_)) {
+                if !suspicion.lift() {
                     tokio::select! {
                         () = self.spool.arrived.notified(), if lock.is_some() => {}
                         () = sleep(LOOK_AGAIN) => {}
@@ -171,36 +134,18 @@ impl Shipper {
                 }
                 continue;
             };
-            let is_trial = before.is_tried_by(&batch);
+            let is_trial = suspicion.is_tried_by(&batch);
             let outcome = self.deliver(&batch, lines.into(), is_trial).await;
-            let went = match (outcome, before) {
-                (Outcome::Arrived, before) => {
-                    match before {
-                        Suspect::Aside(aside) => suspect = Suspect::Accused(aside),
-                        _ => tried = None,
-                    }
-                    self.finish(batch, None).await
-                }
-                (Outcome::Refused, _) => self.finish(batch, Some(Lost::Refused)).await,
-                (Outcome::Denied, Suspect::Accused(accused)) if accused == batch => {
-                    let before = accused_of.take().filter(|(of, _)| *of == batch);
-                    let times = before.map_or(1, |(_, times)| times + 1);
-                    if times < SHIPPING_TRIALS_MAX {
-                        accused_of = Some((batch.clone(), times));
-                        suspect = Suspect::Aside(batch);
-                        continue;
-                    }
-                    tried = None;
+            let went = match suspicion.judge(&batch, outcome) {
+                Verdict::Arrived => self.finish(batch, None).await,
+                Verdict::Refused => self.finish(batch, Some(Lost::Refused)).await,
+                Verdict::Guilty => {
                     self.note_refused(&batch, "time and again, and takes others");
                     self.finish(batch, Some(Lost::Refused)).await
                 }
-                (Outcome::Denied, Suspect::Aside(_)) => {
-                    tried = Some(batch);
+                Verdict::PutAside => true,
+                Verdict::DeniedToo => {
                     sleep(self.pause_max).await;
-                    true
-                }
-                (Outcome::Denied, _) => {
-                    suspect = Suspect::Aside(batch);
                     true
                 }
             };
@@ -360,6 +305,7 @@ mod tests {
 
     use super::*;
     use crate::access_log::SpoolSettings;
+    use crate::limits::SHIPPING_TRIALS_MAX;
 
     /// What arrived at a receiver that answers `status` to what `is_denied`, told how often it has
     /// been asked.

@@ -31,6 +31,7 @@ pub struct Governor {
     shares: Arc<Shares>,
 }
 
+/// A part of what is allowed, which nothing else may use.
 #[derive(Debug)]
 struct Pool {
     budget_bytes: u64,
@@ -39,11 +40,14 @@ struct Pool {
     used_by: [AtomicU64; SHARERS_MAX],
     /// Who waits, by class: of each site, and those who are of none.
     waiting: [[Queue; Class::ALL.len()]; SHARERS_MAX + 1],
+    /// How many wait in all of these: looked at whenever something is released.
     waiting_all: AtomicUsize,
 }
 
+/// Who waits and is woken together.
 #[derive(Debug, Default)]
 struct Queue {
+    /// How many.
     waiting: AtomicUsize,
     released: Notify,
 }
@@ -324,6 +328,7 @@ impl Drop for Reservation {
     }
 }
 
+/// One who waits, counted until it is dropped.
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl Waiting<'_> {

@@ -323,7 +323,7 @@ impl Gate {
         }
     }
 
-    /// Lets in who asks for the first time, and says whose viewer he is or not.
+    /// Lets in who asks for the first time, where it is not known whose viewer he is.
     ///
     /// # Errors
     /// This one is to be refused.

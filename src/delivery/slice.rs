@@ -93,11 +93,6 @@ pub(super) fn next_length(last: u64, waited: Option<Duration>, most: u64) -> u64
     }
 }
 
-/// A socket that asks for the next slice within this time keeps up.
-const KEEPS_UP: Duration = Duration::from_millis(50);
-/// A socket that takes longer than this for a slice gets one piece at a time.
-const FALLS_BEHIND: Duration = Duration::from_millis(500);
-
 /// What the rest of a body is.
 #[derive(Clone, Copy, Debug)]
 pub struct Span {
@@ -118,6 +113,11 @@ impl Span {
         self.end.map_or(u64::MAX, |end| end - self.position)
     }
 }
+
+/// A socket that asks for the next slice within this time keeps up.
+const KEEPS_UP: Duration = Duration::from_millis(50);
+/// A socket that takes longer than this for a slice gets one piece at a time.
+const FALLS_BEHIND: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {

@@ -97,18 +97,18 @@ impl Class {
     pub fn limit_bytes(self, budget_bytes: u64, limit: Limit) -> u64 {
         let sixteenths = match limit {
             Limit::Lent => self.lent_sixteenths(),
-            Limit::Whole => self.share_sixteenths(),
+            Limit::Whole => self.whole_sixteenths(),
         };
         budget_bytes / 16 * sixteenths
     }
 
     /// Whether a site that has no more than its share is refused later than the others.
     pub(super) fn is_refused_later(self) -> bool {
-        self.lent_sixteenths() < self.share_sixteenths()
+        self.lent_sixteenths() < self.whole_sixteenths()
     }
 
-    /// The share of its pool, in sixteenths, above which this class is refused.
-    fn share_sixteenths(self) -> u64 {
+    /// The part of its pool, in sixteenths, above which this class is refused.
+    fn whole_sixteenths(self) -> u64 {
         match self {
             Class::Prefetch => 8,
             Class::Planned => 10,

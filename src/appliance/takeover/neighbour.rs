@@ -24,7 +24,8 @@ use crate::purge::elsewhere::{Elsewhere, Ending, Said, Side};
 
 /// The other process.
 pub(super) struct Neighbour {
-    /// What it says that is about neither of this.
+    /// What it says that somebody here waits for: what ends, and what comes along, is heard as it
+    /// comes.
     said: Mutex<Receiver<Message>>,
     channel: Arc<Channel>,
     purges: Arc<Purges>,
@@ -32,8 +33,8 @@ pub(super) struct Neighbour {
 }
 
 impl Neighbour {
-    /// Ends what it tells, and tells it what ends when it listens, until it is gone: on two
-    /// threads.
+    /// Until it is gone, on two threads: what it says has ended there ends here, and what ends here
+    /// it is told as soon as it listens.
     pub(super) fn start(
         channel: Arc<Channel>,
         way: Arc<Elsewhere>,
@@ -73,12 +74,12 @@ impl Neighbour {
         self.way.listens();
     }
 
-    /// What it says next that is about neither of this.
+    /// What it says next that is waited for.
     pub(super) fn hear(&self, within: Duration) -> Result<Message, RecvTimeoutError> {
         self.said.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(within)
     }
 
-    /// Says something to it that is about neither of this.
+    /// Says something to it, beside what ends.
     pub(super) fn say(&self, message: &Message) -> io::Result<()> {
         self.channel.send(message, None)
     }

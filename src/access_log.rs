@@ -518,7 +518,7 @@ mod tests {
         let reading = thread::spawn(move || io::copy(&mut reader, &mut io::sink()));
         writer.finish(LONG).unwrap();
         reading.join().unwrap().unwrap();
-        let batches = log.spool().unwrap().batches().unwrap();
+        let batches = log.spool().unwrap().take_over().unwrap();
         assert_eq!(batches.iter().map(|batch| batch.lines).sum::<u64>(), 10_000);
         let largest = batches.iter().map(|batch| batch.bytes).max().unwrap();
         assert!(largest <= bytes_max, "{largest}");

@@ -386,7 +386,7 @@ mod tests {
         tokio::select! {
             () = shipper.ship() => {}
             () = nothing_waits => {}
-            () = sleep(within) => panic!("{:?} wait", spool.batches()),
+            () = sleep(within) => panic!("{:?} wait", spool.take_over()),
         }
         spool
     }

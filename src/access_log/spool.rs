@@ -177,16 +177,6 @@ impl Spool {
         &self.settings.folder
     }
 
-    /// The batches that wait, oldest first.
-    ///
-    /// # Errors
-    /// The folder cannot be read.
-    pub fn batches(&self) -> io::Result<Vec<Batch>> {
-        let batches = in_order(self.found()?.batches);
-        self.note_waiting(&batches);
-        Ok(batches)
-    }
-
     /// Another process ships from now on, or this one does again: who ships makes room.
     pub fn note_followed(&self, is_followed: bool) {
         self.followed.store(is_followed, Ordering::Relaxed);
@@ -511,7 +501,7 @@ mod tests {
         let smaller = SpoolSettings { bytes_max: 18, ..settings(folder.path()) };
         let other = Spool::open(&smaller).unwrap();
         assert_eq!((other.take_over().unwrap().len(), other.waiting_lines()), (10, 20));
-        assert_eq!((one.batches().unwrap().len(), other.lost_lines()[0]), (10, ("full", 0)));
+        assert_eq!((one.take_over().unwrap().len(), other.lost_lines()[0]), (10, ("full", 0)));
         assert_eq!(taken(&other).unwrap().1, b"0018\n0019\n");
         assert_eq!(other.lost_lines()[0], ("full", 18));
     }
@@ -701,9 +691,9 @@ mod tests {
         assert_eq!(spool.lost_lines()[0], ("full", 3));
         // And with each that is filled.
         filled(&mut Filling::of(&spool), 0..2);
-        assert_eq!(spool.batches().unwrap().len(), SHIPPING_BATCHES_MAX);
+        assert_eq!(spool.take_over().unwrap().len(), SHIPPING_BATCHES_MAX);
         assert_eq!(spool.lost_lines()[0], ("full", 4));
-        assert!(spool.batches().unwrap()[0].begun_ms == 3, "what is being sent stays");
+        assert!(spool.take_over().unwrap()[0].begun_ms == 3, "what is being sent stays");
     }
 
     #[test]

@@ -25,10 +25,11 @@ Examples:
   tidegate top --once --json | jq '.objects[] | {name, requests}'
 
 Told are requests that ended within the last minute, or as --seconds says, as far as they are
-remembered, and rates are of that time: where it is less, it says so, and why. On a terminal it is shown anew every two seconds until
-Ctrl-C. Of objects and networks 1,024 are counted at once; a count that may be too low, because it
-took the place of another, has a + behind it. A site's origins are those that its requests asked.
-Networks are of 24 bits of IPv4 addresses and 48 of IPv6, or fewer where the log keeps fewer.
+remembered, and rates are of that time: where it is less, it says so, and why. On a terminal it is
+shown anew every two seconds until Ctrl-C. Of objects and networks 1,024 are counted at once; a
+count that may be too low, because it took the place of another, has a + behind it. A site's
+origins are those that its requests asked. Networks are of 24 bits of IPv4 addresses and 48 of
+IPv6, or fewer where the log keeps fewer.
 
 Exit codes: 0 shown, 1 no appliance answers, 64 misused";
 

@@ -168,8 +168,8 @@ pub const PURGES_BYTES: u64 = 8 << 20;
 pub const PURGE_PREFIXES_PER_SITE_MAX: usize = 256;
 /// Things that one request may purge.
 pub const PURGES_PER_REQUEST_MAX: usize = 256;
-/// Objects that are looked through for those that a prefix, a tag or a site covers, to tell how many
-/// they are: a fraction of a second.
+/// Objects that are looked through for those that a prefix, a tag or a site covers, to tell how
+/// many they are: a fraction of a second.
 pub const PURGE_LOOKED_AT_MAX: usize = 262_144;
 /// A request to purge.
 pub const PURGE_REQUEST_BYTES_MAX: usize = 256 << 10;

@@ -62,13 +62,11 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let mut predecessor = Predecessor::found().map_err(lost)?;
     let mut signals = Signals::taken().map_err(no_signals)?;
     let ended = started(args, predecessor.as_mut(), &signals);
-    if let (Err(failure), Some(predecessor)) = (&ended, &predecessor)
-        && predecessor.say_failed(&failure.to_string())
-    {
+    let (mut running, told, serving) = ended.map_err(|failure| match &predecessor {
         // It logs each line, in the same place.
-        return Err(failure.told());
-    }
-    let (mut running, told, serving) = ended?;
+        Some(one) if one.say_failed(&failure.to_string()) => failure.told(),
+        _ => failure,
+    })?;
     // Who follows is heard by the service manager only when it is known to be the main process.
     if predecessor.is_none() {
         tell(running.keep_sockets());
@@ -349,9 +347,7 @@ fn upgrade(hand_over: &HandOver, own: &Path) -> (Option<Successor>, Result<Value
         }
         Err(error) => error,
     };
-    for line in failed.to_string().lines() {
-        tracing::error!("not upgraded: {line}");
-    }
+    failed.to_string().lines().for_each(|line| tracing::error!("not upgraded: {line}"));
     let is_broken = matches!(failed, TakeoverError::Broken(_)) && !hand_over.is_over();
     // It had the volumes: a process of this version gets them back.
     let again = is_broken.then(|| hand_over.to(command(Path::new(OURS))));

@@ -7,7 +7,7 @@ use std::thread;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::sync::mpsc::unbounded_channel;
+use tokio::sync::mpsc::channel;
 use tokio::time::timeout;
 
 use crate::support::{
@@ -16,6 +16,8 @@ use crate::support::{
 };
 
 const LENGTH: u64 = 8 * BLOCK;
+/// What a command says before anybody reads it.
+const LINES_MAX: usize = 16;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bodies_under_way_finish_and_nobody_new_is_let_in() {
@@ -248,8 +250,10 @@ async fn who_waits_off_a_terminal_is_told_at_once_and_at_each_change_how_many_ar
         .spawn()
         .unwrap();
     let told = BufReader::new(waiting.stderr.take().unwrap()).lines();
-    let (tell, mut told_by) = unbounded_channel();
-    let telling = thread::spawn(move || told.for_each(|line| tell.send(line.unwrap()).unwrap()));
+    let (tell, mut told_by) = channel(LINES_MAX);
+    let telling = thread::spawn(move || {
+        told.for_each(|line| tell.blocking_send(line.unwrap()).unwrap());
+    });
     let mut next = async || {
         let told = timeout(PATIENCE, told_by.recv()).await;
         told.expect("it says something at once").expect("it says something")

@@ -315,7 +315,7 @@ async fn what_is_hot_is_told_with_the_time_that_is_looked_at() {
     assert_eq!(names(&by_bytes, "objects")[0], "media.test/large");
     let words = top(&["--rows", "1"]);
     assert!(words.contains(": 5 requests ("), "{words}");
-    assert!(words.contains("(no more of the last 60 s is remembered)\n"), "{words}");
+    assert!(words.contains("\n(the process has run for no longer)\n"), "{words}");
     assert!(words.contains("  media.test/hot\n") && !words.contains("/large"), "{words}");
     assert!(words.contains("  requests  failure\n         1  media: 404\n"), "{words}");
     let wrong = tidegate(&["top", "--once", "--admin", &admin, "--seconds", "3601"]);

@@ -556,6 +556,17 @@ mod tests {
         assert_eq!(all.len(), 16, "a site alone has them all");
     }
 
+    #[test]
+    fn of_the_last_connections_any_site_has_one() {
+        let gate = gate_of_two(Settings { connections_max: 1_000, ..Settings::default() });
+        gate.shared().shares().set([(SiteId(0), 1), (SiteId(1), 1_000)]);
+        let enter = |sharer| gate.admit_viewer(Arrived::Plain, sharer);
+        let flood: Vec<Connected> = (0..900).filter_map(|_| enter(FLOOD).ok()).collect();
+        let first = enter(SITE);
+        assert!(flood.len() == 900 && first.is_ok(), "{}", flood.len());
+        assert_eq!(enter(SITE).unwrap_err().reason, Reason::Connections);
+    }
+
     /// Who is refused of a hundred that ask: of plain new viewers, of those after a handshake, of
     /// handshakes, of misses.
     fn refused(gate: &Gate, now: Instant) -> [usize; 4] {

@@ -37,9 +37,12 @@ impl Connections {
         let connected = Connected { connections: Arc::clone(self), sharer };
         let is_short = most > 0 && all >= most - most / 8;
         let own = || most as u64 * u64::from(shares.part(sharer)) / u64::from(WHOLE);
-        (!is_short || his < own()).then_some(connected)
+        (!is_short || his < own().max(OWN_MIN)).then_some(connected)
     }
 }
+
+/// So many any site may have, however small its share.
+const OWN_MIN: u64 = 1;
 
 /// A connection of a site, as long as it is held.
 pub struct Connected {

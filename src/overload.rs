@@ -5,16 +5,18 @@
 //! 3. Of a site with more than its share (`overload/shares.rs`): new viewers in the last eighth of
 //!    `limits.connections`; a growing share of new viewers, then of requests, while more is sent
 //!    than `limits.egress`, workers are later than `limits.lag` or memory is waited for: 503.
-//! 4. New viewers of all sites, a growing share, where none has more than its share, or where that
-//!    does not help: 503. Over TLS and late: closed before the handshake.
+//! 4. New viewers of all sites, a growing share, where none has more than its share, or workers are
+//!    late all the same: 503. Over TLS and late: closed before the handshake.
 //! 5. Misses, a growing share, when no new viewer is let in and workers are still late: 503. Of ten
 //!    one is let in at the worst: viewers who are served need new segments too.
 //!
-//! While another site has more than its share, one that has not is spared 4 and 5; where workers
-//! are late only as long as it wants little, since who is refused costs work too. What has begun is
-//! never refused, nor a hit to who has been let in, but where his site has more than its share at
-//! another's cost. Each answer has a `Retry-After`. What memory is for has an order of its own
-//! (`memory.rs`), and so have volumes (`ssd.bypass`). Nothing here sleeps or reads a clock; one
+//! How much may be sent and held is known: who has more than his share of it is decided each time,
+//! each site is pressed by itself, and one that never had more is never refused for another's
+//! flood. How much can be done is not: while another site has more than its share, one that has not
+//! is spared 4 and 5 as long as it wants little, since who is refused costs work too. What has
+//! begun is never refused, nor a hit to who has been let in, but where his site has more than its
+//! share at another's cost. Each answer has a `Retry-After`. What memory is for has an order of its
+//! own (`memory.rs`), and so have volumes (`ssd.bypass`). Nothing here sleeps or reads a clock; one
 //! [`Gate`] for each worker is asked.
 
 mod clients;
@@ -34,16 +36,14 @@ use arc_swap::ArcSwap;
 
 pub use clients::{ClientLimits, Place};
 pub use connected::Connected;
-pub use pressure::{
-    ALL_NEW, ALL_NEW_AND_MISSES, Egress, Lag, Near, PERIOD, Pressed, Pressures, SAMPLES,
-};
+pub use pressure::{ALL_NEW_AND_MISSES, Egress, Lag, Near, PERIOD, Pressed, Pressures, SAMPLES};
 pub use refusal::{Reason, Refusal};
-pub use shares::{Counts, RAM_OWNED, Resource, SHARERS_MAX, Sharer, Shares, WHOLE};
-pub use watch::{InUse, NOTHING_SERVED, ServedOfEach, Watch};
+pub use shares::{RAM_OWNED, Resource, SHARERS_MAX, Sharer, Shares, WHOLE};
+pub use watch::{InUse, NOTHING_SERVED, Seen, ServedOfEach, Watch};
 
 use self::clients::Clients;
 use self::connected::Connections;
-use self::pressure::{Pressing, Turn, Turns};
+use self::pressure::{ALL_NEW, PressedOfEach, Pressing, PressingEach, Turn, Turns};
 use self::rate::Bucket;
 use crate::network::Network;
 
@@ -71,8 +71,8 @@ pub struct Overload {
     handshakes: Mutex<Bucket>,
     shares: Arc<Shares>,
     connections: Arc<Connections>,
-    egress: Pressing,
-    memory: Pressing,
+    egress: PressingEach,
+    memory: PressingEach,
     is_near_egress: AtomicBool,
     /// Whether a client may ask as often as he likes: looked at for each request.
     asks_are_free: AtomicBool,
@@ -89,8 +89,8 @@ impl Overload {
             handshakes: Mutex::default(),
             shares,
             connections: Arc::default(),
-            egress: Pressing::default(),
-            memory: Pressing::default(),
+            egress: PressingEach::default(),
+            memory: PressingEach::default(),
             is_near_egress: AtomicBool::new(false),
             began: now,
         })
@@ -143,15 +143,15 @@ impl Overload {
         self.clients.uncounted()
     }
 
-    /// Says what was measured of what is sent.
-    pub fn egress_is(&self, pressure: Pressed, is_near: bool) {
-        self.egress.store(pressure);
+    /// Says how many of each site's are refused because of what is sent.
+    fn egress_is(&self, pressed: &PressedOfEach, is_near: bool) {
+        self.egress.store(pressed);
         self.is_near_egress.store(is_near, Ordering::Relaxed);
     }
 
-    /// Says the pressure that [`Pressures`] made of whether memory is waited for.
-    pub fn memory_is(&self, pressure: Pressed) {
-        self.memory.store(pressure);
+    /// Says how many of each site's are refused because memory is waited for.
+    fn memory_is(&self, pressed: &PressedOfEach) {
+        self.memory.store(pressed);
     }
 
     fn since(&self, now: Instant) -> Duration {
@@ -238,7 +238,7 @@ impl Gate {
         // As long as it is not known who has more than his share, some of each are let in: nobody
         // sees before the handshake whose viewer he is.
         let shares = &self.shared.shares;
-        let is_known = shares.beyond_count(Resource::Work) > 0 || !shares.are_many();
+        let is_known = shares.beyond(Resource::Work) > 0 || !shares.are_many();
         let most = if is_known { ALL_NEW } else { NOT_ALL };
         if self.turns.is_refused(Turn::Handshake, self.lag_pressure().all.min(most)) {
             return Err(self.refusal(Reason::Lag, RETRY_AFTER));
@@ -265,7 +265,7 @@ impl Gate {
 
     fn let_in(&self, arrived: Arrived, sharer: Sharer) -> Result<Connected, Refusal> {
         // First, so that who is beyond his share takes no turn of the others.
-        if self.turns.is_refused(Turn::NewBeyond, self.pressure_beyond(sharer)) {
+        if self.turns.is_refused(Turn::NewBeyond(sharer), self.pressure_beyond(sharer)) {
             return Err(self.refusal(Reason::Share, RETRY_AFTER));
         }
         self.admit_new(arrived, Some(sharer))?;
@@ -276,8 +276,8 @@ impl Gate {
 
     /// Whether it matters now which site is asked for by who has been let in.
     pub fn asks_whose(&self) -> bool {
-        let pressures = [&self.lag, &self.shared.egress, &self.shared.memory];
-        pressures.iter().any(|pressing| pressing.beyond() > ALL_NEW)
+        let (egress, memory) = (self.shared.egress.most(), self.shared.memory.most());
+        self.lag.beyond().max(egress).max(memory) > ALL_NEW
     }
 
     /// Lets who has been let in ask once more, of a site.
@@ -286,44 +286,36 @@ impl Gate {
     /// This one is to be refused: the site has more than its share.
     pub fn admit_again(&self, sharer: Sharer) -> Result<(), Refusal> {
         let pressure = self.pressure_beyond(sharer).saturating_sub(ALL_NEW);
-        match self.turns.is_refused(Turn::Again, pressure.min(NEXT_TO_ALL)) {
+        match self.turns.is_refused(Turn::Again(sharer), pressure.min(NEXT_TO_ALL)) {
             true => Err(self.refusal(Reason::ShareAgain, RETRY_AFTER)),
             false => Ok(()),
         }
     }
 
     fn pressure_beyond(&self, sharer: Sharer) -> u32 {
-        let is_his = |resource: &Resource| self.shared.shares.is_beyond(*resource, sharer);
-        let his = Resource::ALL.into_iter().filter(is_his);
-        his.map(|resource| self.pressing(resource).beyond()).max().unwrap_or_default()
+        let is_beyond = self.shared.shares.is_beyond(Resource::Work, sharer);
+        let lag = if is_beyond { self.lag.beyond() } else { 0 };
+        let for_others = [&self.shared.egress, &self.shared.memory]
+            .map(|pressing| if pressing.is_for_others() { pressing.of(sharer) } else { 0 });
+        for_others.into_iter().fold(lag, u32::max)
     }
 
-    fn pressing(&self, resource: Resource) -> &Pressing {
-        match resource {
-            Resource::Work => &self.lag,
-            Resource::Egress => &self.shared.egress,
-            Resource::Memory => &self.shared.memory,
-        }
-    }
-
-    /// What all bear, but for a site that has no more than its share while another has. Who is
-    /// refused costs work too, so that he may seem to have more than he gets: where the others want
-    /// much of it, they are not spared.
-    fn pressure_all(&self, resource: Resource, sharer: Option<Sharer>) -> u32 {
-        let shares = &self.shared.shares;
+    /// What all bear where the worker is late, but for a site that has no more than its share while
+    /// another has. Who is refused costs work too, so that he may seem to have more than he gets:
+    /// where the others want much of it, they are not spared.
+    fn lag_of_all(&self, sharer: Option<Sharer>) -> u32 {
+        let (shares, work) = (&self.shared.shares, Resource::Work);
         let is_spared = |sharer| {
-            let wants_little = shares.pressed_max(resource) < pressure::ALL_OF_ONE;
-            let another_has =
-                shares.beyond_count(resource) > 0 && !shares.is_beyond(resource, sharer);
-            another_has && (resource != Resource::Work || wants_little)
+            let wants_little = shares.pressed_max(work) < pressure::ALL_OF_ONE;
+            shares.beyond(work) > 0 && !shares.is_beyond(work, sharer) && wants_little
         };
         match sharer.is_some_and(is_spared) {
             true => 0,
-            false => self.pressing(resource).load().all,
+            false => self.lag_pressure().all,
         }
     }
 
-    /// Lets in who asks for the first time, where it is not known whose viewer he is.
+    /// Lets in who asks for the first time, and says whose viewer he is or not.
     ///
     /// # Errors
     /// This one is to be refused.
@@ -333,15 +325,16 @@ impl Gate {
 
     fn admit_new(&self, arrived: Arrived, sharer: Option<Sharer>) -> Result<(), Refusal> {
         // Who has shaken hands was asked about the worker before.
-        let is_asked = |resource| arrived == Arrived::Plain || resource != Resource::Work;
-        let pressures = [
-            (Resource::Work, Reason::Lag),
-            (Resource::Memory, Reason::Memory),
-            (Resource::Egress, Reason::Egress),
-        ];
-        let asked = pressures.into_iter().filter(|(resource, _)| is_asked(*resource));
-        let of_each = asked.map(|(resource, reason)| (self.pressure_all(resource, sharer), reason));
-        match of_each.max_by_key(|(pressure, _)| *pressure) {
+        let lag = if arrived == Arrived::Plain { self.lag_of_all(sharer) } else { 0 };
+        let pressed = |pressing: &PressingEach| match sharer {
+            // About that he was asked before.
+            Some(_) if pressing.is_for_others() => 0,
+            Some(sharer) => pressing.of(sharer),
+            None => pressing.most(),
+        };
+        let (memory, egress) = (pressed(&self.shared.memory), pressed(&self.shared.egress));
+        let pressures = [(lag, Reason::Lag), (memory, Reason::Memory), (egress, Reason::Egress)];
+        match pressures.into_iter().max_by_key(|(pressure, _)| *pressure) {
             Some((pressure, reason)) if self.turns.is_refused(Turn::New, pressure) => {
                 Err(self.refusal(reason, RETRY_AFTER))
             }
@@ -354,7 +347,7 @@ impl Gate {
     /// # Errors
     /// This one is to be refused.
     pub fn admit_miss(&self, sharer: Sharer) -> Result<(), Refusal> {
-        let pressure = self.pressure_all(Resource::Work, Some(sharer)).saturating_sub(ALL_NEW);
+        let pressure = self.lag_of_all(Some(sharer)).saturating_sub(ALL_NEW);
         match self.turns.is_refused(Turn::Miss, pressure.min(NOT_ALL)) {
             true => Err(self.refusal(Reason::Miss, RETRY_AFTER)),
             false => Ok(()),
@@ -404,6 +397,12 @@ mod tests {
         Pressed { beyond: 0, all }
     }
 
+    fn on(sharer: Sharer, thousandths: u32) -> PressedOfEach {
+        let mut of = [0; SHARERS_MAX];
+        of[sharer.index()] = thousandths;
+        PressedOfEach { of, is_for_others: sharer == FLOOD }
+    }
+
     /// A gate where one site has had a tenth, and the other the rest.
     fn gate_of_two(settings: Settings) -> Gate {
         let (gate, _) = gate(settings);
@@ -437,43 +436,45 @@ mod tests {
     #[test]
     fn who_has_more_memory_than_his_share_is_refused_where_it_is_waited_for() {
         let gate = gate_of_two(Settings::default());
-        let shares = gate.shared().shares();
-        let in_use = InUse { bytes: [0; SHARERS_MAX], beyond: FLOOD.bit() };
-        let measured = Watch::default().after(NOTHING_SERVED, in_use, shares, 1);
-        shares.measured(&measured, |_| Counts::Anew);
         let refused = |sharer| gate.admit_viewer(Arrived::ShakenHands, sharer).map(drop);
-        gate.shared().memory_is(Pressed { beyond: 1_000, all: 1_000 });
+        gate.shared().memory_is(&on(FLOOD, 1_000));
         assert_eq!(refused(FLOOD).unwrap_err().reason, Reason::Share);
         assert_eq!(refused(SITE), Ok(()), "he has less");
         assert_eq!(gate.admit_unknown(Arrived::Plain).unwrap_err().reason, Reason::Memory);
 
         let (alone, _) = self::gate(Settings::default());
-        alone.shared().memory_is(on_all(1_000));
+        alone.shared().memory_is(&on(SITE, 1_000));
         let refusal = alone.admit_viewer(Arrived::ShakenHands, SITE).unwrap_err();
         assert_eq!(refusal, Refusal { reason: Reason::Memory, retry_after: RETRY_AFTER });
     }
 
     #[test]
-    fn who_is_refused_for_what_another_is_sent_is_let_in_when_he_comes_again() {
+    fn who_comes_while_another_is_sent_too_much_is_let_in() {
         let (gate, _) = gate(Settings::default());
-        let shares = gate.shared().shares();
-        shares.set([(SiteId(0), 1), (SiteId(1), 1)]);
-        let (mut watch, mut pressures) = (Watch::default(), Pressures::default());
-        let (mut served, mut is_let_in, mut asked) = (NOTHING_SERVED, false, vec![]);
-        let none_in_use = InUse { bytes: [0; SHARERS_MAX], beyond: 0 };
+        let gates = [Arc::new(gate)];
+        gates[0].shared().shares().set([(SiteId(0), 1), (SiteId(1), 1)]);
+        let (mut watch, mut is_let_in, mut asked) = (Watch::default(), false, vec![]);
+        let mut seen = Seen {
+            served: NOTHING_SERVED,
+            sent_bytes: 10 << 20,
+            sent_bytes_max: Some(9 << 20),
+            is_near: true,
+            in_use: InUse { bytes: [0; SHARERS_MAX], beyond: 0 },
+            is_short: false,
+            ram_bytes: 1,
+        };
         for period in 1..200 {
             // The flood's viewers were there first, and alone are sent more than may be.
-            served[1].bytes += 1 << 20;
-            served[0].bytes += if is_let_in { 1 << 10 } else { 0 };
-            shares.measured(&watch.after(served, none_in_use, shares, 1), |_| Counts::Anew);
-            let beyond_max = shares.pressed_max(Resource::Egress);
-            gate.shared().egress_is(pressures.after(true, beyond_max, ALL_NEW), true);
+            seen.served[1].bytes += 1 << 20;
+            seen.served[0].bytes += if is_let_in { 1 << 10 } else { 0 };
+            watch.look(&seen, &gates);
             if period % 20 == 0 {
-                is_let_in = gate.admit_viewer(Arrived::ShakenHands, SITE).is_ok();
+                is_let_in = gates[0].admit_viewer(Arrived::ShakenHands, SITE).is_ok();
                 asked.push(is_let_in);
+                assert!(gates[0].admit_viewer(Arrived::ShakenHands, FLOOD).is_err(), "{period}");
             }
         }
-        assert_eq!(asked, [false, true, true, true, true, true, true, true, true]);
+        assert_eq!(asked, [true; 9]);
     }
 
     #[test]
@@ -508,7 +509,7 @@ mod tests {
 
         let (gate, now) = self::gate(Settings::default());
         gate.lag_is(on_all(500), true);
-        gate.shared().egress_is(on_all(500), true);
+        gate.shared().egress_is(&on(SITE, 500), true);
         let shaken = (0..100).filter_map(|_| gate.admit_handshake(now).ok());
         let asked = shaken.map(|()| gate.admit_viewer(Arrived::ShakenHands, SITE).is_ok());
         let asked: Vec<bool> = asked.collect();
@@ -526,9 +527,9 @@ mod tests {
                 let asked = (0..100).map(|_| gate.admit_viewer(Arrived::Plain, sharer));
                 asked.filter(Result::is_err).count()
             };
-            gate.shared().egress_is(on_all(500), true);
+            gate.shared().egress_is(&on(FLOOD, 500), true);
             assert_eq!((refused(SITE), refused(FLOOD)), (egress, 50), "{his}: by egress");
-            gate.shared().egress_is(on_all(0), true);
+            gate.shared().egress_is(&on(FLOOD, 0), true);
             gate.lag_is(on_all(500), true);
             assert_eq!((refused(SITE), refused(FLOOD)), (work, 50), "{his}: by work");
         }
@@ -593,7 +594,7 @@ mod tests {
         ] {
             let (gate, now) = gate(Settings::default());
             gate.lag_is(on_all(lag), true);
-            gate.shared().egress_is(on_all(egress), false);
+            gate.shared().egress_is(&on(SITE, egress), false);
             assert_eq!(refused(&gate, now), expected, "lag {lag}, egress {egress}");
         }
     }
@@ -602,7 +603,7 @@ mod tests {
     fn the_greater_pressure_is_the_reason() {
         let (gate, _) = gate(Settings::default());
         gate.lag_is(on_all(900), true);
-        gate.shared().egress_is(on_all(1000), true);
+        gate.shared().egress_is(&on(SITE, 1000), true);
         assert_eq!(gate.admit_viewer(Arrived::Plain, SITE).unwrap_err().reason, Reason::Egress);
         gate.lag_is(on_all(1100), true);
         let refusal = gate.admit_viewer(Arrived::Plain, SITE).unwrap_err();

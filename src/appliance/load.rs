@@ -14,9 +14,9 @@ use crate::config::units::rate_text;
 use crate::control::status::{OverloadStatus, ShareStatus};
 use crate::metrics::{Metrics, names_told, overload};
 use crate::overload::{
-    ALL_NEW, ALL_NEW_AND_MISSES, ClientLimits, Counts, Egress, Gate, Lag, NOTHING_SERVED, Near,
-    Overload, PERIOD, Pressed, Pressures, Reason, Resource, SAMPLES, ServedOfEach, Settings,
-    Sharer, Shares, WHOLE, Watch,
+    ALL_NEW_AND_MISSES, ClientLimits, Egress, Gate, Lag, NOTHING_SERVED, Near, Overload, PERIOD,
+    Pressures, Reason, Resource, SAMPLES, Seen, ServedOfEach, Settings, Sharer, Shares, WHOLE,
+    Watch,
 };
 use crate::server::ProxyHeader;
 
@@ -138,8 +138,7 @@ pub(super) fn start(parts: &Arc<Parts>) {
     let (metrics, ram, gates) = (parts.metrics.clone(), parts.ram.clone(), parts.gates.clone());
     let governor = parts.governor.clone();
     let watch = async move {
-        let (mut egress, mut pressures) = (Egress::default(), Pressures::default());
-        let (mut watch, mut memory_pressures) = (Watch::default(), Pressures::default());
+        let (mut egress, mut watch) = (Egress::default(), Watch::default());
         let mut periods = interval(PERIOD);
         periods.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -151,44 +150,19 @@ pub(super) fn start(parts: &Arc<Parts>) {
             let rate = egress.after(sent.sum(), began.elapsed());
             let most = all.settings().egress_bytes_per_second;
             tell(egress.near(rate, most), rate, most);
-            let shares = all.shares();
-            let is_too_much = most.is_some_and(|most| rate > most);
-            let is_short = governor.is_waited_for();
-            let in_use = governor.in_use();
-            let measured = watch.after(served(&metrics), in_use, shares, ram.capacity_bytes());
-            shares.measured(&measured, |resource| match resource {
-                Resource::Work => {
-                    let workers = gates.iter().map(|gate| (gate.is_late(), gate.lag_pressure()));
-                    counts_of(workers, shares.pressed_max(resource))
-                }
-                Resource::Egress => {
-                    let pressed = all.egress_pressure().beyond;
-                    Counts::of(is_too_much, pressed, shares.pressed_max(resource))
-                }
-                // Who is refused holds what he holds.
-                Resource::Memory => Counts::Anew,
-            });
-            let beyond_max = shares.pressed_max(Resource::Egress);
-            let pressed = pressures.after(is_too_much, beyond_max, ALL_NEW);
-            all.egress_is(pressed, egress.is_near());
-            let beyond_max = shares.pressed_max(Resource::Memory);
-            all.memory_is(memory_pressures.after(is_short, beyond_max, ALL_NEW));
+            let seen = Seen {
+                served: served(&metrics),
+                sent_bytes: rate,
+                sent_bytes_max: most,
+                is_near: egress.is_near(),
+                in_use: governor.in_use(),
+                is_short: governor.is_waited_for(),
+                ram_bytes: ram.capacity_bytes(),
+            };
+            watch.look(&seen, &gates);
         }
     };
     parts.filler.tasks.spawn_on(watch, &parts.filler.runtime);
-}
-
-/// How what was measured counts, where each worker is late or not, and refuses so much.
-fn counts_of(workers: impl Iterator<Item = (bool, Pressed)>, pressed_max: u32) -> Counts {
-    let of = |(is_late, pressed): (bool, Pressed)| Counts::of(is_late, pressed.beyond, pressed_max);
-    let each: Vec<Counts> = workers.map(of).collect();
-    if each.iter().all(|counts| *counts == Counts::Anew) {
-        Counts::Anew
-    } else if each.contains(&Counts::Too) {
-        Counts::Too
-    } else {
-        Counts::Not
-    }
 }
 
 /// What was sent to the viewers of each site since the start.
@@ -239,25 +213,3 @@ fn tell(near: Near, bytes_per_second: u64, most: Option<u64>) {
 /// Timers go off at whole milliseconds.
 const TIMER_STEP: Duration = Duration::from_millis(1);
 const MEGABIT_BYTES: u64 = 125_000;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_is_beyond_changes_when_no_worker_refuses_and_grows_where_one_does_in_vain() {
-        let refuses = |beyond| Pressed { beyond, all: 0 };
-        let (late, at_rest) = ((true, refuses(0)), (false, refuses(0)));
-        let (refusing, in_vain) = ((true, refuses(500)), (true, refuses(2_000)));
-        for (workers, expected) in [
-            ([at_rest, at_rest], Counts::Anew),
-            ([late, at_rest], Counts::Anew),
-            ([late, refusing], Counts::Not),
-            ([refusing, at_rest], Counts::Not),
-            ([refusing, in_vain], Counts::Too),
-            ([at_rest, in_vain], Counts::Too),
-        ] {
-            assert_eq!(counts_of(workers.into_iter(), 2_000), expected, "{workers:?}");
-        }
-    }
-}

@@ -6,11 +6,13 @@
 //! little around it. From the most to none it takes 3.2 seconds.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
+use super::shares::{SHARERS_MAX, Sharer};
+
 /// All new viewers are refused.
-pub const ALL_NEW: u32 = 1_000;
+pub(super) const ALL_NEW: u32 = 1_000;
 /// All misses too.
 pub const ALL_NEW_AND_MISSES: u32 = 2_000;
 /// Of one site all new viewers and all requests that can be refused.
@@ -94,22 +96,128 @@ impl Pressures {
     }
 }
 
+/// What is refused of each, in thousandths: of new viewers, and above a thousand of the requests of
+/// those who have been let in.
+#[derive(Clone, Debug)]
+pub(super) struct PressedOfEach {
+    pub(super) of: [u32; SHARERS_MAX],
+    /// Whether for others: they want some too, and have no more than their shares.
+    pub(super) is_for_others: bool,
+}
+
+/// Pressure on each, where it is known how much there is to share: each finds his own point.
+#[derive(Clone, Debug)]
+pub(super) struct PressureOfEach {
+    of: [Pressure; SHARERS_MAX],
+    is_for_others: bool,
+}
+
+impl Default for PressureOfEach {
+    fn default() -> PressureOfEach {
+        PressureOfEach { of: [Pressure::default(); SHARERS_MAX], is_for_others: false }
+    }
+}
+
+impl PressureOfEach {
+    /// After another period, in which those had too much who have a bit in `bearing`, and those
+    /// more than their shares, while others want some, who have one in `beyond`; never more than
+    /// `most`.
+    pub(super) fn after(&mut self, bearing: u64, beyond: u64, most: u32) -> PressedOfEach {
+        if bearing != 0 {
+            let is_pressed = self.of.iter().any(|pressure| pressure.thousandths > 0);
+            self.is_for_others = beyond != 0 || is_pressed && self.is_for_others;
+        }
+        let mut of = [0; SHARERS_MAX];
+        for one in Sharer::all() {
+            let his = &mut self.of[one.index()];
+            of[one.index()] = his.after(bearing & one.bit() != 0, most);
+        }
+        PressedOfEach { of, is_for_others: self.is_for_others }
+    }
+}
+
+/// What others read of it.
+pub(super) struct PressingEach {
+    of: [AtomicU32; SHARERS_MAX],
+    most: AtomicU32,
+    is_for_others: AtomicBool,
+}
+
+impl Default for PressingEach {
+    fn default() -> PressingEach {
+        let of = [const { AtomicU32::new(0) }; SHARERS_MAX];
+        PressingEach { of, most: AtomicU32::new(0), is_for_others: AtomicBool::new(false) }
+    }
+}
+
+impl PressingEach {
+    pub(super) fn of(&self, sharer: Sharer) -> u32 {
+        self.of[sharer.index()].load(Ordering::Relaxed)
+    }
+
+    /// Of who is pressed most.
+    pub(super) fn most(&self) -> u32 {
+        self.most.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_for_others(&self) -> bool {
+        self.is_for_others.load(Ordering::Relaxed)
+    }
+
+    /// As it is told.
+    pub(super) fn load(&self) -> Pressed {
+        match self.is_for_others() {
+            true => Pressed { beyond: self.most(), all: 0 },
+            false => Pressed { beyond: 0, all: self.most() },
+        }
+    }
+
+    pub(super) fn store(&self, pressed: &PressedOfEach) {
+        for (kept, pressed) in self.of.iter().zip(pressed.of) {
+            kept.store(pressed, Ordering::Relaxed);
+        }
+        self.most.store(pressed.of.into_iter().max().unwrap_or_default(), Ordering::Relaxed);
+        self.is_for_others.store(pressed.is_for_others, Ordering::Relaxed);
+    }
+}
+
 /// Who is refused of many who come, where a share of them is.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Turn {
     Handshake,
     /// New viewers, of all.
     New,
-    /// New viewers of a site that has more than its share.
-    NewBeyond,
-    /// Requests to such a site by who has been let in.
-    Again,
     Miss,
+    /// New viewers of a site that has more than its share.
+    NewBeyond(Sharer),
+    /// Requests to such a site by who has been let in.
+    Again(Sharer),
+}
+
+impl Turn {
+    const COUNT: usize = 3 + 2 * SHARERS_MAX;
+
+    /// Its place among all of them: each site has turns of its own, so that who is refused more
+    /// takes none of another's.
+    fn index(self) -> usize {
+        match self {
+            Turn::Handshake => 0,
+            Turn::New => 1,
+            Turn::Miss => 2,
+            Turn::NewBeyond(sharer) => 3 + sharer.index(),
+            Turn::Again(sharer) => 3 + SHARERS_MAX + sharer.index(),
+        }
+    }
 }
 
 /// What was not refused of a share yet, in thousandths of one of each kind.
-#[derive(Default)]
-pub(super) struct Turns([AtomicU32; Turn::Miss as usize + 1]);
+pub(super) struct Turns([AtomicU32; Turn::COUNT]);
+
+impl Default for Turns {
+    fn default() -> Turns {
+        Turns([const { AtomicU32::new(0) }; Turn::COUNT])
+    }
+}
 
 impl Turns {
     /// Whether it is the turn of this one, where so many thousandths are refused. One thread asks.
@@ -117,7 +225,7 @@ impl Turns {
         if thousandths == 0 {
             return false;
         }
-        let left = &self.0[turn as usize];
+        let left = &self.0[turn.index()];
         let sum = left.load(Ordering::Relaxed) + thousandths.min(ALL_NEW);
         left.store(sum % ALL_NEW, Ordering::Relaxed);
         sum >= ALL_NEW
@@ -206,6 +314,8 @@ const PERIODS_MEASURED: usize = 10;
 
 #[cfg(test)]
 mod tests {
+    use crate::object::SiteId;
+
     use super::*;
 
     #[test]
@@ -247,6 +357,41 @@ mod tests {
         assert_eq!(after(12, true, 0), [0, 1_000]);
         assert_eq!(after(32, false, 0), [0, 0]);
         assert_eq!(after(24, true, ALL_NEW), [1_000, 1_000], "not of who has been let in");
+    }
+
+    #[test]
+    fn each_is_pressed_by_himself_and_for_others_until_nobody_is_any_more() {
+        let mut pressure = PressureOfEach::default();
+        let mut after = |periods: u32, bearing, beyond| {
+            let mut last = None;
+            (0..periods).for_each(|_| last = Some(pressure.after(bearing, beyond, ALL_NEW)));
+            let PressedOfEach { of, is_for_others } = last.unwrap();
+            ([of[0], of[1], of[2]], is_for_others)
+        };
+        assert_eq!(after(6, 0b001, 0), ([250, 0, 0], false), "he is alone");
+        assert_eq!(after(6, 0b011, 0b011), ([1_000, 250, 0], true));
+        assert_eq!(after(1, 0b001, 0), ([1_000, 187, 0], true), "the same refusals go on");
+        assert_eq!(after(40, 0, 0), ([0, 0, 0], true));
+        assert_eq!(after(6, 0b100, 0), ([0, 0, 250], false));
+    }
+
+    #[test]
+    fn who_is_refused_more_takes_no_turn_of_who_is_refused_less() {
+        let turns = Turns::default();
+        let mut refused = [0; 4];
+        for _ in 0..1_000 {
+            let [much, little] = [0, 1].map(|site| Sharer::of(SiteId(site)));
+            let asked = [
+                (Turn::NewBeyond(much), 900),
+                (Turn::NewBeyond(little), 100),
+                (Turn::Again(much), 900),
+                (Turn::Again(little), 100),
+            ];
+            for (refused, (turn, thousandths)) in refused.iter_mut().zip(asked) {
+                *refused += u32::from(turns.is_refused(turn, thousandths));
+            }
+        }
+        assert_eq!(refused, [900, 100, 900, 100]);
     }
 
     /// Three times what can be borne comes: what is let in is what can be, within an eighth.

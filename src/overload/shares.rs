@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::limits::SITES_TOLD_MAX;
 use crate::object::SiteId;
 
-use super::pressure::{ALL_NEW, ALL_OF_ONE};
+use super::pressure::{ALL_NEW, ALL_OF_ONE, Pressed};
 use super::watch::Measured;
 
 /// How many have shares.
@@ -41,6 +41,11 @@ impl Sharer {
     /// All of them, in their places.
     pub fn all() -> impl Iterator<Item = Sharer> {
         (0..SHARERS_MAX as u8).map(Sharer)
+    }
+
+    /// A bit for each of whom this holds.
+    pub(super) fn bits(holds: impl Fn(&Sharer) -> bool) -> u64 {
+        Sharer::all().filter(holds).fold(0, |bits, one| bits | one.bit())
     }
 
     /// Its place among all of them.
@@ -146,16 +151,14 @@ impl Shares {
         self.refused.fetch_or(sharer.bit(), Ordering::Relaxed);
     }
 
-    /// Whether he counts as having more than his share: as it was measured when nobody was refused
-    /// for it yet, and who was added since ([`Shares::measured`]).
+    /// Whether he counts as having more than his share ([`Shares::measured`]).
     pub fn is_beyond(&self, resource: Resource, sharer: Sharer) -> bool {
         self.beyond[resource as usize].load(Ordering::Relaxed) & sharer.bit() != 0
     }
 
     /// Whether one of those who want any of `whole` wants more than his share of it.
     pub fn wants_more(&self, sharer: Sharer, whole: u64, wanted: &[u64; SHARERS_MAX]) -> bool {
-        let wanting = Sharer::all().filter(|one| wanted[one.index()] > 0);
-        let wanting = wanting.fold(0, |bits, one| bits | one.bit());
+        let wanting = Sharer::bits(|one| wanted[one.index()] > 0);
         let left = Left::of(whole, wanted, &self.weights(), wanting);
         let his = u128::from(wanted[sharer.index()]) * left.weights;
         left.who & sharer.bit() != 0 && his > left.whole * u128::from(self.weight(sharer))
@@ -172,7 +175,7 @@ impl Shares {
     }
 
     /// How many have more than their shares.
-    pub fn beyond_count(&self, resource: Resource) -> u32 {
+    pub fn beyond(&self, resource: Resource) -> u32 {
         self.beyond[resource as usize].load(Ordering::Relaxed).count_ones()
     }
 
@@ -180,26 +183,28 @@ impl Shares {
     /// to nothing, to refuse who has been let in would gain them nothing.
     pub fn pressed_max(&self, resource: Resource) -> u32 {
         let others_want = self.others_want[resource as usize].load(Ordering::Relaxed);
-        match self.beyond_count(resource) {
+        match self.beyond(resource) {
             0 => 0,
             _ if others_want => ALL_OF_ONE,
             _ => ALL_NEW,
         }
     }
 
-    /// Says what was measured, and how it counts.
+    /// Says what was measured, and how it counts who has more than his share of the work.
     ///
-    /// Who is refused has less, and another so a larger part: who has more than his share is
-    /// decided before anybody is refused for it, and stays so until nobody is any more. Where that
-    /// does not help, others may have too much as well.
-    pub fn measured(&self, measured: &Measured, counts: impl Fn(Resource) -> Counts) {
+    /// Of what is sent and held all is known, and it counts anew each time. How much can be done
+    /// nobody knows, only what was: who is refused has less of it, and another so a larger part. So
+    /// it is decided before anybody is refused for it, and stays so until nobody is any more. Where
+    /// that does not help, others may have too much too.
+    pub(super) fn measured(&self, measured: &Measured, work: Counts) {
         for (kept, part) in self.ram_own.iter().zip(measured.ram_own) {
             kept.store(part, Ordering::Relaxed);
         }
         for resource in Resource::ALL {
             let (at, had) = (resource as usize, &measured.had[resource as usize]);
             let before = self.beyond[at].load(Ordering::Relaxed);
-            let beyond = match counts(resource) {
+            let counts = if resource == Resource::Work { work } else { Counts::Anew };
+            let beyond = match counts {
                 Counts::Anew => measured.beyond[at],
                 Counts::Too => before | measured.beyond[at],
                 Counts::Not => before,
@@ -224,7 +229,7 @@ impl Shares {
 
 /// How it counts who was measured to have more than his share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Counts {
+pub(super) enum Counts {
     /// He has, and nobody else.
     Anew,
     /// He has too, beside those of before.
@@ -234,12 +239,28 @@ pub enum Counts {
 }
 
 impl Counts {
-    /// Where there is too much or not, and those of before are pressed so far, of what they may be.
-    pub fn of(is_too_much: bool, pressed: u32, pressed_max: u32) -> Counts {
-        match (is_too_much, pressed) {
-            (_, 0) => Counts::Anew,
-            (true, pressed) if pressed >= pressed_max => Counts::Too,
+    /// Where a worker is late or not and refuses so much, of what those of before may be refused.
+    pub(super) fn of(is_late: bool, pressed: Pressed, pressed_max: u32) -> Counts {
+        match pressed {
+            Pressed { beyond: 0, .. } => Counts::Anew,
+            Pressed { beyond, .. } if is_late && beyond >= pressed_max => Counts::Too,
             _ => Counts::Not,
+        }
+    }
+
+    /// Where each worker is late or not, and refuses so much.
+    pub(super) fn of_all(
+        workers: impl Iterator<Item = (bool, Pressed)>,
+        pressed_max: u32,
+    ) -> Counts {
+        let of = |(is_late, pressed)| Counts::of(is_late, pressed, pressed_max);
+        let each: Vec<Counts> = workers.map(of).collect();
+        if each.iter().all(|counts| *counts == Counts::Anew) {
+            Counts::Anew
+        } else if each.contains(&Counts::Too) {
+            Counts::Too
+        } else {
+            Counts::Not
         }
     }
 }
@@ -282,20 +303,105 @@ const OTHERS_PART: u64 = 8;
 
 #[cfg(test)]
 mod tests {
+    use super::super::watch::{
+        InUse, NOTHING_SERVED, REFUSED_PERIODS, Seen, Served, ServedOfEach, Watch,
+    };
     use super::*;
+    use crate::limits::PIECE_SIZE_BYTES;
+
+    const MIB: u64 = 1 << 20;
+    const NOTHING_SEEN: Seen = Seen {
+        served: NOTHING_SERVED,
+        sent_bytes: 0,
+        sent_bytes_max: None,
+        is_near: false,
+        in_use: InUse { bytes: [0; SHARERS_MAX], beyond: 0 },
+        is_short: false,
+        ram_bytes: MIB,
+    };
+
+    fn shares(weights: &[u32]) -> Shares {
+        let shares = Shares::default();
+        shares.set((0..).map(SiteId).zip(weights.iter().copied()));
+        shares
+    }
 
     impl Shares {
-        /// Those of the first sites, in order.
-        pub(crate) fn of_weights(weights: &[u32]) -> Shares {
-            let shares = Shares::default();
-            shares.set((0..).map(SiteId).zip(weights.iter().copied()));
-            shares
+        /// After a second in which the viewers of each were served so much: requests, bytes.
+        pub(crate) fn after_a_second(&self, served: &[(u64, u64)], ram_bytes: u64) {
+            let mut watch = Watch::default();
+            watch.after(&Seen { ram_bytes, ..NOTHING_SEEN }, self);
+            let served = of_each(served);
+            let measured = watch.after(&Seen { served, ram_bytes, ..NOTHING_SEEN }, self);
+            self.measured(&measured, Counts::Anew);
+        }
+    }
+
+    fn of_each(served: &[(u64, u64)]) -> ServedOfEach {
+        let mut all = NOTHING_SERVED;
+        for (one, (requests, bytes)) in all.iter_mut().zip(served) {
+            *one = Served { requests: *requests, bytes: *bytes };
+        }
+        all
+    }
+
+    /// Shares of these weights, and who has looked once when nothing was served.
+    fn watched(weights: &[u32]) -> (Shares, Watch) {
+        let (shares, mut watch) = (shares(weights), Watch::default());
+        watch.after(&NOTHING_SEEN, &shares);
+        (shares, watch)
+    }
+
+    fn seen(served: &[(u64, u64)]) -> Seen {
+        Seen { served: of_each(served), ..NOTHING_SEEN }
+    }
+
+    fn is_beyond(shares: &Shares, resource: Resource) -> Vec<u16> {
+        (0..3).filter(|site| shares.is_beyond(resource, Sharer::of(SiteId(*site)))).collect()
+    }
+
+    #[test]
+    fn who_is_refused_wants_some_though_he_is_sent_nothing() {
+        let (shares, mut watch) = watched(&[1, 3]);
+        let mut sent = 0;
+        let mut after_a_period = || {
+            sent += 100;
+            shares.measured(&watch.after(&seen(&[(0, sent)]), &shares), Counts::Anew);
+            is_beyond(&shares, Resource::Egress)
+        };
+        assert!(after_a_period().is_empty(), "nobody else wants any");
+        shares.was_refused(Sharer::of(SiteId(1)));
+        for _ in 0..REFUSED_PERIODS {
+            assert_eq!(after_a_period(), [0]);
+        }
+        assert!(after_a_period().is_empty(), "he does not come again");
+    }
+
+    #[test]
+    fn who_has_more_than_his_share_of_what_is_wanted_is_beyond_it() {
+        for (weights, served, work, egress) in [
+            (&[1, 1][..], &[(90, 0), (10, 0)][..], &[0][..], &[0][..]),
+            (&[1, 1], &[(50, 50), (50, 50)], &[], &[]),
+            // One who is alone borrows all there is.
+            (&[1, 1], &[(90, 9 << 20), (0, 0)], &[], &[]),
+            (&[9, 1], &[(90, 90), (10, 10)], &[], &[]),
+            (&[9, 1], &[(89, 89), (11, 11)], &[1], &[1]),
+            (&[1, 1, 2], &[(10, 0), (30, 0), (60, 0)], &[1, 2], &[1, 2]),
+            // What others do not need is shared by those who do.
+            (&[1, 1, 1, 1, 1], &[(95, 95), (9, 9), (1, 1), (1, 1), (1, 1)], &[0], &[0]),
+            // A piece that is sent is as much work as a request.
+            (&[1, 1], &[(10, 0), (1, 20 * PIECE_SIZE_BYTES)], &[1], &[1]),
+        ] {
+            let shares = shares(weights);
+            shares.after_a_second(served, MIB);
+            assert_eq!(is_beyond(&shares, Resource::Work), work, "{weights:?} {served:?}");
+            assert_eq!(is_beyond(&shares, Resource::Egress), egress, "{weights:?} {served:?}");
         }
     }
 
     #[test]
     fn who_is_alone_is_not_within_his_share_and_who_has_none_yet_is() {
-        let shares = Shares::of_weights(&[1, 3]);
+        let shares = shares(&[1, 3]);
         for (had, expected) in [
             ([0, 0], [false, false]),
             ([9, 0], [false, true]),
@@ -311,34 +417,58 @@ mod tests {
     }
 
     #[test]
+    fn what_was_served_a_second_ago_is_forgotten() {
+        let (shares, mut watch) = watched(&[1, 1]);
+        let flood = seen(&[(900, 0), (1, 0)]);
+        for period in 0..12 {
+            shares.measured(&watch.after(&flood, &shares), Counts::Anew);
+            let expected: &[u16] = if period < 10 { &[0] } else { &[] };
+            assert_eq!(is_beyond(&shares, Resource::Work), expected, "{period}");
+        }
+    }
+
+    #[test]
     fn nobody_has_more_than_his_share_because_another_is_refused() {
-        let shares = Shares::of_weights(&[1, 1]);
-        let (first, second) = (Sharer::of(SiteId(0)), Sharer::of(SiteId(1)));
-        let after = |beyond: Sharer, counts: Counts| {
-            let measured = Measured {
-                ram_own: [0; SHARERS_MAX],
-                beyond: [beyond.bit(); Resource::ALL.len()],
-                had: [[0; SHARERS_MAX]; Resource::ALL.len()],
-            };
-            shares.measured(&measured, |_| counts);
-            [first, second].map(|sharer| shares.is_beyond(Resource::Work, sharer))
+        let (shares, mut watch) = watched(&[1, 1]);
+        let mut after = |served: &[(u64, u64)], counts: Counts| {
+            shares.measured(&watch.after(&seen(served), &shares), counts);
+            is_beyond(&shares, Resource::Work)
         };
-        assert_eq!(after(first, Counts::Anew), [true, false]);
-        assert_eq!(after(second, Counts::Not), [true, false], "as long as it is refused");
-        assert_eq!(after(second, Counts::Too), [true, true], "it was not that alone");
-        assert_eq!(after(second, Counts::Anew), [false, true]);
+        assert_eq!(after(&[(90, 0), (10, 0)], Counts::Anew), [0]);
+        assert_eq!(after(&[(91, 0), (200, 0)], Counts::Not), [0], "as long as it is refused");
+        assert_eq!(after(&[(91, 0), (300, 0)], Counts::Too), [0, 1], "it was not that alone");
+        assert_eq!(after(&[(91, 0), (400, 0)], Counts::Anew), [1]);
     }
 
     #[test]
     fn what_is_measured_counts_anew_when_nobody_is_refused_and_too_where_that_does_not_help() {
-        for (is_too_much, pressed, expected) in [
-            (false, 0, Counts::Anew),
-            (true, 0, Counts::Anew),
-            (true, 125, Counts::Not),
-            (false, 2_000, Counts::Not),
-            (true, 2_000, Counts::Too),
+        for (is_too_much, beyond, all, expected) in [
+            (false, 0, 0, Counts::Anew),
+            (true, 0, 0, Counts::Anew),
+            (true, 125, 0, Counts::Not),
+            (false, 2_000, 0, Counts::Not),
+            (true, 2_000, 0, Counts::Too),
+            (true, 2_000, 125, Counts::Too),
         ] {
-            assert_eq!(Counts::of(is_too_much, pressed, 2_000), expected, "{pressed}");
+            let pressed = Pressed { beyond, all };
+            assert_eq!(Counts::of(is_too_much, pressed, 2_000), expected, "{pressed:?}");
+        }
+    }
+
+    #[test]
+    fn who_is_beyond_changes_when_no_worker_refuses_and_grows_where_one_does_in_vain() {
+        let refuses = |beyond| Pressed { beyond, all: 0 };
+        let (late, at_rest) = ((true, refuses(0)), (false, refuses(0)));
+        let (refusing, in_vain) = ((true, refuses(500)), (true, refuses(2_000)));
+        for (workers, expected) in [
+            ([at_rest, at_rest], Counts::Anew),
+            ([late, at_rest], Counts::Anew),
+            ([late, refusing], Counts::Not),
+            ([refusing, at_rest], Counts::Not),
+            ([refusing, in_vain], Counts::Too),
+            ([at_rest, in_vain], Counts::Too),
+        ] {
+            assert_eq!(Counts::of_all(workers.into_iter(), 2_000), expected, "{workers:?}");
         }
     }
 
@@ -351,15 +481,31 @@ mod tests {
             (&[(870, 0), (130, 0)], ALL_OF_ONE),
             (&[(870, 0), (65, 0), (65, 0)], ALL_OF_ONE),
         ] {
-            let shares = Shares::of_weights(&[1, 1, 1]);
-            shares.after_a_second(served, 1 << 20);
+            let shares = shares(&[1, 1, 1]);
+            shares.after_a_second(served, MIB);
             assert_eq!(shares.pressed_max(Resource::Work), expected, "{served:?}");
         }
     }
 
     #[test]
+    fn ram_is_ones_own_by_his_share_and_by_what_was_sent_of_his_for_ten_minutes() {
+        let (shares, mut watch) = (shares(&[3, 1]), Watch::default());
+        let mut ram = |served: &[(u64, u64)]| {
+            let seen = Seen { ram_bytes: 100 * MIB, ..seen(served) };
+            shares.measured(&watch.after(&seen, &shares), Counts::Anew);
+            [0, 1].map(|site| shares.ram_own(Sharer::of(SiteId(site))))
+        };
+        assert_eq!(ram(&[]), [0, 0]);
+        assert_eq!(ram(&[(1, 500 * MIB)]), [RAM_OWNED, 0], "nobody else wants any");
+        assert_eq!(ram(&[(1, 500 * MIB), (1, 9 * MIB)]), [300_000, 90_000]);
+        assert_eq!(ram(&[(1, 500 * MIB), (1, 90 * MIB)]), [300_000, 100_000]);
+        let idle = (0..6_600).map(|_| ram(&[(1, 500 * MIB), (1, 90 * MIB)]));
+        assert_eq!(idle.last(), Some([0, 0]), "lent by who is idle");
+    }
+
+    #[test]
     fn sites_without_a_share_of_their_own_have_one_together() {
-        let shares = Shares::of_weights(&[1; SITES_TOLD_MAX + 3]);
+        let shares = shares(&[1; SITES_TOLD_MAX + 3]);
         let others = Sharer::of(SiteId(4_000));
         assert_eq!(others, Sharer::of(SiteId(SITES_TOLD_MAX as u16)));
         assert_eq!((shares.weight(others), shares.weight(Sharer::of(SiteId(0)))), (3, 1));

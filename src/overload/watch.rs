@@ -1,14 +1,16 @@
-//! What each site was served, and what follows for its shares: who has more than his, and what of
-//! ram is his own.
+//! What each site was served, and what follows for its shares: who has more than his, how many of
+//! whose viewers are refused, and what of ram is his own.
 //!
 //! Looked at ten times a second. Nothing here reads a clock.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use crate::limits::PIECE_SIZE_BYTES;
 
-use super::RETRY_AFTER;
-use super::shares::{Left, RAM_OWNED, Resource, SHARERS_MAX, Sharer, Shares, WHOLE};
+use super::pressure::{ALL_NEW, PressureOfEach};
+use super::shares::{Counts, Left, RAM_OWNED, Resource, SHARERS_MAX, Sharer, Shares, WHOLE};
+use super::{Gate, RETRY_AFTER};
 
 /// What was counted of the viewers of one site since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,13 +46,13 @@ pub const NOTHING_SERVED: ServedOfEach = [Served { requests: 0, bytes: 0 }; SHAR
 
 /// What follows from what was counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Measured {
-    /// Millionths of ram that are each one's own.
+pub(super) struct Measured {
     pub(super) ram_own: [u32; SHARERS_MAX],
-    /// Of each resource a bit for each who has more than his share.
     pub(super) beyond: [u64; Resource::ALL.len()],
-    /// Of each resource what each had.
+    /// What each had.
     pub(super) had: [[u64; SHARERS_MAX]; Resource::ALL.len()],
+    /// A bit for each who is sent too much, if anybody is.
+    sent_too_much: u64,
 }
 
 /// Memory that is held while it is filled and sent (`memory.rs`).
@@ -62,30 +64,71 @@ pub struct InUse {
     pub beyond: u64,
 }
 
+/// What is seen at the end of a tenth of a second.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    /// What was counted of each site's viewers.
+    pub served: ServedOfEach,
+    /// Bytes that all were sent in the last second.
+    pub sent_bytes: u64,
+    /// How many may be; none: as many as there are.
+    pub sent_bytes_max: Option<u64>,
+    /// Whether it is near that.
+    pub is_near: bool,
+    /// Memory that is held.
+    pub in_use: InUse,
+    /// Whether more is waited for.
+    pub is_short: bool,
+    /// What all share of ram.
+    pub ram_bytes: u64,
+}
+
 /// Looks at what was counted.
 #[derive(Debug, Default)]
 pub struct Watch {
-    /// What had been served at the beginning of each period of the last second, and now.
+    egress: PressureOfEach,
+    memory: PressureOfEach,
+    /// Of the last second, ten times.
     second: VecDeque<ServedOfEach>,
-    /// A bit for each of whom somebody was refused, in each of the last periods.
+    /// Of whom somebody was refused, ten times a second.
     refused: VecDeque<u64>,
-    /// What had been served at the beginning of each of the last minutes.
+    /// Of the last minutes, each minute.
     minutes: VecDeque<ServedOfEach>,
     periods: u64,
 }
 
 impl Watch {
-    /// After another tenth of a second, where `ram_bytes` are what all share of ram.
+    /// Says what follows to all who ask at the gates.
+    ///
+    /// Where more is sent than may be, or memory is waited for, those are refused more and more who
+    /// have more than their share of it, and all others less and less: who never had more is never
+    /// refused for it, whatever others do or have done.
+    pub fn look(&mut self, seen: &Seen, gates: &[Arc<Gate>]) {
+        let all = gates[0].shared();
+        let shares = all.shares();
+        let measured = self.after(seen, shares);
+        let workers = gates.iter().map(|gate| (gate.is_late(), gate.lag_pressure()));
+        shares.measured(&measured, Counts::of_all(workers, shares.pressed_max(Resource::Work)));
+        let beyond = |resource: Resource| measured.beyond[resource as usize];
+        let most = |resource| shares.pressed_max(resource).max(ALL_NEW);
+        let (egress, memory) = (Resource::Egress, Resource::Memory);
+        let (sent, most_sent) = (measured.sent_too_much, most(egress));
+        all.egress_is(&self.egress.after(sent, beyond(egress), most_sent), seen.is_near);
+        // Where nobody has more than his share of memory, whoever comes bears it.
+        let held = match (seen.is_short, beyond(memory)) {
+            (false, _) => 0,
+            (true, 0) => u64::MAX,
+            (true, beyond) => beyond,
+        };
+        all.memory_is(&self.memory.after(held, beyond(memory), most(memory)));
+    }
+
+    /// What follows after another tenth of a second.
     ///
     /// What is kept of a site is worth what it is asked for: nobody keeps from others what his
     /// viewers did not want for ten minutes. So a share of ram is lent by whoever is idle.
-    pub fn after(
-        &mut self,
-        served: ServedOfEach,
-        in_use: InUse,
-        shares: &Shares,
-        ram_bytes: u64,
-    ) -> Measured {
+    pub(super) fn after(&mut self, seen: &Seen, shares: &Shares) -> Measured {
+        let Seen { served, in_use, .. } = *seen;
         if self.periods.is_multiple_of(PERIODS_A_MINUTE) {
             remember(&mut self.minutes, served, MINUTES + 1);
         }
@@ -101,20 +144,41 @@ impl Watch {
         });
         remember(&mut self.refused, shares.take_refused(), REFUSED_PERIODS);
         let refused = self.refused.iter().fold(0, |bits, more| bits | more);
+        let [work, egress, _] = &had;
+        let did = Most::of(work.iter().sum(), work, &weights, refused);
+        let sent = Most::of(seen.whole_sent(egress.iter().sum()), egress, &weights, refused);
         Measured {
-            ram_own: ram_own(&lately, &weights, ram_bytes),
+            ram_own: ram_own(&lately, &weights, seen.ram_bytes),
             beyond: Resource::ALL.map(|resource| match resource {
+                Resource::Work => did.beyond(),
+                Resource::Egress => sent.beyond(),
                 Resource::Memory => in_use.beyond,
-                _ => beyond(&had[resource as usize], &weights, refused),
             }),
+            sent_too_much: if seen.is_too_much_sent() { sent.who } else { 0 },
             had,
         }
     }
 }
 
-/// Adds the latest; of more than `most` the oldest goes.
-fn remember<T>(all: &mut VecDeque<T>, latest: T, most: usize) {
-    all.push_back(latest);
+impl Seen {
+    fn is_too_much_sent(&self) -> bool {
+        self.sent_bytes_max.is_some_and(|most| self.sent_bytes > most)
+    }
+
+    /// How much there is to share where `sent` was sent to the viewers of sites: what may be, in
+    /// the measure of what is counted of them, which leaves out what is around their bodies.
+    fn whole_sent(&self, sent: u64) -> u64 {
+        match self.sent_bytes_max {
+            Some(most) if self.is_too_much_sent() => {
+                (u128::from(sent) * u128::from(most) / u128::from(self.sent_bytes)) as u64
+            }
+            _ => sent,
+        }
+    }
+}
+
+fn remember<T>(all: &mut VecDeque<T>, last: T, most: usize) {
+    all.push_back(last);
     if all.len() > most {
         all.pop_front();
     }
@@ -125,13 +189,28 @@ fn since(served: &ServedOfEach, before: Option<&ServedOfEach>) -> ServedOfEach {
     std::array::from_fn(|index| served[index].since(before[index]))
 }
 
-/// A bit for each who had more than his share of what those had who wanted any.
-fn beyond(had: &[u64; SHARERS_MAX], weights: &[u64; SHARERS_MAX], refused: u64) -> u64 {
-    let wants = |sharer: &Sharer| had[sharer.index()] > 0 || refused & sharer.bit() != 0;
-    let wanting = Sharer::all().filter(wants).fold(0, |bits, one| bits | one.bit());
-    let left = Left::of(had.iter().sum(), had, weights, wanting);
-    // Where all have the same, nobody has more than his share.
-    if left.who == wanting { 0 } else { left.who }
+/// Who had at least his share of a whole, of those who wanted any: a bit for each.
+struct Most {
+    who: u64,
+    wanting: u64,
+}
+
+impl Most {
+    fn of(
+        whole: u64,
+        had: &[u64; SHARERS_MAX],
+        weights: &[u64; SHARERS_MAX],
+        refused: u64,
+    ) -> Most {
+        let wants = |sharer: &Sharer| had[sharer.index()] > 0 || refused & sharer.bit() != 0;
+        let wanting = Sharer::bits(wants);
+        Most { who: Left::of(whole, had, weights, wanting).who, wanting }
+    }
+
+    /// Where all have the same, nobody has more than his share.
+    fn beyond(&self) -> u64 {
+        if self.who == self.wanting { 0 } else { self.who }
+    }
 }
 
 /// Millionths of ram that are each one's own: his share of what may be, among those who were asked
@@ -153,7 +232,7 @@ fn ram_own(
 
 const PERIODS_A_SECOND: usize = 10;
 /// Who is refused wants some until he has come again, when he was told to, and a second more.
-const REFUSED_PERIODS: usize = (RETRY_AFTER.as_secs() as usize + 1) * PERIODS_A_SECOND;
+pub(super) const REFUSED_PERIODS: usize = (RETRY_AFTER.as_secs() as usize + 1) * PERIODS_A_SECOND;
 /// What the head of an answer takes, or a refusal, as a rule.
 const HEAD_BYTES: u64 = 300;
 const PERIODS_A_MINUTE: u64 = 600;
@@ -161,106 +240,262 @@ const MINUTES: usize = 10;
 
 #[cfg(test)]
 mod tests {
-    use super::super::shares::Counts;
-    use super::*;
+    use std::time::Instant;
+
     use crate::object::SiteId;
 
-    const MIB: u64 = 1 << 20;
-    const NONE_IN_USE: InUse = InUse { bytes: [0; SHARERS_MAX], beyond: 0 };
+    use super::super::pressure::{ALL_NEW_AND_MISSES, Egress, PERIOD, Pressures};
+    use super::super::{Arrived, Connected, Overload, Reason, Settings};
+    use super::*;
 
-    impl Shares {
-        /// After a second in which the viewers of each were served so much: requests, bytes.
-        pub(crate) fn after_a_second(&self, served: &[(u64, u64)], ram_bytes: u64) {
-            let mut watch = Watch::default();
-            watch.after(NOTHING_SERVED, NONE_IN_USE, self, ram_bytes);
-            let measured = watch.after(of_each(served), NONE_IN_USE, self, ram_bytes);
-            self.measured(&measured, |_| Counts::Anew);
+    const SITES: [Sharer; 2] = [Sharer::of(SiteId(0)), Sharer::of(SiteId(1))];
+    /// What a viewer is sent in a period.
+    const BYTES: u64 = 30_000;
+    /// So many viewers at a time can be sent that.
+    const VIEWERS_MAX: u64 = 200;
+    const SENT_BYTES_MAX: u64 = VIEWERS_MAX * BYTES * PERIODS_A_SECOND as u64;
+
+    /// A box with one worker and two sites, to which viewers come and stay for a while.
+    struct Played {
+        gates: Vec<Arc<Gate>>,
+        watch: Watch,
+        egress: Egress,
+        lag: Pressures,
+        seen: Seen,
+        sent_bytes: u64,
+        /// Until when each is there.
+        viewers: [VecDeque<(u32, Connected)>; 2],
+        stay_periods: u32,
+        /// Above so many answers in a period the worker is late.
+        answers_max: u64,
+        period: u32,
+    }
+
+    /// What became of who asked, of each site.
+    #[derive(Clone, Copy, Debug, Default)]
+    struct Asked {
+        new_refused: [u64; 2],
+        again_refused: [u64; 2],
+        served: [u64; 2],
+    }
+
+    impl Asked {
+        /// Viewers that were served at a time, in so many periods.
+        fn served_at_a_time(&self, periods: u64) -> [u64; 2] {
+            self.served.map(|served| served / periods)
+        }
+
+        fn refused(&self) -> [u64; 2] {
+            [0, 1].map(|site| self.new_refused[site] + self.again_refused[site])
         }
     }
 
-    fn of_each(served: &[(u64, u64)]) -> ServedOfEach {
-        let mut all = NOTHING_SERVED;
-        for (one, (requests, bytes)) in all.iter_mut().zip(served) {
-            *one = Served { requests: *requests, bytes: *bytes };
+    impl Played {
+        fn new(weights: [u32; 2], stay_periods: u32) -> Played {
+            let (shares, now) = (Arc::<Shares>::default(), Instant::now());
+            shares.set((0..).map(SiteId).zip(weights));
+            let in_use = InUse { bytes: [0; SHARERS_MAX], beyond: 0 };
+            Played {
+                gates: vec![Gate::new(Overload::new(Settings::default(), shares, now)).into()],
+                watch: Watch::default(),
+                egress: Egress::default(),
+                lag: Pressures::default(),
+                seen: Seen {
+                    served: NOTHING_SERVED,
+                    sent_bytes: 0,
+                    sent_bytes_max: None,
+                    is_near: false,
+                    in_use,
+                    is_short: false,
+                    ram_bytes: 1,
+                },
+                sent_bytes: 0,
+                viewers: Default::default(),
+                stay_periods,
+                answers_max: u64::MAX,
+                period: 0,
+            }
         }
-        all
-    }
 
-    /// Shares of these weights, and who has looked once when nothing was served.
-    fn watched(weights: &[u32]) -> (Shares, Watch) {
-        let (shares, mut watch) = (Shares::of_weights(weights), Watch::default());
-        watch.after(NOTHING_SERVED, NONE_IN_USE, &shares, MIB);
-        (shares, watch)
-    }
+        /// Where so much may be sent as `VIEWERS_MAX` are.
+        fn of_egress(weights: [u32; 2], stay_periods: u32) -> Played {
+            let mut played = Played::new(weights, stay_periods);
+            played.seen.sent_bytes_max = Some(SENT_BYTES_MAX);
+            played
+        }
 
-    fn is_beyond(shares: &Shares, resource: Resource) -> Vec<u16> {
-        (0..3).filter(|site| shares.is_beyond(resource, Sharer::of(SiteId(*site)))).collect()
+        /// So many new viewers come to each site in each of some periods.
+        fn play(&mut self, periods: u32, new: [u32; 2]) -> Asked {
+            let mut asked = Asked::default();
+            (0..periods).for_each(|_| self.play_one(new, &mut asked));
+            asked
+        }
+
+        fn play_one(&mut self, new: [u32; 2], asked: &mut Asked) {
+            self.period += 1;
+            let (gate, served_before) = (&self.gates[0], asked.served);
+            for (site, sharer) in SITES.into_iter().enumerate() {
+                let viewers = &mut self.viewers[site];
+                while viewers.front().is_some_and(|(until, _)| *until <= self.period) {
+                    viewers.pop_front();
+                }
+                let served = &mut self.seen.served[site];
+                for _ in 0..new[site] {
+                    match gate.admit_viewer(Arrived::Plain, sharer) {
+                        Ok(let_in) => {
+                            viewers.push_back((self.period + self.stay_periods, let_in));
+                        }
+                        Err(_) => {
+                            asked.new_refused[site] += 1;
+                            served.requests += 1;
+                        }
+                    }
+                }
+                for _ in 0..viewers.len() {
+                    served.requests += 1;
+                    match gate.admit_again(sharer) {
+                        Ok(()) => {
+                            asked.served[site] += 1;
+                            served.bytes += BYTES;
+                        }
+                        Err(_) => asked.again_refused[site] += 1,
+                    }
+                }
+            }
+            let answers: u64 =
+                [0, 1].map(|site| asked.served[site] - served_before[site]).iter().sum();
+            let is_late = answers > self.answers_max;
+            let beyond_max = gate.shared().shares().pressed_max(Resource::Work);
+            gate.lag_is(self.lag.after(is_late, beyond_max, ALL_NEW_AND_MISSES), is_late);
+            // Around bodies more is sent than is counted of them.
+            self.sent_bytes += answers * (BYTES + BYTES / 50);
+            self.seen.sent_bytes = self.egress.after(self.sent_bytes, PERIOD * self.period);
+            self.watch.look(&self.seen, &self.gates);
+        }
     }
 
     #[test]
-    fn who_is_refused_wants_some_though_he_is_sent_nothing() {
-        let (shares, mut watch) = watched(&[1, 3]);
-        let mut sent = 0;
-        let mut after_a_period = || {
-            sent += 100;
-            let measured = watch.after(of_each(&[(0, sent)]), NONE_IN_USE, &shares, MIB);
-            shares.measured(&measured, |_| Counts::Anew);
-            is_beyond(&shares, Resource::Egress)
-        };
-        assert!(after_a_period().is_empty(), "nobody else wants any");
-        shares.was_refused(Sharer::of(SiteId(1)));
-        for _ in 0..REFUSED_PERIODS {
-            assert_eq!(after_a_period(), [0]);
-        }
-        assert!(after_a_period().is_empty(), "he does not come again");
-    }
-
-    #[test]
-    fn who_has_more_than_his_share_of_what_is_wanted_is_beyond_it() {
-        for (weights, served, work, egress) in [
-            (&[1, 1][..], &[(90, 0), (10, 0)][..], &[0][..], &[0][..]),
-            (&[1, 1], &[(50, 50), (50, 50)], &[], &[]),
-            // One who is alone borrows all there is.
-            (&[1, 1], &[(90, 9 << 20), (0, 0)], &[], &[]),
-            (&[9, 1], &[(90, 90), (10, 10)], &[], &[]),
-            (&[9, 1], &[(89, 89), (11, 11)], &[1], &[1]),
-            (&[1, 1, 2], &[(10, 0), (30, 0), (60, 0)], &[1, 2], &[1, 2]),
-            // What others do not need is shared by those who do.
-            (&[1, 1, 1, 1, 1], &[(95, 95), (9, 9), (1, 1), (1, 1), (1, 1)], &[0], &[0]),
-            // A piece that is sent is as much work as a request.
-            (&[1, 1], &[(10, 0), (1, 20 * PIECE_SIZE_BYTES)], &[1], &[1]),
+    fn who_is_sent_too_much_is_told_by_what_may_be_sent() {
+        let same = &[1, 1, 1];
+        for (weights, sent, max, expected) in [
+            (same, [600, 900, 0], 1_500, 0b000),
+            (same, [600, 900, 0], 1_499, 0b010),
+            (same, [600, 900, 0], 1_000, 0b011),
+            (same, [900, 0, 0], 899, 0b001),
+            (same, [200, 900, 450], 1_000, 0b110),
+            (same, [200, 900, 450], 1_200, 0b010),
+            (&[3, 1, 1], [600, 900, 0], 1_000, 0b010),
+            (&[3, 1, 1], [800, 200, 0], 999, 0b001),
         ] {
-            let shares = Shares::of_weights(weights);
-            shares.after_a_second(served, MIB);
-            assert_eq!(is_beyond(&shares, Resource::Work), work, "{weights:?} {served:?}");
-            assert_eq!(is_beyond(&shares, Resource::Egress), egress, "{weights:?} {served:?}");
+            let shares = Shares::default();
+            shares.set((0..).map(SiteId).zip(*weights));
+            let mut seen = Played::new([1, 1], 1).seen;
+            let mut watch = Watch::default();
+            watch.after(&seen, &shares);
+            for (served, bytes) in seen.served.iter_mut().zip(sent) {
+                served.bytes = bytes;
+            }
+            // Twice what is counted is sent, and so may be.
+            seen.sent_bytes = 2 * sent.iter().sum::<u64>();
+            seen.sent_bytes_max = Some(2 * max);
+            let measured = watch.after(&seen, &shares);
+            assert_eq!(measured.sent_too_much, expected, "{weights:?}: {sent:?} of {max}");
+        }
+    }
+
+    // Where a site is refused, what it is sent swings around its share: three quarters at least.
+
+    #[test]
+    fn two_sites_that_both_want_more_than_may_be_sent_are_both_sent_their_shares() {
+        for stay_periods in [3, 10, 30] {
+            let mut played = Played::of_egress([1, 1], stay_periods);
+            let new = [141, 139].map(|wanted| wanted / stay_periods);
+            played.play(200, new);
+            let sent = played.play(600, new).served_at_a_time(600);
+            assert!(sent.iter().all(|sent| *sent >= 75), "{stay_periods}: {sent:?} of 100 each");
         }
     }
 
     #[test]
-    fn what_was_served_a_second_ago_is_forgotten() {
-        let (shares, mut watch) = watched(&[1, 1]);
-        let flood = of_each(&[(900, 0), (1, 0)]);
-        for period in 0..12 {
-            shares.measured(&watch.after(flood, NONE_IN_USE, &shares, MIB), |_| Counts::Anew);
-            let expected: &[u16] = if period < 10 { &[0] } else { &[] };
-            assert_eq!(is_beyond(&shares, Resource::Work), expected, "{period}");
+    fn a_site_that_comes_to_want_less_than_its_share_is_refused_no_longer() {
+        for stay_periods in [3, 10, 30] {
+            let mut played = Played::of_egress([1, 1], stay_periods);
+            let flood = [400, 300].map(|wanted| wanted / stay_periods);
+            assert!(played.play(300, flood).refused()[1] > 0);
+            played.play(100, [flood[0], 1]);
+            let asked = played.play(600, [flood[0], 1]);
+            assert_eq!(asked.refused()[1], 0, "{stay_periods}: {asked:?}");
+            assert!(asked.refused()[0] > 0 && asked.served[0] > 600 * 100, "{asked:?}");
         }
     }
 
     #[test]
-    fn ram_is_ones_own_by_his_share_and_by_what_was_sent_of_his_for_ten_minutes() {
-        let (shares, mut watch) = (Shares::of_weights(&[3, 1]), Watch::default());
-        let mut ram = |served: &[(u64, u64)]| {
-            let measured = watch.after(of_each(served), NONE_IN_USE, &shares, 100 * MIB);
-            shares.measured(&measured, |_| Counts::Anew);
-            [0, 1].map(|site| shares.ram_own(Sharer::of(SiteId(site))))
-        };
-        assert_eq!(ram(&[]), [0, 0]);
-        assert_eq!(ram(&[(1, 500 * MIB)]), [RAM_OWNED, 0], "nobody else wants any");
-        assert_eq!(ram(&[(1, 500 * MIB), (1, 9 * MIB)]), [300_000, 90_000]);
-        assert_eq!(ram(&[(1, 500 * MIB), (1, 90 * MIB)]), [300_000, 100_000]);
-        let idle = (0..6_600).map(|_| ram(&[(1, 500 * MIB), (1, 90 * MIB)]));
-        assert_eq!(idle.last(), Some([0, 0]), "lent by who is idle");
+    fn a_site_that_wants_more_than_its_share_keeps_it_beside_a_flood() {
+        for stay_periods in [3, 10, 30] {
+            let mut played = Played::of_egress([1, 1], stay_periods);
+            let before = [140, 112].map(|wanted| wanted / stay_periods);
+            let flood = [before[0], 600 / stay_periods];
+            played.play(300, before);
+            played.play(100, flood);
+            let sent = played.play(600, flood).served_at_a_time(600);
+            assert!(sent[0] >= 75, "{stay_periods}: {sent:?} of 100 each");
+        }
+    }
+
+    #[test]
+    fn who_is_sent_no_more_than_his_share_is_never_refused_for_a_flood() {
+        // Of little more than may be sent, and of three times that.
+        for flood in [201, 220, 600] {
+            for (weights, within) in [([1, 1], 70), ([3, 1], 120), ([1, 9], 10)] {
+                let mut played = Played::of_egress(weights, 10);
+                let mut refused = [0; 2];
+                for (periods, new) in [
+                    (20, [within / 10, 0]),
+                    (100, [within / 10, flood / 10]),
+                    // They come again when none of them is there any more.
+                    (40, [0, flood / 10]),
+                    (1, [1, flood / 10]),
+                    (100, [within / 10, flood / 10]),
+                    (100, [within / 10, 0]),
+                ] {
+                    let asked = played.play(periods, new).refused();
+                    refused = [0, 1].map(|site| refused[site] + asked[site]);
+                }
+                assert_eq!(refused[0], 0, "{weights:?}, {flood}");
+                assert!(refused[1] > 0 || flood < 220, "{weights:?}, {flood}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_site_alone_is_sent_what_may_be_sent_and_who_has_been_let_in_is_served() {
+        for weights in [[1, 0], [1, 1]] {
+            let mut played = Played::of_egress(weights, 10);
+            played.play(100, [60, 0]);
+            let asked = played.play(600, [60, 0]);
+            let [sent, _] = asked.served_at_a_time(600);
+            assert!((160..=240).contains(&sent), "{sent} of {VIEWERS_MAX}");
+            assert!(asked.new_refused[0] > 0 && asked.again_refused[0] == 0, "{asked:?}");
+            let gate = &played.gates[0];
+            assert!(gate.refused(Reason::Egress) > 0 && gate.refused(Reason::Share) == 0);
+            let recovering = played.play(60, [10, 0]);
+            assert!(recovering.new_refused[0] > 0, "by and by");
+            assert_eq!(played.play(100, [10, 0]).refused(), [0, 0]);
+        }
+    }
+
+    #[test]
+    fn who_holds_no_more_than_his_share_of_memory_is_never_refused_for_it() {
+        for periods in [8, 20, 60] {
+            let mut played = Played::new([1, 1], 10);
+            played.seen.in_use.bytes[..2].copy_from_slice(&[10, 1_000]);
+            (played.seen.in_use.beyond, played.seen.is_short) = (SITES[1].bit(), true);
+            let short = played.play(periods, [5, 5]).refused();
+            assert!(short[0] == 0 && short[1] > 0, "{short:?}");
+            (played.seen.in_use.beyond, played.seen.is_short) = (0, false);
+            let after = played.play(60, [5, 5]).refused();
+            assert!(after[0] == 0 && after[1] > 0, "{periods}: {after:?}, by and by");
+            assert_eq!(played.play(10, [5, 5]).refused(), [0, 0]);
+        }
     }
 }

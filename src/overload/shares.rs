@@ -166,12 +166,22 @@ impl Shares {
 
     /// Whether he had less than his part of what those had who had any: another had more.
     pub fn is_within(&self, sharer: Sharer, had: &[u64; SHARERS_MAX]) -> bool {
+        self.is_within_part(sharer, had, 1)
+    }
+
+    /// Whether he had less than this part of it: half of it, a third.
+    pub(super) fn is_within_part(
+        &self,
+        sharer: Sharer,
+        had: &[u64; SHARERS_MAX],
+        part: u64,
+    ) -> bool {
         let (weights, his) = (self.weights(), sharer.index());
         let counts = |index: &usize| had[*index] > 0 || *index == his;
         let weights = (0..SHARERS_MAX).filter(counts).map(|index| weights[index].max(1));
         let (shared, total) = (weights.sum::<u64>(), had.iter().sum::<u64>());
         let (has, weight) = (had[his], self.weight(sharer));
-        u128::from(has) * u128::from(shared) < u128::from(total) * u128::from(weight)
+        u128::from(has) * u128::from(shared * part) < u128::from(total) * u128::from(weight)
     }
 
     /// How many have more than their shares.
@@ -194,26 +204,29 @@ impl Shares {
     ///
     /// Of what is sent and held all is known, and it counts anew each time. How much can be done
     /// nobody knows, only what was: who is refused has less of it, and another so a larger part. So
-    /// it is decided before anybody is refused for it, and stays so until nobody is any more. Where
-    /// that does not help, others may have too much too.
+    /// it is decided before anybody is refused for it, and stays so until nobody is any more, but
+    /// for who has had little for a while. Where that does not help, others may have too much too.
     pub(super) fn measured(&self, measured: &Measured, work: Counts) {
         for (kept, part) in self.ram_own.iter().zip(measured.ram_own) {
             kept.store(part, Ordering::Relaxed);
         }
         for resource in Resource::ALL {
             let (at, had) = (resource as usize, &measured.had[resource as usize]);
-            let before = self.beyond[at].load(Ordering::Relaxed);
+            let before = self.beyond[at].load(Ordering::Relaxed) & !measured.had_little;
             let counts = if resource == Resource::Work { work } else { Counts::Anew };
             let beyond = match counts {
                 Counts::Anew => measured.beyond[at],
                 Counts::Too => before | measured.beyond[at],
+                Counts::Not if before == 0 => measured.beyond[at],
                 Counts::Not => before,
             };
             self.beyond[at].store(beyond, Ordering::Relaxed);
             let others = Sharer::all().filter(|sharer| !self.is_beyond(resource, *sharer));
             let others: u64 = others.map(|sharer| had[sharer.index()]).sum();
             let others_want = others > 0 && others >= had.iter().sum::<u64>() / OTHERS_PART;
-            self.others_want[at].store(others_want, Ordering::Relaxed);
+            // They do not come to want more because those of before are sent less.
+            let wanted = self.others_want[at].load(Ordering::Relaxed) || counts != Counts::Not;
+            self.others_want[at].store(others_want && wanted, Ordering::Relaxed);
         }
     }
 
@@ -234,7 +247,7 @@ pub(super) enum Counts {
     Anew,
     /// He has too, beside those of before.
     Too,
-    /// Only those of before have.
+    /// Only those of before have, if anybody had.
     Not,
 }
 
@@ -242,7 +255,7 @@ impl Counts {
     /// Where a worker is late or not and refuses so much, of what those of before may be refused.
     pub(super) fn of(is_late: bool, pressed: Pressed, pressed_max: u32) -> Counts {
         match pressed {
-            Pressed { beyond: 0, .. } => Counts::Anew,
+            Pressed { beyond: 0, all: 0 } => Counts::Anew,
             Pressed { beyond, .. } if is_late && beyond >= pressed_max => Counts::Too,
             _ => Counts::Not,
         }
@@ -441,6 +454,18 @@ mod tests {
     }
 
     #[test]
+    fn where_all_are_refused_it_is_told_who_has_more_when_another_wants_some_too() {
+        let (shares, mut watch) = watched(&[1, 1]);
+        let mut after = |served: &[(u64, u64)], counts: Counts| {
+            shares.measured(&watch.after(&seen(served), &shares), counts);
+            is_beyond(&shares, Resource::Work)
+        };
+        assert!(after(&[(90, 0), (0, 0)], Counts::Anew).is_empty(), "he is alone");
+        assert_eq!(after(&[(180, 0), (10, 0)], Counts::Not), [0]);
+        assert_eq!(after(&[(180, 0), (300, 0)], Counts::Not), [0], "and stays so");
+    }
+
+    #[test]
     fn what_is_measured_counts_anew_when_nobody_is_refused_and_too_where_that_does_not_help() {
         for (is_too_much, beyond, all, expected) in [
             (false, 0, 0, Counts::Anew),
@@ -448,6 +473,9 @@ mod tests {
             (true, 125, 0, Counts::Not),
             (false, 2_000, 0, Counts::Not),
             (true, 2_000, 0, Counts::Too),
+            // As long as all bear it, they must be told apart.
+            (false, 0, 125, Counts::Not),
+            (true, 0, 125, Counts::Not),
             (true, 2_000, 125, Counts::Too),
         ] {
             let pressed = Pressed { beyond, all };

@@ -51,6 +51,8 @@ pub(super) struct Measured {
     pub(super) beyond: [u64; Resource::ALL.len()],
     /// What each had.
     pub(super) had: [[u64; SHARERS_MAX]; Resource::ALL.len()],
+    /// A bit for each who had less than half his share of the work for some seconds.
+    pub(super) had_little: u64,
     /// A bit for each who is sent too much, if anybody is.
     sent_too_much: u64,
 }
@@ -92,6 +94,8 @@ pub struct Watch {
     second: VecDeque<ServedOfEach>,
     /// Of whom somebody was refused, ten times a second.
     refused: VecDeque<u64>,
+    /// Who had less than half his share of the work, ten times a second.
+    little: VecDeque<u64>,
     /// Of the last minutes, each minute.
     minutes: VecDeque<ServedOfEach>,
     periods: u64,
@@ -154,8 +158,18 @@ impl Watch {
                 Resource::Egress => sent.beyond(),
                 Resource::Memory => in_use.beyond,
             }),
+            had_little: self.had_little(work, shares),
             sent_too_much: if seen.is_too_much_sent() { sent.who } else { 0 },
             had,
+        }
+    }
+
+    fn had_little(&mut self, had: &[u64; SHARERS_MAX], shares: &Shares) -> u64 {
+        let is_little = |one: &Sharer| shares.is_within_part(*one, had, 2);
+        remember(&mut self.little, Sharer::bits(is_little), LITTLE_PERIODS);
+        match self.little.len() < LITTLE_PERIODS {
+            true => 0,
+            false => self.little.iter().fold(u64::MAX, |bits, these| bits & these),
         }
     }
 }
@@ -233,6 +247,8 @@ fn ram_own(
 const PERIODS_A_SECOND: usize = 10;
 /// Who is refused wants some until he has come again, when he was told to, and a second more.
 pub(super) const REFUSED_PERIODS: usize = (RETRY_AFTER.as_secs() as usize + 1) * PERIODS_A_SECOND;
+/// Longer than it takes pressure to fall.
+pub(super) const LITTLE_PERIODS: usize = 5 * PERIODS_A_SECOND;
 /// What the head of an answer takes, or a refusal, as a rule.
 const HEAD_BYTES: u64 = 300;
 const PERIODS_A_MINUTE: u64 = 600;
@@ -496,6 +512,31 @@ mod tests {
             let after = played.play(60, [5, 5]).refused();
             assert!(after[0] == 0 && after[1] > 0, "{periods}: {after:?}, by and by");
             assert_eq!(played.play(10, [5, 5]).refused(), [0, 0]);
+        }
+    }
+
+    #[test]
+    fn who_wants_little_of_late_workers_is_not_refused_when_the_flood_is_over_either() {
+        let mut played = Played::new([1, 1], 10);
+        played.play(20, [1, 200]);
+        played.answers_max = 0;
+        let late = played.play(100, [1, 200]).refused();
+        assert!(late[0] == 0 && late[1] > 0, "{late:?}");
+        played.answers_max = u64::MAX;
+        assert_eq!(played.play(100, [1, 0]).refused()[0], 0);
+        assert_eq!(played.play(1, [0, 1]).refused(), [0, 0], "nor is the other by now");
+    }
+
+    #[test]
+    fn who_has_had_little_of_the_work_for_some_seconds_is_refused_no_longer() {
+        for stay_periods in [3, 10] {
+            let mut played = Played::new([1, 1], stay_periods);
+            played.answers_max = VIEWERS_MAX;
+            let flood = [400, 300].map(|wanted| wanted / stay_periods);
+            assert!(played.play(300, flood).refused()[1] > 0);
+            played.play(100, [flood[0], 1]);
+            let asked = played.play(600, [flood[0], 1]);
+            assert_eq!(asked.refused()[1], 0, "{stay_periods}: {asked:?}");
         }
     }
 }

@@ -238,7 +238,7 @@ impl Gate {
         // As long as it is not known who has more than his share, some of each are let in: nobody
         // sees before the handshake whose viewer he is.
         let shares = &self.shared.shares;
-        let is_known = shares.beyond(Resource::Work) > 0 || !shares.are_many();
+        let is_known = shares.beyond_count(Resource::Work) > 0 || !shares.are_many();
         let most = if is_known { ALL_NEW } else { NOT_ALL };
         if self.turns.is_refused(Turn::Handshake, self.lag_pressure().all.min(most)) {
             return Err(self.refusal(Reason::Lag, RETRY_AFTER));
@@ -307,7 +307,7 @@ impl Gate {
         let (shares, work) = (&self.shared.shares, Resource::Work);
         let is_spared = |sharer| {
             let wants_little = shares.pressed_max(work) < pressure::ALL_OF_ONE;
-            shares.beyond(work) > 0 && !shares.is_beyond(work, sharer) && wants_little
+            shares.beyond_count(work) > 0 && !shares.is_beyond(work, sharer) && wants_little
         };
         match sharer.is_some_and(is_spared) {
             true => 0,
@@ -315,7 +315,7 @@ impl Gate {
         }
     }
 
-    /// Lets in who asks for the first time, and says whose viewer he is or not.
+    /// Lets in who asks for the first time, where it is not known whose viewer he is.
     ///
     /// # Errors
     /// This one is to be refused.

@@ -185,7 +185,7 @@ impl Shares {
     }
 
     /// How many have more than their shares.
-    pub fn beyond(&self, resource: Resource) -> u32 {
+    pub fn beyond_count(&self, resource: Resource) -> u32 {
         self.beyond[resource as usize].load(Ordering::Relaxed).count_ones()
     }
 
@@ -193,7 +193,7 @@ impl Shares {
     /// to nothing, to refuse who has been let in would gain them nothing.
     pub fn pressed_max(&self, resource: Resource) -> u32 {
         let others_want = self.others_want[resource as usize].load(Ordering::Relaxed);
-        match self.beyond(resource) {
+        match self.beyond_count(resource) {
             0 => 0,
             _ if others_want => ALL_OF_ONE,
             _ => ALL_NEW,

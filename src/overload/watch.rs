@@ -47,9 +47,11 @@ pub const NOTHING_SERVED: ServedOfEach = [Served { requests: 0, bytes: 0 }; SHAR
 /// What follows from what was counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Measured {
+    /// Millionths of ram that are each one's own.
     pub(super) ram_own: [u32; SHARERS_MAX],
+    /// Of each resource a bit for each who has more than his share.
     pub(super) beyond: [u64; Resource::ALL.len()],
-    /// What each had.
+    /// Of each resource what each had.
     pub(super) had: [[u64; SHARERS_MAX]; Resource::ALL.len()],
     /// A bit for each who had less than half his share of the work for some seconds.
     pub(super) had_little: u64,
@@ -90,13 +92,13 @@ pub struct Seen {
 pub struct Watch {
     egress: PressureOfEach,
     memory: PressureOfEach,
-    /// Of the last second, ten times.
+    /// What had been served at the beginning of each period of the last second, and now.
     second: VecDeque<ServedOfEach>,
-    /// Of whom somebody was refused, ten times a second.
+    /// A bit for each of whom somebody was refused, in each of the last periods.
     refused: VecDeque<u64>,
-    /// Who had less than half his share of the work, ten times a second.
+    /// A bit for each who had less than half his share of the work, likewise.
     little: VecDeque<u64>,
-    /// Of the last minutes, each minute.
+    /// What had been served at the beginning of each of the last minutes.
     minutes: VecDeque<ServedOfEach>,
     periods: u64,
 }

@@ -23,7 +23,6 @@ mod usage;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -64,8 +63,6 @@ pub struct Running {
     log_writer: LogWriter,
     asked: mpsc::Receiver<Asked>,
     usage: Option<Keeper>,
-    /// What has begun is to end sooner, when another process serves.
-    hurried: Arc<AtomicBool>,
     /// For the process that follows. As long as they are here, who comes waits for it.
     sockets: Arc<Mutex<Vec<ListeningSocket>>>,
 }
@@ -237,7 +234,6 @@ impl Appliance {
             log_writer,
             asked,
             usage,
-            hurried: Arc::default(),
             sockets: Arc::new(Mutex::new(all)),
         })
     }

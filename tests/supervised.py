@@ -2,7 +2,9 @@
 
 Runs ExecStart= of a unit of ROOT in it, as nobody, with folders as DynamicUser= makes them. Holds the sockets named
 and what it is given to hold (FDSTORE=1), and passes them on at each start (LISTEN_FDS); prints what it is told
-(NOTIFY_SOCKET) and exit codes. Another process may follow the one that it started (MAINPID=). Takes `reload` (ExecReload=), `restart` and `stop` from its standard input.
+(NOTIFY_SOCKET) and exit codes. Another process may follow the one that it started (MAINPID=). It hears the main
+process alone (NotifyAccess=main), and kills what is left when that one has ended (KillMode=mixed). Takes `reload`
+(ExecReload=), `restart` and `stop` from its standard input.
 """
 
 import ctypes
@@ -12,6 +14,7 @@ import re
 import selectors
 import signal
 import socket
+import struct
 import subprocess
 import sys
 
@@ -37,9 +40,11 @@ def main():
     if os.path.exists(path):
         os.unlink(path)
     notify.bind(path)
+    notify.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    notify.setblocking(False)
     os.chmod(path, 0o777)
     held = [listening(listener) for listener in listeners]
-    process = start(root, commands["ExecStart"], held)
+    process = group = start(root, commands["ExecStart"], held)
     after_exit = None
     waiting = selectors.DefaultSelector()
     waiting.register(notify, selectors.EVENT_READ, "told")
@@ -47,7 +52,7 @@ def main():
     while True:
         for key, _ in waiting.select(timeout=0.05):
             if key.data == "told":
-                process = told(notify, held) or process
+                process = told(notify, held, process)
                 continue
             asked = os.read(0, 4096).decode().split()
             for word in asked or ["stop"]:
@@ -57,14 +62,17 @@ def main():
                     after_exit = word
                     os.kill(process, signal.SIGTERM)
         ended, status = os.waitpid(-1, os.WNOHANG)
+        # With its last words it may have named another.
+        process = told(notify, held, process)
         if ended and ended != process:
             print("left", os.waitstatus_to_exitcode(status), flush=True)
         elif ended:
+            kill_rest(group)
             print("exit", os.waitstatus_to_exitcode(status), flush=True)
             if after_exit != "restart":
                 return
             after_exit = None
-            process = start(root, commands["ExecStart"], held)
+            process = group = start(root, commands["ExecStart"], held)
 
 
 def listening(listener):
@@ -74,9 +82,39 @@ def listening(listener):
     return name, held.detach()
 
 
-def told(notify, held):
-    words, descriptors, _, _ = socket.recv_fds(notify, 4096, 64)
-    lines = words.decode().split("\n")
+def kill_rest(group):
+    try:
+        os.killpg(group, signal.SIGKILL)
+        while True:
+            ended, status = os.waitpid(-1, 0)
+            print("killed" if os.WIFSIGNALED(status) else "left", ended, flush=True)
+    except (ProcessLookupError, ChildProcessError):
+        pass
+
+
+# Hears all that is said, if the main process says it: which one that is then.
+def told(notify, held, main):
+    while True:
+        try:
+            words, beside, _, _ = notify.recvmsg(4096, socket.CMSG_SPACE(64 * 4) + socket.CMSG_SPACE(12))
+        except BlockingIOError:
+            return main
+        descriptors, said_by = [], None
+        for level, kind, given in beside:
+            if kind == socket.SCM_RIGHTS:
+                descriptors = list(struct.unpack(f"{len(given) // 4}i", given))
+            elif kind == socket.SCM_CREDENTIALS:
+                said_by = struct.unpack("3i", given)[0]
+        lines = words.decode().split("\n")
+        if said_by == main:
+            main = noted(lines, descriptors, held) or main
+        else:
+            print("not heard:", *lines, flush=True)
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+
+def noted(lines, descriptors, held):
     names = [line.removeprefix("FDNAME=") for line in lines if line.startswith("FDNAME=")]
     if "FDSTORE=1" in lines:
         # Each once, as systemd keeps them.
@@ -104,6 +142,8 @@ def start(root, command, held):
     process = os.fork()
     if process:
         return process
+    # All that it starts is of its group.
+    os.setpgid(0, 0)
     # Out of the way of each other first.
     high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, 100) for _, descriptor in held]
     for place, descriptor in enumerate(high):

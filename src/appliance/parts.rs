@@ -70,6 +70,8 @@ pub(super) struct Parts {
     pub(super) drains: Drains,
     /// The process before this one.
     pub(super) before: Before,
+    /// What has begun is to end sooner, when another process serves.
+    pub(super) hurried: AtomicBool,
     pub(super) permits: Arc<Semaphore>,
     pub(super) connections: Vec<Arc<ConnectionCounts>>,
     /// One for each worker.
@@ -184,6 +186,7 @@ impl Parts {
             wishes: Wishes::default(),
             drains: Drains::default(),
             before: Before::default(),
+            hurried: AtomicBool::new(false),
             connections: (0..config.threads.workers).map(|_| Arc::default()).collect(),
             gates: load::gates(&config, budget.connections_max, shares),
             started: Instant::now(),

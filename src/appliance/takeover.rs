@@ -29,6 +29,7 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use rustix::process::{Pid, getppid};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -81,6 +82,8 @@ enum Message {
     },
     /// So many connections are left, where no new ones come any more.
     Leaving { connections: u64 },
+    /// Who serves is told to stop: what has begun is to end soon.
+    Hurry,
     /// Beside it comes a file in memory with some of what the ram tier keeps.
     Carried { bytes: usize },
     /// What became of one of these; where it says why, nothing more is wanted.
@@ -104,6 +107,7 @@ const TAKEOVER: &str = "TIDEGATE_TAKEOVER";
 /// The process before this one, which still serves.
 pub struct Predecessor {
     channel: Arc<Channel>,
+    pid: Option<Pid>,
     sockets: Vec<ListeningSocket>,
     version: String,
     held_bytes: Option<u64>,
@@ -139,8 +143,9 @@ impl Predecessor {
                 None => return Err(io::ErrorKind::UnexpectedEof.into()),
             }
         }
-        let (channel, (version, held_bytes, must_follow)) = (Arc::new(channel), hello);
-        Ok(Some(Predecessor { channel, sockets, version, held_bytes, must_follow }))
+        let (channel, pid) = (Arc::new(channel), getppid());
+        let (version, held_bytes, must_follow) = hello;
+        Ok(Some(Predecessor { channel, pid, sockets, version, held_bytes, must_follow }))
     }
 
     /// Its version.

@@ -45,7 +45,8 @@ SIGTERM and SIGINT drain and end with exit code 0. SIGHUP opens the access log's
 reads the configuration again, as `tidegate reload` has it done; one with a fault changes nothing.
 SIGUSR2 has the binary that is now where this one was started from take over: `tidegate upgrade`.
 A process that another one has followed passes SIGHUP on to it; SIGTERM has it drain at once, and a
-second one cuts off what is left.";
+second one cuts off what is left. The one that follows has it drain when it is told to stop itself,
+and ends after it.";
 
 /// Serve viewers until told to stop
 #[derive(Debug, clap::Args)]
@@ -78,6 +79,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             // Who has followed unseen is told to stop in his place.
             followed_by.into_iter().for_each(pass_on_end);
             signals.runtime.shutdown_background();
+            let hurried = predecessor.map(|before| (before.hurry(&running), before));
             tell(running.keep_sockets());
             notify(&[NotifyState::Stopping]);
             tracing::info!("draining");
@@ -86,6 +88,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             if followed_by.is_none() {
                 hand_over.give_up();
             }
+            hurried.into_iter().for_each(|(until, before)| before.see_off(until));
             tracing::info!("drained");
         }
         Stop::Followed { successor: Successor { pid, version }, serving } => {

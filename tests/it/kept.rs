@@ -7,6 +7,7 @@ use std::mem::MaybeUninit;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,13 +16,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
+use rustix::net::sockopt::set_socket_passcred;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, getpid, kill_process_group};
 use tempfile::TempDir;
 use tokio::task::{JoinSet, block_in_place};
 
 use crate::support::{
-    BLOCK, Client, HOST, Origin, PATIENCE, Process, Script, Verdict, configured, judge,
+    BLOCK, Client, Ending, HOST, Origin, PATIENCE, PIECE, Process, Script, Verdict, configured,
+    follow, judge,
 };
 
 const WHOLE: Verdict = Verdict::Whole { version: 1 };
@@ -29,25 +32,43 @@ const WHOLE: Verdict = Verdict::Whole { version: 1 };
 /// What it keeps, by its names.
 type Held = Arc<Mutex<Vec<(String, OwnedFd)>>>;
 
-/// A service manager: keeps what it is given (`FDSTORE=1`), and passes it on (`LISTEN_FDS`).
+/// A service manager: keeps what it is given (`FDSTORE=1`), and passes it on (`LISTEN_FDS`). It
+/// hears the main process alone (`NotifyAccess=main`), which may name another (`MAINPID=`), and
+/// kills what is left of the service when that one has ended (`KillMode=mixed`).
+#[derive(Clone)]
 struct Manager {
     notify: PathBuf,
     held: Held,
     heard: Arc<Mutex<Vec<String>>>,
+    main: Arc<Mutex<Option<Main>>>,
+}
+
+/// The main process of a service, and the group of all that it has started.
+#[derive(Clone, Copy, PartialEq)]
+struct Main {
+    process: Pid,
+    group: Pid,
 }
 
 impl Manager {
     fn start(folder: &Path) -> Manager {
         let notify = folder.join("notify");
-        let (socket, held) = (UnixDatagram::bind(&notify).unwrap(), Held::default());
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let (keeps, hears) = (held.clone(), heard.clone());
-        thread::spawn(move || hear(&socket, &keeps, &hears));
-        Manager { notify, held, heard }
+        let socket = UnixDatagram::bind(&notify).unwrap();
+        set_socket_passcred(&socket, true).unwrap();
+        let (held, heard, main) = Default::default();
+        let manager = Manager { notify, held, heard, main };
+        let hears = manager.clone();
+        thread::spawn(move || {
+            loop {
+                hears.hear(&socket)
+            }
+        });
+        manager
     }
 
-    /// Starts a process with all that is kept.
+    /// Starts a process with all that is kept; the first one that says something.
     fn serve(&self, config: &Path) -> Process {
+        assert!(self.main.lock().unwrap().is_none(), "the one before has not ended");
         let held = self.held.lock().unwrap();
         let inherited = held.iter().map(|(_, fd)| {
             let fd = fcntl_dupfd_cloexec(fd, 100).unwrap();
@@ -65,7 +86,8 @@ impl Manager {
         command
             .args(["-c", &script, "bash", env!("CARGO_BIN_EXE_tidegate"), "serve", "--config"])
             .arg(config)
-            .env("NOTIFY_SOCKET", &self.notify);
+            .env("NOTIFY_SOCKET", &self.notify)
+            .process_group(0);
         if !names.is_empty() {
             let count = names.len().to_string();
             command.env("LISTEN_FDS", count).env("LISTEN_FDNAMES", names.join(":"));
@@ -76,8 +98,36 @@ impl Manager {
     /// Ends the process in order, and waits until all that it said was heard.
     fn stop(&self, process: Process) -> Vec<String> {
         let logged = process.stop();
-        self.hear_out();
+        self.until_ended();
         logged
+    }
+
+    /// Waits until there is no main process any more, nor what was left of it.
+    fn until_ended(&self) {
+        let asked = Instant::now();
+        while self.main.lock().unwrap().is_some() {
+            assert!(asked.elapsed() < PATIENCE, "it stays");
+            thread::sleep(LOOK_AGAIN);
+        }
+    }
+
+    /// From now on this one is the main process, until it names another or has ended.
+    fn follow(&self, main: Main) {
+        *self.main.lock().unwrap() = Some(main);
+        let manager = self.clone();
+        thread::spawn(move || {
+            while is_there(main.process) {
+                thread::sleep(LOOK_AGAIN);
+            }
+            // It may have named another with its last words.
+            manager.hear_out();
+            let mut now = manager.main.lock().unwrap();
+            if *now == Some(main) {
+                // Nobody may be left.
+                let _ = kill_process_group(main.group, Signal::KILL);
+                *now = None;
+            }
+        });
     }
 
     /// Waits until all is heard that was said before.
@@ -114,35 +164,76 @@ impl Manager {
     }
 }
 
-fn hear(socket: &UnixDatagram, held: &Held, heard: &Mutex<Vec<String>>) {
-    loop {
+impl Manager {
+    /// Hears what is said next.
+    fn hear(&self, socket: &UnixDatagram) {
         let mut bytes = [0; 4096];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(64))];
+        let mut space =
+            [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(64), ScmCredentials(1))];
         let mut beside = RecvAncillaryBuffer::new(&mut space);
         let into = &mut [IoSliceMut::new(&mut bytes)];
         let received = recvmsg(socket, into, &mut beside, RecvFlags::CMSG_CLOEXEC).unwrap();
         let words = String::from_utf8(bytes[..received.bytes].to_vec()).unwrap();
+        let (mut given, mut said_by) = (Vec::new(), None);
+        for message in beside.drain() {
+            match message {
+                RecvAncillaryMessage::ScmRights(fds) => given.extend(fds),
+                RecvAncillaryMessage::ScmCredentials(who) => said_by = Some(who.pid),
+                _ => {}
+            }
+        }
+        if self.is_heard(said_by.expect("the kernel says who")) {
+            self.note(&words, given);
+        }
+    }
+
+    /// Whether the main process says it, as which the first one counts that was started; or the
+    /// manager itself.
+    fn is_heard(&self, said_by: Pid) -> bool {
+        let main = *self.main.lock().unwrap();
+        let is_own = said_by == getpid();
+        if main.is_none() && !is_own {
+            // All that it starts is of its group.
+            self.follow(Main { process: said_by, group: said_by });
+        }
+        is_own || main.is_none_or(|main| main.process == said_by)
+    }
+
+    fn note(&self, words: &str, given: Vec<OwnedFd>) {
         let has = |line: &str| words.lines().any(|one| one == line);
-        let name = words.lines().find_map(|line| line.strip_prefix("FDNAME=")).unwrap_or("stored");
-        let mut held = held.lock().unwrap();
+        let value = |name| words.lines().find_map(|line| line.strip_prefix(name));
+        let name = value("FDNAME=").unwrap_or("stored");
+        let mut held = self.held.lock().unwrap();
         if has("FDSTOREREMOVE=1") {
             held.retain(|(kept, _)| kept != name);
         }
         let inode = |fd: &OwnedFd| rustix::fs::fstat(fd.as_fd()).unwrap().st_ino;
-        for message in beside.drain() {
-            let RecvAncillaryMessage::ScmRights(fds) = message else { continue };
-            assert!(has("FDSTORE=1"), "{words}");
-            for fd in fds {
-                // As systemd does: each of them once.
-                if held.iter().all(|(_, kept)| inode(kept) != inode(&fd)) {
-                    held.push((name.to_owned(), fd));
-                }
+        assert!(given.is_empty() || has("FDSTORE=1"), "{words}");
+        for fd in given {
+            // As systemd does: each of them once.
+            if held.iter().all(|(_, kept)| inode(kept) != inode(&fd)) {
+                held.push((name.to_owned(), fd));
             }
         }
         drop(held);
-        heard.lock().unwrap().push(words.trim_end().to_owned());
+        let followed_by = value("MAINPID=").map(|id| Pid::from_raw(id.parse().unwrap()).unwrap());
+        let main = *self.main.lock().unwrap();
+        if let Some((process, main)) = followed_by.zip(main) {
+            self.follow(Main { process, ..main });
+        }
+        self.heard.lock().unwrap().push(words.trim_end().to_owned());
     }
 }
+
+/// Whether a process has not ended; one that nobody has waited for has.
+fn is_there(process: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", process.as_raw_pid()));
+    // Behind the name, which is in parentheses, comes the state.
+    let state = stat.ok().and_then(|stat| Some(stat.rsplit_once(") ")?.1.chars().next()?));
+    state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
+}
+
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 fn configuration(folder: &Path, origin: &Origin) -> PathBuf {
     let origin = origin.address();
@@ -295,6 +386,7 @@ async fn who_has_taken_over_and_is_killed_leaves_its_sockets_with_those_who_wait
     assert_eq!(manager.until_kept(3).await, names);
     process.signal(Signal::KILL);
     process.until_silent();
+    block_in_place(|| manager.until_ended());
     let viewer = Client::plain(http, HOST);
     let connection = viewer.connect().await.expect("nobody is refused");
     let process = manager.serve(&config);
@@ -302,6 +394,32 @@ async fn who_has_taken_over_and_is_killed_leaves_its_sockets_with_those_who_wait
     let response = viewer.get("/a").on(connection).await.unwrap().finish().await.unwrap();
     assert_eq!(judge(&origin, "/a", &response), WHOLE);
     block_in_place(|| manager.stop(process));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_while_the_process_before_still_sends_cuts_nothing_that_ends_in_time() {
+    let folder = TempDir::new().unwrap();
+    let held = Script::of(4 * BLOCK).ending(Ending::HeldAt(BLOCK));
+    let origin = Origin::serving("/held", held);
+    let (manager, config) = (Manager::start(folder.path()), configuration(folder.path(), &origin));
+    let mut process = manager.serve(&config);
+    let mut under_way = Client::plain(process.http, HOST).get("/held").open().await;
+    under_way.read_exactly(PIECE as usize).await.unwrap();
+    assert_eq!(block_in_place(|| process.upgrade()).0, 0);
+    process.logged_until("what has begun is finished").await;
+
+    process.signal(Signal::TERM);
+    process.logged_until("what has begun is hurried").await;
+    let logged = process.logged_until("it is waited for").await;
+    assert!(!logged.iter().any(|line| line.contains("drained")), "{logged:#?}");
+    origin.release("/held");
+    let came = follow(&mut under_way, origin.content("/held", 1), PIECE).await;
+    assert_eq!(came, (4 * BLOCK - PIECE, true));
+    process.until_left().await;
+    let logged = process.logged_until(" drained").await;
+    let place = |words| logged.iter().position(|line| line.contains(words));
+    assert!(place("what had begun is finished") < place(" drained"), "{logged:#?}");
+    block_in_place(|| manager.until_ended());
 }
 
 /// Where one of the sockets that are kept listens.

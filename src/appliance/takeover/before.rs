@@ -1,8 +1,13 @@
 //! What is known of the process before this one: whether it is still there, and what it has left.
 
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::getppid;
 use tokio::sync::watch;
 
-use super::super::Running;
+use super::super::{LOG_ENDS_WITHIN, Running};
+use super::{Message, Predecessor};
 use crate::control::reload::PredecessorStatus;
 
 /// Told by the process before this one, if there was one.
@@ -72,6 +77,35 @@ impl Running {
         }
     }
 }
+
+impl Predecessor {
+    /// This process is told to stop: what the other one has begun has the drain limit from now on
+    /// too. Until when it should have ended.
+    pub fn hurry(&self, running: &Running) -> Instant {
+        // Where it has ended nothing is left to be hurried.
+        let _ = self.channel.send(&Message::Hurry, None);
+        let drain_timeout = running.parts.live.server.load().drain_timeout;
+        Instant::now() + drain_timeout + 2 * LOG_ENDS_WITHIN
+    }
+
+    /// Waits until it has ended: a service manager kills what is left of a service when its main
+    /// process has. Blocks.
+    pub fn see_off(&self, until: Instant) {
+        // Who has lost its parent is another one's child.
+        let is_there = || self.pid.is_some() && getppid() == self.pid;
+        if is_there() {
+            tracing::info!("the process before this one has not ended yet: it is waited for");
+        }
+        while is_there() {
+            if Instant::now() >= until {
+                return tracing::warn!("the process before this one does not end");
+            }
+            thread::sleep(LOOK_AGAIN);
+        }
+    }
+}
+
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 #[cfg(test)]
 mod tests {

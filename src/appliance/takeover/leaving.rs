@@ -1,7 +1,7 @@
 //! The end of a process that another one has followed: it finishes what it has begun.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -17,13 +17,12 @@ use crate::shipping::FOLLOWED_WITHIN;
 /// What can be asked of it meanwhile, on any thread.
 pub struct Leaving {
     parts: Arc<Parts>,
-    hurried: Arc<AtomicBool>,
 }
 
 impl Leaving {
     /// It drains now, as if viewers had left; asked again, it cuts them off.
     pub fn hurry(&self) {
-        if self.hurried.swap(true, Ordering::AcqRel) {
+        if self.parts.hurried.swap(true, Ordering::AcqRel) {
             server::Wish::Abandoned.at_least(&self.parts.wishes);
         }
     }
@@ -37,7 +36,7 @@ impl Leaving {
 impl Running {
     /// What can be asked of it while it leaves.
     pub fn leaving(&self) -> Leaving {
-        Leaving { parts: self.parts.clone(), hurried: self.hurried.clone() }
+        Leaving { parts: self.parts.clone() }
     }
 
     /// Finishes what has begun, when another process serves: viewers are told to leave with their
@@ -56,7 +55,7 @@ impl Running {
         self.close_admin.all.cancel();
         self.admin.take().into_iter().for_each(join);
         let until = Instant::now() + self.parts.live.server.load().idle_timeout;
-        let is_hurried = || self.hurried.load(Ordering::Acquire);
+        let is_hurried = || self.parts.hurried.load(Ordering::Acquire);
         if let Some(follower) = follower {
             carrying::carry(follower, &self.parts, &is_hurried);
         }

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
@@ -163,6 +164,11 @@ impl Hearing {
                     let _ = self.channel.send(&taken, None);
                 }
                 Message::CarriedAll => self.taking = None,
+                Message::Hurry => {
+                    let Some(parts) = parts.upgrade() else { continue };
+                    tracing::info!("the process that follows stops: what has begun is hurried");
+                    parts.hurried.store(true, Ordering::Release);
+                }
                 Message::Unknown => {}
                 // Nobody listens who is only waited for, and what is said too often is not waited
                 // for.

@@ -327,19 +327,17 @@ pub async fn deal_out(
 ) -> io::Result<()> {
     let mut listener = Listener::new(listener)?;
     let failures = Arc::clone(&workers.first().ok_or(io::ErrorKind::InvalidInput)?.counts);
-    let accept_all = async {
-        loop {
-            let (stream, viewer, permit) = listener.accept(&permits, &failures).await;
-            let Some(worker) = least_loaded(&workers) else { break };
-            let ticket = Ticket::new(permit, Arc::clone(&worker.counts));
-            // A full inbox makes the acceptor wait, and the backlog with it.
-            let _ = worker.connections.send(Accepted { stream, viewer, ticket }).await;
-        }
-    };
-    tokio::select! {
-        biased;
-        () = stop.accepting.cancelled() => {}
-        () = accept_all => {}
+    loop {
+        let (stream, viewer, permit) = tokio::select! {
+            biased;
+            () = stop.accepting.cancelled() => break,
+            accepted = listener.accept(&permits, &failures) => accepted,
+        };
+        let Some(worker) = least_loaded(&workers) else { break };
+        let ticket = Ticket::new(permit, Arc::clone(&worker.counts));
+        // A full inbox makes the acceptor wait, and the backlog with it. Who is in hand is dealt
+        // out, whatever is to stop: he has been accepted.
+        let _ = worker.connections.send(Accepted { stream, viewer, ticket }).await;
     }
     Ok(())
 }
@@ -406,6 +404,29 @@ mod tests {
         assert_eq!(canonical(mapped), "192.0.2.7:80".parse().unwrap());
         let v6: SocketAddr = "[2001:db8::1]:80".parse().unwrap();
         assert_eq!(canonical(v6), v6);
+    }
+
+    #[tokio::test]
+    async fn who_was_accepted_is_dealt_out_although_accepting_stops() {
+        let listener = bind(ANY, ReusePort::Exclusive).unwrap();
+        let address = listener.local_addr().unwrap();
+        let viewers = (0..=DEALT_OUT_WAITING_MAX).map(|_| TcpStream::connect(address).unwrap());
+        let viewers: Vec<TcpStream> = viewers.collect();
+        let (counts, stop) = (Arc::new(ConnectionCounts::default()), Stop::default());
+        let (inbox, DealtOut(mut dealt_out)) = inbox(counts.clone());
+        let permits = Arc::new(Semaphore::new(viewers.len()));
+        let acceptor = tokio::spawn(deal_out(listener, vec![inbox], permits, stop.clone()));
+        // The last one is in hand: there is no room for him.
+        while counts.accepted.load(Ordering::Relaxed) < viewers.len() as u64 {
+            tokio::task::yield_now().await;
+        }
+        stop.accepting.cancel();
+        let mut dealt = 0;
+        while dealt_out.recv().await.is_some() {
+            dealt += 1;
+        }
+        assert_eq!(dealt, viewers.len());
+        acceptor.await.unwrap().unwrap();
     }
 
     #[tokio::test(start_paused = true)]

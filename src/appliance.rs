@@ -37,6 +37,7 @@ pub use self::reload::{ReloadError, Reloaded, Reloads};
 pub use self::shipping::look_at_shipping;
 use self::sockets::Sockets;
 pub use self::ssd::{LeftOut, look_at_failed, look_at_volumes};
+use self::takeover::Fate;
 pub use self::takeover::{
     HandOver, Leaving, NoRoom, Predecessor, Successor, TakeoverError, beside_bytes,
 };
@@ -62,6 +63,8 @@ pub struct Running {
     close_admin: Stop,
     log_writer: LogWriter,
     asked: mpsc::Receiver<Asked>,
+    /// Whether another process follows, or this one stops before.
+    fate: Arc<Fate>,
     usage: Option<Keeper>,
     /// For the process that follows. As long as they are here, who comes waits for it.
     sockets: Arc<Mutex<Vec<ListeningSocket>>>,
@@ -233,6 +236,7 @@ impl Appliance {
             close_admin,
             log_writer,
             asked,
+            fate: Arc::default(),
             usage,
             sockets: Arc::new(Mutex::new(all)),
         })
@@ -306,7 +310,7 @@ impl Running {
     /// What hands it over to another process, on any thread.
     pub fn hand_over(&self) -> HandOver {
         let asking = self.close_admin.accepting.clone();
-        HandOver::new(self.parts.clone(), self.sockets.clone(), asking)
+        HandOver::new(self.parts.clone(), self.sockets.clone(), asking, self.fate.clone())
     }
 
     /// Waits until somebody asks the admin listener for a reload or an upgrade. Safe to drop.
@@ -344,6 +348,8 @@ impl Running {
         for worker in self.workers {
             join(worker);
         }
+        // Nobody hands over any more what is closed now.
+        self.fate.settle();
         let filler = self.parts.filler.clone();
         filler.stop.cancel();
         filler.tasks.close();

@@ -37,12 +37,12 @@ use tokio_util::sync::CancellationToken;
 pub(super) use self::before::Before;
 use self::carrying::Takes;
 use self::channel::Channel;
-use self::fate::{Fate, SETTLED_WITHIN};
+pub(super) use self::fate::Fate;
 pub use self::leaving::Leaving;
 use self::neighbour::Neighbour;
 pub use self::room::{NoRoom, beside_bytes};
 pub use self::starting::TakeoverError;
-use self::starting::{Starting, TOLD_TO_STOP, end};
+use self::starting::{Starting, end, told_to_stop};
 use super::parts::Parts;
 use super::{ApplianceError, LOG_ENDS_WITHIN, Running, lost, ssd};
 use crate::config::{self, Config, ListenerKind};
@@ -252,8 +252,9 @@ impl HandOver {
         parts: Arc<Parts>,
         sockets: Arc<Mutex<Vec<ListeningSocket>>>,
         asking: CancellationToken,
+        fate: Arc<Fate>,
     ) -> HandOver {
-        let (fate, are_given, follower) = Default::default();
+        let (are_given, follower) = Default::default();
         HandOver { parts, sockets, asking, fate, are_given, follower }
     }
 
@@ -266,13 +267,6 @@ impl HandOver {
     /// Whether it was.
     pub fn is_over(&self) -> bool {
         self.fate.is_over()
-    }
-
-    /// Waits until who was to follow has ended, when this process was told to stop. Blocks.
-    pub fn settle(&self) {
-        if !self.fate.settle(SETTLED_WITHIN) {
-            tracing::error!("the process that was to follow does not end");
-        }
     }
 
     /// Nobody follows, or this process ends before anybody has: what ended since the volumes were
@@ -289,10 +283,7 @@ impl HandOver {
     /// Nobody took over; this process serves on, and the other one has ended.
     pub fn to(&self, mut command: Command) -> Result<Successor, TakeoverError> {
         let _under_way = self.fate.begin();
-        let told_to_stop = || TakeoverError::Refused(TOLD_TO_STOP.to_owned());
-        if self.is_over() {
-            return Err(told_to_stop());
-        }
+        self.goes_on()?;
         if let Some(volume) = ssd::on_its_way(&self.parts.ssd) {
             let why = format!("volume {volume} is not online yet; try again when it is");
             return Err(TakeoverError::Busy(why));
@@ -334,7 +325,9 @@ impl HandOver {
         // What ends while it waits for the volumes, and opens them, it hears of before it accepts.
         child.neighbour.hold();
         let broken = TakeoverError::Broken;
+        self.goes_on()?;
         self.give_volumes().map_err(broken)?;
+        self.goes_on()?;
         let told = channel.send(&Message::Volumes, None);
         told.map_err(|error| broken(error.to_string()))?;
         let serving = |said: &Message| matches!(said, Message::Serving { .. });
@@ -349,6 +342,10 @@ impl HandOver {
         let takes = takes.and_then(Takes::said);
         self.follower.get_or_init(|| Follower { neighbour, takes });
         Ok(Successor { pid, version })
+    }
+
+    fn goes_on(&self) -> Result<(), TakeoverError> {
+        if self.is_over() { Err(told_to_stop()) } else { Ok(()) }
     }
 
     fn show_sockets(&self, channel: &Channel) -> io::Result<()> {

@@ -84,7 +84,6 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             notify(&[NotifyState::Stopping]);
             tracing::info!("draining");
             running.drain();
-            hand_over.settle();
             if followed_by.is_none() {
                 hand_over.give_up();
             }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 /// Decided once.
 #[derive(Debug, Default)]
-pub(super) struct Fate {
+pub(in crate::appliance) struct Fate {
     decided: Mutex<Decided>,
     /// Held by who brings another process on its way.
     under_way: Mutex<()>,
@@ -55,9 +55,15 @@ impl Fate {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until nobody is on his way any more, for so long at most; whether that is so. Who
-    /// panicked is not.
-    pub(super) fn settle(&self, within: Duration) -> bool {
+    /// Waits until nobody is on his way any more. Blocks.
+    pub(in crate::appliance) fn settle(&self) {
+        if !self.settles(SETTLED_WITHIN) {
+            tracing::error!("the process that was to follow does not end");
+        }
+    }
+
+    /// The same, for so long at most; whether that is so. Who panicked is not.
+    fn settles(&self, within: Duration) -> bool {
         let until = Instant::now() + within;
         loop {
             match self.under_way.try_lock() {
@@ -75,7 +81,7 @@ impl Fate {
 }
 
 /// It has ended by then, or is held by the kernel.
-pub(super) const SETTLED_WITHIN: Duration = Duration::from_secs(30);
+const SETTLED_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 #[cfg(test)]
@@ -102,10 +108,10 @@ mod tests {
             };
             scope.spawn(bring).join()
         });
-        assert!(brought.is_err() && fate.settle(Duration::ZERO));
+        assert!(brought.is_err() && fate.settles(Duration::ZERO));
         let under_way = fate.begin();
-        assert!(!fate.settle(Duration::ZERO));
+        assert!(!fate.settles(Duration::ZERO));
         drop(under_way);
-        assert!(fate.settle(Duration::ZERO));
+        assert!(fate.settles(Duration::ZERO));
     }
 }

@@ -144,9 +144,14 @@ pub(super) fn end(child: &mut Child) {
     }
 }
 
+/// Who is told to stop brings nobody any further.
+pub(super) fn told_to_stop() -> TakeoverError {
+    TakeoverError::Refused(TOLD_TO_STOP.to_owned())
+}
+
 const ENDED_WITHIN: Duration = Duration::from_secs(2);
 /// The kernel frees what it had in this time, which for a large ram tier is long.
 const KILLED_WITHIN: Duration = Duration::from_secs(20);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 const LOOK_FOR_END: Duration = Duration::from_millis(100);
-pub(super) const TOLD_TO_STOP: &str = "this process was told to stop";
+const TOLD_TO_STOP: &str = "this process was told to stop";

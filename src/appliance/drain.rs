@@ -1,5 +1,6 @@
 //! Drains on purpose: keeps what an operator plans, and tells those whom it concerns.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use tokio::time::sleep;
 use super::figures;
 use super::parts::Parts;
 use crate::control::Phase;
-use crate::control::drain::{Drain, DrainStatus, HasBegun, Plan, Stage};
+use crate::control::drain::{Drain, DrainStatus, Plan, PlanError, Stage};
 use crate::moment::Moment;
 use crate::server;
 
@@ -17,6 +18,9 @@ use crate::server;
 #[derive(Default)]
 pub(super) struct Drains {
     drain: Mutex<Option<Drain>>,
+    /// Another process is taking over, from this one or this one from it: whatever were planned
+    /// now, the one of the two that serves then would not know of it.
+    held: AtomicBool,
     asked: Notify,
 }
 
@@ -31,6 +35,20 @@ impl Drains {
         self.drain().as_ref().map(Drain::stage)
     }
 
+    /// Has nothing planned from now on; whether nothing is.
+    pub(super) fn hold(&self) -> bool {
+        let drain = self.drain();
+        if drain.is_none() {
+            self.held.store(true, Ordering::Relaxed);
+        }
+        drain.is_none()
+    }
+
+    /// What is planned counts again.
+    pub(super) fn release(&self) {
+        self.held.store(false, Ordering::Relaxed);
+    }
+
     fn drain(&self) -> MutexGuard<'_, Option<Drain>> {
         self.drain.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -40,10 +58,14 @@ impl Parts {
     /// Plans a drain, or takes back what was planned; what there is then.
     ///
     /// # Errors
-    /// It drains already, and cannot begin at another time: nothing has changed.
-    pub(super) fn plan_drain(&self, plan: Option<Plan>) -> Result<Option<DrainStatus>, HasBegun> {
+    /// It drains already, and cannot begin at another time, or another process is taking over:
+    /// nothing has changed.
+    pub(super) fn plan_drain(&self, plan: Option<Plan>) -> Result<Option<DrainStatus>, PlanError> {
         let now = Moment::now();
         let mut drain = self.drains.drain();
+        if plan.is_some() && self.drains.held.load(Ordering::Relaxed) {
+            return Err(PlanError::Upgrading);
+        }
         if self.readiness.is_ending() {
             // More is asked of viewers already than any plan would.
             return Ok(None);
@@ -51,7 +73,7 @@ impl Parts {
         if plan.is_some_and(|plan| plan.begins.is_some())
             && drain.as_ref().is_some_and(Drain::has_begun)
         {
-            return Err(HasBegun);
+            return Err(PlanError::HasBegun);
         }
         match plan {
             Some(plan) => {

@@ -191,6 +191,8 @@ impl Predecessor {
         let way = Elsewhere::new(Side::Before);
         let neighbour = Neighbour::start(self.channel.clone(), way, parts)?;
         parts.before.serves();
+        // Until this one says that it serves, the other one may go on alone.
+        parts.drains.hold();
         neighbour.hold();
         neighbour.listens();
         self.channel.send(&Message::Listening, None)?;
@@ -209,6 +211,7 @@ impl Predecessor {
     pub fn say_serving(&self, running: &Running) -> Result<(), ApplianceError> {
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let takes = Takes::of(&running.parts).map(|takes| takes.to_said());
+        running.parts.drains.release();
         self.channel.send(&Message::Serving { version, takes }, None).map_err(lost)
     }
 
@@ -281,7 +284,7 @@ impl HandOver {
     ///
     /// # Errors
     /// Nobody took over; this process serves on, and the other one has ended.
-    pub fn to(&self, mut command: Command) -> Result<Successor, TakeoverError> {
+    pub fn to(&self, command: Command) -> Result<Successor, TakeoverError> {
         let _under_way = self.fate.begin();
         self.goes_on()?;
         if let Some(volume) = ssd::on_its_way(&self.parts.ssd) {
@@ -293,13 +296,21 @@ impl HandOver {
                        and `limits.drain_timeout` at most; try again then";
             return Err(TakeoverError::Busy(why.to_owned()));
         }
-        let binary = PathBuf::from(command.get_program());
-        let not_started = |error| TakeoverError::NotStarted(binary.clone(), error);
-        if self.parts.drains.stage().is_some() {
+        if !self.parts.drains.hold() {
             let why = "viewers are sent elsewhere, and who takes over would want them back: \
                        `tidegate undrain` first, or restart the service";
             return Err(TakeoverError::Busy(why.to_owned()));
         }
+        let followed = self.bring(command);
+        if followed.is_err() {
+            self.parts.drains.release();
+        }
+        followed
+    }
+
+    fn bring(&self, mut command: Command) -> Result<Successor, TakeoverError> {
+        let binary = PathBuf::from(command.get_program());
+        let not_started = |error| TakeoverError::NotStarted(binary.clone(), error);
         let (channel, theirs) = Channel::pair().map_err(not_started)?;
         let child = command.env(TAKEOVER, "1").stdin(Stdio::from(theirs)).spawn();
         // Its end is its alone: else its death would not be noticed.

@@ -170,13 +170,18 @@ pub struct DrainStatus {
     pub safe_to_power_off: bool,
 }
 
-/// It drains already, and was to begin at another time.
+/// Why a drain cannot be planned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HasBegun;
+pub enum PlanError {
+    /// It drains already, and was to begin at another time.
+    HasBegun,
+    /// Another process is taking over, and would not know of it.
+    Upgrading,
+}
 
 /// Takes a plan, or with `None` what was planned back; what there is then.
 pub type Planning =
-    Box<dyn Fn(Option<Plan>) -> Result<Option<DrainStatus>, HasBegun> + Send + Sync>;
+    Box<dyn Fn(Option<Plan>) -> Result<Option<DrainStatus>, PlanError> + Send + Sync>;
 
 /// Plans drains.
 pub struct Drainer {
@@ -211,8 +216,16 @@ impl Drainer {
             }
             false => None,
         };
-        let drain = (self.planning)(plan).map_err(|HasBegun| {
-            let text = "it drains already: `tidegate undrain` first, or give no time to begin at";
+        let drain = (self.planning)(plan).map_err(|error| {
+            let text = match error {
+                PlanError::HasBegun => {
+                    "it drains already: `tidegate undrain` first, or give no time to begin at"
+                }
+                PlanError::Upgrading => {
+                    "another process is taking over, which would not know of it: try again in a \
+                     moment"
+                }
+            };
             refusal(StatusCode::CONFLICT, text)
         })?;
         Ok((StatusCode::OK, json!({ "drain": drain })))

@@ -501,6 +501,25 @@ async fn nobody_follows_a_process_that_is_drained_or_told_to_stop() {
     process.stop();
 }
 
+#[tokio::test]
+async fn a_drain_is_refused_while_another_process_is_on_its_way() {
+    let (folder, binary, config) = installed(&Origin::start());
+    let process = Process::start_from(&binary, &config);
+    let [heard, go] = ["heard", "go"].map(|name| folder.path().join(name));
+    let waits = format!(": >{heard:?}; while [ ! -e {go:?} ]; do sleep 0.01; done\nexit 3");
+    replace(&binary, &format!("{HEARS}{waits}"));
+    process.signal(Signal::USR2);
+    until_there(&heard).await;
+    let (code, said) = process.answers(&["drain"]);
+    assert!(code == 1 && said.contains("try again in a moment"), "{said}");
+    assert_eq!(status(&process)["drain"], json!(null));
+    fs::write(&go, "").unwrap();
+    process.logged_until("not upgraded").await;
+    let (code, said) = process.answers(&["drain"]);
+    assert!(code == 0 && said.contains("draining"), "{said}");
+    process.stop();
+}
+
 /// Says something as the process before would.
 fn say(channel: &OwnedFd, message: &serde_json::Value) {
     send(channel, message.to_string().as_bytes(), SendFlags::NOSIGNAL).unwrap();

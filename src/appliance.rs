@@ -1,8 +1,9 @@
 //! Builds every part once, in order, and owns start and drain.
 //!
 //! A thread for each worker with listeners of its own, a runtime for fills, a thread for the admin
-//! listener. Every thread and task started here is awaited in [`Running::drain`]. Nothing is bound
-//! before everything that can be refused has been built.
+//! listener. Every thread and task started here is awaited in [`Running::drain`]. Nobody listens
+//! before everything that can be refused has been built, and of what another process gives up for
+//! this one nothing is taken before that.
 
 mod drain;
 mod explain;
@@ -30,7 +31,7 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
-use self::parts::{Parts, log_settings};
+use self::parts::{Groundwork, Parts, log_settings};
 pub use self::parts::{connections_affordable, readers_affordable};
 use self::reload::Bound;
 pub use self::reload::{ReloadError, Reloaded, Reloads};
@@ -185,7 +186,7 @@ impl Appliance {
 
     fn built(
         config: Config,
-        mut sockets: Vec<ListeningSocket>,
+        sockets: Vec<ListeningSocket>,
         mut predecessor: Option<&mut Predecessor>,
     ) -> Result<Running, ApplianceError> {
         let system = |what| move |source| ApplianceError::System { what, source };
@@ -198,18 +199,21 @@ impl Appliance {
             .map_err(system("the fill runtime"))?;
         let (log, log_writer) =
             AccessLog::start(&log_settings(&config)).map_err(ApplianceError::Log)?;
-        if let Some(predecessor) = &predecessor {
+        let (shipper, groundwork) = (shipping::shipper(&config, &log)?, Groundwork::of(&config)?);
+        let tls = renewal::tls(&groundwork.live)?;
+        let mut bound = None;
+        if let Some(predecessor) = &mut predecessor {
+            bound = Some(Sockets::bind(&config, predecessor.take_sockets())?);
             predecessor.wait_for_volumes().map_err(lost)?;
         }
-        let parts = Arc::new(Parts::build(config, &fill_runtime, log)?);
-        if let Some(predecessor) = &mut predecessor {
+        let parts = Arc::new(Parts::build(config, groundwork, &fill_runtime, log)?);
+        if let Some(predecessor) = &predecessor {
             predecessor.listen(&parts).map_err(lost)?;
-            sockets = predecessor.take_sockets();
         }
-        let tls = renewal::tls(&parts.live)?;
         figures::register(&parts);
-        let Sockets { own, passed, admin, addresses, passed_kinds, all } =
-            Sockets::open(&parts.config, sockets)?;
+        let bound = bound.map_or_else(|| Sockets::bind(&parts.config, sockets), Ok)?;
+        bound.listen()?;
+        let Sockets { own, passed, admin, addresses, passed_kinds, all } = bound;
         let (stop, close_admin) = (Stop::default(), Stop::default());
         // Threads that run already when another cannot be started end again.
         let guards = [&stop, &close_admin].map(|stop| stop.all.clone().drop_guard());
@@ -224,7 +228,7 @@ impl Appliance {
         renewal::start(&parts, &stop, predecessor.is_some());
         drain::start(&parts);
         load::start(&parts);
-        parts.ship()?;
+        shipper.into_iter().for_each(|shipper| parts.ship(shipper));
         Ok(Running {
             parts,
             addresses,

@@ -122,20 +122,41 @@ impl Live {
     }
 }
 
-impl Parts {
+/// What can be built before there are volumes, which only one of two processes can have: whatever
+/// of it fails has then taken nothing from anybody.
+pub(super) struct Groundwork {
+    budget: Budget,
+    shares: Arc<Shares>,
+    governor: Arc<Governor>,
+    ram: Arc<Ram>,
+    client: Client,
+    pub(super) live: Live,
+}
+
+impl Groundwork {
     /// # Errors
     /// The ram tier that cannot be mapped, or the origin whose TLS settings cannot be used.
+    pub(super) fn of(config: &Config) -> Result<Groundwork, ApplianceError> {
+        let (budget, shares) = (Budget::of(config).saying(config), Arc::<Shares>::default());
+        let governor = Governor::new(budget.working_bytes, budget.rest_bytes, shares.clone());
+        shares.set(config.sites.iter().map(|site| (site.id, site.share)));
+        let ram = ram(config, &budget, &shares)?;
+        let (client, live) = (client(config, &governor)?, Live::new(config, &budget));
+        Ok(Groundwork { budget, shares, governor, ram, client, live })
+    }
+}
+
+impl Parts {
+    /// # Errors
+    /// The volume that cannot be used.
     pub(super) fn build(
         config: Config,
+        groundwork: Groundwork,
         fill_runtime: &Runtime,
         log: AccessLog,
     ) -> Result<Parts, ApplianceError> {
-        let (budget, shares) = (Budget::of(&config).saying(&config), Arc::<Shares>::default());
-        let governor = Governor::new(budget.working_bytes, budget.rest_bytes, shares.clone());
-        shares.set(config.sites.iter().map(|site| (site.id, site.share)));
-        let ram = ram(&config, &budget, &shares)?;
+        let Groundwork { budget, shares, governor, ram, client, live } = groundwork;
         let (heads, metrics) = (Arc::new(Heads::new(budget.heads_bytes)), Metrics::new());
-        let (client, live) = (client(&config, &governor)?, Live::new(&config, &budget));
         let tier = SsdParts {
             ram: ram.clone(),
             heads: heads.clone(),

@@ -2,23 +2,27 @@
 
 use super::ApplianceError;
 use super::parts::{Budget, Parts};
+use crate::access_log::AccessLog;
 use crate::config::units::bytes_about;
 use crate::config::{Config, ConfigError};
 use crate::shipping::Shipper;
 
 impl Parts {
-    /// Ships the access log, where that is wanted.
-    pub(super) fn ship(&self) -> Result<(), ApplianceError> {
-        let Some((spool, shipping)) = self.log.spool().zip(self.config.log.shipping.as_ref())
-        else {
-            return Ok(());
-        };
-        let shipper = Shipper::new(spool.clone(), shipping);
-        let mut shipper = shipper.map_err(ApplianceError::Tls)?;
+    /// Ships the access log.
+    pub(super) fn ship(&self, mut shipper: Shipper) {
         let stop = self.stop_shipping.clone();
         self.filler.spawn(async move { shipper.ship_unless_followed(&stop).await });
-        Ok(())
     }
+}
+
+/// Who ships the access log, where that is wanted.
+///
+/// # Errors
+/// Why its receiver cannot be asked.
+pub(super) fn shipper(config: &Config, log: &AccessLog) -> Result<Option<Shipper>, ApplianceError> {
+    let shipping = log.spool().zip(config.log.shipping.as_ref());
+    let shipper = shipping.map(|(spool, shipping)| Shipper::new(spool.clone(), shipping));
+    shipper.transpose().map_err(ApplianceError::Tls)
 }
 
 /// Whether a batch of the log can be in memory while it is shipped, and as much is left for heads

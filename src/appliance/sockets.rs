@@ -2,13 +2,14 @@
 //! handed over by the process before this one, or kept by the service manager for this one.
 //!
 //! A kind of listener that was passed is not bound as well: the service manager holds its address.
+//! What is bound here listens only when all is there that accepts from it.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Mutex, PoisonError};
 
 use super::{ApplianceError, Running};
-use crate::config::{Config, Listener, ListenerKind, no_congestion_control};
+use crate::config::{Config, ConfigError, Listener, ListenerKind, no_congestion_control};
 use crate::server::{self, ListeningSocket, Owner, ReusePort, kept};
 
 /// Every listening socket, by who accepts from it.
@@ -70,7 +71,11 @@ fn each_own(
 }
 
 impl Sockets {
-    pub(super) fn open(
+    /// All that `config` wants, of those `given` or bound.
+    ///
+    /// # Errors
+    /// The first that cannot be had.
+    pub(super) fn bind(
         config: &Config,
         mut given: Vec<ListeningSocket>,
     ) -> Result<Sockets, ApplianceError> {
@@ -88,10 +93,27 @@ impl Sockets {
                 one.kind == listener.kind && is_there
             };
             let group = given.extract_if(.., |one| is_for_it(one));
-            let group = group.map(|one| one.listener).collect();
+            let group: Vec<_> = group.map(|one| one.listener).collect();
+            if group.is_empty() {
+                look_for_room(config, listener, &given)?;
+            }
             sockets.take_own(config, listener, group)?;
         }
         Ok(sockets)
+    }
+
+    /// Who comes waits for who accepts.
+    ///
+    /// # Errors
+    /// Somebody else has begun to listen there.
+    pub(super) fn listen(&self) -> Result<(), ApplianceError> {
+        let own = self.all.iter().filter(|one| one.owner != Owner::Manager);
+        for ListeningSocket { address, listener, .. } in own {
+            let address = *address;
+            let failed = |source| ApplianceError::Bind { address, source };
+            server::listen(listener).map_err(failed)?;
+        }
+        Ok(())
     }
 
     fn take_passed(
@@ -173,6 +195,24 @@ impl Sockets {
     }
 }
 
+/// Whether nobody who gave sockets listens where this one is to, for something else.
+fn look_for_room(
+    config: &Config,
+    listener: &Listener,
+    given: &[ListeningSocket],
+) -> Result<(), ApplianceError> {
+    let in_its_way = given.iter().find(|one| listener.overlaps(one.address));
+    let Some(ListeningSocket { kind, address, .. }) = in_its_way else { return Ok(()) };
+    let (name, before) = (listener.kind.name(), kind.name());
+    let text = format!(
+        "`listeners.{name}` {} cannot be had while the process before this one listens at \
+         {address} for {before}: restart the service to have it so",
+        listener.address
+    );
+    let (file, place) = (config.file.clone(), Some(listener.place));
+    Err(ApplianceError::Settings(ConfigError { file, place, text }))
+}
+
 fn tell_of_congestion(kind: ListenerKind, name: &str, error: &io::Error) {
     match error.kind() {
         io::ErrorKind::NotFound => tracing::warn!("{}", no_congestion_control(kind, name)),
@@ -223,16 +263,17 @@ mod tests {
             ("", None),
         ] {
             let config = config(of);
-            let own = Sockets::open(&config, vec![]).unwrap();
+            let own = Sockets::bind(&config, vec![]).unwrap();
             // Both were bound by who had another one set.
             let ours = Owner::Own(config.listeners[0].address);
             let [passed, handed] = [Owner::Manager, ours].map(|owner| {
                 let ((address, listener), kind) = (bound(), ListenerKind::Http);
                 set_tcp_congestion(&listener, other).unwrap();
                 let given = ListeningSocket { kind, owner, address, listener };
-                Sockets::open(&config, vec![given]).unwrap()
+                Sockets::bind(&config, vec![given]).unwrap()
             });
             for sockets in [own, passed, handed] {
+                sockets.listen().unwrap();
                 for one in &sockets.all {
                     let viewer = TcpStream::connect(one.address).unwrap();
                     // Of a group another member may have been chosen.

@@ -37,6 +37,11 @@ impl Listener {
         try_bind(self.address)
     }
 
+    /// Whether it cannot be bound while another socket listens at `other`.
+    pub fn overlaps(&self, other: SocketAddr) -> bool {
+        overlap(self.address, other)
+    }
+
     /// What is wrong where it cannot be bound, and what would be right.
     pub fn refusal(&self, error: &io::Error) -> String {
         refusal(self, error)

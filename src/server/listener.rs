@@ -33,18 +33,26 @@ pub enum ReusePort {
     Exclusive,
 }
 
-/// Listens on `address`. IPv6 listens for IPv6 only: IPv4 has listeners of its own.
+/// A socket that may [`listen`] on `address`, and does not yet: nobody is connected to it. IPv6
+/// listens for IPv6 only: IPv4 has listeners of its own.
 ///
 /// # Errors
 /// What the system said: the address is taken, not ours, or not allowed.
 pub fn bind(address: SocketAddr, reuse: ReusePort) -> io::Result<TcpListener> {
     let socket = bound(address, reuse)?;
     transport::prepare(SockRef::from(&socket))?;
-    socket.listen(LISTEN_BACKLOG)?;
     Ok(socket.into())
 }
 
-/// Listens on `address` with `count` sockets that share it, one for each worker.
+/// Whoever comes waits in its backlog from now on. One that listens goes on.
+///
+/// # Errors
+/// Somebody else has begun to listen there.
+pub fn listen(listener: &TcpListener) -> io::Result<()> {
+    SockRef::from(listener).listen(LISTEN_BACKLOG)
+}
+
+/// Sockets for `address` that share it, one for each worker: `count`.
 ///
 /// Fails if somebody listens there already: sockets of one user that share a port by SO_REUSEPORT
 /// would not notice each other.
@@ -366,6 +374,7 @@ mod tests {
     fn a_group_shares_one_port_and_nobody_else_gets_it() {
         let group = bind_group(ANY, 3).unwrap();
         let address = group[0].local_addr().unwrap();
+        group.iter().for_each(|one| listen(one).unwrap());
 
         assert!(group.iter().all(|one| one.local_addr().unwrap() == address));
         assert_eq!(bind_group(address, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
@@ -389,6 +398,8 @@ mod tests {
     #[test]
     fn an_accepted_socket_has_the_options_of_its_listener() {
         let listener = bind(ANY, ReusePort::Exclusive).unwrap();
+        assert!(TcpStream::connect(listener.local_addr().unwrap()).is_err(), "it does not yet");
+        listen(&listener).unwrap();
         let _viewer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (accepted, _) = accept_now(&listener).unwrap();
 

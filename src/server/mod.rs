@@ -46,7 +46,7 @@ use crate::overload::{Connected, Gate};
 pub use connection::leave;
 pub use listener::{
     DealtOut, Inbox, ListeningSocket, Owner, ReusePort, Source, bind, bind_group, deal_out, inbox,
-    send_by, send_by_systems_own,
+    listen, send_by, send_by_systems_own,
 };
 pub use proxy::ProxyHeader;
 pub use systemd::{Passed, PassedSocketError, take_passed_sockets};

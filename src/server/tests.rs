@@ -177,6 +177,7 @@ impl Default for Setup {
 impl Setup {
     fn start(self) -> Running {
         let listener = bind("127.0.0.1:0".parse().unwrap(), ReusePort::Exclusive).unwrap();
+        listen(&listener).unwrap();
         let address = listener.local_addr().unwrap();
         let permits = Arc::new(Semaphore::new(self.connections));
         let context = context(self.settings, permits);

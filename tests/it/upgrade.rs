@@ -257,6 +257,51 @@ async fn what_memory_does_not_bear_is_refused_before_anything_is_handed_over() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_bound_or_trusted_is_found_before_anything_is_handed_over() {
+    let origin = Origin::serving("/a", Script::of(BLOCK));
+    let (folder, binary, config) = installed(&origin);
+    let right = fs::read_to_string(&config).unwrap();
+    let listeners = "listeners.http = [\"127.0.0.1:0\"]\nlisteners.admin = [\"127.0.0.1:0\"]";
+    let right = right.replace(listeners, &listeners.replace("127.0.0.1", "0.0.0.0"));
+    fs::write(&config, &right).unwrap();
+    let nowhere = folder.path().join("nowhere");
+    let mut command = Command::new(&binary);
+    command.args(["serve", "--config"]).arg(&config);
+    command.env("SSL_CERT_FILE", &nowhere).env("SSL_CERT_DIR", &nowhere);
+    let process = Process::start_by(command);
+
+    let (http, admin) = (process.http, process.admin.port());
+    let wanted = |http: String, admin: String| {
+        let now = format!("listeners.http = {http:?}\nlisteners.admin = {admin:?}");
+        right.replace(&listeners.replace("127.0.0.1", "0.0.0.0"), &now)
+    };
+    let shipped = "[log.ship]\nurl = \"https://127.0.0.1:1/\"\nfolder =";
+    for (written, expected) in [
+        (
+            wanted(http.to_string(), format!("127.0.0.1:{admin}")),
+            format!("`listeners.admin` 127.0.0.1:{admin} cannot be had while the process before"),
+        ),
+        (
+            wanted(format!("0.0.0.0:{admin}"), http.to_string()),
+            format!("while the process before this one listens at 0.0.0.0:{admin} for admin: "),
+        ),
+        (right.replace("http://127.0.0.1", "https://127.0.0.1"), "TLS cannot be set up".to_owned()),
+        (
+            format!("{right}\n{shipped} {:?}\n", folder.path().join("spool")),
+            "TLS cannot be set up".to_owned(),
+        ),
+    ] {
+        fs::write(&config, written).unwrap();
+        let (code, said) = process.upgrade();
+        assert!(code == 1 && said.contains(&expected), "{said}");
+        assert_eq!(status(&process)["ssd"]["volumes"][0]["state"], "online", "{said}");
+    }
+    gets(&Client::plain(http, HOST), &origin, "/a").await;
+    let logged = process.stop();
+    assert!(!logged.iter().any(|line| line.contains("handed over")), "{logged:#?}");
+}
+
+#[tokio::test]
 async fn who_is_to_get_the_volumes_back_is_not_refused_for_want_of_memory() {
     let origin = Origin::serving("/a", Script::of(BLOCK));
     let (_folder, binary, config) = installed(&origin);

@@ -241,7 +241,7 @@ mod tests {
     use arc_swap::ArcSwap;
     use tokio::runtime::Runtime;
 
-    use super::super::super::parts::log_settings;
+    use super::super::super::parts::{Groundwork, log_settings};
     use super::super::carrying::Takes;
     use super::*;
     use crate::access_log::AccessLog;
@@ -311,7 +311,8 @@ mod tests {
                     [[sites]]\nname = 'a'\nhosts = 'a'\norigins = 'http://o'\n";
         let config = Config::from_toml(text, "t.toml").unwrap();
         let (log, _) = AccessLog::start(&log_settings(&config)).unwrap();
-        Arc::new(Parts::build(config, runtime, log).unwrap())
+        let groundwork = Groundwork::of(&config).unwrap();
+        Arc::new(Parts::build(config, groundwork, runtime, log).unwrap())
     }
 
     #[test]

@@ -8,6 +8,7 @@
 mod drain;
 mod explain;
 mod figures;
+mod groundwork;
 mod load;
 mod parts;
 mod reload;
@@ -31,7 +32,8 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
-use self::parts::{Groundwork, Parts, log_settings};
+use self::groundwork::Groundwork;
+use self::parts::{Parts, log_settings};
 pub use self::parts::{connections_affordable, readers_affordable};
 use self::reload::Bound;
 pub use self::reload::{ReloadError, Reloaded, Reloads};
@@ -201,12 +203,13 @@ impl Appliance {
             AccessLog::start(&log_settings(&config)).map_err(ApplianceError::Log)?;
         let (shipper, groundwork) = (shipping::shipper(&config, &log)?, Groundwork::of(&config)?);
         let tls = renewal::tls(&groundwork.live)?;
-        let mut bound = None;
+        let (mut bound, mut start) = (None, ssd::Start::Alone);
         if let Some(predecessor) = &mut predecessor {
             bound = Some(Sockets::bind(&config, predecessor.take_sockets())?);
             predecessor.wait_for_volumes().map_err(lost)?;
+            start = ssd::Start::Follows;
         }
-        let parts = Arc::new(Parts::build(config, groundwork, &fill_runtime, log)?);
+        let parts = Arc::new(Parts::build(config, groundwork, &fill_runtime, log, start)?);
         if let Some(predecessor) = &predecessor {
             predecessor.listen(&parts).map_err(lost)?;
         }

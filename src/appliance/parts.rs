@@ -14,18 +14,18 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::drain::Drains;
+use super::groundwork::Groundwork;
 use super::reload::Current;
 use super::takeover::Before;
 use super::{ApplianceError, load, ssd, usage};
 use crate::access_log::{self, AccessLog};
 use crate::acme::{Challenges, Orders};
 use crate::cache::heads::Heads;
-use crate::cache::ram::{Ram, RamSettings};
+use crate::cache::ram::Ram;
 use crate::cache::ssd::{Ssd, SsdParts};
 use crate::config::{Certificates, Config, Limits, ListenerKind, SsdVolume};
 use crate::control::Readiness;
 use crate::delivery::{Delivery, Shared};
-use crate::fill::client::{Client, Patience};
 use crate::fill::collapse::{Openings, Runs};
 use crate::fill::{Filler, Turns};
 use crate::limits::{
@@ -37,7 +37,7 @@ use crate::message::forwarded::Forwarders;
 use crate::metrics::Metrics;
 use crate::moment::unix_seconds;
 use crate::object::VersionNumbers;
-use crate::overload::{Gate, Shares};
+use crate::overload::Gate;
 use crate::purge::{Keeper, Purges, Tokens};
 use crate::server::{ConnectionCounts, ServerContext, ServerSettings, Wishes};
 use crate::shipping::held_bytes;
@@ -103,7 +103,7 @@ pub(super) struct Live {
 }
 
 impl Live {
-    fn new(config: &Config, budget: &Budget) -> Live {
+    pub(super) fn new(config: &Config, budget: &Budget) -> Live {
         let server = viewer_settings(config);
         Live {
             current: Mutex::new(Current::new(config.clone(), budget.connections_max)),
@@ -122,30 +122,6 @@ impl Live {
     }
 }
 
-/// What can be built before there are volumes, which only one of two processes can have: whatever
-/// of it fails has then taken nothing from anybody.
-pub(super) struct Groundwork {
-    budget: Budget,
-    shares: Arc<Shares>,
-    governor: Arc<Governor>,
-    ram: Arc<Ram>,
-    client: Client,
-    pub(super) live: Live,
-}
-
-impl Groundwork {
-    /// # Errors
-    /// The ram tier that cannot be mapped, or the origin whose TLS settings cannot be used.
-    pub(super) fn of(config: &Config) -> Result<Groundwork, ApplianceError> {
-        let (budget, shares) = (Budget::of(config).saying(config), Arc::<Shares>::default());
-        let governor = Governor::new(budget.working_bytes, budget.rest_bytes, shares.clone());
-        shares.set(config.sites.iter().map(|site| (site.id, site.share)));
-        let ram = ram(config, &budget, &shares)?;
-        let (client, live) = (client(config, &governor)?, Live::new(config, &budget));
-        Ok(Groundwork { budget, shares, governor, ram, client, live })
-    }
-}
-
 impl Parts {
     /// # Errors
     /// The volume that cannot be used.
@@ -154,6 +130,7 @@ impl Parts {
         groundwork: Groundwork,
         fill_runtime: &Runtime,
         log: AccessLog,
+        start: ssd::Start,
     ) -> Result<Parts, ApplianceError> {
         let Groundwork { budget, shares, governor, ram, client, live } = groundwork;
         let (heads, metrics) = (Arc::new(Heads::new(budget.heads_bytes)), Metrics::new());
@@ -166,7 +143,7 @@ impl Parts {
             sites: live.sites.clone(),
             bypass_bytes_per_second: config.ssd.bypass_bytes,
         };
-        let (ssd, ssd_watch) = ssd::start(&config, tier)?;
+        let (ssd, ssd_watch) = ssd::start(&config, tier, start)?;
         let (purges, keeper) = purges(&config, live.sites.clone())?;
         let filler = Arc::new(Filler {
             runtime: fill_runtime.handle().clone(),
@@ -260,30 +237,6 @@ fn purges(
     started.map_err(|source| ApplianceError::System { what: "a thread", source })
 }
 
-fn ram(config: &Config, budget: &Budget, shares: &Arc<Shares>) -> Result<Arc<Ram>, ApplianceError> {
-    let settings = RamSettings {
-        mapping_bytes: config.memory.ram_bytes,
-        cached_bytes_max: budget.cached_bytes,
-        block_size: config.block_size,
-    };
-    let ram = Ram::new(settings, shares);
-    ram.map_err(|source| ApplianceError::System { what: "the ram tier", source })
-}
-
-fn client(config: &Config, governor: &Arc<Governor>) -> Result<Client, ApplianceError> {
-    let (patience, retries) = (patience(config), config.fill.retries);
-    let client = Client::new(&config.sites, governor.clone(), patience, retries);
-    client.map_err(ApplianceError::Tls)
-}
-
-fn patience(config: &Config) -> Patience {
-    Patience {
-        connect: config.fill.connect_timeout,
-        first_byte: config.fill.first_byte_timeout,
-        progress: config.fill.progress_timeout,
-    }
-}
-
 /// Viewers' connections at once: as many as `limits.connections` says, or as the memory beside the
 /// ram tier has room for.
 pub fn connections_affordable(config: &Config) -> usize {
@@ -303,7 +256,7 @@ pub(super) struct Budget {
     pub(super) cached_bytes: u64,
     /// Of the mapping: what fills and pinned slices may hold. Together more than the mapping: what
     /// is kept makes room.
-    working_bytes: u64,
+    pub(super) working_bytes: u64,
     /// Beside the mapping and what the ssd tier knows in memory: heads, connections, connections
     /// to origins.
     pub(super) rest_bytes: u64,
@@ -345,7 +298,7 @@ impl Budget {
     }
 
     /// Says what memory has no room for.
-    fn saying(self, config: &Config) -> Budget {
+    pub(super) fn saying(self, config: &Config) -> Budget {
         let connections_max = self.connections_max;
         if connections_max < config.limits.connections_max {
             tracing::info!(connections_max, "memory allows fewer connections than the limit set");

@@ -3,8 +3,9 @@
 //! What is wrong with a volume leaves it out: a device that is gone or ill, a superblock that is
 //! damaged, what is no volume at all; nothing is written to it, and the others are used. What is
 //! wrong with the settings, or cannot be made as they say, is refused before a port is bound; so is
-//! a volume that somebody else uses, who would lose it to us or we to him. A volume that takes long
-//! to come online does so while viewers are served.
+//! a volume that somebody else uses, who would lose it to us or we to him, unless that is the
+//! process before this one, which has a write under way. A volume that takes long to come online
+//! does so while viewers are served.
 
 mod added;
 mod device;
@@ -20,7 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
-use tokio::task::{JoinError, JoinHandle};
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 pub(super) use self::added::{Added, Tier, unusable};
@@ -44,11 +45,24 @@ use crate::store::remembered::{Illness, Remembered};
 use crate::store::volume::{VolumeError, VolumeSettings};
 use crate::store::{Volume, shell_word};
 
+/// How a process comes to its volumes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Start {
+    /// Nobody else has them.
+    Alone,
+    /// The process before this one handed them over, as far as their disks let it.
+    Follows,
+}
+
 /// Opens every volume, makes those that are not there, and brings them online.
 ///
 /// # Errors
 /// The first thing that an operator must look at.
-pub(super) fn start(config: &Config, tier: SsdParts) -> Result<(Arc<Ssd>, Watch), ApplianceError> {
+pub(super) fn start(
+    config: &Config,
+    tier: SsdParts,
+    start: Start,
+) -> Result<(Arc<Ssd>, Watch), ApplianceError> {
     let (name, config) = (&config.file, &config.ssd);
     let file = Remembered::at(&config.state);
     let ill = ill::remembered(&file);
@@ -58,7 +72,7 @@ pub(super) fn start(config: &Config, tier: SsdParts) -> Result<(Arc<Ssd>, Watch)
     let tier_volumes =
         config.volumes.iter().map(|one| tier_volume(config, one, block_size, &sites)).collect();
     let ssd = Ssd::new(tier, Volumes::new(tier_volumes));
-    let (mut looked_at, named) = look(config, &ssd, block_size, &file.paths(), &runtime)?;
+    let (mut looked_at, named) = look(config, &ssd, (block_size, start), &file.paths(), &runtime)?;
     let roll = Arc::new(Mutex::new(Roll::new(config.index_bytes, block_size)));
     let until = Instant::now() + LOOKED_AT_WITHIN;
     for one in &mut looked_at {
@@ -95,7 +109,7 @@ pub(super) fn start(config: &Config, tier: SsdParts) -> Result<(Arc<Ssd>, Watch)
 fn look(
     config: &config::Ssd,
     ssd: &Ssd,
-    block_size: BlockSize,
+    (block_size, start): (BlockSize, Start),
     known: &BTreeSet<PathBuf>,
     runtime: &Handle,
 ) -> Result<(Vec<LookedAt>, Vec<Named>), ApplianceError> {
@@ -108,7 +122,11 @@ fn look(
                 made.into_iter().for_each(Made::keep);
                 device
             }
-            Err(NoDevice::Refused(reason)) => {
+            Err(NoDevice::InUse(why)) if start == Start::Follows => {
+                leave_out(tier_volume, &format!("it was not handed over in time: {why}"));
+                continue;
+            }
+            Err(NoDevice::Refused(reason) | NoDevice::InUse(reason)) => {
                 return Err(ApplianceError::Volume { name: volume.name.clone(), reason });
             }
             Err(NoDevice::Gone(why)) => {
@@ -272,12 +290,17 @@ pub(super) async fn close(ssd: &Ssd, watch: &Watch) {
 /// read on.
 pub(super) async fn hand_over(ssd: &Ssd, watch: &Watch) {
     watch.end().await;
+    // Together: however many disks are late, who follows waits for one.
+    let mut handing = JoinSet::new();
     for tier_volume in ssd.volumes().all() {
-        let Some(volume) = tier_volume.opened() else { continue };
-        if timeout(CLOSED_WITHIN, volume.hand_over()).await.is_err() {
-            tracing::warn!("volume {} is not handed over in time", tier_volume.name);
-        }
+        let Some(volume) = tier_volume.opened().cloned() else { continue };
+        handing.spawn(async move {
+            if timeout(CLOSED_WITHIN, volume.hand_over()).await.is_err() {
+                tracing::warn!("volume {} is not handed over in time", tier_volume.name);
+            }
+        });
     }
+    handing.join_all().await;
 }
 
 /// Notes that nobody tells the volumes of what changes: what they know is asked about when they are

@@ -17,6 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use http::Method;
+use rustix::fs::{FlockOperation, flock};
 use rustix::io::ioctl_fionread;
 use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustix::net::{
@@ -299,6 +300,34 @@ async fn what_cannot_be_bound_or_trusted_is_found_before_anything_is_handed_over
     gets(&Client::plain(http, HOST), &origin, "/a").await;
     let logged = process.stop();
     assert!(!logged.iter().any(|line| line.contains("handed over")), "{logged:#?}");
+}
+
+#[tokio::test]
+async fn a_volume_that_is_not_handed_over_in_time_is_left_out_and_keeps_no_other_one_back() {
+    let origin = Origin::serving("/a", Script::of(BLOCK));
+    let (folder, binary, config) = installed(&origin);
+    let one = fs::read_to_string(&config).unwrap();
+    let late = folder.path().join("late");
+    let volume = format!("[[ssd.volumes]]\npath = {late:?}\nsize = \"256 MiB\"\n\n[[sites]]");
+    let two = one.replace("[[sites]]", &volume);
+    fs::write(&config, &two).unwrap();
+    Process::start_from(&binary, &config).stop();
+    fs::write(&config, &one).unwrap();
+    let mut process = Process::start_from(&binary, &config);
+    // As a process does whose disk has not answered yet.
+    let locked = fs::File::open(&late).unwrap();
+    flock(&locked, FlockOperation::LockExclusive).unwrap();
+
+    fs::write(&config, &two).unwrap();
+    let (code, said) = process.upgrade();
+    assert_eq!(code, 0, "{said}");
+    process.until_left().await;
+    let volumes = &status(&process)["ssd"]["volumes"];
+    let states = [0, 1].map(|volume| volumes[volume]["state"].clone());
+    assert_eq!(states, ["online", "offline"], "{volumes}");
+    gets(&Client::plain(process.http, HOST), &origin, "/a").await;
+    let logged = process.stop();
+    assert!(logged.iter().any(|line| line.contains("was not handed over in time")), "{logged:#?}");
 }
 
 #[tokio::test]

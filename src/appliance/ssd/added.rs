@@ -210,7 +210,8 @@ fn look(
     let left = until.saturating_duration_since(Instant::now());
     let opened = tier.runtime.block_on(async { timeout(left, opened).await });
     let opened = opened.map_err(|_| SILENT.to_owned())?.map_err(|error| error.to_string())?;
-    let opened = opened.map_err(|(NoDevice::Gone(why) | NoDevice::Refused(why))| why);
+    let opened =
+        opened.map_err(|(NoDevice::Gone(why) | NoDevice::InUse(why) | NoDevice::Refused(why))| why);
     let (device, made) = opened?;
     let disk = Disk::new(device);
     let read = disk.clone();

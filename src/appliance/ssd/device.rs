@@ -21,7 +21,9 @@ use crate::store::format::{Geometry, VolumeId};
 pub(super) enum NoDevice {
     /// It is not there, or broken, or may not be written: the appliance serves without it.
     Gone(String),
-    /// It is another's, or the settings are wrong: an operator must look at it.
+    /// Somebody else uses it.
+    InUse(String),
+    /// The settings are wrong: an operator must look at it.
     Refused(String),
 }
 
@@ -109,6 +111,7 @@ pub(super) fn device_of(
             | OpenError::NoPermission { .. }
             | OpenError::ReadOnly { .. }
             | OpenError::Failed { .. } => NoDevice::Gone(why),
+            OpenError::InUse { .. } => NoDevice::InUse(why),
             _ => NoDevice::Refused(why),
         }
     });

@@ -241,7 +241,9 @@ mod tests {
     use arc_swap::ArcSwap;
     use tokio::runtime::Runtime;
 
-    use super::super::super::parts::{Groundwork, log_settings};
+    use super::super::super::groundwork::Groundwork;
+    use super::super::super::parts::log_settings;
+    use super::super::super::ssd::Start;
     use super::super::carrying::Takes;
     use super::*;
     use crate::access_log::AccessLog;
@@ -312,7 +314,7 @@ mod tests {
         let config = Config::from_toml(text, "t.toml").unwrap();
         let (log, _) = AccessLog::start(&log_settings(&config)).unwrap();
         let groundwork = Groundwork::of(&config).unwrap();
-        Arc::new(Parts::build(config, groundwork, runtime, log).unwrap())
+        Arc::new(Parts::build(config, groundwork, runtime, log, Start::Alone).unwrap())
     }
 
     #[test]

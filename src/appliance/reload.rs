@@ -76,7 +76,7 @@ pub struct Reloaded {
 pub(super) struct Current {
     config: Config,
     /// What only a start can change, as it was then, and the volumes that came since.
-    started: Config,
+    pub(super) started: Config,
     /// As many connections as memory was ever reserved for: it is not given back.
     reserved_for: usize,
     reserved: Vec<Reservation>,

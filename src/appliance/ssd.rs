@@ -1,4 +1,4 @@
-//! The volumes of the ssd tier: opened at the start, closed at the end.
+//! The volumes of the ssd tier: opened at the start.
 //!
 //! What is wrong with a volume leaves it out: a device that is gone or ill, a superblock that is
 //! damaged, what is no volume at all; nothing is written to it, and the others are used. What is
@@ -9,6 +9,7 @@
 
 mod added;
 mod device;
+mod given;
 mod ill;
 mod paths;
 mod roll;
@@ -21,11 +22,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
-use tokio::task::{JoinError, JoinHandle, JoinSet};
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout;
 
 pub(super) use self::added::{Added, Tier, unusable};
 use self::device::{Made, NoDevice, device_of};
+pub(super) use self::given::{close, hand_over, leave_untold, take_back};
 pub(super) use self::ill::Watch;
 use self::paths::Named;
 pub use self::roll::{LeftOut, look_at_failed, look_at_volumes};
@@ -52,6 +54,8 @@ pub(super) enum Start {
     Alone,
     /// The process before this one handed them over, as far as their disks let it.
     Follows,
+    /// It had them, and handed them over to one that follows no more.
+    Again,
 }
 
 /// Opens every volume, makes those that are not there, and brings them online.
@@ -86,23 +90,45 @@ pub(super) fn start(
     if let Some(refused) = refusal(name, judged) {
         return Err(ApplianceError::Settings(refused));
     }
-    let mut opening = Vec::new();
-    for one in looked_at {
-        let (tier_volume, ill, in_use) = (one.tier_volume.clone(), ill.clone(), in_use.clone());
-        let roll = roll.clone();
-        let online = runtime
-            .spawn(async move { one.come_online(&roll, &ill, in_use.as_ref().as_ref()).await });
-        opening.push(Opening { tier_volume, online, file: file.clone() });
-    }
-    let until = Instant::now() + ONLINE_WITHIN;
-    let mut told = BTreeSet::new();
-    for one in opening {
-        told.extend(runtime.block_on(one.wait(until)).map(|id| id.0));
-    }
+    let known = Known { file: file.clone(), roll, ill, in_use };
+    let told = bring_online(looked_at, &known, ONLINE_WITHIN, &runtime);
     ill::begin(&file, told, paths_of(config));
     runtime.spawn(ssd.clone().tend());
     let watch = Watch::start(file, ssd.clone(), named, &runtime);
     Ok((ssd, watch))
+}
+
+/// What is known of volumes before they are opened.
+struct Known {
+    file: Remembered,
+    roll: Arc<Mutex<Roll>>,
+    ill: Arc<BTreeMap<u128, Illness>>,
+    /// Those that were told of every change before.
+    in_use: Arc<Option<BTreeSet<u128>>>,
+}
+
+/// Opens them together; those that are told of every change from now on. One that takes longer
+/// comes online by itself.
+fn bring_online(
+    looked_at: Vec<LookedAt>,
+    known: &Known,
+    within: Duration,
+    runtime: &Handle,
+) -> BTreeSet<u128> {
+    let mut opening = Vec::new();
+    for one in looked_at {
+        let tier_volume = one.tier_volume.clone();
+        let (roll, ill, in_use) = (known.roll.clone(), known.ill.clone(), known.in_use.clone());
+        let online = runtime
+            .spawn(async move { one.come_online(&roll, &ill, in_use.as_ref().as_ref()).await });
+        opening.push(Opening { tier_volume, online, file: known.file.clone() });
+    }
+    let until = Instant::now() + within;
+    let mut told = BTreeSet::new();
+    for one in opening {
+        told.extend(runtime.block_on(one.wait(until)).map(|id| id.0));
+    }
+    told
 }
 
 /// Opens every device that is there, and begins to read what each volume says of itself.
@@ -115,7 +141,9 @@ fn look(
 ) -> Result<(Vec<LookedAt>, Vec<Named>), ApplianceError> {
     let (mut looked_at, mut named) = (Vec::new(), Vec::new());
     let _inside = runtime.enter();
-    for (volume, tier_volume) in config.volumes.iter().zip(&ssd.volumes().all()) {
+    let all = ssd.volumes().all();
+    let wanted = config.volumes.iter().zip(&all).filter(|(_, one)| one.left_out().is_none());
+    for (volume, tier_volume) in wanted {
         let was_known = known.contains(&absolute(&volume.path));
         let device = match device_of(config, volume, block_size, was_known, runtime) {
             Ok((device, made)) => {
@@ -124,6 +152,10 @@ fn look(
             }
             Err(NoDevice::InUse(why)) if start == Start::Follows => {
                 leave_out(tier_volume, &format!("it was not handed over in time: {why}"));
+                continue;
+            }
+            Err(NoDevice::InUse(why) | NoDevice::Refused(why)) if start == Start::Again => {
+                leave_out(tier_volume, &why);
                 continue;
             }
             Err(NoDevice::Refused(reason) | NoDevice::InUse(reason)) => {
@@ -270,46 +302,6 @@ fn leave_out(tier_volume: &TierVolume, why: &dyn fmt::Display) {
     let why = format!("left out until the next start: {why}");
     tracing::error!("volume {} is {why}", tier_volume.name);
     tier_volume.leave_out(why);
-}
-
-/// Writes what is known of every volume, so that the next start is a warm one.
-pub(super) async fn close(ssd: &Ssd, watch: &Watch) {
-    watch.end().await;
-    for tier_volume in ssd.volumes().all() {
-        let Some(volume) = tier_volume.opened() else { continue };
-        if timeout(CLOSED_WITHIN, volume.close()).await.is_err() {
-            tracing::warn!(
-                "volume {} did not close in time: it starts from its log",
-                tier_volume.name
-            );
-        }
-    }
-}
-
-/// Writes what is known of every volume, and lets the process that follows have them. They can be
-/// read on.
-pub(super) async fn hand_over(ssd: &Ssd, watch: &Watch) {
-    watch.end().await;
-    // Together: however many disks are late, who follows waits for one.
-    let mut handing = JoinSet::new();
-    for tier_volume in ssd.volumes().all() {
-        let Some(volume) = tier_volume.opened().cloned() else { continue };
-        handing.spawn(async move {
-            if timeout(CLOSED_WITHIN, volume.hand_over()).await.is_err() {
-                tracing::warn!("volume {} is not handed over in time", tier_volume.name);
-            }
-        });
-    }
-    handing.join_all().await;
-}
-
-/// Notes that nobody tells the volumes of what changes: what they know is asked about when they are
-/// opened again. Blocks.
-pub(super) fn leave_untold(config: &Config) {
-    let file = Remembered::at(&config.ssd.state);
-    if !file.in_use().is_empty() {
-        ill::begin(&file, BTreeSet::new(), file.paths());
-    }
 }
 
 /// A volume that is on its way yet, if there is one.

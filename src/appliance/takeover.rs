@@ -3,7 +3,8 @@
 //! The one before starts the one that follows, by the command it was started with, and hands it its
 //! listening sockets. That one checks whatever can be checked, then asks for the volumes and the
 //! journal of purges, opens them, accepts, and says so: only then does the one before stop
-//! accepting, and finishes what it has begun. Until then it serves, whatever becomes of the other.
+//! accepting, and finishes what it has begun. Until then it serves, whatever becomes of the other,
+//! and takes the volumes back where the other one had them and failed.
 //! Volumes have one writer at any time; who has handed them over reads on, and what was given up
 //! under him is a miss. What ends in one of the two ends in the other before it is told; what ends
 //! while nobody can write it is asked about at the next start. What one version says that the other
@@ -17,6 +18,7 @@ mod leaving;
 mod neighbour;
 mod room;
 mod starting;
+mod volumes;
 
 use std::fs::File;
 use std::io::{self, stdin};
@@ -24,7 +26,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -44,7 +46,7 @@ pub use self::room::{NoRoom, beside_bytes};
 pub use self::starting::TakeoverError;
 use self::starting::{Starting, end, told_to_stop};
 use super::parts::Parts;
-use super::{ApplianceError, LOG_ENDS_WITHIN, Running, lost, ssd};
+use super::{ApplianceError, Running, lost, ssd};
 use crate::config::{self, Config, ListenerKind};
 use crate::purge::elsewhere::{Elsewhere, Side};
 use crate::server::{ListeningSocket, Owner};
@@ -53,14 +55,8 @@ use crate::server::{ListeningSocket, Owner};
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "say", rename_all = "snake_case")]
 enum Message {
-    /// The first thing said; what its ram tier holds is missing where nobody knows. `must_follow`
-    /// where it gave its volumes to one that failed, and they are to be had back.
-    Hello {
-        version: String,
-        held_bytes: Option<u64>,
-        #[serde(default)]
-        must_follow: bool,
-    },
+    /// The first thing said; what its ram tier holds is missing where nobody knows.
+    Hello { version: String, held_bytes: Option<u64> },
     /// Beside it comes a listening socket; `bound_for` is missing where it is the manager's.
     Listener { kind: String, bound_for: Option<SocketAddr>, address: SocketAddr },
     /// That were all.
@@ -111,7 +107,6 @@ pub struct Predecessor {
     sockets: Vec<ListeningSocket>,
     version: String,
     held_bytes: Option<u64>,
-    must_follow: bool,
 }
 
 impl Predecessor {
@@ -125,7 +120,7 @@ impl Predecessor {
         }
         let channel = Channel::inherited(stdin().as_fd().try_clone_to_owned()?)?;
         rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
-        let (mut sockets, mut hello) = (Vec::new(), (String::new(), None, false));
+        let (mut sockets, mut hello) = (Vec::new(), (String::new(), None));
         loop {
             match channel.receive(Some(HEARD_WITHIN))? {
                 Some((Message::Listener { kind, bound_for, address }, Some(socket))) => {
@@ -135,17 +130,14 @@ impl Predecessor {
                     sockets.push(ListeningSocket { kind, owner, address, listener });
                 }
                 Some((Message::Listeners, _)) => break,
-                Some((Message::Hello { version, held_bytes, must_follow }, _)) => {
-                    hello = (version, held_bytes, must_follow);
-                }
+                Some((Message::Hello { version, held_bytes }, _)) => hello = (version, held_bytes),
                 Some((Message::Unknown, _)) => {}
                 Some(_) => return Err(io::ErrorKind::InvalidData.into()),
                 None => return Err(io::ErrorKind::UnexpectedEof.into()),
             }
         }
-        let (channel, pid) = (Arc::new(channel), getppid());
-        let (version, held_bytes, must_follow) = hello;
-        Ok(Some(Predecessor { channel, pid, sockets, version, held_bytes, must_follow }))
+        let (channel, pid, (version, held_bytes)) = (Arc::new(channel), getppid(), hello);
+        Ok(Some(Predecessor { channel, pid, sockets, version, held_bytes }))
     }
 
     /// Its version.
@@ -158,13 +150,9 @@ impl Predecessor {
         self.sockets.iter().flat_map(ListeningSocket::addresses)
     }
 
-    /// Whether there is memory for both; nobody has the volumes while one that must follow is
-    /// refused.
+    /// Whether there is memory for both.
     pub(super) fn look_for_room(&self, config: &Config) -> Result<(), ApplianceError> {
-        match self.must_follow {
-            true => Ok(()),
-            false => room::look(config, self.held_bytes, config::available_bytes()),
-        }
+        room::look(config, self.held_bytes, config::available_bytes())
     }
 
     /// Its sockets, once.
@@ -272,20 +260,22 @@ impl HandOver {
         self.fate.is_over()
     }
 
-    /// Nobody follows, or this process ends before anybody has: what ended since the volumes were
-    /// handed over must not come back with them. Blocks.
-    pub fn give_up(&self) {
-        if self.are_given.load(Ordering::Acquire) {
-            ssd::leave_untold(&self.parts.config);
-        }
-    }
-
     /// Starts the one that follows by `command` and hands it all there is. Blocks until it serves.
     ///
     /// # Errors
-    /// Nobody took over; this process serves on, and the other one has ended.
+    /// Nobody took over; this process serves on, with its volumes, and the other one has ended.
     pub fn to(&self, command: Command) -> Result<Successor, TakeoverError> {
         let _under_way = self.fate.begin();
+        match self.attempt(command) {
+            Err(TakeoverError::Broken(why)) if !self.is_over() => {
+                let lost = self.take_back().err().unwrap_or_default();
+                Err(TakeoverError::Broken(why + &lost))
+            }
+            followed => followed,
+        }
+    }
+
+    fn attempt(&self, command: Command) -> Result<Successor, TakeoverError> {
         self.goes_on()?;
         if let Some(volume) = ssd::on_its_way(&self.parts.ssd) {
             let why = format!("volume {volume} is not online yet; try again when it is");
@@ -362,8 +352,7 @@ impl HandOver {
     fn show_sockets(&self, channel: &Channel) -> io::Result<()> {
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let held_bytes = config::shared_bytes_held();
-        let must_follow = self.are_given.load(Ordering::Acquire);
-        channel.send(&Message::Hello { version, held_bytes, must_follow }, None)?;
+        channel.send(&Message::Hello { version, held_bytes }, None)?;
         let sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
         for ListeningSocket { kind, owner, address, listener } in &*sockets {
             let (kind, bound_for, address) = (kind.name().to_owned(), owner.bound_for(), *address);
@@ -371,19 +360,6 @@ impl HandOver {
                 .send(&Message::Listener { kind, bound_for, address }, Some(listener.as_fd()))?;
         }
         channel.send(&Message::Listeners, None)
-    }
-
-    /// Volumes and journal are as this process would leave them at its end.
-    fn give_volumes(&self) -> Result<(), String> {
-        let parts = &self.parts;
-        self.are_given.store(true, Ordering::Release);
-        parts.filler.runtime.block_on(ssd::hand_over(&parts.ssd, &parts.ssd_watch));
-        let keeper = parts.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match keeper.is_none_or(|keeper| keeper.finish(LOG_ENDS_WITHIN)) {
-            true => Ok(()),
-            // It may write what the other one would not read.
-            false => Err("the journal of purges does not end".to_owned()),
-        }
     }
 }
 

@@ -30,7 +30,7 @@ use self::systemd::{notify, tell};
 use super::{Failure, USUAL_CONFIG};
 use crate::appliance::{
     Appliance, ApplianceError, HandOver, Predecessor, ReloadError, Reloaded, Reloads, Running,
-    Successor, TakeoverError,
+    Successor,
 };
 use crate::config::{self, Change, Counts, LogLevel};
 use crate::control::reload::{Asked, Order};
@@ -335,38 +335,20 @@ fn upgrade(hand_over: &HandOver, own: &Path) -> (Option<Successor>, Result<Value
         tracing::error!("not upgraded: {why}");
         return (None, Err(why.to_owned()));
     }
-    let command = |binary: &Path| {
-        let mut command = Command::new(binary);
-        command.args(env::args_os().skip(1));
-        command
-    };
-    let failed = match hand_over.to(command(own)) {
+    let mut command = Command::new(own);
+    command.args(env::args_os().skip(1));
+    match hand_over.to(command) {
         Ok(successor) => {
             let Successor { pid, version } = &successor;
             let before = env!("CARGO_PKG_VERSION");
             let told = json!({ "pid": pid, "version": version, "version_before": before });
-            return (Some(successor), Ok(told));
+            (Some(successor), Ok(told))
         }
-        Err(error) => error,
-    };
-    failed.to_string().lines().for_each(|line| tracing::error!("not upgraded: {line}"));
-    let is_broken = matches!(failed, TakeoverError::Broken(_)) && !hand_over.is_over();
-    // It had the volumes: a process of this version gets them back.
-    let again = is_broken.then(|| hand_over.to(command(Path::new(OURS))));
-    let followed = match again {
-        Some(Err(error)) => {
-            tracing::error!(
-                "and this version cannot follow itself: {error}; nothing is written to volumes \
-                 any more, restart the service: what they hold is asked about once then"
-            );
-            None
+        Err(error) => {
+            error.to_string().lines().for_each(|line| tracing::error!("not upgraded: {line}"));
+            (None, Err(error.to_string()))
         }
-        again => again.and_then(Result::ok),
-    };
-    if followed.is_none() {
-        hand_over.give_up();
     }
-    (followed, Err(failed.to_string()))
 }
 
 /// Whether a process with this id may leave while another one serves.

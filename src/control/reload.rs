@@ -71,5 +71,5 @@ impl Reloader {
 
 /// A disk or a resolver that takes longer hangs.
 pub const RELOADED_WITHIN: Duration = Duration::from_secs(30);
-/// What the two processes give each other, and once more where the first attempt fails late.
+/// What the two processes give each other, and what it takes to have the volumes back.
 pub const UPGRADED_WITHIN: Duration = Duration::from_secs(300);

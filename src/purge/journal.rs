@@ -81,6 +81,12 @@ impl Journal {
         (journal, replayed)
     }
 
+    /// The same under the id of who goes on with it: it is written anew, with all that one knows,
+    /// before something is appended.
+    pub(super) fn of(self, id: u64) -> Journal {
+        Journal { id, file: None, ..self }
+    }
+
     /// Keeps what has this fault aside, and tells of it: what it says is not lost for good.
     fn spare(&mut self, fault: &str) {
         let name = self.path.file_name().unwrap_or_default().to_string_lossy();

@@ -162,17 +162,13 @@ impl Keeper {
 
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
-pub(super) fn start(
-    purges: Purges,
-    mut journal: Option<Journal>,
-) -> io::Result<(Arc<Purges>, Keeper)> {
+pub(super) fn start(purges: Arc<Purges>, mut journal: Option<Journal>) -> io::Result<Keeper> {
     let (sender, jobs) = sync_channel(PURGES_WAITING_MAX);
-    *purges.jobs.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
-    let purges = Arc::new(purges);
     let kept = purges.clone();
     let work = move || run(&kept, &jobs, journal.as_mut());
     let thread = thread::Builder::new().name("purge".to_owned()).spawn(work)?;
-    Ok((purges.clone(), Keeper { purges, thread }))
+    *purges.jobs.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+    Ok(Keeper { purges, thread })
 }
 
 fn run(purges: &Purges, jobs: &Receiver<Job>, mut journal: Option<&mut Journal>) {

@@ -161,7 +161,28 @@ impl Purges {
             purges.figures.entries.store(read.table.len() as u64, Ordering::Relaxed);
             purges.table = RwLock::new(read.table);
         }
-        keeper::start(purges, journal)
+        let purges = Arc::new(purges);
+        let keeper = keeper::start(purges.clone(), journal)?;
+        Ok((purges, keeper))
+    }
+
+    /// Goes on with the journal at `file`, which another process had that follows no more: what it
+    /// wrote there counts here too, and nobody is told any more what ends. Blocks.
+    ///
+    /// # Errors
+    /// No thread can be had.
+    pub fn go_on(self: &Arc<Self>, file: Option<&Path>) -> std::io::Result<Keeper> {
+        let journal = file.map(|file| {
+            let (journal, read) = Journal::open(file, self.journal);
+            let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+            read.table.purges().iter().for_each(|purge| table.apply(purge));
+            let count = self.count().max(read.count);
+            self.count.store(count, Ordering::Release);
+            self.figures.entries.store(table.len() as u64, Ordering::Relaxed);
+            journal.of(self.journal)
+        });
+        self.elsewhere.store(None);
+        keeper::start(self.clone(), journal)
     }
 
     /// The birth of what an origin is asked for now.

@@ -331,10 +331,10 @@ async fn a_volume_that_is_not_handed_over_in_time_is_left_out_and_keeps_no_other
 }
 
 #[tokio::test]
-async fn who_is_to_get_the_volumes_back_is_not_refused_for_want_of_memory() {
+async fn who_gets_the_volumes_back_is_not_refused_for_want_of_memory() {
     let origin = Origin::serving("/a", Script::of(BLOCK));
     let (_folder, binary, config) = installed(&origin);
-    let mut process = Process::start_from(&binary, &config);
+    let process = Process::start_from(&binary, &config);
     let right = fs::read_to_string(&config).unwrap();
     let more = available_bytes().unwrap() / BLOCK * 2;
     let more = right.replace("ram = \"80 MiB\"", &format!("ram = \"{more} MiB\""));
@@ -344,9 +344,9 @@ async fn who_is_to_get_the_volumes_back_is_not_refused_for_want_of_memory() {
     replace(&binary, &given_volumes("exit 7"));
     let (code, said) = process.upgrade();
     assert!(code == 1 && said.contains(") ended with exit code 7"), "{said}");
-    process.until_left().await;
     assert_eq!(status(&process)["ssd"]["volumes"][0]["state"], "online");
     gets(&Client::plain(process.http, HOST), &origin, "/a").await;
+    process.stop();
 }
 
 #[tokio::test]
@@ -370,23 +370,65 @@ async fn what_a_failed_process_leaves_behind_stops_no_other_one_from_taking_over
     assert_eq!(status(&process)["ssd"]["volumes"][0]["state"], "online");
 }
 
+/// Does what a command says, which must succeed.
+fn command(process: &Process, words: &[&str]) {
+    let (code, said) = process.answers(words);
+    assert_eq!(code, 0, "{words:?}: {said}");
+}
+
 #[tokio::test]
-async fn a_process_that_fails_with_the_volumes_is_followed_by_one_that_can() {
-    let origin = Origin::serving("/a", Script::of(BLOCK));
-    let (_folder, binary, config) = installed(&origin);
+async fn volumes_and_purges_are_taken_back_from_a_process_that_fails_with_them() {
+    let origin = Origin::start();
+    for path in ["/a", "/purged", "/later"] {
+        origin.serve(path, Script::of(BLOCK));
+    }
+    let (folder, binary, config) = installed(&origin);
+    let token = folder.path().join("token");
+    fs::write(&token, "0123456789abcdef0123456789abcdef").unwrap();
+    let admin = format!("\n[admin]\ntoken_file = {token:?}\n");
+    fs::write(&config, fs::read_to_string(&config).unwrap() + &admin).unwrap();
     let mut process = Process::start_from(&binary, &config);
+    let own = process.id();
     let viewer = Client::plain(process.http, HOST);
-    gets(&viewer, &origin, "/a").await;
+    for path in ["/a", "/purged"] {
+        gets(&viewer, &origin, path).await;
+    }
+    process.until_entries(4).await;
     // Hears of the sockets, wants the volumes, gets them, and ends.
     replace(&binary, &given_volumes("exit 7"));
-    let (code, said) = process.upgrade();
-    assert!(code == 1 && said.contains(") ended with exit code 7"), "{said}");
+    let token = token.to_str().unwrap();
+    for _ in 0..2 {
+        let (code, said) = process.answers(&["upgrade", "--token-file", token]);
+        assert!(code == 1 && said.contains(") ended with exit code 7"), "{said}");
+        assert!(!said.contains("restart the service"), "{said}");
+        assert_eq!(status(&process)["ssd"]["volumes"][0]["state"], "online");
+    }
+    assert_eq!(process.id(), own, "nobody follows");
+    // What is on the volume is known, and more is written to it; purges last.
+    let before = process.entries().await;
+    gets(&viewer, &origin, "/later").await;
+    process.until_entries(before + 2).await;
+    let purged = format!("http://{HOST}/purged");
+    command(&process, &["purge", "--token-file", token, &purged]);
+
+    let ours = binary.with_extension("ours");
+    fs::copy(env!("CARGO_BIN_EXE_tidegate"), &ours).unwrap();
+    fs::rename(ours, &binary).unwrap();
+    command(&process, &["upgrade", "--token-file", token]);
     process.until_left().await;
-    let now = status(&process);
-    assert_eq!(now["ssd"]["volumes"][0]["state"], "online", "this version has followed itself");
-    gets(&viewer, &origin, "/a").await;
-    let answer = viewer.get("/b").send().await;
-    assert_eq!(answer.status, 404);
+    assert_ne!(process.id(), own);
+    let bodies = |path: &str| origin.requests(path).len();
+    let before = ["/a", "/purged", "/later"].map(bodies);
+    for path in ["/a", "/purged", "/later"] {
+        gets(&viewer, &origin, path).await;
+    }
+    let asked = ["/a", "/purged", "/later"].map(bodies);
+    let asked: Vec<_> = asked.iter().zip(before).map(|(after, before)| after - before).collect();
+    // Of what was there when they were away its origin is asked once, whether it has changed.
+    assert_eq!(asked, [1, 1, 0]);
+    let answered = |path: &str| origin.requests(path).pop().unwrap().answered().map(|it| it.0);
+    assert_eq!(["/a", "/purged"].map(answered), [Some(304), Some(200)]);
+    process.stop();
 }
 
 #[tokio::test]
@@ -394,7 +436,7 @@ async fn what_ends_meanwhile_does_not_come_between_a_process_and_its_volumes() {
     let origin = Origin::serving("/a", Script::of(BLOCK));
     let (folder, binary, config) = installed(&origin);
     let_post(&config);
-    let mut process = Process::start_from(&binary, &config);
+    let process = Process::start_from(&binary, &config);
     let [asked, go, heard] = ["asked", "go", "heard"].map(|name| folder.path().join(name));
     // Wants the volumes when something has ended, hears of them, and says that it is ill.
     replace(
@@ -414,18 +456,18 @@ async fn what_ends_meanwhile_does_not_come_between_a_process_and_its_volumes() {
     fs::write(&go, "").unwrap();
     process.logged_until("not upgraded: it is ill").await;
     assert_eq!(fs::read_to_string(&heard).unwrap(), r#"{"say":"volumes"}"#);
-    process.until_left().await;
     let now = status(&process);
-    assert_eq!(now["ssd"]["volumes"][0]["state"], "online", "this version has followed itself");
+    assert_eq!(now["ssd"]["volumes"][0]["state"], "online", "they are taken back");
     gets(&viewer, &origin, "/a").await;
+    process.stop();
 }
 
 #[tokio::test]
-async fn what_ends_while_one_that_fails_has_the_volumes_has_ended_in_the_one_that_follows() {
+async fn what_ends_while_one_that_fails_has_the_volumes_does_not_come_back_with_them() {
     let origin = Origin::serving("/a", Script::of(PIECE));
     let (folder, binary, config) = installed(&origin);
     let_post(&config);
-    let mut process = Process::start_from(&binary, &config);
+    let process = Process::start_from(&binary, &config);
     let viewer = Client::plain(process.http, HOST);
     gets(&viewer, &origin, "/a").await;
     process.until_entries(1).await;
@@ -437,31 +479,30 @@ async fn what_ends_while_one_that_fails_has_the_volumes_has_ended_in_the_one_tha
     post(&viewer, "/a").await;
     fs::write(&go, "").unwrap();
     process.logged_until(") ended with exit code 7").await;
-    process.until_left().await;
+    process.stop();
+    let process = Process::start(&config);
     let before = origin.requests("/a").len();
-    gets(&viewer, &origin, "/a").await;
+    gets(&Client::plain(process.http, HOST), &origin, "/a").await;
     assert_eq!(origin.requests("/a").len(), before + 1, "it has ended");
+    process.stop();
 }
 
 #[tokio::test]
 async fn what_ends_when_nobody_has_the_volumes_does_not_come_back_with_them() {
     let origin = Origin::serving("/a", Script::of(PIECE));
-    let (_folder, binary, config) = installed(&origin);
+    let (folder, binary, config) = installed(&origin);
     let_post(&config);
     let process = Process::start_from(&binary, &config);
     let viewer = Client::plain(process.http, HOST);
     gets(&viewer, &origin, "/a").await;
     process.until_entries(1).await;
-    let right = fs::read_to_string(&config).unwrap();
-    fs::write(&config, right.replace("hosts", "hots")).unwrap();
-    replace(&binary, &given_volumes("exit 7"));
-    let (code, said) = process.upgrade();
-    assert!(code == 1 && said.contains("exit code 7"), "{said}");
-    process.logged_until("and this version cannot follow itself").await;
+    let given = folder.path().join("given");
+    replace(&binary, &given_volumes(&format!(": >{given:?}; exec sleep 1000")));
+    process.signal(Signal::USR2);
+    until_there(&given).await;
     post(&viewer, "/a").await;
     process.stop();
 
-    fs::write(&config, &right).unwrap();
     let process = Process::start(&config);
     let viewer = Client::plain(process.http, HOST);
     let before = origin.requests("/a").len();
@@ -474,7 +515,7 @@ async fn what_ends_when_nobody_has_the_volumes_does_not_come_back_with_them() {
 async fn what_a_later_version_says_beyond_this_one_s_words_is_passed_over() {
     let origin = Origin::serving("/a", Script::of(PIECE));
     let (folder, binary, config) = installed(&origin);
-    let mut process = Process::start_from(&binary, &config);
+    let process = Process::start_from(&binary, &config);
     let viewer = Client::plain(process.http, HOST);
     gets(&viewer, &origin, "/a").await;
     let [heard, go] = ["heard", "go"].map(|name| folder.path().join(name));
@@ -497,8 +538,8 @@ async fn what_a_later_version_says_beyond_this_one_s_words_is_passed_over() {
     assert_eq!(origin.requests("/a").len(), before + 1, "whatever it is, it has ended");
     fs::write(&go, "").unwrap();
     process.logged_until("not upgraded: it is ill").await;
-    process.until_left().await;
     assert_eq!(status(&process)["ssd"]["volumes"][0]["state"], "online");
+    process.stop();
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -83,9 +83,13 @@ pub(super) async fn know_path(file: &Remembered, path: PathBuf) {
 
 /// Remembers what falls ill, and notices which paths change, until it is told to end.
 pub(in crate::appliance) struct Watch {
-    stop: CancellationToken,
-    watching: Mutex<Vec<JoinHandle<()>>>,
+    watching: Mutex<Watching>,
     named: paths::All,
+}
+
+struct Watching {
+    stop: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl Watch {
@@ -95,17 +99,13 @@ impl Watch {
         named: Vec<Named>,
         runtime: &Handle,
     ) -> Watch {
-        let stop = CancellationToken::new();
-        let volumes = move || -> Vec<Arc<Volume>> {
-            let all = ssd.volumes().all();
-            all.iter().filter_map(|tier_volume| tier_volume.opened().cloned()).collect()
-        };
         let named = paths::All::new(named);
-        let watching = vec![
-            runtime.spawn(file.watch(volumes, stop.clone())),
-            runtime.spawn(paths::watch(named.clone(), stop.clone())),
-        ];
-        Watch { stop, watching: Mutex::new(watching), named }
+        Watch { watching: Mutex::new(watching(file, ssd, &named, runtime)), named }
+    }
+
+    /// Goes on when it has ended.
+    pub(super) fn start_again(&self, file: Remembered, ssd: Arc<Ssd>, runtime: &Handle) {
+        *self.watching() = watching(file, ssd, &self.named, runtime);
     }
 
     /// Looks at this one too.
@@ -115,15 +115,34 @@ impl Watch {
 
     /// Looks once more; then volumes may be closed.
     pub(super) async fn end(&self) {
-        self.stop.cancel();
-        let watching = {
-            let mut watching = self.watching.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut *watching)
+        let tasks = {
+            let mut watching = self.watching();
+            watching.stop.cancel();
+            std::mem::take(&mut watching.tasks)
         };
-        for one in watching {
+        for one in tasks {
             let _ = one.await;
         }
     }
+
+    fn watching(&self) -> MutexGuard<'_, Watching> {
+        self.watching.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn watching(file: Remembered, ssd: Arc<Ssd>, named: &paths::All, runtime: &Handle) -> Watching {
+    let stop = CancellationToken::new();
+    // One that another process writes to is well.
+    let volumes = move || -> Vec<Arc<Volume>> {
+        let all = ssd.volumes().all();
+        let opened = all.iter().filter_map(|tier_volume| tier_volume.opened());
+        opened.filter(|volume| !volume.is_handed_over()).collect()
+    };
+    let tasks = vec![
+        runtime.spawn(file.watch(volumes, stop.clone())),
+        runtime.spawn(paths::watch(named.clone(), stop.clone())),
+    ];
+    Watching { stop, tasks }
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ pub enum TakeoverError {
     NotStarted(PathBuf, io::Error),
     /// It does not want to, or cannot; nothing has changed.
     Refused(String),
-    /// It had the volumes already: they are read, and nothing is written to them any more.
+    /// It had the volumes already: they are taken back.
     Broken(String),
 }
 

@@ -233,8 +233,8 @@ impl Ssd {
             return Brought::NoMemory;
         };
         let pieces = Pieces { first: wanted.first, count };
-        let read =
-            tier_volume.volume().read(wanted.block, pieces, extent.lend(reserved), urgency).await;
+        let volume = tier_volume.volume().clone();
+        let read = volume.read(wanted.block, pieces, extent.lend(reserved), urgency).await;
         let read = match read {
             Ok(read) => read,
             Err(error) => {

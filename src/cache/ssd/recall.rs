@@ -108,7 +108,7 @@ impl Ssd {
                 without = Recalled::Ill;
                 continue;
             }
-            let volume = tier_volume.volume();
+            let volume = tier_volume.volume().clone();
             // A head that is not read may not be replaced either: what is kept of it would be lost.
             let bytes = volume.head_bytes(object);
             let governor = self.parts.governor.of(key.site());

@@ -58,6 +58,14 @@ impl Told {
         self.today = Some(Today { day, before_bytes, others_bytes });
     }
 
+    /// Another one takes the volume's place, which has written nothing yet.
+    pub(super) fn begin_anew(&mut self) {
+        let others_bytes = self.written_today_bytes();
+        self.today =
+            self.today.map(|Today { day, .. }| Today { day, before_bytes: 0, others_bytes });
+        (self.written_bytes, self.reclaimed, self.used) = (0, 0, 0);
+    }
+
     /// The day, and what was written on it; before anything was told, as a checkpoint had it.
     fn on_day(&self) -> (u64, u64) {
         let today = self.today.map(|today| (today.day, self.written_today_bytes()));
@@ -72,9 +80,9 @@ impl Told {
 
 impl TierVolume {
     pub(super) fn tend(&self, day: u64) {
+        let mut told = self.told();
         let volume = self.volume();
         let figures = volume.figures();
-        let mut told = self.told();
         let written_bytes = figures.written.total();
         // Counters only rise, and nobody else tells.
         self.admission.wrote(written_bytes - told.written_bytes);

@@ -5,10 +5,12 @@
 //! that comes or goes moves nothing. A volume may be added at any time; none is taken out.
 
 use std::collections::HashSet;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use arc_swap::{ArcSwapOption, Guard};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::cache::admission::Admission;
@@ -24,7 +26,10 @@ pub struct TierVolume {
     /// What is written to it.
     pub admission: Admission,
     weight: f64,
-    volume: OnceLock<Arc<Volume>>,
+    /// Never none again, but another one where it was handed over and has come back.
+    volume: ArcSwapOption<Volume>,
+    /// It was handed over, and is to be opened again.
+    comes_back: AtomicBool,
     /// What changed before it was online.
     missed: Mutex<Missed>,
     /// What it knows of objects may be old: too much changed to tell before it was online.
@@ -46,7 +51,8 @@ impl TierVolume {
             name,
             admission,
             weight: weight.max(1) as f64,
-            volume: OnceLock::new(),
+            volume: ArcSwapOption::empty(),
+            comes_back: AtomicBool::new(false),
             missed: Mutex::default(),
             doubted: AtomicBool::new(false),
             left_out: OnceLock::new(),
@@ -65,9 +71,16 @@ impl TierVolume {
         }
     }
 
+    /// It is opened again, as nobody else has it any more: what changes from now on is noted for
+    /// it. Until it is online what is open can be read.
+    pub fn comes_back(&self) {
+        self.comes_back.store(true, Ordering::Release);
+    }
+
     /// The volume is open: what was known of its blocks when it was last closed is known again.
     pub fn come_online(self: &Arc<Self>, volume: Arc<Volume>) {
-        if let Some(saved) = volume.extra()
+        let was_open = self.opened().is_some();
+        if let Some(saved) = volume.extra().filter(|_| !was_open)
             && let Err(error) = self.restore(&saved)
         {
             tracing::info!("volume {} forgets which blocks were seen: {error}", self.name);
@@ -85,23 +98,31 @@ impl TierVolume {
             self.doubted.store(true, Ordering::Relaxed);
             volume.doubt_heads_soon();
         }
-        // A volume is opened once.
-        let _ = self.volume.set(volume);
+        let mut told = self.told();
+        if was_open {
+            told.begin_anew();
+        }
+        self.volume.store(Some(volume));
+        self.comes_back.store(false, Ordering::Release);
     }
 
     /// The heads of an object change; a volume on its way must forget what it knows of them.
     fn note_change(&self, object: ObjectHash) {
-        if self.volume.get().is_some() || self.left_out().is_some() {
+        if !self.is_on_its_way() || self.left_out().is_some() {
             return;
         }
         let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.volume.get().is_some() || missed.too_many {
+        if !self.is_on_its_way() || missed.too_many {
             return;
         }
         missed.objects.insert(object);
         if missed.objects.len() >= MISSED_MAX {
             *missed = Missed { objects: HashSet::new(), too_many: true };
         }
+    }
+
+    fn is_on_its_way(&self) -> bool {
+        self.volume.load().is_none() || self.comes_back.load(Ordering::Acquire)
     }
 
     /// Whether it holds the object's head, and that was not replaced before it was online.
@@ -135,12 +156,13 @@ impl TierVolume {
     }
 
     /// The volume, once it is open.
-    pub fn opened(&self) -> Option<&Arc<Volume>> {
-        self.volume.get()
+    pub fn opened(&self) -> Option<Arc<Volume>> {
+        self.volume.load_full()
     }
 
-    pub(super) fn volume(&self) -> &Arc<Volume> {
-        self.volume.get().expect("only volumes that are open are looked at")
+    /// Not to be held for long: whoever waits has a handle of his own.
+    pub(super) fn volume(&self) -> Opened {
+        Opened(self.volume.load())
     }
 
     /// A read came too late: for a while nobody else waits for this volume.
@@ -172,6 +194,17 @@ impl TierVolume {
         if self.slow_until.load(Ordering::Relaxed) != 0 {
             self.slow_until.store(0, Ordering::Relaxed);
         }
+    }
+}
+
+/// A volume that is open.
+pub(super) struct Opened(Guard<Option<Arc<Volume>>>);
+
+impl Deref for Opened {
+    type Target = Arc<Volume>;
+
+    fn deref(&self) -> &Arc<Volume> {
+        self.0.as_ref().expect("only volumes that are open are looked at")
     }
 }
 
@@ -228,7 +261,7 @@ impl Volumes {
 
     /// Those that are open; one that failed since holds nothing.
     pub(super) fn online(&self) -> impl Iterator<Item = &Arc<TierVolume>> {
-        self.iter().filter(|tier_volume| tier_volume.volume.get().is_some())
+        self.iter().filter(|tier_volume| tier_volume.volume.load().is_some())
     }
 
     /// Where an object's bytes from `start_bytes` on are written.

@@ -371,6 +371,11 @@ impl Volume {
         }
     }
 
+    /// Whether it was: another process may write to it.
+    pub fn is_handed_over(&self) -> bool {
+        self.core.health.is_handed_over()
+    }
+
     async fn finish(&self) {
         self.core.queue.close();
         let (writer, upkeep) = {

@@ -91,7 +91,12 @@ pub(super) fn start(
         return Err(ApplianceError::Settings(refused));
     }
     let known = Known { file: file.clone(), roll, ill, in_use };
-    let told = bring_online(looked_at, &known, ONLINE_WITHIN, &runtime);
+    let within = match start {
+        Start::Alone | Start::Again => ONLINE_WITHIN,
+        // Until then viewers are served, and read from them, by the process before this one.
+        Start::Follows => ONLINE_BEFORE_SERVING_WITHIN,
+    };
+    let told = bring_online(looked_at, &known, within, &runtime);
     ill::begin(&file, told, paths_of(config));
     runtime.spawn(ssd.clone().tend());
     let watch = Watch::start(file, ssd.clone(), named, &runtime);
@@ -375,6 +380,8 @@ fn paths_of(config: &config::Ssd) -> BTreeSet<PathBuf> {
 const LOOKED_AT_WITHIN: Duration = Duration::from_secs(1);
 /// How long it waits for its volumes then.
 const ONLINE_WITHIN: Duration = Duration::from_secs(2);
+/// How long it does where another process serves meanwhile, which waits for it.
+const ONLINE_BEFORE_SERVING_WITHIN: Duration = Duration::from_secs(60);
 /// How long an end waits for each.
 const CLOSED_WITHIN: Duration = Duration::from_secs(10);
 

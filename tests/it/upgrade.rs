@@ -331,6 +331,22 @@ async fn a_volume_that_is_not_handed_over_in_time_is_left_out_and_keeps_no_other
 }
 
 #[tokio::test]
+async fn who_follows_serves_when_its_volumes_are_online_however_long_they_take() {
+    let (_folder, binary, config) = installed(&Origin::start());
+    let mut process = Process::start_from(&binary, &config);
+    let size = "size = \"256 MiB\"\n";
+    let slow = fs::read_to_string(&config).unwrap();
+    let slow = slow.replace(size, &format!("{size}simulate = \"stall-reads=2s\"\n"));
+    fs::write(&config, slow).unwrap();
+    let (code, said) = process.upgrade();
+    assert_eq!(code, 0, "{said}");
+    let volume = &status(&process)["ssd"]["volumes"][0];
+    assert_eq!(volume["state"], "online", "{volume}");
+    process.until_left().await;
+    process.stop();
+}
+
+#[tokio::test]
 async fn who_gets_the_volumes_back_is_not_refused_for_want_of_memory() {
     let origin = Origin::serving("/a", Script::of(BLOCK));
     let (_folder, binary, config) = installed(&origin);

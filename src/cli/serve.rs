@@ -115,12 +115,13 @@ fn started(
     let passed = systemd::passed(&config).map_err(|e| Failure::Misused(e.to_string()))?;
     let mut inherited = systemd::inherited(&config, &passed);
     inherited.extend(predecessor.iter().flat_map(|one| one.addresses()));
-    config.try_ports(&inherited).map_err(|e| Failure::Misused(e.to_string()))?;
     let told = log_to_stderr(config.log.level);
+    // What is to listen now may be in the way of what listened before.
+    systemd::forget(passed.stale);
+    config.try_ports(&inherited).map_err(|e| Failure::Misused(e.to_string()))?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    systemd::forget(passed.stale);
     raise_descriptor_limit();
     let failed = |error| match error {
         ApplianceError::Settings(fault) => Failure::Misused(fault.to_string()),

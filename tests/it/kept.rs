@@ -81,7 +81,9 @@ impl Manager {
             format!("exec {}<&{from} {from}<&-\n", place + 3)
         });
         let script = moves.collect::<String>() + "export LISTEN_PID=$$\nexec \"$@\"";
-        let names: Vec<&str> = held.iter().map(|(name, _)| name.as_str()).collect();
+        let names: Vec<String> = held.iter().map(|(name, _)| name.clone()).collect();
+        // It hears what it is told meanwhile.
+        drop(held);
         let mut command = Command::new("bash");
         command
             .args(["-c", &script, "bash", env!("CARGO_BIN_EXE_tidegate"), "serve", "--config"])
@@ -92,7 +94,7 @@ impl Manager {
             let count = names.len().to_string();
             command.env("LISTEN_FDS", count).env("LISTEN_FDNAMES", names.join(":"));
         }
-        Process::start_by(command)
+        Process::start_passing(command, inherited)
     }
 
     /// Ends the process in order, and waits until all that it said was heard.
@@ -208,10 +210,11 @@ impl Manager {
             held.retain(|(kept, _)| kept != name);
         }
         let inode = |fd: &OwnedFd| rustix::fs::fstat(fd.as_fd()).unwrap().st_ino;
-        assert!(given.is_empty() || has("FDSTORE=1"), "{words}");
+        let is_kept = has("FDSTORE=1");
+        assert!(given.is_empty() || is_kept || has("BARRIER=1"), "{words}");
         for fd in given {
             // As systemd does: each of them once.
-            if held.iter().all(|(_, kept)| inode(kept) != inode(&fd)) {
+            if is_kept && held.iter().all(|(_, kept)| inode(kept) != inode(&fd)) {
                 held.push((name.to_owned(), fd));
             }
         }
@@ -350,6 +353,33 @@ async fn what_is_no_longer_listened_at_is_closed_and_forgotten() {
     names.sort();
     names.dedup();
     assert_eq!(names, ["bound-admin-127.0.0.1_0", "bound-http-127.0.0.1_0"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_kept_is_not_in_the_way_of_who_is_to_listen_there_now() {
+    let folder = TempDir::new().unwrap();
+    let origin = Origin::serving("/a", Script::of(10));
+    let (manager, config) = (Manager::start(folder.path()), configuration(folder.path(), &origin));
+    let written = fs::read_to_string(&config).unwrap();
+    fs::write(&config, written.replace("\"127.0.0.1:0\"", "\"0.0.0.0:0\"")).unwrap();
+    let process = block_in_place(|| manager.serve(&config));
+    let (http, admin) = (process.http.port(), process.admin.port());
+    block_in_place(|| manager.stop(process));
+
+    let [here_http, here_admin] = [http, admin].map(|port| format!("127.0.0.1:{port}"));
+    let here = written.replace("http = [\"127.0.0.1:0\"]", &format!("http = [{here_http:?}]"));
+    let here = here.replace("admin = [\"127.0.0.1:0\"]", &format!("admin = [{here_admin:?}]"));
+    fs::write(&config, here).unwrap();
+    let process = block_in_place(|| manager.serve(&config));
+    assert_eq!(process.http.to_string(), here_http);
+    let response = Client::plain(process.http, HOST).get("/a").send().await;
+    assert_eq!(judge(&origin, "/a", &response), WHOLE);
+    block_in_place(|| manager.stop(process));
+    let mut names = manager.names();
+    names.sort();
+    names.dedup();
+    let kept = |kind: &str, port: u16| format!("bound-{kind}-127.0.0.1_{port}");
+    assert_eq!(names, [kept("admin", admin), kept("http", http)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,7 +3,10 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sd_notify::NotifyState;
 
 use crate::config::{Config, Listener, ListenerKind};
@@ -47,13 +50,33 @@ pub(super) fn inherited(config: &Config, passed: &Passed) -> Vec<SocketAddr> {
     of_kind.map(|listener| listener.address).chain(there).collect()
 }
 
-/// Has it forget what it kept and nobody wants.
+/// Has it forget what it kept and nobody wants, and waits until it has: nobody else can listen
+/// there before.
 pub(super) fn forget(stale: Vec<Stale>) {
+    if stale.is_empty() {
+        return;
+    }
     for Stale { name, why } in stale {
         tracing::warn!("{name}, which the service manager kept, is closed: {why}");
         tell(kept::forget(&name));
     }
+    tell(until_done());
 }
+
+/// Waits until it has done all that it was told before, for a while: it closes what comes with this
+/// word then (sd_notify_barrier(3)), as one does that does not know the word.
+fn until_done() -> io::Result<()> {
+    let (ours, theirs) = io::pipe()?;
+    sd_notify::notify_with_fds(&[NotifyState::Custom("BARRIER=1")], &[theirs.as_fd()])?;
+    drop(theirs);
+    let within = Timespec::try_from(DONE_WITHIN).map_err(io::Error::other)?;
+    match poll(&mut [PollFd::new(&ours, PollFlags::HUP)], Some(&within))? {
+        0 => Err(io::ErrorKind::TimedOut.into()),
+        _ => Ok(()),
+    }
+}
+
+const DONE_WITHIN: Duration = Duration::from_secs(5);
 
 /// Tells it.
 pub(super) fn notify(states: &[NotifyState<'_>]) {

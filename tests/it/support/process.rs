@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -88,8 +89,14 @@ impl Process {
     }
 
     /// The same, by a command that becomes it.
-    pub(crate) fn start_by(mut command: Command) -> Process {
+    pub(crate) fn start_by(command: Command) -> Process {
+        Process::start_passing(command, Vec::new())
+    }
+
+    /// The same, with what it inherits, which is closed here then.
+    pub(crate) fn start_passing(mut command: Command, inherited: Vec<OwnedFd>) -> Process {
         let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(inherited);
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let (mut http, mut https, mut admin, mut said) = (None, None, None, Vec::new());
         while http.is_none() || admin.is_none() {

@@ -1,9 +1,9 @@
 //! Fills one batch of the spool after the other, on the thread that writes the log, and closes what
 //! a process that is no more was filling.
 //!
-//! A batch has three names in turn: `.new` until its file is locked, `.open` while it is filled, and
-//! at last the one that says how much is in it. So an `.open` file that nobody holds a lock on was
-//! left, and what came into it after its last whole line never was one.
+//! A batch has three names in turn: `.new` until its file is locked, `.open` while it is filled,
+//! and at last the one that says how much is in it. So an `.open` file that nobody holds a lock on
+//! was left, and what came into it after its last whole line never was one.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, ErrorKind, Write};

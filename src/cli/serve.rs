@@ -361,12 +361,9 @@ fn may_be_followed(id: u32) -> Result<(), &'static str> {
     }
 }
 
-/// The binary of this process, wherever it was moved.
-const OURS: &str = "/proc/self/exe";
-
 /// Where this process was started from; what is there now may be another binary.
 fn own_binary() -> PathBuf {
-    let Ok(path) = env::current_exe() else { return PathBuf::from(OURS) };
+    let Ok(path) = env::current_exe() else { return "/proc/self/exe".into() };
     let name = path.as_os_str().as_bytes();
     // So the kernel names what was replaced before this process began.
     let name = name.strip_suffix(b" (deleted)").unwrap_or(name);

@@ -1,9 +1,10 @@
 //! Whose fault it is that a batch is denied: its own, or that of none.
 //!
-//! Where who sends is not known, or the receiver has moved, all batches are denied, and none is lost
-//! for it. What stands before a receiver may turn away one that looks like an attack. So a batch
-//! that is denied is put aside, and another is sent to see; when that has arrived, the one before
-//! is sent again. It is lost when it is denied so again and again. Nothing here sends or waits.
+//! Where who sends is not known, or the receiver has moved, all batches are denied, and none is
+//! lost for it. What stands before a receiver may turn away one that looks like an attack. So a
+//! batch that is denied is put aside, and another is sent to see; when that has arrived, the one
+//! before is sent again. It is lost when it is denied so again and again. Nothing here sends or
+//! waits.
 
 use std::mem;
 

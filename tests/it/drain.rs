@@ -7,7 +7,7 @@ use std::thread;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::sync::mpsc::channel;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::support::{
@@ -250,7 +250,7 @@ async fn who_waits_off_a_terminal_is_told_at_once_and_at_each_change_how_many_ar
         .spawn()
         .unwrap();
     let told = BufReader::new(waiting.stderr.take().unwrap()).lines();
-    let (tell, mut told_by) = channel(LINES_MAX);
+    let (tell, mut told_by) = mpsc::channel(LINES_MAX);
     let telling = thread::spawn(move || {
         told.for_each(|line| tell.blocking_send(line.unwrap()).unwrap());
     });

@@ -11,13 +11,13 @@
 //!    one is let in at the worst: viewers who are served need new segments too.
 //!
 //! How much may be sent and held is known: who has more than his share of it is decided each time,
-//! each site is pressed by itself, and one that never had more is never refused for another's
-//! flood. How much can be done is not: while another site has more than its share, one that has not
-//! is spared 4 and 5 as long as it wants little, since who is refused costs work too. What has
-//! begun is never refused, nor a hit to who has been let in, but where his site has more than its
-//! share at another's cost. Each answer has a `Retry-After`. What memory is for has an order of its
-//! own (`memory.rs`), and so have volumes (`ssd.bypass`). Nothing here sleeps or reads a clock; one
-//! [`Gate`] for each worker is asked.
+//! each site is pressed by itself, the greatest first, and one that never had more is never refused
+//! for another's flood. How much can be done is not: while another site has more than its share,
+//! one that has not is spared 4 and 5 as long as it wants little, since who is refused costs work
+//! too. What has begun is never refused, nor a hit to who has been let in, but where his site has
+//! more than its share at another's cost. Each answer has a `Retry-After`. What memory is for has
+//! an order of its own (`memory.rs`), and so have volumes (`ssd.bypass`). Nothing here sleeps or
+//! reads a clock; one [`Gate`] for each worker is asked.
 
 mod clients;
 mod connected;

@@ -105,6 +105,17 @@ pub(super) struct PressedOfEach {
     pub(super) is_for_others: bool,
 }
 
+/// Who bears it that there is too much: a bit for each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Bearing {
+    /// Who has most for his share.
+    pub(super) first: u64,
+    /// Who has more than his share: he bears more, where he bears some.
+    pub(super) further: u64,
+    /// Who has more than his share, where others want some.
+    pub(super) beyond: u64,
+}
+
 /// Pressure on each, where it is known how much there is to share: each finds his own point.
 #[derive(Clone, Debug)]
 pub(super) struct PressureOfEach {
@@ -119,17 +130,16 @@ impl Default for PressureOfEach {
 }
 
 impl PressureOfEach {
-    /// After another period, in which those had too much who have a bit in `bearing`, and those
-    /// more than their shares, while others want some, who have one in `beyond`; never more than
-    /// `most`.
-    pub(super) fn after(&mut self, bearing: u64, beyond: u64, most: u32) -> PressedOfEach {
-        if bearing != 0 {
+    /// After another period; never more than `most`.
+    pub(super) fn after(&mut self, bearing: Bearing, most: u32) -> PressedOfEach {
+        if bearing.first != 0 {
             let is_pressed = self.of.iter().any(|pressure| pressure.thousandths > 0);
-            self.is_for_others = beyond != 0 || is_pressed && self.is_for_others;
+            self.is_for_others = bearing.beyond != 0 || is_pressed && self.is_for_others;
         }
         let mut of = [0; SHARERS_MAX];
         for one in Sharer::all() {
             let his = &mut self.of[one.index()];
+            let bearing = if his.thousandths > 0 { bearing.further } else { 0 } | bearing.first;
             of[one.index()] = his.after(bearing & one.bit() != 0, most);
         }
         PressedOfEach { of, is_for_others: self.is_for_others }
@@ -366,17 +376,18 @@ mod tests {
     #[test]
     fn each_is_pressed_by_himself_and_for_others_until_nobody_is_any_more() {
         let mut pressure = PressureOfEach::default();
-        let mut after = |periods: u32, bearing, beyond| {
-            let mut last = None;
-            (0..periods).for_each(|_| last = Some(pressure.after(bearing, beyond, ALL_NEW)));
+        let mut after = |periods: u32, first, further, beyond| {
+            let (bearing, mut last) = (Bearing { first, further, beyond }, None);
+            (0..periods).for_each(|_| last = Some(pressure.after(bearing, ALL_NEW)));
             let PressedOfEach { of, is_for_others } = last.unwrap();
             ([of[0], of[1], of[2]], is_for_others)
         };
-        assert_eq!(after(6, 0b001, 0), ([250, 0, 0], false), "he is alone");
-        assert_eq!(after(6, 0b011, 0b011), ([1_000, 250, 0], true));
-        assert_eq!(after(1, 0b001, 0), ([1_000, 187, 0], true), "the same refusals go on");
-        assert_eq!(after(40, 0, 0), ([0, 0, 0], true));
-        assert_eq!(after(6, 0b100, 0), ([0, 0, 250], false));
+        assert_eq!(after(6, 0b001, 0b001, 0), ([250, 0, 0], false), "he is alone");
+        assert_eq!(after(6, 0b010, 0b110, 0b110), ([0, 250, 0], true));
+        assert_eq!(after(2, 0b001, 0b111, 0b001), ([0, 500, 0], true), "who bears some bears more");
+        assert_eq!(after(1, 0b001, 0b001, 0), ([0, 437, 0], true), "the same refusals go on");
+        assert_eq!(after(40, 0, 0, 0), ([0, 0, 0], true));
+        assert_eq!(after(6, 0b100, 0b100, 0), ([0, 0, 250], false));
     }
 
     #[test]

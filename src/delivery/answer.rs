@@ -268,7 +268,12 @@ impl Transaction<'_> {
                 });
                 return Ok(Some(slice));
             }
-            Now::NoMemory => self.record.found(Lookup::Hit),
+            // Nothing was found for who is refused because others hold the memory.
+            Now::NoMemory => {
+                let slice = feed.next(span).await?;
+                self.record.found(Lookup::Hit);
+                return Ok(slice);
+            }
             Now::NotThere => {
                 let from_ssd = feed.bring_in_time(span).await?;
                 if !from_ssd {

@@ -128,6 +128,8 @@ async fn one_sites_slow_readers_do_not_take_the_memory_that_anothers_viewers_nee
         assert_eq!(judge(&origin, "/film", &answer), Verdict::Whole { version: 1 });
     }
     let (readers, refused) = slow_readers(&flood, 700).await;
+    let found = edge.metric("tidegate_lookups_total", &["\"hit\""]).await;
+    assert_eq!(found, readers.len() as f64, "who is refused found nothing");
     let held = edge.metric("tidegate_memory_used_bytes", &["\"client\""]).await;
     let held = held / PIECE as f64;
     assert!((528.0..=576.0).contains(&held), "{held}: three quarters of a pool of 48 MiB");

@@ -673,6 +673,9 @@ fn hears(process: u32, signal: Signal) -> bool {
 #[tokio::test]
 async fn who_says_that_it_serves_ends_in_order_when_it_is_told_to_stop() {
     let (_folder, binary, config) = with_ram_alone(&Origin::start());
+    // The process of this test, which has started it, does not end: it is waited for so long.
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("limits.drain_timeout = \"1s\"\n{text}")).unwrap();
     let (kind, flags) = (SocketType::SEQPACKET, SocketFlags::CLOEXEC);
     let (ours, theirs) = socketpair(AddressFamily::UNIX, kind, flags, None).unwrap();
     set_socket_send_buffer_size(&theirs, 1).unwrap();

@@ -85,7 +85,7 @@ impl Predecessor {
         // Where it has ended nothing is left to be hurried.
         let _ = self.channel.send(&Message::Hurry, None);
         let drain_timeout = running.parts.live.server.load().drain_timeout;
-        Instant::now() + drain_timeout + 2 * LOG_ENDS_WITHIN
+        Instant::now() + drain_timeout + LOG_ENDS_WITHIN
     }
 
     /// Waits until it has ended: a service manager kills what is left of a service when its main

@@ -122,9 +122,6 @@ impl Shipper {
             let after = suspicion.after().cloned();
             let Some((held, next)) = self.look(lock, after).await else { return };
             lock = held;
-            if lock.is_some() {
-                self.spool.note_followed(false);
-            }
             let Some(Taken { batch, lines }) = next else {
                 if !suspicion.lift() {
                     tokio::select! {
@@ -180,9 +177,12 @@ impl Shipper {
                 if mem::take(&mut self.looks_failed) > 0 && next.is_none() {
                     self.spool.note_answer(None);
                 }
+                self.spool.note_followed(lock.is_none());
                 Some((lock, next))
             }
             Ok((lock, Err(error))) => {
+                // Nobody is known to ship: it is bounded all the same.
+                self.spool.note_followed(false);
                 self.looks_failed += 1;
                 let why = format!("the spool cannot be read: {error}");
                 self.spool.note_failing(SystemTime::now(), &why);

@@ -53,7 +53,7 @@ pub struct Spool {
     pub arrived: Notify,
     /// The batch that is being sent, which must not go.
     sending: Mutex<Option<OsString>>,
-    /// Another process ships what comes here: that one makes room.
+    /// Another process ships what comes here, or may: that one makes room.
     followed: AtomicBool,
     /// Batches that are counted, and whose files would not go: they wait no more.
     stuck: Mutex<BTreeSet<OsString>>,
@@ -145,7 +145,7 @@ impl Spool {
             settings: settings.clone(),
             arrived: Notify::new(),
             sending: Mutex::default(),
-            followed: AtomicBool::new(false),
+            followed: AtomicBool::new(true),
             stuck: Mutex::default(),
             unusable: Mutex::default(),
             shipped: AtomicU64::new(0),
@@ -177,7 +177,7 @@ impl Spool {
         &self.settings.folder
     }
 
-    /// Another process ships from now on, or this one does again: who ships makes room.
+    /// Another process ships from now on, or this one does: who ships makes room.
     pub fn note_followed(&self, is_followed: bool) {
         self.followed.store(is_followed, Ordering::Relaxed);
     }
@@ -395,7 +395,10 @@ mod tests {
     }
 
     fn spool(folder: &Path) -> Spool {
-        Spool::open(&settings(folder)).unwrap()
+        let spool = Spool::open(&settings(folder)).unwrap();
+        // As who ships has it.
+        spool.note_followed(false);
+        spool
     }
 
     fn filled(filling: &mut Filling<'_>, lines: impl IntoIterator<Item = u32>) {
@@ -502,8 +505,11 @@ mod tests {
         let other = Spool::open(&smaller).unwrap();
         assert_eq!((other.take_over().unwrap().len(), other.waiting_lines()), (10, 20));
         assert_eq!((one.take_over().unwrap().len(), other.lost_lines()[0]), (10, ("full", 0)));
-        assert_eq!(taken(&other).unwrap().1, b"0018\n0019\n");
-        assert_eq!(other.lost_lines()[0], ("full", 18));
+        // Nor by what it fills, as long as it does not ship.
+        filled(&mut Filling::of(&other), 20..24);
+        assert_eq!((one.take_over().unwrap().len(), other.lost_lines()[0]), (12, ("full", 0)));
+        assert_eq!(taken(&other).unwrap().1, b"0022\n0023\n");
+        assert_eq!(other.lost_lines()[0], ("full", 22));
     }
 
     #[test]
@@ -689,6 +695,7 @@ mod tests {
         assert_eq!(taken(&spool).unwrap().0.begun_ms, 3);
         assert_eq!(spool.waiting_lines(), SHIPPING_BATCHES_MAX as u64);
         assert_eq!(spool.lost_lines()[0], ("full", 3));
+        spool.note_followed(false);
         // And with each that is filled.
         filled(&mut Filling::of(&spool), 0..2);
         assert_eq!(spool.take_over().unwrap().len(), SHIPPING_BATCHES_MAX);

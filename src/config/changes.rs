@@ -188,10 +188,21 @@ impl Config {
     }
 }
 
-/// Fields sent to origins may hold secrets.
+/// Fields sent to origins may hold secrets, and so may the path of who receives the log.
 fn shown(name: &str, value: &str) -> String {
     let is_secret = name.split('.').any(|part| SECRETS.contains(&part));
-    if is_secret { "\u{2026}".to_owned() } else { value.to_owned() }
+    match name {
+        _ if is_secret => "\u{2026}".to_owned(),
+        RECEIVER => without_path(value),
+        _ => value.to_owned(),
+    }
+}
+
+/// An `http` URL, in quotes, by scheme and authority alone.
+fn without_path(value: &str) -> String {
+    let authority = value.find("://").filter(|_| !value.contains(KAFKA)).map(|at| at + 3);
+    let path = authority.and_then(|at| Some(at + value[at..].find(['/', '?', '#'])?));
+    path.map_or_else(|| value.to_owned(), |path| format!("{}/\u{2026}\"", &value[..path]))
 }
 
 /// Whether a setting says which volumes there are.
@@ -216,6 +227,10 @@ const NAMES: [&str; 4] = ["name", "path", "url", "cert"];
 const AT_ONCE: [&str; 7] = ["acme", "admin", "certificates", "limits", "log", "proxies", "sites"];
 /// Begins of those that count when the spool is opened.
 const SHIPPING: &str = "log.ship";
+/// Who receives the log.
+const RECEIVER: &str = "log.ship.url";
+/// How that begins for brokers, whose path names a topic.
+const KAFKA: &str = "kafka://";
 /// Tables whose values are never shown.
 const SECRETS: [&str; 2] = ["fields", "add"];
 
@@ -224,6 +239,24 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+
+    #[test]
+    fn of_who_receives_the_log_no_path_is_shown() {
+        for (written, expected) in [
+            ("\"https://logs.test/in/s3cret\"", "\"https://logs.test/\u{2026}\""),
+            ("'http://[::1]:80?k=s3cret'", "'http://[::1]:80/\u{2026}\""),
+            ("\"https://logs.test\"", "\"https://logs.test\""),
+            ("\"kafka://one:9092,two:9092/topic\"", "\"kafka://one:9092,two:9092/topic\""),
+        ] {
+            assert_eq!(shown("log.ship.url", written), expected);
+        }
+        let ship = |path| format!("log.ship.url = \"https://logs.test/{path}\"\n{BEFORE}");
+        let [before, after] =
+            ["s3cret-1", "s3cret-2"].map(|path| Config::from_toml(&ship(path), "t.toml").unwrap());
+        let changes = before.changes_to(&after);
+        let told: Vec<String> = changes.iter().map(Change::to_string).collect();
+        assert!(told.len() == 1 && !told[0].contains("s3cret"), "{told:?}");
+    }
 
     const BEFORE: &str = "
         listeners.http = [\"127.0.0.1:0\"]

@@ -23,8 +23,8 @@ Sites, certificates, limits, the log, the token and a smaller ram tier count at 
 begins from then on; what needs a restart is named. What is held stays as it was stored, until it
 is asked about again: `tidegate purge --soft` hurries that. An origin given another number of
 connections has the new ones beside those that are busy, until they are free. Where the token itself
-was written anew, show the one of before with --token-file, or send SIGHUP, as `systemctl kill -s
-HUP` does.
+was written anew, show the one of before with --token-file, or send SIGHUP, as
+`systemctl kill --kill-whom=main -s HUP tidegate` does.
 
 Exit codes: 0 reloaded, 1 not reloaded, 64 misused, or a fault in the configuration";
 
@@ -64,7 +64,7 @@ pub(super) fn run(args: &Args) -> Result<String, Failure> {
         ))),
         (StatusCode::UNAUTHORIZED, Some(why), _) => Err(Failure::Failed(format!(
             "not reloaded: {why}; where the token was written anew, show the one of before with \
-             --token-file, or send SIGHUP (`systemctl kill -s HUP tidegate`)"
+             --token-file, or send SIGHUP (`systemctl kill --kill-whom=main -s HUP tidegate`)"
         ))),
         _ => Err(done.failure("not reloaded")),
     }

@@ -60,8 +60,8 @@ pub(super) struct Args {
 /// Serves until a signal says stop, or another process serves.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let lost = |error| Failure::Failed(format!("nothing is handed over: {error}"));
-    let mut predecessor = Predecessor::found().map_err(lost)?;
     let mut signals = Signals::taken().map_err(no_signals)?;
+    let mut predecessor = Predecessor::found().map_err(lost)?;
     let ended = started(args, predecessor.as_mut(), &signals);
     let (mut running, told, serving) = ended.map_err(|failure| match &predecessor {
         // It logs each line, in the same place.
@@ -215,7 +215,7 @@ fn wait_for_stop(
     running: &mut Running,
     told: &Told,
     hand_over: &HandOver,
-    (Signals { runtime, hangup }, mut serving): (&mut Signals, ServingSignals),
+    (Signals { runtime, hangup, upgrade: replace }, mut serving): (&mut Signals, ServingSignals),
 ) -> Stop {
     let (reloads, levels) = (running.reloads(), told.filter.clone());
     let reload = move || reload(&reloads, levels.as_ref());
@@ -244,7 +244,7 @@ fn wait_for_stop(
                     running.reopen_log();
                     is_due = true;
                 }
-                _ = serving.upgrade.recv(), if is_free => {
+                _ = replace.recv(), if is_free => {
                     // Told in the log.
                     working = Some(spawn_blocking(move || upgrade().0));
                 }

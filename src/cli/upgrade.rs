@@ -16,7 +16,7 @@ Examples:
   tidegate upgrade --json
   tidegate upgrade --config /etc/tidegate/other.toml
   tidegate upgrade --admin http://edge-7.example.com:9180 --token-file token
-  systemctl kill -s USR2 tidegate.service
+  systemctl kill --kill-whom=main -s USR2 tidegate.service
 
 The running process starts the binary that is now where it was started from, with the same command
 line. The new process reads the configuration, gets the listening sockets and the volumes, accepts,

@@ -663,6 +663,32 @@ fn heard(channel: &OwnedFd) -> serde_json::Value {
     serde_json::from_slice(&message[..length]).expect("it says something")
 }
 
+#[tokio::test]
+async fn no_signal_to_all_processes_of_a_service_ends_who_is_on_his_way() {
+    let (_folder, binary, config) = with_ram_alone(&Origin::start());
+    let (kind, flags) = (SocketType::SEQPACKET, SocketFlags::CLOEXEC);
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, kind, flags, None).unwrap();
+    let mut command = Command::new(&binary);
+    command.args(["serve", "--config"]).arg(&config).env("TIDEGATE_TAKEOVER", "1");
+    let mut child = command.stdin(theirs).stderr(Stdio::null()).spawn().unwrap();
+    drop(command);
+    // Nobody has told it anything yet.
+    let asked = Instant::now();
+    for signal in [Signal::HUP, Signal::USR2] {
+        while !hears(child.id(), signal) {
+            assert_eq!(child.try_wait().unwrap(), None, "{signal:?}");
+            assert!(asked.elapsed() < PATIENCE, "{signal:?} would end it");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        kill_process(Pid::from_child(&child), signal).unwrap();
+    }
+    say(&ours, &json!({ "say": "hello", "version": "1" }));
+    say(&ours, &json!({ "say": "listeners" }));
+    assert_eq!(heard(&ours)["say"], "checked");
+    drop(ours);
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+}
+
 /// Whether a process has a handler for a signal.
 fn hears(process: u32, signal: Signal) -> bool {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();

@@ -13,6 +13,7 @@ use crate::appliance::Leaving;
 pub(super) struct Signals {
     pub(super) runtime: Runtime,
     pub(super) hangup: Stream,
+    pub(super) upgrade: Stream,
 }
 
 /// Those that are heard once it serves, before anybody is told so; until then each ends the
@@ -20,17 +21,18 @@ pub(super) struct Signals {
 pub(super) struct ServingSignals {
     pub(super) terminate: Stream,
     pub(super) interrupt: Stream,
-    pub(super) upgrade: Stream,
 }
 
 impl Signals {
-    /// SIGHUP alone: who is to stop before it serves stops at once.
+    /// Those that change nothing of whether it serves, and may be sent to all processes of a service
+    /// at once: who is to stop before it serves stops at once.
     pub(super) fn taken() -> io::Result<Signals> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let inside = runtime.enter();
         let hangup = signal(SignalKind::hangup())?;
+        let upgrade = signal(SignalKind::user_defined2())?;
         drop(inside);
-        Ok(Signals { runtime, hangup })
+        Ok(Signals { runtime, hangup, upgrade })
     }
 
     /// From now on the others are heard too.
@@ -39,7 +41,6 @@ impl Signals {
         Ok(ServingSignals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            upgrade: signal(SignalKind::user_defined2())?,
         })
     }
 
@@ -51,7 +52,7 @@ impl Signals {
         leaving: Leaving,
         pid: u32,
     ) -> io::Result<()> {
-        let Signals { runtime, mut hangup } = self;
+        let Signals { runtime, mut hangup, .. } = self;
         let taking = async move {
             loop {
                 tokio::select! {

@@ -335,6 +335,7 @@ impl HandOver {
         let said = child.wait_for(HANDED_OVER_WITHIN, serving).map_err(broken)?;
         let Message::Serving { version, takes } = said else {
             unreachable!("it is what was waited for")
+        neighbour.follows();
         };
         let neighbour = child.neighbour.clone();
         let pid = child.let_go().ok_or_else(told_to_stop)?;

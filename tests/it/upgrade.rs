@@ -689,6 +689,33 @@ async fn no_signal_to_all_processes_of_a_service_ends_who_is_on_his_way() {
     assert_eq!(child.wait().unwrap().code(), Some(1));
 }
 
+#[tokio::test]
+async fn what_ends_after_who_has_followed_was_killed_does_not_come_back() {
+    let origin = Origin::serving("/a", Script::of(PIECE));
+    let (_folder, binary, config) = installed(&origin);
+    let_post(&config);
+    let mut process = Process::start_from(&binary, &config);
+    let viewer = Client::plain(process.http, HOST);
+    let kept = viewer.get("/a").on(viewer.connect().await.unwrap()).await.unwrap();
+    let kept = kept.finish_and_keep().await.unwrap().1.unwrap();
+    process.until_entries(1).await;
+    process.signal(Signal::USR2);
+    process.logged_until("what has begun is finished").await;
+    gets(&viewer, &origin, "/a").await;
+    process.signal(Signal::KILL);
+    process.logged_until("the process that follows is gone").await;
+    let changed = viewer.request(Method::POST, "/a").on(kept).await.unwrap();
+    assert!(changed.finish().await.unwrap().status < 300);
+    process.until_left().await;
+
+    let process = Process::start(&config);
+    let viewer = Client::plain(process.http, HOST);
+    let before = origin.requests("/a").len();
+    gets(&viewer, &origin, "/a").await;
+    assert_eq!(origin.requests("/a").len(), before + 1, "its origin is asked");
+    process.stop();
+}
+
 /// Whether a process has a handler for a signal.
 fn hears(process: u32, signal: Signal) -> bool {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();

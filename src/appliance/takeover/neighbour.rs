@@ -5,7 +5,7 @@
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
@@ -14,6 +14,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::super::parts::Parts;
+use super::super::ssd;
 use super::Message;
 use super::carrying::Taking;
 use super::channel::Channel;
@@ -31,6 +32,8 @@ pub(super) struct Neighbour {
     channel: Arc<Channel>,
     purges: Arc<Purges>,
     way: Arc<Elsewhere>,
+    /// It has followed this one.
+    follows: Arc<AtomicBool>,
 }
 
 impl Neighbour {
@@ -43,12 +46,14 @@ impl Neighbour {
     ) -> io::Result<Neighbour> {
         let (say, said) = sync_channel(TAKEOVER_MESSAGES_MAX);
         let (purges, turn) = (parts.purges.clone(), way.expect());
+        let follows = Arc::new(AtomicBool::new(false));
         let hearing = Hearing {
             channel: channel.clone(),
             way: way.clone(),
             turn,
             taking: (way.side() == Side::Before).then(|| Taking::since(purges.birth())),
             purges: purges.clone(),
+            follows: follows.clone(),
             say,
         };
         let (to, told, weak) = (channel.clone(), way.clone(), Arc::downgrade(parts));
@@ -62,7 +67,7 @@ impl Neighbour {
             channel.shut();
             return Err(error);
         }
-        Ok(Neighbour { said: Mutex::new(said), channel, purges, way })
+        Ok(Neighbour { said: Mutex::new(said), channel, purges, way, follows })
     }
 
     /// From now on what ends waits until it listens.
@@ -73,6 +78,11 @@ impl Neighbour {
     /// It listens.
     pub(super) fn listens(&self) {
         self.way.listens();
+    }
+
+    /// It serves from now on, and nobody comes in its place.
+    pub(super) fn follows(&self) {
+        self.follows.store(true, Ordering::Release);
     }
 
     /// What it says next that is waited for.
@@ -119,14 +129,24 @@ struct WayOpen {
     way: Arc<Elsewhere>,
     turn: u64,
     purges: Arc<Purges>,
+    follows: Arc<AtomicBool>,
     parts: Weak<Parts>,
 }
 
 impl Drop for WayOpen {
     fn drop(&mut self) {
         self.channel.shut();
+        let parts = self.parts.upgrade();
+        if let Some(parts) = parts.as_ref().filter(|_| self.follows.load(Ordering::Acquire)) {
+            // Before anybody is told that something has ended, which nobody hears any more.
+            tracing::warn!(
+                "the process that follows is gone before this one has left: what volumes hold is \
+                 asked about once after the next start"
+            );
+            ssd::leave_untold(&parts.config);
+        }
         self.purges.part(&self.way, self.turn);
-        if let Some(parts) = self.parts.upgrade() {
+        if let Some(parts) = parts {
             parts.before.gone();
         }
     }
@@ -139,6 +159,7 @@ struct Hearing {
     /// What comes along of what it keeps, if that may, and until all has.
     taking: Option<Taking>,
     purges: Arc<Purges>,
+    follows: Arc<AtomicBool>,
     say: SyncSender<Message>,
 }
 
@@ -154,7 +175,7 @@ impl Hearing {
                     self.end(&parts, id, ending);
                 }
                 Message::Leaving { connections } => {
-                    let Some(parts) = parts.upgrade() else { break };
+                    let Some(parts) = parts.upgrade() else { continue };
                     parts.before.leaves(connections);
                 }
                 Message::Carried { bytes } => {
@@ -183,6 +204,7 @@ impl Hearing {
             way: self.way.clone(),
             turn: self.turn,
             purges: self.purges.clone(),
+            follows: self.follows.clone(),
             parts: parts.clone(),
         }
     }
@@ -301,7 +323,8 @@ mod tests {
         let (say, said) = sync_channel(TAKEOVER_MESSAGES_MAX);
         let (channel, turn, taking) = (Arc::new(channel), way.expect(), None);
         let (way, purges_here) = (way.clone(), purges.clone());
-        let hearing = Hearing { channel, way, turn, taking, purges, say };
+        let follows = Arc::default();
+        let hearing = Hearing { channel, way, turn, taking, purges, follows, say };
         (Channel::inherited(theirs).unwrap(), hearing, purges_here, said)
     }
 
@@ -359,7 +382,10 @@ mod tests {
             assert!(purges.has_before());
             let theirs = (!leaves).then_some(theirs);
             if let Some(theirs) = &theirs {
+                // What it has left is of no use to nobody, and what ends is for somebody to end.
                 theirs.send(&Message::Leaving { connections: 1 }, None).unwrap();
+                let end = Message::End { id: 1, ending: json!(Ending::All) };
+                theirs.send(&end, None).unwrap();
                 let heard = theirs.receive::<Message>(Some(SOON));
                 assert!(matches!(heard, Ok(None)), "{heard:?}");
             }

@@ -25,7 +25,7 @@ use std::io::{self, stdin};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -44,7 +44,7 @@ pub use self::leaving::Leaving;
 use self::neighbour::Neighbour;
 pub use self::room::{NoRoom, beside_bytes};
 pub use self::starting::TakeoverError;
-use self::starting::{Starting, end, told_to_stop};
+use self::starting::{Starting, end, spawned, told_to_stop};
 use super::parts::Parts;
 use super::{ApplianceError, Running, lost, ssd};
 use crate::config::{self, Config, ListenerKind};
@@ -298,14 +298,11 @@ impl HandOver {
         followed
     }
 
-    fn bring(&self, mut command: Command) -> Result<Successor, TakeoverError> {
+    fn bring(&self, command: Command) -> Result<Successor, TakeoverError> {
         let binary = PathBuf::from(command.get_program());
         let not_started = |error| TakeoverError::NotStarted(binary.clone(), error);
         let (channel, theirs) = Channel::pair().map_err(not_started)?;
-        let child = command.env(TAKEOVER, "1").stdin(Stdio::from(theirs)).spawn();
-        // Its end is its alone: else its death would not be noticed.
-        drop(command);
-        let mut child = child.map_err(not_started)?;
+        let mut child = spawned(command, theirs).map_err(not_started)?;
         let channel = Arc::new(channel);
         let way = self.parts.purges.way_after();
         let neighbour = match Neighbour::start(channel.clone(), way, &self.parts) {
@@ -335,10 +332,10 @@ impl HandOver {
         let said = child.wait_for(HANDED_OVER_WITHIN, serving).map_err(broken)?;
         let Message::Serving { version, takes } = said else {
             unreachable!("it is what was waited for")
-        neighbour.follows();
         };
         let neighbour = child.neighbour.clone();
         let pid = child.let_go().ok_or_else(told_to_stop)?;
+        neighbour.follows();
         // Whoever is told of it and asks for something else asks who does it.
         self.asking.cancel();
         let takes = takes.and_then(Takes::said);

@@ -690,6 +690,21 @@ async fn no_signal_to_all_processes_of_a_service_ends_who_is_on_his_way() {
 }
 
 #[tokio::test]
+async fn what_a_service_manager_passes_is_for_the_process_that_it_has_started() {
+    let (folder, binary, config) = installed(&Origin::start());
+    let mut command = Command::new(&binary);
+    command.args(["serve", "--config"]).arg(&config);
+    command.env("LISTEN_PID", "1").env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", "http");
+    let process = Process::start_by(command);
+    let told = folder.path().join("told");
+    replace(&binary, &format!("env >{told:?}; exit 3"));
+    assert_eq!(process.upgrade().0, 1);
+    let told = fs::read_to_string(told).unwrap();
+    assert!(told.contains("TIDEGATE_TAKEOVER=1") && !told.contains("LISTEN_"), "{told}");
+    process.stop();
+}
+
+#[tokio::test]
 async fn what_ends_after_who_has_followed_was_killed_does_not_come_back() {
     let origin = Origin::serving("/a", Script::of(PIECE));
     let (_folder, binary, config) = installed(&origin);

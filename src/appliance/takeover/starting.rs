@@ -2,16 +2,17 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
-use std::process::Child;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
-use super::Message;
 use super::fate::Fate;
 use super::neighbour::Neighbour;
+use super::{Message, TAKEOVER};
 
 /// Why nobody has taken over.
 #[derive(Debug)]
@@ -45,6 +46,14 @@ impl std::error::Error for TakeoverError {
             _ => None,
         }
     }
+}
+
+/// Starts it, with the end of the channel that is its alone: else its death would not be noticed.
+pub(super) fn spawned(mut command: Command, theirs: OwnedFd) -> io::Result<Child> {
+    for name in PASSED {
+        command.env_remove(name);
+    }
+    command.env(TAKEOVER, "1").stdin(Stdio::from(theirs)).spawn()
 }
 
 /// A process on its way, ended where nothing comes of it.
@@ -149,6 +158,8 @@ pub(super) fn told_to_stop() -> TakeoverError {
     TakeoverError::Refused(TOLD_TO_STOP.to_owned())
 }
 
+/// By which a service manager passes sockets to the process that it starts: to no other one.
+const PASSED: [&str; 3] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
 const ENDED_WITHIN: Duration = Duration::from_secs(2);
 /// The kernel frees what it had in this time, which for a large ram tier is long.
 const KILLED_WITHIN: Duration = Duration::from_secs(20);

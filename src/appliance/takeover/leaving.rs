@@ -73,7 +73,7 @@ impl Running {
             tracing::warn!(lines, "lines of the access log were lost meanwhile, and not shipped");
         }
         if follower.is_some() {
-            say_unshipped(&log, since);
+            say_unshipped_in_time(log, since);
         }
     }
 }
@@ -82,6 +82,22 @@ impl Running {
 fn lines_lost(log: &AccessLog) -> u64 {
     let lost = log.spool().map(|spool| spool.lost_lines());
     lost.into_iter().flatten().map(|(_, lines)| lines).sum()
+}
+
+/// As [`say_unshipped`], on a thread: a disk that hangs keeps no process.
+fn say_unshipped_in_time(log: AccessLog, since: Instant) {
+    let (until, is_said) = sync_channel::<()>(0);
+    let say = move || {
+        say_unshipped(&log, since);
+        drop(until);
+    };
+    let saying = thread::Builder::new().name("unshipped".to_owned()).spawn(say);
+    if let Err(error) = saying {
+        return tracing::warn!("what of the access log is not shipped is not looked at: {error}");
+    }
+    if is_said.recv_timeout(SAID_WITHIN) == Err(RecvTimeoutError::Timeout) {
+        tracing::warn!("what of the access log is not shipped cannot be read in time");
+    }
 }
 
 /// Closes what waits to be shipped where nobody ships any more, and says what it is.
@@ -149,5 +165,7 @@ impl Drop for Telling {
     }
 }
 
+/// A disk that is only slow is read by then.
+const SAID_WITHIN: Duration = Duration::from_secs(15);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const TOLD_AGAIN: Duration = Duration::from_millis(500);

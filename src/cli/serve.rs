@@ -90,11 +90,17 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             hurried.into_iter().for_each(|(until, before)| before.see_off(until));
             tracing::info!("drained");
         }
-        Stop::Followed { successor: Successor { pid, version }, serving } => {
+        Stop::Followed { successor: Successor { pid, version }, serving, is_due } => {
             tracing::info!("process {pid} serves, version {version}: what has begun is finished");
             tell(running.keep_sockets_no_longer());
             notify(&[NotifyState::MainPid(pid)]);
-            signals.leave(serving, running.leaving(), pid).map_err(no_signals)?;
+            // Only now the service manager hears what that one says of it.
+            if is_due {
+                pass_on_hangup(pid);
+            }
+            if let Err(error) = signals.leave(serving, running.leaving(), pid) {
+                tracing::error!("signals are not heard while this process leaves: {error}");
+            }
             running.leave(&hand_over);
             tracing::info!("what had begun is finished");
         }
@@ -206,8 +212,8 @@ fn announce(running: &Running) {
 enum Stop {
     /// Somebody said so.
     Wanted,
-    /// Another process does.
-    Followed { successor: Successor, serving: ServingSignals },
+    /// Another process does, which is to reload if that `is_due`.
+    Followed { successor: Successor, serving: ServingSignals, is_due: bool },
 }
 
 /// Says that it is ready. Reloads, and has another process take over, when it is asked to.
@@ -264,10 +270,7 @@ fn wait_for_stop(
                     match ended {
                         Ok(None) => {}
                         Ok(Some(successor)) => {
-                            if is_due {
-                                pass_on_hangup(successor.pid);
-                            }
-                            return Stop::Followed { successor, serving };
+                            return Stop::Followed { successor, serving, is_due };
                         }
                         Err(error) => tracing::error!("what was asked for broke off: {error}"),
                     }

@@ -47,6 +47,10 @@ pub async fn open(acme: &Acme, _held: &Lock) -> Result<Account, AcmeError> {
         Some(_) => "an account for `acme.external_account`",
         None => "an account",
     };
+    // One that cannot be kept is not opened: for an external account there is no other.
+    let (place, room) = (path.clone(), [b' '; ROOM_BYTES]);
+    let prepared = spawn_blocking(move || store::prepare(&place, &room));
+    prepared.await.map_err(|error| unreachable(error.to_string()))??;
     let opened = builder.create(&new, acme.directory.clone(), external.as_ref()).await;
     let (account, credentials) = opened.map_err(AcmeError::refused(&acme.directory, what))?;
     let failed = |error: serde_json::Error| AcmeError::State {
@@ -80,3 +84,6 @@ pub(super) async fn forget(acme: &Acme) {
 fn file(acme: &Acme) -> PathBuf {
     acme.folder.join("account.json")
 }
+
+/// More than what is kept of an account takes.
+const ROOM_BYTES: usize = 4 << 10;

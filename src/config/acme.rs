@@ -241,13 +241,26 @@ fn external_account(section: &Section<'_>) -> Option<ExternalAccount> {
                     return None;
                 }
             };
-            let letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-            if key.is_empty() || key.len() > TOKEN_FILE_BYTES_MAX || !key.chars().all(letter) {
+            if key.len() > TOKEN_FILE_BYTES_MAX || !is_base64url(&key) {
                 let path = path.display();
                 file.fail(format!("names {path}, which holds no key in base64url on one line"));
             }
             Some(ExternalAccount { id: id?.to_owned(), key })
         })
+    })
+}
+
+/// Whether it is the only way to write what it stands for (RFC 4648 section 3.5), and that is not
+/// nothing.
+fn is_base64url(key: &str) -> bool {
+    let values = key.bytes().map(|letter| LETTERS.bytes().position(|one| one == letter));
+    let values: Option<Vec<usize>> = values.collect();
+    let last = values.as_ref().and_then(|values| values.last());
+    last.is_some_and(|last| match key.len() % 4 {
+        0 => true,
+        2 => last % 16 == 0,
+        3 => last % 4 == 0,
+        _ => false,
     })
 }
 
@@ -339,7 +352,24 @@ pub(super) fn check(document: &Section<'_>, listeners: &[Listener], certificates
     }
 }
 
+/// By their values.
+const LETTERS: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 /// An authority that anybody may ask.
 const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 /// Unless a test says less.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_written_in_one_way() {
+        for key in ["AA", "AAA", "AAAA", "_-8", "aGVsbG8", "Zm9vYg"] {
+            assert!(is_base64url(key), "{key}");
+        }
+        for other in ["", "A", "AB", "AAB", "AAAAA", "Zm9vYh", "AA AA", "AA+A", "AA/A", "AA=="] {
+            assert!(!is_base64url(other), "{other}");
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 Runs ExecStart= of a unit of ROOT in it, as nobody, with folders as DynamicUser= makes them. Holds the sockets named
 and what it is given to hold (FDSTORE=1), and passes them on at each start (LISTEN_FDS); prints what it is told
-(NOTIFY_SOCKET) and exit codes. Another process may follow the one that it started (MAINPID=). It hears the main
+(NOTIFY_SOCKET), what it does not hear too, and exit codes. Another process may follow the one that it started (MAINPID=). It hears the main
 process alone (NotifyAccess=main), and kills what is left when that one has ended (KillMode=mixed). Takes `reload`
 (ExecReload=), `restart` and `stop` from its standard input.
 """
@@ -109,7 +109,7 @@ def told(notify, held, main):
         if said_by == main:
             main = noted(lines, descriptors, held) or main
         else:
-            print("not heard:", *lines, flush=True)
+            print("not heard:", *lines, sep="\n", flush=True)
             for descriptor in descriptors:
                 os.close(descriptor)
 

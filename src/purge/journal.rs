@@ -81,10 +81,15 @@ impl Journal {
         (journal, replayed)
     }
 
-    /// The same under the id of who goes on with it: it is written anew, with all that one knows,
-    /// before something is appended.
-    pub(super) fn of(self, id: u64) -> Journal {
-        Journal { id, file: None, ..self }
+    /// The same under the id of who goes on with it, with all that one knows. Where it cannot be
+    /// written, that is tried again before something is appended.
+    pub(super) fn taken_on(self, id: u64, count: u64, table: &Table) -> Journal {
+        let mut journal = Journal { id, ..self };
+        if let Err(error) = journal.rewrite(count, table) {
+            let file = journal.path.display();
+            tracing::error!("the journal of purges {file} cannot be written: {error}");
+        }
+        journal
     }
 
     /// Keeps what has this fault aside, and tells of it: what it says is not lost for good.

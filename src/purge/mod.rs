@@ -179,7 +179,10 @@ impl Purges {
             let count = self.count().max(read.count);
             self.count.store(count, Ordering::Release);
             self.figures.entries.store(table.len() as u64, Ordering::Relaxed);
-            journal.of(self.journal)
+            drop(table);
+            // Nobody waits for this lock, however long the disk takes.
+            let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+            journal.taken_on(self.journal, count, &table)
         });
         self.elsewhere.store(None);
         keeper::start(self.clone(), journal)

@@ -146,6 +146,33 @@ async fn what_is_beyond_the_bound_leaves_its_site_in_doubt_also_for_the_next_pro
 }
 
 #[tokio::test]
+async fn who_goes_on_with_the_journal_knows_what_another_one_wrote_there_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("purges");
+    let (purges, keeper) = started(&file);
+    let birth = purges.birth();
+    let object = |path: &str| vec![Scope::object("film", path)];
+    purges.purge(object("/first"), HARD).await.unwrap();
+    assert!(keeper.finish(ENDS_WITHIN));
+    let (other, keeper) = started(&file);
+    other.purge(object("/other"), HARD).await.unwrap();
+    assert!(keeper.finish(ENDS_WITHIN));
+    assert_eq!(purges.purge(object("/last"), HARD).await, Err(PurgeError::Draining));
+
+    let covered = |purges: &Purges| {
+        ["/first", "/other", "/last", "/none"].map(|path| purges.covers(&key(path), &birth))
+    };
+    assert_eq!(covered(&purges), [true, false, false, false]);
+    let keeper = purges.go_on(Some(&file)).unwrap();
+    assert_eq!((purges.count(), covered(&purges)), (2, [true, true, false, false]));
+    assert_eq!(purges.purge(object("/last"), HARD).await.unwrap().number, 3);
+    assert!(keeper.finish(ENDS_WITHIN));
+    let (again, keeper) = started(&file);
+    assert_eq!((again.count(), covered(&again)), (3, [true, true, true, false]));
+    keeper.finish(ENDS_WITHIN);
+}
+
+#[tokio::test]
 async fn prefixes_of_a_site_are_bounded_by_themselves() {
     let (purges, keeper) = Purges::start(sites(), None).unwrap();
     let prefix = |n: usize| Scope::prefix("film", &format!("/{n}/")).unwrap();

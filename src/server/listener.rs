@@ -420,6 +420,7 @@ mod tests {
     #[tokio::test]
     async fn who_was_accepted_is_dealt_out_although_accepting_stops() {
         let listener = bind(ANY, ReusePort::Exclusive).unwrap();
+        listen(&listener).unwrap();
         let address = listener.local_addr().unwrap();
         let viewers = (0..=DEALT_OUT_WAITING_MAX).map(|_| TcpStream::connect(address).unwrap());
         let viewers: Vec<TcpStream> = viewers.collect();

@@ -312,7 +312,7 @@ fn leave_out(tier_volume: &TierVolume, why: &dyn fmt::Display) {
 /// A volume that is on its way yet, if there is one.
 pub(super) fn on_its_way(ssd: &Ssd) -> Option<String> {
     let mut all = ssd.volumes().all().into_iter();
-    let one = all.find(|one| one.opened().is_none() && one.left_out().is_none());
+    let one = all.find(|one| one.is_on_its_way());
     one.map(|one| one.name.clone())
 }
 

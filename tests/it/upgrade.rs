@@ -448,6 +448,35 @@ async fn volumes_and_purges_are_taken_back_from_a_process_that_fails_with_them()
 }
 
 #[tokio::test]
+async fn a_volume_that_does_not_come_back_is_told_of_and_is_well_at_the_next_start() {
+    let origin = Origin::serving("/a", Script::of(BLOCK));
+    let (folder, binary, config) = installed(&origin);
+    let process = Process::start_from(&binary, &config);
+    let viewer = Client::plain(process.http, HOST);
+    gets(&viewer, &origin, "/a").await;
+    process.until_entries(2).await;
+    let [given, go] = ["given", "go"].map(|name| folder.path().join(name));
+    let waits = format!(": >{given:?}; while [ ! -e {go:?} ]; do sleep 0.01; done\nexit 7");
+    replace(&binary, &given_volumes(&waits));
+    process.signal(Signal::USR2);
+    until_there(&given).await;
+    let locked = fs::File::open(folder.path().join("volume")).unwrap();
+    flock(&locked, FlockOperation::LockExclusive).unwrap();
+    fs::write(&go, "").unwrap();
+    let told = "ended with exit code 7; and nothing is written to volume volume: restart the \
+                service if it stays so";
+    process.logged_until(told).await;
+    assert_eq!(status(&process)["ssd"]["volumes"][0]["state"], "read-only");
+    gets(&viewer, &origin, "/a").await;
+    process.stop();
+
+    drop(locked);
+    let process = Process::start(&config);
+    assert_eq!(status(&process)["ssd"]["volumes"][0]["state"], "online", "it has not failed");
+    process.stop();
+}
+
+#[tokio::test]
 async fn what_ends_meanwhile_does_not_come_between_a_process_and_its_volumes() {
     let origin = Origin::serving("/a", Script::of(BLOCK));
     let (folder, binary, config) = installed(&origin);

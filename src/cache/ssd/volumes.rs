@@ -108,7 +108,7 @@ impl TierVolume {
 
     /// The heads of an object change; a volume on its way must forget what it knows of them.
     fn note_change(&self, object: ObjectHash) {
-        if !self.is_on_its_way() || self.left_out().is_some() {
+        if !self.is_on_its_way() {
             return;
         }
         let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -121,8 +121,10 @@ impl TierVolume {
         }
     }
 
-    fn is_on_its_way(&self) -> bool {
-        self.volume.load().is_none() || self.comes_back.load(Ordering::Acquire)
+    /// Whether it is to come online yet.
+    pub fn is_on_its_way(&self) -> bool {
+        let is_awaited = self.volume.load().is_none() || self.comes_back.load(Ordering::Acquire);
+        is_awaited && self.left_out().is_none()
     }
 
     /// Whether it holds the object's head, and that was not replaced before it was online.

@@ -204,6 +204,8 @@ async fn who_is_told_of_an_upgrade_asks_the_process_that_follows() {
             assert_eq!(reloaded.status, 200, "round {round}: {}", text(&reloaded.body));
         }
     }
+    // The one that serves is told to stop, and not the one before it.
+    process.logged_times(" serves, version ", 8).await;
     process.until_left().await;
     process.stop();
 }

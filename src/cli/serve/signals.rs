@@ -24,8 +24,8 @@ pub(super) struct ServingSignals {
 }
 
 impl Signals {
-    /// Those that change nothing of whether it serves, and may be sent to all processes of a service
-    /// at once: who is to stop before it serves stops at once.
+    /// Those that change nothing of whether it serves, and may be sent to all processes of a
+    /// service at once: who is to stop before it serves stops at once.
     pub(super) fn taken() -> io::Result<Signals> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let inside = runtime.enter();

@@ -40,6 +40,8 @@ struct Pool {
     used_by: [AtomicU64; SHARERS_MAX],
     /// Who waits, by class: of each site, and those who are of none.
     waiting: [[Queue; Class::ALL.len()]; SHARERS_MAX + 1],
+    /// Who waits for more than a piece, of whatever class: few do.
+    waiting_for_more: Queue,
     /// How many wait in all of these: looked at whenever something is released.
     waiting_all: AtomicUsize,
 }
@@ -79,6 +81,7 @@ impl Governor {
             used_bytes: AtomicU64::new(0),
             used_by: [const { AtomicU64::new(0) }; SHARERS_MAX],
             waiting: std::array::from_fn(|_| Default::default()),
+            waiting_for_more: Queue::default(),
             waiting_all: AtomicUsize::new(0),
         };
         Arc::new(Governor {
@@ -138,13 +141,20 @@ impl Governor {
         }
         self.refused[class as usize].fetch_add(1, Ordering::Relaxed);
         let pool = &self.pools[purpose.pool()];
-        let queue = pool.queue(sharer, class);
+        let queue = match bytes > PIECE_SIZE_BYTES {
+            true => &pool.waiting_for_more,
+            false => pool.queue(sharer, class),
+        };
         let _waiting = [Waiting::count(&queue.waiting), Waiting::count(&pool.waiting_all)];
         loop {
             // Registered before the attempt, so that a release between the two is not missed.
             let mut released = std::pin::pin!(queue.released.notified());
             released.as_mut().enable();
             if let Some(reservation) = self.take(sharer, purpose, class, bytes) {
+                // He may leave enough of a piece for the next one.
+                if bytes < PIECE_SIZE_BYTES && queue.waiting.load(Ordering::SeqCst) > 1 {
+                    queue.released.notify_one();
+                }
                 return reservation;
             }
             released.await;
@@ -240,9 +250,12 @@ impl Governor {
             && self.shares.wants_more(sharer, lent_bytes, &wanted)
     }
 
-    /// Wakes as many of a pool as may find what they wait for, first who is refused last. Each
-    /// waits for a piece at most, as a rule; who finds it taken waits for the next release.
+    /// Wakes as many of a pool as may find a piece, first who is refused last, and all who wait for
+    /// more. Who finds it taken waits for the next release.
     fn wake(&self, pool: &Pool) {
+        if pool.waiting_for_more.waiting.load(Ordering::SeqCst) > 0 {
+            pool.waiting_for_more.released.notify_waiters();
+        }
         let used_bytes = pool.used_bytes.load(Ordering::SeqCst);
         for class in Class::ALL.into_iter().rev() {
             let limit_bytes = |limit| class.limit_bytes(pool.budget_bytes, limit);
@@ -353,6 +366,9 @@ const REQUESTS_SIXTEENTHS: u64 = 2;
 #[cfg(test)]
 mod tests {
     use std::task::{Context, Wake, Waker};
+    use std::time::Duration;
+
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -542,6 +558,37 @@ mod tests {
         held[1].truncate(196);
         assert_eq!(times()[..3], [1, 0, 0]);
         assert!(poll(0) && !poll(1) && !poll(2), "as many as may be a miss's are in use again");
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_more_or_less_than_a_piece_keeps_nobody_from_what_is_free() {
+        let governor = Governor::new(1_600 * PIECE_SIZE_BYTES, 0, Arc::default());
+        let waits_for = |bytes: u64| {
+            let governor = governor.clone();
+            tokio::spawn(async move { governor.reserve(Use::Ssd, Class::Viewer, bytes).await })
+        };
+        let piece = || governor.try_reserve(Use::Client, Class::Viewer, PIECE_SIZE_BYTES);
+        let mut held: Vec<_> = std::iter::from_fn(piece).collect();
+        let more = waits_for(PIECE_SIZE_BYTES + 1);
+        tokio::task::yield_now().await;
+        let one = waits_for(PIECE_SIZE_BYTES);
+        let few: Vec<_> = (0..8).map(|_| waits_for(PIECE_SIZE_BYTES / 8)).collect();
+        while governor.pools[WORKING].waiting_all.load(Ordering::Relaxed) < 10 {
+            tokio::task::yield_now().await;
+        }
+        let woken = async |waiting| {
+            let woken: Result<Result<Reservation, _>, _> =
+                timeout(Duration::from_secs(20), waiting).await;
+            woken.expect("there is enough for it").expect("nobody panics")
+        };
+        held.pop();
+        drop(woken(one).await);
+        assert!(!more.is_finished());
+        for little in few {
+            held.push(woken(little).await);
+        }
+        held.clear();
+        assert_eq!(woken(more).await.bytes(), PIECE_SIZE_BYTES + 1);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use quick_cache::DefaultHashBuilder;
 
 use crate::cache::block::Part;
 pub use crate::cache::block::RamBlock;
+use crate::cache::places::rounded;
 use crate::cache::policy::{Policy, PolicySettings, Sharding};
 pub use crate::cache::slots::Extent;
 use crate::cache::slots::Slots;
@@ -130,6 +131,11 @@ impl Ram {
                 return None;
             }
         }
+    }
+
+    /// What room for `bytes` takes: whole pieces, or the cell of a small body.
+    pub fn taken_bytes(bytes: u64) -> u64 {
+        rounded(bytes as usize) as u64
     }
 
     /// What `bytes` keep of ram once they are [`Ram::pinned`]: the pieces they touch, or all of

@@ -389,7 +389,8 @@ mod tests {
         let sites = Arc::<CurrentSites>::default();
         let (purges, _) = Purges::start(sites.clone(), None).unwrap();
         let looking = Arc::new(|_: &_| Found::default());
-        let purger = Purger { purges, sites: sites.clone(), looking, look: Semaphore::new(1) };
+        let purger =
+            Purger { purges, sites: sites.clone(), looking, look: Arc::new(Semaphore::new(1)) };
         let reloader = Reloader { ask: mpsc::channel(1).0 };
         let (status, explain) = (Box::new(status), Box::new(explain));
         let drainer = Drainer { planning: Box::new(|_| Ok(None)) };

@@ -39,7 +39,7 @@ pub struct Purger {
     /// Who knows what is held.
     pub looking: Looking,
     /// Taken by who looks through all of it.
-    pub look: Semaphore,
+    pub look: Arc<Semaphore>,
 }
 
 impl Purger {
@@ -55,9 +55,16 @@ impl Purger {
         let sites = self.sites.load_full();
         let scopes = asked.scopes(&sites).map_err(wrong)?;
         let purged = scopes.len();
-        let found = self.found(asked.sought(&scopes, &sites)).await;
-        let purging = self.purges.purge(scopes, asked.hardness());
-        match timeout(PURGED_WITHIN, purging).await.unwrap_or(Err(PurgeError::Late)) {
+        let found = self.found(asked.sought(&scopes, &sites));
+        let (purges, hardness) = (self.purges.clone(), asked.hardness());
+        // It is done although who asked for it goes while it is counted.
+        let purging =
+            tokio::spawn(async move { (found.await, purges.purge(scopes, hardness).await) });
+        let (found, purged_now) = match timeout(PURGED_WITHIN, purging).await {
+            Ok(Ok(done)) => done,
+            Ok(Err(_)) | Err(_) => (None, Err(PurgeError::Late)),
+        };
+        match purged_now {
             Ok(done) => {
                 tracing::info!(%by, number = done.number, "purged by POST /purge: {asked}");
                 let mut said = json!({
@@ -77,14 +84,21 @@ impl Purger {
         }
     }
 
-    /// What of it is held; nothing is known while somebody else looks, for whom none waits.
-    async fn found(&self, sought: Sought) -> Option<Found> {
-        if sought.objects().is_some() {
-            return Some((self.looking)(&sought));
+    /// What of it is held; nothing is known while somebody else looks, for whom none waits, or
+    /// where it takes long.
+    fn found(&self, sought: Sought) -> impl Future<Output = Option<Found>> + use<> {
+        let (look, looking) = (self.look.clone(), self.looking.clone());
+        async move {
+            if sought.objects().is_some() {
+                return Some(looking(&sought));
+            }
+            let only_one = look.try_acquire_owned().ok()?;
+            let counting = spawn_blocking(move || {
+                let _only_one = only_one;
+                looking(&sought)
+            });
+            timeout(COUNTED_WITHIN, counting).await.ok()?.ok()
         }
-        let _looking = self.look.try_acquire().ok()?;
-        let looking = self.looking.clone();
-        spawn_blocking(move || looking(&sought)).await.ok()
     }
 }
 
@@ -99,3 +113,5 @@ fn status_of(error: &PurgeError) -> StatusCode {
 
 /// A disk that takes longer hangs: whether it is remembered is not known then.
 pub const PURGED_WITHIN: Duration = Duration::from_secs(10);
+/// What there is in ram is looked through by then, as a rule.
+const COUNTED_WITHIN: Duration = Duration::from_secs(2);

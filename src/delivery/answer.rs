@@ -249,7 +249,7 @@ impl Transaction<'_> {
         let (site, key) = (self.asked.site.clone(), self.asked.key.clone());
         let (shared, viewer) = (self.shared.clone(), self.viewer.clone());
         let mut feed = Feed::new(shared, viewer, site, key, head.version.clone());
-        feed.filled_to = take(&mut self.filled_to);
+        feed.filled = take(&mut self.filled);
         feed
     }
 
@@ -261,17 +261,16 @@ impl Transaction<'_> {
     ) -> Result<Option<Slice>, Arc<FillError>> {
         match feed.now(span) {
             Now::Slice(slice) => {
-                self.record.found(match feed.is_held(span) {
-                    true => Lookup::Hit,
-                    false if feed.collapsed == Some(true) => Lookup::Collapsed,
-                    false => Lookup::Partial,
-                });
+                self.record.found(found_with_first(feed, span));
                 return Ok(Some(slice));
             }
             // Nothing was found for who is refused because others hold the memory.
             Now::NoMemory => {
                 let slice = feed.next(span).await?;
-                self.record.found(Lookup::Hit);
+                self.record.found(match feed.collapsed {
+                    Some(collapsed) => held_in_part(collapsed),
+                    None => found_with_first(feed, span),
+                });
                 return Ok(slice);
             }
             Now::NotThere => {
@@ -280,8 +279,7 @@ impl Transaction<'_> {
                     feed.join(span)?;
                 }
                 self.record.found(match feed.collapsed {
-                    Some(true) => Lookup::Collapsed,
-                    Some(false) => Lookup::Partial,
+                    Some(collapsed) => held_in_part(collapsed),
                     None if from_ssd => Lookup::HitSsd,
                     None => Lookup::Hit,
                 });
@@ -334,6 +332,19 @@ fn resolve_within(
     let range = range.resolve(length_bytes).map_err(|_| unsatisfiable())?;
     let end = carried.1.map_or(range.end(), |end| end.min(range.end()));
     ByteRange::new(range.start().max(carried.0), end).map(Some).ok_or_else(unsatisfiable)
+}
+
+/// What was found by who was given the first bytes at once.
+fn found_with_first(feed: &mut Feed, span: Span) -> Lookup {
+    match feed.is_held(span) {
+        true => Lookup::Hit,
+        false => held_in_part(feed.collapsed == Some(true)),
+    }
+}
+
+/// What was found by who is brought the rest by a run: by another's where it is `collapsed`.
+fn held_in_part(collapsed: bool) -> Lookup {
+    if collapsed { Lookup::Collapsed } else { Lookup::Partial }
 }
 
 /// What a part of an object of unknown length has of the viewer's range.

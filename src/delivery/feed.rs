@@ -4,6 +4,7 @@
 //! The first slice is one piece; it grows while the socket keeps up and falls back when it does
 //! not, or when memory is short. Who waits for memory or for bytes holds neither.
 
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -46,8 +47,8 @@ pub struct Feed {
     pub(super) tier: Tier,
     reader: Option<Reader>,
     pub(super) ahead: Option<Reader>,
-    /// Up to here runs have brought what he reads since he asked: what ram has of it is no hit.
-    pub(super) filled_to: u64,
+    /// What a run has brought of it since he asked: what ram has of that is no hit.
+    pub(super) filled: Range<u64>,
     held: Option<Box<Held>>,
     /// What volumes have to do with this body, once one was asked.
     pub(super) kept: Option<Box<Kept>>,
@@ -70,8 +71,8 @@ impl Feed {
         let (shared, viewer) = (self.shared.clone(), self.viewer.clone());
         let (site, key, version) = (self.site.clone(), self.key.clone(), self.version.clone());
         // It has begun, and is refused no sooner than before.
-        let handed_out = self.handed_out;
-        Feed { handed_out, ..Feed::new(shared, viewer, site, key, version) }
+        let (handed_out, filled) = (self.handed_out, self.filled.clone());
+        Feed { handed_out, filled, ..Feed::new(shared, viewer, site, key, version) }
     }
 
     /// A feed of a version that is shared.
@@ -91,7 +92,7 @@ impl Feed {
             tier: Tier::Fill,
             reader: None,
             ahead: None,
-            filled_to: 0,
+            filled: 0..0,
             held: None,
             kept: None,
             block_entered: None,
@@ -136,12 +137,13 @@ impl Feed {
             return false;
         }
         self.collapsed = reader.is_some().then_some(true);
-        reader.into_iter().for_each(|reader| self.read_from(reader));
+        reader.into_iter().for_each(|reader| self.read_from(reader, span.position));
         true
     }
 
-    fn read_from(&mut self, reader: Reader) {
-        self.filled_to = reader.run().end().unwrap_or(u64::MAX);
+    /// From `position` on, as far as that one comes.
+    fn read_from(&mut self, reader: Reader, position: u64) {
+        self.filled = position..reader.run().end().unwrap_or(u64::MAX);
         self.reader = Some(reader);
     }
 
@@ -154,7 +156,7 @@ impl Feed {
         });
         let is_followed = followed.is_some();
         if let Some((reader, _)) = followed.filter(|(_, at)| *at == position) {
-            self.read_from(reader);
+            self.read_from(reader, position);
             self.collapsed = Some(true);
         }
         is_followed
@@ -251,14 +253,14 @@ impl Feed {
             Joined::Collapsed(reader) => {
                 self.tell_at("run", "joined", span.position);
                 self.collapsed.get_or_insert(true);
-                self.read_from(reader);
+                self.read_from(reader, span.position);
                 Ok(())
             }
             Joined::Started(reader, _) => {
                 self.tell_at("run", "begun", span.position);
                 self.collapsed.get_or_insert(false);
                 self.viewer.count_origin_requests(1);
-                self.read_from(reader);
+                self.read_from(reader, span.position);
                 Ok(())
             }
             Joined::Landed => Ok(()),
@@ -299,7 +301,7 @@ impl Feed {
                 return now;
             }
             Some(run::Landed::Elsewhere) => match self.next_reader(span) {
-                Some(reader) => self.read_from(reader),
+                Some(reader) => self.read_from(reader, span.position),
                 None => self.reader = None,
             },
             // He stays with the run: he may catch up, and is told if it fails.

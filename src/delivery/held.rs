@@ -28,8 +28,8 @@ struct Part {
 }
 
 impl Held {
-    /// Pins the bytes from `start` to `end` of a version, the first or only piece of them for
-    /// `class`; `None` when ram lacks some of them, or there is no memory to spare.
+    /// Pins the bytes from `start` to `end` of a version, for `class` if they are a piece at most;
+    /// `None` when ram lacks some of them, or there is no memory to spare.
     pub(super) fn pin(
         ram: &Ram,
         (governor, class): (OfSite<'_>, Class),

@@ -213,7 +213,7 @@ impl Feed {
         let brought = self.kept.as_ref().is_some_and(|kept| kept.block == Some(index));
         let tier = match brought {
             true => Tier::Ssd,
-            false if span.position < self.filled_to => Tier::Fill,
+            false if self.filled.contains(&span.position) => Tier::Fill,
             false => Tier::Ram,
         };
         Some((bytes, tier))

@@ -24,6 +24,7 @@ mod upstream;
 use std::borrow::Cow;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::mem::take;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -228,8 +229,8 @@ struct Transaction<'a> {
     asks_whole: bool,
     /// What may be asked of an origin because a volume is ill that may hold all of it.
     bypassed_bytes: Option<u64>,
-    /// Up to here the run brings it that was begun for this request, or for others meanwhile.
-    filled_to: u64,
+    /// What the run brings of it that was begun for this request, or for others meanwhile.
+    filled: Range<u64>,
 }
 
 /// Whether there is another way to an answer.
@@ -273,7 +274,7 @@ impl Delivery {
             withheld,
             asks_whole,
             bypassed_bytes,
-            filled_to: 0,
+            filled: 0..0,
         };
         if transaction.asked.method == Method::Head {
             return transaction.answer_head().await;

@@ -257,8 +257,8 @@ impl Transaction<'_> {
     ) -> Result<Attempt, DeliveryError> {
         let (head, fwd_status) = match opened {
             Opened::Stored { head, run, .. } => {
-                let end = |reader: &Reader| reader.run().end().unwrap_or(u64::MAX);
-                self.filled_to = run.as_ref().map_or(0, end);
+                let brought = |reader: &Reader| reader.run().standing().bounds.all();
+                self.filled = run.as_ref().map(brought).unwrap_or_default();
                 (head, None)
             }
             Opened::Confirmed { head, .. } => (head, Some(StatusCode::NOT_MODIFIED)),

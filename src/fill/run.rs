@@ -8,6 +8,7 @@
 mod reader;
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -42,6 +43,13 @@ pub struct Bounds {
     /// From here on each byte takes from the bypass, as an ill volume may hold it; `None`: none
     /// does, or all are paid for.
     pub paid_to: Option<u64>,
+}
+
+impl Bounds {
+    /// What it brings, as far as its end is known.
+    pub fn all(&self) -> Range<u64> {
+        self.start..self.end.unwrap_or(u64::MAX)
+    }
 }
 
 /// Why a run ended.

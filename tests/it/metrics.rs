@@ -297,3 +297,14 @@ async fn what_was_there_before_its_head_was_answered_is_no_hit_either() {
     }
     assert_eq!((sent_from(&edge, "fill").await, sent_from(&edge, "ram").await), (100_000, 0));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn further_ranges_that_the_same_run_has_brought_are_no_hit() {
+    let origin = Origin::serving("/a", Script::of(PIECE));
+    let edge = Edge::in_front_of(&origin).start();
+    let of_one_piece = edge.get("/a").header("range", "bytes=0-99,2000-2099,40000-40099");
+    for sent in [(300, 0), (300, 300)] {
+        assert_eq!(of_one_piece.send().await.status, 206);
+        assert_eq!((sent_from(&edge, "fill").await, sent_from(&edge, "ram").await), sent);
+    }
+}

@@ -275,9 +275,13 @@ impl Ssd {
                 return Some(room);
             }
             let left = deadline.checked_duration_since(Instant::now())?;
-            let free = governor.reserve(Use::Ssd, wanted.class, PIECE_SIZE_BYTES);
-            drop(timeout(left, free).await.ok()?);
+            let reserved = governor.reserve(Use::Ssd, wanted.class, PIECE_SIZE_BYTES);
+            let reserved = timeout(left, reserved).await.ok()?;
+            if let Some(extent) = self.parts.ram.allocate(wanted.site, PIECE_SIZE_BYTES) {
+                return Some(Room { extent, count: 1, reserved });
+            }
             // Memory may be free all the while, and room in the mapping not.
+            drop(reserved);
             tokio::time::sleep(PAUSE).await;
         }
     }

@@ -7,12 +7,12 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{PARK_AFTER, Pump, Stop};
-use crate::cache::ram::Extent;
+use crate::cache::ram::{Extent, Ram};
 use crate::cache::ssd::Seen;
 use crate::fill::error::FillError;
 use crate::fill::run::Sharing;
 use crate::limits::PIECE_SIZE_BYTES;
-use crate::memory::{Class, Use};
+use crate::memory::{Class, Reservation, Use};
 use crate::object::{BlockKey, piece_floor};
 
 /// The extent being written.
@@ -48,28 +48,35 @@ impl Pump {
         let may_park = self.begun && self.may_park();
         let patience = if may_park { PARK_AFTER } else { self.filler.client.patience().first_byte };
         let deadline = Instant::now() + patience;
+        let filler = self.filler.clone();
+        let governor = filler.governor.of(self.run.key.site());
         while !self.take(one_piece, self.class) {
-            let governor = self.filler.governor.of(self.run.key.site());
-            let reserved = governor.reserve(Use::Fill, self.class, PIECE_SIZE_BYTES);
-            match timeout_at(deadline, reserved).await {
-                // Memory may be free all the while, and room in the mapping not.
-                Ok(reserved) if Instant::now() < deadline => drop(reserved),
-                _ if may_park => return Err(Stop::Parked),
-                _ => return Err(Stop::Failed(FillError::Overload { what: "memory" })),
+            let reserved = governor.reserve(Use::Fill, self.class, Ram::taken_bytes(one_piece));
+            let reserved = timeout_at(deadline, reserved).await;
+            if reserved.is_ok_and(|reserved| self.write_into(reserved, one_piece)) {
+                break;
             }
+            if Instant::now() >= deadline {
+                let too_much = Stop::Failed(FillError::Overload { what: "memory" });
+                return Err(if may_park { Stop::Parked } else { too_much });
+            }
+            // Memory may be free all the while, and room in the mapping not.
             sleep(PAUSE).await;
         }
         Ok(())
     }
 
     fn take(&mut self, bytes: u64, class: Class) -> bool {
-        let site = self.run.key.site();
-        let kept_bytes = bytes.next_multiple_of(PIECE_SIZE_BYTES);
-        let governor = self.filler.governor.of(site);
-        let Some(reserved) = governor.try_reserve(Use::Fill, class, kept_bytes) else {
+        let governor = self.filler.governor.of(self.run.key.site());
+        let reserved = governor.try_reserve(Use::Fill, class, Ram::taken_bytes(bytes));
+        reserved.is_some_and(|reserved| self.write_into(reserved, bytes))
+    }
+
+    /// Begins an extent of `bytes`; false when the mapping has no room.
+    fn write_into(&mut self, reserved: Reservation, bytes: u64) -> bool {
+        let Some(extent) = self.filler.ram.allocate(self.run.key.site(), bytes) else {
             return false;
         };
-        let Some(extent) = self.filler.ram.allocate(site, bytes) else { return false };
         self.extent = Some(Writing { extent, start: self.position });
         self.run.begin_part(reserved);
         self.class = Class::Viewer;

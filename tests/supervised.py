@@ -4,7 +4,8 @@ Runs ExecStart= of a unit of ROOT in it, as nobody, with folders as DynamicUser=
 and what it is given to hold (FDSTORE=1), and passes them on at each start (LISTEN_FDS); prints what it is told
 (NOTIFY_SOCKET), what it does not hear too, and exit codes. Another process may follow the one that it started (MAINPID=). It hears the main
 process alone (NotifyAccess=main), and kills what is left when that one has ended (KillMode=mixed). Takes `reload`
-(ExecReload=), `restart` and `stop` from its standard input.
+(ExecReload=), `restart` and `stop` (ExecStop=) from its standard input. When that has been done it waits, as systemd
+does, for a main process that was its child when it became that, and kills another one at once.
 """
 
 import ctypes
@@ -12,6 +13,7 @@ import fcntl
 import os
 import re
 import selectors
+import shlex
 import signal
 import socket
 import struct
@@ -28,7 +30,7 @@ def main():
     # Whoever follows a process becomes our child when that one has left.
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     with open(f"{root}/{unit}") as file:
-        commands = dict(re.findall(r"^(ExecStart|ExecReload)=(.+)$", file.read(), re.M))
+        commands = dict(re.findall(r"^(ExecStart|ExecReload|ExecStop)=(.+)$", file.read(), re.M))
     for kind in ("lib", "log"):
         folder = f"{root}/var/{kind}/private/tidegate"
         os.makedirs(folder, exist_ok=True)
@@ -45,14 +47,14 @@ def main():
     os.chmod(path, 0o777)
     held = [listening(listener) for listener in listeners]
     process = group = start(root, commands["ExecStart"], held)
-    after_exit = None
+    is_child, after_exit, stopping = True, None, None
     waiting = selectors.DefaultSelector()
     waiting.register(notify, selectors.EVENT_READ, "told")
     waiting.register(sys.stdin, selectors.EVENT_READ, "asked")
     while True:
         for key, _ in waiting.select(timeout=0.05):
             if key.data == "told":
-                process = told(notify, held, process)
+                process, is_child = followed(process, told(notify, held, process), is_child)
                 continue
             asked = os.read(0, 4096).decode().split()
             for word in asked or ["stop"]:
@@ -60,18 +62,23 @@ def main():
                     reload(root, commands["ExecReload"])
                 else:
                     after_exit = word
-                    os.kill(process, signal.SIGTERM)
+                    stopping = begin_stop(root, commands.get("ExecStop", "/bin/true"), process)
         ended, status = os.waitpid(-1, os.WNOHANG)
         # With its last words it may have named another.
-        process = told(notify, held, process)
-        if ended and ended != process:
+        process, is_child = followed(process, told(notify, held, process), is_child)
+        if ended and ended == stopping:
+            stopping = None
+            end(process, group, is_child)
+        elif ended and ended != process:
             print("left", os.waitstatus_to_exitcode(status), flush=True)
         elif ended:
+            if stopping:
+                os.waitpid(stopping, 0)
             kill_rest(group)
             print("exit", os.waitstatus_to_exitcode(status), flush=True)
             if after_exit != "restart":
                 return
-            after_exit = None
+            is_child, after_exit, stopping = True, None, None
             process = group = start(root, commands["ExecStart"], held)
 
 
@@ -80,6 +87,33 @@ def listening(listener):
     host, port = address.rsplit(":", 1)
     held = socket.create_server((host, int(port)), backlog=4096)
     return name, held.detach()
+
+
+# Which one is the main process then, and whether it was our child when it became that.
+def followed(process, now, is_child):
+    return now, is_child if now == process else parent(now) == os.getpid()
+
+
+def parent(process):
+    try:
+        with open(f"/proc/{process}/stat") as file:
+            return int(file.read().rpartition(") ")[2].split()[1])
+    except OSError:
+        return None
+
+
+def begin_stop(root, command, process):
+    words = ["chroot", f"--userspec={NOBODY}:{NOBODY}", root, *shlex.split(command.replace("$$", "$"))]
+    return os.spawnvpe(os.P_NOWAIT, words[0], words, {"PATH": "/usr/sbin:/usr/bin:/bin", "MAINPID": str(process)})
+
+
+def end(process, group, is_child):
+    try:
+        os.kill(process, signal.SIGTERM)
+        if not is_child:
+            os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
 
 
 def kill_rest(group):

@@ -12,13 +12,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::net::sockopt::set_socket_passcred;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-use rustix::process::{Pid, Signal, getpid, kill_process_group};
+use rustix::process::{
+    Pid, Signal, WaitOptions, getpid, kill_process, kill_process_group, set_child_subreaper,
+    waitpid,
+};
 use tempfile::TempDir;
 use tokio::task::{JoinSet, block_in_place};
 
@@ -34,7 +37,8 @@ type Held = Arc<Mutex<Vec<(String, OwnedFd)>>>;
 
 /// A service manager: keeps what it is given (`FDSTORE=1`), and passes it on (`LISTEN_FDS`). It
 /// hears the main process alone (`NotifyAccess=main`), which may name another (`MAINPID=`), and
-/// kills what is left of the service when that one has ended (`KillMode=mixed`).
+/// kills what is left of the service when that one has ended (`KillMode=mixed`). At a stop it waits
+/// for a main process that was its child when it became that, and kills another one at once.
 #[derive(Clone)]
 struct Manager {
     notify: PathBuf,
@@ -48,10 +52,13 @@ struct Manager {
 struct Main {
     process: Pid,
     group: Pid,
+    is_child: bool,
 }
 
 impl Manager {
     fn start(folder: &Path) -> Manager {
+        // Whoever follows a process becomes our child when that one has left.
+        set_child_subreaper(Some(getpid())).unwrap();
         let notify = folder.join("notify");
         let socket = UnixDatagram::bind(&notify).unwrap();
         set_socket_passcred(&socket, true).unwrap();
@@ -97,11 +104,30 @@ impl Manager {
         Process::start_passing(command, inherited)
     }
 
-    /// Ends the process in order, and waits until all that it said was heard.
+    /// Ends the service, which ends in order, and waits until all that it said was heard.
     fn stop(&self, process: Process) -> Vec<String> {
-        let logged = process.stop();
+        let ending = self.end();
+        let logged = process.ended();
+        ending.join().unwrap();
         self.until_ended();
+        assert!(logged.iter().any(|line| line.contains(" drained")), "{logged:#?}");
         logged
+    }
+
+    /// Ends the service, on a thread: by what the unit says (`ExecStop=`), then by a signal to who
+    /// is left.
+    fn end(&self) -> JoinHandle<()> {
+        self.hear_out();
+        let manager = self.clone();
+        let main = self.main.lock().unwrap().expect("it serves");
+        thread::spawn(move || {
+            end_by_unit(Some(main));
+            let Some(main) = *manager.main.lock().unwrap() else { return };
+            let _ = kill_process(main.process, Signal::TERM);
+            if !main.is_child {
+                let _ = kill_process_group(main.group, Signal::KILL);
+            }
+        })
     }
 
     /// Waits until there is no main process any more, nor what was left of it.
@@ -192,13 +218,13 @@ impl Manager {
     /// Whether the main process says it, as which the first one counts that was started; or the
     /// manager itself.
     fn is_heard(&self, said_by: Pid) -> bool {
-        let main = *self.main.lock().unwrap();
         let is_own = said_by == getpid();
-        if main.is_none() && !is_own {
+        // One that has ended is nobody's child.
+        if self.main.lock().unwrap().is_none() && is_child(said_by) {
             // All that it starts is of its group.
-            self.follow(Main { process: said_by, group: said_by });
+            self.follow(Main { process: said_by, group: said_by, is_child: true });
         }
-        is_own || main.is_none_or(|main| main.process == said_by)
+        is_own || self.main.lock().unwrap().is_some_and(|main| main.process == said_by)
     }
 
     fn note(&self, words: &str, given: Vec<OwnedFd>) {
@@ -222,18 +248,56 @@ impl Manager {
         let followed_by = value("MAINPID=").map(|id| Pid::from_raw(id.parse().unwrap()).unwrap());
         let main = *self.main.lock().unwrap();
         if let Some((process, main)) = followed_by.zip(main) {
-            self.follow(Main { process, ..main });
+            self.follow(Main { process, is_child: is_child(process), ..main });
         }
         self.heard.lock().unwrap().push(words.trim_end().to_owned());
     }
 }
 
-/// Whether a process has not ended; one that nobody has waited for has.
+/// Runs what the unit has run at a stop, with the main process that is left, and waits until it is
+/// done.
+fn end_by_unit(main: Option<Main>) {
+    let unit = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/tidegate.service");
+    let unit = fs::read_to_string(unit).unwrap();
+    let Some(written) = unit.lines().find_map(|line| line.strip_prefix("ExecStop=")) else {
+        return;
+    };
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(written.replace("$$", "$")).env_remove("MAINPID");
+    if let Some(main) = main {
+        command.env("MAINPID", main.process.to_string());
+    }
+    let (mut running, since) = (command.spawn().unwrap(), Instant::now());
+    let status = loop {
+        // Of the others the test has the end.
+        if let Some(main) = main.filter(|main| !main.is_child) {
+            let _ = waitpid(Some(main.process), WaitOptions::NOHANG);
+        }
+        if let Some(status) = running.try_wait().unwrap() {
+            break status;
+        }
+        assert!(since.elapsed() < PATIENCE, "it is not stopped");
+        thread::sleep(LOOK_AGAIN);
+    };
+    assert!(status.success(), "{status}");
+}
+
+/// Whether a process has not ended.
 fn is_there(process: Pid) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", process.as_raw_pid()));
-    // Behind the name, which is in parentheses, comes the state.
-    let state = stat.ok().and_then(|stat| stat.rsplit_once(") ")?.1.chars().next());
-    state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
+    parent(process).is_some()
+}
+
+fn is_child(process: Pid) -> bool {
+    parent(process) == Some(getpid().as_raw_pid())
+}
+
+/// Whose child a process is that has not ended; one that nobody has waited for has.
+fn parent(process: Pid) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", process.as_raw_pid())).ok()?;
+    // Behind the name, which is in parentheses.
+    let mut words = stat.rsplit_once(") ")?.1.split(' ');
+    words.next().filter(|state| !matches!(*state, "Z" | "X"))?;
+    words.next()?.parse().ok()
 }
 
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
@@ -438,7 +502,7 @@ async fn a_restart_while_the_process_before_still_sends_cuts_nothing_that_ends_i
     assert_eq!(block_in_place(|| process.upgrade()).0, 0);
     process.logged_until("what has begun is finished").await;
 
-    process.signal(Signal::TERM);
+    let ending = block_in_place(|| manager.end());
     process.logged_until("what has begun is hurried").await;
     let logged = process.logged_until("it is waited for").await;
     assert!(!logged.iter().any(|line| line.contains("drained")), "{logged:#?}");
@@ -449,7 +513,35 @@ async fn a_restart_while_the_process_before_still_sends_cuts_nothing_that_ends_i
     let logged = process.logged_until(" drained").await;
     let place = |words| logged.iter().position(|line| line.contains(words));
     assert!(place("what had begun is finished") < place(" drained"), "{logged:#?}");
+    block_in_place(|| ending.join().unwrap());
     block_in_place(|| manager.until_ended());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_taken_over_and_is_stopped_finishes_what_it_has_begun() {
+    let folder = TempDir::new().unwrap();
+    let held = Script::of(4 * BLOCK).ending(Ending::HeldAt(BLOCK));
+    let origin = Origin::serving("/held", held);
+    let (manager, config) = (Manager::start(folder.path()), configuration(folder.path(), &origin));
+    let mut process = manager.serve(&config);
+    assert_eq!(block_in_place(|| process.upgrade()).0, 0);
+    process.until_left().await;
+    let mut under_way = Client::plain(process.http, HOST).get("/held").open().await;
+    under_way.read_exactly(PIECE as usize).await.unwrap();
+
+    let ending = block_in_place(|| manager.end());
+    process.logged_until("draining").await;
+    origin.release("/held");
+    let came = follow(&mut under_way, origin.content("/held", 1), PIECE).await;
+    assert_eq!(came, (4 * BLOCK - PIECE, true));
+    process.logged_until(" drained").await;
+    block_in_place(|| ending.join().unwrap());
+    block_in_place(|| manager.until_ended());
+}
+
+#[test]
+fn a_service_that_has_ended_by_itself_is_stopped_in_order() {
+    end_by_unit(None);
 }
 
 /// Where one of the sockets that are kept listens.

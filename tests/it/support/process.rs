@@ -210,8 +210,13 @@ impl Process {
     }
 
     /// Tells it to stop, and waits until it has: all that it logged.
-    pub(crate) fn stop(mut self) -> Vec<String> {
+    pub(crate) fn stop(self) -> Vec<String> {
         self.signal(Signal::TERM);
+        self.ended()
+    }
+
+    /// Waits until it has ended, and the one that serves too: all that was logged. Blocks.
+    pub(crate) fn ended(mut self) -> Vec<String> {
         self.reader.take().unwrap().join().unwrap();
         let logged = std::mem::take(&mut *self.logged.lock().unwrap());
         assert!(self.child.wait().unwrap().success(), "{logged:#?}");

@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
@@ -91,12 +92,7 @@ pub(super) fn start(
         return Err(ApplianceError::Settings(refused));
     }
     let known = Known { file: file.clone(), roll, ill, in_use };
-    let within = match start {
-        Start::Alone | Start::Again => ONLINE_WITHIN,
-        // Until then viewers are served, and read from them, by the process before this one.
-        Start::Follows => ONLINE_BEFORE_SERVING_WITHIN,
-    };
-    let told = bring_online(looked_at, &known, within, &runtime);
+    let told = bring_online(looked_at, &known, ONLINE_WITHIN, &runtime);
     ill::begin(&file, told, paths_of(config));
     runtime.spawn(ssd.clone().tend());
     let watch = Watch::start(file, ssd.clone(), named, &runtime);
@@ -316,6 +312,15 @@ pub(super) fn on_its_way(ssd: &Ssd) -> Option<String> {
     one.map(|one| one.name.clone())
 }
 
+/// Waits until none is, while another process serves viewers and reads from them, but not for ever.
+/// Blocks.
+pub(super) fn until_online(ssd: &Ssd, is_served: impl Fn() -> bool) {
+    let until = Instant::now() + ONLINE_BEFORE_SERVING_WITHIN;
+    while on_its_way(ssd).is_some() && is_served() && Instant::now() < until {
+        thread::sleep(LOOK_AGAIN);
+    }
+}
+
 /// What the tier takes in memory beside its index: what admission has seen, twice while it is
 /// saved, and the shadow caches.
 pub(super) fn beside_index_bytes(config: &Config) -> u64 {
@@ -382,6 +387,7 @@ const LOOKED_AT_WITHIN: Duration = Duration::from_secs(1);
 const ONLINE_WITHIN: Duration = Duration::from_secs(2);
 /// How long it does where another process serves meanwhile, which waits for it.
 const ONLINE_BEFORE_SERVING_WITHIN: Duration = Duration::from_secs(60);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// How long an end waits for each.
 const CLOSED_WITHIN: Duration = Duration::from_secs(10);
 

@@ -174,7 +174,7 @@ impl Predecessor {
     }
 
     /// What ends in one of the two ends in the other, from now on until it is gone; what had ended
-    /// there has ended here when this returns.
+    /// there has ended here when this returns, and the volumes are online.
     pub(super) fn listen(&self, parts: &Arc<Parts>) -> io::Result<()> {
         let way = Elsewhere::new(Side::Before);
         let neighbour = Neighbour::start(self.channel.clone(), way, parts)?;
@@ -185,7 +185,10 @@ impl Predecessor {
         neighbour.listens();
         self.channel.send(&Message::Listening, None)?;
         match neighbour.hear(TOLD_WITHIN) {
-            Ok(Message::Told) => Ok(()),
+            Ok(Message::Told) => {
+                ssd::until_online(&parts.ssd, || parts.purges.has_before());
+                Ok(())
+            }
             Ok(_) => Err(io::ErrorKind::InvalidData.into()),
             Err(RecvTimeoutError::Timeout) => Err(io::ErrorKind::TimedOut.into()),
             Err(RecvTimeoutError::Disconnected) => Err(io::ErrorKind::UnexpectedEof.into()),

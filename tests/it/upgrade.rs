@@ -10,7 +10,7 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use http::Method;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::ioctl_fionread;
-use rustix::net::sockopt::set_socket_send_buffer_size;
+use rustix::net::sockopt::{Timeout, set_socket_send_buffer_size, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair,
 };
@@ -694,15 +694,21 @@ fn heard(channel: &OwnedFd) -> serde_json::Value {
     serde_json::from_slice(&message[..length]).expect("it says something")
 }
 
+/// A process that follows this one, and the channel to it; it finds no more room in it than for a
+/// few words.
+fn following(binary: &Path, config: &Path) -> (OwnedFd, Child) {
+    let (kind, flags) = (SocketType::SEQPACKET, SocketFlags::CLOEXEC);
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, kind, flags, None).unwrap();
+    set_socket_send_buffer_size(&theirs, 1).unwrap();
+    let mut command = Command::new(binary);
+    command.args(["serve", "--config"]).arg(config).env("TIDEGATE_TAKEOVER", "1");
+    (ours, command.stdin(theirs).stderr(Stdio::null()).spawn().unwrap())
+}
+
 #[tokio::test]
 async fn no_signal_to_all_processes_of_a_service_ends_who_is_on_his_way() {
     let (_folder, binary, config) = with_ram_alone(&Origin::start());
-    let (kind, flags) = (SocketType::SEQPACKET, SocketFlags::CLOEXEC);
-    let (ours, theirs) = socketpair(AddressFamily::UNIX, kind, flags, None).unwrap();
-    let mut command = Command::new(&binary);
-    command.args(["serve", "--config"]).arg(&config).env("TIDEGATE_TAKEOVER", "1");
-    let mut child = command.stdin(theirs).stderr(Stdio::null()).spawn().unwrap();
-    drop(command);
+    let (ours, mut child) = following(&binary, &config);
     // Nobody has told it anything yet.
     let asked = Instant::now();
     for signal in [Signal::HUP, Signal::USR2] {
@@ -775,13 +781,7 @@ async fn who_says_that_it_serves_ends_in_order_when_it_is_told_to_stop() {
     // The process of this test, which has started it, does not end: it is waited for so long.
     let text = fs::read_to_string(&config).unwrap();
     fs::write(&config, format!("limits.drain_timeout = \"1s\"\n{text}")).unwrap();
-    let (kind, flags) = (SocketType::SEQPACKET, SocketFlags::CLOEXEC);
-    let (ours, theirs) = socketpair(AddressFamily::UNIX, kind, flags, None).unwrap();
-    set_socket_send_buffer_size(&theirs, 1).unwrap();
-    let mut command = Command::new(&binary);
-    command.args(["serve", "--config"]).arg(&config).env("TIDEGATE_TAKEOVER", "1");
-    let mut child = command.stdin(theirs).stderr(Stdio::null()).spawn().unwrap();
-    drop(command);
+    let (ours, mut child) = following(&binary, &config);
     say(&ours, &json!({ "say": "hello", "version": "1" }));
     say(&ours, &json!({ "say": "listeners" }));
     assert_eq!(heard(&ours)["say"], "checked");
@@ -803,6 +803,29 @@ async fn who_says_that_it_serves_ends_in_order_when_it_is_told_to_stop() {
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     while heard(&ours)["say"] != "serving" {}
     assert!(child.wait().unwrap().success());
+}
+
+#[tokio::test]
+async fn what_ends_is_heard_while_volumes_are_on_their_way() {
+    let (_folder, binary, config) = installed(&Origin::start());
+    let size = "size = \"256 MiB\"\n";
+    let slow = fs::read_to_string(&config).unwrap();
+    // Never online while this test runs.
+    let slow = slow.replace(size, &format!("{size}simulate = \"stall-reads=1000s\"\n"));
+    fs::write(&config, slow).unwrap();
+    let (ours, mut child) = following(&binary, &config);
+    say(&ours, &json!({ "say": "hello", "version": "1" }));
+    say(&ours, &json!({ "say": "listeners" }));
+    assert_eq!(heard(&ours)["say"], "checked");
+    set_socket_timeout(&ours, Timeout::Recv, Some(PATIENCE)).unwrap();
+    say(&ours, &json!({ "say": "volumes" }));
+    assert_eq!(heard(&ours)["say"], "listening");
+    say(&ours, &json!({ "say": "told" }));
+    let ending = json!({ "objects": { "site": "media", "targets": ["/a"] } });
+    say(&ours, &json!({ "say": "end", "id": 7, "ending": ending }));
+    assert_eq!(heard(&ours), json!({ "say": "ended", "id": 7 }), "before it serves");
+    drop(ours);
+    assert_eq!(child.wait().unwrap().code(), Some(1));
 }
 
 #[tokio::test]

@@ -27,7 +27,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout;
 
 pub(super) use self::added::{Added, Tier, unusable};
-use self::device::{Made, NoDevice, device_of};
+use self::device::{Made, NoDevice, device_of, freed};
 pub(super) use self::given::{close, hand_over, leave_untold, take_back};
 pub(super) use self::ill::Watch;
 use self::paths::Named;
@@ -142,11 +142,14 @@ fn look(
 ) -> Result<(Vec<LookedAt>, Vec<Named>), ApplianceError> {
     let (mut looked_at, mut named) = (Vec::new(), Vec::new());
     let _inside = runtime.enter();
+    let until = Instant::now() + FREED_WITHIN;
     let all = ssd.volumes().all();
     let wanted = config.volumes.iter().zip(&all).filter(|(_, one)| one.left_out().is_none());
     for (volume, tier_volume) in wanted {
         let was_known = known.contains(&absolute(&volume.path));
-        let device = match device_of(config, volume, block_size, was_known, runtime) {
+        let open = || device_of(config, volume, block_size, was_known, runtime);
+        let opened = if start == Start::Again { freed(&volume.name, until, open) } else { open() };
+        let device = match opened {
             Ok((device, made)) => {
                 made.into_iter().for_each(Made::keep);
                 device
@@ -388,6 +391,8 @@ const ONLINE_WITHIN: Duration = Duration::from_secs(2);
 /// How long it does where another process serves meanwhile, which waits for it.
 const ONLINE_BEFORE_SERVING_WITHIN: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// How long all of them are waited for where another process had them: it was killed.
+const FREED_WITHIN: Duration = Duration::from_secs(10);
 /// How long an end waits for each.
 const CLOSED_WITHIN: Duration = Duration::from_secs(10);
 
@@ -430,6 +435,26 @@ mod tests {
 
     async fn opened(device: &Arc<Simulated>) -> Arc<Volume> {
         Volume::open(Disk::new(device.clone()), VolumeSettings::default()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_volume_that_comes_back_is_on_its_way_until_it_is_online_or_left_out() {
+        let simulation = Simulation { size_bytes: 32 << 20, seed: 1, faults: Faults::default() };
+        let device = Arc::new(Simulated::new(&simulation));
+        let geometry = Geometry::new(32 << 20, 2 << 20, BlockSize::MAX, 1_000).unwrap();
+        Volume::format(&Disk::new(device.clone()), geometry, VolumeId(1)).await.unwrap();
+        let ssd = tier();
+        let tier_volume = ssd.volumes().all()[0].clone();
+        for left_out in [false, true] {
+            tier_volume.come_online(opened(&device).await);
+            assert_eq!(on_its_way(&ssd), None);
+            tier_volume.comes_back();
+            assert_eq!(on_its_way(&ssd).as_deref(), Some("v"));
+            if left_out {
+                leave_out(&tier_volume, &"a test");
+                assert_eq!(on_its_way(&ssd), None);
+            }
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -479,6 +479,30 @@ async fn a_volume_that_does_not_come_back_is_told_of_and_is_well_at_the_next_sta
 }
 
 #[tokio::test]
+async fn a_volume_that_who_had_it_frees_late_comes_back() {
+    let origin = Origin::serving("/a", Script::of(BLOCK));
+    let (folder, binary, config) = installed(&origin);
+    let process = Process::start_from(&binary, &config);
+    let [given, go] = ["given", "go"].map(|name| folder.path().join(name));
+    let waits = format!(": >{given:?}; while [ ! -e {go:?} ]; do sleep 0.01; done\nexit 7");
+    replace(&binary, &given_volumes(&waits));
+    process.signal(Signal::USR2);
+    until_there(&given).await;
+    // As the kernel does while it ends a process that was killed.
+    let locked = fs::File::open(folder.path().join("volume")).unwrap();
+    flock(&locked, FlockOperation::LockExclusive).unwrap();
+    fs::write(&go, "").unwrap();
+    process.logged_until("volume volume is not free yet").await;
+    drop(locked);
+    let logged = process.logged_until(") ended with exit code 7").await;
+    assert!(!logged.iter().any(|line| line.contains("left out")), "{logged:#?}");
+    assert_eq!(status(&process)["ssd"]["volumes"][0]["state"], "online");
+    gets(&Client::plain(process.http, HOST), &origin, "/a").await;
+    process.until_entries(2).await;
+    process.stop();
+}
+
+#[tokio::test]
 async fn what_ends_meanwhile_does_not_come_between_a_process_and_its_volumes() {
     let origin = Origin::serving("/a", Script::of(BLOCK));
     let (folder, binary, config) = installed(&origin);

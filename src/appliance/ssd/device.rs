@@ -4,10 +4,13 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use tokio::runtime::Handle;
 
+use super::LOOK_AGAIN;
 use crate::config::paths::{Identity, folder_of};
 use crate::config::units::bytes_text;
 use crate::config::{self, EngineChoice, SsdVolume, VolumeKind};
@@ -116,6 +119,24 @@ pub(super) fn device_of(
         }
     });
     Ok((opened?, None))
+}
+
+/// What comes of opening a device that another process may still have, which ends: tried until then
+/// where that is so. Blocks.
+pub(super) fn freed<T>(
+    name: &str,
+    until: Instant,
+    open: impl Fn() -> Result<T, NoDevice>,
+) -> Result<T, NoDevice> {
+    let mut opened = open();
+    if let Err(NoDevice::InUse(why)) = &opened {
+        tracing::warn!("volume {name} is not free yet, and is tried again for a while: {why}");
+    }
+    while matches!(opened, Err(NoDevice::InUse(_))) && Instant::now() < until {
+        thread::sleep(LOOK_AGAIN);
+        opened = open();
+    }
+    opened
 }
 
 /// An operator sees what was made, and where.

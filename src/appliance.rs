@@ -370,9 +370,8 @@ impl Running {
         self.close_admin.all.cancel();
         self.admin.into_iter().for_each(join);
         let keeper = self.parts.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(keeper) = keeper {
-            keeper.finish(LOG_ENDS_WITHIN);
-        }
+        // It is told of one that does not end.
+        let _ = keeper.map(|keeper| keeper.finish(LOG_ENDS_WITHIN));
         self.fill_runtime.shutdown_timeout(RUNTIME_ENDS_WITHIN);
         if let Err(error) = self.log_writer.finish(LOG_ENDS_WITHIN) {
             tracing::warn!("{error}");

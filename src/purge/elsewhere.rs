@@ -293,6 +293,11 @@ impl Purges {
         self.elsewhere.store(Some(elsewhere));
     }
 
+    /// From now on nobody is told what ends.
+    pub fn tell_nobody(&self) {
+        self.elsewhere.store(None);
+    }
+
     /// The process on the other end of `way`, whose turn it was, is gone.
     pub fn part(&self, way: &Arc<Elsewhere>, turn: u64) {
         way.part(turn);

@@ -141,22 +141,29 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Does what waits, and ends; whether it has. Blocks, but for no longer than `patience`: a disk
-    /// may hang.
-    pub fn finish(self, patience: Duration) -> bool {
+    /// Whether something can be purged: it was not told to end.
+    pub fn is_at_work(&self) -> bool {
+        self.purges.jobs.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// Does what waits, and ends. Blocks, but for no longer than `patience`: a disk may hang.
+    ///
+    /// # Errors
+    /// It has not ended yet, which is told; it may write to the journal until it has.
+    pub fn finish(self, patience: Duration) -> Result<(), Keeper> {
         *self.purges.jobs.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let deadline = Instant::now() + patience;
         while !self.thread.is_finished() {
             if Instant::now() >= deadline {
                 tracing::warn!("the journal of purges does not end; it is left behind");
-                return false;
+                return Err(self);
             }
             thread::sleep(LOOK_AGAIN);
         }
         if self.thread.join().is_err() {
             tracing::error!("the thread that purges panicked; its message is above");
         }
-        true
+        Ok(())
     }
 }
 
@@ -200,7 +207,8 @@ fn run(purges: &Purges, jobs: &Receiver<Job>, mut journal: Option<&mut Journal>)
         if let Err(error) = &appended {
             tracing::error!("a purge was refused, as the journal cannot be written: {error}");
         } else {
-            purges.count.store(batch.number, Ordering::Release);
+            // What ends because another process says so is counted without this thread.
+            purges.count.fetch_max(batch.number, Ordering::Release);
             for purge in &batch.purges {
                 let count = purges.figures.of(purge.scope.kind, purge.hardness);
                 count.fetch_add(1, Ordering::Relaxed);

@@ -184,7 +184,7 @@ impl Purges {
             let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
             journal.taken_on(self.journal, count, &table)
         });
-        self.elsewhere.store(None);
+        self.tell_nobody();
         keeper::start(self.clone(), journal)
     }
 

@@ -133,7 +133,7 @@ async fn what_is_beyond_the_bound_leaves_its_site_in_doubt_also_for_the_next_pro
     assert_eq!((done.number, done.overflowed), (most as u64 + 2, vec!["film".to_owned()]));
     assert_eq!(purges.figures().entries(), 2);
     assert!(matches!(standing(&purges), Standing::Doubted(_)));
-    keeper.finish(ENDS_WITHIN);
+    assert!(keeper.finish(ENDS_WITHIN).is_ok());
     assert!(fs::metadata(&file).unwrap().len() > PURGES_HELD_MAX as u64 * 64);
 
     let (again, keeper) = started(&file);
@@ -141,7 +141,7 @@ async fn what_is_beyond_the_bound_leaves_its_site_in_doubt_also_for_the_next_pro
     assert!(matches!(standing(&again), Standing::Doubted(_)));
     let gone = again.reckon(&key(&format!("/{most}")), &birth, &Tags::default());
     assert!(matches!(gone, Standing::Gone), "it came after");
-    keeper.finish(ENDS_WITHIN);
+    assert!(keeper.finish(ENDS_WITHIN).is_ok());
     assert_eq!(fs::metadata(&file).unwrap().len(), 3 * 64, "written anew");
 }
 
@@ -153,10 +153,10 @@ async fn who_goes_on_with_the_journal_knows_what_another_one_wrote_there_meanwhi
     let birth = purges.birth();
     let object = |path: &str| vec![Scope::object("film", path)];
     purges.purge(object("/first"), HARD).await.unwrap();
-    assert!(keeper.finish(ENDS_WITHIN));
+    assert!(keeper.finish(ENDS_WITHIN).is_ok());
     let (other, keeper) = started(&file);
     other.purge(object("/other"), HARD).await.unwrap();
-    assert!(keeper.finish(ENDS_WITHIN));
+    assert!(keeper.finish(ENDS_WITHIN).is_ok());
     assert_eq!(purges.purge(object("/last"), HARD).await, Err(PurgeError::Draining));
 
     let covered = |purges: &Purges| {
@@ -166,10 +166,10 @@ async fn who_goes_on_with_the_journal_knows_what_another_one_wrote_there_meanwhi
     let keeper = purges.go_on(Some(&file)).unwrap();
     assert_eq!((purges.count(), covered(&purges)), (2, [true, true, false, false]));
     assert_eq!(purges.purge(object("/last"), HARD).await.unwrap().number, 3);
-    assert!(keeper.finish(ENDS_WITHIN));
+    assert!(keeper.finish(ENDS_WITHIN).is_ok());
     let (again, keeper) = started(&file);
     assert_eq!((again.count(), covered(&again)), (3, [true, true, true, false]));
-    keeper.finish(ENDS_WITHIN);
+    assert!(keeper.finish(ENDS_WITHIN).is_ok());
 }
 
 #[tokio::test]
@@ -181,7 +181,7 @@ async fn prefixes_of_a_site_are_bounded_by_themselves() {
     assert!(purges.purge(scopes, SOFT).await.unwrap().overflowed.is_empty());
     assert!(purges.purge(vec![prefix(0)], HARD).await.unwrap().overflowed.is_empty(), "known");
     assert_eq!(purges.purge(vec![prefix(most)], HARD).await.unwrap().overflowed, ["film"]);
-    keeper.finish(ENDS_WITHIN);
+    assert!(keeper.finish(ENDS_WITHIN).is_ok());
     let refused = purges.purge(vec![prefix(0)], HARD).await;
     assert_eq!(refused, Err(PurgeError::Draining));
 }
@@ -222,14 +222,14 @@ async fn heads_of_another_journal_are_asked_about_and_old_heads_are_as_old_as_ca
     for (birth, b_is) in [(&ours, "stale"), (&foreign, "doubted")] {
         assert_eq!(is(birth, &b, &purges), b_is);
     }
-    keeper.finish(ENDS_WITHIN);
+    assert!(keeper.finish(ENDS_WITHIN).is_ok());
 
     // Without the journal nobody knows anything any more, and says so of what has a number.
     let ours = Birth::recorded(ours.to_recorded());
     fs::remove_file(&file).unwrap();
     let (purges, keeper) = started(&file);
     assert_eq!((is(&ours, &b, &purges), is(&old, &b, &purges)), ("doubted", "untouched"));
-    keeper.finish(ENDS_WITHIN);
+    assert!(keeper.finish(ENDS_WITHIN).is_ok());
 }
 
 #[tokio::test]
@@ -245,7 +245,7 @@ async fn what_was_made_stale_is_not_made_so_again_and_can_still_be_gone() {
     assert!(matches!(purges.reckon(&key("/a"), &reckoned, &none), Standing::Untouched));
     purges.purge(vec![Scope::object("film", "/a")], HARD).await.unwrap();
     assert!(matches!(purges.reckon(&key("/a"), &reckoned, &none), Standing::Gone));
-    keeper.finish(ENDS_WITHIN);
+    assert!(keeper.finish(ENDS_WITHIN).is_ok());
 }
 
 #[test]
@@ -270,13 +270,13 @@ async fn a_journal_near_its_bound_is_no_damaged_one_whatever_was_purged_again() 
     purges.purge(vec![Scope::site("film")], SOFT).await.unwrap();
     purges.purge(vec![object(0)], HARD).await.unwrap();
     let (id, entries) = (purges.journal, purges.figures().entries());
-    keeper.finish(ENDS_WITHIN);
+    assert!(keeper.finish(ENDS_WITHIN).is_ok());
     for _ in 0..2 {
         // The first one writes it anew in the order of numbers, the second reads that.
         let (again, keeper) = started(&file);
         assert_eq!((again.journal, again.figures().entries()), (id, entries));
         assert!(matches!(again.reckon(&key("/0"), &birth, &none), Standing::Gone));
-        keeper.finish(ENDS_WITHIN);
+        assert!(keeper.finish(ENDS_WITHIN).is_ok());
     }
 }
 
@@ -303,7 +303,7 @@ async fn what_ends_because_another_process_says_so_takes_no_number_that_a_purge_
     assert!(is_gone(&purges, &before) && !is_gone(&purges, &between));
     purges.purge(vec![Scope::object("film", "/a")], HARD).await.unwrap();
     assert!(is_gone(&purges, &between), "it is purged, whatever ended before");
-    keeper.finish(ENDS_WITHIN);
+    assert!(keeper.finish(ENDS_WITHIN).is_ok());
     let after = purges.birth();
     purges.end_sites(Some("other")).await.unwrap();
     assert!(!is_gone(&purges, &after));
@@ -312,5 +312,5 @@ async fn what_ends_because_another_process_says_so_takes_no_number_that_a_purge_
 
     let (again, keeper) = started(&file);
     assert!(is_gone(&again, &before) && is_gone(&again, &between));
-    keeper.finish(ENDS_WITHIN);
+    assert!(keeper.finish(ENDS_WITHIN).is_ok());
 }

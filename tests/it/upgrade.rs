@@ -7,6 +7,7 @@
 //! upgrade::upgrades_and_reloads_under_load_fail_nobody`
 
 use std::fs;
+use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use http::Method;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use rustix::io::ioctl_fionread;
 use rustix::net::sockopt::{Timeout, set_socket_send_buffer_size, set_socket_timeout};
 use rustix::net::{
@@ -401,10 +402,7 @@ async fn volumes_and_purges_are_taken_back_from_a_process_that_fails_with_them()
         origin.serve(path, Script::of(BLOCK));
     }
     let (folder, binary, config) = installed(&origin);
-    let token = folder.path().join("token");
-    fs::write(&token, "0123456789abcdef0123456789abcdef").unwrap();
-    let admin = format!("\n[admin]\ntoken_file = {token:?}\n");
-    fs::write(&config, fs::read_to_string(&config).unwrap() + &admin).unwrap();
+    let token = &with_token(&folder, &config);
     let mut process = Process::start_from(&binary, &config);
     let own = process.id();
     let viewer = Client::plain(process.http, HOST);
@@ -414,7 +412,6 @@ async fn volumes_and_purges_are_taken_back_from_a_process_that_fails_with_them()
     process.until_entries(4).await;
     // Hears of the sockets, wants the volumes, gets them, and ends.
     replace(&binary, &given_volumes("exit 7"));
-    let token = token.to_str().unwrap();
     for _ in 0..2 {
         let (code, said) = process.answers(&["upgrade", "--token-file", token]);
         assert!(code == 1 && said.contains(") ended with exit code 7"), "{said}");
@@ -446,6 +443,54 @@ async fn volumes_and_purges_are_taken_back_from_a_process_that_fails_with_them()
     assert_eq!(asked, [1, 1, 0]);
     let answered = |path: &str| origin.requests(path).pop().unwrap().answered().map(|it| it.0);
     assert_eq!(["/a", "/purged"].map(answered), [Some(304), Some(200)]);
+    process.stop();
+}
+
+#[tokio::test]
+async fn what_another_process_wrote_and_purged_before_it_failed_is_known_when_it_is_taken_back() {
+    let origin = Origin::start();
+    for path in ["/kept", "/purged", "/new"] {
+        origin.serve(path, Script::of(BLOCK));
+    }
+    let (folder, binary, config) = installed(&origin);
+    let token = with_token(&folder, &config);
+    let process = Process::start_from(&binary, &config);
+    let viewer = Client::plain(process.http, HOST);
+    for path in ["/kept", "/purged"] {
+        gets(&viewer, &origin, path).await;
+    }
+    process.until_entries(4).await;
+    let [given, go] = ["given", "go"].map(|name| folder.path().join(name));
+    let waits = format!(": >{given:?}; while [ ! -e {go:?} ]; do sleep 0.01; done\nexit 7");
+    replace(&binary, &given_volumes(&waits));
+    process.signal(Signal::USR2);
+    until_there(&given).await;
+    // As who was to follow might, before it fails.
+    let other = Process::start(&config);
+    let its_viewer = Client::plain(other.http, HOST);
+    gets(&its_viewer, &origin, "/kept").await;
+    gets(&its_viewer, &origin, "/new").await;
+    other.until_entries(6).await;
+    let url = |path: &str| format!("http://{HOST}{path}");
+    command(&other, &["purge", "--token-file", &token, &url("/purged")]);
+    other.kill();
+    fs::write(&go, "").unwrap();
+    process.logged_until(") ended with exit code 7").await;
+    assert_eq!(status(&process)["ssd"]["volumes"][0]["state"], "online");
+
+    let asked = async |paths: [&str; 3]| {
+        origin.forget_requests();
+        let viewer = Client::plain(process.http, HOST);
+        for path in paths {
+            gets(&viewer, &origin, path).await;
+        }
+        let answered = |path: &str| origin.requests(path).pop().and_then(|one| one.answered());
+        paths.map(|path| answered(path).map(|it| it.0))
+    };
+    // What is in ram is no older than before; of what another process wrote its origin is asked.
+    assert_eq!(asked(["/kept", "/new", "/purged"]).await, [None, Some(304), Some(200)]);
+    command(&process, &["purge", "--token-file", &token, &url("/new")]);
+    assert_eq!(asked(["/kept", "/new", "/purged"]).await, [None, Some(200), None]);
     process.stop();
 }
 
@@ -495,10 +540,72 @@ async fn a_volume_that_who_had_it_frees_late_comes_back() {
     process.logged_until("volume volume is not free yet").await;
     drop(locked);
     let logged = process.logged_until(") ended with exit code 7").await;
-    assert!(!logged.iter().any(|line| line.contains("left out")), "{logged:#?}");
+    assert!(!logged.iter().any(|line| line.contains("nothing is written")), "{logged:#?}");
     assert_eq!(status(&process)["ssd"]["volumes"][0]["state"], "online");
     gets(&Client::plain(process.http, HOST), &origin, "/a").await;
     process.until_entries(2).await;
+    process.stop();
+}
+
+/// Whether a process has a file open.
+fn has_open(process: i32, file: &Path) -> bool {
+    let open = fs::read_dir(format!("/proc/{process}/fd")).unwrap().flatten();
+    open.map(|one| one.path()).any(|one| fs::read_link(one).is_ok_and(|open| open == file))
+}
+
+/// Wants a token of operators; the file that has it.
+fn with_token(folder: &TempDir, config: &Path) -> String {
+    let token = folder.path().join("token");
+    fs::write(&token, "0123456789abcdef0123456789abcdef").unwrap();
+    let admin = format!("\n[admin]\ntoken_file = {token:?}\n");
+    fs::write(config, fs::read_to_string(config).unwrap() + &admin).unwrap();
+    token.to_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_journal_that_does_not_answer_holds_up_no_viewer_of_who_takes_its_volumes_back() {
+    let origin = Origin::serving("/a", Script::of(BLOCK));
+    let (folder, binary, config) = installed(&origin);
+    let token = with_token(&folder, &config);
+    // The journal cannot be written yet: it is to be written anew with the first purge.
+    let new = folder.path().join(".state.purges.new");
+    fs::create_dir(&new).unwrap();
+    let mut process = Process::start_from(&binary, &config);
+    let viewer = Client::plain(process.http, HOST);
+    gets(&viewer, &origin, "/a").await;
+    process.until_entries(2).await;
+    // As a disk that hangs: what is written to it waits until it is read.
+    fs::remove_dir(&new).unwrap();
+    assert!(Command::new("mkfifo").arg(&new).status().unwrap().success());
+    let flags = OFlags::RDWR | OFlags::NONBLOCK;
+    let mut disk = fs::File::from(open(&new, flags, Mode::empty()).unwrap());
+    while disk.write(&[0; 4 << 10]).is_ok() {}
+    let mut purge = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    purge.args(["purge", "--admin", &format!("http://{}", process.admin), "--token-file", &token]);
+    let mut purge = purge.arg(format!("http://{HOST}/none")).stderr(Stdio::null()).spawn().unwrap();
+    let asked = Instant::now();
+    while !has_open(process.id(), &new) {
+        assert!(asked.elapsed() < PATIENCE, "nothing is written");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    replace(&binary, &given_volumes("exit 7"));
+    process.signal(Signal::USR2);
+    let told = "the journal of purges does not end; and nothing can be purged: the disk of \
+                `ssd.state` does not answer: restart the service if it stays so";
+    process.logged_until(told).await;
+    gets(&viewer, &origin, "/a").await;
+    assert_eq!(status(&process)["ssd"]["volumes"][0]["state"], "online");
+    assert!(!purge.wait().unwrap().success());
+
+    // It answers again: who follows can be given the journal.
+    fs::remove_file(&new).unwrap();
+    drop(disk);
+    let ours = binary.with_extension("ours");
+    fs::copy(env!("CARGO_BIN_EXE_tidegate"), &ours).unwrap();
+    fs::rename(ours, &binary).unwrap();
+    command(&process, &["upgrade", "--token-file", &token]);
+    process.until_left().await;
+    command(&process, &["purge", "--token-file", &token, &format!("http://{HOST}/none")]);
     process.stop();
 }
 

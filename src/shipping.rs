@@ -11,6 +11,7 @@ mod by_kafka;
 mod suspicion;
 
 use std::fs::File;
+use std::io;
 use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -165,24 +166,39 @@ impl Shipper {
                 Some(lock) => Ok(Some(lock)),
                 None => spool.lock(),
             };
-            match lock {
+            // Where that cannot be known, nobody is known to ship: it is bounded all the same.
+            let is_followed = matches!(lock, Ok(None));
+            let (lock, next) = match lock {
                 Err(error) => (None, Err(error)),
                 Ok(None) => (None, spool.take_over().map(|_| None)),
                 Ok(lock) => (lock, spool.take(after.as_ref())),
-            }
+            };
+            (lock, is_followed, next)
         });
         match look.await {
-            Ok((lock, Ok(next))) => {
+            Ok((lock, is_followed, next)) => {
+                self.spool.note_followed(is_followed);
+                Some((lock, self.looked(next)))
+            }
+            Err(error) if error.is_cancelled() => None,
+            Err(error) => {
+                tracing::error!(%error, "a look for what is to be shipped failed: again soon");
+                Some((None, None))
+            }
+        }
+    }
+
+    /// What is sent next, if anything is; a look that failed is told of.
+    fn looked(&mut self, next: io::Result<Option<Taken>>) -> Option<Taken> {
+        match next {
+            Ok(next) => {
                 // What could not be read is not what is sent next.
                 if mem::take(&mut self.looks_failed) > 0 && next.is_none() {
                     self.spool.note_answer(None);
                 }
-                self.spool.note_followed(lock.is_none());
-                Some((lock, next))
+                next
             }
-            Ok((lock, Err(error))) => {
-                // Nobody is known to ship: it is bounded all the same.
-                self.spool.note_followed(false);
+            Err(error) => {
                 self.looks_failed += 1;
                 let why = format!("the spool cannot be read: {error}");
                 self.spool.note_failing(SystemTime::now(), &why);
@@ -190,12 +206,7 @@ impl Shipper {
                     let folder = self.spool.folder().display();
                     tracing::warn!(%folder, %error, "the spool of the log cannot be read");
                 }
-                Some((lock, None))
-            }
-            Err(error) if error.is_cancelled() => None,
-            Err(error) => {
-                tracing::error!(%error, "a look for what is to be shipped failed: again soon");
-                Some((None, None))
+                None
             }
         }
     }

@@ -123,8 +123,9 @@ fn started(
     inherited.extend(predecessor.iter().flat_map(|one| one.addresses()));
     let told = log_to_stderr(config.log.level);
     // What is to listen now may be in the way of what listened before.
-    systemd::forget(passed.stale);
-    config.try_ports(&inherited).map_err(|e| Failure::Misused(e.to_string()))?;
+    let until = systemd::forget(passed.stale);
+    let tried = systemd::try_ports_until(until, || config.try_ports(&inherited));
+    tried.map_err(|e| Failure::Misused(e.to_string()))?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }

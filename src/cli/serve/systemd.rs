@@ -4,12 +4,14 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
 use sd_notify::NotifyState;
 
-use crate::config::{Config, Listener, ListenerKind};
+use crate::config::{Config, ConfigErrors, Listener, ListenerKind};
 use crate::server::kept::{self, Stale};
 use crate::server::{ListeningSocket, Owner, Passed, PassedSocketError, take_passed_sockets};
 
@@ -51,16 +53,35 @@ pub(super) fn inherited(config: &Config, passed: &Passed) -> Vec<SocketAddr> {
 }
 
 /// Has it forget what it kept and nobody wants, and waits until it has: nobody else can listen
-/// there before.
-pub(super) fn forget(stale: Vec<Stale>) {
+/// there before. Until when what it forgot may listen all the same: newer systemd closes it a
+/// moment after its answer.
+pub(super) fn forget(stale: Vec<Stale>) -> Instant {
     if stale.is_empty() {
-        return;
+        return Instant::now();
     }
     for Stale { name, why } in stale {
         tracing::warn!("{name}, which the service manager kept, is closed: {why}");
         tell(kept::forget(&name));
     }
     tell(until_done());
+    Instant::now() + CLOSED_WITHIN
+}
+
+/// Whether it can listen where it is to, tried again until then.
+///
+/// # Errors
+/// Where it cannot.
+pub(super) fn try_ports_until(
+    until: Instant,
+    try_ports: impl Fn() -> Result<(), ConfigErrors>,
+) -> Result<(), ConfigErrors> {
+    loop {
+        let tried = try_ports();
+        if tried.is_ok() || Instant::now() >= until {
+            return tried;
+        }
+        thread::sleep(TRY_AGAIN);
+    }
 }
 
 /// Waits until it has done all that it was told before, for a while: it closes what comes with this
@@ -70,13 +91,17 @@ fn until_done() -> io::Result<()> {
     sd_notify::notify_with_fds(&[NotifyState::Custom("BARRIER=1")], &[theirs.as_fd()])?;
     drop(theirs);
     let within = Timespec::try_from(DONE_WITHIN).map_err(io::Error::other)?;
-    match poll(&mut [PollFd::new(&ours, PollFlags::HUP)], Some(&within))? {
+    let heard = || poll(&mut [PollFd::new(&ours, PollFlags::HUP)], Some(&within));
+    match retry_on_intr(heard)? {
         0 => Err(io::ErrorKind::TimedOut.into()),
         _ => Ok(()),
     }
 }
 
 const DONE_WITHIN: Duration = Duration::from_secs(5);
+/// What is forgotten is closed by then.
+const CLOSED_WITHIN: Duration = Duration::from_secs(2);
+const TRY_AGAIN: Duration = Duration::from_millis(20);
 
 /// Tells it.
 pub(super) fn notify(states: &[NotifyState<'_>]) {
@@ -87,5 +112,31 @@ pub(super) fn notify(states: &[NotifyState<'_>]) {
 pub(super) fn tell(told: io::Result<()>) {
     if let Err(error) = told {
         tracing::warn!("the service manager cannot be told: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::config::ConfigError;
+
+    #[test]
+    fn ports_are_tried_again_while_what_was_forgotten_may_still_listen_there() {
+        let taken = ConfigError { file: "t.toml".into(), place: None, text: "taken".into() };
+        let now = Instant::now();
+        for (until, free_after, tries, is_free) in
+            [(now, 0, 1, true), (now, 1, 1, false), (now + Duration::from_secs(60), 2, 3, true)]
+        {
+            let tried = Cell::new(0);
+            let try_ports = || {
+                tried.set(tried.get() + 1);
+                let is_taken = tried.get() <= free_after;
+                if is_taken { Err(ConfigErrors(vec![taken.clone()])) } else { Ok(()) }
+            };
+            assert_eq!(try_ports_until(until, try_ports).is_ok(), is_free);
+            assert_eq!(tried.get(), tries);
+        }
     }
 }

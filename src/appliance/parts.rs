@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use super::drain::Drains;
 use super::groundwork::Groundwork;
 use super::reload::Current;
-use super::takeover::Before;
+use super::takeover::{Before, Hurried};
 use super::{ApplianceError, load, ssd, usage};
 use crate::access_log::{self, AccessLog};
 use crate::acme::{Challenges, Orders};
@@ -71,7 +71,7 @@ pub(super) struct Parts {
     /// The process before this one.
     pub(super) before: Before,
     /// What has begun is to end sooner, when another process serves.
-    pub(super) hurried: AtomicBool,
+    pub(super) hurried: Hurried,
     pub(super) permits: Arc<Semaphore>,
     pub(super) connections: Vec<Arc<ConnectionCounts>>,
     /// One for each worker.
@@ -184,7 +184,7 @@ impl Parts {
             wishes: Wishes::default(),
             drains: Drains::default(),
             before: Before::default(),
-            hurried: AtomicBool::new(false),
+            hurried: Hurried::default(),
             connections: (0..config.threads.workers).map(|_| Arc::default()).collect(),
             gates: load::gates(&config, budget.connections_max, shares),
             started: Instant::now(),

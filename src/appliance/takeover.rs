@@ -40,6 +40,7 @@ pub(super) use self::before::Before;
 use self::carrying::Takes;
 use self::channel::Channel;
 pub(super) use self::fate::Fate;
+pub(super) use self::leaving::Hurried;
 pub use self::leaving::Leaving;
 use self::neighbour::Neighbour;
 pub use self::room::{NoRoom, beside_bytes};
@@ -78,7 +79,7 @@ enum Message {
     },
     /// So many connections are left, where no new ones come any more.
     Leaving { connections: u64 },
-    /// Who serves is told to stop: what has begun is to end soon.
+    /// Who says so is told to stop: what the other one has begun is to end soon.
     Hurry,
     /// Beside it comes a file in memory with some of what the ram tier keeps.
     Carried { bytes: usize },
@@ -250,12 +251,6 @@ impl HandOver {
     ) -> HandOver {
         let (are_given, follower) = Default::default();
         HandOver { parts, sockets, asking, fate, are_given, follower }
-    }
-
-    /// This process is told to stop: so is who would follow. The id of one that has by now, who is
-    /// for the caller to tell.
-    pub fn end(&self) -> Option<u32> {
-        self.fate.end()
     }
 
     /// Whether it was.

@@ -77,17 +77,18 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         Stop::Wanted => {
             let followed_by = hand_over.end();
             // Who has followed unseen is told to stop in his place.
-            followed_by.into_iter().for_each(pass_on_end);
+            followed_by.iter().for_each(|unseen| pass_on_end(unseen.pid));
             signals.runtime.shutdown_background();
-            let hurried = predecessor.map(|before| (before.hurry(&running), before));
+            let hurried = predecessor.map(|before| before.hurry(&running));
             tell(running.keep_sockets());
             notify(&[NotifyState::Stopping]);
             tracing::info!("draining");
             running.drain();
-            if followed_by.is_none() {
-                hand_over.give_up();
+            match followed_by {
+                Some(unseen) => unseen.see_out(),
+                None => hand_over.give_up(),
             }
-            hurried.into_iter().for_each(|(until, before)| before.see_off(until));
+            hurried.into_iter().for_each(|before| before.see_off());
             tracing::info!("drained");
         }
         Stop::Followed { successor: Successor { pid, version }, serving, is_due } => {

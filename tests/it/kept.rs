@@ -504,6 +504,9 @@ async fn a_restart_while_the_process_before_still_sends_cuts_nothing_that_ends_i
 
     let ending = block_in_place(|| manager.end());
     process.logged_until("what has begun is hurried").await;
+    // As both are told who are in one group.
+    process.signal_first(Signal::TERM);
+    process.logged_until("told to stop: what has begun").await;
     let logged = process.logged_until("it is waited for").await;
     assert!(!logged.iter().any(|line| line.contains("drained")), "{logged:#?}");
     origin.release("/held");

@@ -15,6 +15,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Frame};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use rustix::process::Signal;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
@@ -627,6 +628,29 @@ async fn who_leaves_ships_on_from_a_folder_that_is_not_followed_and_says_what_is
     assert!(said.contains("lines=1") && said.contains("/one"), "{said}");
     process.stop();
     assert_eq!(before.paths().len() + after.paths().len(), asked);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_leaves_when_the_service_stops_says_nothing_of_what_the_next_one_ships() {
+    let folder = tempfile::tempdir().unwrap();
+    let (origin, receiver) = (holding(), Receiver::start([]).await);
+    receiver.set_down(true);
+    let mut process = Process::start(&shipped_by(folder.path(), &origin, &receiver, "spool"));
+    let viewer = Client::plain(process.http, "media.test");
+    viewer.get("/a").send().await;
+    let mut under_way = viewer.get("/held").open().await;
+    under_way.read_exactly(PIECE as usize).await.unwrap();
+    assert_eq!(process.upgrade().0, 0);
+    process.logged_until("what has begun is finished").await;
+
+    process.signal(Signal::TERM);
+    process.logged_until("it is waited for").await;
+    origin.release("/held");
+    assert!(follow(&mut under_way, origin.content("/held", 1), PIECE).await.1);
+    drop(under_way);
+    process.until_left().await;
+    let logged = process.ended();
+    assert!(!logged.iter().any(|line| line.contains("ships none from there")), "{logged:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

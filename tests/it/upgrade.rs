@@ -960,6 +960,34 @@ async fn what_ends_is_heard_while_volumes_are_on_their_way() {
 }
 
 #[tokio::test]
+async fn who_follows_does_not_wait_for_a_process_that_says_it_stops_too() {
+    let (_folder, binary, config) = with_ram_alone(&Origin::start());
+    let (kind, flags) = (SocketType::SEQPACKET, SocketFlags::CLOEXEC);
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, kind, flags, None).unwrap();
+    let mut command = Command::new(&binary);
+    command.args(["serve", "--config"]).arg(&config).env("TIDEGATE_TAKEOVER", "1");
+    let mut child = command.stdin(theirs).stderr(Stdio::null()).spawn().unwrap();
+    drop(command);
+    say(&ours, &json!({ "say": "hello", "version": "1" }));
+    say(&ours, &json!({ "say": "listeners" }));
+    assert_eq!(heard(&ours)["say"], "checked");
+    say(&ours, &json!({ "say": "volumes" }));
+    assert_eq!(heard(&ours)["say"], "listening");
+    say(&ours, &json!({ "say": "told" }));
+    while heard(&ours)["say"] != "serving" {}
+
+    say(&ours, &json!({ "say": "hurry" }));
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    // The process of this test, which has started it, does not end.
+    let asked = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        assert!(asked.elapsed() < PATIENCE, "it waits");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(child.wait().unwrap().success());
+}
+
+#[tokio::test]
 async fn who_was_to_follow_is_gone_when_the_process_that_was_told_to_stop_is() {
     let origin = Origin::serving("/a", Script::of(PIECE));
     let (folder, binary, config) = installed(&origin);

@@ -1,11 +1,13 @@
 //! What is known of the process before this one: whether it is still there, and what it has left.
 
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::getppid;
+use rustix::process::{Pid, getppid};
 use tokio::sync::watch;
 
+use super::super::parts::Parts;
 use super::super::{LOG_ENDS_WITHIN, Running};
 use super::{Message, Predecessor};
 use crate::control::reload::PredecessorStatus;
@@ -78,26 +80,38 @@ impl Running {
     }
 }
 
+/// The process before this one, where this one is told to stop.
+pub struct Hurrying {
+    pid: Option<Pid>,
+    /// When it should have ended.
+    until: Instant,
+    parts: Arc<Parts>,
+}
+
 impl Predecessor {
     /// This process is told to stop: what the other one has begun has the drain limit from now on
-    /// too. Until when it should have ended.
-    pub fn hurry(&self, running: &Running) -> Instant {
+    /// too.
+    pub fn hurry(self, running: &Running) -> Hurrying {
         // Where it has ended nothing is left to be hurried.
         let _ = self.channel.send(&Message::Hurry, None);
         let drain_timeout = running.parts.live.server.load().drain_timeout;
-        Instant::now() + drain_timeout + LOG_ENDS_WITHIN
+        let until = Instant::now() + drain_timeout + LOG_ENDS_WITHIN;
+        Hurrying { pid: self.pid, until, parts: running.parts.clone() }
     }
+}
 
+impl Hurrying {
     /// Waits until it has ended: a service manager kills what is left of a service when its main
-    /// process has. Blocks.
-    pub fn see_off(&self, until: Instant) {
+    /// process has. One that is told to stop too waits for this one. Blocks.
+    pub fn see_off(&self) {
         // Who has lost its parent is another one's child.
-        let is_there = || self.pid.is_some() && getppid() == self.pid;
+        let is_there =
+            || self.pid.is_some() && getppid() == self.pid && !self.parts.hurried.other_stops();
         if is_there() {
             tracing::info!("the process before this one has not ended yet: it is waited for");
         }
         while is_there() {
-            if Instant::now() >= until {
+            if Instant::now() >= self.until {
                 return tracing::warn!("the process before this one does not end");
             }
             thread::sleep(LOOK_AGAIN);

@@ -1,18 +1,44 @@
 //! The end of a process that another one has followed: it finishes what it has begun.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, WaitOptions, waitpid};
+
 use super::super::parts::Parts;
-use super::super::{Running, figures, join};
+use super::super::{LOG_ENDS_WITHIN, Running, figures, join};
 use super::neighbour::Neighbour;
 use super::{HandOver, Message, carrying};
 use crate::access_log::AccessLog;
 use crate::server;
 use crate::shipping::FOLLOWED_WITHIN;
+
+/// Who says that what has begun is to end sooner, when another process serves.
+#[derive(Debug, Default)]
+pub(in crate::appliance) struct Hurried {
+    /// Somebody told this process to stop.
+    is_told: AtomicBool,
+    /// The other process says that it stops.
+    other_stops: AtomicBool,
+}
+
+impl Hurried {
+    pub(super) fn note_other_stops(&self) {
+        self.other_stops.store(true, Ordering::Release);
+    }
+
+    pub(super) fn other_stops(&self) -> bool {
+        self.other_stops.load(Ordering::Acquire)
+    }
+
+    /// Whether anybody does.
+    fn by_anybody(&self) -> bool {
+        self.is_told.load(Ordering::Acquire) || self.other_stops()
+    }
+}
 
 /// What can be asked of it meanwhile, on any thread.
 pub struct Leaving {
@@ -20,9 +46,10 @@ pub struct Leaving {
 }
 
 impl Leaving {
-    /// It drains now, as if viewers had left; asked again, it cuts them off.
+    /// It drains now, as if viewers had left; asked again, it cuts them off. What the other
+    /// process says counts for neither: both may be told to stop at once, once.
     pub fn hurry(&self) {
-        if self.parts.hurried.swap(true, Ordering::AcqRel) {
+        if self.parts.hurried.is_told.swap(true, Ordering::AcqRel) {
             server::Wish::Abandoned.at_least(&self.parts.wishes);
         }
     }
@@ -30,6 +57,45 @@ impl Leaving {
     /// Opens the access log's file anew, after it has been moved.
     pub fn reopen_log(&self) {
         self.parts.log.reopen();
+    }
+}
+
+/// Who follows a process that was told to stop before it knew, and is to stop too.
+pub struct Unseen {
+    /// Its process id: it is for the caller to tell.
+    pub pid: u32,
+    /// When it should have ended.
+    until: Instant,
+}
+
+impl HandOver {
+    /// This process is told to stop: so is who would follow. Who has followed by now hears that it
+    /// is not to wait for this one.
+    pub fn end(&self) -> Option<Unseen> {
+        let pid = self.fate.end()?;
+        // Whoever brought it is about to make it known.
+        self.fate.settle();
+        if let Some(follower) = self.follower.get() {
+            // It waits in vain then, but not for ever.
+            let _ = follower.neighbour.say(&Message::Hurry);
+        }
+        let drain_timeout = self.parts.live.server.load().drain_timeout;
+        Some(Unseen { pid, until: Instant::now() + drain_timeout + LOG_ENDS_WITHIN })
+    }
+}
+
+impl Unseen {
+    /// Waits until it has ended: a service manager kills what is left of a service when its main
+    /// process has, which is this one. Blocks.
+    pub fn see_out(&self) {
+        let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else { return };
+        // An error: it was waited for already.
+        while matches!(waitpid(Some(pid), WaitOptions::NOHANG), Ok(None)) {
+            if Instant::now() >= self.until {
+                return tracing::warn!("the process that follows does not end");
+            }
+            thread::sleep(LOOK_AGAIN);
+        }
     }
 }
 
@@ -55,7 +121,7 @@ impl Running {
         self.close_admin.all.cancel();
         self.admin.take().into_iter().for_each(join);
         let until = Instant::now() + self.parts.live.server.load().idle_timeout;
-        let is_hurried = || self.parts.hurried.load(Ordering::Acquire);
+        let is_hurried = || self.parts.hurried.by_anybody();
         if let Some(follower) = follower {
             carrying::carry(follower, &self.parts, &is_hurried);
         }
@@ -65,7 +131,7 @@ impl Running {
         {
             thread::sleep(LOOK_AGAIN);
         }
-        let log = self.parts.log.clone();
+        let (log, parts) = (self.parts.log.clone(), self.parts.clone());
         self.drain();
         drop(telling);
         let lines = lines_lost(&log) - lost_before;
@@ -73,7 +139,7 @@ impl Running {
             tracing::warn!(lines, "lines of the access log were lost meanwhile, and not shipped");
         }
         if follower.is_some() {
-            say_unshipped_in_time(log, since);
+            say_unshipped_in_time(parts, since);
         }
     }
 }
@@ -85,10 +151,10 @@ fn lines_lost(log: &AccessLog) -> u64 {
 }
 
 /// As [`say_unshipped`], on a thread: a disk that hangs keeps no process.
-fn say_unshipped_in_time(log: AccessLog, since: Instant) {
+fn say_unshipped_in_time(parts: Arc<Parts>, since: Instant) {
     let (until, is_said) = sync_channel::<()>(0);
     let say = move || {
-        say_unshipped(&log, since);
+        say_unshipped(&parts, since);
         drop(until);
     };
     let saying = thread::Builder::new().name("unshipped".to_owned()).spawn(say);
@@ -100,10 +166,11 @@ fn say_unshipped_in_time(log: AccessLog, since: Instant) {
     }
 }
 
-/// Closes what waits to be shipped where nobody ships any more, and says what it is.
-fn say_unshipped(log: &AccessLog, since: Instant) {
-    let Some(spool) = log.spool() else { return };
-    loop {
+/// Closes what waits to be shipped where nobody ships any more, and says what it is. Where the
+/// process that follows stops too, the next one ships it.
+fn say_unshipped(parts: &Parts, since: Instant) {
+    let Some(spool) = parts.log.spool() else { return };
+    while !parts.hurried.other_stops() {
         let waiting = spool.take_over();
         let is_followed = matches!(spool.lock(), Ok(None));
         if is_followed || waiting.as_ref().is_ok_and(Vec::is_empty) {
@@ -169,3 +236,22 @@ impl Drop for Telling {
 const SAID_WITHIN: Duration = Duration::from_secs(15);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const TOLD_AGAIN: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn who_has_followed_unseen_is_waited_for_until_it_has_ended() {
+        let child = Command::new("sleep").arg("0.5").spawn().unwrap();
+        let until = Instant::now() + Duration::from_secs(60);
+        Unseen { pid: child.id(), until }.see_out();
+        let place = format!("/proc/{}", child.id());
+        assert!(!Path::new(&place).exists(), "{place}");
+        // Nobody is there any more.
+        Unseen { pid: child.id(), until }.see_out();
+    }
+}

@@ -187,8 +187,13 @@ impl Hearing {
                 Message::CarriedAll => self.taking = None,
                 Message::Hurry => {
                     let Some(parts) = parts.upgrade() else { continue };
-                    tracing::info!("the process that follows stops: what has begun is hurried");
-                    parts.hurried.store(true, Ordering::Release);
+                    match self.way.side() {
+                        Side::Before => tracing::info!("the process before this one stops too"),
+                        Side::After => tracing::info!(
+                            "the process that follows stops: what has begun is hurried"
+                        ),
+                    }
+                    parts.hurried.note_other_stops();
                 }
                 Message::Unknown => {}
                 // Nobody listens who is only waited for, and what is said too often is not waited

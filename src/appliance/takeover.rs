@@ -24,9 +24,10 @@ use std::fs::File;
 use std::io::{self, stdin};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -289,7 +290,8 @@ impl HandOver {
                        `tidegate undrain` first, or restart the service";
             return Err(TakeoverError::Busy(why.to_owned()));
         }
-        let followed = self.bring(command);
+        let brought = catch_unwind(AssertUnwindSafe(|| self.bring(command)));
+        let followed = brought.unwrap_or_else(|_| Err(self.panicked()));
         if followed.is_err() {
             self.parts.drains.release();
         }
@@ -341,6 +343,16 @@ impl HandOver {
         Ok(Successor { pid, version })
     }
 
+    fn panicked(&self) -> TakeoverError {
+        let why = "it panicked, which is a mistake in Tidegate; standard error has its message, \
+                   and says where"
+            .to_owned();
+        match self.are_given.load(Ordering::Acquire) {
+            true => TakeoverError::Broken(why),
+            false => TakeoverError::Refused(why),
+        }
+    }
+
     fn goes_on(&self) -> Result<(), TakeoverError> {
         if self.is_over() { Err(told_to_stop()) } else { Ok(()) }
     }
@@ -367,3 +379,32 @@ const CHECKED_WITHIN: Duration = Duration::from_secs(60);
 const HANDED_OVER_WITHIN: Duration = Duration::from_secs(90);
 /// The process before this one has it at hand.
 const TOLD_WITHIN: Duration = Duration::from_secs(20);
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::spawn_blocking;
+
+    use super::super::Appliance;
+    use super::*;
+    use crate::control::drain::Plan;
+
+    #[tokio::test]
+    async fn who_panics_on_the_way_has_taken_back_what_was_given_and_may_be_drained() {
+        let text = "listeners.http = '127.0.0.1:0'\nlog.access = 'off'\nmemory.ram = '64 MiB'\n\
+                    [[sites]]\nname = 'a'\nhosts = 'a'\norigins = 'http://o'\n";
+        let config = Config::from_toml(text, "t.toml").unwrap();
+        let running = spawn_blocking(|| Appliance::start(config)).await.unwrap().unwrap();
+        let hand_over = running.hand_over();
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "printf '{\"say\":\"checked\"}' >&0; exec sleep 1000"]);
+        // Whoever blocks where tasks run panics: here it does when it gives up the volumes.
+        match hand_over.to(command) {
+            Err(TakeoverError::Broken(why)) => assert!(why.starts_with("it panicked"), "{why}"),
+            other => panic!("{other:?}"),
+        }
+        assert!(!hand_over.are_given.load(Ordering::Acquire));
+        let plan = Plan { begins: None, within: Duration::ZERO, lasts: None };
+        assert!(running.parts.plan_drain(Some(plan)).is_ok());
+        spawn_blocking(|| running.drain()).await.unwrap();
+    }
+}

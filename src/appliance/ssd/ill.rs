@@ -36,8 +36,10 @@ pub(super) async fn catch_up(
         tracing::warn!("volume {name}: {why}: origins are asked once about what it knows");
     }
     let was_away = away.is_some();
-    // What must be doubted is doubted by the next process too, or that one must find it out.
-    let may_be_believed = volume.is_writable() && (!was_away || volume.doubt_heads().await);
+    // What must be doubted is doubted by the next process too, or that one must find it out; what
+    // cannot be written is doubted here at least.
+    let is_noted = !was_away || volume.doubt_heads().await;
+    let may_be_believed = volume.is_writable() && is_noted;
     may_be_believed.then(|| volume.id())
 }
 
@@ -147,7 +149,43 @@ fn watching(file: Remembered, ssd: Arc<Ssd>, named: &paths::All, runtime: &Handl
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::object::BlockSize;
+    use crate::store::device::{Disk, Faults, Share, Simulated, Simulation, Urgency};
+    use crate::store::volume::{HeadWrite, Trust, VolumeSettings};
+    use crate::store::{Geometry, ObjectHash, SiteHash};
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_volume_knows_that_was_away_is_doubted_although_it_cannot_be_written() {
+        let simulation = Simulation { size_bytes: 32 << 20, seed: 1, faults: Faults::default() };
+        let device = Arc::new(Simulated::new(&simulation));
+        let geometry = Geometry::new(32 << 20, 2 << 20, BlockSize::MAX, 1_000).unwrap();
+        Volume::format(&Disk::new(device.clone()), geometry, VolumeId(1)).await.unwrap();
+        let open = async |device| {
+            Volume::open(Disk::new(device), VolumeSettings::default()).await.unwrap()
+        };
+        let (volume, object) = (open(device.clone()).await, ObjectHash(1));
+        let (site, payload, guard) = (SiteHash(1), "a head".into(), Box::new(()));
+        let head = HeadWrite { object, site, birth: 0, payload, body: None, guard };
+        volume.append_head(head).unwrap();
+        while volume.is_head_under_way(object) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // What a kill has left undone cannot be done.
+        let faults = Faults { fail_writes: Share::ALL, ..Faults::default() };
+        let again = open(Arc::new(Simulated::from_image(device.image(), 1, faults))).await;
+        assert!(!again.is_writable());
+        let trust =
+            async || again.read_head(object, Urgency::Viewer).await.unwrap().map(|head| head.trust);
+        for (in_use, expected) in
+            [(BTreeSet::from([1]), Trust::Newest), (BTreeSet::new(), Trust::MustRevalidate)]
+        {
+            assert_eq!(catch_up("v", &again, Some(&in_use)).await, None);
+            assert_eq!(trust().await, Some(expected));
+        }
+    }
 
     #[test]
     fn a_volume_was_away_only_if_that_is_known() {

@@ -215,7 +215,7 @@ impl Appliance {
         }
         figures::register(&parts);
         let bound = bound.map_or_else(|| Sockets::bind(&parts.config, sockets), Ok)?;
-        bound.listen()?;
+        bound.listen(&parts.config)?;
         let Sockets { own, passed, admin, addresses, passed_kinds, all } = bound;
         let (stop, close_admin) = (Stop::default(), Stop::default());
         // Threads that run already when another cannot be started end again.

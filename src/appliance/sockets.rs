@@ -81,7 +81,7 @@ impl Sockets {
     ) -> Result<Sockets, ApplianceError> {
         let mut sockets = Sockets::default();
         for one in given.extract_if(.., |one| one.owner == Owner::Manager) {
-            sockets.take_passed(config, one.kind, one.address, one.listener)?;
+            sockets.take_passed(one.kind, one.address, one.listener)?;
         }
         for listener in &config.listeners {
             if sockets.passed_kinds.contains(&listener.kind) {
@@ -102,11 +102,13 @@ impl Sockets {
         Ok(sockets)
     }
 
-    /// Who comes waits for who accepts.
+    /// Who comes waits for who accepts, and is sent to as `config` wants it. Not before: sockets
+    /// that were handed over are the other process's too.
     ///
     /// # Errors
     /// Somebody else has begun to listen there.
-    pub(super) fn listen(&self) -> Result<(), ApplianceError> {
+    pub(super) fn listen(&self, config: &Config) -> Result<(), ApplianceError> {
+        self.set_congestion(config);
         let own = self.all.iter().filter(|one| one.owner != Owner::Manager);
         for ListeningSocket { address, listener, .. } in own {
             let address = *address;
@@ -116,16 +118,36 @@ impl Sockets {
         Ok(())
     }
 
+    fn set_congestion(&self, config: &Config) {
+        let mut told = Vec::new();
+        for ListeningSocket { kind, owner, listener, .. } in &self.all {
+            let name = config.congestion.of(*kind);
+            let set = name.map(|name| (name, server::send_by(listener, name)));
+            let is_set = matches!(set, Some((_, Ok(()))));
+            // Slower for some is better than not at all. The other sockets have none either.
+            if let Some((name, Err(error))) = set
+                && !told.contains(kind)
+            {
+                tell_of_congestion(*kind, name, &error);
+                told.push(*kind);
+            }
+            // The service manager may have one for what is its own. Where it cannot be told which
+            // is the system's, that of before stays.
+            if !is_set && *owner != Owner::Manager {
+                let _ = server::send_by_systems_own(listener);
+            }
+        }
+    }
+
     fn take_passed(
         &mut self,
-        config: &Config,
         kind: ListenerKind,
         address: SocketAddr,
         listener: TcpListener,
     ) -> Result<(), ApplianceError> {
         self.passed_kinds.push(kind);
         self.addresses.push((kind, address));
-        self.keep(config, kind, Owner::Manager, address, &listener)?;
+        self.keep(kind, Owner::Manager, address, &listener)?;
         match kind {
             ListenerKind::Admin => self.admin.push(listener),
             _ => self.passed.push((kind, listener)),
@@ -152,7 +174,7 @@ impl Sockets {
         }
         self.addresses.push((kind, address));
         for one in &group {
-            self.keep(config, kind, Owner::Own(listener.address), address, one)?;
+            self.keep(kind, Owner::Own(listener.address), address, one)?;
         }
         if kind == ListenerKind::Admin {
             self.admin.append(&mut group);
@@ -169,25 +191,11 @@ impl Sockets {
 
     fn keep(
         &mut self,
-        config: &Config,
         kind: ListenerKind,
         owner: Owner,
         address: SocketAddr,
         listener: &TcpListener,
     ) -> Result<(), ApplianceError> {
-        let set = config.congestion.of(kind).map(|name| (name, server::send_by(listener, name)));
-        let is_set = matches!(set, Some((_, Ok(()))));
-        if let Some((name, Err(error))) = set {
-            // Slower for some is better than not at all. The other sockets have none either.
-            if !self.all.iter().any(|before| before.kind == kind) {
-                tell_of_congestion(kind, name, &error);
-            }
-        }
-        // The service manager may have one for what is its own. Where it cannot be told which is
-        // the system's, that of before stays.
-        if !is_set && owner != Owner::Manager {
-            let _ = server::send_by_systems_own(listener);
-        }
         let failed = |source: io::Error| ApplianceError::Bind { address, source };
         let listener = listener.try_clone().map_err(failed)?;
         self.all.push(ListeningSocket { kind, owner, address, listener });
@@ -272,8 +280,13 @@ mod tests {
                 let given = ListeningSocket { kind, owner, address, listener };
                 Sockets::bind(&config, vec![given]).unwrap()
             });
+            for one in passed.all.iter().chain(&handed.all) {
+                let is_given = one.kind == ListenerKind::Http;
+                let now = tcp_congestion(&one.listener).unwrap();
+                assert!(!is_given || now == other, "{now}: whose it is serves yet");
+            }
             for sockets in [own, passed, handed] {
-                sockets.listen().unwrap();
+                sockets.listen(&config).unwrap();
                 for one in &sockets.all {
                     let viewer = TcpStream::connect(one.address).unwrap();
                     // Of a group another member may have been chosen.

@@ -314,15 +314,11 @@ impl Egress {
 }
 
 /// Thousandths by which pressure goes up in a period.
-/// Thousandths by which pressure goes up in a period.
 const UP: u32 = 125;
-/// Thousandths by which it goes down.
 /// Thousandths by which it goes down.
 const DOWN: u32 = 63;
 /// In a row, in the last of which pressure begins.
-/// In a row, in the last of which pressure begins.
 const PERIODS_BORNE: u32 = 5;
-/// A second of them.
 /// A second of them.
 const PERIODS_MEASURED: usize = 10;
 

@@ -295,9 +295,8 @@ impl Gate {
     fn pressure_beyond(&self, sharer: Sharer) -> u32 {
         let is_beyond = self.shared.shares.is_beyond(Resource::Work, sharer);
         let lag = if is_beyond { self.lag.beyond() } else { 0 };
-        let for_others = [&self.shared.egress, &self.shared.memory]
-            .map(|pressing| if pressing.is_for_others() { pressing.of(sharer) } else { 0 });
-        for_others.into_iter().fold(lag, u32::max)
+        let [egress, memory] = [&self.shared.egress, &self.shared.memory].map(|of| of.of(sharer));
+        lag.max(egress.beyond).max(memory.beyond)
     }
 
     /// What all bear where the worker is late, but for a site that has no more than its share while
@@ -327,9 +326,8 @@ impl Gate {
         // Who has shaken hands was asked about the worker before.
         let lag = if arrived == Arrived::Plain { self.lag_of_all(sharer) } else { 0 };
         let pressed = |pressing: &PressingEach| match sharer {
-            // About that he was asked before.
-            Some(_) if pressing.is_for_others() => 0,
-            Some(sharer) => pressing.of(sharer),
+            // About what is for others he was asked before.
+            Some(sharer) => pressing.of(sharer).all,
             None => pressing.most(),
         };
         let (memory, egress) = (pressed(&self.shared.memory), pressed(&self.shared.egress));
@@ -400,7 +398,7 @@ mod tests {
     fn on(sharer: Sharer, thousandths: u32) -> PressedOfEach {
         let mut of = [0; SHARERS_MAX];
         of[sharer.index()] = thousandths;
-        PressedOfEach { of, is_for_others: sharer == FLOOD }
+        PressedOfEach { of, for_others: FLOOD.bit() }
     }
 
     /// A gate where one site has had a tenth, and the other the rest.
@@ -493,6 +491,18 @@ mod tests {
             let let_in = (0..100).filter(|_| gate.admit_handshake(now).is_ok()).count();
             assert_eq!(let_in, expected, "{weights:?} {served:?}");
         }
+    }
+
+    #[test]
+    fn who_is_refused_for_others_is_told_so_and_nobody_else_is() {
+        let gate = gate_of_two(Settings::default());
+        let mut of = [0; SHARERS_MAX];
+        (of[SITE.index()], of[FLOOD.index()]) = (1_000, 900);
+        gate.shared().egress_is(&PressedOfEach { of, for_others: FLOOD.bit() }, true);
+        let why = |sharer| gate.admit_viewer(Arrived::ShakenHands, sharer).unwrap_err().reason;
+        assert!(gate.admit_viewer(Arrived::ShakenHands, FLOOD).is_ok(), "one of ten");
+        assert_eq!([SITE, FLOOD].map(why), [Reason::Egress, Reason::Share]);
+        assert_eq!(gate.shared().egress_pressure(), Pressed { beyond: 900, all: 1_000 });
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! little around it. From the most to none it takes 3.2 seconds.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::shares::{SHARERS_MAX, Sharer};
@@ -101,14 +101,14 @@ impl Pressures {
 #[derive(Clone, Debug)]
 pub(super) struct PressedOfEach {
     pub(super) of: [u32; SHARERS_MAX],
-    /// Whether for others: they want some too, and have no more than their shares.
-    pub(super) is_for_others: bool,
+    /// A bit for each of whom it is for others: they wanted some too, when he had too much.
+    pub(super) for_others: u64,
 }
 
 /// Who bears it that there is too much: a bit for each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Bearing {
-    /// Who has most for his share.
+    /// Who begins to bear it, when he has had too much for half a second.
     pub(super) first: u64,
     /// Who has more than his share: he bears more, where he bears some.
     pub(super) further: u64,
@@ -120,29 +120,32 @@ pub(super) struct Bearing {
 #[derive(Clone, Debug)]
 pub(super) struct PressureOfEach {
     of: [Pressure; SHARERS_MAX],
-    is_for_others: bool,
+    for_others: u64,
 }
 
 impl Default for PressureOfEach {
     fn default() -> PressureOfEach {
-        PressureOfEach { of: [Pressure::default(); SHARERS_MAX], is_for_others: false }
+        PressureOfEach { of: [Pressure::default(); SHARERS_MAX], for_others: 0 }
     }
 }
 
 impl PressureOfEach {
     /// After another period; never more than `most`.
     pub(super) fn after(&mut self, bearing: Bearing, most: u32) -> PressedOfEach {
-        if bearing.first != 0 {
-            let is_pressed = self.of.iter().any(|pressure| pressure.thousandths > 0);
-            self.is_for_others = bearing.beyond != 0 || is_pressed && self.is_for_others;
-        }
-        let mut of = [0; SHARERS_MAX];
+        let (bears, mut of) = (bearing.first | bearing.further, [0; SHARERS_MAX]);
         for one in Sharer::all() {
-            let his = &mut self.of[one.index()];
-            let bearing = if his.thousandths > 0 { bearing.further } else { 0 } | bearing.first;
-            of[one.index()] = his.after(bearing & one.bit() != 0, most);
+            let (his, bit) = (&mut self.of[one.index()], one.bit());
+            // Who is not among the first waits until they bear it: it may be enough.
+            let waits = his.thousandths == 0 && bearing.first & bit == 0;
+            let pressed = his.after(bears & bit != 0, if waits { 0 } else { most });
+            match pressed {
+                0 => self.for_others &= !bit,
+                _ if bears & bit != 0 && bearing.beyond != 0 => self.for_others |= bit,
+                _ => {}
+            }
+            of[one.index()] = pressed;
         }
-        PressedOfEach { of, is_for_others: self.is_for_others }
+        PressedOfEach { of, for_others: self.for_others }
     }
 }
 
@@ -150,19 +153,24 @@ impl PressureOfEach {
 pub(super) struct PressingEach {
     of: [AtomicU32; SHARERS_MAX],
     most: AtomicU32,
-    is_for_others: AtomicBool,
+    for_others: AtomicU64,
 }
 
 impl Default for PressingEach {
     fn default() -> PressingEach {
         let of = [const { AtomicU32::new(0) }; SHARERS_MAX];
-        PressingEach { of, most: AtomicU32::new(0), is_for_others: AtomicBool::new(false) }
+        PressingEach { of, most: AtomicU32::new(0), for_others: AtomicU64::new(0) }
     }
 }
 
 impl PressingEach {
-    pub(super) fn of(&self, sharer: Sharer) -> u32 {
-        self.of[sharer.index()].load(Ordering::Relaxed)
+    /// Of one site: for others, or not.
+    pub(super) fn of(&self, sharer: Sharer) -> Pressed {
+        let thousandths = self.of[sharer.index()].load(Ordering::Relaxed);
+        match self.for_others.load(Ordering::Relaxed) & sharer.bit() {
+            0 => Pressed { beyond: 0, all: thousandths },
+            _ => Pressed { beyond: thousandths, all: 0 },
+        }
     }
 
     /// Of who is pressed most.
@@ -170,16 +178,12 @@ impl PressingEach {
         self.most.load(Ordering::Relaxed)
     }
 
-    pub(super) fn is_for_others(&self) -> bool {
-        self.is_for_others.load(Ordering::Relaxed)
-    }
-
-    /// As it is told.
+    /// As it is told: of who is pressed most for others, and of who is otherwise.
     pub(super) fn load(&self) -> Pressed {
-        match self.is_for_others() {
-            true => Pressed { beyond: self.most(), all: 0 },
-            false => Pressed { beyond: 0, all: self.most() },
-        }
+        Sharer::all().map(|one| self.of(one)).fold(Pressed::default(), |most, one| Pressed {
+            beyond: most.beyond.max(one.beyond),
+            all: most.all.max(one.all),
+        })
     }
 
     pub(super) fn store(&self, pressed: &PressedOfEach) {
@@ -187,7 +191,7 @@ impl PressingEach {
             kept.store(pressed, Ordering::Relaxed);
         }
         self.most.store(pressed.of.into_iter().max().unwrap_or_default(), Ordering::Relaxed);
-        self.is_for_others.store(pressed.is_for_others, Ordering::Relaxed);
+        self.for_others.store(pressed.for_others, Ordering::Relaxed);
     }
 }
 
@@ -370,20 +374,33 @@ mod tests {
     }
 
     #[test]
-    fn each_is_pressed_by_himself_and_for_others_until_nobody_is_any_more() {
+    fn each_is_pressed_by_himself_and_for_others_where_they_want_some() {
         let mut pressure = PressureOfEach::default();
         let mut after = |periods: u32, first, further, beyond| {
             let (bearing, mut last) = (Bearing { first, further, beyond }, None);
             (0..periods).for_each(|_| last = Some(pressure.after(bearing, ALL_NEW)));
-            let PressedOfEach { of, is_for_others } = last.unwrap();
-            ([of[0], of[1], of[2]], is_for_others)
+            let PressedOfEach { of, for_others } = last.unwrap();
+            ([of[0], of[1], of[2]], for_others)
         };
-        assert_eq!(after(6, 0b001, 0b001, 0), ([250, 0, 0], false), "he is alone");
-        assert_eq!(after(6, 0b010, 0b110, 0b110), ([0, 250, 0], true));
-        assert_eq!(after(2, 0b001, 0b111, 0b001), ([0, 500, 0], true), "who bears some bears more");
-        assert_eq!(after(1, 0b001, 0b001, 0), ([0, 437, 0], true), "the same refusals go on");
-        assert_eq!(after(40, 0, 0, 0), ([0, 0, 0], true));
-        assert_eq!(after(6, 0b100, 0b100, 0), ([0, 0, 250], false));
+        assert_eq!(after(6, 0b001, 0b001, 0), ([250, 0, 0], 0), "he is alone");
+        assert_eq!(after(3, 0b010, 0b110, 0b110), ([61, 0, 0], 0), "his falls as it was");
+        assert_eq!(after(3, 0b010, 0b110, 0b110), ([0, 250, 0], 0b010));
+        assert_eq!(after(2, 0b001, 0b011, 0b001), ([0, 500, 0], 0b010), "he bears more");
+        assert_eq!(after(1, 0b001, 0b001, 0), ([0, 437, 0], 0b010), "the same refusals go on");
+        assert_eq!(after(40, 0, 0, 0), ([0, 0, 0], 0));
+        assert_eq!(after(6, 0b100, 0b100, 0), ([0, 0, 250], 0));
+    }
+
+    #[test]
+    fn who_comes_to_be_among_the_first_has_waited_while_he_was_not() {
+        let mut pressure = PressureOfEach::default();
+        let mut after = |first| {
+            let of = pressure.after(Bearing { first, further: 0b111, beyond: first }, ALL_NEW).of;
+            [of[0], of[1], of[2]]
+        };
+        // They take turns at being first.
+        let turns = [0b001, 0b010, 0b100, 0b001, 0b010, 0b100, 0b001].map(&mut after);
+        assert_eq!(turns[3..], [[0; 3], [0, 125, 0], [0, 250, 125], [125, 375, 250]]);
     }
 
     #[test]

@@ -151,6 +151,11 @@ impl Watch {
         let [work, egress, _] = &had;
         let did = Most::of(work.iter().sum(), work, &weights, refused);
         let sent = Most::of(egress.iter().sum(), egress, &weights, refused);
+        let bears = |whole| {
+            let further = Most::of(whole, egress, &weights, refused).who;
+            let first = greatest(further, egress, &weights);
+            Bearing { first, further, beyond: sent.beyond() }
+        };
         Measured {
             ram_own: ram_own(&lately, &weights, seen.ram_bytes),
             beyond: Resource::ALL.map(|resource| match resource {
@@ -159,14 +164,7 @@ impl Watch {
                 Resource::Memory => in_use.beyond,
             }),
             had_little: self.had_little(work, shares),
-            sent: match seen.whole_sent(egress.iter().sum()) {
-                Some(whole) => Bearing {
-                    first: sent.who,
-                    further: Most::of(whole, egress, &weights, refused).who,
-                    beyond: sent.beyond(),
-                },
-                None => Bearing::default(),
-            },
+            sent: seen.whole_sent(egress.iter().sum()).map(bears).unwrap_or_default(),
             had,
         }
     }
@@ -226,6 +224,18 @@ impl Most {
     }
 }
 
+/// Who of these had at least half as much for his share as who had most: a bit for each.
+///
+/// No two ever have the same: one alone would be pressed at a time, and each in his turn no longer.
+fn greatest(who: u64, had: &[u64; SHARERS_MAX], weights: &[u64; SHARERS_MAX]) -> u64 {
+    let of = |one: Sharer| [had[one.index()], weights[one.index()].max(1)].map(u128::from);
+    let all = Sharer::all().filter(|one| who & one.bit() != 0).map(of);
+    let most = all.max_by(|[one, his], [other, others]| (one * others).cmp(&(other * his)));
+    let [most, whose] = most.unwrap_or_default();
+    let is_great = |[had, his]: [u128; 2]| 2 * had * whose >= most * his;
+    Sharer::bits(|one| who & one.bit() != 0 && is_great(of(*one)))
+}
+
 /// Millionths of ram that are each one's own: his share of what may be, among those who were asked
 /// for anything, and no more than was sent of his.
 fn ram_own(
@@ -263,15 +273,14 @@ mod tests {
     use super::super::{Arrived, Connected, Overload, Reason, Settings};
     use super::*;
 
-    const SITES: [Sharer; 2] = [Sharer::of(SiteId(0)), Sharer::of(SiteId(1))];
     /// What a viewer is sent in a period.
     const BYTES: u64 = 30_000;
     /// So many viewers at a time can be sent that.
     const VIEWERS_MAX: u64 = 200;
     const SENT_BYTES_MAX: u64 = VIEWERS_MAX * BYTES * PERIODS_A_SECOND as u64;
 
-    /// A box with one worker and two sites, to which viewers come and stay for a while.
-    struct Played {
+    /// A box with one worker and some sites, to which viewers come and stay for a while.
+    struct Played<const N: usize> {
         gates: Vec<Arc<Gate>>,
         watch: Watch,
         egress: Egress,
@@ -279,7 +288,7 @@ mod tests {
         seen: Seen,
         sent_bytes: u64,
         /// Until when each is there.
-        viewers: [VecDeque<(u32, Connected)>; 2],
+        viewers: [VecDeque<(u32, Connected)>; N],
         stay_periods: u32,
         /// Above so many answers in a period the worker is late.
         answers_max: u64,
@@ -287,26 +296,30 @@ mod tests {
     }
 
     /// What became of who asked, of each site.
-    #[derive(Clone, Copy, Debug, Default)]
-    struct Asked {
-        new_refused: [u64; 2],
-        again_refused: [u64; 2],
-        served: [u64; 2],
+    #[derive(Clone, Copy, Debug)]
+    struct Asked<const N: usize> {
+        new_refused: [u64; N],
+        again_refused: [u64; N],
+        served: [u64; N],
     }
 
-    impl Asked {
+    impl<const N: usize> Asked<N> {
+        fn nobody() -> Asked<N> {
+            Asked { new_refused: [0; N], again_refused: [0; N], served: [0; N] }
+        }
+
         /// Viewers that were served at a time, in so many periods.
-        fn served_at_a_time(&self, periods: u64) -> [u64; 2] {
+        fn served_at_a_time(&self, periods: u64) -> [u64; N] {
             self.served.map(|served| served / periods)
         }
 
-        fn refused(&self) -> [u64; 2] {
-            [0, 1].map(|site| self.new_refused[site] + self.again_refused[site])
+        fn refused(&self) -> [u64; N] {
+            std::array::from_fn(|site| self.new_refused[site] + self.again_refused[site])
         }
     }
 
-    impl Played {
-        fn new(weights: [u32; 2], stay_periods: u32) -> Played {
+    impl<const N: usize> Played<N> {
+        fn new(weights: [u32; N], stay_periods: u32) -> Played<N> {
             let (shares, now) = (Arc::<Shares>::default(), Instant::now());
             shares.set((0..).map(SiteId).zip(weights));
             let in_use = InUse { bytes: [0; SHARERS_MAX], beyond: 0 };
@@ -325,7 +338,7 @@ mod tests {
                     ram_bytes: 1,
                 },
                 sent_bytes: 0,
-                viewers: Default::default(),
+                viewers: [const { VecDeque::new() }; N],
                 stay_periods,
                 answers_max: u64::MAX,
                 period: 0,
@@ -333,23 +346,24 @@ mod tests {
         }
 
         /// Where so much may be sent as `VIEWERS_MAX` are.
-        fn of_egress(weights: [u32; 2], stay_periods: u32) -> Played {
+        fn of_egress(weights: [u32; N], stay_periods: u32) -> Played<N> {
             let mut played = Played::new(weights, stay_periods);
             played.seen.sent_bytes_max = Some(SENT_BYTES_MAX);
             played
         }
 
         /// So many new viewers come to each site in each of some periods.
-        fn play(&mut self, periods: u32, new: [u32; 2]) -> Asked {
-            let mut asked = Asked::default();
+        fn play(&mut self, periods: u32, new: [u32; N]) -> Asked<N> {
+            let mut asked = Asked::nobody();
             (0..periods).for_each(|_| self.play_one(new, &mut asked));
             asked
         }
 
-        fn play_one(&mut self, new: [u32; 2], asked: &mut Asked) {
+        fn play_one(&mut self, new: [u32; N], asked: &mut Asked<N>) {
             self.period += 1;
             let (gate, served_before) = (&self.gates[0], asked.served);
-            for (site, sharer) in SITES.into_iter().enumerate() {
+            for site in 0..N {
+                let sharer = Sharer::of(SiteId(site as u16));
                 let viewers = &mut self.viewers[site];
                 while viewers.front().is_some_and(|(until, _)| *until <= self.period) {
                     viewers.pop_front();
@@ -377,8 +391,7 @@ mod tests {
                     }
                 }
             }
-            let answers: u64 =
-                [0, 1].map(|site| asked.served[site] - served_before[site]).iter().sum();
+            let answers = asked.served.iter().sum::<u64>() - served_before.iter().sum::<u64>();
             let is_late = answers > self.answers_max;
             let beyond_max = gate.shared().shares().pressed_max(Resource::Work);
             gate.lag_is(self.lag.after(is_late, beyond_max, ALL_NEW_AND_MISSES), is_late);
@@ -395,17 +408,21 @@ mod tests {
         for (weights, sent, max, first, further) in [
             (same, [600, 900, 0], 1_500, 0b000, 0b000),
             (same, [600, 900, 0], 1_499, 0b010, 0b010),
-            (same, [600, 900, 0], 1_000, 0b010, 0b011),
+            (same, [600, 900, 0], 1_000, 0b011, 0b011),
+            (same, [449, 900, 0], 500, 0b010, 0b011),
             (same, [600, 600, 0], 1_000, 0b011, 0b011),
             (same, [900, 0, 0], 899, 0b001, 0b001),
-            (same, [200, 900, 450], 1_000, 0b010, 0b110),
+            (same, [200, 900, 450], 1_000, 0b110, 0b110),
+            (same, [200, 900, 449], 1_000, 0b010, 0b110),
             (same, [200, 900, 450], 1_200, 0b010, 0b010),
             (&[3, 1, 1], [600, 900, 0], 1_000, 0b010, 0b010),
             (&[3, 1, 1], [800, 200, 0], 999, 0b001, 0b001),
+            (&[3, 1, 1], [900, 600, 0], 800, 0b011, 0b011),
+            (&[3, 1, 1], [900, 601, 0], 800, 0b010, 0b011),
         ] {
             let shares = Shares::default();
             shares.set((0..).map(SiteId).zip(*weights));
-            let mut seen = Played::new([1, 1], 1).seen;
+            let mut seen = Played::new([1], 1).seen;
             let mut watch = Watch::default();
             watch.after(&seen, &shares);
             for (served, bytes) in seen.served.iter_mut().zip(sent) {
@@ -417,6 +434,44 @@ mod tests {
             let bearing = watch.after(&seen, &shares).sent;
             let told = (bearing.first, bearing.further);
             assert_eq!(told, (first, further), "{weights:?}: {sent:?} of {max}");
+        }
+    }
+
+    /// How much is sent in the mean of what may be, where viewers come as they like to some sites:
+    /// all but the first, which wants little, want nearly the same, and so much of it together.
+    fn sent_in_the_mean<const N: usize>(stay_periods: u32, wanted: f64) -> f64 {
+        let (viewers_max, periods) = (2 * VIEWERS_MAX, 1_500);
+        let mut played = Played::of_egress([1; N], stay_periods);
+        played.seen.sent_bytes_max = Some(2 * SENT_BYTES_MAX);
+        let share = viewers_max as f64 / N as f64 / f64::from(stay_periods);
+        let mut random = 1_u32;
+        let mut play = |periods| {
+            let mut asked = Asked::nobody();
+            for _ in 0..periods {
+                let new = std::array::from_fn(|site| {
+                    random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    let chance = f64::from(random >> 8) / f64::from(1 << 24);
+                    let nearly = wanted * (0.95 + 0.1 * site as f64 / N as f64);
+                    (share * if site == 0 { 0.25 } else { nearly } + chance) as u32
+                });
+                played.play_one(new, &mut asked);
+            }
+            assert_eq!(asked.refused()[0], 0, "{N} sites, {stay_periods}, {wanted}");
+            asked.served.iter().sum::<u64>() as f64
+        };
+        play(400);
+        play(periods) / f64::from(periods) / viewers_max as f64
+    }
+
+    #[test]
+    fn however_many_sites_want_more_than_may_be_sent_no_more_is_and_who_wants_little_has_it() {
+        for stay_periods in [3, 30, 200] {
+            for wanted in [1.5, 3.0] {
+                let of_ten = sent_in_the_mean::<10>(stay_periods, wanted);
+                let of_many = sent_in_the_mean::<31>(stay_periods, wanted);
+                let are_held = [of_ten, of_many].iter().all(|sent| (0.67..1.1).contains(sent));
+                assert!(are_held, "{stay_periods}, {wanted}: {of_ten}, {of_many}");
+            }
         }
     }
 
@@ -506,7 +561,7 @@ mod tests {
         for periods in [8, 20, 60] {
             let mut played = Played::new([1, 1], 10);
             played.seen.in_use.bytes[..2].copy_from_slice(&[10, 1_000]);
-            (played.seen.in_use.beyond, played.seen.is_short) = (SITES[1].bit(), true);
+            (played.seen.in_use.beyond, played.seen.is_short) = (Sharer::of(SiteId(1)).bit(), true);
             let short = played.play(periods, [5, 5]).refused();
             assert!(short[0] == 0 && short[1] > 0, "{short:?}");
             (played.seen.in_use.beyond, played.seen.is_short) = (0, false);

@@ -362,14 +362,14 @@ mod tests {
         fn play_one(&mut self, new: [u32; N], asked: &mut Asked<N>) {
             self.period += 1;
             let (gate, served_before) = (&self.gates[0], asked.served);
-            for site in 0..N {
+            for (site, count) in new.into_iter().enumerate() {
                 let sharer = Sharer::of(SiteId(site as u16));
                 let viewers = &mut self.viewers[site];
                 while viewers.front().is_some_and(|(until, _)| *until <= self.period) {
                     viewers.pop_front();
                 }
                 let served = &mut self.seen.served[site];
-                for _ in 0..new[site] {
+                for _ in 0..count {
                     match gate.admit_viewer(Arrived::Plain, sharer) {
                         Ok(let_in) => {
                             viewers.push_back((self.period + self.stay_periods, let_in));

@@ -151,7 +151,7 @@ impl Shares {
         self.refused.fetch_or(sharer.bit(), Ordering::Relaxed);
     }
 
-    /// Whether he counts as having more than his share ([`Shares::measured`]).
+    /// Whether he counts as having more than his share, as it was measured last.
     pub fn is_beyond(&self, resource: Resource, sharer: Sharer) -> bool {
         self.beyond[resource as usize].load(Ordering::Relaxed) & sharer.bit() != 0
     }

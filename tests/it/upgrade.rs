@@ -962,12 +962,7 @@ async fn what_ends_is_heard_while_volumes_are_on_their_way() {
 #[tokio::test]
 async fn who_follows_does_not_wait_for_a_process_that_says_it_stops_too() {
     let (_folder, binary, config) = with_ram_alone(&Origin::start());
-    let (kind, flags) = (SocketType::SEQPACKET, SocketFlags::CLOEXEC);
-    let (ours, theirs) = socketpair(AddressFamily::UNIX, kind, flags, None).unwrap();
-    let mut command = Command::new(&binary);
-    command.args(["serve", "--config"]).arg(&config).env("TIDEGATE_TAKEOVER", "1");
-    let mut child = command.stdin(theirs).stderr(Stdio::null()).spawn().unwrap();
-    drop(command);
+    let (ours, mut child) = following(&binary, &config);
     say(&ours, &json!({ "say": "hello", "version": "1" }));
     say(&ours, &json!({ "say": "listeners" }));
     assert_eq!(heard(&ours)["say"], "checked");

@@ -223,6 +223,7 @@ pub fn conditional(bytes: &[u8]) {
         && let Some(value) = asked.get(IF_RANGE)
     {
         let tag = EntityTag::parse(value);
+        assert!(tag.is_none() || validator.is_strong());
         assert_eq!(tag.as_ref(), validator.etag().filter(|_| tag.is_some()));
         assert!(tag.is_none_or(|tag| !tag.is_weak()));
     }
@@ -238,7 +239,10 @@ pub fn conditional(bytes: &[u8]) {
     {
         let again = head.refreshed(&merged, UNIX_EPOCH);
         assert_eq!(again.validator().etag(), head.validator().etag());
-        assert!(head.validator().etag().is_none() || strong(&head) == strong(&again));
+        // A tag may be made of the date.
+        let same_date = again.validator().last_modified() == head.validator().last_modified();
+        let is_date = head.validator().etag().is_none();
+        assert!(is_date || !same_date || strong(&head) == strong(&again));
         let mut stored = again.fields().clone();
         stored.remove(CONTENT_DIGEST);
         assert_eq!(response::storable_fields(again.fields()), stored);

@@ -1,12 +1,13 @@
 //! The governor: every byte the process may use is reserved here before it is used.
 //!
 //! Two pools share `memory.total`. The *working* pool is the part of the ram tier's mapping that
-//! fills and pinned slices may hold; the *rest* is heads, connections and connections to origins. A
-//! class says how badly a reservation is wanted: the lower its share of the pool, the earlier it is
-//! refused, in the order of [`Class::ALL`]. The last quarter of the working pool is for sites that
-//! hold no more than their share of the rest ([`Governor::of`]): one site's slow readers do not
-//! take what another's viewers need. An eighth of the rest is lent to requests under way likewise.
-//! Who waits for memory must hold none: `reserve` waits, `try_reserve` never does.
+//! fills and pinned slices may hold; the *rest* is heads, connections, requests under way and
+//! connections to origins. A class says how badly a reservation is wanted: the lower its share of
+//! the pool, the earlier it is refused, in the order of [`Class::ALL`]. The last quarter of the
+//! working pool is for sites that hold no more than their share of the other three
+//! ([`Governor::of`]): one site's slow readers do not take what another's viewers need. Of the rest
+//! an eighth is lent to whatever requests come; beyond it a site has its share of it alone. Who
+//! waits for memory must hold none: `reserve` waits, `try_reserve` never does.
 
 mod wanted;
 

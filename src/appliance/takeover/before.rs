@@ -54,7 +54,7 @@ impl Before {
         });
     }
 
-    /// While it is there; one of before this word existed does not say what it has left.
+    /// While it is there; one of an earlier version does not say what it has left.
     pub(in crate::appliance) fn status(&self) -> Option<PredecessorStatus> {
         match *self.0.borrow() {
             Stage::Nobody | Stage::Gone => None,

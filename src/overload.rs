@@ -43,7 +43,7 @@ pub use watch::{InUse, NOTHING_SERVED, Seen, ServedOfEach, Watch};
 
 use self::clients::Clients;
 use self::connected::Connections;
-use self::pressure::{ALL_NEW, PressedOfEach, Pressing, PressingEach, Turn, Turns};
+use self::pressure::{ALL_NEW, PressedOfEach, Pressing, PressingOfEach, Turn, Turns};
 use self::rate::Bucket;
 use crate::network::Network;
 
@@ -71,8 +71,8 @@ pub struct Overload {
     handshakes: Mutex<Bucket>,
     shares: Arc<Shares>,
     connections: Arc<Connections>,
-    egress: PressingEach,
-    memory: PressingEach,
+    egress: PressingOfEach,
+    memory: PressingOfEach,
     is_near_egress: AtomicBool,
     /// Whether a client may ask as often as he likes: looked at for each request.
     asks_are_free: AtomicBool,
@@ -89,8 +89,8 @@ impl Overload {
             handshakes: Mutex::default(),
             shares,
             connections: Arc::default(),
-            egress: PressingEach::default(),
-            memory: PressingEach::default(),
+            egress: PressingOfEach::default(),
+            memory: PressingOfEach::default(),
             is_near_egress: AtomicBool::new(false),
             began: now,
         })
@@ -325,7 +325,7 @@ impl Gate {
     fn admit_new(&self, arrived: Arrived, sharer: Option<Sharer>) -> Result<(), Refusal> {
         // Who has shaken hands was asked about the worker before.
         let lag = if arrived == Arrived::Plain { self.lag_of_all(sharer) } else { 0 };
-        let pressed = |pressing: &PressingEach| match sharer {
+        let pressed = |pressing: &PressingOfEach| match sharer {
             // About what is for others he was asked before.
             Some(sharer) => pressing.of(sharer).all,
             None => pressing.most(),

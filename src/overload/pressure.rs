@@ -1,6 +1,9 @@
 //! How much is too much, made of what is measured ten times a second, and whose turn it is to be
 //! refused for it. Pure.
 //!
+//! `Pressure..` finds what share is refused, `Pressed..` is what was found, and `Pressing..` is it
+//! for all threads to read: of those beyond their shares and of all, or, `..OfEach`, of each.
+//!
 //! Pressure goes up while there is too much, after half a second of it, and down while there is
 //! not: the share of those refused finds the point where what is let in can be borne, and swings
 //! little around it. From the most to none it takes 3.2 seconds.
@@ -149,21 +152,21 @@ impl PressureOfEach {
     }
 }
 
-/// What is refused of whom now, for all threads to read.
-pub(super) struct PressingEach {
+/// What is refused of each now, for all threads to read.
+pub(super) struct PressingOfEach {
     of: [AtomicU32; SHARERS_MAX],
     most: AtomicU32,
     for_others: AtomicU64,
 }
 
-impl Default for PressingEach {
-    fn default() -> PressingEach {
+impl Default for PressingOfEach {
+    fn default() -> PressingOfEach {
         let of = [const { AtomicU32::new(0) }; SHARERS_MAX];
-        PressingEach { of, most: AtomicU32::new(0), for_others: AtomicU64::new(0) }
+        PressingOfEach { of, most: AtomicU32::new(0), for_others: AtomicU64::new(0) }
     }
 }
 
-impl PressingEach {
+impl PressingOfEach {
     /// Of one site: for others, or not.
     pub(super) fn of(&self, sharer: Sharer) -> Pressed {
         let thousandths = self.of[sharer.index()].load(Ordering::Relaxed);

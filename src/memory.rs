@@ -182,10 +182,7 @@ impl Governor {
         let finds_none = |one: &Sharer| {
             used_bytes > lent_bytes && self.would_exceed(pool, *one, lent_bytes, PIECE_SIZE_BYTES)
         };
-        InUse {
-            bytes: pool.used_by(),
-            beyond: Sharer::all().filter(finds_none).fold(0, |bits, one| bits | one.bit()),
-        }
+        InUse { bytes: pool.used_by(), beyond: Sharer::bits(finds_none) }
     }
 
     /// Bytes reserved for `purpose` now.

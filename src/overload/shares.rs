@@ -44,7 +44,7 @@ impl Sharer {
     }
 
     /// A bit for each of whom this holds.
-    pub(super) fn bits(holds: impl Fn(&Sharer) -> bool) -> u64 {
+    pub fn bits(holds: impl Fn(&Sharer) -> bool) -> u64 {
         Sharer::all().filter(holds).fold(0, |bits, one| bits | one.bit())
     }
 
@@ -300,8 +300,8 @@ impl Left {
         loop {
             let among = |who: u64| Sharer::all().filter(move |one| who & one.bit() != 0);
             let weights: u128 = among(who).map(weight).sum();
-            let small = |one: &Sharer| wanted(*one) * weights < whole * weight(*one);
-            let small = among(who).filter(small).fold(0, |bits, one| bits | one.bit());
+            let is_small = |one: &Sharer| wanted(*one) * weights < whole * weight(*one);
+            let small = Sharer::bits(|one| who & one.bit() != 0 && is_small(one));
             if small == 0 {
                 return Left { who, whole, weights };
             }

@@ -51,8 +51,7 @@ impl Owned {
     pub(super) fn guard(&self, capacity_bytes: u64, asking: Option<Sharer>) {
         self.capacity_bytes.store(capacity_bytes, Ordering::Relaxed);
         self.asking.store(asking.map_or(0, Sharer::bit), Ordering::Relaxed);
-        let guarded = Sharer::all().filter(|sharer| self.keeps_its_own(*sharer));
-        let guarded = guarded.fold(0, |bits, sharer| bits | sharer.bit());
+        let guarded = Sharer::bits(|sharer| self.keeps_its_own(*sharer));
         self.guarded.store(guarded, Ordering::Relaxed);
     }
 

@@ -39,7 +39,7 @@ pub struct RamSettings {
 
 /// What bytes of it keep from being used for others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kept {
+pub struct Footprint {
     /// How much.
     pub bytes: u64,
     /// The first and the last piece of the mapping; `None`: they lie elsewhere.
@@ -140,12 +140,12 @@ impl Ram {
 
     /// What `bytes` keep of ram once they are [`Ram::pinned`]: the pieces they touch, or all of
     /// their body, if it is a small one.
-    pub fn kept(&self, bytes: &[u8], body_bytes: Option<u64>) -> Kept {
+    pub fn footprint(&self, bytes: &[u8], body_bytes: Option<u64>) -> Footprint {
         let small = body_bytes.filter(|bytes| *bytes <= SLAB_BODY_BYTES_MAX);
         let kept_bytes = self.slots.kept_bytes(bytes).or(small).unwrap_or(bytes.len() as u64);
         let piece_at = |offset: usize| offset as u64 / PIECE_SIZE_BYTES;
         let pieces = |start: usize| (piece_at(start), piece_at(start + bytes.len() - 1));
-        Kept { bytes: kept_bytes, pieces: self.slots.offset_of(bytes).map(pieces) }
+        Footprint { bytes: kept_bytes, pieces: self.slots.offset_of(bytes).map(pieces) }
     }
 
     /// How many of `bytes` keep no more than a piece, where there are any.
@@ -379,13 +379,13 @@ mod tests {
         for (start, within, across) in [(0, piece, piece), (100, piece - 100, 2 * piece)] {
             let bytes = bytes.slice(start..);
             assert_eq!(ram.within_a_piece(&bytes), within);
-            assert_eq!(ram.kept(&bytes[..within as usize], None).bytes, piece);
-            assert_eq!(ram.kept(&bytes[..PIECE], None).bytes, across);
+            assert_eq!(ram.footprint(&bytes[..within as usize], None).bytes, piece);
+            assert_eq!(ram.footprint(&bytes[..PIECE], None).bytes, across);
         }
         let elsewhere = vec![1; 3 * PIECE];
         assert_eq!(ram.within_a_piece(&elsewhere), piece);
-        let kept = ram.kept(&elsewhere[..PIECE], None);
-        assert_eq!(kept, Kept { bytes: piece, pieces: None });
+        let footprint = ram.footprint(&elsewhere[..PIECE], None);
+        assert_eq!(footprint, Footprint { bytes: piece, pieces: None });
     }
 
     #[test]

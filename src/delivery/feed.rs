@@ -335,7 +335,7 @@ impl Feed {
         // What was waited for is enough for it.
         let one_piece = there.min(ram.within_a_piece(&bytes));
         let mut reserve = |length: u64, class| {
-            let kept = ram.kept(&bytes[..length as usize], all);
+            let kept = ram.footprint(&bytes[..length as usize], all);
             Some((self.pins.reserve(governor, class, kept)?, length))
         };
         let grown = (large > one_piece).then(|| reserve(large, Class::Prefetch)).flatten();

@@ -49,7 +49,7 @@ impl Held {
             while position < end.min(block_end) {
                 let mut bytes = block.read(position - block_start)?;
                 bytes.truncate(usize::try_from(end - position).unwrap_or(usize::MAX));
-                let (length, kept) = (bytes.len() as u64, ram.kept(&bytes, None));
+                let (length, kept) = (bytes.len() as u64, ram.footprint(&bytes, None));
                 let reserved = Rc::new(governor.try_reserve(Use::Client, class, kept.bytes)?);
                 parts.push_back(Part { start: position, bytes: ram.pinned(bytes), reserved });
                 position += length;

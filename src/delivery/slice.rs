@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 
-use crate::cache::ram::Kept;
+use crate::cache::ram::Footprint;
 use crate::limits::PIECE_SIZE_BYTES;
 use crate::memory::{Class, OfSite, Reservation, Use};
 use crate::metrics::labels::Tier;
@@ -61,7 +61,7 @@ impl Pins {
         &mut self,
         governor: OfSite<'_>,
         class: Class,
-        kept: Kept,
+        kept: Footprint,
     ) -> Option<Rc<Reservation>> {
         let again = self.last.as_ref().filter(|(last, _)| kept.pieces == Some((*last, *last)));
         if let Some(reserved) = again.and_then(|(_, reserved)| reserved.upgrade()) {
@@ -148,7 +148,8 @@ mod tests {
         let governor = Governor::new(4 * PIECE, 0, Default::default());
         let mut pins = Pins::default();
         let mut slice = |first, last| {
-            let kept = Kept { bytes: (last - first + 1) * PIECE, pieces: Some((first, last)) };
+            let pieces = Some((first, last));
+            let kept = Footprint { bytes: (last - first + 1) * PIECE, pieces };
             pins.reserve(governor.of(SiteId(0)), Class::Viewer, kept)
         };
         let used = || governor.used_bytes(Use::Client);
@@ -176,7 +177,7 @@ mod tests {
         pins.granted = of.try_reserve(Use::Client, Class::Viewer, PIECE);
         held.extend((0..3).map(|_| of.try_reserve(Use::Client, Class::Viewer, PIECE).unwrap()));
         let mut slice = |bytes, pieces| {
-            pins.reserve(of, Class::Viewer, Kept { bytes, pieces }).map(|kept| kept.bytes())
+            pins.reserve(of, Class::Viewer, Footprint { bytes, pieces }).map(|kept| kept.bytes())
         };
         assert_eq!(slice(2 * PIECE, Some((1, 2))), None, "there is no more");
         assert_eq!(slice(1_000, None), Some(1_000), "and this is his");
@@ -184,9 +185,8 @@ mod tests {
         assert_eq!(slice(PIECE, Some((1, 1))), Some(PIECE));
 
         pins.granted = of.try_reserve(Use::Client, Class::Viewer, PIECE);
-        assert!(
-            pins.reserve(of, Class::Viewer, Kept { bytes: 10, pieces: Some((2, 2)) }).is_some()
-        );
+        let small = Footprint { bytes: 10, pieces: Some((2, 2)) };
+        assert!(pins.reserve(of, Class::Viewer, small).is_some());
         held.clear();
         assert_eq!(governor.used_bytes(Use::Client), 0, "nothing is left over");
     }

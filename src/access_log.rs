@@ -29,7 +29,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-pub use self::emptying::Taken;
+pub use self::emptying::TakenBatch;
 pub use self::entry::{Entry, Outcome, PlayerTold, Target};
 pub use self::error::AccessLogError;
 use self::filter::Filter;

@@ -27,7 +27,7 @@ use self::by_http::ByHttp;
 #[cfg(feature = "kafka")]
 use self::by_kafka::ByKafka;
 use self::suspicion::{Outcome, Suspicion, Verdict};
-use crate::access_log::{Batch, Lost, Spool, Taken};
+use crate::access_log::{Batch, Lost, Spool, TakenBatch};
 use crate::config::units::duration_about;
 use crate::config::{Receiver, Shipping};
 use crate::limits::SHIPPING_DENIALS_MAX;
@@ -123,7 +123,7 @@ impl Shipper {
             let after = suspicion.after().cloned();
             let Some((held, next)) = self.look(lock, after).await else { return };
             lock = held;
-            let Some(Taken { batch, lines }) = next else {
+            let Some(TakenBatch { batch, lines }) = next else {
                 if !suspicion.lift() {
                     tokio::select! {
                         () = self.spool.arrived.notified(), if lock.is_some() => {}
@@ -159,7 +159,7 @@ impl Shipper {
         &mut self,
         lock: Option<File>,
         after: Option<Batch>,
-    ) -> Option<(Option<File>, Option<Taken>)> {
+    ) -> Option<(Option<File>, Option<TakenBatch>)> {
         let spool = self.spool.clone();
         let look = spawn_blocking(move || {
             let lock = match lock {
@@ -189,7 +189,7 @@ impl Shipper {
     }
 
     /// What is sent next, if anything is; a look that failed is told of.
-    fn looked(&mut self, next: io::Result<Option<Taken>>) -> Option<Taken> {
+    fn looked(&mut self, next: io::Result<Option<TakenBatch>>) -> Option<TakenBatch> {
         match next {
             Ok(next) => {
                 // What could not be read is not what is sent next.

@@ -16,7 +16,7 @@ use crate::limits::SHIPPING_BATCHES_MAX;
 
 /// A batch to be sent.
 #[derive(Debug)]
-pub struct Taken {
+pub struct TakenBatch {
     /// Which.
     pub batch: Batch,
     /// What is in it.
@@ -32,7 +32,7 @@ impl Spool {
     ///
     /// # Errors
     /// The folder cannot be read, or nothing now: so it is with the machine.
-    pub fn take(&self, after: Option<&Batch>) -> io::Result<Option<Taken>> {
+    pub fn take(&self, after: Option<&Batch>) -> io::Result<Option<TakenBatch>> {
         self.remove_stuck();
         let mut batches = self.make_room(self.close_what_was_left()?);
         batches.retain(|batch| after.is_none_or(|after| after.place() < batch.place()));
@@ -45,7 +45,7 @@ impl Spool {
             }
             *self.sending() = Some(batch.name.clone());
             match self.read(&batch) {
-                Ok(Some(lines)) => return Ok(Some(Taken { batch, lines })),
+                Ok(Some(lines)) => return Ok(Some(TakenBatch { batch, lines })),
                 // A power cut left the name and not all that it names.
                 Ok(None) => {
                     let (had, id) = (batch.bytes, &*batch.id);

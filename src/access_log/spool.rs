@@ -380,7 +380,7 @@ mod tests {
     use std::io::ErrorKind;
     use std::os::unix::net::UnixListener;
 
-    use super::super::emptying::Taken;
+    use super::super::emptying::TakenBatch;
     use super::super::filling::Filling;
     use super::*;
 
@@ -409,7 +409,7 @@ mod tests {
     }
 
     fn taken(spool: &Spool) -> Option<(Batch, Vec<u8>)> {
-        spool.take(None).unwrap().map(|Taken { batch, lines }| (batch, lines))
+        spool.take(None).unwrap().map(|TakenBatch { batch, lines }| (batch, lines))
     }
 
     /// All that waits, each batch taken and shipped.

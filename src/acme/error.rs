@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use instant_acme::Problem;
 
@@ -51,6 +52,11 @@ pub enum AcmeError {
         record: String,
         /// What it said, or how it ended.
         why: String,
+    },
+    /// It was ordered as often as it may be.
+    TooOften {
+        /// How long it is to wait.
+        wait: Duration,
     },
     /// What the authority issued cannot be shown to viewers.
     Useless {
@@ -115,6 +121,7 @@ impl fmt::Display for AcmeError {
             AcmeError::Hook { action, record, why } => {
                 write!(f, "`acme.hook` {action} {record}: {why}")
             }
+            AcmeError::TooOften { .. } => f.write_str("ordered too often in the last hour"),
             AcmeError::Useless { why } => {
                 write!(f, "what the authority issued is of no use: {why}")
             }

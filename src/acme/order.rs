@@ -23,8 +23,8 @@ use super::hook::{self, Record};
 use super::store;
 use crate::config::{Acme, Certificate, Challenge, Managed};
 
-/// Orders `managed` and keeps it in its file, in the place of the one before; or says for how long
-/// it was ordered too often. Who asks holds the folder's lock.
+/// Orders `managed` and keeps it in its file, in the place of the one before. Who asks holds the
+/// folder's lock.
 ///
 /// Dropping it midway leaves the file as it was, and perhaps a DNS record.
 ///
@@ -35,19 +35,16 @@ pub async fn obtain(
     acme: &Acme,
     managed: &Managed,
     challenges: &Arc<Challenges>,
-) -> Result<Result<Certificate, Duration>, AcmeError> {
+) -> Result<Certificate, AcmeError> {
     let path = managed.path.clone();
-    let noted = blocking(move || store::note_order(&path, SystemTime::now())).await?;
-    if let Err(wait) = noted {
-        return Ok(Err(wait));
-    }
+    blocking(move || store::note_order(&path, SystemTime::now())).await?;
     let issued = issued(account, acme, managed, challenges).await;
     if matches!(issued, Err(AcmeError::NoAccount)) {
         account::forget(acme).await;
     }
     let (chain, key) = issued?;
     let (path, names) = (managed.path.clone(), managed.names.clone());
-    blocking(move || keep(&path, &names, &format!("{key}{chain}"))).await.map(Ok)
+    blocking(move || keep(&path, &names, &format!("{key}{chain}"))).await
 }
 
 /// The chain and its key, in PEM.

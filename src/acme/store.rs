@@ -62,9 +62,11 @@ pub(super) fn put(new: &Path, path: &Path) -> Result<(), AcmeError> {
         .map_err(|source| AcmeError::State { path: path.to_owned(), source })
 }
 
-/// Notes that a certificate is ordered now, unless that was done too often of late: then how long
-/// that is to wait. Blocks.
-pub(super) fn note_order(path: &Path, now: SystemTime) -> Result<Result<(), Duration>, AcmeError> {
+/// Notes that a certificate is ordered now. Blocks.
+///
+/// # Errors
+/// That was done too often of late, or cannot be noted.
+pub(super) fn note_order(path: &Path, now: SystemTime) -> Result<(), AcmeError> {
     let path = path.with_extension("orders");
     let now = unix_seconds(now);
     let text = fs::read_to_string(&path).unwrap_or_default();
@@ -72,11 +74,12 @@ pub(super) fn note_order(path: &Path, now: SystemTime) -> Result<Result<(), Dura
     let times = text.lines().filter_map(|line| line.parse().ok()).filter(of_late);
     let mut times: Vec<u64> = times.collect();
     if let Some(over) = times.len().checked_sub(ACME_ORDERS_PER_HOUR_MAX) {
-        return Ok(Err(Duration::from_secs(times[over] + HOUR_SECONDS - now)));
+        let wait = Duration::from_secs(times[over] + HOUR_SECONDS - now);
+        return Err(AcmeError::TooOften { wait });
     }
     times.push(now);
     let text: String = times.iter().map(|time| format!("{time}\n")).collect();
-    put(&prepare(&path, text.as_bytes())?, &path).map(Ok)
+    put(&prepare(&path, text.as_bytes())?, &path)
 }
 
 const HOUR_SECONDS: u64 = 3_600;
@@ -93,7 +96,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.test.pem");
         let at = |seconds| UNIX_EPOCH + Duration::from_secs(1_000_000 + seconds);
-        let order = |seconds| note_order(&path, at(seconds)).unwrap();
+        let order = |seconds| match note_order(&path, at(seconds)) {
+            Ok(()) => Ok(()),
+            Err(AcmeError::TooOften { wait }) => Err(wait),
+            Err(error) => panic!("{error}"),
+        };
         for n in 0..ACME_ORDERS_PER_HOUR_MAX as u64 {
             assert_eq!(order(n * 60), Ok(()));
         }

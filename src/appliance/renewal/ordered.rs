@@ -185,23 +185,22 @@ impl Renewer {
         }
         let account = self.account(acme, &held).await?;
         let obtained = obtain(&account, acme, one, &parts.live.challenges).await;
-        if matches!(obtained, Err(AcmeError::NoAccount)) {
-            self.account = None;
-        }
-        match obtained? {
-            Ok(certificate) => Ok(Some(certificate)),
-            Err(wait) => {
+        match &obtained {
+            Err(AcmeError::NoAccount) => self.account = None,
+            Err(error @ AcmeError::TooOften { wait }) => {
                 tracing::warn!(
-                    "certificate for {}: {TOO_OFTEN}, and again in {}",
+                    "certificate for {}: {error}, and again in {}",
                     one.names.join(", "),
-                    duration_about(wait)
+                    duration_about(*wait)
                 );
                 let waited = self.waited_for(one);
-                waited.why.get_or_insert_with(|| TOO_OFTEN.to_owned());
-                waited.put_off(wait, Instant::now());
-                Ok(None)
+                waited.why.get_or_insert_with(|| error.to_string());
+                waited.put_off(*wait, Instant::now());
+                return Ok(None);
             }
+            _ => {}
         }
+        obtained.map(Some)
     }
 
     async fn account(&mut self, acme: &Acme, held: &Lock) -> Result<Account, AcmeError> {
@@ -341,7 +340,6 @@ async fn kept(one: &Managed) -> Option<Certificate> {
     read.await.ok()?.ok()
 }
 
-const TOO_OFTEN: &str = "ordered too often in the last hour";
 /// Of who follows another process.
 const FIRST_LOOK: Duration = Duration::from_secs(10);
 const LOOKED_AT_EVERY: Duration = Duration::from_millis(500);

@@ -169,9 +169,9 @@ fn admin(parts: &Arc<Parts>, ask: mpsc::Sender<Asked>) -> Admin {
     let (metrics, readiness) = (parts.metrics.clone(), parts.readiness.clone());
     let (purges, sites) = (parts.purges.clone(), parts.live.sites.clone());
     let for_purges = parts.clone();
-    let looking = Arc::new(move |sought: &Sought| sought::found(&for_purges, sought));
-    let purger =
-        Purger { purges, sites: sites.clone(), looking, look: Arc::new(Semaphore::new(1)) };
+    let find = Arc::new(move |sought: &Sought| sought::found(&for_purges, sought));
+    let look = Arc::new(Semaphore::new(1));
+    let purger = Purger { purges, sites: sites.clone(), find, look };
     let reloader = Reloader { ask };
     let for_drain = parts.clone();
     let planning = Box::new(move |plan| for_drain.plan_drain(plan));

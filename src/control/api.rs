@@ -388,9 +388,9 @@ mod tests {
         };
         let sites = Arc::<CurrentSites>::default();
         let (purges, _) = Purges::start(sites.clone(), None).unwrap();
-        let looking = Arc::new(|_: &_| Found::default());
-        let purger =
-            Purger { purges, sites: sites.clone(), looking, look: Arc::new(Semaphore::new(1)) };
+        let find = Arc::new(|_: &_| Found::default());
+        let look = || Semaphore::new(1);
+        let purger = Purger { purges, sites: sites.clone(), find, look: Arc::new(look()) };
         let reloader = Reloader { ask: mpsc::channel(1).0 };
         let (status, explain) = (Box::new(status), Box::new(explain));
         let drainer = Drainer { planning: Box::new(|_| Ok(None)) };
@@ -398,7 +398,6 @@ mod tests {
         let settings = Settings::of(Destination::Off, Recent::NotKept);
         let (log, _) = AccessLog::start(&settings).unwrap();
         let governor = Governor::new(0, 0, Arc::default());
-        let look = || Semaphore::new(1);
         let usage = UsageSource { usage: None, sites, governor: governor.clone(), look: look() };
         let log = LogSource { log, governor, look: look() };
         let history = Rc::default();

@@ -27,8 +27,8 @@ pub struct Found {
     pub is_all: bool,
 }
 
-/// Looks what is held. Blocks where more than objects are named.
-pub type Looking = Arc<dyn Fn(&Sought) -> Found + Send + Sync>;
+/// Finds what is held. Blocks where more than objects are named.
+pub type Finding = Arc<dyn Fn(&Sought) -> Found + Send + Sync>;
 
 /// Purges.
 pub struct Purger {
@@ -37,7 +37,7 @@ pub struct Purger {
     /// Whose content.
     pub sites: Arc<CurrentSites>,
     /// Who knows what is held.
-    pub looking: Looking,
+    pub find: Finding,
     /// Taken by who looks through all of it.
     pub look: Arc<Semaphore>,
 }
@@ -87,15 +87,15 @@ impl Purger {
     /// What of it is held; nothing is known while somebody else looks, for whom none waits, or
     /// where it takes long.
     fn found(&self, sought: Sought) -> impl Future<Output = Option<Found>> + use<> {
-        let (look, looking) = (self.look.clone(), self.looking.clone());
+        let (look, find) = (self.look.clone(), self.find.clone());
         async move {
             if sought.objects().is_some() {
-                return Some(looking(&sought));
+                return Some(find(&sought));
             }
             let only_one = look.try_acquire_owned().ok()?;
             let counting = spawn_blocking(move || {
                 let _only_one = only_one;
-                looking(&sought)
+                find(&sought)
             });
             timeout(COUNTED_WITHIN, counting).await.ok()?.ok()
         }

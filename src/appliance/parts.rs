@@ -124,7 +124,7 @@ impl Live {
 
 impl Parts {
     /// # Errors
-    /// The volume that cannot be used.
+    /// The volume that cannot be used, or the thread that cannot be had.
     pub(super) fn build(
         config: Config,
         groundwork: Groundwork,

@@ -6,6 +6,7 @@
 //! this one nothing is taken before that.
 
 mod drain;
+mod error;
 mod explain;
 mod figures;
 mod groundwork;
@@ -22,7 +23,6 @@ mod threads;
 mod turn_up;
 mod usage;
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,6 +32,7 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
+pub use self::error::ApplianceError;
 use self::groundwork::Groundwork;
 use self::parts::{Parts, log_settings};
 pub use self::parts::{connections_affordable, readers_affordable};
@@ -45,8 +46,8 @@ pub use self::takeover::{
     HandOver, Leaving, NoRoom, Predecessor, Successor, TakeoverError, beside_bytes,
 };
 use self::threads::{start_admin, start_workers};
-use crate::access_log::{AccessLog, AccessLogError, LogWriter};
-use crate::config::{Config, ConfigError, ListenerKind};
+use crate::access_log::{AccessLog, LogWriter};
+use crate::config::{Config, ListenerKind};
 use crate::control::Phase;
 use crate::control::reload::Asked;
 use crate::control::status::{Detail, Status};
@@ -71,73 +72,6 @@ pub struct Running {
     usage: Option<Keeper>,
     /// For the process that follows. As long as they are here, who comes waits for it.
     sockets: Arc<Mutex<Vec<ListeningSocket>>>,
-}
-
-/// Why an appliance does not start.
-#[derive(Debug)]
-pub enum ApplianceError {
-    /// A runtime, a thread or the ram tier could not be had from the system.
-    System {
-        /// What was asked for.
-        what: &'static str,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A listener could not be bound.
-    Bind {
-        /// Where.
-        address: SocketAddr,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The certificates or an origin's TLS settings cannot be used.
-    Tls(String),
-    /// A volume of the ssd tier cannot be used.
-    Volume {
-        /// As the configuration calls it.
-        name: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The volumes that there are show a mistake in the configuration.
-    Settings(ConfigError),
-    /// Two processes at once need more memory than there is.
-    Room(NoRoom),
-    /// The access log could not be opened.
-    Log(AccessLogError),
-}
-
-impl fmt::Display for ApplianceError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ApplianceError::System { what, source } => write!(f, "cannot have {what}: {source}"),
-            ApplianceError::Bind { address, source } => {
-                write!(f, "cannot listen at {address}: {source}")
-            }
-            ApplianceError::Tls(reason) => write!(f, "TLS cannot be set up: {reason}"),
-            ApplianceError::Volume { name, reason } => {
-                write!(f, "volume {name} cannot be used: {reason}")
-            }
-            ApplianceError::Settings(fault) => fault.fmt(f),
-            ApplianceError::Room(none) => none.fmt(f),
-            ApplianceError::Log(source) => write!(f, "{source}"),
-        }
-    }
-}
-
-impl std::error::Error for ApplianceError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            ApplianceError::System { source, .. } | ApplianceError::Bind { source, .. } => {
-                Some(source)
-            }
-            ApplianceError::Log(source) => Some(source),
-            ApplianceError::Tls(_)
-            | ApplianceError::Volume { .. }
-            | ApplianceError::Room(_)
-            | ApplianceError::Settings(_) => None,
-        }
-    }
 }
 
 /// The way to start one.

@@ -334,7 +334,7 @@ async fn a_volume_that_is_not_handed_over_in_time_is_left_out_and_keeps_no_other
 }
 
 #[tokio::test]
-async fn who_follows_serves_when_its_volumes_are_online_however_long_they_take() {
+async fn who_follows_serves_only_when_volumes_that_are_slow_are_online() {
     let (_folder, binary, config) = installed(&Origin::start());
     let mut process = Process::start_from(&binary, &config);
     let size = "size = \"256 MiB\"\n";

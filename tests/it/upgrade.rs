@@ -72,6 +72,13 @@ fn replace(binary: &Path, script: &str) {
     fs::rename(new, binary).unwrap();
 }
 
+/// The same, by a copy of ours.
+fn replace_by_ours(binary: &Path) {
+    let ours = binary.with_extension("ours");
+    fs::copy(env!("CARGO_BIN_EXE_tidegate"), &ours).unwrap();
+    fs::rename(ours, binary).unwrap();
+}
+
 /// Waits until a file is there.
 async fn until_there(file: &Path) {
     let asked = Instant::now();
@@ -97,6 +104,16 @@ fn given_volumes(then: &str) -> String {
         "{HEARS}printf '{{\"say\":\"checked\"}}' >&0\n\
          dd bs=262144 count=1 >&- 2>&-\n{then}"
     )
+}
+
+/// Has one follow that has the volumes then, and ends when there is the file that this tells of.
+async fn given_to_who_fails(folder: &TempDir, binary: &Path, process: &Process) -> PathBuf {
+    let [given, go] = ["given", "go"].map(|name| folder.path().join(name));
+    let waits = format!(": >{given:?}; while [ ! -e {go:?} ]; do sleep 0.01; done\nexit 7");
+    replace(binary, &given_volumes(&waits));
+    process.signal(Signal::USR2);
+    until_there(&given).await;
+    go
 }
 
 fn status(process: &Process) -> serde_json::Value {
@@ -381,9 +398,7 @@ async fn what_a_failed_process_leaves_behind_stops_no_other_one_from_taking_over
     replace(&binary, &format!("{HEARS}{holds}"));
     let (code, said) = process.upgrade();
     assert!(code == 1 && said.contains("not today"), "{said}");
-    let ours = binary.with_extension("ours");
-    fs::copy(env!("CARGO_BIN_EXE_tidegate"), &ours).unwrap();
-    fs::rename(ours, &binary).unwrap();
+    replace_by_ours(&binary);
     assert_eq!(process.upgrade().0, 0);
     process.until_left().await;
     assert_eq!(status(&process)["ssd"]["volumes"][0]["state"], "online");
@@ -426,9 +441,7 @@ async fn volumes_and_purges_are_taken_back_from_a_process_that_fails_with_them()
     let purged = format!("http://{HOST}/purged");
     command(&process, &["purge", "--token-file", token, &purged]);
 
-    let ours = binary.with_extension("ours");
-    fs::copy(env!("CARGO_BIN_EXE_tidegate"), &ours).unwrap();
-    fs::rename(ours, &binary).unwrap();
+    replace_by_ours(&binary);
     command(&process, &["upgrade", "--token-file", token]);
     process.until_left().await;
     assert_ne!(process.id(), own);
@@ -460,11 +473,7 @@ async fn what_another_process_wrote_and_purged_before_it_failed_is_known_when_it
         gets(&viewer, &origin, path).await;
     }
     process.until_entries(4).await;
-    let [given, go] = ["given", "go"].map(|name| folder.path().join(name));
-    let waits = format!(": >{given:?}; while [ ! -e {go:?} ]; do sleep 0.01; done\nexit 7");
-    replace(&binary, &given_volumes(&waits));
-    process.signal(Signal::USR2);
-    until_there(&given).await;
+    let go = given_to_who_fails(&folder, &binary, &process).await;
     // As who was to follow might, before it fails.
     let other = Process::start(&config);
     let its_viewer = Client::plain(other.http, HOST);
@@ -502,11 +511,7 @@ async fn a_volume_that_does_not_come_back_is_told_of_and_is_well_at_the_next_sta
     let viewer = Client::plain(process.http, HOST);
     gets(&viewer, &origin, "/a").await;
     process.until_entries(2).await;
-    let [given, go] = ["given", "go"].map(|name| folder.path().join(name));
-    let waits = format!(": >{given:?}; while [ ! -e {go:?} ]; do sleep 0.01; done\nexit 7");
-    replace(&binary, &given_volumes(&waits));
-    process.signal(Signal::USR2);
-    until_there(&given).await;
+    let go = given_to_who_fails(&folder, &binary, &process).await;
     let locked = fs::File::open(folder.path().join("volume")).unwrap();
     flock(&locked, FlockOperation::LockExclusive).unwrap();
     fs::write(&go, "").unwrap();
@@ -528,11 +533,7 @@ async fn a_volume_that_who_had_it_frees_late_comes_back() {
     let origin = Origin::serving("/a", Script::of(BLOCK));
     let (folder, binary, config) = installed(&origin);
     let process = Process::start_from(&binary, &config);
-    let [given, go] = ["given", "go"].map(|name| folder.path().join(name));
-    let waits = format!(": >{given:?}; while [ ! -e {go:?} ]; do sleep 0.01; done\nexit 7");
-    replace(&binary, &given_volumes(&waits));
-    process.signal(Signal::USR2);
-    until_there(&given).await;
+    let go = given_to_who_fails(&folder, &binary, &process).await;
     // As the kernel does while it ends a process that was killed.
     let locked = fs::File::open(folder.path().join("volume")).unwrap();
     flock(&locked, FlockOperation::LockExclusive).unwrap();
@@ -600,9 +601,7 @@ async fn a_journal_that_does_not_answer_holds_up_no_viewer_of_who_takes_its_volu
     // It answers again: who follows can be given the journal.
     fs::remove_file(&new).unwrap();
     drop(disk);
-    let ours = binary.with_extension("ours");
-    fs::copy(env!("CARGO_BIN_EXE_tidegate"), &ours).unwrap();
-    fs::rename(ours, &binary).unwrap();
+    replace_by_ours(&binary);
     command(&process, &["upgrade", "--token-file", &token]);
     process.until_left().await;
     command(&process, &["purge", "--token-file", &token, &format!("http://{HOST}/none")]);
@@ -649,11 +648,7 @@ async fn what_ends_while_one_that_fails_has_the_volumes_does_not_come_back_with_
     let viewer = Client::plain(process.http, HOST);
     gets(&viewer, &origin, "/a").await;
     process.until_entries(1).await;
-    let [given, go] = ["given", "go"].map(|name| folder.path().join(name));
-    let waits = format!(": >{given:?}; while [ ! -e {go:?} ]; do sleep 0.01; done\nexit 7");
-    replace(&binary, &given_volumes(&waits));
-    process.signal(Signal::USR2);
-    until_there(&given).await;
+    let go = given_to_who_fails(&folder, &binary, &process).await;
     post(&viewer, "/a").await;
     fs::write(&go, "").unwrap();
     process.logged_until(") ended with exit code 7").await;

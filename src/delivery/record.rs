@@ -110,7 +110,7 @@ pub struct Record {
     first_byte: Cell<Option<Duration>>,
     /// While no bytes were there for him: of an origin, and of a volume.
     waits: [Duration; 2],
-    /// The site's name, once it is known.
+    /// The site, once it is known.
     pub site: Option<Arc<Site>>,
     /// The object, once it is known.
     pub key: Option<ObjectKey>,

@@ -254,7 +254,7 @@ impl HandOver {
         HandOver { parts, sockets, asking, fate, are_given, follower }
     }
 
-    /// Whether it was.
+    /// Whether this process was told to stop before another one followed.
     pub fn is_over(&self) -> bool {
         self.fate.is_over()
     }

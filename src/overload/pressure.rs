@@ -167,7 +167,7 @@ impl Default for PressingOfEach {
 }
 
 impl PressingOfEach {
-    /// Of one site: for others, or not.
+    /// Of one site: as of who is beyond his share where it is for others, else as of all.
     pub(super) fn of(&self, sharer: Sharer) -> Pressed {
         let thousandths = self.of[sharer.index()].load(Ordering::Relaxed);
         match self.for_others.load(Ordering::Relaxed) & sharer.bit() {

@@ -32,7 +32,7 @@ pub const RAM_OWNED: u32 = WHOLE / 10 * 4;
 pub struct Sharer(u8);
 
 impl Sharer {
-    /// What a site has its share as.
+    /// Who has the share of a site: it alone, or all together that have none of their own.
     pub const fn of(site: SiteId) -> Sharer {
         let last = SITES_TOLD_MAX as u16;
         Sharer(if site.0 < last { site.0 } else { last } as u8)

@@ -392,7 +392,7 @@ async fn what_a_failed_process_leaves_behind_stops_no_other_one_from_taking_over
     let mut process = Process::start_from(&binary, &config);
     // A child of its own holds the channel open until its other end is shut.
     let holds = "exec 3<&0\n\
-                 sleep 5 &\n\
+                 sleep 5 >/dev/null 2>&1 &\n\
                  printf '{\"say\":\"failed\",\"why\":\"not today\"}' >&0\n\
                  exit 1";
     replace(&binary, &format!("{HEARS}{holds}"));

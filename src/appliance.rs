@@ -289,8 +289,9 @@ impl Running {
         for worker in self.workers {
             join(worker);
         }
-        // Nobody hands over any more what is closed now.
+        // Nobody hands over any more what is closed now, nor has it ended somewhere else.
         self.fate.settle();
+        self.parts.before.see_off(&self.parts.hurried);
         let filler = self.parts.filler.clone();
         filler.stop.cancel();
         filler.tasks.close();

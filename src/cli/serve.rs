@@ -79,7 +79,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             // Who has followed unseen is told to stop in his place.
             followed_by.iter().for_each(|unseen| pass_on_end(unseen.pid));
             signals.runtime.shutdown_background();
-            let hurried = predecessor.map(|before| before.hurry(&running));
+            predecessor.into_iter().for_each(|before| before.hurry(&running));
             tell(running.keep_sockets());
             notify(&[NotifyState::Stopping]);
             tracing::info!("draining");
@@ -88,7 +88,6 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
                 Some(unseen) => unseen.see_out(),
                 None => hand_over.give_up(),
             }
-            hurried.into_iter().for_each(|before| before.see_off());
             tracing::info!("drained");
         }
         Stop::Followed { successor: Successor { pid, version }, serving, is_due } => {

@@ -28,11 +28,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tempfile::TempDir;
 use tidegate::config::available_bytes;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::support::{
-    BLOCK, Client, Ending, HOST, Origin, PATIENCE, PIECE, Process, Response, Script, Verdict,
-    configured, follow, judge, keeping, mixed, text, tidegate, until_runs,
+    BLOCK, Client, Ending, HOST, HeadFault, Origin, PATIENCE, PIECE, Process, Response, Script,
+    Verdict, configured, follow, judge, keeping, mixed, text, tidegate, until_runs,
 };
 
 const WHOLE: Verdict = Verdict::Whole { version: 1 };
@@ -56,6 +56,16 @@ async fn gets(viewer: &Client, origin: &Origin, path: &str) {
 async fn post(viewer: &Client, path: &str) {
     let changed = viewer.request(Method::POST, path).send().await;
     assert!(changed.status < 300, "{}", changed.status);
+}
+
+/// Begins to change an object, which its origin answers when it is released; the status then.
+async fn post_held(process: &Process, origin: &Origin, path: &'static str) -> JoinHandle<u16> {
+    origin.serve_once(path, Script::of(PIECE).head(HeadFault::Held));
+    let (viewer, before) = (Client::plain(process.http, HOST), origin.requests(path).len());
+    let changing =
+        tokio::spawn(async move { viewer.request(Method::POST, path).send().await.status });
+    origin.until("a change begins", |origin| origin.requests(path).len() > before).await;
+    changing
 }
 
 /// Has an appliance do something, over a connection of its own.
@@ -891,6 +901,32 @@ async fn what_ends_after_who_has_followed_was_killed_does_not_come_back() {
     let before = origin.requests("/a").len();
     gets(&viewer, &origin, "/a").await;
     assert_eq!(origin.requests("/a").len(), before + 1, "its origin is asked");
+    process.stop();
+}
+
+#[tokio::test]
+async fn what_ends_before_a_process_has_left_does_not_come_back_although_both_are_to_stop() {
+    let origin = Origin::serving("/a", Script::of(PIECE));
+    let (_folder, binary, config) = installed(&origin);
+    let_post(&config);
+    let process = Process::start_from(&binary, &config);
+    let viewer = Client::plain(process.http, HOST);
+    gets(&viewer, &origin, "/a").await;
+    process.until_entries(1).await;
+    let changing = post_held(&process, &origin, "/a").await;
+    process.signal(Signal::USR2);
+    process.logged_until("what has begun is finished").await;
+    // The one that serves, which has nobody to wait for but the other one.
+    process.signal(Signal::TERM);
+    process.logged_until("it is waited for").await;
+    origin.release("/a");
+    assert!(changing.await.unwrap() < 300);
+    process.ended();
+
+    let process = Process::start(&config);
+    let before = origin.requests("/a").len();
+    gets(&Client::plain(process.http, HOST), &origin, "/a").await;
+    assert_eq!(origin.requests("/a").len(), before + 1, "it has ended");
     process.stop();
 }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use super::super::{LOG_ENDS_WITHIN, ssd};
 use super::HandOver;
 use crate::config::Config;
+use crate::purge::Keeper;
 
 impl HandOver {
     /// Volumes and journal are as this process would leave them at its end.
@@ -34,8 +35,9 @@ impl HandOver {
         drop(current);
         let (runtime, watch) = (&parts.filler.runtime, &parts.ssd_watch);
         let volumes = ssd::take_back(&config, &parts.ssd, watch, runtime);
-        let journal = self.take_journal_back(&config);
         self.are_given.store(false, Ordering::Release);
+        // Last: its disk may hang.
+        let journal = self.take_journal_back(&config);
         let mut lost = Vec::new();
         if let Err(names) = volumes {
             lost.push(format!("nothing is written to volume {}", names.join(", ")));
@@ -54,15 +56,17 @@ impl HandOver {
     /// Unless the thread that wrote it before may write to it yet.
     fn take_journal_back(&self, config: &Config) -> Result<(), String> {
         let purges = &self.parts.purges;
-        let mut keeper = self.parts.keeper.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(keeper) = &*keeper {
+        let keeper = || self.parts.keeper.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_at_work = keeper().as_ref().map(Keeper::is_at_work);
+        if let Some(is_at_work) = is_at_work {
             purges.tell_nobody();
             let silent = || "the disk of `ssd.state` does not answer".to_owned();
-            return if keeper.is_at_work() { Ok(()) } else { Err(silent()) };
+            return if is_at_work { Ok(()) } else { Err(silent()) };
         }
         let journal = (!config.ssd.volumes.is_empty()).then(|| config.ssd.purges());
+        // Whoever ends this process asks for the keeper, and is not to wait for this disk.
         let started = purges.go_on(journal.as_deref()).map_err(|error| error.to_string())?;
-        *keeper = Some(started);
+        *keeper() = Some(started);
         Ok(())
     }
 
@@ -72,5 +76,56 @@ impl HandOver {
         if self.are_given.load(Ordering::Acquire) {
             ssd::leave_untold(&self.parts.config);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::process::Command;
+    use std::time::{Duration, Instant};
+
+    use tokio::task::spawn_blocking;
+
+    use super::super::super::Appliance;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_journal_whose_disk_hangs_keeps_no_process_from_ending() {
+        let folder = tempfile::tempdir().unwrap();
+        let [state, volume] = ["state", "volume"].map(|name| folder.path().join(name));
+        let config = |ssd: &str| {
+            let text = format!(
+                "listeners.http = '127.0.0.1:0'\nlog.access = 'off'\nmemory.ram = '64 MiB'\n\
+                 ssd.state = {state:?}\n{ssd}[[sites]]\nname = 'a'\nhosts = 'a'\n\
+                 origins = 'http://o'\n"
+            );
+            Config::from_toml(&text, "t.toml").unwrap()
+        };
+        let volumes = format!("ssd.volumes = [{{ path = {volume:?}, size = '256 MiB' }}]\n");
+        let (alone, taken_back) = (config(""), config(&volumes));
+        let journal = taken_back.ssd.purges();
+        assert!(Command::new("mkfifo").arg(&journal).status().unwrap().success());
+        // Whoever reads waits for what is written.
+        let disk = fs::File::options().read(true).write(true).open(&journal).unwrap();
+        let opened = || {
+            let open = fs::read_dir("/proc/self/fd").unwrap().flatten();
+            open.filter(|one| fs::read_link(one.path()).is_ok_and(|it| it == journal)).count()
+        };
+        let running = spawn_blocking(|| Appliance::start(alone)).await.unwrap().unwrap();
+        let parts = running.parts.clone();
+        let keeper = parts.keeper.lock().unwrap().take().unwrap();
+        assert!(keeper.finish(LOG_ENDS_WITHIN).is_ok());
+        let hand_over = running.hand_over();
+        let taking = spawn_blocking(move || hand_over.take_journal_back(&taken_back));
+        let asked = Instant::now();
+        while opened() < 2 {
+            assert!(asked.elapsed() < Duration::from_secs(60), "it is not opened");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(parts.keeper.try_lock().is_ok(), "who ends the process waits for it");
+        spawn_blocking(|| running.drain()).await.unwrap();
+        drop(disk);
+        assert_eq!(taking.await.unwrap(), Ok(()));
     }
 }

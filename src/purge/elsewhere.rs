@@ -119,7 +119,7 @@ impl Elsewhere {
         state.turn
     }
 
-    /// It listens from now on: nobody is told that something has ended before it has there.
+    /// It listens from now on, and is told what had not ended there yet.
     pub fn listens(&self) {
         let mut state = self.state();
         state.listens = true;
@@ -189,7 +189,8 @@ impl Elsewhere {
         }
     }
 
-    /// Has something end there; who is told when it has, if it listens.
+    /// Has something end there; who is told when it has, if one is there or expected: what nobody
+    /// but it can write is on no disk before.
     fn end(&self, ending: Ending) -> Option<oneshot::Receiver<()>> {
         let mut state = self.state();
         let state = &mut *state;
@@ -198,7 +199,7 @@ impl Elsewhere {
             None => state.add(within_bytes(ending)),
         };
         self.changed.notify_all();
-        let pending = state.pending.get_mut(&place).filter(|_| state.listens)?;
+        let pending = state.pending.get_mut(&place).filter(|_| !state.is_gone)?;
         let (tell, told) = oneshot::channel();
         if pending.waiting.len() >= ENDINGS_HELD_MAX {
             pending.waiting.retain(|waiting| !waiting.is_closed());
@@ -398,20 +399,23 @@ mod tests {
     fn what_is_said_before_who_says_it_listens_is_answered() {
         let way = Elsewhere::new(Side::After);
         let turn = way.expect();
-        assert!(way.end(object("a", 1)).is_none(), "nobody is served there yet");
+        let mut told = way.end(object("a", 1)).expect("it is to write that");
         way.answer(turn, 7);
         way.listens();
         way.answer(turn, 8);
         let said: Vec<_> = (0..3).map(|_| way.next(turn)).collect();
         let expected = [Said::Ended(7), Said::End(1, object("a", 1)), Said::Told];
         assert_eq!(said, expected.map(Some));
+        assert!(told.try_recv().is_err());
+        way.has_ended(1);
+        assert_eq!(told.try_recv(), Ok(()));
     }
 
     #[test]
     fn what_one_process_did_not_end_before_it_was_gone_the_next_one_is_told() {
         let way = Elsewhere::new(Side::After);
         let first = way.expect();
-        assert!(way.end(object("a", 1)).is_none(), "nobody is served there yet");
+        let _told = way.end(object("a", 1)).expect("it is waited for");
         way.listens();
         let mut told = way.end(object("a", 2)).expect("it is waited for");
         assert_eq!(way.next(first), Some(Said::End(1, object("a", 1))));

@@ -189,6 +189,8 @@ impl Predecessor {
         match neighbour.hear(TOLD_WITHIN) {
             Ok(Message::Told) => {
                 ssd::until_online(&parts.ssd, || parts.purges.has_before());
+                // From its first moment on: a load balancer may ask either of the two.
+                parts.readiness.set_ready();
                 Ok(())
             }
             Ok(_) => Err(io::ErrorKind::InvalidData.into()),

@@ -528,7 +528,10 @@ async fn a_volume_that_does_not_come_back_is_told_of_and_is_well_at_the_next_sta
     let told = "ended with exit code 7; and nothing is written to volume volume: restart the \
                 service if it stays so";
     process.logged_until(told).await;
-    assert_eq!(status(&process)["ssd"]["volumes"][0]["state"], "read-only");
+    let volume = status(&process)["ssd"]["volumes"][0].take();
+    assert_eq!(volume["state"], "read-only");
+    let why = volume["why"].as_str().unwrap();
+    assert!(why.starts_with("left out until the next start: "), "{why}");
     gets(&viewer, &origin, "/a").await;
     process.stop();
 

@@ -67,7 +67,10 @@ fn volume(tier_volume: &TierVolume, set: &SsdVolume, up: Duration) -> VolumeSamp
         state: figures.state.label(),
         why: match &figures.state {
             State::Online => None,
-            State::ReadOnly { why } | State::Offline { why } => Some(why.clone()),
+            // One that was handed over and did not come back is read on.
+            State::ReadOnly { why } | State::Offline { why } => {
+                Some(left_out.unwrap_or(why).to_owned())
+            }
         },
         notice: tier_volume.notice(),
         used_bytes: figures.live_bytes,

@@ -43,7 +43,7 @@ use self::sockets::Sockets;
 pub use self::ssd::{LeftOut, look_at_failed, look_at_volumes};
 use self::takeover::Fate;
 pub use self::takeover::{
-    HandOver, Leaving, NoRoom, Predecessor, Successor, TakeoverError, beside_bytes,
+    HandOver, Leaving, LeftAlone, NoRoom, Predecessor, Successor, TakeoverError, beside_bytes,
 };
 use self::threads::{start_admin, start_workers};
 use crate::access_log::{AccessLog, LogWriter};
@@ -115,7 +115,6 @@ impl Appliance {
         predecessor.look_for_room(&config)?;
         look_at_volumes(&config).map_err(ApplianceError::Settings)?;
         let running = Appliance::built(config, Vec::new(), Some(predecessor))?;
-        running.parts.readiness.set_ready();
         tracing::info!("takes over from version {}", predecessor.version());
         Ok(running)
     }

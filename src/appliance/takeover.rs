@@ -42,7 +42,7 @@ use self::carrying::Takes;
 use self::channel::Channel;
 pub(super) use self::fate::Fate;
 pub(super) use self::leaving::Hurried;
-pub use self::leaving::Leaving;
+pub use self::leaving::{Leaving, LeftAlone};
 use self::neighbour::Neighbour;
 pub use self::room::{NoRoom, beside_bytes};
 pub use self::starting::TakeoverError;
@@ -337,7 +337,7 @@ impl HandOver {
         };
         let neighbour = child.neighbour.clone();
         let pid = child.let_go().ok_or_else(told_to_stop)?;
-        neighbour.follows();
+        neighbour.follows(&self.parts);
         // Whoever is told of it and asks for something else asks who does it.
         self.asking.cancel();
         let takes = takes.and_then(Takes::said);

@@ -29,8 +29,8 @@ use self::signals::{ServingSignals, Signals, pass_on_end, pass_on_hangup};
 use self::systemd::{notify, tell};
 use super::{Failure, USUAL_CONFIG};
 use crate::appliance::{
-    Appliance, ApplianceError, HandOver, Predecessor, ReloadError, Reloaded, Reloads, Running,
-    Successor,
+    Appliance, ApplianceError, HandOver, LeftAlone, Predecessor, ReloadError, Reloaded, Reloads,
+    Running, Successor,
 };
 use crate::config::{self, Change, Counts, LogLevel};
 use crate::control::reload::{Asked, Order};
@@ -101,8 +101,12 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             if let Err(error) = signals.leave(serving, running.leaving(), pid) {
                 tracing::error!("signals are not heard while this process leaves: {error}");
             }
-            running.leave(&hand_over);
+            let left = running.leave(&hand_over);
             tracing::info!("what had begun is finished");
+            // It may be this one that a service manager looks at.
+            left.map_err(|LeftAlone| {
+                Failure::Failed(format!("nobody serves: process {pid} has ended by itself"))
+            })?;
         }
     }
     Ok(())

@@ -887,22 +887,43 @@ async fn what_ends_after_who_has_followed_was_killed_does_not_come_back() {
     let_post(&config);
     let mut process = Process::start_from(&binary, &config);
     let viewer = Client::plain(process.http, HOST);
-    let kept = viewer.get("/a").on(viewer.connect().await.unwrap()).await.unwrap();
-    let kept = kept.finish_and_keep().await.unwrap().1.unwrap();
+    let idle = viewer.get("/a").on(viewer.connect().await.unwrap()).await.unwrap();
+    let idle = idle.finish_and_keep().await.unwrap().1.unwrap();
     process.until_entries(1).await;
+    let changing = post_held(&process, &origin, "/a").await;
     process.signal(Signal::USR2);
     process.logged_until("what has begun is finished").await;
     gets(&viewer, &origin, "/a").await;
     process.signal(Signal::KILL);
     process.logged_until("the process that follows is gone").await;
-    let changed = viewer.request(Method::POST, "/a").on(kept).await.unwrap();
-    assert!(changed.finish().await.unwrap().status < 300);
-    process.until_left().await;
+    origin.release("/a");
+    assert!(changing.await.unwrap() < 300);
+    // Nobody serves before it has left, which is at once, whoever could still ask it.
+    assert_eq!(process.left_with().await, Some(1));
+    drop(idle);
 
     let process = Process::start(&config);
     let viewer = Client::plain(process.http, HOST);
     let before = origin.requests("/a").len();
     gets(&viewer, &origin, "/a").await;
+    assert_eq!(origin.requests("/a").len(), before + 1, "its origin is asked");
+    process.stop();
+}
+
+#[tokio::test]
+async fn who_is_followed_by_a_process_that_ends_at_once_says_so_and_doubts_its_volumes() {
+    let origin = Origin::serving("/a", Script::of(PIECE));
+    let (_folder, binary, config) = installed(&origin);
+    let mut process = Process::start_from(&binary, &config);
+    gets(&Client::plain(process.http, HOST), &origin, "/a").await;
+    process.until_entries(1).await;
+    replace(&binary, &given_volumes("printf '{\"say\":\"serving\",\"version\":\"9\"}' >&0"));
+    process.signal(Signal::USR2);
+    assert_eq!(process.left_with().await, Some(1));
+
+    let process = Process::start(&config);
+    let before = origin.requests("/a").len();
+    gets(&Client::plain(process.http, HOST), &origin, "/a").await;
     assert_eq!(origin.requests("/a").len(), before + 1, "its origin is asked");
     process.stop();
 }

@@ -23,6 +23,8 @@ pub(in crate::appliance) struct Hurried {
     is_told: AtomicBool,
     /// The other process says that it stops.
     other_stops: AtomicBool,
+    /// The other process had followed, and is gone.
+    other_is_gone: AtomicBool,
 }
 
 impl Hurried {
@@ -34,9 +36,23 @@ impl Hurried {
         self.other_stops.load(Ordering::Acquire)
     }
 
+    pub(super) fn note_left_alone(&self) {
+        self.other_is_gone.store(true, Ordering::Release);
+    }
+
+    /// Whether the process that had followed is gone without a word.
+    fn is_left_alone(&self) -> bool {
+        self.other_is_gone.load(Ordering::Acquire) && !self.other_stops()
+    }
+
     /// Whether anybody does.
     fn by_anybody(&self) -> bool {
-        self.is_told.load(Ordering::Acquire) || self.other_stops()
+        self.is_told.load(Ordering::Acquire) || self.other_ends()
+    }
+
+    /// Whether the other process stops, or has.
+    fn other_ends(&self) -> bool {
+        self.other_stops() || self.is_left_alone()
     }
 }
 
@@ -59,6 +75,10 @@ impl Leaving {
         self.parts.log.reopen();
     }
 }
+
+/// Nobody serves: the process that followed has ended without being told to.
+#[derive(Debug)]
+pub struct LeftAlone;
 
 /// Who follows a process that was told to stop before it knew, and is to stop too.
 pub struct Unseen {
@@ -107,7 +127,10 @@ impl Running {
 
     /// Finishes what has begun, when another process serves: viewers are told to leave with their
     /// next answer, and have for it as long as a connection may be idle. Then it drains. Blocks.
-    pub fn leave(mut self, hand_over: &HandOver) {
+    ///
+    /// # Errors
+    /// The other process has ended meanwhile, and was not told to.
+    pub fn leave(mut self, hand_over: &HandOver) -> Result<(), LeftAlone> {
         let follower = hand_over.follower.get();
         let telling = follower.map(|follower| Telling::start(&follower.neighbour, &self.parts));
         self.refuse_asked();
@@ -139,8 +162,9 @@ impl Running {
             tracing::warn!(lines, "lines of the access log were lost meanwhile, and not shipped");
         }
         if follower.is_some() {
-            say_unshipped_in_time(parts, since);
+            say_unshipped_in_time(parts.clone(), since);
         }
+        if parts.hurried.is_left_alone() { Err(LeftAlone) } else { Ok(()) }
     }
 }
 
@@ -167,10 +191,10 @@ fn say_unshipped_in_time(parts: Arc<Parts>, since: Instant) {
 }
 
 /// Closes what waits to be shipped where nobody ships any more, and says what it is. Where the
-/// process that follows stops too, the next one ships it.
+/// process that follows ends too, the next one ships it.
 fn say_unshipped(parts: &Parts, since: Instant) {
     let Some(spool) = parts.log.spool() else { return };
-    while !parts.hurried.other_stops() {
+    while !parts.hurried.other_ends() {
         let waiting = spool.take_over();
         let is_followed = matches!(spool.lock(), Ok(None));
         if is_followed || waiting.as_ref().is_ok_and(Vec::is_empty) {

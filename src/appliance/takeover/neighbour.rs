@@ -32,8 +32,16 @@ pub(super) struct Neighbour {
     channel: Arc<Channel>,
     purges: Arc<Purges>,
     way: Arc<Elsewhere>,
+    course: Arc<Course>,
+}
+
+/// How far the other process has come: for who waits for it and who hears it end, whatever is
+/// known first.
+#[derive(Debug, Default)]
+struct Course {
     /// It has followed this one.
-    follows: Arc<AtomicBool>,
+    follows: AtomicBool,
+    is_gone: AtomicBool,
 }
 
 impl Neighbour {
@@ -46,14 +54,14 @@ impl Neighbour {
     ) -> io::Result<Neighbour> {
         let (say, said) = sync_channel(TAKEOVER_MESSAGES_MAX);
         let (purges, turn) = (parts.purges.clone(), way.expect());
-        let follows = Arc::new(AtomicBool::new(false));
+        let course = Arc::<Course>::default();
         let hearing = Hearing {
             channel: channel.clone(),
             way: way.clone(),
             turn,
             taking: (way.side() == Side::Before).then(|| Taking::since(purges.birth())),
             purges: purges.clone(),
-            follows: follows.clone(),
+            course: course.clone(),
             say,
         };
         let (to, told, weak) = (channel.clone(), way.clone(), Arc::downgrade(parts));
@@ -67,7 +75,7 @@ impl Neighbour {
             channel.shut();
             return Err(error);
         }
-        Ok(Neighbour { said: Mutex::new(said), channel, purges, way, follows })
+        Ok(Neighbour { said: Mutex::new(said), channel, purges, way, course })
     }
 
     /// From now on what ends waits until it listens.
@@ -81,8 +89,11 @@ impl Neighbour {
     }
 
     /// It serves from now on, and nobody comes in its place.
-    pub(super) fn follows(&self) {
-        self.follows.store(true, Ordering::Release);
+    pub(super) fn follows(&self, parts: &Parts) {
+        self.course.follows.store(true, Ordering::SeqCst);
+        if self.course.is_gone.load(Ordering::SeqCst) {
+            left_alone(parts);
+        }
     }
 
     /// What it says next that is waited for.
@@ -129,27 +140,35 @@ struct WayOpen {
     way: Arc<Elsewhere>,
     turn: u64,
     purges: Arc<Purges>,
-    follows: Arc<AtomicBool>,
+    course: Arc<Course>,
     parts: Weak<Parts>,
 }
 
 impl Drop for WayOpen {
     fn drop(&mut self) {
         self.channel.shut();
+        self.course.is_gone.store(true, Ordering::SeqCst);
         let parts = self.parts.upgrade();
-        if let Some(parts) = parts.as_ref().filter(|_| self.follows.load(Ordering::Acquire)) {
-            // Before anybody is told that something has ended, which nobody hears any more.
-            tracing::warn!(
-                "the process that follows is gone before this one has left: what volumes hold is \
-                 asked about once after the next start"
-            );
-            ssd::leave_untold(&parts.config);
+        // Before anybody is told that something has ended, which nobody hears any more.
+        if let Some(parts) = parts.as_ref().filter(|_| self.course.follows.load(Ordering::SeqCst)) {
+            left_alone(parts);
         }
         self.purges.part(&self.way, self.turn);
         if let Some(parts) = parts {
             parts.before.gone();
         }
     }
+}
+
+/// Who follows is gone before this process: nobody hears any more what ends here, and nobody takes
+/// who comes before another one is started, for which the end of this one may be awaited.
+fn left_alone(parts: &Parts) {
+    tracing::warn!(
+        "the process that follows is gone before this one has left, which is hurried: what volumes \
+         hold is asked about once after the next start"
+    );
+    parts.hurried.note_left_alone();
+    ssd::leave_untold(&parts.config);
 }
 
 struct Hearing {
@@ -159,7 +178,7 @@ struct Hearing {
     /// What comes along of what it keeps, if that may, and until all has.
     taking: Option<Taking>,
     purges: Arc<Purges>,
-    follows: Arc<AtomicBool>,
+    course: Arc<Course>,
     say: SyncSender<Message>,
 }
 
@@ -209,7 +228,7 @@ impl Hearing {
             way: self.way.clone(),
             turn: self.turn,
             purges: self.purges.clone(),
-            follows: self.follows.clone(),
+            course: self.course.clone(),
             parts: parts.clone(),
         }
     }
@@ -328,8 +347,8 @@ mod tests {
         let (say, said) = sync_channel(TAKEOVER_MESSAGES_MAX);
         let (channel, turn, taking) = (Arc::new(channel), way.expect(), None);
         let (way, purges_here) = (way.clone(), purges.clone());
-        let follows = Arc::default();
-        let hearing = Hearing { channel, way, turn, taking, purges, follows, say };
+        let course = Arc::default();
+        let hearing = Hearing { channel, way, turn, taking, purges, course, say };
         (Channel::inherited(theirs).unwrap(), hearing, purges_here, said)
     }
 

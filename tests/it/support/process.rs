@@ -199,12 +199,17 @@ impl Process {
 
     /// Waits until the process that was started first has ended, in order.
     pub(crate) async fn until_left(&mut self) {
+        assert_eq!(self.left_with().await, Some(0));
+    }
+
+    /// The exit code of the process that was started first, when it has ended.
+    pub(crate) async fn left_with(&mut self) -> Option<i32> {
         let asked = Instant::now();
         loop {
-            match self.child.try_wait().unwrap() {
-                Some(status) => return assert!(status.success(), "{status}"),
-                None => assert!(asked.elapsed() < PATIENCE, "it stays"),
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
             }
+            assert!(asked.elapsed() < PATIENCE, "it stays");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }

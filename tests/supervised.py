@@ -30,7 +30,8 @@ def main():
     # Whoever follows a process becomes our child when that one has left.
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     with open(f"{root}/{unit}") as file:
-        commands = dict(re.findall(r"^(ExecStart|ExecReload|ExecStop)=(.+)$", file.read(), re.M))
+        lines = re.findall(r"^(ExecStart|ExecReload|ExecStop)=(.+)$", file.read(), re.M)
+    commands = dict(lines)
     for kind in ("lib", "log"):
         folder = f"{root}/var/{kind}/private/tidegate"
         os.makedirs(folder, exist_ok=True)
@@ -47,7 +48,7 @@ def main():
     os.chmod(path, 0o777)
     held = [listening(listener) for listener in listeners]
     process = group = start(root, commands["ExecStart"], held)
-    is_child, after_exit, stopping = True, None, None
+    is_child, after_exit, stopping, stops = True, None, None, []
     waiting = selectors.DefaultSelector()
     waiting.register(notify, selectors.EVENT_READ, "told")
     waiting.register(sys.stdin, selectors.EVENT_READ, "asked")
@@ -62,11 +63,15 @@ def main():
                     reload(root, commands["ExecReload"])
                 else:
                     after_exit = word
-                    stopping = begin_stop(root, commands.get("ExecStop", "/bin/true"), process)
+                    # One after another, each with the main process of then.
+                    stops = [command for name, command in lines if name == "ExecStop"] or ["/bin/true"]
+                    stopping = begin_stop(root, stops.pop(0), process)
         ended, status = os.waitpid(-1, os.WNOHANG)
         # With its last words it may have named another.
         process, is_child = followed(process, told(notify, held, process), is_child)
-        if ended and ended == stopping:
+        if ended and ended == stopping and stops:
+            stopping = begin_stop(root, stops.pop(0), process)
+        elif ended and ended == stopping:
             stopping = None
             end(process, group, is_child)
         elif ended and ended != process:
@@ -78,7 +83,7 @@ def main():
             print("exit", os.waitstatus_to_exitcode(status), flush=True)
             if after_exit != "restart":
                 return
-            is_child, after_exit, stopping = True, None, None
+            is_child, after_exit, stopping, stops = True, None, None, []
             process = group = start(root, commands["ExecStart"], held)
 
 

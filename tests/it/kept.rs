@@ -118,10 +118,16 @@ impl Manager {
     /// is left.
     fn end(&self) -> JoinHandle<()> {
         self.hear_out();
-        let manager = self.clone();
         let main = self.main.lock().unwrap().expect("it serves");
+        self.end_as(main)
+    }
+
+    /// The same, where this was the main process when that began.
+    fn end_as(&self, main: Main) -> JoinHandle<()> {
+        let (manager, mut first) = (self.clone(), Some(main));
         thread::spawn(move || {
-            end_by_unit(Some(main));
+            let left = || manager.main.lock().unwrap().filter(|main| is_there(main.process));
+            end_by_unit(|| first.take().or_else(left));
             let Some(main) = *manager.main.lock().unwrap() else { return };
             let _ = kill_process(main.process, Signal::TERM);
             if !main.is_child {
@@ -254,14 +260,17 @@ impl Manager {
     }
 }
 
-/// Runs what the unit has run at a stop, with the main process that is left, and waits until it is
-/// done.
-fn end_by_unit(main: Option<Main>) {
+/// Runs what the unit has run at a stop, one after another with the main process that is `left`
+/// then, and waits until each is done.
+fn end_by_unit(mut left: impl FnMut() -> Option<Main>) {
     let unit = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/tidegate.service");
     let unit = fs::read_to_string(unit).unwrap();
-    let Some(written) = unit.lines().find_map(|line| line.strip_prefix("ExecStop=")) else {
-        return;
-    };
+    unit.lines().filter_map(|line| line.strip_prefix("ExecStop=")).for_each(|written| {
+        end_by(written, left());
+    });
+}
+
+fn end_by(written: &str, main: Option<Main>) {
     let mut command = Command::new("sh");
     command.arg("-c").arg(written.replace("$$", "$")).env_remove("MAINPID");
     if let Some(main) = main {
@@ -542,9 +551,33 @@ async fn who_has_taken_over_and_is_stopped_finishes_what_it_has_begun() {
     block_in_place(|| manager.until_ended());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_takes_over_just_when_its_service_is_stopped_finishes_what_it_has_begun() {
+    let folder = TempDir::new().unwrap();
+    let held = Script::of(4 * BLOCK).ending(Ending::HeldAt(BLOCK));
+    let origin = Origin::serving("/held", held);
+    let (manager, config) = (Manager::start(folder.path()), configuration(folder.path(), &origin));
+    let mut process = manager.serve(&config);
+    manager.hear_out();
+    let before = manager.main.lock().unwrap().expect("it serves");
+    assert_eq!(block_in_place(|| process.upgrade()).0, 0);
+    process.until_left().await;
+    let mut under_way = Client::plain(process.http, HOST).get("/held").open().await;
+    under_way.read_exactly(PIECE as usize).await.unwrap();
+
+    let ending = block_in_place(|| manager.end_as(before));
+    process.logged_until("draining").await;
+    origin.release("/held");
+    let came = follow(&mut under_way, origin.content("/held", 1), PIECE).await;
+    assert_eq!(came, (4 * BLOCK - PIECE, true));
+    process.logged_until(" drained").await;
+    block_in_place(|| ending.join().unwrap());
+    block_in_place(|| manager.until_ended());
+}
+
 #[test]
 fn a_service_that_has_ended_by_itself_is_stopped_in_order() {
-    end_by_unit(None);
+    end_by_unit(|| None);
 }
 
 /// Where one of the sockets that are kept listens.

@@ -46,7 +46,7 @@ reads the configuration again, as `tidegate reload` has it done; one with a faul
 SIGUSR2 has the binary that is now where this one was started from take over: `tidegate upgrade`.
 A process that another one has followed passes SIGHUP on to it; SIGTERM has it drain at once, and a
 second one cuts off what is left. The one that follows has it drain when it is told to stop itself,
-and ends after it.";
+and ends after it; where that one ends by itself, it drains at once, and the exit code is 1.";
 
 /// Serve viewers until told to stop
 #[derive(Debug, clap::Args)]

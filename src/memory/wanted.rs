@@ -58,37 +58,24 @@ impl Use {
 pub enum Class {
     /// Larger slices and read-ahead: a comfort.
     Prefetch,
-    /// A fill no viewer waits for.
-    Planned,
     /// Keeping what passes through.
     Admission,
     /// A viewer's first piece of something not held.
     Miss,
-    /// A new connection.
-    Connection,
     /// The next piece of a response already begun.
     Viewer,
 }
 
 impl Class {
     /// Every class, in the order of refusal.
-    pub const ALL: [Class; 6] = [
-        Class::Prefetch,
-        Class::Planned,
-        Class::Admission,
-        Class::Miss,
-        Class::Connection,
-        Class::Viewer,
-    ];
+    pub const ALL: [Class; 4] = [Class::Prefetch, Class::Admission, Class::Miss, Class::Viewer];
 
     /// The metrics label.
     pub fn label(self) -> &'static str {
         match self {
             Class::Prefetch => "prefetch",
-            Class::Planned => "planned",
             Class::Admission => "admission",
             Class::Miss => "miss",
-            Class::Connection => "connection",
             Class::Viewer => "viewer",
         }
     }
@@ -111,10 +98,8 @@ impl Class {
     fn whole_sixteenths(self) -> u64 {
         match self {
             Class::Prefetch => 8,
-            Class::Planned => 10,
             Class::Admission => 12,
             Class::Miss => 14,
-            Class::Connection => 15,
             Class::Viewer => 16,
         }
     }
@@ -123,9 +108,8 @@ impl Class {
     fn lent_sixteenths(self) -> u64 {
         match self {
             Class::Prefetch => 8,
-            Class::Planned => 9,
             Class::Admission => 10,
-            Class::Miss | Class::Connection => 11,
+            Class::Miss => 11,
             Class::Viewer => 12,
         }
     }

@@ -290,7 +290,7 @@ impl Running {
         }
         // Nobody hands over any more what is closed now, nor has it ended somewhere else.
         self.fate.settle();
-        self.parts.before.see_off(&self.parts.hurried);
+        self.parts.predecessor.until_ended(&self.parts.hurried);
         let filler = self.parts.filler.clone();
         filler.stop.cancel();
         filler.tasks.close();

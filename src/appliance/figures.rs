@@ -150,7 +150,7 @@ pub(super) fn status(parts: &Parts, detail: Detail) -> Status {
     let whole = Status {
         phase: parts.readiness.phase().word(),
         drain: parts.drains.status(),
-        predecessor: parts.before.status(),
+        predecessor: parts.predecessor.status(),
         uptime_seconds: parts.started.elapsed().as_secs(),
         config: config_status(&parts.live),
         origins: origins(parts),

@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use super::drain::Drains;
 use super::groundwork::Groundwork;
 use super::reload::Current;
-use super::takeover::{Before, Hurried};
+use super::takeover::{Hurried, PredecessorState};
 use super::{ApplianceError, load, ssd, usage};
 use crate::access_log::{self, AccessLog};
 use crate::acme::{Challenges, Orders};
@@ -69,7 +69,7 @@ pub(super) struct Parts {
     /// What an operator wants of the appliance.
     pub(super) drains: Drains,
     /// The process before this one.
-    pub(super) before: Before,
+    pub(super) predecessor: PredecessorState,
     /// What has begun is to end sooner, when another process serves.
     pub(super) hurried: Hurried,
     pub(super) permits: Arc<Semaphore>,
@@ -183,7 +183,7 @@ impl Parts {
             readiness: Readiness::new(),
             wishes: Wishes::default(),
             drains: Drains::default(),
-            before: Before::default(),
+            predecessor: PredecessorState::default(),
             hurried: Hurried::default(),
             connections: (0..config.threads.workers).map(|_| Arc::default()).collect(),
             gates: load::gates(&config, budget.connections_max, shares),

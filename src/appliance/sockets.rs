@@ -42,7 +42,7 @@ impl Running {
     /// # Errors
     /// As there.
     pub fn keep_sockets_when_alone(&self) -> impl Future<Output = io::Result<()>> + use<> {
-        let (alone, sockets) = (self.is_alone(), self.sockets.clone());
+        let (alone, sockets) = (self.until_alone(), self.sockets.clone());
         async move {
             alone.await;
             each_own(&sockets, kept::keep)

@@ -10,48 +10,45 @@
 //! while nobody can write it is asked about at the next start. What one version says that the other
 //! does not know is passed over.
 
-mod before;
 mod carrying;
 mod channel;
 mod fate;
 mod leaving;
 mod neighbour;
+mod predecessor;
 mod room;
 mod starting;
 mod volumes;
 
-use std::fs::File;
-use std::io::{self, stdin};
-use std::net::{SocketAddr, TcpListener};
+use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use rustix::process::{Pid, getppid};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-pub(super) use self::before::Before;
 use self::carrying::Takes;
 use self::channel::Channel;
 pub(super) use self::fate::Fate;
 pub(super) use self::leaving::Hurried;
 pub use self::leaving::{Leaving, LeftAlone};
 use self::neighbour::Neighbour;
+pub use self::predecessor::Predecessor;
+pub(super) use self::predecessor::PredecessorState;
 pub use self::room::{NoRoom, beside_bytes};
 pub use self::starting::TakeoverError;
 use self::starting::{Starting, end, spawned, told_to_stop};
 use super::parts::Parts;
-use super::{ApplianceError, Running, lost, ssd};
-use crate::config::{self, Config, ListenerKind};
-use crate::purge::elsewhere::{Elsewhere, Side};
-use crate::server::{ListeningSocket, Owner};
+use super::ssd;
+use crate::config;
+use crate::server::ListeningSocket;
 
 /// What the two say to each other.
 #[derive(Debug, Serialize, Deserialize)]
@@ -102,120 +99,6 @@ enum Message {
 /// The environment variable of who is to take over; the channel is its standard input.
 const TAKEOVER: &str = "TIDEGATE_TAKEOVER";
 
-/// The process before this one, which still serves.
-pub struct Predecessor {
-    channel: Arc<Channel>,
-    pid: Option<Pid>,
-    sockets: Vec<ListeningSocket>,
-    version: String,
-    held_bytes: Option<u64>,
-}
-
-impl Predecessor {
-    /// The one that started this process, if one did.
-    ///
-    /// # Errors
-    /// What it was to hand over does not come.
-    pub fn found() -> io::Result<Option<Predecessor>> {
-        if std::env::var_os(TAKEOVER).is_none() {
-            return Ok(None);
-        }
-        let channel = Channel::inherited(stdin().as_fd().try_clone_to_owned()?)?;
-        rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
-        let (mut sockets, mut hello) = (Vec::new(), (String::new(), None));
-        loop {
-            match channel.receive(Some(HEARD_WITHIN))? {
-                Some((Message::Listener { kind, bound_for, address }, Some(socket))) => {
-                    let kind = ListenerKind::named(&kind).ok_or(io::ErrorKind::InvalidData)?;
-                    let owner = bound_for.map_or(Owner::Manager, Owner::Own);
-                    let listener = TcpListener::from(socket);
-                    sockets.push(ListeningSocket { kind, owner, address, listener });
-                }
-                Some((Message::Listeners, _)) => break,
-                Some((Message::Hello { version, held_bytes }, _)) => hello = (version, held_bytes),
-                Some((Message::Unknown, _)) => {}
-                Some(_) => return Err(io::ErrorKind::InvalidData.into()),
-                None => return Err(io::ErrorKind::UnexpectedEof.into()),
-            }
-        }
-        let (channel, pid, (version, held_bytes)) = (Arc::new(channel), getppid(), hello);
-        Ok(Some(Predecessor { channel, pid, sockets, version, held_bytes }))
-    }
-
-    /// Its version.
-    pub fn version(&self) -> &str {
-        &self.version
-    }
-
-    /// Where its sockets listen, and what they were bound for.
-    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        self.sockets.iter().flat_map(ListeningSocket::addresses)
-    }
-
-    /// Whether there is memory for both.
-    pub(super) fn look_for_room(&self, config: &Config) -> Result<(), ApplianceError> {
-        room::look(config, self.held_bytes, config::available_bytes())
-    }
-
-    /// Its sockets, once.
-    pub(super) fn take_sockets(&mut self) -> Vec<ListeningSocket> {
-        std::mem::take(&mut self.sockets)
-    }
-
-    /// Waits until it has handed over what only one of the two may have.
-    pub(super) fn wait_for_volumes(&self) -> io::Result<()> {
-        self.channel.send(&Message::Checked, None)?;
-        loop {
-            match self.channel.receive(Some(HANDED_OVER_WITHIN))? {
-                Some((Message::Volumes, _)) => return Ok(()),
-                Some((Message::Unknown, _)) => {}
-                Some(_) => return Err(io::ErrorKind::InvalidData.into()),
-                None => return Err(io::ErrorKind::UnexpectedEof.into()),
-            }
-        }
-    }
-
-    /// What ends in one of the two ends in the other, from now on until it is gone; what had ended
-    /// there has ended here when this returns, and the volumes are online.
-    pub(super) fn listen(&self, parts: &Arc<Parts>) -> io::Result<()> {
-        let way = Elsewhere::new(Side::Before);
-        let neighbour = Neighbour::start(self.channel.clone(), way, parts)?;
-        parts.before.serves();
-        // Until this one says that it serves, the other one may go on alone.
-        parts.drains.hold();
-        neighbour.hold();
-        neighbour.listens();
-        self.channel.send(&Message::Listening, None)?;
-        match neighbour.hear(TOLD_WITHIN) {
-            Ok(Message::Told) => {
-                ssd::until_online(&parts.ssd, || parts.purges.has_before());
-                // From its first moment on: a load balancer may ask either of the two.
-                parts.readiness.set_ready();
-                Ok(())
-            }
-            Ok(_) => Err(io::ErrorKind::InvalidData.into()),
-            Err(RecvTimeoutError::Timeout) => Err(io::ErrorKind::TimedOut.into()),
-            Err(RecvTimeoutError::Disconnected) => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
-    }
-
-    /// Viewers are accepted here: it leaves.
-    ///
-    /// # Errors
-    /// It fell silent.
-    pub fn say_serving(&self, running: &Running) -> Result<(), ApplianceError> {
-        let version = env!("CARGO_PKG_VERSION").to_owned();
-        let takes = Takes::of(&running.parts).map(|takes| takes.to_said());
-        running.parts.drains.release();
-        self.channel.send(&Message::Serving { version, takes }, None).map_err(lost)
-    }
-
-    /// Nothing comes of it: it serves on. Whether it is told why; it notices anyway.
-    pub fn say_failed(&self, why: &str) -> bool {
-        self.channel.send(&Message::Failed { why: why.to_owned() }, None).is_ok()
-    }
-}
-
 /// Hands over what a running appliance has.
 #[derive(Clone)]
 pub struct HandOver {
@@ -226,11 +109,11 @@ pub struct HandOver {
     fate: Arc<Fate>,
     /// The volumes were handed over, whoever has them now.
     are_given: Arc<AtomicBool>,
-    follower: Arc<OnceLock<Follower>>,
+    successor: Arc<OnceLock<ReachedSuccessor>>,
 }
 
-/// Who follows.
-struct Follower {
+/// The process that follows, as it is reached from here.
+struct ReachedSuccessor {
     neighbour: Arc<Neighbour>,
     /// What it wants of the ram tier.
     takes: Option<Takes>,
@@ -252,8 +135,8 @@ impl HandOver {
         asking: CancellationToken,
         fate: Arc<Fate>,
     ) -> HandOver {
-        let (are_given, follower) = Default::default();
-        HandOver { parts, sockets, asking, fate, are_given, follower }
+        let (are_given, successor) = Default::default();
+        HandOver { parts, sockets, asking, fate, are_given, successor }
     }
 
     /// Whether this process was told to stop before another one followed.
@@ -341,7 +224,7 @@ impl HandOver {
         // Whoever is told of it and asks for something else asks who does it.
         self.asking.cancel();
         let takes = takes.and_then(Takes::said);
-        self.follower.get_or_init(|| Follower { neighbour, takes });
+        self.successor.get_or_init(|| ReachedSuccessor { neighbour, takes });
         Ok(Successor { pid, version })
     }
 
@@ -373,14 +256,10 @@ impl HandOver {
     }
 }
 
-/// Sockets are shown at once.
-const HEARD_WITHIN: Duration = Duration::from_secs(10);
 /// A configuration that names many certificates on a slow disk is read by then.
 const CHECKED_WITHIN: Duration = Duration::from_secs(60);
 /// Volumes are written to their end and opened by then.
 const HANDED_OVER_WITHIN: Duration = Duration::from_secs(90);
-/// The process before this one has it at hand.
-const TOLD_WITHIN: Duration = Duration::from_secs(20);
 
 #[cfg(test)]
 mod tests {
@@ -388,6 +267,7 @@ mod tests {
 
     use super::super::Appliance;
     use super::*;
+    use crate::config::Config;
     use crate::control::drain::Plan;
 
     #[tokio::test]

@@ -77,7 +77,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         Stop::Wanted => {
             let followed_by = hand_over.end();
             // Who has followed unseen is told to stop in his place.
-            followed_by.iter().for_each(|unseen| pass_on_end(unseen.pid));
+            followed_by.iter().for_each(|successor| pass_on_end(successor.pid));
             signals.runtime.shutdown_background();
             predecessor.into_iter().for_each(|before| before.hurry(&running));
             tell(running.keep_sockets());
@@ -85,7 +85,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             tracing::info!("draining");
             running.drain();
             match followed_by {
-                Some(unseen) => unseen.see_out(),
+                Some(successor) => successor.until_ended(),
                 None => hand_over.give_up(),
             }
             tracing::info!("drained");

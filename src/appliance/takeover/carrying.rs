@@ -22,7 +22,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::super::parts::Parts;
-use super::{Follower, Message};
+use super::{Message, ReachedSuccessor};
 use crate::cache::carried::{FORMAT, Receiver, Taken, entry};
 use crate::cache::heads::Head;
 use crate::config::units::bytes_about;
@@ -63,19 +63,19 @@ impl Takes {
 }
 
 /// Gives what it takes to who follows, for [`CARRIED_WITHIN`] at most. Blocks.
-pub(super) fn carry(follower: &Follower, parts: &Parts, is_hurried: &dyn Fn() -> bool) {
+pub(super) fn carry(successor: &ReachedSuccessor, parts: &Parts, is_hurried: &dyn Fn() -> bool) {
     let block_bytes = parts.config.block_size.bytes();
-    let Some(takes) = follower.takes else { return };
+    let Some(takes) = successor.takes else { return };
     if takes.format != FORMAT || takes.block_bytes != block_bytes {
         return tracing::info!("what ram holds stays: the new process has blocks of another kind");
     }
     let until = Instant::now() + CARRIED_WITHIN;
     let (taken, batch) = (Taken::default(), Batch::default());
     let is_over = || is_hurried() || Instant::now() >= until;
-    let mut carrying = Carrying { follower, parts, is_over: &is_over, batch, on_way: 0, taken };
+    let mut carrying = Carrying { successor, parts, is_over: &is_over, batch, on_way: 0, taken };
     let carried = carrying.carry(takes.bytes);
     // Who does not hear it finds out at the end.
-    let _ = follower.neighbour.say(&Message::CarriedAll);
+    let _ = successor.neighbour.say(&Message::CarriedAll);
     let Taken { blocks, bytes } = carrying.taken;
     tracing::info!(blocks, "{} of what ram held has gone along", bytes_about(bytes));
     if let Err(error) = carried {
@@ -84,7 +84,7 @@ pub(super) fn carry(follower: &Follower, parts: &Parts, is_hurried: &dyn Fn() ->
 }
 
 struct Carrying<'a> {
-    follower: &'a Follower,
+    successor: &'a ReachedSuccessor,
     parts: &'a Parts,
     /// It is to end now.
     is_over: &'a dyn Fn() -> bool,
@@ -183,7 +183,7 @@ impl Carrying<'_> {
         let Batch { bytes, blocks, held_bytes } = std::mem::take(&mut self.batch);
         let mut file = File::from(memfd_create("tidegate-carried", MemfdFlags::CLOEXEC)?);
         file.write_all(&bytes)?;
-        self.follower.neighbour.give(&Message::Carried { bytes: bytes.len() }, file.as_fd())?;
+        self.successor.neighbour.give(&Message::Carried { bytes: bytes.len() }, file.as_fd())?;
         self.on_way += 1;
         let ram = &self.parts.ram;
         blocks.iter().for_each(|block| ram.forget(block));
@@ -194,7 +194,7 @@ impl Carrying<'_> {
 
     /// What became of one.
     fn hear(&mut self) -> io::Result<()> {
-        match self.follower.neighbour.hear(LOOK_AGAIN) {
+        match self.successor.neighbour.hear(LOOK_AGAIN) {
             Ok(Message::Taken { refused: Some(why), .. }) => Err(io::Error::other(why)),
             Ok(Message::Taken { blocks, bytes, .. }) => {
                 self.on_way -= 1;

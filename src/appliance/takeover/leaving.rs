@@ -80,8 +80,8 @@ impl Leaving {
 #[derive(Debug)]
 pub struct LeftAlone;
 
-/// Who follows a process that was told to stop before it knew, and is to stop too.
-pub struct Unseen {
+/// The process that follows one that was told to stop before it knew, and is to stop too.
+pub struct StoppingSuccessor {
     /// Its process id: it is for the caller to tell.
     pub pid: u32,
     /// When it should have ended.
@@ -91,23 +91,23 @@ pub struct Unseen {
 impl HandOver {
     /// This process is told to stop: so is who would follow. Who has followed by now hears that it
     /// is not to wait for this one.
-    pub fn end(&self) -> Option<Unseen> {
+    pub fn end(&self) -> Option<StoppingSuccessor> {
         let pid = self.fate.end()?;
         // Whoever brought it is about to make it known.
         self.fate.settle();
-        if let Some(follower) = self.follower.get() {
+        if let Some(successor) = self.successor.get() {
             // It waits in vain then, but not for ever.
-            let _ = follower.neighbour.say(&Message::Hurry);
+            let _ = successor.neighbour.say(&Message::Hurry);
         }
         let drain_timeout = self.parts.live.server.load().drain_timeout;
-        Some(Unseen { pid, until: Instant::now() + drain_timeout + LOG_ENDS_WITHIN })
+        Some(StoppingSuccessor { pid, until: Instant::now() + drain_timeout + LOG_ENDS_WITHIN })
     }
 }
 
-impl Unseen {
+impl StoppingSuccessor {
     /// Waits until it has ended: a service manager kills what is left of a service when its main
     /// process has, which is this one. Blocks.
-    pub fn see_out(&self) {
+    pub fn until_ended(&self) {
         let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else { return };
         // An error: it was waited for already.
         while matches!(waitpid(Some(pid), WaitOptions::NOHANG), Ok(None)) {
@@ -131,8 +131,8 @@ impl Running {
     /// # Errors
     /// The other process has ended meanwhile, and was not told to.
     pub fn leave(mut self, hand_over: &HandOver) -> Result<(), LeftAlone> {
-        let follower = hand_over.follower.get();
-        let telling = follower.map(|follower| Telling::start(&follower.neighbour, &self.parts));
+        let successor = hand_over.successor.get();
+        let telling = successor.map(|successor| Telling::start(&successor.neighbour, &self.parts));
         self.refuse_asked();
         self.parts.end_drain();
         server::Wish::Leaving.at_least(&self.parts.wishes);
@@ -145,8 +145,8 @@ impl Running {
         self.admin.take().into_iter().for_each(join);
         let until = Instant::now() + self.parts.live.server.load().idle_timeout;
         let is_hurried = || self.parts.hurried.by_anybody();
-        if let Some(follower) = follower {
-            carrying::carry(follower, &self.parts, &is_hurried);
+        if let Some(successor) = successor {
+            carrying::carry(successor, &self.parts, &is_hurried);
         }
         // The other one needs the memory.
         self.parts.ram.give_back();
@@ -161,7 +161,7 @@ impl Running {
         if lines > 0 {
             tracing::warn!(lines, "lines of the access log were lost meanwhile, and not shipped");
         }
-        if follower.is_some() {
+        if successor.is_some() {
             say_unshipped_in_time(parts.clone(), since);
         }
         if parts.hurried.is_left_alone() { Err(LeftAlone) } else { Ok(()) }
@@ -230,14 +230,14 @@ struct Telling {
 }
 
 impl Telling {
-    fn start(follower: &Arc<Neighbour>, parts: &Arc<Parts>) -> Telling {
+    fn start(successor: &Arc<Neighbour>, parts: &Arc<Parts>) -> Telling {
         let (until, is_over) = sync_channel(0);
-        let (follower, parts) = (follower.clone(), parts.clone());
+        let (successor, parts) = (successor.clone(), parts.clone());
         let tell = move || {
             let mut told = Ok(());
             let left = || Message::Leaving { connections: figures::connections_open(&parts) };
             while told.is_ok() {
-                told = follower.say(&left());
+                told = successor.say(&left());
                 if is_over.recv_timeout(TOLD_AGAIN) != Err(RecvTimeoutError::Timeout) {
                     return;
                 }
@@ -271,9 +271,9 @@ mod tests {
     fn who_has_followed_unseen_is_waited_for_until_it_has_ended() {
         let mut child = Command::new("sleep").arg("0.5").spawn().unwrap();
         let until = Instant::now() + Duration::from_secs(60);
-        Unseen { pid: child.id(), until }.see_out();
+        StoppingSuccessor { pid: child.id(), until }.until_ended();
         assert!(child.wait().is_err(), "it was waited for");
         // Nobody is there any more.
-        Unseen { pid: child.id(), until }.see_out();
+        StoppingSuccessor { pid: child.id(), until }.until_ended();
     }
 }

@@ -55,19 +55,18 @@ impl Neighbour {
         let (say, said) = sync_channel(TAKEOVER_MESSAGES_MAX);
         let (purges, turn) = (parts.purges.clone(), way.expect());
         let course = Arc::<Course>::default();
-        let hearing = Hearing {
+        let taking = (way.side() == Side::Before).then(|| Taking::since(purges.birth()));
+        let open = WayOpen {
             channel: channel.clone(),
             way: way.clone(),
             turn,
-            taking: (way.side() == Side::Before).then(|| Taking::since(purges.birth())),
             purges: purges.clone(),
             course: course.clone(),
-            say,
+            parts: Arc::downgrade(parts),
         };
-        let (to, told, weak) = (channel.clone(), way.clone(), Arc::downgrade(parts));
-        thread::Builder::new()
-            .name("neighbour".to_owned())
-            .spawn(move || hearing.hear_all(&weak))?;
+        let hearing = Hearing { open, taking, say };
+        let (to, told) = (channel.clone(), way.clone());
+        thread::Builder::new().name("neighbour".to_owned()).spawn(move || hearing.hear_all())?;
         let telling = thread::Builder::new()
             .name("neighbour-told".to_owned())
             .spawn(move || tell_all(&to, &told, turn));
@@ -155,7 +154,7 @@ impl Drop for WayOpen {
         }
         self.purges.part(&self.way, self.turn);
         if let Some(parts) = parts {
-            parts.before.gone();
+            parts.predecessor.gone();
         }
     }
 }
@@ -172,41 +171,36 @@ fn left_alone(parts: &Parts) {
 }
 
 struct Hearing {
-    channel: Arc<Channel>,
-    way: Arc<Elsewhere>,
-    turn: u64,
+    open: WayOpen,
     /// What comes along of what it keeps, if that may, and until all has.
     taking: Option<Taking>,
-    purges: Arc<Purges>,
-    course: Arc<Course>,
     say: SyncSender<Message>,
 }
 
 impl Hearing {
-    fn hear_all(mut self, parts: &Weak<Parts>) {
-        let _way_open = self.way_open(parts);
-        while let Ok(Some((message, beside))) = self.channel.receive(None) {
+    fn hear_all(mut self) {
+        while let Ok(Some((message, beside))) = self.open.channel.receive(None) {
             match message {
-                Message::Ended { id } => self.way.has_ended(id),
-                Message::Listening => self.way.listens(),
+                Message::Ended { id } => self.open.way.has_ended(id),
+                Message::Listening => self.open.way.listens(),
                 Message::End { id, ending } => {
-                    let Some(parts) = parts.upgrade() else { break };
+                    let Some(parts) = self.open.parts.upgrade() else { break };
                     self.end(&parts, id, ending);
                 }
                 Message::Leaving { connections } => {
-                    let Some(parts) = parts.upgrade() else { continue };
-                    parts.before.leaves(connections);
+                    let Some(parts) = self.open.parts.upgrade() else { continue };
+                    parts.predecessor.leaves(connections);
                 }
                 Message::Carried { bytes } => {
-                    let Some(parts) = parts.upgrade() else { break };
+                    let Some(parts) = self.open.parts.upgrade() else { break };
                     let taken = self.take(&parts, bytes, beside);
                     // Who does not hear it gives up soon.
-                    let _ = self.channel.send(&taken, None);
+                    let _ = self.open.channel.send(&taken, None);
                 }
                 Message::CarriedAll => self.taking = None,
                 Message::Hurry => {
-                    let Some(parts) = parts.upgrade() else { continue };
-                    match self.way.side() {
+                    let Some(parts) = self.open.parts.upgrade() else { continue };
+                    match self.open.way.side() {
                         Side::Before => tracing::info!("the process before this one stops too"),
                         Side::After => tracing::info!(
                             "the process that follows stops: what has begun is hurried"
@@ -219,17 +213,6 @@ impl Hearing {
                 // for.
                 message => drop(self.say.try_send(message)),
             }
-        }
-    }
-
-    fn way_open(&self, parts: &Weak<Parts>) -> WayOpen {
-        WayOpen {
-            channel: self.channel.clone(),
-            way: self.way.clone(),
-            turn: self.turn,
-            purges: self.purges.clone(),
-            course: self.course.clone(),
-            parts: parts.clone(),
         }
     }
 
@@ -247,7 +230,7 @@ impl Hearing {
     /// In the order in which it is told: when `Told` comes, nobody is served any more of what was
     /// told before.
     fn end(&self, parts: &Arc<Parts>, id: u64, ending: Value) {
-        let (filler, way, turn) = (parts.filler.clone(), self.way.clone(), self.turn);
+        let (filler, way, turn) = (parts.filler.clone(), self.open.way.clone(), self.open.turn);
         let name = match ending_of(ending) {
             Ending::All => None,
             Ending::Site { site } => Some(site),
@@ -267,7 +250,7 @@ impl Hearing {
                 return;
             }
         };
-        match filler.runtime.block_on(self.purges.end_sites(name.as_deref())) {
+        match filler.runtime.block_on(self.open.purges.end_sites(name.as_deref())) {
             Ok(()) => way.answer(turn, id),
             Err(error) => tracing::error!("what ended in the other process has not here: {error}"),
         }
@@ -347,8 +330,9 @@ mod tests {
         let (say, said) = sync_channel(TAKEOVER_MESSAGES_MAX);
         let (channel, turn, taking) = (Arc::new(channel), way.expect(), None);
         let (way, purges_here) = (way.clone(), purges.clone());
-        let course = Arc::default();
-        let hearing = Hearing { channel, way, turn, taking, purges, course, say };
+        let (course, parts) = (Arc::default(), Weak::new());
+        let open = WayOpen { channel, way, turn, purges, course, parts };
+        let hearing = Hearing { open, taking, say };
         (Channel::inherited(theirs).unwrap(), hearing, purges_here, said)
     }
 
@@ -370,8 +354,8 @@ mod tests {
         let (way, parts) = (Elsewhere::new(Side::Before), parts(&runtime));
         let (theirs, mut hearing, purges, _said) = heard(&way);
         hearing.taking = Some(Taking::since(purges.birth()));
-        let weak = Arc::downgrade(&parts);
-        let hears = thread::spawn(move || hearing.hear_all(&weak));
+        hearing.open.parts = Arc::downgrade(&parts);
+        let hears = thread::spawn(move || hearing.hear_all());
         let reserved = || parts.governor.used_bytes(Use::Heads);
         let give = || {
             let nothing = File::open("/dev/null").unwrap();
@@ -399,8 +383,8 @@ mod tests {
         for leaves in [true, false] {
             let way = Elsewhere::new(Side::Before);
             let (theirs, hearing, purges, said) = heard(&way);
-            let turn = hearing.turn;
-            let hears = thread::spawn(move || hearing.hear_all(&Weak::new()));
+            let turn = hearing.open.turn;
+            let hears = thread::spawn(move || hearing.hear_all());
             theirs.send(&Message::Checked, None).unwrap();
             assert!(matches!(said.recv_timeout(SOON), Ok(Message::Checked)));
             assert!(purges.has_before());
@@ -422,10 +406,10 @@ mod tests {
     fn the_way_ends_with_who_panics_on_it() {
         let way = Elsewhere::new(Side::Before);
         let (theirs, hearing, purges, _said) = heard(&way);
-        let (turn, way_open) = (hearing.turn, hearing.way_open(&Weak::new()));
+        let turn = hearing.open.turn;
         assert!(purges.has_before());
         let heard = thread::spawn(move || {
-            let _way_open = way_open;
+            let _hearing = hearing;
             panic!("as a fault would");
         });
         assert!(heard.join().is_err());

@@ -4,18 +4,54 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use http::StatusCode;
 use http::header::{
-    CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, EXPIRES, HeaderName,
-    HeaderValue,
+    CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, EXPIRES, HeaderMap,
+    HeaderName, HeaderValue,
 };
 
 use super::{headers_of, split_once};
 use crate::limits::RANGES_ANSWERED_MAX;
 use crate::message::cache_control::CacheControl;
+use crate::message::freshness::{Assessment, Exchange, assess};
 use crate::message::head::{self, Kind};
 use crate::message::multirange::Multipart;
 use crate::message::range::ContentRange;
 use crate::message::response::{self, Stored};
 use crate::object::ByteRange;
+use crate::site::Lifetimes;
+
+/// A response's fields: what says that it is not to be shared is not.
+pub fn cache_control(bytes: &[u8]) {
+    let mut headers = headers_of(bytes);
+    let lifetimes = Lifetimes { given: Some(Duration::from_secs(1)), ..Lifetimes::default() };
+    let assessed = |headers: &HeaderMap| {
+        let at = UNIX_EPOCH + Duration::from_secs(1 << 30);
+        assess(&Exchange {
+            request_has_authorization: headers.contains_key("authorization"),
+            status: StatusCode::OK,
+            headers,
+            requested_at: at,
+            received_at: at,
+            lifetimes: &lifetimes,
+        })
+    };
+    let control = CacheControl::of(&headers);
+    match assessed(&headers) {
+        Assessment::Shared(freshness) => {
+            assert!(!control.no_store && !control.private);
+            assert!(freshness.lifetime <= Duration::from_secs(1 << 31));
+            assert_eq!(freshness.no_cache, control.no_cache);
+        }
+        Assessment::Uncacheable(_) => {}
+    }
+    for line in headers.get_all(CACHE_CONTROL) {
+        // Whatever stands before it, a line that ends so forbids.
+        let ended = [line.as_bytes(), b", no-store"].concat();
+        let ended = HeaderValue::from_bytes(&ended).expect("a value and ASCII are a value");
+        assert!(CacheControl::of(&HeaderMap::from_iter([(CACHE_CONTROL, ended)])).no_store);
+    }
+    headers.append(CACHE_CONTROL, HeaderValue::from_static("No-Store"));
+    assert!(matches!(assessed(&headers), Assessment::Uncacheable(_)));
+}
 
 /// A response's fields: a targeted field counts alone if it is sound, and not at all if it is not
 /// (RFC 9213 section 2.2).

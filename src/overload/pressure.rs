@@ -113,7 +113,8 @@ pub(super) struct PressedOfEach {
 pub(super) struct Bearing {
     /// Who begins to bear it, when he has had too much for half a second.
     pub(super) first: u64,
-    /// Who has more than his share: he bears more, where he bears some.
+    /// Who has more than his share: he bears more, where he bears some or the first can bear no
+    /// more.
     pub(super) further: u64,
     /// Who has more than his share, where others want some.
     pub(super) beyond: u64,
@@ -136,10 +137,13 @@ impl PressureOfEach {
     /// After another period; never more than `most`.
     pub(super) fn after(&mut self, bearing: Bearing, most: u32) -> PressedOfEach {
         let (bears, mut of) = (bearing.first | bearing.further, [0; SHARERS_MAX]);
+        let first = Sharer::all().filter(|one| bearing.first & one.bit() != 0);
+        let can_bear_more =
+            first.map(|one| &self.of[one.index()]).any(|his| his.thousandths < most);
         for one in Sharer::all() {
             let (his, bit) = (&mut self.of[one.index()], one.bit());
-            // Who is not among the first waits until they bear it: it may be enough.
-            let waits = his.thousandths == 0 && bearing.first & bit == 0;
+            // Who is not among the first waits while they can bear more: it may be enough.
+            let waits = his.thousandths == 0 && bearing.first & bit == 0 && can_bear_more;
             let pressed = his.after(bears & bit != 0, if waits { 0 } else { most });
             match pressed {
                 0 => self.for_others &= !bit,
@@ -404,6 +408,19 @@ mod tests {
         // They take turns at being first.
         let turns = [0b001, 0b010, 0b100, 0b001, 0b010, 0b100, 0b001].map(&mut after);
         assert_eq!(turns[3..], [[0; 3], [0, 125, 0], [0, 250, 125], [125, 375, 250]]);
+    }
+
+    #[test]
+    fn who_has_more_than_his_share_waits_only_while_those_before_him_can_bear_more() {
+        let mut pressure = PressureOfEach::default();
+        let bearing = Bearing { first: 0b01, further: 0b11, beyond: 0b11 };
+        let mut after = |periods: u32| {
+            let (mut of, most) = ([0; SHARERS_MAX], ALL_OF_ONE);
+            (0..periods).for_each(|_| of = pressure.after(bearing, most).of);
+            [of[0], of[1]]
+        };
+        assert_eq!([after(19), after(1)], [[1_875, 0], [2_000, 0]]);
+        assert_eq!(after(2), [2_000, 250], "what has begun is never refused");
     }
 
     #[test]

@@ -264,7 +264,7 @@ impl Gate {
     }
 
     fn let_in(&self, arrived: Arrived, sharer: Sharer) -> Result<Connected, Refusal> {
-        // First, so that who is beyond his share takes no turn of the others.
+        // First what he bears for others: he is told so.
         if self.turns.is_refused(Turn::NewBeyond(sharer), self.pressure_beyond(sharer)) {
             return Err(self.refusal(Reason::Share, RETRY_AFTER));
         }
@@ -332,8 +332,9 @@ impl Gate {
         };
         let (memory, egress) = (pressed(&self.shared.memory), pressed(&self.shared.egress));
         let pressures = [(lag, Reason::Lag), (memory, Reason::Memory), (egress, Reason::Egress)];
+        let turn = sharer.map_or(Turn::Unknown, Turn::New);
         match pressures.into_iter().max_by_key(|(pressure, _)| *pressure) {
-            Some((pressure, reason)) if self.turns.is_refused(Turn::New, pressure) => {
+            Some((pressure, reason)) if self.turns.is_refused(turn, pressure) => {
                 Err(self.refusal(reason, RETRY_AFTER))
             }
             _ => Ok(()),
@@ -503,6 +504,21 @@ mod tests {
         assert!(gate.admit_viewer(Arrived::ShakenHands, FLOOD).is_ok(), "one of ten");
         assert_eq!([SITE, FLOOD].map(why), [Reason::Egress, Reason::Share]);
         assert_eq!(gate.shared().egress_pressure(), Pressed { beyond: 900, all: 1_000 });
+    }
+
+    #[test]
+    fn where_each_bears_it_by_himself_nobody_takes_a_turn_of_another() {
+        let gate = gate_of_two(Settings::default());
+        let mut of = [0; SHARERS_MAX];
+        (of[SITE.index()], of[FLOOD.index()]) = (100, 900);
+        gate.shared().egress_is(&PressedOfEach { of, for_others: 0 }, true);
+        let mut refused = [0; 2];
+        for _ in 0..100 {
+            for (refused, sharer) in refused.iter_mut().zip([SITE, FLOOD]) {
+                *refused += u32::from(gate.admit_viewer(Arrived::ShakenHands, sharer).is_err());
+            }
+        }
+        assert_eq!(refused, [10, 90]);
     }
 
     #[test]

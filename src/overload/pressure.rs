@@ -206,27 +206,30 @@ impl PressingOfEach {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Turn {
     Handshake,
-    /// New viewers, of all.
-    New,
+    /// Of whom it is not known whose viewers they are.
+    Unknown,
     Miss,
-    /// New viewers of a site that has more than its share.
+    /// New viewers of a site.
+    New(Sharer),
+    /// The same, of one that has more than its share.
     NewBeyond(Sharer),
     /// Requests to such a site by who has been let in.
     Again(Sharer),
 }
 
 impl Turn {
-    const COUNT: usize = 3 + 2 * SHARERS_MAX;
+    const COUNT: usize = 3 + 3 * SHARERS_MAX;
 
     /// Its place among all of them: each site has turns of its own, so that who is refused more
     /// takes none of another's.
     fn index(self) -> usize {
         match self {
             Turn::Handshake => 0,
-            Turn::New => 1,
+            Turn::Unknown => 1,
             Turn::Miss => 2,
-            Turn::NewBeyond(sharer) => 3 + sharer.index(),
-            Turn::Again(sharer) => 3 + SHARERS_MAX + sharer.index(),
+            Turn::New(sharer) => 3 + sharer.index(),
+            Turn::NewBeyond(sharer) => 3 + SHARERS_MAX + sharer.index(),
+            Turn::Again(sharer) => 3 + 2 * SHARERS_MAX + sharer.index(),
         }
     }
 }

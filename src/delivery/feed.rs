@@ -137,7 +137,9 @@ impl Feed {
             return false;
         }
         self.collapsed = reader.is_some().then_some(true);
-        reader.into_iter().for_each(|reader| self.read_from(reader, span.position));
+        let filled =
+            if self.filled.contains(&span.position) { span.position } else { brought_from };
+        reader.into_iter().for_each(|reader| self.read_from(reader, filled));
         true
     }
 
@@ -289,7 +291,7 @@ impl Feed {
         {
             self.show(span);
             let length = self.pace().min(span.left()).min(bytes.len() as u64);
-            return self.hand_out((bytes, length), Tier::Ram, reserved);
+            return self.hand_out((bytes, length), self.found_at(span.position), reserved);
         }
         // A run comes first: it paces itself by where its readers are.
         match self.reader.as_ref().and_then(|reader| reader.try_read(span.position)) {

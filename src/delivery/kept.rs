@@ -213,10 +213,14 @@ impl Feed {
         let brought = self.kept.as_ref().is_some_and(|kept| kept.block == Some(index));
         let tier = match brought {
             true => Tier::Ssd,
-            false if self.filled.contains(&span.position) => Tier::Fill,
-            false => Tier::Ram,
+            false => self.found_at(span.position),
         };
         Some((bytes, tier))
+    }
+
+    /// Where ram had the byte at `position` from: from before he asked, or from a run since.
+    pub(super) fn found_at(&self, position: u64) -> Tier {
+        if self.filled.contains(&position) { Tier::Fill } else { Tier::Ram }
     }
 
     /// Whether the first blocks of `span` are held, in ram or on volumes; where they are not, a run

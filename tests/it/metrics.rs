@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use tempfile::TempDir;
 use tidegate::limits::{SERIES_MAX, SERIES_OF_THE_REST_MAX, SITES_TOLD_MAX};
 
-use crate::support::{BLOCK, Edge, HOST, Origin, PIECE, Script, until_runs};
+use crate::support::{BLOCK, Edge, HOST, Origin, PIECE, Script, Validators, until_runs};
 
 /// The text that is told to who accepts this.
 async fn told(edge: &Edge, accept: &str) -> (String, String) {
@@ -296,6 +296,19 @@ async fn what_was_there_before_its_head_was_answered_is_no_hit_either() {
         assert_eq!(edge.get(&path).send().await.body.len(), 1000);
     }
     assert_eq!((sent_from(&edge, "fill").await, sent_from(&edge, "ram").await), (100_000, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_held_whole_before_it_is_sent_is_a_hit_for_the_next_one() {
+    let origin = Origin::start();
+    let edge = Edge::in_front_of(&origin).start();
+    for path in (0..100).map(|object| format!("/{object}")) {
+        origin.serve(&path, Script::of(1000).validators(Validators::Weak));
+        assert_eq!(edge.get(&path).send().await.body.len(), 1000);
+    }
+    assert_eq!((sent_from(&edge, "fill").await, sent_from(&edge, "ram").await), (100_000, 0));
+    assert_eq!(edge.get("/99").send().await.body.len(), 1000);
+    assert_eq!((sent_from(&edge, "fill").await, sent_from(&edge, "ram").await), (100_000, 1000));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,7 +6,8 @@
 //!
 //! Pressure goes up while there is too much, after half a second of it, and down while there is
 //! not: the share of those refused finds the point where what is let in can be borne, and swings
-//! little around it. From the most to none it takes 3.2 seconds.
+//! little around it: where it is known how much too much there is, it goes up by as much, and by
+//! more the longer there is. From the most to none it takes 3.2 seconds.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -33,17 +34,18 @@ pub(super) struct Pressure {
 }
 
 impl Pressure {
-    /// After another period, in which there was too much or not; never more than `most`.
-    pub(super) fn after(&mut self, is_too_much: bool, most: u32) -> u32 {
-        if !is_too_much {
+    /// After another period: by how much it goes up, if there was too much; never above `most`.
+    pub(super) fn after(&mut self, up: Option<u32>, most: u32) -> u32 {
+        let Some(up) = up else {
             self.periods_above = 0;
             self.thousandths = self.thousandths.saturating_sub(DOWN);
             return self.thousandths;
-        }
+        };
         self.periods_above = self.periods_above.saturating_add(1);
         // What comes at once and is soon done is no overload.
         if self.thousandths > 0 || self.periods_above >= PERIODS_BORNE {
-            self.thousandths = (self.thousandths + UP).min(most);
+            let longer = self.periods_above.saturating_sub(PERIODS_BORNE).min(PERIODS_LONG);
+            self.thousandths = (self.thousandths + up.max(UP * longer / PERIODS_LONG)).min(most);
         }
         self.thousandths
     }
@@ -93,8 +95,8 @@ impl Pressures {
     pub fn after(&mut self, is_too_much: bool, beyond_max: u32, most: u32) -> Pressed {
         let helps = self.beyond.thousandths < beyond_max;
         Pressed {
-            beyond: self.beyond.after(is_too_much && beyond_max > 0, beyond_max),
-            all: self.all.after(is_too_much && !helps, most),
+            beyond: self.beyond.after((is_too_much && beyond_max > 0).then_some(UP), beyond_max),
+            all: self.all.after((is_too_much && !helps).then_some(UP), most),
         }
     }
 }
@@ -118,6 +120,8 @@ pub(super) struct Bearing {
     pub(super) further: u64,
     /// Who has more than his share, where others want some.
     pub(super) beyond: u64,
+    /// By how many thousandths they bear more.
+    pub(super) up: u32,
 }
 
 /// Pressure on each, where it is known how much there is to share: each finds his own point.
@@ -144,7 +148,8 @@ impl PressureOfEach {
             let (his, bit) = (&mut self.of[one.index()], one.bit());
             // Who is not among the first waits while they can bear more: it may be enough.
             let waits = his.thousandths == 0 && bearing.first & bit == 0 && can_bear_more;
-            let pressed = his.after(bears & bit != 0, if waits { 0 } else { most });
+            let up = (bears & bit != 0).then_some(bearing.up);
+            let pressed = his.after(up, if waits { 0 } else { most });
             match pressed {
                 0 => self.for_others &= !bit,
                 _ if bears & bit != 0 && bearing.beyond != 0 => self.for_others |= bit,
@@ -327,12 +332,24 @@ impl Egress {
     }
 }
 
-/// Thousandths by which pressure goes up in a period.
-const UP: u32 = 125;
+/// By how much pressure goes up where so many bytes are sent and so many may be: by large steps it
+/// would swing, as what comes of them is seen a second later.
+pub(super) fn step_up(sent_bytes: u64, most_bytes: u64) -> u32 {
+    let excess_bytes = u128::from(sent_bytes.saturating_sub(most_bytes));
+    let up = excess_bytes * u128::from(UP) / u128::from(most_bytes.max(1));
+    up.clamp(UP_MIN.into(), UP.into()) as u32
+}
+
+/// Thousandths by which pressure goes up in a period, at most.
+pub(super) const UP: u32 = 125;
+/// And at least.
+const UP_MIN: u32 = 8;
 /// Thousandths by which it goes down.
 const DOWN: u32 = 63;
 /// In a row, in the last of which pressure begins.
 const PERIODS_BORNE: u32 = 5;
+/// So many more, and it goes up by the most: what was refused by then did not help.
+const PERIODS_LONG: u32 = 12;
 /// A second of them.
 const PERIODS_MEASURED: usize = 10;
 
@@ -346,7 +363,8 @@ mod tests {
     fn pressure_rises_after_half_a_second_and_falls_at_once() {
         let too_much = |word: &str, most| {
             let mut pressure = Pressure::default();
-            word.chars().map(|mark| pressure.after(mark == '+', most)).collect::<Vec<u32>>()
+            let ups = word.chars().map(|mark| (mark == '+').then_some(UP));
+            ups.map(|up| pressure.after(up, most)).collect::<Vec<u32>>()
         };
         for (marks, most, expected) in [
             ("++++-++++", ALL_NEW, &[0; 9][..]),
@@ -363,6 +381,20 @@ mod tests {
         assert_eq!(*all.last().unwrap(), ALL_NEW_AND_MISSES);
         let marks = format!("{}{}", "+".repeat(40), "-".repeat(32));
         assert_eq!(*too_much(&marks, ALL_NEW_AND_MISSES).last().unwrap(), 0, "within 3.2 s");
+    }
+
+    #[test]
+    fn the_more_is_sent_than_may_be_the_faster_pressure_goes_up() {
+        for (sent, most, expected) in [
+            (1_001, 1_000, 8),
+            (1_100, 1_000, 12),
+            (1_500, 1_000, 62),
+            (2_000, 1_000, 125),
+            (u64::MAX, 1, 125),
+            (1, 0, 125),
+        ] {
+            assert_eq!(step_up(sent, most), expected, "{sent} of {most}");
+        }
     }
 
     #[test]
@@ -387,7 +419,7 @@ mod tests {
     fn each_is_pressed_by_himself_and_for_others_where_they_want_some() {
         let mut pressure = PressureOfEach::default();
         let mut after = |periods: u32, first, further, beyond| {
-            let (bearing, mut last) = (Bearing { first, further, beyond }, None);
+            let (bearing, mut last) = (Bearing { first, further, beyond, up: UP }, None);
             (0..periods).for_each(|_| last = Some(pressure.after(bearing, ALL_NEW)));
             let PressedOfEach { of, for_others } = last.unwrap();
             ([of[0], of[1], of[2]], for_others)
@@ -405,7 +437,8 @@ mod tests {
     fn who_comes_to_be_among_the_first_has_waited_while_he_was_not() {
         let mut pressure = PressureOfEach::default();
         let mut after = |first| {
-            let of = pressure.after(Bearing { first, further: 0b111, beyond: first }, ALL_NEW).of;
+            let bearing = Bearing { first, further: 0b111, beyond: first, up: UP };
+            let of = pressure.after(bearing, ALL_NEW).of;
             [of[0], of[1], of[2]]
         };
         // They take turns at being first.
@@ -416,7 +449,7 @@ mod tests {
     #[test]
     fn who_has_more_than_his_share_waits_only_while_those_before_him_can_bear_more() {
         let mut pressure = PressureOfEach::default();
-        let bearing = Bearing { first: 0b01, further: 0b11, beyond: 0b11 };
+        let bearing = Bearing { first: 0b01, further: 0b11, beyond: 0b11, up: UP };
         let mut after = |periods: u32| {
             let (mut of, most) = ([0; SHARERS_MAX], ALL_OF_ONE);
             (0..periods).for_each(|_| of = pressure.after(bearing, most).of);
@@ -453,7 +486,7 @@ mod tests {
         for period in 0..600 {
             let came = 3.0 * f64::from(ALL_NEW - share) / f64::from(ALL_NEW);
             waiting = (waiting + came - 1.0).max(0.0);
-            share = pressure.after(waiting > 0.5, ALL_NEW);
+            share = pressure.after((waiting > 0.5).then_some(UP), ALL_NEW);
             let_in += if period >= 100 { came } else { 0.0 };
         }
         let mean = let_in / 500.0;

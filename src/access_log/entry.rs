@@ -19,6 +19,7 @@ use crate::object::{ByteRange, ObjectKey};
 const METHOD_BYTES_MAX: usize = 32;
 const HOST_BYTES_MAX: usize = 256;
 const TARGET_BYTES_MAX: usize = 2 << 10;
+const RANGE_BYTES_MAX: usize = 128;
 const CACHE_BYTES_MAX: usize = 256;
 const USER_AGENT_BYTES_MAX: usize = 256;
 const REFERER_BYTES_MAX: usize = 256;
@@ -54,8 +55,10 @@ pub struct Entry<'a> {
     pub body_bytes: u64,
     /// Those of them that were read from an ssd.
     pub ssd_bytes: u64,
-    /// The range that was answered; `None` for whole objects.
+    /// The range that was answered; `None` for whole objects, and for several ranges.
     pub range: Option<ByteRange>,
+    /// The `Range` field's value, whatever came of it.
+    pub range_asked: Option<&'a [u8]>,
     /// What the look-up found, as the metrics count it; `None` when the cache was not asked.
     pub lookup: Option<Lookup>,
     /// Our member of `Cache-Status`, likewise.
@@ -142,6 +145,10 @@ impl Entry<'_> {
         match self.range {
             Some(range) => line.shown("range", format_args!("{}-{}", range.start(), range.last())),
             None => line.bare("range", "null"),
+        }
+        if let Some(asked) = self.range_asked {
+            let asked = String::from_utf8_lossy(&asked[..asked.len().min(RANGE_BYTES_MAX + 4)]);
+            line.outside("range_asked", Some(&asked), RANGE_BYTES_MAX);
         }
         line.outside("lookup", self.lookup.map(Lookup::label), CACHE_BYTES_MAX);
         line.outside("cache", self.cache, CACHE_BYTES_MAX);
@@ -400,6 +407,7 @@ pub(super) mod tests {
             body_bytes: 100,
             ssd_bytes: 40,
             range: ByteRange::new(100, 200),
+            range_asked: None,
             lookup: Some(Lookup::Hit),
             cache: Some("tidegate; hit; ttl=11"),
             time_to_first_byte: Some(Duration::from_micros(250)),
@@ -439,6 +447,7 @@ pub(super) mod tests {
         let mut entry = entry("");
         let key = ObjectKey::new(SiteId(0), "/a.mp4?quality=2");
         entry.target = Target::Object(&key);
+        entry.range_asked = Some(b"bytes=100-199");
         entry.cmcd = &[
             ("sid", PlayerTold::Text("a\"b")),
             ("ot", PlayerTold::Word("v")),
@@ -452,7 +461,8 @@ pub(super) mod tests {
                 r#"{{"time":"2026-11-21T11:55:28.007Z","request_id":"{}","#,
                 r#""client":"192.0.2.77","site":"films","method":"GET","host":"films.example","#,
                 r#""path":"/a.mp4?quality=2","protocol":"http2","tls":true,"status":206,"#,
-                r#""bytes":100,"ssd_bytes":40,"range":"100-199","lookup":"hit","#,
+                r#""bytes":100,"ssd_bytes":40,"range":"100-199","#,
+                r#""range_asked":"bytes=100-199","lookup":"hit","#,
                 r#""cache":"tidegate; hit; ttl=11","#,
                 r#""ttfb_us":250,"duration_us":1500,"origin_wait_us":200,"ssd_wait_us":0,"#,
                 r#""origin":1,"user_agent":"Player/1.0","#,
@@ -539,6 +549,7 @@ pub(super) mod tests {
         let worst = worst.as_str();
         (entry.site, entry.method, entry.host) = (Some(worst), worst, worst);
         (entry.cache, entry.user_agent) = (Some(worst), Some(worst.as_bytes()));
+        entry.range_asked = entry.user_agent;
         assert!(entry.to_line(&whole()).len() < 20 << 10);
     }
 

@@ -116,8 +116,8 @@ impl Trace {
         }
     }
 
-    /// Bytes of the body went to the connection, from `position` of it on, so long after the head
-    /// was read, or now: what comes from one tier in succession is one line.
+    /// Bytes went to the connection, from `position` of the object on, so long after the head was
+    /// read, or now: what comes from one tier in succession is one line.
     pub fn sent(&self, at: Option<Duration>, tier: Tier, position: u64, bytes: u64) {
         let mut tiers = self.tiers.get();
         tiers[tier as usize] = true;

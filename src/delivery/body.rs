@@ -22,7 +22,6 @@ use crate::fill::client::AnswerBody;
 use crate::fill::error::FillError;
 use crate::limits::H2_BODY_FRAME_BYTES;
 use crate::message::multirange::Multipart;
-use crate::metrics::labels::Tier;
 use crate::object::ByteRange;
 use crate::server::Protocol;
 
@@ -213,7 +212,7 @@ impl ViewerBody {
         let Content::Passed(body) = &mut self.content else { return Poll::Ready(None) };
         match std::task::ready!(body.poll_bytes(context)) {
             Some(Ok(bytes)) => {
-                self.record.sent(Tier::Pass, bytes.len());
+                self.record.passed(bytes.len());
                 if body.is_end() {
                     self.record.outcome = Outcome::Complete;
                 }
@@ -273,8 +272,8 @@ impl Body for ViewerBody {
                             let frame = slice.split_to(sending.frame_bytes_max);
                             sending.slice = Some(std::mem::replace(&mut slice, frame));
                         }
+                        record.sent(slice.tier, sending.span.position, slice.remaining());
                         sending.span.position += slice.remaining() as u64;
-                        record.sent(slice.tier, slice.remaining());
                         if sending.is_done() {
                             record.outcome = Outcome::Complete;
                         }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use http::header::{REFERER, USER_AGENT};
+use http::header::{RANGE, REFERER, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 
@@ -167,8 +167,8 @@ impl Record {
         }
     }
 
-    /// Counts body bytes handed to the connection.
-    pub fn sent(&mut self, tier: Tier, bytes: usize) {
+    /// Counts body bytes handed to the connection, from `position` of the object on.
+    pub fn sent(&mut self, tier: Tier, position: u64, bytes: usize) {
         let mut at = None;
         if self.first_byte.get().is_none() {
             let waited = self.begun.elapsed();
@@ -183,7 +183,7 @@ impl Record {
             self.counters.observe_first_byte(wait, waited);
         }
         if let Some(trace) = &self.viewer.trace {
-            trace.sent(at, tier, self.body_bytes, bytes as u64);
+            trace.sent(at, tier, position, bytes as u64);
         }
         self.body_bytes += bytes as u64;
         self.ssd_bytes += if tier == Tier::Ssd { bytes as u64 } else { 0 };
@@ -192,6 +192,11 @@ impl Record {
             None => self.counters.sites.none(),
         };
         counted.body_bytes.add(tier, bytes as u64);
+    }
+
+    /// The same of an answer that is passed on: its bytes are of no object that is known.
+    pub fn passed(&mut self, bytes: usize) {
+        self.sent(Tier::Pass, self.body_bytes, bytes);
     }
 
     /// There were no bytes for him for so long, once his body had begun; then they came from there.
@@ -306,6 +311,7 @@ impl Drop for Record {
             body_bytes: self.body_bytes,
             ssd_bytes: self.ssd_bytes,
             range: self.range,
+            range_asked: parts.headers.get(RANGE).map(HeaderValue::as_bytes),
             lookup: self.lookup,
             cache: self.cache.as_ref().and_then(|value| value.to_str().ok()),
             time_to_first_byte: self.first_byte.get(),

@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{
@@ -100,6 +100,34 @@ async fn each_request_is_told_with_what_was_decided_about_it_in_order() {
     assert_eq!((&sent["first"], &sent["bytes"]), (&0.into(), &PIECE.into()), "{hit}");
     assert_eq!(end["sent_bytes"], PIECE, "{hit}");
     assert_eq!(hit["decisions"][5]["status"], 200, "{hit}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_range_was_asked_for_is_told_and_where_in_the_object_the_bytes_lie_that_were_sent() {
+    let origin = Origin::serving("/film", Script::of(4 * PIECE));
+    let edge = Edge::in_front_of(&origin).start();
+    assert_eq!(gets(&edge, "/film").await, 200);
+    let mut follower = Follower::of(&edge, "").await;
+    for (asked, status, answered, sent) in [
+        ("bytes=70000-", 206, json!("70000-262143"), vec![(70_000, 192_144)]),
+        ("bytes=0-9, 200000-200009", 206, Value::Null, vec![(0, 10), (200_000, 10)]),
+        ("bytes=900000-", 416, Value::Null, vec![]),
+    ] {
+        let request = edge.get("/film").header("range", asked);
+        assert_eq!(request.send().await.status, status);
+        let told = follower.next().await.unwrap();
+        assert_eq!((&told["range_asked"], &told["range"]), (&asked.into(), &answered), "{told}");
+        let decisions = told["decisions"].as_array().unwrap();
+        let lies = |of: &&Value| of["what"] == "sent";
+        let lies = decisions.iter().filter(lies).map(|of| (&of["first"], &of["bytes"]));
+        let sent: Vec<(Value, Value)> = sent
+            .into_iter()
+            .map(|(first, bytes): (u64, u64)| (first.into(), bytes.into()))
+            .collect();
+        assert!(lies.eq(sent.iter().map(|(first, bytes)| (first, bytes))), "{told}");
+    }
+    assert_eq!(gets(&edge, "/film").await, 200);
+    assert!(follower.next().await.unwrap().get("range_asked").is_none());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

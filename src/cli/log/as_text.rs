@@ -16,6 +16,7 @@ struct Shown {
     method: String,
     host: String,
     path: String,
+    range_asked: Option<String>,
     status: Option<u16>,
     bytes: u64,
     lookup: Option<String>,
@@ -46,11 +47,13 @@ pub(super) fn of(told: &Value) -> String {
     let shown = Shown::deserialize(told).unwrap_or_default();
     let clock = shown.time.split_once('T').map_or("", |(_, clock)| clock);
     let status = shown.status.map_or("-".to_owned(), |status| status.to_string());
+    let range = shown.range_asked.map(|asked| format!(" {}", harmless(&asked)));
     let mut text = format!(
-        "{clock} {} {}{}  {status} {}, {}, {}, {}\n",
+        "{clock} {} {}{}{}  {status} {}, {}, {}, {}\n",
         harmless(&shown.method),
         harmless(&shown.host),
         harmless(&shown.path),
+        range.unwrap_or_default(),
         shown.lookup.as_deref().map_or("no look-up", |lookup| lookup),
         bytes_about(shown.bytes),
         time_of(shown.duration_us),
@@ -112,8 +115,8 @@ mod tests {
     fn a_request_is_a_block_and_each_decision_a_line() {
         let told = json!({
             "time": "2026-11-22T16:00:01.007Z", "client": "192.0.2.0", "method": "GET",
-            "host": "film.example", "path": "/a\u{1b}[2J.m4s", "status": 206, "bytes": 65_636,
-            "lookup": "hit", "duration_us": 1_850, "left_out": 2,
+            "host": "film.example", "path": "/a\u{1b}[2J.m4s", "range_asked": "bytes=100-",
+            "status": 206, "bytes": 65_636, "lookup": "hit", "duration_us": 1_850, "left_out": 2,
             "decisions": [
                 { "at_us": 3, "what": "rule", "how": "*.m4s", "because": "film" },
                 { "at_us": 9, "what": "variant", "how": "serves as it is",
@@ -125,7 +128,7 @@ mod tests {
             ],
         });
         let expected = "\
-16:00:01.007Z GET film.example/a\\u{1b}[2J.m4s  206 hit, 64.1 KiB, 1.9 ms, 192.0.2.0
+16:00:01.007Z GET film.example/a\\u{1b}[2J.m4s bytes=100-  206 hit, 64.1 KiB, 1.9 ms, 192.0.2.0
         3 us  rule     *.m4s: film
         9 us  variant  serves as it is, ttl -4 s: it is fresh
         9 us  version  6f-1a, 3.0 MiB long

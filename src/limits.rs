@@ -239,7 +239,7 @@ pub const DOCTOR_ASKS_MAX: usize = 64;
 pub const TURN_UP_ASKS_MAX: usize = 64;
 /// Lines of diagnostics waiting for standard error; what comes then is lost.
 pub const LOG_LINES_WAITING_MAX: usize = 1_024;
-/// Warnings about requests that were not answered, for each worker.
+/// Warnings about requests that were not answered, or cut short, for each worker.
 pub const WARNINGS_PER_SECOND_MAX: u32 = 5;
 /// Access-log lines that may wait for the writer; more are dropped and counted.
 pub const ACCESS_LOG_LINES_WAITING_MAX: usize = 16_384;

@@ -19,6 +19,8 @@ Examples:
 
 Counts are since the start of the process. Its lines:
   viewers     connections that are open, and requests that were answered
+  failed      requests answered with a 5xx, and those whose body had to be cut short
+  origin      one that does not answer, and since when
   sent        bytes of bodies, by where they came from: ram, ssd, or an origin (filled, passed on)
   offload     the part of what was sent that no origin had to send
   first byte  how long it took from a request to the first byte of its answer

@@ -616,6 +616,7 @@ mod tests {
             "config": { "read_at": 0, "is_refused": false, "certificates": {}, "orders": [] },
             "requests": 0,
             "responses": { "2xx": 0, "3xx": 0, "4xx": 0, "5xx": 0, "other": 0 },
+            "bodies": { "complete": 0, "client_left": 0, "cut_short": 0 },
             "lookups": {
                 "hit": 1, "hit_ssd": 0, "miss": 0, "partial": 0, "revalidated": 0,
                 "collapsed": 0, "uncacheable": 0, "stale": 0,

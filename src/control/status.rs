@@ -58,6 +58,8 @@ pub struct Status {
     pub requests: u64,
     /// The same by the first digit of the status that was sent.
     pub responses: BTreeMap<&'static str, u64>,
+    /// Bodies by how their sending ended: the words of `tidegate_response_bodies_total`.
+    pub bodies: BTreeMap<&'static str, u64>,
     /// Look-ups by what was found: the words of `tidegate_lookups_total`.
     pub lookups: BTreeMap<&'static str, u64>,
     /// Body bytes sent, by the tier they came from.
@@ -358,6 +360,7 @@ impl Status {
             version: env!("CARGO_PKG_VERSION"),
             requests: totals.requests.sum(),
             responses: by_status(totals),
+            bodies: by_label(&totals.bodies),
             lookups: by_label(&totals.lookups),
             bytes: by_label(&totals.sites.body_bytes()),
             ttfb: FirstByte { p50_us: quantile(0.5), p90_us: quantile(0.9) },

@@ -219,7 +219,7 @@ impl ViewerBody {
                 Poll::Ready(Some(Ok(Frame::data(Chunk::Text(bytes)))))
             }
             Some(Err(error)) => {
-                self.record.outcome = Outcome::CutShort(error.word());
+                self.record.cut_short(&error);
                 self.content = Content::Failing(Arc::new(error));
                 context.waker().wake_by_ref();
                 Poll::Pending
@@ -285,7 +285,7 @@ impl Body for ViewerBody {
                         Poll::Ready(None)
                     }
                     Err(error) => {
-                        record.outcome = Outcome::CutShort(error.word());
+                        record.cut_short(&error);
                         self.content = Content::Empty;
                         Poll::Ready(Some(Err(error)))
                     }

@@ -16,6 +16,7 @@ use crate::access_log::{
     AccessLog, Decision, Entry, Outcome, PlayerTold, RequestId, Target, Text, Trace,
 };
 use crate::delivery::error::DeliveryError;
+use crate::delivery::reply::tell_cut_short;
 use crate::fill::error::FillError;
 use crate::limits::REQUEST_BYTES;
 use crate::memory::{Class, OfSite, Reservation, Use};
@@ -250,6 +251,12 @@ impl Record {
         }
         cmcd.number("bl").into_iter().for_each(|millis| players.observe_buffer_ms(millis));
         cmcd.number("mtp").into_iter().for_each(|kbps| players.observe_throughput_kbps(kbps));
+    }
+
+    /// The body ends here, for this reason.
+    pub fn cut_short(&mut self, why: &FillError) {
+        self.outcome = Outcome::CutShort(why.word());
+        tell_cut_short(why, &self.viewer);
     }
 
     /// The response's head is decided: counts the request.

@@ -19,6 +19,7 @@ use crate::delivery::error::{After, DeliveryError};
 use crate::delivery::feed::Feed;
 use crate::delivery::record::{Record, Viewer};
 use crate::delivery::slice::{Slice, Span};
+use crate::fill::error::FillError;
 use crate::limits::WARNINGS_PER_SECOND_MAX;
 use crate::message::cache_status::{CacheStatus, Forwarded, Fwd};
 use crate::message::digest::CONTENT_DIGEST;
@@ -226,13 +227,23 @@ fn is_bare(status: StatusCode) -> bool {
 fn log(error: &DeliveryError, viewer: &Viewer) {
     match error {
         DeliveryError::Fill(cause) | DeliveryError::Unconfirmed(cause) => {
-            if !cause.is_told() && may_warn(viewer.time) {
-                tracing::warn!(request_id = %viewer.request_id, "not answered: {cause}");
-            } else {
-                tracing::debug!(request_id = %viewer.request_id, "not answered: {cause}");
-            }
+            tell(cause, "not answered", !cause.is_told(), viewer);
         }
         other => tracing::debug!(request_id = %viewer.request_id, "refused: {other:?}"),
+    }
+}
+
+/// The same of a body that could not be sent to its end.
+pub(super) fn tell_cut_short(cause: &FillError, viewer: &Viewer) {
+    tell(cause, "cut short", !cause.is_told() && cause.of_origin().is_some(), viewer);
+}
+
+fn tell(cause: &FillError, what: &str, is_worth_a_look: bool, viewer: &Viewer) {
+    let id = viewer.request_id;
+    if is_worth_a_look && may_warn(SystemTime::now()) {
+        tracing::warn!(request_id = %id, "{what}: {cause}");
+    } else {
+        tracing::debug!(request_id = %id, "{what}: {cause}");
     }
 }
 

@@ -12,8 +12,8 @@ use tempfile::TempDir;
 #[cfg(feature = "acme")]
 use crate::support::PATIENCE;
 use crate::support::{
-    BLOCK, Client, Edge, HOST, Origin, PIECE, Process, Script, configured, has_row, status_of,
-    text, tidegate, until_runs,
+    BLOCK, Client, Edge, Ending, HOST, Origin, PIECE, Process, Script, Validators, Verdict,
+    configured, has_row, judge, status_of, text, tidegate, until_runs,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -42,6 +42,38 @@ async fn status_tells_what_a_running_appliance_does_and_that_one_does_not_run() 
     assert_eq!(shown.status.code(), Some(1));
     assert!(line.ends_with("connection refused; is it running?\n"), "{line}");
     assert_eq!((line.lines().count(), shown.stdout.len()), (1, 0), "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_viewers_did_not_get_is_told_by_the_status_and_why_a_body_was_cut_by_the_log() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    // What is left of it cannot be joined to what came.
+    let alone = Script::of(4 * PIECE).validators(Validators::None);
+    origin.serve("/broken", alone.ending(Ending::CutAt(2 * PIECE)));
+    let address = origin.address();
+    let site =
+        format!("[[sites]]\nname = \"media\"\nhosts = {HOST:?}\norigins = \"http://{address}\"\n");
+    let process = Process::start(&configured(folder.path(), &site));
+    let viewer = Client::plain(process.http, HOST);
+    let (_, before) = process.answers(&["status"]);
+    assert!(!before.contains("\n  failed ") && !before.contains("\n  origin "), "{before}");
+    let cut = judge(&origin, "/broken", &viewer.get("/broken").send().await);
+    assert!(matches!(cut, Verdict::Cut { .. }), "{cut:?}");
+    let logged = process.logged_until("cut short: ").await;
+    assert!(logged.iter().any(|line| line.contains(" WARN ") && line.contains("cut short: ")));
+    origin.refuse_connections().await;
+    assert_eq!(viewer.get("/a").send().await.status, 502);
+    // A body is counted when its connection has let go of it.
+    let told = loop {
+        let (_, told) = process.answers(&["status"]);
+        if told.contains(", 1 cut short, ") {
+            break told;
+        }
+    };
+    assert!(told.contains("\n  failed       1 5xx, 1 cut short, of 2 requests\n"), "{told}");
+    let line = format!("\n  origin       media: http://{address} has not answered for ");
+    assert!(told.contains(&line), "{told}");
+    process.stop();
 }
 
 #[tokio::test]

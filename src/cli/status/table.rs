@@ -22,10 +22,13 @@ pub(super) struct Shown {
     predecessor: Option<Predecessor>,
     uptime_seconds: u64,
     requests: u64,
+    responses: BTreeMap<String, u64>,
+    bodies: BTreeMap<String, u64>,
     connections: u64,
     bytes: BTreeMap<String, u64>,
     ttfb: FirstByte,
     origin: Origin,
+    origins: Vec<OneOrigin>,
     memory: Memory,
     ssd: Option<Ssd>,
     shipping: Option<Shipping>,
@@ -77,6 +80,14 @@ struct FirstByte {
 struct Origin {
     requests: u64,
     bytes: u64,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct OneOrigin {
+    site: String,
+    origin: String,
+    failing_seconds: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -150,6 +161,12 @@ pub(super) fn of(status: &Shown, address: &str) -> String {
         text.push_str(&format!("  {name:<NAME_WIDTH$}{value}\n"));
     };
     line("viewers", format!("{} connected, {} requests", status.connections, status.requests));
+    if let Some(failed) = failed(status) {
+        line("failed", failed);
+    }
+    for one in status.origins.iter().filter_map(unanswered) {
+        line("origin", one);
+    }
     if let Some(drain) = &status.drain {
         line("drain", drain.in_words(now));
     }
@@ -177,6 +194,19 @@ pub(super) fn of(status: &Shown, address: &str) -> String {
         text.extend(ssd.shadows.iter().map(shadow));
     }
     text
+}
+
+/// What viewers did not get as they should; `None`: nothing of it.
+fn failed(status: &Shown) -> Option<String> {
+    let count = |of: &BTreeMap<String, u64>, name| of.get(name).copied().unwrap_or_default();
+    let (errors, cut_short) = (count(&status.responses, "5xx"), count(&status.bodies, "cut_short"));
+    let of = counted(status.requests, "request");
+    (errors + cut_short > 0).then(|| format!("{errors} 5xx, {cut_short} cut short, of {of}"))
+}
+
+fn unanswered(one: &OneOrigin) -> Option<String> {
+    let lasts = duration_about(Duration::from_secs(one.failing_seconds?));
+    Some(format!("{}: {} has not answered for {lasts}", one.site, one.origin))
 }
 
 fn shipping(one: &Shipping) -> String {
@@ -374,8 +404,13 @@ mod tests {
             "version": "0.1.0", "phase": "ready", "uptime_seconds": 93_784, "requests": 45_012,
             "connections": 12, "something": "new",
             "bytes": { "ram": 6u64 << 40, "ssd": 3u64 << 40, "fill": 1u64 << 40, "pass": 0 },
+            "responses": { "2xx": 45_000, "5xx": 12 }, "bodies": { "cut_short": 3 },
             "ttfb": { "p50_us": 210, "p90_us": 4_800 },
             "origin": { "requests": 1_234, "bytes": 1u64 << 40 },
+            "origins": [
+                { "site": "film", "origin": "http://a.test:80", "failing_seconds": 12 },
+                { "site": "film", "origin": "http://b.test:80", "failing_seconds": null },
+            ],
             "memory": {
                 "total_bytes": 16u64 << 30, "by_use": { "ram": 9u64 << 30, "heads": 1 << 30 },
             },

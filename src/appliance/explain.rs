@@ -222,7 +222,7 @@ fn variant(
         chosen_by: head.variant.lines(),
         status: head.stored.status().as_u16(),
         fields: fields.iter().map(|(name, value)| (name.to_string(), text(value))).collect(),
-        version: hex(&version.id.to_bytes()),
+        version: version.id.to_string(),
         is_joinable: version.validator.is_strong(),
         length_bytes,
         freshness: arithmetic(rule, head, now),
@@ -231,10 +231,6 @@ fn variant(
         ram: shown(parts.ram.held(version.id, blocks)),
         ssd: shown(on_ssd.collect()),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The lifetime is reckoned once more of what is stored, so that who gave it can be told.

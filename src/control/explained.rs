@@ -67,7 +67,7 @@ pub struct Variant {
     pub status: u16,
     /// Its fields.
     pub fields: Vec<(String, String)>,
-    /// The number of its version.
+    /// The number of its version, as the log has it.
     pub version: String,
     /// Whether parts can be joined to what is held: its validator is strong.
     pub is_joinable: bool,

@@ -131,6 +131,19 @@ async fn what_range_was_asked_for_is_told_and_where_in_the_object_the_bytes_lie_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_is_called_alike_by_the_log_and_by_what_explains_it() {
+    let origin = Origin::serving("/film", Script::of(PIECE));
+    let edge = Edge::in_front_of(&origin).start();
+    let mut follower = Follower::of(&edge, "").await;
+    assert_eq!(gets(&edge, "/film").await, 200);
+    let told = follower.next().await.unwrap();
+    let asked = edge.admin().get("/explain?url=http://media.test/film").send().await;
+    let explained: Value = serde_json::from_slice(&asked.body).unwrap();
+    let version = explained["variants"][0]["version"].as_str().unwrap();
+    assert!(decisions(&told).contains(&format!("version: {version}")), "{told} {explained}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_volume_brings_and_who_joins_whom_is_told() {
     let (origin, folder) = (Origin::serving("/a", Script::of(2 * BLOCK)), TempDir::new().unwrap());
     let edge = Edge::in_front_of(&origin)

@@ -24,7 +24,7 @@ use crate::purge::{Hardness, PurgeError, Scope, Standing};
 
 impl Delivery {
     /// Purges the object of a URL, for whom its rule lets: it says from where, and the token is
-    /// to be shown.
+    /// to be shown. Who did it is logged, as of who asks the admin listener.
     pub(super) async fn purge(
         &self,
         viewer: &Rc<Viewer>,
@@ -36,20 +36,26 @@ impl Delivery {
         if networks.is_empty() {
             return Err(DeliveryError::Request(RequestError::MethodRefused));
         }
-        let from = viewer.client;
-        let bears = self
-            .shared
-            .token
-            .load()
-            .as_ref()
-            .map(|token| token.is_operators(&viewer.parts.headers));
-        if !networks.iter().any(|network| network.holds(from)) || bears != Some(true) {
+        let (client, tokens) = (viewer.client, self.shared.token.load_full());
+        let operator = tokens.as_ref().and_then(|tokens| tokens.operator(&viewer.parts.headers));
+        let is_let = networks.iter().any(|network| network.holds(client));
+        let Some(operator) = operator.filter(|_| is_let) else {
             return Err(DeliveryError::PurgeRefused);
-        }
-        let scopes = vec![Scope::object(&asked.site.name, asked.key.target())];
-        let purging = self.shared.filler.purges.purge(scopes, Hardness::Hard);
+        };
+        let (by, purges) = (operator.name.clone(), self.shared.filler.purges.clone());
+        // It is done, and logged, although who asked for it goes meanwhile.
+        let purging = tokio::spawn(async move {
+            let (site, key) = (&asked.site.name, &asked.key);
+            let scopes = vec![Scope::object(site, key.target())];
+            let purged = purges.purge(scopes, Hardness::Hard).await?;
+            // A URL's query may be a secret.
+            let (number, path) = (purged.number, key.path());
+            tracing::info!(%by, %client, number, "purged by PURGE: site {site}, {path:?}");
+            Ok(())
+        });
         let purged = timeout(self.shared.patience, purging).await;
-        purged.unwrap_or(Err(PurgeError::Late)).map(drop).map_err(DeliveryError::NotPurged)
+        let purged = purged.ok().and_then(Result::ok).unwrap_or(Err(PurgeError::Late));
+        purged.map_err(DeliveryError::NotPurged)
     }
 }
 

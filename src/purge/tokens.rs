@@ -72,9 +72,9 @@ impl Tokens {
         found
     }
 
-    /// Whether an operator sends a request.
-    pub fn is_operators(&self, fields: &HeaderMap) -> bool {
-        self.bearer(fields).is_some_and(|bearer| bearer.role == Role::Operator)
+    /// The operator who sends a request, if one does.
+    pub fn operator(&self, fields: &HeaderMap) -> Option<&Bearer> {
+        self.bearer(fields).filter(|bearer| bearer.role == Role::Operator)
     }
 
     /// Whether some may look and do nothing else: then others may not look.
@@ -143,8 +143,8 @@ mod tests {
         assert_eq!(who("fedcba9876543210"), Some((Role::Viewer, "grafana")));
         assert_eq!(who("0123456789abcdeX"), None);
         assert_eq!(tokens.bearer(&HeaderMap::new()), None);
-        assert!(tokens.is_operators(&shown("0123456789abcdef")));
-        assert!(!tokens.is_operators(&shown("fedcba9876543210")));
+        assert!(tokens.operator(&shown("0123456789abcdef")).is_some());
+        assert!(tokens.operator(&shown("fedcba9876543210")).is_none());
         assert!(tokens.has_viewers());
         assert_eq!(tokens.to_show().as_str(), "0123456789abcdef");
     }
@@ -152,7 +152,9 @@ mod tests {
     #[test]
     fn a_token_alone_is_an_operators() {
         let tokens = Tokens::of("0123456789abcdef\n").unwrap();
-        assert!(tokens.is_operators(&shown("0123456789abcdef")) && !tokens.has_viewers());
+        let operator = tokens.operator(&shown("0123456789abcdef"));
+        assert_eq!(operator.map(|who| &*who.name), Some("operator"));
+        assert!(!tokens.has_viewers());
     }
 
     #[test]

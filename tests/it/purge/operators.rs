@@ -3,7 +3,7 @@
 use std::io;
 
 use super::*;
-use crate::support::{Client, text, tidegate};
+use crate::support::{Client, Process, configured, text, tidegate};
 
 /// Whom the admin listener lets purge what, and what it says.
 #[tokio::test]
@@ -109,6 +109,36 @@ async fn the_method_purges_where_a_rule_lets_it_from_where_and_with_the_token() 
     let purge = Method::from_bytes(b"PURGE").unwrap();
     let request = edge.client().request(purge, "/film").header("authorization", &bearer);
     assert_eq!(request.send().await.status, 403);
+}
+
+/// Whoever purges leaves a line with the number of it: none is missing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_purge_is_logged_with_who_did_it_whichever_way_it_was_asked_for() {
+    let (origin, folder) = (Origin::serving("/film", Script::of(10)), TempDir::new().unwrap());
+    let tokens = folder.path().join("token");
+    fs::write(&tokens, format!("operator anna {TOKEN}\n")).unwrap();
+    let more = format!(
+        "admin.token_file = {tokens:?}\n[[sites]]\nname = \"media\"\nhosts = {HOST:?}\n\
+         origins = \"http://{}\"\n[[sites.rules]]\npath = \"/film\"\n\
+         purge_from = [\"127.0.0.0/8\"]\n",
+        origin.address()
+    );
+    let process = Process::start(&configured(folder.path(), &more));
+    let (viewers, admin) = (Client::plain(process.http, HOST), process.admin.to_string());
+    let purge = viewers.request(Method::from_bytes(b"PURGE").unwrap(), "/film?secret=1");
+    let purge = purge.header("authorization", &format!("Bearer {TOKEN}"));
+    assert_eq!(purge.send().await.status, 200);
+    let words = ["purge", &url("/film"), "--admin", &admin, "--token-file"];
+    let asked = tidegate(&[&words[..], &[tokens.to_str().unwrap()]].concat());
+    assert!(asked.status.success(), "{}", text(&asked.stderr));
+    let logged = process.stop();
+    for (how, by) in [
+        ("purged by PURGE: site media, \"/film\" ", " by=anna client=127.0.0.1 number=1"),
+        ("purged by POST /purge: ", " by=anna number=2"),
+    ] {
+        let is_of = |line: &&String| line.contains(how) && line.ends_with(by);
+        assert_eq!(logged.iter().filter(is_of).count(), 1, "{how}{by}: {logged:#?}");
+    }
 }
 
 /// What `tidegate purge` is called with, its exit code, and what it says.

@@ -95,7 +95,7 @@ impl Delivery {
         (site, rule): (&Arc<Site>, &Rule),
     ) -> Result<Done, DeliveryError> {
         let (parts, shared) = (&viewer.parts, &self.shared);
-        record.cors = rule.cors.clone();
+        (record.cors, record.site) = (rule.cors.clone(), Some(site.clone()));
         let request = match self.passed(viewer, record, site) {
             Ok(request) => request,
             Err(error) => {
@@ -105,7 +105,7 @@ impl Delivery {
         };
         let target = canonical_target(&request.path, request.query, &rule.query, rule.content);
         let key = ObjectKey::new(site.id, &target);
-        (record.cmsd, record.site, record.key) = (rule.cmsd, Some(site.clone()), Some(key.clone()));
+        (record.cmsd, record.key) = (rule.cmsd, Some(key.clone()));
         let mut fields = passed::request_fields(&parts.headers, rule);
         if !passed::may_go_on(&parts.method, &mut fields) {
             leave(body, parts.version);

@@ -21,7 +21,6 @@ mod slice;
 pub(crate) mod stored;
 mod upstream;
 
-use std::borrow::Cow;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::mem::take;
 use std::ops::Range;
@@ -322,8 +321,9 @@ impl Delivery {
 
     /// Whom it was for: what it costs to refuse is counted of whoever asks so much.
     fn refused(&self, viewer: &Viewer, record: &mut Record) {
-        record.host = host_of(&viewer.parts).map(Cow::into_owned).unwrap_or_default();
-        record.site = self.site_of(&viewer.parts).map(|(site, _)| site);
+        let Ok(host) = host_of(&viewer.parts) else { return };
+        record.site = self.shared.sites.load().find(&host).cloned();
+        record.host = host.into_owned();
     }
 
     /// Site and path of a request whose head names them.
@@ -343,7 +343,7 @@ impl Delivery {
         let parts = &viewer.parts;
         let request = ObjectRequest::parse(parts).map_err(|error| {
             // Whose viewers ask wrongly is worth knowing.
-            record.host = host_of(parts).map(Cow::into_owned).unwrap_or_default();
+            self.refused(viewer, record);
             let site = self.site_of(parts);
             record.cors = site.and_then(|(site, path)| site.rule_for(&path).cors.clone());
             DeliveryError::Request(error)
@@ -351,6 +351,7 @@ impl Delivery {
         record.host = request.host.to_string();
         let sites = self.shared.sites.load();
         let site = sites.find(&request.host);
+        record.site = site.cloned();
         let site = site.map(|site| (site, site.rule_for(&request.path)));
         record.cors = site.and_then(|(_, rule)| rule.cors.clone());
         if !body.is_end_stream() {
@@ -371,7 +372,6 @@ impl Delivery {
             RequestCacheControl::Honour => RequestControl::of(&parts.headers),
             RequestCacheControl::Ignore => RequestControl::default(),
         };
-        record.site = Some(site.clone());
         record.key = Some(key.clone());
         Ok(Asked {
             site: site.clone(),

@@ -144,6 +144,29 @@ async fn a_version_is_called_alike_by_the_log_and_by_what_explains_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_is_refused_is_told_and_counted_with_the_site_it_named() {
+    let edge = Edge::in_front_of(&Origin::start()).start();
+    let mut follower = Follower::of(&edge, "").await;
+    for (method, target, host, status, site) in [
+        ("POST", "/a", "media.test", 405, "media".into()),
+        ("OPTIONS", "/a", "media.test", 405, "media".into()),
+        ("TRACE", "/a", "media.test", 405, "media".into()),
+        ("PURGE", "/a", "media.test", 405, "media".into()),
+        ("GET", "/%zz", "media.test", 400, "media".into()),
+        ("POST", "/a", "other.test", 405, Value::Null),
+        ("GET", "/a", "other.test", 421, Value::Null),
+    ] {
+        let method = http::Method::from_bytes(method.as_bytes()).unwrap();
+        let request = edge.client().host(host).request(method, target);
+        assert_eq!(request.send().await.status, status);
+        let told = follower.next().await.unwrap();
+        assert_eq!((&told["site"], &told["status"]), (&site, &status.into()), "{told}");
+    }
+    let refused = edge.metric("tidegate_site_requests_total", &["media", "status=\"4xx\""]).await;
+    assert_eq!(refused, 5.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_volume_brings_and_who_joins_whom_is_told() {
     let (origin, folder) = (Origin::serving("/a", Script::of(2 * BLOCK)), TempDir::new().unwrap());
     let edge = Edge::in_front_of(&origin)

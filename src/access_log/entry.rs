@@ -63,7 +63,7 @@ pub struct Entry<'a> {
     pub lookup: Option<Lookup>,
     /// Our member of `Cache-Status`, likewise.
     pub cache: Option<&'a str>,
-    /// From the head being read to the first body byte; `None` without a body.
+    /// From the head being read to the first body byte; `None` without any but words of ours.
     pub time_to_first_byte: Option<Duration>,
     /// From the head being read to the end of the body.
     pub duration: Duration,

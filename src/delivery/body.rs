@@ -246,6 +246,7 @@ impl Body for ViewerBody {
             Content::Empty => Poll::Ready(None),
             Content::Text(text) => {
                 let text = std::mem::take(text);
+                record.said(text.len());
                 record.outcome = Outcome::Complete;
                 self.content = Content::Empty;
                 Poll::Ready(Some(Ok(Frame::data(Chunk::Text(text)))))
@@ -258,6 +259,7 @@ impl Body for ViewerBody {
             }
             Content::Object(sending) => {
                 if let Some(text) = sending.next_text() {
+                    record.said(text.len());
                     if sending.is_done() {
                         record.outcome = Outcome::Complete;
                     }

@@ -200,6 +200,11 @@ impl Record {
         self.sent(Tier::Pass, self.body_bytes, bytes);
     }
 
+    /// Counts bytes of a text of ours, which came from no tier.
+    pub fn said(&mut self, bytes: usize) {
+        self.body_bytes += bytes as u64;
+    }
+
     /// There were no bytes for him for so long, once his body had begun; then they came from there.
     pub fn has_waited(&mut self, tier: Tier, waited: Duration) {
         if self.first_byte.get().is_some() {

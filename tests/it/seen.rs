@@ -167,6 +167,29 @@ async fn a_request_that_is_refused_is_told_and_counted_with_the_site_it_named() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_bytes_of_a_body_are_told_whosever_words_they_are() {
+    let origin = Origin::serving("/film", Script::of(4 * PIECE));
+    let edge = Edge::in_front_of(&origin).start();
+    assert_eq!(gets(&edge, "/film").await, 200);
+    let mut follower = Follower::of(&edge, "").await;
+    let sent = edge.metric("tidegate_response_body_bytes_total", &[]).await;
+    let parts = edge.get("/film").header("range", "bytes=0-9, 200000-200009");
+    for (request, status) in [
+        (parts, 206),
+        (edge.client().request(http::Method::POST, "/film"), 405),
+        (edge.client().host("other.test").get("/film"), 421),
+        (edge.head("/film"), 200),
+    ] {
+        let answer = request.send().await;
+        let told = follower.next().await.unwrap();
+        let bytes: Value = answer.body.len().into();
+        assert_eq!((answer.status, &told["bytes"]), (status, &bytes), "{told}");
+    }
+    let more = edge.metric("tidegate_response_body_bytes_total", &[]).await - sent;
+    assert_eq!(more, 20.0, "of an object");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_volume_brings_and_who_joins_whom_is_told() {
     let (origin, folder) = (Origin::serving("/a", Script::of(2 * BLOCK)), TempDir::new().unwrap());
     let edge = Edge::in_front_of(&origin)

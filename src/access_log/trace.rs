@@ -188,12 +188,14 @@ impl Text {
             Text::Written(text) => (&**text).into(),
             Text::Version(id) => id.to_string().into(),
             Text::Site => entry.site.unwrap_or_default().into(),
-            Text::CacheStatus => entry.cache.unwrap_or_default().into(),
+            Text::CacheStatus => entry.cache.unwrap_or(NO_CACHE_STATUS).into(),
         }
     }
 }
 
 const SENT: &str = "sent";
+/// Of an answer of our own, such as a refusal.
+const NO_CACHE_STATUS: &str = "no Cache-Status";
 const DECISIONS_USUAL: usize = 8;
 const DECISION_BYTES_USUAL: usize = 128;
 const TEXT_BYTES_MAX: usize = 512;

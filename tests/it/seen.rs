@@ -161,6 +161,7 @@ async fn a_request_that_is_refused_is_told_and_counted_with_the_site_it_named() 
         assert_eq!(request.send().await.status, status);
         let told = follower.next().await.unwrap();
         assert_eq!((&told["site"], &told["status"]), (&site, &status.into()), "{told}");
+        assert!(decisions(&told).contains(&"head: no Cache-Status".to_owned()), "{told}");
     }
     let refused = edge.metric("tidegate_site_requests_total", &["media", "status=\"4xx\""]).await;
     assert_eq!(refused, 5.0);

@@ -53,10 +53,13 @@ pub(super) async fn explain(
     };
     let doubt = recall(&parts, &key).await;
     let now = SystemTime::now();
-    let purged = purged(&parts, &key, &head.headers);
+    let standing = standing(&parts, &key, &head.headers);
     let known = find(&parts.filler, &key, &head.headers, now);
     let mut answer = answer(&parts, &known, &request, (&control, now));
-    answer.because.push_str(purged);
+    if let Some(purged) = standing.and_then(|standing| standing.in_words()) {
+        answer.because.push_str("; ");
+        answer.because.push_str(purged);
+    }
     answer.because.push_str(doubt);
     let variants = parts.heads.variants(&key);
     let variant = |one: &Arc<Head>| variant(&parts, rule, one, (&head.headers, now));
@@ -87,14 +90,9 @@ async fn recall(parts: &Parts, key: &ObjectKey) -> &'static str {
 }
 
 /// What purges leave of what the request would have been answered with.
-fn purged(parts: &Parts, key: &ObjectKey, fields: &HeaderMap) -> &'static str {
-    let Known::Variant(head) = parts.heads.find(key, fields, Instant::now()) else { return "" };
-    match parts.purges.reckon(key, &head.birth, &head.tags) {
-        Standing::Untouched => "",
-        Standing::StaleSince(..) => "; it was purged softly: stale from then on",
-        Standing::Doubted(_) => "; nobody knows whether it was purged: its origin is asked",
-        Standing::Gone => "; what was stored was purged",
-    }
+fn standing(parts: &Parts, key: &ObjectKey, fields: &HeaderMap) -> Option<Standing> {
+    let Known::Variant(head) = parts.heads.find(key, fields, Instant::now()) else { return None };
+    Some(parts.purges.reckon(key, &head.birth, &head.tags))
 }
 
 fn answer(

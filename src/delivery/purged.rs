@@ -11,6 +11,7 @@ use http::HeaderMap;
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
+use crate::access_log::Decision;
 use crate::cache::heads::{Head, Known};
 use crate::delivery::error::DeliveryError;
 use crate::delivery::record::{Record, Viewer};
@@ -63,7 +64,8 @@ impl Transaction<'_> {
     /// What ram knows of the object and was not purged.
     pub(super) fn find(&self) -> Known {
         let (filler, viewer) = (&self.shared.filler, self.viewer);
-        find(filler, &self.asked.key, &viewer.parts.headers, viewer.time)
+        let told = |words| viewer.tell_at_once(|| Decision::of("purge", words));
+        find_telling(filler, &self.asked.key, &viewer.parts.headers, viewer.time, told)
     }
 
     /// Whether what others had asked for was purged since.
@@ -89,13 +91,28 @@ impl Transaction<'_> {
 
 /// What ram knows of an object and was not purged, for a request with these fields.
 pub(crate) fn find(filler: &Filler, key: &ObjectKey, fields: &HeaderMap, now: SystemTime) -> Known {
+    find_telling(filler, key, fields, now, |_| {})
+}
+
+/// The same, and tells what purges left of what was stored.
+fn find_telling(
+    filler: &Filler,
+    key: &ObjectKey,
+    fields: &HeaderMap,
+    now: SystemTime,
+    tell: impl Fn(&'static str),
+) -> Known {
     let heads = &filler.heads;
     for _ in 0..=VARIANTS_PER_OBJECT_MAX {
         let head = match heads.find(key, fields, Instant::now()) {
             Known::Variant(head) => head,
             other => return other,
         };
-        match filler.purges.reckon(key, &head.birth, &head.tags) {
+        let standing = filler.purges.reckon(key, &head.birth, &head.tags);
+        if let Some(words) = standing.in_words() {
+            tell(words);
+        }
+        match standing {
             Standing::Untouched => return Known::Variant(head),
             Standing::StaleSince(since, birth) => {
                 // By a clock that was set back since, too.

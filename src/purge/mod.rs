@@ -93,6 +93,18 @@ pub enum Standing {
     Gone,
 }
 
+impl Standing {
+    /// What is to be told of it; `None`: nothing.
+    pub fn in_words(&self) -> Option<&'static str> {
+        match self {
+            Standing::Untouched => None,
+            Standing::StaleSince(..) => Some("it was purged softly: stale from then on"),
+            Standing::Doubted(_) => Some("nobody knows whether it was purged: its origin is asked"),
+            Standing::Gone => Some("what was stored was purged"),
+        }
+    }
+}
+
 /// What is to be purged next, to be looked for among what is held.
 pub struct Sought {
     table: Table,

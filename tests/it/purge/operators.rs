@@ -141,6 +141,30 @@ async fn each_purge_is_logged_with_who_did_it_whichever_way_it_was_asked_for() {
     }
 }
 
+/// What `tidegate log` tells of who comes first after a purge.
+#[tokio::test]
+async fn who_meets_what_was_purged_is_told_so_by_the_log() {
+    let (origin, folder) = (Origin::serving("/film", Script::of(10)), TempDir::new().unwrap());
+    let edge = purging(&origin, folder.path()).start();
+    warm(&origin, &edge, &["/film"]).await;
+    let bearer = format!("Bearer {TOKEN}");
+    let mut log = edge.admin().get("/log").header("authorization", &bearer).open().await;
+    let mut lines = Vec::new();
+    for (soft, words) in
+        [(true, "it was purged softly: stale from then on"), (false, "what was stored was purged")]
+    {
+        purge(&edge, json!({ "urls": [url("/film")], "soft": soft })).await;
+        edge.get("/film").send().await;
+        while !lines.contains(&b'\n') {
+            lines.extend(log.read(1 << 16).await.unwrap().expect("the appliance runs"));
+        }
+        let told: Value = serde_json::from_slice(&std::mem::take(&mut lines)).unwrap();
+        let decisions = told["decisions"].as_array().unwrap();
+        let purges: Vec<&Value> = decisions.iter().filter(|one| one["what"] == "purge").collect();
+        assert!(purges.len() == 1 && purges[0]["how"] == words, "{told}");
+    }
+}
+
 /// What `tidegate purge` is called with, its exit code, and what it says.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_command_purges_and_says_what_is_wrong_in_one_line() -> io::Result<()> {

@@ -108,22 +108,6 @@ pub(super) fn run(args: &Args) -> Result<String, Failure> {
 
 /// What was purged, in a line.
 fn told(asked: &PurgeRequest, said: &Value) -> String {
-    let count = |things: &[String], name: &str, plural: &str| match things.len() {
-        0 => None,
-        1 => Some(format!("1 {name}")),
-        many => Some(format!("{many} {plural}")),
-    };
-    let counts = [
-        count(&asked.urls, "URL", "URLs"),
-        count(&asked.prefixes, "prefix", "prefixes"),
-        count(&asked.tags, "tag", "tags"),
-    ];
-    let mut text = counts.into_iter().flatten().collect::<Vec<_>>().join(" and ");
-    if let Some(site) = &asked.site {
-        let of = if text.is_empty() { "site" } else { " of site" };
-        text = format!("{text}{of} {site}");
-    }
-    let softly = if asked.soft { " softly" } else { "" };
     let sites = said["overflowed"].as_array().into_iter().flatten().filter_map(Value::as_str);
     let sites = sites.collect::<Vec<_>>().join(", ");
     let overflowed = match sites.is_empty() {
@@ -133,7 +117,7 @@ fn told(asked: &PurgeRequest, said: &Value) -> String {
         ),
     };
     let hint = said["hint"].as_str().map(|hint| format!("{hint}\n")).unwrap_or_default();
-    format!("purged {text}{softly}{}{overflowed}\n{hint}", held(said))
+    format!("purged {asked}{}{overflowed}\n{hint}", held(said))
 }
 
 /// What of it was held; an older appliance does not say.

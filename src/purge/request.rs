@@ -41,12 +41,23 @@ pub struct PurgeRequest {
 /// How much of what; a URL's query may be a secret.
 impl fmt::Display for PurgeRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (urls, prefixes, tags) = (self.urls.len(), self.prefixes.len(), self.tags.len());
-        write!(f, "{urls} URLs, {prefixes} prefixes, {tags} tags")?;
+        let count = |things: &[String], name: &str, plural: &str| match things.len() {
+            0 => None,
+            1 => Some(format!("1 {name}")),
+            many => Some(format!("{many} {plural}")),
+        };
+        let counts = [
+            count(&self.urls, "URL", "URLs"),
+            count(&self.prefixes, "prefix", "prefixes"),
+            count(&self.tags, "tag", "tags"),
+        ];
+        let counts = counts.into_iter().flatten().collect::<Vec<_>>().join(" and ");
+        f.write_str(&counts)?;
         if let Some(site) = &self.site {
-            write!(f, ", site {site:?}")?;
+            let of = if counts.is_empty() { "site" } else { " of site" };
+            write!(f, "{of} {site}")?;
         }
-        f.write_str(if self.soft { ", softly" } else { "" })
+        f.write_str(if self.soft { " softly" } else { "" })
     }
 }
 

@@ -354,7 +354,7 @@ async fn the_requests_of_a_playback_are_told_in_order_with_where_their_time_went
     let shown = tidegate(&["session", "a b", "--admin", &admin]);
     let words = text(&shown.stdout);
     assert!(words.contains("3 requests, 0 failed, 448.0 KiB in "), "{words}");
-    assert!(words.contains("4 requests of all playbacks are remembered, since "), "{words}");
+    assert!(words.contains("4 requests of all playbacks remembered, since "), "{words}");
     let none = tidegate(&["session", "c", "--admin", &admin]);
     let line = text(&none.stderr);
     assert_eq!((none.status.code(), line.lines().count()), (Some(1), 1), "{line}");

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::config::units::bytes_about;
+use crate::config::units::{bytes_about, counted};
 
 /// What is shown of a request; what an appliance does not say is nothing.
 #[derive(Debug, Default, Deserialize)]
@@ -42,7 +42,8 @@ struct Decision {
 /// One block of lines, or how many requests were lost.
 pub(super) fn of(told: &Value) -> String {
     if let Some(lost) = told.get("lost").and_then(Value::as_u64) {
-        return format!("({lost} requests were lost here: they came faster than they are read)\n");
+        let lost = counted(lost, "request");
+        return format!("({lost} lost here: they came faster than they are read)\n");
     }
     let shown = Shown::deserialize(told).unwrap_or_default();
     let clock = shown.time.split_once('T').map_or("", |(_, clock)| clock);
@@ -63,8 +64,8 @@ pub(super) fn of(told: &Value) -> String {
         decision.append_to(&mut text);
     }
     if shown.left_out > 0 {
-        writeln!(text, "{:>12}  and {} decisions more", "", shown.left_out)
-            .expect("a String takes everything");
+        let more = counted(shown.left_out, "decision");
+        writeln!(text, "{:>12}  and {more} more", "").expect("a String takes everything");
     }
     text
 }
@@ -138,7 +139,7 @@ mod tests {
               and 2 decisions more
 ";
         assert_eq!(of(&told), expected);
-        let lost = "(7 requests were lost here: they came faster than they are read)\n";
+        let lost = "(7 requests lost here: they came faster than they are read)\n";
         assert_eq!(of(&json!({ "lost": 7 })), lost);
         assert!(of(&json!(null)).lines().count() == 1, "what is not understood is no failure");
     }

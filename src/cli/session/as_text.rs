@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::cli::log::{harmless, time_of};
-use crate::config::units::bytes_about;
+use crate::config::units::{bytes_about, counted};
 use crate::moment::http_date;
 
 /// What is shown of a playback; what an appliance does not say is nothing.
@@ -69,7 +69,7 @@ pub(super) fn of(told: &Value) -> String {
     let begun = http_date(Duration::from_millis(begun_ms));
     let mut text = format!("session {}, from {begun} on\n", harmless(&shown.sid));
     if shown.left_out > 0 {
-        text += &format!("({} requests before these are left out)\n", shown.left_out);
+        text += &format!("({} before these left out)\n", counted(shown.left_out, "request"));
     }
     text += &format!(
         "{:>10} {:>9} {:>10} {:>8} {:>8} {:>8} {:>8} {:>8}  {}\n",
@@ -90,11 +90,11 @@ impl Shown {
         let sums = &self.sums;
         let buffer = sums.buffer_ms_min.map(|ms| time_of(ms * 1_000)).unwrap_or("-".to_owned());
         format!(
-            "{} requests, {} failed, {} in {}; none was open for {}\n\
+            "{}, {} failed, {} in {}; none was open for {}\n\
              waited {} for the origin, {} for an SSD, {} for the appliance itself; the viewer \
              read for {}\n\
-             the player told of {} starvations; its least buffer was {buffer}\n",
-            sums.requests,
+             the player told of {}; its least buffer was {buffer}\n",
+            counted(sums.requests, "request"),
             sums.failed,
             bytes_about(sums.bytes),
             time_of(sums.duration_us),
@@ -103,7 +103,7 @@ impl Shown {
             time_of(sums.ssd_wait_us),
             time_of(sums.own_us),
             time_of(sums.reading_us),
-            sums.starvations,
+            counted(sums.starvations, "starvation"),
         )
     }
 
@@ -113,7 +113,8 @@ impl Shown {
             None => "no request is remembered\n".to_owned(),
             Some(since_ms) => {
                 let since = http_date(Duration::from_millis(since_ms));
-                format!("{requests} requests of all playbacks are remembered, since {since}\n")
+                let requests = counted(requests, "request");
+                format!("{requests} of all playbacks remembered, since {since}\n")
             }
         }
     }
@@ -172,7 +173,7 @@ mod tests {
         });
         let expected = "\
 session 6e2f, from Sat, 21 Nov 2026 11:55:28 GMT on
-(2 requests before these are left out)
+(2 requests before these left out)
      after       gap      bytes   origin      ssd      own  reading   buffer  request
       0 us         -    2.8 MiB        -        -   130 us    1.2 s        -  \
 200 hit /a/1.m4s, starts
@@ -181,8 +182,8 @@ session 6e2f, from Sat, 21 Nov 2026 11:55:28 GMT on
 2 requests, 1 failed, 2.9 MiB in 4.1 s; none was open for 900.0 ms
 waited 30.0 ms for the origin, 0 us for an SSD, 130 us for the appliance itself; \
 the viewer read for 1.2 s
-the player told of 1 starvations; its least buffer was 200.0 ms
-912 requests of all playbacks are remembered, since Sat, 21 Nov 2026 11:53:20 GMT
+the player told of 1 starvation; its least buffer was 200.0 ms
+912 requests of all playbacks remembered, since Sat, 21 Nov 2026 11:53:20 GMT
 ";
         assert_eq!(of(&told), expected);
     }

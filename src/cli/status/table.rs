@@ -160,7 +160,8 @@ pub(super) fn of(status: &Shown, address: &str) -> String {
     let mut line = |name: &str, value: String| {
         text.push_str(&format!("  {name:<NAME_WIDTH$}{value}\n"));
     };
-    line("viewers", format!("{} connected, {} requests", status.connections, status.requests));
+    let requests = counted(status.requests, "request");
+    line("viewers", format!("{} connected, {requests}", status.connections));
     if let Some(failed) = failed(status) {
         line("failed", failed);
     }

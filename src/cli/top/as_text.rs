@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::cli::log::{harmless, time_of};
-use crate::config::units::bytes_about;
+use crate::config::units::{bytes_about, counted};
 
 /// What is shown; what an appliance does not say is nothing.
 #[derive(Debug, Default, Deserialize)]
@@ -38,9 +38,9 @@ pub(super) fn of(told: &Value, seconds: u32, rows: usize) -> String {
     let all = &shown.all;
     let per_second = |count: u64| count as f64 * 1e3 / shown.covered_ms.max(1) as f64;
     let mut text = format!(
-        "last {}: {} requests ({:.1} a second), {} ({} a second), {} hit, {} failed\n",
+        "last {}: {} ({:.1} a second), {} ({} a second), {} hit, {} failed\n",
         time_of(shown.covered_ms * 1_000),
-        all.requests,
+        counted(all.requests, "request"),
         per_second(all.requests),
         bytes_about(all.bytes),
         bytes_about(per_second(all.bytes) as u64),

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::config::units::bytes_about;
+use crate::config::units::{bytes_about, counted};
 use crate::usage::rfc3339;
 use crate::usage::told::{MonthTold, SiteTold};
 
@@ -43,10 +43,7 @@ pub(super) fn table(told: &MonthTold) -> String {
     }
     let is_counted = told.counted_since.is_some() || *samples_due > 0;
     text += &match is_counted {
-        true => format!(
-            "{samples_due} samples of 5 minutes have ended, {samples_missing} of them are missing \
-             and left out of the percentile\n"
-        ),
+        true => samples(*samples_due, *samples_missing),
         false => "nothing was counted, and so it is not known what was served\n".to_owned(),
     };
     match told.damaged_lines {
@@ -58,6 +55,15 @@ pub(super) fn table(told: &MonthTold) -> String {
         text.push_str("the month is not over\n");
     }
     text
+}
+
+fn samples(due: u64, missing: u64) -> String {
+    let (have, are) =
+        (if due == 1 { "has" } else { "have" }, if missing == 1 { "is" } else { "are" });
+    format!(
+        "{} of 5 minutes {have} ended, {missing} {are} missing and left out of the percentile\n",
+        counted(due, "sample")
+    )
 }
 
 /// A line for each site; names hold neither commas nor quotes.
@@ -132,7 +138,7 @@ mod tests {
              film              1.2 TiB       3.0 GiB        1234567     812.4 Mbit/s\n\
              *                 1.2 TiB       3.0 GiB        1234567     812.4 Mbit/s\n\
              \n\
-             6218 samples of 5 minutes have ended, 3 of them are missing and left out of the \
+             6218 samples of 5 minutes have ended, 3 are missing and left out of the \
              percentile\n\
              1 line is damaged and counts nothing\n\
              the month is not over\n"
@@ -153,6 +159,9 @@ mod tests {
         assert!(nothing.contains(line) && !nothing.contains("missing"), "{nothing}");
         // Of a version that does not say it.
         assert!(since(None, 7).contains("\n\n7 samples of 5 minutes have ended, "));
+        let one = table(&MonthTold { samples_due: 1, samples_missing: 1, ..told() });
+        let line = "\n1 sample of 5 minutes has ended, 1 is missing and left out of the ";
+        assert!(one.contains(line), "{one}");
     }
 
     #[test]

@@ -133,8 +133,8 @@ async fn each_purge_is_logged_with_who_did_it_whichever_way_it_was_asked_for() {
     assert!(asked.status.success(), "{}", text(&asked.stderr));
     let logged = process.stop();
     for (how, by) in [
-        ("purged by PURGE: site media, \"/film\" ", " by=anna client=127.0.0.1 number=1"),
-        ("purged by POST /purge: ", " by=anna number=2"),
+        ("purged by PURGE: site media, \"/film\" ", "by=anna client=127.0.0.1 number=1"),
+        ("purged by POST /purge: 1 URL ", "by=anna number=2"),
     ] {
         let is_of = |line: &&String| line.contains(how) && line.ends_with(by);
         assert_eq!(logged.iter().filter(is_of).count(), 1, "{how}{by}: {logged:#?}");

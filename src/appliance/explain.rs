@@ -3,6 +3,7 @@
 //! Decides nothing itself: it asks the same rules as delivery, and changes nothing but that a head
 //! which only a volume knew is in ram afterwards.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -62,7 +63,7 @@ pub(super) async fn explain(
     }
     answer.because.push_str(doubt);
     let variants = parts.heads.variants(&key);
-    let variant = |one: &Arc<Head>| variant(&parts, rule, one, (&head.headers, now));
+    let variant = |one: &Arc<Head>| variant(&parts, rule, one, (&request, now));
     let runs = parts.filler.runs.all().into_iter().filter(|run| run.key == key);
     Ok(Explanation {
         site: site.name.clone(),
@@ -197,35 +198,46 @@ fn are_held(parts: &Parts, head: &Head, taken: &[ByteRange]) -> bool {
     })
 }
 
+/// The blocks that are looked at: of a long object not all, but those from the first on that is
+/// asked for, or as many as there are at its end.
+fn looked_at(parts: &Parts, head: &Head, request: &ObjectRequest<'_>) -> Range<u32> {
+    let block_size = parts.config.block_size;
+    let taken = status(head, request).1.unwrap_or_default();
+    let start = taken.first().map_or(0, |part| part.start() / block_size.bytes());
+    let length_bytes = head.version.length_bytes();
+    let all = length_bytes.map_or(u64::MAX, |length| length.div_ceil(block_size.bytes()));
+    let first = start.min(all.saturating_sub(STATUS_BLOCKS_MAX));
+    let end = all.min(first.saturating_add(STATUS_BLOCKS_MAX));
+    first as u32..end as u32
+}
+
 fn variant(
     parts: &Parts,
     rule: &Rule,
     head: &Head,
-    (asked, now): (&HeaderMap, SystemTime),
+    (request, now): (&ObjectRequest<'_>, SystemTime),
 ) -> Variant {
     let fields = head.stored.fields();
     let version = &head.version;
-    let length_bytes = version.length_bytes();
-    let block_size_bytes = parts.config.block_size.bytes();
-    let blocks = length_bytes.map_or(STATUS_BLOCKS_MAX, |length| length.div_ceil(block_size_bytes));
-    let blocks = blocks.min(STATUS_BLOCKS_MAX) as u32;
+    let blocks = looked_at(parts, head, request);
     let shown = |held: Vec<(u32, PieceMap)>| {
         held.into_iter().map(|(index, pieces)| BlockStatus::new(index, pieces)).collect()
     };
     let on_ssd = |index| (index, parts.ssd.held(&BlockKey { version: version.id, index }));
-    let on_ssd = (0..blocks).map(on_ssd).filter(|(_, pieces)| *pieces != PieceMap::default());
+    let on_ssd = blocks.clone().map(on_ssd).filter(|(_, pieces)| *pieces != PieceMap::default());
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     Variant {
-        is_selected: head.is_selected_by(asked),
+        is_selected: head.is_selected_by(request.headers),
         chosen_by: head.variant.lines(),
         status: head.stored.status().as_u16(),
         fields: fields.iter().map(|(name, value)| (name.to_string(), text(value))).collect(),
         version: version.id.to_string(),
         is_joinable: version.validator.is_strong(),
-        length_bytes,
+        length_bytes: version.length_bytes(),
         freshness: arithmetic(rule, head, now),
         origin_rests: version.rests(now),
-        block_size_bytes,
+        block_size_bytes: parts.config.block_size.bytes(),
+        first_block: blocks.start,
         ram: shown(parts.ram.held(version.id, blocks)),
         ssd: shown(on_ssd.collect()),
     }

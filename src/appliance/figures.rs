@@ -278,7 +278,7 @@ fn objects(parts: &Parts) -> Vec<ObjectStatus> {
         for head in &*heads {
             let length_bytes = head.version.length_bytes();
             let blocks = length_bytes.map_or(1, |l| l.div_ceil(parts.config.block_size.bytes()));
-            let held = parts.ram.held(head.version.id, blocks.min(STATUS_BLOCKS_MAX) as u32);
+            let held = parts.ram.held(head.version.id, 0..blocks.min(STATUS_BLOCKS_MAX) as u32);
             if held.is_empty() {
                 continue;
             }

@@ -7,6 +7,7 @@
 //! evicted while viewers read it keeps its memory until they are done.
 
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -221,9 +222,9 @@ impl Ram {
     }
 
     /// The pieces held of the first `blocks` blocks of a version, without counting as a use.
-    pub fn held(&self, version: VersionId, blocks: u32) -> Vec<(u32, PieceMap)> {
+    pub fn held(&self, version: VersionId, blocks: Range<u32>) -> Vec<(u32, PieceMap)> {
         let block = |index| Some((index, self.peek(&BlockKey { version, index })?.pieces()));
-        (0..blocks).filter_map(block).collect()
+        blocks.filter_map(block).collect()
     }
 
     /// What is held now; the parts are read one after the other.
@@ -410,7 +411,7 @@ mod tests {
         assert_eq!(whole.len() as u64, MIB);
         assert!(is_content(1, 0, &whole));
         drop(whole);
-        assert_eq!(ram.held(key.version, 9), [(3, PieceMap::run(0, 16))]);
+        assert_eq!(ram.held(key.version, 0..9), [(3, PieceMap::run(0, 16))]);
         let usage = ram.usage();
         assert_eq!((usage.cached_bytes, usage.taken_bytes), (MIB, MIB), "the parts have returned");
         assert_eq!((usage.blocks, usage.evictions, usage.slots_free), (1, 0, 7));
@@ -482,7 +483,7 @@ mod tests {
                 ram.publish(SITE, key(scan, index), piece as u32, bytes);
             }
         }
-        assert_eq!(ram.held(hot, 4).len(), 4, "a scan leaves what is used");
+        assert_eq!(ram.held(hot, 0..4).len(), 4, "a scan leaves what is used");
         assert!(ram.usage().cached_bytes <= 10 * MIB);
         assert_eq!(ram.usage().evictions, 44 - ram.usage().blocks);
     }
@@ -504,7 +505,7 @@ mod tests {
             ram.publish(SITE, key(version, index), 0, written(&ram, index.into(), 0..MIB as usize));
         }
         assert_eq!(ram.usage().slots_free, 0);
-        let pinned: Vec<Bytes> = ram.held(version, 8)[..3]
+        let pinned: Vec<Bytes> = ram.held(version, 0..8)[..3]
             .iter()
             .map(|&(index, _)| ram.peek(&key(version, index)).unwrap().read(0).unwrap())
             .collect();

@@ -20,6 +20,9 @@ Examples:
   curl 'http://127.0.0.1:9180/explain?url=https://video.example.com/film/1.m4s'
 Where there is an `admin.token_file`, add to curl: -H \"Authorization: Bearer $(cat token)\"
 
+Of an object of more than 64 blocks, the pieces of 64 are shown: from the first on that the request
+asks for by its Range, if it has one.
+
 Exit codes: 0 explained, 1 no appliance answers or it would refuse the request, 64 misused";
 
 /// Explain what the running appliance knows of a URL, and what it would answer now

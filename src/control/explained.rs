@@ -79,9 +79,11 @@ pub struct Variant {
     pub origin_rests: bool,
     /// The size of its blocks.
     pub block_size_bytes: u64,
-    /// Pieces in ram, of its first blocks.
+    /// The first block that was looked at: of a long object the first that is asked for.
+    pub first_block: u32,
+    /// Pieces in ram, of the blocks that were looked at.
     pub ram: Vec<BlockStatus>,
-    /// Pieces on volumes, of its first blocks.
+    /// Pieces on volumes, of these blocks.
     pub ssd: Vec<BlockStatus>,
 }
 

@@ -387,6 +387,30 @@ async fn explain_tells_what_is_known_of_an_object_and_what_would_become_of_a_req
     edge.drain().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn explain_shows_of_a_long_object_the_pieces_that_are_asked_for() {
+    const LENGTH: u64 = 100 * BLOCK;
+    let origin = Origin::serving("/long", Script::of(LENGTH));
+    let edge = Edge::in_front_of(&origin).start();
+    let first = 80 * BLOCK;
+    let seek = edge.get("/long").range(first..first + PIECE);
+    assert_eq!(seek.send().await.status, 206);
+    until_runs(&edge.admin(), |runs| runs.is_empty()).await;
+    let admin = format!("http://{}", edge.admin().address());
+    let url = format!("http://{HOST}/long");
+    let explain = |words: &[&str]| {
+        text(&tidegate(&[&["explain", &url, "--admin", &admin], words].concat()).stdout)
+    };
+    let range = format!("Range: bytes={first}-{}", first + PIECE - 1);
+    // As many as there are, up to its end.
+    let shown = " from byte 37748736 on, of 1600 pieces\n";
+    let sought = explain(&["--field", &range]);
+    assert!(sought.contains("    ram         ....") && sought.contains(shown), "{sought}");
+    let whole = explain(&[]);
+    let none = "    ram         nothing of the first 1024 of 1600 pieces\n";
+    assert!(whole.contains(none), "{whole}");
+}
+
 /// What a process says of one that serves `origin`.
 async fn readiness(process: &Process) -> u16 {
     Client::plain(process.admin, "admin.test").get("/health/ready").send().await.status

@@ -41,6 +41,7 @@ struct Variant {
     freshness: Arithmetic,
     origin_rests: bool,
     block_size_bytes: u64,
+    first_block: u64,
     ram: Vec<Block>,
     ssd: Vec<Block>,
 }
@@ -201,19 +202,24 @@ fn pieces(held: &[Block], one: &Variant) -> String {
         let of = |block: &&Block| u64::from(block.index) == piece / in_block;
         held.iter().find(of).is_some_and(|block| block.pieces >> (piece % in_block) & 1 == 1)
     };
-    if all == 0 || in_block == 0 || held.is_empty() {
+    // Of a long object only some blocks are told.
+    let first = (one.first_block * in_block).min(all);
+    let told = (all - first).min(TOLD_BLOCKS * in_block);
+    let count = (first..first + told).filter(|piece| holds(*piece)).count();
+    let of = match (told < all, first) {
+        (false, _) => format!("{all} pieces"),
+        (true, 0) => format!("the first {told} of {all} pieces"),
+        (true, _) => format!("{told} from byte {} on, of {all} pieces", first * PIECE_SIZE_BYTES),
+    };
+    if told == 0 || (held.is_empty() && told == all) {
         return "nothing".to_owned();
     }
-    // Of a long object only its first blocks are told.
-    let told = all.min(TOLD_BLOCKS * in_block);
-    let count = (0..told).filter(|piece| holds(*piece)).count();
-    let of = match told < all {
-        true => format!("the first {told} of {all}"),
-        false => all.to_string(),
-    };
+    if held.is_empty() {
+        return format!("nothing of {of}");
+    }
     let each = told.div_ceil(DRAWN_COLUMNS_MAX);
     let column = |column: u64| {
-        let pieces = column * each..((column + 1) * each).min(told);
+        let pieces = first + column * each..first + ((column + 1) * each).min(told);
         let (held, all) = (pieces.clone().filter(|piece| holds(*piece)).count(), pieces.count());
         match held {
             0 => '.',
@@ -222,7 +228,7 @@ fn pieces(held: &[Block], one: &Variant) -> String {
         }
     };
     let drawn: String = (0..told.div_ceil(each)).map(column).collect();
-    format!("{drawn} {count} of {of} pieces")
+    format!("{drawn} {count} of {of}")
 }
 
 const TOLD_BLOCKS: u64 = crate::limits::STATUS_BLOCKS_MAX;
@@ -279,5 +285,13 @@ mod tests {
         assert_eq!(long, format!("+{}{} 17 of 128 pieces", ".".repeat(55), "#".repeat(8)));
         let longer = of(1 << 30, &[(0, 1)]);
         assert!(longer.ends_with(" 1 of the first 1024 of 16384 pieces"), "{longer}");
+        let (ram, first_block) = (vec![Block { index: 101, pieces: 0xffff }], 100);
+        let length_bytes = Some(1 << 30);
+        let seek =
+            Variant { length_bytes, block_size_bytes: 1 << 20, first_block, ..Variant::default() };
+        let sought = pieces(&ram, &seek);
+        let expected =
+            format!(".#{} 16 of 1024 from byte 104857600 on, of 16384 pieces", ".".repeat(62));
+        assert_eq!(sought, expected);
     }
 }

@@ -35,7 +35,7 @@ use tokio::sync::mpsc;
 pub use self::error::ApplianceError;
 use self::groundwork::Groundwork;
 use self::parts::{Parts, log_settings};
-pub use self::parts::{connections_affordable, readers_affordable};
+pub use self::parts::{connections_affordable, ram_kept_bytes, readers_affordable};
 use self::reload::Bound;
 pub use self::reload::{ReloadError, Reloaded, Reloads};
 pub use self::shipping::look_at_shipping;

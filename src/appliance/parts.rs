@@ -243,6 +243,11 @@ pub fn connections_affordable(config: &Config) -> usize {
     Budget::of(config).connections_max
 }
 
+/// What the ram tier keeps at most; the rest of it is always there for what comes and goes.
+pub fn ram_kept_bytes(config: &Config) -> u64 {
+    Budget::of(config).cached_bytes
+}
+
 /// How many viewers of a site may read slowly, each with the two pieces of ram that he may hold,
 /// before a new one finds none.
 pub fn readers_affordable(config: &Config) -> u64 {

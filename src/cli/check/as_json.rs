@@ -9,7 +9,7 @@ use http::header::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
 use crate::access_log::Destination;
-use crate::appliance::{LeftOut, connections_affordable};
+use crate::appliance::{LeftOut, connections_affordable, ram_kept_bytes};
 use crate::config::{Config, Log, Ssd, SsdVolume};
 use crate::network::Network;
 use crate::site::{
@@ -52,7 +52,11 @@ pub(super) fn config(config: &Config, left_out: &[LeftOut]) -> Value {
         })).collect::<Vec<_>>(),
         "acme": acme(config),
         "threads": { "workers": config.threads.workers, "fill": config.threads.fill },
-        "memory": { "total": config.memory.total_bytes, "ram": config.memory.ram_bytes },
+        "memory": {
+            "total": config.memory.total_bytes,
+            "ram": config.memory.ram_bytes,
+            "ram_kept": ram_kept_bytes(config),
+        },
         "ssd": ssd(&config.ssd, left_out),
         "block_size": config.block_size.bytes(),
         "fill": {

@@ -5,7 +5,7 @@ mod sites;
 use std::path::Path;
 
 use crate::access_log::{Destination, Format, Personal, Rotation, Shown};
-use crate::appliance::{LeftOut, connections_affordable};
+use crate::appliance::{LeftOut, connections_affordable, ram_kept_bytes};
 use crate::config::units::{bytes_about, bytes_text, duration_text, rate_text};
 use crate::config::{
     Certificate, Config, Limits, ListenerKind, Log, Overload, Proxies, Shipping, SsdVolume,
@@ -108,12 +108,13 @@ fn certificates(config: &Config) -> Vec<(&'static str, String)> {
 
 fn resources(config: &Config) -> Vec<(&'static str, String)> {
     let memory = config.memory;
+    let kept = bytes_about(ram_kept_bytes(config));
     let beside = memory.total_bytes - memory.ram_bytes - config.ssd.index_bytes;
     let mut lines = vec![
         ("workers", config.threads.workers.to_string()),
         ("fill threads", config.threads.fill.to_string()),
         ("memory", bytes_text(memory.total_bytes)),
-        ("  ram", bytes_text(memory.ram_bytes)),
+        ("  ram", format!("{}, {kept} of it for what is kept", bytes_text(memory.ram_bytes))),
         ("  beside it", bytes_text(beside)),
         ("block size", bytes_text(config.block_size.bytes())),
     ];
@@ -305,7 +306,7 @@ resources
   workers        2
   fill threads   2
   memory         1 GiB
-    ram          793 MiB
+    ram          793 MiB, 743.4 MiB of it for what is kept
     ssd index    32 MiB
     beside it    199 MiB
   block size     1 MiB

@@ -139,7 +139,7 @@ impl Appliance {
         let (mut bound, mut start) = (None, ssd::Start::Alone);
         if let Some(predecessor) = &mut predecessor {
             bound = Some(Sockets::bind(&config, predecessor.take_sockets())?);
-            predecessor.wait_for_volumes().map_err(lost)?;
+            predecessor.wait_for_volumes(&config).map_err(lost)?;
             start = ssd::Start::Follows;
         }
         let parts = Arc::new(Parts::build(config, groundwork, &fill_runtime, log, start)?);

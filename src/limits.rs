@@ -292,6 +292,8 @@ pub const ENDINGS_HELD_MAX: usize = 1_024;
 pub const ENDINGS_BYTES_MAX: usize = 64 << 10;
 /// What a process that takes over may say before it is listened to.
 pub const TAKEOVER_MESSAGES_MAX: usize = 16;
+/// What it says of certificates that viewers refuse; a socket takes more in one message.
+pub const OUTDATED_BYTES_MAX: usize = 64 << 10;
 /// What of the ram tier goes along at once to a process that takes over.
 pub const CARRIED_BATCH_BYTES_MAX: usize = 4 << 20;
 /// Batches of that on their way at once.

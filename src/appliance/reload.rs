@@ -13,7 +13,7 @@ use std::time::SystemTime;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use self::dates::look_at_dates;
+pub(super) use self::dates::{Outdated, look_at_dates};
 use super::parts::{Budget, Parts, forwarders, log_settings, viewer_settings};
 use super::ssd::{Added, Tier, unusable};
 use super::{load, look_at_volumes};
@@ -161,7 +161,9 @@ impl Parts {
         let ours: Vec<_> = addresses.iter().copied().chain(ours).collect();
         next.try_ports(&ours).map_err(ReloadError::Config)?;
         look_at_added(&current.config, &next)?;
-        look_at_dates(&current.config, &next)?;
+        let now = SystemTime::now();
+        look_at_dates(&current.config.certificates, &Outdated::all_of(&next, now), now)
+            .map_err(ReloadError::Refused)?;
         let mut changes = self.changes(&current, &next);
         let prepared = self.prepare(&current, &next)?;
         for late in prepared.added.late() {
@@ -177,15 +179,15 @@ impl Parts {
     }
 
     /// Shows the certificates whose files have changed, where viewers would accept them; of the
-    /// others, their files and why not. Blocks.
+    /// others, their files, why not, and what is shown. Blocks.
     pub(super) fn renew_certificates(&self, changed: &[PathBuf]) -> Vec<(PathBuf, String)> {
         let mut current = self.current();
-        let mut refused = Vec::new();
+        let (mut refused, now) = (Vec::new(), SystemTime::now());
         let renewed = |one: &Certificate| {
             if !changed.contains(&one.path) && !changed.contains(&one.key_path) {
                 return one.clone();
             }
-            match one.read_again(SystemTime::now()) {
+            match one.read_again(now) {
                 Ok(again) => {
                     if again.key.cert != one.key.cert {
                         tracing::info!("certificate {} is another one now", one.path.display());
@@ -193,7 +195,12 @@ impl Parts {
                     again
                 }
                 Err(why) => {
-                    refused.push((one.path.clone(), why));
+                    // What was no good when it was first read is what is shown.
+                    let shown = match one.judged(now).as_ref() == Some(&why) {
+                        true => "it is shown all the same",
+                        false => "the one of before is shown on",
+                    };
+                    refused.push((one.path.clone(), format!("{why}; {shown}")));
                     one.clone()
                 }
             }

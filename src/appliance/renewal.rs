@@ -64,7 +64,7 @@ fn looked(parts: &Parts, before: Watched) -> Watched {
     let refused = parts.renew_certificates(&changed);
     for (path, why) in &refused {
         if !before.told.iter().any(|told| told == &(path.clone(), why.clone())) {
-            tracing::error!("certificate {why}; the one of before is shown on");
+            tracing::error!("certificate {why}");
         }
         // It may be good the next time without being another one.
         seen.remove(path);

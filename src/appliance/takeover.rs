@@ -28,7 +28,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -46,6 +46,7 @@ pub use self::room::{NoRoom, beside_bytes};
 pub use self::starting::TakeoverError;
 use self::starting::{Starting, end, spawned, told_to_stop};
 use super::parts::Parts;
+use super::reload::{Outdated, look_at_dates};
 use super::ssd;
 use crate::config;
 use crate::server::ListeningSocket;
@@ -60,8 +61,11 @@ enum Message {
     Listener { kind: String, bound_for: Option<SocketAddr>, address: SocketAddr },
     /// That were all.
     Listeners,
-    /// Everything is checked that can be: the volumes are wanted.
-    Checked,
+    /// Everything is checked that can be: the volumes are wanted, and these certificates shown.
+    Checked {
+        #[serde(default)]
+        outdated: Vec<Outdated>,
+    },
     /// They are handed over.
     Volumes,
     /// The volumes are open: what ends is heard from now on.
@@ -202,9 +206,12 @@ impl HandOver {
         // Who has ended already does not read.
         let shown = self.show_sockets(&channel);
         shown.map_err(|_| TakeoverError::Refused(child.last_words()))?;
-        child
-            .wait_for(CHECKED_WITHIN, |said| matches!(said, Message::Checked))
-            .map_err(TakeoverError::Refused)?;
+        let checked = |said: &Message| matches!(said, Message::Checked { .. });
+        let said = child.wait_for(CHECKED_WITHIN, checked).map_err(TakeoverError::Refused)?;
+        if let Message::Checked { outdated } = said {
+            let shown = self.parts.live.certificates.load();
+            look_at_dates(&shown, &outdated, SystemTime::now()).map_err(TakeoverError::Refused)?;
+        }
         // What ends while it waits for the volumes, and opens them, it hears of before it accepts.
         child.neighbour.hold();
         let broken = TakeoverError::Broken;

@@ -5,13 +5,14 @@
 //! what one request would get, by the code that serves.
 
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use http::request::Parts;
 use http::{Request, Version};
 use serde_json::{Value, json};
 
 use crate::appliance::{LeftOut, look_at_failed, look_at_shipping, look_at_volumes};
-use crate::config::{self, Config, ConfigError};
+use crate::config::{self, Certificate, Config, ConfigError};
 use crate::message::request::ObjectRequest;
 use crate::site::{Rule, Site};
 
@@ -28,7 +29,8 @@ Examples:
   tidegate check tidegate.toml --request 'GET https://video.example.com/film/a.m3u8'
 
 Each fault is one line, FILE:LINE:COLUMN: what is wrong and what would be right; exit code 64.
-A volume that would be left out is a warning; exit code 0. A reload that adds it is refused.";
+A volume that would be left out is a warning, and a certificate that viewers refuse; exit code 0. A
+reload that adds one is refused.";
 
 /// Check a configuration and print what it means
 #[derive(Debug, clap::Args)]
@@ -74,7 +76,11 @@ pub(super) fn run(args: &Args) -> Result<String, Failure> {
         config.warnings.push(ConfigError { file, place, text });
     }
     let out = config.ssd.volumes.iter().filter(|volume| volume.kind.is_out());
-    let out: Vec<_> = out.map(|volume| Some(volume.place)).collect();
+    let now = SystemTime::now();
+    let is_refused =
+        |one: &&Certificate| one.judged(now).is_some() && !config.certificates.is_ordered(one);
+    let refused = config.certificates.iter().filter(is_refused).map(|one| one.place);
+    let out: Vec<_> = out.map(|volume| Some(volume.place)).chain(refused).collect();
     for warning in config.warnings.iter_mut().filter(|one| out.contains(&one.place)) {
         warning.text += "; a reload that adds it is refused";
     }

@@ -19,7 +19,7 @@ use self::named::Named;
 use self::root::Root;
 use super::volume::progress;
 use super::{Failure, USUAL_CONFIG, print};
-use crate::config::{self, Config, Machine};
+use crate::config::{self, Config, ConfigError, Machine};
 use crate::object::SiteId;
 
 mod certificates;
@@ -263,7 +263,7 @@ async fn one(check: Check, subject: Arc<Subject>) -> Vec<Finding> {
 
 fn on_this_machine(check: Check, subject: &Subject) -> Vec<Finding> {
     match check {
-        Check::Config => warnings(&subject.config),
+        Check::Config => warnings(&subject.config, subject.now),
         Check::Kernel => kernel::version(subject),
         Check::IoUring => kernel::io_uring(subject),
         Check::Files => kernel::files(subject),
@@ -279,10 +279,12 @@ fn on_this_machine(check: Check, subject: &Subject) -> Vec<Finding> {
     }
 }
 
-/// What the configuration is warned of; its hosts without a certificate are told of certificates.
-fn warnings(config: &Config) -> Vec<Finding> {
-    let uncovered = config.uncovered_hosts();
-    let told = config.warnings.iter().filter(|warning| !uncovered.contains(&warning.text));
+/// What the configuration is warned of; of certificates, and hosts without one, those tell.
+fn warnings(config: &Config, now: SystemTime) -> Vec<Finding> {
+    let (uncovered, refused) = (config.uncovered_hosts(), config.refused_certificates(now));
+    let is_of_certificates =
+        |one: &ConfigError| uncovered.contains(&one.text) || refused.contains(one);
+    let told = config.warnings.iter().filter(|warning| !is_of_certificates(warning));
     let findings: Vec<_> = told
         .map(|warning| {
             Finding::warn(
@@ -291,10 +293,15 @@ fn warnings(config: &Config) -> Vec<Finding> {
             )
         })
         .collect();
-    match (findings.is_empty(), uncovered.is_empty()) {
-        (true, true) => vec![Finding::ok("it is understood, without a warning")],
-        (true, false) => vec![Finding::note("hosts have no certificate", "see `certificates`")],
-        _ => findings,
+    let of_certificates = match (refused.is_empty(), uncovered.is_empty()) {
+        (false, _) => Some("viewers refuse a certificate"),
+        (true, false) => Some("hosts have no certificate"),
+        (true, true) => None,
+    };
+    match of_certificates {
+        _ if !findings.is_empty() => findings,
+        Some(found) => vec![Finding::note(found, "see `certificates`")],
+        None => vec![Finding::ok("it is understood, without a warning")],
     }
 }
 

@@ -20,7 +20,7 @@ use crate::limits::CERTIFICATES_MAX;
 use crate::site::Sites;
 
 use super::acme::{self, Acme, Managed};
-use super::error::cause;
+use super::error::{ConfigError, Place, cause};
 use super::listeners::{Listener, ListenerKind};
 use super::names::names_of;
 use super::raw::Section;
@@ -39,6 +39,8 @@ pub struct Certificate {
     pub names: Vec<String>,
     /// The chain and the key, as rustls wants them.
     pub key: Arc<CertifiedKey>,
+    /// Where it is configured, if it is.
+    pub place: Option<Place>,
 }
 
 impl fmt::Debug for Certificate {
@@ -138,6 +140,11 @@ impl Certificates {
         self.configured.iter().filter_map(|one| one.managed.as_ref())
     }
 
+    /// Whether one is ordered anew of an authority where it expires.
+    pub fn is_ordered(&self, one: &Certificate) -> bool {
+        self.managed().any(|managed| managed.path == one.path)
+    }
+
     /// The authority.
     pub fn acme(&self) -> Option<&Arc<Acme>> {
         self.acme.as_ref()
@@ -162,6 +169,20 @@ impl Config {
             true => Vec::new(),
             false => sites::uncovered(&self.sites, |host| self.certificates.cover(host)),
         }
+    }
+
+    /// A line for each certificate that viewers refuse at this moment, as the warnings have it.
+    pub fn refused_certificates(&self, now: SystemTime) -> Vec<ConfigError> {
+        let refused = |one: &Certificate| {
+            let why = one.judged(now)?;
+            let to_do = match self.certificates.is_ordered(one) {
+                true => "another is ordered when the appliance runs",
+                false => "have it renewed",
+            };
+            let text = format!("certificate {why}, and viewers refuse it; {to_do}");
+            Some(ConfigError { file: self.file.clone(), place: one.place, text })
+        };
+        self.certificates.iter().filter_map(refused).collect()
     }
 }
 
@@ -212,7 +233,7 @@ impl Certificate {
             error => NotRead::Pair(format!("does not go with {}: {error}", path.display())),
         })?;
         let names = certified.cert.first().map(|der| names_of(der)).unwrap_or_default();
-        Ok(Certificate { path, key_path, names, key: Arc::new(certified) })
+        Ok(Certificate { path, key_path, names, key: Arc::new(certified), place: None })
     }
 
     /// What is in its files now, if it may be shown in its place.
@@ -220,7 +241,8 @@ impl Certificate {
     /// # Errors
     /// One line that says why not.
     pub fn read_again(&self, now: SystemTime) -> Result<Certificate, String> {
-        Certificate::judged_in(&self.path, &self.key_path, now)
+        let again = Certificate::judged_in(&self.path, &self.key_path, now)?;
+        Ok(Certificate { place: self.place, ..again })
     }
 
     /// What is in these files, if viewers would accept it now.
@@ -283,7 +305,10 @@ fn one(section: &Section<'_>, acme: Option<&Acme>) -> Option<Configured> {
         return None;
     }
     match Certificate::read(cert_path, key_path.clone()) {
-        Ok(found) => return Some(found.into()),
+        Ok(found) => {
+            let place = Some(section.source.place(cert.at));
+            return Some(Certificate { place, ..found }.into());
+        }
         Err(NotRead::Chain(text)) => {
             cert.fail(format!("names {text}"));
             if let Err(text) = key_in(&key_path) {
@@ -313,7 +338,9 @@ fn one_managed(
         let text = format!("`{}`: what is kept is of no use: {text}", setting.name);
         section.source.warn(section.source.place(setting.at), text);
     }
-    Some(Configured { path: wanted.path.clone(), managed: Some(wanted), found: found.ok() })
+    let place = Some(section.source.place(setting.at));
+    let found = found.ok().map(|found| Certificate { place, ..found });
+    Some(Configured { path: wanted.path.clone(), managed: Some(wanted), found })
 }
 
 fn path(setting: &Setting<'_>) -> Option<PathBuf> {
@@ -374,6 +401,7 @@ mod tests {
             key_path: PathBuf::new(),
             names,
             key: Arc::new(key),
+            place: None,
         }
     }
 

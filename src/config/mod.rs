@@ -8,7 +8,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::limits::{
     CONNECTIONS_MAX, FILL_THREADS_MAX, PIECE_SIZE_BYTES, USAGE_MONTHS_MAX, WORKERS_MAX,
@@ -191,7 +191,10 @@ impl Config {
         let document = source.parse()?;
         let config = Section::document(&source, &document, |section| read(section, machine));
         source.errors()?;
-        Ok(Config { warnings: source.warnings(), written: Written::of(text), ..config })
+        let mut warnings = source.warnings();
+        warnings.extend(config.refused_certificates(SystemTime::now()));
+        warnings.sort_by_key(|warning| warning.place);
+        Ok(Config { warnings, written: Written::of(text), ..config })
     }
 
     /// Whether every port can be had; binds each and lets go. `inherited`: addresses of sockets

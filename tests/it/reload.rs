@@ -298,6 +298,9 @@ fn certify(folder: &Path, until_year: i32) -> CertificateDer<'static> {
     made.der().clone()
 }
 
+/// Where a configuration names it.
+const CERT_AT: &str = "13:8";
+
 fn with_certificate(folder: &Path, origin: &Origin) -> Reloadable {
     let more = "listeners.https = [\"127.0.0.1:0\"]\n\
                 [[certificates]]\ncert = \"cert.pem\"\nkey = \"key.pem\"";
@@ -335,8 +338,33 @@ async fn a_certificate_takes_the_place_of_the_one_before_unless_it_is_no_good() 
     assert!(code == 64 && said.contains("is not the key of the certificate"), "{said}");
     certify(folder.path(), 2021);
     let (code, said) = edge.reload();
-    assert!(code == 64 && said.contains("cert.pem expired on Fri, 01 Jan 2021"), "{said}");
+    let told = format!("{}:{CERT_AT}: certificate ", edge.file.display());
+    assert!(code == 64 && said.starts_with(&told), "{said}");
+    assert!(said.contains("cert.pem expired on Fri, 01 Jan 2021"), "{said}");
+    let (code, said) = edge.process.upgrade();
+    assert!(code == 1 && said.contains(&told) && said.contains("have it renewed"), "{said}");
     assert!(edge.shows(&second).await);
+}
+
+#[tokio::test]
+async fn a_certificate_that_expired_before_the_start_is_told_of_and_keeps_nobody_from_following() {
+    let folder = TempDir::new().unwrap();
+    let origin = Origin::serving("/a", Script::of(10));
+    certify(folder.path(), 2021);
+    let edge = with_certificate(folder.path(), &origin);
+    let checked = tidegate(&["check", "--without-ports", edge.file.to_str().unwrap()]);
+    let checked = (checked.status.code(), text(&checked.stdout));
+    let refused = format!(":{CERT_AT}: certificate {}", folder.path().join("cert.pem").display());
+    let refused = refused + " expired on Fri, 01 Jan 2021 00:00:00 GMT, and viewers refuse it; ";
+    assert!(checked.1.contains(&refused) && checked.0 == Some(0), "{checked:?}");
+    assert!(checked.1.contains("have it renewed; a reload that adds it is refused"), "{checked:?}");
+    let logged = edge.process.logged_until("it is shown all the same").await;
+    assert!(logged.iter().any(|line| line.contains(&refused)), "{logged:#?}");
+    assert!(!logged.iter().any(|line| line.contains("the one of before")), "{logged:#?}");
+    let (code, said) = edge.reload();
+    assert!(code == 0 && said.starts_with("nothing has changed\n"), "{said}");
+    let (code, said) = edge.process.upgrade();
+    assert_eq!(code, 0, "{said}");
 }
 
 #[tokio::test]

@@ -1,31 +1,84 @@
-//! Whether the certificates of a changed configuration may be shown.
+//! Whether the certificates of a changed configuration may be shown in the place of those of before,
+//! by this process or by the one that follows.
 
 use std::time::SystemTime;
 
-use super::ReloadError;
-use crate::config::{Certificate, Config};
+use aws_lc_rs::digest::{Context, SHA256};
+use serde::{Deserialize, Serialize};
 
-/// Whether viewers would accept the certificates that were not there before; one that lies there
-/// from an authority is ordered anew, where it takes the place of none that is good.
-pub(super) fn look_at_dates(before: &Config, next: &Config) -> Result<(), ReloadError> {
-    let (now, known) = (SystemTime::now(), &before.certificates);
-    let was_there = |one: &Certificate| known.iter().any(|known| known.key.cert == one.key.cert);
-    let has_good = |one: &Certificate| {
-        let mut good = known.iter().filter(|known| known.judged(now).is_none());
-        good.any(|known| known.names.iter().any(|name| one.names.contains(name)))
-    };
-    for one in next.certificates.iter().filter(|one| !was_there(one)) {
-        let is_ordered = next.certificates.managed().any(|it| it.path == one.path);
-        let Some(why) = one.judged(now).filter(|_| !is_ordered || has_good(one)) else { continue };
-        let advice = match is_ordered {
-            true => "another is ordered where its file is gone, and viewers have none until then",
-            false => "have it renewed",
-        };
-        let file = &next.file;
-        return Err(ReloadError::Refused(format!("{file}: certificate {why}; {advice}")));
-    }
-    Ok(())
+use crate::config::{Certificate, Certificates, Config, ConfigError};
+use crate::limits::OUTDATED_BYTES_MAX;
+
+/// A certificate that viewers refuse, as it is told to the process that may show a better one.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(in crate::appliance) struct Outdated {
+    /// The digest of its chain.
+    chain: String,
+    names: Vec<String>,
+    /// Another is ordered of an authority.
+    is_ordered: bool,
+    /// Where it is configured, and why.
+    why: String,
 }
+
+impl Outdated {
+    /// All that a configuration names, as far as they can be told.
+    pub(in crate::appliance) fn all_of(config: &Config, now: SystemTime) -> Vec<Outdated> {
+        let outdated = |one: &Certificate| {
+            let is_ordered = config.certificates.is_ordered(one);
+            let to_do = match is_ordered {
+                true => {
+                    "another is ordered where its file is gone, and viewers have none until then"
+                }
+                false => "have it renewed",
+            };
+            let text = format!("certificate {}; {to_do}", one.judged(now)?);
+            let fault = ConfigError { file: config.file.clone(), place: one.place, text };
+            let (chain, names) = (chain_of(one), one.names.clone());
+            Some(Outdated { chain, names, is_ordered, why: fault.to_string() })
+        };
+        let mut left_bytes = OUTDATED_BYTES_MAX;
+        let fits = |one: &Outdated| {
+            let bytes = one.names.iter().map(String::len).sum::<usize>() + one.why.len();
+            let left = left_bytes.checked_sub(bytes + BESIDE_BYTES);
+            left.is_some_and(|left| {
+                left_bytes = left;
+                true
+            })
+        };
+        config.certificates.iter().filter_map(outdated).take_while(fits).collect()
+    }
+}
+
+/// Whether certificates may come where `shown` are: viewers would accept them, or they were there
+/// before; one that lies there from an authority is ordered anew, where it takes the place of none
+/// that is good.
+///
+/// # Errors
+/// A line for each that may not.
+pub(in crate::appliance) fn look_at_dates(
+    shown: &Certificates,
+    next: &[Outdated],
+    now: SystemTime,
+) -> Result<(), String> {
+    let was_there = |one: &Outdated| shown.iter().any(|shown| chain_of(shown) == one.chain);
+    let has_good = |one: &Outdated| {
+        let mut good = shown.iter().filter(|shown| shown.judged(now).is_none());
+        good.any(|shown| shown.names.iter().any(|name| one.names.contains(name)))
+    };
+    let may_not = |one: &&Outdated| !was_there(one) && (!one.is_ordered || has_good(one));
+    let refused: Vec<&str> = next.iter().filter(may_not).map(|one| one.why.as_str()).collect();
+    if refused.is_empty() { Ok(()) } else { Err(refused.join("\n")) }
+}
+
+fn chain_of(one: &Certificate) -> String {
+    let mut chain = Context::new(&SHA256);
+    one.key.cert.iter().for_each(|der| chain.update(der));
+    chain.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What one takes in a message besides.
+const BESIDE_BYTES: usize = 256;
 
 #[cfg(feature = "acme")]
 #[cfg(test)]
@@ -65,20 +118,24 @@ mod tests {
         let ordered = config("acme = \"a.test\"");
         let file = kept.join("a.test.pem").display().to_string();
         let named = config(&format!("cert = \"{file}\"\nkey = \"{file}\""));
-        let mut other = named.clone();
-        other.certificates = config::Certificates::default();
+        let look = |before: &Certificates, next: &Config| {
+            let now = SystemTime::now();
+            look_at_dates(before, &Outdated::all_of(next, now), now)
+        };
+        let none = Certificates::default();
         assert_eq!(ordered.certificates.iter().count(), 1);
-        assert!(look_at_dates(&other, &ordered).is_ok());
-        let refused = look_at_dates(&other, &named).unwrap_err().to_string();
+        assert!(look(&none, &ordered).is_ok());
+        let refused = look(&none, &named).unwrap_err();
         assert!(
-            refused.contains("expired on") && refused.ends_with("have it renewed"),
+            refused.contains("t.toml:4:8: certificate ") && refused.ends_with("have it renewed"),
             "{refused}"
         );
+        assert!(look(&ordered.certificates, &named).is_ok(), "it is shown already");
 
         let file = folder.path().join("good.pem").display().to_string();
         fs::write(&file, good).unwrap();
         let good = config(&format!("cert = \"{file}\"\nkey = \"{file}\""));
-        let refused = look_at_dates(&good, &ordered).unwrap_err().to_string();
+        let refused = look(&good.certificates, &ordered).unwrap_err();
         assert!(refused.contains("another is ordered where its file is gone"), "{refused}");
     }
 }

@@ -385,8 +385,8 @@ mod tests {
             let (theirs, hearing, purges, said) = heard(&way);
             let turn = hearing.open.turn;
             let hears = thread::spawn(move || hearing.hear_all());
-            theirs.send(&Message::Checked, None).unwrap();
-            assert!(matches!(said.recv_timeout(SOON), Ok(Message::Checked)));
+            theirs.send(&Message::Checked { outdated: Vec::new() }, None).unwrap();
+            assert!(matches!(said.recv_timeout(SOON), Ok(Message::Checked { .. })));
             assert!(purges.has_before());
             let theirs = (!leaves).then_some(theirs);
             if let Some(theirs) = &theirs {

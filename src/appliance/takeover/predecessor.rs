@@ -7,12 +7,13 @@ use std::os::fd::AsFd as _;
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, OnceLock};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Pid, getppid};
 use tokio::sync::watch;
 
 use super::super::parts::Parts;
+use super::super::reload::Outdated;
 use super::super::{ApplianceError, LOG_ENDS_WITHIN, Running, lost, ssd};
 use super::carrying::Takes;
 use super::channel::Channel;
@@ -87,8 +88,9 @@ impl Predecessor {
     }
 
     /// Waits until it has handed over what only one of the two may have.
-    pub(in crate::appliance) fn wait_for_volumes(&self) -> io::Result<()> {
-        self.channel.send(&Message::Checked, None)?;
+    pub(in crate::appliance) fn wait_for_volumes(&self, config: &Config) -> io::Result<()> {
+        let outdated = Outdated::all_of(config, SystemTime::now());
+        self.channel.send(&Message::Checked { outdated }, None)?;
         loop {
             match self.channel.receive(Some(HANDED_OVER_WITHIN))? {
                 Some((Message::Volumes, _)) => return Ok(()),

@@ -139,7 +139,10 @@ mod tests {
             let findings = look(&Subject { now, ..subject(&settings, Root::at("/")) });
             assert_eq!(findings.len(), 2, "{findings:#?}");
             assert!(findings[1].found.starts_with("no certificate is for \"other.test\""));
-            let told = warnings(&configured(&settings)).remove(0);
+            let mut config = configured(&settings);
+            // As it is read at this moment.
+            config.warnings.extend(config.refused_certificates(now));
+            let told = warnings(&config, now).remove(0);
             assert_eq!(
                 (told.state, told.to_do.unwrap().as_str()),
                 (State::Note, "see `certificates`")

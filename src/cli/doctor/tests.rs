@@ -88,11 +88,11 @@ fn checks_are_chosen_by_only_and_skip_and_named_as_they_are_told() {
 
 #[test]
 fn each_warning_of_the_configuration_is_told_once() {
-    let found = warnings(&configured(""));
+    let found = warnings(&configured(""), SystemTime::now());
     assert_eq!((found.len(), found[0].state), (1, State::Ok), "{found:?}");
     let rules = "[[sites]]\nname = 'a'\nhosts = ['a.test']\norigins = ['http://127.0.0.1:9']\n\
                  [[sites.rules]]\npath = '**'\n[[sites.rules]]\npath = '*.m4s'\n";
-    let found = warnings(&configured(rules));
+    let found = warnings(&configured(rules), SystemTime::now());
     assert_eq!((found.len(), found[0].state), (1, State::Warn));
     assert!(found[0].found.contains("is never reached"), "{found:?}");
 }

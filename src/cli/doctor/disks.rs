@@ -11,6 +11,7 @@ use super::Subject;
 use super::finding::Finding;
 use super::root::Root;
 use super::smart::{self, Wear};
+use crate::config::paths::folder_of;
 use crate::config::{SsdVolume, VolumeKind};
 use crate::limits::GRANULE_SIZE_BYTES;
 use crate::store::device::Granules;
@@ -53,8 +54,8 @@ fn of_volume(root: &Root, volume: &SsdVolume) -> Vec<Finding> {
 
 /// Of a block device, or of what the file, or the folder it is to be made in, lies on.
 fn device_number(path: &Path) -> io::Result<(u32, u32)> {
-    let found = fs::metadata(path).or_else(|error| match path.parent() {
-        Some(folder) if error.kind() == io::ErrorKind::NotFound => fs::metadata(folder),
+    let found = fs::metadata(path).or_else(|error| match error.kind() {
+        io::ErrorKind::NotFound => fs::metadata(folder_of(path)),
         _ => Err(error),
     })?;
     let is_device = found.file_type().is_block_device();
@@ -268,6 +269,16 @@ mod tests {
         let health = "nvme0n1 (EXAMPLE 3840): live, 41 °C; its wear is not told without smartctl";
         assert_eq!((findings[1].state, findings[1].found.as_str()), (State::Unknown, health));
         assert_eq!(states(&of_device(&root, 0, 40)), [State::Unknown]);
+    }
+
+    #[test]
+    fn a_file_that_is_to_be_made_is_told_by_its_folder() {
+        let here = device_number(Path::new(".")).unwrap();
+        let folder = std::env::current_dir().unwrap();
+        for path in ["to-be-made".into(), folder.join("to-be-made")] {
+            assert_eq!(device_number(&path).unwrap(), here, "{path:?}");
+        }
+        assert!(device_number(Path::new("no-such-folder/to-be-made")).is_err());
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Whether the certificates of a changed configuration may be shown in the place of those of before,
-//! by this process or by the one that follows.
+//! Whether the certificates of a changed configuration may be shown in the place of those of
+//! before, by this process or by the one that follows.
 
 use std::time::SystemTime;
 

@@ -3,13 +3,14 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 use http::Request;
 
 use super::Subject;
 use super::finding::Finding;
 use super::root::Root;
-use crate::cli::admin;
+use crate::cli::{USUAL_CONFIG, admin};
 use crate::config::{Config, Listener};
 
 /// The state of a socket that listens, as `/proc/net/tcp` has it.
@@ -33,7 +34,8 @@ pub(super) fn look(subject: &Subject) -> Vec<Finding> {
 fn refused(config: &Config, root: &Root, listener: &Listener, error: &io::Error) -> Finding {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
-            taken(&holders(root, listener.address), || answers_as_tidegate(config))
+            let holders = holders(root, listener.address);
+            taken(&holders, Path::new(&config.file), || answers_as_tidegate(config))
         }
         io::ErrorKind::PermissionDenied => Finding::unknown(
             "this user may not bind it, so whether it is free cannot be told",
@@ -43,17 +45,36 @@ fn refused(config: &Config, root: &Root, listener: &Listener, error: &io::Error)
     }
 }
 
+/// A process that listens.
+struct Holder {
+    number: u32,
+    name: String,
+    /// Of a tidegate that serves, as far as it can be told: the file that it serves by.
+    file: Option<PathBuf>,
+}
+
 /// `holders` are empty where this user may not see them.
-fn taken(holders: &[String], answers: impl Fn() -> bool) -> Finding {
-    if holders.iter().any(|name| name == "tidegate") {
+fn taken(holders: &[Holder], file: &Path, answers: impl Fn() -> bool) -> Finding {
+    let ours = fs::canonicalize(file).ok();
+    let is_other = |other: &Path| ours.is_some() && fs::canonicalize(other).ok() != ours;
+    let mut tidegates = holders.iter().filter(|one| one.name == "tidegate");
+    if let Some(Holder { number, file: Some(other), .. }) =
+        tidegates.clone().find(|one| one.file.as_deref().is_some_and(is_other))
+    {
+        return Finding::fail(
+            format!("held by the tidegate of another configuration: {number}, {}", other.display()),
+            format!("stop process {number}, or choose another port under `[listeners]`"),
+        );
+    }
+    if tidegates.next().is_some() {
         return Finding::ok("held by a tidegate that is running");
     }
-    if holders.iter().any(|name| name == "systemd") {
+    if holders.iter().any(|one| one.name == "systemd") {
         let to_do = "see in `systemctl list-sockets` that it is tidegate.socket";
         return Finding::note("held by systemd", to_do);
     }
     match holders.first() {
-        Some(name) => Finding::fail(
+        Some(Holder { name, .. }) => Finding::fail(
             format!("held by {name}"),
             format!("stop {name}, or choose another port under `[listeners]`"),
         ),
@@ -74,8 +95,8 @@ fn answers_as_tidegate(config: &Config) -> bool {
     admin::told(&addresses, &request, admin::is_status).is_ok()
 }
 
-/// The names of the programs that listen there, as far as this user may see them.
-fn holders(root: &Root, address: SocketAddr) -> Vec<String> {
+/// The programs that listen there, as far as this user may see them.
+fn holders(root: &Root, address: SocketAddr) -> Vec<Holder> {
     let tables =
         ["proc/net/tcp", "proc/net/tcp6"].map(|table| root.text(table).unwrap_or_default());
     let sockets: Vec<String> = tables.iter().flat_map(|table| listening(table, address)).collect();
@@ -88,7 +109,25 @@ fn holders(root: &Root, address: SocketAddr) -> Vec<String> {
         let mut open = files.filter_map(|file| fs::read_link(file.path()).ok());
         open.any(|file| sockets.iter().any(|socket| *socket == file.to_string_lossy()))
     };
-    root.processes().filter(|(number, _)| holds(number)).map(|(_, name)| name).collect()
+    let holder = |(number, name)| Holder { number, name, file: served_by(root, number) };
+    root.processes().filter(|(number, _)| holds(number)).map(holder).collect()
+}
+
+/// The configuration that a process serves by, if its command line says that it does.
+fn served_by(root: &Root, number: u32) -> Option<PathBuf> {
+    let line = root.text(format!("proc/{number}/cmdline"))?;
+    let mut words = line.split('\0').skip_while(|word| *word != "serve").skip(1);
+    words.clone().next()?;
+    let written = words.find_map(|word| word.strip_prefix("--config"));
+    let file = match written {
+        Some("") => words.next()?,
+        Some(file) => file.strip_prefix('=')?,
+        None => USUAL_CONFIG,
+    };
+    match Path::new(file) {
+        file if file.is_absolute() => Some(file.to_owned()),
+        file => Some(fs::read_link(root.path(format!("proc/{number}/cwd"))).ok()?.join(file)),
+    }
 }
 
 /// The sockets of a table of the kernel that listen where `address` is, as their descriptors are
@@ -145,13 +184,15 @@ mod tests {
         symlink("socket:[4712]", folder.path().join("proc/13/fd/3")).unwrap();
         symlink("socket:[4711]", folder.path().join("proc/12/fd/6")).unwrap();
         let holders = |address: &str| holders(&root, address.parse().unwrap());
-        assert_eq!(holders("127.0.0.1:80"), ["nginx"]);
-        assert_eq!(holders("0.0.0.0:80"), ["nginx"]);
+        let names = |address: &str| holders(address).into_iter().map(|one| one.name);
+        assert_eq!(names("127.0.0.1:80").collect::<Vec<_>>(), ["nginx"]);
+        assert_eq!(names("0.0.0.0:80").collect::<Vec<_>>(), ["nginx"]);
         assert!(holders("127.0.0.2:80").is_empty() && holders("127.0.0.1:81").is_empty());
     }
 
     #[test]
     fn who_holds_a_port_decides() {
+        let none = Path::new("/no/such");
         for (holders, answers, state) in [
             (&["tidegate", "systemd"][..], false, State::Ok),
             (&["systemd"], false, State::Note),
@@ -159,9 +200,40 @@ mod tests {
             (&[], true, State::Ok),
             (&[], false, State::Fail),
         ] {
-            let holders: Vec<String> = holders.iter().map(|name| (*name).to_owned()).collect();
-            assert_eq!(taken(&holders, || answers).state, state, "{holders:?}");
+            let named = |name: &&str| Holder { number: 1, name: (*name).to_owned(), file: None };
+            let found = taken(&holders.iter().map(named).collect::<Vec<_>>(), none, || answers);
+            assert_eq!(found.state, state, "{holders:?}");
         }
+    }
+
+    #[test]
+    fn a_tidegate_of_another_file_is_in_the_way_and_named() {
+        let (own, root) = with(&[
+            ("proc/11/cmdline", "/usr/bin/tidegate\0serve\0--config\0own.toml\0"),
+            ("proc/12/cmdline", "tidegate\0serve\0--config=/etc/other.toml\0"),
+            ("proc/13/cmdline", "tidegate\0serve\0"),
+            ("proc/14/cmdline", "tidegate\0demo\0"),
+            ("own.toml", ""),
+        ]);
+        symlink(own.path(), own.path().join("proc/11/cwd")).unwrap();
+        let file = own.path().join("own.toml");
+        let files = [11, 12, 13, 14].map(|number| served_by(&root, number));
+        let expected = [file.to_str().unwrap(), "/etc/other.toml", USUAL_CONFIG];
+        let expected = expected.map(|file| Some(PathBuf::from(file)));
+        assert_eq!(files[..3], expected);
+        assert_eq!(files[3], None);
+        let held = |numbers: &[u32]| {
+            let one = |number: &u32| {
+                let (number, name) = (*number, "tidegate".to_owned());
+                Holder { number, name, file: served_by(&root, number) }
+            };
+            taken(&numbers.iter().map(one).collect::<Vec<_>>(), &file, || true)
+        };
+        assert_eq!([held(&[11]).state, held(&[14]).state], [State::Ok; 2]);
+        let other = held(&[11, 12]);
+        assert_eq!(other.state, State::Fail);
+        assert!(other.found.ends_with(": 12, /etc/other.toml"), "{other:?}");
+        assert!(other.to_do.unwrap().starts_with("stop process 12, "));
     }
 
     #[test]

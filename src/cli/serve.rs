@@ -301,7 +301,7 @@ async fn ended(
 }
 
 fn as_json(change: &Change) -> Value {
-    let Change { setting, before, after, counts, but: _ } = change;
+    let Change { setting, before, after, counts, but: _, moves: _ } = change;
     let from_now = *counts == Counts::Now;
     json!({
         "text": change.to_string(),

@@ -1,6 +1,6 @@
 //! What another configuration changes, setting by setting, and from when on each change counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use toml::{Table, Value};
@@ -79,6 +79,8 @@ pub struct Change {
     pub counts: Counts,
     /// What of it does not count at once, or not as it is written.
     pub but: Option<String>,
+    /// Of sites: which have come and gone. All of them may be many.
+    pub moves: Option<String>,
 }
 
 /// From when on a change counts.
@@ -92,8 +94,9 @@ pub enum Counts {
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Change { setting, before, after, counts, but } = self;
+        let Change { setting, before, after, counts, but, moves } = self;
         match (before, after) {
+            _ if let Some(moves) = moves => write!(f, "{setting}: {moves}")?,
             (Some(before), Some(after)) => write!(f, "{setting}: {before} -> {after}")?,
             (None, Some(after)) => write!(f, "{setting}: {after}, was not set")?,
             (Some(before), None) => write!(f, "{setting}: not set, was {before}")?,
@@ -108,19 +111,26 @@ impl fmt::Display for Change {
 }
 
 impl Config {
-    /// What differs in `next`, in the order of the settings' names.
+    /// What differs in `next`, in the order of the settings' names. Sites that come and go do so
+    /// with all that is said of them.
     pub fn changes_to(&self, next: &Config) -> Vec<Change> {
         let (was, is) = (&self.written.0, &next.written.0);
         let mut names: Vec<&String> = was.keys().chain(is.keys()).collect();
         names.sort_unstable();
         names.dedup();
+        let [gone, come] =
+            [(self, next), (next, self)].map(|(of, without)| of.sites_not_in(without));
+        let moved: BTreeSet<&str> = gone.iter().chain(&come).copied().collect();
+        let is_of_one = |name: &str| site_of(name).is_some_and(|site| moved.contains(site));
         let differ = names.into_iter().filter(|name| was.get(*name) != is.get(*name));
+        let differ = differ.filter(|name| !is_of_one(name));
         let change = |name: &String| Change {
             setting: name.clone(),
             before: was.get(name).map(|value| shown(name, value)),
             after: is.get(name).map(|value| shown(name, value)),
             counts: counts(name),
             but: None,
+            moves: moves(&gone, &come).filter(|_| name == SITES),
         };
         let mut changes: Vec<Change> = differ.map(change).collect();
         changes.extend(self.files_changed(next));
@@ -156,6 +166,12 @@ impl Config {
         with
     }
 
+    fn sites_not_in(&self, other: &Config) -> Vec<&str> {
+        let known: BTreeSet<&str> = other.sites.iter().map(|site| site.name.as_str()).collect();
+        let names = self.sites.iter().map(|site| site.name.as_str());
+        names.filter(|name| !known.contains(name)).collect()
+    }
+
     /// The same names of files, and something else in them.
     fn files_changed(&self, next: &Config) -> Vec<Change> {
         let mut named: Vec<String> = Vec::new();
@@ -183,9 +199,24 @@ impl Config {
             named.push(file.to_owned());
         }
         let counts = Counts::Now;
-        let change = |setting| Change { setting, before: None, after: None, counts, but: None };
+        let change = |setting| {
+            let (before, after, but, moves) = Default::default();
+            Change { setting, before, after, counts, but, moves }
+        };
         named.into_iter().map(change).collect()
     }
+}
+
+/// The site that a setting is of.
+fn site_of(setting: &str) -> Option<&str> {
+    let (site, _) = setting.strip_prefix(SITES)?.strip_prefix('[')?.split_once("].")?;
+    Some(site)
+}
+
+fn moves(gone: &[&str], come: &[&str]) -> Option<String> {
+    let gone = gone.iter().map(|site| format!("{site} removed"));
+    let moves: Vec<String> = gone.chain(come.iter().map(|site| format!("{site} added"))).collect();
+    (!moves.is_empty()).then(|| moves.join(", "))
 }
 
 /// Fields sent to origins may hold secrets, and so may the path of who receives the log.
@@ -219,6 +250,8 @@ fn counts(name: &str) -> Counts {
     }
 }
 
+/// The list of sites.
+const SITES: &str = "sites";
 /// How the names of settings of a volume begin.
 const OF_ONE_VOLUME: &str = "ssd.volumes[";
 /// Settings that name an element of a list.
@@ -314,6 +347,18 @@ mod tests {
                 "threads.workers: 1 -> 2 (needs a restart)",
             ]
         );
+    }
+
+    #[test]
+    fn a_site_that_comes_or_goes_does_so_with_all_that_is_said_of_it() {
+        let renamed = changes(&[("\"film\"", "\"movie\""), ("workers = 1", "workers = 2")]);
+        let told =
+            ["sites: film removed, movie added", "threads.workers: 1 -> 2 (needs a restart)"];
+        assert_eq!(renamed, told);
+        let rest = "[[sites]]\nname = \"film2\"\nhosts = \"b\"\norigins = \"http://b\"\n[[sites]]";
+        let added = changes(&[("[[sites]]", rest), ("given = \"2s\"", "given = \"3s\"")]);
+        let lifetime = "sites[film].rules[*.m3u8].lifetime.given: \"2s\" -> \"3s\"";
+        assert_eq!(added, ["sites: film2 added", lifetime]);
     }
 
     #[test]

@@ -5,7 +5,9 @@
 use std::time::Duration;
 
 /// Units of size, the largest first; the decimal ones are read and never written.
-const SIZES: [(&str, u64); 9] = [
+const SIZES: [(&str, u64); 11] = [
+    ("EiB", 1 << 60),
+    ("PiB", 1 << 50),
     ("TiB", 1 << 40),
     ("GiB", 1 << 30),
     ("MiB", 1 << 20),
@@ -17,7 +19,7 @@ const SIZES: [(&str, u64); 9] = [
     ("B", 1),
 ];
 
-const MIB: (&str, u64) = SIZES[2];
+const MIB: (&str, u64) = SIZES[4];
 
 /// Units of rates.
 const RATES: [(&str, u64); 4] = [
@@ -172,6 +174,8 @@ mod tests {
             ("1 MB", Some(1_000_000), "1000000 B"),
             ("3 kB", Some(3_000), "3000 B"),
             ("2 TiB", Some(2 << 40), "2 TiB"),
+            ("10 PiB", Some(10 << 50), "10 PiB"),
+            ("15 EiB", Some(15 << 60), "15 EiB"),
         ];
         for (text, bytes, written) in table {
             assert_eq!(parse_bytes(text), bytes, "{text}");

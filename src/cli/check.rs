@@ -30,7 +30,9 @@ Examples:
 
 Each fault is one line, FILE:LINE:COLUMN: what is wrong and what would be right; exit code 64.
 A volume that would be left out is a warning, and a certificate that viewers refuse; exit code 0. A
-reload that adds one is refused.";
+reload that adds one is refused.
+
+Exit codes: 0 it would be served by, 1 --request would be refused, 64 a fault in it, or misused";
 
 /// Check a configuration and print what it means
 #[derive(Debug, clap::Args)]

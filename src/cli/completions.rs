@@ -12,7 +12,9 @@ Examples:
   tidegate completions zsh > /usr/local/share/zsh/site-functions/_tidegate
   tidegate completions fish > ~/.config/fish/completions/tidegate.fish
 
-The Debian package brings those of bash, zsh and fish.";
+The Debian package brings those of bash, zsh and fish.
+
+Exit codes: 0 printed, 1 not, 64 misused";
 
 /// Print what a shell needs to complete commands
 #[derive(Debug, clap::Args)]

@@ -16,7 +16,9 @@ Examples:
   tidegate man | man -l -
   tidegate man /usr/local/share/man/man1
 
-The Debian package brings all pages: `man tidegate`, `man tidegate-volume-verify`.";
+The Debian package brings all pages: `man tidegate`, `man tidegate-volume-verify`.
+
+Exit codes: 0 printed or written, 1 not, 64 misused";
 
 /// Print the manual, or write its pages into a folder
 #[derive(Debug, clap::Args)]
@@ -113,6 +115,11 @@ mod tests {
             let name = format!("tidegate-{}", command.get_name());
             assert!(page("tidegate.1").contains(&name.replace('-', "\\-")), "{name}");
             assert!(page(&format!("{name}.1")).contains(".SH EXAMPLES\n.nf\n"), "{name}");
+            let below = command.get_subcommands().map(|one| format!("{name}-{}", one.get_name()));
+            for name in below.chain([name.clone()]) {
+                let codes = page(&format!("{name}.1")).contains(".SH \"EXIT STATUS\"\n0 ");
+                assert!(codes, "{name} tells no exit codes");
+            }
             pages += 1 + command.get_subcommands().count();
         }
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), pages);

@@ -46,7 +46,9 @@ reads the configuration again, as `tidegate reload` has it done; one with a faul
 SIGUSR2 has the binary that is now where this one was started from take over: `tidegate upgrade`.
 A process that another one has followed passes SIGHUP on to it; SIGTERM has it drain at once, and a
 second one cuts off what is left. The one that follows has it drain when it is told to stop itself,
-and ends after it; where that one ends by itself, it drains at once, and the exit code is 1.";
+and ends after it; where that one ends by itself, it drains at once, and the exit code is 1.
+
+Exit codes: 0 told to stop, or followed, 1 failed, 64 misused, or a fault in the configuration";
 
 /// Serve viewers until told to stop
 #[derive(Debug, clap::Args)]

@@ -36,7 +36,9 @@ const EXAMPLES: &str = "\
 Examples:
   tidegate demo                        until Ctrl-C or SIGTERM
   tidegate demo --smoke                without a person
-  tidegate demo --origin-delay 200     what a distant origin costs the first viewer alone";
+  tidegate demo --origin-delay 200     what a distant origin costs the first viewer alone
+
+Exit codes: 0 told to stop, or --smoke found every byte right, 1 not, 64 misused";
 
 /// Play a film through an edge on this machine, and watch what the edge does
 #[derive(Debug, clap::Args)]

@@ -19,7 +19,9 @@ Examples:
   tidegate volume create /ssd/tidegate.volume --size '200 GiB'
   tidegate volume create /ssd/tidegate.volume --size '2 TiB' --index '128 MiB'
 
-All of its space is taken from the file system at once.";
+All of its space is taken from the file system at once.
+
+Exit codes: 0 made, 1 not made, 64 misused";
 
 /// Make a new file that is a volume; never over one that is there
 #[derive(Debug, clap::Args)]

@@ -15,7 +15,9 @@ Examples:
   tidegate volume forgive /ssd/tidegate.volume --config tidegate.toml --json
 
 A volume that has failed stays out of use after a restart, until it is forgiven or formatted anew.
-It counts from the next start of the appliance, which may be running meanwhile.";
+It counts from the next start of the appliance, which may be running meanwhile.
+
+Exit codes: 0 it is remembered as ill no longer, 1 not done, 64 misused";
 
 /// Use a volume again that has failed
 #[derive(Debug, clap::Args)]

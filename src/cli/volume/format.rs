@@ -17,7 +17,9 @@ Examples:
   tidegate volume format /dev/disk/by-id/nvme-EXAMPLE
   tidegate volume format /dev/disk/by-id/nvme-EXAMPLE --yes --json
 
-What is on it is lost. It shows what that is and asks, unless --yes says so.";
+What is on it is lost. It shows what that is and asks, unless --yes says so.
+
+Exit codes: 0 made anew, 1 not, 64 misused";
 
 /// Make a block device or a file a new volume; what is on it is lost
 #[derive(Debug, clap::Args)]

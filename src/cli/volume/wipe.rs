@@ -18,7 +18,9 @@ Examples:
   tidegate volume wipe /dev/disk/by-id/nvme-EXAMPLE --yes
 
 Only what makes it a volume is overwritten: nobody finds anything on it afterwards, but the bytes
-are still there. `blkdiscard DEVICE` gives a device's bytes up, `rm FILE` a file's.";
+are still there. `blkdiscard DEVICE` gives a device's bytes up, `rm FILE` a file's.
+
+Exit codes: 0 erased, 1 not, 64 misused";
 
 /// Erase what makes a file or a device a volume; what it holds is lost
 #[derive(Debug, clap::Args)]

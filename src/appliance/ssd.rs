@@ -32,7 +32,7 @@ pub(super) use self::given::{close, hand_over, leave_untold, take_back};
 pub(super) use self::ill::Watch;
 use self::paths::Named;
 pub use self::roll::{LeftOut, look_at_failed, look_at_volumes};
-use self::roll::{Roll, Unfit, refusal};
+use self::roll::{Roll, Unfit, look_at_new, refusal};
 pub(super) use self::sample::sample;
 use super::ApplianceError;
 use crate::cache::admission::{Admission, AdmissionSettings, AdmissionSizes, Mode};
@@ -69,6 +69,7 @@ pub(super) fn start(
     start: Start,
 ) -> Result<(Arc<Ssd>, Watch), ApplianceError> {
     let (name, config) = (&config.file, &config.ssd);
+    look_at_new(name, config).map_err(ApplianceError::Settings)?;
     let file = Remembered::at(&config.state);
     let ill = ill::remembered(&file);
     let in_use = Arc::new(file.knows().then(|| file.in_use()));
@@ -78,7 +79,7 @@ pub(super) fn start(
         config.volumes.iter().map(|one| tier_volume(config, one, block_size, &sites)).collect();
     let ssd = Ssd::new(tier, Volumes::new(tier_volumes));
     let (mut looked_at, named) = look(config, &ssd, (block_size, start), &file.paths(), &runtime)?;
-    let roll = Arc::new(Mutex::new(Roll::new(config.index_bytes, block_size)));
+    let roll = Arc::new(Mutex::new(Roll::new(config, block_size)));
     let until = Instant::now() + LOOKED_AT_WITHIN;
     for one in &mut looked_at {
         one.judged = runtime.block_on(one.judge(&roll, until));

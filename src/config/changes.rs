@@ -161,6 +161,12 @@ impl Config {
         let own = next.written.0.iter().filter(|(name, _)| is_of_volumes(name));
         with.written.0.retain(|name, _| !is_of_volumes(name));
         with.written.0.extend(own.map(|(name, value)| (name.clone(), value.clone())));
+        for one in &mut with.ssd.volumes {
+            let mut is = next.ssd.volumes.iter().filter(|is| is.path == one.path);
+            // What was to be made is there by now.
+            one.own_index_bytes =
+                is.next().and_then(|is| is.own_index_bytes).or(one.own_index_bytes);
+        }
         with.ssd.volumes.extend(self.volumes_added_in(next));
         with.ssd.index_bytes = next.ssd.index_bytes;
         with
@@ -382,9 +388,13 @@ mod tests {
             let text = BEFORE.to_owned() + &paths.iter().map(one).collect::<String>();
             Config::from_toml(&text, "test.toml").unwrap()
         };
-        let (before, next) = (with(&["a"]), with(&["c", "a", "b"]));
+        let (before, mut next) = (with(&["a"]), with(&["c", "a", "b"]));
+        // It has been made since.
+        next.ssd.volumes[1].own_index_bytes = Some(16);
         let now = before.with_volumes_of(&next);
         let names: Vec<_> = now.ssd.volumes.iter().map(|one| one.path.to_owned()).collect();
         assert_eq!(names, ["/tmp/none-a", "/tmp/none-c", "/tmp/none-b"].map(Path::new));
+        let own: Vec<_> = now.ssd.volumes.iter().map(|one| one.own_index_bytes).collect();
+        assert_eq!(own, [Some(16), None, None]);
     }
 }

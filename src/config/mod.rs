@@ -31,7 +31,7 @@ pub use overload::{Client, Overload};
 pub use proxies::Proxies;
 pub use shipping::{Receiver, Shipping, shipped_fields};
 pub use ssd::{
-    Admission, EngineChoice, Ssd, state_file_in, usage_beside, usual_index_bytes_of,
+    Admission, EngineChoice, IndexShort, Ssd, state_file_in, usage_beside, usual_index_bytes_of,
     usual_state_file,
 };
 pub use validity::Validity;

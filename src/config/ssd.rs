@@ -51,6 +51,38 @@ impl Ssd {
         usage_beside(&self.state)
     }
 
+    /// What the index of a volume that is to be made has: its part of `ssd.index`, or what is usual
+    /// where that is more, as far as the volumes that are there leave it.
+    ///
+    /// # Errors
+    /// They leave too little.
+    pub fn new_index_bytes(&self, volume: &SsdVolume) -> Result<u64, IndexShort> {
+        let usual = |one: &SsdVolume| usual_index_bytes_of(one.size_bytes);
+        let of = |bytes: u64, one: &SsdVolume, all: u64| {
+            (u128::from(bytes) * u128::from(usual(one)) / u128::from(all.max(1))) as u64
+        };
+        let all_usual = usual_index_bytes(&self.volumes);
+        let part = |one: &SsdVolume| of(self.index_bytes, one, all_usual);
+        let (new, there): (Vec<_>, Vec<_>) = self.volumes.iter().partition(|one| is_new(one));
+        // What one of which nothing is known takes is found out when it is back.
+        let kept = |one: &SsdVolume| one.own_index_bytes.unwrap_or(part(one).min(usual(one)));
+        let taken = there.into_iter().map(kept);
+        let left_bytes = self.index_bytes.saturating_sub(taken.sum());
+        let left = of(left_bytes, volume, new.into_iter().map(usual).sum());
+        if left < part(volume).min(INDEX_BYTES_MIN) {
+            return Err(IndexShort { left_bytes, enough_bytes: self.index_enough_bytes() });
+        }
+        Ok(left.min(part(volume).max(usual(volume))))
+    }
+
+    /// An `ssd.index` that leaves none of the volumes out: those that are there as they were made,
+    /// the others as is usual; whole MiB.
+    pub fn index_enough_bytes(&self) -> u64 {
+        let usual = |one: &SsdVolume| usual_index_bytes_of(one.size_bytes);
+        let each = self.volumes.iter().map(|one| one.own_index_bytes.unwrap_or_else(|| usual(one)));
+        each.sum::<u64>().next_multiple_of(INDEX_BYTES_MIN)
+    }
+
     /// Why this user cannot remember there which volumes fail, if he cannot. Changes nothing.
     pub fn state_fault(&self) -> Option<String> {
         let there = folder_of(&self.state).ancestors().find(|folder| folder.exists())?;
@@ -62,6 +94,15 @@ impl Ssd {
             cause(&error.into())
         ))
     }
+}
+
+/// The volumes that are there leave too little of `ssd.index` to a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IndexShort {
+    /// What they leave.
+    pub left_bytes: u64,
+    /// All of it that is enough.
+    pub enough_bytes: u64,
 }
 
 /// What is written to the ssd tier.
@@ -149,6 +190,11 @@ fn index(section: &Section<'_>, volumes: &[SsdVolume]) -> Index {
     Index { bytes, at, written }
 }
 
+/// Whether it is to be made, and has not been since.
+fn is_new(volume: &SsdVolume) -> bool {
+    volume.kind.is_new() && volume.own_index_bytes.is_none()
+}
+
 fn usual_index_bytes(volumes: &[SsdVolume]) -> u64 {
     volumes.iter().map(|volume| usual_index_bytes_of(volume.size_bytes)).sum()
 }
@@ -212,5 +258,101 @@ impl Index {
             true => format!("`ssd.index` is {size}"),
             false => format!("the index of these ssd volumes takes {size}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use self::Known::{Gone, Made, New};
+    use super::super::{Config, VolumeKind};
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+    const TIB_IN_MIB: u64 = 1 << 20;
+
+    /// What is known of a volume: its index is to be decided, takes so many bytes, or it is gone.
+    #[derive(Clone, Copy, Debug)]
+    enum Known {
+        New,
+        Made(u64),
+        Gone,
+    }
+
+    /// Volumes of so many MiB, all of them new, and `ssd.index`.
+    fn new(index_bytes: Option<u64>, mib: &[u64]) -> Ssd {
+        let mut text = "listeners.http = '[::1]:0'\nmemory.ram = '64 MiB'\n".to_owned();
+        text += &index_bytes.map(|bytes| format!("ssd.index = {bytes}\n")).unwrap_or_default();
+        for (number, mib) in mib.iter().enumerate() {
+            let one = format!("path = 'v{number}'\nsimulate = ''\nsize = '{mib} MiB'\n");
+            text += &format!("[[ssd.volumes]]\n{one}");
+        }
+        text += "[[sites]]\nname = 's'\nhosts = 'a'\norigins = 'http://o'\n";
+        Config::from_toml(&text, "t.toml").unwrap().ssd
+    }
+
+    /// The same volumes, of which something is known.
+    fn known(mut ssd: Ssd, known: impl IntoIterator<Item = Known>) -> Ssd {
+        for (one, known) in ssd.volumes.iter_mut().zip(known) {
+            match known {
+                New => {}
+                Made(bytes) => one.own_index_bytes = Some(bytes),
+                Gone => one.kind = VolumeKind::Gone,
+            }
+        }
+        ssd
+    }
+
+    /// What each new one has.
+    fn new_ones(ssd: &Ssd) -> Result<Vec<u64>, IndexShort> {
+        ssd.volumes.iter().filter(|one| is_new(one)).map(|one| ssd.new_index_bytes(one)).collect()
+    }
+
+    #[test]
+    fn a_new_volume_has_of_the_index_what_those_that_are_there_leave() {
+        let of_four = [Made(MIB / 4), New, Made(MIB / 4), Made(MIB / 4)].map(|one| (256, one));
+        let short = IndexShort { left_bytes: 0, enough_bytes: 2 * MIB };
+        for (index_bytes, volumes, expected) in [
+            // Those that are all to be made.
+            (Some(4 * MIB), &[(256, New), (256, New)][..], Ok(vec![2 * MIB; 2])),
+            (None, &[(256, New), (2 * TIB_IN_MIB, New)], Ok(vec![MIB, 64 * MIB])),
+            // Beside one made by a command.
+            (None, &[(256, Made(MIB)), (512, New)], Ok(vec![MIB])),
+            (Some(2 * MIB), &[(1_024, Made(MIB)), (4_096, New)], Ok(vec![MIB])),
+            (Some(160 * MIB), &[(TIB_IN_MIB, New), (256, Made(128 * MIB))], Ok(vec![32 * MIB])),
+            (Some(MIB), &[(1_024, Made(MIB)), (4_096, New)], Err(short)),
+            // No more than its part where that is more than what is usual, and much is left.
+            (Some(130 * MIB), &[(256, New), (2 * TIB_IN_MIB, Made(64 * MIB))], Ok(vec![2 * MIB])),
+            // One of four whose file was removed to be made anew.
+            (Some(MIB), &of_four, Ok(vec![MIB / 4])),
+        ] {
+            let sizes: Vec<u64> = volumes.iter().map(|(mib, _)| *mib).collect();
+            let ssd = known(new(index_bytes, &sizes), volumes.iter().map(|(_, one)| *one));
+            assert_eq!(new_ones(&ssd), expected, "{index_bytes:?} {volumes:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_to_be_written_is_enough_when_it_is_written_once() {
+        let all = [New, Gone, Made(4_096), Made(3 * MIB + 16), Made(128 * MIB)];
+        let mut refused = 0;
+        for mib in [[256; 3], [256, 40_000, 256], [3 * TIB_IN_MIB, 256, 40_000]] {
+            let all_new = new(None, &mib);
+            for number in 0..all.len().pow(3) {
+                let each = [1, 5, 25].map(|step| all[number / step % 5]);
+                let mut ssd = known(all_new.clone(), each);
+                for index_bytes in [MIB, 3 * MIB, 100 * MIB] {
+                    ssd.index_bytes = index_bytes;
+                    let Err(short) = new_ones(&ssd) else { continue };
+                    ssd.index_bytes = short.enough_bytes;
+                    let have = new_ones(&ssd).unwrap_or_else(|short| {
+                        panic!("{mib:?}, {each:?}, {index_bytes}: {short:?}")
+                    });
+                    let own = ssd.volumes.iter().filter_map(|one| one.own_index_bytes).sum::<u64>();
+                    assert!(own + have.iter().sum::<u64>() <= ssd.index_bytes, "{mib:?} {each:?}");
+                    refused += 1;
+                }
+            }
+        }
+        assert!(refused > 100, "{refused}");
     }
 }

@@ -12,7 +12,7 @@ use crate::limits::{
     SLOT_SIZE_BYTES, VOLUME_BYTES_MAX, VOLUME_BYTES_MIN, VOLUMES_MAX, WRITES_PER_DAY_BYTES_MIN,
 };
 
-use self::there::Written;
+use self::there::{Found, Written};
 use super::error::Place;
 use super::paths::{Identity, absolute, folder_of};
 use super::raw::Section;
@@ -34,6 +34,8 @@ pub struct SsdVolume {
     pub size_bytes: u64,
     /// What it is.
     pub kind: VolumeKind,
+    /// What its index takes, of one that is there and says so: it was fixed when it was made.
+    pub own_index_bytes: Option<u64>,
     /// What may be written to it in a day.
     pub writes_per_day_bytes: u64,
     /// Its part of the objects, compared with the others'.
@@ -71,6 +73,11 @@ impl VolumeKind {
             VolumeKind::Unwritable => "not writable",
             VolumeKind::Simulated => "simulated",
         }
+    }
+
+    /// Whether it is made by a start.
+    pub fn is_new(self) -> bool {
+        matches!(self, VolumeKind::NewFile | VolumeKind::Simulated)
     }
 
     /// Whether the appliance serves without it.
@@ -118,14 +125,15 @@ fn volume(
     let was_known = known.contains(&absolute(&file));
     let (size, size_bytes) = (size.as_ref(), size_bytes.map(whole));
     let written = Written { section, size, size_bytes, was_known };
-    let (kind, bytes) = match &path {
-        Some(_) if simulate.is_some() => (VolumeKind::Simulated, written.needed()),
+    let (kind, found) = match &path {
+        Some(_) if simulate.is_some() => (VolumeKind::Simulated, written.needed().map(Found::of)),
         Some((setting, text)) => written.standing(setting, text, &file),
         None => (VolumeKind::File, None),
     };
     if let Some((setting, text)) = &path {
         refuse_twice(setting, text, &file, taken);
     }
+    let bytes = found.map(|found| found.bytes);
     let writes = section.setting("writes_per_day").and_then(|s| writes_per_day(&s, bytes));
     let size_bytes = bytes.unwrap_or(VOLUME_BYTES_MIN);
     let at = path.as_ref().map_or(section.at, |(setting, _)| setting.at);
@@ -136,6 +144,7 @@ fn volume(
         place: section.source.place(at),
         size_bytes,
         kind,
+        own_index_bytes: found.and_then(|found| found.index_bytes),
         writes_per_day_bytes: writes.unwrap_or(size_bytes),
         weight: section.count("weight", weight, 1..=VOLUME_BYTES_MAX / SLOT_SIZE_BYTES),
         simulate,

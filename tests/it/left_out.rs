@@ -275,9 +275,33 @@ fn what_the_settings_get_wrong_for_all_volumes_is_refused_by_check_too() {
     fs::remove_file(&other).unwrap();
     make(&other, &["--index", "8 MiB"]);
     let config = configuration(folder.path(), &[&other], "256 MiB");
-    let says = "make that 4194304 bytes larger";
+    let says = "write `ssd.index = \"8 MiB\"`";
     is_refused(&tidegate(&["check", &config]), (64, says), "the index is too small");
     is_refused_at_last(&tidegate(&["serve", "--config", &config]), (64, says));
+}
+
+#[test]
+fn what_is_told_to_be_written_makes_room_for_the_index_of_a_new_file() {
+    let folder = TempDir::new().unwrap();
+    let [new, there] = ["new", "there"].map(|name| folder.path().join(name));
+    let name = there.to_str().unwrap();
+    let made = ["volume", "create", name, "--size", "256 MiB", "--index", "3584 KiB"];
+    assert!(tidegate(&made).status.success());
+    let config = configuration(folder.path(), &[&new, &there], "256 MiB");
+    let says = "volume new cannot be used: it is to be made, and the volumes that are there leave \
+                its index 524288 bytes of `ssd.index`; write `ssd.index = \"5 MiB\"`";
+    is_refused(&tidegate(&["check", &config]), (64, says), "too little is left");
+    is_refused_at_last(&tidegate(&["serve", "--config", &config]), (64, says));
+    assert!(!new.exists(), "it is made in vain");
+    let obeyed = fs::read_to_string(&config).unwrap().replace("'4 MiB'", "\"5 MiB\"");
+    fs::write(&config, obeyed).unwrap();
+    assert!(tidegate(&["check", &config]).status.success());
+    let said = served(&config);
+    let read = said.iter().filter(|line| line.contains(" was read in ")).count();
+    assert_eq!(read, 2, "{said:#?}");
+    let shown = tidegate(&["volume", "inspect", new.to_str().unwrap(), "--json"]).stdout;
+    let shown: serde_json::Value = serde_json::from_slice(&shown).unwrap();
+    assert_eq!(shown["index_entries_max"], 3 * MIB / 2 / 16, "{shown:#}");
 }
 
 /// Not started, and the last line says why.

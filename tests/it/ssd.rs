@@ -510,7 +510,7 @@ async fn an_index_larger_than_the_setting_allows_is_refused() {
     edge.drain().await;
     let refused = keeping_all(&origin, folder.path()).try_start().err().unwrap();
     let says = "was made with an index of 3145728 bytes, and the other volumes leave 1048576 of \
-                `ssd.index`; make that 2097152 bytes larger";
+                `ssd.index`; write `ssd.index = \"3 MiB\"`";
     assert!(refused.ends_with(says), "{refused}");
 }
 

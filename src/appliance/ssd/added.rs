@@ -230,7 +230,7 @@ fn look(
 
 /// The places that those in use have.
 fn roll_of(config: &Config, ssd: &Ssd) -> Result<Roll, String> {
-    let mut roll = Roll::new(config.ssd.index_bytes, config.block_size);
+    let mut roll = Roll::new(&config.ssd, config.block_size);
     for tier_volume in ssd.volumes().all() {
         let Some(volume) = tier_volume.opened() else { continue };
         let entered = roll.enter(&tier_volume.name, volume.geometry(), volume.id());

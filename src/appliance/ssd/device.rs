@@ -11,6 +11,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use tokio::runtime::Handle;
 
 use super::LOOK_AGAIN;
+use super::roll::Unfit;
 use crate::config::paths::{Identity, folder_of};
 use crate::config::units::bytes_text;
 use crate::config::{self, EngineChoice, SsdVolume, VolumeKind};
@@ -70,11 +71,10 @@ pub(super) fn geometry(
     config: &config::Ssd,
     volume: &SsdVolume,
     block_size: BlockSize,
-) -> Result<Geometry, String> {
-    let total: u64 = config.volumes.iter().map(|volume| volume.size_bytes).sum();
-    let share = u128::from(config.index_bytes) * u128::from(volume.size_bytes) / u128::from(total);
-    let entries = share as u64 / INDEX_ENTRY_BYTES;
-    Geometry::for_new(volume.size_bytes, block_size, entries).map_err(|e| e.to_string())
+) -> Result<Geometry, Unfit> {
+    let entries = config.new_index_bytes(volume).map_err(Unfit::IndexShort)? / INDEX_ENTRY_BYTES;
+    let made = Geometry::for_new(volume.size_bytes, block_size, entries);
+    made.map_err(|error| Unfit::Unreadable(error.to_string()))
 }
 
 /// The device of a volume; a file that is not there is made, and made a volume, which is told.
@@ -86,7 +86,10 @@ pub(super) fn device_of(
     was_known: bool,
     runtime: &Handle,
 ) -> Result<(Arc<dyn Device>, Option<Made>), NoDevice> {
-    let new = || geometry(config, volume, block_size).map_err(NoDevice::Refused);
+    let new = || {
+        let made = geometry(config, volume, block_size);
+        made.map_err(|unfit| NoDevice::Refused(unfit.told_of(&volume.path)))
+    };
     if let Some(simulate) = &volume.simulate {
         let simulated = simulated(volume.size_bytes, simulate, new()?, runtime);
         return simulated.map(|device| (device, None)).map_err(NoDevice::Refused);

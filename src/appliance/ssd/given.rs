@@ -68,7 +68,7 @@ pub(in crate::appliance) fn take_back(
     ill::begin(&file, BTreeSet::new(), file.paths());
     let looked = look(&config.ssd, ssd, (block_size, Start::Again), &file.paths(), runtime);
     let (mut looked_at, _) = looked.unwrap_or_default();
-    let roll = Arc::new(Mutex::new(Roll::new(config.ssd.index_bytes, block_size)));
+    let roll = Arc::new(Mutex::new(Roll::new(&config.ssd, block_size)));
     let until = Instant::now() + LOOKED_AT_WITHIN;
     for one in &mut looked_at {
         one.judged = runtime.block_on(one.judge(&roll, until));

@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::config::{Config, ConfigError, SsdVolume, VolumeKind};
+use crate::config::units::bytes_text;
+use crate::config::{self, Config, ConfigError, IndexShort, SsdVolume, VolumeKind};
 use crate::limits::INDEX_ENTRY_BYTES;
 use crate::object::BlockSize;
 use crate::store::format::{FormatError, Geometry, VolumeId};
@@ -23,6 +24,7 @@ use super::remedy;
 pub(super) struct Roll {
     block_size: BlockSize,
     pub(super) index_left_bytes: u64,
+    index_enough_bytes: u64,
     /// Whose id it is.
     taken: BTreeMap<u128, String>,
 }
@@ -37,12 +39,16 @@ pub(super) enum Unfit {
     /// It is a copy of one that has its place.
     Copy { of: String },
     /// Its index is as large as it was made; what is left of the setting is less.
-    Index { needs_bytes: u64, left_bytes: u64 },
+    Index { needs_bytes: u64, left_bytes: u64, enough_bytes: u64 },
+    /// It is still to be made.
+    IndexShort(IndexShort),
 }
 
 impl Roll {
-    pub(super) fn new(index_bytes: u64, block_size: BlockSize) -> Roll {
-        Roll { block_size, index_left_bytes: index_bytes, taken: BTreeMap::new() }
+    pub(super) fn new(config: &config::Ssd, block_size: BlockSize) -> Roll {
+        let (index_left_bytes, index_enough_bytes) =
+            (config.index_bytes, config.index_enough_bytes());
+        Roll { block_size, index_left_bytes, index_enough_bytes, taken: BTreeMap::new() }
     }
 
     /// Gives a volume its place, if there is one for it.
@@ -69,9 +75,10 @@ impl Roll {
     /// Takes a volume's index out of what the setting allows all of them together.
     fn take_index(&mut self, geometry: &Geometry) -> Result<(), Unfit> {
         let needs_bytes = geometry.index_entries_max() * INDEX_ENTRY_BYTES;
-        let left_bytes = self.index_left_bytes;
+        let (left_bytes, enough_bytes) = (self.index_left_bytes, self.index_enough_bytes);
         let left = left_bytes.checked_sub(needs_bytes);
-        self.index_left_bytes = left.ok_or(Unfit::Index { needs_bytes, left_bytes })?;
+        let short = Unfit::Index { needs_bytes, left_bytes, enough_bytes };
+        self.index_left_bytes = left.ok_or(short)?;
         Ok(())
     }
 }
@@ -91,10 +98,15 @@ impl Unfit {
                  {}`",
                 shell_word(path)
             ),
-            Unfit::Index { needs_bytes, left_bytes } => format!(
+            Unfit::Index { needs_bytes, left_bytes, enough_bytes } => format!(
                 "it was made with an index of {needs_bytes} bytes, and the other volumes leave \
-                 {left_bytes} of `ssd.index`; make that {} bytes larger",
-                needs_bytes - left_bytes
+                 {left_bytes} of `ssd.index`; write `ssd.index = {:?}`",
+                bytes_text(*enough_bytes)
+            ),
+            Unfit::IndexShort(IndexShort { left_bytes, enough_bytes }) => format!(
+                "it is to be made, and the volumes that are there leave its index {left_bytes} \
+                 bytes of `ssd.index`; write `ssd.index = {:?}`",
+                bytes_text(*enough_bytes)
             ),
         }
     }
@@ -106,7 +118,7 @@ pub(super) fn refusal<'a>(
     file: &str,
     judged: impl Iterator<Item = (&'a SsdVolume, Option<&'a Unfit>)> + Clone,
 ) -> Option<ConfigError> {
-    let is_index = |unfit: &Unfit| matches!(unfit, Unfit::Index { .. });
+    let is_index = |unfit: &Unfit| matches!(unfit, Unfit::Index { .. } | Unfit::IndexShort(_));
     let has_other_blocks = |unfit: &Unfit| {
         matches!(unfit, Unfit::Volume(VolumeError::Format(FormatError::OtherBlocks { .. })))
     };
@@ -116,6 +128,18 @@ pub(super) fn refusal<'a>(
         unfit.find(|(_, unfit)| is_index(unfit) || (none_fits && has_other_blocks(unfit)))?;
     let text = format!("volume {} cannot be used: {}", set.name, why.told_of(&set.path));
     Some(ConfigError { file: file.to_owned(), place: Some(set.place), text })
+}
+
+/// The same before any volume is made.
+///
+/// # Errors
+/// What the settings are to be refused for.
+pub(super) fn look_at_new(file: &str, config: &config::Ssd) -> Result<(), ConfigError> {
+    let new = config.volumes.iter().filter(|volume| volume.kind.is_new());
+    let short = |volume| config.new_index_bytes(volume).err().map(Unfit::IndexShort);
+    let judged: Vec<_> = new.map(|volume| (volume, short(volume))).collect();
+    let refused = refusal(file, judged.iter().map(|(volume, unfit)| (*volume, unfit.as_ref())));
+    refused.map_or(Ok(()), Err)
 }
 
 /// The volumes that are remembered as failed, in words, each with what takes it for well. Changes
@@ -158,11 +182,11 @@ pub struct LeftOut {
 /// # Errors
 /// What a start would refuse.
 pub fn look_at_volumes(config: &Config) -> Result<Vec<LeftOut>, ConfigError> {
-    let mut roll = Roll::new(config.ssd.index_bytes, config.block_size);
+    let mut roll = Roll::new(&config.ssd, config.block_size);
     let mut judge = |volume: &SsdVolume| match volume.kind {
         VolumeKind::NewFile | VolumeKind::Simulated => {
             let made = geometry(&config.ssd, volume, config.block_size);
-            made.map_err(Unfit::Unreadable).and_then(|made| roll.take_index(&made))
+            made.and_then(|made| roll.take_index(&made))
         }
         _ => match glance(&volume.path) {
             Ok(found) => roll.enter(&volume.name, found.geometry(), found.id()),

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rustix::fs::statvfs;
 
-use crate::limits::{VOLUME_BYTES_MAX, VOLUME_BYTES_MIN};
+use crate::limits::{INDEX_ENTRY_BYTES, VOLUME_BYTES_MAX, VOLUME_BYTES_MIN};
 use crate::store::shell_word;
 use crate::store::survey::glance;
 
@@ -35,6 +35,21 @@ pub(super) struct Written<'a> {
     pub(super) was_known: bool,
 }
 
+/// How large a volume is.
+#[derive(Clone, Copy)]
+pub(super) struct Found {
+    pub(super) bytes: u64,
+    /// Of one that is there and says so: what its index takes.
+    pub(super) index_bytes: Option<u64>,
+}
+
+impl Found {
+    /// Of its index nothing is said.
+    pub(super) fn of(bytes: u64) -> Found {
+        Found { bytes, index_bytes: None }
+    }
+}
+
 impl Written<'_> {
     /// What is at `path`, and how large the volume is; what is wrong has been reported.
     pub(super) fn standing(
@@ -42,7 +57,7 @@ impl Written<'_> {
         setting: &Setting<'_>,
         text: &str,
         path: &Path,
-    ) -> (VolumeKind, Option<u64>) {
+    ) -> (VolumeKind, Option<Found>) {
         let found = match fs::metadata(path) {
             Err(error) if is_gone(&error) && is_below_dev(path) => {
                 self.refuse_size();
@@ -86,7 +101,7 @@ impl Written<'_> {
         setting: &Setting<'_>,
         text: &str,
         path: &Path,
-    ) -> (VolumeKind, Option<u64>) {
+    ) -> (VolumeKind, Option<Found>) {
         let Some(size) = self.size else {
             setting.fail(format!(
                 "is {text:?}, a file that is not there: mount its file system, or give `size` to \
@@ -110,14 +125,15 @@ impl Written<'_> {
             Some(Obstacle::Denied(error)) => refuse(setting, text, &error),
             Some(room @ Obstacle::NoRoom(_)) => size.fail(format!("is {wanted:?}; {room}")),
         }
-        (VolumeKind::NewFile, self.size_bytes)
+        (VolumeKind::NewFile, self.size_bytes.map(Found::of))
     }
 
     /// A volume keeps the size it was made with, whatever is said and whatever it lies on: that is
     /// what counts. What is no volume that could be used is looked at later, and left out.
-    fn own(&self, setting: &Setting<'_>, path: &Path, there: u64) -> u64 {
+    fn own(&self, setting: &Setting<'_>, path: &Path, there: u64) -> Found {
         let there = whole(there).clamp(VOLUME_BYTES_MIN, VOLUME_BYTES_MAX);
-        let Some(own) = own_bytes(path) else { return there };
+        let Some(found) = own_sizes(path) else { return Found::of(there) };
+        let own = found.bytes;
         let wanted = self.size.zip(self.size_bytes).filter(|(_, wanted)| *wanted != own);
         let (place, said) = match wanted {
             Some((size, wanted)) => {
@@ -126,7 +142,7 @@ impl Written<'_> {
             None if there > own => {
                 (setting.at, format!("`ssd.volumes.path`: there are {}", bytes_text(there)))
             }
-            None => return own,
+            None => return found,
         };
         let advice = match wanted {
             Some((_, wanted)) if wanted != there => format!(
@@ -143,7 +159,7 @@ impl Written<'_> {
         let own_text = bytes_text(own);
         let warning = format!("{said}, and the volume keeps {own_text}, as it was made; {advice}");
         setting.source.warn(setting.source.place(place), warning);
-        own
+        found
     }
 
     fn refuse_size(&self) {
@@ -157,7 +173,7 @@ impl Written<'_> {
         setting: &Setting<'_>,
         text: &str,
         path: &Path,
-    ) -> (VolumeKind, Option<u64>) {
+    ) -> (VolumeKind, Option<Found>) {
         let end = fs::File::open(path).and_then(|mut device| device.seek(SeekFrom::End(0)));
         self.refuse_size();
         // A drive that has given up still has its name, and no room.
@@ -215,21 +231,23 @@ fn obstacle(path: &Path, bytes: u64) -> Option<Obstacle> {
     (free < bytes).then(|| Obstacle::NoRoom(whole(free)))
 }
 
-/// The size of the volume that is there, if one is and says so in time: a drive that hangs must not
-/// hold up the others.
-fn own_bytes(path: &Path) -> Option<u64> {
+/// The sizes of the volume that is there, if one is and says so in time: a drive that hangs must
+/// not hold up the others.
+fn own_sizes(path: &Path) -> Option<Found> {
     let (tell, heard) = sync_channel(1);
     let path = path.to_owned();
     thread::spawn(move || drop(tell.try_send(glance(&path))));
     let superblock = heard.recv_timeout(GLANCE_MAX).ok()?.ok()?;
-    Some(superblock.geometry().volume_bytes())
+    let geometry = superblock.geometry();
+    let index_bytes = Some(geometry.index_entries_max() * INDEX_ENTRY_BYTES);
+    Some(Found { bytes: geometry.volume_bytes(), index_bytes })
 }
 
 /// How long a volume may take to say how large it is.
 const GLANCE_MAX: Duration = Duration::from_secs(1);
 
 /// What has died since the configuration was written: not the operator's mistake.
-fn gone(setting: &Setting<'_>, text: &str, error: &io::Error) -> (VolumeKind, Option<u64>) {
+fn gone(setting: &Setting<'_>, text: &str, error: &io::Error) -> (VolumeKind, Option<Found>) {
     let warning = format!(
         "`ssd.volumes.path` is {text:?}, which is gone ({}): the appliance serves without it",
         cause(error)
@@ -257,7 +275,7 @@ fn unwritable(error: &io::Error) -> Option<String> {
 }
 
 /// What the others do without.
-fn out(setting: &Setting<'_>, text: &str, why: &str) -> (VolumeKind, Option<u64>) {
+fn out(setting: &Setting<'_>, text: &str, why: &str) -> (VolumeKind, Option<Found>) {
     let warning = format!("`ssd.volumes.path` is {text:?}, {why}; the appliance serves without it");
     setting.source.warn(setting.source.place(setting.at), warning);
     (VolumeKind::Unwritable, None)

@@ -222,7 +222,6 @@ pub fn conditional(bytes: &[u8]) {
         && let Some(value) = asked.get(IF_RANGE)
     {
         let tag = EntityTag::parse(value);
-        assert!(tag.is_none() || validator.is_strong());
         assert_eq!(tag.as_ref(), validator.etag().filter(|_| tag.is_some()));
     }
     assert_eq!(validator.strong_matches(&validator), validator.is_strong());
@@ -237,10 +236,7 @@ pub fn conditional(bytes: &[u8]) {
     {
         let again = head.refreshed(&merged, UNIX_EPOCH);
         assert_eq!(again.validator().etag(), head.validator().etag());
-        // A tag may be made of the date.
-        let same_date = again.validator().last_modified() == head.validator().last_modified();
-        let is_date = head.validator().etag().is_none();
-        assert!(is_date || !same_date || strong(&head) == strong(&again));
+        assert!(head.validator().etag().is_none() || strong(&head) == strong(&again));
         let mut stored = again.fields().clone();
         stored.remove(CONTENT_DIGEST);
         assert_eq!(response::storable_fields(again.fields()), stored);

@@ -1,10 +1,6 @@
 //! Whatever an origin writes over the bytes it sends: they are taken for what they are, or not.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use crate::support::{
-    BLOCK, Edge, Origin, PIECE, Ranges, Response, Script, Validators, Verdict, judge,
-};
+use crate::support::{BLOCK, Edge, Origin, PIECE, Ranges, Response, Script, Verdict, judge};
 
 const LENGTH: u64 = 2 * BLOCK + PIECE + 77;
 const WHOLE: Verdict = Verdict::Whole { version: 1 };
@@ -138,28 +134,4 @@ async fn an_object_longer_than_can_be_counted_with_is_not_believed() {
     origin.serve("/a", honest);
     let part = edge.get("/a").suffix(PIECE).send().await;
     assert_eq!(judge(&origin, "/a", &part), WHOLE);
-}
-
-#[tokio::test]
-async fn versions_of_one_second_are_not_joined_by_a_tag_that_is_made_of_it() {
-    // As nginx does it, which takes both for the same.
-    let now = SystemTime::now();
-    let second = now.duration_since(UNIX_EPOCH).unwrap().as_secs();
-    let date = httpdate::fmt_http_date(now);
-    let script = Script::of(LENGTH)
-        .validators(Validators::None)
-        .ranges(Ranges::Unconditional)
-        .field("ETag", &format!("\"{second:x}-{LENGTH:x}\""))
-        .field("Last-Modified", &date)
-        .field("Date", &date);
-    let origin = Origin::serving("/film", script.clone());
-    let edge = edge(&origin);
-    let is_of = |version, response: &Response| {
-        origin.content("/film", version).first_difference(0, &response.body).is_none()
-    };
-    let part = edge.get("/film").range(0..PIECE).send().await;
-    assert!(part.body.len() as u64 == PIECE && is_of(1, &part));
-    origin.serve("/film", script.version(2));
-    let whole = edge.get("/film").send().await;
-    assert!(whole.body.len() as u64 == LENGTH && is_of(2, &whole));
 }

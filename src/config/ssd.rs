@@ -52,7 +52,7 @@ impl Ssd {
     }
 
     /// What the index of a volume that is to be made has: its part of `ssd.index`, or what is usual
-    /// where that is more, as far as the volumes that are there leave it.
+    /// where that is more or another one is away, as far as the volumes that are there leave it.
     ///
     /// # Errors
     /// They leave too little.
@@ -69,10 +69,19 @@ impl Ssd {
         let taken = there.into_iter().map(kept);
         let left_bytes = self.index_bytes.saturating_sub(taken.sum());
         let left = of(left_bytes, volume, new.into_iter().map(usual).sum());
-        if left < part(volume).min(INDEX_BYTES_MIN) {
+        // What it had of an earlier version, which went by sizes, is enough to be made anew.
+        let all_bytes: u128 = self.volumes.iter().map(|one| u128::from(one.size_bytes)).sum();
+        let by_size = u128::from(self.index_bytes) * u128::from(volume.size_bytes) / all_bytes;
+        if u128::from(left) < by_size.min(part(volume).min(INDEX_BYTES_MIN).into()) {
             return Err(IndexShort { left_bytes, enough_bytes: self.index_enough_bytes() });
         }
-        Ok(left.min(part(volume).max(usual(volume))))
+        // One that is away is to find its own when it is back.
+        let is_away = |one: &SsdVolume| one.kind.is_out() && one.own_index_bytes.is_none();
+        let most = match self.volumes.iter().any(is_away) {
+            true => usual(volume),
+            false => part(volume).max(usual(volume)),
+        };
+        Ok(left.min(most))
     }
 
     /// An `ssd.index` that leaves none of the volumes out: those that are there as they were made,
@@ -322,6 +331,14 @@ mod tests {
             (Some(MIB), &[(1_024, Made(MIB)), (4_096, New)], Err(short)),
             // No more than its part where that is more than what is usual, and much is left.
             (Some(130 * MIB), &[(256, New), (2 * TIB_IN_MIB, Made(64 * MIB))], Ok(vec![2 * MIB])),
+            // Beside one that is away, and had 32 MiB.
+            (
+                Some(96 * MIB),
+                &[(TIB_IN_MIB, Made(32 * MIB)), (TIB_IN_MIB, New), (256, Gone)],
+                Ok(vec![32 * MIB]),
+            ),
+            // One that an earlier version made, which has less than 1 MiB.
+            (None, &[(TIB_IN_MIB, Made(33_940_112)), (20_480, New)], Ok(vec![662_896])),
             // One of four whose file was removed to be made anew.
             (Some(MIB), &of_four, Ok(vec![MIB / 4])),
         ] {

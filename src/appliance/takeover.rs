@@ -64,7 +64,7 @@ enum Message {
     /// Everything is checked that can be: the volumes are wanted, and these certificates shown.
     Checked {
         #[serde(default)]
-        outdated: Vec<Outdated>,
+        outdated: Vec<Value>,
     },
     /// They are handed over.
     Volumes,
@@ -210,7 +210,8 @@ impl HandOver {
         let said = child.wait_for(CHECKED_WITHIN, checked).map_err(TakeoverError::Refused)?;
         if let Message::Checked { outdated } = said {
             let shown = self.parts.live.certificates.load();
-            look_at_dates(&shown, &outdated, SystemTime::now()).map_err(TakeoverError::Refused)?;
+            look_at_dates(&shown, &Outdated::heard(outdated), SystemTime::now())
+                .map_err(TakeoverError::Refused)?;
         }
         // What ends while it waits for the volumes, and opens them, it hears of before it accepts.
         child.neighbour.hold();

@@ -1,10 +1,12 @@
 //! Whether the certificates of a changed configuration may be shown in the place of those of
 //! before, by this process or by the one that follows.
 
+use std::collections::HashSet;
 use std::time::SystemTime;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::config::{Certificate, Certificates, Config, ConfigError};
 use crate::limits::OUTDATED_BYTES_MAX;
@@ -22,7 +24,7 @@ pub(in crate::appliance) struct Outdated {
 }
 
 impl Outdated {
-    /// All that a configuration names, as far as they can be told.
+    /// All that a configuration names.
     pub(in crate::appliance) fn all_of(config: &Config, now: SystemTime) -> Vec<Outdated> {
         let outdated = |one: &Certificate| {
             let is_ordered = config.certificates.is_ordered(one);
@@ -37,6 +39,11 @@ impl Outdated {
             let (chain, names) = (chain_of(one), one.names.clone());
             Some(Outdated { chain, names, is_ordered, why: fault.to_string() })
         };
+        config.certificates.iter().filter_map(outdated).collect()
+    }
+
+    /// As many of them as a message holds.
+    pub(in crate::appliance) fn told_of(config: &Config, now: SystemTime) -> Vec<Value> {
         let mut left_bytes = OUTDATED_BYTES_MAX;
         let fits = |one: &Outdated| {
             let bytes = one.names.iter().map(String::len).sum::<usize>() + one.why.len();
@@ -46,7 +53,13 @@ impl Outdated {
                 true
             })
         };
-        config.certificates.iter().filter_map(outdated).take_while(fits).collect()
+        let all = Outdated::all_of(config, now).into_iter();
+        all.filter(fits).map(|one| json!(one)).collect()
+    }
+
+    /// Those that another process tells, as far as this version knows what is said of them.
+    pub(in crate::appliance) fn heard(told: Vec<Value>) -> Vec<Outdated> {
+        told.into_iter().filter_map(|one| serde_json::from_value(one).ok()).collect()
     }
 }
 
@@ -61,7 +74,11 @@ pub(in crate::appliance) fn look_at_dates(
     next: &[Outdated],
     now: SystemTime,
 ) -> Result<(), String> {
-    let was_there = |one: &Outdated| shown.iter().any(|shown| chain_of(shown) == one.chain);
+    if next.is_empty() {
+        return Ok(());
+    }
+    let chains: HashSet<String> = shown.iter().map(chain_of).collect();
+    let was_there = |one: &Outdated| chains.contains(&one.chain);
     let has_good = |one: &Outdated| {
         let mut good = shown.iter().filter(|shown| shown.judged(now).is_none());
         good.any(|shown| shown.names.iter().any(|name| one.names.contains(name)))

@@ -89,7 +89,7 @@ impl Predecessor {
 
     /// Waits until it has handed over what only one of the two may have.
     pub(in crate::appliance) fn wait_for_volumes(&self, config: &Config) -> io::Result<()> {
-        let outdated = Outdated::all_of(config, SystemTime::now());
+        let outdated = Outdated::told_of(config, SystemTime::now());
         self.channel.send(&Message::Checked { outdated }, None)?;
         loop {
             match self.channel.receive(Some(HANDED_OVER_WITHIN))? {

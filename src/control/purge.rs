@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::asking::{AskedBody, Said, body_of, refusal};
 use crate::limits::PURGE_REQUEST_BYTES_MAX;
 use crate::purge::request::PurgeRequest;
-use crate::purge::{PurgeError, Purges, Sought};
+use crate::purge::{PurgeError, Purged, Purges, Sought};
 use crate::site::CurrentSites;
 
 /// What is held of what is to be purged.
@@ -57,16 +57,24 @@ impl Purger {
         let purged = scopes.len();
         let found = self.found(asked.sought(&scopes, &sites));
         let (purges, hardness) = (self.purges.clone(), asked.hardness());
-        // It is done although who asked for it goes while it is counted.
-        let purging =
-            tokio::spawn(async move { (found.await, purges.purge(scopes, hardness).await) });
+        let (by, what) = (by.to_owned(), asked.to_string());
+        // It is done, and logged, although who asked for it goes while it is counted.
+        let purging = tokio::spawn(async move {
+            let (found, purged) = (found.await, purges.purge(scopes, hardness).await);
+            match &purged {
+                Ok(Purged { number, .. }) => {
+                    tracing::info!(%by, number, "purged by POST /purge: {what}");
+                }
+                Err(error) => tracing::warn!(%by, %error, "POST /purge: {what}"),
+            }
+            (found, purged)
+        });
         let (found, purged_now) = match timeout(PURGED_WITHIN, purging).await {
             Ok(Ok(done)) => done,
             Ok(Err(_)) | Err(_) => (None, Err(PurgeError::Late)),
         };
         match purged_now {
             Ok(done) => {
-                tracing::info!(%by, number = done.number, "purged by POST /purge: {asked}");
                 let mut said = json!({
                     "purged": purged,
                     "soft": asked.soft,

@@ -21,7 +21,7 @@ use crate::limits::VARIANTS_PER_OBJECT_MAX;
 use crate::message::freshness::Freshness;
 use crate::message::request::RequestError;
 use crate::object::ObjectKey;
-use crate::purge::{Hardness, PurgeError, Scope, Standing};
+use crate::purge::{Hardness, PurgeError, Purged, Scope, Standing};
 
 impl Delivery {
     /// Purges the object of a URL, for whom its rule lets: it says from where, and the token is
@@ -48,11 +48,18 @@ impl Delivery {
         let purging = tokio::spawn(async move {
             let (site, key) = (&asked.site.name, &asked.key);
             let scopes = vec![Scope::object(site, key.target())];
-            let purged = purges.purge(scopes, Hardness::Hard).await?;
             // A URL's query may be a secret.
-            let (number, path) = (purged.number, key.path());
-            tracing::info!(%by, %client, number, "purged by PURGE: site {site}, {path:?}");
-            Ok(())
+            let path = key.path();
+            match purges.purge(scopes, Hardness::Hard).await {
+                Ok(Purged { number, .. }) => {
+                    tracing::info!(%by, %client, number, "purged by PURGE: site {site}, {path:?}");
+                    Ok(())
+                }
+                Err(error) => {
+                    tracing::warn!(%by, %client, %error, "PURGE: site {site}, {path:?}");
+                    Err(error)
+                }
+            }
         });
         let purged = timeout(self.shared.patience, purging).await;
         let purged = purged.ok().and_then(Result::ok).unwrap_or(Err(PurgeError::Late));

@@ -94,8 +94,8 @@ impl Filler {
             self.end(&ended).await;
             if self.purges.end_objects_elsewhere(&ended).await.is_err() {
                 tracing::warn!(
-                    "what an unsafe request ended is not yet known to have ended in the process \
-                     that is being replaced"
+                    "what an unsafe request ended is not yet known to have ended in the other \
+                     process of an upgrade"
                 );
             }
         }

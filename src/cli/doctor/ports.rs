@@ -56,7 +56,11 @@ struct Holder {
 /// `holders` are empty where this user may not see them.
 fn taken(holders: &[Holder], file: &Path, answers: impl Fn() -> bool) -> Finding {
     let ours = fs::canonicalize(file).ok();
-    let is_other = |other: &Path| ours.is_some() && fs::canonicalize(other).ok() != ours;
+    // One that cannot be reached from here is of another machine's root, perhaps, or no other.
+    let is_other = |other: &Path| {
+        let other = fs::canonicalize(other).ok();
+        ours.is_some() && other.is_some() && other != ours
+    };
     let mut tidegates = holders.iter().filter(|one| one.name == "tidegate");
     if let Some(Holder { number, file: Some(other), .. }) =
         tidegates.clone().find(|one| one.file.as_deref().is_some_and(is_other))

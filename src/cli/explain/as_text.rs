@@ -203,7 +203,7 @@ fn pieces(held: &[Block], one: &Variant) -> String {
         held.iter().find(of).is_some_and(|block| block.pieces >> (piece % in_block) & 1 == 1)
     };
     // Of a long object only some blocks are told.
-    let first = (one.first_block * in_block).min(all);
+    let first = one.first_block.saturating_mul(in_block).min(all);
     let told = (all - first).min(TOLD_BLOCKS * in_block);
     let count = (first..first + told).filter(|piece| holds(*piece)).count();
     let of = match (told < all, first) {

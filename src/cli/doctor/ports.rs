@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 
 use http::Request;
 
@@ -56,10 +56,11 @@ struct Holder {
 /// `holders` are empty where this user may not see them.
 fn taken(holders: &[Holder], file: &Path, answers: impl Fn() -> bool) -> Finding {
     let ours = fs::canonicalize(file).ok();
-    // One that cannot be reached from here is of another machine's root, perhaps, or no other.
-    let is_other = |other: &Path| {
-        let other = fs::canonicalize(other).ok();
-        ours.is_some() && other.is_some() && other != ours
+    let is_other = |other: &Path| match (&ours, fs::canonicalize(other)) {
+        (Some(ours), Ok(other)) => other != *ours,
+        // It lies where this user does not get to, or in another root: the name has to do.
+        (Some(_), Err(_)) => path::absolute(file).is_ok_and(|file| file != other),
+        (None, _) => false,
     };
     let mut tidegates = holders.iter().filter(|one| one.name == "tidegate");
     if let Some(Holder { number, file: Some(other), .. }) =

@@ -29,8 +29,8 @@ Examples:
   tidegate check tidegate.toml --request 'GET https://video.example.com/film/a.m3u8'
 
 Each fault is one line, FILE:LINE:COLUMN: what is wrong and what would be right; exit code 64.
-A volume that would be left out is a warning; exit code 0. So is a certificate that viewers refuse; a
-reload that adds one is refused.
+A volume that would be left out is a warning; exit code 0. So is a certificate that viewers refuse;
+a reload that adds one is refused.
 
 Exit codes: 0 it would be served by, 1 --request would be refused, 64 a fault in it, or misused";
 

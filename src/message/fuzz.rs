@@ -223,6 +223,7 @@ pub fn conditional(bytes: &[u8]) {
     {
         let tag = EntityTag::parse(value);
         assert_eq!(tag.as_ref(), validator.etag().filter(|_| tag.is_some()));
+        assert!(tag.is_none_or(|tag| !tag.is_weak()));
     }
     assert_eq!(validator.strong_matches(&validator), validator.is_strong());
     assert!(validator.is_confirmed_by(&validator) || !validator.is_strong());

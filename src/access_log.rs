@@ -21,6 +21,7 @@ mod spool;
 mod trace;
 mod writer;
 
+use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -44,7 +45,7 @@ use self::recent::Latest;
 pub use self::recent::{Lines, RecentRequest};
 pub use self::request_id::{FIELD as REQUEST_ID_FIELD, RequestId};
 pub use self::spool::{Batch, Failure, Lost, Spool, SpoolSettings};
-pub use self::trace::{Decision, Text, Trace};
+pub use self::trace::{Decision, Text, Trace, Tracing};
 use crate::limits;
 use crate::memory::Governor;
 
@@ -146,15 +147,9 @@ impl AccessLog {
         Ok((log, LogWriter { sender, shared, ended }))
     }
 
-    /// Where the decisions about a request go whose head had been read then; `None` while nobody
-    /// follows the log.
-    pub fn trace(&self, begun: Instant, governor: &Arc<Governor>) -> Option<Box<Trace>> {
+    /// Where the decisions about a request go whose head had been read then.
+    pub fn trace(&self, begun: Instant, governor: &Arc<Governor>) -> Tracing {
         self.shared.readers.trace(begun, governor)
-    }
-
-    /// Tells those who follow the log what became of a request.
-    pub fn tell(&self, entry: &Entry<'_>, trace: &Trace) {
-        self.shared.readers.tell(entry, trace, &self.shared.discretion);
     }
 
     /// Follows the requests that end from now on.
@@ -174,8 +169,15 @@ impl AccessLog {
         self.shared.readers.end();
     }
 
-    /// Writes one line about a request, or drops and counts it; never waits.
-    pub fn record(&self, entry: &Entry<'_>) {
+    /// Writes one line about a request, or drops and counts it, and tells those who follow the log;
+    /// never waits.
+    pub fn record(&self, entry: &Entry<'_>, tracing: &Tracing) {
+        let discretion = &self.shared.discretion;
+        let logged = OnceCell::new();
+        let line = || logged.get_or_init(|| entry.to_line(discretion)).as_str();
+        if !matches!(tracing, Tracing::Off) {
+            self.shared.readers.tell(entry, tracing, discretion, line);
+        }
         if self.shared.unread.load(Ordering::Relaxed) {
             return;
         }
@@ -183,7 +185,8 @@ impl AccessLog {
         {
             return self.shared.drop_lines(1);
         }
-        let line = Line { time: entry.time, text: entry.to_line(&self.shared.discretion) };
+        let text = logged.into_inner().unwrap_or_else(|| entry.to_line(discretion));
+        let line = Line { time: entry.time, text };
         let line_bytes = line.text.capacity();
         self.shared.waiting_bytes.fetch_add(line_bytes, Ordering::Relaxed);
         if self.sender.try_send(Message::Line(line)).is_err() {
@@ -395,7 +398,7 @@ mod tests {
         let (log, writer) = AccessLog::start(&settings).unwrap();
         let expected: Vec<String> = (0..1_000).map(|number| format!("/{number}")).collect();
         for path in &expected {
-            log.record(&entry(path));
+            log.record(&entry(path), &Tracing::Off);
         }
         writer.finish(LONG).unwrap();
         assert_eq!(paths(&fs::read_to_string(&file).unwrap()), expected);
@@ -409,7 +412,7 @@ mod tests {
         let (log, writer) = to(Output::to(pipe));
         // Nobody reads the pipe: if recording waited for it, this would never end.
         for number in 0..RECORDED {
-            log.record(&entry(&format!("/{number}")));
+            log.record(&entry(&format!("/{number}")), &Tracing::Off);
         }
         let dropped = log.dropped_lines() as usize;
         assert!(dropped > 0 && dropped < 4_000, "{dropped}");
@@ -423,7 +426,7 @@ mod tests {
         let written = paths(&reading.join().unwrap());
         assert_eq!(written.len() + dropped, RECORDED);
         assert_eq!(written[..3], ["/0", "/1", "/2"]);
-        log.record(&entry("/late"));
+        log.record(&entry("/late"), &Tracing::Off);
         assert_eq!(log.dropped_lines() as usize, dropped + 1);
     }
 
@@ -433,7 +436,7 @@ mod tests {
         let (log, _writer) = to(Output::to(pipe));
         let long = "\u{1}".repeat(2_048);
         for _ in 0..limits::ACCESS_LOG_LINES_WAITING_MAX {
-            log.record(&entry(&long));
+            log.record(&entry(&long), &Tracing::Off);
         }
         assert!(log.dropped_lines() > 0);
         let waiting = log.shared.waiting_bytes.load(Ordering::Relaxed);
@@ -445,7 +448,7 @@ mod tests {
         let (_reader, pipe) = io::pipe().unwrap();
         let (log, writer) = to(Output::to(pipe));
         for _ in 0..1_000 {
-            log.record(&entry("/"));
+            log.record(&entry("/"), &Tracing::Off);
         }
         let error = writer.finish(Duration::from_millis(1)).unwrap_err();
         assert_eq!(error.to_string(), "access log did not take its last lines within 1ms");
@@ -481,11 +484,11 @@ mod tests {
         let path = directory.path().join("access.log");
         let file = fs::File::create(&path).unwrap();
         let (log, writer) = to(Output::to(Full { room: Some(10), file }));
-        log.record(&entry("/torn"));
+        log.record(&entry("/torn"), &Tracing::Off);
         while log.dropped_lines() == 0 {
             thread::yield_now();
         }
-        log.record(&entry("/whole"));
+        log.record(&entry("/whole"), &Tracing::Off);
         writer.finish(LONG).unwrap();
 
         let text = fs::read_to_string(&path).unwrap();
@@ -513,7 +516,7 @@ mod tests {
         let (log, writer) = AccessLog::start_with(&settings, output).unwrap();
         // Nobody reads the pipe: they gather.
         for number in 0..10_000 {
-            log.record(&entry(&format!("/{number}")));
+            log.record(&entry(&format!("/{number}")), &Tracing::Off);
         }
         let reading = thread::spawn(move || io::copy(&mut reader, &mut io::sink()));
         writer.finish(LONG).unwrap();
@@ -530,13 +533,13 @@ mod tests {
         let [current, old] = ["access.log", "access.log.1"].map(|it| directory.path().join(it));
         let settings = settings(Destination::File(current.clone()), Recent::NotKept);
         let (log, writer) = AccessLog::start(&settings).unwrap();
-        log.record(&entry("/before"));
+        log.record(&entry("/before"), &Tracing::Off);
         fs::rename(&current, &old).unwrap();
         log.reopen();
         while !current.exists() {
             thread::yield_now();
         }
-        log.record(&entry("/after"));
+        log.record(&entry("/after"), &Tracing::Off);
         writer.finish(LONG).unwrap();
         assert_eq!(paths(&fs::read_to_string(&old).unwrap()), ["/before"]);
         assert_eq!(paths(&fs::read_to_string(&current).unwrap()), ["/after"]);
@@ -546,7 +549,7 @@ mod tests {
     fn the_latest_requests_are_kept_where_wanted_newest_first() {
         let (log, writer) = AccessLog::start(&settings(Destination::Off, KEPT)).unwrap();
         for number in 0..1_000 {
-            log.record(&entry(&format!("/{number}")));
+            log.record(&entry(&format!("/{number}")), &Tracing::Off);
         }
         writer.finish(LONG).unwrap();
         let recent = log.recent();
@@ -566,7 +569,7 @@ mod tests {
     #[test]
     fn a_log_nobody_reads_costs_nothing() {
         let (log, writer) = AccessLog::start(&settings(Destination::Off, Recent::NotKept)).unwrap();
-        log.record(&entry("/"));
+        log.record(&entry("/"), &Tracing::Off);
         writer.finish(LONG).unwrap();
         assert_eq!((log.dropped_lines(), log.recent().len()), (0, 0));
     }

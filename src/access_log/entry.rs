@@ -12,7 +12,7 @@ use http::StatusCode;
 
 use super::personal::Discretion;
 use super::request_id::{Ascii, RequestId};
-use crate::metrics::labels::Lookup;
+use crate::metrics::labels::{Lookup, Tier};
 use crate::moment::since_1970;
 use crate::object::{ByteRange, ObjectKey};
 
@@ -55,6 +55,8 @@ pub struct Entry<'a> {
     pub body_bytes: u64,
     /// Those of them that were read from an ssd.
     pub ssd_bytes: u64,
+    /// Whether it had bytes from each, in the order of [`Tier::ALL`].
+    pub tiers: [bool; Tier::ALL.len()],
     /// The range that was answered; `None` for whole objects, and for several ranges.
     pub range: Option<ByteRange>,
     /// The `Range` field's value, whatever came of it.
@@ -258,6 +260,14 @@ impl Line {
         self.0.push_str("\":");
     }
 
+    /// Opens an object within the line, with a number as the first of it.
+    pub(super) fn object(&mut self, name: &str, number: u64) {
+        self.0.push_str("{\"");
+        self.0.push_str(name);
+        self.0.push_str("\":");
+        self.0.push_str(itoa::Buffer::new().format(number));
+    }
+
     /// A value that is JSON already.
     pub(super) fn bare(&mut self, name: &str, value: &str) {
         self.name(name);
@@ -406,6 +416,7 @@ pub(super) mod tests {
             status: Some(StatusCode::PARTIAL_CONTENT),
             body_bytes: 100,
             ssd_bytes: 40,
+            tiers: [true, true, false, false],
             range: ByteRange::new(100, 200),
             range_asked: None,
             lookup: Some(Lookup::Hit),

@@ -12,6 +12,7 @@ use std::net::IpAddr;
 
 use super::entry::{Entry, Outcome, PlayerTold};
 use super::personal::{ClientBits, Discretion};
+use crate::metrics::labels::Tier;
 pub use parse::{Fault, FilterError};
 
 /// What a request must be.
@@ -137,21 +138,21 @@ impl Filter {
     /// Every request.
     pub const EVERYTHING: Filter = Filter::All(Vec::new());
 
-    /// Whether a request is one of those; `tiers` are the words of those it had bytes from.
+    /// Whether a request is one of those.
     ///
     /// It is asked as it is told: nobody learns by asking what the log keeps back.
-    pub(super) fn admits(&self, entry: &Entry<'_>, told: &Discretion, tiers: &[&str]) -> bool {
+    pub(super) fn admits(&self, entry: &Entry<'_>, told: &Discretion) -> bool {
         match self {
-            Filter::All(all) => all.iter().all(|one| one.admits(entry, told, tiers)),
-            Filter::Any(any) => any.iter().any(|one| one.admits(entry, told, tiers)),
-            Filter::Not(not) => !not.admits(entry, told, tiers),
-            Filter::Is(test) => test.admits(entry, told, tiers),
+            Filter::All(all) => all.iter().all(|one| one.admits(entry, told)),
+            Filter::Any(any) => any.iter().any(|one| one.admits(entry, told)),
+            Filter::Not(not) => !not.admits(entry, told),
+            Filter::Is(test) => test.admits(entry, told),
         }
     }
 }
 
 impl Test {
-    fn admits(&self, entry: &Entry<'_>, told: &Discretion, tiers: &[&str]) -> bool {
+    fn admits(&self, entry: &Entry<'_>, told: &Discretion) -> bool {
         let micros = |time: std::time::Duration| time.as_micros() as u64;
         match self.field {
             Field::Status => self.compares(entry.status.map(|status| status.as_u16().into())),
@@ -172,7 +173,8 @@ impl Test {
             })),
             Field::Tier => {
                 let Value::Text(wanted) = &self.value else { return false };
-                tiers.contains(&wanted.as_str()) == (self.operator == Operator::Equals)
+                let is_it = |tier: &Tier| entry.tiers[*tier as usize] && tier.label() == wanted;
+                Tier::ALL.iter().any(is_it) == (self.operator == Operator::Equals)
             }
             Field::Client => self.is_within(told.personal().client_bits.of(entry.client)),
         }
@@ -301,7 +303,7 @@ mod tests {
     }
 
     fn told(filter: &Filter, entry: &Entry<'_>, personal: Personal) -> bool {
-        filter.admits(entry, &Discretion::new(personal), &["ram", "ssd"])
+        filter.admits(entry, &Discretion::new(personal))
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Who follows the log live: each request that a reader wants, with every decision about it.
 //!
 //! A reader has a bounded ring of his own. A serving thread puts in what fits and counts what does
-//! not: it never waits. While nobody follows, a request costs one look at a number.
+//! not: it never waits. While nobody follows, a request costs one look at a number; while nobody who
+//! follows has room when it begins, its end costs a look at what he wants, to count it.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use super::entry::Entry;
 use super::filter::Filter;
 use super::personal::Discretion;
-use super::trace::Trace;
+use super::trace::{Trace, Tracing};
 use crate::limits::{LOG_READER_BYTES, LOG_READER_LINES_MAX, LOG_READERS_MAX, TRACE_BYTES};
 use crate::memory::{Class, Governor, Reservation, Use};
 
@@ -34,14 +34,17 @@ pub(super) struct Readers {
 struct Ring {
     filter: Filter,
     waiting: Mutex<Waiting>,
+    /// As `waiting` was when it was last looked at.
+    is_full: AtomicBool,
     arrived: Notify,
     _reserved: Reservation,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Waiting {
-    lines: VecDeque<Arc<str>>,
-    bytes: usize,
+    /// Lines, one after the other.
+    text: String,
+    lines: usize,
     lost: u64,
 }
 
@@ -77,31 +80,44 @@ impl fmt::Display for FollowError {
 impl error::Error for FollowError {}
 
 impl Readers {
-    /// Where the decisions about a request go, while anybody wants to know them. Without memory for
-    /// them they are lost to everybody.
-    pub(super) fn trace(&self, begun: Instant, governor: &Arc<Governor>) -> Option<Box<Trace>> {
+    /// Where the decisions about a request go, while anybody wants to know them and has room.
+    pub(super) fn trace(&self, begun: Instant, governor: &Arc<Governor>) -> Tracing {
         match self.count.load(Ordering::Relaxed) {
-            0 => None,
+            0 => Tracing::Off,
             _ => self.paid_for(begun, governor),
         }
     }
 
     #[cold]
-    fn paid_for(&self, begun: Instant, governor: &Arc<Governor>) -> Option<Box<Trace>> {
-        let reserved = governor.try_reserve(Use::Requests, Class::Admission, TRACE_BYTES);
-        if reserved.is_none() {
-            self.all.load().iter().for_each(|ring| ring.waiting().lost += 1);
+    fn paid_for(&self, begun: Instant, governor: &Arc<Governor>) -> Tracing {
+        if self.all.load().iter().all(|ring| ring.is_full.load(Ordering::Relaxed)) {
+            return Tracing::Lost;
         }
-        reserved.map(|reserved| Box::new(Trace::new(begun, reserved)))
+        match governor.try_reserve(Use::Requests, Class::Admission, TRACE_BYTES) {
+            Some(reserved) => Tracing::Kept(Box::new(Trace::new(begun, reserved))),
+            None => Tracing::Lost,
+        }
     }
 
-    /// A request has ended: tells those who want to know of it.
-    pub(super) fn tell(&self, entry: &Entry<'_>, trace: &Trace, discretion: &Discretion) {
-        let mut line: Option<Arc<str>> = None;
+    /// A request has ended: tells those who want to know of it, in a line made of the log's.
+    #[cold]
+    pub(super) fn tell<'a>(
+        &self,
+        entry: &Entry<'_>,
+        tracing: &Tracing,
+        discretion: &Discretion,
+        logged: impl Fn() -> &'a str,
+    ) {
+        let mut line = None;
         for ring in self.all.load().iter() {
-            if ring.filter.admits(entry, discretion, &trace.tiers()) && ring.has_room() {
-                let line = line.get_or_insert_with(|| trace.to_line(entry, discretion).into());
-                ring.add(line.clone());
+            if !ring.filter.admits(entry, discretion) {
+                continue;
+            }
+            match tracing {
+                Tracing::Kept(trace) if ring.has_room() => {
+                    ring.add(line.get_or_insert_with(|| trace.to_line(logged(), entry)));
+                }
+                _ => ring.lose(),
             }
         }
     }
@@ -130,26 +146,31 @@ impl Ring {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts one that has none: that is cheaper than to write it.
+    /// Whether a line is worth writing.
     fn has_room(&self) -> bool {
-        let mut waiting = self.waiting();
-        let has_room = waiting.has_room();
-        waiting.lost += u64::from(!has_room);
-        has_room
+        !self.is_full.load(Ordering::Relaxed)
     }
 
-    fn add(&self, line: Arc<str>) {
+    /// Adds a line, or counts it where it has no room.
+    fn add(&self, line: &str) {
         let mut waiting = self.waiting();
-        waiting.bytes += line.len();
-        waiting.lines.push_back(line);
+        waiting.add(line);
+        self.is_full.store(waiting.is_full(), Ordering::Relaxed);
         drop(waiting);
         self.arrived.notify_one();
     }
-}
 
-impl Waiting {
-    fn has_room(&self) -> bool {
-        self.lines.len() < LOG_READER_LINES_MAX && self.bytes < BYTES_WAITING_MAX
+    /// Counts one without a line.
+    fn lose(&self) {
+        self.waiting().lost += 1;
+        self.arrived.notify_one();
+    }
+
+    /// What waits, and makes room.
+    fn take(&self) -> Option<String> {
+        let mut waiting = self.waiting();
+        self.is_full.store(false, Ordering::Relaxed);
+        waiting.take()
     }
 }
 
@@ -167,7 +188,8 @@ impl Following {
         let reserved = governor.try_reserve(Use::Requests, Class::Admission, LOG_READER_BYTES);
         let ring = Arc::new(Ring {
             filter,
-            waiting: Mutex::default(),
+            waiting: Mutex::new(Waiting::new()),
+            is_full: AtomicBool::new(false),
             arrived: Notify::new(),
             _reserved: reserved.ok_or(FollowError::Memory)?,
         });
@@ -190,7 +212,7 @@ impl Following {
         }
         self.has_read = true;
         loop {
-            let told = self.ring.waiting().take();
+            let told = self.ring.take();
             if let Some(told) = told {
                 return Some(told);
             }
@@ -203,17 +225,33 @@ impl Following {
 }
 
 impl Waiting {
+    /// Nothing yet, with all the room there will be.
+    fn new() -> Waiting {
+        Waiting { text: String::with_capacity(TEXT_BYTES), lines: 0, lost: 0 }
+    }
+
+    fn add(&mut self, line: &str) {
+        if self.is_full() || self.text.len() + line.len() > TEXT_BYTES {
+            self.lost += 1;
+            return;
+        }
+        self.text.push_str(line);
+        self.lines += 1;
+    }
+
+    fn is_full(&self) -> bool {
+        self.lines >= LOG_READER_LINES_MAX || self.text.len() + TRACE_BYTES as usize > TEXT_BYTES
+    }
+
     fn take(&mut self) -> Option<String> {
-        if self.lines.is_empty() && self.lost == 0 {
-            return None;
-        }
-        let mut text = String::with_capacity(self.bytes + LOST_BYTES);
-        if self.lost > 0 {
-            text = format!("{{\"lost\":{}}}\n", self.lost);
-        }
-        self.lines.drain(..).for_each(|line| text.push_str(&line));
-        (self.bytes, self.lost) = (0, 0);
-        Some(text)
+        let Waiting { text, lost, .. } = self;
+        let taken = match lost {
+            0 => Some(text.clone()).filter(|text| !text.is_empty()),
+            lost => Some(format!("{{\"lost\":{lost}}}\n{text}")),
+        };
+        text.clear();
+        (self.lines, self.lost) = (0, 0);
+        taken
     }
 }
 
@@ -229,8 +267,8 @@ impl Drop for Following {
 
 /// Between two readings of a ring: with its lines it bounds what a reader costs the appliance.
 const READ_PAUSE: Duration = Duration::from_millis(100);
-/// What waits is taken into one text, and that waits for the connection: half each.
-const BYTES_WAITING_MAX: usize = LOG_READER_BYTES as usize / 2 - TRACE_BYTES as usize;
+/// What waits is copied into one text, and that waits for the connection: half each.
+const TEXT_BYTES: usize = LOG_READER_BYTES as usize / 2 - LOST_BYTES;
 const LOST_BYTES: usize = 64;
 
 #[cfg(test)]
@@ -245,8 +283,7 @@ mod tests {
     }
 
     fn ends(log: &AccessLog, governor: &Arc<Governor>, path: &str) {
-        let trace = log.trace(Instant::now(), governor).expect("somebody follows");
-        log.tell(&entry(path), &trace);
+        log.record(&entry(path), &log.trace(Instant::now(), governor));
     }
 
     #[tokio::test(start_paused = true)]
@@ -265,6 +302,30 @@ mod tests {
         assert!(told.contains("\"path\":\"/next\"") && told.lines().count() == 1, "{told}");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn what_begins_while_nobody_has_room_is_lost_to_those_who_want_it() {
+        let (log, governor) = (log(), Governor::new(0, 64 << 20, Arc::default()));
+        let mut everything = log.follow(Filter::EVERYTHING, &governor).unwrap();
+        let some = Filter::parse("path ~ seg").unwrap();
+        let mut segments = log.follow(some, &governor).unwrap();
+        let trace = || log.trace(Instant::now(), &governor);
+        for _ in 0..LOG_READER_LINES_MAX {
+            ends(&log, &governor, "/seg");
+        }
+        let begun = trace();
+        assert!(matches!(begun, Tracing::Lost), "nobody has room");
+        log.record(&entry("/other"), &begun);
+        assert!(!segments.next().await.unwrap().contains("lost"), "he does not want it");
+        let kept = trace();
+        assert!(matches!(kept, Tracing::Kept(_)), "one has room");
+        log.record(&entry("/seg"), &kept);
+        assert_eq!(segments.next().await.unwrap().lines().count(), 1);
+        assert!(everything.next().await.unwrap().starts_with("{\"lost\":2}\n"));
+        // He has room by now, and nothing is known of it.
+        log.record(&entry("/seg"), &begun);
+        assert_eq!(everything.next().await.unwrap(), "{\"lost\":1}\n");
+    }
+
     #[test]
     fn what_waits_for_a_reader_is_bounded_in_bytes_too() {
         let (log, governor) = (log(), Governor::new(0, 64 << 20, Arc::default()));
@@ -275,14 +336,15 @@ mod tests {
         }
         let waiting = following.ring.waiting();
         assert!(waiting.lost > 0, "each line has over 12 KiB");
-        assert!((waiting.bytes as u64) < LOG_READER_BYTES / 2, "{}", waiting.bytes);
+        assert!(waiting.text.len() > 400 << 10, "{}", waiting.text.len());
+        assert!((waiting.text.capacity() as u64) < LOG_READER_BYTES / 2);
     }
 
     #[test]
     fn nothing_is_kept_for_nobody_and_memory_is_given_back() {
         let (log, governor) = (log(), Governor::new(0, 64 << 20, Arc::default()));
         let used = || governor.used_bytes(Use::Requests);
-        assert!(log.trace(Instant::now(), &governor).is_none());
+        assert!(matches!(log.trace(Instant::now(), &governor), Tracing::Off));
         let following: Vec<_> = (0..LOG_READERS_MAX)
             .map(|_| log.follow(Filter::EVERYTHING, &governor).unwrap())
             .collect();
@@ -291,7 +353,7 @@ mod tests {
         let trace = log.trace(Instant::now(), &governor);
         assert_eq!(used(), LOG_READERS_MAX as u64 * LOG_READER_BYTES + TRACE_BYTES);
         drop((following, trace));
-        assert!(log.trace(Instant::now(), &governor).is_none());
+        assert!(matches!(log.trace(Instant::now(), &governor), Tracing::Off));
         assert_eq!(used(), 0);
         let scarce = Governor::new(0, LOG_READER_BYTES, Arc::default());
         let refused = log.follow(Filter::EVERYTHING, &scarce).unwrap_err();

@@ -1,21 +1,30 @@
 //! What became of one request, decision by decision, each with its time since the head was read.
 //!
-//! Made only while somebody follows the log. What is told stays as it was found, and becomes text
-//! when the request turns out to be wanted. Bounded: of a request with more decisions the first are
-//! kept, and how many more there were.
+//! Made only while somebody follows the log who has room for it. What is told stays as it was found,
+//! and becomes text when the request turns out to be wanted. Bounded: of a request with more
+//! decisions the first are kept, and how many more there were.
 
-use std::array;
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::entry::{Entry, Line};
-use super::personal::Discretion;
 use crate::limits::TRACE_DECISIONS_MAX;
 use crate::memory::Reservation;
 use crate::metrics::labels::Tier;
 use crate::object::VersionId;
+
+/// What is kept of the decisions about one request.
+#[derive(Debug)]
+pub enum Tracing {
+    /// Nothing: nobody followed the log when it began.
+    Off,
+    /// Nothing, for want of room or memory: who would have wanted the request has lost it.
+    Lost,
+    /// All, within bounds.
+    Kept(Box<Trace>),
+}
 
 /// The decisions about one request, in their order.
 #[derive(Debug)]
@@ -23,8 +32,6 @@ pub struct Trace {
     begun: Instant,
     decisions: RefCell<Vec<(Duration, Decision)>>,
     left_out: Cell<u64>,
-    /// Whether it had bytes from each, in the order of [`Tier::ALL`].
-    tiers: Cell<[bool; Tier::ALL.len()]>,
     _reserved: Reservation,
 }
 
@@ -91,7 +98,6 @@ impl Trace {
             begun,
             decisions: RefCell::new(Vec::with_capacity(DECISIONS_USUAL)),
             left_out: Cell::new(0),
-            tiers: Cell::default(),
             _reserved: reserved,
         }
     }
@@ -119,9 +125,6 @@ impl Trace {
     /// Bytes went to the connection, from `position` of the object on, so long after the head was
     /// read, or now: what comes from one tier in succession is one line.
     pub fn sent(&self, at: Option<Duration>, tier: Tier, position: u64, bytes: u64) {
-        let mut tiers = self.tiers.get();
-        tiers[tier as usize] = true;
-        self.tiers.set(tiers);
         let word = tier.label();
         if let Some((_, Decision { what: SENT, how: Text::Words(how), figure, .. })) =
             self.decisions.borrow_mut().last_mut()
@@ -137,21 +140,17 @@ impl Trace {
         self.tell_at(at, Decision { figure, ..Decision::of(SENT, word) });
     }
 
-    /// The words of the tiers it had bytes from; nothing in the place of the others.
-    pub(super) fn tiers(&self) -> [&'static str; Tier::ALL.len()] {
-        let sent = self.tiers.get();
-        array::from_fn(|tier| if sent[tier] { Tier::ALL[tier].label() } else { "" })
-    }
-
-    /// The line of the log, with the decisions in it.
-    pub(super) fn to_line(&self, entry: &Entry<'_>, discretion: &Discretion) -> String {
-        let mut line = Line(entry.to_line(discretion));
-        line.0.truncate(line.0.trim_end().len() - 1);
+    /// `logged`, the line of the log, with the decisions in it.
+    pub(super) fn to_line(&self, logged: &str, entry: &Entry<'_>) -> String {
+        let decisions = self.decisions.borrow();
+        let bytes = logged.len() + (1 + decisions.len()) * DECISION_BYTES_USUAL;
+        let mut line = Line(String::with_capacity(bytes));
+        line.0.push_str(logged.strip_suffix("}\n").unwrap_or(logged));
         line.number("left_out", Some(self.left_out.get()));
         line.bare("decisions", "[");
-        for (number, (at, decision)) in self.decisions.borrow().iter().enumerate() {
+        for (number, (at, decision)) in decisions.iter().enumerate() {
             line.0.push_str(if number == 0 { "" } else { "," });
-            line.0.push_str(&decision.to_json(*at, entry));
+            decision.write(*at, entry, &mut line);
         }
         line.0.push_str("]}\n");
         line.0
@@ -159,9 +158,9 @@ impl Trace {
 }
 
 impl Decision {
-    fn to_json(&self, at: Duration, entry: &Entry<'_>) -> String {
-        let mut line = Line(String::with_capacity(DECISION_BYTES_USUAL));
-        line.number("at_us", Some(at.as_micros() as u64));
+    /// Its object.
+    fn write(&self, at: Duration, entry: &Entry<'_>, line: &mut Line) {
+        line.object("at_us", at.as_micros() as u64);
         line.plain("what", self.what);
         line.outside("how", Some(&self.how.to_text(entry)), TEXT_BYTES_MAX);
         match self.figure {
@@ -176,7 +175,6 @@ impl Decision {
             line.outside("because", Some(&because.to_text(entry)), TEXT_BYTES_MAX);
         }
         line.0.push('}');
-        line.0
     }
 }
 

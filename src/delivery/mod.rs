@@ -138,7 +138,7 @@ impl Handler for Delivery {
             request_id: RequestId::assign(),
             time: SystemTime::now(),
             origin_requests: Cell::new(0),
-            trace: shared.log.trace(begun, &shared.governor),
+            tracing: shared.log.trace(begun, &shared.governor),
         });
         let (log, counters) = (shared.log.clone(), shared.counters.clone());
         let mut record = Record::new(viewer.clone(), log, counters, begun);

@@ -13,7 +13,7 @@ use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 
 use crate::access_log::{
-    AccessLog, Decision, Entry, Outcome, PlayerTold, RequestId, Target, Text, Trace,
+    AccessLog, Decision, Entry, Outcome, PlayerTold, RequestId, Target, Text, Trace, Tracing,
 };
 use crate::delivery::error::DeliveryError;
 use crate::delivery::reply::tell_cut_short;
@@ -52,7 +52,7 @@ pub struct Viewer {
     /// Requests upstream this one caused so far.
     pub origin_requests: Cell<u32>,
     /// What was decided about it, while somebody wants to know.
-    pub trace: Option<Box<Trace>>,
+    pub tracing: Tracing,
 }
 
 impl Viewer {
@@ -63,14 +63,14 @@ impl Viewer {
 
     /// Tells who follows the log of a decision.
     pub fn tell(&self, decision: impl FnOnce() -> Decision) {
-        if let Some(trace) = &self.trace {
+        if let Tracing::Kept(trace) = &self.tracing {
             told(trace, decision);
         }
     }
 
     /// The same of what followed from the decision before without a wait.
     pub fn tell_at_once(&self, decision: impl FnOnce() -> Decision) {
-        if let Some(trace) = &self.trace {
+        if let Tracing::Kept(trace) = &self.tracing {
             told_at_once(trace, decision);
         }
     }
@@ -133,6 +133,7 @@ pub struct Record {
     pub cache: Option<HeaderValue>,
     body_bytes: u64,
     ssd_bytes: u64,
+    tiers: [bool; Tier::ALL.len()],
     /// How it ended; who leaves first changes nothing here.
     pub outcome: Outcome,
 }
@@ -164,6 +165,7 @@ impl Record {
             cache: None,
             body_bytes: 0,
             ssd_bytes: 0,
+            tiers: Default::default(),
             outcome: Outcome::ClientLeft,
         }
     }
@@ -183,9 +185,10 @@ impl Record {
             };
             self.counters.observe_first_byte(wait, waited);
         }
-        if let Some(trace) = &self.viewer.trace {
+        if let Tracing::Kept(trace) = &self.viewer.tracing {
             trace.sent(at, tier, position, bytes as u64);
         }
+        self.tiers[tier as usize] = true;
         self.body_bytes += bytes as u64;
         self.ssd_bytes += if tier == Tier::Ssd { bytes as u64 } else { 0 };
         let counted = match &self.site {
@@ -322,6 +325,7 @@ impl Drop for Record {
             status: self.status,
             body_bytes: self.body_bytes,
             ssd_bytes: self.ssd_bytes,
+            tiers: self.tiers,
             range: self.range,
             range_asked: parts.headers.get(RANGE).map(HeaderValue::as_bytes),
             lookup: self.lookup,
@@ -336,12 +340,11 @@ impl Drop for Record {
             cmcd: &cmcd,
             outcome: self.outcome,
         };
-        self.log.record(&entry);
-        if let Some(trace) = &self.viewer.trace {
+        if let Tracing::Kept(trace) = &self.viewer.tracing {
             let ended = ended(self.outcome).with("sent_bytes", self.body_bytes as i64);
             trace.tell_at(duration, ended);
-            self.log.tell(&entry, trace);
         }
+        self.log.record(&entry, &self.viewer.tracing);
     }
 }
 

@@ -499,13 +499,19 @@ async fn who_has_taken_over_and_is_killed_leaves_its_sockets_with_those_who_wait
     block_in_place(|| manager.stop(process));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_restart_while_the_process_before_still_sends_cuts_nothing_that_ends_in_time() {
-    let folder = TempDir::new().unwrap();
+/// A service in front of an origin that holds the end of a film back until it is released.
+fn serving_what_is_held_back(folder: &TempDir) -> (Origin, Manager, Process) {
     let held = Script::of(4 * BLOCK).ending(Ending::HeldAt(BLOCK));
     let origin = Origin::serving("/held", held);
     let (manager, config) = (Manager::start(folder.path()), configuration(folder.path(), &origin));
-    let mut process = manager.serve(&config);
+    let process = manager.serve(&config);
+    (origin, manager, process)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_while_the_process_before_still_sends_cuts_nothing_that_ends_in_time() {
+    let folder = TempDir::new().unwrap();
+    let (origin, manager, mut process) = serving_what_is_held_back(&folder);
     let mut under_way = Client::plain(process.http, HOST).get("/held").open().await;
     under_way.read_exactly(PIECE as usize).await.unwrap();
     assert_eq!(block_in_place(|| process.upgrade()).0, 0);
@@ -532,10 +538,7 @@ async fn a_restart_while_the_process_before_still_sends_cuts_nothing_that_ends_i
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_has_taken_over_and_is_stopped_finishes_what_it_has_begun() {
     let folder = TempDir::new().unwrap();
-    let held = Script::of(4 * BLOCK).ending(Ending::HeldAt(BLOCK));
-    let origin = Origin::serving("/held", held);
-    let (manager, config) = (Manager::start(folder.path()), configuration(folder.path(), &origin));
-    let mut process = manager.serve(&config);
+    let (origin, manager, mut process) = serving_what_is_held_back(&folder);
     assert_eq!(block_in_place(|| process.upgrade()).0, 0);
     process.until_left().await;
     let mut under_way = Client::plain(process.http, HOST).get("/held").open().await;
@@ -554,10 +557,7 @@ async fn who_has_taken_over_and_is_stopped_finishes_what_it_has_begun() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_takes_over_just_when_its_service_is_stopped_finishes_what_it_has_begun() {
     let folder = TempDir::new().unwrap();
-    let held = Script::of(4 * BLOCK).ending(Ending::HeldAt(BLOCK));
-    let origin = Origin::serving("/held", held);
-    let (manager, config) = (Manager::start(folder.path()), configuration(folder.path(), &origin));
-    let mut process = manager.serve(&config);
+    let (origin, manager, mut process) = serving_what_is_held_back(&folder);
     manager.hear_out();
     let before = manager.main.lock().unwrap().expect("it serves");
     assert_eq!(block_in_place(|| process.upgrade()).0, 0);

@@ -102,12 +102,18 @@ async fn each_request_is_told_with_what_was_decided_about_it_in_order() {
     assert_eq!(hit["decisions"][5]["status"], 200, "{hit}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_range_was_asked_for_is_told_and_where_in_the_object_the_bytes_lie_that_were_sent() {
+/// An edge that holds a film of four pieces, and who follows its log.
+async fn film_held_and_followed() -> (Origin, Edge, Follower) {
     let origin = Origin::serving("/film", Script::of(4 * PIECE));
     let edge = Edge::in_front_of(&origin).start();
     assert_eq!(gets(&edge, "/film").await, 200);
-    let mut follower = Follower::of(&edge, "").await;
+    let follower = Follower::of(&edge, "").await;
+    (origin, edge, follower)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_range_was_asked_for_is_told_and_where_in_the_object_the_bytes_lie_that_were_sent() {
+    let (_origin, edge, mut follower) = film_held_and_followed().await;
     for (asked, status, answered, sent) in [
         ("bytes=70000-", 206, json!("70000-262143"), vec![(70_000, 192_144)]),
         ("bytes=0-9, 200000-200009", 206, Value::Null, vec![(0, 10), (200_000, 10)]),
@@ -169,10 +175,7 @@ async fn a_request_that_is_refused_is_told_and_counted_with_the_site_it_named() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_bytes_of_a_body_are_told_whosever_words_they_are() {
-    let origin = Origin::serving("/film", Script::of(4 * PIECE));
-    let edge = Edge::in_front_of(&origin).start();
-    assert_eq!(gets(&edge, "/film").await, 200);
-    let mut follower = Follower::of(&edge, "").await;
+    let (_origin, edge, mut follower) = film_held_and_followed().await;
     let sent = edge.metric("tidegate_response_body_bytes_total", &[]).await;
     let parts = edge.get("/film").header("range", "bytes=0-9, 200000-200009");
     for (request, status) in [

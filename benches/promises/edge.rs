@@ -185,4 +185,16 @@ impl Resident {
         // proc_pid_stat(5): utime and stime, in hundredths on every Linux Tidegate runs on.
         (ticks(11) + ticks(12)) / 100.0
     }
+
+    /// The same of the threads it has now, as the scheduler counts it: to the nanosecond.
+    pub(crate) fn cpu_time(pid: u32) -> Duration {
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        let nanos = threads.map(|thread| {
+            let stat = std::fs::read_to_string(thread.unwrap().path().join("schedstat"));
+            // One that has ended meanwhile has none.
+            let stat = stat.unwrap_or_default();
+            stat.split(' ').next().and_then(|nanos| nanos.parse().ok()).unwrap_or(0)
+        });
+        Duration::from_nanos(nanos.sum())
+    }
 }

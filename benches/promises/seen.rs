@@ -1,8 +1,9 @@
 //! Hits at full load while somebody follows the log: what they cost more than while nobody does.
 //!
 //! One worker and small hits: the dearest there can be, for each byte and for each trace. The
-//! processor's time is compared, so that another's work beside it does not count; a box at full
-//! load serves as much less as a hit costs more.
+//! processor's time is compared, so that another's work beside it does not count, turn by turn, and
+//! the median of the turns is told: the machine is faster now and slower then. A box at full load
+//! serves as much less as a hit costs more.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -22,8 +23,8 @@ const VIEWERS: usize = 16;
 const SMALL: u64 = 1 << 10;
 const PIECE: u64 = 64 << 10;
 /// Of each kind, in turns with the other.
-const TURNS: u32 = 10;
-const TURN: Duration = Duration::from_millis(400);
+const TURNS: usize = 25;
+const TURN: Duration = Duration::from_millis(200);
 const COSTS_MORE_MAX: f64 = 1.05;
 const FAST: Behaviour = Behaviour { first_byte_after: Duration::ZERO, bytes_per_second: 1 << 30 };
 
@@ -63,24 +64,24 @@ impl Seen {
     /// What a hit costs while the log is followed, by what it costs while nobody does; and what was
     /// told, in MiB.
     async fn compared(&self, length: u64, filter: &str) -> (f64, f64) {
-        self.load(length).await;
-        let (mut unread, mut read) = ((0.0, 0), (0.0, 0));
+        let mut before = self.load(length).await;
         let told = Arc::new(AtomicU64::new(0));
+        let mut ratios = Vec::new();
         for _ in 0..TURNS {
-            let (seconds, hits) = self.load(length).await;
-            unread = (unread.0 + seconds, unread.1 + hits);
             let reader = follow(self.edge.admin(), filter, told.clone());
-            let (seconds, hits) = self.load(length).await;
-            read = (read.0 + seconds, read.1 + hits);
+            let read = self.load(length).await;
             reader.shutdown(std::net::Shutdown::Both).unwrap();
+            let after = self.load(length).await;
+            ratios.push(2.0 * read / (before + after));
+            before = after;
         }
-        let each = |(seconds, hits): (f64, u64)| seconds / hits as f64;
-        (each(read) / each(unread), told.load(Ordering::Relaxed) as f64 / f64::from(1 << 20))
+        ratios.sort_by(f64::total_cmp);
+        (ratios[TURNS / 2], told.load(Ordering::Relaxed) as f64 / f64::from(1 << 20))
     }
 
-    /// As many hits as there can be in one turn: the processor's time they cost, and how many.
-    async fn load(&self, length: u64) -> (f64, u64) {
-        let before = Resident::cpu_seconds(self.edge.pid());
+    /// As many hits as there can be in one turn: the processor's time each costs, in seconds.
+    async fn load(&self, length: u64) -> f64 {
+        let before = Resident::cpu_time(self.edge.pid());
         let until = Instant::now() + TURN;
         let mut viewers = JoinSet::new();
         for _ in 0..VIEWERS {
@@ -96,8 +97,8 @@ impl Seen {
                 hits
             });
         }
-        let hits = viewers.join_all().await.into_iter().sum();
-        (Resident::cpu_seconds(self.edge.pid()) - before, hits)
+        let hits: u64 = viewers.join_all().await.into_iter().sum();
+        (Resident::cpu_time(self.edge.pid()) - before).as_secs_f64() / hits as f64
     }
 }
 

@@ -1,13 +1,13 @@
 //! Who follows the log live: each request that a reader wants, with every decision about it.
 //!
 //! A reader has a bounded ring of his own. A serving thread puts in what fits and counts what does
-//! not: it never waits. While nobody follows, a request costs one look at a number; while nobody who
-//! follows has room when it begins, its end costs a look at what he wants, to count it.
+//! not: it never waits. While nobody follows, a request costs one look at a number; where nobody had
+//! room when it began, its end costs a look at what each wants, to count it.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use std::{error, fmt};
+use std::{error, fmt, mem};
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
@@ -17,7 +17,9 @@ use super::entry::Entry;
 use super::filter::Filter;
 use super::personal::Discretion;
 use super::trace::{Trace, Tracing};
-use crate::limits::{LOG_READER_BYTES, LOG_READER_LINES_MAX, LOG_READERS_MAX, TRACE_BYTES};
+use crate::limits::{
+    LOG_READER_BYTES, LOG_READER_LINES_MAX, LOG_READERS_MAX, SEND_BUFFER_BYTES_MAX, TRACE_BYTES,
+};
 use crate::memory::{Class, Governor, Reservation, Use};
 
 /// Everybody who follows the log.
@@ -53,6 +55,8 @@ struct Waiting {
 pub struct Following {
     ring: Arc<Ring>,
     shared: Arc<super::Shared>,
+    /// Changes places with what waits.
+    taken: String,
     has_read: bool,
 }
 
@@ -90,7 +94,11 @@ impl Readers {
 
     #[cold]
     fn paid_for(&self, begun: Instant, governor: &Arc<Governor>) -> Tracing {
-        if self.all.load().iter().all(|ring| ring.is_full.load(Ordering::Relaxed)) {
+        let all = self.all.load();
+        if all.is_empty() {
+            return Tracing::Off;
+        }
+        if all.iter().all(|ring| ring.is_full.load(Ordering::Relaxed)) {
             return Tracing::Lost;
         }
         match governor.try_reserve(Use::Requests, Class::Admission, TRACE_BYTES) {
@@ -135,8 +143,9 @@ impl Readers {
         let _one_by_one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all = self.all.load().to_vec();
         change(&mut all)?;
-        self.count.store(all.len(), Ordering::Relaxed);
+        let count = all.len();
         self.all.store(Arc::new(all));
+        self.count.store(count, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -166,11 +175,13 @@ impl Ring {
         self.arrived.notify_one();
     }
 
-    /// What waits, and makes room.
-    fn take(&self) -> Option<String> {
+    /// What waits, in the place of `empty`, and how much was lost.
+    fn take(&self, empty: &mut String) -> u64 {
         let mut waiting = self.waiting();
         self.is_full.store(false, Ordering::Relaxed);
-        waiting.take()
+        waiting.lines = 0;
+        mem::swap(&mut waiting.text, empty);
+        mem::take(&mut waiting.lost)
     }
 }
 
@@ -186,12 +197,13 @@ impl Following {
             return Err(FollowError::Ended);
         }
         let reserved = governor.try_reserve(Use::Requests, Class::Admission, LOG_READER_BYTES);
+        let reserved = reserved.ok_or(FollowError::Memory)?;
         let ring = Arc::new(Ring {
             filter,
             waiting: Mutex::new(Waiting::new()),
             is_full: AtomicBool::new(false),
             arrived: Notify::new(),
-            _reserved: reserved.ok_or(FollowError::Memory)?,
+            _reserved: reserved,
         });
         readers.change(|all| {
             if all.len() >= LOG_READERS_MAX {
@@ -200,7 +212,8 @@ impl Following {
             all.push(ring.clone());
             Ok(())
         })?;
-        Ok(Following { ring, shared: shared.clone(), has_read: false })
+        let taken = String::with_capacity(TEXT_BYTES);
+        Ok(Following { ring, shared: shared.clone(), taken, has_read: false })
     }
 
     /// The next lines, and in a line of its own how many were lost before them; `None` at the end.
@@ -212,15 +225,24 @@ impl Following {
         }
         self.has_read = true;
         loop {
-            let told = self.ring.take();
-            if let Some(told) = told {
-                return Some(told);
-            }
-            if self.shared.readers.ended.load(Ordering::Acquire) {
-                return None;
+            let has_ended = self.shared.readers.ended.load(Ordering::Acquire);
+            let told = self.take();
+            if told.is_some() || has_ended {
+                return told;
             }
             self.ring.arrived.notified().await;
         }
+    }
+
+    fn take(&mut self) -> Option<String> {
+        // It is copied while nobody waits for the ring.
+        let lost = self.ring.take(&mut self.taken);
+        let told = match lost {
+            0 => Some(self.taken.clone()).filter(|told| !told.is_empty()),
+            lost => Some(format!("{{\"lost\":{lost}}}\n{}", self.taken)),
+        };
+        self.taken.clear();
+        told
     }
 }
 
@@ -242,17 +264,6 @@ impl Waiting {
     fn is_full(&self) -> bool {
         self.lines >= LOG_READER_LINES_MAX || self.text.len() + TRACE_BYTES as usize > TEXT_BYTES
     }
-
-    fn take(&mut self) -> Option<String> {
-        let Waiting { text, lost, .. } = self;
-        let taken = match lost {
-            0 => Some(text.clone()).filter(|text| !text.is_empty()),
-            lost => Some(format!("{{\"lost\":{lost}}}\n{text}")),
-        };
-        text.clear();
-        (self.lines, self.lost) = (0, 0);
-        taken
-    }
 }
 
 impl Drop for Following {
@@ -267,8 +278,9 @@ impl Drop for Following {
 
 /// Between two readings of a ring: with its lines it bounds what a reader costs the appliance.
 const READ_PAUSE: Duration = Duration::from_millis(100);
-/// What waits is copied into one text, and that waits for the connection: half each.
-const TEXT_BYTES: usize = LOG_READER_BYTES as usize / 2 - LOST_BYTES;
+/// What waits changes places with what was told last; a copy of that waits for the connection, and
+/// some of one before it.
+const TEXT_BYTES: usize = (LOG_READER_BYTES as usize - SEND_BUFFER_BYTES_MAX) / 3 - LOST_BYTES;
 const LOST_BYTES: usize = 64;
 
 #[cfg(test)]
@@ -336,8 +348,8 @@ mod tests {
         }
         let waiting = following.ring.waiting();
         assert!(waiting.lost > 0, "each line has over 12 KiB");
-        assert!(waiting.text.len() > 400 << 10, "{}", waiting.text.len());
-        assert!((waiting.text.capacity() as u64) < LOG_READER_BYTES / 2);
+        assert!(waiting.text.len() > TEXT_BYTES - (64 << 10), "{}", waiting.text.len());
+        assert_eq!(waiting.text.capacity(), TEXT_BYTES);
     }
 
     #[test]

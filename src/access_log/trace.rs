@@ -1,7 +1,7 @@
 //! What became of one request, decision by decision, each with its time since the head was read.
 //!
-//! Made only while somebody follows the log who has room for it. What is told stays as it was found,
-//! and becomes text when the request turns out to be wanted. Bounded: of a request with more
+//! Made only while somebody follows the log who has room for it. What is told stays as it was
+//! found, and becomes text when the request turns out to be wanted. Bounded: of a request with more
 //! decisions the first are kept, and how many more there were.
 
 use std::borrow::Cow;

@@ -43,7 +43,9 @@ struct Decision {
 pub(super) fn of(told: &Value) -> String {
     if let Some(lost) = told.get("lost").and_then(Value::as_u64) {
         let lost = counted(lost, "request");
-        return format!("({lost} lost here: they came faster than they are read)\n");
+        return format!(
+            "({lost} lost here: they came faster than they are read, or memory was short)\n"
+        );
     }
     let shown = Shown::deserialize(told).unwrap_or_default();
     let clock = shown.time.split_once('T').map_or("", |(_, clock)| clock);
@@ -139,7 +141,8 @@ mod tests {
               and 2 decisions more
 ";
         assert_eq!(of(&told), expected);
-        let lost = "(7 requests lost here: they came faster than they are read)\n";
+        let lost =
+            "(7 requests lost here: they came faster than they are read, or memory was short)\n";
         assert_eq!(of(&json!({ "lost": 7 })), lost);
         assert!(of(&json!(null)).lines().count() == 1, "what is not understood is no failure");
     }

@@ -57,21 +57,29 @@ impl Purger {
         let purged = scopes.len();
         let found = self.found(asked.sought(&scopes, &sites));
         let (purges, hardness) = (self.purges.clone(), asked.hardness());
-        let (by, what) = (by.to_owned(), asked.to_string());
-        // It is done, and logged, although who asked for it goes while it is counted.
-        let purging = tokio::spawn(async move {
-            let (found, purged) = (found.await, purges.purge(scopes, hardness).await);
-            match &purged {
+        let log = {
+            let (by, what) = (by.to_owned(), asked.to_string());
+            move |purged: &Result<Purged, PurgeError>| match purged {
                 Ok(Purged { number, .. }) => {
                     tracing::info!(%by, number, "purged by POST /purge: {what}");
                 }
                 Err(error) => tracing::warn!(%by, %error, "POST /purge: {what}"),
             }
+        };
+        let log_late = log.clone();
+        // It is done, and logged, although who asked for it goes while it is counted.
+        let purging = tokio::spawn(async move {
+            let (found, purged) = (found.await, purges.purge(scopes, hardness).await);
+            log(&purged);
             (found, purged)
         });
         let (found, purged_now) = match timeout(PURGED_WITHIN, purging).await {
             Ok(Ok(done)) => done,
-            Ok(Err(_)) | Err(_) => (None, Err(PurgeError::Late)),
+            Ok(Err(_)) | Err(_) => {
+                let late = Err(PurgeError::Late);
+                log_late(&late);
+                (None, late)
+            }
         };
         match purged_now {
             Ok(done) => {
@@ -112,10 +120,10 @@ impl Purger {
 
 fn status_of(error: &PurgeError) -> StatusCode {
     match error {
-        PurgeError::Busy | PurgeError::Draining | PurgeError::Late => {
+        PurgeError::Journal { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+        PurgeError::Busy | PurgeError::Draining | PurgeError::Late | PurgeError::Elsewhere => {
             StatusCode::SERVICE_UNAVAILABLE
         }
-        PurgeError::Journal { .. } => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

@@ -97,7 +97,7 @@ impl DeliveryError {
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "it is not purged for good: the journal cannot be written",
             ),
-            DeliveryError::NotPurged(PurgeError::Late) => {
+            DeliveryError::NotPurged(PurgeError::Late | PurgeError::Elsewhere) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "it may be purged or not; purge again")
             }
             DeliveryError::NotPurged(PurgeError::Busy | PurgeError::Draining) => {

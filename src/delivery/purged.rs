@@ -44,26 +44,33 @@ impl Delivery {
             return Err(DeliveryError::PurgeRefused);
         };
         let (by, purges) = (operator.name.clone(), self.shared.filler.purges.clone());
-        // It is done, and logged, although who asked for it goes meanwhile.
-        let purging = tokio::spawn(async move {
-            let (site, key) = (&asked.site.name, &asked.key);
-            let scopes = vec![Scope::object(site, key.target())];
+        let scopes = vec![Scope::object(&asked.site.name, asked.key.target())];
+        let log = move |purged: &Result<Purged, PurgeError>| {
             // A URL's query may be a secret.
-            let path = key.path();
-            match purges.purge(scopes, Hardness::Hard).await {
+            let (site, path) = (&asked.site.name, asked.key.path());
+            match purged {
                 Ok(Purged { number, .. }) => {
                     tracing::info!(%by, %client, number, "purged by PURGE: site {site}, {path:?}");
-                    Ok(())
                 }
-                Err(error) => {
-                    tracing::warn!(%by, %client, %error, "PURGE: site {site}, {path:?}");
-                    Err(error)
-                }
+                Err(error) => tracing::warn!(%by, %client, %error, "PURGE: site {site}, {path:?}"),
             }
+        };
+        let log_late = log.clone();
+        // It is done, and logged, although who asked for it goes meanwhile.
+        let purging = tokio::spawn(async move {
+            let purged = purges.purge(scopes, Hardness::Hard).await;
+            log(&purged);
+            purged
         });
-        let purged = timeout(self.shared.patience, purging).await;
-        let purged = purged.ok().and_then(Result::ok).unwrap_or(Err(PurgeError::Late));
-        purged.map_err(DeliveryError::NotPurged)
+        let purged = match timeout(self.shared.patience, purging).await {
+            Ok(Ok(purged)) => purged,
+            Ok(Err(_)) | Err(_) => {
+                let late = Err(PurgeError::Late);
+                log_late(&late);
+                late
+            }
+        };
+        purged.map(drop).map_err(DeliveryError::NotPurged)
     }
 }
 

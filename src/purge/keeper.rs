@@ -71,6 +71,8 @@ pub enum PurgeError {
     Draining,
     /// The journal does not answer in time; it may be purged or not.
     Late,
+    /// The other process of an upgrade does not answer in time.
+    Elsewhere,
     /// The journal cannot be written; it may have been purged all the same.
     Journal {
         /// What the system said.
@@ -88,6 +90,10 @@ impl fmt::Display for PurgeError {
             PurgeError::Late => f.write_str(
                 "the disk of the journal does not answer: it may be purged or not; purge again, \
                  and look at the disk of `ssd.state`",
+            ),
+            PurgeError::Elsewhere => f.write_str(
+                "the other process of an upgrade does not say that it is purged there too: purge \
+                 again",
             ),
             PurgeError::Journal { reason } => {
                 write!(f, "not purged for good: the journal cannot be written: {reason}")

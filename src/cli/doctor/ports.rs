@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{self, Path, PathBuf};
 
 use http::Request;
@@ -51,21 +52,29 @@ struct Holder {
     name: String,
     /// Of a tidegate that serves, as far as it can be told: the file that it serves by.
     file: Option<PathBuf>,
+    /// Which file that is where the process finds it, whatever it is called here.
+    identity: Option<Identity>,
+}
+
+/// Device and inode.
+type Identity = (u64, u64);
+
+fn identity(file: &Path) -> Option<Identity> {
+    let file = fs::metadata(file).ok()?;
+    Some((file.dev(), file.ino()))
 }
 
 /// `holders` are empty where this user may not see them.
 fn taken(holders: &[Holder], file: &Path, answers: impl Fn() -> bool) -> Finding {
-    let ours = fs::canonicalize(file).ok();
-    let is_other = |other: &Path| match (&ours, fs::canonicalize(other)) {
-        (Some(ours), Ok(other)) => other != *ours,
-        // It lies where this user does not get to, or in another root: the name has to do.
-        (Some(_), Err(_)) => path::absolute(file).is_ok_and(|file| file != other),
-        (None, _) => false,
+    let ours = identity(file);
+    let is_other = |one: &&Holder| match (ours, one.identity, &one.file) {
+        (Some(ours), Some(other), _) => ours != other,
+        // It is gone from there: the name has to do.
+        (Some(_), None, Some(other)) => path::absolute(file).is_ok_and(|file| file != *other),
+        (Some(_), None, None) | (None, _, _) => false,
     };
     let mut tidegates = holders.iter().filter(|one| one.name == "tidegate");
-    if let Some(Holder { number, file: Some(other), .. }) =
-        tidegates.clone().find(|one| one.file.as_deref().is_some_and(is_other))
-    {
+    if let Some(Holder { number, file: Some(other), .. }) = tidegates.clone().find(is_other) {
         return Finding::fail(
             format!("held by the tidegate of another configuration: {number}, {}", other.display()),
             format!("stop process {number}, or choose another port under `[listeners]`"),
@@ -114,8 +123,20 @@ fn holders(root: &Root, address: SocketAddr) -> Vec<Holder> {
         let mut open = files.filter_map(|file| fs::read_link(file.path()).ok());
         open.any(|file| sockets.iter().any(|socket| *socket == file.to_string_lossy()))
     };
-    let holder = |(number, name)| Holder { number, name, file: served_by(root, number) };
+    let holder = |(number, name)| Holder::of(root, number, name);
     root.processes().filter(|(number, _)| holds(number)).map(holder).collect()
+}
+
+impl Holder {
+    fn of(root: &Root, number: u32, name: String) -> Holder {
+        let file = served_by(root, number);
+        let there = |file: &PathBuf| {
+            let file = file.strip_prefix("/").unwrap_or(file);
+            identity(&root.path(format!("proc/{number}/root")).join(file))
+        };
+        let identity = file.as_ref().and_then(there);
+        Holder { number, name, file, identity }
+    }
 }
 
 /// The configuration that a process serves by, if its command line says that it does.
@@ -205,7 +226,10 @@ mod tests {
             (&[], true, State::Ok),
             (&[], false, State::Fail),
         ] {
-            let named = |name: &&str| Holder { number: 1, name: (*name).to_owned(), file: None };
+            let named = |name: &&str| {
+                let name = (*name).to_owned();
+                Holder { number: 1, name, file: None, identity: None }
+            };
             let found = taken(&holders.iter().map(named).collect::<Vec<_>>(), none, || answers);
             assert_eq!(found.state, state, "{holders:?}");
         }
@@ -218,6 +242,8 @@ mod tests {
             ("proc/12/cmdline", "tidegate\0serve\0--config=/etc/other.toml\0"),
             ("proc/13/cmdline", "tidegate\0serve\0"),
             ("proc/14/cmdline", "tidegate\0demo\0"),
+            ("proc/15/cmdline", "tidegate\0serve\0--config\0/etc/mounted.toml\0"),
+            ("proc/15/root/etc/x", ""),
             ("own.toml", ""),
         ]);
         symlink(own.path(), own.path().join("proc/11/cwd")).unwrap();
@@ -228,10 +254,7 @@ mod tests {
         assert_eq!(files[..3], expected);
         assert_eq!(files[3], None);
         let held = |numbers: &[u32]| {
-            let one = |number: &u32| {
-                let (number, name) = (*number, "tidegate".to_owned());
-                Holder { number, name, file: served_by(&root, number) }
-            };
+            let one = |number: &u32| Holder::of(&root, *number, "tidegate".to_owned());
             taken(&numbers.iter().map(one).collect::<Vec<_>>(), &file, || true)
         };
         assert_eq!([held(&[11]).state, held(&[14]).state], [State::Ok; 2]);
@@ -239,6 +262,14 @@ mod tests {
         assert_eq!(other.state, State::Fail);
         assert!(other.found.ends_with(": 12, /etc/other.toml"), "{other:?}");
         assert!(other.to_do.unwrap().starts_with("stop process 12, "));
+
+        // In a root of its own it has our file by another name, and then another by our file's name.
+        fs::hard_link(&file, own.path().join("proc/15/root/etc/mounted.toml")).unwrap();
+        assert_eq!(held(&[15]).state, State::Ok);
+        let private = own.path().join("proc/11/root").join(file.strip_prefix("/").unwrap());
+        fs::create_dir_all(private.parent().unwrap()).unwrap();
+        fs::write(private, "").unwrap();
+        assert_eq!(held(&[11]).state, State::Fail);
     }
 
     #[test]

@@ -44,6 +44,10 @@ impl Outdated {
 
     /// As many of them as a message holds.
     pub(in crate::appliance) fn told_of(config: &Config, now: SystemTime) -> Vec<Value> {
+        Outdated::to_message(Outdated::all_of(config, now))
+    }
+
+    fn to_message(all: Vec<Outdated>) -> Vec<Value> {
         let mut left_bytes = OUTDATED_BYTES_MAX;
         let fits = |one: &Outdated| {
             let bytes = one.names.iter().map(String::len).sum::<usize>() + one.why.len();
@@ -53,13 +57,19 @@ impl Outdated {
                 true
             })
         };
-        let all = Outdated::all_of(config, now).into_iter();
-        all.filter(fits).map(|one| json!(one)).collect()
+        all.into_iter().filter(fits).map(|one| json!(one)).collect()
     }
 
     /// Those that another process tells, as far as this version knows what is said of them.
     pub(in crate::appliance) fn heard(told: Vec<Value>) -> Vec<Outdated> {
-        told.into_iter().filter_map(|one| serde_json::from_value(one).ok()).collect()
+        let count = told.len();
+        let heard: Vec<_> =
+            told.into_iter().filter_map(|one| serde_json::from_value(one).ok()).collect();
+        if heard.len() < count {
+            let unknown = count - heard.len();
+            tracing::warn!("{unknown} certificates of the process that follows are not judged");
+        }
+        heard
     }
 }
 
@@ -97,14 +107,33 @@ fn chain_of(one: &Certificate) -> String {
 /// What one takes in a message besides.
 const BESIDE_BYTES: usize = 256;
 
-#[cfg(feature = "acme")]
 #[cfg(test)]
 mod tests {
+    #[cfg(feature = "acme")]
     use std::fs;
 
     use super::*;
+    #[cfg(feature = "acme")]
     use crate::config;
 
+    #[test]
+    fn a_message_holds_as_many_as_fit_and_what_a_later_version_says_harms_none_of_them() {
+        let one = |bytes: usize| Outdated {
+            chain: "00".to_owned(),
+            names: vec!["a.test".to_owned()],
+            is_ordered: false,
+            why: "x".repeat(bytes),
+        };
+        let mut told = Outdated::to_message(vec![one(8), one(OUTDATED_BYTES_MAX), one(9), one(10)]);
+        assert_eq!(told.len(), 3, "the one that is too long is left out, and no other");
+        told[0]["since"] = 7.into();
+        told[1] = json!({ "digest": "00" });
+        let heard = Outdated::heard(told);
+        let lengths: Vec<_> = heard.iter().map(|one| one.why.len()).collect();
+        assert_eq!(lengths, [8, 10]);
+    }
+
+    #[cfg(feature = "acme")]
     #[test]
     fn an_expired_certificate_is_no_reason_to_refuse_where_it_is_ordered_anew() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,8 +1,8 @@
 //! Who follows the log live: each request that a reader wants, with every decision about it.
 //!
 //! A reader has a bounded ring of his own. A serving thread puts in what fits and counts what does
-//! not: it never waits. While nobody follows, a request costs one look at a number; where nobody had
-//! room when it began, its end costs a look at what each wants, to count it.
+//! not: it never waits. While nobody follows, a request costs one look at a number; where nobody
+//! had room when it began, its end costs a look at what each wants, to count it.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -52,9 +52,9 @@ impl Ssd {
     }
 
     /// What the index of a volume that is to be made has: its part of `ssd.index`, or what is usual
-    /// where that is more or another one is away, as far as the volumes that are there leave it. How
-    /// large one is that is away is not known: what it has may be too much when it is back, which
-    /// the next start tells.
+    /// where that is more or another one is away, as far as the volumes that are there leave it.
+    /// How large one is that is away is not known: what it has may be too much when it is back,
+    /// which the next start tells.
     ///
     /// # Errors
     /// They leave too little.

@@ -324,7 +324,8 @@ impl Purges {
     /// Ends it there too. Dropping it midway is safe: it ends all the same.
     ///
     /// # Errors
-    /// [`PurgeError::Elsewhere`]: it is not known whether it has. A process that is gone holds nothing.
+    /// [`PurgeError::Elsewhere`]: it is not known whether it has. A process that is gone holds
+    /// nothing.
     pub async fn end_elsewhere(&self, ending: Ending) -> Result<(), PurgeError> {
         let Some(elsewhere) = self.elsewhere.load_full() else { return Ok(()) };
         let Some(told) = elsewhere.end(ending) else { return Ok(()) };

@@ -263,7 +263,7 @@ mod tests {
         assert!(other.found.ends_with(": 12, /etc/other.toml"), "{other:?}");
         assert!(other.to_do.unwrap().starts_with("stop process 12, "));
 
-        // In a root of its own it has our file by another name, and then another by our file's name.
+        // In a root of its own it has our file by another name, then another by our file's name.
         fs::hard_link(&file, own.path().join("proc/15/root/etc/mounted.toml")).unwrap();
         assert_eq!(held(&[15]).state, State::Ok);
         let private = own.path().join("proc/11/root").join(file.strip_prefix("/").unwrap());

@@ -56,31 +56,19 @@ impl Purger {
         let scopes = asked.scopes(&sites).map_err(wrong)?;
         let purged = scopes.len();
         let found = self.found(asked.sought(&scopes, &sites));
+        let (by, what) = (by.to_owned(), asked.to_string());
+        let log = move |purged: &Result<Purged, PurgeError>| match purged {
+            Ok(Purged { number, .. }) => {
+                tracing::info!(%by, number, "purged by POST /purge: {what}");
+            }
+            Err(error) => tracing::warn!(%by, %error, "POST /purge: {what}"),
+        };
         let (purges, hardness) = (self.purges.clone(), asked.hardness());
-        let log = {
-            let (by, what) = (by.to_owned(), asked.to_string());
-            move |purged: &Result<Purged, PurgeError>| match purged {
-                Ok(Purged { number, .. }) => {
-                    tracing::info!(%by, number, "purged by POST /purge: {what}");
-                }
-                Err(error) => tracing::warn!(%by, %error, "POST /purge: {what}"),
-            }
-        };
-        let log_late = log.clone();
-        // It is done, and logged, although who asked for it goes while it is counted.
+        // It is done although who asked for it goes while it is counted.
         let purging = tokio::spawn(async move {
-            let (found, purged) = (found.await, purges.purge(scopes, hardness).await);
-            log(&purged);
-            (found, purged)
+            (found.await, purges.purge(scopes, hardness, PURGED_WITHIN, log).await)
         });
-        let (found, purged_now) = match timeout(PURGED_WITHIN, purging).await {
-            Ok(Ok(done)) => done,
-            Ok(Err(_)) | Err(_) => {
-                let late = Err(PurgeError::Late);
-                log_late(&late);
-                (None, late)
-            }
-        };
+        let (found, purged_now) = purging.await.unwrap_or((None, Err(PurgeError::Draining)));
         match purged_now {
             Ok(done) => {
                 let mut said = json!({

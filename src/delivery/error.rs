@@ -97,7 +97,11 @@ impl DeliveryError {
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "it is not purged for good: the journal cannot be written",
             ),
-            DeliveryError::NotPurged(PurgeError::Late | PurgeError::Elsewhere) => {
+            DeliveryError::NotPurged(PurgeError::Elsewhere) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "it is purged, but perhaps not by the process beside this one; purge again",
+            ),
+            DeliveryError::NotPurged(PurgeError::Late) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "it may be purged or not; purge again")
             }
             DeliveryError::NotPurged(PurgeError::Busy | PurgeError::Draining) => {

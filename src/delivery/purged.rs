@@ -9,7 +9,6 @@ use std::time::{Instant, SystemTime};
 
 use http::HeaderMap;
 use hyper::body::Incoming;
-use tokio::time::timeout;
 
 use crate::access_log::Decision;
 use crate::cache::heads::{Head, Known};
@@ -55,21 +54,7 @@ impl Delivery {
                 Err(error) => tracing::warn!(%by, %client, %error, "PURGE: site {site}, {path:?}"),
             }
         };
-        let log_late = log.clone();
-        // It is done, and logged, although who asked for it goes meanwhile.
-        let purging = tokio::spawn(async move {
-            let purged = purges.purge(scopes, Hardness::Hard).await;
-            log(&purged);
-            purged
-        });
-        let purged = match timeout(self.shared.patience, purging).await {
-            Ok(Ok(purged)) => purged,
-            Ok(Err(_)) | Err(_) => {
-                let late = Err(PurgeError::Late);
-                log_late(&late);
-                late
-            }
-        };
+        let purged = purges.purge(scopes, Hardness::Hard, self.shared.patience, log).await;
         purged.map(drop).map_err(DeliveryError::NotPurged)
     }
 }

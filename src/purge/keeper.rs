@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::io;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, TrySendError, sync_channel};
 use std::sync::{Arc, PoisonError};
@@ -13,6 +14,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::Purges;
 use super::elsewhere::Ending;
@@ -71,7 +73,7 @@ pub enum PurgeError {
     Draining,
     /// The journal does not answer in time; it may be purged or not.
     Late,
-    /// The other process of an upgrade does not answer in time.
+    /// It is purged in this process; the other one of an upgrade does not answer in time.
     Elsewhere,
     /// The journal cannot be written; it may have been purged all the same.
     Journal {
@@ -105,21 +107,44 @@ impl fmt::Display for PurgeError {
 impl std::error::Error for PurgeError {}
 
 impl Purges {
-    /// Purges all of it. When this returns it is remembered and holds for whoever asks from now on.
-    /// Dropping it midway is safe: it is done all the same.
+    /// Purges all of it. When this returns it is remembered and holds for whoever asks from now on,
+    /// or it is known that the journal does not answer `within` that time. Dropping it midway is
+    /// safe: it is done all the same, and `log` is told of what is said here and of what comes of
+    /// it then.
     ///
     /// # Errors
     /// What was not purged may be purged all the same, but must be purged again.
     pub async fn purge(
-        &self,
+        self: &Arc<Purges>,
         scopes: Vec<Scope>,
         hardness: Hardness,
+        within: Duration,
+        log: impl Fn(&Result<Purged, PurgeError>) + Send + Sync + 'static,
     ) -> Result<Purged, PurgeError> {
-        let purged = self.purge_here(scopes, hardness).await?;
-        if self.are_told() {
-            self.end_elsewhere(Ending::All).await?;
-        }
-        Ok(purged)
+        let (tell, told) = oneshot::channel();
+        let purges = self.clone();
+        tokio::spawn(async move {
+            let mut tell = Some(tell);
+            let mut say = |purged: Result<Purged, PurgeError>| {
+                log(&purged);
+                // Who asked may be gone, or was told already.
+                tell.take().map(|tell| tell.send(purged))
+            };
+            let mut here = pin!(purges.purge_here(scopes, hardness));
+            let purged = match timeout(within, &mut here).await {
+                Ok(purged) => purged,
+                Err(_) => {
+                    let _ = say(Err(PurgeError::Late));
+                    here.await
+                }
+            };
+            let is_told = purges.are_told();
+            let _ = say(match purged {
+                Ok(purged) if is_told => purges.end_elsewhere(Ending::All).await.map(|()| purged),
+                purged => purged,
+            });
+        });
+        told.await.unwrap_or(Err(PurgeError::Draining))
     }
 
     pub(super) async fn purge_here(

@@ -124,12 +124,12 @@ async fn what_is_beyond_the_bound_leaves_its_site_in_doubt_also_for_the_next_pro
     let most = PURGES_HELD_MAX - 1;
     for first in (0..most).step_by(1_000) {
         let scopes = (first..most.min(first + 1_000)).map(object).collect();
-        assert!(purges.purge(scopes, HARD).await.unwrap().overflowed.is_empty());
+        assert!(purges.purge_here(scopes, HARD).await.unwrap().overflowed.is_empty());
     }
     assert_eq!(purges.figures().entries(), most as u64);
     let standing = |purges: &Purges| purges.reckon(&key("/other"), &birth, &Tags::default());
     assert!(matches!(standing(&purges), Standing::Untouched));
-    let done = purges.purge(vec![object(most)], HARD).await.unwrap();
+    let done = purges.purge_here(vec![object(most)], HARD).await.unwrap();
     assert_eq!((done.number, done.overflowed), (most as u64 + 2, vec!["film".to_owned()]));
     assert_eq!(purges.figures().entries(), 2);
     assert!(matches!(standing(&purges), Standing::Doubted(_)));
@@ -152,12 +152,12 @@ async fn who_goes_on_with_the_journal_knows_what_another_one_wrote_there_meanwhi
     let (purges, keeper) = started(&file);
     let birth = purges.birth();
     let object = |path: &str| vec![Scope::object("film", path)];
-    purges.purge(object("/first"), HARD).await.unwrap();
+    purges.purge_here(object("/first"), HARD).await.unwrap();
     assert!(keeper.finish(ENDS_WITHIN).is_ok());
     let (other, keeper) = started(&file);
-    other.purge(object("/other"), HARD).await.unwrap();
+    other.purge_here(object("/other"), HARD).await.unwrap();
     assert!(keeper.finish(ENDS_WITHIN).is_ok());
-    assert_eq!(purges.purge(object("/last"), HARD).await, Err(PurgeError::Draining));
+    assert_eq!(purges.purge_here(object("/last"), HARD).await, Err(PurgeError::Draining));
 
     let covered = |purges: &Purges| {
         ["/first", "/other", "/last", "/none"].map(|path| purges.covers(&key(path), &birth))
@@ -165,7 +165,7 @@ async fn who_goes_on_with_the_journal_knows_what_another_one_wrote_there_meanwhi
     assert_eq!(covered(&purges), [true, false, false, false]);
     let keeper = purges.go_on(Some(&file)).unwrap();
     assert_eq!((purges.count(), covered(&purges)), (2, [true, true, false, false]));
-    assert_eq!(purges.purge(object("/last"), HARD).await.unwrap().number, 3);
+    assert_eq!(purges.purge_here(object("/last"), HARD).await.unwrap().number, 3);
     assert!(keeper.finish(ENDS_WITHIN).is_ok());
     let (again, keeper) = started(&file);
     assert_eq!((again.count(), covered(&again)), (3, [true, true, true, false]));
@@ -178,11 +178,11 @@ async fn prefixes_of_a_site_are_bounded_by_themselves() {
     let prefix = |n: usize| Scope::prefix("film", &format!("/{n}/")).unwrap();
     let most = PURGE_PREFIXES_PER_SITE_MAX;
     let scopes = (0..most).map(prefix).collect();
-    assert!(purges.purge(scopes, SOFT).await.unwrap().overflowed.is_empty());
-    assert!(purges.purge(vec![prefix(0)], HARD).await.unwrap().overflowed.is_empty(), "known");
-    assert_eq!(purges.purge(vec![prefix(most)], HARD).await.unwrap().overflowed, ["film"]);
+    assert!(purges.purge_here(scopes, SOFT).await.unwrap().overflowed.is_empty());
+    assert!(purges.purge_here(vec![prefix(0)], HARD).await.unwrap().overflowed.is_empty(), "known");
+    assert_eq!(purges.purge_here(vec![prefix(most)], HARD).await.unwrap().overflowed, ["film"]);
     assert!(keeper.finish(ENDS_WITHIN).is_ok());
-    let refused = purges.purge(vec![prefix(0)], HARD).await;
+    let refused = purges.purge_here(vec![prefix(0)], HARD).await;
     assert_eq!(refused, Err(PurgeError::Draining));
 }
 
@@ -210,7 +210,7 @@ async fn heads_of_another_journal_are_asked_about_and_old_heads_are_as_old_as_ca
         assert_eq!(is(birth, &a, &purges), "doubted", "nobody knows what was purged meanwhile");
         assert_eq!(is(birth, &a, &purges), "doubted", "until it was confirmed");
     }
-    purges.purge(vec![Scope::object("film", "/a")], HARD).await.unwrap();
+    purges.purge_here(vec![Scope::object("film", "/a")], HARD).await.unwrap();
     for (birth, b_is) in
         [(&ours, "untouched"), (&old, "untouched"), (&foreign, "doubted"), (&of_later, "doubted")]
     {
@@ -218,7 +218,7 @@ async fn heads_of_another_journal_are_asked_about_and_old_heads_are_as_old_as_ca
     }
     assert_eq!(is(&purges.birth(), &a, &purges), "untouched");
     // A soft purge of it says since when one that is known is stale, and not one that is not.
-    purges.purge(vec![Scope::site("film")], SOFT).await.unwrap();
+    purges.purge_here(vec![Scope::site("film")], SOFT).await.unwrap();
     for (birth, b_is) in [(&ours, "stale"), (&foreign, "doubted")] {
         assert_eq!(is(birth, &b, &purges), b_is);
     }
@@ -236,14 +236,14 @@ async fn heads_of_another_journal_are_asked_about_and_old_heads_are_as_old_as_ca
 async fn what_was_made_stale_is_not_made_so_again_and_can_still_be_gone() {
     let (purges, keeper) = Purges::start(sites(), None).unwrap();
     let (birth, none) = (purges.birth(), Tags::default());
-    purges.purge(vec![Scope::site("film")], SOFT).await.unwrap();
+    purges.purge_here(vec![Scope::site("film")], SOFT).await.unwrap();
     let Standing::StaleSince(_, reckoned) = purges.reckon(&key("/a"), &birth, &none) else {
         panic!("it was purged")
     };
     let again = purges.reckon(&key("/a"), &birth, &none);
     assert!(matches!(again, Standing::StaleSince(..)), "who has the old head is told too");
     assert!(matches!(purges.reckon(&key("/a"), &reckoned, &none), Standing::Untouched));
-    purges.purge(vec![Scope::object("film", "/a")], HARD).await.unwrap();
+    purges.purge_here(vec![Scope::object("film", "/a")], HARD).await.unwrap();
     assert!(matches!(purges.reckon(&key("/a"), &reckoned, &none), Standing::Gone));
     assert!(keeper.finish(ENDS_WITHIN).is_ok());
 }
@@ -264,11 +264,11 @@ async fn a_journal_near_its_bound_is_no_damaged_one_whatever_was_purged_again() 
     let most = PURGES_HELD_MAX - 1;
     for first in (0..most).step_by(1_000) {
         let scopes = (first..most.min(first + 1_000)).map(object).collect();
-        purges.purge(scopes, HARD).await.unwrap();
+        purges.purge_here(scopes, HARD).await.unwrap();
     }
     // A site is never refused, nor what is known: now the oldest is the last.
-    purges.purge(vec![Scope::site("film")], SOFT).await.unwrap();
-    purges.purge(vec![object(0)], HARD).await.unwrap();
+    purges.purge_here(vec![Scope::site("film")], SOFT).await.unwrap();
+    purges.purge_here(vec![object(0)], HARD).await.unwrap();
     let (id, entries) = (purges.journal, purges.figures().entries());
     assert!(keeper.finish(ENDS_WITHIN).is_ok());
     for _ in 0..2 {
@@ -296,12 +296,12 @@ async fn what_ends_because_another_process_says_so_takes_no_number_that_a_purge_
     let is_gone = |purges: &Purges, birth: &Birth| {
         matches!(purges.reckon(&key("/a"), birth, &Tags::default()), Standing::Gone)
     };
-    purges.purge(vec![Scope::object("film", "/other")], HARD).await.unwrap();
+    purges.purge_here(vec![Scope::object("film", "/other")], HARD).await.unwrap();
     let before = purges.birth();
     purges.end_sites(None).await.unwrap();
     let between = purges.birth();
     assert!(is_gone(&purges, &before) && !is_gone(&purges, &between));
-    purges.purge(vec![Scope::object("film", "/a")], HARD).await.unwrap();
+    purges.purge_here(vec![Scope::object("film", "/a")], HARD).await.unwrap();
     assert!(is_gone(&purges, &between), "it is purged, whatever ended before");
     assert!(keeper.finish(ENDS_WITHIN).is_ok());
     let after = purges.birth();

@@ -263,9 +263,9 @@ pub const SHIPPING_TRIALS_MAX: u32 = 5;
 pub const LOG_READERS_MAX: usize = 4;
 /// Requests that wait for one of them; what comes then is lost to him, and counted.
 pub const LOG_READER_LINES_MAX: usize = 256;
-/// What one of them takes: what waits for him, what he was told last, and what of it waits for his
-/// connection.
-pub const LOG_READER_BYTES: u64 = 3 << 19;
+/// What one of them takes: what waits for him, what he was told last, and two of what he is told
+/// for his connection.
+pub const LOG_READER_BYTES: u64 = 2 << 20;
 /// Decisions told of one request.
 pub const TRACE_DECISIONS_MAX: usize = 48;
 /// What they take while it is answered.

@@ -38,6 +38,7 @@ struct Ring {
     waiting: Mutex<Waiting>,
     /// As `waiting` was when it was last looked at.
     is_full: AtomicBool,
+    joined: Instant,
     arrived: Notify,
     _reserved: Reservation,
 }
@@ -58,6 +59,8 @@ pub struct Following {
     /// Changes places with what waits.
     taken: String,
     has_read: bool,
+    /// He was told all there is.
+    has_ended: bool,
 }
 
 /// Why nobody more may follow.
@@ -99,11 +102,11 @@ impl Readers {
             return Tracing::Off;
         }
         if all.iter().all(|ring| ring.is_full.load(Ordering::Relaxed)) {
-            return Tracing::Lost;
+            return Tracing::Lost { begun };
         }
         match governor.try_reserve(Use::Requests, Class::Admission, TRACE_BYTES) {
             Some(reserved) => Tracing::Kept(Box::new(Trace::new(begun, reserved))),
-            None => Tracing::Lost,
+            None => Tracing::Lost { begun },
         }
     }
 
@@ -125,6 +128,8 @@ impl Readers {
                 Tracing::Kept(trace) if ring.has_room() => {
                     ring.add(line.get_or_insert_with(|| trace.to_line(logged(), entry)));
                 }
+                // It is no loss to who came only then: he had room.
+                Tracing::Lost { begun } if *begun < ring.joined => {}
                 _ => ring.lose(),
             }
         }
@@ -202,6 +207,7 @@ impl Following {
             filter,
             waiting: Mutex::new(Waiting::new()),
             is_full: AtomicBool::new(false),
+            joined: Instant::now(),
             arrived: Notify::new(),
             _reserved: reserved,
         });
@@ -213,21 +219,24 @@ impl Following {
             Ok(())
         })?;
         let taken = String::with_capacity(TEXT_BYTES);
-        Ok(Following { ring, shared: shared.clone(), taken, has_read: false })
+        Ok(Following { ring, shared: shared.clone(), taken, has_read: false, has_ended: false })
     }
 
-    /// The next lines, and in a line of its own how many were lost before them; `None` at the end.
-    /// Dropping it midway is safe.
+    /// The next lines, and in a line of its own how many were lost, most of them behind these;
+    /// `None` at the end. Dropping it midway is safe.
     pub async fn next(&mut self) -> Option<String> {
+        if self.has_ended {
+            return None;
+        }
         if self.has_read {
             // To be woken for each request would cost more than to tell of it.
             sleep(READ_PAUSE).await;
         }
         self.has_read = true;
         loop {
-            let has_ended = self.shared.readers.ended.load(Ordering::Acquire);
+            self.has_ended = self.shared.readers.ended.load(Ordering::Acquire);
             let told = self.take();
-            if told.is_some() || has_ended {
+            if told.is_some() || self.has_ended {
                 return told;
             }
             self.ring.arrived.notified().await;
@@ -237,12 +246,15 @@ impl Following {
     fn take(&mut self) -> Option<String> {
         // It is copied while nobody waits for the ring.
         let lost = self.ring.take(&mut self.taken);
-        let told = match lost {
-            0 => Some(self.taken.clone()).filter(|told| !told.is_empty()),
-            lost => Some(format!("{{\"lost\":{lost}}}\n{}", self.taken)),
-        };
+        let mut told = String::with_capacity(self.taken.len() + LOST_BYTES);
+        told.push_str(&self.taken);
         self.taken.clear();
-        told
+        if lost > 0 {
+            told.push_str("{\"lost\":");
+            told.push_str(itoa::Buffer::new().format(lost));
+            told.push_str("}\n");
+        }
+        Some(told).filter(|told| !told.is_empty())
     }
 }
 
@@ -278,9 +290,9 @@ impl Drop for Following {
 
 /// Between two readings of a ring: with its lines it bounds what a reader costs the appliance.
 const READ_PAUSE: Duration = Duration::from_millis(100);
-/// What waits changes places with what was told last; a copy of that waits for the connection, and
-/// some of one before it.
-const TEXT_BYTES: usize = (LOG_READER_BYTES as usize - SEND_BUFFER_BYTES_MAX) / 3 - LOST_BYTES;
+/// What waits changes places with what was told last; a copy of that waits for the connection
+/// behind the rest of one before it, which is held whole, and small ones.
+const TEXT_BYTES: usize = (LOG_READER_BYTES as usize - SEND_BUFFER_BYTES_MAX) / 4 - LOST_BYTES;
 const LOST_BYTES: usize = 64;
 
 #[cfg(test)]
@@ -298,6 +310,10 @@ mod tests {
         log.record(&entry(path), &log.trace(Instant::now(), governor));
     }
 
+    fn ends_as(log: &AccessLog, tracing: Tracing) {
+        log.record(&entry("/"), &tracing);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn who_reads_too_slowly_loses_requests_and_is_told_how_many() {
         let (log, governor) = (log(), Governor::new(0, 64 << 20, Arc::default()));
@@ -307,8 +323,9 @@ mod tests {
         }
         let told = following.next().await.unwrap();
         let lines: Vec<&str> = told.lines().collect();
-        assert_eq!((lines[0], lines.len()), ("{\"lost\":7}", 1 + LOG_READER_LINES_MAX));
-        assert!(lines[1].contains("\"path\":\"/0\""), "{}", lines[1]);
+        let (lost, told) = lines.split_last().unwrap();
+        assert_eq!((*lost, told.len()), ("{\"lost\":7}", LOG_READER_LINES_MAX));
+        assert!(told[0].contains("\"path\":\"/0\""), "{}", told[0]);
         ends(&log, &governor, "/next");
         let told = following.next().await.unwrap();
         assert!(told.contains("\"path\":\"/next\"") && told.lines().count() == 1, "{told}");
@@ -325,14 +342,16 @@ mod tests {
             ends(&log, &governor, "/seg");
         }
         let begun = trace();
-        assert!(matches!(begun, Tracing::Lost), "nobody has room");
+        assert!(matches!(begun, Tracing::Lost { .. }), "nobody has room");
+        let mut late = log.follow(Filter::EVERYTHING, &governor).unwrap();
         log.record(&entry("/other"), &begun);
         assert!(!segments.next().await.unwrap().contains("lost"), "he does not want it");
         let kept = trace();
         assert!(matches!(kept, Tracing::Kept(_)), "one has room");
         log.record(&entry("/seg"), &kept);
         assert_eq!(segments.next().await.unwrap().lines().count(), 1);
-        assert!(everything.next().await.unwrap().starts_with("{\"lost\":2}\n"));
+        assert!(everything.next().await.unwrap().ends_with("}\n{\"lost\":2}\n"));
+        assert_eq!(late.next().await.unwrap().lines().count(), 1, "he came when it had begun");
         // He has room by now, and nothing is known of it.
         log.record(&entry("/seg"), &begun);
         assert_eq!(everything.next().await.unwrap(), "{\"lost\":1}\n");
@@ -341,7 +360,7 @@ mod tests {
     #[test]
     fn what_waits_for_a_reader_is_bounded_in_bytes_too() {
         let (log, governor) = (log(), Governor::new(0, 64 << 20, Arc::default()));
-        let following = log.follow(Filter::EVERYTHING, &governor).unwrap();
+        let mut following = log.follow(Filter::EVERYTHING, &governor).unwrap();
         let long = "\u{1}".repeat(2_048);
         for _ in 0..LOG_READER_LINES_MAX {
             ends(&log, &governor, &long);
@@ -349,7 +368,14 @@ mod tests {
         let waiting = following.ring.waiting();
         assert!(waiting.lost > 0, "each line has over 12 KiB");
         assert!(waiting.text.len() > TEXT_BYTES - (64 << 10), "{}", waiting.text.len());
-        assert_eq!(waiting.text.capacity(), TEXT_BYTES);
+        drop(waiting);
+        for _ in 0..2 {
+            let told = following.take().unwrap();
+            assert!(told.capacity() <= TEXT_BYTES + LOST_BYTES);
+            let capacities = (following.ring.waiting().text.capacity(), following.taken.capacity());
+            assert_eq!(capacities, (TEXT_BYTES, TEXT_BYTES));
+            ends(&log, &governor, "/");
+        }
     }
 
     #[test]
@@ -379,6 +405,8 @@ mod tests {
         ends(&log, &governor, "/last");
         log.end_following();
         assert!(following.next().await.unwrap().contains("/last"));
+        // Others go on while it drains.
+        ends_as(&log, Tracing::Lost { begun: Instant::now() });
         assert_eq!(following.next().await, None);
         let refused = log.follow(Filter::EVERYTHING, &governor).unwrap_err();
         assert_eq!(refused, FollowError::Ended);

@@ -21,7 +21,10 @@ pub enum Tracing {
     /// Nothing: nobody followed the log when it began.
     Off,
     /// Nothing, for want of room or memory: who would have wanted the request has lost it.
-    Lost,
+    Lost {
+        /// When its head had been read.
+        begun: Instant,
+    },
     /// All, within bounds.
     Kept(Box<Trace>),
 }

@@ -69,14 +69,19 @@ fn taken(holders: &[Holder], file: &Path, answers: impl Fn() -> bool) -> Finding
     let ours = identity(file);
     let is_other = |one: &&Holder| match (ours, one.identity, &one.file) {
         (Some(ours), Some(other), _) => ours != other,
-        // It is gone from there: the name has to do.
+        // It is gone from there, or not for this user to see: the name has to do.
         (Some(_), None, Some(other)) => path::absolute(file).is_ok_and(|file| file != *other),
         (Some(_), None, None) | (None, _, _) => false,
     };
     let mut tidegates = holders.iter().filter(|one| one.name == "tidegate");
     if let Some(Holder { number, file: Some(other), .. }) = tidegates.clone().find(is_other) {
+        let of_its_own = match other.as_path() == file {
+            true => " in a root of its own",
+            false => "",
+        };
+        let other = other.display();
         return Finding::fail(
-            format!("held by the tidegate of another configuration: {number}, {}", other.display()),
+            format!("held by the tidegate of another configuration: {number}, {other}{of_its_own}"),
             format!("stop process {number}, or choose another port under `[listeners]`"),
         );
     }
@@ -129,18 +134,25 @@ fn holders(root: &Root, address: SocketAddr) -> Vec<Holder> {
 
 impl Holder {
     fn of(root: &Root, number: u32, name: String) -> Holder {
-        let file = served_by(root, number);
-        let there = |file: &PathBuf| {
-            let file = file.strip_prefix("/").unwrap_or(file);
-            identity(&root.path(format!("proc/{number}/root")).join(file))
-        };
-        let identity = file.as_ref().and_then(there);
+        let written = written(root, number);
+        let identity = written.as_ref().and_then(|file| {
+            let from = if file.is_absolute() { "root" } else { "cwd" };
+            let there = root.path(format!("proc/{number}/{from}"));
+            identity(&there.join(file.strip_prefix("/").unwrap_or(file)))
+        });
+        let file = written.and_then(|file| {
+            if file.is_absolute() {
+                return Some(file);
+            }
+            Some(fs::read_link(root.path(format!("proc/{number}/cwd"))).ok()?.join(file))
+        });
         Holder { number, name, file, identity }
     }
 }
 
-/// The configuration that a process serves by, if its command line says that it does.
-fn served_by(root: &Root, number: u32) -> Option<PathBuf> {
+/// The configuration that a process serves by, as its command line has it, if that says that it
+/// does.
+fn written(root: &Root, number: u32) -> Option<PathBuf> {
     let line = root.text(format!("proc/{number}/cmdline"))?;
     let mut words = line.split('\0').skip_while(|word| *word != "serve").skip(1);
     words.clone().next()?;
@@ -150,10 +162,7 @@ fn served_by(root: &Root, number: u32) -> Option<PathBuf> {
         Some(file) => file.strip_prefix('=')?,
         None => USUAL_CONFIG,
     };
-    match Path::new(file) {
-        file if file.is_absolute() => Some(file.to_owned()),
-        file => Some(fs::read_link(root.path(format!("proc/{number}/cwd"))).ok()?.join(file)),
-    }
+    Some(PathBuf::from(file))
 }
 
 /// The sockets of a table of the kernel that listen where `address` is, as their descriptors are
@@ -248,7 +257,8 @@ mod tests {
         ]);
         symlink(own.path(), own.path().join("proc/11/cwd")).unwrap();
         let file = own.path().join("own.toml");
-        let files = [11, 12, 13, 14].map(|number| served_by(&root, number));
+        let served_by = |number| Holder::of(&root, number, String::new()).file;
+        let files = [11, 12, 13, 14].map(served_by);
         let expected = [file.to_str().unwrap(), "/etc/other.toml", USUAL_CONFIG];
         let expected = expected.map(|file| Some(PathBuf::from(file)));
         assert_eq!(files[..3], expected);
@@ -266,10 +276,13 @@ mod tests {
         // In a root of its own it has our file by another name, then another by our file's name.
         fs::hard_link(&file, own.path().join("proc/15/root/etc/mounted.toml")).unwrap();
         assert_eq!(held(&[15]).state, State::Ok);
-        let private = own.path().join("proc/11/root").join(file.strip_prefix("/").unwrap());
+        let line = format!("tidegate\0serve\0--config\0{}\0", file.display());
+        fs::write(own.path().join("proc/15/cmdline"), line).unwrap();
+        let private = own.path().join("proc/15/root").join(file.strip_prefix("/").unwrap());
         fs::create_dir_all(private.parent().unwrap()).unwrap();
         fs::write(private, "").unwrap();
-        assert_eq!(held(&[11]).state, State::Fail);
+        let other = held(&[15]);
+        assert!(other.found.ends_with("own.toml in a root of its own"), "{other:?}");
     }
 
     #[test]

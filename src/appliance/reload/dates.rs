@@ -8,6 +8,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::config::units::counted;
 use crate::config::{Certificate, Certificates, Config, ConfigError};
 use crate::limits::OUTDATED_BYTES_MAX;
 
@@ -57,7 +58,10 @@ impl Outdated {
                 true
             })
         };
-        all.into_iter().filter(fits).map(|one| json!(one)).collect()
+        let count = all.len();
+        let told: Vec<_> = all.into_iter().filter(fits).map(|one| json!(one)).collect();
+        not_judged(count - told.len());
+        told
     }
 
     /// Those that another process tells, as far as this version knows what is said of them.
@@ -65,10 +69,7 @@ impl Outdated {
         let count = told.len();
         let heard: Vec<_> =
             told.into_iter().filter_map(|one| serde_json::from_value(one).ok()).collect();
-        if heard.len() < count {
-            let unknown = count - heard.len();
-            tracing::warn!("{unknown} certificates of the process that follows are not judged");
-        }
+        not_judged(count - heard.len());
         heard
     }
 }
@@ -96,6 +97,13 @@ pub(in crate::appliance) fn look_at_dates(
     let may_not = |one: &&Outdated| !was_there(one) && (!one.is_ordered || has_good(one));
     let refused: Vec<&str> = next.iter().filter(may_not).map(|one| one.why.as_str()).collect();
     if refused.is_empty() { Ok(()) } else { Err(refused.join("\n")) }
+}
+
+fn not_judged(count: usize) {
+    if count > 0 {
+        let certificates = counted(count as u64, "certificate");
+        tracing::warn!("of the process that follows, {certificates} cannot be judged");
+    }
 }
 
 fn chain_of(one: &Certificate) -> String {
@@ -126,6 +134,8 @@ mod tests {
         };
         let mut told = Outdated::to_message(vec![one(8), one(OUTDATED_BYTES_MAX), one(9), one(10)]);
         assert_eq!(told.len(), 3, "the one that is too long is left out, and no other");
+        let half = OUTDATED_BYTES_MAX / 2;
+        assert_eq!(Outdated::to_message(vec![one(half), one(half)]).len(), 1);
         told[0]["since"] = 7.into();
         told[1] = json!({ "digest": "00" });
         let heard = Outdated::heard(told);

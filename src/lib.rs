@@ -24,6 +24,7 @@ pub mod overload;
 #[cfg(feature = "demo")]
 pub mod page;
 pub mod purge;
+pub mod rendezvous;
 pub mod server;
 pub mod shipping;
 pub mod site;

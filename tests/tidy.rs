@@ -9,7 +9,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Nouns and bounds, open to every layer above. Which of them are pure, PURE says.
-const BASE: &[&str] = &["limits", "moment", "network", "object", "memory", "overload", "site"];
+const BASE: &[&str] =
+    &["limits", "moment", "network", "object", "memory", "overload", "rendezvous", "site"];
 /// The data path from the bottom up. Each may use BASE and all that stand before it, except where
 /// ALLOWED says less.
 const LAYERS: &[&str] = &["message", "purge", "store", "metrics", "cache", "fill", "delivery"];
@@ -21,6 +22,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("moment", &[]),
     ("network", &[]),
     ("overload", &["limits", "network", "object"]),
+    ("rendezvous", &[]),
     ("site", &["limits", "network", "object"]),
     ("message", &["limits", "moment", "network", "object", "site"]),
     // What is to be purged is named as requests name it.
@@ -52,6 +54,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "moment",
             "object",
             "purge",
+            "rendezvous",
             "server",
             "site",
             "usage",
@@ -74,7 +77,7 @@ const UNSAFE_IN: &[&str] = &[
     "src/store/device/",
 ];
 /// Modules without I/O and without a clock, and words that would show either.
-const PURE: &[&str] = &["limits", "network", "object", "site", "message"];
+const PURE: &[&str] = &["limits", "network", "object", "rendezvous", "site", "message"];
 const IMPURE_WORDS: &[&str] = &["tokio", "hyper", "TcpStream", "std::fs", "::now()"];
 
 const LINE_COLUMNS_MAX: usize = 100;

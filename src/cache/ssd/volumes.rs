@@ -16,6 +16,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use crate::cache::admission::Admission;
 use crate::cache::ssd::tending::Told;
 use crate::limits::VOLUMES_MAX;
+use crate::rendezvous;
 use crate::site::Sites;
 use crate::store::{ObjectHash, Volume};
 
@@ -275,9 +276,7 @@ impl Volumes {
             let id = tier_volume.volume().id().0.to_le_bytes();
             let seed = (object.0 >> 64) as u64 ^ object.0 as u64;
             let hash = xxh3_64_with_seed(&id, seed.wrapping_add(stripe));
-            // Weighted rendezvous: -w / ln(u), u uniform between 0 and 1.
-            let uniform = (hash >> 11) as f64 / (1_u64 << 53) as f64;
-            -tier_volume.weight / uniform.max(f64::MIN_POSITIVE).ln()
+            rendezvous::score(hash, tier_volume.weight)
         };
         let online = self.online().filter(writable);
         online.max_by(|one, other| score(one).total_cmp(&score(other)))

@@ -344,6 +344,24 @@ pub const HISTORY_EVERY: Duration = Duration::from_secs(10);
 pub const HISTORY_MOMENTS_MAX: usize = 361;
 /// Blocks an explanation looks for of what a request takes: others wait for the admin thread.
 pub const EXPLAINED_BLOCKS_MAX: usize = 1 << 14;
+/// Routes that all files tell together: a box of a thousand may announce eight thousand prefixes.
+pub const ROUTES_MAX: usize = 8_000_000;
+/// Routes that one file tells; all prefixes of the Internet are fewer.
+pub const ROUTES_PER_FILE_MAX: usize = 2_000_000;
+/// A file of routes: ways to all prefixes of the Internet by several peers.
+pub const ROUTE_FILE_BYTES_MAX: u64 = 2 << 30;
+/// A line of a prefix file.
+pub const ROUTE_LINE_BYTES_MAX: usize = 64 << 10;
+/// A record of a dump: some thousand ways to one prefix.
+pub const ROUTE_RECORD_BYTES_MAX: usize = 4 << 20;
+/// A coverage zone file, which is read whole.
+pub const COVERAGE_ZONES_BYTES_MAX: u64 = 128 << 20;
+/// A database of countries, ASes and positions, which stays in memory.
+pub const PLACES_BYTES_MAX: u64 = 512 << 20;
+/// The name of a box.
+pub const BOX_NAME_BYTES_MAX: usize = 64;
+/// Changes between two tables of routes that are told; all are counted.
+pub const ROUTE_CHANGES_TOLD_MAX: usize = 1_000;
 
 const _: () = assert!(SLOT_SIZE_BYTES == 1 << 20);
 const _: () = assert!(PIECE_SIZE_BYTES.is_multiple_of(GRANULE_SIZE_BYTES));
@@ -359,4 +377,5 @@ const _: () =
     assert!(CARRIED_RECORD_BYTES_MAX + SLOT_SIZE_BYTES as usize + 1_024 < CARRIED_BATCH_BYTES_MAX);
 const _: () = assert!(SEND_BUFFER_BYTES_MAX > REQUEST_HEAD_BYTES_MAX);
 const _: () = assert!(REQUEST_TARGET_BYTES_MAX < REQUEST_HEAD_BYTES_MAX);
+const _: () = assert!(ROUTES_PER_FILE_MAX <= ROUTES_MAX);
 const _: () = assert!(FILL_WINDOW_BYTES_MAX >= SLOT_SIZE_BYTES);

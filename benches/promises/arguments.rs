@@ -34,6 +34,7 @@ const EXAMPLES: &str = "Examples:
   cargo bench --bench promises -- live memory
   cargo bench --bench promises -- seen --rounds 3
   cargo bench --bench promises -- overload --rounds 3
+  cargo bench --bench promises -- routes --rounds 3
   cargo bench --bench promises -- disk --rounds 3 --folder /mnt/ssd
   cargo bench --bench promises -- sick reclaim --folder /mnt/ssd
   cargo bench --bench promises -- cold restart --rounds 3 --folder /mnt/ssd
@@ -67,6 +68,8 @@ pub(crate) enum CaseName {
     Seen,
     /// Three times the viewers that can be borne, and one site's floods beside another's viewers
     Overload,
+    /// A table of a million prefixes: read, held, looked up in
+    Routes,
 }
 
 impl Arguments {

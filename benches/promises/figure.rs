@@ -28,6 +28,7 @@ impl Measure {
 /// What a value counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unit {
+    Microseconds,
     Milliseconds,
     MiB,
     MiBPerSecond,
@@ -39,6 +40,7 @@ pub(crate) enum Unit {
 impl Unit {
     fn label(self) -> &'static str {
         match self {
+            Unit::Microseconds => "us",
             Unit::Milliseconds => "ms",
             Unit::MiB => "MiB",
             Unit::MiBPerSecond => "MiB/s",
@@ -49,7 +51,7 @@ impl Unit {
 
     fn text(self, value: f64) -> String {
         match self {
-            Unit::Milliseconds | Unit::MiB => format!("{value:.1}"),
+            Unit::Microseconds | Unit::Milliseconds | Unit::MiB => format!("{value:.1}"),
             Unit::CpuSecondsPerGiB => format!("{value:.3}"),
             Unit::Ratio => format!("{value:.2}"),
             Unit::MiBPerSecond | Unit::Count => format!("{value:.0}"),

@@ -21,6 +21,7 @@ mod origin;
 mod overload;
 mod purge;
 mod restart;
+mod routes;
 mod seek;
 mod seen;
 mod sick;
@@ -70,6 +71,7 @@ enum Case {
     Purge(purge::Purge),
     Seen(seen::Seen),
     Overload(overload::Overload),
+    Routes(routes::Read),
 }
 
 impl Case {
@@ -92,6 +94,7 @@ impl Case {
             CaseName::Live => Case::Live(live::Live::start()),
             CaseName::Seen => Case::Seen(seen::Seen::start()),
             CaseName::Overload => Case::Overload(overload::Overload::start()),
+            CaseName::Routes => Case::Routes(routes::Read::start(&arguments.folder)),
         }
     }
 
@@ -109,6 +112,7 @@ impl Case {
             Case::Purge(_) => "purge",
             Case::Seen(_) => "seen",
             Case::Overload(_) => "overload",
+            Case::Routes(_) => "routes",
         }
     }
 
@@ -131,6 +135,7 @@ impl Case {
             Case::Purge(case) => case.round(round).await,
             Case::Seen(case) => case.round().await,
             Case::Overload(case) => case.round().await,
+            Case::Routes(case) => case.round(),
         }
     }
 }

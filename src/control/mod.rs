@@ -3,7 +3,7 @@
 //! Holds whether the appliance wants viewers; [`api`] answers the admin listener, [`purge`],
 //! [`reload`] and [`drain`] those who ask for something to be done, `asking.rs` says who may;
 //! [`status`] and [`history`] are what the status page (`page.html`) shows, [`explained`] what is
-//! told of one object, [`log`] what is told of requests.
+//! told of one object, [`log`] what is told of requests. [`routes`] says which boxes are for whom.
 
 pub mod api;
 mod asking;
@@ -14,6 +14,7 @@ pub mod log;
 mod page;
 pub mod purge;
 pub mod reload;
+pub mod routes;
 mod session;
 pub mod status;
 mod top;

@@ -1,0 +1,153 @@
+//! Where viewers are: their country, their AS and their position, of databases in the format MMDB.
+//!
+//! A database is read into memory whole: what becomes of its file changes nothing of what is told.
+//! Each may know some of it (GeoLite2's and DB-IP's Country, City and ASN do); the first that knows
+//! counts.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use maxminddb::Reader;
+use serde::{Deserialize, Serialize};
+
+use crate::control::routes::error::RoutesError;
+use crate::control::routes::ranking::Position;
+use crate::control::routes::viewers::Country;
+
+/// Some databases, or none.
+#[derive(Default)]
+pub struct Geo {
+    databases: Vec<(PathBuf, Arc<Reader<Vec<u8>>>)>,
+}
+
+/// Where a viewer is, as far as it is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Place {
+    /// In which country his address is used.
+    pub country: Option<Country>,
+    /// Which AS announces it.
+    pub as_number: Option<u32>,
+    /// About where that is.
+    pub position: Option<Position>,
+}
+
+impl Geo {
+    /// One database more, of the bytes of a file.
+    ///
+    /// # Errors
+    /// They are none.
+    pub fn add(&mut self, path: &Path, bytes: Vec<u8>) -> Result<(), RoutesError> {
+        let database = Reader::from_source(bytes);
+        let database =
+            database.map_err(|error| RoutesError::Database { why: error.to_string() })?;
+        self.databases.push((path.to_owned(), Arc::new(database)));
+        Ok(())
+    }
+
+    /// The one that `before` has of a file; whether there is one.
+    pub(super) fn keep(&mut self, path: &Path, before: &Geo) -> bool {
+        let kept = before.databases.iter().find(|(of, _)| of == path);
+        self.databases.extend(kept.cloned());
+        kept.is_some()
+    }
+
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.databases.is_empty()
+    }
+
+    /// Where a viewer is.
+    pub fn place(&self, viewer: IpAddr) -> Place {
+        let mut place = Place::default();
+        for (_, database) in &self.databases {
+            // A database of IPv4 alone, or a damaged one, does not know.
+            let found = database.lookup(viewer).and_then(|found| found.decode::<Record<'_>>());
+            let Ok(Some(found)) = found else { continue };
+            let country = found.country.or(found.registered_country);
+            let code = country.and_then(|country| country.iso_code);
+            let position = found.location.and_then(Location::position);
+            place.country = place.country.or_else(|| code.and_then(|code| code.parse().ok()));
+            place.as_number = place.as_number.or(found.autonomous_system_number);
+            place.position = place.position.or(position);
+        }
+        place
+    }
+}
+
+/// What is read of a database's records; all names are those of GeoIP2.
+#[derive(Deserialize)]
+struct Record<'a> {
+    #[serde(borrow)]
+    country: Option<CountryRecord<'a>>,
+    #[serde(borrow)]
+    registered_country: Option<CountryRecord<'a>>,
+    autonomous_system_number: Option<u32>,
+    location: Option<Location>,
+}
+
+#[derive(Deserialize)]
+struct CountryRecord<'a> {
+    iso_code: Option<&'a str>,
+}
+
+#[derive(Deserialize)]
+struct Location {
+    latitude: Option<f64>,
+    longitude: Option<f64>,
+}
+
+impl Location {
+    fn position(self) -> Option<Position> {
+        Position::new(self.latitude?, self.longitude?)
+    }
+}
+
+impl Serialize for Country {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CITY: &[u8] = include_bytes!("../../../fuzz/seeds/places/city");
+    const ASN: &[u8] = include_bytes!("../../../fuzz/seeds/places/asn");
+
+    fn told(geo: &Geo, viewer: &str) -> String {
+        let place = geo.place(viewer.parse().unwrap());
+        let country = place.country.map(|country| country.to_string());
+        format!("{country:?} {:?} {}", place.as_number, place.position.is_some())
+    }
+
+    #[test]
+    fn each_database_tells_what_it_knows() {
+        let mut geo = Geo::default();
+        assert_eq!(told(&geo, "192.0.2.1"), "None None false");
+        geo.add(Path::new("city"), CITY.to_vec()).unwrap();
+        geo.add(Path::new("asn"), ASN.to_vec()).unwrap();
+        for (viewer, expected) in [
+            ("192.0.2.1", "Some(\"DE\") Some(64500) true"),
+            ("198.51.100.1", "Some(\"AU\") None true"),
+            ("198.51.100.200", "None None false"),
+            ("2001:db8::1", "Some(\"FR\") None false"),
+            ("203.0.113.1", "None None false"),
+        ] {
+            assert_eq!(told(&geo, viewer), expected, "{viewer}");
+        }
+        let berlin = Position::new(52.52, 13.405);
+        assert_eq!(geo.place("192.0.2.1".parse().unwrap()).position, berlin);
+    }
+
+    #[test]
+    fn what_is_no_database_is_said_so() {
+        for bytes in [&b""[..], b"192.0.2.0/24 a\n", &CITY[..CITY.len() - 60], &ASN[..100]] {
+            let error = Geo::default().add(Path::new("x"), bytes.to_vec()).unwrap_err();
+            let line = error.to_string();
+            assert!(line.starts_with("is no database in the format MMDB"), "{line}");
+            assert!(!line.contains('\n'));
+        }
+    }
+}

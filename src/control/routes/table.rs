@@ -1,0 +1,246 @@
+//! The table: who is for a viewer.
+//!
+//! It never changes: another one takes its place. Prefixes with the same routes share them, so that
+//! a million of them take what their trie takes.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use prefix_trie::PrefixMap;
+use serde::Serialize;
+
+use crate::control::routes::geo::{Geo, Place};
+use crate::control::routes::viewers::Viewers;
+
+/// Which boxes are for which viewers.
+#[derive(Default)]
+pub struct Table {
+    pub(super) ipv4: PrefixMap<Ipv4Net, u32>,
+    pub(super) ipv6: PrefixMap<Ipv6Net, u32>,
+    /// Those of ASes and countries.
+    pub(super) places: BTreeMap<Viewers, u32>,
+    /// What the numbers above stand for: routes, the best way first.
+    pub(super) sets: Vec<Box<[Stored]>>,
+    /// Boxes that announce together, by their numbers, in order.
+    pub(super) groups: Vec<Box<[u32]>>,
+    pub(super) names: Vec<Arc<str>>,
+    pub(super) sources: Vec<Arc<str>>,
+    pub(super) geo: Arc<Geo>,
+}
+
+/// How a viewer is reached, as BGP told it. What is less is better.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Way {
+    /// ASes on the way.
+    pub as_path: u16,
+    /// How the prefix came into BGP.
+    pub origin: Origin,
+    /// Which of several ways to itself a neighbour prefers (`MULTI_EXIT_DISC`).
+    pub med: u32,
+}
+
+/// How a prefix came into BGP (RFC 4271 section 4.3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// From the inside of its AS.
+    #[default]
+    Igp,
+    /// By the protocol before BGP.
+    Egp,
+    /// Some other way.
+    Incomplete,
+}
+
+/// A route as the table holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Stored {
+    pub(super) way: Way,
+    pub(super) group: u32,
+    pub(super) source: u32,
+}
+
+/// A route as it is told.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Route {
+    /// Who announces it.
+    pub boxes: Vec<String>,
+    /// How viewers are reached.
+    #[serde(flatten)]
+    pub way: Way,
+    /// Which file says so.
+    pub source: String,
+}
+
+/// A box that is for a viewer, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidate<'a> {
+    /// Which box.
+    pub name: &'a str,
+    /// The most special that it announces and that holds the viewer.
+    pub viewers: Viewers,
+    /// Its best way to him.
+    pub way: Way,
+    /// Which file says so.
+    pub source: &'a str,
+}
+
+impl Table {
+    /// The boxes that are for a viewer, each once: what is more special first, then the best way.
+    pub fn candidates(&self, viewer: IpAddr) -> Vec<Candidate<'_>> {
+        let mut is_found = vec![false; self.names.len()];
+        let mut found = Vec::new();
+        for (viewers, set) in self.matches(viewer) {
+            for stored in &self.sets[set as usize] {
+                let source = &*self.sources[stored.source as usize];
+                for number in &self.groups[stored.group as usize] {
+                    let number = *number as usize;
+                    if !std::mem::replace(&mut is_found[number], true) {
+                        let name = &*self.names[number];
+                        found.push(Candidate { name, viewers, way: stored.way, source });
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    /// The routes that are for a viewer, the most special first.
+    pub fn routes_for(&self, viewer: IpAddr) -> Vec<(Viewers, Vec<Route>)> {
+        let matches = self.matches(viewer).into_iter();
+        matches.map(|(viewers, set)| (viewers, self.told(set))).collect()
+    }
+
+    /// All routes, in the order of lists.
+    pub fn routes(&self) -> impl Iterator<Item = (Viewers, Vec<Route>)> {
+        self.sets_by_viewers().map(|(viewers, set)| (viewers, self.told(set)))
+    }
+
+    /// Where a viewer is, as far as the databases know.
+    pub fn place(&self, viewer: IpAddr) -> Place {
+        self.geo.place(viewer.to_canonical())
+    }
+
+    /// How many prefixes there are.
+    pub fn prefixes(&self) -> usize {
+        self.ipv4.len() + self.ipv6.len()
+    }
+
+    /// The memory it takes, without the databases.
+    pub fn bytes(&self) -> usize {
+        let sets: usize = self.sets.iter().map(|set| size_of_val(&**set)).sum();
+        let groups: usize = self.groups.iter().map(|group| size_of_val(&**group)).sum();
+        let names: usize = self.names.iter().map(|name| size_of_val(name) + name.len()).sum();
+        self.ipv4.mem_size() + self.ipv6.mem_size() + sets + groups + names
+    }
+
+    /// What holds a viewer, the most special first.
+    fn matches(&self, viewer: IpAddr) -> Vec<(Viewers, u32)> {
+        let of = |prefix: IpNet, set: &u32| (Viewers::Prefix(prefix), *set);
+        let mut found: Vec<(Viewers, u32)> = match viewer.to_canonical() {
+            IpAddr::V4(address) => {
+                let covers = self.ipv4.cover(&Ipv4Net::from(address));
+                covers.map(|(prefix, set)| of(prefix.into(), set)).collect()
+            }
+            IpAddr::V6(address) => {
+                let covers = self.ipv6.cover(&Ipv6Net::from(address));
+                covers.map(|(prefix, set)| of(prefix.into(), set)).collect()
+            }
+        };
+        found.reverse();
+        if !self.places.is_empty() {
+            let place = self.place(viewer);
+            let by_place = [place.as_number.map(Viewers::As), place.country.map(Viewers::Country)];
+            for viewers in by_place.into_iter().flatten() {
+                found.extend(self.places.get(&viewers).map(|set| (viewers, *set)));
+            }
+        }
+        found
+    }
+
+    /// Everything in the table, in the order of lists.
+    pub(super) fn sets_by_viewers(&self) -> impl Iterator<Item = (Viewers, u32)> {
+        let ipv4 = self.ipv4.iter().map(|(prefix, set)| (Viewers::Prefix(prefix.into()), *set));
+        let ipv6 = self.ipv6.iter().map(|(prefix, set)| (Viewers::Prefix(prefix.into()), *set));
+        let places = self.places.iter().map(|(viewers, set)| (*viewers, *set));
+        ipv4.chain(ipv6).chain(places)
+    }
+
+    /// The routes of one prefix, AS or country.
+    pub(super) fn set_of(&self, viewers: Viewers) -> Option<u32> {
+        match viewers {
+            Viewers::Prefix(IpNet::V4(prefix)) => self.ipv4.get(&prefix).copied(),
+            Viewers::Prefix(IpNet::V6(prefix)) => self.ipv6.get(&prefix).copied(),
+            Viewers::As(_) | Viewers::Country(_) => self.places.get(&viewers).copied(),
+        }
+    }
+
+    /// Routes as they are told, in an order of their own: two sets that say the same are equal.
+    pub(super) fn told(&self, set: u32) -> Vec<Route> {
+        let told = |stored: &Stored| {
+            let numbers = self.groups[stored.group as usize].iter();
+            let mut boxes: Vec<String> =
+                numbers.map(|number| self.names[*number as usize].to_string()).collect();
+            boxes.sort_unstable();
+            Route {
+                boxes,
+                way: stored.way,
+                source: self.sources[stored.source as usize].to_string(),
+            }
+        };
+        let mut routes: Vec<Route> = self.sets[set as usize].iter().map(told).collect();
+        routes.sort_unstable_by(|one, other| (one.way, one).cmp(&(other.way, other)));
+        routes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::routes::fuzz::table_of;
+
+    fn names(table: &Table, viewer: &str) -> Vec<String> {
+        let candidates = table.candidates(viewer.parse().unwrap());
+        candidates.iter().map(|one| format!("{} {}", one.name, one.viewers)).collect()
+    }
+
+    #[test]
+    fn each_box_is_found_once_by_the_most_special_that_it_announces() {
+        let table = table_of(
+            "10.0.0.0/8 far near\n10.1.0.0/16 near\n10.1.2.0/24 nearest\n2001:db8::/32 six near\n",
+        );
+        assert_eq!(
+            names(&table, "10.1.2.3"),
+            ["nearest 10.1.2.0/24", "near 10.1.0.0/16", "far 10.0.0.0/8"]
+        );
+        assert_eq!(names(&table, "10.9.9.9"), ["far 10.0.0.0/8", "near 10.0.0.0/8"]);
+        assert_eq!(names(&table, "2001:db8::1"), ["near 2001:db8::/32", "six 2001:db8::/32"]);
+        assert_eq!(names(&table, "::ffff:10.1.2.3").len(), 3, "an IPv4 viewer, written as IPv6");
+        assert_eq!(names(&table, "192.0.2.1"), [""; 0]);
+        assert_eq!(table.prefixes(), 4);
+    }
+
+    #[test]
+    fn the_best_way_of_a_box_counts() {
+        let table = table_of(
+            "10.0.0.0/8 a as-path=3\n10.0.0.0/8 b as-path=2 med=7\n10.0.0.0/8 a as-path=1\n",
+        );
+        let found = table.candidates("10.0.0.1".parse().unwrap());
+        let ways: Vec<_> =
+            found.iter().map(|one| (one.name, one.way.as_path, one.way.med)).collect();
+        assert_eq!(ways, [("a", 1, 0), ("b", 2, 7)]);
+        assert_eq!(table.routes().count(), 1);
+        let routes = table.routes_for("10.0.0.1".parse().unwrap());
+        assert_eq!(routes[0].1.len(), 2, "what is worse of the same boxes is not held");
+    }
+
+    #[test]
+    fn prefixes_with_the_same_routes_share_them() {
+        let lines: String = (0..256).map(|n| format!("10.{n}.0.0/16 a b\n")).collect();
+        let table = table_of(&lines);
+        assert_eq!((table.prefixes(), table.sets.len(), table.groups.len()), (256, 1, 1));
+        assert!(table.bytes() < 64 << 10, "{} bytes", table.bytes());
+    }
+}

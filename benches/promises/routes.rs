@@ -8,7 +8,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
 use tidegate::control::routes::{Format, Plan, Position, RouteFile, Routes, Standing, rank};
@@ -97,16 +97,16 @@ fn looked_up(routes: &Routes) -> f64 {
     begun.elapsed().as_secs_f64() * 1e6 / f64::from(LOOKUPS)
 }
 
-/// Writes a file's own bytes again, an hour from now.
+/// Makes a file look changed an hour from now; a time at which that is done.
 fn touch(path: &PathBuf) -> SystemTime {
-    let later = SystemTime::now() + std::time::Duration::from_secs(3_600);
+    let later = SystemTime::now() + Duration::from_secs(3_600);
     fs::File::options().write(true).open(path).unwrap().set_modified(later).unwrap();
-    later + std::time::Duration::from_secs(60)
+    later + Duration::from_secs(60)
 }
 
-/// The networks are /24s, from 16.0.0.0 on; those of a cluster are spread over all.
+/// The networks are /24s, spread over all that there are.
 fn network(number: u32) -> u32 {
-    (16 << 24) + (number << 8)
+    number.wrapping_mul(0x009e_3779) << 8
 }
 
 fn boxes(cluster: u32) -> impl Iterator<Item = String> {

@@ -26,7 +26,7 @@ pub use builder::Builder;
 pub use clusters::{Cluster, Uneven, uneven};
 pub use difference::{Change, Difference};
 pub use error::{DumpFault, LineFault, RoutesError, ZoneFault};
-pub use explained::{Explained, Match, Place as ExplainedPlace, RankedBox};
+pub use explained::{Explained, Match, RankedBox};
 pub use files::{Format, Outcome, Plan, RefusedFile, RouteFile, Routes};
 pub use gathering::{Boxes, Gathering, Guards};
 pub use geo::{Geo, Place};

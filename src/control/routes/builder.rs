@@ -1,5 +1,6 @@
 //! How a table is made: routes are told one by one, those of a table before are carried over.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::ops::Range;
@@ -29,10 +30,10 @@ impl Builder {
 
     /// Boxes that announce together; their number.
     pub(super) fn group<'a>(&mut self, names: impl Iterator<Item = &'a str>) -> u32 {
-        let mut numbers: Vec<u32> = names.map(|name| self.names.number(name.into())).collect();
+        let mut numbers: Vec<u32> = names.map(|name| self.names.number(name)).collect();
         numbers.sort_unstable();
         numbers.dedup();
-        self.groups.number(numbers.into())
+        self.groups.number(&*numbers)
     }
 
     /// One route.
@@ -86,7 +87,7 @@ impl Builder {
             one.sort_unstable_by_key(|stored| (stored.group, stored.source, stored.way));
             one.dedup_by_key(|stored| (stored.group, stored.source));
             one.sort_unstable();
-            let set = sets.number_of(&one);
+            let set = sets.number(&*one);
             match viewers {
                 Viewers::Prefix(IpNet::V4(prefix)) => drop(table.ipv4.insert(prefix, set)),
                 Viewers::Prefix(IpNet::V6(prefix)) => drop(table.ipv6.insert(prefix, set)),
@@ -115,23 +116,18 @@ impl<T> Default for Numbered<T> {
 }
 
 impl<T: Clone + Eq + Hash> Numbered<T> {
-    fn number(&mut self, one: T) -> u32 {
-        if let Some(number) = self.numbers.get(&one) {
+    /// Copies a thing only if it is new: most are not.
+    fn number<Q>(&mut self, one: &Q) -> u32
+    where
+        Q: Eq + Hash + ?Sized,
+        T: Borrow<Q> + for<'a> From<&'a Q>,
+    {
+        if let Some(number) = self.numbers.get(one) {
             return *number;
         }
-        let number = self.all.len() as u32;
+        let (number, one) = (self.all.len() as u32, T::from(one));
         self.all.push(one.clone());
         self.numbers.insert(one, number);
         number
-    }
-}
-
-impl Numbered<Box<[Stored]>> {
-    /// The same without a copy of what there is already.
-    fn number_of(&mut self, one: &[Stored]) -> u32 {
-        match self.numbers.get(one) {
-            Some(number) => *number,
-            None => self.number(one.into()),
-        }
     }
 }

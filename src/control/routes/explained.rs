@@ -13,22 +13,14 @@ use crate::control::routes::viewers::{Country, Viewers};
 pub struct Explained {
     /// Whose.
     pub viewer: IpAddr,
-    /// Where he is.
-    #[serde(flatten)]
-    pub place: Place,
+    /// In which country he is, as far as databases know.
+    pub country: Option<Country>,
+    /// In which AS.
+    pub as_number: Option<u32>,
     /// What holds him, the most special first.
     pub matches: Vec<Match>,
     /// Who is for him, in order.
     pub boxes: Vec<RankedBox>,
-}
-
-/// Where a viewer is, as far as databases know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Place {
-    /// In which country.
-    pub country: Option<Country>,
-    /// In which AS.
-    pub as_number: Option<u32>,
 }
 
 /// What holds a viewer.
@@ -79,7 +71,8 @@ impl Explained {
         });
         Explained {
             viewer,
-            place: Place { country: place.country, as_number: place.as_number },
+            country: place.country,
+            as_number: place.as_number,
             matches: matches.map(|(viewers, routes)| Match { viewers, routes }).collect(),
             boxes: boxes.collect(),
         }

@@ -3,7 +3,7 @@
 //! What of a file cannot be used leaves what it told before. Nobody waits for it: who looks up has
 //! the table before until another one takes its place. Blocks its thread on disks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read as _};
@@ -38,7 +38,7 @@ pub struct Plan {
 }
 
 /// A file of routes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RouteFile {
     /// Where it lies.
     pub path: PathBuf,
@@ -47,7 +47,7 @@ pub struct RouteFile {
 }
 
 /// How a file of routes is written.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Format {
     /// Ours: a line for each prefix.
     Prefixes,
@@ -113,9 +113,12 @@ impl Routes {
         let before = self.table();
         let mut outcome = Outcome::default();
         let geo = reread_databases(&mut known, plan, &before, &mut outcome);
-        let gone = known.files.iter().any(|one| !plan.files.contains(&one.file));
+        let planned: HashSet<&RouteFile> = plan.files.iter().collect();
+        let gone = known.files.iter().any(|one| !planned.contains(&one.file));
+        let kept: HashMap<&RouteFile, &Kept> =
+            known.files.iter().map(|one| (&one.file, one)).collect();
         let looked: Vec<Looked> =
-            plan.files.iter().map(|file| Looked::at(file, &known, now)).collect();
+            plan.files.iter().map(|file| Looked::at(file, kept.get(file).copied(), now)).collect();
         let has_new = looked.iter().any(|one| one.is_new);
         if !has_new && !gone && geo.is_none() {
             return outcome;
@@ -188,8 +191,7 @@ struct Looked<'a> {
 }
 
 impl<'a> Looked<'a> {
-    fn at(file: &'a RouteFile, known: &Known, now: SystemTime) -> Looked<'a> {
-        let kept = known.files.iter().find(|one| one.file == *file);
+    fn at(file: &'a RouteFile, kept: Option<&Kept>, now: SystemTime) -> Looked<'a> {
         let stamp = Stamp::of(&file.path);
         let was = kept.and_then(|one| one.source);
         let is_other = kept.is_none_or(|one| one.stamp != stamp.as_ref().ok().copied());

@@ -4,7 +4,7 @@
 //! the boxes that announce it and how good their way to him is. It is read from files (`files.rs`)
 //! in one of three formats (`prefix_file.rs`, `coverage_zones.rs`, `mrt.rs`), judged on the way
 //! (`gathering.rs`) and swapped whole. What else brings routes one day only needs a [`Builder`].
-//! [`rank`] puts those that are for one viewer in order, [`explained`] says why.
+//! [`rank`] puts those that are for one viewer in order, [`Explained`] says why.
 
 mod builder;
 mod clusters;

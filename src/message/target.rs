@@ -128,10 +128,10 @@ pub fn canonical_target<'a>(
 
 /// The part of `query` that counts, and that an origin is asked with; `None`: no `?` either.
 ///
-/// What a player tells of itself (`CMCD`, CTA-5004) never counts. Under [`QueryPolicy::All`] the
-/// rest stays as it was written. Otherwise parameters are told apart by their names as written,
-/// empty ones dropped, and the rest sorted by name, equal names in their old order. Parameters
-/// that count `always` do so under every policy.
+/// What a player tells of itself (`CMCD`, CTA-5004) never counts, nor does [`DECISION`]. Under
+/// [`QueryPolicy::All`] the rest stays as it was written. Otherwise parameters are told apart by
+/// their names as written, empty ones dropped, and the rest sorted by name, equal names in their
+/// old order. Parameters that count `always` do so under every policy.
 pub fn canonical_query<'a>(
     query: Option<&'a str>,
     policy: &QueryPolicy,
@@ -152,15 +152,16 @@ pub fn canonical_query<'a>(
 
 /// As it was written, but for what a player tells of itself.
 fn untold(query: &str) -> Option<Cow<'_, str>> {
-    if !query.split('&').any(is_told) {
+    if !query.split('&').any(never_counts) {
         return Some(Cow::Borrowed(query));
     }
-    let kept: Vec<&str> = query.split('&').filter(|parameter| !is_told(parameter)).collect();
+    let kept: Vec<&str> = query.split('&').filter(|parameter| !never_counts(parameter)).collect();
     (!kept.is_empty()).then(|| Cow::Owned(kept.join("&")))
 }
 
 fn counted(query: &str, counts: impl Fn(&str) -> bool) -> Option<Cow<'_, str>> {
-    let keeps = |parameter: &str| !parameter.is_empty() && counts(parameter) && !is_told(parameter);
+    let keeps =
+        |parameter: &str| !parameter.is_empty() && counts(parameter) && !never_counts(parameter);
     let parameters = || query.split('&');
     if parameters().all(keeps) && parameters().map(name_of).is_sorted() {
         return Some(Cow::Borrowed(query));
@@ -192,10 +193,22 @@ pub fn decoded(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Whether it is the parameter `CMCD`, in any spelling that an origin would take for that name.
+/// The parameter that names by which decision of steering a viewer comes.
+pub const DECISION: &str = "tidegate-decision";
+
+/// Whether a parameter is for who serves alone: it names no object and no origin sees it.
+fn never_counts(parameter: &str) -> bool {
+    is_told(parameter) || is_called(parameter, DECISION)
+}
+
 fn is_told(parameter: &str) -> bool {
+    is_called(parameter, "CMCD")
+}
+
+/// Whether it is the parameter of this name, in any spelling that an origin would take for it.
+fn is_called(parameter: &str, name_expected: &str) -> bool {
     let mut name = name_of(parameter).as_bytes();
-    for expected in b"CMCD" {
+    for expected in name_expected.as_bytes() {
         name = match name {
             [b'%', high, low, rest @ ..] if escaped_byte(*high, *low) == Some(*expected) => rest,
             [byte, rest @ ..] if byte == expected => rest,
@@ -368,6 +381,10 @@ mod tests {
             (Some("b&CMCD=x&&a=%zz"), &QueryPolicy::All, Some("b&&a=%zz")),
             (Some("&CMCD=x"), &QueryPolicy::All, Some("")),
             (Some("CMCD=x&a&CMCD=y"), &QueryPolicy::All, Some("a")),
+            (Some("a&tidegate-decision=1f.0"), &QueryPolicy::All, Some("a")),
+            (Some("tidegate%2Ddecision=1f.0&CMCD=x"), &QueryPolicy::All, None),
+            (Some("tidegate-decisions=1"), &QueryPolicy::All, Some("tidegate-decisions=1")),
+            (Some("tidegate-decision=1f.0&a=2"), &except, Some("a=2")),
             (Some("%43MC%44=x&a"), &QueryPolicy::All, Some("a")),
             (Some("%43%4d%43%44=x&a"), &QueryPolicy::All, Some("a")),
             (

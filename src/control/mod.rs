@@ -3,7 +3,8 @@
 //! Holds whether the appliance wants viewers; [`api`] answers the admin listener, [`purge`],
 //! [`reload`] and [`drain`] those who ask for something to be done, `asking.rs` says who may;
 //! [`status`] and [`history`] are what the status page (`page.html`) shows, [`explained`] what is
-//! told of one object, [`log`] what is told of requests. [`routes`] says which boxes are for whom.
+//! told of one object, [`log`] what is told of requests. [`routes`] says which boxes are for whom,
+//! [`registry`] knows the appliances of a fleet.
 
 pub mod api;
 mod asking;
@@ -13,6 +14,7 @@ pub mod history;
 pub mod log;
 mod page;
 pub mod purge;
+pub mod registry;
 pub mod reload;
 pub mod routes;
 mod session;
@@ -23,8 +25,11 @@ pub mod usage;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use serde::{Deserialize, Serialize};
+
 /// Where the appliance is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Phase {
     /// Not all parts are built yet.
     Starting,

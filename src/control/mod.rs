@@ -4,7 +4,7 @@
 //! [`reload`] and [`drain`] those who ask for something to be done, `asking.rs` says who may;
 //! [`status`] and [`history`] are what the status page (`page.html`) shows, [`explained`] what is
 //! told of one object, [`log`] what is told of requests. [`routes`] says which boxes are for whom,
-//! [`registry`] knows the appliances of a fleet.
+//! [`registry`] knows the appliances of a fleet, [`steering`] which of them a viewer is sent to.
 
 pub mod api;
 mod asking;
@@ -19,6 +19,7 @@ pub mod reload;
 pub mod routes;
 mod session;
 pub mod status;
+pub mod steering;
 mod top;
 pub mod usage;
 

@@ -4,12 +4,16 @@
 //! [`reload`] and [`drain`] those who ask for something to be done, `asking.rs` says who may;
 //! [`status`] and [`history`] are what the status page (`page.html`) shows, [`explained`] what is
 //! told of one object, [`log`] what is told of requests. [`routes`] says which boxes are for whom,
-//! [`registry`] knows the appliances of a fleet, [`steering`] which of them a viewer is sent to.
+//! [`registry`] knows the appliances of a fleet, [`steering`] which of them a viewer is sent to,
+//! [`content_steering`] tells his player.
 
 pub mod api;
 mod asking;
+pub mod content_steering;
 pub mod drain;
 pub mod explained;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod history;
 pub mod log;
 mod page;

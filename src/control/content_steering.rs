@@ -1,0 +1,246 @@
+//! Content steering: what a player is told of where to go on, in the words of HLS (RFC 8216bis
+//! section 7) and DASH (ETSI TS 103 998).
+//!
+//! The server remembers nothing: a player brings along what the answer before told it
+//! ([`session`]), and reports what it measured ([`reported`]). What makes players stop asking is
+//! never sent: no answer without TTL, no status but 200 (or 410, where steering is over on
+//! purpose), no pathway that the asset does not have. [`playlist`] and [`mpd`] make players ask.
+
+pub mod mpd;
+pub mod playlist;
+pub mod reported;
+pub mod session;
+
+use bytes::Bytes;
+use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE, LOCATION};
+use http::{HeaderValue, Response, StatusCode};
+use serde::Serialize;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::registry::appliance::Pathway;
+use super::registry::fleet::Fleet;
+use super::steering::{Answer, Decision};
+use crate::limits::{STEERED_MAX, STEERING_UNSETTLED_TTL_MAX, STEERING_UNSETTLED_TTL_MIN};
+use crate::message::target::DECISION;
+use session::{Endpoint, Session};
+
+/// What players are told that ask.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Manifest {
+    #[serde(rename = "VERSION")]
+    version: u8,
+    /// Seconds until the player asks again.
+    #[serde(rename = "TTL")]
+    ttl_seconds: u64,
+    #[serde(rename = "RELOAD-URI")]
+    reload_uri: String,
+    /// Empty in DASH alone, where the player then stays where it is.
+    #[serde(rename = "PATHWAY-PRIORITY", skip_serializing_if = "Vec::is_empty")]
+    priority: Vec<Pathway>,
+    #[serde(rename = "PATHWAY-CLONES", skip_serializing_if = "Vec::is_empty")]
+    clones: Vec<PathwayClone>,
+}
+
+/// A pathway that the asset does not name: as another one, on another host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct PathwayClone {
+    #[serde(rename = "BASE-ID")]
+    base: Pathway,
+    #[serde(rename = "ID")]
+    id: Pathway,
+    #[serde(rename = "URI-REPLACEMENT")]
+    replacement: Replacement,
+}
+
+/// What becomes of the other one's URIs. Some players know hosts alone; they ignore the rest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Replacement {
+    #[serde(rename = "HOST")]
+    host: String,
+    #[serde(rename = "PARAMS")]
+    parameters: Parameters,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Parameters {
+    #[serde(rename = "tidegate-decision")]
+    decision: String,
+}
+
+/// Whose words a player uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// HTTP Live Streaming.
+    Hls,
+    /// MPEG-DASH, whose pathways are called service locations.
+    Dash,
+}
+
+/// How often players ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// Seconds between two times, while all is well.
+    pub steady_seconds: u64,
+    /// The same while an appliance leaves or seems ill; 10 to 30.
+    pub unsettled_seconds: u64,
+}
+
+/// Whether the server has more to answer than it should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Burden {
+    /// It has not.
+    Usual,
+    /// It has: players are told to ask less often, and not all at once.
+    TooMuch,
+}
+
+/// What a player is answered of.
+#[derive(Clone, Copy, Debug)]
+pub struct Asking<'a> {
+    /// Whose words it uses.
+    pub dialect: Dialect,
+    /// Where it asks.
+    pub endpoint: &'a Endpoint,
+    /// What it brings along.
+    pub session: &'a Session,
+    /// What it measured, of pathways that may be.
+    pub reported: &'a [Pathway],
+    /// Now, in seconds since 1970.
+    pub now_seconds: u64,
+}
+
+impl Manifest {
+    /// What the player is told. `decided` is `None` where there was no time to decide: it goes on
+    /// as it did.
+    pub fn of(
+        asking: &Asking<'_>,
+        decided: Option<(&Answer<'_>, &Fleet)>,
+        pace: Pace,
+        burden: Burden,
+    ) -> Manifest {
+        let Asking { dialect, session, reported, .. } = *asking;
+        let known = session.has(reported);
+        let (mut priority, clones) = match decided {
+            Some((answer, fleet)) => listed(answer, fleet, known, session.base.as_ref()),
+            None => (Vec::new(), Vec::new()),
+        };
+        if priority.is_empty() {
+            let first = session.plays_from(dialect, reported);
+            let others = known.iter().filter(|pathway| Some(*pathway) != first);
+            priority.extend(first.into_iter().chain(others).cloned());
+        }
+        if priority.is_empty() && dialect == Dialect::Hls {
+            priority.extend(Pathway::new(UNNAMED));
+        }
+        let unsettled = decided.is_some_and(|(answer, _)| answer.unsettled || answer.last_resort);
+        let seed = xxh3_64_with_seed(session.id().as_bytes(), asking.now_seconds);
+        let mut told = session.clone();
+        told.told = priority.first().cloned();
+        Manifest {
+            version: 1,
+            ttl_seconds: pace.ttl_seconds(unsettled, burden, seed),
+            reload_uri: asking.endpoint.uri(&told),
+            priority,
+            clones,
+        }
+    }
+
+    /// Seconds until the player asks again.
+    pub fn ttl_seconds(&self) -> u64 {
+        self.ttl_seconds
+    }
+
+    /// The pathways the player should try, the best first.
+    pub fn priority(&self) -> &[Pathway] {
+        &self.priority
+    }
+
+    /// The answer, as it is sent.
+    pub fn response(&self) -> Response<Bytes> {
+        let body = serde_json::to_vec(self).expect("text and numbers can be written as JSON");
+        let mut response = answer(StatusCode::OK, body.into());
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
+    }
+}
+
+/// What is answered where steering has been ended on purpose: players stop asking for good.
+pub fn ended() -> Response<Bytes> {
+    answer(StatusCode::GONE, Bytes::new())
+}
+
+/// Sends a viewer who asked for `target` to the best of an answer; `None` where nobody is left.
+pub fn redirect(scheme: &str, target: &str, decided: &Answer<'_>) -> Option<Response<Bytes>> {
+    let best = decided.ranked.first()?;
+    let joint = if target.contains('?') { '&' } else { '?' };
+    let (host, decision) = (best.host, decision_of(decided.decision, 0));
+    let location = format!("{scheme}://{host}{target}{joint}{DECISION}={decision}");
+    let location = HeaderValue::try_from(location).ok().filter(|_| target.starts_with('/'))?;
+    let mut response = answer(StatusCode::FOUND, Bytes::new());
+    response.headers_mut().insert(LOCATION, location);
+    Some(response)
+}
+
+/// An answer is for one viewer, and pages of any origin may read it.
+fn answer(status: StatusCode, body: Bytes) -> Response<Bytes> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    response
+}
+
+/// Of an answer, what the asset has, and what it can have as a clone; behind them what is no
+/// appliance of ours: other services, the origin.
+fn listed(
+    answer: &Answer<'_>,
+    fleet: &Fleet,
+    known: &[Pathway],
+    base: Option<&Pathway>,
+) -> (Vec<Pathway>, Vec<PathwayClone>) {
+    let base = base.filter(|base| known.contains(base));
+    let (mut priority, mut clones) = (Vec::with_capacity(STEERED_MAX), Vec::new());
+    for (rank, ranked) in answer.ranked.iter().enumerate() {
+        if !known.contains(ranked.pathway) {
+            let Some(base) = base else { continue };
+            let parameters = Parameters { decision: decision_of(answer.decision, rank) };
+            let replacement = Replacement { host: ranked.host.to_owned(), parameters };
+            let (base, id) = (base.clone(), ranked.pathway.clone());
+            clones.push(PathwayClone { base, id, replacement });
+        }
+        priority.push(ranked.pathway.clone());
+    }
+    let others = known.iter().filter(|pathway| fleet.by_pathway(pathway).is_none());
+    priority.extend(others.cloned());
+    (priority, clones)
+}
+
+/// A decision and the rank of an appliance in it, which the log repeats.
+fn decision_of(decision: Decision, rank: usize) -> String {
+    format!("{decision}.{rank}")
+}
+
+impl Pace {
+    /// Never 0, which players take for none and never ask again.
+    fn ttl_seconds(self, unsettled: bool, burden: Burden, seed: u64) -> u64 {
+        let bound = |seconds: u64| match unsettled {
+            true => seconds.clamp(STEERING_UNSETTLED_TTL_MIN, STEERING_UNSETTLED_TTL_MAX),
+            false => seconds.max(1),
+        };
+        let usual = bound(if unsettled { self.unsettled_seconds } else { self.steady_seconds });
+        match burden {
+            Burden::Usual => usual,
+            // Twice as long, a fifth more or less.
+            Burden::TooMuch => {
+                let longest = bound(usual.saturating_mul(2).saturating_mul(6) / 5);
+                bound(longest.saturating_mul(67 + seed % 34) / 100)
+            }
+        }
+    }
+}
+
+/// What HLS calls the pathway of variants that name none (RFC 8216bis section 4.4.6.2).
+const UNNAMED: &str = ".";
+
+#[cfg(test)]
+mod tests;

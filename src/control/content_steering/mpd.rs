@@ -256,7 +256,7 @@ mod tests {
             &with("<BaseURL serviceLocation=\"a\" serviceLocation=\"b\">a/</BaseURL>"),
             &with("<ContentSteering>/a</ContentSteering>"),
             &FILM.replace("v/", "\n HTTPS://v.example/"),
-            &format!("<MPD>{}<Period/>", "<a>".repeat(DEPTH_MAX)),
+            &with(&["<a>".repeat(DEPTH_MAX), "</a>".repeat(DEPTH_MAX)].concat()),
             &format!("{FILM}{}", " ".repeat(MANIFEST_REWRITTEN_BYTES_MAX)),
         ] {
             let begins: String = text.chars().take(99).collect();

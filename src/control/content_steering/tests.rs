@@ -118,6 +118,23 @@ fn avplayer_is_never_told_a_pathway_that_its_playlist_does_not_have() {
             assert!(manifest.clones.is_empty());
         }
     }
+    // Nor where whoever decided did not look at what the asset has.
+    let fleet = fleet(&registry);
+    let answer = steering(&fleet).answer(&asked("s1"));
+    assert_eq!(answer.ranked.len(), 4);
+    for base in [None, Some("edge-0")] {
+        let (endpoint, session) = (Endpoint::new("/steer").unwrap(), session(&["edge-2"], base));
+        let dialect = Dialect::Hls;
+        let asking = Asking {
+            dialect,
+            endpoint: &endpoint,
+            session: &session,
+            reported: &[],
+            now_seconds: 1,
+        };
+        let manifest = Manifest::of(&asking, Some((&answer, &fleet)), PACE, Burden::Usual);
+        assert_eq!((names(&manifest), manifest.clones.len()), (vec!["edge-2"], 0), "{base:?}");
+    }
     let silent = told(&registry, Dialect::Dash, &session(&[], None), &[]);
     assert_eq!(json_of(&silent)["PATHWAY-PRIORITY"], Value::Null, "it stays where it is");
 }

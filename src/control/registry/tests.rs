@@ -213,7 +213,14 @@ fn silence_makes_ill_and_a_control_plane_that_starts_again_takes_nobody_out() {
     hear(&mut registry, "a", well(), 1, after(17));
     assert_eq!(standing(&registry, "a", after(17)), Standing::Well);
 
-    let known = registry.fleet(after(17));
+    hear(&mut registry, "a", bad(), 3, after(17));
+    hear(&mut registry, "a", well(), 2, after(17));
+    hear(&mut registry, "a", well(), 1, after(40));
+    hear(&mut registry, "b", well(), 3, after(40));
+    assert_eq!(standing(&registry, "a", after(40)), Standing::Ill, "three, but not in a row");
+    hear(&mut registry, "a", well(), 2, after(40));
+
+    let known = registry.fleet(after(40));
     let text = serde_json::to_string(&known).unwrap();
     let known_again: Fleet = serde_json::from_str(&text).unwrap();
     assert_eq!(known_again, known);
@@ -263,6 +270,8 @@ fn no_more_than_a_share_of_the_fleet_is_taken_out() {
         hear(&mut registry, name, Heartbeat { phase: Phase::Draining, ..bad() }, 1, now);
     }
     assert_eq!(ill(&registry).0, 2 + 5, "of five that are wanted two; the rest is not wanted");
+    (0..50).for_each(|n| registry.register(appliance(&format!("new-{n}")), now).unwrap());
+    assert_eq!(ill(&registry).0, 2 + 5, "those that were never well make the fleet no larger");
     let alone = {
         let mut registry = registry_of(vec![appliance("a")], now);
         hear(&mut registry, "a", bad(), 9, now);

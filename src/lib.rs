@@ -29,4 +29,5 @@ pub mod server;
 pub mod shipping;
 pub mod site;
 pub mod store;
+pub mod token;
 pub mod usage;

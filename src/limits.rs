@@ -196,6 +196,16 @@ pub const TOKEN_BYTES_MAX: usize = 4_096;
 pub const TOKENS_MAX: usize = 64;
 /// A file of tokens.
 pub const TOKEN_FILE_BYTES_MAX: usize = 64 << 10;
+/// A token that lets a viewer in.
+pub const ACCESS_TOKEN_BYTES_MAX: usize = 8 << 10;
+/// An expression of URIs in such a token, or in a key file.
+pub const TOKEN_PATTERN_BYTES_MAX: usize = 2 << 10;
+/// The same compiled.
+pub const TOKEN_PATTERN_COMPILED_BYTES_MAX: usize = 128 << 10;
+/// Keys of one key file.
+pub const KEYS_MAX: usize = 256;
+/// A key file.
+pub const KEY_FILE_BYTES_MAX: usize = 1 << 20;
 /// Variants (`Vary`) kept side by side of one object.
 pub const VARIANTS_PER_OBJECT_MAX: usize = 8;
 /// Fields in a response head.

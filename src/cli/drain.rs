@@ -16,8 +16,8 @@ use time::{OffsetDateTime, Time, UtcOffset};
 
 use super::admin::{ANSWER_WITHIN, Reach, understood};
 use super::volume::progress::{is_drawn, leaving};
-use super::{Failure, print};
-use crate::config::units::{counted, duration_about, parse_duration};
+use super::{Failure, duration, print};
+use crate::config::units::{counted, duration_about};
 use crate::moment::unix_seconds;
 
 const EXAMPLES: &str = "\
@@ -249,10 +249,6 @@ impl Told {
         }
         words
     }
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    parse_duration(text).ok_or_else(|| "write it with its unit, such as 90s, 10m or 3h".to_owned())
 }
 
 /// A time of day is the next one, by this machine's clock.

@@ -7,8 +7,11 @@ use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+
+use crate::config::units::parse_duration;
 
 mod admin;
 mod check;
@@ -18,6 +21,7 @@ pub mod demo;
 mod doctor;
 mod drain;
 mod explain;
+mod keys;
 mod log;
 mod manual;
 mod purge;
@@ -25,6 +29,7 @@ mod reload;
 mod serve;
 mod session;
 mod status;
+mod token;
 mod top;
 mod upgrade;
 mod usage;
@@ -57,6 +62,8 @@ Examples:
   tidegate undrain
   tidegate upgrade
   tidegate volume inspect /dev/disk/by-id/nvme-EXAMPLE
+  tidegate keys new keys.json --issuer 'Film Co'
+  tidegate token mint --keys keys.json --issuer 'Film Co' https://v.example.com/film/a.m3u8
   tidegate completions bash
   tidegate man | man -l -
 
@@ -88,6 +95,8 @@ enum Command {
     Undrain(drain::BackArgs),
     Upgrade(upgrade::Args),
     Volume(volume::Args),
+    Token(token::Args),
+    Keys(keys::Args),
     Completions(completions::Args),
     Man(manual::Args),
     #[cfg(feature = "demo")]
@@ -112,6 +121,8 @@ impl Command {
             Command::Upgrade(args) => print(&upgrade::run(&args)?),
             Command::Undrain(args) => print(&drain::take_back(&args)?),
             Command::Volume(args) => volume::run(&args),
+            Command::Token(args) => print(&token::run(&args)?),
+            Command::Keys(args) => print(&keys::run(&args)?),
             Command::Completions(args) => print(&completions::run(&args)?),
             Command::Man(args) => print(&manual::run(&args)?),
             #[cfg(feature = "demo")]
@@ -153,6 +164,11 @@ impl std::error::Error for Failure {}
 fn count(text: &str) -> Result<usize, String> {
     let count = text.parse().ok().filter(|count| *count > 0);
     count.ok_or_else(|| "write a whole number, from 1 on".to_owned())
+}
+
+/// A length of time, as it is typed.
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).ok_or_else(|| "write it with its unit, such as 90s, 10m or 3h".to_owned())
 }
 
 /// Does what the process was called for.

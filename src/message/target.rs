@@ -22,7 +22,14 @@ pub fn normalised_path(path: &str) -> Option<Cow<'_, str>> {
     if is_normalised(path.as_bytes()) {
         return Some(Cow::Borrowed(path));
     }
-    Some(Cow::Owned(without_dot_segments(&respelled(path.as_bytes())?)))
+    let respelled = respelled(path.as_bytes(), is_path_character)?;
+    Some(Cow::Owned(without_dot_segments(&respelled)))
+}
+
+/// All of a query with one spelling of each escape (RFC 3986 section 6.2.2), or `None` when one is
+/// broken.
+pub fn normalised_query(query: &str) -> Option<String> {
+    respelled(query.as_bytes(), |byte| is_path_character(byte) || byte == b'?')
 }
 
 fn is_normalised(path: &[u8]) -> bool {
@@ -46,9 +53,9 @@ fn is_normalised(path: &[u8]) -> bool {
 }
 
 /// `None` when a `%` is not followed by two hexadecimal digits.
-fn respelled(path: &[u8]) -> Option<String> {
-    let mut spelled = String::with_capacity(path.len() + 16);
-    let mut rest = path;
+fn respelled(text: &[u8], stays: impl Fn(u8) -> bool) -> Option<String> {
+    let mut spelled = String::with_capacity(text.len() + 16);
+    let mut rest = text;
     while let [first, tail @ ..] = rest {
         let (byte, escape, tail) = match (first, tail) {
             (b'%', [high, low, tail @ ..]) => {
@@ -56,7 +63,7 @@ fn respelled(path: &[u8]) -> Option<String> {
                 (byte, !is_unreserved(byte), tail)
             }
             (b'%', _) => return None,
-            (first, tail) => (*first, !is_path_character(*first), tail),
+            (first, tail) => (*first, !stays(*first), tail),
         };
         if escape {
             spelled.push('%');

@@ -1,0 +1,345 @@
+//! `tidegate token`: mints, verifies and explains viewers' tokens by a key file. Asks nobody.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use clap::Subcommand;
+use serde_json::{Map, Value, json};
+
+use super::{Failure, duration, keys};
+use crate::access_log::RequestId;
+use crate::moment::since_1970;
+use crate::token::key_file::Keys;
+use crate::token::uri_signing::{
+    Asked, Denied, Matching, Settings, Verified, find, hash_of, mint, normalised, unverified,
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  tidegate token mint --keys keys.json --issuer 'Film Co' https://v.example.com/film/a.m3u8
+  tidegate token verify --keys keys.json 'https://v.example.com/film/a.m3u8?URISigningPackage=..'
+  tidegate token explain 'https://v.example.com/film/a.m3u8?URISigningPackage=..'
+
+Tokens are those of URI signing (RFC 9246).
+
+Exit codes: 0 done, or it lets in; 1 it does not; 64 misused, or a fault in the key file";
+
+/// Mint, verify and explain the tokens that let viewers in
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Mint(MintArgs),
+    Verify(VerifyArgs),
+    Explain(ExplainArgs),
+}
+
+const MINT_EXAMPLES: &str = "\
+Examples:
+  tidegate token mint --keys keys.json --issuer 'Film Co' https://v.example.com/film/a.m3u8
+  tidegate token mint --keys keys.json --issuer Co --pattern 'https://v\\.test/.*' https://v.test/a
+  tidegate token mint --keys keys.json --issuer Co --valid 30s --renew 30s https://v.test/a.m3u8
+  tidegate token mint --keys keys.json --issuer Co --once --json https://v.test/film/a.m3u8
+
+Prints the URL with the token in its query. With --pattern the token is for all URLs that the
+expression matches whole (POSIX extended), else for this one alone. With --renew each answer brings
+a token for so long again, in a cookie for the first --depth segments of the path.
+
+Exit codes: 0 minted, 1 not minted, 64 misused, or a fault in the key file";
+
+/// Mint a token for a URL, and print that URL with it
+#[derive(Debug, clap::Args)]
+#[command(after_help = MINT_EXAMPLES)]
+struct MintArgs {
+    /// The URL
+    url: String,
+    /// The key file
+    #[arg(long, value_name = "FILE")]
+    keys: PathBuf,
+    /// Who issues it: signed with the key that this issuer signs with
+    #[arg(long, value_name = "NAME")]
+    issuer: String,
+    /// How long it lets in from now on
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
+    valid: Duration,
+    /// The URLs it is for; left out: this one
+    #[arg(long, value_name = "EXPRESSION")]
+    pattern: Option<String>,
+    /// Who is to take it, as `aud`
+    #[arg(long, value_name = "NAME")]
+    audience: Option<String>,
+    /// It is to be used once for each URL
+    #[arg(long)]
+    once: bool,
+    /// Each use renews it for so long
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    renew: Option<Duration>,
+    /// For so many segments of the path the renewed one is; 0: for all paths
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "renew")]
+    depth: u64,
+    #[command(flatten)]
+    place: Place,
+    /// Print token, claims and URL as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Where a token stands in a URL.
+#[derive(Debug, clap::Args)]
+struct Place {
+    /// The name of the URL's parameter that is the token
+    #[arg(long, value_name = "NAME", default_value = PARAMETER)]
+    parameter: String,
+}
+
+const VERIFY_EXAMPLES: &str = "\
+Examples:
+  tidegate token verify --keys keys.json 'https://v.example.com/film/a.m3u8?URISigningPackage=..'
+  tidegate token verify --keys keys.json --client 192.0.2.7 'https://v.test/a?URISigningPackage=..'
+  tidegate token verify --keys keys.json --json --at 1798761600 'https://v.test/a?token=..'
+
+A token that may be used once is told to let in: whether it was used, only the appliance knows.
+
+Exit codes: 0 it lets in, 1 it does not, 64 misused, or a fault in the key file";
+
+/// Say whether a URL's token lets in who asks for it
+#[derive(Debug, clap::Args)]
+#[command(after_help = VERIFY_EXAMPLES)]
+struct VerifyArgs {
+    /// The URL with its token
+    url: String,
+    /// The key file
+    #[arg(long, value_name = "FILE")]
+    keys: PathBuf,
+    /// Who asks
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    client: IpAddr,
+    /// When, in seconds of Unix time; left out: now
+    #[arg(long, value_name = "SECONDS")]
+    at: Option<f64>,
+    /// Who we are, as `aud` has to name us; left out: the key file's `id`
+    #[arg(long, value_name = "NAME")]
+    audience: Option<String>,
+    #[command(flatten)]
+    place: Place,
+    /// Print the verdict as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const EXPLAIN_EXAMPLES: &str = "\
+Examples:
+  tidegate token explain 'https://v.example.com/film/a.m3u8?URISigningPackage=..'
+  tidegate token explain --json 'https://v.example.com/film/a.m3u8?URISigningPackage=..'
+
+Nothing is verified: `verify` does that, by a key file.
+
+Exit codes: 0 shown, 1 there is no token that can be read, 64 misused";
+
+/// Show what a URL's token says, whoever signed it
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXPLAIN_EXAMPLES)]
+struct ExplainArgs {
+    /// The URL with its token
+    url: String,
+    #[command(flatten)]
+    place: Place,
+    /// Print it as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Does what is asked for; what is to be printed.
+pub(super) fn run(args: &Args) -> Result<String, Failure> {
+    match &args.command {
+        Command::Mint(args) => minted(args),
+        Command::Verify(args) => verified(args),
+        Command::Explain(args) => explained(args),
+    }
+}
+
+fn minted(args: &MintArgs) -> Result<String, Failure> {
+    let keys = keys_of(&args.keys)?;
+    let key = keys.renewal(&args.issuer).ok_or_else(|| {
+        let (file, issuer) = (args.keys.display(), &args.issuer);
+        Failure::Misused(format!(
+            "{file} has no key that {issuer:?} signs with: `tidegate keys new` or `rotate` makes one"
+        ))
+    })?;
+    let asked = Url::parse(&args.url, &args.place)?;
+    if asked.token.is_some() {
+        return Err(Failure::Misused(format!("{} has a token already", args.url)));
+    }
+    let now = now();
+    let mut claims = Map::new();
+    let mut claim = |name: &str, value: Value| claims.insert(name.to_owned(), value);
+    claim("iss", key.issuer().into());
+    claim("iat", now.into());
+    claim("exp", (now + args.valid.as_secs()).into());
+    claim(
+        "cdniuc",
+        match &args.pattern {
+            Some(pattern) => format!("regex:{pattern}").into(),
+            None => asked.container().into(),
+        },
+    );
+    if let Some(audience) = &args.audience {
+        claim("aud", audience.as_str().into());
+    }
+    if args.once {
+        claim("jti", RequestId::assign().to_string().into());
+    }
+    if let Some(renew) = args.renew {
+        claim("cdniets", renew.as_secs().into());
+        claim("cdnistt", 1.into());
+        claim("cdnistd", args.depth.into());
+    }
+    let unable = || Failure::Failed("the key does not sign".to_owned());
+    let token = mint(&claims, key).ok_or_else(unable)?;
+    // A pattern that does not match its own URL is a mistake more often than not.
+    let verified = Verified::of(&token, &keys, &settings(args.audience.clone()));
+    let admits = verified.and_then(|one| one.admits(&asked.asked(now as f64), |_| true).map(drop));
+    if let Err(denied @ (Denied::Container | Denied::Malformed)) = admits {
+        return Err(Failure::Misused(format!("it would not let in to {}: {denied}", args.url)));
+    }
+    let join = if args.url.contains('?') { '&' } else { '?' };
+    let url = format!("{}{join}{}={token}", args.url, args.place.parameter);
+    Ok(match args.json {
+        true => format!("{:#}\n", json!({ "token": token, "claims": claims, "url": url })),
+        false => format!("{url}\n"),
+    })
+}
+
+fn verified(args: &VerifyArgs) -> Result<String, Failure> {
+    let keys = keys_of(&args.keys)?;
+    let url = Url::parse(&args.url, &args.place)?;
+    let asked = Asked { client: args.client, ..url.asked(args.at.unwrap_or(now() as f64)) };
+    let judged = url.token.as_deref().ok_or(Denied::Malformed).and_then(|token| {
+        let verified = Verified::of(token, &keys, &settings(args.audience.clone()))?;
+        let renewal = verified.admits(&asked, |_| true)?.copied();
+        Ok((verified, renewal))
+    });
+    let told = match &judged {
+        Ok((verified, renewal)) => json!({
+            "lets_in": true, "code": 200, "issuer": verified.issuer(),
+            "claims": verified.claims(), "renews_for_seconds": renewal.map(|it| it.seconds),
+        }),
+        Err(denied) => {
+            json!({ "lets_in": false, "code": denied.code(), "reason": denied.reason() })
+        }
+    };
+    match (judged, args.json) {
+        (Ok(_), true) => Ok(format!("{told:#}\n")),
+        (Ok((verified, _)), false) => {
+            Ok(format!("it lets in: signed by {:?}\n", verified.issuer()))
+        }
+        (Err(_), true) => {
+            super::print(&format!("{told:#}\n"))?;
+            Err(Failure::Failed(String::new()))
+        }
+        (Err(denied), false) => Err(Failure::Failed(format!("it does not let in: {denied}"))),
+    }
+}
+
+fn explained(args: &ExplainArgs) -> Result<String, Failure> {
+    let url = Url::parse(&args.url, &args.place)?;
+    let none = || Failure::Failed(format!("there is no token that can be read in {}", args.url));
+    let (header, claims) =
+        url.token.as_deref().and_then(|token| unverified(token).ok()).ok_or_else(none)?;
+    if args.json {
+        return Ok(format!("{:#}\n", json!({ "header": header, "claims": claims })));
+    }
+    let mut text = format!("not verified; it is for {}\n", url.uri);
+    for (part, all) in [("header", &header), ("claims", &claims)] {
+        text.push_str(&format!("{part}\n"));
+        for (name, value) in all {
+            text.push_str(&format!("  {name:<10} {value}{}\n", meaning(name, value)));
+        }
+    }
+    Ok(text)
+}
+
+/// What a claim of RFC 9246 means, in a few words.
+fn meaning(name: &str, value: &Value) -> String {
+    let time = || {
+        let time = time::OffsetDateTime::from_unix_timestamp(value.as_f64()? as i64).ok()?;
+        time.format(&time::format_description::well_known::Rfc3339).ok()
+    };
+    let words = match (name, time()) {
+        ("exp", Some(time)) => format!("lets in until {time}"),
+        ("nbf", Some(time)) => format!("lets in from {time} on"),
+        ("iat", Some(time)) => format!("issued at {time}"),
+        ("iss", _) => "who issued it".to_owned(),
+        ("aud", _) => "who is to take it".to_owned(),
+        ("sub" | "cdniip", _) => "sealed".to_owned(),
+        ("jti", _) => "may be used once for each URI".to_owned(),
+        ("cdniuc", _) => "the URIs it is for".to_owned(),
+        ("cdniets", _) => "each use renews it for so many seconds".to_owned(),
+        ("cdnistt", _) => "how it is renewed: 1 by a cookie, 2 in the query".to_owned(),
+        ("cdnistd", _) => "for so many segments of the path".to_owned(),
+        _ => return String::new(),
+    };
+    format!("  # {words}")
+}
+
+/// A URL as tokens are compared with it.
+struct Url {
+    token: Option<String>,
+    /// Without the token, normalised.
+    uri: String,
+    /// Its path.
+    path: String,
+}
+
+impl Url {
+    fn parse(url: &str, place: &Place) -> Result<Url, Failure> {
+        let wrong = |what: &str| Failure::Misused(format!("{url}: {what}"));
+        let parsed: http::Uri = url.parse().map_err(|_| wrong("it is no URL"))?;
+        let (Some(scheme @ ("http" | "https")), Some(host)) = (parsed.scheme_str(), parsed.host())
+        else {
+            return Err(wrong("write it whole, such as https://v.example.com/film/a.m3u8"));
+        };
+        let target = parsed.path_and_query().map_or("/", |target| target.as_str());
+        let found = find(target, &place.parameter)
+            .map_err(|_| wrong("it has several tokens, and which one counts nobody knows"))?;
+        let host = host.to_ascii_lowercase();
+        let uri = normalised(scheme, &host, parsed.port_u16(), &found.bare);
+        let path = found.bare.split('?').next().unwrap_or("/").to_owned();
+        Ok(Url {
+            token: found.token.map(str::to_owned),
+            uri: uri.ok_or_else(|| wrong("an escape in it is broken"))?,
+            path,
+        })
+    }
+
+    fn asked(&self, now: f64) -> Asked<'_> {
+        Asked { uri: &self.uri, path: &self.path, client: IpAddr::from([127, 0, 0, 1]), now }
+    }
+
+    /// `cdniuc` of this URI alone.
+    fn container(&self) -> String {
+        hash_of(&self.uri)
+    }
+}
+
+fn keys_of(file: &Path) -> Result<Keys, Failure> {
+    let fault = |error| Failure::Misused(format!("{}: {error}", file.display()));
+    keys::read(file)?.keys(Matching::Full).map_err(fault)
+}
+
+fn settings(audience: Option<String>) -> Settings {
+    Settings { audience, ..Settings::default() }
+}
+
+fn now() -> u64 {
+    since_1970(SystemTime::now()).as_secs()
+}
+
+/// RFC 9246 section 4.4.
+const PARAMETER: &str = "URISigningPackage";

@@ -1,0 +1,208 @@
+//! URI containers (RFC 9246 section 2.1.15): which URIs a token is for.
+
+use aws_lc_rs::digest::{self, SHA256};
+use regex::bytes::{Regex, RegexBuilder};
+
+use crate::limits::{TOKEN_PATTERN_BYTES_MAX, TOKEN_PATTERN_COMPILED_BYTES_MAX};
+
+use super::super::jwk::encoded;
+
+/// What `cdniuc` says, and directives of a key file.
+#[derive(Clone, Debug)]
+pub enum Container {
+    /// The URI of this SHA-256 (RFC 6920), in base64url.
+    Hash(String),
+    /// Those that the expression matches.
+    Pattern(Regex),
+}
+
+/// How much of a URI an expression has to match. The RFC does not say; others search, for which
+/// publishers have to anchor what they write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Matching {
+    /// All of it.
+    #[default]
+    Full,
+    /// Any part of it.
+    Search,
+}
+
+impl Container {
+    /// Reads a container. An expression costs time to compile: the caller has verified who wrote
+    /// it.
+    ///
+    /// # Errors
+    /// It is none that is known here, in words.
+    pub fn parse(text: &str, matching: Matching) -> Result<Container, String> {
+        if let Some(name) = text.strip_prefix("hash:") {
+            let (algorithm, digest) = name.split_once(';').ok_or("`hash:` names no algorithm")?;
+            let is_digest = digest.len() == SHA256_CHARACTERS;
+            return match algorithm {
+                "sha-256" if is_digest => Ok(Container::Hash(digest.to_owned())),
+                "sha-256" => Err("`hash:sha-256` has no digest of that length".to_owned()),
+                other => Err(format!("`hash:` by {other:?} is not known here")),
+            };
+        }
+        let Some(pattern) = text.strip_prefix("regex:") else {
+            return Err("it begins with neither `hash:` nor `regex:`".to_owned());
+        };
+        if pattern.len() > TOKEN_PATTERN_BYTES_MAX {
+            return Err(format!("`regex:` has over {TOKEN_PATTERN_BYTES_MAX} bytes"));
+        }
+        let pattern = from_posix(pattern).ok_or("`regex:` has a bracket that is not closed")?;
+        let pattern = match matching {
+            Matching::Full => format!("^(?:{pattern})$"),
+            Matching::Search => pattern,
+        };
+        let compiled = RegexBuilder::new(&pattern)
+            .unicode(false)
+            .dot_matches_new_line(true)
+            .size_limit(TOKEN_PATTERN_COMPILED_BYTES_MAX)
+            .dfa_size_limit(TOKEN_PATTERN_COMPILED_BYTES_MAX)
+            .build();
+        compiled
+            .map(Container::Pattern)
+            .map_err(|_| "`regex:` is no expression, or too large".into())
+    }
+
+    /// Whether `uri`, normalised, is one of those.
+    pub fn holds(&self, uri: &str) -> bool {
+        match self {
+            Container::Hash(hash) => {
+                *hash == encoded(digest::digest(&SHA256, uri.as_bytes()).as_ref())
+            }
+            Container::Pattern(pattern) => pattern.is_match(uri.as_bytes()),
+        }
+    }
+}
+
+/// Of SHA-256 in base64url.
+const SHA256_CHARACTERS: usize = 43;
+
+/// A POSIX extended regular expression as the `regex` crate writes it: brackets differ, in which a
+/// backslash stands for itself and sets are not combined. Whether there is a match is the same;
+/// which of several is not asked.
+fn from_posix(pattern: &str) -> Option<String> {
+    let mut written = String::with_capacity(pattern.len() + 16);
+    let mut rest = pattern.chars();
+    while let Some(char) = rest.next() {
+        written.push(char);
+        match char {
+            '\\' => written.push(rest.next()?),
+            '[' => rest = bracket(rest.as_str(), &mut written)?.chars(),
+            _ => {}
+        }
+    }
+    Some(written)
+}
+
+/// Writes a bracket expression behind its `[`; gives what follows it.
+fn bracket<'a>(text: &'a str, written: &mut String) -> Option<&'a str> {
+    let mut rest = text;
+    if let Some(tail) = rest.strip_prefix('^') {
+        written.push('^');
+        rest = tail;
+    }
+    if let Some(tail) = rest.strip_prefix(']') {
+        written.push_str("\\]");
+        rest = tail;
+    }
+    loop {
+        if rest.starts_with("[:") {
+            let end = rest.find(":]")? + 2;
+            written.push_str(&rest[..end]);
+            rest = &rest[end..];
+            continue;
+        }
+        let char = rest.chars().next()?;
+        rest = &rest[char.len_utf8()..];
+        match char {
+            ']' => {
+                written.push(']');
+                return Some(rest);
+            }
+            '[' | '\\' | '&' | '~' => written.extend(['\\', char]),
+            // One that makes no range stands for itself.
+            '-' if rest.starts_with(']') || written.ends_with(['[', '^']) => {
+                written.push_str("\\-");
+            }
+            _ => written.push(char),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holds(container: &str, uri: &str) -> bool {
+        Container::parse(container, Matching::Full).unwrap().holds(uri)
+    }
+
+    /// RFC 9246 appendix A.
+    #[test]
+    fn the_examples_of_the_rfc_hold_what_they_are_for() {
+        let hash = "hash:sha-256;2tderfWPa86Ku7YnzW51YUp7dGUjBS_3SW3ELx4hmWY";
+        assert!(holds(hash, "http://cdni.example/foo/bar"));
+        assert!(!holds(hash, "http://cdni.example/foo/baz"));
+        let pattern = r"regex:http://cdni\.example/foo/bar/[0-9]{3}\.ts";
+        assert!(holds(pattern, "http://cdni.example/foo/bar/123.ts"));
+        for uri in [
+            "http://cdni.example/foo/bar/1234.ts",
+            "http://cdnixexample/foo/bar/123.ts",
+            "http://other.test/?http://cdni.example/foo/bar/123.ts",
+            "http://cdni.example/foo/bar/123.ts?x",
+        ] {
+            assert!(!holds(pattern, uri), "{uri}");
+        }
+        let searched = Container::parse(pattern, Matching::Search).unwrap();
+        assert!(searched.holds("http://cdni.example/foo/bar/123.ts?x"));
+    }
+
+    #[test]
+    fn brackets_are_read_as_posix_says() {
+        for (pattern, held, not) in [
+            (r"[\.]", r"\.", "a"),
+            (r"[]a]", "]a", "b"),
+            (r"[^]a]", "b", "]a"),
+            (r"[a[b]", "a[b", "c"),
+            (r"[a&&b]", "a&b", "c"),
+            (r"[[:digit:]_-]", "7_-", "a"),
+            (r"[-a]", "-a", "b"),
+            (r"[a-c]", "abc", "-"),
+            (r".", "a\n", ""),
+        ] {
+            let container = format!("regex:{pattern}");
+            for one in held.chars() {
+                assert!(holds(&container, &one.to_string()), "{pattern} {one}");
+            }
+            for one in not.chars() {
+                assert!(!holds(&container, &one.to_string()), "{pattern} {one}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_container_is_refused_and_none_takes_long() {
+        let long = format!("regex:{}", "a".repeat(TOKEN_PATTERN_BYTES_MAX + 1));
+        for text in [
+            "",
+            "http://a/",
+            "hash:",
+            "hash:sha-256",
+            "hash:sha-256;short",
+            "hash:md5;aaaa",
+            "regex:[a",
+            "regex:[[:digit:",
+            "regex:(",
+            "regex:\\",
+            "regex:((((a{1000}){1000}){1000}){1000})",
+            &long,
+        ] {
+            assert!(Container::parse(text, Matching::Full).is_err(), "{text}");
+        }
+        // Backtracking would take for ever.
+        let uri = format!("{}!", "a".repeat(4_000));
+        assert!(!holds("regex:(a+)+b", &uri));
+    }
+}

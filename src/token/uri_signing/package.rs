@@ -1,0 +1,135 @@
+//! Where a token stands in a URI (RFC 9246 section 2.1), and the URI without it.
+
+use std::borrow::Cow;
+
+use crate::message::target::{normalised_path, normalised_query};
+
+/// A target with what was found in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found<'a> {
+    /// The token as it is written; `None`: there is none in this target.
+    pub token: Option<&'a str>,
+    /// The target without it.
+    pub bare: Cow<'a, str>,
+}
+
+/// A target has several tokens: which one counts is undefined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Several;
+
+/// Finds the attribute `name` in a path and query: as `;name=` in the path, as `?name=` or
+/// `&name=` in the query.
+///
+/// # Errors
+/// There are several.
+pub fn find<'a>(target: &'a str, name: &str) -> Result<Found<'a>, Several> {
+    let mut found = attributes(target, name);
+    let Some(at) = found.next() else {
+        return Ok(Found { token: None, bare: target.into() });
+    };
+    if found.next().is_some() {
+        return Err(Several);
+    }
+    let start = at + name.len() + 1;
+    let length = target[start..].bytes().take_while(|byte| is_of_token(*byte)).count();
+    let (token, rest) = target[start..].split_at(length);
+    // Section 2.2: a sub-delimiter that ends it goes with it, else what stands before it does.
+    let bare = match rest.bytes().next() {
+        Some(end) if is_sub_delimiter(end) => [&target[..at], &rest[1..]].concat(),
+        _ => [&target[..at - 1], rest].concat(),
+    };
+    Ok(Found { token: Some(token), bare: bare.into() })
+}
+
+/// Where the attribute begins, each time.
+fn attributes<'a>(target: &'a str, name: &'a str) -> impl Iterator<Item = usize> {
+    let path_bytes = target.find('?').unwrap_or(target.len());
+    target.match_indices(name).map(|(at, _)| at).filter(move |at| {
+        let before = target[..*at].bytes().next_back();
+        let is_begun = match before {
+            Some(b';') => true,
+            Some(b'?') => *at == path_bytes + 1,
+            Some(b'&') => *at > path_bytes,
+            _ => false,
+        };
+        is_begun && target[at + name.len()..].starts_with('=')
+    })
+}
+
+/// A JWS in compact form: base64url and dots.
+fn is_of_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')
+}
+
+/// RFC 3986 section 2.2.
+fn is_sub_delimiter(byte: u8) -> bool {
+    b"!$&'()*+,;=".contains(&byte)
+}
+
+/// A URI as containers are compared with it (RFC 3986 sections 6.2.2 and 6.2.3): host in lower
+/// case, no usual port, escapes in one spelling, no dot segments. `None`: it is none.
+///
+/// `host` is normalised already, `target` is a path and perhaps a query.
+pub fn normalised(scheme: &str, host: &str, port: Option<u16>, target: &str) -> Option<String> {
+    let (path, query) = match target.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (target, None),
+    };
+    let usual = if scheme == "https" { 443 } else { 80 };
+    let port = port.filter(|port| *port != usual).map(|port| format!(":{port}"));
+    let path = normalised_path(path)?;
+    let mut uri = [scheme, "://", host, port.as_deref().unwrap_or(""), &path].concat();
+    if let Some(query) = query {
+        uri.push('?');
+        uri.push_str(&normalised_query(query)?);
+    }
+    Some(uri)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const JWT: &str = "eyJh-_.e30.c2ln";
+
+    /// RFC 9246 section 2.2's rule, in each place.
+    #[test]
+    fn a_token_is_found_and_taken_out_with_what_belongs_to_it() {
+        for (target, bare) in [
+            ("/path?come=data&token=JWT&other=data", "/path?come=data&other=data"),
+            ("/path?token=JWT&other=data", "/path?other=data"),
+            ("/path?come=data&token=JWT", "/path?come=data"),
+            ("/path?token=JWT", "/path"),
+            ("/path;token=JWT/file.ts", "/path/file.ts"),
+            ("/path;token=JWT?a=b", "/path?a=b"),
+            ("/path;token=JWT;b=c/file.ts", "/path;b=c/file.ts"),
+            ("/path;token=JWT", "/path"),
+        ] {
+            let target = target.replace("JWT", JWT);
+            let found = find(&target, "token").unwrap();
+            assert_eq!((found.token, &*found.bare), (Some(JWT), bare), "{target}");
+        }
+    }
+
+    #[test]
+    fn what_only_looks_like_one_is_none_and_of_two_neither_counts() {
+        for target in ["/token=a", "/a?xtoken=b", "/a&token=b", "/a?b=token=c", "/a?token", "/a"] {
+            let found = find(target, "token").unwrap();
+            assert_eq!((found.token, &*found.bare), (None, target), "{target}");
+        }
+        for target in ["/a?token=b&token=c", "/a;token=b?token=c", "/a?token=b&x=1&token=b"] {
+            assert_eq!(find(target, "token"), Err(Several), "{target}");
+        }
+        assert_eq!(find("/a?token=&b=c", "token").unwrap().token, Some(""));
+    }
+
+    #[test]
+    fn a_uri_has_one_spelling() {
+        let normalised = |target| normalised("https", "a.test", Some(443), target).unwrap();
+        assert_eq!(normalised("/%7efoo/./b%2f?x=%7e%3a?"), "https://a.test/~foo/b%2F?x=~%3A?");
+        assert_eq!(normalised("/"), "https://a.test/");
+        assert!(super::normalised("http", "a.test", Some(443), "/%zz").is_none());
+        let uri = super::normalised("http", "a.test", Some(443), "/").unwrap();
+        assert_eq!(uri, "http://a.test:443/");
+    }
+}

@@ -365,3 +365,87 @@ fn algorithm(text: &str) -> Result<Algorithm, String> {
     let named = Algorithm::named(text).filter(|algorithm| known.contains(algorithm));
     named.ok_or_else(|| "write ES256, ES384, EdDSA, HS256, HS384 or HS512".to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn typed(words: &[&str]) -> Result<String, Failure> {
+        run(&Line::parse_from(["keys"].iter().chain(words)).args)
+    }
+
+    #[test]
+    fn keys_are_made_rotated_listed_and_retired_and_nothing_secret_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys.json");
+        let file = path.to_str().unwrap();
+        typed(&["new", file, "--issuer", "Film Co", "--id", "one"]).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        typed(&["rotate", file, "--issuer", "Film Co", "--id", "two", "--algorithm", "HS256"])
+            .unwrap();
+        let listed = typed(&["list", file]).unwrap();
+        let words: Vec<Vec<&str>> =
+            listed.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(words[0], ["Film", "Co"]);
+        assert_eq!(words[1], ["one", "ES256", "is", "believed"]);
+        assert_eq!(words[2], ["two", "HS256", "signs,", "and", "is", "believed"]);
+
+        let public = typed(&["list", file, "--public"]).unwrap();
+        let public: Value = serde_json::from_str(&public).unwrap();
+        assert_eq!(public["keys"].as_array().unwrap().len(), 1, "of two, one has no public half");
+        let secret = KeyFile::parse(&fs::read(&path).unwrap()).unwrap();
+        let [one, two] = &secret.issuers["Film Co"].keys[..] else { panic!("{listed}") };
+        let told = [&listed, &public.to_string(), &typed(&["list", file, "--json"]).unwrap()].map(
+            |text| text.contains(one.d.as_ref().unwrap()) || text.contains(two.k.as_ref().unwrap()),
+        );
+        assert_eq!(told, [false; 3]);
+
+        let refused = typed(&["retire", file, "--issuer", "Film Co", "--id", "two"]);
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.contains("make another first"), "{refused}");
+        typed(&["retire", file, "--issuer", "Film Co", "--id", "one"]).unwrap();
+        let left = read(&path).unwrap().keys(Matching::Full).unwrap();
+        assert_eq!(left.all(None).map(|key| key.id()).collect::<Vec<_>>(), ["two"]);
+    }
+
+    #[test]
+    fn what_cannot_be_done_leaves_the_file_as_it_was_and_says_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        let (file, set) = (at("keys.json"), at("jwks.json"));
+        typed(&["new", &file, "--issuer", "a", "--id", "k"]).unwrap();
+        let before = fs::read(&file).unwrap();
+        fs::write(&set, r#"{"keys":[{"kty":"EC","kid":"x","crv":"P-256","x":"AA","y":"AA"}]}"#)
+            .unwrap();
+        for (words, says) in [
+            (&["new", &file, "--issuer", "a"][..], "`tidegate keys rotate` makes another"),
+            (&["rotate", &file, "--issuer", "b"], "has no issuer \"b\"; it has \"a\""),
+            (&["rotate", &file, "--issuer", "a", "--id", "k"], "choose another --id"),
+            (&["retire", &file, "--issuer", "a", "--id", "x"], "has no key \"x\"; it has k"),
+            (&["import", &file, "--issuer", "a", &set], "its numbers make no key"),
+            (&["list", &set], "it is no key file, {\"ISSUER\": {\"renewal_kid\": .., "),
+        ] {
+            let refused = typed(words).unwrap_err().to_string();
+            assert!(refused.contains(says) && refused.lines().count() == 1, "{refused}");
+        }
+        assert_eq!(fs::read(&file).unwrap(), before);
+
+        let other = at("other.json");
+        typed(&["new", &other, "--issuer", "a", "--id", "k"]).unwrap();
+        fs::write(&set, typed(&["list", &other, "--public"]).unwrap()).unwrap();
+        typed(&["import", &at("new.json"), "--issuer", "a", &set]).unwrap();
+        let imported = read(Path::new(&at("new.json"))).unwrap().keys(Matching::Full).unwrap();
+        assert_eq!(
+            imported.all(Some("k")).map(|key| key.has_private()).collect::<Vec<_>>(),
+            [false]
+        );
+    }
+}

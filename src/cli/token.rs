@@ -168,9 +168,8 @@ fn minted(args: &MintArgs) -> Result<String, Failure> {
     let keys = keys_of(&args.keys)?;
     let key = keys.renewal(&args.issuer).ok_or_else(|| {
         let (file, issuer) = (args.keys.display(), &args.issuer);
-        Failure::Misused(format!(
-            "{file} has no key that {issuer:?} signs with: `tidegate keys new` or `rotate` makes one"
-        ))
+        let to_do = "`tidegate keys new` or `rotate` makes one";
+        Failure::Misused(format!("{file} has no key that {issuer:?} signs with: {to_do}"))
     })?;
     let asked = Url::parse(&args.url, &args.place)?;
     if asked.token.is_some() {
@@ -250,7 +249,7 @@ fn verified(args: &VerifyArgs) -> Result<String, Failure> {
 fn explained(args: &ExplainArgs) -> Result<String, Failure> {
     let url = Url::parse(&args.url, &args.place)?;
     let none = || Failure::Failed(format!("there is no token that can be read in {}", args.url));
-    let (header, claims) =
+    let [header, claims] =
         url.token.as_deref().and_then(|token| unverified(token).ok()).ok_or_else(none)?;
     if args.json {
         return Ok(format!("{:#}\n", json!({ "header": header, "claims": claims })));
@@ -343,3 +342,71 @@ fn now() -> u64 {
 
 /// RFC 9246 section 4.4.
 const PARAMETER: &str = "URISigningPackage";
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::token::jwk::Jwk;
+    use crate::token::key::Algorithm;
+    use crate::token::key_file::{IssuerFile, KeyFile};
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn typed(words: &[&str]) -> Result<String, Failure> {
+        run(&Line::parse_from(["token"].iter().chain(words)).args)
+    }
+
+    #[test]
+    fn what_is_minted_lets_in_where_it_is_for_and_is_explained() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("keys.json");
+        let (mut keys, mut issuer) = (KeyFile::default(), IssuerFile::default());
+        issuer.keys.push(Jwk::generate(Algorithm::EdDsa, "k").unwrap());
+        issuer.renewal_kid = Some("k".to_owned());
+        keys.issuers.insert("a".to_owned(), issuer);
+        std::fs::write(&file, serde_json::to_vec(&keys).unwrap()).unwrap();
+        let file = file.to_str().unwrap();
+        let mint = ["mint", "--keys", file, "--issuer", "a"];
+        let url = "https://v.test/film/a.m3u8?x=1";
+        let minted = |more: &[&str]| typed(&[&mint[..], more].concat());
+        let verify = |url: &str, more: &[&str]| {
+            typed(&[&["verify", "--keys", file, url][..], more].concat())
+        };
+
+        let signed = minted(&[url]).unwrap();
+        let signed = signed.trim();
+        assert!(signed.starts_with(&format!("{url}&URISigningPackage=ey")), "{signed}");
+        assert_eq!(verify(signed, &[]).unwrap(), "it lets in: signed by \"a\"\n");
+        let (rest, end) = signed.split_at(signed.len() - 10);
+        let forged = [rest, if end.starts_with('A') { "B" } else { "A" }, &end[1..]].concat();
+        for (url, more, code) in [
+            (signed.replace("film", "other"), &[][..], "411"),
+            (signed.to_owned(), &["--at", "99999999999"], "404"),
+            (url.to_owned(), &[], "500"),
+            (forged, &[], "400"),
+        ] {
+            let refused = verify(&url, more).unwrap_err().to_string();
+            assert!(refused.starts_with(&format!("it does not let in: {code}: ")), "{refused}");
+        }
+        let explained = typed(&["explain", signed]).unwrap();
+        for words in ["  alg        \"EdDSA\"", "# lets in until 20", "# who issued it"] {
+            assert!(explained.contains(words), "{explained}");
+        }
+
+        let pattern = ["--pattern", "https://v\\.test/film/[^?]*\\?x=1", "--renew", "30s", url];
+        let signed = minted(&pattern).unwrap();
+        let told = verify(signed.trim(), &["--json"]).unwrap();
+        let told: Value = serde_json::from_str(&told).unwrap();
+        assert_eq!((&told["code"], &told["renews_for_seconds"]), (&200.into(), &30.0.into()));
+        let refused = minted(&["--pattern", "/film/.*", url]).unwrap_err().to_string();
+        assert!(refused.contains("would not let in"), "{refused}");
+        let refused = minted(&[signed.trim()]).unwrap_err().to_string();
+        assert!(refused.contains("has a token already"), "{refused}");
+    }
+}

@@ -126,7 +126,7 @@ pub struct Key {
 }
 
 enum Material {
-    Hmac(hmac::Key),
+    Hmac(Box<hmac::Key>),
     Ecdsa { public: ParsedPublicKey, private: Option<EcdsaKeyPair> },
     Rsa { public: RsaPublicKeyComponents<Vec<u8>>, private: Option<RsaKeyPair> },
     Ed25519 { public: Vec<u8>, private: Option<Ed25519KeyPair> },
@@ -148,7 +148,7 @@ impl Key {
         let algorithm = jwk.algorithm()?;
         let material = match algorithm {
             symmetric if symmetric.is_symmetric() => {
-                Material::Hmac(hmac::Key::new(symmetric.hmac(), &jwk.secret(symmetric)?))
+                Material::Hmac(Box::new(hmac::Key::new(symmetric.hmac(), &jwk.secret(symmetric)?)))
             }
             Algorithm::Es256 | Algorithm::Es384 => ecdsa(algorithm, jwk)?,
             Algorithm::EdDsa => ed25519(jwk)?,

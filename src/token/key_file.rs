@@ -96,9 +96,8 @@ impl KeyFile {
             return Err(KeyFileError(format!("it has over {KEY_FILE_BYTES_MAX} bytes")));
         }
         let wrong = |error: serde_json::Error| {
-            KeyFileError(format!(
-                "{error}: it is to be {{\"ISSUER\": {{\"renewal_kid\": .., \"keys\": [..]}}}}"
-            ))
+            let shape = "{\"ISSUER\": {\"renewal_kid\": .., \"keys\": [..]}}";
+            KeyFileError(format!("it is no key file, {shape}: {error}"))
         };
         let value = json::parsed(text).map_err(wrong)?;
         serde_json::from_value(value).map_err(wrong)

@@ -181,11 +181,11 @@ pub fn hash_of(uri: &str) -> String {
 ///
 /// # Errors
 /// [`Denied::Malformed`].
-pub fn unverified(token: &str) -> Result<(Map<String, Value>, Map<String, Value>), Denied> {
+pub fn unverified(token: &str) -> Result<[Map<String, Value>; 2], Denied> {
     let parts: Vec<&str> = token.split('.').collect();
     let [header, claims, _] = parts[..] else { return Err(Denied::Malformed) };
     match (decoded(header)?, decoded(claims)?) {
-        (Value::Object(header), Value::Object(claims)) => Ok((header, claims)),
+        (Value::Object(header), Value::Object(claims)) => Ok([header, claims]),
         _ => Err(Denied::Malformed),
     }
 }
@@ -271,7 +271,8 @@ mod tests {
     use super::*;
 
     /// The keys of RFC 9246 appendix A.
-    const RFC_KEYS: &str = r#"{ "uCDN Inc": { "renewal_kid": "P5UpOv0eMq1wcxLf7WxIg09JdSYGYFDOWkldueaImf0",
+    const RFC_KEYS: &str = r#"{ "uCDN Inc": {
+        "renewal_kid": "P5UpOv0eMq1wcxLf7WxIg09JdSYGYFDOWkldueaImf0",
         "id": "dCDN LLC", "keys": [
         { "kty": "EC", "kid": "P5UpOv0eMq1wcxLf7WxIg09JdSYGYFDOWkldueaImf0", "alg": "ES256",
           "crv": "P-256", "x": "be807S4O7dzB6I4hTiCUvmxCI6FuxWba1xYBlLSSsZ8",
@@ -471,7 +472,8 @@ mod tests {
     fn a_token_is_renewed_from_now_on_and_says_what_it_said() {
         let keys = keys(RFC_KEYS);
         let claims = json!({ "cdniets": 30, "cdnistt": 1, "cdnistd": 2, "exp": EXPIRES,
-            "iss": "uCDN Inc", "iat": 1, "x": [1], "cdniuc": "regex:http://cdni\\.example/foo/bar/[0-9]{3}\\.ts" });
+            "iss": "uCDN Inc", "iat": 1, "x": [1],
+            "cdniuc": "regex:http://cdni\\.example/foo/bar/[0-9]{3}\\.ts" });
         let verified = Verified::of(&token(claims.clone()), &keys, &Settings::default()).unwrap();
         let asked_for = asked("http://cdni.example/foo/bar/123.ts", EXPIRES - 10.0);
         let renewal = verified.admits(&asked_for, |_| true).unwrap().unwrap();

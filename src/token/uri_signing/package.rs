@@ -38,6 +38,9 @@ pub fn find<'a>(target: &'a str, name: &str) -> Result<Found<'a>, Several> {
         Some(end) if is_sub_delimiter(end) => [&target[..at], &rest[1..]].concat(),
         _ => [&target[..at - 1], rest].concat(),
     };
+    if attributes(&bare, name).next().is_some() {
+        return Err(Several);
+    }
     Ok(Found { token: Some(token), bare: bare.into() })
 }
 
@@ -117,7 +120,13 @@ mod tests {
             let found = find(target, "token").unwrap();
             assert_eq!((found.token, &*found.bare), (None, target), "{target}");
         }
-        for target in ["/a?token=b&token=c", "/a;token=b?token=c", "/a?token=b&x=1&token=b"] {
+        for target in [
+            "/a?token=b&token=c",
+            "/a;token=b?token=c",
+            "/a?token=b&x=1&token=b",
+            // One that stands there when the other is gone.
+            "/a?token=b,token=c",
+        ] {
             assert_eq!(find(target, "token"), Err(Several), "{target}");
         }
         assert_eq!(find("/a?token=&b=c", "token").unwrap().token, Some(""));

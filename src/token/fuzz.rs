@@ -1,0 +1,90 @@
+//! What the fuzz targets of `fuzz/` run: any bytes go in, no panic and no broken promise comes out.
+//!
+//! Here so that the seeds can be replayed by ordinary tests too. Not part of the appliance.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use serde_json::Value;
+
+use super::json;
+use super::key_file::{KeyFile, Keys};
+use super::uri_signing::{Asked, Matching, Settings, Verified, find, mint, normalised, unverified};
+
+/// A target, then a token or claims that are signed here: what a token is taken out of has none,
+/// and who is let in is let in again with what renews it.
+pub fn uri_signing(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let (target, text) = text.split_once('\n').unwrap_or((&text, ""));
+    let Ok(found) = find(target, "token") else { return };
+    assert!(find(&found.bare, "token").is_ok_and(|again| again.token.is_none()));
+    assert!(found.bare.len() <= target.len());
+    let (keys, settings) = (keys(), Settings::default());
+    for token in found.token.into_iter().chain([text]) {
+        let _ = unverified(token);
+        let _ = Verified::of(token, &keys, &settings);
+    }
+    let Ok(Value::Object(claims)) = json::parsed(text.as_bytes()) else { return };
+    let Some(token) = keys.renewal("a").and_then(|key| mint(&claims, key)) else { return };
+    let Ok(verified) = Verified::of(&token, &keys, &settings) else { return };
+    let Some(uri) = normalised("https", "a.test", None, &found.bare) else { return };
+    let path = found.bare.split('?').next().unwrap_or("/");
+    let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let asked = Asked { uri: &uri, path, client, now: 1_000.0 };
+    let Ok(Some(renewal)) = verified.admits(&asked, |_| true) else { return };
+    if let Some(renewed) = verified.renewed(renewal, &asked, &keys) {
+        let again = Verified::of(&renewed.token, &keys, &settings);
+        let seconds = renewal.seconds;
+        let admitted = again.and_then(|again| again.admits(&asked, |_| true).map(drop));
+        assert!(admitted.is_ok() || seconds < 1.0, "{admitted:?} {claims:?}");
+        assert!(path.starts_with(&renewed.path) || renewed.path == "/");
+    }
+}
+
+/// Any bytes as a key file.
+pub fn key_file(bytes: &[u8]) {
+    let Ok(file) = KeyFile::parse(bytes) else { return };
+    let written = serde_json::to_vec(&file).expect("what was read can be written");
+    let again = KeyFile::parse(&written).expect("and read again");
+    let ok = |file: &KeyFile| file.keys(Matching::Full).is_ok();
+    assert_eq!(ok(&file), ok(&again));
+}
+
+fn keys() -> Keys {
+    let file = KeyFile::parse(KEYS.as_bytes()).expect("it is one");
+    file.keys(Matching::Full).expect("and has keys")
+}
+
+const KEYS: &str = r#"{ "a": { "renewal_kid": "k", "keys": [ { "kty": "oct", "kid": "k",
+    "alg": "HS256", "k": "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE" } ] } }"#;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::message::fuzz::tests::seeds;
+
+    type Target = (&'static str, fn(&[u8]));
+
+    const TARGETS: [Target; 2] = [("uri_signing", uri_signing), ("key_file", key_file)];
+
+    #[test]
+    fn the_seeds_of_every_target_keep_its_promises() {
+        for (name, target) in TARGETS {
+            seeds(name, 5).iter().for_each(|seed| target(seed));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_break_a_promise(
+            bytes in "(/|[;?&]token=|[;?&a,%]|\\n|\\{|\\}|:|,|[0-9.]{1,8}|-|\\[|\\]|\
+                \"(cdniuc|exp|nbf|cdniets|cdnistt|cdnistd|jti|kty|keys|kid|a)\"|\
+                \"(regex:|hash:sha-256;|[(.*)a]{1,6}|oct|EC|k)\"|eyJ|e30)*",
+        ) {
+            for (_, target) in TARGETS {
+                target(bytes.as_bytes());
+            }
+        }
+    }
+}

@@ -202,6 +202,8 @@ pub const ACCESS_TOKEN_BYTES_MAX: usize = 8 << 10;
 pub const TOKEN_PATTERN_BYTES_MAX: usize = 2 << 10;
 /// The same compiled.
 pub const TOKEN_PATTERN_COMPILED_BYTES_MAX: usize = 128 << 10;
+/// Keys that a token is tried by which names none.
+pub const TOKEN_KEYS_TRIED_MAX: usize = 8;
 /// Keys of one key file.
 pub const KEYS_MAX: usize = 256;
 /// A key file.

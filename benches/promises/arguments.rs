@@ -35,6 +35,7 @@ const EXAMPLES: &str = "Examples:
   cargo bench --bench promises -- seen --rounds 3
   cargo bench --bench promises -- overload --rounds 3
   cargo bench --bench promises -- routes --rounds 3
+  cargo bench --bench promises -- tokens --rounds 20
   cargo bench --bench promises -- disk --rounds 3 --folder /mnt/ssd
   cargo bench --bench promises -- sick reclaim --folder /mnt/ssd
   cargo bench --bench promises -- cold restart --rounds 3 --folder /mnt/ssd
@@ -70,6 +71,8 @@ pub(crate) enum CaseName {
     Overload,
     /// A table of a million prefixes: read, held, looked up in
     Routes,
+    /// A viewer's token: verified, and seen before
+    Tokens,
 }
 
 impl Arguments {

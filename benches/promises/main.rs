@@ -26,6 +26,7 @@ mod seek;
 mod seen;
 mod sick;
 mod together;
+mod tokens;
 mod viewer;
 
 use std::process::ExitCode;
@@ -72,6 +73,7 @@ enum Case {
     Seen(seen::Seen),
     Overload(overload::Overload),
     Routes(routes::Read),
+    Tokens(tokens::Tokens),
 }
 
 impl Case {
@@ -95,6 +97,7 @@ impl Case {
             CaseName::Seen => Case::Seen(seen::Seen::start()),
             CaseName::Overload => Case::Overload(overload::Overload::start()),
             CaseName::Routes => Case::Routes(routes::Read::start(&arguments.folder)),
+            CaseName::Tokens => Case::Tokens(tokens::Tokens::start()),
         }
     }
 
@@ -113,6 +116,7 @@ impl Case {
             Case::Seen(_) => "seen",
             Case::Overload(_) => "overload",
             Case::Routes(_) => "routes",
+            Case::Tokens(_) => "tokens",
         }
     }
 
@@ -136,6 +140,7 @@ impl Case {
             Case::Seen(case) => case.round().await,
             Case::Overload(case) => case.round().await,
             Case::Routes(case) => case.round(),
+            Case::Tokens(case) => case.round(),
         }
     }
 }

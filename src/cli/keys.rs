@@ -5,7 +5,7 @@
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
@@ -239,7 +239,8 @@ fn retire(args: &RetireArgs) -> Result<String, Failure> {
         Failure::Misused(format!("{name:?} has no key {id:?}; it has {}", there.join(", ")))
     })?;
     issuer.keys.remove(at);
-    if issuer.keys.is_empty() {
+    // What directives deny without keys is denied still.
+    if issuer.keys.is_empty() && issuer.auth_directives.is_empty() {
         keys.issuers.remove(name);
     }
     write(file, &keys)?;
@@ -263,7 +264,7 @@ fn import(args: &ImportArgs) -> Result<String, Failure> {
         let id = jwk.kid.clone().ok_or_else(|| fault("a key has no `kid`".to_owned()))?;
         match position(issuer, &id) {
             // What is known of it beside its public half stays known.
-            Some(at) if issuer.keys[at].d.is_some() && jwk.d.is_none() => {}
+            Some(at) if jwk.d.is_none() && is_public_half(&jwk, &issuer.keys[at]) => {}
             Some(at) => issuer.keys[at] = jwk,
             None => issuer.keys.push(jwk),
         }
@@ -284,6 +285,10 @@ fn told(keys: &KeyFile) -> Value {
         json!({ "issuer": name, "keys": issuer.keys.iter().map(key).collect::<Vec<_>>() })
     };
     json!({ "issuers": keys.issuers.iter().map(of).collect::<Vec<_>>() })
+}
+
+fn is_public_half(public: &Jwk, of: &Jwk) -> bool {
+    of.public().is_some_and(|half| json!(half) == json!(public))
 }
 
 fn kind(jwk: &Jwk) -> &str {
@@ -318,7 +323,11 @@ fn unique_id() -> String {
 /// A key file, each of whose keys is one.
 pub(super) fn read(file: &Path) -> Result<KeyFile, Failure> {
     let text = fs::read(file).map_err(|error| {
-        Failure::Failed(format!("{}: {error}; `tidegate keys new` makes one", file.display()))
+        let to_do = match error.kind() {
+            io::ErrorKind::NotFound => "; `tidegate keys new` makes one",
+            _ => "",
+        };
+        Failure::Failed(format!("{}: {error}{to_do}", file.display()))
     })?;
     let fault = |error| Failure::Misused(format!("{}: {error}", file.display()));
     let keys = KeyFile::parse(&text).map_err(fault)?;
@@ -333,22 +342,38 @@ fn read_or_new(file: &Path) -> Result<KeyFile, Failure> {
     }
 }
 
-/// Replaces it whole; for its owner alone, where it is new.
+/// Replaces it whole, and leaves it to its owner; who else could read it may no longer write it.
 fn write(file: &Path, keys: &KeyFile) -> Result<(), Failure> {
-    let replaced = || -> io::Result<()> {
-        let mut beside = file.as_os_str().to_owned();
-        beside.push(".new");
-        let beside = PathBuf::from(beside);
-        let text = serde_json::to_string_pretty(keys)?;
-        let mut new =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-        let mode = fs::metadata(file).map_or(0o600, |there| there.permissions().mode());
-        new.set_permissions(Permissions::from_mode(mode))?;
-        writeln!(new, "{text}")?;
-        new.sync_all()?;
-        fs::rename(&beside, file)
-    };
-    replaced().map_err(|error| {
+    // It would never be read again.
+    let text = serde_json::to_string_pretty(keys).unwrap_or_default();
+    KeyFile::parse(text.as_bytes())
+        .and_then(|file| file.keys(Matching::Full))
+        .map_err(|error| Failure::Failed(format!("{} is as it was: {error}", file.display())))?;
+    let mut beside = file.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = PathBuf::from(beside);
+    // Who else writes it now has made it, and is not to be mixed with.
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside);
+    let replaced = made.and_then(|mut new| {
+        let there = fs::metadata(file);
+        if let Ok(there) = &there {
+            fchown(&new, Some(there.uid()), Some(there.gid()))?;
+            new.set_permissions(Permissions::from_mode(there.mode() & 0o640))?;
+        }
+        let written = writeln!(new, "{text}")
+            .and_then(|()| new.sync_all())
+            .and_then(|()| fs::rename(&beside, file));
+        written.inspect_err(|_| drop(fs::remove_file(&beside)))
+    });
+    replaced.map_err(|error| {
+        if error.kind() == io::ErrorKind::AlreadyExists {
+            return Failure::Failed(format!(
+                "{} is as it was: another writes it, or was stopped while it did: if nobody does, \
+                 remove {}",
+                file.display(),
+                beside.display()
+            ));
+        }
         Failure::Failed(format!("{} is as it was: it cannot be written: {error}", file.display()))
     })
 }

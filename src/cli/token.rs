@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Failure, duration, keys};
 use crate::access_log::RequestId;
+use crate::message::target::host_and_port;
 use crate::moment::since_1970;
 use crate::token::key_file::Keys;
 use crate::token::uri_signing::{
@@ -122,7 +123,7 @@ struct VerifyArgs {
     client: IpAddr,
     /// When, in seconds of Unix time; left out: now
     #[arg(long, value_name = "SECONDS")]
-    at: Option<f64>,
+    at: Option<u64>,
     /// Who we are, as `aud` has to name us; left out: the key file's `id`
     #[arg(long, value_name = "NAME")]
     audience: Option<String>,
@@ -203,8 +204,8 @@ fn minted(args: &MintArgs) -> Result<String, Failure> {
     let token = mint(&claims, key).ok_or_else(unable)?;
     // A pattern that does not match its own URL is a mistake more often than not.
     let verified = Verified::of(&token, &keys, &settings(args.audience.clone()));
-    let admits = verified.and_then(|one| one.admits(&asked.asked(now as f64), |_| true).map(drop));
-    if let Err(denied @ (Denied::Container | Denied::Malformed)) = admits {
+    let admits = verified.and_then(|one| one.admits(&asked.asked(now), |_| true).map(drop));
+    if let Err(denied) = admits {
         return Err(Failure::Misused(format!("it would not let in to {}: {denied}", args.url)));
     }
     let join = if args.url.contains('?') { '&' } else { '?' };
@@ -218,7 +219,7 @@ fn minted(args: &MintArgs) -> Result<String, Failure> {
 fn verified(args: &VerifyArgs) -> Result<String, Failure> {
     let keys = keys_of(&args.keys)?;
     let url = Url::parse(&args.url, &args.place)?;
-    let asked = Asked { client: args.client, ..url.asked(args.at.unwrap_or(now() as f64)) };
+    let asked = Asked { client: args.client, ..url.asked(args.at.unwrap_or_else(now)) };
     let judged = url.token.as_deref().ok_or(Denied::Malformed).and_then(|token| {
         let verified = Verified::of(token, &keys, &settings(args.audience.clone()))?;
         let renewal = verified.admits(&asked, |_| true)?.copied();
@@ -258,7 +259,10 @@ fn explained(args: &ExplainArgs) -> Result<String, Failure> {
     for (part, all) in [("header", &header), ("claims", &claims)] {
         text.push_str(&format!("{part}\n"));
         for (name, value) in all {
-            text.push_str(&format!("  {name:<10} {value}{}\n", meaning(name, value)));
+            let line = format!("  {name:<10} {value}{}", meaning(name, value));
+            // Whoever wrote it may mean the terminal.
+            let harmless = |char: char| if char.is_control() { '\u{fffd}' } else { char };
+            text.extend(line.chars().map(harmless).chain(['\n']));
         }
     }
     Ok(text)
@@ -299,15 +303,19 @@ struct Url {
 impl Url {
     fn parse(url: &str, place: &Place) -> Result<Url, Failure> {
         let wrong = |what: &str| Failure::Misused(format!("{url}: {what}"));
+        if url.contains('#') {
+            return Err(wrong("leave out what is behind the `#`: no server sees it"));
+        }
         let parsed: http::Uri = url.parse().map_err(|_| wrong("it is no URL"))?;
         let (Some(scheme @ ("http" | "https")), Some(host)) = (parsed.scheme_str(), parsed.host())
         else {
             return Err(wrong("write it whole, such as https://v.example.com/film/a.m3u8"));
         };
         let target = parsed.path_and_query().map_or("/", |target| target.as_str());
-        let found = find(target, &place.parameter)
-            .map_err(|_| wrong("it has several tokens, and which one counts nobody knows"))?;
-        let host = host.to_ascii_lowercase();
+        let found = find(target, &place.parameter).map_err(|_| {
+            wrong("it has several tokens, or one that goes over into something else")
+        })?;
+        let (host, _) = host_and_port(host.as_bytes()).ok_or_else(|| wrong("it has no host"))?;
         let uri = normalised(scheme, &host, parsed.port_u16(), &found.bare);
         let path = found.bare.split('?').next().unwrap_or("/").to_owned();
         Ok(Url {
@@ -317,8 +325,9 @@ impl Url {
         })
     }
 
-    fn asked(&self, now: f64) -> Asked<'_> {
-        Asked { uri: &self.uri, path: &self.path, client: IpAddr::from([127, 0, 0, 1]), now }
+    fn asked(&self, now: u64) -> Asked<'_> {
+        let client = IpAddr::from([127, 0, 0, 1]);
+        Asked { uri: &self.uri, path: &self.path, client, now: now as f64 }
     }
 
     /// `cdniuc` of this URI alone.

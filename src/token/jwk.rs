@@ -75,6 +75,8 @@ pub enum JwkError {
     },
     /// Its numbers make no key of its kind.
     NoKey,
+    /// Its `use` is another than `sig`.
+    OtherUse,
     /// An HMAC key that is shorter than what it signs with (RFC 7518 section 3.2).
     Short {
         /// What it has, in bits.
@@ -93,6 +95,7 @@ impl fmt::Display for JwkError {
                 write!(f, "`alg` {algorithm:?} is none that a key of `kty` {kind:?} can have here")
             }
             JwkError::NoKey => write!(f, "its numbers make no key"),
+            JwkError::OtherUse => write!(f, "it is for something else than to sign, as `use` says"),
             JwkError::Short { bits, least } => {
                 write!(f, "its `k` has {bits} bits, and {least} are the least")
             }
@@ -162,7 +165,8 @@ impl Jwk {
     /// Without what is to be kept secret; `None`: all of it is.
     pub fn public(&self) -> Option<Jwk> {
         let (d, p, q, dp, dq, qi) = Default::default();
-        (self.kty != "oct").then(|| Jwk { d, p, q, dp, dq, qi, ..self.clone() })
+        let k = None;
+        (self.kty != "oct").then(|| Jwk { d, p, q, dp, dq, qi, k, ..self.clone() })
     }
 
     /// Whether claims are sealed with it (RFC 7516), and nothing is signed.
@@ -173,6 +177,9 @@ impl Jwk {
 
     /// How it signs. What a curve leaves no choice of need not be said.
     pub(super) fn algorithm(&self) -> Result<Algorithm, JwkError> {
+        if self.usage.as_deref().is_some_and(|usage| usage != "sig") {
+            return Err(JwkError::OtherUse);
+        }
         let curve = match (self.kty.as_str(), self.crv.as_deref()) {
             ("EC", Some("P-256")) => Some(Algorithm::Es256),
             ("EC", Some("P-384")) => Some(Algorithm::Es384),
@@ -240,7 +247,11 @@ impl SealingKey {
         let [header, "", nonce, text, tag] = parts[..] else { return None };
         let decode = |part: &str| BASE64_URL_SAFE_NO_PAD.decode(part).ok();
         let said: SealedHeader = serde_json::from_slice(&decode(header)?).ok()?;
-        if said.alg != "dir" || said.enc != SEALS || said.kid.is_some_and(|kid| kid != self.id) {
+        let is_plain = said.crit.is_none() && said.zip.is_none();
+        if !is_plain || said.alg != "dir" || said.enc != SEALS {
+            return None;
+        }
+        if said.kid.is_some_and(|kid| kid != self.id) {
             return None;
         }
         let nonce = Nonce::try_assume_unique_for_key(&decode(nonce)?).ok()?;
@@ -270,6 +281,9 @@ struct SealedHeader {
     alg: String,
     enc: String,
     kid: Option<String>,
+    /// What is demanded (RFC 7516 section 4.1.13), and compression: neither is known here.
+    crit: Option<serde_json::Value>,
+    zip: Option<serde_json::Value>,
 }
 
 /// The one content encryption of JWE that is known here.

@@ -9,10 +9,10 @@ use serde_json::{Map, Value};
 use super::json;
 use super::jwk::{Jwk, JwkError, SealingKey};
 use super::key::Key;
-use super::uri_signing::{Container, Matching};
+use super::uri_signing::{Container, Matching, Settings};
 use crate::limits::{KEY_FILE_BYTES_MAX, KEYS_MAX};
 
-/// A key file as it is written; members that are not known here stay.
+/// A key file as it is written; members of an issuer that are not known here stay.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct KeyFile {
@@ -95,12 +95,11 @@ impl KeyFile {
         if text.len() > KEY_FILE_BYTES_MAX {
             return Err(KeyFileError(format!("it has over {KEY_FILE_BYTES_MAX} bytes")));
         }
-        let wrong = |error: serde_json::Error| {
-            let shape = "{\"ISSUER\": {\"renewal_kid\": .., \"keys\": [..]}}";
-            KeyFileError(format!("it is no key file, {shape}: {error}"))
-        };
-        let value = json::parsed(text).map_err(wrong)?;
-        serde_json::from_value(value).map_err(wrong)
+        let shape = "{\"ISSUER\": {\"renewal_kid\": .., \"keys\": [..]}}";
+        let wrong = |what: &str| KeyFileError(format!("it is no key file, {shape}{what}"));
+        let value = json::parsed(text).map_err(|error| wrong(&format!(": {error}")))?;
+        // What is wrong of another kind would be told with its text, which may be a secret.
+        serde_json::from_value(value).map_err(|_| wrong(""))
     }
 
     /// The keys it describes.
@@ -178,13 +177,79 @@ impl Keys {
         self.issuers.iter().flat_map(|issuer| &issuer.sealing).find_map(|key| key.open(sealed))
     }
 
-    /// What directives say of a URI, the first that names it; normalised.
-    pub fn directed(&self, uri: &str) -> Option<Auth> {
-        let mut all = self.issuers.iter().flat_map(|issuer| &issuer.directives);
-        all.find(|(_, container)| container.holds(uri)).map(|(auth, _)| *auth)
+    /// What directives of trusted issuers say of a URI, normalised: of each issuer the first that
+    /// names it counts, and one that denies wins.
+    pub fn directed(&self, uri: &str, settings: &Settings) -> Option<Auth> {
+        let trusted = self.issuers.iter().filter(|issuer| settings.trusts(&issuer.name));
+        let says = |issuer: &Issuer| {
+            let mut all = issuer.directives.iter();
+            all.find(|(_, container)| container.holds(uri)).map(|(auth, _)| *auth)
+        };
+        let all: Vec<Auth> = trusted.filter_map(says).collect();
+        all.iter().find(|auth| **auth == Auth::Deny).or(all.first()).copied()
     }
 
     fn issuer(&self, name: &str) -> Option<&Issuer> {
         self.issuers.iter().find(|issuer| issuer.name == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directives_of_trusted_issuers_count_and_one_that_denies_wins() {
+        let text = br#"{ "a": { "keys": [], "auth_directives": [
+                { "auth": "allow", "uri": "regex:.*m3u8" },
+                { "auth": "deny", "uri": "regex:.*8" } ] },
+            "b": { "keys": [], "auth_directives": [ { "auth": "deny", "uri": "regex:.*/b/.*" } ] },
+            "c": { "keys": [], "auth_directives": [ { "auth": "allow", "uri": "regex:.*" } ] } }"#;
+        let keys = KeyFile::parse(text).unwrap().keys(Matching::Full).unwrap();
+        let settings = |issuers: &[&str]| Settings {
+            issuers: issuers.iter().map(|one| (*one).to_owned()).collect(),
+            ..Settings::default()
+        };
+        for (uri, issuers, says) in [
+            ("http://x/a.m3u8", &["a", "b"][..], Some(Auth::Allow)),
+            ("http://x/b/a.m3u8", &["a", "b"], Some(Auth::Deny)),
+            ("http://x/8", &["a"], Some(Auth::Deny)),
+            ("http://x/a.ts", &["a", "b"], None),
+            ("http://x/a.ts", &[], Some(Auth::Allow)),
+        ] {
+            assert_eq!(keys.directed(uri, &settings(issuers)), says, "{uri} {issuers:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_file_with_a_fault_is_told_in_a_line_without_what_is_secret_in_it() {
+        let of = |text: &str| {
+            let keys = KeyFile::parse(text.as_bytes()).and_then(|file| file.keys(Matching::Full));
+            keys.unwrap_err().to_string()
+        };
+        let hmac = r#"{"kty":"oct","kid":"k","alg":"HS256","k":"SECRET00"}"#;
+        for (text, says) in [
+            (r#"{"a":{"keys":["SECRET"]}}"#.to_owned(), "it is no key file, "),
+            (r#"{"a":{"keys":[]},"a":{"keys":[]}}"#.to_owned(), "\"a\" stands twice"),
+            (
+                format!(r#"{{"a":{{"keys":[{hmac}]}}}}"#),
+                "its `k` has 48 bits, and 256 are the least",
+            ),
+            (r#"{"a":{"renewal_kid":"x","keys":[]}}"#.to_owned(), "`renewal_kid` \"x\" is no key"),
+            (
+                r#"{"a":{"keys":[{"kty":"EC","kid":"k","crv":"P-256","use":"enc","x":"A"}]}}"#
+                    .to_owned(),
+                "it is for something else than to sign",
+            ),
+            (
+                r#"{"a":{"keys":[],"auth_directives":[{"auth":"allow","uri":"regex:("}]}}"#
+                    .to_owned(),
+                "`regex:` is no POSIX expression",
+            ),
+        ] {
+            let told = of(&text);
+            assert!(told.contains(says) && !told.contains("SECRET"), "{told}");
+            assert_eq!(told.lines().count(), 1);
+        }
     }
 }

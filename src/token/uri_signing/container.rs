@@ -49,20 +49,13 @@ impl Container {
         if pattern.len() > TOKEN_PATTERN_BYTES_MAX {
             return Err(format!("`regex:` has over {TOKEN_PATTERN_BYTES_MAX} bytes"));
         }
-        let pattern = from_posix(pattern).ok_or("`regex:` has a bracket that is not closed")?;
-        let pattern = match matching {
-            Matching::Full => format!("^(?:{pattern})$"),
-            Matching::Search => pattern,
-        };
-        let compiled = RegexBuilder::new(&pattern)
-            .unicode(false)
-            .dot_matches_new_line(true)
-            .size_limit(TOKEN_PATTERN_COMPILED_BYTES_MAX)
-            .dfa_size_limit(TOKEN_PATTERN_COMPILED_BYTES_MAX)
-            .build();
-        compiled
-            .map(Container::Pattern)
-            .map_err(|_| "`regex:` is no expression, or too large".into())
+        let pattern = from_posix(pattern).ok_or("`regex:` is no POSIX expression")?;
+        let searched = compiled(&pattern)?;
+        // By itself first: `a)|(b` is none, and would be one between the anchors.
+        Ok(Container::Pattern(match matching {
+            Matching::Full => compiled(&format!("^(?:{pattern})$"))?,
+            Matching::Search => searched,
+        }))
     }
 
     /// Whether `uri`, normalised, is one of those.
@@ -76,24 +69,43 @@ impl Container {
     }
 }
 
+fn compiled(pattern: &str) -> Result<Regex, String> {
+    let compiled = RegexBuilder::new(pattern)
+        .unicode(false)
+        .dot_matches_new_line(true)
+        .size_limit(TOKEN_PATTERN_COMPILED_BYTES_MAX)
+        .dfa_size_limit(TOKEN_PATTERN_COMPILED_BYTES_MAX)
+        .build();
+    compiled.map_err(|_| "`regex:` is no expression, or too large".to_owned())
+}
+
 /// Of SHA-256 in base64url.
 const SHA256_CHARACTERS: usize = 43;
 
-/// A POSIX extended regular expression as the `regex` crate writes it: brackets differ, in which a
-/// backslash stands for itself and sets are not combined. Whether there is a match is the same;
-/// which of several is not asked.
+/// A POSIX extended regular expression as the `regex` crate writes it; `None` where it is none.
+/// Brackets differ, in which a backslash stands for itself and sets are not combined, and there are
+/// no flags. Whether there is a match is the same; which of several is not asked.
 fn from_posix(pattern: &str) -> Option<String> {
     let mut written = String::with_capacity(pattern.len() + 16);
-    let mut rest = pattern.chars();
-    while let Some(char) = rest.next() {
+    let (mut rest, mut depth) = (pattern, 0_u32);
+    while let Some(char) = rest.chars().next() {
+        rest = &rest[char.len_utf8()..];
         written.push(char);
         match char {
-            '\\' => written.push(rest.next()?),
-            '[' => rest = bracket(rest.as_str(), &mut written)?.chars(),
+            '\\' => {
+                let escaped = rest.chars().next()?;
+                rest = &rest[escaped.len_utf8()..];
+                written.push(escaped);
+            }
+            '[' => rest = bracket(rest, &mut written)?,
+            '(' if rest.starts_with('?') => return None,
+            '(' => depth += 1,
+            // One that closes nothing would close what stands around the expression.
+            ')' => depth = depth.checked_sub(1)?,
             _ => {}
         }
     }
-    Some(written)
+    (depth == 0).then_some(written)
 }
 
 /// Writes a bracket expression behind its `[`; gives what follows it.
@@ -103,33 +115,51 @@ fn bracket<'a>(text: &'a str, written: &mut String) -> Option<&'a str> {
         written.push('^');
         rest = tail;
     }
-    if let Some(tail) = rest.strip_prefix(']') {
-        written.push_str("\\]");
-        rest = tail;
-    }
+    let mut is_first = true;
     loop {
-        if rest.starts_with("[:") {
-            let end = rest.find(":]")? + 2;
-            written.push_str(&rest[..end]);
-            rest = &rest[end..];
+        if rest.starts_with(']') && !is_first {
+            written.push(']');
+            return Some(&rest[1..]);
+        }
+        is_first = false;
+        if let Some(named) = rest.strip_prefix("[:") {
+            let (name, tail) = named.split_once(":]")?;
+            CLASSES.contains(&name).then(|| written.extend(["[:", name, ":]"]))?;
+            rest = tail;
             continue;
         }
-        let char = rest.chars().next()?;
-        rest = &rest[char.len_utf8()..];
-        match char {
-            ']' => {
-                written.push(']');
-                return Some(rest);
-            }
-            '[' | '\\' | '&' | '~' => written.extend(['\\', char]),
-            // One that makes no range stands for itself.
-            '-' if rest.starts_with(']') || written.ends_with(['[', '^']) => {
-                written.push_str("\\-");
-            }
-            _ => written.push(char),
+        let low = member(&mut rest)?;
+        escape(low, written);
+        if rest.starts_with('-') && !rest.starts_with("-]") {
+            rest = &rest[1..];
+            written.push('-');
+            escape(member(&mut rest)?, written);
         }
     }
 }
+
+/// One character of a bracket expression; none of several that collate as one.
+fn member(rest: &mut &str) -> Option<char> {
+    if ["[.", "[=", "[:"].iter().any(|opens| rest.starts_with(opens)) {
+        return None;
+    }
+    let char = rest.chars().next()?;
+    *rest = &rest[char.len_utf8()..];
+    Some(char)
+}
+
+fn escape(char: char, written: &mut String) {
+    if char.is_ascii_punctuation() {
+        written.push('\\');
+    }
+    written.push(char);
+}
+
+/// The classes that POSIX names.
+const CLASSES: [&str; 12] = [
+    "alnum", "alpha", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space",
+    "upper", "xdigit",
+];
 
 #[cfg(test)]
 mod tests {
@@ -171,6 +201,10 @@ mod tests {
             (r"[-a]", "-a", "b"),
             (r"[a-c]", "abc", "-"),
             (r".", "a\n", ""),
+            (r"[^!--/]", "a", "!,-/"),
+            (r"[^^-z]", "A", "^az"),
+            (r"[a[-z]", "a[bz", "-A"),
+            (r"[+--]", "+,-", "."),
         ] {
             let container = format!("regex:{pattern}");
             for one in held.chars() {
@@ -195,6 +229,15 @@ mod tests {
             "regex:[a",
             "regex:[[:digit:",
             "regex:(",
+            "regex:a)|(b",
+            "regex:http://a/x)|(.*b",
+            "regex:(?i)a",
+            "regex:[[.-.]]",
+            "regex:[[=a=]]",
+            "regex:[[:foo:]]",
+            "regex:[[:^alpha:]]",
+            "regex:[[:a]])|(:]]",
+            "regex:[z-a]",
             "regex:\\",
             "regex:((((a{1000}){1000}){1000}){1000})",
             &long,

@@ -17,7 +17,7 @@ pub enum Denied {
     Expired,
     /// It is not valid yet.
     Early,
-    /// Of `cdniets` and `cdnistt` it has one alone.
+    /// Of `cdniets` and `cdnistt` it has one alone, or what neither can be.
     Renewal,
     /// It was used before, or cannot be remembered.
     Used,
@@ -68,7 +68,7 @@ impl Denied {
             Denied::Audience => "it is for somebody else",
             Denied::Expired => "it has expired",
             Denied::Early => "it is not valid yet",
-            Denied::Renewal => "of cdniets and cdnistt it has one alone",
+            Denied::Renewal => "it does not say how it is to be renewed as the RFC has it",
             Denied::Used => "it was used before, or cannot be remembered",
             Denied::Version => "it is of another version",
             Denied::Critical => "it demands what is not understood here",

@@ -2,7 +2,8 @@
 //! which URIs it lets its bearer in.
 //!
 //! [`Verified::of`] does what is dear and the same each time: signature, claims, expressions. What
-//! it gives may be kept by the token's digest. [`Verified::admits`] compares it with one request.
+//! it gives may be kept by the token's digest, for as long as keys and settings are those it was
+//! verified by, and for nobody who has others. [`Verified::admits`] compares it with one request.
 
 mod claims;
 mod container;
@@ -21,13 +22,13 @@ use serde_json::{Map, Value};
 use self::claims::Claims;
 pub use self::container::{Container, Matching};
 pub use self::denied::Denied;
-pub use self::package::{Found, Several, find, normalised};
+pub use self::package::{Found, Unclear, find, normalised};
 pub use self::renewal::{Renewal, Renewed, Transport};
 use super::json;
 use super::jwk::encoded;
 use super::key::Key;
 use super::key_file::Keys;
-use crate::limits::ACCESS_TOKEN_BYTES_MAX;
+use crate::limits::{ACCESS_TOKEN_BYTES_MAX, TOKEN_KEYS_TRIED_MAX};
 use crate::network::Network;
 
 /// What a site demands of its tokens.
@@ -41,6 +42,13 @@ pub struct Settings {
     pub header: Option<String>,
     /// How `regex:` is compared.
     pub matching: Matching,
+}
+
+impl Settings {
+    /// Whether this issuer may issue them.
+    pub fn trusts(&self, issuer: &str) -> bool {
+        self.issuers.is_empty() || self.issuers.iter().any(|one| one == issuer)
+    }
 }
 
 /// One request, as tokens are compared with it.
@@ -84,8 +92,8 @@ pub struct Verified {
 struct Terms {
     /// Addresses it is for; `None` for all.
     network: Option<Network>,
-    container: Container,
-    id: Option<String>,
+    container: Result<Container, Denied>,
+    id: Result<Option<String>, Denied>,
     renewal: Result<Option<Renewal>, Denied>,
 }
 
@@ -99,16 +107,22 @@ impl Verified {
             return Err(Denied::Malformed);
         }
         let token = match &settings.header {
-            Some(header) => format!("{header}.{token}"),
-            None => token.to_owned(),
+            // One that was renewed here has its own.
+            Some(header) if token.matches('.').count() == 1 => format!("{header}.{token}"),
+            _ => token.to_owned(),
         };
         let (signed, signature) = token.rsplit_once('.').ok_or(Denied::Malformed)?;
         let (header, claims) = signed.split_once('.').ok_or(Denied::Malformed)?;
         let Value::Object(header) = decoded(header)? else { return Err(Denied::Malformed) };
         let signature = BASE64_URL_SAFE_NO_PAD.decode(signature).map_err(|_| Denied::Malformed)?;
-        let key = signer(&header, keys, signed.as_bytes(), &signature).ok_or(Denied::Signature)?;
+        let by = signers(&header, keys, signed.as_bytes(), &signature).unwrap_or_default();
+        let first = *by.first().ok_or(Denied::Signature)?;
         let Value::Object(claims) = decoded(claims)? else { return Err(Denied::Malformed) };
         let claims = Claims(claims);
+        // One key may be of two issuers.
+        let named =
+            by.iter().find(|key| claims.0.get("iss").is_some_and(|iss| iss == key.issuer()));
+        let key = named.copied().unwrap_or(first);
         if claims.whole("cdniv", Denied::Version)?.is_some_and(|version| version != 1) {
             return Err(Denied::Version);
         }
@@ -143,7 +157,7 @@ impl Verified {
         is_first: impl FnOnce(Use<'_>) -> bool,
     ) -> Result<Option<&Renewal>, Denied> {
         // No leeway: sections 2.1.4 and 2.1.5.
-        if self.expires.is_some_and(|expires| expires <= asked.now) {
+        if !asked.now.is_finite() || self.expires.is_some_and(|expires| expires <= asked.now) {
             return Err(Denied::Expired);
         }
         if self.begins.is_some_and(|begins| begins > asked.now) {
@@ -153,10 +167,10 @@ impl Verified {
         if terms.network.is_some_and(|network| !network.holds(asked.client.to_canonical())) {
             return Err(Denied::Address);
         }
-        if !terms.container.holds(asked.uri) {
+        if !terms.container.as_ref().map_err(|denied| *denied)?.holds(asked.uri) {
             return Err(Denied::Container);
         }
-        if let Some(id) = &terms.id {
+        if let Some(id) = terms.id.as_ref().map_err(|denied| *denied)? {
             let (issuer, expires) = (self.issuer.as_str(), self.expires);
             if !is_first(Use { issuer, id, uri: asked.uri, expires }) {
                 return Err(Denied::Used);
@@ -204,14 +218,14 @@ fn decoded(part: &str) -> Result<Value, Denied> {
     json::parsed(&bytes).map_err(|_| Denied::Malformed)
 }
 
-/// The key that it is signed with. A header that demands extensions names none (RFC 7515 section
-/// 4.1.11).
-fn signer<'a>(
+/// The keys that it is signed with. A header that demands extensions names none
+/// (RFC 7515 section 4.1.11).
+fn signers<'a>(
     header: &Map<String, Value>,
     keys: &'a Keys,
     signed: &[u8],
     signature: &[u8],
-) -> Option<&'a Key> {
+) -> Option<Vec<&'a Key>> {
     let algorithm = header.get("alg")?.as_str()?;
     let id = match header.get("kid") {
         None => None,
@@ -220,16 +234,16 @@ fn signer<'a>(
     if header.contains_key("crit") {
         return None;
     }
-    let mut could = keys.all(id).filter(|key| key.algorithm().name() == algorithm);
-    could.find(|key| key.verifies(signed, signature))
+    let could = keys.all(id).filter(|key| key.algorithm().name() == algorithm);
+    // Whoever asks makes us try them.
+    let tried = could.take(TOKEN_KEYS_TRIED_MAX);
+    Some(tried.filter(|key| key.verifies(signed, signature)).collect())
 }
 
 /// What else it says, in the order in which it is refused for.
 fn terms(claims: &Claims, key: &Key, keys: &Keys, settings: &Settings) -> Result<Terms, Denied> {
     let issuer = claims.text("iss", Denied::Issuer)?;
-    let is_trusted =
-        settings.issuers.is_empty() || settings.issuers.iter().any(|one| one == key.issuer());
-    if !is_trusted || issuer.is_some_and(|issuer| issuer != key.issuer()) {
+    if !settings.trusts(key.issuer()) || issuer.is_some_and(|issuer| issuer != key.issuer()) {
         return Err(Denied::Issuer);
     }
     let us = settings.audience.as_deref().or(keys.audience(key.issuer()));
@@ -243,11 +257,14 @@ fn terms(claims: &Claims, key: &Key, keys: &Keys, settings: &Settings) -> Result
     open("sub", Denied::Subject)?;
     let network = open("cdniip", Denied::Address)?
         .map(|opened| network(&String::from_utf8_lossy(&opened)).ok_or(Denied::Address));
-    let container = claims.text("cdniuc", Denied::Container)?.ok_or(Denied::Container)?;
+    let container = claims.text("cdniuc", Denied::Container).and_then(|container| {
+        let container = container.ok_or(Denied::Container)?;
+        Container::parse(container, settings.matching).map_err(|_| Denied::Container)
+    });
     Ok(Terms {
         network: network.transpose()?,
-        container: Container::parse(container, settings.matching).map_err(|_| Denied::Container)?,
-        id: claims.text("jti", Denied::Used)?.map(str::to_owned),
+        container,
+        id: claims.text("jti", Denied::Used).map(|id| id.map(str::to_owned)),
         renewal: Renewal::of(claims),
     })
 }
@@ -413,7 +430,9 @@ mod tests {
             (json!({ "cdniv": 2, "exp": 1, "iss": "other" }), 408),
             (json!({ "exp": 1, "iss": "other", "aud": "other" }), 404),
             (json!({ "iss": "other", "aud": "other" }), 401),
-            (json!({ "cdniip": far, "cdnistt": 1 }), 411),
+            (json!({ "cdniip": far, "cdnistt": 1 }), 410),
+            (json!({ "cdniuc": any, "cdniip": far, "jti": 7 }), 410),
+            (json!({ "jti": 7, "cdnistt": 1 }), 411),
         ] {
             let now = EXPIRES - 1.0;
             assert_eq!(judged(&token(claims.clone()), &Settings::default(), now), code, "{claims}");
@@ -448,6 +467,15 @@ mod tests {
         assert_eq!(judged("b", &["b"]), Ok(()));
         assert_eq!(judged("b", &["a"]), Err(Denied::Issuer));
         assert_eq!(judged("a", &["a", "b"]), Err(Denied::Issuer), "it is not its key");
+
+        let jwk = Jwk::generate(Algorithm::Es256, "k").unwrap();
+        let both = json!({ "a": { "keys": [jwk] }, "b": { "renewal_kid": "k", "keys": [jwk] } });
+        let keys = self::keys(&both.to_string());
+        let claims = json!({ "cdniuc": "regex:.*", "iss": "b" });
+        let token = mint(claims.as_object().unwrap(), keys.renewal("b").unwrap()).unwrap();
+        let verified = Verified::of(&token, &keys, &Settings::default()).unwrap();
+        assert_eq!(verified.issuer(), "b");
+        assert!(verified.admits(&asked(URI, 0.0), |_| true).is_ok());
     }
 
     #[test]
@@ -491,6 +519,14 @@ mod tests {
         let short = Verified::of(&short, &keys, &Settings::default()).unwrap();
         let renewal = short.admits(&asked_for, |_| true).unwrap().unwrap();
         assert_eq!(short.renewed(renewal, &asked_for, &keys), None);
+        // It would be for more paths, or end in the middle.
+        for uri in ["http://a.test//b/c/d/e", "http://a.test/b;Domain=x/c/d/e"] {
+            let asked = asked(uri, EXPIRES);
+            let renewal = short.admits(&asked, |_| true).unwrap().unwrap();
+            assert_eq!(short.renewed(renewal, &asked, &keys), None, "{uri}");
+        }
+        let nowhen = verified.admits(&Asked { now: f64::NAN, ..asked_for }, |_| true);
+        assert_eq!(nowhen, Err(Denied::Expired));
     }
 
     #[test]
@@ -502,10 +538,13 @@ mod tests {
         let with =
             |header: &str, claims: &str, signature: &str| [header, claims, signature].join(".");
         let kid = "P5UpOv0eMq1wcxLf7WxIg09JdSYGYFDOWkldueaImf0";
-        let public = RFC_KEYS.as_bytes();
+        let decode = |part| BASE64_URL_SAFE_NO_PAD.decode(part).unwrap();
+        let x = decode("be807S4O7dzB6I4hTiCUvmxCI6FuxWba1xYBlLSSsZ8");
+        let y = decode("rOGC4vI69g-WF9AGEVI37sNNwbjIzBxSjLvIL7f3RBA");
+        let public = [vec![4], x, y].concat();
         let confused = {
             let header = part(json!({ "alg": "HS256", "kid": kid }));
-            let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, public);
+            let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &public);
             let signed = format!("{header}.{claims}");
             let tag = aws_lc_rs::hmac::sign(&key, signed.as_bytes());
             format!("{signed}.{}", encoded(tag.as_ref()))
@@ -565,6 +604,7 @@ mod tests {
         let short = token.split_once('.').unwrap().1;
         let settings = Settings { header: Some(header), ..Settings::default() };
         assert_eq!(judged(short, &settings, 0.0), 200);
+        assert_eq!(judged(&token, &settings, 0.0), 200, "one that was renewed here");
         assert_eq!(judged(short, &Settings::default(), 0.0), 500);
     }
 }

@@ -13,22 +13,23 @@ pub struct Found<'a> {
     pub bare: Cow<'a, str>,
 }
 
-/// A target has several tokens: which one counts is undefined.
+/// A target has several tokens, of which it is undefined which one counts; or one in its query goes
+/// over into something else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Several;
+pub struct Unclear;
 
-/// Finds the attribute `name` in a path and query: as `;name=` in the path, as `?name=` or
-/// `&name=` in the query.
+/// Finds the attribute `name` in a path and query: as `;name=` in either, as `?name=` or `&name=`
+/// in the query.
 ///
 /// # Errors
-/// There are several.
-pub fn find<'a>(target: &'a str, name: &str) -> Result<Found<'a>, Several> {
+/// It is unclear what the token is, or what is left without it.
+pub fn find<'a>(target: &'a str, name: &str) -> Result<Found<'a>, Unclear> {
     let mut found = attributes(target, name);
     let Some(at) = found.next() else {
         return Ok(Found { token: None, bare: target.into() });
     };
     if found.next().is_some() {
-        return Err(Several);
+        return Err(Unclear);
     }
     let start = at + name.len() + 1;
     let length = target[start..].bytes().take_while(|byte| is_of_token(*byte)).count();
@@ -36,10 +37,12 @@ pub fn find<'a>(target: &'a str, name: &str) -> Result<Found<'a>, Several> {
     // Section 2.2: a sub-delimiter that ends it goes with it, else what stands before it does.
     let bare = match rest.bytes().next() {
         Some(end) if is_sub_delimiter(end) => [&target[..at], &rest[1..]].concat(),
+        // What follows would be moved from the query into the path.
+        Some(_) if target[..at].contains('?') => return Err(Unclear),
         _ => [&target[..at - 1], rest].concat(),
     };
     if attributes(&bare, name).next().is_some() {
-        return Err(Several);
+        return Err(Unclear);
     }
     Ok(Found { token: Some(token), bare: bare.into() })
 }
@@ -126,8 +129,12 @@ mod tests {
             "/a?token=b&x=1&token=b",
             // One that stands there when the other is gone.
             "/a?token=b,token=c",
+            // What would be another path, and other queries.
+            "/secret/film.mp4?token=b/../../public/x.mp4",
+            "/a?token=b%41",
+            "/a?token=b?x=1",
         ] {
-            assert_eq!(find(target, "token"), Err(Several), "{target}");
+            assert_eq!(find(target, "token"), Err(Unclear), "{target}");
         }
         assert_eq!(find("/a?token=&b=c", "token").unwrap().token, Some(""));
     }

@@ -79,12 +79,16 @@ impl Renewal {
     }
 }
 
-/// `None`: it has fewer.
+/// `None`: it has fewer, or such as a cookie cannot have.
 fn first_segments(path: &str, count: u64) -> Option<String> {
     if count == 0 {
         return Some("/".to_owned());
     }
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     let wanted = segments.get(..usize::try_from(count).ok()?)?;
+    // An empty one would make it shorter, and a `;` would end it in the cookie.
+    if wanted.iter().any(|segment| segment.is_empty() || segment.contains(';')) {
+        return None;
+    }
     Some(format!("/{}", wanted.join("/")))
 }

@@ -79,8 +79,7 @@ const UNSAFE_IN: &[&str] = &[
     "src/store/device/",
 ];
 /// Modules without I/O and without a clock, and words that would show either.
-const PURE: &[&str] =
-    &["limits", "network", "object", "rendezvous", "site", "message", "token"];
+const PURE: &[&str] = &["limits", "network", "object", "rendezvous", "site", "message", "token"];
 const IMPURE_WORDS: &[&str] = &["tokio", "hyper", "TcpStream", "std::fs", "::now()"];
 
 const LINE_COLUMNS_MAX: usize = 100;

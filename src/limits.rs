@@ -4,7 +4,11 @@
 //! A setting may lower most of these, none may raise them. What bounds one file's own work (a
 //! batch, a buffer on the stack) is a named constant of that file.
 
+mod fleet;
+
 use std::time::Duration;
+
+pub use self::fleet::*;
 
 /// One piece: the unit of ram, checksum, ssd read, presence and publication.
 pub const PIECE_SIZE_BYTES: u64 = 64 << 10;
@@ -356,53 +360,6 @@ pub const HISTORY_EVERY: Duration = Duration::from_secs(10);
 pub const HISTORY_MOMENTS_MAX: usize = 361;
 /// Blocks an explanation looks for of what a request takes: others wait for the admin thread.
 pub const EXPLAINED_BLOCKS_MAX: usize = 1 << 14;
-/// Routes that all files tell together: a box of a thousand may announce eight thousand prefixes.
-pub const ROUTES_MAX: usize = 8_000_000;
-/// Routes that one file tells; all prefixes of the Internet are fewer.
-pub const ROUTES_PER_FILE_MAX: usize = 2_000_000;
-/// A file of routes: ways to all prefixes of the Internet by several peers.
-pub const ROUTE_FILE_BYTES_MAX: u64 = 2 << 30;
-/// A line of a prefix file.
-pub const ROUTE_LINE_BYTES_MAX: usize = 64 << 10;
-/// A record of a dump: some thousand ways to one prefix.
-pub const ROUTE_RECORD_BYTES_MAX: usize = 4 << 20;
-/// A coverage zone file, which is read whole.
-pub const COVERAGE_ZONES_BYTES_MAX: u64 = 128 << 20;
-/// A database of countries, ASes and positions, which stays in memory.
-pub const PLACES_BYTES_MAX: u64 = 512 << 20;
-/// The name of a box.
-pub const BOX_NAME_BYTES_MAX: usize = 64;
-/// Changes between two tables of routes that are told; all are counted.
-pub const ROUTE_CHANGES_TOLD_MAX: usize = 1_000;
-
-/// Appliances of a fleet.
-pub const APPLIANCES_MAX: usize = 4_096;
-/// What an appliance, a pathway or a tag may be called.
-pub const PATHWAY_BYTES_MAX: usize = 64;
-/// The host name of an appliance and its port.
-pub const APPLIANCE_HOST_BYTES_MAX: usize = 260;
-/// Tags of an appliance.
-pub const APPLIANCE_TAGS_MAX: usize = 32;
-/// Sites that an appliance may be told to serve alone.
-pub const APPLIANCE_SITES_MAX: usize = 1_024;
-/// How much more than what it can send an appliance's part may be, in hundredths.
-pub const APPLIANCE_WEIGHT_MAX: u32 = 10_000;
-/// Appliances that one answer of steering ranks.
-pub const STEERED_MAX: usize = 8;
-/// Pathways that an asset may have beside those it is given.
-pub const PATHWAYS_KNOWN_MAX: usize = 16;
-/// Pathways that are read of what a player reports.
-pub const PATHWAYS_REPORTED_MAX: usize = 32;
-/// The name of a playback.
-pub const STEERING_SESSION_BYTES_MAX: usize = 64;
-/// Where players ask about one asset.
-pub const STEERING_ENDPOINT_BYTES_MAX: usize = 1_024;
-/// Seconds until a player asks again while an appliance leaves or is ill: at least
-pub const STEERING_UNSETTLED_TTL_MIN: u64 = 10;
-/// and at most; within them all players have left it.
-pub const STEERING_UNSETTLED_TTL_MAX: u64 = 30;
-/// The longest playlist or MPD that steering is put into.
-pub const MANIFEST_REWRITTEN_BYTES_MAX: usize = 2 << 20;
 
 const _: () = assert!(SLOT_SIZE_BYTES == 1 << 20);
 const _: () = assert!(PIECE_SIZE_BYTES.is_multiple_of(GRANULE_SIZE_BYTES));
@@ -418,5 +375,4 @@ const _: () =
     assert!(CARRIED_RECORD_BYTES_MAX + SLOT_SIZE_BYTES as usize + 1_024 < CARRIED_BATCH_BYTES_MAX);
 const _: () = assert!(SEND_BUFFER_BYTES_MAX > REQUEST_HEAD_BYTES_MAX);
 const _: () = assert!(REQUEST_TARGET_BYTES_MAX < REQUEST_HEAD_BYTES_MAX);
-const _: () = assert!(ROUTES_PER_FILE_MAX <= ROUTES_MAX);
 const _: () = assert!(FILL_WINDOW_BYTES_MAX >= SLOT_SIZE_BYTES);

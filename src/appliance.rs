@@ -5,6 +5,7 @@
 //! before everything that can be refused has been built, and of what another process gives up for
 //! this one nothing is taken before that.
 
+mod doors;
 mod drain;
 mod error;
 mod explain;
@@ -146,6 +147,7 @@ impl Appliance {
         if let Some(predecessor) = &predecessor {
             predecessor.listen(&parts).map_err(lost)?;
         }
+        parts.open_doors().map_err(ApplianceError::Settings)?;
         figures::register(&parts);
         let bound = bound.map_or_else(|| Sockets::bind(&parts.config, sockets), Ok)?;
         bound.listen(&parts.config)?;
@@ -162,6 +164,7 @@ impl Appliance {
             guard.disarm();
         }
         renewal::start(&parts, &stop, predecessor.is_some());
+        doors::start(&parts);
         drain::start(&parts);
         load::start(&parts);
         shipper.into_iter().for_each(|shipper| parts.ship(shipper));

@@ -12,6 +12,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod delivery;
+pub mod door;
 pub mod fill;
 pub mod limits;
 pub mod memory;

@@ -212,6 +212,24 @@ pub const TOKEN_KEYS_TRIED_MAX: usize = 8;
 pub const KEYS_MAX: usize = 256;
 /// A key file.
 pub const KEY_FILE_BYTES_MAX: usize = 1 << 20;
+/// What the attribute of a URI is called that a token is in.
+pub const TOKEN_NAME_BYTES_MAX: usize = 64;
+/// What is kept of tokens that were verified is this part of `memory.total`,
+pub const VERDICTS_SHARE: u64 = 128;
+/// at least
+pub const VERDICTS_BYTES_MIN: u64 = 4 << 20;
+/// and at most.
+pub const VERDICTS_BYTES_MAX: u64 = 512 << 20;
+/// Tokens whose bearers are counted.
+pub const TOKEN_BEARERS_MAX: usize = 16_384;
+/// Those whose connections one connection counts as, the last ones: a proxy brings many.
+pub const BEARERS_PER_CONNECTION_MAX: usize = 32;
+/// Uses of tokens that are remembered as they may be used once.
+pub const TOKEN_USES_MAX: usize = 65_536;
+/// Those of them that wait to be written.
+pub const TOKEN_USES_WAITING_MAX: usize = 4_096;
+/// What bearers and uses take.
+pub const BEARERS_AND_USES_BYTES: u64 = 8 << 20;
 /// Variants (`Vary`) kept side by side of one object.
 pub const VARIANTS_PER_OBJECT_MAX: usize = 8;
 /// Fields in a response head.

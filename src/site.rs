@@ -13,6 +13,7 @@ use crate::limits::REQUEST_BODY_BYTES_DEFAULT;
 use crate::network::Network;
 use crate::object::SiteId;
 
+pub use access::Access;
 pub use content::Content;
 pub use cors::{Cors, CorsOrigins, Credentials};
 pub use methods::Methods;
@@ -20,6 +21,7 @@ pub use pattern::{PathPattern, PatternError};
 pub use players::{Cmsd, Foresight, Pace};
 pub use sites::{CurrentSites, Sites};
 
+mod access;
 mod content;
 mod cors;
 mod methods;
@@ -146,6 +148,8 @@ impl Origin {
 pub struct Rule {
     /// The paths it is for.
     pub pattern: PathPattern,
+    /// Who is let in.
+    pub access: Access,
     /// How long responses are fresh.
     pub lifetimes: Lifetimes,
     /// Which query parameters tell objects apart.
@@ -183,6 +187,7 @@ impl Rule {
     pub fn everything() -> Rule {
         Rule {
             pattern: PathPattern::everything(),
+            access: Access::default(),
             lifetimes: Lifetimes::default(),
             query: QueryPolicy::default(),
             request_cache_control: RequestCacheControl::default(),

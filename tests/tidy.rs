@@ -27,13 +27,19 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("message", &["limits", "moment", "network", "object", "site"]),
     // A token is for URIs, which have one spelling.
     ("token", &["limits", "message", "network"]),
+    // Whom it lets in is said by site, of requests as they are read.
+    ("door", &["limits", "message", "object", "site", "token"]),
     // What is to be purged is named as requests name it.
     ("purge", &["limits", "message", "moment", "object", "site"]),
     ("store", &["limits", "moment", "object"]),
     ("metrics", BASE),
     // How large a volume is, and whether there was one, only the store can tell; how lines can be
     // written, only the log.
-    ("config", &["access_log", "limits", "network", "object", "purge", "site", "store"]),
+    // A file of keys is read to see whether it is one.
+    (
+        "config",
+        &["access_log", "door", "limits", "network", "object", "purge", "site", "store", "token"],
+    ),
     // Where certificates are from and where they lie is said there; an authority is trusted, and
     // what fails on the way to it told, as with origins.
     ("acme", &["config", "fill", "limits", "moment", "site"]),
@@ -68,9 +74,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("lib", &[]),
     ("main", &["cli"]),
 ];
-/// Beside the layers below it: delivery implements the server's handler, writes the log, and
-/// answers authorities that ask whether a name is ours.
-const DELIVERY_ALSO: &[&str] = &["server", "access_log", "acme"];
+/// Beside the layers below it: delivery implements the server's handler, writes the log, answers
+/// authorities that ask whether a name is ours, and stands at the door.
+const DELIVERY_ALSO: &[&str] = &["server", "access_log", "acme", "door", "token"];
 /// Where `unsafe` may stand, each use with its reason.
 const UNSAFE_IN: &[&str] = &[
     "src/cache/slots.rs",

@@ -36,6 +36,7 @@ const EXAMPLES: &str = "Examples:
   cargo bench --bench promises -- overload --rounds 3
   cargo bench --bench promises -- routes --rounds 3
   cargo bench --bench promises -- tokens --rounds 20
+  cargo bench --bench promises -- door --rounds 5
   cargo bench --bench promises -- disk --rounds 3 --folder /mnt/ssd
   cargo bench --bench promises -- sick reclaim --folder /mnt/ssd
   cargo bench --bench promises -- cold restart --rounds 3 --folder /mnt/ssd
@@ -73,6 +74,8 @@ pub(crate) enum CaseName {
     Routes,
     /// A viewer's token: verified, and seen before
     Tokens,
+    /// Hits by a token, beside hits that take none
+    Door,
 }
 
 impl Arguments {

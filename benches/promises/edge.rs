@@ -26,9 +26,14 @@ pub(crate) struct Edge {
 impl Edge {
     /// Starts one in front of `origin`; `settings` are added as TOML tables.
     pub(crate) fn start(origin: SocketAddr, settings: &str) -> Edge {
+        Edge::start_with_site(origin, settings, "")
+    }
+
+    /// The same with more settings of its site.
+    pub(crate) fn start_with_site(origin: SocketAddr, settings: &str, site: &str) -> Edge {
         let folder = TempDir::new().unwrap();
         let config = folder.path().join("edge.toml");
-        std::fs::write(&config, text(origin, settings)).unwrap();
+        std::fs::write(&config, text(origin, settings, site)).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
             .args(["serve", "--config"])
             .arg(&config)
@@ -127,7 +132,7 @@ fn address_in(line: &str, before: &str) -> Option<SocketAddr> {
     line.split_once(before)?.1.trim().parse().ok()
 }
 
-fn text(origin: SocketAddr, settings: &str) -> String {
+fn text(origin: SocketAddr, settings: &str, site: &str) -> String {
     format!(
         r#"
 [listeners]
@@ -144,6 +149,7 @@ level = "info"
 name = "promises"
 hosts = ["127.0.0.1"]
 origins = "http://{origin}"
+{site}
 "#
     )
 }

@@ -13,6 +13,7 @@ mod cold;
 #[path = "../../tests/it/support/content.rs"]
 mod content;
 mod disk;
+mod door;
 mod edge;
 mod figure;
 mod live;
@@ -74,6 +75,7 @@ enum Case {
     Overload(overload::Overload),
     Routes(routes::Read),
     Tokens(tokens::Tokens),
+    Door(door::Door),
 }
 
 impl Case {
@@ -98,6 +100,7 @@ impl Case {
             CaseName::Overload => Case::Overload(overload::Overload::start()),
             CaseName::Routes => Case::Routes(routes::Read::start(&arguments.folder)),
             CaseName::Tokens => Case::Tokens(tokens::Tokens::start()),
+            CaseName::Door => Case::Door(door::Door::start()),
         }
     }
 
@@ -117,6 +120,7 @@ impl Case {
             Case::Overload(_) => "overload",
             Case::Routes(_) => "routes",
             Case::Tokens(_) => "tokens",
+            Case::Door(_) => "door",
         }
     }
 
@@ -141,6 +145,7 @@ impl Case {
             Case::Overload(case) => case.round().await,
             Case::Routes(case) => case.round(),
             Case::Tokens(case) => case.round(),
+            Case::Door(case) => case.round().await,
         }
     }
 }

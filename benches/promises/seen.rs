@@ -21,12 +21,13 @@ use crate::viewer::Connection;
 
 const VIEWERS: usize = 16;
 const SMALL: u64 = 1 << 10;
-const PIECE: u64 = 64 << 10;
+pub(crate) const PIECE: u64 = 64 << 10;
 /// Of each kind, in turns with the other.
-const TURNS: usize = 25;
+pub(crate) const TURNS: usize = 25;
 const TURN: Duration = Duration::from_millis(200);
 const COSTS_MORE_MAX: f64 = 1.05;
-const FAST: Behaviour = Behaviour { first_byte_after: Duration::ZERO, bytes_per_second: 1 << 30 };
+pub(crate) const FAST: Behaviour =
+    Behaviour { first_byte_after: Duration::ZERO, bytes_per_second: 1 << 30 };
 
 /// An edge at full load.
 pub(crate) struct Seen {
@@ -64,42 +65,43 @@ impl Seen {
     /// What a hit costs while the log is followed, by what it costs while nobody does; and what was
     /// told, in MiB.
     async fn compared(&self, length: u64, filter: &str) -> (f64, f64) {
-        let mut before = self.load(length).await;
         let told = Arc::new(AtomicU64::new(0));
+        let path = format!("/{length}/seen");
+        let mut before = load(&self.edge, &path).await;
         let mut ratios = Vec::new();
         for _ in 0..TURNS {
             let reader = follow(self.edge.admin(), filter, told.clone());
-            let read = self.load(length).await;
+            let read = load(&self.edge, &path).await;
             reader.shutdown(std::net::Shutdown::Both).unwrap();
-            let after = self.load(length).await;
+            let after = load(&self.edge, &path).await;
             ratios.push(2.0 * read / (before + after));
             before = after;
         }
         ratios.sort_by(f64::total_cmp);
         (ratios[TURNS / 2], told.load(Ordering::Relaxed) as f64 / f64::from(1 << 20))
     }
+}
 
-    /// As many hits as there can be in one turn: the processor's time each costs, in seconds.
-    async fn load(&self, length: u64) -> f64 {
-        let before = Resident::cpu_time(self.edge.pid());
-        let until = Instant::now() + TURN;
-        let mut viewers = JoinSet::new();
-        for _ in 0..VIEWERS {
-            let mut connection = Connection::open(self.edge.http(), None).await.unwrap();
-            viewers.spawn(async move {
-                let path = format!("/{length}/seen");
-                let mut hits = 0;
-                while Instant::now() < until {
-                    let head = connection.ask(&path, None).await.unwrap();
-                    connection.discard(head.body_bytes).await.unwrap();
-                    hits += 1;
-                }
-                hits
-            });
-        }
-        let hits: u64 = viewers.join_all().await.into_iter().sum();
-        (Resident::cpu_time(self.edge.pid()) - before).as_secs_f64() / hits as f64
+/// As many hits of `path` as there can be in one turn: the processor's time each costs, in seconds.
+pub(crate) async fn load(edge: &Edge, path: &str) -> f64 {
+    let before = Resident::cpu_time(edge.pid());
+    let until = Instant::now() + TURN;
+    let mut viewers = JoinSet::new();
+    for _ in 0..VIEWERS {
+        let mut connection = Connection::open(edge.http(), None).await.unwrap();
+        let path = path.to_owned();
+        viewers.spawn(async move {
+            let mut hits = 0;
+            while Instant::now() < until {
+                let head = connection.ask(&path, None).await.unwrap();
+                connection.discard(head.body_bytes).await.unwrap();
+                hits += 1;
+            }
+            hits
+        });
     }
+    let hits: u64 = viewers.join_all().await.into_iter().sum();
+    (Resident::cpu_time(edge.pid()) - before).as_secs_f64() / hits as f64
 }
 
 /// Follows the log on a thread of its own until the connection is shut down.

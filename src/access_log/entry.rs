@@ -81,6 +81,9 @@ pub struct Entry<'a> {
     pub referer: Option<&'a [u8]>,
     /// What the player told of itself (CMCD); empty: nothing.
     pub cmcd: &'a [(&'static str, PlayerTold<'a>)],
+    /// What his token was found to be (RFC 9246 section 4.5): `s-uri-signing`, and why he was
+    /// denied if he was; `None` where no token is asked for.
+    pub token: Option<(u16, Option<&'static str>)>,
     /// How it ended.
     pub outcome: Outcome,
 }
@@ -162,6 +165,12 @@ impl Entry<'_> {
             line.number("ssd_wait_us", Some(micros(self.ssd_wait)));
         }
         line.number("origin", Some(self.origin_requests.into()));
+        if let Some((code, denied)) = self.token {
+            line.number("uri_signing", Some(code.into()));
+            if let Some(denied) = denied {
+                line.plain("uri_signing_deny_reason", denied);
+            }
+        }
         self.write_of_the_viewer(&mut line, discretion);
         match self.outcome {
             Outcome::Complete => line.plain("outcome", "complete"),
@@ -429,6 +438,7 @@ pub(super) mod tests {
             user_agent: Some(b"Player/1.0"),
             referer: None,
             cmcd: &[],
+            token: None,
             outcome: Outcome::Complete,
         }
     }

@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::doors::doors_bytes;
 use super::drain::Drains;
 use super::groundwork::Groundwork;
 use super::reload::Current;
@@ -26,6 +27,7 @@ use crate::cache::ssd::{Ssd, SsdParts};
 use crate::config::{Certificates, Config, Limits, ListenerKind, SsdVolume};
 use crate::control::Readiness;
 use crate::delivery::{Delivery, Shared};
+use crate::door::CurrentDoors;
 use crate::fill::collapse::{Openings, Runs};
 use crate::fill::{Filler, Turns};
 use crate::limits::{
@@ -98,6 +100,8 @@ pub(super) struct Live {
     pub(super) server: Arc<ArcSwap<ServerSettings>>,
     pub(super) token: Arc<ArcSwapOption<Tokens>>,
     pub(super) forwarders: Arc<ArcSwap<Forwarders>>,
+    /// Who is let in where tokens are asked for.
+    pub(super) doors: Arc<CurrentDoors>,
     /// The volumes in use, as they are written.
     pub(super) volumes: Arc<ArcSwap<Vec<SsdVolume>>>,
 }
@@ -117,6 +121,7 @@ impl Live {
             server: Arc::new(ArcSwap::from_pointee(server)),
             token: Arc::new(ArcSwapOption::from_pointee(config.admin.token.clone())),
             forwarders: Arc::new(ArcSwap::from_pointee(forwarders(config))),
+            doors: Arc::default(),
             volumes: Arc::new(ArcSwap::from_pointee(config.ssd.volumes.clone())),
         }
     }
@@ -215,6 +220,7 @@ impl Parts {
             filler: self.filler.clone(),
             token: self.live.token.clone(),
             forwarders: self.live.forwarders.clone(),
+            doors: self.live.doors.clone(),
             challenges: self.live.challenges.clone(),
             gate: self.gates[worker].clone(),
             governor: self.governor.clone(),
@@ -281,7 +287,11 @@ impl Budget {
     pub(super) fn of(config: &Config) -> Budget {
         let (memory, counts_bytes) = (&config.memory, usage::counts_bytes(config));
         let tier_bytes = config.ssd.index_bytes + ssd::beside_index_bytes(config);
-        let kept_bytes = PURGES_BYTES + CLIENTS_BYTES + counts_bytes + recent_bytes(config) as u64;
+        let kept_bytes = PURGES_BYTES
+            + CLIENTS_BYTES
+            + counts_bytes
+            + recent_bytes(config) as u64
+            + doors_bytes(config);
         let shipping_bytes = config.log.shipping.as_ref().map_or(0, held_bytes);
         let elsewhere = memory.ram_bytes + tier_bytes + PROCESS_BYTES + kept_bytes + shipping_bytes;
         let rest_bytes = memory.total_bytes.saturating_sub(elsewhere);

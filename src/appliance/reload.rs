@@ -14,14 +14,16 @@ use std::time::SystemTime;
 use tokio::sync::OwnedSemaphorePermit;
 
 pub(super) use self::dates::{Outdated, look_at_dates};
+use super::doors::Lodge;
 use super::parts::{Budget, Parts, forwarders, log_settings, viewer_settings};
 use super::ssd::{Added, Tier, unusable};
 use super::{load, look_at_volumes};
 use crate::access_log::{AccessLog, NextOutput};
 use crate::config::{
-    self, Certificate, Change, Config, ConfigError, ConfigErrors, Counts, Listener, ListenerKind,
-    LogLevel, is_of_volumes,
+    self, Certificate, Change, Config, ConfigError, ConfigErrors, Counts, ListenerKind, LogLevel,
+    is_of_volumes,
 };
+use crate::door::Doors;
 use crate::fill::client::Upstreams;
 use crate::limits::SITES_MAX;
 use crate::memory::{Class, Reservation, Use};
@@ -80,12 +82,14 @@ pub(super) struct Current {
     /// As many connections as memory was ever reserved for: it is not given back.
     reserved_for: usize,
     reserved: Vec<Reservation>,
+    pub(super) lodge: Lodge,
 }
 
 impl Current {
     pub(super) fn new(config: Config, reserved_for: usize) -> Current {
         let started = config.clone();
-        Current { config, started, reserved_for, reserved: Vec::new() }
+        let (reserved, lodge) = (Vec::new(), Lodge::default());
+        Current { config, started, reserved_for, reserved, lodge }
     }
 }
 
@@ -131,6 +135,7 @@ impl std::error::Error for ReloadError {}
 struct Prepared {
     sites: Sites,
     upstreams: Upstreams,
+    doors: Doors,
     output: Option<NextOutput>,
     connections_max: usize,
     reserved: Option<Reservation>,
@@ -156,8 +161,8 @@ impl Parts {
     fn reload_whole(&self, Bound { addresses, passed }: &Bound) -> Result<Reloaded, ReloadError> {
         let mut current = self.current();
         let next = config::load(Path::new(&self.config.file)).map_err(ReloadError::Config)?;
-        let is_passed = |one: &&Listener| passed.contains(&one.kind);
-        let ours = next.listeners.iter().filter(is_passed).map(|one| one.address);
+        let ours = next.listeners.iter().filter(|one| passed.contains(&one.kind));
+        let ours = ours.map(|one| one.address);
         let ours: Vec<_> = addresses.iter().copied().chain(ours).collect();
         next.try_ports(&ours).map_err(ReloadError::Config)?;
         look_at_added(&current.config, &next)?;
@@ -165,7 +170,7 @@ impl Parts {
         look_at_dates(&current.config.certificates, &Outdated::all_of(&next, now), now)
             .map_err(ReloadError::Refused)?;
         let mut changes = self.changes(&current, &next);
-        let prepared = self.prepare(&current, &next)?;
+        let prepared = self.prepare(&mut current, &next)?;
         for late in prepared.added.late() {
             let but = format!("volume {late} comes online when it is known what it holds");
             let of_all = changes.iter_mut().find(|change| change.setting == "ssd.volumes");
@@ -229,7 +234,7 @@ impl Parts {
         self.current().config.log.level
     }
 
-    fn current(&self) -> MutexGuard<'_, Current> {
+    pub(super) fn current(&self) -> MutexGuard<'_, Current> {
         self.live.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -286,7 +291,7 @@ impl Parts {
         next.certificates.is_empty() && !self.live.certificates.load().is_empty()
     }
 
-    fn prepare(&self, current: &Current, next: &Config) -> Result<Prepared, ReloadError> {
+    fn prepare(&self, current: &mut Current, next: &Config) -> Result<Prepared, ReloadError> {
         let refused = |why: String| ReloadError::Refused(why);
         let sites = next.sites.succeeding(&self.live.sites.load(), SystemTime::now());
         if sites.known().len() > SITES_MAX {
@@ -298,6 +303,9 @@ impl Parts {
             return Err(refused(text));
         }
         let upstreams = self.filler.client.upstreams_of(&sites).map_err(refused)?;
+        let of_file = |why: String| refused(format!("{}: {why}", next.file));
+        let uses = current.lodge.prepare(next, &self.governor).map_err(of_file)?;
+        let doors = self.doors(next, &sites, &uses).map_err(of_file)?;
         let settings = log_settings(next);
         let output = (!settings.writes_as(&log_settings(&current.config)))
             .then(|| AccessLog::next_output(&settings))
@@ -324,7 +332,7 @@ impl Parts {
         // Last: a volume that is open has been written to.
         let opened = Added::open(&current.started, &started, &added, &self.tier(&sites));
         let added = opened.map_err(|fault| ReloadError::Config(ConfigErrors(vec![fault])))?;
-        Ok(Prepared { sites, upstreams, output, connections_max, reserved, started, added })
+        Ok(Prepared { sites, upstreams, doors, output, connections_max, reserved, started, added })
     }
 
     fn tier<'a>(&'a self, sites: &'a Sites) -> Tier<'a> {
@@ -338,15 +346,17 @@ impl Parts {
     }
 
     fn adopt(&self, current: &mut Current, next: Config, changes: &[Change], prepared: Prepared) {
-        let Prepared { sites, upstreams, output, connections_max, reserved, started, added } =
-            prepared;
         // A request of a new site finds its origins.
-        self.filler.client.adopt(upstreams);
+        self.filler.client.adopt(prepared.upstreams);
+        let Prepared { sites, doors, connections_max, reserved, started, added, .. } = prepared;
         let taken = added.adopt(&self.tier(&sites));
         self.live.volumes.store(Arc::new(started.ssd.volumes.clone()));
         self.ssd.share_among(&sites);
         self.overload().shares().set(sites.iter().map(|site| (site.id, site.share)));
+        // Whichever rules a request finds, it finds their door.
+        self.live.doors.store(Arc::new(doors.and(&self.live.doors.load())));
         self.live.sites.store(Arc::new(sites));
+        self.live.doors.store(Arc::new(doors));
         if !self.keeps_certificates(&next) {
             self.live.certificates.store(Arc::new(next.certificates.clone()));
         }
@@ -354,7 +364,7 @@ impl Parts {
         self.live.forwarders.store(Arc::new(forwarders(&next)));
         self.overload().adopt(load::settings(&next, connections_max));
         self.live.token.store(next.admin.token.clone().map(Arc::new));
-        self.log.adopt(&log_settings(&next), output);
+        self.log.adopt(&log_settings(&next), prepared.output);
         let resizes = |one: &Change| one.setting == "memory.ram" && one.counts == Counts::Now;
         if changes.iter().any(resizes) {
             self.ram.resize(Budget::of(&next).cached_bytes);

@@ -22,7 +22,7 @@ mod ordered;
 
 /// What tells that a file is another one.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Stamp {
+pub(super) struct Stamp {
     device: u64,
     inode: u64,
     bytes: u64,
@@ -32,7 +32,7 @@ struct Stamp {
 
 impl Stamp {
     /// None of a file that cannot be looked at.
-    fn of(path: &Path) -> Option<Stamp> {
+    pub(super) fn of(path: &Path) -> Option<Stamp> {
         let found = fs::metadata(path).ok()?;
         Some(Stamp {
             device: found.dev(),

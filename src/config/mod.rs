@@ -10,6 +10,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use crate::door::Demands;
 use crate::limits::{
     CONNECTIONS_MAX, FILL_THREADS_MAX, PIECE_SIZE_BYTES, USAGE_MONTHS_MAX, WORKERS_MAX,
 };
@@ -34,6 +35,7 @@ pub use ssd::{
     Admission, EngineChoice, IndexShort, Ssd, state_file_in, usage_beside, usual_index_bytes_of,
     usual_state_file,
 };
+pub use tokens::read_keys;
 pub use validity::Validity;
 pub use volumes::{SsdVolume, VolumeKind};
 
@@ -64,6 +66,7 @@ mod setting;
 mod shipping;
 mod sites;
 mod ssd;
+mod tokens;
 pub mod units;
 mod validity;
 mod volumes;
@@ -101,6 +104,8 @@ pub struct Config {
     pub usage_months: usize,
     /// Whose content is served.
     pub sites: Sites,
+    /// What is demanded of tokens, by the names of sites.
+    pub demands: Vec<(String, Demands)>,
     /// What is allowed but hardly meant, one line each.
     pub warnings: Vec<ConfigError>,
     written: Written,
@@ -211,7 +216,7 @@ fn read(document: &Section<'_>, machine: &Machine) -> Config {
     let (listeners, congestion) = document
         .section("listeners", |section| (listeners::read(section), listeners::congestion(section)));
     let certificates = certificates::read(document);
-    let sites = sites::read(document);
+    let (sites, demands) = sites::read(document);
     certificates::check(document, &listeners, &certificates, &sites);
     acme::check(document, &listeners, &certificates);
     let (ssd, index) = document.section("ssd", ssd::read);
@@ -233,6 +238,7 @@ fn read(document: &Section<'_>, machine: &Machine) -> Config {
         log: document.section("log", log::read),
         usage_months: document.section("usage", usage_months),
         sites,
+        demands,
         warnings: Vec::new(),
         written: Written::default(),
     }

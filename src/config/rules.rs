@@ -11,7 +11,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use crate::limits::{LIVE_ABSENCE_MAX, METHODS_PER_RULE_MAX, NETWORKS_MAX, REQUEST_BODY_BYTES_MAX};
 use crate::network::Network;
 use crate::site::{
-    Cmsd, Content, FieldEdits, Foresight, Keep, Lifetimes, Methods, Pace, QueryPolicy,
+    Access, Cmsd, Content, FieldEdits, Foresight, Keep, Lifetimes, Methods, Pace, QueryPolicy,
     RequestCacheControl, Rule, ViewerFields,
 };
 
@@ -72,6 +72,11 @@ pub(super) fn policy(section: &Section<'_>, base: &Rule) -> Rule {
     let absence_most = (content == Content::Live).then_some(LIVE_ABSENCE_MAX);
     Rule {
         pattern: base.pattern.clone(),
+        access: section.choice(
+            "access",
+            base.access,
+            &Access::ALL.map(|access| (access.as_str(), access)),
+        ),
         lifetimes: Lifetimes { absence_most, ..lifetimes },
         query: section.setting("query").and_then(query).unwrap_or_else(|| base.query.clone()),
         request_cache_control: section.choice(

@@ -6,27 +6,30 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+use crate::door::Demands;
 use crate::limits::{HOSTS_PER_SITE_MAX, RULES_PER_SITE_MAX, SITES_MAX};
 use crate::object::SiteId;
-use crate::site::{PathPattern, Rule, Site, Sites};
+use crate::site::{Access, PathPattern, Rule, Site, Sites};
 
 use super::error::Place;
 use super::origins;
 use super::raw::Section;
 use super::rules::{policy, silent};
 use super::setting::Setting;
+use super::tokens;
 
 /// Letters of a site's name: it labels metrics and log lines.
 const NAME_BYTES_MAX: usize = 64;
 /// As many times another site's share.
 const SHARE_MAX: u64 = 1_000;
 
-/// Reads the array `sites` of the document.
-pub(super) fn read(document: &Section<'_>) -> Sites {
+/// Reads the array `sites` of the document; and what is demanded of tokens, by the names of sites.
+pub(super) fn read(document: &Section<'_>) -> (Sites, Vec<(String, Demands)>) {
     let mut taken = Taken::default();
-    let mut index = 0;
+    let (mut index, mut demands) = (0, Vec::new());
     let sites = document.each("sites", |section| {
-        let site = site(section, SiteId(index), &mut taken);
+        let (site, demanded) = site(section, SiteId(index), &mut taken);
+        demands.extend(demanded.map(|demanded| (site.name.clone(), demanded)));
         index = index.saturating_add(1);
         site
     });
@@ -36,7 +39,7 @@ pub(super) fn read(document: &Section<'_>) -> Sites {
     if sites.len() > SITES_MAX {
         document.fail(format!("{} sites; at most {SITES_MAX}", sites.len()));
     }
-    Sites::new(sites)
+    (Sites::new(sites), demands)
 }
 
 /// Names and hosts that have been given away, and where.
@@ -46,15 +49,22 @@ struct Taken {
     hosts: HashMap<String, Place>,
 }
 
-fn site(section: &Section<'_>, id: SiteId, taken: &mut Taken) -> Site {
+fn site(section: &Section<'_>, id: SiteId, taken: &mut Taken) -> (Site, Option<Demands>) {
     let name = name(section, &mut taken.names);
     let hosts = hosts(section, &mut taken.hosts);
     let origins = origins::read(section);
     let share_of_all = section.count("share", 1, 1..=SHARE_MAX) as u32;
     let ssd_percent = section.setting("ssd_share").and_then(share).unwrap_or(100);
-    let base = policy(section, &silent());
+    let demands = tokens::read(section);
+    let access = if section.has("tokens") { Access::Token } else { Access::Open };
+    let base = policy(section, &Rule { access, ..silent() });
     let (rules, edited_before) = (rules(section, base), Vec::new());
-    Site { id, name, hosts, origins, share: share_of_all, ssd_percent, rules, edited_before }
+    if !section.has("tokens") && rules.iter().any(|rule| rule.access == Access::Token) {
+        section.fail("`access` is \"token\", and nothing says whose; write `tokens.keys`");
+    }
+    let site =
+        Site { id, name, hosts, origins, share: share_of_all, ssd_percent, rules, edited_before };
+    (site, demands)
 }
 
 /// A whole percentage; without a unit it would be anyone's guess.

@@ -46,6 +46,11 @@ impl Ssd {
         self.state.with_extension("purges")
     }
 
+    /// Where uses of tokens are remembered: beside the state too.
+    pub fn token_uses(&self) -> PathBuf {
+        self.state.with_file_name("token-uses")
+    }
+
     /// Where usage is kept: beside the state too.
     pub fn usage(&self) -> PathBuf {
         usage_beside(&self.state)

@@ -356,6 +356,7 @@ fn folder_for(names: &[&str]) -> tempfile::TempDir {
     fs::write(folder.path().join("key.pem"), made.signing_key.serialize_pem()).unwrap();
     fs::write(folder.path().join("acme-key"), "c2VjcmV0LXNlY3JldA==\n").unwrap();
     fs::write(folder.path().join("dns-hook"), "#!/bin/sh\n").unwrap();
+    fs::write(folder.path().join("keys.json"), "{\"publisher\": {\"keys\": []}}").unwrap();
     let program = fs::Permissions::from_mode(0o700);
     fs::set_permissions(folder.path().join("dns-hook"), program).unwrap();
     folder
@@ -533,6 +534,7 @@ fn the_reference_with_all_its_examples_is_right_and_complete() {
         "sites.rules.",
         "sites.query",
         "sites.keep",
+        "sites.access",
         "sites.content",
         "sites.request_cache_control",
         "sites.methods",

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use crate::door;
 use crate::fill::error::{BodyFault, FillError};
 use crate::message::head::HeadFault;
 use crate::message::request::RequestError;
@@ -30,6 +31,8 @@ pub enum DeliveryError {
     Loop,
     /// A body came with the request.
     BodyRefused,
+    /// The viewer is not let in.
+    Denied(door::Refused),
     /// Who asks for a purge may not.
     PurgeRefused,
     /// What was to be purged was not.
@@ -106,6 +109,18 @@ impl DeliveryError {
             }
             DeliveryError::NotPurged(PurgeError::Busy | PurgeError::Draining) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "it was not purged; try again")
+            }
+            // RFC 9246 section 5: whatever the reason is.
+            DeliveryError::Denied(door::Refused::Denied(_) | door::Refused::Directed) => {
+                (StatusCode::FORBIDDEN, "it takes a token that is for this, and good now")
+            }
+            DeliveryError::Denied(door::Refused::Exhausted(exhausted)) => {
+                return Verdict {
+                    status: StatusCode::TOO_MANY_REQUESTS,
+                    reason: exhausted.reason(),
+                    retry_after: Some(exhausted.retry_after()),
+                    connection: After::Keep,
+                };
             }
             DeliveryError::TurnedAway => return fill_verdict(&FillError::Draining),
             DeliveryError::BodyRefused => return request_verdict(&RequestError::BodyRefused),

@@ -12,6 +12,7 @@ use hyper::body::{Body, Incoming};
 
 use crate::access_log::REQUEST_ID_FIELD;
 use crate::delivery::body::ViewerBody;
+use crate::delivery::door::Named;
 use crate::delivery::error::DeliveryError;
 use crate::delivery::record::{Record, Viewer};
 use crate::delivery::{Delivery, Done};
@@ -96,7 +97,7 @@ impl Delivery {
     ) -> Result<Done, DeliveryError> {
         let (parts, shared) = (&viewer.parts, &self.shared);
         (record.cors, record.site) = (rule.cors.clone(), Some(site.clone()));
-        let request = match self.passed(viewer, record, site) {
+        let request = match self.passed(viewer, record, (site, rule)) {
             Ok(request) => request,
             Err(error) => {
                 leave(body, parts.version);
@@ -136,7 +137,7 @@ impl Delivery {
         &self,
         viewer: &'a Viewer,
         record: &mut Record,
-        site: &Site,
+        (site, rule): (&Site, &Rule),
     ) -> Result<PassedRequest<'a>, DeliveryError> {
         let parts = &viewer.parts;
         let request = PassedRequest::parse(parts).map_err(DeliveryError::Request)?;
@@ -147,6 +148,9 @@ impl Delivery {
         if viewer.connection.is_for_another(&request.host) {
             return Err(DeliveryError::OtherHost);
         }
+        let (port, query) = (request.port, request.query);
+        let named = Named { host: &request.host, port, path: &request.path, query };
+        self.let_in(viewer, record, rule, &named)?;
         viewer.reserve(self.shared.governor.of(site.id))?;
         Ok(request)
     }

@@ -6,7 +6,9 @@
 
 mod admit;
 mod answer;
+mod beside;
 mod body;
+mod door;
 pub mod error;
 mod feed;
 mod foresee;
@@ -14,6 +16,7 @@ mod forward;
 mod growing;
 mod held;
 mod kept;
+mod player;
 pub(crate) mod purged;
 mod record;
 mod reply;
@@ -39,17 +42,18 @@ use crate::acme::Challenges;
 use crate::cache::heads::{Heads, Known};
 use crate::cache::ram::Ram;
 use crate::cache::ssd::Ssd;
+use crate::delivery::beside::Beside;
 use crate::delivery::body::ViewerBody;
+use crate::delivery::door::Named;
 use crate::delivery::error::DeliveryError;
 use crate::delivery::forward::Passed;
 use crate::delivery::record::{Record, Viewer};
 use crate::delivery::reply::{Found, Reply};
+use crate::door::{CurrentDoors, Doors};
 use crate::fill::Filler;
 use crate::memory::Governor;
 use crate::message::cache_status::Fwd;
 use crate::message::cmcd::Cmcd;
-use crate::message::cmsd::Dynamic;
-use crate::message::cors;
 use crate::message::forwarded::Forwarders;
 use crate::message::multirange::RangeSet;
 use crate::message::priority::Priority;
@@ -61,8 +65,8 @@ use crate::metrics::Counters;
 use crate::object::{BlockSize, ObjectKey};
 use crate::overload::Gate;
 use crate::purge::Tokens;
-use crate::server::{ConnectionFacts, Handler, ServerSettings, Way, leave};
-use crate::site::{Cmsd, CurrentSites, Foresight, RequestCacheControl, Site};
+use crate::server::{ConnectionFacts, Handler, ServerSettings, leave};
+use crate::site::{CurrentSites, Foresight, RequestCacheControl, Site};
 use crate::store::device::Urgency;
 
 /// What every worker delivers from.
@@ -79,6 +83,8 @@ pub struct Shared {
     pub filler: Arc<Filler>,
     /// Who bears it may purge.
     pub token: Arc<ArcSwapOption<Tokens>>,
+    /// Who is let in where tokens are asked for.
+    pub doors: Arc<CurrentDoors>,
     /// Who is believed when he says for whom he asks.
     pub forwarders: Arc<ArcSwap<Forwarders>>,
     /// What an authority is answered that asks whether a name is ours.
@@ -104,13 +110,16 @@ pub struct Delivery {
     shared: Rc<Shared>,
     /// Looked at for each request, and seldom others.
     forwarders: RefCell<Cache<Arc<ArcSwap<Forwarders>>, Arc<Forwarders>>>,
+    /// Likewise.
+    doors: RefCell<Cache<Arc<CurrentDoors>, Arc<Doors>>>,
 }
 
 impl Delivery {
     /// Delivers from what is shared.
     pub fn new(shared: Shared) -> Delivery {
         let forwarders = RefCell::new(Cache::new(shared.forwarders.clone()));
-        Delivery { shared: Rc::new(shared), forwarders }
+        let doors = RefCell::new(Cache::new(shared.doors.clone()));
+        Delivery { shared: Rc::new(shared), forwarders, doors }
     }
 }
 
@@ -123,7 +132,8 @@ impl Handler for Delivery {
         connection: &Rc<ConnectionFacts>,
     ) -> Response<ViewerBody> {
         let (begun, shared) = (Instant::now(), &self.shared);
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        let showing = self.shown(&mut parts);
         let cmcd = Cmcd::of(&parts.headers, parts.uri.query()).map(Box::new);
         let viewer = Rc::new(Viewer {
             urgency: match Priority::of(&parts.headers).stands_back(cmcd.as_deref()) {
@@ -133,6 +143,8 @@ impl Handler for Delivery {
             cmcd,
             client: self.client(connection, &parts),
             reserved: OnceCell::new(),
+            bearer: OnceCell::new(),
+            showing,
             parts,
             connection: connection.clone(),
             request_id: RequestId::assign(),
@@ -160,7 +172,7 @@ impl Handler for Delivery {
             // Boxed: these are few, and most requests need no room for them.
             (Ok(()), _) => Box::pin(self.act(&viewer, body, &mut record)).await,
         };
-        let (cors, cmsd) = (record.cors.take(), record.cmsd);
+        let beside = Beside::of(&mut record);
         if matches!(answered, Ok(Done::Object(_)))
             && record.foresight == Foresight::Cmcd
             && let (Some(site), Some(key)) = (&record.site, &record.key)
@@ -175,12 +187,7 @@ impl Handler for Delivery {
             Ok(Done::Purged) => reply::purged(record),
             Err(error) => self.refuse(&error, &viewer, record),
         };
-        if let Some(cors) = cors {
-            cors::allow(&cors, &viewer.parts.headers, response.headers_mut());
-        }
-        if cmsd == Cmsd::All || (cmsd == Cmsd::Players && viewer.cmcd.is_some()) {
-            self.tell(connection, &mut response);
-        }
+        beside.add_to(&mut response, &viewer, shared);
         response
     }
 }
@@ -305,20 +312,6 @@ impl Delivery {
         transaction.pass().await
     }
 
-    /// Tells a player of the way to it, with what it plays (CTA-5006).
-    fn tell(&self, connection: &ConnectionFacts, response: &mut Response<ViewerBody>) {
-        if !response.status().is_success() {
-            return;
-        }
-        let way = connection.way();
-        let dynamic = Dynamic {
-            throughput_kbps: way.map(Way::throughput_kbps),
-            round_trip_ms: way.map(|way| way.round_trip.as_millis() as u64),
-            under_duress: self.shared.governor.is_under_duress(),
-        };
-        dynamic.append_to(response.headers_mut());
-    }
-
     /// Whom it was for: what it costs to refuse is counted of whoever asks so much.
     fn refused(&self, viewer: &Viewer, record: &mut Record) {
         let Ok(host) = host_of(&viewer.parts) else { return };
@@ -366,6 +359,11 @@ impl Delivery {
         let (site, rule) = site.ok_or(DeliveryError::UnknownHost)?;
         (record.cmsd, record.foresight) = (rule.cmsd, rule.foresight);
         viewer.tell(|| Decision::of("rule", Text::Shared(rule.pattern.text())).because(Text::Site));
+        if request.method != Method::Purge {
+            let (port, query) = (request.port, request.query);
+            let named = Named { host: &request.host, port, path: &request.path, query };
+            self.let_in(viewer, record, rule, &named)?;
+        }
         viewer.pace(rule.pace);
         let key = ObjectKey::new(site.id, &request.target(&rule.query, rule.content));
         let control = match rule.request_cache_control {

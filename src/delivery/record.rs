@@ -13,14 +13,17 @@ use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 
 use crate::access_log::{
-    AccessLog, Decision, Entry, Outcome, PlayerTold, RequestId, Target, Text, Trace, Tracing,
+    AccessLog, Decision, Entry, Outcome, RequestId, Target, Text, Trace, Tracing,
 };
+use crate::delivery::door::Showing;
 use crate::delivery::error::DeliveryError;
+use crate::delivery::player::logged;
 use crate::delivery::reply::tell_cut_short;
+use crate::door::{Bearer, Given};
 use crate::fill::error::FillError;
 use crate::limits::REQUEST_BYTES;
 use crate::memory::{Class, OfSite, Reservation, Use};
-use crate::message::cmcd::{Cmcd, Told};
+use crate::message::cmcd::Cmcd;
 use crate::metrics::Counters;
 use crate::metrics::labels::{
     self, BodyEnd, Lookup, Method, Refused, Scheme, StatusClass, Tier, Wait,
@@ -47,6 +50,10 @@ pub struct Viewer {
     pub urgency: Urgency,
     /// What the player told of itself.
     pub cmcd: Option<Box<Cmcd>>,
+    /// What he shows at whose door.
+    pub showing: Option<Box<Showing>>,
+    /// Who he is by his token, where what he may have is bounded.
+    pub bearer: OnceCell<Arc<Bearer>>,
     /// From when its site is known, for as long as it is answered.
     pub reserved: OnceCell<Reservation>,
     /// Requests upstream this one caused so far.
@@ -127,6 +134,10 @@ pub struct Record {
     pub status: Option<StatusCode>,
     /// The range answered.
     pub range: Option<ByteRange>,
+    /// What his token was found to be, and why he was denied.
+    token: Option<(u16, Option<&'static str>)>,
+    /// The token he is to have in its place.
+    pub given: Option<Box<Given>>,
     /// What the look-up found.
     lookup: Option<Lookup>,
     /// Our member of `Cache-Status`.
@@ -161,6 +172,8 @@ impl Record {
             host: String::new(),
             status: None,
             range: None,
+            token: None,
+            given: None,
             lookup: None,
             cache: None,
             body_bytes: 0,
@@ -190,6 +203,9 @@ impl Record {
         }
         self.tiers[tier as usize] = true;
         self.body_bytes += bytes as u64;
+        if let Some(bearer) = self.viewer.bearer.get() {
+            bearer.sent(bytes as u64);
+        }
         self.ssd_bytes += if tier == Tier::Ssd { bytes as u64 } else { 0 };
         let counted = match &self.site {
             Some(site) => self.counters.sites.of(site.id),
@@ -237,6 +253,16 @@ impl Record {
                 _ => self.viewer.tell(decision),
             }
         }
+    }
+
+    /// What he showed was found to be this.
+    pub fn shown(&mut self, what: labels::Shown, token: (u16, Option<&'static str>)) {
+        self.counters.shown.count(what);
+        self.token = Some(token);
+        self.viewer.tell(|| {
+            let decision = Decision::of("token", what.label());
+            token.1.map_or(decision.clone(), |why| decision.because(why))
+        });
     }
 
     /// It was refused for this, if for any of it.
@@ -338,6 +364,7 @@ impl Drop for Record {
             user_agent: parts.headers.get(USER_AGENT).map(HeaderValue::as_bytes),
             referer: parts.headers.get(REFERER).map(HeaderValue::as_bytes),
             cmcd: &cmcd,
+            token: self.token,
             outcome: self.outcome,
         };
         if let Tracing::Kept(trace) = &self.viewer.tracing {
@@ -369,28 +396,5 @@ fn ended(outcome: Outcome) -> Decision {
         Outcome::Complete => Decision::of("end", "complete"),
         Outcome::ClientLeft => Decision::of("end", "the viewer left"),
         Outcome::CutShort(reason) => Decision::of("end", "cut short").because(reason),
-    }
-}
-
-/// What a player told, as the log has it.
-fn logged(cmcd: &Cmcd) -> Vec<(&'static str, PlayerTold<'_>)> {
-    let mut logged: Vec<_> = cmcd.told().map(|(key, told)| (key, value(told))).collect();
-    if let Some(next) = cmcd.next.first() {
-        // Its parameters may be secrets.
-        let path = next.path.as_deref().and_then(|path| path.split('?').next());
-        logged.extend(path.map(|path| ("nor", PlayerTold::Text(path))));
-        logged.extend(next.range.as_deref().map(|range| ("nrr", PlayerTold::Text(range))));
-    }
-    logged
-}
-
-/// One value of it.
-fn value(told: &Told) -> PlayerTold<'_> {
-    match told {
-        Told::Text(text) => PlayerTold::Text(text),
-        Told::Word(word) => PlayerTold::Word(word),
-        Told::Number(number) => PlayerTold::Number(*number),
-        Told::Thousandths(ratio) => PlayerTold::Ratio(*ratio as f64 / 1000.0),
-        Told::Flag(flag) => PlayerTold::Flag(*flag),
     }
 }

@@ -39,6 +39,8 @@ pub struct ObjectRequest<'a> {
     pub method: Method,
     /// In lower case, without a port or a final dot.
     pub host: Cow<'a, str>,
+    /// That of the target or of `Host`.
+    pub port: Option<u16>,
     /// Starts with `/`; the one spelling of [`normalised_path`].
     pub path: Cow<'a, str>,
     /// As it was written, without the `?`.
@@ -70,7 +72,7 @@ impl<'a> ObjectRequest<'a> {
         check_size(parts)?;
         check_body(parts)?;
         let path = path_of(&parts.uri)?;
-        let host = host_of(parts)?;
+        let (host, port) = authority_of(parts)?;
         // RFC 9110 section 14.2: a range is defined for GET alone.
         let field = sole(headers, &RANGE).filter(|_| method == Method::Get);
         let ranges = field.and_then(RangeSet::parse);
@@ -80,7 +82,17 @@ impl<'a> ObjectRequest<'a> {
         };
         let has_authorization = headers.contains_key(AUTHORIZATION);
         let query = parts.uri.query();
-        Ok(ObjectRequest { method, host, path, query, range, ranges, has_authorization, headers })
+        Ok(ObjectRequest {
+            method,
+            host,
+            port,
+            path,
+            query,
+            range,
+            ranges,
+            has_authorization,
+            headers,
+        })
     }
 
     /// Path and canonical query: what [`crate::object::ObjectKey`] is made of and origins are

@@ -12,7 +12,7 @@ use crate::object::SiteId;
 
 use super::labels::{
     BodyEnd, Labels, Lookup, Method, ObjectType, OriginError, Prefetch, Protocol, Refused, RunEnd,
-    Scheme, StatusClass, Tier, Wait,
+    Scheme, Shown, StatusClass, Tier, Wait,
 };
 
 /// What a request is told apart by in the metrics.
@@ -319,6 +319,8 @@ pub struct Counters {
     pub requests: Tally<RequestLabels, { RequestLabels::COUNT }>,
     /// Requests refused before anything was looked up.
     pub refused: Tally<Refused, { Refused::COUNT }>,
+    /// Requests for what is behind a token.
+    pub shown: Tally<Shown, { Shown::COUNT }>,
     /// Response bodies, when their sending ends.
     pub bodies: Tally<BodyEnd, { BodyEnd::COUNT }>,
     /// Look-ups of objects.
@@ -360,6 +362,7 @@ impl Counters {
         let Counters {
             requests,
             refused,
+            shown,
             bodies,
             lookups,
             runs_started,
@@ -373,6 +376,7 @@ impl Counters {
         } = self;
         requests.absorb(&other.requests);
         refused.absorb(&other.refused);
+        shown.absorb(&other.shown);
         bodies.absorb(&other.bodies);
         lookups.absorb(&other.lookups);
         runs_finished.absorb(&other.runs_finished);

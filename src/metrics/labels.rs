@@ -227,6 +227,45 @@ closed_labels! {
         Draining = "draining",
     }
 
+    /// What became of a request for what is behind a token: `s-uri-signing` (RFC 9246 section
+    /// 4.5), or what else decided it.
+    Shown("outcome") {
+        /// Its token lets him in.
+        Verified = "200",
+        /// The signature does not verify, or its key is not known.
+        Signature = "400",
+        /// Its issuer is not trusted, or did not sign it.
+        Issuer = "401",
+        /// Its subject cannot be opened.
+        Subject = "402",
+        /// It is for somebody else.
+        Audience = "403",
+        /// It has expired.
+        Expired = "404",
+        /// It is not valid yet.
+        Early = "405",
+        /// How it is to be renewed is not clear.
+        Renewal = "406",
+        /// It was used before.
+        Used = "407",
+        /// It is of another version.
+        Version = "408",
+        /// It demands what is not understood.
+        Critical = "409",
+        /// It is for another address.
+        Address = "410",
+        /// It is for another URI.
+        Container = "411",
+        /// There is none, or it cannot be read.
+        Malformed = "500",
+        /// A directive of the key file lets everybody in.
+        Allowed = "allowed",
+        /// A directive lets nobody in.
+        Forbidden = "forbidden",
+        /// The token is good, and has been used too much for now.
+        Exhausted = "exhausted",
+    }
+
     /// What a player says that it asks for (CMCD `ot`).
     ObjectType("object_type") {
         /// A manifest or playlist.

@@ -174,6 +174,8 @@ const REFUSED: Series = counter(
     "tidegate_requests_refused_total",
     "Requests refused before anything was looked up, by why.",
 );
+const SHOWN: Series =
+    counter("tidegate_token_checks_total", "Requests that take a token, by the code of RFC 9246.");
 const LOOKUPS: Series =
     counter("tidegate_lookups_total", "Look-ups of objects in the cache, by what was found.");
 const RUNS_STARTED: Series = counter("tidegate_fill_runs_started_total", "Fill runs started.");
@@ -227,6 +229,7 @@ pub(super) fn families(totals: &Counters) -> Vec<proto::MetricFamily> {
     vec![
         tally(REQUESTS, &totals.requests),
         tally(REFUSED, &totals.refused),
+        tally(SHOWN, &totals.shown),
         tally(BODIES, &totals.bodies),
         tally(BODY_BYTES, &totals.sites.body_bytes()),
         tally(LOOKUPS, &totals.lookups),

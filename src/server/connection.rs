@@ -4,7 +4,7 @@
 //! speak it under a [`Watch`]. The future of [`run`] owns everything the connection needs, so that
 //! dropping it closes the socket and returns the permit.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
@@ -120,6 +120,7 @@ pub(super) async fn run<H: Handler>(server: Rc<Server<H>>, accepted: Accepted) {
             pace: 0.into(),
             ahead: Arc::default(),
             let_in: OnceCell::new(),
+            beside: RefCell::default(),
             cut: None.into(),
             wish: Wish::Serving.into(),
             sends_at_most: u64::MAX.into(),

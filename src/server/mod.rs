@@ -21,7 +21,8 @@ mod wish;
 #[cfg(test)]
 mod tests;
 
-use std::cell::{Cell, OnceCell};
+use std::any::Any;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::error::Error;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -96,6 +97,8 @@ pub struct ConnectionFacts {
     pub ahead: Arc<AtomicU32>,
     /// As whose viewer a request of it was let in: the handler's own memory, nobody's at first.
     pub let_in: OnceCell<Connected>,
+    /// What else the handler keeps as long as it lives, nothing at first.
+    pub beside: RefCell<Vec<Box<dyn Any>>>,
     /// Why we cut it off, if we did: told before its bodies are dropped.
     pub cut: Cell<Option<Cut>>,
     /// What is wanted of it.

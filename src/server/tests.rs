@@ -532,6 +532,7 @@ fn facts(protocol: Protocol) -> Rc<ConnectionFacts> {
         pace: Cell::new(0),
         ahead: Arc::default(),
         let_in: OnceCell::new(),
+        beside: RefCell::default(),
         cut: Cell::new(None),
         wish: Cell::default(),
         sends_at_most: Cell::new(u64::MAX),

@@ -12,6 +12,7 @@ mod crashes;
 mod dialogue;
 mod digest;
 mod doctor;
+mod door;
 mod drain;
 mod freshness;
 mod kept;

@@ -66,4 +66,23 @@ impl Claims {
             Some(_) => Err(Denied::Critical),
         }
     }
+
+    /// What they take in memory, in bytes, about.
+    pub(super) fn bytes(&self) -> usize {
+        self.0.iter().map(|(name, value)| ENTRY_BYTES + name.len() + bytes(value)).sum()
+    }
 }
+
+fn bytes(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(all) => all.iter().map(|one| ENTRY_BYTES + bytes(one)).sum(),
+        Value::Object(all) => {
+            all.iter().map(|(name, value)| ENTRY_BYTES + name.len() + bytes(value)).sum()
+        }
+        _ => 0,
+    }
+}
+
+/// A value in its map or list.
+const ENTRY_BYTES: usize = 96;

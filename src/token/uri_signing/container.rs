@@ -12,6 +12,9 @@ use super::super::jwk::encoded;
 pub enum Container {
     /// The URI of this SHA-256 (RFC 6920), in base64url.
     Hash(String),
+    /// Those that begin with the first of these, go on with the others in their order, anything
+    /// between them, and end with the last: of `Matching::Full`. Else, that have them somewhere.
+    Pieces(Vec<Box<str>>, Matching),
     /// Those that the expression matches.
     Pattern(Regex),
 }
@@ -49,6 +52,9 @@ impl Container {
         if pattern.len() > TOKEN_PATTERN_BYTES_MAX {
             return Err(format!("`regex:` has over {TOKEN_PATTERN_BYTES_MAX} bytes"));
         }
+        if let Some(pieces) = pieces(pattern) {
+            return Ok(Container::Pieces(pieces, matching));
+        }
         let pattern = from_posix(pattern).ok_or("`regex:` is no POSIX expression")?;
         let searched = compiled(&pattern)?;
         // By itself first: `a)|(b` is none, and would be one between the anchors.
@@ -64,9 +70,68 @@ impl Container {
             Container::Hash(hash) => {
                 *hash == encoded(digest::digest(&SHA256, uri.as_bytes()).as_ref())
             }
+            Container::Pieces(pieces, matching) => lie_in(pieces, *matching, uri),
             Container::Pattern(pattern) => pattern.is_match(uri.as_bytes()),
         }
     }
+
+    /// What it takes in memory, in bytes, about: an expression by what it may grow to.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Container::Hash(hash) => hash.len(),
+            Container::Pieces(pieces, _) => pieces.iter().map(|piece| 16 + piece.len()).sum(),
+            Container::Pattern(_) => TOKEN_PATTERN_COMPILED_BYTES_MAX,
+        }
+    }
+}
+
+/// The literal pieces of an expression of nothing but them and `.*` between, which most are: they
+/// take no memory to speak of, and no time. `None`: it is another one.
+fn pieces(pattern: &str) -> Option<Vec<Box<str>>> {
+    let mut pieces = vec![String::new()];
+    let mut chars = pattern.chars().peekable();
+    while let Some(char) = chars.next() {
+        let literal = match char {
+            '.' => {
+                chars.next_if_eq(&'*')?;
+                if chars.peek().is_some_and(|next| "*+?{".contains(*next)) {
+                    return None;
+                }
+                pieces.push(String::new());
+                continue;
+            }
+            '\\' => chars.next().filter(char::is_ascii_punctuation)?,
+            '[' | '(' | ')' | '*' | '+' | '?' | '{' | '|' | '^' | '$' => return None,
+            char => char,
+        };
+        pieces.last_mut()?.push(literal);
+    }
+    Some(pieces.into_iter().map(String::into_boxed_str).collect())
+}
+
+fn lie_in(pieces: &[Box<str>], matching: Matching, uri: &str) -> bool {
+    let mut rest = uri;
+    let mut between = pieces;
+    if matching == Matching::Full {
+        let (Some((first, others)), Some(last)) = (pieces.split_first(), pieces.last()) else {
+            return false;
+        };
+        if others.is_empty() {
+            return uri == &**first;
+        }
+        let Some(inner) = rest.strip_prefix(&**first).and_then(|rest| rest.strip_suffix(&**last))
+        else {
+            return false;
+        };
+        (rest, between) = (inner, &others[..others.len() - 1]);
+    }
+    between.iter().all(|piece| match rest.find(&**piece) {
+        Some(at) => {
+            rest = &rest[at + piece.len()..];
+            true
+        }
+        None => false,
+    })
 }
 
 fn compiled(pattern: &str) -> Result<Regex, String> {
@@ -187,6 +252,37 @@ mod tests {
         }
         let searched = Container::parse(pattern, Matching::Search).unwrap();
         assert!(searched.holds("http://cdni.example/foo/bar/123.ts?x"));
+    }
+
+    /// All short expressions of their kind, and all short URIs.
+    #[test]
+    fn pieces_hold_what_the_same_expression_holds() {
+        let words = |letters: &[&str], count: usize| {
+            let mut all = vec![String::new()];
+            for _ in 0..count {
+                let more = |one: &String| letters.iter().map(|two| format!("{one}{two}")).collect();
+                let longer: Vec<String> =
+                    all.iter().flat_map(|one| -> Vec<_> { more(one) }).collect();
+                all.extend(longer);
+            }
+            all.sort_unstable();
+            all.dedup();
+            all
+        };
+        let uris = words(&["a", "b", "."], 4);
+        for pattern in words(&["a", "b", ".*", "\\."], 4) {
+            let all = pieces(&pattern).unwrap();
+            let whole = compiled(&format!("^(?:{pattern})$")).unwrap();
+            let anywhere = compiled(&pattern).unwrap();
+            for uri in &uris {
+                let is = |matching| lie_in(&all, matching, uri);
+                let expected = [&whole, &anywhere].map(|regex| regex.is_match(uri.as_bytes()));
+                assert_eq!([is(Matching::Full), is(Matching::Search)], expected, "{pattern} {uri}");
+            }
+        }
+        for other in ["a.b", "a*", ".*?", "[a]", "a|b", "^a", "a$", "\\d", "a{2}", ".*{2}", "(a)"] {
+            assert!(pieces(other).is_none(), "{other}");
+        }
     }
 
     #[test]

@@ -22,7 +22,7 @@ use serde_json::{Map, Value};
 use self::claims::Claims;
 pub use self::container::{Container, Matching};
 pub use self::denied::Denied;
-pub use self::package::{Found, Unclear, find, normalised};
+pub use self::package::{Found, Unclear, find, normalised, uri_of};
 pub use self::renewal::{Renewal, Renewed, Transport};
 use super::json;
 use super::jwk::encoded;
@@ -32,7 +32,7 @@ use crate::limits::{ACCESS_TOKEN_BYTES_MAX, TOKEN_KEYS_TRIED_MAX};
 use crate::network::Network;
 
 /// What a site demands of its tokens.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     /// Who may issue them; all whose keys there are, if this is empty.
     pub issuers: Vec<String>,
@@ -136,6 +136,12 @@ impl Verified {
         })
     }
 
+    /// What it takes in memory, in bytes, about.
+    pub fn bytes(&self) -> usize {
+        let container = self.terms.as_ref().ok().and_then(|terms| terms.container.as_ref().ok());
+        VERIFIED_BYTES + self.claims.bytes() + container.map_or(0, Container::bytes)
+    }
+
     /// Who issued it.
     pub fn issuer(&self) -> &str {
         &self.issuer
@@ -212,6 +218,9 @@ pub fn mint(claims: &Map<String, Value>, key: &Key) -> Option<String> {
     let signature = key.sign(signed.as_bytes())?;
     Some([signed, encoded(&signature)].join("."))
 }
+
+/// Without claims and container.
+const VERIFIED_BYTES: usize = 512;
 
 fn decoded(part: &str) -> Result<Value, Denied> {
     let bytes = BASE64_URL_SAFE_NO_PAD.decode(part).map_err(|_| Denied::Malformed)?;

@@ -81,10 +81,26 @@ pub fn normalised(scheme: &str, host: &str, port: Option<u16>, target: &str) -> 
         Some((path, query)) => (path, Some(query)),
         None => (target, None),
     };
+    uri_of(scheme, host, port, &normalised_path(path)?, query)
+}
+
+/// The same of a path that is normalised already.
+pub fn uri_of(
+    scheme: &str,
+    host: &str,
+    port: Option<u16>,
+    path: &str,
+    query: Option<&str>,
+) -> Option<String> {
     let usual = if scheme == "https" { 443 } else { 80 };
-    let port = port.filter(|port| *port != usual).map(|port| format!(":{port}"));
-    let path = normalised_path(path)?;
-    let mut uri = [scheme, "://", host, port.as_deref().unwrap_or(""), &path].concat();
+    let query_bytes = query.map_or(0, |query| query.len() + 1);
+    let bytes = scheme.len() + "://".len() + host.len() + ":65535".len() + path.len() + query_bytes;
+    let mut uri = String::with_capacity(bytes);
+    uri.extend([scheme, "://", host]);
+    if let Some(port) = port.filter(|port| *port != usual) {
+        uri.extend([":", itoa::Buffer::new().format(port)]);
+    }
+    uri.push_str(path);
     if let Some(query) = query {
         uri.push('?');
         uri.push_str(&normalised_query(query)?);

@@ -28,6 +28,7 @@ pub(crate) struct Configured {
     origin: SocketAddr,
     settings: BTreeMap<String, String>,
     origin_settings: Vec<String>,
+    site_settings: Vec<String>,
     rules: Vec<String>,
     volumes: Vec<String>,
     more_sites: Vec<String>,
@@ -67,6 +68,12 @@ impl Configured {
     /// A setting of the one origin.
     pub(crate) fn origin_setting(mut self, name: &str, value: &str) -> Configured {
         self.origin_settings.push(format!("{name} = {}", written(value)));
+        self
+    }
+
+    /// A setting of the one site, in TOML.
+    pub(crate) fn site_setting(mut self, setting: &str) -> Configured {
+        self.site_settings.push(setting.to_owned());
         self
     }
 
@@ -120,6 +127,9 @@ impl Configured {
         }
         writeln!(text, "\n[[certificates]]\ncert = {certificate:?}\nkey = {key:?}").unwrap();
         writeln!(text, "\n[[sites]]\nname = \"media\"\nhosts = [{HOST:?}]").unwrap();
+        for setting in &self.site_settings {
+            writeln!(text, "{setting}").unwrap();
+        }
         writeln!(text, "\n[[sites.origins]]\nurl = \"http://{}\"", self.origin).unwrap();
         for setting in &self.origin_settings {
             writeln!(text, "{setting}").unwrap();
@@ -152,10 +162,15 @@ impl Edge {
     /// The same, by the origin's address.
     pub(crate) fn at(origin: SocketAddr) -> Configured {
         let settings = BTreeMap::new();
-        let (origin_settings, rules) = (vec![], vec![]);
-        let (volumes, more_sites) = (vec![], vec![]);
-        let configured =
-            Configured { origin, settings, origin_settings, rules, volumes, more_sites };
+        let configured = Configured {
+            origin,
+            settings,
+            origin_settings: Vec::new(),
+            site_settings: Vec::new(),
+            rules: Vec::new(),
+            volumes: Vec::new(),
+            more_sites: Vec::new(),
+        };
         let any_port = "[\"127.0.0.1:0\"]";
         configured
             .setting("listeners.http", any_port)

@@ -1,0 +1,191 @@
+//! The doors of sites: made from the configuration, and their keys read again when the files they
+//! are in change, without a reload.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::sleep;
+
+use super::parts::Parts;
+use super::renewal::Stamp;
+use crate::config::{self, Config, ConfigError};
+use crate::door::{Door, Doors, SET_CLOCKS_SAY, Uses};
+use crate::limits::{
+    BEARERS_AND_USES_BYTES, VERDICTS_BYTES_MAX, VERDICTS_BYTES_MIN, VERDICTS_SHARE,
+};
+use crate::memory::{Class, Governor, Reservation, Use};
+use crate::site::Sites;
+
+/// What all doors share: where uses are remembered, and the memory of what is known of tokens.
+#[derive(Default)]
+pub(super) struct Lodge {
+    uses: Option<Arc<Uses>>,
+    /// There were doors at the start: the budget knows of them.
+    is_budgeted: bool,
+    reserved: Option<Reservation>,
+}
+
+/// What doors keep, where there are any.
+pub(super) fn doors_bytes(config: &Config) -> u64 {
+    match config.demands.is_empty() {
+        true => 0,
+        false => verdicts_bytes(config) + BEARERS_AND_USES_BYTES,
+    }
+}
+
+fn verdicts_bytes(config: &Config) -> u64 {
+    let share = config.memory.total_bytes / VERDICTS_SHARE;
+    share.clamp(VERDICTS_BYTES_MIN, VERDICTS_BYTES_MAX)
+}
+
+impl Lodge {
+    /// Has what `config` needs. Blocks.
+    ///
+    /// # Errors
+    /// There is no memory for it, in a line.
+    pub(super) fn prepare(
+        &mut self,
+        config: &Config,
+        governor: &Arc<Governor>,
+    ) -> Result<Arc<Uses>, String> {
+        if config.demands.is_empty() {
+            return Ok(Uses::nowhere());
+        }
+        if self.reserved.is_none() && !self.is_budgeted {
+            let bytes = doors_bytes(config);
+            let reserved = governor.try_reserve(Use::Requests, Class::Miss, bytes);
+            let full = "there is no memory free for what is kept of tokens; raise `memory.total`, \
+                        or write a smaller `memory.ram`";
+            self.reserved = Some(reserved.ok_or(full)?);
+        }
+        if let Some(uses) = &self.uses {
+            return Ok(uses.clone());
+        }
+        let (path, now) = (config.ssd.token_uses(), SystemTime::now());
+        if now.duration_since(UNIX_EPOCH).unwrap_or_default() < SET_CLOCKS_SAY {
+            tracing::error!("the clock says it is before 2020: no token is good until it is set");
+        }
+        match Uses::start(&path, now) {
+            Ok(uses) => {
+                self.uses = Some(uses.clone());
+                Ok(uses)
+            }
+            Err(error) => {
+                // Of most tokens nothing has to be remembered.
+                let path = path.display();
+                tracing::warn!(
+                    "{path}: {}; tokens that may be used once (`jti`) are refused until a reload \
+                     can write it: make its folder, or write `ssd.state`",
+                    config::cause(&error)
+                );
+                Ok(Uses::nowhere())
+            }
+        }
+    }
+}
+
+impl Parts {
+    /// Opens the doors of the configuration that is started with. Blocks.
+    ///
+    /// # Errors
+    /// What it asks for cannot be had.
+    pub(super) fn open_doors(&self) -> Result<(), ConfigError> {
+        let config = &self.config;
+        let opened = || {
+            self.current().lodge.is_budgeted = !config.demands.is_empty();
+            let uses = self.current().lodge.prepare(config, &self.governor)?;
+            self.doors(config, &self.live.sites.load(), &uses)
+        };
+        let fault = |text| ConfigError { file: config.file.clone(), place: None, text };
+        self.live.doors.store(Arc::new(opened().map_err(fault)?));
+        Ok(())
+    }
+
+    /// The doors of a configuration, by its sites as they are numbered here.
+    ///
+    /// # Errors
+    /// A key file that was read is none any more, in a line.
+    pub(super) fn doors(
+        &self,
+        config: &Config,
+        sites: &Sites,
+        uses: &Arc<Uses>,
+    ) -> Result<Doors, String> {
+        Doors::new(sites, &config.demands, &self.live.doors.load(), uses, verdicts_bytes(config))
+    }
+}
+
+/// Reads the keys of doors again when their files change, until the appliance stops.
+pub(super) fn start(parts: &Arc<Parts>) {
+    let (weak, stop) = (Arc::downgrade(parts), parts.filler.stop.clone());
+    let watch = async move {
+        let mut seen = Vec::new();
+        loop {
+            tokio::select! {
+                () = sleep(LOOKED_AT_EVERY) => {}
+                () = stop.cancelled() => return,
+            }
+            let Some(parts) = weak.upgrade() else { return };
+            let look = tokio::task::spawn_blocking(move || looked(&parts, seen));
+            seen = look.await.unwrap_or_default();
+        }
+    };
+    parts.filler.tasks.spawn_on(watch, &parts.filler.runtime);
+}
+
+/// A door, and the file its keys were read from last.
+struct Seen {
+    door: Arc<Door>,
+    path: PathBuf,
+    stamp: Option<Stamp>,
+    /// What was wrong with it, as it was told.
+    told: Option<String>,
+}
+
+fn looked(parts: &Parts, before: Vec<Seen>) -> Vec<Seen> {
+    let doors = parts.live.doors.load_full();
+    let look = |door: &Arc<Door>| {
+        let path = door.demands().key_file.clone();
+        let stamp = Stamp::of(&path);
+        let former = before.iter().find(|seen| Arc::ptr_eq(&seen.door, door));
+        let told = former.and_then(|former| former.told.clone());
+        let mut seen = Seen { door: door.clone(), path, stamp, told };
+        // At first too: it may have changed since it was read.
+        if former.is_none_or(|former| former.stamp != seen.stamp) {
+            read_again(&mut seen);
+        }
+        seen
+    };
+    doors.iter().map(look).collect()
+}
+
+fn read_again(seen: &mut Seen) {
+    let matching = seen.door.demands().settings.matching;
+    let path = seen.path.display();
+    let read = config::read_keys(&seen.path, matching);
+    let read = read.and_then(|keys| {
+        seen.door.adopt(keys).map_err(|error| format!("which is refused: {error}"))
+    });
+    match read {
+        Ok(true) => {
+            tracing::info!(
+                "site {}: tokens are verified by other keys of {path}",
+                seen.door.site()
+            );
+            seen.told = None;
+        }
+        Ok(false) => seen.told = None,
+        Err(why) if seen.told.as_ref() != Some(&why) => {
+            tracing::error!(
+                "site {}: keys are from {path}, {why}; those of before go on",
+                seen.door.site()
+            );
+            seen.told = Some(why);
+        }
+        Err(_) => {}
+    }
+}
+
+/// Whoever rotates keys has both kept for a while.
+const LOOKED_AT_EVERY: Duration = Duration::from_secs(2);

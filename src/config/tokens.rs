@@ -1,0 +1,88 @@
+//! What a site demands of who asks for what is behind a token.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+use super::error::cause;
+use super::raw::Section;
+use super::setting::Setting;
+use crate::door::{Allowance, Demands, Secret};
+use crate::limits::{KEY_FILE_BYTES_MAX, TOKEN_NAME_BYTES_MAX};
+use crate::site::Scheme;
+use crate::token::key_file::KeyFile;
+use crate::token::uri_signing::{Matching, Settings};
+
+/// Reads the section `tokens` of a site, if there is one.
+pub(super) fn read(section: &Section<'_>) -> Option<Demands> {
+    section.setting("tokens").and_then(|setting| Section::of(&setting, demands))
+}
+
+fn demands(section: &Section<'_>) -> Option<Demands> {
+    let matching = section.choice("regex", Matching::Full, &MATCHING);
+    let texts = |key| {
+        let texts = section.setting(key).map(|setting| setting.texts()).unwrap_or_default();
+        texts.into_iter().map(|(_, text)| text.to_owned()).collect::<Vec<String>>()
+    };
+    let text = |key| section.setting(key).and_then(|setting| setting.text().map(str::to_owned));
+    let settings = Settings {
+        issuers: texts("issuers"),
+        audience: text("audience"),
+        header: text("header"),
+        matching,
+    };
+    let name = section.setting("name").and_then(|setting| name(&setting));
+    let scheme = section.choice("scheme", None, &SCHEMES);
+    let allowance = section.section("limits", |limits| Allowance {
+        requests: limits.count("requests", 0, 0..=MANY) as u32,
+        connections: limits.count("connections", 0, 0..=MANY) as u32,
+        bytes_per_second: limits
+            .setting("rate")
+            .and_then(|setting| setting.bytes_per_second("a rate such as \"50 Mbit/s\""))
+            .unwrap_or(0),
+    });
+    let keys = section.required("keys", "the path of a file of keys, as `tidegate keys` makes")?;
+    let key_file = keys.source.folder.join(keys.text()?);
+    if keys.is_brought_later(&key_file) {
+        return None;
+    }
+    let read = read_keys(&key_file, matching);
+    let keys =
+        read.map_err(|why| keys.fail(format!("names {}, {why}", key_file.display()))).ok()?;
+    let name = name.unwrap_or_else(|| NAME.to_owned());
+    Some(Demands { name, key_file, keys, settings, scheme, allowance })
+}
+
+/// What a key file says, if it says what it should.
+///
+/// # Errors
+/// What is wrong with it, in words that follow its name.
+pub fn read_keys(path: &Path, matching: Matching) -> Result<Secret, String> {
+    let mut text = Vec::new();
+    let most = KEY_FILE_BYTES_MAX as u64 + 1;
+    let read = File::open(path).and_then(|file| file.take(most).read_to_end(&mut text));
+    read.map_err(|error| format!("which cannot be read: {}", cause(&error)))?;
+    let keys = KeyFile::parse(&text).and_then(|file| file.keys(matching));
+    keys.map_err(|error| format!("which is refused: {error}"))?;
+    Ok(Secret(text.into()))
+}
+
+/// A parameter's name, which is a cookie's too (RFC 6265 section 4.1.1).
+fn name(setting: &Setting<'_>) -> Option<String> {
+    let text = setting.text()?;
+    let letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let is_name = (1..=TOKEN_NAME_BYTES_MAX).contains(&text.len()) && text.chars().all(letter);
+    if !is_name {
+        setting.fail(format!(
+            "is {text:?}; 1 to {TOKEN_NAME_BYTES_MAX} letters, digits, `-`, `_` and `.`"
+        ));
+    }
+    is_name.then(|| text.to_owned())
+}
+
+/// RFC 9246 section 2.
+const NAME: &str = "URISigningPackage";
+const MATCHING: [(&str, Matching); 2] = [("full", Matching::Full), ("search", Matching::Search)];
+const SCHEMES: [(&str, Option<Scheme>); 3] =
+    [("asked", None), ("https", Some(Scheme::Https)), ("http", Some(Scheme::Http))];
+const MANY: u64 = 1_000_000;

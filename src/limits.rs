@@ -208,6 +208,16 @@ pub const TOKEN_PATTERN_BYTES_MAX: usize = 2 << 10;
 pub const TOKEN_PATTERN_COMPILED_BYTES_MAX: usize = 128 << 10;
 /// Keys that a token is tried by which names none.
 pub const TOKEN_KEYS_TRIED_MAX: usize = 8;
+/// How deep the parts of a token of CBOR may lie in each other.
+pub const TOKEN_NESTED_MAX: usize = 16;
+/// Parts of such a token.
+pub const TOKEN_ITEMS_MAX: usize = 1_024;
+/// What a list in it may hold: networks, methods, headers.
+pub const TOKEN_LIST_MAX: usize = 64;
+/// Expressions in it, each of which is compiled.
+pub const TOKEN_PATTERNS_MAX: usize = 16;
+/// What its renewal may add, in seconds: a year.
+pub const TOKEN_RENEWAL_SECONDS_MAX: f64 = 31_622_400.0;
 /// Keys of one key file.
 pub const KEYS_MAX: usize = 256;
 /// A key file.

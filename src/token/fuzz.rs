@@ -4,8 +4,12 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use http::HeaderMap;
 use serde_json::Value;
 
+use super::cat;
 use super::json;
 use super::key_file::{KeyFile, Keys};
 use super::uri_signing::{Asked, Matching, Settings, Verified, find, mint, normalised, unverified};
@@ -40,6 +44,51 @@ pub fn uri_signing(bytes: &[u8]) {
     }
 }
 
+/// A token, and claims that are signed here: who is let in is let in again with what renews it, and
+/// what is answered to who is not can be answered.
+pub fn cat(bytes: &[u8]) {
+    let (keys, settings) = (keys(), cat::Settings::default());
+    let encoded = BASE64_URL_SAFE_NO_PAD.encode(bytes);
+    let text = String::from_utf8_lossy(bytes);
+    for token in [&*text, &*encoded] {
+        assert!(cat::is_one(token) || cat::Verified::of(token, &keys, &settings).is_err());
+        let _ = cat::unverified(token);
+    }
+    let key = keys.renewal("a").expect("it has one");
+    let named = json::parsed(bytes).ok();
+    let named = named.as_ref().and_then(Value::as_object).map(|claims| cat::mint(claims, key));
+    let raw = cat::fuzzed(bytes, key);
+    for token in named.into_iter().flatten().chain(raw) {
+        let Ok(verified) = cat::Verified::of(&token, &keys, &settings) else { continue };
+        let _ = verified.claims();
+        let headers = HeaderMap::new();
+        let asked = cat::Asked {
+            uri: "https://a.test/film/a.m3u8?b=c",
+            method: "GET",
+            headers: &headers,
+            alpn: Some(b"h2"),
+            tls_public_key: Some(b"key"),
+            client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            asn: Some(&|_| Some(64_500)),
+            country: Some(&|_| Some(*b"SE")),
+            now: 1_000.0,
+        };
+        match verified.admits(&asked, |_| true) {
+            Ok(Some(renewal)) => {
+                let renewed = verified.renewed(renewal, &asked, &keys).expect("it can be signed");
+                let again = cat::Verified::of(&renewed, &keys, &settings).expect("it is good");
+                assert!(again.admits(&asked, |_| true).is_ok());
+                let _ = (renewal.set_cookie(&renewed), renewal.value(&renewed));
+            }
+            Ok(None) => {}
+            Err(refused) => {
+                assert!(cat::Denied::ALL.contains(&refused.denied));
+                let _ = refused.answer.map(|answer| verified.answered(answer, &asked, &keys));
+            }
+        }
+    }
+}
+
 /// Any bytes as a key file.
 pub fn key_file(bytes: &[u8]) {
     let Ok(file) = KeyFile::parse(bytes) else { return };
@@ -66,7 +115,8 @@ mod tests {
 
     type Target = (&'static str, fn(&[u8]));
 
-    const TARGETS: [Target; 2] = [("uri_signing", uri_signing), ("key_file", key_file)];
+    const TARGETS: [Target; 3] =
+        [("uri_signing", uri_signing), ("cat", cat), ("key_file", key_file)];
 
     #[test]
     fn the_seeds_of_every_target_keep_its_promises() {
@@ -76,6 +126,20 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn no_bytes_of_claims_break_a_promise(
+            bytes in proptest::collection::vec(any::<u8>(), 0..48),
+            claims in "\\{(\"(exp|nbf|cti|catm|catu|catr|catif|catnip|catreplay)\":\
+                (1|-1|1e300|2000|\"GET\"|\"00\"|\\[\"GET\"\\]|\\[1,\"::/1\"\\]|\
+                \\{\"path\":\\{\"regex-match\":\\[\"[a.*(|)]{0,4}\"\\]\\}\\}|\
+                \\{\"type\":[0-4],\"expadd\":[0-9]{1,4}\\}|\
+                \\{\"exp\":\\[[34]0[0-9],\\{\"a\":\\[\"/\",\\{\"iat\":null\\}\\]\\}\\]\\}),){0,4}\
+                \"catv\":1\\}",
+        ) {
+            cat(&bytes);
+            cat(claims.as_bytes());
+        }
+
         #[test]
         fn no_bytes_break_a_promise(
             bytes in "(/|[;?&]token=|[;?&a,%]|\\n|\\{|\\}|:|,|[0-9.]{1,8}|-|\\[|\\]|\

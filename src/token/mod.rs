@@ -4,6 +4,8 @@
 //! Common Access Token (CTA-5007). Pure: the time is told, keys and what was seen before are
 //! brought.
 
+pub mod cat;
+pub mod expression;
 pub mod fuzz;
 pub mod json;
 pub mod jwk;

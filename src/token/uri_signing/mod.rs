@@ -20,10 +20,11 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
 use self::claims::Claims;
-pub use self::container::{Container, Matching};
+pub use self::container::Container;
 pub use self::denied::Denied;
 pub use self::package::{Found, Unclear, find, normalised, uri_of};
 pub use self::renewal::{Renewal, Renewed, Transport};
+pub use super::expression::Matching;
 use super::json;
 use super::jwk::encoded;
 use super::key::Key;

@@ -1,4 +1,9 @@
 //! `tidegate token`: mints, verifies and explains viewers' tokens by a key file. Asks nobody.
+//!
+//! Which of the two kinds a token is, its form tells.
+
+mod cat;
+mod url;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -7,22 +12,23 @@ use std::time::{Duration, SystemTime};
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
 
+use self::url::{CAT_PARAMETER, PARAMETER, Place, Shown, Url};
 use super::{Failure, duration, keys};
 use crate::access_log::RequestId;
-use crate::message::target::host_and_port;
 use crate::moment::since_1970;
+use crate::token::cat::is_one;
+use crate::token::key::Key;
 use crate::token::key_file::Keys;
-use crate::token::uri_signing::{
-    Asked, Denied, Matching, Settings, Verified, find, hash_of, mint, normalised, unverified,
-};
+use crate::token::uri_signing::{Asked, Denied, Matching, Settings, Verified, mint, unverified};
 
 const EXAMPLES: &str = "\
 Examples:
   tidegate token mint --keys keys.json --issuer 'Film Co' https://v.example.com/film/a.m3u8
   tidegate token verify --keys keys.json 'https://v.example.com/film/a.m3u8?URISigningPackage=..'
   tidegate token explain 'https://v.example.com/film/a.m3u8?URISigningPackage=..'
+  tidegate token mint --cat --keys keys.json --issuer Co https://v.example.com/film/a.m3u8
 
-Tokens are those of URI signing (RFC 9246).
+Tokens are those of URI signing (RFC 9246), and Common Access Tokens (CTA-5007).
 
 Exit codes: 0 done, or it lets in; 1 it does not; 64 misused, or a fault in the key file";
 
@@ -47,10 +53,14 @@ Examples:
   tidegate token mint --keys keys.json --issuer Co --pattern 'https://v\\.test/.*' https://v.test/a
   tidegate token mint --keys keys.json --issuer Co --valid 30s --renew 30s https://v.test/a.m3u8
   tidegate token mint --keys keys.json --issuer Co --once --json https://v.test/film/a.m3u8
+  tidegate token mint --cat --keys keys.json --issuer Co --renew 5m https://v.test/film/a.m3u8
+  tidegate token mint --cat --keys k.json --issuer Co --claims '{\"catv\":1}' https://v.test/a
 
 Prints the URL with the token in its query. With --pattern the token is for all URLs that the
 expression matches whole (POSIX extended), else for this one alone. With --renew each answer brings
-a token for so long again, in a cookie for the first --depth segments of the path.
+a token for so long again, in a cookie for the first --depth segments of the path. With --cat it is
+a Common Access Token: --claims says more, or otherwise, with the names of CTA-5007, and --renew
+renews it when half of that time is left.
 
 Exit codes: 0 minted, 1 not minted, 64 misused, or a fault in the key file";
 
@@ -70,7 +80,7 @@ struct MintArgs {
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
     valid: Duration,
     /// The URLs it is for; left out: this one
-    #[arg(long, value_name = "EXPRESSION")]
+    #[arg(long, value_name = "EXPRESSION", conflicts_with = "cat")]
     pattern: Option<String>,
     /// Who is to take it, as `aud`
     #[arg(long, value_name = "NAME")]
@@ -82,8 +92,14 @@ struct MintArgs {
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     renew: Option<Duration>,
     /// For so many segments of the path the renewed one is; 0: for all paths
-    #[arg(long, value_name = "N", default_value_t = 0, requires = "renew")]
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "renew", conflicts_with = "cat")]
     depth: u64,
+    /// Make a Common Access Token
+    #[arg(long)]
+    cat: bool,
+    /// What else it is to say, or otherwise: claims by their names, as JSON
+    #[arg(long, value_name = "JSON", requires = "cat")]
+    claims: Option<String>,
     #[command(flatten)]
     place: Place,
     /// Print token, claims and URL as JSON
@@ -91,19 +107,13 @@ struct MintArgs {
     json: bool,
 }
 
-/// Where a token stands in a URL.
-#[derive(Debug, clap::Args)]
-struct Place {
-    /// The name of the URL's parameter that is the token
-    #[arg(long, value_name = "NAME", default_value = PARAMETER)]
-    parameter: String,
-}
-
 const VERIFY_EXAMPLES: &str = "\
 Examples:
   tidegate token verify --keys keys.json 'https://v.example.com/film/a.m3u8?URISigningPackage=..'
   tidegate token verify --keys keys.json --client 192.0.2.7 'https://v.test/a?URISigningPackage=..'
   tidegate token verify --keys keys.json --json --at 1798761600 'https://v.test/a?token=..'
+  tidegate token verify --keys keys.json --method HEAD --country SE 'https://v.test/a?cat=..'
+  tidegate token verify --keys keys.json --token 2D3R.. https://v.test/film/a.m3u8
 
 A token that may be used once is told to let in: whether it was used, only the appliance knows.
 
@@ -128,10 +138,9 @@ struct VerifyArgs {
     #[arg(long, value_name = "NAME")]
     audience: Option<String>,
     #[command(flatten)]
-    place: Place,
-    /// Print the verdict as JSON
-    #[arg(long)]
-    json: bool,
+    request: cat::Request,
+    #[command(flatten)]
+    shown: Shown,
 }
 
 const EXPLAIN_EXAMPLES: &str = "\
@@ -150,10 +159,7 @@ struct ExplainArgs {
     /// The URL with its token
     url: String,
     #[command(flatten)]
-    place: Place,
-    /// Print it as JSON
-    #[arg(long)]
-    json: bool,
+    shown: Shown,
 }
 
 /// Does what is asked for; what is to be printed.
@@ -173,10 +179,32 @@ fn minted(args: &MintArgs) -> Result<String, Failure> {
         Failure::Misused(format!("{file} has no key that {issuer:?} signs with: {to_do}"))
     })?;
     let asked = Url::parse(&args.url, &args.place)?;
+    let usual = if args.cat { CAT_PARAMETER } else { PARAMETER };
+    let parameter = args.place.parameter.as_deref().unwrap_or(usual);
     if asked.token.is_some() {
         return Err(Failure::Misused(format!("{} has a token already", args.url)));
     }
     let now = now();
+    let (token, claims) = match args.cat {
+        true => cat::minted(args, &asked, &keys, key, now)?,
+        false => signed(args, &asked, &keys, key, now)?,
+    };
+    let join = if args.url.contains('?') { '&' } else { '?' };
+    let url = format!("{}{join}{parameter}={token}", args.url);
+    Ok(match args.json {
+        true => format!("{:#}\n", json!({ "token": token, "claims": claims, "url": url })),
+        false => format!("{url}\n"),
+    })
+}
+
+/// A token of URI signing, and what it says.
+fn signed(
+    args: &MintArgs,
+    asked: &Url,
+    keys: &Keys,
+    key: &Key,
+    now: u64,
+) -> Result<(String, Map<String, Value>), Failure> {
     let mut claims = Map::new();
     let mut claim = |name: &str, value: Value| claims.insert(name.to_owned(), value);
     claim("iss", key.issuer().into());
@@ -203,23 +231,25 @@ fn minted(args: &MintArgs) -> Result<String, Failure> {
     let unable = || Failure::Failed("the key does not sign".to_owned());
     let token = mint(&claims, key).ok_or_else(unable)?;
     // A pattern that does not match its own URL is a mistake more often than not.
-    let verified = Verified::of(&token, &keys, &settings(args.audience.clone()));
+    let verified = Verified::of(&token, keys, &settings(args.audience.clone()));
     let admits = verified.and_then(|one| one.admits(&asked.asked(now), |_| true).map(drop));
-    if let Err(denied) = admits {
-        return Err(Failure::Misused(format!("it would not let in to {}: {denied}", args.url)));
+    match admits {
+        Ok(()) => Ok((token, claims)),
+        Err(denied) => {
+            Err(Failure::Misused(format!("it would not let in to {}: {denied}", args.url)))
+        }
     }
-    let join = if args.url.contains('?') { '&' } else { '?' };
-    let url = format!("{}{join}{}={token}", args.url, args.place.parameter);
-    Ok(match args.json {
-        true => format!("{:#}\n", json!({ "token": token, "claims": claims, "url": url })),
-        false => format!("{url}\n"),
-    })
 }
 
 fn verified(args: &VerifyArgs) -> Result<String, Failure> {
     let keys = keys_of(&args.keys)?;
-    let url = Url::parse(&args.url, &args.place)?;
-    let asked = Asked { client: args.client, ..url.asked(args.at.unwrap_or_else(now)) };
+    let url = Url::with_token(&args.url, &args.shown)?;
+    let now = args.at.unwrap_or_else(now);
+    if url.token.as_deref().is_some_and(is_one) {
+        let (told, line) = cat::verified(args, &url, &keys, now)?;
+        return verdict(&told, line, args.shown.json);
+    }
+    let asked = Asked { client: args.client, ..url.asked(now) };
     let judged = url.token.as_deref().ok_or(Denied::Malformed).and_then(|token| {
         let verified = Verified::of(token, &keys, &settings(args.audience.clone()))?;
         let renewal = verified.admits(&asked, |_| true)?.copied();
@@ -234,32 +264,46 @@ fn verified(args: &VerifyArgs) -> Result<String, Failure> {
             json!({ "lets_in": false, "code": denied.code(), "reason": denied.reason() })
         }
     };
-    match (judged, args.json) {
+    let line = match judged {
+        Ok((verified, _)) => Ok(format!("it lets in: signed by {:?}\n", verified.issuer())),
+        Err(denied) => Err(format!("it does not let in: {denied}")),
+    };
+    verdict(&told, line, args.shown.json)
+}
+
+/// A verdict as JSON or in a line, with the exit code that goes with it.
+fn verdict(told: &Value, line: Result<String, String>, as_json: bool) -> Result<String, Failure> {
+    match (line, as_json) {
         (Ok(_), true) => Ok(format!("{told:#}\n")),
-        (Ok((verified, _)), false) => {
-            Ok(format!("it lets in: signed by {:?}\n", verified.issuer()))
-        }
         (Err(_), true) => {
             super::print(&format!("{told:#}\n"))?;
             Err(Failure::Failed(String::new()))
         }
-        (Err(denied), false) => Err(Failure::Failed(format!("it does not let in: {denied}"))),
+        (line, false) => line.map_err(Failure::Failed),
     }
 }
 
 fn explained(args: &ExplainArgs) -> Result<String, Failure> {
-    let url = Url::parse(&args.url, &args.place)?;
+    let url = Url::with_token(&args.url, &args.shown)?;
     let none = || Failure::Failed(format!("there is no token that can be read in {}", args.url));
-    let [header, claims] =
-        url.token.as_deref().and_then(|token| unverified(token).ok()).ok_or_else(none)?;
-    if args.json {
+    let is_cat = url.token.as_deref().is_some_and(is_one);
+    let parts = url.token.as_deref().and_then(|token| match is_cat {
+        true => crate::token::cat::unverified(token).ok(),
+        false => unverified(token).ok(),
+    });
+    let [header, claims] = parts.ok_or_else(none)?;
+    if args.shown.json {
         return Ok(format!("{:#}\n", json!({ "header": header, "claims": claims })));
     }
     let mut text = format!("not verified; it is for {}\n", url.uri);
     for (part, all) in [("header", &header), ("claims", &claims)] {
         text.push_str(&format!("{part}\n"));
         for (name, value) in all {
-            let line = format!("  {name:<10} {value}{}", meaning(name, value));
+            let words = match cat::meaning(name) {
+                words if is_cat && !words.is_empty() => words,
+                _ => meaning(name, value),
+            };
+            let line = format!("  {name:<10} {value}{words}");
             // Whoever wrote it may mean the terminal.
             let harmless = |char: char| if char.is_control() { '\u{fffd}' } else { char };
             text.extend(line.chars().map(harmless).chain(['\n']));
@@ -291,51 +335,6 @@ fn meaning(name: &str, value: &Value) -> String {
     format!("  # {words}")
 }
 
-/// A URL as tokens are compared with it.
-struct Url {
-    token: Option<String>,
-    /// Without the token, normalised.
-    uri: String,
-    /// Its path.
-    path: String,
-}
-
-impl Url {
-    fn parse(url: &str, place: &Place) -> Result<Url, Failure> {
-        let wrong = |what: &str| Failure::Misused(format!("{url}: {what}"));
-        if url.contains('#') {
-            return Err(wrong("leave out what is behind the `#`: no server sees it"));
-        }
-        let parsed: http::Uri = url.parse().map_err(|_| wrong("it is no URL"))?;
-        let (Some(scheme @ ("http" | "https")), Some(host)) = (parsed.scheme_str(), parsed.host())
-        else {
-            return Err(wrong("write it whole, such as https://v.example.com/film/a.m3u8"));
-        };
-        let target = parsed.path_and_query().map_or("/", |target| target.as_str());
-        let found = find(target, &place.parameter).map_err(|_| {
-            wrong("it has several tokens, or one that goes over into something else")
-        })?;
-        let (host, _) = host_and_port(host.as_bytes()).ok_or_else(|| wrong("it has no host"))?;
-        let uri = normalised(scheme, &host, parsed.port_u16(), &found.bare);
-        let path = found.bare.split('?').next().unwrap_or("/").to_owned();
-        Ok(Url {
-            token: found.token.map(str::to_owned),
-            uri: uri.ok_or_else(|| wrong("an escape in it is broken"))?,
-            path,
-        })
-    }
-
-    fn asked(&self, now: u64) -> Asked<'_> {
-        let client = IpAddr::from([127, 0, 0, 1]);
-        Asked { uri: &self.uri, path: &self.path, client, now: now as f64 }
-    }
-
-    /// `cdniuc` of this URI alone.
-    fn container(&self) -> String {
-        hash_of(&self.uri)
-    }
-}
-
 fn keys_of(file: &Path) -> Result<Keys, Failure> {
     let fault = |error| Failure::Misused(format!("{}: {error}", file.display()));
     keys::read(file)?.keys(Matching::Full).map_err(fault)
@@ -348,9 +347,6 @@ fn settings(audience: Option<String>) -> Settings {
 fn now() -> u64 {
     since_1970(SystemTime::now()).as_secs()
 }
-
-/// RFC 9246 section 4.4.
-const PARAMETER: &str = "URISigningPackage";
 
 #[cfg(test)]
 mod tests {
@@ -367,12 +363,12 @@ mod tests {
         args: Args,
     }
 
-    fn typed(words: &[&str]) -> Result<String, Failure> {
+    pub(super) fn typed(words: &[&str]) -> Result<String, Failure> {
         run(&Line::parse_from(["token"].iter().chain(words)).args)
     }
 
-    #[test]
-    fn what_is_minted_lets_in_where_it_is_for_and_is_explained() {
+    /// A key file of the issuer `a`, in a folder that is there as long as it is held.
+    pub(super) fn key_file() -> (tempfile::TempDir, String) {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("keys.json");
         let (mut keys, mut issuer) = (KeyFile::default(), IssuerFile::default());
@@ -380,12 +376,18 @@ mod tests {
         issuer.renewal_kid = Some("k".to_owned());
         keys.issuers.insert("a".to_owned(), issuer);
         std::fs::write(&file, serde_json::to_vec(&keys).unwrap()).unwrap();
-        let file = file.to_str().unwrap();
-        let mint = ["mint", "--keys", file, "--issuer", "a"];
+        let file = file.to_str().unwrap().to_owned();
+        (folder, file)
+    }
+
+    #[test]
+    fn what_is_minted_lets_in_where_it_is_for_and_is_explained() {
+        let (_folder, file) = key_file();
+        let mint = ["mint", "--keys", &file, "--issuer", "a"];
         let url = "https://v.test/film/a.m3u8?x=1";
         let minted = |more: &[&str]| typed(&[&mint[..], more].concat());
         let verify = |url: &str, more: &[&str]| {
-            typed(&[&["verify", "--keys", file, url][..], more].concat())
+            typed(&[&["verify", "--keys", &file, url][..], more].concat())
         };
 
         let signed = minted(&[url]).unwrap();

@@ -5,10 +5,12 @@
 //! batch, a buffer on the stack) is a named constant of that file.
 
 mod fleet;
+mod tokens;
 
 use std::time::Duration;
 
 pub use self::fleet::*;
+pub use self::tokens::*;
 
 /// One piece: the unit of ram, checksum, ssd read, presence and publication.
 pub const PIECE_SIZE_BYTES: u64 = 64 << 10;
@@ -200,46 +202,6 @@ pub const TOKEN_BYTES_MAX: usize = 4_096;
 pub const TOKENS_MAX: usize = 64;
 /// A file of tokens.
 pub const TOKEN_FILE_BYTES_MAX: usize = 64 << 10;
-/// A token that lets a viewer in.
-pub const ACCESS_TOKEN_BYTES_MAX: usize = 8 << 10;
-/// An expression of URIs in such a token, or in a key file.
-pub const TOKEN_PATTERN_BYTES_MAX: usize = 2 << 10;
-/// The same compiled.
-pub const TOKEN_PATTERN_COMPILED_BYTES_MAX: usize = 128 << 10;
-/// Keys that a token is tried by which names none.
-pub const TOKEN_KEYS_TRIED_MAX: usize = 8;
-/// How deep the parts of a token of CBOR may lie in each other.
-pub const TOKEN_NESTED_MAX: usize = 16;
-/// Parts of such a token.
-pub const TOKEN_ITEMS_MAX: usize = 1_024;
-/// What a list in it may hold: networks, methods, headers.
-pub const TOKEN_LIST_MAX: usize = 64;
-/// Expressions in it, each of which is compiled.
-pub const TOKEN_PATTERNS_MAX: usize = 16;
-/// What its renewal may add, in seconds: a year.
-pub const TOKEN_RENEWAL_SECONDS_MAX: f64 = 31_622_400.0;
-/// Keys of one key file.
-pub const KEYS_MAX: usize = 256;
-/// A key file.
-pub const KEY_FILE_BYTES_MAX: usize = 1 << 20;
-/// What the attribute of a URI is called that a token is in.
-pub const TOKEN_NAME_BYTES_MAX: usize = 64;
-/// What is kept of tokens that were verified is this part of `memory.total`,
-pub const VERDICTS_SHARE: u64 = 128;
-/// at least
-pub const VERDICTS_BYTES_MIN: u64 = 4 << 20;
-/// and at most.
-pub const VERDICTS_BYTES_MAX: u64 = 512 << 20;
-/// Tokens whose bearers are counted.
-pub const TOKEN_BEARERS_MAX: usize = 16_384;
-/// Those whose connections one connection counts as, the last ones: a proxy brings many.
-pub const BEARERS_PER_CONNECTION_MAX: usize = 32;
-/// Uses of tokens that are remembered as they may be used once.
-pub const TOKEN_USES_MAX: usize = 65_536;
-/// Those of them that wait to be written.
-pub const TOKEN_USES_WAITING_MAX: usize = 4_096;
-/// What bearers and uses take.
-pub const BEARERS_AND_USES_BYTES: u64 = 8 << 20;
 /// Variants (`Vary`) kept side by side of one object.
 pub const VARIANTS_PER_OBJECT_MAX: usize = 8;
 /// Fields in a response head.

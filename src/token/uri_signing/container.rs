@@ -87,7 +87,6 @@ mod tests {
         assert!(searched.holds("http://cdni.example/foo/bar/123.ts?x"));
     }
 
-
     #[test]
     fn brackets_are_read_as_posix_says() {
         for (pattern, held, not) in [

@@ -31,7 +31,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 pub use self::emptying::TakenBatch;
-pub use self::entry::{Entry, Outcome, PlayerTold, Target};
+pub use self::entry::{Code, Entry, Outcome, PlayerTold, Target};
 pub use self::error::AccessLogError;
 use self::filter::Filter;
 use self::follow::Readers;

@@ -7,6 +7,9 @@
 //! outlives the process is written by a thread of its own (`uses.rs`).
 
 mod bearers;
+mod found;
+mod given;
+mod judging;
 mod shown;
 mod uses;
 mod verdicts;
@@ -15,18 +18,21 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use http::HeaderMap;
 
-use crate::message::target::canonical_query;
 use crate::object::SiteId;
-use crate::site::{QueryPolicy, Scheme, Sites};
-use crate::token::key_file::{Auth, KeyFile, KeyFileError, Keys};
-use crate::token::uri_signing::{self, Denied, Transport, uri_of};
+use crate::site::{Scheme, Sites};
+use crate::token::cat;
+use crate::token::key_file::{KeyFile, KeyFileError, Keys};
+use crate::token::uri_signing;
 
 use bearers::Bearers;
 pub use bearers::{Allowance, Bearer, Connected, Exhausted};
+pub use found::{Admitted, Found, Instead, Refused};
+pub use given::Given;
 pub use shown::Shown;
 pub use uses::Uses;
 use verdicts::Verdicts;
@@ -42,6 +48,9 @@ pub struct Demands {
     pub keys: Secret,
     /// What is compared with what.
     pub settings: uri_signing::Settings,
+    /// The parameter that a Common Access Token is in, beside its header and cookie; `None`: none
+    /// is looked at.
+    pub cat: Option<String>,
     /// How URIs begin that tokens are for, wherever they are asked; `None`: as they are asked.
     pub scheme: Option<Scheme>,
     /// What who bears one may have.
@@ -142,7 +151,8 @@ pub struct Door {
 struct Known {
     text: Secret,
     keys: Keys,
-    verdicts: Verdicts,
+    uris: Verdicts<uri_signing::Verified>,
+    cats: Verdicts<cat::Verified>,
 }
 
 /// What a viewer asks for, as tokens are compared with it.
@@ -158,74 +168,17 @@ pub struct Asking<'a> {
     pub path: &'a str,
     /// As it was written, without the token.
     pub query: Option<&'a str>,
+    /// What he wants done.
+    pub method: &'a str,
+    /// All fields, without the token.
+    pub fields: &'a HeaderMap,
+    /// What TLS has agreed to speak.
+    pub protocol: Option<&'static [u8]>,
     /// Who asks.
     pub client: IpAddr,
     /// When.
     pub now: SystemTime,
 }
-
-/// That somebody is let in.
-#[derive(Debug, Default)]
-pub struct Admitted {
-    /// Whether a token says so; else it is for everybody.
-    pub by_token: bool,
-    /// What he is to have in its place.
-    pub renewed: Option<Given>,
-    /// What he may have, where that is bounded.
-    pub bearer: Option<Arc<Bearer>>,
-}
-
-/// A token that comes with an answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Given {
-    /// In what.
-    pub transport: Transport,
-    /// The attribute's or the cookie's name.
-    pub name: String,
-    /// The token.
-    pub token: String,
-    /// For which paths, of a cookie.
-    pub path: String,
-    /// For how long.
-    pub age: Duration,
-}
-
-/// That he is not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// By what his token says, or as he has none.
-    Denied(Denied),
-    /// By a directive of the key file, whatever his token says.
-    Directed,
-    /// What one token is good for is used up for now.
-    Exhausted(Exhausted),
-}
-
-impl Refused {
-    /// `s-uri-signing` of RFC 9246 section 4.5.
-    pub fn code(self) -> u16 {
-        match self {
-            Refused::Denied(denied) => denied.code(),
-            Refused::Directed => Denied::Container.code(),
-            // The token itself is good.
-            Refused::Exhausted(_) => VERIFIED,
-        }
-    }
-
-    /// `s-uri-signing-deny-reason`.
-    pub fn reason(self) -> &'static str {
-        match self {
-            Refused::Denied(denied) => denied.reason(),
-            Refused::Directed => "a directive of the key file denies it to all",
-            Refused::Exhausted(exhausted) => exhausted.reason(),
-        }
-    }
-}
-
-/// `s-uri-signing` of a token that lets its bearer in.
-pub const VERIFIED: u16 = 200;
-/// `s-uri-signing` where no token was looked at.
-pub const UNCHECKED: u16 = 0;
 
 impl Door {
     fn new(
@@ -264,84 +217,16 @@ impl Door {
 
     /// Takes the token out of a request, wherever it is shown.
     pub fn take(&self, parts: &mut http::request::Parts) -> Shown {
-        Shown::take(parts, &self.demands.name)
-    }
-
-    /// Whether a viewer is let in who shows this.
-    ///
-    /// # Errors
-    /// He is not.
-    pub fn admit(&self, shown: &Shown, asking: &Asking<'_>) -> Result<Admitted, Refused> {
-        let Ok(in_uri) = &shown.in_uri else { return Err(Refused::Denied(Denied::Malformed)) };
-        let known = self.known.load();
-        let scheme = self.demands.scheme.unwrap_or(asking.scheme);
-        // What players and steering add is for nobody but who serves.
-        let query = asking
-            .query
-            .and_then(|query| canonical_query(Some(query), &QueryPolicy::All, |_| false));
-        let uri = uri_of(scheme.as_str(), asking.host, asking.port, asking.path, query.as_deref())
-            .ok_or(Refused::Denied(Denied::Malformed))?;
-        match known.keys.directed(&uri, &self.demands.settings) {
-            Some(Auth::Deny) => return Err(Refused::Directed),
-            Some(Auth::Allow) => return Ok(Admitted::default()),
-            None => {}
-        }
-        let of = |token: &str| self.admit_by(&known, token, &uri, asking);
-        // A player that asks for the same playlist again shows the one its URI had at first.
-        match (in_uri, &shown.in_cookie) {
-            (None, None) => Err(Refused::Denied(Denied::Malformed)),
-            (Some(token), None) | (None, Some(token)) => of(token),
-            (Some(token), Some(cookie)) => of(token).or_else(|first| match first {
-                Refused::Exhausted(_) => Err(first),
-                _ => of(cookie).map_err(|_| first),
-            }),
-        }
-    }
-
-    fn admit_by(
-        &self,
-        known: &Known,
-        token: &str,
-        uri: &str,
-        asking: &Asking<'_>,
-    ) -> Result<Admitted, Refused> {
-        let now = asking.now.duration_since(UNIX_EPOCH).unwrap_or_default();
-        if now < SET_CLOCKS_SAY {
-            // What has expired could not be told from what has not.
-            return Err(Refused::Denied(Denied::Early));
-        }
-        let settings = &self.demands.settings;
-        let verified = known.verdicts.of(token, &known.keys, settings).map_err(Refused::Denied)?;
-        let asked = uri_signing::Asked {
-            uri,
-            path: asking.path,
-            client: asking.client,
-            now: now.as_secs_f64(),
-        };
-        let is_first = |used: uri_signing::Use<'_>| self.uses.is_first(&self.site, &used, now);
-        let renewal = verified.admits(&asked, is_first).map_err(Refused::Denied)?;
-        let bearer = self.bearers.of(&self.site, token, &self.demands.allowance);
-        if let Some(bearer) = &bearer {
-            bearer.ask(now).map_err(Refused::Exhausted)?;
-        }
-        let renewed = renewal.and_then(|renewal| {
-            let renewed = verified.renewed(renewal, &asked, &known.keys)?;
-            Some(Given {
-                transport: renewal.transport,
-                name: self.demands.name.clone(),
-                token: renewed.token,
-                path: renewed.path,
-                age: Duration::try_from_secs_f64(renewal.seconds).unwrap_or(Duration::MAX),
-            })
-        });
-        Ok(Admitted { by_token: true, renewed, bearer })
+        Shown::take(parts, &self.demands.name, self.demands.cat.as_deref())
     }
 }
 
 impl Known {
     fn of(text: &Secret, demands: &Demands, bytes: u64) -> Result<Known, KeyFileError> {
         let keys = KeyFile::parse(&text.0)?.keys(demands.settings.matching)?;
-        Ok(Known { text: text.clone(), keys, verdicts: Verdicts::of_bytes(bytes) })
+        let cat_bytes = if demands.cat.is_some() { bytes / 2 } else { 0 };
+        let uris = Verdicts::of_bytes(bytes - cat_bytes);
+        Ok(Known { text: text.clone(), keys, uris, cats: Verdicts::of_bytes(cat_bytes) })
     }
 }
 

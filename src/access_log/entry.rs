@@ -81,11 +81,20 @@ pub struct Entry<'a> {
     pub referer: Option<&'a [u8]>,
     /// What the player told of itself (CMCD); empty: nothing.
     pub cmcd: &'a [(&'static str, PlayerTold<'a>)],
-    /// What his token was found to be (RFC 9246 section 4.5): `s-uri-signing`, and why he was
-    /// denied if he was; `None` where no token is asked for.
-    pub token: Option<(u16, Option<&'static str>)>,
+    /// What his token was found to be, and why he was denied if he was; `None` where no token is
+    /// asked for.
+    pub token: Option<(Code, Option<&'static str>)>,
     /// How it ended.
     pub outcome: Outcome,
+}
+
+/// What a token was found to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// `s-uri-signing` (RFC 9246 section 4.5).
+    UriSigning(u16),
+    /// Of a Common Access Token: `ok`, or the claim that was not met.
+    Cat(&'static str),
 }
 
 /// A value of what a player tells.
@@ -166,10 +175,17 @@ impl Entry<'_> {
         }
         line.number("origin", Some(self.origin_requests.into()));
         if let Some((code, denied)) = self.token {
-            line.number("uri_signing", Some(code.into()));
-            if let Some(denied) = denied {
-                line.plain("uri_signing_deny_reason", denied);
-            }
+            let name = match code {
+                Code::UriSigning(code) => {
+                    line.number("uri_signing", Some(code.into()));
+                    "uri_signing_deny_reason"
+                }
+                Code::Cat(word) => {
+                    line.plain("cat", word);
+                    "cat_deny_reason"
+                }
+            };
+            denied.into_iter().for_each(|denied| line.plain(name, denied));
         }
         self.write_of_the_viewer(&mut line, discretion);
         match self.outcome {

@@ -113,7 +113,7 @@ pub(super) enum Begins {
 }
 
 /// The fields of a record in their order (RFC 7937 section 3.4.1). Heads are not counted, so
-/// `sc-total-bytes` is never known; nothing here signs or verifies URIs (RFC 9246).
+/// `sc-total-bytes` is never known; what tokens were found to be (RFC 9246) is in JSON alone.
 const CDNI_FIELDS: [&str; 13] = [
     "date",
     "time",

@@ -32,6 +32,7 @@ fn demands(section: &Section<'_>) -> Option<Demands> {
         matching,
     };
     let name = section.setting("name").and_then(|setting| name(&setting));
+    let cat = section.setting("cat").and_then(|setting| self::name(&setting));
     let scheme = section.choice("scheme", None, &SCHEMES);
     let allowance = section.section("limits", |limits| Allowance {
         requests: limits.count("requests", 0, 0..=MANY) as u32,
@@ -50,7 +51,10 @@ fn demands(section: &Section<'_>) -> Option<Demands> {
     let keys =
         read.map_err(|why| keys.fail(format!("names {}, {why}", key_file.display()))).ok()?;
     let name = name.unwrap_or_else(|| NAME.to_owned());
-    Some(Demands { name, key_file, keys, settings, scheme, allowance })
+    if cat.as_ref() == Some(&name) {
+        section.fail(format!("`name` and `cat` are both {name:?}; write two names"));
+    }
+    Some(Demands { name, key_file, keys, settings, cat, scheme, allowance })
 }
 
 /// What a key file says, if it says what it should.

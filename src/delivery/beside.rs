@@ -7,7 +7,6 @@ use http::Response;
 
 use crate::delivery::Shared;
 use crate::delivery::body::ViewerBody;
-use crate::delivery::door::give;
 use crate::delivery::record::{Record, Viewer};
 use crate::door::Given;
 use crate::message::cmsd::Dynamic;
@@ -40,7 +39,8 @@ impl Beside {
             cors::allow(&cors, &viewer.parts.headers, response.headers_mut());
         }
         if let Some(given) = self.given {
-            give(&given, viewer.connection.tls.is_some(), response);
+            let (status, is_secure) = (response.status(), viewer.connection.tls.is_some());
+            given.add_to(status, response.headers_mut(), is_secure);
         }
         let is_told = match self.cmsd {
             Cmsd::All => true,

@@ -4,21 +4,19 @@
 
 use std::sync::Arc;
 
-use http::header::{CACHE_CONTROL, LOCATION, SET_COOKIE};
 use http::request::Parts;
-use http::{HeaderValue, Response};
 
+use crate::access_log::{Code, Decision};
 use crate::delivery::Delivery;
-use crate::delivery::body::ViewerBody;
 use crate::delivery::error::DeliveryError;
 use crate::delivery::record::{Record, Viewer};
-use crate::door::{Admitted, Asking, Bearer, Connected, Door, Given, Refused, Shown};
+use crate::door::{Admitted, Asking, Bearer, Connected, Door, Found, Refused, Shown};
 use crate::limits::BEARERS_PER_CONNECTION_MAX;
 use crate::message::request::host_of;
 use crate::metrics::labels;
-use crate::server::ConnectionFacts;
+use crate::server::{ConnectionFacts, Protocol};
 use crate::site::{Access, Rule, Scheme};
-use crate::token::uri_signing::{Denied, Transport};
+use crate::token::uri_signing::Denied;
 
 /// At whose door a viewer shows what.
 #[derive(Debug)]
@@ -65,9 +63,13 @@ impl Delivery {
             Some(showing) => showing.admit(viewer, named),
             None => Err(Refused::Denied(Denied::Malformed)),
         };
-        record.shown(label(&admitted), code(&admitted));
-        let admitted = admitted.map_err(DeliveryError::Denied)?;
-        record.given = admitted.renewed.map(Box::new);
+        let (found, denied) = match &admitted {
+            Ok(admitted) => (admitted.found, None),
+            Err(refused) => (refused.found(), Some(refused.reason())),
+        };
+        tell(found, denied, viewer, record);
+        let admitted = admitted.map_err(|refused| DeliveryError::Denied(Box::new(refused)))?;
+        record.given = admitted.given.map(Box::new);
         if let Some(bearer) = admitted.bearer {
             // A request has one token.
             let _ = viewer.bearer.set(bearer);
@@ -81,13 +83,32 @@ impl Showing {
         let Named { host, port, path, query } = *named;
         let connection = &viewer.connection;
         let scheme = if connection.tls.is_some() { Scheme::Https } else { Scheme::Http };
-        let (client, now) = (viewer.client, viewer.time);
-        let asking = Asking { scheme, host, port, path, query, client, now };
+        let (parts, protocol) = (&viewer.parts, connection.protocol);
+        let asking = Asking {
+            scheme,
+            host,
+            port,
+            path,
+            query,
+            method: parts.method.as_str(),
+            fields: &parts.headers,
+            protocol: connection.tls.as_ref().map(|_| alpn(protocol)),
+            client: viewer.client,
+            now: viewer.time,
+        };
         let admitted = self.door.admit(&self.shown, &asking)?;
         if let Some(bearer) = &admitted.bearer {
             connect(bearer, connection)?;
         }
         Ok(admitted)
+    }
+}
+
+/// What TLS agreed to speak (RFC 7301).
+fn alpn(protocol: Protocol) -> &'static [u8] {
+    match protocol {
+        Protocol::Http1 => b"http/1.1",
+        Protocol::Http2 => b"h2",
     }
 }
 
@@ -110,72 +131,42 @@ fn connect(bearer: &Arc<Bearer>, connection: &ConnectionFacts) -> Result<(), Ref
     Ok(())
 }
 
-/// As it is counted.
-fn label(admitted: &Result<Admitted, Refused>) -> labels::Shown {
-    match admitted {
-        Ok(Admitted { by_token: true, .. }) => labels::Shown::Verified,
-        Ok(_) => labels::Shown::Allowed,
-        Err(Refused::Directed) => labels::Shown::Forbidden,
-        Err(Refused::Exhausted(_)) => labels::Shown::Exhausted,
-        Err(Refused::Denied(denied)) => match denied {
-            Denied::Signature => labels::Shown::Signature,
-            Denied::Issuer => labels::Shown::Issuer,
-            Denied::Subject => labels::Shown::Subject,
-            Denied::Audience => labels::Shown::Audience,
-            Denied::Expired => labels::Shown::Expired,
-            Denied::Early => labels::Shown::Early,
-            Denied::Renewal => labels::Shown::Renewal,
-            Denied::Used => labels::Shown::Used,
-            Denied::Version => labels::Shown::Version,
-            Denied::Critical => labels::Shown::Critical,
-            Denied::Address => labels::Shown::Address,
-            Denied::Container => labels::Shown::Container,
-            Denied::Malformed => labels::Shown::Malformed,
-        },
-    }
+/// Counts and logs what a token was found to be.
+fn tell(found: Found, denied: Option<&'static str>, viewer: &Viewer, record: &mut Record) {
+    let uri_signing = |word: &str| {
+        let shown = labels::Shown::ALL.iter().find(|shown| shown.label() == word);
+        record.counters().shown.count(*shown.expect("each code has a label"));
+    };
+    let code = match found {
+        Found::UriSigning(code) => {
+            uri_signing(itoa::Buffer::new().format(code));
+            Code::UriSigning(code)
+        }
+        Found::Cat(word) => {
+            let shown = labels::CatShown::ALL.iter().find(|shown| shown.label() == word);
+            record.counters().cats.count(*shown.expect("each word has a label"));
+            Code::Cat(word)
+        }
+        Found::Allowed => {
+            uri_signing("allowed");
+            Code::UriSigning(UNCHECKED)
+        }
+        Found::Forbidden => {
+            uri_signing("forbidden");
+            Code::UriSigning(UNCHECKED)
+        }
+        Found::Exhausted => {
+            uri_signing("exhausted");
+            Code::UriSigning(VERIFIED)
+        }
+    };
+    record.token = Some((code, denied));
+    viewer.tell(|| {
+        let decision = Decision::of("token", if denied.is_none() { "lets in" } else { "denied" });
+        denied.map_or(decision.clone(), |why| decision.because(why))
+    });
 }
 
-/// As it is logged.
-fn code(admitted: &Result<Admitted, Refused>) -> (u16, Option<&'static str>) {
-    match admitted {
-        Ok(Admitted { by_token: true, .. }) => (crate::door::VERIFIED, None),
-        Ok(_) => (crate::door::UNCHECKED, None),
-        Err(refused) => (refused.code(), Some(refused.reason())),
-    }
-}
-
-/// Has an answer bring the token that takes the place of the one that was shown (RFC 9246 section
-/// 3). It is for this viewer alone, and kept nowhere.
-pub(super) fn give(given: &Given, is_secure: bool, response: &mut Response<ViewerBody>) {
-    let status = response.status();
-    if !status.is_success() && !status.is_redirection() {
-        return;
-    }
-    let fields = response.headers_mut();
-    let Given { name, token, path, age, .. } = given;
-    match given.transport {
-        Transport::Cookie => {
-            // A page of another site plays with it, which browsers let over TLS alone.
-            let secure = if is_secure { "; Secure; SameSite=None" } else { "" };
-            let age = age.as_secs();
-            let cookie = format!("{name}={token}; Path={path}; Max-Age={age}; HttpOnly{secure}");
-            let Ok(cookie) = HeaderValue::from_str(&cookie) else { return };
-            fields.append(SET_COOKIE, cookie);
-        }
-        Transport::Query => {
-            let Some(location) = fields.get(LOCATION).and_then(|value| value.to_str().ok()) else {
-                return;
-            };
-            let (uri, fragment) = match location.split_once('#') {
-                Some((uri, fragment)) => (uri, format!("#{fragment}")),
-                None => (location, String::new()),
-            };
-            let mark = if uri.contains('?') { '&' } else { '?' };
-            let location = format!("{uri}{mark}{name}={token}{fragment}");
-            let Ok(location) = HeaderValue::from_str(&location) else { return };
-            fields.insert(LOCATION, location);
-        }
-    }
-    // Whoever stands between would give it to others.
-    fields.append(CACHE_CONTROL, HeaderValue::from_static("private"));
-}
+/// `s-uri-signing` of a token that is good, and where none was looked at (RFC 9246 section 4.5).
+const VERIFIED: u16 = 200;
+const UNCHECKED: u16 = 0;

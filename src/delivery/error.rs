@@ -32,7 +32,7 @@ pub enum DeliveryError {
     /// A body came with the request.
     BodyRefused,
     /// The viewer is not let in.
-    Denied(door::Refused),
+    Denied(Box<door::Refused>),
     /// Who asks for a purge may not.
     PurgeRefused,
     /// What was to be purged was not.
@@ -110,18 +110,7 @@ impl DeliveryError {
             DeliveryError::NotPurged(PurgeError::Busy | PurgeError::Draining) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "it was not purged; try again")
             }
-            // RFC 9246 section 5: whatever the reason is.
-            DeliveryError::Denied(door::Refused::Denied(_) | door::Refused::Directed) => {
-                (StatusCode::FORBIDDEN, "it takes a token that is for this, and good now")
-            }
-            DeliveryError::Denied(door::Refused::Exhausted(exhausted)) => {
-                return Verdict {
-                    status: StatusCode::TOO_MANY_REQUESTS,
-                    reason: exhausted.reason(),
-                    retry_after: Some(exhausted.retry_after()),
-                    connection: After::Keep,
-                };
-            }
+            DeliveryError::Denied(refused) => return denied_verdict(refused),
             DeliveryError::TurnedAway => return fill_verdict(&FillError::Draining),
             DeliveryError::BodyRefused => return request_verdict(&RequestError::BodyRefused),
             DeliveryError::Unsatisfiable { .. } => {
@@ -205,6 +194,21 @@ fn request_verdict(error: &RequestError) -> Verdict {
         _ => (StatusCode::BAD_REQUEST, "the request cannot be understood", After::Close),
     };
     Verdict { status, reason, retry_after: None, connection }
+}
+
+fn denied_verdict(refused: &door::Refused) -> Verdict {
+    let (status, reason, retry_after) = match refused {
+        // RFC 9246 section 5: whatever the reason is.
+        door::Refused::Denied(_) | door::Refused::Cat(_) | door::Refused::Directed => {
+            (StatusCode::FORBIDDEN, "it takes a token that is for this, and good now", None)
+        }
+        // CTA-5007 section 4.9: as who issued it says.
+        door::Refused::Answered(instead) => (instead.status, "see the token", None),
+        door::Refused::Exhausted(exhausted) => {
+            (StatusCode::TOO_MANY_REQUESTS, exhausted.reason(), Some(exhausted.retry_after()))
+        }
+    };
+    Verdict { status, reason, retry_after, connection: After::Keep }
 }
 
 fn fill_verdict(error: &FillError) -> Verdict {

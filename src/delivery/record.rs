@@ -13,7 +13,7 @@ use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 
 use crate::access_log::{
-    AccessLog, Decision, Entry, Outcome, RequestId, Target, Text, Trace, Tracing,
+    AccessLog, Code, Decision, Entry, Outcome, RequestId, Target, Text, Trace, Tracing,
 };
 use crate::delivery::door::Showing;
 use crate::delivery::error::DeliveryError;
@@ -135,7 +135,7 @@ pub struct Record {
     /// The range answered.
     pub range: Option<ByteRange>,
     /// What his token was found to be, and why he was denied.
-    token: Option<(u16, Option<&'static str>)>,
+    pub token: Option<(Code, Option<&'static str>)>,
     /// The token he is to have in its place.
     pub given: Option<Box<Given>>,
     /// What the look-up found.
@@ -255,14 +255,9 @@ impl Record {
         }
     }
 
-    /// What he showed was found to be this.
-    pub fn shown(&mut self, what: labels::Shown, token: (u16, Option<&'static str>)) {
-        self.counters.shown.count(what);
-        self.token = Some(token);
-        self.viewer.tell(|| {
-            let decision = Decision::of("token", what.label());
-            token.1.map_or(decision.clone(), |why| decision.because(why))
-        });
+    /// What this worker counts.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// It was refused for this, if for any of it.

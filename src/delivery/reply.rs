@@ -19,6 +19,7 @@ use crate::delivery::error::{After, DeliveryError};
 use crate::delivery::feed::Feed;
 use crate::delivery::record::{Record, Viewer};
 use crate::delivery::slice::{Slice, Span};
+use crate::door::Refused;
 use crate::fill::error::FillError;
 use crate::limits::WARNINGS_PER_SECOND_MAX;
 use crate::message::cache_status::{CacheStatus, Forwarded, Fwd};
@@ -160,6 +161,13 @@ pub(super) fn refusal(
         DeliveryError::Unsatisfiable { length_bytes: Some(length) } => {
             fields.extend(response::unsatisfiable(*length).headers);
             fields.remove(CONTENT_LENGTH);
+        }
+        DeliveryError::Denied(refused) => {
+            if let Refused::Answered(instead) = &**refused {
+                instead.fields.iter().for_each(|(name, value)| {
+                    fields.append(name, value.clone());
+                });
+            }
         }
         DeliveryError::Unsatisfiable { length_bytes: None } => {
             fields.remove(CONTENT_RANGE);

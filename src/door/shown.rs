@@ -19,17 +19,56 @@ pub struct Shown {
     pub(super) in_uri: Result<Option<Box<str>>, Unclear>,
     /// In a cookie.
     pub(super) in_cookie: Option<Box<str>>,
+    /// A Common Access Token, if it is clear which one.
+    pub(super) cat: Result<Option<(Carrier, Box<str>)>, Unclear>,
+}
+
+/// Where a Common Access Token was shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Carrier {
+    Header,
+    Cookie,
+    Query,
 }
 
 impl Shown {
-    /// Takes what is called `name` out of a request.
-    pub(super) fn take(parts: &mut Parts, name: &str) -> Shown {
+    /// Takes what is called `name` out of a request, and the Common Access Token, where the
+    /// parameter for it has a name.
+    pub(super) fn take(parts: &mut Parts, name: &str, cat: Option<&str>) -> Shown {
         let in_uri = from_uri(&mut parts.uri, name);
         let in_cookie = from_cookies(&mut parts.headers, name);
         forget_in_referer(&mut parts.headers, name);
-        Shown { in_uri, in_cookie }
+        let cat = cat.map_or(Ok(None), |cat| take_cat(parts, cat));
+        Shown { in_uri, in_cookie, cat }
+    }
+
+    /// Whether nothing was.
+    pub(super) fn is_nothing(&self) -> bool {
+        matches!((&self.in_uri, &self.in_cookie, &self.cat), (Ok(None), None, Ok(None)))
     }
 }
+
+/// In the header, else in the query, else in the cookie; two in one of them are none.
+fn take_cat(parts: &mut Parts, name: &str) -> Result<Option<(Carrier, Box<str>)>, Unclear> {
+    let in_query = from_uri(&mut parts.uri, name);
+    let in_cookie = from_cookies(&mut parts.headers, CAT_COOKIE);
+    forget_in_referer(&mut parts.headers, name);
+    let mut fields = parts.headers.get_all(CAT).iter();
+    let (first, second) = (fields.next(), fields.next());
+    let first = first.map(|value| value.to_str().map(Box::<str>::from).map_err(|_| Unclear));
+    let is_one = second.is_none();
+    parts.headers.remove(CAT);
+    let in_header = if is_one { first.transpose() } else { Err(Unclear) };
+    let carried = |carrier| move |token| (carrier, token);
+    Ok(in_header?
+        .map(carried(Carrier::Header))
+        .or(in_query?.map(carried(Carrier::Query)))
+        .or(in_cookie.map(carried(Carrier::Cookie))))
+}
+
+/// CTA-5007 section 5.
+const CAT: HeaderName = HeaderName::from_static("cta-common-access-token");
+const CAT_COOKIE: &str = "CTA-Common-Access-Token";
 
 fn from_uri(uri: &mut Uri, name: &str) -> Result<Option<Box<str>>, Unclear> {
     let Some(target) = uri.path_and_query() else { return Ok(None) };
@@ -89,7 +128,7 @@ mod tests {
             request = request.header(name, *value);
         }
         let mut parts = request.body(()).unwrap().into_parts().0;
-        (Shown::take(&mut parts, NAME), parts)
+        (Shown::take(&mut parts, NAME, Some("cat")), parts)
     }
 
     #[test]
@@ -126,6 +165,27 @@ mod tests {
             let told: Vec<_> = parts.headers.get_all(COOKIE).iter().collect();
             assert_eq!(told, left.into_iter().collect::<Vec<_>>(), "{cookies:?}");
         }
+    }
+
+    #[test]
+    fn a_common_access_token_is_taken_out_of_wherever_it_stands() {
+        let (cat, cookie) = (CAT, "u=1; CTA-Common-Access-Token=c");
+        for (uri, fields, token) in [
+            ("/a?cat=q&b=c", &[][..], Some((Carrier::Query, "q"))),
+            ("/a?b=c", &[(COOKIE, cookie)], Some((Carrier::Cookie, "c"))),
+            ("/a?cat=q&b=c", &[(COOKIE, cookie), (cat.clone(), "h")], Some((Carrier::Header, "h"))),
+            ("/a?b=c", &[], None),
+        ] {
+            let (shown, parts) = taken(uri, fields);
+            let found = shown.cat.as_ref().unwrap().as_ref();
+            assert_eq!(found.map(|(carrier, token)| (*carrier, &**token)), token, "{uri}");
+            assert_eq!(parts.uri, "/a?b=c");
+            assert!(!parts.headers.contains_key(&cat));
+            assert!(parts.headers.get(COOKIE).is_none_or(|left| left == "u=1"));
+        }
+        let (shown, parts) = taken("/a", &[(cat.clone(), "h"), (cat.clone(), "i")]);
+        assert!(shown.cat.is_err() && !parts.headers.contains_key(&cat));
+        assert!(taken("/a?cat=q&cat=r", &[]).0.cat.is_err());
     }
 
     #[test]

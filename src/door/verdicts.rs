@@ -2,19 +2,29 @@
 //!
 //! What cannot be verified is not kept: anybody can make as much of it as he likes.
 
+use std::fmt;
 use std::sync::Arc;
 
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
-use crate::token::key_file::Keys;
-use crate::token::uri_signing::{Denied, Settings, Verified};
+/// Verified tokens of one kind, of bounded bytes.
+pub(super) struct Verdicts<V>(Cache<Box<str>, Kept<V>, Bytes>);
 
-/// Verified tokens, of bounded bytes.
-pub(super) struct Verdicts(Cache<Box<str>, Arc<Verified>, Bytes>);
+/// One, with what it takes.
+struct Kept<V> {
+    verified: Arc<V>,
+    bytes: usize,
+}
 
-impl std::fmt::Debug for Verdicts {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl<V> Clone for Kept<V> {
+    fn clone(&self) -> Kept<V> {
+        Kept { verified: self.verified.clone(), bytes: self.bytes }
+    }
+}
+
+impl<V> fmt::Debug for Verdicts<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} verdicts", self.0.len())
     }
 }
@@ -23,31 +33,33 @@ impl std::fmt::Debug for Verdicts {
 #[derive(Clone)]
 struct Bytes;
 
-impl Weighter<Box<str>, Arc<Verified>> for Bytes {
-    fn weight(&self, token: &Box<str>, verified: &Arc<Verified>) -> u64 {
-        (token.len() + verified.bytes()) as u64 + ENTRY_BYTES
+impl<V> Weighter<Box<str>, Kept<V>> for Bytes {
+    fn weight(&self, token: &Box<str>, kept: &Kept<V>) -> u64 {
+        (token.len() + kept.bytes) as u64 + ENTRY_BYTES
     }
 }
 
-impl Verdicts {
-    pub(super) fn of_bytes(bytes: u64) -> Verdicts {
+impl<V> Verdicts<V> {
+    pub(super) fn of_bytes(bytes: u64) -> Verdicts<V> {
         let usual = (bytes / USUAL_BYTES) as usize;
         Verdicts(Cache::with_weighter(usual.max(16), bytes, Bytes))
     }
 
+    /// What is kept of a token, or is found now: with what it takes in memory, in bytes.
+    ///
     /// # Errors
     /// It lets nobody in, whatever is asked for.
-    pub(super) fn of(
+    pub(super) fn of<E>(
         &self,
         token: &str,
-        keys: &Keys,
-        settings: &Settings,
-    ) -> Result<Arc<Verified>, Denied> {
-        if let Some(verified) = self.0.get(token) {
-            return Ok(verified);
+        verify: impl FnOnce() -> Result<(V, usize), E>,
+    ) -> Result<Arc<V>, E> {
+        if let Some(kept) = self.0.get(token) {
+            return Ok(kept.verified);
         }
-        let verified = Arc::new(Verified::of(token, keys, settings)?);
-        self.0.insert(token.into(), verified.clone());
+        let (verified, bytes) = verify()?;
+        let verified = Arc::new(verified);
+        self.0.insert(token.into(), Kept { verified: verified.clone(), bytes });
         Ok(verified)
     }
 }

@@ -11,8 +11,8 @@ use crate::limits::{SITE_COUNTS_BYTES, SITES_MAX};
 use crate::object::SiteId;
 
 use super::labels::{
-    BodyEnd, Labels, Lookup, Method, ObjectType, OriginError, Prefetch, Protocol, Refused, RunEnd,
-    Scheme, Shown, StatusClass, Tier, Wait,
+    BodyEnd, CatShown, Labels, Lookup, Method, ObjectType, OriginError, Prefetch, Protocol,
+    Refused, RunEnd, Scheme, Shown, StatusClass, Tier, Wait,
 };
 
 /// What a request is told apart by in the metrics.
@@ -321,6 +321,8 @@ pub struct Counters {
     pub refused: Tally<Refused, { Refused::COUNT }>,
     /// Requests for what is behind a token.
     pub shown: Tally<Shown, { Shown::COUNT }>,
+    /// Common Access Tokens.
+    pub cats: Tally<CatShown, { CatShown::COUNT }>,
     /// Response bodies, when their sending ends.
     pub bodies: Tally<BodyEnd, { BodyEnd::COUNT }>,
     /// Look-ups of objects.
@@ -363,6 +365,7 @@ impl Counters {
             requests,
             refused,
             shown,
+            cats,
             bodies,
             lookups,
             runs_started,
@@ -377,6 +380,7 @@ impl Counters {
         requests.absorb(&other.requests);
         refused.absorb(&other.refused);
         shown.absorb(&other.shown);
+        cats.absorb(&other.cats);
         bodies.absorb(&other.bodies);
         lookups.absorb(&other.lookups);
         runs_finished.absorb(&other.runs_finished);

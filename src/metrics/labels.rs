@@ -266,6 +266,54 @@ closed_labels! {
         Exhausted = "exhausted",
     }
 
+    /// What a Common Access Token was found to be: the claim that was not met, or another word.
+    CatShown("outcome") {
+        /// It lets its bearer in.
+        Ok = "ok",
+        /// It does, and did before.
+        Reused = "reused",
+        /// He is sent on with the next one.
+        Renewed = "renewed",
+        /// It cannot be read.
+        Malformed = "malformed",
+        /// It demands what is not understood.
+        Critical = "crit",
+        /// The signature does not verify, or its key is not known.
+        Signature = "signature",
+        /// It is of another version.
+        Version = "catv",
+        /// Its issuer is not trusted, or did not sign it.
+        Issuer = "iss",
+        /// It has a claim that cannot be checked.
+        Unchecked = "unchecked",
+        /// It is for somebody else.
+        Audience = "aud",
+        /// It has expired.
+        Expired = "exp",
+        /// It is not valid yet.
+        Early = "nbf",
+        /// It is for other networks.
+        Network = "catnip",
+        /// It is for other countries.
+        Country = "catgeoiso3166",
+        /// It is for who has another key.
+        TlsKey = "cattpk",
+        /// It is for another protocol.
+        Protocol = "catalpn",
+        /// It is for other methods.
+        Method = "catm",
+        /// It is for other URIs.
+        Uri = "catu",
+        /// It is for who sends other headers.
+        Header = "cath",
+        /// What it says is to be answered is not known.
+        Answer = "catif",
+        /// How it says it is renewed is not known.
+        Renewal = "catr",
+        /// It was used before.
+        Used = "catreplay",
+    }
+
     /// What a player says that it asks for (CMCD `ot`).
     ObjectType("object_type") {
         /// A manifest or playlist.

@@ -176,6 +176,8 @@ const REFUSED: Series = counter(
 );
 const SHOWN: Series =
     counter("tidegate_token_checks_total", "Requests that take a token, by the code of RFC 9246.");
+const CATS: Series =
+    counter("tidegate_cat_checks_total", "Common Access Tokens that were shown, by the outcome.");
 const LOOKUPS: Series =
     counter("tidegate_lookups_total", "Look-ups of objects in the cache, by what was found.");
 const RUNS_STARTED: Series = counter("tidegate_fill_runs_started_total", "Fill runs started.");
@@ -230,6 +232,7 @@ pub(super) fn families(totals: &Counters) -> Vec<proto::MetricFamily> {
         tally(REQUESTS, &totals.requests),
         tally(REFUSED, &totals.refused),
         tally(SHOWN, &totals.shown),
+        tally(CATS, &totals.cats),
         tally(BODIES, &totals.bodies),
         tally(BODY_BYTES, &totals.sites.body_bytes()),
         tally(LOOKUPS, &totals.lookups),

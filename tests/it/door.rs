@@ -15,6 +15,7 @@ use tidegate::token::uri_signing::{Matching, hash_of, mint};
 
 use crate::support::{Configured, Edge, HOST, Origin, PATIENCE, PIECE, Response, Script, Speaks};
 
+mod cat;
 mod hostile;
 
 const NAME: &str = "URISigningPackage";

@@ -51,6 +51,13 @@ pub enum Replay {
 }
 
 impl Terms {
+    /// What expressions take, in bytes, about.
+    pub(super) fn bytes(&self) -> usize {
+        let uri = self.uri.iter().flat_map(|(_, all)| all);
+        let headers = self.headers.iter().flat_map(|(_, all)| all);
+        uri.chain(headers).map(Match::bytes).sum()
+    }
+
     /// Reads what the claims demand.
     ///
     /// # Errors

@@ -52,6 +52,14 @@ impl Match {
         })
     }
 
+    /// What an expression takes, in bytes, about.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Match::Pattern(pattern) => pattern.bytes(),
+            _ => 0,
+        }
+    }
+
     /// Whether it holds for this.
     pub(super) fn holds(&self, text: &[u8]) -> bool {
         match self {

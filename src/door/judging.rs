@@ -1,0 +1,192 @@
+//! Whether a viewer is let in: what he shows, compared with what he asks for.
+
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use http::StatusCode;
+use http::header::{HeaderValue, LOCATION, SET_COOKIE};
+
+use super::bearers::Bearer;
+use super::found::{Admitted, Found, Instead, OK, REUSED, Refused, VERIFIED};
+use super::given::Given;
+use super::shown::{Carrier, Shown};
+use super::{Asking, Door, Known, SET_CLOCKS_SAY};
+use crate::message::target::canonical_query;
+use crate::site::QueryPolicy;
+use crate::token::cat;
+use crate::token::key_file::Auth;
+use crate::token::uri_signing::{self, Denied, uri_of};
+
+impl Door {
+    /// Whether a viewer is let in who shows this.
+    ///
+    /// # Errors
+    /// He is not.
+    pub fn admit(&self, shown: &Shown, asking: &Asking<'_>) -> Result<Admitted, Refused> {
+        let malformed = || Refused::Denied(Denied::Malformed);
+        let scheme = self.demands.scheme.unwrap_or(asking.scheme);
+        // What players and steering add is for nobody but who serves.
+        let query = canonical_query(asking.query, &QueryPolicy::All, |_| false);
+        let (host, port, path) = (asking.host, asking.port, asking.path);
+        let uri = uri_of(scheme.as_str(), host, port, path, query.as_deref());
+        let uri = uri.ok_or_else(malformed)?;
+        let known = self.known.load();
+        match known.keys.directed(&uri, &self.demands.settings) {
+            Some(Auth::Deny) => return Err(Refused::Directed),
+            Some(Auth::Allow) => {
+                return Ok(Admitted { found: Found::Allowed, given: None, bearer: None });
+            }
+            None => {}
+        }
+        let in_uri = shown.in_uri.as_ref().map_err(|_| malformed())?.as_deref();
+        let cat = shown.cat.as_ref().map_err(|_| Refused::Cat(cat::Denied::Malformed))?.as_ref();
+        if shown.is_nothing() {
+            return Err(malformed());
+        }
+        let now = asking.now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let at = At { known: &known, uri: &uri, asking, now };
+        // A player that asks for the same playlist again shows the one its URI had at first.
+        let in_cookie = shown.in_cookie.as_deref();
+        let by_uri = [in_uri, in_cookie].into_iter().flatten().map(|token| self.by_uri(&at, token));
+        let by_cat = cat.into_iter().map(|(carrier, token)| self.by_cat(&at, *carrier, token));
+        let mut first = None;
+        for judged in by_uri.chain(by_cat) {
+            match judged {
+                Ok(admitted) => return Ok(admitted),
+                Err(refused @ Refused::Exhausted(_)) => return Err(refused),
+                Err(refused) => _ = first.get_or_insert(refused),
+            }
+        }
+        Err(first.unwrap_or_else(malformed))
+    }
+
+    fn by_uri(&self, at: &At<'_>, token: &str) -> Result<Admitted, Refused> {
+        let At { known, uri, asking, now } = *at;
+        if now < SET_CLOCKS_SAY {
+            // What has expired could not be told from what has not.
+            return Err(Refused::Denied(Denied::Early));
+        }
+        let settings = &self.demands.settings;
+        let verify = || {
+            let verified = uri_signing::Verified::of(token, &known.keys, settings)?;
+            let bytes = verified.bytes();
+            Ok((verified, bytes))
+        };
+        let verified = known.uris.of(token, verify).map_err(Refused::Denied)?;
+        let (path, client, now_seconds) = (asking.path, asking.client, now.as_secs_f64());
+        let asked = uri_signing::Asked { uri, path, client, now: now_seconds };
+        let is_first = |used: uri_signing::Use<'_>| self.uses.is_first(&self.site, &used, now);
+        let renewal = verified.admits(&asked, is_first).map_err(Refused::Denied)?;
+        let bearer = self.bearer(token, now)?;
+        let given = renewal.and_then(|renewal| {
+            let renewed = verified.renewed(renewal, &asked, &known.keys)?;
+            Some(Given::of(&self.demands.name, renewal, renewed))
+        });
+        Ok(Admitted { found: Found::UriSigning(VERIFIED), given, bearer })
+    }
+
+    fn by_cat(&self, at: &At<'_>, carrier: Carrier, token: &str) -> Result<Admitted, Refused> {
+        let At { known, uri, asking, now } = *at;
+        if now < SET_CLOCKS_SAY {
+            return Err(Refused::Cat(cat::Denied::Early));
+        }
+        let verify = || {
+            let uri_signing::Settings { issuers, audience, .. } = self.demands.settings.clone();
+            let settings = cat::Settings { issuers, audience };
+            let verified = cat::Verified::of(token, &known.keys, &settings)?;
+            let bytes = verified.bytes(token);
+            Ok((verified, bytes))
+        };
+        let verified = known.cats.of(token, verify).map_err(Refused::Cat)?;
+        let asked = cat::Asked {
+            uri,
+            method: asking.method,
+            headers: asking.fields,
+            alpn: asking.protocol,
+            tls_public_key: None,
+            client: asking.client,
+            asn: None,
+            country: None,
+            now: now.as_secs_f64(),
+        };
+        let mut found = OK;
+        let is_first = |used: cat::Use<'_>| {
+            let (issuer, id, expires) = (used.issuer, used.id, used.expires);
+            let used = uri_signing::Use { issuer, id, uri: "", expires };
+            let is_first = self.uses.is_first(&self.site, &used, now);
+            found = if is_first { OK } else { REUSED };
+            is_first
+        };
+        let renewal = verified.admits(&asked, is_first).map_err(|refused| {
+            let why = refused.denied;
+            let instead = refused.answer.and_then(|answer| {
+                let fields = verified.answered(answer, &asked, &known.keys)?;
+                let status = StatusCode::from_u16(answer.status).ok()?;
+                Some(Box::new(Instead { status, fields, why: Some(why) }))
+            });
+            instead.map_or(Refused::Cat(why), Refused::Answered)
+        })?;
+        let bearer = self.bearer(token, now)?;
+        let renewed = renewal
+            .and_then(|renewal| Some((renewal, verified.renewed(renewal, &asked, &known.keys)?)));
+        let given = match renewed {
+            None => None,
+            Some((renewal, token)) => Some(self.given(renewal, carrier, &token, asking)?),
+        };
+        Ok(Admitted { found: Found::Cat(found), given, bearer })
+    }
+
+    /// The next Common Access Token, with the answer.
+    ///
+    /// # Errors
+    /// The viewer is sent to where it is in the query.
+    fn given(
+        &self,
+        renewal: &cat::Renewal,
+        carrier: Carrier,
+        token: &str,
+        asking: &Asking<'_>,
+    ) -> Result<Given, Refused> {
+        use cat::Transport::{Automatic, Cookie, Header, Redirect};
+        match (renewal.transport, carrier) {
+            (Cookie, _) | (Automatic, Carrier::Cookie) => {
+                Ok(Given::Field(SET_COOKIE, renewal.set_cookie(token)))
+            }
+            (Header, _) | (Automatic, Carrier::Header) => {
+                Ok(Given::Field(renewal.header.clone(), renewal.value(token)))
+            }
+            (Redirect, _) | (Automatic, Carrier::Query) => {
+                let name = self.demands.cat.as_deref().unwrap_or_default();
+                let query = asking.query.map_or(String::new(), |query| format!("{query}&"));
+                let location = format!("{}?{query}{name}={token}", asking.path);
+                let status = StatusCode::from_u16(renewal.status);
+                let location = HeaderValue::from_str(&location);
+                let (Ok(status), Ok(location)) = (status, location) else {
+                    return Err(Refused::Cat(cat::Denied::Renewal));
+                };
+                let fields = vec![(LOCATION, location)];
+                Err(Refused::Answered(Box::new(Instead { status, fields, why: None })))
+            }
+        }
+    }
+
+    /// Who bears a token, where what he may have is bounded.
+    fn bearer(&self, token: &str, now: Duration) -> Result<Option<Arc<Bearer>>, Refused> {
+        let bearer = self.bearers.of(&self.site, token, &self.demands.allowance);
+        if let Some(bearer) = &bearer {
+            bearer.ask(now).map_err(Refused::Exhausted)?;
+        }
+        Ok(bearer)
+    }
+}
+
+/// One request at a door.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    known: &'a Known,
+    /// As tokens name it.
+    uri: &'a str,
+    asking: &'a Asking<'a>,
+    /// Since 1970.
+    now: Duration,
+}

@@ -1,0 +1,170 @@
+//! Common Access Tokens (CTA-5007): each claim that is not met, renewals and answers, as viewers
+//! get them.
+
+use tidegate::token::cat;
+
+use super::*;
+
+const PARAMETER: &str = "cat";
+const FIELD: &str = "CTA-Common-Access-Token";
+
+fn cat_token(claims: &Value) -> String {
+    let keys = keys(&key_file());
+    let mut claims = claims.clone();
+    if claims.get("iss").is_none() {
+        claims["iss"] = json!(ISSUER);
+    }
+    cat::mint(claims.as_object().unwrap(), keys.renewal(ISSUER).unwrap()).unwrap()
+}
+
+fn cat_guarded(origin: &Origin, folder: &Path) -> Configured {
+    guarded(origin, folder, &format!(", cat = {PARAMETER:?}"))
+}
+
+fn in_query(path: &str, token: &str) -> String {
+    let mark = if path.contains('?') { '&' } else { '?' };
+    format!("{path}{mark}{PARAMETER}={token}")
+}
+
+fn for_an_hour() -> Value {
+    json!({ "exp": now() + 3600, "catu": { "path": { "prefix-match": "/a" } } })
+}
+
+/// The same with something else.
+fn with_claim(name: &str, value: Value) -> String {
+    let mut claims = for_an_hour();
+    claims[name] = value;
+    cat_token(&claims)
+}
+
+#[tokio::test]
+async fn a_claim_that_is_not_met_is_denied_by_its_name() {
+    let (origin, folder) = (Origin::serving("/a", Script::of(PIECE)), TempDir::new().unwrap());
+    let edge = cat_guarded(&origin, folder.path()).start();
+    let good = cat_token(&for_an_hour());
+    let strange = keys(&key_file());
+    let unsigned = cat::mint(
+        &Map::from_iter([("exp".to_owned(), json!(now() + 9))]),
+        strange.renewal(OTHER).unwrap(),
+    );
+    let table = [
+        ("malformed", "2D3R".to_owned()),
+        ("malformed", good[..good.len() - 60].to_owned()),
+        ("signature", format!("{}AAAA", &good[..good.len() - 4])),
+        ("iss", unsigned.unwrap()),
+        ("catv", with_claim("catv", json!(2))),
+        ("unchecked", with_claim("geohash", json!("u6sc"))),
+        ("aud", with_claim("aud", json!(["another"]))),
+        ("exp", with_claim("exp", json!(now()))),
+        ("nbf", with_claim("nbf", json!(now() + 60))),
+        ("catnip", with_claim("catnip", json!(["192.0.2.0/24"]))),
+        ("catnip", with_claim("catnip", json!([64500]))),
+        ("catgeoiso3166", with_claim("catgeoiso3166", json!(["SE"]))),
+        ("cattpk", with_claim("cattpk", json!("00"))),
+        ("catalpn", with_claim("catalpn", json!(["h2"]))),
+        ("catm", with_claim("catm", json!(["HEAD"]))),
+        ("catu", with_claim("catu", json!({ "path": { "exact-match": "/b" } }))),
+        ("cath", with_claim("cath", json!({ "x-a": { "exact-match": "1" } }))),
+    ];
+    for (word, token) in &table {
+        let answer = edge.get(&in_query("/a", token)).send().await;
+        assert_eq!(answer.status, 403, "{word}");
+    }
+    assert!(origin.all_requests().is_empty());
+    let mut once = for_an_hour();
+    (once["catreplay"], once["cti"]) = (json!(1), json!("00ff"));
+    let once = in_query("/a", &cat_token(&once));
+    let mut twice = for_an_hour();
+    (twice["catreplay"], twice["cti"]) = (json!(2), json!("01ff"));
+    let twice = in_query("/a", &cat_token(&twice));
+    for (target, expected) in [(&once, 200), (&once, 403), (&twice, 200), (&twice, 200)] {
+        assert_eq!(edge.get(target).send().await.status, expected);
+    }
+    let told = logged(folder.path(), table.len() + 4).await;
+    let found: Vec<&str> = told.iter().map(|line| line["cat"].as_str().unwrap()).collect();
+    let mut expected: Vec<&str> = table.iter().map(|(word, _)| *word).collect();
+    expected.extend(["ok", "catreplay", "ok", "reused"]);
+    assert_eq!(found, expected);
+    for word in ["ok", "catreplay", "reused", "aud", "unchecked"] {
+        let label = format!("outcome=\"{word}\"");
+        assert!(edge.metric("tidegate_cat_checks_total", &[&label]).await >= 1.0, "{word}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_comes_in_a_header_a_cookie_or_the_query_and_goes_no_further() {
+    let (origin, folder) = (Origin::serving("/a", Script::of(PIECE)), TempDir::new().unwrap());
+    let edge = cat_guarded(&origin, folder.path()).start();
+    let token = cat_token(&for_an_hour());
+    let cookie = format!("u=1; {FIELD}={token}");
+    let asking = [
+        edge.get(&in_query("/a", &token)),
+        edge.get("/a").header("cta-common-access-token", &token),
+        edge.get("/a").header("cookie", &cookie),
+    ];
+    for asked in &asking {
+        assert_eq!(asked.send().await.status, 200);
+    }
+    assert_eq!(edge.get("/a").send().await.status, 403);
+    let twice = edge.get("/a").header(FIELD, &token).header(FIELD, &token);
+    assert_eq!(twice.send().await.status, 403);
+    let asked = origin.all_requests();
+    assert_eq!(asked.len(), 1, "one object");
+    let head = format!("{:?}", asked[0].head);
+    assert!(!head.contains(&token) && !head.to_lowercase().contains("common-access"), "{head}");
+    logged(folder.path(), 5).await;
+    let log = fs::read_to_string(folder.path().join("access.log")).unwrap();
+    assert!(!log.contains(&token), "{log}");
+}
+
+#[tokio::test]
+async fn a_token_that_ends_soon_is_renewed_as_it_says() {
+    let (origin, folder) = (Origin::serving("/a?x=1", Script::of(PIECE)), TempDir::new().unwrap());
+    let edge = cat_guarded(&origin, folder.path()).start();
+    let ending = |renewal: Value| {
+        let mut claims = for_an_hour();
+        (claims["exp"], claims["catr"]) = (json!(now() + 30), renewal);
+        cat_token(&claims)
+    };
+    // The deadline is a minute before the end, unless it is said.
+    let token = ending(json!({ "type": 1, "expadd": 300, "cookie-params": ["Path=/"] }));
+    let answer = edge.get(&in_query("/a?x=1", &token)).send().await;
+    let cookie = answer.header("set-cookie");
+    assert_eq!(answer.status, 200);
+    assert!(
+        cookie.starts_with("cta-common-access-token=") && cookie.ends_with("; Path=/"),
+        "{cookie}"
+    );
+    assert!(answer.header("cache-control").contains("private"));
+    let token = ending(json!({ "type": 0, "expadd": 300 }));
+    let answer = edge.get("/a?x=1").header(FIELD, &token).send().await;
+    let renewed = answer.header("cta-common-access-token");
+    assert_eq!(answer.status, 200);
+    let again = edge.get("/a?x=1").header(FIELD, &renewed).send().await;
+    assert_eq!((again.status, again.header("cta-common-access-token")), (200, String::new()));
+    // To where it is in the query, and from there nowhere else.
+    let token = ending(json!({ "type": 3, "expadd": 300 }));
+    let answer = edge.get(&in_query("/a?x=1", &token)).send().await;
+    let location = answer.header("location");
+    assert_eq!(answer.status, 307);
+    assert!(location.starts_with("/a?x=1&cat="), "{location}");
+    assert_eq!(edge.get(&location).send().await.status, 200);
+    assert_eq!(origin.all_requests().len(), 1);
+}
+
+#[tokio::test]
+async fn who_does_not_meet_a_claim_is_answered_as_the_token_says() {
+    let (origin, folder) = (Origin::serving("/a", Script::of(PIECE)), TempDir::new().unwrap());
+    let edge = cat_guarded(&origin, folder.path()).start();
+    let mut claims = for_an_hour();
+    claims["exp"] = json!(now() - 1);
+    claims["catif"] =
+        json!({ "exp": [307, { "Location": ["https://login.test/?t=", { "iss": null }] }] });
+    let answer = edge.get(&in_query("/a", &cat_token(&claims))).send().await;
+    let location = answer.header("location");
+    assert_eq!((answer.status, answer.header("cache-control")), (307, "no-store".to_owned()));
+    assert!(location.starts_with("https://login.test/?t=") && location.len() > 60, "{location}");
+    claims["catif"] = json!({ "aud": [401, {}] });
+    assert_eq!(edge.get(&in_query("/a", &cat_token(&claims))).send().await.status, 403);
+    assert!(origin.all_requests().is_empty());
+}

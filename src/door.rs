@@ -96,10 +96,16 @@ impl Doors {
             let Some(site) = sites.iter().find(|site| site.name == *name) else { continue };
             let former = before.of.get(&site.id);
             let stays = |door: &&Arc<Door>| {
-                door.demands == *demands && door.verdicts_bytes == verdicts_bytes
+                door.demands == *demands
+                    && door.verdicts_bytes == verdicts_bytes
+                    && Arc::ptr_eq(&door.uses, uses)
             };
             let door = match former.filter(stays) {
-                Some(former) => former.clone(),
+                Some(former) => {
+                    // They may have been others meanwhile.
+                    let _ = former.adopt(demands.keys.clone());
+                    former.clone()
+                }
                 None => {
                     let (bearers, uses) = (before.bearers.clone(), uses.clone());
                     let made = Door::new(name, demands.clone(), verdicts_bytes, bearers, uses);
@@ -168,6 +174,8 @@ pub struct Asking<'a> {
     pub path: &'a str,
     /// As it was written, without the token.
     pub query: Option<&'a str>,
+    /// Path and query as they name an object, whatever scheme and port it is asked by.
+    pub object: &'a str,
     /// What he wants done.
     pub method: &'a str,
     /// All fields, without the token.

@@ -60,6 +60,7 @@ impl Lodge {
             self.reserved = Some(reserved.ok_or(full)?);
         }
         if let Some(uses) = &self.uses {
+            uses.share_among(config.demands.len());
             return Ok(uses.clone());
         }
         let (path, now) = (config.ssd.token_uses(), SystemTime::now());
@@ -68,6 +69,7 @@ impl Lodge {
         }
         match Uses::start(&path, now) {
             Ok(uses) => {
+                uses.share_among(config.demands.len());
                 self.uses = Some(uses.clone());
                 Ok(uses)
             }

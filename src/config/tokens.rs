@@ -4,6 +4,10 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use serde_json::Value;
+
 use super::error::cause;
 use super::raw::Section;
 use super::setting::Setting;
@@ -28,7 +32,7 @@ fn demands(section: &Section<'_>) -> Option<Demands> {
     let settings = Settings {
         issuers: texts("issuers"),
         audience: text("audience"),
-        header: text("header"),
+        header: section.setting("header").and_then(|setting| header(&setting)),
         matching,
     };
     let name = section.setting("name").and_then(|setting| name(&setting));
@@ -69,6 +73,19 @@ pub fn read_keys(path: &Path, matching: Matching) -> Result<Secret, String> {
     let keys = KeyFile::parse(&text).and_then(|file| file.keys(matching));
     keys.map_err(|error| format!("which is refused: {error}"))?;
     Ok(Secret(text.into()))
+}
+
+/// The header of a token, as it is written there.
+fn header(setting: &Setting<'_>) -> Option<String> {
+    let text = setting.text()?;
+    let decoded = BASE64_URL_SAFE_NO_PAD.decode(text).ok();
+    let is_header = decoded.is_some_and(|bytes| {
+        serde_json::from_slice::<Value>(&bytes).is_ok_and(|header| header["alg"].is_string())
+    });
+    if !is_header {
+        setting.fail("is no header of a token: base64url of JSON with `alg`");
+    }
+    is_header.then(|| text.to_owned())
 }
 
 /// A parameter's name, which is a cookie's too (RFC 6265 section 4.1.1).

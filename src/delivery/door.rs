@@ -10,10 +10,12 @@ use crate::access_log::{Code, Decision};
 use crate::delivery::Delivery;
 use crate::delivery::error::DeliveryError;
 use crate::delivery::record::{Record, Viewer};
-use crate::door::{Admitted, Asking, Bearer, Connected, Door, Found, Refused, Shown};
+use crate::door::{Admitted, Asking, Bearer, Connected, Door, Exhausted, Found, Refused, Shown};
 use crate::limits::BEARERS_PER_CONNECTION_MAX;
 use crate::message::request::host_of;
+use crate::message::target::is_ambiguous;
 use crate::metrics::labels;
+use crate::object::SiteId;
 use crate::server::{ConnectionFacts, Protocol};
 use crate::site::{Access, Rule, Scheme};
 use crate::token::uri_signing::Denied;
@@ -21,16 +23,20 @@ use crate::token::uri_signing::Denied;
 /// At whose door a viewer shows what.
 #[derive(Debug)]
 pub struct Showing {
+    site: SiteId,
     door: Arc<Door>,
     shown: Shown,
 }
 
 /// What a viewer asks for, as its head says.
 pub(super) struct Named<'a> {
+    pub(super) site: SiteId,
     pub(super) host: &'a str,
     pub(super) port: Option<u16>,
     pub(super) path: &'a str,
     pub(super) query: Option<&'a str>,
+    /// Path and query, as they name an object.
+    pub(super) object: &'a str,
 }
 
 impl Delivery {
@@ -45,7 +51,7 @@ impl Delivery {
         let site = self.shared.sites.load().find(&host_of(parts).ok()?)?.id;
         let door = doors.of(site)?.clone();
         let shown = door.take(parts);
-        Some(Box::new(Showing { door, shown }))
+        Some(Box::new(Showing { site, door, shown }))
     }
 
     /// Lets a viewer in, or not.
@@ -56,10 +62,16 @@ impl Delivery {
         rule: &Rule,
         named: &Named<'_>,
     ) -> Result<(), DeliveryError> {
-        if rule.access == Access::Open {
-            return Ok(());
-        }
-        let admitted = match &viewer.showing {
+        // By the door of another site, which this one's host was a moment ago, nobody comes in.
+        let showing = viewer.showing.as_ref().filter(|showing| showing.site == named.site);
+        let is_open = rule.access == Access::Open;
+        let admitted = match showing {
+            None if is_open => return Ok(()),
+            Some(showing) if showing.is_unclear(named) => Err(Refused::Denied(Denied::Malformed)),
+            Some(_) if is_open => {
+                record.token = Some((Code::UriSigning(UNCHECKED), None));
+                return Ok(());
+            }
             Some(showing) => showing.admit(viewer, named),
             None => Err(Refused::Denied(Denied::Malformed)),
         };
@@ -79,8 +91,14 @@ impl Delivery {
 }
 
 impl Showing {
+    /// Whether what is asked for, or shown, could be read in two ways: one rule or token would be
+    /// looked at here, and something else be served.
+    fn is_unclear(&self, named: &Named<'_>) -> bool {
+        self.shown.is_unclear() || is_ambiguous(named.path)
+    }
+
     fn admit(&self, viewer: &Viewer, named: &Named<'_>) -> Result<Admitted, Refused> {
-        let Named { host, port, path, query } = *named;
+        let Named { host, port, path, query, object, .. } = *named;
         let connection = &viewer.connection;
         let scheme = if connection.tls.is_some() { Scheme::Https } else { Scheme::Http };
         let (parts, protocol) = (&viewer.parts, connection.protocol);
@@ -90,17 +108,14 @@ impl Showing {
             port,
             path,
             query,
+            object,
             method: parts.method.as_str(),
             fields: &parts.headers,
             protocol: connection.tls.as_ref().map(|_| alpn(protocol)),
             client: viewer.client,
             now: viewer.time,
         };
-        let admitted = self.door.admit(&self.shown, &asking)?;
-        if let Some(bearer) = &admitted.bearer {
-            connect(bearer, connection)?;
-        }
-        Ok(admitted)
+        self.door.admit(&self.shown, &asking, |bearer| connect(bearer, connection))
     }
 }
 
@@ -113,7 +128,7 @@ fn alpn(protocol: Protocol) -> &'static [u8] {
 }
 
 /// Counts a connection as a bearer's, once.
-fn connect(bearer: &Arc<Bearer>, connection: &ConnectionFacts) -> Result<(), Refused> {
+fn connect(bearer: &Arc<Bearer>, connection: &ConnectionFacts) -> Result<(), Exhausted> {
     if !bearer.counts_connections() {
         return Ok(());
     }
@@ -122,7 +137,7 @@ fn connect(bearer: &Arc<Bearer>, connection: &ConnectionFacts) -> Result<(), Ref
     if beside.iter().any(|one| one.downcast_ref::<Connected>().is_some_and(is_his)) {
         return Ok(());
     }
-    let connected = bearer.connect().map_err(Refused::Exhausted)?;
+    let connected = bearer.connect()?;
     if beside.len() >= BEARERS_PER_CONNECTION_MAX {
         // A proxy brings viewers over one connection; the first of them has not come lately.
         beside.remove(0);

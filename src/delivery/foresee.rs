@@ -21,7 +21,7 @@ use crate::message::range::RangeRequest;
 use crate::message::target::{canonical_target, resolved};
 use crate::metrics::labels::Prefetch;
 use crate::object::{ByteRange, ObjectKey};
-use crate::site::{Foresight, Site};
+use crate::site::{Access, Foresight, Site};
 
 impl Shared {
     /// Brings ahead what the player of an answered request will ask for.
@@ -106,7 +106,8 @@ fn named(site: &Arc<Site>, key: &ObjectKey, next: &Next) -> Option<(String, Obje
     };
     let (path, query) = resolved(key.path(), reference)?;
     let rule = site.rule_for(&path);
-    if rule.foresight == Foresight::Off {
+    // What takes a token is asked for by who shows it.
+    if rule.foresight == Foresight::Off || rule.access == Access::Token {
         return None;
     }
     let target = canonical_target(&path, query, &rule.query, rule.content);

@@ -148,8 +148,10 @@ impl Delivery {
         if viewer.connection.is_for_another(&request.host) {
             return Err(DeliveryError::OtherHost);
         }
+        let (host, path) = (&*request.host, &*request.path);
         let (port, query) = (request.port, request.query);
-        let named = Named { host: &request.host, port, path: &request.path, query };
+        let object = &*canonical_target(path, query, &rule.query, rule.content);
+        let named = Named { site: site.id, host, port, path, query, object };
         self.let_in(viewer, record, rule, &named)?;
         viewer.reserve(self.shared.governor.of(site.id))?;
         Ok(request)

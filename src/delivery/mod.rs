@@ -359,13 +359,14 @@ impl Delivery {
         let (site, rule) = site.ok_or(DeliveryError::UnknownHost)?;
         (record.cmsd, record.foresight) = (rule.cmsd, rule.foresight);
         viewer.tell(|| Decision::of("rule", Text::Shared(rule.pattern.text())).because(Text::Site));
+        let target = request.target(&rule.query, rule.content);
         if request.method != Method::Purge {
-            let (port, query) = (request.port, request.query);
-            let named = Named { host: &request.host, port, path: &request.path, query };
-            self.let_in(viewer, record, rule, &named)?;
+            let (site, host, path) = (site.id, &*request.host, &*request.path);
+            let (port, query, object) = (request.port, request.query, &*target);
+            self.let_in(viewer, record, rule, &Named { site, host, port, path, query, object })?;
         }
         viewer.pace(rule.pace);
-        let key = ObjectKey::new(site.id, &request.target(&rule.query, rule.content));
+        let key = ObjectKey::new(site.id, &target);
         let control = match rule.request_cache_control {
             RequestCacheControl::Honour => RequestControl::of(&parts.headers),
             RequestCacheControl::Ignore => RequestControl::default(),

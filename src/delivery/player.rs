@@ -8,7 +8,7 @@ pub(super) fn logged(cmcd: &Cmcd) -> Vec<(&'static str, PlayerTold<'_>)> {
     let mut logged: Vec<_> = cmcd.told().map(|(key, told)| (key, value(told))).collect();
     if let Some(next) = cmcd.next.first() {
         // Its parameters may be secrets.
-        let path = next.path.as_deref().and_then(|path| path.split('?').next());
+        let path = next.path.as_deref().and_then(|path| path.split(['?', ';']).next());
         logged.extend(path.map(|path| ("nor", PlayerTold::Text(path))));
         logged.extend(next.range.as_deref().map(|range| ("nrr", PlayerTold::Text(range))));
     }

@@ -1,8 +1,9 @@
 //! What who bears one token may have: requests in a second, bytes in a second, connections.
 //!
 //! Kept of so many tokens at most; of more than those, of the ones that were used last. A token
-//! that renews another one is another one.
+//! that takes the place of another one has the same bearer.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
@@ -22,12 +23,6 @@ pub struct Allowance {
     pub bytes_per_second: u64,
     /// Connections at once.
     pub connections: u32,
-}
-
-impl Allowance {
-    fn is_all(self) -> bool {
-        self == Allowance::default()
-    }
 }
 
 /// What is used up.
@@ -80,22 +75,24 @@ impl fmt::Debug for Bearers {
 }
 
 impl Bearers {
-    /// Who bears this token, where anything is bounded. It has been verified: whoever could make
-    /// two of one digest has the key.
-    pub(super) fn of(&self, site: &str, token: &str, allowance: &Allowance) -> Option<Arc<Bearer>> {
-        if allowance.is_all() {
-            return None;
-        }
-        let made = || Ok::<_, ()>(Arc::new(Bearer::new(*allowance)));
+    /// Who bears this token. It has been verified: whoever could make two of one digest has the
+    /// key.
+    pub(super) fn of(&self, site: &str, token: &str, allowance: Allowance) -> Arc<Bearer> {
+        let made = || Arc::new(Bearer::new(allowance));
         let digest = xxh3_128_with_seed(token.as_bytes(), xxh3_64(site.as_bytes()));
-        let bearer = self.0.get_or_insert_with(&digest, made).ok()?;
-        if bearer.allowance != *allowance {
+        match self.0.get(&digest) {
+            Some(bearer) if bearer.allowance == allowance => bearer,
             // Another was set since.
-            let bearer = Arc::new(Bearer::new(*allowance));
-            self.0.insert(digest, bearer.clone());
-            return Some(bearer);
+            Some(_) => {
+                let bearer = made();
+                self.0.insert(digest, bearer.clone());
+                bearer
+            }
+            None => {
+                let found = self.0.get_or_insert_with(&digest, || Ok::<_, Infallible>(made()));
+                found.unwrap_or_else(|never| match never {})
+            }
         }
-        Some(bearer)
     }
 }
 
@@ -132,6 +129,8 @@ impl Bearer {
         // As a clock of microseconds that goes on by a step with each request.
         let (now_us, burst_us) = (now.as_micros() as u64, 2_000_000);
         let next = |until: u64| {
+            // A clock that was set back begins anew.
+            let until = if until > now_us + burst_us { now_us } else { until };
             let next = until.max(now_us) + step_us;
             (next <= now_us + burst_us).then_some(next)
         };
@@ -144,7 +143,8 @@ impl Bearer {
         if rate == 0 {
             return Ok(());
         }
-        let since_ms = now_ms.saturating_sub(self.counted_at.fetch_max(now_ms, Ordering::Relaxed));
+        // A clock that was set back counts from then on.
+        let since_ms = now_ms.saturating_sub(self.counted_at.swap(now_ms, Ordering::Relaxed));
         let earned = u128::from(rate) * u128::from(since_ms) / 1_000;
         let (earned, most) = (i64::try_from(earned).unwrap_or(i64::MAX), burst(self.allowance));
         let more = |left: i64| Some(left.saturating_add(earned).min(most));
@@ -210,7 +210,7 @@ mod tests {
     use super::*;
 
     fn bearer(allowance: Allowance) -> Arc<Bearer> {
-        Bearers::default().of("film", "token", &allowance).unwrap()
+        Bearers::default().of("film", "token", allowance)
     }
 
     fn at(millis: u64) -> Duration {
@@ -239,6 +239,16 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_is_set_back_shuts_nobody_out() {
+        let allowed = Allowance { requests: 10, bytes_per_second: 1_000, connections: 0 };
+        let bearer = bearer(allowed);
+        (0..20).for_each(|_| bearer.ask(at(7_200_000)).unwrap());
+        bearer.sent(20_000);
+        assert!(bearer.ask(at(0)).is_err());
+        assert!(bearer.ask(at(11_000)).is_ok());
+    }
+
+    #[test]
     fn connections_are_counted_while_they_are_open() {
         let bearer = bearer(Allowance { connections: 2, ..Allowance::default() });
         let (one, two) = (bearer.connect().unwrap(), bearer.connect().unwrap());
@@ -246,10 +256,5 @@ mod tests {
         assert!(one.is_of(&bearer) && two.is_of(&bearer));
         drop(one);
         assert!(bearer.connect().is_ok());
-    }
-
-    #[test]
-    fn what_is_not_bounded_is_not_counted() {
-        assert!(Bearers::default().of("film", "token", &Allowance::default()).is_none());
     }
 }

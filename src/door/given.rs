@@ -2,12 +2,14 @@
 //! section 3, CTA-5007 section 4.9.2). It is for one viewer, and kept nowhere.
 
 use http::StatusCode;
+use std::fmt;
+
 use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, LOCATION, SET_COOKIE};
 
 use crate::token::uri_signing::{Renewal, Renewed, Transport};
 
 /// A token that comes with an answer.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub enum Given {
     /// In a cookie.
     Cookie {
@@ -54,6 +56,7 @@ impl Given {
                 let cookie = HeaderValue::from_str(&cookie);
                 cookie.map(|cookie| fields.append(SET_COOKIE, cookie)).is_ok()
             }
+            Given::Location { .. } if !status.is_redirection() => false,
             Given::Location { name, token } => {
                 let location = fields.get(LOCATION).and_then(|value| value.to_str().ok());
                 let location = location.map(|location| with(location, &name, &token));
@@ -66,11 +69,22 @@ impl Given {
             }
         };
         if is_added {
-            // Whoever stands between would give it to others.
+            // Whoever stands between would give it to others; some go by fields of their own first
+            // (RFC 9213).
             fields.append(CACHE_CONTROL, HeaderValue::from_static("private"));
+            TARGETED.iter().for_each(|name| drop(fields.remove(name)));
         }
     }
 }
+
+impl fmt::Debug for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("..")
+    }
+}
+
+const TARGETED: [HeaderName; 2] =
+    [HeaderName::from_static("cdn-cache-control"), HeaderName::from_static("surrogate-control")];
 
 /// A URI with one parameter more.
 fn with(uri: &str, name: &str, value: &str) -> String {

@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use http::StatusCode;
 use http::header::{HeaderValue, LOCATION, SET_COOKIE};
 
-use super::bearers::Bearer;
+use super::bearers::{Allowance, Bearer, Exhausted};
 use super::found::{Admitted, Found, Instead, OK, REUSED, Refused, VERIFIED};
 use super::given::Given;
 use super::shown::{Carrier, Shown};
@@ -18,11 +18,16 @@ use crate::token::key_file::Auth;
 use crate::token::uri_signing::{self, Denied, uri_of};
 
 impl Door {
-    /// Whether a viewer is let in who shows this.
+    /// Whether a viewer is let in who shows this. `connect` counts his connection as a bearer's.
     ///
     /// # Errors
     /// He is not.
-    pub fn admit(&self, shown: &Shown, asking: &Asking<'_>) -> Result<Admitted, Refused> {
+    pub fn admit(
+        &self,
+        shown: &Shown,
+        asking: &Asking<'_>,
+        connect: impl Fn(&Arc<Bearer>) -> Result<(), Exhausted>,
+    ) -> Result<Admitted, Refused> {
         let malformed = || Refused::Denied(Denied::Malformed);
         let scheme = self.demands.scheme.unwrap_or(asking.scheme);
         // What players and steering add is for nobody but who serves.
@@ -31,7 +36,12 @@ impl Door {
         let uri = uri_of(scheme.as_str(), host, port, path, query.as_deref());
         let uri = uri.ok_or_else(malformed)?;
         let known = self.known.load();
-        match known.keys.directed(&uri, &self.demands.settings) {
+        // A port that he names may be none that anybody thought of.
+        let directed = |port| {
+            let uri = uri_of(scheme.as_str(), host, port, path, query.as_deref())?;
+            known.keys.directed(&uri, &self.demands.settings)
+        };
+        match directed(port).filter(|auth| *auth == Auth::Deny).or_else(|| directed(None)) {
             Some(Auth::Deny) => return Err(Refused::Directed),
             Some(Auth::Allow) => {
                 return Ok(Admitted { found: Found::Allowed, given: None, bearer: None });
@@ -44,7 +54,7 @@ impl Door {
             return Err(malformed());
         }
         let now = asking.now.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let at = At { known: &known, uri: &uri, asking, now };
+        let at = At { known: &known, uri: &uri, asking, connect: &connect, now };
         // A player that asks for the same playlist again shows the one its URI had at first.
         let in_cookie = shown.in_cookie.as_deref();
         let by_uri = [in_uri, in_cookie].into_iter().flatten().map(|token| self.by_uri(&at, token));
@@ -61,7 +71,7 @@ impl Door {
     }
 
     fn by_uri(&self, at: &At<'_>, token: &str) -> Result<Admitted, Refused> {
-        let At { known, uri, asking, now } = *at;
+        let At { known, uri, asking, now, .. } = *at;
         if now < SET_CLOCKS_SAY {
             // What has expired could not be told from what has not.
             return Err(Refused::Denied(Denied::Early));
@@ -75,9 +85,13 @@ impl Door {
         let verified = known.uris.of(token, verify).map_err(Refused::Denied)?;
         let (path, client, now_seconds) = (asking.path, asking.client, now.as_secs_f64());
         let asked = uri_signing::Asked { uri, path, client, now: now_seconds };
-        let is_first = |used: uri_signing::Use<'_>| self.uses.is_first(&self.site, &used, now);
+        let bearer = self.bearer(at, || verified.lasting().unwrap_or_else(|| token.to_owned()))?;
+        let is_first = |used: uri_signing::Use<'_>| {
+            // Of the same content, however it is asked for.
+            let used = uri_signing::Use { uri: asking.object, ..used };
+            self.uses.is_first(&self.site, &used, now)
+        };
         let renewal = verified.admits(&asked, is_first).map_err(Refused::Denied)?;
-        let bearer = self.bearer(token, now)?;
         let given = renewal.and_then(|renewal| {
             let renewed = verified.renewed(renewal, &asked, &known.keys)?;
             Some(Given::of(&self.demands.name, renewal, renewed))
@@ -86,7 +100,7 @@ impl Door {
     }
 
     fn by_cat(&self, at: &At<'_>, carrier: Carrier, token: &str) -> Result<Admitted, Refused> {
-        let At { known, uri, asking, now } = *at;
+        let At { known, uri, asking, now, .. } = *at;
         if now < SET_CLOCKS_SAY {
             return Err(Refused::Cat(cat::Denied::Early));
         }
@@ -109,6 +123,7 @@ impl Door {
             country: None,
             now: now.as_secs_f64(),
         };
+        let bearer = self.bearer(at, || verified.lasting().unwrap_or_else(|| token.to_owned()))?;
         let mut found = OK;
         let is_first = |used: cat::Use<'_>| {
             let (issuer, id, expires) = (used.issuer, used.id, used.expires);
@@ -126,7 +141,6 @@ impl Door {
             });
             instead.map_or(Refused::Cat(why), Refused::Answered)
         })?;
-        let bearer = self.bearer(token, now)?;
         let renewed = renewal
             .and_then(|renewal| Some((renewal, verified.renewed(renewal, &asked, &known.keys)?)));
         let given = match renewed {
@@ -170,13 +184,20 @@ impl Door {
         }
     }
 
-    /// Who bears a token, where what he may have is bounded.
-    fn bearer(&self, token: &str, now: Duration) -> Result<Option<Arc<Bearer>>, Refused> {
-        let bearer = self.bearers.of(&self.site, token, &self.demands.allowance);
-        if let Some(bearer) = &bearer {
-            bearer.ask(now).map_err(Refused::Exhausted)?;
+    /// Who bears a token, where what he may have is bounded: asked before it is used up.
+    fn bearer(
+        &self,
+        at: &At<'_>,
+        token: impl FnOnce() -> String,
+    ) -> Result<Option<Arc<Bearer>>, Refused> {
+        let allowance = self.demands.allowance;
+        if allowance == Allowance::default() {
+            return Ok(None);
         }
-        Ok(bearer)
+        let bearer = self.bearers.of(&self.site, &token(), allowance);
+        bearer.ask(at.now).map_err(Refused::Exhausted)?;
+        (at.connect)(&bearer).map_err(Refused::Exhausted)?;
+        Ok(Some(bearer))
     }
 }
 
@@ -187,6 +208,7 @@ struct At<'a> {
     /// As tokens name it.
     uri: &'a str,
     asking: &'a Asking<'a>,
+    connect: &'a dyn Fn(&Arc<Bearer>) -> Result<(), Exhausted>,
     /// Since 1970.
     now: Duration,
 }

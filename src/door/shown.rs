@@ -3,17 +3,16 @@
 //! What is left has no token any more, in its target, its cookies and its referer: it names
 //! objects, is logged and is sent to origins.
 
-use std::borrow::Cow;
+use std::fmt;
 
 use http::header::{COOKIE, HeaderName, HeaderValue, REFERER};
 use http::request::Parts;
-use http::uri::PathAndQuery;
 use http::{HeaderMap, Uri};
 
-use crate::token::uri_signing::{Unclear, find};
+use crate::limits::ACCESS_TOKEN_BYTES_MAX;
+use crate::token::uri_signing::{Found, Unclear, find};
 
 /// What was shown.
-#[derive(Debug)]
 pub struct Shown {
     /// In the URI, if it is clear what.
     pub(super) in_uri: Result<Option<Box<str>>, Unclear>,
@@ -21,6 +20,12 @@ pub struct Shown {
     pub(super) in_cookie: Option<Box<str>>,
     /// A Common Access Token, if it is clear which one.
     pub(super) cat: Result<Option<(Carrier, Box<str>)>, Unclear>,
+}
+
+impl fmt::Debug for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("..")
+    }
 }
 
 /// Where a Common Access Token was shown.
@@ -40,6 +45,11 @@ impl Shown {
         forget_in_referer(&mut parts.headers, name);
         let cat = cat.map_or(Ok(None), |cat| take_cat(parts, cat));
         Shown { in_uri, in_cookie, cat }
+    }
+
+    /// Whether it is unclear what: nobody may see what else there is.
+    pub fn is_unclear(&self) -> bool {
+        self.in_uri.is_err() || self.cat.is_err()
     }
 
     /// Whether nothing was.
@@ -72,36 +82,52 @@ const CAT_COOKIE: &str = "CTA-Common-Access-Token";
 
 fn from_uri(uri: &mut Uri, name: &str) -> Result<Option<Box<str>>, Unclear> {
     let Some(target) = uri.path_and_query() else { return Ok(None) };
-    let found = find(target.as_str(), name)?;
-    let Some(token) = found.token else { return Ok(None) };
-    let bare: PathAndQuery = found.bare.parse().map_err(|_| Unclear)?;
-    let token = token.into();
+    let (token, bare) = match find(target.as_str(), name) {
+        Ok(Found { token: None, .. }) => return Ok(None),
+        Ok(Found { token: Some(token), bare }) if token.len() <= ACCESS_TOKEN_BYTES_MAX => {
+            (Ok(Some(token.into())), bare.into_owned())
+        }
+        // Whatever it is, nobody is to see it.
+        Ok(_) | Err(Unclear) => (Err(Unclear), before(target.as_str(), name)),
+    };
     let mut parts = std::mem::take(uri).into_parts();
-    parts.path_and_query = Some(bare);
-    *uri = Uri::from_parts(parts).map_err(|_| Unclear)?;
-    Ok(Some(token))
+    parts.path_and_query = bare.parse().ok();
+    *uri = Uri::from_parts(parts).unwrap_or_default();
+    token
+}
+
+/// What stands before the first attribute of this name.
+fn before(target: &str, name: &str) -> String {
+    let end = target.find(name).map_or(target.len(), |at| at.saturating_sub(1));
+    if end == 0 { "/".to_owned() } else { target[..end].to_owned() }
 }
 
 /// The first of that name: browsers send that of the longest path first (RFC 6265 section 5.4).
 fn from_cookies(fields: &mut HeaderMap, name: &str) -> Option<Box<str>> {
-    let pair = |one: &str| one.trim().strip_prefix(name)?.strip_prefix('=').map(Box::<str>::from);
-    let texts = || fields.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let token = texts().flat_map(|text| text.split(';')).find_map(pair)?;
-    let others = texts().flat_map(|text| text.split(';')).filter(|one| pair(one).is_none());
-    let others: Vec<&str> = others.map(str::trim).filter(|one| !one.is_empty()).collect();
-    let others = HeaderValue::from_str(&others.join("; ")).ok().filter(|left| !left.is_empty());
-    set(fields, COOKIE, others);
-    Some(token)
+    fn token<'a>(one: &'a [u8], name: &str) -> Option<&'a [u8]> {
+        one.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"=")
+    }
+    let pairs = || {
+        let values = fields.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
+        values.flat_map(|value| value.split(|byte| *byte == b';'))
+    };
+    let found = pairs().find_map(|one| token(one, name))?;
+    let found = str::from_utf8(found).ok().filter(|found| found.len() <= ACCESS_TOKEN_BYTES_MAX);
+    let found = found.map_or_else(Box::default, Box::<str>::from);
+    let others = pairs().filter(|one| token(one, name).is_none()).map(<[u8]>::trim_ascii);
+    let others: Vec<&[u8]> = others.filter(|one| !one.is_empty()).collect();
+    let others = HeaderValue::from_bytes(&others.join(&b"; "[..])).ok();
+    set(fields, COOKIE, others.filter(|left| !left.is_empty()));
+    Some(found)
 }
 
 /// A page of this site may have been asked for with a token.
 fn forget_in_referer(fields: &mut HeaderMap, name: &str) {
-    let Some(value) = fields.get(REFERER) else { return };
+    let mut values = fields.get_all(REFERER).iter();
+    let (Some(value), second) = (values.next(), values.next()) else { return };
     let bare = match value.to_str().map(|referer| find(referer, name)) {
-        Ok(Ok(found)) => match found.bare {
-            Cow::Borrowed(_) => return,
-            Cow::Owned(bare) => HeaderValue::from_str(&bare).ok(),
-        },
+        Ok(Ok(Found { token: None, .. })) if second.is_none() => return,
+        Ok(Ok(found)) if second.is_none() => HeaderValue::from_str(&found.bare).ok(),
         _ => None,
     };
     set(fields, REFERER, bare);
@@ -146,8 +172,16 @@ mod tests {
             assert_eq!(parts.uri.to_string(), left, "{uri}");
             assert!(shown.in_cookie.is_none());
         }
-        let (shown, _) = taken("/a?URISigningPackage=x&URISigningPackage=y", &[]);
-        assert!(shown.in_uri.is_err());
+        for (uri, left) in [
+            ("/a?URISigningPackage=x&URISigningPackage=y", "/a"),
+            ("/a;URISigningPackage=x/b;URISigningPackage=y", "/a"),
+            ("/a?b=c&URISigningPackage=x%41", "/a?b=c"),
+        ] {
+            let (shown, parts) = taken(uri, &[]);
+            assert!(shown.is_unclear() && parts.uri == left, "{uri} {}", parts.uri);
+        }
+        let long = format!("/a?URISigningPackage={}", "x".repeat(ACCESS_TOKEN_BYTES_MAX + 1));
+        assert!(taken(&long, &[]).0.is_unclear());
     }
 
     #[test]
@@ -158,6 +192,7 @@ mod tests {
             (&["u=1", "URISigningPackage=a.b.c", "v=2"], Some("a.b.c"), Some("u=1; v=2")),
             (&["URISigningPackage=a; URISigningPackage=b"], Some("a"), None),
             (&["xURISigningPackage=a"], None, Some("xURISigningPackage=a")),
+            (&["u=\u{f6}; URISigningPackage=a.b.c"], Some("a.b.c"), Some("u=\u{f6}")),
         ] {
             let fields: Vec<_> = cookies.iter().map(|one| (COOKIE, *one)).collect();
             let (shown, parts) = taken("/", &fields);

@@ -5,8 +5,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use quick_cache::Weighter;
-use quick_cache::sync::Cache;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
 /// Verified tokens of one kind, of bounded bytes.
 pub(super) struct Verdicts<V>(Cache<Box<str>, Kept<V>, Bytes>);
@@ -41,8 +41,21 @@ impl<V> Weighter<Box<str>, Kept<V>> for Bytes {
 
 impl<V> Verdicts<V> {
     pub(super) fn of_bytes(bytes: u64) -> Verdicts<V> {
+        // A part takes the largest there can be many times.
+        let parts = (bytes / PART_BYTES_MIN).clamp(1, PARTS_MAX) as usize;
         let usual = (bytes / USUAL_BYTES) as usize;
-        Verdicts(Cache::with_weighter(usual.max(16), bytes, Bytes))
+        let options = OptionsBuilder::new()
+            .shards(parts)
+            .estimated_items_capacity(usual.max(16))
+            .weight_capacity(bytes)
+            .build()
+            .expect("all that there has to be was said");
+        Verdicts(Cache::with_options(
+            options,
+            Bytes,
+            DefaultHashBuilder::default(),
+            DefaultLifecycle::default(),
+        ))
     }
 
     /// What is kept of a token, or is found now: with what it takes in memory, in bytes.
@@ -66,5 +79,8 @@ impl<V> Verdicts<V> {
 
 /// A token of a few claims, with all that is kept of it.
 const USUAL_BYTES: u64 = 4 << 10;
+/// Each part has a lock of its own.
+const PARTS_MAX: u64 = 64;
+const PART_BYTES_MIN: u64 = 2 << 20;
 /// In the cache, beside what it holds.
 const ENTRY_BYTES: u64 = 128;

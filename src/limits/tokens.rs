@@ -36,7 +36,9 @@ pub const TOKEN_BEARERS_MAX: usize = 16_384;
 pub const BEARERS_PER_CONNECTION_MAX: usize = 32;
 /// Uses of tokens that are remembered as they may be used once.
 pub const TOKEN_USES_MAX: usize = 65_536;
-/// Those of them that wait to be written.
+/// Those of one token.
+pub const TOKEN_USES_OF_ONE_MAX: u32 = 256;
+/// Those that wait to be written.
 pub const TOKEN_USES_WAITING_MAX: usize = 4_096;
 /// What bearers and uses take.
-pub const BEARERS_AND_USES_BYTES: u64 = 8 << 20;
+pub const BEARERS_AND_USES_BYTES: u64 = 10 << 20;

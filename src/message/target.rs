@@ -26,6 +26,13 @@ pub fn normalised_path(path: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(without_dot_segments(&respelled)))
 }
 
+/// Whether a normalised path could be read in another way by who decodes once more, takes several
+/// slashes for one or leaves out what follows a `;`, as some origins do.
+pub fn is_ambiguous(path: &str) -> bool {
+    let is_dots = |segment: &str| matches!(segment.split(';').next(), Some("." | ".."));
+    ["//", "%2F", "%5C", "%00"].iter().any(|one| path.contains(one)) || path.split('/').any(is_dots)
+}
+
 /// All of a query with one spelling of each escape (RFC 3986 section 6.2.2), or `None` when one is
 /// broken.
 pub fn normalised_query(query: &str) -> Option<String> {
@@ -291,6 +298,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn what_others_may_read_otherwise_is_known() {
+        for path in ["//a", "/a//", "/a%2Fb", "/a/..%2Fb", "/a%5Cb", "/a%00", "/a/..;x/b", "/.;/a"]
+        {
+            let path = normalised_path(path).unwrap();
+            assert!(is_ambiguous(&path), "{path}");
+        }
+        for path in ["/", "/a", "/a/", "/a;b=c/d", "/a..b/c...", "/%20", "/a/.b/;x"] {
+            assert!(!is_ambiguous(path), "{path}");
+        }
+    }
 
     #[test]
     fn a_path_has_one_spelling() {

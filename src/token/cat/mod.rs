@@ -150,6 +150,17 @@ impl Verified {
             + self.terms.as_ref().map_or(0, Terms::bytes)
     }
 
+    /// Whose it is, as far as it says: what takes its place says the same. `None`: nothing takes
+    /// its place.
+    pub fn lasting(&self) -> Option<String> {
+        let terms = self.terms.as_ref().ok()?;
+        terms.renewal.is_some().then(|| {
+            let mut claims = named::shown(&self.claims);
+            ["exp", "iat", "cti"].iter().for_each(|name| drop(claims.remove(*name)));
+            Value::Object(claims).to_string()
+        })
+    }
+
     /// Who issued it.
     pub fn issuer(&self) -> &str {
         &self.issuer

@@ -143,6 +143,17 @@ impl Verified {
         VERIFIED_BYTES + self.claims.bytes() + container.map_or(0, Container::bytes)
     }
 
+    /// Whose it is, as far as it says: what takes its place says the same. `None`: nothing takes
+    /// its place.
+    pub fn lasting(&self) -> Option<String> {
+        let terms = self.terms.as_ref().ok()?;
+        matches!(terms.renewal, Ok(Some(_))).then(|| {
+            let mut claims = self.claims.0.clone();
+            ["exp", "iat", "iss"].iter().for_each(|name| drop(claims.remove(*name)));
+            Value::Object(claims).to_string()
+        })
+    }
+
     /// Who issued it.
     pub fn issuer(&self) -> &str {
         &self.issuer
@@ -178,7 +189,10 @@ impl Verified {
             return Err(Denied::Container);
         }
         if let Some(id) = terms.id.as_ref().map_err(|denied| *denied)? {
-            let (issuer, expires) = (self.issuer.as_str(), self.expires);
+            // What takes its place is used up too, and ends later.
+            let is_renewed = matches!(terms.renewal, Ok(Some(_)));
+            let expires = self.expires.filter(|_| !is_renewed);
+            let issuer = self.issuer.as_str();
             if !is_first(Use { issuer, id, uri: asked.uri, expires }) {
                 return Err(Denied::Used);
             }

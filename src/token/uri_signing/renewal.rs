@@ -52,7 +52,7 @@ impl Renewal {
             (Some(_), Some(2)) => Transport::Query,
             _ => return Err(Denied::Renewal),
         };
-        let seconds = seconds.filter(|seconds| *seconds > 0.0).ok_or(Denied::Renewal)?;
+        let seconds = seconds.filter(|seconds| *seconds >= 1.0).ok_or(Denied::Renewal)?;
         Ok(Some(Renewal { transport, seconds, depth }))
     }
 

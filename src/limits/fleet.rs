@@ -48,4 +48,17 @@ pub const STEERING_UNSETTLED_TTL_MAX: u64 = 30;
 /// The longest playlist or MPD that steering is put into.
 pub const MANIFEST_REWRITTEN_BYTES_MAX: usize = 2 << 20;
 
+/// A snapshot as it is sent: four thousand appliances and all their keys.
+pub const SNAPSHOT_BYTES_MAX: usize = 32 << 20;
+/// Keys that a box believes snapshots by: the one of now, the next, and those of before.
+pub const SNAPSHOT_KEYS_MAX: usize = 4;
+/// Key files of a fleet.
+pub const KEY_FILES_MAX: usize = 1_024;
+/// All of them together.
+pub const KEY_FILES_BYTES_MAX: usize = 8 << 20;
+/// Certificates that are revoked and have not ended yet.
+pub const REVOKED_MAX: usize = 16_384;
+
 const _: () = assert!(ROUTES_PER_FILE_MAX <= ROUTES_MAX);
+// Keys leave most of a snapshot to appliances.
+const _: () = assert!(4 * KEY_FILES_BYTES_MAX <= SNAPSHOT_BYTES_MAX);

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::Family;
+use crate::control::routes::Position;
 use crate::limits::{
     APPLIANCE_HOST_BYTES_MAX, APPLIANCE_SITES_MAX, APPLIANCE_TAGS_MAX, APPLIANCE_WEIGHT_MAX,
     PATHWAY_BYTES_MAX,
@@ -80,6 +81,8 @@ pub struct Appliance {
     tags: BTreeSet<String>,
     sites: Option<BTreeSet<String>>,
     audience: Audience,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    position: Option<Position>,
 }
 
 impl Appliance {
@@ -130,6 +133,11 @@ impl Appliance {
     pub fn audience(&self) -> Audience {
         self.audience
     }
+
+    /// Where it stands, if that is known.
+    pub fn position(&self) -> Option<Position> {
+        self.position
+    }
 }
 
 /// The same, as an operator or the appliance itself writes it.
@@ -152,6 +160,7 @@ struct Written {
     sites: Option<BTreeSet<String>>,
     #[serde(default)]
     audience: Audience,
+    position: Option<Position>,
 }
 
 /// What is wrong with what was written of an appliance.
@@ -219,7 +228,7 @@ impl TryFrom<Written> for Appliance {
 
     fn try_from(written: Written) -> Result<Appliance, Mistake> {
         let Written { name, pathway, host, ipv4, ipv6, capacity_bits_per_second, .. } = written;
-        let Written { weight, tags, sites, audience, .. } = written;
+        let Written { weight, tags, sites, audience, position, .. } = written;
         let pathway = match (pathway, Pathway::new(&name)) {
             (_, None) => return Err(Mistake::Name { field: "name", name }),
             (Some(pathway), _) | (None, Some(pathway)) => pathway,
@@ -258,11 +267,13 @@ impl TryFrom<Written> for Appliance {
             tags,
             sites,
             audience,
+            position,
         })
     }
 }
 
-fn is_name(name: &str) -> bool {
+/// Whether something of a fleet may be called so.
+pub(in crate::control) fn is_name(name: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     (1..=PATHWAY_BYTES_MAX).contains(&name.len()) && name.bytes().all(fits)
 }

@@ -6,17 +6,38 @@
 
 use std::cmp::Reverse;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::control::routes::table::{Candidate, Way};
 use crate::rendezvous;
 
 /// A place on Earth.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Written")]
 pub struct Position {
     latitude: f64,
     longitude: f64,
+}
+
+/// Both are numbers.
+impl Eq for Position {}
+
+/// The same, as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    latitude: f64,
+    longitude: f64,
+}
+
+impl TryFrom<Written> for Position {
+    type Error = &'static str;
+
+    fn try_from(written: Written) -> Result<Position, &'static str> {
+        let nowhere = "`latitude` is -90 to 90 and `longitude` -180 to 180, in degrees";
+        Position::new(written.latitude, written.longitude).ok_or(nowhere)
+    }
 }
 
 impl Position {

@@ -24,6 +24,7 @@ pub mod reload;
 pub mod routes;
 mod session;
 pub mod snapshot;
+pub mod state;
 pub mod status;
 pub mod steering;
 mod top;

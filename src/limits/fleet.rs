@@ -58,6 +58,22 @@ pub const KEY_FILES_MAX: usize = 1_024;
 pub const KEY_FILES_BYTES_MAX: usize = 8 << 20;
 /// Certificates that are revoked and have not ended yet.
 pub const REVOKED_MAX: usize = 16_384;
+/// Codes that have been made and not shown yet.
+pub const CODES_MAX: usize = 1_024;
+/// Certificates that have not ended: four of each appliance.
+pub const CERTIFICATES_ISSUED_MAX: usize = 4 * APPLIANCES_MAX;
+/// Changes that are remembered, with who made them.
+pub const AUDIT_RECORDS_MAX: usize = 10_000;
+/// What is told of one of them.
+pub const AUDIT_TEXT_BYTES_MAX: usize = 512;
+/// A request to the control plane, but for one that brings keys.
+pub const PLANE_BODY_BYTES_MAX: usize = 64 << 10;
+/// Connections to the control plane: two of each appliance, and operators.
+pub const PLANE_CONNECTIONS_MAX: usize = 2 * APPLIANCES_MAX + 256;
+/// Clients of the control plane whose rate is watched at once.
+pub const PLANE_CLIENTS_MAX: usize = 16_384;
+/// How often another control plane may be first in a change before one gives up.
+pub const STATE_TRIES_MAX: usize = 16;
 
 const _: () = assert!(ROUTES_PER_FILE_MAX <= ROUTES_MAX);
 // Keys leave most of a snapshot to appliances.

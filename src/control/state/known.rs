@@ -1,0 +1,196 @@
+//! What is known of a state: everything but the snapshot that was sent last, read and checked.
+//!
+//! Also how it is exported: JSON that people can read, with the keys of tokens in it, and so as
+//! secret as they are.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    APPLIANCES, CERTIFICATES, CODES, Change, Entry, Expect, KEYS, NUMBER, ORDER, StateError,
+    certificate_key, code_key, json,
+};
+use crate::control::registry::appliance::Appliance;
+use crate::control::snapshot::{EpochOrder, Number, Serial};
+
+/// A code that was made and has not been shown yet. What it is nobody knows, only its digest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CodeRecord {
+    /// What the box will be called.
+    pub name: String,
+    /// Until when it counts, in seconds since 1970.
+    pub expires_at: u64,
+    /// Who made it.
+    pub by: String,
+}
+
+impl CodeRecord {
+    /// Whether it lets a box in that is called so.
+    pub fn counts(&self, name: &str, now: u64) -> bool {
+        self.name == name && now < self.expires_at
+    }
+}
+
+/// A certificate that was issued. Times are seconds since 1970.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateRecord {
+    /// Whose it is.
+    pub name: String,
+    /// When it was issued.
+    pub issued_at: u64,
+    /// When it ends.
+    pub not_after: u64,
+    /// Since when it is not believed any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked_at: Option<u64>,
+}
+
+/// Who changed what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditRecord {
+    /// When, in seconds since 1970.
+    pub at: u64,
+    /// An operator or a box, by name.
+    pub by: String,
+    /// From which address; nothing where it was done on the machine itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// What was done, in one line.
+    pub what: String,
+}
+
+/// All that is kept.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// The number of the snapshot that was published last.
+    pub number: Number,
+    /// What raised the epoch, if anything did.
+    pub order: Option<EpochOrder>,
+    /// The appliances, by name.
+    pub appliances: BTreeMap<String, Appliance>,
+    /// Codes, by the SHA-256 of each, in hexadecimal.
+    pub codes: BTreeMap<String, CodeRecord>,
+    /// Certificates.
+    pub certificates: BTreeMap<Serial, CertificateRecord>,
+    /// The text of each key file, by name.
+    pub keys: BTreeMap<String, String>,
+    versions: HashMap<String, u64>,
+}
+
+impl Known {
+    pub(super) fn of(entries: Vec<Entry>) -> Result<Known, StateError> {
+        let mut known = Known::default();
+        for Entry { key, version, value } in entries {
+            let bad = |what: String| StateError::Malformed { key: key.clone(), what };
+            if let Some(name) = key.strip_prefix(APPLIANCES) {
+                known.appliances.insert(name.to_owned(), read(&key, &value)?);
+            } else if let Some(digest) = key.strip_prefix(CODES) {
+                known.codes.insert(digest.to_owned(), read(&key, &value)?);
+            } else if let Some(serial) = key.strip_prefix(CERTIFICATES) {
+                let serial = Serial::try_from(serial.to_owned());
+                let serial = serial.map_err(|error| bad(error.to_string()))?;
+                known.certificates.insert(serial, read(&key, &value)?);
+            } else if let Some(name) = key.strip_prefix(KEYS) {
+                let text = String::from_utf8(value).map_err(|error| bad(error.to_string()))?;
+                known.keys.insert(name.to_owned(), text);
+            } else if key == NUMBER {
+                known.number = read(&key, &value)?;
+            } else if key == ORDER {
+                known.order = Some(read(&key, &value)?);
+            }
+            known.versions.insert(key, version);
+        }
+        Ok(known)
+    }
+
+    /// Whose certificates are not believed, of those that have not ended.
+    pub fn revoked(&self, now: u64) -> impl Iterator<Item = &Serial> {
+        let all = self.certificates.iter();
+        all.filter(move |(_, one)| one.revoked_at.is_some() && one.not_after > now)
+            .map(|(serial, _)| serial)
+    }
+
+    /// Whether a certificate was revoked.
+    pub fn is_revoked(&self, serial: &Serial) -> bool {
+        self.certificates.get(serial).is_some_and(|one| one.revoked_at.is_some())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.versions.is_empty()
+    }
+
+    /// What a key has now.
+    pub(super) fn expect(&self, key: &str) -> Expect {
+        self.versions.get(key).map_or(Expect::Nothing, |version| Expect::Version(*version))
+    }
+
+    /// What puts a value there, if nobody else does before.
+    pub(super) fn put(&self, key: String, value: Vec<u8>) -> Change {
+        let expects = vec![(key.clone(), self.expect(&key))];
+        Change { expects, puts: vec![(key, value)], ..Change::default() }
+    }
+}
+
+fn read<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, StateError> {
+    serde_json::from_slice(value)
+        .map_err(|error| StateError::Malformed { key: key.to_owned(), what: error.to_string() })
+}
+
+/// A state as it is exported.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exported {
+    /// The shape of what follows: 1.
+    pub version: u64,
+    /// As in [`Known`], and so the others.
+    pub number: Number,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    order: Option<EpochOrder>,
+    appliances: BTreeMap<String, Appliance>,
+    codes: BTreeMap<String, CodeRecord>,
+    certificates: BTreeMap<Serial, CertificateRecord>,
+    keys: BTreeMap<String, String>,
+}
+
+impl Exported {
+    pub(super) fn of(known: &Known) -> Exported {
+        let Known { number, order, appliances, codes, certificates, keys, .. } = known.clone();
+        Exported { version: VERSION, number, order, appliances, codes, certificates, keys }
+    }
+
+    /// Reads one.
+    ///
+    /// # Errors
+    /// It is none, in one line.
+    pub fn parse(text: &[u8]) -> Result<Exported, String> {
+        let exported: Exported = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+        match exported.version {
+            VERSION => Ok(exported),
+            other => Err(format!("its version is {other}, and this Tidegate knows {VERSION}")),
+        }
+    }
+
+    pub(super) fn entries(&self) -> Vec<(String, Vec<u8>)> {
+        let appliances = self.appliances.values();
+        let appliances = appliances.map(|one| (format!("{APPLIANCES}{}", one.name()), json(one)));
+        let codes = self.codes.iter().map(|(digest, one)| (code_key(digest), json(one)));
+        let certificates = self.certificates.iter();
+        let certificates = certificates.map(|(serial, one)| (certificate_key(serial), json(one)));
+        let keys = self.keys.iter();
+        let keys = keys.map(|(name, text)| (format!("{KEYS}{name}"), text.as_bytes().to_vec()));
+        let order = self.order.iter().map(|order| (ORDER.to_owned(), json(order)));
+        let number = [(NUMBER.to_owned(), json(&self.number))];
+        number
+            .into_iter()
+            .chain(order)
+            .chain(appliances)
+            .chain(codes)
+            .chain(certificates)
+            .chain(keys)
+            .collect()
+    }
+}
+
+const VERSION: u64 = 1;

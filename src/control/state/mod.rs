@@ -1,0 +1,483 @@
+//! What a control plane keeps: appliances, codes, certificates, keys, the number of the snapshot,
+//! and who changed what.
+//!
+//! A narrow set of operations, each of which happens whole or not at all, written once over keys
+//! with versions: a change says what it expects, and is made anew where another control plane was
+//! first. What is where those keys lie, [`redb`] says. What is known is in memory and swapped
+//! whole; nobody waits for a disk to read it. Heartbeats are no state.
+
+mod known;
+mod redb;
+
+use std::error::Error;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use serde::Serialize;
+
+pub use self::known::{AuditRecord, CertificateRecord, CodeRecord, Exported, Known};
+use self::redb::Redb;
+use super::registry::appliance::Appliance;
+use super::snapshot::{EpochOrder, Number, Serial};
+use crate::limits::{
+    CERTIFICATES_ISSUED_MAX, CODES_MAX, KEY_FILES_BYTES_MAX, KEY_FILES_MAX, STATE_TRIES_MAX,
+};
+
+/// The state, shared by who asks and who changes it.
+#[derive(Debug)]
+pub struct State {
+    backend: Redb,
+    known: ArcSwap<Known>,
+}
+
+/// What of a key a change expects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expect {
+    /// Nothing is there.
+    Nothing,
+    /// What was there when it was read.
+    Version(u64),
+}
+
+/// Something that happens whole, if all is as it expects.
+#[derive(Clone, Debug, Default)]
+struct Change {
+    expects: Vec<(String, Expect)>,
+    puts: Vec<(String, Vec<u8>)>,
+    deletes: Vec<String>,
+    audit: Option<AuditRecord>,
+}
+
+/// What is under one key.
+struct Entry {
+    key: String,
+    version: u64,
+    value: Vec<u8>,
+}
+
+/// Why something could not be kept, or is not known.
+#[derive(Debug)]
+pub enum StateError {
+    /// Another process has the file.
+    InUse {
+        /// Which one.
+        path: PathBuf,
+    },
+    /// The file cannot be read or written.
+    Broken {
+        /// Which one.
+        path: PathBuf,
+        /// What the store says.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// What is kept is not understood.
+    Malformed {
+        /// Under which key.
+        key: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// Others were first, again and again.
+    Contended,
+    /// It was never made, was shown before, is for another name, or has ended.
+    NoCode,
+    /// There is none of this name.
+    Unknown {
+        /// What it would be.
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// There is no room for more.
+    Full {
+        /// Of what.
+        what: &'static str,
+        /// How many there are at most.
+        max: usize,
+    },
+    /// A state is taken over into none that has something.
+    NotEmpty,
+    /// Such an epoch is not later.
+    EpochGoesBack {
+        /// The one of now.
+        epoch: u64,
+    },
+}
+
+impl fmt::Display for StateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StateError::InUse { path } => write!(f, "{} is in use", path.display()),
+            StateError::Broken { path, source } => {
+                write!(f, "{} cannot be used: {source}", path.display())
+            }
+            StateError::Malformed { key, what } => {
+                write!(f, "what is kept as `{key}` is not understood: {what}")
+            }
+            StateError::Contended => {
+                write!(f, "other control planes change the same again and again; try once more")
+            }
+            StateError::NoCode => write!(
+                f,
+                "this code does not count: it is of another name, was used, or has ended; \
+                 `tidegate control code NAME` makes another one"
+            ),
+            StateError::Unknown { what, name } => write!(f, "no {what} is called `{name}`"),
+            StateError::Full { what, max } => {
+                write!(f, "there are {max} {what}, which are the most: remove one first")
+            }
+            StateError::NotEmpty => {
+                write!(f, "there is something in this state: import into an empty one")
+            }
+            StateError::EpochGoesBack { epoch } => {
+                write!(f, "the epoch is {epoch}: only a later one can follow")
+            }
+        }
+    }
+}
+
+impl Error for StateError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            StateError::Broken { source, .. } => Some(source.as_ref()),
+            _ => None,
+        }
+    }
+}
+
+impl State {
+    /// Opens the file, or begins it. Blocks.
+    ///
+    /// # Errors
+    /// Another process has it, or what it holds is not understood.
+    pub fn open(path: &Path) -> Result<State, StateError> {
+        let backend = Redb::open(path)?;
+        let known = Known::of(backend.read_all()?)?;
+        Ok(State { backend, known: ArcSwap::from_pointee(known) })
+    }
+
+    /// What is known now.
+    pub fn known(&self) -> Arc<Known> {
+        self.known.load_full()
+    }
+
+    /// Keeps a code, and forgets those that have ended.
+    ///
+    /// # Errors
+    /// There are too many, or it cannot be kept.
+    pub async fn add_code(
+        &self,
+        digest: &str,
+        code: &CodeRecord,
+        now: u64,
+        audit: AuditRecord,
+    ) -> Result<(), StateError> {
+        self.change(|known| {
+            let ended = known.codes.iter().filter(|(_, code)| code.expires_at <= now);
+            let ended: Vec<String> = ended.map(|(digest, _)| code_key(digest)).collect();
+            if known.codes.len() - ended.len() >= CODES_MAX {
+                return Err(StateError::Full { what: "codes", max: CODES_MAX });
+            }
+            let key = code_key(digest);
+            let expects = vec![(key.clone(), Expect::Nothing)];
+            let audit = Some(audit.clone());
+            Ok(Change { expects, puts: vec![(key, json(code))], deletes: ended, audit })
+        })
+        .await
+    }
+
+    /// Uses up a code for a certificate.
+    ///
+    /// # Errors
+    /// The code does not count for this name now, or it cannot be kept.
+    pub async fn enrol(
+        &self,
+        digest: &str,
+        certificate: (&Serial, &CertificateRecord),
+        now: u64,
+        audit: AuditRecord,
+    ) -> Result<(), StateError> {
+        let (serial, record) = certificate;
+        self.change(|known| {
+            let code = known.codes.get(digest);
+            code.filter(|code| code.counts(&record.name, now)).ok_or(StateError::NoCode)?;
+            let mut change = added(known, serial, record, now)?;
+            let key = code_key(digest);
+            change.expects.push((key.clone(), known.expect(&key)));
+            change.deletes.push(key);
+            change.audit = Some(audit.clone());
+            Ok(change)
+        })
+        .await
+    }
+
+    /// Remembers a certificate that was issued, and forgets those that have ended.
+    ///
+    /// # Errors
+    /// There are too many, or it cannot be kept.
+    pub async fn add_certificate(
+        &self,
+        serial: &Serial,
+        record: &CertificateRecord,
+        now: u64,
+        audit: AuditRecord,
+    ) -> Result<(), StateError> {
+        self.change(|known| {
+            Ok(Change { audit: Some(audit.clone()), ..added(known, serial, record, now)? })
+        })
+        .await
+    }
+
+    /// Keeps an appliance as it is now; nothing happens where it is known so.
+    ///
+    /// # Errors
+    /// It cannot be kept.
+    pub async fn put_appliance(
+        &self,
+        appliance: &Appliance,
+        audit: AuditRecord,
+    ) -> Result<(), StateError> {
+        self.change(|known| {
+            if known.appliances.get(appliance.name()) == Some(appliance) {
+                return Ok(Change::default());
+            }
+            let key = format!("{APPLIANCES}{}", appliance.name());
+            Ok(Change { audit: Some(audit.clone()), ..known.put(key, json(appliance)) })
+        })
+        .await
+    }
+
+    /// Forgets an appliance and its codes, and revokes its certificates.
+    ///
+    /// # Errors
+    /// Nothing is known of that name, or it cannot be kept.
+    pub async fn remove_appliance(
+        &self,
+        name: &str,
+        now: u64,
+        audit: AuditRecord,
+    ) -> Result<(), StateError> {
+        self.change(|known| {
+            let mut change = Change { audit: Some(audit.clone()), ..Change::default() };
+            if known.appliances.contains_key(name) {
+                change.deletes.push(format!("{APPLIANCES}{name}"));
+            }
+            let codes = known.codes.iter().filter(|(_, code)| code.name == name);
+            change.deletes.extend(codes.map(|(digest, _)| code_key(digest)));
+            let is_of_it = |record: &CertificateRecord| {
+                record.name == name && record.revoked_at.is_none() && record.not_after > now
+            };
+            let certificates = known.certificates.iter().filter(|(_, record)| is_of_it(record));
+            for (serial, record) in certificates {
+                let revoked = CertificateRecord { revoked_at: Some(now), ..record.clone() };
+                change.puts.push((certificate_key(serial), json(&revoked)));
+            }
+            if change.deletes.is_empty() && change.puts.is_empty() {
+                return Err(StateError::Unknown { what: "appliance", name: name.to_owned() });
+            }
+            let keys = change.deletes.iter().chain(change.puts.iter().map(|(key, _)| key));
+            change.expects = keys.map(|key| (key.clone(), known.expect(key))).collect();
+            Ok(change)
+        })
+        .await
+    }
+
+    /// Keeps the text of a key file.
+    ///
+    /// # Errors
+    /// There are too many, or it cannot be kept.
+    pub async fn put_keys(
+        &self,
+        name: &str,
+        text: &str,
+        audit: AuditRecord,
+    ) -> Result<(), StateError> {
+        self.change(|known| {
+            let others = known.keys.iter().filter(|(other, _)| *other != name);
+            let (count, bytes) =
+                others.fold((0, 0), |(count, bytes), (_, text)| (count + 1, bytes + text.len()));
+            if count >= KEY_FILES_MAX {
+                return Err(StateError::Full { what: "key files", max: KEY_FILES_MAX });
+            }
+            if bytes + text.len() > KEY_FILES_BYTES_MAX {
+                let max = KEY_FILES_BYTES_MAX;
+                return Err(StateError::Full { what: "bytes of key files", max });
+            }
+            let change = known.put(format!("{KEYS}{name}"), text.as_bytes().to_vec());
+            Ok(Change { audit: Some(audit.clone()), ..change })
+        })
+        .await
+    }
+
+    /// Forgets a key file.
+    ///
+    /// # Errors
+    /// There is none of that name, or it cannot be kept.
+    pub async fn remove_keys(&self, name: &str, audit: AuditRecord) -> Result<(), StateError> {
+        self.change(|known| {
+            let key = format!("{KEYS}{name}");
+            if !known.keys.contains_key(name) {
+                return Err(StateError::Unknown { what: "key file", name: name.to_owned() });
+            }
+            let (expects, audit) = (vec![(key.clone(), known.expect(&key))], Some(audit.clone()));
+            Ok(Change { expects, puts: Vec::new(), deletes: vec![key], audit })
+        })
+        .await
+    }
+
+    /// Keeps the next snapshot: its number is one more than the one before.
+    ///
+    /// # Errors
+    /// Another control plane was first ([`StateError::Contended`]), or it cannot be kept.
+    pub async fn publish(
+        &self,
+        before: Number,
+        number: Number,
+        bytes: Vec<u8>,
+    ) -> Result<(), StateError> {
+        let known = self.known();
+        if known.number != before {
+            return Err(StateError::Contended);
+        }
+        let change = known.put(NUMBER.to_owned(), json(&number));
+        let puts = [change.puts, vec![(SNAPSHOT.to_owned(), bytes)]].concat();
+        match self.commit(Change { puts, ..change }).await? {
+            true => Ok(()),
+            false => Err(StateError::Contended),
+        }
+    }
+
+    /// The snapshot that was published last, as it is sent.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub async fn last_snapshot(&self) -> Result<Option<Vec<u8>>, StateError> {
+        self.backend.read(SNAPSHOT).await
+    }
+
+    /// Numbers snapshots in a later epoch from now on.
+    ///
+    /// # Errors
+    /// It is none, or it cannot be kept.
+    pub async fn raise_epoch(
+        &self,
+        order: &EpochOrder,
+        audit: AuditRecord,
+    ) -> Result<Number, StateError> {
+        self.change(|known| {
+            let Number { epoch, counter } = known.number;
+            if order.epoch <= epoch {
+                return Err(StateError::EpochGoesBack { epoch });
+            }
+            let number = Number { epoch: order.epoch, counter };
+            let mut change = known.put(NUMBER.to_owned(), json(&number));
+            change.puts.push((ORDER.to_owned(), json(order)));
+            Ok(Change { audit: Some(audit.clone()), ..change })
+        })
+        .await?;
+        Ok(self.known().number)
+    }
+
+    /// The latest changes, the newest first.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub async fn audit(&self, count_max: usize) -> Result<Vec<AuditRecord>, StateError> {
+        self.backend.audit(count_max).await
+    }
+
+    /// All that is kept, but who changed it.
+    pub fn export(&self) -> Exported {
+        Exported::of(&self.known())
+    }
+
+    /// Takes over what was exported, into a state that has nothing yet.
+    ///
+    /// # Errors
+    /// There is something in it, or it cannot be kept.
+    pub async fn import(&self, from: &Exported, audit: AuditRecord) -> Result<(), StateError> {
+        self.change(|known| {
+            if !known.is_empty() {
+                return Err(StateError::NotEmpty);
+            }
+            let mut change = Change { audit: Some(audit.clone()), ..Change::default() };
+            change.puts = from.entries();
+            change.expects =
+                change.puts.iter().map(|(key, _)| (key.clone(), known.expect(key))).collect();
+            Ok(change)
+        })
+        .await
+    }
+
+    /// Makes what `make` says of what is known, anew as often as another was first.
+    async fn change(
+        &self,
+        make: impl Fn(&Known) -> Result<Change, StateError>,
+    ) -> Result<(), StateError> {
+        for _ in 0..STATE_TRIES_MAX {
+            let change = make(&self.known())?;
+            if change.is_empty() || self.commit(change).await? {
+                return Ok(());
+            }
+        }
+        Err(StateError::Contended)
+    }
+
+    /// Whether it was made; what is known is as it is kept either way.
+    async fn commit(&self, change: Change) -> Result<bool, StateError> {
+        let (is_made, entries) = self.backend.commit(change).await?;
+        self.known.store(Arc::new(Known::of(entries)?));
+        Ok(is_made)
+    }
+}
+
+impl Change {
+    fn is_empty(&self) -> bool {
+        self.puts.is_empty() && self.deletes.is_empty()
+    }
+}
+
+/// What adds a certificate, and removes those that have ended.
+fn added(
+    known: &Known,
+    serial: &Serial,
+    record: &CertificateRecord,
+    now: u64,
+) -> Result<Change, StateError> {
+    let ended = known.certificates.iter().filter(|(_, record)| record.not_after <= now);
+    let deletes: Vec<String> = ended.map(|(serial, _)| certificate_key(serial)).collect();
+    if known.certificates.len() - deletes.len() >= CERTIFICATES_ISSUED_MAX {
+        return Err(StateError::Full { what: "certificates", max: CERTIFICATES_ISSUED_MAX });
+    }
+    let key = certificate_key(serial);
+    let expects = vec![(key.clone(), known.expect(&key))];
+    Ok(Change { expects, puts: vec![(key, json(record))], deletes, audit: None })
+}
+
+fn code_key(digest: &str) -> String {
+    format!("{CODES}{digest}")
+}
+
+fn certificate_key(serial: &Serial) -> String {
+    format!("{CERTIFICATES}{serial}")
+}
+
+fn json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("text and numbers can be written as JSON")
+}
+
+/// How keys begin.
+const APPLIANCES: &str = "appliances/";
+const CODES: &str = "codes/";
+const CERTIFICATES: &str = "certificates/";
+const KEYS: &str = "keys/";
+/// Keys of which there is one.
+const NUMBER: &str = "number";
+const ORDER: &str = "epoch-order";
+/// It is large, and read alone.
+const SNAPSHOT: &str = "snapshot";
+
+#[cfg(test)]
+mod tests;

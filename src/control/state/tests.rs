@@ -1,0 +1,193 @@
+//! The state over time: what counts once, what is kept, and who is first.
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::*;
+use crate::control::registry::tests::{appliance, appliance_with};
+use crate::control::snapshot::SigningKey;
+use crate::limits::AUDIT_RECORDS_MAX;
+
+struct Kept {
+    folder: TempDir,
+}
+
+impl Kept {
+    fn new() -> Kept {
+        Kept { folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn open(&self) -> Result<State, StateError> {
+        State::open(&self.folder.path().join("state.redb"))
+    }
+}
+
+fn by(what: &str) -> AuditRecord {
+    AuditRecord { at: NOW, by: "anna".to_owned(), from: None, what: what.to_owned() }
+}
+
+fn code(name: &str, expires_at: u64) -> CodeRecord {
+    CodeRecord { name: name.to_owned(), expires_at, by: "anna".to_owned() }
+}
+
+fn serial(n: u8) -> Serial {
+    Serial::of(&[1, n]).unwrap()
+}
+
+fn certificate(name: &str) -> CertificateRecord {
+    let not_after = NOW + 100;
+    CertificateRecord { name: name.to_owned(), issued_at: NOW, not_after, revoked_at: None }
+}
+
+const NOW: u64 = 1_790_000_000;
+
+#[tokio::test]
+async fn a_code_counts_once_for_its_name_and_until_its_end() {
+    let kept = Kept::new();
+    let state = kept.open().unwrap();
+    state.add_code("d1", &code("edge-1", NOW + 10), NOW, by("a code")).await.unwrap();
+    state.add_code("d2", &code("edge-2", NOW + 10), NOW, by("a code")).await.unwrap();
+    let enrol = async |digest, name, n, now| {
+        state.enrol(digest, (&serial(n), &certificate(name)), now, by("enrolled")).await
+    };
+    assert!(matches!(enrol("d1", "edge-2", 1, NOW).await, Err(StateError::NoCode)));
+    assert!(matches!(enrol("d3", "edge-1", 1, NOW).await, Err(StateError::NoCode)));
+    assert!(matches!(enrol("d1", "edge-1", 1, NOW + 10).await, Err(StateError::NoCode)));
+    enrol("d1", "edge-1", 1, NOW + 9).await.unwrap();
+    assert!(matches!(enrol("d1", "edge-1", 2, NOW).await, Err(StateError::NoCode)));
+    assert_eq!(state.known().certificates.len(), 1, "who was refused got nothing");
+
+    state.add_code("d4", &code("edge-4", NOW + 99), NOW + 10, by("a code")).await.unwrap();
+    assert_eq!(state.known().codes.keys().collect::<Vec<_>>(), ["d4"], "d2 has ended");
+}
+
+#[tokio::test]
+async fn what_was_changed_is_there_when_it_is_opened_again_and_by_whom() {
+    let kept = Kept::new();
+    let state = kept.open().unwrap();
+    state.put_appliance(&appliance("edge-1"), by("edge-1 registers")).await.unwrap();
+    state.put_appliance(&appliance("edge-1"), by("the same")).await.unwrap();
+    state.put_keys("film", "{}", by("keys film")).await.unwrap();
+    let (none, first) = (Number::default(), Number { epoch: 1, counter: 1 });
+    state.publish(none, first, b"signed".to_vec()).await.unwrap();
+    let again = state.publish(none, first, b"other".to_vec()).await;
+    assert!(matches!(again, Err(StateError::Contended)));
+    assert!(matches!(kept.open(), Err(StateError::InUse { .. })));
+    drop(state);
+
+    let state = kept.open().unwrap();
+    let known = state.known();
+    assert_eq!(known.appliances["edge-1"], appliance("edge-1"));
+    assert_eq!((known.keys["film"].as_str(), known.number), ("{}", first));
+    assert_eq!(state.last_snapshot().await.unwrap().unwrap(), b"signed");
+    let audit = state.audit(9).await.unwrap();
+    let told: Vec<&str> = audit.iter().map(|record| record.what.as_str()).collect();
+    assert_eq!(told, ["keys film", "edge-1 registers"]);
+    state.remove_keys("film", by("")).await.unwrap();
+    let error = state.remove_keys("film", by("")).await.unwrap_err();
+    assert_eq!(error.to_string(), "no key file is called `film`");
+}
+
+#[tokio::test]
+async fn who_is_removed_takes_codes_and_certificates_along() {
+    let kept = Kept::new();
+    let state = kept.open().unwrap();
+    state.put_appliance(&appliance("edge-1"), by("")).await.unwrap();
+    state.add_code("d1", &code("edge-1", NOW + 10), NOW, by("")).await.unwrap();
+    for (n, name) in [(1, "edge-1"), (2, "edge-1"), (3, "edge-2")] {
+        state.add_certificate(&serial(n), &certificate(name), NOW, by("")).await.unwrap();
+    }
+    state.remove_appliance("edge-1", NOW, by("removed")).await.unwrap();
+    let known = state.known();
+    assert!(known.appliances.is_empty() && known.codes.is_empty());
+    assert_eq!(known.revoked(NOW).collect::<Vec<_>>(), [&serial(1), &serial(2)]);
+    assert_eq!(known.revoked(NOW + 100).count(), 0, "who has ended needs not be told");
+    let again = state.remove_appliance("edge-1", NOW, by("")).await;
+    assert!(matches!(again, Err(StateError::Unknown { .. })));
+}
+
+#[tokio::test]
+async fn of_two_that_change_one_thing_at_once_each_sees_what_the_other_did() {
+    let kept = Kept::new();
+    let state = kept.open().unwrap();
+    let put = async |n: u64| {
+        let fields = json!({ "capacity_bits_per_second": n + 1 });
+        state.put_appliance(&appliance_with("edge-1", fields), by("")).await
+    };
+    let all = futures_of((0..8).map(put)).await;
+    assert!(all.iter().all(Result::is_ok));
+    assert_eq!(state.audit(99).await.unwrap().len(), 8);
+}
+
+/// Polls all in turn.
+async fn futures_of<F: Future>(all: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut all: Vec<_> = all.map(|one| (Box::pin(one), None)).collect();
+    std::future::poll_fn(|context| {
+        for (one, done) in all.iter_mut().filter(|(_, done)| done.is_none()) {
+            if let std::task::Poll::Ready(output) = one.as_mut().poll(context) {
+                *done = Some(output);
+            }
+        }
+        match all.iter().all(|(_, done)| done.is_some()) {
+            true => std::task::Poll::Ready(()),
+            false => std::task::Poll::Pending,
+        }
+    })
+    .await;
+    all.into_iter().filter_map(|(_, done)| done).collect()
+}
+
+#[tokio::test]
+async fn a_later_epoch_follows_and_no_other() {
+    let kept = Kept::new();
+    let state = kept.open().unwrap();
+    let (key, _) = SigningKey::generate();
+    let raise =
+        async |epoch| state.raise_epoch(&EpochOrder::sign(epoch, NOW, &key), by("raised")).await;
+    let at = Number { epoch: 1, counter: 5 };
+    state.publish(Number::default(), at, Vec::new()).await.unwrap();
+    assert!(matches!(raise(1).await, Err(StateError::EpochGoesBack { epoch: 1 })));
+    assert_eq!(raise(2).await.unwrap(), Number { epoch: 2, counter: 5 });
+    assert_eq!(state.known().order, Some(EpochOrder::sign(2, NOW, &key)));
+}
+
+#[tokio::test]
+async fn what_is_exported_is_imported_as_it_was_into_an_empty_state() {
+    let (kept, other) = (Kept::new(), Kept::new());
+    let state = kept.open().unwrap();
+    state.put_appliance(&appliance("edge-1"), by("")).await.unwrap();
+    state.put_keys("film", "{}", by("")).await.unwrap();
+    state.add_code("d1", &code("edge-1", NOW + 10), NOW, by("")).await.unwrap();
+    state.add_certificate(&serial(1), &certificate("edge-1"), NOW, by("")).await.unwrap();
+    let text = serde_json::to_vec(&state.export()).unwrap();
+
+    let exported = Exported::parse(&text).unwrap();
+    let into = other.open().unwrap();
+    into.import(&exported, by("imported")).await.unwrap();
+    assert_eq!(into.export(), state.export());
+    let again = into.import(&exported, by("")).await;
+    assert!(matches!(again, Err(StateError::NotEmpty)));
+    assert!(Exported::parse(b"{}").is_err());
+}
+
+#[tokio::test]
+async fn changes_that_are_remembered_are_bounded() {
+    let kept = Kept::new();
+    let state = kept.open().unwrap();
+    let transaction = |from: u64| {
+        let database = &state.backend;
+        database.fill_audit(from, AUDIT_RECORDS_MAX as u64)
+    };
+    transaction(0);
+    state.put_keys("film", "{}", by("the last one")).await.unwrap();
+    let audit = state.audit(usize::MAX).await.unwrap();
+    assert_eq!((audit.len(), audit[0].what.as_str()), (AUDIT_RECORDS_MAX, "the last one"));
+}
+
+#[test]
+fn a_file_that_is_no_state_is_told_in_one_line() {
+    let kept = Kept::new();
+    std::fs::write(kept.folder.path().join("state.redb"), "not a database").unwrap();
+    let error = kept.open().unwrap_err().to_string();
+    assert!(error.contains("state.redb cannot be used: ") && error.lines().count() == 1, "{error}");
+}

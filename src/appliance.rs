@@ -5,6 +5,7 @@
 //! before everything that can be refused has been built, and of what another process gives up for
 //! this one nothing is taken before that.
 
+mod control_plane;
 mod doors;
 mod drain;
 mod error;
@@ -30,9 +31,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
+pub use self::control_plane::ControlPlane;
 pub use self::error::ApplianceError;
 use self::groundwork::Groundwork;
 use self::parts::{Parts, log_settings};
@@ -50,6 +53,7 @@ use self::threads::{start_admin, start_workers};
 use crate::access_log::{AccessLog, LogWriter};
 use crate::config::{Config, ListenerKind};
 use crate::control::Phase;
+use crate::control::registry::fleet::Fleet;
 use crate::control::reload::Asked;
 use crate::control::status::{Detail, Status};
 use crate::server::{ListeningSocket, Stop};
@@ -71,6 +75,7 @@ pub struct Running {
     /// Whether another process follows, or this one stops before.
     fate: Arc<Fate>,
     usage: Option<Keeper>,
+    control: Option<ControlPlane>,
     /// For the process that follows. As long as they are here, who comes waits for it.
     sockets: Arc<Mutex<Vec<ListeningSocket>>>,
 }
@@ -160,6 +165,9 @@ impl Appliance {
         let admin = start_admin(&parts, admin, ask, &close_admin)?;
         let usage = parts.usage.clone().map(Keeper::start).transpose();
         let usage = usage.map_err(system("a thread"))?;
+        let fleet = Arc::<ArcSwap<Fleet>>::default();
+        let control = parts.config.control.as_ref();
+        let control = control.map(|of| ControlPlane::start_beside(of, fleet)).transpose()?;
         for guard in guards {
             guard.disarm();
         }
@@ -181,6 +189,7 @@ impl Appliance {
             asked,
             fate: Arc::default(),
             usage,
+            control,
             sockets: Arc::new(Mutex::new(all)),
         })
     }
@@ -275,6 +284,11 @@ impl Running {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
+    /// Who follows has the state of a control plane from now on.
+    fn end_control(&mut self) {
+        self.control.take().into_iter().for_each(ControlPlane::end);
+    }
+
     /// Who waits for a reload, or asks for one now, is told that there is none.
     fn refuse_asked(&mut self) {
         self.asked.close();
@@ -286,6 +300,7 @@ impl Running {
     pub fn drain(mut self) {
         self.refuse_asked();
         self.close_sockets();
+        self.end_control();
         self.parts.end_drain();
         self.stop.all.cancel();
         for worker in self.workers {

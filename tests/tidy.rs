@@ -65,6 +65,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "rendezvous",
             "server",
             "site",
+            // Keys are looked at before boxes are told of them.
+            "token",
             "usage",
         ],
     ),

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use super::takeover::NoRoom;
 use crate::access_log::AccessLogError;
 use crate::config::ConfigError;
+use crate::control::plane::PlaneError;
 
 /// Why an appliance does not start.
 #[derive(Debug)]
@@ -41,6 +42,8 @@ pub enum ApplianceError {
     Room(NoRoom),
     /// The access log could not be opened.
     Log(AccessLogError),
+    /// There is no control plane.
+    Control(PlaneError),
 }
 
 impl fmt::Display for ApplianceError {
@@ -57,6 +60,7 @@ impl fmt::Display for ApplianceError {
             ApplianceError::Settings(fault) => fault.fmt(f),
             ApplianceError::Room(none) => none.fmt(f),
             ApplianceError::Log(source) => write!(f, "{source}"),
+            ApplianceError::Control(source) => write!(f, "no control plane: {source}"),
         }
     }
 }
@@ -68,6 +72,7 @@ impl Error for ApplianceError {
                 Some(source)
             }
             ApplianceError::Log(source) => Some(source),
+            ApplianceError::Control(source) => Some(source),
             ApplianceError::Tls(_)
             | ApplianceError::Volume { .. }
             | ApplianceError::Room(_)

@@ -16,6 +16,7 @@ use crate::config::units::parse_duration;
 mod admin;
 mod check;
 mod completions;
+mod control;
 #[cfg(feature = "demo")]
 pub mod demo;
 mod doctor;
@@ -64,6 +65,7 @@ Examples:
   tidegate volume inspect /dev/disk/by-id/nvme-EXAMPLE
   tidegate keys new keys.json --issuer 'Film Co'
   tidegate token mint --keys keys.json --issuer 'Film Co' https://v.example.com/film/a.m3u8
+  tidegate control code edge-7
   tidegate completions bash
   tidegate man | man -l -
 
@@ -97,6 +99,7 @@ enum Command {
     Volume(volume::Args),
     Token(token::Args),
     Keys(keys::Args),
+    Control(control::Args),
     Completions(completions::Args),
     Man(manual::Args),
     #[cfg(feature = "demo")]
@@ -123,6 +126,7 @@ impl Command {
             Command::Volume(args) => volume::run(&args),
             Command::Token(args) => print(&token::run(&args)?),
             Command::Keys(args) => print(&keys::run(&args)?),
+            Command::Control(args) => control::run(&args),
             Command::Completions(args) => print(&completions::run(&args)?),
             Command::Man(args) => print(&manual::run(&args)?),
             #[cfg(feature = "demo")]

@@ -26,7 +26,8 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use self::signals::{ServingSignals, Signals, pass_on_end, pass_on_hangup};
-use self::systemd::{notify, tell};
+pub(super) use self::systemd::notify;
+use self::systemd::tell;
 use super::{Failure, USUAL_CONFIG};
 use crate::appliance::{
     Appliance, ApplianceError, HandOver, LeftAlone, Predecessor, ReloadError, Reloaded, Reloads,
@@ -195,7 +196,7 @@ pub(super) struct Told {
 type Levels = reload::Handle<EnvFilter, Registry>;
 
 /// Every connection is a descriptor: the soft limit of old shells would be the first to be reached.
-fn raise_descriptor_limit() {
+pub(super) fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {

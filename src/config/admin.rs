@@ -26,7 +26,8 @@ pub(super) fn read(section: &Section<'_>) -> Admin {
     Admin { token, names_token: section.has("token_file") }
 }
 
-fn tokens(setting: &Setting<'_>) -> Option<Tokens> {
+/// The tokens of the file that a setting names.
+pub(super) fn tokens(setting: &Setting<'_>) -> Option<Tokens> {
     let path = setting.source.folder.join(setting.text()?);
     if setting.is_brought_later(&path) {
         return None;

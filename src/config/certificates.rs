@@ -343,7 +343,8 @@ fn one_managed(
     Some(Configured { path: wanted.path.clone(), managed: Some(wanted), found })
 }
 
-fn path(setting: &Setting<'_>) -> Option<PathBuf> {
+/// The path that `setting` names.
+pub(super) fn path(setting: &Setting<'_>) -> Option<PathBuf> {
     Some(setting.source.folder.join(setting.text()?))
 }
 

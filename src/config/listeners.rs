@@ -149,7 +149,8 @@ pub(super) fn read(section: &Section<'_>) -> Vec<Listener> {
     listeners
 }
 
-fn address(setting: &Setting<'_>, text: &str) -> Option<SocketAddr> {
+/// The address that a text is.
+pub(super) fn address(setting: &Setting<'_>, text: &str) -> Option<SocketAddr> {
     let address = text.parse().ok();
     if address.is_none() {
         setting.fail(format!(

@@ -81,9 +81,14 @@ pub(super) fn read(section: &Section<'_>) -> Log {
             }
         }),
         shipping: section.section("ship", shipping::read),
-        level: section.choice("level", LogLevel::Info, &LogLevel::ALL),
+        level: level(section),
         access,
     }
+}
+
+/// How loud the log is.
+pub(super) fn level(section: &Section<'_>) -> LogLevel {
+    section.choice("level", LogLevel::Info, &LogLevel::ALL)
 }
 
 fn rotation(section: &Section<'_>, access: &Destination) -> Option<Rotation> {

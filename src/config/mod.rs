@@ -21,6 +21,7 @@ pub use acme::{Acme, Challenge, ExternalAccount, Managed};
 pub use admin::Admin;
 pub use certificates::{Certificate, Certificates};
 pub use changes::{Change, Counts, is_of_volumes};
+pub use control::{Control, ControlFile, Health, load_control};
 pub use error::{ConfigError, ConfigErrors, Place, cause};
 pub use fill::Fill;
 pub use listeners::{Congestion, Listener, ListenerKind, no_congestion_control};
@@ -46,6 +47,7 @@ mod acme;
 mod admin;
 mod certificates;
 mod changes;
+mod control;
 mod cors;
 mod error;
 mod fill;
@@ -102,6 +104,8 @@ pub struct Config {
     pub log: Log,
     /// Months of which usage is kept; 0: none is.
     pub usage_months: usize,
+    /// The control plane of a fleet, if this machine is one.
+    pub control: Option<Control>,
     /// Whose content is served.
     pub sites: Sites,
     /// What is demanded of tokens, by the names of sites.
@@ -237,6 +241,7 @@ fn read(document: &Section<'_>, machine: &Machine) -> Config {
         limits: document.section("limits", limits),
         log: document.section("log", log::read),
         usage_months: document.section("usage", usage_months),
+        control: document.section("control", control::read),
         sites,
         demands,
         warnings: Vec::new(),

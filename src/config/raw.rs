@@ -136,6 +136,8 @@ pub(super) struct Section<'a> {
     table: Option<&'a DeTable<'a>>,
     known: RefCell<Vec<&'static str>>,
     unlisted: RefCell<Vec<&'static str>>,
+    /// What other readers know.
+    others: RefCell<BTreeSet<String>>,
 }
 
 impl<'a> Section<'a> {
@@ -168,8 +170,8 @@ impl<'a> Section<'a> {
         table: Option<&'a DeTable<'a>>,
         read: impl FnOnce(&Section<'a>) -> T,
     ) -> T {
-        let (known, unlisted) = (RefCell::default(), RefCell::default());
-        let section = Section { source, prefix, at, table, known, unlisted };
+        let (known, unlisted, others) = Default::default();
+        let section = Section { source, prefix, at, table, known, unlisted, others };
         let value = read(&section);
         section.refuse_unknown();
         value
@@ -179,7 +181,8 @@ impl<'a> Section<'a> {
         let known = self.known.borrow();
         for (key, _) in self.table.into_iter().flatten() {
             let name = key.get_ref().as_ref();
-            if known.contains(&name) || self.unlisted.borrow().contains(&name) {
+            let is_of_others = self.others.borrow().contains(name);
+            if known.contains(&name) || self.unlisted.borrow().contains(&name) || is_of_others {
                 continue;
             }
             let meant = match nearest(name, known.iter().copied()) {
@@ -240,6 +243,21 @@ impl<'a> Section<'a> {
                 Section::read(self.source, prefix, self.at, None, read)
             }
         }
+    }
+
+    /// Reads of the table `key` what one reader needs; others know the rest of it.
+    pub(super) fn section_of_others<T>(
+        &self,
+        key: &'static str,
+        read: impl FnOnce(&Section<'a>) -> T,
+    ) -> T {
+        self.section(key, |section| {
+            let value = read(section);
+            let written = section.table.into_iter().flatten();
+            let known = written.map(|(key, _)| key.get_ref().as_ref().to_owned());
+            section.others.borrow_mut().extend(known);
+            value
+        })
     }
 
     /// Reads each table of the array `key`.

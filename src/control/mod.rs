@@ -15,6 +15,7 @@ pub mod explained;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod history;
+pub mod issuer;
 pub mod log;
 mod page;
 pub mod plane;

@@ -202,6 +202,11 @@ impl Registry {
         Ok(())
     }
 
+    /// What the appliances are called.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
     /// Forgets an appliance; whether there was one.
     pub fn remove(&mut self, name: &str) -> bool {
         self.entries.remove(name).is_some()

@@ -1,5 +1,7 @@
 //! Bounds of a fleet: of what is told of its boxes, of routes to them, and of steering.
 
+use std::time::Duration;
+
 /// Routes that all files tell together: a box of a thousand may announce eight thousand prefixes.
 pub const ROUTES_MAX: usize = 8_000_000;
 /// Routes that one file tells; all prefixes of the Internet are fewer.
@@ -50,6 +52,8 @@ pub const MANIFEST_REWRITTEN_BYTES_MAX: usize = 2 << 20;
 
 /// A snapshot as it is sent: four thousand appliances and all their keys.
 pub const SNAPSHOT_BYTES_MAX: usize = 32 << 20;
+/// How long a box that asks for the next snapshot waits at most.
+pub const SNAPSHOT_WAIT_MAX: Duration = Duration::from_secs(60);
 /// Keys that a box believes snapshots by: the one of now, the next, and those of before.
 pub const SNAPSHOT_KEYS_MAX: usize = 4;
 /// Key files of a fleet.
@@ -70,6 +74,10 @@ pub const AUDIT_TEXT_BYTES_MAX: usize = 512;
 pub const PLANE_BODY_BYTES_MAX: usize = 64 << 10;
 /// Connections to the control plane: two of each appliance, and operators.
 pub const PLANE_CONNECTIONS_MAX: usize = 2 * APPLIANCES_MAX + 256;
+/// Addresses a control plane listens at.
+pub const PLANE_LISTENERS_MAX: usize = 16;
+/// Names it is asked by.
+pub const PLANE_NAMES_MAX: usize = 64;
 /// Clients of the control plane whose rate is watched at once.
 pub const PLANE_CLIENTS_MAX: usize = 16_384;
 /// How often another control plane may be first in a change before one gives up.

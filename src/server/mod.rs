@@ -37,6 +37,7 @@ use bytes::Buf;
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::{Request, Response};
+use rustls_pki_types::CertificateDer;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
@@ -189,6 +190,8 @@ pub enum Protocol {
 pub struct TlsFacts {
     /// The name the viewer asked for (SNI), lower case.
     pub server_name: Option<String>,
+    /// What the other side proved to be, where it was asked: verified when its hand was shaken.
+    pub certificate: Option<CertificateDer<'static>>,
 }
 
 /// The limits in time of a connection, and whom it may be of.

@@ -11,6 +11,7 @@ use std::io;
 use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, SupportedCipherSuite};
@@ -61,6 +62,25 @@ impl Tls {
         Ok(Tls { acceptor: TlsAcceptor::from(Arc::new(config)) })
     }
 
+    /// Whoever has a certificate that `clients` verifies may show it, and be known by it. Nothing
+    /// is resumed: who was let in once proves again who he is.
+    ///
+    /// # Errors
+    /// When the cryptography itself cannot be set up.
+    pub fn for_clients(
+        choose: impl Choose,
+        clients: Arc<dyn ClientCertVerifier>,
+    ) -> Result<Tls, rustls::Error> {
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+            .with_client_cert_verifier(clients)
+            .with_cert_resolver(Arc::new(ByName { choose, prove: |_: Option<&str>| None }));
+        config.alpn_protocols = [ALPN_HTTP2, b"http/1.1"].map(<[u8]>::to_vec).into();
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(Tls { acceptor: TlsAcceptor::from(Arc::new(config)) })
+    }
+
     /// Shakes hands; nothing is left of a handshake that was a proof. Dropping it midway closes the
     /// connection.
     pub(super) async fn handshake<S>(
@@ -83,7 +103,11 @@ impl Tls {
             }
             _ => Protocol::Http1,
         };
-        let facts = TlsFacts { server_name: session.server_name().map(str::to_ascii_lowercase) };
+        let shown = session.peer_certificates().and_then(|chain| chain.first());
+        let facts = TlsFacts {
+            server_name: session.server_name().map(str::to_ascii_lowercase),
+            certificate: shown.map(|one| one.clone().into_owned()),
+        };
         Ok(Some((stream, protocol, facts)))
     }
 }

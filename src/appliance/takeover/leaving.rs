@@ -138,6 +138,7 @@ impl Running {
         server::Wish::Leaving.at_least(&self.parts.wishes);
         self.stop.accepting.cancel();
         self.close_sockets();
+        self.end_control();
         self.parts.log.end_following();
         self.parts.stop_shipping.cancel();
         let (since, lost_before) = (Instant::now(), lines_lost(&self.parts.log));

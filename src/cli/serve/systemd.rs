@@ -104,7 +104,7 @@ const CLOSED_WITHIN: Duration = Duration::from_secs(2);
 const TRY_AGAIN: Duration = Duration::from_millis(20);
 
 /// Tells it.
-pub(super) fn notify(states: &[NotifyState<'_>]) {
+pub(in crate::cli) fn notify(states: &[NotifyState<'_>]) {
     tell(sd_notify::notify(states));
 }
 

@@ -50,6 +50,11 @@ const COMMANDS: &[(&str, Prints, &[&str])] = &[
     ("keys list", Facts, &["no/such.json"]),
     ("keys retire", Facts, &["no/such.json", "--issuer", "a", "--id", "b"]),
     ("keys import", Facts, &["no/such.json", "--issuer", "a", "no/such.json"]),
+    ("control", Nothing, &[]),
+    ("control code", Facts, &["edge-7"]),
+    ("control export", Facts, &[]),
+    ("control import", Facts, &["no/such.json"]),
+    ("control raise-epoch", Facts, &[]),
     ("completions", Nothing, &["bash"]),
     ("man", Nothing, &[]),
     #[cfg(feature = "demo")]

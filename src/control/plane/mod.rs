@@ -1,5 +1,492 @@
 //! The control plane of a fleet: what boxes and operators ask of it over HTTPS.
 //!
-//! [`wire`] is what is said.
+//! It owns the [`Registry`], says who may what (`who.rs`), keeps what changes in the
+//! [`State`] with who changed it, and publishes a snapshot whenever boxes should know something
+//! else than before (`publishing.rs`). [`wire`] is what is said; `openapi.json` says it to
+//! programs. No viewer waits for anything here.
 
+mod boxes;
+mod operators;
+mod publishing;
+mod rate;
+mod who;
 pub mod wire;
+
+use std::error::Error;
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use bytes::Bytes;
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use rustls_pki_types::CertificateDer;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use self::publishing::Published;
+use self::rate::Rates;
+use self::who::Clients;
+use super::asking::{AskedBody, JSON, Said, body_of, refusal};
+use super::issuer::{Issuer, IssuerError, Own};
+use super::registry::fleet::Fleet;
+use super::registry::{Registry, RegistryError, Rules};
+use super::snapshot::SnapshotError;
+use super::state::{AuditRecord, State, StateError};
+use crate::limits::{AUDIT_TEXT_BYTES_MAX, PLANE_BODY_BYTES_MAX};
+use crate::moment::unix_seconds;
+use crate::purge::Tokens;
+use crate::server::{ConnectionFacts, Handler, Tls};
+
+/// What a control plane goes by.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where its state and its keys lie.
+    pub folder: PathBuf,
+    /// Names and addresses by which it is asked, for the certificate of its own.
+    pub names: Vec<String>,
+    /// What it shows instead of a certificate of its own.
+    pub shown: Option<Arc<rustls::sign::CertifiedKey>>,
+    /// Whose certificates operators have to show beside a token; empty: of nobody.
+    pub operators_ca: Vec<CertificateDer<'static>>,
+    /// Who may what; `None`: no operator may anything.
+    pub tokens: Arc<ArcSwapOption<Tokens>>,
+    /// When an appliance counts as ill, well, and full.
+    pub rules: Rules,
+    /// How often an appliance should be heard of.
+    pub heartbeat: Duration,
+    /// How often one client may ask.
+    pub requests_per_second: u32,
+}
+
+/// Why there is no control plane.
+#[derive(Debug)]
+pub enum PlaneError {
+    /// Its keys.
+    Issuer(IssuerError),
+    /// Its state.
+    State(StateError),
+    /// The epoch was raised by nobody who may.
+    Epoch {
+        /// Which one.
+        epoch: u64,
+    },
+    /// The certificates of operators' authority are none.
+    Tls(String),
+}
+
+impl fmt::Display for PlaneError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PlaneError::Issuer(error) => error.fmt(f),
+            PlaneError::State(error) => error.fmt(f),
+            PlaneError::Epoch { epoch } => write!(
+                f,
+                "epoch {epoch} was begun by no order of the key in `snapshot.key`: put the key \
+                 there that it was begun with, or `tidegate control raise-epoch`"
+            ),
+            PlaneError::Tls(what) => write!(f, "TLS cannot be set up: {what}"),
+        }
+    }
+}
+
+impl Error for PlaneError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            PlaneError::Issuer(source) => Some(source),
+            PlaneError::State(source) => Some(source),
+            PlaneError::Epoch { .. } | PlaneError::Tls(_) => None,
+        }
+    }
+}
+
+impl From<StateError> for PlaneError {
+    fn from(error: StateError) -> PlaneError {
+        PlaneError::State(error)
+    }
+}
+
+/// The name of the state's file in its folder.
+pub const STATE_FILE: &str = "state.redb";
+
+/// A control plane.
+pub struct Plane {
+    settings: Settings,
+    state: State,
+    issuer: Issuer,
+    clients: Clients,
+    registry: Mutex<Registry>,
+    fleet: Arc<ArcSwap<Fleet>>,
+    published: Published,
+    rates: Mutex<Rates>,
+    own: ArcSwap<Own>,
+}
+
+/// Who asks, before he has shown who he is.
+#[derive(Clone, Debug)]
+struct Asker {
+    ip: IpAddr,
+    certificate: Option<CertificateDer<'static>>,
+}
+
+/// When somebody asks.
+#[derive(Clone, Copy, Debug)]
+struct Now {
+    instant: Instant,
+    system: SystemTime,
+}
+
+impl Now {
+    fn seconds(self) -> u64 {
+        unix_seconds(self.system)
+    }
+}
+
+/// What is answered where all is well.
+struct Reply {
+    status: StatusCode,
+    content_type: HeaderValue,
+    body: Bytes,
+}
+
+impl Reply {
+    fn json(status: StatusCode, value: &impl Serialize) -> Reply {
+        let mut body = serde_json::to_vec(value).expect("text and numbers can be written as JSON");
+        body.push(b'\n');
+        Reply { status, content_type: JSON, body: body.into() }
+    }
+
+    fn nothing() -> Reply {
+        Reply { status: StatusCode::NO_CONTENT, content_type: JSON, body: Bytes::new() }
+    }
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ask {
+    Enrol,
+    Renew,
+    Register,
+    Beat,
+    Snapshot,
+    Appliances,
+    Remove,
+    NewCode,
+    KeyNames,
+    PutKeys,
+    RemoveKeys,
+    Audit,
+    Export,
+    RaiseEpoch,
+    OpenApi,
+    Live,
+}
+
+/// Every question there is; `NAME` stands for a name.
+const ROUTES: [(Method, &str, Ask); 16] = [
+    (Method::POST, wire::ENROL_PATH, Ask::Enrol),
+    (Method::POST, wire::RENEW_PATH, Ask::Renew),
+    (Method::PUT, "/v1/appliances/NAME", Ask::Register),
+    (Method::POST, wire::HEARTBEAT_PATH, Ask::Beat),
+    (Method::GET, wire::SNAPSHOT_PATH, Ask::Snapshot),
+    (Method::GET, wire::APPLIANCES_PATH, Ask::Appliances),
+    (Method::DELETE, "/v1/appliances/NAME", Ask::Remove),
+    (Method::POST, wire::CODES_PATH, Ask::NewCode),
+    (Method::GET, "/v1/keys", Ask::KeyNames),
+    (Method::PUT, "/v1/keys/NAME", Ask::PutKeys),
+    (Method::DELETE, "/v1/keys/NAME", Ask::RemoveKeys),
+    (Method::GET, "/v1/audit", Ask::Audit),
+    (Method::GET, wire::EXPORT_PATH, Ask::Export),
+    (Method::POST, wire::EPOCH_PATH, Ask::RaiseEpoch),
+    (Method::GET, "/openapi.json", Ask::OpenApi),
+    (Method::GET, "/health/live", Ask::Live),
+];
+const OPENAPI: &str = include_str!("openapi.json");
+
+impl Plane {
+    /// Opens the state and the keys, or begins them; what it knows of the fleet is in `fleet` from
+    /// then on. Blocks.
+    ///
+    /// # Errors
+    /// Another process has the state, or something in the folder cannot be used.
+    pub fn open(
+        settings: Settings,
+        fleet: Arc<ArcSwap<Fleet>>,
+        now: SystemTime,
+    ) -> Result<Plane, PlaneError> {
+        let issuer = Issuer::open(&settings.folder, now).map_err(PlaneError::Issuer)?;
+        let state = State::open(&settings.folder.join(STATE_FILE))?;
+        publishing::look_at_epoch(&state, &issuer)?;
+        let own = issuer.own(&settings.names, now).map_err(PlaneError::Issuer)?;
+        let clients = Clients::new(issuer.certificate(), &settings.operators_ca)?;
+        let instant = Instant::now();
+        let (registry, published) = publishing::resumed(&state, &issuer, &settings.rules, instant)?;
+        fleet.store(Arc::new(registry.fleet(instant)));
+        Ok(Plane {
+            rates: Mutex::new(Rates::new(settings.requests_per_second)),
+            settings,
+            state,
+            issuer,
+            clients,
+            registry: Mutex::new(registry),
+            fleet,
+            published,
+            own: ArcSwap::from_pointee(own),
+        })
+    }
+
+    /// How all appliances are; swapped whole as that changes.
+    pub fn fleet(&self) -> Arc<ArcSwap<Fleet>> {
+        self.fleet.clone()
+    }
+
+    /// What connections to it begin with.
+    ///
+    /// # Errors
+    /// When the cryptography itself cannot be set up.
+    pub fn tls(self: &Arc<Plane>) -> Result<Tls, PlaneError> {
+        let plane = self.clone();
+        let choose = move |_: Option<&str>| match &plane.settings.shown {
+            Some(shown) => Some(shown.clone()),
+            None => Some(plane.own.load().key.clone()),
+        };
+        Tls::for_clients(choose, self.clients.verifier())
+            .map_err(|error| PlaneError::Tls(error.to_string()))
+    }
+
+    /// Answers one request. Safe to drop: what has begun to change is changed whole.
+    async fn answer<B: AskedBody>(
+        &self,
+        request: Request<B>,
+        asker: &Asker,
+        now: Now,
+    ) -> Response<Full<Bytes>> {
+        let is_let_in = lock(&self.rates).is_let_in(asker.ip, now.instant);
+        let answered = match is_let_in {
+            true => self.asked(request, asker, now).await,
+            false => {
+                let text = "too many requests from this address: ask again in a second";
+                Err(refusal(StatusCode::TOO_MANY_REQUESTS, text))
+            }
+        };
+        response(answered)
+    }
+
+    async fn asked<B: AskedBody>(
+        &self,
+        request: Request<B>,
+        asker: &Asker,
+        now: Now,
+    ) -> Result<Reply, Said> {
+        let (head, body) = request.into_parts();
+        let (ask, name) = route(&head.method, head.uri.path())?;
+        let (fields, query) = (&head.headers, head.uri.query().unwrap_or_default());
+        match ask {
+            Ask::Enrol => self.enrol(read(body).await?, asker, now).await,
+            Ask::Renew => {
+                let who = self.clients.appliance(asker, &self.state, now)?;
+                self.renew(read(body).await?, who, asker, now).await
+            }
+            Ask::Register => {
+                let who = self.clients.appliance(asker, &self.state, now)?;
+                self.register(read(body).await?, name, &who, asker, now).await
+            }
+            Ask::Beat => {
+                let who = self.clients.appliance(asker, &self.state, now)?;
+                self.hear(read(body).await?, &who, now)
+            }
+            Ask::Snapshot => {
+                self.clients.appliance(asker, &self.state, now)?;
+                self.snapshot(query).await
+            }
+            Ask::Appliances => self.viewer(fields, asker).and_then(|_| self.appliances()),
+            Ask::Remove => self.remove(name, &self.operator(fields, asker)?, asker, now).await,
+            Ask::NewCode => {
+                let by = self.operator(fields, asker)?;
+                self.new_code(read(body).await?, &by, asker, now).await
+            }
+            Ask::KeyNames => self.viewer(fields, asker).and_then(|_| self.key_names()),
+            Ask::PutKeys => {
+                let by = self.operator(fields, asker)?;
+                self.put_keys(name, body, &by, asker, now).await
+            }
+            Ask::RemoveKeys => {
+                self.remove_keys(name, &self.operator(fields, asker)?, asker, now).await
+            }
+            Ask::Audit => {
+                self.viewer(fields, asker)?;
+                self.audit(query).await
+            }
+            Ask::Export => self.export(&self.operator(fields, asker)?, asker),
+            Ask::RaiseEpoch => {
+                let by = self.operator(fields, asker)?;
+                self.raise_epoch(read(body).await?, &by, asker, now).await
+            }
+            Ask::OpenApi => Ok(Reply {
+                status: StatusCode::OK,
+                content_type: JSON,
+                body: Bytes::from_static(OPENAPI.as_bytes()),
+            }),
+            Ask::Live => Ok(Reply::json(StatusCode::OK, &serde_json::json!({ "live": true }))),
+        }
+    }
+
+    fn operator(&self, fields: &HeaderMap, asker: &Asker) -> Result<Arc<str>, Said> {
+        self.clients.operator(&self.settings.tokens.load(), fields, asker)
+    }
+
+    fn viewer(&self, fields: &HeaderMap, asker: &Asker) -> Result<Arc<str>, Said> {
+        self.clients.viewer(&self.settings.tokens.load(), fields, asker)
+    }
+}
+
+impl Handler for PlaneHandler {
+    type Body = Full<Bytes>;
+
+    async fn handle(
+        &self,
+        request: Request<Incoming>,
+        connection: &Rc<ConnectionFacts>,
+    ) -> Response<Full<Bytes>> {
+        let certificate = connection.tls.as_ref().and_then(|tls| tls.certificate.clone());
+        let asker = Asker { ip: connection.viewer.ip().to_canonical(), certificate };
+        let now = Now { instant: Instant::now(), system: SystemTime::now() };
+        self.0.answer(request, &asker, now).await
+    }
+}
+
+/// A control plane as connections see it.
+pub struct PlaneHandler(
+    /// Which one.
+    pub Arc<Plane>,
+);
+
+/// What is asked for, and of whom or what.
+fn route<'a>(method: &Method, path: &'a str) -> Result<(Ask, &'a str), Said> {
+    let mut others = Vec::new();
+    for (of, template, ask) in &ROUTES {
+        let name = match template.strip_suffix("NAME") {
+            Some(folder) => path.strip_prefix(folder).filter(|name| !name.contains('/')),
+            None => (path == *template).then_some(""),
+        };
+        match name {
+            Some(name) if of == method => return Ok((*ask, name)),
+            Some(_) => others.push(of.as_str()),
+            None => {}
+        }
+    }
+    match others.is_empty() {
+        true => Err(refusal(StatusCode::NOT_FOUND, "there is nothing at this path")),
+        false => {
+            let text = format!("send {}", others.join(" or "));
+            Err(refusal(StatusCode::METHOD_NOT_ALLOWED, &text))
+        }
+    }
+}
+
+/// The JSON of a request.
+async fn read<T: DeserializeOwned>(body: impl AskedBody) -> Result<T, Said> {
+    let body = body_of(body, PLANE_BODY_BYTES_MAX).await?;
+    serde_json::from_slice(&body)
+        .map_err(|error| refusal(StatusCode::BAD_REQUEST, &format!("not understood: {error}")))
+}
+
+fn response(answered: Result<Reply, Said>) -> Response<Full<Bytes>> {
+    let refused = |(status, value): Said| {
+        let mut reply = Reply::json(status, &value);
+        reply.status = status;
+        reply
+    };
+    let allowed = match &answered {
+        Err((StatusCode::METHOD_NOT_ALLOWED, value)) => allow(value),
+        _ => None,
+    };
+    let Reply { status, content_type, body } = answered.unwrap_or_else(refused);
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = status;
+    let fields = response.headers_mut();
+    fields.insert(CONTENT_TYPE, content_type);
+    fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    fields.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    match status {
+        StatusCode::UNAUTHORIZED => {
+            drop(fields.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
+        }
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+            drop(fields.insert(RETRY_AFTER, HeaderValue::from_static("1")));
+        }
+        _ => allowed.into_iter().for_each(|allowed| drop(fields.insert(ALLOW, allowed))),
+    }
+    response
+}
+
+/// The methods that a refusal names.
+fn allow(refusal: &Value) -> Option<HeaderValue> {
+    let methods = refusal["error"].as_str()?.strip_prefix("send ")?.replace(" or ", ", ");
+    HeaderValue::from_str(&methods).ok()
+}
+
+/// What is written down of a change, and told.
+fn changed(by: &str, asker: &Asker, now: Now, what: String) -> AuditRecord {
+    let what: String =
+        what.chars().filter(|c| !c.is_control()).take(AUDIT_TEXT_BYTES_MAX).collect();
+    AuditRecord { at: now.seconds(), by: by.to_owned(), from: Some(asker.ip.to_string()), what }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How who asked for what a state cannot do is refused.
+fn of_state(error: StateError) -> Said {
+    let status = match &error {
+        StateError::NoCode => StatusCode::FORBIDDEN,
+        StateError::Unknown { .. } => StatusCode::NOT_FOUND,
+        StateError::Full { .. } | StateError::NotEmpty | StateError::EpochGoesBack { .. } => {
+            StatusCode::CONFLICT
+        }
+        StateError::Contended => StatusCode::SERVICE_UNAVAILABLE,
+        StateError::InUse { .. } | StateError::Broken { .. } | StateError::Malformed { .. } => {
+            tracing::error!("{error}");
+            let text = "the state of the control plane cannot be used: its log says why";
+            return refusal(StatusCode::INTERNAL_SERVER_ERROR, text);
+        }
+    };
+    refusal(status, &error.to_string())
+}
+
+fn of_registry(error: &RegistryError) -> Said {
+    let status = match error {
+        RegistryError::Unknown { .. } => StatusCode::NOT_FOUND,
+        RegistryError::PathwayTaken { .. } | RegistryError::Full => StatusCode::CONFLICT,
+    };
+    refusal(status, &error.to_string())
+}
+
+fn of_issuer(error: &IssuerError) -> Said {
+    let status = match error {
+        IssuerError::Request(_) => StatusCode::BAD_REQUEST,
+        IssuerError::Clock { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    if status != StatusCode::BAD_REQUEST {
+        tracing::error!("{error}");
+    }
+    refusal(status, &error.to_string())
+}
+
+fn of_snapshot(error: &SnapshotError) -> Said {
+    refusal(StatusCode::CONFLICT, &error.to_string())
+}
+
+#[cfg(test)]
+mod tests;

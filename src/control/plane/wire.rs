@@ -85,6 +85,15 @@ pub struct Code {
     pub expires_at: u64,
 }
 
+/// `POST /v1/epoch`, by operators: numbers snapshots in a later epoch. `200`, [`Number`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewEpoch {
+    /// Which one; the next where it is not said.
+    #[serde(default)]
+    pub to: Option<u64>,
+}
+
 /// Why something is refused, with a status of 400 or more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused {
@@ -107,3 +116,9 @@ pub const RENEW_PATH: &str = "/v1/renew";
 pub const APPLIANCES_PATH: &str = "/v1/appliances";
 /// Where heartbeats go.
 pub const HEARTBEAT_PATH: &str = "/v1/heartbeat";
+/// Where operators have codes made.
+pub const CODES_PATH: &str = "/v1/codes";
+/// Where operators get a copy of the state.
+pub const EXPORT_PATH: &str = "/v1/export";
+/// Where operators raise the epoch.
+pub const EPOCH_PATH: &str = "/v1/epoch";

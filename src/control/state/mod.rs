@@ -349,12 +349,12 @@ impl State {
         }
     }
 
-    /// The snapshot that was published last, as it is sent.
+    /// The snapshot that was published last, as it is sent. Blocks.
     ///
     /// # Errors
     /// It cannot be read.
-    pub async fn last_snapshot(&self) -> Result<Option<Vec<u8>>, StateError> {
-        self.backend.read(SNAPSHOT).await
+    pub fn last_snapshot_now(&self) -> Result<Option<Vec<u8>>, StateError> {
+        self.backend.read_now(SNAPSHOT)
     }
 
     /// Numbers snapshots in a later epoch from now on.

@@ -81,13 +81,13 @@ impl Redb {
         Ok(entries)
     }
 
-    /// What is under one key.
-    pub(super) async fn read(&self, key: &'static str) -> Result<Option<Vec<u8>>, StateError> {
-        self.off_thread(move |this| {
-            let table = this.database.begin_read()?.open_table(ENTRIES)?;
+    /// What is under one key. Blocks.
+    pub(super) fn read_now(&self, key: &str) -> Result<Option<Vec<u8>>, StateError> {
+        let read = || -> Result<_, Failure> {
+            let table = self.database.begin_read()?.open_table(ENTRIES)?;
             Ok(table.get(key)?.map(|value| value.value().1.to_vec()))
-        })
-        .await
+        };
+        read().map_err(|error| self.broken(error))
     }
 
     /// Whether the change was made, and what there is then. Made to its end once it has begun.

@@ -1,0 +1,227 @@
+//! What boxes go by: the fleet as it is now, and the snapshot that says so.
+//!
+//! The fleet is looked at whenever something is said, and every second, as silence says something
+//! too. A new snapshot is published only when boxes should know something else: not for every
+//! heartbeat. Its number is kept before anybody sees it, so that no number is ever given twice.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use tokio::sync::{Notify, watch};
+use tokio::time::{sleep, timeout};
+
+use super::{Plane, PlaneError, lock};
+use crate::control::issuer::Issuer;
+use crate::control::registry::fleet::{Fleet, Member};
+use crate::control::registry::{Family, Registry, Room, Rules};
+use crate::control::snapshot::{Number, PublicKeys, Serial, Signed, Snapshot};
+use crate::control::state::{Known, State, StateError};
+use crate::moment::unix_seconds;
+
+/// The snapshot that was published last, and who waits for the next one.
+pub(super) struct Published {
+    latest: watch::Sender<Option<Arc<Latest>>>,
+    /// Something was said.
+    heard: Notify,
+    /// Nothing can be published; told once.
+    is_stuck: AtomicBool,
+}
+
+/// A snapshot as it is sent, and what it says.
+pub(super) struct Latest {
+    pub(super) bytes: Bytes,
+    pub(super) snapshot: Snapshot,
+}
+
+impl Published {
+    /// Who waits for what is published from now on.
+    pub(super) fn subscribe(&self) -> watch::Receiver<Option<Arc<Latest>>> {
+        self.latest.subscribe()
+    }
+
+    /// The number of the last one.
+    pub(super) fn number(&self) -> Number {
+        self.latest.borrow().as_ref().map(|latest| latest.snapshot.number).unwrap_or_default()
+    }
+
+    /// Somebody said something: look again.
+    pub(super) fn look(&self) {
+        self.heard.notify_one();
+    }
+}
+
+/// Refuses a state whose epoch nobody has begun who may.
+pub(super) fn look_at_epoch(state: &State, issuer: &Issuer) -> Result<(), PlaneError> {
+    let Known { number, order, .. } = &*state.known();
+    let keys = PublicKeys::of(&[issuer.signing().public()]).expect("it is a key");
+    let is_ordered =
+        order.as_ref().is_some_and(|order| order.epoch == number.epoch && order.is_of(&keys));
+    match number.epoch <= FIRST_EPOCH || is_ordered {
+        true => Ok(()),
+        false => Err(PlaneError::Epoch { epoch: number.epoch }),
+    }
+}
+
+/// The registry and the snapshot as they were before the start. Blocks.
+pub(super) fn resumed(
+    state: &State,
+    issuer: &Issuer,
+    rules: &Rules,
+    now: Instant,
+) -> Result<(Registry, Published), PlaneError> {
+    let keys = PublicKeys::of(&[issuer.signing().public()]).expect("it is a key");
+    let latest = state.last_snapshot_now()?.and_then(|bytes| {
+        // One of another key is of no use: the next one follows at once.
+        let snapshot = Signed::open(&bytes, &keys).ok()?;
+        Some(Arc::new(Latest { bytes: bytes.into(), snapshot }))
+    });
+    let none = Fleet::default();
+    let before = latest.as_ref().map_or(&none, |latest| &latest.snapshot.fleet);
+    let mut registry = Registry::resumed(rules.clone(), before, now);
+    settle(&mut registry, &state.known(), now);
+    let published = Published {
+        latest: watch::Sender::new(latest),
+        heard: Notify::new(),
+        is_stuck: AtomicBool::new(false),
+    };
+    Ok((registry, published))
+}
+
+/// Has the registry know the appliances that the state knows, and no others.
+fn settle(registry: &mut Registry, known: &Known, now: Instant) {
+    let names: BTreeSet<String> = registry.names().map(str::to_owned).collect();
+    for gone in names.iter().filter(|name| !known.appliances.contains_key(*name)) {
+        registry.remove(gone);
+    }
+    for appliance in known.appliances.values() {
+        if let Err(error) = registry.register(appliance.clone(), now) {
+            tracing::warn!("{} is left out of the fleet: {error}", appliance.name());
+        }
+    }
+}
+
+impl Plane {
+    /// Keeps the fleet and the snapshot as they should be, for ever. Safe to drop.
+    pub async fn keep_current(&self) {
+        loop {
+            self.look(Instant::now(), SystemTime::now()).await;
+            sleep(BETWEEN_LOOKS).await;
+            // Nothing said for a while says something too.
+            let _ = timeout(LOOKS_AT_LEAST, self.published.heard.notified()).await;
+        }
+    }
+
+    /// Looks once.
+    pub(super) async fn look(&self, now: Instant, time: SystemTime) {
+        self.renew_own(time);
+        let fleet = {
+            let mut registry = lock(&self.registry);
+            settle(&mut registry, &self.state.known(), now);
+            Arc::new(registry.fleet(now))
+        };
+        self.fleet.store(fleet.clone());
+        match self.publish(&fleet, time).await {
+            Ok(()) => self.published.is_stuck.store(false, Ordering::Relaxed),
+            // Who was first has published; the next look sees what.
+            Err(error) if error.is_contended() => {}
+            Err(error) => {
+                if !self.published.is_stuck.swap(true, Ordering::Relaxed) {
+                    tracing::error!("no snapshot can be published, the last one stays: {error}");
+                }
+            }
+        }
+    }
+
+    /// Publishes what is so now, if boxes were told something else.
+    async fn publish(&self, fleet: &Fleet, time: SystemTime) -> Result<(), Unpublished> {
+        let (known, now) = (self.state.known(), unix_seconds(time));
+        let before = known.number;
+        let revoked: BTreeSet<Serial> = known.revoked(now).cloned().collect();
+        let latest = self.published.latest.borrow().clone();
+        let is_told = latest.is_some_and(|latest| {
+            let Snapshot { number, fleet: told, keys, revoked: gone, .. } = &latest.snapshot;
+            *number == before && *keys == known.keys && *gone == revoked && says(told, fleet)
+        });
+        if is_told {
+            return Ok(());
+        }
+        let number = Number { epoch: before.epoch.max(FIRST_EPOCH), counter: before.counter + 1 };
+        let snapshot = Snapshot {
+            number,
+            made_at: now,
+            fleet: fleet.clone(),
+            keys: known.keys.clone(),
+            revoked,
+        };
+        let bytes = snapshot.sign(self.issuer.signing()).map_err(Unpublished::Snapshot)?;
+        self.state.publish(before, number, bytes.clone()).await.map_err(Unpublished::State)?;
+        tracing::info!("snapshot {number}: {} appliances", snapshot.fleet.members().len());
+        let latest = Arc::new(Latest { bytes: bytes.into(), snapshot });
+        self.published.latest.send_replace(Some(latest));
+        Ok(())
+    }
+
+    /// Another certificate of its own, before the one of now ends.
+    fn renew_own(&self, now: SystemTime) {
+        if now < self.own.load().renew_at {
+            return;
+        }
+        match self.issuer.own(&self.settings.names, now) {
+            Ok(own) => self.own.store(Arc::new(own)),
+            Err(error) => tracing::error!("{error}"),
+        }
+    }
+}
+
+/// Why nothing is published.
+enum Unpublished {
+    Snapshot(crate::control::snapshot::SnapshotError),
+    State(StateError),
+}
+
+impl Unpublished {
+    fn is_contended(&self) -> bool {
+        matches!(self, Unpublished::State(StateError::Contended))
+    }
+}
+
+impl std::fmt::Display for Unpublished {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Unpublished::Snapshot(error) => error.fmt(f),
+            Unpublished::State(error) => error.fmt(f),
+        }
+    }
+}
+
+/// Whether who was told `told` of the fleet steers as by what is so now.
+fn says(told: &Fleet, now: &Fleet) -> bool {
+    told.members().len() == now.members().len()
+        && told.members().iter().zip(now.members()).all(|(told, now)| is_alike(told, now))
+}
+
+fn is_alike(one: &Member, other: &Member) -> bool {
+    let standings = |member: &Member| Family::ALL.map(|family| member.standing(family));
+    one.appliance == other.appliance
+        && standings(one) == standings(other)
+        && one.phase() == other.phase()
+        && room(one.room) == room(other.room)
+}
+
+/// A share that differs by little is no news.
+fn room(room: Room) -> (u8, u8) {
+    match room {
+        Room::Open => (0, 0),
+        Room::Tight { share_percent } => (1, share_percent / SHARE_STEP_PERCENT),
+        Room::Full => (2, 0),
+    }
+}
+
+const FIRST_EPOCH: u64 = 1;
+const SHARE_STEP_PERCENT: u8 = 25;
+/// Heartbeats of a large fleet are looked at together.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
+const LOOKS_AT_LEAST: Duration = Duration::from_secs(1);

@@ -31,6 +31,7 @@ mod operator;
 mod overload;
 mod paced;
 mod passed;
+mod plane;
 mod private;
 mod property;
 mod protocol;

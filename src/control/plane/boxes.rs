@@ -5,15 +5,14 @@ use std::time::Duration;
 use http::{HeaderValue, StatusCode};
 use tokio::time::timeout;
 
+use super::answers::{Reply, of_issuer, of_registry, of_snapshot, of_state};
 use super::wire::{Beat, Beaten, Enrol, Identity, Registration, Renew, SNAPSHOT_TYPE};
-use super::{
-    Asker, Now, Plane, Reply, changed, lock, of_issuer, of_registry, of_snapshot, of_state,
-};
+use super::{Asker, Now, Plane, changed, lock};
 use crate::control::asking::{Said, refusal};
 use crate::control::issuer::{Issued, Subject, sha256_hex};
 use crate::control::registry::appliance::is_name;
 use crate::control::snapshot::{Number, SnapshotError};
-use crate::control::state::CertificateRecord;
+use crate::control::state::{CertificateRecord, StateError};
 use crate::limits::SNAPSHOT_WAIT_MAX;
 
 impl Plane {
@@ -27,7 +26,7 @@ impl Plane {
         let known = self.state.known();
         if !known.codes.get(&digest).is_some_and(|code| code.counts(&name, now.seconds())) {
             tracing::warn!(from = %asker.ip, "a code for {name:?} that does not count");
-            return Err(of_state(crate::control::state::StateError::NoCode));
+            return Err(of_state(StateError::NoCode));
         }
         let issued = self.issued(&csr_pem, &name, now)?;
         let record = record(&name, &issued, now);

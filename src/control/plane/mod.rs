@@ -5,6 +5,8 @@
 //! else than before (`publishing.rs`). [`wire`] is what is said; `openapi.json` says it to
 //! programs. No viewer waits for anything here.
 
+mod answers;
+mod asks;
 mod boxes;
 mod operators;
 mod publishing;
@@ -22,25 +24,21 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
-use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
-};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use rustls_pki_types::CertificateDer;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
+use self::answers::{Reply, response};
+use self::asks::{Ask, route};
 use self::publishing::Published;
 use self::rate::Rates;
 use self::who::Clients;
 use super::asking::{AskedBody, JSON, Said, body_of, refusal};
 use super::issuer::{Issuer, IssuerError, Own};
 use super::registry::fleet::Fleet;
-use super::registry::{Registry, RegistryError, Rules};
-use super::snapshot::SnapshotError;
+use super::registry::{Registry, Rules};
 use super::state::{AuditRecord, State, StateError};
 use crate::limits::{AUDIT_TEXT_BYTES_MAX, PLANE_BODY_BYTES_MAX};
 use crate::moment::unix_seconds;
@@ -151,65 +149,6 @@ impl Now {
     }
 }
 
-/// What is answered where all is well.
-struct Reply {
-    status: StatusCode,
-    content_type: HeaderValue,
-    body: Bytes,
-}
-
-impl Reply {
-    fn json(status: StatusCode, value: &impl Serialize) -> Reply {
-        let mut body = serde_json::to_vec(value).expect("text and numbers can be written as JSON");
-        body.push(b'\n');
-        Reply { status, content_type: JSON, body: body.into() }
-    }
-
-    fn nothing() -> Reply {
-        Reply { status: StatusCode::NO_CONTENT, content_type: JSON, body: Bytes::new() }
-    }
-}
-
-/// What is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ask {
-    Enrol,
-    Renew,
-    Register,
-    Beat,
-    Snapshot,
-    Appliances,
-    Remove,
-    NewCode,
-    KeyNames,
-    PutKeys,
-    RemoveKeys,
-    Audit,
-    Export,
-    RaiseEpoch,
-    OpenApi,
-    Live,
-}
-
-/// Every question there is; `NAME` stands for a name.
-const ROUTES: [(Method, &str, Ask); 16] = [
-    (Method::POST, wire::ENROL_PATH, Ask::Enrol),
-    (Method::POST, wire::RENEW_PATH, Ask::Renew),
-    (Method::PUT, "/v1/appliances/NAME", Ask::Register),
-    (Method::POST, wire::HEARTBEAT_PATH, Ask::Beat),
-    (Method::GET, wire::SNAPSHOT_PATH, Ask::Snapshot),
-    (Method::GET, wire::APPLIANCES_PATH, Ask::Appliances),
-    (Method::DELETE, "/v1/appliances/NAME", Ask::Remove),
-    (Method::POST, wire::CODES_PATH, Ask::NewCode),
-    (Method::GET, "/v1/keys", Ask::KeyNames),
-    (Method::PUT, "/v1/keys/NAME", Ask::PutKeys),
-    (Method::DELETE, "/v1/keys/NAME", Ask::RemoveKeys),
-    (Method::GET, "/v1/audit", Ask::Audit),
-    (Method::GET, wire::EXPORT_PATH, Ask::Export),
-    (Method::POST, wire::EPOCH_PATH, Ask::RaiseEpoch),
-    (Method::GET, "/openapi.json", Ask::OpenApi),
-    (Method::GET, "/health/live", Ask::Live),
-];
 const OPENAPI: &str = include_str!("openapi.json");
 
 impl Plane {
@@ -370,27 +309,11 @@ pub struct PlaneHandler(
     pub Arc<Plane>,
 );
 
-/// What is asked for, and of whom or what.
-fn route<'a>(method: &Method, path: &'a str) -> Result<(Ask, &'a str), Said> {
-    let mut others = Vec::new();
-    for (of, template, ask) in &ROUTES {
-        let name = match template.strip_suffix("NAME") {
-            Some(folder) => path.strip_prefix(folder).filter(|name| !name.contains('/')),
-            None => (path == *template).then_some(""),
-        };
-        match name {
-            Some(name) if of == method => return Ok((*ask, name)),
-            Some(_) => others.push(of.as_str()),
-            None => {}
-        }
-    }
-    match others.is_empty() {
-        true => Err(refusal(StatusCode::NOT_FOUND, "there is nothing at this path")),
-        false => {
-            let text = format!("send {}", others.join(" or "));
-            Err(refusal(StatusCode::METHOD_NOT_ALLOWED, &text))
-        }
-    }
+/// What is written down of a change, and told.
+fn changed(by: &str, asker: &Asker, now: Now, what: String) -> AuditRecord {
+    let what: String =
+        what.chars().filter(|c| !c.is_control()).take(AUDIT_TEXT_BYTES_MAX).collect();
+    AuditRecord { at: now.seconds(), by: by.to_owned(), from: Some(asker.ip.to_string()), what }
 }
 
 /// The JSON of a request.
@@ -400,92 +323,8 @@ async fn read<T: DeserializeOwned>(body: impl AskedBody) -> Result<T, Said> {
         .map_err(|error| refusal(StatusCode::BAD_REQUEST, &format!("not understood: {error}")))
 }
 
-fn response(answered: Result<Reply, Said>) -> Response<Full<Bytes>> {
-    let refused = |(status, value): Said| {
-        let mut reply = Reply::json(status, &value);
-        reply.status = status;
-        reply
-    };
-    let allowed = match &answered {
-        Err((StatusCode::METHOD_NOT_ALLOWED, value)) => allow(value),
-        _ => None,
-    };
-    let Reply { status, content_type, body } = answered.unwrap_or_else(refused);
-    let mut response = Response::new(Full::new(body));
-    *response.status_mut() = status;
-    let fields = response.headers_mut();
-    fields.insert(CONTENT_TYPE, content_type);
-    fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    fields.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    match status {
-        StatusCode::UNAUTHORIZED => {
-            drop(fields.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
-        }
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-            drop(fields.insert(RETRY_AFTER, HeaderValue::from_static("1")));
-        }
-        _ => allowed.into_iter().for_each(|allowed| drop(fields.insert(ALLOW, allowed))),
-    }
-    response
-}
-
-/// The methods that a refusal names.
-fn allow(refusal: &Value) -> Option<HeaderValue> {
-    let methods = refusal["error"].as_str()?.strip_prefix("send ")?.replace(" or ", ", ");
-    HeaderValue::from_str(&methods).ok()
-}
-
-/// What is written down of a change, and told.
-fn changed(by: &str, asker: &Asker, now: Now, what: String) -> AuditRecord {
-    let what: String =
-        what.chars().filter(|c| !c.is_control()).take(AUDIT_TEXT_BYTES_MAX).collect();
-    AuditRecord { at: now.seconds(), by: by.to_owned(), from: Some(asker.ip.to_string()), what }
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// How who asked for what a state cannot do is refused.
-fn of_state(error: StateError) -> Said {
-    let status = match &error {
-        StateError::NoCode => StatusCode::FORBIDDEN,
-        StateError::Unknown { .. } => StatusCode::NOT_FOUND,
-        StateError::Full { .. } | StateError::NotEmpty | StateError::EpochGoesBack { .. } => {
-            StatusCode::CONFLICT
-        }
-        StateError::Contended => StatusCode::SERVICE_UNAVAILABLE,
-        StateError::InUse { .. } | StateError::Broken { .. } | StateError::Malformed { .. } => {
-            tracing::error!("{error}");
-            let text = "the state of the control plane cannot be used: its log says why";
-            return refusal(StatusCode::INTERNAL_SERVER_ERROR, text);
-        }
-    };
-    refusal(status, &error.to_string())
-}
-
-fn of_registry(error: &RegistryError) -> Said {
-    let status = match error {
-        RegistryError::Unknown { .. } => StatusCode::NOT_FOUND,
-        RegistryError::PathwayTaken { .. } | RegistryError::Full => StatusCode::CONFLICT,
-    };
-    refusal(status, &error.to_string())
-}
-
-fn of_issuer(error: &IssuerError) -> Said {
-    let status = match error {
-        IssuerError::Request(_) => StatusCode::BAD_REQUEST,
-        IssuerError::Clock { .. } => StatusCode::SERVICE_UNAVAILABLE,
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
-    };
-    if status != StatusCode::BAD_REQUEST {
-        tracing::error!("{error}");
-    }
-    refusal(status, &error.to_string())
-}
-
-fn of_snapshot(error: &SnapshotError) -> Said {
-    refusal(StatusCode::CONFLICT, &error.to_string())
 }
 
 #[cfg(test)]

@@ -2,17 +2,18 @@
 
 use aws_lc_rs::rand;
 use http::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::answers::{Reply, of_state};
 use super::boxes::code_digest;
 use super::wire::{Code, NewCode, NewEpoch};
-use super::{Asker, Now, Plane, Reply, changed, of_state};
+use super::{Asker, Now, Plane, changed};
 use crate::control::asking::{AskedBody, Said, body_of, refusal};
 use crate::control::registry::appliance::is_name;
 use crate::control::snapshot::EpochOrder;
 use crate::control::state::CodeRecord;
 use crate::limits::{AUDIT_RECORDS_MAX, KEY_FILE_BYTES_MAX};
-use crate::token::key_file::KeyFile;
+use crate::token::key_file::{IssuerFile, KeyFile};
 use crate::token::uri_signing::Matching;
 
 impl Plane {
@@ -72,9 +73,9 @@ impl Plane {
     /// What key files there are, and nothing secret of them.
     pub(super) fn key_names(&self) -> Result<Reply, Said> {
         let known = self.state.known();
-        let issuers = |text: &str| -> Vec<serde_json::Value> {
+        let issuers = |text: &str| -> Vec<Value> {
             let file = KeyFile::parse(text.as_bytes()).unwrap_or_default();
-            let of = |(name, issuer): (&String, &crate::token::key_file::IssuerFile)| {
+            let of = |(name, issuer): (&String, &IssuerFile)| {
                 let keys = issuer.keys.iter().map(|key| key.kid.clone());
                 json!({ "issuer": name, "keys": keys.collect::<Vec<_>>() })
             };

@@ -5,6 +5,7 @@
 //! heartbeat. Its number is kept before anybody sees it, so that no number is ever given twice.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -17,7 +18,7 @@ use super::{Plane, PlaneError, lock};
 use crate::control::issuer::Issuer;
 use crate::control::registry::fleet::{Fleet, Member};
 use crate::control::registry::{Family, Registry, Room, Rules};
-use crate::control::snapshot::{Number, PublicKeys, Serial, Signed, Snapshot};
+use crate::control::snapshot::{Number, PublicKeys, Serial, Signed, Snapshot, SnapshotError};
 use crate::control::state::{Known, State, StateError};
 use crate::moment::unix_seconds;
 
@@ -178,7 +179,7 @@ impl Plane {
 
 /// Why nothing is published.
 enum Unpublished {
-    Snapshot(crate::control::snapshot::SnapshotError),
+    Snapshot(SnapshotError),
     State(StateError),
 }
 
@@ -188,8 +189,8 @@ impl Unpublished {
     }
 }
 
-impl std::fmt::Display for Unpublished {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Unpublished {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Unpublished::Snapshot(error) => error.fmt(f),
             Unpublished::State(error) => error.fmt(f),

@@ -4,6 +4,7 @@
 //! That one lets nobody be a box, nor a box's lets anybody be an operator.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, StatusCode};
@@ -59,7 +60,7 @@ impl Clients {
                         code that it is given one for";
             return Err(refusal(StatusCode::UNAUTHORIZED, text));
         };
-        let at = UnixTime::since_unix_epoch(std::time::Duration::from_secs(now.seconds()));
+        let at = UnixTime::since_unix_epoch(Duration::from_secs(now.seconds()));
         // It was verified when it connected; meanwhile it may have ended.
         let verified = self.boxes.verify_client_cert(certificate, &[], at);
         let Some(who) = subject(certificate).filter(|_| verified.is_ok()) else {

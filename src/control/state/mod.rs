@@ -6,17 +6,17 @@
 //! first. What is where those keys lie, [`redb`] says. What is known is in memory and swapped
 //! whole; nobody waits for a disk to read it. Heartbeats are no state.
 
+mod error;
 mod known;
 mod redb;
 
-use std::error::Error;
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use serde::Serialize;
 
+pub use self::error::StateError;
 pub use self::known::{AuditRecord, CertificateRecord, CodeRecord, Exported, Known};
 use self::redb::Redb;
 use super::registry::appliance::Appliance;
@@ -55,96 +55,6 @@ struct Entry {
     key: String,
     version: u64,
     value: Vec<u8>,
-}
-
-/// Why something could not be kept, or is not known.
-#[derive(Debug)]
-pub enum StateError {
-    /// Another process has the file.
-    InUse {
-        /// Which one.
-        path: PathBuf,
-    },
-    /// The file cannot be read or written.
-    Broken {
-        /// Which one.
-        path: PathBuf,
-        /// What the store says.
-        source: Box<dyn Error + Send + Sync>,
-    },
-    /// What is kept is not understood.
-    Malformed {
-        /// Under which key.
-        key: String,
-        /// What is wrong.
-        what: String,
-    },
-    /// Others were first, again and again.
-    Contended,
-    /// It was never made, was shown before, is for another name, or has ended.
-    NoCode,
-    /// There is none of this name.
-    Unknown {
-        /// What it would be.
-        what: &'static str,
-        /// Its name.
-        name: String,
-    },
-    /// There is no room for more.
-    Full {
-        /// Of what.
-        what: &'static str,
-        /// How many there are at most.
-        max: usize,
-    },
-    /// A state is taken over into none that has something.
-    NotEmpty,
-    /// Such an epoch is not later.
-    EpochGoesBack {
-        /// The one of now.
-        epoch: u64,
-    },
-}
-
-impl fmt::Display for StateError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            StateError::InUse { path } => write!(f, "{} is in use", path.display()),
-            StateError::Broken { path, source } => {
-                write!(f, "{} cannot be used: {source}", path.display())
-            }
-            StateError::Malformed { key, what } => {
-                write!(f, "what is kept as `{key}` is not understood: {what}")
-            }
-            StateError::Contended => {
-                write!(f, "other control planes change the same again and again; try once more")
-            }
-            StateError::NoCode => write!(
-                f,
-                "this code does not count: it is of another name, was used, or has ended; \
-                 `tidegate control code NAME` makes another one"
-            ),
-            StateError::Unknown { what, name } => write!(f, "no {what} is called `{name}`"),
-            StateError::Full { what, max } => {
-                write!(f, "there are {max} {what}, which are the most: remove one first")
-            }
-            StateError::NotEmpty => {
-                write!(f, "there is something in this state: import into an empty one")
-            }
-            StateError::EpochGoesBack { epoch } => {
-                write!(f, "the epoch is {epoch}: only a later one can follow")
-            }
-        }
-    }
-}
-
-impl Error for StateError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            StateError::Broken { source, .. } => Some(source.as_ref()),
-            _ => None,
-        }
-    }
 }
 
 impl State {

@@ -4,6 +4,10 @@
 //! What blocks runs on threads for that. The file's format is redb's; what is in it has a version of
 //! its own.
 
+use std::error::Error;
+use std::fmt;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,18 +27,24 @@ pub(super) struct Redb {
     path: PathBuf,
 }
 
-impl std::fmt::Debug for Redb {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Redb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Redb").field("path", &self.path).finish_non_exhaustive()
     }
 }
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+type Failure = Box<dyn Error + Send + Sync>;
 
 impl Redb {
     /// Opens the file or makes it. Blocks.
     pub(super) fn open(path: &Path) -> Result<Redb, StateError> {
         let path = path.to_owned();
+        // There are secrets in it.
+        let made =
+            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+        if let Err(error) = made {
+            return Err(StateError::Broken { path, source: error.into() });
+        }
         let database = match Database::create(&path) {
             Ok(database) => Arc::new(database),
             Err(DatabaseError::DatabaseAlreadyOpen) => return Err(StateError::InUse { path }),

@@ -63,6 +63,11 @@ impl Client {
         Client { speaks, tls: Some(Arc::new(config)), ..Client::plain(address, host) }
     }
 
+    /// HTTP/1.1 over TLS, believing and showing what `config` says.
+    pub(crate) fn tls_by(address: SocketAddr, host: &str, config: rustls::ClientConfig) -> Client {
+        Client { tls: Some(Arc::new(config)), ..Client::plain(address, host) }
+    }
+
     /// Where it asks.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address

@@ -1,0 +1,415 @@
+//! The control plane of a fleet, by the real binary: who is let in, what boxes are told, and what a
+//! restart and a restored backup leave of it.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use http::Method;
+use rcgen::{CertificateParams, KeyPair};
+use rustix::process::{Pid, Signal, kill_process};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tidegate::control::plane::wire::Identity;
+use tidegate::control::snapshot::{Number, PublicKeys, Signed, Snapshot};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
+
+use crate::support::{
+    Client, HOST, Origin, PATIENCE, Process, Response, Script, configured, text, tidegate,
+    until_ready,
+};
+
+const OPERATOR: &str = "an-operators-token";
+const KEYS: &str = r#"{"a":{"keys":[{"kty":"oct","kid":"k","alg":"HS256",
+    "k":"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"}]}}"#;
+
+/// A folder with a configuration that is a control plane and nothing else.
+struct Site {
+    folder: TempDir,
+    config: PathBuf,
+}
+
+impl Site {
+    fn new(more: &str) -> Site {
+        let folder = tempfile::tempdir().unwrap();
+        let tokens = format!("operator anna {OPERATOR}\nviewer grafana a-viewers-own-token\n");
+        fs::write(folder.path().join("tokens"), tokens).unwrap();
+        let config = folder.path().join("control.toml");
+        let text = format!(
+            "[control]\nlisten = [\"127.0.0.1:0\"]\nstate = \"control\"\ntoken_file = \"tokens\"\n\
+             heartbeat = \"1s\"\n{more}\n[control.health]\ngood_heartbeats = 1\n"
+        );
+        fs::write(&config, text).unwrap();
+        Site { folder, config }
+    }
+
+    fn state(&self) -> PathBuf {
+        self.folder.path().join("control/state.redb")
+    }
+
+    /// What a command of it says, with the address written where the process listens.
+    fn says(&self, words: &[&str], at: Option<SocketAddr>) -> (i32, String) {
+        let mut config = self.config.clone();
+        if let Some(address) = at {
+            config = self.folder.path().join("asked.toml");
+            let text = fs::read_to_string(&self.config).unwrap();
+            fs::write(&config, text.replace("127.0.0.1:0", &address.to_string())).unwrap();
+        }
+        let config = config.to_str().unwrap();
+        let done = tidegate(&[&["control"], words, &["--config", config]].concat());
+        (done.status.code().unwrap(), text(&done.stdout) + &text(&done.stderr))
+    }
+}
+
+/// The process of a control plane; killed when dropped.
+struct Plane {
+    child: Child,
+    address: SocketAddr,
+    reader: Option<JoinHandle<Vec<String>>>,
+}
+
+impl Plane {
+    fn start(site: &Site) -> Plane {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        command.args(["control", "--config"]).arg(&site.config);
+        let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut said = Vec::new();
+        let address = loop {
+            let line = lines.next().unwrap_or_else(|| panic!("it does not listen: {said:#?}"));
+            let line = line.unwrap();
+            let address = line.split_once(" control at ").map(|(_, at)| at.trim().parse().unwrap());
+            said.push(line);
+            if let Some(address) = address {
+                break address;
+            }
+        };
+        let reader = thread::spawn(move || {
+            said.extend(lines.map_while(Result::ok));
+            said
+        });
+        Plane { child, address, reader: Some(reader) }
+    }
+
+    /// Tells it to stop, and waits until it has: what it logged.
+    fn stop(mut self) -> String {
+        let id = Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
+        kill_process(id, Signal::TERM).unwrap();
+        let said = self.reader.take().unwrap().join().unwrap().join("\n");
+        assert!(self.child.wait().unwrap().success(), "{said}");
+        said
+    }
+}
+
+impl Drop for Plane {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Who asks a control plane, and by what it is believed.
+struct Asks {
+    client: Client,
+    token: Option<&'static str>,
+}
+
+impl Asks {
+    fn operator(site: &Site, address: SocketAddr) -> Asks {
+        let ca = fs::read(site.folder.path().join("control/ca.pem")).unwrap();
+        let client = Client::tls_by(address, "localhost", believing(&ca).with_no_client_auth());
+        Asks { client, token: Some(OPERATOR) }
+    }
+
+    async fn ask(&self, method: Method, target: &str, body: impl Into<bytes::Bytes>) -> Response {
+        let mut request = self.client.request(method, target).body(body);
+        if let Some(token) = self.token {
+            request = request.header("authorization", &format!("Bearer {token}"));
+        }
+        request.send().await
+    }
+
+    async fn told(&self, method: Method, target: &str, body: Value) -> Value {
+        let response = self.ask(method, target, body.to_string()).await;
+        let said = String::from_utf8_lossy(&response.body).into_owned();
+        assert!((200..300).contains(&response.status), "{target}: {} {said}", response.status);
+        serde_json::from_str(&said).unwrap_or(Value::Null)
+    }
+
+    async fn refused(&self, method: Method, target: &str, body: &str) -> (u16, String) {
+        let response = self.ask(method, target, body.to_owned()).await;
+        let value: Value = serde_json::from_slice(&response.body).unwrap();
+        (response.status, value["error"].as_str().unwrap().to_owned())
+    }
+
+    async fn put_keys(&self, name: &str) {
+        let response = self.ask(Method::PUT, &format!("/v1/keys/{name}"), KEYS).await;
+        assert_eq!(response.status, 204);
+    }
+}
+
+/// A box that is enrolled.
+struct Enrolled {
+    name: String,
+    key: KeyPair,
+    identity: Identity,
+}
+
+impl Enrolled {
+    async fn by_code(site: &Site, address: SocketAddr, name: &str) -> Enrolled {
+        let (code, said) = site.says(&["code", name], Some(address));
+        assert_eq!(code, 0, "{said}");
+        let code = said.lines().next().unwrap().to_owned();
+        let (key, csr) = request();
+        let asked = json!({ "code": code, "name": name, "csr_pem": csr });
+        let nobody = Asks { token: None, ..Asks::operator(site, address) };
+        let told = nobody.told(Method::POST, "/v1/enrol", asked.clone()).await;
+        let (status, why) = nobody.refused(Method::POST, "/v1/enrol", &asked.to_string()).await;
+        assert!(status == 403 && why.contains("does not count"), "{why}");
+        let identity = serde_json::from_value(told).unwrap();
+        Enrolled { name: name.to_owned(), key, identity }
+    }
+
+    fn asks(&self, address: SocketAddr) -> Asks {
+        let config = believing(self.identity.ca_pem.as_bytes());
+        let pem = self.identity.certificate_pem.as_bytes();
+        let chain = vec![CertificateDer::from_pem_slice(pem).unwrap()];
+        let key = PrivateKeyDer::try_from(self.key.serialize_der()).unwrap();
+        let config = config.with_client_auth_cert(chain, key).unwrap();
+        Asks { client: Client::tls_by(address, "localhost", config), token: None }
+    }
+
+    async fn register(&self, address: SocketAddr) {
+        let target = format!("/v1/appliances/{}", self.name);
+        let asked = json!({ "name": self.name, "ipv4": "192.0.2.1",
+            "capacity_bits_per_second": 10_000_000_000_u64,
+            "position": { "latitude": 52.5, "longitude": 13.4 } });
+        let asks = self.asks(address);
+        asks.told(Method::PUT, &target, asked).await;
+        asks.told(Method::POST, "/v1/heartbeat", beat()).await;
+    }
+
+    /// The snapshot after a number, which is waited for.
+    async fn snapshot_after(&self, address: SocketAddr, after: Number) -> Snapshot {
+        let target = format!("/v1/snapshot?after={after}&wait=20");
+        let response = self.asks(address).ask(Method::GET, &target, "").await;
+        assert_eq!(response.status, 200, "{:?}", response.body);
+        assert_eq!(response.header("content-type"), "application/vnd.tidegate.snapshot");
+        let keys = PublicKeys::of(&self.identity.snapshot_keys).unwrap();
+        let snapshot = Signed::open(&response.body, &keys).unwrap();
+        snapshot.follows(after).unwrap();
+        snapshot
+    }
+
+    /// The latest one, once it says what is wanted.
+    async fn snapshot_until(
+        &self,
+        address: SocketAddr,
+        is_wanted: impl Fn(&Snapshot) -> bool,
+    ) -> Snapshot {
+        let asked = Instant::now();
+        let mut held = Number::default();
+        loop {
+            let snapshot = self.snapshot_after(address, held).await;
+            if is_wanted(&snapshot) {
+                return snapshot;
+            }
+            assert!(asked.elapsed() < PATIENCE, "{snapshot:?}");
+            held = snapshot.number;
+        }
+    }
+}
+
+fn believing(
+    ca_pem: &[u8],
+) -> tokio_rustls::rustls::ConfigBuilder<ClientConfig, tokio_rustls::rustls::client::WantsClientCert>
+{
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(ca_pem).unwrap()).unwrap();
+    let provider = crypto::aws_lc_rs::default_provider().into();
+    let builder = ClientConfig::builder_with_provider(provider);
+    builder.with_safe_default_protocol_versions().unwrap().with_root_certificates(roots)
+}
+
+fn request() -> (KeyPair, String) {
+    let key = KeyPair::generate().unwrap();
+    let csr = CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+    (key, csr)
+}
+
+fn beat() -> Value {
+    json!({ "phase": "ready", "load_percent": 5, "free_bits_per_second": 9_000_000_000_u64,
+        "hit_percent": 90, "volumes_online": 1, "volumes_failed": 0, "answers_ipv4": true,
+        "answers_ipv6": false })
+}
+
+#[tokio::test]
+async fn a_box_is_enrolled_registers_is_heard_and_told_of_keys_as_they_are_put() {
+    let site = Site::new("");
+    let plane = Plane::start(&site);
+    let address = plane.address;
+    let edge = Enrolled::by_code(&site, address, "edge-1").await;
+    edge.register(address).await;
+    let is_well = |snapshot: &Snapshot| {
+        let member = snapshot.fleet.members().first();
+        member.is_some_and(|one| one.phase() == tidegate::control::Phase::Ready)
+    };
+    let held = edge.snapshot_until(address, is_well).await;
+    assert!(held.keys.is_empty() && held.fleet.members()[0].appliance.position().is_some());
+
+    let operator = Asks::operator(&site, address);
+    let (next, ()) =
+        tokio::join!(edge.snapshot_after(address, held.number), operator.put_keys("film"));
+    assert_eq!(next.keys["film"], KEYS);
+    let logged = plane.stop();
+    assert!(logged.contains("enrolled, certificate ") && logged.contains("put keys film"));
+    assert!(!logged.contains("AAECAwQF"), "no key is told in the log");
+}
+
+#[tokio::test]
+async fn who_has_no_token_or_was_revoked_or_asks_too_much_is_refused() {
+    let site = Site::new("requests_per_second = 20");
+    let plane = Plane::start(&site);
+    let address = plane.address;
+    let operator = Asks::operator(&site, address);
+    for (token, status) in
+        [(None, 401), (Some("not-a-token-of-ours"), 401), (Some("a-viewers-own-token"), 403)]
+    {
+        let asks = Asks { token, ..Asks::operator(&site, address) };
+        let (told, why) = asks.refused(Method::POST, "/v1/codes", r#"{"name":"a"}"#).await;
+        assert_eq!(told, status, "{why}");
+    }
+    let long = format!("{{\"name\":\"{}\"}}", "a".repeat(70 << 10));
+    assert_eq!(operator.refused(Method::POST, "/v1/codes", &long).await.0, 413);
+
+    let [gone, stays] = [
+        Enrolled::by_code(&site, address, "edge-1").await,
+        Enrolled::by_code(&site, address, "edge-2").await,
+    ];
+    gone.register(address).await;
+    stays.register(address).await;
+    operator.told(Method::DELETE, "/v1/appliances/edge-1", Value::Null).await;
+    let beat = beat().to_string();
+    let refused = gone.asks(address).refused(Method::POST, "/v1/heartbeat", &beat).await;
+    assert!(refused.0 == 403 && refused.1.contains("was revoked"), "{refused:?}");
+    let told = stays.snapshot_until(address, |snapshot| !snapshot.revoked.is_empty()).await;
+    assert_eq!(told.fleet.members().len(), 1);
+
+    let mut refused = 0;
+    for _ in 0..200 {
+        let response = operator.ask(Method::GET, "/v1/keys", "").await;
+        refused += usize::from(response.status == 429 && response.header("retry-after") == "1");
+    }
+    assert!(refused > 0, "200 requests in a row are too many");
+}
+
+#[tokio::test]
+async fn a_restart_keeps_what_there_was_and_a_restored_backup_counts_in_a_later_epoch() {
+    let site = Site::new("");
+    let plane = Plane::start(&site);
+    let edge = Enrolled::by_code(&site, plane.address, "edge-1").await;
+    edge.register(plane.address).await;
+    Asks::operator(&site, plane.address).put_keys("film").await;
+    let has_all = |snapshot: &Snapshot| snapshot.keys.len() == 1 && snapshot.number.counter > 1;
+    edge.snapshot_until(plane.address, has_all).await;
+    plane.stop();
+
+    let plane = Plane::start(&site);
+    let held = edge.snapshot_until(plane.address, has_all).await;
+    assert_eq!(held.fleet.members().len(), 1);
+    plane.stop();
+    let backup = fs::read(site.state()).unwrap();
+
+    let plane = Plane::start(&site);
+    Asks::operator(&site, plane.address).put_keys("series").await;
+    let held = edge.snapshot_until(plane.address, |snapshot| snapshot.keys.len() == 2).await;
+    plane.stop();
+    fs::write(site.state(), backup).unwrap();
+
+    let plane = Plane::start(&site);
+    let asked = format!("/v1/snapshot?after={}", held.number);
+    let (status, why) = edge.asks(plane.address).refused(Method::GET, &asked, "").await;
+    assert!(status == 409 && why.contains("`tidegate control raise-epoch`"), "{why}");
+    let (code, said) = site.says(&["raise-epoch", "--json"], Some(plane.address));
+    let number: Number = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, number.epoch), (0, 2));
+    let next = edge.snapshot_after(plane.address, held.number).await;
+    assert_eq!((next.number.epoch, next.keys.len()), (2, 1));
+    plane.stop();
+
+    let (code, said) = site.says(&["raise-epoch", "--to", "2"], None);
+    assert!(code == 1 && said.contains("the epoch is 2"), "{said}");
+    let (code, said) = site.says(&["raise-epoch"], None);
+    assert!(code == 0 && said.contains("the next snapshot follows 3."), "{said}");
+    let plane = Plane::start(&site);
+    assert_eq!(edge.snapshot_after(plane.address, next.number).await.number.epoch, 3);
+}
+
+#[tokio::test]
+async fn a_state_is_exported_running_or_not_and_imported_where_there_is_none() {
+    let site = Site::new("");
+    let (code, said) = site.says(&["export"], None);
+    assert!(code == 1 && said.contains("no control plane was ever started"), "{said}");
+    let plane = Plane::start(&site);
+    Asks::operator(&site, plane.address).put_keys("film").await;
+    let (code, running) = site.says(&["export"], Some(plane.address));
+    assert_eq!(code, 0, "{running}");
+    plane.stop();
+    let (code, stopped) = site.says(&["export"], None);
+    assert_eq!(code, 0, "{stopped}");
+    let keys = |text: &str| serde_json::from_str::<Value>(text).unwrap()["keys"].clone();
+    assert!(keys(&running)["film"] == KEYS && keys(&stopped)["film"] == KEYS);
+
+    let other = Site::new("");
+    let file = other.folder.path().join("fleet.json");
+    fs::write(&file, &stopped).unwrap();
+    let words = ["import", file.to_str().unwrap()];
+    let (code, said) = other.says(&words, None);
+    assert!(code == 0 && said.starts_with("imported, at snapshot 1."), "{said}");
+    let (code, said) = other.says(&words, None);
+    assert!(code == 1 && said.contains("import into an empty one"), "{said}");
+    let plane = Plane::start(&other);
+    let operator = Asks::operator(&other, plane.address);
+    let told = operator.told(Method::GET, "/v1/keys", Value::Null).await;
+    assert_eq!(told["keys"][0]["name"], "film");
+}
+
+#[tokio::test]
+async fn a_control_plane_beside_an_appliance_never_holds_it_up() {
+    let origin = Origin::start();
+    origin.serve("/a.bin", Script::of(1_000));
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("control");
+    let site = format!(
+        "[control]\nlisten = [\"127.0.0.1:0\"]\nstate = {state:?}\n\
+         [[sites]]\nname = \"media\"\nhosts = [{HOST:?}]\norigins = [\"http://{}\"]\n",
+        origin.address()
+    );
+    // What is in the place of its state is something else.
+    fs::create_dir_all(&state).unwrap();
+    fs::write(state.join("state.redb"), "something else").unwrap();
+    let edge = Process::start(&configured(folder.path(), &site));
+    until_ready(&Client::plain(edge.admin, "admin.test")).await;
+    let viewer = Client::plain(edge.http, HOST);
+    assert_eq!(viewer.get("/a.bin").send().await.status, 200);
+    let logged = edge.logged_until("there is no control plane, and it is tried again: ").await;
+    assert!(logged.iter().any(|line| line.contains("state.redb cannot be used: ")));
+
+    fs::remove_file(state.join("state.redb")).unwrap();
+    edge.logged_until(" control at ").await;
+    let (code, said) = edge.upgrade();
+    assert_eq!(code, 0, "{said}");
+    // The one that follows has the state.
+    edge.logged_times(" control at ", 2).await;
+    assert_eq!(viewer.get("/a.bin").send().await.status, 200);
+    let config = folder.path().join("edge.toml");
+    let asked = tidegate(&["control", "export", "--config", config.to_str().unwrap()]);
+    let said = text(&asked.stderr);
+    assert!(said.starts_with("nobody may ask it"), "a state that nobody has is opened: {said}");
+}

@@ -20,6 +20,7 @@ use super::Failure;
 
 mod as_json;
 mod as_text;
+mod control;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -54,6 +55,13 @@ pub(super) struct Args {
 /// Checks the file; what is to be printed.
 pub(super) fn run(args: &Args) -> Result<String, Failure> {
     let misused = |errors: config::ConfigErrors| Failure::Misused(errors.to_string());
+    if args.request.is_none() && config::is_control_alone(&args.file) {
+        let file = config::load_control(&args.file).map_err(misused)?;
+        return Ok(match args.json {
+            true => line(&control::alone_as_json(&file)),
+            false => control::alone(&args.file.to_string_lossy(), &file),
+        });
+    }
     let mut config = config::load_before_start(&args.file).map_err(misused)?;
     if let Some(request) = &args.request {
         let outcome = Outcome::of(request, &config)?;

@@ -7,7 +7,6 @@
 mod asked;
 
 use std::fs;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -21,7 +20,7 @@ use super::serve::{log_to_stderr, notify, raise_descriptor_limit};
 use super::{Failure, USUAL_CONFIG, duration, print};
 use crate::appliance::{ApplianceError, ControlPlane};
 use crate::config::units::duration_text;
-use crate::config::{Control, ControlFile, load_control};
+use crate::config::{Control, ControlFile, cause, load_control};
 use crate::control::issuer::{Issuer, signing_key};
 use crate::control::plane::wire::{CODES_PATH, Code, EPOCH_PATH, EXPORT_PATH, NewCode};
 use crate::control::plane::{PlaneError, STATE_FILE};
@@ -107,7 +106,7 @@ struct ExportArgs {
 const IMPORT_EXAMPLES: &str = "\
 Examples:
   tidegate control import fleet.json
-  tidegate control import - < fleet.json
+  tidegate control import fleet.json --config /etc/tidegate/tidegate.toml
 
 Takes over what `tidegate control export` wrote, into a state that has nothing yet; the control
 plane must not run. Boxes may hold a later snapshot than the one it was exported with: raise the
@@ -119,7 +118,7 @@ Exit codes: 0 done, 1 failed, 64 misused, or a fault in the configuration";
 #[derive(Debug, clap::Args)]
 #[command(after_help = IMPORT_EXAMPLES)]
 struct ImportArgs {
-    /// What was exported; `-` is standard input
+    /// What was exported
     file: PathBuf,
     /// As JSON
     #[arg(long)]
@@ -226,12 +225,8 @@ fn export(control: &Control) -> Result<String, Failure> {
 
 fn take_over(control: &Control, args: &ImportArgs) -> Result<String, Failure> {
     let name = args.file.display();
-    let mut text = Vec::new();
-    let read = match args.file.as_os_str() == "-" {
-        true => std::io::stdin().read_to_end(&mut text).map(drop),
-        false => fs::read(&args.file).map(|bytes| text = bytes),
-    };
-    read.map_err(|error| Failure::Misused(format!("{name} cannot be read: {error}")))?;
+    let text = fs::read(&args.file)
+        .map_err(|error| Failure::Misused(format!("{name} cannot be read: {}", cause(&error))))?;
     let exported = Exported::parse(&text)
         .map_err(|what| Failure::Misused(format!("{name} is no exported state: {what}")))?;
     // Where there are no keys yet, it begins with new ones.

@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::CertificateDer;
+use toml::de::DeTable;
 
 use super::admin::tokens;
 use super::certificates::{Certificate, chain, path};
@@ -87,6 +88,14 @@ pub fn load_control(path: &Path) -> Result<ControlFile, ConfigErrors> {
     read_alone(&text, &name)
 }
 
+/// Whether a file is for a control plane alone: it says nothing of viewers.
+pub fn is_control_alone(path: &Path) -> bool {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let (document, _) = DeTable::parse_recoverable(&text);
+    let has = |key: &str| document.get_ref().contains_key(key);
+    has("control") && !has("sites") && !has("listeners")
+}
+
 fn read_alone(text: &str, name: &str) -> Result<ControlFile, ConfigErrors> {
     let source = Source::new(name, text, Credentials::Here);
     let document = source.parse()?;
@@ -142,7 +151,7 @@ fn listen(section: &Section<'_>) -> Vec<SocketAddr> {
     texts.into_iter().filter_map(address).collect()
 }
 
-/// Those that are written; otherwise those it listens at, and what this machine is called by itself.
+/// Those that are written; otherwise those it listens at, and what this machine calls itself.
 fn names(section: &Section<'_>, listen: &[SocketAddr], has_certificate: bool) -> Vec<String> {
     let written = section.setting("names").map(|setting| {
         let texts = setting.texts();
@@ -226,7 +235,7 @@ fn usual_folder() -> PathBuf {
 const HEARTBEATS: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(3_600);
 /// All that a file may say beside it.
-const OTHERS: [&str; 12] = [
+const OTHERS: [&str; 13] = [
     "listeners",
     "acme",
     "certificates",
@@ -239,6 +248,7 @@ const OTHERS: [&str; 12] = [
     "block_size",
     "fill",
     "limits",
+    "usage",
 ];
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ pub use acme::{Acme, Challenge, ExternalAccount, Managed};
 pub use admin::Admin;
 pub use certificates::{Certificate, Certificates};
 pub use changes::{Change, Counts, is_of_volumes};
-pub use control::{Control, ControlFile, Health, load_control};
+pub use control::{Control, ControlFile, Health, is_control_alone, load_control};
 pub use error::{ConfigError, ConfigErrors, Place, cause};
 pub use fill::Fill;
 pub use listeners::{Congestion, Listener, ListenerKind, no_congestion_control};

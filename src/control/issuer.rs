@@ -174,7 +174,7 @@ impl Issuer {
         let (mut params, serial) = made_for(name, now, BOX_LIFE)?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         request.params = params;
-        let certificate = request.signed_by(&self.ca).map_err(|error| failed(error))?;
+        let certificate = request.signed_by(&self.ca).map_err(failed)?;
         let life = BOX_LIFE.as_secs();
         let (not_after, renew_at) = (seconds + life, seconds + life * 2 / 3);
         Ok(Issued { pem: certificate.pem(), serial, not_after, renew_at })
@@ -185,7 +185,7 @@ impl Issuer {
     /// # Errors
     /// One is no name, or none can be made.
     pub fn own(&self, names: &[String], now: SystemTime) -> Result<Own, IssuerError> {
-        let key = KeyPair::generate().map_err(|error| failed(error))?;
+        let key = KeyPair::generate().map_err(failed)?;
         let (mut params, _) = made_for(OWN_NAME, now, OWN_LIFE)?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let name = |name: &String| match name.parse::<IpAddr>() {
@@ -193,11 +193,11 @@ impl Issuer {
             Err(_) => name.as_str().try_into().map(SanType::DnsName),
         };
         let names: Result<Vec<_>, rcgen::Error> = names.iter().map(name).collect();
-        params.subject_alt_names.extend(names.map_err(|error| failed(error))?);
-        let certificate = params.signed_by(&key, &self.ca).map_err(|error| failed(error))?;
+        params.subject_alt_names.extend(names.map_err(failed)?);
+        let certificate = params.signed_by(&key, &self.ca).map_err(failed)?;
         let chain = vec![certificate.der().clone(), self.certificate.clone()];
         let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(failed)?;
-        let key = any_supported_type(&key).map_err(|error| failed(error))?;
+        let key = any_supported_type(&key).map_err(failed)?;
         let (key, renew_at) = (Arc::new(CertifiedKey::new(chain, key)), now + OWN_LIFE * 2 / 3);
         Ok(Own { key, renew_at })
     }
@@ -313,7 +313,7 @@ fn kept(
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(file(error)),
         Err(_) => {}
     }
-    let bytes = make().map_err(|error| failed(error))?;
+    let bytes = make().map_err(failed)?;
     let new = path.with_extension("new");
     let written = || {
         match fs::remove_file(&new) {

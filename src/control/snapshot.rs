@@ -395,6 +395,8 @@ mod tests {
     use crate::control::registry::{Registry, Rules};
     use crate::message::fuzz::tests::seeds;
 
+    type Changed<'a> = &'a dyn Fn(&mut serde_json::Value);
+
     fn snapshot(epoch: u64, counter: u64) -> Snapshot {
         let now = Instant::now();
         let mut registry = Registry::new(Rules::default());
@@ -487,7 +489,7 @@ mod tests {
         };
         assert!(with(&|_| {}).is_ok());
         assert!(with(&|value| value["later"] = 1.into()).is_ok(), "a later version says more");
-        let changes: [(&dyn Fn(&mut serde_json::Value), &str); 6] = [
+        let changes: [(Changed<'_>, &str); 6] = [
             (&|value| value["number"]["epoch"] = (-1).into(), "invalid value"),
             (&|value| value["fleet"][1] = value["fleet"][0].clone(), "two appliances are called"),
             (

@@ -18,7 +18,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tidegate::control::plane::wire::Identity;
 use tidegate::control::snapshot::{Number, PublicKeys, Signed, Snapshot};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
+use tokio_rustls::rustls::client::WantsClientCert;
+use tokio_rustls::rustls::{ClientConfig, ConfigBuilder, RootCertStore, crypto};
 
 use crate::support::{
     Client, HOST, Origin, PATIENCE, Process, Response, Script, configured, text, tidegate,
@@ -226,10 +227,7 @@ impl Enrolled {
     }
 }
 
-fn believing(
-    ca_pem: &[u8],
-) -> tokio_rustls::rustls::ConfigBuilder<ClientConfig, tokio_rustls::rustls::client::WantsClientCert>
-{
+fn believing(ca_pem: &[u8]) -> ConfigBuilder<ClientConfig, WantsClientCert> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(ca_pem).unwrap()).unwrap();
     let provider = crypto::aws_lc_rs::default_provider().into();
@@ -412,4 +410,25 @@ async fn a_control_plane_beside_an_appliance_never_holds_it_up() {
     let asked = tidegate(&["control", "export", "--config", config.to_str().unwrap()]);
     let said = text(&asked.stderr);
     assert!(said.starts_with("nobody may ask it"), "a state that nobody has is opened: {said}");
+}
+
+#[test]
+fn a_file_for_a_control_plane_alone_is_checked_and_served_by_nobody_else() {
+    let site = Site::new("");
+    let config = site.config.to_str().unwrap();
+    let checked = tidegate(&["check", config]);
+    let said = text(&checked.stdout) + &text(&checked.stderr);
+    assert!(checked.status.success() && said.contains("for `tidegate control` alone"), "{said}");
+    assert!(said.contains("by token"), "{said}");
+    let told = tidegate(&["check", config, "--json"]);
+    let told: Value = serde_json::from_slice(&told.stdout).unwrap();
+    assert_eq!(told["control"]["listen"][0], "127.0.0.1:0");
+    let served = tidegate(&["serve", "--config", config]);
+    assert_eq!(served.status.code(), Some(64), "{}", text(&served.stderr));
+
+    fs::write(site.folder.path().join("tokens"), "short").unwrap();
+    let checked = tidegate(&["check", config]);
+    let said = text(&checked.stderr);
+    assert!(checked.status.code() == Some(64) && said.lines().count() == 1, "{said}");
+    assert!(said.contains("`control.token_file` names"), "{said}");
 }

@@ -35,6 +35,8 @@ pub(super) fn config(config: &Config, left_out: &[LeftOut]) -> String {
     section(&mut text, "limits", &limits(&config.limits, connections_affordable(config)));
     section(&mut text, "log", &log(&config.log));
     section(&mut text, "usage", &usage(config));
+    let control = config.control.as_ref().map(super::control::lines);
+    section(&mut text, "control", &control.unwrap_or_default());
     for one in config.sites.iter() {
         section(&mut text, &format!("site {}", one.name), &site(one));
         for (index, one) in one.rules.iter().enumerate() {

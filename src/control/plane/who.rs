@@ -139,5 +139,5 @@ fn verifier(of: &[CertificateDer<'static>]) -> Result<Arc<dyn ClientCertVerifier
     let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider)
         .allow_unauthenticated()
         .build();
-    Ok(verifier.map_err(|error| PlaneError::Tls(error.to_string()))?)
+    verifier.map_err(|error| PlaneError::Tls(error.to_string()))
 }

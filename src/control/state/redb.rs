@@ -1,8 +1,8 @@
 //! A state in one file, which one process has: redb, each change a transaction that is on the disk
 //! before it is answered.
 //!
-//! What blocks runs on threads for that. The file's format is redb's; what is in it has a version of
-//! its own.
+//! What blocks runs on threads for that. The file's format is redb's; what is in it has a version
+//! of its own.
 
 use std::error::Error;
 use std::fmt;
@@ -187,17 +187,31 @@ const FORMAT: u64 = 1;
 const VERSION_KEY: &str = "version";
 
 #[cfg(test)]
-impl Redb {
-    /// Writes down so many changes at once.
-    pub(super) fn fill_audit(&self, from: u64, count: u64) {
-        let transaction = self.database.begin_write().unwrap();
+mod tests {
+    use super::*;
+    use crate::control::state::State;
+
+    #[tokio::test]
+    async fn changes_that_are_remembered_are_bounded() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::open(&folder.path().join("state.redb")).unwrap();
+        let transaction = state.backend.database.begin_write().unwrap();
+        let record = |what: &str| AuditRecord {
+            at: 0,
+            by: String::new(),
+            from: None,
+            what: what.to_owned(),
+        };
+        let before = json(&record("before"));
         {
             let mut audit = transaction.open_table(AUDIT).unwrap();
-            let record = AuditRecord { at: 0, by: String::new(), from: None, what: String::new() };
-            for number in from..from + count {
-                audit.insert(number, json(&record).as_slice()).unwrap();
+            for number in 0..AUDIT_RECORDS_MAX as u64 {
+                audit.insert(number, before.as_slice()).unwrap();
             }
         }
         transaction.commit().unwrap();
+        state.put_keys("film", "{}", record("the last one")).await.unwrap();
+        let audit = state.audit(usize::MAX).await.unwrap();
+        assert_eq!((audit.len(), audit[0].what.as_str()), (AUDIT_RECORDS_MAX, "the last one"));
     }
 }

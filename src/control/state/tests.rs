@@ -6,7 +6,6 @@ use tempfile::TempDir;
 use super::*;
 use crate::control::registry::tests::{appliance, appliance_with};
 use crate::control::snapshot::SigningKey;
-use crate::limits::AUDIT_RECORDS_MAX;
 
 struct Kept {
     folder: TempDir,
@@ -168,20 +167,6 @@ async fn what_is_exported_is_imported_as_it_was_into_an_empty_state() {
     let again = into.import(&exported, by("")).await;
     assert!(matches!(again, Err(StateError::NotEmpty)));
     assert!(Exported::parse(b"{}").is_err());
-}
-
-#[tokio::test]
-async fn changes_that_are_remembered_are_bounded() {
-    let kept = Kept::new();
-    let state = kept.open().unwrap();
-    let transaction = |from: u64| {
-        let database = &state.backend;
-        database.fill_audit(from, AUDIT_RECORDS_MAX as u64)
-    };
-    transaction(0);
-    state.put_keys("film", "{}", by("the last one")).await.unwrap();
-    let audit = state.audit(usize::MAX).await.unwrap();
-    assert_eq!((audit.len(), audit[0].what.as_str()), (AUDIT_RECORDS_MAX, "the last one"));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! the boxes that announce it and how good their way to him is. It is read from files (`files.rs`)
 //! in one of three formats (`prefix_file.rs`, `coverage_zones.rs`, `mrt.rs`), judged on the way
 //! (`gathering.rs`) and swapped whole. What else brings routes one day only needs a [`Builder`].
-//! [`rank`] puts those that are for one viewer in order, [`Explained`] says why.
+//! Steering asks the table; [`Explained`] tells people what it says of one viewer.
 
 mod builder;
 mod clusters;
@@ -12,13 +12,14 @@ mod coverage_zones;
 mod difference;
 mod error;
 mod explained;
+mod figures;
 mod files;
 pub mod fuzz;
 mod gathering;
 mod geo;
 mod mrt;
+mod plan;
 mod prefix_file;
-mod ranking;
 mod table;
 mod viewers;
 
@@ -26,10 +27,14 @@ pub use builder::Builder;
 pub use clusters::{Cluster, Uneven, uneven};
 pub use difference::{Change, Difference};
 pub use error::{DumpFault, LineFault, RoutesError, ZoneFault};
-pub use explained::{Explained, Match, RankedBox};
-pub use files::{Format, Outcome, Plan, RefusedFile, RouteFile, Routes};
-pub use gathering::{Boxes, Gathering, Guards};
+pub use explained::{BoxForHim, Explained, Match};
+pub use figures::{Figures, FileState};
+pub use files::Routes;
+pub use gathering::{Boxes, Gathering, Guards, is_name};
 pub use geo::{Geo, Place};
-pub use ranking::{Criterion, Position, Ranked, Standing, rank};
-pub use table::{Candidate, Origin, Route, Table, Way};
+pub use plan::{Format, Outcome, Plan, RefusedFile, RouteFile};
+pub use table::{Announced, Origin, Route, Table, Way};
 pub use viewers::{Country, Viewers};
+
+#[cfg(test)]
+pub(in crate::control) use fuzz::table_of;

@@ -6,8 +6,9 @@
 //! last resort: a viewer is never left without an answer while there is an appliance he reaches.
 
 pub mod reason;
+mod route;
 
-use std::cmp::{Ordering, Reverse};
+use std::cmp::Ordering;
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -22,46 +23,7 @@ use super::registry::{Family, Room};
 use crate::limits::STEERED_MAX;
 use crate::rendezvous;
 use reason::{Reason, Rule};
-
-/// Which appliances the networks of viewers were announced to.
-pub trait Routes {
-    /// Those a viewer's network was announced to, in any order.
-    fn candidates(&self, viewer: IpAddr) -> Vec<Candidate<'_>>;
-}
-
-/// An appliance that a viewer's network was announced to, and how.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Candidate<'a> {
-    /// Its name.
-    pub name: &'a str,
-    /// How.
-    pub route: Route,
-}
-
-/// How a network was announced. The less one, the better.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Route {
-    /// Bits that all addresses of the network have in common.
-    pub bits: Reverse<u8>,
-    /// Networks on the way.
-    pub as_path_length: u32,
-    /// Where the announcement is from: 0 the network itself, 1 an older protocol, 2 unknown.
-    pub origin: u8,
-    /// What the neighbour prefers, the less the better.
-    pub med: u32,
-    /// As the crow flies; 0 where it is not known.
-    pub distance_km: u32,
-}
-
-/// A fleet without routes: every appliance is for everybody.
-#[derive(Clone, Copy, Debug)]
-pub struct NoRoutes;
-
-impl Routes for NoRoutes {
-    fn candidates(&self, _: IpAddr) -> Vec<Candidate<'_>> {
-        Vec::new()
-    }
-}
+pub use route::{Candidate, Match, NoRoutes, Route, Routes};
 
 /// Who asks, and for what.
 #[derive(Clone, Copy, Debug)]
@@ -146,6 +108,8 @@ struct Seen<'a> {
     member: &'a Member,
     route: Option<Route>,
     absent: bool,
+    /// If it is known where both are.
+    distance_km: Option<u32>,
     stays: bool,
     /// It seems ill and is kept.
     kept: bool,
@@ -202,7 +166,7 @@ impl<'a> Steering<'a> {
             }
         }
         let family = Family::of(asked.viewer);
-        let seed = asked.seed(self.spread);
+        let (seed, his) = (asked.seed(self.spread), self.routes.position(asked.viewer));
         let seen = |(member, route): (&'a Member, Option<Route>)| {
             let appliance = &member.appliance;
             let stays = asked.plays_from == Some(appliance.pathway());
@@ -215,6 +179,7 @@ impl<'a> Steering<'a> {
                 member,
                 route,
                 absent: (self.holds)(member) == Some(false),
+                distance_km: his.zip(appliance.position()).map(|(his, its)| his.km_to(its)),
                 stays,
                 kept: member.standing(family) == Some(Standing::Kept),
                 out: left_out(member, asked, family, route.is_some(), stays),
@@ -262,10 +227,17 @@ fn left_out(
 
 /// Whether one of those he would be sent to, were all well, is leaving or seems ill.
 fn is_unsettled(seen: &[Seen<'_>]) -> bool {
+    let goes = |seen: &Seen<'_>| {
+        seen.kept || matches!(seen.out, Some(Reason::Draining | Reason::Ill))
+    };
+    // Mostly none does, and their order need not be known.
+    if !seen.iter().any(goes) {
+        return false;
+    }
     let his = |seen: &&Seen<'_>| seen.out.is_none_or(|reason| reason.is_sendable());
     let his: Vec<&Seen<'_>> = seen.iter().filter(his).collect();
     let firsts = firsts(his, STEERED_MAX, |one, other| one.order(other));
-    firsts.iter().any(|seen| seen.kept || matches!(seen.out, Some(Reason::Draining | Reason::Ill)))
+    firsts.into_iter().any(goes)
 }
 
 /// The first so many of them, in order.
@@ -285,10 +257,18 @@ fn firsts<'s, 'a>(
 impl<'a> Seen<'a> {
     /// Which of two is better for the viewer, were both well.
     fn order(&self, other: &Seen<'_>) -> Ordering {
-        let key = |seen: &Seen<'_>| (seen.route.is_none(), seen.absent, seen.route, !seen.stays);
+        let key = |seen: &Seen<'_>| {
+            (seen.route.is_none(), seen.absent, seen.route, seen.distance_steps(), !seen.stays)
+        };
         let (name, others) = (self.member.appliance.name(), other.member.appliance.name());
         let by_score = || other.score.total_cmp(&self.score);
         key(self).cmp(&key(other)).then_with(by_score).then_with(|| name.cmp(others))
+    }
+
+    /// Databases know towns, not streets: what is nearer by less is not told apart. Who is nobody
+    /// knows where is behind who is somewhere.
+    fn distance_steps(&self) -> u32 {
+        self.distance_km.map_or(u32::MAX, |km| km / DISTANCE_STEP_KM)
     }
 
     fn ranked(&self, best: Option<&Seen<'_>>, last_resort: bool) -> Ranked<'a> {
@@ -309,6 +289,16 @@ impl<'a> Seen<'a> {
         }
         let best_route = best.and_then(|best| best.route);
         reasons.extend(reason::of_route(self.route, best_route));
+        if let Some((best, best_distance_km)) = best.and_then(|it| Some((it, it.distance_km?))) {
+            let is_further = self.distance_steps() > best.distance_steps();
+            reasons.push(match self.distance_km {
+                Some(distance_km) if is_further => {
+                    Reason::Further { distance_km, best_distance_km }
+                }
+                Some(distance_km) => Reason::Near { distance_km },
+                None => Reason::NowhereKnown,
+            });
+        }
         if self.absent {
             reasons.push(Reason::Absent);
         }
@@ -352,6 +342,9 @@ impl Asked<'_> {
         xxh3_64_with_seed(folder.as_bytes(), site)
     }
 }
+
+/// Appliances nearer to each other than this are as near to a viewer.
+const DISTANCE_STEP_KM: u32 = 50;
 
 #[cfg(test)]
 pub(in crate::control) mod tests;

@@ -1,6 +1,6 @@
 //! An appliance as it registers: what it is called, where viewers reach it, what it can bear.
 //!
-//! One that exists is valid: what is written is checked where it is read, and nowhere else.
+//! One that exists is valid: what is [`Written`] is checked where it is read, and nowhere else.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::Family;
-use crate::control::routes::Position;
+use crate::control::position::Position;
 use crate::limits::{
     APPLIANCE_HOST_BYTES_MAX, APPLIANCE_SITES_MAX, APPLIANCE_TAGS_MAX, APPLIANCE_WEIGHT_MAX,
     PATHWAY_BYTES_MAX,
@@ -134,33 +134,40 @@ impl Appliance {
         self.audience
     }
 
-    /// Where it stands, if that is known.
+    /// Where it stands, if that was said.
     pub fn position(&self) -> Option<Position> {
         self.position
     }
 }
 
 /// The same, as an operator or the appliance itself writes it.
-#[derive(Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
-    name: String,
+pub struct Written {
+    /// What operators call it.
+    pub name: String,
     /// Its name where it is not written.
-    pathway: Option<Pathway>,
+    pub pathway: Option<Pathway>,
     /// Its name where it is not written.
-    host: Option<String>,
-    ipv4: Option<Ipv4Addr>,
-    ipv6: Option<Ipv6Addr>,
-    capacity_bits_per_second: u64,
+    pub host: Option<String>,
+    /// Where viewers of IPv4 reach it.
+    pub ipv4: Option<Ipv4Addr>,
+    /// Where viewers of IPv6 do.
+    pub ipv6: Option<Ipv6Addr>,
+    /// What it can send.
+    pub capacity_bits_per_second: u64,
     /// In hundredths; 100 where it is not written.
-    weight: Option<u32>,
+    pub weight: Option<u32>,
+    /// What operators tell it from others by.
     #[serde(default)]
-    tags: BTreeSet<String>,
+    pub tags: BTreeSet<String>,
     /// All where they are not written.
-    sites: Option<BTreeSet<String>>,
+    pub sites: Option<BTreeSet<String>>,
+    /// Who it is offered to.
     #[serde(default)]
-    audience: Audience,
-    position: Option<Position>,
+    pub audience: Audience,
+    /// Where it stands.
+    pub position: Option<Position>,
 }
 
 /// What is wrong with what was written of an appliance.

@@ -74,6 +74,28 @@ impl From<Vec<Member>> for Fleet {
     }
 }
 
+impl From<Vec<Appliance>> for Fleet {
+    /// Of appliances that nobody hears of: they are taken for well, ready and idle.
+    fn from(appliances: Vec<Appliance>) -> Fleet {
+        let member = |appliance: Appliance| {
+            let [ipv4, ipv6] =
+                Family::ALL.map(|family| appliance.has(family).then_some(Standing::Well));
+            let heard = Heartbeat {
+                phase: Phase::Ready,
+                load_percent: 0,
+                free_bits_per_second: appliance.capacity_bits_per_second(),
+                hit_percent: 0,
+                volumes_online: 0,
+                volumes_failed: 0,
+                answers_ipv4: ipv4.is_some(),
+                answers_ipv6: ipv6.is_some(),
+            };
+            Member { appliance, ipv4, ipv6, room: Room::Open, heard: Some(heard) }
+        };
+        Fleet::from(appliances.into_iter().map(member).collect::<Vec<_>>())
+    }
+}
+
 impl From<Fleet> for Vec<Member> {
     fn from(fleet: Fleet) -> Vec<Member> {
         fleet.members

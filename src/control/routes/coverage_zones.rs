@@ -178,7 +178,7 @@ mod tests {
     }
 
     fn names<'a>(table: &'a Table, viewer: &str) -> Vec<&'a str> {
-        table.candidates(viewer.parse().unwrap()).iter().map(|one| one.name).collect()
+        table.announced(viewer.parse().unwrap()).iter().map(|one| one.name).collect()
     }
 
     #[test]

@@ -131,6 +131,37 @@ pub enum DumpFault {
     Unreadable(String),
 }
 
+impl RoutesError {
+    /// All words for why, in the order of the metrics.
+    pub const WORDS: [&str; 9] = [
+        "unreadable",
+        "too_long",
+        "empty",
+        "default_route",
+        "too_short",
+        "too_many",
+        "name",
+        "format",
+        "database",
+    ];
+
+    /// Which of these words says why.
+    pub fn word(&self) -> &'static str {
+        let place = match self {
+            RoutesError::Read(_) => 0,
+            RoutesError::TooLong { .. } => 1,
+            RoutesError::Empty => 2,
+            RoutesError::DefaultRoute { .. } => 3,
+            RoutesError::TooShort { .. } => 4,
+            RoutesError::TooMany { .. } | RoutesError::TooManyInAll => 5,
+            RoutesError::Name { .. } => 6,
+            RoutesError::Line { .. } | RoutesError::Zones(_) | RoutesError::Dump { .. } => 7,
+            RoutesError::Database { .. } => 8,
+        };
+        RoutesError::WORDS[place]
+    }
+}
+
 impl fmt::Display for RoutesError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,11 +1,12 @@
-//! Why a viewer is sent where he is: the routes that are for him, and the order of their boxes.
+//! What routes say of one viewer: what holds him, and the way of each box that is for him.
+//!
+//! Which of them he is sent to, and why, is steering's to say.
 
 use std::net::IpAddr;
 
 use serde::Serialize;
 
-use crate::control::routes::ranking::{Criterion, Standing, rank};
-use crate::control::routes::table::{Route, Table, Way};
+use crate::control::routes::table::{Announced, Route, Table, Way};
 use crate::control::routes::viewers::{Country, Viewers};
 
 /// One look-up, explained.
@@ -19,8 +20,8 @@ pub struct Explained {
     pub as_number: Option<u32>,
     /// What holds him, the most special first.
     pub matches: Vec<Match>,
-    /// Who is for him, in order.
-    pub boxes: Vec<RankedBox>,
+    /// Who is for him: what is more special first.
+    pub boxes: Vec<BoxForHim>,
 }
 
 /// What holds a viewer.
@@ -32,9 +33,9 @@ pub struct Match {
     pub routes: Vec<Route>,
 }
 
-/// A box in its place.
+/// A box that is for a viewer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct RankedBox {
+pub struct BoxForHim {
     /// Which.
     pub name: String,
     /// The most special that it announces.
@@ -44,37 +45,23 @@ pub struct RankedBox {
     pub way: Way,
     /// Which file says so.
     pub source: String,
-    /// How far it is.
-    pub distance_km: Option<u32>,
-    /// By what the one before comes before it.
-    pub behind_by: Option<Criterion>,
 }
 
 impl Explained {
-    /// Why a viewer is sent where he is, as [`rank`] puts it.
-    pub fn of(
-        table: &Table,
-        viewer: IpAddr,
-        key: u64,
-        standing: impl Fn(&str) -> Option<Standing>,
-    ) -> Explained {
+    /// What a table says of a viewer.
+    pub fn of(table: &Table, viewer: IpAddr) -> Explained {
         let place = table.place(viewer);
         let matches = table.routes_for(viewer).into_iter();
-        let ranked = rank(table.candidates(viewer), place.position, key, standing);
-        let boxes = ranked.iter().map(|ranked| RankedBox {
-            name: ranked.candidate.name.into(),
-            viewers: ranked.candidate.viewers,
-            way: ranked.candidate.way,
-            source: ranked.candidate.source.into(),
-            distance_km: ranked.distance_km,
-            behind_by: ranked.behind_by,
-        });
+        let for_him = |Announced { name, viewers, way, source }| {
+            let (name, source) = (str::to_owned(name), str::to_owned(source));
+            BoxForHim { name, viewers, way, source }
+        };
         Explained {
             viewer,
             country: place.country,
             as_number: place.as_number,
             matches: matches.map(|(viewers, routes)| Match { viewers, routes }).collect(),
-            boxes: boxes.collect(),
+            boxes: table.announced(viewer).into_iter().map(for_him).collect(),
         }
     }
 }
@@ -85,10 +72,9 @@ mod tests {
     use crate::control::routes::fuzz::table_of;
 
     #[test]
-    fn a_look_up_is_explained_by_its_matches_and_the_order_of_boxes() {
+    fn a_look_up_is_explained_by_its_matches_and_the_ways_of_boxes() {
         let table = table_of("10.0.0.0/8 far\n10.1.0.0/16 near as-path=2 med=5\n");
-        let standing = |_: &str| Some(Standing { weight: 1.0, position: None });
-        let explained = Explained::of(&table, "10.1.2.3".parse().unwrap(), 1, standing);
+        let explained = Explained::of(&table, "10.1.2.3".parse().unwrap());
         let told = serde_json::to_value(&explained).unwrap();
         assert_eq!(
             told,
@@ -102,10 +88,9 @@ mod tests {
                 ],
                 "boxes": [
                     {"name": "near", "viewers": "10.1.0.0/16", "as_path": 2, "origin": "igp",
-                        "med": 5, "source": "test", "distance_km": null, "behind_by": null},
+                        "med": 5, "source": "test"},
                     {"name": "far", "viewers": "10.0.0.0/8", "as_path": 0, "origin": "igp",
-                        "med": 0, "source": "test", "distance_km": null,
-                        "behind_by": "longest-match"},
+                        "med": 0, "source": "test"},
                 ],
             })
         );

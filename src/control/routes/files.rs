@@ -1,9 +1,10 @@
 //! Files of routes: read when they change, judged, and used whole or not at all.
 //!
-//! What of a file cannot be used leaves what it told before. Nobody waits for it: who looks up has
-//! the table before until another one takes its place. Blocks its thread on disks.
+//! What of a file cannot be used leaves what it told before, as long as the file is there; what is
+//! gone is held for a while. Nobody waits for it: who looks up has the table before until another
+//! one takes its place. Blocks its thread on disks.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read as _};
@@ -15,85 +16,24 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 
 use crate::control::routes::builder::Builder;
-use crate::control::routes::clusters::{Cluster, Uneven, uneven};
+use crate::control::routes::clusters::uneven;
 use crate::control::routes::difference::Difference;
 use crate::control::routes::error::RoutesError;
+use crate::control::routes::figures::{Figures, FileState};
 use crate::control::routes::gathering::{Gathering, Guards};
 use crate::control::routes::geo::Geo;
+use crate::control::routes::plan::{Format, Outcome, Plan, RefusedFile, RouteFile};
 use crate::control::routes::table::Table;
 use crate::control::routes::{coverage_zones, mrt, prefix_file};
 use crate::limits::{COVERAGE_ZONES_BYTES_MAX, PLACES_BYTES_MAX, ROUTE_FILE_BYTES_MAX};
 
-/// What is to be read.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
-    /// Files of routes.
-    pub files: Vec<RouteFile>,
-    /// Databases of countries, ASes and positions; of two that know, the first counts.
-    pub databases: Vec<PathBuf>,
-    /// What no file may tell.
-    pub guards: Guards,
-    /// Who must announce the same.
-    pub clusters: Vec<Cluster>,
-}
-
-/// A file of routes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct RouteFile {
-    /// Where it lies.
-    pub path: PathBuf,
-    /// How it is written.
-    pub format: Format,
-}
-
-/// How a file of routes is written.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Format {
-    /// Ours: a line for each prefix.
-    Prefixes,
-    /// Traffic Control's coverage zones.
-    CoverageZones {
-        /// The boxes of zones that have none there and are not called as one.
-        boxes: BTreeMap<String, Vec<Arc<str>>>,
-    },
-    /// A dump of a router's table.
-    Mrt {
-        /// Who announces what it holds.
-        boxes: Vec<Arc<str>>,
-    },
-}
-
 /// The table that counts, and the files it is from.
 #[derive(Default)]
 pub struct Routes {
-    table: ArcSwap<Table>,
+    table: Arc<ArcSwap<Table>>,
     known: Mutex<Known>,
-}
-
-/// What came of a look at the files.
-#[derive(Debug, Default)]
-pub struct Outcome {
-    /// How many files were read and used.
-    pub read: usize,
-    /// Those that were not.
-    pub refused: Vec<RefusedFile>,
-    /// What an operator should know of those that were, a line each.
-    pub notices: Vec<String>,
-    /// What the table says otherwise; nothing where it is the one before.
-    pub difference: Option<Difference>,
-    /// Boxes that lack what others of their cluster announce.
-    pub uneven: Vec<Uneven>,
-}
-
-/// A file of which nothing new is used.
-#[derive(Debug)]
-pub struct RefusedFile {
-    /// Which.
-    pub path: PathBuf,
-    /// Why.
-    pub error: RoutesError,
-    /// Whether what it told before is used.
-    pub is_kept: bool,
+    /// How each file stands, and when it was written what is used of it.
+    states: ArcSwap<Vec<(FileState, Option<SystemTime>)>>,
 }
 
 impl Routes {
@@ -102,30 +42,64 @@ impl Routes {
         self.table.load_full()
     }
 
+    /// What one file tells alone, as a source of that name; a notice is a line.
+    ///
+    /// # Errors
+    /// Why nothing of it would be used.
+    pub fn read_alone(
+        file: &RouteFile,
+        name: &str,
+        guards: Guards,
+    ) -> Result<(Table, Vec<String>), RoutesError> {
+        let mut builder = Builder::default();
+        let (_, notices) = read(file, name, guards, &mut builder)?;
+        Ok((builder.build(Arc::default()), notices))
+    }
+
+    /// Where it is found, whichever it is by then.
+    pub fn current(&self) -> Arc<ArcSwap<Table>> {
+        self.table.clone()
+    }
+
+    /// How the files stand, and what they tell.
+    pub fn figures(&self, now: SystemTime) -> Figures {
+        Figures::of(&self.states.load(), &self.table.load(), now)
+    }
+
     /// Looks at all files at `now`, reads those that changed, and puts another table in the place
     /// of the one before if that changes anything.
     pub fn reread(&self, plan: &Plan, now: SystemTime) -> Outcome {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let outcome = self.looked(&mut known, plan, now);
+        let states = known.files.iter().map(|one| (one.state(), one.told.map(|it| it.modified)));
+        self.states.store(Arc::new(states.collect()));
+        outcome
+    }
+
+    fn looked(&self, known: &mut Known, plan: &Plan, now: SystemTime) -> Outcome {
         if known.guards != plan.guards {
             known.guards = plan.guards;
             known.files.iter_mut().for_each(|file| file.stamp = None);
         }
         let before = self.table();
         let mut outcome = Outcome::default();
-        let geo = reread_databases(&mut known, plan, &before, &mut outcome);
+        let geo = reread_databases(known, plan, &before, &mut outcome);
         let planned: HashSet<&RouteFile> = plan.files.iter().collect();
-        let gone = known.files.iter().any(|one| !planned.contains(&one.file));
         let kept: HashMap<&RouteFile, &Kept> =
             known.files.iter().map(|one| (&one.file, one)).collect();
-        let looked: Vec<Looked> =
-            plan.files.iter().map(|file| Looked::at(file, kept.get(file).copied(), now)).collect();
+        let look = |file| Looked::at(file, kept.get(file).copied(), plan.hold, now);
+        let looked: Vec<Looked> = plan.files.iter().map(look).collect();
+        let withdrawn = looked.iter().filter(|one| one.is_withdrawn);
+        outcome.withdrawn = withdrawn.map(|one| one.file.path.clone()).collect();
+        let gone = known.files.iter().any(|one| !planned.contains(&one.file));
+        let fewer = gone || !outcome.withdrawn.is_empty();
         let has_new = looked.iter().any(|one| one.is_new);
-        if !has_new && !gone && geo.is_none() {
+        if !has_new && !fewer && geo.is_none() {
             return outcome;
         }
         let mut builder = Builder::default();
-        let files = gather(looked, plan.guards, &before, &mut builder, &mut outcome);
-        if outcome.read == 0 && !gone && geo.is_none() {
+        let files = gather(looked, plan, &before, &mut builder, &mut outcome);
+        if outcome.read == 0 && !fewer && geo.is_none() {
             // Their numbers are still those of the table before.
             known.files =
                 files.into_iter().map(|(file, was)| Kept { source: was, ..file }).collect();
@@ -158,8 +132,23 @@ struct Known {
 struct Kept {
     file: RouteFile,
     stamp: Option<Stamp>,
+    /// As it was when it told what is used of it.
+    told: Option<Stamp>,
+    /// Since when it has been gone.
+    gone_since: Option<SystemTime>,
     /// Its number in the table, if anything of it is used.
     source: Option<u32>,
+}
+
+impl Kept {
+    fn state(&self) -> FileState {
+        match (self.source, self.stamp) {
+            (None, _) => FileState::Unused,
+            (_, None) => FileState::Held,
+            _ if self.stamp == self.told => FileState::Used,
+            _ => FileState::Kept,
+        }
+    }
 }
 
 /// By what a file is known to be another one than before.
@@ -187,25 +176,38 @@ struct Looked<'a> {
     stamp: io::Result<Stamp>,
     /// Its number in the table before.
     was: Option<u32>,
+    told: Option<Stamp>,
+    gone_since: Option<SystemTime>,
     is_new: bool,
+    /// It was gone for so long that what it told counts no more.
+    is_withdrawn: bool,
 }
 
 impl<'a> Looked<'a> {
-    fn at(file: &'a RouteFile, kept: Option<&Kept>, now: SystemTime) -> Looked<'a> {
+    fn at(file: &'a RouteFile, kept: Option<&Kept>, hold: Duration, now: SystemTime) -> Looked<'a> {
         let stamp = Stamp::of(&file.path);
-        let was = kept.and_then(|one| one.source);
+        let (was, told) = kept.map_or((None, None), |one| (one.source, one.told));
         let is_other = kept.is_none_or(|one| one.stamp != stamp.as_ref().ok().copied());
         // Who dumps a table writes for a while. What there is of it is better than nothing.
         let modified = stamp.as_ref().ok().map(|stamp| stamp.modified);
         let age = modified.and_then(|modified| now.duration_since(modified).ok());
         let is_settled = was.is_none() || age.is_none_or(|age| age >= SETTLED_AFTER);
-        match (is_other, is_settled) {
-            (true, true) => Looked { file, stamp, was, is_new: true },
-            // Known as it was: the next look sees that it is another one.
-            (_, _) => {
-                let stamp = kept.and_then(|one| one.stamp).ok_or_else(|| io::Error::other("gone"));
-                Looked { file, stamp, was, is_new: false }
-            }
+        let is_gone = stamp.as_ref().is_err_and(|why| why.kind() == io::ErrorKind::NotFound);
+        let since = || kept.and_then(|one| one.gone_since).unwrap_or(now);
+        let gone_since = (is_gone && was.is_some()).then(since);
+        let held = gone_since.and_then(|since| now.duration_since(since).ok());
+        let is_withdrawn = held.is_some_and(|held| held >= hold);
+        let is_new = is_other && is_settled && !is_withdrawn;
+        // Known as it was: the next look sees that it is another one.
+        let as_it_was = || kept.and_then(|one| one.stamp).ok_or_else(|| io::Error::other("gone"));
+        Looked {
+            file,
+            stamp: if is_new { stamp } else { as_it_was() },
+            was: was.filter(|_| !is_withdrawn),
+            told,
+            gone_since,
+            is_new,
+            is_withdrawn,
         }
     }
 }
@@ -214,42 +216,50 @@ impl<'a> Looked<'a> {
 /// had in the table before.
 fn gather(
     looked: Vec<Looked<'_>>,
-    guards: Guards,
+    plan: &Plan,
     before: &Table,
     builder: &mut Builder,
     outcome: &mut Outcome,
 ) -> Vec<(Kept, Option<u32>)> {
     let mut carried = vec![None; before.sources.len()];
+    let counts = before.routes_by_source();
+    let before_of = |was: Option<u32>| was.map_or(0, |was| counts[was as usize]);
+    // Room is left for what the others told: it stays if what they tell now is refused.
+    let mut others: usize = looked.iter().map(|one| before_of(one.was)).sum();
     let mut files = Vec::new();
-    for Looked { file, stamp, was, is_new } in looked {
+    for Looked { file, stamp, was, told: told_as, gone_since, is_new, .. } in looked {
         let name = file.path.display().to_string();
         let (stamp, missing) = match stamp {
             Ok(stamp) => (Some(stamp), None),
             Err(error) => (None, Some(RoutesError::Read(error))),
         };
+        let all_max = plan.guards.all_max.saturating_sub(others - before_of(was));
         let told = is_new.then(|| match missing {
             Some(error) => Err(error),
-            None => read(file, &name, guards, builder),
+            None => read(file, &name, Guards { all_max, ..plan.guards }, builder),
         });
-        let source = match told {
+        let (source, told_as) = match told {
             Some(Ok((source, notices))) => {
+                others -= before_of(was);
                 outcome.read += 1;
                 outcome.notices.extend(notices.iter().map(|line| format!("\"{name}\": {line}")));
-                Some(source)
+                (Some(source), stamp)
             }
             told => {
                 if let Some(Err(error)) = told {
+                    let hold = gone_since.map(|_| plan.hold);
                     let (path, is_kept) = (file.path.clone(), was.is_some());
-                    outcome.refused.push(RefusedFile { path, error, is_kept });
+                    outcome.refused.push(RefusedFile { path, error, is_kept, hold });
                 }
                 let number = was.map(|was| (was, builder.source(&name)));
-                number.map(|(was, number)| {
+                let number = number.map(|(was, number)| {
                     carried[was as usize] = Some(number);
                     number
-                })
+                });
+                (number, told_as)
             }
         };
-        files.push((Kept { file: file.clone(), stamp, source }, was));
+        files.push((Kept { file: file.clone(), stamp, told: told_as, gone_since, source }, was));
     }
     if carried.iter().any(Option::is_some) {
         builder.carry(before, &carried);
@@ -318,19 +328,13 @@ fn reread_databases(
             Ok(()) => outcome.read += 1,
             Err(error) => {
                 let is_kept = geo.keep(path, &before.geo);
-                outcome.refused.push(RefusedFile { path: path.clone(), error, is_kept });
+                let path = path.clone();
+                outcome.refused.push(RefusedFile { path, error, is_kept, hold: None });
             }
         }
     }
     known.databases = looked;
     Some(Arc::new(geo))
-}
-
-impl fmt::Display for RefusedFile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kept = if self.is_kept { "what it told before stays" } else { "nothing of it is used" };
-        write!(f, "\"{}\": {}; {kept}", self.path.display(), self.error)
-    }
 }
 
 impl fmt::Debug for Routes {

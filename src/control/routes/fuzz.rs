@@ -76,7 +76,7 @@ fn table(read: impl FnOnce(&mut Gathering<'_>) -> Result<(), RoutesError>) -> Op
         assert!(routes.iter().all(|route| route.way.origin <= Origin::Incomplete));
         // An IPv6 prefix may hold addresses that are written so and are IPv4's.
         let is_mapped = prefix.network() != prefix.network().to_canonical();
-        let found = table.candidates(prefix.network());
+        let found = table.announced(prefix.network());
         let of_first = &routes[0].boxes[0];
         assert!(is_mapped || found.iter().any(|one| one.name == of_first));
     }
@@ -84,7 +84,7 @@ fn table(read: impl FnOnce(&mut Gathering<'_>) -> Result<(), RoutesError>) -> Op
 }
 
 #[cfg(test)]
-pub(super) use tests::table_of;
+pub(in crate::control) use tests::table_of;
 
 #[cfg(test)]
 mod tests {
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     /// The table of a prefix file.
-    pub(in crate::control::routes) fn table_of(text: &str) -> Table {
+    pub(in crate::control) fn table_of(text: &str) -> Table {
         let mut builder = Builder::default();
         let gathering = Gathering::new(&mut builder, Guards::default(), "test");
         gathering.take(|into| prefix_file::read(&mut text.as_bytes(), into)).unwrap();

@@ -17,12 +17,15 @@ pub struct Guards {
     pub ipv6_bits_min: u8,
     /// The most routes of one source.
     pub routes_max: usize,
+    /// The most of all sources together.
+    pub all_max: usize,
 }
 
 impl Default for Guards {
     /// Nobody announces shorter ones; all prefixes of the Internet are a million and a half.
     fn default() -> Guards {
-        Guards { ipv4_bits_min: 8, ipv6_bits_min: 16, routes_max: ROUTES_PER_FILE_MAX }
+        let (routes_max, all_max) = (ROUTES_PER_FILE_MAX, ROUTES_MAX);
+        Guards { ipv4_bits_min: 8, ipv6_bits_min: 16, routes_max, all_max }
     }
 }
 
@@ -107,7 +110,7 @@ impl<'a> Gathering<'a> {
         if self.told >= self.guards.routes_max {
             return Err(RoutesError::TooMany { routes_max: self.guards.routes_max });
         }
-        if self.builder.len() >= ROUTES_MAX {
+        if self.builder.len() >= self.guards.all_max {
             return Err(RoutesError::TooManyInAll);
         }
         self.told += 1;
@@ -134,7 +137,7 @@ impl<'a> Gathering<'a> {
 }
 
 /// Whether boxes may be called so: as pathways of players are.
-pub(super) fn is_name(name: &str) -> bool {
+pub fn is_name(name: &str) -> bool {
     let may = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     (1..=BOX_NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(may)
 }

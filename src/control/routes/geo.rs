@@ -11,8 +11,8 @@ use std::sync::Arc;
 use maxminddb::Reader;
 use serde::{Deserialize, Serialize};
 
+use crate::control::position::Position;
 use crate::control::routes::error::RoutesError;
-use crate::control::routes::ranking::Position;
 use crate::control::routes::viewers::Country;
 
 /// Some databases, or none.

@@ -11,8 +11,10 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::PrefixMap;
 use serde::Serialize;
 
+use crate::control::position::Position;
 use crate::control::routes::geo::{Geo, Place};
 use crate::control::routes::viewers::Viewers;
+use crate::control::steering::{self, Candidate, Routes};
 
 /// Which boxes are for which viewers.
 #[derive(Default)]
@@ -76,7 +78,7 @@ pub struct Route {
 
 /// A box that is for a viewer, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Candidate<'a> {
+pub struct Announced<'a> {
     /// Which box.
     pub name: &'a str,
     /// The most special that it announces and that holds the viewer.
@@ -89,7 +91,7 @@ pub struct Candidate<'a> {
 
 impl Table {
     /// The boxes that are for a viewer, each once: what is more special first, then the best way.
-    pub fn candidates(&self, viewer: IpAddr) -> Vec<Candidate<'_>> {
+    pub fn announced(&self, viewer: IpAddr) -> Vec<Announced<'_>> {
         let mut is_found = vec![false; self.names.len()];
         let mut found = Vec::new();
         for (viewers, set) in self.matches(viewer) {
@@ -99,7 +101,7 @@ impl Table {
                     let number = *number as usize;
                     if !std::mem::replace(&mut is_found[number], true) {
                         let name = &*self.names[number];
-                        found.push(Candidate { name, viewers, way: stored.way, source });
+                        found.push(Announced { name, viewers, way: stored.way, source });
                     }
                 }
             }
@@ -160,6 +162,17 @@ impl Table {
         found
     }
 
+    /// How many routes each source told.
+    pub(super) fn routes_by_source(&self) -> Vec<usize> {
+        let mut uses = vec![0_usize; self.sets.len()];
+        self.sets_by_viewers().for_each(|(_, set)| uses[set as usize] += 1);
+        let mut counts = vec![0; self.sources.len()];
+        for (set, uses) in self.sets.iter().zip(uses) {
+            set.iter().for_each(|stored| counts[stored.source as usize] += uses);
+        }
+        counts
+    }
+
     /// Everything in the table, in the order of lists.
     pub(super) fn sets_by_viewers(&self) -> impl Iterator<Item = (Viewers, u32)> {
         let ipv4 = self.ipv4.iter().map(|(prefix, set)| (Viewers::Prefix(prefix.into()), *set));
@@ -196,13 +209,34 @@ impl Table {
     }
 }
 
+impl Announced<'_> {
+    /// As steering compares it.
+    fn route(&self) -> steering::Route {
+        let Way { as_path, origin, med } = self.way;
+        let (by, as_path_length) = (self.viewers.matched(), u32::from(as_path));
+        steering::Route { by, as_path_length, origin: origin as u8, med }
+    }
+}
+
+impl Routes for Table {
+    fn candidates(&self, viewer: IpAddr) -> Vec<Candidate<'_>> {
+        let announced = self.announced(viewer).into_iter();
+        announced.map(|one| Candidate { name: one.name, route: one.route() }).collect()
+    }
+
+    fn position(&self, viewer: IpAddr) -> Option<Position> {
+        self.place(viewer).position
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::control::routes::fuzz::table_of;
+    use crate::control::steering::Match;
 
     fn names(table: &Table, viewer: &str) -> Vec<String> {
-        let candidates = table.candidates(viewer.parse().unwrap());
+        let candidates = table.announced(viewer.parse().unwrap());
         candidates.iter().map(|one| format!("{} {}", one.name, one.viewers)).collect()
     }
 
@@ -227,13 +261,29 @@ mod tests {
         let table = table_of(
             "10.0.0.0/8 a as-path=3\n10.0.0.0/8 b as-path=2 med=7\n10.0.0.0/8 a as-path=1\n",
         );
-        let found = table.candidates("10.0.0.1".parse().unwrap());
+        let found = table.announced("10.0.0.1".parse().unwrap());
         let ways: Vec<_> =
             found.iter().map(|one| (one.name, one.way.as_path, one.way.med)).collect();
         assert_eq!(ways, [("a", 1, 0), ("b", 2, 7)]);
         assert_eq!(table.routes().count(), 1);
         let routes = table.routes_for("10.0.0.1".parse().unwrap());
         assert_eq!(routes[0].1.len(), 2, "what is worse of the same boxes is not held");
+    }
+
+    #[test]
+    fn steering_is_told_each_box_with_what_it_is_compared_by() {
+        let table = table_of("10.0.0.0/8 far as-path=3 med=9\n10.1.0.0/16 near as-path=2\n");
+        let found = table.candidates("10.1.2.3".parse().unwrap());
+        let route = |bits, as_path_length, med| steering::Route {
+            by: Match::bits(bits),
+            as_path_length,
+            origin: 0,
+            med,
+        };
+        let expected = [("near", route(16, 2, 0)), ("far", route(8, 3, 9))]
+            .map(|(name, route)| Candidate { name, route });
+        assert_eq!(found, expected);
+        assert_eq!(table.position("10.1.2.3".parse().unwrap()), None, "without databases");
     }
 
     #[test]

@@ -7,6 +7,8 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 
+use crate::control::steering::Match;
+
 /// Whom a route is for. The order is that of lists: prefixes first, by family and address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Viewers {
@@ -23,12 +25,12 @@ pub enum Viewers {
 pub struct Country([u8; 2]);
 
 impl Viewers {
-    /// The longer a prefix, the more special; next comes an AS, then a country.
-    pub fn special(self) -> u8 {
+    /// As steering compares it.
+    pub fn matched(self) -> Match {
         match self {
-            Viewers::Prefix(prefix) => 2 + prefix.prefix_len(),
-            Viewers::As(_) => 1,
-            Viewers::Country(_) => 0,
+            Viewers::Prefix(prefix) => Match::bits(prefix.prefix_len()),
+            Viewers::As(_) => Match::As,
+            Viewers::Country(_) => Match::Country,
         }
     }
 
@@ -123,9 +125,8 @@ mod tests {
 
     #[test]
     fn a_prefix_is_more_special_than_an_as_and_an_as_than_a_country() {
-        let special = |text: &str| text.parse::<Viewers>().unwrap().special();
-        let order = ["DE", "AS1", "0.0.0.0/0", "10.0.0.0/8", "10.0.0.0/32", "::/64", "::1"];
-        assert!(order.is_sorted_by_key(|text| special(text)));
-        assert!(special("AS1") > special("DE") && special("0.0.0.0/0") > special("AS1"));
+        let matched = |text: &str| text.parse::<Viewers>().unwrap().matched();
+        let order = ["10.0.0.0/32", "10.0.0.0/8", "0.0.0.0/0", "AS1", "DE"];
+        assert!(order.map(matched).is_sorted_by(|one, other| one < other));
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::Route;
+use super::{Match, Route};
 use crate::control::registry::Family;
 
 /// Which way a reason moves an appliance.
@@ -27,15 +27,15 @@ pub enum Moved {
 pub enum Reason {
     /// The viewer's network was announced to it as well as to any.
     Announced {
-        /// Bits that all addresses of the network have in common.
-        bits: u8,
+        /// By what of him.
+        by: Match,
     },
-    /// A network with more addresses was announced to it than to the best.
+    /// What was announced to it holds more viewers than what was announced to the best.
     ShorterMatch {
-        /// Bits that they have in common.
-        bits: u8,
+        /// By what of him.
+        by: Match,
         /// The same of the best one's.
-        best_bits: u8,
+        best_by: Match,
     },
     /// More networks are on the way than to the best.
     LongerPath {
@@ -48,6 +48,13 @@ pub enum Reason {
     LessCertainOrigin,
     /// The neighbour prefers another one.
     HigherMed,
+    /// It is as near as the best, or nearer.
+    Near {
+        /// So far it is.
+        distance_km: u32,
+    },
+    /// Nobody knows where it is.
+    NowhereKnown,
     /// It is further away.
     Further {
         /// So far.
@@ -111,7 +118,10 @@ impl Reason {
     /// With the way it moves.
     pub(super) fn rule(self) -> Rule {
         let moved = match self {
-            Reason::Announced { .. } | Reason::PlaysFromIt | Reason::LastResort => Moved::Up,
+            Reason::Announced { .. }
+            | Reason::Near { .. }
+            | Reason::PlaysFromIt
+            | Reason::LastResort => Moved::Up,
             Reason::Share => Moved::Among,
             reason if reason.severity() > 0 => Moved::Out,
             _ => Moved::Down,
@@ -145,39 +155,35 @@ pub(super) fn of_route(route: Option<Route>, best: Option<Route>) -> Option<Reas
     let Some((route, best)) = route.zip(best) else {
         return match (route, best) {
             (None, Some(_)) => Some(Reason::NotAnnounced),
-            (Some(route), None) => Some(Reason::Announced { bits: route.bits.0 }),
+            (Some(route), None) => Some(Reason::Announced { by: route.by }),
             _ => None,
         };
     };
-    let (bits, best_bits) = (route.bits.0, best.bits.0);
+    let (by, best_by) = (route.by, best.by);
     let (networks, best_networks) = (route.as_path_length, best.as_path_length);
-    let (distance_km, best_distance_km) = (route.distance_km, best.distance_km);
     Some(match () {
-        () if bits < best_bits => Reason::ShorterMatch { bits, best_bits },
-        () if bits > best_bits => Reason::Announced { bits },
+        () if route <= best => Reason::Announced { by },
+        () if by > best_by => Reason::ShorterMatch { by, best_by },
         () if networks > best_networks => Reason::LongerPath { networks, best_networks },
-        () if networks < best_networks => Reason::Announced { bits },
         () if route.origin > best.origin => Reason::LessCertainOrigin,
-        () if route.origin < best.origin => Reason::Announced { bits },
-        () if route.med > best.med => Reason::HigherMed,
-        () if route.med < best.med => Reason::Announced { bits },
-        () if distance_km > best_distance_km => Reason::Further { distance_km, best_distance_km },
-        () => Reason::Announced { bits },
+        () => Reason::HigherMed,
     })
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Reason::Announced { bits } => write!(f, "his network is announced to it (/{bits})"),
-            Reason::ShorterMatch { bits, best_bits } => {
-                write!(f, "a larger network is announced to it: /{bits}, not /{best_bits}")
+            Reason::Announced { by } => write!(f, "his network is announced to it ({by})"),
+            Reason::ShorterMatch { by, best_by } => {
+                write!(f, "a larger network is announced to it: {by}, not {best_by}")
             }
             Reason::LongerPath { networks, best_networks } => {
                 write!(f, "{networks} networks are on the way, not {best_networks}")
             }
             Reason::LessCertainOrigin => f.write_str("where its route is from is less certain"),
             Reason::HigherMed => f.write_str("the neighbour prefers another one (MED)"),
+            Reason::Near { distance_km } => write!(f, "it is {distance_km} km away"),
+            Reason::NowhereKnown => f.write_str("nobody knows where it is"),
             Reason::Further { distance_km, best_distance_km } => {
                 write!(f, "it is {distance_km} km away, not {best_distance_km}")
             }

@@ -3,9 +3,10 @@
 use std::collections::{HashMap, HashSet};
 
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
+use crate::control::position::Position;
 use crate::control::registry::appliance::Appliance;
 use crate::control::registry::tests::{
     appliance, appliance_with, bad, hear, registry_of, sending, start, well,
@@ -19,10 +20,27 @@ impl Routes for ForAll {
     fn candidates(&self, _: IpAddr) -> Vec<Candidate<'_>> {
         self.0.iter().map(|(name, route)| Candidate { name, route: *route }).collect()
     }
+
+    fn position(&self, _: IpAddr) -> Option<Position> {
+        None
+    }
+}
+
+/// No routes, and every viewer is in Berlin.
+struct Berlin;
+
+impl Routes for Berlin {
+    fn candidates(&self, _: IpAddr) -> Vec<Candidate<'_>> {
+        Vec::new()
+    }
+
+    fn position(&self, _: IpAddr) -> Option<Position> {
+        Position::new(52.52, 13.405)
+    }
 }
 
 fn route(bits: u8, as_path_length: u32, med: u32) -> Route {
-    Route { bits: Reverse(bits), as_path_length, origin: 0, med, distance_km: 0 }
+    Route { by: Match::bits(bits), as_path_length, origin: 0, med }
 }
 
 /// As asked by most tests.
@@ -79,11 +97,13 @@ fn firsts_of(steering: &Steering<'_>, sessions: &[String]) -> Vec<String> {
 }
 
 #[test]
-fn the_longest_match_is_first_then_path_origin_med_and_distance() {
-    let fleet = fleet(&edges(7));
+fn the_longest_match_is_first_then_path_origin_and_med() {
+    let fleet = fleet(&edges(9));
     let best = route(24, 2, 10);
     let routes = ForAll(vec![
-        ("edge-5", Route { distance_km: 900, ..best }),
+        ("edge-8", Route { by: Match::Country, ..route(0, 0, 0) }),
+        ("edge-7", Route { by: Match::As, ..route(0, 9, 0) }),
+        ("edge-5", route(8, 0, 0)),
         ("edge-4", route(24, 2, 20)),
         ("edge-3", Route { origin: 2, ..best }),
         ("edge-2", route(24, 3, 0)),
@@ -94,20 +114,50 @@ fn the_longest_match_is_first_then_path_origin_med_and_distance() {
     ]);
     let steering = Steering { routes: &routes, ..steering(&fleet) };
     let answer = steering.answer(&asked("a"));
-    let expected = ["edge-0", "edge-5", "edge-4", "edge-3", "edge-2", "edge-1", "edge-6"];
+    let expected = ["edge-0", "edge-4", "edge-3", "edge-2", "edge-1", "edge-5", "edge-7", "edge-8"];
     assert_eq!(names(&answer), expected);
     assert!(!answer.last_resort && !answer.unsettled);
+    let answer = steering.explained(&asked("a"));
+    assert_eq!(names(&answer)[8], "edge-6");
+    let best_by = best.by;
     for (name, reason) in [
-        ("edge-0", Reason::Announced { bits: 24 }),
-        ("edge-5", Reason::Further { distance_km: 900, best_distance_km: 0 }),
+        ("edge-0", Reason::Announced { by: Match::bits(24) }),
+        ("edge-8", Reason::ShorterMatch { by: Match::Country, best_by }),
+        ("edge-7", Reason::ShorterMatch { by: Match::As, best_by }),
         ("edge-4", Reason::HigherMed),
         ("edge-3", Reason::LessCertainOrigin),
         ("edge-2", Reason::LongerPath { networks: 3, best_networks: 2 }),
-        ("edge-1", Reason::ShorterMatch { bits: 16, best_bits: 24 }),
+        ("edge-1", Reason::ShorterMatch { by: Match::bits(16), best_by }),
         ("edge-6", Reason::NotAnnounced),
     ] {
         assert_eq!(reasons(&answer, name), [reason, Reason::Share], "{name}");
     }
+}
+
+#[test]
+fn who_is_nearer_by_a_step_is_first_and_within_one_they_share() {
+    let at = |name, position: Value| appliance_with(name, json!({ "position": position }));
+    let (munich, sydney) = (json!([48.137, 11.575]), json!([-33.869, 151.209]));
+    let all = vec![
+        appliance("nowhere"),
+        at("sydney", sydney),
+        at("munich", munich),
+        at("berlin-1", json!([52.52, 13.405])),
+        at("berlin-2", json!([52.52, 13.5])),
+    ];
+    let fleet = fleet(&registry_of(all, start()));
+    let steering = Steering { routes: &Berlin, ..steering(&fleet) };
+    let mut firsts = HashSet::new();
+    for session in &sessions(20) {
+        let answer = steering.answer(&asked(session));
+        assert_eq!(names(&answer)[2..], ["munich", "sydney", "nowhere"]);
+        firsts.insert(names(&answer)[0].to_owned());
+        let reasons = |name| reasons(&answer, name)[0];
+        assert!(matches!(reasons("berlin-2"), Reason::Near { distance_km: 6 }));
+        assert!(matches!(reasons("munich"), Reason::Further { distance_km: 504, .. }));
+        assert_eq!(reasons("nowhere"), Reason::NowhereKnown);
+    }
+    assert_eq!(firsts.len(), 2, "two in one town are alike");
 }
 
 #[test]
@@ -330,7 +380,10 @@ fn an_answer_is_told_in_words_and_as_json() {
     let down = json!({ "moved": "down", "rule": "tight", "share_percent": 16 });
     assert_eq!(serde_json::to_value(tight.rule()).unwrap(), down);
     assert_eq!(tight.to_string(), "it is near its limit and gets 16 % of its share");
-    assert_eq!(Reason::Announced { bits: 24 }.to_string(), "his network is announced to it (/24)");
+    let announced = Reason::Announced { by: Match::bits(24) };
+    assert_eq!(announced.to_string(), "his network is announced to it (/24)");
+    let told = json!({ "moved": "up", "rule": "announced", "by": "/24" });
+    assert_eq!(serde_json::to_value(announced.rule()).unwrap(), told);
 }
 
 #[test]
@@ -357,7 +410,7 @@ fn viewers_of_a_folder_are_spread_over_so_many_and_sites_and_folders_apart() {
 #[test]
 fn one_that_joins_or_leaves_moves_its_share_and_a_fifth_at_most() {
     let sessions = sessions(8_000);
-    for count in [2, 5, 10, 40] {
+    for count in [2, 5, 10, 40, 100] {
         let (all, fewer) = (fleet(&edges(count)), fleet(&edges(count - 1)));
         let all = firsts_of(&steering(&all), &sessions);
         let fewer = firsts_of(&steering(&fewer), &sessions);

@@ -1,8 +1,11 @@
 //! Files that come, change, are wrong and go, as `reread` sees them.
 
+use std::collections::BTreeMap;
+
 use tempfile::TempDir;
 
 use super::*;
+use crate::control::routes::clusters::{Cluster, Uneven};
 
 const CITY: &[u8] = include_bytes!("../../../../fuzz/seeds/places/city");
 const DUMP: &[u8] = include_bytes!("../../../../fuzz/seeds/route_dump/rfc");
@@ -56,9 +59,14 @@ impl Fixture {
         self.routes.reread(&self.plan, self.now() + Duration::from_secs(30))
     }
 
+    /// Files that are used, kept, held, unused.
+    fn states(&self) -> [u64; 4] {
+        self.routes.figures(self.now()).files
+    }
+
     fn names(&self, viewer: &str) -> Vec<String> {
         let table = self.routes.table();
-        let candidates = table.candidates(viewer.parse().unwrap());
+        let candidates = table.announced(viewer.parse().unwrap());
         candidates.iter().map(|one| one.name.to_owned()).collect()
     }
 }
@@ -93,9 +101,9 @@ fn a_file_that_changes_is_read_again_and_the_others_are_carried_over() {
     assert_eq!((fixture.names("10.1.1.1"), fixture.names("11.1.1.1")), (vec!["b".into()], vec![]));
     assert_eq!(fixture.names("203.0.113.9"), ["c"], "carried over");
     let source = fixture.routes.table();
-    let source = source.candidates("203.0.113.9".parse().unwrap())[0].source.to_owned();
+    let source = source.announced("203.0.113.9".parse().unwrap())[0].source.to_owned();
     assert!(source.ends_with("/others"), "{source}");
-    let was = first.candidates("11.1.1.1".parse().unwrap()).len();
+    let was = first.announced("11.1.1.1".parse().unwrap()).len();
     assert_eq!(was, 2, "who looks up in the table before finds what was there");
 }
 
@@ -131,10 +139,69 @@ fn a_file_that_is_refused_leaves_what_it_told_and_is_told_once() {
     fixture.write("ours", "10.0.0.0/8 b\n");
     assert_eq!(counts(&fixture.look()), Some((0, 0, 1)));
 
+    assert_eq!(fixture.states(), [2, 0, 0, 0]);
+    fixture.write("ours", "0.0.0.0/0 b\n");
+    fixture.look();
+    assert_eq!(fixture.states(), [1, 1, 0, 0]);
+}
+
+#[test]
+fn what_a_file_told_that_is_gone_is_held_for_a_while_and_then_withdrawn() {
+    let mut fixture = Fixture::new().with("ours", Format::Prefixes, "10.0.0.0/8 a\n").with(
+        "others",
+        Format::Prefixes,
+        "11.0.0.0/8 a\n",
+    );
+    fixture.plan.hold = Duration::from_secs(120);
+    fixture.look();
     fixture.remove("ours");
     let told = refusals(&fixture, &fixture.look());
     assert!(told[0].starts_with("\"ours\": cannot be read: No such file"), "{told:?}");
-    assert_eq!((fixture.names("10.1.1.1"), fixture.look().refused.len()), (vec!["b".into()], 0));
+    assert!(told[0].ends_with("; what it told before stays for 120 s"), "{told:?}");
+    assert_eq!((fixture.names("10.1.1.1"), fixture.look().refused.len()), (vec!["a".into()], 0));
+    assert_eq!(fixture.states(), [1, 0, 1, 0]);
+
+    // It comes back in time: what it tells then counts, and the time begins anew.
+    fixture.write("ours", "10.0.0.0/8 b\n");
+    assert_eq!(counts(&fixture.look()), Some((0, 0, 1)));
+    fixture.remove("ours");
+    fixture.look();
+    fixture.writes += 1;
+    assert_eq!((fixture.look().withdrawn.len(), fixture.names("10.1.1.1").len()), (0, 1));
+    fixture.writes += 1;
+    let outcome = fixture.look();
+    assert_eq!((outcome.withdrawn.len(), outcome.refused.len()), (1, 0));
+    assert_eq!(counts(&outcome), Some((0, 1, 0)));
+    assert_eq!((fixture.names("10.1.1.1").len(), fixture.names("11.1.1.1").len()), (0, 1));
+    assert_eq!((fixture.look().withdrawn.len(), fixture.states()), (0, [1, 0, 0, 1]));
+    fixture.write("ours", "10.0.0.0/8 c\n");
+    assert_eq!(counts(&fixture.look()), Some((1, 0, 0)), "it is read when it is there again");
+}
+
+#[test]
+fn what_all_files_tell_together_is_bounded_whichever_of_them_grows() {
+    let line = |n: usize| format!("10.0.{n}.0/24 a\n");
+    let lines = |range: std::ops::Range<usize>| range.map(line).collect::<String>();
+    let mut fixture = Fixture::new().with("one", Format::Prefixes, lines(0..4)).with(
+        "two",
+        Format::Prefixes,
+        lines(10..14),
+    );
+    fixture.plan.guards.all_max = 10;
+    assert_eq!(counts(&fixture.look()), Some((8, 0, 0)));
+    // With what the other one told before, which is carried over, it is one too many.
+    fixture.write("one", lines(0..7));
+    let told = refusals(&fixture, &fixture.look());
+    assert!(told[0].starts_with("\"one\": brings all sources to more than"), "{told:?}");
+    assert_eq!(fixture.routes.table().prefixes(), 8);
+    fixture.write("one", lines(0..6));
+    assert_eq!(counts(&fixture.look()), Some((2, 0, 0)));
+    fixture.write("two", lines(10..15));
+    assert_eq!(fixture.look().refused.len(), 1);
+    fixture.write("one", lines(0..5));
+    fixture.write("two", lines(10..15));
+    assert_eq!(fixture.look().refused.len(), 0, "one makes room for the other");
+    assert_eq!(fixture.routes.table().prefixes(), 10);
 }
 
 #[test]

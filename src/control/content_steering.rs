@@ -2,14 +2,16 @@
 //! section 7) and DASH (ETSI TS 103 998).
 //!
 //! The server remembers nothing: a player brings along what the answer before told it
-//! ([`session`]), and reports what it measured ([`reported`]). What makes players stop asking is
-//! never sent: no answer without TTL, no status but 200 (or 410, where steering is over on
-//! purpose), no pathway that the asset does not have. [`playlist`] and [`mpd`] make players ask.
+//! ([`session`], by its [`signature`]), and reports what it measured ([`reported`]). What makes
+//! players stop asking is never sent: no answer without TTL, no status but 200 (or 410, where
+//! steering is over on purpose), no pathway that the asset does not have. [`playlist`] and [`mpd`]
+//! make players ask.
 
 pub mod mpd;
 pub mod playlist;
 pub mod reported;
 pub mod session;
+pub mod signature;
 
 use bytes::Bytes;
 use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE, LOCATION};
@@ -171,18 +173,28 @@ pub fn ended() -> Response<Bytes> {
 
 /// Sends a viewer who asked for `target` to the best of an answer; `None` where nobody is left.
 pub fn redirect(scheme: &str, target: &str, decided: &Answer<'_>) -> Option<Response<Bytes>> {
-    let best = decided.ranked.first()?;
-    let joint = if target.contains('?') { '&' } else { '?' };
-    let (host, decision) = (best.host, decision_of(decided.decision, 0));
-    let location = format!("{scheme}://{host}{target}{joint}{DECISION}={decision}");
+    let location = location(scheme, target, decided, 0)?;
     let location = HeaderValue::try_from(location).ok().filter(|_| target.starts_with('/'))?;
     let mut response = answer(StatusCode::FOUND, Bytes::new());
     response.headers_mut().insert(LOCATION, location);
     Some(response)
 }
 
+/// Where the appliance of that rank in an answer has `target`: with the decision, and without the
+/// one that an answer before gave along.
+pub fn location(scheme: &str, target: &str, decided: &Answer<'_>, rank: usize) -> Option<String> {
+    let host = decided.ranked.get(rank)?.host;
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let is_decision = |one: &&str| one.split('=').next() == Some(DECISION);
+    let others: Vec<&str> = query.split('&').filter(|one| !is_decision(one)).collect();
+    let others = others.join("&");
+    let joint = if others.is_empty() { "" } else { "&" };
+    let decision = decision_of(decided.decision, rank);
+    Some(format!("{scheme}://{host}{path}?{others}{joint}{DECISION}={decision}"))
+}
+
 /// An answer is for one viewer, and pages of any origin may read it.
-fn answer(status: StatusCode, body: Bytes) -> Response<Bytes> {
+pub(super) fn answer(status: StatusCode, body: Bytes) -> Response<Bytes> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -222,7 +234,7 @@ fn decision_of(decision: Decision, rank: usize) -> String {
 
 impl Pace {
     /// Never 0, which players take for none and never ask again.
-    fn ttl_seconds(self, unsettled: bool, burden: Burden, seed: u64) -> u64 {
+    pub(super) fn ttl_seconds(self, unsettled: bool, burden: Burden, seed: u64) -> u64 {
         let bound = |seconds: u64| match unsettled {
             true => seconds.clamp(STEERING_UNSETTLED_TTL_MIN, STEERING_UNSETTLED_TTL_MAX),
             false => seconds.max(1),

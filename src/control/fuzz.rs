@@ -2,12 +2,14 @@
 //! promise comes out. Not part of the appliance.
 
 use super::content_steering::reported::Reported;
-use super::content_steering::session::{Endpoint, Session};
+use super::content_steering::session::{Brought, Endpoint, Session};
+use super::content_steering::signature::Secret;
 use super::content_steering::{Dialect, mpd, playlist};
 use super::registry::appliance::{Appliance, Pathway};
-use crate::limits::{PATHWAYS_KNOWN_MAX, PATHWAYS_REPORTED_MAX};
+use crate::limits::{PATHWAYS_KNOWN_MAX, PATHWAYS_REPORTED_MAX, STEERING_SECRET_BYTES_MIN};
 
-/// A query: what is read of it is bounded, and a session comes back as it was sent.
+/// A query: what is read of it is bounded, and a session comes back as it was sent. Whatever
+/// session it is or begins where sessions are signed, it comes back there too.
 pub fn steering_query(bytes: &[u8]) {
     let query = String::from_utf8_lossy(bytes);
     for dialect in [Dialect::Hls, Dialect::Dash] {
@@ -15,6 +17,13 @@ pub fn steering_query(bytes: &[u8]) {
         assert!(reported.pathways.len() <= PATHWAYS_REPORTED_MAX);
         assert_eq!(reported.pathways.len(), reported.bits_per_second.len());
     }
+    let secret = Secret::of(&[b'a'; STEERING_SECRET_BYTES_MIN]).expect("it is long enough");
+    let signing = endpoint().signed_with(secret);
+    let (Brought::Session(session) | Brought::Nothing(session) | Brought::Forged(session)) =
+        signing.session(&query);
+    let uri = signing.uri(&session);
+    let (_, again) = uri.split_once('?').expect("a session is a query");
+    assert_eq!(signing.session(again), Brought::Session(session));
     let Some(session) = Session::of_query(&query) else { return };
     assert!(session.known.len() <= PATHWAYS_KNOWN_MAX);
     let uri = endpoint().uri(&session);

@@ -41,6 +41,10 @@ pub const PATHWAYS_KNOWN_MAX: usize = 16;
 pub const PATHWAYS_REPORTED_MAX: usize = 32;
 /// The name of a playback.
 pub const STEERING_SESSION_BYTES_MAX: usize = 64;
+/// The file of the secret that sessions are signed with.
+pub const STEERING_SECRET_BYTES_MAX: usize = 4_096;
+/// The least it is: a secret that nobody tries out.
+pub const STEERING_SECRET_BYTES_MIN: usize = 16;
 /// Where players ask about one asset.
 pub const STEERING_ENDPOINT_BYTES_MAX: usize = 1_024;
 /// Seconds until a player asks again while an appliance leaves or is ill: at least

@@ -42,7 +42,7 @@ pub enum Flaw {
 
 impl Flaw {
     /// One word for it.
-    pub fn word(self) -> &'static str {
+    pub const fn word(self) -> &'static str {
         match self {
             Flaw::Encoding => "encoding",
             Flaw::Quote => "quote",

@@ -1,14 +1,16 @@
 //! What a player brings along in the URI it was told to ask at next, so that no server has to
-//! remember it: `?sid=..&known=a,b&base=a&told=b`.
+//! remember it: `?sid=..&known=a,b&base=a&told=b&sig=..`.
 //!
-//! Not signed: who changes it changes his own playback, and no pathway is sent that is not of his
-//! own list or of the fleet.
+//! Of what is not signed by an endpoint that signs, only says what its asset has: its playlist may
+//! say so. No pathway is sent that is not of his own list or of the fleet.
 
 use std::collections::BTreeSet;
 
 use super::Dialect;
+use super::signature::{Secret, name};
 use crate::control::registry::appliance::Pathway;
 use crate::limits::{PATHWAYS_KNOWN_MAX, STEERING_ENDPOINT_BYTES_MAX, STEERING_SESSION_BYTES_MAX};
+use crate::message::target::decoded;
 
 /// One playback.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,16 +35,26 @@ impl Session {
     /// The one that a query tells of; `None` where it has no id. What cannot be read of the rest
     /// is left out.
     pub fn of_query(query: &str) -> Option<Session> {
-        let mut session = Session::new(parameter(query, "sid")?)?;
-        let known = parameter(query, "known").unwrap_or_default().split(',');
-        for pathway in known.filter_map(Pathway::new) {
-            if session.known.len() < PATHWAYS_KNOWN_MAX && !session.known.contains(&pathway) {
-                session.known.push(pathway);
+        let mut session = Session::new(&text(query, "sid")?)?.of_asset_in(query);
+        session.told = text(query, "told").and_then(|name| Pathway::new(&name));
+        Some(session)
+    }
+
+    /// One that begins, under a name that nobody guesses; the query may say what its asset has.
+    pub fn begun(query: &str) -> Session {
+        let session = Session::new(&name()).expect("a name that is made here needs no escape");
+        session.of_asset_in(query)
+    }
+
+    fn of_asset_in(mut self, query: &str) -> Session {
+        let known = text(query, "known").unwrap_or_default();
+        for pathway in known.split(',').filter_map(Pathway::new) {
+            if self.known.len() < PATHWAYS_KNOWN_MAX && !self.known.contains(&pathway) {
+                self.known.push(pathway);
             }
         }
-        session.base = parameter(query, "base").and_then(Pathway::new);
-        session.told = parameter(query, "told").and_then(Pathway::new);
-        Some(session)
+        self.base = text(query, "base").and_then(|name| Pathway::new(&name));
+        self
     }
 
     /// Its name, which nobody guesses.
@@ -92,8 +104,13 @@ impl Session {
 }
 
 /// Where players ask about one asset.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint(String);
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    uri: String,
+    /// Where its path begins.
+    path_at: usize,
+    secret: Option<Secret>,
+}
 
 impl Endpoint {
     /// A URI of HTTP, or a path; `None` if it is none, or has a query or what would have to be
@@ -103,18 +120,73 @@ impl Endpoint {
             |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/[]@!$&'()*+,;=%".contains(&byte);
         let begins = ["https://", "http://", "/"].iter().any(|start| uri.starts_with(start));
         let fits = begins && !uri.starts_with("//") && uri.len() <= STEERING_ENDPOINT_BYTES_MAX;
-        (fits && uri.bytes().all(plain)).then(|| Endpoint(uri.to_owned()))
+        let path = uri
+            .split_once("://")
+            .map_or(uri, |(_, rest)| &rest[rest.find('/').unwrap_or(rest.len())..]);
+        let (uri, path_at, secret) = (uri.to_owned(), uri.len() - path.len(), None);
+        (fits && uri.bytes().all(plain)).then_some(Endpoint { uri, path_at, secret })
+    }
+
+    /// The same, where sessions are signed.
+    pub fn signed_with(self, secret: Secret) -> Endpoint {
+        Endpoint { secret: Some(secret), ..self }
     }
 
     /// Where that session asks.
     pub fn uri(&self, session: &Session) -> String {
-        format!("{}?{}", self.0, session.query())
+        let (uri, query) = (&self.uri, session.query());
+        match &self.secret {
+            None => format!("{uri}?{query}"),
+            Some(secret) => {
+                let signature = secret.signature(&self.signed_of(&query));
+                format!("{uri}?{query}&{SIGNATURE}={signature}")
+            }
+        }
+    }
+
+    /// The session of who asks here: what he brings along, if it was signed here, or another one.
+    pub fn session(&self, query: &str) -> Brought {
+        let Some(session) = Session::of_query(query) else {
+            return Brought::Nothing(Session::begun(query));
+        };
+        let signature = text(query, SIGNATURE).unwrap_or_default();
+        let is_ours = self.secret.as_ref().is_none_or(|secret| {
+            secret.is_signature(&signature, &self.signed_of(&session.query()))
+        });
+        match is_ours {
+            true => Brought::Session(session),
+            false => Brought::Forged(Session::begun(query)),
+        }
+    }
+
+    /// What is signed: by which name the server was reached does not count.
+    fn signed_of(&self, query: &str) -> String {
+        [&self.uri[self.path_at..], "?", query].concat()
     }
 }
+
+/// What somebody who asks brings along, and the session that it is or begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Brought {
+    /// A session.
+    Session(Session),
+    /// None.
+    Nothing(Session),
+    /// One that was not signed here, or for another asset.
+    Forged(Session),
+}
+
+const SIGNATURE: &str = "sig";
 
 /// Each of them once.
 pub(super) fn known<'a>(pathways: impl Iterator<Item = &'a Pathway>) -> Vec<Pathway> {
     BTreeSet::from_iter(pathways).into_iter().cloned().collect()
+}
+
+/// The first parameter of a query that is called so. Players that add theirs write all others anew
+/// (`URLSearchParams`): a comma comes back as `%2C`.
+fn text(query: &str, name: &str) -> Option<String> {
+    String::from_utf8(decoded(parameter(query, name)?)?).ok()
 }
 
 /// The first parameter of a query that is called so, as it is written.
@@ -157,7 +229,8 @@ mod tests {
         for (query, known) in [
             ("sid=a&known=", 0),
             ("sid=a&known=a,,a,b", 2),
-            ("sid=a&known=a%2Cb,c d,e", 1),
+            ("sid=a&known=a%2Cb,c d,e", 3),
+            ("sid=a&known=a%2Cb%ff", 0),
             (&format!("sid=a&known={}", many.join(",")), PATHWAYS_KNOWN_MAX),
         ] {
             assert_eq!(Session::of_query(query).unwrap().known.len(), known, "{query}");
@@ -186,7 +259,55 @@ mod tests {
         let long = format!("/{}", "a".repeat(STEERING_ENDPOINT_BYTES_MAX));
         for uri in ["", "a", "//a", "ftp://a/", "/a?b", "/a#b", "/a\"b", "/a\nb", "/é", "/<", &long]
         {
-            assert_eq!(Endpoint::new(uri), None, "{uri}");
+            assert!(Endpoint::new(uri).is_none(), "{uri}");
         }
+    }
+
+    #[test]
+    fn players_that_write_the_query_anew_bring_the_same_session() {
+        let endpoint = Endpoint::new("https://s.example/hls/film").unwrap();
+        let endpoint = endpoint.signed_with(Secret::random().unwrap());
+        let session = Session {
+            known: vec![pathway("a"), pathway("b.c")],
+            told: Some(pathway("a")),
+            ..Session::new("~a-._").unwrap()
+        };
+        let uri = endpoint.uri(&session);
+        let (_, query) = uri.split_once('?').unwrap();
+        // As `URL.searchParams.set` leaves it, which hls.js and dash.js call.
+        let anew = query.replace(',', "%2C").replace('~', "%7E") + "&_HLS_pathway=a";
+        assert_ne!(anew, query);
+        for query in [query, &anew] {
+            assert_eq!(endpoint.session(query), Brought::Session(session.clone()), "{query}");
+        }
+    }
+
+    #[test]
+    fn a_session_that_was_not_signed_here_begins_anew_and_keeps_what_its_asset_has() {
+        let secret = || Secret::of(b"0123456789abcdef").unwrap();
+        let at = |uri| Endpoint::new(uri).unwrap().signed_with(secret());
+        let endpoint = at("https://s.example/hls/film");
+        let mut session = Session::new("chosen").unwrap();
+        session.known = vec![pathway("a")];
+        session.told = Some(pathway("a"));
+        let signed = endpoint.uri(&session);
+        let (_, signed) = signed.split_once('?').unwrap();
+        for uri in ["/hls/film", "http://other.example:8080/hls/film"] {
+            assert_eq!(at(uri).session(signed), Brought::Session(session.clone()), "{uri}");
+        }
+        let forged = [
+            (&endpoint, "sid=chosen&known=a&told=a".to_owned()),
+            (&endpoint, signed.replace("chosen", "another")),
+            (&endpoint, signed.replace("told=a", "told=b")),
+            (&at("/hls/other"), signed.to_owned()),
+        ];
+        for (endpoint, query) in forged {
+            let Brought::Forged(begun) = endpoint.session(&query) else { panic!("{query}") };
+            assert_eq!((begun.id().len(), begun.known.len(), begun.told), (22, 1, None));
+        }
+        let Brought::Nothing(begun) = endpoint.session("known=a,b&base=b") else { panic!() };
+        assert_eq!((begun.known.len(), begun.base.clone()), (2, Some(pathway("b"))));
+        let Brought::Nothing(other) = endpoint.session("") else { panic!() };
+        assert_ne!(begun.id(), other.id(), "nobody guesses it");
     }
 }

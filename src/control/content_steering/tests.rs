@@ -263,6 +263,10 @@ fn a_viewer_is_sent_to_the_best_and_the_decision_goes_along() {
     for (target, expected) in [
         ("/film/1.m4s", format!("https://{host}/film/1.m4s?tidegate-decision={decision}.0")),
         ("/a?b=c", format!("https://{host}/a?b=c&tidegate-decision={decision}.0")),
+        (
+            "/a?tidegate-decision=0123456789abcdef.1&b=c",
+            format!("https://{host}/a?b=c&tidegate-decision={decision}.0"),
+        ),
     ] {
         let response = redirect("https", target, &answer).unwrap();
         assert_eq!(response.status(), StatusCode::FOUND);

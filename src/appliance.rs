@@ -20,6 +20,7 @@ mod shipping;
 mod sockets;
 mod sought;
 mod ssd;
+mod steering;
 mod takeover;
 mod threads;
 mod turn_up;
@@ -66,7 +67,8 @@ pub struct Running {
     addresses: Vec<(ListenerKind, SocketAddr)>,
     passed_kinds: Vec<ListenerKind>,
     workers: Vec<JoinHandle<()>>,
-    admin: Option<JoinHandle<()>>,
+    /// Those that answer operators, and viewers who ask where to go.
+    askable: Vec<JoinHandle<()>>,
     fill_runtime: Runtime,
     stop: Stop,
     close_admin: Stop,
@@ -156,13 +158,15 @@ impl Appliance {
         figures::register(&parts);
         let bound = bound.map_or_else(|| Sockets::bind(&parts.config, sockets), Ok)?;
         bound.listen(&parts.config)?;
-        let Sockets { own, passed, admin, addresses, passed_kinds, all } = bound;
+        let Sockets { own, passed, admin, steering, addresses, passed_kinds, all } = bound;
         let (stop, close_admin) = (Stop::default(), Stop::default());
         // Threads that run already when another cannot be started end again.
         let guards = [&stop, &close_admin].map(|stop| stop.all.clone().drop_guard());
-        let workers = start_workers(&parts, own, passed, tls, &stop)?;
+        let workers = start_workers(&parts, own, passed, tls.clone(), &stop)?;
         let (ask, asked) = mpsc::channel(1);
         let admin = start_admin(&parts, admin, ask, &close_admin)?;
+        let steering = steering::start(&parts, steering, tls, &close_admin)?;
+        let askable = admin.into_iter().chain(steering).collect();
         let usage = parts.usage.clone().map(Keeper::start).transpose();
         let usage = usage.map_err(system("a thread"))?;
         let fleet = Arc::<ArcSwap<Fleet>>::default();
@@ -181,7 +185,7 @@ impl Appliance {
             addresses,
             passed_kinds,
             workers,
-            admin,
+            askable,
             fill_runtime,
             stop,
             close_admin,
@@ -209,6 +213,11 @@ impl Running {
     /// Where operators look.
     pub fn admin_addresses(&self) -> Vec<SocketAddr> {
         self.addresses_of(ListenerKind::Admin)
+    }
+
+    /// Where viewers ask where to go, without TLS and over it.
+    pub fn steering_addresses(&self) -> [Vec<SocketAddr>; 2] {
+        [ListenerKind::Steering, ListenerKind::SteeringTls].map(|kind| self.addresses_of(kind))
     }
 
     /// Starting, ready or draining.
@@ -320,7 +329,7 @@ impl Running {
         }
         self.parts.log.end_following();
         self.close_admin.all.cancel();
-        self.admin.into_iter().for_each(join);
+        self.askable.into_iter().for_each(join);
         let keeper = self.parts.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
         // It is told of one that does not end.
         let _ = keeper.map(|keeper| keeper.finish(LOG_ENDS_WITHIN));

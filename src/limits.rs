@@ -282,7 +282,7 @@ pub const LOG_FILTER_BYTES_MAX: usize = 1_024;
 pub const LOG_FILTER_DEPTH_MAX: usize = 16;
 /// Series of `/metrics`, however many sites, volumes and certificates there are. What would be more
 /// is summed up under `other`.
-pub const SERIES_MAX: usize = 2_000;
+pub const SERIES_MAX: usize = 2_050;
 /// Sites with series of their own: the first of the configuration.
 pub const SITES_TOLD_MAX: usize = 40;
 /// Series told apart by volume, those that sum up all volumes included.
@@ -290,7 +290,7 @@ pub const VOLUME_SERIES_MAX: usize = 1_110;
 /// Certificates with a series of their own: those that expire first.
 pub const CERTIFICATES_TOLD_MAX: usize = 50;
 /// Series that are told apart by none of these.
-pub const SERIES_OF_THE_REST_MAX: usize = 380;
+pub const SERIES_OF_THE_REST_MAX: usize = 425;
 /// The longest time that viewers may be given to leave.
 pub const DRAIN_WITHIN_MAX: Duration = Duration::from_secs(86_400);
 /// What has ended and is to end in another process too; beyond, all of a site ends there.

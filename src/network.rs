@@ -13,12 +13,21 @@ pub enum ListenerKind {
     Https,
     /// Metrics, health and status, for operators.
     Admin,
+    /// Where viewers ask whom they are to go to.
+    Steering,
+    /// The same over TLS.
+    SteeringTls,
 }
 
 impl ListenerKind {
     /// Every kind.
-    pub const ALL: [ListenerKind; 3] =
-        [ListenerKind::Http, ListenerKind::Https, ListenerKind::Admin];
+    pub const ALL: [ListenerKind; 5] = [
+        ListenerKind::Http,
+        ListenerKind::Https,
+        ListenerKind::Admin,
+        ListenerKind::Steering,
+        ListenerKind::SteeringTls,
+    ];
 
     /// The one of this name.
     pub fn named(name: &str) -> Option<ListenerKind> {
@@ -31,7 +40,19 @@ impl ListenerKind {
             ListenerKind::Http => "http",
             ListenerKind::Https => "https",
             ListenerKind::Admin => "admin",
+            ListenerKind::Steering => "steering",
+            ListenerKind::SteeringTls => "steering_tls",
         }
+    }
+
+    /// Whether content is served there, by every worker; else a thread of its own answers.
+    pub fn is_of_workers(self) -> bool {
+        matches!(self, ListenerKind::Http | ListenerKind::Https)
+    }
+
+    /// Whether TLS is spoken there.
+    pub fn is_tls(self) -> bool {
+        matches!(self, ListenerKind::Https | ListenerKind::SteeringTls)
     }
 }
 

@@ -34,11 +34,22 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("store", &["limits", "moment", "object"]),
     ("metrics", BASE),
     // How large a volume is, and whether there was one, only the store can tell; how lines can be
-    // written, only the log.
-    // A file of keys is read to see whether it is one.
+    // written, only the log; what a route, an appliance and a place are, only the control plane;
+    // what a file of keys is, only who reads tokens.
     (
         "config",
-        &["access_log", "door", "limits", "network", "object", "purge", "site", "store", "token"],
+        &[
+            "access_log",
+            "control",
+            "door",
+            "limits",
+            "network",
+            "object",
+            "purge",
+            "site",
+            "store",
+            "token",
+        ],
     ),
     // Where certificates are from and where they lie is said there; an authority is trusted, and
     // what fails on the way to it told, as with origins.

@@ -17,6 +17,7 @@ use super::doors::doors_bytes;
 use super::drain::Drains;
 use super::groundwork::Groundwork;
 use super::reload::Current;
+use super::steering::{self, Steering};
 use super::takeover::{Hurried, PredecessorState};
 use super::{ApplianceError, load, ssd, usage};
 use crate::access_log::{self, AccessLog};
@@ -104,6 +105,7 @@ pub(super) struct Live {
     pub(super) doors: Arc<CurrentDoors>,
     /// The volumes in use, as they are written.
     pub(super) volumes: Arc<ArcSwap<Vec<SsdVolume>>>,
+    pub(super) steering: Steering,
 }
 
 impl Live {
@@ -123,6 +125,7 @@ impl Live {
             forwarders: Arc::new(ArcSwap::from_pointee(forwarders(config))),
             doors: Arc::default(),
             volumes: Arc::new(ArcSwap::from_pointee(config.ssd.volumes.clone())),
+            steering: Steering::of(config),
         }
     }
 }
@@ -287,8 +290,9 @@ impl Budget {
     pub(super) fn of(config: &Config) -> Budget {
         let (memory, counts_bytes) = (&config.memory, usage::counts_bytes(config));
         let tier_bytes = config.ssd.index_bytes + ssd::beside_index_bytes(config);
+        let asking_bytes = CLIENTS_BYTES + steering::connections_bytes(config);
         let kept_bytes = PURGES_BYTES
-            + CLIENTS_BYTES
+            + asking_bytes
             + counts_bytes
             + recent_bytes(config) as u64
             + doors_bytes(config);

@@ -250,6 +250,9 @@ impl Parts {
                     "memory.ram" => next.memory.ram_bytes > self.config.memory.ram_bytes,
                     name if name.starts_with("certificates") => self.keeps_certificates(next),
                     name if is_of_volumes(name) => !comes,
+                    name if name.starts_with("routes") || name.starts_with("steering") => {
+                        !self.live.steering.is_started()
+                    }
                     _ => continue,
                 };
                 change.counts = if needs_start { Counts::FromNextStart } else { Counts::Now };
@@ -362,6 +365,7 @@ impl Parts {
         }
         self.live.server.store(Arc::new(viewer_settings(&next)));
         self.live.forwarders.store(Arc::new(forwarders(&next)));
+        self.live.steering.adopt(&next);
         self.overload().adopt(load::settings(&next, connections_max));
         self.live.token.store(next.admin.token.clone().map(Arc::new));
         self.log.adopt(&log_settings(&next), prepared.output);

@@ -19,6 +19,7 @@ pub(super) struct Sockets {
     pub(super) own: Vec<(ListenerKind, Vec<Vec<TcpListener>>)>,
     pub(super) passed: Vec<(ListenerKind, TcpListener)>,
     pub(super) admin: Vec<TcpListener>,
+    pub(super) steering: Vec<(ListenerKind, TcpListener)>,
     pub(super) addresses: Vec<(ListenerKind, SocketAddr)>,
     /// What is written of these nobody binds.
     pub(super) passed_kinds: Vec<ListenerKind>,
@@ -149,8 +150,11 @@ impl Sockets {
         self.addresses.push((kind, address));
         self.keep(kind, Owner::Manager, address, &listener)?;
         match kind {
+            ListenerKind::Http | ListenerKind::Https => self.passed.push((kind, listener)),
             ListenerKind::Admin => self.admin.push(listener),
-            _ => self.passed.push((kind, listener)),
+            ListenerKind::Steering | ListenerKind::SteeringTls => {
+                self.steering.push((kind, listener));
+            }
         }
         Ok(())
     }
@@ -163,7 +167,7 @@ impl Sockets {
         mut group: Vec<TcpListener>,
     ) -> Result<(), ApplianceError> {
         let kind = listener.kind;
-        let count = if kind == ListenerKind::Admin { 1 } else { config.threads.workers };
+        let count = if kind.is_of_workers() { config.threads.workers } else { 1 };
         let failed = |source| ApplianceError::Bind { address: listener.address, source };
         if group.is_empty() {
             group = server::bind_group(listener.address, count).map_err(failed)?;
@@ -176,8 +180,11 @@ impl Sockets {
         for one in &group {
             self.keep(kind, Owner::Own(listener.address), address, one)?;
         }
-        if kind == ListenerKind::Admin {
-            self.admin.append(&mut group);
+        if !kind.is_of_workers() {
+            match kind {
+                ListenerKind::Admin => self.admin.append(&mut group),
+                _ => self.steering.extend(group.into_iter().map(|one| (kind, one))),
+            }
             return Ok(());
         }
         let mut workers: Vec<Vec<TcpListener>> = (0..count).map(|_| Vec::new()).collect();

@@ -1,5 +1,5 @@
 //! The threads that serve: one for each worker, one for each passed socket, one for the admin
-//! listener.
+//! listener (steering's own is in `steering.rs`).
 //!
 //! Each has a runtime of its own and ends when its token is cancelled and its connections are
 //! done. Whoever starts one joins it.
@@ -198,7 +198,7 @@ fn admin(parts: &Arc<Parts>, ask: mpsc::Sender<Asked>) -> Admin {
 
 const ADMIN_ENDS_WITHIN: Duration = Duration::from_secs(1);
 
-fn spawn(
+pub(super) fn spawn(
     name: String,
     work: impl FnOnce() + Send + 'static,
 ) -> Result<JoinHandle<()>, ApplianceError> {

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::parts::Parts;
-use crate::config::{Certificates, ListenerKind};
+use crate::config::Certificates;
 use crate::limits::TURN_UP_ASKS_MAX;
 use crate::site::{Origin, Site};
 
@@ -60,7 +60,7 @@ fn volumes(parts: &Parts) -> impl Iterator<Item = String> {
 /// None that viewers would accept, where one is shown.
 fn certificates(parts: &Parts) -> Option<String> {
     let certificates = parts.live.certificates.load();
-    let shows_one = parts.config.listeners.iter().any(|one| one.kind == ListenerKind::Https);
+    let shows_one = parts.config.listeners.iter().any(|one| one.kind.is_tls());
     let judged = || certificates.iter().map(|one| one.judged(SystemTime::now()));
     if !shows_one || judged().any(|fault| fault.is_none()) {
         return None;

@@ -21,6 +21,7 @@ use super::Failure;
 mod as_json;
 mod as_text;
 mod control;
+mod steering;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -205,7 +205,10 @@ pub(super) fn raise_descriptor_limit() {
 }
 
 fn announce(running: &Running) {
+    let [steering, steering_tls] = running.steering_addresses();
     for (kind, addresses) in [
+        ("steering", steering),
+        ("steering_tls", steering_tls),
         ("http", running.http_addresses()),
         ("https", running.https_addresses()),
         ("admin", running.admin_addresses()),

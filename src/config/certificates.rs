@@ -203,14 +203,15 @@ pub(super) fn check(
     certificates: &Certificates,
     all_sites: &Sites,
 ) {
-    let Some(https) = listeners.iter().find(|l| l.kind == ListenerKind::Https) else { return };
+    let Some(https) = listeners.iter().find(|l| l.kind.is_tls()) else { return };
     if !document.has("certificates") {
-        document.source.fail_at(
-            https.place,
-            "an https listener needs a certificate; write `[[certificates]]` with `cert` and \
-             `key`, or with `acme`",
+        let kind = if https.kind == ListenerKind::Https { "an https" } else { "a steering_tls" };
+        let text = format!(
+            "{kind} listener needs a certificate; write `[[certificates]]` with `cert` and `key`, \
+             or with `acme`"
         );
-    } else if !certificates.is_empty() {
+        document.source.fail_at(https.place, text);
+    } else if !certificates.is_empty() && https.kind == ListenerKind::Https {
         let uncovered = sites::uncovered(all_sites, |host| certificates.cover(host));
         uncovered.into_iter().for_each(|text| document.source.warn(https.place, text));
     }

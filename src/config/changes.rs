@@ -263,7 +263,8 @@ const OF_ONE_VOLUME: &str = "ssd.volumes[";
 /// Settings that name an element of a list.
 const NAMES: [&str; 4] = ["name", "path", "url", "cert"];
 /// Sections whose changes count at once.
-const AT_ONCE: [&str; 7] = ["acme", "admin", "certificates", "limits", "log", "proxies", "sites"];
+const AT_ONCE: [&str; 9] =
+    ["acme", "admin", "certificates", "limits", "log", "proxies", "routes", "sites", "steering"];
 /// Begins of those that count when the spool is opened.
 const SHIPPING: &str = "log.ship";
 /// Who receives the log.

@@ -62,7 +62,7 @@ impl Congestion {
         match kind {
             ListenerKind::Http => self.http.as_deref(),
             ListenerKind::Https => self.https.as_deref(),
-            ListenerKind::Admin => None,
+            ListenerKind::Admin | ListenerKind::Steering | ListenerKind::SteeringTls => None,
         }
     }
 
@@ -122,7 +122,7 @@ pub(super) fn read(section: &Section<'_>) -> Vec<Listener> {
     let mut viewers = false;
     for kind in ListenerKind::ALL {
         let Some(setting) = section.setting(kind.name()) else { continue };
-        viewers |= kind != ListenerKind::Admin;
+        viewers |= kind.is_of_workers();
         for (setting, text) in setting.texts() {
             let Some(address) = address(&setting, text) else { continue };
             let place = section.source.place(setting.at);

@@ -31,12 +31,14 @@ pub use memory::{Memory, margin_bytes};
 pub use names::issued_as;
 pub use overload::{Client, Overload};
 pub use proxies::Proxies;
+pub use routes::Routes;
 pub use shipping::{Receiver, Shipping, shipped_fields};
 pub use ssd::{
     Admission, EngineChoice, IndexShort, Ssd, state_file_in, usage_beside, usual_index_bytes_of,
     usual_state_file,
 };
 pub use tokens::read_keys;
+pub use steering::Steering;
 pub use validity::Validity;
 pub use volumes::{SsdVolume, VolumeKind};
 
@@ -63,12 +65,14 @@ mod overload;
 pub mod paths;
 mod proxies;
 mod raw;
+mod routes;
 mod rules;
 mod setting;
 mod shipping;
 mod sites;
 mod ssd;
 mod tokens;
+mod steering;
 pub mod units;
 mod validity;
 mod volumes;
@@ -110,6 +114,10 @@ pub struct Config {
     pub sites: Sites,
     /// What is demanded of tokens, by the names of sites.
     pub demands: Vec<(String, Demands)>,
+    /// Which viewers appliances are for.
+    pub routes: Routes,
+    /// Whom viewers are sent to.
+    pub steering: Steering,
     /// What is allowed but hardly meant, one line each.
     pub warnings: Vec<ConfigError>,
     written: Written,
@@ -226,6 +234,8 @@ fn read(document: &Section<'_>, machine: &Machine) -> Config {
     let (ssd, index) = document.section("ssd", ssd::read);
     let admin = document.section("admin", admin::read);
     admin.warn(document, &listeners, &sites);
+    let steering = |section: &Section<'_>| steering::read(section, &listeners, &sites);
+    let steering = document.section("steering", steering);
     Config {
         file: document.source.name.to_owned(),
         listeners,
@@ -242,6 +252,8 @@ fn read(document: &Section<'_>, machine: &Machine) -> Config {
         log: document.section("log", log::read),
         usage_months: document.section("usage", usage_months),
         control: document.section("control", control::read),
+        routes: document.section("routes", routes::read),
+        steering,
         sites,
         demands,
         warnings: Vec::new(),

@@ -323,6 +323,15 @@ fn syntax_text(message: &str, duplicate_key: Option<&str>) -> String {
 
 /// The list of tables that ends with this name.
 fn list_called(name: &str) -> Option<&'static str> {
-    let lists = ["sites", "sites.origins", "sites.rules", "certificates", "ssd.volumes"];
+    let lists = [
+        "sites",
+        "sites.origins",
+        "sites.rules",
+        "certificates",
+        "ssd.volumes",
+        "routes.files",
+        "routes.clusters",
+        "steering.appliances",
+    ];
     lists.into_iter().find(|list| list.rsplit('.').next() == Some(name))
 }

@@ -352,6 +352,7 @@ fn folder_for(names: &[&str]) -> tempfile::TempDir {
     fs::write(folder.path().join("cert.pem"), made.cert.pem()).unwrap();
     fs::write(folder.path().join("ca.pem"), made.cert.pem()).unwrap();
     fs::write(folder.path().join("purge-token"), "0123456789abcdef\n").unwrap();
+    fs::write(folder.path().join("steering-secret"), "0123456789abcdef\n").unwrap();
     fs::write(folder.path().join("log-headers"), "Authorization: Bearer x\n").unwrap();
     fs::write(folder.path().join("key.pem"), made.signing_key.serialize_pem()).unwrap();
     fs::write(folder.path().join("acme-key"), "c2VjcmV0LXNlY3JldA==\n").unwrap();
@@ -502,8 +503,9 @@ fn uncommented(examples: bool) -> String {
 fn meaning(config: &Config) -> String {
     let addresses: Vec<_> = config.listeners.iter().map(|l| (l.kind, l.address)).collect();
     let Config { threads, memory, ssd, block_size, fill, limits, log, sites, .. } = config;
+    let (routes, steering) = (&config.routes, &config.steering);
     format!("{addresses:?} {threads:?} {memory:?} {block_size:?} {fill:?} {limits:?} {log:?} ")
-        + &format!("{ssd:?} {:?} ", config.proxies)
+        + &format!("{ssd:?} {:?} {routes:?} {steering:?} ", config.proxies)
         + &sites.iter().map(|site| format!("{site:?}")).collect::<String>()
 }
 

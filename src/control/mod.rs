@@ -5,7 +5,7 @@
 //! [`status`] and [`history`] are what the status page (`page.html`) shows, [`explained`] what is
 //! told of one object, [`log`] what is told of requests. [`routes`] says which boxes are for whom,
 //! [`registry`] knows the appliances of a fleet, [`steering`] which of them a viewer is sent to,
-//! [`content_steering`] tells his player.
+//! [`content_steering`] tells his player; [`steer`] answers both.
 
 pub mod api;
 mod asking;
@@ -28,6 +28,7 @@ mod session;
 pub mod snapshot;
 pub mod state;
 pub mod status;
+pub mod steer;
 pub mod steering;
 mod top;
 pub mod usage;

@@ -227,9 +227,8 @@ fn left_out(
 
 /// Whether one of those he would be sent to, were all well, is leaving or seems ill.
 fn is_unsettled(seen: &[Seen<'_>]) -> bool {
-    let goes = |seen: &Seen<'_>| {
-        seen.kept || matches!(seen.out, Some(Reason::Draining | Reason::Ill))
-    };
+    let goes =
+        |seen: &Seen<'_>| seen.kept || matches!(seen.out, Some(Reason::Draining | Reason::Ill));
     // Mostly none does, and their order need not be known.
     if !seen.iter().any(goes) {
         return false;

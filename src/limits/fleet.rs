@@ -18,6 +18,8 @@ pub const COVERAGE_ZONES_BYTES_MAX: u64 = 128 << 20;
 pub const PLACES_BYTES_MAX: u64 = 512 << 20;
 /// The name of a box.
 pub const BOX_NAME_BYTES_MAX: usize = 64;
+/// Files of routes, and databases beside them.
+pub const ROUTE_FILES_MAX: usize = 1_024;
 /// Changes between two tables of routes that are told; all are counted.
 pub const ROUTE_CHANGES_TOLD_MAX: usize = 1_000;
 
@@ -41,6 +43,10 @@ pub const PATHWAYS_KNOWN_MAX: usize = 16;
 pub const PATHWAYS_REPORTED_MAX: usize = 32;
 /// The name of a playback.
 pub const STEERING_SESSION_BYTES_MAX: usize = 64;
+/// Connections of players that ask where to go on, at once.
+pub const STEERING_CONNECTIONS_MAX: u64 = 4_096;
+/// What they may take: this part of `memory.total`.
+pub const STEERING_SHARE: u64 = 16;
 /// The file of the secret that sessions are signed with.
 pub const STEERING_SECRET_BYTES_MAX: usize = 4_096;
 /// The least it is: a secret that nobody tries out.

@@ -23,6 +23,7 @@ fn samples(text: &str) -> impl Iterator<Item = (&str, &str)> {
 async fn there_are_never_more_series_however_many_sites_and_volumes() {
     let (origin, folder) = (Origin::serving("/a", Script::of(PIECE)), TempDir::new().unwrap());
     let edge = Edge::in_front_of(&origin).setting("memory.total", "1 GiB");
+    let edge = edge.setting("listeners.steering", "[\"127.0.0.1:0\"]");
     let edge = (1..500).fold(edge, |edge, n| edge.site(&format!("site-{n}")));
     let edge = (0..24).fold(edge, |edge, n| {
         let path = folder.path().join(format!("v{n:02}"));

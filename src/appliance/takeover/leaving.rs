@@ -143,7 +143,7 @@ impl Running {
         self.parts.stop_shipping.cancel();
         let (since, lost_before) = (Instant::now(), lines_lost(&self.parts.log));
         self.close_admin.all.cancel();
-        self.admin.take().into_iter().for_each(join);
+        self.askable.drain(..).for_each(join);
         let until = Instant::now() + self.parts.live.server.load().idle_timeout;
         let is_hurried = || self.parts.hurried.by_anybody();
         if let Some(successor) = successor {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::header::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
+use super::steering;
 use crate::access_log::Destination;
 use crate::appliance::{LeftOut, connections_affordable, ram_kept_bytes};
 use crate::config::{Config, Log, Ssd, SsdVolume};
@@ -34,6 +35,7 @@ fn acme(config: &Config) -> Option<Value> {
 pub(super) fn config(config: &Config, left_out: &[LeftOut]) -> Value {
     let Config { fill, limits, .. } = config;
     let warnings = config.warnings.iter().map(ToString::to_string);
+    let (routes, steering) = steering::as_json(config);
     json!({
         "file": config.file,
         "listeners": config.listeners.iter().map(|listener| json!({
@@ -51,6 +53,8 @@ pub(super) fn config(config: &Config, left_out: &[LeftOut]) -> Value {
             "names": certificate.names,
         })).collect::<Vec<_>>(),
         "acme": acme(config),
+        "routes": routes,
+        "steering": steering,
         "threads": { "workers": config.threads.workers, "fill": config.threads.fill },
         "memory": {
             "total": config.memory.total_bytes,

@@ -14,6 +14,7 @@ use crate::limits::INDEX_ENTRY_BYTES;
 
 use self::sites::site;
 pub(super) use self::sites::{origin, rule};
+use super::steering;
 
 /// The width of the names.
 const NAME_WIDTH: usize = 17;
@@ -37,6 +38,8 @@ pub(super) fn config(config: &Config, left_out: &[LeftOut]) -> String {
     section(&mut text, "usage", &usage(config));
     let control = config.control.as_ref().map(super::control::lines);
     section(&mut text, "control", &control.unwrap_or_default());
+    section(&mut text, "routes", &steering::routes(config));
+    section(&mut text, "steering", &steering::steering(config));
     for one in config.sites.iter() {
         section(&mut text, &format!("site {}", one.name), &site(one));
         for (index, one) in one.rules.iter().enumerate() {
@@ -65,7 +68,7 @@ pub(super) fn line(indent: &str, name: &str, value: &str) -> String {
 }
 
 fn listeners(config: &Config) -> Vec<(&'static str, String)> {
-    let kinds = [ListenerKind::Http, ListenerKind::Https, ListenerKind::Admin];
+    let kinds = ListenerKind::ALL;
     let addresses = |kind| {
         let of_kind = config.listeners.iter().filter(move |l| l.kind == kind);
         join(of_kind.map(|listener| listener.address.to_string()))

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use super::Subject;
 use super::finding::Finding;
 use crate::config::units::duration_about;
-use crate::config::{Certificate, ListenerKind, Validity};
+use crate::config::{Certificate, Validity};
 
 /// One that expires sooner is told.
 pub(super) const RENEWED_BEFORE: Duration = Duration::from_secs(21 * 24 * 3_600);
@@ -16,7 +16,7 @@ const NAMES_SHOWN_MAX: usize = 4;
 /// Each certificate, and each host without one.
 pub(super) fn look(subject: &Subject) -> Vec<Finding> {
     let config = &subject.config;
-    if !config.listeners.iter().any(|listener| listener.kind == ListenerKind::Https) {
+    if !config.listeners.iter().any(|listener| listener.kind.is_tls()) {
         return vec![Finding::ok("no https listener needs one")];
     }
     if config.certificates.is_empty() {

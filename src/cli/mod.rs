@@ -27,9 +27,11 @@ mod log;
 mod manual;
 mod purge;
 mod reload;
+mod routes;
 mod serve;
 mod session;
 mod status;
+mod steer;
 mod token;
 mod top;
 mod upgrade;
@@ -64,6 +66,8 @@ Examples:
   tidegate upgrade
   tidegate volume inspect /dev/disk/by-id/nvme-EXAMPLE
   tidegate keys new keys.json --issuer 'Film Co'
+  tidegate routes explain 192.0.2.7
+  tidegate steer explain --viewer 192.0.2.7 --path /film/1.m4s
   tidegate token mint --keys keys.json --issuer 'Film Co' https://v.example.com/film/a.m3u8
   tidegate control code edge-7
   tidegate completions bash
@@ -97,6 +101,8 @@ enum Command {
     Undrain(drain::BackArgs),
     Upgrade(upgrade::Args),
     Volume(volume::Args),
+    Routes(routes::Args),
+    Steer(steer::Args),
     Token(token::Args),
     Keys(keys::Args),
     Control(control::Args),
@@ -124,6 +130,8 @@ impl Command {
             Command::Upgrade(args) => print(&upgrade::run(&args)?),
             Command::Undrain(args) => print(&drain::take_back(&args)?),
             Command::Volume(args) => volume::run(&args),
+            Command::Routes(args) => routes::run(&args),
+            Command::Steer(args) => steer::run(&args),
             Command::Token(args) => print(&token::run(&args)?),
             Command::Keys(args) => print(&keys::run(&args)?),
             Command::Control(args) => control::run(&args),

@@ -35,6 +35,7 @@ const EXAMPLES: &str = "Examples:
   cargo bench --bench promises -- seen --rounds 3
   cargo bench --bench promises -- overload --rounds 3
   cargo bench --bench promises -- routes --rounds 3
+  cargo bench --bench promises -- steering --rounds 3
   cargo bench --bench promises -- tokens --rounds 20
   cargo bench --bench promises -- door --rounds 5
   cargo bench --bench promises -- disk --rounds 3 --folder /mnt/ssd
@@ -72,6 +73,8 @@ pub(crate) enum CaseName {
     Overload,
     /// A table of a million prefixes: read, held, looked up in
     Routes,
+    /// Whom a viewer is sent to, of a thousand boxes and a million prefixes
+    Steering,
     /// A viewer's token: verified, and seen before
     Tokens,
     /// Hits by a token, beside hits that take none

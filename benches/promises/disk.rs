@@ -185,7 +185,7 @@ fn random(state: &mut u64) -> u64 {
 }
 
 /// Of this process: the readers above are in it, as fio's are in fio's.
-fn cpu_seconds() -> f64 {
+pub(crate) fn cpu_seconds() -> f64 {
     Resident::cpu_seconds(std::process::id())
 }
 

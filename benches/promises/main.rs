@@ -26,6 +26,7 @@ mod routes;
 mod seek;
 mod seen;
 mod sick;
+mod steering;
 mod together;
 mod tokens;
 mod viewer;
@@ -74,6 +75,7 @@ enum Case {
     Seen(seen::Seen),
     Overload(overload::Overload),
     Routes(routes::Read),
+    Steering(Box<steering::Steering>),
     Tokens(tokens::Tokens),
     Door(door::Door),
 }
@@ -99,6 +101,9 @@ impl Case {
             CaseName::Seen => Case::Seen(seen::Seen::start()),
             CaseName::Overload => Case::Overload(overload::Overload::start()),
             CaseName::Routes => Case::Routes(routes::Read::start(&arguments.folder)),
+            CaseName::Steering => {
+                Case::Steering(Box::new(steering::Steering::start(&arguments.folder)))
+            }
             CaseName::Tokens => Case::Tokens(tokens::Tokens::start()),
             CaseName::Door => Case::Door(door::Door::start()),
         }
@@ -119,6 +124,7 @@ impl Case {
             Case::Seen(_) => "seen",
             Case::Overload(_) => "overload",
             Case::Routes(_) => "routes",
+            Case::Steering(_) => "steering",
             Case::Tokens(_) => "tokens",
             Case::Door(_) => "door",
         }
@@ -144,6 +150,7 @@ impl Case {
             Case::Seen(case) => case.round().await,
             Case::Overload(case) => case.round().await,
             Case::Routes(case) => case.round(),
+            Case::Steering(case) => case.round(),
             Case::Tokens(case) => case.round(),
             Case::Door(case) => case.round().await,
         }

@@ -46,6 +46,7 @@ mod shares;
 mod shipped;
 mod sick;
 mod ssd;
+mod steering;
 mod strict;
 mod support;
 mod support_works;

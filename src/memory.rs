@@ -411,7 +411,7 @@ mod tests {
         let second = governor.try_reserve(Use::Fill, Class::Viewer, 1000).unwrap();
         drop(first);
         drop(second);
-        assert_eq!(Use::ALL.map(|purpose| governor.used_bytes(purpose)), [0; 7]);
+        assert_eq!(Use::ALL.map(|purpose| governor.used_bytes(purpose)), [0; Use::ALL.len()]);
     }
 
     #[test]

@@ -309,7 +309,7 @@ fn memory_used(parts: &Parts) -> Vec<(&'static str, u64)> {
     let used = |purpose: Use| match purpose {
         Use::Heads => parts.heads.weight_bytes(),
         Use::Connections => sum(parts, |counts| &counts.open) * parts.budget.connection_bytes,
-        Use::Fill | Use::Client | Use::Origins | Use::Requests | Use::Ssd => {
+        Use::Fill | Use::Client | Use::Origins | Use::Requests | Use::Ssd | Use::Routes => {
             parts.governor.used_bytes(purpose)
         }
     };
@@ -337,7 +337,7 @@ fn memory_budget(parts: &Parts, purpose: Use) -> u64 {
     match purpose {
         Use::Heads => parts.budget.heads_bytes,
         Use::Connections => parts.budget.connections_bytes(),
-        Use::Fill | Use::Client | Use::Origins | Use::Requests | Use::Ssd => {
+        Use::Fill | Use::Client | Use::Origins | Use::Requests | Use::Ssd | Use::Routes => {
             parts.governor.budget_bytes(purpose)
         }
     }

@@ -7,8 +7,8 @@
 use std::cell::RefCell;
 use std::net::TcpListener;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -31,6 +31,7 @@ use crate::control::steer::{Figures, Settings, Steer};
 use crate::limits::{
     CONNECTION_BYTES, STEERING_CONNECTIONS_MAX, STEERING_SHARE, TLS_CONNECTION_BYTES,
 };
+use crate::memory::{Class, Governor, Reservation, Use};
 use crate::metrics::{Metrics, steering as series};
 use crate::overload::{Gate, Overload};
 use crate::server::{self, ServerContext, ServerSettings, Source, Stop, Tls, Wishes};
@@ -48,6 +49,7 @@ pub(super) struct Steering {
     /// Where no secret is written: good until this process ends.
     own_secret: Option<Secret>,
     is_started: AtomicBool,
+    reserved: Mutex<Option<Reservation>>,
 }
 
 impl Steering {
@@ -64,6 +66,7 @@ impl Steering {
             withdrawn: AtomicU64::new(0),
             own_secret,
             is_started: AtomicBool::new(false),
+            reserved: Mutex::default(),
         }
     }
 
@@ -85,7 +88,7 @@ impl Steering {
     }
 
     /// One look at the files of routes. Blocks.
-    fn look(&self) {
+    fn look(&self, governor: &Arc<Governor>) {
         let outcome = self.routes.reread(&self.files.load().plan, SystemTime::now());
         for one in &outcome.refused {
             let place = RoutesError::WORDS.iter().position(|word| *word == one.error.word());
@@ -93,6 +96,21 @@ impl Steering {
         }
         count(&self.withdrawn, outcome.withdrawn.len() as u64);
         tell(&outcome);
+        if outcome.difference.is_some() {
+            self.reserve(governor);
+        }
+    }
+
+    /// Accounts for the table's memory. Viewers are steered by it even where there is no room.
+    fn reserve(&self, governor: &Arc<Governor>) {
+        let bytes = self.routes.table().bytes() as u64;
+        let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
+        *reserved = None;
+        *reserved = governor.try_reserve(Use::Routes, Class::Viewer, bytes);
+        if reserved.is_none() && bytes > 0 {
+            let mib = bytes >> 20;
+            tracing::warn!("routes take {mib} MiB that are not free; raise `memory.total`");
+        }
     }
 }
 
@@ -211,7 +229,8 @@ fn watch(parts: &Arc<Parts>) -> oneshot::Receiver<()> {
         loop {
             let Some(parts) = weak.upgrade() else { return };
             let every = parts.live.steering.files.load().reread;
-            let look = tokio::task::spawn_blocking(move || parts.live.steering.look());
+            let look = move || parts.live.steering.look(&parts.governor);
+            let look = tokio::task::spawn_blocking(look);
             tokio::select! {
                 looked = look => {
                     if let Err(error) = looked {

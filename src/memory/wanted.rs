@@ -18,11 +18,13 @@ pub enum Use {
     Requests,
     /// Pieces being read from or written to an ssd.
     Ssd,
+    /// The table of routes.
+    Routes,
 }
 
 impl Use {
     /// Every use, in the order of the metrics.
-    pub const ALL: [Use; 7] = [
+    pub const ALL: [Use; 8] = [
         Use::Fill,
         Use::Client,
         Use::Heads,
@@ -30,6 +32,7 @@ impl Use {
         Use::Origins,
         Use::Requests,
         Use::Ssd,
+        Use::Routes,
     ];
 
     /// The metrics label.
@@ -42,13 +45,14 @@ impl Use {
             Use::Origins => "origins",
             Use::Requests => "requests",
             Use::Ssd => "ssd",
+            Use::Routes => "routes",
         }
     }
 
     pub(super) fn pool(self) -> usize {
         match self {
             Use::Fill | Use::Client | Use::Ssd => WORKING,
-            Use::Heads | Use::Connections | Use::Origins | Use::Requests => REST,
+            Use::Heads | Use::Connections | Use::Origins | Use::Requests | Use::Routes => REST,
         }
     }
 }

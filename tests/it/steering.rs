@@ -135,6 +135,9 @@ async fn viewers_follow_the_prefix_file_when_it_changes_is_wrong_and_is_gone() {
     assert_eq!(steered.sent_to(his).await, "b", "routes were read before he was answered");
     assert_eq!(steered.sent_to(others).await, "c");
     assert_eq!(steered.metric("tidegate_route_prefixes{family=\"ipv4\"}").await, 2);
+    let taken = steered.metric("tidegate_memory_used_bytes{use=\"routes\"}").await;
+    assert_eq!(taken, steered.metric("tidegate_route_table_bytes").await);
+    assert!((100..100_000).contains(&taken), "{taken}");
     let age = steered.metric("tidegate_route_age_seconds").await;
     assert!((3_600..3_700).contains(&age), "{age}");
 

@@ -234,7 +234,7 @@ mod tests {
 
     fn complete() -> Arc<Metrics> {
         let metrics = Metrics::new();
-        for series in series::READ_AT_SCRAPE.iter().copied() {
+        for series in series::READ_AT_SCRAPE.iter().chain(steering::READ_AT_SCRAPE).copied() {
             if series.label.is_some() {
                 metrics.read_each_at_scrape(series, || vec![("ram", 1 << 30), ("fill", 0)]);
             } else {

@@ -9,7 +9,7 @@ use prometheus::proto;
 use super::counters::{BUCKETS_US, BUFFER_MS, Counters, Durations, Levels, THROUGHPUT_KBPS, Tally};
 use super::labels::{Labels, Wait, pairs};
 #[cfg(test)]
-use super::{log, overload, steering};
+use super::{log, overload};
 
 /// Whether a series only ever grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -400,16 +400,4 @@ pub(super) const READ_AT_SCRAPE: &[Series] = &[
     log::UNSHIPPED,
     log::SPOOL_BYTES,
     log::SPOOL_AGE,
-    steering::ROUTE_PREFIXES,
-    steering::ROUTE_FILES,
-    steering::ROUTE_AGE,
-    steering::ROUTE_BYTES,
-    steering::ROUTES_REFUSED,
-    steering::ROUTES_WITHDRAWN,
-    steering::ANSWERS,
-    steering::DECISIONS,
-    steering::FLAWS,
-    steering::SESSIONS,
-    steering::SLOWER,
-    steering::APPLIANCES,
 ];

@@ -76,3 +76,20 @@ pub const APPLIANCES: Series = labelled(
     "state",
     gauge("tidegate_steering_appliances", "Appliances that are known, by whether viewers may go."),
 );
+
+/// All of them.
+#[cfg(test)]
+pub(super) const READ_AT_SCRAPE: &[Series] = &[
+    ROUTE_PREFIXES,
+    ROUTE_FILES,
+    ROUTE_AGE,
+    ROUTE_BYTES,
+    ROUTES_REFUSED,
+    ROUTES_WITHDRAWN,
+    ANSWERS,
+    DECISIONS,
+    FLAWS,
+    SESSIONS,
+    SLOWER,
+    APPLIANCES,
+];

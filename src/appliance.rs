@@ -32,7 +32,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
@@ -54,7 +53,6 @@ use self::threads::{start_admin, start_workers};
 use crate::access_log::{AccessLog, LogWriter};
 use crate::config::{Config, ListenerKind};
 use crate::control::Phase;
-use crate::control::registry::fleet::Fleet;
 use crate::control::reload::Asked;
 use crate::control::status::{Detail, Status};
 use crate::server::{ListeningSocket, Stop};
@@ -169,7 +167,8 @@ impl Appliance {
         let askable = admin.into_iter().chain(steering).collect();
         let usage = parts.usage.clone().map(Keeper::start).transpose();
         let usage = usage.map_err(system("a thread"))?;
-        let fleet = Arc::<ArcSwap<Fleet>>::default();
+        // Whom it knows, viewers are sent to.
+        let fleet = parts.live.steering.fleet.clone();
         let control = parts.config.control.as_ref();
         let control = control.map(|of| ControlPlane::start_beside(of, fleet)).transpose()?;
         for guard in guards {

@@ -49,6 +49,8 @@ pub(super) struct Steering {
     /// Where no secret is written: good until this process ends.
     own_secret: Option<Secret>,
     is_started: AtomicBool,
+    /// A control plane beside it says who the appliances are.
+    is_told: bool,
     reserved: Mutex<Option<Reservation>>,
 }
 
@@ -66,6 +68,7 @@ impl Steering {
             withdrawn: AtomicU64::new(0),
             own_secret,
             is_started: AtomicBool::new(false),
+            is_told: config.control.is_some(),
             reserved: Mutex::default(),
         }
     }
@@ -77,7 +80,10 @@ impl Steering {
 
     /// Steers by another configuration from now on; its files of routes are read at the next look.
     pub(super) fn adopt(&self, next: &Config) {
-        self.fleet.store(Arc::new(Fleet::from(next.steering.appliances.clone())));
+        // A control plane here knows better; it comes and goes with a start.
+        if !self.is_told {
+            self.fleet.store(Arc::new(Fleet::from(next.steering.appliances.clone())));
+        }
         self.settings.store(Arc::new(settings(next, &self.own_secret)));
         self.files.store(Arc::new(next.routes.clone()));
         self.server.store(Arc::new(server_settings(next)));

@@ -37,8 +37,8 @@ pub use ssd::{
     Admission, EngineChoice, IndexShort, Ssd, state_file_in, usage_beside, usual_index_bytes_of,
     usual_state_file,
 };
-pub use tokens::read_keys;
 pub use steering::Steering;
+pub use tokens::read_keys;
 pub use validity::Validity;
 pub use volumes::{SsdVolume, VolumeKind};
 
@@ -71,8 +71,8 @@ mod setting;
 mod shipping;
 mod sites;
 mod ssd;
-mod tokens;
 mod steering;
+mod tokens;
 pub mod units;
 mod validity;
 mod volumes;

@@ -138,6 +138,12 @@ impl Appliance {
     pub fn position(&self) -> Option<Position> {
         self.position
     }
+
+    /// The same, serving these sites and no others; of more than are told all count.
+    pub fn serving(&self, sites: impl ExactSizeIterator<Item = String>) -> Appliance {
+        let sites = (sites.len() <= APPLIANCE_SITES_MAX).then(|| sites.collect());
+        Appliance { sites, ..self.clone() }
+    }
 }
 
 /// The same, as an operator or the appliance itself writes it.
@@ -146,13 +152,13 @@ impl Appliance {
 pub struct Written {
     /// What operators call it.
     pub name: String,
-    /// Its name where it is not written.
+    /// What players call it; its name where it is not written.
     pub pathway: Option<Pathway>,
-    /// Its name where it is not written.
+    /// Where viewers reach it; its name where it is not written.
     pub host: Option<String>,
-    /// Where viewers of IPv4 reach it.
+    /// Its address for viewers who have one of IPv4.
     pub ipv4: Option<Ipv4Addr>,
-    /// Where viewers of IPv6 do.
+    /// The same of IPv6.
     pub ipv6: Option<Ipv6Addr>,
     /// What it can send.
     pub capacity_bits_per_second: u64,
@@ -166,7 +172,7 @@ pub struct Written {
     /// Who it is offered to.
     #[serde(default)]
     pub audience: Audience,
-    /// Where it stands.
+    /// Where it stands, if that is known.
     pub position: Option<Position>,
 }
 
@@ -280,7 +286,7 @@ impl TryFrom<Written> for Appliance {
 }
 
 /// Whether something of a fleet may be called so.
-pub(in crate::control) fn is_name(name: &str) -> bool {
+pub fn is_name(name: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     (1..=PATHWAY_BYTES_MAX).contains(&name.len()) && name.bytes().all(fits)
 }

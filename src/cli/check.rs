@@ -22,6 +22,7 @@ mod as_json;
 mod as_text;
 mod control;
 mod steering;
+mod fleet;
 
 const EXAMPLES: &str = "\
 Examples:

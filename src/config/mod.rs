@@ -24,6 +24,7 @@ pub use changes::{Change, Counts, is_of_volumes};
 pub use control::{Control, ControlFile, Health, is_control_alone, load_control};
 pub use error::{ConfigError, ConfigErrors, Place, cause};
 pub use fill::Fill;
+pub use fleet::Fleet;
 pub use listeners::{Congestion, Listener, ListenerKind, no_congestion_control};
 pub use log::{Log, LogLevel};
 pub use machine::{Machine, available_bytes, shared_bytes_held};
@@ -53,6 +54,7 @@ mod control;
 mod cors;
 mod error;
 mod fill;
+mod fleet;
 #[doc(hidden)]
 pub mod fuzz;
 mod listeners;
@@ -110,6 +112,8 @@ pub struct Config {
     pub usage_months: usize,
     /// The control plane of a fleet, if this machine is one.
     pub control: Option<Control>,
+    /// The fleet this machine is a box of, if it is one.
+    pub fleet: Option<Fleet>,
     /// Whose content is served.
     pub sites: Sites,
     /// What is demanded of tokens, by the names of sites.
@@ -236,7 +240,7 @@ fn read(document: &Section<'_>, machine: &Machine) -> Config {
     admin.warn(document, &listeners, &sites);
     let steering = |section: &Section<'_>| steering::read(section, &listeners, &sites);
     let steering = document.section("steering", steering);
-    Config {
+    let mut config = Config {
         file: document.source.name.to_owned(),
         listeners,
         congestion,
@@ -254,11 +258,14 @@ fn read(document: &Section<'_>, machine: &Machine) -> Config {
         control: document.section("control", control::read),
         routes: document.section("routes", routes::read),
         steering,
+        fleet: None,
         sites,
         demands,
         warnings: Vec::new(),
         written: Written::default(),
-    }
+    };
+    config.fleet = document.section("fleet", |section| fleet::read(section, &config));
+    config
 }
 
 fn threads(section: &Section<'_>, machine: &Machine) -> Threads {

@@ -204,7 +204,8 @@ fn appliance(section: &Section<'_>) -> Option<Appliance> {
     appliance.map_err(|mistake| section.fail(format!("`steering.appliances`: {mistake}"))).ok()
 }
 
-fn position(setting: &Setting<'_>) -> Option<Position> {
+/// A place on Earth.
+pub(super) fn position(setting: &Setting<'_>) -> Option<Position> {
     let expected = "two numbers, [LATITUDE, LONGITUDE] in degrees";
     let items = setting.array("two numbers, [LATITUDE, LONGITUDE] in degrees");
     let degrees = items.iter().filter_map(|item| match item.value {

@@ -92,6 +92,10 @@ pub const PLANE_NAMES_MAX: usize = 64;
 pub const PLANE_CLIENTS_MAX: usize = 16_384;
 /// How often another control plane may be first in a change before one gives up.
 pub const STATE_TRIES_MAX: usize = 16;
+/// Control planes that a box asks in turn.
+pub const FLEET_CONTROLS_MAX: usize = 8;
+/// What a control plane answers a box, but for a snapshot.
+pub const FLEET_ANSWER_BYTES_MAX: usize = 64 << 10;
 
 const _: () = assert!(ROUTES_PER_FILE_MAX <= ROUTES_MAX);
 // Keys leave most of a snapshot to appliances.

@@ -95,6 +95,7 @@ pub(super) fn config(config: &Config, left_out: &[LeftOut]) -> Value {
         "usage": { "months": config.usage_months },
         "sites": config.sites.iter().map(|one| site(one)).collect::<Vec<_>>(),
         "control": config.control.as_ref().map(super::control::as_json),
+        "fleet": config.fleet.as_ref().map(super::fleet::as_json),
         "warnings": warnings.collect::<Vec<_>>(),
     })
 }

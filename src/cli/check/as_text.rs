@@ -40,6 +40,8 @@ pub(super) fn config(config: &Config, left_out: &[LeftOut]) -> String {
     section(&mut text, "control", &control.unwrap_or_default());
     section(&mut text, "routes", &steering::routes(config));
     section(&mut text, "steering", &steering::steering(config));
+    let fleet = config.fleet.as_ref().map(super::fleet::lines);
+    section(&mut text, "fleet", &fleet.unwrap_or_default());
     for one in config.sites.iter() {
         section(&mut text, &format!("site {}", one.name), &site(one));
         for (index, one) in one.rules.iter().enumerate() {

@@ -11,6 +11,7 @@ mod drain;
 mod error;
 mod explain;
 mod figures;
+mod fleet;
 mod groundwork;
 mod load;
 mod parts;
@@ -37,6 +38,8 @@ use tokio::sync::mpsc;
 
 pub use self::control_plane::ControlPlane;
 pub use self::error::ApplianceError;
+pub use self::fleet::{Before, EnrolError, Enrolled, enrol};
+use self::fleet::{Ending, FleetAgent};
 use self::groundwork::Groundwork;
 use self::parts::{Parts, log_settings};
 pub use self::parts::{connections_affordable, ram_kept_bytes, readers_affordable};
@@ -76,6 +79,7 @@ pub struct Running {
     fate: Arc<Fate>,
     usage: Option<Keeper>,
     control: Option<ControlPlane>,
+    fleet: Option<FleetAgent>,
     /// For the process that follows. As long as they are here, who comes waits for it.
     sockets: Arc<Mutex<Vec<ListeningSocket>>>,
 }
@@ -160,6 +164,8 @@ impl Appliance {
         let (stop, close_admin) = (Stop::default(), Stop::default());
         // Threads that run already when another cannot be started end again.
         let guards = [&stop, &close_admin].map(|stop| stop.all.clone().drop_guard());
+        let viewers: Vec<SocketAddr> =
+            addresses.iter().filter(is_of_viewers).map(|one| one.1).collect();
         let workers = start_workers(&parts, own, passed, tls.clone(), &stop)?;
         let (ask, asked) = mpsc::channel(1);
         let admin = start_admin(&parts, admin, ask, &close_admin)?;
@@ -171,6 +177,7 @@ impl Appliance {
         let fleet = parts.live.steering.fleet.clone();
         let control = parts.config.control.as_ref();
         let control = control.map(|of| ControlPlane::start_beside(of, fleet)).transpose()?;
+        let fleet = fleet::start(&parts, &viewers)?;
         for guard in guards {
             guard.disarm();
         }
@@ -193,6 +200,7 @@ impl Appliance {
             fate: Arc::default(),
             usage,
             control,
+            fleet,
             sockets: Arc::new(Mutex::new(all)),
         })
     }
@@ -297,6 +305,11 @@ impl Running {
         self.control.take().into_iter().for_each(ControlPlane::end);
     }
 
+    /// Who follows is the box from now on; or there is none any more.
+    fn end_fleet(&mut self, ending: Ending) {
+        self.fleet.take().into_iter().for_each(|agent| agent.end(ending));
+    }
+
     /// Who waits for a reload, or asks for one now, is told that there is none.
     fn refuse_asked(&mut self) {
         self.asked.close();
@@ -311,9 +324,11 @@ impl Running {
         self.end_control();
         self.parts.end_drain();
         self.stop.all.cancel();
-        for worker in self.workers {
+        for worker in std::mem::take(&mut self.workers) {
             join(worker);
         }
+        // Until here it has said that it drains.
+        self.end_fleet(Ending::Over);
         // Nobody hands over any more what is closed now, nor has it ended somewhere else.
         self.fate.settle();
         self.parts.predecessor.until_ended(&self.parts.hurried);
@@ -341,6 +356,10 @@ impl Running {
     fn addresses_of(&self, kind: ListenerKind) -> Vec<SocketAddr> {
         self.addresses.iter().filter(|(k, _)| *k == kind).map(|(_, address)| *address).collect()
     }
+}
+
+fn is_of_viewers((kind, _): &&(ListenerKind, SocketAddr)) -> bool {
+    *kind != ListenerKind::Admin
 }
 
 /// The process before this one fell silent.

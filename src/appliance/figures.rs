@@ -160,6 +160,7 @@ pub(super) fn status(parts: &Parts, detail: Detail) -> Status {
         memory: memory_status(parts),
         ssd: ssd_status(parts),
         shipping: shipping_status(parts),
+        fleet: parts.fleet.as_ref().map(|standing| standing.status()),
         connections: connections_open(parts),
         connections_max: parts.live.connections_max.load(Ordering::Relaxed) as u64,
         ..Status::counted(&totals)

@@ -98,6 +98,12 @@ fn refusals(parts: &Parts) -> Vec<(&'static str, u64)> {
     Reason::ALL.map(|reason| (reason.word(), of(reason))).to_vec()
 }
 
+/// Whether viewers who come new are refused for another reason than what is sent.
+pub(super) fn refuses_new_viewers(parts: &Parts) -> bool {
+    let is_late = parts.gates.iter().any(|gate| gate.lag_pressure().all > 0);
+    is_late || parts.overload().memory_pressure().all > 0
+}
+
 /// In thousandths.
 fn pressures(parts: &Parts) -> Vec<(&'static str, u32)> {
     let lags = || parts.gates.iter().map(|gate| gate.lag_pressure());

@@ -19,7 +19,7 @@ use super::groundwork::Groundwork;
 use super::reload::Current;
 use super::steering::{self, Steering};
 use super::takeover::{Hurried, PredecessorState};
-use super::{ApplianceError, load, ssd, usage};
+use super::{ApplianceError, fleet, load, ssd, usage};
 use crate::access_log::{self, AccessLog};
 use crate::acme::{Challenges, Orders};
 use crate::cache::heads::Heads;
@@ -63,6 +63,8 @@ pub(super) struct Parts {
     pub(super) metrics: Arc<Metrics>,
     /// Of sites, where it is kept.
     pub(super) usage: Option<Arc<Usage>>,
+    /// How it stands as a box, where it is one.
+    pub(super) fleet: Option<Arc<fleet::Standing>>,
     pub(super) log: AccessLog,
     /// Whoever follows this process ships what waits, to the receiver that is named now.
     pub(super) stop_shipping: CancellationToken,
@@ -103,6 +105,8 @@ pub(super) struct Live {
     pub(super) forwarders: Arc<ArcSwap<Forwarders>>,
     /// Who is let in where tokens are asked for.
     pub(super) doors: Arc<CurrentDoors>,
+    /// The snapshot that it goes by as a box of a fleet, if there is one.
+    pub(super) fleet: Arc<fleet::Current>,
     /// The volumes in use, as they are written.
     pub(super) volumes: Arc<ArcSwap<Vec<SsdVolume>>>,
     pub(super) steering: Steering,
@@ -124,6 +128,7 @@ impl Live {
             token: Arc::new(ArcSwapOption::from_pointee(config.admin.token.clone())),
             forwarders: Arc::new(ArcSwap::from_pointee(forwarders(config))),
             doors: Arc::default(),
+            fleet: Arc::default(),
             volumes: Arc::new(ArcSwap::from_pointee(config.ssd.volumes.clone())),
             steering: Steering::of(config),
         }
@@ -185,6 +190,7 @@ impl Parts {
             keeper: Mutex::new(Some(keeper)),
             filler,
             usage: usage::of(&config, &metrics, &live.sites),
+            fleet: fleet::resumed(&config, &live.fleet),
             metrics,
             log,
             stop_shipping: CancellationToken::new(),

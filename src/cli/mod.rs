@@ -21,6 +21,7 @@ mod control;
 pub mod demo;
 mod doctor;
 mod drain;
+mod enrol;
 mod explain;
 mod keys;
 mod log;
@@ -70,6 +71,7 @@ Examples:
   tidegate steer explain --viewer 192.0.2.7 --path /film/1.m4s
   tidegate token mint --keys keys.json --issuer 'Film Co' https://v.example.com/film/a.m3u8
   tidegate control code edge-7
+  tidegate enrol --code 4f1c...9ab2
   tidegate completions bash
   tidegate man | man -l -
 
@@ -106,6 +108,7 @@ enum Command {
     Token(token::Args),
     Keys(keys::Args),
     Control(control::Args),
+    Enrol(enrol::Args),
     Completions(completions::Args),
     Man(manual::Args),
     #[cfg(feature = "demo")]
@@ -135,6 +138,7 @@ impl Command {
             Command::Token(args) => print(&token::run(&args)?),
             Command::Keys(args) => print(&keys::run(&args)?),
             Command::Control(args) => control::run(&args),
+            Command::Enrol(args) => print(&enrol::run(&args)?),
             Command::Completions(args) => print(&completions::run(&args)?),
             Command::Man(args) => print(&manual::run(&args)?),
             #[cfg(feature = "demo")]

@@ -4,6 +4,8 @@
 //! addresses are not in it.
 
 mod config;
+mod fleet;
+mod origin;
 mod share;
 mod shipping;
 
@@ -21,6 +23,8 @@ use crate::metrics::{Counters, OfSite, Tally};
 use crate::object::PieceMap;
 
 pub use self::config::{ConfigStatus, OrderStatus};
+pub use self::fleet::{FleetStatus, SnapshotStatus};
+pub use self::origin::{OriginStatus, OriginTraffic};
 pub use self::share::ShareStatus;
 pub use self::shipping::ShippingStatus;
 
@@ -80,6 +84,8 @@ pub struct Status {
     pub ssd: Option<SsdStatus>,
     /// The access log on its way to a receiver; `None` where it is not shipped.
     pub shipping: Option<ShippingStatus>,
+    /// The fleet it is a box of; `None` where it is of none.
+    pub fleet: Option<FleetStatus>,
     /// Viewers' connections open now.
     pub connections: u64,
     /// As many are let in at once.
@@ -119,27 +125,6 @@ pub struct OverloadStatus {
     pub is_near_egress: bool,
 }
 
-/// One origin of one site; counts since the start.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct OriginStatus {
-    /// Whose it is.
-    pub site: String,
-    /// Scheme, address and port.
-    pub origin: String,
-    /// Connections that are in use.
-    pub connections: u64,
-    /// As many may be.
-    pub connections_max: u64,
-    /// Heads of answers that fills got.
-    pub answers: u64,
-    /// What they waited for them, in all, in microseconds.
-    pub waited_us: u64,
-    /// How often it did not answer.
-    pub failures: u64,
-    /// For how long it has not answered; `None`: it does, or was never asked.
-    pub failing_seconds: Option<u64>,
-}
-
 /// One site; counts since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SiteStatus {
@@ -166,17 +151,6 @@ impl SiteStatus {
             origin_errors: counted.origin_errors.sum(),
         }
     }
-}
-
-/// What origins were asked for since the start.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct OriginTraffic {
-    /// Requests, retries included.
-    pub requests: u64,
-    /// Body bytes received.
-    pub bytes: u64,
-    /// What they did wrong, by kind.
-    pub errors: BTreeMap<&'static str, u64>,
 }
 
 /// Memory and who holds it.

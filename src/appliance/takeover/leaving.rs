@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, WaitOptions, waitpid};
 
+use super::super::fleet::Ending;
 use super::super::parts::Parts;
 use super::super::{LOG_ENDS_WITHIN, Running, figures, join};
 use super::neighbour::Neighbour;
@@ -134,6 +135,7 @@ impl Running {
         let successor = hand_over.successor.get();
         let telling = successor.map(|successor| Telling::start(&successor.neighbour, &self.parts));
         self.refuse_asked();
+        self.end_fleet(Ending::Followed);
         self.parts.end_drain();
         server::Wish::Leaving.at_least(&self.parts.wishes);
         self.stop.accepting.cancel();

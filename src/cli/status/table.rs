@@ -1,10 +1,13 @@
 //! A status in words, aligned, for people. Pure.
 
+mod fleet;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
 
+use self::fleet::Fleet;
 use crate::cli::drain;
 use crate::cli::log::time_of;
 use crate::cli::volume::regions_out_of_use;
@@ -32,6 +35,7 @@ pub(super) struct Shown {
     memory: Memory,
     ssd: Option<Ssd>,
     shipping: Option<Shipping>,
+    fleet: Option<Fleet>,
     shares: Vec<Share>,
 }
 
@@ -181,6 +185,9 @@ pub(super) fn of(status: &Shown, address: &str) -> String {
     line("offload", offload(status));
     if let (Some(p50), Some(p90)) = (status.ttfb.p50_us, status.ttfb.p90_us) {
         line("first byte", format!("half within {}, 90% within {}", time_of(p50), time_of(p90)));
+    }
+    if let Some(one) = &status.fleet {
+        line("fleet", one.in_words(now));
     }
     line("memory", memory(&status.memory));
     if let Some(one) = &status.shipping {
@@ -414,6 +421,12 @@ mod tests {
             ],
             "memory": {
                 "total_bytes": 16u64 << 30, "by_use": { "ram": 9u64 << 30, "heads": 1 << 30 },
+            },
+            "fleet": {
+                "name": "edge-7", "is_heard": false, "control": "https://control.test:9443",
+                "failing_seconds": 75, "why": "https://control.test:9443 does not answer: x",
+                "certificate_ends_at": 90_000_000_000u64,
+                "snapshot": { "epoch": 1, "counter": 42, "age_seconds": 80 },
             },
             "shipping": {
                 "to": "logs.example.com", "shipped_lines": 45_000, "lost_lines": 1,

@@ -59,6 +59,7 @@ const COMMANDS: &[(&str, Prints, &[&str])] = &[
     ("control export", Facts, &[]),
     ("control import", Facts, &["no/such.json"]),
     ("control raise-epoch", Facts, &[]),
+    ("enrol", Facts, &["--code", "00ff"]),
     ("completions", Nothing, &["bash"]),
     ("man", Nothing, &[]),
     #[cfg(feature = "demo")]

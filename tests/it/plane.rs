@@ -27,17 +27,17 @@ use crate::support::{
 };
 
 const OPERATOR: &str = "an-operators-token";
-const KEYS: &str = r#"{"a":{"keys":[{"kty":"oct","kid":"k","alg":"HS256",
+pub(crate) const KEYS: &str = r#"{"a":{"keys":[{"kty":"oct","kid":"k","alg":"HS256",
     "k":"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"}]}}"#;
 
 /// A folder with a configuration that is a control plane and nothing else.
-struct Site {
-    folder: TempDir,
+pub(crate) struct Site {
+    pub(crate) folder: TempDir,
     config: PathBuf,
 }
 
 impl Site {
-    fn new(more: &str) -> Site {
+    pub(crate) fn new(more: &str) -> Site {
         let folder = tempfile::tempdir().unwrap();
         let tokens = format!("operator anna {OPERATOR}\nviewer grafana a-viewers-own-token\n");
         fs::write(folder.path().join("tokens"), tokens).unwrap();
@@ -55,7 +55,7 @@ impl Site {
     }
 
     /// What a command of it says, with the address written where the process listens.
-    fn says(&self, words: &[&str], at: Option<SocketAddr>) -> (i32, String) {
+    pub(crate) fn says(&self, words: &[&str], at: Option<SocketAddr>) -> (i32, String) {
         let mut config = self.config.clone();
         if let Some(address) = at {
             config = self.folder.path().join("asked.toml");
@@ -69,14 +69,14 @@ impl Site {
 }
 
 /// The process of a control plane; killed when dropped.
-struct Plane {
+pub(crate) struct Plane {
     child: Child,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     reader: Option<JoinHandle<Vec<String>>>,
 }
 
 impl Plane {
-    fn start(site: &Site) -> Plane {
+    pub(crate) fn start(site: &Site) -> Plane {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
         command.args(["control", "--config"]).arg(&site.config);
         let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
@@ -99,7 +99,7 @@ impl Plane {
     }
 
     /// Tells it to stop, and waits until it has: what it logged.
-    fn stop(mut self) -> String {
+    pub(crate) fn stop(mut self) -> String {
         let id = Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
         kill_process(id, Signal::TERM).unwrap();
         let said = self.reader.take().unwrap().join().unwrap().join("\n");
@@ -116,13 +116,13 @@ impl Drop for Plane {
 }
 
 /// Who asks a control plane, and by what it is believed.
-struct Asks {
+pub(crate) struct Asks {
     client: Client,
     token: Option<&'static str>,
 }
 
 impl Asks {
-    fn operator(site: &Site, address: SocketAddr) -> Asks {
+    pub(crate) fn operator(site: &Site, address: SocketAddr) -> Asks {
         let ca = fs::read(site.folder.path().join("control/ca.pem")).unwrap();
         let client = Client::tls_by(address, "localhost", believing(&ca).with_no_client_auth());
         Asks { client, token: Some(OPERATOR) }
@@ -136,7 +136,7 @@ impl Asks {
         request.send().await
     }
 
-    async fn told(&self, method: Method, target: &str, body: Value) -> Value {
+    pub(crate) async fn told(&self, method: Method, target: &str, body: Value) -> Value {
         let response = self.ask(method, target, body.to_string()).await;
         let said = String::from_utf8_lossy(&response.body).into_owned();
         assert!((200..300).contains(&response.status), "{target}: {} {said}", response.status);
@@ -149,7 +149,7 @@ impl Asks {
         (response.status, value["error"].as_str().unwrap().to_owned())
     }
 
-    async fn put_keys(&self, name: &str) {
+    pub(crate) async fn put_keys(&self, name: &str) {
         let response = self.ask(Method::PUT, &format!("/v1/keys/{name}"), KEYS).await;
         assert_eq!(response.status, 204);
     }

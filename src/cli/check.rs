@@ -21,8 +21,8 @@ use super::Failure;
 mod as_json;
 mod as_text;
 mod control;
-mod steering;
 mod fleet;
+mod steering;
 
 const EXAMPLES: &str = "\
 Examples:

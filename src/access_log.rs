@@ -18,6 +18,7 @@ mod personal;
 mod recent;
 mod request_id;
 mod spool;
+mod target;
 mod trace;
 mod writer;
 
@@ -31,7 +32,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 pub use self::emptying::TakenBatch;
-pub use self::entry::{Code, Entry, Outcome, PlayerTold, Target};
+pub use self::entry::{Code, Entry, Outcome, PlayerTold};
 pub use self::error::AccessLogError;
 use self::filter::Filter;
 use self::follow::Readers;
@@ -45,6 +46,7 @@ use self::recent::Latest;
 pub use self::recent::{Lines, RecentRequest};
 pub use self::request_id::{FIELD as REQUEST_ID_FIELD, RequestId};
 pub use self::spool::{Batch, Failure, Lost, Spool, SpoolSettings};
+pub use self::target::Target;
 pub use self::trace::{Decision, Text, Trace, Tracing};
 use crate::limits;
 use crate::memory::Governor;

@@ -15,6 +15,7 @@ mod uses;
 mod verdicts;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -43,8 +44,8 @@ pub struct Demands {
     /// The attribute of URIs, and the cookie, that a token is in.
     pub name: String,
     /// Where its keys are from.
-    pub key_file: PathBuf,
-    /// What that file says.
+    pub source: KeySource,
+    /// What is said there; of a fleet, nothing yet.
     pub keys: Secret,
     /// What is compared with what.
     pub settings: uri_signing::Settings,
@@ -57,12 +58,30 @@ pub struct Demands {
     pub allowance: Allowance,
 }
 
+/// Where keys are from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeySource {
+    /// A file.
+    File(PathBuf),
+    /// What the control plane of the fleet has under this name.
+    Fleet(String),
+}
+
+impl fmt::Display for KeySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            KeySource::File(path) => path.display().fmt(f),
+            KeySource::Fleet(name) => write!(f, "the fleet's {name:?}"),
+        }
+    }
+}
+
 /// A text that is shown nowhere.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub Arc<[u8]>);
 
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("..")
     }
 }
@@ -103,14 +122,16 @@ impl Doors {
             let door = match former.filter(stays) {
                 Some(former) => {
                     // They may have been others meanwhile.
-                    let _ = former.adopt(demands.keys.clone());
+                    if let KeySource::File(_) = demands.source {
+                        let _ = former.adopt(demands.keys.clone());
+                    }
                     former.clone()
                 }
                 None => {
                     let (bearers, uses) = (before.bearers.clone(), uses.clone());
                     let made = Door::new(name, demands.clone(), verdicts_bytes, bearers, uses);
-                    let path = demands.key_file.display();
-                    Arc::new(made.map_err(|error| format!("{path}: {error}"))?)
+                    let source = &demands.source;
+                    Arc::new(made.map_err(|error| format!("{source}: {error}"))?)
                 }
             };
             of.insert(site.id, door);

@@ -14,6 +14,7 @@ pub mod overload;
 pub mod series;
 pub mod ssd;
 pub mod steering;
+mod tokens;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -12,9 +12,10 @@ use http::StatusCode;
 
 use super::personal::Discretion;
 use super::request_id::{Ascii, RequestId};
+use super::target::Target;
 use crate::metrics::labels::{Lookup, Tier};
 use crate::moment::since_1970;
-use crate::object::{ByteRange, ObjectKey};
+use crate::object::ByteRange;
 
 const METHOD_BYTES_MAX: usize = 32;
 const HOST_BYTES_MAX: usize = 256;
@@ -110,18 +111,6 @@ pub enum PlayerTold<'a> {
     Ratio(f64),
     /// Yes or no.
     Flag(bool),
-}
-
-/// What was asked for, as far as it is known.
-#[derive(Clone, Copy, Debug)]
-pub enum Target<'a> {
-    /// An object: its path and canonical query are logged.
-    Object(&'a ObjectKey),
-    /// An object whose query may hold a secret, a signature perhaps: the names of its parameters
-    /// are logged, their values are not.
-    Discreet(&'a ObjectKey),
-    /// A path that led to no object; anything from a `?` on is left out.
-    Path(&'a str),
 }
 
 /// How a request ended.
@@ -245,30 +234,6 @@ impl Entry<'_> {
 
 /// The key of a playback's id.
 const SESSION: &str = "sid";
-
-impl<'a> Target<'a> {
-    /// What may be told of it.
-    pub fn as_logged(self) -> Cow<'a, str> {
-        match self {
-            Target::Object(key) => key.target().into(),
-            Target::Discreet(key) => without_values(key.target()),
-            Target::Path(path) => path.split('?').next().unwrap_or_default().into(),
-        }
-    }
-}
-
-/// `/a?b=1&c` -> `/a?b=`; what has no name is left out.
-fn without_values(target: &str) -> Cow<'_, str> {
-    let Some((path, query)) = target.split_once('?') else { return target.into() };
-    let mut logged = format!("{path}?");
-    let named = query.split('&').filter_map(|parameter| parameter.split_once('='));
-    for (number, (name, _)) in named.enumerate() {
-        logged.push_str(if number == 0 { "" } else { "&" });
-        logged.push_str(name);
-        logged.push('=');
-    }
-    logged.into()
-}
 
 fn micros(duration: Duration) -> u64 {
     duration.as_micros() as u64
@@ -419,7 +384,7 @@ pub(super) mod tests {
 
     use super::super::personal::{ClientBits, Personal, Shown};
     use super::*;
-    use crate::object::SiteId;
+    use crate::object::{ObjectKey, SiteId};
 
     /// Nothing is left out.
     pub(in crate::access_log) fn whole() -> Discretion {

@@ -288,9 +288,9 @@ mod tests {
 
     use http::StatusCode;
 
-    use super::super::entry::Target;
     use super::super::entry::tests::entry;
     use super::super::personal::{Personal, Shown};
+    use super::super::target::Target;
     use super::*;
     use crate::message::fuzz::tests::seeds;
     use crate::metrics::labels::Lookup;

@@ -1,7 +1,6 @@
 //! The doors of sites: made from the configuration, and their keys read again when the files they
-//! are in change, without a reload.
+//! are in, or the snapshot of the fleet, are others, without a reload.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,7 +9,8 @@ use tokio::time::sleep;
 use super::parts::Parts;
 use super::renewal::Stamp;
 use crate::config::{self, Config, ConfigError};
-use crate::door::{Door, Doors, SET_CLOCKS_SAY, Uses};
+use crate::control::snapshot::{Number, Snapshot};
+use crate::door::{Door, Doors, KeySource, SET_CLOCKS_SAY, Secret, Uses};
 use crate::limits::{
     BEARERS_AND_USES_BYTES, VERDICTS_BYTES_MAX, VERDICTS_BYTES_MIN, VERDICTS_SHARE,
 };
@@ -104,16 +104,22 @@ impl Parts {
         Ok(())
     }
 
-    /// The doors of a configuration, by its sites as they are numbered here.
+    /// Those of another configuration, by its sites as they are numbered here. Blocks.
     ///
     /// # Errors
-    /// A key file that was read is none any more, in a line.
-    pub(super) fn doors(
+    /// What it asks for cannot be had, in a line.
+    pub(super) fn next_doors(
         &self,
-        config: &Config,
+        lodge: &mut Lodge,
+        next: &Config,
         sites: &Sites,
-        uses: &Arc<Uses>,
     ) -> Result<Doors, String> {
+        let uses = lodge.prepare(next, &self.governor);
+        let doors = uses.and_then(|uses| self.doors(next, sites, &uses));
+        doors.map_err(|why| format!("{}: {why}", next.file))
+    }
+
+    fn doors(&self, config: &Config, sites: &Sites, uses: &Arc<Uses>) -> Result<Doors, String> {
         Doors::new(sites, &config.demands, &self.live.doors.load(), uses, verdicts_bytes(config))
     }
 }
@@ -136,57 +142,73 @@ pub(super) fn start(parts: &Arc<Parts>) {
     parts.filler.tasks.spawn_on(watch, &parts.filler.runtime);
 }
 
-/// A door, and the file its keys were read from last.
+/// A door, and what its keys were read from last.
 struct Seen {
     door: Arc<Door>,
-    path: PathBuf,
-    stamp: Option<Stamp>,
+    read: Option<Read>,
     /// What was wrong with it, as it was told.
     told: Option<String>,
 }
 
+/// What tells that keys may be others.
+#[derive(PartialEq, Eq)]
+enum Read {
+    File(Option<Stamp>),
+    Snapshot(Number),
+}
+
 fn looked(parts: &Parts, before: Vec<Seen>) -> Vec<Seen> {
-    let doors = parts.live.doors.load_full();
+    let (doors, snapshot) = (parts.live.doors.load_full(), parts.live.fleet.load_full());
     let look = |door: &Arc<Door>| {
-        let path = door.demands().key_file.clone();
-        let stamp = Stamp::of(&path);
+        let read = match &door.demands().source {
+            KeySource::File(path) => Some(Read::File(Stamp::of(path))),
+            KeySource::Fleet(_) => snapshot.as_ref().map(|it| Read::Snapshot(it.number)),
+        };
         let former = before.iter().find(|seen| Arc::ptr_eq(&seen.door, door));
         let told = former.and_then(|former| former.told.clone());
-        let mut seen = Seen { door: door.clone(), path, stamp, told };
-        // At first too: it may have changed since it was read.
-        if former.is_none_or(|former| former.stamp != seen.stamp) {
-            read_again(&mut seen);
+        let mut seen = Seen { door: door.clone(), read, told };
+        // At first too: they may have changed since they were read.
+        if former.is_none_or(|former| former.read != seen.read) {
+            read_again(&mut seen, snapshot.as_deref());
         }
         seen
     };
     doors.iter().map(look).collect()
 }
 
-fn read_again(seen: &mut Seen) {
-    let matching = seen.door.demands().settings.matching;
-    let path = seen.path.display();
-    let read = config::read_keys(&seen.path, matching);
-    let read = read.and_then(|keys| {
-        seen.door.adopt(keys).map_err(|error| format!("which is refused: {error}"))
-    });
-    match read {
-        Ok(true) => {
-            tracing::info!(
-                "site {}: tokens are verified by other keys of {path}",
-                seen.door.site()
-            );
-            seen.told = None;
+/// What a door's keys are now; `None`: that is not known yet.
+fn keys_of(door: &Door, snapshot: Option<&Snapshot>) -> Option<Result<Secret, String>> {
+    match &door.demands().source {
+        KeySource::File(path) => Some(config::read_keys(path, door.demands().settings.matching)),
+        KeySource::Fleet(name) => {
+            let keys = snapshot?.keys.get(name).map(|text| Secret(text.as_bytes().into()));
+            Some(keys.ok_or_else(|| "which the control plane does not have".to_owned()))
         }
-        Ok(false) => seen.told = None,
-        Err(why) if seen.told.as_ref() != Some(&why) => {
-            tracing::error!(
-                "site {}: keys are from {path}, {why}; those of before go on",
-                seen.door.site()
-            );
-            seen.told = Some(why);
-        }
-        Err(_) => {}
     }
+}
+
+fn read_again(seen: &mut Seen, snapshot: Option<&Snapshot>) {
+    let (door, source) = (&seen.door, &seen.door.demands().source);
+    let Some(keys) = keys_of(door, snapshot) else { return };
+    let adopted = keys
+        .and_then(|keys| door.adopt(keys).map_err(|error| format!("which is refused: {error}")));
+    let site = door.site();
+    seen.told = match adopted {
+        Ok(is_other) => {
+            if is_other {
+                tracing::info!("site {site}: tokens are verified by other keys of {source}");
+            }
+            None
+        }
+        Err(why) => {
+            if seen.told.as_ref() != Some(&why) {
+                tracing::error!(
+                    "site {site}: keys are from {source}, {why}; those of before go on"
+                );
+            }
+            Some(why)
+        }
+    };
 }
 
 /// Whoever rotates keys has both kept for a while.

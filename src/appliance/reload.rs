@@ -306,9 +306,7 @@ impl Parts {
             return Err(refused(text));
         }
         let upstreams = self.filler.client.upstreams_of(&sites).map_err(refused)?;
-        let of_file = |why: String| refused(format!("{}: {why}", next.file));
-        let uses = current.lodge.prepare(next, &self.governor).map_err(of_file)?;
-        let doors = self.doors(next, &sites, &uses).map_err(of_file)?;
+        let doors = self.next_doors(&mut current.lodge, next, &sites).map_err(refused)?;
         let settings = log_settings(next);
         let output = (!settings.writes_as(&log_settings(&current.config)))
             .then(|| AccessLog::next_output(&settings))

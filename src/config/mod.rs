@@ -265,6 +265,7 @@ fn read(document: &Section<'_>, machine: &Machine) -> Config {
         written: Written::default(),
     };
     config.fleet = document.section("fleet", |section| fleet::read(section, &config));
+    tokens::check(document, &config.demands, config.fleet.is_some());
     config
 }
 

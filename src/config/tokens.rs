@@ -11,7 +11,8 @@ use serde_json::Value;
 use super::error::cause;
 use super::raw::Section;
 use super::setting::Setting;
-use crate::door::{Allowance, Demands, Secret};
+use crate::control::registry::appliance::is_name;
+use crate::door::{Allowance, Demands, KeySource, Secret};
 use crate::limits::{KEY_FILE_BYTES_MAX, TOKEN_NAME_BYTES_MAX};
 use crate::site::Scheme;
 use crate::token::key_file::KeyFile;
@@ -47,18 +48,42 @@ fn demands(section: &Section<'_>) -> Option<Demands> {
             .unwrap_or(0),
     });
     let keys = section.required("keys", "the path of a file of keys, as `tidegate keys` makes")?;
-    let key_file = keys.source.folder.join(keys.text()?);
-    if keys.is_brought_later(&key_file) {
-        return None;
-    }
-    let read = read_keys(&key_file, matching);
-    let keys =
-        read.map_err(|why| keys.fail(format!("names {}, {why}", key_file.display()))).ok()?;
+    let (source, keys) = keys_of(&keys, matching)?;
     let name = name.unwrap_or_else(|| NAME.to_owned());
     if cat.as_ref() == Some(&name) {
         section.fail(format!("`name` and `cat` are both {name:?}; write two names"));
     }
-    Some(Demands { name, key_file, keys, settings, cat, scheme, allowance })
+    Some(Demands { name, source, keys, settings, cat, scheme, allowance })
+}
+
+/// Where keys are from, and what is said there.
+fn keys_of(setting: &Setting<'_>, matching: Matching) -> Option<(KeySource, Secret)> {
+    let text = setting.text()?;
+    if let Some(name) = text.strip_prefix(OF_FLEET) {
+        if !is_name(name) {
+            setting.fail(format!("is {text:?}; write what the control plane has it under"));
+        }
+        // Nobody is let in before they are known.
+        return Some((KeySource::Fleet(name.to_owned()), Secret(b"{}"[..].into())));
+    }
+    let path = setting.source.folder.join(text);
+    if setting.is_brought_later(&path) {
+        return None;
+    }
+    let read = read_keys(&path, matching);
+    let keys = read.map_err(|why| setting.fail(format!("names {}, {why}", path.display()))).ok()?;
+    Some((KeySource::File(path), keys))
+}
+
+/// Says what can never be known.
+pub(super) fn check(document: &Section<'_>, demands: &[(String, Demands)], is_box: bool) {
+    let of_fleet = |demands: &Demands| matches!(demands.source, KeySource::Fleet(_));
+    if let Some((site, _)) = demands.iter().find(|(_, demands)| !is_box && of_fleet(demands)) {
+        document.fail(format!(
+            "the tokens of site {site:?} are verified by keys of a fleet, and this is no box of \
+             one; write `[fleet]`"
+        ));
+    }
 }
 
 /// What a key file says, if it says what it should.
@@ -101,6 +126,8 @@ fn name(setting: &Setting<'_>) -> Option<String> {
     is_name.then(|| text.to_owned())
 }
 
+/// Before the name of keys that the control plane has.
+const OF_FLEET: &str = "fleet:";
 /// RFC 9246 section 2.
 const NAME: &str = "URISigningPackage";
 const MATCHING: [(&str, Matching); 2] = [("full", Matching::Full), ("search", Matching::Search)];

@@ -8,6 +8,7 @@ use prometheus::proto;
 
 use super::counters::{BUCKETS_US, BUFFER_MS, Counters, Durations, Levels, THROUGHPUT_KBPS, Tally};
 use super::labels::{Labels, Wait, pairs};
+use super::tokens;
 #[cfg(test)]
 use super::{log, overload};
 
@@ -174,10 +175,6 @@ const REFUSED: Series = counter(
     "tidegate_requests_refused_total",
     "Requests refused before anything was looked up, by why.",
 );
-const SHOWN: Series =
-    counter("tidegate_token_checks_total", "Requests that take a token, by the code of RFC 9246.");
-const CATS: Series =
-    counter("tidegate_cat_checks_total", "Common Access Tokens that were shown, by the outcome.");
 const LOOKUPS: Series =
     counter("tidegate_lookups_total", "Look-ups of objects in the cache, by what was found.");
 const RUNS_STARTED: Series = counter("tidegate_fill_runs_started_total", "Fill runs started.");
@@ -231,8 +228,8 @@ pub(super) fn families(totals: &Counters) -> Vec<proto::MetricFamily> {
     vec![
         tally(REQUESTS, &totals.requests),
         tally(REFUSED, &totals.refused),
-        tally(SHOWN, &totals.shown),
-        tally(CATS, &totals.cats),
+        tally(tokens::SHOWN, &totals.shown),
+        tally(tokens::CATS, &totals.cats),
         tally(BODIES, &totals.bodies),
         tally(BODY_BYTES, &totals.sites.body_bytes()),
         tally(LOOKUPS, &totals.lookups),

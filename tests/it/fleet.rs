@@ -15,6 +15,8 @@ use tempfile::TempDir;
 use tidegate::control::issuer::Issuer;
 use tidegate::control::registry::fleet::Fleet;
 use tidegate::control::snapshot::{Number, SigningKey, Snapshot};
+use tidegate::token::key_file::KeyFile;
+use tidegate::token::uri_signing::{Matching, mint};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -106,11 +108,16 @@ struct Box {
 
 impl Box {
     fn new(name: &str, control: SocketAddr, origin: &Origin) -> Box {
+        Box::saying(name, control, origin, "")
+    }
+
+    /// The same with more settings of its site.
+    fn saying(name: &str, control: SocketAddr, origin: &Origin, of_site: &str) -> Box {
         let folder = tempfile::tempdir().unwrap();
         let more = format!(
             "[fleet]\ncontrol = \"https://{control}\"\nname = {name:?}\nhost = \"{name}.test\"\n\
              addresses = [\"192.0.2.7\"]\ncapacity = \"10 Gbit/s\"\ntags = [\"berlin\"]\n\
-             [[sites]]\nname = \"media\"\nhosts = [{HOST:?}]\norigins = [\"http://{}\"]\n",
+             [[sites]]\nname = \"media\"\nhosts = [{HOST:?}]\norigins = [\"http://{}\"]\n{of_site}\n",
             origin.address()
         );
         let config = configured(folder.path(), &more);
@@ -274,6 +281,55 @@ async fn boxes_are_enrolled_heard_and_told_and_one_that_was_revoked_says_so() {
     second.signal(Signal::TERM);
     until_registered(&operator, "edge-2", "leaving", is_draining).await;
     second.ended();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn viewers_are_let_in_by_keys_that_the_control_plane_has_and_in_time_by_others() {
+    let (site, origin) = (Site::new(""), origin().await);
+    let plane = Plane::start(&site);
+    let operator = Asks::operator(&site, plane.address);
+    let of_site = "tokens = { keys = \"fleet:film\" }";
+    let edge = Box::saying("edge-1", plane.address, &origin, of_site);
+    edge.enrolled(&site, plane.address, "edge-1", &[]).await;
+    let process = Process::start(&edge.config);
+    let viewer = Client::plain(process.http, HOST);
+    let by = |secret: &str| {
+        let keys = serde_json::json!({ "publisher": { "renewal_kid": "k", "keys": [
+            { "kty": "oct", "kid": "k", "alg": "HS256", "k": secret.repeat(11) } ] } });
+        let file = KeyFile::parse(keys.to_string().as_bytes()).unwrap();
+        let parsed = file.keys(Matching::Full).unwrap();
+        let claims = serde_json::json!({ "cdniuc": "regex:.*" }).as_object().unwrap().clone();
+        (keys.to_string(), mint(&claims, parsed.renewal("publisher").unwrap()).unwrap())
+    };
+    let asked = async |token: &str| {
+        let target = format!("/a.bin?URISigningPackage={token}");
+        viewer.get(&target).send().await.status
+    };
+    let until_asked = async |token: &str, status: u16| {
+        let begun = Instant::now();
+        while asked(token).await != status {
+            assert!(begun.elapsed() < PATIENCE, "{status}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let ((first_keys, first), (second_keys, second)) = (by("c2Vj"), by("b3Ro"));
+    assert_eq!(asked(&first).await, 403, "before keys are known nobody is");
+    assert_eq!(operator.ask(Method::PUT, "/v1/keys/film", first_keys).await.status, 204);
+    until_asked(&first, 200).await;
+    assert_eq!(operator.ask(Method::PUT, "/v1/keys/film", second_keys).await.status, 204);
+    until_asked(&second, 200).await;
+    assert_eq!(asked(&first).await, 403);
+    plane.stop();
+    assert_eq!(asked(&second).await, 200, "a control plane that is gone shuts nobody out");
+    process.stop();
+    let process = Process::start(&edge.config);
+    let viewer = Client::plain(process.http, HOST);
+    let begun = Instant::now();
+    let target = format!("/a.bin?URISigningPackage={second}");
+    while viewer.get(&target).send().await.status != 200 {
+        assert!(begun.elapsed() < PATIENCE, "nor does a restart without one");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -128,7 +128,12 @@ impl Asks {
         Asks { client, token: Some(OPERATOR) }
     }
 
-    async fn ask(&self, method: Method, target: &str, body: impl Into<bytes::Bytes>) -> Response {
+    pub(crate) async fn ask(
+        &self,
+        method: Method,
+        target: &str,
+        body: impl Into<bytes::Bytes>,
+    ) -> Response {
         let mut request = self.client.request(method, target).body(body);
         if let Some(token) = self.token {
             request = request.header("authorization", &format!("Bearer {token}"));

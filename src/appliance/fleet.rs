@@ -1,7 +1,7 @@
 //! The box of a fleet that an appliance is, where it has a section `fleet`.
 //!
 //! An agent on a thread of its own speaks with control planes (`agent.rs`); what it holds of them
-//! is read here without waiting for it. [`enrol`] gives the box the identity that it needs for that.
+//! is read without waiting for it. [`enrol`] gives the box the identity that it needs for that.
 
 mod agent;
 mod beat;

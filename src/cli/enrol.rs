@@ -69,8 +69,8 @@ pub(super) fn run(args: &Args) -> Result<String, Failure> {
             format!("{told:#}\n")
         }
         false => format!(
-            "{control} has enrolled this box as {name}. Its certificate counts for {days} days, and \
-             is renewed before.\n"
+            "{control} has enrolled this box as {name}; its certificate counts for {days} days, \
+             and is renewed before\n"
         ),
     })
 }

@@ -610,6 +610,7 @@ mod tests {
             "version": env!("CARGO_PKG_VERSION"),
             "phase": "starting",
             "drain": null,
+            "fleet": null,
             "predecessor": null,
             "uptime_seconds": 12,
             "has_tokens": false,

@@ -164,7 +164,7 @@ async fn status(edge: &Process) -> Value {
 }
 
 /// How the box stands, once that is as wanted.
-async fn until(edge: &Process, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+async fn until(edge: &Process, what: &str, mut is_so: impl FnMut(&Value) -> bool) -> Value {
     let asked = Instant::now();
     loop {
         let status = status(edge).await;
@@ -380,10 +380,10 @@ async fn a_box_that_starts_without_a_control_plane_goes_by_the_last_snapshot_unt
     Asks::operator(&site, plane.address).put_keys("film").await;
     let process = Process::start(&edge.config);
     let is_told = |it: &Value| it["snapshot"]["key_files"] == 1 && it["is_heard"] == true;
-    let before = until(&process, "told", is_told).await;
+    until(&process, "told", is_told).await;
     plane.stop();
     way.leads_to(There::Nobody);
-    until(&process, "not heard", |it| it["is_heard"] == false).await;
+    let before = until(&process, "not heard", |it| it["is_heard"] == false).await;
     process.stop();
 
     // The file says when it was last known to be the latest.
@@ -417,12 +417,26 @@ async fn a_box_that_starts_without_a_control_plane_goes_by_the_last_snapshot_unt
     let told = until(&process, "told anew", |it| it["snapshot"]["key_files"] == 2).await;
     assert!(told["snapshot"]["age_seconds"].as_u64().unwrap() < 60, "{told:#}");
     until_registered(&operator, "edge-1", "well", is_well).await;
-    process.logged_until("the box has another certificate, which ends in ").await;
-    until(&process, "heard by the new one", |it| it["is_heard"] == true).await;
-    let renewed: Value = serde_json::from_slice(&fs::read(&identity).unwrap()).unwrap();
+    let mut renewed = Value::Null;
+    let is_renewed = |_: &Value| {
+        renewed = serde_json::from_slice(&fs::read(&identity).unwrap()).unwrap();
+        renewed["given"]["renew_at"].as_u64() > Some(0)
+    };
+    until(&process, "another certificate", is_renewed).await;
     assert_ne!(renewed["given"]["certificate_pem"], kept["given"]["certificate_pem"]);
     assert_ne!(renewed["key_pem"], kept["key_pem"]);
-    assert!(renewed["given"]["renew_at"].as_u64().unwrap() > 0);
+    process.logged_until("the box has another certificate, which ends in 29 days").await;
+    until(&process, "heard by the new one", |it| it["is_heard"] == true).await;
+
+    // Another process is the box from then on, and this one says nothing more.
+    let (done, said) = process.upgrade();
+    assert_eq!(done, 0, "{said}");
+    let told = until(&process, "heard of it", |it| it["is_heard"] == true).await;
+    assert_eq!(told["snapshot"]["key_files"], 2);
+    operator.put_keys("third").await;
+    until(&process, "told of it", |it| it["snapshot"]["key_files"] == 3).await;
+    let member = until_registered(&operator, "edge-1", "there", |it| !it.is_null()).await;
+    assert!(is_well(&member), "{member:#}");
 }
 
 /// What a control plane of the right authority says that should not.
@@ -555,6 +569,35 @@ async fn say(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), lie: Lie, body:
     let _ = stream.shutdown().await;
 }
 
+/// Each, and why a snapshot is refused then; without one the box has asked thrice.
+const LIES: [(Lie, Option<&str>); 8] = [
+    (Lie::Nonsense, Some("malformed")),
+    (Lie::Forged, Some("unverified")),
+    (Lie::Older, Some("goes_back")),
+    (Lie::Endless, Some("too_large")),
+    (Lie::EndlessHead, None),
+    (Lie::Fails, None),
+    (Lie::Hasty, None),
+    (Lie::Hangs, None),
+];
+
+/// Whoever has nothing new and says so at once is not asked without end.
+async fn is_patient_with(liar: &Liar) {
+    let asked = liar.asked.load(Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let asked = liar.asked.load(Ordering::Relaxed) - asked;
+    assert!(asked < 12, "{asked} times in a second");
+}
+
+async fn until_a_beat_fails(edge: &Process) {
+    let failed = metric(edge, "tidegate_fleet_heartbeats_failed_total").await;
+    let asked = Instant::now();
+    while metric(edge, "tidegate_fleet_heartbeats_failed_total").await <= failed {
+        assert!(asked.elapsed() < PATIENCE, "a heartbeat is heard");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 /// Asks again and again; how often, and what went wrong.
 async fn watch(viewer: Client, until: Arc<AtomicBool>) -> (u64, Vec<String>) {
     let (mut answers, mut wrong) = (0, Vec::new());
@@ -591,17 +634,7 @@ async fn a_control_plane_that_lies_changes_nothing_and_no_viewer_notices() {
     let viewers: Vec<_> = (0..4)
         .map(|_| tokio::spawn(watch(Client::plain(process.http, HOST), is_over.clone())))
         .collect();
-    way.leads_to(There::Somebody(liar.address));
-    for (lie, reason) in [
-        (Lie::Nonsense, Some("malformed")),
-        (Lie::Forged, Some("unverified")),
-        (Lie::Older, Some("goes_back")),
-        (Lie::Endless, Some("too_large")),
-        (Lie::EndlessHead, None),
-        (Lie::Fails, None),
-        (Lie::Hasty, None),
-        (Lie::Hangs, None),
-    ] {
+    for (lie, reason) in LIES {
         liar.says(lie);
         way.leads_to(There::Somebody(liar.address));
         let before = status(&process).await["refused"].clone();
@@ -613,20 +646,12 @@ async fn a_control_plane_that_lies_changes_nothing_and_no_viewer_notices() {
         let told = until(&process, &format!("{lie:?}"), counted).await;
         assert_eq!(number(&told["snapshot"]), number(&held), "{lie:?}");
         if lie == Lie::Hasty {
-            let asked = liar.asked.load(Ordering::Relaxed);
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            let asked = liar.asked.load(Ordering::Relaxed) - asked;
-            assert!(asked < 12, "{asked} times in a second");
+            is_patient_with(&liar).await;
         }
     }
     for there in [There::Garbage, There::Silence, There::Nobody] {
         way.leads_to(there);
-        let failed = metric(&process, "tidegate_fleet_heartbeats_failed_total").await;
-        let asked = Instant::now();
-        while metric(&process, "tidegate_fleet_heartbeats_failed_total").await <= failed {
-            assert!(asked.elapsed() < PATIENCE, "{there:?}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        until_a_beat_fails(&process).await;
     }
     let told = status(&process).await;
     assert_eq!(

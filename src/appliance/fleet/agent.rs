@@ -195,12 +195,12 @@ impl Known<'_> {
                 Ok(answer) => self.followed(answer, number).await,
                 Err(AskError::TooLong { control }) => {
                     standing.held.refuse(&Refusal::TooLong, &control);
-                    Err(String::new())
+                    Err(None)
                 }
-                Err(error) => Err(error.to_string()),
+                Err(error) => Err(Some(error)),
             };
             // Who says at once that there is nothing new does not wait as he was asked to.
-            let is_hasty = followed == Ok(None) && asked_at.elapsed() < HASTY;
+            let is_hasty = matches!(followed, Ok(None)) && asked_at.elapsed() < HASTY;
             match followed {
                 Ok(_) if !is_hasty => {
                     pauses.begin_anew();
@@ -208,11 +208,9 @@ impl Known<'_> {
                     continue;
                 }
                 Ok(_) => {}
-                Err(why) => {
-                    // Who is not heard was told of that.
-                    if standing.is_heard() && !why.is_empty() && why != told {
-                        tracing::warn!("no snapshot can be had: {why}");
-                        told = why;
+                Err(failed) => {
+                    if let Some(error) = failed {
+                        self.tell_of(&error, &mut told);
                     }
                     self.client.turn();
                 }
@@ -221,8 +219,26 @@ impl Known<'_> {
         }
     }
 
-    /// What came of one question: a later snapshot, or that there is none.
-    async fn followed(&self, answer: Answer, number: Number) -> Result<Option<Number>, String> {
+    /// Tells why there is no snapshot; whether that was told it knows by `told`.
+    fn tell_of(&self, error: &AskError, told: &mut String) {
+        let standing = &self.agent.standing;
+        let (why, mends) = self.why(error);
+        if is_forbidden(error) {
+            standing.unheard(why, mends);
+        } else if standing.is_heard() && why != *told {
+            // Who is not heard was told of that.
+            tracing::warn!("no snapshot can be had: {why}");
+            *told = why;
+        }
+    }
+
+    /// What came of one question: a later snapshot, or that there is none. Of one that was refused
+    /// all is told.
+    async fn followed(
+        &self,
+        answer: Answer,
+        number: Number,
+    ) -> Result<Option<Number>, Option<AskError>> {
         let (held, control) = (&self.agent.standing.held, named(&answer.control));
         let refusal = match answer.status {
             StatusCode::OK => match held.take(answer.body, &self.identity.keys).await {
@@ -238,12 +254,12 @@ impl Known<'_> {
             }
             StatusCode::CONFLICT => match answer.refused() {
                 AskError::Refused { why, .. } => Refusal::Behind(why),
-                other => return Err(other.to_string()),
+                other => return Err(Some(other)),
             },
-            _ => return Err(answer.refused().to_string()),
+            _ => return Err(Some(answer.refused())),
         };
         held.refuse(&refusal, &control);
-        Err(String::new())
+        Err(None)
     }
 
     /// Ends when there is another identity.
@@ -303,6 +319,12 @@ fn snapshot_after(number: Number) -> Ask {
 /// The control plane does not know the box: it has to register first.
 fn is_unknown(error: &AskError) -> bool {
     matches!(error, AskError::Refused { status: StatusCode::NOT_FOUND, .. })
+}
+
+/// It will not have the box at all.
+fn is_forbidden(error: &AskError) -> bool {
+    let AskError::Refused { status, .. } = error else { return false };
+    [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(status)
 }
 
 /// Pauses that grow, and are never the same.

@@ -1,4 +1,4 @@
-//! Files of the fleet's state folder: replaced whole, safe when that returns, for their owner alone.
+//! Files of the fleet's state folder: replaced whole, safe when that returns, and for their owner.
 //!
 //! Whoever enrols a box may be root, and not who serves: what root writes belongs to whom the
 //! folder belongs to. All here blocks.

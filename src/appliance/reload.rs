@@ -354,10 +354,7 @@ impl Parts {
         self.live.volumes.store(Arc::new(started.ssd.volumes.clone()));
         self.ssd.share_among(&sites);
         self.overload().shares().set(sites.iter().map(|site| (site.id, site.share)));
-        // Whichever rules a request finds, it finds their door.
-        self.live.doors.store(Arc::new(doors.and(&self.live.doors.load())));
-        self.live.sites.store(Arc::new(sites));
-        self.live.doors.store(Arc::new(doors));
+        self.swap(sites, doors);
         if !self.keeps_certificates(&next) {
             self.live.certificates.store(Arc::new(next.certificates.clone()));
         }

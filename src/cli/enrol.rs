@@ -43,7 +43,8 @@ pub(super) struct Args {
 
 /// Enrols; what is to be printed.
 pub(super) fn run(args: &Args) -> Result<String, Failure> {
-    let config = config::load(&args.config).map_err(|e| Failure::Misused(e.to_string()))?;
+    let config =
+        config::load_before_start(&args.config).map_err(|e| Failure::Misused(e.to_string()))?;
     let Some(fleet) = &config.fleet else {
         let text = format!(
             "{}: there is no fleet; write `fleet.control = [\"https://control.example.com:9443\"]`",

@@ -235,7 +235,7 @@ fn usual_folder() -> PathBuf {
 const HEARTBEATS: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(3_600);
 /// All that a file may say beside it.
-const OTHERS: [&str; 14] = [
+const OTHERS: [&str; 16] = [
     "listeners",
     "acme",
     "certificates",
@@ -249,6 +249,8 @@ const OTHERS: [&str; 14] = [
     "fill",
     "limits",
     "usage",
+    "routes",
+    "steering",
     "fleet",
 ];
 

@@ -425,7 +425,7 @@ async fn a_box_that_starts_without_a_control_plane_goes_by_the_last_snapshot_unt
     until(&process, "another certificate", is_renewed).await;
     assert_ne!(renewed["given"]["certificate_pem"], kept["given"]["certificate_pem"]);
     assert_ne!(renewed["key_pem"], kept["key_pem"]);
-    process.logged_until("the box has another certificate, which ends in 29 days").await;
+    process.logged_until("the box has another certificate, which ends in ").await;
     until(&process, "heard by the new one", |it| it["is_heard"] == true).await;
 
     // Another process is the box from then on, and this one says nothing more.
@@ -550,7 +550,7 @@ async fn say(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), lie: Lie, body:
         }
         (Lie::Hasty, _) => stream.write_all(head("204 No Content", 0).as_bytes()).await,
         (Lie::Fails, _) => stream.write_all(head("500 Bad", 0).as_bytes()).await,
-        (Lie::Hangs, _) => Ok(drop(stream.read(&mut [0]).await)),
+        (Lie::Hangs, _) => stream.read(&mut [0]).await.map(drop),
         (Lie::Endless, _) => {
             let _ = stream.write_all(head("200 OK", usize::MAX >> 1).as_bytes()).await;
             while stream.write_all(&[b'x'; 64 << 10]).await.is_ok() {}

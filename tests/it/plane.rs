@@ -195,7 +195,7 @@ impl Enrolled {
         let target = format!("/v1/appliances/{}", self.name);
         let asked = json!({ "name": self.name, "ipv4": "192.0.2.1",
             "capacity_bits_per_second": 10_000_000_000_u64,
-            "position": { "latitude": 52.5, "longitude": 13.4 } });
+            "position": [52.5, 13.4] });
         let asks = self.asks(address);
         asks.told(Method::PUT, &target, asked).await;
         asks.told(Method::POST, "/v1/heartbeat", beat()).await;

@@ -136,12 +136,7 @@ impl Appliance {
     ) -> Result<Running, ApplianceError> {
         let system = |what| move |source| ApplianceError::System { what, source };
         look_at_shipping(&config).map_err(ApplianceError::Settings)?;
-        let fill_runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(config.threads.fill)
-            .thread_name("fill")
-            .enable_all()
-            .build()
-            .map_err(system("the fill runtime"))?;
+        let fill_runtime = threads::fill_runtime(&config)?;
         let (log, log_writer) =
             AccessLog::start(&log_settings(&config)).map_err(ApplianceError::Log)?;
         let (shipper, groundwork) = (shipping::shipper(&config, &log)?, Groundwork::of(&config)?);

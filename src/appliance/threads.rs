@@ -11,12 +11,12 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use tokio::runtime::LocalRuntime;
+use tokio::runtime::{LocalRuntime, Runtime};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::parts::{Parts, server_settings};
 use super::{ApplianceError, explain, figures, load, sought};
-use crate::config::ListenerKind;
+use crate::config::{Config, ListenerKind};
 use crate::control::api::Admin;
 use crate::control::drain::Drainer;
 use crate::control::explained::Explaining;
@@ -38,6 +38,16 @@ type Sources = Vec<(ListenerKind, WorkerSource)>;
 enum WorkerSource {
     Own(TcpListener),
     DealtOut(DealtOut),
+}
+
+/// What fills, and all that is done beside viewers.
+pub(super) fn fill_runtime(config: &Config) -> Result<Runtime, ApplianceError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(config.threads.fill)
+        .thread_name("fill")
+        .enable_all()
+        .build();
+    runtime.map_err(|source| ApplianceError::System { what: "the fill runtime", source })
 }
 
 pub(super) fn start_workers(

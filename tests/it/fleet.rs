@@ -624,8 +624,10 @@ async fn a_control_plane_that_lies_changes_nothing_and_no_viewer_notices() {
     operator.put_keys("film").await;
     let process = Process::start(&edge.config);
     until_registered(&operator, "edge-1", "well", is_well).await;
-    let held = until(&process, "told", |it| it["snapshot"]["key_files"] == 1).await;
-    let held = held["snapshot"].clone();
+    until(&process, "told", |it| it["snapshot"]["key_files"] == 1).await;
+    // Nothing is on its way any more.
+    way.leads_to(There::Nobody);
+    let held = until(&process, "not heard", |it| it["is_heard"] == false).await["snapshot"].clone();
     let number = |of: &Value| (of["epoch"].as_u64().unwrap(), of["counter"].as_u64().unwrap());
     let (epoch, counter) = number(&held);
 

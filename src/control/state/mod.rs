@@ -3,7 +3,7 @@
 //!
 //! A narrow set of operations, each of which happens whole or not at all, written once over keys
 //! with versions: a change says what it expects, and is made anew where another control plane was
-//! first. What is where those keys lie, [`redb`] says. What is known is in memory and swapped
+//! first. What is where those keys lie, `redb.rs` says. What is known is in memory and swapped
 //! whole; nobody waits for a disk to read it. Heartbeats are no state.
 
 mod error;

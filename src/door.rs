@@ -131,7 +131,14 @@ impl Doors {
                     let (bearers, uses) = (before.bearers.clone(), uses.clone());
                     let made = Door::new(name, demands.clone(), verdicts_bytes, bearers, uses);
                     let source = &demands.source;
-                    Arc::new(made.map_err(|error| format!("{source}: {error}"))?)
+                    let made = made.map_err(|error| format!("{source}: {error}"))?;
+                    if let (KeySource::Fleet(_), Some(former)) = (source, former)
+                        && former.demands.source == *source
+                    {
+                        // Only those who had them know what they are.
+                        let _ = made.adopt(former.known.load().text.clone());
+                    }
+                    Arc::new(made)
                 }
             };
             of.insert(site.id, door);
@@ -225,6 +232,11 @@ impl Door {
     /// What it demands.
     pub fn demands(&self) -> &Demands {
         &self.demands
+    }
+
+    /// Whether its keys are from the control plane of a fleet.
+    pub fn is_of_fleet(&self) -> bool {
+        matches!(self.demands.source, KeySource::Fleet(_))
     }
 
     /// Whose it is.

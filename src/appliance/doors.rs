@@ -127,7 +127,17 @@ impl Parts {
     }
 
     fn doors(&self, config: &Config, sites: &Sites, uses: &Arc<Uses>) -> Result<Doors, String> {
-        Doors::new(sites, &config.demands, &self.live.doors.load(), uses, verdicts_bytes(config))
+        let (before, bytes) = (self.live.doors.load(), verdicts_bytes(config));
+        let doors = Doors::new(sites, &config.demands, &before, uses, bytes)?;
+        // What is known of a fleet counts from the first viewer on.
+        let snapshot = self.live.fleet.load();
+        for door in doors.iter().filter(|door| door.is_of_fleet()) {
+            if let Some(Ok(keys)) = keys_of(door, snapshot.as_deref()) {
+                // What is wrong with them is told at the first look.
+                let _ = door.adopt(keys);
+            }
+        }
+        Ok(doors)
     }
 }
 

@@ -185,3 +185,21 @@ fn tell(found: Found, denied: Option<&'static str>, viewer: &Viewer, record: &mu
 /// `s-uri-signing` of a token that is good, and where none was looked at (RFC 9246 section 4.5).
 const VERIFIED: u16 = 200;
 const UNCHECKED: u16 = 0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::token::cat;
+
+    #[test]
+    fn whatever_a_token_is_found_to_be_has_a_label() {
+        let codes = Denied::ALL.iter().map(|denied| denied.code()).chain([VERIFIED]);
+        for code in codes.map(|code| code.to_string()) {
+            assert!(labels::Shown::ALL.iter().any(|shown| shown.label() == code), "{code}");
+        }
+        let words = cat::Denied::ALL.iter().map(|denied| denied.code());
+        for word in words.chain(["ok", "reused", "renewed"]) {
+            assert!(labels::CatShown::ALL.iter().any(|shown| shown.label() == word), "{word}");
+        }
+    }
+}

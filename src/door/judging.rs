@@ -37,11 +37,14 @@ impl Door {
         let uri = uri.ok_or_else(malformed)?;
         let known = self.known.load();
         // A port that he names may be none that anybody thought of.
-        let directed = |port| {
-            let uri = uri_of(scheme.as_str(), host, port, path, query.as_deref())?;
-            known.keys.directed(&uri, &self.demands.settings)
+        let without_port = || uri_of(scheme.as_str(), host, None, path, query.as_deref());
+        let directed = |uri: &str| known.keys.directed(uri, &self.demands.settings);
+        let denied = || directed(&uri).filter(|auth| *auth == Auth::Deny);
+        let auth = match known.keys.direct() {
+            true => denied().or_else(|| directed(&without_port()?)),
+            false => None,
         };
-        match directed(port).filter(|auth| *auth == Auth::Deny).or_else(|| directed(None)) {
+        match auth {
             Some(Auth::Deny) => return Err(Refused::Directed),
             Some(Auth::Allow) => {
                 return Ok(Admitted { found: Found::Allowed, given: None, bearer: None });

@@ -177,6 +177,11 @@ impl Keys {
         self.issuers.iter().flat_map(|issuer| &issuer.sealing).find_map(|key| key.open(sealed))
     }
 
+    /// Whether there are directives at all.
+    pub fn direct(&self) -> bool {
+        self.issuers.iter().any(|issuer| !issuer.directives.is_empty())
+    }
+
     /// What directives of trusted issuers say of a URI, normalised: of each issuer the first that
     /// names it counts, and one that denies wins.
     pub fn directed(&self, uri: &str, settings: &Settings) -> Option<Auth> {

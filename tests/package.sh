@@ -232,7 +232,7 @@ ready() { [ "$(curl --silent --output /dev/null --write-out '%{http_code}' "http
 upgrades() {
     as_root rm -f "$root/run/asked"
     step "upgrade with a fault in the configuration" in_root apt-get install -y /later.deb
-    check "it is not restarted then" not_asked restart
+    check "it is not restarted then" not_asked "restart tidegate.service"
     as_root sed -i 's/^nmae = .*/name = "film"/' "$root/etc/tidegate/tidegate.toml"
     step "install the first version again" in_root apt-get install -y --allow-downgrades /first.deb
     check "it takes over, and the process before leaves" wait_until 30 said 'left 0' 1
@@ -241,7 +241,7 @@ upgrades() {
     local transfer=$!
     step "upgrade" in_root apt-get install -y /later.deb
     check "the new version has taken over" test "$(grep -c 'serves, version' "$log")" -eq 2
-    check "it was not restarted for it" not_asked restart
+    check "it was not restarted for it" not_asked "restart tidegate.service"
     check "what was under way comes whole" wait "$transfer"
     curl --silent --show-error --fail --output "$scratch/wanted" "$(link http)/$seg"
     check "byte for byte" cmp "$scratch/got" "$scratch/wanted"
@@ -257,7 +257,7 @@ upgrades() {
 
 removes() {
     step "remove" in_root apt-get remove -y tidegate
-    check "it was stopped first" grep -q 'stop tidegate.socket tidegate-https.socket tidegate.service' "$root/run/asked"
+    check "it was stopped first" grep -q 'stop tidegate.socket tidegate-https.socket tidegate.service tidegate-control.service' "$root/run/asked"
     echo stop >&"$asked"
     check "SIGTERM ends it with status 0" wait_until 40 said 'exit 0' 2
     check "its configuration and state stay" test -e "$root/etc/tidegate/tidegate.toml" -a -e "$root/var/lib/private/tidegate"

@@ -11,7 +11,8 @@ exposure_max=2.0
 
 main() {
     check "the units are what systemd understands" verify
-    check "exposure is under $exposure_max" exposed_less
+    check "exposure is under $exposure_max" exposed_less tidegate.service
+    check "a control plane's too" exposed_less tidegate-control.service
     check "io_uring is allowed by name" grep -q '^SystemCallFilter=.*io_uring_setup io_uring_enter io_uring_register' \
         systemd/tidegate.service
     check "stopping takes longer than draining" stop_outlasts_drain
@@ -20,6 +21,7 @@ main() {
         start_origin
         passed_socket
         readiness
+        control
         wrong_configuration
     fi
     [ "$failures" -eq 0 ]
@@ -32,7 +34,7 @@ verify() {
     # Of the drop-ins those that systemd of before 253 understands too.
     mkdir -p "$scratch/units/tidegate.service.d"
     cp systemd/drop-ins/block-devices.conf systemd/drop-ins/certificates.conf "$scratch/units/tidegate.service.d"
-    sed -i "s|/usr/bin/tidegate|${binary:-/bin/true}|" "$scratch/units/tidegate.service"
+    sed -i "s|/usr/bin/tidegate|${binary:-/bin/true}|" "$scratch"/units/*.service
     local words
     words=$(systemd-analyze verify --man=no --recursive-errors=no "$scratch"/units/*.service "$scratch"/units/*.socket 2>&1) || { echo "$words"; return 1; }
     if grep -F "$scratch/units" <<<"$words"; then return 1; fi
@@ -40,7 +42,7 @@ verify() {
 
 exposed_less() {
     local level
-    level=$(systemd-analyze security --offline=true --no-pager systemd/tidegate.service |
+    level=$(systemd-analyze security --offline=true --no-pager "systemd/$1" |
         sed -n 's/.*Overall exposure level for .*: \([0-9.]*\) .*/\1/p')
     echo "exposure ${level:-unknown}"
     [ -n "$level" ] && awk -v level="$level" -v max="$exposure_max" 'BEGIN { exit !(level < max) }'
@@ -128,6 +130,23 @@ reloaded() {
 }
 
 lacks() { ! grep -x "$1" "$2"; }
+
+# The other unit's program says as much.
+control() {
+    local notify=$scratch/control-notify pid
+    printf '[control]\nlisten = ["127.0.0.1:0"]\nstate = "%s"\n' "$scratch/control" >"$scratch/control.toml"
+    python3 -u tests/notified.py "$notify" >"$scratch/control-said" &
+    started+=($!)
+    wait_until 10 test -S "$notify"
+    NOTIFY_SOCKET=$notify "$binary" control --config "$scratch/control.toml" >"$scratch/control.log" 2>&1 &
+    pid=$!
+    started+=("$pid")
+    check "a control plane says READY=1" wait_until 20 grep -qx READY=1 "$scratch/control-said"
+    kill -TERM "$pid"
+    check "SIGTERM ends it with status 0" wait "$pid"
+    check "STOPPING=1 was said by it" wait_until 5 grep -qx STOPPING=1 "$scratch/control-said"
+    [ "$failures" -eq 0 ] || sed 's/^/    /' "$scratch/control.log"
+}
 
 # RestartPreventExitStatus=64 rests on this.
 wrong_configuration() {

@@ -9,6 +9,7 @@
 
 pub mod api;
 mod asking;
+pub mod believed;
 pub mod content_steering;
 pub mod drain;
 pub mod explained;

@@ -12,18 +12,17 @@ use std::time::SystemTime;
 
 use http::Method;
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-};
+use rustls::client::danger::ServerCertVerifier as _;
+use rustls::crypto::aws_lc_rs;
+use rustls::{CertificateError, ClientConfig, RootCertStore};
+use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::client::{Answer, Ask, AskError, Client};
 use super::folder::Replacement;
 use super::identity::{IdentityError, Kept, new_key, path_in};
 use crate::config;
+use crate::control::believed::{Believed, ServerShows};
 use crate::control::issuer::sha256_hex;
 use crate::control::plane::wire;
 use crate::fill::client::tls_config_of;
@@ -173,64 +172,24 @@ fn fingerprint(code: &str) -> Option<String> {
     (fits && are_digits(secret) && are_digits(fingerprint)).then(|| fingerprint.to_owned())
 }
 
+/// Believes whom the authority of a fingerprint vouches for, where it is shown.
 fn believing(fingerprint: &str) -> Result<ClientConfig, String> {
     let mut config = tls_config_of(None, Scheme::Http)?;
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let verifier = Fingerprinted { fingerprint: fingerprint.to_owned(), provider };
-    config.dangerous().set_certificate_verifier(Arc::new(verifier));
-    Ok(config)
-}
-
-/// Believes whom the authority of a fingerprint vouches for, where it is shown.
-#[derive(Debug)]
-struct Fingerprinted {
-    fingerprint: String,
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for Fingerprinted {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
+    let (fingerprint, by) = (fingerprint.to_owned(), provider.clone());
+    let judge = move |shows: &ServerShows<'_>| {
         let unknown = || rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
-        let mut shown = intermediates.iter();
-        let ca = shown.find(|one| sha256_hex(one) == self.fingerprint).ok_or_else(unknown)?;
+        let mut chain = shows.chain.iter();
+        let ca = chain.find(|one| sha256_hex(one) == fingerprint).ok_or_else(unknown)?;
         let mut roots = RootCertStore::empty();
         roots.add(ca.clone().into_owned())?;
-        let provider = self.provider.clone();
-        let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), provider).build();
-        let verifier = verifier.map_err(|_| unknown())?;
-        verifier.verify_server_cert(end_entity, intermediates, name, ocsp, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), by.clone());
+        let verifier = verifier.build().map_err(|_| unknown())?;
+        let ServerShows { certificate, chain, name, ocsp, now } = *shows;
+        verifier.verify_server_cert(certificate, chain, name, ocsp, now)
+    };
+    config.dangerous().set_certificate_verifier(Arc::new(Believed { judge, provider }));
+    Ok(config)
 }
 
 /// Of a SHA-256 in hexadecimal.

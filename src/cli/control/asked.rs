@@ -10,11 +10,11 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier as _};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, ServerName};
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -23,7 +23,8 @@ use tokio_rustls::TlsConnector;
 use super::super::admin::{ANSWER_BYTES_MAX, ANSWER_WITHIN, runtime};
 use crate::cli::Failure;
 use crate::config::Control;
-use crate::control::issuer::CA_FILE;
+use crate::control::believed::{Believed, ServerShows};
+use crate::control::issuer::{CA_FILE, OWN_NAME};
 
 /// What the control plane of this configuration answers.
 pub(super) fn ask(
@@ -95,86 +96,38 @@ async fn answered(
 
 fn tls(control: &Control) -> Result<ClientConfig, Failure> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let shown = control.certificate.as_ref().and_then(|key| key.cert.first().cloned());
-    let verifier = Ours::new(shown, control, provider.clone())?;
+    let judge = ours(control, &provider)?;
+    let verifier = Arc::new(Believed { judge, provider: provider.clone() });
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| Failure::Failed(error.to_string()))?;
-    let config = config.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
+    let config = config.dangerous().with_custom_certificate_verifier(verifier);
     Ok(config.with_no_client_auth())
 }
 
-/// Believes the control plane of one configuration, by whatever address it is asked.
-#[derive(Debug)]
-struct Ours {
-    /// What it shows, where that is in the configuration.
-    shown: Option<CertificateDer<'static>>,
-    /// What its own authority issued.
-    issued: Option<Arc<WebPkiServerVerifier>>,
-    provider: Arc<CryptoProvider>,
-}
+type Judge =
+    Box<dyn Fn(&ServerShows<'_>) -> Result<ServerCertVerified, rustls::Error> + Send + Sync>;
 
-impl Ours {
-    fn new(
-        shown: Option<CertificateDer<'static>>,
-        control: &Control,
-        provider: Arc<CryptoProvider>,
-    ) -> Result<Ours, Failure> {
-        if shown.is_some() {
-            return Ok(Ours { shown, issued: None, provider });
-        }
-        let path = control.folder.join(CA_FILE);
-        let no_ca = |what: String| Failure::Failed(format!("{}: {what}", path.display()));
-        let ca = CertificateDer::from_pem_file(&path).map_err(|error| no_ca(error.to_string()))?;
-        let mut roots = RootCertStore::empty();
-        roots.add(ca).map_err(|error| no_ca(error.to_string()))?;
-        let issued =
-            WebPkiServerVerifier::builder_with_provider(roots.into(), provider.clone()).build();
-        let issued = issued.map_err(|error| no_ca(error.to_string()))?;
-        Ok(Ours { shown: None, issued: Some(issued), provider })
+/// Believes the control plane of one configuration, by whatever address it is asked: what it shows,
+/// where that is in the configuration, or else what its own authority issued.
+fn ours(control: &Control, provider: &Arc<CryptoProvider>) -> Result<Judge, Failure> {
+    if let Some(shown) = control.certificate.as_ref().and_then(|key| key.cert.first().cloned()) {
+        return Ok(Box::new(move |shows| match *shows.certificate == shown {
+            true => Ok(ServerCertVerified::assertion()),
+            false => Err(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)),
+        }));
     }
-}
-
-impl ServerCertVerifier for Ours {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        if self.shown.as_ref().is_some_and(|shown| shown == end_entity) {
-            return Ok(ServerCertVerified::assertion());
-        }
-        let unknown = rustls::CertificateError::UnknownIssuer;
-        let issued = self.issued.as_ref().ok_or(rustls::Error::InvalidCertificate(unknown))?;
+    let path = control.folder.join(CA_FILE);
+    let no_ca = |what: String| Failure::Failed(format!("{}: {what}", path.display()));
+    let ca = CertificateDer::from_pem_file(&path).map_err(|error| no_ca(error.to_string()))?;
+    let mut roots = RootCertStore::empty();
+    roots.add(ca).map_err(|error| no_ca(error.to_string()))?;
+    let issued = WebPkiServerVerifier::builder_with_provider(roots.into(), provider.clone());
+    let issued = issued.build().map_err(|error| no_ca(error.to_string()))?;
+    Ok(Box::new(move |shows| {
         // It is asked on its own machine, and may have no name for that.
-        let name = crate::control::issuer::OWN_NAME.try_into().expect("it is a name");
-        issued.verify_server_cert(end_entity, intermediates, &name, ocsp, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
+        let name = OWN_NAME.try_into().expect("it is a name");
+        let ServerShows { certificate, chain, ocsp, now, .. } = *shows;
+        issued.verify_server_cert(certificate, chain, &name, ocsp, now)
+    }))
 }

@@ -77,8 +77,12 @@ impl Steering {
         });
         let sent = |kind: &str| {
             each(|number| {
-                let from =
-                    Asking { viewer: viewer(number), scheme: "https", now_seconds: number.into() };
+                let from = Asking {
+                    viewer: viewer(number),
+                    scheme: "https",
+                    host: Some("steer.example"),
+                    now_seconds: number.into(),
+                };
                 let target = format!("/steer/v1/{kind}/film/film/{number}.m3u8?known=o&base=o");
                 let response = self.steer.answer(&Method::GET, &target, from);
                 assert!(response.status().as_u16() < 400);

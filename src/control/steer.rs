@@ -22,8 +22,9 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_MAX_AGE, ALLOW,
-    CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER,
+    CONTENT_LENGTH, CONTENT_TYPE, HOST, RETRY_AFTER,
 };
+use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -38,6 +39,7 @@ use super::routes::Table;
 use super::steering::reason::Reason;
 use super::steering::{Answer, Asked, Steering};
 use crate::message::forwarded::Forwarders;
+use crate::message::target::host_and_port;
 use crate::moment::unix_seconds;
 use crate::server::{ConnectionFacts, Handler};
 pub use figures::{Decided, Figures, Kind};
@@ -48,7 +50,7 @@ use ranked::RankedAnswer;
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Where players reach this, without a slash at its end: they are sent on by its scheme.
-    /// `None`: where and by the scheme that they ask.
+    /// `None`: where and by the scheme that they ask; behind a proxy they are told a path alone.
     pub url: Option<String>,
     /// What sessions are signed with.
     pub secret: Option<Secret>,
@@ -83,11 +85,14 @@ pub struct Steer {
 
 /// Who asks, how, and when.
 #[derive(Clone, Copy, Debug)]
-pub struct From {
+pub struct From<'a> {
     /// His address, through proxies that are believed.
     pub viewer: IpAddr,
     /// By which scheme he asks.
     pub scheme: &'static str,
+    /// By which name he asks, with a port where it is not the usual one; `None`: a proxy does,
+    /// and by what he asked it nobody knows.
+    pub host: Option<&'a str>,
     /// Now, in seconds since 1970.
     pub now_seconds: u64,
 }
@@ -118,14 +123,14 @@ struct Now<'a> {
     fleet: &'a Fleet,
     table: &'a Table,
     settings: &'a Settings,
-    from: From,
+    from: From<'a>,
     /// Answers in a second.
     rate: u32,
 }
 
 impl Steer {
     /// Answers one request.
-    pub fn answer(&self, method: &Method, target: &str, from: From) -> Response<Bytes> {
+    pub fn answer(&self, method: &Method, target: &str, from: From<'_>) -> Response<Bytes> {
         match *method {
             Method::GET | Method::HEAD => {}
             Method::OPTIONS => return preflight(),
@@ -165,7 +170,7 @@ impl Steer {
         dialect: Dialect,
     ) -> Response<Bytes> {
         let Now { fleet, settings, from, .. } = *now;
-        let endpoint = endpoint(question, settings);
+        let endpoint = endpoint(question, settings, from);
         let session = match endpoint.session(question.query) {
             Brought::Session(session) => session,
             Brought::Nothing(session) => {
@@ -282,9 +287,10 @@ fn nobody_knows(_: &Member) -> Option<bool> {
 }
 
 /// Where a player asks about one asset. One whose path is longer than is told back asks for its
-/// site.
-fn endpoint(question: &Question<'_>, settings: &Settings) -> Endpoint {
-    let url = settings.url.as_deref().unwrap_or_default();
+/// site. Shaka Player (5.2) ends its steering where it is told a path alone.
+fn endpoint(question: &Question<'_>, settings: &Settings, from: From<'_>) -> Endpoint {
+    let asked_at = || Some(format!("{}://{}", from.scheme, from.host?));
+    let url = settings.url.clone().or_else(asked_at).unwrap_or_default();
     let (kind, site) = (question.kind.word(), question.site);
     let at = |path: &str| Endpoint::new(&format!("{url}{ROOT}{kind}/{site}{path}"));
     let endpoint = question.path.as_deref().and_then(at).or_else(|| at("/"));
@@ -344,10 +350,12 @@ impl Handler for Steer {
         request: Request<Incoming>,
         connection: &Rc<ConnectionFacts>,
     ) -> Response<Full<Bytes>> {
-        let peer = connection.viewer.ip().to_canonical();
+        let (peer, forwarders) = (connection.viewer.ip().to_canonical(), self.forwarders.load());
+        let is_direct = !forwarders.believe(peer);
         let from = From {
-            viewer: self.forwarders.load().client(peer, request.headers()),
+            viewer: forwarders.client(peer, request.headers()),
             scheme: if connection.tls.is_some() { "https" } else { "http" },
+            host: host(&request).filter(|_| is_direct),
             now_seconds: unix_seconds(SystemTime::now()),
         };
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
@@ -361,6 +369,13 @@ impl Handler for Steer {
             _ => response.map(Full::new),
         }
     }
+}
+
+/// By which name a request asks, if that is one.
+fn host<B>(request: &Request<B>) -> Option<&str> {
+    let field = || request.headers().get(HOST)?.to_str().ok();
+    let host = request.uri().authority().map(Authority::as_str).or_else(field);
+    host.filter(|host| host_and_port(host.as_bytes()).is_some())
 }
 
 /// Below it all questions are.

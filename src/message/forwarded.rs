@@ -24,8 +24,7 @@ impl Forwarders {
     /// The address of who asks, through the proxies that are believed, the nearest of which is
     /// `peer`.
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
-        let is_believed = |ip: IpAddr| self.networks.iter().any(|network| network.holds(ip));
-        if !is_believed(peer) {
+        if !self.believe(peer) {
             return peer;
         }
         let lines = headers.get_all(&self.field).into_iter().rev();
@@ -37,11 +36,16 @@ impl Forwarders {
             // He does not say: the last one we know of it is.
             let Some(ip) = said.and_then(address) else { break };
             client = ip;
-            if !is_believed(client) {
+            if !self.believe(client) {
                 break;
             }
         }
         client
+    }
+
+    /// Whether this is the address of a proxy that is believed.
+    pub fn believe(&self, peer: IpAddr) -> bool {
+        self.networks.iter().any(|network| network.holds(peer))
     }
 }
 

@@ -242,6 +242,32 @@ async fn players_are_told_where_to_go_on_whatever_they_report() {
     steered.process.stop();
 }
 
+/// Some players go by a whole URI alone, and resolve no path.
+#[tokio::test]
+async fn players_are_told_to_ask_again_at_a_whole_uri_unless_a_proxy_asks_for_them() {
+    let proxies = "proxies.forwarded = [\"127.0.0.0/8\"]\n";
+    for (settings, begins) in [
+        (SETTINGS.replace(proxies, ""), format!("http://{HOST}/steer/v1/")),
+        (SETTINGS.to_owned(), "/steer/v1/".to_owned()),
+    ] {
+        let folder = TempDir::new().unwrap();
+        let process = Process::start(&configured(folder.path(), &settings));
+        let steering = asking(&process, " steering at ").await;
+        for kind in ["hls", "dash"] {
+            let target = format!("/steer/v1/{kind}/media/m?known=a,b");
+            let told: Value =
+                serde_json::from_slice(&steering.get(&target).send().await.body).unwrap();
+            let uri = told["RELOAD-URI"].as_str().unwrap();
+            let rest = uri.strip_prefix(&begins).unwrap_or_else(|| panic!("{uri}"));
+            let target = format!("/steer/v1/{rest}");
+            let again: Value =
+                serde_json::from_slice(&steering.get(&target).send().await.body).unwrap();
+            assert_eq!(again["RELOAD-URI"], uri, "the session goes on");
+        }
+        process.stop();
+    }
+}
+
 #[tokio::test]
 async fn a_reload_ends_the_steering_of_a_site_and_too_much_to_do_only_makes_it_slower() {
     let settings = "[steering]\nanswers = 3\n";

@@ -42,8 +42,8 @@ fn steer(registry: &Registry) -> Steer {
     steer_with(registry, "10.0.0.0/8 edge-1\n", settings())
 }
 
-fn from(viewer: &str, now_seconds: u64) -> From {
-    From { viewer: viewer.parse().unwrap(), scheme: "http", now_seconds }
+fn from(viewer: &str, now_seconds: u64) -> From<'_> {
+    From { viewer: viewer.parse().unwrap(), scheme: "http", host: None, now_seconds }
 }
 
 fn get_at(steer: &Steer, target: &str, now_seconds: u64) -> Response<Bytes> {
@@ -90,6 +90,28 @@ fn a_viewer_is_sent_to_the_box_his_network_was_announced_to_with_all_he_asked_fo
     assert!(response.headers()["location"].to_str().unwrap().starts_with("https://edge-0/a?"));
     assert_eq!(counted(steer.figures.decisions()), ["route 1"]);
     assert_eq!(counted(secure.figures.decisions()), ["share 1"]);
+}
+
+#[test]
+fn a_player_asks_again_by_the_name_that_it_asked_by_if_that_is_known() {
+    let with_url = || Settings { url: Some("https://s.example".to_owned()), ..settings() };
+    for (settings, host, begins) in [
+        (settings(), None, "/steer/v1/hls/film/a?sid="),
+        (settings(), Some("s.test:8081"), "http://s.test:8081/steer/v1/hls/film/a?sid="),
+        (with_url(), Some("s.test:8081"), "https://s.example/steer/v1/hls/film/a?sid="),
+    ] {
+        let steer = steer_with(&edges(1), "", settings);
+        let from = From { host, ..from("10.1.2.3", NOW) };
+        let response = steer.answer(&Method::GET, "/steer/v1/hls/film/a", from);
+        let told: Value = serde_json::from_slice(response.body()).unwrap();
+        assert!(reload(&told).starts_with(begins), "{told}");
+    }
+    for (field, host) in [("s.test:81", Some("s.test:81")), ("a b", None), ("u@s.test", None)] {
+        let request = Request::get("/").header(HOST, field).body(()).unwrap();
+        assert_eq!(super::host(&request), host, "{field}");
+    }
+    let request = Request::get("https://s.test/").header(HOST, "other").body(()).unwrap();
+    assert_eq!(super::host(&request), Some("s.test"));
 }
 
 #[test]

@@ -127,9 +127,12 @@ impl Manifest {
             None => (Vec::new(), Vec::new()),
         };
         if priority.is_empty() {
-            let first = session.plays_from(dialect, reported);
-            let others = known.iter().filter(|pathway| Some(*pathway) != first);
-            priority.extend(first.into_iter().chain(others).cloned());
+            let first = session.goes_on_from(dialect, reported);
+            // Where nobody knows, a DASH player stays where it is if it is told nothing.
+            if first.is_some() || dialect == Dialect::Hls {
+                let others = known.iter().filter(|pathway| Some(*pathway) != first);
+                priority.extend(first.into_iter().chain(others).cloned());
+            }
         }
         if priority.is_empty() && dialect == Dialect::Hls {
             priority.extend(Pathway::new(UNNAMED));
@@ -137,7 +140,9 @@ impl Manifest {
         let unsettled = decided.is_some_and(|(answer, _)| answer.unsettled || answer.last_resort);
         let seed = xxh3_64_with_seed(session.id().as_bytes(), asking.now_seconds);
         let mut told = session.clone();
-        told.told = priority.first().cloned();
+        if decided.is_some() {
+            told.told = priority.first().cloned();
+        }
         Manifest {
             version: 1,
             ttl_seconds: pace.ttl_seconds(unsettled, burden, seed),
@@ -203,7 +208,7 @@ pub(super) fn answer(status: StatusCode, body: Bytes) -> Response<Bytes> {
 }
 
 /// Of an answer, what the asset has, and what it can have as a clone; behind them what is no
-/// appliance of ours: other services, the origin.
+/// appliance of ours: other services, the origin. Before them where nobody of ours is well.
 fn listed(
     answer: &Answer<'_>,
     fleet: &Fleet,
@@ -222,8 +227,11 @@ fn listed(
         }
         priority.push(ranked.pathway.clone());
     }
-    let others = known.iter().filter(|pathway| fleet.by_pathway(pathway).is_none());
-    priority.extend(others.cloned());
+    let others = known.iter().filter(|pathway| fleet.by_pathway(pathway).is_none()).cloned();
+    match answer.last_resort {
+        true => drop(priority.splice(0..0, others)),
+        false => priority.extend(others),
+    }
     (priority, clones)
 }
 

@@ -62,15 +62,35 @@ impl Session {
         &self.id
     }
 
-    /// Where it plays from, as far as it was told to: a pathway that is merely reported may be that
-    /// of whoever gave it the playlist.
-    pub fn plays_from(&self, dialect: Dialect, reported: &[Pathway]) -> Option<&Pathway> {
+    /// Where it plays from, once it was told where to: before, a pathway that is merely reported
+    /// may be that of whoever gave it the playlist. One that left where it was told to play has a
+    /// reason, and is not sent back.
+    pub fn plays_from<'a>(
+        &'a self,
+        dialect: Dialect,
+        reported: &'a [Pathway],
+    ) -> Option<&'a Pathway> {
         let told = self.told.as_ref()?;
-        let does = match dialect {
-            Dialect::Hls => reported.first() == Some(told),
-            Dialect::Dash => reported.contains(told),
+        match dialect {
+            Dialect::Hls => reported.first(),
+            // It reports all that it measured.
+            Dialect::Dash => reported.contains(told).then_some(told),
+        }
+    }
+
+    /// Where it is best left when there is no time to decide: where it seems to be, or else where
+    /// its asset begins.
+    pub(super) fn goes_on_from<'a>(
+        &'a self,
+        dialect: Dialect,
+        reported: &'a [Pathway],
+    ) -> Option<&'a Pathway> {
+        let seems = match dialect {
+            Dialect::Hls => reported.first(),
+            Dialect::Dash => self.told.as_ref(),
         };
-        does.then_some(told)
+        let base = || self.base.as_ref().filter(|base| self.has(reported).contains(base));
+        seems.or_else(base)
     }
 
     /// The pathways that its playlist or MPD names; where nobody said, those that a player reports.
@@ -245,7 +265,9 @@ mod tests {
         let both = [pathway("a"), pathway("b")];
         assert_eq!(session.plays_from(Dialect::Hls, &both), None);
         session.told = Some(pathway("b"));
-        assert_eq!(session.plays_from(Dialect::Hls, &both), None, "it plays from another one");
+        let left = session.plays_from(Dialect::Hls, &both);
+        assert_eq!(left, Some(&both[0]), "it has left where it was told to");
+        assert_eq!(session.plays_from(Dialect::Hls, &[]), None);
         assert_eq!(session.plays_from(Dialect::Hls, &both[1..]), Some(&both[1]));
         assert_eq!(session.plays_from(Dialect::Dash, &both), Some(&both[1]), "it measured both");
         assert_eq!(session.plays_from(Dialect::Dash, &[]), None);

@@ -213,6 +213,58 @@ fn where_there_is_no_time_to_decide_a_player_goes_on_as_it_did() {
 }
 
 #[test]
+fn where_there_is_no_time_to_decide_who_was_told_nothing_yet_stays_where_it_seems_to_be() {
+    let endpoint = Endpoint::new("/steer/film").unwrap();
+    let (mut session, reports) = (session(&["a", "b", "c"], Some("c")), [pathway("b")]);
+    let undecided = |session: &Session, dialect, reported: &[Pathway]| {
+        let (endpoint, now_seconds) = (&endpoint, 1);
+        let asking = Asking { dialect, endpoint, session, reported, now_seconds };
+        let manifest = Manifest::of(&asking, None, PACE, Burden::TooMuch);
+        assert_eq!(next(&manifest).told, session.told, "nothing was decided");
+        manifest
+    };
+    for (dialect, reported, expected) in [
+        (Dialect::Hls, &reports[..], ["b", "a", "c"]),
+        (Dialect::Hls, &[], ["c", "a", "b"]),
+        (Dialect::Dash, &[], ["c", "a", "b"]),
+        // It measured there, and may play anywhere.
+        (Dialect::Dash, &reports, ["c", "a", "b"]),
+    ] {
+        let manifest = undecided(&session, dialect, reported);
+        assert_eq!(names(&manifest), expected, "{dialect:?}, {reported:?}");
+    }
+    session.base = None;
+    assert_eq!(names(&undecided(&session, Dialect::Hls, &[])), ["a", "b", "c"]);
+    assert!(names(&undecided(&session, Dialect::Dash, &reports)).is_empty(), "it stays there");
+    session.told = Some(pathway("a"));
+    assert_eq!(names(&undecided(&session, Dialect::Dash, &[])), ["a", "b", "c"]);
+}
+
+#[test]
+fn another_service_goes_before_appliances_of_which_none_is_well() {
+    let mut registry = edges(1);
+    let session = session(&["edge-0", "other"], None);
+    let told_now = |registry: &Registry| {
+        let manifest = told(registry, Dialect::Hls, &session, &[]);
+        (names(&manifest).join(" "), manifest.ttl_seconds())
+    };
+    assert_eq!(told_now(&registry), ("edge-0 other".to_owned(), 300));
+    hear(&mut registry, "edge-0", Heartbeat { phase: Phase::Drained, ..well() }, 1, start());
+    assert_eq!(told_now(&registry), ("other edge-0".to_owned(), 20));
+}
+
+#[test]
+fn a_player_that_left_where_it_was_told_to_play_is_not_sent_back() {
+    let registry = edges(2);
+    let begun = session(&["edge-0", "edge-1"], None);
+    let first = told(&registry, Dialect::Hls, &begun, &[]);
+    let (sent, other) = (names(&first)[0].to_owned(), names(&first)[1].to_owned());
+    let then = told(&registry, Dialect::Hls, &next(&first), &[&other]);
+    assert_eq!(names(&then), [&*other, &*sent], "what it left may fail");
+    assert_eq!(next(&then).told, Some(pathway(&other)));
+}
+
+#[test]
 fn one_that_is_drained_is_gone_with_the_next_answer_which_comes_soon() {
     let mut registry = edges(3);
     let session_ = session(&["edge-0"], Some("edge-0"));

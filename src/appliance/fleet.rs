@@ -10,6 +10,7 @@ mod enrol;
 mod folder;
 mod held;
 mod identity;
+mod shaken;
 mod standing;
 
 use std::cell::RefCell;

@@ -368,6 +368,29 @@ async fn who_has_a_wrong_code_or_asks_somebody_else_is_told_so_in_one_line() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_box_with_two_control_planes_is_told_and_heard_by_the_one_that_is_there() {
+    let (site, origin) = (Site::new(""), origin().await);
+    let plane = Plane::start(&site);
+    let silent = Way::to(There::Silence).await;
+    let edge = Box::new("edge-1", plane.address, &origin);
+    edge.enrolled(&site, plane.address, "edge-1", &[]).await;
+    let both = format!("[\"https://{}\", \"https://{}\"]", silent.address, plane.address);
+    let text = fs::read_to_string(&edge.config).unwrap();
+    let text = text.replace(&format!("\"https://{}\"", plane.address), &both);
+    // It may send a tenth of its capacity, all of which is free.
+    let text = text.replace("limits.lag", "limits.egress = \"1 Gbit/s\"\nlimits.lag");
+    fs::write(&edge.config, text).unwrap();
+    let operator = Asks::operator(&site, plane.address);
+    operator.put_keys("film").await;
+    let process = Process::start(&edge.config);
+    until(&process, "told", |it| it["snapshot"]["key_files"] == 1).await;
+    let member = until_registered(&operator, "edge-1", "well", is_well).await;
+    assert_eq!(member["appliance"]["capacity_bits_per_second"], 1_000_000_000_u64);
+    assert_eq!(member["room"], "open", "{member:#}");
+    process.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_box_that_starts_without_a_control_plane_goes_by_the_last_snapshot_until_it_is_back() {
     let (site, origin) = (Site::new(""), origin().await);
     let plane = Plane::start(&site);

@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -16,7 +17,7 @@ use tokio::time::{sleep, timeout};
 
 use super::beat::Figures;
 use super::client::{Answer, Ask, AskError, Client, named};
-use super::folder;
+use super::folder::Replacement;
 use super::held::Refusal;
 use super::identity::{Identity, IdentityError, Kept, new_key, path_in};
 use super::standing::{Mends, Standing};
@@ -132,7 +133,7 @@ impl Known<'_> {
                 }
                 false => ask(Method::PUT, &format!("{APPLIANCES_PATH}/{}", said.name()), &said),
             };
-            let phase = figures.borrow().phase();
+            let (phase, at) = (figures.borrow().phase(), self.client.at());
             match self.told(&asked).await {
                 Ok((control, beaten)) => {
                     pauses.begin_anew();
@@ -150,7 +151,7 @@ impl Known<'_> {
                     standing.beats_failed.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                     let (why, mends) = self.why(&error);
                     standing.unheard(why, mends);
-                    self.client.turn();
+                    self.client.turn_from(at);
                     sleep(pauses.next(self.client.count())).await;
                 }
             }
@@ -179,7 +180,7 @@ impl Known<'_> {
             return (text.to_owned(), Mends::ByHand);
         }
         let mends = match error {
-            AskError::Refused { status, .. } if status.is_client_error() => Mends::ByHand,
+            AskError::Refused { status, .. } if is_for_good(*status) => Mends::ByHand,
             _ => Mends::ByItself,
         };
         (error.to_string(), mends)
@@ -191,6 +192,7 @@ impl Known<'_> {
         let mut told = String::new();
         loop {
             let (number, asked_at) = (standing.held.number(), Instant::now());
+            let at = self.client.at();
             let followed = match self.client.ask(&snapshot_after(number)).await {
                 Ok(answer) => self.followed(answer, number).await,
                 Err(AskError::TooLong { control }) => {
@@ -212,7 +214,7 @@ impl Known<'_> {
                     if let Some(error) = failed {
                         self.tell_of(&error, &mut told);
                     }
-                    self.client.turn();
+                    self.client.turn_from(at);
                 }
             }
             sleep(pauses.next(self.client.count())).await;
@@ -273,8 +275,12 @@ impl Known<'_> {
                 sleep(left.min(CLOCK_LOOKED_AT_EVERY)).await;
                 continue;
             }
-            match self.renewed().await {
-                Ok(()) => return,
+            match renewed(&self.identity, &self.client, self.agent.path()).await {
+                Ok(not_after) => {
+                    let days = not_after.saturating_sub(now) / 86_400;
+                    tracing::info!("the box has another certificate, which ends in {days} days");
+                    return;
+                }
                 Err(why) => {
                     let ends = self.identity.not_after.saturating_sub(now) / 86_400;
                     tracing::warn!("the certificate, which ends in {ends} days, stays: {why}");
@@ -283,25 +289,33 @@ impl Known<'_> {
             sleep(pauses.next(1).max(RENEWAL_PAUSE_MIN)).await;
         }
     }
+}
 
-    /// By a key that is new too.
-    async fn renewed(&self) -> Result<(), String> {
-        let text = |error: IdentityError| error.to_string();
-        let (key_pem, csr_pem) = new_key().map_err(text)?;
-        let asked = ask(Method::POST, RENEW_PATH, &wire::Renew { csr_pem });
-        let answered = self.client.ask(&asked).await.map_err(|error| error.to_string())?;
-        let given = answered.understood::<wire::Identity>().map_err(|error| error.to_string())?;
-        let kept = Kept { key_pem, given };
-        let next = kept.accepted(&self.identity.name, &self.identity.ca, SystemTime::now());
-        let next = next.map_err(text)?;
-        let (path, bytes) = (self.agent.path(), kept.to_bytes());
-        let written = tokio::task::spawn_blocking(move || folder::replace(&path, &bytes)).await;
-        let written = written.map_err(std::io::Error::other).and_then(|written| written);
-        written.map_err(|error| error.to_string())?;
-        let days = next.not_after.saturating_sub(unix_seconds(SystemTime::now())) / 86_400;
-        tracing::info!("the box has another certificate, which ends in {days} days");
-        Ok(())
-    }
+/// Another certificate, by a key that is new too, in the place of the one before: when it ends.
+async fn renewed(identity: &Identity, client: &Client, path: PathBuf) -> Result<u64, String> {
+    let text = |error: IdentityError| error.to_string();
+    // One is not issued before it is known that it can be kept.
+    let place = blocking(move || Replacement::begin(&path)).await?;
+    let (key_pem, csr_pem) = new_key().map_err(text)?;
+    let asked = ask(Method::POST, RENEW_PATH, &wire::Renew { csr_pem });
+    let at = client.at();
+    let answered = client.ask(&asked).await;
+    let given = answered.and_then(|answer| answer.understood::<wire::Identity>());
+    let given = given.map_err(|error| {
+        client.turn_from(at);
+        error.to_string()
+    })?;
+    let kept = Kept { key_pem, given };
+    let next = kept.accepted(&identity.name, &identity.ca, SystemTime::now()).map_err(text)?;
+    blocking(move || place.finish(&kept.to_bytes())).await?;
+    Ok(next.not_after)
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, String> {
+    let done = tokio::task::spawn_blocking(work).await.map_err(io::Error::other);
+    done.and_then(|done| done).map_err(|error| error.to_string())
 }
 
 fn ask(method: Method, path: &str, said: &impl serde::Serialize) -> Ask {
@@ -319,6 +333,13 @@ fn snapshot_after(number: Number) -> Ask {
 /// The control plane does not know the box: it has to register first.
 fn is_unknown(error: &AskError) -> bool {
     matches!(error, AskError::Refused { status: StatusCode::NOT_FOUND, .. })
+}
+
+/// Asking again will not help. Who has too much to do, or was asked too slowly, says otherwise
+/// later.
+fn is_for_good(status: StatusCode) -> bool {
+    let passes = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
+    status.is_client_error() && !passes.contains(&status)
 }
 
 /// It will not have the box at all.
@@ -372,7 +393,37 @@ const CLOCK_LOOKED_AT_EVERY: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::net::TcpListener;
+
     use super::*;
+    use crate::control::issuer::Issuer;
+
+    #[tokio::test]
+    async fn no_certificate_is_asked_for_that_could_not_be_kept() {
+        let (folder, now) = (tempfile::tempdir().unwrap(), SystemTime::now());
+        let issuer = Issuer::open(folder.path(), now).unwrap();
+        let (key_pem, request) = new_key().unwrap();
+        let issued = issuer.issue(&request, "edge-1", now).unwrap();
+        let given = wire::Identity {
+            certificate_pem: issued.pem,
+            renew_at: issued.renew_at,
+            ca_pem: issuer.pem().to_owned(),
+            snapshot_keys: vec![issuer.signing().public()],
+        };
+        let identity = Kept { key_pem, given }.opened("edge-1").unwrap();
+        let control = TcpListener::bind("127.0.0.1:0").unwrap();
+        control.set_nonblocking(true).unwrap();
+        let controls = [format!("https://{}", control.local_addr().unwrap()).parse().unwrap()];
+        let ours = tls_config_of(Some(std::slice::from_ref(&identity.ca)), Scheme::Https).unwrap();
+        let client = Client::new(&controls, ours, Some(identity.shown.clone()));
+        // No file can lie below one.
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert!(renewed(&identity, &client, path_in(&file)).await.is_err());
+        let asked = control.accept().map(|_| ()).map_err(|error| error.kind());
+        assert_eq!(asked, Err(io::ErrorKind::WouldBlock), "nobody was asked");
+    }
 
     #[test]
     fn pauses_grow_to_a_bound_and_begin_anew() {
@@ -391,5 +442,12 @@ mod tests {
         let different: std::collections::BTreeSet<_> =
             (0..100).map(|_| jittered(Duration::from_secs(1))).collect();
         assert!(different.len() > 10, "{different:?}");
+    }
+
+    #[test]
+    fn who_is_asked_too_often_will_say_otherwise_later() {
+        let for_good = [401, 403, 404, 409, 408, 429, 500, 503].map(StatusCode::from_u16);
+        let for_good = for_good.map(|status| is_for_good(status.unwrap()));
+        assert_eq!(for_good, [true, true, true, true, false, false, false, false]);
     }
 }

@@ -52,10 +52,13 @@ impl Figures {
         }
     }
 
-    /// What it registers with, now; `None`: the appliance has ended.
+    /// What it registers with, now; `None`: the appliance has ended. Its capacity is what it may
+    /// send: of more it would seem to be in use what is not.
     pub(super) fn registration(&self) -> Option<Registration> {
-        let sites = self.parts.upgrade()?.live.sites.load_full();
-        Some(self.said.serving(sites.iter().map(|site| site.name.clone())))
+        let parts = self.parts.upgrade()?;
+        let sites = parts.live.sites.load_full();
+        let said = self.said.serving(sites.iter().map(|site| site.name.clone()));
+        Some(said.sending_at_most(egress_bits(&parts)))
     }
 
     /// Whether it wants viewers.
@@ -78,9 +81,7 @@ impl Figures {
             let filled = seen.origin_bytes.saturating_sub(before.origin_bytes).min(sent);
             self.hit_percent = ((sent - filled) * 100 / sent) as u8;
         }
-        let egress = parts.overload().settings().egress_bytes_per_second;
-        let egress = egress.map_or(u64::MAX, |bytes| bytes.saturating_mul(8));
-        let capacity = self.said.capacity_bits_per_second().min(egress);
+        let capacity = self.said.capacity_bits_per_second().min(egress_bits(&parts));
         let (volumes_online, volumes_failed) = volumes(&parts);
         let answers = |family| self.said.has(family) && self.listens.contains(&family);
         Some(Beat {
@@ -94,6 +95,12 @@ impl Figures {
             answers_ipv6: answers(Family::Ipv6),
         })
     }
+}
+
+/// What it may send in a second.
+fn egress_bits(parts: &Parts) -> u64 {
+    let egress = parts.overload().settings().egress_bytes_per_second;
+    egress.map_or(u64::MAX, |bytes| bytes.saturating_mul(8))
 }
 
 fn seen(parts: &Parts, at: Instant) -> Seen {

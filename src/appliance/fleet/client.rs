@@ -27,12 +27,13 @@ use rustls::{CertificateError, ClientConfig};
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
+use super::shaken::ShakenConnector;
 use crate::control::plane::wire::Refused;
 use crate::fill::client::{deepest, tls_config_of};
 use crate::limits::FLEET_ANSWER_BYTES_MAX;
 use crate::site::Scheme;
 
-type Http = HyperClient<HttpsConnector<HttpConnector>, Full<Bytes>>;
+type Http = HyperClient<ShakenConnector<HttpsConnector<HttpConnector>>, Full<Bytes>>;
 
 /// Asks the control planes of one fleet.
 pub(super) struct Client {
@@ -135,9 +136,17 @@ impl Client {
         self.controls.len()
     }
 
-    /// Somebody else is to be asked next.
-    pub(super) fn turn(&self) {
-        self.turn.set(self.turn.get().wrapping_add(1));
+    /// Whose turn it is: who is asked next.
+    pub(super) fn at(&self) -> usize {
+        self.turn.get()
+    }
+
+    /// Somebody else is to be asked next than who had that turn; nobody has it a second time
+    /// because two asked him at once.
+    pub(super) fn turn_from(&self, at: usize) {
+        if self.turn.get() == at {
+            self.turn.set(at.wrapping_add(1));
+        }
     }
 
     /// Asks whose turn it is. Safe to drop: the connection is closed then.
@@ -247,7 +256,7 @@ fn http(config: ClientConfig) -> Http {
     HyperClient::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE_CONNECTION)
-        .build(connector)
+        .build(ShakenConnector(connector))
 }
 
 fn is_of_another_authority(error: &HyperError) -> bool {
@@ -282,3 +291,38 @@ const SENT_WITHIN: Duration = Duration::from_secs(120);
 /// Longer than between two heartbeats, as is usual.
 const IDLE_CONNECTION: Duration = Duration::from_secs(60);
 const REFUSAL_CHARS: usize = 300;
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    fn client(controls: &[String]) -> Client {
+        let controls: Vec<Uri> = controls.iter().map(|control| control.parse().unwrap()).collect();
+        Client::new(&controls, tls_config_of(None, Scheme::Http).unwrap(), None)
+    }
+
+    #[test]
+    fn two_who_ask_the_same_one_in_vain_do_not_come_back_to_him() {
+        let client = client(&["https://a.test".to_owned(), "https://b.test".to_owned()]);
+        let (beat, snapshot) = (client.at(), client.at());
+        client.turn_from(beat);
+        let next = client.at();
+        client.turn_from(snapshot);
+        assert_eq!((client.at(), next % client.count()), (next, 1));
+        client.turn_from(next);
+        assert_eq!(client.at() % client.count(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_shakes_no_hand_is_not_waited_for_as_long_as_a_question_may_be_kept() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = client(&[format!("https://{}", silent.local_addr().unwrap())]);
+        let hold = Duration::from_secs(60);
+        let begun = Instant::now();
+        let asked = client.ask(&Ask { hold, ..Ask::new(Method::GET, "/", "") }).await;
+        assert!(matches!(asked, Err(AskError::Silent { .. })), "{asked:?}");
+        assert!(begun.elapsed() < ANSWERED_WITHIN, "{:?}", begun.elapsed());
+    }
+}

@@ -152,7 +152,7 @@ async fn answered(
             Err(error @ AskError::Silent { .. }) => refused = error.to_string(),
             Err(error) => return Err(EnrolError::Control(error.to_string())),
         }
-        client.turn();
+        client.turn_from(client.at());
     }
     Err(EnrolError::Control(refused))
 }

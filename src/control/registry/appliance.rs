@@ -144,6 +144,12 @@ impl Appliance {
         let sites = (sites.len() <= APPLIANCE_SITES_MAX).then(|| sites.collect());
         Appliance { sites, ..self.clone() }
     }
+
+    /// The same, sending no more than this.
+    pub fn sending_at_most(self, bits_per_second: u64) -> Appliance {
+        let most = self.capacity_bits_per_second.min(bits_per_second.max(1));
+        Appliance { capacity_bits_per_second: most, ..self }
+    }
 }
 
 /// The same, as an operator or the appliance itself writes it.

@@ -1,7 +1,8 @@
 //! Files of routes: read when they change, judged, and used whole or not at all.
 //!
 //! What of a file cannot be used leaves what it told before, as long as the file is there; what is
-//! gone is held for a while. Nobody waits for it: who looks up has the table before until another
+//! gone is held for a while, and so is a dump that tells nothing any more: its router knows nobody,
+//! or has just begun. Nobody waits for it: who looks up has the table before until another
 //! one takes its place. Blocks its thread on disks.
 
 use std::collections::{HashMap, HashSet};
@@ -134,7 +135,7 @@ struct Kept {
     stamp: Option<Stamp>,
     /// As it was when it told what is used of it.
     told: Option<Stamp>,
-    /// Since when it has been gone.
+    /// Since when it has been gone, or told nothing.
     gone_since: Option<SystemTime>,
     /// Its number in the table, if anything of it is used.
     source: Option<u32>,
@@ -145,6 +146,7 @@ impl Kept {
         match (self.source, self.stamp) {
             (None, _) => FileState::Unused,
             (_, None) => FileState::Held,
+            _ if self.gone_since.is_some() => FileState::Held,
             _ if self.stamp == self.told => FileState::Used,
             _ => FileState::Kept,
         }
@@ -178,6 +180,8 @@ struct Looked<'a> {
     was: Option<u32>,
     told: Option<Stamp>,
     gone_since: Option<SystemTime>,
+    /// Since when it is gone if it turns out to tell nothing.
+    empty_since: SystemTime,
     is_new: bool,
     /// It was gone for so long that what it told counts no more.
     is_withdrawn: bool,
@@ -193,10 +197,14 @@ impl<'a> Looked<'a> {
         let age = modified.and_then(|modified| now.duration_since(modified).ok());
         let is_settled = was.is_none() || age.is_none_or(|age| age >= SETTLED_AFTER);
         let is_gone = stamp.as_ref().is_err_and(|why| why.kind() == io::ErrorKind::NotFound);
-        let since = || kept.and_then(|one| one.gone_since).unwrap_or(now);
-        let gone_since = (is_gone && was.is_some()).then(since);
+        let empty_since = kept.and_then(|one| one.gone_since).unwrap_or(now);
+        // There it was, and told nothing.
+        let was_empty = kept.is_some_and(|one| one.stamp.is_some() && one.gone_since.is_some());
+        let is_held = is_gone || was_empty && stamp.is_ok();
+        let gone_since = (is_held && was.is_some()).then_some(empty_since);
         let held = gone_since.and_then(|since| now.duration_since(since).ok());
-        let is_withdrawn = held.is_some_and(|held| held >= hold);
+        // What is another one than before is read first.
+        let is_withdrawn = held.is_some_and(|held| held >= hold) && (is_gone || !is_other);
         let is_new = is_other && is_settled && !is_withdrawn;
         // Known as it was: the next look sees that it is another one.
         let as_it_was = || kept.and_then(|one| one.stamp).ok_or_else(|| io::Error::other("gone"));
@@ -206,6 +214,7 @@ impl<'a> Looked<'a> {
             was: was.filter(|_| !is_withdrawn),
             told,
             gone_since,
+            empty_since,
             is_new,
             is_withdrawn,
         }
@@ -227,7 +236,9 @@ fn gather(
     // Room is left for what the others told: it stays if what they tell now is refused.
     let mut others: usize = looked.iter().map(|one| before_of(one.was)).sum();
     let mut files = Vec::new();
-    for Looked { file, stamp, was, told: told_as, gone_since, is_new, .. } in looked {
+    for one in looked {
+        let Looked { file, stamp, was, told: told_as, mut gone_since, empty_since, is_new, .. } =
+            one;
         let name = file.path.display().to_string();
         let (stamp, missing) = match stamp {
             Ok(stamp) => (Some(stamp), None),
@@ -241,12 +252,17 @@ fn gather(
         let (source, told_as) = match told {
             Some(Ok((source, notices))) => {
                 others -= before_of(was);
+                gone_since = None;
                 outcome.read += 1;
                 outcome.notices.extend(notices.iter().map(|line| format!("\"{name}\": {line}")));
                 (Some(source), stamp)
             }
             told => {
                 if let Some(Err(error)) = told {
+                    if stamp.is_some() {
+                        let is_empty = is_empty_dump(file, &error) && was.is_some();
+                        gone_since = is_empty.then_some(empty_since);
+                    }
                     let hold = gone_since.map(|_| plan.hold);
                     let (path, is_kept) = (file.path.clone(), was.is_some());
                     outcome.refused.push(RefusedFile { path, error, is_kept, hold });
@@ -265,6 +281,11 @@ fn gather(
         builder.carry(before, &carried);
     }
     files
+}
+
+/// A router that knows nobody: what people write is kept until they write something.
+fn is_empty_dump(file: &RouteFile, error: &RoutesError) -> bool {
+    matches!(file.format, Format::Mrt { .. }) && matches!(error, RoutesError::Empty)
 }
 
 /// Reads one file: its number in the table that is being made, and what an operator should know.

@@ -179,6 +179,44 @@ fn what_a_file_told_that_is_gone_is_held_for_a_while_and_then_withdrawn() {
 }
 
 #[test]
+fn what_a_dump_told_that_tells_nothing_any_more_is_held_for_a_while_and_then_withdrawn() {
+    let boxes = vec!["a".into()];
+    let mut fixture = Fixture::new().with("dump", Format::Mrt { boxes }, DUMP).with(
+        "ours",
+        Format::Prefixes,
+        "11.0.0.0/8 b\n",
+    );
+    fixture.plan.hold = Duration::from_secs(120);
+    fixture.look();
+    // Its router has lost all of its neighbours; others go on.
+    fixture.write("dump", "");
+    let told = refusals(&fixture, &fixture.look());
+    assert!(told[0].ends_with("; what it told before stays for 120 s"), "{told:?}");
+    assert_eq!((fixture.names("203.0.113.9"), fixture.states()), (vec!["a".into()], [1, 0, 1, 0]));
+    // It comes back in time, and the time begins anew.
+    fixture.write("dump", DUMP);
+    assert_eq!((fixture.look().read, fixture.states()), (1, [2, 0, 0, 0]));
+    fixture.write("dump", "");
+    fixture.look();
+    // Another dump that tells nothing either is not news.
+    fixture.write("dump", "");
+    let outcome = fixture.look();
+    assert_eq!((outcome.withdrawn.len(), fixture.names("203.0.113.9").len()), (0, 1));
+    fixture.writes += 1;
+    let outcome = fixture.look();
+    assert_eq!((outcome.withdrawn.len(), outcome.refused.len()), (1, 0));
+    assert_eq!((fixture.names("203.0.113.9").len(), fixture.names("11.1.1.1").len()), (0, 1));
+    assert_eq!((fixture.look().withdrawn.len(), fixture.states()), (0, [1, 0, 0, 1]));
+    fixture.write("dump", DUMP);
+    assert_eq!((fixture.look().read, fixture.names("203.0.113.9")), (1, vec!["a".into()]));
+    // Of a file that people write nothing is no news of the network.
+    fixture.write("ours", "");
+    fixture.look();
+    fixture.writes += 10;
+    assert_eq!((fixture.look().withdrawn.len(), fixture.states()), (0, [1, 1, 0, 0]));
+}
+
+#[test]
 fn what_all_files_tell_together_is_bounded_whichever_of_them_grows() {
     let line = |n: usize| format!("10.0.{n}.0/24 a\n");
     let lines = |range: std::ops::Range<usize>| range.map(line).collect::<String>();

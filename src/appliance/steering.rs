@@ -277,6 +277,7 @@ fn register(parts: &Arc<Parts>) {
     });
     each(series::ANSWERS, |steering| steering.figures.answers());
     each(series::DECISIONS, |steering| steering.figures.decisions());
+    each(series::CANDIDATES, |steering| steering.figures.candidates());
     each(series::FLAWS, |steering| steering.figures.flaws());
     each(series::APPLIANCES, |steering| {
         let fleet = steering.fleet.load();

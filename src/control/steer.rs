@@ -202,6 +202,7 @@ impl Steer {
             })
         });
         self.figures.decided(answer.as_ref().map_or(Decided::Nothing, decided));
+        answer.iter().for_each(|answer| self.figures.was_among(answer.ranked.len()));
         let burden = now.burden();
         if burden == Burden::TooMuch {
             self.figures.slowed();
@@ -238,6 +239,7 @@ impl Steer {
             now_seconds: from.now_seconds,
         });
         self.figures.decided(decided(&answer));
+        self.figures.was_among(answer.ranked.len());
         let is_https = settings.url.as_ref().map(|url| url.starts_with("https:"));
         let scheme = is_https.map_or(from.scheme, |is| if is { "https" } else { "http" });
         let target = match question.query {

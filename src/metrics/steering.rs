@@ -53,6 +53,15 @@ pub const DECISIONS: Series = labelled(
          nothing: none was decided on.",
     ),
 );
+/// Among how many appliances answers were made: `none`, `one`, `more`.
+pub const CANDIDATES: Series = labelled(
+    "candidates",
+    counter(
+        "tidegate_steering_candidates_total",
+        "Answers to viewers, by how many appliances were left to choose from; with one he has \
+         nowhere to go when it fails.",
+    ),
+);
 /// What players report wrongly: the words of `control::content_steering::reported::Flaw`.
 pub const FLAWS: Series = labelled(
     "flaw",
@@ -88,6 +97,7 @@ pub(super) const READ_AT_SCRAPE: &[Series] = &[
     ROUTES_WITHDRAWN,
     ANSWERS,
     DECISIONS,
+    CANDIDATES,
     FLAWS,
     SESSIONS,
     SLOWER,

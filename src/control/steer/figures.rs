@@ -86,6 +86,7 @@ impl Decided {
 pub struct Figures {
     asked: [AtomicU64; Kind::ALL.len()],
     decided: [AtomicU64; Decided::ALL.len()],
+    candidates: [AtomicU64; CANDIDATES.len()],
     flaws: [AtomicU64; FLAWS.len()],
     begun: AtomicU64,
     slowed: AtomicU64,
@@ -98,6 +99,11 @@ impl Figures {
 
     pub(super) fn decided(&self, decided: Decided) {
         count(&self.decided[decided as usize]);
+    }
+
+    /// One was decided among so many.
+    pub(super) fn was_among(&self, candidates: usize) {
+        count(&self.candidates[candidates.min(CANDIDATES.len() - 1)]);
     }
 
     pub(super) fn flawed(&self, word: &str) {
@@ -120,6 +126,11 @@ impl Figures {
     /// Decisions, by what they were made by.
     pub fn decisions(&self) -> Vec<(&'static str, u64)> {
         Decided::ALL.map(Decided::word).into_iter().zip(self.decided.iter().map(read)).collect()
+    }
+
+    /// Answers, by how many appliances were left to choose from.
+    pub fn candidates(&self) -> Vec<(&'static str, u64)> {
+        CANDIDATES.into_iter().zip(self.candidates.iter().map(read)).collect()
     }
 
     /// What players report and cannot be read, and sessions that were not signed here.
@@ -145,6 +156,8 @@ fn count(counter: &AtomicU64) {
 fn read(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }
+
+const CANDIDATES: [&str; 3] = ["none", "one", "more"];
 
 /// The words of [`Flaw`], and one for sessions.
 const FLAWS: [&str; 8] = [

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use serde::Serialize;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::Now;
 use crate::control::content_steering::location;
@@ -67,7 +68,9 @@ impl<'a> RankedAnswer<'a> {
                 .collect(),
         };
         let unsettled = answer.unsettled || answer.last_resort;
-        let (pace, seed) = (now.settings.pace, now.from.now_seconds);
+        // Not all who ask in one second are to come again in one.
+        let pace = now.settings.pace;
+        let seed = xxh3_64(answer.decision.to_string().as_bytes());
         RankedAnswer {
             decision: answer.decision,
             viewer: now.from.viewer,

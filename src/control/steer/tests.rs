@@ -172,6 +172,13 @@ fn without_anybody_he_reaches_a_viewer_is_told_to_come_again() {
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(response.headers()["retry-after"], "10");
     assert_eq!(counted(steer.figures.decisions()), ["nobody 1"]);
+    get(&steer, "/steer/v1/go/film/a");
+    assert_eq!(counted(steer.figures.candidates()), ["none 1", "one 1"]);
+    let steer = self::steer(&edges(2));
+    get(&steer, "/steer/v1/rank/film/a");
+    get(&steer, "/steer/v1/hls/film/m?known=edge-1");
+    get(&steer, "/steer/v1/hls/film/m?known=origin&base=origin");
+    assert_eq!(counted(steer.figures.candidates()), ["one 1", "more 2"]);
 }
 
 #[test]
@@ -279,6 +286,20 @@ fn with_too_much_to_do_players_are_told_to_ask_less_often_and_then_to_go_on_as_t
     assert_eq!((of("share"), of("nothing"), steer.figures.slower()), (22, 5, 16));
     let direct = (0..50).map(|_| get_at(&steer, "/steer/v1/go/film/a", NOW + 3).status());
     assert!(direct.into_iter().all(|status| status == StatusCode::FOUND), "they are decided");
+}
+
+#[test]
+fn with_too_much_to_do_not_all_who_ask_in_one_second_come_again_in_one() {
+    let steer = steer_with(&edges(2), "", Settings { answers_per_second: 1, ..settings() });
+    let ttls: BTreeSet<u64> = (0..50)
+        .map(|n| {
+            let viewer = from(&format!("10.1.2.{n}"), NOW);
+            let ranked = steer.answer(&Method::GET, "/steer/v1/rank/film/a", viewer);
+            let ranked: Value = serde_json::from_slice(ranked.body()).unwrap();
+            ranked["ttl_seconds"].as_u64().unwrap()
+        })
+        .collect();
+    assert!(ttls.len() > 10, "{ttls:?}");
 }
 
 proptest! {

@@ -169,9 +169,12 @@ impl Appliance {
         let usage = parts.usage.clone().map(Keeper::start).transpose();
         let usage = usage.map_err(system("a thread"))?;
         // Whom it knows, viewers are sent to.
-        let fleet = parts.live.steering.fleet.clone();
-        let control = parts.config.control.as_ref();
-        let control = control.map(|of| ControlPlane::start_beside(of, fleet)).transpose()?;
+        let steering = &parts.live.steering;
+        let beside = |of| {
+            let is_known = steering.is_known.clone();
+            ControlPlane::start_beside(of, steering.fleet.clone(), is_known)
+        };
+        let control = parts.config.control.as_ref().map(beside).transpose()?;
         let fleet = fleet::start(&parts, &viewers)?;
         for guard in guards {
             guard.disarm();

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::runtime::LocalRuntime;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::sleep;
 
 use super::{ApplianceError, join};
@@ -55,13 +55,15 @@ impl ControlPlane {
         Ok(ControlPlane { stop, thread, tokens, addresses })
     }
 
-    /// Starts one beside an appliance, which sees in `fleet` what it knows of the others.
+    /// Starts one beside an appliance, which sees in `fleet` what it knows of the others, once
+    /// `is_known` says so.
     ///
     /// # Errors
     /// There is no thread.
     pub(super) fn start_beside(
         control: &Control,
         fleet: Arc<ArcSwap<Fleet>>,
+        is_known: Arc<watch::Sender<bool>>,
     ) -> Result<ControlPlane, ApplianceError> {
         let (settings, stop) = (settings(control), Stop::default());
         let (tokens, ends, control) = (settings.tokens.clone(), stop.clone(), control.clone());
@@ -72,6 +74,7 @@ impl ControlPlane {
                     () = ends.all.cancelled() => return,
                     opened = opening => opened,
                 };
+                is_known.send_replace(true);
                 for address in opened.addresses() {
                     tracing::info!("control at {address}");
                 }

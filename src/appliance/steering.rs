@@ -1,24 +1,26 @@
 //! Steering: what answers viewers who ask where to go, on a thread of its own, and the watch over
 //! files of routes. Delivery waits for neither.
 //!
-//! The thread accepts nobody before routes have been read once: an answer without them would send
-//! viewers to the wrong place.
+//! The thread accepts nobody before routes have been read once, and the fleet is known where a
+//! control plane beside it says who that is: an answer without them would send viewers to the wrong
+//! place, or nowhere.
 
 use std::cell::RefCell;
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::runtime::LocalRuntime;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 use super::ApplianceError;
 use super::figures::reading;
+use super::load;
 use super::parts::{Parts, viewer_settings};
 use super::threads::spawn;
 use crate::config::{Config, Listener, ListenerKind, Routes as RoutesSettings};
@@ -29,11 +31,11 @@ use crate::control::registry::fleet::{Fleet, Member, Standing};
 use crate::control::routes::{Figures as RouteFigures, FileState, Outcome, Routes, RoutesError};
 use crate::control::steer::{Figures, Settings, Steer};
 use crate::limits::{
-    CONNECTION_BYTES, STEERING_CONNECTIONS_MAX, STEERING_SHARE, TLS_CONNECTION_BYTES,
+    CLIENTS_BYTES, CONNECTION_BYTES, STEERING_CONNECTIONS_MAX, STEERING_SHARE, TLS_CONNECTION_BYTES,
 };
 use crate::memory::{Class, Governor, Reservation, Use};
 use crate::metrics::{Metrics, steering as series};
-use crate::overload::{Gate, Overload};
+use crate::overload::{self, Gate, Overload};
 use crate::server::{self, ServerContext, ServerSettings, Source, Stop, Tls, Wishes};
 
 /// What viewers are steered by; a reload puts other settings in the place of these.
@@ -51,6 +53,10 @@ pub(super) struct Steering {
     is_started: AtomicBool,
     /// A control plane beside it says who the appliances are.
     is_told: bool,
+    /// Whether the fleet is known by now.
+    pub(super) is_known: Arc<watch::Sender<bool>>,
+    /// What one client may have; none before somebody listens.
+    overload: OnceLock<Arc<Overload>>,
     reserved: Mutex<Option<Reservation>>,
 }
 
@@ -69,6 +75,8 @@ impl Steering {
             own_secret,
             is_started: AtomicBool::new(false),
             is_told: config.control.is_some(),
+            is_known: Arc::new(watch::Sender::new(config.control.is_none())),
+            overload: OnceLock::new(),
             reserved: Mutex::default(),
         }
     }
@@ -87,6 +95,7 @@ impl Steering {
         self.settings.store(Arc::new(settings(next, &self.own_secret)));
         self.files.store(Arc::new(next.routes.clone()));
         self.server.store(Arc::new(server_settings(next)));
+        self.overload.get().into_iter().for_each(|all| all.adopt(client_limits(next)));
     }
 
     fn of_routes(&self) -> RouteFigures {
@@ -162,13 +171,23 @@ pub(super) fn start(
     if listeners.is_empty() {
         return Ok(None);
     }
+    let steering = &parts.live.steering;
+    let mut known = steering.is_known.subscribe();
+    let (overload, now) = (client_limits(&parts.config), Instant::now());
+    let overload = Overload::new(overload, Arc::default(), now);
+    let gate = Arc::new(Gate::new(steering.overload.get_or_init(|| overload).clone()));
     let (parts, close) = (parts.clone(), close.clone());
     let thread = spawn("steering".to_owned(), move || {
         let runtime = LocalRuntime::new().expect("a runtime of one thread needs a descriptor");
-        let (steer, context) = (Rc::new(steer(&parts)), context(&parts));
+        let (steer, context) = (Rc::new(steer(&parts)), context(&parts, gate));
         runtime.block_on(async {
-            // What reads them has ended, or hangs: without routes it answers all the same.
-            let _ = timeout(FIRST_LOOK_WITHIN, looked).await;
+            // What reads them has ended, or hangs, or there is no control plane: then it answers
+            // by what there is.
+            let all = async {
+                let _ = looked.await;
+                let _ = known.wait_for(|is_known| *is_known).await;
+            };
+            let _ = timeout(FIRST_LOOK_WITHIN, all).await;
             let mut serving = tokio::task::JoinSet::new();
             for (kind, listener) in listeners {
                 let source = Source::listening(listener).expect("a bound listener can be polled");
@@ -211,18 +230,24 @@ fn connections(config: &Config) -> u64 {
 pub(super) fn connections_bytes(config: &Config) -> u64 {
     let is_asked = |one: &Listener| !one.kind.is_of_workers() && one.kind != ListenerKind::Admin;
     match config.listeners.iter().any(is_asked) {
-        true => connections(config) * CONNECTION,
+        true => connections(config) * CONNECTION + CLIENTS_BYTES,
         false => 0,
     }
 }
 
-fn context(parts: &Parts) -> Arc<ServerContext> {
+/// What one client may have. Nobody is refused for another reason: players that are stop asking.
+fn client_limits(config: &Config) -> overload::Settings {
+    let overload::Settings { client, proxies, .. } = load::settings(config, 0);
+    overload::Settings { client, proxies, ..overload::Settings::default() }
+}
+
+fn context(parts: &Parts, gate: Arc<Gate>) -> Arc<ServerContext> {
     Arc::new(ServerContext {
         settings: parts.live.steering.server.clone(),
         permits: Arc::new(Semaphore::new(connections(&parts.config) as usize)),
         counts: Arc::default(),
         wishes: Wishes::default(),
-        gate: Arc::new(Gate::new(Overload::unlimited(Instant::now()))),
+        gate,
     })
 }
 

@@ -417,6 +417,64 @@ async fn a_control_plane_beside_an_appliance_never_holds_it_up() {
     assert!(said.starts_with("nobody may ask it"), "a state that nobody has is opened: {said}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_where_to_go_is_sent_to_a_box_while_another_process_takes_over() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("tokens"), format!("operator anna {OPERATOR}\n")).unwrap();
+    let more = format!(
+        "listeners.steering = [\"127.0.0.1:0\"]\n\
+         [[sites]]\nname = \"media\"\nhosts = [{HOST:?}]\norigins = \"http://127.0.0.1:9\"\n"
+    );
+    let config = configured(folder.path(), &more);
+    // The address of the control plane is found by what it is written as.
+    let text = fs::read_to_string(&config).unwrap().replace("127.0.0.1:0", "127.0.0.2:0");
+    let control = "[control]\nlisten = [\"127.0.0.1:0\"]\nstate = \"control\"\n\
+                   token_file = \"tokens\"\n[control.health]\ngood_heartbeats = 1\n";
+    fs::write(&config, text + control).unwrap();
+    let site = Site { folder, config };
+    let process = Process::start(&site.config);
+    let at = |logged: Vec<String>, words: &str| -> SocketAddr {
+        logged.iter().find_map(|line| line.split_once(words)?.1.trim().parse().ok()).unwrap()
+    };
+    let address = at(process.logged_until(" control at ").await, " control at ");
+    let steering = at(process.logged_until(" steering at ").await, " steering at ");
+    let edge = Enrolled::by_code(&site, address, "edge-1").await;
+    edge.register(address).await;
+    edge.asks(address).told(Method::POST, "/v1/heartbeat", beat()).await;
+    let go = async || {
+        let client = Client::plain(steering, HOST);
+        client.get("/steer/v1/go/media/film/1.m4s").send().await.status
+    };
+    let asked = Instant::now();
+    while go().await != 302 {
+        assert!(asked.elapsed() < PATIENCE, "nobody is sent to it");
+    }
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    let viewers = async || {
+        let mut answers = 0;
+        while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+            assert_eq!(go().await, 302, "after {answers}");
+            answers += 1;
+        }
+        answers
+    };
+    let upgraded = async {
+        let (process, (code, said)) = tokio::task::spawn_blocking(move || {
+            let upgraded = process.upgrade();
+            (process, upgraded)
+        })
+        .await
+        .unwrap();
+        assert_eq!(code, 0, "{said}");
+        process.logged_times(" control at ", 2).await;
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        process
+    };
+    let (process, one, other) = tokio::join!(upgraded, viewers(), viewers());
+    assert!(one + other > 10, "{one}, {other}");
+    process.stop();
+}
+
 #[test]
 fn a_file_for_a_control_plane_alone_is_checked_and_served_by_nobody_else() {
     let site = Site::new("");

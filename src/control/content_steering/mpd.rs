@@ -7,13 +7,15 @@
 use quick_xml::events::{BytesDecl, BytesStart, Event};
 use quick_xml::reader::Reader;
 
+use super::playlist::is_elsewhere;
 use super::session::{Endpoint, Session, known};
 use crate::control::registry::appliance::Pathway;
 use crate::limits::{MANIFEST_REWRITTEN_BYTES_MAX, PATHWAYS_KNOWN_MAX};
 
 /// The MPD with steering: who follows it begins on `pathway`, where what has no service location
 /// lies, and asks at `endpoint` as `session`. `None`: it is to be left as it is, being none, too
-/// long, unreadable, or steered by its publisher.
+/// long, unreadable, or steered by its publisher, or as something without a service location lies
+/// somewhere else, by a URL that is not relative.
 pub fn steered(
     text: &str,
     endpoint: &Endpoint,
@@ -126,18 +128,25 @@ impl Read {
             (_, "ContentSteering") => return None,
             (1, "BaseURL") => {
                 let location = location(element)?;
+                if location.is_none() && !is_relative(&text[end..]) {
+                    return None;
+                }
                 self.bases.push(Base { name_end, location });
             }
             // Where the outermost counts for nothing, there is nothing to steer.
-            (_, "BaseURL") => {
-                let url = text[end..].trim_start().to_ascii_lowercase();
-                return (!url.starts_with("http://") && !url.starts_with("https://")).then_some(());
-            }
+            (_, "BaseURL") => return is_relative(&text[end..]).then_some(()),
             (1, "Period") if self.period == 0 => self.period = start,
             _ => {}
         }
         Some(())
     }
+}
+
+/// Whether the URL that stands there is certainly relative; what is written in another way than as
+/// text could be anything.
+fn is_relative(text: &str) -> bool {
+    let (url, behind) = text.split_at(text.find('<').unwrap_or(text.len()));
+    !url.contains('&') && behind.starts_with("</") && !is_elsewhere(url)
 }
 
 /// The service location of a base URL, if it has one; `None` where that cannot be read.
@@ -256,6 +265,11 @@ mod tests {
             &with("<BaseURL serviceLocation=\"a\" serviceLocation=\"b\">a/</BaseURL>"),
             &with("<ContentSteering>/a</ContentSteering>"),
             &FILM.replace("v/", "\n HTTPS://v.example/"),
+            &FILM.replace("v/", "//v.example/"),
+            &FILM.replace("dash/", "https://other.example/"),
+            &FILM.replace("dash/", "\n//other.example/"),
+            &FILM.replace("dash/", "<![CDATA[https://other.example/]]>"),
+            &FILM.replace("dash/", "&#104;ttps://other.example/"),
             &with(&["<a>".repeat(DEPTH_MAX), "</a>".repeat(DEPTH_MAX)].concat()),
             &format!("{FILM}{}", " ".repeat(MANIFEST_REWRITTEN_BYTES_MAX)),
         ] {

@@ -10,7 +10,8 @@ use crate::limits::{MANIFEST_REWRITTEN_BYTES_MAX, PATHWAYS_KNOWN_MAX};
 
 /// The playlist with steering: who follows it begins on `pathway`, where its variants without a
 /// pathway lie, and asks at `endpoint` as `session`. `None`: it is to be left as it is, being no
-/// multivariant playlist, too long, unreadable, or steered by its publisher.
+/// multivariant playlist, too long, unreadable, or steered by its publisher, or as a variant
+/// without a pathway lies somewhere else, by a URI that is not relative.
 pub fn steered(
     text: &str,
     endpoint: &Endpoint,
@@ -24,14 +25,25 @@ pub fn steered(
     let first = lines.next().filter(|line| content(line) == "#EXTM3U")?;
     let mut named = Vec::new();
     let (mut rest, mut variants) = (String::with_capacity(text.len() + 1_024), 0);
+    let mut is_named_here = false;
     for line in lines {
         match Tag::of(content(line)) {
-            Tag::Other => rest.push_str(line),
+            // Of the URI that follows its variant.
+            Tag::Other if is_named_here && is_elsewhere(content(line)) => return None,
+            Tag::Other => {
+                is_named_here &= line.starts_with('#') || content(line).trim().is_empty();
+                rest.push_str(line);
+            }
             Tag::NotSteerable => return None,
             Tag::Variant { attributes, counts } => {
                 variants += usize::from(counts);
                 rest.push_str(content(line));
-                named.push(match pathway_of(attributes)? {
+                let name = attribute(attributes, "PATHWAY-ID")?;
+                if counts {
+                    is_named_here = name.is_none();
+                }
+                named.push(match name {
+                    None if attribute(attributes, "URI")?.is_some_and(is_elsewhere) => return None,
                     None => {
                         rest.extend([",PATHWAY-ID=\"", pathway.as_str(), "\""]);
                         pathway.clone()
@@ -86,8 +98,18 @@ impl Tag<'_> {
     }
 }
 
-/// The pathway that an attribute list names, if any; `None` where the list cannot be read.
-fn pathway_of(attributes: &str) -> Option<Option<&str>> {
+/// Whether a URI says by itself where it leads: of such a one nobody knows that it leads here.
+pub(super) fn is_elsewhere(uri: &str) -> bool {
+    let uri = uri.trim_start();
+    let is_scheme = |text: &str| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+        text.starts_with(|first: char| first.is_ascii_alphabetic()) && text.bytes().all(plain)
+    };
+    uri.starts_with("//") || uri.split_once(':').is_some_and(|(scheme, _)| is_scheme(scheme))
+}
+
+/// What an attribute list has of that name, if anything; `None` where the list cannot be read.
+fn attribute<'a>(attributes: &'a str, wanted: &str) -> Option<Option<&'a str>> {
     let (mut rest, mut found) = (attributes, None);
     loop {
         let (name, value) = rest.split_once('=')?;
@@ -100,7 +122,7 @@ fn pathway_of(attributes: &str) -> Option<Option<&str>> {
             Some(quoted) => quoted.split_once('"')?,
             None => value.split_at(value.find(',').unwrap_or(value.len())),
         };
-        if name == "PATHWAY-ID" && found.replace(value).is_some() {
+        if name == wanted && found.replace(value).is_some() {
             return None;
         }
         match behind.strip_prefix(',') {
@@ -159,6 +181,25 @@ mod tests {
     }
 
     #[test]
+    fn what_lies_somewhere_else_may_be_there_where_its_publisher_names_its_pathway() {
+        let named = FILM.replace("=2560000", "=2560000,PATHWAY-ID=\"origin\"");
+        let named = named.replace("1080p/", "https://other.example/");
+        assert!(written(&named).is_some_and(|it| it.contains("known=edge-1,origin&base=edge-1")));
+        for (uri, expected) in [
+            ("a.m3u8", false),
+            ("../a:b.m3u8", false),
+            ("/a?b=https://c", false),
+            ("?a:b", false),
+            (":a", false),
+            ("http:a", true),
+            (" Https://a/b", true),
+            ("//a/b", true),
+        ] {
+            assert_eq!(is_elsewhere(uri), expected, "{uri}");
+        }
+    }
+
+    #[test]
     fn where_its_publisher_names_every_pathway_it_begins_on_the_first() {
         let all = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1,PATHWAY-ID=\"z\"\nz.m3u8\n\
             #EXT-X-STREAM-INF:BANDWIDTH=1,PATHWAY-ID=\"b\"\nb.m3u8\n";
@@ -188,6 +229,9 @@ mod tests {
             &with("#EXT-X-STREAM-INF:Bandwidth=1"),
             &with("#EXT-X-STREAM-INF:PATHWAY-ID=\"a\",PATHWAY-ID=\"b\""),
             &with("#EXT-X-STREAM-INF:PATHWAY-ID=\"a b\""),
+            &FILM.replace("720p/", "https://other.example/"),
+            &FILM.replace("720p/", "\n# the best\n //other.example/"),
+            &FILM.replace("URI=\"key", "URI=\"HTTPS://other.example/key"),
             &format!("{FILM}\n{}", "#".repeat(MANIFEST_REWRITTEN_BYTES_MAX)),
         ] {
             let begins: String = text.chars().take(99).collect();

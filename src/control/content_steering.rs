@@ -54,6 +54,21 @@ struct PathwayClone {
     replacement: Replacement,
 }
 
+impl PathwayClone {
+    /// Players that set a host keep the other one's port unless one is named: where that has one,
+    /// so has this, if only the usual one.
+    fn name_port(&mut self, fleet: &Fleet, usual_port: u16) {
+        let names_port = |host: &str| {
+            crate::message::target::host_and_port(host.as_bytes())
+                .is_some_and(|(_, port)| port.is_some())
+        };
+        let base = fleet.by_pathway(&self.base).map(|base| base.appliance.host());
+        if base.is_some_and(names_port) && !names_port(&self.replacement.host) {
+            self.replacement.host.push_str(&format!(":{usual_port}"));
+        }
+    }
+}
+
 /// What becomes of the other one's URIs. Some players know hosts alone; they ignore the rest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct Replacement {
@@ -122,10 +137,13 @@ impl Manifest {
     ) -> Manifest {
         let Asking { dialect, session, reported, .. } = *asking;
         let known = session.has(reported);
-        let (mut priority, clones) = match decided {
+        let (mut priority, mut clones) = match decided {
             Some((answer, fleet)) => listed(answer, fleet, known, session.base.as_ref()),
             None => (Vec::new(), Vec::new()),
         };
+        if let (Some((_, fleet)), Some(port)) = (decided, asking.endpoint.usual_port()) {
+            clones.iter_mut().for_each(|clone| clone.name_port(fleet, port));
+        }
         if priority.is_empty() {
             let first = session.goes_on_from(dialect, reported);
             // Where nobody knows, a DASH player stays where it is if it is told nothing.

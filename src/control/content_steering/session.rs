@@ -152,6 +152,12 @@ impl Endpoint {
         Endpoint { secret: Some(secret), ..self }
     }
 
+    /// The port that its scheme has where none is named; `None`: it is a path.
+    pub(super) fn usual_port(&self) -> Option<u16> {
+        let is = |scheme: &str| self.uri.starts_with(scheme);
+        if is("https://") { Some(443) } else { is("http://").then_some(80) }
+    }
+
     /// Where that session asks.
     pub fn uri(&self, session: &Session) -> String {
         let (uri, query) = (&self.uri, session.query());

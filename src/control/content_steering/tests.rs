@@ -1,6 +1,6 @@
 //! Answers as players read them, and each thing that would make one of them stop.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::num::NonZeroU32;
 
 use proptest::prelude::*;
@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::control::Phase;
-use crate::control::registry::tests::{bad, hear, start, well};
+use crate::control::registry::tests::{
+    appliance, appliance_with, bad, hear, registry_of, start, well,
+};
 use crate::control::registry::{Heartbeat, Registry};
 use crate::control::steering::tests::{asked, edges, fleet, steering};
 use crate::control::steering::{Asked, Steering};
@@ -99,6 +101,26 @@ fn a_pathway_that_the_asset_does_not_name_comes_as_a_clone_of_one_that_it_does()
         let decision = replacement["PARAMS"][DECISION].as_str().unwrap();
         assert!(decision.len() == 18 && decision.ends_with(&format!(".{rank}")), "{decision}");
     }
+}
+
+#[test]
+fn a_clone_of_one_that_has_a_port_names_its_own() {
+    let with_host = |name: &str, host: &str| appliance_with(name, json!({ "host": host }));
+    let all = vec![with_host("a", "a.test:8443"), with_host("b", "b.test"), appliance("c")];
+    let fleet = fleet(&registry_of(all, start()));
+    let answer = steering(&fleet).answer(&asked("s1"));
+    let hosts = |uri: &str, base: &str| {
+        let (endpoint, session) = (Endpoint::new(uri).unwrap(), session(&[base], Some(base)));
+        let (dialect, session, reported) = (Dialect::Hls, &session, &[][..]);
+        let asking = Asking { dialect, endpoint: &endpoint, session, reported, now_seconds: 1 };
+        let manifest = Manifest::of(&asking, Some((&answer, &fleet)), PACE, Burden::Usual);
+        let hosts = manifest.clones.iter().map(|clone| clone.replacement.host.clone());
+        hosts.collect::<BTreeSet<String>>().into_iter().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(hosts("https://s.test/steer", "a"), "b.test:443 c:443");
+    assert_eq!(hosts("http://s.test/steer", "a"), "b.test:80 c:80");
+    assert_eq!(hosts("/steer", "a"), "b.test c", "by which scheme nobody said");
+    assert_eq!(hosts("https://s.test/steer", "b"), "a.test:8443 c");
 }
 
 #[test]

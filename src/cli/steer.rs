@@ -111,9 +111,17 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         now_seconds: unix_seconds(SystemTime::now()),
     });
     let explained = Explained::of(&table, args.viewer);
+    let notice = config.control.is_some().then_some(OF_A_FLEET);
     let text = match args.json {
-        true => format!("{:#}\n", as_json(&answer, &explained, site, &path)),
-        false => in_words(&answer, &explained, site, &path),
+        true => {
+            let mut told = as_json(&answer, &explained, site, &path);
+            told["notice"] = notice.into();
+            format!("{told:#}\n")
+        }
+        false => {
+            let notice = notice.map(|notice| format!("\nnotice: {notice}\n"));
+            in_words(&answer, &explained, site, &path) + &notice.unwrap_or_default()
+        }
     };
     shown(&text, &outcome)?;
     match answer.ranked.is_empty() {
@@ -121,6 +129,10 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         false => Ok(()),
     }
 }
+
+/// Where a control plane is beside it.
+const OF_A_FLEET: &str = "`control` is written, so viewers are sent to the boxes that are enrolled \
+    there and not to `steering.appliances`; ask the running appliance: /steer/v1/rank/SITE/PATH";
 
 /// The one that is named, or the only one.
 fn site<'a>(named: Option<&str>, config: &'a Config) -> Result<&'a str, Failure> {

@@ -45,6 +45,13 @@ pub(super) fn read(section: &Section<'_>, listeners: &[Listener], sites: &Sites)
              `listeners.steering_tls`",
         );
     }
+    if section.has("url") && !section.has("secret_file") {
+        section.source.warn(
+            section.source.place(section.at),
+            "players come back with sessions that only the process that gave them knows; write \
+             `secret_file`, the same wherever `url` leads",
+        );
+    }
     let settings = Settings {
         url: section
             .setting("url")

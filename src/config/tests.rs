@@ -639,6 +639,26 @@ fn an_admin_listener_that_others_reach_is_a_warning_unless_viewers_have_a_token(
 }
 
 #[test]
+fn a_name_that_players_come_back_to_without_a_secret_is_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("secret"), "0123456789abcdef\n").unwrap();
+    let told = |more: &str| {
+        let text = format!(
+            "listeners = {{ http = \"[::1]:80\", steering = \"[::1]:81\" }}\n\
+             steering = {{ {more} }}\n[[sites]]\nname = \"s\"\nhosts = \"a\"\n\
+             origins = \"http://o\"\n"
+        );
+        let warnings = config_in(folder.path(), &text).unwrap().warnings;
+        warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let url = "url = \"https://steer.test\"";
+    let warned = told(url);
+    assert!(warned.len() == 1 && warned[0].contains("`secret_file`, the same"), "{warned:?}");
+    assert!(told(&format!("{url}, secret_file = \"secret\"")).is_empty());
+    assert!(told("spread = 2").is_empty());
+}
+
+#[test]
 fn a_method_in_small_letters_is_a_warning() {
     let told = config(&with("")).unwrap().warnings;
     assert!(told.is_empty(), "{told:?}");

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::support::{
     Client, HOST, PATIENCE, Process, Response, Speaks, configured, text, tidegate,
@@ -338,6 +340,45 @@ async fn players_ask_over_tls_too_and_go_on_when_another_process_takes_over() {
 }
 
 #[tokio::test]
+async fn one_client_has_no_more_connections_than_he_may_and_a_reload_changes_that() {
+    let folder = TempDir::new().unwrap();
+    let proxies = "proxies.forwarded = [\"127.0.0.0/8\"]";
+    let more = SETTINGS.replace(proxies, "limits.client = { connections = 2 }");
+    let path = configured(folder.path(), &more);
+    let process = Process::start(&path);
+    let address = asking(&process, " steering at ").await.address();
+    let connected = async || {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let asked = b"GET /steer/v1/go/media/a HTTP/1.1\r\nhost: a\r\n\r\n";
+        // One that is closed at once may be so before this.
+        let _ = stream.write_all(asked).await;
+        let mut start = [0; 12];
+        let is_answered = stream.read_exact(&mut start).await.is_ok();
+        is_answered.then(|| assert_eq!(&start, b"HTTP/1.1 302")).map(|()| stream)
+    };
+    let until_refused = async || {
+        let mut held = Vec::new();
+        while held.len() < 20 {
+            match connected().await {
+                Some(stream) => held.push(stream),
+                None => break,
+            }
+        }
+        held.len()
+    };
+    // One that is idle for seconds makes room for another.
+    let few = until_refused().await;
+    assert!((2..5).contains(&few), "{few}");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("connections = 2", "connections = 9")).unwrap();
+    let (code, said) = process.answers(&["reload"]);
+    assert_eq!(code, 0, "{said}");
+    let more = until_refused().await;
+    assert!((5..20).contains(&more), "{more}");
+    process.stop();
+}
+
+#[tokio::test]
 async fn commands_tell_of_routes_and_of_steering_from_the_configuration_alone() {
     let folder = TempDir::new().unwrap();
     let more = format!(
@@ -395,4 +436,11 @@ async fn commands_tell_of_routes_and_of_steering_from_the_configuration_alone() 
     let (_, shown, _) = run(&[&other[..], &["--json"]].concat());
     let shown: Value = serde_json::from_str(&shown).unwrap();
     assert_eq!(shown["answer"]["left_out"][0]["reasons"][0]["rule"], "not-for-him");
+    assert!(shown["notice"].is_null());
+    // Beside a control plane others count.
+    let more =
+        format!("{}[control]\nlisten = [\"127.0.0.1:0\"]\n", fs::read_to_string(config).unwrap());
+    fs::write(config, more).unwrap();
+    let (_, shown, _) = run(&other);
+    assert!(shown.contains("\nnotice: `control` is written, so viewers are sent to"), "{shown}");
 }

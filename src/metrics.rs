@@ -278,6 +278,8 @@ mod tests {
         counters.sites.none().body_bytes.add(Tier::Fill, 65_536);
         counters.lookups.count(Lookup::Hit);
         counters.lookups.count(Lookup::Miss);
+        counters.steered.count((Cause::Viewer, Cached::Hit));
+        counters.steered.count((Cause::Health, Cached::Miss));
         counters.bodies.count(BodyEnd::ClientLeft);
         counters.runs_started.count(());
         counters.runs_finished.count(RunEnd::Parked);

@@ -47,6 +47,7 @@ impl Steering {
         let settings = Settings {
             url: Some("https://steer.example.com".to_owned()),
             secret: Secret::random(),
+            seal: None,
             spread: NonZeroU32::new(2).unwrap(),
             pace: Pace { steady_seconds: 300, unsettled_seconds: 20 },
             answers_per_second: u32::MAX,

@@ -13,6 +13,7 @@ use http::StatusCode;
 use super::personal::Discretion;
 use super::request_id::{Ascii, RequestId};
 use super::target::Target;
+use crate::limits::DECISION_BYTES_MAX;
 use crate::metrics::labels::{Lookup, Tier};
 use crate::moment::since_1970;
 use crate::object::ByteRange;
@@ -85,6 +86,9 @@ pub struct Entry<'a> {
     /// What his token was found to be, and why he was denied if he was; `None` where no token is
     /// asked for.
     pub token: Option<(Code, Option<&'static str>)>,
+    /// By which decision of steering he says that he comes, checked to be short and plain, and why
+    /// he is here.
+    pub decision: Option<(&'a str, &'static str)>,
     /// How it ended.
     pub outcome: Outcome,
 }
@@ -175,6 +179,11 @@ impl Entry<'_> {
                 }
             };
             denied.into_iter().for_each(|denied| line.plain(name, denied));
+        }
+        if let Some((decision, cause)) = self.decision {
+            let decision = discretion.told(personal.query, self.time, decision.into());
+            line.outside("decision", decision.as_deref(), DECISION_BYTES_MAX);
+            line.plain("steered", cause);
         }
         self.write_of_the_viewer(&mut line, discretion);
         match self.outcome {
@@ -420,6 +429,7 @@ pub(super) mod tests {
             referer: None,
             cmcd: &[],
             token: None,
+            decision: None,
             outcome: Outcome::Complete,
         }
     }

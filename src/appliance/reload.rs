@@ -250,6 +250,7 @@ impl Parts {
                     "memory.ram" => next.memory.ram_bytes > self.config.memory.ram_bytes,
                     name if name.starts_with("certificates") => self.keeps_certificates(next),
                     name if is_of_volumes(name) => !comes,
+                    "steering.secret_file" => false,
                     name if name.starts_with("routes") || name.starts_with("steering") => {
                         !self.live.steering.is_started()
                     }

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::runtime::LocalRuntime;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::{sleep, timeout};
@@ -34,6 +34,7 @@ use crate::limits::{
     CLIENTS_BYTES, CONNECTION_BYTES, STEERING_CONNECTIONS_MAX, STEERING_SHARE, TLS_CONNECTION_BYTES,
 };
 use crate::memory::{Class, Governor, Reservation, Use};
+use crate::message::decision::Seal;
 use crate::metrics::{Metrics, steering as series};
 use crate::overload::{self, Gate, Overload};
 use crate::server::{self, ServerContext, ServerSettings, Source, Stop, Tls, Wishes};
@@ -48,6 +49,8 @@ pub(super) struct Steering {
     figures: Arc<Figures>,
     refused: [AtomicU64; RoutesError::WORDS.len()],
     withdrawn: AtomicU64,
+    /// What decisions that viewers come by must be sealed with, where a secret is written.
+    pub(super) seal: Arc<ArcSwapOption<Seal>>,
     /// Where no secret is written: good until this process ends.
     own_secret: Option<Secret>,
     is_started: AtomicBool,
@@ -72,6 +75,7 @@ impl Steering {
             figures: Arc::default(),
             refused: Default::default(),
             withdrawn: AtomicU64::new(0),
+            seal: Arc::new(ArcSwapOption::from_pointee(config.steering.settings.seal.clone())),
             own_secret,
             is_started: AtomicBool::new(false),
             is_told: config.control.is_some(),
@@ -93,6 +97,7 @@ impl Steering {
             self.fleet.store(Arc::new(Fleet::from(next.steering.appliances.clone())));
         }
         self.settings.store(Arc::new(settings(next, &self.own_secret)));
+        self.seal.store(next.steering.settings.seal.clone().map(Arc::new));
         self.files.store(Arc::new(next.routes.clone()));
         self.server.store(Arc::new(server_settings(next)));
         self.overload.get().into_iter().for_each(|all| all.adopt(client_limits(next)));

@@ -52,12 +52,14 @@ pub(super) fn read(section: &Section<'_>, listeners: &[Listener], sites: &Sites)
              `secret_file`, the same wherever `url` leads",
         );
     }
+    let secret = section.setting("secret_file").and_then(|setting| secret(&setting));
     let settings = Settings {
         url: section
             .setting("url")
             .and_then(Setting::with_text)
             .and_then(|(at, text)| url(&at, text)),
-        secret: section.setting("secret_file").and_then(|setting| secret(&setting)),
+        seal: secret.as_ref().map(Secret::seal),
+        secret,
         spread: NonZeroU32::new(section.count("spread", 2, 1..=APPLIANCES_MAX as u64) as u32)
             .unwrap_or(NonZeroU32::MIN),
         pace: section.section("ttl", pace),

@@ -21,8 +21,9 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::registry::appliance::Pathway;
 use super::registry::fleet::Fleet;
-use super::steering::{Answer, Decision};
+use super::steering::Answer;
 use crate::limits::{STEERED_MAX, STEERING_UNSETTLED_TTL_MAX, STEERING_UNSETTLED_TTL_MIN};
+use crate::message::decision::Seal;
 use crate::message::target::DECISION;
 use session::{Endpoint, Session};
 
@@ -122,6 +123,8 @@ pub struct Asking<'a> {
     pub session: &'a Session,
     /// What it measured, of pathways that may be.
     pub reported: &'a [Pathway],
+    /// What decisions are sealed with, if they are.
+    pub seal: Option<&'a Seal>,
     /// Now, in seconds since 1970.
     pub now_seconds: u64,
 }
@@ -138,7 +141,7 @@ impl Manifest {
         let Asking { dialect, session, reported, .. } = *asking;
         let known = session.has(reported);
         let (mut priority, mut clones) = match decided {
-            Some((answer, fleet)) => listed(answer, fleet, known, session.base.as_ref()),
+            Some((answer, fleet)) => listed(answer, fleet, known, asking),
             None => (Vec::new(), Vec::new()),
         };
         if let (Some((_, fleet)), Some(port)) = (decided, asking.endpoint.usual_port()) {
@@ -195,8 +198,13 @@ pub fn ended() -> Response<Bytes> {
 }
 
 /// Sends a viewer who asked for `target` to the best of an answer; `None` where nobody is left.
-pub fn redirect(scheme: &str, target: &str, decided: &Answer<'_>) -> Option<Response<Bytes>> {
-    let location = location(scheme, target, decided, 0)?;
+pub fn redirect(
+    scheme: &str,
+    target: &str,
+    decided: &Answer<'_>,
+    seal: Option<&Seal>,
+) -> Option<Response<Bytes>> {
+    let location = location(scheme, target, decided, 0, seal)?;
     let location = HeaderValue::try_from(location).ok().filter(|_| target.starts_with('/'))?;
     let mut response = answer(StatusCode::FOUND, Bytes::new());
     response.headers_mut().insert(LOCATION, location);
@@ -205,14 +213,20 @@ pub fn redirect(scheme: &str, target: &str, decided: &Answer<'_>) -> Option<Resp
 
 /// Where the appliance of that rank in an answer has `target`: with the decision, and without the
 /// one that an answer before gave along.
-pub fn location(scheme: &str, target: &str, decided: &Answer<'_>, rank: usize) -> Option<String> {
+pub fn location(
+    scheme: &str,
+    target: &str,
+    decided: &Answer<'_>,
+    rank: usize,
+    seal: Option<&Seal>,
+) -> Option<String> {
     let host = decided.ranked.get(rank)?.host;
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let is_decision = |one: &&str| one.split('=').next() == Some(DECISION);
     let others: Vec<&str> = query.split('&').filter(|one| !is_decision(one)).collect();
     let others = others.join("&");
     let joint = if others.is_empty() { "" } else { "&" };
-    let decision = decision_of(decided.decision, rank);
+    let decision = decided.given(rank, seal)?;
     Some(format!("{scheme}://{host}{path}?{others}{joint}{DECISION}={decision}"))
 }
 
@@ -231,14 +245,15 @@ fn listed(
     answer: &Answer<'_>,
     fleet: &Fleet,
     known: &[Pathway],
-    base: Option<&Pathway>,
+    asking: &Asking<'_>,
 ) -> (Vec<Pathway>, Vec<PathwayClone>) {
-    let base = base.filter(|base| known.contains(base));
+    let base = asking.session.base.as_ref().filter(|base| known.contains(base));
     let (mut priority, mut clones) = (Vec::with_capacity(STEERED_MAX), Vec::new());
     for (rank, ranked) in answer.ranked.iter().enumerate() {
         if !known.contains(ranked.pathway) {
-            let Some(base) = base else { continue };
-            let parameters = Parameters { decision: decision_of(answer.decision, rank) };
+            let given = base.zip(answer.given(rank, asking.seal));
+            let Some((base, decision)) = given else { continue };
+            let parameters = Parameters { decision };
             let replacement = Replacement { host: ranked.host.to_owned(), parameters };
             let (base, id) = (base.clone(), ranked.pathway.clone());
             clones.push(PathwayClone { base, id, replacement });
@@ -251,11 +266,6 @@ fn listed(
         false => priority.extend(others),
     }
     (priority, clones)
-}
-
-/// A decision and the rank of an appliance in it, which the log repeats.
-fn decision_of(decision: Decision, rank: usize) -> String {
-    format!("{decision}.{rank}")
 }
 
 impl Pace {

@@ -38,6 +38,7 @@ use super::registry::fleet::{Fleet, Member};
 use super::routes::Table;
 use super::steering::reason::Reason;
 use super::steering::{Answer, Asked, Steering};
+use crate::message::decision::Seal;
 use crate::message::forwarded::Forwarders;
 use crate::message::target::host_and_port;
 use crate::moment::unix_seconds;
@@ -54,6 +55,8 @@ pub struct Settings {
     pub url: Option<String>,
     /// What sessions are signed with.
     pub secret: Option<Secret>,
+    /// What decisions are sealed with, where those who serve may have the same secret.
+    pub seal: Option<Seal>,
     /// Over so many appliances the viewers of one folder are spread.
     pub spread: NonZeroU32,
     /// How often players ask.
@@ -212,6 +215,7 @@ impl Steer {
             endpoint: &endpoint,
             session: &session,
             reported,
+            seal: settings.seal.as_ref(),
             now_seconds: from.now_seconds,
         };
         let decided = answer.as_ref().map(|answer| (answer, fleet));
@@ -255,7 +259,7 @@ impl Steer {
                 now,
             ));
         }
-        redirect(scheme, &target, &answer).unwrap_or_else(|| {
+        redirect(scheme, &target, &answer, settings.seal.as_ref()).unwrap_or_else(|| {
             let text = "no appliance is there that this viewer reaches\n";
             let mut refused = refused(StatusCode::SERVICE_UNAVAILABLE, text);
             refused.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("10"));

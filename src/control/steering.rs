@@ -5,6 +5,7 @@
 //! answer, wherever it is asked. When nobody is well it says who is least ill, and that this is the
 //! last resort: a viewer is never left without an answer while there is an appliance he reaches.
 
+mod cause;
 pub mod reason;
 mod route;
 
@@ -21,6 +22,7 @@ use super::registry::appliance::{Audience, Pathway};
 use super::registry::fleet::{Fleet, Member, Standing};
 use super::registry::{Family, Room};
 use crate::limits::STEERED_MAX;
+use crate::message::decision::{Cause, Given, Host, Seal};
 use crate::rendezvous;
 use reason::{Reason, Rule};
 pub use route::{Candidate, Match, NoRoutes, Route, Routes};
@@ -79,6 +81,11 @@ impl Serialize for Decision {
 pub struct Answer<'a> {
     /// Names this answer.
     pub decision: Decision,
+    /// When it was made, since 1970.
+    #[serde(skip)]
+    pub made_seconds: u64,
+    /// Whose a miss of the best one is; `None`: there is none.
+    pub miss: Option<Cause>,
     /// Nobody he could be sent to is well: these are sent anyway.
     pub last_resort: bool,
     /// Of those he would be sent to, some are leaving or seem ill: he should ask again soon.
@@ -116,6 +123,8 @@ struct Seen<'a> {
     /// Why it gets no viewer.
     out: Option<Reason>,
     score: f64,
+    /// The same if it were not near its limit.
+    score_at_ease: f64,
 }
 
 impl<'a> Steering<'a> {
@@ -149,6 +158,8 @@ impl<'a> Steering<'a> {
         let left_out = if with_left_out { left_out } else { Vec::new() };
         Answer {
             decision: asked.decision(),
+            made_seconds: asked.now_seconds,
+            miss: best.map(|best| cause::of(best, &seen, self.routes.is_empty())),
             last_resort,
             unsettled: is_unsettled(&seen),
             ranked: ranked.into_iter().map(told).collect(),
@@ -174,7 +185,10 @@ impl<'a> Steering<'a> {
                 Room::Tight { share_percent } if !stays => share_percent,
                 _ => 100,
             };
-            let weight = appliance.share() * f64::from(share_percent);
+            let hash = xxh3_64_with_seed(appliance.name().as_bytes(), seed);
+            let score_at_ease = rendezvous::score(hash, appliance.share() * 100.0);
+            // In proportion to the weight.
+            let score = score_at_ease * f64::from(share_percent) / 100.0;
             Seen {
                 member,
                 route,
@@ -183,10 +197,8 @@ impl<'a> Steering<'a> {
                 stays,
                 kept: member.standing(family) == Some(Standing::Kept),
                 out: left_out(member, asked, family, route.is_some(), stays),
-                score: rendezvous::score(
-                    xxh3_64_with_seed(appliance.name().as_bytes(), seed),
-                    weight,
-                ),
+                score,
+                score_at_ease,
             }
         };
         members.iter().zip(routes).map(seen).collect()
@@ -256,12 +268,19 @@ fn firsts<'s, 'a>(
 impl<'a> Seen<'a> {
     /// Which of two is better for the viewer, were both well.
     fn order(&self, other: &Seen<'_>) -> Ordering {
-        let key = |seen: &Seen<'_>| {
-            (seen.route.is_none(), seen.absent, seen.route, seen.distance_steps(), !seen.stays)
+        self.order_by(other, |seen| (seen.absent, seen.score))
+    }
+
+    /// The same by whether each is without what is asked for, and by its score.
+    fn order_by(&self, other: &Seen<'_>, of: fn(&Seen<'_>) -> (bool, f64)) -> Ordering {
+        let ((absent, score), (other_absent, other_score)) = (of(self), of(other));
+        let key = |seen: &Seen<'_>, absent| {
+            (seen.route.is_none(), absent, seen.route, seen.distance_steps(), !seen.stays)
         };
         let (name, others) = (self.member.appliance.name(), other.member.appliance.name());
-        let by_score = || other.score.total_cmp(&self.score);
-        key(self).cmp(&key(other)).then_with(by_score).then_with(|| name.cmp(others))
+        let by_score = || other_score.total_cmp(&score);
+        let by_key = key(self, absent).cmp(&key(other, other_absent));
+        by_key.then_with(by_score).then_with(|| name.cmp(others))
     }
 
     /// Databases know towns, not streets: what is nearer by less is not told apart. Who is nobody
@@ -314,6 +333,16 @@ impl<'a> Seen<'a> {
             reasons.push(Reason::Share);
         }
         reasons
+    }
+}
+
+impl Answer<'_> {
+    /// The decision as the URLs of the appliance of that rank carry it.
+    pub fn given(&self, rank: usize, seal: Option<&Seal>) -> Option<String> {
+        let (ranked, Decision(number)) = (self.ranked.get(rank)?, self.decision);
+        let (cause, made_seconds) = (self.miss?, self.made_seconds);
+        let host = Host::of(ranked.host);
+        Some(Given { number, rank, cause, made_seconds, host }.text(seal))
     }
 }
 

@@ -21,6 +21,7 @@ pub(crate) mod purged;
 mod record;
 mod reply;
 mod slice;
+mod steered;
 pub(crate) mod stored;
 mod upstream;
 
@@ -54,6 +55,7 @@ use crate::fill::Filler;
 use crate::memory::Governor;
 use crate::message::cache_status::Fwd;
 use crate::message::cmcd::Cmcd;
+use crate::message::decision::Seal;
 use crate::message::forwarded::Forwarders;
 use crate::message::multirange::RangeSet;
 use crate::message::priority::Priority;
@@ -85,6 +87,8 @@ pub struct Shared {
     pub token: Arc<ArcSwapOption<Tokens>>,
     /// Who is let in where tokens are asked for.
     pub doors: Arc<CurrentDoors>,
+    /// What decisions of steering are sealed with, if they must be.
+    pub seal: Arc<ArcSwapOption<Seal>>,
     /// Who is believed when he says for whom he asks.
     pub forwarders: Arc<ArcSwap<Forwarders>>,
     /// What an authority is answered that asks whether a name is ours.
@@ -358,6 +362,7 @@ impl Delivery {
         }
         let (site, rule) = site.ok_or(DeliveryError::UnknownHost)?;
         (record.cmsd, record.foresight) = (rule.cmsd, rule.foresight);
+        record.cause = self.cause(viewer, &request);
         viewer.tell(|| Decision::of("rule", Text::Shared(rule.pattern.text())).because(Text::Site));
         let target = request.target(&rule.query, rule.content);
         if request.method != Method::Purge {

@@ -19,14 +19,16 @@ use crate::delivery::door::Showing;
 use crate::delivery::error::DeliveryError;
 use crate::delivery::player::logged;
 use crate::delivery::reply::tell_cut_short;
+use crate::delivery::steered::cached;
 use crate::door::{Bearer, Given};
 use crate::fill::error::FillError;
 use crate::limits::REQUEST_BYTES;
 use crate::memory::{Class, OfSite, Reservation, Use};
 use crate::message::cmcd::Cmcd;
+use crate::message::decision;
 use crate::metrics::Counters;
 use crate::metrics::labels::{
-    self, BodyEnd, Lookup, Method, Refused, Scheme, StatusClass, Tier, Wait,
+    self, BodyEnd, Cause, Lookup, Method, Refused, Scheme, StatusClass, Tier, Wait,
 };
 use crate::object::{ByteRange, ObjectKey};
 use crate::server::{ConnectionFacts, Protocol};
@@ -128,6 +130,8 @@ pub struct Record {
     pub cmsd: Cmsd,
     /// Whether what he will ask for next is brought ahead.
     pub foresight: Foresight,
+    /// Why he asks here.
+    pub cause: Cause,
     /// The host asked for.
     pub host: String,
     /// The status sent; `None` as long as no head is decided.
@@ -169,6 +173,7 @@ impl Record {
             cors: None,
             cmsd: Cmsd::Off,
             foresight: Foresight::Off,
+            cause: Cause::Viewer,
             host: String::new(),
             status: None,
             range: None,
@@ -247,6 +252,7 @@ impl Record {
         if self.lookup.is_none() {
             self.lookup = Some(lookup);
             self.counters.lookups.count(lookup);
+            self.counters.steered.count((self.cause, cached(lookup)));
             let decision = || Decision::of("found", lookup.label());
             match lookup {
                 Lookup::Hit => self.viewer.tell_at_once(decision),
@@ -360,6 +366,7 @@ impl Drop for Record {
             referer: parts.headers.get(REFERER).map(HeaderValue::as_bytes),
             cmcd: &cmcd,
             token: self.token,
+            decision: decision::logged(parts.uri.query()).map(|text| (text, self.cause.label())),
             outcome: self.outcome,
         };
         if let Tracing::Kept(trace) = &self.viewer.tracing {

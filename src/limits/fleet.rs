@@ -57,6 +57,12 @@ pub const STEERING_ENDPOINT_BYTES_MAX: usize = 1_024;
 pub const STEERING_UNSETTLED_TTL_MIN: u64 = 10;
 /// and at most; within them all players have left it.
 pub const STEERING_UNSETTLED_TTL_MAX: u64 = 30;
+/// A decision of steering as a URL carries it and the log repeats it.
+pub const DECISION_BYTES_MAX: usize = 66;
+/// So long a decision counts after it was made: a film that was begun by it is over.
+pub const DECISION_SECONDS_MAX: u64 = 6 * 3_600;
+/// So far clocks may be apart.
+pub const DECISION_EARLY_SECONDS_MAX: u64 = 300;
 /// The longest playlist or MPD that steering is put into.
 pub const MANIFEST_REWRITTEN_BYTES_MAX: usize = 2 << 20;
 

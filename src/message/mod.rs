@@ -11,6 +11,7 @@ pub mod cmcd;
 pub mod cmsd;
 pub mod conditional;
 pub mod cors;
+pub mod decision;
 pub mod digest;
 pub mod forwarded;
 pub mod freshness;

@@ -210,6 +210,12 @@ pub fn decoded(text: &str) -> Option<Vec<u8>> {
 /// The parameter that names by which decision of steering a viewer comes.
 pub const DECISION: &str = "tidegate-decision";
 
+/// By which decision a query says that its viewer comes, as it was written; the first counts.
+pub fn decision_in(query: &str) -> Option<&str> {
+    let parameter = query.split('&').find(|parameter| is_called(parameter, DECISION))?;
+    parameter.split_once('=').map(|(_, value)| value)
+}
+
 /// Whether a parameter is for who serves alone: it names no object and no origin sees it.
 fn never_counts(parameter: &str) -> bool {
     is_told(parameter) || is_called(parameter, DECISION)

@@ -11,12 +11,14 @@ use crate::limits::{SITE_COUNTS_BYTES, SITES_MAX};
 use crate::object::SiteId;
 
 use super::labels::{
-    BodyEnd, CatShown, Labels, Lookup, Method, ObjectType, OriginError, Prefetch, Protocol,
-    Refused, RunEnd, Scheme, Shown, StatusClass, Tier, Wait,
+    BodyEnd, Cached, CatShown, Cause, Labels, Lookup, Method, ObjectType, OriginError, Prefetch,
+    Protocol, Refused, RunEnd, Scheme, Shown, StatusClass, Tier, Wait,
 };
 
 /// What a request is told apart by in the metrics.
 pub type RequestLabels = ((Protocol, Scheme), (Method, StatusClass));
+/// What a look-up is told apart by where viewers are steered.
+pub(super) type Steered = (Cause, Cached);
 
 /// One count for each value of `L`; `N` is `L::COUNT`.
 #[derive(Debug)]
@@ -327,6 +329,8 @@ pub struct Counters {
     pub bodies: Tally<BodyEnd, { BodyEnd::COUNT }>,
     /// Look-ups of objects.
     pub lookups: Tally<Lookup, { Lookup::COUNT }>,
+    /// The same, by why the viewer asks here.
+    pub steered: Tally<Steered, { Steered::COUNT }>,
     /// Fill runs started.
     pub runs_started: Tally<(), 1>,
     /// Fill runs ended.
@@ -368,6 +372,7 @@ impl Counters {
             cats,
             bodies,
             lookups,
+            steered,
             runs_started,
             runs_finished,
             origin_requests,
@@ -383,6 +388,7 @@ impl Counters {
         cats.absorb(&other.cats);
         bodies.absorb(&other.bodies);
         lookups.absorb(&other.lookups);
+        steered.absorb(&other.steered);
         runs_finished.absorb(&other.runs_finished);
         runs_started.absorb(&other.runs_started);
         origin_requests.absorb(&other.origin_requests);

@@ -166,6 +166,29 @@ closed_labels! {
         Stale = "stale",
     }
 
+    /// Why a viewer asks here, by the decision of steering that he comes by.
+    Cause("cause") {
+        /// No appliance would be better for him, or has what he asks for.
+        Content = "content",
+        /// A better one is ill, full, near its limit, starting or leaving.
+        Health = "health",
+        /// No route of his is known where others have some, or a better one cannot be his.
+        Route = "route",
+        /// He comes without a decision, by one for another appliance or an old one, or his player
+        /// left the appliance that was the best.
+        Viewer = "viewer",
+    }
+
+    /// Whether the cache had what he asks for.
+    Cached("cache") {
+        /// All of it.
+        Hit = "hit",
+        /// Not all of it.
+        Miss = "miss",
+        /// It may not be kept.
+        Uncacheable = "uncacheable",
+    }
+
     /// How the wait for a first byte was spent.
     Wait("result") {
         /// The first byte was in ram.

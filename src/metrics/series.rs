@@ -8,9 +8,9 @@ use prometheus::proto;
 
 use super::counters::{BUCKETS_US, BUFFER_MS, Counters, Durations, Levels, THROUGHPUT_KBPS, Tally};
 use super::labels::{Labels, Wait, pairs};
-use super::tokens;
 #[cfg(test)]
 use super::{log, overload};
+use super::{steering, tokens};
 
 /// Whether a series only ever grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -220,8 +220,7 @@ const TIME_TO_FIRST_BYTE: Series = Series {
     kind: Kind::Histogram,
     label: None,
 };
-const BUILD: Series =
-    gauge("tidegate_build_info", "Always 1; its label is the version that is running.");
+const BUILD: Series = gauge("tidegate_build_info", "Always 1; its label is the running version.");
 
 /// Of what threads count, every metric with its series.
 pub(super) fn families(totals: &Counters) -> Vec<proto::MetricFamily> {
@@ -233,6 +232,7 @@ pub(super) fn families(totals: &Counters) -> Vec<proto::MetricFamily> {
         tally(BODIES, &totals.bodies),
         tally(BODY_BYTES, &totals.sites.body_bytes()),
         tally(LOOKUPS, &totals.lookups),
+        tally(steering::STEERED, &totals.steered),
         tally(RUNS_STARTED, &totals.runs_started),
         tally(RUNS_FINISHED, &totals.runs_finished),
         tally(ORIGIN_REQUESTS, &totals.origin_requests),

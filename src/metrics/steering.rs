@@ -85,8 +85,14 @@ pub const APPLIANCES: Series = labelled(
     "state",
     gauge("tidegate_steering_appliances", "Appliances that are known, by whether viewers may go."),
 );
+/// What was looked up, by why the viewer asks here and whether it was there.
+pub(super) const STEERED: Series = counter(
+    "tidegate_steered_requests_total",
+    "Look-ups of objects, by why the viewer is here (content: nowhere better; health, route: not \
+     there for this; viewer: by his own choice) and whether the cache had it.",
+);
 
-/// All of them.
+/// All that are read at a scrape.
 #[cfg(test)]
 pub(super) const READ_AT_SCRAPE: &[Series] = &[
     ROUTE_PREFIXES,

@@ -11,6 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::limits::{STEERING_SECRET_BYTES_MAX, STEERING_SECRET_BYTES_MIN};
+use crate::message::decision::Seal;
 
 /// A secret; never shown.
 #[derive(Clone)]
@@ -27,6 +28,11 @@ impl Secret {
     /// One that nobody else has; `None`: the system gives no random bytes.
     pub fn random() -> Option<Secret> {
         Some(Secret(Key::new(HMAC_SHA256, &random_bytes::<32>()?)))
+    }
+
+    /// What decisions are sealed with by who has this.
+    pub fn seal(&self) -> Seal {
+        Seal::new(sign(&self.0, b"decisions").as_ref())
     }
 
     /// The signature of a text: 22 characters that need no escape in a URI.

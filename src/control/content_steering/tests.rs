@@ -48,7 +48,8 @@ fn told_under(
     let asked = Asked { plays_from, among: session.among(reported), ..asked(session.id()) };
     let answer = steering(&fleet).answer(&asked);
     let now_seconds = asked.now_seconds;
-    let asking = Asking { dialect, endpoint: &endpoint, session, reported, now_seconds };
+    let asking =
+        Asking { dialect, endpoint: &endpoint, session, reported, seal: None, now_seconds };
     Manifest::of(&asking, Some((&answer, &fleet)), PACE, burden)
 }
 
@@ -99,7 +100,8 @@ fn a_pathway_that_the_asset_does_not_name_comes_as_a_clone_of_one_that_it_does()
         let replacement = &clone["URI-REPLACEMENT"];
         assert_eq!(replacement["HOST"], clone["ID"], "Shaka knows hosts alone, dash.js wants one");
         let decision = replacement["PARAMS"][DECISION].as_str().unwrap();
-        assert!(decision.len() == 18 && decision.ends_with(&format!(".{rank}")), "{decision}");
+        let (_, rest) = decision.split_once('.').unwrap();
+        assert!(rest.starts_with(&format!("{rank}c.")), "{decision}");
     }
 }
 
@@ -152,6 +154,7 @@ fn avplayer_is_never_told_a_pathway_that_its_playlist_does_not_have() {
             endpoint: &endpoint,
             session: &session,
             reported: &[],
+            seal: None,
             now_seconds: 1,
         };
         let manifest = Manifest::of(&asking, Some((&answer, &fleet)), PACE, Burden::Usual);
@@ -226,6 +229,7 @@ fn where_there_is_no_time_to_decide_a_player_goes_on_as_it_did() {
             endpoint: &endpoint,
             session: &session,
             reported: &reported,
+            seal: None,
             now_seconds: 1,
         };
         let manifest = Manifest::of(&asking, None, PACE, Burden::TooMuch);
@@ -333,26 +337,27 @@ fn a_viewer_is_sent_to_the_best_and_the_decision_goes_along() {
     let fleet = fleet(&registry);
     let spread = NonZeroU32::MIN;
     let answer = Steering { spread, ..steering(&fleet) }.answer(&asked("a"));
-    let (host, decision) = (answer.ranked[0].host, answer.decision);
+    let (host, given) = (answer.ranked[0].host, answer.given(0, None).unwrap());
+    assert!(given.starts_with(&format!("{}.0c.", answer.decision)), "{given}");
     for (target, expected) in [
-        ("/film/1.m4s", format!("https://{host}/film/1.m4s?tidegate-decision={decision}.0")),
-        ("/a?b=c", format!("https://{host}/a?b=c&tidegate-decision={decision}.0")),
+        ("/film/1.m4s", format!("https://{host}/film/1.m4s?tidegate-decision={given}")),
+        ("/a?b=c", format!("https://{host}/a?b=c&tidegate-decision={given}")),
         (
             "/a?tidegate-decision=0123456789abcdef.1&b=c",
-            format!("https://{host}/a?b=c&tidegate-decision={decision}.0"),
+            format!("https://{host}/a?b=c&tidegate-decision={given}"),
         ),
     ] {
-        let response = redirect("https", target, &answer).unwrap();
+        let response = redirect("https", target, &answer, None).unwrap();
         assert_eq!(response.status(), StatusCode::FOUND);
         assert_eq!(response.headers()["location"], *expected);
         assert_eq!(response.headers()["cache-control"], "no-store");
         assert_eq!(response.headers()["access-control-allow-origin"], "*");
     }
     for target in ["", "*", ".evil.example/", "@evil.example/", "/a\r\nset-cookie: a=b"] {
-        assert!(redirect("https", target, &answer).is_none(), "{target:?}");
+        assert!(redirect("https", target, &answer, None).is_none(), "{target:?}");
     }
     let nobody = Answer { ranked: Vec::new(), ..answer };
-    assert!(redirect("https", "/a", &nobody).is_none());
+    assert!(redirect("https", "/a", &nobody, None).is_none());
 }
 
 proptest! {

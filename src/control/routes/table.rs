@@ -224,6 +224,10 @@ impl Routes for Table {
         announced.map(|one| Candidate { name: one.name, route: one.route() }).collect()
     }
 
+    fn is_empty(&self) -> bool {
+        self.sets_by_viewers().next().is_none()
+    }
+
     fn position(&self, viewer: IpAddr) -> Option<Position> {
         self.place(viewer).position
     }

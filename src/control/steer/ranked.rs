@@ -56,7 +56,8 @@ impl<'a> RankedAnswer<'a> {
             appliance: one.appliance,
             pathway: one.pathway.as_str(),
             host: one.host,
-            url: location(scheme, target, answer, rank).unwrap_or_default(),
+            url: location(scheme, target, answer, rank, now.settings.seal.as_ref())
+                .unwrap_or_default(),
             reasons: one
                 .reasons
                 .iter()

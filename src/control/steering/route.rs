@@ -13,6 +13,9 @@ pub trait Routes {
     /// Those a viewer's network was announced to, in any order.
     fn candidates(&self, viewer: IpAddr) -> Vec<Candidate<'_>>;
 
+    /// Whether no viewer's network was announced to anybody.
+    fn is_empty(&self) -> bool;
+
     /// About where a viewer is, if that is known.
     fn position(&self, viewer: IpAddr) -> Option<Position>;
 }
@@ -80,6 +83,10 @@ pub struct NoRoutes;
 impl Routes for NoRoutes {
     fn candidates(&self, _: IpAddr) -> Vec<Candidate<'_>> {
         Vec::new()
+    }
+
+    fn is_empty(&self) -> bool {
+        true
     }
 
     fn position(&self, _: IpAddr) -> Option<Position> {

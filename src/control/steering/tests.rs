@@ -21,6 +21,10 @@ impl Routes for ForAll {
         self.0.iter().map(|(name, route)| Candidate { name, route: *route }).collect()
     }
 
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     fn position(&self, _: IpAddr) -> Option<Position> {
         None
     }
@@ -32,6 +36,10 @@ struct Berlin;
 impl Routes for Berlin {
     fn candidates(&self, _: IpAddr) -> Vec<Candidate<'_>> {
         Vec::new()
+    }
+
+    fn is_empty(&self) -> bool {
+        true
     }
 
     fn position(&self, _: IpAddr) -> Option<Position> {
@@ -304,6 +312,62 @@ fn who_does_not_have_it_is_behind_who_has_it_or_might() {
 }
 
 #[test]
+fn a_miss_is_the_contents_unless_a_better_one_is_not_well_or_cannot_be_his() {
+    let now = start();
+    let miss = |registry: &Registry, routes: &dyn Routes, asked: &Asked<'_>| {
+        let fleet = fleet(registry);
+        let answer = Steering { routes, ..steering(&fleet) }.answer(asked);
+        (names(&answer)[0].to_owned(), answer.miss.unwrap())
+    };
+    let first = |name: &str, cause| (name.to_owned(), cause);
+    let routes = ForAll(vec![("edge-0", route(24, 1, 0)), ("edge-1", route(16, 1, 0))]);
+    let (his, nobodys) = (asked("a"), ForAll(Vec::new()));
+    let mut registry = edges(3);
+    assert_eq!(miss(&registry, &routes, &his), first("edge-0", Cause::Content));
+    assert_eq!(miss(&registry, &nobodys, &his).1, Cause::Content, "nobody has routes");
+    let unknown = ForAll(vec![("who-is-not-there", route(8, 0, 0))]);
+    assert_eq!(miss(&registry, &unknown, &his).1, Cause::Route, "others have some");
+    for heartbeat in [sending(97), bad(), Heartbeat { phase: Phase::Draining, ..well() }] {
+        let mut registry = edges(3);
+        hear(&mut registry, "edge-0", heartbeat, 3, now);
+        assert_eq!(miss(&registry, &routes, &his), first("edge-1", Cause::Health));
+    }
+    let pathways = ["edge-1", "edge-2"].map(|name| Pathway::new(name).unwrap());
+    let among = Asked { among: Some(&pathways), ..asked("a") };
+    assert_eq!(miss(&registry, &routes, &among), first("edge-1", Cause::Route));
+    let far = json!({ "sites": ["news"] });
+    registry.register(appliance_with("edge-0", far), now).unwrap();
+    hear(&mut registry, "edge-0", well(), 3, now);
+    assert_eq!(miss(&registry, &routes, &his), first("edge-1", Cause::Content));
+    hear(&mut registry, "edge-1", bad(), 3, now);
+    hear(&mut registry, "edge-2", bad(), 3, now);
+    assert_eq!(miss(&registry, &routes, &his), first("edge-1", Cause::Content), "ill, and his");
+}
+
+#[test]
+fn who_goes_where_less_is_sent_or_more_is_held_misses_for_that() {
+    let mut registry = edges(2);
+    hear(&mut registry, "edge-0", sending(94), 1, start());
+    let (tight, well) = (fleet(&registry), fleet(&edges(2)));
+    let mut moved = 0;
+    for session in &sessions(100) {
+        let (before, now) = (steering(&well), steering(&tight));
+        let (before, now) = (before.answer(&asked(session)), now.answer(&asked(session)));
+        let is_moved = names(&before)[0] != names(&now)[0];
+        let cause = if is_moved { Cause::Health } else { Cause::Content };
+        assert_eq!(now.miss, Some(cause), "{session}");
+        moved += usize::from(is_moved);
+    }
+    assert!(moved > 0);
+    let holds = |member: &Member| Some(member.appliance.name() != "edge-0");
+    let held = Steering { holds: &holds, ..steering(&well) };
+    for session in &sessions(20) {
+        let answer = held.answer(&asked(session));
+        assert_eq!((names(&answer)[0], answer.miss), ("edge-1", Some(Cause::Content)));
+    }
+}
+
+#[test]
 fn when_nobody_is_well_the_least_ill_are_sent_as_the_last_resort() {
     let now = start();
     let mut registry = edges(4);
@@ -364,6 +428,7 @@ fn an_answer_is_told_in_words_and_as_json() {
     let answer = steering(&fleet).explained(&asked("a"));
     let expected = json!({
         "decision": answer.decision.to_string(),
+        "miss": "content",
         "last_resort": false,
         "unsettled": true,
         "ranked": [{

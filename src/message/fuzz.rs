@@ -12,9 +12,12 @@ use http::header::{
 };
 use http::{Request, StatusCode, Uri, Version};
 
-use crate::limits::{FORWARDED_HOPS_MAX, PROXY_HEADER_BYTES_MAX, RANGES_ANSWERED_MAX};
+use crate::limits::{
+    DECISION_BYTES_MAX, FORWARDED_HOPS_MAX, PROXY_HEADER_BYTES_MAX, RANGES_ANSWERED_MAX,
+};
 use crate::message::cmcd::{Cmcd, NEXT_MAX, Told};
 use crate::message::conditional::{EntityTag, Validator, Verdict, evaluate, if_range_holds};
+use crate::message::decision::{self, Host, Seal};
 use crate::message::digest::CONTENT_DIGEST;
 use crate::message::forwarded::Forwarders;
 use crate::message::freshness::Freshness;
@@ -296,6 +299,20 @@ pub fn via(bytes: &[u8]) {
     assert!(us.has_passed(&headers));
 }
 
+/// A query: what a log repeats of it is short and plain, and what counts is of ours.
+pub fn decision(bytes: &[u8]) {
+    let Ok(query) = str::from_utf8(bytes) else { return };
+    let host = || Host::of("edge-1");
+    let logged = decision::logged(Some(query));
+    assert!(logged.is_none_or(|text| {
+        text.len() <= DECISION_BYTES_MAX && text.bytes().all(|byte| byte.is_ascii_graphic())
+    }));
+    let cause = decision::cause(Some(query), host, 1_800_000_000, None);
+    assert!(cause.is_none() || logged.is_some_and(|text| text.contains(".0")));
+    let seal = Seal::new(b"nobody knows it");
+    assert_eq!(decision::cause(Some(query), host, 1_800_000_000, Some(&seal)), None);
+}
+
 /// A header is as long as its start says, and brings somebody or is refused; a bit more or less of
 /// it is none.
 pub fn proxy_protocol(bytes: &[u8]) {
@@ -374,7 +391,8 @@ pub(crate) mod tests {
 
     type Target = (&'static str, fn(&[u8]));
 
-    const TARGETS: [Target; 16] = [
+    const TARGETS: [Target; 17] = [
+        ("decision", decision),
         ("proxy_protocol", proxy_protocol),
         ("forwarded", forwarded),
         ("targeted", targeted),

@@ -18,7 +18,7 @@ pub use content::Content;
 pub use cors::{Cors, CorsOrigins, Credentials};
 pub use methods::Methods;
 pub use pattern::{PathPattern, PatternError};
-pub use players::{Cmsd, Foresight, Pace};
+pub use players::{Cmsd, Foresight, Pace, Steered};
 pub use sites::{CurrentSites, Sites};
 
 mod access;
@@ -180,6 +180,8 @@ pub struct Rule {
     pub foresight: Foresight,
     /// How fast it is sent at most.
     pub pace: Pace,
+    /// Whether playlists and MPDs are served with steering in them.
+    pub steered: Steered,
 }
 
 impl Rule {
@@ -203,6 +205,7 @@ impl Rule {
             cmsd: Cmsd::default(),
             pace: Pace::default(),
             foresight: Foresight::default(),
+            steered: Steered::default(),
         }
     }
 

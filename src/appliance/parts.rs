@@ -230,7 +230,7 @@ impl Parts {
             token: self.live.token.clone(),
             forwarders: self.live.forwarders.clone(),
             doors: self.live.doors.clone(),
-            seal: self.live.steering.seal.clone(),
+            steering: self.live.steering.served.clone(),
             challenges: self.live.challenges.clone(),
             gate: self.gates[worker].clone(),
             governor: self.governor.clone(),

@@ -25,16 +25,18 @@ use super::parts::{Parts, viewer_settings};
 use super::threads::spawn;
 use crate::config::{Config, Listener, ListenerKind, Routes as RoutesSettings};
 use crate::control::Phase;
+use crate::control::content_steering::session::Session;
 use crate::control::content_steering::signature::Secret;
+use crate::control::content_steering::{mpd, playlist};
 use crate::control::registry::Family;
 use crate::control::registry::fleet::{Fleet, Member, Standing};
 use crate::control::routes::{Figures as RouteFigures, FileState, Outcome, Routes, RoutesError};
-use crate::control::steer::{Figures, Settings, Steer};
+use crate::control::steer::{Figures, Kind, Settings, Steer, endpoint_at};
+use crate::delivery::{Manifest, Rewriter, Steering as Served};
 use crate::limits::{
     CLIENTS_BYTES, CONNECTION_BYTES, STEERING_CONNECTIONS_MAX, STEERING_SHARE, TLS_CONNECTION_BYTES,
 };
 use crate::memory::{Class, Governor, Reservation, Use};
-use crate::message::decision::Seal;
 use crate::metrics::{Metrics, steering as series};
 use crate::overload::{self, Gate, Overload};
 use crate::server::{self, ServerContext, ServerSettings, Source, Stop, Tls, Wishes};
@@ -49,8 +51,8 @@ pub(super) struct Steering {
     figures: Arc<Figures>,
     refused: [AtomicU64; RoutesError::WORDS.len()],
     withdrawn: AtomicU64,
-    /// What decisions that viewers come by must be sealed with, where a secret is written.
-    pub(super) seal: Arc<ArcSwapOption<Seal>>,
+    /// What those who are served are served by.
+    pub(super) served: Arc<Served>,
     /// Where no secret is written: good until this process ends.
     own_secret: Option<Secret>,
     is_started: AtomicBool,
@@ -75,7 +77,10 @@ impl Steering {
             figures: Arc::default(),
             refused: Default::default(),
             withdrawn: AtomicU64::new(0),
-            seal: Arc::new(ArcSwapOption::from_pointee(config.steering.settings.seal.clone())),
+            served: Arc::new(Served {
+                seal: ArcSwapOption::from_pointee(config.steering.settings.seal.clone()),
+                rewriter: ArcSwapOption::from_pointee(rewriter(config)),
+            }),
             own_secret,
             is_started: AtomicBool::new(false),
             is_told: config.control.is_some(),
@@ -97,7 +102,8 @@ impl Steering {
             self.fleet.store(Arc::new(Fleet::from(next.steering.appliances.clone())));
         }
         self.settings.store(Arc::new(settings(next, &self.own_secret)));
-        self.seal.store(next.steering.settings.seal.clone().map(Arc::new));
+        self.served.seal.store(next.steering.settings.seal.clone().map(Arc::new));
+        self.served.rewriter.store(rewriter(next).map(Arc::new));
         self.files.store(Arc::new(next.routes.clone()));
         self.server.store(Arc::new(server_settings(next)));
         self.overload.get().into_iter().for_each(|all| all.adopt(client_limits(next)));
@@ -138,6 +144,22 @@ fn settings(config: &Config, own_secret: &Option<Secret>) -> Settings {
     let settings = config.steering.settings.clone();
     let secret = settings.secret.clone().or_else(|| own_secret.clone());
     Settings { secret, ..settings }
+}
+
+/// Puts steering into what is served, as its players are to ask here or elsewhere.
+fn rewriter(config: &Config) -> Option<Rewriter> {
+    let (url, pathway) = (config.steering.settings.url.clone()?, config.pathway()?.clone());
+    Some(Rewriter::new(move |manifest, site, path, text| {
+        let kind = match manifest {
+            Manifest::Hls => Kind::Hls,
+            Manifest::Dash => Kind::Dash,
+        };
+        let endpoint = endpoint_at(&url, kind, site, Some(path))?;
+        match manifest {
+            Manifest::Hls => playlist::steered(text, &endpoint, &Session::nobodys(), &pathway),
+            Manifest::Dash => mpd::steered(text, &endpoint, &Session::nobodys(), &pathway),
+        }
+    }))
 }
 
 fn count(counter: &AtomicU64, by: u64) {

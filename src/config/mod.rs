@@ -10,6 +10,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use crate::control::registry::appliance::Pathway;
 use crate::door::Demands;
 use crate::limits::{
     CONNECTIONS_MAX, FILL_THREADS_MAX, PIECE_SIZE_BYTES, USAGE_MONTHS_MAX, WORKERS_MAX,
@@ -186,6 +187,12 @@ pub fn load_before_start(path: &Path) -> Result<Config, ConfigErrors> {
 }
 
 impl Config {
+    /// What players call this appliance, if that is known.
+    pub fn pathway(&self) -> Option<&Pathway> {
+        let of_fleet = || Some(self.fleet.as_ref()?.appliance.pathway());
+        self.steering.pathway.as_ref().or_else(of_fleet)
+    }
+
     /// Checks a text; `name` is what faults call it, and its folder is where relative paths begin.
     ///
     /// # Errors
@@ -266,6 +273,7 @@ fn read(document: &Section<'_>, machine: &Machine) -> Config {
     };
     config.fleet = document.section("fleet", |section| fleet::read(section, &config));
     tokens::check(document, &config.demands, config.fleet.is_some());
+    steering::check(document, &config);
     config
 }
 

@@ -12,7 +12,7 @@ use crate::limits::{LIVE_ABSENCE_MAX, METHODS_PER_RULE_MAX, NETWORKS_MAX, REQUES
 use crate::network::Network;
 use crate::site::{
     Access, Cmsd, Content, FieldEdits, Foresight, Keep, Lifetimes, Methods, Pace, QueryPolicy,
-    RequestCacheControl, Rule, ViewerFields,
+    RequestCacheControl, Rule, Steered, ViewerFields,
 };
 
 use super::cors::cors;
@@ -108,6 +108,11 @@ pub(super) fn policy(section: &Section<'_>, base: &Rule) -> Rule {
             &Foresight::ALL.map(|choice| (choice.as_str(), choice)),
         ),
         pace: section.setting("pace").and_then(|it| pace(&it)).unwrap_or(base.pace),
+        steered: section.choice(
+            "steering",
+            base.steered,
+            &Steered::ALL.map(|choice| (choice.as_str(), choice)),
+        ),
         cmsd: section.choice("cmsd", base.cmsd, &Cmsd::ALL.map(|to| (to.as_str(), to))),
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use http::Uri;
 use toml::de::DeValue;
 
+use super::Config;
 use super::error::{Place, cause};
 use super::listeners::Listener;
 use super::raw::Section;
@@ -21,16 +22,18 @@ use crate::control::position::Position;
 use crate::control::registry::appliance::{Appliance, Audience, Pathway, Written};
 use crate::control::steer::Settings;
 use crate::limits::{
-    APPLIANCE_WEIGHT_MAX, APPLIANCES_MAX, STEERING_SECRET_BYTES_MAX, STEERING_SECRET_BYTES_MIN,
-    STEERING_UNSETTLED_TTL_MAX, STEERING_UNSETTLED_TTL_MIN,
+    APPLIANCE_WEIGHT_MAX, APPLIANCES_MAX, PATHWAY_BYTES_MAX, STEERING_SECRET_BYTES_MAX,
+    STEERING_SECRET_BYTES_MIN, STEERING_UNSETTLED_TTL_MAX, STEERING_UNSETTLED_TTL_MIN,
 };
-use crate::site::Sites;
+use crate::site::{Sites, Steered};
 
 /// The section `steering`.
 #[derive(Clone, Debug)]
 pub struct Steering {
     /// How viewers are steered.
     pub settings: Settings,
+    /// What players call this appliance, where that is written.
+    pub pathway: Option<Pathway>,
     /// Those that are known without a control plane.
     pub appliances: Vec<Appliance>,
 }
@@ -68,7 +71,38 @@ pub(super) fn read(section: &Section<'_>, listeners: &[Listener], sites: &Sites)
         ended: section.setting("off").map(|setting| off(&setting, sites)).unwrap_or_default(),
     };
     let appliances = appliances(section);
-    Steering { settings, appliances }
+    let pathway = section.setting("pathway").and_then(|setting| pathway(&setting));
+    Steering { settings, pathway, appliances }
+}
+
+/// Reports that playlists are to be steered and nobody knows where to.
+pub(super) fn check(document: &Section<'_>, config: &Config) {
+    let rules = || config.sites.iter().flat_map(|site| &site.rules);
+    if rules().all(|rule| rule.steered == Steered::Off) {
+        return;
+    }
+    if config.steering.settings.url.is_none() {
+        document.fail(
+            "a rule puts steering into playlists: write `steering.url`, where their players ask",
+        );
+    }
+    if config.pathway().is_none() {
+        document.fail(
+            "a rule puts steering into playlists: write `steering.pathway`, what their players \
+             call this appliance",
+        );
+    }
+}
+
+fn pathway(setting: &Setting<'_>) -> Option<Pathway> {
+    let text = setting.text()?;
+    let pathway = Pathway::new(text);
+    if pathway.is_none() {
+        setting.fail(format!(
+            "is {text:?}; write 1 to {PATHWAY_BYTES_MAX} of A-Z, a-z, 0-9, `.`, `_` and `-`"
+        ));
+    }
+    pathway
 }
 
 fn pace(section: &Section<'_>) -> Pace {

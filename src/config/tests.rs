@@ -548,6 +548,7 @@ fn the_reference_with_all_its_examples_is_right_and_complete() {
         "sites.cmsd",
         "sites.pace",
         "sites.prefetch",
+        "sites.steering",
     ];
     let missing = missing.iter().filter(|name| !both_ways.iter().any(|way| name.starts_with(way)));
     assert_eq!(missing.collect::<Vec<_>>(), Vec::<&String>::new());

@@ -292,16 +292,22 @@ fn nobody_knows(_: &Member) -> Option<bool> {
     None
 }
 
+/// Where players ask at `url` about what a site has; one whose path is longer than is told back
+/// asks for its site. `None`: one of these cannot be written in a playlist.
+pub fn endpoint_at(url: &str, kind: Kind, site: &str, path: Option<&str>) -> Option<Endpoint> {
+    let at = |path: &str| Endpoint::new(&format!("{url}{ROOT}{}/{site}{path}", kind.word()));
+    path.and_then(at).or_else(|| at("/"))
+}
+
 /// Where a player asks about one asset. One whose path is longer than is told back asks for its
 /// site. Shaka Player (5.2) ends its steering where it is told a path alone.
 fn endpoint(question: &Question<'_>, settings: &Settings, from: From<'_>) -> Endpoint {
     let asked_at = || Some(format!("{}://{}", from.scheme, from.host?));
     let url = settings.url.clone().or_else(asked_at).unwrap_or_default();
-    let (kind, site) = (question.kind.word(), question.site);
-    let at = |path: &str| Endpoint::new(&format!("{url}{ROOT}{kind}/{site}{path}"));
-    let endpoint = question.path.as_deref().and_then(at).or_else(|| at("/"));
-    let endpoint = endpoint.or_else(|| Endpoint::new(&format!("{ROOT}{kind}/-/")));
-    let endpoint = endpoint.expect("this path needs no escape");
+    let kind = question.kind;
+    let endpoint = endpoint_at(&url, kind, question.site, question.path.as_deref());
+    let bare = || Endpoint::new(&format!("{ROOT}{}/-/", kind.word()));
+    let endpoint = endpoint.or_else(bare).expect("this path needs no escape");
     match &settings.secret {
         Some(secret) => endpoint.signed_with(secret.clone()),
         None => endpoint,

@@ -13,7 +13,8 @@ use http::{Response, StatusCode};
 
 use crate::delivery::body::ViewerBody;
 use crate::delivery::error::DeliveryError;
-use crate::delivery::record::{Record, Viewer};
+use crate::delivery::record::Record;
+use crate::delivery::viewer::Viewer;
 use crate::delivery::{Delivery, reply};
 use crate::message::request::host_of;
 use crate::overload::{Arrived, Refusal, Sharer};

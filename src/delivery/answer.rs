@@ -56,6 +56,11 @@ impl Transaction<'_> {
             let length = head.version.length_bytes();
             length.into_iter().fold(told, |told, length| told.with("length", length as i64))
         });
+        if let Some(rewriting) = self.asked.rewriting
+            && let Some(reply) = self.reply_rewritten(rewriting, head, found).await?
+        {
+            return Ok(reply.into());
+        }
         if let Some(reply) = self.reply_to_conditions(head, found)? {
             return Ok(reply.into());
         }
@@ -226,7 +231,7 @@ impl Transaction<'_> {
     }
 
     /// The request's conditions, which only a 2xx is asked about (RFC 9110 section 13.2.1).
-    fn reply_to_conditions(
+    pub(super) fn reply_to_conditions(
         &mut self,
         head: &Head,
         found: Found,
@@ -245,7 +250,7 @@ impl Transaction<'_> {
         }
     }
 
-    fn feed(&mut self, head: &Head) -> Feed {
+    pub(super) fn feed(&mut self, head: &Head) -> Feed {
         let (site, key) = (self.asked.site.clone(), self.asked.key.clone());
         let (shared, viewer) = (self.shared.clone(), self.viewer.clone());
         let mut feed = Feed::new(shared, viewer, site, key, head.version.clone());
@@ -254,7 +259,7 @@ impl Transaction<'_> {
     }
 
     /// The first slice; tells the record where it was found, before waiting for it.
-    async fn first(
+    pub(super) async fn first(
         &mut self,
         feed: &mut Feed,
         span: Span,
@@ -289,7 +294,7 @@ impl Transaction<'_> {
     }
 
     /// The range to answer with; `None` for the whole object.
-    fn resolve(
+    pub(super) fn resolve(
         &self,
         head: &Head,
         length: Option<u64>,

@@ -7,7 +7,8 @@ use http::Response;
 
 use crate::delivery::Shared;
 use crate::delivery::body::ViewerBody;
-use crate::delivery::record::{Record, Viewer};
+use crate::delivery::record::Record;
+use crate::delivery::viewer::Viewer;
 use crate::door::Given;
 use crate::message::cmsd::Dynamic;
 use crate::message::cors;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use http::header::{AUTHORIZATION, COOKIE};
 
 use crate::cache::heads::Known;
-use crate::delivery::record::Viewer;
+use crate::delivery::viewer::Viewer;
 use crate::delivery::{Shared, purged};
 use crate::fill::foresee::NotForeseen;
 use crate::fill::{Missing, Wanted};

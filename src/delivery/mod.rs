@@ -20,10 +20,12 @@ mod player;
 pub(crate) mod purged;
 mod record;
 mod reply;
+mod rewritten;
 mod slice;
 mod steered;
 pub(crate) mod stored;
 mod upstream;
+mod viewer;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::mem::take;
@@ -48,14 +50,16 @@ use crate::delivery::body::ViewerBody;
 use crate::delivery::door::Named;
 use crate::delivery::error::DeliveryError;
 use crate::delivery::forward::Passed;
-use crate::delivery::record::{Record, Viewer};
+use crate::delivery::record::Record;
 use crate::delivery::reply::{Found, Reply};
+use crate::delivery::rewritten::Rewriting;
+pub use crate::delivery::steered::{Manifest, Rewriter, Steering};
+use crate::delivery::viewer::Viewer;
 use crate::door::{CurrentDoors, Doors};
 use crate::fill::Filler;
 use crate::memory::Governor;
 use crate::message::cache_status::Fwd;
 use crate::message::cmcd::Cmcd;
-use crate::message::decision::Seal;
 use crate::message::forwarded::Forwarders;
 use crate::message::multirange::RangeSet;
 use crate::message::priority::Priority;
@@ -87,8 +91,8 @@ pub struct Shared {
     pub token: Arc<ArcSwapOption<Tokens>>,
     /// Who is let in where tokens are asked for.
     pub doors: Arc<CurrentDoors>,
-    /// What decisions of steering are sealed with, if they must be.
-    pub seal: Arc<ArcSwapOption<Seal>>,
+    /// How viewers who come by steering are served.
+    pub steering: Arc<Steering>,
     /// Who is believed when he says for whom he asks.
     pub forwarders: Arc<ArcSwap<Forwarders>>,
     /// What an authority is answered that asks whether a name is ours.
@@ -223,6 +227,8 @@ struct Asked {
     has_authorization: bool,
     /// What the request's own `Cache-Control` asks for, as far as the rule lets it.
     control: RequestControl,
+    /// What steering is to be put into.
+    rewriting: Option<Rewriting>,
 }
 
 /// One request being answered.
@@ -271,21 +277,18 @@ impl Delivery {
     ) -> Result<Reply, DeliveryError> {
         let asked = self.read(viewer, body, record)?;
         viewer.reserve(self.shared.governor.of(asked.site.id))?;
-        let resort = Resort::Left;
-        let (shared, bypassed_bytes) = (&self.shared, None);
-        let (withheld, asks_whole) = (HeaderMap::new(), false);
         let mut transaction = Transaction {
-            shared,
+            shared: &self.shared,
             viewer,
             asked,
             record,
-            resort,
-            withheld,
-            asks_whole,
-            bypassed_bytes,
+            resort: Resort::Left,
+            withheld: HeaderMap::new(),
+            asks_whole: false,
+            bypassed_bytes: None,
             filled: 0..0,
         };
-        if transaction.asked.method == Method::Head {
+        if transaction.asked.method == Method::Head && transaction.asked.rewriting.is_none() {
             return transaction.answer_head().await;
         }
         for _ in 0..ATTEMPTS_SHARED_MAX {
@@ -377,15 +380,17 @@ impl Delivery {
             RequestCacheControl::Ignore => RequestControl::default(),
         };
         record.key = Some(key.clone());
+        let rewriting = Rewriting::of(rule, &request);
         Ok(Asked {
             site: site.clone(),
             key,
             path: request.path.to_string(),
             method: request.method,
-            range: request.range,
-            ranges: request.ranges,
+            range: request.range.filter(|_| rewriting.is_none()),
+            ranges: request.ranges.filter(|_| rewriting.is_none()),
             has_authorization: request.has_authorization,
             control,
+            rewriting,
         })
     }
 }

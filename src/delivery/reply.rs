@@ -17,8 +17,9 @@ use crate::cache::heads::Head;
 use crate::delivery::body::ViewerBody;
 use crate::delivery::error::{After, DeliveryError};
 use crate::delivery::feed::Feed;
-use crate::delivery::record::{Record, Viewer};
+use crate::delivery::record::Record;
 use crate::delivery::slice::{Slice, Span};
+use crate::delivery::viewer::Viewer;
 use crate::door::Refused;
 use crate::fill::error::FillError;
 use crate::limits::WARNINGS_PER_SECOND_MAX;
@@ -35,6 +36,8 @@ pub(super) struct Reply {
     head: Parts,
     status: CacheStatus,
     body: Option<(Feed, Span, Option<Slice>)>,
+    /// In the place of what is held.
+    text: Option<Bytes>,
     parts: Option<Multipart>,
 }
 
@@ -53,7 +56,7 @@ impl Reply {
             // RFC 9530 appendix B.2: of no content.
             parts.headers.remove(CONTENT_DIGEST);
         }
-        Reply { head: parts, status, body: None, parts: None }
+        Reply { head: parts, status, body: None, text: None, parts: None }
     }
 
     /// 206 with several parts.
@@ -64,13 +67,13 @@ impl Reply {
         status: CacheStatus,
     ) -> Reply {
         let reply = response::parts(&head.stored, &parts, head.freshness.age(viewer.time));
-        Reply { head: reply, status, body: None, parts: Some(parts) }
+        Reply { head: reply, status, body: None, text: None, parts: Some(parts) }
     }
 
     /// 304.
     pub(super) fn not_modified(head: &Head, viewer: &Viewer, status: CacheStatus) -> Reply {
         let parts = response::not_modified(&head.stored, head.freshness.age(viewer.time));
-        Reply { head: parts, status, body: None, parts: None }
+        Reply { head: parts, status, body: None, text: None, parts: None }
     }
 
     /// With fields for this viewer alone.
@@ -91,17 +94,26 @@ impl Reply {
         self
     }
 
+    /// With bytes that were made of what is held.
+    pub(super) fn saying_instead(mut self, text: Bytes) -> Reply {
+        self.text = Some(text);
+        self
+    }
+
     /// The response hyper sends; the record is written when its body ends.
     pub(super) fn with(mut self, mut record: Record) -> Response<ViewerBody> {
         self.status.append_to(&mut self.head.headers);
         record.cache = Some(self.status.to_header());
         record.answered(self.head.status);
-        let body = match self.body {
-            Some((feed, span, first)) => {
+        let is_head = record.is_head();
+        let body = match (self.body, self.text) {
+            _ if is_head => ViewerBody::empty(record),
+            (_, Some(text)) => ViewerBody::text(record, text),
+            (Some((feed, span, first)), None) => {
                 let body = ViewerBody::object(record, feed, span, first);
                 self.parts.into_iter().fold(body, ViewerBody::in_parts)
             }
-            None => ViewerBody::empty(record),
+            (None, None) => ViewerBody::empty(record),
         };
         Response::from_parts(self.head, body)
     }

@@ -63,7 +63,8 @@ fn read(headers: &HeaderMap, name: &HeaderName) -> Option<Dictionary> {
 
 /// Of the content of one message.
 pub const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
-const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
+/// Of a whole representation (RFC 9530 section 3).
+pub const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 
 #[cfg(test)]
 mod tests {

@@ -18,7 +18,7 @@ use crate::limits::RESPONSE_FIELDS_MAX;
 use crate::message::cache_control::CacheControl;
 use crate::message::conditional::Validator;
 use crate::message::cors;
-use crate::message::digest::CONTENT_DIGEST;
+use crate::message::digest::{CONTENT_DIGEST, REPR_DIGEST};
 use crate::message::multirange::Multipart;
 use crate::message::range::ContentRange;
 use crate::message::syntax::{date, members, sole, written};
@@ -65,6 +65,18 @@ impl Stored {
     pub fn refreshed(&self, merged: &HeaderMap, received_at: SystemTime) -> Stored {
         let mut stored = Stored::new(self.status, merged, received_at);
         stored.validator = stored.validator.confirming(&self.validator);
+        stored
+    }
+
+    /// The same with other content, which this entity tag is for: what the origin said of its own
+    /// is left out.
+    pub fn with_content(&self, etag: HeaderValue) -> Stored {
+        let mut stored = self.clone();
+        let of_content = [LAST_MODIFIED, CONTENT_DIGEST, REPR_DIGEST, CONTENT_MD5, DIGEST];
+        of_content.iter().for_each(|name| drop(stored.fields.remove(name)));
+        stored.fields.insert(ETAG, etag);
+        // When it was made of that, nobody knows: no date tells it from others.
+        stored.validator = Validator { made_at: None, ..Validator::of(&stored.fields) };
         stored
     }
 
@@ -164,6 +176,10 @@ pub fn unsatisfiable(length: u64) -> Parts {
     headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
     head(StatusCode::RANGE_NOT_SATISFIABLE, headers)
 }
+
+/// Digests of before RFC 9530.
+const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
+const DIGEST: HeaderName = HeaderName::from_static("digest");
 
 fn head(status: StatusCode, headers: HeaderMap) -> Parts {
     let (mut parts, ()) = Response::new(()).into_parts();

@@ -61,3 +61,26 @@ impl Foresight {
         }
     }
 }
+
+/// What is put into playlists and MPDs as they are served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Steered {
+    /// Nothing.
+    #[default]
+    Off,
+    /// Where their players ask whom they play from (content steering).
+    Tags,
+}
+
+impl Steered {
+    /// Every choice.
+    pub const ALL: [Steered; 2] = [Steered::Off, Steered::Tags];
+
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Steered::Off => "off",
+            Steered::Tags => "tags",
+        }
+    }
+}

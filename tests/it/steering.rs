@@ -1,6 +1,7 @@
 //! Whom viewers are sent to, as they ask it of the real binary: by files of routes that come,
 //! change, are wrong and go, and by whatever a player reports.
 
+mod rewritten;
 mod served;
 
 use std::fs::{self, File};

@@ -32,6 +32,11 @@ impl Session {
         fits.then(|| Session { id: id.to_owned(), known: Vec::new(), base: None, told: None })
     }
 
+    /// Nobody's, as a playlist that is served to everybody has it: who asks with it begins his own.
+    pub fn nobodys() -> Session {
+        Session { id: String::new(), known: Vec::new(), base: None, told: None }
+    }
+
     /// The one that a query tells of; `None` where it has no id. What cannot be read of the rest
     /// is left out.
     pub fn of_query(query: &str) -> Option<Session> {
@@ -115,9 +120,12 @@ impl Session {
         let known = Some(known.join(",")).filter(|known| !known.is_empty());
         let text = |pathway: &Option<Pathway>| pathway.as_ref().map(Pathway::to_string);
         let others = [("known", known), ("base", text(&self.base)), ("told", text(&self.told))];
-        let mut query = format!("sid={}", self.id);
-        for (name, value) in others {
-            value.into_iter().for_each(|value| query.extend(["&", name, "=", &value]));
+        let id = Some(self.id.clone()).filter(|id| !id.is_empty());
+        let mut query = String::new();
+        for (name, value) in [("sid", id)].into_iter().chain(others) {
+            let Some(value) = value else { continue };
+            let joint = if query.is_empty() { "" } else { "&" };
+            query.extend([joint, name, "=", &value]);
         }
         query
     }
@@ -243,6 +251,23 @@ mod tests {
         assert_eq!(Session::of_query(query), Some(session.clone()));
         let with_report = format!("{query}&_HLS_pathway=edge-1&_HLS_throughput=1");
         assert_eq!(Session::of_query(&with_report), Some(session));
+    }
+
+    #[test]
+    fn nobodys_session_names_its_asset_and_who_asks_with_it_begins_his_own() {
+        let endpoint = Endpoint::new("/steer/hls/film").unwrap();
+        let pathway = Pathway::new("a").unwrap();
+        let nobodys = Session::nobodys();
+        assert_eq!(
+            endpoint.uri(&nobodys.of_asset(vec![pathway.clone()], &pathway)),
+            "/steer/hls/film?known=a&base=a"
+        );
+        let signed = endpoint.signed_with(Secret::random().unwrap());
+        let Brought::Nothing(begun) = signed.session("known=a&base=a") else { panic!("forged") };
+        assert_eq!(
+            (begun.id().len(), begun.known, begun.base),
+            (22, vec![pathway.clone()], Some(pathway))
+        );
     }
 
     #[test]

@@ -488,6 +488,21 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_decision_is_told_as_far_as_a_query_is() {
+        let mut entry = entry("/");
+        assert!(!entry.to_line(&whole()).contains("steered"));
+        entry.decision = Some(("0123456789abcdef.0h", "health"));
+        let line = read(&entry);
+        assert_eq!(
+            (&line["decision"], &line["steered"]),
+            (&"0123456789abcdef.0h".into(), &"health".into())
+        );
+        let discretion = Discretion::new(Personal { query: Shown::Off, ..Personal::WHOLE });
+        let line = entry.to_line(&discretion);
+        assert!(line.contains("\"decision\":null,\"steered\":\"health\""), "{line}");
+    }
+
+    #[test]
     fn what_is_not_there_is_null() {
         let mut entry = entry("/");
         (entry.site, entry.range, entry.cache) = (None, None, None);

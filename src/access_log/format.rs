@@ -113,7 +113,8 @@ pub(super) enum Begins {
 }
 
 /// The fields of a record in their order (RFC 7937 section 3.4.1). Heads are not counted, so
-/// `sc-total-bytes` is never known; what tokens were found to be (RFC 9246) is in JSON alone.
+/// `sc-total-bytes` is never known; what tokens were found to be (RFC 9246), and by which decisions
+/// viewers come, is in JSON alone.
 const CDNI_FIELDS: [&str; 13] = [
     "date",
     "time",

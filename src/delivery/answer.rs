@@ -35,6 +35,12 @@ impl Transaction<'_> {
         head: Arc<Head>,
         found: Found,
     ) -> Result<Attempt, DeliveryError> {
+        // Boxed: these are few, and most requests need no room for them.
+        if let Some(rewriting) = self.asked.rewriting
+            && let Some(reply) = Box::pin(self.reply_rewritten(rewriting, &head, found)).await?
+        {
+            return Ok(reply.into());
+        }
         let attempt = self.answer_with(&head, found).await;
         match attempt {
             // What he found before its first byte was to be sent is not what it says.
@@ -56,11 +62,6 @@ impl Transaction<'_> {
             let length = head.version.length_bytes();
             length.into_iter().fold(told, |told, length| told.with("length", length as i64))
         });
-        if let Some(rewriting) = self.asked.rewriting
-            && let Some(reply) = self.reply_rewritten(rewriting, head, found).await?
-        {
-            return Ok(reply.into());
-        }
         if let Some(reply) = self.reply_to_conditions(head, found)? {
             return Ok(reply.into());
         }

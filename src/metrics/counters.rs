@@ -17,8 +17,6 @@ use super::labels::{
 
 /// What a request is told apart by in the metrics.
 pub type RequestLabels = ((Protocol, Scheme), (Method, StatusClass));
-/// What a look-up is told apart by where viewers are steered.
-pub(super) type Steered = (Cause, Cached);
 
 /// One count for each value of `L`; `N` is `L::COUNT`.
 #[derive(Debug)]
@@ -285,8 +283,7 @@ impl Sites {
 
     /// Each that something may have been counted of.
     pub fn each(&self) -> impl Iterator<Item = (SiteId, &OfSite)> {
-        let made =
-            self.groups.iter().enumerate().filter_map(|(at, group)| Some((at, group.get()?)));
+        let made = self.groups.iter().enumerate().filter_map(|(at, it)| Some((at, it.get()?)));
         made.flat_map(|(at, group)| {
             let ids = (at * SITES_PER_GROUP..).map(|id| SiteId(id as u16));
             ids.zip(&group.0)
@@ -330,7 +327,7 @@ pub struct Counters {
     /// Look-ups of objects.
     pub lookups: Tally<Lookup, { Lookup::COUNT }>,
     /// The same, by why the viewer asks here.
-    pub steered: Tally<Steered, { Steered::COUNT }>,
+    pub steered: Tally<(Cause, Cached), { <(Cause, Cached)>::COUNT }>,
     /// Fill runs started.
     pub runs_started: Tally<(), 1>,
     /// Fill runs ended.
@@ -396,9 +393,8 @@ impl Counters {
         origin_errors.absorb(&other.origin_errors);
         sites.absorb(&other.sites);
         players.absorb(&other.players);
-        for (sum, more) in time_to_first_byte.iter().zip(&other.time_to_first_byte) {
-            sum.absorb(more);
-        }
+        let waits = time_to_first_byte.iter().zip(&other.time_to_first_byte);
+        waits.for_each(|(sum, more)| sum.absorb(more));
     }
 }
 

@@ -14,6 +14,7 @@ pub mod control;
 pub mod delivery;
 pub mod door;
 pub mod fill;
+pub mod geo;
 pub mod limits;
 pub mod memory;
 pub mod message;

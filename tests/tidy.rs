@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 
 /// Nouns and bounds, open to every layer above. Which of them are pure, PURE says.
 const BASE: &[&str] =
-    &["limits", "moment", "network", "object", "memory", "overload", "rendezvous", "site"];
+    &["geo", "limits", "moment", "network", "object", "memory", "overload", "rendezvous", "site"];
 /// The data path from the bottom up. Each may use BASE and all that stand before it, except where
 /// ALLOWED says less.
 const LAYERS: &[&str] = &["message", "purge", "store", "metrics", "cache", "fill", "delivery"];
 /// What a module may use where that is not "BASE and the layers below". `"*"`: anything.
 const ALLOWED: &[(&str, &[&str])] = &[
+    ("geo", &[]),
     ("limits", &[]),
     ("object", &["limits"]),
     ("memory", &["limits", "object", "overload"]),
@@ -23,12 +24,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("network", &[]),
     ("overload", &["limits", "network", "object"]),
     ("rendezvous", &[]),
-    ("site", &["limits", "network", "object"]),
+    // Who comes in is said by where he is.
+    ("site", &["geo", "limits", "network", "object"]),
     ("message", &["limits", "moment", "network", "object", "site"]),
     // A token is for URIs, which have one spelling.
     ("token", &["limits", "message", "network"]),
     // Whom it lets in is said by site, of requests as they are read.
-    ("door", &["limits", "message", "object", "site", "token"]),
+    ("door", &["geo", "limits", "message", "object", "site", "token"]),
     // What is to be purged is named as requests name it.
     ("purge", &["limits", "message", "moment", "object", "site"]),
     ("store", &["limits", "moment", "object"]),
@@ -42,6 +44,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "access_log",
             "control",
             "door",
+            "geo",
             "limits",
             "network",
             "object",
@@ -66,6 +69,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "control",
         &[
             "access_log",
+            "geo",
             "limits",
             "memory",
             "message",
@@ -98,7 +102,8 @@ const UNSAFE_IN: &[&str] = &[
     "src/store/device/",
 ];
 /// Modules without I/O and without a clock, and words that would show either.
-const PURE: &[&str] = &["limits", "network", "object", "rendezvous", "site", "message", "token"];
+const PURE: &[&str] =
+    &["geo", "limits", "network", "object", "rendezvous", "site", "message", "token"];
 const IMPURE_WORDS: &[&str] = &["tokio", "hyper", "TcpStream", "std::fs", "::now()"];
 
 const LINE_COLUMNS_MAX: usize = 100;

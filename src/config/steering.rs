@@ -18,9 +18,9 @@ use super::raw::Section;
 use super::setting::Setting;
 use crate::control::content_steering::Pace;
 use crate::control::content_steering::signature::Secret;
-use crate::control::position::Position;
 use crate::control::registry::appliance::{Appliance, Audience, Pathway, Written};
 use crate::control::steer::Settings;
+use crate::geo::Position;
 use crate::limits::{
     APPLIANCE_WEIGHT_MAX, APPLIANCES_MAX, PATHWAY_BYTES_MAX, STEERING_SECRET_BYTES_MAX,
     STEERING_SECRET_BYTES_MIN, STEERING_UNSETTLED_TTL_MAX, STEERING_UNSETTLED_TTL_MIN,

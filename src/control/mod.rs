@@ -20,7 +20,6 @@ pub mod issuer;
 pub mod log;
 mod page;
 pub mod plane;
-pub mod position;
 pub mod purge;
 pub mod registry;
 pub mod reload;

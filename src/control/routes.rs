@@ -16,7 +16,6 @@ mod figures;
 mod files;
 pub mod fuzz;
 mod gathering;
-mod geo;
 mod mrt;
 mod plan;
 mod prefix_file;
@@ -31,10 +30,9 @@ pub use explained::{BoxForHim, Explained, Match};
 pub use figures::{Figures, FileState};
 pub use files::Routes;
 pub use gathering::{Boxes, Gathering, Guards, is_name};
-pub use geo::{Geo, Place};
 pub use plan::{Format, Outcome, Plan, RefusedFile, RouteFile};
 pub use table::{Announced, Origin, Route, Table, Way};
-pub use viewers::{Country, Viewers};
+pub use viewers::Viewers;
 
 #[cfg(test)]
 pub(in crate::control) use fuzz::table_of;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::Family;
-use crate::control::position::Position;
+use crate::geo::Position;
 use crate::limits::{
     APPLIANCE_HOST_BYTES_MAX, APPLIANCE_SITES_MAX, APPLIANCE_TAGS_MAX, APPLIANCE_WEIGHT_MAX,
     PATHWAY_BYTES_MAX,

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::control::routes::geo::Geo;
 use crate::control::routes::table::{Stored, Table, Way};
 use crate::control::routes::viewers::Viewers;
+use crate::geo::Geo;
 
 /// A table that is being made.
 #[derive(Default)]

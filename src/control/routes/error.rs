@@ -5,6 +5,7 @@ use std::io;
 
 use ipnet::IpNet;
 
+use crate::geo::NoDatabase;
 use crate::limits::{BOX_NAME_BYTES_MAX, ROUTE_LINE_BYTES_MAX, ROUTE_RECORD_BYTES_MAX, ROUTES_MAX};
 
 /// Why nothing of a source is used.
@@ -60,10 +61,7 @@ pub enum RoutesError {
         fault: DumpFault,
     },
     /// A database of countries or ASes.
-    Database {
-        /// What is wrong with it.
-        why: String,
-    },
+    Database(NoDatabase),
 }
 
 /// What is wrong with a line of a prefix file.
@@ -156,7 +154,7 @@ impl RoutesError {
             RoutesError::TooMany { .. } | RoutesError::TooManyInAll => 5,
             RoutesError::Name { .. } => 6,
             RoutesError::Line { .. } | RoutesError::Zones(_) | RoutesError::Dump { .. } => 7,
-            RoutesError::Database { .. } => 8,
+            RoutesError::Database(_) => 8,
         };
         RoutesError::WORDS[place]
     }
@@ -199,9 +197,7 @@ impl fmt::Display for RoutesError {
             RoutesError::Line { line, fault } => write!(f, "line {line}: {fault}"),
             RoutesError::Zones(fault) => write!(f, "{fault}"),
             RoutesError::Dump { record, fault } => write!(f, "record {record} {fault}"),
-            RoutesError::Database { why } => {
-                write!(f, "is no database in the format MMDB that can be read: {why}")
-            }
+            RoutesError::Database(error) => error.fmt(f),
         }
     }
 }

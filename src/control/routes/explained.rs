@@ -7,7 +7,8 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use crate::control::routes::table::{Announced, Route, Table, Way};
-use crate::control::routes::viewers::{Country, Viewers};
+use crate::control::routes::viewers::Viewers;
+use crate::geo::Country;
 
 /// One look-up, explained.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -22,10 +22,10 @@ use crate::control::routes::difference::Difference;
 use crate::control::routes::error::RoutesError;
 use crate::control::routes::figures::{Figures, FileState};
 use crate::control::routes::gathering::{Gathering, Guards};
-use crate::control::routes::geo::Geo;
 use crate::control::routes::plan::{Format, Outcome, Plan, RefusedFile, RouteFile};
 use crate::control::routes::table::Table;
 use crate::control::routes::{coverage_zones, mrt, prefix_file};
+use crate::geo::Geo;
 use crate::limits::{COVERAGE_ZONES_BYTES_MAX, PLACES_BYTES_MAX, ROUTE_FILE_BYTES_MAX};
 
 /// The table that counts, and the files it is from.
@@ -343,7 +343,7 @@ fn reread_databases(
         let added = opened(path, PLACES_BYTES_MAX).and_then(|mut file| {
             let mut bytes = Vec::new();
             file.read_to_end(&mut bytes).map_err(RoutesError::Read)?;
-            geo.add(path, bytes)
+            geo.add(path, bytes).map_err(RoutesError::Database)
         });
         match added {
             Ok(()) => outcome.read += 1,

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use crate::control::routes::builder::Builder;
 use crate::control::routes::error::RoutesError;
 use crate::control::routes::gathering::{Gathering, Guards};
-use crate::control::routes::geo::Geo;
 use crate::control::routes::table::{Origin, Table};
 use crate::control::routes::viewers::Viewers;
 use crate::control::routes::{coverage_zones, mrt, prefix_file};
+use crate::geo::Geo;
 
 /// What is read of a prefix file says the same when it is written as one again.
 pub fn prefix_file(bytes: &[u8]) {

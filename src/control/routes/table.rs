@@ -11,10 +11,9 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::PrefixMap;
 use serde::Serialize;
 
-use crate::control::position::Position;
-use crate::control::routes::geo::{Geo, Place};
 use crate::control::routes::viewers::Viewers;
 use crate::control::steering::{self, Candidate, Routes};
+use crate::geo::{Geo, Place, Position};
 
 /// Which boxes are for which viewers.
 #[derive(Default)]
@@ -122,7 +121,7 @@ impl Table {
 
     /// Where a viewer is, as far as the databases know.
     pub fn place(&self, viewer: IpAddr) -> Place {
-        self.geo.place(viewer.to_canonical())
+        self.geo.place(viewer)
     }
 
     /// How many prefixes there are.

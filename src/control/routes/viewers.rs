@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 
 use crate::control::steering::Match;
+use crate::geo::Country;
 
 /// Whom a route is for. The order is that of lists: prefixes first, by family and address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,10 +20,6 @@ pub enum Viewers {
     /// Whose address is used in a country.
     Country(Country),
 }
-
-/// Two letters of ISO 3166-1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Country([u8; 2]);
 
 impl Viewers {
     /// As steering compares it.
@@ -65,15 +62,6 @@ pub(super) fn prefix(text: &str) -> Option<IpNet> {
     text.parse().ok().or_else(address).map(|prefix: IpNet| prefix.trunc())
 }
 
-impl FromStr for Country {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Country, ()> {
-        let letters: [u8; 2] = text.as_bytes().try_into().map_err(drop)?;
-        letters.iter().all(u8::is_ascii_uppercase).then_some(Country(letters)).ok_or(())
-    }
-}
-
 impl fmt::Display for Viewers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -81,12 +69,6 @@ impl fmt::Display for Viewers {
             Viewers::As(number) => write!(f, "AS{number}"),
             Viewers::Country(country) => write!(f, "{country}"),
         }
-    }
-}
-
-impl fmt::Display for Country {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|letter| write!(f, "{}", char::from(*letter)))
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use serde::{Serialize, Serializer};
 
-use crate::control::position::Position;
+use crate::geo::Position;
 
 /// Which appliances the networks of viewers were announced to.
 pub trait Routes {

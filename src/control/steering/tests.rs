@@ -6,12 +6,12 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::control::position::Position;
 use crate::control::registry::appliance::Appliance;
 use crate::control::registry::tests::{
     appliance, appliance_with, bad, hear, registry_of, sending, start, well,
 };
 use crate::control::registry::{Heartbeat, Registry};
+use crate::geo::Position;
 
 /// Routes to appliances by name, for everybody.
 pub(in crate::control) struct ForAll(pub(in crate::control) Vec<(&'static str, Route)>);

@@ -2,18 +2,21 @@
 //!
 //! A database is read into memory whole: what becomes of its file changes nothing of what is told.
 //! Each may know some of it (GeoLite2's and DB-IP's Country, City and ASN do); the first that knows
-//! counts.
+//! counts. An IPv4 address is one however it is written. Pure: who adds one has read its file.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use maxminddb::Reader;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use crate::control::position::Position;
-use crate::control::routes::error::RoutesError;
-use crate::control::routes::viewers::Country;
+pub use country::Country;
+pub use position::Position;
+
+mod country;
+mod position;
 
 /// Some databases, or none.
 #[derive(Default)]
@@ -32,33 +35,40 @@ pub struct Place {
     pub position: Option<Position>,
 }
 
+/// That bytes are no database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoDatabase {
+    /// What is wrong with them.
+    pub why: String,
+}
+
 impl Geo {
     /// One database more, of the bytes of a file.
     ///
     /// # Errors
     /// They are none.
-    pub fn add(&mut self, path: &Path, bytes: Vec<u8>) -> Result<(), RoutesError> {
+    pub fn add(&mut self, path: &Path, bytes: Vec<u8>) -> Result<(), NoDatabase> {
         let database = Reader::from_source(bytes);
-        let database =
-            database.map_err(|error| RoutesError::Database { why: error.to_string() })?;
+        let database = database.map_err(|error| NoDatabase { why: error.to_string() })?;
         self.databases.push((path.to_owned(), Arc::new(database)));
         Ok(())
     }
 
     /// The one that `before` has of a file; whether there is one.
-    pub(super) fn keep(&mut self, path: &Path, before: &Geo) -> bool {
+    pub fn keep(&mut self, path: &Path, before: &Geo) -> bool {
         let kept = before.databases.iter().find(|(of, _)| of == path);
         self.databases.extend(kept.cloned());
         kept.is_some()
     }
 
     /// Whether there is none.
-    pub(super) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.databases.is_empty()
     }
 
     /// Where a viewer is.
     pub fn place(&self, viewer: IpAddr) -> Place {
+        let viewer = viewer.to_canonical();
         let mut place = Place::default();
         for (_, database) in &self.databases {
             // A database of IPv4 alone, or a damaged one, does not know.
@@ -103,18 +113,26 @@ impl Location {
     }
 }
 
-impl Serialize for Country {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+impl fmt::Debug for Geo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.databases.iter().map(|(path, _)| path)).finish()
     }
 }
+
+impl fmt::Display for NoDatabase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "is no database in the format MMDB that can be read: {}", self.why)
+    }
+}
+
+impl std::error::Error for NoDatabase {}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const CITY: &[u8] = include_bytes!("../../../fuzz/seeds/places/city");
-    const ASN: &[u8] = include_bytes!("../../../fuzz/seeds/places/asn");
+    const CITY: &[u8] = include_bytes!("../fuzz/seeds/places/city");
+    const ASN: &[u8] = include_bytes!("../fuzz/seeds/places/asn");
 
     fn told(geo: &Geo, viewer: &str) -> String {
         let place = geo.place(viewer.parse().unwrap());
@@ -130,6 +148,7 @@ mod tests {
         geo.add(Path::new("asn"), ASN.to_vec()).unwrap();
         for (viewer, expected) in [
             ("192.0.2.1", "Some(\"DE\") Some(64500) true"),
+            ("::ffff:192.0.2.1", "Some(\"DE\") Some(64500) true"),
             ("198.51.100.1", "Some(\"AU\") None true"),
             ("198.51.100.200", "None None false"),
             ("2001:db8::1", "Some(\"FR\") None false"),

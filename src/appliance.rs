@@ -8,6 +8,7 @@
 mod control_plane;
 mod doors;
 mod drain;
+mod entrances;
 mod error;
 mod explain;
 mod figures;

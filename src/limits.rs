@@ -4,11 +4,13 @@
 //! A setting may lower most of these, none may raise them. What bounds one file's own work (a
 //! batch, a buffer on the stack) is a named constant of that file.
 
+mod entrance;
 mod fleet;
 mod tokens;
 
 use std::time::Duration;
 
+pub use self::entrance::*;
 pub use self::fleet::*;
 pub use self::tokens::*;
 

@@ -16,18 +16,26 @@ use crate::object::SiteId;
 pub use access::Access;
 pub use content::Content;
 pub use cors::{Cors, CorsOrigins, Credentials};
+pub use entrance::{Barred, Countries, Entrance, Listed, NetworkFile, Networks, Stands};
 pub use methods::Methods;
 pub use pattern::{PathPattern, PatternError};
 pub use players::{Cmsd, Foresight, Pace, Steered};
+pub use prefixes::{PrefixFault, Prefixes, network};
 pub use sites::{CurrentSites, Sites};
+pub use times::{Hours, Times};
 
 mod access;
 mod content;
 mod cors;
+mod entrance;
+#[doc(hidden)]
+pub mod fuzz;
 mod methods;
 mod pattern;
 mod players;
+mod prefixes;
 mod sites;
+mod times;
 
 /// One publisher's content: host names, origins and rules.
 #[derive(Clone, Debug)]
@@ -148,7 +156,9 @@ impl Origin {
 pub struct Rule {
     /// The paths it is for.
     pub pattern: PathPattern,
-    /// Who is let in.
+    /// Who comes in, and when; `None`: everybody, always.
+    pub entrance: Option<Arc<Entrance>>,
+    /// Who is let in of those.
     pub access: Access,
     /// How long responses are fresh.
     pub lifetimes: Lifetimes,
@@ -189,6 +199,7 @@ impl Rule {
     pub fn everything() -> Rule {
         Rule {
             pattern: PathPattern::everything(),
+            entrance: None,
             access: Access::default(),
             lifetimes: Lifetimes::default(),
             query: QueryPolicy::default(),

@@ -83,6 +83,8 @@ pub struct Entry<'a> {
     pub referer: Option<&'a [u8]>,
     /// What the player told of itself (CMCD); empty: nothing.
     pub cmcd: &'a [(&'static str, PlayerTold<'a>)],
+    /// Why he did not come in, by where he is and when; `None`: he did.
+    pub barred: Option<&'static str>,
     /// What his token was found to be, and why he was denied if he was; `None` where no token is
     /// asked for.
     pub token: Option<(Code, Option<&'static str>)>,
@@ -167,6 +169,7 @@ impl Entry<'_> {
             line.number("ssd_wait_us", Some(micros(self.ssd_wait)));
         }
         line.number("origin", Some(self.origin_requests.into()));
+        self.barred.into_iter().for_each(|why| line.plain("barred", why));
         if let Some((code, denied)) = self.token {
             let name = match code {
                 Code::UriSigning(code) => {

@@ -1,11 +1,13 @@
 //! The doors of sites: made from the configuration, and their keys read again when the files they
-//! are in, or the snapshot of the fleet, are others, without a reload.
+//! are in, or the snapshot of the fleet, are others, without a reload; so is what says who comes in
+//! at all (`entrances.rs`).
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::sleep;
 
+use super::entrances::{self, Places, ReadPlaces};
 use super::parts::Parts;
 use super::renewal::Stamp;
 use crate::config::{self, Config, ConfigError};
@@ -24,6 +26,12 @@ pub(super) struct Lodge {
     /// There were doors at the start: the budget knows of them.
     is_budgeted: bool,
     reserved: Option<Reservation>,
+}
+
+/// The doors of another configuration, and what says who comes in at all.
+pub(super) struct NextDoors {
+    doors: Doors,
+    places: ReadPlaces,
 }
 
 /// What doors keep, where there are any.
@@ -97,6 +105,7 @@ impl Parts {
         let opened = || {
             self.current().lodge.is_budgeted = !config.demands.is_empty();
             let uses = self.current().lodge.prepare(config, &self.governor)?;
+            self.live.places.adopt(Places::read(config)?);
             self.doors(config, &self.live.sites.load(), &uses)
         };
         let fault = |text| ConfigError { file: config.file.clone(), place: None, text };
@@ -113,14 +122,19 @@ impl Parts {
         lodge: &mut Lodge,
         next: &Config,
         sites: &Sites,
-    ) -> Result<Doors, String> {
+    ) -> Result<NextDoors, String> {
         let uses = lodge.prepare(next, &self.governor);
-        let doors = uses.and_then(|uses| self.doors(next, sites, &uses));
+        let doors = uses.and_then(|uses| {
+            let (doors, places) = (self.doors(next, sites, &uses)?, Places::read(next)?);
+            Ok(NextDoors { doors, places })
+        });
         doors.map_err(|why| format!("{}: {why}", next.file))
     }
 
     /// Serves by these from now on: whichever rules a request finds, it finds their door.
-    pub(super) fn swap(&self, sites: Sites, doors: Doors) {
+    pub(super) fn swap(&self, sites: Sites, next: NextDoors) {
+        let NextDoors { doors, places } = next;
+        self.live.places.adopt(places);
         self.live.doors.store(Arc::new(doors.and(&self.live.doors.load())));
         self.live.sites.store(Arc::new(sites));
         self.live.doors.store(Arc::new(doors));
@@ -145,15 +159,15 @@ impl Parts {
 pub(super) fn start(parts: &Arc<Parts>) {
     let (weak, stop) = (Arc::downgrade(parts), parts.filler.stop.clone());
     let watch = async move {
-        let mut seen = Vec::new();
+        let (mut seen, mut files) = (Vec::new(), Vec::new());
         loop {
             tokio::select! {
                 () = sleep(LOOKED_AT_EVERY) => {}
                 () = stop.cancelled() => return,
             }
             let Some(parts) = weak.upgrade() else { return };
-            let look = tokio::task::spawn_blocking(move || looked(&parts, seen));
-            seen = look.await.unwrap_or_default();
+            let look = move || (looked(&parts, seen), entrances::looked(&parts, files));
+            (seen, files) = tokio::task::spawn_blocking(look).await.unwrap_or_default();
         }
     };
     parts.filler.tasks.spawn_on(watch, &parts.filler.runtime);

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::doors::doors_bytes;
 use super::drain::Drains;
+use super::entrances::Places;
 use super::groundwork::Groundwork;
 use super::reload::Current;
 use super::steering::{self, Steering};
@@ -105,6 +106,8 @@ pub(super) struct Live {
     pub(super) forwarders: Arc<ArcSwap<Forwarders>>,
     /// Who is let in where tokens are asked for.
     pub(super) doors: Arc<CurrentDoors>,
+    /// Where viewers are, where that decides whether they come in.
+    pub(super) places: Places,
     /// The snapshot that it goes by as a box of a fleet, if there is one.
     pub(super) fleet: Arc<fleet::Current>,
     /// The volumes in use, as they are written.
@@ -128,6 +131,7 @@ impl Live {
             token: Arc::new(ArcSwapOption::from_pointee(config.admin.token.clone())),
             forwarders: Arc::new(ArcSwap::from_pointee(forwarders(config))),
             doors: Arc::default(),
+            places: Places::default(),
             fleet: Arc::default(),
             volumes: Arc::new(ArcSwap::from_pointee(config.ssd.volumes.clone())),
             steering: Steering::of(config),
@@ -231,6 +235,7 @@ impl Parts {
             forwarders: self.live.forwarders.clone(),
             doors: self.live.doors.clone(),
             steering: self.live.steering.served.clone(),
+            places: self.live.places.geo.clone(),
             challenges: self.live.challenges.clone(),
             gate: self.gates[worker].clone(),
             governor: self.governor.clone(),

@@ -14,7 +14,7 @@ use std::time::SystemTime;
 use tokio::sync::OwnedSemaphorePermit;
 
 pub(super) use self::dates::{Outdated, look_at_dates};
-use super::doors::Lodge;
+use super::doors::{Lodge, NextDoors};
 use super::parts::{Budget, Parts, forwarders, log_settings, viewer_settings};
 use super::ssd::{Added, Tier, unusable};
 use super::{load, look_at_volumes};
@@ -23,7 +23,6 @@ use crate::config::{
     self, Certificate, Change, Config, ConfigError, ConfigErrors, Counts, ListenerKind, LogLevel,
     is_of_volumes,
 };
-use crate::door::Doors;
 use crate::fill::client::Upstreams;
 use crate::limits::SITES_MAX;
 use crate::memory::{Class, Reservation, Use};
@@ -135,7 +134,7 @@ impl std::error::Error for ReloadError {}
 struct Prepared {
     sites: Sites,
     upstreams: Upstreams,
-    doors: Doors,
+    doors: NextDoors,
     output: Option<NextOutput>,
     connections_max: usize,
     reserved: Option<Reservation>,

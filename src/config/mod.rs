@@ -23,6 +23,7 @@ pub use admin::Admin;
 pub use certificates::{Certificate, Certificates};
 pub use changes::{Change, Counts, is_of_volumes};
 pub use control::{Control, ControlFile, Health, is_control_alone, load_control};
+pub use entrance::{read_networks, read_places};
 pub use error::{ConfigError, ConfigErrors, Place, cause};
 pub use fill::Fill;
 pub use fleet::Fleet;
@@ -53,6 +54,7 @@ mod certificates;
 mod changes;
 mod control;
 mod cors;
+mod entrance;
 mod error;
 mod fill;
 mod fleet;
@@ -274,6 +276,7 @@ fn read(document: &Section<'_>, machine: &Machine) -> Config {
     config.fleet = document.section("fleet", |section| fleet::read(section, &config));
     tokens::check(document, &config.demands, config.fleet.is_some());
     steering::check(document, &config);
+    entrance::check(document, &config);
     config
 }
 

@@ -16,6 +16,7 @@ use crate::site::{
 };
 
 use super::cors::cors;
+use super::entrance::entrance;
 use super::raw::Section;
 use super::setting::Setting;
 use super::units::duration_text;
@@ -72,6 +73,10 @@ pub(super) fn policy(section: &Section<'_>, base: &Rule) -> Rule {
     let absence_most = (content == Content::Live).then_some(LIVE_ABSENCE_MAX);
     Rule {
         pattern: base.pattern.clone(),
+        entrance: match section.setting("viewers") {
+            Some(setting) => entrance(&setting, base.entrance.as_ref()),
+            None => base.entrance.clone(),
+        },
         access: section.choice(
             "access",
             base.access,

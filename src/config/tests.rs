@@ -358,6 +358,13 @@ fn folder_for(names: &[&str]) -> tempfile::TempDir {
     fs::write(folder.path().join("acme-key"), "c2VjcmV0LXNlY3JldA==\n").unwrap();
     fs::write(folder.path().join("dns-hook"), "#!/bin/sh\n").unwrap();
     fs::write(folder.path().join("keys.json"), "{\"publisher\": {\"keys\": []}}").unwrap();
+    let places = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/places");
+    for (name, seed) in [("GeoLite2-City.mmdb", "city"), ("GeoLite2-ASN.mmdb", "asn")] {
+        fs::copy(places.join(seed), folder.path().join(name)).unwrap();
+    }
+    for name in ["ours.networks", "blocked.networks"] {
+        fs::write(folder.path().join(name), "192.0.2.0/24\n").unwrap();
+    }
     let program = fs::Permissions::from_mode(0o700);
     fs::set_permissions(folder.path().join("dns-hook"), program).unwrap();
     folder
@@ -536,6 +543,7 @@ fn the_reference_with_all_its_examples_is_right_and_complete() {
         "sites.rules.",
         "sites.query",
         "sites.keep",
+        "sites.viewers",
         "sites.access",
         "sites.content",
         "sites.request_cache_control",

@@ -1,6 +1,6 @@
-//! Whether a viewer is let in to what is behind a token: asked before the cache or an origin is
-//! touched. `src/door.rs` decides; here a request is shown to it, and what it says is counted,
-//! logged and sent.
+//! Whether a viewer is let in: asked before the cache or an origin is touched. His site's rules say
+//! from where and when he comes in, `src/door.rs` by which token; here a request is shown to both,
+//! and what they say is counted, logged and sent.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::message::target::is_ambiguous;
 use crate::metrics::labels;
 use crate::object::SiteId;
 use crate::server::{ConnectionFacts, Protocol};
-use crate::site::{Access, Rule, Scheme};
+use crate::site::{Access, Entrance, Rule, Scheme};
 use crate::token::uri_signing::Denied;
 
 /// At whose door a viewer shows what.
@@ -55,6 +55,27 @@ impl Delivery {
         Some(Box::new(Showing { site, door, shown }))
     }
 
+    /// Whether a viewer comes in from where he is, and now.
+    fn comes_in(
+        &self,
+        viewer: &Viewer,
+        record: &mut Record,
+        entrance: &Entrance,
+    ) -> Result<(), DeliveryError> {
+        let checked = {
+            let mut places = self.places.borrow_mut();
+            entrance.check(viewer.client, viewer.time, places.load())
+        };
+        checked.map_err(|barred| {
+            let word = barred.word();
+            let label = labels::Barred::ALL.iter().find(|label| label.label() == word);
+            record.counters().barred.count(*label.expect("each word has a label"));
+            record.barred = Some(word);
+            viewer.tell(|| Decision::of("entrance", "barred").because(word));
+            DeliveryError::Barred(barred)
+        })
+    }
+
     /// Lets a viewer in, or not.
     pub(super) fn let_in(
         &self,
@@ -63,6 +84,9 @@ impl Delivery {
         rule: &Rule,
         named: &Named<'_>,
     ) -> Result<(), DeliveryError> {
+        if let Some(entrance) = &rule.entrance {
+            self.comes_in(viewer, record, entrance)?;
+        }
         // By the door of another site, which this one's host was a moment ago, nobody comes in.
         let showing = viewer.showing.as_ref().filter(|showing| showing.site == named.site);
         let is_open = rule.access == Access::Open;
@@ -190,13 +214,17 @@ const UNCHECKED: u16 = 0;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::site::Barred;
     use crate::token::cat;
 
     #[test]
-    fn whatever_a_token_is_found_to_be_has_a_label() {
+    fn whatever_a_token_is_found_to_be_and_who_does_not_come_in_has_a_label() {
         let codes = Denied::ALL.iter().map(|denied| denied.code()).chain([VERIFIED]);
         for code in codes.map(|code| code.to_string()) {
             assert!(labels::Shown::ALL.iter().any(|shown| shown.label() == code), "{code}");
+        }
+        for barred in Barred::ALL {
+            assert!(labels::Barred::ALL.iter().any(|label| label.label() == barred.word()));
         }
         let words = cat::Denied::ALL.iter().map(|denied| denied.code());
         for word in words.chain(["ok", "reused", "renewed"]) {

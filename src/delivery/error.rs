@@ -15,6 +15,7 @@ use crate::message::request::RequestError;
 use crate::metrics::labels::Refused;
 use crate::overload::{Reason, Refusal};
 use crate::purge::PurgeError;
+use crate::site::Barred;
 
 /// Why a request is not answered with what it asked for.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub enum DeliveryError {
     Loop,
     /// A body came with the request.
     BodyRefused,
+    /// The viewer does not come in from where he is, or now.
+    Barred(Barred),
     /// The viewer is not let in.
     Denied(Box<door::Refused>),
     /// Who asks for a purge may not.
@@ -110,6 +113,7 @@ impl DeliveryError {
             DeliveryError::NotPurged(PurgeError::Busy | PurgeError::Draining) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "it was not purged; try again")
             }
+            DeliveryError::Barred(barred) => (StatusCode::FORBIDDEN, barred.reason()),
             DeliveryError::Denied(refused) => return denied_verdict(refused),
             DeliveryError::TurnedAway => return fill_verdict(&FillError::Draining),
             DeliveryError::BodyRefused => return request_verdict(&RequestError::BodyRefused),

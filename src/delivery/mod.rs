@@ -57,6 +57,7 @@ pub use crate::delivery::steered::{Manifest, Rewriter, Steering};
 use crate::delivery::viewer::Viewer;
 use crate::door::{CurrentDoors, Doors};
 use crate::fill::Filler;
+use crate::geo::Geo;
 use crate::memory::Governor;
 use crate::message::cache_status::Fwd;
 use crate::message::cmcd::Cmcd;
@@ -93,6 +94,8 @@ pub struct Shared {
     pub doors: Arc<CurrentDoors>,
     /// How viewers who come by steering are served.
     pub steering: Arc<Steering>,
+    /// Where viewers are, where that decides whether they come in.
+    pub places: Arc<ArcSwap<Geo>>,
     /// Who is believed when he says for whom he asks.
     pub forwarders: Arc<ArcSwap<Forwarders>>,
     /// What an authority is answered that asks whether a name is ours.
@@ -120,6 +123,7 @@ pub struct Delivery {
     forwarders: RefCell<Cache<Arc<ArcSwap<Forwarders>>, Arc<Forwarders>>>,
     /// Likewise.
     doors: RefCell<Cache<Arc<CurrentDoors>, Arc<Doors>>>,
+    places: RefCell<Cache<Arc<ArcSwap<Geo>>, Arc<Geo>>>,
 }
 
 impl Delivery {
@@ -127,7 +131,8 @@ impl Delivery {
     pub fn new(shared: Shared) -> Delivery {
         let forwarders = RefCell::new(Cache::new(shared.forwarders.clone()));
         let doors = RefCell::new(Cache::new(shared.doors.clone()));
-        Delivery { shared: Rc::new(shared), forwarders, doors }
+        let places = RefCell::new(Cache::new(shared.places.clone()));
+        Delivery { shared: Rc::new(shared), forwarders, doors, places }
     }
 }
 

@@ -53,6 +53,8 @@ pub struct Record {
     pub status: Option<StatusCode>,
     /// The range answered.
     pub range: Option<ByteRange>,
+    /// Why he did not come in.
+    pub barred: Option<&'static str>,
     /// What his token was found to be, and why he was denied.
     pub token: Option<(Code, Option<&'static str>)>,
     /// The token he is to have in its place.
@@ -92,6 +94,7 @@ impl Record {
             host: String::new(),
             status: None,
             range: None,
+            barred: None,
             token: None,
             given: None,
             lookup: None,
@@ -285,6 +288,7 @@ impl Drop for Record {
             user_agent: parts.headers.get(USER_AGENT).map(HeaderValue::as_bytes),
             referer: parts.headers.get(REFERER).map(HeaderValue::as_bytes),
             cmcd: &cmcd,
+            barred: self.barred,
             token: self.token,
             decision: decision::logged(parts.uri.query()).map(|text| (text, self.cause.label())),
             outcome: self.outcome,

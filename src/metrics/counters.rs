@@ -11,8 +11,8 @@ use crate::limits::{SITE_COUNTS_BYTES, SITES_MAX};
 use crate::object::SiteId;
 
 use super::labels::{
-    BodyEnd, Cached, CatShown, Cause, Labels, Lookup, Method, ObjectType, OriginError, Prefetch,
-    Protocol, Refused, RunEnd, Scheme, Shown, StatusClass, Tier, Wait,
+    Barred, BodyEnd, Cached, CatShown, Cause, Labels, Lookup, Method, ObjectType, OriginError,
+    Prefetch, Protocol, Refused, RunEnd, Scheme, Shown, StatusClass, Tier, Wait,
 };
 
 /// What a request is told apart by in the metrics.
@@ -318,6 +318,8 @@ pub struct Counters {
     pub requests: Tally<RequestLabels, { RequestLabels::COUNT }>,
     /// Requests refused before anything was looked up.
     pub refused: Tally<Refused, { Refused::COUNT }>,
+    /// Requests of who did not come in.
+    pub barred: Tally<Barred, { Barred::COUNT }>,
     /// Requests for what is behind a token.
     pub shown: Tally<Shown, { Shown::COUNT }>,
     /// Common Access Tokens.
@@ -365,6 +367,7 @@ impl Counters {
         let Counters {
             requests,
             refused,
+            barred,
             shown,
             cats,
             bodies,
@@ -381,6 +384,7 @@ impl Counters {
         } = self;
         requests.absorb(&other.requests);
         refused.absorb(&other.refused);
+        barred.absorb(&other.barred);
         shown.absorb(&other.shown);
         cats.absorb(&other.cats);
         bodies.absorb(&other.bodies);

@@ -91,7 +91,7 @@ macro_rules! closed_labels {
 }
 
 mod tokens;
-pub use tokens::{CatShown, Shown};
+pub use tokens::{Barred, CatShown, Shown};
 
 closed_labels! {
     /// The HTTP version of a viewer's connection.

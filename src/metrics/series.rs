@@ -227,6 +227,7 @@ pub(super) fn families(totals: &Counters) -> Vec<proto::MetricFamily> {
     vec![
         tally(REQUESTS, &totals.requests),
         tally(REFUSED, &totals.refused),
+        tally(tokens::BARRED, &totals.barred),
         tally(tokens::SHOWN, &totals.shown),
         tally(tokens::CATS, &totals.cats),
         tally(BODIES, &totals.bodies),

@@ -14,6 +14,7 @@ mod digest;
 mod doctor;
 mod door;
 mod drain;
+mod entrance;
 mod fleet;
 mod freshness;
 mod kept;

@@ -3,7 +3,7 @@
 //!
 //! Values of fields sent to origins may be secrets and are left out.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::header::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
@@ -12,9 +12,11 @@ use super::steering;
 use crate::access_log::Destination;
 use crate::appliance::{LeftOut, connections_affordable, ram_kept_bytes};
 use crate::config::{Config, Log, Ssd, SsdVolume};
+use crate::moment::unix_seconds;
 use crate::network::Network;
 use crate::site::{
-    CorsOrigins, FieldEdits, Origin, Pace, QueryPolicy, Redirects, Rule, Site, ViewerFields,
+    CorsOrigins, Entrance, FieldEdits, Listed, Origin, Pace, QueryPolicy, Redirects, Rule, Site,
+    Stands, ViewerFields,
 };
 
 /// What is wanted of an authority.
@@ -206,6 +208,7 @@ pub(super) fn rule(rule: &Rule) -> Value {
         },
         "methods": rule.methods.names().collect::<Vec<_>>(),
         "request_body_bytes": rule.request_body_bytes_max,
+        "viewers": rule.entrance.as_ref().map(|entrance| viewers(entrance)),
         "purge_from": words(&rule.purge_from),
         "request_cache_control": rule.request_cache_control.as_str(),
         "content": rule.content.as_str(),
@@ -228,6 +231,37 @@ pub(super) fn rule(rule: &Rule) -> Value {
             "headers": cors.allowed.to_str().unwrap_or_default(),
             "credentials": cors.credentials.as_str(),
             "max_age": millis(cors.max_age),
+        })),
+    })
+}
+
+/// Who comes in; moments in seconds since 1970.
+fn viewers(entrance: &Entrance) -> Value {
+    let listed = |listed: &Option<Listed>| {
+        listed.as_ref().map(|Listed { here, file }| {
+            json!({
+                "here": here.iter().map(|one| one.to_string()).collect::<Vec<_>>(),
+                "file": file.as_ref().map(|file| file.path.display().to_string()),
+            })
+        })
+    };
+    let is_in = |stands| stands == Stands::Inside;
+    let at = |at: Option<SystemTime>| at.map(unix_seconds);
+    json!({
+        "countries": entrance.countries.as_ref().map(|countries| json!({
+            "listed": countries.listed,
+            "come_in": is_in(countries.these),
+            "unknown_come_in": is_in(countries.unknown),
+        })),
+        "networks": {
+            "only": listed(&entrance.networks.only),
+            "except": listed(&entrance.networks.except),
+        },
+        "times": entrance.times.as_ref().map(|times| json!({
+            "from": at(times.from),
+            "until": at(times.until),
+            "daily": times.daily.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "zone": times.zone.iana_name().unwrap_or("UTC"),
         })),
     })
 }

@@ -1,8 +1,24 @@
-//! What tokens were found to be.
+//! What tokens were found to be, and why viewers did not come in.
 
 use super::Labels;
 
 closed_labels! {
+    /// Why a viewer did not come in, by what his site says of who does.
+    Barred("reason") {
+        /// Not from his country.
+        Country = "country",
+        /// Nobody knows from which country he is.
+        CountryUnknown = "country_unknown",
+        /// Not from his network.
+        Network = "network",
+        /// Not yet.
+        Early = "early",
+        /// Not any more.
+        Late = "late",
+        /// Not at this hour.
+        Hours = "hours",
+    }
+
     /// What became of a request for what is behind a token: `s-uri-signing` (RFC 9246 section
     /// 4.5), or what else decided it.
     Shown("outcome") {

@@ -1,14 +1,16 @@
 //! A site, its origins and its rules.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::header::{HeaderName, HeaderValue};
+use jiff::Timestamp;
 
 use super::join;
 use crate::config::units::{bytes_text, duration_text, rate_text};
 use crate::site::{
-    Cmsd, Content, CorsOrigins, FieldEdits, Foresight, Lifetimes, Methods, Origin, Pace,
-    QueryPolicy, Redirects, RequestCacheControl, Rule, Site, ViewerFields,
+    Cmsd, Content, CorsOrigins, Entrance, FieldEdits, Foresight, Lifetimes, Listed, Methods,
+    Networks, Origin, Pace, QueryPolicy, Redirects, RequestCacheControl, Rule, Site, Stands, Times,
+    ViewerFields,
 };
 
 pub(super) fn site(site: &Site) -> Vec<(&'static str, String)> {
@@ -68,6 +70,9 @@ pub(in crate::cli) fn rule(rule: &Rule) -> Vec<(&'static str, String)> {
         let networks: Vec<_> = rule.purge_from.iter().map(ToString::to_string).collect();
         lines.push(("purge_from", networks.join(", ")));
     }
+    if let Some(entrance) = &rule.entrance {
+        lines.extend(viewers(entrance));
+    }
     if let ViewerFields::Only(names) = &rule.viewer_fields {
         lines.push(("request.only", join(names.iter().map(HeaderName::to_string))));
     }
@@ -95,6 +100,36 @@ pub(in crate::cli) fn rule(rule: &Rule) -> Vec<(&'static str, String)> {
         if !edits.is_empty() {
             lines.push((name, field_edits(edits)));
         }
+    }
+    lines
+}
+
+fn viewers(entrance: &Entrance) -> Vec<(&'static str, String)> {
+    let mut lines = Vec::new();
+    if let Some(countries) = &entrance.countries {
+        let names = join(countries.listed.iter().map(ToString::to_string));
+        let these = if countries.these == Stands::Inside { "only" } else { "all but" };
+        let unknown = if countries.unknown == Stands::Inside { "let in" } else { "denied" };
+        lines.push(("countries", format!("{these} {names}; unknown: {unknown}")));
+    }
+    let Networks { only, except } = &entrance.networks;
+    let lists = [("networks, only", only), ("networks, not", except)];
+    lines.extend(lists.into_iter().filter_map(|(name, listed)| {
+        let Listed { here, file } = listed.as_ref()?;
+        let file = file
+            .iter()
+            .map(|file| format!("{} of {}", file.told.load().len(), file.path.display()));
+        Some((name, join(here.iter().map(|one| one.to_string()).chain(file))))
+    }));
+    if let Some(Times { from, until, daily, zone }) = &entrance.times {
+        let zoned = |at: &SystemTime| Timestamp::try_from(*at).ok().map(|at| at.to_string());
+        let at = |word, at: &Option<SystemTime>| Some(format!("{word} {}", zoned(at.as_ref()?)?));
+        let daily = (!daily.is_empty()).then(|| {
+            let zone = zone.iana_name().unwrap_or("UTC");
+            format!("{} in {zone}", join(daily.iter().map(ToString::to_string)))
+        });
+        let all = [at("from", from), at("until", until), daily];
+        lines.push(("times", join(all.into_iter().flatten())));
     }
     lines
 }

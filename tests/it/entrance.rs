@@ -1,0 +1,198 @@
+//! Who comes in to a site, from where and when: decided before a token, the cache or an origin is
+//! looked at, by the address the rest goes by, and by files that are read again.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use http::Method;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::proxies::header;
+use crate::support::{Configured, Edge, Origin, PATIENCE, PIECE, Script};
+
+/// A database that knows of three networks: Germany, Australia and (IPv6) France.
+const CITY: &[u8] = include_bytes!("../../fuzz/seeds/places/city");
+const GERMAN: &str = "192.0.2.1";
+const AUSTRALIAN: &str = "198.51.100.1";
+const FRENCH: &str = "2001:db8::1";
+const NOWHERE: &str = "203.0.113.1";
+
+/// An edge that believes who asks of whom he brings, and logs to a file.
+fn ruled(origin: &Origin, folder: &Path, viewers: &str) -> Configured {
+    let log = folder.join("access.log");
+    Edge::in_front_of(origin)
+        .setting("log.access", &log.to_string_lossy())
+        .setting("proxies.forwarded", "[\"127.0.0.0/8\"]")
+        .site_setting(viewers)
+}
+
+async fn status(edge: &Edge, path: &str, viewer: &str) -> u16 {
+    edge.get(path).header("x-forwarded-for", viewer).send().await.status
+}
+
+async fn until(edge: &Edge, viewer: &str, expected: u16) {
+    let asked = Instant::now();
+    while status(edge, "/a", viewer).await != expected {
+        assert!(asked.elapsed() < PATIENCE, "{viewer}: {expected}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Why each request did not come in, as the log has it, once the edge has ended.
+async fn barred(mut edge: Edge, folder: &Path) -> Vec<Option<String>> {
+    edge.drain().await;
+    let log = fs::read_to_string(folder.join("access.log")).unwrap();
+    let word = |line: &str| {
+        let line: Value = serde_json::from_str(line).unwrap();
+        line["barred"].as_str().map(str::to_owned)
+    };
+    log.lines().map(word).collect()
+}
+
+#[tokio::test]
+async fn who_is_in_another_country_gets_403_before_the_cache_or_an_origin_is_asked() {
+    let (origin, folder) = (Origin::serving("/a", Script::of(PIECE)), TempDir::new().unwrap());
+    origin.serve("/unknown/a", Script::of(PIECE));
+    origin.serve("/free/a", Script::of(PIECE));
+    let database = folder.path().join("city.mmdb");
+    fs::write(&database, CITY).unwrap();
+    let edge = ruled(&origin, folder.path(), "viewers.countries = { only = [\"DE\", \"FR\"] }")
+        .setting("routes.databases", &database.to_string_lossy())
+        .rule("/unknown/**", "viewers.countries = { except = [\"AU\"], unknown = \"let-in\" }")
+        .rule("/free/**", "viewers = \"everyone\"\nmethods = [\"POST\"]\ncors = \"*\"")
+        .rule("/post", "methods = [\"POST\"]\ncors = \"*\"")
+        .start();
+    for viewer in [AUSTRALIAN, NOWHERE] {
+        let answer = edge.get("/a").header("x-forwarded-for", viewer).send().await;
+        assert_eq!((answer.status, answer.header("cache-control")), (403, "no-store".to_owned()));
+        assert_eq!(&answer.body[..], b"403: it is not for your country\n");
+    }
+    let post = edge.client().request(Method::POST, "/post").header("origin", "http://p.test");
+    let answer = post.header("x-forwarded-for", AUSTRALIAN).send().await;
+    assert_eq!(answer.status, 403, "what is passed on too");
+    assert_eq!(answer.header("access-control-allow-origin"), "*", "a page can read it");
+    assert_eq!(origin.all_requests().len(), 0, "nobody was asked");
+    for viewer in [GERMAN, FRENCH, &format!("::ffff:{GERMAN}")] {
+        assert_eq!(status(&edge, "/a", viewer).await, 200, "{viewer}");
+    }
+    assert_eq!(status(&edge, "/a", AUSTRALIAN).await, 403, "although it is held");
+    for (path, viewer, expected) in [
+        ("/unknown/a", NOWHERE, 200),
+        ("/unknown/a", AUSTRALIAN, 403),
+        ("/free/a", AUSTRALIAN, 200),
+    ] {
+        assert_eq!(status(&edge, path, viewer).await, expected, "{path} {viewer}");
+    }
+    let refused = "tidegate_door_refusals_total";
+    assert_eq!(edge.metric(refused, &["reason=\"country\""]).await, 4.0);
+    assert_eq!(edge.metric(refused, &["reason=\"country_unknown\""]).await, 1.0);
+    let told = barred(edge, folder.path()).await;
+    let told: Vec<_> = told.iter().map(|word| word.as_deref().unwrap_or("-")).collect();
+    let expected = ["country", "country_unknown", "country", "-", "-", "-", "country", "-"];
+    assert_eq!(told[..8], expected);
+}
+
+#[tokio::test]
+async fn a_viewer_that_a_load_balancer_brings_is_the_one_who_is_looked_at() {
+    let (origin, folder) = (Origin::serving("/a", Script::of(PIECE)), TempDir::new().unwrap());
+    let viewers = "viewers.networks = { only = [\"192.0.2.0/24\"], except = [\"192.0.2.66\"] }";
+    let edge = ruled(&origin, folder.path(), viewers)
+        .setting("proxies.proxy_protocol", "[\"127.0.0.0/8\"]")
+        .start();
+    for (viewer, expected) in [
+        ("192.0.2.1:9", 200),
+        ("[::ffff:192.0.2.1]:9", 200),
+        ("192.0.2.66:9", 403),
+        ("[::ffff:192.0.2.66]:9", 403),
+        ("198.51.100.1:9", 403),
+        ("[2001:db8::1]:9", 403),
+    ] {
+        let client = edge.client().saying_first(&header(viewer.parse().unwrap()));
+        let answer = client.get("/a").send().await;
+        assert_eq!(answer.status, expected, "{viewer}");
+    }
+}
+
+#[tokio::test]
+async fn hours_and_moments_are_those_of_the_site() {
+    let (origin, folder) = (Origin::serving("/a", Script::of(PIECE)), TempDir::new().unwrap());
+    for path in ["/early/a", "/late/a", "/now/a"] {
+        origin.serve(path, Script::of(PIECE));
+    }
+    // One of two halves of the day is over, whichever it is when this runs.
+    let edge = ruled(&origin, folder.path(), "")
+        .rule("/early/**", "viewers.times.from = \"2999-01-01T00:00:00Z\"")
+        .rule("/late/**", "viewers.times.until = \"2026-01-01T00:00:00+01:00\"")
+        .rule("/morning/**", "viewers.times.daily = [\"00:00-12:00\"]")
+        .rule("/evening/**", "viewers.times.daily = [\"12:00-24:00\"]")
+        .rule(
+            "/now/**",
+            "viewers.times = { daily = [\"00:00-12:00\", \"12:00-24:00\"], \
+             zone = \"Asia/Kathmandu\" }",
+        )
+        .start();
+    assert_eq!(status(&edge, "/early/a", GERMAN).await, 403);
+    assert_eq!(status(&edge, "/late/a", GERMAN).await, 403);
+    assert_eq!(status(&edge, "/now/a", GERMAN).await, 200);
+    let morning = status(&edge, "/morning/a", GERMAN).await;
+    let evening = status(&edge, "/evening/a", GERMAN).await;
+    assert!(morning == 403 || evening == 403, "{morning} {evening}");
+    assert!(morning != 403 || evening != 403 || is_noon(), "{morning} {evening}");
+    let refused = "tidegate_door_refusals_total";
+    for reason in ["early", "late"] {
+        let label = format!("reason=\"{reason}\"");
+        assert_eq!(edge.metric(refused, &[&label]).await, 1.0, "{reason}");
+    }
+    assert!(edge.metric(refused, &["reason=\"hours\""]).await >= 1.0);
+    let told = barred(edge, folder.path()).await;
+    assert_eq!(told[..2], [Some("early".to_owned()), Some("late".to_owned())]);
+}
+
+/// Whether noon may have come between two requests.
+fn is_noon() -> bool {
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() % 86_400;
+    now.abs_diff(43_200) < 60 || !(60..86_340).contains(&now)
+}
+
+#[tokio::test]
+async fn files_are_read_again_when_they_change_and_bad_ones_change_nothing() {
+    let (origin, folder) = (Origin::serving("/a", Script::of(PIECE)), TempDir::new().unwrap());
+    let (list, database) = (folder.path().join("ours"), folder.path().join("places"));
+    fs::write(&list, format!("{GERMAN}\n{AUSTRALIAN}\n")).unwrap();
+    fs::write(&database, CITY).unwrap();
+    let viewers =
+        format!("viewers = {{ networks.only_file = {list:?}, countries.except = [\"AU\"] }}");
+    let edge = ruled(&origin, folder.path(), &viewers)
+        .setting("routes.databases", &database.to_string_lossy())
+        .start();
+    assert_eq!(status(&edge, "/a", GERMAN).await, 200);
+    assert_eq!(status(&edge, "/a", AUSTRALIAN).await, 403);
+    assert_eq!(status(&edge, "/a", FRENCH).await, 403);
+    fs::write(&list, format!("# another one\n{FRENCH}\n{AUSTRALIAN}\n")).unwrap();
+    until(&edge, FRENCH, 200).await;
+    assert_eq!(status(&edge, "/a", GERMAN).await, 403);
+    // Torn, not one, gone: those of before go on.
+    for bad in [Some("2001:db8::1\n2001:db8::/1290\n"), Some(""), None] {
+        match bad {
+            Some(text) => {
+                fs::write(&list, text).unwrap();
+                fs::write(&database, &CITY[..CITY.len() / 2]).unwrap();
+            }
+            None => {
+                fs::remove_file(&list).unwrap();
+                fs::remove_file(&database).unwrap();
+            }
+        }
+        // Two looks come in this time.
+        tokio::time::sleep(Duration::from_millis(5_500)).await;
+        assert_eq!(status(&edge, "/a", FRENCH).await, 200, "{bad:?}");
+        assert_eq!(status(&edge, "/a", GERMAN).await, 403, "{bad:?}");
+        assert_eq!(status(&edge, "/a", AUSTRALIAN).await, 403, "{bad:?}");
+    }
+    fs::write(&database, CITY).unwrap();
+    fs::write(&list, format!("{GERMAN}\n")).unwrap();
+    until(&edge, GERMAN, 200).await;
+    until(&edge, FRENCH, 403).await;
+}

@@ -24,6 +24,7 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use http::HeaderMap;
 
+use crate::geo::Geo;
 use crate::object::SiteId;
 use crate::site::{Scheme, Sites};
 use crate::token::cat;
@@ -212,6 +213,8 @@ pub struct Asking<'a> {
     pub protocol: Option<&'static [u8]>,
     /// Who asks.
     pub client: IpAddr,
+    /// Where he is, as far as it is known.
+    pub places: &'a Geo,
     /// When.
     pub now: SystemTime,
 }

@@ -12,6 +12,7 @@ use crate::delivery::error::DeliveryError;
 use crate::delivery::record::Record;
 use crate::delivery::viewer::Viewer;
 use crate::door::{Admitted, Asking, Bearer, Connected, Door, Exhausted, Found, Refused, Shown};
+use crate::geo::Geo;
 use crate::limits::BEARERS_PER_CONNECTION_MAX;
 use crate::message::request::host_of;
 use crate::message::target::is_ambiguous;
@@ -97,7 +98,7 @@ impl Delivery {
                 record.token = Some((Code::UriSigning(UNCHECKED), None));
                 return Ok(());
             }
-            Some(showing) => showing.admit(viewer, named),
+            Some(showing) => showing.admit(viewer, named, self.places.borrow_mut().load()),
             None => Err(Refused::Denied(Denied::Malformed)),
         };
         let (found, denied) = match &admitted {
@@ -122,7 +123,7 @@ impl Showing {
         self.shown.is_unclear() || is_ambiguous(named.path)
     }
 
-    fn admit(&self, viewer: &Viewer, named: &Named<'_>) -> Result<Admitted, Refused> {
+    fn admit(&self, viewer: &Viewer, named: &Named<'_>, places: &Geo) -> Result<Admitted, Refused> {
         let Named { host, port, path, query, object, .. } = *named;
         let connection = &viewer.connection;
         let scheme = if connection.tls.is_some() { Scheme::Https } else { Scheme::Http };
@@ -138,6 +139,7 @@ impl Showing {
             fields: &parts.headers,
             protocol: connection.tls.as_ref().map(|_| alpn(protocol)),
             client: viewer.client,
+            places,
             now: viewer.time,
         };
         self.door.admit(&self.shown, &asking, |bearer| connect(bearer, connection))

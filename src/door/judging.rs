@@ -11,6 +11,7 @@ use super::found::{Admitted, Found, Instead, OK, REUSED, Refused, VERIFIED};
 use super::given::Given;
 use super::shown::{Carrier, Shown};
 use super::{Asking, Door, Known, SET_CLOCKS_SAY};
+use crate::geo::Country;
 use crate::message::target::canonical_query;
 use crate::site::QueryPolicy;
 use crate::token::cat;
@@ -115,6 +116,9 @@ impl Door {
             Ok((verified, bytes))
         };
         let verified = known.cats.of(token, verify).map_err(Refused::Cat)?;
+        let places = asking.places;
+        let asn = |address| places.place(address).as_number;
+        let country = |address| places.place(address).country.map(Country::letters);
         let asked = cat::Asked {
             uri,
             method: asking.method,
@@ -122,8 +126,8 @@ impl Door {
             alpn: asking.protocol,
             tls_public_key: None,
             client: asking.client,
-            asn: None,
-            country: None,
+            asn: Some(&asn),
+            country: Some(&country),
             now: now.as_secs_f64(),
         };
         let bearer = self.bearer(at, || verified.lasting().unwrap_or_else(|| token.to_owned()))?;

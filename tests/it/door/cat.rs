@@ -168,3 +168,35 @@ async fn who_does_not_meet_a_claim_is_answered_as_the_token_says() {
     assert_eq!(edge.get(&in_query("/a", &cat_token(&claims))).send().await.status, 403);
     assert!(origin.all_requests().is_empty());
 }
+
+#[tokio::test]
+async fn tokens_for_countries_and_ases_are_for_those_that_the_databases_say() {
+    let (origin, folder) = (Origin::serving("/a", Script::of(PIECE)), TempDir::new().unwrap());
+    // 192.0.2.0/24 is in Germany, and AS64500 announces it; 198.51.100.1 is in Australia.
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/places");
+    let databases = ["city", "asn"].map(|name| seeds.join(name));
+    let edge = cat_guarded(&origin, folder.path())
+        .setting("proxies.forwarded", "[\"127.0.0.0/8\"]")
+        .setting("routes.databases", &format!("{databases:?}"))
+        .start();
+    let german = with_claim("catgeoiso3166", json!(["FR", "DE"]));
+    let of_as = with_claim("catnip", json!([64500]));
+    let of_either = with_claim("catnip", json!([64500, "198.51.100.0/24"]));
+    for (token, viewer, expected) in [
+        (&german, "192.0.2.1", 200),
+        (&german, "::ffff:192.0.2.1", 200),
+        (&german, "2001:db8::1", 200),
+        (&german, "198.51.100.1", 403),
+        (&german, "203.0.113.1", 403),
+        (&of_as, "192.0.2.1", 200),
+        (&of_as, "198.51.100.1", 403),
+        (&of_either, "198.51.100.1", 200),
+        (&of_either, "203.0.113.1", 403),
+    ] {
+        let asked = edge.get(&in_query("/a", token)).header("x-forwarded-for", viewer);
+        assert_eq!(asked.send().await.status, expected, "{viewer}");
+    }
+    let checks = "tidegate_cat_checks_total";
+    assert_eq!(edge.metric(checks, &["outcome=\"catgeoiso3166\""]).await, 2.0);
+    assert_eq!(edge.metric(checks, &["outcome=\"catnip\""]).await, 2.0);
+}

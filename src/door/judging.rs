@@ -219,3 +219,71 @@ struct At<'a> {
     /// Since 1970.
     now: Duration,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use http::{HeaderMap, Request};
+    use serde_json::json;
+
+    use super::*;
+    use crate::door::bearers::Bearers;
+    use crate::door::{Demands, KeySource, Secret, Uses};
+    use crate::site::Scheme;
+    use crate::token::key_file::KeyFile;
+    use crate::token::uri_signing::{Matching, mint};
+
+    const KEYS: &str = r#"{ "a": { "renewal_kid": "k", "keys": [ { "kty": "oct", "kid": "k",
+        "alg": "HS256", "k": "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE" } ] } }"#;
+
+    #[test]
+    fn where_the_clock_says_that_it_is_before_2020_no_token_is_good_and_then_the_same_one_is() {
+        let keys = KeyFile::parse(KEYS.as_bytes()).unwrap().keys(Matching::Full).unwrap();
+        let claims = json!({ "cdniuc": "regex:.*", "exp": 1_600_000_000 });
+        let token = mint(claims.as_object().unwrap(), keys.renewal("a").unwrap()).unwrap();
+        let cat = cat::mint(
+            json!({ "exp": 1_600_000_000 }).as_object().unwrap(),
+            keys.renewal("a").unwrap(),
+        )
+        .unwrap();
+        let demands = Demands {
+            name: "t".to_owned(),
+            source: KeySource::Fleet("film".to_owned()),
+            keys: Secret(KEYS.as_bytes().into()),
+            settings: uri_signing::Settings::default(),
+            cat: Some("cat".to_owned()),
+            scheme: None,
+            allowance: Allowance::default(),
+        };
+        let (bearers, uses) = (Arc::new(Bearers::default()), Uses::nowhere());
+        let door = Door::new("media", demands, 1 << 20, bearers, uses).unwrap();
+        let fields = HeaderMap::new();
+        let admitted = |target: &str, seconds: u64| {
+            let asking = Asking {
+                scheme: Scheme::Http,
+                host: "media.test",
+                port: None,
+                path: "/a",
+                query: None,
+                object: "/a",
+                method: "GET",
+                fields: &fields,
+                protocol: None,
+                client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+                now: UNIX_EPOCH + Duration::from_secs(seconds),
+            };
+            let mut parts = Request::builder().uri(target).body(()).unwrap().into_parts().0;
+            door.admit(&door.take(&mut parts), &asking, |_| Ok(())).map(|admitted| admitted.found)
+        };
+        let (by_uri, by_cat) = (format!("/a?t={token}"), format!("/a?cat={cat}"));
+        for early in [0, 1, 1_577_836_799] {
+            assert!(matches!(admitted(&by_uri, early), Err(Refused::Denied(Denied::Early))));
+            assert!(matches!(admitted(&by_cat, early), Err(Refused::Cat(cat::Denied::Early))));
+        }
+        for set in [1_577_836_800, 1_599_999_999] {
+            assert_eq!(admitted(&by_uri, set).unwrap(), Found::UriSigning(VERIFIED));
+            assert_eq!(admitted(&by_cat, set).unwrap(), Found::Cat(OK));
+        }
+    }
+}

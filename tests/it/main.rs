@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod added;
+mod bad_input;
 mod changes;
 mod cmcd;
 mod collapse;
@@ -17,6 +18,7 @@ mod drain;
 mod entrance;
 mod fleet;
 mod freshness;
+mod invariant;
 mod kept;
 mod killed;
 mod larger_than_cache;

@@ -150,7 +150,7 @@ impl Case {
             Case::Seen(case) => case.round().await,
             Case::Overload(case) => case.round().await,
             Case::Routes(case) => case.round(),
-            Case::Steering(case) => case.round(),
+            Case::Steering(case) => case.round(round),
             Case::Tokens(case) => case.round(),
             Case::Door(case) => case.round().await,
         }

@@ -1,5 +1,5 @@
 //! What an answer to a viewer costs, of a thousand boxes and a million prefixes: to decide, and all
-//! of what is sent. And how many viewers another box, or one less, moves.
+//! of what is sent. And how many viewers one box more, or one less, moves.
 
 use std::cell::RefCell;
 use std::hint::black_box;
@@ -26,7 +26,8 @@ use crate::routes::{BOXES_PER_CLUSTER, CLUSTERS, boxes, lines, viewer};
 
 const ANSWERS: u32 = 20_000;
 const ANSWER_MAX_US: f64 = 100.0;
-const SESSIONS: u32 = 20_000;
+/// A hundred of each box: fewer would tell more of luck than of it.
+const SESSIONS: u32 = 100_000;
 /// Of viewers, times the boxes there are.
 const MOVED_MAX: f64 = 1.2;
 
@@ -44,6 +45,7 @@ impl Steering {
         let routes = Routes::default();
         let outcome = routes.reread(&Plan { files, ..Plan::default() }, SystemTime::now());
         assert_eq!((outcome.read, outcome.refused.len()), (1, 0));
+        let names: Vec<String> = (0..CLUSTERS).flat_map(boxes).collect();
         let settings = Settings {
             url: Some("https://steer.example.com".to_owned()),
             secret: Secret::random(),
@@ -58,7 +60,7 @@ impl Steering {
         let forwarders = Forwarders { networks: Vec::new(), field };
         Steering {
             steer: Steer {
-                fleet: Arc::new(ArcSwap::from_pointee(fleet(CLUSTERS))),
+                fleet: Arc::new(ArcSwap::from_pointee(fleet(&names))),
                 table: routes.current(),
                 settings: Arc::new(ArcSwap::from_pointee(settings)),
                 forwarders: Arc::new(ArcSwap::from_pointee(forwarders)),
@@ -68,7 +70,7 @@ impl Steering {
         }
     }
 
-    pub(crate) fn round(&self) -> Vec<Measure> {
+    pub(crate) fn round(&self, round: u32) -> Vec<Measure> {
         let (fleet, table) = (self.steer.fleet.load(), self.steer.table.load());
         let decided = each(|number| {
             let session = number.to_string();
@@ -99,26 +101,48 @@ impl Steering {
             promised("a manifest with clones, processor", sent("hls")),
             promised("ranked JSON, processor", sent("rank")),
         ];
-        let fewer = self::fleet(CLUSTERS - 1);
-        let begun = Instant::now();
-        // The first box goes, with all that were announced to nobody.
-        let first = |fleet: &Fleet, number: u32| {
-            let session = number.to_string();
-            let asked = asked(number, &session);
-            let answer = steering_by(fleet, &steering::NoRoutes).answer(&asked);
-            answer.ranked[0].appliance.to_owned()
-        };
-        let all = CLUSTERS * BOXES_PER_CLUSTER;
-        let moved = (0..SESSIONS).filter(|n| first(&fleet, *n) != first(&fewer, *n)).count();
-        let took_ms = begun.elapsed().as_secs_f64() * 1e3;
-        let gone = f64::from(BOXES_PER_CLUSTER) / f64::from(all);
-        let moved = moved as f64 / f64::from(SESSIONS) / gone;
-        let measure = Measure::shown("10 boxes leave: moved, of their share", Unit::Ratio, moved);
-        measures.push(measure.promised(Promise::MedianAtMost(MOVED_MAX)));
-        let name = "20000 viewers decided on before and after";
-        measures.push(Measure::shown(name, Unit::Milliseconds, took_ms));
+        measures.extend(self.moved(round));
         measures
     }
+
+    /// Of viewers that were announced to nobody: how many another box, or one less, moves, of what
+    /// is its share. Each round has others.
+    fn moved(&self, round: u32) -> Vec<Measure> {
+        let sessions: Vec<String> =
+            (round * SESSIONS..(round + 1) * SESSIONS).map(|number| number.to_string()).collect();
+        let all: Vec<String> = (0..CLUSTERS).flat_map(boxes).collect();
+        let (fewer, more) = (&all[1..], [&all[..], &["box-more".to_owned()]].concat());
+        let [all, fewer, more] = [&all[..], fewer, &more].map(fleet);
+        let begun = Instant::now();
+        let [was, left, joined] = [&all, &fewer, &more].map(|fleet| firsts(fleet, &sessions));
+        let took_ms = begun.elapsed().as_secs_f64() * 1e3;
+        let share = f64::from(SESSIONS) / f64::from(CLUSTERS * BOXES_PER_CLUSTER);
+        // What moves was with the one that is gone, or is with the one that came.
+        let gone = was.iter().zip(&left).filter(|(was, now)| was != now);
+        let came = was.iter().zip(&joined).filter(|(was, now)| was != now);
+        let needless = gone.clone().filter(|(was, _)| **was != "box-0-0").count()
+            + came.clone().filter(|(_, now)| **now != "box-more").count();
+        let of_its_share = |name, moved: usize| {
+            let measure = Measure::shown(name, Unit::Ratio, moved as f64 / share);
+            measure.promised(Promise::MedianAtMost(MOVED_MAX))
+        };
+        vec![
+            of_its_share("one box leaves: moved, of its share", gone.count()),
+            of_its_share("one box joins: moved, of its share", came.count()),
+            Measure::shown("  moved otherwise", Unit::Count, needless as f64)
+                .promised(Promise::Exactly(0.0)),
+            Measure::shown("300000 viewers decided on", Unit::Milliseconds, took_ms),
+        ]
+    }
+}
+
+/// Whom each is sent to first.
+fn firsts<'a>(fleet: &'a Fleet, sessions: &[String]) -> Vec<&'a str> {
+    let first = |(number, session): (usize, &String)| {
+        let asked = asked(number as u32, session);
+        steering_by(fleet, &steering::NoRoutes).answer(&asked).ranked[0].appliance
+    };
+    sessions.iter().enumerate().map(first).collect()
 }
 
 fn steering_by<'a>(fleet: &'a Fleet, routes: &'a dyn steering::Routes) -> steering::Steering<'a> {
@@ -141,16 +165,16 @@ fn asked(number: u32, session: &str) -> Asked<'_> {
     }
 }
 
-/// The boxes of so many clusters.
-fn fleet(clusters: u32) -> Fleet {
-    let appliance = |name: String| -> Appliance {
+/// Boxes of these names, all alike.
+fn fleet(names: &[String]) -> Fleet {
+    let appliance = |name: &String| -> Appliance {
         let written = json!({
             "name": name, "host": format!("{name}.example.com"), "ipv4": "192.0.2.1",
             "capacity_bits_per_second": 10_000_000_000_u64, "position": [50.0, 8.0],
         });
         serde_json::from_value(written).unwrap()
     };
-    Fleet::from((0..clusters).flat_map(boxes).map(appliance).collect::<Vec<_>>())
+    Fleet::from(names.iter().map(appliance).collect::<Vec<_>>())
 }
 
 /// What one time takes of the processor, in microseconds.

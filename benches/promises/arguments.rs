@@ -38,6 +38,7 @@ const EXAMPLES: &str = "Examples:
   cargo bench --bench promises -- steering --rounds 3
   cargo bench --bench promises -- tokens --rounds 20
   cargo bench --bench promises -- door --rounds 5
+  cargo bench --bench promises -- control-fails --rounds 3
   cargo bench --bench promises -- disk --rounds 3 --folder /mnt/ssd
   cargo bench --bench promises -- sick reclaim --folder /mnt/ssd
   cargo bench --bench promises -- cold restart --rounds 3 --folder /mnt/ssd
@@ -79,6 +80,8 @@ pub(crate) enum CaseName {
     Tokens,
     /// Hits by a token, beside hits that take none
     Door,
+    /// 1,000 viewers while control stalls, lies and dies in every call
+    ControlFails,
 }
 
 impl Arguments {

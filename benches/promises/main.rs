@@ -12,6 +12,9 @@ mod cold;
 #[allow(dead_code)]
 #[path = "../../tests/it/support/content.rs"]
 mod content;
+#[path = "../../tests/it/support/control.rs"]
+mod control;
+mod control_fails;
 mod disk;
 mod door;
 mod edge;
@@ -78,6 +81,7 @@ enum Case {
     Steering(Box<steering::Steering>),
     Tokens(tokens::Tokens),
     Door(door::Door),
+    ControlFails(control_fails::ControlFails),
 }
 
 impl Case {
@@ -106,6 +110,7 @@ impl Case {
             }
             CaseName::Tokens => Case::Tokens(tokens::Tokens::start()),
             CaseName::Door => Case::Door(door::Door::start()),
+            CaseName::ControlFails => Case::ControlFails(control_fails::ControlFails::start()),
         }
     }
 
@@ -127,6 +132,7 @@ impl Case {
             Case::Steering(_) => "steering",
             Case::Tokens(_) => "tokens",
             Case::Door(_) => "door",
+            Case::ControlFails(_) => "control-fails",
         }
     }
 
@@ -153,6 +159,7 @@ impl Case {
             Case::Steering(case) => case.round(round),
             Case::Tokens(case) => case.round(),
             Case::Door(case) => case.round().await,
+            Case::ControlFails(case) => case.round().await,
         }
     }
 }

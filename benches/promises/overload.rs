@@ -98,7 +98,8 @@ impl Outcome {
     }
 }
 
-fn p99(values: &[f64]) -> f64 {
+/// Of these.
+pub(crate) fn p99(values: &[f64]) -> f64 {
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);
     values.get(values.len().saturating_sub(1) * 99 / 100).copied().unwrap_or_default()

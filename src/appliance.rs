@@ -18,6 +18,7 @@ mod load;
 mod parts;
 mod reload;
 mod renewal;
+mod routed;
 mod shipping;
 mod sockets;
 mod sought;

@@ -13,7 +13,7 @@ use crate::limits::REQUEST_BODY_BYTES_DEFAULT;
 use crate::network::Network;
 use crate::object::SiteId;
 
-pub use access::Access;
+pub use access::{Access, OffRoute};
 pub use content::Content;
 pub use cors::{Cors, CorsOrigins, Credentials};
 pub use entrance::{Barred, Countries, Entrance, Listed, NetworkFile, Networks, Stands};
@@ -158,6 +158,8 @@ pub struct Rule {
     pub pattern: PathPattern,
     /// Who comes in, and when; `None`: everybody, always.
     pub entrance: Option<Arc<Entrance>>,
+    /// What becomes of those whom routes have for other boxes.
+    pub off_route: OffRoute,
     /// Who is let in of those.
     pub access: Access,
     /// How long responses are fresh.
@@ -200,6 +202,7 @@ impl Rule {
         Rule {
             pattern: PathPattern::everything(),
             entrance: None,
+            off_route: OffRoute::default(),
             access: Access::default(),
             lifetimes: Lifetimes::default(),
             query: QueryPolicy::default(),

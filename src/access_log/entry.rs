@@ -431,6 +431,7 @@ pub(super) mod tests {
             user_agent: Some(b"Player/1.0"),
             referer: None,
             cmcd: &[],
+            barred: None,
             token: None,
             decision: None,
             outcome: Outcome::Complete,

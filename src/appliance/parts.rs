@@ -20,7 +20,7 @@ use super::groundwork::Groundwork;
 use super::reload::Current;
 use super::steering::{self, Steering};
 use super::takeover::{Hurried, PredecessorState};
-use super::{ApplianceError, fleet, load, ssd, usage};
+use super::{ApplianceError, fleet, load, routed, ssd, usage};
 use crate::access_log::{self, AccessLog};
 use crate::acme::{Challenges, Orders};
 use crate::cache::heads::Heads;
@@ -236,6 +236,7 @@ impl Parts {
             doors: self.live.doors.clone(),
             steering: self.live.steering.served.clone(),
             places: self.live.places.geo.clone(),
+            better: routed::better(&self.config, &self.live, self.fleet.as_ref()),
             challenges: self.live.challenges.clone(),
             gate: self.gates[worker].clone(),
             governor: self.governor.clone(),

@@ -45,8 +45,8 @@ use crate::server::{self, ServerContext, ServerSettings, Source, Stop, Tls, Wish
 pub(super) struct Steering {
     pub(super) fleet: Arc<ArcSwap<Fleet>>,
     pub(super) routes: Arc<Routes>,
-    settings: Arc<ArcSwap<Settings>>,
-    files: Arc<ArcSwap<RoutesSettings>>,
+    pub(super) settings: Arc<ArcSwap<Settings>>,
+    pub(super) files: Arc<ArcSwap<RoutesSettings>>,
     server: Arc<ArcSwap<ServerSettings>>,
     figures: Arc<Figures>,
     refused: [AtomicU64; RoutesError::WORDS.len()],

@@ -22,8 +22,8 @@ use crate::limits::{
     PLACES_BYTES_MAX,
 };
 use crate::site::{
-    Countries, Entrance, Hours, Listed, NetworkFile, Networks, Prefixes, Site, Stands, Times,
-    network,
+    Countries, Entrance, Hours, Listed, NetworkFile, Networks, OffRoute, Prefixes, Rule, Site,
+    Stands, Times, network,
 };
 
 /// Reads `"everyone"` or a table, whose parts that are not written are as in `base`.
@@ -219,6 +219,12 @@ impl Config {
             || self.demands.iter().any(|(_, demands)| demands.cat.is_some());
         if is_asked { &self.routes.plan.databases } else { &[] }
     }
+
+    /// Which box this is, as routes call it.
+    pub fn own_name(&self) -> Option<&str> {
+        let of_fleet = self.fleet.as_ref().map(|fleet| fleet.appliance.name());
+        of_fleet.or(self.steering.own_name.as_deref())
+    }
 }
 
 fn is_by_country(site: &Site) -> bool {
@@ -226,7 +232,7 @@ fn is_by_country(site: &Site) -> bool {
     site.rules.iter().any(|rule| rule.entrance.as_ref().is_some_and(asks))
 }
 
-/// Says what is wrong with the databases that say who comes in.
+/// Says what is missing, and what is wrong with the databases that say who comes in.
 pub(super) fn check(document: &Section<'_>, config: &Config) {
     let asking = config.sites.iter().find(|site| is_by_country(site));
     let Routes { plan, .. } = &config.routes;
@@ -234,6 +240,15 @@ pub(super) fn check(document: &Section<'_>, config: &Config) {
         document.fail(format!(
             "who comes in to site {:?} depends on his country, and nothing says which that is; \
              write `routes.databases`",
+            site.name
+        ));
+    }
+    let turns_away = |rule: &Rule| rule.off_route != OffRoute::Serve;
+    let turning = config.sites.iter().find(|site| site.rules.iter().any(turns_away));
+    if let (Some(site), None) = (turning, config.own_name()) {
+        document.fail(format!(
+            "`off_route` of site {:?} turns viewers of other boxes away, and nothing says which \
+             box this is; write `steering.name`, or `fleet.name`",
             site.name
         ));
     }

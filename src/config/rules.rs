@@ -11,8 +11,8 @@ use http::header::{self, HeaderName, HeaderValue};
 use crate::limits::{LIVE_ABSENCE_MAX, METHODS_PER_RULE_MAX, NETWORKS_MAX, REQUEST_BODY_BYTES_MAX};
 use crate::network::Network;
 use crate::site::{
-    Access, Cmsd, Content, FieldEdits, Foresight, Keep, Lifetimes, Methods, Pace, QueryPolicy,
-    RequestCacheControl, Rule, Steered, ViewerFields,
+    Access, Cmsd, Content, FieldEdits, Foresight, Keep, Lifetimes, Methods, OffRoute, Pace,
+    QueryPolicy, RequestCacheControl, Rule, Steered, ViewerFields,
 };
 
 use super::cors::cors;
@@ -77,6 +77,11 @@ pub(super) fn policy(section: &Section<'_>, base: &Rule) -> Rule {
             Some(setting) => entrance(&setting, base.entrance.as_ref()),
             None => base.entrance.clone(),
         },
+        off_route: section.choice(
+            "off_route",
+            base.off_route,
+            &OffRoute::ALL.map(|choice| (choice.as_str(), choice)),
+        ),
         access: section.choice(
             "access",
             base.access,

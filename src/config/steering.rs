@@ -30,6 +30,8 @@ use crate::site::{Sites, Steered};
 /// The section `steering`.
 #[derive(Clone, Debug)]
 pub struct Steering {
+    /// Which of the appliances this one is, where nobody else says it.
+    pub own_name: Option<String>,
     /// How viewers are steered.
     pub settings: Settings,
     /// What players call this appliance, where that is written.
@@ -70,9 +72,10 @@ pub(super) fn read(section: &Section<'_>, listeners: &[Listener], sites: &Sites)
         sites: sites.iter().map(|site| site.name.clone()).collect(),
         ended: section.setting("off").map(|setting| off(&setting, sites)).unwrap_or_default(),
     };
-    let appliances = appliances(section);
     let pathway = section.setting("pathway").and_then(|setting| pathway(&setting));
-    Steering { settings, pathway, appliances }
+    let (own, appliances) = (section.setting("name"), appliances(section));
+    let own_name = own.and_then(|setting| own_name(&setting, &appliances));
+    Steering { own_name, settings, pathway, appliances }
 }
 
 /// Reports that playlists are to be steered and nobody knows where to.
@@ -103,6 +106,15 @@ fn pathway(setting: &Setting<'_>) -> Option<Pathway> {
         ));
     }
     pathway
+}
+
+fn own_name(setting: &Setting<'_>, appliances: &[Appliance]) -> Option<String> {
+    let text = setting.text()?;
+    if appliances.iter().all(|appliance| appliance.name() != text) {
+        setting
+            .fail(format!("is {text:?}, and no appliance of `steering.appliances` is called so"));
+    }
+    Some(text.to_owned())
 }
 
 fn pace(section: &Section<'_>) -> Pace {

@@ -544,6 +544,7 @@ fn the_reference_with_all_its_examples_is_right_and_complete() {
         "sites.query",
         "sites.keep",
         "sites.viewers",
+        "sites.off_route",
         "sites.access",
         "sites.content",
         "sites.request_cache_control",

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use http::Uri;
 use http::request::Parts;
 
 use crate::access_log::{Code, Decision};
@@ -28,6 +29,8 @@ pub struct Showing {
     site: SiteId,
     door: Arc<Door>,
     shown: Shown,
+    /// As he wrote it.
+    asked: Uri,
 }
 
 /// What a viewer asks for, as its head says.
@@ -52,8 +55,9 @@ impl Delivery {
         }
         let site = self.shared.sites.load().find(&host_of(parts).ok()?)?.id;
         let door = doors.of(site)?.clone();
+        let asked = parts.uri.clone();
         let shown = door.take(parts);
-        Some(Box::new(Showing { site, door, shown }))
+        Some(Box::new(Showing { site, door, shown, asked }))
     }
 
     /// Whether a viewer comes in from where he is, and now.
@@ -88,6 +92,7 @@ impl Delivery {
         if let Some(entrance) = &rule.entrance {
             self.comes_in(viewer, record, entrance)?;
         }
+        self.keeps(viewer, record, rule.off_route, named)?;
         // By the door of another site, which this one's host was a moment ago, nobody comes in.
         let showing = viewer.showing.as_ref().filter(|showing| showing.site == named.site);
         let is_open = rule.access == Access::Open;
@@ -117,6 +122,11 @@ impl Delivery {
 }
 
 impl Showing {
+    /// What he asked for, with what he shows.
+    pub(super) fn asked(&self) -> &Uri {
+        &self.asked
+    }
+
     /// Whether what is asked for, or shown, could be read in two ways: one rule or token would be
     /// looked at here, and something else be served.
     fn is_unclear(&self, named: &Named<'_>) -> bool {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 
 use crate::door;
 use crate::fill::error::{BodyFault, FillError};
@@ -34,6 +34,8 @@ pub enum DeliveryError {
     BodyRefused,
     /// The viewer does not come in from where he is, or now.
     Barred(Barred),
+    /// Another box is for the viewer; where he is sent to it, where that has it.
+    OffRoute(Option<HeaderValue>),
     /// The viewer is not let in.
     Denied(Box<door::Refused>),
     /// Who asks for a purge may not.
@@ -114,6 +116,11 @@ impl DeliveryError {
                 (StatusCode::SERVICE_UNAVAILABLE, "it was not purged; try again")
             }
             DeliveryError::Barred(barred) => (StatusCode::FORBIDDEN, barred.reason()),
+            DeliveryError::OffRoute(to) => {
+                let is_sent = to.is_some();
+                let status = if is_sent { StatusCode::FOUND } else { StatusCode::FORBIDDEN };
+                (status, "another box is for you")
+            }
             DeliveryError::Denied(refused) => return denied_verdict(refused),
             DeliveryError::TurnedAway => return fill_verdict(&FillError::Draining),
             DeliveryError::BodyRefused => return request_verdict(&RequestError::BodyRefused),

@@ -21,6 +21,7 @@ pub(crate) mod purged;
 mod record;
 mod reply;
 mod rewritten;
+pub mod routed;
 mod slice;
 mod steered;
 pub(crate) mod stored;
@@ -53,6 +54,7 @@ use crate::delivery::forward::Passed;
 use crate::delivery::record::Record;
 use crate::delivery::reply::{Found, Reply};
 use crate::delivery::rewritten::Rewriting;
+use crate::delivery::routed::Better;
 pub use crate::delivery::steered::{Manifest, Rewriter, Steering};
 use crate::delivery::viewer::Viewer;
 use crate::door::{CurrentDoors, Doors};
@@ -96,6 +98,8 @@ pub struct Shared {
     pub steering: Arc<Steering>,
     /// Where viewers are, where that decides whether they come in.
     pub places: Arc<ArcSwap<Geo>>,
+    /// Where those are better served whom routes have for other boxes.
+    pub better: Arc<Better>,
     /// Who is believed when he says for whom he asks.
     pub forwarders: Arc<ArcSwap<Forwarders>>,
     /// What an authority is answered that asks whether a name is ours.

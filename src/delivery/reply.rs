@@ -7,7 +7,8 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER,
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION,
+    RETRY_AFTER,
 };
 use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
@@ -174,6 +175,7 @@ pub(super) fn refusal(
             fields.extend(response::unsatisfiable(*length).headers);
             fields.remove(CONTENT_LENGTH);
         }
+        DeliveryError::OffRoute(to) => fields.extend(to.clone().map(|to| (LOCATION, to))),
         DeliveryError::Denied(refused) => {
             if let Refused::Answered(instead) = &**refused {
                 instead.fields.iter().for_each(|(name, value)| {

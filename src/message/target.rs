@@ -216,6 +216,11 @@ pub fn decision_in(query: &str) -> Option<&str> {
     parameter.split_once('=').map(|(_, value)| value)
 }
 
+/// Whether who asks this was sent here by a decision of steering.
+pub fn is_steered(query: &str) -> bool {
+    query.split('&').any(|parameter| is_called(parameter, DECISION))
+}
+
 /// Whether a parameter is for who serves alone: it names no object and no origin sees it.
 fn never_counts(parameter: &str) -> bool {
     is_told(parameter) || is_called(parameter, DECISION)

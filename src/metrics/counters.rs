@@ -133,7 +133,6 @@ pub(super) const BUFFER_MS: [u64; LEVELS - 1] = [0, 500, 1_000, 2_000, 5_000, 10
 /// The upper bounds of what players tell of their throughput, in kbit/s.
 pub(super) const THROUGHPUT_KBPS: [u64; LEVELS - 1] =
     [500, 1_000, 2_500, 5_000, 10_000, 25_000, 100_000];
-
 const LEVELS: usize = 8;
 
 /// A histogram of what others measured; who counts and who reads use the same bounds.

@@ -171,10 +171,6 @@ const BODY_BYTES: Series = counter(
     "tidegate_response_body_bytes_total",
     "Response body bytes handed to viewers' connections, by the tier they came from.",
 );
-const REFUSED: Series = counter(
-    "tidegate_requests_refused_total",
-    "Requests refused before anything was looked up, by why.",
-);
 const LOOKUPS: Series =
     counter("tidegate_lookups_total", "Look-ups of objects in the cache, by what was found.");
 const RUNS_STARTED: Series = counter("tidegate_fill_runs_started_total", "Fill runs started.");
@@ -226,7 +222,7 @@ const BUILD: Series = gauge("tidegate_build_info", "Always 1; its label is the r
 pub(super) fn families(totals: &Counters) -> Vec<proto::MetricFamily> {
     vec![
         tally(REQUESTS, &totals.requests),
-        tally(REFUSED, &totals.refused),
+        tally(tokens::REFUSED, &totals.refused),
         tally(tokens::BARRED, &totals.barred),
         tally(tokens::SHOWN, &totals.shown),
         tally(tokens::CATS, &totals.cats),

@@ -1,4 +1,4 @@
-//! Whether what is under a rule is for everybody.
+//! Whether what is under a rule is for everybody, and served by every box.
 
 /// Who is let in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,6 +19,32 @@ impl Access {
         match self {
             Access::Open => "open",
             Access::Token => "token",
+        }
+    }
+}
+
+/// What becomes of a viewer whom routes have for other boxes, where one of those is well.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OffRoute {
+    /// He is served.
+    #[default]
+    Serve,
+    /// He is not.
+    Deny,
+    /// He is sent there, once.
+    Redirect,
+}
+
+impl OffRoute {
+    /// Every choice.
+    pub const ALL: [OffRoute; 3] = [OffRoute::Serve, OffRoute::Deny, OffRoute::Redirect];
+
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            OffRoute::Serve => "serve",
+            OffRoute::Deny => "deny",
+            OffRoute::Redirect => "redirect",
         }
     }
 }

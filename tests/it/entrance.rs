@@ -1,5 +1,6 @@
 //! Who comes in to a site, from where and when: decided before a token, the cache or an origin is
-//! looked at, by the address the rest goes by, and by files that are read again.
+//! looked at, by the address the rest goes by, and by files that are read again. And whom routes
+//! have for another box.
 
 use std::fs;
 use std::path::Path;
@@ -195,4 +196,85 @@ async fn files_are_read_again_when_they_change_and_bad_ones_change_nothing() {
     fs::write(&list, format!("{GERMAN}\n")).unwrap();
     until(&edge, GERMAN, 200).await;
     until(&edge, FRENCH, 403).await;
+}
+
+/// Settings of a box called `here` beside `there`, and what its one file of routes says.
+fn routed(origin: &Origin, folder: &Path, routes: &str, off_route: &str) -> Configured {
+    let file = folder.join("prefixes");
+    write_routes(&file, routes);
+    let appliance = |name: &str, more: &str| {
+        format!("{{ name = {name:?}, addresses = \"192.0.2.9\", capacity = \"1 Gbit/s\"{more} }}")
+    };
+    let there = appliance("there", ", host = \"there.test:8443\", sites = [\"media\"]");
+    ruled(origin, folder, &format!("off_route = {off_route:?}"))
+        .setting("routes.reread", "50ms")
+        .setting("routes.hold", "200ms")
+        .setting("routes.files", &format!("[{{ path = {file:?} }}]"))
+        .setting("steering.name", "here")
+        .setting("steering.appliances", &format!("[{}, {there}]", appliance("here", "")))
+}
+
+/// A file of routes that nobody writes any more.
+fn write_routes(file: &Path, routes: &str) {
+    let new = file.with_extension("new");
+    fs::write(&new, routes).unwrap();
+    let written = std::time::SystemTime::now() - Duration::from_secs(60);
+    fs::File::options().write(true).open(&new).unwrap().set_modified(written).unwrap();
+    fs::rename(new, file).unwrap();
+}
+
+#[tokio::test]
+async fn whom_routes_have_for_another_box_is_sent_there_once_with_all_he_asked_by() {
+    let (origin, folder) = (Origin::serving("/a?b=c", Script::of(PIECE)), TempDir::new().unwrap());
+    origin.serve("/a", Script::of(PIECE));
+    let keys = serde_json::json!({ "publisher": { "keys": [] } }).to_string();
+    let file = folder.path().join("keys.json");
+    fs::write(&file, keys).unwrap();
+    let routes = format!("{GERMAN}/32 here there\n198.51.100.0/24 there\n203.0.113.0/24 gone\n");
+    let edge = routed(&origin, folder.path(), &routes, "redirect")
+        .site_setting(&format!("tokens = {{ keys = {file:?} }}\naccess = \"open\""))
+        .start();
+    until(&edge, AUSTRALIAN, 302).await;
+    let ask = async |viewer: &str, target: &str| {
+        edge.get(target).header("x-forwarded-for", viewer).send().await
+    };
+    let answer = ask(AUSTRALIAN, "/a?b=c&URISigningPackage=token").await;
+    let location = answer.header("location");
+    let (before, decision) = location.split_once("&tidegate-decision=").expect("a decision");
+    assert_eq!(before, "http://there.test:8443/a?b=c&URISigningPackage=token");
+    assert_eq!((answer.status, answer.header("cache-control")), (302, "no-store".to_owned()));
+    assert!(origin.all_requests().is_empty(), "nobody was asked");
+    for (viewer, target, expected) in [
+        (GERMAN, "/a", 200),
+        // For whom nobody announced anything, and whom nobody that is there is for.
+        (FRENCH, "/a", 200),
+        (NOWHERE, "/a", 200),
+        // Who was sent here is not sent on.
+        (AUSTRALIAN, &format!("/a?tidegate-decision={decision}"), 200),
+        (AUSTRALIAN, "/a", 302),
+    ] {
+        assert_eq!(ask(viewer, target).await.status, expected, "{viewer} {target}");
+    }
+    let refused = "tidegate_door_refusals_total";
+    assert!(edge.metric(refused, &["reason=\"sent_on\""]).await >= 3.0);
+    // A file that is gone for longer than it is held turns nobody away.
+    fs::remove_file(folder.path().join("prefixes")).unwrap();
+    until(&edge, AUSTRALIAN, 200).await;
+    let told = barred(edge, folder.path()).await;
+    assert!(told.contains(&Some("sent_on".to_owned())));
+}
+
+#[tokio::test]
+async fn who_is_not_announced_to_this_box_is_denied_where_that_is_said_and_served_where_not() {
+    for (off_route, expected) in [("deny", 403), ("serve", 200)] {
+        let (origin, folder) = (Origin::serving("/a", Script::of(PIECE)), TempDir::new().unwrap());
+        let routes = format!("{GERMAN}/32 here\n198.51.100.0/24 there\n");
+        let edge = routed(&origin, folder.path(), &routes, off_route).start();
+        until(&edge, AUSTRALIAN, expected).await;
+        let steered = status(&edge, "/a?tidegate-decision=1.0", AUSTRALIAN).await;
+        assert_eq!(steered, expected, "whoever sent him");
+        assert_eq!(status(&edge, "/a", GERMAN).await, 200);
+        let elsewhere = edge.metric("tidegate_door_refusals_total", &["reason=\"elsewhere\""]);
+        assert_eq!(elsewhere.await >= 2.0, expected == 403);
+    }
 }

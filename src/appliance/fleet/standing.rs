@@ -4,9 +4,10 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::held::{Current, Held};
+use crate::control::snapshot::Snapshot;
 use crate::control::status::{FleetStatus, SnapshotStatus};
 use crate::metrics::{Metrics, fleet};
 
@@ -51,6 +52,16 @@ impl Standing {
             tracing::info!("{control} hears this box, {}", self.name);
         }
         *told = Told { control: Some(control), ..Told::default() };
+    }
+
+    /// The snapshot of now.
+    pub(in crate::appliance) fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        self.held.current()
+    }
+
+    /// For how long nobody has said that it is the latest; `None`: there is none.
+    pub(in crate::appliance) fn age(&self, now: SystemTime) -> Option<Duration> {
+        self.held.age(now)
     }
 
     /// None has; what nobody mends by waiting is worse.

@@ -209,6 +209,7 @@ pub(super) fn rule(rule: &Rule) -> Value {
         "methods": rule.methods.names().collect::<Vec<_>>(),
         "request_body_bytes": rule.request_body_bytes_max,
         "viewers": rule.entrance.as_ref().map(|entrance| viewers(entrance)),
+        "off_route": rule.off_route.as_str(),
         "purge_from": words(&rule.purge_from),
         "request_cache_control": rule.request_cache_control.as_str(),
         "content": rule.content.as_str(),

@@ -11,6 +11,7 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -27,6 +28,7 @@ use crate::control::routes::table::Table;
 use crate::control::routes::{coverage_zones, mrt, prefix_file};
 use crate::geo::Geo;
 use crate::limits::{COVERAGE_ZONES_BYTES_MAX, PLACES_BYTES_MAX, ROUTE_FILE_BYTES_MAX};
+use crate::moment::unix_seconds;
 
 /// The table that counts, and the files it is from.
 #[derive(Default)]
@@ -35,6 +37,8 @@ pub struct Routes {
     known: Mutex<Known>,
     /// How each file stands, and when it was written what is used of it.
     states: ArcSwap<Vec<(FileState, Option<SystemTime>)>>,
+    /// When all were looked at last, in seconds since 1970.
+    looked_at: AtomicU64,
 }
 
 impl Routes {
@@ -67,6 +71,17 @@ impl Routes {
         Figures::of(&self.states.load(), &self.table.load(), now)
     }
 
+    /// Whether something of each file is used, and all were looked at so lately.
+    pub fn are_whole(&self, now: SystemTime, within: Duration) -> bool {
+        let states = self.states.load();
+        let looked_at = Duration::from_secs(self.looked_at.load(Ordering::Relaxed));
+        let looked_at = SystemTime::UNIX_EPOCH + looked_at;
+        // To the second; a clock that was set back says nothing.
+        let is_late = now.duration_since(looked_at).is_ok_and(|it| it > within + ONE_SECOND);
+        let is_used = states.iter().all(|(state, _)| *state != FileState::Unused);
+        !states.is_empty() && is_used && !is_late
+    }
+
     /// Looks at all files at `now`, reads those that changed, and puts another table in the place
     /// of the one before if that changes anything.
     pub fn reread(&self, plan: &Plan, now: SystemTime) -> Outcome {
@@ -74,6 +89,7 @@ impl Routes {
         let outcome = self.looked(&mut known, plan, now);
         let states = known.files.iter().map(|one| (one.state(), one.told.map(|it| it.modified)));
         self.states.store(Arc::new(states.collect()));
+        self.looked_at.store(unix_seconds(now), Ordering::Relaxed);
         outcome
     }
 
@@ -366,6 +382,7 @@ impl fmt::Debug for Routes {
 
 /// A file that was changed this long ago is not being written any more.
 const SETTLED_AFTER: Duration = Duration::from_secs(2);
+const ONE_SECOND: Duration = Duration::from_secs(1);
 /// What is read of a file at once.
 const READ_BYTES: usize = 256 << 10;
 

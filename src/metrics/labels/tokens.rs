@@ -3,7 +3,7 @@
 use super::Labels;
 
 closed_labels! {
-    /// Why a viewer did not come in, by what his site says of who does.
+    /// Why a viewer did not come in, or was sent to another box.
     Barred("reason") {
         /// Not from his country.
         Country = "country",
@@ -17,6 +17,10 @@ closed_labels! {
         Late = "late",
         /// Not at this hour.
         Hours = "hours",
+        /// Routes have him for another box.
+        Elsewhere = "elsewhere",
+        /// Likewise, and he was sent there.
+        SentOn = "sent_on",
     }
 
     /// What became of a request for what is behind a token: `s-uri-signing` (RFC 9246 section

@@ -9,8 +9,8 @@ use super::join;
 use crate::config::units::{bytes_text, duration_text, rate_text};
 use crate::site::{
     Cmsd, Content, CorsOrigins, Entrance, FieldEdits, Foresight, Lifetimes, Listed, Methods,
-    Networks, Origin, Pace, QueryPolicy, Redirects, RequestCacheControl, Rule, Site, Stands, Times,
-    ViewerFields,
+    Networks, OffRoute, Origin, Pace, QueryPolicy, Redirects, RequestCacheControl, Rule, Site,
+    Stands, Times, ViewerFields,
 };
 
 pub(super) fn site(site: &Site) -> Vec<(&'static str, String)> {
@@ -72,6 +72,9 @@ pub(in crate::cli) fn rule(rule: &Rule) -> Vec<(&'static str, String)> {
     }
     if let Some(entrance) = &rule.entrance {
         lines.extend(viewers(entrance));
+    }
+    if rule.off_route != OffRoute::default() {
+        lines.push(("off_route", rule.off_route.as_str().to_owned()));
     }
     if let ViewerFields::Only(names) = &rule.viewer_fields {
         lines.push(("request.only", join(names.iter().map(HeaderName::to_string))));

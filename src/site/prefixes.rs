@@ -63,11 +63,11 @@ impl Prefixes {
                 PrefixFault::NoNetwork { line, written: written.escape_debug().to_string() }
             })?;
             prefixes.insert(network);
-            if prefixes.len() > ENTRANCE_NETWORKS_MAX {
+            if prefixes.count() > ENTRANCE_NETWORKS_MAX {
                 return Err(PrefixFault::TooMany);
             }
         }
-        if prefixes.len() == 0 { Err(PrefixFault::Empty) } else { Ok(prefixes) }
+        if prefixes.count() == 0 { Err(PrefixFault::Empty) } else { Ok(prefixes) }
     }
 
     /// One more.
@@ -87,8 +87,7 @@ impl Prefixes {
     }
 
     /// How many there are.
-    #[expect(clippy::len_without_is_empty, reason = "a list that is read is not empty")]
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.ipv4.len() + self.ipv6.len()
     }
 
@@ -116,7 +115,7 @@ pub fn network(text: &str) -> Option<IpNet> {
 
 impl fmt::Debug for Prefixes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} networks", self.len())
+        write!(f, "{} networks", self.count())
     }
 }
 
@@ -151,7 +150,7 @@ mod tests {
         let text = "# ours\r\n192.0.2.0/25\n\n198.51.100.7  # one\n::ffff:203.0.113.0/120\n\
                     2001:db8::/33\n";
         let prefixes = Prefixes::parse(text.as_bytes()).unwrap();
-        assert_eq!(prefixes.len(), 4);
+        assert_eq!(prefixes.count(), 4);
         for (address, holds) in [
             ("192.0.2.127", true),
             ("192.0.2.128", false),

@@ -121,7 +121,7 @@ fn viewers(entrance: &Entrance) -> Vec<(&'static str, String)> {
         let Listed { here, file } = listed.as_ref()?;
         let file = file
             .iter()
-            .map(|file| format!("{} of {}", file.told.load().len(), file.path.display()));
+            .map(|file| format!("{} of {}", file.told.load().count(), file.path.display()));
         Some((name, join(here.iter().map(|one| one.to_string()).chain(file))))
     }));
     if let Some(Times { from, until, daily, zone }) = &entrance.times {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::runtime::LocalRuntime;
 use tokio::sync::{Semaphore, watch};
+use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::{ApplianceError, join};
@@ -80,6 +81,8 @@ impl ControlPlane {
                 }
                 serve(opened, &ends).await;
             });
+            // A state that does not answer is not waited for.
+            runtime.shutdown_timeout(ENDS_WITHIN);
         };
         let (thread, addresses) = (spawn(beside)?, Vec::new());
         Ok(ControlPlane { stop, thread, tokens, addresses })
@@ -117,9 +120,11 @@ async fn opened_at_last(
 ) -> Opened {
     let (mut told, since) = (String::new(), Instant::now());
     loop {
-        let error = match open(settings.clone(), control, fleet.clone()) {
-            Ok(opened) => return opened,
-            Err(error) => error.to_string(),
+        let (settings, control, fleet) = (settings.clone(), control.clone(), fleet.clone());
+        let error = match spawn_blocking(move || open(settings, &control, fleet)).await {
+            Ok(Ok(opened)) => return opened,
+            Ok(Err(error)) => error.to_string(),
+            Err(panicked) => panicked.to_string(),
         };
         // Another process may be about to leave it to this one.
         if told != error && since.elapsed() > LEFT_WITHIN {
@@ -177,6 +182,7 @@ fn settings(control: &Control) -> Settings {
     let health = &control.health;
     Settings {
         folder: control.folder.clone(),
+        store: control.store.clone(),
         names: control.names.clone(),
         shown: control.certificate.clone(),
         operators_ca: control.operators_ca.clone(),

@@ -22,10 +22,10 @@ use crate::appliance::{ApplianceError, ControlPlane};
 use crate::config::units::duration_text;
 use crate::config::{Control, ControlFile, cause, load_control};
 use crate::control::issuer::{Issuer, signing_key};
+use crate::control::plane::PlaneError;
 use crate::control::plane::wire::{CODES_PATH, Code, EPOCH_PATH, EXPORT_PATH, NewCode};
-use crate::control::plane::{PlaneError, STATE_FILE};
 use crate::control::snapshot::{EpochOrder, Number};
-use crate::control::state::{AuditRecord, Exported, State, StateError};
+use crate::control::state::{AuditRecord, Exported, State, StateError, Store};
 use crate::moment::unix_seconds;
 
 const EXAMPLES: &str = "\
@@ -229,10 +229,12 @@ fn take_over(control: &Control, args: &ImportArgs) -> Result<String, Failure> {
         .map_err(|error| Failure::Misused(format!("{name} cannot be read: {}", cause(&error))))?;
     let exported = Exported::parse(&text)
         .map_err(|what| Failure::Misused(format!("{name} is no exported state: {what}")))?;
-    // Where there are no keys yet, it begins with new ones.
     let now = SystemTime::now();
-    Issuer::open(&control.folder, now).map_err(|e| Failure::Failed(e.to_string()))?;
-    let state = State::open(&control.folder.join(STATE_FILE)).map_err(|error| match error {
+    if let Store::File(_) = control.store {
+        // Where there are no keys yet, it begins with new ones.
+        Issuer::open(&control.folder, now).map_err(|e| Failure::Failed(e.to_string()))?;
+    }
+    let state = State::open_in(&control.store, now).map_err(|error| match error {
         StateError::InUse { .. } => {
             Failure::Failed("the control plane is running: stop it first".to_owned())
         }
@@ -262,12 +264,13 @@ fn raise_epoch(control: &Control, args: &EpochArgs) -> Result<String, Failure> {
 
 /// The state, if no control plane has it.
 fn opened(control: &Control) -> Result<Option<State>, Failure> {
-    let path = control.folder.join(STATE_FILE);
-    if !path.exists() {
+    if let Store::File(path) = &control.store
+        && !path.exists()
+    {
         let text = format!("there is no {}: no control plane was ever started", path.display());
         return Err(Failure::Failed(text));
     }
-    match State::open(&path) {
+    match State::open_in(&control.store, SystemTime::now()) {
         Ok(state) => Ok(Some(state)),
         Err(StateError::InUse { .. }) => Ok(None),
         Err(error) => Err(failed(error)),

@@ -18,8 +18,10 @@ use toml::de::DeTable;
 use super::admin::tokens;
 use super::certificates::{Certificate, chain, path};
 use super::error::{ConfigError, ConfigErrors};
+use super::etcd;
 use super::log::{LogLevel, level};
 use super::raw::{Credentials, Section, Source};
+use crate::control::state::Store;
 use crate::limits::{PLANE_LISTENERS_MAX, PLANE_NAMES_MAX};
 use crate::purge::Tokens;
 
@@ -28,8 +30,10 @@ use crate::purge::Tokens;
 pub struct Control {
     /// Where boxes and operators ask.
     pub listen: Vec<SocketAddr>,
-    /// Where its state and its keys lie.
+    /// Where its keys lie, and its state if it has it alone.
     pub folder: PathBuf,
+    /// Where its state lies.
+    pub store: Store,
     /// Who may what; `None`: no operator may anything.
     pub tokens: Option<Tokens>,
     /// The file they are in.
@@ -120,8 +124,10 @@ pub(super) fn read(section: &Section<'_>) -> Option<Control> {
     let token_setting = section.setting("token_file");
     let token_file = token_setting.as_ref().and_then(path);
     let certificate = section.section("certificate", certificate);
+    let folder = state.unwrap_or_else(usual_folder);
     let control = Control {
-        folder: state.unwrap_or_else(usual_folder),
+        store: section.section("etcd", |section| etcd::read(section, &folder)),
+        folder,
         tokens: token_setting.and_then(|setting| tokens(&setting)),
         token_file,
         names: names(section, &listen, certificate.is_some()),
@@ -281,5 +287,28 @@ mod tests {
         assert!(read_alone(&text, "t.toml").is_ok());
         let [fault] = &faults("control.listen = \"127.0.0.1:0\"\nmemroy = 1")[..] else { panic!() };
         assert!(fault.contains("unknown setting `memroy`; did you mean `memory`?"), "{fault}");
+    }
+
+    #[test]
+    fn a_state_on_etcd_is_for_a_build_with_it() {
+        let text = |etcd: &str| format!("control.listen = \"127.0.0.1:0\"\ncontrol.etcd = {etcd}");
+        let good = text("{ endpoints = [\"http://e1:2379\", \"http://e2:2379\"] }");
+        if cfg!(feature = "etcd") {
+            assert!(read_alone(&good, "t.toml").is_ok());
+        } else {
+            let [fault] = &faults(&good)[..] else { panic!("more than one fault") };
+            assert!(fault.contains("is for a build with etcd, and this one has none"), "{fault}");
+        }
+        for (etcd, says) in [
+            ("{ endpoints = [\"e1:2379\"] }", "a member of etcd is http:// or https://"),
+            ("{ endpoints = [] }", "has 0 members; write 1 to 16"),
+            ("{ endpoints = [\"http://e1:1\", \"https://e2:1\"] }", "write one of them for all"),
+            ("{ endpoints = [\"https://e1:1\"] }", "`control.etcd.ca` is missing"),
+            ("{ endpoints = [\"http://e1:1\"], user = \"u\" }", "go together"),
+            ("{ endpoints = [\"http://e1:1\"], cert = \"nowhere.pem\" }", "cannot be read"),
+        ] {
+            let faults = faults(&text(etcd));
+            assert!(faults.iter().any(|fault| fault.contains(says)), "{etcd}: {faults:#?}");
+        }
     }
 }

@@ -56,6 +56,7 @@ mod control;
 mod cors;
 mod entrance;
 mod error;
+mod etcd;
 mod fill;
 mod fleet;
 #[doc(hidden)]

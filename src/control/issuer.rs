@@ -137,7 +137,7 @@ impl Issuer {
     /// # Errors
     /// A file cannot be read or made, or holds something else.
     pub fn open(folder: &Path, now: SystemTime) -> Result<Issuer, IssuerError> {
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        let made = self::folder(folder);
         made.map_err(|source| IssuerError::File { path: folder.to_owned(), source })?;
         let [key_path, ca_path] = [CA_KEY, CA_FILE].map(|name| folder.join(name));
         let key = kept(&key_path, || Ok(KeyPair::generate()?.serialize_pem().into_bytes()))?;
@@ -314,28 +314,35 @@ fn kept(
         Err(_) => {}
     }
     let bytes = make().map_err(failed)?;
-    let new = path.with_extension("new");
-    let written = || {
-        match fs::remove_file(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-        made.write_all(&bytes)?;
-        made.sync_all()?;
-        fs::rename(&new, path)?;
-        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
-    };
-    written().map_err(file)?;
+    replace(path, &bytes).map_err(file)?;
     Ok(bytes)
+}
+
+/// Makes the state folder where there is none, for its owner alone. Blocks.
+pub(super) fn folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Has the file hold this, for its owner alone, whatever happens meanwhile. Blocks.
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new = path.with_added_extension("new");
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    made.write_all(bytes)?;
+    made.sync_all()?;
+    fs::rename(&new, path)?;
+    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// What a certificate of the control plane itself is for, whatever else it is for.
 pub const OWN_NAME: &str = "tidegate-control";
 /// Names in the state folder.
 pub const CA_FILE: &str = "ca.pem";
-const CA_KEY: &str = "ca.key";
-const SIGNING_KEY: &str = "snapshot.key";
+pub(super) const CA_KEY: &str = "ca.key";
+pub(super) const SIGNING_KEY: &str = "snapshot.key";
 
 const BOX_LIFE: Duration = Duration::from_secs(30 * 86_400);
 const OWN_LIFE: Duration = Duration::from_secs(90 * 86_400);

@@ -100,11 +100,32 @@ pub const PLANE_NAMES_MAX: usize = 64;
 pub const PLANE_CLIENTS_MAX: usize = 16_384;
 /// How often another control plane may be first in a change before one gives up.
 pub const STATE_TRIES_MAX: usize = 16;
+/// Members of etcd that are asked in turn.
+pub const ETCD_ENDPOINTS_MAX: usize = 16;
+/// A value that stands in its own key on etcd; a larger one is split.
+pub const ETCD_VALUE_BYTES_MAX: usize = 16 << 10;
+/// A part of a larger one: a request to etcd has 1.5 MiB at most.
+pub const ETCD_PART_BYTES_MAX: usize = 1 << 20;
+/// What one transaction says of keys, so many of each; etcd takes 128.
+pub const ETCD_TXN_OPS_MAX: usize = 100;
+/// All that one transaction puts.
+pub const ETCD_TXN_BYTES_MAX: usize = 1 << 20;
+/// What etcd answers at once.
+pub const ETCD_ANSWER_BYTES_MAX: usize = 64 << 20;
+/// Keys that are read at once.
+pub const ETCD_PAGE_KEYS: usize = 1_000;
+/// Heartbeats that stand in one key on etcd.
+pub const ETCD_BEATS_PER_KEY: usize = 48;
+/// Heartbeats that wait to be told to other control planes, and those of theirs to be looked at.
+pub const ETCD_BEATS_MAX: usize = 4 * APPLIANCES_MAX;
+/// Control planes that share a state, as they are told.
+pub const ETCD_NODES_MAX: usize = 64;
 /// Control planes that a box asks in turn.
 pub const FLEET_CONTROLS_MAX: usize = 8;
 /// What a control plane answers a box, but for a snapshot.
 pub const FLEET_ANSWER_BYTES_MAX: usize = 64 << 10;
 
+const _: () = assert!(ETCD_VALUE_BYTES_MAX <= ETCD_TXN_BYTES_MAX);
 const _: () = assert!(ROUTES_PER_FILE_MAX <= ROUTES_MAX);
 // Keys leave most of a snapshot to appliances.
 const _: () = assert!(4 * KEY_FILES_BYTES_MAX <= SNAPSHOT_BYTES_MAX);

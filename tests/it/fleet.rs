@@ -113,9 +113,15 @@ impl Box {
 
     /// The same with more settings of its site.
     fn saying(name: &str, control: SocketAddr, origin: &Origin, of_site: &str) -> Box {
+        Box::asking(&[control], name, origin, of_site)
+    }
+
+    /// The same with several control planes.
+    fn asking(controls: &[SocketAddr], name: &str, origin: &Origin, of_site: &str) -> Box {
         let folder = tempfile::tempdir().unwrap();
+        let controls: Vec<String> = controls.iter().map(|one| format!("https://{one}")).collect();
         let more = format!(
-            "[fleet]\ncontrol = \"https://{control}\"\nname = {name:?}\nhost = \"{name}.test\"\n\
+            "[fleet]\ncontrol = {controls:?}\nname = {name:?}\nhost = \"{name}.test\"\n\
              addresses = [\"192.0.2.7\"]\ncapacity = \"10 Gbit/s\"\ntags = [\"berlin\"]\n\
              [[sites]]\nname = \"media\"\nhosts = [{HOST:?}]\norigins = [\"http://{}\"]\n{of_site}\n",
             origin.address()
@@ -457,6 +463,35 @@ async fn a_box_that_starts_without_a_control_plane_goes_by_the_last_snapshot_unt
     until(&process, "told of it", |it| it["snapshot"]["key_files"] == 3).await;
     let member = until_registered(&operator, "edge-1", "there", |it| !it.is_null()).await;
     assert!(is_well(&member), "{member:#}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_box_asks_the_next_control_plane_when_one_is_gone_or_says_nothing() {
+    let (site, origin) = (Site::new(""), origin().await);
+    let plane = Plane::start(&site);
+    let there = There::Somebody(plane.address);
+    let (one, other) = (Way::to(there).await, Way::to(there).await);
+    let controls = [one.address, other.address];
+    let edge = Box::asking(&controls, "edge-1", &origin, "");
+    one.leads_to(There::Nobody);
+    edge.enrolled(&site, plane.address, "edge-1", &[]).await;
+    one.leads_to(there);
+    let process = Process::start(&edge.config);
+    let operator = Asks::operator(&site, plane.address);
+    let by = |way: &Way| Value::from(format!("https://{}", way.address));
+    until(&process, "heard by the first", |it| it["control"] == by(&one)).await;
+
+    one.leads_to(There::Nobody);
+    operator.put_keys("film").await;
+    let is_told = |it: &Value| it["snapshot"]["key_files"] == 1 && it["control"] == by(&other);
+    until(&process, "told by the second", is_told).await;
+    assert_eq!(status(&process).await["is_heard"], true);
+
+    one.leads_to(there);
+    other.leads_to(There::Silence);
+    operator.put_keys("series").await;
+    let is_told = |it: &Value| it["snapshot"]["key_files"] == 2 && it["control"] == by(&one);
+    until(&process, "told by the first again", is_told).await;
 }
 
 /// What a control plane of the right authority says that should not.

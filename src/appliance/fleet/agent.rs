@@ -133,7 +133,7 @@ impl Known<'_> {
                 }
                 false => ask(Method::PUT, &format!("{APPLIANCES_PATH}/{}", said.name()), &said),
             };
-            let (phase, at) = (figures.borrow().phase(), self.client.at());
+            let (phase, turn) = (figures.borrow().phase(), self.client.whose());
             match self.told(&asked).await {
                 Ok((control, beaten)) => {
                     pauses.begin_anew();
@@ -151,7 +151,7 @@ impl Known<'_> {
                     standing.beats_failed.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                     let (why, mends) = self.why(&error);
                     standing.unheard(why, mends);
-                    self.client.turn_from(at);
+                    self.client.turn_from(turn);
                     sleep(pauses.next(self.client.count())).await;
                 }
             }
@@ -192,8 +192,12 @@ impl Known<'_> {
         let mut told = String::new();
         loop {
             let (number, asked_at) = (standing.held.number(), Instant::now());
-            let at = self.client.at();
-            let followed = match self.client.ask(&snapshot_after(number)).await {
+            let (turn, asked) = (self.client.whose(), snapshot_after(number));
+            let answer = tokio::select! {
+                answer = self.client.ask(&asked) => answer,
+                () = self.client.turned_from(turn) => continue,
+            };
+            let followed = match answer {
                 Ok(answer) => self.followed(answer, number).await,
                 Err(AskError::TooLong { control }) => {
                     standing.held.refuse(&Refusal::TooLong, &control);
@@ -214,7 +218,7 @@ impl Known<'_> {
                     if let Some(error) = failed {
                         self.tell_of(&error, &mut told);
                     }
-                    self.client.turn_from(at);
+                    self.client.turn_from(turn);
                 }
             }
             sleep(pauses.next(self.client.count())).await;
@@ -298,11 +302,11 @@ async fn renewed(identity: &Identity, client: &Client, path: PathBuf) -> Result<
     let place = blocking(move || Replacement::begin(&path)).await?;
     let (key_pem, csr_pem) = new_key().map_err(text)?;
     let asked = ask(Method::POST, RENEW_PATH, &wire::Renew { csr_pem });
-    let at = client.at();
+    let turn = client.whose();
     let answered = client.ask(&asked).await;
     let given = answered.and_then(|answer| answer.understood::<wire::Identity>());
     let given = given.map_err(|error| {
-        client.turn_from(at);
+        client.turn_from(turn);
         error.to_string()
     })?;
     let kept = Kept { key_pem, given };

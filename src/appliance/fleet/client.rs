@@ -5,7 +5,7 @@
 //! plane another certificate, it is believed where the usual authorities say whose it is: what a
 //! box goes by is signed besides.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::OnceCell;
 use std::error::Error;
 use std::fmt;
 use std::io;
@@ -25,6 +25,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{CertificateError, ClientConfig};
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::shaken::ShakenConnector;
@@ -39,12 +40,16 @@ type Http = HyperClient<ShakenConnector<HttpsConnector<HttpConnector>>, Full<Byt
 pub(super) struct Client {
     controls: Vec<Uri>,
     /// Whose turn it is.
-    turn: Cell<usize>,
+    turn: watch::Sender<usize>,
     ours: Http,
     /// By the usual authorities; nobody is believed by them where this machine has none.
     others: OnceCell<Option<Http>>,
     shown: Option<Arc<CertifiedKey>>,
 }
+
+/// Somebody's turn to be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Turn(usize);
 
 /// A question.
 #[derive(Clone, Debug)]
@@ -124,7 +129,7 @@ impl Client {
         show(&mut ours, shown.as_ref());
         Client {
             controls: controls.to_vec(),
-            turn: Cell::new(0),
+            turn: watch::Sender::new(0),
             ours: http(ours),
             others: OnceCell::new(),
             shown,
@@ -136,22 +141,27 @@ impl Client {
         self.controls.len()
     }
 
-    /// Whose turn it is: who is asked next.
-    pub(super) fn at(&self) -> usize {
-        self.turn.get()
+    /// Whose turn it is.
+    pub(super) fn whose(&self) -> Turn {
+        Turn(*self.turn.borrow())
     }
 
-    /// Somebody else is to be asked next than who had that turn; nobody has it a second time
-    /// because two asked him at once.
-    pub(super) fn turn_from(&self, at: usize) {
-        if self.turn.get() == at {
-            self.turn.set(at.wrapping_add(1));
-        }
+    /// Somebody else is to be asked next, unless that is so already: of two questions that fail at
+    /// once, the second does not turn back to who failed.
+    pub(super) fn turn_from(&self, Turn(turn): Turn) {
+        let next = |now: &mut usize| *now = now.wrapping_add(usize::from(*now == turn));
+        self.turn.send_modify(next);
+    }
+
+    /// Ends when somebody else is to be asked: who does not answer heartbeats is not waited for.
+    /// Safe to drop.
+    pub(super) async fn turned_from(&self, Turn(turn): Turn) {
+        let _ = self.turn.subscribe().wait_for(|now| *now != turn).await;
     }
 
     /// Asks whose turn it is. Safe to drop: the connection is closed then.
     pub(super) async fn ask(&self, ask: &Ask) -> Result<Answer, AskError> {
-        let control = &self.controls[self.turn.get() % self.controls.len()];
+        let control = &self.controls[self.whose().0 % self.controls.len()];
         let named = named(control);
         let silent = |why: String| AskError::Silent { control: named.clone(), why };
         let late = |_| silent("no answer in time".to_owned());
@@ -306,13 +316,12 @@ mod tests {
     #[test]
     fn two_who_ask_the_same_one_in_vain_do_not_come_back_to_him() {
         let client = client(&["https://a.test".to_owned(), "https://b.test".to_owned()]);
-        let (beat, snapshot) = (client.at(), client.at());
+        let (beat, snapshot) = (client.whose(), client.whose());
         client.turn_from(beat);
-        let next = client.at();
         client.turn_from(snapshot);
-        assert_eq!((client.at(), next % client.count()), (next, 1));
-        client.turn_from(next);
-        assert_eq!(client.at() % client.count(), 0);
+        assert_eq!(client.whose().0 % client.count(), 1);
+        client.turn_from(client.whose());
+        assert_eq!(client.whose().0 % client.count(), 0);
     }
 
     #[tokio::test(start_paused = true)]

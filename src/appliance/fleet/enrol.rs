@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use http::Method;
+use http::{Method, StatusCode};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier as _;
 use rustls::crypto::aws_lc_rs;
@@ -145,14 +145,19 @@ async fn answered(
     let client = Client::new(&fleet.control, ours, None);
     let mut refused = String::new();
     for _ in 0..client.count() {
+        let turn = client.whose();
         match client.ask(&ask).await {
+            // It has not looked at the code; another one may.
+            Ok(answer) if answer.status == StatusCode::SERVICE_UNAVAILABLE => {
+                refused = answer.refused().to_string();
+            }
             Ok(answer) => return Ok(answer),
             // Whoever it is has not seen the code.
             Err(AskError::Stranger { control }) => return Err(another(&control)),
             Err(error @ AskError::Silent { .. }) => refused = error.to_string(),
             Err(error) => return Err(EnrolError::Control(error.to_string())),
         }
-        client.turn_from(client.at());
+        client.turn_from(turn);
     }
     Err(EnrolError::Control(refused))
 }

@@ -78,7 +78,7 @@ pub(super) fn of_state(error: StateError) -> Said {
         StateError::Full { .. } | StateError::NotEmpty | StateError::EpochGoesBack { .. } => {
             StatusCode::CONFLICT
         }
-        StateError::Contended => StatusCode::SERVICE_UNAVAILABLE,
+        StateError::Contended | StateError::Away { .. } => StatusCode::SERVICE_UNAVAILABLE,
         StateError::InUse { .. } | StateError::Broken { .. } | StateError::Malformed { .. } => {
             tracing::error!("{error}");
             let text = "the state of the control plane cannot be used: its log says why";

@@ -22,12 +22,13 @@ pub(super) enum Ask {
     Audit,
     Export,
     RaiseEpoch,
+    Nodes,
     OpenApi,
     Live,
 }
 
 /// Every question there is; `NAME` stands for a name.
-pub(super) const ROUTES: [(Method, &str, Ask); 16] = [
+pub(super) const ROUTES: [(Method, &str, Ask); 17] = [
     (Method::POST, wire::ENROL_PATH, Ask::Enrol),
     (Method::POST, wire::RENEW_PATH, Ask::Renew),
     (Method::PUT, "/v1/appliances/NAME", Ask::Register),
@@ -42,6 +43,7 @@ pub(super) const ROUTES: [(Method, &str, Ask); 16] = [
     (Method::GET, "/v1/audit", Ask::Audit),
     (Method::GET, wire::EXPORT_PATH, Ask::Export),
     (Method::POST, wire::EPOCH_PATH, Ask::RaiseEpoch),
+    (Method::GET, "/v1/nodes", Ask::Nodes),
     (Method::GET, "/openapi.json", Ask::OpenApi),
     (Method::GET, "/health/live", Ask::Live),
 ];

@@ -94,10 +94,20 @@ impl Plane {
 
     /// Learns what a box says of itself.
     pub(super) fn hear(&self, beat: Beat, who: &Subject, now: Now) -> Result<Reply, Said> {
-        let heard = lock(&self.registry).hear(&who.name, beat, now.instant);
+        self.in_touch()?;
+        let heard = lock(&self.registry).hear(&who.name, beat.clone(), now.instant);
         heard.map_err(|error| of_registry(&error))?;
+        self.state.tell(&who.name, &beat);
         self.published.look();
         Ok(self.beaten())
+    }
+
+    /// Has a box ask another control plane where this one does not see what the others do.
+    fn in_touch(&self) -> Result<(), Said> {
+        match self.state.is_away() {
+            true => Err(refusal(StatusCode::SERVICE_UNAVAILABLE, AWAY)),
+            false => Ok(()),
+        }
     }
 
     fn beaten(&self) -> Reply {
@@ -119,6 +129,8 @@ impl Plane {
             let content_type = HeaderValue::from_static(SNAPSHOT_TYPE);
             return Ok(Reply { status: StatusCode::OK, content_type, body: latest.bytes.clone() });
         }
+        // Nobody knows whether there is a later one.
+        self.in_touch()?;
         let offered = self.published.number();
         if offered < after {
             let error = SnapshotError::GoesBack { held: after, offered };
@@ -146,6 +158,8 @@ impl Plane {
         added.await.map_err(of_state)
     }
 }
+
+const AWAY: &str = "this control plane does not reach the state of the fleet: ask another one";
 
 /// By what a code is known here: of what is shown, the secret alone.
 pub(super) fn code_digest(code: &str) -> String {

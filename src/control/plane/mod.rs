@@ -39,7 +39,7 @@ use super::asking::{AskedBody, JSON, Said, body_of, refusal};
 use super::issuer::{Issuer, IssuerError, Own};
 use super::registry::fleet::Fleet;
 use super::registry::{Registry, Rules};
-use super::state::{AuditRecord, State, StateError};
+use super::state::{AuditRecord, State, StateError, Store};
 use crate::limits::{AUDIT_TEXT_BYTES_MAX, PLANE_BODY_BYTES_MAX};
 use crate::moment::unix_seconds;
 use crate::purge::Tokens;
@@ -48,8 +48,10 @@ use crate::server::{ConnectionFacts, Handler, Tls};
 /// What a control plane goes by.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where its state and its keys lie.
+    /// Where its keys lie.
     pub folder: PathBuf,
+    /// Where its state lies.
+    pub store: Store,
     /// Names and addresses by which it is asked, for the certificate of its own.
     pub names: Vec<String>,
     /// What it shows instead of a certificate of its own.
@@ -162,14 +164,19 @@ impl Plane {
         fleet: Arc<ArcSwap<Fleet>>,
         now: SystemTime,
     ) -> Result<Plane, PlaneError> {
+        if let Store::File(_) = settings.store {
+            // The state lies beside the keys.
+            Issuer::open(&settings.folder, now).map_err(PlaneError::Issuer)?;
+        }
+        let state = State::open_in(&settings.store, now)?;
         let issuer = Issuer::open(&settings.folder, now).map_err(PlaneError::Issuer)?;
-        let state = State::open(&settings.folder.join(STATE_FILE))?;
         publishing::look_at_epoch(&state, &issuer)?;
         let own = issuer.own(&settings.names, now).map_err(PlaneError::Issuer)?;
         let clients = Clients::new(issuer.certificate(), &settings.operators_ca)?;
         let instant = Instant::now();
         let (registry, published) = publishing::resumed(&state, &issuer, &settings.rules, instant)?;
         fleet.store(Arc::new(registry.fleet(instant)));
+        state.attend(&settings.names);
         Ok(Plane {
             rates: Mutex::new(Rates::new(settings.requests_per_second)),
             settings,
@@ -270,6 +277,7 @@ impl Plane {
                 let by = self.operator(fields, asker)?;
                 self.raise_epoch(read(body).await?, &by, asker, now).await
             }
+            Ask::Nodes => self.viewer(fields, asker).and_then(|_| self.nodes()),
             Ask::OpenApi => Ok(Reply {
                 status: StatusCode::OK,
                 content_type: JSON,

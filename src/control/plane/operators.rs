@@ -138,6 +138,11 @@ impl Plane {
         Ok(Reply::json(StatusCode::OK, &json!({ "audit": records })))
     }
 
+    /// The control planes that share the state.
+    pub(super) fn nodes(&self) -> Result<Reply, Said> {
+        Ok(Reply::json(StatusCode::OK, &self.state.peers()))
+    }
+
     /// A copy of the state, with the keys in it.
     pub(super) fn export(&self, by: &str, asker: &Asker) -> Result<Reply, Said> {
         tracing::info!(%by, from = %asker.ip, "exported the state");

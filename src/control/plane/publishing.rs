@@ -6,8 +6,8 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -29,6 +29,8 @@ pub(super) struct Published {
     heard: Notify,
     /// Nothing can be published; told once.
     is_stuck: AtomicBool,
+    /// What another control plane published last, as it was taken.
+    taken: Mutex<Option<Arc<Bytes>>>,
 }
 
 /// A snapshot as it is sent, and what it says.
@@ -77,7 +79,7 @@ pub(super) fn resumed(
     let latest = state.last_snapshot_now()?.and_then(|bytes| {
         // One of another key is of no use: the next one follows at once.
         let snapshot = Signed::open(&bytes, &keys).ok()?;
-        Some(Arc::new(Latest { bytes: bytes.into(), snapshot }))
+        Some(Arc::new(Latest { bytes, snapshot }))
     });
     let none = Fleet::default();
     let before = latest.as_ref().map_or(&none, |latest| &latest.snapshot.fleet);
@@ -87,6 +89,7 @@ pub(super) fn resumed(
         latest: watch::Sender::new(latest),
         heard: Notify::new(),
         is_stuck: AtomicBool::new(false),
+        taken: Mutex::default(),
     };
     Ok((registry, published))
 }
@@ -111,19 +114,29 @@ impl Plane {
             self.look(Instant::now(), SystemTime::now()).await;
             sleep(BETWEEN_LOOKS).await;
             // Nothing said for a while says something too.
-            let _ = timeout(LOOKS_AT_LEAST, self.published.heard.notified()).await;
+            let said = async {
+                tokio::select! {
+                    () = self.published.heard.notified() => {}
+                    () = self.state.changed() => {}
+                }
+            };
+            let _ = timeout(LOOKS_AT_LEAST, said).await;
         }
     }
 
     /// Looks once.
     pub(super) async fn look(&self, now: Instant, time: SystemTime) {
         self.renew_own(time);
-        let fleet = {
-            let mut registry = lock(&self.registry);
-            settle(&mut registry, &self.state.known(), now);
-            Arc::new(registry.fleet(now))
-        };
+        self.take_latest();
+        if self.state.is_away() {
+            // Boxes may well be heard by others: what was so last counts.
+            return;
+        }
+        let fleet = Arc::new(self.judged(now));
         self.fleet.store(fleet.clone());
+        if !self.state.is_leading() {
+            return;
+        }
         match self.publish(&fleet, time).await {
             Ok(()) => self.published.is_stuck.store(false, Ordering::Relaxed),
             // Who was first has published; the next look sees what.
@@ -133,6 +146,41 @@ impl Plane {
                     tracing::error!("no snapshot can be published, the last one stays: {error}");
                 }
             }
+        }
+    }
+
+    /// How all boxes are, by what all control planes heard.
+    fn judged(&self, now: Instant) -> Fleet {
+        let mut registry = lock(&self.registry);
+        if self.state.has_returned() {
+            let latest = self.published.latest.borrow().clone();
+            let none = Fleet::default();
+            let before = latest.as_ref().map_or(&none, |latest| &latest.snapshot.fleet);
+            *registry = Registry::resumed(self.settings.rules.clone(), before, now);
+        }
+        settle(&mut registry, &self.state.known(), now);
+        for (name, beat) in self.state.heard() {
+            // Who was removed meanwhile says so himself.
+            let _ = registry.hear(&name, beat, now);
+        }
+        registry.fleet(now)
+    }
+
+    /// Hands on what another control plane has published.
+    fn take_latest(&self) {
+        let Some(bytes) = self.state.latest() else { return };
+        let is_taken = lock(&self.published.taken).replace(bytes.clone());
+        if is_taken.is_some_and(|taken| Arc::ptr_eq(&taken, &bytes)) {
+            return;
+        }
+        let keys = PublicKeys::of(&[self.issuer.signing().public()]).expect("it is a key");
+        match Signed::open(&bytes, &keys) {
+            Ok(snapshot) if snapshot.number > self.published.number() => {
+                let latest = Latest { bytes: Bytes::clone(&bytes), snapshot };
+                self.published.latest.send_replace(Some(Arc::new(latest)));
+            }
+            Ok(_) => {}
+            Err(error) => tracing::error!("a snapshot on etcd is none of this fleet: {error}"),
         }
     }
 

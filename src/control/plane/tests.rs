@@ -29,6 +29,7 @@ struct Tried {
 fn settings(folder: &Path) -> Settings {
     Settings {
         folder: folder.to_owned(),
+        store: Store::File(folder.join(STATE_FILE)),
         names: vec!["localhost".to_owned()],
         shown: None,
         operators_ca: Vec::new(),
@@ -172,7 +173,7 @@ async fn the_document_and_the_routes_are_the_same_and_all_else_is_refused() {
         assert_eq!(asked.0, status, "{method} {path}: {}", asked.1);
     }
     for (path, schema) in
-        [("/openapi.json", None), ("/health/live", None), ("/v1/keys", Some("Keys"))]
+        [("/openapi.json", None), ("/v1/nodes", Some("Nodes")), ("/v1/keys", Some("Keys"))]
     {
         let told: Value = tried.told(Who::Bearer(VIEWER), "GET", path, Value::Null).await;
         let named = schema.map(|name| &document["components"]["schemas"][name]["properties"]);

@@ -26,6 +26,11 @@ pub enum StateError {
         /// What is wrong.
         what: String,
     },
+    /// Nobody answers where it lies; that passes.
+    Away {
+        /// Who, and why not.
+        what: String,
+    },
     /// Others were first, again and again.
     Contended,
     /// It was never made, was shown before, is for another name, or has ended.
@@ -62,6 +67,9 @@ impl fmt::Display for StateError {
             }
             StateError::Malformed { key, what } => {
                 write!(f, "what is kept as `{key}` is not understood: {what}")
+            }
+            StateError::Away { what } => {
+                write!(f, "the state of the fleet cannot be reached: {what}")
             }
             StateError::Contended => {
                 write!(f, "other control planes change the same again and again; try once more")

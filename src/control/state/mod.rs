@@ -3,14 +3,19 @@
 //!
 //! A narrow set of operations, each of which happens whole or not at all, written once over keys
 //! with versions: a change says what it expects, and is made anew where another control plane was
-//! first. What is where those keys lie, `redb.rs` says. What is known is in memory and swapped
-//! whole; nobody waits for a disk to read it. Heartbeats are no state.
+//! first. Where those keys lie, `redb.rs` says, or `etcd/` where several control planes share them.
+//! What is known is in memory and swapped whole; nobody waits for a disk to read it. Heartbeats are
+//! no state.
 
 mod error;
+#[cfg(feature = "etcd")]
+mod etcd;
 mod known;
 mod redb;
+mod settings;
+mod shared;
+mod store;
 
-use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -18,7 +23,10 @@ use serde::Serialize;
 
 pub use self::error::StateError;
 pub use self::known::{AuditRecord, CertificateRecord, CodeRecord, Exported, Known};
-use self::redb::Redb;
+pub use self::settings::EtcdSettings;
+pub use self::shared::{Node, Peers};
+use self::store::Backend;
+pub use self::store::Store;
 use super::registry::appliance::Appliance;
 use super::snapshot::{EpochOrder, Number, Serial};
 use crate::limits::{
@@ -28,8 +36,8 @@ use crate::limits::{
 /// The state, shared by who asks and who changes it.
 #[derive(Debug)]
 pub struct State {
-    backend: Redb,
-    known: ArcSwap<Known>,
+    backend: Backend,
+    known: Arc<ArcSwap<Known>>,
 }
 
 /// What of a key a change expects.
@@ -58,16 +66,6 @@ struct Entry {
 }
 
 impl State {
-    /// Opens the file, or begins it. Blocks.
-    ///
-    /// # Errors
-    /// Another process has it, or what it holds is not understood.
-    pub fn open(path: &Path) -> Result<State, StateError> {
-        let backend = Redb::open(path)?;
-        let known = Known::of(backend.read_all()?)?;
-        Ok(State { backend, known: ArcSwap::from_pointee(known) })
-    }
-
     /// What is known now.
     pub fn known(&self) -> Arc<Known> {
         self.known.load_full()
@@ -251,20 +249,13 @@ impl State {
         if known.number != before {
             return Err(StateError::Contended);
         }
-        let change = known.put(NUMBER.to_owned(), json(&number));
+        let mut change = known.put(NUMBER.to_owned(), json(&number));
+        change.expects.extend(self.leads().ok_or(StateError::Contended)?);
         let puts = [change.puts, vec![(SNAPSHOT.to_owned(), bytes)]].concat();
         match self.commit(Change { puts, ..change }).await? {
             true => Ok(()),
             false => Err(StateError::Contended),
         }
-    }
-
-    /// The snapshot that was published last, as it is sent. Blocks.
-    ///
-    /// # Errors
-    /// It cannot be read.
-    pub fn last_snapshot_now(&self) -> Result<Option<Vec<u8>>, StateError> {
-        self.backend.read_now(SNAPSHOT)
     }
 
     /// Numbers snapshots in a later epoch from now on.
@@ -288,14 +279,6 @@ impl State {
         })
         .await?;
         Ok(self.known().number)
-    }
-
-    /// The latest changes, the newest first.
-    ///
-    /// # Errors
-    /// They cannot be read.
-    pub async fn audit(&self, count_max: usize) -> Result<Vec<AuditRecord>, StateError> {
-        self.backend.audit(count_max).await
     }
 
     /// All that is kept, but who changed it.
@@ -333,13 +316,6 @@ impl State {
             }
         }
         Err(StateError::Contended)
-    }
-
-    /// Whether it was made; what is known is as it is kept either way.
-    async fn commit(&self, change: Change) -> Result<bool, StateError> {
-        let (is_made, entries) = self.backend.commit(change).await?;
-        self.known.store(Arc::new(Known::of(entries)?));
-        Ok(is_made)
     }
 }
 

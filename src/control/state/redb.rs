@@ -190,12 +190,14 @@ const VERSION_KEY: &str = "version";
 mod tests {
     use super::*;
     use crate::control::state::State;
+    use crate::control::state::store::Backend;
 
     #[tokio::test]
     async fn changes_that_are_remembered_are_bounded() {
         let folder = tempfile::tempdir().unwrap();
         let state = State::open(&folder.path().join("state.redb")).unwrap();
-        let transaction = state.backend.database.begin_write().unwrap();
+        let Backend::Redb(redb) = &state.backend else { panic!("it is in a file") };
+        let transaction = redb.database.begin_write().unwrap();
         let record = |what: &str| AuditRecord {
             at: 0,
             by: String::new(),

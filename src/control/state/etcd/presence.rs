@@ -1,0 +1,128 @@
+//! That a control plane is there, and which one leads: keys that live as long as a lease, which is
+//! kept alive; when it ends they are gone, and another one leads.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use etcd_client::{Compare, CompareOp, PutOptions, Txn, TxnOp};
+use tokio::time::sleep;
+
+use super::client::CallError;
+use super::mirror::{LEADER, SEATS, Seat};
+use super::{Held, Shared};
+use crate::control::state::json;
+use crate::moment::unix_seconds;
+
+impl Shared {
+    /// Is there, as soon as it takes part, for ever. Safe to drop.
+    pub(super) async fn attend(&self) {
+        let mut attends = self.attends.subscribe();
+        let Ok(names) = attends.wait_for(Option::is_some).await.map(|names| names.clone()) else {
+            return;
+        };
+        let since = unix_seconds(SystemTime::now());
+        let node = Seat { id: self.node.clone(), names: names.unwrap_or_default(), since };
+        loop {
+            if let Err(error) = self.be_there(&node).await {
+                *self.held() = Held::default();
+                tracing::debug!("not among the control planes: {error:?}");
+            }
+            sleep(self.settings.lease / 4).await;
+        }
+    }
+
+    /// Ends when its lease has.
+    async fn be_there(&self, node: &Seat) -> Result<(), CallError> {
+        let seconds = self.settings.lease.as_secs().max(1) as i64;
+        let grant = |mut client: etcd_client::Client| async move {
+            client.lease_grant(seconds, None).await
+        };
+        let mut asked = Instant::now();
+        let lease = self.client.call(grant).await?.id();
+        let (key, value) = (self.key(&format!("{SEATS}{}", node.id)), json(node));
+        let put = |mut client: etcd_client::Client| {
+            let (key, value) = (key.clone(), value.clone());
+            let options = PutOptions::new().with_lease(lease);
+            async move { client.put(key, value, Some(options)).await }
+        };
+        self.client.call(put).await?;
+        self.held().lease = Some(lease);
+        loop {
+            self.look_who_leads();
+            if self.seats.load().leader.is_none() && self.held().leads.is_none() {
+                self.lead(lease, asked).await?;
+            }
+            self.until_leaderless(self.settings.lease / 4).await;
+            let keep = |mut client: etcd_client::Client| async move {
+                client.lease_keep_alive(lease).await
+            };
+            let kept = Instant::now();
+            match self.client.call(keep).await {
+                Ok(_) => asked = kept,
+                // Until then it may come back.
+                Err(CallError::Away(_)) if asked.elapsed() < self.settings.lease => continue,
+                Err(error) => return Err(error),
+            }
+            if let Some((_, until)) = &mut self.held().leads {
+                *until = asked + self.settings.lease;
+            }
+        }
+    }
+
+    /// Ends after this time, or when nobody leads.
+    async fn until_leaderless(&self, pause: Duration) {
+        let end = Instant::now() + pause;
+        let mut seen = self.seen.subscribe();
+        while self.seats.load().leader.is_some() || self.held().leads.is_some() {
+            let left = end.saturating_duration_since(Instant::now());
+            tokio::select! {
+                () = sleep(left) => return,
+                changed = seen.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// Leads no more where somebody has removed the key that says so.
+    fn look_who_leads(&self) {
+        let (seen, mut held) = (*self.seen.borrow(), self.held());
+        let is_leader = self.seats.load().leader.as_deref() == Some(&self.node);
+        held.leads = held.leads.filter(|(revision, _)| is_leader || seen < *revision);
+    }
+
+    /// Leads, if nobody does.
+    async fn lead(&self, lease: i64, asked: Instant) -> Result<(), CallError> {
+        let (key, id) = (self.key(LEADER), self.node.clone());
+        let txn = |mut client: etcd_client::Client| {
+            let nobody = Compare::create_revision(key.clone(), CompareOp::Equal, 0);
+            let options = PutOptions::new().with_lease(lease);
+            let put = TxnOp::put(key.clone(), id.clone(), Some(options));
+            let txn = Txn::new().when([nobody]).and_then([put]);
+            async move { client.txn(txn).await }
+        };
+        let answer = self.client.call(txn).await?;
+        if !answer.succeeded() {
+            // It may be this one's, by an answer that was lost.
+            sleep(AGAIN_AFTER).await;
+            return match self.seats.load().leader.as_deref() == Some(&self.node) {
+                true => Err(CallError::NoLease),
+                false => Ok(()),
+            };
+        }
+        let revision = answer.header().map_or(0, |header| header.revision());
+        self.held().leads = Some((revision, asked + self.settings.lease));
+        tracing::info!("this control plane leads: it publishes snapshots");
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// Has another one lead at once.
+    pub(super) async fn leave(&self) {
+        let Some(lease) = self.held().lease.take() else { return };
+        let revoke =
+            |mut client: etcd_client::Client| async move { client.lease_revoke(lease).await };
+        if let Err(error) = self.client.call(revoke).await {
+            tracing::debug!("its lease ends by itself: {error:?}");
+        }
+    }
+}
+
+const AGAIN_AFTER: Duration = Duration::from_millis(200);

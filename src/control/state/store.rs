@@ -1,0 +1,100 @@
+//! Where a state lies, and what is done otherwise there.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+
+#[cfg(feature = "etcd")]
+use super::EtcdSettings;
+#[cfg(feature = "etcd")]
+use super::etcd::Etcd;
+use super::redb::Redb;
+use super::{AuditRecord, Change, Known, SNAPSHOT, State, StateError};
+
+/// Where a state lies.
+#[derive(Clone, Debug)]
+pub enum Store {
+    /// In a file that one process has.
+    File(PathBuf),
+    /// On etcd, for several control planes.
+    #[cfg(feature = "etcd")]
+    Etcd(Box<EtcdSettings>),
+}
+
+/// The same with all that is needed.
+#[derive(Debug)]
+pub(super) enum Backend {
+    Redb(Redb),
+    #[cfg(feature = "etcd")]
+    Etcd(Box<Etcd>),
+}
+
+impl State {
+    /// Opens the file, or begins it. Blocks.
+    ///
+    /// # Errors
+    /// Another process has it, or what it holds is not understood.
+    pub fn open(path: &Path) -> Result<State, StateError> {
+        let redb = Redb::open(path)?;
+        let known = Known::of(redb.read_all()?)?;
+        let known = Arc::new(ArcSwap::from_pointee(known));
+        Ok(State { backend: Backend::Redb(redb), known })
+    }
+
+    /// The same wherever it lies. On etcd the keys of the fleet do so too: the folder has them
+    /// then. Blocks.
+    ///
+    /// # Errors
+    /// As of [`State::open`]; or nobody answers, and there is no copy of what was known last.
+    pub fn open_in(store: &Store, now: SystemTime) -> Result<State, StateError> {
+        match store {
+            Store::File(path) => State::open(path),
+            #[cfg(feature = "etcd")]
+            Store::Etcd(settings) => {
+                let known = Arc::<ArcSwap<Known>>::default();
+                let etcd = Etcd::open(settings.as_ref().clone(), known.clone(), now)?;
+                Ok(State { backend: Backend::Etcd(Box::new(etcd)), known })
+            }
+        }
+    }
+
+    /// The snapshot that was published last, as it is sent. Blocks.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn last_snapshot_now(&self) -> Result<Option<Bytes>, StateError> {
+        match &self.backend {
+            Backend::Redb(redb) => Ok(redb.read_now(SNAPSHOT)?.map(Bytes::from)),
+            #[cfg(feature = "etcd")]
+            Backend::Etcd(etcd) => Ok(etcd.latest().map(|bytes| Bytes::clone(&bytes))),
+        }
+    }
+
+    /// The latest changes, the newest first.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub async fn audit(&self, count_max: usize) -> Result<Vec<AuditRecord>, StateError> {
+        match &self.backend {
+            Backend::Redb(redb) => redb.audit(count_max).await,
+            #[cfg(feature = "etcd")]
+            Backend::Etcd(etcd) => etcd.audit(count_max).await,
+        }
+    }
+
+    /// Whether it was made; what is known is as it is kept either way.
+    pub(super) async fn commit(&self, change: Change) -> Result<bool, StateError> {
+        match &self.backend {
+            Backend::Redb(redb) => {
+                let (is_made, entries) = redb.commit(change).await?;
+                self.known.store(Arc::new(Known::of(entries)?));
+                Ok(is_made)
+            }
+            #[cfg(feature = "etcd")]
+            Backend::Etcd(etcd) => etcd.commit(change).await,
+        }
+    }
+}

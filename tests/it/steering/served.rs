@@ -80,10 +80,9 @@ async fn a_miss_is_counted_by_why_its_viewer_is_there_and_no_origin_sees_the_dec
     let lines = logged(folder.path(), 5).await;
     let decision = target.split_once("tidegate-decision=").unwrap().1;
     let told = |line: &Value| (line["decision"].clone(), line["steered"].clone());
-    let (decision, content, viewer) = (decision.into(), "content".into(), "viewer".into());
-    assert_eq!(told(&lines[0]), (decision, content));
+    assert_eq!(told(&lines[0]), (decision.into(), "content".into()));
     assert_eq!(told(&lines[0]), told(&lines[1]));
-    assert_eq!(lines[2]["steered"], viewer, "it was made for another one");
+    assert_eq!(lines[2]["steered"], "viewer", "it was made for another one");
     assert_eq!(told(&lines[3]), (Value::Null, Value::Null));
     assert_eq!(told(&lines[4]), (Value::Null, Value::Null));
     assert!(lines.iter().all(|line| line["path"] == "/film/1.m4s?a="), "{lines:?}");

@@ -96,9 +96,11 @@ fn from_uri(uri: &mut Uri, name: &str) -> Result<Option<Box<str>>, Unclear> {
     token
 }
 
-/// What stands before the first attribute of this name.
+/// What stands before the first attribute of this name and the character that begins it: anybody
+/// may have written any there.
 fn before(target: &str, name: &str) -> String {
-    let end = target.find(name).map_or(target.len(), |at| at.saturating_sub(1));
+    let last = |at| target[..at].char_indices().next_back().map_or(0, |(before, _)| before);
+    let end = target.find(name).map_or(target.len(), last);
     if end == 0 { "/".to_owned() } else { target[..end].to_owned() }
 }
 
@@ -176,6 +178,8 @@ mod tests {
             ("/a?URISigningPackage=x&URISigningPackage=y", "/a"),
             ("/a;URISigningPackage=x/b;URISigningPackage=y", "/a"),
             ("/a?b=c&URISigningPackage=x%41", "/a?b=c"),
+            ("/\u{e9}URISigningPackage;URISigningPackage=a;URISigningPackage=b", "/"),
+            ("/a\u{1f600}URISigningPackage?URISigningPackage=x%41", "/a"),
         ] {
             let (shown, parts) = taken(uri, &[]);
             assert!(shown.is_unclear() && parts.uri == left, "{uri} {}", parts.uri);

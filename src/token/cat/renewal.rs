@@ -53,7 +53,10 @@ impl Renewal {
 
     /// Whether a token that ends then is to be renewed now.
     pub(super) fn is_due(&self, expires: Option<f64>, now: f64) -> bool {
-        expires.is_some_and(|expires| now > expires - self.deadline)
+        // The next one is not to be due as soon as it is there: who is sent on with it would be
+        // sent on again.
+        let deadline = self.deadline.min(self.seconds / 2.0);
+        expires.is_some_and(|expires| now > expires - deadline)
     }
 
     /// `Set-Cookie` with this token.

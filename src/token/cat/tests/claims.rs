@@ -277,6 +277,20 @@ fn a_token_is_renewed_near_its_end_and_says_what_it_said() {
     assert_eq!(lasting.admits(&late, |_| true), Ok(None), "what does not end is not renewed");
 }
 
+#[test]
+fn the_next_token_is_not_due_when_it_comes_however_early_a_token_wants_it() {
+    let keys = own();
+    for deadline in [15.0, 60.0, 1e300] {
+        let claims = json!({ "exp": NOW + 10.0,
+            "catr": { "type": "redirect", "expadd": 30, "deadline": deadline } });
+        let verified = Verified::of(&token(&claims), &keys, &Settings::default()).unwrap();
+        let renewal = verified.admits(&asked(URI), |_| true).unwrap().unwrap();
+        let renewed = verified.renewed(renewal, &asked(URI), &keys).unwrap();
+        let again = Verified::of(&renewed, &keys, &Settings::default()).unwrap();
+        assert_eq!(again.admits(&asked(URI), |_| true), Ok(None), "{deadline}");
+    }
+}
+
 /// The example of `node-cat`'s README.
 #[test]
 fn who_does_not_meet_a_claim_is_answered_as_the_token_says() {

@@ -325,6 +325,11 @@ async fn viewers_are_let_in_by_keys_that_the_control_plane_has_and_in_time_by_ot
     assert_eq!(operator.ask(Method::PUT, "/v1/keys/film", second_keys).await.status, 204);
     until_asked(&second, 200).await;
     assert_eq!(asked(&first).await, 403);
+    assert_eq!(operator.ask(Method::DELETE, "/v1/keys/film", String::new()).await.status, 204);
+    until_asked(&second, 403).await;
+    let (keys, _) = by("b3Ro");
+    assert_eq!(operator.ask(Method::PUT, "/v1/keys/film", keys).await.status, 204);
+    until_asked(&second, 200).await;
     plane.stop();
     assert_eq!(asked(&second).await, 200, "a control plane that is gone shuts nobody out");
     process.stop();

@@ -167,9 +167,12 @@ impl Uses {
     }
 
     /// What another process was shown.
-    fn learn(&self, all: &[Used]) {
+    fn learn(&self, all: &[Used], now: u64) {
         let mut known = self.known();
         for used in all {
+            if known.uses.len() >= TOKEN_USES_MAX {
+                known.sweep(now);
+            }
             if known.uses.len() < TOKEN_USES_MAX || known.uses.contains_key(&used.digest) {
                 known.insert(*used);
             }
@@ -179,7 +182,8 @@ impl Uses {
     /// All that count yet, and for a day those that do not: a clock may be set back.
     fn kept(&self, now: u64) -> Vec<Used> {
         let known = self.known();
-        let kept = known.uses.iter().filter(|(_, (until, _))| until + DAY_SECONDS > now);
+        let kept =
+            known.uses.iter().filter(|(_, (until, _))| until.saturating_add(DAY_SECONDS) > now);
         kept.map(|(digest, (until, owner))| Used { digest: *digest, until: *until, owner: *owner })
             .collect()
     }

@@ -24,6 +24,8 @@ pub(super) struct Log {
     path: PathBuf,
     file: File,
     read_bytes: u64,
+    /// How long it may become before it is written anew.
+    compacted_from_bytes: u64,
 }
 
 impl Log {
@@ -32,7 +34,9 @@ impl Log {
     /// # Errors
     /// It cannot be.
     pub(super) fn open(path: &Path, learn: impl FnMut(Used)) -> io::Result<Log> {
-        let mut log = Log { path: path.to_owned(), file: shared(path)?, read_bytes: 0 };
+        let (path, file) = (path.to_owned(), shared(path)?);
+        let compacted_from_bytes = COMPACTED_FROM_BYTES;
+        let mut log = Log { path, file, read_bytes: 0, compacted_from_bytes };
         log.read(learn)?;
         Ok(log)
     }
@@ -49,7 +53,7 @@ impl Log {
             batch.extend(waiting.try_iter().flat_map(|used| record(&used)));
             let Some(uses) = uses.upgrade() else { return };
             let written = self.exchange(&mut batch).and_then(|all| {
-                uses.learn(&all);
+                uses.learn(&all, seconds(SystemTime::now()));
                 self.compact(&uses)
             });
             uses.has_failed.store(written.is_err(), Ordering::Relaxed);
@@ -91,8 +95,9 @@ impl Log {
     }
 
     /// Writes only what counts yet, if that is little of what is there and nobody else has it.
+    /// Where that fails, what is there is as good as before, and grows.
     fn compact(&mut self, uses: &Uses) -> io::Result<()> {
-        if self.read_bytes < COMPACTED_FROM_BYTES {
+        if self.read_bytes < self.compacted_from_bytes {
             return Ok(());
         }
         let now = seconds(SystemTime::now());
@@ -105,6 +110,15 @@ impl Log {
             flock(&self.file, FlockOperation::NonBlockingLockShared)?;
             return Ok(());
         }
+        if let Err(error) = self.write_anew(&bytes) {
+            flock(&self.file, FlockOperation::NonBlockingLockShared)?;
+            self.compacted_from_bytes = self.read_bytes + COMPACTED_FROM_BYTES;
+            tracing::warn!("{}: it cannot be written anew: {error}", self.path.display());
+        }
+        Ok(())
+    }
+
+    fn write_anew(&mut self, bytes: &[u8]) -> io::Result<()> {
         let next = self.path.with_extension("next");
         fs::remove_file(&next).or_else(|error| match error.kind() {
             io::ErrorKind::NotFound => Ok(()),
@@ -112,11 +126,12 @@ impl Log {
         })?;
         let mut file = opened(&next)?;
         flock(&file, FlockOperation::NonBlockingLockShared)?;
-        file.write_all(&bytes)?;
+        file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&next, &self.path)?;
         // The lock of the one before goes with it: who waits for that looks again.
         (self.file, self.read_bytes) = (file, bytes.len() as u64);
+        self.compacted_from_bytes = COMPACTED_FROM_BYTES;
         Ok(())
     }
 }
@@ -176,3 +191,30 @@ const FAILED_PAUSE: Duration = Duration::from_secs(1);
 /// Whoever writes it anew does so within a moment.
 const TRIED_EVERY: Duration = Duration::from_millis(20);
 const TRIES_MAX: u32 = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_written_anew_goes_on_as_it_is_until_it_has_grown() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("uses");
+        fs::write(&path, vec![0; 2 << 20]).unwrap();
+        let next = path.with_extension("next");
+        fs::create_dir(&next).unwrap();
+        let uses = Uses::nowhere();
+        let mut log = Log::open(&path, drop).unwrap();
+        let length = |log: &Log| log.file.metadata().unwrap().len();
+        log.compact(&uses).unwrap();
+        assert!(length(&log) > 2_000_000);
+        assert!(shared(&path).is_ok(), "it is not kept from others");
+        fs::remove_dir(&next).unwrap();
+        log.compact(&uses).unwrap();
+        assert!(length(&log) > 2_000_000, "it is not tried each time");
+        let mut batch = vec![0; 1 << 20];
+        log.exchange(&mut batch).unwrap();
+        log.compact(&uses).unwrap();
+        assert_eq!(length(&log), 0);
+    }
+}

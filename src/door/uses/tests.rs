@@ -12,6 +12,7 @@ const RECORD_BYTES: u64 = 40;
 fn used_by<'a>(id: &'a str, uri: &'a str) -> Use<'a> {
     Use { issuer: "i", id, uri, expires: Some(NOW.as_secs_f64() + 60.5) }
 }
+}
 
 fn used(uri: &str) -> Use<'_> {
     used_by("one", uri)
@@ -89,6 +90,38 @@ fn what_has_expired_is_written_no_more_while_it_serves() {
     wait_until(|| length(&path) < 1 << 20);
     drop(uses);
     assert!(!start(&path, NOW).is_first("film", &used("kept"), NOW));
+}
+
+#[test]
+fn what_never_ends_is_kept_when_the_file_is_written_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("uses");
+    fs::write(&path, vec![0; 2 << 20]).unwrap();
+    let uses = start(&path, NOW);
+    let endless = Use { expires: Some(1e300), ..used("a") };
+    assert!(uses.is_first("film", &endless, NOW));
+    wait_until(|| length(&path) == RECORD_BYTES);
+    assert!(uses.is_first("film", &used("b"), NOW), "whoever writes goes on");
+    wait_until(|| length(&path) == 2 * RECORD_BYTES);
+    drop(uses);
+    assert!(!start(&path, NOW).is_first("film", &endless, NOW));
+}
+
+#[test]
+fn what_another_process_was_shown_has_the_place_of_what_has_expired() {
+    let uses = Uses::nowhere();
+    let of = |number: usize, until: u64| {
+        let uri = number.to_string();
+        let used = used(&uri);
+        Used { digest: digest("film", &used), until, owner: owner("film", &used) }
+    };
+    let now = NOW.as_secs();
+    let all: Vec<Used> = (0..TOKEN_USES_MAX).map(|number| of(number, now)).collect();
+    uses.learn(&all, now - 1);
+    assert_eq!(uses.known().uses.len(), TOKEN_USES_MAX);
+    let new = of(TOKEN_USES_MAX, now + 9);
+    uses.learn(&[new], now);
+    assert!(uses.known().uses.contains_key(&new.digest));
 }
 
 #[test]

@@ -22,6 +22,8 @@ pub const TOKEN_RENEWAL_SECONDS_MAX: f64 = 31_622_400.0;
 pub const KEYS_MAX: usize = 256;
 /// A key file.
 pub const KEY_FILE_BYTES_MAX: usize = 1 << 20;
+/// Directives of one, each of which may be an expression that is compiled.
+pub const KEY_FILE_DIRECTIVES_MAX: usize = 256;
 /// What the attribute of a URI is called that a token is in.
 pub const TOKEN_NAME_BYTES_MAX: usize = 64;
 /// What is kept of tokens that were verified is this part of `memory.total`,

@@ -10,7 +10,7 @@ use super::json;
 use super::jwk::{Jwk, JwkError, SealingKey};
 use super::key::Key;
 use super::uri_signing::{Container, Matching, Settings};
-use crate::limits::{KEY_FILE_BYTES_MAX, KEYS_MAX};
+use crate::limits::{KEY_FILE_BYTES_MAX, KEY_FILE_DIRECTIVES_MAX, KEYS_MAX};
 
 /// A key file as it is written; members of an issuer that are not known here stay.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -110,6 +110,13 @@ impl KeyFile {
         let count: usize = self.issuers.values().map(|issuer| issuer.keys.len()).sum();
         if count > KEYS_MAX {
             return Err(KeyFileError(format!("it has {count} keys, and {KEYS_MAX} are the most")));
+        }
+        let count: usize = self.issuers.values().map(|issuer| issuer.auth_directives.len()).sum();
+        if count > KEY_FILE_DIRECTIVES_MAX {
+            let most = KEY_FILE_DIRECTIVES_MAX;
+            return Err(KeyFileError(format!(
+                "it has {count} directives, and {most} are the most"
+            )));
         }
         let issuers = self.issuers.iter().map(|(name, file)| Issuer::of(name, file, matching));
         Ok(Keys { issuers: issuers.collect::<Result<_, _>>()? })
@@ -232,6 +239,7 @@ mod tests {
             let keys = KeyFile::parse(text.as_bytes()).and_then(|file| file.keys(Matching::Full));
             keys.unwrap_err().to_string()
         };
+        let allowed = r#"{"auth":"allow","uri":"regex:a"}"#;
         let hmac = r#"{"kty":"oct","kid":"k","alg":"HS256","k":"SECRET00"}"#;
         for (text, says) in [
             (r#"{"a":{"keys":["SECRET"]}}"#.to_owned(), "it is no key file, "),
@@ -250,6 +258,13 @@ mod tests {
                 r#"{"a":{"keys":[],"auth_directives":[{"auth":"allow","uri":"regex:("}]}}"#
                     .to_owned(),
                 "`regex:` is no POSIX expression",
+            ),
+            (
+                format!(
+                    r#"{{"a":{{"keys":[],"auth_directives":[{}]}}}}"#,
+                    vec![allowed; 257].join(",")
+                ),
+                "it has 257 directives, and 256 are the most",
             ),
         ] {
             let told = of(&text);

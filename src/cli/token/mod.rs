@@ -293,7 +293,15 @@ fn explained(args: &ExplainArgs) -> Result<String, Failure> {
     });
     let [header, claims] = parts.ok_or_else(none)?;
     if args.shown.json {
-        return Ok(format!("{:#}\n", json!({ "header": header, "claims": claims })));
+        let text = format!("{:#}\n", json!({ "header": header, "claims": claims }));
+        // JSON escapes the others itself; whoever wrote it may mean the terminal.
+        return Ok(text.chars().fold(String::new(), |mut told, char| {
+            match char.is_control() && char > '\u{1f}' {
+                true => told.push_str(&format!("\\u{:04x}", u32::from(char))),
+                false => told.push(char),
+            }
+            told
+        }));
     }
     let mut text = format!("not verified; it is for {}\n", url.uri);
     for (part, all) in [("header", &header), ("claims", &claims)] {
@@ -350,6 +358,8 @@ fn now() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
     use clap::Parser as _;
 
     use super::*;
@@ -409,6 +419,12 @@ mod tests {
         for words in ["  alg        \"EdDSA\"", "# lets in until 20", "# who issued it"] {
             assert!(explained.contains(words), "{explained}");
         }
+
+        let harm = BASE64.encode("{\"a\":\"\u{9b}2J\u{7f}\\u001b\"}");
+        let harm = format!("{url}&URISigningPackage={harm}.{harm}.x");
+        let told = typed(&["explain", "--json", &harm]).unwrap();
+        assert!(told.contains(r#""a": "\u009b2J\u007f\u001b""#), "{told}");
+        assert!(serde_json::from_str::<Value>(&told).is_ok());
 
         let pattern = ["--pattern", "https://v\\.test/film/[^?]*\\?x=1", "--renew", "30s", url];
         let signed = minted(&pattern).unwrap();

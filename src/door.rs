@@ -8,6 +8,7 @@
 
 mod bearers;
 mod found;
+pub mod fuzz;
 mod given;
 mod judging;
 mod shown;
@@ -162,6 +163,18 @@ impl Doors {
     /// A site's.
     pub fn of(&self, site: SiteId) -> Option<&Arc<Door>> {
         self.of.get(&site)
+    }
+
+    /// Takes out of a request whatever could be a token at one of them, where nobody looks at it.
+    pub fn forget(&self, parts: &mut http::request::Parts) {
+        let mut names: Vec<(&str, Option<&str>)> = Vec::new();
+        for Demands { name, cat, .. } in self.iter().map(|door| &door.demands) {
+            let names_of = (name.as_str(), cat.as_deref());
+            if !names.contains(&names_of) {
+                names.push(names_of);
+                drop(Shown::take(parts, names_of.0, names_of.1));
+            }
+        }
     }
 
     /// All there are.

@@ -53,7 +53,13 @@ impl Delivery {
         if doors.is_empty() {
             return None;
         }
-        let site = self.shared.sites.load().find(&host_of(parts).ok()?)?.id;
+        let host = host_of(parts).ok();
+        let site = host.and_then(|host| self.shared.sites.load().find(&host).map(|site| site.id));
+        let Some(site) = site else {
+            // It may be of a site that moved, and is logged.
+            doors.forget(parts);
+            return None;
+        };
         let door = doors.of(site)?.clone();
         let asked = parts.uri.clone();
         let shown = door.take(parts);

@@ -75,11 +75,10 @@ impl fmt::Debug for Bearers {
 }
 
 impl Bearers {
-    /// Who bears this token. It has been verified: whoever could make two of one digest has the
-    /// key.
-    pub(super) fn of(&self, site: &str, token: &str, allowance: Allowance) -> Arc<Bearer> {
+    /// Who bears this token, as it says of its bearer.
+    pub(super) fn of(&self, site: &str, token: u128, allowance: Allowance) -> Arc<Bearer> {
         let made = || Arc::new(Bearer::new(allowance));
-        let digest = xxh3_128_with_seed(token.as_bytes(), xxh3_64(site.as_bytes()));
+        let digest = xxh3_128_with_seed(&token.to_le_bytes(), xxh3_64(site.as_bytes()));
         match self.0.get(&digest) {
             Some(bearer) if bearer.allowance == allowance => bearer,
             // Another was set since.
@@ -210,7 +209,7 @@ mod tests {
     use super::*;
 
     fn bearer(allowance: Allowance) -> Arc<Bearer> {
-        Bearers::default().of("film", "token", allowance)
+        Bearers::default().of("film", 7, allowance)
     }
 
     fn at(millis: u64) -> Duration {

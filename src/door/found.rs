@@ -1,5 +1,6 @@
 //! What came of a viewer at a door: let in or not, and as what it is logged, counted and told.
 
+use std::fmt;
 use std::sync::Arc;
 
 use http::StatusCode;
@@ -52,7 +53,7 @@ pub enum Refused {
 }
 
 /// What is answered in the place of what was asked for.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Instead {
     /// Its status.
     pub status: StatusCode,
@@ -62,7 +63,25 @@ pub struct Instead {
     pub(super) why: Option<cat::Denied>,
 }
 
+impl fmt::Debug for Instead {
+    /// No token: what is refused is logged so.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.fields.iter().map(|(name, _)| name.as_str());
+        write!(f, "{} {:?} {:?}", self.status, self.why, names.collect::<Vec<_>>())
+    }
+}
+
 impl Refused {
+    /// How much it says to the viewer: nothing, what is answered by his token, or that it is good
+    /// and where to go with the next one.
+    pub(super) fn says(&self) -> u8 {
+        match self {
+            Refused::Answered(instead) if instead.why.is_none() => 2,
+            Refused::Answered(_) => 1,
+            _ => 0,
+        }
+    }
+
     /// As it is logged and counted.
     pub fn found(&self) -> Found {
         match self {
@@ -96,3 +115,19 @@ pub(super) const VERIFIED: u16 = 200;
 pub(super) const OK: &str = "ok";
 pub(super) const REUSED: &str = "reused";
 pub(super) const RENEWED: &str = "renewed";
+
+#[cfg(test)]
+mod tests {
+    use http::header::LOCATION;
+
+    use super::*;
+
+    #[test]
+    fn what_is_logged_of_a_refusal_has_no_token() {
+        let fields = vec![(LOCATION, HeaderValue::from_static("/a?cat=2D3Ssecret"))];
+        let instead = Instead { status: StatusCode::TEMPORARY_REDIRECT, fields, why: None };
+        let told = format!("{:?}", Refused::Answered(Box::new(instead)));
+        assert!(told.contains("307") && told.contains("location"), "{told}");
+        assert!(!told.contains("secret"), "{told}");
+    }
+}

@@ -1,5 +1,6 @@
 //! Whether a viewer is let in: what he shows, compared with what he asks for.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -40,9 +41,13 @@ impl Door {
         // A port that he names may be none that anybody thought of.
         let without_port = || uri_of(scheme.as_str(), host, None, path, query.as_deref());
         let directed = |uri: &str| known.keys.directed(uri, &self.demands.settings);
-        let denied = || directed(&uri).filter(|auth| *auth == Auth::Deny);
         let auth = match known.keys.direct() {
-            true => denied().or_else(|| directed(&without_port()?)),
+            true => {
+                let other = port.and_then(|_| without_port());
+                let both = [directed(&uri), other.and_then(|uri| directed(&uri))];
+                let is_denied = both.contains(&Some(Auth::Deny));
+                if is_denied { Some(Auth::Deny) } else { both[0].or(both[1]) }
+            }
             false => None,
         };
         match auth {
@@ -53,25 +58,30 @@ impl Door {
             None => {}
         }
         let in_uri = shown.in_uri.as_ref().map_err(|_| malformed())?.as_deref();
-        let cat = shown.cat.as_ref().map_err(|_| Refused::Cat(cat::Denied::Malformed))?.as_ref();
+        let cats = shown.cats.as_ref().map_err(|_| Refused::Cat(cat::Denied::Malformed))?;
         if shown.is_nothing() {
             return Err(malformed());
         }
         let now = asking.now.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let at = At { known: &known, uri: &uri, asking, connect: &connect, now };
+        let asked = RefCell::default();
+        let at = At { known: &known, uri: &uri, asking, connect: &connect, asked: &asked, now };
         // A player that asks for the same playlist again shows the one its URI had at first.
-        let in_cookie = shown.in_cookie.as_deref();
-        let by_uri = [in_uri, in_cookie].into_iter().flatten().map(|token| self.by_uri(&at, token));
-        let by_cat = cat.into_iter().map(|(carrier, token)| self.by_cat(&at, *carrier, token));
-        let mut first = None;
+        let tokens = in_uri.into_iter().chain(shown.in_cookies.iter().map(|token| &**token));
+        let by_uri = tokens.map(|token| self.by_uri(&at, token));
+        let by_cat = cats.iter().map(|(carrier, token)| self.by_cat(&at, *carrier, token));
+        let mut answered: Option<Refused> = None;
         for judged in by_uri.chain(by_cat) {
             match judged {
                 Ok(admitted) => return Ok(admitted),
                 Err(refused @ Refused::Exhausted(_)) => return Err(refused),
-                Err(refused) => _ = first.get_or_insert(refused),
+                // Of several, the first of those that say most.
+                Err(refused) => match &answered {
+                    Some(first) if first.says() >= refused.says() => {}
+                    _ => answered = Some(refused),
+                },
             }
         }
-        Err(first.unwrap_or_else(malformed))
+        Err(answered.unwrap_or_else(malformed))
     }
 
     fn by_uri(&self, at: &At<'_>, token: &str) -> Result<Admitted, Refused> {
@@ -89,7 +99,8 @@ impl Door {
         let verified = known.uris.of(token, verify).map_err(Refused::Denied)?;
         let (path, client, now_seconds) = (asking.path, asking.client, now.as_secs_f64());
         let asked = uri_signing::Asked { uri, path, client, now: now_seconds };
-        let bearer = self.bearer(at, || verified.lasting().unwrap_or_else(|| token.to_owned()))?;
+        let lets_in = || verified.admits(&asked, |_| true).map(drop).map_err(Refused::Denied);
+        let bearer = self.bearer(at, verified.bearer(), lets_in)?;
         let is_first = |used: uri_signing::Use<'_>| {
             // Of the same content, however it is asked for.
             let used = uri_signing::Use { uri: asking.object, ..used };
@@ -130,16 +141,7 @@ impl Door {
             country: Some(&country),
             now: now.as_secs_f64(),
         };
-        let bearer = self.bearer(at, || verified.lasting().unwrap_or_else(|| token.to_owned()))?;
-        let mut found = OK;
-        let is_first = |used: cat::Use<'_>| {
-            let (issuer, id, expires) = (used.issuer, used.id, used.expires);
-            let used = uri_signing::Use { issuer, id, uri: "", expires };
-            let is_first = self.uses.is_first(&self.site, &used, now);
-            found = if is_first { OK } else { REUSED };
-            is_first
-        };
-        let renewal = verified.admits(&asked, is_first).map_err(|refused| {
+        let refused = |refused: cat::Refused<'_>| {
             let why = refused.denied;
             let instead = refused.answer.and_then(|answer| {
                 let fields = verified.answered(answer, &asked, &known.keys)?;
@@ -147,7 +149,18 @@ impl Door {
                 Some(Box::new(Instead { status, fields, why: Some(why) }))
             });
             instead.map_or(Refused::Cat(why), Refused::Answered)
-        })?;
+        };
+        let lets_in = || verified.admits(&asked, |_| true).map(drop).map_err(refused);
+        let bearer = self.bearer(at, verified.bearer(), lets_in)?;
+        let mut found = OK;
+        let is_first = |used: cat::Use<'_>| {
+            let (issuer, id, expires) = (used.issuer, used.id, used.expires);
+            let used = uri_signing::Use { issuer, id, uri: "", expires, is_renewed: false };
+            let is_first = self.uses.is_first(&self.site, &used, now);
+            found = if is_first { OK } else { REUSED };
+            is_first
+        };
+        let renewal = verified.admits(&asked, is_first).map_err(refused)?;
         let renewed = renewal
             .and_then(|renewal| Some((renewal, verified.renewed(renewal, &asked, &known.keys)?)));
         let given = match renewed {
@@ -191,19 +204,26 @@ impl Door {
         }
     }
 
-    /// Who bears a token, where what he may have is bounded: asked before it is used up.
+    /// Who bears a token, where what he may have is bounded: asked before it is used up, and only
+    /// of one that lets in; once, however many of his tokens are shown.
     fn bearer(
         &self,
         at: &At<'_>,
-        token: impl FnOnce() -> String,
+        token: u128,
+        lets_in: impl FnOnce() -> Result<(), Refused>,
     ) -> Result<Option<Arc<Bearer>>, Refused> {
         let allowance = self.demands.allowance;
         if allowance == Allowance::default() {
             return Ok(None);
         }
-        let bearer = self.bearers.of(&self.site, &token(), allowance);
-        bearer.ask(at.now).map_err(Refused::Exhausted)?;
-        (at.connect)(&bearer).map_err(Refused::Exhausted)?;
+        lets_in()?;
+        let bearer = self.bearers.of(&self.site, token, allowance);
+        let mut asked = at.asked.borrow_mut();
+        if !asked.iter().any(|one| Arc::ptr_eq(one, &bearer)) {
+            bearer.ask(at.now).map_err(Refused::Exhausted)?;
+            (at.connect)(&bearer).map_err(Refused::Exhausted)?;
+            asked.push(bearer.clone());
+        }
         Ok(Some(bearer))
     }
 }
@@ -216,6 +236,8 @@ struct At<'a> {
     uri: &'a str,
     asking: &'a Asking<'a>,
     connect: &'a dyn Fn(&Arc<Bearer>) -> Result<(), Exhausted>,
+    /// Bearers that this request has been counted of.
+    asked: &'a RefCell<Vec<Arc<Bearer>>>,
     /// Since 1970.
     now: Duration,
 }

@@ -9,17 +9,17 @@ use http::header::{COOKIE, HeaderName, HeaderValue, REFERER};
 use http::request::Parts;
 use http::{HeaderMap, Uri};
 
-use crate::limits::ACCESS_TOKEN_BYTES_MAX;
-use crate::token::uri_signing::{Found, Unclear, find};
+use crate::limits::{ACCESS_TOKEN_BYTES_MAX, TOKENS_IN_COOKIES_MAX};
+use crate::token::uri_signing::{Found, Unclear, find, find_padded};
 
 /// What was shown.
 pub struct Shown {
     /// In the URI, if it is clear what.
     pub(super) in_uri: Result<Option<Box<str>>, Unclear>,
-    /// In a cookie.
-    pub(super) in_cookie: Option<Box<str>>,
-    /// A Common Access Token, if it is clear which one.
-    pub(super) cat: Result<Option<(Carrier, Box<str>)>, Unclear>,
+    /// In cookies, in their order.
+    pub(super) in_cookies: Vec<Box<str>>,
+    /// Common Access Tokens, in the order in which they are tried, if it is clear which.
+    pub(super) cats: Result<Vec<(Carrier, Box<str>)>, Unclear>,
 }
 
 impl fmt::Debug for Shown {
@@ -40,29 +40,39 @@ impl Shown {
     /// Takes what is called `name` out of a request, and the Common Access Token, where the
     /// parameter for it has a name.
     pub(super) fn take(parts: &mut Parts, name: &str, cat: Option<&str>) -> Shown {
-        let in_uri = from_uri(&mut parts.uri, name);
-        let in_cookie = from_cookies(&mut parts.headers, name);
-        forget_in_referer(&mut parts.headers, name);
-        let cat = cat.map_or(Ok(None), |cat| take_cat(parts, cat));
-        Shown { in_uri, in_cookie, cat }
+        let attributes =
+            [Some((name, find as Finding)), cat.map(|cat| (cat, find_padded as Finding))];
+        let attributes: Vec<_> = attributes.into_iter().flatten().collect();
+        forget_in_referer(&mut parts.headers, &attributes);
+        let mut in_uri = from_uri(&mut parts.uri, name, find);
+        let in_cookies = from_cookies(&mut parts.headers, |one| one == name.as_bytes());
+        let cats = cat.map_or(Ok(Vec::new()), |cat| take_cats(parts, cat));
+        if !is_bare(&parts.uri.to_string(), &attributes) {
+            // One that stands there when the other is gone.
+            in_uri = Err(Unclear);
+            attributes.iter().for_each(|(name, _)| cut(&mut parts.uri, name));
+        }
+        Shown { in_uri, in_cookies, cats }
     }
 
     /// Whether it is unclear what: nobody may see what else there is.
     pub fn is_unclear(&self) -> bool {
-        self.in_uri.is_err() || self.cat.is_err()
+        self.in_uri.is_err() || self.cats.is_err()
     }
 
     /// Whether nothing was.
     pub(super) fn is_nothing(&self) -> bool {
-        matches!((&self.in_uri, &self.in_cookie, &self.cat), (Ok(None), None, Ok(None)))
+        let is_no_cat = self.cats.as_ref().is_ok_and(Vec::is_empty);
+        self.in_uri == Ok(None) && self.in_cookies.is_empty() && is_no_cat
     }
 }
 
-/// In the header, else in the query, else in the cookie; two in one of them are none.
-fn take_cat(parts: &mut Parts, name: &str) -> Result<Option<(Carrier, Box<str>)>, Unclear> {
-    let in_query = from_uri(&mut parts.uri, name);
-    let in_cookie = from_cookies(&mut parts.headers, CAT_COOKIE);
-    forget_in_referer(&mut parts.headers, name);
+/// In the header, then in the query, then in cookies: a player keeps on showing the one it had at
+/// first where it did. Two in the header, or in the query, are none.
+fn take_cats(parts: &mut Parts, name: &str) -> Result<Vec<(Carrier, Box<str>)>, Unclear> {
+    let in_query = from_uri(&mut parts.uri, name, find_padded);
+    let is_cookie = |one: &[u8]| one.eq_ignore_ascii_case(CAT.as_str().as_bytes());
+    let in_cookies = from_cookies(&mut parts.headers, is_cookie);
     let mut fields = parts.headers.get_all(CAT).iter();
     let (first, second) = (fields.next(), fields.next());
     let first = first.map(|value| value.to_str().map(Box::<str>::from).map_err(|_| Unclear));
@@ -70,17 +80,19 @@ fn take_cat(parts: &mut Parts, name: &str) -> Result<Option<(Carrier, Box<str>)>
     parts.headers.remove(CAT);
     let in_header = if is_one { first.transpose() } else { Err(Unclear) };
     let carried = |carrier| move |token| (carrier, token);
-    Ok(in_header?
-        .map(carried(Carrier::Header))
-        .or(in_query?.map(carried(Carrier::Query)))
-        .or(in_cookie.map(carried(Carrier::Cookie))))
+    let in_header = in_header?.into_iter().map(carried(Carrier::Header));
+    let in_query = in_query?.into_iter().map(carried(Carrier::Query));
+    let in_cookies = in_cookies.into_iter().map(carried(Carrier::Cookie));
+    Ok(in_header.chain(in_query).chain(in_cookies).collect())
 }
 
-/// CTA-5007 section 5.
+/// CTA-5007 section 5. The cookie is called so too; some write that in lower case.
 const CAT: HeaderName = HeaderName::from_static("cta-common-access-token");
-const CAT_COOKIE: &str = "CTA-Common-Access-Token";
 
-fn from_uri(uri: &mut Uri, name: &str) -> Result<Option<Box<str>>, Unclear> {
+/// How an attribute is found in a target.
+type Finding = for<'a> fn(&'a str, &str) -> Result<Found<'a>, Unclear>;
+
+fn from_uri(uri: &mut Uri, name: &str, find: Finding) -> Result<Option<Box<str>>, Unclear> {
     let Some(target) = uri.path_and_query() else { return Ok(None) };
     let (token, bare) = match find(target.as_str(), name) {
         Ok(Found { token: None, .. }) => return Ok(None),
@@ -90,10 +102,26 @@ fn from_uri(uri: &mut Uri, name: &str) -> Result<Option<Box<str>>, Unclear> {
         // Whatever it is, nobody is to see it.
         Ok(_) | Err(Unclear) => (Err(Unclear), before(target.as_str(), name)),
     };
-    let mut parts = std::mem::take(uri).into_parts();
-    parts.path_and_query = bare.parse().ok();
-    *uri = Uri::from_parts(parts).unwrap_or_default();
+    set_target(uri, &bare);
     token
+}
+
+fn set_target(uri: &mut Uri, target: &str) {
+    let mut parts = std::mem::take(uri).into_parts();
+    parts.path_and_query = target.parse().ok();
+    *uri = Uri::from_parts(parts).unwrap_or_default();
+}
+
+/// Leaves what stands before the first of this name.
+fn cut(uri: &mut Uri, name: &str) {
+    let left = uri.path_and_query().map(|target| before(target.as_str(), name));
+    left.into_iter().for_each(|left| set_target(uri, &left));
+}
+
+/// Whether none of these attributes stands in a text.
+fn is_bare(text: &str, attributes: &[(&str, Finding)]) -> bool {
+    let is_without = |found: Found<'_>| found.token.is_none();
+    attributes.iter().all(|(name, find)| find(text, name).is_ok_and(is_without))
 }
 
 /// What stands before the first attribute of this name and the character that begins it: anybody
@@ -104,35 +132,48 @@ fn before(target: &str, name: &str) -> String {
     if end == 0 { "/".to_owned() } else { target[..end].to_owned() }
 }
 
-/// The first of that name: browsers send that of the longest path first (RFC 6265 section 5.4).
-fn from_cookies(fields: &mut HeaderMap, name: &str) -> Option<Box<str>> {
-    fn token<'a>(one: &'a [u8], name: &str) -> Option<&'a [u8]> {
-        one.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"=")
-    }
+/// Those of that name, the first ones: browsers send those of the longest path first, and of those
+/// the oldest (RFC 6265 section 5.4), which another one may have replaced in vain.
+fn from_cookies(fields: &mut HeaderMap, is_name: impl Fn(&[u8]) -> bool) -> Vec<Box<str>> {
+    let token = |one| {
+        let one = <[u8]>::trim_ascii(one);
+        let at = one.iter().position(|byte| *byte == b'=').filter(|at| is_name(&one[..*at]))?;
+        Some(&one[at + 1..])
+    };
     let pairs = || {
         let values = fields.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
         values.flat_map(|value| value.split(|byte| *byte == b';'))
     };
-    let found = pairs().find_map(|one| token(one, name))?;
-    let found = str::from_utf8(found).ok().filter(|found| found.len() <= ACCESS_TOKEN_BYTES_MAX);
-    let found = found.map_or_else(Box::default, Box::<str>::from);
-    let others = pairs().filter(|one| token(one, name).is_none()).map(<[u8]>::trim_ascii);
+    let read = |found| {
+        let found = str::from_utf8(found).ok();
+        let found = found.filter(|found| found.len() <= ACCESS_TOKEN_BYTES_MAX);
+        found.map_or_else(Box::default, Box::<str>::from)
+    };
+    let found: Vec<_> = pairs().filter_map(token).map(read).take(TOKENS_IN_COOKIES_MAX).collect();
+    if found.is_empty() {
+        return found;
+    }
+    let others = pairs().filter(|one| token(one).is_none()).map(<[u8]>::trim_ascii);
     let others: Vec<&[u8]> = others.filter(|one| !one.is_empty()).collect();
     let others = HeaderValue::from_bytes(&others.join(&b"; "[..])).ok();
     set(fields, COOKIE, others.filter(|left| !left.is_empty()));
-    Some(found)
+    found
 }
 
 /// A page of this site may have been asked for with a token.
-fn forget_in_referer(fields: &mut HeaderMap, name: &str) {
+fn forget_in_referer(fields: &mut HeaderMap, attributes: &[(&str, Finding)]) {
     let mut values = fields.get_all(REFERER).iter();
     let (Some(value), second) = (values.next(), values.next()) else { return };
-    let bare = match value.to_str().map(|referer| find(referer, name)) {
-        Ok(Ok(Found { token: None, .. })) if second.is_none() => return,
-        Ok(Ok(found)) if second.is_none() => HeaderValue::from_str(&found.bare).ok(),
-        _ => None,
+    let referer = value.to_str().ok().filter(|_| second.is_none());
+    if referer.is_some_and(|referer| is_bare(referer, attributes)) {
+        return;
+    }
+    let without = |left: String, (name, find): &(&str, Finding)| {
+        find(&left, name).map(|found| found.bare.into_owned())
     };
-    set(fields, REFERER, bare);
+    let bare = referer.and_then(|text| attributes.iter().try_fold(text.into(), without).ok());
+    let bare = bare.filter(|bare| is_bare(bare, attributes));
+    set(fields, REFERER, bare.and_then(|bare| HeaderValue::from_str(&bare).ok()));
 }
 
 fn set(fields: &mut HeaderMap, name: HeaderName, value: Option<HeaderValue>) {
@@ -172,7 +213,7 @@ mod tests {
             let (shown, parts) = taken(uri, &[]);
             assert_eq!(shown.in_uri.as_ref().unwrap().as_deref(), token, "{uri}");
             assert_eq!(parts.uri.to_string(), left, "{uri}");
-            assert!(shown.in_cookie.is_none());
+            assert!(shown.in_cookies.is_empty());
         }
         for (uri, left) in [
             ("/a?URISigningPackage=x&URISigningPackage=y", "/a"),
@@ -184,23 +225,33 @@ mod tests {
             let (shown, parts) = taken(uri, &[]);
             assert!(shown.is_unclear() && parts.uri == left, "{uri} {}", parts.uri);
         }
+        for target in ["/a?cat=x,URISigningPackage=y", "/a?URISigningPackage=y,cat=x"] {
+            let referer = format!("http://h.test{target}");
+            let (shown, parts) = taken(target, &[(REFERER, &referer)]);
+            assert!(shown.is_unclear() && parts.uri == "/a", "{target} {}", parts.uri);
+            assert!(!parts.headers.contains_key(REFERER));
+        }
         let long = format!("/a?URISigningPackage={}", "x".repeat(ACCESS_TOKEN_BYTES_MAX + 1));
         assert!(taken(&long, &[]).0.is_unclear());
     }
 
     #[test]
-    fn of_cookies_the_first_counts_and_the_others_stay() {
-        for (cookies, token, left) in [
-            (&["URISigningPackage=a.b.c"][..], Some("a.b.c"), None),
-            (&["u=1; URISigningPackage=a.b.c; v=2"], Some("a.b.c"), Some("u=1; v=2")),
-            (&["u=1", "URISigningPackage=a.b.c", "v=2"], Some("a.b.c"), Some("u=1; v=2")),
-            (&["URISigningPackage=a; URISigningPackage=b"], Some("a"), None),
-            (&["xURISigningPackage=a"], None, Some("xURISigningPackage=a")),
-            (&["u=\u{f6}; URISigningPackage=a.b.c"], Some("a.b.c"), Some("u=\u{f6}")),
+    fn of_cookies_those_of_the_name_count_in_their_order_and_the_others_stay() {
+        let many = "URISigningPackage=a; ".repeat(TOKENS_IN_COOKIES_MAX + 1);
+        for (cookies, tokens, left) in [
+            (&["URISigningPackage=a.b.c"][..], &["a.b.c"][..], None),
+            (&["u=1; URISigningPackage=a.b.c; v=2"], &["a.b.c"], Some("u=1; v=2")),
+            (&["u=1", "URISigningPackage=a.b.c", "v=2"], &["a.b.c"], Some("u=1; v=2")),
+            (&["URISigningPackage=a; URISigningPackage=b"], &["a", "b"], None),
+            (&[&many], &["a"; TOKENS_IN_COOKIES_MAX], None),
+            (&["xURISigningPackage=a"], &[], Some("xURISigningPackage=a")),
+            (&["urisigningpackage=a"], &[], Some("urisigningpackage=a")),
+            (&["u=\u{f6}; URISigningPackage=a.b.c"], &["a.b.c"], Some("u=\u{f6}")),
         ] {
             let fields: Vec<_> = cookies.iter().map(|one| (COOKIE, *one)).collect();
             let (shown, parts) = taken("/", &fields);
-            assert_eq!(shown.in_cookie.as_deref(), token, "{cookies:?}");
+            let found: Vec<&str> = shown.in_cookies.iter().map(|one| &**one).collect();
+            assert_eq!(found, tokens, "{cookies:?}");
             let told: Vec<_> = parts.headers.get_all(COOKIE).iter().collect();
             assert_eq!(told, left.into_iter().collect::<Vec<_>>(), "{cookies:?}");
         }
@@ -208,23 +259,32 @@ mod tests {
 
     #[test]
     fn a_common_access_token_is_taken_out_of_wherever_it_stands() {
-        let (cat, cookie) = (CAT, "u=1; CTA-Common-Access-Token=c");
-        for (uri, fields, token) in [
-            ("/a?cat=q&b=c", &[][..], Some((Carrier::Query, "q"))),
-            ("/a?b=c", &[(COOKIE, cookie)], Some((Carrier::Cookie, "c"))),
-            ("/a?cat=q&b=c", &[(COOKIE, cookie), (cat.clone(), "h")], Some((Carrier::Header, "h"))),
-            ("/a?b=c", &[], None),
+        let (cat, cookie) = (CAT, "u=1; CTA-Common-Access-Token=c; cta-common-access-token=d");
+        let [header, query] = [(Carrier::Header, "h"), (Carrier::Query, "q")];
+        let cookies = [(Carrier::Cookie, "c"), (Carrier::Cookie, "d")];
+        for (uri, fields, tokens) in [
+            ("/a?cat=q&b=c", &[][..], &[query][..]),
+            ("/a?b=c", &[(COOKIE, cookie)], &cookies),
+            (
+                "/a?cat=q&b=c",
+                &[(COOKIE, cookie), (cat.clone(), "h")],
+                &[header, query, cookies[0], cookies[1]],
+            ),
+            ("/a?b=c", &[], &[]),
+            ("/a?cat=q==&b=c", &[], &[(Carrier::Query, "q==")]),
+            ("/a?b=c&cat=q=", &[], &[(Carrier::Query, "q=")]),
         ] {
             let (shown, parts) = taken(uri, fields);
-            let found = shown.cat.as_ref().unwrap().as_ref();
-            assert_eq!(found.map(|(carrier, token)| (*carrier, &**token)), token, "{uri}");
+            let found = shown.cats.as_ref().unwrap().iter();
+            let found: Vec<_> = found.map(|(carrier, token)| (*carrier, &**token)).collect();
+            assert_eq!(found, tokens, "{uri}");
             assert_eq!(parts.uri, "/a?b=c");
             assert!(!parts.headers.contains_key(&cat));
             assert!(parts.headers.get(COOKIE).is_none_or(|left| left == "u=1"));
         }
         let (shown, parts) = taken("/a", &[(cat.clone(), "h"), (cat.clone(), "i")]);
-        assert!(shown.cat.is_err() && !parts.headers.contains_key(&cat));
-        assert!(taken("/a?cat=q&cat=r", &[]).0.cat.is_err());
+        assert!(shown.cats.is_err() && !parts.headers.contains_key(&cat));
+        assert!(taken("/a?cat=q&cat=r", &[]).0.cats.is_err());
     }
 
     #[test]
@@ -233,6 +293,7 @@ mod tests {
             ("https://h.test/a;URISigningPackage=x.y.z/b", Some("https://h.test/a/b")),
             ("https://h.test/a?URISigningPackage=x&URISigningPackage=y", None),
             ("https://h.test/a", Some("https://h.test/a")),
+            ("https://h.test/a?cat=q==&b=c", Some("https://h.test/a?b=c")),
         ] {
             let (_, parts) = taken("/", &[(REFERER, referer)]);
             let told = parts.headers.get(REFERER).map(|value| value.to_str().unwrap());

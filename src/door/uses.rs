@@ -145,7 +145,12 @@ impl Uses {
             return false;
         }
         let now = now.as_secs();
-        let until = used.expires.map_or(now + KEPT_SECONDS, |expires| expires.ceil() as u64);
+        let until = match used.expires {
+            None => now + KEPT_SECONDS,
+            // Each player goes on with a chain of its own, and not for longer than that.
+            Some(expires) if used.is_renewed => (expires.ceil() as u64).max(now + DAY_SECONDS),
+            Some(expires) => expires.ceil() as u64,
+        };
         let used = Used { digest: digest(site, used), until, owner: owner(site, used) };
         let mut known = self.known();
         if known.uses.get(&used.digest).is_some_and(|(until, _)| *until > now) {

@@ -8,6 +8,8 @@ pub const TOKEN_PATTERN_BYTES_MAX: usize = 2 << 10;
 pub const TOKEN_PATTERN_COMPILED_BYTES_MAX: usize = 128 << 10;
 /// Keys that a token is tried by which names none.
 pub const TOKEN_KEYS_TRIED_MAX: usize = 8;
+/// Cookies of a token's name that are looked at: two sites may have set one each.
+pub const TOKENS_IN_COOKIES_MAX: usize = 4;
 /// How deep the parts of a token of CBOR may lie in each other.
 pub const TOKEN_NESTED_MAX: usize = 16;
 /// Parts of such a token.

@@ -168,6 +168,12 @@ impl Keys {
         keys.filter(move |key| id.is_none_or(|id| key.id() == id))
     }
 
+    /// The same, and those of `issuer` first: of others there may be more than are tried.
+    pub fn first_of(&self, issuer: Option<&str>, id: Option<&str>) -> impl Iterator<Item = &Key> {
+        let is_its = move |key: &&Key| issuer == Some(key.issuer());
+        self.all(id).filter(is_its).chain(self.all(id).filter(move |key| !is_its(key)))
+    }
+
     /// The key that tokens of this issuer are renewed and minted with.
     pub fn renewal(&self, issuer: &str) -> Option<&Key> {
         let issuer = self.issuer(issuer)?;

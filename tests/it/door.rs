@@ -38,6 +38,7 @@ fn key_file() -> Value {
         ISSUER: { "renewal_kid": "one", "id": "edge", "keys": [key("one"), sealing],
             "auth_directives": [
                 { "auth": "allow", "uri": "regex:http://media\\.test/free/.*" },
+                { "auth": "allow", "uri": "regex:http://media\\.test:8443/.*/here" },
                 { "auth": "deny", "uri": "regex:http://media\\.test/never/.*" } ] },
         OTHER: { "renewal_kid": "strange", "keys": [strange] },
     })
@@ -257,6 +258,18 @@ async fn a_redirect_brings_a_token_for_where_it_leads() {
 }
 
 #[tokio::test]
+async fn what_is_asked_of_nobody_is_logged_without_a_token() {
+    let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
+    let edge = guarded(&origin, folder.path(), "").start();
+    let elsewhere = edge.client().host("elsewhere.test");
+    let asked = elsewhere.get(&format!("/a;{NAME}=secret.secret.secret/b?{NAME}=secret"));
+    assert_eq!(asked.send().await.status, 421);
+    logged(folder.path(), 1).await;
+    let log = fs::read_to_string(folder.path().join("access.log")).unwrap();
+    assert!(!log.contains("secret"), "{log}");
+}
+
+#[tokio::test]
 async fn what_is_open_needs_no_token_and_directives_say_the_rest() {
     let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
     for path in ["/open/a", "/free/a", "/never/a", "/a"] {
@@ -270,6 +283,13 @@ async fn what_is_open_needs_no_token_and_directives_say_the_rest() {
         assert_eq!(edge.get(path).send().await.status, expected, "{path}");
         assert_eq!(edge.head(path).send().await.status, expected, "{path}");
     }
+    let by_port = [("/a/here", 200), ("/never/here", 403), ("/free/a", 200), ("/a", 403)];
+    origin.serve("/a/here", Script::of(1_000));
+    for (path, expected) in by_port {
+        let asked = edge.client().host(&format!("{HOST}:8443")).get(path);
+        assert_eq!(asked.send().await.status, expected, "{path}");
+    }
+    assert_eq!(edge.get("/a/here").send().await.status, 403, "of that port alone");
     let never = with("/never/a", &token(&claims("/never/a", &json!({}))));
     assert_eq!(edge.get(&never).send().await.status, 403, "whatever the token says");
     origin.forget_requests();

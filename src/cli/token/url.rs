@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::Failure;
 use crate::message::target::host_and_port;
-use crate::token::uri_signing::{Asked, find, hash_of, normalised};
+use crate::token::uri_signing::{Asked, find, find_padded, hash_of, normalised};
 
 /// Where a token stands in a URL.
 #[derive(Debug, clap::Args)]
@@ -62,10 +62,10 @@ impl Url {
         let target = parsed.path_and_query().map_or("/", |target| target.as_str());
         let unclear = |_| wrong("it has several tokens, or one that goes over into something else");
         let found = match &place.parameter {
-            Some(name) => find(target, name).map_err(unclear)?,
+            Some(name) => find_padded(target, name).map_err(unclear)?,
             None => match find(target, PARAMETER).map_err(unclear)? {
                 found if found.token.is_some() => found,
-                _ => find(target, CAT_PARAMETER).map_err(unclear)?,
+                _ => find_padded(target, CAT_PARAMETER).map_err(unclear)?,
             },
         };
         let (host, _) = host_and_port(host.as_bytes()).ok_or_else(|| wrong("it has no host"))?;

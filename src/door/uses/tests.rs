@@ -10,8 +10,8 @@ const NOW: Duration = Duration::from_secs(4_000_000_000);
 const RECORD_BYTES: u64 = 40;
 
 fn used_by<'a>(id: &'a str, uri: &'a str) -> Use<'a> {
-    Use { issuer: "i", id, uri, expires: Some(NOW.as_secs_f64() + 60.5) }
-}
+    let expires = Some(NOW.as_secs_f64() + 60.5);
+    Use { issuer: "i", id, uri, expires, is_renewed: false }
 }
 
 fn used(uri: &str) -> Use<'_> {
@@ -105,6 +105,23 @@ fn what_never_ends_is_kept_when_the_file_is_written_anew() {
     wait_until(|| length(&path) == 2 * RECORD_BYTES);
     drop(uses);
     assert!(!start(&path, NOW).is_first("film", &endless, NOW));
+}
+
+#[test]
+fn what_is_renewed_is_used_for_a_day_and_what_never_ends_for_a_month() {
+    let folder = tempfile::tempdir().unwrap();
+    let uses = start(&folder.path().join("uses"), NOW);
+    let days = |days| NOW + Duration::from_secs(days * DAY_SECONDS);
+    let renewed = Use { is_renewed: true, ..used("renewed") };
+    let later = Use { expires: Some(days(3).as_secs_f64()), ..renewed };
+    let later = Use { uri: "later", ..later };
+    let endless = Use { expires: None, uri: "endless", ..renewed };
+    for (used, first_day) in [(renewed, 1), (later, 3), (endless, 30)] {
+        assert!(uses.is_first("film", &used, NOW));
+        let is_first = |now| uses.is_first("film", &used, now);
+        assert!(!is_first(days(first_day) - Duration::from_secs(1)), "{used:?}");
+        assert!(is_first(days(first_day)), "{used:?}");
+    }
 }
 
 #[test]

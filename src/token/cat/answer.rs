@@ -144,7 +144,7 @@ fn field(value: &Value) -> Option<Field> {
 }
 
 /// What says how long an answer is and what becomes of the connection is ours to say.
-const FRAMING: [HeaderName; 8] = [
+pub(super) const FRAMING: [HeaderName; 8] = [
     header::CONNECTION,
     header::CONTENT_LENGTH,
     header::CONTENT_ENCODING,

@@ -105,11 +105,15 @@ impl Envelope {
         })
     }
 
-    /// The keys that it is signed with.
+    /// The keys that it is signed with; those of who says that he has issued it are tried first.
     ///
     /// # Errors
     /// None has, or it demands what is not known here (RFC 9052 section 3.1).
-    pub(super) fn signers<'a>(&self, keys: &'a Keys) -> Result<Vec<&'a Key>, Denied> {
+    pub(super) fn signers<'a>(
+        &self,
+        keys: &'a Keys,
+        issuer: Option<&str>,
+    ) -> Result<Vec<&'a Key>, Denied> {
         if self.heads.iter().any(|head| head.is_critical) {
             return Err(Denied::Critical);
         }
@@ -126,7 +130,7 @@ impl Envelope {
         };
         let id = id.map(std::str::from_utf8).transpose().map_err(|_| Denied::Signature)?;
         let could = keys
-            .all(id)
+            .first_of(issuer, id)
             .filter(|key| key.algorithm().cose_number() == algorithm && Kind::of(key) == self.kind);
         let signed = self.kind.signed(&self.protected, &self.payload);
         // Whoever asks makes us try them.

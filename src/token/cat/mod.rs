@@ -18,18 +18,20 @@ mod renewal;
 
 use std::net::IpAddr;
 
+use aws_lc_rs::digest::{Context, SHA256};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
 pub use self::answer::Answer;
 use self::answer::answers;
-use self::cbor::{Map, map, read, whole, written};
+use self::cbor::{Map, int, map, read, whole, written};
 pub use self::claims::Replay;
 use self::claims::{Terms, claim, is_for, seconds, unchecked};
 use self::cose::Envelope;
 pub use self::denied::Denied;
 use self::matching::component;
 use self::names::COMPONENTS;
+use self::renewal::{EXPIRES, ID, ISSUED};
 pub use self::renewal::{Renewal, Transport};
 use super::key::{Algorithm, Key};
 use super::key_file::Keys;
@@ -92,6 +94,7 @@ pub struct Refused<'a> {
 #[derive(Debug)]
 pub struct Verified {
     issuer: String,
+    bearer: u128,
     claims: Map,
     expires: Option<f64>,
     begins: Option<f64>,
@@ -110,8 +113,10 @@ impl Verified {
     /// It lets nobody in, whatever is asked for and whenever.
     pub fn of(token: &str, keys: &Keys, settings: &Settings) -> Result<Verified, Denied> {
         let envelope = Envelope::read(token).ok_or(Denied::Malformed)?;
-        let by = envelope.signers(keys)?;
         let claims = read(&envelope.payload).as_ref().and_then(map).cloned();
+        // Not believed yet.
+        let says = claims.as_ref().and_then(|claims| claim(claims, "iss")?.as_text());
+        let by = envelope.signers(keys, says)?;
         let claims = claims.ok_or(Denied::Malformed)?;
         if claim(&claims, "catv").is_some_and(|version| whole(version) != Some(1)) {
             return Err(Denied::Version);
@@ -119,10 +124,13 @@ impl Verified {
         // One key may be of two issuers.
         let issuer = claim(&claims, "iss");
         let named = issuer.map(|iss| by.iter().find(|key| iss.as_text() == Some(key.issuer())));
-        let key = named.flatten().unwrap_or(&by[0]);
-        let is_trusted = settings.issuers.is_empty()
-            || settings.issuers.iter().any(|issuer| issuer == key.issuer());
-        if !is_trusted || matches!(named, Some(None)) {
+        let is_trusted = |key: &Key| {
+            settings.issuers.is_empty()
+                || settings.issuers.iter().any(|issuer| issuer == key.issuer())
+        };
+        let trusted = || by.iter().find(|key| is_trusted(key));
+        let key = named.flatten().or_else(trusted).unwrap_or(&by[0]);
+        if !is_trusted(key) || matches!(named, Some(None)) {
             // What it says that is answered is not believed either.
             return Err(Denied::Issuer);
         }
@@ -131,13 +139,15 @@ impl Verified {
         if id == Some(None) || !is_text || seconds(&claims, "iat", Denied::Malformed).is_err() {
             return Err(Denied::Malformed);
         }
+        let terms = terms(&claims, key, keys, settings);
         Ok(Verified {
             issuer: key.issuer().to_owned(),
+            bearer: bearer(&claims, key.issuer(), terms.as_ref().ok()),
             expires: seconds(&claims, "exp", Denied::Expired)?,
             begins: seconds(&claims, "nbf", Denied::Early)?,
             id: id.flatten(),
             answers: claim(&claims, "catif").map_or(Ok(Vec::new()), answers)?,
-            terms: terms(&claims, key, keys, settings),
+            terms,
             claims,
         })
     }
@@ -150,15 +160,10 @@ impl Verified {
             + self.terms.as_ref().map_or(0, Terms::bytes)
     }
 
-    /// Whose it is, as far as it says: what takes its place says the same. `None`: nothing takes
-    /// its place.
-    pub fn lasting(&self) -> Option<String> {
-        let terms = self.terms.as_ref().ok()?;
-        terms.renewal.is_some().then(|| {
-            let mut claims = named::shown(&self.claims);
-            ["exp", "iat", "cti"].iter().for_each(|name| drop(claims.remove(*name)));
-            Value::Object(claims).to_string()
-        })
+    /// Whose it is, as far as it says: what takes its place is of the same, and so is what says the
+    /// same in another wrapping.
+    pub fn bearer(&self) -> u128 {
+        self.bearer
     }
 
     /// Who issued it.
@@ -276,6 +281,24 @@ pub fn mint(claims: &serde_json::Map<String, Value>, key: &Key) -> Result<String
 /// A token whose claims are these bytes, whatever they are.
 pub(super) fn fuzzed(claims: &[u8], key: &Key) -> Option<String> {
     cose::signed(claims.to_vec(), key)
+}
+
+/// What tells one bearer from another: who issued the token, and what it says but for what a
+/// renewal changes.
+fn bearer(claims: &Map, issuer: &str, terms: Option<&Terms>) -> u128 {
+    let renewed: &[i64] = match terms {
+        Some(Terms { renewal: None, .. }) | None => &[],
+        Some(terms) if terms.replay == Some(Replay::Prohibited) => &[EXPIRES, ISSUED, ID],
+        Some(_) => &[EXPIRES, ISSUED],
+    };
+    let stays = |label| int(label).is_none_or(|label| !renewed.contains(&label));
+    let lasting = claims.iter().filter(|(label, _)| stays(label)).cloned().collect();
+    let mut context = Context::new(&SHA256);
+    context.update(&(issuer.len() as u64).to_le_bytes());
+    context.update(issuer.as_bytes());
+    context.update(&written(&coset::cbor::Value::Map(lasting)));
+    let half = context.finish().as_ref()[..16].try_into().expect("SHA-256 has more bytes");
+    u128::from_le_bytes(half)
 }
 
 /// What else it says, in the order in which it is refused for.

@@ -5,6 +5,7 @@ use aws_lc_rs::rand;
 use coset::cbor::Value;
 use http::{HeaderName, HeaderValue};
 
+use super::answer::FRAMING;
 use super::cbor::{Map, at, int, map, number, seconds, whole, written};
 use super::cose;
 use super::denied::Denied;
@@ -102,9 +103,15 @@ fn read(all: &Map) -> Option<Renewal> {
         _ => return None,
     };
     let header = at(all, 4).map_or(Some(NAME), Value::as_text)?;
+    let header = HeaderName::from_bytes(header.as_bytes()).ok()?;
     let cookie = at(all, 3).map_or(Some(NAME), Value::as_text)?;
     // A cookie is called as a header may be (RFC 6265 section 4.1.1).
     HeaderName::from_bytes(cookie.as_bytes()).ok()?;
+    let is_in_cookie = matches!(transport, Transport::Automatic | Transport::Cookie);
+    // Nobody would look at one that comes back under another name.
+    if FRAMING.contains(&header) || is_in_cookie && !cookie.eq_ignore_ascii_case(NAME) {
+        return None;
+    }
     let status = at(all, 7).map_or(Some(307), whole)?;
     Some(Renewal {
         transport,
@@ -112,7 +119,7 @@ fn read(all: &Map) -> Option<Renewal> {
             .filter(|added| (1.0..=TOKEN_RENEWAL_SECONDS_MAX).contains(added))?,
         deadline: at(all, 2).map_or(Some(DEADLINE_SECONDS), number).filter(|it| *it >= 0.0)?,
         status: u16::try_from(status).ok().filter(|it| [301, 302, 303, 307, 308].contains(it))?,
-        header: HeaderName::from_bytes(header.as_bytes()).ok()?,
+        header,
         cookie: cookie.to_owned(),
         cookie_parameters: at(all, 5).map_or(Some(Vec::new()), parameters)?,
         header_parameters: at(all, 6).map_or(Some(Vec::new()), parameters)?,
@@ -136,11 +143,13 @@ fn field(start: &str, parameters: &[String]) -> HeaderValue {
     HeaderValue::from_str(&text).expect("a token and its parameters are printable")
 }
 
-/// What cookie and header are called, unless it says so.
-const NAME: &str = "cta-common-access-token";
+/// What cookie and header are called (CTA-5007 section 5), unless it says so: what comes in the
+/// place of the publisher's cookie has its name.
+const NAME: &str = "CTA-Common-Access-Token";
 /// How long before its end a token is renewed that does not say so, as published verifiers have it.
 const DEADLINE_SECONDS: f64 = 60.0;
-const EXPIRES: i64 = 4;
-const ISSUED: i64 = 6;
-const ID: i64 = 7;
+/// Claims that are others in the next token.
+pub(super) const EXPIRES: i64 = 4;
+pub(super) const ISSUED: i64 = 6;
+pub(super) const ID: i64 = 7;
 const REPLAY: i64 = 308;

@@ -14,7 +14,7 @@ mod renewal;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use aws_lc_rs::digest::{self, SHA256};
+use aws_lc_rs::digest::{self, Context, SHA256};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
@@ -22,7 +22,7 @@ use serde_json::{Map, Value};
 use self::claims::Claims;
 pub use self::container::Container;
 pub use self::denied::Denied;
-pub use self::package::{Found, Unclear, find, normalised, uri_of};
+pub use self::package::{Found, Unclear, find, find_padded, normalised, uri_of};
 pub use self::renewal::{Renewal, Renewed, Transport};
 pub use super::expression::Matching;
 use super::json;
@@ -76,12 +76,15 @@ pub struct Use<'a> {
     pub uri: &'a str,
     /// From when on it is of no use anyway, in Unix seconds.
     pub expires: Option<f64>,
+    /// What takes its place is used up too, and ends later.
+    pub is_renewed: bool,
 }
 
 /// A token whose signature is good.
 #[derive(Debug)]
 pub struct Verified {
     issuer: String,
+    bearer: u128,
     claims: Claims,
     expires: Option<f64>,
     begins: Option<f64>,
@@ -116,23 +119,29 @@ impl Verified {
         let (header, claims) = signed.split_once('.').ok_or(Denied::Malformed)?;
         let Value::Object(header) = decoded(header)? else { return Err(Denied::Malformed) };
         let signature = BASE64_URL_SAFE_NO_PAD.decode(signature).map_err(|_| Denied::Malformed)?;
-        let by = signers(&header, keys, signed.as_bytes(), &signature).unwrap_or_default();
+        let claims = decoded(claims);
+        // Not believed yet.
+        let says = claims.as_ref().ok().and_then(|claims| claims.get("iss")?.as_str());
+        let by = signers(&header, keys, says, signed.as_bytes(), &signature).unwrap_or_default();
         let first = *by.first().ok_or(Denied::Signature)?;
-        let Value::Object(claims) = decoded(claims)? else { return Err(Denied::Malformed) };
+        let Value::Object(claims) = claims? else { return Err(Denied::Malformed) };
         let claims = Claims(claims);
         // One key may be of two issuers.
         let named =
             by.iter().find(|key| claims.0.get("iss").is_some_and(|iss| iss == key.issuer()));
-        let key = named.copied().unwrap_or(first);
+        let trusted = || by.iter().find(|key| settings.trusts(key.issuer()));
+        let key = named.or_else(trusted).copied().unwrap_or(first);
         if claims.whole("cdniv", Denied::Version)?.is_some_and(|version| version != 1) {
             return Err(Denied::Version);
         }
         claims.check_critical()?;
+        let terms = terms(&claims, key, keys, settings);
         Ok(Verified {
             issuer: key.issuer().to_owned(),
+            bearer: bearer(&claims, key.issuer(), terms.as_ref().ok()),
             expires: claims.seconds("exp", Denied::Expired)?,
             begins: claims.seconds("nbf", Denied::Early)?,
-            terms: terms(&claims, key, keys, settings),
+            terms,
             claims,
         })
     }
@@ -143,15 +152,10 @@ impl Verified {
         VERIFIED_BYTES + self.claims.bytes() + container.map_or(0, Container::bytes)
     }
 
-    /// Whose it is, as far as it says: what takes its place says the same. `None`: nothing takes
-    /// its place.
-    pub fn lasting(&self) -> Option<String> {
-        let terms = self.terms.as_ref().ok()?;
-        matches!(terms.renewal, Ok(Some(_))).then(|| {
-            let mut claims = self.claims.0.clone();
-            ["exp", "iat", "iss"].iter().for_each(|name| drop(claims.remove(*name)));
-            Value::Object(claims).to_string()
-        })
+    /// Whose it is, as far as it says: what takes its place is of the same, and so is what says the
+    /// same by another signature.
+    pub fn bearer(&self) -> u128 {
+        self.bearer
     }
 
     /// Who issued it.
@@ -189,11 +193,9 @@ impl Verified {
             return Err(Denied::Container);
         }
         if let Some(id) = terms.id.as_ref().map_err(|denied| *denied)? {
-            // What takes its place is used up too, and ends later.
             let is_renewed = matches!(terms.renewal, Ok(Some(_)));
-            let expires = self.expires.filter(|_| !is_renewed);
-            let issuer = self.issuer.as_str();
-            if !is_first(Use { issuer, id, uri: asked.uri, expires }) {
+            let (issuer, expires) = (self.issuer.as_str(), self.expires);
+            if !is_first(Use { issuer, id, uri: asked.uri, expires, is_renewed }) {
                 return Err(Denied::Used);
             }
         }
@@ -242,11 +244,27 @@ fn decoded(part: &str) -> Result<Value, Denied> {
     json::parsed(&bytes).map_err(|_| Denied::Malformed)
 }
 
-/// The keys that it is signed with. A header that demands extensions names none
-/// (RFC 7515 section 4.1.11).
+/// What tells one bearer from another: who issued the token, and what it says but for what a
+/// renewal changes.
+fn bearer(claims: &Claims, issuer: &str, terms: Option<&Terms>) -> u128 {
+    let mut lasting = claims.0.clone();
+    if terms.is_some_and(|terms| matches!(terms.renewal, Ok(Some(_)))) {
+        ["exp", "iat", "iss"].iter().for_each(|name| drop(lasting.remove(*name)));
+    }
+    let mut context = Context::new(&SHA256);
+    context.update(&(issuer.len() as u64).to_le_bytes());
+    context.update(issuer.as_bytes());
+    context.update(Value::Object(lasting).to_string().as_bytes());
+    let half = context.finish().as_ref()[..16].try_into().expect("SHA-256 has more bytes");
+    u128::from_le_bytes(half)
+}
+
+/// The keys that it is signed with; those of who says that he has issued it are tried first. A
+/// header that demands extensions names none (RFC 7515 section 4.1.11).
 fn signers<'a>(
     header: &Map<String, Value>,
     keys: &'a Keys,
+    issuer: Option<&str>,
     signed: &[u8],
     signature: &[u8],
 ) -> Option<Vec<&'a Key>> {
@@ -258,7 +276,7 @@ fn signers<'a>(
     if header.contains_key("crit") {
         return None;
     }
-    let could = keys.all(id).filter(|key| key.algorithm().name() == algorithm);
+    let could = keys.first_of(issuer, id).filter(|key| key.algorithm().name() == algorithm);
     // Whoever asks makes us try them.
     let tried = could.take(TOKEN_KEYS_TRIED_MAX);
     Some(tried.filter(|key| key.verifies(signed, signature)).collect())
@@ -517,6 +535,49 @@ mod tests {
         assert_eq!(uses("http://a.test/1"), Ok(None));
         assert_eq!(uses("http://a.test/2"), Ok(None));
         assert_eq!(uses("http://a.test/1"), Err(Denied::Used));
+    }
+
+    #[test]
+    fn who_signed_it_is_looked_for_among_those_who_say_so_and_are_trusted() {
+        let issuer = |number: usize| {
+            let k = encoded(&[number as u8; 32]);
+            let key = json!({ "kty": "oct", "kid": "1", "alg": "HS256", "k": k });
+            (number.to_string(), json!({ "renewal_kid": "1", "keys": [key] }))
+        };
+        let mut file: Map<String, Value> = (0..9).map(issuer).collect();
+        let of_nine = keys(&Value::Object(file.clone()).to_string());
+        let claims = |issuer: &str| json!({ "cdniuc": "regex:.*", "iss": issuer });
+        for number in (0..9).map(|number| number.to_string()) {
+            let claims = claims(&number);
+            let token = mint(claims.as_object().unwrap(), of_nine.renewal(&number).unwrap());
+            let verified = Verified::of(&token.unwrap(), &of_nine, &Settings::default()).unwrap();
+            assert!(verified.admits(&asked("http://a.test/", 0.0), |_| true).is_ok(), "{number}");
+        }
+        // One key of two.
+        file.insert("b".to_owned(), file["0"].clone());
+        let of_two = keys(&Value::Object(file).to_string());
+        let unsaid = json!({ "cdniuc": "regex:.*" });
+        let unsaid = mint(unsaid.as_object().unwrap(), of_two.renewal("b").unwrap()).unwrap();
+        let settings = Settings { issuers: vec!["b".to_owned()], ..Settings::default() };
+        assert_eq!(Verified::of(&unsaid, &of_two, &settings).unwrap().issuer(), "b");
+    }
+
+    #[test]
+    fn who_bears_a_token_bears_it_by_any_signature_and_what_takes_its_place() {
+        let keys = keys(RFC_KEYS);
+        let of = |token: &str| Verified::of(token, &keys, &Settings::default()).unwrap();
+        let any = json!({ "cdniuc": "regex:.*", "exp": EXPIRES });
+        let (one, other) = (token(any.clone()), token(any));
+        assert_ne!(one, other, "each signature is another one");
+        assert_eq!(of(&one).bearer(), of(&other).bearer());
+        let later = token(json!({ "cdniuc": "regex:.*", "exp": EXPIRES + 1.0 }));
+        assert_ne!(of(&one).bearer(), of(&later).bearer());
+        let renewing = json!({ "cdniuc": "regex:.*", "exp": EXPIRES, "cdniets": 30, "cdnistt": 1 });
+        let renewing = of(&token(renewing));
+        let asked = asked("http://a.test/", EXPIRES - 9.0);
+        let renewal = renewing.admits(&asked, |_| true).unwrap().unwrap();
+        let renewed = renewing.renewed(renewal, &asked, &keys).unwrap();
+        assert_eq!(of(&renewed.token).bearer(), renewing.bearer());
     }
 
     /// RFC 9246 appendix A.3: a token with 30 s to go on, for a cookie of two segments.

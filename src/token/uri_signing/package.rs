@@ -24,6 +24,22 @@ pub struct Unclear;
 /// # Errors
 /// It is unclear what the token is, or what is left without it.
 pub fn find<'a>(target: &'a str, name: &str) -> Result<Found<'a>, Unclear> {
+    find_with(target, name, 0)
+}
+
+/// The same, where a token may end in the padding of base64 (CTA-5007 section 4.3.1.1).
+///
+/// # Errors
+/// The same.
+pub fn find_padded<'a>(target: &'a str, name: &str) -> Result<Found<'a>, Unclear> {
+    find_with(target, name, PADDING_BYTES_MAX)
+}
+
+fn find_with<'a>(
+    target: &'a str,
+    name: &str,
+    padding_bytes_max: usize,
+) -> Result<Found<'a>, Unclear> {
     let mut found = attributes(target, name);
     let Some(at) = found.next() else {
         return Ok(Found { token: None, bare: target.into() });
@@ -33,6 +49,8 @@ pub fn find<'a>(target: &'a str, name: &str) -> Result<Found<'a>, Unclear> {
     }
     let start = at + name.len() + 1;
     let length = target[start..].bytes().take_while(|byte| is_of_token(*byte)).count();
+    let padding = target[start + length..].bytes().take(padding_bytes_max);
+    let length = length + padding.take_while(|byte| *byte == b'=').count();
     let (token, rest) = target[start..].split_at(length);
     // Section 2.2: a sub-delimiter that ends it goes with it, else what stands before it does.
     let bare = match rest.bytes().next() {
@@ -66,6 +84,9 @@ fn attributes<'a>(target: &'a str, name: &'a str) -> impl Iterator<Item = usize>
 fn is_of_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')
 }
+
+/// What is left over is one byte or two.
+const PADDING_BYTES_MAX: usize = 2;
 
 /// RFC 3986 section 2.2.
 fn is_sub_delimiter(byte: u8) -> bool {
@@ -153,6 +174,8 @@ mod tests {
             assert_eq!(find(target, "token"), Err(Unclear), "{target}");
         }
         assert_eq!(find("/a?token=&b=c", "token").unwrap().token, Some(""));
+        let padded = find_padded("/a?token=bc==&d=e", "token").unwrap();
+        assert_eq!((padded.token, &*padded.bare), (Some("bc=="), "/a?d=e"));
     }
 
     #[test]

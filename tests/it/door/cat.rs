@@ -1,6 +1,8 @@
 //! Common Access Tokens (CTA-5007): each claim that is not met, renewals and answers, as viewers
 //! get them.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
 use tidegate::token::cat;
 
 use super::*;
@@ -132,9 +134,19 @@ async fn a_token_that_ends_soon_is_renewed_as_it_says() {
     let cookie = answer.header("set-cookie");
     assert_eq!(answer.status, 200);
     assert!(
-        cookie.starts_with("cta-common-access-token=") && cookie.ends_with("; Path=/"),
+        cookie.starts_with("CTA-Common-Access-Token=") && cookie.ends_with("; Path=/"),
         "{cookie}"
     );
+    // As a browser has it: in the place of the one it had, or beside it.
+    let renewed = cookie.split(';').next().unwrap().to_owned();
+    let over = with_claim("exp", json!(now() - 1));
+    for cookies in [
+        renewed.clone(),
+        format!("u=1; {FIELD}={over}; {}", renewed.replace(FIELD, &FIELD.to_lowercase())),
+    ] {
+        let again = edge.get("/a?x=1").header("cookie", &cookies).send().await;
+        assert_eq!((again.status, again.header("set-cookie")), (200, String::new()), "{cookies}");
+    }
     assert!(answer.header("cache-control").contains("private"));
     let token = ending(json!({ "type": 0, "expadd": 300 }));
     let answer = edge.get("/a?x=1").header(FIELD, &token).send().await;
@@ -149,7 +161,68 @@ async fn a_token_that_ends_soon_is_renewed_as_it_says() {
     assert_eq!(answer.status, 307);
     assert!(location.starts_with("/a?x=1&cat="), "{location}");
     assert_eq!(edge.get(&location).send().await.status, 200);
-    assert_eq!(origin.all_requests().len(), 1);
+    // Who is sent on shows the header again; and the next one is not to be renewed when it comes.
+    let token = ending(json!({ "type": 3, "expadd": 30 }));
+    let answer = edge.get("/a?x=1").header(FIELD, &token).send().await;
+    assert_eq!(answer.status, 307);
+    let again = edge.get(&answer.header("location")).header(FIELD, &token).send().await;
+    assert_eq!(again.status, 200);
+    // A player that asks for what it asked for at first has a newer one in its cookie.
+    let asked = edge.get(&in_query("/a?x=1", &over)).header("cookie", &renewed).send().await;
+    assert_eq!(asked.status, 200);
+    let asked = origin.all_requests();
+    assert_eq!(asked.len(), 1);
+    assert!(!format!("{:?}", asked[0].head).to_lowercase().contains("common-access"));
+}
+
+#[tokio::test]
+async fn what_a_token_is_good_for_is_counted_of_its_bearer_however_it_is_wrapped() {
+    let (origin, folder) = (Origin::serving("/a", Script::of(PIECE)), TempDir::new().unwrap());
+    let allowed = format!(", cat = {PARAMETER:?}, limits = {{ requests = 1 }}");
+    let edge = guarded(&origin, folder.path(), &allowed).start();
+    let token = cat_token(&for_an_hour());
+    let bytes = BASE64.decode(&token).unwrap();
+    // The header that is not signed says which key: behind that, something else.
+    let head = b"\xa1\x04\x43one";
+    let at = bytes.windows(head.len()).position(|part| part == head).unwrap();
+    let wrapped = |number: u8| {
+        let more = [b"\xa2\x04\x43one\x18\x63", &[number][..]].concat();
+        BASE64.encode([&bytes[..at], &more, &bytes[at + head.len()..]].concat())
+    };
+    let mut refused = 0;
+    for number in 0..10 {
+        let answer = edge.get(&in_query("/a", &wrapped(number))).send().await;
+        refused += u32::from(answer.status == 429);
+        assert!([200, 429].contains(&answer.status), "{}", answer.status);
+    }
+    assert!(refused >= 5, "{refused}");
+}
+
+#[tokio::test]
+async fn what_does_not_let_in_is_counted_of_nobody_and_hides_no_answer() {
+    let (origin, folder) = (Origin::serving("/a", Script::of(PIECE)), TempDir::new().unwrap());
+    let allowed = format!(", cat = {PARAMETER:?}, limits = {{ requests = 1 }}");
+    let edge = guarded(&origin, folder.path(), &allowed).start();
+    let says = |exp: u64| {
+        let mut claims = for_an_hour();
+        (claims["exp"], claims["catr"]) = (json!(exp), json!({ "type": 0, "expadd": 300 }));
+        claims
+    };
+    // All of one chain: two requests at once are allowed.
+    let (over, good) = (cat_token(&says(now() - 1)), cat_token(&says(now() + 3600)));
+    for _ in 0..10 {
+        assert_eq!(edge.get(&in_query("/a", &over)).send().await.status, 403);
+    }
+    for expected in [200, 200, 429] {
+        let cookie = format!("{FIELD}={good}");
+        let asked = edge.get(&in_query("/a", &over)).header("cookie", &cookie);
+        assert_eq!(asked.send().await.status, expected);
+    }
+    let mut answered = says(now() - 1);
+    answered["catif"] = json!({ "exp": [402, {}] });
+    let cookie = format!("{FIELD}={}", cat_token(&answered));
+    let asked = edge.get(&in_query("/a", &over)).header("cookie", &cookie);
+    assert_eq!(asked.send().await.status, 402, "what it says is answered");
 }
 
 #[tokio::test]

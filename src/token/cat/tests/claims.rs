@@ -158,6 +158,23 @@ fn a_claim_that_cannot_be_followed_lets_nobody_in() {
             bare,
             Err(Denied::Renewal),
         ),
+        // What comes back so would be looked at by nobody, or is ours to say.
+        (
+            json!({ "catr": { "type": 0, "expadd": 9, "cookie-name": "c" } }),
+            bare,
+            Err(Denied::Renewal),
+        ),
+        (json!({ "catr": { "type": 2, "expadd": 9, "cookie-name": "c" } }), bare, Ok(())),
+        (
+            json!({ "catr": { "type": 2, "expadd": 9, "header-name": "Content-Length" } }),
+            bare,
+            Err(Denied::Renewal),
+        ),
+        (
+            json!({ "catr": { "type": 2, "expadd": 9, "header-name": "connection" } }),
+            bare,
+            Err(Denied::Renewal),
+        ),
         (json!({ "catif": { "exp": [] } }), bare, Err(Denied::Answer)),
         (json!({ "catif": { "exp": [200, {}] } }), bare, Err(Denied::Answer)),
         (
@@ -220,6 +237,10 @@ fn only_issuers_that_are_trusted_issue_and_only_with_their_own_keys() {
     assert_eq!(judged("b", &["b"]), Ok("b".to_owned()));
     assert_eq!(judged("b", &["a"]), Err(Denied::Issuer));
     assert_eq!(judged("c", &[]), Err(Denied::Issuer));
+    let unsaid = mint(json!({}).as_object().unwrap(), signing).unwrap();
+    let settings = Settings { issuers: vec!["b".to_owned()], ..Settings::default() };
+    let verified = Verified::of(&unsaid, &keys, &settings).unwrap();
+    assert_eq!(verified.issuer(), "b", "of those who could have, the one who is trusted");
 }
 
 #[test]
@@ -243,10 +264,11 @@ fn a_token_that_may_be_used_once_is_used_once() {
 
 #[test]
 fn a_token_is_renewed_near_its_end_and_says_what_it_said() {
+    const NAME: &str = "cta-common-access-token";
     let keys = own();
     let claims = json!({ "iss": "co", "exp": NOW as u64, "iat": 1, "cti": "0102", "catreplay": 1,
         "catu": { "path": { "prefix-match": "/film/" } },
-        "catr": { "type": "cookie", "expadd": 120, "deadline": 60, "cookie-name": "c",
+        "catr": { "type": "cookie", "expadd": 120, "deadline": 60, "cookie-name": NAME,
             "cookie-params": ["Secure", "Path=/film; HttpOnly"], "header-name": "x-token",
             "header-params": "a=b" } });
     let verified = Verified::of(&token(&claims), &keys, &Settings::default()).unwrap();
@@ -255,7 +277,7 @@ fn a_token_is_renewed_near_its_end_and_says_what_it_said() {
     let late = at(NOW - 59.5);
     let renewal = verified.admits(&late, |_| true).unwrap().unwrap();
     assert_eq!((renewal.transport, renewal.status), (Transport::Cookie, 307));
-    assert_eq!(renewal.set_cookie("T"), "c=T; Secure; Path=/film; HttpOnly");
+    assert_eq!(renewal.set_cookie("T"), "cta-common-access-token=T; Secure; Path=/film; HttpOnly");
     assert_eq!(
         (renewal.header.as_str(), renewal.value("T")),
         ("x-token", "T; a=b".parse().unwrap())
@@ -288,6 +310,43 @@ fn the_next_token_is_not_due_when_it_comes_however_early_a_token_wants_it() {
         let renewed = verified.renewed(renewal, &asked(URI), &keys).unwrap();
         let again = Verified::of(&renewed, &keys, &Settings::default()).unwrap();
         assert_eq!(again.admits(&asked(URI), |_| true), Ok(None), "{deadline}");
+    }
+}
+
+#[test]
+fn who_bears_a_token_bears_what_takes_its_place_and_nobody_else_does() {
+    let keys = own();
+    let of = |token: &str| Verified::of(token, &keys, &Settings::default()).unwrap();
+    let minted = |claims: &Value| of(&token(claims)).bearer();
+    let late = asked(URI);
+    for (replay, is_his) in [(0, false), (1, true), (2, false)] {
+        let says = |id: &str, exp: f64| {
+            json!({ "iss": "co", "exp": exp, "iat": 1, "cti": id, "catreplay": replay,
+                "catr": { "type": "header", "expadd": 120 } })
+        };
+        let first = of(&token(&says("01", NOW + 1.0)));
+        let renewal = first.admits(&late, |_| true).unwrap().unwrap();
+        let renewed = first.renewed(renewal, &late, &keys).unwrap();
+        assert_eq!(of(&renewed).bearer(), first.bearer(), "{replay}");
+        let other = minted(&says("02", NOW + 1.0)) == first.bearer();
+        assert_eq!(other, is_his, "the id is another one in each of a chain: {replay}");
+    }
+    let lasting = |exp: u64| minted(&json!({ "iss": "co", "exp": exp, "sub": "a" }));
+    assert_ne!(lasting(1), lasting(2), "what nothing takes the place of is one by itself");
+}
+
+#[test]
+fn of_nine_issuers_with_a_key_of_one_id_each_has_his_tried() {
+    let secret = |number: usize| encoded(&[number as u8; 32]);
+    let issuer = |number: usize| {
+        let key = json!({ "kty": "oct", "kid": "1", "alg": "HS256", "k": secret(number) });
+        (number.to_string(), json!({ "renewal_kid": "1", "keys": [key] }))
+    };
+    let keys = keys(&Value::Object((0..9).map(issuer).collect()));
+    for number in (0..9).map(|number| number.to_string()) {
+        let claims = json!({ "iss": number });
+        let token = mint(claims.as_object().unwrap(), keys.renewal(&number).unwrap()).unwrap();
+        assert_eq!(judged(&token, &keys, &asked(URI)), Ok(()), "{number}");
     }
 }
 

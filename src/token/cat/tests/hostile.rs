@@ -106,6 +106,19 @@ fn what_is_good_lets_in_however_it_is_put_together() {
 }
 
 #[test]
+fn whoever_wraps_a_token_anew_bears_the_same_one() {
+    let bearer = |token: &str| Verified::of(token, &own(), &Settings::default()).unwrap().bearer();
+    let wrapped = |number: i64| {
+        let unprotected = head(&[(4, b"e"[..].into()), (99, number.into())]);
+        Made { unprotected, ..good() }.token()
+    };
+    assert_ne!(wrapped(1), wrapped(2));
+    for token in [wrapped(1), wrapped(2), Made { tags: vec![18], ..good() }.token()] {
+        assert_eq!(bearer(&token), bearer(&good().token()));
+    }
+}
+
+#[test]
 fn what_is_no_token_is_refused() {
     let raw = |bytes: &[u8]| encoded(bytes);
     let whole = BASE64.decode(good().token()).unwrap();

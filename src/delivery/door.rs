@@ -205,6 +205,10 @@ fn tell(found: Found, denied: Option<&'static str>, viewer: &Viewer, record: &mu
             record.counters().cats.count(*shown.expect("each word has a label"));
             Code::Cat(word)
         }
+        Found::Unrenewed => {
+            uri_signing("unrenewed");
+            Code::UriSigning(VERIFIED)
+        }
         Found::Allowed => {
             uri_signing("allowed");
             Code::UriSigning(UNCHECKED)
@@ -221,7 +225,8 @@ fn tell(found: Found, denied: Option<&'static str>, viewer: &Viewer, record: &mu
     record.token = Some((code, denied));
     viewer.tell(|| {
         let decision = Decision::of("token", if denied.is_none() { "lets in" } else { "denied" });
-        denied.map_or(decision.clone(), |why| decision.because(why))
+        let why = denied.or(found.remark());
+        why.map_or(decision.clone(), |why| decision.because(why))
     });
 }
 
@@ -245,7 +250,7 @@ mod tests {
             assert!(labels::Barred::ALL.iter().any(|label| label.label() == barred.word()));
         }
         let words = cat::Denied::ALL.iter().map(|denied| denied.code());
-        for word in words.chain(["ok", "reused", "renewed"]) {
+        for word in words.chain(["ok", "reused", "renewed", "unrenewed"]) {
             assert!(labels::CatShown::ALL.iter().any(|shown| shown.label() == word), "{word}");
         }
     }

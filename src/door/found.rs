@@ -27,6 +27,8 @@ pub struct Admitted {
 pub enum Found {
     /// `s-uri-signing` (RFC 9246 section 4.5).
     UriSigning(u16),
+    /// It lets in, and nothing can take its place.
+    Unrenewed,
     /// Of a Common Access Token: the claim that was not met, `ok`, or another word.
     Cat(&'static str),
     /// A directive of the key file lets everybody in.
@@ -71,6 +73,14 @@ impl fmt::Debug for Instead {
     }
 }
 
+impl Found {
+    /// What is to be known of one that lets in, in words.
+    pub fn remark(self) -> Option<&'static str> {
+        let is_unrenewed = matches!(self, Found::Unrenewed | Found::Cat(UNRENEWED));
+        is_unrenewed.then_some("it is to be renewed, and cannot be: is there a `renewal_kid`?")
+    }
+}
+
 impl Refused {
     /// How much it says to the viewer: nothing, what is answered by his token, or that it is good
     /// and where to go with the next one.
@@ -111,10 +121,12 @@ impl Refused {
 
 /// `s-uri-signing` of a token that lets its bearer in.
 pub(super) const VERIFIED: u16 = 200;
-/// Of a Common Access Token that does, that did before, and in whose place another one is.
+/// Of a Common Access Token that does, that did before, in whose place another one is, or none
+/// although it is to be.
 pub(super) const OK: &str = "ok";
 pub(super) const REUSED: &str = "reused";
 pub(super) const RENEWED: &str = "renewed";
+pub(super) const UNRENEWED: &str = "unrenewed";
 
 #[cfg(test)]
 mod tests {

@@ -8,7 +8,7 @@ use http::StatusCode;
 use http::header::{HeaderValue, LOCATION, SET_COOKIE};
 
 use super::bearers::{Allowance, Bearer, Exhausted};
-use super::found::{Admitted, Found, Instead, OK, REUSED, Refused, VERIFIED};
+use super::found::{Admitted, Found, Instead, OK, REUSED, Refused, UNRENEWED, VERIFIED};
 use super::given::Given;
 use super::shown::{Carrier, Shown};
 use super::{Asking, Door, Known, SET_CLOCKS_SAY};
@@ -107,11 +107,14 @@ impl Door {
             self.uses.is_first(&self.site, &used, now)
         };
         let renewal = verified.admits(&asked, is_first).map_err(Refused::Denied)?;
+        let is_due = renewal.is_some();
         let given = renewal.and_then(|renewal| {
             let renewed = verified.renewed(renewal, &asked, &known.keys)?;
             Some(Given::of(&self.demands.name, renewal, renewed))
         });
-        Ok(Admitted { found: Found::UriSigning(VERIFIED), given, bearer })
+        let is_renewed = !is_due || given.is_some();
+        let found = if is_renewed { Found::UriSigning(VERIFIED) } else { Found::Unrenewed };
+        Ok(Admitted { found, given, bearer })
     }
 
     fn by_cat(&self, at: &At<'_>, carrier: Carrier, token: &str) -> Result<Admitted, Refused> {
@@ -164,7 +167,12 @@ impl Door {
         let renewed = renewal
             .and_then(|renewal| Some((renewal, verified.renewed(renewal, &asked, &known.keys)?)));
         let given = match renewed {
-            None => None,
+            None => {
+                if renewal.is_some() {
+                    found = UNRENEWED;
+                }
+                None
+            }
             Some((renewal, token)) => Some(self.given(renewal, carrier, &token, asking)?),
         };
         Ok(Admitted { found: Found::Cat(found), given, bearer })

@@ -270,6 +270,28 @@ async fn what_is_asked_of_nobody_is_logged_without_a_token() {
 }
 
 #[tokio::test]
+async fn a_token_that_cannot_be_renewed_lets_in_and_is_counted() {
+    let (origin, folder) = (Origin::serving("/a", Script::of(PIECE)), TempDir::new().unwrap());
+    let mut file = key_file();
+    file[ISSUER].as_object_mut().unwrap().remove("renewal_kid");
+    fs::write(folder.path().join("keys.json"), file.to_string()).unwrap();
+    let edge = guarded(&origin, folder.path(), ", cat = \"cat\"").start();
+    let ours = with("/a", &token(&claims("/a", &json!({ "cdniets": 30, "cdnistt": 1 }))));
+    let renewal = json!({ "type": 1, "expadd": 300 });
+    let theirs = json!({ "iss": ISSUER, "exp": now() + 30, "catr": renewal });
+    let all_keys = keys(&key_file());
+    let key = all_keys.renewal(ISSUER).unwrap();
+    let theirs = tidegate::token::cat::mint(theirs.as_object().unwrap(), key).unwrap();
+    for target in [ours, format!("/a?cat={theirs}")] {
+        let answer = edge.get(&target).send().await;
+        assert_eq!((answer.status, answer.header("set-cookie")), (200, String::new()));
+    }
+    for series in ["tidegate_token_checks_total", "tidegate_cat_checks_total"] {
+        assert_eq!(edge.metric(series, &["outcome=\"unrenewed\""]).await, 1.0, "{series}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_open_needs_no_token_and_directives_say_the_rest() {
     let (origin, folder) = (Origin::start(), TempDir::new().unwrap());
     for path in ["/open/a", "/free/a", "/never/a", "/a"] {

@@ -28,6 +28,8 @@ closed_labels! {
     Shown("outcome") {
         /// Its token lets him in.
         Verified = "200",
+        /// It does, and wants to be renewed, which cannot be done here.
+        Unrenewed = "unrenewed",
         /// The signature does not verify, or its key is not known.
         Signature = "400",
         /// Its issuer is not trusted, or did not sign it.
@@ -70,6 +72,8 @@ closed_labels! {
         Reused = "reused",
         /// He is sent on with the next one.
         Renewed = "renewed",
+        /// It lets its bearer in, and wants to be renewed, which cannot be done here.
+        Unrenewed = "unrenewed",
         /// It cannot be read.
         Malformed = "malformed",
         /// It demands what is not understood.

@@ -25,7 +25,7 @@ use crate::control::issuer::{Issuer, signing_key};
 use crate::control::plane::PlaneError;
 use crate::control::plane::wire::{CODES_PATH, Code, EPOCH_PATH, EXPORT_PATH, NewCode};
 use crate::control::snapshot::{EpochOrder, Number};
-use crate::control::state::{AuditRecord, Exported, State, StateError, Store};
+use crate::control::state::{AuditRecord, Exported, State, StateError};
 use crate::moment::unix_seconds;
 
 const EXAMPLES: &str = "\
@@ -230,7 +230,7 @@ fn take_over(control: &Control, args: &ImportArgs) -> Result<String, Failure> {
     let exported = Exported::parse(&text)
         .map_err(|what| Failure::Misused(format!("{name} is no exported state: {what}")))?;
     let now = SystemTime::now();
-    if let Store::File(_) = control.store {
+    if control.store.file().is_some() {
         // Where there are no keys yet, it begins with new ones.
         Issuer::open(&control.folder, now).map_err(|e| Failure::Failed(e.to_string()))?;
     }
@@ -264,7 +264,7 @@ fn raise_epoch(control: &Control, args: &EpochArgs) -> Result<String, Failure> {
 
 /// The state, if no control plane has it.
 fn opened(control: &Control) -> Result<Option<State>, Failure> {
-    if let Store::File(path) = &control.store
+    if let Some(path) = control.store.file()
         && !path.exists()
     {
         let text = format!("there is no {}: no control plane was ever started", path.display());

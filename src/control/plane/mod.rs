@@ -164,7 +164,7 @@ impl Plane {
         fleet: Arc<ArcSwap<Fleet>>,
         now: SystemTime,
     ) -> Result<Plane, PlaneError> {
-        if let Store::File(_) = settings.store {
+        if settings.store.file().is_some() {
             // The state lies beside the keys.
             Issuer::open(&settings.folder, now).map_err(PlaneError::Issuer)?;
         }

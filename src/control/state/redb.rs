@@ -196,7 +196,11 @@ mod tests {
     async fn changes_that_are_remembered_are_bounded() {
         let folder = tempfile::tempdir().unwrap();
         let state = State::open(&folder.path().join("state.redb")).unwrap();
-        let Backend::Redb(redb) = &state.backend else { panic!("it is in a file") };
+        let redb = match &state.backend {
+            Backend::Redb(redb) => redb,
+            #[cfg(feature = "etcd")]
+            Backend::Etcd(_) => panic!("it is in a file"),
+        };
         let transaction = redb.database.begin_write().unwrap();
         let record = |what: &str| AuditRecord {
             at: 0,

@@ -1,4 +1,5 @@
-//! Which etcd several control planes share, and as whom it is asked.
+//! Which etcd several control planes share, and as whom it is asked. Known to every build, so that
+//! one without etcd can say what it lacks.
 
 use std::fmt;
 use std::path::PathBuf;

@@ -1,4 +1,5 @@
-//! Where a state lies, and what is done otherwise there.
+//! Where a state lies: opened there, read and changed. What several control planes do besides is in
+//! `shared.rs`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,6 +23,17 @@ pub enum Store {
     /// On etcd, for several control planes.
     #[cfg(feature = "etcd")]
     Etcd(Box<EtcdSettings>),
+}
+
+impl Store {
+    /// The file, where it lies in one.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Store::File(path) => Some(path),
+            #[cfg(feature = "etcd")]
+            Store::Etcd(_) => None,
+        }
+    }
 }
 
 /// The same with all that is needed.
@@ -51,7 +63,11 @@ impl State {
     /// As of [`State::open`]; or nobody answers, and there is no copy of what was known last.
     pub fn open_in(store: &Store, now: SystemTime) -> Result<State, StateError> {
         match store {
-            Store::File(path) => State::open(path),
+            Store::File(path) => {
+                // Nothing in it ends.
+                let _ = now;
+                State::open(path)
+            }
             #[cfg(feature = "etcd")]
             Store::Etcd(settings) => {
                 let known = Arc::<ArcSwap<Known>>::default();

@@ -78,7 +78,7 @@ async fn what_was_changed_is_there_when_it_is_opened_again_and_by_whom() {
     let known = state.known();
     assert_eq!(known.appliances["edge-1"], appliance("edge-1"));
     assert_eq!((known.keys["film"].as_str(), known.number), ("{}", first));
-    assert_eq!(state.last_snapshot_now().unwrap().unwrap(), b"signed");
+    assert_eq!(state.last_snapshot_now().unwrap().unwrap(), &b"signed"[..]);
     let audit = state.audit(9).await.unwrap();
     let told: Vec<&str> = audit.iter().map(|record| record.what.as_str()).collect();
     assert_eq!(told, ["keys film", "edge-1 registers"]);

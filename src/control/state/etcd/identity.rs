@@ -1,5 +1,6 @@
-//! The keys of a fleet, which all of its control planes have: the first one makes them and puts them
-//! on etcd, the others take them from there. Who has others already is told so, and overwrites none.
+//! The keys of a fleet, which all of its control planes have: the first one makes them and puts
+//! them on etcd, the others take them from there. Who has others already is told so, and
+//! overwrites none.
 
 use std::fs;
 use std::io;

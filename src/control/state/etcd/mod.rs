@@ -170,7 +170,8 @@ impl Etcd {
         self.shared.is_away()
     }
 
-    /// Whether somebody answers again since this was asked last, and something may have been missed.
+    /// Whether somebody answers again since this was asked last, and something may have been
+    /// missed.
     pub(super) fn has_returned(&self) -> bool {
         self.shared.has_returned.swap(false, Ordering::Relaxed)
     }

@@ -170,13 +170,7 @@ impl Appliance {
         let askable = admin.into_iter().chain(steering).collect();
         let usage = parts.usage.clone().map(Keeper::start).transpose();
         let usage = usage.map_err(system("a thread"))?;
-        // Whom it knows, viewers are sent to.
-        let steering = &parts.live.steering;
-        let beside = |of| {
-            let is_known = steering.is_known.clone();
-            ControlPlane::start_beside(of, steering.fleet.clone(), is_known)
-        };
-        let control = parts.config.control.as_ref().map(beside).transpose()?;
+        let control = steering::start_control(&parts)?;
         let fleet = fleet::start(&parts, &viewers)?;
         for guard in guards {
             guard.disarm();

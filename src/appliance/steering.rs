@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 use super::ApplianceError;
+use super::control_plane::ControlPlane;
 use super::figures::reading;
 use super::load;
 use super::parts::{Parts, viewer_settings};
@@ -59,7 +60,7 @@ pub(super) struct Steering {
     /// A control plane beside it says who the appliances are.
     is_told: bool,
     /// Whether the fleet is known by now.
-    pub(super) is_known: Arc<watch::Sender<bool>>,
+    is_known: Arc<watch::Sender<bool>>,
     /// What one client may have; none before somebody listens.
     overload: OnceLock<Arc<Overload>>,
     reserved: Mutex<Option<Reservation>>,
@@ -226,6 +227,13 @@ pub(super) fn start(
         });
     })?;
     Ok(Some(thread))
+}
+
+/// Starts the control plane beside it, if there is one: whom it knows, viewers are sent to.
+pub(super) fn start_control(parts: &Parts) -> Result<Option<ControlPlane>, ApplianceError> {
+    let Steering { fleet, is_known, .. } = &parts.live.steering;
+    let beside = |control| ControlPlane::start_beside(control, fleet.clone(), is_known.clone());
+    parts.config.control.as_ref().map(beside).transpose()
 }
 
 fn steer(parts: &Parts) -> Steer {

@@ -3,7 +3,7 @@
 //! The private key is made here and stays here. Whoever serves meanwhile notices, and needs no
 //! restart.
 
-use std::io::{self, BufRead, Read as _};
+use std::io::{self, BufRead};
 use std::path::PathBuf;
 use std::time::SystemTime;
 

@@ -118,14 +118,14 @@ fn examples(command: &Command) -> Vec<String> {
 }
 
 /// The words of an example as a shell would hand them over: without a variable that is set before
-/// them, and up to where its output goes.
+/// them, and up to where its output goes or its input is from.
 fn shell_words(example: &str) -> Vec<String> {
     let words = shlex::split(example).unwrap_or_else(|| panic!("no shell reads {example:?}"));
     let is_variable = |word: &String| word.starts_with("TIDEGATE_") && word.contains('=');
     words
         .into_iter()
         .skip_while(is_variable)
-        .take_while(|word| !["|", ">"].contains(&word.as_str()))
+        .take_while(|word| !["|", ">", "<"].contains(&word.as_str()))
         .collect()
 }
 

@@ -317,8 +317,8 @@ proptest! {
         let told = told(&steer, &format!("/steer/v1/{kind}/film/{path}?{query}"));
         let priority = told["PATHWAY-PRIORITY"].as_array();
         prop_assert!(priority.is_some_and(|all| !all.is_empty()) || kind == "dash");
-        let uri = reload(&told);
-        let again = self::told(&steer, &uri);
-        prop_assert_eq!(reload(&again), uri, "it was signed here");
+        let sid = |told: &Value| reload(told).split_once("?sid=").unwrap().1[..22].to_owned();
+        let again = self::told(&steer, &reload(&told));
+        prop_assert_eq!(sid(&again), sid(&told), "it was signed here");
     }
 }

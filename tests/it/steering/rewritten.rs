@@ -17,7 +17,7 @@ const MPD: &str = "<MPD type=\"static\"><Period id=\"1\"/></MPD>\n";
 const BROKEN: &str = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1,CODECS=\"a\n720p.m3u8\n";
 const TAGS: &str = "cache-control: max-age=60\r\netag: \"one\"\r\n\
     last-modified: Sun, 06 Nov 1994 08:49:37 GMT\r\ncontent-md5: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
-    repr-digest: sha-256=:AAAA:\r\nvary: Accept-Encoding\r\n";
+    repr-digest: unixsum=:AAAA:\r\nvary: Accept-Encoding\r\n";
 
 /// An origin of a few texts, and what it was asked for.
 struct Texts {

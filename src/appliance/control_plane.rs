@@ -21,8 +21,8 @@ use crate::config::Control;
 use crate::control::plane::{Plane, PlaneHandler, Settings};
 use crate::control::registry::Rules;
 use crate::control::registry::fleet::Fleet;
-use crate::limits::PLANE_CONNECTIONS_MAX;
-use crate::overload::{Gate, Overload};
+use crate::limits::{PLANE_CONNECTIONS_MAX, PLANE_CONNECTIONS_PER_CLIENT_MAX};
+use crate::overload::{self, ClientLimits, Gate, Overload};
 use crate::purge::Tokens;
 use crate::server::{self, ReusePort, ServerContext, ServerSettings, Source, Stop, Wishes};
 
@@ -46,8 +46,8 @@ impl ControlPlane {
     /// # Errors
     /// Its state, its keys or its addresses cannot be had; nothing keeps running then.
     pub fn start(control: &Control) -> Result<ControlPlane, ApplianceError> {
-        let (settings, fleet) = (settings(control), Arc::default());
-        let tokens = settings.tokens.clone();
+        let tokens = Arc::new(ArcSwapOption::from_pointee(control.tokens.clone()));
+        let (settings, fleet) = (settings(control, tokens.clone()), Arc::default());
         let opened = open(settings, control, fleet)?;
         let addresses = opened.addresses();
         let stop = Stop::default();
@@ -57,17 +57,18 @@ impl ControlPlane {
     }
 
     /// Starts one beside an appliance, which sees in `fleet` what it knows of the others, once
-    /// `is_known` says so.
+    /// `is_known` says so, and says in `tokens` who may what.
     ///
     /// # Errors
     /// There is no thread.
     pub(super) fn start_beside(
         control: &Control,
+        tokens: Arc<ArcSwapOption<Tokens>>,
         fleet: Arc<ArcSwap<Fleet>>,
         is_known: Arc<watch::Sender<bool>>,
     ) -> Result<ControlPlane, ApplianceError> {
-        let (settings, stop) = (settings(control), Stop::default());
-        let (tokens, ends, control) = (settings.tokens.clone(), stop.clone(), control.clone());
+        let (settings, stop) = (settings(control, tokens.clone()), Stop::default());
+        let (ends, control) = (stop.clone(), control.clone());
         let beside = move |runtime: LocalRuntime| {
             runtime.block_on(async {
                 let opening = opened_at_last(settings, &control, fleet);
@@ -162,7 +163,7 @@ async fn serve(Opened { plane, listeners }: Opened, stop: &Stop) {
         permits: Arc::new(Semaphore::new(PLANE_CONNECTIONS_MAX)),
         counts: Arc::default(),
         wishes: Wishes::default(),
-        gate: Arc::new(Gate::new(Overload::unlimited(Instant::now()))),
+        gate: Arc::new(Gate::new(overload())),
     });
     let handler = Rc::new(PlaneHandler(plane.clone()));
     let mut serving = tokio::task::JoinSet::new();
@@ -178,7 +179,7 @@ async fn serve(Opened { plane, listeners }: Opened, stop: &Stop) {
     }
 }
 
-fn settings(control: &Control) -> Settings {
+fn settings(control: &Control, tokens: Arc<ArcSwapOption<Tokens>>) -> Settings {
     let health = &control.health;
     Settings {
         folder: control.folder.clone(),
@@ -186,7 +187,7 @@ fn settings(control: &Control) -> Settings {
         names: control.names.clone(),
         shown: control.certificate.clone(),
         operators_ca: control.operators_ca.clone(),
-        tokens: Arc::new(ArcSwapOption::from_pointee(control.tokens.clone())),
+        tokens,
         rules: Rules {
             bad_heartbeats: health.bad_heartbeats,
             good_heartbeats: health.good_heartbeats,
@@ -199,6 +200,16 @@ fn settings(control: &Control) -> Settings {
         heartbeat: control.heartbeat,
         requests_per_second: control.requests_per_second,
     }
+}
+
+/// Who shows no certificate yet does not take all connections.
+fn overload() -> Arc<Overload> {
+    let connections_max = PLANE_CONNECTIONS_PER_CLIENT_MAX;
+    let settings = overload::Settings {
+        client: ClientLimits { connections_max, ..ClientLimits::default() },
+        ..overload::Settings::default()
+    };
+    Overload::new(settings, Arc::default(), Instant::now())
 }
 
 /// Boxes keep their connections, and are heard of more often than that.

@@ -34,7 +34,7 @@ struct Watched {
 impl Watched {
     fn new(path: &Path) -> Watched {
         let seen = Stamp::of(path);
-        Watched { path: path.to_owned(), read: seen.clone(), seen, told: None }
+        Watched { path: path.to_owned(), read: seen, seen, told: None }
     }
 
     /// Whether it is another one than was read, and has been so for a look: nobody writes it now.

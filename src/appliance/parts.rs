@@ -103,6 +103,8 @@ pub(super) struct Live {
     pub(super) orders: Orders,
     pub(super) server: Arc<ArcSwap<ServerSettings>>,
     pub(super) token: Arc<ArcSwapOption<Tokens>>,
+    /// Who may what of the control plane beside it, if there is one.
+    pub(super) control_tokens: Arc<ArcSwapOption<Tokens>>,
     pub(super) forwarders: Arc<ArcSwap<Forwarders>>,
     /// Who is let in where tokens are asked for.
     pub(super) doors: Arc<CurrentDoors>,
@@ -129,6 +131,7 @@ impl Live {
             orders: Orders::default(),
             server: Arc::new(ArcSwap::from_pointee(server)),
             token: Arc::new(ArcSwapOption::from_pointee(config.admin.token.clone())),
+            control_tokens: Arc::new(ArcSwapOption::from_pointee(config.control_tokens())),
             forwarders: Arc::new(ArcSwap::from_pointee(forwarders(config))),
             doors: Arc::default(),
             places: Places::default(),

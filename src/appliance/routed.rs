@@ -71,7 +71,8 @@ impl Known {
         };
         let appliances = self.appliances.load();
         let fleet = snapshot.as_ref().map_or(&**appliances, |snapshot| &snapshot.fleet);
-        let spread = self.settings.load().spread;
+        let settings = self.settings.load();
+        let spread = settings.spread;
         let steering = Steering { fleet, routes: &*table, holds: &|_| None, spread };
         let session = stranger.viewer.to_string();
         let answer = steering.answer(&Asked {
@@ -87,7 +88,7 @@ impl Known {
             announced.iter().any(|one| one.name == ranked.appliance) && !is_kept(ranked)
         };
         answer.ranked.first().filter(is_his).filter(|_| !answer.last_resort)?;
-        location(stranger.scheme.as_str(), stranger.target, &answer, 0)
+        location(stranger.scheme.as_str(), stranger.target, &answer, 0, settings.seal.as_ref())
     }
 }
 

@@ -232,7 +232,10 @@ pub(super) fn start(
 /// Starts the control plane beside it, if there is one: whom it knows, viewers are sent to.
 pub(super) fn start_control(parts: &Parts) -> Result<Option<ControlPlane>, ApplianceError> {
     let Steering { fleet, is_known, .. } = &parts.live.steering;
-    let beside = |control| ControlPlane::start_beside(control, fleet.clone(), is_known.clone());
+    let beside = |control| {
+        let tokens = parts.live.control_tokens.clone();
+        ControlPlane::start_beside(control, tokens, fleet.clone(), is_known.clone())
+    };
     parts.config.control.as_ref().map(beside).transpose()
 }
 

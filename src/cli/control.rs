@@ -21,7 +21,7 @@ use super::{Failure, USUAL_CONFIG, duration, print};
 use crate::appliance::{ApplianceError, ControlPlane};
 use crate::config::units::duration_text;
 use crate::config::{Control, ControlFile, cause, load_control};
-use crate::control::issuer::{Issuer, signing_key};
+use crate::control::issuer::{Issuer, signing_key_of_before};
 use crate::control::plane::PlaneError;
 use crate::control::plane::wire::{CODES_PATH, Code, EPOCH_PATH, EXPORT_PATH, NewCode};
 use crate::control::snapshot::{EpochOrder, Number};
@@ -217,6 +217,8 @@ fn new_code(control: &Control, args: &CodeArgs) -> Result<String, Failure> {
 fn export(control: &Control) -> Result<String, Failure> {
     Ok(line(&match opened(control)? {
         Some(state) => {
+            let noted = state.note(by_hand("exported the state".to_owned()));
+            super::admin::runtime()?.block_on(noted).map_err(failed)?;
             serde_json::to_value(state.export()).expect("text and numbers can be written as JSON")
         }
         None => ask(control, http::Method::GET, EXPORT_PATH, Vec::new())?,
@@ -248,8 +250,9 @@ fn take_over(control: &Control, args: &ImportArgs) -> Result<String, Failure> {
 fn raise_epoch(control: &Control, args: &EpochArgs) -> Result<String, Failure> {
     let number = match opened(control)? {
         Some(state) => {
-            let key = signing_key(&control.folder).map_err(|e| Failure::Failed(e.to_string()))?;
-            let epoch = args.to.unwrap_or(state.known().number.epoch + 1);
+            let key = signing_key_of_before(&control.folder);
+            let key = key.map_err(|e| Failure::Failed(e.to_string()))?;
+            let epoch = args.to.unwrap_or(state.known().number.epoch.saturating_add(1));
             let order = EpochOrder::sign(epoch, unix_seconds(SystemTime::now()), &key);
             let audit = by_hand(format!("raised the epoch to {epoch}"));
             super::admin::runtime()?.block_on(state.raise_epoch(&order, audit)).map_err(failed)?

@@ -199,10 +199,12 @@ impl Config {
             let is = roots(is).into_iter().filter(other);
             named.extend(is.map(|(name, _)| format!("authorities of the origin {name}")));
         }
-        let (was, is) = (&self.admin.token, &next.admin.token);
-        let file = "admin.token_file";
-        if was != is && self.written.0.get(file) == next.written.0.get(file) {
-            named.push(file.to_owned());
+        let of = |config: &Config| [config.admin.token.clone(), config.control_tokens()];
+        let files = ["admin.token_file", "control.token_file"];
+        for ((was, is), file) in of(self).iter().zip(of(next)).zip(files) {
+            if *was != is && self.written.0.get(file) == next.written.0.get(file) {
+                named.push(file.to_owned());
+            }
         }
         let counts = Counts::Now;
         let change = |setting| {
@@ -250,7 +252,7 @@ pub fn is_of_volumes(name: &str) -> bool {
 fn counts(name: &str) -> Counts {
     let section = name.split(['.', '[']).next().unwrap_or_default();
     let at_once = AT_ONCE.contains(&section) && !name.starts_with(SHIPPING);
-    match at_once || name == "memory.ram" {
+    match at_once || ["memory.ram", "control.token_file"].contains(&name) {
         true => Counts::Now,
         false => Counts::FromNextStart,
     }

@@ -15,12 +15,14 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::CertificateDer;
 use toml::de::DeTable;
 
+use super::Config;
 use super::admin::tokens;
 use super::certificates::{Certificate, chain, path};
 use super::error::{ConfigError, ConfigErrors};
 use super::etcd;
 use super::log::{LogLevel, level};
 use super::raw::{Credentials, Section, Source};
+use super::units::duration_text;
 use crate::control::state::Store;
 use crate::limits::{PLANE_LISTENERS_MAX, PLANE_NAMES_MAX};
 use crate::purge::Tokens;
@@ -50,6 +52,13 @@ pub struct Control {
     pub heartbeat: Duration,
     /// When an appliance counts as ill, well, and full.
     pub health: Health,
+}
+
+impl Config {
+    /// Who may what of the control plane, if this machine is one.
+    pub fn control_tokens(&self) -> Option<Tokens> {
+        self.control.as_ref().and_then(|control| control.tokens.clone())
+    }
 }
 
 /// The section `control.health`.
@@ -142,6 +151,14 @@ pub(super) fn read(section: &Section<'_>) -> Option<Control> {
         health: section.section("health", health),
         listen,
     };
+    let expected = 2 * control.heartbeat.max(BEATS_AT_LEAST);
+    if control.health.silent_after < expected {
+        let text = format!(
+            "`control.health.silent_after` is less than two heartbeats: write \"{}\" or more",
+            duration_text(expected)
+        );
+        section.fail(text);
+    }
     (!control.listen.is_empty()).then_some(control)
 }
 
@@ -238,6 +255,8 @@ fn usual_folder() -> PathBuf {
     folder.unwrap_or(Path::new("/var/lib/tidegate").to_owned()).join("control")
 }
 
+/// Boxes are told whole seconds.
+const BEATS_AT_LEAST: Duration = Duration::from_secs(1);
 const HEARTBEATS: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(3_600);
 /// All that a file may say beside it.

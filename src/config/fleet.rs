@@ -173,7 +173,7 @@ fn told_of(section: &Section<'_>, mistake: &Mistake) {
         Mistake::Name { field, .. } | Mistake::TooMany { field, .. } => *field,
         Mistake::Host { .. } => "host",
         Mistake::NoAddress => "addresses",
-        Mistake::NoCapacity => "capacity",
+        Mistake::Capacity { .. } => "capacity",
         Mistake::Weight { .. } => "weight",
     };
     let text = mistake.to_string().replacen('`', "`fleet.", 1);

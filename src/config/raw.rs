@@ -212,7 +212,10 @@ impl<'a> Section<'a> {
     /// The value of a setting, if it was written.
     pub(super) fn setting(&self, key: &'static str) -> Option<Setting<'a>> {
         let name = format!("{}{key}", self.prefix);
-        self.known.borrow_mut().push(key);
+        let mut known = self.known.borrow_mut();
+        if !known.contains(&key) {
+            known.push(key);
+        }
         self.source.asked.borrow_mut().insert(name.clone());
         let value = self.table?.get(key)?;
         Some(Setting { source: self.source, name, at: value.span().start, value: value.get_ref() })

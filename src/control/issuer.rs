@@ -63,10 +63,17 @@ pub struct Subject {
     pub name: String,
     /// Its number.
     pub serial: Serial,
-    /// When it was issued, in seconds since 1970.
+    /// Since when it counts, in seconds since 1970.
     pub not_before: u64,
     /// When it ends.
     pub not_after: u64,
+}
+
+impl Subject {
+    /// When it was issued, in seconds since 1970: it counts from a little before on.
+    pub fn issued_at(&self) -> u64 {
+        self.not_before.saturating_add(BACKDATED.as_secs())
+    }
 }
 
 /// Why a certificate is not issued, or nobody is there to issue any.
@@ -140,6 +147,11 @@ impl Issuer {
         let made = self::folder(folder);
         made.map_err(|source| IssuerError::File { path: folder.to_owned(), source })?;
         let [key_path, ca_path] = [CA_KEY, CA_FILE].map(|name| folder.join(name));
+        let seconds = unix_seconds(now);
+        if seconds < CLOCK_MIN && !ca_path.exists() {
+            // It would seem to have ended as soon as the clock is right.
+            return Err(IssuerError::Clock { now: seconds });
+        }
         let key = kept(&key_path, || Ok(KeyPair::generate()?.serialize_pem().into_bytes()))?;
         let no_key = || IssuerError::Content { path: key_path, what: "private key in PEM" };
         let key = String::from_utf8(key).ok().and_then(|pem| KeyPair::from_pem(&pem).ok());
@@ -232,15 +244,27 @@ pub struct Own {
     pub renew_at: SystemTime,
 }
 
-/// The key of snapshots that lies in the state folder. Blocks.
+/// The key of snapshots that lies in the state folder, where there was one before. Blocks.
 ///
 /// # Errors
-/// It cannot be read or made, or is something else.
-pub fn signing_key(folder: &Path) -> Result<SigningKey, IssuerError> {
+/// It cannot be read, or is something else.
+pub fn signing_key_of_before(folder: &Path) -> Result<SigningKey, IssuerError> {
+    let path = folder.join(SIGNING_KEY);
+    match fs::read(&path) {
+        Ok(kept) => understood(path, &kept),
+        Err(source) => Err(IssuerError::File { path, source }),
+    }
+}
+
+fn signing_key(folder: &Path) -> Result<SigningKey, IssuerError> {
     let path = folder.join(SIGNING_KEY);
     let kept = kept(&path, || Ok(SigningKey::generate().1))?;
+    understood(path, &kept)
+}
+
+fn understood(path: PathBuf, kept: &[u8]) -> Result<SigningKey, IssuerError> {
     let what = "Ed25519 key in PKCS #8";
-    SigningKey::of_pkcs8(&kept).ok_or(IssuerError::Content { path, what })
+    SigningKey::of_pkcs8(kept).ok_or(IssuerError::Content { path, what })
 }
 
 /// Who a certificate is of; `None`: it has no name or number that one of ours could have.
@@ -410,6 +434,28 @@ mod tests {
         fs::write(path.join(CA_FILE), other.pem()).unwrap();
         let error = Issuer::open(&path, now()).unwrap_err().to_string();
         assert!(error.ends_with("ca.pem holds no certificate of the key beside it"), "{error}");
+    }
+
+    #[test]
+    fn with_a_wrong_clock_no_authority_is_made_and_one_of_before_is_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let early = SystemTime::UNIX_EPOCH + Duration::from_secs(60);
+        let error = Issuer::open(folder.path(), early).unwrap_err();
+        assert!(matches!(error, IssuerError::Clock { now: 60 }), "{error}");
+        assert!(!folder.path().join(CA_KEY).exists());
+        Issuer::open(folder.path(), now()).unwrap();
+        Issuer::open(folder.path(), early).unwrap();
+    }
+
+    #[test]
+    fn a_key_of_snapshots_that_was_lost_is_made_by_nobody_who_needs_the_one_of_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = signing_key_of_before(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("snapshot.key cannot be used: "), "{error}");
+        assert!(!folder.path().join(SIGNING_KEY).exists());
+        let issuer = Issuer::open(folder.path(), now()).unwrap();
+        let key = signing_key_of_before(folder.path()).unwrap();
+        assert_eq!(key.public(), issuer.signing().public());
     }
 
     #[test]

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Phase;
 use crate::limits::APPLIANCES_MAX;
-use appliance::Appliance;
+use appliance::{Appliance, Pathway};
 use fleet::{Fleet, Judged};
 use health::Health;
 pub use room::Room;
@@ -149,6 +149,8 @@ impl std::error::Error for RegistryError {}
 pub struct Registry {
     rules: Rules,
     entries: BTreeMap<String, Entry>,
+    /// Names, by pathway.
+    pathways: BTreeMap<Pathway, String>,
 }
 
 #[derive(Clone, Debug)]
@@ -163,7 +165,7 @@ struct Entry {
 impl Registry {
     /// One without appliances.
     pub fn new(rules: Rules) -> Registry {
-        Registry { rules, entries: BTreeMap::new() }
+        Registry { rules, ..Registry::default() }
     }
 
     /// One that begins with what was known: each counts as it did, and has from now on the usual
@@ -175,27 +177,36 @@ impl Registry {
             let entry = Entry { appliance, health, room, heard: member.heard.clone() };
             (member.appliance.name().to_owned(), entry)
         };
-        Registry { rules, entries: known.members().iter().map(entry).collect() }
+        let entries: BTreeMap<String, Entry> = known.members().iter().map(entry).collect();
+        let pathway =
+            |(name, entry): (&String, &Entry)| (entry.appliance.pathway().clone(), name.clone());
+        let pathways = entries.iter().map(pathway).collect();
+        Registry { rules, entries, pathways }
+    }
+
+    /// Whether it is known just so.
+    pub fn has(&self, appliance: &Appliance) -> bool {
+        self.entries.get(appliance.name()).is_some_and(|entry| entry.appliance == *appliance)
     }
 
     /// Takes an appliance in, or what has changed of one. One that is new has to be heard of before
     /// it gets viewers; one that is known stays as well as it was.
     pub fn register(&mut self, appliance: Appliance, now: Instant) -> Result<(), RegistryError> {
-        let (name, pathway) = (appliance.name(), appliance.pathway());
-        let others = self.entries.values().filter(|entry| entry.appliance.name() != name);
-        let mut others = others.map(|entry| &entry.appliance);
-        if let Some(other) = others.find(|other| other.pathway() == pathway) {
-            let (pathway, by) = (pathway.to_string(), other.name().to_owned());
+        let (name, pathway) = (appliance.name().to_owned(), appliance.pathway().clone());
+        if let Some(by) = self.pathways.get(&pathway).filter(|by| **by != name) {
+            let (pathway, by) = (pathway.to_string(), by.clone());
             return Err(RegistryError::PathwayTaken { pathway, by });
         }
-        if let Some(entry) = self.entries.get_mut(name) {
+        if let Some(entry) = self.entries.get_mut(&name) {
+            self.pathways.remove(entry.appliance.pathway());
+            self.pathways.insert(pathway, name);
             entry.appliance = appliance;
             return Ok(());
         }
         if self.entries.len() >= APPLIANCES_MAX {
             return Err(RegistryError::Full);
         }
-        let name = name.to_owned();
+        self.pathways.insert(pathway, name.clone());
         let health = [Health::new(now); 2];
         let entry = Entry { appliance, health, room: Room::Open, heard: None };
         self.entries.insert(name, entry);
@@ -209,7 +220,8 @@ impl Registry {
 
     /// Forgets an appliance; whether there was one.
     pub fn remove(&mut self, name: &str) -> bool {
-        self.entries.remove(name).is_some()
+        let gone = self.entries.remove(name);
+        gone.map(|entry| self.pathways.remove(entry.appliance.pathway())).is_some()
     }
 
     /// Learns what an appliance says of itself.

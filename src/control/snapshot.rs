@@ -489,6 +489,8 @@ mod tests {
         };
         assert!(with(&|_| {}).is_ok());
         assert!(with(&|value| value["later"] = 1.into()).is_ok(), "a later version says more");
+        let of_one = with(&|value| value["fleet"][0]["appliance"]["later"] = 1.into());
+        assert_eq!(of_one, Ok(snapshot(1, 1)), "of an appliance too");
         let changes: [(Changed<'_>, &str); 6] = [
             (&|value| value["number"]["epoch"] = (-1).into(), "invalid value"),
             (&|value| value["fleet"][1] = value["fleet"][0].clone(), "two appliances are called"),

@@ -28,12 +28,12 @@ pub(crate) mod stored;
 mod upstream;
 mod viewer;
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::RefCell;
 use std::mem::take;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption, Cache};
 use http::header::HeaderValue;
@@ -41,7 +41,7 @@ use http::request::Parts;
 use http::{HeaderMap, Request, Response};
 use hyper::body::{Body, Incoming};
 
-use crate::access_log::{AccessLog, Decision, RequestId, Text};
+use crate::access_log::{AccessLog, Decision, Text};
 use crate::acme::Challenges;
 use crate::cache::heads::{Heads, Known};
 use crate::cache::ram::Ram;
@@ -62,10 +62,8 @@ use crate::fill::Filler;
 use crate::geo::Geo;
 use crate::memory::Governor;
 use crate::message::cache_status::Fwd;
-use crate::message::cmcd::Cmcd;
 use crate::message::forwarded::Forwarders;
 use crate::message::multirange::RangeSet;
-use crate::message::priority::Priority;
 use crate::message::range::RangeRequest;
 use crate::message::request::{Method, ObjectRequest, host_of};
 use crate::message::reuse::{RequestControl, Reuse};
@@ -76,7 +74,6 @@ use crate::overload::Gate;
 use crate::purge::Tokens;
 use crate::server::{ConnectionFacts, Handler, ServerSettings, leave};
 use crate::site::{CurrentSites, Foresight, RequestCacheControl, Site};
-use crate::store::device::Urgency;
 
 /// What every worker delivers from.
 pub struct Shared {
@@ -151,24 +148,9 @@ impl Handler for Delivery {
         let (begun, shared) = (Instant::now(), &self.shared);
         let (mut parts, body) = request.into_parts();
         let showing = self.shown(&mut parts);
-        let cmcd = Cmcd::of(&parts.headers, parts.uri.query()).map(Box::new);
-        let viewer = Rc::new(Viewer {
-            urgency: match Priority::of(&parts.headers).stands_back(cmcd.as_deref()) {
-                true => Urgency::Patient,
-                false => Urgency::Viewer,
-            },
-            cmcd,
-            client: self.client(connection, &parts),
-            reserved: OnceCell::new(),
-            bearer: OnceCell::new(),
-            showing,
-            parts,
-            connection: connection.clone(),
-            request_id: RequestId::assign(),
-            time: SystemTime::now(),
-            origin_requests: Cell::new(0),
-            tracing: shared.log.trace(begun, &shared.governor),
-        });
+        let client = self.client(connection, &parts);
+        let tracing = shared.log.trace(begun, &shared.governor);
+        let viewer = Rc::new(Viewer::new(parts, (connection, client), showing, tracing));
         let (log, counters) = (shared.log.clone(), shared.counters.clone());
         let mut record = Record::new(viewer.clone(), log, counters, begun);
         record.told();

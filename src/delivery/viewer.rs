@@ -19,6 +19,7 @@ use crate::fill::error::FillError;
 use crate::limits::REQUEST_BYTES;
 use crate::memory::{Class, OfSite, Reservation, Use};
 use crate::message::cmcd::Cmcd;
+use crate::message::priority::Priority;
 use crate::server::ConnectionFacts;
 use crate::store::device::Urgency;
 
@@ -52,6 +53,33 @@ pub struct Viewer {
 }
 
 impl Viewer {
+    /// Whoever sends a head, over a connection and for a client, with what he shows.
+    pub fn new(
+        parts: Parts,
+        (connection, client): (&Rc<ConnectionFacts>, IpAddr),
+        showing: Option<Box<Showing>>,
+        tracing: Tracing,
+    ) -> Viewer {
+        let cmcd = Cmcd::of(&parts.headers, parts.uri.query()).map(Box::new);
+        Viewer {
+            urgency: match Priority::of(&parts.headers).stands_back(cmcd.as_deref()) {
+                true => Urgency::Patient,
+                false => Urgency::Viewer,
+            },
+            cmcd,
+            client,
+            reserved: OnceCell::new(),
+            bearer: OnceCell::new(),
+            showing,
+            parts,
+            connection: connection.clone(),
+            request_id: RequestId::assign(),
+            time: SystemTime::now(),
+            origin_requests: Cell::new(0),
+            tracing,
+        }
+    }
+
     /// Counts requests upstream.
     pub fn count_origin_requests(&self, more: u32) {
         self.origin_requests.set(self.origin_requests.get() + more);

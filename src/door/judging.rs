@@ -260,6 +260,7 @@ mod tests {
     use super::*;
     use crate::door::bearers::Bearers;
     use crate::door::{Demands, KeySource, Secret, Uses};
+    use crate::geo::Geo;
     use crate::site::Scheme;
     use crate::token::key_file::KeyFile;
     use crate::token::uri_signing::{Matching, mint};
@@ -288,7 +289,7 @@ mod tests {
         };
         let (bearers, uses) = (Arc::new(Bearers::default()), Uses::nowhere());
         let door = Door::new("media", demands, 1 << 20, bearers, uses).unwrap();
-        let fields = HeaderMap::new();
+        let (fields, places) = (HeaderMap::new(), Geo::default());
         let admitted = |target: &str, seconds: u64| {
             let asking = Asking {
                 scheme: Scheme::Http,
@@ -301,6 +302,7 @@ mod tests {
                 fields: &fields,
                 protocol: None,
                 client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+                places: &places,
                 now: UNIX_EPOCH + Duration::from_secs(seconds),
             };
             let mut parts = Request::builder().uri(target).body(()).unwrap().into_parts().0;

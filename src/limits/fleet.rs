@@ -33,6 +33,8 @@ pub const APPLIANCE_HOST_BYTES_MAX: usize = 260;
 pub const APPLIANCE_TAGS_MAX: usize = 32;
 /// Sites that an appliance may be told to serve alone.
 pub const APPLIANCE_SITES_MAX: usize = 1_024;
+/// What an appliance may say that it can send: ten terabits a second.
+pub const APPLIANCE_CAPACITY_MAX: u64 = 10_000_000_000_000;
 /// How much more than what it can send an appliance's part may be, in hundredths.
 pub const APPLIANCE_WEIGHT_MAX: u32 = 10_000;
 /// Appliances that one answer of steering ranks.
@@ -70,6 +72,11 @@ pub const MANIFEST_SERVED_BYTES_MAX: u64 = 256 << 10;
 
 /// A snapshot as it is sent: four thousand appliances and all their keys.
 pub const SNAPSHOT_BYTES_MAX: usize = 32 << 20;
+/// The last epoch: who raises it for ever by one never gets there, and a slip of the pen does not
+/// end all counting.
+pub const EPOCH_MAX: u64 = 1 << 32;
+/// The last snapshot of an epoch, which nobody reaches; more is taken over from nowhere.
+pub const COUNTER_MAX: u64 = 1 << 53;
 /// How long a box that asks for the next snapshot waits at most.
 pub const SNAPSHOT_WAIT_MAX: Duration = Duration::from_secs(60);
 /// Keys that a box believes snapshots by: the one of now, the next, and those of before.
@@ -84,6 +91,12 @@ pub const REVOKED_MAX: usize = 16_384;
 pub const CODES_MAX: usize = 1_024;
 /// Certificates that have not ended: four of each appliance.
 pub const CERTIFICATES_ISSUED_MAX: usize = 4 * APPLIANCES_MAX;
+/// Those of them that one box has, and that were not revoked: two are usual.
+pub const CERTIFICATES_OF_ONE_MAX: usize = 8;
+/// Boxes that were removed, as far as that is remembered.
+pub const REMOVED_MAX: usize = APPLIANCES_MAX;
+/// All that is written of appliances, as JSON: a snapshot has them, and how they are.
+pub const APPLIANCES_BYTES_MAX: usize = 16 << 20;
 /// Changes that are remembered, with who made them.
 pub const AUDIT_RECORDS_MAX: usize = 10_000;
 /// What is told of one of them.
@@ -92,6 +105,8 @@ pub const AUDIT_TEXT_BYTES_MAX: usize = 512;
 pub const PLANE_BODY_BYTES_MAX: usize = 64 << 10;
 /// Connections to the control plane: two of each appliance, and operators.
 pub const PLANE_CONNECTIONS_MAX: usize = 2 * APPLIANCES_MAX + 256;
+/// Those of them from one address: a site of five hundred boxes may have one.
+pub const PLANE_CONNECTIONS_PER_CLIENT_MAX: u32 = PLANE_CONNECTIONS_MAX as u32 / 8;
 /// Addresses a control plane listens at.
 pub const PLANE_LISTENERS_MAX: usize = 16;
 /// Names it is asked by.

@@ -114,7 +114,7 @@ impl Given {
         let number = hex(parts.next().filter(|number| number.len() == 16)?)?;
         let (rank, cause) = parts.next()?.split_at_checked(1)?;
         let cause = Cause::ALL.into_iter().find(|(_, letter)| cause.as_bytes() == [*letter])?.0;
-        let rank = usize::try_from(rank.parse::<u8>().ok()?).ok()?;
+        let rank = usize::from(rank.parse::<u8>().ok()?);
         let made_seconds = hex(parts.next()?)?;
         let host = hex(parts.next().filter(|host| host.len() == 8)?)?;
         let (host, shown) = (Host(u32::try_from(host).ok()?), parts.next());

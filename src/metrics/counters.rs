@@ -363,39 +363,16 @@ impl Counters {
     /// Adds another thread's counts to these.
     pub(super) fn absorb(&self, other: &Counters) {
         // Taken apart by name, so that a field added above cannot be forgotten here.
-        let Counters {
-            requests,
-            refused,
-            barred,
-            shown,
-            cats,
-            bodies,
-            lookups,
-            steered,
-            runs_started,
-            runs_finished,
-            origin_requests,
-            origin_bytes,
-            origin_errors,
-            sites,
-            players,
-            time_to_first_byte,
-        } = self;
-        requests.absorb(&other.requests);
-        refused.absorb(&other.refused);
-        barred.absorb(&other.barred);
-        shown.absorb(&other.shown);
-        cats.absorb(&other.cats);
-        bodies.absorb(&other.bodies);
-        lookups.absorb(&other.lookups);
-        steered.absorb(&other.steered);
-        runs_finished.absorb(&other.runs_finished);
-        runs_started.absorb(&other.runs_started);
-        origin_requests.absorb(&other.origin_requests);
-        origin_bytes.absorb(&other.origin_bytes);
-        origin_errors.absorb(&other.origin_errors);
-        sites.absorb(&other.sites);
-        players.absorb(&other.players);
+        macro_rules! absorb {
+            ($($counts:ident)*, $last:ident) => {
+                let Counters { $($counts,)* $last } = self;
+                $($counts.absorb(&other.$counts);)*
+            };
+        }
+        absorb!(
+            requests refused barred shown cats bodies lookups steered runs_started runs_finished
+            origin_requests origin_bytes origin_errors sites players, time_to_first_byte
+        );
         let waits = time_to_first_byte.iter().zip(&other.time_to_first_byte);
         waits.for_each(|(sum, more)| sum.absorb(more));
     }

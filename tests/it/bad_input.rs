@@ -2,7 +2,7 @@
 //! with it, and what was good before serves on.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -75,6 +75,28 @@ impl Asked {
     }
 }
 
+/// Of a box of a fleet that sends viewers to two others, and has a site with a door.
+fn settings(nobody: SocketAddr, origin: &Origin) -> String {
+    let appliance = |name: &str| {
+        format!(
+            "[[steering.appliances]]\nname = {name:?}\naddresses = [\"192.0.2.1\"]\n\
+                 capacity = \"10 Gbit/s\"\n"
+        )
+    };
+    format!(
+        "listeners.steering = [\"127.0.0.1:0\"]\nproxies.forwarded = [\"127.0.0.0/8\"]\n\
+         [fleet]\ncontrol = \"https://{nobody}\"\nname = \"edge-1\"\n\
+         addresses = [\"192.0.2.1\"]\ncapacity = \"10 Gbit/s\"\n{}{}\
+         [routes]\nreread = \"50ms\"\ndatabases = [\"places.mmdb\"]\n\
+         [[routes.files]]\npath = \"zones.json\"\nformat = \"coverage-zones\"\n\
+         [[sites]]\nname = \"media\"\nhosts = [{HOST:?}]\norigins = \"http://{}\"\n\
+         tokens = {{ keys = \"keys.json\" }}\n",
+        appliance("a"),
+        appliance("b"),
+        origin.address()
+    )
+}
+
 #[tokio::test]
 async fn what_is_wrong_is_told_in_one_line_each_and_what_was_good_serves_on() {
     let (origin, folder) =
@@ -86,25 +108,7 @@ async fn what_is_wrong_is_told_in_one_line_each_and_what_was_good_serves_on() {
     // A control plane that nobody reaches: the address is taken, and its port is not listened at.
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     Control::start("edge-1", ("film", KEYS)).enrols(&folder.join("fleet"));
-    let appliance = |name: &str| {
-        format!(
-            "[[steering.appliances]]\nname = {name:?}\naddresses = [\"192.0.2.1\"]\n\
-                 capacity = \"10 Gbit/s\"\n"
-        )
-    };
-    let more = format!(
-        "listeners.steering = [\"127.0.0.1:0\"]\nproxies.forwarded = [\"127.0.0.0/8\"]\n\
-         [fleet]\ncontrol = \"https://{nobody}\"\nname = \"edge-1\"\n\
-         addresses = [\"192.0.2.1\"]\ncapacity = \"10 Gbit/s\"\n{}{}\
-         [routes]\nreread = \"50ms\"\ndatabases = [\"places.mmdb\"]\n\
-         [[routes.files]]\npath = \"zones.json\"\nformat = \"coverage-zones\"\n\
-         [[sites]]\nname = \"media\"\nhosts = [{HOST:?}]\norigins = \"http://{}\"\n\
-         tokens = {{ keys = \"keys.json\" }}\n",
-        appliance("a"),
-        appliance("b"),
-        origin.address()
-    );
-    let config = configured(folder, &more);
+    let config = configured(folder, &settings(nobody, &origin));
     let edge = Asked::start(&config).await;
     edge.process.logged_until("no control plane hears this box").await;
     edge.serves_as_before("b").await;

@@ -385,7 +385,7 @@ async fn a_box_with_two_control_planes_is_told_and_heard_by_the_one_that_is_ther
     let silent = Way::to(There::Silence).await;
     let edge = Box::new("edge-1", plane.address, &origin);
     edge.enrolled(&site, plane.address, "edge-1", &[]).await;
-    let both = format!("[\"https://{}\", \"https://{}\"]", silent.address, plane.address);
+    let both = format!("\"https://{}\", \"https://{}\"", silent.address, plane.address);
     let text = fs::read_to_string(&edge.config).unwrap();
     let text = text.replace(&format!("\"https://{}\"", plane.address), &both);
     // It may send a tenth of its capacity, all of which is free.

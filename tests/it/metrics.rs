@@ -188,6 +188,9 @@ const NO_BASE_UNITS: &[&str] = &[
 const TYPES: &[&str] = &["counter", "gauge", "histogram", "summary"];
 /// Every label; their values are words of closed sets, or names that the operator gave.
 const LABELS: &[&str] = &[
+    "cache",
+    "candidates",
+    "cause",
     "class",
     "engine",
     "found",

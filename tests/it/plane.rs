@@ -2,10 +2,11 @@
 //! restart and a restored backup leave of it.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, ErrorKind};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
@@ -18,6 +19,11 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tidegate::control::plane::wire::Identity;
 use tidegate::control::snapshot::{Number, PublicKeys, Signed, Snapshot};
+use tidegate::limits::PLANE_CONNECTIONS_PER_CLIENT_MAX;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::client::WantsClientCert;
 use tokio_rustls::rustls::{ClientConfig, ConfigBuilder, RootCertStore, crypto};
 
@@ -494,4 +500,70 @@ fn a_file_for_a_control_plane_alone_is_checked_and_served_by_nobody_else() {
     let said = text(&checked.stderr);
     assert!(checked.status.code() == Some(64) && said.lines().count() == 1, "{said}");
     assert!(said.contains("`control.token_file` names"), "{said}");
+}
+
+#[tokio::test]
+async fn a_box_says_how_it_is_on_one_connection_again_and_again() {
+    let site = Site::new("");
+    let plane = Plane::start(&site);
+    let edge = Enrolled::by_code(&site, plane.address, "edge-1").await;
+    edge.register(plane.address).await;
+    let client = edge.asks(plane.address).client;
+    let mut connection = client.connect().await.unwrap();
+    for _ in 0..3 {
+        let request = client.request(Method::POST, "/v1/heartbeat").body(beat().to_string());
+        let (answer, kept) = request.on(connection).await.unwrap().finish_and_keep().await.unwrap();
+        assert_eq!((answer.status, answer.header("connection").as_str()), (200, ""));
+        connection = kept.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn who_has_shown_nothing_takes_no_more_than_his_part_of_the_connections() {
+    let site = Site::new("");
+    let plane = Plane::start(&site);
+    let most = PLANE_CONNECTIONS_PER_CLIENT_MAX as usize;
+    let mut held = Vec::new();
+    for _ in 0..most + 8 {
+        held.push(TcpStream::connect(plane.address).await.unwrap());
+    }
+    let last = held.last_mut().unwrap();
+    assert!(timeout(PATIENCE, last.read_u8()).await.unwrap().is_err(), "it is closed");
+    // Of those who came before it is awaited that they shake hands.
+    let read = held[most / 2].try_read(&mut [0]);
+    assert_eq!(read.unwrap_err().kind(), ErrorKind::WouldBlock);
+    let ca = fs::read(site.folder.path().join("control/ca.pem")).unwrap();
+    let another = TcpSocket::new_v4().unwrap();
+    another.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let stream = another.connect(plane.address).await.unwrap();
+    let config = Arc::new(believing(&ca).with_no_client_auth());
+    let name = "localhost".try_into().unwrap();
+    TlsConnector::from(config).connect(name, stream).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_token_that_is_withdrawn_counts_no_more_beside_an_appliance() {
+    let (origin, folder) = (Origin::start(), tempfile::tempdir().unwrap());
+    let [state, tokens] = ["control", "tokens"].map(|name| folder.path().join(name));
+    fs::write(&tokens, OPERATOR).unwrap();
+    let more = format!(
+        "[control]\nlisten = [\"127.0.0.1:0\"]\nstate = {state:?}\ntoken_file = {tokens:?}\n\
+         [[sites]]\nname = \"media\"\nhosts = [{HOST:?}]\norigins = [\"http://{}\"]\n",
+        origin.address()
+    );
+    let edge = Process::start(&configured(folder.path(), &more));
+    let logged = edge.logged_until(" control at ").await;
+    let address = logged.iter().find_map(|line| line.split_once(" control at "));
+    let address: SocketAddr = address.unwrap().1.trim().parse().unwrap();
+    let ca = fs::read(state.join("ca.pem")).unwrap();
+    let status = async |token: &'static str| {
+        let client = Client::tls_by(address, "localhost", believing(&ca).with_no_client_auth());
+        Asks { client, token: Some(token) }.ask(Method::GET, "/v1/keys", "").await.status
+    };
+    let later = "another-operators-token";
+    assert_eq!([status(OPERATOR).await, status(later).await], [200, 401]);
+    fs::write(&tokens, later).unwrap();
+    edge.signal(Signal::HUP);
+    edge.logged_until("control.token_file: another one").await;
+    assert_eq!([status(OPERATOR).await, status(later).await], [401, 200]);
 }

@@ -114,7 +114,8 @@ fn a_clone_of_one_that_has_a_port_names_its_own() {
     let hosts = |uri: &str, base: &str| {
         let (endpoint, session) = (Endpoint::new(uri).unwrap(), session(&[base], Some(base)));
         let (dialect, session, reported) = (Dialect::Hls, &session, &[][..]);
-        let asking = Asking { dialect, endpoint: &endpoint, session, reported, now_seconds: 1 };
+        let asking =
+            Asking { dialect, endpoint: &endpoint, session, reported, seal: None, now_seconds: 1 };
         let manifest = Manifest::of(&asking, Some((&answer, &fleet)), PACE, Burden::Usual);
         let hosts = manifest.clones.iter().map(|clone| clone.replacement.host.clone());
         hosts.collect::<BTreeSet<String>>().into_iter().collect::<Vec<_>>().join(" ")
@@ -244,7 +245,7 @@ fn where_there_is_no_time_to_decide_who_was_told_nothing_yet_stays_where_it_seem
     let (mut session, reports) = (session(&["a", "b", "c"], Some("c")), [pathway("b")]);
     let undecided = |session: &Session, dialect, reported: &[Pathway]| {
         let (endpoint, now_seconds) = (&endpoint, 1);
-        let asking = Asking { dialect, endpoint, session, reported, now_seconds };
+        let asking = Asking { dialect, endpoint, session, reported, seal: None, now_seconds };
         let manifest = Manifest::of(&asking, None, PACE, Burden::TooMuch);
         assert_eq!(next(&manifest).told, session.told, "nothing was decided");
         manifest

@@ -73,8 +73,9 @@ fn allow(refusal: &Value) -> Option<HeaderValue> {
 /// How who asked for what a state cannot do is refused.
 pub(super) fn of_state(error: StateError) -> Said {
     let status = match &error {
-        StateError::NoCode => StatusCode::FORBIDDEN,
+        StateError::NoCode | StateError::Revoked => StatusCode::FORBIDDEN,
         StateError::Unknown { .. } => StatusCode::NOT_FOUND,
+        StateError::PathwayTaken { .. } | StateError::EpochTooLate { .. } => StatusCode::CONFLICT,
         StateError::Full { .. } | StateError::NotEmpty | StateError::EpochGoesBack { .. } => {
             StatusCode::CONFLICT
         }

@@ -27,19 +27,19 @@ pub(super) enum Ask {
     Live,
 }
 
-/// Every question there is; `NAME` stands for a name.
+/// Every question there is; `{NAME}` stands for a name.
 pub(super) const ROUTES: [(Method, &str, Ask); 17] = [
     (Method::POST, wire::ENROL_PATH, Ask::Enrol),
     (Method::POST, wire::RENEW_PATH, Ask::Renew),
-    (Method::PUT, "/v1/appliances/NAME", Ask::Register),
+    (Method::PUT, "/v1/appliances/{NAME}", Ask::Register),
     (Method::POST, wire::HEARTBEAT_PATH, Ask::Beat),
     (Method::GET, wire::SNAPSHOT_PATH, Ask::Snapshot),
     (Method::GET, wire::APPLIANCES_PATH, Ask::Appliances),
-    (Method::DELETE, "/v1/appliances/NAME", Ask::Remove),
+    (Method::DELETE, "/v1/appliances/{NAME}", Ask::Remove),
     (Method::POST, wire::CODES_PATH, Ask::NewCode),
     (Method::GET, "/v1/keys", Ask::KeyNames),
-    (Method::PUT, "/v1/keys/NAME", Ask::PutKeys),
-    (Method::DELETE, "/v1/keys/NAME", Ask::RemoveKeys),
+    (Method::PUT, "/v1/keys/{NAME}", Ask::PutKeys),
+    (Method::DELETE, "/v1/keys/{NAME}", Ask::RemoveKeys),
     (Method::GET, "/v1/audit", Ask::Audit),
     (Method::GET, wire::EXPORT_PATH, Ask::Export),
     (Method::POST, wire::EPOCH_PATH, Ask::RaiseEpoch),
@@ -52,7 +52,7 @@ pub(super) const ROUTES: [(Method, &str, Ask); 17] = [
 pub(super) fn route<'a>(method: &Method, path: &'a str) -> Result<(Ask, &'a str), Said> {
     let mut others = Vec::new();
     for (of, template, ask) in &ROUTES {
-        let name = match template.strip_suffix("NAME") {
+        let name = match template.strip_suffix("{NAME}") {
             Some(folder) => path.strip_prefix(folder).filter(|name| !name.contains('/')),
             None => (path == *template).then_some(""),
         };

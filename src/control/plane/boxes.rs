@@ -1,6 +1,6 @@
 //! What boxes ask: to be enrolled, a new certificate, to be registered and heard, the snapshot.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{HeaderValue, StatusCode};
 use tokio::time::timeout;
@@ -25,7 +25,6 @@ impl Plane {
         let digest = code_digest(&code);
         let known = self.state.known();
         if !known.codes.get(&digest).is_some_and(|code| code.counts(&name, now.seconds())) {
-            tracing::warn!(from = %asker.ip, "a code for {name:?} that does not count");
             return Err(of_state(StateError::NoCode));
         }
         let issued = self.issued(&csr_pem, &name, now)?;
@@ -51,7 +50,8 @@ impl Plane {
         let record = record(&who.name, &issued, now);
         let what = format!("renewed certificate {} by {}", who.serial, issued.serial);
         let audit = changed(&who.name, asker, now, what.clone());
-        let added = self.state.add_certificate(&issued.serial, &record, now.seconds(), audit);
+        let added =
+            self.state.add_certificate((&issued.serial, &record), &who, now.seconds(), audit);
         added.await.map_err(of_state)?;
         tracing::info!(by = %who.name, from = %asker.ip, "{what}");
         Ok(Reply::json(StatusCode::OK, &self.identity(issued)))
@@ -84,10 +84,11 @@ impl Plane {
             return Err(refusal(StatusCode::FORBIDDEN, &text));
         }
         self.adopt(who, asker, now).await?;
-        let registered = lock(&self.registry).register(asked.clone(), now.instant);
-        registered.map_err(|error| of_registry(&error))?;
         let audit = changed(&who.name, asker, now, "registered".to_owned());
-        self.state.put_appliance(&asked, audit).await.map_err(of_state)?;
+        self.state.put_appliance(&asked, who, audit).await.map_err(of_state)?;
+        // Only now: whom the state does not know a look removes.
+        let registered = lock(&self.registry).register(asked, now.instant);
+        registered.map_err(|error| of_registry(&error))?;
         self.published.look();
         Ok(self.beaten())
     }
@@ -116,14 +117,19 @@ impl Plane {
     }
 
     /// The snapshot after the one that a box holds, as soon as there is one.
-    pub(super) async fn snapshot(&self, query: &str) -> Result<Reply, Said> {
+    pub(super) async fn snapshot(&self, query: &str, who: &Subject) -> Result<Reply, Said> {
         let (after, wait) = asked_after(query)?;
         let mut latest = self.published.subscribe();
         let is_later = |number: Number| number > after;
         let is_there = latest.wait_for(|latest| {
             latest.as_ref().is_some_and(|latest| is_later(latest.snapshot.number))
         });
-        if let Ok(Ok(latest)) = timeout(wait, is_there).await
+        let found = timeout(wait, is_there).await;
+        // It may have been so while it waited.
+        if self.state.known().is_revoked(who) {
+            return Err(of_state(StateError::Revoked));
+        }
+        if let Ok(Ok(latest)) = found
             && let Some(latest) = latest.clone()
         {
             let content_type = HeaderValue::from_static(SNAPSHOT_TYPE);
@@ -134,7 +140,10 @@ impl Plane {
         let offered = self.published.number();
         if offered < after {
             let error = SnapshotError::GoesBack { held: after, offered };
-            tracing::error!("a box holds a later snapshot than there is: {error}");
+            if let Some(others) = lock(&self.ahead).tells(Instant::now()) {
+                let who = &who.name;
+                tracing::error!(others, "{who} holds a later snapshot than there is: {error}");
+            }
             return Err(of_snapshot(&error));
         }
         Ok(Reply::nothing())
@@ -148,13 +157,14 @@ impl Plane {
         }
         let record = CertificateRecord {
             name: who.name.clone(),
-            issued_at: who.not_before,
+            issued_at: who.issued_at(),
             not_after: who.not_after,
             revoked_at: None,
         };
         let what = format!("showed certificate {}, which was not known", who.serial);
+        tracing::warn!(by = %who.name, from = %asker.ip, "{what}");
         let audit = changed(&who.name, asker, now, what);
-        let added = self.state.add_certificate(&who.serial, &record, now.seconds(), audit);
+        let added = self.state.add_certificate((&who.serial, &record), who, now.seconds(), audit);
         added.await.map_err(of_state)
     }
 }

@@ -11,6 +11,8 @@ mod boxes;
 mod operators;
 mod publishing;
 mod rate;
+mod read;
+mod seldom;
 mod who;
 pub mod wire;
 
@@ -32,18 +34,21 @@ use serde::de::DeserializeOwned;
 
 use self::answers::{Reply, response};
 use self::asks::{Ask, route};
+use self::operators::KeyNames;
 use self::publishing::Published;
-use self::rate::Rates;
+use self::rate::{Client, Rates};
+use self::read::watched;
+use self::seldom::Seldom;
 use self::who::Clients;
 use super::asking::{AskedBody, JSON, Said, body_of, refusal};
-use super::issuer::{Issuer, IssuerError, Own};
+use super::issuer::{Issuer, IssuerError, Own, subject};
 use super::registry::fleet::Fleet;
 use super::registry::{Registry, Rules};
 use super::state::{AuditRecord, State, StateError, Store};
 use crate::limits::{AUDIT_TEXT_BYTES_MAX, PLANE_BODY_BYTES_MAX};
 use crate::moment::unix_seconds;
 use crate::purge::Tokens;
-use crate::server::{ConnectionFacts, Handler, Tls};
+use crate::server::{BodyRead, ConnectionFacts, Handler, Tls};
 
 /// What a control plane goes by.
 #[derive(Clone, Debug)]
@@ -80,6 +85,8 @@ pub enum PlaneError {
         /// Which one.
         epoch: u64,
     },
+    /// The snapshot of before was signed by another key than there is.
+    SigningKey,
     /// The certificates of operators' authority are none.
     Tls(String),
 }
@@ -94,6 +101,11 @@ impl fmt::Display for PlaneError {
                 "epoch {epoch} was begun by no order of the key in `snapshot.key`: put the key \
                  there that it was begun with, or `tidegate control raise-epoch`"
             ),
+            PlaneError::SigningKey => write!(
+                f,
+                "the last snapshot was signed by another key than the one in `snapshot.key`, and \
+                 no box would believe the next one: put the key there that it was signed with"
+            ),
             PlaneError::Tls(what) => write!(f, "TLS cannot be set up: {what}"),
         }
     }
@@ -104,7 +116,7 @@ impl Error for PlaneError {
         match self {
             PlaneError::Issuer(source) => Some(source),
             PlaneError::State(source) => Some(source),
-            PlaneError::Epoch { .. } | PlaneError::Tls(_) => None,
+            PlaneError::Epoch { .. } | PlaneError::SigningKey | PlaneError::Tls(_) => None,
         }
     }
 }
@@ -127,6 +139,11 @@ pub struct Plane {
     registry: Mutex<Registry>,
     fleet: Arc<ArcSwap<Fleet>>,
     published: Published,
+    key_names: Mutex<Option<KeyNames>>,
+    /// Who was refused.
+    refused: Mutex<Seldom>,
+    /// Who holds what has never been.
+    ahead: Mutex<Seldom>,
     rates: Mutex<Rates>,
     own: ArcSwap<Own>,
 }
@@ -136,6 +153,16 @@ pub struct Plane {
 struct Asker {
     ip: IpAddr,
     certificate: Option<CertificateDer<'static>>,
+}
+
+impl Asker {
+    /// Whose rate counts: many boxes may ask from one address.
+    fn client(&self) -> Client {
+        match self.certificate.as_deref().and_then(subject) {
+            Some(who) => Client::Named(who.name),
+            None => Client::at(self.ip),
+        }
+    }
 }
 
 /// When somebody asks.
@@ -186,6 +213,9 @@ impl Plane {
             registry: Mutex::new(registry),
             fleet,
             published,
+            key_names: Mutex::default(),
+            refused: Mutex::default(),
+            ahead: Mutex::default(),
             own: ArcSwap::from_pointee(own),
         })
     }
@@ -216,7 +246,9 @@ impl Plane {
         asker: &Asker,
         now: Now,
     ) -> Response<Full<Bytes>> {
-        let is_let_in = lock(&self.rates).is_let_in(asker.ip, now.instant);
+        let is_let_in = lock(&self.rates).is_let_in(&asker.client(), now.instant);
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let (request, is_read) = watched(request);
         let answered = match is_let_in {
             true => self.asked(request, asker, now).await,
             false => {
@@ -224,7 +256,17 @@ impl Plane {
                 Err(refusal(StatusCode::TOO_MANY_REQUESTS, text))
             }
         };
-        response(answered)
+        if let Err((status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN), why)) = &answered
+            && let Some(others) = lock(&self.refused).tells(now.instant)
+        {
+            let (status, why) = (status.as_u16(), &why["error"]);
+            tracing::warn!(from = %asker.ip, others, "{status} {method} {path}: {why}");
+        }
+        let mut response = response(answered);
+        if is_read.get() {
+            response.extensions_mut().insert(BodyRead);
+        }
+        response
     }
 
     async fn asked<B: AskedBody>(
@@ -251,8 +293,8 @@ impl Plane {
                 self.hear(read(body).await?, &who, now)
             }
             Ask::Snapshot => {
-                self.clients.appliance(asker, &self.state, now)?;
-                self.snapshot(query).await
+                let who = self.clients.appliance(asker, &self.state, now)?;
+                self.snapshot(query, &who).await
             }
             Ask::Appliances => self.viewer(fields, asker).and_then(|_| self.appliances()),
             Ask::Remove => self.remove(name, &self.operator(fields, asker)?, asker, now).await,
@@ -272,7 +314,10 @@ impl Plane {
                 self.viewer(fields, asker)?;
                 self.audit(query).await
             }
-            Ask::Export => self.export(&self.operator(fields, asker)?, asker),
+            Ask::Export => {
+                let by = self.operator(fields, asker)?;
+                self.export(&by, asker, now).await
+            }
             Ask::RaiseEpoch => {
                 let by = self.operator(fields, asker)?;
                 self.raise_epoch(read(body).await?, &by, asker, now).await

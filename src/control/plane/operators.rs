@@ -1,5 +1,7 @@
 //! What operators ask: codes for boxes, appliances, keys, who changed what, a copy of the state.
 
+use std::sync::Arc;
+
 use aws_lc_rs::rand;
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -7,11 +9,11 @@ use serde_json::{Value, json};
 use super::answers::{Reply, of_state};
 use super::boxes::code_digest;
 use super::wire::{Code, NewCode, NewEpoch};
-use super::{Asker, Now, Plane, changed};
+use super::{Asker, Now, Plane, changed, lock};
 use crate::control::asking::{AskedBody, Said, body_of, refusal};
 use crate::control::registry::appliance::is_name;
 use crate::control::snapshot::EpochOrder;
-use crate::control::state::CodeRecord;
+use crate::control::state::{CodeRecord, Known};
 use crate::limits::{AUDIT_RECORDS_MAX, KEY_FILE_BYTES_MAX};
 use crate::token::key_file::{IssuerFile, KeyFile};
 use crate::token::uri_signing::Matching;
@@ -70,20 +72,14 @@ impl Plane {
         Ok(Reply::nothing())
     }
 
-    /// What key files there are, and nothing secret of them.
+    /// What key files there are, and nothing secret of them. They are read when they may have
+    /// changed, not for each who asks.
     pub(super) fn key_names(&self) -> Result<Reply, Said> {
         let known = self.state.known();
-        let issuers = |text: &str| -> Vec<Value> {
-            let file = KeyFile::parse(text.as_bytes()).unwrap_or_default();
-            let of = |(name, issuer): (&String, &IssuerFile)| {
-                let keys = issuer.keys.iter().map(|key| key.kid.clone());
-                json!({ "issuer": name, "keys": keys.collect::<Vec<_>>() })
-            };
-            file.issuers.iter().map(of).collect()
-        };
-        let files = known.keys.iter();
-        let files = files.map(|(name, text)| json!({ "name": name, "issuers": issuers(text) }));
-        Ok(Reply::json(StatusCode::OK, &json!({ "keys": files.collect::<Vec<_>>() })))
+        let mut told = lock(&self.key_names);
+        let before = told.take().filter(|told| Arc::ptr_eq(&told.of, &known));
+        let told = told.insert(before.unwrap_or_else(|| KeyNames::of(known)));
+        Ok(Reply::json(StatusCode::OK, &told.names))
     }
 
     /// Keeps a key file, if it is one.
@@ -144,7 +140,9 @@ impl Plane {
     }
 
     /// A copy of the state, with the keys in it.
-    pub(super) fn export(&self, by: &str, asker: &Asker) -> Result<Reply, Said> {
+    pub(super) async fn export(&self, by: &str, asker: &Asker, now: Now) -> Result<Reply, Said> {
+        let audit = changed(by, asker, now, "exported the state".to_owned());
+        self.state.note(audit).await.map_err(of_state)?;
         tracing::info!(%by, from = %asker.ip, "exported the state");
         Ok(Reply::json(StatusCode::OK, &self.state.export()))
     }
@@ -157,13 +155,41 @@ impl Plane {
         asker: &Asker,
         now: Now,
     ) -> Result<Reply, Said> {
-        let epoch = asked.to.unwrap_or(self.state.known().number.epoch + 1);
+        let epoch = asked.to.unwrap_or(self.state.known().number.epoch.saturating_add(1));
         let order = EpochOrder::sign(epoch, now.seconds(), self.issuer.signing());
         let audit = changed(by, asker, now, format!("raised the epoch to {epoch}"));
         let number = self.state.raise_epoch(&order, audit).await.map_err(of_state)?;
         tracing::info!(%by, from = %asker.ip, "raised the epoch to {epoch}");
         self.published.look();
         Ok(Reply::json(StatusCode::OK, &number))
+    }
+}
+
+/// What is told of the keys of a state.
+pub(super) struct KeyNames {
+    of: Arc<Known>,
+    names: Value,
+}
+
+impl KeyNames {
+    #[cfg(test)]
+    pub(super) fn known(&self) -> Arc<Known> {
+        self.of.clone()
+    }
+
+    fn of(known: Arc<Known>) -> KeyNames {
+        let issuers = |text: &str| -> Vec<Value> {
+            let file = KeyFile::parse(text.as_bytes()).unwrap_or_default();
+            let of = |(name, issuer): (&String, &IssuerFile)| {
+                let keys = issuer.keys.iter().map(|key| key.kid.clone());
+                json!({ "issuer": name, "keys": keys.collect::<Vec<_>>() })
+            };
+            file.issuers.iter().map(of).collect()
+        };
+        let files = known.keys.iter();
+        let files = files.map(|(name, text)| json!({ "name": name, "issuers": issuers(text) }));
+        let names = json!({ "keys": files.collect::<Vec<_>>() });
+        KeyNames { of: known, names }
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::mem::take;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
@@ -31,6 +32,8 @@ pub(super) struct Published {
     is_stuck: AtomicBool,
     /// What another control plane published last, as it was taken.
     taken: Mutex<Option<Arc<Bytes>>>,
+    /// Whom the fleet has no place for; told once.
+    left_out: Mutex<BTreeSet<String>>,
 }
 
 /// A snapshot as it is sent, and what it says.
@@ -68,7 +71,8 @@ pub(super) fn look_at_epoch(state: &State, issuer: &Issuer) -> Result<(), PlaneE
     }
 }
 
-/// The registry and the snapshot as they were before the start. Blocks.
+/// The registry and the snapshot as they were before the start; of appliances that were imported
+/// all count as well until they are heard. Blocks.
 pub(super) fn resumed(
     state: &State,
     issuer: &Issuer,
@@ -76,35 +80,61 @@ pub(super) fn resumed(
     now: Instant,
 ) -> Result<(Registry, Published), PlaneError> {
     let keys = PublicKeys::of(&[issuer.signing().public()]).expect("it is a key");
-    let latest = state.last_snapshot_now()?.and_then(|bytes| {
-        // One of another key is of no use: the next one follows at once.
-        let snapshot = Signed::open(&bytes, &keys).ok()?;
-        Some(Arc::new(Latest { bytes, snapshot }))
-    });
-    let none = Fleet::default();
-    let before = latest.as_ref().map_or(&none, |latest| &latest.snapshot.fleet);
-    let mut registry = Registry::resumed(rules.clone(), before, now);
-    settle(&mut registry, &state.known(), now);
+    let latest = match state.last_snapshot_now()? {
+        None => None,
+        Some(bytes) => match Signed::open(&bytes, &keys) {
+            Ok(snapshot) => Some(Arc::new(Latest { bytes, snapshot })),
+            // Boxes would not believe the next one either.
+            Err(SnapshotError::Unverified) => return Err(PlaneError::SigningKey),
+            // One of another version is of no use: the next one follows at once.
+            Err(_) => None,
+        },
+    };
+    let known = state.known();
+    let imported = || match known.number == Number::default() {
+        true => Fleet::default(),
+        false => Fleet::from(known.appliances.values().cloned().collect::<Vec<_>>()),
+    };
+    let before =
+        latest.as_ref().map_or_else(imported, |latest: &Arc<Latest>| latest.snapshot.fleet.clone());
+    let mut registry = Registry::resumed(rules.clone(), &before, now);
+    let left_out = settle(&mut registry, &known, BTreeSet::new(), now);
     let published = Published {
         latest: watch::Sender::new(latest),
         heard: Notify::new(),
         is_stuck: AtomicBool::new(false),
         taken: Mutex::default(),
+        left_out: Mutex::new(left_out),
     };
     Ok((registry, published))
 }
 
-/// Has the registry know the appliances that the state knows, and no others.
-fn settle(registry: &mut Registry, known: &Known, now: Instant) {
-    let names: BTreeSet<String> = registry.names().map(str::to_owned).collect();
-    for gone in names.iter().filter(|name| !known.appliances.contains_key(*name)) {
-        registry.remove(gone);
+/// Has the registry know the appliances that the state knows, and no others; whom it has no place
+/// for, which is told of those who were not `left_out` before.
+fn settle(
+    registry: &mut Registry,
+    known: &Known,
+    left_out: BTreeSet<String>,
+    now: Instant,
+) -> BTreeSet<String> {
+    let gone = registry.names().filter(|name| !known.appliances.contains_key(*name));
+    let gone: Vec<String> = gone.map(str::to_owned).collect();
+    for name in gone {
+        registry.remove(&name);
     }
+    let mut still = BTreeSet::new();
     for appliance in known.appliances.values() {
-        if let Err(error) = registry.register(appliance.clone(), now) {
+        // Most are as they were, at nearly every look.
+        if registry.has(appliance) {
+            continue;
+        }
+        let Err(error) = registry.register(appliance.clone(), now) else { continue };
+        if !left_out.contains(appliance.name()) {
             tracing::warn!("{} is left out of the fleet: {error}", appliance.name());
         }
+        still.insert(appliance.name().to_owned());
     }
+    still
 }
 
 impl Plane {
@@ -158,7 +188,8 @@ impl Plane {
             let before = latest.as_ref().map_or(&none, |latest| &latest.snapshot.fleet);
             *registry = Registry::resumed(self.settings.rules.clone(), before, now);
         }
-        settle(&mut registry, &self.state.known(), now);
+        let mut left_out = lock(&self.published.left_out);
+        *left_out = settle(&mut registry, &self.state.known(), take(&mut left_out), now);
         for (name, beat) in self.state.heard() {
             // Who was removed meanwhile says so himself.
             let _ = registry.hear(&name, beat, now);
@@ -191,8 +222,11 @@ impl Plane {
         let revoked: BTreeSet<Serial> = known.revoked(now).cloned().collect();
         let latest = self.published.latest.borrow().clone();
         let is_told = latest.is_some_and(|latest| {
-            let Snapshot { number, fleet: told, keys, revoked: gone, .. } = &latest.snapshot;
-            *number == before && *keys == known.keys && *gone == revoked && says(told, fleet)
+            let Snapshot { number, fleet: told, keys, revoked: gone, made_at } = &latest.snapshot;
+            let is_as_kept = *number == before && *keys == known.keys && *gone == revoked;
+            // How appliances are changes often where they are many: one a second says so.
+            let waits = || *made_at == now && has_same(told, fleet);
+            is_as_kept && (waits() || says(told, fleet))
         });
         if is_told {
             return Ok(());
@@ -250,6 +284,13 @@ impl fmt::Display for Unpublished {
 fn says(told: &Fleet, now: &Fleet) -> bool {
     told.members().len() == now.members().len()
         && told.members().iter().zip(now.members()).all(|(told, now)| is_alike(told, now))
+}
+
+/// Whether the same appliances are in both, however they are.
+fn has_same(told: &Fleet, now: &Fleet) -> bool {
+    let mut both = told.members().iter().zip(now.members());
+    told.members().len() == now.members().len()
+        && both.all(|(told, now)| told.appliance == now.appliance)
 }
 
 fn is_alike(one: &Member, other: &Member) -> bool {

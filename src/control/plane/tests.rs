@@ -1,20 +1,29 @@
 //! The control plane without sockets: who may what, and what its document says of it.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::path::Path;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
 use http::Method;
+use http_body::{Body, Frame};
 use http_body_util::BodyExt as _;
 use rcgen::{CertificateParams, KeyPair};
 use rustls_pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::sync::oneshot;
 
 use super::asks::ROUTES;
 use super::wire::{Code, Identity};
 use super::*;
-use crate::control::registry::tests::appliance;
+use crate::control::registry::Family;
+use crate::control::registry::fleet::Standing;
+use crate::control::registry::tests::{appliance, appliance_with};
 use crate::control::snapshot::{Number, PublicKeys, Signed, Snapshot};
+use crate::control::state::Exported;
+use crate::limits::CERTIFICATES_OF_ONE_MAX;
 
 const TOKENS: &str = "operator anna an-operators-token\nviewer grafana a-viewers-own-token\n";
 const OPERATOR: &str = "an-operators-token";
@@ -80,6 +89,58 @@ impl Tried {
         (status, response.into_body().collect().await.unwrap().to_bytes())
     }
 
+    /// Asks as a box whose body has not come; it is what is sent then.
+    async fn ask_slowly(
+        &self,
+        identity: &Identity,
+        (method, target): (&str, &str),
+        body: oneshot::Receiver<Bytes>,
+    ) -> u16 {
+        let certificate = Some(certificate(identity));
+        let asker = Asker { ip: "192.0.2.9".parse().unwrap(), certificate };
+        let request = Request::builder().method(method).uri(target).body(Late(body)).unwrap();
+        self.plane.answer(request, &asker, self.now).await.status().as_u16()
+    }
+
+    /// The same folder with the state of another moment in it.
+    fn restored(self, backup: &[u8]) -> Tried {
+        let Tried { folder, plane, now } = self;
+        drop(plane);
+        std::fs::write(folder.path().join(STATE_FILE), backup).unwrap();
+        let plane = opened(settings(folder.path())).unwrap();
+        Tried { folder, plane, now }
+    }
+
+    /// What a start says where the key of snapshots is gone.
+    fn without_its_key(self) -> String {
+        let Tried { folder, plane, .. } = self;
+        drop(plane);
+        std::fs::remove_file(folder.path().join("snapshot.key")).unwrap();
+        opened(settings(folder.path())).map(drop).unwrap_err().to_string()
+    }
+
+    fn backup(&self) -> Vec<u8> {
+        std::fs::read(self.folder.path().join(STATE_FILE)).unwrap()
+    }
+
+    fn after(&mut self, seconds: u64) {
+        let passed = Duration::from_secs(seconds);
+        (self.now.instant, self.now.system) = (self.now.instant + passed, self.now.system + passed);
+    }
+
+    async fn registered(&self, name: &str) -> Identity {
+        let identity = self.enrolled(name).await;
+        let (who, target) = (Who::Box(&identity), format!("/v1/appliances/{name}"));
+        let _: Value = self.told(who, "PUT", &target, json!(appliance(name))).await;
+        identity
+    }
+
+    async fn remove(&self, name: &str) {
+        let target = format!("/v1/appliances/{name}");
+        let (status, why) = self.ask(Who::Bearer(OPERATOR), "DELETE", &target, Value::Null).await;
+        assert_eq!(status, 204, "{why:?}");
+    }
+
     async fn told<T: DeserializeOwned>(
         &self,
         who: Who<'_>,
@@ -123,6 +184,25 @@ impl Tried {
     }
 }
 
+/// A body of one piece that comes when it is sent.
+struct Late(oneshot::Receiver<Bytes>);
+
+impl Body for Late {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.0.is_terminated() {
+            return Poll::Ready(None);
+        }
+        let sent = ready!(Pin::new(&mut self.0).poll(context));
+        Poll::Ready(sent.ok().map(|bytes| Ok(Frame::data(bytes))))
+    }
+}
+
 #[derive(Clone, Copy)]
 enum Who<'a> {
     Nobody,
@@ -145,6 +225,7 @@ fn beat() -> Value {
         "answers_ipv6": true })
 }
 
+const WELL: Option<Standing> = Some(Standing::Well);
 const KEYS: &str = r#"{"a":{"keys":[{"kty":"oct","kid":"k","alg":"HS256",
     "k":"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"}]}}"#;
 
@@ -155,6 +236,16 @@ async fn the_document_and_the_routes_are_the_same_and_all_else_is_refused() {
     for (path, of) in document["paths"].as_object().unwrap() {
         for method in of.as_object().unwrap().keys() {
             documented.insert((method.to_uppercase(), path.clone()));
+        }
+    }
+    for (path, of) in document["paths"].as_object().unwrap() {
+        for operation in of.as_object().unwrap().values() {
+            let named = operation["parameters"].as_array().into_iter().flatten();
+            let named = named.filter(|one| one["in"] == "path");
+            let named = named.map(|one| format!("{{{}}}", one["name"].as_str().unwrap()));
+            let named: Vec<_> = named.collect();
+            assert!(named.iter().all(|name| path.contains(name)), "{path} has no {named:?}");
+            assert_eq!(path.matches('{').count(), named.len(), "{path}");
         }
     }
     let routes = ROUTES.iter().map(|(method, path, _)| (method.to_string(), (*path).to_owned()));
@@ -198,7 +289,7 @@ async fn each_question_is_answered_to_whom_it_is_for_and_to_nobody_else() {
         let of = &document["paths"][path][method.as_str().to_lowercase()]["security"];
         let needs = of[0].as_object().and_then(|of| of.keys().next()).map(String::as_str);
         for (n, who) in whoever.into_iter().enumerate() {
-            let target = path.replace("NAME", "nobody");
+            let target = path.replace("{NAME}", "nobody");
             let (status, body) = tried.ask(who, method.as_str(), &target, Value::Null).await;
             let may = match (needs, who) {
                 (None, _) | (Some("certificate"), Who::Box(_)) => true,
@@ -243,7 +334,7 @@ async fn a_code_lets_one_box_in_once_by_the_name_it_was_made_for() {
 
 #[tokio::test]
 async fn a_box_registers_is_heard_and_stands_in_the_snapshot_that_all_can_verify() {
-    let tried = Tried::new();
+    let mut tried = Tried::new();
     let identity = tried.enrolled("edge-1").await;
     let who = Who::Box(&identity);
     let (status, why) = tried.refused(who, "POST", "/v1/heartbeat", beat()).await;
@@ -258,6 +349,9 @@ async fn a_box_registers_is_heard_and_stands_in_the_snapshot_that_all_can_verify
     tried.look().await;
     let before = tried.snapshot(&identity).await;
     let _: Value = tried.told(who, "POST", "/v1/heartbeat", beat()).await;
+    tried.look().await;
+    assert_eq!(tried.snapshot(&identity).await, before, "how boxes are is told once a second");
+    tried.after(1);
     tried.look().await;
     let after = tried.snapshot(&identity).await;
     assert!(after.follows(before.number).is_ok(), "it is well now");
@@ -295,7 +389,117 @@ async fn who_is_removed_is_refused_and_everybody_is_told() {
     let again =
         tried.refused(Who::Bearer(OPERATOR), "DELETE", "/v1/appliances/edge-1", Value::Null);
     assert_eq!(again.await.0, 404);
-    tried.enrolled("edge-1").await;
+    let again = tried.registered("edge-1").await;
+    let _: Value = tried.told(Who::Box(&again), "POST", "/v1/heartbeat", beat()).await;
+}
+
+#[tokio::test]
+async fn who_is_removed_while_he_sends_his_body_is_refused() {
+    for target in ["/v1/renew", "/v1/appliances/edge-1"] {
+        let tried = Tried::new();
+        let identity = tried.registered("edge-1").await;
+        let other = appliance_with("edge-1", json!({ "weight": 7 }));
+        let (method, body) = match target {
+            "/v1/renew" => ("POST", json!({ "csr_pem": request() })),
+            _ => ("PUT", json!(other)),
+        };
+        let (send, sent) = oneshot::channel();
+        let asked = tried.ask_slowly(&identity, (method, target), sent);
+        let removed = async {
+            tried.remove("edge-1").await;
+            send.send(body.to_string().into()).unwrap();
+        };
+        let (status, ()) = tokio::join!(asked, removed);
+        assert_eq!(status, 403, "{target}");
+        let known = tried.plane.state.known();
+        assert!(known.appliances.is_empty(), "{target}");
+        assert!(known.certificates.values().all(|one| one.revoked_at.is_some()), "{target}");
+    }
+}
+
+#[tokio::test]
+async fn who_is_removed_while_he_waits_for_a_snapshot_gets_none() {
+    let tried = Tried::new();
+    let identity = tried.registered("edge-1").await;
+    tried.look().await;
+    let held = tried.snapshot(&identity).await.number;
+    let target = format!("/v1/snapshot?after={held}&wait=60");
+    let waits = tried.refused(Who::Box(&identity), "GET", &target, Value::Null);
+    let changes = async {
+        tried.remove("edge-1").await;
+        tried.ask(Who::Bearer(OPERATOR), "PUT", "/v1/keys/film", json!(KEYS)).await;
+        tried.look().await;
+    };
+    let ((status, why), ()) = tokio::join!(waits, changes);
+    assert!(status == 403 && why.contains("was revoked"), "{why}");
+}
+
+#[tokio::test]
+async fn who_is_removed_is_out_also_by_a_certificate_that_the_backup_does_not_know() {
+    let tried = Tried::new();
+    let identity = tried.registered("edge-1").await;
+    let backup = tried.backup();
+    let asked = json!({ "csr_pem": request() });
+    let renewed: Identity = tried.told(Who::Box(&identity), "POST", "/v1/renew", asked).await;
+    let tried = tried.restored(&backup);
+    assert_eq!(tried.plane.state.known().certificates.len(), 1, "the later one is not known");
+    tried.remove("edge-1").await;
+    let own = json!(appliance("edge-1"));
+    for (method, target, body) in
+        [("POST", "/v1/heartbeat", beat()), ("PUT", "/v1/appliances/edge-1", own)]
+    {
+        let (status, why) = tried.refused(Who::Box(&renewed), method, target, body).await;
+        assert!(status == 403 && why.contains("was revoked"), "{target}: {status} {why}");
+    }
+}
+
+#[tokio::test]
+async fn a_box_has_so_many_certificates_at_once_and_takes_no_room_of_others() {
+    let tried = Tried::new();
+    let [one, other] = [tried.enrolled("edge-1").await, tried.enrolled("edge-2").await];
+    let asked = || json!({ "csr_pem": request() });
+    for _ in 1..CERTIFICATES_OF_ONE_MAX {
+        let _: Identity = tried.told(Who::Box(&one), "POST", "/v1/renew", asked()).await;
+    }
+    let (status, why) = tried.refused(Who::Box(&one), "POST", "/v1/renew", asked()).await;
+    assert!(status == 409 && why.contains("certificates of this box"), "{why}");
+    let _: Identity = tried.told(Who::Box(&other), "POST", "/v1/renew", asked()).await;
+}
+
+#[tokio::test]
+async fn a_connection_is_kept_where_the_body_was_read_and_closed_where_it_was_not() {
+    let tried = Tried::new();
+    let identity = tried.registered("edge-1").await;
+    let keeps = async |target: &str, body: Value, with: Option<&Identity>| {
+        let asker = Asker { ip: "192.0.2.9".parse().unwrap(), certificate: with.map(certificate) };
+        let body = Full::new(Bytes::from(body.to_string()));
+        let request = Request::builder().method("POST").uri(target).body(body).unwrap();
+        let response = tried.plane.answer(request, &asker, tried.now).await;
+        response.extensions().get::<BodyRead>().is_some()
+    };
+    assert!(keeps("/v1/heartbeat", beat(), Some(&identity)).await);
+    assert!(keeps("/v1/heartbeat", json!({}), Some(&identity)).await, "read, and not understood");
+    assert!(!keeps("/v1/heartbeat", beat(), None).await, "nobody reads it");
+    assert!(!keeps("/nowhere", beat(), None).await);
+}
+
+#[tokio::test]
+async fn boxes_behind_one_address_have_rates_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let plane = opened(Settings { requests_per_second: 5, ..settings(folder.path()) }).unwrap();
+    let now = Now { instant: Instant::now(), system: SystemTime::now() };
+    let mut tried = Tried { folder, plane, now };
+    let [one, other] = [tried.registered("edge-1").await, tried.registered("edge-2").await];
+    tried.after(10);
+    let heard = async |who: &Identity| {
+        let mut heard = 0;
+        for _ in 0..20 {
+            let asked = tried.ask(Who::Box(who), "POST", "/v1/heartbeat", beat());
+            heard += usize::from(asked.await.0 == 200);
+        }
+        heard
+    };
+    assert_eq!([heard(&one).await, heard(&other).await], [10, 10]);
 }
 
 #[tokio::test]
@@ -349,18 +553,14 @@ async fn a_restored_state_is_behind_until_the_epoch_is_raised() {
     let tried = Tried::new();
     let identity = tried.enrolled("edge-1").await;
     tried.look().await;
-    let backup = std::fs::read(tried.folder.path().join(STATE_FILE)).unwrap();
+    let backup = tried.backup();
     for n in 0..3 {
         let path = format!("/v1/keys/k{n}");
         tried.ask(Who::Bearer(OPERATOR), "PUT", &path, json!(KEYS)).await;
         tried.look().await;
     }
     let held = tried.snapshot(&identity).await.number;
-    let Tried { folder, plane, now } = tried;
-    drop(plane);
-    std::fs::write(folder.path().join(STATE_FILE), backup).unwrap();
-    let plane = opened(settings(folder.path())).unwrap();
-    let tried = Tried { folder, plane, now };
+    let tried = tried.restored(&backup);
 
     tried.look().await;
     let restored = tried.snapshot(&identity).await;
@@ -376,12 +576,56 @@ async fn a_restored_state_is_behind_until_the_epoch_is_raised() {
     assert!(status == 409 && why.contains("the epoch is 2"), "{why}");
     tried.look().await;
     assert!(tried.snapshot(&identity).await.follows(held).is_ok());
-    let tried = tried.again();
-    std::fs::remove_file(tried.folder.path().join("snapshot.key")).unwrap();
-    let Tried { folder, plane, .. } = tried;
-    drop(plane);
-    let error = opened(settings(folder.path())).map(drop).unwrap_err();
-    assert!(error.to_string().starts_with("epoch 2 was begun by no order of the key"), "{error}");
+    let error = tried.again().without_its_key();
+    assert!(error.starts_with("epoch 2 was begun by no order of the key"), "{error}");
+}
+
+#[tokio::test]
+async fn a_key_of_snapshots_that_was_lost_is_not_replaced_in_silence() {
+    let tried = Tried::new();
+    tried.look().await;
+    let error = tried.again().without_its_key();
+    assert!(error.contains("signed by another key than the one in `snapshot.key`"), "{error}");
+    assert_eq!(error.lines().count(), 1);
+}
+
+#[tokio::test]
+async fn a_state_that_was_imported_begins_with_all_boxes_as_well_as_they_may_be() {
+    let tried = Tried::new();
+    for name in ["edge-1", "edge-2"] {
+        tried.registered(name).await;
+    }
+    tried.look().await;
+    let exported: Value = tried.told(Who::Bearer(OPERATOR), "GET", "/v1/export", Value::Null).await;
+    let told: Value = tried.told(Who::Bearer(VIEWER), "GET", "/v1/audit?last=1", Value::Null).await;
+    assert_eq!(told["audit"][0]["what"], "exported the state");
+    let exported = Exported::parse(exported.to_string().as_bytes()).unwrap();
+
+    let folder = tempfile::tempdir().unwrap();
+    let state = State::open(&folder.path().join(STATE_FILE)).unwrap();
+    let by = AuditRecord { at: 0, by: String::new(), from: None, what: String::new() };
+    state.import(&exported, by).await.unwrap();
+    drop(state);
+    let tried = Tried { plane: opened(settings(folder.path())).unwrap(), folder, now: tried.now };
+    tried.look().await;
+    let fleet = tried.plane.fleet().load_full();
+    let well = fleet.members().iter().filter(|one| one.standing(Family::Ipv4) == WELL);
+    assert_eq!(well.count(), 2, "{fleet:?}");
+}
+
+#[tokio::test]
+async fn keys_are_read_anew_only_when_they_may_have_changed() {
+    let tried = Tried::new();
+    let by = Who::Bearer(OPERATOR);
+    tried.ask(by, "PUT", "/v1/keys/film", json!(KEYS)).await;
+    let told = async || tried.ask(by, "GET", "/v1/keys", Value::Null).await.1;
+    let first = told().await;
+    let read = || lock(&tried.plane.key_names).as_ref().map(KeyNames::known).unwrap();
+    let (before, again) = (read(), told().await);
+    assert!(Arc::ptr_eq(&before, &read()) && first == again);
+    tried.ask(by, "PUT", "/v1/keys/series", json!(KEYS)).await;
+    assert_ne!(told().await, first);
+    assert!(!Arc::ptr_eq(&before, &read()));
 }
 
 #[tokio::test]

@@ -14,10 +14,11 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::{CertificateDer, UnixTime};
 
+use super::answers::of_state;
 use super::{Asker, Now, PlaneError};
 use crate::control::asking::{Said, refusal};
 use crate::control::issuer::{Subject, subject};
-use crate::control::state::State;
+use crate::control::state::{State, StateError};
 use crate::purge::{Role, Tokens};
 
 /// Whose certificates count, for whom.
@@ -67,11 +68,10 @@ impl Clients {
             let text = "this certificate is none of a box, or has ended: enrol it again";
             return Err(refusal(StatusCode::FORBIDDEN, text));
         };
-        if state.known().is_revoked(&who.serial) {
-            let text = "this certificate was revoked: enrol the box again";
-            return Err(refusal(StatusCode::FORBIDDEN, text));
+        match state.known().is_revoked(&who) {
+            true => Err(of_state(StateError::Revoked)),
+            false => Ok(who),
         }
-        Ok(who)
     }
 
     /// The operator who asks.

@@ -1,8 +1,9 @@
 //! What boxes, operators and the control plane say to each other: the JSON of each request and
 //! answer.
 //!
-//! A box says who it is by its certificate; only [`Enrol`] comes before it has one. What is sent to
-//! us is refused with a member that is not known; what we are answered may say more.
+//! A box says who it is by its certificate; only [`Enrol`] comes before it has one. What is asked
+//! of us is refused with a member that is not known. What a box says of itself may say more, and
+//! so may what we are answered: one of a fleet is always of a later version than another.
 
 use serde::{Deserialize, Serialize};
 

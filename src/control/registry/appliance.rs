@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::Family;
 use crate::geo::Position;
 use crate::limits::{
-    APPLIANCE_HOST_BYTES_MAX, APPLIANCE_SITES_MAX, APPLIANCE_TAGS_MAX, APPLIANCE_WEIGHT_MAX,
-    PATHWAY_BYTES_MAX,
+    APPLIANCE_CAPACITY_MAX, APPLIANCE_HOST_BYTES_MAX, APPLIANCE_SITES_MAX, APPLIANCE_TAGS_MAX,
+    APPLIANCE_WEIGHT_MAX, PATHWAY_BYTES_MAX,
 };
 use crate::message::target::host_and_port;
 
@@ -152,9 +152,9 @@ impl Appliance {
     }
 }
 
-/// The same, as an operator or the appliance itself writes it.
+/// The same, as an operator or the appliance itself writes it. One of a later version may say more,
+/// and who reads what a later control plane has published goes on with what he knows.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Written {
     /// What operators call it.
     pub name: String,
@@ -199,8 +199,11 @@ pub enum Mistake {
     },
     /// No viewer reaches it.
     NoAddress,
-    /// It could send nothing.
-    NoCapacity,
+    /// It could send nothing, or more than any machine does.
+    Capacity {
+        /// What stands there.
+        capacity_bits_per_second: u64,
+    },
     /// It would have no part, or all of it.
     Weight {
         /// What stands there.
@@ -229,9 +232,11 @@ impl fmt::Display for Mistake {
                  and `:port` where it is not the usual one"
             ),
             Mistake::NoAddress => write!(f, "no viewer reaches it: write `ipv4`, `ipv6` or both"),
-            Mistake::NoCapacity => {
-                write!(f, "`capacity_bits_per_second` is 0: write what it can send")
-            }
+            Mistake::Capacity { capacity_bits_per_second } => write!(
+                f,
+                "`capacity_bits_per_second` is {capacity_bits_per_second}: write what it can send, \
+                 1 to {APPLIANCE_CAPACITY_MAX}"
+            ),
             Mistake::Weight { weight } => {
                 write!(f, "`weight` is {weight}: write 1 to {APPLIANCE_WEIGHT_MAX}, 100 is usual")
             }
@@ -259,8 +264,8 @@ impl TryFrom<Written> for Appliance {
         if ipv4.is_none() && ipv6.is_none() {
             return Err(Mistake::NoAddress);
         }
-        if capacity_bits_per_second == 0 {
-            return Err(Mistake::NoCapacity);
+        if !(1..=APPLIANCE_CAPACITY_MAX).contains(&capacity_bits_per_second) {
+            return Err(Mistake::Capacity { capacity_bits_per_second });
         }
         let weight = weight.unwrap_or(100);
         if !(1..=APPLIANCE_WEIGHT_MAX).contains(&weight) {

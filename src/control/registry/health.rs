@@ -35,12 +35,14 @@ impl Health {
         Health { state: State::New, against: 0, heard: now }
     }
 
-    /// Of one that was thought of so by who knew it.
+    /// Of one that was thought of so by who knew it. Who was taken out has been ill for longer than
+    /// who was kept although he seemed so, and it stays like that.
     pub(super) fn presumed(standing: Option<Standing>, now: Instant) -> Health {
         let state = match standing {
             None | Some(Standing::New) => State::New,
             Some(Standing::Well) => State::Well,
-            Some(Standing::Kept | Standing::Ill) => State::Ill { since: now },
+            Some(Standing::Ill) => State::Ill { since: now },
+            Some(Standing::Kept) => State::Ill { since: now + AFTER_OTHERS },
         };
         Health { state, against: 0, heard: now }
     }
@@ -78,3 +80,6 @@ impl Health {
         Health { state, against: 0, heard: self.heard }
     }
 }
+
+/// Later than all that were ill when a control plane started.
+const AFTER_OTHERS: Duration = Duration::from_nanos(1);

@@ -127,19 +127,21 @@ fn an_appliance_is_read_as_it_is_written_and_what_is_wrong_is_told() {
         ("ipv4", json!("2001:db8::1")),
         ("capacity_bits_per_second", json!(0)),
         ("capacity_bits_per_second", json!(-1)),
+        ("capacity_bits_per_second", json!(10_000_000_000_001_u64)),
         ("weight", json!(0)),
         ("weight", json!(10_001)),
         ("tags", json!(["a b"])),
         ("tags", json!(names(33))),
         ("sites", json!(names(1_025))),
         ("audience", json!("nobody")),
-        ("color", json!("red")),
     ] {
         let read = serde_json::from_value::<Appliance>(written("a", json!({ field: wrong })));
         let error = read.expect_err(field).to_string();
         let says = field.starts_with("ipv4") || error.contains(field) || error.contains("nobody");
         assert!(says || field.starts_with("capacity"), "{field}: {error}");
     }
+    let later = serde_json::from_value::<Appliance>(written("edge-1", json!({ "color": "red" })));
+    assert_eq!(later.unwrap(), plain, "one of a later version says more");
     let nowhere = written("a", json!({ "ipv4": null, "ipv6": null }));
     let error = serde_json::from_value::<Appliance>(nowhere).unwrap_err().to_string();
     assert_eq!(error, Mistake::NoAddress.to_string());
@@ -166,6 +168,38 @@ fn pathways_tell_appliances_apart_and_their_number_is_bounded() {
     assert_eq!(registry.register(appliance("z"), now), Err(RegistryError::Full));
     assert!(registry.remove("a") && !registry.remove("a"));
     registry.register(appliance("z"), now).unwrap();
+}
+
+#[test]
+fn a_pathway_that_nobody_has_any_more_may_be_another_ones() {
+    let now = start();
+    let mut registry = registry_of(vec![appliance("a"), appliance("b")], now);
+    assert!(registry.has(&appliance("a")));
+    registry.register(appliance_with("a", json!({ "pathway": "isp" })), now).unwrap();
+    assert!(!registry.has(&appliance("a")), "it is another one now");
+    registry.register(appliance_with("b", json!({ "pathway": "a" })), now).unwrap();
+    let mut resumed = Registry::resumed(Rules::default(), &registry.fleet(now), now);
+    for registry in [&mut registry, &mut resumed] {
+        let taken = registry.register(appliance_with("c", json!({ "pathway": "a" })), now);
+        assert!(matches!(taken, Err(RegistryError::PathwayTaken { by, .. }) if by == "b"));
+        assert!(registry.remove("b"));
+        registry.register(appliance_with("c", json!({ "pathway": "a" })), now).unwrap();
+    }
+}
+
+#[test]
+fn who_was_kept_although_he_seemed_ill_is_kept_by_a_control_plane_that_starts_again() {
+    let now = start();
+    let mut registry = registry_of(vec![appliance("a"), appliance("b")], now);
+    hear(&mut registry, "b", bad(), 3, now);
+    hear(&mut registry, "a", bad(), 3, now + Duration::from_secs(1));
+    let known = registry.fleet(now + Duration::from_secs(1));
+    let standings =
+        |fleet: &Fleet| ["a", "b"].map(|name| member(fleet, name).standing(Family::Ipv4));
+    assert_eq!(standings(&known), [Some(Standing::Kept), Some(Standing::Ill)]);
+    let later = now + Duration::from_secs(1_000);
+    let resumed = Registry::resumed(Rules::default(), &known, later);
+    assert_eq!(standings(&resumed.fleet(later)), standings(&known));
 }
 
 #[test]

@@ -35,6 +35,15 @@ pub enum StateError {
     Contended,
     /// It was never made, was shown before, is for another name, or has ended.
     NoCode,
+    /// The certificate of who asks is not believed any more.
+    Revoked,
+    /// Two appliances cannot be told apart by players.
+    PathwayTaken {
+        /// The pathway both have.
+        pathway: String,
+        /// Whose it is.
+        by: String,
+    },
     /// There is none of this name.
     Unknown {
         /// What it would be.
@@ -51,6 +60,11 @@ pub enum StateError {
     },
     /// A state is taken over into none that has something.
     NotEmpty,
+    /// There is no epoch so late.
+    EpochTooLate {
+        /// The last one.
+        max: u64,
+    },
     /// Such an epoch is not later.
     EpochGoesBack {
         /// The one of now.
@@ -79,6 +93,12 @@ impl fmt::Display for StateError {
                 "this code does not count: it is of another name, was used, or has ended; \
                  `tidegate control code NAME` makes another one"
             ),
+            StateError::Revoked => {
+                write!(f, "this certificate was revoked: enrol the box again")
+            }
+            StateError::PathwayTaken { pathway, by } => {
+                write!(f, "pathway `{pathway}` is that of `{by}`: choose another one")
+            }
             StateError::Unknown { what, name } => write!(f, "no {what} is called `{name}`"),
             StateError::Full { what, max } => {
                 write!(f, "there are {max} {what}, which are the most: remove one first")
@@ -86,6 +106,7 @@ impl fmt::Display for StateError {
             StateError::NotEmpty => {
                 write!(f, "there is something in this state: import into an empty one")
             }
+            StateError::EpochTooLate { max } => write!(f, "the last epoch is {max}"),
             StateError::EpochGoesBack { epoch } => {
                 write!(f, "the epoch is {epoch}: only a later one can follow")
             }

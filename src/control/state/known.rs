@@ -9,11 +9,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    APPLIANCES, CERTIFICATES, CODES, Change, Entry, Expect, KEYS, NUMBER, ORDER, StateError,
-    certificate_key, code_key, json,
+    APPLIANCES, CERTIFICATES, CODES, Change, Entry, Expect, KEYS, NUMBER, ORDER, REMOVED,
+    StateError, certificate_key, code_key, json, removed_key,
 };
-use crate::control::registry::appliance::Appliance;
+use crate::control::issuer::Subject;
+use crate::control::registry::appliance::{Appliance, is_name};
 use crate::control::snapshot::{EpochOrder, Number, Serial};
+use crate::limits::{COUNTER_MAX, EPOCH_MAX};
 
 /// A code that was made and has not been shown yet. What it is nobody knows, only its digest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,6 +78,9 @@ pub struct Known {
     pub certificates: BTreeMap<Serial, CertificateRecord>,
     /// The text of each key file, by name.
     pub keys: BTreeMap<String, String>,
+    /// When appliances were removed, by name, in seconds since 1970: those of late. They are
+    /// forgotten where there is no room, and not by a clock, which may be wrong.
+    pub removed: BTreeMap<String, u64>,
     versions: HashMap<String, u64>,
 }
 
@@ -95,6 +100,8 @@ impl Known {
             } else if let Some(name) = key.strip_prefix(KEYS) {
                 let text = String::from_utf8(value).map_err(|error| bad(error.to_string()))?;
                 known.keys.insert(name.to_owned(), text);
+            } else if let Some(name) = key.strip_prefix(REMOVED) {
+                known.removed.insert(name.to_owned(), read(&key, &value)?);
             } else if key == NUMBER {
                 known.number = read(&key, &value)?;
             } else if key == ORDER {
@@ -112,9 +119,28 @@ impl Known {
             .map(|(serial, _)| serial)
     }
 
-    /// Whether a certificate was revoked.
-    pub fn is_revoked(&self, serial: &Serial) -> bool {
-        self.certificates.get(serial).is_some_and(|one| one.revoked_at.is_some())
+    /// Whether a certificate was revoked; one that is not known, by when its box was removed.
+    pub fn is_revoked(&self, who: &Subject) -> bool {
+        match self.certificates.get(&who.serial) {
+            Some(one) => one.revoked_at.is_some(),
+            None => self.removed.get(&who.name).is_some_and(|at| who.issued_at() <= *at),
+        }
+    }
+
+    /// What a change expects that is made for who shows this certificate: that it is not revoked
+    /// meanwhile.
+    pub(super) fn expect_believed(
+        &self,
+        who: &Subject,
+    ) -> Result<[(String, Expect); 2], StateError> {
+        if self.is_revoked(who) {
+            return Err(StateError::Revoked);
+        }
+        let keys = [certificate_key(&who.serial), removed_key(&who.name)];
+        Ok(keys.map(|key| {
+            let expect = self.expect(&key);
+            (key, expect)
+        }))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -152,12 +178,16 @@ pub struct Exported {
     codes: BTreeMap<String, CodeRecord>,
     certificates: BTreeMap<Serial, CertificateRecord>,
     keys: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    removed: BTreeMap<String, u64>,
 }
 
 impl Exported {
     pub(super) fn of(known: &Known) -> Exported {
-        let Known { number, order, appliances, codes, certificates, keys, .. } = known.clone();
-        Exported { version: VERSION, number, order, appliances, codes, certificates, keys }
+        let Known { number, order, appliances, codes, certificates, keys, removed, .. } =
+            known.clone();
+        let version = VERSION;
+        Exported { version, number, order, appliances, codes, certificates, keys, removed }
     }
 
     /// Reads one.
@@ -167,8 +197,30 @@ impl Exported {
     pub fn parse(text: &[u8]) -> Result<Exported, String> {
         let exported: Exported = serde_json::from_slice(text).map_err(|error| error.to_string())?;
         match exported.version {
-            VERSION => Ok(exported),
+            VERSION => exported.look().map(|()| exported),
             other => Err(format!("its version is {other}, and this Tidegate knows {VERSION}")),
+        }
+    }
+
+    /// Whether it is what could have been kept one by one.
+    fn look(&self) -> Result<(), String> {
+        let Number { epoch, counter } = self.number;
+        if epoch > EPOCH_MAX || counter > COUNTER_MAX {
+            return Err(format!("no snapshot has the number {}", self.number));
+        }
+        let mut pathways = BTreeMap::new();
+        for (name, appliance) in &self.appliances {
+            if name != appliance.name() {
+                return Err(format!("appliance {name:?} calls itself `{}`", appliance.name()));
+            }
+            if let Some(other) = pathways.insert(appliance.pathway(), name) {
+                let pathway = appliance.pathway();
+                return Err(format!("`{other}` and `{name}` have one pathway, `{pathway}`"));
+            }
+        }
+        match self.keys.keys().chain(self.removed.keys()).find(|name| !is_name(name)) {
+            Some(name) => Err(format!("nothing can be called {name:?}")),
+            None => Ok(()),
         }
     }
 
@@ -180,6 +232,7 @@ impl Exported {
         let certificates = certificates.map(|(serial, one)| (certificate_key(serial), json(one)));
         let keys = self.keys.iter();
         let keys = keys.map(|(name, text)| (format!("{KEYS}{name}"), text.as_bytes().to_vec()));
+        let removed = self.removed.iter().map(|(name, at)| (removed_key(name), json(at)));
         let order = self.order.iter().map(|order| (ORDER.to_owned(), json(order)));
         let number = [(NUMBER.to_owned(), json(&self.number))];
         number
@@ -189,6 +242,7 @@ impl Exported {
             .chain(codes)
             .chain(certificates)
             .chain(keys)
+            .chain(removed)
             .collect()
     }
 }

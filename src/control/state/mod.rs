@@ -11,7 +11,9 @@ mod error;
 #[cfg(feature = "etcd")]
 mod etcd;
 mod known;
+mod paths;
 mod redb;
+mod room;
 mod settings;
 mod shared;
 mod store;
@@ -23,14 +25,20 @@ use serde::Serialize;
 
 pub use self::error::StateError;
 pub use self::known::{AuditRecord, CertificateRecord, CodeRecord, Exported, Known};
+use self::paths::{
+    APPLIANCES, CERTIFICATES, CODES, KEYS, NUMBER, ORDER, REMOVED, SNAPSHOT, certificate_key,
+    code_key, removed_key,
+};
+use self::room::{added, fits};
 pub use self::settings::EtcdSettings;
 pub use self::shared::{Node, Peers};
 use self::store::Backend;
 pub use self::store::Store;
+use super::issuer::Subject;
 use super::registry::appliance::Appliance;
 use super::snapshot::{EpochOrder, Number, Serial};
 use crate::limits::{
-    CERTIFICATES_ISSUED_MAX, CODES_MAX, KEY_FILES_BYTES_MAX, KEY_FILES_MAX, STATE_TRIES_MAX,
+    CODES_MAX, EPOCH_MAX, KEY_FILES_BYTES_MAX, KEY_FILES_MAX, REMOVED_MAX, STATE_TRIES_MAX,
 };
 
 /// The state, shared by who asks and who changes it.
@@ -121,43 +129,56 @@ impl State {
         .await
     }
 
-    /// Remembers a certificate that was issued, and forgets those that have ended.
+    /// Remembers a certificate that was issued to who shows the one of `by`, and forgets those that
+    /// have ended.
     ///
     /// # Errors
-    /// There are too many, or it cannot be kept.
+    /// That one was revoked, there are too many, or it cannot be kept.
     pub async fn add_certificate(
         &self,
-        serial: &Serial,
-        record: &CertificateRecord,
+        certificate: (&Serial, &CertificateRecord),
+        by: &Subject,
         now: u64,
         audit: AuditRecord,
     ) -> Result<(), StateError> {
+        let (serial, record) = certificate;
         self.change(|known| {
-            Ok(Change { audit: Some(audit.clone()), ..added(known, serial, record, now)? })
+            let believed = known.expect_believed(by)?;
+            let mut change = added(known, serial, record, now)?;
+            change.expects.extend(believed);
+            Ok(Change { audit: Some(audit.clone()), ..change })
         })
         .await
     }
 
-    /// Keeps an appliance as it is now; nothing happens where it is known so.
+    /// Keeps an appliance as it is now, said by who shows the certificate of `by`; nothing happens
+    /// where it is known so.
     ///
     /// # Errors
-    /// It cannot be kept.
+    /// That one was revoked, another appliance has its pathway, there is no room for it, or it
+    /// cannot be kept.
     pub async fn put_appliance(
         &self,
         appliance: &Appliance,
+        by: &Subject,
         audit: AuditRecord,
     ) -> Result<(), StateError> {
         self.change(|known| {
+            let believed = known.expect_believed(by)?;
             if known.appliances.get(appliance.name()) == Some(appliance) {
                 return Ok(Change::default());
             }
-            let key = format!("{APPLIANCES}{}", appliance.name());
-            Ok(Change { audit: Some(audit.clone()), ..known.put(key, json(appliance)) })
+            let value = json(appliance);
+            fits(known, appliance, value.len())?;
+            let mut change = known.put(format!("{APPLIANCES}{}", appliance.name()), value);
+            change.expects.extend(believed);
+            Ok(Change { audit: Some(audit.clone()), ..change })
         })
         .await
     }
 
-    /// Forgets an appliance and its codes, and revokes its certificates.
+    /// Forgets an appliance and its codes, and revokes its certificates: those that are known, and
+    /// whatever was issued until now, which a state from a backup may not know.
     ///
     /// # Errors
     /// Nothing is known of that name, or it cannot be kept.
@@ -184,6 +205,11 @@ impl State {
             }
             if change.deletes.is_empty() && change.puts.is_empty() {
                 return Err(StateError::Unknown { what: "appliance", name: name.to_owned() });
+            }
+            change.puts.push((removed_key(name), json(&now)));
+            if !known.removed.contains_key(name) && known.removed.len() >= REMOVED_MAX {
+                let oldest = known.removed.iter().min_by_key(|(_, at)| **at);
+                change.deletes.extend(oldest.map(|(name, _)| removed_key(name)));
             }
             let keys = change.deletes.iter().chain(change.puts.iter().map(|(key, _)| key));
             change.expects = keys.map(|key| (key.clone(), known.expect(key))).collect();
@@ -269,6 +295,9 @@ impl State {
     ) -> Result<Number, StateError> {
         self.change(|known| {
             let Number { epoch, counter } = known.number;
+            if order.epoch > EPOCH_MAX {
+                return Err(StateError::EpochTooLate { max: EPOCH_MAX });
+            }
             if order.epoch <= epoch {
                 return Err(StateError::EpochGoesBack { epoch });
             }
@@ -279,6 +308,14 @@ impl State {
         })
         .await?;
         Ok(self.known().number)
+    }
+
+    /// Writes down what somebody did that changes nothing.
+    ///
+    /// # Errors
+    /// It cannot be kept.
+    pub async fn note(&self, audit: AuditRecord) -> Result<(), StateError> {
+        self.commit(Change { audit: Some(audit), ..Change::default() }).await.map(drop)
     }
 
     /// All that is kept, but who changed it.
@@ -325,45 +362,9 @@ impl Change {
     }
 }
 
-/// What adds a certificate, and removes those that have ended.
-fn added(
-    known: &Known,
-    serial: &Serial,
-    record: &CertificateRecord,
-    now: u64,
-) -> Result<Change, StateError> {
-    let ended = known.certificates.iter().filter(|(_, record)| record.not_after <= now);
-    let deletes: Vec<String> = ended.map(|(serial, _)| certificate_key(serial)).collect();
-    if known.certificates.len() - deletes.len() >= CERTIFICATES_ISSUED_MAX {
-        return Err(StateError::Full { what: "certificates", max: CERTIFICATES_ISSUED_MAX });
-    }
-    let key = certificate_key(serial);
-    let expects = vec![(key.clone(), known.expect(&key))];
-    Ok(Change { expects, puts: vec![(key, json(record))], deletes, audit: None })
-}
-
-fn code_key(digest: &str) -> String {
-    format!("{CODES}{digest}")
-}
-
-fn certificate_key(serial: &Serial) -> String {
-    format!("{CERTIFICATES}{serial}")
-}
-
 fn json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("text and numbers can be written as JSON")
 }
-
-/// How keys begin.
-const APPLIANCES: &str = "appliances/";
-const CODES: &str = "codes/";
-const CERTIFICATES: &str = "certificates/";
-const KEYS: &str = "keys/";
-/// Keys of which there is one.
-const NUMBER: &str = "number";
-const ORDER: &str = "epoch-order";
-/// It is large, and read alone.
-const SNAPSHOT: &str = "snapshot";
 
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::control::registry::tests::{appliance, appliance_with};
 use crate::control::snapshot::SigningKey;
+use crate::limits::{APPLIANCES_BYTES_MAX, CERTIFICATES_OF_ONE_MAX};
 
 struct Kept {
     folder: TempDir,
@@ -38,6 +39,17 @@ fn certificate(name: &str) -> CertificateRecord {
     CertificateRecord { name: name.to_owned(), issued_at: NOW, not_after, revoked_at: None }
 }
 
+/// Who shows a certificate that was issued just before.
+fn box_of(name: &str, n: u8) -> Subject {
+    let (name, serial) = (name.to_owned(), serial(n));
+    Subject { name, serial, not_before: NOW - 400, not_after: NOW + 100 }
+}
+
+async fn add(state: &State, name: &str, n: u8) -> Result<(), StateError> {
+    let (serial, record) = (serial(n), certificate(name));
+    state.add_certificate((&serial, &record), &box_of(name, 99), NOW, by("")).await
+}
+
 const NOW: u64 = 1_790_000_000;
 
 #[tokio::test]
@@ -64,8 +76,9 @@ async fn a_code_counts_once_for_its_name_and_until_its_end() {
 async fn what_was_changed_is_there_when_it_is_opened_again_and_by_whom() {
     let kept = Kept::new();
     let state = kept.open().unwrap();
-    state.put_appliance(&appliance("edge-1"), by("edge-1 registers")).await.unwrap();
-    state.put_appliance(&appliance("edge-1"), by("the same")).await.unwrap();
+    let edge = box_of("edge-1", 1);
+    state.put_appliance(&appliance("edge-1"), &edge, by("edge-1 registers")).await.unwrap();
+    state.put_appliance(&appliance("edge-1"), &edge, by("the same")).await.unwrap();
     state.put_keys("film", "{}", by("keys film")).await.unwrap();
     let (none, first) = (Number::default(), Number { epoch: 1, counter: 1 });
     state.publish(none, first, b"signed".to_vec()).await.unwrap();
@@ -91,10 +104,10 @@ async fn what_was_changed_is_there_when_it_is_opened_again_and_by_whom() {
 async fn who_is_removed_takes_codes_and_certificates_along() {
     let kept = Kept::new();
     let state = kept.open().unwrap();
-    state.put_appliance(&appliance("edge-1"), by("")).await.unwrap();
+    state.put_appliance(&appliance("edge-1"), &box_of("edge-1", 1), by("")).await.unwrap();
     state.add_code("d1", &code("edge-1", NOW + 10), NOW, by("")).await.unwrap();
     for (n, name) in [(1, "edge-1"), (2, "edge-1"), (3, "edge-2")] {
-        state.add_certificate(&serial(n), &certificate(name), NOW, by("")).await.unwrap();
+        add(&state, name, n).await.unwrap();
     }
     state.remove_appliance("edge-1", NOW, by("removed")).await.unwrap();
     let known = state.known();
@@ -106,12 +119,86 @@ async fn who_is_removed_takes_codes_and_certificates_along() {
 }
 
 #[tokio::test]
+async fn who_is_removed_is_believed_by_no_certificate_of_before_whether_it_is_known_or_not() {
+    let kept = Kept::new();
+    let state = kept.open().unwrap();
+    add(&state, "edge-1", 1).await.unwrap();
+    state.remove_appliance("edge-1", NOW, by("removed")).await.unwrap();
+    let known = state.known();
+    let issued = |n, seconds: u64| {
+        let not_before = NOW + seconds - 300;
+        Subject { not_before, ..box_of("edge-1", n) }
+    };
+    assert!(known.is_revoked(&box_of("edge-1", 1)) && known.is_revoked(&box_of("edge-1", 7)));
+    assert!(known.is_revoked(&issued(7, 0)) && !known.is_revoked(&issued(7, 1)));
+    assert!(!known.is_revoked(&box_of("edge-2", 7)), "of another one nothing was said");
+    for who in [box_of("edge-1", 1), box_of("edge-1", 7)] {
+        let put = state.put_appliance(&appliance("edge-1"), &who, by("")).await;
+        assert!(matches!(put, Err(StateError::Revoked)), "{put:?}");
+        let next = (&serial(8), &certificate("edge-1"));
+        let added = state.add_certificate(next, &who, NOW, by("")).await;
+        assert!(matches!(added, Err(StateError::Revoked)), "{added:?}");
+    }
+    // A clock that was wrong for a while has all records forgotten, and who was removed stays so.
+    let ages = NOW + 100 * 86_400;
+    let other = (&serial(9), &certificate("edge-2"));
+    state.add_certificate(other, &box_of("edge-2", 2), ages, by("")).await.unwrap();
+    let known = state.known();
+    assert!(!known.certificates.contains_key(&serial(1)));
+    assert!(known.is_revoked(&box_of("edge-1", 1)));
+}
+
+#[tokio::test]
+async fn one_box_has_so_many_certificates_and_others_have_theirs() {
+    let kept = Kept::new();
+    let state = kept.open().unwrap();
+    for n in 0..CERTIFICATES_OF_ONE_MAX as u8 {
+        add(&state, "edge-1", n).await.unwrap();
+    }
+    let error = add(&state, "edge-1", 50).await.unwrap_err();
+    assert!(matches!(error, StateError::Full { .. }), "{error}");
+    add(&state, "edge-2", 51).await.unwrap();
+    state.remove_appliance("edge-1", NOW, by("")).await.unwrap();
+    let (code, again) = (code("edge-1", NOW + 10), certificate("edge-1"));
+    state.add_code("d1", &code, NOW, by("")).await.unwrap();
+    state.enrol("d1", (&serial(52), &again), NOW, by("")).await.unwrap();
+}
+
+#[tokio::test]
+async fn appliances_have_pathways_of_their_own_and_fit_into_a_snapshot() {
+    let kept = Kept::new();
+    let state = kept.open().unwrap();
+    let put = async |n: u8, fields: serde_json::Value| {
+        let name = format!("edge-{n}");
+        state.put_appliance(&appliance_with(&name, fields), &box_of(&name, n), by("")).await
+    };
+    put(1, json!({ "pathway": "isp" })).await.unwrap();
+    let error = put(2, json!({ "pathway": "isp" })).await.unwrap_err().to_string();
+    assert_eq!(error, "pathway `isp` is that of `edge-1`: choose another one");
+    put(1, json!({ "pathway": "isp", "weight": 7 })).await.unwrap();
+
+    let sites: Vec<String> = (0..1_024).map(|n| format!("{n:0250}")).collect();
+    let large = |n: usize| appliance_with(&format!("edge-{n:04}"), json!({ "sites": sites }));
+    let bytes = super::json(&large(0)).len();
+    let count = APPLIANCES_BYTES_MAX / bytes;
+    let mut known = Known::default();
+    for n in 1..count {
+        known.appliances.insert(large(n).name().to_owned(), large(n));
+    }
+    fits(&known, &large(0), bytes).unwrap();
+    known.appliances.insert(large(count).name().to_owned(), large(count));
+    let error = fits(&known, &large(0), bytes).unwrap_err();
+    assert!(matches!(error, StateError::Full { what: "bytes of appliances", .. }), "{error}");
+    fits(&known, &large(1), bytes).unwrap();
+}
+
+#[tokio::test]
 async fn of_two_that_change_one_thing_at_once_each_sees_what_the_other_did() {
     let kept = Kept::new();
     let state = kept.open().unwrap();
     let put = async |n: u64| {
         let fields = json!({ "capacity_bits_per_second": n + 1 });
-        state.put_appliance(&appliance_with("edge-1", fields), by("")).await
+        state.put_appliance(&appliance_with("edge-1", fields), &box_of("edge-1", 1), by("")).await
     };
     let all = futures_of((0..8).map(put)).await;
     assert!(all.iter().all(Result::is_ok));
@@ -154,19 +241,47 @@ async fn a_later_epoch_follows_and_no_other() {
 async fn what_is_exported_is_imported_as_it_was_into_an_empty_state() {
     let (kept, other) = (Kept::new(), Kept::new());
     let state = kept.open().unwrap();
-    state.put_appliance(&appliance("edge-1"), by("")).await.unwrap();
+    state.put_appliance(&appliance("edge-1"), &box_of("edge-1", 1), by("")).await.unwrap();
     state.put_keys("film", "{}", by("")).await.unwrap();
     state.add_code("d1", &code("edge-1", NOW + 10), NOW, by("")).await.unwrap();
-    state.add_certificate(&serial(1), &certificate("edge-1"), NOW, by("")).await.unwrap();
+    add(&state, "edge-1", 1).await.unwrap();
+    add(&state, "edge-2", 2).await.unwrap();
+    state.remove_appliance("edge-2", NOW, by("")).await.unwrap();
     let text = serde_json::to_vec(&state.export()).unwrap();
 
     let exported = Exported::parse(&text).unwrap();
     let into = other.open().unwrap();
     into.import(&exported, by("imported")).await.unwrap();
     assert_eq!(into.export(), state.export());
+    assert!(into.known().is_revoked(&box_of("edge-2", 7)), "who was removed is so here too");
     let again = into.import(&exported, by("")).await;
     assert!(matches!(again, Err(StateError::NotEmpty)));
     assert!(Exported::parse(b"{}").is_err());
+}
+
+#[tokio::test]
+async fn what_could_not_have_been_kept_is_not_imported() {
+    let kept = Kept::new();
+    let state = kept.open().unwrap();
+    for name in ["edge-1", "edge-2"] {
+        state.put_appliance(&appliance(name), &box_of(name, 1), by("")).await.unwrap();
+    }
+    let exported = serde_json::to_value(state.export()).unwrap();
+    let changes: [(&str, serde_json::Value, &str); 4] = [
+        ("/appliances/edge-1/pathway", "edge-2".into(), "have one pathway, `edge-2`"),
+        ("/appliances/edge-1/name", "edge-3".into(), "calls itself `edge-3`"),
+        ("/number/epoch", u64::MAX.into(), "no snapshot has the number"),
+        ("/keys", json!({ "../x": "{}" }), "nothing can be called \"../x\""),
+    ];
+    for (at, value, says) in changes {
+        let mut exported = exported.clone();
+        *exported.pointer_mut(at).unwrap() = value;
+        let what = Exported::parse(exported.to_string().as_bytes()).unwrap_err();
+        assert!(what.contains(says) && what.lines().count() == 1, "{what}");
+    }
+    let (key, _) = SigningKey::generate();
+    let last = state.raise_epoch(&EpochOrder::sign(u64::MAX, NOW, &key), by("")).await;
+    assert!(matches!(last, Err(StateError::EpochTooLate { .. })));
 }
 
 #[test]

@@ -296,7 +296,8 @@ fn with_too_much_to_do_not_all_who_ask_in_one_second_come_again_in_one() {
     let steer = steer_with(&edges(2), "", Settings { answers_per_second: 1, ..settings() });
     let ttls: BTreeSet<u64> = (0..50)
         .map(|n| {
-            let viewer = from(&format!("10.1.2.{n}"), NOW);
+            let address = format!("10.1.2.{n}");
+            let viewer = from(&address, NOW);
             let ranked = steer.answer(&Method::GET, "/steer/v1/rank/film/a", viewer);
             let ranked: Value = serde_json::from_slice(ranked.body()).unwrap();
             ranked["ttl_seconds"].as_u64().unwrap()

@@ -169,7 +169,8 @@ async fn a_token_that_ends_soon_is_renewed_as_it_says() {
     let again = edge.get(&answer.header("location")).header(FIELD, &token).send().await;
     assert_eq!(again.status, 200);
     // A player that asks for what it asked for at first has a newer one in its cookie.
-    let asked = edge.get(&in_query("/a?x=1", &over)).header("cookie", &renewed).send().await;
+    let cookie = format!("{FIELD}={renewed}");
+    let asked = edge.get(&in_query("/a?x=1", &over)).header("cookie", &cookie).send().await;
     assert_eq!(asked.status, 200);
     let asked = origin.all_requests();
     assert_eq!(asked.len(), 1);

@@ -117,7 +117,7 @@ impl Etcd {
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| failed(error.to_string()))?;
         let (handle, stop) = (runtime.handle().clone(), CancellationToken::new());
-        let (opened, is_opened) = mpsc::channel();
+        let (opened, is_opened) = mpsc::sync_channel(1);
         let (here, ends) = (shared.clone(), stop.clone());
         let work = move || runtime.block_on(here.run(&opened, &ends, now));
         let thread = thread::Builder::new().name("etcd".to_owned()).spawn(work);
@@ -219,7 +219,7 @@ impl Shared {
     /// All that the thread does.
     async fn run(
         &self,
-        opened: &mpsc::Sender<Result<(), StateError>>,
+        opened: &mpsc::SyncSender<Result<(), StateError>>,
         stop: &CancellationToken,
         now: SystemTime,
     ) {

@@ -9,15 +9,16 @@ use std::fmt;
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use arc_swap::ArcSwap;
 use redb::{
     Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _,
     TableDefinition, WriteTransaction,
 };
 use tokio::task::spawn_blocking;
 
-use super::{AuditRecord, Change, Entry, Expect, SNAPSHOT, StateError, json};
+use super::{AuditRecord, Change, Entry, Expect, Known, SNAPSHOT, StateError, json};
 use crate::limits::AUDIT_RECORDS_MAX;
 
 /// The file.
@@ -25,6 +26,9 @@ use crate::limits::AUDIT_RECORDS_MAX;
 pub(super) struct Redb {
     database: Arc<Database>,
     path: PathBuf,
+    known: Arc<ArcSwap<Known>>,
+    /// Whose change is made, and what is known then learnt.
+    turn: Arc<Mutex<()>>,
 }
 
 impl fmt::Debug for Redb {
@@ -50,9 +54,15 @@ impl Redb {
             Err(DatabaseError::DatabaseAlreadyOpen) => return Err(StateError::InUse { path }),
             Err(error) => return Err(StateError::Broken { path, source: error.into() }),
         };
-        let redb = Redb { database, path };
+        let redb = Redb { database, path, known: Arc::default(), turn: Arc::default() };
         redb.begin().map_err(|error| redb.broken(error))?;
+        redb.known.store(Arc::new(Known::of(redb.read_all()?)?));
         Ok(redb)
+    }
+
+    /// What there is.
+    pub(super) fn known(&self) -> Arc<ArcSwap<Known>> {
+        self.known.clone()
     }
 
     /// Makes the tables, in a file that is new.
@@ -73,7 +83,7 @@ impl Redb {
     }
 
     /// All but what is read alone. Blocks.
-    pub(super) fn read_all(&self) -> Result<Vec<Entry>, StateError> {
+    fn read_all(&self) -> Result<Vec<Entry>, StateError> {
         self.entries().map_err(|error| self.broken(error))
     }
 
@@ -100,11 +110,15 @@ impl Redb {
         read().map_err(|error| self.broken(error))
     }
 
-    /// Whether the change was made, and what there is then. Made to its end once it has begun.
-    pub(super) async fn commit(&self, change: Change) -> Result<(bool, Vec<Entry>), StateError> {
+    /// Whether the change was made; what there is then is known either way. Made to its end once it
+    /// has begun.
+    pub(super) async fn commit(&self, change: Change) -> Result<bool, StateError> {
         self.off_thread(move |this| {
+            // What was made for who is gone is known even so, and nothing older after it.
+            let _turn = this.turn.lock().unwrap_or_else(PoisonError::into_inner);
             let is_made = this.make(&change)?;
-            Ok((is_made, this.entries()?))
+            this.known.store(Arc::new(Known::of(this.entries()?)?));
+            Ok(is_made)
         })
         .await
     }

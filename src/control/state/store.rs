@@ -2,10 +2,8 @@
 //! `shared.rs`.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::SystemTime;
 
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 
 #[cfg(feature = "etcd")]
@@ -13,7 +11,7 @@ use super::EtcdSettings;
 #[cfg(feature = "etcd")]
 use super::etcd::Etcd;
 use super::redb::Redb;
-use super::{AuditRecord, Change, Known, SNAPSHOT, State, StateError};
+use super::{AuditRecord, Change, SNAPSHOT, State, StateError};
 
 /// Where a state lies.
 #[derive(Clone, Debug)]
@@ -51,8 +49,7 @@ impl State {
     /// Another process has it, or what it holds is not understood.
     pub fn open(path: &Path) -> Result<State, StateError> {
         let redb = Redb::open(path)?;
-        let known = Known::of(redb.read_all()?)?;
-        let known = Arc::new(ArcSwap::from_pointee(known));
+        let known = redb.known();
         Ok(State { backend: Backend::Redb(redb), known })
     }
 
@@ -70,8 +67,8 @@ impl State {
             }
             #[cfg(feature = "etcd")]
             Store::Etcd(settings) => {
-                let known = Arc::<ArcSwap<Known>>::default();
-                let etcd = Etcd::open(settings.as_ref().clone(), known.clone(), now)?;
+                let etcd = Etcd::open(settings.as_ref().clone(), now)?;
+                let known = etcd.known();
                 Ok(State { backend: Backend::Etcd(Box::new(etcd)), known })
             }
         }
@@ -104,11 +101,7 @@ impl State {
     /// Whether it was made; what is known is as it is kept either way.
     pub(super) async fn commit(&self, change: Change) -> Result<bool, StateError> {
         match &self.backend {
-            Backend::Redb(redb) => {
-                let (is_made, entries) = redb.commit(change).await?;
-                self.known.store(Arc::new(Known::of(entries)?));
-                Ok(is_made)
-            }
+            Backend::Redb(redb) => redb.commit(change).await,
             #[cfg(feature = "etcd")]
             Backend::Etcd(etcd) => etcd.commit(change).await,
         }

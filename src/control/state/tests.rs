@@ -1,5 +1,8 @@
 //! The state over time: what counts once, what is kept, and who is first.
 
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -51,6 +54,21 @@ async fn add(state: &State, name: &str, n: u8) -> Result<(), StateError> {
 }
 
 const NOW: u64 = 1_790_000_000;
+
+#[tokio::test]
+async fn what_was_begun_for_who_is_gone_is_made_and_known() {
+    let kept = Kept::new();
+    let state = kept.open().unwrap();
+    let mut putting = Box::pin(state.put_keys("film", "{}", by("put keys")));
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(putting.as_mut().poll(&mut context).is_pending());
+    drop(putting);
+    let begun = Instant::now();
+    while !state.known().keys.contains_key("film") {
+        assert!(begun.elapsed() < Duration::from_secs(10));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
 
 #[tokio::test]
 async fn a_code_counts_once_for_its_name_and_until_its_end() {

@@ -92,16 +92,12 @@ struct Beats {
 
 impl Etcd {
     /// Reads what is there, or the copy of it where nobody answers. Blocks.
-    pub(super) fn open(
-        settings: EtcdSettings,
-        known: Arc<ArcSwap<Known>>,
-        now: SystemTime,
-    ) -> Result<Etcd, StateError> {
+    pub(super) fn open(settings: EtcdSettings, now: SystemTime) -> Result<Etcd, StateError> {
         let shared = Arc::new(Shared {
             client: Client::new(&settings),
             settings,
             node: values::unique(),
-            known,
+            known: Arc::default(),
             latest: ArcSwapOption::empty(),
             seats: ArcSwap::default(),
             whole: Mutex::default(),
@@ -125,6 +121,11 @@ impl Etcd {
         let etcd = Etcd { shared, handle, stop, thread };
         let gone = || Err(failed("its thread has ended".to_owned()));
         is_opened.recv().unwrap_or_else(|_| gone()).map(|()| etcd)
+    }
+
+    /// What there is, as far as it was seen.
+    pub(super) fn known(&self) -> Arc<ArcSwap<Known>> {
+        self.shared.known.clone()
     }
 
     /// Whether the change was made, and seen. Made to its end once it has begun.

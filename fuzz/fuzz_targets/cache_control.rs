@@ -1,7 +1,6 @@
 //! `Cache-Control`: what says that it is not to be shared is not.
 //!
-//! Run with `cargo +nightly fuzz run cache_control fuzz/corpus/cache_control
-//! fuzz/seeds/cache_control`.
+//! Run with `fuzz/run 300 cache_control`.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| tidegate::message::fuzz::cache_control(bytes));

@@ -1,6 +1,6 @@
 //! The header of a checkpoint: believed, its sections lie in its slot.
 //!
-//! Run with `cargo +nightly fuzz run checkpoint fuzz/corpus/checkpoint fuzz/seeds/checkpoint`.
+//! Run with `fuzz/run 300 checkpoint`.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| tidegate::store::format::fuzz::checkpoint(bytes));

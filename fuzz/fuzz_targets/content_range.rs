@@ -1,7 +1,6 @@
 //! `Content-Range`: what is believed is consistent.
 //!
-//! Run with `cargo +nightly fuzz run content_range fuzz/corpus/content_range
-//! fuzz/seeds/content_range`.
+//! Run with `fuzz/run 300 content_range`.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| tidegate::message::fuzz::content_range(bytes));

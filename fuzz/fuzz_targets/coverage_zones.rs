@@ -1,7 +1,6 @@
 //! Coverage zone files: what is taken keeps to what no file may tell.
 //!
-//! Run with `cargo +nightly fuzz run coverage_zones fuzz/corpus/coverage_zones
-//! fuzz/seeds/coverage_zones`.
+//! Run with `fuzz/run 300 coverage_zones`.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| tidegate::control::routes::fuzz::coverage_zones(bytes));

@@ -1,6 +1,6 @@
 //! Files of networks: what is taken holds what it names, and is taken again as it is written.
 //!
-//! Run with `cargo +nightly fuzz run networks fuzz/corpus/networks fuzz/seeds/networks`.
+//! Run with `fuzz/run 300 networks`.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| tidegate::site::fuzz::networks(bytes));

@@ -1,6 +1,6 @@
 //! Request heads: what is accepted is normal, and stays so.
 //!
-//! Run with `cargo +nightly fuzz run request fuzz/corpus/request fuzz/seeds/request`.
+//! Run with `fuzz/run 300 request`.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| tidegate::message::fuzz::request(bytes));

@@ -1,6 +1,6 @@
 //! A playlist that steering is put into: what it was and more, and once.
 //!
-//! Run with `cargo +nightly fuzz run steered_playlist`, then `fuzz/corpus/steered_playlist` and
+//! Run with `fuzz/run 300 steered_playlist`., then `fuzz/corpus/steered_playlist` and
 //! `fuzz/seeds/steered_playlist`.
 #![no_main]
 

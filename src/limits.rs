@@ -292,7 +292,7 @@ pub const VOLUME_SERIES_MAX: usize = 1_110;
 /// Certificates with a series of their own: those that expire first.
 pub const CERTIFICATES_TOLD_MAX: usize = 50;
 /// Series that are told apart by none of these.
-pub const SERIES_OF_THE_REST_MAX: usize = 437;
+pub const SERIES_OF_THE_REST_MAX: usize = 438;
 /// The longest time that viewers may be given to leave.
 pub const DRAIN_WITHIN_MAX: Duration = Duration::from_secs(86_400);
 /// What has ended and is to end in another process too; beyond, all of a site ends there.

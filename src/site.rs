@@ -68,6 +68,12 @@ impl Site {
             .expect("the last rule of a site matches everything")
     }
 
+    /// Whether who comes in depends on which of its rules a path is about.
+    pub fn tells_viewers_apart(&self) -> bool {
+        let is_closed = |rule: &Rule| rule.entrance.is_some() || rule.off_route != OffRoute::Serve;
+        self.rules.len() > 1 && self.rules.iter().any(is_closed)
+    }
+
     /// Whether the rule for `path` names the query parameters that count: then they are known to
     /// be no secrets, and logs may tell their values.
     pub fn names_parameters(&self, path: &str) -> bool {

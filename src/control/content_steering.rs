@@ -24,7 +24,7 @@ use super::registry::fleet::Fleet;
 use super::steering::Answer;
 use crate::limits::{STEERED_MAX, STEERING_UNSETTLED_TTL_MAX, STEERING_UNSETTLED_TTL_MIN};
 use crate::message::decision::Seal;
-use crate::message::target::DECISION;
+use crate::message::target::{DECISION, host_and_port};
 use session::{Endpoint, Session};
 
 /// What players are told that ask.
@@ -53,21 +53,6 @@ struct PathwayClone {
     id: Pathway,
     #[serde(rename = "URI-REPLACEMENT")]
     replacement: Replacement,
-}
-
-impl PathwayClone {
-    /// Players that set a host keep the other one's port unless one is named: where that has one,
-    /// so has this, if only the usual one.
-    fn name_port(&mut self, fleet: &Fleet, usual_port: u16) {
-        let names_port = |host: &str| {
-            crate::message::target::host_and_port(host.as_bytes())
-                .is_some_and(|(_, port)| port.is_some())
-        };
-        let base = fleet.by_pathway(&self.base).map(|base| base.appliance.host());
-        if base.is_some_and(names_port) && !names_port(&self.replacement.host) {
-            self.replacement.host.push_str(&format!(":{usual_port}"));
-        }
-    }
 }
 
 /// What becomes of the other one's URIs. Some players know hosts alone; they ignore the rest.
@@ -129,6 +114,29 @@ pub struct Asking<'a> {
     pub now_seconds: u64,
 }
 
+impl Asking<'_> {
+    /// What a clone's `HOST` says, so that its player asks at `host`; `None`: nothing would do. In
+    /// HLS it stands in for the host alone (hls.js 1.7 sets `hostname`): the port stays the
+    /// other one's. In DASH it stands for both.
+    fn host_of_clone(&self, host: &str, of_base: Option<&str>) -> Option<String> {
+        if self.dialect == Dialect::Dash {
+            return Some(host.to_owned());
+        }
+        let usual = self.endpoint.usual_port();
+        let port = |host: &str| {
+            let (_, port) = host_and_port(host.as_bytes())?;
+            port.filter(|port| Some(*port) != usual)
+        };
+        let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(is_digit));
+        let name = name.map_or(host, |(name, _)| name);
+        (port(host) == of_base.and_then(port)).then(|| name.to_owned())
+    }
+}
+
+fn is_digit(byte: u8) -> bool {
+    byte.is_ascii_digit()
+}
+
 impl Manifest {
     /// What the player is told. `decided` is `None` where there was no time to decide: it goes on
     /// as it did.
@@ -140,13 +148,10 @@ impl Manifest {
     ) -> Manifest {
         let Asking { dialect, session, reported, .. } = *asking;
         let known = session.has(reported);
-        let (mut priority, mut clones) = match decided {
+        let (mut priority, clones) = match decided {
             Some((answer, fleet)) => listed(answer, fleet, known, asking),
             None => (Vec::new(), Vec::new()),
         };
-        if let (Some((_, fleet)), Some(port)) = (decided, asking.endpoint.usual_port()) {
-            clones.iter_mut().for_each(|clone| clone.name_port(fleet, port));
-        }
         if priority.is_empty() {
             let first = session.goes_on_from(dialect, reported);
             // Where nobody knows, a DASH player stays where it is if it is told nothing.
@@ -253,8 +258,9 @@ fn listed(
         if !known.contains(ranked.pathway) {
             let given = base.zip(answer.given(rank, asking.seal));
             let Some((base, decision)) = given else { continue };
-            let parameters = Parameters { decision };
-            let replacement = Replacement { host: ranked.host.to_owned(), parameters };
+            let of_base = fleet.by_pathway(base).map(|base| base.appliance.host());
+            let Some(host) = asking.host_of_clone(ranked.host, of_base) else { continue };
+            let replacement = Replacement { host, parameters: Parameters { decision } };
             let (base, id) = (base.clone(), ranked.pathway.clone());
             clones.push(PathwayClone { base, id, replacement });
         }

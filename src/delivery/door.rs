@@ -20,7 +20,7 @@ use crate::message::target::is_ambiguous;
 use crate::metrics::labels;
 use crate::object::SiteId;
 use crate::server::{ConnectionFacts, Protocol};
-use crate::site::{Access, Entrance, Rule, Scheme};
+use crate::site::{Access, Barred, Entrance, Rule, Scheme};
 use crate::token::uri_signing::Denied;
 
 /// At whose door a viewer shows what.
@@ -71,11 +71,16 @@ impl Delivery {
         &self,
         viewer: &Viewer,
         record: &mut Record,
-        entrance: &Entrance,
+        (entrance, path): (Option<&Entrance>, &str),
     ) -> Result<(), DeliveryError> {
-        let checked = {
-            let mut places = self.places.borrow_mut();
-            entrance.check(viewer.client, viewer.time, places.load())
+        let is_told_apart = record.site.as_ref().is_some_and(|site| site.tells_viewers_apart());
+        let checked = match entrance {
+            _ if is_told_apart && is_ambiguous(path) => Err(Barred::Unclear),
+            None => return Ok(()),
+            Some(entrance) => {
+                let mut places = self.places.borrow_mut();
+                entrance.check(viewer.client, viewer.time, places.load())
+            }
         };
         checked.map_err(|barred| {
             let word = barred.word();
@@ -95,9 +100,7 @@ impl Delivery {
         rule: &Rule,
         named: &Named<'_>,
     ) -> Result<(), DeliveryError> {
-        if let Some(entrance) = &rule.entrance {
-            self.comes_in(viewer, record, entrance)?;
-        }
+        self.comes_in(viewer, record, (rule.entrance.as_deref(), named.path))?;
         self.keeps(viewer, record, rule.off_route, named)?;
         // By the door of another site, which this one's host was a moment ago, nobody comes in.
         let showing = viewer.showing.as_ref().filter(|showing| showing.site == named.site);

@@ -88,6 +88,8 @@ pub enum Barred {
     Late,
     /// Not at this hour.
     Hours,
+    /// An origin may read his path otherwise, and another rule be about it then.
+    Unclear,
 }
 
 impl Entrance {
@@ -169,6 +171,7 @@ impl Barred {
             Barred::Early => "early",
             Barred::Late => "late",
             Barred::Hours => "hours",
+            Barred::Unclear => "unclear",
         }
     }
 
@@ -180,6 +183,7 @@ impl Barred {
             Barred::Early => "it is not there yet",
             Barred::Late => "it is not there any more",
             Barred::Hours => "it is not there at this hour",
+            Barred::Unclear => "its path can be read in two ways",
         }
     }
 }

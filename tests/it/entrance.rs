@@ -96,6 +96,25 @@ async fn who_is_in_another_country_gets_403_before_the_cache_or_an_origin_is_ask
 }
 
 #[tokio::test]
+async fn no_rule_is_gone_round_by_a_path_that_an_origin_reads_otherwise() {
+    let (origin, folder) = (Origin::serving("/de/a", Script::of(PIECE)), TempDir::new().unwrap());
+    let edge = ruled(&origin, folder.path(), "")
+        .rule("/de/**", "viewers.networks = { only = [\"192.0.2.0/24\"] }")
+        .rule("/post/**", "methods = [\"POST\"]")
+        .start();
+    for path in ["//de/a", "/x/%2Fde/a", "/x%2F..%2Fde/a", "/x/..;/de/a", "/x%5Cde/a"] {
+        assert_eq!(status(&edge, path, NOWHERE).await, 403, "{path}");
+        let post = edge.client().request(Method::POST, &format!("/post{path}"));
+        assert_eq!(post.send().await.status, 403, "{path}");
+    }
+    assert_eq!(status(&edge, "/de/a", NOWHERE).await, 403);
+    assert!(origin.all_requests().is_empty(), "nobody was asked");
+    assert_eq!(status(&edge, "/de/a", "192.0.2.1").await, 200);
+    let refused = edge.metric("tidegate_door_refusals_total", &["reason=\"unclear\""]).await;
+    assert_eq!(refused, 10.0);
+}
+
+#[tokio::test]
 async fn a_viewer_that_a_load_balancer_brings_is_the_one_who_is_looked_at() {
     let (origin, folder) = (Origin::serving("/a", Script::of(PIECE)), TempDir::new().unwrap());
     let viewers = "viewers.networks = { only = [\"192.0.2.0/24\"], except = [\"192.0.2.66\"] }";

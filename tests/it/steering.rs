@@ -240,7 +240,10 @@ async fn players_are_told_where_to_go_on_whatever_they_report() {
     assert_eq!(steered.metric("tidegate_steering_flaws_total{flaw=\"session\"}").await, 0);
     assert_eq!(steered.metric("tidegate_steering_flaws_total{flaw=\"unknown\"}").await, 1);
 
+    // In HLS there is none for a port of its own.
     let clones = steered.json(viewer, "/steer/v1/hls/media/m?known=origin&base=origin").await;
+    assert_eq!(clones["PATHWAY-PRIORITY"], json!(["b", "origin"]));
+    let clones = steered.json(viewer, "/steer/v1/dash/media/m?known=origin&base=origin").await;
     let clone = &clones["PATHWAY-CLONES"][1];
     assert_eq!((&clone["ID"], &clone["BASE-ID"]), (&json!("a"), &json!("origin")));
     assert_eq!(clone["URI-REPLACEMENT"]["HOST"], "a.example:8443");

@@ -8,9 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::control::Phase;
-use crate::control::registry::tests::{
-    appliance, appliance_with, bad, hear, registry_of, start, well,
-};
+use crate::control::registry::tests::{appliance_with, bad, hear, registry_of, start, well};
 use crate::control::registry::{Heartbeat, Registry};
 use crate::control::steering::tests::{asked, edges, fleet, steering};
 use crate::control::steering::{Asked, Steering};
@@ -106,24 +104,38 @@ fn a_pathway_that_the_asset_does_not_name_comes_as_a_clone_of_one_that_it_does()
 }
 
 #[test]
-fn a_clone_of_one_that_has_a_port_names_its_own() {
+fn a_clone_is_one_whose_player_gets_where_it_is_sent() {
     let with_host = |name: &str, host: &str| appliance_with(name, json!({ "host": host }));
-    let all = vec![with_host("a", "a.test:8443"), with_host("b", "b.test"), appliance("c")];
-    let fleet = fleet(&registry_of(all, start()));
-    let answer = steering(&fleet).answer(&asked("s1"));
-    let hosts = |uri: &str, base: &str| {
-        let (endpoint, session) = (Endpoint::new(uri).unwrap(), session(&[base], Some(base)));
-        let (dialect, session, reported) = (Dialect::Hls, &session, &[][..]);
-        let asking =
-            Asking { dialect, endpoint: &endpoint, session, reported, seal: None, now_seconds: 1 };
+    let hosts = |dialect, hosts: [&str; 3]| {
+        let [a, b, c] = hosts;
+        let fleet = fleet(&registry_of(
+            vec![with_host("a", a), with_host("b", b), with_host("c", c)],
+            start(),
+        ));
+        let answer = steering(&fleet).answer(&asked("s1"));
+        let endpoint = Endpoint::new("https://s.test/steer").unwrap();
+        let (session, reported) = (session(&["a"], Some("a")), &[][..]);
+        let (endpoint, session) = (&endpoint, &session);
+        let asking = Asking { dialect, endpoint, session, reported, seal: None, now_seconds: 1 };
         let manifest = Manifest::of(&asking, Some((&answer, &fleet)), PACE, Burden::Usual);
+        assert_eq!(manifest.priority.len(), 1 + manifest.clones.len(), "nobody else is named");
         let hosts = manifest.clones.iter().map(|clone| clone.replacement.host.clone());
         hosts.collect::<BTreeSet<String>>().into_iter().collect::<Vec<_>>().join(" ")
     };
-    assert_eq!(hosts("https://s.test/steer", "a"), "b.test:443 c:443");
-    assert_eq!(hosts("http://s.test/steer", "a"), "b.test:80 c:80");
-    assert_eq!(hosts("/steer", "a"), "b.test c", "by which scheme nobody said");
-    assert_eq!(hosts("https://s.test/steer", "b"), "a.test:8443 c");
+    for (three, in_hls, in_dash) in [
+        (["a.test", "b.test", "c.test"], "b.test c.test", "b.test c.test"),
+        (["a.test:8443", "b.test:8443", "c.test"], "b.test", "b.test:8443 c.test"),
+        (["a.test", "b.test:8443", "c.test:443"], "c.test", "b.test:8443 c.test:443"),
+        (
+            ["a.test:8443", "[2001:db8::1]:8443", "c.test"],
+            "[2001:db8::1]",
+            "[2001:db8::1]:8443 c.test",
+        ),
+        (["a.test", "[2001:db8::1]", "c.test:1"], "[2001:db8::1]", "[2001:db8::1] c.test:1"),
+    ] {
+        assert_eq!(hosts(Dialect::Hls, three), in_hls, "{three:?}");
+        assert_eq!(hosts(Dialect::Dash, three), in_dash, "{three:?}");
+    }
 }
 
 #[test]

@@ -17,6 +17,8 @@ closed_labels! {
         Late = "late",
         /// Not at this hour.
         Hours = "hours",
+        /// An origin may read his path otherwise, and another rule be about it then.
+        Unclear = "unclear",
         /// Routes have him for another box.
         Elsewhere = "elsewhere",
         /// Likewise, and he was sent there.

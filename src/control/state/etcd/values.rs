@@ -78,14 +78,22 @@ pub(super) fn unique() -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// How keys of parts begin.
-pub(super) const PARTS: &str = "parts/";
+/// How keys of parts begin: behind what is watched, for they are large and read where they are
+/// wanted.
+pub(super) const PARTS: &str = "values/";
 /// No JSON begins so.
 const MARK: &[u8] = b"\0parts ";
 
 #[cfg(test)]
 mod tests {
+    use super::super::mirror::{LIVE, STATE, WATCHED_END};
     use super::*;
+
+    #[test]
+    fn parts_are_not_watched() {
+        let watched = LIVE..WATCHED_END;
+        assert!(watched.contains(&STATE) && !watched.contains(&PARTS));
+    }
 
     #[test]
     fn a_value_beyond_the_limit_is_split_and_comes_back_whole() {

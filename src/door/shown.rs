@@ -7,6 +7,7 @@ use std::fmt;
 
 use http::header::{COOKIE, HeaderName, HeaderValue, REFERER};
 use http::request::Parts;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, Uri};
 
 use crate::limits::{ACCESS_TOKEN_BYTES_MAX, TOKENS_IN_COOKIES_MAX};
@@ -102,20 +103,20 @@ fn from_uri(uri: &mut Uri, name: &str, find: Finding) -> Result<Option<Box<str>>
         // Whatever it is, nobody is to see it.
         Ok(_) | Err(Unclear) => (Err(Unclear), before(target.as_str(), name)),
     };
-    set_target(uri, &bare);
+    set_target(uri, bare);
     token
 }
 
-fn set_target(uri: &mut Uri, target: &str) {
+fn set_target(uri: &mut Uri, target: String) {
     let mut parts = std::mem::take(uri).into_parts();
-    parts.path_and_query = target.parse().ok();
+    parts.path_and_query = PathAndQuery::from_maybe_shared(target).ok();
     *uri = Uri::from_parts(parts).unwrap_or_default();
 }
 
 /// Leaves what stands before the first of this name.
 fn cut(uri: &mut Uri, name: &str) {
     let left = uri.path_and_query().map(|target| before(target.as_str(), name));
-    left.into_iter().for_each(|left| set_target(uri, &left));
+    left.into_iter().for_each(|left| set_target(uri, left));
 }
 
 /// Whether none of these attributes stands in a text.

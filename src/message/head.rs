@@ -8,7 +8,7 @@
 use std::error::Error;
 use std::fmt;
 
-use memchr::{memchr, memchr_iter};
+use memchr::{memchr, memchr_iter, memrchr};
 
 use super::syntax::{decimal, trimmed};
 
@@ -154,18 +154,22 @@ pub fn check(kind: Kind, head: &[u8]) -> Result<Follows, HeadFault> {
 
 /// The version that a first line names.
 fn start_line(kind: Kind, line: &[u8]) -> Result<&[u8], HeadFault> {
-    let mut words = line.splitn(3, |byte| *byte == b' ');
-    let mut word = || words.next().ok_or(HeadFault::StartLine);
     let holds = |holds: bool| holds.then_some(()).ok_or(HeadFault::StartLine);
     match kind {
         Kind::Request => {
-            let (method, target, version) = (word()?, word()?, word()?);
+            let first = memchr(b' ', line).ok_or(HeadFault::StartLine)?;
+            let last = memrchr(b' ', line).filter(|last| *last > first);
+            let last = last.ok_or(HeadFault::StartLine)?;
+            let (method, target, version) =
+                (&line[..first], &line[first + 1..last], &line[last + 1..]);
             holds(!method.is_empty() && method.iter().all(is_token))?;
-            holds(!target.is_empty() && !target.iter().any(|byte| *byte <= b' ' || *byte == DEL))?;
+            holds(!target.is_empty() && is_visible(target))?;
             holds(matches!(version, b"HTTP/1.0" | b"HTTP/1.1"))?;
             Ok(version)
         }
         Kind::Response => {
+            let mut words = line.splitn(3, |byte| *byte == b' ');
+            let mut word = || words.next().ok_or(HeadFault::StartLine);
             let (version, status) = (word()?, word()?);
             // The space before a reason that is not there is often left out.
             let reason = words.next().unwrap_or_default();
@@ -211,8 +215,14 @@ fn is_token(byte: &u8) -> bool {
     TOKEN[usize::from(*byte)]
 }
 
+/// Whether a target holds neither spaces nor control bytes. A token in it makes it long, so it is
+/// not asked by `all`, which would look at byte after byte.
+fn is_visible(target: &[u8]) -> bool {
+    target.iter().fold(true, |visible, byte| visible & (*byte > b' ') & (*byte != DEL))
+}
+
 fn is_text(value: &[u8]) -> bool {
-    // Not by `all`, which would look at byte after byte.
+    // As above.
     let is_sound = |byte: u8| (byte >= b' ') & (byte != DEL) | (byte == b'\t');
     value.iter().fold(true, |sound, byte| sound & is_sound(*byte))
 }

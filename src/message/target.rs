@@ -29,8 +29,13 @@ pub fn normalised_path(path: &str) -> Option<Cow<'_, str>> {
 /// Whether a normalised path could be read in another way by who decodes once more, takes several
 /// slashes for one or leaves out what follows a `;`, as some origins do.
 pub fn is_ambiguous(path: &str) -> bool {
+    let holds = |two: &[u8]| path.as_bytes().windows(2).any(|pair| pair == two);
     let is_dots = |segment: &str| matches!(segment.split(';').next(), Some("." | ".."));
-    ["//", "%2F", "%5C", "%00"].iter().any(|one| path.contains(one)) || path.split('/').any(is_dots)
+    let escaped = || ["%2F", "%5C", "%00"].iter().any(|one| path.contains(one));
+    // Each request of some sites is asked, and few paths hold what any of these begins with.
+    holds(b"//")
+        || (path.contains('%') && escaped())
+        || (holds(b"/.") && path.split('/').any(is_dots))
 }
 
 /// All of a query with one spelling of each escape (RFC 3986 section 6.2.2), or `None` when one is

@@ -2,6 +2,9 @@
 
 use std::borrow::Cow;
 
+use memchr::memchr;
+use memchr::memmem::find_iter;
+
 use crate::message::target::{normalised_path, normalised_query};
 
 /// A target with what was found in it.
@@ -48,7 +51,7 @@ fn find_with<'a>(
         return Err(Unclear);
     }
     let start = at + name.len() + 1;
-    let length = target[start..].bytes().take_while(|byte| is_of_token(*byte)).count();
+    let length = token_bytes(&target.as_bytes()[start..]);
     let padding = target[start + length..].bytes().take(padding_bytes_max);
     let length = length + padding.take_while(|byte| *byte == b'=').count();
     let (token, rest) = target[start..].split_at(length);
@@ -67,23 +70,29 @@ fn find_with<'a>(
 
 /// Where the attribute begins, each time.
 fn attributes<'a>(target: &'a str, name: &'a str) -> impl Iterator<Item = usize> {
-    let path_bytes = target.find('?').unwrap_or(target.len());
-    target.match_indices(name).map(|(at, _)| at).filter(move |at| {
-        let before = target[..*at].bytes().next_back();
+    let path_bytes = memchr(b'?', target.as_bytes()).unwrap_or(target.len());
+    find_iter(target.as_bytes(), name.as_bytes()).filter(move |at| {
+        let before = target.as_bytes()[..*at].last();
         let is_begun = match before {
             Some(b';') => true,
             Some(b'?') => *at == path_bytes + 1,
             Some(b'&') => *at > path_bytes,
             _ => false,
         };
-        is_begun && target[at + name.len()..].starts_with('=')
+        is_begun && target.as_bytes().get(at + name.len()) == Some(&b'=')
     })
 }
 
-/// A JWS in compact form: base64url and dots.
-fn is_of_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')
+/// How many bytes at the beginning may be of a token: a JWS in compact form, base64url and dots.
+fn token_bytes(text: &[u8]) -> usize {
+    let is_of_token = |byte: &u8| byte.is_ascii_alphanumeric() | matches!(byte, b'-' | b'_' | b'.');
+    // Tokens are long, and each request has one: many bytes at once, as long as all are.
+    let is_whole = |chunk: &&[u8]| chunk.iter().fold(true, |whole, byte| whole & is_of_token(byte));
+    let whole = text.chunks_exact(CHUNK_BYTES).take_while(is_whole).count() * CHUNK_BYTES;
+    whole + text[whole..].iter().take_while(|byte| is_of_token(byte)).count()
 }
+
+const CHUNK_BYTES: usize = 32;
 
 /// What is left over is one byte or two.
 const PADDING_BYTES_MAX: usize = 2;
@@ -176,6 +185,18 @@ mod tests {
         assert_eq!(find("/a?token=&b=c", "token").unwrap().token, Some(""));
         let padded = find_padded("/a?token=bc==&d=e", "token").unwrap();
         assert_eq!((padded.token, &*padded.bare), (Some("bc=="), "/a?d=e"));
+    }
+
+    #[test]
+    fn a_token_of_any_length_ends_where_something_else_stands() {
+        let token: String =
+            ('0'..='9').chain('A'..='Z').chain('a'..='z').chain("-_.".chars()).collect();
+        for (length, end) in
+            (0..=token.len()).flat_map(|length| [(length, ""), (length, "/x"), (length, "%41")])
+        {
+            let text = [&token[..length], end].concat();
+            assert_eq!(token_bytes(text.as_bytes()), length, "{text}");
+        }
     }
 
     #[test]

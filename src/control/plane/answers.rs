@@ -80,7 +80,10 @@ pub(super) fn of_state(error: StateError) -> Said {
             StatusCode::CONFLICT
         }
         StateError::Contended | StateError::Away { .. } => StatusCode::SERVICE_UNAVAILABLE,
-        StateError::InUse { .. } | StateError::Broken { .. } | StateError::Malformed { .. } => {
+        StateError::InUse { .. }
+        | StateError::Broken { .. }
+        | StateError::Importing
+        | StateError::Malformed { .. } => {
             tracing::error!("{error}");
             let text = "the state of the control plane cannot be used: its log says why";
             return refusal(StatusCode::INTERNAL_SERVER_ERROR, text);

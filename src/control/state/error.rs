@@ -60,6 +60,8 @@ pub enum StateError {
     },
     /// A state is taken over into none that has something.
     NotEmpty,
+    /// Only a part of what is being imported is there.
+    Importing,
     /// There is no epoch so late.
     EpochTooLate {
         /// The last one.
@@ -106,6 +108,10 @@ impl fmt::Display for StateError {
             StateError::NotEmpty => {
                 write!(f, "there is something in this state: import into an empty one")
             }
+            StateError::Importing => write!(
+                f,
+                "an import was not finished: `tidegate control import` with the same file goes on"
+            ),
             StateError::EpochTooLate { max } => write!(f, "the last epoch is {max}"),
             StateError::EpochGoesBack { epoch } => {
                 write!(f, "the epoch is {epoch}: only a later one can follow")

@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    APPLIANCES, CERTIFICATES, CODES, Change, Entry, Expect, KEYS, NUMBER, ORDER, REMOVED,
-    StateError, certificate_key, code_key, json, removed_key,
+    APPLIANCES, BOXES, CERTIFICATES, CODES, Change, Entry, Expect, IMPORTING, KEYS, NUMBER, ORDER,
+    REMOVED, StateError, appliance_key, certificate_key, code_key, json, pathway_key, removed_key,
 };
 use crate::control::issuer::Subject;
 use crate::control::registry::appliance::{Appliance, is_name};
@@ -81,6 +81,8 @@ pub struct Known {
     /// When appliances were removed, by name, in seconds since 1970: those of late. They are
     /// forgotten where there is no room, and not by a clock, which may be wrong.
     pub removed: BTreeMap<String, u64>,
+    /// What is being imported, by its digest.
+    pub(super) importing: Option<String>,
     versions: HashMap<String, u64>,
 }
 
@@ -106,10 +108,26 @@ impl Known {
                 known.number = read(&key, &value)?;
             } else if key == ORDER {
                 known.order = Some(read(&key, &value)?);
+            } else if key == IMPORTING {
+                known.importing = Some(read(&key, &value)?);
             }
             known.versions.insert(key, version);
         }
         Ok(known)
+    }
+
+    /// The same where of some keys only the versions can be told: they have what they had before.
+    #[cfg(feature = "etcd")]
+    pub(super) fn with_untold(mut self, untold: Vec<(String, u64)>, before: &Known) -> Known {
+        for (key, version) in untold {
+            let appliance = key.strip_prefix(APPLIANCES);
+            let appliance = appliance.and_then(|name| before.appliances.get_key_value(name));
+            self.appliances.extend(appliance.map(|(name, one)| (name.clone(), one.clone())));
+            let text = key.strip_prefix(KEYS).and_then(|name| before.keys.get_key_value(name));
+            self.keys.extend(text.map(|(name, text)| (name.clone(), text.clone())));
+            self.versions.insert(key, version);
+        }
+        self
     }
 
     /// Whose certificates are not believed, of those that have not ended.
@@ -143,8 +161,18 @@ impl Known {
         }))
     }
 
+    /// Boxes that were given a certificate, which may have ended.
+    pub(super) fn boxes(&self) -> impl Iterator<Item = &str> {
+        self.versions.keys().filter_map(|key| key.strip_prefix(BOXES))
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.versions.is_empty()
+    }
+
+    /// Whether there is something under a key.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.versions.contains_key(key)
     }
 
     /// What a key has now.
@@ -224,9 +252,12 @@ impl Exported {
         }
     }
 
+    /// What is kept for it; the number is the last one.
     pub(super) fn entries(&self) -> Vec<(String, Vec<u8>)> {
+        let pathways = self.appliances.values();
+        let pathways = pathways.map(|one| (pathway_key(one), json(&one.name())));
         let appliances = self.appliances.values();
-        let appliances = appliances.map(|one| (format!("{APPLIANCES}{}", one.name()), json(one)));
+        let appliances = appliances.map(|one| (appliance_key(one.name()), json(one)));
         let codes = self.codes.iter().map(|(digest, one)| (code_key(digest), json(one)));
         let certificates = self.certificates.iter();
         let certificates = certificates.map(|(serial, one)| (certificate_key(serial), json(one)));
@@ -235,14 +266,14 @@ impl Exported {
         let removed = self.removed.iter().map(|(name, at)| (removed_key(name), json(at)));
         let order = self.order.iter().map(|order| (ORDER.to_owned(), json(order)));
         let number = [(NUMBER.to_owned(), json(&self.number))];
-        number
-            .into_iter()
+        removed
             .chain(order)
             .chain(appliances)
+            .chain(pathways)
             .chain(codes)
             .chain(certificates)
             .chain(keys)
-            .chain(removed)
+            .chain(number)
             .collect()
     }
 }

@@ -26,15 +26,15 @@ use serde::Serialize;
 pub use self::error::StateError;
 pub use self::known::{AuditRecord, CertificateRecord, CodeRecord, Exported, Known};
 use self::paths::{
-    APPLIANCES, CERTIFICATES, CODES, KEYS, NUMBER, ORDER, REMOVED, SNAPSHOT, certificate_key,
-    code_key, removed_key,
+    APPLIANCES, BOXES, CERTIFICATES, CODES, IMPORTING, KEYS, NUMBER, ORDER, REMOVED, SNAPSHOT,
+    appliance_key, box_key, certificate_key, code_key, pathway_key, removed_key,
 };
-use self::room::{added, fits};
+use self::room::{added, registered};
 pub use self::settings::EtcdSettings;
 pub use self::shared::{Node, Peers};
 use self::store::Backend;
 pub use self::store::Store;
-use super::issuer::Subject;
+use super::issuer::{Subject, sha256_hex};
 use super::registry::appliance::Appliance;
 use super::snapshot::{EpochOrder, Number, Serial};
 use crate::limits::{
@@ -168,9 +168,7 @@ impl State {
             if known.appliances.get(appliance.name()) == Some(appliance) {
                 return Ok(Change::default());
             }
-            let value = json(appliance);
-            fits(known, appliance, value.len())?;
-            let mut change = known.put(format!("{APPLIANCES}{}", appliance.name()), value);
+            let mut change = registered(known, appliance)?;
             change.expects.extend(believed);
             Ok(Change { audit: Some(audit.clone()), ..change })
         })
@@ -189,31 +187,8 @@ impl State {
         audit: AuditRecord,
     ) -> Result<(), StateError> {
         self.change(|known| {
-            let mut change = Change { audit: Some(audit.clone()), ..Change::default() };
-            if known.appliances.contains_key(name) {
-                change.deletes.push(format!("{APPLIANCES}{name}"));
-            }
-            let codes = known.codes.iter().filter(|(_, code)| code.name == name);
-            change.deletes.extend(codes.map(|(digest, _)| code_key(digest)));
-            let is_of_it = |record: &CertificateRecord| {
-                record.name == name && record.revoked_at.is_none() && record.not_after > now
-            };
-            let certificates = known.certificates.iter().filter(|(_, record)| is_of_it(record));
-            for (serial, record) in certificates {
-                let revoked = CertificateRecord { revoked_at: Some(now), ..record.clone() };
-                change.puts.push((certificate_key(serial), json(&revoked)));
-            }
-            if change.deletes.is_empty() && change.puts.is_empty() {
-                return Err(StateError::Unknown { what: "appliance", name: name.to_owned() });
-            }
-            change.puts.push((removed_key(name), json(&now)));
-            if !known.removed.contains_key(name) && known.removed.len() >= REMOVED_MAX {
-                let oldest = known.removed.iter().min_by_key(|(_, at)| **at);
-                change.deletes.extend(oldest.map(|(name, _)| removed_key(name)));
-            }
-            let keys = change.deletes.iter().chain(change.puts.iter().map(|(key, _)| key));
-            change.expects = keys.map(|key| (key.clone(), known.expect(key))).collect();
-            Ok(change)
+            let change = removal(known, name, now)?;
+            Ok(Change { audit: Some(audit.clone()), ..change })
         })
         .await
     }
@@ -323,19 +298,29 @@ impl State {
         Exported::of(&self.known())
     }
 
-    /// Takes over what was exported, into a state that has nothing yet.
+    /// Takes over what was exported, into a state that has nothing yet, or the rest of it into one
+    /// where that was begun and not finished.
     ///
     /// # Errors
-    /// There is something in it, or it cannot be kept.
+    /// There is something else in it, or it cannot be kept.
     pub async fn import(&self, from: &Exported, audit: AuditRecord) -> Result<(), StateError> {
+        let digest = sha256_hex(&json(from));
+        // First that it is imported: what is too much for one change may be interrupted.
+        self.change(|known| match known.is_empty() {
+            true => Ok(known.put(IMPORTING.to_owned(), json(&digest))),
+            false if known.importing.as_ref() == Some(&digest) => Ok(Change::default()),
+            false => Err(StateError::NotEmpty),
+        })
+        .await?;
         self.change(|known| {
-            if !known.is_empty() {
+            if known.importing.as_ref() != Some(&digest) || known.has(NUMBER) {
                 return Err(StateError::NotEmpty);
             }
             let mut change = Change { audit: Some(audit.clone()), ..Change::default() };
-            change.puts = from.entries();
-            change.expects =
-                change.puts.iter().map(|(key, _)| (key.clone(), known.expect(key))).collect();
+            change.puts = from.entries().into_iter().filter(|(key, _)| !known.has(key)).collect();
+            change.deletes.push(IMPORTING.to_owned());
+            let keys = change.deletes.iter().chain(change.puts.iter().map(|(key, _)| key));
+            change.expects = keys.map(|key| (key.clone(), known.expect(key))).collect();
             Ok(change)
         })
         .await
@@ -354,6 +339,38 @@ impl State {
         }
         Err(StateError::Contended)
     }
+}
+
+/// What removes a box. Who was given a certificate or registers meanwhile was first: then it is made
+/// anew, and knows of that.
+fn removal(known: &Known, name: &str, now: u64) -> Result<Change, StateError> {
+    let mut change = Change::default();
+    let appliance = known.appliances.get(name);
+    let codes = known.codes.iter().filter(|(_, code)| code.name == name);
+    change.deletes.extend(codes.map(|(digest, _)| code_key(digest)));
+    let is_of_it = |record: &CertificateRecord| {
+        record.name == name && record.revoked_at.is_none() && record.not_after > now
+    };
+    let certificates = known.certificates.iter().filter(|(_, record)| is_of_it(record));
+    for (serial, record) in certificates {
+        let revoked = CertificateRecord { revoked_at: Some(now), ..record.clone() };
+        change.puts.push((certificate_key(serial), json(&revoked)));
+    }
+    if appliance.is_none() && change.deletes.is_empty() && change.puts.is_empty() {
+        return Err(StateError::Unknown { what: "appliance", name: name.to_owned() });
+    }
+    // Whether there is something now or not: nobody else may change it before.
+    let own = [appliance_key(name), box_key(name)].into_iter().chain(appliance.map(pathway_key));
+    let own: Vec<String> = own.collect();
+    change.puts.push((removed_key(name), json(&now)));
+    if !known.removed.contains_key(name) && known.removed.len() >= REMOVED_MAX {
+        let oldest = known.removed.iter().min_by_key(|(_, at)| **at);
+        change.deletes.extend(oldest.map(|(name, _)| removed_key(name)));
+    }
+    let keys = change.deletes.iter().chain(change.puts.iter().map(|(key, _)| key)).chain(&own);
+    change.expects = keys.map(|key| (key.clone(), known.expect(key))).collect();
+    change.deletes.extend(own.into_iter().filter(|key| known.has(key)));
+    Ok(change)
 }
 
 impl Change {

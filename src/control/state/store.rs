@@ -77,8 +77,11 @@ impl State {
     /// The snapshot that was published last, as it is sent. Blocks.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// It cannot be read, or this state is only a part of one that is being imported.
     pub fn last_snapshot_now(&self) -> Result<Option<Bytes>, StateError> {
+        if self.known().importing.is_some() {
+            return Err(StateError::Importing);
+        }
         match &self.backend {
             Backend::Redb(redb) => Ok(redb.read_now(SNAPSHOT)?.map(Bytes::from)),
             #[cfg(feature = "etcd")]

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tempfile::TempDir;
 
+use super::room::fits;
 use super::*;
 use crate::control::registry::tests::{appliance, appliance_with};
 use crate::control::snapshot::SigningKey;
@@ -167,6 +168,74 @@ async fn who_is_removed_is_believed_by_no_certificate_of_before_whether_it_is_kn
 }
 
 #[tokio::test]
+async fn a_certificate_that_is_issued_while_its_box_is_removed_is_revoked_too() {
+    let kept = Kept::new();
+    let state = kept.open().unwrap();
+    add(&state, "edge-1", 1).await.unwrap();
+    let late = removal(&state.known(), "edge-1", NOW).unwrap();
+    add(&state, "edge-1", 2).await.unwrap();
+    assert!(!state.commit(late).await.unwrap(), "it knows nothing of the second one");
+    state.remove_appliance("edge-1", NOW, by("removed")).await.unwrap();
+    assert_eq!(state.known().revoked(NOW).collect::<Vec<_>>(), [&serial(1), &serial(2)]);
+
+    // Nor does one that was looked at before the removal come after it.
+    add(&state, "edge-2", 3).await.unwrap();
+    let late = added(&state.known(), &serial(4), &certificate("edge-2"), NOW).unwrap();
+    state.remove_appliance("edge-2", NOW, by("removed")).await.unwrap();
+    assert!(!state.commit(late).await.unwrap());
+    assert_eq!(state.known().boxes().count(), 0, "nothing of them stays");
+}
+
+#[tokio::test]
+async fn an_appliance_that_registers_while_it_is_removed_is_removed_too() {
+    let kept = Kept::new();
+    let state = kept.open().unwrap();
+    add(&state, "edge-1", 1).await.unwrap();
+    let late = removal(&state.known(), "edge-1", NOW).unwrap();
+    state.put_appliance(&appliance("edge-1"), &box_of("edge-1", 1), by("")).await.unwrap();
+    assert!(!state.commit(late).await.unwrap());
+    state.remove_appliance("edge-1", NOW, by("removed")).await.unwrap();
+    assert!(state.known().appliances.is_empty());
+}
+
+#[tokio::test]
+async fn a_state_of_before_has_no_keys_of_boxes_and_pathways_and_is_changed_as_others_are() {
+    let kept = Kept::new();
+    let state = kept.open().unwrap();
+    let name = "edge-1";
+    let puts = vec![
+        (appliance_key(name), super::json(&appliance(name))),
+        (certificate_key(&serial(1)), super::json(&certificate(name))),
+    ];
+    assert!(state.commit(Change { puts, ..Change::default() }).await.unwrap());
+    let late = removal(&state.known(), name, NOW).unwrap();
+    add(&state, name, 2).await.unwrap();
+    assert!(!state.commit(late).await.unwrap());
+    let other = appliance_with("edge-2", json!({ "pathway": name }));
+    let taken = state.put_appliance(&other, &box_of("edge-2", 3), by("")).await;
+    assert!(matches!(taken, Err(StateError::PathwayTaken { .. })), "{taken:?}");
+    let moved = appliance_with(name, json!({ "pathway": "isp" }));
+    state.put_appliance(&moved, &box_of(name, 1), by("")).await.unwrap();
+    state.put_appliance(&other, &box_of("edge-2", 3), by("")).await.unwrap();
+    state.remove_appliance(name, NOW, by("removed")).await.unwrap();
+    let known = state.known();
+    assert_eq!(known.revoked(NOW).count(), 2);
+    assert!(known.has("pathways/edge-1") && !known.has("pathways/isp"));
+}
+
+#[tokio::test]
+async fn keys_of_boxes_whose_certificates_have_ended_go_with_them() {
+    let kept = Kept::new();
+    let state = kept.open().unwrap();
+    add(&state, "edge-1", 1).await.unwrap();
+    let later = NOW + 100;
+    let next = CertificateRecord { not_after: later + 100, ..certificate("edge-2") };
+    let by_whom = box_of("edge-2", 99);
+    state.add_certificate((&serial(2), &next), &by_whom, later, by("")).await.unwrap();
+    assert_eq!(state.known().boxes().collect::<Vec<_>>(), ["edge-2"]);
+}
+
+#[tokio::test]
 async fn one_box_has_so_many_certificates_and_others_have_theirs() {
     let kept = Kept::new();
     let state = kept.open().unwrap();
@@ -208,6 +277,20 @@ async fn appliances_have_pathways_of_their_own_and_fit_into_a_snapshot() {
     let error = fits(&known, &large(0), bytes).unwrap_err();
     assert!(matches!(error, StateError::Full { what: "bytes of appliances", .. }), "{error}");
     fits(&known, &large(1), bytes).unwrap();
+}
+
+#[tokio::test]
+async fn of_two_that_want_one_pathway_at_once_one_gets_it() {
+    let kept = Kept::new();
+    let state = kept.open().unwrap();
+    let put = async |n: u8| {
+        let name = format!("edge-{n}");
+        let own = appliance_with(&name, json!({ "pathway": "isp" }));
+        state.put_appliance(&own, &box_of(&name, n), by("")).await
+    };
+    let all = futures_of((0..2).map(put)).await;
+    assert_eq!(all.iter().filter(|put| put.is_ok()).count(), 1, "{all:?}");
+    assert!(all.iter().any(|put| matches!(put, Err(StateError::PathwayTaken { .. }))));
 }
 
 #[tokio::test]
@@ -275,6 +358,30 @@ async fn what_is_exported_is_imported_as_it_was_into_an_empty_state() {
     let again = into.import(&exported, by("")).await;
     assert!(matches!(again, Err(StateError::NotEmpty)));
     assert!(Exported::parse(b"{}").is_err());
+}
+
+#[tokio::test]
+async fn an_import_that_was_interrupted_goes_on_where_it_was_and_is_no_state_until_then() {
+    let (kept, other) = (Kept::new(), Kept::new());
+    let state = kept.open().unwrap();
+    for n in 1..9 {
+        add(&state, &format!("edge-{n}"), n).await.unwrap();
+    }
+    let exported = state.export();
+    let into = other.open().unwrap();
+    let digest = super::json(&sha256_hex(&super::json(&exported)));
+    let mut puts = exported.entries();
+    puts.truncate(puts.len() / 2);
+    puts.push((IMPORTING.to_owned(), digest));
+    assert!(into.commit(Change { puts, ..Change::default() }).await.unwrap());
+    assert!(matches!(into.last_snapshot_now(), Err(StateError::Importing)));
+
+    let nothing = Kept::new().open().unwrap().export();
+    assert!(matches!(into.import(&nothing, by("")).await, Err(StateError::NotEmpty)));
+    into.import(&exported, by("imported")).await.unwrap();
+    assert_eq!(into.export(), exported);
+    assert!(into.last_snapshot_now().unwrap().is_none());
+    assert!(matches!(into.import(&exported, by("")).await, Err(StateError::NotEmpty)));
 }
 
 #[tokio::test]

@@ -20,6 +20,8 @@ pub(super) enum CallError {
     Away(String),
     /// What was asked for is of a time that etcd has forgotten.
     Compacted,
+    /// There is more of it than is taken at once.
+    TooLarge(String),
     /// The lease has ended.
     NoLease,
     /// It will not, and would not another time.
@@ -29,7 +31,7 @@ pub(super) enum CallError {
 impl From<CallError> for StateError {
     fn from(error: CallError) -> StateError {
         let what = match error {
-            CallError::Away(what) | CallError::Refused(what) => what,
+            CallError::Away(what) | CallError::Refused(what) | CallError::TooLarge(what) => what,
             CallError::Compacted => "etcd has forgotten what was asked for".to_owned(),
             CallError::NoLease => "etcd has ended this control plane's lease".to_owned(),
         };
@@ -155,6 +157,8 @@ pub(super) fn told(error: &Error) -> CallError {
     let why = line(&why);
     // Codes by their names: the library that has them is not ours.
     match format!("{:?}", status.code()).as_str() {
+        // The library that reads it says so as well, of what is long.
+        "OutOfRange" if why.contains(LARGE) => CallError::TooLarge(why),
         "OutOfRange" => CallError::Compacted,
         "NotFound" => CallError::NoLease,
         "InvalidArgument" | "PermissionDenied" | "FailedPrecondition" | "ResourceExhausted"
@@ -171,4 +175,5 @@ fn line(text: &str) -> String {
 const PINGED_EVERY: Duration = Duration::from_secs(6);
 const PINGED_WITHIN: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(50);
+const LARGE: &str = "message length too large";
 const LINE_CHARS: usize = 300;

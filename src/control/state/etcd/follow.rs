@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use etcd_client::{EventType, GetOptions, WatchOptions, WatchResponse};
+use etcd_client::{EventType, GetOptions, SortOrder, SortTarget, WatchOptions, WatchResponse};
 use tokio::time::sleep;
 
 use super::client::{CallError, told};
@@ -61,6 +61,10 @@ impl Shared {
 
     /// Ends when another member is to be asked.
     async fn watched(&self, mirror: &mut Mirror) -> Result<(), Lost> {
+        // What could not be read when it was seen is not seen again.
+        if !mirror.is_taken {
+            self.take(mirror).await?;
+        }
         let mut turns = self.client.turns();
         let (key, end, start) = (self.key(LIVE), self.key(WATCHED_END), mirror.revision + 1);
         let watch = |client: etcd_client::Client| {
@@ -71,6 +75,17 @@ impl Shared {
         };
         let mut stream = self.client.call(watch).await?;
         let turn = *turns.borrow_and_update();
+        let (now, last) = self.last_change().await?;
+        if now < mirror.revision {
+            // Of what it did before nothing counts.
+            self.held().leads = None;
+            let what = format!("etcd has gone back to {now}, and {} was seen", mirror.revision);
+            tracing::error!("{what}: boxes take what is older once the epoch is raised");
+            return Err(Lost::Forgotten(what));
+        }
+        if mirror.revision >= last {
+            self.in_touch();
+        }
         loop {
             let message = tokio::select! {
                 message = stream.message() => message,
@@ -88,6 +103,10 @@ impl Shared {
                 Ok(Some(message)) => {
                     let about = mirror.apply(self.seen_in(&message), &self.node);
                     self.take_changes(mirror, about).await?;
+                    // Until then what was missed is still coming.
+                    if mirror.revision >= last {
+                        self.in_touch();
+                    }
                     continue;
                 }
                 Ok(None) => CallError::Away("etcd has ended it".to_owned()),
@@ -96,6 +115,20 @@ impl Shared {
             self.client.turn_from(turn).await;
             return Err(failed.into());
         }
+    }
+
+    /// The revision that etcd has now, and that of the latest change to what is watched.
+    async fn last_change(&self) -> Result<(i64, i64), Lost> {
+        let (key, end) = (self.key(LIVE), self.key(WATCHED_END));
+        let get = |mut client: etcd_client::Client| {
+            let options = GetOptions::new().with_range(end.clone()).with_keys_only();
+            let options = options.with_sort(SortTarget::Mod, SortOrder::Descend).with_limit(1);
+            let key = key.clone();
+            async move { client.get(key, Some(options)).await }
+        };
+        let found = self.client.call(get).await?;
+        let now = found.header().map_or(0, |header| header.revision());
+        Ok((now, found.kvs().first().map_or(0, |kv| kv.mod_revision())))
     }
 
     fn seen_in(&self, message: &WatchResponse) -> Vec<Seen> {
@@ -141,7 +174,7 @@ impl Shared {
         }
     }
 
-    async fn take_changes(&self, mirror: &Mirror, about: About) -> Result<(), Lost> {
+    async fn take_changes(&self, mirror: &mut Mirror, about: About) -> Result<(), Lost> {
         if about.state {
             self.take(mirror).await?;
         } else if about.seats {
@@ -152,14 +185,17 @@ impl Shared {
         beats.theirs.extend(about.heard.into_iter().take(room));
         drop(beats);
         self.seen.send_replace(mirror.revision);
-        self.in_touch();
+        self.changed.notify_one();
         Ok(())
     }
 
     /// Has all know what is seen.
-    pub(super) async fn take(&self, mirror: &Mirror) -> Result<(), Lost> {
+    pub(super) async fn take(&self, mirror: &mut Mirror) -> Result<(), Lost> {
         let whole = self.whole(mirror).await?;
-        match mirror.entries(&whole, SNAPSHOT).and_then(Known::of) {
+        let known = mirror.entries(&whole, SNAPSHOT).and_then(|(entries, untold)| {
+            Ok(Known::of(entries)?.with_untold(untold, &self.known.load()))
+        });
+        match known {
             Ok(known) => self.known.store(Arc::new(known)),
             // Who has written it has to mend it; all else goes on.
             Err(error) => tracing::error!("{error}; what was known before stays"),
@@ -167,31 +203,39 @@ impl Shared {
         self.seats.store(Arc::new(mirror.seats()));
         let snapshot = mirror.value(SNAPSHOT).and_then(|value| match value {
             Value::Here(bytes) => Some(Bytes::from(bytes)),
-            Value::Parted(pointer) => whole.get(&pointer.name).cloned(),
+            Value::Parted(pointer) => match whole.get(&pointer.name) {
+                None => self.latest.load().as_deref().cloned(),
+                whole => whole.cloned(),
+            },
         });
         if self.latest.load().as_deref() != snapshot.as_ref() {
             self.latest.store(snapshot.map(Arc::new));
         }
         *lock(&self.whole) = whole;
+        mirror.is_taken = true;
         self.seen.send_replace(mirror.revision);
         Ok(())
     }
 
-    /// The values that were split, by the names of their parts; those that are held are not read.
-    async fn whole(&self, mirror: &Mirror) -> Result<BTreeMap<String, Bytes>, Lost> {
+    /// The values that were split, by the names of their parts; those that are held are not read,
+    /// nor those that are gone.
+    async fn whole(&self, mirror: &mut Mirror) -> Result<BTreeMap<String, Bytes>, Lost> {
         let mut whole = BTreeMap::new();
         for pointer in mirror.pointers() {
-            let held = lock(&self.whole).get(&pointer.name).cloned();
-            let value = match held {
-                Some(held) => held,
-                None => self.joined(&pointer).await?,
-            };
-            whole.insert(pointer.name, value);
+            let mut value = lock(&self.whole).get(&pointer.name).cloned();
+            if value.is_none() && !mirror.gone.contains(&pointer.name) {
+                value = self.joined(&pointer).await?;
+            }
+            match value {
+                Some(value) => drop(whole.insert(pointer.name, value)),
+                None => drop(mirror.gone.insert(pointer.name)),
+            }
         }
         Ok(whole)
     }
 
-    async fn joined(&self, pointer: &Pointer) -> Result<Bytes, Lost> {
+    /// `None`: its parts are gone. Mostly it was replaced before it was read, which is seen next.
+    async fn joined(&self, pointer: &Pointer) -> Result<Option<Bytes>, Lost> {
         let mut all = Vec::new();
         for key in pointer.keys() {
             let key = self.key(&key);
@@ -203,11 +247,12 @@ impl Shared {
             let part = self.client.call(get).await?;
             all.extend(part.kvs().iter().flat_map(|kv| kv.value()));
         }
-        match pointer.is_of(&all) {
-            true => Ok(all.into()),
-            // And so long ago that its parts are gone.
-            false => Err(Lost::Forgotten("a value was replaced before it was read".to_owned())),
+        if !pointer.is_of(&all) {
+            let name = &pointer.name;
+            tracing::error!("parts of a value are gone, what was known before stays: {name}");
+            return Ok(None);
         }
+        Ok(Some(all.into()))
     }
 }
 
@@ -222,7 +267,12 @@ pub(super) enum Lost {
 
 impl From<CallError> for Lost {
     fn from(error: CallError) -> Lost {
-        Lost::Failed(error.into())
+        match error {
+            CallError::Compacted => Lost::Forgotten("etcd has forgotten what was next".to_owned()),
+            // Read whole it comes in pages.
+            CallError::TooLarge(what) => Lost::Forgotten(what),
+            error => Lost::Failed(error.into()),
+        }
     }
 }
 
@@ -242,3 +292,62 @@ impl From<Lost> for StateError {
 }
 
 const ASKED_AGAIN_AFTER: Duration = Duration::from_millis(200);
+
+#[cfg(test)]
+mod tests {
+    use super::super::Expect;
+    use super::super::mirror::STATE;
+    use super::super::tests::alone;
+    use super::*;
+    use crate::limits::ETCD_VALUE_BYTES_MAX;
+
+    fn keys(text: &[u8]) -> (Seen, Pointer) {
+        let pointer = Pointer::to(text).unwrap();
+        let (key, value) = (format!("{STATE}keys/film"), Some(pointer.to_bytes()));
+        (Seen { key, version: 2, value }, pointer)
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_read_when_it_was_seen_is_read_before_anything_else_is_seen() {
+        let (shared, text) = (alone(), vec![b' '; ETCD_VALUE_BYTES_MAX + 1]);
+        let (put, pointer) = keys(&text);
+        let mut mirror = Mirror::of(1, []);
+        shared.take(&mut mirror).await.unwrap();
+        let about = mirror.apply([put], "me");
+        shared.take_changes(&mut mirror, about).await.unwrap_err();
+        assert!(shared.known.load().keys.is_empty(), "nobody tells its parts");
+        lock(&shared.whole).insert(pointer.name, text.into());
+        // There is no etcd that could be watched.
+        shared.watched(&mut mirror).await.unwrap_err();
+        assert!(shared.known.load().keys.contains_key("film") && mirror.is_taken);
+    }
+
+    #[tokio::test]
+    async fn a_value_whose_parts_are_gone_stays_as_it_was_and_can_be_put_anew() {
+        let (shared, text) = (alone(), vec![b' '; ETCD_VALUE_BYTES_MAX + 1]);
+        let put = |key: &str, version, value: &[u8]| {
+            let key = format!("{STATE}{key}");
+            Seen { key, version, value: Some(value.to_vec()) }
+        };
+        let mut mirror = Mirror::of(1, [put("keys/film", 1, b"{}")]);
+        shared.take(&mut mirror).await.unwrap();
+        let (replaced, pointer) = keys(&text);
+        let about = mirror.apply([replaced, put("keys/other", 2, b"{}")], "me");
+        mirror.gone.insert(pointer.name);
+        shared.take_changes(&mut mirror, about).await.unwrap();
+        let known = shared.known.load();
+        assert_eq!(known.keys.keys().collect::<Vec<_>>(), ["film", "other"]);
+        assert_eq!(known.keys["film"], "{}");
+        assert_eq!(known.expect("keys/film"), Expect::Version(2));
+    }
+
+    #[test]
+    fn what_comes_too_late_or_at_once_is_read_whole_again() {
+        let large = CallError::TooLarge("it is long".to_owned());
+        for error in [CallError::Compacted, large] {
+            assert!(matches!(Lost::from(error), Lost::Forgotten(_)));
+        }
+        let away = CallError::Away("nobody".to_owned());
+        assert!(matches!(Lost::from(away), Lost::Failed(_)));
+    }
+}

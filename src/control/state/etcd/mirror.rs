@@ -3,7 +3,7 @@
 //! Two kinds of keys are watched: those of the state, and what lives as long as a lease does, which
 //! are the control planes there are, the one that leads, and what they hear of boxes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,10 @@ pub(super) struct Seen {
 pub(super) struct Mirror {
     /// Of what is seen.
     pub(super) revision: i64,
+    /// Whether all know what is seen of the state.
+    pub(super) is_taken: bool,
+    /// Parts that a value names and that are gone, by their names: they do not come back.
+    pub(super) gone: BTreeSet<String>,
     entries: BTreeMap<String, (i64, Vec<u8>)>,
 }
 
@@ -60,7 +64,16 @@ pub(super) struct Seats {
     /// All of them.
     pub(super) all: Vec<Seat>,
     /// The one that publishes snapshots.
-    pub(super) leader: Option<String>,
+    pub(super) leader: Option<Leader>,
+}
+
+/// The key that says who leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Leader {
+    /// Who does.
+    pub(super) id: String,
+    /// The revision since when.
+    pub(super) version: i64,
 }
 
 impl Mirror {
@@ -82,6 +95,7 @@ impl Mirror {
             }
             self.revision = self.revision.max(version);
             about.state |= key.starts_with(STATE);
+            self.is_taken &= !about.state;
             about.seats |= key.starts_with(SEATS) || key == LEADER;
             if let Some(rest) = key.strip_prefix(HEARD) {
                 let is_own = rest.split('/').next() == Some(own);
@@ -102,7 +116,9 @@ impl Mirror {
     pub(super) fn seats(&self) -> Seats {
         let all = self.under(SEATS).filter_map(|(_, (_, json))| serde_json::from_slice(json).ok());
         let leader = self.entries.get(LEADER);
-        let leader = leader.and_then(|(_, id)| String::from_utf8(id.clone()).ok());
+        let leader = leader.and_then(|(version, id)| {
+            Some(Leader { id: String::from_utf8(id.clone()).ok()?, version: *version })
+        });
         Seats { all: all.take(ETCD_NODES_MAX).collect(), leader }
     }
 
@@ -119,13 +135,14 @@ impl Mirror {
         self.entries.get(&format!("{STATE}{key}")).and_then(|(_, value)| Value::parse(value))
     }
 
-    /// The state but for `without`; what was split is in `whole`, by its name.
+    /// The state but for `without`; what was split is in `whole`, by its name. Also what is there
+    /// and cannot be told, as its parts are gone: keys and their versions.
     pub(super) fn entries(
         &self,
         whole: &BTreeMap<String, Bytes>,
         without: &str,
-    ) -> Result<Vec<Entry>, StateError> {
-        let mut entries = Vec::new();
+    ) -> Result<(Vec<Entry>, Vec<(String, u64)>), StateError> {
+        let (mut entries, mut untold) = (Vec::new(), Vec::new());
         for (key, (version, value)) in self.under(STATE) {
             let name = key.strip_prefix(STATE).unwrap_or(key);
             if name == without {
@@ -137,11 +154,15 @@ impl Mirror {
             };
             let value = match Value::parse(value).ok_or_else(bad)? {
                 Value::Here(value) => value,
+                Value::Parted(pointer) if self.gone.contains(&pointer.name) => {
+                    untold.push((name.to_owned(), *version as u64));
+                    continue;
+                }
                 Value::Parted(pointer) => whole.get(&pointer.name).ok_or_else(bad)?.to_vec(),
             };
             entries.push(Entry { key: name.to_owned(), version: *version as u64, value });
         }
-        Ok(entries)
+        Ok((entries, untold))
     }
 
     fn under(&self, start: &str) -> impl Iterator<Item = (&String, &(i64, Vec<u8>))> {
@@ -177,7 +198,7 @@ mod tests {
     }
 
     fn read(mirror: &Mirror) -> Vec<(String, u64)> {
-        let entries = mirror.entries(&BTreeMap::new(), "snapshot").unwrap();
+        let (entries, _) = mirror.entries(&BTreeMap::new(), "snapshot").unwrap();
         entries.into_iter().map(|entry| (entry.key, entry.version)).collect()
     }
 
@@ -200,7 +221,8 @@ mod tests {
         let about = mirror.apply([put("live/nodes/n1", 2, &node), put(LEADER, 3, "n1")], "n2");
         assert!(about.seats && !about.state);
         let seats = mirror.seats();
-        assert_eq!((seats.all[0].id.as_str(), seats.leader.as_deref()), ("n1", Some("n1")));
+        let leader = Leader { id: "n1".to_owned(), version: 3 };
+        assert_eq!((seats.all[0].id.as_str(), seats.leader), ("n1", Some(leader)));
         assert!(mirror.apply([gone("live/nodes/n1", 4), gone(LEADER, 4)], "n2").seats);
         assert_eq!(mirror.seats(), Seats::default());
     }

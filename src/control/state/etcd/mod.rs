@@ -93,22 +93,7 @@ struct Beats {
 impl Etcd {
     /// Reads what is there, or the copy of it where nobody answers. Blocks.
     pub(super) fn open(settings: EtcdSettings, now: SystemTime) -> Result<Etcd, StateError> {
-        let shared = Arc::new(Shared {
-            client: Client::new(&settings),
-            settings,
-            node: values::unique(),
-            known: Arc::default(),
-            latest: ArcSwapOption::empty(),
-            seats: ArcSwap::default(),
-            whole: Mutex::default(),
-            seen: watch::Sender::new(0),
-            changed: Notify::new(),
-            away_since: Mutex::new(Some(Instant::now())),
-            has_returned: AtomicBool::new(false),
-            attends: watch::Sender::new(None),
-            held: Mutex::default(),
-            beats: Mutex::default(),
-        });
+        let shared = Arc::new(Shared::new(settings));
         let failed = |what: String| StateError::Away { what };
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| failed(error.to_string()))?;
@@ -199,7 +184,7 @@ impl Etcd {
             id: seat.id.clone(),
             names: seat.names.clone(),
             since: seat.since,
-            leads: seats.leader.as_ref() == Some(&seat.id),
+            leads: seats.leader.as_ref().is_some_and(|leader| leader.id == seat.id),
             is_this: seat.id == *this,
         };
         Peers { nodes: seats.all.iter().map(node).collect(), is_in_touch: !self.is_away() }
@@ -217,6 +202,25 @@ impl Drop for Etcd {
 }
 
 impl Shared {
+    fn new(settings: EtcdSettings) -> Shared {
+        Shared {
+            client: Client::new(&settings),
+            settings,
+            node: values::unique(),
+            known: Arc::default(),
+            latest: ArcSwapOption::empty(),
+            seats: ArcSwap::default(),
+            whole: Mutex::default(),
+            seen: watch::Sender::new(0),
+            changed: Notify::new(),
+            away_since: Mutex::new(Some(Instant::now())),
+            has_returned: AtomicBool::new(false),
+            attends: watch::Sender::new(None),
+            held: Mutex::default(),
+            beats: Mutex::default(),
+        }
+    }
+
     /// All that the thread does.
     async fn run(
         &self,
@@ -253,8 +257,8 @@ impl Shared {
     /// The keys of the fleet, then all that is there.
     async fn begin(&self, now: SystemTime) -> Result<mirror::Mirror, StateError> {
         identity::settle(self, now).await?;
-        let mirror = self.read_all().await?;
-        self.take(&mirror).await?;
+        let mut mirror = self.read_all().await?;
+        self.take(&mut mirror).await?;
         self.in_touch();
         Ok(mirror)
     }
@@ -299,3 +303,25 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Nobody waits longer for a lease to be given back: it ends by itself.
 const LEFT_WITHIN: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// What is shared where no member answers.
+    pub(super) fn alone() -> Shared {
+        let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        Shared::new(EtcdSettings {
+            endpoints: vec![format!("http://{gone}")],
+            prefix: "/tidegate".to_owned(),
+            user: None,
+            ca: None,
+            shown: None,
+            lease: Duration::from_secs(2),
+            timeout: Duration::from_millis(200),
+            folder: tempfile::tempdir().unwrap().path().to_owned(),
+        })
+    }
+}

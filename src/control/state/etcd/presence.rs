@@ -7,7 +7,7 @@ use etcd_client::{Compare, CompareOp, PutOptions, Txn, TxnOp};
 use tokio::time::sleep;
 
 use super::client::CallError;
-use super::mirror::{LEADER, SEATS, Seat};
+use super::mirror::{LEADER, SEATS, Seat, Seats};
 use super::{Held, Shared};
 use crate::control::state::json;
 use crate::moment::unix_seconds;
@@ -47,7 +47,7 @@ impl Shared {
         self.client.call(put).await?;
         self.held().lease = Some(lease);
         loop {
-            self.look_who_leads();
+            self.look_who_leads(asked + self.settings.lease);
             if self.seats.load().leader.is_none() && self.held().leads.is_none() {
                 self.lead(lease, asked).await?;
             }
@@ -81,11 +81,21 @@ impl Shared {
         }
     }
 
-    /// Leads no more where somebody has removed the key that says so.
-    fn look_who_leads(&self) {
+    /// Goes by the key that says who leads, where it does so until this moment.
+    fn look_who_leads(&self, until: Instant) {
         let (seen, mut held) = (*self.seen.borrow(), self.held());
-        let is_leader = self.seats.load().leader.as_deref() == Some(&self.node);
-        held.leads = held.leads.filter(|(revision, _)| is_leader || seen < *revision);
+        let before = held.leads;
+        held.leads = leading(before, &self.seats.load(), &self.node, seen, until);
+        let begins = before.is_none() && held.leads.is_some();
+        drop(held);
+        if begins {
+            self.begin_to_lead();
+        }
+    }
+
+    fn begin_to_lead(&self) {
+        tracing::info!("this control plane leads: it publishes snapshots");
+        self.changed.notify_one();
     }
 
     /// Leads, if nobody does.
@@ -100,17 +110,13 @@ impl Shared {
         };
         let answer = self.client.call(txn).await?;
         if !answer.succeeded() {
-            // It may be this one's, by an answer that was lost.
+            // It may be this one's, by an answer that was lost: who leads is seen soon.
             sleep(AGAIN_AFTER).await;
-            return match self.seats.load().leader.as_deref() == Some(&self.node) {
-                true => Err(CallError::NoLease),
-                false => Ok(()),
-            };
+            return Ok(());
         }
         let revision = answer.header().map_or(0, |header| header.revision());
         self.held().leads = Some((revision, asked + self.settings.lease));
-        tracing::info!("this control plane leads: it publishes snapshots");
-        self.changed.notify_one();
+        self.begin_to_lead();
         Ok(())
     }
 
@@ -125,4 +131,45 @@ impl Shared {
     }
 }
 
+/// What is held of leading after who leads is seen: the key may be gone, or this one's by an answer
+/// that was lost. What was written is not seen at once.
+fn leading(
+    held: Option<(i64, Instant)>,
+    seats: &Seats,
+    node: &str,
+    seen: i64,
+    until: Instant,
+) -> Option<(i64, Instant)> {
+    match (held, seats.leader.as_ref().filter(|leader| leader.id == node)) {
+        (None, Some(own)) => Some((own.version, until)),
+        (held, Some(_)) => held,
+        (held, None) => held.filter(|(revision, _)| seen < *revision),
+    }
+}
+
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
+
+#[cfg(test)]
+mod tests {
+    use super::super::mirror::Leader;
+    use super::*;
+
+    #[test]
+    fn who_leads_knows_it_whether_the_answer_came_or_not_and_until_the_key_is_gone() {
+        let (until, before) = (Instant::now() + AGAIN_AFTER, Instant::now());
+        let leader = |id: &str| Some(Leader { id: id.to_owned(), version: 9 });
+        let (none, own, other) = (None, leader("me"), leader("other"));
+        for (held, leader, seen, leads) in [
+            (None, &none, 9, None),
+            (None, &own, 9, Some((9, until))),
+            (None, &other, 9, None),
+            (Some((9, before)), &own, 9, Some((9, before))),
+            (Some((9, before)), &none, 8, Some((9, before))),
+            (Some((9, before)), &none, 10, None),
+            (Some((9, before)), &other, 10, None),
+        ] {
+            let seats = Seats { all: Vec::new(), leader: leader.clone() };
+            assert_eq!(leading(held, &seats, "me", seen, until), leads, "{held:?} {leader:?}");
+        }
+    }
+}

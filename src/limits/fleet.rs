@@ -72,6 +72,9 @@ pub const MANIFEST_SERVED_BYTES_MAX: u64 = 256 << 10;
 
 /// A snapshot as it is sent: four thousand appliances and all their keys.
 pub const SNAPSHOT_BYTES_MAX: usize = 32 << 20;
+/// What is written of snapshots that say no more than how appliances are; etcd keeps what it was
+/// sent for some minutes, and has two gigabytes.
+pub const SNAPSHOT_BYTES_PER_SECOND: usize = 1 << 20;
 /// The last epoch: who raises it for ever by one never gets there, and a slip of the pen does not
 /// end all counting.
 pub const EPOCH_MAX: u64 = 1 << 32;

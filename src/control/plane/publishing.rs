@@ -21,6 +21,7 @@ use crate::control::registry::fleet::{Fleet, Member};
 use crate::control::registry::{Family, Registry, Room, Rules};
 use crate::control::snapshot::{Number, PublicKeys, Serial, Signed, Snapshot, SnapshotError};
 use crate::control::state::{Known, State, StateError};
+use crate::limits::SNAPSHOT_BYTES_PER_SECOND;
 use crate::moment::unix_seconds;
 
 /// The snapshot that was published last, and who waits for the next one.
@@ -224,8 +225,9 @@ impl Plane {
         let is_told = latest.is_some_and(|latest| {
             let Snapshot { number, fleet: told, keys, revoked: gone, made_at } = &latest.snapshot;
             let is_as_kept = *number == before && *keys == known.keys && *gone == revoked;
-            // How appliances are changes often where they are many: one a second says so.
-            let waits = || *made_at == now && has_same(told, fleet);
+            // How appliances are changes often where they are many.
+            let age = made_at.abs_diff(now);
+            let waits = || age < next_after(latest.bytes.len()) && has_same(told, fleet);
             is_as_kept && (waits() || says(told, fleet))
         });
         if is_told {
@@ -278,6 +280,12 @@ impl fmt::Display for Unpublished {
             Unpublished::State(error) => error.fmt(f),
         }
     }
+}
+
+/// Seconds until a snapshot may follow one of so many bytes that says no more than how appliances
+/// are: what is written stays bounded however large it is.
+fn next_after(bytes: usize) -> u64 {
+    (bytes / SNAPSHOT_BYTES_PER_SECOND).max(1) as u64
 }
 
 /// Whether who was told `told` of the fleet steers as by what is so now.

@@ -366,6 +366,34 @@ async fn a_box_registers_is_heard_and_stands_in_the_snapshot_that_all_can_verify
 }
 
 #[tokio::test]
+async fn how_boxes_are_is_told_the_less_often_the_larger_a_snapshot_is_and_keys_at_once() {
+    let mut tried = Tried::new();
+    let identity = tried.registered("edge-1").await;
+    let who = Who::Box(&identity);
+    let put = async |tried: &Tried, name: &str, spaces: usize| {
+        let body = format!("{KEYS}{}", " ".repeat(spaces));
+        let target = format!("/v1/keys/{name}");
+        let (status, why) = tried.ask(Who::Bearer(OPERATOR), "PUT", &target, body.into()).await;
+        assert_eq!(status, 204, "{why:?}");
+        tried.look().await;
+    };
+    for n in 0..5 {
+        put(&tried, &format!("large-{n}"), 900_000).await;
+    }
+    let counter = async |tried: &Tried| tried.snapshot(&identity).await.number.counter;
+    let before = counter(&tried).await;
+    for second in 1..10 {
+        let _: Value = tried.told(who, "POST", "/v1/heartbeat", beat()).await;
+        tried.after(1);
+        tried.look().await;
+        let told = counter(&tried).await - before;
+        assert_eq!(told, u64::from(second >= 4), "after {second} s");
+    }
+    put(&tried, "small", 0).await;
+    assert_eq!(counter(&tried).await, before + 2, "it does not wait");
+}
+
+#[tokio::test]
 async fn who_is_removed_is_refused_and_everybody_is_told() {
     let tried = Tried::new();
     let [gone, stays] = [tried.enrolled("edge-1").await, tried.enrolled("edge-2").await];

@@ -13,7 +13,7 @@ use etcd_client::{
 use tokio::time::timeout;
 
 use super::mirror::{LIVE, STATE};
-use super::values::{Pointer, parts, unique};
+use super::values::{Pointer, Value, parts, unique};
 use super::{AuditRecord, Change, Expect, Shared, StateError};
 use crate::control::state::json;
 use crate::limits::{
@@ -26,6 +26,8 @@ struct Step {
     expects: Vec<(String, Expect)>,
     puts: Vec<(String, Vec<u8>)>,
     deletes: Vec<String>,
+    /// Parts that have to be there still: who was away for long may find them swept.
+    parts: Vec<String>,
     /// What it is known by, and what that says.
     mark: Option<(String, Vec<u8>)>,
 }
@@ -67,13 +69,16 @@ fn steps(change: Change, unique: &str) -> Vec<Step> {
     let ops = puts.into_iter().map(|(key, value)| (key, Some(value)));
     for (key, value) in ops.chain(deletes.into_iter().map(|key| (key, None))) {
         let length = key.len() + value.as_ref().map_or(0, Vec::len);
-        if count >= ETCD_TXN_OPS_MAX || count > 0 && bytes + length > ETCD_TXN_BYTES_MAX {
+        let part = value.as_deref().and_then(first_part);
+        let compared = 1 + usize::from(part.is_some());
+        if count + compared > ETCD_TXN_OPS_MAX || count > 0 && bytes + length > ETCD_TXN_BYTES_MAX {
             steps.push(Step::default());
             (count, bytes) = (0, 0);
         }
-        (count, bytes) = (count + 1, bytes + length);
+        (count, bytes) = (count + compared, bytes + length);
         let step = steps.last_mut().expect("there is one from the start");
         step.expects.extend(expected.remove_entry(&key));
+        step.parts.extend(part);
         match value {
             Some(value) => step.puts.push((key, value)),
             None => step.deletes.push(key),
@@ -81,11 +86,25 @@ fn steps(change: Change, unique: &str) -> Vec<Step> {
     }
     // What is expected of keys that stay as they are; there is little of it.
     steps[0].expects.extend(expected);
-    if let (Some(record), Some(last)) = (audit, steps.last_mut()) {
+    if let Some(record) = audit {
         let key = format!("{AUDIT}{:012}-{unique}", record.at);
+        if let [first, _, ..] = &mut steps[..] {
+            // Who is interrupted has changed something too.
+            let begun = AuditRecord { what: format!("begun: {}", record.what), ..record.clone() };
+            first.mark = Some((format!("{key}-begun"), json(&begun)));
+        }
+        let last = steps.last_mut().expect("there is one from the start");
         last.mark = Some((key, json(&record)));
     }
     steps
+}
+
+/// The key of the first of its parts, if a value has any; they are swept together.
+fn first_part(value: &[u8]) -> Option<String> {
+    match Value::parse(value)? {
+        Value::Parted(pointer) => pointer.keys().next(),
+        Value::Here(_) => None,
+    }
 }
 
 /// Whether a transaction was made, by this question or by one before whose answer was lost.
@@ -115,7 +134,9 @@ fn txn_of(shared: &Shared, step: &Step) -> Txn {
             Compare::mod_revision(path(shared, key), CompareOp::Equal, *version as i64)
         }
     };
-    let mut compares: Vec<Compare> = step.expects.iter().map(compare).collect();
+    let parts = step.parts.iter();
+    let parts = parts.map(|part| Compare::create_revision(shared.key(part), CompareOp::Greater, 0));
+    let mut compares: Vec<Compare> = step.expects.iter().map(compare).chain(parts).collect();
     let deletes = step.deletes.iter().map(|key| TxnOp::delete(path(shared, key), None));
     let puts = step.puts.iter();
     let puts = puts.map(|(key, value)| TxnOp::put(path(shared, key), value.clone(), None));
@@ -164,6 +185,7 @@ const OTHERS_SEEN_WITHIN: Duration = Duration::from_millis(250);
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::alone;
     use super::*;
 
     fn change(puts: usize, bytes: usize, deletes: usize) -> Change {
@@ -190,9 +212,28 @@ mod tests {
                 let sent: usize = step.puts.iter().map(|(_, value)| value.len()).sum();
                 assert!(step.expects.len() <= ETCD_TXN_OPS_MAX && sent <= ETCD_TXN_BYTES_MAX);
             }
+            // Also who is interrupted has it written down.
             let marks = steps.iter().filter(|step| step.mark.is_some()).count();
-            assert!(marks == 1 && steps[count - 1].mark.is_some());
+            assert!(steps[0].mark.is_some() && steps[count - 1].mark.is_some());
+            assert_eq!(marks, count.min(2));
         }
+    }
+
+    #[test]
+    fn a_value_is_put_only_where_its_parts_are_there_still() {
+        let pointer = Pointer::to(&vec![7; 1 << 20]).unwrap();
+        let mut change = change(60, 10, 0);
+        change.puts.iter_mut().for_each(|(_, value)| *value = pointer.to_bytes());
+        let steps = steps(change, "u");
+        let first = pointer.keys().next().unwrap();
+        assert_eq!(steps.len(), 2);
+        for step in &steps {
+            assert!(step.expects.len() + step.parts.len() <= ETCD_TXN_OPS_MAX);
+            assert_eq!(step.parts, vec![first.clone(); step.puts.len()]);
+        }
+        let txn = format!("{:?}", txn_of(&alone(), &steps[0]));
+        let key = format!("{:?}", format!("/tidegate/{first}").into_bytes());
+        assert!(txn.contains(&key), "{txn}");
     }
 
     #[test]

@@ -10,13 +10,13 @@ use tokio::time::sleep;
 use super::client::CallError;
 use super::commit::AUDIT;
 use super::values::PARTS;
-use super::{Shared, lock};
+use super::{Shared, StateError, lock};
 use crate::limits::{AUDIT_RECORDS_MAX, ETCD_PAGE_KEYS};
 
 impl Shared {
     /// Keeps all of it in order, for ever. Safe to drop.
     pub(super) async fn keep_up(&self) {
-        let (mut unused, mut history) = (BTreeMap::new(), None);
+        let (mut unused, mut history, mut is_told) = (BTreeMap::new(), None, false);
         loop {
             sleep(LOOKED_AT_EVERY).await;
             if self.held().leads.is_none_or(|(_, until)| until < Instant::now()) {
@@ -28,8 +28,14 @@ impl Shared {
                 self.sweep_audit().await?;
                 self.forget(&mut history).await
             };
-            if let Err(error) = kept.await {
-                tracing::debug!("etcd is not kept in order: {error:?}");
+            match kept.await {
+                Ok(()) => is_told = false,
+                Err(error) if is_told => tracing::debug!("etcd is not kept in order: {error:?}"),
+                Err(error) => {
+                    let error = StateError::from(error);
+                    tracing::warn!("etcd is not kept in order, and grows until it is: {error}");
+                    is_told = true;
+                }
             }
         }
     }
@@ -126,5 +132,5 @@ const LOOKED_AT_EVERY: Duration = Duration::from_secs(20);
 /// Longer than any change takes.
 const UNUSED_FOR: Duration = Duration::from_secs(120);
 /// How long whoever was away can go on where he was.
-const HISTORY_FOR: Duration = Duration::from_secs(300);
+const HISTORY_FOR: Duration = Duration::from_secs(60);
 const PARTS_LOOKED_AT_MAX: usize = 10_000;

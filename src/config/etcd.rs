@@ -2,6 +2,7 @@
 //! feature `etcd` says that it has none.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -55,6 +56,13 @@ pub(super) fn read(section: &Section<'_>, folder: &Path) -> Store {
              members of etcd show",
         );
     }
+    if settings.endpoints.iter().any(|one| is_in_the_open(one)) {
+        section.source.warn(
+            section.source.place(setting.at),
+            "`control.etcd.endpoints` has http:// and another machine: the fleet's secret keys \
+             cross the network for all to read; write https:// and `control.etcd.ca`",
+        );
+    }
     store(settings, &setting)
 }
 
@@ -104,6 +112,14 @@ fn is_endpoint(text: &str) -> bool {
     matches!(uri.scheme_str(), Some("http" | "https")) && has_port && is_bare
 }
 
+/// Whether what is sent there can be read on the way.
+fn is_in_the_open(endpoint: &str) -> bool {
+    let Some(authority) = endpoint.strip_prefix("http://") else { return false };
+    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+    let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host != "localhost" && !ip.is_ok_and(|ip| ip.is_loopback())
+}
+
 fn prefix(setting: &Setting<'_>) -> Option<String> {
     let text = setting.text()?;
     let fits = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
@@ -137,6 +153,31 @@ const USUAL_PREFIX: &str = "/tidegate";
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_sends_secrets_to_another_machine_for_all_to_read_is_warned() {
+        for (text, warned) in [
+            ("http://127.0.0.1:2379", false),
+            ("http://[::1]:2379", false),
+            ("http://localhost:2379", false),
+            ("https://etcd-1:2379", false),
+            ("http://etcd-1:2379", true),
+            ("http://192.0.2.1:2379", true),
+            ("http://[2001:db8::1]:2379", true),
+        ] {
+            assert_eq!(is_in_the_open(text), warned, "{text}");
+        }
+        #[cfg(feature = "etcd")]
+        for (host, count) in [("127.0.0.1", 0), ("etcd-1", 1)] {
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join("control.toml");
+            let etcd = format!("etcd.endpoints = [\"http://{host}:2379\"]");
+            fs::write(&file, format!("[control]\nlisten = [\"127.0.0.1:0\"]\n{etcd}\n")).unwrap();
+            let read = crate::config::load_control(&file).unwrap();
+            let told = read.warnings.iter().filter(|it| it.to_string().contains("secret keys"));
+            assert_eq!(told.count(), count, "{host}");
+        }
+    }
 
     #[test]
     fn a_member_is_a_host_and_a_port() {

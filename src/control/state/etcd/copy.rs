@@ -2,6 +2,7 @@
 //! nobody answers gives boxes what was known last. It is as secret as the keys are.
 
 use std::fs;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,30 +32,45 @@ pub(super) fn resume(shared: &Shared, why: StateError) -> Result<(), StateError>
 }
 
 impl Shared {
-    /// Keeps the copy, for ever. Safe to drop: a file is replaced whole.
+    /// Keeps the copy, for ever, where it takes part: it is a control plane's own, and who only asks
+    /// something may be another user. Safe to drop: a file is replaced whole.
     pub(super) async fn keep_copy(&self) {
-        let (mut seen, mut copied) = (self.seen.subscribe(), None);
+        let mut attends = self.attends.subscribe();
+        if attends.wait_for(Option::is_some).await.is_err() {
+            return;
+        }
+        let (mut seen, mut copied, mut is_told) = (self.seen.subscribe(), None, false);
         loop {
-            let now = (self.known.load_full(), self.latest.load_full());
             // Where nothing was seen there is nothing to copy.
-            let is_new = *seen.borrow_and_update() > 0
-                && !copied.as_ref().is_some_and(|copied| is_same(copied, &now));
-            if is_new {
-                let (folder, (known, latest)) = (self.settings.folder.clone(), now.clone());
-                let write = move || {
-                    replace(&folder.join(STATE_COPY), &json(&Exported::of(&known)))?;
-                    latest.map_or(Ok(()), |bytes| replace(&folder.join(SNAPSHOT_COPY), &bytes))
-                };
-                if let Ok(Err(error)) = spawn_blocking(write).await {
-                    tracing::warn!("the last state cannot be copied: {error}");
-                }
-                copied = Some(now);
+            let has_seen = *seen.borrow_and_update() > 0;
+            let kept = if has_seen { self.copy(&mut copied).await } else { Ok(()) };
+            if let Err(error) = &kept
+                && !is_told
+            {
+                tracing::warn!("the last state cannot be copied, it is tried again: {error}");
             }
+            is_told = kept.is_err();
             sleep(COPIED_EVERY).await;
-            if seen.changed().await.is_err() {
+            if !is_told && seen.changed().await.is_err() {
                 return;
             }
         }
+    }
+
+    /// Copies what is known now, unless it is what was `copied` last.
+    async fn copy(&self, copied: &mut Option<Copied>) -> io::Result<()> {
+        let now = (self.known.load_full(), self.latest.load_full());
+        if copied.as_ref().is_some_and(|copied| is_same(copied, &now)) {
+            return Ok(());
+        }
+        let (folder, (known, latest)) = (self.settings.folder.clone(), now.clone());
+        let write = move || {
+            replace(&folder.join(STATE_COPY), &json(&Exported::of(&known)))?;
+            latest.map_or(Ok(()), |bytes| replace(&folder.join(SNAPSHOT_COPY), &bytes))
+        };
+        spawn_blocking(write).await.unwrap_or_else(|error| Err(io::Error::other(error)))?;
+        *copied = Some(now);
+        Ok(())
     }
 }
 
@@ -72,3 +88,22 @@ fn is_same(one: &Copied, other: &Copied) -> bool {
 const STATE_COPY: &str = "etcd.last";
 const SNAPSHOT_COPY: &str = "etcd.snapshot";
 const COPIED_EVERY: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::alone;
+    use super::*;
+
+    #[tokio::test]
+    async fn what_could_not_be_copied_is_copied_as_soon_as_it_can_be_though_nothing_changes() {
+        let (shared, mut copied) = (alone(), None);
+        let folder = &shared.settings.folder;
+        shared.copy(&mut copied).await.unwrap_err();
+        fs::create_dir(folder).unwrap();
+        shared.copy(&mut copied).await.unwrap();
+        assert!(Exported::parse(&fs::read(folder.join(STATE_COPY)).unwrap()).is_ok());
+        fs::remove_dir_all(folder).unwrap();
+        shared.copy(&mut copied).await.unwrap();
+        assert!(!folder.exists(), "it is the same");
+    }
+}

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use etcd_client::{Compare, CompareOp, GetOptions, Txn, TxnOp};
@@ -83,15 +83,24 @@ async fn offer(shared: &Shared, now: SystemTime) -> Result<bool, StateError> {
         let txn = txn.and_then(puts.collect::<Vec<_>>());
         async move { client.txn(txn).await }
     };
-    let is_first = shared.client.call(txn).await?.succeeded();
-    if !is_first && is_new {
-        // By an answer that was lost it may have been this one: then they are the same again.
+    let answer = shared.client.call(txn).await.map(|answer| answer.succeeded());
+    match is_new {
+        true => unless_first(at, answer.map_err(StateError::from)),
+        false => Ok(answer?),
+    }
+}
+
+/// Forgets keys that were made for this, unless they are the fleet's: they would be others than
+/// those that somebody else puts there. By an answer that was lost they may be: then they are the
+/// same again when they are read.
+fn unless_first(at: &Path, is_first: Result<bool, StateError>) -> Result<bool, StateError> {
+    if !matches!(is_first, Ok(true)) {
         for name in FILES {
             let path = at.join(name);
             fs::remove_file(&path).map_err(|error| broken(path, error))?;
         }
     }
-    Ok(is_first)
+    is_first
 }
 
 fn broken(
@@ -104,3 +113,19 @@ fn broken(
 const FILES: [&str; 3] = [CA_KEY, CA_FILE, SIGNING_KEY];
 /// How their keys on etcd begin.
 const KEYS: &str = "identity/";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_that_were_made_and_are_not_the_fleets_are_forgotten_whyever() {
+        let away = || Err(StateError::Away { what: "nobody".to_owned() });
+        for (is_first, stay) in [(Ok(true), true), (Ok(false), false), (away(), false)] {
+            let folder = tempfile::tempdir().unwrap();
+            Issuer::open(folder.path(), SystemTime::now()).unwrap();
+            let told = unless_first(folder.path(), is_first);
+            assert!(FILES.iter().all(|name| folder.path().join(name).exists() == stay), "{told:?}");
+        }
+    }
+}

@@ -1,12 +1,16 @@
 //! The control plane's thread: alone, or beside an appliance, which never waits for it.
 //!
-//! It has a runtime of its own and ends when it is told to. Beside an appliance it is started
-//! whatever its state is like: what is wrong is told in the log, and it is tried again; also while
-//! the process that this one takes over from still has the state.
+//! It has a runtime of its own and ends when it is told to. Alone, one that ends before is noticed
+//! by who runs it. Beside an appliance it is started whatever its state is like: what is wrong is
+//! told in the log and the status, and it is tried again; also while the process that this one
+//! takes over from still has the state, and after it broke off.
+
+mod shown;
 
 use std::net::{SocketAddr, TcpListener};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,12 +19,15 @@ use tokio::runtime::LocalRuntime;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
+use self::shown::Shown;
 use super::{ApplianceError, join};
 use crate::config::Control;
 use crate::control::plane::{Plane, PlaneHandler, Settings};
 use crate::control::registry::Rules;
 use crate::control::registry::fleet::Fleet;
+use crate::control::status::ControlStatus;
 use crate::limits::{PLANE_CONNECTIONS_MAX, PLANE_CONNECTIONS_PER_CLIENT_MAX};
 use crate::overload::{self, ClientLimits, Gate, Overload};
 use crate::purge::Tokens;
@@ -30,8 +37,42 @@ use crate::server::{self, ReusePort, ServerContext, ServerSettings, Source, Stop
 pub struct ControlPlane {
     stop: Stop,
     thread: JoinHandle<()>,
-    tokens: Arc<ArcSwapOption<Tokens>>,
+    has_ended: CancellationToken,
+    beside: Beside,
     addresses: Vec<SocketAddr>,
+}
+
+/// What a control plane and who started it know of each other: what counts anew after a reload, and
+/// how it is. Clones share it.
+#[derive(Clone, Default)]
+pub(super) struct Beside {
+    tokens: Arc<ArcSwapOption<Tokens>>,
+    shown: Arc<Shown>,
+    status: Arc<Mutex<ControlStatus>>,
+}
+
+impl Beside {
+    pub(super) fn of(control: Option<&Control>) -> Beside {
+        let beside = Beside::default();
+        beside.adopt(control);
+        beside
+    }
+
+    /// Goes by another configuration from now on.
+    pub(super) fn adopt(&self, control: Option<&Control>) {
+        let tokens = control.and_then(|control| control.tokens.clone());
+        self.tokens.store(tokens.map(Arc::new));
+        self.shown.adopt(control.and_then(|control| control.certificate.clone()));
+    }
+
+    /// How the control plane is.
+    pub(super) fn status(&self) -> ControlStatus {
+        self.told().clone()
+    }
+
+    fn told(&self) -> MutexGuard<'_, ControlStatus> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A control plane that has what it needs.
@@ -46,32 +87,32 @@ impl ControlPlane {
     /// # Errors
     /// Its state, its keys or its addresses cannot be had; nothing keeps running then.
     pub fn start(control: &Control) -> Result<ControlPlane, ApplianceError> {
-        let tokens = Arc::new(ArcSwapOption::from_pointee(control.tokens.clone()));
-        let (settings, fleet) = (settings(control, tokens.clone()), Arc::default());
-        let opened = open(settings, control, fleet)?;
-        let addresses = opened.addresses();
-        let stop = Stop::default();
-        let ends = stop.clone();
-        let thread = spawn(move |runtime| runtime.block_on(serve(opened, &ends)))?;
-        Ok(ControlPlane { stop, thread, tokens, addresses })
+        let beside = Beside::of(Some(control));
+        let opened = open(settings(control, &beside), control, Arc::default())?;
+        let (addresses, stop) = (opened.addresses(), Stop::default());
+        let (ends, shown) = (stop.clone(), beside.shown.clone());
+        let work = move || runtime().block_on(serve(opened, &shown, &ends));
+        let (thread, has_ended) = spawn(work)?;
+        Ok(ControlPlane { stop, thread, has_ended, beside, addresses })
     }
 
     /// Starts one beside an appliance, which sees in `fleet` what it knows of the others, once
-    /// `is_known` says so, and says in `tokens` who may what.
+    /// `is_known` says so, and in `beside` how it is.
     ///
     /// # Errors
     /// There is no thread.
     pub(super) fn start_beside(
         control: &Control,
-        tokens: Arc<ArcSwapOption<Tokens>>,
+        beside: Beside,
         fleet: Arc<ArcSwap<Fleet>>,
         is_known: Arc<watch::Sender<bool>>,
     ) -> Result<ControlPlane, ApplianceError> {
-        let (settings, stop) = (settings(control, tokens.clone()), Stop::default());
-        let (ends, control) = (stop.clone(), control.clone());
-        let beside = move |runtime: LocalRuntime| {
+        let (settings, stop) = (settings(control, &beside), Stop::default());
+        let (ends, control, told) = (stop.clone(), control.clone(), beside.clone());
+        let once = move || {
+            let runtime = runtime();
             runtime.block_on(async {
-                let opening = opened_at_last(settings, &control, fleet);
+                let opening = opened_at_last(settings.clone(), &control, fleet.clone(), &told);
                 let opened = tokio::select! {
                     () = ends.all.cancelled() => return,
                     opened = opening => opened,
@@ -80,13 +121,16 @@ impl ControlPlane {
                 for address in opened.addresses() {
                     tracing::info!("control at {address}");
                 }
-                serve(opened, &ends).await;
+                *told.told() = ControlStatus { is_running: true, why: None, ..told.status() };
+                serve(opened, &told.shown, &ends).await;
             });
             // A state that does not answer is not waited for.
             runtime.shutdown_timeout(ENDS_WITHIN);
         };
-        let (thread, addresses) = (spawn(beside)?, Vec::new());
-        Ok(ControlPlane { stop, thread, tokens, addresses })
+        let (ends, told) = (stop.clone(), beside.clone());
+        let work = move || keep_up(once, &told, &ends.all, BEGUN_AGAIN_AFTER);
+        let ((thread, has_ended), addresses) = (spawn(work)?, Vec::new());
+        Ok(ControlPlane { stop, thread, has_ended, beside, addresses })
     }
 
     /// Where it listens.
@@ -94,9 +138,15 @@ impl ControlPlane {
         &self.addresses
     }
 
-    /// Who may what from now on.
-    pub fn let_in(&self, tokens: Option<Tokens>) {
-        self.tokens.store(tokens.map(Arc::new));
+    /// Goes by another configuration from now on, as far as that needs no start: who may what, and
+    /// what it shows.
+    pub fn adopt(&self, control: &Control) {
+        self.beside.adopt(Some(control));
+    }
+
+    /// Waits until it has ended by itself, which it never should. Safe to drop.
+    pub async fn ended(&self) {
+        self.has_ended.cancelled().await;
     }
 
     /// Ends it: who waits for a snapshot is cut off. Blocks, for a second at most.
@@ -113,11 +163,40 @@ impl Opened {
     }
 }
 
+/// Begins it again after it broke off, until it is told to end. Blocks as long.
+fn keep_up(
+    mut once: impl FnMut(),
+    beside: &Beside,
+    ends: &CancellationToken,
+    again_after: Duration,
+) {
+    loop {
+        let why = match catch_unwind(AssertUnwindSafe(&mut once)) {
+            _ if ends.is_cancelled() => return,
+            Ok(()) => "it ended by itself",
+            Err(_) => "it panicked, which is a mistake in Tidegate; standard error says where",
+        };
+        tracing::error!("the control plane broke off, and is begun again: {why}");
+        {
+            let mut status = beside.told();
+            (status.is_running, status.why) = (false, Some(why.to_owned()));
+            status.broken_off += 1;
+        }
+        runtime().block_on(async {
+            tokio::select! {
+                () = ends.cancelled() => {}
+                () = sleep(again_after) => {}
+            }
+        });
+    }
+}
+
 /// Tries until it has what it needs; what is wrong is told when that is something else than before.
 async fn opened_at_last(
     settings: Settings,
     control: &Control,
     fleet: Arc<ArcSwap<Fleet>>,
+    beside: &Beside,
 ) -> Opened {
     let (mut told, since) = (String::new(), Instant::now());
     loop {
@@ -127,6 +206,7 @@ async fn opened_at_last(
             Ok(Err(error)) => error.to_string(),
             Err(panicked) => panicked.to_string(),
         };
+        beside.told().why = Some(error.clone());
         // Another process may be about to leave it to this one.
         if told != error && since.elapsed() > LEFT_WITHIN {
             tracing::error!("there is no control plane, and it is tried again: {error}");
@@ -153,7 +233,8 @@ fn open(
     Ok(Opened { plane, listeners })
 }
 
-async fn serve(Opened { plane, listeners }: Opened, stop: &Stop) {
+/// Until it is told to stop; whatever panics in it does so here.
+async fn serve(Opened { plane, listeners }: Opened, shown: &Arc<Shown>, stop: &Stop) {
     let tls = match plane.tls() {
         Ok(tls) => tls,
         Err(error) => return tracing::error!("{error}"),
@@ -172,22 +253,27 @@ async fn serve(Opened { plane, listeners }: Opened, stop: &Stop) {
         let (tls, handler, context) = (Some(tls.clone()), handler.clone(), context.clone());
         serving.spawn_local(server::serve(source, tls, handler, context, stop.clone()));
     }
-    let all = async { while serving.join_next().await.is_some() {} };
+    let all = async {
+        while let Some(ended) = serving.join_next().await {
+            ended.unwrap_or_else(|error| resume_unwind(error.into_panic()));
+        }
+    };
     tokio::select! {
         () = all => {}
         () = plane.keep_current() => {}
+        () = shown.follow() => {}
     }
 }
 
-fn settings(control: &Control, tokens: Arc<ArcSwapOption<Tokens>>) -> Settings {
+fn settings(control: &Control, beside: &Beside) -> Settings {
     let health = &control.health;
     Settings {
         folder: control.folder.clone(),
         store: control.store.clone(),
         names: control.names.clone(),
-        shown: control.certificate.clone(),
+        shown: beside.shown.key(),
         operators_ca: control.operators_ca.clone(),
-        tokens,
+        tokens: beside.tokens.clone(),
         rules: Rules {
             bad_heartbeats: health.bad_heartbeats,
             good_heartbeats: health.good_heartbeats,
@@ -225,17 +311,61 @@ fn server_settings() -> ServerSettings {
     }
 }
 
+/// A thread, and when it has ended, however that was.
 fn spawn(
-    work: impl FnOnce(LocalRuntime) + Send + 'static,
-) -> Result<JoinHandle<()>, ApplianceError> {
+    work: impl FnOnce() + Send + 'static,
+) -> Result<(JoinHandle<()>, CancellationToken), ApplianceError> {
     let failed = |source| ApplianceError::System { what: "a thread", source };
-    let work = || {
-        work(LocalRuntime::new().expect("a runtime of one thread needs an epoll descriptor"));
+    let has_ended = CancellationToken::new();
+    let ending = has_ended.clone().drop_guard();
+    let work = move || {
+        // A panic drops it too.
+        let _ending = ending;
+        work();
     };
-    thread::Builder::new().name("control".to_owned()).spawn(work).map_err(failed)
+    let thread = thread::Builder::new().name("control".to_owned()).spawn(work).map_err(failed)?;
+    Ok((thread, has_ended))
+}
+
+fn runtime() -> LocalRuntime {
+    LocalRuntime::new().expect("a runtime of one thread needs an epoll descriptor")
 }
 
 const ENDS_WITHIN: Duration = Duration::from_millis(500);
 const TRIED_AGAIN_AFTER: Duration = Duration::from_millis(250);
 /// A process that has been followed leaves it at once.
 const LEFT_WITHIN: Duration = Duration::from_secs(2);
+/// What panics once may do so again.
+const BEGUN_AGAIN_AFTER: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_thread_that_panics_is_noticed() {
+        let (thread, has_ended) = spawn(|| panic!("as a mistake would")).unwrap();
+        has_ended.cancelled().await;
+        assert!(thread.join().is_err());
+    }
+
+    #[test]
+    fn one_beside_an_appliance_that_broke_off_is_begun_again_and_says_so() {
+        let (beside, ends) = (Beside::default(), CancellationToken::new());
+        let (mut begun, mut said) = (0, Vec::new());
+        let once = || {
+            begun += 1;
+            said.push(beside.status());
+            match begun {
+                1 => panic!("as a mistake would"),
+                2 => beside.told().is_running = true,
+                _ => ends.cancel(),
+            }
+        };
+        keep_up(once, &beside, &ends, Duration::ZERO);
+        let why: Vec<_> = said.iter().map(|one| one.why.as_deref().unwrap_or_default()).collect();
+        assert!(why[0].is_empty() && why[1].contains("panicked"), "{why:?}");
+        assert_eq!((why[2], said[2].is_running), ("it ended by itself", false));
+        assert_eq!(said.iter().map(|one| one.broken_off).collect::<Vec<_>>(), [0, 1, 2]);
+    }
+}

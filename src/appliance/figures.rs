@@ -161,6 +161,7 @@ pub(super) fn status(parts: &Parts, detail: Detail) -> Status {
         ssd: ssd_status(parts),
         shipping: shipping_status(parts),
         fleet: parts.fleet.as_ref().map(|standing| standing.status()),
+        control: parts.config.control.as_ref().map(|_| parts.live.control.status()),
         connections: connections_open(parts),
         connections_max: parts.live.connections_max.load(Ordering::Relaxed) as u64,
         ..Status::counted(&totals)

@@ -31,6 +31,7 @@ pub(super) use self::standing::Standing;
 use super::parts::Parts;
 use super::{ApplianceError, join};
 use crate::config::Config;
+use crate::control::issuer::open_to_others;
 
 /// Why an agent ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +56,7 @@ pub(super) fn resumed(config: &Config, current: &Arc<Current>) -> Option<Arc<Sta
     let fleet = config.fleet.as_ref()?;
     let name = fleet.appliance.name();
     let standing = Standing::new(name, &fleet.folder, current.clone());
+    open_to_others(&path_in(&fleet.folder)).iter().for_each(|why| tracing::warn!("{why}"));
     // What has to be mended of it the agent tells.
     if let Ok(identity) = Kept::read(&path_in(&fleet.folder)).and_then(|kept| kept.opened(name)) {
         standing.certificate_ends(identity.not_after);

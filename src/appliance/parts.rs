@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::control_plane::Beside;
 use super::doors::doors_bytes;
 use super::drain::Drains;
 use super::entrances::Places;
@@ -103,8 +104,8 @@ pub(super) struct Live {
     pub(super) orders: Orders,
     pub(super) server: Arc<ArcSwap<ServerSettings>>,
     pub(super) token: Arc<ArcSwapOption<Tokens>>,
-    /// Who may what of the control plane beside it, if there is one.
-    pub(super) control_tokens: Arc<ArcSwapOption<Tokens>>,
+    /// What it and the control plane beside it know of each other, if there is one.
+    pub(super) control: Beside,
     pub(super) forwarders: Arc<ArcSwap<Forwarders>>,
     /// Who is let in where tokens are asked for.
     pub(super) doors: Arc<CurrentDoors>,
@@ -131,7 +132,7 @@ impl Live {
             orders: Orders::default(),
             server: Arc::new(ArcSwap::from_pointee(server)),
             token: Arc::new(ArcSwapOption::from_pointee(config.admin.token.clone())),
-            control_tokens: Arc::new(ArcSwapOption::from_pointee(config.control_tokens())),
+            control: Beside::of(config.control.as_ref()),
             forwarders: Arc::new(ArcSwap::from_pointee(forwarders(config))),
             doors: Arc::default(),
             places: Places::default(),

@@ -363,7 +363,7 @@ impl Parts {
         self.live.steering.adopt(&next);
         self.overload().adopt(load::settings(&next, connections_max));
         self.live.token.store(next.admin.token.clone().map(Arc::new));
-        self.live.control_tokens.store(next.control_tokens().map(Arc::new));
+        self.live.control.adopt(next.control.as_ref());
         self.log.adopt(&log_settings(&next), prepared.output);
         let resizes = |one: &Change| one.setting == "memory.ram" && one.counts == Counts::Now;
         if changes.iter().any(resizes) {

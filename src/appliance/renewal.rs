@@ -21,7 +21,7 @@ use crate::server::{Stop, Tls};
 mod ordered;
 
 /// What tells that a file is another one.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
     device: u64,
     inode: u64,

@@ -233,8 +233,8 @@ pub(super) fn start(
 pub(super) fn start_control(parts: &Parts) -> Result<Option<ControlPlane>, ApplianceError> {
     let Steering { fleet, is_known, .. } = &parts.live.steering;
     let beside = |control| {
-        let tokens = parts.live.control_tokens.clone();
-        ControlPlane::start_beside(control, tokens, fleet.clone(), is_known.clone())
+        let beside = parts.live.control.clone();
+        ControlPlane::start_beside(control, beside, fleet.clone(), is_known.clone())
     };
     parts.config.control.as_ref().map(beside).transpose()
 }

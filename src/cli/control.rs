@@ -21,11 +21,11 @@ use super::{Failure, USUAL_CONFIG, duration, print};
 use crate::appliance::{ApplianceError, ControlPlane};
 use crate::config::units::duration_text;
 use crate::config::{Control, ControlFile, cause, load_control};
-use crate::control::issuer::{Issuer, signing_key_of_before};
+use crate::control::issuer::{Issuer, IssuerError, look_at_clock, signing_key_of_before};
 use crate::control::plane::PlaneError;
 use crate::control::plane::wire::{CODES_PATH, Code, EPOCH_PATH, EXPORT_PATH, NewCode};
 use crate::control::snapshot::{EpochOrder, Number};
-use crate::control::state::{AuditRecord, Exported, State, StateError};
+use crate::control::state::{AuditRecord, By, Exported, State, StateError};
 use crate::moment::unix_seconds;
 
 const EXAMPLES: &str = "\
@@ -36,7 +36,7 @@ Examples:
 
 Without a command it runs the control plane of the section `control`, and nothing else: where
 `tidegate serve` runs with that section, it is there already. SIGTERM and SIGINT end it with exit
-code 0; SIGHUP reads the tokens again.
+code 0; SIGHUP reads the tokens and the certificate again. One that breaks off ends with 1.
 
 Exit codes: 0 told to stop, or done, 1 failed, 64 misused, or a fault in the configuration";
 
@@ -175,7 +175,7 @@ fn serve(path: &Path, file: ControlFile) -> Result<(), Failure> {
     })?;
     let no_signals = |error| Failure::Failed(format!("signals cannot be waited for: {error}"));
     let runtime = super::admin::runtime()?;
-    let waited: std::io::Result<()> = runtime.block_on(async {
+    let waited: std::io::Result<Ended> = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
@@ -183,21 +183,36 @@ fn serve(path: &Path, file: ControlFile) -> Result<(), Failure> {
         notify(&[NotifyState::Ready]);
         loop {
             tokio::select! {
-                _ = terminate.recv() => return Ok(()),
-                _ = interrupt.recv() => return Ok(()),
+                _ = terminate.recv() => return Ok(Ended::AsTold),
+                _ = interrupt.recv() => return Ok(Ended::AsTold),
+                () = plane.ended() => return Ok(Ended::ByItself),
                 _ = hangup.recv() => match load_control(path) {
                     Ok(file) => {
-                        plane.let_in(file.control.tokens);
-                        tracing::info!("read the tokens again");
+                        plane.adopt(&file.control);
+                        tracing::info!("read the tokens and the certificate again");
                     }
-                    Err(faults) => tracing::error!("the tokens stay as they are: {faults}"),
+                    Err(faults) => tracing::error!("all stays as it was: {faults}"),
                 },
             }
         }
     });
     notify(&[NotifyState::Stopping]);
     plane.end();
-    waited.map_err(no_signals)
+    match waited.map_err(no_signals)? {
+        Ended::AsTold => Ok(()),
+        Ended::ByItself => {
+            let text = "the control plane has ended by itself, which is a mistake in Tidegate; \
+                        its log says why";
+            Err(Failure::Failed(text.to_owned()))
+        }
+    }
+}
+
+/// How it ended.
+#[derive(Clone, Copy)]
+enum Ended {
+    AsTold,
+    ByItself,
 }
 
 fn new_code(control: &Control, args: &CodeArgs) -> Result<String, Failure> {
@@ -232,16 +247,16 @@ fn take_over(control: &Control, args: &ImportArgs) -> Result<String, Failure> {
     let exported = Exported::parse(&text)
         .map_err(|what| Failure::Misused(format!("{name} is no exported state: {what}")))?;
     let now = SystemTime::now();
-    if control.store.file().is_some() {
-        // Where there are no keys yet, it begins with new ones.
-        Issuer::open(&control.folder, now).map_err(|e| Failure::Failed(e.to_string()))?;
-    }
+    let no_keys = |error: IssuerError| Failure::Failed(error.to_string());
+    look_at_clock(&control.folder, now).map_err(no_keys)?;
     let state = State::open_in(&control.store, now).map_err(|error| match error {
         StateError::InUse { .. } => {
             Failure::Failed("the control plane is running: stop it first".to_owned())
         }
         error => failed(error),
     })?;
+    // Where there are no keys yet, it begins with new ones.
+    Issuer::open(&control.folder, now).map_err(no_keys)?;
     let imported = state.import(&exported, by_hand("imported a state".to_owned()));
     super::admin::runtime()?.block_on(imported).map_err(failed)?;
     Ok(told_number(state.known().number, args.json, "imported, at snapshot"))
@@ -282,7 +297,7 @@ fn opened(control: &Control) -> Result<Option<State>, Failure> {
 
 fn by_hand(what: String) -> AuditRecord {
     let (at, by) = (unix_seconds(SystemTime::now()), "tidegate control".to_owned());
-    AuditRecord { at, by, from: None, what }
+    AuditRecord { at, by, of: By::Operator, from: None, what }
 }
 
 fn told_number(number: Number, json: bool, words: &str) -> String {

@@ -26,6 +26,7 @@ Counts are since the start of the process. Its lines:
   first byte  how long it took from a request to the first byte of its answer
   fleet       the box of a fleet that it is: the snapshot it goes by, and how long ago a control
               plane last said that there is no later one; since when none hears it, and why
+  control     the control plane beside it: whether it runs, and why not
   memory      what is used of `memory.total`, and what of it the ram tier holds
   site        its `share` against the others'; the ram it holds, and what of it is its own: it stays
               so whatever others want, the rest is lent. Beyond its share of something: it has

@@ -252,12 +252,15 @@ pub fn is_of_volumes(name: &str) -> bool {
 fn counts(name: &str) -> Counts {
     let section = name.split(['.', '[']).next().unwrap_or_default();
     let at_once = AT_ONCE.contains(&section) && !name.starts_with(SHIPPING);
-    match at_once || ["memory.ram", "control.token_file"].contains(&name) {
+    let of_control = name == "control.token_file" || name.starts_with(CONTROL_SHOWS);
+    match at_once || of_control || name == "memory.ram" {
         true => Counts::Now,
         false => Counts::FromNextStart,
     }
 }
 
+/// How the names of settings begin that say what a control plane shows.
+const CONTROL_SHOWS: &str = "control.certificate.";
 /// The list of sites.
 const SITES: &str = "sites";
 /// How the names of settings of a volume begin.

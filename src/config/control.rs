@@ -43,7 +43,7 @@ pub struct Control {
     /// By what it is asked.
     pub names: Vec<String>,
     /// What it shows; `None`: a certificate of its own.
-    pub certificate: Option<Arc<CertifiedKey>>,
+    pub certificate: Option<Certificate>,
     /// Whose certificates operators have to show beside a token.
     pub operators_ca: Vec<CertificateDer<'static>>,
     /// How often one client may ask.
@@ -52,6 +52,13 @@ pub struct Control {
     pub heartbeat: Duration,
     /// When an appliance counts as ill, well, and full.
     pub health: Health,
+}
+
+impl Control {
+    /// What it shows; `None`: a certificate of its own.
+    pub fn shown(&self) -> Option<Arc<CertifiedKey>> {
+        self.certificate.as_ref().map(|one| one.key.clone())
+    }
 }
 
 impl Config {
@@ -203,7 +210,7 @@ fn names(section: &Section<'_>, listen: &[SocketAddr], has_certificate: bool) ->
     })
 }
 
-fn certificate(section: &Section<'_>) -> Option<Arc<CertifiedKey>> {
+fn certificate(section: &Section<'_>) -> Option<Certificate> {
     if !section.is_written() {
         let _ = (section.setting("cert"), section.setting("key"));
         return None;
@@ -212,7 +219,7 @@ fn certificate(section: &Section<'_>) -> Option<Arc<CertifiedKey>> {
     let key = section.required("key", "the path of a PEM file with the private key");
     let (cert_path, key_path) = (path(cert.as_ref()?)?, path(&key?)?);
     match Certificate::judged_in(&cert_path, &key_path, SystemTime::now()) {
-        Ok(found) => Some(found.key),
+        Ok(found) => Some(found),
         Err(text) => {
             section.fail(format!("`control.certificate`: {text}"));
             None

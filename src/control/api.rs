@@ -611,6 +611,7 @@ mod tests {
             "phase": "starting",
             "drain": null,
             "fleet": null,
+            "control": null,
             "predecessor": null,
             "uptime_seconds": 12,
             "has_tokens": false,

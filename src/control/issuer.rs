@@ -9,7 +9,7 @@ use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -144,14 +144,8 @@ impl Issuer {
     /// # Errors
     /// A file cannot be read or made, or holds something else.
     pub fn open(folder: &Path, now: SystemTime) -> Result<Issuer, IssuerError> {
-        let made = self::folder(folder);
-        made.map_err(|source| IssuerError::File { path: folder.to_owned(), source })?;
+        look_at_clock(folder, now)?;
         let [key_path, ca_path] = [CA_KEY, CA_FILE].map(|name| folder.join(name));
-        let seconds = unix_seconds(now);
-        if seconds < CLOCK_MIN && !ca_path.exists() {
-            // It would seem to have ended as soon as the clock is right.
-            return Err(IssuerError::Clock { now: seconds });
-        }
         let key = kept(&key_path, || Ok(KeyPair::generate()?.serialize_pem().into_bytes()))?;
         let no_key = || IssuerError::Content { path: key_path, what: "private key in PEM" };
         let key = String::from_utf8(key).ok().and_then(|pem| KeyPair::from_pem(&pem).ok());
@@ -169,6 +163,9 @@ impl Issuer {
         }
         let ca = rcgen::Issuer::from_ca_cert_der(&certificate, key).map_err(|_| no_ca())?;
         let signing = signing_key(folder)?;
+        for name in [CA_KEY, SIGNING_KEY] {
+            open_to_others(&folder.join(name)).iter().for_each(|why| tracing::warn!("{why}"));
+        }
         Ok(Issuer { ca, certificate, pem, signing })
     }
 
@@ -267,6 +264,22 @@ fn understood(path: PathBuf, kept: &[u8]) -> Result<SigningKey, IssuerError> {
     SigningKey::of_pkcs8(kept).ok_or(IssuerError::Content { path, what })
 }
 
+/// Whether keys may lie in the folder, or be made there now; makes the folder where there is none.
+/// Blocks.
+///
+/// # Errors
+/// There is no folder, or this machine's clock is wrong and nothing was made before.
+pub fn look_at_clock(folder: &Path, now: SystemTime) -> Result<(), IssuerError> {
+    let made = self::folder(folder);
+    made.map_err(|source| IssuerError::File { path: folder.to_owned(), source })?;
+    let seconds = unix_seconds(now);
+    if seconds < CLOCK_MIN && !folder.join(CA_FILE).exists() {
+        // It would seem to have ended as soon as the clock is right.
+        return Err(IssuerError::Clock { now: seconds });
+    }
+    Ok(())
+}
+
 /// Who a certificate is of; `None`: it has no name or number that one of ours could have.
 pub fn subject(certificate: &[u8]) -> Option<Subject> {
     let (_, read) = X509Certificate::from_der(certificate).ok()?;
@@ -340,6 +353,19 @@ fn kept(
     let bytes = make().map_err(failed)?;
     replace(path, &bytes).map_err(file)?;
     Ok(bytes)
+}
+
+/// What to do about a file with a private key in it that others than its owner may read or write,
+/// in one line.
+pub fn open_to_others(path: &Path) -> Option<String> {
+    let mode = fs::metadata(path).ok()?.mode() & 0o777;
+    let path = path.display();
+    (mode & 0o077 != 0).then(|| {
+        format!(
+            "{path} has a private key in it, and others may use it (mode {mode:o}): \
+                 chmod 600 {path}"
+        )
+    })
 }
 
 /// Makes the state folder where there is none, for its owner alone. Blocks.
@@ -428,6 +454,14 @@ mod tests {
         assert_eq!(mode(&path), 0o700);
         for name in [CA_FILE, CA_KEY, SIGNING_KEY] {
             assert_eq!(mode(&path.join(name)), 0o600, "{name}");
+        }
+        let key = path.join(SIGNING_KEY);
+        assert_eq!(open_to_others(&key), None);
+        for (mode, is_told) in [(0o640, true), (0o602, true), (0o400, false)] {
+            fs::set_permissions(&key, fs::Permissions::from_mode(mode)).unwrap();
+            let said = open_to_others(&key);
+            let wanted = format!("chmod 600 {}", key.display());
+            assert_eq!(said.is_some_and(|said| said.ends_with(&wanted)), is_told, "{mode:o}");
         }
         let other = tempfile::tempdir().unwrap();
         let other = Issuer::open(other.path(), now()).unwrap();

@@ -4,6 +4,7 @@
 //! addresses are not in it.
 
 mod config;
+mod control;
 mod fleet;
 mod origin;
 mod share;
@@ -23,6 +24,7 @@ use crate::metrics::{Counters, OfSite, Tally};
 use crate::object::PieceMap;
 
 pub use self::config::{ConfigStatus, OrderStatus};
+pub use self::control::ControlStatus;
 pub use self::fleet::{FleetStatus, SnapshotStatus};
 pub use self::origin::{OriginStatus, OriginTraffic};
 pub use self::share::ShareStatus;
@@ -86,6 +88,8 @@ pub struct Status {
     pub shipping: Option<ShippingStatus>,
     /// The fleet it is a box of; `None` where it is of none.
     pub fleet: Option<FleetStatus>,
+    /// The control plane beside it; `None` where there is none.
+    pub control: Option<ControlStatus>,
     /// Viewers' connections open now.
     pub connections: u64,
     /// As many are let in at once.

@@ -100,12 +100,19 @@ pub const CERTIFICATES_OF_ONE_MAX: usize = 8;
 pub const REMOVED_MAX: usize = APPLIANCES_MAX;
 /// All that is written of appliances, as JSON: a snapshot has them, and how they are.
 pub const APPLIANCES_BYTES_MAX: usize = 16 << 20;
-/// Changes that are remembered, with who made them.
+/// Changes by operators that are remembered, with who made them.
 pub const AUDIT_RECORDS_MAX: usize = 10_000;
+/// The same of boxes: their certificates, and what they say of themselves.
+pub const AUDIT_OF_BOXES_MAX: usize = 10_000;
 /// What is told of one of them.
 pub const AUDIT_TEXT_BYTES_MAX: usize = 512;
 /// A request to the control plane, but for one that brings keys.
 pub const PLANE_BODY_BYTES_MAX: usize = 64 << 10;
+/// What a control plane exports, as JSON: keys and appliances at their bounds, escaped, and four
+/// certificates of each appliance.
+pub const EXPORT_BYTES_MAX: usize = 128 << 20;
+/// So long an answer of the control plane on this machine may take; an export is the longest.
+pub const EXPORT_WITHIN: Duration = Duration::from_secs(120);
 /// Connections to the control plane: two of each appliance, and operators.
 pub const PLANE_CONNECTIONS_MAX: usize = 2 * APPLIANCES_MAX + 256;
 /// Those of them from one address: a site of five hundred boxes may have one.

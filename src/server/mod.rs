@@ -192,6 +192,8 @@ pub struct TlsFacts {
     pub server_name: Option<String>,
     /// What the other side proved to be, where it was asked: verified when its hand was shaken.
     pub certificate: Option<CertificateDer<'static>>,
+    /// What it showed beside that: who issued it, by whom.
+    pub intermediates: Vec<CertificateDer<'static>>,
 }
 
 /// The limits in time of a connection, and whom it may be of.

@@ -103,10 +103,12 @@ impl Tls {
             }
             _ => Protocol::Http1,
         };
-        let shown = session.peer_certificates().and_then(|chain| chain.first());
+        let chain = session.peer_certificates().unwrap_or_default();
+        let mut shown = chain.iter().map(|one| one.clone().into_owned());
         let facts = TlsFacts {
             server_name: session.server_name().map(str::to_ascii_lowercase),
-            certificate: shown.map(|one| one.clone().into_owned()),
+            certificate: shown.next(),
+            intermediates: shown.collect(),
         };
         Ok(Some((stream, protocol, facts)))
     }

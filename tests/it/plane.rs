@@ -104,10 +104,14 @@ impl Plane {
         Plane { child, address, reader: Some(reader) }
     }
 
+    fn signal(&self, signal: Signal) {
+        let id = Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
+        kill_process(id, signal).unwrap();
+    }
+
     /// Tells it to stop, and waits until it has: what it logged.
     pub(crate) fn stop(mut self) -> String {
-        let id = Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
-        kill_process(id, Signal::TERM).unwrap();
+        self.signal(Signal::TERM);
         let said = self.reader.take().unwrap().join().unwrap().join("\n");
         assert!(self.child.wait().unwrap().success(), "{said}");
         said
@@ -390,6 +394,57 @@ async fn a_state_is_exported_running_or_not_and_imported_where_there_is_none() {
 }
 
 #[tokio::test]
+async fn the_state_of_a_large_fleet_is_exported_whole() {
+    let site = Site::new("requests_per_second = 1000");
+    let plane = Plane::start(&site);
+    let operator = Asks::operator(&site, plane.address);
+    // JSON writes the end of a line as two letters.
+    let keys = format!("{KEYS}{}", "\n".repeat((1 << 20) - KEYS.len()));
+    for n in 0..8 {
+        let put = operator.ask(Method::PUT, &format!("/v1/keys/k{n}"), keys.clone()).await;
+        assert_eq!(put.status, 204);
+    }
+    for n in 0..40 {
+        let asked = json!({ "name": format!("edge-{n}") });
+        operator.told(Method::POST, "/v1/codes", asked).await;
+    }
+    let (code, said) = site.says(&["export"], Some(plane.address));
+    assert!(code == 0 && said.len() > 16 << 20, "{} bytes: {said:.200}", said.len());
+}
+
+/// Whether a control plane shows what is issued by this one.
+async fn shows(address: SocketAddr, pem: &str) -> bool {
+    let connector = TlsConnector::from(Arc::new(believing(pem.as_bytes()).with_no_client_auth()));
+    let stream = TcpStream::connect(address).await.unwrap();
+    connector.connect("localhost".try_into().unwrap(), stream).await.is_ok()
+}
+
+#[tokio::test]
+async fn another_certificate_in_its_files_is_shown_after_a_signal_and_without_one() {
+    let site = Site::new("certificate = { cert = \"shown.pem\", key = \"shown.key\" }");
+    let write = || {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        fs::write(site.folder.path().join("shown.key"), made.signing_key.serialize_pem()).unwrap();
+        fs::write(site.folder.path().join("shown.pem"), made.cert.pem()).unwrap();
+        made.cert.pem()
+    };
+    let first = write();
+    let plane = Plane::start(&site);
+    assert!(shows(plane.address, &first).await);
+    for signals in [true, false] {
+        let next = write();
+        if signals {
+            plane.signal(Signal::HUP);
+        }
+        let asked = Instant::now();
+        while !shows(plane.address, &next).await {
+            assert!(asked.elapsed() < PATIENCE, "signals: {signals}");
+        }
+    }
+    assert!(plane.stop().contains("read the tokens and the certificate again"));
+}
+
+#[tokio::test]
 async fn a_control_plane_beside_an_appliance_never_holds_it_up() {
     let origin = Origin::start();
     origin.serve("/a.bin", Script::of(1_000));
@@ -410,8 +465,20 @@ async fn a_control_plane_beside_an_appliance_never_holds_it_up() {
     let logged = edge.logged_until("there is no control plane, and it is tried again: ").await;
     assert!(logged.iter().any(|line| line.contains("state.redb cannot be used: ")));
 
+    let control = async || {
+        let told = Client::plain(edge.admin, "admin.test").get("/status.json").send().await.body;
+        serde_json::from_slice::<Value>(&told).unwrap()["control"].clone()
+    };
+    let told = control().await;
+    assert!(told["why"].as_str().unwrap().contains("state.redb cannot be used: "), "{told}");
+    assert_eq!(told["is_running"], false);
+
     fs::remove_file(state.join("state.redb")).unwrap();
     edge.logged_until(" control at ").await;
+    let asked = Instant::now();
+    while control().await["is_running"] != true {
+        assert!(asked.elapsed() < PATIENCE, "it runs");
+    }
     let (code, said) = edge.upgrade();
     assert_eq!(code, 0, "{said}");
     // The one that follows has the state.

@@ -25,6 +25,8 @@ use crate::cli::Failure;
 use crate::config::Control;
 use crate::control::believed::{Believed, ServerShows};
 use crate::control::issuer::{CA_FILE, OWN_NAME};
+use crate::control::plane::wire::EXPORT_PATH;
+use crate::limits::{EXPORT_BYTES_MAX, EXPORT_WITHIN};
 
 /// What the control plane of this configuration answers.
 pub(super) fn ask(
@@ -49,8 +51,12 @@ pub(super) fn ask(
     let silent = |what: &str| {
         Failure::Failed(format!("no control plane answers at {address}: {what}; is it running?"))
     };
+    let bounds = match path {
+        EXPORT_PATH => (EXPORT_WITHIN, EXPORT_BYTES_MAX),
+        _ => (ANSWER_WITHIN, ANSWER_BYTES_MAX),
+    };
     let answer = runtime()?.block_on(async {
-        match timeout(ANSWER_WITHIN, answered(address, tls(control)?, request)).await {
+        match timeout(bounds.0, answered(address, tls(control)?, request, bounds.1)).await {
             Ok(answer) => answer.map_err(|error| silent(&error.to_string())),
             Err(_) => Err(silent("no answer in time")),
         }
@@ -81,6 +87,7 @@ async fn answered(
     address: SocketAddr,
     config: ClientConfig,
     request: Request<Full<bytes::Bytes>>,
+    bytes_max: usize,
 ) -> Result<Answer, AnyError> {
     let stream = TcpStream::connect(address).await?;
     let name = ServerName::from(address.ip());
@@ -89,7 +96,7 @@ async fn answered(
     let connection = tokio::spawn(connection);
     let response = sender.send_request(request).await?;
     let is_good = response.status().is_success();
-    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await?.to_bytes();
+    let body = Limited::new(response.into_body(), bytes_max).collect().await?.to_bytes();
     connection.abort();
     Ok((is_good, body.to_vec()))
 }
@@ -111,7 +118,7 @@ type Judge =
 /// Believes the control plane of one configuration, by whatever address it is asked: what it shows,
 /// where that is in the configuration, or else what its own authority issued.
 fn ours(control: &Control, provider: &Arc<CryptoProvider>) -> Result<Judge, Failure> {
-    if let Some(shown) = control.certificate.as_ref().and_then(|key| key.cert.first().cloned()) {
+    if let Some(shown) = control.shown().and_then(|key| key.cert.first().cloned()) {
         return Ok(Box::new(move |shows| match *shows.certificate == shown {
             true => Ok(ServerCertVerified::assertion()),
             false => Err(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)),

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
 
-use self::fleet::Fleet;
+use self::fleet::{Control, Fleet};
 use crate::cli::drain;
 use crate::cli::log::time_of;
 use crate::cli::volume::regions_out_of_use;
@@ -36,6 +36,7 @@ pub(super) struct Shown {
     ssd: Option<Ssd>,
     shipping: Option<Shipping>,
     fleet: Option<Fleet>,
+    control: Option<Control>,
     shares: Vec<Share>,
 }
 
@@ -188,6 +189,9 @@ pub(super) fn of(status: &Shown, address: &str) -> String {
     }
     if let Some(one) = &status.fleet {
         line("fleet", one.in_words(now));
+    }
+    if let Some(one) = &status.control {
+        line("control", one.in_words());
     }
     line("memory", memory(&status.memory));
     if let Some(one) = &status.shipping {
@@ -428,6 +432,7 @@ mod tests {
                 "certificate_ends_at": 90_000_000_000u64,
                 "snapshot": { "epoch": 1, "counter": 42, "age_seconds": 80 },
             },
+            "control": { "is_running": false, "why": "state.redb is in use", "broken_off": 1 },
             "shipping": {
                 "to": "logs.example.com", "shipped_lines": 45_000, "lost_lines": 1,
                 "waiting_lines": 12, "waiting_bytes": 5 << 10, "failing_seconds": 75,

@@ -23,12 +23,13 @@ pub(super) enum Ask {
     Export,
     RaiseEpoch,
     Nodes,
+    Metrics,
     OpenApi,
     Live,
 }
 
 /// Every question there is; `{NAME}` stands for a name.
-pub(super) const ROUTES: [(Method, &str, Ask); 17] = [
+pub(super) const ROUTES: [(Method, &str, Ask); 18] = [
     (Method::POST, wire::ENROL_PATH, Ask::Enrol),
     (Method::POST, wire::RENEW_PATH, Ask::Renew),
     (Method::PUT, "/v1/appliances/{NAME}", Ask::Register),
@@ -44,6 +45,7 @@ pub(super) const ROUTES: [(Method, &str, Ask); 17] = [
     (Method::GET, wire::EXPORT_PATH, Ask::Export),
     (Method::POST, wire::EPOCH_PATH, Ask::RaiseEpoch),
     (Method::GET, "/v1/nodes", Ask::Nodes),
+    (Method::GET, "/v1/metrics", Ask::Metrics),
     (Method::GET, "/openapi.json", Ask::OpenApi),
     (Method::GET, "/health/live", Ask::Live),
 ];
@@ -52,11 +54,7 @@ pub(super) const ROUTES: [(Method, &str, Ask); 17] = [
 pub(super) fn route<'a>(method: &Method, path: &'a str) -> Result<(Ask, &'a str), Said> {
     let mut others = Vec::new();
     for (of, template, ask) in &ROUTES {
-        let name = match template.strip_suffix("{NAME}") {
-            Some(folder) => path.strip_prefix(folder).filter(|name| !name.contains('/')),
-            None => (path == *template).then_some(""),
-        };
-        match name {
+        match named(template, path) {
             Some(name) if of == method => return Ok((*ask, name)),
             Some(_) => others.push(of.as_str()),
             None => {}
@@ -68,5 +66,20 @@ pub(super) fn route<'a>(method: &Method, path: &'a str) -> Result<(Ask, &'a str)
             let text = format!("send {}", others.join(" or "));
             Err(refusal(StatusCode::METHOD_NOT_ALLOWED, &text))
         }
+    }
+}
+
+/// Which of [`ROUTES`] it is.
+pub(super) fn place(method: &Method, path: &str) -> Option<usize> {
+    let is_it =
+        |(of, template, _): &(Method, &str, Ask)| of == method && named(template, path).is_some();
+    ROUTES.iter().position(is_it)
+}
+
+/// What stands for `{NAME}` in a path; nothing where there is no place for it.
+fn named<'a>(template: &str, path: &'a str) -> Option<&'a str> {
+    match template.strip_suffix("{NAME}") {
+        Some(folder) => path.strip_prefix(folder).filter(|name| !name.contains('/')),
+        None => (path == template).then_some(""),
     }
 }

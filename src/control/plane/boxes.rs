@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use super::answers::{Reply, of_issuer, of_registry, of_snapshot, of_state};
 use super::wire::{Beat, Beaten, Enrol, Identity, Registration, Renew, SNAPSHOT_TYPE};
-use super::{Asker, Now, Plane, changed, lock};
+use super::{Asker, Now, Plane, changed_by_box, lock};
 use crate::control::asking::{Said, refusal};
 use crate::control::issuer::{Issued, Subject, sha256_hex};
 use crate::control::registry::appliance::is_name;
@@ -29,7 +29,8 @@ impl Plane {
         }
         let issued = self.issued(&csr_pem, &name, now)?;
         let record = record(&name, &issued, now);
-        let audit = changed(&name, asker, now, format!("enrolled, certificate {}", issued.serial));
+        let audit =
+            changed_by_box(&name, asker, now, format!("enrolled, certificate {}", issued.serial));
         self.state
             .enrol(&digest, (&issued.serial, &record), now.seconds(), audit)
             .await
@@ -49,7 +50,7 @@ impl Plane {
         let issued = self.issued(&asked.csr_pem, &who.name, now)?;
         let record = record(&who.name, &issued, now);
         let what = format!("renewed certificate {} by {}", who.serial, issued.serial);
-        let audit = changed(&who.name, asker, now, what.clone());
+        let audit = changed_by_box(&who.name, asker, now, what.clone());
         let added =
             self.state.add_certificate((&issued.serial, &record), &who, now.seconds(), audit);
         added.await.map_err(of_state)?;
@@ -84,7 +85,7 @@ impl Plane {
             return Err(refusal(StatusCode::FORBIDDEN, &text));
         }
         self.adopt(who, asker, now).await?;
-        let audit = changed(&who.name, asker, now, "registered".to_owned());
+        let audit = changed_by_box(&who.name, asker, now, "registered".to_owned());
         self.state.put_appliance(&asked, who, audit).await.map_err(of_state)?;
         // Only now: whom the state does not know a look removes.
         let registered = lock(&self.registry).register(asked, now.instant);
@@ -124,7 +125,9 @@ impl Plane {
         let is_there = latest.wait_for(|latest| {
             latest.as_ref().is_some_and(|latest| is_later(latest.snapshot.number))
         });
+        let waiting = self.figures.waits();
         let found = timeout(wait, is_there).await;
+        drop(waiting);
         // It may have been so while it waited.
         if self.state.known().is_revoked(who) {
             return Err(of_state(StateError::Revoked));
@@ -163,7 +166,7 @@ impl Plane {
         };
         let what = format!("showed certificate {}, which was not known", who.serial);
         tracing::warn!(by = %who.name, from = %asker.ip, "{what}");
-        let audit = changed(&who.name, asker, now, what);
+        let audit = changed_by_box(&who.name, asker, now, what);
         let added = self.state.add_certificate((&who.serial, &record), who, now.seconds(), audit);
         added.await.map_err(of_state)
     }

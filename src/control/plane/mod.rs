@@ -8,6 +8,7 @@
 mod answers;
 mod asks;
 mod boxes;
+mod figures;
 mod operators;
 mod publishing;
 mod rate;
@@ -34,6 +35,7 @@ use serde::de::DeserializeOwned;
 
 use self::answers::{Reply, response};
 use self::asks::{Ask, route};
+use self::figures::Figures;
 use self::operators::KeyNames;
 use self::publishing::Published;
 use self::rate::{Client, Rates};
@@ -41,10 +43,10 @@ use self::read::watched;
 use self::seldom::Seldom;
 use self::who::Clients;
 use super::asking::{AskedBody, JSON, Said, body_of, refusal};
-use super::issuer::{Issuer, IssuerError, Own, subject};
+use super::issuer::{self, Issuer, IssuerError, Own, subject};
 use super::registry::fleet::Fleet;
 use super::registry::{Registry, Rules};
-use super::state::{AuditRecord, State, StateError, Store};
+use super::state::{AuditRecord, By, State, StateError, Store};
 use crate::limits::{AUDIT_TEXT_BYTES_MAX, PLANE_BODY_BYTES_MAX};
 use crate::moment::unix_seconds;
 use crate::purge::Tokens;
@@ -60,7 +62,7 @@ pub struct Settings {
     /// Names and addresses by which it is asked, for the certificate of its own.
     pub names: Vec<String>,
     /// What it shows instead of a certificate of its own.
-    pub shown: Option<Arc<rustls::sign::CertifiedKey>>,
+    pub shown: Arc<ArcSwapOption<rustls::sign::CertifiedKey>>,
     /// Whose certificates operators have to show beside a token; empty: of nobody.
     pub operators_ca: Vec<CertificateDer<'static>>,
     /// Who may what; `None`: no operator may anything.
@@ -145,6 +147,7 @@ pub struct Plane {
     /// Who holds what has never been.
     ahead: Mutex<Seldom>,
     rates: Mutex<Rates>,
+    figures: Figures,
     own: ArcSwap<Own>,
 }
 
@@ -153,6 +156,8 @@ pub struct Plane {
 struct Asker {
     ip: IpAddr,
     certificate: Option<CertificateDer<'static>>,
+    /// By whom that was issued, as he shows it.
+    intermediates: Vec<CertificateDer<'static>>,
 }
 
 impl Asker {
@@ -191,10 +196,8 @@ impl Plane {
         fleet: Arc<ArcSwap<Fleet>>,
         now: SystemTime,
     ) -> Result<Plane, PlaneError> {
-        if settings.store.file().is_some() {
-            // The state lies beside the keys.
-            Issuer::open(&settings.folder, now).map_err(PlaneError::Issuer)?;
-        }
+        // Who has the state makes keys, and nobody else does.
+        issuer::look_at_clock(&settings.folder, now).map_err(PlaneError::Issuer)?;
         let state = State::open_in(&settings.store, now)?;
         let issuer = Issuer::open(&settings.folder, now).map_err(PlaneError::Issuer)?;
         publishing::look_at_epoch(&state, &issuer)?;
@@ -206,6 +209,7 @@ impl Plane {
         state.attend(&settings.names);
         Ok(Plane {
             rates: Mutex::new(Rates::new(settings.requests_per_second)),
+            figures: Figures::new(state.commits()),
             settings,
             state,
             issuer,
@@ -231,8 +235,8 @@ impl Plane {
     /// When the cryptography itself cannot be set up.
     pub fn tls(self: &Arc<Plane>) -> Result<Tls, PlaneError> {
         let plane = self.clone();
-        let choose = move |_: Option<&str>| match &plane.settings.shown {
-            Some(shown) => Some(shown.clone()),
+        let choose = move |_: Option<&str>| match plane.settings.shown.load_full() {
+            Some(shown) => Some(shown),
             None => Some(plane.own.load().key.clone()),
         };
         Tls::for_clients(choose, self.clients.verifier())
@@ -263,6 +267,7 @@ impl Plane {
             tracing::warn!(from = %asker.ip, others, "{status} {method} {path}: {why}");
         }
         let mut response = response(answered);
+        self.figures.answered(&method, &path, response.status());
         if is_read.get() {
             response.extensions_mut().insert(BodyRead);
         }
@@ -323,6 +328,7 @@ impl Plane {
                 self.raise_epoch(read(body).await?, &by, asker, now).await
             }
             Ask::Nodes => self.viewer(fields, asker).and_then(|_| self.nodes()),
+            Ask::Metrics => self.viewer(fields, asker).map(|_| self.metrics(now)),
             Ask::OpenApi => Ok(Reply {
                 status: StatusCode::OK,
                 content_type: JSON,
@@ -349,8 +355,12 @@ impl Handler for PlaneHandler {
         request: Request<Incoming>,
         connection: &Rc<ConnectionFacts>,
     ) -> Response<Full<Bytes>> {
-        let certificate = connection.tls.as_ref().and_then(|tls| tls.certificate.clone());
-        let asker = Asker { ip: connection.viewer.ip().to_canonical(), certificate };
+        let ip = connection.viewer.ip().to_canonical();
+        let (certificate, intermediates) = match &connection.tls {
+            Some(tls) => (tls.certificate.clone(), tls.intermediates.clone()),
+            None => (None, Vec::new()),
+        };
+        let asker = Asker { ip, certificate, intermediates };
         let now = Now { instant: Instant::now(), system: SystemTime::now() };
         self.0.answer(request, &asker, now).await
     }
@@ -362,11 +372,17 @@ pub struct PlaneHandler(
     pub Arc<Plane>,
 );
 
-/// What is written down of a change, and told.
+/// What is written down of a change by an operator, and told.
 fn changed(by: &str, asker: &Asker, now: Now, what: String) -> AuditRecord {
     let what: String =
         what.chars().filter(|c| !c.is_control()).take(AUDIT_TEXT_BYTES_MAX).collect();
-    AuditRecord { at: now.seconds(), by: by.to_owned(), from: Some(asker.ip.to_string()), what }
+    let (by, from) = (by.to_owned(), Some(asker.ip.to_string()));
+    AuditRecord { at: now.seconds(), by, of: By::Operator, from, what }
+}
+
+/// The same of one by a box.
+fn changed_by_box(by: &str, asker: &Asker, now: Now, what: String) -> AuditRecord {
+    AuditRecord { of: By::Box, ..changed(by, asker, now, what) }
 }
 
 /// The JSON of a request.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use aws_lc_rs::rand;
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
 use super::answers::{Reply, of_state};
@@ -13,7 +13,7 @@ use super::{Asker, Now, Plane, changed, lock};
 use crate::control::asking::{AskedBody, Said, body_of, refusal};
 use crate::control::registry::appliance::is_name;
 use crate::control::snapshot::EpochOrder;
-use crate::control::state::{CodeRecord, Known};
+use crate::control::state::{By, CodeRecord, Known};
 use crate::limits::{AUDIT_RECORDS_MAX, KEY_FILE_BYTES_MAX};
 use crate::token::key_file::{IssuerFile, KeyFile};
 use crate::token::uri_signing::Matching;
@@ -119,24 +119,40 @@ impl Plane {
         Ok(Reply::nothing())
     }
 
-    /// Who changed what lately: `last=COUNT`.
+    /// Who changed what lately: `last=COUNT&of=operator`.
     pub(super) async fn audit(&self, query: &str) -> Result<Reply, Said> {
-        let count = match query.split_once('=') {
-            None if query.is_empty() => AUDIT_TOLD,
-            Some(("last", count)) => count.parse().unwrap_or(0),
-            _ => 0,
-        };
-        if !(1..=AUDIT_RECORDS_MAX).contains(&count) {
-            let text = format!("ask for /v1/audit?last=COUNT, 1 to {AUDIT_RECORDS_MAX}");
-            return Err(refusal(StatusCode::BAD_REQUEST, &text));
+        let (mut count, mut of) = (Some(AUDIT_TOLD), Some(&By::ALL[..]));
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            match pair.split_once('=') {
+                Some(("last", text)) => count = text.parse().ok(),
+                Some(("of", "operator")) => of = Some(&[By::Operator]),
+                Some(("of", "box")) => of = Some(&[By::Box]),
+                _ => of = None,
+            }
         }
-        let records = self.state.audit(count).await.map_err(of_state)?;
+        let count = count.filter(|count| (1..=AUDIT_RECORDS_MAX).contains(count));
+        let (Some(count), Some(of)) = (count, of) else {
+            let text = format!(
+                "ask for /v1/audit?last=COUNT, 1 to {AUDIT_RECORDS_MAX}, and &of=operator or \
+                 &of=box"
+            );
+            return Err(refusal(StatusCode::BAD_REQUEST, &text));
+        };
+        let records = self.state.audit(of, count).await.map_err(of_state)?;
         Ok(Reply::json(StatusCode::OK, &json!({ "audit": records })))
     }
 
     /// The control planes that share the state.
     pub(super) fn nodes(&self) -> Result<Reply, Said> {
         Ok(Reply::json(StatusCode::OK, &self.state.peers()))
+    }
+
+    /// What is counted, for Prometheus.
+    pub(super) fn metrics(&self, now: Now) -> Reply {
+        let last = self.published.last(now.seconds());
+        let text = self.figures.text(&self.fleet.load(), &last);
+        let content_type = HeaderValue::from_static(prometheus::TEXT_FORMAT);
+        Reply { status: StatusCode::OK, content_type, body: text.into() }
     }
 
     /// A copy of the state, with the keys in it.

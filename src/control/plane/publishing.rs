@@ -15,6 +15,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
+use super::figures::Last;
 use super::{Plane, PlaneError, lock};
 use crate::control::issuer::Issuer;
 use crate::control::registry::fleet::{Fleet, Member};
@@ -52,6 +53,17 @@ impl Published {
     /// The number of the last one.
     pub(super) fn number(&self) -> Number {
         self.latest.borrow().as_ref().map(|latest| latest.snapshot.number).unwrap_or_default()
+    }
+
+    /// The last one as it counts now.
+    pub(super) fn last(&self, now: u64) -> Last {
+        let latest = self.latest.borrow();
+        let snapshot = latest.as_ref().map(|latest| &latest.snapshot);
+        Last {
+            number: snapshot.map(|one| one.number).unwrap_or_default(),
+            age_seconds: snapshot.map_or(0, |one| now.saturating_sub(one.made_at)),
+            is_stuck: self.is_stuck.load(Ordering::Relaxed),
+        }
     }
 
     /// Somebody said something: look again.
@@ -244,6 +256,7 @@ impl Plane {
         let bytes = snapshot.sign(self.issuer.signing()).map_err(Unpublished::Snapshot)?;
         self.state.publish(before, number, bytes.clone()).await.map_err(Unpublished::State)?;
         tracing::info!("snapshot {number}: {} appliances", snapshot.fleet.members().len());
+        self.figures.published();
         let latest = Arc::new(Latest { bytes: bytes.into(), snapshot });
         self.published.latest.send_replace(Some(latest));
         Ok(())

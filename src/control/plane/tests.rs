@@ -40,7 +40,7 @@ fn settings(folder: &Path) -> Settings {
         folder: folder.to_owned(),
         store: Store::File(folder.join(STATE_FILE)),
         names: vec!["localhost".to_owned()],
-        shown: None,
+        shown: Arc::default(),
         operators_ca: Vec::new(),
         tokens: Arc::new(ArcSwapOption::from_pointee(Tokens::of(TOKENS).ok())),
         rules: Rules { good_heartbeats: 1, ..Rules::default() },
@@ -70,13 +70,18 @@ impl Tried {
 
     async fn ask(&self, who: Who<'_>, method: &str, target: &str, body: Value) -> (u16, Bytes) {
         let mut request = Request::builder().method(method).uri(target);
-        let mut asker = Asker { ip: "192.0.2.9".parse().unwrap(), certificate: None };
+        let mut asker = asker();
         match who {
             Who::Nobody => {}
             Who::Bearer(token) => {
                 request = request.header("authorization", format!("Bearer {token}"))
             }
             Who::Box(identity) => asker.certificate = Some(certificate(identity)),
+            Who::Shows(token, chain) => {
+                request = request.header("authorization", format!("Bearer {token}"));
+                asker.certificate = chain.first().cloned();
+                asker.intermediates = chain[1..].to_vec();
+            }
         }
         let body = match body {
             Value::Null => Bytes::new(),
@@ -97,7 +102,7 @@ impl Tried {
         body: oneshot::Receiver<Bytes>,
     ) -> u16 {
         let certificate = Some(certificate(identity));
-        let asker = Asker { ip: "192.0.2.9".parse().unwrap(), certificate };
+        let asker = Asker { certificate, ..asker() };
         let request = Request::builder().method(method).uri(target).body(Late(body)).unwrap();
         self.plane.answer(request, &asker, self.now).await.status().as_u16()
     }
@@ -208,6 +213,13 @@ enum Who<'a> {
     Nobody,
     Bearer(&'a str),
     Box(&'a Identity),
+    /// A token, and a chain of certificates.
+    Shows(&'a str, &'a [CertificateDer<'static>]),
+}
+
+fn asker() -> Asker {
+    let ip = "192.0.2.9".parse().unwrap();
+    Asker { ip, certificate: None, intermediates: Vec::new() }
 }
 
 fn certificate(identity: &Identity) -> CertificateDer<'static> {
@@ -499,7 +511,7 @@ async fn a_connection_is_kept_where_the_body_was_read_and_closed_where_it_was_no
     let tried = Tried::new();
     let identity = tried.registered("edge-1").await;
     let keeps = async |target: &str, body: Value, with: Option<&Identity>| {
-        let asker = Asker { ip: "192.0.2.9".parse().unwrap(), certificate: with.map(certificate) };
+        let asker = Asker { certificate: with.map(certificate), ..asker() };
         let body = Full::new(Bytes::from(body.to_string()));
         let request = Request::builder().method("POST").uri(target).body(body).unwrap();
         let response = tried.plane.answer(request, &asker, tried.now).await;
@@ -558,6 +570,16 @@ async fn keys_are_put_for_all_and_bad_ones_are_told_in_a_line_and_change_nothing
     assert_eq!(what(0), (json!("anna"), json!("removed keys film")));
     assert_eq!(what(1), (json!("anna"), json!("put keys film")));
     assert_eq!(told["audit"][0]["from"], "192.0.2.9");
+    for (of, whose) in [("operator", "anna"), ("box", "edge-1")] {
+        let target = format!("/v1/audit?last=3&of={of}");
+        let told: Value = tried.told(Who::Bearer(VIEWER), "GET", &target, Value::Null).await;
+        let all = told["audit"].as_array().unwrap();
+        assert!(!all.is_empty() && all.iter().all(|one| one["of"] == of && one["by"] == whose));
+    }
+    for bad in ["last=0", "of=nobody", "first=1"] {
+        let target = format!("/v1/audit?{bad}");
+        assert_eq!(tried.refused(by, "GET", &target, Value::Null).await.0, 400);
+    }
 }
 
 #[tokio::test]
@@ -631,7 +653,8 @@ async fn a_state_that_was_imported_begins_with_all_boxes_as_well_as_they_may_be(
 
     let folder = tempfile::tempdir().unwrap();
     let state = State::open(&folder.path().join(STATE_FILE)).unwrap();
-    let by = AuditRecord { at: 0, by: String::new(), from: None, what: String::new() };
+    let (by, what) = (String::new(), String::new());
+    let by = AuditRecord { at: 0, by, of: By::Operator, from: None, what };
     state.import(&exported, by).await.unwrap();
     drop(state);
     let tried = Tried { plane: opened(settings(folder.path())).unwrap(), folder, now: tried.now };
@@ -699,15 +722,113 @@ async fn a_certificate_that_has_ended_is_refused_and_one_that_is_not_known_is_re
     assert!(status == 403 && why.contains("has ended"), "{why}");
 }
 
+/// A certificate of an operator, issued by an intermediate of an authority: all three.
+fn operators_chain() -> [CertificateDer<'static>; 3] {
+    use rcgen::{BasicConstraints, DnType, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose};
+    let params = |name: &str| {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params
+    };
+    let authority = |name: &str| {
+        let mut params = params(name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        (params, KeyPair::generate().unwrap())
+    };
+    let ((root, root_key), (between, between_key)) = (authority("root"), authority("between"));
+    let root_der = root.self_signed(&root_key).unwrap().der().clone();
+    let root = rcgen::Issuer::new(root, root_key);
+    let between_der = between.signed_by(&between_key, &root).unwrap().der().clone();
+    let between = rcgen::Issuer::new(between, between_key);
+    let mut anna = params("anna");
+    anna.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let anna = anna.signed_by(&KeyPair::generate().unwrap(), &between).unwrap();
+    [anna.der().clone(), between_der, root_der]
+}
+
 #[tokio::test]
 async fn operators_show_a_certificate_too_where_they_have_an_authority_of_their_own() {
-    let theirs = rcgen::generate_simple_self_signed(vec!["anna.test".to_owned()]).unwrap();
+    let [anna, between, root] = operators_chain();
     let folder = tempfile::tempdir().unwrap();
-    let ca = theirs.cert.der().clone();
-    let with = Settings { operators_ca: vec![ca], ..settings(folder.path()) };
+    let with = Settings { operators_ca: vec![root], ..settings(folder.path()) };
     let plane = opened(with).unwrap();
-    let tried =
-        Tried { folder, plane, now: Now { instant: Instant::now(), system: SystemTime::now() } };
-    let (status, why) = tried.refused(Who::Bearer(OPERATOR), "GET", "/v1/keys", Value::Null).await;
-    assert!(status == 403 && why.contains("`control.operators_ca`"), "{why}");
+    let now = Now { instant: Instant::now(), system: SystemTime::now() };
+    let tried = Tried { folder, plane, now };
+    let by_box = tried.plane.issuer.issue(&request(), "edge-1", now.system).unwrap();
+    let by_box = CertificateDer::from_pem_slice(by_box.pem.as_bytes()).unwrap();
+    let whole = [anna.clone(), between];
+    for (who, status) in [
+        (Who::Bearer(OPERATOR), 403),
+        (Who::Shows(OPERATOR, &[by_box]), 403),
+        (Who::Shows(OPERATOR, &[anna]), 403),
+        (Who::Shows("not-a-token-of-ours", &whole), 401),
+        (Who::Shows(OPERATOR, &whole), 200),
+    ] {
+        let (told, why) = tried.ask(who, "GET", "/v1/keys", Value::Null).await;
+        assert_eq!(told, status, "{why:?}");
+        assert!(status != 403 || why.windows(20).any(|some| some == b"control.operators_ca"));
+    }
+}
+
+#[tokio::test]
+async fn what_happens_is_counted() {
+    let mut tried = Tried::new();
+    let identity = tried.registered("edge-1").await;
+    tried.look().await;
+    let held = tried.snapshot(&identity).await.number;
+    let by = Who::Bearer(OPERATOR);
+    tried.ask(Who::Nobody, "GET", "/v1/keys", Value::Null).await;
+    tried.ask(Who::Bearer(VIEWER), "PUT", "/v1/keys/film", json!(KEYS)).await;
+    tried.ask(Who::Nobody, "GET", "/no/such/path", Value::Null).await;
+    let code = json!({ "code": "0", "name": "edge-1", "csr_pem": request() });
+    tried.ask(Who::Nobody, "POST", "/v1/enrol", code).await;
+    tried.after(7);
+    let told = async || {
+        let (status, text) =
+            tried.ask(Who::Bearer(VIEWER), "GET", "/v1/metrics", json!(null)).await;
+        assert_eq!(status, 200);
+        String::from_utf8(text.to_vec()).unwrap()
+    };
+    let target = format!("/v1/snapshot?after={held}&wait=60");
+    let mut waits = Box::pin(tried.ask(Who::Box(&identity), "GET", &target, Value::Null));
+    assert!(waits.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop())).is_pending());
+    let text = told().await;
+    drop(waits);
+    for line in [
+        "requests_total{route=\"GET /v1/keys\",status=\"4xx\"} 1",
+        "requests_total{route=\"PUT /v1/appliances/{NAME}\",status=\"2xx\"} 1",
+        "requests_total{route=\"PUT /v1/appliances/{NAME}\",status=\"5xx\"} 0",
+        "requests_total{route=\"other\",status=\"4xx\"} 1",
+        "denied_total{reason=\"unknown\"} 1",
+        "denied_total{reason=\"forbidden\"} 1",
+        "denied_total{reason=\"code\"} 1",
+        "denied_total{reason=\"rate\"} 0",
+        "appliances{family=\"ipv4\",standing=\"new\"} 1",
+        "snapshot_epoch 1",
+        "snapshot_counter 1",
+        "snapshot_age_seconds 7",
+        "snapshot_stuck 0",
+        "snapshots_published_total 1",
+        "snapshot_waiting_requests 1",
+        "commits_total{result=\"contended\"} 0",
+        "audit_records_total{of=\"operator\"} 1",
+        "audit_records_total{of=\"box\"} 2",
+    ] {
+        let line = format!("tidegate_control_{line}");
+        assert!(text.lines().any(|told| told == line), "{line}: {text}");
+    }
+    tried.ask(by, "PUT", "/v1/keys/film", json!(KEYS)).await;
+    let text = told().await;
+    assert!(text.contains("tidegate_control_snapshot_waiting_requests 0"), "{text}");
+    assert!(text.contains("tidegate_control_audit_records_total{of=\"operator\"} 2"), "{text}");
+}
+
+#[tokio::test]
+async fn who_does_not_get_the_state_makes_no_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    let _other = State::open(&folder.path().join(STATE_FILE)).unwrap();
+    let error = opened(settings(folder.path())).map(drop).unwrap_err();
+    assert!(matches!(error, PlaneError::State(StateError::InUse { .. })), "{error}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "the state alone");
 }

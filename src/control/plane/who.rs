@@ -109,7 +109,9 @@ impl Clients {
     ) -> Result<(Role, Arc<str>), Said> {
         if let Some(operators) = &self.operators {
             let shown = asker.certificate.as_ref();
-            let verified = shown.map(|one| operators.verify_client_cert(one, &[], UnixTime::now()));
+            let verified = shown.map(|one| {
+                operators.verify_client_cert(one, &asker.intermediates, UnixTime::now())
+            });
             if !matches!(verified, Some(Ok(_))) {
                 let text = "operators show a certificate of `control.operators_ca` here";
                 return Err(refusal(StatusCode::FORBIDDEN, text));

@@ -56,11 +56,30 @@ pub struct AuditRecord {
     pub at: u64,
     /// An operator or a box, by name.
     pub by: String,
+    /// Which of them.
+    #[serde(default)]
+    pub of: By,
     /// From which address; nothing where it was done on the machine itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
     /// What was done, in one line.
     pub what: String,
+}
+
+/// Who changes anything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum By {
+    /// An operator; of old records it is not said, and they may be of a box too.
+    #[default]
+    Operator,
+    /// A box, of itself.
+    Box,
+}
+
+impl By {
+    /// Both.
+    pub const ALL: [By; 2] = [By::Operator, By::Box];
 }
 
 /// All that is kept.

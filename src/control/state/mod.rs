@@ -7,6 +7,7 @@
 //! What is known is in memory and swapped whole; nobody waits for a disk to read it. Heartbeats are
 //! no state.
 
+mod commits;
 mod error;
 #[cfg(feature = "etcd")]
 mod etcd;
@@ -23,8 +24,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use serde::Serialize;
 
+pub use self::commits::Commits;
 pub use self::error::StateError;
-pub use self::known::{AuditRecord, CertificateRecord, CodeRecord, Exported, Known};
+pub use self::known::{AuditRecord, By, CertificateRecord, CodeRecord, Exported, Known};
 use self::paths::{
     APPLIANCES, BOXES, CERTIFICATES, CODES, IMPORTING, KEYS, NUMBER, ORDER, REMOVED, SNAPSHOT,
     appliance_key, box_key, certificate_key, code_key, pathway_key, removed_key,
@@ -46,6 +48,7 @@ use crate::limits::{
 pub struct State {
     backend: Backend,
     known: Arc<ArcSwap<Known>>,
+    commits: Commits,
 }
 
 /// What of a key a change expects.

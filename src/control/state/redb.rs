@@ -1,8 +1,9 @@
 //! A state in one file, which one process has: redb, each change a transaction that is on the disk
 //! before it is answered.
 //!
-//! What blocks runs on threads for that. The file's format is redb's; what is in it has a version
-//! of its own.
+//! What blocks runs on threads for that. Whatever fails, the file is opened again before it is used
+//! next: redb itself refuses everything after an error of the disk. The file's format is redb's;
+//! what is in it has a version of its own.
 
 use std::error::Error;
 use std::fmt;
@@ -13,23 +14,27 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use redb::{
-    Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _,
-    TableDefinition, WriteTransaction,
+    Database, DatabaseError, ReadTransaction, ReadableDatabase as _, ReadableTable as _,
+    ReadableTableMetadata as _, TableDefinition, WriteTransaction,
 };
 use tokio::task::spawn_blocking;
 
-use super::{AuditRecord, Change, Entry, Expect, Known, SNAPSHOT, StateError, json};
-use crate::limits::AUDIT_RECORDS_MAX;
+use super::{AuditRecord, By, Change, Entry, Expect, Known, SNAPSHOT, StateError, json};
+use crate::limits::{AUDIT_OF_BOXES_MAX, AUDIT_RECORDS_MAX};
 
 /// The file.
 #[derive(Clone)]
 pub(super) struct Redb {
-    database: Arc<Database>,
+    /// Whose turn it is has it: a change is made, and what is known then learnt. None after
+    /// something failed.
+    database: Arc<Mutex<Option<Database>>>,
+    opens: Opens,
     path: PathBuf,
     known: Arc<ArcSwap<Known>>,
-    /// Whose change is made, and what is known then learnt.
-    turn: Arc<Mutex<()>>,
 }
+
+/// What opens the file.
+type Opens = fn(&Path) -> Result<Database, DatabaseError>;
 
 impl fmt::Debug for Redb {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -49,14 +54,25 @@ impl Redb {
         if let Err(error) = made {
             return Err(StateError::Broken { path, source: error.into() });
         }
-        let database = match Database::create(&path) {
-            Ok(database) => Arc::new(database),
-            Err(DatabaseError::DatabaseAlreadyOpen) => return Err(StateError::InUse { path }),
-            Err(error) => return Err(StateError::Broken { path, source: error.into() }),
-        };
-        let redb = Redb { database, path, known: Arc::default(), turn: Arc::default() };
-        redb.begin().map_err(|error| redb.broken(error))?;
-        redb.known.store(Arc::new(Known::of(redb.read_all()?)?));
+        Redb::open_by(path, |path| Database::create(path))
+    }
+
+    fn open_by(path: PathBuf, opens: Opens) -> Result<Redb, StateError> {
+        let redb = Redb { database: Arc::default(), opens, path, known: Arc::default() };
+        let begun = redb.in_turn(|database| {
+            begin(database)?;
+            Ok(Known::of(entries(database)?)?)
+        });
+        let known = begun.map_err(|failure| match failure.downcast::<StateError>() {
+            Ok(error) => *error,
+            Err(failure) => match failure.downcast_ref::<DatabaseError>() {
+                Some(DatabaseError::DatabaseAlreadyOpen) => {
+                    StateError::InUse { path: redb.path.clone() }
+                }
+                _ => redb.broken(failure),
+            },
+        })?;
+        redb.known.store(Arc::new(known));
         Ok(redb)
     }
 
@@ -65,111 +81,68 @@ impl Redb {
         self.known.clone()
     }
 
-    /// Makes the tables, in a file that is new.
-    fn begin(&self) -> Result<(), Failure> {
-        let transaction = self.database.begin_write()?;
-        {
-            let mut meta = transaction.open_table(META)?;
-            let format = meta.get(FORMAT_KEY)?.map(|format| format.value());
-            match format {
-                Some(FORMAT) => {}
-                None => drop(meta.insert(FORMAT_KEY, FORMAT)?),
-                Some(other) => return Err(format!("its format is {other}, not {FORMAT}").into()),
-            }
-            transaction.open_table(ENTRIES)?;
-            transaction.open_table(AUDIT)?;
+    /// Does something with the file, which is opened again after it failed. Blocks.
+    fn in_turn<T>(&self, work: impl FnOnce(&Database) -> Result<T, Failure>) -> Result<T, Failure> {
+        let mut turn = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever panics leaves none either.
+        let database = match turn.take() {
+            Some(database) => database,
+            None => (self.opens)(&self.path)?,
+        };
+        let done = work(&database);
+        if done.is_ok() {
+            *turn = Some(database);
         }
-        Ok(transaction.commit()?)
-    }
-
-    /// All but what is read alone. Blocks.
-    fn read_all(&self) -> Result<Vec<Entry>, StateError> {
-        self.entries().map_err(|error| self.broken(error))
-    }
-
-    fn entries(&self) -> Result<Vec<Entry>, Failure> {
-        let table = self.database.begin_read()?.open_table(ENTRIES)?;
-        let mut entries = Vec::new();
-        for entry in table.iter()? {
-            let (key, value) = entry?;
-            let (version, value) = value.value();
-            if key.value() != SNAPSHOT {
-                let (key, value) = (key.value().to_owned(), value.to_vec());
-                entries.push(Entry { key, version, value });
-            }
-        }
-        Ok(entries)
+        done
     }
 
     /// What is under one key. Blocks.
     pub(super) fn read_now(&self, key: &str) -> Result<Option<Vec<u8>>, StateError> {
-        let read = || -> Result<_, Failure> {
-            let table = self.database.begin_read()?.open_table(ENTRIES)?;
+        let read = self.in_turn(|database| {
+            let table = database.begin_read()?.open_table(ENTRIES)?;
             Ok(table.get(key)?.map(|value| value.value().1.to_vec()))
-        };
-        read().map_err(|error| self.broken(error))
+        });
+        read.map_err(|error| self.broken(error))
     }
 
     /// Whether the change was made; what there is then is known either way. Made to its end once it
     /// has begun.
     pub(super) async fn commit(&self, change: Change) -> Result<bool, StateError> {
-        self.off_thread(move |this| {
+        let known = self.known.clone();
+        self.off_thread(move |database| {
             // What was made for who is gone is known even so, and nothing older after it.
-            let _turn = this.turn.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_made = this.make(&change)?;
-            this.known.store(Arc::new(Known::of(this.entries()?)?));
+            let is_made = make(database, &change)?;
+            known.store(Arc::new(Known::of(entries(database)?)?));
             Ok(is_made)
         })
         .await
     }
 
-    fn make(&self, change: &Change) -> Result<bool, Failure> {
-        let transaction = self.database.begin_write()?;
-        {
-            let mut entries = transaction.open_table(ENTRIES)?;
-            for (key, expected) in &change.expects {
-                let found = entries.get(key.as_str())?.map(|value| value.value().0);
-                let found = found.map_or(Expect::Nothing, Expect::Version);
-                if found != *expected {
-                    return Ok(false);
-                }
+    /// The latest changes of these, the newest first.
+    pub(super) async fn audit(
+        &self,
+        of: &'static [By],
+        count_max: usize,
+    ) -> Result<Vec<AuditRecord>, StateError> {
+        self.off_thread(move |database| {
+            let read = database.begin_read()?;
+            let mut latest = Vec::new();
+            for by in of {
+                latest.extend(latest_of(&read, table_of(*by).0, count_max)?);
             }
-            let mut meta = transaction.open_table(META)?;
-            let version = meta.get(VERSION_KEY)?.map_or(0, |version| version.value()) + 1;
-            meta.insert(VERSION_KEY, version)?;
-            for key in &change.deletes {
-                entries.remove(key.as_str())?;
-            }
-            for (key, value) in &change.puts {
-                entries.insert(key.as_str(), (version, value.as_slice()))?;
-            }
-        }
-        if let Some(record) = &change.audit {
-            remember(&transaction, record)?;
-        }
-        transaction.commit()?;
-        Ok(true)
-    }
-
-    /// The latest changes, the newest first.
-    pub(super) async fn audit(&self, count_max: usize) -> Result<Vec<AuditRecord>, StateError> {
-        self.off_thread(move |this| {
-            let table = this.database.begin_read()?.open_table(AUDIT)?;
-            let mut records = Vec::new();
-            for record in table.iter()?.rev().take(count_max) {
-                records.push(serde_json::from_slice(record?.1.value())?);
-            }
-            Ok(records)
+            latest.sort_by_key(|(number, _)| std::cmp::Reverse(*number));
+            latest.truncate(count_max);
+            Ok(latest.into_iter().map(|(_, record)| record).collect())
         })
         .await
     }
 
     async fn off_thread<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Redb) -> Result<T, Failure> + Send + 'static,
+        work: impl FnOnce(&Database) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, StateError> {
         let this = self.clone();
-        let done = spawn_blocking(move || work(&this)).await;
+        let done = spawn_blocking(move || this.in_turn(work)).await;
         let done = done.unwrap_or_else(|panicked| Err(panicked.into()));
         done.map_err(|error| self.broken(error))
     }
@@ -179,21 +152,115 @@ impl Redb {
     }
 }
 
-/// Writes down who changed what, and forgets the oldest of too many.
+/// Makes the tables, in a file that is new.
+fn begin(database: &Database) -> Result<(), Failure> {
+    let transaction = database.begin_write()?;
+    {
+        let mut meta = transaction.open_table(META)?;
+        let format = meta.get(FORMAT_KEY)?.map(|format| format.value());
+        match format {
+            Some(FORMAT) => {}
+            None => drop(meta.insert(FORMAT_KEY, FORMAT)?),
+            Some(other) => return Err(format!("its format is {other}, not {FORMAT}").into()),
+        }
+        transaction.open_table(ENTRIES)?;
+        transaction.open_table(AUDIT)?;
+        transaction.open_table(AUDIT_OF_BOXES)?;
+    }
+    Ok(transaction.commit()?)
+}
+
+/// All but what is read alone.
+fn entries(database: &Database) -> Result<Vec<Entry>, Failure> {
+    let table = database.begin_read()?.open_table(ENTRIES)?;
+    let mut entries = Vec::new();
+    for entry in table.iter()? {
+        let (key, value) = entry?;
+        let (version, value) = value.value();
+        if key.value() != SNAPSHOT {
+            let (key, value) = (key.value().to_owned(), value.to_vec());
+            entries.push(Entry { key, version, value });
+        }
+    }
+    Ok(entries)
+}
+
+fn make(database: &Database, change: &Change) -> Result<bool, Failure> {
+    let transaction = database.begin_write()?;
+    {
+        let mut entries = transaction.open_table(ENTRIES)?;
+        for (key, expected) in &change.expects {
+            let found = entries.get(key.as_str())?.map(|value| value.value().0);
+            let found = found.map_or(Expect::Nothing, Expect::Version);
+            if found != *expected {
+                return Ok(false);
+            }
+        }
+        let mut meta = transaction.open_table(META)?;
+        let version = meta.get(VERSION_KEY)?.map_or(0, |version| version.value()) + 1;
+        meta.insert(VERSION_KEY, version)?;
+        for key in &change.deletes {
+            entries.remove(key.as_str())?;
+        }
+        for (key, value) in &change.puts {
+            entries.insert(key.as_str(), (version, value.as_slice()))?;
+        }
+    }
+    if let Some(record) = &change.audit {
+        remember(&transaction, record)?;
+    }
+    transaction.commit()?;
+    Ok(true)
+}
+
+/// Writes down who changed what, and forgets the oldest of too many: of boxes apart from operators,
+/// so that no box has what operators did forgotten.
 fn remember(transaction: &WriteTransaction, record: &AuditRecord) -> Result<(), Failure> {
-    let mut audit = transaction.open_table(AUDIT)?;
-    let next = audit.last()?.map_or(0, |(number, _)| number.value() + 1);
+    // One count for both says who was first.
+    let mut next = 0;
+    for by in By::ALL {
+        let last =
+            transaction.open_table(table_of(by).0)?.last()?.map(|(number, _)| number.value());
+        next = next.max(last.map_or(0, |last| last + 1));
+    }
+    let (table, records_max) = table_of(record.of);
+    let mut audit = transaction.open_table(table)?;
     audit.insert(next, json(record).as_slice())?;
-    while audit.len()? > AUDIT_RECORDS_MAX as u64 {
+    while audit.len()? > records_max as u64 {
         audit.pop_first()?;
     }
     Ok(())
 }
 
+/// Where records of them are, and how many at most.
+fn table_of(by: By) -> (TableDefinition<'static, u64, &'static [u8]>, usize) {
+    match by {
+        By::Operator => (AUDIT, AUDIT_RECORDS_MAX),
+        By::Box => (AUDIT_OF_BOXES, AUDIT_OF_BOXES_MAX),
+    }
+}
+
+/// The latest of one table, numbered, the newest first.
+fn latest_of(
+    read: &ReadTransaction,
+    table: TableDefinition<'_, u64, &[u8]>,
+    count_max: usize,
+) -> Result<Vec<(u64, AuditRecord)>, Failure> {
+    let table = read.open_table(table)?;
+    let mut latest = Vec::new();
+    for record in table.iter()?.rev().take(count_max) {
+        let (number, record) = record?;
+        latest.push((number.value(), serde_json::from_slice(record.value())?));
+    }
+    Ok(latest)
+}
+
 /// Each key with its version and its value.
 const ENTRIES: TableDefinition<'_, &str, (u64, &[u8])> = TableDefinition::new("entries");
-/// Who changed what, numbered.
+/// What operators changed, numbered; and boxes, before they had a table of their own.
 const AUDIT: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("audit");
+/// The same of boxes.
+const AUDIT_OF_BOXES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("audit-of-boxes");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const FORMAT_KEY: &str = "format";
 const FORMAT: u64 = 1;
@@ -202,36 +269,122 @@ const VERSION_KEY: &str = "version";
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use redb::StorageBackend;
+    use redb::backends::FileBackend;
+
     use super::*;
-    use crate::control::state::State;
-    use crate::control::state::store::Backend;
+
+    fn record(of: By, what: &str) -> AuditRecord {
+        AuditRecord { at: 0, by: String::new(), of, from: None, what: what.to_owned() }
+    }
+
+    fn put(key: &str, audit: AuditRecord) -> Change {
+        let puts = vec![(format!("keys/{key}"), b"{}".to_vec())];
+        Change { puts, audit: Some(audit), ..Change::default() }
+    }
 
     #[tokio::test]
-    async fn changes_that_are_remembered_are_bounded() {
+    async fn changes_that_are_remembered_are_bounded_and_no_box_pushes_out_those_of_operators() {
         let folder = tempfile::tempdir().unwrap();
-        let state = State::open(&folder.path().join("state.redb")).unwrap();
-        let redb = match &state.backend {
-            Backend::Redb(redb) => redb,
-            #[cfg(feature = "etcd")]
-            Backend::Etcd(_) => panic!("it is in a file"),
+        let redb = Redb::open(&folder.path().join("state.redb")).unwrap();
+        let fill = |table, count: usize, of| {
+            let before = json(&record(of, "before"));
+            let filled = redb.in_turn(|database| {
+                let transaction = database.begin_write()?;
+                {
+                    let mut audit = transaction.open_table(table)?;
+                    for number in 1..=count as u64 {
+                        audit.insert(number, before.as_slice())?;
+                    }
+                }
+                Ok(transaction.commit()?)
+            });
+            filled.unwrap();
         };
-        let transaction = redb.database.begin_write().unwrap();
-        let record = |what: &str| AuditRecord {
-            at: 0,
-            by: String::new(),
-            from: None,
-            what: what.to_owned(),
-        };
-        let before = json(&record("before"));
-        {
-            let mut audit = transaction.open_table(AUDIT).unwrap();
-            for number in 0..AUDIT_RECORDS_MAX as u64 {
-                audit.insert(number, before.as_slice()).unwrap();
+        fill(AUDIT, AUDIT_RECORDS_MAX, By::Operator);
+        fill(AUDIT_OF_BOXES, AUDIT_OF_BOXES_MAX, By::Box);
+        for (of, what) in [(By::Operator, "by anna"), (By::Box, "one"), (By::Box, "another")] {
+            assert!(redb.commit(put("film", record(of, what))).await.unwrap());
+        }
+        let audit = redb.audit(&By::ALL, usize::MAX).await.unwrap();
+        let told: Vec<&str> = audit.iter().take(4).map(|record| record.what.as_str()).collect();
+        assert_eq!(told, ["another", "one", "by anna", "before"]);
+        let count = |of| audit.iter().filter(|record| record.of == of).count();
+        assert_eq!(count(By::Operator), AUDIT_RECORDS_MAX);
+        assert_eq!(count(By::Box), AUDIT_OF_BOXES_MAX);
+        assert_eq!(redb.audit(&By::ALL, 2).await.unwrap(), audit[..2]);
+        assert_eq!(redb.audit(&[By::Operator], 1).await.unwrap(), audit[2..3]);
+    }
+
+    /// Whether the disk fails.
+    static FAILS: AtomicBool = AtomicBool::new(false);
+
+    /// A file on a disk that may fail.
+    #[derive(Debug)]
+    struct Failing(FileBackend);
+
+    impl Failing {
+        fn may_be_written() -> std::io::Result<()> {
+            match FAILS.load(Ordering::Relaxed) {
+                true => Err(std::io::Error::other("the disk is full")),
+                false => Ok(()),
             }
         }
-        transaction.commit().unwrap();
-        state.put_keys("film", "{}", record("the last one")).await.unwrap();
-        let audit = state.audit(usize::MAX).await.unwrap();
-        assert_eq!((audit.len(), audit[0].what.as_str()), (AUDIT_RECORDS_MAX, "the last one"));
+    }
+
+    impl StorageBackend for Failing {
+        fn len(&self) -> std::io::Result<u64> {
+            self.0.len()
+        }
+
+        fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
+            self.0.read(offset, out)
+        }
+
+        fn set_len(&self, len: u64) -> std::io::Result<()> {
+            Failing::may_be_written()?;
+            self.0.set_len(len)
+        }
+
+        fn sync_data(&self) -> std::io::Result<()> {
+            Failing::may_be_written()?;
+            self.0.sync_data()
+        }
+
+        fn write(&self, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
+            Failing::may_be_written()?;
+            self.0.write(offset, bytes)
+        }
+
+        fn close(&self) -> std::io::Result<()> {
+            self.0.close()
+        }
+    }
+
+    #[tokio::test]
+    async fn after_an_error_of_the_disk_it_is_used_again_as_soon_as_that_has_passed() {
+        let folder = tempfile::tempdir().unwrap();
+        let opens: Opens = |path| {
+            let file = OpenOptions::new().read(true).write(true).open(path);
+            let file = FileBackend::new(file.map_err(redb::StorageError::from)?)?;
+            redb::Builder::new().create_with_backend(Failing(file))
+        };
+        let path = folder.path().join("state.redb");
+        drop(Redb::open(&path).unwrap());
+        let state = Redb::open_by(path, opens).unwrap();
+        let put = async |key: &str| state.commit(put(key, record(By::Operator, key))).await;
+        assert!(put("one").await.unwrap());
+        FAILS.store(true, Ordering::Relaxed);
+        for _ in 0..3 {
+            let error = put("two").await.unwrap_err().to_string();
+            assert!(error.contains("state.redb cannot be used: "), "{error}");
+        }
+        FAILS.store(false, Ordering::Relaxed);
+        assert!(put("three").await.unwrap());
+        let known = state.known().load_full();
+        assert_eq!(known.keys.keys().collect::<Vec<_>>(), ["one", "three"]);
+        assert_eq!(state.audit(&By::ALL, 9).await.unwrap().len(), 2);
     }
 }

@@ -11,7 +11,7 @@ use super::EtcdSettings;
 #[cfg(feature = "etcd")]
 use super::etcd::Etcd;
 use super::redb::Redb;
-use super::{AuditRecord, Change, SNAPSHOT, State, StateError};
+use super::{AuditRecord, By, Change, Commits, SNAPSHOT, State, StateError};
 
 /// Where a state lies.
 #[derive(Clone, Debug)]
@@ -50,7 +50,7 @@ impl State {
     pub fn open(path: &Path) -> Result<State, StateError> {
         let redb = Redb::open(path)?;
         let known = redb.known();
-        Ok(State { backend: Backend::Redb(redb), known })
+        Ok(State { backend: Backend::Redb(redb), known, commits: Commits::default() })
     }
 
     /// The same wherever it lies. On etcd the keys of the fleet do so too: the folder has them
@@ -69,7 +69,8 @@ impl State {
             Store::Etcd(settings) => {
                 let etcd = Etcd::open(settings.as_ref().clone(), now)?;
                 let known = etcd.known();
-                Ok(State { backend: Backend::Etcd(Box::new(etcd)), known })
+                let (backend, commits) = (Backend::Etcd(Box::new(etcd)), Commits::default());
+                Ok(State { backend, known, commits })
             }
         }
     }
@@ -89,24 +90,36 @@ impl State {
         }
     }
 
-    /// The latest changes, the newest first.
+    /// The latest changes of these, the newest first.
     ///
     /// # Errors
     /// They cannot be read.
-    pub async fn audit(&self, count_max: usize) -> Result<Vec<AuditRecord>, StateError> {
+    pub async fn audit(
+        &self,
+        of: &'static [By],
+        count_max: usize,
+    ) -> Result<Vec<AuditRecord>, StateError> {
         match &self.backend {
-            Backend::Redb(redb) => redb.audit(count_max).await,
+            Backend::Redb(redb) => redb.audit(of, count_max).await,
             #[cfg(feature = "etcd")]
-            Backend::Etcd(etcd) => etcd.audit(count_max).await,
+            Backend::Etcd(etcd) => etcd.audit(of, count_max).await,
         }
+    }
+
+    /// What came of changes since it was opened.
+    pub fn commits(&self) -> &Commits {
+        &self.commits
     }
 
     /// Whether it was made; what is known is as it is kept either way.
     pub(super) async fn commit(&self, change: Change) -> Result<bool, StateError> {
-        match &self.backend {
+        let audit = change.audit.as_ref().map(|record| record.of);
+        let came = match &self.backend {
             Backend::Redb(redb) => redb.commit(change).await,
             #[cfg(feature = "etcd")]
             Backend::Etcd(etcd) => etcd.commit(change).await,
-        }
+        };
+        self.commits.count(&came, audit);
+        came
     }
 }

@@ -27,7 +27,8 @@ impl Kept {
 }
 
 fn by(what: &str) -> AuditRecord {
-    AuditRecord { at: NOW, by: "anna".to_owned(), from: None, what: what.to_owned() }
+    let (by, what) = ("anna".to_owned(), what.to_owned());
+    AuditRecord { at: NOW, by, of: By::Operator, from: None, what }
 }
 
 fn code(name: &str, expires_at: u64) -> CodeRecord {
@@ -111,7 +112,7 @@ async fn what_was_changed_is_there_when_it_is_opened_again_and_by_whom() {
     assert_eq!(known.appliances["edge-1"], appliance("edge-1"));
     assert_eq!((known.keys["film"].as_str(), known.number), ("{}", first));
     assert_eq!(state.last_snapshot_now().unwrap().unwrap(), &b"signed"[..]);
-    let audit = state.audit(9).await.unwrap();
+    let audit = state.audit(&By::ALL, 9).await.unwrap();
     let told: Vec<&str> = audit.iter().map(|record| record.what.as_str()).collect();
     assert_eq!(told, ["keys film", "edge-1 registers"]);
     state.remove_keys("film", by("")).await.unwrap();
@@ -303,7 +304,7 @@ async fn of_two_that_change_one_thing_at_once_each_sees_what_the_other_did() {
     };
     let all = futures_of((0..8).map(put)).await;
     assert!(all.iter().all(Result::is_ok));
-    assert_eq!(state.audit(99).await.unwrap().len(), 8);
+    assert_eq!(state.audit(&By::ALL, 99).await.unwrap().len(), 8);
 }
 
 /// Polls all in turn.

@@ -1,4 +1,5 @@
-//! What the status says of the fleet that the appliance is a box of, in words.
+//! What the status says of the fleet that the appliance is a box of, and of the control plane beside
+//! it, in words.
 
 use std::time::Duration;
 
@@ -51,6 +52,32 @@ impl Fleet {
             && left < CERTIFICATE_TOLD_SECONDS
         {
             text.push_str(&format!("; its certificate ends in {}", about(left)));
+        }
+        text
+    }
+}
+
+/// The control plane beside an appliance.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Control {
+    is_running: bool,
+    why: Option<String>,
+    broken_off: u64,
+}
+
+impl Control {
+    /// In one line.
+    pub(super) fn in_words(&self) -> String {
+        let mut text = match (self.is_running, &self.why) {
+            (true, _) => "runs".to_owned(),
+            (false, None) => "begins".to_owned(),
+            (false, Some(why)) => format!("does not run: {why}"),
+        };
+        match self.broken_off {
+            0 => {}
+            1 => text.push_str("; has broken off once since the start"),
+            count => text.push_str(&format!("; has broken off {count} times since the start")),
         }
         text
     }

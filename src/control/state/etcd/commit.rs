@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::mirror::{LIVE, STATE};
 use super::values::{Pointer, Value, parts, unique};
-use super::{AuditRecord, Change, Expect, Shared, StateError};
+use super::{AuditRecord, By, Change, Expect, Shared, StateError};
 use crate::control::state::json;
 use crate::limits::{
     AUDIT_RECORDS_MAX, ETCD_ANSWER_BYTES_MAX, ETCD_TXN_BYTES_MAX, ETCD_TXN_OPS_MAX,
@@ -87,7 +87,7 @@ fn steps(change: Change, unique: &str) -> Vec<Step> {
     // What is expected of keys that stay as they are; there is little of it.
     steps[0].expects.extend(expected);
     if let Some(record) = audit {
-        let key = format!("{AUDIT}{:012}-{unique}", record.at);
+        let key = format!("{}{:012}-{unique}", audit_of(record.of), record.at);
         if let [first, _, ..] = &mut steps[..] {
             // Who is interrupted has changed something too.
             let begun = AuditRecord { what: format!("begun: {}", record.what), ..record.clone() };
@@ -159,26 +159,44 @@ fn path(shared: &Shared, key: &str) -> String {
     }
 }
 
-/// The latest changes, the newest first.
+/// The latest changes of these, the newest first.
 pub(super) async fn audit(
     shared: &Shared,
+    of: &[By],
     count_max: usize,
 ) -> Result<Vec<AuditRecord>, StateError> {
-    let key = shared.key(AUDIT);
-    let get = |client: etcd_client::Client| {
-        let options = GetOptions::new().with_prefix();
-        let options = options.with_sort(SortTarget::Create, SortOrder::Descend);
-        let options = options.with_limit(count_max.min(AUDIT_RECORDS_MAX) as i64);
-        let (key, kv) = (key.clone(), client.kv_client());
-        let mut kv = kv.max_decoding_message_size(ETCD_ANSWER_BYTES_MAX);
-        async move { kv.get(key, Some(options)).await }
-    };
-    let found = shared.client.call(get).await?;
-    Ok(found.kvs().iter().filter_map(|kv| serde_json::from_slice(kv.value()).ok()).collect())
+    let mut latest = Vec::new();
+    for by in of {
+        let key = shared.key(audit_of(*by));
+        let get = |client: etcd_client::Client| {
+            let options = GetOptions::new().with_prefix();
+            let options = options.with_sort(SortTarget::Create, SortOrder::Descend);
+            let options = options.with_limit(count_max.min(AUDIT_RECORDS_MAX) as i64);
+            let (key, kv) = (key.clone(), client.kv_client());
+            let mut kv = kv.max_decoding_message_size(ETCD_ANSWER_BYTES_MAX);
+            async move { kv.get(key, Some(options)).await }
+        };
+        let found = shared.client.call(get).await?;
+        let records = found.kvs().iter();
+        latest.extend(records.filter_map(|kv| {
+            let record: AuditRecord = serde_json::from_slice(kv.value()).ok()?;
+            Some((kv.create_revision(), record))
+        }));
+    }
+    latest.sort_by_key(|(revision, _)| std::cmp::Reverse(*revision));
+    latest.truncate(count_max);
+    Ok(latest.into_iter().map(|(_, record)| record).collect())
 }
 
-/// How keys of what was changed begin; a moment follows.
-pub(super) const AUDIT: &str = "audit/";
+/// How keys of what was changed begin; a moment follows. Those of boxes stand apart: they have no
+/// room of operators'.
+pub(super) fn audit_of(of: By) -> &'static str {
+    match of {
+        By::Operator => "audit/",
+        By::Box => "audit-of-boxes/",
+    }
+}
+
 const SEEN_WITHIN: Duration = Duration::from_secs(2);
 /// It may be of keys that are not watched.
 const OTHERS_SEEN_WITHIN: Duration = Duration::from_millis(250);
@@ -193,7 +211,8 @@ mod tests {
         let deletes = (0..deletes).map(|n| format!("d{n:04}")).collect::<Vec<_>>();
         let keys = puts.iter().map(|(key, _)| key).chain(&deletes);
         let expects = keys.map(|key| (key.clone(), Expect::Version(1))).collect();
-        let audit = AuditRecord { at: 7, by: "a".into(), from: None, what: "b".into() };
+        let (of, what) = (By::Operator, "b".to_owned());
+        let audit = AuditRecord { at: 7, by: "a".into(), of, from: None, what };
         Change { expects, puts, deletes, audit: Some(audit) }
     }
 

@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::client::Client;
 use self::mirror::Seats;
-use super::{AuditRecord, Change, EtcdSettings, Expect, Known, Node, Peers, StateError};
+use super::{AuditRecord, By, Change, EtcdSettings, Expect, Known, Node, Peers, StateError};
 use crate::control::registry::Heartbeat;
 
 /// The state on etcd, until it is dropped; blocks for a moment then.
@@ -118,9 +118,13 @@ impl Etcd {
         self.there(|shared| async move { commit::make(&shared, change).await }).await
     }
 
-    /// The latest changes, the newest first.
-    pub(super) async fn audit(&self, count_max: usize) -> Result<Vec<AuditRecord>, StateError> {
-        self.there(move |shared| async move { commit::audit(&shared, count_max).await }).await
+    /// The latest changes of these, the newest first.
+    pub(super) async fn audit(
+        &self,
+        of: &'static [By],
+        count_max: usize,
+    ) -> Result<Vec<AuditRecord>, StateError> {
+        self.there(move |shared| async move { commit::audit(&shared, of, count_max).await }).await
     }
 
     async fn there<T: Send + 'static, F>(

@@ -8,10 +8,10 @@ use etcd_client::{DeleteOptions, GetOptions, SortOrder, SortTarget};
 use tokio::time::sleep;
 
 use super::client::CallError;
-use super::commit::AUDIT;
+use super::commit::audit_of;
 use super::values::PARTS;
-use super::{Shared, StateError, lock};
-use crate::limits::{AUDIT_RECORDS_MAX, ETCD_PAGE_KEYS};
+use super::{By, Shared, StateError, lock};
+use crate::limits::{AUDIT_OF_BOXES_MAX, AUDIT_RECORDS_MAX, ETCD_PAGE_KEYS};
 
 impl Shared {
     /// Keeps all of it in order, for ever. Safe to drop.
@@ -25,7 +25,8 @@ impl Shared {
             }
             let kept = async {
                 self.sweep_parts(&mut unused).await?;
-                self.sweep_audit().await?;
+                self.sweep_audit(audit_of(By::Operator), AUDIT_RECORDS_MAX).await?;
+                self.sweep_audit(audit_of(By::Box), AUDIT_OF_BOXES_MAX).await?;
                 self.forget(&mut history).await
             };
             match kept.await {
@@ -57,18 +58,18 @@ impl Shared {
     }
 
     /// Removes the oldest records of too many.
-    async fn sweep_audit(&self) -> Result<(), CallError> {
-        let key = self.key(AUDIT);
+    async fn sweep_audit(&self, of: &str, records_max: usize) -> Result<(), CallError> {
+        let key = self.key(of);
         let count = |mut client: etcd_client::Client| {
             let (key, options) = (key.clone(), GetOptions::new().with_prefix().with_count_only());
             async move { client.get(key, Some(options)).await }
         };
         let count = self.client.call(count).await?.count() as usize;
-        let many = count.saturating_sub(AUDIT_RECORDS_MAX).min(ETCD_PAGE_KEYS);
+        let many = count.saturating_sub(records_max).min(ETCD_PAGE_KEYS);
         if many > 0 {
-            let oldest = self.keys_under(AUDIT, SortOrder::Ascend, many).await?;
+            let oldest = self.keys_under(of, SortOrder::Ascend, many).await?;
             if let Some(last) = oldest.last() {
-                self.delete(AUDIT, Some(&format!("{AUDIT}{last}\0"))).await?;
+                self.delete(of, Some(&format!("{of}{last}\0"))).await?;
             }
         }
         Ok(())

@@ -13,7 +13,6 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::control_plane::Beside;
 use super::doors::doors_bytes;
 use super::drain::Drains;
 use super::entrances::Places;
@@ -21,7 +20,7 @@ use super::groundwork::Groundwork;
 use super::reload::Current;
 use super::steering::{self, Steering};
 use super::takeover::{Hurried, PredecessorState};
-use super::{ApplianceError, fleet, load, routed, ssd, usage};
+use super::{ApplianceError, control_plane, fleet, load, routed, ssd, usage};
 use crate::access_log::{self, AccessLog};
 use crate::acme::{Challenges, Orders};
 use crate::cache::heads::Heads;
@@ -105,7 +104,7 @@ pub(super) struct Live {
     pub(super) server: Arc<ArcSwap<ServerSettings>>,
     pub(super) token: Arc<ArcSwapOption<Tokens>>,
     /// What it and the control plane beside it know of each other, if there is one.
-    pub(super) control: Beside,
+    pub(super) control: control_plane::Beside,
     pub(super) forwarders: Arc<ArcSwap<Forwarders>>,
     /// Who is let in where tokens are asked for.
     pub(super) doors: Arc<CurrentDoors>,
@@ -132,7 +131,7 @@ impl Live {
             orders: Orders::default(),
             server: Arc::new(ArcSwap::from_pointee(server)),
             token: Arc::new(ArcSwapOption::from_pointee(config.admin.token.clone())),
-            control: Beside::of(config.control.as_ref()),
+            control: control_plane::Beside::of(config.control.as_ref()),
             forwarders: Arc::new(ArcSwap::from_pointee(forwarders(config))),
             doors: Arc::default(),
             places: Places::default(),

@@ -4,12 +4,14 @@
 //! All that is taken out of a request is its public key; whose it is and what it is for, we say.
 //! Its own key lies in the state folder, for its owner alone, as the one of snapshots does.
 
+mod private;
+
 use std::error::Error;
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -26,6 +28,7 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+pub use self::private::open_to_others;
 use super::snapshot::{Serial, SigningKey};
 use crate::moment::unix_seconds;
 
@@ -355,19 +358,6 @@ fn kept(
     Ok(bytes)
 }
 
-/// What to do about a file with a private key in it that others than its owner may read or write,
-/// in one line.
-pub fn open_to_others(path: &Path) -> Option<String> {
-    let mode = fs::metadata(path).ok()?.mode() & 0o777;
-    let path = path.display();
-    (mode & 0o077 != 0).then(|| {
-        format!(
-            "{path} has a private key in it, and others may use it (mode {mode:o}): \
-                 chmod 600 {path}"
-        )
-    })
-}
-
 /// Makes the state folder where there is none, for its owner alone. Blocks.
 pub(super) fn folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
@@ -454,14 +444,6 @@ mod tests {
         assert_eq!(mode(&path), 0o700);
         for name in [CA_FILE, CA_KEY, SIGNING_KEY] {
             assert_eq!(mode(&path.join(name)), 0o600, "{name}");
-        }
-        let key = path.join(SIGNING_KEY);
-        assert_eq!(open_to_others(&key), None);
-        for (mode, is_told) in [(0o640, true), (0o602, true), (0o400, false)] {
-            fs::set_permissions(&key, fs::Permissions::from_mode(mode)).unwrap();
-            let said = open_to_others(&key);
-            let wanted = format!("chmod 600 {}", key.display());
-            assert_eq!(said.is_some_and(|said| said.ends_with(&wanted)), is_told, "{mode:o}");
         }
         let other = tempfile::tempdir().unwrap();
         let other = Issuer::open(other.path(), now()).unwrap();

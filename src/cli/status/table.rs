@@ -190,9 +190,7 @@ pub(super) fn of(status: &Shown, address: &str) -> String {
     if let Some(one) = &status.fleet {
         line("fleet", one.in_words(now));
     }
-    if let Some(one) = &status.control {
-        line("control", one.in_words());
-    }
+    status.control.iter().for_each(|one| line("control", one.in_words()));
     line("memory", memory(&status.memory));
     if let Some(one) = &status.shipping {
         line("log", shipping(one));

@@ -1,5 +1,5 @@
-//! What the status says of the fleet that the appliance is a box of, and of the control plane beside
-//! it, in words.
+//! What the status says of the fleet that the appliance is a box of, and of the control plane that
+//! runs beside it, in words.
 
 use std::time::Duration;
 

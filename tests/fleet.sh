@@ -8,18 +8,18 @@ fleet_boxes=(box-1 box-2 box-3)
 declare -A box_host box_admin box_pid
 
 # start_fleet OF_SITE ADDRESS ADDRESS ADDRESS: settings of the site of all boxes, and where each of them is. Needs
-# $origin, the port of who has the film.
+# $origin, the port of who has the film. Boxes are on one port where that is $box_port, and steering where it is to be.
 start_fleet() {
     local name control of_site=$1
     shift
-    control=$(free_port) steering=$(free_port) control_admin=$(free_port)
+    control=$(free_port) steering=${steering:-$(free_port)} control_admin=$(free_port)
     echo "operator anna an-operators-token" >"$scratch/tokens"
     configure_control "$control" "$control_admin" >"$scratch/control.toml"
     "$binary" serve --config "$scratch/control.toml" 2>"$scratch/control.log" &
     started+=("$!")
     check "the control plane is ready" wait_until 30 curl --silent --fail "http://127.0.0.1:$control_admin/health/ready"
     for name in "${fleet_boxes[@]}"; do
-        box_host[$name]=$1:$(free_port) box_admin[$name]=$(free_port)
+        box_host[$name]=$1:${box_port:-$(free_port)} box_admin[$name]=$(free_port)
         mkdir "$scratch/$name"
         configure_box "$name" "$control" "$of_site" >"$scratch/$name/edge.toml"
         shift

@@ -10,8 +10,14 @@ binary=${1:?usage: tests/steer.sh BINARY}
 mkdir "$scratch/film"
 cp tests/media/* "$scratch/film"
 start_origin "$scratch/film"
-# Shaka Player knows boxes apart by their hosts alone, not by ports.
-start_fleet "" 127.0.0.1 127.0.0.2 127.0.0.3
+# Shaka Player knows boxes apart by their hosts alone, and hls.js their clones: not by ports.
+box_port=$(free_port) steering=$(free_port)
+of_site="[[sites.rules]]
+path = \"/clones.m3u8\"
+steering = \"tags\"
+[steering]
+url = \"http://127.0.0.1:$steering\""
+start_fleet "$of_site" 127.0.0.1 127.0.0.2 127.0.0.3
 [ "$failures" -eq 0 ]
 boxes=()
 for name in "${fleet_boxes[@]}"; do

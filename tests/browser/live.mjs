@@ -6,30 +6,14 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { Agent, get } from 'node:http';
-import { chromium } from 'playwright-core';
+import { check, finish, launch } from './pages.mjs';
 
 const [direct, edge, origin, seconds = 60] = process.argv.slice(2);
-const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium';
 const VIEWERS = 20, STARTUP_MS = 6_000, SAMPLE_MS = 250, APART_S_MAX = .5;
-const FLAGS = ['--headless=new', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
-  '--disable-background-networking', '--disable-component-update', '--disable-sync',
-  '--autoplay-policy=no-user-gesture-required'];
 
 if (!origin || !(seconds > 0)) {
   console.error('usage: node live.mjs DIRECT EDGE ORIGIN [SECONDS]');
   process.exit(64);
-}
-
-const tally = { passed: 0, failed: 0 };
-function check(what, holds) {
-  try {
-    holds();
-    tally.passed++;
-    console.log(`ok      ${what}`);
-  } catch (error) {
-    tally.failed++;
-    console.log(`FAILED  ${what}\n        ${error.message.replaceAll('\n', '\n        ')}`);
-  }
 }
 
 const pause = ms => new Promise(resolve => setTimeout(resolve, ms));
@@ -37,7 +21,7 @@ const median = numbers => numbers.toSorted((a, b) => a - b)[Math.floor(numbers.l
 
 /** Plays for `seconds`, and says every moment how far behind it is: by its player, and by the clock. */
 async function play(base) {
-  const browser = await chromium.launch({ executablePath, args: FLAGS });
+  const browser = await launch();
   try {
     const page = await browser.newPage(), pageErrors = [];
     page.on('pageerror', error => pageErrors.push(String(error)));
@@ -142,5 +126,4 @@ if (plays.every(({ value }) => value)) {
       assert.ok(near[by] - far[by] < APART_S_MAX, `${near[by]} s instead of ${far[by]} s`));
   }
 }
-console.log(`\n${tally.passed} passed, ${tally.failed} failed`);
-process.exit(tally.failed === 0 ? 0 : 1);
+finish();

@@ -8,32 +8,16 @@
 // second takes as many film bytes from the edge, and of the origin only words that nothing changed.
 import assert from 'node:assert/strict';
 import { mkdirSync } from 'node:fs';
-import { chromium } from 'playwright-core';
+import { check, finish, launch } from './pages.mjs';
 
 const [base, shots = 'shots'] = process.argv.slice(2);
 const rate = Number(process.env.RATE ?? 1);
-const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium';
 const DEADLINE_MS = 45_000;
 const POLLED = '/status.json';
-const FLAGS = ['--headless=new', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
-  '--disable-background-networking', '--disable-component-update', '--disable-sync',
-  '--autoplay-policy=no-user-gesture-required'];
 
 if (!base || !(rate >= 1 && rate <= 4)) {
   console.error('usage: [RATE=1..4] node play.mjs BASE [SHOTS]');
   process.exit(64);
-}
-
-const tally = { passed: 0, failed: 0 };
-function check(what, holds) {
-  try {
-    holds();
-    tally.passed++;
-    console.log(`ok      ${what}`);
-  } catch (error) {
-    tally.failed++;
-    console.log(`FAILED  ${what}\n        ${error.message.replaceAll('\n', '\n        ')}`);
-  }
 }
 
 /** What the origin was asked for since it started: film only, the page's polling costs it too. */
@@ -152,7 +136,7 @@ for (const player of ['hls', 'dash']) {
   const plays = [];
   for (const turn of ['first', 'second']) {
     // A browser of its own for each play: nothing of the last one's cache or connections is left.
-    const browser = await chromium.launch({ executablePath, args: FLAGS });
+    const browser = await launch();
     const name = `${player}, ${turn} play`;
     try {
       const result = await play(browser, player, `${player}-${turn}`);
@@ -177,5 +161,4 @@ for (const player of ['hls', 'dash']) {
     assert.equal(cost('film_requests') - cost('film_not_modified'), 0, 'only revalidation is asked for');
   });
 }
-console.log(`\n${tally.passed} passed, ${tally.failed} failed`);
-process.exit(tally.failed === 0 ? 0 : 1);
+finish();

@@ -331,6 +331,19 @@ mod tests {
     }
 
     #[test]
+    fn of_a_control_plane_what_it_shows_and_its_tokens_need_no_start() {
+        for (name, at_once) in [
+            ("control.certificate.cert", true),
+            ("control.certificate.key", true),
+            ("control.token_file", true),
+            ("control.listen", false),
+            ("control.operators_ca", false),
+        ] {
+            assert_eq!(counts(name) == Counts::Now, at_once, "{name}");
+        }
+    }
+
+    #[test]
     fn what_is_written_otherwise_and_means_the_same_is_no_change() {
         assert_eq!(changes(&[]), [""; 0]);
         let other = "[limits]\nheader_timeout = \"5s\"\nconnections = 10\n[threads]\nworkers = 1\n";

@@ -465,8 +465,9 @@ async fn a_control_plane_beside_an_appliance_never_holds_it_up() {
     let logged = edge.logged_until("there is no control plane, and it is tried again: ").await;
     assert!(logged.iter().any(|line| line.contains("state.redb cannot be used: ")));
 
+    let client = Client::plain(edge.admin, &edge.admin.to_string());
     let control = async || {
-        let told = Client::plain(edge.admin, "admin.test").get("/status.json").send().await.body;
+        let told = client.get("/status.json").send().await.body;
         serde_json::from_slice::<Value>(&told).unwrap()["control"].clone()
     };
     let told = control().await;

@@ -36,6 +36,8 @@ pub struct Version {
     ranges: AtomicU8,
     changed: AtomicBool,
     is_false: AtomicBool,
+    /// Who left it as it is, of those who would make other bytes of it, by his number from 1 on.
+    pub left_alone_by: AtomicU64,
     /// Milliseconds of Unix time: when it was last asked about although it need not have been.
     asked_at: AtomicU64,
     /// The same: until when its origin, which failed, is not asked about it.
@@ -73,6 +75,7 @@ impl Version {
             ranges: AtomicU8::new(RANGES_UNKNOWN),
             changed: AtomicBool::new(false),
             is_false: AtomicBool::new(false),
+            left_alone_by: AtomicU64::new(0),
             asked_at: AtomicU64::new(0),
             rests_until: AtomicU64::new(0),
         }

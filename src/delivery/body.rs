@@ -22,6 +22,7 @@ use crate::fill::client::AnswerBody;
 use crate::fill::error::FillError;
 use crate::limits::H2_BODY_FRAME_BYTES;
 use crate::message::multirange::Multipart;
+use crate::metrics::labels::Tier;
 use crate::object::ByteRange;
 use crate::server::Protocol;
 
@@ -35,6 +36,8 @@ enum Content {
     Empty,
     /// A short text of our own.
     Text(Bytes),
+    /// What was made of an object, from where it lies on, and of which tier the object came.
+    Made(Bytes, u64, Tier),
     Object(Box<Sending>),
     /// An origin's answer to this viewer alone.
     Passed(Box<AnswerBody>),
@@ -93,6 +96,11 @@ impl ViewerBody {
     /// A short text.
     pub fn text(record: Record, text: Bytes) -> ViewerBody {
         ViewerBody { record, content: Content::Text(text) }
+    }
+
+    /// What was made of an object, from `position` on.
+    pub fn made(record: Record, bytes: Bytes, position: u64, tier: Tier) -> ViewerBody {
+        ViewerBody { record, content: Content::Made(bytes, position, tier) }
     }
 
     /// The bytes of `span`; `first` when its first slice is here already.
@@ -251,6 +259,13 @@ impl Body for ViewerBody {
                 self.content = Content::Empty;
                 Poll::Ready(Some(Ok(Frame::data(Chunk::Text(text)))))
             }
+            Content::Made(bytes, position, tier) => {
+                let bytes = std::mem::take(bytes);
+                record.sent(*tier, *position, bytes.len());
+                record.outcome = Outcome::Complete;
+                self.content = Content::Empty;
+                Poll::Ready(Some(Ok(Frame::data(Chunk::Text(bytes)))))
+            }
             Content::Passed(_) => self.poll_passed(context),
             Content::Failing(error) => {
                 let error = error.clone();
@@ -299,7 +314,7 @@ impl Body for ViewerBody {
     fn is_end_stream(&self) -> bool {
         match &self.content {
             Content::Empty => true,
-            Content::Text(text) => text.is_empty(),
+            Content::Text(text) | Content::Made(text, ..) => text.is_empty(),
             Content::Object(sending) => sending.is_done(),
             Content::Passed(body) => body.is_end(),
             Content::Failing(_) => false,
@@ -309,7 +324,9 @@ impl Body for ViewerBody {
     fn size_hint(&self) -> SizeHint {
         match &self.content {
             Content::Empty => SizeHint::with_exact(0),
-            Content::Text(text) => SizeHint::with_exact(text.len() as u64),
+            Content::Text(text) | Content::Made(text, ..) => {
+                SizeHint::with_exact(text.len() as u64)
+            }
             Content::Passed(body) => body.size_hint(),
             Content::Failing(_) => SizeHint::default(),
             Content::Object(sending) => {

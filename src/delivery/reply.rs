@@ -29,6 +29,7 @@ use crate::message::digest::CONTENT_DIGEST;
 use crate::message::multirange::Multipart;
 use crate::message::request::host_of;
 use crate::message::response;
+use crate::metrics::labels::Tier;
 use crate::moment::unix_seconds;
 use crate::object::ByteRange;
 
@@ -37,8 +38,8 @@ pub(super) struct Reply {
     head: Parts,
     status: CacheStatus,
     body: Option<(Feed, Span, Option<Slice>)>,
-    /// In the place of what is held.
-    text: Option<Bytes>,
+    /// In the place of what is held: from where on, and of which tier that came.
+    made: Option<(Bytes, u64, Tier)>,
     parts: Option<Multipart>,
 }
 
@@ -57,7 +58,7 @@ impl Reply {
             // RFC 9530 appendix B.2: of no content.
             parts.headers.remove(CONTENT_DIGEST);
         }
-        Reply { head: parts, status, body: None, text: None, parts: None }
+        Reply { head: parts, status, body: None, made: None, parts: None }
     }
 
     /// 206 with several parts.
@@ -68,13 +69,13 @@ impl Reply {
         status: CacheStatus,
     ) -> Reply {
         let reply = response::parts(&head.stored, &parts, head.freshness.age(viewer.time));
-        Reply { head: reply, status, body: None, text: None, parts: Some(parts) }
+        Reply { head: reply, status, body: None, made: None, parts: Some(parts) }
     }
 
     /// 304.
     pub(super) fn not_modified(head: &Head, viewer: &Viewer, status: CacheStatus) -> Reply {
         let parts = response::not_modified(&head.stored, head.freshness.age(viewer.time));
-        Reply { head: parts, status, body: None, text: None, parts: None }
+        Reply { head: parts, status, body: None, made: None, parts: None }
     }
 
     /// With fields for this viewer alone.
@@ -96,8 +97,8 @@ impl Reply {
     }
 
     /// With bytes that were made of what is held.
-    pub(super) fn saying_instead(mut self, text: Bytes) -> Reply {
-        self.text = Some(text);
+    pub(super) fn saying_instead(mut self, made: Bytes, position: u64, tier: Tier) -> Reply {
+        self.made = Some((made, position, tier));
         self
     }
 
@@ -107,9 +108,9 @@ impl Reply {
         record.cache = Some(self.status.to_header());
         record.answered(self.head.status);
         let is_head = record.is_head();
-        let body = match (self.body, self.text) {
+        let body = match (self.body, self.made) {
             _ if is_head => ViewerBody::empty(record),
-            (_, Some(text)) => ViewerBody::text(record, text),
+            (_, Some((made, position, tier))) => ViewerBody::made(record, made, position, tier),
             (Some((feed, span, first)), None) => {
                 let body = ViewerBody::object(record, feed, span, first);
                 self.parts.into_iter().fold(body, ViewerBody::in_parts)

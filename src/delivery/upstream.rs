@@ -348,7 +348,8 @@ impl Transaction<'_> {
             path: asked.path.clone(),
             ask: self.shared.ask(self.viewer, &asked.site, &asked.key),
             viewer_fields: self.viewer.parts.headers.clone(),
-            range: asked.range.filter(|_| !self.asks_whole),
+            // What other bytes are to be made of is asked for whole.
+            range: asked.range.filter(|_| !self.asks_whole && asked.rewriting.is_none()),
             if_range: None,
             window_bytes: self.shared.filler.window_bytes,
             bypassed_bytes: self.bypassed_bytes,

@@ -67,6 +67,8 @@ pub const DECISION_SECONDS_MAX: u64 = 6 * 3_600;
 pub const DECISION_EARLY_SECONDS_MAX: u64 = 300;
 /// The longest playlist or MPD that steering is put into.
 pub const MANIFEST_REWRITTEN_BYTES_MAX: usize = 2 << 20;
+/// What steering adds to one at most.
+pub const MANIFEST_STEERING_BYTES_MAX: usize = 64 << 10;
 /// The longest that it is put into for each viewer who is served it.
 pub const MANIFEST_SERVED_BYTES_MAX: u64 = 256 << 10;
 

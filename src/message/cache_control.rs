@@ -114,6 +114,15 @@ const INSEPARABLE: [&str; 6] = [
     "vary",
 ];
 
+/// Whether a response says that its content is to stay as it is (RFC 9111 section 5.2.2.6).
+pub fn forbids_transforms(fields: &HeaderMap) -> bool {
+    let mut lines = fields.get_all(CACHE_CONTROL).iter();
+    let says = |directive: &[u8]| split_directive(directive).0.eq_ignore_ascii_case(NO_TRANSFORM);
+    lines.any(|line| directives(line.as_bytes()).any(says))
+}
+
+const NO_TRANSFORM: &[u8] = b"no-transform";
+
 /// The name of a directive, and what follows its `=`.
 pub(super) fn split_directive(directive: &[u8]) -> (&[u8], Option<&[u8]>) {
     match directive.iter().position(|byte| *byte == b'=') {

@@ -6,12 +6,15 @@
 
 use super::session::{Endpoint, Session, known};
 use crate::control::registry::appliance::Pathway;
-use crate::limits::{MANIFEST_REWRITTEN_BYTES_MAX, PATHWAYS_KNOWN_MAX};
+use crate::limits::{
+    MANIFEST_REWRITTEN_BYTES_MAX, MANIFEST_STEERING_BYTES_MAX, PATHWAY_BYTES_MAX,
+    PATHWAYS_KNOWN_MAX,
+};
 
 /// The playlist with steering: who follows it begins on `pathway`, where its variants without a
 /// pathway lie, and asks at `endpoint` as `session`. `None`: it is to be left as it is, being no
 /// multivariant playlist, too long, unreadable, or steered by its publisher, or as a variant
-/// without a pathway lies somewhere else, by a URI that is not relative.
+/// without a pathway, or a rendition beside it, lies somewhere else, by a URI that is not relative.
 pub fn steered(
     text: &str,
     endpoint: &Endpoint,
@@ -24,9 +27,14 @@ pub fn steered(
     let mut lines = text.split_inclusive('\n');
     let first = lines.next().filter(|line| content(line) == "#EXTM3U")?;
     let mut named = Vec::new();
-    let (mut rest, mut variants) = (String::with_capacity(text.len() + 1_024), 0);
-    let mut is_named_here = false;
+    // Of no more than that, so that nobody needs more than twice the memory at once.
+    let length_max = text.len() + MANIFEST_STEERING_BYTES_MAX;
+    let (mut rest, mut variants) = (String::with_capacity(length_max), 0);
+    let (mut is_named_here, mut lies_here, mut has_renditions_elsewhere) = (false, false, false);
     for line in lines {
+        if rest.len() + line.len() + NAMED_BYTES_MAX > length_max {
+            return None;
+        }
         match Tag::of(content(line)) {
             // Of the URI that follows its variant.
             Tag::Other if is_named_here && is_elsewhere(content(line)) => return None,
@@ -35,12 +43,17 @@ pub fn steered(
                 rest.push_str(line);
             }
             Tag::NotSteerable => return None,
+            Tag::Rendition { attributes } => {
+                has_renditions_elsewhere |= attribute(attributes, "URI")?.is_some_and(is_elsewhere);
+                rest.push_str(line);
+            }
             Tag::Variant { attributes, counts } => {
                 variants += usize::from(counts);
                 rest.push_str(content(line));
                 let name = attribute(attributes, "PATHWAY-ID")?;
                 if counts {
                     is_named_here = name.is_none();
+                    lies_here |= is_named_here;
                 }
                 named.push(match name {
                     None if attribute(attributes, "URI")?.is_some_and(is_elsewhere) => return None,
@@ -55,7 +68,9 @@ pub fn steered(
         }
     }
     let known = known(named.iter());
-    if variants == 0 || known.len() > PATHWAYS_KNOWN_MAX {
+    // On another pathway a player would ask there for what lies elsewhere.
+    let is_torn = lies_here && has_renditions_elsewhere;
+    if variants == 0 || is_torn || known.len() > PATHWAYS_KNOWN_MAX {
         return None;
     }
     let begins = if known.contains(pathway) { pathway } else { named.first()? };
@@ -79,7 +94,12 @@ enum Tag<'a> {
         attributes: &'a str,
         counts: bool,
     },
-    /// Of a media playlist, or of a publisher who steers himself.
+    /// Sound or captions, which each pathway has beside its variants.
+    Rendition {
+        attributes: &'a str,
+    },
+    /// Of a media playlist, of a publisher who steers himself, or of one whose URIs are made of
+    /// variables, of which nobody knows where they lead.
     NotSteerable,
     Other,
 }
@@ -92,7 +112,8 @@ impl Tag<'_> {
         match name {
             "#EXT-X-STREAM-INF" => Tag::Variant { attributes, counts: true },
             "#EXT-X-I-FRAME-STREAM-INF" => Tag::Variant { attributes, counts: false },
-            STEERING | "#EXTINF" | "#EXT-X-TARGETDURATION" => Tag::NotSteerable,
+            "#EXT-X-MEDIA" => Tag::Rendition { attributes },
+            STEERING | "#EXT-X-DEFINE" | "#EXTINF" | "#EXT-X-TARGETDURATION" => Tag::NotSteerable,
             _ => Tag::Other,
         }
     }
@@ -133,6 +154,8 @@ fn attribute<'a>(attributes: &'a str, wanted: &str) -> Option<Option<&'a str>> {
 }
 
 const STEERING: &str = "#EXT-X-CONTENT-STEERING";
+/// What a variant gets.
+const NAMED_BYTES_MAX: usize = PATHWAY_BYTES_MAX + ",PATHWAY-ID=\"\"".len();
 
 #[cfg(test)]
 mod tests {
@@ -232,11 +255,20 @@ mod tests {
             &FILM.replace("720p/", "https://other.example/"),
             &FILM.replace("720p/", "\n# the best\n //other.example/"),
             &FILM.replace("URI=\"key", "URI=\"HTTPS://other.example/key"),
+            &FILM.replace("URI=\"audio", "URI=\"https://audio.example/audio"),
+            &with("#EXT-X-MEDIA:TYPE=AUDIO,URI=\"a"),
+            &with("#EXT-X-DEFINE:NAME=\"b\",VALUE=\"https://other.example\"")
+                .replace("720p/", "{$b}/"),
+            &format!("#EXTM3U\n{}a", "#EXT-X-STREAM-INF:A=1\n".repeat(4_000)),
             &format!("{FILM}\n{}", "#".repeat(MANIFEST_REWRITTEN_BYTES_MAX)),
         ] {
             let begins: String = text.chars().take(99).collect();
             assert_eq!(written(text), None, "{begins}");
         }
+        let all_named = FILM.replace("1280000", "1280000,PATHWAY-ID=\"a\"");
+        let all_named = all_named.replace("2560000", "2560000,PATHWAY-ID=\"a\"");
+        let elsewhere = all_named.replace("URI=\"audio", "URI=\"https://audio.example/audio");
+        assert!(written(&elsewhere).is_some(), "its publisher knows what goes with what he named");
         let variant = |n| format!("\n#EXT-X-STREAM-INF:BANDWIDTH=1,PATHWAY-ID=\"p{n}\"\na");
         let pathways = |count| (1..count).map(variant).collect::<String>();
         assert!(written(&format!("{FILM}{}", pathways(PATHWAYS_KNOWN_MAX))).is_some());

@@ -61,6 +61,7 @@ async fn answered(mut stream: TcpStream, asked: Arc<Mutex<Vec<String>>>) {
         "/film.mpd" => (MPD, ""),
         "/coded.m3u8" => (MASTER, "content-encoding: br\r\n"),
         "/large.m3u8" => (&*large, ""),
+        "/kept.m3u8" => (MASTER, "cache-control: no-transform\r\n"),
         "/private.m3u8" => (MASTER, "cache-control: private\r\n"),
         "/broken.m3u8" | "/short.m3u8" => (BROKEN, ""),
         _ => ("#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\na.ts\n", ""),
@@ -127,6 +128,12 @@ async fn a_playlist_is_served_with_steering_as_a_representation_of_its_own() {
     let whole = served.get("/master.m3u8", &[]).await;
     assert_eq!((whole.status, &*text(&whole.body)), (200, expected));
     assert_eq!(whole.header("content-length"), expected.len().to_string());
+    let admin = Client::plain(served.process.admin, "admin.test");
+    let metrics = text(&admin.get("/metrics").send().await.body);
+    let of_site = "tidegate_site_response_body_bytes_total{site=\"media\"";
+    let sent = metrics.lines().filter(|line| line.starts_with(of_site));
+    let sent = sent.map(|line| line.rsplit(' ').next().unwrap().parse::<usize>().unwrap());
+    assert_eq!(sent.sum::<usize>(), expected.len(), "it counts as sent by its site:\n{metrics}");
     let etag = whole.header("etag");
     assert!(etag.starts_with("\"steered-"), "{etag}");
     for name in ["last-modified", "content-md5", "repr-digest"] {
@@ -195,6 +202,7 @@ async fn what_cannot_be_steered_is_served_as_the_origin_sent_it() {
         ("/plain/master.m3u8", MASTER),
         ("/coded.m3u8", MASTER),
         ("/private.m3u8", MASTER),
+        ("/kept.m3u8", MASTER),
         ("/media.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\na.ts\n"),
         ("/other.ts", "#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\na.ts\n"),
     ] {
@@ -205,6 +213,12 @@ async fn what_cannot_be_steered_is_served_as_the_origin_sent_it() {
         assert_eq!((head.status, head.body.len()), (200, 0), "{target}");
         assert_eq!(head.header("etag"), "\"one\"", "{target}");
         assert_eq!(head.header("content-length"), body.len().to_string(), "{target}");
+    }
+    for target in ["/media.m3u8", "/coded.m3u8", "/broken.m3u8", "/kept.m3u8", "/new.m3u8"] {
+        let part = served.get(target, &[("range", "bytes=0-6")]).await;
+        assert_eq!((part.status, &*text(&part.body)), (206, "#EXTM3U"), "{target}");
+        let parts = served.get(target, &[("range", "bytes=0-1,4-5")]).await;
+        assert_eq!(parts.status, 206, "{target}");
     }
     let large = served.get("/large.m3u8", &[]).await;
     assert!(large.body.len() > 300 << 10 && large.body.starts_with(MASTER.as_bytes()));

@@ -74,16 +74,15 @@ async fn a_miss_is_counted_by_why_its_viewer_is_there_and_no_origin_sees_the_dec
     let process = steered(folder.path(), &origin, "");
     let target = sent(&process).await;
     let (here, there) = (Client::plain(process.http, "here"), Client::plain(process.http, "there"));
-    for (client, target, lookup) in [
-        (&here, &*target, "miss"),
-        (&here, &target, "hit"),
-        (&there, &target, "hit"),
-        (&here, "/film/1.m4s?a=b", "hit"),
-        (&here, "/film/1.m4s?a=b&tidegate-decision=a%0ab", "hit"),
+    for (client, target) in [
+        (&here, &*target),
+        (&here, &target),
+        (&there, &target),
+        (&here, "/film/1.m4s?a=b"),
+        (&here, "/film/1.m4s?a=b&tidegate-decision=a%0ab"),
     ] {
         let response = client.get(target).send().await;
         assert_eq!((response.status, response.body.len()), (200, 1_000), "{target}");
-        assert!(response.header("cache-status").contains("tidegate"), "{lookup}");
     }
     let asked: Vec<_> = origin.all_requests().into_iter().map(|one| one.head.target).collect();
     assert_eq!(asked, ["/film/1.m4s?a=b"]);

@@ -27,11 +27,11 @@ use crate::message::conditional::{self, Verdict};
 use crate::message::freshness::{Exchange, Freshness, LifetimeBy, lifetime};
 use crate::message::multirange::Resolved;
 use crate::message::range::RangeRequest;
-use crate::message::request::ObjectRequest;
+use crate::message::request::{ObjectRequest, host_of};
 use crate::message::reuse::{RequestControl, Reuse};
 use crate::object::{BlockKey, ByteRange, ObjectKey, PieceMap};
 use crate::purge::Standing;
-use crate::site::{RequestCacheControl, Rule};
+use crate::site::{Access, RequestCacheControl, Rule};
 
 /// Explains the request with this head. Safe to drop.
 pub(super) async fn explain(
@@ -42,6 +42,7 @@ pub(super) async fn explain(
     let authority = head.uri.authority().map(|authority| authority.to_string());
     let host = authority.and_then(|authority| HeaderValue::try_from(authority).ok());
     head.headers.insert(HOST, host.ok_or_else(|| refused("no host is named".to_owned()))?);
+    let is_shown = takes_token(&parts, &mut head);
     let request = ObjectRequest::parse(&head).map_err(|error| refused(error.to_string()))?;
     let site = parts.live.sites.load().find(&request.host).cloned();
     let site = site.ok_or_else(|| refused(format!("no site has the host {:?}", request.host)))?;
@@ -62,6 +63,12 @@ pub(super) async fn explain(
         answer.because.push_str(purged);
     }
     answer.because.push_str(doubt);
+    if rule.access == Access::Token {
+        match is_shown {
+            true => answer.because.push_str("; whether its token lets him in was not asked"),
+            false => answer = without_token(),
+        }
+    }
     let variants = parts.heads.variants(&key);
     let variant = |one: &Arc<Head>| variant(&parts, rule, one, (&request, now));
     let runs = parts.filler.runs.all().into_iter().filter(|run| run.key == key);
@@ -75,6 +82,23 @@ pub(super) async fn explain(
         variants: variants.iter().map(variant).collect(),
         runs: runs.take(STATUS_OBJECTS_MAX).map(|run| run_status(&parts, &run)).collect(),
     })
+}
+
+/// Takes the token out of a request, as the door of its site does; whether there was one.
+fn takes_token(parts: &Parts, head: &mut RequestHead) -> bool {
+    let sites = parts.live.sites.load();
+    let site = host_of(head).ok().and_then(|host| sites.find(&host).map(|site| site.id));
+    let doors = parts.live.doors.load();
+    let Some(door) = site.and_then(|site| doors.of(site)) else { return false };
+    let before = (head.uri.clone(), head.headers.clone());
+    drop(door.take(head));
+    before != (head.uri.clone(), head.headers.clone())
+}
+
+/// What is answered who shows no token where one is asked for.
+fn without_token() -> Answer {
+    let because = "its rule lets in who shows a token, and it has none".to_owned();
+    Answer { how: "refuse", because, status: Some(403) }
 }
 
 /// Brings to ram what only a volume knows; what there is to add if that cannot be.

@@ -13,7 +13,9 @@ use tidegate::token::key::Key;
 use tidegate::token::key_file::{KeyFile, Keys};
 use tidegate::token::uri_signing::{Matching, hash_of, mint};
 
-use crate::support::{Configured, Edge, HOST, Origin, PATIENCE, PIECE, Response, Script, Speaks};
+use crate::support::{
+    Configured, Edge, HOST, Origin, PATIENCE, PIECE, Response, Script, Speaks, text, tidegate,
+};
 
 mod cat;
 mod hostile;
@@ -407,4 +409,23 @@ async fn who_bears_a_token_has_no_more_than_it_is_good_for() {
     assert!(statuses.contains(&429), "{statuses:?}");
     let exhausted = edge.metric("tidegate_token_checks_total", &["outcome=\"exhausted\""]).await;
     assert!(exhausted >= 2.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn explain_takes_the_token_out_as_the_door_does_and_says_who_gets_403() {
+    let (origin, folder) =
+        (Origin::serving("/film/1.m4s", Script::of(PIECE)), TempDir::new().unwrap());
+    let edge = guarded(&origin, folder.path(), "").rule("/open/**", "access = \"open\"").start();
+    let shown = with("/film/1.m4s", &token(&claims("/film/1.m4s", &json!({}))));
+    assert_eq!(edge.get(&shown).send().await.status, 200);
+    let admin = format!("http://{}", edge.admin().address());
+    let told = |path: &str| text(&tidegate(&["explain", "--admin", &admin, &url(path)]).stdout);
+    let with_token = told(&shown);
+    assert!(with_token.contains("  key           /film/1.m4s\n"), "{with_token}");
+    assert!(with_token.contains("200, from what is stored"), "{with_token}");
+    assert!(with_token.contains("whether its token lets him in was not asked"), "{with_token}");
+    let without = told("/film/1.m4s");
+    assert!(without.contains("  answer        403, refused\n"), "{without}");
+    assert!(without.contains("lets in who shows a token, and it has none"), "{without}");
+    assert!(told("/open/1").contains("nothing is stored"));
 }

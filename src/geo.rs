@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use maxminddb::Reader;
+use maxminddb::{Reader, WithinOptions};
 use serde::Deserialize;
 
 pub use country::Country;
@@ -21,7 +21,15 @@ mod position;
 /// Some databases, or none.
 #[derive(Default)]
 pub struct Geo {
-    databases: Vec<(PathBuf, Arc<Reader<Vec<u8>>>)>,
+    databases: Vec<Database>,
+}
+
+/// A database, and the file it is from.
+#[derive(Clone)]
+struct Database {
+    path: PathBuf,
+    length_bytes: u64,
+    reader: Arc<Reader<Vec<u8>>>,
 }
 
 /// Where a viewer is, as far as it is known.
@@ -29,10 +37,19 @@ pub struct Geo {
 pub struct Place {
     /// In which country his address is used.
     pub country: Option<Country>,
+    /// In which country it is registered: where it is used may be far from there.
+    pub registered: Option<Country>,
     /// Which AS announces it.
     pub as_number: Option<u32>,
     /// About where that is.
     pub position: Option<Position>,
+}
+
+impl Place {
+    /// The country that he is likely in.
+    pub fn likely_country(&self) -> Option<Country> {
+        self.country.or(self.registered)
+    }
 }
 
 /// That bytes are no database.
@@ -48,15 +65,17 @@ impl Geo {
     /// # Errors
     /// They are none.
     pub fn add(&mut self, path: &Path, bytes: Vec<u8>) -> Result<(), NoDatabase> {
-        let database = Reader::from_source(bytes);
-        let database = database.map_err(|error| NoDatabase { why: error.to_string() })?;
-        self.databases.push((path.to_owned(), Arc::new(database)));
+        let length_bytes = bytes.len() as u64;
+        let reader = Reader::from_source(bytes);
+        let reader = reader.map_err(|error| NoDatabase { why: error.to_string() })?;
+        let (path, reader) = (path.to_owned(), Arc::new(reader));
+        self.databases.push(Database { path, length_bytes, reader });
         Ok(())
     }
 
     /// The one that `before` has of a file; whether there is one.
     pub fn keep(&mut self, path: &Path, before: &Geo) -> bool {
-        let kept = before.databases.iter().find(|(of, _)| of == path);
+        let kept = before.databases.iter().find(|one| one.path == path);
         self.databases.extend(kept.cloned());
         kept.is_some()
     }
@@ -66,18 +85,34 @@ impl Geo {
         self.databases.is_empty()
     }
 
+    /// The memory they take.
+    pub fn bytes(&self) -> u64 {
+        self.databases.iter().map(|one| one.length_bytes).sum()
+    }
+
+    /// Whether one of them says of any of its first `networks` in which country it is.
+    pub fn tells_countries(&self, networks: usize) -> bool {
+        let has_country = |one: &Database| {
+            let first = one.reader.networks(WithinOptions::default()).into_iter().flatten();
+            first.take(networks).any(|found| {
+                let record = found.and_then(|found| found.decode::<Record<'_>>());
+                record.is_ok_and(|record| record.is_some_and(|record| record.country().is_some()))
+            })
+        };
+        self.databases.iter().any(has_country)
+    }
+
     /// Where a viewer is.
     pub fn place(&self, viewer: IpAddr) -> Place {
         let viewer = viewer.to_canonical();
         let mut place = Place::default();
-        for (_, database) in &self.databases {
+        for Database { reader, .. } in &self.databases {
             // A database of IPv4 alone, or a damaged one, does not know.
-            let found = database.lookup(viewer).and_then(|found| found.decode::<Record<'_>>());
+            let found = reader.lookup(viewer).and_then(|found| found.decode::<Record<'_>>());
             let Ok(Some(found)) = found else { continue };
-            let country = found.country.or(found.registered_country);
-            let code = country.and_then(|country| country.iso_code);
+            place.country = place.country.or_else(|| found.country());
+            place.registered = place.registered.or_else(|| code(found.registered_country.as_ref()));
             let position = found.location.and_then(Location::position);
-            place.country = place.country.or_else(|| code.and_then(|code| code.parse().ok()));
             place.as_number = place.as_number.or(found.autonomous_system_number);
             place.position = place.position.or(position);
         }
@@ -96,9 +131,19 @@ struct Record<'a> {
     location: Option<Location>,
 }
 
+impl Record<'_> {
+    fn country(&self) -> Option<Country> {
+        code(self.country.as_ref())
+    }
+}
+
 #[derive(Deserialize)]
 struct CountryRecord<'a> {
     iso_code: Option<&'a str>,
+}
+
+fn code(record: Option<&CountryRecord<'_>>) -> Option<Country> {
+    record?.iso_code?.parse().ok()
 }
 
 #[derive(Deserialize)]
@@ -115,7 +160,7 @@ impl Location {
 
 impl fmt::Debug for Geo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.databases.iter().map(|(path, _)| path)).finish()
+        f.debug_list().entries(self.databases.iter().map(|one| &one.path)).finish()
     }
 }
 
@@ -149,15 +194,28 @@ mod tests {
         for (viewer, expected) in [
             ("192.0.2.1", "Some(\"DE\") Some(64500) true"),
             ("::ffff:192.0.2.1", "Some(\"DE\") Some(64500) true"),
-            ("198.51.100.1", "Some(\"AU\") None true"),
+            // Where it is registered alone is known.
+            ("198.51.100.1", "None None true"),
             ("198.51.100.200", "None None false"),
             ("2001:db8::1", "Some(\"FR\") None false"),
             ("203.0.113.1", "None None false"),
         ] {
             assert_eq!(told(&geo, viewer), expected, "{viewer}");
         }
+        let registered = geo.place("198.51.100.1".parse().unwrap());
+        assert_eq!(registered.likely_country().unwrap().to_string(), "AU");
+        assert_eq!(geo.bytes(), (CITY.len() + ASN.len()) as u64);
         let berlin = Position::new(52.52, 13.405);
         assert_eq!(geo.place("192.0.2.1".parse().unwrap()).position, berlin);
+    }
+
+    #[test]
+    fn a_database_of_ases_tells_no_country_and_nobody_looks_at_all_of_one() {
+        let mut geo = Geo::default();
+        geo.add(Path::new("asn"), ASN.to_vec()).unwrap();
+        assert!(!geo.tells_countries(1_000) && !Geo::default().tells_countries(1_000));
+        geo.add(Path::new("city"), CITY.to_vec()).unwrap();
+        assert!(geo.tells_countries(1_000) && !geo.tells_countries(0));
     }
 
     #[test]

@@ -8,8 +8,10 @@ use arc_swap::ArcSwap;
 
 use super::parts::Parts;
 use super::renewal::Stamp;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Unused};
 use crate::geo::Geo;
+use crate::limits::PLACES_LOOKED_AT_MAX;
+use crate::memory::{Class, Governor, Reservation, Use};
 use crate::site::NetworkFile;
 
 /// Where viewers are, as far as who comes in depends on it.
@@ -18,6 +20,15 @@ pub(super) struct Places {
     /// What is asked; swapped whole.
     pub(super) geo: Arc<ArcSwap<Geo>>,
     databases: Mutex<Vec<Watched>>,
+    accounted: Mutex<Accounted>,
+}
+
+/// The memory of databases and lists.
+#[derive(Default)]
+struct Accounted {
+    bytes: u64,
+    /// `None`: there was no room for it.
+    reserved: Option<Reservation>,
 }
 
 /// A file, and what is known of it.
@@ -25,7 +36,8 @@ struct Watched {
     path: PathBuf,
     /// As it was at the last look.
     seen: Option<Stamp>,
-    /// As it was when it was read last, or just before.
+    /// As it was when it was read last, or just before; `None`: it could not be, and is to be tried
+    /// again.
     read: Option<Stamp>,
     /// What was wrong with it, as it was told.
     told: Option<String>,
@@ -50,14 +62,18 @@ impl Watched {
     }
 
     /// Tells once what is wrong with it.
-    fn tell(&mut self, what: &str, wrong: Option<String>) {
+    fn tell(&mut self, what: &str, wrong: Option<Unused>) {
+        if let Some(Unused::Unread(_)) = wrong {
+            // It may be only for a moment that it cannot be read.
+            self.read = None;
+        }
+        let (path, wrong) = (self.path.display(), wrong.map(|why| why.to_string()));
         match &wrong {
             Some(why) if self.told != wrong => {
-                let path = self.path.display();
                 tracing::error!("{what} {path}, {why}; those of before go on");
             }
             Some(_) => {}
-            None => tracing::info!("{what} {} are others now", self.path.display()),
+            None => tracing::info!("{what} {path} are others now"),
         }
         self.told = wrong;
     }
@@ -110,7 +126,31 @@ impl Places {
             }
             one.tell("places of viewers: those of", wrong);
         }
+        if before.tells_countries(PLACES_LOOKED_AT_MAX)
+            && !geo.tells_countries(PLACES_LOOKED_AT_MAX)
+        {
+            tracing::error!("no database tells the countries of viewers any more, it seems");
+        }
         self.geo.store(Arc::new(geo));
+    }
+
+    /// Accounts for the memory of the databases, and of lists of so many bytes. Who comes in is
+    /// decided by them even where there is no room.
+    fn account(&self, lists_bytes: u64, governor: &Arc<Governor>) {
+        let bytes = self.geo.load().bytes() + lists_bytes;
+        let mut accounted = self.accounted.lock().unwrap_or_else(PoisonError::into_inner);
+        if accounted.bytes == bytes {
+            return;
+        }
+        // What was reserved makes room first.
+        *accounted = Accounted { bytes, reserved: None };
+        accounted.reserved = governor.try_reserve(Use::Routes, Class::Viewer, bytes);
+        if accounted.reserved.is_none() {
+            let mib = bytes.div_ceil(1 << 20);
+            tracing::warn!(
+                "what says who comes in takes {mib} MiB that are not free; raise `memory.total`"
+            );
+        }
     }
 }
 
@@ -144,6 +184,8 @@ pub(super) fn looked(parts: &Parts, mut before: Vec<SeenFile>) -> Vec<SeenFile> 
         }
         seen.push(one);
     }
+    let lists_bytes = seen.iter().map(|one| one.file.told.load().bytes()).sum();
+    parts.live.places.account(lists_bytes, &parts.governor);
     seen
 }
 
@@ -159,5 +201,48 @@ fn read_again(one: &mut SeenFile) {
             }
         }
         Err(why) => one.watched.tell("networks of viewers: those of", Some(why)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    const CITY: &[u8] = include_bytes!("../../fuzz/seeds/places/city");
+
+    #[test]
+    fn what_cannot_be_read_is_tried_again_and_what_is_refused_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("places");
+        let places = Places::default();
+        let read = |path: &Path| {
+            let mut geo = Geo::default();
+            config::read_places(path, &mut geo).unwrap();
+            ReadPlaces { geo: Arc::new(geo), databases: vec![Watched::new(path)] }
+        };
+        fs::write(&path, CITY).unwrap();
+        places.adopt(read(&path));
+        let is_tried_again = || {
+            // It is seen, then it is settled.
+            places.look();
+            places.look();
+            places.databases.lock().unwrap()[0].read.is_none()
+        };
+        assert!(!is_tried_again(), "nothing has changed");
+        fs::write(&path, "no database").unwrap();
+        assert!(!is_tried_again(), "it is refused until it is another one");
+        fs::remove_file(&path).unwrap();
+        // Who opens it gets an error that says nothing of what is in it.
+        symlink(folder.path(), &path).unwrap();
+        assert!(is_tried_again());
+        assert!(is_tried_again(), "however often it fails");
+        assert_eq!(places.geo.load().bytes(), CITY.len() as u64, "those of before go on");
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, CITY).unwrap();
+        assert!(!is_tried_again());
+        assert!(places.databases.lock().unwrap()[0].told.is_none());
     }
 }

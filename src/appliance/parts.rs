@@ -239,7 +239,7 @@ impl Parts {
             doors: self.live.doors.clone(),
             steering: self.live.steering.served.clone(),
             places: self.live.places.geo.clone(),
-            better: routed::better(&self.config, &self.live, self.fleet.as_ref()),
+            better: routed::better(&self.live, self.fleet.as_ref()),
             challenges: self.live.challenges.clone(),
             gate: self.gates[worker].clone(),
             governor: self.governor.clone(),

@@ -7,14 +7,14 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
 use super::fleet;
 use super::parts::Live;
-use crate::config::{Config, Routes as RoutesSettings};
+use crate::config::Routes as RoutesSettings;
 use crate::control::content_steering::location;
 use crate::control::registry::fleet::Fleet;
-use crate::control::routes::Routes;
+use crate::control::routes::{Routes, Whose};
 use crate::control::steer::Settings;
 use crate::control::steering::reason::Reason;
 use crate::control::steering::{Asked, Ranked, Steering};
@@ -24,7 +24,7 @@ use crate::moment::unix_seconds;
 /// What it is told by.
 struct Known {
     /// Which box this is; `None`: nobody knows, and everybody is served.
-    own: Option<String>,
+    own: Arc<ArcSwapOption<String>>,
     routes: Arc<Routes>,
     files: Arc<ArcSwap<RoutesSettings>>,
     settings: Arc<ArcSwap<Settings>>,
@@ -34,14 +34,10 @@ struct Known {
 }
 
 /// What delivery asks.
-pub(super) fn better(
-    config: &Config,
-    live: &Live,
-    standing: Option<&Arc<fleet::Standing>>,
-) -> Arc<Better> {
+pub(super) fn better(live: &Live, standing: Option<&Arc<fleet::Standing>>) -> Arc<Better> {
     let steering = &live.steering;
     let known = Known {
-        own: config.own_name().map(str::to_owned),
+        own: steering.own.clone(),
         routes: steering.routes.clone(),
         files: steering.files.clone(),
         settings: steering.settings.clone(),
@@ -53,12 +49,12 @@ pub(super) fn better(
 
 impl Known {
     fn better(&self, stranger: &Stranger<'_>, now: SystemTime) -> Option<String> {
-        let own = self.own.as_deref()?;
-        let table = self.routes.table();
-        let announced = table.announced(stranger.viewer);
-        if announced.is_empty() || announced.iter().any(|one| one.name == own) {
+        let (own, table) = (self.own.load(), self.routes.table());
+        // Of most no more is looked at than this, which allocates nothing.
+        if table.whose(stranger.viewer, own.as_deref()?) != Whose::Others {
             return None;
         }
+        let announced = table.announced(stranger.viewer);
         let files = self.files.load();
         let hold = files.plan.hold.max(LOOKS_MISSED_MAX * files.reread);
         if !self.routes.are_whole(now, hold) {
@@ -88,7 +84,8 @@ impl Known {
             announced.iter().any(|one| one.name == ranked.appliance) && !is_kept(ranked)
         };
         answer.ranked.first().filter(is_his).filter(|_| !answer.last_resort)?;
-        location(stranger.scheme.as_str(), stranger.target, &answer, 0, settings.seal.as_ref())
+        let scheme = settings.scheme(stranger.scheme.as_str());
+        location(scheme, stranger.target, &answer, 0, settings.seal.as_ref())
     }
 }
 

@@ -45,6 +45,10 @@ use crate::server::{self, ServerContext, ServerSettings, Source, Stop, Tls, Wish
 /// What viewers are steered by; a reload puts other settings in the place of these.
 pub(super) struct Steering {
     pub(super) fleet: Arc<ArcSwap<Fleet>>,
+    /// Which box this is, as routes call it; `None`: nobody knows.
+    pub(super) own: Arc<ArcSwapOption<String>>,
+    /// The same as a fleet calls it, of which a box is from its start on.
+    own_in_fleet: Option<String>,
     pub(super) routes: Arc<Routes>,
     pub(super) settings: Arc<ArcSwap<Settings>>,
     pub(super) files: Arc<ArcSwap<RoutesSettings>>,
@@ -71,6 +75,8 @@ impl Steering {
         let own_secret = Secret::random();
         Steering {
             fleet: Arc::new(ArcSwap::from_pointee(Fleet::from(config.steering.appliances.clone()))),
+            own: Arc::new(ArcSwapOption::from_pointee(config.own_name().map(str::to_owned))),
+            own_in_fleet: config.fleet.as_ref().map(|fleet| fleet.appliance.name().to_owned()),
             routes: Arc::default(),
             settings: Arc::new(ArcSwap::from_pointee(settings(config, &own_secret))),
             files: Arc::new(ArcSwap::from_pointee(config.routes.clone())),
@@ -98,6 +104,9 @@ impl Steering {
 
     /// Steers by another configuration from now on; its files of routes are read at the next look.
     pub(super) fn adopt(&self, next: &Config) {
+        // First: to a fleet that knows it by another name its own viewers would be sent.
+        let own = self.own_in_fleet.clone().or_else(|| next.steering.own_name.clone());
+        self.own.store(own.map(Arc::new));
         // A control plane here knows better; it comes and goes with a start.
         if !self.is_told {
             self.fleet.store(Arc::new(Fleet::from(next.steering.appliances.clone())));
@@ -128,9 +137,11 @@ impl Steering {
         }
     }
 
-    /// Accounts for the table's memory. Viewers are steered by it even where there is no room.
+    /// Accounts for the memory of the table and its databases. Viewers are steered by it even where
+    /// there is no room.
     fn reserve(&self, governor: &Arc<Governor>) {
-        let bytes = self.routes.table().bytes() as u64;
+        let table = self.routes.table();
+        let bytes = table.bytes() as u64 + table.places_bytes();
         let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
         *reserved = None;
         *reserved = governor.try_reserve(Use::Routes, Class::Viewer, bytes);

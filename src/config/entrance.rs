@@ -1,5 +1,6 @@
 //! What a site or rule says about who comes in: from where, and when.
 
+use std::fmt;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ use super::{Config, Routes};
 use crate::geo::{Country, Geo};
 use crate::limits::{
     ENTRANCE_COUNTRIES_MAX, ENTRANCE_FILE_BYTES_MAX, ENTRANCE_HOURS_MAX, NETWORKS_MAX,
-    PLACES_BYTES_MAX,
+    PLACES_BYTES_MAX, PLACES_LOOKED_AT_MAX,
 };
 use crate::site::{
     Countries, Entrance, Hours, Listed, NetworkFile, Networks, OffRoute, Prefixes, Rule, Site,
@@ -127,30 +128,48 @@ fn network_file(setting: &Setting<'_>) -> Option<Arc<NetworkFile>> {
     }
 }
 
+/// Why a file is not used, in words that follow its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unused {
+    /// It cannot be read: a moment later it may.
+    Unread(String),
+    /// What it says is no good until it is another one.
+    Refused(String),
+}
+
+impl fmt::Display for Unused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unused::Unread(why) => write!(f, "which cannot be read: {why}"),
+            Unused::Refused(why) => write!(f, "which {why}"),
+        }
+    }
+}
+
 /// What a file of networks says.
 ///
 /// # Errors
-/// What is wrong with it, in words that follow its name.
-pub fn read_networks(path: &Path) -> Result<Prefixes, String> {
+/// What is wrong with it.
+pub fn read_networks(path: &Path) -> Result<Prefixes, Unused> {
     let text = read(path, ENTRANCE_FILE_BYTES_MAX as u64)?;
-    Prefixes::parse(&text).map_err(|fault| format!("which is refused: {fault}"))
+    Prefixes::parse(&text).map_err(|fault| Unused::Refused(format!("is refused: {fault}")))
 }
 
 /// Adds a database of countries and ASes.
 ///
 /// # Errors
-/// What is wrong with it, in words that follow its name.
-pub fn read_places(path: &Path, into: &mut Geo) -> Result<(), String> {
+/// What is wrong with it.
+pub fn read_places(path: &Path, into: &mut Geo) -> Result<(), Unused> {
     let bytes = read(path, PLACES_BYTES_MAX)?;
-    into.add(path, bytes).map_err(|error| format!("which {error}"))
+    into.add(path, bytes).map_err(|error| Unused::Refused(error.to_string()))
 }
 
-fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
+fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Unused> {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(bytes_max + 1).read_to_end(&mut bytes));
-    read.map_err(|error| format!("which cannot be read: {}", cause(&error)))?;
+    read.map_err(|error| Unused::Unread(cause(&error)))?;
     match bytes.len() as u64 > bytes_max {
-        true => Err(format!("which has more than {bytes_max} bytes")),
+        true => Err(Unused::Refused(format!("has more than {bytes_max} bytes"))),
         false => Ok(bytes),
     }
 }
@@ -178,14 +197,17 @@ fn zone(setting: &Setting<'_>) -> Option<TimeZone> {
     zone
 }
 
-/// A moment, of the time zone unless it says of which.
+/// A moment, of the time zone unless it says of which. What is read of it without a word would be
+/// another one: a day alone is over before it has begun, and of a zone's name nothing is made.
 fn moment(setting: &Setting<'_>, zone: &TimeZone) -> Option<SystemTime> {
     let text = match setting.value {
         DeValue::Datetime(date) => date.to_string(),
         _ => setting.text()?.to_owned(),
     };
     let there = || zone.to_timestamp(text.parse::<DateTime>().ok()?).ok();
-    let moment = text.parse::<Timestamp>().ok().or_else(there);
+    let is_whole = text.contains(['T', 't', ' ']) && !text.contains('[');
+    let moment = || text.parse::<Timestamp>().ok().or_else(there);
+    let moment = is_whole.then(moment).flatten();
     if moment.is_none() {
         setting.fail(format!(
             "is {text:?}; write a moment such as \"2027-01-31T18:00:00\" or one with \"+01:00\" \
@@ -257,10 +279,22 @@ pub(super) fn check(document: &Section<'_>, config: &Config) {
         let Some(setting) = section.setting("databases").filter(|_| !asked.is_empty()) else {
             return;
         };
+        let (mut tells_countries, mut are_read) = (false, true);
         for ((setting, _), path) in setting.texts().iter().zip(asked) {
-            if let Err(why) = read_places(path, &mut Geo::default()) {
+            let mut geo = Geo::default();
+            if let Err(why) = read_places(path, &mut geo) {
+                are_read = false;
                 setting.fail(format!("names {}, {why}", path.display()));
             }
+            tells_countries |= geo.tells_countries(PLACES_LOOKED_AT_MAX);
+        }
+        if let (Some(site), true) = (asking, are_read && !tells_countries) {
+            let warning = format!(
+                "`{}` has no database that tells countries, it seems: of every viewer of site {:?} \
+                 his is unknown",
+                setting.name, site.name
+            );
+            setting.source.warn(setting.source.place(setting.at), warning);
         }
     });
 }
@@ -273,6 +307,7 @@ mod tests {
     use super::*;
 
     const CITY: &[u8] = include_bytes!("../../fuzz/seeds/places/city");
+    const ASN: &[u8] = include_bytes!("../../fuzz/seeds/places/asn");
 
     fn read_in(folder: &Path, more: &str, rules: &str) -> Result<Config, String> {
         let text = format!(
@@ -336,8 +371,16 @@ mod tests {
             assert!(line.contains("t.toml:2:21: `routes.databases` names "), "{line}");
             assert!(line.contains(expected) && !line.contains('\n'), "{line}");
         }
-        fs::write(&file, CITY).unwrap();
-        let config = read_in(folder.path(), places, rules).unwrap();
-        assert_eq!(config.places_asked(), [file]);
+        for (bytes, warnings) in [(CITY, 0), (ASN, 1)] {
+            fs::write(&file, bytes).unwrap();
+            let config = read_in(folder.path(), places, rules).unwrap();
+            assert_eq!(config.places_asked(), [file.clone()]);
+            assert_eq!(config.warnings.len(), warnings);
+            let told = config.warnings.iter().map(ToString::to_string).collect::<String>();
+            assert!(
+                warnings == 0 || told.contains("has no database that tells countries"),
+                "{told}"
+            );
+        }
     }
 }

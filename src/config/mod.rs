@@ -23,7 +23,7 @@ pub use admin::Admin;
 pub use certificates::{Certificate, Certificates};
 pub use changes::{Change, Counts, is_of_volumes};
 pub use control::{Control, ControlFile, Health, is_control_alone, load_control};
-pub use entrance::{read_networks, read_places};
+pub use entrance::{Unused, read_networks, read_places};
 pub use error::{ConfigError, ConfigErrors, Place, cause};
 pub use fill::Fill;
 pub use fleet::Fleet;

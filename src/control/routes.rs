@@ -31,7 +31,7 @@ pub use figures::{Figures, FileState};
 pub use files::Routes;
 pub use gathering::{Boxes, Gathering, Guards, is_name};
 pub use plan::{Format, Outcome, Plan, RefusedFile, RouteFile};
-pub use table::{Announced, Origin, Route, Table, Way};
+pub use table::{Announced, Origin, Route, Table, Way, Whose};
 pub use viewers::Viewers;
 
 #[cfg(test)]

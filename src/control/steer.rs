@@ -9,6 +9,7 @@
 mod figures;
 mod question;
 mod ranked;
+mod rate;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -46,6 +47,7 @@ use crate::server::{ConnectionFacts, Handler};
 pub use figures::{Decided, Figures, Kind};
 use question::Question;
 use ranked::RankedAnswer;
+pub use rate::Rate;
 
 /// What viewers are steered by beside the fleet and its routes.
 #[derive(Clone, Debug)]
@@ -68,6 +70,14 @@ pub struct Settings {
     pub sites: BTreeSet<String>,
     /// Those whose steering was ended on purpose.
     pub ended: BTreeSet<String>,
+}
+
+impl Settings {
+    /// By which scheme who asks by `asked` is sent on: before a proxy he may ask by another one.
+    pub fn scheme<'a>(&self, asked: &'a str) -> &'a str {
+        let of_url = |url: &String| if url.starts_with("https:") { "https" } else { "http" };
+        self.url.as_ref().map_or(asked, of_url)
+    }
 }
 
 /// What answers viewers' questions; one serves any number of connections.
@@ -98,27 +108,6 @@ pub struct From<'a> {
     pub host: Option<&'a str>,
     /// Now, in seconds since 1970.
     pub now_seconds: u64,
-}
-
-/// Answers in this second and the one before it.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Rate {
-    second: u64,
-    count: u32,
-    before: u32,
-}
-
-impl Rate {
-    /// One more; as many as in the busier one of both.
-    fn after_one(&mut self, now_seconds: u64) -> u32 {
-        if self.second != now_seconds {
-            let is_next = self.second.checked_add(1) == Some(now_seconds);
-            self.before = if is_next { self.count } else { 0 };
-            (self.second, self.count) = (now_seconds, 0);
-        }
-        self.count = self.count.saturating_add(1);
-        self.count.max(self.before)
-    }
 }
 
 /// What one question is answered of: all of one moment.
@@ -244,8 +233,7 @@ impl Steer {
         });
         self.figures.decided(decided(&answer));
         self.figures.was_among(answer.ranked.len());
-        let is_https = settings.url.as_ref().map(|url| url.starts_with("https:"));
-        let scheme = is_https.map_or(from.scheme, |is| if is { "https" } else { "http" });
+        let scheme = settings.scheme(from.scheme);
         let target = match question.query {
             "" => path.to_owned(),
             query => format!("{path}?{query}"),

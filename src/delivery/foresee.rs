@@ -18,10 +18,10 @@ use crate::limits::PREFETCHES_PER_REQUEST_MAX;
 use crate::memory::Class;
 use crate::message::cmcd::Next;
 use crate::message::range::RangeRequest;
-use crate::message::target::{canonical_target, resolved};
+use crate::message::target::{canonical_target, is_ambiguous, resolved};
 use crate::metrics::labels::Prefetch;
 use crate::object::{ByteRange, ObjectKey};
-use crate::site::{Access, Foresight, Site};
+use crate::site::{Access, Entrance, Foresight, OffRoute, Site};
 
 impl Shared {
     /// Brings ahead what the player of an answered request will ask for.
@@ -40,7 +40,9 @@ impl Shared {
         key: &ObjectKey,
         next: &Next,
     ) -> Prefetch {
-        let Some((path, key)) = named(site, key, next) else { return Prefetch::Refused };
+        let Some((path, key)) = self.named(viewer, site, key, next) else {
+            return Prefetch::Refused;
+        };
         let fields = &viewer.parts.headers;
         // What he gets may be for him alone, and he has not asked for it yet.
         if fields.contains_key(AUTHORIZATION) || fields.contains_key(COOKIE) {
@@ -96,23 +98,38 @@ impl Shared {
         };
         if started { Prefetch::Started } else { Prefetch::Known }
     }
-}
 
-/// The object that a player names, if it is another of this site, or another part of the same, and
-/// its rule lets it be brought ahead.
-fn named(site: &Arc<Site>, key: &ObjectKey, next: &Next) -> Option<(String, ObjectKey)> {
-    let Some(reference) = &next.path else {
-        return next.range.as_ref().map(|_| (key.path().to_owned(), key.clone()));
-    };
-    let (path, query) = resolved(key.path(), reference)?;
-    let rule = site.rule_for(&path);
-    // What takes a token is asked for by who shows it.
-    if rule.foresight == Foresight::Off || rule.access == Access::Token {
-        return None;
+    /// The object that a player names, if it is another of this site, or another part of the same,
+    /// and its rule lets it be brought ahead, of which the viewer may have it.
+    fn named(
+        &self,
+        viewer: &Viewer,
+        site: &Arc<Site>,
+        key: &ObjectKey,
+        next: &Next,
+    ) -> Option<(String, ObjectKey)> {
+        let Some(reference) = &next.path else {
+            return next.range.as_ref().map(|_| (key.path().to_owned(), key.clone()));
+        };
+        let (path, query) = resolved(key.path(), reference)?;
+        let rule = site.rule_for(&path);
+        // What takes a token is asked for by who shows it.
+        if rule.foresight == Foresight::Off || rule.access == Access::Token {
+            return None;
+        }
+        let comes_in = |entrance: &Arc<Entrance>| {
+            entrance.check(viewer.client, viewer.time, &self.places.load()).is_ok()
+        };
+        // Whose he is may be another's to say.
+        let is_unclear = site.tells_viewers_apart() && is_ambiguous(&path);
+        if is_unclear || rule.off_route != OffRoute::Serve {
+            return None;
+        }
+        rule.entrance.as_ref().is_none_or(comes_in).then_some(())?;
+        let target = canonical_target(&path, query, &rule.query, rule.content);
+        // What is written there may be no target at all.
+        http::uri::PathAndQuery::try_from(&*target).ok()?;
+        let named = ObjectKey::new(site.id, &target);
+        (named != *key || next.range.is_some()).then_some((path, named))
     }
-    let target = canonical_target(&path, query, &rule.query, rule.content);
-    // What is written there may be no target at all.
-    http::uri::PathAndQuery::try_from(&*target).ok()?;
-    let named = ObjectKey::new(site.id, &target);
-    (named != *key || next.range.is_some()).then_some((path, named))
 }

@@ -2,6 +2,8 @@
 
 /// Networks of one list, here or in its file.
 pub const ENTRANCE_NETWORKS_MAX: usize = 1_000_000;
+/// Networks of a database that are looked at for a country: most have one.
+pub const PLACES_LOOKED_AT_MAX: usize = 1_000;
 /// A file of them.
 pub const ENTRANCE_FILE_BYTES_MAX: usize = 64 << 20;
 /// What is told of a line that is none.

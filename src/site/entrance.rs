@@ -153,13 +153,14 @@ impl Listed {
 
 impl Barred {
     /// Every reason.
-    pub const ALL: [Barred; 6] = [
+    pub const ALL: [Barred; 7] = [
         Barred::Country,
         Barred::CountryUnknown,
         Barred::Network,
         Barred::Early,
         Barred::Late,
         Barred::Hours,
+        Barred::Unclear,
     ];
 
     /// As it is logged and counted.
@@ -216,19 +217,19 @@ mod tests {
     #[test]
     fn countries_are_those_of_the_database_and_who_is_unknown_stays_outside_unless_it_is_said() {
         let unknown = Some(Barred::CountryUnknown);
-        for (these, of_unknown, german, australian, nobody_knows) in [
+        for (these, of_unknown, german, french, nobody_knows) in [
             (Stands::Inside, Stands::Outside, None, Some(Barred::Country), unknown),
             (Stands::Inside, Stands::Inside, None, Some(Barred::Country), None),
             (Stands::Outside, Stands::Outside, Some(Barred::Country), None, unknown),
             (Stands::Outside, Stands::Inside, Some(Barred::Country), None, None),
         ] {
-            let listed = vec!["FR".parse().unwrap(), "DE".parse().unwrap()];
+            let listed = vec!["AU".parse().unwrap(), "DE".parse().unwrap()];
             let countries = Some(Countries { listed, these, unknown: of_unknown });
             let entrance = Entrance { countries, ..Entrance::default() };
             assert_eq!(barred(&entrance, "192.0.2.1"), german);
             assert_eq!(barred(&entrance, "::ffff:192.0.2.1"), german, "IPv4 all the same");
-            assert_eq!(barred(&entrance, "2001:db8::1"), german, "in France");
-            assert_eq!(barred(&entrance, "198.51.100.1"), australian);
+            assert_eq!(barred(&entrance, "2001:db8::1"), french);
+            assert_eq!(barred(&entrance, "198.51.100.1"), nobody_knows, "registered in Australia");
             assert_eq!(barred(&entrance, "203.0.113.1"), nobody_knows);
             let now = SystemTime::UNIX_EPOCH;
             let without = entrance.check("192.0.2.1".parse().unwrap(), now, &Geo::default());

@@ -91,6 +91,11 @@ impl Prefixes {
         self.ipv4.len() + self.ipv6.len()
     }
 
+    /// The memory they take.
+    pub fn bytes(&self) -> u64 {
+        (self.ipv4.mem_size() + self.ipv6.mem_size()) as u64
+    }
+
     /// All of them, in the order of addresses.
     pub fn iter(&self) -> impl Iterator<Item = IpNet> {
         let ipv4 = self.ipv4.iter().map(IpNet::from);

@@ -59,7 +59,7 @@ impl Explained {
         };
         Explained {
             viewer,
-            country: place.country,
+            country: place.likely_country(),
             as_number: place.as_number,
             matches: matches.map(|(viewers, routes)| Match { viewers, routes }).collect(),
             boxes: table.announced(viewer).into_iter().map(for_him).collect(),

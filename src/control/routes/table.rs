@@ -88,7 +88,34 @@ pub struct Announced<'a> {
     pub source: &'a str,
 }
 
+/// Whose viewer somebody is, to one box.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// Nobody is for him.
+    Nobodys,
+    /// It is for him, and others may be too.
+    Own,
+    /// Others alone are.
+    Others,
+}
+
 impl Table {
+    /// Whose a viewer is, to the box of that name; allocates nothing.
+    pub fn whose(&self, viewer: IpAddr, name: &str) -> Whose {
+        let groups = |set: u32| self.sets[set as usize].iter().map(|stored| stored.group as usize);
+        let is_named = |number: &u32| &*self.names[*number as usize] == name;
+        let mut is_others = false;
+        let is_own = self.any_match(viewer, |_, set| {
+            is_others |= groups(set).any(|group| !self.groups[group].is_empty());
+            groups(set).any(|group| self.groups[group].iter().any(is_named))
+        });
+        match is_own {
+            true => Whose::Own,
+            false if is_others => Whose::Others,
+            false => Whose::Nobodys,
+        }
+    }
+
     /// The boxes that are for a viewer, each once: what is more special first, then the best way.
     pub fn announced(&self, viewer: IpAddr) -> Vec<Announced<'_>> {
         let mut is_found = vec![false; self.names.len()];
@@ -137,28 +164,46 @@ impl Table {
         self.ipv4.mem_size() + self.ipv6.mem_size() + sets + groups + names
     }
 
+    /// The memory that the databases take.
+    pub fn places_bytes(&self) -> u64 {
+        self.geo.bytes()
+    }
+
     /// What holds a viewer, the most special first.
     fn matches(&self, viewer: IpAddr) -> Vec<(Viewers, u32)> {
-        let of = |prefix: IpNet, set: &u32| (Viewers::Prefix(prefix), *set);
-        let mut found: Vec<(Viewers, u32)> = match viewer.to_canonical() {
+        let mut found = Vec::new();
+        self.any_match(viewer, |viewers, set| {
+            found.push((viewers, set));
+            false
+        });
+        let is_prefix = |(viewers, _): &(Viewers, u32)| matches!(viewers, Viewers::Prefix(_));
+        let prefixes = found.iter().filter(|one| is_prefix(one)).count();
+        found[..prefixes].reverse();
+        found
+    }
+
+    /// Whether anything that holds a viewer is what is asked: prefixes, the most special last, then
+    /// AS and country, which are dear to find.
+    fn any_match(&self, viewer: IpAddr, mut is: impl FnMut(Viewers, u32) -> bool) -> bool {
+        let mut is_it = |prefix: IpNet, set: &u32| is(Viewers::Prefix(prefix), *set);
+        let is_found = match viewer.to_canonical() {
             IpAddr::V4(address) => {
-                let covers = self.ipv4.cover(&Ipv4Net::from(address));
-                covers.map(|(prefix, set)| of(prefix.into(), set)).collect()
+                let mut covers = self.ipv4.cover(&Ipv4Net::from(address));
+                covers.any(|(prefix, set)| is_it(prefix.into(), set))
             }
             IpAddr::V6(address) => {
-                let covers = self.ipv6.cover(&Ipv6Net::from(address));
-                covers.map(|(prefix, set)| of(prefix.into(), set)).collect()
+                let mut covers = self.ipv6.cover(&Ipv6Net::from(address));
+                covers.any(|(prefix, set)| is_it(prefix.into(), set))
             }
         };
-        found.reverse();
-        if !self.places.is_empty() {
-            let place = self.place(viewer);
-            let by_place = [place.as_number.map(Viewers::As), place.country.map(Viewers::Country)];
-            for viewers in by_place.into_iter().flatten() {
-                found.extend(self.places.get(&viewers).map(|set| (viewers, *set)));
-            }
+        if is_found || self.places.is_empty() {
+            return is_found;
         }
-        found
+        let place = self.place(viewer);
+        let country = place.likely_country().map(Viewers::Country);
+        let by_place = [place.as_number.map(Viewers::As), country];
+        let mut by_place = by_place.into_iter().flatten();
+        by_place.any(|viewers| self.places.get(&viewers).is_some_and(|set| is(viewers, *set)))
     }
 
     /// How many routes each source told.
@@ -287,6 +332,29 @@ mod tests {
             .map(|(name, route)| Candidate { name, route });
         assert_eq!(found, expected);
         assert_eq!(table.position("10.1.2.3".parse().unwrap()), None, "without databases");
+    }
+
+    #[test]
+    fn whose_a_viewer_is_is_what_the_list_of_his_boxes_says() {
+        let table = table_of(
+            "10.0.0.0/8 far near\n10.1.0.0/16 near\n10.1.2.0/24 nearest\n2001:db8::/32 six\n",
+        );
+        let mut seen = Vec::new();
+        for viewer in ["10.1.2.3", "10.9.9.9", "::ffff:10.1.2.3", "2001:db8::1", "192.0.2.1"] {
+            let viewer = viewer.parse().unwrap();
+            for name in ["far", "near", "nearest", "six", "nobody"] {
+                let announced = table.announced(viewer);
+                let expected = match announced.iter().any(|one| one.name == name) {
+                    true => Whose::Own,
+                    false if announced.is_empty() => Whose::Nobodys,
+                    false => Whose::Others,
+                };
+                assert_eq!(table.whose(viewer, name), expected, "{viewer} {name}");
+                seen.push(expected);
+            }
+        }
+        let count = |whose| seen.iter().filter(|one| **one == whose).count();
+        assert_eq!([Whose::Own, Whose::Nobodys, Whose::Others].map(count), [9, 5, 11]);
     }
 
     #[test]

@@ -247,7 +247,7 @@ async fn who_does_not_meet_a_claim_is_answered_as_the_token_says() {
 #[tokio::test]
 async fn tokens_for_countries_and_ases_are_for_those_that_the_databases_say() {
     let (origin, folder) = (Origin::serving("/a", Script::of(PIECE)), TempDir::new().unwrap());
-    // 192.0.2.0/24 is in Germany, and AS64500 announces it; 198.51.100.1 is in Australia.
+    // 192.0.2.0/24 is in Germany, and AS64500 announces it; where 198.51.100.1 is nobody knows.
     let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/places");
     let databases = ["city", "asn"].map(|name| seeds.join(name));
     let edge = cat_guarded(&origin, folder.path())

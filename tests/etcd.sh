@@ -29,10 +29,15 @@ main() {
     share_large_values
     stop_etcd_for_a_while
     stop_control_for_a_while
+    suspend_leader
+    lose_parts
+    go_back
     kill "$viewer"
     wait "$viewer" 2>/dev/null || true
     check "the viewer asked again and again" test "$(wc -l <"$scratch/viewed")" -gt 100
     check "no request of his failed" test -z "$(grep -v '^200$' "$scratch/viewed" | sort | uniq -c)"
+    move_to_another_prefix
+    remove_a_box
     [ "$failures" -eq 0 ] || tail -n 25 "$scratch"/control*.log "$scratch"/box1.log
     [ "$failures" -eq 0 ]
 }
@@ -195,11 +200,12 @@ hosts = ["*"]
 origins = ["http://127.0.0.1:$origin"]
 lifetime.given = "1h"
 TOML
-        # Each code is made by another control plane than boxes ask first.
-        code=$("$binary" control code "edge-$n" --json --config "$scratch/control$((n % 3 + 1)).toml" |
+        # Each code is made by another control plane than boxes ask first; for the second time a third one is asked.
+        code=$("$binary" control code "edge-$n" --json --config "$scratch/control$(((n + 1) % 3 + 1)).toml" |
             python3 -c 'import json, sys; print(json.load(sys.stdin)["code"])')
         check "edge-$n is enrolled" "$binary" enrol --config "$scratch/box$n.toml" --code "$code"
-        check "a code counts once, whoever is asked" fails "$binary" enrol --again --config "$scratch/box$n.toml" --code "$code"
+        sed "s|^control = .*|control = [\"https://127.0.0.1:${controls[(n + 2) % 3 + 1]}\"]|" "$scratch/box$n.toml" >"$scratch/again.toml"
+        check "a code counts once, whoever is asked" fails "$binary" enrol --again --config "$scratch/again.toml" --code "$code"
         "$binary" serve --config "$scratch/box$n.toml" >"$scratch/box$n.log" 2>&1 &
         started+=($!)
     done
@@ -388,6 +394,117 @@ has_all() {
     for name in before after-a-kill after-etcds-leader while-suspended after-the-sleep large after-etcd; do
         has "$1" "$name" || { echo "keys $name are gone"; return 1; }
     done
+}
+
+# It is silent for longer than its lease: what it wakes up to is that another one leads.
+suspend_leader() {
+    local lead other n
+    lead=$(leader_of_control)
+    other=$((lead % 3 + 1))
+    kill -STOP "${control[lead]}"
+    check "another control plane leads when the one that did is silent" wait_until 30 sees "$other" 2
+    changed "$other" while-the-leader-slept
+    kill -CONT "${control[lead]}"
+    check "who led sees that it does no more" wait_until 30 all_see 3
+    check "and is followed by nobody" test "$(leader_of_control | wc -l)" = 1
+    for n in "${nodes[@]}"; do changed "$n" "awake-$n"; done
+}
+
+# What large values lie in is swept under them: all else goes on, and who puts them again mends them.
+lose_parts() {
+    local name before
+    { cat "$scratch/large.json" && echo; } >"$scratch/mended.json"
+    check "parts are removed" etcdctl --endpoints "127.0.0.1:${clients[1]}" del --prefix /fleet/one/values/
+    stop TERM "${control[1]}"
+    start_control 1
+    check "a control plane starts though parts are gone" wait_until 30 all_see 3
+    check "it knows all else" wait_until 10 has 1 at-last
+    check "it does not have what is gone" fails has 1 large
+    for name in large larger; do
+        before=$(metric 1 tidegate_fleet_snapshot_counter)
+        check "it is put again" wait_until 20 says 204 PUT 1 "/v1/keys/$name" --data-binary "@$scratch/mended.json"
+        check "all boxes are told of that" wait_until 40 all_later_than "$before"
+    done
+    check "and others have it" wait_until 10 exported 3 larger "$scratch/mended.json"
+    check "nobody has lost anything else" has_all 2
+}
+
+# A backup of etcd is restored under control planes that run: they go by it, and boxes do once the epoch is raised.
+go_back() {
+    local n before
+    check "a backup of etcd is made" etcdctl --endpoints "127.0.0.1:${clients[1]}" snapshot save "$scratch/backup"
+    changed 1 after-the-backup
+    # Others may use the same etcd.
+    for n in {1..60}; do etcdctl --endpoints "127.0.0.1:${clients[1]}" put /others "$n" >/dev/null; done
+    for n in "${nodes[@]}"; do changed "$n" "after-the-backup-$n"; done
+    before=$(metric 1 tidegate_fleet_snapshot_counter)
+    check "all boxes have the last snapshot" wait_until 20 all_later_than $((before - 1))
+    for n in "${nodes[@]}"; do
+        stop KILL "${etcd[n]}"
+        rm -r "$scratch/etcd$n"
+    done
+    for n in "${nodes[@]}"; do
+        check "it is restored" etcdctl snapshot restore "$scratch/backup" --name "e$n" --data-dir "$scratch/etcd$n" \
+            --initial-cluster "$cluster" --initial-cluster-token tidegate --initial-advertise-peer-urls "http://127.0.0.1:${peers[n]}"
+    done
+    for n in "${nodes[@]}"; do start_etcd "$n"; done
+    for n in "${nodes[@]}"; do
+        check "control plane $n sees that etcd went back" wait_until 40 grep -q 'etcd has gone back' "$scratch/control$n.log"
+    done
+    check "and they see each other" wait_until 40 all_see 3
+    check "what came after the backup is gone" fails has 3 after-the-backup
+    check "what is changed now is kept" wait_until 20 says 204 PUT 1 /v1/keys/after-going-back --data-binary "@$scratch/keys.json"
+    check "and seen by others" wait_until 10 has 3 after-going-back
+    check "boxes take nothing older than they have" all_later_than $((before - 1))
+    check "the epoch is raised" "$binary" control raise-epoch --config "$scratch/control1.toml"
+    check "boxes go by the snapshots of that" wait_until 60 in_epoch 2
+    changed 3 in-the-next-epoch
+}
+
+# in_epoch EPOCH: whether that of all boxes' snapshots is it.
+in_epoch() {
+    local n
+    for n in "${boxes[@]}"; do [ "$(metric "$n" tidegate_fleet_snapshot_epoch)" = "$1" ] || return 1; done
+}
+
+# By commands on a machine of an operator's, who takes part in nothing.
+move_to_another_prefix() {
+    local file=$scratch/exported.json
+    sed "s|^state = .*|state = \"$scratch/one\"|" "$scratch/control1.toml" >"$scratch/one.toml"
+    sed -e "s|^state = .*|state = \"$scratch/two\"|" -e 's|"/fleet/one"|"/fleet/two"|' "$scratch/control1.toml" >"$scratch/two.toml"
+    check "the state is exported" "$binary" control export --config "$scratch/one.toml"
+    # More of it than etcd takes in one transaction.
+    python3 -c '
+import json, sys
+state = json.load(open(sys.argv[1]))
+state["codes"] = {"%064x" % n: {"name": "edge-9", "expires_at": 4000000000, "by": "anna"} for n in range(300)}
+json.dump(state, open(sys.argv[2], "w"))' "$scratch/check.log" "$file"
+    check "who exports leaves no copy behind" test -e "$scratch/one/ca.key" -a ! -e "$scratch/one/etcd.last"
+    check "it is imported under another prefix" "$binary" control import "$file" --config "$scratch/two.toml"
+    check "once" fails "$binary" control import "$file" --config "$scratch/two.toml"
+    "$binary" control export --config "$scratch/two.toml" >"$scratch/imported.json"
+    check "as it was" python3 -c 'import json, sys; sys.exit(json.load(open(sys.argv[1])) != json.load(open(sys.argv[2])))' "$file" "$scratch/imported.json"
+}
+
+remove_a_box() {
+    local n
+    python3 -c '
+import json, pathlib, sys
+kept = [json.loads(one.read_text()) for one in pathlib.Path(sys.argv[1]).glob("*.json")]
+kept = next(one for one in kept if "key_pem" in one)
+print(kept["key_pem"] + kept["given"]["certificate_pem"])' "$scratch/box5/fleet" >"$scratch/box5.pem"
+    for n in "${nodes[@]}"; do check "control plane $n believes a box" as_box 200 "$n"; done
+    check "it is removed by one of them" says 204 DELETE 1 /v1/appliances/edge-5
+    for n in "${nodes[@]}"; do check "control plane $n believes it no more" wait_until 5 as_box 403 "$n"; done
+    boxes=(1 2 3 4)
+    check "all others are told of four" wait_until 40 all_boxes_know 4
+    changed 2 after-a-removal
+}
+
+# as_box STATUS N: what the Nth control plane says to box 5, which asks for a snapshot.
+as_box() {
+    [ "$(curl --silent --max-time 8 --insecure --cert "$scratch/box5.pem" --output /dev/null --write-out '%{http_code}' \
+        "https://127.0.0.1:${controls[$2]}/v1/snapshot?after=0.0")" = "$1" ]
 }
 
 # An etcd that nobody has ever reached: one line, and no control plane.

@@ -76,6 +76,9 @@ pub(super) struct Leader {
     pub(super) version: i64,
 }
 
+/// Keys with their versions, whose values nobody can tell.
+pub(super) type Untold = Vec<(String, u64)>;
+
 impl Mirror {
     /// As it was read, at one revision.
     pub(super) fn of(revision: i64, all: impl IntoIterator<Item = Seen>) -> Mirror {
@@ -141,7 +144,7 @@ impl Mirror {
         &self,
         whole: &BTreeMap<String, Bytes>,
         without: &str,
-    ) -> Result<(Vec<Entry>, Vec<(String, u64)>), StateError> {
+    ) -> Result<(Vec<Entry>, Untold), StateError> {
         let (mut entries, mut untold) = (Vec::new(), Vec::new());
         for (key, (version, value)) in self.under(STATE) {
             let name = key.strip_prefix(STATE).unwrap_or(key);

@@ -127,16 +127,22 @@ impl fmt::Debug for Prefixes {
 impl fmt::Display for PrefixFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            PrefixFault::NoText { line } => write!(f, "line {line} is not UTF-8"),
+            PrefixFault::NoText { line } => {
+                write!(f, "line {line} is not UTF-8; save it as plain text")
+            }
             PrefixFault::NoNetwork { line, written } => write!(
                 f,
                 "line {line}: `{written}` is no network; write one such as 192.0.2.0/24 in each \
                  line"
             ),
-            PrefixFault::Empty => f.write_str("there is no network in it"),
-            PrefixFault::TooMany => {
-                write!(f, "there are more than {ENTRANCE_NETWORKS_MAX} networks in it")
-            }
+            PrefixFault::Empty => f.write_str(
+                "there is no network in it; write one such as 192.0.2.0/24 in each line",
+            ),
+            PrefixFault::TooMany => write!(
+                f,
+                "there are more than {ENTRANCE_NETWORKS_MAX} networks in it; write larger ones \
+                 that hold them"
+            ),
         }
     }
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::raw::Section;
 use super::setting::Setting;
-use crate::control::routes::{Cluster, Format, Guards, Plan, RouteFile, is_name};
+use crate::control::registry::appliance::is_name;
+use crate::control::routes::{Cluster, Format, Guards, Plan, RouteFile};
 use crate::limits::{APPLIANCES_MAX, ROUTE_FILES_MAX, ROUTES_PER_FILE_MAX};
 
 /// The section `routes`.

@@ -29,7 +29,7 @@ pub use error::{DumpFault, LineFault, RoutesError, ZoneFault};
 pub use explained::{BoxForHim, Explained, Match};
 pub use figures::{Figures, FileState};
 pub use files::Routes;
-pub use gathering::{Boxes, Gathering, Guards, is_name};
+pub use gathering::{Boxes, Gathering, Guards};
 pub use plan::{Format, Outcome, Plan, RefusedFile, RouteFile};
 pub use table::{Announced, Origin, Route, Table, Way, Whose};
 pub use viewers::Viewers;

@@ -16,8 +16,6 @@ pub const ROUTE_RECORD_BYTES_MAX: usize = 4 << 20;
 pub const COVERAGE_ZONES_BYTES_MAX: u64 = 128 << 20;
 /// A database of countries, ASes and positions, which stays in memory.
 pub const PLACES_BYTES_MAX: u64 = 512 << 20;
-/// The name of a box.
-pub const BOX_NAME_BYTES_MAX: usize = 64;
 /// Files of routes, and databases beside them.
 pub const ROUTE_FILES_MAX: usize = 1_024;
 /// Changes between two tables of routes that are told; all are counted.

@@ -6,7 +6,7 @@ use std::io;
 use ipnet::IpNet;
 
 use crate::geo::NoDatabase;
-use crate::limits::{BOX_NAME_BYTES_MAX, ROUTE_LINE_BYTES_MAX, ROUTE_RECORD_BYTES_MAX, ROUTES_MAX};
+use crate::limits::{PATHWAY_BYTES_MAX, ROUTE_LINE_BYTES_MAX, ROUTE_RECORD_BYTES_MAX, ROUTES_MAX};
 
 /// Why nothing of a source is used.
 #[derive(Debug)]
@@ -187,11 +187,15 @@ impl fmt::Display for RoutesError {
                  let it have more in the settings"
             ),
             RoutesError::TooManyInAll => {
-                write!(f, "brings all sources to more than {ROUTES_MAX} routes")
+                write!(
+                    f,
+                    "brings all sources to more than {ROUTES_MAX} routes: announce the networks \
+                     of viewers alone, or take a file out of the settings"
+                )
             }
             RoutesError::Name { name } => write!(
                 f,
-                "`{name}` is no name of a box: up to {BOX_NAME_BYTES_MAX} letters, digits, `.`, \
+                "`{name}` is no name of a box: up to {PATHWAY_BYTES_MAX} letters, digits, `.`, \
                  `_` and `-` are"
             ),
             RoutesError::Line { line, fault } => write!(f, "line {line}: {fault}"),
@@ -205,8 +209,11 @@ impl fmt::Display for RoutesError {
 impl fmt::Display for LineFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            LineFault::TooLong => write!(f, "has more than {ROUTE_LINE_BYTES_MAX} bytes"),
-            LineFault::NoText => write!(f, "is not UTF-8"),
+            LineFault::TooLong => write!(
+                f,
+                "has more than {ROUTE_LINE_BYTES_MAX} bytes; a prefix may have several lines"
+            ),
+            LineFault::NoText => write!(f, "is not UTF-8; save it as plain text"),
             LineFault::NoViewers(word) => write!(
                 f,
                 "`{word}` is no prefix, AS or country; a line is like `192.0.2.0/24 box1 box2`, \
@@ -237,7 +244,11 @@ impl fmt::Display for ZoneFault {
                 write!(f, "has the zone `{zone}` twice; put their networks together")
             }
             ZoneFault::NoPrefix { zone, written } => {
-                write!(f, "zone `{zone}`: `{written}` is no network of that list's family")
+                write!(
+                    f,
+                    "zone `{zone}`: `{written}` is no network of that list's family; `network` is \
+                     for IPv4 and `network6` for IPv6"
+                )
             }
             ZoneFault::Same { prefix, zones: [one, other] } => write!(
                 f,
@@ -266,7 +277,10 @@ impl fmt::Display for DumpFault {
                 f,
                 "does not say who announces: the dump's start is missing, or it is of another kind"
             ),
-            DumpFault::TooMany => write!(f, "begins too many dumps of different tables"),
+            DumpFault::TooMany => write!(
+                f,
+                "begins too many dumps of different tables; have the router write a file for each"
+            ),
             DumpFault::Unreadable(why) => write!(f, "cannot be read: {why}"),
         }
     }

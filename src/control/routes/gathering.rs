@@ -2,11 +2,12 @@
 
 use std::ops::Range;
 
+use crate::control::registry::appliance::is_name;
 use crate::control::routes::builder::Builder;
 use crate::control::routes::error::RoutesError;
 use crate::control::routes::table::Way;
 use crate::control::routes::viewers::Viewers;
-use crate::limits::{BOX_NAME_BYTES_MAX, ROUTES_MAX, ROUTES_PER_FILE_MAX};
+use crate::limits::{PATHWAY_BYTES_MAX, ROUTES_MAX, ROUTES_PER_FILE_MAX};
 
 /// What no source may tell: a router that is set wrongly would send everybody to one box.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,15 +137,9 @@ impl<'a> Gathering<'a> {
     }
 }
 
-/// Whether boxes may be called so: as pathways of players are.
-pub fn is_name(name: &str) -> bool {
-    let may = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    (1..=BOX_NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(may)
-}
-
 /// What was written, for a line that says what is wrong with it.
 pub(super) fn shortened(text: &str) -> String {
-    let start: String = text.chars().take(BOX_NAME_BYTES_MAX).collect();
+    let start: String = text.chars().take(PATHWAY_BYTES_MAX).collect();
     let more = if start.len() < text.len() { "…" } else { "" };
     start.escape_debug().to_string() + more
 }
@@ -192,7 +187,7 @@ mod tests {
         for name in ["a", "fra-1", "Edge_1.example"] {
             assert!(is_name(name), "{name}");
         }
-        for name in ["", "a b", "a/b", "ä", "a,b", &"a".repeat(BOX_NAME_BYTES_MAX + 1)] {
+        for name in ["", "a b", "a/b", "ä", "a,b", &"a".repeat(PATHWAY_BYTES_MAX + 1)] {
             assert!(!is_name(name), "{name}");
         }
         assert_eq!(shortened("a\u{7}"), "a\\u{7}");

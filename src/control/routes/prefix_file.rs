@@ -15,8 +15,9 @@
 
 use std::io::{BufRead, Read as _};
 
+use crate::control::registry::appliance::is_name;
 use crate::control::routes::error::{LineFault, RoutesError};
-use crate::control::routes::gathering::{Gathering, is_name, shortened};
+use crate::control::routes::gathering::{Gathering, shortened};
 use crate::control::routes::table::Way;
 use crate::control::routes::viewers::Viewers;
 use crate::limits::ROUTE_LINE_BYTES_MAX;

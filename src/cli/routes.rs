@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::{Failure, USUAL_CONFIG, print};
 use crate::config::{self, paths};
 use crate::control::routes::{
-    BoxForHim, Difference, Explained, Outcome, Plan, Route, RouteFile, Routes, Table, Viewers,
+    BoxForHim, Difference, Explained, Outcome, Plan, Route, RouteFile, Routes, Table, Viewers, Way,
 };
 use crate::limits::ROUTE_CHANGES_TOLD_MAX;
 
@@ -60,7 +60,7 @@ struct ShowArgs {
     /// The configuration
     #[arg(long, value_name = "FILE", default_value = USUAL_CONFIG)]
     config: PathBuf,
-    /// What this appliance announces alone
+    /// Only what this appliance announces
     #[arg(long = "box", value_name = "NAME")]
     of_box: Option<String>,
     /// All of them
@@ -209,8 +209,8 @@ fn as_table(
     for (viewers, routes) in told {
         let mut whom = viewers.to_string();
         for Route { boxes, way, source } in routes {
-            let origin = format!("{:?}", way.origin).to_lowercase();
-            let (as_path, med) = (way.as_path.to_string(), way.med.to_string());
+            let Way { as_path, origin, med } = way;
+            let [as_path, origin, med] = [as_path.to_string(), origin.to_string(), med.to_string()];
             line(&mut text, [&whom, &as_path, &origin, &med, &boxes.join(" "), source]);
             whom.clear();
         }
@@ -259,12 +259,10 @@ fn in_words(explained: &Explained) -> String {
         let _ = writeln!(text, "\n{}", one.viewers);
         let for_him = |named: &&BoxForHim| named.viewers == one.viewers;
         for Route { boxes: announcing, way, source } in &one.routes {
-            let named = announcing.join(" ");
-            let (origin, as_path) = (format!("{:?}", way.origin).to_lowercase(), way.as_path);
+            let (named, Way { as_path, origin, med }) = (announcing.join(" "), way);
             let _ = writeln!(
                 text,
-                "  {named}: AS path {as_path}, origin {origin}, MED {}, by {source}",
-                way.med
+                "  {named}: AS path {as_path}, origin {origin}, MED {med}, by {source}"
             );
         }
         let names: Vec<&str> = boxes.iter().filter(for_him).map(|one| &*one.name).collect();

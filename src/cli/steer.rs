@@ -188,7 +188,6 @@ fn appliance(text: &mut String, rank: &str, one: &Ranked<'_>) {
     };
     let _ = writeln!(text, "\n{rank:<4} {}  at {}{pathway}", one.appliance, one.host);
     for rule in &one.reasons {
-        let moved = format!("{:?}", rule.moved).to_lowercase();
-        let _ = writeln!(text, "     {moved:<6} {}", rule.reason);
+        let _ = writeln!(text, "     {:<6} {}", rule.moved, rule.reason);
     }
 }

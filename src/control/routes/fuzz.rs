@@ -14,6 +14,7 @@ use crate::control::routes::gathering::{Gathering, Guards};
 use crate::control::routes::table::{Origin, Table};
 use crate::control::routes::viewers::Viewers;
 use crate::control::routes::{coverage_zones, mrt, prefix_file};
+use crate::control::steering::Routes as _;
 use crate::geo::Geo;
 
 /// What is read of a prefix file says the same when it is written as one again.
@@ -79,6 +80,7 @@ fn table(read: impl FnOnce(&mut Gathering<'_>) -> Result<(), RoutesError>) -> Op
         let found = table.announced(prefix.network());
         let of_first = &routes[0].boxes[0];
         assert!(is_mapped || found.iter().any(|one| one.name == of_first));
+        assert!(table.candidates(prefix.network()).is_sorted_by_key(|one| one.route));
     }
     Some(table)
 }

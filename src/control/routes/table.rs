@@ -4,6 +4,7 @@
 //! a million of them take what their trie takes.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -53,6 +54,16 @@ pub enum Origin {
     Egp,
     /// Some other way.
     Incomplete,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Origin::Igp => "igp",
+            Origin::Egp => "egp",
+            Origin::Incomplete => "incomplete",
+        })
+    }
 }
 
 /// A route as the table holds it.
@@ -117,6 +128,7 @@ impl Table {
     }
 
     /// The boxes that are for a viewer, each once: what is more special first, then the best way.
+    /// That is the order of steering's routes too, as `fuzz.rs` checks.
     pub fn announced(&self, viewer: IpAddr) -> Vec<Announced<'_>> {
         let mut is_found = vec![false; self.names.len()];
         let mut found = Vec::new();

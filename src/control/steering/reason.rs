@@ -21,6 +21,17 @@ pub enum Moved {
     Among,
 }
 
+impl fmt::Display for Moved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Moved::Up => "up",
+            Moved::Down => "down",
+            Moved::Out => "out",
+            Moved::Among => "among",
+        })
+    }
+}
+
 /// A reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "rule", rename_all = "kebab-case")]

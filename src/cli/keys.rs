@@ -159,23 +159,30 @@ struct ImportArgs {
 /// Does what is asked for; what is to be printed.
 pub(super) fn run(args: &Args) -> Result<String, Failure> {
     match &args.command {
-        Command::New(args) => make(args, false),
-        Command::Rotate(args) => make(args, true),
+        Command::New(args) => make(args, Nth::First),
+        Command::Rotate(args) => make(args, Nth::Another),
         Command::List(args) => list(args),
         Command::Retire(args) => retire(args),
         Command::Import(args) => import(args),
     }
 }
 
-fn make(args: &NewArgs, is_another: bool) -> Result<String, Failure> {
+/// Which key of its issuer one is.
+#[derive(Clone, Copy)]
+enum Nth {
+    First,
+    Another,
+}
+
+fn make(args: &NewArgs, nth: Nth) -> Result<String, Failure> {
     let NewArgs { file, issuer: name, .. } = args;
     let mut keys = read_or_new(file)?;
-    match (is_another, keys.issuers.contains_key(name)) {
-        (false, true) => {
+    match (nth, keys.issuers.contains_key(name)) {
+        (Nth::First, true) => {
             let text = format!("{} has keys of {name:?} already", file.display());
             return Err(Failure::Misused(format!("{text}; `tidegate keys rotate` makes another")));
         }
-        (true, false) => return Err(no_issuer(file, &keys, name)),
+        (Nth::Another, false) => return Err(no_issuer(file, &keys, name)),
         _ => {}
     }
     let id = args.id.clone().unwrap_or_else(unique_id);

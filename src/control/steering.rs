@@ -110,6 +110,15 @@ pub struct Ranked<'a> {
     pub reasons: Vec<Rule>,
 }
 
+/// How much an answer tells.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// The best, and no more than [`STEERED_MAX`].
+    Firsts,
+    /// Every appliance, those that are left out too.
+    All,
+}
+
 /// An appliance with what is known of it for one viewer.
 struct Seen<'a> {
     member: &'a Member,
@@ -130,15 +139,16 @@ struct Seen<'a> {
 impl<'a> Steering<'a> {
     /// Where this viewer should go.
     pub fn answer(&self, asked: &Asked<'_>) -> Answer<'a> {
-        self.answered(asked, STEERED_MAX, false)
+        self.answered(asked, Told::Firsts)
     }
 
     /// The same with every appliance, and why each that is left out is.
     pub fn explained(&self, asked: &Asked<'_>) -> Answer<'a> {
-        self.answered(asked, usize::MAX, true)
+        self.answered(asked, Told::All)
     }
 
-    fn answered(&self, asked: &Asked<'_>, ranked_max: usize, with_left_out: bool) -> Answer<'a> {
+    fn answered(&self, asked: &Asked<'_>, told: Told) -> Answer<'a> {
+        let ranked_max = if told == Told::All { usize::MAX } else { STEERED_MAX };
         let seen = self.seen(asked);
         let (fit, out): (Vec<&Seen<'_>>, Vec<&Seen<'_>>) =
             seen.iter().partition(|seen| seen.out.is_none());
@@ -154,15 +164,15 @@ impl<'a> Steering<'a> {
         };
         let ranked = firsts(ranked, ranked_max, by_illness);
         let best = ranked.first().copied();
-        let told = |seen: &Seen<'a>| seen.ranked(best, last_resort);
-        let left_out = if with_left_out { left_out } else { Vec::new() };
+        let of_ranked = |seen: &Seen<'a>| seen.ranked(best, last_resort);
+        let left_out = if told == Told::All { left_out } else { Vec::new() };
         Answer {
             decision: asked.decision(),
             made_seconds: asked.now_seconds,
             miss: best.map(|best| cause::of(best, &seen, self.routes.is_empty())),
             last_resort,
             unsettled: is_unsettled(&seen),
-            ranked: ranked.into_iter().map(told).collect(),
+            ranked: ranked.into_iter().map(of_ranked).collect(),
             left_out: left_out.into_iter().map(|seen| seen.ranked(best, false)).collect(),
         }
     }

@@ -126,7 +126,7 @@ impl Bearer {
             return Ok(());
         };
         // As a clock of microseconds that goes on by a step with each request.
-        let (now_us, burst_us) = (now.as_micros() as u64, 2_000_000);
+        let (now_us, burst_us) = (now.as_micros() as u64, REQUESTS_BURST_SECONDS * 1_000_000);
         let next = |until: u64| {
             // A clock that was set back begins anew.
             let until = if until > now_us + burst_us { now_us } else { until };
@@ -199,10 +199,15 @@ impl Drop for Connected {
     }
 }
 
-/// Bytes of ten seconds.
+/// The bytes that may be sent at once.
 fn burst(allowance: Allowance) -> i64 {
-    i64::try_from(allowance.bytes_per_second.saturating_mul(10)).unwrap_or(i64::MAX)
+    let bytes = allowance.bytes_per_second.saturating_mul(BYTES_BURST_SECONDS);
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
+
+/// A player begins with a few requests at once, and fills its buffer.
+const REQUESTS_BURST_SECONDS: u64 = 2;
+const BYTES_BURST_SECONDS: u64 = 10;
 
 #[cfg(test)]
 mod tests {

@@ -1,9 +1,9 @@
 //! The token that takes the place of the one that was shown, as it comes with an answer (RFC 9246
 //! section 3, CTA-5007 section 4.9.2). It is for one viewer, and kept nowhere.
 
-use http::StatusCode;
 use std::fmt;
 
+use http::StatusCode;
 use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, LOCATION, SET_COOKIE};
 
 use crate::token::uri_signing::{Renewal, Renewed, Transport};

@@ -1,11 +1,12 @@
-//! The control plane of one appliance: what operators ask it. Delivery never waits for it.
+//! What operators ask one appliance, and the control plane of a fleet. Delivery waits for neither.
 //!
 //! Holds whether the appliance wants viewers; [`api`] answers the admin listener, [`purge`],
 //! [`reload`] and [`drain`] those who ask for something to be done, `asking.rs` says who may;
 //! [`status`] and [`history`] are what the status page (`page.html`) shows, [`explained`] what is
 //! told of one object, [`log`] what is told of requests. [`routes`] says which boxes are for whom,
 //! [`registry`] knows the appliances of a fleet, [`steering`] which of them a viewer is sent to,
-//! [`content_steering`] tells his player; [`steer`] answers both.
+//! [`content_steering`] tells his player; [`steer`] answers both. [`plane`] is the control plane:
+//! [`state`] what it knows, [`issuer`] who is who, [`snapshot`] what boxes are told.
 
 pub mod api;
 mod asking;

@@ -8,7 +8,7 @@ use super::cbor::{Map, int, map, seconds, whole, written};
 use super::cose;
 use super::denied::Denied;
 use super::named::{parsed, plain};
-use super::names::{CLAIMS, name_of};
+use super::names::{CLAIMS, DATA, ISSUED, ISSUER, name_of};
 use crate::limits::TOKEN_LIST_MAX;
 use crate::token::key::Key;
 use crate::token::key_file::Keys;
@@ -154,7 +154,3 @@ pub(super) const FRAMING: [HeaderName; 8] = [
     header::UPGRADE,
     header::DATE,
 ];
-const ISSUER: i64 = 1;
-const ISSUED: i64 = 6;
-/// What is told of the claim that was not met.
-const DATA: i64 = 320;

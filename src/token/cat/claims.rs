@@ -14,7 +14,10 @@ use super::cbor::{Map, at, int, map, number, whole};
 use super::denied::Denied;
 use super::matching::{Match, component};
 use super::named::address;
-use super::names::label;
+use super::names::{
+    ANSWERS, AUDIENCE, BEGINS, COUNTRIES, DATA, EXPIRES, HEADERS, ID, ISSUED, ISSUER, METHODS,
+    NETWORKS, PROTOCOLS, RENEWS, REPLAY, SUBJECT, TLS_KEY, URIS, VERSION, label,
+};
 use super::renewal::Renewal;
 use crate::limits::TOKEN_LIST_MAX;
 use crate::network::Network;
@@ -239,5 +242,7 @@ fn is_key(named: &[u8], key: &[u8]) -> bool {
 }
 
 /// The claims that are checked here, or that say nothing of who is let in.
-const CHECKED: [i64; 19] =
-    [1, 2, 3, 4, 5, 6, 7, 308, 310, 311, 312, 313, 314, 315, 316, 319, 320, 322, 323];
+const CHECKED: [i64; 19] = [
+    ISSUER, SUBJECT, AUDIENCE, EXPIRES, BEGINS, ISSUED, ID, REPLAY, VERSION, NETWORKS, URIS,
+    METHODS, PROTOCOLS, HEADERS, COUNTRIES, TLS_KEY, DATA, ANSWERS, RENEWS,
+];

@@ -18,7 +18,6 @@ mod renewal;
 
 use std::net::IpAddr;
 
-use aws_lc_rs::digest::{Context, SHA256};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
@@ -30,8 +29,7 @@ use self::claims::{Terms, claim, is_for, seconds, unchecked};
 use self::cose::Envelope;
 pub use self::denied::Denied;
 use self::matching::component;
-use self::names::COMPONENTS;
-use self::renewal::{EXPIRES, ID, ISSUED};
+use self::names::{COMPONENTS, EXPIRES, ID, ISSUED};
 pub use self::renewal::{Renewal, Transport};
 use super::key::{Algorithm, Key};
 use super::key_file::Keys;
@@ -43,6 +41,13 @@ pub struct Settings {
     pub issuers: Vec<String>,
     /// Who we are, as `aud` has to say where it is there.
     pub audience: Option<String>,
+}
+
+impl Settings {
+    /// Whether this issuer may issue them.
+    fn trusts(&self, issuer: &str) -> bool {
+        self.issuers.is_empty() || self.issuers.iter().any(|one| one == issuer)
+    }
 }
 
 /// One request, as tokens are compared with it.
@@ -124,13 +129,9 @@ impl Verified {
         // One key may be of two issuers.
         let issuer = claim(&claims, "iss");
         let named = issuer.map(|iss| by.iter().find(|key| iss.as_text() == Some(key.issuer())));
-        let is_trusted = |key: &Key| {
-            settings.issuers.is_empty()
-                || settings.issuers.iter().any(|issuer| issuer == key.issuer())
-        };
-        let trusted = || by.iter().find(|key| is_trusted(key));
+        let trusted = || by.iter().find(|key| settings.trusts(key.issuer()));
         let key = named.flatten().or_else(trusted).unwrap_or(&by[0]);
-        if !is_trusted(key) || matches!(named, Some(None)) {
+        if !settings.trusts(key.issuer()) || matches!(named, Some(None)) {
             // What it says that is answered is not believed either.
             return Err(Denied::Issuer);
         }
@@ -283,8 +284,7 @@ pub(super) fn fuzzed(claims: &[u8], key: &Key) -> Option<String> {
     cose::signed(claims.to_vec(), key)
 }
 
-/// What tells one bearer from another: who issued the token, and what it says but for what a
-/// renewal changes.
+/// Who bears a token, by all that it says but for what a renewal changes.
 fn bearer(claims: &Map, issuer: &str, terms: Option<&Terms>) -> u128 {
     let renewed: &[i64] = match terms {
         Some(Terms { renewal: None, .. }) | None => &[],
@@ -293,12 +293,7 @@ fn bearer(claims: &Map, issuer: &str, terms: Option<&Terms>) -> u128 {
     };
     let stays = |label| int(label).is_none_or(|label| !renewed.contains(&label));
     let lasting = claims.iter().filter(|(label, _)| stays(label)).cloned().collect();
-    let mut context = Context::new(&SHA256);
-    context.update(&(issuer.len() as u64).to_le_bytes());
-    context.update(issuer.as_bytes());
-    context.update(&written(&coset::cbor::Value::Map(lasting)));
-    let half = context.finish().as_ref()[..16].try_into().expect("SHA-256 has more bytes");
-    u128::from_le_bytes(half)
+    super::bearer(issuer, &written(&coset::cbor::Value::Map(lasting)))
 }
 
 /// What else it says, in the order in which it is refused for.

@@ -11,22 +11,23 @@ use serde_json::{Map as JsonMap, Number, Value};
 
 use super::cbor::{Map, int, map};
 use super::names::{
-    CLAIMS, COMPONENTS, MATCHES, RENEWAL, RENEWAL_TYPES, label, name_of, number_of,
+    ANSWERS, CLAIMS, COMPONENTS, HEADERS, ID, MATCHES, NETWORKS, PROTOCOLS, RENEWAL, RENEWAL_TYPES,
+    RENEWS, TLS_KEY, URIS, label, name_of, number_of,
 };
 
 /// Claims by their names.
 pub(super) fn shown(claims: &Map) -> JsonMap<String, Value> {
     by_name(claims, &CLAIMS, |label, value| match label {
-        7 | 319 => bytes_shown(value),
-        311 => each(value, |one| network_shown(one).unwrap_or_else(|| plain(one))),
-        312 => by_name_or_plain(value, &COMPONENTS, |_, all| matches_shown(all)),
-        314 => each(value, |one| match one {
+        ID | TLS_KEY => bytes_shown(value),
+        NETWORKS => each(value, |one| network_shown(one).unwrap_or_else(|| plain(one))),
+        URIS => by_name_or_plain(value, &COMPONENTS, |_, all| matches_shown(all)),
+        PROTOCOLS => each(value, |one| match one {
             Cbor::Bytes(bytes) => String::from_utf8_lossy(bytes).into(),
             _ => plain(one),
         }),
-        315 => by_name_or_plain(value, &[], |_, all| matches_shown(all)),
-        322 => by_name_or_plain(value, &CLAIMS, |_, answer| answer_shown(answer)),
-        323 => by_name_or_plain(value, &RENEWAL, |part, value| {
+        HEADERS => by_name_or_plain(value, &[], |_, all| matches_shown(all)),
+        ANSWERS => by_name_or_plain(value, &CLAIMS, |_, answer| answer_shown(answer)),
+        RENEWS => by_name_or_plain(value, &RENEWAL, |part, value| {
             let name = int(value).and_then(|kind| name_of(&RENEWAL_TYPES, kind));
             name.filter(|_| part == 0).map_or_else(|| plain(value), Value::from)
         }),
@@ -52,15 +53,17 @@ fn claim_of(label: i64, value: &Value) -> Option<Cbor> {
         return Some(Cbor::Null);
     }
     match label {
-        7 => Some(Cbor::Bytes(unhex(value.as_str()?)?)),
-        311 => list(value, network_of),
-        312 => map_of(value, |name, all| Some((number_of(&COMPONENTS, name)?.into(), rules(all)?))),
-        314 => list(value, |one| Some(Cbor::Bytes(one.as_str()?.into()))),
-        315 => map_of(value, |name, all| Some((name.into(), rules(all)?))),
-        319 if value.is_array() => list(value, |one| Some(Cbor::Bytes(unhex(one.as_str()?)?))),
-        319 => Some(Cbor::Bytes(unhex(value.as_str()?)?)),
-        322 => map_of(value, |name, answer| Some((label_of(name)?, answer_of(answer)?))),
-        323 => map_of(value, |name, value| {
+        ID => Some(Cbor::Bytes(unhex(value.as_str()?)?)),
+        NETWORKS => list(value, network_of),
+        URIS => {
+            map_of(value, |name, all| Some((number_of(&COMPONENTS, name)?.into(), rules(all)?)))
+        }
+        PROTOCOLS => list(value, |one| Some(Cbor::Bytes(one.as_str()?.into()))),
+        HEADERS => map_of(value, |name, all| Some((name.into(), rules(all)?))),
+        TLS_KEY if value.is_array() => list(value, |one| Some(Cbor::Bytes(unhex(one.as_str()?)?))),
+        TLS_KEY => Some(Cbor::Bytes(unhex(value.as_str()?)?)),
+        ANSWERS => map_of(value, |name, answer| Some((label_of(name)?, answer_of(answer)?))),
+        RENEWS => map_of(value, |name, value| {
             let part = number_of(&RENEWAL, name)?;
             let named = value.as_str().filter(|_| part == 0);
             let value = match named {

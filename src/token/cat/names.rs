@@ -1,33 +1,72 @@
 //! What the numbers in a Common Access Token are called: claims, parts of URIs, ways to match, and
 //! what is said of renewals. The names are those that CTA-5007 gives them.
 
+/// Who issued it.
+pub(super) const ISSUER: i64 = 1;
+/// Whom it is about.
+pub(super) const SUBJECT: i64 = 2;
+/// Who is to take it.
+pub(super) const AUDIENCE: i64 = 3;
+/// Until when it lets in.
+pub(super) const EXPIRES: i64 = 4;
+/// From when on it lets in.
+pub(super) const BEGINS: i64 = 5;
+/// When it was issued.
+pub(super) const ISSUED: i64 = 6;
+/// Its id.
+pub(super) const ID: i64 = 7;
+/// Whether it may be used again.
+pub(super) const REPLAY: i64 = 308;
+/// The version.
+pub(super) const VERSION: i64 = 310;
+/// The networks it is for.
+pub(super) const NETWORKS: i64 = 311;
+/// The URIs it is for.
+pub(super) const URIS: i64 = 312;
+/// The methods it is for.
+pub(super) const METHODS: i64 = 313;
+/// The protocols it is for.
+pub(super) const PROTOCOLS: i64 = 314;
+/// The headers it is for.
+pub(super) const HEADERS: i64 = 315;
+/// The countries it is for.
+pub(super) const COUNTRIES: i64 = 316;
+/// The key of the client's certificate.
+pub(super) const TLS_KEY: i64 = 319;
+/// What is told of the claim that was not met.
+pub(super) const DATA: i64 = 320;
+/// What is answered to who does not meet a claim.
+pub(super) const ANSWERS: i64 = 322;
+/// How it is renewed.
+pub(super) const RENEWS: i64 = 323;
+
 /// Claims (the registry of CWT claims).
 pub(super) const CLAIMS: [(&str, i64); 26] = [
-    ("iss", 1),
-    ("sub", 2),
-    ("aud", 3),
-    ("exp", 4),
-    ("nbf", 5),
-    ("iat", 6),
-    ("cti", 7),
+    ("iss", ISSUER),
+    ("sub", SUBJECT),
+    ("aud", AUDIENCE),
+    ("exp", EXPIRES),
+    ("nbf", BEGINS),
+    ("iat", ISSUED),
+    ("cti", ID),
     ("cnf", 8),
     ("geohash", 282),
-    ("catreplay", 308),
+    ("catreplay", REPLAY),
     ("catpor", 309),
-    ("catv", 310),
-    ("catnip", 311),
-    ("catu", 312),
-    ("catm", 313),
-    ("catalpn", 314),
-    ("cath", 315),
-    ("catgeoiso3166", 316),
+    ("catv", VERSION),
+    ("catnip", NETWORKS),
+    ("catu", URIS),
+    ("catm", METHODS),
+    ("catalpn", PROTOCOLS),
+    ("cath", HEADERS),
+    ("catgeoiso3166", COUNTRIES),
     ("catgeocoord", 317),
     ("catgeoalt", 318),
-    ("cattpk", 319),
-    ("catifdata", 320),
+    ("cattpk", TLS_KEY),
+    ("catifdata", DATA),
     ("catdpop", 321),
-    ("catif", 322),
-    ("catr", 323),
+    ("catif", ANSWERS),
+    ("catr", RENEWS),
     ("cattprint", 324),
 ];
 

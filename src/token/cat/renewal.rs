@@ -9,6 +9,7 @@ use super::answer::FRAMING;
 use super::cbor::{Map, at, int, map, number, seconds, whole, written};
 use super::cose;
 use super::denied::Denied;
+use super::names::{EXPIRES, ID, ISSUED, REPLAY};
 use crate::limits::TOKEN_RENEWAL_SECONDS_MAX;
 use crate::token::key::Key;
 
@@ -148,8 +149,3 @@ fn field(start: &str, parameters: &[String]) -> HeaderValue {
 const NAME: &str = "CTA-Common-Access-Token";
 /// How long before its end a token is renewed that does not say so, as published verifiers have it.
 const DEADLINE_SECONDS: f64 = 60.0;
-/// Claims that are others in the next token.
-pub(super) const EXPIRES: i64 = 4;
-pub(super) const ISSUED: i64 = 6;
-pub(super) const ID: i64 = 7;
-const REPLAY: i64 = 308;

@@ -14,7 +14,7 @@ mod renewal;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use aws_lc_rs::digest::{self, Context, SHA256};
+use aws_lc_rs::digest::{self, SHA256};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
@@ -244,19 +244,13 @@ fn decoded(part: &str) -> Result<Value, Denied> {
     json::parsed(&bytes).map_err(|_| Denied::Malformed)
 }
 
-/// What tells one bearer from another: who issued the token, and what it says but for what a
-/// renewal changes.
+/// Who bears a token, by all that it says but for what a renewal changes.
 fn bearer(claims: &Claims, issuer: &str, terms: Option<&Terms>) -> u128 {
     let mut lasting = claims.0.clone();
     if terms.is_some_and(|terms| matches!(terms.renewal, Ok(Some(_)))) {
         ["exp", "iat", "iss"].iter().for_each(|name| drop(lasting.remove(*name)));
     }
-    let mut context = Context::new(&SHA256);
-    context.update(&(issuer.len() as u64).to_le_bytes());
-    context.update(issuer.as_bytes());
-    context.update(Value::Object(lasting).to_string().as_bytes());
-    let half = context.finish().as_ref()[..16].try_into().expect("SHA-256 has more bytes");
-    u128::from_le_bytes(half)
+    super::bearer(issuer, Value::Object(lasting).to_string().as_bytes())
 }
 
 /// The keys that it is signed with; those of who says that he has issued it are tried first. A

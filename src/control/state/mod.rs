@@ -344,8 +344,8 @@ impl State {
     }
 }
 
-/// What removes a box. Who was given a certificate or registers meanwhile was first: then it is made
-/// anew, and knows of that.
+/// What removes a box. Who was given a certificate or registers meanwhile was first: then it is
+/// made anew, and knows of that.
 fn removal(known: &Known, name: &str, now: u64) -> Result<Change, StateError> {
     let mut change = Change::default();
     let appliance = known.appliances.get(name);

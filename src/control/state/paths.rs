@@ -34,8 +34,8 @@ pub(super) const CODES: &str = "codes/";
 pub(super) const CERTIFICATES: &str = "certificates/";
 pub(super) const KEYS: &str = "keys/";
 pub(super) const REMOVED: &str = "removed/";
-/// Which certificate a box was given last: it changes with each of them, so that who removes the box
-/// misses none. States of before have none until the next one.
+/// Which certificate a box was given last: it changes with each of them, so that who removes the
+/// box misses none. States of before have none until the next one.
 pub(super) const BOXES: &str = "boxes/";
 /// Whose a pathway is: of two that want it at once one gets it. States of before have none for
 /// appliances that have stayed as they were.

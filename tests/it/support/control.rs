@@ -279,13 +279,14 @@ impl Talk {
         }
     }
 
-    /// What is signed as it should be, and is of before.
+    /// What is signed as it should be, and is of before what the box has: it may not have the
+    /// latest yet, after it was told so many lies.
     fn older(&self, asked: &Asked, says: &Says) -> Vec<u8> {
-        let before = Number { counter: says.number.counter - 1, ..says.number };
+        let before = |of: Number| Number { counter: of.counter.saturating_sub(1), ..of };
         match asked.call {
-            Call::Follows => signed(before, None, self.by.own.signing()),
+            Call::Follows => signed(before(asked.after), None, self.by.own.signing()),
             Call::Renews => self.identity(&self.by.own, asked, SystemTime::now() - ENDED_LONG_AGO),
-            Call::Registers | Call::Beats => beaten(0, before),
+            Call::Registers | Call::Beats => beaten(0, before(says.number)),
         }
     }
 

@@ -32,8 +32,8 @@ pub(super) fn resume(shared: &Shared, why: StateError) -> Result<(), StateError>
 }
 
 impl Shared {
-    /// Keeps the copy, for ever, where it takes part: it is a control plane's own, and who only asks
-    /// something may be another user. Safe to drop: a file is replaced whole.
+    /// Keeps the copy, for ever, where it takes part: it is a control plane's own, and who only
+    /// asks something may be another user. Safe to drop: a file is replaced whole.
     pub(super) async fn keep_copy(&self) {
         let mut attends = self.attends.subscribe();
         if attends.wait_for(Option::is_some).await.is_err() {

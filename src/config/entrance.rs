@@ -374,7 +374,7 @@ mod tests {
         for (bytes, warnings) in [(CITY, 0), (ASN, 1)] {
             fs::write(&file, bytes).unwrap();
             let config = read_in(folder.path(), places, rules).unwrap();
-            assert_eq!(config.places_asked(), [file.clone()]);
+            assert_eq!(config.places_asked(), std::slice::from_ref(&file));
             assert_eq!(config.warnings.len(), warnings);
             let told = config.warnings.iter().map(ToString::to_string).collect::<String>();
             assert!(

@@ -10,7 +10,8 @@ use std::fmt;
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use redb::{
@@ -28,8 +29,11 @@ pub(super) struct Redb {
     /// Whose turn it is has it: a change is made, and what is known then learnt. None after
     /// something failed.
     database: Arc<Mutex<Option<Database>>>,
+    /// Opens it again, and makes none.
     opens: Opens,
     path: PathBuf,
+    /// The version of the latest change that was seen in it.
+    version: Arc<AtomicU64>,
     known: Arc<ArcSwap<Known>>,
 }
 
@@ -54,16 +58,15 @@ impl Redb {
         if let Err(error) = made {
             return Err(StateError::Broken { path, source: error.into() });
         }
-        Redb::open_by(path, |path| Database::create(path))
+        Redb::open_by(path, |path| Database::create(path), |path| Database::open(path))
     }
 
-    fn open_by(path: PathBuf, opens: Opens) -> Result<Redb, StateError> {
-        let redb = Redb { database: Arc::default(), opens, path, known: Arc::default() };
-        let begun = redb.in_turn(|database| {
-            begin(database)?;
-            Ok(Known::of(entries(database)?)?)
-        });
-        let known = begun.map_err(|failure| match failure.downcast::<StateError>() {
+    fn open_by(path: PathBuf, creates: Opens, opens: Opens) -> Result<Redb, StateError> {
+        let (known, version) = Default::default();
+        let redb = Redb { database: Arc::default(), opens, path, version, known };
+        let opened = creates(&redb.path).map_err(Failure::from);
+        let looked = opened.and_then(|database| redb.looked_at(database));
+        let database = looked.map_err(|failure| match failure.downcast::<StateError>() {
             Ok(error) => *error,
             Err(failure) => match failure.downcast_ref::<DatabaseError>() {
                 Some(DatabaseError::DatabaseAlreadyOpen) => {
@@ -72,8 +75,29 @@ impl Redb {
                 _ => redb.broken(failure),
             },
         })?;
-        redb.known.store(Arc::new(known));
+        *redb.turn() = Some(database);
         Ok(redb)
+    }
+
+    /// Learns what is in a file that was opened just now.
+    ///
+    /// # Errors
+    /// It is none of ours, or another than before.
+    fn looked_at(&self, database: Database) -> Result<Database, Failure> {
+        begin(&database)?;
+        let (version, seen) = (version(&database)?, self.version.load(Ordering::Relaxed));
+        if version < seen {
+            let text = "it is older than what was known of it: start the control plane again to \
+                        go by it";
+            return Err(text.into());
+        }
+        self.known.store(Arc::new(Known::of(entries(&database)?)?));
+        self.version.store(version, Ordering::Relaxed);
+        Ok(database)
+    }
+
+    fn turn(&self) -> MutexGuard<'_, Option<Database>> {
+        self.database.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What there is.
@@ -83,11 +107,11 @@ impl Redb {
 
     /// Does something with the file, which is opened again after it failed. Blocks.
     fn in_turn<T>(&self, work: impl FnOnce(&Database) -> Result<T, Failure>) -> Result<T, Failure> {
-        let mut turn = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut turn = self.turn();
         // Whoever panics leaves none either.
         let database = match turn.take() {
             Some(database) => database,
-            None => (self.opens)(&self.path)?,
+            None => self.looked_at((self.opens)(&self.path)?)?,
         };
         let done = work(&database);
         if done.is_ok() {
@@ -108,11 +132,12 @@ impl Redb {
     /// Whether the change was made; what there is then is known either way. Made to its end once it
     /// has begun.
     pub(super) async fn commit(&self, change: Change) -> Result<bool, StateError> {
-        let known = self.known.clone();
+        let (known, seen) = (self.known.clone(), self.version.clone());
         self.off_thread(move |database| {
             // What was made for who is gone is known even so, and nothing older after it.
             let is_made = make(database, &change)?;
             known.store(Arc::new(Known::of(entries(database)?)?));
+            seen.store(version(database)?, Ordering::Relaxed);
             Ok(is_made)
         })
         .await
@@ -183,6 +208,12 @@ fn entries(database: &Database) -> Result<Vec<Entry>, Failure> {
         }
     }
     Ok(entries)
+}
+
+/// The version of the latest change.
+fn version(database: &Database) -> Result<u64, Failure> {
+    let meta = database.begin_read()?.open_table(META)?;
+    Ok(meta.get(VERSION_KEY)?.map_or(0, |version| version.value()))
 }
 
 fn make(database: &Database, change: &Change) -> Result<bool, Failure> {
@@ -269,7 +300,7 @@ const VERSION_KEY: &str = "version";
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::AtomicBool;
 
     use redb::StorageBackend;
     use redb::backends::FileBackend;
@@ -373,7 +404,7 @@ mod tests {
         };
         let path = folder.path().join("state.redb");
         drop(Redb::open(&path).unwrap());
-        let state = Redb::open_by(path, opens).unwrap();
+        let state = Redb::open_by(path, opens, opens).unwrap();
         let put = async |key: &str| state.commit(put(key, record(By::Operator, key))).await;
         assert!(put("one").await.unwrap());
         FAILS.store(true, Ordering::Relaxed);
@@ -386,5 +417,30 @@ mod tests {
         let known = state.known().load_full();
         assert_eq!(known.keys.keys().collect::<Vec<_>>(), ["one", "three"]);
         assert_eq!(state.audit(&By::ALL, 9).await.unwrap().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_gone_or_older_when_it_is_opened_again_is_not_taken_for_the_state() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.redb");
+        let state = Redb::open(&path).unwrap();
+        let put = async |key: &str| state.commit(put(key, record(By::Operator, key))).await;
+        assert!(put("one").await.unwrap());
+        let older = folder.path().join("older");
+        std::fs::copy(&path, &older).unwrap();
+        assert!(put("two").await.unwrap());
+        let breaks_off = || drop(state.in_turn(|_| Err::<(), _>("the disk failed".into())));
+        let latest = folder.path().join("latest");
+        breaks_off();
+        std::fs::rename(&path, &latest).unwrap();
+        assert!(put("three").await.is_err() && !path.exists());
+        std::fs::copy(&older, &path).unwrap();
+        let error = put("three").await.unwrap_err().to_string();
+        assert!(error.contains("it is older than what was known of it"), "{error}");
+        let known = state.known().load_full();
+        assert_eq!(known.keys.keys().collect::<Vec<_>>(), ["one", "two"]);
+        std::fs::rename(&latest, &path).unwrap();
+        assert!(put("three").await.unwrap());
+        assert_eq!(state.known().load().keys.len(), 3);
     }
 }

@@ -16,11 +16,11 @@ use crate::door::{Admitted, Asking, Bearer, Connected, Door, Exhausted, Found, R
 use crate::geo::Geo;
 use crate::limits::BEARERS_PER_CONNECTION_MAX;
 use crate::message::request::host_of;
-use crate::message::target::is_ambiguous;
+use crate::message::target::{is_ambiguous, without_parameters};
 use crate::metrics::labels;
 use crate::object::SiteId;
 use crate::server::{ConnectionFacts, Protocol};
-use crate::site::{Access, Barred, Entrance, Rule, Scheme};
+use crate::site::{Access, Barred, Entrance, Rule, Scheme, Site};
 use crate::token::uri_signing::Denied;
 
 /// At whose door a viewer shows what.
@@ -73,9 +73,9 @@ impl Delivery {
         record: &mut Record,
         (entrance, path): (Option<&Entrance>, &str),
     ) -> Result<(), DeliveryError> {
-        let is_told_apart = record.site.as_ref().is_some_and(|site| site.tells_viewers_apart());
+        let site = record.site.as_deref().filter(|site| site.tells_viewers_apart());
         let checked = match entrance {
-            _ if is_told_apart && is_ambiguous(path) => Err(Barred::Unclear),
+            _ if site.is_some_and(|site| is_unclear(site, path)) => Err(Barred::Unclear),
             None => return Ok(()),
             Some(entrance) => {
                 let mut places = self.places.borrow_mut();
@@ -107,7 +107,9 @@ impl Delivery {
         let is_open = rule.access == Access::Open;
         let admitted = match showing {
             None if is_open => return Ok(()),
-            Some(showing) if showing.is_unclear(named) => Err(Refused::Denied(Denied::Malformed)),
+            Some(showing) if showing.is_unclear(record, named) => {
+                Err(Refused::Denied(Denied::Malformed))
+            }
             Some(_) if is_open => {
                 record.token = Some((Code::UriSigning(UNCHECKED), None));
                 return Ok(());
@@ -138,8 +140,9 @@ impl Showing {
 
     /// Whether what is asked for, or shown, could be read in two ways: one rule or token would be
     /// looked at here, and something else be served.
-    fn is_unclear(&self, named: &Named<'_>) -> bool {
-        self.shown.is_unclear() || is_ambiguous(named.path)
+    fn is_unclear(&self, record: &Record, named: &Named<'_>) -> bool {
+        let site = record.site.as_deref();
+        self.shown.is_unclear() || site.is_none_or(|site| is_unclear(site, named.path))
     }
 
     fn admit(&self, viewer: &Viewer, named: &Named<'_>, places: &Geo) -> Result<Admitted, Refused> {
@@ -163,6 +166,14 @@ impl Showing {
         };
         self.door.admit(&self.shown, &asking, |bearer| connect(bearer, connection))
     }
+}
+
+/// Whether an origin may read a path otherwise than the site's rules do: then one rule would be
+/// looked at here, and what is another's be served.
+pub(super) fn is_unclear(site: &Site, path: &str) -> bool {
+    let is_read_otherwise =
+        |bare: &str| is_ambiguous(bare) || !std::ptr::eq(site.rule_for(path), site.rule_for(bare));
+    is_ambiguous(path) || (path.contains(';') && is_read_otherwise(&without_parameters(path)))
 }
 
 /// What TLS agreed to speak (RFC 7301).

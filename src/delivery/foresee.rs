@@ -10,6 +10,7 @@ use std::sync::Arc;
 use http::header::{AUTHORIZATION, COOKIE};
 
 use crate::cache::heads::Known;
+use crate::delivery::door::is_unclear;
 use crate::delivery::viewer::Viewer;
 use crate::delivery::{Shared, purged};
 use crate::fill::foresee::NotForeseen;
@@ -18,7 +19,7 @@ use crate::limits::PREFETCHES_PER_REQUEST_MAX;
 use crate::memory::Class;
 use crate::message::cmcd::Next;
 use crate::message::range::RangeRequest;
-use crate::message::target::{canonical_target, is_ambiguous, resolved};
+use crate::message::target::{canonical_target, resolved};
 use crate::metrics::labels::Prefetch;
 use crate::object::{ByteRange, ObjectKey};
 use crate::site::{Access, Entrance, Foresight, OffRoute, Site};
@@ -121,7 +122,7 @@ impl Shared {
             entrance.check(viewer.client, viewer.time, &self.places.load()).is_ok()
         };
         // Whose he is may be another's to say.
-        let is_unclear = site.tells_viewers_apart() && is_ambiguous(&path);
+        let is_unclear = site.tells_viewers_apart() && is_unclear(site, &path);
         if is_unclear || rule.off_route != OffRoute::Serve {
             return None;
         }

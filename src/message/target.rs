@@ -38,6 +38,14 @@ pub fn is_ambiguous(path: &str) -> bool {
         || (holds(b"/.") && path.split('/').any(is_dots))
 }
 
+/// A path as who leaves out the parameters of its segments reads it: what follows a `;` in each
+/// (RFC 3986 section 3.3).
+pub fn without_parameters(path: &str) -> String {
+    let bare = |segment: &'_ str| segment.find(';').unwrap_or(segment.len());
+    let segments = path.split('/').map(|segment| &segment[..bare(segment)]);
+    segments.collect::<Vec<_>>().join("/")
+}
+
 /// All of a query with one spelling of each escape (RFC 3986 section 6.2.2), or `None` when one is
 /// broken.
 pub fn normalised_query(query: &str) -> Option<String> {
@@ -324,6 +332,9 @@ mod tests {
         }
         for path in ["/", "/a", "/a/", "/a;b=c/d", "/a..b/c...", "/%20", "/a/.b/;x"] {
             assert!(!is_ambiguous(path), "{path}");
+        }
+        for (path, bare) in [("/a", "/a"), ("/a;b=c;d/e;/f;", "/a/e/f"), ("/;a/b", "//b")] {
+            assert_eq!(without_parameters(path), bare);
         }
     }
 

@@ -30,7 +30,8 @@ pub fn steered(
     // Of no more than that, so that nobody needs more than twice the memory at once.
     let length_max = text.len() + MANIFEST_STEERING_BYTES_MAX;
     let (mut rest, mut variants) = (String::with_capacity(length_max), 0);
-    let (mut is_named_here, mut lies_here, mut has_renditions_elsewhere) = (false, false, false);
+    let lies_here = text.split('\n').any(|line| is_unnamed(content(line)));
+    let (mut is_named_here, mut has_renditions_elsewhere) = (false, false);
     for line in lines {
         if rest.len() + line.len() + NAMED_BYTES_MAX > length_max {
             return None;
@@ -53,16 +54,18 @@ pub fn steered(
                 let name = attribute(attributes, "PATHWAY-ID")?;
                 if counts {
                     is_named_here = name.is_none();
-                    lies_here |= is_named_here;
                 }
-                named.push(match name {
+                let name = match name {
                     None if attribute(attributes, "URI")?.is_some_and(is_elsewhere) => return None,
+                    // Key frames of variants that all have names.
+                    None if !lies_here => None,
                     None => {
                         rest.extend([",PATHWAY-ID=\"", pathway.as_str(), "\""]);
-                        pathway.clone()
+                        Some(pathway.clone())
                     }
-                    Some(name) => Pathway::new(name)?,
-                });
+                    Some(name) => Some(Pathway::new(name)?),
+                };
+                named.extend(name.filter(|_| counts));
                 rest.push_str(&line[content(line).len()..]);
             }
         }
@@ -79,6 +82,12 @@ pub fn steered(
     let end = &first[content(first).len()..];
     let tag = format!("{STEERING}:SERVER-URI=\"{uri}\",PATHWAY-ID=\"{begins}\"{end}");
     Some([first, &tag, &rest].concat())
+}
+
+/// Whether it is a variant that has no pathway.
+fn is_unnamed(line: &str) -> bool {
+    let Tag::Variant { attributes, counts: true } = Tag::of(line) else { return false };
+    attribute(attributes, "PATHWAY-ID") == Some(None)
 }
 
 /// A line without what ends it.
@@ -268,7 +277,11 @@ mod tests {
         let all_named = FILM.replace("1280000", "1280000,PATHWAY-ID=\"a\"");
         let all_named = all_named.replace("2560000", "2560000,PATHWAY-ID=\"a\"");
         let elsewhere = all_named.replace("URI=\"audio", "URI=\"https://audio.example/audio");
-        assert!(written(&elsewhere).is_some(), "its publisher knows what goes with what he named");
+        let steered = written(&elsewhere).expect("its publisher knows what goes with those");
+        assert!(
+            steered.contains(",PATHWAY-ID=\"a\"\n") && !steered.contains("edge-1"),
+            "{steered}"
+        );
         let variant = |n| format!("\n#EXT-X-STREAM-INF:BANDWIDTH=1,PATHWAY-ID=\"p{n}\"\na");
         let pathways = |count| (1..count).map(variant).collect::<String>();
         assert!(written(&format!("{FILM}{}", pathways(PATHWAYS_KNOWN_MAX))).is_some());

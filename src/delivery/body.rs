@@ -260,11 +260,14 @@ impl Body for ViewerBody {
                 Poll::Ready(Some(Ok(Frame::data(Chunk::Text(text)))))
             }
             Content::Made(bytes, position, tier) => {
-                let bytes = std::mem::take(bytes);
-                record.sent(*tier, *position, bytes.len());
-                record.outcome = Outcome::Complete;
-                self.content = Content::Empty;
-                Poll::Ready(Some(Ok(Frame::data(Chunk::Text(bytes)))))
+                let frame = bytes.split_to(bytes.len().min(H2_BODY_FRAME_BYTES));
+                record.sent(*tier, *position, frame.len());
+                *position += frame.len() as u64;
+                if bytes.is_empty() {
+                    record.outcome = Outcome::Complete;
+                    self.content = Content::Empty;
+                }
+                Poll::Ready(Some(Ok(Frame::data(Chunk::Text(frame)))))
             }
             Content::Passed(_) => self.poll_passed(context),
             Content::Failing(error) => {

@@ -132,6 +132,12 @@ impl Transaction<'_> {
         }))
     }
 
+    /// What of it is asked for; what other bytes are to be made of is, whole.
+    pub(super) fn range_wanted(&self) -> Option<RangeRequest> {
+        let takes_part = !self.asks_whole && self.asked.rewriting.is_none();
+        self.asked.range.filter(|_| takes_part)
+    }
+
     /// All of it with steering in it, once all of it is there, and of what it was made.
     async fn made(
         &mut self,
@@ -147,13 +153,10 @@ impl Transaction<'_> {
         let left_alone_by = &head.version.left_alone_by;
         let is_new = |one: &Arc<Rewriter>| left_alone_by.load(Ordering::Relaxed) != one.number;
         let Some(rewriter) = rewriter.filter(is_new) else { return Ok(None) };
-        // What is read, what is made of it, and the parts that it is made of.
         let length = head.version.length_bytes().unwrap_or(MANIFEST_SERVED_BYTES_MAX);
-        let room = 3 * length + 2 * MANIFEST_STEERING_BYTES_MAX as u64 + MORE_BYTES;
         let governor = self.shared.governor.of(self.asked.site.id);
-        let Some(mut reserved) = governor.try_reserve(Use::Requests, Class::Miss, room) else {
-            return Ok(None);
-        };
+        let reserve = |room| governor.try_reserve(Use::Requests, Class::Miss, room);
+        let Some(_to_read) = reserve(length + MORE_BYTES) else { return Ok(None) };
         let whole = match self.whole(head).await {
             Ok(Some(whole)) => whole,
             Ok(None) => return Ok(None),
@@ -161,6 +164,9 @@ impl Transaction<'_> {
             // To send it as it is would be to wait once more for the same.
             Err(why) => return Err(DeliveryError::Fill(why)),
         };
+        // What is made of it, and the parts that it is made of.
+        let room = 2 * length + 2 * MANIFEST_STEERING_BYTES_MAX as u64;
+        let Some(mut reserved) = reserve(room) else { return Ok(None) };
         let (site, path) = (&self.asked.site.name, &self.asked.path);
         let text = str::from_utf8(&whole.bytes).ok();
         let Some(made) = text.and_then(|text| (rewriter.rewrite)(manifest, site, path, text))

@@ -88,7 +88,7 @@ impl Transaction<'_> {
                 return (recalled, None);
             }
             // How much will be asked for is not known yet: a block, or less if he wants less.
-            let bytes = match self.asked.range {
+            let bytes = match self.range_wanted() {
                 Some(RangeRequest::FromTo { first, last: Some(last) }) => {
                     last.saturating_sub(first).saturating_add(1)
                 }
@@ -348,8 +348,7 @@ impl Transaction<'_> {
             path: asked.path.clone(),
             ask: self.shared.ask(self.viewer, &asked.site, &asked.key),
             viewer_fields: self.viewer.parts.headers.clone(),
-            // What other bytes are to be made of is asked for whole.
-            range: asked.range.filter(|_| !self.asks_whole && asked.rewriting.is_none()),
+            range: self.range_wanted(),
             if_range: None,
             window_bytes: self.shared.filler.window_bytes,
             bypassed_bytes: self.bypassed_bytes,

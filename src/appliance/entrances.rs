@@ -139,13 +139,15 @@ impl Places {
     fn account(&self, lists_bytes: u64, governor: &Arc<Governor>) {
         let bytes = self.geo.load().bytes() + lists_bytes;
         let mut accounted = self.accounted.lock().unwrap_or_else(PoisonError::into_inner);
-        if accounted.bytes == bytes {
+        let is_other = accounted.bytes != bytes;
+        // Where there was no room it is asked for again.
+        if !is_other && (accounted.reserved.is_some() || bytes == 0) {
             return;
         }
         // What was reserved makes room first.
         *accounted = Accounted { bytes, reserved: None };
         accounted.reserved = governor.try_reserve(Use::Routes, Class::Viewer, bytes);
-        if accounted.reserved.is_none() {
+        if accounted.reserved.is_none() && is_other {
             let mib = bytes.div_ceil(1 << 20);
             tracing::warn!(
                 "what says who comes in takes {mib} MiB that are not free; raise `memory.total`"

@@ -354,13 +354,13 @@ impl Parts {
         self.live.volumes.store(Arc::new(started.ssd.volumes.clone()));
         self.ssd.share_among(&sites);
         self.overload().shares().set(sites.iter().map(|site| (site.id, site.share)));
+        self.live.forwarders.store(Arc::new(forwarders(&next)));
+        self.live.steering.adopt(&next);
         self.swap(sites, doors);
         if !self.keeps_certificates(&next) {
             self.live.certificates.store(Arc::new(next.certificates.clone()));
         }
         self.live.server.store(Arc::new(viewer_settings(&next)));
-        self.live.forwarders.store(Arc::new(forwarders(&next)));
-        self.live.steering.adopt(&next);
         self.overload().adopt(load::settings(&next, connections_max));
         self.live.token.store(next.admin.token.clone().map(Arc::new));
         self.live.control.adopt(next.control.as_ref());

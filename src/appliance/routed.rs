@@ -84,6 +84,9 @@ impl Known {
             announced.iter().any(|one| one.name == ranked.appliance) && !is_kept(ranked)
         };
         answer.ranked.first().filter(is_his).filter(|_| !answer.last_resort)?;
+        // Renamed in between: what was looked at may be of both.
+        let own_now = self.own.load();
+        own_now.as_ref().zip(own.as_ref()).filter(|(now, before)| Arc::ptr_eq(now, before))?;
         let scheme = settings.scheme(stranger.scheme.as_str());
         location(scheme, stranger.target, &answer, 0, settings.seal.as_ref())
     }

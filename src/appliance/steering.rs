@@ -104,12 +104,19 @@ impl Steering {
 
     /// Steers by another configuration from now on; its files of routes are read at the next look.
     pub(super) fn adopt(&self, next: &Config) {
-        // First: to a fleet that knows it by another name its own viewers would be sent.
+        // To a fleet that knows it by another name its own viewers would be sent: nobody is until
+        // both are here.
         let own = self.own_in_fleet.clone().or_else(|| next.steering.own_name.clone());
-        self.own.store(own.map(Arc::new));
+        let is_renamed = self.own.load().as_deref() != own.as_ref();
+        if is_renamed {
+            self.own.store(None);
+        }
         // A control plane here knows better; it comes and goes with a start.
         if !self.is_told {
             self.fleet.store(Arc::new(Fleet::from(next.steering.appliances.clone())));
+        }
+        if is_renamed {
+            self.own.store(own.map(Arc::new));
         }
         self.settings.store(Arc::new(settings(next, &self.own_secret)));
         self.served.seal.store(next.steering.settings.seal.clone().map(Arc::new));
@@ -132,20 +139,21 @@ impl Steering {
         }
         count(&self.withdrawn, outcome.withdrawn.len() as u64);
         tell(&outcome);
-        if outcome.difference.is_some() {
-            self.reserve(governor);
-        }
+        self.reserve(governor, outcome.difference.is_some());
     }
 
     /// Accounts for the memory of the table and its databases. Viewers are steered by it even where
-    /// there is no room.
-    fn reserve(&self, governor: &Arc<Governor>) {
+    /// there is no room, which is asked for again.
+    fn reserve(&self, governor: &Arc<Governor>, is_other: bool) {
         let table = self.routes.table();
         let bytes = table.bytes() as u64 + table.places_bytes();
         let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
+        if !is_other && (reserved.is_some() || bytes == 0) {
+            return;
+        }
         *reserved = None;
         *reserved = governor.try_reserve(Use::Routes, Class::Viewer, bytes);
-        if reserved.is_none() && bytes > 0 {
+        if reserved.is_none() && bytes > 0 && is_other {
             let mib = bytes >> 20;
             tracing::warn!("routes take {mib} MiB that are not free; raise `memory.total`");
         }

@@ -62,7 +62,10 @@ impl Beside {
     pub(super) fn adopt(&self, control: Option<&Control>) {
         let tokens = control.and_then(|control| control.tokens.clone());
         self.tokens.store(tokens.map(Arc::new));
-        self.shown.adopt(control.and_then(|control| control.certificate.clone()));
+        // Without the section the control plane there is goes on until the next start.
+        if let Some(control) = control {
+            self.shown.adopt(control.certificate.clone());
+        }
     }
 
     /// How the control plane is.
@@ -109,8 +112,7 @@ impl ControlPlane {
     ) -> Result<ControlPlane, ApplianceError> {
         let (settings, stop) = (settings(control, &beside), Stop::default());
         let (ends, control, told) = (stop.clone(), control.clone(), beside.clone());
-        let once = move || {
-            let runtime = runtime();
+        let once = move |runtime: &LocalRuntime| {
             runtime.block_on(async {
                 let opening = opened_at_last(settings.clone(), &control, fleet.clone(), &told);
                 let opened = tokio::select! {
@@ -124,8 +126,6 @@ impl ControlPlane {
                 *told.told() = ControlStatus { is_running: true, why: None, ..told.status() };
                 serve(opened, &told.shown, &ends).await;
             });
-            // A state that does not answer is not waited for.
-            runtime.shutdown_timeout(ENDS_WITHIN);
         };
         let (ends, told) = (stop.clone(), beside.clone());
         let work = move || keep_up(once, &told, &ends.all, BEGUN_AGAIN_AFTER);
@@ -165,13 +165,18 @@ impl Opened {
 
 /// Begins it again after it broke off, until it is told to end. Blocks as long.
 fn keep_up(
-    mut once: impl FnMut(),
+    mut once: impl FnMut(&LocalRuntime),
     beside: &Beside,
     ends: &CancellationToken,
     again_after: Duration,
 ) {
+    let pauses = runtime();
     loop {
-        let why = match catch_unwind(AssertUnwindSafe(&mut once)) {
+        let runtime = runtime();
+        let ended = catch_unwind(AssertUnwindSafe(|| once(&runtime)));
+        // A state that does not answer is not waited for.
+        runtime.shutdown_timeout(ENDS_WITHIN);
+        let why = match ended {
             _ if ends.is_cancelled() => return,
             Ok(()) => "it ended by itself",
             Err(_) => "it panicked, which is a mistake in Tidegate; standard error says where",
@@ -182,7 +187,7 @@ fn keep_up(
             (status.is_running, status.why) = (false, Some(why.to_owned()));
             status.broken_off += 1;
         }
-        runtime().block_on(async {
+        pauses.block_on(async {
             tokio::select! {
                 () = ends.cancelled() => {}
                 () = sleep(again_after) => {}
@@ -353,16 +358,24 @@ mod tests {
     fn one_beside_an_appliance_that_broke_off_is_begun_again_and_says_so() {
         let (beside, ends) = (Beside::default(), CancellationToken::new());
         let (mut begun, mut said) = (0, Vec::new());
-        let once = || {
+        let (never, answer) = tokio::sync::oneshot::channel::<()>();
+        let mut answer = Some(answer);
+        let once = |runtime: &LocalRuntime| {
             begun += 1;
             said.push(beside.status());
             match begun {
-                1 => panic!("as a mistake would"),
+                1 => {
+                    // A state that never answers.
+                    let answer = answer.take().unwrap();
+                    runtime.spawn_blocking(move || answer.blocking_recv());
+                    panic!("as a mistake would")
+                }
                 2 => beside.told().is_running = true,
                 _ => ends.cancel(),
             }
         };
         keep_up(once, &beside, &ends, Duration::ZERO);
+        drop(never);
         let why: Vec<_> = said.iter().map(|one| one.why.as_deref().unwrap_or_default()).collect();
         assert!(why[0].is_empty() && why[1].contains("panicked"), "{why:?}");
         assert_eq!((why[2], said[2].is_running), ("it ended by itself", false));

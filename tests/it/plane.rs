@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::Method;
 use rcgen::{CertificateParams, KeyPair};
@@ -422,23 +422,29 @@ async fn shows(address: SocketAddr, pem: &str) -> bool {
 #[tokio::test]
 async fn another_certificate_in_its_files_is_shown_after_a_signal_and_without_one() {
     let site = Site::new("certificate = { cert = \"shown.pem\", key = \"shown.key\" }");
-    let write = || {
+    let write = |name: &str| {
         let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-        fs::write(site.folder.path().join("shown.key"), made.signing_key.serialize_pem()).unwrap();
-        fs::write(site.folder.path().join("shown.pem"), made.cert.pem()).unwrap();
+        let [key, cert] =
+            ["key", "pem"].map(|ends| site.folder.path().join(name).with_extension(ends));
+        fs::write(key, made.signing_key.serialize_pem()).unwrap();
+        fs::write(cert, made.cert.pem()).unwrap();
         made.cert.pem()
     };
-    let first = write();
+    let first = write("shown");
     let plane = Plane::start(&site);
     assert!(shows(plane.address, &first).await);
     for signals in [true, false] {
-        let next = write();
+        let next = write("next");
         if signals {
+            // Nobody looks at these files before.
+            let text = fs::read_to_string(&site.config).unwrap();
+            fs::write(&site.config, text.replace("shown.", "next.")).unwrap();
             plane.signal(Signal::HUP);
         }
         let asked = Instant::now();
         while !shows(plane.address, &next).await {
             assert!(asked.elapsed() < PATIENCE, "signals: {signals}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
     assert!(plane.stop().contains("read the tokens and the certificate again"));

@@ -93,7 +93,10 @@ impl Geo {
     /// Whether one of them says of any of its first `networks` in which country it is.
     pub fn tells_countries(&self, networks: usize) -> bool {
         let has_country = |one: &Database| {
-            let first = one.reader.networks(WithinOptions::default()).into_iter().flatten();
+            // Those without anything count too: a damaged tree may have nothing else, without end.
+            let all = WithinOptions::default();
+            let all = all.include_networks_without_data().include_aliased_networks();
+            let first = one.reader.networks(all).into_iter().flatten();
             first.take(networks).any(|found| {
                 let record = found.and_then(|found| found.decode::<Record<'_>>());
                 record.is_ok_and(|record| record.is_some_and(|record| record.country().is_some()))
@@ -166,7 +169,11 @@ impl fmt::Debug for Geo {
 
 impl fmt::Display for NoDatabase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "is no database in the format MMDB that can be read: {}", self.why)
+        write!(
+            f,
+            "is no database in the format MMDB that can be read: {}; fetch it again",
+            self.why
+        )
     }
 }
 
@@ -216,6 +223,19 @@ mod tests {
         assert!(!geo.tells_countries(1_000) && !Geo::default().tells_countries(1_000));
         geo.add(Path::new("city"), CITY.to_vec()).unwrap();
         assert!(geo.tells_countries(1_000) && !geo.tells_countries(0));
+    }
+
+    #[test]
+    fn nobody_looks_for_ever_at_one_whose_tree_leads_back_to_its_root() {
+        let damaged = Reader::from_source(CITY.to_vec()).unwrap();
+        let bits = damaged.metadata().node_count as usize
+            * 2
+            * usize::from(damaged.metadata().record_size);
+        let mut bytes = CITY.to_vec();
+        bytes[..bits / 8].fill(0);
+        let mut geo = Geo::default();
+        geo.add(Path::new("city"), bytes).unwrap();
+        assert!(!geo.tells_countries(1_000));
     }
 
     #[test]

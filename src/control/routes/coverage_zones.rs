@@ -21,7 +21,8 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use crate::control::routes::error::{RoutesError, ZoneFault};
 use crate::control::routes::gathering::{Gathering, shortened};
 use crate::control::routes::table::Way;
-use crate::control::routes::viewers::{Viewers, prefix};
+use crate::control::routes::viewers::Viewers;
+use crate::site;
 
 /// Reads all of a file; `boxes` are those of zones, where the settings say so.
 ///
@@ -125,7 +126,7 @@ impl Zone {
         let ipv4 = self.network.iter().map(|written| (written, true));
         let ipv6 = self.network6.iter().map(|written| (written, false));
         let networks = ipv4.chain(ipv6).map(|(written, is_ipv4)| {
-            let network = prefix(written).filter(|one| one.addr().is_ipv4() == is_ipv4);
+            let network = site::network(written).filter(|one| one.addr().is_ipv4() == is_ipv4);
             network.ok_or_else(|| {
                 let (zone, written) = (shortened(name), shortened(written));
                 RoutesError::Zones(ZoneFault::NoPrefix { zone, written })

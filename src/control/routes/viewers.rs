@@ -1,7 +1,6 @@
 //! Whom a route is for: a prefix, an AS, a country.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::str::FromStr;
 
 use ipnet::IpNet;
@@ -9,6 +8,7 @@ use serde::{Serialize, Serializer};
 
 use crate::control::steering::Match;
 use crate::geo::Country;
+use crate::site::network;
 
 /// Whom a route is for. The order is that of lists: prefixes first, by family and address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,14 +52,8 @@ impl FromStr for Viewers {
         if let Ok(country) = text.parse() {
             return Ok(Viewers::Country(country));
         }
-        prefix(text).map(Viewers::Prefix).ok_or(())
+        network(text).map(Viewers::Prefix).ok_or(())
     }
-}
-
-/// A prefix or one address, as access lists write them. What is behind its length does not count.
-pub(super) fn prefix(text: &str) -> Option<IpNet> {
-    let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
-    text.parse().ok().or_else(address).map(|prefix: IpNet| prefix.trunc())
 }
 
 impl fmt::Display for Viewers {
@@ -90,6 +84,7 @@ mod tests {
             ("192.0.2.1", "192.0.2.1/32"),
             ("2001:DB8::1", "2001:db8::1/128"),
             ("2001:db8::/32", "2001:db8::/32"),
+            ("::ffff:192.0.2.0/120", "192.0.2.0/24"),
             ("AS4200000000", "AS4200000000"),
             ("DE", "DE"),
         ] {

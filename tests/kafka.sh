@@ -86,7 +86,13 @@ start_broker() {
         --storage-engine memory://tansu/ >>"$scratch/broker.log" 2>&1 &
     broker=$!
     started+=("$broker")
-    check "the broker has a topic" wait_until 20 "$tansu" topic create access --broker "tcp://127.0.0.1:$behind"
+    check "the broker has a topic" wait_until 20 has_topic
+}
+
+# One that was made while its answer was lost is there, and is not made again.
+has_topic() {
+    local of=(--broker "tcp://127.0.0.1:$behind")
+    "$tansu" topic create access "${of[@]}" || "$tansu" topic list "${of[@]}" | grep -q '"name":"access"'
 }
 
 stop_broker() {

@@ -84,15 +84,15 @@ pub(super) async fn explain(
     })
 }
 
-/// Takes the token out of a request, as the door of its site does; whether there was one.
+/// Takes the token out of a request, as the door of its site does; whether it is clear that there
+/// was one.
 fn takes_token(parts: &Parts, head: &mut RequestHead) -> bool {
     let sites = parts.live.sites.load();
     let site = host_of(head).ok().and_then(|host| sites.find(&host).map(|site| site.id));
     let doors = parts.live.doors.load();
     let Some(door) = site.and_then(|site| doors.of(site)) else { return false };
-    let before = (head.uri.clone(), head.headers.clone());
-    drop(door.take(head));
-    before != (head.uri.clone(), head.headers.clone())
+    let shown = door.take(head);
+    !shown.is_nothing() && !shown.is_unclear()
 }
 
 /// What is answered who shows no token where one is asked for.

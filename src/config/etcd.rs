@@ -114,8 +114,9 @@ fn is_endpoint(text: &str) -> bool {
 
 /// Whether what is sent there can be read on the way.
 fn is_in_the_open(endpoint: &str) -> bool {
-    let Some(authority) = endpoint.strip_prefix("http://") else { return false };
-    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+    let Ok(uri) = endpoint.parse::<Uri>() else { return false };
+    let host = uri.host().filter(|_| uri.scheme_str() == Some("http"));
+    let Some(host) = host else { return false };
     let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     host != "localhost" && !ip.is_ok_and(|ip| ip.is_loopback())
 }

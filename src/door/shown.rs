@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use bytes::Bytes;
 use http::header::{COOKIE, HeaderName, HeaderValue, REFERER};
 use http::request::Parts;
 use http::uri::PathAndQuery;
@@ -62,7 +63,7 @@ impl Shown {
     }
 
     /// Whether nothing was.
-    pub(super) fn is_nothing(&self) -> bool {
+    pub fn is_nothing(&self) -> bool {
         let is_no_cat = self.cats.as_ref().is_ok_and(Vec::is_empty);
         self.in_uri == Ok(None) && self.in_cookies.is_empty() && is_no_cat
     }
@@ -109,7 +110,7 @@ fn from_uri(uri: &mut Uri, name: &str, find: Finding) -> Result<Option<Box<str>>
 
 fn set_target(uri: &mut Uri, target: String) {
     let mut parts = std::mem::take(uri).into_parts();
-    parts.path_and_query = PathAndQuery::from_maybe_shared(target).ok();
+    parts.path_and_query = PathAndQuery::from_maybe_shared(Bytes::from(target)).ok();
     *uri = Uri::from_parts(parts).unwrap_or_default();
 }
 

@@ -94,8 +94,10 @@ impl fmt::Display for JwkError {
             JwkError::Algorithm { kind, algorithm } => {
                 write!(f, "`alg` {algorithm:?} is none that a key of `kty` {kind:?} can have here")
             }
-            JwkError::NoKey => write!(f, "its numbers make no key"),
-            JwkError::OtherUse => write!(f, "it is for something else than to sign, as `use` says"),
+            JwkError::NoKey => {
+                write!(f, "its numbers make no key; export it again from where it was made")
+            }
+            JwkError::OtherUse => write!(f, "it is not to sign with, as `use` says; take it out"),
             JwkError::Short { bits, least } => {
                 write!(f, "its `k` has {bits} bits, and {least} are the least")
             }

@@ -240,7 +240,9 @@ impl fmt::Display for Mistake {
             Mistake::Weight { weight } => {
                 write!(f, "`weight` is {weight}: write 1 to {APPLIANCE_WEIGHT_MAX}, 100 is usual")
             }
-            Mistake::TooMany { field, max } => write!(f, "`{field}` has more than {max}"),
+            Mistake::TooMany { field, max } => {
+                write!(f, "`{field}` has more than {max}: write fewer")
+            }
         }
     }
 }

@@ -212,18 +212,28 @@ impl Plane {
 
     /// Hands on what another control plane has published.
     fn take_latest(&self) {
-        let Some(bytes) = self.state.latest() else { return };
+        if let Some(bytes) = self.state.latest() {
+            self.hand_on(bytes);
+        }
+    }
+
+    /// The same of one that is seen now.
+    pub(super) fn hand_on(&self, bytes: Arc<Bytes>) {
         let is_taken = lock(&self.published.taken).replace(bytes.clone());
         if is_taken.is_some_and(|taken| Arc::ptr_eq(&taken, &bytes)) {
             return;
         }
         let keys = PublicKeys::of(&[self.issuer.signing().public()]).expect("it is a key");
         match Signed::open(&bytes, &keys) {
-            Ok(snapshot) if snapshot.number > self.published.number() => {
-                let latest = Latest { bytes: Bytes::clone(&bytes), snapshot };
-                self.published.latest.send_replace(Some(Arc::new(latest)));
+            Ok(snapshot) => {
+                let (number, last) = (snapshot.number, self.published.number());
+                // Where the state has gone back, what was offered before is none of it.
+                let has_gone_back = number < last && number == self.state.known().number;
+                if number > last || has_gone_back {
+                    let latest = Latest { bytes: Bytes::clone(&bytes), snapshot };
+                    self.published.latest.send_replace(Some(Arc::new(latest)));
+                }
             }
-            Ok(_) => {}
             Err(error) => tracing::error!("a snapshot on etcd is none of this fleet: {error}"),
         }
     }

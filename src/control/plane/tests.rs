@@ -631,6 +631,28 @@ async fn a_restored_state_is_behind_until_the_epoch_is_raised() {
 }
 
 #[tokio::test]
+async fn who_hands_snapshots_on_goes_back_where_the_state_does() {
+    let tried = Tried::new();
+    let identity = tried.enrolled("edge-1").await;
+    tried.look().await;
+    let restored = tried.snapshot(&identity).await;
+    assert_eq!(restored.number, tried.plane.state.known().number);
+    let at = |counter| {
+        let number = Number { counter, ..restored.number };
+        let snapshot = Snapshot { number, ..restored.clone() };
+        Arc::new(Bytes::from(snapshot.sign(tried.plane.issuer.signing()).unwrap()))
+    };
+    let kept = restored.number.counter;
+    for (offered, told) in [(kept + 5, kept + 5), (kept + 1, kept + 5), (kept, kept)] {
+        tried.plane.hand_on(at(offered));
+        assert_eq!(tried.snapshot(&identity).await.number.counter, told);
+    }
+    let asked = format!("/v1/snapshot?after=1.{}", kept + 5);
+    let (status, why) = tried.refused(Who::Box(&identity), "GET", &asked, Value::Null).await;
+    assert!(status == 409 && why.contains("`tidegate control raise-epoch`"), "{why}");
+}
+
+#[tokio::test]
 async fn a_key_of_snapshots_that_was_lost_is_not_replaced_in_silence() {
     let tried = Tried::new();
     tried.look().await;

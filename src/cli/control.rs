@@ -25,7 +25,7 @@ use crate::control::issuer::{Issuer, IssuerError, look_at_clock, signing_key_of_
 use crate::control::plane::PlaneError;
 use crate::control::plane::wire::{CODES_PATH, Code, EPOCH_PATH, EXPORT_PATH, NewCode};
 use crate::control::snapshot::{EpochOrder, Number};
-use crate::control::state::{AuditRecord, By, Exported, State, StateError};
+use crate::control::state::{AuditRecord, By, Exported, Purpose, State, StateError};
 use crate::moment::unix_seconds;
 
 const EXAMPLES: &str = "\
@@ -232,9 +232,10 @@ fn new_code(control: &Control, args: &CodeArgs) -> Result<String, Failure> {
 fn export(control: &Control) -> Result<String, Failure> {
     Ok(line(&match opened(control)? {
         Some(state) => {
+            let exported = state.export().map_err(failed)?;
             let noted = state.note(by_hand("exported the state".to_owned()));
             super::admin::runtime()?.block_on(noted).map_err(failed)?;
-            serde_json::to_value(state.export()).expect("text and numbers can be written as JSON")
+            serde_json::to_value(exported).expect("text and numbers can be written as JSON")
         }
         None => ask(control, http::Method::GET, EXPORT_PATH, Vec::new())?,
     }))
@@ -249,7 +250,8 @@ fn take_over(control: &Control, args: &ImportArgs) -> Result<String, Failure> {
     let now = SystemTime::now();
     let no_keys = |error: IssuerError| Failure::Failed(error.to_string());
     look_at_clock(&control.folder, now).map_err(no_keys)?;
-    let state = State::open_in(&control.store, now).map_err(|error| match error {
+    let state = State::open_in(&control.store, Purpose::Import, now);
+    let state = state.map_err(|error| match error {
         StateError::InUse { .. } => {
             Failure::Failed("the control plane is running: stop it first".to_owned())
         }
@@ -288,7 +290,7 @@ fn opened(control: &Control) -> Result<Option<State>, Failure> {
         let text = format!("there is no {}: no control plane was ever started", path.display());
         return Err(Failure::Failed(text));
     }
-    match State::open_in(&control.store, SystemTime::now()) {
+    match State::open_in(&control.store, Purpose::GoOn, SystemTime::now()) {
         Ok(state) => Ok(Some(state)),
         Err(StateError::InUse { .. }) => Ok(None),
         Err(error) => Err(failed(error)),

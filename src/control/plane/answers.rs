@@ -79,11 +79,11 @@ pub(super) fn of_state(error: StateError) -> Said {
         StateError::Full { .. } | StateError::NotEmpty | StateError::EpochGoesBack { .. } => {
             StatusCode::CONFLICT
         }
-        StateError::Contended | StateError::Away { .. } => StatusCode::SERVICE_UNAVAILABLE,
-        StateError::InUse { .. }
-        | StateError::Broken { .. }
-        | StateError::Importing
-        | StateError::Malformed { .. } => {
+        StateError::Contended
+        | StateError::Away { .. }
+        | StateError::Gone { .. }
+        | StateError::Importing => StatusCode::SERVICE_UNAVAILABLE,
+        StateError::InUse { .. } | StateError::Broken { .. } | StateError::Malformed { .. } => {
             tracing::error!("{error}");
             let text = "the state of the control plane cannot be used: its log says why";
             return refusal(StatusCode::INTERNAL_SERVER_ERROR, text);

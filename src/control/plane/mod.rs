@@ -46,7 +46,7 @@ use super::asking::{AskedBody, JSON, Said, body_of, refusal};
 use super::issuer::{self, Issuer, IssuerError, Own, subject};
 use super::registry::fleet::Fleet;
 use super::registry::{Registry, Rules};
-use super::state::{AuditRecord, By, State, StateError, Store};
+use super::state::{AuditRecord, By, Purpose, State, StateError, Store};
 use crate::limits::{AUDIT_TEXT_BYTES_MAX, PLANE_BODY_BYTES_MAX};
 use crate::moment::unix_seconds;
 use crate::purge::Tokens;
@@ -198,7 +198,7 @@ impl Plane {
     ) -> Result<Plane, PlaneError> {
         // Who has the state makes keys, and nobody else does.
         issuer::look_at_clock(&settings.folder, now).map_err(PlaneError::Issuer)?;
-        let state = State::open_in(&settings.store, now)?;
+        let state = State::open_in(&settings.store, Purpose::GoOn, now)?;
         let issuer = Issuer::open(&settings.folder, now).map_err(PlaneError::Issuer)?;
         publishing::look_at_epoch(&state, &issuer)?;
         let own = issuer.own(&settings.names, now).map_err(PlaneError::Issuer)?;

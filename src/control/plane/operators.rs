@@ -157,10 +157,11 @@ impl Plane {
 
     /// A copy of the state, with the keys in it.
     pub(super) async fn export(&self, by: &str, asker: &Asker, now: Now) -> Result<Reply, Said> {
+        let exported = self.state.export().map_err(of_state)?;
         let audit = changed(by, asker, now, "exported the state".to_owned());
         self.state.note(audit).await.map_err(of_state)?;
         tracing::info!(%by, from = %asker.ip, "exported the state");
-        Ok(Reply::json(StatusCode::OK, &self.state.export()))
+        Ok(Reply::json(StatusCode::OK, &exported))
     }
 
     /// Begins a later epoch.

@@ -31,6 +31,11 @@ pub enum StateError {
         /// Who, and why not.
         what: String,
     },
+    /// Nothing is there any more where a fleet was.
+    Gone {
+        /// Where the last state that was known lies.
+        copy: PathBuf,
+    },
     /// Others were first, again and again.
     Contended,
     /// It was never made, was shown before, is for another name, or has ended.
@@ -87,6 +92,12 @@ impl fmt::Display for StateError {
             StateError::Away { what } => {
                 write!(f, "the state of the fleet cannot be reached: {what}")
             }
+            StateError::Gone { copy } => write!(
+                f,
+                "etcd has nothing of this fleet any more: restore a backup of etcd, or stop all \
+                 control planes and `tidegate control import {}`",
+                copy.display()
+            ),
             StateError::Contended => {
                 write!(f, "other control planes change the same again and again; try once more")
             }

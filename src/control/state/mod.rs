@@ -11,6 +11,7 @@ mod commits;
 mod error;
 #[cfg(feature = "etcd")]
 mod etcd;
+mod import;
 mod known;
 mod paths;
 mod redb;
@@ -35,8 +36,8 @@ use self::room::{added, registered};
 pub use self::settings::EtcdSettings;
 pub use self::shared::{Node, Peers};
 use self::store::Backend;
-pub use self::store::Store;
-use super::issuer::{Subject, sha256_hex};
+pub use self::store::{Purpose, Store};
+use super::issuer::Subject;
 use super::registry::appliance::Appliance;
 use super::snapshot::{EpochOrder, Number, Serial};
 use crate::limits::{
@@ -250,10 +251,12 @@ impl State {
         bytes: Vec<u8>,
     ) -> Result<(), StateError> {
         let known = self.known();
+        known.is_imported()?;
         if known.number != before {
             return Err(StateError::Contended);
         }
         let mut change = known.put(NUMBER.to_owned(), json(&number));
+        change.expects.push((IMPORTING.to_owned(), Expect::Nothing));
         change.expects.extend(self.leads().ok_or(StateError::Contended)?);
         let puts = [change.puts, vec![(SNAPSHOT.to_owned(), bytes)]].concat();
         match self.commit(Change { puts, ..change }).await? {
@@ -296,41 +299,17 @@ impl State {
         self.commit(Change { audit: Some(audit), ..Change::default() }).await.map(drop)
     }
 
-    /// All that is kept, but who changed it.
-    pub fn export(&self) -> Exported {
-        Exported::of(&self.known())
-    }
-
-    /// Takes over what was exported, into a state that has nothing yet, or the rest of it into one
-    /// where that was begun and not finished.
-    ///
-    /// # Errors
-    /// There is something else in it, or it cannot be kept.
-    pub async fn import(&self, from: &Exported, audit: AuditRecord) -> Result<(), StateError> {
-        let digest = sha256_hex(&json(from));
-        // First that it is imported: what is too much for one change may be interrupted.
-        self.change(|known| match known.is_empty() {
-            true => Ok(known.put(IMPORTING.to_owned(), json(&digest))),
-            false if known.importing.as_ref() == Some(&digest) => Ok(Change::default()),
-            false => Err(StateError::NotEmpty),
-        })
-        .await?;
-        self.change(|known| {
-            if known.importing.as_ref() != Some(&digest) || known.has(NUMBER) {
-                return Err(StateError::NotEmpty);
-            }
-            let mut change = Change { audit: Some(audit.clone()), ..Change::default() };
-            change.puts = from.entries().into_iter().filter(|(key, _)| !known.has(key)).collect();
-            change.deletes.push(IMPORTING.to_owned());
-            let keys = change.deletes.iter().chain(change.puts.iter().map(|(key, _)| key));
-            change.expects = keys.map(|key| (key.clone(), known.expect(key))).collect();
-            Ok(change)
-        })
-        .await
-    }
-
-    /// Makes what `make` says of what is known, anew as often as another was first.
+    /// Makes what `make` says of what is known, anew as often as another was first; never of what
+    /// is only a part of it.
     async fn change(
+        &self,
+        make: impl Fn(&Known) -> Result<Change, StateError>,
+    ) -> Result<(), StateError> {
+        self.change_a_part(|known| known.is_imported().and_then(|()| make(known))).await
+    }
+
+    /// The same, also while something is being imported.
+    async fn change_a_part(
         &self,
         make: impl Fn(&Known) -> Result<Change, StateError>,
     ) -> Result<(), StateError> {

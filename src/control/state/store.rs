@@ -34,6 +34,15 @@ impl Store {
     }
 }
 
+/// What a state is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To go on with it.
+    GoOn,
+    /// To take over another one: where it was lost, nothing is there.
+    Import,
+}
+
 /// The same with all that is needed.
 #[derive(Debug)]
 pub(super) enum Backend {
@@ -57,17 +66,18 @@ impl State {
     /// then. Blocks.
     ///
     /// # Errors
-    /// As of [`State::open`]; or nobody answers, and there is no copy of what was known last.
-    pub fn open_in(store: &Store, now: SystemTime) -> Result<State, StateError> {
+    /// As of [`State::open`]; or nobody answers, and there is no copy of what was known last; or
+    /// nothing is there any more.
+    pub fn open_in(store: &Store, to: Purpose, now: SystemTime) -> Result<State, StateError> {
         match store {
             Store::File(path) => {
-                // Nothing in it ends.
-                let _ = now;
+                // Nothing in it ends, and nobody else empties it.
+                let _ = (to, now);
                 State::open(path)
             }
             #[cfg(feature = "etcd")]
             Store::Etcd(settings) => {
-                let etcd = Etcd::open(settings.as_ref().clone(), now)?;
+                let etcd = Etcd::open(settings.as_ref().clone(), to, now)?;
                 let known = etcd.known();
                 let (backend, commits) = (Backend::Etcd(Box::new(etcd)), Commits::default());
                 Ok(State { backend, known, commits })
@@ -80,9 +90,7 @@ impl State {
     /// # Errors
     /// It cannot be read, or this state is only a part of one that is being imported.
     pub fn last_snapshot_now(&self) -> Result<Option<Bytes>, StateError> {
-        if self.known().importing.is_some() {
-            return Err(StateError::Importing);
-        }
+        self.known().is_imported()?;
         match &self.backend {
             Backend::Redb(redb) => Ok(redb.read_now(SNAPSHOT)?.map(Bytes::from)),
             #[cfg(feature = "etcd")]

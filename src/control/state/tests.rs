@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use super::room::fits;
 use super::*;
+use crate::control::issuer::sha256_hex;
 use crate::control::registry::tests::{appliance, appliance_with};
 use crate::control::snapshot::SigningKey;
 use crate::limits::{APPLIANCES_BYTES_MAX, CERTIFICATES_OF_ONE_MAX};
@@ -349,12 +350,12 @@ async fn what_is_exported_is_imported_as_it_was_into_an_empty_state() {
     add(&state, "edge-1", 1).await.unwrap();
     add(&state, "edge-2", 2).await.unwrap();
     state.remove_appliance("edge-2", NOW, by("")).await.unwrap();
-    let text = serde_json::to_vec(&state.export()).unwrap();
+    let text = serde_json::to_vec(&state.export().unwrap()).unwrap();
 
     let exported = Exported::parse(&text).unwrap();
     let into = other.open().unwrap();
     into.import(&exported, by("imported")).await.unwrap();
-    assert_eq!(into.export(), state.export());
+    assert_eq!(into.export().unwrap(), state.export().unwrap());
     assert!(into.known().is_revoked(&box_of("edge-2", 7)), "who was removed is so here too");
     let again = into.import(&exported, by("")).await;
     assert!(matches!(again, Err(StateError::NotEmpty)));
@@ -368,7 +369,7 @@ async fn an_import_that_was_interrupted_goes_on_where_it_was_and_is_no_state_unt
     for n in 1..9 {
         add(&state, &format!("edge-{n}"), n).await.unwrap();
     }
-    let exported = state.export();
+    let exported = state.export().unwrap();
     let into = other.open().unwrap();
     let digest = super::json(&sha256_hex(&super::json(&exported)));
     let mut puts = exported.entries();
@@ -377,12 +378,48 @@ async fn an_import_that_was_interrupted_goes_on_where_it_was_and_is_no_state_unt
     assert!(into.commit(Change { puts, ..Change::default() }).await.unwrap());
     assert!(matches!(into.last_snapshot_now(), Err(StateError::Importing)));
 
-    let nothing = Kept::new().open().unwrap().export();
+    let nothing = Kept::new().open().unwrap().export().unwrap();
     assert!(matches!(into.import(&nothing, by("")).await, Err(StateError::NotEmpty)));
     into.import(&exported, by("imported")).await.unwrap();
-    assert_eq!(into.export(), exported);
+    assert_eq!(into.export().unwrap(), exported);
     assert!(into.last_snapshot_now().unwrap().is_none());
     assert!(matches!(into.import(&exported, by("")).await, Err(StateError::NotEmpty)));
+}
+
+#[tokio::test]
+async fn an_import_of_which_only_the_mark_is_left_can_be_finished() {
+    let (kept, other) = (Kept::new(), Kept::new());
+    let state = kept.open().unwrap();
+    add(&state, "edge-1", 1).await.unwrap();
+    state.publish(Number::default(), Number { epoch: 1, counter: 5 }, Vec::new()).await.unwrap();
+    let exported = state.export().unwrap();
+    let into = other.open().unwrap();
+    let mut puts = exported.entries();
+    puts.push((IMPORTING.to_owned(), super::json(&sha256_hex(&super::json(&exported)))));
+    assert!(into.commit(Change { puts, ..Change::default() }).await.unwrap());
+    into.import(&exported, by("imported")).await.unwrap();
+    assert_eq!(into.export().unwrap(), exported);
+}
+
+#[tokio::test]
+async fn what_is_only_a_part_of_a_state_is_not_changed_nor_published_nor_exported() {
+    let kept = Kept::new();
+    let state = kept.open().unwrap();
+    let puts = vec![(IMPORTING.to_owned(), super::json(&"digest"))];
+    let read_before = state.known();
+    assert!(state.commit(Change { puts, ..Change::default() }).await.unwrap());
+    let (key, _) = SigningKey::generate();
+    let raised = state.raise_epoch(&EpochOrder::sign(2, NOW, &key), by("raised")).await;
+    assert!(matches!(raised, Err(StateError::Importing)), "{raised:?}");
+    assert!(matches!(state.export(), Err(StateError::Importing)));
+    assert!(matches!(add(&state, "edge-1", 1).await, Err(StateError::Importing)));
+    let (none, first) = (Number::default(), Number { epoch: 1, counter: 1 });
+    let published = state.publish(none, first, Vec::new()).await;
+    assert!(matches!(published, Err(StateError::Importing)), "{published:?}");
+    // Nor by who has not seen yet that it is one.
+    state.known.store(read_before);
+    let published = state.publish(none, first, Vec::new()).await;
+    assert!(matches!(published, Err(StateError::Contended)), "{published:?}");
 }
 
 #[tokio::test]
@@ -392,7 +429,7 @@ async fn what_could_not_have_been_kept_is_not_imported() {
     for name in ["edge-1", "edge-2"] {
         state.put_appliance(&appliance(name), &box_of(name, 1), by("")).await.unwrap();
     }
-    let exported = serde_json::to_value(state.export()).unwrap();
+    let exported = serde_json::to_value(state.export().unwrap()).unwrap();
     let changes: [(&str, serde_json::Value, &str); 4] = [
         ("/appliances/edge-1/pathway", "edge-2".into(), "have one pathway, `edge-2`"),
         ("/appliances/edge-1/name", "edge-3".into(), "calls itself `edge-3`"),

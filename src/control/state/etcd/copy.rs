@@ -10,25 +10,22 @@ use bytes::Bytes;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use super::{Known, Shared, StateError};
+use super::{Known, Shared};
 use crate::control::issuer::replace;
 use crate::control::state::{Entry, Exported, json};
 
-/// Goes by the copy, if there is one; otherwise there is nothing to go by, for `why`.
-pub(super) fn resume(shared: &Shared, why: StateError) -> Result<(), StateError> {
-    if !matches!(why, StateError::Away { .. }) {
-        return Err(why);
-    }
+/// Goes by the copy, if there is one, until etcd was read; whether there is.
+pub(super) fn resume(shared: &Shared) -> bool {
     let folder = &shared.settings.folder;
-    let Ok(text) = fs::read(folder.join(STATE_COPY)) else { return Err(why) };
-    let Ok(exported) = Exported::parse(&text) else { return Err(why) };
+    let Ok(text) = fs::read(folder.join(STATE_COPY)) else { return false };
+    let Ok(exported) = Exported::parse(&text) else { return false };
     let entries = exported.entries().into_iter();
-    let entries = entries.map(|(key, value)| Entry { key, version: 0, value }).collect();
-    shared.known.store(Arc::new(Known::of(entries)?));
+    let entries = entries.map(|(key, value)| Entry { key, version: NO_VERSION, value });
+    let Ok(known) = Known::of(entries.collect()) else { return false };
+    shared.known.store(Arc::new(known));
     let snapshot = fs::read(folder.join(SNAPSHOT_COPY)).ok();
     shared.latest.store(snapshot.map(|bytes| Arc::new(Bytes::from(bytes))));
-    tracing::error!("{why}; the last state that was known is gone by, and it is asked again");
-    Ok(())
+    true
 }
 
 impl Shared {
@@ -85,14 +82,36 @@ fn is_same(one: &Copied, other: &Copied) -> bool {
     Arc::ptr_eq(&one.0, &other.0) && is_same_snapshot
 }
 
-const STATE_COPY: &str = "etcd.last";
+pub(super) const STATE_COPY: &str = "etcd.last";
 const SNAPSHOT_COPY: &str = "etcd.snapshot";
 const COPIED_EVERY: Duration = Duration::from_secs(1);
+/// What no key has on etcd, where a key that is not there has 0: no change is made of what was only
+/// copied.
+const NO_VERSION: u64 = i64::MAX as u64;
 
 #[cfg(test)]
 mod tests {
+    use super::super::Expect;
     use super::super::tests::alone;
     use super::*;
+    use crate::control::state::{CodeRecord, code_key};
+
+    #[test]
+    fn of_what_was_only_copied_no_change_is_made() {
+        let shared = alone();
+        assert!(!resume(&shared), "there is no copy");
+        fs::create_dir(&shared.settings.folder).unwrap();
+        let code = CodeRecord { name: "edge-1".to_owned(), expires_at: 9, by: "anna".to_owned() };
+        let entry = Entry { key: code_key("d1"), version: 7, value: json(&code) };
+        let exported = Exported::of(&Known::of(vec![entry]).unwrap());
+        fs::write(shared.settings.folder.join(STATE_COPY), json(&exported)).unwrap();
+        assert!(resume(&shared));
+        let known = shared.known.load();
+        assert!(known.codes.contains_key("d1"));
+        // Of a key that is not there etcd says that its version is 0.
+        assert_eq!(known.expect(&code_key("d1")), Expect::Version(i64::MAX as u64));
+        shared.is_to_be_changed().unwrap_err();
+    }
 
     #[tokio::test]
     async fn what_could_not_be_copied_is_copied_as_soon_as_it_can_be_though_nothing_changes() {

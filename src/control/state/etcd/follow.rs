@@ -1,10 +1,10 @@
-//! Seeing what is on etcd: read whole at one revision, then every change after it; again from there
-//! when another member is asked, and whole again when etcd has forgotten what was there then.
+//! Seeing what is on etcd: read whole at one revision, then every change after it; whole again when
+//! that ends, for etcd may not be what it was. An etcd that has lost what was known is not gone by.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use etcd_client::{EventType, GetOptions, SortOrder, SortTarget, WatchOptions, WatchResponse};
@@ -14,42 +14,55 @@ use super::client::{CallError, told};
 use super::mirror::{About, LIVE, Mirror, Seen, WATCHED_END};
 use super::values::{Pointer, Value};
 use super::{Known, Shared, StateError, lock};
-use crate::control::state::SNAPSHOT;
+use crate::control::snapshot::Number;
+use crate::control::state::{NUMBER, SNAPSHOT};
 use crate::limits::{ETCD_ANSWER_BYTES_MAX, ETCD_BEATS_MAX, ETCD_PAGE_KEYS};
 
 impl Shared {
     /// Sees what changes, for ever. Safe to drop.
     pub(super) async fn follow(&self, mut mirror: Option<Mirror>) {
-        let mut told = String::new();
+        let (mut why, mut told) = ("nobody answered".to_owned(), String::new());
+        let mut read_at = Instant::now();
         loop {
-            let followed = match &mut mirror {
-                Some(mirror) => self.watched(mirror).await,
+            // What was seen is of no use when it ends: between two watches etcd may have gone back
+            // and grown past it, and no number says so.
+            let lost = match mirror.take() {
+                Some(mut mirror) => self.watched(&mut mirror).await,
                 None => match self.begin_again().await {
                     Ok(read) => {
-                        mirror = Some(read);
+                        tracing::info!("all of the state is read again: {why}");
+                        told.clear();
+                        (mirror, read_at) = (Some(read), Instant::now());
                         continue;
                     }
-                    Err(error) => Err(error),
+                    Err(error) => error,
                 },
             };
             self.out_of_touch();
-            match followed {
-                // Another member is asked.
-                Ok(()) => continue,
-                Err(Lost::Forgotten(what)) => {
-                    tracing::info!("all of the state is read again: {what}");
-                    mirror = None;
-                }
-                Err(Lost::Failed(error)) => {
-                    let why = error.to_string();
-                    if why != told && self.is_away() {
-                        tracing::warn!("{why}; what was known last is gone by");
-                        told = why;
-                    }
-                    sleep(ASKED_AGAIN_AFTER).await;
+            match lost {
+                Lost::Forgotten(what) => why = what,
+                Lost::Failed(error) => {
+                    why = error.to_string();
+                    self.tell_failed(&error, &mut told);
                 }
             }
+            sleep(ASKED_AGAIN_AFTER.max(READ_EVERY.saturating_sub(read_at.elapsed()))).await;
         }
+    }
+
+    /// Told once until all is well again.
+    fn tell_failed(&self, error: &StateError, told: &mut String) {
+        let why = error.to_string();
+        if why == *told || !self.is_away() {
+            return;
+        }
+        match error {
+            StateError::Gone { .. } => {
+                tracing::error!("{why}; until then boxes keep what they have")
+            }
+            _ => tracing::warn!("{why}; what was known last is gone by"),
+        }
+        *told = why;
     }
 
     async fn begin_again(&self) -> Result<Mirror, Lost> {
@@ -59,12 +72,26 @@ impl Shared {
         Ok(mirror)
     }
 
-    /// Ends when another member is to be asked.
-    async fn watched(&self, mirror: &mut Mirror) -> Result<(), Lost> {
-        // What could not be read when it was seen is not seen again.
-        if !mirror.is_taken {
-            self.take(mirror).await?;
+    /// Forgets what it did, where etcd has gone back behind what was seen.
+    pub(super) fn look_back(&self, revision: i64) {
+        let seen = *self.seen.borrow();
+        if revision < seen {
+            tracing::error!("etcd has gone back to {revision}, and {seen} was seen");
+            self.held().leads = None;
+            self.seats.store(Arc::default());
         }
+    }
+
+    /// Why it ended.
+    async fn watched(&self, mirror: &mut Mirror) -> Lost {
+        match self.watch(mirror).await {
+            Ok(()) => Lost::Forgotten("another member is asked".to_owned()),
+            Err(lost) => lost,
+        }
+    }
+
+    /// Ends when another member is to be asked.
+    async fn watch(&self, mirror: &mut Mirror) -> Result<(), Lost> {
         let mut turns = self.client.turns();
         let (key, end, start) = (self.key(LIVE), self.key(WATCHED_END), mirror.revision + 1);
         let watch = |client: etcd_client::Client| {
@@ -77,11 +104,7 @@ impl Shared {
         let turn = *turns.borrow_and_update();
         let (now, last) = self.last_change().await?;
         if now < mirror.revision {
-            // Of what it did before nothing counts.
-            self.held().leads = None;
-            let what = format!("etcd has gone back to {now}, and {} was seen", mirror.revision);
-            tracing::error!("{what}: boxes take what is older once the epoch is raised");
-            return Err(Lost::Forgotten(what));
+            return Err(Lost::Forgotten(format!("etcd has gone back to {now}")));
         }
         if mirror.revision >= last {
             self.in_touch();
@@ -191,12 +214,25 @@ impl Shared {
 
     /// Has all know what is seen.
     pub(super) async fn take(&self, mirror: &mut Mirror) -> Result<(), Lost> {
-        let whole = self.whole(mirror).await?;
-        let known = mirror.entries(&whole, SNAPSHOT).and_then(|(entries, untold)| {
-            Ok(Known::of(entries)?.with_untold(untold, &self.known.load()))
-        });
+        let before = self.known.load_full();
+        if before.number != Number::default() && mirror.value(NUMBER).is_none() {
+            return Err(Lost::Failed(self.gone()));
+        }
+        let pointers = mirror.pointers();
+        *lock(&self.named) = pointers.iter().map(|pointer| pointer.name.clone()).collect();
+        let whole = self.whole(mirror, pointers).await?;
+        let known = mirror
+            .entries(&whole, SNAPSHOT)
+            .and_then(|(entries, untold)| Ok(Known::of(entries)?.with_untold(untold, &before)));
         match known {
-            Ok(known) => self.known.store(Arc::new(known)),
+            Ok(known) => {
+                if known.number < before.number {
+                    let (now, before) = (known.number, before.number);
+                    let what = format!("etcd has gone back to snapshot {now} from {before}");
+                    tracing::error!("{what}: boxes take what is older once the epoch is raised");
+                }
+                self.known.store(Arc::new(known));
+            }
             // Who has written it has to mend it; all else goes on.
             Err(error) => tracing::error!("{error}; what was known before stays"),
         }
@@ -212,16 +248,21 @@ impl Shared {
             self.latest.store(snapshot.map(Arc::new));
         }
         *lock(&self.whole) = whole;
-        mirror.is_taken = true;
+        self.is_gone.store(false, Ordering::Relaxed);
         self.seen.send_replace(mirror.revision);
         Ok(())
     }
 
     /// The values that were split, by the names of their parts; those that are held are not read,
     /// nor those that are gone.
-    async fn whole(&self, mirror: &mut Mirror) -> Result<BTreeMap<String, Bytes>, Lost> {
+    async fn whole(
+        &self,
+        mirror: &mut Mirror,
+        pointers: Vec<Pointer>,
+    ) -> Result<BTreeMap<String, Bytes>, Lost> {
         let mut whole = BTreeMap::new();
-        for pointer in mirror.pointers() {
+        mirror.gone.retain(|name| pointers.iter().any(|pointer| pointer.name == *name));
+        for pointer in pointers {
             let mut value = lock(&self.whole).get(&pointer.name).cloned();
             if value.is_none() && !mirror.gone.contains(&pointer.name) {
                 value = self.joined(&pointer).await?;
@@ -249,7 +290,7 @@ impl Shared {
         }
         if !pointer.is_of(&all) {
             let name = &pointer.name;
-            tracing::error!("parts of a value are gone, what was known before stays: {name}");
+            tracing::warn!("parts of a value are gone, what was known before stays: {name}");
             return Ok(None);
         }
         Ok(Some(all.into()))
@@ -292,11 +333,13 @@ impl From<Lost> for StateError {
 }
 
 const ASKED_AGAIN_AFTER: Duration = Duration::from_millis(200);
+/// All of it may be much.
+const READ_EVERY: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
     use super::super::Expect;
-    use super::super::mirror::STATE;
+    use super::super::mirror::{LEADER, STATE};
     use super::super::tests::alone;
     use super::*;
     use crate::limits::ETCD_VALUE_BYTES_MAX;
@@ -308,7 +351,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_could_not_be_read_when_it_was_seen_is_read_before_anything_else_is_seen() {
+    async fn a_value_that_could_not_be_read_when_it_was_seen_has_its_parts_in_use() {
         let (shared, text) = (alone(), vec![b' '; ETCD_VALUE_BYTES_MAX + 1]);
         let (put, pointer) = keys(&text);
         let mut mirror = Mirror::of(1, []);
@@ -316,10 +359,42 @@ mod tests {
         let about = mirror.apply([put], "me");
         shared.take_changes(&mut mirror, about).await.unwrap_err();
         assert!(shared.known.load().keys.is_empty(), "nobody tells its parts");
-        lock(&shared.whole).insert(pointer.name, text.into());
-        // There is no etcd that could be watched.
-        shared.watched(&mut mirror).await.unwrap_err();
-        assert!(shared.known.load().keys.contains_key("film") && mirror.is_taken);
+        assert!(lock(&shared.named).contains(&pointer.name));
+    }
+
+    #[tokio::test]
+    async fn an_etcd_that_has_lost_what_was_known_is_not_gone_by_until_it_is_there_again() {
+        let shared = alone();
+        let put = |key: &str, value: &str| {
+            let value = Some(value.as_bytes().to_vec());
+            Seen { key: format!("{STATE}{key}"), version: 2, value }
+        };
+        let all = || [put("keys/film", "{}"), put(NUMBER, r#"{"epoch":1,"counter":5}"#)];
+        let mut whole = Mirror::of(2, all());
+        shared.take(&mut whole).await.unwrap();
+        shared.is_to_be_changed().unwrap();
+        // One that was begun anew has nothing, and an import that is under way has a part.
+        for rest in [vec![], vec![put("keys/film", "{}")]] {
+            let error = StateError::from(shared.take(&mut Mirror::of(9, rest)).await.unwrap_err());
+            let text = error.to_string();
+            assert!(text.contains("`tidegate control import ") && text.contains("etcd.last`"));
+            assert!(shared.known.load().keys.contains_key("film"));
+            assert!(matches!(shared.is_to_be_changed(), Err(StateError::Gone { .. })));
+        }
+        shared.take(&mut whole).await.unwrap();
+        shared.is_to_be_changed().unwrap();
+    }
+
+    #[tokio::test]
+    async fn after_etcd_has_gone_back_nobody_leads_by_what_was_seen_before() {
+        let shared = alone();
+        let leader = Seen { key: LEADER.to_owned(), version: 8, value: Some(b"me".to_vec()) };
+        shared.take(&mut Mirror::of(9, [leader])).await.unwrap();
+        shared.held().leads = Some((8, Instant::now()));
+        shared.look_back(9);
+        assert!(shared.held().leads.is_some() && shared.seats.load().leader.is_some());
+        shared.look_back(8);
+        assert!(shared.held().leads.is_none() && shared.seats.load().leader.is_none());
     }
 
     #[tokio::test]

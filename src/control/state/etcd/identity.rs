@@ -11,6 +11,7 @@ use etcd_client::{Compare, CompareOp, GetOptions, Txn, TxnOp};
 
 use super::{Shared, StateError};
 use crate::control::issuer::{CA_FILE, CA_KEY, Issuer, SIGNING_KEY, folder, replace};
+use crate::control::snapshot::Number;
 
 /// Has the folder hold the keys of the fleet. Blocks for a moment.
 pub(super) async fn settle(shared: &Shared, now: SystemTime) -> Result<(), StateError> {
@@ -18,6 +19,8 @@ pub(super) async fn settle(shared: &Shared, now: SystemTime) -> Result<(), State
     folder(at).map_err(|error| broken(at.clone(), error))?;
     let theirs = match read(shared).await? {
         Some(theirs) => theirs,
+        // Whoever has a fleet has put its keys there.
+        None if shared.known.load().number != Number::default() => return Err(shared.gone()),
         None => match offer(shared, now).await? {
             true => return Ok(()),
             // Another one was first.

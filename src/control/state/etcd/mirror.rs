@@ -29,8 +29,6 @@ pub(super) struct Seen {
 pub(super) struct Mirror {
     /// Of what is seen.
     pub(super) revision: i64,
-    /// Whether all know what is seen of the state.
-    pub(super) is_taken: bool,
     /// Parts that a value names and that are gone, by their names: they do not come back.
     pub(super) gone: BTreeSet<String>,
     entries: BTreeMap<String, (i64, Vec<u8>)>,
@@ -98,7 +96,6 @@ impl Mirror {
             }
             self.revision = self.revision.max(version);
             about.state |= key.starts_with(STATE);
-            self.is_taken &= !about.state;
             about.seats |= key.starts_with(SEATS) || key == LEADER;
             if let Some(rest) = key.strip_prefix(HEARD) {
                 let is_own = rest.split('/').next() == Some(own);

@@ -17,7 +17,7 @@ mod presence;
 mod upkeep;
 mod values;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,7 +34,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::client::Client;
 use self::mirror::Seats;
-use super::{AuditRecord, By, Change, EtcdSettings, Expect, Known, Node, Peers, StateError};
+use super::{AuditRecord, By, Change, EtcdSettings, Expect, Known, Node, Peers};
+use super::{Purpose, StateError};
 use crate::control::registry::Heartbeat;
 
 /// The state on etcd, until it is dropped; blocks for a moment then.
@@ -62,6 +63,10 @@ struct Shared {
     seats: ArcSwap<Seats>,
     /// Values that were split, by the names of their parts.
     whole: Mutex<BTreeMap<String, Bytes>>,
+    /// The names of all that are named, whether they could be read or not.
+    named: Mutex<BTreeSet<String>>,
+    /// Nothing is there any more where a fleet was.
+    is_gone: AtomicBool,
     /// Up to which revision it is seen.
     seen: watch::Sender<i64>,
     /// Something else is seen than before.
@@ -92,7 +97,11 @@ struct Beats {
 
 impl Etcd {
     /// Reads what is there, or the copy of it where nobody answers. Blocks.
-    pub(super) fn open(settings: EtcdSettings, now: SystemTime) -> Result<Etcd, StateError> {
+    pub(super) fn open(
+        settings: EtcdSettings,
+        to: Purpose,
+        now: SystemTime,
+    ) -> Result<Etcd, StateError> {
         let shared = Arc::new(Shared::new(settings));
         let failed = |what: String| StateError::Away { what };
         let runtime = Builder::new_current_thread().enable_all().build();
@@ -100,7 +109,7 @@ impl Etcd {
         let (handle, stop) = (runtime.handle().clone(), CancellationToken::new());
         let (opened, is_opened) = mpsc::sync_channel(1);
         let (here, ends) = (shared.clone(), stop.clone());
-        let work = move || runtime.block_on(here.run(&opened, &ends, now));
+        let work = move || runtime.block_on(here.run(&opened, &ends, (to, now)));
         let thread = thread::Builder::new().name("etcd".to_owned()).spawn(work);
         let thread = Some(thread.map_err(|error| failed(error.to_string()))?);
         let etcd = Etcd { shared, handle, stop, thread };
@@ -115,6 +124,7 @@ impl Etcd {
 
     /// Whether the change was made, and seen. Made to its end once it has begun.
     pub(super) async fn commit(&self, change: Change) -> Result<bool, StateError> {
+        self.shared.is_to_be_changed()?;
         self.there(|shared| async move { commit::make(&shared, change).await }).await
     }
 
@@ -188,7 +198,11 @@ impl Etcd {
             id: seat.id.clone(),
             names: seat.names.clone(),
             since: seat.since,
-            leads: seats.leader.as_ref().is_some_and(|leader| leader.id == seat.id),
+            // Of itself it knows better than what is written there.
+            leads: match seat.id == *this {
+                true => self.leads().is_some(),
+                false => seats.leader.as_ref().is_some_and(|leader| leader.id == seat.id),
+            },
             is_this: seat.id == *this,
         };
         Peers { nodes: seats.all.iter().map(node).collect(), is_in_touch: !self.is_away() }
@@ -215,6 +229,8 @@ impl Shared {
             latest: ArcSwapOption::empty(),
             seats: ArcSwap::default(),
             whole: Mutex::default(),
+            named: Mutex::default(),
+            is_gone: AtomicBool::new(false),
             seen: watch::Sender::new(0),
             changed: Notify::new(),
             away_since: Mutex::new(Some(Instant::now())),
@@ -230,11 +246,18 @@ impl Shared {
         &self,
         opened: &mpsc::SyncSender<Result<(), StateError>>,
         stop: &CancellationToken,
-        now: SystemTime,
+        (to, now): (Purpose, SystemTime),
     ) {
+        // What etcd has is looked at beside what was there before.
+        let is_known = to == Purpose::GoOn && copy::resume(self);
         let (mirror, begun) = match self.begin(now).await {
             Ok(mirror) => (Some(mirror), Ok(())),
-            Err(error) => (None, copy::resume(self, error)),
+            Err(why @ StateError::Away { .. }) if is_known => {
+                let what = "the last state that was known is gone by, and it is asked again";
+                tracing::error!("{why}; {what}");
+                (None, Ok(()))
+            }
+            Err(error) => (None, Err(error)),
         };
         let is_begun = begun.is_ok();
         // Nobody waits for it where this fails.
@@ -262,9 +285,27 @@ impl Shared {
     async fn begin(&self, now: SystemTime) -> Result<mirror::Mirror, StateError> {
         identity::settle(self, now).await?;
         let mut mirror = self.read_all().await?;
+        self.look_back(mirror.revision);
         self.take(&mut mirror).await?;
         self.in_touch();
         Ok(mirror)
+    }
+
+    /// Refuses a change where it is not seen what is there, or nothing is.
+    fn is_to_be_changed(&self) -> Result<(), StateError> {
+        if self.is_gone.load(Ordering::Relaxed) {
+            return Err(self.gone());
+        }
+        match *self.seen.borrow() {
+            0 => Err(StateError::Away { what: "etcd was not read yet".to_owned() }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Nothing is there of what was known.
+    fn gone(&self) -> StateError {
+        self.is_gone.store(true, Ordering::Relaxed);
+        StateError::Gone { copy: self.settings.folder.join(copy::STATE_COPY) }
     }
 
     fn key(&self, key: &str) -> String {

@@ -142,6 +142,8 @@ fn leading(
 ) -> Option<(i64, Instant)> {
     match (held, seats.leader.as_ref().filter(|leader| leader.id == node)) {
         (None, Some(own)) => Some((own.version, until)),
+        // After etcd has gone back it may be another one than was written.
+        (Some((revision, until)), Some(own)) if seen >= revision => Some((own.version, until)),
         (held, Some(_)) => held,
         (held, None) => held.filter(|(revision, _)| seen < *revision),
     }
@@ -164,6 +166,8 @@ mod tests {
             (None, &own, 9, Some((9, until))),
             (None, &other, 9, None),
             (Some((9, before)), &own, 9, Some((9, before))),
+            (Some((12, before)), &own, 11, Some((12, before))),
+            (Some((7, before)), &own, 9, Some((9, before))),
             (Some((9, before)), &none, 8, Some((9, before))),
             (Some((9, before)), &none, 10, None),
             (Some((9, before)), &other, 10, None),

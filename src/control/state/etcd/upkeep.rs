@@ -19,7 +19,9 @@ impl Shared {
         let (mut unused, mut history, mut is_told) = (BTreeMap::new(), None, false);
         loop {
             sleep(LOOKED_AT_EVERY).await;
-            if self.held().leads.is_none_or(|(_, until)| until < Instant::now()) {
+            // Who does not see all does not know what is used.
+            let leads = self.held().leads.is_some_and(|(_, until)| Instant::now() < until);
+            if !leads || self.is_away() {
                 (unused, history) = (BTreeMap::new(), None);
                 continue;
             }
@@ -46,7 +48,7 @@ impl Shared {
         let found = self.keys_under(PARTS, SortOrder::Ascend, PARTS_LOOKED_AT_MAX).await?;
         let names = found.iter().filter_map(|key| key.split('/').next());
         let names: BTreeSet<String> = names.map(str::to_owned).collect();
-        let used: BTreeSet<String> = lock(&self.whole).keys().cloned().collect();
+        let used = lock(&self.named).clone();
         unused.retain(|name, _| names.contains(name) && !used.contains(name));
         for name in names.difference(&used) {
             let since = unused.entry(name.clone()).or_insert_with(Instant::now);

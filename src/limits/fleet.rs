@@ -75,6 +75,8 @@ pub const SNAPSHOT_BYTES_MAX: usize = 32 << 20;
 /// What is written of snapshots that say no more than how appliances are; etcd keeps what it was
 /// sent for some minutes, and has two gigabytes.
 pub const SNAPSHOT_BYTES_PER_SECOND: usize = 1 << 20;
+/// The same where one of them gets no viewers any more, which waits for less.
+pub const SNAPSHOT_BYTES_PER_SECOND_ILL: usize = 4 << 20;
 /// The last epoch: who raises it for ever by one never gets there, and a slip of the pen does not
 /// end all counting.
 pub const EPOCH_MAX: u64 = 1 << 32;

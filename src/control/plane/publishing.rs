@@ -18,11 +18,11 @@ use tokio::time::{sleep, timeout};
 use super::figures::Last;
 use super::{Plane, PlaneError, lock};
 use crate::control::issuer::Issuer;
-use crate::control::registry::fleet::{Fleet, Member};
+use crate::control::registry::fleet::{Fleet, Member, Standing};
 use crate::control::registry::{Family, Registry, Room, Rules};
 use crate::control::snapshot::{Number, PublicKeys, Serial, Signed, Snapshot, SnapshotError};
 use crate::control::state::{Known, State, StateError};
-use crate::limits::SNAPSHOT_BYTES_PER_SECOND;
+use crate::limits::{SNAPSHOT_BYTES_PER_SECOND, SNAPSHOT_BYTES_PER_SECOND_ILL};
 use crate::moment::unix_seconds;
 
 /// The snapshot that was published last, and who waits for the next one.
@@ -178,6 +178,7 @@ impl Plane {
         let fleet = Arc::new(self.judged(now));
         self.fleet.store(fleet.clone());
         if !self.state.is_leading() {
+            self.published.is_stuck.store(false, Ordering::Relaxed);
             return;
         }
         match self.publish(&fleet, time).await {
@@ -249,7 +250,12 @@ impl Plane {
             let is_as_kept = *number == before && *keys == known.keys && *gone == revoked;
             // How appliances are changes often where they are many.
             let age = made_at.abs_diff(now);
-            let waits = || age < next_after(latest.bytes.len()) && has_same(told, fleet);
+            let bytes_per_second = || match takes_out(told, fleet) {
+                true => SNAPSHOT_BYTES_PER_SECOND_ILL,
+                false => SNAPSHOT_BYTES_PER_SECOND,
+            };
+            let next_after = || next_after(latest.bytes.len(), bytes_per_second());
+            let waits = || has_same(told, fleet) && age < next_after();
             is_as_kept && (waits() || says(told, fleet))
         });
         if is_told {
@@ -307,8 +313,17 @@ impl fmt::Display for Unpublished {
 
 /// Seconds until a snapshot may follow one of so many bytes that says no more than how appliances
 /// are: what is written stays bounded however large it is.
-fn next_after(bytes: usize) -> u64 {
-    (bytes / SNAPSHOT_BYTES_PER_SECOND).max(1) as u64
+fn next_after(bytes: usize, bytes_per_second: usize) -> u64 {
+    (bytes / bytes_per_second).max(1) as u64
+}
+
+/// Whether an appliance gets no viewers now that got them; the same appliances are in both.
+fn takes_out(told: &Fleet, now: &Fleet) -> bool {
+    let is_out = |member: &Member, family| member.standing(family) == Some(Standing::Ill);
+    told.members().iter().zip(now.members()).any(|(told, now)| {
+        let mut families = Family::ALL.into_iter();
+        families.any(|family| is_out(now, family) && !is_out(told, family))
+    })
 }
 
 /// Whether who was told `told` of the fleet steers as by what is so now.

@@ -403,6 +403,10 @@ async fn how_boxes_are_is_told_the_less_often_the_larger_a_snapshot_is_and_keys_
     }
     put(&tried, "small", 0).await;
     assert_eq!(counter(&tried).await, before + 2, "it does not wait");
+    // Nor for long does who falls silent.
+    tried.after(1_000);
+    tried.look().await;
+    assert_eq!(counter(&tried).await, before + 3);
 }
 
 #[tokio::test]

@@ -65,6 +65,14 @@ pub(super) struct Seats {
     pub(super) leader: Option<Leader>,
 }
 
+impl Seats {
+    /// Whether somebody who is there leads.
+    pub(super) fn is_led(&self) -> bool {
+        let leader = self.leader.as_ref();
+        leader.is_some_and(|leader| self.all.iter().any(|seat| seat.id == leader.id))
+    }
+}
+
 /// The key that says who leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Leader {

@@ -269,6 +269,7 @@ impl Shared {
             tokio::join!(
                 self.follow(mirror),
                 self.attend(),
+                self.tell_leaderless(),
                 self.tell_beats(),
                 self.keep_up(),
                 self.keep_copy(),

@@ -1,6 +1,7 @@
 //! That a control plane is there, and which one leads: keys that live as long as a lease, which is
 //! kept alive; when it ends they are gone, and another one leads.
 
+use std::mem;
 use std::time::{Duration, Instant, SystemTime};
 
 use etcd_client::{Compare, CompareOp, PutOptions, Txn, TxnOp};
@@ -21,10 +22,17 @@ impl Shared {
         };
         let since = unix_seconds(SystemTime::now());
         let node = Seat { id: self.node.clone(), names: names.unwrap_or_default(), since };
+        let mut is_told = false;
         loop {
             if let Err(error) = self.be_there(&node).await {
                 *self.held() = Held::default();
                 tracing::debug!("not among the control planes: {error:?}");
+                // All else passes.
+                if let CallError::Refused(why) = error
+                    && !mem::replace(&mut is_told, true)
+                {
+                    tracing::warn!("this control plane takes no part, etcd refuses it: {why}");
+                }
             }
             sleep(self.settings.lease / 4).await;
         }
@@ -120,6 +128,26 @@ impl Shared {
         Ok(())
     }
 
+    /// Says so once where nobody leads for long, for ever. Safe to drop.
+    pub(super) async fn tell_leaderless(&self) {
+        let (mut leaderless, prefix) = (Leaderless::default(), &self.settings.prefix);
+        let long = self.settings.lease * LEADERLESS_LEASES;
+        loop {
+            sleep(self.settings.lease / 4).await;
+            let takes_part = self.attends.borrow().is_some() && !self.is_away();
+            let leads = self.held().leads.is_some_and(|(_, until)| Instant::now() < until);
+            let is_led = leads || self.seats.load().is_led();
+            if leaderless.tells(is_led || !takes_part, Instant::now(), long) {
+                tracing::warn!(
+                    "no control plane leads for {} s, and no snapshot is published: \
+                     `etcdctl get --prefix {prefix}/live/` says who is there; where \
+                     {prefix}/live/leader names none of them, remove it",
+                    long.as_secs(),
+                );
+            }
+        }
+    }
+
     /// Has another one lead at once.
     pub(super) async fn leave(&self) {
         let Some(lease) = self.held().lease.take() else { return };
@@ -128,6 +156,25 @@ impl Shared {
         if let Err(error) = self.client.call(revoke).await {
             tracing::debug!("its lease ends by itself: {error:?}");
         }
+    }
+}
+
+/// For how long nobody leads.
+#[derive(Debug, Default)]
+struct Leaderless {
+    since: Option<Instant>,
+    is_told: bool,
+}
+
+impl Leaderless {
+    /// Whether it is to be told now, that it has been so for long.
+    fn tells(&mut self, is_led: bool, now: Instant, long: Duration) -> bool {
+        if is_led {
+            *self = Leaderless::default();
+            return false;
+        }
+        let since = *self.since.get_or_insert(now);
+        now.duration_since(since) >= long && !mem::replace(&mut self.is_told, true)
     }
 }
 
@@ -150,11 +197,39 @@ fn leading(
 }
 
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
+/// Longer than it takes another one to lead.
+const LEADERLESS_LEASES: u32 = 4;
 
 #[cfg(test)]
 mod tests {
     use super::super::mirror::Leader;
     use super::*;
+
+    #[test]
+    fn where_nobody_leads_for_long_it_is_told_once_until_somebody_does() {
+        let (begun, mut leaderless) = (Instant::now(), Leaderless::default());
+        let told = [
+            (0, false, false),
+            (11, false, false),
+            (12, false, true),
+            (30, false, false),
+            (31, true, false),
+            (32, false, false),
+            (43, false, false),
+            (44, false, true),
+        ];
+        for (second, is_led, tells) in told {
+            let now = begun + Duration::from_secs(second);
+            let told = leaderless.tells(is_led, now, Duration::from_secs(12));
+            assert_eq!(told, tells, "after {second} s");
+        }
+        // A key that names nobody who is there has nobody lead.
+        let seat = |id: &str| Seat { id: id.to_owned(), names: Vec::new(), since: 1 };
+        for (id, is_led) in [("me", true), ("gone", false)] {
+            let leader = Some(Leader { id: id.to_owned(), version: 9 });
+            assert_eq!(Seats { all: vec![seat("me")], leader }.is_led(), is_led);
+        }
+    }
 
     #[test]
     fn who_leads_knows_it_whether_the_answer_came_or_not_and_until_the_key_is_gone() {

@@ -149,6 +149,21 @@ impl Known {
         self
     }
 
+    /// Refuses a state of which something is there that nobody can tell: boxes would be told that
+    /// it is gone.
+    pub(super) fn is_told(&self) -> Result<(), StateError> {
+        let is_untold = |key: &&String| {
+            let keys = key.strip_prefix(KEYS).is_some_and(|name| !self.keys.contains_key(name));
+            let name = key.strip_prefix(APPLIANCES);
+            keys || name.is_some_and(|name| !self.appliances.contains_key(name))
+        };
+        let what = "parts of it are gone: put it again, or remove it".to_owned();
+        match self.versions.keys().find(is_untold) {
+            None => Ok(()),
+            Some(key) => Err(StateError::Malformed { key: key.clone(), what }),
+        }
+    }
+
     /// Whose certificates are not believed, of those that have not ended.
     pub fn revoked(&self, now: u64) -> impl Iterator<Item = &Serial> {
         let all = self.certificates.iter();

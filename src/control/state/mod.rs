@@ -231,7 +231,7 @@ impl State {
     pub async fn remove_keys(&self, name: &str, audit: AuditRecord) -> Result<(), StateError> {
         self.change(|known| {
             let key = format!("{KEYS}{name}");
-            if !known.keys.contains_key(name) {
+            if !known.has(&key) {
                 return Err(StateError::Unknown { what: "key file", name: name.to_owned() });
             }
             let (expects, audit) = (vec![(key.clone(), known.expect(&key))], Some(audit.clone()));
@@ -252,6 +252,7 @@ impl State {
     ) -> Result<(), StateError> {
         let known = self.known();
         known.is_imported()?;
+        known.is_told()?;
         if known.number != before {
             return Err(StateError::Contended);
         }

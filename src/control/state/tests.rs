@@ -422,6 +422,30 @@ async fn what_is_only_a_part_of_a_state_is_not_changed_nor_published_nor_exporte
     assert!(matches!(published, Err(StateError::Contended)), "{published:?}");
 }
 
+#[cfg(feature = "etcd")]
+#[tokio::test]
+async fn nothing_is_published_while_keys_are_there_that_nobody_can_tell_and_they_can_be_removed() {
+    let kept = Kept::new();
+    let state = kept.open().unwrap();
+    state.put_keys("film", "{}", by("")).await.unwrap();
+    let before = state.known();
+    let untold = vec![(format!("{KEYS}film"), 1)];
+    let publish = async || {
+        let first = Number { epoch: 1, counter: 1 };
+        state.publish(Number::default(), first, Vec::new()).await
+    };
+    state.known.store(Arc::new(Known::default().with_untold(untold.clone(), &Known::default())));
+    let error = publish().await.unwrap_err().to_string();
+    assert!(error.contains("`keys/film`") && error.contains("put it again, or remove it"));
+    // Who knew them before goes on by that.
+    state.known.store(Arc::new(Known::default().with_untold(untold, &before)));
+    publish().await.unwrap();
+    let Expect::Version(version) = before.expect("keys/film") else { panic!("it is there") };
+    let untold = vec![(format!("{KEYS}film"), version)];
+    state.known.store(Arc::new(Known::default().with_untold(untold, &Known::default())));
+    state.remove_keys("film", by("")).await.unwrap();
+}
+
 #[tokio::test]
 async fn what_could_not_have_been_kept_is_not_imported() {
     let kept = Kept::new();

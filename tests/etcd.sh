@@ -38,6 +38,7 @@ main() {
     check "no request of his failed" test -z "$(grep -v '^200$' "$scratch/viewed" | sort | uniq -c)"
     move_to_another_prefix
     remove_a_box
+    lose_all
     [ "$failures" -eq 0 ] || tail -n 25 "$scratch"/control*.log "$scratch"/box1.log
     [ "$failures" -eq 0 ]
 }
@@ -309,8 +310,7 @@ suspend_and_compact() {
     slept=$((lead % 3 + 1)) other=$((slept % 3 + 1))
     kill -STOP "${control[slept]}"
     changed "$other" while-suspended
-    revision=$(etcdctl --endpoints "127.0.0.1:${clients[other]}" endpoint status --write-out json |
-        python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["Status"]["header"]["revision"])')
+    revision=$(revision "$other")
     check "etcd forgets what was before" etcdctl --endpoints "127.0.0.1:${clients[other]}" compaction "$revision"
     # Its connections end, so that it has to ask for what it has missed.
     for n in "${nodes[@]}"; do
@@ -419,7 +419,7 @@ lose_parts() {
     start_control 1
     check "a control plane starts though parts are gone" wait_until 30 all_see 3
     check "it knows all else" wait_until 10 has 1 at-last
-    check "it does not have what is gone" fails has 1 large
+    check "and what is gone it has from the copy on its disk" has 1 large
     for name in large larger; do
         before=$(metric 1 tidegate_fleet_snapshot_counter)
         check "it is put again" wait_until 20 says 204 PUT 1 "/v1/keys/$name" --data-binary "@$scratch/mended.json"
@@ -430,8 +430,9 @@ lose_parts() {
 }
 
 # A backup of etcd is restored under control planes that run: they go by it, and boxes do once the epoch is raised.
+# One of them sleeps until etcd has grown past what it saw: no revision says that it went back.
 go_back() {
-    local n before
+    local n before last
     check "a backup of etcd is made" etcdctl --endpoints "127.0.0.1:${clients[1]}" snapshot save "$scratch/backup"
     changed 1 after-the-backup
     # Others may use the same etcd.
@@ -439,6 +440,8 @@ go_back() {
     for n in "${nodes[@]}"; do changed "$n" "after-the-backup-$n"; done
     before=$(metric 1 tidegate_fleet_snapshot_counter)
     check "all boxes have the last snapshot" wait_until 20 all_later_than $((before - 1))
+    kill -STOP "${control[3]}"
+    last=$(revision 1)
     for n in "${nodes[@]}"; do
         stop KILL "${etcd[n]}"
         rm -r "$scratch/etcd$n"
@@ -448,9 +451,12 @@ go_back() {
             --initial-cluster "$cluster" --initial-cluster-token tidegate --initial-advertise-peer-urls "http://127.0.0.1:${peers[n]}"
     done
     for n in "${nodes[@]}"; do start_etcd "$n"; done
-    for n in "${nodes[@]}"; do
-        check "control plane $n sees that etcd went back" wait_until 40 grep -q 'etcd has gone back' "$scratch/control$n.log"
+    for n in 1 2; do check "control plane $n sees that etcd went back" wait_until 40 went_back "$n"; done
+    while [ "$(revision 1)" -le "$last" ]; do
+        for n in {1..50}; do etcdctl --endpoints "127.0.0.1:${clients[1]}" put /others "$n" >/dev/null; done
     done
+    kill -CONT "${control[3]}"
+    check "who slept meanwhile sees it by the snapshots" wait_until 40 went_back 3
     check "and they see each other" wait_until 40 all_see 3
     check "what came after the backup is gone" fails has 3 after-the-backup
     check "what is changed now is kept" wait_until 20 says 204 PUT 1 /v1/keys/after-going-back --data-binary "@$scratch/keys.json"
@@ -460,6 +466,14 @@ go_back() {
     check "boxes go by the snapshots of that" wait_until 60 in_epoch 2
     changed 3 in-the-next-epoch
 }
+
+# revision N: that of etcd, as its Nth member has it.
+revision() {
+    etcdctl --endpoints "127.0.0.1:${clients[$1]}" endpoint status --write-out json |
+        python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["Status"]["header"]["revision"])'
+}
+
+went_back() { grep -q 'etcd has gone back to snapshot' "$scratch/control$1.log"; }
 
 # in_epoch EPOCH: whether that of all boxes' snapshots is it.
 in_epoch() {
@@ -499,6 +513,31 @@ print(kept["key_pem"] + kept["given"]["certificate_pem"])' "$scratch/box5/fleet"
     boxes=(1 2 3 4)
     check "all others are told of four" wait_until 40 all_boxes_know 4
     changed 2 after-a-removal
+}
+
+# All that etcd had is gone under control planes that run: they keep what they have, and what they have on their disks is
+# taken over again.
+lose_all() {
+    local n
+    check "the last state is copied" wait_until 10 grep -q after-a-removal "$scratch/control1/etcd.last"
+    check "all of the fleet is removed from etcd" etcdctl --endpoints "127.0.0.1:${clients[1]}" del --prefix /fleet/one/
+    for n in "${nodes[@]}"; do
+        check "control plane $n says so" wait_until 20 grep -q 'etcd has nothing of this fleet any more' "$scratch/control$n.log"
+        check "and what to do, for a change" wait_until 20 says 503 PUT "$n" /v1/keys/never --data-binary "@$scratch/keys.json"
+        check "what was known is told" has "$n" after-a-removal
+    done
+    for n in "${nodes[@]}"; do
+        stop TERM "${control[n]}"
+        control[n]=
+    done
+    check "none begins anew" fails "$binary" control --config "$scratch/control1.toml"
+    check "nor is it exported" fails "$binary" control export --config "$scratch/control2.toml"
+    check "the last state is imported" "$binary" control import "$scratch/control1/etcd.last" --config "$scratch/control1.toml"
+    for n in "${nodes[@]}"; do start_control "$n"; done
+    check "control planes come back with it" wait_until 30 all_see 3
+    check "all others are told of four again" wait_until 40 all_boxes_know 4
+    changed 3 after-all-was-lost
+    check "who was removed stays so" as_box 403 2
 }
 
 # as_box STATUS N: what the Nth control plane says to box 5, which asks for a snapshot.

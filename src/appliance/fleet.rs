@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::runtime::LocalRuntime;
 use tokio_util::sync::CancellationToken;
 
@@ -26,12 +27,14 @@ use self::agent::Agent;
 use self::beat::Figures;
 pub use self::enrol::{Before, EnrolError, Enrolled, enrol};
 pub(super) use self::held::Current;
+use self::held::Held;
 use self::identity::{Kept, path_in};
 pub(super) use self::standing::Standing;
 use super::parts::Parts;
 use super::{ApplianceError, join};
 use crate::config::Config;
 use crate::control::issuer::open_to_others;
+use crate::control::registry::fleet::Fleet;
 
 /// Why an agent ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,10 +55,17 @@ pub(super) struct FleetAgent {
 
 /// How a box stands before it has spoken with anybody: it goes by what it was told last. `None`
 /// where there is no fleet. Blocks.
-pub(super) fn resumed(config: &Config, current: &Arc<Current>) -> Option<Arc<Standing>> {
+pub(super) fn resumed(
+    config: &Config,
+    current: &Arc<Current>,
+    steered_to: &Arc<ArcSwap<Fleet>>,
+) -> Option<Arc<Standing>> {
     let fleet = config.fleet.as_ref()?;
     let name = fleet.appliance.name();
-    let standing = Standing::new(name, &fleet.folder, current.clone());
+    // A control plane beside it knows better.
+    let steered_to = config.control.is_none().then(|| steered_to.clone());
+    let held = Held::new(&fleet.folder, current.clone(), steered_to);
+    let standing = Standing::new(name, held);
     open_to_others(&path_in(&fleet.folder)).iter().for_each(|why| tracing::warn!("{why}"));
     // What has to be mended of it the agent tells.
     if let Ok(identity) = Kept::read(&path_in(&fleet.folder)).and_then(|kept| kept.opened(name)) {

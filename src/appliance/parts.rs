@@ -197,7 +197,7 @@ impl Parts {
             keeper: Mutex::new(Some(keeper)),
             filler,
             usage: usage::of(&config, &metrics, &live.sites),
-            fleet: fleet::resumed(&config, &live.fleet),
+            fleet: fleet::resumed(&config, &live.fleet, &live.steering.fleet),
             metrics,
             log,
             stop_shipping: CancellationToken::new(),

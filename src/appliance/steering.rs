@@ -61,7 +61,7 @@ pub(super) struct Steering {
     /// Where no secret is written: good until this process ends.
     own_secret: Option<Secret>,
     is_started: AtomicBool,
-    /// A control plane beside it says who the appliances are.
+    /// A control plane says who the appliances are: one beside it, or by its snapshots.
     is_told: bool,
     /// Whether the fleet is known by now.
     is_known: Arc<watch::Sender<bool>>,
@@ -90,7 +90,7 @@ impl Steering {
             }),
             own_secret,
             is_started: AtomicBool::new(false),
-            is_told: config.control.is_some(),
+            is_told: config.control.is_some() || config.fleet.is_some(),
             is_known: Arc::new(watch::Sender::new(config.control.is_none())),
             overload: OnceLock::new(),
             reserved: Mutex::default(),
@@ -111,7 +111,7 @@ impl Steering {
         if is_renamed {
             self.own.store(None);
         }
-        // A control plane here knows better; it comes and goes with a start.
+        // A control plane knows better; it comes and goes with a start.
         if !self.is_told {
             self.fleet.store(Arc::new(Fleet::from(next.steering.appliances.clone())));
         }

@@ -24,6 +24,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::{ServerConfig, crypto, sign::SingleCertAndKey};
 
 use crate::plane::{Asks, Plane, Site};
+use crate::steering::asking;
 use crate::support::{
     Client, HOST, Origin, Process, Script, configured, text, tidegate, until_ready,
 };
@@ -426,7 +427,15 @@ async fn a_box_that_starts_without_a_control_plane_goes_by_the_last_snapshot_unt
     let mut kept: Value = serde_json::from_slice(&fs::read(&identity).unwrap()).unwrap();
     kept["given"]["renew_at"] = 0.into();
     fs::write(&identity, kept.to_string()).unwrap();
+    let steers = "listeners.steering = [\"127.0.0.1:0\"]\n";
+    fs::write(&edge.config, steers.to_owned() + &fs::read_to_string(&edge.config).unwrap())
+        .unwrap();
     let process = Process::start(&edge.config);
+    let steering = asking(&process, " steering at ").await;
+    let answer = steering.get("/steer/v1/rank/media/a.bin").send().await;
+    let answer: Value = serde_json::from_slice(&answer.body).unwrap();
+    let ranked: Vec<_> = answer["ranked"].as_array().unwrap().iter().collect();
+    assert!(ranked.len() == 1 && ranked[0]["appliance"] == "edge-1", "{answer:#}");
     until_ready(&admin(&process)).await;
     let viewer = Client::plain(process.http, HOST);
     assert_eq!(viewer.get("/a.bin").send().await.status, 200);
@@ -446,6 +455,7 @@ async fn a_box_that_starts_without_a_control_plane_goes_by_the_last_snapshot_unt
     let operator = Asks::operator(&site, plane.address);
     operator.put_keys("series").await;
     let told = until(&process, "told anew", |it| it["snapshot"]["key_files"] == 2).await;
+    assert_eq!(told["snapshot"]["appliances"], 1);
     assert!(told["snapshot"]["age_seconds"].as_u64().unwrap() < 60, "{told:#}");
     until_registered(&operator, "edge-1", "well", is_well).await;
     let mut renewed = Value::Null;

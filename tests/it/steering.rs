@@ -118,7 +118,7 @@ impl Steered {
 }
 
 /// Who asks where a line of the log says that it listens.
-async fn asking(process: &Process, words: &str) -> Client {
+pub(crate) async fn asking(process: &Process, words: &str) -> Client {
     let logged = process.logged_until(words).await;
     let address = logged.iter().find_map(|line| line.split_once(words)?.1.trim().parse().ok());
     Client::plain(address.unwrap(), HOST)

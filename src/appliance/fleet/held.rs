@@ -10,11 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use tokio::task::spawn_blocking;
 
 use super::folder;
+use crate::control::registry::fleet::Fleet;
 use crate::control::snapshot::{Number, PublicKeys, Signed, Snapshot, SnapshotError};
 use crate::limits::SNAPSHOT_BYTES_MAX;
 use crate::moment::unix_seconds;
@@ -70,6 +71,8 @@ const REASONS: [&str; 6] =
 pub(in crate::appliance) struct Held {
     path: PathBuf,
     current: Arc<Current>,
+    /// Whom viewers are steered to here, where no control plane beside it says so.
+    steered_to: Option<Arc<ArcSwap<Fleet>>>,
     /// What has to be followed; none of another fleet.
     number: Mutex<Number>,
     /// By what the one in the folder was looked at.
@@ -85,10 +88,15 @@ pub(in crate::appliance) struct Held {
 
 impl Held {
     /// What was kept in the folder; nothing is believed of it before [`Held::believe`].
-    pub(super) fn new(folder: &Path, current: Arc<Current>) -> Held {
+    pub(super) fn new(
+        folder: &Path,
+        current: Arc<Current>,
+        steered_to: Option<Arc<ArcSwap<Fleet>>>,
+    ) -> Held {
         Held {
             path: folder.join("snapshot"),
             current,
+            steered_to,
             number: Mutex::default(),
             believed: Mutex::default(),
             confirmed_at: AtomicU64::new(0),
@@ -117,7 +125,7 @@ impl Held {
                 self.set_number(snapshot.number);
                 self.confirmed_at.fetch_max(kept_at, Ordering::Relaxed);
                 tracing::info!("goes by snapshot {} until there is a later one", snapshot.number);
-                self.current.store(Some(Arc::new(snapshot)));
+                self.swap(snapshot);
             }
             Err(why) => {
                 self.set_number(Number::default());
@@ -126,6 +134,13 @@ impl Held {
                 }
             }
         }
+    }
+
+    fn swap(&self, snapshot: Snapshot) {
+        if let Some(steered_to) = &self.steered_to {
+            steered_to.store(Arc::new(snapshot.fleet.clone()));
+        }
+        self.current.store(Some(Arc::new(snapshot)));
     }
 
     /// The one that has to be followed.
@@ -150,7 +165,7 @@ impl Held {
         let snapshot: Snapshot = kept.await.map_err(lost)??;
         let number = snapshot.number;
         self.set_number(number);
-        self.current.store(Some(Arc::new(snapshot)));
+        self.swap(snapshot);
         let now = unix_seconds(SystemTime::now());
         self.confirmed_at.store(now, Ordering::Relaxed);
         self.noted_at.store(now, Ordering::Relaxed);
@@ -239,7 +254,7 @@ mod tests {
     }
 
     fn held(folder: &Path, keys: &PublicKeys) -> Held {
-        let held = Held::new(folder, Arc::default());
+        let held = Held::new(folder, Arc::default(), None);
         held.believe(keys);
         held
     }
@@ -299,7 +314,7 @@ mod tests {
         let keys = PublicKeys::of(&[key.public()]).unwrap();
         let file = folder.path().join("a-file");
         fs::write(&file, "").unwrap();
-        let held = Held::new(&file, Arc::default());
+        let held = Held::new(&file, Arc::default(), None);
         let refusal = held.take(snapshot(1, 1).sign(&key).unwrap().into(), &keys).await;
         assert!(matches!(refusal, Err(Refusal::NotKept(_))), "{refusal:?}");
         assert!(held.current().is_none());

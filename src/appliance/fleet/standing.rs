@@ -1,13 +1,11 @@
 //! How a box stands with its control planes, for who looks at it: metrics, the status page,
 //! `tidegate status`.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::held::{Current, Held};
-use crate::control::snapshot::Snapshot;
+use super::held::Held;
 use crate::control::status::{FleetStatus, SnapshotStatus};
 use crate::metrics::{Metrics, fleet};
 
@@ -34,10 +32,10 @@ struct Told {
 }
 
 impl Standing {
-    pub(super) fn new(name: &str, folder: &Path, current: Arc<Current>) -> Standing {
+    pub(super) fn new(name: &str, held: Held) -> Standing {
         Standing {
             name: name.to_owned(),
-            held: Held::new(folder, current),
+            held,
             is_heard: AtomicBool::new(false),
             beats_failed: AtomicU64::new(0),
             certificate_ends: AtomicU64::new(0),
@@ -52,11 +50,6 @@ impl Standing {
             tracing::info!("{control} hears this box, {}", self.name);
         }
         *told = Told { control: Some(control), ..Told::default() };
-    }
-
-    /// The snapshot of now.
-    pub(in crate::appliance) fn snapshot(&self) -> Option<Arc<Snapshot>> {
-        self.held.current()
     }
 
     /// For how long nobody has said that it is the latest; `None`: there is none.

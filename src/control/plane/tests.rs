@@ -403,10 +403,38 @@ async fn how_boxes_are_is_told_the_less_often_the_larger_a_snapshot_is_and_keys_
     }
     put(&tried, "small", 0).await;
     assert_eq!(counter(&tried).await, before + 2, "it does not wait");
-    // Nor for long does who falls silent.
-    tried.after(1_000);
-    tried.look().await;
-    assert_eq!(counter(&tried).await, before + 3);
+}
+
+#[tokio::test]
+async fn that_a_box_has_fallen_ill_is_told_sooner_however_large_a_snapshot_is() {
+    let mut tried = Tried::new();
+    let [identity, silent] = [tried.registered("edge-1").await, tried.registered("edge-2").await];
+    let put = async |tried: &Tried, name: String, spaces: usize| {
+        let body = format!("{KEYS}{}", " ".repeat(spaces));
+        let target = format!("/v1/keys/{name}");
+        let (status, why) = tried.ask(Who::Bearer(OPERATOR), "PUT", &target, body.into()).await;
+        assert_eq!(status, 204, "{why:?}");
+        tried.look().await;
+    };
+    for who in [&identity, &silent] {
+        let _: Value = tried.told(Who::Box(who), "POST", "/v1/heartbeat", beat()).await;
+    }
+    for n in 0..5 {
+        put(&tried, format!("large-{n}"), 900_000).await;
+    }
+    tried.after(14);
+    let _: Value = tried.told(Who::Box(&identity), "POST", "/v1/heartbeat", beat()).await;
+    put(&tried, "small".to_owned(), 0).await;
+    let before = tried.snapshot(&identity).await;
+    assert_eq!(before.fleet.members()[1].standing(Family::Ipv4), WELL);
+    // Where it only gets better, it takes four seconds.
+    for _ in 0..2 {
+        tried.after(1);
+        tried.look().await;
+    }
+    let after = tried.snapshot(&identity).await;
+    assert_eq!(after.fleet.members()[1].standing(Family::Ipv4), Some(Standing::Ill));
+    assert_eq!(after.number.counter, before.number.counter + 1);
 }
 
 #[tokio::test]

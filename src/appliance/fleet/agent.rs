@@ -280,11 +280,7 @@ impl Known<'_> {
                 continue;
             }
             match renewed(&self.identity, &self.client, self.agent.path()).await {
-                Ok(not_after) => {
-                    let days = not_after.saturating_sub(now) / 86_400;
-                    tracing::info!("the box has another certificate, which ends in {days} days");
-                    return;
-                }
+                Ok(()) => return,
                 Err(why) => {
                     let ends = self.identity.not_after.saturating_sub(now) / 86_400;
                     tracing::warn!("the certificate, which ends in {ends} days, stays: {why}");
@@ -295,8 +291,8 @@ impl Known<'_> {
     }
 }
 
-/// Another certificate, by a key that is new too, in the place of the one before: when it ends.
-async fn renewed(identity: &Identity, client: &Client, path: PathBuf) -> Result<u64, String> {
+/// Another certificate, by a key that is new too, in the place of the one before.
+async fn renewed(identity: &Identity, client: &Client, path: PathBuf) -> Result<(), String> {
     let text = |error: IdentityError| error.to_string();
     // One is not issued before it is known that it can be kept.
     let place = blocking(move || Replacement::begin(&path)).await?;
@@ -311,8 +307,14 @@ async fn renewed(identity: &Identity, client: &Client, path: PathBuf) -> Result<
     })?;
     let kept = Kept { key_pem, given };
     let next = kept.accepted(&identity.name, &identity.ca, SystemTime::now()).map_err(text)?;
-    blocking(move || place.finish(&kept.to_bytes())).await?;
-    Ok(next.not_after)
+    let days = next.not_after.saturating_sub(unix_seconds(SystemTime::now())) / 86_400;
+    // Said where it is written: who waits for that may be gone as soon as others see the file.
+    blocking(move || {
+        place.finish(&kept.to_bytes())?;
+        tracing::info!("the box has another certificate, which ends in {days} days");
+        Ok(())
+    })
+    .await
 }
 
 async fn blocking<T: Send + 'static>(

@@ -2,6 +2,9 @@
 //!
 //! Half of the site is behind tokens, half is open: both are of one process, in turns. The
 //! processor's time is compared, as `seen.rs` does it.
+//!
+//! Once more by a target as long as that with the token, which nobody looks at: what a token costs
+//! is that and what it takes to carry it.
 
 use serde_json::json;
 use tempfile::TempDir;
@@ -21,8 +24,8 @@ const NAME: &str = "URISigningPackage";
 /// An edge with a door.
 pub(crate) struct Door {
     edge: Edge,
-    /// Each kind's name and its token.
-    tokens: [(&'static str, String); 2],
+    /// The names of what is told of each kind, and its token.
+    tokens: [([&'static str; 2], String); 2],
     _origin: Origin,
     _folder: TempDir,
 }
@@ -47,28 +50,35 @@ impl Door {
             "[threads]\nworkers = 1\n[memory]\nram = \"64 MiB\"\ntotal = \"512 MiB\"",
             &format!(
                 "tokens = {{ keys = {path:?} }}\n\
-                 rules = [{{ path = \"*/open\", access = \"open\" }}]"
+                 rules = [{{ path = \"*/open\", access = \"open\", query = \"none\" }}]"
             ),
         );
         let tokens = [
-            ("a token for a folder: cost by that of none", minted("http://[^/]*/65536/.*")),
-            ("a token for all: the same", minted("http://.*")),
+            (
+                ["a token for a folder: cost by that of none", "  by that of a target as long"],
+                minted("http://[^/]*/65536/.*"),
+            ),
+            (["a token for all: the same", "  by a target as long"], minted("http://.*")),
         ];
         Door { edge, tokens, _origin: origin, _folder: folder }
     }
 
     pub(crate) async fn round(&mut self) -> Vec<Measure> {
         let mut measures = Vec::new();
-        for (name, token) in &self.tokens {
-            let ratio = self.compared(token).await;
+        for ([name, by_as_long], token) in &self.tokens {
+            let ratio = self.compared(token, "").await;
             let measure = Measure::shown(name, Unit::Ratio, ratio);
             measures.push(measure.promised(Promise::MedianAtMost(COSTS_MORE_MAX)));
+            let as_long = format!("?{}={token}", "x".repeat(NAME.len()));
+            let ratio = self.compared(token, &as_long).await;
+            measures.push(Measure::shown(by_as_long, Unit::Ratio, ratio));
         }
         measures
     }
 
-    async fn compared(&self, token: &str) -> f64 {
-        let open = format!("/{PIECE}/open");
+    /// What a hit by a token costs, by what one costs that takes none and has this query.
+    async fn compared(&self, token: &str, query: &str) -> f64 {
+        let open = format!("/{PIECE}/open{query}");
         let closed = format!("/{PIECE}/closed?{NAME}={token}");
         let mut before = load(&self.edge, &open).await;
         let mut ratios = Vec::new();

@@ -49,8 +49,8 @@ impl Shown {
         let in_cookies = from_cookies(&mut parts.headers, |one| one == name.as_bytes());
         let cats = cat.map_or(Ok(Vec::new()), |cat| take_cats(parts, cat));
         let left = parts.uri.path_and_query().map_or("", |target| target.as_str());
-        if !is_bare(left, attributes) {
-            // One that stands there when the other is gone.
+        // One that stands there when the other is gone.
+        if cat.is_some() && !is_bare(left, attributes) {
             in_uri = Err(Unclear);
             attributes.iter().for_each(|(name, _)| cut(&mut parts.uri, name));
         }
@@ -109,9 +109,17 @@ fn from_uri(uri: &mut Uri, name: &str, find: Finding) -> Result<Option<Box<str>>
 }
 
 fn set_target(uri: &mut Uri, target: String) {
-    let mut parts = std::mem::take(uri).into_parts();
-    parts.path_and_query = PathAndQuery::from_maybe_shared(Bytes::from(target)).ok();
-    *uri = Uri::from_parts(parts).unwrap_or_default();
+    let target = PathAndQuery::from_maybe_shared(Bytes::from(target)).ok();
+    *uri = match uri.authority() {
+        // As almost all are.
+        None => target.map(Uri::from),
+        Some(_) => {
+            let mut parts = std::mem::take(uri).into_parts();
+            parts.path_and_query = target;
+            Uri::from_parts(parts).ok()
+        }
+    }
+    .unwrap_or_default();
 }
 
 /// Leaves what stands before the first of this name.

@@ -99,6 +99,13 @@ impl PathPattern {
 
     /// Whether `path` (normalised, beginning with `/`) falls under the pattern.
     pub fn matches(&self, path: &str) -> bool {
+        // As most are written, `*.m4s`: what is before the end may be anything.
+        if let [Part::Literal(root), Part::Segments, Part::InSegment, Part::Literal(end)] =
+            self.parts.as_slice()
+            && root == "/"
+        {
+            return path.len() > end.len() && path.starts_with('/') && path.ends_with(end.as_str());
+        }
         matches(&self.parts, path)
     }
 
@@ -163,6 +170,7 @@ fn matches(parts: &[Part], path: &str) -> bool {
                 narrow = Some((part + 1, at));
                 true
             }
+            Some(Part::Anything) if part + 1 == parts.len() => return true,
             Some(Part::Anything | Part::Segments) => {
                 (narrow, wide) = (None, Some((part + 1, at)));
                 true

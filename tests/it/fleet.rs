@@ -26,7 +26,7 @@ use tokio_rustls::rustls::{ServerConfig, crypto, sign::SingleCertAndKey};
 use crate::plane::{Asks, Plane, Site};
 use crate::steering::asking;
 use crate::support::{
-    Client, HOST, Origin, Process, Script, configured, text, tidegate, until_ready,
+    Client, HOST, Origin, Process, Script, configured, text, tidegate_in, until_ready,
 };
 
 /// Pauses between attempts grow to ten seconds, and so long is an answer waited for.
@@ -135,14 +135,15 @@ impl Box {
         self.folder.path().join("fleet").join(name)
     }
 
-    /// What `tidegate enrol` says.
+    /// What `tidegate enrol` says, in the folder of the box.
     async fn enrols(&self, code: &str, more: &[&str]) -> (i32, String) {
-        let config = self.config.display().to_string();
-        let words = ["enrol", "--config", &config, "--code", code].map(str::to_owned);
+        let (folder, config) = (self.folder.path().to_owned(), self.config.file_name().unwrap());
+        let words =
+            ["enrol", "--config", config.to_str().unwrap(), "--code", code].map(str::to_owned);
         let more = more.iter().map(|word| (*word).to_owned());
         let words: Vec<String> = words.into_iter().chain(more).collect();
         let done = tokio::task::spawn_blocking(move || {
-            tidegate(&words.iter().map(String::as_str).collect::<Vec<_>>())
+            tidegate_in(&folder, &words.iter().map(String::as_str).collect::<Vec<_>>())
         });
         let done = done.await.unwrap();
         (done.status.code().unwrap(), text(&done.stdout) + &text(&done.stderr))

@@ -16,14 +16,23 @@ use crate::config::Certificate;
 /// What is shown, and in which files it is.
 #[derive(Default)]
 pub(super) struct Shown {
-    certificate: Mutex<Option<Certificate>>,
+    certificate: Mutex<Adopted>,
     key: Arc<ArcSwapOption<CertifiedKey>>,
+}
+
+/// The certificate, and how often a reload has said which.
+#[derive(Default)]
+struct Adopted {
+    certificate: Option<Certificate>,
+    times: u64,
 }
 
 /// What is known of the files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Seen {
     files: Vec<(PathBuf, Option<Stamp>)>,
+    /// By which reload they are those.
+    times: u64,
     /// Why what is in them is not shown.
     told: Option<String>,
 }
@@ -31,9 +40,9 @@ struct Seen {
 impl Shown {
     /// Shows this one from now on, or one of its own.
     pub(super) fn adopt(&self, next: Option<Certificate>) {
-        let mut certificate = self.certificate();
+        let mut adopted = self.adopted();
         self.key.store(next.as_ref().map(|one| one.key.clone()));
-        *certificate = next;
+        *adopted = Adopted { certificate: next, times: adopted.times + 1 };
     }
 
     /// What handshakes read.
@@ -41,7 +50,7 @@ impl Shown {
         self.key.clone()
     }
 
-    fn certificate(&self) -> MutexGuard<'_, Option<Certificate>> {
+    fn adopted(&self) -> MutexGuard<'_, Adopted> {
         self.certificate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -61,31 +70,35 @@ impl Shown {
 
     /// One look. Blocks.
     fn look(&self, before: Seen, now: SystemTime) -> Seen {
-        let Some(shown) = self.certificate().clone() else { return Seen::default() };
+        let (shown, times) = {
+            let adopted = self.adopted();
+            (adopted.certificate.clone(), adopted.times)
+        };
+        let Some(shown) = shown else { return Seen::default() };
         let paths = [shown.path.clone(), shown.key_path.clone()];
         let files: Vec<_> = paths.map(|path| (Stamp::of(&path), path)).into();
         let files: Vec<_> = files.into_iter().map(|(stamp, path)| (path, stamp)).collect();
-        if files == before.files && before.told.is_none() {
+        // A reload may have read them before they were written.
+        if files == before.files && before.told.is_none() && before.times == times {
             return before;
         }
         let why = match shown.read_again(now) {
             Ok(again) => {
-                let mut certificate = self.certificate();
+                let mut adopted = self.adopted();
                 // A reload may have been faster.
-                let is_same = |one: &Certificate| Arc::ptr_eq(&one.key, &shown.key);
-                if certificate.as_ref().is_some_and(is_same) && again.key.cert != shown.key.cert {
+                if adopted.times == times && again.key.cert != shown.key.cert {
                     tracing::info!("certificate {} is another one now", again.path.display());
                     self.key.store(Some(again.key.clone()));
-                    *certificate = Some(again);
+                    adopted.certificate = Some(again);
                 }
-                return Seen { files, told: None };
+                return Seen { files, times, told: None };
             }
             Err(why) => why,
         };
         if before.told.as_ref() != Some(&why) {
             tracing::error!("`control.certificate`: {why}; the one of before is shown on");
         }
-        Seen { files, told: Some(why) }
+        Seen { files, times, told: Some(why) }
     }
 }
 
@@ -111,7 +124,9 @@ mod tests {
         let now = SystemTime::now();
         let first = issue();
         let shown = Shown::default();
-        shown.adopt(Some(Certificate::judged_in(&cert, &key, now).unwrap()));
+        let judged = || Certificate::judged_in(&cert, &key, now).unwrap();
+        let read_first = judged();
+        shown.adopt(Some(judged()));
         let is = |shown: &Shown| shown.key().load().as_ref().unwrap().cert[0].clone();
         let seen = shown.look(Seen::default(), now);
         assert_eq!((is(&shown), shown.look(seen.clone(), now)), (first, seen.clone()));
@@ -123,7 +138,11 @@ mod tests {
         let seen = shown.look(seen, now);
         assert!(is(&shown) == second && seen.told.is_some());
         let third = issue();
-        assert_eq!(shown.look(seen, now).told, None);
+        let seen = shown.look(seen, now);
+        assert_eq!((is(&shown), &seen.told), (third.clone(), &None));
+        // A reload that read the files before all that ends after it.
+        shown.adopt(Some(read_first));
+        shown.look(seen, now);
         assert_eq!(is(&shown), third);
         shown.adopt(None);
         assert!(shown.key().load().is_none(), "then it shows one of its own");

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::geteuid;
 
+use crate::config::paths::folder_of;
+
 /// A file that is to be put in the place of another, if that comes to an end.
 pub(super) struct Replacement {
     file: File,
@@ -21,10 +23,10 @@ impl Replacement {
     /// Begins one, and its folder where there is none: from then on it is known that it can be
     /// written there.
     pub(super) fn begin(path: &Path) -> io::Result<Replacement> {
-        let folder = path.parent().unwrap_or(Path::new("."));
+        let folder = folder_of(path);
         if !folder.exists() {
             DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-            give(folder, folder.parent().unwrap_or(Path::new("/")))?;
+            give(folder, folder_of(folder))?;
         }
         // Another process may write one too.
         let mut new = path.as_os_str().to_owned();
@@ -48,7 +50,7 @@ impl Replacement {
         self.file.write_all(bytes)?;
         self.file.sync_all()?;
         fs::rename(&self.new, &self.path)?;
-        File::open(self.path.parent().unwrap_or(Path::new(".")))?.sync_all()
+        File::open(folder_of(&self.path))?.sync_all()
     }
 }
 

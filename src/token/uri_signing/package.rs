@@ -1,9 +1,9 @@
 //! Where a token stands in a URI (RFC 9246 section 2.1), and the URI without it.
 
 use std::borrow::Cow;
+use std::mem;
 
-use memchr::memchr;
-use memchr::memmem::find_iter;
+use memchr::memchr3_iter;
 
 use crate::message::target::{normalised_path, normalised_query};
 
@@ -57,10 +57,10 @@ fn find_with<'a>(
     let (token, rest) = target[start..].split_at(length);
     // Section 2.2: a sub-delimiter that ends it goes with it, else what stands before it does.
     let bare = match rest.bytes().next() {
-        Some(end) if is_sub_delimiter(end) => [&target[..at], &rest[1..]].concat(),
+        Some(end) if is_sub_delimiter(end) => joined(&target[..at], &rest[1..]),
         // What follows would be moved from the query into the path.
         Some(_) if target[..at].contains('?') => return Err(Unclear),
-        _ => [&target[..at - 1], rest].concat(),
+        _ => joined(&target[..at - 1], rest),
     };
     if attributes(&bare, name).next().is_some() {
         return Err(Unclear);
@@ -68,31 +68,43 @@ fn find_with<'a>(
     Ok(Found { token: Some(token), bare: bare.into() })
 }
 
+fn joined(before: &str, after: &str) -> String {
+    let mut all = String::with_capacity(before.len() + after.len());
+    all.push_str(before);
+    all.push_str(after);
+    all
+}
+
 /// Where the attribute begins, each time.
 fn attributes<'a>(target: &'a str, name: &'a str) -> impl Iterator<Item = usize> {
-    let path_bytes = memchr(b'?', target.as_bytes()).unwrap_or(target.len());
-    find_iter(target.as_bytes(), name.as_bytes()).filter(move |at| {
-        let before = target.as_bytes()[..*at].last();
-        let is_begun = match before {
-            Some(b';') => true,
-            Some(b'?') => *at == path_bytes + 1,
-            Some(b'&') => *at > path_bytes,
-            _ => false,
-        };
-        is_begun && target.as_bytes().get(at + name.len()) == Some(&b'=')
-    })
+    let (target, mut is_query) = (target.as_bytes(), false);
+    let begun = memchr3_iter(b';', b'?', b'&', target).filter(move |at| match target[*at] {
+        b'?' => !mem::replace(&mut is_query, true),
+        b'&' => is_query,
+        _ => true,
+    });
+    let is_named = move |at: &usize| {
+        let value = target[*at..].strip_prefix(name.as_bytes());
+        value.is_some_and(|value| value.starts_with(b"="))
+    };
+    begun.map(|at| at + 1).filter(is_named)
 }
 
 /// How many bytes at the beginning may be of a token: a JWS in compact form, base64url and dots.
 fn token_bytes(text: &[u8]) -> usize {
-    let is_of_token = |byte: &u8| byte.is_ascii_alphanumeric() | matches!(byte, b'-' | b'_' | b'.');
     // Tokens are long, and each request has one: many bytes at once, as long as all are.
-    let is_whole = |chunk: &&[u8]| chunk.iter().fold(true, |whole, byte| whole & is_of_token(byte));
-    let whole = text.chunks_exact(CHUNK_BYTES).take_while(is_whole).count() * CHUNK_BYTES;
-    whole + text[whole..].iter().take_while(|byte| is_of_token(byte)).count()
+    let many = whole_chunks::<32>(text);
+    let some = many + whole_chunks::<8>(&text[many..]);
+    some + whole_chunks::<1>(&text[some..])
 }
 
-const CHUNK_BYTES: usize = 32;
+/// How many bytes at the beginning are chunks of nothing else.
+fn whole_chunks<const BYTES: usize>(text: &[u8]) -> usize {
+    let is_of_token = |byte: &u8| byte.is_ascii_alphanumeric() | matches!(byte, b'-' | b'_' | b'.');
+    let is_whole =
+        |chunk: &&[u8; BYTES]| chunk.iter().fold(true, |whole, byte| whole & is_of_token(byte));
+    text.as_chunks::<BYTES>().0.iter().take_while(is_whole).count() * BYTES
+}
 
 /// What is left over is one byte or two.
 const PADDING_BYTES_MAX: usize = 2;

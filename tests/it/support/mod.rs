@@ -23,7 +23,9 @@ pub(crate) use control::{Call, Control, FAULTS};
 pub(crate) use edge::{Configured, Edge, HOST, runs_of, until_ready, until_runs};
 pub(crate) use origin::{Origin, PATIENCE};
 pub(crate) use origin_state::Recorded;
-pub(crate) use process::{Process, configured, has_row, keeping, status_of, text, tidegate};
+pub(crate) use process::{
+    Process, configured, has_row, keeping, status_of, text, tidegate, tidegate_in,
+};
 pub(crate) use script::{
     Change, Ending, Framing, HeadFault, NotModified, Ranges, Script, Validators, content_of,
 };

@@ -252,7 +252,13 @@ impl Drop for Process {
 
 /// Runs the binary itself; blocks.
 pub(crate) fn tidegate(words: &[&str]) -> Output {
-    let output = Command::new(env!("CARGO_BIN_EXE_tidegate")).args(words).output();
+    tidegate_in(Path::new("."), words)
+}
+
+/// The same in a folder.
+pub(crate) fn tidegate_in(folder: &Path, words: &[&str]) -> Output {
+    let mut binary = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    let output = binary.args(words).current_dir(folder).output();
     output.unwrap_or_else(|error| panic!("{words:?}: {error}"))
 }
 

@@ -258,7 +258,7 @@ mod tests {
             (
                 r#"{"a":{"keys":[{"kty":"EC","kid":"k","crv":"P-256","use":"enc","x":"A"}]}}"#
                     .to_owned(),
-                "it is for something else than to sign",
+                "it is not to sign with, as `use` says; take it out",
             ),
             (
                 r#"{"a":{"keys":[],"auth_directives":[{"auth":"allow","uri":"regex:("}]}}"#

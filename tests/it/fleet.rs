@@ -131,6 +131,13 @@ impl Box {
         Box { folder, config }
     }
 
+    /// It is asked where viewers are to go, too.
+    fn steers(&self) {
+        let text = fs::read_to_string(&self.config).unwrap();
+        let listens = "listeners.steering = [\"127.0.0.1:0\"]\n";
+        fs::write(&self.config, listens.to_owned() + &text).unwrap();
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join("fleet").join(name)
     }
@@ -207,6 +214,15 @@ async fn until_registered(
 
 fn is_well(member: &Value) -> bool {
     member["ipv4"] == "well" && member["heard"]["phase"] == "ready"
+}
+
+/// Whom it sends viewers to, the best first.
+async fn ranked(edge: &Process) -> Vec<String> {
+    let steering = asking(edge, " steering at ").await;
+    let answer = steering.get("/steer/v1/rank/media/a.bin").send().await;
+    let answer: Value = serde_json::from_slice(&answer.body).unwrap();
+    let ranked = answer["ranked"].as_array().unwrap().iter();
+    ranked.map(|one| one["appliance"].as_str().unwrap().to_owned()).collect()
 }
 
 async fn metric(edge: &Process, name: &str) -> f64 {
@@ -409,6 +425,7 @@ async fn a_box_that_starts_without_a_control_plane_goes_by_the_last_snapshot_unt
     let plane = Plane::start(&site);
     let way = Way::to(There::Somebody(plane.address)).await;
     let edge = Box::new("edge-1", way.address, &origin);
+    edge.steers();
     edge.enrolled(&site, plane.address, "edge-1", &[]).await;
     Asks::operator(&site, plane.address).put_keys("film").await;
     let process = Process::start(&edge.config);
@@ -428,15 +445,8 @@ async fn a_box_that_starts_without_a_control_plane_goes_by_the_last_snapshot_unt
     let mut kept: Value = serde_json::from_slice(&fs::read(&identity).unwrap()).unwrap();
     kept["given"]["renew_at"] = 0.into();
     fs::write(&identity, kept.to_string()).unwrap();
-    let steers = "listeners.steering = [\"127.0.0.1:0\"]\n";
-    fs::write(&edge.config, steers.to_owned() + &fs::read_to_string(&edge.config).unwrap())
-        .unwrap();
     let process = Process::start(&edge.config);
-    let steering = asking(&process, " steering at ").await;
-    let answer = steering.get("/steer/v1/rank/media/a.bin").send().await;
-    let answer: Value = serde_json::from_slice(&answer.body).unwrap();
-    let ranked: Vec<_> = answer["ranked"].as_array().unwrap().iter().collect();
-    assert!(ranked.len() == 1 && ranked[0]["appliance"] == "edge-1", "{answer:#}");
+    assert_eq!(ranked(&process).await, ["edge-1"]);
     until_ready(&admin(&process)).await;
     let viewer = Client::plain(process.http, HOST);
     assert_eq!(viewer.get("/a.bin").send().await.status, 200);

@@ -339,7 +339,9 @@ fn removal(known: &Known, name: &str, now: u64) -> Result<Change, StateError> {
         let revoked = CertificateRecord { revoked_at: Some(now), ..record.clone() };
         change.puts.push((certificate_key(serial), json(&revoked)));
     }
-    if appliance.is_none() && change.deletes.is_empty() && change.puts.is_empty() {
+    // It may be there and nobody able to tell it.
+    let is_there = known.has(&appliance_key(name));
+    if !is_there && change.deletes.is_empty() && change.puts.is_empty() {
         return Err(StateError::Unknown { what: "appliance", name: name.to_owned() });
     }
     // Whether there is something now or not: nobody else may change it before.

@@ -444,6 +444,11 @@ async fn nothing_is_published_while_keys_are_there_that_nobody_can_tell_and_they
     let untold = vec![(format!("{KEYS}film"), version)];
     state.known.store(Arc::new(Known::default().with_untold(untold, &Known::default())));
     state.remove_keys("film", by("")).await.unwrap();
+    let untold = vec![(appliance_key("edge-1"), 1)];
+    let untold = Known::default().with_untold(untold, &Known::default());
+    assert!(untold.is_told().is_err());
+    let removed = removal(&untold, "edge-1", 1).unwrap();
+    assert!(removed.deletes.contains(&appliance_key("edge-1")));
 }
 
 #[tokio::test]

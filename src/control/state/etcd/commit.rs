@@ -12,6 +12,7 @@ use etcd_client::{
 };
 use tokio::time::timeout;
 
+use super::identity;
 use super::mirror::{LIVE, STATE};
 use super::values::{Pointer, Value, parts, unique};
 use super::{AuditRecord, By, Change, Expect, Shared, StateError};
@@ -136,7 +137,10 @@ fn txn_of(shared: &Shared, step: &Step) -> Txn {
     };
     let parts = step.parts.iter();
     let parts = parts.map(|part| Compare::create_revision(shared.key(part), CompareOp::Greater, 0));
+    // An etcd that was begun anew may not be known as such yet.
+    let is_there = Compare::create_revision(identity::key(shared), CompareOp::Greater, 0);
     let mut compares: Vec<Compare> = step.expects.iter().map(compare).chain(parts).collect();
+    compares.push(is_there);
     let deletes = step.deletes.iter().map(|key| TxnOp::delete(path(shared, key), None));
     let puts = step.puts.iter();
     let puts = puts.map(|(key, value)| TxnOp::put(path(shared, key), value.clone(), None));
@@ -252,6 +256,9 @@ mod tests {
         }
         let txn = format!("{:?}", txn_of(&alone(), &steps[0]));
         let key = format!("{:?}", format!("/tidegate/{first}").into_bytes());
+        assert!(txn.contains(&key), "{txn}");
+        // Nor into an etcd that has lost the fleet.
+        let key = format!("{:?}", identity::key(&alone()).into_bytes());
         assert!(txn.contains(&key), "{txn}");
     }
 

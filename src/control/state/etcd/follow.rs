@@ -22,21 +22,31 @@ impl Shared {
     /// Sees what changes, for ever. Safe to drop.
     pub(super) async fn follow(&self, mut mirror: Option<Mirror>) {
         let (mut why, mut told) = ("nobody answered".to_owned(), String::new());
-        let mut read_at = Instant::now();
+        let (mut read_at, mut missed_at) = (Instant::now(), None::<Instant>);
         loop {
             // What was seen is of no use when it ends: between two watches etcd may have gone back
             // and grown past it, and no number says so.
             let lost = match mirror.take() {
                 Some(mut mirror) => self.watched(&mut mirror).await,
-                None => match self.begin_again().await {
-                    Ok(read) => {
-                        tracing::info!("all of the state is read again: {why}");
-                        told.clear();
-                        (mirror, read_at) = (Some(read), Instant::now());
-                        continue;
+                None => {
+                    // What failed midway was read too.
+                    read_at = Instant::now();
+                    match self.begin(SystemTime::now()).await {
+                        Ok(read) => {
+                            // What was heard meanwhile nobody says again. Where this is often so
+                            // little was missed, and who is silent would never seem so.
+                            if missed_at.is_none_or(|at| at.elapsed() > MISSED_EVERY) {
+                                self.has_returned.store(true, Ordering::Relaxed);
+                                missed_at = Some(Instant::now());
+                            }
+                            tracing::info!("all of the state is read again: {why}");
+                            told.clear();
+                            mirror = Some(read);
+                            continue;
+                        }
+                        Err(error) => error.into(),
                     }
-                    Err(error) => error,
-                },
+                }
             };
             self.out_of_touch();
             match lost {
@@ -63,13 +73,6 @@ impl Shared {
             _ => tracing::warn!("{why}; what was known last is gone by"),
         }
         *told = why;
-    }
-
-    async fn begin_again(&self) -> Result<Mirror, Lost> {
-        let mirror = self.begin(SystemTime::now()).await?;
-        // What was heard meanwhile nobody says again.
-        self.has_returned.store(true, Ordering::Relaxed);
-        Ok(mirror)
     }
 
     /// Forgets what it did, where etcd has gone back behind what was seen.
@@ -332,6 +335,7 @@ impl From<Lost> for StateError {
     }
 }
 
+const MISSED_EVERY: Duration = Duration::from_secs(60);
 const ASKED_AGAIN_AFTER: Duration = Duration::from_millis(200);
 /// All of it may be much.
 const READ_EVERY: Duration = Duration::from_secs(1);

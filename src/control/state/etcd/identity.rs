@@ -113,6 +113,11 @@ fn broken(
     StateError::Broken { path, source: source.into() }
 }
 
+/// A key that is there as long as the fleet's keys are.
+pub(super) fn key(shared: &Shared) -> String {
+    shared.key(&format!("{KEYS}{}", FILES[0]))
+}
+
 const FILES: [&str; 3] = [CA_KEY, CA_FILE, SIGNING_KEY];
 /// How their keys on etcd begin.
 const KEYS: &str = "identity/";

@@ -60,10 +60,15 @@ impl Known {
         if !self.routes.are_whole(now, hold) {
             return None;
         }
-        if self.standing.as_ref().is_some_and(|it| it.age(now).is_none_or(|age| age > hold)) {
-            return None;
-        }
-        let fleet = &self.appliances.load();
+        // In a fleet by its snapshot, whose age is known; a control plane beside may have broken
+        // off long ago.
+        let snapshot = match &self.standing {
+            Some(standing) if standing.age(now)? > hold => return None,
+            Some(standing) => Some(standing.snapshot()?),
+            None => None,
+        };
+        let appliances = self.appliances.load();
+        let fleet = snapshot.as_ref().map_or(&**appliances, |snapshot| &snapshot.fleet);
         let settings = self.settings.load();
         let spread = settings.spread;
         let steering = Steering { fleet, routes: &*table, holds: &|_| None, spread };

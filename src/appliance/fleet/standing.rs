@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::held::Held;
+use crate::control::snapshot::Snapshot;
 use crate::control::status::{FleetStatus, SnapshotStatus};
 use crate::metrics::{Metrics, fleet};
 
@@ -50,6 +51,11 @@ impl Standing {
             tracing::info!("{control} hears this box, {}", self.name);
         }
         *told = Told { control: Some(control), ..Told::default() };
+    }
+
+    /// Whom it says that there is, the snapshot of now.
+    pub(in crate::appliance) fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        self.held.current()
     }
 
     /// For how long nobody has said that it is the latest; `None`: there is none.

@@ -137,7 +137,10 @@ impl Held {
     }
 
     fn swap(&self, snapshot: Snapshot) {
-        if let Some(steered_to) = &self.steered_to {
+        // A fleet of nobody is one that is begun anew: viewers go where they went.
+        if let Some(steered_to) = &self.steered_to
+            && !snapshot.fleet.members().is_empty()
+        {
             steered_to.store(Arc::new(snapshot.fleet.clone()));
         }
         self.current.store(Some(Arc::new(snapshot)));
